@@ -9,8 +9,8 @@ use runtime::admin;
 
 use crate::observe::propagation::Acks;
 
-/// What is not for everybody in the cluster: the record names the objects of all
-/// namespaces, so only who may enter this pod sees it.
+/// Not for every client in the cluster: the record names the objects of all namespaces, so only a
+/// user who may enter this pod sees it.
 pub(crate) fn page(request: &admin::Request, peer: IpAddr, acks: &Acks) -> admin::Response {
     if request.uri().path() != "/acks" || !peer.to_canonical().is_loopback() {
         return admin::text(StatusCode::NOT_FOUND, "no such page\n");

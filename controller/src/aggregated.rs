@@ -2,7 +2,7 @@
 //! whether that user may, a certificate that the API server trusts, and the port itself; and
 //! what clients write alike for all of them.
 //!
-//! May import `authority`. It names no API: what it is to serve is told.
+//! May import `authority`. It names no API: its caller passes the APIs that it serves.
 
 pub(crate) mod access;
 pub(crate) mod bodies;

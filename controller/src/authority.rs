@@ -6,13 +6,13 @@
 //! and work are never given up for ones that do not: a broken Secret stops
 //! signing only on a replica that has nothing better.
 //!
-//! An issuer that has ended while nobody ran (a cluster that was off for months), or whose
-//! life has not begun (the clock was ahead and is put right), is not broken: with the
-//! root's key the Lease holder makes a new one.
+//! An issuer that has ended while no controller ran (a cluster that was off for months), or whose
+//! life has not started (the clock was ahead and is put right), is not broken: with the root's key
+//! the Lease holder makes a new one.
 //!
-//! The Secret also says which trust domain the mesh has, since its first start. All
-//! identities are of that one, so a controller that was told another refuses to start
-//! and leaves the mesh to those that go on.
+//! The Secret also holds the mesh's trust domain, since its first start. All identities are of that
+//! one, so a controller that is configured with another refuses to start and leaves the mesh to
+//! those that go on.
 //!
 //! May import `apiserver`, `metrics`, `model` and `settings`.
 
@@ -40,7 +40,7 @@ use self::secret::{
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SigningError {
-    /// What was asked for cannot be signed.
+    /// What was requested cannot be signed.
     #[error("the request is not usable: {0}")]
     BadRequest(String),
     /// There is nothing to sign with, or nothing that others would trust.
@@ -169,8 +169,7 @@ impl Authority {
         self.inner.loaded.read().clone()
     }
 
-    /// Takes the content of a Secret into use, if it works. Returns whether it
-    /// is news.
+    /// Takes the content of a Secret into use, if it works. Returns whether it is a change.
     fn load(&self, secret: &Secret, now: SystemTime) -> Result<bool, CaError> {
         let data = secret.data.clone().unwrap_or_default();
         if self.loaded().is_some_and(|loaded| loaded.data == data) {
@@ -183,13 +182,13 @@ impl Authority {
             Some(roots) => roots.replace_pem(&loaded.roots_pem)?,
             None => {
                 let roots = Roots::from_pem(&self.inner.own, &loaded.roots_pem)?;
-                // Nobody else loads: the reconciler is the only caller.
+                // No other task loads: the reconciler is the only caller.
                 let _ = self.inner.roots.set(roots);
             }
         }
         let pem: Arc<str> = Arc::from(loaded.roots_pem.as_str());
         *self.inner.loaded.write() = Some(Arc::new(loaded));
-        // Said last: whoever waits for it finds everything in place.
+        // Sent last: its waiters find everything in place.
         self.inner.pem.send_if_modified(|current| {
             let news = *current != pem;
             *current = pem;

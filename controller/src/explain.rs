@@ -1,14 +1,14 @@
-//! Why a call passes or not: walks what the proxies do, by the Model that they are told.
+//! Explains why a call passes or not: repeats what the proxies do, by the Model that is sent to
+//! them.
 //!
-//! `call` finds out who calls and what is called, `route` where that goes, `judge` what the
-//! called pods say, `host` whether that depends on the host, `backends` which share of the calls
-//! ends how and who refuses, `words` all of it for people, `noticed` which lines of the manual the
-//! call meets, `fix` what would let it pass;
-//! `comparison` what a change would mean for calls that were seen, `candidates` what proxies
-//! can try of one. Nothing is decided here that `policy` does not decide: the words come from
-//! the same values that proxies act by.
+//! `call` finds the caller and what is called, `route` where that goes, `judge` what the called
+//! pods say, `host` whether that depends on the host, `backends` which share of the calls ends how
+//! and which proxies refuse, `words` all of it for people, `noticed` which lines of the manual the
+//! call meets, `fix` what would let it pass; `comparison` what a change would mean for calls that
+//! were seen, `candidates` what proxies can try of one. Nothing is decided here that `policy` does
+//! not decide: the words come from the same values that proxies act by.
 //!
-//! May import `model` and `world`: it is told who owns which pod and who called.
+//! May import `model` and `world`: its caller passes the owners of pods and the callers seen.
 
 mod about;
 mod answer;

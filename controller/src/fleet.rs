@@ -1,13 +1,13 @@
-//! Breakers of the whole mesh: sums what proxies tell of calls to Services with a
-//! `breaker`, and asks `policy::breaker::fleet` what that means.
+//! Breakers of the complete mesh: sums what proxies report of calls to Services with a `breaker`,
+//! and lets `policy::breaker::fleet` decide what that means.
 //!
-//! Every replica hears its own proxies, tells the others what they said, and comes to the
-//! same decision by itself; none is asked and none leads. What was counted is gone with the
-//! replica: another one has it within an interval, and proxies decide alone meanwhile.
+//! Every replica receives the pulses of its own proxies, passes them on to the others, and comes to
+//! the same decision by itself; none queries another and none leads. What was counted is gone with
+//! the replica: another one has it within an interval, and proxies decide alone meanwhile.
 //!
-//! A proxy tells only of itself, and an account has one voice however many pods it has.
-//! What is told of a Service without a breaker, of a backend that nothing leads to, or by
-//! an account that may not call there, is not taken.
+//! A proxy reports only itself, and an account has one voice however many pods it has. A pulse
+//! about a Service without a breaker, about a backend that nothing leads to, or by an account that
+//! may not call there, is not taken.
 //!
 //! May import `model` and `world`.
 
@@ -40,16 +40,16 @@ pub(crate) use self::key::{Caller, Key};
 
 /// Between two looks at what the pulses come to.
 const EVERY: Duration = Duration::from_millis(250);
-/// Pulses that are kept for other replicas; each hears them at once while it listens, and
-/// while none does none are kept.
+/// Pulses that are kept for other replicas; each receives them at once while it listens, and while
+/// none does none are kept.
 const KEPT: Duration = Duration::from_secs(3);
 /// Callers of all breakers together: 2000 proxies that call 50 Services each. One takes 250
 /// bytes where no other has its account.
 const CALLERS: usize = 100_000;
 /// Breakers that one pulse may tell of: Services that one application calls at one time.
 pub(crate) const CIRCUITS: usize = 1024;
-/// Bytes of pulses that are kept for other replicas: what 2000 proxies that call 50 Services
-/// each say in a second, of which each replica hears within a third of one.
+/// Bytes of pulses that are kept for other replicas: what 2000 proxies that call 50 Services each
+/// report in a second, of which each replica receives within a third of one.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 /// Pulses in one message to another replica, and its bytes.
 const TOGETHER: usize = 2000;
@@ -65,16 +65,16 @@ pub(crate) struct Fleet {
 struct Inner {
     latest: LatestModel,
     state: Mutex<FleetState>,
-    /// Counts changes of what proxies are told.
+    /// Counts changes of what is announced to proxies.
     announced: watch::Sender<u64>,
-    /// Counts changes of which policies have a breaker that somebody calls.
+    /// Counts changes of which policies have a breaker with callers.
     called: watch::Sender<u64>,
     /// Counts pulses of this replica's own streams.
     own: watch::Sender<u64>,
-    begun: Notify,
+    started: Notify,
     /// Counts callers of breakers beyond [`CALLERS`], and those whose rights take more than
     /// [`LOOKED_AT`] to know; what a pulse says beyond [`CIRCUITS`] or of a breaker again; and
-    /// pulses beyond [`KEPT_BYTES`], for each replica that was not told.
+    /// pulses beyond [`KEPT_BYTES`], for each replica that did not get them.
     at_capacity: Counter,
 }
 
@@ -159,7 +159,7 @@ fn bytes_of(reported: &v1::PodPulse) -> usize {
 }
 
 impl Fleet {
-    /// Nothing has been heard yet.
+    /// Nothing has been received yet.
     pub(crate) fn new(latest: LatestModel, at_capacity: Counter) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -168,18 +168,18 @@ impl Fleet {
                 announced: watch::Sender::new(0),
                 called: watch::Sender::new(0),
                 own: watch::Sender::new(0),
-                begun: Notify::new(),
+                started: Notify::new(),
                 at_capacity,
             }),
         }
     }
 
-    /// Decides four times a second while anybody calls a Service with a breaker.
+    /// Decides four times a second while any proxy calls a Service with a breaker.
     pub(crate) async fn run(self) {
         loop {
-            let begun = self.inner.begun.notified();
+            let started = self.inner.started.notified();
             if self.inner.state.lock().circuits.is_empty() {
-                begun.await;
+                started.await;
             }
             sleep(EVERY).await;
             self.tick(Instant::now(), SystemTime::now());
@@ -189,7 +189,7 @@ impl Fleet {
     /// Takes what a pod of this replica's own streams says.
     pub(crate) fn take(&self, from: &Caller, pulse: v1::Pulse, now: Instant) {
         let circuits = self.count(from, pulse, now);
-        // Who begins to listen is not told what was said before.
+        // A replica that starts to listen does not get earlier pulses.
         if circuits.is_empty() || self.inner.own.receiver_count() == 0 {
             return;
         }
@@ -201,7 +201,7 @@ impl Fleet {
         self.inner.state.lock().keep(reported, now);
     }
 
-    /// Takes what another replica tells of its own.
+    /// Takes what another replica passes on of its own.
     pub(crate) fn receive(&self, pulses: Vec<v1::PodPulse>, now: Instant) {
         for reported in pulses {
             let from = Caller {
@@ -255,13 +255,13 @@ impl Fleet {
             let circuit = state.circuits.entry(key);
             let circuit = circuit.or_insert_with(|| KnownCircuit::new(now, decision));
             circuit.pulse(now, from, (&sample).into());
-            self.inner.begun.notify_one();
+            self.inner.started.notify_one();
             taken.push(sample);
         }
         taken
     }
 
-    /// Goes on to what follows from the time and from what was told.
+    /// Goes on to what follows from the time and from the pulses.
     fn tick(&self, now: Instant, clock: SystemTime) {
         let compiled = self.inner.latest.borrow().clone();
         let mut state = self.inner.state.lock();
@@ -299,24 +299,23 @@ impl Fleet {
         });
     }
 
-    /// What proxies are told of the breakers that are not simply closed.
+    /// What is announced to proxies of the breakers that are not simply closed.
     pub(crate) fn announced(&self) -> AnnouncedStates {
         Arc::clone(&self.inner.state.lock().announced)
     }
 
-    /// Tells when that changed.
+    /// Notifies when that changed.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.inner.announced.subscribe()
     }
 
-    /// Tells when a policy has a breaker that somebody began to call, or none any more that
-    /// anybody calls. Apart from [`Self::changes`], because it is no news for proxies, and every
-    /// stream wakes for those.
+    /// Notifies when a breaker of a policy gets its first caller or has none any more. Apart from
+    /// [`Self::changes`], because it is no change for proxies, and every stream wakes for those.
     pub(crate) fn called_changes(&self) -> watch::Receiver<u64> {
         self.inner.called.subscribe()
     }
 
-    /// Tells when this replica's own proxies have said something.
+    /// Notifies when this replica's own proxies have sent something.
     pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
         self.inner.own.subscribe()
     }
@@ -326,8 +325,8 @@ impl Fleet {
         self.inner.state.lock().revision
     }
 
-    /// What its own proxies said after revision `since`, as much as fits into one message,
-    /// and the revision that this leads to; nothing when all is told.
+    /// What its own proxies sent after revision `since`, as much as fits into one message, and the
+    /// revision that this leads to; nothing when all is sent.
     pub(crate) fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
         let state = self.inner.state.lock();
         let lost = state.cut.saturating_sub(since);
@@ -378,7 +377,7 @@ impl Fleet {
             .collect()
     }
 
-    /// Whether a policy says itself that nobody is sent there.
+    /// Whether a policy itself says that no call is sent there.
     pub(crate) fn is_written_open(&self, key: &Key) -> bool {
         let compiled = self.inner.latest.borrow().clone();
         let decision = compiled

@@ -1,8 +1,8 @@
-//! Which objects exist, whose labels say what, and which pod belongs to whom.
+//! Which objects exist, with which labels, and which pod belongs to which of them.
 //!
-//! An object that is gone is remembered for a while: its traffic of the last
-//! minutes still belongs to its owners. It is no longer listed itself. Of pods that
-//! ended before this replica began, the others tell.
+//! An object that is gone is kept for a while: its traffic of the last minutes still belongs to its
+//! owners. It is no longer listed itself. Pods that ended before this replica began come from the
+//! others.
 //!
 //! May import `model`, `translate` and `world`.
 
@@ -18,11 +18,10 @@ use tokio::time::Instant;
 use self::kind::MetricsKind;
 use crate::world::ObjectKey;
 
-/// How long an object is remembered after its end: longer than any window.
+/// How long an object is kept after its end: longer than any window.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// Objects that are remembered after their end. A cluster that ends more in ten
-/// minutes loses who owned the first of them. With names of 60 bytes and their owners
-/// 20 000 pods are 10 MB.
+/// Objects that are kept after their end. A cluster that ends more in ten minutes loses the owners
+/// of the first of them. With names of 60 bytes and their owners 20 000 pods are 10 MB.
 const MAX_ENDED: usize = 20_000;
 /// Owners of a pod. A Deployment owns ReplicaSets own pods, a CronJob Jobs; nothing known goes
 /// deeper.
@@ -230,8 +229,8 @@ impl Inventory {
         self.ended.retain(|_, pod| {
             now.duration_since(pod.at) < REMEMBERED && cutoff.is_none_or(|limit| pod.at >= limit)
         });
-        // A uid stays as long as the pod has its name or its end is remembered, even though
-        // another one has followed; its own entry is the last.
+        // A uid stays as long as the pod has its name or its end is kept, even though another one
+        // has followed; its own entry is the last.
         self.pods
             .retain(|_, (_, thing)| Arc::strong_count(thing) > 1);
     }
@@ -282,8 +281,8 @@ impl Inventory {
         self.pods.get(uid).map(|(key, _)| key)
     }
 
-    /// The object of `kind` that a pod belongs to. `uid` tells apart pods of one
-    /// name; empty takes the latest.
+    /// The object of `kind` that a pod belongs to. `uid` distinguishes pods of one name; empty
+    /// takes the latest.
     pub(crate) fn of(&self, kind: MetricsKind, pod: &ObjectKey, uid: &str) -> Option<ObjectKey> {
         match kind {
             MetricsKind::Pod => return Some(pod.clone()),
@@ -302,8 +301,8 @@ impl Inventory {
             .map(|(_, key)| key)
     }
 
-    /// What a pod is shown as where it does not belong to the kind asked for:
-    /// its topmost owner, or itself.
+    /// What a pod is shown as where it does not belong to the kind requested: its topmost owner, or
+    /// itself.
     pub(crate) fn topmost(&self, pod: &ObjectKey, uid: &str) -> ObjectId {
         let top = self
             .thing(pod, uid)

@@ -1,5 +1,4 @@
-//! The control plane: understands the cluster, compiles it into what proxies need,
-//! and tells them.
+//! The control plane: reads the cluster, compiles it into what proxies need, and sends it to them.
 //!
 //! `watch` follows the API server and hands on one immutable `world` after another, made
 //! of objects by `translate`; `compile` turns each into a `model`, purely; `resources`

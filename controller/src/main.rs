@@ -73,7 +73,7 @@ async fn run() -> anyhow::Result<()> {
     let client = bounded(&client);
     run_replica(settings, client, async {
         let name = signal.await;
-        tracing::info!(signal = name, "told to end");
+        tracing::info!(signal = name, "ending on a signal");
     })
     .await
 }

@@ -47,7 +47,7 @@ pub struct Metrics {
     pub events_dropped: Counter,
     /// 1 while this replica holds the lease.
     pub leader: Gauge,
-    /// Other replicas that this one hears.
+    /// Other replicas that this one receives reports from.
     pub peers: Gauge,
     /// What proxies report.
     pub reports: ReportMetrics,
@@ -59,7 +59,7 @@ pub struct Metrics {
     pub service_graph: ServiceGraphMetrics,
     /// The read API.
     pub observe: ObserveMetrics,
-    /// Questions to live proxies.
+    /// Queries to live proxies.
     pub asks: AskMetrics,
     /// Bounds that were reached.
     pub limits: Reached,
@@ -70,7 +70,7 @@ pub struct Metrics {
 pub struct GraphMetrics {
     /// Edges that are known.
     pub edges: Gauge,
-    /// Edges that are remembered.
+    /// Edges that are persisted.
     pub remembered: Gauge,
     /// Bytes of what was counted.
     pub bytes: Gauge,
@@ -135,15 +135,14 @@ impl ObserveMetrics {
     }
 }
 
-/// Questions to live proxies.
+/// Queries to live proxies.
 #[derive(Clone, Debug, Default)]
 pub struct AskMetrics {
-    /// Questions that are open, with those of other replicas.
+    /// Queries that are open, with those of other replicas.
     pub open: Gauge,
     /// Answers that found no room where they wait for their reader.
     pub answers_dropped: Counter,
-    /// Questions, and ends of questions, that found no room on their way to a proxy or
-    /// another replica.
+    /// Queries, and ends of queries, that found no room on their way to a proxy or another replica.
     pub orders_dropped: Counter,
 }
 
@@ -206,7 +205,7 @@ fn report_label(outcome: ReportOutcome) -> ReportLabel {
 #[derive(Clone, Debug, Default)]
 pub struct ApiMetrics {
     answers: Family<StatusLabel, Counter>,
-    /// Connections that were closed or turned away because too many were open.
+    /// Connections that were closed or rejected because too many were open.
     pub turned_away: Counter,
     /// Kinds of objects whose first list is not there yet.
     pub unlisted: Gauge,
@@ -263,7 +262,7 @@ pub struct StreamMetrics {
     pub resources: Counter,
     /// Resources that a proxy could not use.
     pub nacks: Counter,
-    /// Destinations left out because a proxy asked for too many.
+    /// Destinations skipped because a proxy requested too many.
     pub left_out: Counter,
     /// From sending a batch to its answer, seconds.
     pub answer_seconds: Histogram,
@@ -301,7 +300,7 @@ pub struct ConnectionMetrics {
     pub open: Gauge,
     /// Handshakes that failed or took too long.
     pub handshakes_failed: Counter,
-    /// Connections that were turned away or closed because too many were open or came.
+    /// Connections that were rejected or closed because too many were open or came.
     pub turned_away: Counter,
 }
 
@@ -326,12 +325,12 @@ struct NamespaceLabel {
 }
 
 impl WorldMetrics {
-    /// Counts an object of this kind that could not be read and was left out.
+    /// Counts an object of this kind that could not be read and was skipped.
     pub fn left_out(&self, kind: &str) {
         self.unreadable.get_or_create(&of_kind(kind)).inc();
     }
 
-    /// How often an object of this kind was left out.
+    /// How often an object of this kind was skipped.
     #[cfg(test)]
     pub(crate) fn times_left_out(&self, kind: &str) -> u64 {
         self.unreadable.get_or_create(&of_kind(kind)).get()
@@ -405,7 +404,7 @@ pub enum CertifyResult {
     Overloaded,
     /// Too many of one address or pod.
     Throttled,
-    /// The API server could not be asked.
+    /// The API server could not be queried.
     Unavailable,
     /// There is no usable issuer.
     CannotSign,

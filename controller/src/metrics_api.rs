@@ -1,11 +1,11 @@
 //! `metrics.smi-spec.io`: how much traffic the cluster's objects have, as an
 //! aggregated API that every replica serves.
 //!
-//! The API server calls with a certificate of its own and says on whose behalf
-//! (`aggregated::front_proxy`); what that user may read is asked back (`aggregated::access`). The answer is
-//! made of what proxies reported (`observe::reports`) and of which objects exist
-//! (`inventory`): `query` reads the question, `aggregate` adds up, `render` gives
-//! it the shape that clients know.
+//! The API server calls with a certificate of its own and names the user on whose behalf
+//! (`aggregated::front_proxy`); what that user may read is queried there (`aggregated::access`).
+//! The answer is made of what proxies reported (`observe::reports`) and of which objects exist
+//! (`inventory`): `query` reads the request, `aggregate` adds up, `render` gives it the shape that
+//! clients know.
 //!
 //! May import `aggregated`, `inventory`, `metrics`, `model`, `observe` and `world`.
 //!

@@ -1,9 +1,9 @@
-//! What the cluster means for the proxies: every resource that any of them may ask
-//! for, and what each of them needs.
+//! What the cluster means for the proxies: every resource that any of them may request, and what
+//! each of them needs.
 //!
-//! A Model is made from a World in one go (`compile`) and never changes. Resources
-//! are encoded when first asked for and then shared, so the cost of a Model grows
-//! with what proxies use and not with what the cluster holds.
+//! A Model is made from a World in one go (`compile`) and never changes. Resources are encoded at
+//! the first request and then shared, so the cost of a Model grows with what proxies use and not
+//! with what the cluster holds.
 //!
 //! Invariant: the same World gives the same bytes, whatever happened before.
 //!
@@ -125,9 +125,8 @@ impl Model {
         Arc::ptr_eq(&self.index.targets, &before.index.targets)
     }
 
-    /// How many inbound ports reach applications past their proxies, by
-    /// namespace: ports that traffic capture leaves alone, added up over pods.
-    /// Namespaces without any are left out.
+    /// How many inbound ports reach applications past their proxies, by namespace: ports that
+    /// traffic capture leaves alone, added up over pods. Namespaces without any are skipped.
     pub(crate) fn skipped_ports(&self) -> BTreeMap<Arc<str>, u64> {
         let mut skipped: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         let pods = self.index.world.pods.iter();
@@ -162,13 +161,13 @@ pub(crate) struct Index {
     pub(crate) bindings: Arc<Bindings>,
     pub(crate) policies: Arc<Policies>,
     pub(crate) names: Arc<RouteNames>,
-    /// Whom each object concerns, once somebody asks.
+    /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
-    /// Pods with a running proxy by account, once somebody asks.
+    /// Pods with a running proxy by account, computed at the first query.
     pub(crate) running: Arc<OnceLock<dependents::Running>>,
     /// The same by workload.
     pub(crate) peers: Arc<OnceLock<peers::Peers>>,
-    /// What is encoded for whoever asks, and the same for all who do.
+    /// What is encoded at the first request, and the same for all requests.
     pub(crate) shared: Arc<SharedResources>,
 }
 
@@ -205,7 +204,7 @@ pub(crate) struct Endpoint {
     /// Uid of that pod; empty without one.
     pub(crate) pod_uid: Arc<str>,
     pub(crate) zone: String,
-    /// Since when it is ready, in seconds since 1970; 0 where nobody says.
+    /// Since when it is ready, in seconds since 1970; 0 where no condition has it.
     pub(crate) ready_since: u64,
     /// Whether bytes are relayed without looking at them.
     pub(crate) opaque: bool,
@@ -258,7 +257,7 @@ pub(crate) struct Split {
 }
 
 impl PodEntry {
-    /// All that leads to it, whoever has a say over it.
+    /// All that leads to it, whether or not it has a say over it.
     pub(crate) fn led_to_by(&self) -> impl Iterator<Item = &Served> {
         self.serves.iter().chain(&self.elsewhere)
     }

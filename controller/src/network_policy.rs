@@ -14,8 +14,8 @@
 //! `plan` decides, purely, from a Model and the policies that stand; [`Reconciler`]
 //! carries it out.
 //!
-//! Only where the chart value `access.udpNetworkPolicies` asks for it, because it
-//! needs the right to write NetworkPolicies everywhere.
+//! Only where the chart value `access.udpNetworkPolicies` is set, because it needs the right to
+//! write NetworkPolicies everywhere.
 //!
 //! May import `apiserver`, `model`, `problem`, `translate` and `world`.
 

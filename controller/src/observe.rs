@@ -1,8 +1,8 @@
-//! What the proxies have told: which resources they have acknowledged and what they have
+//! What the proxies have reported: which resources they have acknowledged and what they have
 //! counted, on this replica and, by exchange, on the others.
 //!
 //! May import `fleet`, `inventory`, `metrics`, `model`, `problem`, `settings`, `shares` and
-//! `world`. It hears of streams from `serve` and knows nothing of them.
+//! `world`. `serve` registers streams here, and nothing here knows of them otherwise.
 
 pub(crate) mod acknowledged;
 pub(crate) mod acknowledgements;

@@ -33,7 +33,7 @@ impl ConditionType {
 /// Whether a problem makes its condition false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// The condition is False: something that was asked for does not happen.
+    /// The condition is False: something that was configured does not happen.
     Failure,
     /// The condition stays True: it happens, but maybe not as meant.
     Warning,
@@ -87,7 +87,7 @@ pub enum Reason {
     PortNotFound,
     /// Service ports declare different protocols for one port of a pod.
     ProtocolConflict,
-    /// Rules of two kinds for a port that nobody has said what it carries.
+    /// Rules of two kinds for a port whose protocol no object declares.
     ProtocolNotDeclared,
     /// A Service port was taken for the container port behind it.
     ServicePortMapped,
@@ -95,7 +95,7 @@ pub enum Reason {
     PortSkipped,
     /// The rule exists but nothing enforces it.
     NotEnforced,
-    /// A policy leads calls to a Service that nobody serves.
+    /// A policy leads calls to a Service without endpoints.
     NoEndpoints,
     /// Another policy decides a part of it.
     PartlyOverridden,

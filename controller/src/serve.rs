@@ -5,10 +5,10 @@
 //! client certificate is optional at TLS level, because a new proxy has none;
 //! each call says what it needs.
 //!
-//! Whoever has shown no certificate can be any pod of the cluster. Such connections
-//! have places of their own, in which the address that holds most gives way, live for
-//! seconds, and may send what a request for a certificate needs and no more. What
-//! they do never costs a place of somebody with a certificate.
+//! A client without a certificate can be any pod of the cluster. Such connections have places of
+//! their own, in which the address that holds most is evicted, live for seconds, and may send what
+//! a request for a certificate needs and no more. What they do never costs a place of a client with
+//! a certificate.
 //!
 //! May import `authority`, `fleet`, `metrics`, `model`, `observe`, `resources` and
 //! `shares`.
@@ -68,9 +68,9 @@ use crate::authority::certify::Certifier;
 use crate::metrics::ConnectionMetrics;
 use crate::observe::exchange;
 
-/// Connections that have not proven anything: everybody's, for a moment. A certificate
-/// takes milliseconds, so this serves some thousand new proxies a second; each may
-/// cost 100 kB. One address may be a whole node, so it may have many.
+/// Connections that have not proven anything, of all clients, for a moment. A certificate takes
+/// milliseconds, so this serves some thousand new proxies a second; each may cost 100 kB. One
+/// address may be a whole node, so it may have many.
 const UNPROVEN: Limits = Limits {
     total: 512,
     per_holder: 256,
@@ -90,7 +90,7 @@ const ARRIVALS: Allowance = Allowance {
 const MAX_SOURCES: usize = 16 * 1024;
 /// From accepting to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Silence after which a peer is asked whether it lives, and how long it may take.
+/// Silence after which a peer gets a ping, and how long its answer may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
 /// Bytes of one message on a proxy's stream. A Hello with its full share of
 /// destinations and resources has about 1 MB.
@@ -99,7 +99,7 @@ const MAX_RECEIVED: usize = 4 * 1024 * 1024;
 /// most.
 const MAX_RECEIVED_UNPROVEN: usize = 32 * 1024;
 
-/// What one connection may take before anybody has read it.
+/// What one connection may take before any of it is read.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     /// Calls at one time.
@@ -110,14 +110,14 @@ struct Bounds {
     headers: u32,
 }
 
-/// Of somebody without a certificate, who calls Certify and goes.
+/// Of a client without a certificate, which calls Certify and goes.
 const STRANGER: Bounds = Bounds {
     calls: 2,
     windows: (32 * 1024, 64 * 1024),
     headers: 8 * 1024,
 };
-/// Of a proxy, which has one stream and answers beside it, and of a replica, which asks
-/// three things.
+/// Of a proxy, which has one stream and answers beside it, and of a replica, which makes three
+/// calls.
 const MEMBER: Bounds = Bounds {
     calls: 4,
     windows: (256 * 1024, 512 * 1024),
@@ -131,7 +131,7 @@ pub(crate) struct Services {
     pub certifier: Certifier,
     /// Stream.
     pub streams: Streams,
-    /// What other replicas ask.
+    /// Serves what other replicas call.
     pub replica: exchange::Answerer,
     /// Connections at one time, one per proxy; see [`crate::settings::caps`].
     pub connections: usize,
@@ -354,7 +354,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infall
 /// The calls, each with the bytes that it may send.
 #[derive(Clone)]
 struct Router {
-    /// Every call of somebody without a certificate, and all but Stream of everybody.
+    /// Every call of a client without a certificate, and all but Stream of every client.
     small: ControlServer<ControlService>,
     /// For a proxy's stream.
     control: Arc<ControlService>,

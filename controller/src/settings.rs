@@ -1,4 +1,4 @@
-//! What the environment tells the controller.
+//! The controller's settings, read from its environment.
 //!
 //! May import nothing else of this crate.
 
@@ -32,7 +32,7 @@ const LONGEST_LEAF: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Edges of the graph are seen by the hour.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
-/// Longer than a year nobody asks.
+/// No user needs longer than a year.
 const LONGEST_MEMORY: Duration = Duration::from_secs(8760 * 3600);
 
 /// Settings of one replica, fixed for its life.
@@ -68,8 +68,8 @@ pub struct Settings {
     pub metrics_api: bool,
     /// Whether the read API is served.
     pub observe: bool,
-    /// How long edges of the graph are remembered that nobody calls; none: only while
-    /// this replica runs, for an hour.
+    /// How long edges of the graph without calls are persisted; none: only while this replica runs,
+    /// for an hour.
     pub remember_for: Duration,
     /// Headers of requests that a tap may show, in small letters.
     pub tap_headers: Arc<BTreeSet<String>>,
@@ -187,14 +187,14 @@ fn tap_headers(env: &mut EnvReader) -> BTreeSet<String> {
     let names: BTreeSet<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
     for name in &names {
         if policy::well_known::SECRET_HEADERS.contains(&name.as_str()) {
-            let why = format!("{name} proves who somebody is, so no tap shows it");
+            let why = format!("{name} proves an identity, so no tap shows it");
             env.mistake("WEFT_TAP_HEADERS", why);
         }
     }
     names
 }
 
-/// How long edges of the graph are remembered.
+/// How long edges of the graph are persisted.
 fn remember_for(env: &mut EnvReader) -> Duration {
     let remember_for = env.duration("WEFT_REMEMBER_FOR", Duration::from_secs(30 * 24 * 3600));
     if !remember_for.is_zero() && !(SHORTEST_MEMORY..=LONGEST_MEMORY).contains(&remember_for) {

@@ -68,9 +68,9 @@ pub(crate) struct StatusWriter {
     pub latest: LatestModel,
     /// What proxies acknowledged.
     pub observed: Observed,
-    /// How breakers of the whole mesh fare.
+    /// The breakers of the complete mesh.
     pub fleet: Fleet,
-    /// What became of UDPRoutes; `None` where nobody asked to enforce them.
+    /// What became of UDPRoutes; `None` where enforcing them is switched off.
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,
     /// Statuses written.
     pub written: Counter,
@@ -91,7 +91,7 @@ impl StatusWriter {
         let mut later = BTreeMap::new();
         // What becomes of UDPRoutes is read from the World, so then all is looked at.
         let mut all = true;
-        // Pods that come and go change who needs an object, but never what it says.
+        // Pods that come and go change which proxies need an object, but never what it says.
         let mut pods: Store<PodFacts> = Store::default();
         let mut look_at_all: Option<Instant> = Some(self.observed.complete_at());
         loop {
@@ -219,7 +219,7 @@ impl StatusWriter {
             }
             status.with_bare(|| unmeshed.partly(object, compiled));
             match when(written.get_mut(object), &status, absent, now) {
-                // What is counted goes on, and ends, without anybody saying so.
+                // What is counted goes on, and ends, without any message.
                 When::Never if status.breaker.is_some() => {
                     later.insert(object.clone(), now + COUNT_EVERY);
                 }
@@ -340,7 +340,7 @@ fn forget_gone(
     }
 }
 
-/// Waits for news; for ever when there never will be any.
+/// Waits for a change; for ever when there never will be any.
 async fn next_change(enforced: &mut Option<watch::Receiver<Option<Arc<Enforced>>>>) {
     let changed = match enforced {
         Some(enforced) => enforced.changed().await.is_ok(),

@@ -1,15 +1,15 @@
 //! Brings every stored SMI object into the storage version, so that it can be read
 //! without any conversion.
 //!
-//! The API server converts an object when it is read and stores it anew only when it
-//! is written. After the definitions were taken over from another product, objects lie
-//! in the versions of that product until somebody writes them; what lies there is kept
-//! by the API server in `status.storedVersions` of the definition. As long as that
-//! names an older version, the Lease holder writes every object once, without a change,
-//! and then sets the list to the storage version.
+//! The API server converts an object when it is read and stores it anew only when it is written.
+//! After the definitions were taken over from another product, objects lie in the versions of that
+//! product until a client writes them; what lies there is kept by the API server in
+//! `status.storedVersions` of the definition. As long as that names an older version, the Lease
+//! holder writes every object once, without a change, and then sets the list to the storage
+//! version.
 //!
-//! Only definitions that call this mesh's injector for conversion are looked at: others
-//! belong to somebody else.
+//! Only definitions that call this mesh's injector for conversion are looked at: others belong to
+//! other owners.
 //!
 //! May import `metrics`.
 
@@ -40,9 +40,8 @@ use crate::metrics::StorageMetrics;
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// First pause after a failure; the longest is [`LOOK_EVERY`].
 const RETRY: Duration = Duration::from_secs(1);
-/// Between a look that finds older versions and the first write: every API server of
-/// the cluster must have heard of the new storage version, or one would go on storing
-/// the old one.
+/// Between a look that finds older versions and the first write: every API server of the cluster
+/// must know the new storage version, or one would go on storing the old one.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Objects listed in one call.
 const PAGE: u32 = 500;

@@ -1,15 +1,13 @@
 //! Keeps ConfigMap `weft-trust-bundle` in every namespace that is not excluded.
 //!
-//! A pod cannot start its proxy without the bundle, so a new namespace gets its
-//! copy as soon as it is seen. Whoever may edit the copy can take the identity
-//! of the controller towards that namespace's pods, or make them relay plaintext
-//! with the mark `leaving`, so what somebody else writes is undone and named in
-//! an Event.
+//! A pod cannot start its proxy without the bundle, so a new namespace gets its copy as soon as it
+//! is seen. A client that may edit the copy can take the identity of the controller towards that
+//! namespace's pods, or make them relay plaintext with the mark `leaving`, so what another client
+//! writes is undone and named in an Event.
 //!
-//! Who wrote a copy is told by what this process wrote and saw before, not by
-//! anything that stands in the copy. Only for copies from before its time does it
-//! go by the field managers, which a careful forger can imitate: such an edit is
-//! undone, too, but without an Event.
+//! The writer of a copy is found by what this process wrote and saw before, not by anything that
+//! stands in the copy. Only for copies from before its time does it go by the field managers, which
+//! a careful forger can imitate: such an edit is undone, too, but without an Event.
 //!
 //! The mark `leaving` stays while this installation is being removed
 //! ([`Uninstallation`]) and at no other time. An earlier installation is known by the
@@ -50,8 +48,8 @@ use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 const OWN_WRITES: usize = 4;
 /// Pause before writes that failed are tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// The same where writing is not allowed: a quota, a policy engine or a missing right is
-/// mended by a person, and pods wait for the copy meanwhile.
+/// The same where writing is not allowed: a quota, a policy engine or a missing right is repaired
+/// by a person, and pods wait for the copy meanwhile.
 const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// What the reconciler needs.
@@ -63,7 +61,7 @@ pub(crate) struct Bundle {
     pub excluded: Arc<BTreeSet<String>>,
     /// Trusted roots, PEM, newest first.
     pub roots: watch::Receiver<Arc<str>>,
-    /// Where foreign edits are told.
+    /// Where foreign edits are reported.
     pub events: EventRecorder,
     /// Whether the mark `leaving` is right.
     pub uninstallation: Uninstallation,
@@ -299,9 +297,9 @@ impl Bundle {
             event_type: EventType::Warning,
             reason: "ForeignEdit",
             action: "Repair",
-            text: format!("the trust bundle was changed by somebody else{managers} and {outcome}"),
+            text: format!("the trust bundle was changed by another client{managers} and {outcome}"),
         };
-        // Who does it again is told of again; what stays as it is, is said once.
+        // A repeated edit is reported again; what stays as it is, is reported once.
         if repaired {
             self.events.record_deed(event);
         } else {
@@ -327,7 +325,7 @@ struct WatchState {
 }
 
 impl WatchState {
-    /// Remembers what this replica wrote itself, so that hearing of it is no news.
+    /// Keeps what this replica wrote itself, so that its own watch event is no change.
     fn wrote(&mut self, namespace: &str, roots: &str, version: Option<String>) {
         let last = self.last.entry(namespace.to_owned()).or_default();
         roots.clone_into(&mut last.roots);

@@ -279,7 +279,7 @@ fn is_absent(error: &watcher::Error) -> bool {
     }
 }
 
-/// Applies steps and publishes Worlds, until nobody reads or nobody writes.
+/// Applies steps and publishes Worlds, until there is no reader or no writer.
 async fn collect(mut steps: mpsc::Receiver<AnyStep>, publish: watch::Sender<Option<Arc<World>>>) {
     let mut collector = Collector::default();
     let mut news = News::None;

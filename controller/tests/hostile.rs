@@ -1,9 +1,9 @@
 //! No object of one tenant disturbs another, or the controller.
 //!
-//! Random objects, valid, nearly valid and hostile, of every kind and version, are
-//! put into one namespace. Whatever they are: nothing panics, each takes bounded
-//! time, what proxies of other namespaces are told stays the same byte for byte, and
-//! what is sent to the own ones is never something that a proxy would refuse.
+//! Random objects, valid, nearly valid and hostile, of every kind and version, are put into one
+//! namespace. Whatever they are: nothing panics, each takes bounded time, what proxies of other
+//! namespaces get stays the same byte for byte, and what is sent to the own ones is never something
+//! that a proxy would refuse.
 //!
 //! Claims: smi-7
 
@@ -30,13 +30,13 @@ use serde_json::{Value, json};
 
 use mesh::Mesh;
 
-/// What the tenant that is not to be trusted talks about: himself, and everybody else.
+/// What the tenant that is not to be trusted talks about: itself, and all others.
 const EVIL: Vocabulary = Vocabulary {
     namespaces: &["evil", "shop", "bank"],
     ..SHOP
 };
-/// How many fresh worlds are tried: always the same ones. `make fuzz` tries others, and
-/// for as long as it is told.
+/// How many fresh worlds are tried: always the same ones. `make fuzz` tries others, and for as long
+/// as its settings say.
 const TRIES: usize = 300;
 /// Seeds that once found something, so that they are tried first for ever.
 const KEPT: &str = include_str!("hostile/seeds");
@@ -77,13 +77,13 @@ fn tenant_object_disturbs_no_other_tenant_or_controller() {
         .zip(seeds(u64::MAX))
         .map(|(_, seed)| seed);
     for seed in kept.iter().copied().chain(fresh) {
-        let begun = computed();
+        let started = computed();
         let Ok((got, reached)) = catch_unwind(|| attempt(seed, EVERY)) else {
             panic!("seed {seed}, smallest input:\n{}", smallest(seed));
         };
         own += got;
         reaching += reached;
-        slowest = slowest.max(computed() - begun);
+        slowest = slowest.max(computed() - started);
         tries += 1;
         let memory = resident();
         assert!(memory < MOST_MEMORY, "seed {seed}: {memory} KiB resident");
@@ -103,7 +103,7 @@ fn tenant_object_disturbs_no_other_tenant_or_controller() {
 /// The hostile objects of a failed try that are needed to make it fail, a line each.
 fn smallest(seed: u64) -> String {
     let hook = std::panic::take_hook();
-    // The failure has been told; those on the way to the smallest say nothing new.
+    // The failure has been reported; those on the way to the smallest add nothing new.
     std::panic::set_hook(Box::new(|_| {}));
     let mut least = EVERY;
     for bit in 0..OBJECTS {
@@ -139,21 +139,21 @@ fn attempt(seed: u64, chosen: u32) -> (usize, usize) {
         if chosen & (1 << bit) == 0 {
             continue;
         }
-        // Whatever it says of others, he can put it into his own namespace only.
+        // Whatever it says of others, the tenant can put it into its own namespace only.
         object["metadata"]["namespace"] = json!("evil");
         let text = object.to_string();
         reached += usize::from(SHOP.namespaces.iter().any(|name| text.contains(name)));
-        let begun = computed();
+        let started = computed();
         for version in ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"] {
             convert_twice(&object, version);
         }
-        let took = (computed() - begun) / CONVERSIONS;
+        let took = (computed() - started) / CONVERSIONS;
         assert!(took < LONGEST, "seed {seed}: converting took {took:?}");
         harmed.objects.push(object);
     }
-    let begun = computed();
+    let started = computed();
     let after = Mesh::new(&harmed);
-    let compiled = computed() - begun;
+    let compiled = computed() - started;
     assert!(
         compiled < LONGEST,
         "seed {seed}: compiling took {compiled:?}"

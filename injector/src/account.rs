@@ -1,10 +1,9 @@
 //! Refuses pods whose account label is not their service account's.
 //!
-//! NetworkPolicies admit UDP by this label ([`labels::ACCOUNT`]), so it must be as
-//! hard to forge as the account itself: whoever may run a pod as an account may
-//! carry its label, and nobody else. That holds in every namespace, for pods with
-//! and without a proxy, and for every way to write a pod's labels: creation,
-//! update, `pods/status`, and the labels of a Binding, which the API server copies.
+//! NetworkPolicies admit UDP by this label ([`labels::ACCOUNT`]), so it must be as hard to forge as
+//! the account itself: only a user who may run a pod as an account may set its label. That holds in
+//! every namespace, for pods with and without a proxy, and for every way to write a pod's labels:
+//! creation, update, `pods/status`, and the labels of a Binding, which the API server copies.
 
 use crds::labels::{ACCOUNT, account_hash, account_of};
 use serde_json::Value;

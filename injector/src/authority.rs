@@ -26,7 +26,7 @@ pub(crate) const LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long the next authority is trusted before it signs. Far longer than any
 /// replica or API server needs to notice.
 pub(crate) const OVERLAP: Duration = Duration::from_secs(60 * 60);
-/// Races that are lost in a row before the caller is told.
+/// Races that are lost in a row before the caller gets an error.
 const MOST_RACES: usize = 5;
 
 const CERT: &str = "ca.crt";
@@ -237,7 +237,7 @@ impl Store {
                     }
                 },
                 Err(error) => {
-                    // Nobody but these webhooks trusts it, so a new one loses nothing.
+                    // Nothing but these webhooks trusts it, so a new one loses nothing.
                     warn!(%error, "webhook authority cannot be read and is made anew");
                     Authority::generate(now)?
                 }

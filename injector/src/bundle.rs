@@ -21,7 +21,7 @@ use kube::{Api, Client};
 use policy::well_known::INJECTOR;
 use serde_json::Value;
 
-/// An object that tells the API server whom to trust when it calls us.
+/// An object that names the roots by which the API server verifies us when it calls.
 #[derive(Clone)]
 pub(crate) struct Configuration {
     pub(crate) api: Api<DynamicObject>,
@@ -61,7 +61,7 @@ pub(crate) fn configurations(client: &Client, namespace: &str) -> Vec<Configurat
     let webhooks = [(mutating, INJECTOR), (validating, VALIDATOR)];
     let webhooks =
         webhooks.map(|(resource, name)| (resource, name.to_owned(), BundleLocation::Webhooks));
-    // The others have one version, so nobody converts them.
+    // The others have one version, so nothing converts them.
     let converted = SmiKind::ALL
         .into_iter()
         .filter(|kind| kind.versions().len() > 1);
@@ -104,7 +104,7 @@ impl Configuration {
                     name: self.name.clone(),
                 });
             }
-            // The chart may be told not to bring the definitions.
+            // The chart may be configured not to bring the definitions.
             (None, BundleLocation::Conversion { .. }) => return Ok(false),
         };
         if patch.0.is_empty() {
@@ -148,7 +148,7 @@ fn in_webhooks(configuration: &Value, bundle: &str) -> Patch {
     Patch(operations)
 }
 
-/// From the definition as it is to one with the bundle in its conversion. Whom it calls
+/// From the definition as it is to one with the bundle in its conversion. The Service that it calls
 /// is tested, so that one that changed hands meanwhile is left alone.
 fn in_conversion(definition: &Value, namespace: &str, bundle: &str) -> Patch {
     const CLIENT: [&str; 4] = ["spec", "conversion", "webhook", "clientConfig"];

@@ -1,8 +1,8 @@
 //! Answers the API server's conversion reviews.
 //!
-//! Whatever a review holds, it gets an answer, because one without fails the list of
-//! a whole kind and tells nobody why. Only a body in which no review can be found is
-//! refused as such: there is nobody to answer then.
+//! Whatever a review holds, it gets an answer, because one without fails the list of a whole kind
+//! and gives no reason. Only a body in which no review can be found is refused as such: there is no
+//! review to answer then.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::json;
 
-/// Why there is nobody to answer.
+/// Why there is no review to answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadReview {
     #[error("the body is not a ConversionReview: {0}")]
@@ -30,7 +30,7 @@ pub(crate) struct Converted {
     pub(crate) reason: &'static str,
 }
 
-/// The part of a review that names whom to answer.
+/// The part of a review that names the request to answer.
 #[derive(Deserialize)]
 struct ReviewMeta {
     #[serde(default, rename = "apiVersion")]
@@ -161,8 +161,8 @@ impl<'de> Visitor<'de> for &mut Objects<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> Result<(), A::Error> {
-        // A part that is nested without end becomes a text: refusing it would refuse
-        // the whole list of its kind to everybody.
+        // A part that is nested without end becomes a text: refusing it would refuse the whole list
+        // of its kind to every client.
         while let Some(DepthLimitedValue(object)) = objects.next_element()? {
             match convert::one(&object, self.desired) {
                 Ok(object) => {

@@ -60,8 +60,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const WEBHOOK_PORT: u16 = 8443;
 /// Probes and metrics.
 const ADMIN_PORT: u16 = 8080;
-/// How long calls are still taken after SIGTERM: until every node has heard that this
-/// pod is no endpoint any more.
+/// How long calls are still taken after SIGTERM: until every node knows that this pod is no
+/// endpoint any more.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long open connections may take to end after that.
 const GRACE: Duration = Duration::from_secs(10);

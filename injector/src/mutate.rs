@@ -1,4 +1,4 @@
-//! Answers for pods: fetches the namespace, asks `crds::inject`, says it to the
+//! Answers for pods: fetches the namespace, lets `crds::inject` decide, returns the patch to the
 //! API server.
 
 use crds::inject::{self, HookToken, InjectionOutcome, PodDemand};

@@ -28,7 +28,7 @@ use tracing::debug;
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 /// So many kinds of pods, by their amounts, are looked at in that time in a namespace.
 const KINDS: usize = 8;
-/// Namespaces that are remembered; more are looked at later.
+/// Namespaces that are kept; more are looked at later.
 const MOST: usize = 1024;
 /// Namespaces that are looked at at one time.
 const AT_ONCE: usize = 4;

@@ -32,8 +32,8 @@ pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 const PASS_EVERY: Duration = Duration::from_secs(30);
 /// Time for one pass.
 const PASS_TIMEOUT: Duration = Duration::from_secs(20);
-/// Least time between two passes: a configuration that somebody else keeps changing
-/// must not make us hammer the API server.
+/// Least time between two passes: a configuration that another client keeps changing must not make
+/// us hammer the API server.
 const PASS_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a pass did not end well. The next one tries again.
@@ -165,7 +165,7 @@ impl Reconciler {
     }
 }
 
-/// Tells `changed` about every change of one configuration.
+/// Notifies `changed` about every change of one configuration.
 async fn watch(configuration: Configuration, changed: Arc<Notify>) {
     let only_this = format!("metadata.name={}", configuration.name);
     let config = watcher::Config::default().fields(&only_this);

@@ -1,4 +1,4 @@
-//! What the API server asks and what it is answered: AdmissionReview v1.
+//! What the API server sends and gets: AdmissionReview v1.
 //!
 //! The object stays JSON: nothing is lost that our types do not know.
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 /// Longest warning, in characters; the API server cuts what is longer.
 const LONGEST_WARNING: usize = 256;
-/// Longest message of a refusal, in characters. Room for a dozen mistakes.
+/// Longest message of a refusal, in characters. Room for a dozen validation errors.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// What the API server asks about.
+/// What the API server requests.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Request {
@@ -67,7 +67,7 @@ pub(crate) enum BadReview {
     Namespace,
 }
 
-/// What the API server asks about, without the objects.
+/// What the API server requests, without the objects.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct About {
@@ -122,8 +122,8 @@ fn read<R: DeserializeOwned>(
             review.api_version.chars().take(80).collect(),
         ));
     }
-    // It becomes part of a path of the API server, with the rights of this process, and
-    // anybody in the cluster can send a review.
+    // It becomes part of a path of the API server, with the rights of this process, and any pod of
+    // the cluster can send a review.
     let namespace = namespace(&review.request);
     if !namespace.is_empty() && !is_dns_label(namespace) {
         return Err(BadReview::Namespace);
@@ -227,7 +227,7 @@ pub(crate) fn size(value: &Value) -> usize {
     }
 }
 
-/// What the API server is told.
+/// What is returned to the API server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AdmissionResponse {
     /// None allows.

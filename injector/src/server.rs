@@ -1,12 +1,11 @@
 //! The HTTPS server that the API server calls.
 //!
-//! Everybody in the cluster can reach it, and the API server shows no certificate
-//! here. So all that tells callers apart is their address, and everything is shared by
-//! address: connections, bytes, and what is read at one time. Where there is not
-//! enough, the address that holds most gives way. The API server holds next to
-//! nothing, so a flood may delay it, and neither shuts it out nor exhausts this
-//! process. A flood from more addresses than there are places holds as little from each:
-//! then connections of an address whose calls were answered are spared.
+//! Every pod of the cluster can reach it, and the API server shows no certificate here. So only
+//! their address distinguishes callers, and everything is shared by address: connections, bytes,
+//! and what is read at one time. Where there is not enough, the address that holds most is evicted.
+//! The API server holds next to nothing, so a flood may delay it, and neither shuts it out nor
+//! exhausts this process. A flood from more addresses than there are places holds as little from
+//! each: then connections of an address whose calls were answered are spared.
 //!
 //! Bytes are counted from the first one of a body until the last one of the answer has
 //! been taken. What a body takes in memory once it is read can be a hundred times its
@@ -53,8 +52,8 @@ use crate::{account, convert, ephemeral, review, spelling, validate};
 
 /// Bytes of one call. The API server's own limit for a request is 3 MiB.
 pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
-/// Bytes of one conversion, which may hold many objects. etcd takes 1.5 MiB for one, and
-/// the API server mostly asks for one at a time.
+/// Bytes of one conversion, which may hold many objects. etcd takes 1.5 MiB for one, and the API
+/// server mostly sends one at a time.
 pub(crate) const MAX_CONVERSION: usize = 16 * 1024 * 1024;
 /// Bytes of the bodies and answers of all calls at one time. With 128 MiB for the process
 /// and what the lanes may take, this leaves 36 MiB for connections and everything else.
@@ -230,7 +229,7 @@ impl Webhooks {
         let answer = tokio::time::timeout(CALL_TIMEOUT, self.answer(path, request, &mut reserved));
         let answer = tokio::select! {
             answer = answer => answer,
-            // Nobody waits, and its bytes are somebody else's by now.
+            // No caller waits, and its bytes belong to another one by now.
             () = caller.closed() => Ok(Err(unanswered())),
         };
         let outcome = match answer {
@@ -315,7 +314,7 @@ impl Webhooks {
     async fn namespace(&self, name: &str) -> Result<inject::Namespace, Box<ReviewOutcome>> {
         self.mutator.namespace(name).await.map_err(|error| {
             warn!(%error, namespace = name, "namespace could not be read");
-            // Without the API server's words: whoever asks may not read them himself.
+            // Without the API server's message: the client may not read it itself.
             let message = "weft could not read the namespace; the injector's log says why";
             refused(StatusCode::SERVICE_UNAVAILABLE, "no-namespace", message)
         })

@@ -1,4 +1,4 @@
-//! What the injector is told by its environment.
+//! The injector's settings, read from its environment.
 
 use crds::inject::{self, DefaultLimits};
 use crds::labels::parse_quantity;
@@ -21,7 +21,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// # Errors
-    /// Every mistake at once.
+    /// Every error at once.
     pub(crate) fn read(mut env: EnvReader) -> Result<Self, BadEnv> {
         let namespace: Option<String> = env.required("WEFT_NAMESPACE");
         let pod_name = env.required("WEFT_POD_NAME");

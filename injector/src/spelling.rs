@@ -21,7 +21,7 @@ pub(crate) fn check(request: &Request) -> AdmissionResponse {
     }
 }
 
-/// A warning for each of the first names of ours that nobody reads in an object.
+/// A warning for each of the first names of ours that nothing reads in an object.
 pub(crate) fn unread(request: &Request) -> impl Iterator<Item = String> {
     let kind = &request.kind;
     let unread = names::warnings(&kind.group, &kind.kind, &request.object);

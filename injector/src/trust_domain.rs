@@ -1,9 +1,9 @@
-//! Whether the mesh has the trust domain that this injector was told.
+//! Whether the mesh has the trust domain that this injector is configured with.
 //!
-//! The injector tells each new proxy its trust domain. A proxy with another one than
-//! the controllers have gets no certificate, so an injector that was told another one
-//! waits, unready, until they have it too: a rollout stops there, and the injectors
-//! before it go on. The Lease of the controllers says which one they have.
+//! The injector gives each new proxy its trust domain. A proxy with another one than the
+//! controllers have gets no certificate, so an injector that is configured with another one waits,
+//! unready, until they have it too: a rollout stops there, and the injectors before it go on. The
+//! Lease of the controllers names the one that they have.
 //!
 //! Claims: attack-101
 
@@ -33,10 +33,10 @@ pub(crate) async fn agreed(client: Client, namespace: &str, own: &str) {
                 Some(theirs) if theirs != own => {
                     if loud {
                         error!(
-                            told = own,
+                            own,
                             theirs,
-                            "the controllers have another trust domain than this injector was \
-                             told (identity.trustDomain), waiting until they have the same"
+                            "the controllers have another trust domain than this injector is \
+                             configured with (identity.trustDomain), waiting until they have the same"
                         );
                     }
                 }

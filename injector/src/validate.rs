@@ -1,16 +1,16 @@
 //! Refuses objects that could not mean anything, while their author looks on: those of SMI,
 //! and TrafficPolicies.
 //!
-//! What an object means is judged in `crds`, where the controller asks again:
-//! this webhook may be away, and objects may be older than it. What does not exist yet is
-//! no mistake here: objects may come in any order.
+//! What an object means is validated in `crds`, where the controller validates again: this webhook
+//! may be away, and objects may be older than it. What does not exist yet is no error here: objects
+//! may come in any order.
 
 use crds::names;
 use crds::smi::judge::{Cluster, Mistake, Severity, ValidationContext};
 
 use crate::review::{AdmissionResponse, Request};
 
-/// Most mistakes that one answer names.
+/// Most validation errors that one answer names.
 const MOST_MISTAKES: usize = 10;
 
 /// The answer for one object.
@@ -56,9 +56,9 @@ fn refusal(request: &Request, why: &str) -> AdmissionResponse {
     AdmissionResponse::refuse(format!("{kind} {namespace}/{name} is invalid: {why}"))
 }
 
-/// Whether this write changes what a user asked for. An object that was stored when it
-/// was still valid, or while this webhook was away, must stay deletable, and its labels,
-/// finalizers and status changeable.
+/// Whether this write changes the object's spec. An object that was stored when it was still valid,
+/// or while this webhook was away, must stay deletable, and its labels, finalizers and status
+/// changeable.
 fn concerns_us(request: &Request) -> bool {
     let applies = matches!(request.operation.as_str(), "CREATE" | "UPDATE");
     let itself = request.sub_resource.as_deref().is_none_or(str::is_empty);

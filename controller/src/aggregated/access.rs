@@ -1,5 +1,5 @@
-//! Whether a user may read what he asks for. The API server decides, as it does
-//! for its own objects; its answers are remembered for a moment.
+//! Whether a user may read what the request names. The API server decides, as it does for its own
+//! objects; its answers are kept for a moment.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::front_proxy::{User, digest};
 
 /// How long an answer holds. A right that is taken away is gone after it.
 const REMEMBERED: Duration = Duration::from_secs(5);
-/// Answers that are remembered, each below 1 KiB: of a question its hash, of a refusal so many
-/// bytes of the reason.
+/// Answers that are kept, each below 1 KiB: of a query its hash, of a refusal so many bytes of the
+/// reason.
 const MAX_REMEMBERED: usize = 1024;
 const MAX_REASON: usize = 512;
-/// Time for one question.
+/// Time for one query.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the user must be allowed to do.
@@ -43,10 +43,10 @@ pub(crate) struct Attributes {
     pub name: String,
 }
 
-/// Hash of a user and of what he asks for.
+/// Hash of a user and of the resource requested.
 type Question = [u8; 32];
 
-/// Asks the API server. Clones share what is remembered.
+/// Queries the API server. Clones share what is kept.
 #[derive(Clone)]
 pub(crate) struct Gate {
     reviews: Api<SubjectAccessReview>,
@@ -60,12 +60,12 @@ opaque_debug!(Gate);
 pub(crate) enum AccessDecision {
     /// The user may.
     Allowed,
-    /// He may not; why, if the API server says.
+    /// The user may not; why, if the API server gives a reason.
     Denied(String),
 }
 
 impl Gate {
-    /// A gate that asks through `client`.
+    /// A gate that queries through `client`.
     pub(crate) fn new(client: Client) -> Self {
         Self {
             reviews: Api::all(client),
@@ -93,8 +93,8 @@ impl Gate {
         Ok(verdict)
     }
 
-    /// The same, asked in any case and not remembered: for who asks much at once and remembers
-    /// what follows himself.
+    /// The same, queried in any case and not kept: for callers that query much at once and keep the
+    /// results themselves.
     ///
     /// # Errors
     /// When the API server does not say.
@@ -127,7 +127,7 @@ impl Gate {
         if remembered.len() >= MAX_REMEMBERED {
             remembered.retain(|_, (_, until)| now < *until);
         }
-        // Full of what is still fresh: this one is asked again next time.
+        // Full of what is still fresh: this one is queried again next time.
         if remembered.len() < MAX_REMEMBERED {
             remembered.insert(question, (verdict, now + REMEMBERED));
         }
@@ -162,7 +162,7 @@ fn spec(user: &User, attributes: &Attributes) -> SubjectAccessReviewSpec {
     }
 }
 
-/// What a user who may not is told.
+/// The message for a user without the right.
 pub(crate) fn refusal(user: &User, attributes: &Attributes, reason: &str) -> String {
     let resource = match attributes.subresource {
         "" => attributes.resource.to_owned(),

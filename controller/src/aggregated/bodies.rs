@@ -1,10 +1,10 @@
 //! What the bodies of answers may take while they are on their way to their readers.
 //!
-//! A body is all there before its first byte is read, and its reader may take his time. So all
-//! of them share a budget, of which nobody is given more before somebody else gave back. Small
-//! ones have a part of their own: the API server reads documents about each API, and while it
-//! cannot, no namespace of the cluster can be deleted. Of the others one user has half at most,
-//! so that whoever reads slowly leaves room for everybody else.
+//! A body is complete before its first byte is read, and its reader may be slow. So all bodies
+//! share a budget: when it is spent, the next body gets room only after another one has returned
+//! some. Small ones have a part of their own: the API server reads documents about each API, and
+//! while it cannot, no namespace of the cluster can be deleted. Of the others one user has half at
+//! most, so that a slow reader leaves room for all others.
 //!
 //! Bodies are passed on by copies of small parts: what waits for the network would else keep the
 //! whole of it.
@@ -50,9 +50,9 @@ const PART: usize = 16 * 1024;
 pub(crate) struct AnswerBudget {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
-    /// Who holds how much of the large ones.
+    /// How much of the large ones each reader holds.
     readers: Readers,
-    /// Whose answers these are; nobody's at first.
+    /// Whose answers these are; at first no reader's.
     reader: Reader,
     /// Counts answers that found no room.
     full: Counter,
@@ -161,7 +161,7 @@ impl AnswerBudget {
     }
 
     /// Room for the first line of a stream, of so many bytes; `None` where it needs none. A stream
-    /// that has begun can be refused no more, so it is reserved before: see
+    /// that has started can no longer be refused, so it is reserved before: see
     /// [`Share::of_first_line`].
     ///
     /// # Errors
@@ -194,7 +194,7 @@ impl AnswerBudget {
             line: first.map(|FirstLine(share)| share),
             budget: self.clone(),
             pace: Pace::current(),
-            begun: Instant::now(),
+            started: Instant::now(),
         })
     }
 }
@@ -207,7 +207,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 #[error("no room is left for what answers take")]
 pub(super) struct NoRoom;
 
-/// A body that is given by parts, and tells its pace of each.
+/// A body that is given by parts, and reports each of them to its pace.
 pub(super) struct PacedBody {
     body: UnsyncBoxBody<Bytes, Infallible>,
     /// Of what came last, what was not given yet.
@@ -218,7 +218,7 @@ pub(super) struct PacedBody {
     line: Option<Share>,
     budget: AnswerBudget,
     pace: Option<Arc<Pace>>,
-    begun: Instant,
+    started: Instant,
 }
 
 impl PacedBody {
@@ -261,7 +261,7 @@ impl Body for PacedBody {
                 return Poll::Ready(None);
             };
             let Ok(data) = frame.into_data() else {
-                // Trailers, which nobody of ours sends.
+                // Trailers, which no handler of ours sends.
                 return Poll::Ready(None);
             };
             if let Err(error) = paced.take(data) {
@@ -270,7 +270,7 @@ impl Body for PacedBody {
         }
         let part = paced.part();
         if let Some(pace) = &paced.pace {
-            pace.waits_for_reader(paced.begun);
+            pace.waits_for_reader(paced.started);
         }
         Poll::Ready(Some(Ok(Frame::data(part))))
     }

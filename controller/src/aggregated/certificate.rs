@@ -133,7 +133,7 @@ async fn repair(
     let current = spec
         .ca_bundle
         .is_some_and(|current| current.0 == pem.as_bytes());
-    // An APIService that leads elsewhere is somebody else's.
+    // An APIService that leads elsewhere belongs to another owner.
     if pem.is_empty() || !ours || current {
         return Ok(false);
     }

@@ -1,4 +1,4 @@
-//! Who calls: the API server, and on whose behalf.
+//! Verifies the caller: it must be the API server, which names the user on whose behalf it calls.
 //!
 //! The API server shows a certificate of an authority that it publishes, together
 //! with the names that such a certificate may carry and the headers in which it
@@ -35,7 +35,7 @@ const EXTRA_PREFIXES: &str = "requestheader-extra-headers-prefix";
 /// How long the ConfigMap may be unreadable before that is said.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A user, as the API server passes him on.
+/// A user, as the API server passes it on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct User {
     /// Name.
@@ -44,13 +44,13 @@ pub(crate) struct User {
     pub uid: String,
     /// Groups.
     pub groups: Vec<String>,
-    /// Whatever else was found out about him.
+    /// Whatever else was found out about the user.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
-    /// Short, and the same for what RBAC takes for the same user: his name, uid and groups.
-    /// What else is known of him may change with every token.
+    /// Short, and the same for what RBAC takes for the same user: name, uid and groups. What else
+    /// is known of the user may change with every token.
     pub(crate) fn digest(&self) -> [u8; 32] {
         digest(&(&self.name, &self.uid, &self.groups))
     }
@@ -62,13 +62,13 @@ pub(crate) fn digest(of: &impl std::fmt::Debug) -> [u8; 32] {
     Sha256::digest(format!("{of:?}")).into()
 }
 
-/// Why a caller is nobody.
+/// Why a caller is not the API server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Stranger {
     /// No certificate of the API server's authority.
     #[error("only the API server may call: no client certificate was shown")]
     NoCertificate,
-    /// A certificate of the right authority for somebody else.
+    /// A certificate of the right authority for another name.
     #[error("only the API server may call: the client certificate is for {0:?}")]
     WrongName(String),
     /// The API server passed no user on.
@@ -125,7 +125,7 @@ impl Front {
     /// API server's.
     ///
     /// # Errors
-    /// When it is somebody else's, or there is none.
+    /// When the certificate is not the API server's, or there is none.
     pub(crate) fn knows(&self, certificate: Option<&str>) -> Result<(), Stranger> {
         let name = certificate.ok_or(Stranger::NoCertificate)?;
         if self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed == name) {
@@ -139,7 +139,7 @@ impl Front {
     /// has this common name.
     ///
     /// # Errors
-    /// When the caller is not the API server, or names nobody.
+    /// When the caller is not the API server, or names no user.
     pub(crate) fn user(
         &self,
         certificate: Option<&str>,
@@ -218,7 +218,7 @@ pub(crate) async fn keep(
             Err(error) => {
                 let since = *silent_since.get_or_insert_with(tokio::time::Instant::now);
                 if since.elapsed() > PATIENCE && publish.borrow().is_none() {
-                    warn!(%error, "{NAMESPACE}/{CONFIG_MAP} cannot be read: the metrics API answers nobody");
+                    warn!(%error, "{NAMESPACE}/{CONFIG_MAP} cannot be read: the metrics API answers no caller");
                 }
                 continue;
             }

@@ -1,8 +1,8 @@
 //! How long the reader of an answer may let it wait.
 //!
-//! What has no room on its way to the reader is not asked for its next part, so it cannot look
-//! at the clock itself. So each stream of HTTP/2, and each connection of HTTP/1, has somebody
-//! beside it who does, and ends it: what it holds is given back, and its reader sees that the
+//! A body without room on its way to the reader is not polled for its next part, so it cannot look
+//! at the clock itself. So each stream of HTTP/2, and each connection of HTTP/1, has a watcher
+//! beside it that does, and ends it: what it holds is given back, and its reader sees that the
 //! answer broke off.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ tokio::task_local! {
 /// Until when the reader of an answer has to have room for more.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// `None` while it is not the reader who is waited for.
+    /// `None` while it is not the reader that is waited for.
     until: Mutex<Option<Instant>>,
     changed: Notify,
 }
@@ -38,16 +38,16 @@ impl Pace {
         PACE.try_with(Arc::clone).ok()
     }
 
-    /// A part of the answer that `begun` then is on its way, and the next one waits for it.
-    pub(super) fn waits_for_reader(&self, begun: Instant) {
-        let until = (Instant::now() + PATIENCE).min(begun + LONGEST);
+    /// A part of the answer that `started` then is on its way, and the next one waits for it.
+    pub(super) fn waits_for_reader(&self, started: Instant) {
+        let until = (Instant::now() + PATIENCE).min(started + LONGEST);
         let before = self.until.lock().replace(until);
         if before.is_none() {
             self.changed.notify_one();
         }
     }
 
-    /// The reader has room, and there is nothing for him yet.
+    /// The reader has room, and there is nothing to send yet.
     pub(super) fn waits_for_answer(&self) {
         *self.until.lock() = None;
     }

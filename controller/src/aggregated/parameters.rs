@@ -11,8 +11,8 @@ use super::refusal::Refusal;
 /// Characters of a name that are quoted.
 const MAX_QUOTED: usize = 64;
 
-/// What kubectl, client-go, Argo CD and the API server add by themselves to what they ask. It
-/// means nothing here, where the resource does not say so itself.
+/// What kubectl, client-go, Argo CD and the API server add by themselves to a request. It means
+/// nothing here, where the resource does not define it itself.
 const OF_CLIENTS: [&str; 16] = [
     "allowWatchBookmarks",
     "continue",
@@ -32,8 +32,8 @@ const OF_CLIENTS: [&str; 16] = [
     "watch",
 ];
 
-/// Looks whether every parameter is among the `own` ones of what is asked, or is one that clients
-/// add by themselves: another one would be passed over.
+/// Looks whether every parameter is among the `own` ones of the request, or is one that clients add
+/// by themselves: another one would be ignored.
 ///
 /// # Errors
 /// When one is not.
@@ -55,8 +55,8 @@ pub(crate) fn refuse_unknown(of: &str, query: &str, own: &[&str]) -> Result<(), 
     Ok(())
 }
 
-/// Looks whether a parameter is given twice: one of the two would be passed over, and its
-/// sender be answered another question than his. Those of `lists` may.
+/// Looks whether a parameter is given twice: one of the two would be ignored, and its sender would
+/// get the answer to another query. Those of `lists` may.
 ///
 /// # Errors
 /// When one does.

@@ -9,8 +9,8 @@ use super::front_proxy::User;
 
 /// Calls that are answered at one time.
 const MAX_CALLS: usize = 16;
-/// Those of one user: whoever asks for the most has the least of it, and three more users
-/// ask beside him.
+/// Those of one user: the user with most calls has the least of it, and three more users fit
+/// beside.
 const MAX_USER_CALLS: usize = 4;
 
 /// See the module.

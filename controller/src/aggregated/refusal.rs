@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-/// Why a question has no answer.
+/// Why a query has no result.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     /// HTTP status.
@@ -14,7 +14,7 @@ pub(crate) struct Refusal {
     pub message: String,
     /// Kind and name of the object, where there is one.
     pub about: Option<(&'static str, String)>,
-    /// It passes when somebody lets go of what he holds, and nobody knows when that is.
+    /// It passes when another client lets go of what it holds, at no known time.
     pub is_held: bool,
 }
 
@@ -30,8 +30,8 @@ impl Refusal {
         }
     }
 
-    /// As many go on already as may, each for as long as whoever began it likes. Clients ask
-    /// again by themselves after the time that a refusal names, so this one names none.
+    /// The most that may run are running, each for as long as its client likes. Clients try again
+    /// by themselves after the time that a refusal names, so this one names none.
     pub(crate) fn held(message: impl Into<String>) -> Self {
         Self {
             is_held: true,
@@ -50,7 +50,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    /// It cannot be told now, but soon.
+    /// Not known now, but soon.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         let code = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(code, "ServiceUnavailable", message)
@@ -62,8 +62,8 @@ impl Refusal {
         Self::new(code, "MethodNotAllowed", message)
     }
 
-    /// Seconds after which it may be asked again, where it is not the question that is refused,
-    /// and not for as long as others hold what it needs.
+    /// Seconds after which it may be repeated, where it is not the query that is refused, and not
+    /// for as long as others hold what it needs.
     pub(crate) fn again_in(&self) -> Option<u32> {
         match self.code {
             _ if self.is_held => None,

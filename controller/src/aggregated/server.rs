@@ -1,10 +1,9 @@
 //! The HTTPS server that the API server calls, for every aggregated API of ours.
 //!
-//! Every pod can reach it, so everything is bounded: connections, calls, bytes and
-//! time. Whoever shows no certificate of the API server's gets no further than being
-//! told so, and has permits of their own, so that no number of such callers costs the
-//! API server a connection: while it cannot reach an API, no namespace of the cluster
-//! can be deleted.
+//! Every pod can reach it, so everything is bounded: connections, calls, bytes and time. A client
+//! without a certificate of the API server gets a refusal and nothing else. Such clients have
+//! permits of their own, so that no number of them costs the API server a connection: while it
+//! cannot reach an API, no namespace of the cluster can be deleted.
 //!
 //! Each API has permits of its own for its calls, so that none starves another. What answers
 //! take while they are read is bounded for all of them together, and in time.
@@ -65,13 +64,13 @@ const ARRIVALS: Allowance = Allowance {
 };
 /// Streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
-/// Streams on the connection of somebody else.
+/// Streams on the connection of any other client.
 const MAX_UNPROVEN_STREAMS: u32 = 2;
 /// Bytes of all headers of one call. A user may be in many groups.
 const MAX_HEADERS: u32 = 64 * 1024;
-/// The same of somebody else.
+/// The same of any other client.
 const MAX_UNPROVEN_HEADERS: u32 = 8 * 1024;
-/// Bytes of bodies that wait to be read on one connection: nobody sends any.
+/// Bytes of bodies that wait to be read on one connection: no client sends any.
 const WINDOW: u32 = 16 * 1024;
 /// Bytes of one answer that wait for the network.
 const MAX_SENT: usize = 64 * 1024;
@@ -90,7 +89,7 @@ pub(crate) trait Handler: Debug + Send + Sync {
     /// Its group.
     fn group(&self) -> &'static str;
 
-    /// What it says of itself: the group, as discovery shows it.
+    /// What it publishes about itself: the group, as discovery shows it.
     fn discovery(&self) -> Value;
 
     /// Its part of `/openapi/v2`.
@@ -111,7 +110,7 @@ pub(crate) trait Handler: Debug + Send + Sync {
     fn refused(&self, status: StatusCode);
 }
 
-/// What the port serves, and to whom.
+/// What the port serves, and to which clients.
 #[derive(Debug)]
 pub(crate) struct Apis {
     /// The first answers what belongs to none.
@@ -120,7 +119,7 @@ pub(crate) struct Apis {
     pub front: front_proxy::LatestTrusted,
     /// What bodies of answers may take.
     pub answers: AnswerBudget,
-    /// Connections that were closed or turned away because too many were open.
+    /// Connections that were closed or rejected because too many were open.
     pub turned_away: Counter,
 }
 
@@ -202,7 +201,7 @@ impl Port {
     async fn attend(self, stream: TcpStream, addr: SocketAddr, permit: Share<IpAddr>) {
         let until = Instant::now() + UNPROVEN_LIFE;
         let trusted = self.front.borrow().clone();
-        // Nobody can be verified yet: closing is the only honest answer.
+        // No client can be verified yet: closing is the only honest answer.
         let Some(trusted) = trusted else { return };
         let acceptor = TlsAcceptor::from(Arc::clone(&trusted.tls));
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
@@ -385,8 +384,8 @@ pub(crate) fn whole(code: StatusCode, body: impl Into<Bytes>) -> ApiResponse {
     response
 }
 
-/// What a handler gives to a user: with room for it, or a refusal. It is what he is told, so it
-/// is what is counted.
+/// What a handler gives to a user: with room for it, or a refusal. The count is of what the user
+/// receives.
 pub(crate) fn given(
     answers: &AnswerBudget,
     made: Result<ApiResponse, Refusal>,

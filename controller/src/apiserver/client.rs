@@ -1,10 +1,10 @@
 //! Calls to the API server that end: with an answer, or after a time that is known.
 //!
-//! A connection to an API server that has vanished stays open until the kernel gives
-//! up, a quarter of an hour later, and whoever waits for an answer on it waits as
-//! long. So every call has a time limit, set in one place: the client that everything
-//! in the process uses. What only the Lease holder does has a client that also notices
-//! when answers stay away, so that the Lease can go to a replica that gets some.
+//! A connection to an API server that has vanished stays open until the kernel gives up, a quarter
+//! of an hour later, and every call on it waits as long. So every call has a time limit, set in one
+//! place: the client that everything in the process uses. What only the Lease holder does has a
+//! client that also notices when answers stay away, so that the Lease can go to a replica that gets
+//! some.
 //!
 //! Claims: attack-89
 
@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tower::BoxError;
 
-/// From a call to the end of its answer. The slowest honest one is a write that waits
-/// for somebody's webhook, which the API server gives at most this long.
+/// From a call to the end of its answer. The slowest honest one is a write that waits for a
+/// webhook, which the API server gives at most this long.
 pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(30);
 /// Seconds after which the watches of the cluster and of the Lease holder begin anew: kube
 /// notices a watch that has died 5 s later, instead of after its five minutes.
@@ -43,12 +43,12 @@ pub fn bounded(client: &Client) -> Client {
     observed(client, None)
 }
 
-/// Where a loop of the Lease holder that gets no answers is told.
+/// Where a loop of the Lease holder reports that it gets no answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Stalls(mpsc::Sender<&'static str>);
 
 impl Stalls {
-    /// One place: who reads it gives the Lease up, and then nobody else need say so.
+    /// One place: its reader gives the Lease up, and then no other loop need report.
     pub(crate) fn new() -> (Self, mpsc::Receiver<&'static str>) {
         let (sender, receiver) = mpsc::channel(1);
         (Self(sender), receiver)

@@ -1,14 +1,13 @@
 //! Events: what a person sees under `kubectl describe`.
 //!
-//! Said once: the same Event about the same object is not repeated for
-//! [`REPEAT_AFTER`], what is a record of who did what for [`RECORD_AGAIN_AFTER`]. The queue
-//! is bounded and never waits, because no part
-//! of the mesh may stand still for an Event. What the API server cannot take now is tried
-//! again for [`TRIED_FOR`], behind what waits, and what waits when the replica ends is written
-//! within [`LAST_WITHIN`]. What does not fit, is refused or is not taken until then is counted.
+//! Sent once: the same Event about the same object is not repeated for [`REPEAT_AFTER`], a record
+//! of a user's action for [`RECORD_AGAIN_AFTER`]. The queue is bounded and never waits, because no
+//! part of the mesh may stall for an Event. What the API server cannot take now is tried again for
+//! [`TRIED_FOR`], behind what waits, and what waits when the replica ends is written within
+//! [`LAST_WITHIN`]. What does not fit, is refused or is not taken until then is counted.
 //!
-//! Who writes is no matter of the Lease: what its holder saw stays true when it is lost, and
-//! the next holder did not see all of it.
+//! Any replica may write, with or without the Lease: what its holder saw stays true when it is
+//! lost, and the next holder did not see all of it.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -28,16 +27,16 @@ use tracing::{debug, warn};
 
 /// Events that wait to be written. Far above what one change makes.
 const QUEUE: usize = 512;
-/// Events that are remembered for not being repeated.
+/// Events that are kept for not being repeated.
 const REMEMBERED: usize = 8192;
 /// After this time the same Event may be said again; the API server forgets
 /// Events after an hour.
 const REPEAT_AFTER: Duration = Duration::from_secs(50 * 60);
-/// The same for what somebody does, of which every time counts: it tells when he did it, and
-/// he cannot fill etcd by doing it all the time.
+/// The same for what a user does, of which every time counts: the Event shows when, and repeating
+/// it all the time cannot fill etcd.
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// At most twenty Events a second, so that a cluster full of mistakes does not
-/// fill etcd with Events.
+/// At most twenty Events a second, so that a cluster full of validation errors does not fill etcd
+/// with Events.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The same after a try that may do better another time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -135,8 +134,8 @@ impl EventRecorder {
         self.hand_in(event, REPEAT_AFTER, happened, id);
     }
 
-    /// The same of what a user does: when he does it again, that is an Event again. Nobody
-    /// can know its name before and take it.
+    /// The same of what a user does: doing it again is an Event again. No client can know its name
+    /// before and take it.
     pub(crate) fn record_deed(&self, event: Event) {
         self.hand_in(event, RECORD_AGAIN_AFTER, Timestamp::now(), rand::random());
     }
@@ -164,7 +163,8 @@ impl EventRecorder {
 pub(crate) struct Writer {
     client: Client,
     me: String,
-    /// For what is tried again; keeps nobody waiting for recorders that are gone.
+    /// For what is tried again; it does not hold up the end of the writer once all recorders are
+    /// gone.
     queue: mpsc::WeakSender<QueuedEvent>,
     queued: mpsc::Receiver<QueuedEvent>,
     /// Whose call is under way.
@@ -213,7 +213,7 @@ impl Writer {
         }
     }
 
-    /// Writes one that is news, and then waits for `pause`, or for longer if that failed.
+    /// Writes one that is new, and then waits for `pause`, or for longer if that failed.
     async fn publish(&mut self, queued: QueuedEvent, pause: Duration) {
         if !self.is_news(&queued.event, queued.again_after, Instant::now()) {
             return;

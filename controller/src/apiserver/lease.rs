@@ -1,14 +1,13 @@
 //! One replica at a time writes: the holder of a Lease.
 //!
-//! The rules are client-go's. Whoever renewed last holds it; another replica
-//! takes it when it has watched the record stand still for the lease's whole
-//! duration by its own clock, so clocks of two machines are never compared.
-//! A holder that could not renew for [`RENEW_DEADLINE`] stops writing before
-//! anybody else may start.
+//! The rules are client-go's. The replica that renewed last holds it; another one takes it when it
+//! has seen the record unchanged for the lease's complete duration by its own clock, so clocks of
+//! two machines are never compared. A holder that could not renew for [`RENEW_DEADLINE`] stops
+//! writing before any other replica may start.
 //!
-//! Who renews may still be of no use: the Lease's own calls are answered and those of
-//! the work that it is held for are not. A holder that notices this gives the Lease up
-//! and lets the others have it for [`STAND_BACK`].
+//! A holder that renews may still be of no use: the Lease's own calls are answered and those of the
+//! work that it is held for are not. A holder that notices this gives the Lease up and lets the
+//! others have it for [`STAND_BACK`].
 //!
 //! `kubert`'s `LeaseManager` is not used: it takes a Lease once its own clock has passed
 //! the `renewTime` that the holder's wrote and the duration, so where the two differ by
@@ -55,7 +54,7 @@ impl Stage {
 
 type Stages = watch::Receiver<Stage>;
 
-/// How long a record that stands still keeps others away.
+/// How long an unchanged record keeps others away.
 pub(crate) const DURATION: Duration = Duration::from_secs(15);
 /// Time between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
@@ -131,12 +130,12 @@ impl Leadership {
     pub(crate) fn fixed(is_holder: bool) -> Self {
         let (sender, receiver) = watch::channel(is_holder);
         std::mem::forget(sender);
-        Self::told_by(receiver)
+        Self::from_watch(receiver)
     }
 
     /// One that a test gives and takes away.
     #[cfg(test)]
-    pub(crate) fn told_by(is_holder: watch::Receiver<bool>) -> Self {
+    pub(crate) fn from_watch(is_holder: watch::Receiver<bool>) -> Self {
         let (stalls, _) = Stalls::new();
         Self { is_holder, stalls }
     }
@@ -157,7 +156,7 @@ pub(crate) struct LeaderElector {
 
 opaque_debug!(LeaderElector);
 
-/// The last record of another holder, and since when it has stood still.
+/// The last record of another holder, and since when it has not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ObservedRecord {
     holder: String,
@@ -381,7 +380,7 @@ impl LeaderElector {
     }
 }
 
-/// A conflict means that somebody else was quicker: an answer, not a failure.
+/// A conflict means that another replica was quicker: an answer, not a failure.
 fn won<T>(written: Result<T, kube::Error>) -> Result<bool, kube::Error> {
     match written {
         Ok(_) => Ok(true),

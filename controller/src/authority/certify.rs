@@ -1,8 +1,8 @@
 //! Turns a service account's token into a certificate.
 //!
-//! Who asks is decided by the API server's TokenReview alone; of the request
-//! only the public key is used. The certificate names the service account, by
-//! which policies speak, and the pod's uid, by which streams are served.
+//! The identity of the client is decided by the API server's TokenReview alone; of the request only
+//! the public key is used. The certificate names the service account, by which policies speak, and
+//! the pod's uid, by which streams are served.
 //!
 //! Every refusal has a reason from a closed list, which is counted, and a
 //! message that says what to do about it.
@@ -48,14 +48,13 @@ const BY_POD: Allowance = Allowance {
     burst: 10,
     every: Duration::from_secs(10),
 };
-/// How often the log says of an address that it was refused for the same reason: whoever
-/// reaches the port decides how often it asks. Each time is counted.
+/// How often the log names an address that was refused for the same reason: any client that reaches
+/// the port decides how often it requests. Each time is counted.
 const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(10),
 };
-/// Addresses, pods, and refusals of addresses that are remembered at one time; about 200
-/// bytes each.
+/// Addresses, pods, and refusals of addresses that are kept at one time; about 200 bytes each.
 const MAX_KEYS: usize = 16 * 1024;
 /// How long a request waits for its turn. The proxy tries again with backoff.
 const TURN: Duration = Duration::from_secs(3);
@@ -71,7 +70,7 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 /// What the API server says about a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Review {
-    /// Whether it is valid for one of the audiences asked for.
+    /// Whether it is valid for one of the audiences requested.
     pub authenticated: bool,
     /// Audiences that it is valid for.
     pub audiences: Vec<String>,
@@ -83,7 +82,7 @@ pub(crate) struct Review {
     pub error: String,
 }
 
-/// Asks the API server.
+/// Queries the API server.
 #[async_trait]
 pub(crate) trait Cluster: Send + Sync + 'static {
     /// What a token proves, for our audience.
@@ -110,7 +109,7 @@ pub enum Refusal {
     /// The API server does not accept the token.
     #[error("the API server does not accept the token: {0}")]
     NotAuthenticated(String),
-    /// The token is for somebody else.
+    /// The token is for another audience.
     #[error("the token is not for audience {AUDIENCE}")]
     WrongAudience,
     /// The token is no pod's.
@@ -130,10 +129,10 @@ pub enum Refusal {
     Throttled {
         /// An address or a pod.
         who: String,
-        /// When it may ask again.
+        /// When it may request again.
         wait: Duration,
     },
-    /// The API server could not be asked.
+    /// The API server could not be queried.
     #[error("the API server could not be asked, try again: {0}")]
     Unavailable(String),
     /// There is no authority to sign with.
@@ -243,7 +242,7 @@ impl Certifier {
         self.metrics.count(outcome);
         answer.map_err(|refusal| {
             let reason = outcome.as_str();
-            // Who floods the port shall not flood the log.
+            // A client that floods the port shall not flood the log.
             if self
                 .log_rates
                 .take(&(source, reason), Instant::now())
@@ -352,8 +351,8 @@ fn bearer(review: Review) -> Result<Bearer, Refusal> {
         }
         return Err(Refusal::NotAuthenticated(review.error));
     }
-    // An API server that does not know audiences leaves the list empty; its
-    // tokens would be good for anybody.
+    // An API server that does not know audiences leaves the list empty; its tokens would be good
+    // for every audience.
     if !review.audiences.iter().any(|audience| audience == AUDIENCE) {
         return Err(Refusal::WrongAudience);
     }
@@ -427,7 +426,7 @@ impl Cluster for KubeCluster {
         if let Some(record) = known {
             return Ok(Some(record.uid.to_string()));
         }
-        // A pod that asks within milliseconds of its start may not be watched yet.
+        // A pod that requests within milliseconds of its start may not be watched yet.
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let pod = api.get_metadata_opt(&pod.name).await?;
         Ok(pod.and_then(|pod| pod.metadata.uid))

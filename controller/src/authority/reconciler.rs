@@ -40,8 +40,8 @@ const ROOT_WARNING: Duration = DAY.saturating_mul(180);
 /// have been replaced.
 const ISSUER_WARNING: Duration = DAY.saturating_mul(20);
 
-/// Waits until the API server has said that the mesh, if there is one, has the trust
-/// domain of `own`. Whoever was told another must not take the Lease.
+/// Waits until the API server has shown that the mesh, if there is one, has the trust domain of
+/// `own`. A controller that is configured with another must not take the Lease.
 ///
 /// # Errors
 /// When it has another one.
@@ -83,11 +83,11 @@ pub(crate) struct Reconciler {
     pub client: Client,
     /// Namespace of the Secret.
     pub namespace: String,
-    /// Who may replace the issuer.
+    /// Which replica may replace the issuer.
     pub leadership: Leadership,
     /// Remaining lives.
     pub metrics: AuthorityMetrics,
-    /// Where a coming end is told.
+    /// Where a coming end is reported.
     pub events: EventRecorder,
     /// What lives are measured by.
     pub clock: Clock,
@@ -122,7 +122,7 @@ impl Reconciler {
             let pause = match self.step(self.clock.now()).await {
                 Ok(()) => LOOK_EVERY,
                 Err(error @ CaError::TrustDomain { .. }) => {
-                    // What is loaded goes on: somebody is changing it on purpose.
+                    // What is loaded stays in use: a user is changing it on purpose.
                     if self.authority.loaded().is_none() {
                         return Err(error);
                     }
@@ -162,8 +162,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Creates the Secret: with what is loaded, when somebody deleted it under a
-    /// running mesh, else with a new authority.
+    /// Creates the Secret: with what is loaded, when it was deleted under a running mesh, else with
+    /// a new authority.
     async fn make(&self, now: SystemTime) -> Result<(), CaError> {
         let data = match self.authority.loaded() {
             Some(loaded) => loaded.data.clone(),

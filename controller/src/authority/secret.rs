@@ -33,10 +33,10 @@ pub(crate) enum CaError {
     /// Root or issuer cannot be used.
     #[error("{SECRET}: {0}")]
     Authority(#[from] BadAuthority),
-    /// The issuer's life is over, or has not begun.
+    /// The issuer's life is over, or has not started.
     #[error("{SECRET}: the issuer {0}; the holder of the Lease makes a new one")]
     OutsideLife(OutsideLife),
-    /// The issuer has to be replaced, and nobody here can.
+    /// The issuer has to be replaced, and no replica can.
     #[error(
         "{SECRET}: the issuer {0} and the root's key ({ROOT_KEY}) is not here to \
          make a new one: put an issuer that the root has signed into {ISSUER_CRT} and {ISSUER_KEY}"
@@ -51,16 +51,16 @@ pub(crate) enum CaError {
         /// When.
         ended: String,
     },
-    /// The mesh has another trust domain than this controller was told.
+    /// The mesh has another trust domain than this controller is configured with.
     #[error(
-        "this controller was told trust domain {given:?} (identity.trustDomain), but the mesh was \
+        "this controller is configured with trust domain {given:?} (identity.trustDomain), but the mesh was \
          started with {recorded:?} ({TRUST_DOMAIN} in Secret {SECRET}) and its proxies have \
          identities of that: set identity.trustDomain={recorded}, or, to change the trust domain \
          on purpose and restart every meshed pod, write {given:?} into the Secret first: kubectl \
          -n {namespace} patch secret {SECRET} -p '{{\"stringData\":{{\"{TRUST_DOMAIN}\":\"{given}\"}}}}'"
     )]
     TrustDomain {
-        /// What this controller was told.
+        /// The trust domain that this controller is configured with.
         given: String,
         /// What the Secret says.
         recorded: String,
@@ -75,7 +75,7 @@ pub(crate) enum CaError {
 /// Why an issuer may sign nothing at this moment, with the date that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OutsideLife {
-    /// Nobody replaced it in time.
+    /// It was not replaced in time.
     Ended(String),
     /// A clock was ahead when it was made and has been put right, or this one is behind.
     NotYetValid(String),
@@ -91,7 +91,7 @@ impl OutsideLife {
         (now < begins).then(|| Self::NotYetValid(date(begins)))
     }
 
-    /// The reason of the Event that tells of it.
+    /// The reason of its Event.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Ended(_) => "IssuerEnded",

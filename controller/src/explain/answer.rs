@@ -1,4 +1,4 @@
-//! From a question to its answer.
+//! From a query to its result.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::route::BackendRoute;
 use super::{backends, fix, noticed, words};
 use crate::model::{Model, PodId};
 
-const UNTOLD_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
-                           caller has may be told to whoever may read them: ask with a right to \
-                           get pods in the caller's namespace";
+const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
+                           caller has is shown to users who may read them: ask with a right to get \
+                           pods in the caller's namespace";
 
-/// Said of a question whose answer depends on the host, which it does not name. It names no
-/// object: a caller finds out as much by calling.
+/// The result for a query that depends on the host, which it does not name. It names no object: a
+/// caller finds out as much by calling.
 pub(crate) const UNTOLD_HOST: &str = "what becomes of this call depends on its host, which every request names: say which, with \
      -H 'host: NAME' as the client sends it";
 
@@ -42,7 +42,7 @@ impl Model {
     /// What becomes of a call, and why.
     ///
     /// # Errors
-    /// When the question has no meaning. That an object does not exist is an answer.
+    /// When the query has no meaning. That an object does not exist is a result.
     pub fn explain(
         &self,
         spec: &ExplanationSpec,
@@ -116,9 +116,9 @@ impl Model {
         let refusals: BTreeSet<Reason> =
             outcomes.iter().flat_map(BackendOutcome::refusals).collect();
         status.verdict = together(outcomes.iter().map(BackendOutcome::verdict));
-        if refusals.contains(&Reason::NotAllowed) && is_of_untold_pods(question, outcomes) {
+        if refusals.contains(&Reason::NotAllowed) && depends_on_unknown_pods(question, outcomes) {
             status.verdict = ExplanationVerdict::Unknown;
-            status.reason = UNTOLD_PODS.to_owned();
+            status.reason = UNKNOWN_PODS.to_owned();
         }
         if outcomes.iter().any(BackendOutcome::is_by_host) {
             status.verdict = ExplanationVerdict::Unknown;
@@ -159,9 +159,9 @@ impl Model {
     }
 }
 
-/// Whether rules may allow some pods of an account of which whoever asks may not be told
-/// which pods it has.
-fn is_of_untold_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
+/// Whether rules may allow some pods of an account, and the client has no right to learn which pods
+/// the account has.
+fn depends_on_unknown_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
     let mut judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
     question.view == CallerView::AccountOnly && judged.any(|one| one.names_pods)
 }

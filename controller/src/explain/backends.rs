@@ -1,5 +1,5 @@
-//! How the calls to each backend end: which share of them, at which pods, and by whom they are
-//! refused.
+//! How the calls to each backend end: which share of them, at which pods, and which proxies refuse
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,8 +83,8 @@ fn callers(outcomes: &[BackendOutcome<'_>]) -> f64 {
         .sum()
 }
 
-/// Whose proxies refuse. Where nobody is called, or what is asked instead refuses, it is the
-/// caller's own that answers; a caller without one hears of it from nobody.
+/// Whose proxies refuse. Where no pod is called, or a fallback refuses, the caller's own proxy
+/// answers; a caller without one gets no answer from any.
 pub(super) fn refusing(
     question: &Question<'_>,
     outcomes: &[BackendOutcome<'_>],

@@ -1,4 +1,4 @@
-//! Who calls, what is called, and with what.
+//! The caller, what is called, and with which request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::question::{BadQuestion, CallerView, Owner};
 use crate::model::{Index, Model, PodId};
 use crate::world::{ObjectKey, PodFacts, Proxy};
 
-/// Headers of one question.
+/// Headers of one query.
 const MAX_HEADERS: usize = 64;
 /// Kinds that own pods.
 const OWNERS: [&str; 8] = [
@@ -33,10 +33,10 @@ const OWNERS: [&str; 8] = [
 pub(super) struct Request {
     pub(super) tcp: bool,
     pub(super) method: Method,
-    /// Without query, as it was asked.
+    /// Without query string, as it was given.
     pub(super) path: String,
     pub(super) headers: HeaderMap,
-    /// Why whoever reads it as HTTP answers 400, whatever rules say.
+    /// Why a proxy that reads it as HTTP answers 400, regardless of the rules.
     pub(super) malformed: Option<&'static str>,
 }
 
@@ -47,7 +47,7 @@ impl Request {
             .map_err(|_| BadQuestion::new("method", format!("{method:?} is no HTTP method")))?;
         // The first is a legal one, but stands for all in rules; proxies refuse the other.
         if method == "*" || method == Method::CONNECT {
-            let reason = format!("{method} is sent by nobody; say a method such as GET");
+            let reason = format!("{method} is no method that clients send; name one such as GET");
             return Err(BadQuestion::new("method", reason));
         }
         let path = spec.path.as_deref().unwrap_or("/");
@@ -92,10 +92,10 @@ impl Request {
     }
 }
 
-/// Callers that cannot be told apart by any rule.
+/// Callers that no rule distinguishes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Caller {
-    /// `None`: without a proxy, so nobody knows who it is.
+    /// `None`: without a proxy, so its identity is not known.
     pub(super) identity: Option<SpiffeId>,
     /// Uid of one of them; rules may name pods.
     pub(super) uid: Option<Arc<str>>,
@@ -150,7 +150,7 @@ impl Caller {
         let pods = pods.filter(|(pod, facts)| belongs(pod, &facts.service_account));
         let callers = alike(index, pods, to);
         if callers.is_empty() && account {
-            // An account without pods can still be asked about: its first pod will come.
+            // An account without pods can still be queried: its first pod will come.
             let domain = &index.defaults.trust_domain;
             let identity = SpiffeId::of(domain, &key.namespace, &key.name);
             let identity =
@@ -190,7 +190,7 @@ fn meant(index: &Index, kind: &str, key: &ObjectKey, owner: Owner<'_>) -> String
     crds::near::hint(&key.name, known.iter().map(|name| &**name))
 }
 
-/// Pods that no rule tells apart, each kind once.
+/// Pods that no rule distinguishes, each kind once.
 fn alike<'a>(
     index: &Index,
     pods: impl Iterator<Item = (&'a PodId, &'a Arc<PodFacts>)>,
@@ -351,7 +351,7 @@ impl Called {
     }
 
     /// Whether a pod's traffic capture leaves calls to it out. Where it does for some of the
-    /// addresses it is taken as if for all: whoever is refused at one of them hears of it.
+    /// addresses it is taken as if for all: a caller that is refused at one of them notices.
     fn is_left_out(&self, index: &Index, proxy: &Proxy) -> bool {
         let of_pod = |pod: &PodId| {
             let facts = index.world.pods.get(pod);
@@ -397,8 +397,8 @@ impl Called {
 /// cluster.
 ///
 /// # Errors
-/// Why nothing can be said of it. Services of other namespaces are asked about by their own
-/// names: whether the user may know of them is judged by these.
+/// Why nothing can be said of it. Services of other namespaces are queried by their own names:
+/// whether the user may know of them is decided by these.
 fn stands_for(
     index: &Index,
     alias: &ObjectKey,

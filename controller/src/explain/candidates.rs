@@ -11,7 +11,7 @@ use policy::access::Access;
 use super::judge::PodAccess;
 use crate::model::{Model, PodId};
 
-/// Sets of rules that are tried at one time: each is a question of its own.
+/// Sets of rules that are tried at one time: each is a query of its own.
 pub(crate) const MAX_SETS: usize = 8;
 /// Pods of all of them.
 pub(crate) const MAX_PODS: usize = 512;
@@ -30,7 +30,7 @@ pub(crate) struct Candidates {
     pub sets: Vec<TrialCandidate>,
     /// Pods that would hold something else than they do, also those that found no place above.
     pub pods: usize,
-    /// Of these, pods of namespaces where none may be asked.
+    /// Of these, pods of namespaces where none may be queried.
     pub foreign: usize,
     /// Some found no place.
     pub truncated: bool,
@@ -39,8 +39,8 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// What the proxies of `before` would hold by `after`, where that differs; `may_ask`:
-    /// whether those of a namespace may be asked.
+    /// What the proxies of `before` would hold by `after`, where that differs; `may_ask`: whether
+    /// those of a namespace may be queried.
     #[must_use]
     pub(crate) fn of(
         (before, after): (&Model, &Model),

@@ -1,9 +1,9 @@
 //! What a change means for calls that were seen: the same calls, by the Model before and by
 //! the one after.
 //!
-//! Of a call that is remembered both ends are known, and neither method nor path. So where
-//! the answer depends on these, that is the answer. Of several callers and called pods the
-//! worst that happens to one of them counts.
+//! Of a persisted call both ends are known, and neither method nor path. So where the result
+//! depends on these, that is the result. Of several callers and called pods the worst that happens
+//! to one of them counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use super::judge::PodAccess;
 use crate::model::{Index, Model, PodId, Target, modes};
 use crate::world::ObjectKey;
 
-/// Who calls.
+/// The caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallerSet {
     /// Pods, with a proxy or without.
     Pods(Vec<PodId>),
-    /// A service account whose pods are not told apart.
+    /// A service account as one, regardless of its pods.
     Account(ObjectKey),
-    /// Somebody without an identity.
+    /// A caller without an identity.
     Outside,
 }
 
@@ -114,7 +114,7 @@ impl<'a> ModelComparison<'a> {
             reason: None,
             rerouted: None,
         };
-        // Whoever has no proxy is carried by Kubernetes, which knows no splits.
+        // A caller without a proxy is carried by Kubernetes, which knows no splits.
         let meshed = callers.iter().any(|caller| caller.identity.is_some());
         let moves = meshed && !before.is_sent_as(after);
         if moves {
@@ -189,13 +189,13 @@ impl<'a> ModelComparison<'a> {
         }
         let before = was.and_then(|(pod, port)| Some((self.pod_access(0, pod)?, pod, *port)));
         let after = self.pod_access(1, pod);
-        // Which pods an account has that rules name, whoever asks may not be told.
-        let untold = caller.identity.is_some() && caller.uid.is_none();
+        // The client may not learn which pods of an account the rules name.
+        let lacks_uid = caller.identity.is_some() && caller.uid.is_none();
         let mut rules = before
             .iter()
             .map(|(pod_access, ..)| pod_access)
             .chain(&after);
-        let tells_apart = untold && rules.any(|pod_access| pod_access.names_pods());
+        let depends_on_pod = lacks_uid && rules.any(|pod_access| pod_access.names_pods());
         let [first, second] = self.models;
         let before = match &before {
             Some((pod_access, pod, port)) => {
@@ -205,10 +205,10 @@ impl<'a> ModelComparison<'a> {
         };
         let after = match &after {
             Some(pod_access) => passes(second, pod_access, caller, (pod, port), calls.http),
-            // Nobody judges.
+            // No proxy evaluates it.
             None => Passes::All,
         };
-        if tells_apart && !(matches!(before, Passes::All) && matches!(after, Passes::All)) {
+        if depends_on_pod && !(matches!(before, Passes::All) && matches!(after, Passes::All)) {
             return Effect::Depends;
         }
         before.becomes(&after)
@@ -269,7 +269,7 @@ impl<'a> ModelComparison<'a> {
     }
 }
 
-/// Callers that no rule tells apart.
+/// Callers that no rule distinguishes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Caller {
     /// SPIFFE id; `None`: without a proxy.
@@ -386,13 +386,13 @@ impl<'a> Routing<'a> {
         })
     }
 
-    /// Whether proxies are sent the same, whoever says so.
+    /// Whether proxies are sent the same, whichever object it is from.
     fn is_sent_as(&self, other: &Self) -> bool {
         let [own, others] = [self, other].map(|one| one.rules.iter().map(sent));
         own.eq(others)
     }
 
-    /// Which requests go where depends on what they ask.
+    /// Which requests go where depends on their content.
     fn is_conditional(&self) -> bool {
         let mut rules = self.rules.iter();
         rules.any(|rule| rule.when != Match::Always)

@@ -1,4 +1,4 @@
-//! Who says which protocol a port of a pod carries, in words.
+//! Which object declares the protocol of a pod's port, in words.
 
 use crds::few::few;
 use crds::labels::OPAQUE_PORTS;
@@ -17,15 +17,15 @@ pub(super) struct By {
     pub(super) service: Option<String>,
 }
 
-/// Asks in the order in which proxies are told.
+/// Looks in the order in which proxies get the ranges.
 pub(super) fn by(index: &Index, pod: &ObjectKey, facts: &PodFacts, port: u16) -> By {
     let lists = |list: Option<&str>| holds(&ranges(list), port);
-    let nobodys = |text: String| By {
+    let without_service = |text: String| By {
         text,
         service: None,
     };
     if lists(facts.appearance.opaque_ports.as_deref()) {
-        return nobodys(format!("annotation {OPAQUE_PORTS} of the pod"));
+        return without_service(format!("annotation {OPAQUE_PORTS} of the pod"));
     }
     if let Some(by) = by_service(index, pod, port) {
         return by;
@@ -34,12 +34,12 @@ pub(super) fn by(index: &Index, pod: &ObjectKey, facts: &PodFacts, port: u16) ->
     let list = namespace.and_then(|namespace| namespace.appearance.opaque_ports.as_deref());
     if lists(list) {
         let name = &pod.namespace;
-        return nobodys(format!("annotation {OPAQUE_PORTS} of namespace {name}"));
+        return without_service(format!("annotation {OPAQUE_PORTS} of namespace {name}"));
     }
-    nobodys(if DEFAULT_OPAQUE_PORTS.contains(&port) {
+    without_service(if DEFAULT_OPAQUE_PORTS.contains(&port) {
         "it is among the ports that carry bytes unless declared otherwise".to_owned()
     } else {
-        "nobody declares it".to_owned()
+        "no object declares it".to_owned()
     })
 }
 

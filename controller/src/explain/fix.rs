@@ -4,12 +4,12 @@
 //! path, a TCPRoute with exactly this port, and a TrafficTarget from exactly this account
 //! to the account of the pods that refuse. Where no object helps there are commands.
 //!
-//! A TrafficTarget names accounts and closes what it protects. So the call is allowed on
-//! whatever else runs under the called account, and to whatever else runs under the caller's, of
-//! which warnings tell. Pods of the called account that are open now stay so where labels tell
-//! them from those that refuse: then the target is for an IdentityBinding with these labels.
-//! Where none does they are closed to the callers that they had, and a warning says whom: a
-//! target that lets these callers stay would let them in on the pods that refuse too.
+//! A TrafficTarget names accounts and closes what it protects. So the call is allowed on whatever
+//! else runs under the called account, and to whatever else runs under the caller's, of which
+//! warnings report. Pods of the called account that are open now stay so where labels distinguish
+//! them from those that refuse: then the target is for an IdentityBinding with these labels. Where
+//! none does they are closed to the callers that they had, and a warning names these: a target that
+//! lets these callers stay would let them in on the pods that refuse too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -91,8 +91,8 @@ pub(super) fn of(
     fix
 }
 
-/// Whom to let in to whom, and on which ports. What no object mends goes into the fix as
-/// words.
+/// Which callers to let in to which pods, and on which ports. What no object repairs goes into the
+/// fix as words.
 fn wanted(
     index: &Index,
     question: &Question<'_>,
@@ -149,12 +149,12 @@ struct Refusing {
     pods: BTreeSet<PodId>,
 }
 
-/// Whom to let in to whom, and as what.
+/// Which callers to let in to which pods, and as what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct MissingGrant {
     source: Source,
     account: ObjectKey,
-    /// The port carries bytes, so nobody looks at requests.
+    /// The port carries bytes, so no proxy looks at requests.
     bytes: bool,
 }
 
@@ -194,7 +194,7 @@ fn undeclared(ports: &BTreeSet<u16>) -> String {
     )
 }
 
-/// Who is let in.
+/// The caller that is let in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Account(ObjectKey),
@@ -229,7 +229,7 @@ impl Advice {
     }
 }
 
-/// Whom to let in, or what to do about a caller that no object can name.
+/// The caller to let in, or what to do about one that no object can name.
 fn source(
     index: &Index,
     outcomes: &[BackendOutcome<'_>],

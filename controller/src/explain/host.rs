@@ -1,8 +1,8 @@
 //! Whether what becomes of a call depends on the host that it names.
 //!
-//! Every request names one, and proxies put it where rules look for headers before they judge.
-//! So a question without a host is about no request that anybody sends: where rules or splits
-//! look at it there is no answer before it is said.
+//! Every request names one, and proxies put it where rules look for headers before they evaluate.
+//! So a query without a host is about no request that any client sends: where rules or splits look
+//! at it there is no result without it.
 
 use http::header::HOST;
 use policy::access::{Access, Caller, Rule};
@@ -10,7 +10,7 @@ use policy::http_match::{HttpMatch, RequestFacts};
 use policy::path::PathForms;
 use policy::route::{Match, Table};
 
-/// Whether rules that refuse a call as it was asked let it in with some host. `path` was made of
+/// Whether rules that refuse a call without its host let it in with some host. `path` was made of
 /// that of the request.
 pub(super) fn may_let_in(
     access: &Access,
@@ -19,7 +19,7 @@ pub(super) fn may_let_in(
     request: &RequestFacts<'_>,
     path: &PathForms,
 ) -> bool {
-    if is_told(request) || !access.header_names().contains(HOST.as_str()) {
+    if names_host(request) || !access.header_names().contains(HOST.as_str()) {
         return false;
     }
     let open = |rule: &Rule| Rule {
@@ -37,12 +37,12 @@ pub(super) fn may_let_in(
     judged.is_ok_and(|judged| judged.verdict.is_allowed())
 }
 
-/// Whether with some host another rule than for a call as it was asked decides.
+/// Whether with some host another rule decides than for the call without one.
 pub(super) fn may_decide_otherwise<T: Clone>(
     table: &Table<T>,
     request: Option<&RequestFacts<'_>>,
 ) -> bool {
-    if request.is_none_or(is_told) {
+    if request.is_none_or(names_host) {
         return false;
     }
     let mut of_any = table.clone();
@@ -56,11 +56,11 @@ pub(super) fn may_decide_otherwise<T: Clone>(
     of_any.position(request) != table.position(request)
 }
 
-fn is_told(request: &RequestFacts<'_>) -> bool {
+fn names_host(request: &RequestFacts<'_>) -> bool {
     request.headers.contains_key(HOST)
 }
 
-/// The match without what it asks of the host.
+/// The match without its condition on the host.
 fn of_any_host(one: &HttpMatch) -> HttpMatch {
     let headers: Vec<&(String, String)> = one
         .headers()

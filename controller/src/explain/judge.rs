@@ -1,4 +1,4 @@
-//! What the proxy of a called pod says to a call: the same questions in the same order.
+//! What the proxy of a called pod says to a call: the same checks in the same order.
 
 use policy::access::{Access, Caller as Proven, JudgedTraffic, Source, Verdict};
 use policy::explain::Part;
@@ -23,7 +23,7 @@ pub(super) enum Ruling {
     /// It passes, and deny would refuse it for this.
     Audited(Reason),
     Refused(Reason),
-    /// Nobody judges it; why.
+    /// No proxy evaluates it; why.
     NotJudged(&'static str),
 }
 
@@ -95,7 +95,7 @@ pub(super) fn endpoint(
     if proxy.skips(endpoint.port) {
         return unjudged(
             endpoint,
-            "the port is left out of traffic capture, so nobody judges",
+            "the port is left out of traffic capture, so no proxy judges",
         );
     }
     let pod_access = PodAccess::of(index, pod, facts);
@@ -125,7 +125,7 @@ pub(super) fn endpoint(
     }
 }
 
-/// An endpoint at which no rule is asked, and why.
+/// An endpoint at which no rule is evaluated, and why.
 fn unjudged(endpoint: &Endpoint, why: &'static str) -> Judged {
     Judged {
         endpoint: endpoint.clone(),
@@ -140,11 +140,11 @@ fn unjudged(endpoint: &Endpoint, why: &'static str) -> Judged {
     }
 }
 
-/// A port of the pod's proxy itself: its pages are for everybody, and its other ports for nobody.
+/// A port of the pod's proxy itself: its pages are for every client, and its other ports for none.
 fn at_own_port(caller: &Caller, endpoint: &Endpoint) -> Judged {
     let own = unjudged(
         endpoint,
-        "the port is the proxy's own, which traffic capture leaves alone, so nobody judges",
+        "the port is the proxy's own, which traffic capture leaves alone, so no proxy judges",
     );
     if endpoint.port == ADMIN_PORT {
         return Judged {
@@ -152,7 +152,7 @@ fn at_own_port(caller: &Caller, endpoint: &Endpoint) -> Judged {
             ..own
         };
     }
-    // The caller's proxy says so; whoever has none finds his connection ended.
+    // The caller's proxy reports the reason; a caller without one finds its connection closed.
     let reason = match caller.identity {
         Some(_) => Reason::BadRequest,
         None => Reason::ConnectionLost,
@@ -219,7 +219,7 @@ impl PodAccess {
         let path = PathForms::of(&request.path);
         let lets_in_some_host =
             || is_request && !strict && host::may_let_in(access, caller, port, &sent, &path);
-        // What comes is read before anybody asks who sent it.
+        // What comes is read before its sender is looked at.
         let reasons = if is_request {
             if request.malformed.is_some() {
                 return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);

@@ -8,7 +8,7 @@ use super::judge::{Judged, Ruling};
 use super::question::CallerView;
 use super::route::BackendRoute;
 
-/// What was asked, found.
+/// The query, with its objects found.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) spec: &'a ExplanationSpec,
@@ -31,7 +31,7 @@ impl BackendOutcome<'_> {
     pub(super) fn refusals(&self) -> impl Iterator<Item = Reason> {
         let ended = self.backend_route.refused;
         let of_pods = self.judged.iter().filter_map(|one| one.ruling.refusal());
-        // What is asked instead and refuses leaves the call as it was.
+        // A fallback that refuses leaves the call as it was.
         let of_pods = of_pods.map(move |reason| ended.unwrap_or(reason));
         let stands = ended.filter(|_| !self.backend_route.is_answered());
         stands.into_iter().chain(of_pods)
@@ -51,7 +51,7 @@ impl BackendOutcome<'_> {
             Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => {
                 (ExplanationVerdict::Allowed, None)
             }
-            // What is asked instead and refuses leaves the call as it was.
+            // A fallback that refuses leaves the call as it was.
             Ruling::Refused(reason) => (
                 ExplanationVerdict::Refused,
                 Some(self.backend_route.refused.unwrap_or(reason)),

@@ -1,5 +1,5 @@
-//! Where a call goes, as the caller's proxy decides it: splits, backends, endpoints, and what
-//! is asked where there are none.
+//! Where a call goes, as the caller's proxy decides it: splits, backends, endpoints, and the
+//! fallback where there are none.
 
 use http::Method;
 use policy::access::Caller as Proven;
@@ -37,19 +37,19 @@ pub(super) struct BackendRoute {
     pub(super) endpoints: Vec<Endpoint>,
     /// All that there are.
     pub(super) all: usize,
-    /// Refused before anybody is called.
+    /// Refused before any pod is called.
     pub(super) refused: Option<Reason>,
     /// What a policy has answer then.
     pub(super) instead: Option<Instead>,
     /// To be said beside it.
     pub(super) note: Option<String>,
-    /// It leads out of the cluster: relayed as it is, and judged by nobody of the mesh.
+    /// It leads out of the cluster: relayed as it is, and evaluated by no proxy of the mesh.
     pub(super) outside: bool,
     /// With some host the call goes another way, and no host was said.
     pub(super) by_host: bool,
 }
 
-/// The fallback of a called Service that nobody serves.
+/// The fallback of a called Service without endpoints.
 #[derive(Debug)]
 pub(super) struct Instead {
     /// `TrafficPolicy namespace/name`.
@@ -59,7 +59,7 @@ pub(super) struct Instead {
     pub(super) by: AnsweredBy,
 }
 
-/// Who answers.
+/// What answers.
 #[derive(Debug)]
 pub(super) enum AnsweredBy {
     /// The caller's own proxy, with what the policy holds.
@@ -67,7 +67,7 @@ pub(super) enum AnsweredBy {
     /// Pods of another Service; where they refuse, the call ends as it would have without.
     Pods(Vec<Endpoint>),
     /// That one has no endpoint either, or is not looked at.
-    Nobody,
+    NoPods,
 }
 
 impl BackendRoute {
@@ -123,7 +123,7 @@ impl BackendRoute {
             return Vec::new();
         };
         let root = || vec![Self::over(index, caller, key, port, 1.0, None)];
-        // Whoever has no proxy is carried by Kubernetes, which knows neither splits nor
+        // A caller without a proxy is carried by Kubernetes, which knows neither splits nor
         // policies.
         if caller.identity.is_none() {
             return root();
@@ -165,7 +165,7 @@ impl BackendRoute {
         backend_routes.collect()
     }
 
-    /// The endpoints whose proxies judge: of what was called, or of what is asked instead.
+    /// The endpoints whose proxies evaluate: of what was called, or of the fallback.
     pub(super) fn called_endpoints(&self) -> &[Endpoint] {
         match &self.instead {
             Some(Instead {
@@ -179,10 +179,10 @@ impl BackendRoute {
     /// Whether something answers in place of what was called.
     pub(super) fn is_answered(&self) -> bool {
         let instead = self.instead.as_ref();
-        instead.is_some_and(|instead| !matches!(instead.by, AnsweredBy::Nobody))
+        instead.is_some_and(|instead| !matches!(instead.by, AnsweredBy::NoPods))
     }
 
-    /// Whether nobody is asked, because the policy holds the answer.
+    /// Whether no pod is called, because the policy holds the answer.
     pub(super) fn is_held(&self) -> bool {
         let instead = self.instead.as_ref();
         instead.is_some_and(|instead| matches!(instead.by, AnsweredBy::Policy))
@@ -251,7 +251,7 @@ impl Instead {
         };
         let policies = index.policies.of(called, port)?;
         let (fallback, origin) = first(&policies.traffic.fallback, proven, seen)?;
-        // Nobody has seen the call, so its method does not matter.
+        // No caller has made the call yet, so its method does not matter.
         let call = FallbackCall {
             method: &Method::GET,
             once: true,
@@ -282,17 +282,17 @@ impl Instead {
         (called, port): (&ObjectKey, u16),
         other: &ServiceId,
     ) -> (String, AnsweredBy) {
-        // Who may know of the called one need not know of that.
+        // A user who may know of the called one need not know of that.
         if other.namespace != called.namespace {
             let text = "which is of another namespace and not followed here";
-            return (text.to_owned(), AnsweredBy::Nobody);
+            return (text.to_owned(), AnsweredBy::NoPods);
         }
         let key = ObjectKey::from(other);
         let backend_route = BackendRoute::over(index, caller, &key, port, 1.0, None);
         let (ready, all) = (backend_route.endpoints.len(), backend_route.all);
         let text = format!("of which {ready} of {all} endpoints may take calls");
         let by = match backend_route.refused {
-            Some(_) => AnsweredBy::Nobody,
+            Some(_) => AnsweredBy::NoPods,
             None => AnsweredBy::Pods(backend_route.endpoints),
         };
         (text, by)

@@ -21,7 +21,7 @@ mod parts;
 mod places;
 mod plaintext;
 mod requests;
-mod untold;
+mod unknown_pods;
 
 fn spec(from: &str, to: &str, method: &str, path: &str) -> ExplanationSpec {
     let (from_kind, from_name) = from.split_once('/').unwrap();
@@ -162,7 +162,7 @@ fn owner_of_pods_is_asked_about_as_they_are() {
     assert!(texts(&status, "rule")[0].contains("none of its sources"));
     let status = ask(
         &read_only(),
-        &spec("Deployment/nobody", "Service/api", "GET", "/"),
+        &spec("Deployment/absent", "Service/api", "GET", "/"),
     );
     assert_eq!(status.verdict, ExplanationVerdict::Unknown);
     assert!(status.reason.contains("has no pods"), "{}", status.reason);
@@ -222,7 +222,7 @@ fn call_leaving_cluster_is_relayed_without_evaluation() {
         &spec("Pod/client", "External/api.example.com", "GET", "/"),
     );
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
-    assert!(texts(&status, "route")[0].contains("nobody of the mesh judges it"));
+    assert!(texts(&status, "route")[0].contains("no proxy of the mesh judges it"));
     assert_eq!(status.fix, None);
 }
 
@@ -240,7 +240,7 @@ fn backends_are_judged_each_with_its_share() {
         ))
         .with(split("s", "api", &[("api", 90), ("v2", 10)]))
         .with(tcp_route("ports", &[8080]))
-        .with(target("closed", "v2", &["somebody"], rules));
+        .with(target("closed", "v2", &["absent"], rules));
     let status = ask(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
     assert_eq!(
         (status.verdict, status.reason.as_str()),
@@ -258,14 +258,17 @@ fn backends_are_judged_each_with_its_share() {
             ("shop/v2", 0.1, ExplanationVerdict::Refused)
         ]
     );
-    // Whoever has no proxy knows no splits.
+    // A caller without a proxy knows no splits.
     let status = ask(&cluster, &outside("Service/api"));
     assert_eq!(
         (status.verdict, status.backends.len()),
         (ExplanationVerdict::Allowed, 1)
     );
-    let nobody = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
-    let status = ask(&nobody, &spec("Pod/client", "Service/api", "GET", "/"));
+    let without_backend = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
+    let status = ask(
+        &without_backend,
+        &spec("Pod/client", "Service/api", "GET", "/"),
+    );
     assert_eq!(
         (status.verdict, status.reason.as_str()),
         (ExplanationVerdict::Refused, "no-backend")

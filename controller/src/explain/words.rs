@@ -17,7 +17,7 @@ use super::question::CallerView;
 use crate::model::protocols::spoken;
 use crate::model::{Index, Model, modes};
 
-/// Who, route, wire, access, and each rule.
+/// Caller, route, wire, access, and each rule.
 pub(super) fn steps(
     model: &Model,
     question: &Question<'_>,
@@ -96,7 +96,7 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
                 split.clone().unwrap_or_default()
             ),
             _ if backend_route.outside => {
-                format!("{share}: relayed as it is, nobody of the mesh judges it")
+                format!("{share}: relayed as it is, no proxy of the mesh judges it")
             }
             _ => format!(
                 "{share}; {} of {} endpoints may take calls",
@@ -119,8 +119,8 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
     steps
 }
 
-/// That a request may ask to go elsewhere. Whether it does is not looked at: its right may
-/// be a token, or come from the request that it is made for.
+/// That a request may choose to go elsewhere. Whether it does is not looked at: its right may be a
+/// token, or come from the request that it is made for.
 fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
     let Called::Service(key, port) = &question.to else {
         return None;
@@ -163,7 +163,7 @@ fn wire(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
             };
             let port = one.endpoint.port;
             let text = format!("{security}; {} on port {port}", spoken(one.protocol));
-            // What nobody judges is declared to nobody.
+            // Where no proxy judges, the declared protocol does not matter.
             match declared_by(index, one) {
                 Some(by) => said.say((outcome, one), format!("{text}: {}", by.text), by.service),
                 None => said.say((outcome, one), text, None),
@@ -191,7 +191,7 @@ fn access(index: &Index, request: &Request, outcomes: &[BackendOutcome<'_>]) -> 
     said.steps("access")
 }
 
-/// What a pod's mode makes of the call, and the targets that protect it; nothing where nobody
+/// What a pod's mode makes of the call, and the targets that protect it; nothing where no proxy
 /// judges.
 fn closed_by(index: &Index, request: &Request, one: &Judged) -> Option<(String, Vec<String>)> {
     let (pod, origins) = one.by.as_ref()?;

@@ -1,4 +1,4 @@
-//! What proxies are told of one breaker.
+//! What is announced to proxies about one breaker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use super::key::Key;
 /// By breaker, those that are not simply closed.
 pub(crate) type AnnouncedStates = Arc<BTreeMap<Key, AnnouncedState>>;
 
-/// What is told, and since when it holds: two are the same while nobody has to hear of it.
+/// What is announced, and since when it holds: two are the same while no proxy needs the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AnnouncedState {
     steer: Steer,
     at: Instant,
-    /// The account whose proxies are told; `None`: all.
+    /// The account whose proxies get it; `None`: all.
     only: Option<Arc<str>>,
 }
 
 impl AnnouncedState {
-    /// What was told before, where the news are none: callers come and go, and the gap between
-    /// two probes with them.
+    /// What was announced before, where there is no change: callers come and go, and the gap
+    /// between two probes with them.
     pub(super) fn after(
         before: Option<Self>,
         steer: Steer,
@@ -43,7 +43,7 @@ impl AnnouncedState {
         Some(before.filter(same).unwrap_or_else(new))
     }
 
-    /// Whether proxies of an account are told.
+    /// Whether it is announced to proxies of an account.
     pub(crate) fn is_for(&self, account: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == account)
     }
@@ -60,7 +60,7 @@ impl AnnouncedState {
     }
 }
 
-/// Whether a proxy that was told the one does nearly as with the other.
+/// Whether a proxy that got the one does nearly as with the other.
 fn is_about(one: Steer, other: Steer) -> bool {
     match (one, other) {
         (Steer::Closing { .. }, Steer::Closing { .. }) => true,

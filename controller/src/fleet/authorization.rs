@@ -1,12 +1,12 @@
-//! Who has a voice about a breaker: whoever may make the calls that it tells of.
+//! Which callers have a voice about a breaker: those that may make the calls that it is about.
 //!
-//! An account that the called pods refuse has seen no answer of theirs. If it had a voice
-//! all the same, two accounts of anybody could open the breaker of a Service of others. So
-//! the rules are asked that those pods hold, by the Model that is in force, and the answer is
-//! remembered for as long as it is.
+//! An account that the called pods refuse has seen no answer of theirs. If it had a voice all the
+//! same, any two accounts could open the breaker of a Service of others. So the rules are evaluated
+//! that those pods hold, by the Model that is in force, and the result is kept for as long as it
+//! is.
 //!
-//! One pod that lets one call pass is enough, as is one that judges nobody: its mode is open
-//! or audit, or it has no proxy. Where no pod serves, nobody has called.
+//! One pod that lets one call pass is enough, as is one that evaluates no rules: its mode is open
+//! or audit, or it has no proxy. Where no pod serves, no caller has called.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -21,21 +21,21 @@ use crate::model::compiled::Compiled;
 use crate::model::{Endpoint, Index, Target};
 use crate::world::ObjectKey;
 
-/// Answers that are remembered: 400 accounts that call 50 Services each. What is not
-/// remembered is asked again for each pulse.
+/// Results that are kept: 400 accounts that call 50 Services each. What is not kept is evaluated
+/// again for each pulse.
 const REMEMBERED: usize = 20_000;
-/// Pods of a Service that are asked, evenly spread over all: they nearly always hold the same
+/// Pods of a Service that are evaluated, evenly spread over all: they nearly always hold the same
 /// rules.
 const MAX_SAMPLED: usize = 16;
 /// Sources and matches of rules that are looked at for one pulse: 1300 for each of 50
 /// Services. It takes about half a millisecond.
 pub(super) const LOOKED_AT: usize = 65_536;
 
-/// Whom of an account the rules allow a call.
+/// From which pods of an account the rules allow a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
     All,
-    Nobody,
+    NoPods,
     /// The pods that rules name.
     SomePods,
 }
@@ -67,7 +67,7 @@ impl Authorizations {
         let known = self.answers.get(&about).copied();
         match known {
             Some(Allowed::All) => return Some(true),
-            Some(Allowed::Nobody) => return Some(false),
+            Some(Allowed::NoPods) => return Some(false),
             Some(Allowed::SomePods) | None => {}
         }
         let index = &*compiled.model.index;
@@ -83,7 +83,7 @@ impl Authorizations {
             let allowed = match rules.allow(key, Proven::mesh(&id))? {
                 true => Allowed::All,
                 false if rules.name_pods => Allowed::SomePods,
-                false => Allowed::Nobody,
+                false => Allowed::NoPods,
             };
             if self.answers.len() < REMEMBERED {
                 self.answers.insert(about, allowed);
@@ -111,7 +111,7 @@ struct Rules<'a> {
     index: &'a Index,
     /// Sources and matches that may still be looked at.
     left: &'a mut usize,
-    /// Some rule tells pods of one account apart.
+    /// Some rule distinguishes pods of one account.
     name_pods: bool,
 }
 
@@ -134,7 +134,7 @@ impl Rules<'_> {
 
     fn pod_allows(&mut self, at: &Endpoint, caller: Proven<'_>) -> Option<bool> {
         let index = self.index;
-        // Outside of the cluster nobody judges.
+        // Outside of the cluster no rule is evaluated.
         let Some(pod) = &at.pod else {
             return Some(true);
         };

@@ -23,7 +23,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    /// Whether the policy says itself that nobody is sent there.
+    /// Whether the policy itself says that no call is sent there.
     pub(super) fn is_written_open(&self) -> bool {
         self.settings.state == BreakerState::Open
     }
@@ -35,7 +35,7 @@ impl Decision {
         let (Some(settings), Some(origin)) = policies.traffic.breaker.decide(None) else {
             return None;
         };
-        // By a split, or where requests may ask for it.
+        // By a split, or where requests may choose it.
         if key.backend != key.service && !policies.leads_to.contains(&key.backend) {
             let service = index.services.get(&key.service)?;
             let mut backends = service.splits.iter().flat_map(|split| &split.backends);
@@ -98,7 +98,7 @@ pub(super) struct KnownCircuit {
     announced: Option<AnnouncedState>,
     phase: Phase,
     since: SystemTime,
-    /// When somebody last said something.
+    /// When a caller last reported.
     last_report: Instant,
 }
 
@@ -131,7 +131,7 @@ impl KnownCircuit {
             .pulse(now.into_std(), account, uid, pulse, settings);
     }
 
-    /// Goes on to what follows; false once nobody calls any more and nothing is held back.
+    /// Goes on to what follows; false once there are no callers and nothing is held back.
     pub(super) fn tick(&mut self, now: Instant, clock: SystemTime, decision: Decision) -> bool {
         let at = now.into_std();
         let was = std::mem::replace(&mut self.decision, decision)
@@ -139,7 +139,7 @@ impl KnownCircuit {
             .state;
         let settings = &self.decision.settings;
         if was != BreakerState::Auto && settings.state == BreakerState::Auto {
-            // What was seen while a state was written down is no news afterwards.
+            // What was seen while a state was written down is no change afterwards.
             self.sums = Sums::new(at);
         }
         self.sums.tick(at, settings);
@@ -166,7 +166,7 @@ impl KnownCircuit {
         self.announced.as_ref()
     }
 
-    /// Whether the policy says a state itself, and nobody decides.
+    /// Whether the policy sets a state itself, and nothing is decided.
     pub(super) fn is_written(&self) -> bool {
         self.decision.settings.state != BreakerState::Auto
     }

@@ -1,4 +1,4 @@
-//! Which breaker something is about, and who says it.
+//! Which breaker a pulse is about, and which proxy sends it.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use wire::v1;
 
 use crate::world::ObjectKey;
 
-/// Who says something.
+/// The proxy that sends a pulse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// Namespace/name of its service account.

@@ -185,7 +185,7 @@ fn reports_without_breaker_or_for_unrouted_backends_are_ignored() {
         ("shop/api", "shop/v2"),
         ("shop/api", "elsewhere/api"),
         ("shop/api", "no name"),
-        ("nobody/nothing", "nobody/nothing"),
+        ("absent/nothing", "absent/nothing"),
     ] {
         bench.send_pulse_of("web", service, backend, seen(1000, 1000));
     }
@@ -264,7 +264,7 @@ fn deleted_policy_or_explicit_state_withdraws_announced_state() {
     );
 }
 
-/// It is in the policy, for whoever wants to know.
+/// It is in the policy, for every reader.
 #[test]
 fn explicit_breaker_state_is_not_reported_as_opened() {
     let state = |state| with_breaker(&json!({"state": state}));
@@ -326,7 +326,7 @@ fn callers_are_bounded_and_known_ones_continue() {
     assert_eq!(
         bench.announced_states(),
         api(WireState::Open, 0),
-        "nobody else was counted"
+        "no other caller was counted"
     );
     assert_eq!(bench.fleet.inner.state.lock().callers, 1, "there is room");
     bench.send_pulse("other", seen(1, 0));
@@ -383,7 +383,7 @@ fn breaker_repeated_in_one_report_counts_and_forwards_once() {
     assert_eq!(left_out, CIRCUITS as u64 + 6, "all but the first");
 }
 
-/// Who takes so many bytes of each pulse.
+/// A caller that takes so many bytes of each pulse.
 fn large(bytes: usize) -> Caller {
     caller("shop/web", &"u".repeat(bytes))
 }
@@ -410,7 +410,11 @@ fn pending_breaker_reports_are_bounded_in_bytes() {
         state.own.len()
     };
     assert!(kept > received - 60, "{kept} of {received}");
-    assert_eq!(bench.fleet.inner.at_capacity.get(), 0, "nobody was told");
+    assert_eq!(
+        bench.fleet.inner.at_capacity.get(),
+        0,
+        "no replica was to get it"
+    );
     let (news, _) = bench.fleet.own_since(0);
     let lost = (received - kept) as u64;
     assert_eq!(bench.fleet.inner.at_capacity.get(), lost);

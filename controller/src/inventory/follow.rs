@@ -187,7 +187,7 @@ impl Followed {
                 continue;
             }
             if previous.is_some_and(|previous| previous.uid != facts.uid) {
-                // Nobody saw the World between the two of one name.
+                // No World between the two of one name was seen.
                 inventory.end(MetricsKind::Pod, key, Instant::now());
             }
             let text =

@@ -1,4 +1,4 @@
-//! The kinds of objects that traffic is told of.
+//! The kinds of objects that have traffic figures.
 
 use crate::world::{self, Owner};
 
@@ -48,8 +48,8 @@ pub(crate) const KINDS: [MetricsKind; 11] = [
     MetricsKind::TrafficSplit,
 ];
 
-/// Those of which only is known that what is watched names them as its owner, and nobody needs
-/// to know more: each has a new Job for each time, or a new ReplicaSet for each release.
+/// Those of which only is known that what is watched names them as its owner, and no reader needs
+/// more: each has a new Job for each time, or a new ReplicaSet for each release.
 const ABOVE: [MetricsKind; 2] = [MetricsKind::CronJob, MetricsKind::Rollout];
 
 impl MetricsKind {

@@ -1,4 +1,4 @@
-//! What is remembered of objects that are gone, and what pods belong to.
+//! What is kept of objects that are gone, and what pods belong to.
 //!
 //! Claims: observe-141
 

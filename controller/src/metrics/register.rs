@@ -61,7 +61,7 @@ impl Metrics {
         );
         registry.register(
             "peers",
-            "Other replicas that this one hears",
+            "Other replicas that this one receives reports from",
             self.peers.clone(),
         );
     }
@@ -208,7 +208,7 @@ impl ReportMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "reports",
-            "Reports of proxies, own and told by other replicas, by what became of them",
+            "Reports of proxies, own and sent by other replicas, by what became of them",
             self.taken.clone(),
         );
         registry.register(
@@ -273,7 +273,7 @@ impl ObserveMetrics {
         );
         registry.register(
             "observe_lists_cut",
-            "Lists of the read API that did not fit into one answer; the client is told where the rest begins",
+            "Lists of the read API that did not fit into one answer; the answer names where the rest begins",
             self.lists_cut.clone(),
         );
         registry.register(

@@ -29,7 +29,7 @@ const PAIRS: usize = 1000;
 /// Bytes of a label: more than namespace, kind and name of an object have together.
 const LABEL: usize = 384;
 
-/// Who called whom, as nodes of the graph.
+/// Caller and called, as nodes of the graph.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct Pair {
     /// Id of the node that calls.
@@ -89,7 +89,7 @@ impl Calls {
 /// What was counted of a pair since it is shown.
 #[derive(Clone, Debug)]
 pub(crate) struct PairCalls {
-    /// Who called whom.
+    /// Caller and called.
     pub pair: Pair,
     /// How often.
     pub calls: Calls,
@@ -135,15 +135,15 @@ impl Pairs {
     }
 }
 
-/// The pairs that are shown; none unless somebody adds them. Clones share them.
+/// The pairs that are shown; none unless a caller adds them. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceGraphMetrics {
     pairs: Arc<Mutex<Pairs>>,
 }
 
 impl ServiceGraphMetrics {
-    /// Adds the calls of a slot, of which `by` told, and says whether there was room for them.
-    /// Where all places are taken, a namespace that has more than others gives one up, and
+    /// Adds the calls of an interval, which `by` reported, and returns whether there was room for
+    /// them. Where all places are taken, a namespace that has more than others loses one, and
     /// within it the workload that has most.
     pub fn add(&self, pair: Pair, by: &ReportingWorkload, calls: &Calls, slot: u64) -> bool {
         let mut pairs = self.pairs.lock();
@@ -383,7 +383,7 @@ mod tests {
             assert_eq!(left_out(&metrics, &honest, 0..100, slot), 0);
             assert_eq!(clients(&metrics), expected);
         }
-        // Nobody takes more than as many as the others have.
+        // No workload takes more than the others have.
         assert_eq!(left_out(&metrics, &honest, 0..PAIRS, 12), PAIRS / 2);
         assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 12), PAIRS / 2);
     }
@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 7), 0);
         assert_eq!(left_out(&metrics, &honest, 0..10, 8), 0);
         assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 9), 10);
-        // Places that are given back are taken by whoever comes.
+        // Free places are taken by the next pairs.
         metrics.forget_before(9);
         assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 9), 0);
     }

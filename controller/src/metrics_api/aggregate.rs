@@ -1,4 +1,4 @@
-//! Adds up what proxies reported, for the objects that were asked for.
+//! Adds up what proxies reported, for the objects of a query.
 //!
 //! Invariants
 //! - Every direction and every side has sums of its own; nothing that was
@@ -36,10 +36,10 @@ impl ItemTotals {
     }
 }
 
-/// What was sent over an edge and went well, and what was not, each try for itself, so
-/// that no second try hides what the first one met. Tries whose callers left are in
-/// neither. Where tries are not told apart every call is one: at the pod that was called,
-/// and by proxies that are older than attempts.
+/// What was sent over an edge and went well, and what was not, each try for itself, so that no
+/// second try hides what the first one met. Tries whose callers left are in neither. Where tries
+/// are not counted apart every call is one: at the pod that was called, and by proxies that are
+/// older than attempts.
 fn tries(edge: &Edge) -> (u64, u64) {
     let Some(attempts) = edge.attempts else {
         return (edge.success, edge.failure);
@@ -77,16 +77,16 @@ pub(crate) enum EdgeEnd {
     Object(MetricsKind, ObjectKey),
     /// A pod that is not known any more, of which a namespace is.
     Namespace(String),
-    /// Outside the mesh, or not told apart.
+    /// Outside the mesh, or not distinguished.
     External,
 }
 
-/// What tells the edges of an object apart.
+/// What distinguishes the edges of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EdgeOf {
     /// Direction.
     pub direction: Direction,
-    /// Who measured it.
+    /// The side that measured it.
     pub side: Side,
     /// Other end.
     pub end: EdgeEnd,
@@ -98,7 +98,7 @@ pub(crate) struct EdgeOf {
 /// that is empty.
 pub(crate) type Totals = BTreeMap<(ObjectKey, String), ItemTotals>;
 
-/// Who belongs to what.
+/// Which pod belongs to which object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
     /// Which objects there are.
@@ -231,7 +231,7 @@ impl View<'_> {
         EdgeEnd::Object(kind, key)
     }
 
-    /// Who was called, of a client's edge.
+    /// What was called, of a client's edge.
     fn called(&self, kind: MetricsKind, edge: &Edge) -> EdgeEnd {
         let key = &edge.key;
         match (&key.pod, &key.service) {
@@ -246,7 +246,7 @@ impl View<'_> {
         }
     }
 
-    /// Who called, of a server's edge.
+    /// The caller, of a server's edge.
     fn caller(&self, kind: MetricsKind, edge: &Edge) -> EdgeEnd {
         let key = &edge.key;
         match (self.inventory.pod_by_uid(&key.caller), &key.account) {

@@ -1,4 +1,4 @@
-//! From a question to its answer.
+//! From a query to its result.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,8 +19,8 @@ use crate::model::compiled::LatestModel;
 use crate::observe::reports::{Reports, SLOT};
 use crate::world::{ObjectKey, SplitFacts, Store};
 
-/// Items of one answer without a limit of the client's; a cluster of 20 000 pods
-/// asked for all of them in one go.
+/// Items of one answer without a limit of the client's; a cluster of 20 000 pods sends all of them
+/// in one go.
 const MAX_ITEMS: usize = 20_000;
 
 /// Why a part of the window is missing, and what to do about it.
@@ -31,7 +31,7 @@ const FULL: Shortage = (
     "proxies report more than this replica may hold",
     "raise the controller's memory limit, which its bounds follow",
 );
-/// Pods of what is asked for have more than their share.
+/// Pods of what is queried have more than their share.
 const HOARDS: Shortage = (
     "its pods report more than their share of what this replica may hold",
     "the controller's log names them; if they are honest, raise its memory limit",
@@ -67,13 +67,13 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Answers one question, as JSON; with `table` in the form that `kubectl get`
-    /// prints. Of slots that went early nothing is told: the window begins after them,
-    /// so that sums and window fit together. What a pod lost that hoards shortens the
-    /// window of its own workload only; elsewhere it is a warning.
+    /// Answers one query, as JSON; with `table` in the form that `kubectl get` prints. Intervals
+    /// that were dropped early are not shown: the window begins after them, so that sums and window
+    /// fit together. What a pod lost that hoards shortens the window of its own workload only;
+    /// elsewhere it is a warning.
     ///
     /// # Errors
-    /// When there is nothing to tell, or the question is wrong.
+    /// When there is nothing to show, or the query is wrong.
     pub(crate) fn answer(
         &self,
         path: &MetricsPath,
@@ -93,7 +93,7 @@ impl Sources {
         }
         let window = (slots.1 - slots.0) * SLOT;
         let cut = (slots != requested)
-            .then(|| format!("only the last {window}s of the window are told: {why}; {way_out}"));
+            .then(|| format!("only the last {window}s of the window are shown: {why}; {way_out}"));
         let warnings: Vec<String> = cut.into_iter().chain(gaps.warning()).collect();
         let body = self.body_of(path, parameters, table, slots)?;
         Ok(MetricsAnswer {
@@ -102,7 +102,7 @@ impl Sources {
         })
     }
 
-    /// What hoarders lost, from slot `first` on, of what is asked for.
+    /// What hoarders lost, from slot `first` on, of what is queried.
     fn gaps(&self, path: &MetricsPath, parameters: &Parameters, first: u64) -> Gaps {
         let inventory = self.inventory.read();
         let mut gaps = Gaps::default();
@@ -115,7 +115,7 @@ impl Sources {
             if own && alone {
                 gaps.own = gaps.own.max(whole_from);
             } else if own || path.edges || by_callers {
-                // Any pod may be a caller, and alone knows whom it called.
+                // Any pod may be a caller, and alone knows what it called.
                 gaps.pods += 1;
             }
         }
@@ -175,7 +175,7 @@ impl Sources {
 /// What is missing because pods reported more than their share.
 #[derive(Clone, Copy, Debug, Default)]
 struct Gaps {
-    /// The first slot from which on the pods of the one object that is asked for are whole.
+    /// The first slot from which on the pods of the one object that is queried are complete.
     own: u64,
     /// Other pods of whose reports something would be in the answer.
     pods: usize,
@@ -303,7 +303,7 @@ impl MetricsRequest<'_> {
     }
 }
 
-/// Where what is asked for was measured.
+/// Where what is queried was measured.
 fn side(path: &MetricsPath, parameters: &Parameters) -> Side {
     let usual = if path.kind.has_pods() {
         Side::Server
@@ -335,7 +335,7 @@ fn about(path: &MetricsPath) -> Value {
     about
 }
 
-/// The page that was asked for. Later pages tell of the same window.
+/// The page that was requested. Later pages show the same window.
 fn paged(
     mut items: Vec<Item>,
     parameters: &Parameters,

@@ -33,7 +33,7 @@ pub(crate) struct Api {
     pub sources: Sources,
     /// Whether that is whole.
     pub followed: Followed,
-    /// Who may read what.
+    /// Decides what each user may read.
     pub gate: Gate,
     /// What bodies of answers may take.
     pub answers: AnswerBudget,

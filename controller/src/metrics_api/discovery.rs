@@ -1,13 +1,12 @@
-//! What the API says of itself: groups, versions, resources.
+//! What the API publishes about itself: groups, versions, resources.
 //!
-//! Every resource can be read and nothing more. What deletes namespaces asks for
-//! resources that can be listed and deleted, and must find none here.
+//! Every resource can be read and nothing more. What deletes namespaces looks for resources that
+//! can be listed and deleted, and must find none here.
 //!
-//! kubectl goes from the name of a resource to its kind and back, so where all
-//! resources are of one kind it reads the last of them whatever was asked for.
-//! v1alpha1 says `TrafficMetrics` everywhere, as SMI wrote it down; v1alpha2, which
-//! kubectl prefers, has a kind of its own for each. Objects are `TrafficMetrics` in
-//! both.
+//! kubectl goes from the name of a resource to its kind and back, so where all resources are of one
+//! kind it reads the last of them for every name. v1alpha1 says `TrafficMetrics` everywhere, as SMI
+//! wrote it down; v1alpha2, which kubectl prefers, has a kind of its own for each. Objects are
+//! `TrafficMetrics` in both.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What is asked for: the path, and the parameters behind it.
+//! What is queried: the path, and the parameters behind it.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use crate::world::ObjectKey;
 pub(crate) const GROUP: &str = "metrics.smi-spec.io";
 /// Its versions, the preferred one first.
 pub(crate) const VERSIONS: [&str; 2] = ["v1alpha2", "v1alpha1"];
-/// Window when none is asked for.
+/// Window when the query names none.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
 /// Length of a query; the API server bounds it further.
 const MAX_QUERY: usize = 8192;
@@ -64,11 +64,11 @@ pub(crate) struct MetricsPath {
     pub namespace: Option<String>,
     /// Name, where the path has one.
     pub name: Option<String>,
-    /// Whether its edges are asked for.
+    /// Whether its edges are queried.
     pub edges: bool,
 }
 
-/// Why a question has no answer.
+/// Why a query has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     /// No such path.
@@ -104,7 +104,7 @@ pub(crate) struct Parameters {
 pub(crate) struct Continue {
     /// End of the window of the first page, in slots.
     pub end: u64,
-    /// Items that were told.
+    /// Items that were sent.
     pub seen: usize,
 }
 
@@ -164,9 +164,8 @@ impl MetricsPath {
             && name.is_none_or(|name| *key.name == *name)
     }
 
-    /// What the user must be allowed to do. The API server has asked the same
-    /// before it called; it reads `/namespaces/x/edges` as the list of `edges`
-    /// in namespace x, and so does this.
+    /// What the user must be allowed to do. The API server has checked the same before it called;
+    /// it reads `/namespaces/x/edges` as the list of `edges` in namespace x, and so does this.
     pub(crate) fn attributes(&self) -> Attributes {
         let name = self.name.clone().unwrap_or_default();
         if self.kind == MetricsKind::Namespace && self.edges {
@@ -266,7 +265,7 @@ impl Parameters {
                     let from = from.ok_or_else(|| bad("continue", why))?;
                     if !from.is_kept() {
                         let why = "belongs to no window that is kept; ask again without it";
-                        // No mistake of the reader's: clients begin such a list anew.
+                        // No error of the reader's: clients begin such a list anew.
                         return Err(Mistake::Expired("continue", format!("{value:?} {why}")));
                     }
                     parameters.from = Some(from);

@@ -189,7 +189,7 @@ impl Frame {
         ];
         let backends = items.iter().any(|item| item.backend.is_some());
         let edges = items.iter().any(|item| item.edge.is_some());
-        // A column that can only be empty helps nobody.
+        // A column that can only be empty helps no reader.
         let shown = |name: &str| match name {
             "Backend" => backends,
             "Other End" => edges,

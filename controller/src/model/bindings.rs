@@ -1,5 +1,5 @@
-//! IdentityBindings: whom each of them means, but for the pods that carry its labels:
-//! those are found while targets are compiled.
+//! IdentityBindings: which pods each of them means, but for the pods that carry its labels: those
+//! are found while targets are compiled.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use crate::world::ObjectKey;
 #[derive(Debug, Default)]
 pub(crate) struct Bindings(BTreeMap<ObjectKey, Binding>);
 
-/// Whom one IdentityBinding means.
+/// The pods that one IdentityBinding means.
 #[derive(Debug)]
 pub(crate) struct Binding {
     pub(crate) origin: (ObjectRef, i64),

@@ -1,10 +1,10 @@
-//! What differs between two models, and whom that concerns.
+//! What differs between two models, and which proxies that concerns.
 //!
 //! Most changes concern few proxies. A proxy that remembers what its resources were
 //! made from need not look at a model whose changes touch none of it.
 //!
-//! Invariant: a change that is not told is no change of any resource of the proxy. In
-//! doubt more is told.
+//! Invariant: a change that is not reported is no change of any resource of the proxy. In doubt
+//! more is reported.
 
 use std::{collections::HashSet, net::IpAddr};
 
@@ -37,7 +37,7 @@ pub(crate) struct Interest {
     addresses: HashSet<IpAddr>,
     /// The pod's own.
     workload: Option<Workload>,
-    /// Its proxy is told which of its workload's it is, not only how many there are.
+    /// Its proxy gets which of its workload's it is, not only how many there are.
     uses_parts: bool,
 }
 

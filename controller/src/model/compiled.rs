@@ -1,4 +1,4 @@
-//! The newest compiled model, for everybody who needs it.
+//! The newest compiled model, for every task that needs it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::{
 use crate::problem::Problems;
 use crate::world::{ObjectKey, World};
 
-/// Models whose changes are remembered. A stream that is further behind looks at all
-/// that it needs, as it does at first.
+/// Models whose changes are kept. A stream that is further behind looks at all that it needs, as it
+/// does at first.
 const REMEMBERED: usize = 32;
 
 /// One World, compiled.
@@ -22,9 +22,9 @@ const REMEMBERED: usize = 32;
 pub(crate) struct Compiled {
     /// What it was made from.
     pub world: Arc<World>,
-    /// What proxies are told.
+    /// What is sent to proxies.
     pub model: Model,
-    /// What authors are told; the same allocation as before while nothing else is said.
+    /// What is reported to authors; the same allocation as before while nothing changes.
     pub problems: Arc<Problems>,
     /// When it was made.
     pub at: SystemTime,
@@ -96,17 +96,16 @@ impl Compiled {
         self.number
     }
 
-    /// Whether a proxy that has seen the model of this number may get something else
-    /// now. True also when that cannot be told. Streams ask [`Self::states_since`], which
-    /// says more.
+    /// Whether a proxy that has seen the model of this number may get something else now. True also
+    /// when that is not known. Streams call [`Self::states_since`], which returns more.
     #[cfg(test)]
     pub(crate) fn concerns(&self, seen: u64, interest: &Interest) -> bool {
         self.missed(seen)
             .is_none_or(|mut missed| missed.any(|changes| changes.concern(interest)))
     }
 
-    /// The Services of this interest whose endpoints' states changed since the model of
-    /// this number; `None` if more did, or if that cannot be told.
+    /// The Services of this interest whose endpoints' states changed since the model of this
+    /// number; `None` if more did, or if that is not known.
     pub(crate) fn states_since(
         &self,
         seen: u64,
@@ -121,7 +120,7 @@ impl Compiled {
         Some(services)
     }
 
-    /// What changed since the model of this number, if that is remembered.
+    /// What changed since the model of this number, if that is kept.
     fn missed(&self, seen: u64) -> Option<impl Iterator<Item = &Changes>> {
         let missed = usize::try_from(self.number.checked_sub(seen)?).ok()?;
         let first = self.recent.len().checked_sub(missed)?;

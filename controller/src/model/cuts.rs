@@ -7,8 +7,8 @@ use policy::traffic::part::Parts;
 
 use super::published::EncodedResource;
 
-/// Proxies of two versions back, of this one and of the next may be there together. Whoever
-/// names parts that nobody else names costs encoding, and no memory.
+/// Proxies of two versions back, of this one and of the next may be there together. A proxy that
+/// names parts which no other names costs encoding, and no memory.
 const KEPT: usize = 4;
 
 /// The resource of each set of parts; `None` where nothing is left to say.
@@ -16,7 +16,7 @@ const KEPT: usize = 4;
 pub(crate) struct Cuts(Mutex<Vec<(Parts, Option<Arc<EncodedResource>>)>>);
 
 impl Cuts {
-    /// The one for these parts, made when it is asked for first.
+    /// The one for these parts, made at its first request.
     pub(crate) fn of(
         &self,
         parts: Parts,

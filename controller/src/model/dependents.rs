@@ -1,4 +1,4 @@
-//! Whom objects concern, worked out once somebody asks.
+//! Which pods and callers an object concerns, computed at the first query.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,11 +9,11 @@ use crate::world::{ObjectKey, PodFacts};
 /// Pods with a running proxy by account (namespace, account).
 pub(crate) type Running = HashMap<ObjectKey, Vec<ObjectKey>>;
 
-/// Whom objects concern, by object.
+/// Which pods and callers objects concern, by object.
 #[derive(Debug, Default)]
 pub(crate) struct DependentsByObject(pub(super) HashMap<ObjectRef, Dependents>);
 
-/// Whom one object concerns.
+/// Which pods and callers one object concerns.
 #[derive(Debug, Default)]
 pub(super) struct Dependents {
     /// Accounts that targets made from the object are about.

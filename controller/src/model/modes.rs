@@ -1,8 +1,7 @@
 //! Access and mTLS modes: chart, namespace, pod.
 //!
-//! A value that cannot be read counts as the tightest. Its author wanted
-//! something, and if that was tightening, ignoring it would open what should be
-//! closed; the Event tells either way.
+//! A value that cannot be read counts as the tightest. Its author wanted something, and if that was
+//! tightening, ignoring it would open what should be closed; the Event names it either way.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -30,7 +29,7 @@ pub(crate) fn access(
     )
 }
 
-/// Who set the access mode of a pod, as far as it was set.
+/// Which object set the access mode of a pod, as far as it was set.
 pub(crate) fn access_set_by(namespace: Option<&NamespaceFacts>, pod: &Appearance) -> &'static str {
     match (
         &pod.access,
@@ -144,8 +143,8 @@ impl Excepted {
     }
 }
 
-/// A list is the word `permissive` for its ports, of whom it stands on: it loosens what that
-/// word would, and no more.
+/// A list is the word `permissive` for its ports, of the object that it stands on: it loosens what
+/// that word would, and no more.
 fn mtls_where(
     defaults: &Defaults,
     namespace: Option<&NamespaceFacts>,

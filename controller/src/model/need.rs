@@ -1,8 +1,8 @@
-//! Who has to have an object before it is in force everywhere.
+//! Which proxies have to have an object before it is in force everywhere.
 //!
-//! A policy is needed by the pods that it protects, whether or not their proxies are
-//! connected. A split is needed by whoever calls its root; a Model does not know callers,
-//! but it knows the destinations that lead there, and `observe` knows who uses those.
+//! A policy is needed by the pods that it protects, whether or not their proxies are connected. A
+//! split is needed by the callers of its root; a Model does not know callers, but it knows the
+//! destinations that lead there, and `observe` knows who uses those.
 //!
 //! Invariant: a pod of which this says that it needs an object has the object among the
 //! origins of its resources, so that it can acknowledge it.
@@ -130,7 +130,7 @@ impl Index {
         })
     }
 
-    /// The Service ports whose callers are told something by policies.
+    /// The Service ports whose callers get something from policies.
     fn ports_with_policies(&self) -> BTreeSet<(ObjectKey, u16)> {
         if self.policies.ports.is_empty() {
             return BTreeSet::new();
@@ -148,9 +148,8 @@ impl Index {
         ports
     }
 
-    /// The ports whose policies callers of this one are told, as `Resolving::service_named`
-    /// adds them: its own, those of the backends that it is split to, and those of wherever
-    /// else its own lead.
+    /// The ports whose policies callers of this one get, as `Resolving::service_named` adds them:
+    /// its own, those of the backends that it is split to, and those of wherever else its own lead.
     fn policies_at(&self, at: &(ObjectKey, u16)) -> BTreeSet<&(ObjectKey, u16)> {
         let (service, port) = at;
         let entry = self.services.get(service);
@@ -185,7 +184,7 @@ impl Index {
         })
     }
 
-    /// What a pod is told of requests to it; `None` if nothing.
+    /// What a pod gets about requests to it; `None` if nothing.
     pub(crate) fn guard_of<'a>(&self, entry: &'a PodEntry) -> Option<&'a Guard> {
         let guard = entry
             .guard
@@ -193,10 +192,10 @@ impl Index {
         guard.as_ref()
     }
 
-    /// The objects that it is told something of.
+    /// The objects that it gets something from.
     fn guard_origins<'a>(&'a self, entry: &'a PodEntry) -> impl Iterator<Item = &'a ObjectRef> {
-        // Only where Services share one of its ports may it be told less than they say. Of most
-        // pods nothing has to be merged for this, and kept, before their proxies ask.
+        // Only where Services share one of its ports may it get less than they say. For most pods
+        // nothing has to be merged for this, and kept, before their proxies connect.
         let shared = has_shared_port(&entry.serves);
         let merged = shared.then(|| self.guard_of(entry)).flatten();
         let merged = merged.into_iter().flat_map(|guard| guard.needs.keys());
@@ -261,7 +260,7 @@ impl Index {
 }
 
 impl Index {
-    /// Whether callers of a Service are told to use a part of it.
+    /// Whether callers of a Service are configured to use a part of it.
     pub(crate) fn is_used_in_part(&self, service: &ObjectKey) -> bool {
         let mut ports = self.policies.ports_of(service);
         ports.any(|port| {
@@ -276,8 +275,8 @@ impl Index {
         peers::positions(self.peers(), pod, facts)
     }
 
-    /// Those of these workloads that are larger or smaller by much than they were; all of
-    /// them where nobody asked before.
+    /// Those of these workloads that are larger or smaller by much than they were; all of them
+    /// where no query came before.
     pub(crate) fn resized(
         &self,
         workloads: &HashSet<Workload>,

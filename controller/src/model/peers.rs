@@ -1,12 +1,12 @@
 //! The proxies of one workload: which of them each one is.
 //!
-//! Proxies that use a part of a large Service are told exactly. Others only share what their
-//! workload may do, such as its retries without savings: they are told a power of two, so
-//! that a Deployment may grow by some pods without a word to each of the others. Nothing is
-//! worked out until one asks. A workload is what its pods have as topmost owner: a
-//! Deployment, not the ReplicaSets that it replaces by one another, and a CronJob, not each of
-//! its Jobs. A World has neither ReplicaSets nor Jobs, so the owner of these is read from what
-//! a pod shows. Of a kind that others define nothing is read: it may only have such a name.
+//! Proxies that use a part of a large Service get the exact number. Others only share what their
+//! workload may do, such as its retries without savings: they get a power of two, so that a
+//! Deployment may grow by some pods without a message to each of the others. Nothing is computed
+//! before the first query. A workload is what its pods have as topmost owner: a Deployment, not the
+//! ReplicaSets that it replaces by one another, and a CronJob, not each of its Jobs. A World has
+//! neither ReplicaSets nor Jobs, so the owner of these is read from what a pod shows. Of a kind
+//! that others define nothing is read: it may only have such a name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const FIRST_MINUTE: &str = "24000000";
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Workload {
     namespace: Arc<str>,
-    /// Of what owns the pods, which tells kinds of the same name apart.
+    /// Of what owns the pods, which distinguishes kinds of the same name.
     group: Arc<str>,
     kind: Arc<str>,
     name: Arc<str>,
@@ -40,8 +40,8 @@ pub(crate) struct Workload {
 /// Pods whose proxies run, by workload, in the order of their names; each with its zone.
 pub(crate) type Peers = HashMap<Workload, BTreeMap<ObjectKey, String>>;
 
-/// Kind and name of what owns a pod's owner, as far as the pod shows it: a Job that somebody made
-/// of a CronJob shows nothing, and a ReplicaSet shows nothing without its label.
+/// Kind and name of what owns a pod's owner, as far as the pod shows it: a Job that was made by
+/// hand from a CronJob shows nothing, and a ReplicaSet shows nothing without its label.
 pub(crate) fn owner_above(facts: &PodFacts) -> Option<(&'static str, &str)> {
     let owner = facts.owner.as_ref()?;
     let (kind, name) = match owner.known_kind()? {

@@ -17,9 +17,9 @@ impl Declared {
         self.0.lookup(port)
     }
 
-    /// What a proxy is told: the first range that holds a port decides. Ports that the
-    /// pod's containers name come last, to be detected: that they are there is what the
-    /// proxy learns, so that it counts them apart.
+    /// What a proxy gets: the first range that holds a port decides. Ports that the pod's
+    /// containers name come last, to be detected: from them the proxy learns that they are there,
+    /// so that it counts them apart.
     pub(crate) fn ranges(
         &self,
         containers: &BTreeMap<u16, Arc<str>>,

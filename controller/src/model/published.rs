@@ -64,7 +64,7 @@ impl EncodedResource {
         Self::new(wire::names::ROUTES.to_owned(), content, Vec::new())
     }
 
-    /// Whether some object's state depends on who has this.
+    /// Whether some object's state depends on which proxies have this.
     pub(crate) fn is_of_objects(&self) -> bool {
         !self.origins.is_empty()
     }
@@ -80,8 +80,8 @@ impl EncodedResource {
     }
 }
 
-/// What several proxies are told in the same words and no part of a Model holds, such as what
-/// stands at an address: in memory once, however many call there, and encoded once.
+/// What several proxies get in the same bytes and no part of a Model holds, such as what stands at
+/// an address: in memory once, however many call there, and encoded once.
 ///
 /// Models that follow each other share it. It decides nothing: what it gives is equal to what
 /// would be made anew.
@@ -153,7 +153,7 @@ mod tests {
         let shared_resource = || shared.0.lock().by_name.len();
         let own = shared.of("own", content("1"));
         for number in 0..3 * KEPT {
-            shared.of(&number.to_string(), content("nobody's"));
+            shared.of(&number.to_string(), content("unused"));
         }
         assert!(shared_resource() <= KEPT, "{}", shared_resource());
         assert!(Arc::ptr_eq(&own, &shared.of("own", content("1"))));
@@ -163,7 +163,7 @@ mod tests {
         drop(used);
         // Looked at again when there are twice as many as were in use.
         for number in 0..4 * KEPT {
-            shared.of(&format!("later-{number}"), content("nobody's"));
+            shared.of(&format!("later-{number}"), content("unused"));
         }
         assert!(shared_resource() <= KEPT, "{}", shared_resource());
     }

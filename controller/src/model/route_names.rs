@@ -68,7 +68,7 @@ impl RouteNames {
             .collect()
     }
 
-    /// What proxies of pods with these groups are told; `None` where nothing is named.
+    /// What proxies of pods with these groups get; `None` where nothing is named.
     pub(crate) fn published(&self, groups: BTreeSet<ObjectKey>) -> Option<Arc<EncodedResource>> {
         if groups.is_empty() {
             return None;

@@ -4,8 +4,8 @@
 //! for what proxies are sent, for what is explained of a call, and for what a change would
 //! mean, so that these do not differ.
 //!
-//! Not kept: a Model holds every Service of the cluster, and few of their ports are asked
-//! about. What is sent is kept, encoded.
+//! Not kept: a Model holds every Service of the cluster, and few of their ports are queried. What
+//! is sent is kept, encoded.
 
 use policy::{
     name::ServiceId,

@@ -13,7 +13,7 @@ use policy::{
 use super::published::EncodedResource;
 use crate::world::{ObjectKey, PodFacts};
 
-/// Every TrafficTarget that protects somebody.
+/// Every TrafficTarget that protects an account.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
     all: Vec<Target>,
@@ -91,7 +91,7 @@ impl Targets {
     }
 }
 
-/// Whom a target is about.
+/// The pods that a target is about.
 #[derive(Debug, Default)]
 pub(super) struct About<'a> {
     pub(super) accounts: Vec<&'a ObjectKey>,

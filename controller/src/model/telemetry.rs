@@ -1,7 +1,7 @@
 //! What a proxy is to tell of itself: pod, else namespace, else the chart's.
 //!
-//! A value that cannot be read counts as absent: nobody is harmed by what a proxy does
-//! not log or record, and the Event tells.
+//! A value that cannot be read counts as absent: what a proxy does not log or record harms no user,
+//! and the Event names the value.
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! TrafficPolicies, by the Service ports that they are about.
 //!
-//! What callers are told of a port and what its pods are told are made from the same
-//! winners, so the two cannot disagree.
+//! What callers of a port get and what its pods get are made from the same winners, so the two
+//! cannot disagree.
 
 mod merged;
 
@@ -38,18 +38,18 @@ pub(crate) struct Policies {
     pub(crate) ports: BTreeMap<(ObjectKey, u16), Arc<PortPolicies>>,
     /// Services that get copies from mirrors with `ReadOnly`, with what all of those allow.
     pub(crate) copies: BTreeMap<ObjectKey, Copies>,
-    /// Services of whose pods more is told than where they are, and what that was.
+    /// Services of whose pods more is known than where they are, and what that was.
     pub(crate) watched: BTreeMap<ObjectKey, ServicePodFacts>,
 }
 
-/// What is told about the pods of a Service.
+/// What is known about the pods of a Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServicePodFacts {
     /// Some of them have no proxy.
     pub(crate) plain: bool,
     /// Some of them serve another Service, too.
     pub(crate) shared: bool,
-    /// Some of them are of another namespace, and are told nothing.
+    /// Some of them are of another namespace, and get nothing.
     pub(crate) foreign: bool,
     /// There are none, whether ready or not.
     pub(crate) empty: bool,
@@ -72,9 +72,9 @@ pub(crate) struct PortPolicies {
     pub(crate) ranks: Ranks,
     /// Services that calls may be sent to instead.
     pub(crate) leads_to: BTreeSet<ObjectKey>,
-    /// What callers are told, by what their proxies carry out.
+    /// What callers get, by what their proxies carry out.
     pub(crate) cuts: Cuts,
-    /// The objects behind what callers and what pods are told, once somebody asks.
+    /// The objects behind what callers and what pods get, computed at the first query.
     pub(crate) of_callers: OnceLock<RequiredParts>,
     pub(crate) of_pods: OnceLock<RequiredParts>,
 }
@@ -93,7 +93,7 @@ impl PortPolicies {
 
     /// The objects behind these rules.
     fn needs<'a>(&'a self, rules: impl Iterator<Item = (&'a Origin, Parts)>) -> RequiredParts {
-        // A limit is told by its own name, and belongs to its policy.
+        // A limit has its own name, and belongs to its policy.
         let named = |origin: &Origin| {
             Origin::new(
                 origin.kind(),
@@ -111,32 +111,36 @@ impl PortPolicies {
         needs
     }
 
-    /// The objects behind what pods are told.
+    /// The objects behind what pods get.
     pub(crate) fn pod_needs(&self) -> &RequiredParts {
         self.of_pods
             .get_or_init(|| self.needs(self.traffic.pod_needs()))
     }
 
-    /// Those behind what one is told that gets this of all its Services: another one may decide
-    /// there what is said here, and it cannot have what it is not sent.
-    fn needs_within(&self, told: &GuardPort) -> Cow<'_, RequiredParts> {
-        // Each section that pods are told of has parts of its own, so these name the section.
-        let told: BTreeSet<(&Origin, Parts)> = told.pod_needs().collect();
-        if self.traffic.pod_needs().all(|need| told.contains(&need)) {
+    /// Those behind what a pod gets that received this from all its Services: another one may
+    /// decide there what is said here, and the pod cannot have what it is not sent.
+    fn needs_within(&self, received: &GuardPort) -> Cow<'_, RequiredParts> {
+        // Each section that pods get has parts of its own, so these name the section.
+        let received: BTreeSet<(&Origin, Parts)> = received.pod_needs().collect();
+        if self
+            .traffic
+            .pod_needs()
+            .all(|need| received.contains(&need))
+        {
             return Cow::Borrowed(self.pod_needs());
         }
         let sent = self.traffic.pod_needs();
-        Cow::Owned(self.needs(sent.filter(|need| told.contains(need))))
+        Cow::Owned(self.needs(sent.filter(|need| received.contains(need))))
     }
 
-    /// The objects behind what callers are told.
+    /// The objects behind what callers get.
     pub(crate) fn caller_needs(&self) -> &RequiredParts {
         self.of_callers
             .get_or_init(|| self.needs(self.traffic.caller_needs()))
     }
 }
 
-/// What a pod is told of requests to it, and of which objects that was made.
+/// What a pod gets about requests to it, and from which objects that was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Guard {
     pub(crate) guard: PodGuard,
@@ -149,7 +153,7 @@ impl Guard {
         *all = all.and(parts);
     }
 
-    /// What a proxy is told that carries out these parts; `None` if nothing.
+    /// What a proxy gets that carries out these parts; `None` if nothing.
     pub(crate) fn cut(&self, to: Parts) -> Option<PodGuard> {
         let ports = self.guard.ports.iter();
         let ports = ports.map(|(number, port)| (*number, port.for_pods(to)));
@@ -165,7 +169,7 @@ impl Guard {
 }
 
 impl Policies {
-    /// Whether nobody says anything.
+    /// Whether no policy says anything.
     pub(crate) fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.copies.is_empty()
     }
@@ -187,7 +191,7 @@ impl Policies {
         self.ports.range(all).map(|(_, port)| port)
     }
 
-    /// What a pod that serves these is told; `None` if nothing.
+    /// What a pod that serves these gets; `None` if nothing.
     pub(crate) fn guard(&self, serves: &[Served]) -> Option<Guard> {
         if self.is_empty() {
             return None;
@@ -197,8 +201,8 @@ impl Policies {
         let ports: BTreeMap<u16, GuardPort> = merged.collect();
         let mut guard = Guard::default();
         for (service, number, own) in serves {
-            if let (Some(port), Some(told)) = (self.of(service, *number), ports.get(own)) {
-                for (object, parts) in port.needs_within(told).iter() {
+            if let (Some(port), Some(received)) = (self.of(service, *number), ports.get(own)) {
+                for (object, parts) in port.needs_within(received).iter() {
                     guard.need(object, *parts);
                 }
             }
@@ -226,8 +230,8 @@ impl Policies {
         ports
     }
 
-    /// Sections that a pod which serves these is told nothing of, because by another Service
-    /// another policy decides them there.
+    /// Sections that a pod which serves these does not get, because by another Service another
+    /// policy decides them there.
     pub(crate) fn overridden(&self, serves: &[Served]) -> Vec<Overridden> {
         // Most meshes have no policy, and most pods one Service for each port.
         if self.ports.is_empty() || !has_shared_port(serves) {
@@ -237,7 +241,7 @@ impl Policies {
         merged.values().flat_map(GuardBuilder::overridden).collect()
     }
 
-    /// The objects that a pod is told something of which serves these, each at a port of its own.
+    /// The objects from which a pod that serves these gets something, each at a port of its own.
     pub(crate) fn origins_apart<'a>(
         &'a self,
         serves: &'a [Served],
@@ -251,8 +255,8 @@ impl Policies {
         })
     }
 
-    /// Whether what a pod that serves these is told is plainly the same as before: made of
-    /// the very same parts.
+    /// Whether what a pod that serves these gets is plainly the same as before: made of the very
+    /// same parts.
     pub(crate) fn shares_guard(&self, before: &Self, serves: &[Served]) -> bool {
         self.copies == before.copies
             && serves.iter().all(|(service, number, _)| {
@@ -264,8 +268,7 @@ impl Policies {
             })
     }
 
-    /// Takes over what is as it was, and says of which Services callers are told something
-    /// else.
+    /// Takes over what is as it was, and returns the Services whose callers get something else.
     pub(crate) fn take_over(&mut self, before: &Self) -> BTreeSet<ObjectKey> {
         let gone = before
             .ports

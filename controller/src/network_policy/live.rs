@@ -57,7 +57,7 @@ impl From<NetworkPolicy> for Live {
 }
 
 impl Live {
-    /// Whether it limits who may call a pod with these labels.
+    /// Whether it limits which pods may call a pod with these labels.
     pub(crate) fn limits_ingress(&self, labels: &Labels) -> bool {
         // Without a list every policy is about ingress.
         let types = self.spec.policy_types.as_deref().unwrap_or_default();

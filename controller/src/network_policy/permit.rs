@@ -1,7 +1,7 @@
 //! What one TrafficTarget says about UDP.
 //!
-//! Every doubt is settled towards allowing less, as for TCP: what leads nowhere
-//! stands for nothing, and a target that is wrong still closes whom it names.
+//! Every doubt is settled towards allowing less, as for TCP: what leads nowhere stands for nothing,
+//! and a target that is wrong still closes the account that it names.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,7 +14,7 @@ use super::{
 use crate::model::bindings::Bindings;
 use crate::world::{BindingFacts, ObjectKey, TargetFacts, World};
 
-/// Who may send.
+/// The pods that may send.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Peer {
     /// Pods of an account.
@@ -66,7 +66,7 @@ pub(crate) fn udp_routes<'a>(
     })
 }
 
-/// Whom a target protects: an account, or those of its pods that carry labels.
+/// What a target protects: an account, or those of its pods that carry labels.
 pub(super) type Destination = (ObjectKey, Option<Labels>);
 
 /// What a target says about UDP.
@@ -79,7 +79,7 @@ pub(super) struct Permit {
     pub(super) ports: Ports,
 }
 
-/// Reads a target. `None` when it protects nobody.
+/// Reads a target. `None` when it protects no account.
 pub(super) fn read(
     world: &World,
     pods: &Pods<'_>,
@@ -119,7 +119,7 @@ struct TargetReader<'a> {
 }
 
 impl TargetReader<'_> {
-    /// Whom the target protects, and whether it may allow something there.
+    /// What the target protects, and whether it may allow something there.
     fn destinations(&self) -> Option<(BTreeSet<Destination>, bool)> {
         let own = &self.key.namespace;
         let to = self.facts.spec.destination.as_ref()?;

@@ -63,7 +63,7 @@ pub(super) struct Lack {
 /// Worst first: the first one becomes the condition's reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LackReason {
-    /// Somebody else's ingress policy selects a pod.
+    /// Another owner's ingress policy selects a pod.
     ForeignNetworkPolicy,
     /// Pods of one account are in modes that close and in modes that do not.
     MixedAccessModes,
@@ -137,7 +137,7 @@ pub(super) fn plan(model: &Model, lives: &Lives) -> Plan {
     plan
 }
 
-/// What targets say about one account: who, what, and about which of its pods.
+/// What targets say about one account: which sources, which ports, and about which of its pods.
 #[derive(Default)]
 struct Account<'a> {
     sayings: Vec<(&'a ObjectKey, &'a Permit, Option<&'a Labels>)>,
@@ -199,8 +199,8 @@ impl Judge<'_> {
     /// brought about.
     fn obstacle(&self) -> Result<bool, Lack> {
         let selected = self.pods.labelled(self.account);
-        // The modes are a matter of the mesh's pods. What carries the label without a
-        // proxy has asked to be treated as they are.
+        // The modes are a matter of the mesh's pods. A pod that carries the label without a proxy
+        // is to be treated as they are.
         let (closed, open): (Vec<_>, Vec<_>) = selected
             .iter()
             .filter(|(_, facts)| facts.proxy.is_some())
@@ -362,7 +362,7 @@ fn older(pods: &Pods<'_>, account: &ObjectKey, so: &str) -> Option<Lack> {
     })
 }
 
-/// What tells the policies for some pods of an account apart.
+/// The part of the name that distinguishes the policies for some pods of an account.
 fn suffix(labels: &Labels) -> String {
     // No label holds a line break.
     let lines = labels

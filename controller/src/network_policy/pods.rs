@@ -14,8 +14,8 @@ pub(super) struct Pods<'a> {
     by_account: BTreeMap<ObjectKey, Vec<Pod<'a>>>,
     /// By namespace and value of the account label, true or not.
     by_label: BTreeMap<(Arc<str>, Arc<str>), Vec<Pod<'a>>>,
-    /// Filled as asked: targets name the same accounts over and over, and accounts
-    /// that do not exist.
+    /// Filled at the first use: targets name the same accounts over and over, and accounts that do
+    /// not exist.
     hashes: RefCell<BTreeMap<ObjectKey, Arc<str>>>,
 }
 

@@ -100,7 +100,7 @@ impl Scene {
         let closed = if members.peek().is_some() {
             members.all(|pod| self.refuses(pod, namespace, account))
         } else {
-            // Without pods of the mesh, whoever comes next counts.
+            // Without pods of the mesh, any later pod counts.
             let mode = self.mode(namespace, None);
             mode == "deny"
                 || mode == "auto"
@@ -110,7 +110,7 @@ impl Scene {
                             && t.namespace == namespace
                     })
         };
-        // An account that nobody runs as and no target names has no policy.
+        // An account that no pod runs as and no target names has no policy.
         let runs = |pod: &Pod| !pod.ended && (pod.namespace, pod.account) == (namespace, account);
         let known = self.pods.iter().any(runs) && carriers().next().is_some()
             || self.targets.iter().any(|t| {
@@ -265,8 +265,8 @@ impl Scene {
         }
     }
 
-    /// Whether a pod can prove to run as this account: it carries the label, and nobody
-    /// else does without right.
+    /// Whether a pod can prove to run as this account: it carries the label, and no pod does so
+    /// without right.
     fn proves(&self, from: &Pod, namespace: &str, account: &str) -> bool {
         let pretended = self
             .pods

@@ -5,10 +5,9 @@
 //! anew, what is not wanted any more goes first. Policies that are not ours are never
 //! touched.
 //!
-//! Every policy of ours is owned by the ClusterRole that lets this reconciler write it.
-//! When the chart takes that role away, because the value was switched off or the mesh
-//! is removed, Kubernetes removes the policies with it, and nobody needs the right to
-//! do it instead.
+//! Every policy of ours is owned by the ClusterRole that lets this reconciler write it. When the
+//! chart takes that role away, because the value was switched off or the mesh is removed,
+//! Kubernetes removes the policies with it, and no other component needs the right to do it.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -42,8 +41,8 @@ use crate::world::ObjectKey;
 pub(crate) const ROLE: &str = "weft-network-policies";
 /// Changes that come within this time are settled together.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Least time from one write of a policy to the next one that is no deletion: somebody who keeps changing it must
-/// not make us hammer the API server.
+/// Least time from one write of a policy to the next one that is no deletion: a client that keeps
+/// changing it must not make us hammer the API server.
 const PACE: Duration = Duration::from_secs(1);
 /// Pause before a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -71,9 +70,9 @@ pub(crate) struct InForce {
 pub(crate) struct Reconciler {
     /// API server.
     pub client: Client,
-    /// What is asked for.
+    /// What is to be enforced.
     pub latest: LatestModel,
-    /// Where accounts without protection are told.
+    /// Where accounts without protection are reported.
     pub events: EventRecorder,
     /// What became of it, for the conditions.
     pub enforced: watch::Sender<Option<Arc<Enforced>>>,
@@ -226,8 +225,8 @@ impl Reconciler {
         }
     }
 
-    /// Says which accounts are not protected as their mode asks. Targets have
-    /// conditions; an account that no target names has nothing else.
+    /// Reports which accounts are not protected as their mode requires. Targets have conditions; an
+    /// account that no target names has nothing else.
     fn report(&self, plan: &Plan, state: &mut Progress) {
         for (account, lack) in &plan.unprotected {
             if state.reported.get(account) == Some(lack) {
@@ -304,7 +303,7 @@ impl Progress {
                 None => steps.push((key.clone(), Step::Create { spec })),
                 Some(live) if !live.ours => {
                     let message = format!(
-                        "NetworkPolicy {} has a name of Weft's and was written by somebody else; \
+                        "NetworkPolicy {} has a name of Weft's and was written by another client; \
                          delete it",
                         key.name
                     );
@@ -348,7 +347,7 @@ impl Progress {
                 }
                 None
             }
-            // Deleted by somebody else, which was the wish.
+            // Another client deleted it, which was the wish.
             Err(kube::Error::Api(status))
                 if status.is_not_found() && matches!(step, Step::Delete { .. }) =>
             {
@@ -432,13 +431,13 @@ fn policy(
     }
 }
 
-/// A policy that cannot be read counts as somebody else's, for every pod of its
-/// namespace: ours must never widen what it may say.
+/// A policy that cannot be read counts as another owner's, for every pod of its namespace: ours
+/// must never widen what it may say.
 fn live(policy: Item<NetworkPolicy>) -> Arc<Live> {
     Arc::new(policy.or_empty().into())
 }
 
-/// Uid of the ClusterRole. Without it nothing is written: nobody would remove it.
+/// Uid of the ClusterRole. Without it nothing is written: nothing would remove it.
 async fn owner(client: &Client) -> Option<String> {
     let roles: Api<ClusterRole> = Api::all(client.clone());
     match roles.get_metadata(ROLE).await {

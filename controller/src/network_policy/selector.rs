@@ -12,8 +12,8 @@ pub(super) type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
 /// Whether the selector picks a pod with these labels; an absent one picks every pod.
 ///
-/// It is asked what foreign policies select, and there "yes" is the careful answer: so
-/// an operator that is not known picks.
+/// It is used for what foreign policies select, and there "yes" is the careful answer: so an
+/// operator that is not known picks.
 pub(super) fn picks(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
     let Some(selector) = selector else {
         return true;

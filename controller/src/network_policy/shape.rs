@@ -57,7 +57,7 @@ pub(super) fn udp(
     ports: &Ports,
     pods: &Pods<'_>,
 ) -> Option<NetworkPolicyIngressRule> {
-    // To Kubernetes, empty lists mean everybody and every port.
+    // To Kubernetes, empty lists mean every peer and every port.
     if peers.is_empty() || ports.is_none() {
         return None;
     }

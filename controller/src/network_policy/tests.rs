@@ -248,7 +248,7 @@ fn every_source_kind_of_target_reaches_network_policy() {
                 json!({"podLabelSelector": {"matchLabels": {"a b": "c"}}}),
             ))
             .with(cluster::binding(
-                "nobody",
+                "empty",
                 json!({"podLabelSelector": {"matchLabels": {}}}),
             ))
             .with(udp_route("udp", &json!({})))
@@ -268,15 +268,15 @@ fn every_source_kind_of_target_reaches_network_policy() {
             assert!(!allowed(source.clone(), other), "{source} {other}");
         }
     }
-    for nobody in [
+    for unmatched in [
         bound("strange"),
         bound("bad"),
-        bound("nobody"),
+        bound("empty"),
         bound("missing"),
         json!({}),
     ] {
         for from in ["client", "other", "plain", ""] {
-            assert!(!allowed(nobody.clone(), from), "{nobody} {from}");
+            assert!(!allowed(unmatched.clone(), from), "{unmatched} {from}");
         }
     }
     assert!(allowed(group("system:authenticated"), "other"));
@@ -406,6 +406,6 @@ fn account_with_two_modes_is_skipped_and_reported() {
     let lack = &unprotected[&ObjectKey::new("shop", "server")];
     assert!(
         lack.message.contains("closed-one"),
-        "told without a target: {lack:?}"
+        "reported without a target: {lack:?}"
     );
 }

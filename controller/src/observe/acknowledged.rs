@@ -1,9 +1,8 @@
 //! What the proxies have acknowledged, as this replica and the others saw it.
 //!
-//! Each replica knows the proxies that stream from it and hears about the rest
-//! from its peers, so that each can answer for the whole mesh. The same facts
-//! tell which destinations a workload uses, so that its new pods get them
-//! before they ask.
+//! Each replica knows the proxies that stream from it and gets the rest from its peers, so that
+//! each can answer for the complete mesh. The same facts show which destinations a workload uses,
+//! so that its new pods get them before they ask.
 //!
 //! A pod that moves from one replica to another is known to both for a moment:
 //! the replica that holds its stream is right, and among peers the one that
@@ -30,13 +29,13 @@ use crate::metrics::ObservedMetrics;
 use crate::model::{Model, PodId};
 use crate::settings::caps::Caps;
 
-/// Ended streams that a peer may still have to hear of; a peer that is further
-/// behind gets everything anew.
+/// Ended streams that a peer may still have to receive; a peer that is further behind gets
+/// everything anew.
 const MAX_ENDED: usize = 4096;
 /// Proxies in one message to a peer.
 const CHUNK: usize = 200;
-/// Proxies come back to a controller that has just started within this time. Until all
-/// have, or it has passed, nobody can say that a Service has no caller.
+/// Proxies come back to a controller that has just started within this time. Until all have, or it
+/// has passed, it is not known whether a Service has callers.
 const RETURN: Duration = Duration::from_secs(60);
 /// Encoded bytes of one, unless a single proxy has more. A peer takes 64 MiB.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -76,8 +75,8 @@ pub(crate) struct Tally {
     pub lacks: BTreeSet<String>,
     /// Pods whose proxies need it, lack it, and are not connected.
     pub away: Vec<String>,
-    /// Proxies that ran before this controller started and have not been heard of since,
-    /// where they may need the object as callers. What they call is not known.
+    /// Proxies that ran before this controller started and have not connected since, where they may
+    /// need the object as callers. What they call is not known.
     pub unheard: usize,
     /// Accounts are known to have called it, whether or not a pod of theirs runs now.
     pub was_called: bool,
@@ -95,9 +94,9 @@ pub(crate) fn pod_key(state: &v1::ProxyState) -> String {
 }
 
 impl Observed {
-    /// Knows nobody yet, and will remember at most this many destinations of workloads.
+    /// Knows no proxy yet, and will keep at most this many destinations of workloads.
     pub(crate) fn new(metrics: ObservedMetrics, destinations: usize) -> Self {
-        // 0 asks for everything, so the first revision is 1.
+        // 0 requests everything, so the first revision is 1.
         let state = Acknowledgements {
             revision: 1,
             most_remembered: destinations,
@@ -319,9 +318,9 @@ impl Observed {
         (state.revision, messages)
     }
 
-    /// How far an object's `generation` has come. Who needs it: the pods that it
-    /// protects, those that have a destination which leads to it, those of workloads that
-    /// remember one and have not been heard of, and whoever says so himself.
+    /// How far an object's `generation` has come. It is needed by the pods that it protects, those
+    /// that have a destination which leads to it, those of workloads with such a persisted
+    /// destination that have not connected yet, and those that name it themselves.
     pub(crate) fn tally(&self, model: &Model, object: &ObjectRef, generation: i64) -> Tally {
         let protected = model.protected_by(object);
         let through = model.called_through(object);
@@ -401,7 +400,7 @@ impl Observed {
         .0
     }
 
-    /// Destinations that pods of a workload have asked for.
+    /// Destinations that pods of a workload have requested.
     pub(crate) fn remembered(&self, namespace: &str, service_account: &str) -> Vec<String> {
         let workload = (namespace.to_owned(), service_account.to_owned());
         let state = self.inner.state.lock();

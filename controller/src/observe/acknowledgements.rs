@@ -1,4 +1,4 @@
-//! Who has which version of what, by object, by pod and by destination, and which
+//! Which proxy has which version of what, by object, by pod and by destination, and which
 //! destinations a workload uses.
 //!
 //! Memory without a lock and without a clock: `acknowledged` decides what to write into it.
@@ -22,7 +22,7 @@ const MAX_WORKLOADS: usize = 10_000;
 /// as two replicas of the largest size serve. Of one that does not fit, nothing is known
 /// but its pod, so that it lacks everything.
 const MAX_AWAY: usize = 16_384;
-/// Who takes notice of touched objects, each for itself.
+/// The consumers of touched objects, each for itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Consumer {
     /// The record of acknowledgements.
@@ -33,8 +33,8 @@ pub(crate) enum Consumer {
 
 /// How many [`Consumer`]s there are.
 const CONSUMERS: usize = 2;
-/// Touched objects that wait for a consumer, such as one that does not hold the Lease.
-/// Above this it is told to look at everything.
+/// Touched objects that wait for a consumer, such as one that does not hold the Lease. Above this
+/// its next look is at everything.
 const MAX_TOUCHED: usize = 20_000;
 
 /// Objects by name, unless there are too many.
@@ -54,12 +54,12 @@ pub(super) struct Acknowledgements {
     pub(super) own: BTreeMap<String, OwnStream>,
     /// Pods whose stream ended, by the revision at which it did.
     pub(super) ended: BTreeMap<u64, String>,
-    /// Oldest revision from which a difference can still be told.
+    /// Oldest revision from which a difference can still be computed.
     pub(super) floor: u64,
     pub(super) peers: HashMap<IpAddr, BTreeMap<String, v1::ProxyState>>,
     /// Last states of proxies without a stream.
     pub(super) away: HashMap<String, v1::ProxyState>,
-    /// Who says what about an object, merged: object to pod to state.
+    /// Which pods report what about an object, merged: object to pod to state.
     pub(super) objects: HashMap<ObjectRef, BTreeMap<Arc<str>, ObjectProgress>>,
     /// What was last believed of a pod.
     pub(super) of_pod: HashMap<String, Believed>,
@@ -67,8 +67,8 @@ pub(super) struct Acknowledgements {
     pub(super) callers: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// The workloads that remember a destination.
     pub(super) users: HashMap<Arc<str>, BTreeSet<Workload>>,
-    /// Objects whose tally may have changed since they were last taken, by who takes
-    /// them; `None` once there are more than [`MAX_TOUCHED`].
+    /// Objects whose tally may have changed since they were last taken, by consumer; `None` once
+    /// there are more than [`MAX_TOUCHED`].
     pub(super) touched: [Touched; CONSUMERS],
     pub(super) remembered: HashMap<Workload, Remembered>,
     /// Destinations in `remembered`, and how many there may be.
@@ -88,7 +88,7 @@ pub(super) struct Remembered {
 pub(super) struct Believed {
     /// Some replica serves it.
     pub(super) live: bool,
-    /// Of the pod; empty if a replica of an older version told.
+    /// Of the pod; empty if it came from a replica of an older version.
     pub(super) uid: Arc<str>,
     /// The objects under which it stands.
     pub(super) objects: Vec<ObjectRef>,

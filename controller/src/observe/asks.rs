@@ -1,13 +1,12 @@
-//! Questions to live proxies, and what they answer.
+//! Queries to live proxies, and their answers.
 //!
-//! A question goes to the proxies that stream from this replica, and through the other
-//! replicas to theirs. What they answer waits for its reader in a queue of its own, and what
-//! finds no place there is dropped and counted: neither a proxy nor a stream of
-//! configuration ever waits for a reader. A question ends with its reader, and tells its
-//! proxies so.
+//! A query goes to the proxies that stream from this replica, and through the other replicas to
+//! theirs. Their answers wait for their reader in a queue of its own, and what finds no place there
+//! is dropped and counted: neither a proxy nor a stream of configuration ever waits for a reader. A
+//! query ends with its reader, and its proxies get a command to stop.
 //!
-//! An answer counts only for a pod that was asked, and which pod it is of, the certificate
-//! of the connection says.
+//! An answer counts only for a pod that was queried, and the certificate of the connection names
+//! its pod.
 
 pub(crate) mod config;
 mod orders;
@@ -40,21 +39,21 @@ pub(crate) use self::orders::Orders;
 use self::orders::ToOrders;
 use crate::metrics::AskMetrics;
 
-/// Questions of this replica's users at one time, and of each other replica's.
+/// Queries of this replica's users at one time, and of each other replica's.
 const MAX_ASKS: usize = 64;
-/// Proxies of one question.
+/// Proxies of one query.
 const MAX_PODS: usize = 512;
-/// Answers to one question that wait for their reader.
+/// Answers to one query that wait for their reader.
 const QUEUE: usize = 256;
-/// Their bytes. What a proxy holds is told in 4 MiB at most.
+/// Their bytes. A proxy sends what it holds in 4 MiB at most.
 const QUEUE_BYTES: usize = 6 << 20;
 /// Bytes of all answers that wait.
 const ALL_BYTES: usize = 32 << 20;
-/// Orders on their way to one proxy: it may be asked eight things at a time, and be told of
-/// the end of each.
+/// Commands on their way to one proxy: eight queries may run there at a time, and each of them may
+/// end.
 const ORDERS: usize = 16;
-/// Answers of one pod, to all that it is asked or not, by however many calls, and however
-/// often its stream ends and begins.
+/// Answers of one pod, to all queries or to none, by however many calls, and however often its
+/// stream ends and begins.
 const ANSWERS: Allowance = Allowance {
     burst: 2_000,
     every: Duration::from_micros(200),
@@ -63,7 +62,7 @@ const ANSWERS: Allowance = Allowance {
 /// about 200 bytes each.
 const MAX_ANSWERING: usize = 16 * 1024;
 
-/// Shared by streams, replicas and whoever asks. Clones are the same.
+/// Shared by streams, replicas and readers. Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Asks {
     inner: Arc<Inner>,
@@ -77,17 +76,17 @@ struct Inner {
     /// Bytes of all answers that wait.
     waiting: Arc<AtomicUsize>,
     metrics: AskMetrics,
-    /// Counts questions beyond the bound.
+    /// Counts queries beyond the bound.
     too_many: Counter<u64, AtomicU64>,
 }
 
 #[derive(Debug, Default)]
 struct AskState {
-    /// Given last, to a question or a stream.
+    /// Given last, to a query or a stream.
     last: u64,
-    /// Proxies that stream from this replica and can be asked, by uid of their pods.
+    /// Proxies that stream from this replica and can be queried, by uid of their pods.
     proxies: HashMap<Arc<str>, Listening>,
-    /// Other replicas that pass questions on.
+    /// Other replicas that pass queries on.
     replicas: BTreeMap<IpAddr, Joining>,
     open: BTreeMap<u64, Open>,
 }
@@ -104,19 +103,19 @@ struct Joining {
     orders: mpsc::Sender<v1::ReplicaAsk>,
 }
 
-/// A question that somebody reads the answers of.
+/// A query whose answers have a reader.
 #[derive(Debug)]
 struct Open {
     /// Pods whose proxies may answer.
     uids: BTreeSet<Arc<str>>,
     /// Of a user of this replica.
     own: bool,
-    /// Other replicas were asked as well.
+    /// Other replicas were queried as well.
     elsewhere: bool,
     queue: mpsc::Sender<ProxyAnswer>,
     /// What found no room in it, or in that of another replica.
     dropped: Arc<AtomicU64>,
-    /// What of that each other replica told of.
+    /// What of that each other replica reported.
     dropped_elsewhere: BTreeMap<IpAddr, u64>,
     /// Bytes that wait in it.
     waiting: Arc<AtomicUsize>,
@@ -161,7 +160,7 @@ impl Drop for QueuedBytes {
     }
 }
 
-/// There are as many questions as there may be.
+/// There are as many queries as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} questions to proxies are open on this replica; try again later",
@@ -169,7 +168,7 @@ impl Drop for QueuedBytes {
 )]
 pub(crate) struct TooMany;
 
-/// The answers to one question. It ends when this is dropped.
+/// The answers to one query. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Answers {
     asks: Asks,
@@ -184,7 +183,7 @@ impl Answers {
         self.queue.recv().await
     }
 
-    /// The same for who waits for the answers to several.
+    /// The same for a reader of the answers to several.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<ProxyAnswer>> {
         self.queue.poll_recv(cx)
     }
@@ -201,7 +200,7 @@ impl Drop for Answers {
     }
 }
 
-/// A proxy, or another replica, can be asked for as long as this lives.
+/// A proxy, or another replica, can be queried for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct AskRegistration {
     asks: Asks,
@@ -243,7 +242,7 @@ impl Default for Asks {
 }
 
 impl Asks {
-    /// Nobody asks anything yet.
+    /// There is no query yet.
     pub(crate) fn new(metrics: AskMetrics, limits: &Reached) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -256,15 +255,15 @@ impl Asks {
         }
     }
 
-    /// The proxy of this pod streams from this replica, and understands questions. Gives
-    /// what it is to be told.
+    /// The proxy of this pod streams from this replica, and understands queries. Returns the
+    /// commands for it.
     pub(crate) fn listens(&self, uid: Arc<str>) -> (AskRegistration, Orders) {
         let (orders, taken) = Orders::queue(ORDERS);
         let mut state = self.inner.state.lock();
         let number = state.next();
         let listening = Listening { number, orders };
         if state.proxies.insert(Arc::clone(&uid), listening).is_some() {
-            // What the older stream was asked, this one was not.
+            // The queries of the older stream are not this one's.
             self.away(&mut state, &uid);
         }
         (self.here(number, AskTarget::Proxy(uid)), taken)
@@ -278,11 +277,11 @@ impl Asks {
         }
     }
 
-    /// Asks the proxies of these pods, wherever they stream. Those that cannot be asked say
+    /// Queries the proxies of these pods, wherever they stream. Those that cannot be queried send
     /// nothing.
     ///
     /// # Errors
-    /// When too much is asked already.
+    /// When there are too many queries already.
     pub(crate) fn ask(
         &self,
         what: Question,
@@ -297,8 +296,8 @@ impl Asks {
         Ok(self.open(&mut state, (what, lasts), uids, true))
     }
 
-    /// Asks those of them that stream from this replica, and passes the question of a user
-    /// of its own on.
+    /// Queries those of them that stream from this replica, and passes the query of a user of its
+    /// own on.
     fn open(
         &self,
         state: &mut AskState,
@@ -405,7 +404,7 @@ impl Asks {
         }
     }
 
-    /// The stream of a pod's proxy has ended, and with it whatever it was asked.
+    /// The stream of a pod's proxy has ended, and with it all of its queries.
     fn away(&self, state: &mut AskState, uid: &str) {
         let ids: Vec<u64> = state.open.keys().copied().collect();
         for id in ids {
@@ -413,7 +412,7 @@ impl Asks {
         }
     }
 
-    /// The proxy of a pod says nothing more to a question, which is over with the last.
+    /// The proxy of a pod sends nothing more to a query, which is over with the last.
     fn finish(&self, state: &mut AskState, id: u64, uid: &str) {
         let Some(open) = state.open.get_mut(&id) else {
             return;
@@ -429,7 +428,7 @@ impl Asks {
         }
     }
 
-    /// Nobody reads the answers to this question any more.
+    /// This query has no reader any more.
     fn end(&self, id: u64) {
         let mut state = self.inner.state.lock();
         let Some(open) = state.open.remove(&id) else {
@@ -449,7 +448,7 @@ impl Asks {
         self.shown(&state);
     }
 
-    /// Other replicas that pass questions on.
+    /// Other replicas that pass queries on.
     #[cfg(test)]
     pub(crate) fn replicas(&self) -> usize {
         self.inner.state.lock().replicas.len()

@@ -1,16 +1,16 @@
 //! By how much another clock is ahead of ours, and what follows from it: where it is wrong,
 //! reports that are dated by it are dated by ours.
 //!
-//! A shift is whole slots and stays until the clock is more than a slot away from it, or
-//! right. If it followed every measurement, reports that are told again on a new stream
-//! would lie in other slots than before and count beside themselves.
+//! A shift is whole intervals and stays until the clock is more than an interval away from it, or
+//! right. If it followed every measurement, reports that are sent again on a new stream would lie
+//! in other intervals than before and count beside themselves.
 //!
 //! What says how late it is where it comes from may have waited on its way: for CPU that was
 //! withheld, or for a packet that was lost. That makes a clock look late and never early, so
 //! a clock is late only when it has looked so twice in a row.
 //!
-//! Proxies from before they said what their clock shows are known by the slots that they tell
-//! of alone. Of those that are told again nobody knows how old they are.
+//! Proxies from before they sent what their clock shows are known by the intervals of their reports
+//! alone. How old a repeated report is, is not known.
 //!
 //! Claims: observe-104, observe-11
 
@@ -27,7 +27,7 @@ const SLOT_SECONDS: i64 = SLOT.cast_signed();
 const SLOT_MILLIS: i64 = SLOT_SECONDS * 1000;
 /// What is read within this time may have waited together, and counts once.
 const TOGETHER: Duration = Duration::from_secs(1);
-/// Slots that are told of again on a new stream come within this time, and behind them those
+/// Intervals that are reported again on a new stream come within this time, and behind them those
 /// that have just ended.
 const RESENT_WITHIN: Duration = Duration::from_secs(30);
 
@@ -38,13 +38,13 @@ pub(crate) struct ClockOffset {
     ahead: i64,
     /// Slots by which its reports are.
     slots: i64,
-    /// When its stream opened, until what it says of its clock first is read.
+    /// When its stream opened, until its clock is first read.
     opened: Option<Instant>,
     /// Since when it looks late and is not yet taken to be so.
     late: Option<Instant>,
     /// The same of one that is known by slots, with what it was ahead by the newest of them.
     old: Option<(Instant, i64)>,
-    /// Milliseconds since 1970 by ours when it told of a slot last, and when that was.
+    /// Milliseconds since 1970 by ours at its last report of an interval, and when that was.
     ours: Option<(u64, Instant)>,
 }
 
@@ -101,10 +101,11 @@ impl ClockOffset {
         }
     }
 
-    /// The same of a clock that nobody says: this moment of ours a slot was told of that starts
-    /// there, in seconds. It has ended, but for the last one of a pod that ends. So the clock is
-    /// ahead at once where that is, and late only when all that is told of for a while is old.
-    pub(crate) fn tells_of(&mut self, slot: u64, now: SystemTime, at: Instant) {
+    /// The same of a clock that no message shows: at this moment of ours a report came of an
+    /// interval that starts there, in seconds. It has ended, but for the last one of a pod that
+    /// ends. So the clock is ahead at once where that is, and late only when all that is reported
+    /// for a while is old.
+    pub(crate) fn note_slot(&mut self, slot: u64, now: SystemTime, at: Instant) {
         let end = slot.saturating_add(SLOT).saturating_mul(1000);
         let (ahead, shifted) = (ahead_of(now, end), self.shifted());
         let old = self.old.take();
@@ -123,10 +124,10 @@ impl ClockOffset {
         }
     }
 
-    /// Looks at our own clock, at this moment of ours at which a slot is told of that starts there,
-    /// in seconds. When ours was set it is ahead by that much less, and would say so only minutes
-    /// later; unless both were, or neither, but this process stood still. What it tells of has
-    /// just ended, so the slot says which.
+    /// Looks at our own clock, at this moment of ours at which a report comes of an interval that
+    /// starts there, in seconds. When ours was set it is ahead by that much less, and would show so
+    /// only minutes later; unless both were, or neither, but this process stalled. The reported
+    /// interval has just ended, so it shows which.
     pub(crate) fn follow_ours(&mut self, slot: u64, now: SystemTime, at: Instant) {
         let Some((shown, looked_at)) = self.ours.replace((millis(now), at)) else {
             return;
@@ -137,9 +138,9 @@ impl ClockOffset {
         if step.unsigned_abs() <= 2 * SLOT_MILLIS.unsigned_abs() {
             return;
         }
-        let told = ahead_of(now, slot.saturating_add(SLOT).saturating_mul(1000));
+        let reported = ahead_of(now, slot.saturating_add(SLOT).saturating_mul(1000));
         let (before, after) = (self.shifted(), self.shifted().saturating_sub(step));
-        if told.abs_diff(after) < told.abs_diff(before) {
+        if reported.abs_diff(after) < reported.abs_diff(before) {
             self.ahead = self.ahead.saturating_sub(step);
             (self.late, self.old) = (None, None);
             self.shift();
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn clock_shift_stays_unless_off_by_interval_or_corrected() {
-        // Also on the next stream: what is told again there must lie where it lay.
+        // Also on the next stream: what is sent again there must lie where it lay.
         let mut ahead_before = 0;
         for (ahead, slots) in [
             (12_400, 2),
@@ -267,26 +268,26 @@ mod tests {
         assert_eq!(late(9, 8_000), ((0, 0), 0, -2), "late twice is late");
     }
 
-    /// Slots shifted after a clock that nobody says told, each so many seconds after its
-    /// stream opened, of a slot that ended so many milliseconds ahead of ours.
+    /// Intervals shifted after reports of a clock that no message shows, each so many seconds after
+    /// its stream opened, of an interval that ended so many milliseconds ahead of ours.
     fn slots_after(ahead_before: i64, slots: &[(u64, i64)]) -> i64 {
         let (mut clock, opened) = clock(ahead_before);
         for (second, ahead) in slots {
             // A whole slot's end.
             let at = opened + Duration::from_secs(*second);
             let ours = UNIX_EPOCH + Duration::from_millis(OURS.saturating_add_signed(-ahead));
-            clock.tells_of(OURS / 1000 - SLOT, ours, at);
+            clock.note_slot(OURS / 1000 - SLOT, ours, at);
         }
         clock.slots()
     }
 
     #[test]
     fn unreported_clock_offset_follows_from_closed_intervals() {
-        // A slot is told of within a second after its end.
+        // An interval is reported within a second after its end.
         for (ahead, slots) in [(-900, 0), (5_000, 0), (5_001, 1), (61_600, 12)] {
             assert_eq!(slots_after(0, &[(0, ahead)]), slots, "{ahead} ms ahead");
         }
-        // What was told of before is told again on a new stream, and proves nothing.
+        // What was reported before is sent again on a new stream, and proves nothing.
         let again = [(0, -300_000), (1, -90_000), (6, 61_500), (60, 61_500)];
         assert_eq!(slots_after(12, &again), 12);
         assert_eq!(slots_after(0, &again[..2]), 0);
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn unreported_clock_offset_clears_after_quiet_interval() {
         let right = [(0, -300_000), (5, -500), (30, -800)];
-        assert_eq!(slots_after(12, &right[..2]), 12, "it may be told again");
+        assert_eq!(slots_after(12, &right[..2]), 12, "it may be sent again");
         assert_eq!(slots_after(12, &right), 0);
         // By the newest of them.
         assert_eq!(slots_after(12, &[(0, 20_000), (30, -300_000)]), 4);

@@ -1,8 +1,8 @@
 //! Pods that have ended, as replicas tell each other.
 //!
-//! A replica that begins lists the pods that there are, and is then told what was counted in
-//! the last minutes: also of and by pods that it never saw. Whose those were the other
-//! replicas know, and tell before any report that may name them.
+//! A replica that starts lists the pods that there are, and then receives what was counted in the
+//! last minutes: also of and by pods that it never saw. The other replicas know the owners of
+//! those, and send them before any report that may name them.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::world::ObjectKey;
 /// Pods of one message; `wire::codec` takes more.
 const MAX_PODS: usize = 5_000;
 
-/// Pods that ended after the one with this number, as many as fit into one message, and the
-/// number that they lead to; nothing when all are told. 0 begins with the first.
+/// Pods that ended after the one with this number, as many as fit into one message, and the number
+/// that they lead to; nothing when all are sent. 0 begins with the first.
 pub(crate) fn ended_since(
     inventory: &Inventory,
     since: u64,
@@ -41,7 +41,7 @@ pub(crate) fn ended_since(
     (reported, (!news.ended.is_empty()).then_some(news))
 }
 
-/// Takes in what another replica tells of them.
+/// Takes in what another replica sends of them.
 pub(crate) fn receive(inventory: &RwLock<Inventory>, ended: Vec<v1::EndedPod>, now: Instant) {
     if ended.is_empty() {
         return;

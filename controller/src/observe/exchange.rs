@@ -1,7 +1,7 @@
 //! Replicas tell each other what they have observed.
 //!
-//! Each connects to all others and listens, so a replica speaks when asked and
-//! keeps no list of whom to tell. Only the controller's own identity may ask.
+//! Each connects to all others and listens, so a replica sends when it is called and keeps no list
+//! of receivers. Only the controller's own identity may call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -59,27 +59,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// of the version before made larger ones.
 pub(crate) const MAX_RECEIVED: usize = 64 * 1024 * 1024;
 
-/// What an asking replica is sent.
+/// What a calling replica is sent.
 pub(crate) type ObservedStream = ReceiverStream<Result<v1::Observed, Status>>;
-/// What an asking replica is sent of the proxies' reports.
+/// What a calling replica is sent of the proxies' reports.
 pub(crate) type ReportStream = ReceiverStream<Result<v1::Reports, Status>>;
 
 /// Answers other replicas.
 #[derive(Clone, Debug)]
 pub(crate) struct Answerer {
-    /// What is told.
+    /// What is sent.
     pub observed: Observed,
     /// What proxies reported.
     pub reports: Reports,
     /// Whose the pods were that it names.
     pub inventory: Arc<RwLock<Inventory>>,
-    /// What may be asked of proxies.
+    /// What may be queried from proxies.
     pub asks: Asks,
     /// What they said of calls to Services with a breaker.
     pub fleet: Fleet,
     /// What pods are given of limits, and hold.
     pub board: Board,
-    /// Who may ask.
+    /// The identity that may call.
     pub identity: SpiffeId,
     /// Says true when the process ends.
     pub stop: watch::Receiver<bool>,
@@ -89,7 +89,7 @@ impl Answerer {
     /// Starts to tell everything, and then what changes.
     ///
     /// # Errors
-    /// When somebody else than a controller asks.
+    /// When the client is no controller.
     pub(crate) fn report(&self, peer: Option<&PeerIdentity>) -> Result<ObservedStream, Status> {
         self.admit(peer)?;
         let (observed, changes) = (self.observed.clone(), self.observed.own_changes());
@@ -103,7 +103,7 @@ impl Answerer {
     /// as it comes. Before each of both, which pods have ended since.
     ///
     /// # Errors
-    /// When somebody else than a controller asks.
+    /// When the client is no controller.
     pub(crate) fn reports(&self, peer: Option<&PeerIdentity>) -> Result<ReportStream, Status> {
         self.admit(peer)?;
         let (outbox, sent) = mpsc::channel(OUTBOX);
@@ -123,17 +123,17 @@ impl Answerer {
         let news = move |since| board.own_since(since);
         self.answer("shares", changes, news, outbox.clone());
         let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
-        // Its last stream told what was said before, and that would count twice.
+        // Its last stream sent what was reported before, and that would count twice.
         let began = fleet.revision();
         let news = move |since| fleet.own_since(began.max(since));
         self.answer("pulses", changes, news, outbox);
         Ok(ReceiverStream::new(sent))
     }
 
-    /// Asks this replica's proxies what the other one wants to know.
+    /// Queries this replica's proxies for the other one.
     ///
     /// # Errors
-    /// When somebody else than a controller asks.
+    /// When the client is no controller.
     pub(crate) fn asks(
         &self,
         peer: Option<&PeerIdentity>,
@@ -152,8 +152,8 @@ impl Answerer {
         Ok(())
     }
 
-    /// Answers on a task of its own: what `news` gives for revision 0, and after each
-    /// of `changes` what it gives for the revision that was told last.
+    /// Answers on a task of its own: what `news` gives for revision 0, and after each of `changes`
+    /// what it gives for the revision that was sent last.
     fn answer<N: IntoIterator<Item: Send, IntoIter: Send> + Send + 'static>(
         &self,
         task: &'static str,
@@ -211,7 +211,7 @@ pub(crate) struct Listener {
     pub namespace: String,
     /// Service whose endpoints the replicas are.
     pub service: String,
-    /// This replica, which is left out.
+    /// This replica, which is skipped.
     pub own: IpAddr,
     /// Where it goes.
     pub observed: Observed,
@@ -219,19 +219,19 @@ pub(crate) struct Listener {
     pub reports: Reports,
     /// Where it goes whose the pods were that they name.
     pub inventory: Arc<RwLock<Inventory>>,
-    /// What they are asked, and where answers go.
+    /// The queries to them, and where answers go.
     pub asks: Asks,
     /// Where pulses go.
     pub fleet: Fleet,
     /// Where shares go.
     pub board: Board,
-    /// Whom to trust.
+    /// The roots to trust.
     pub roots: Roots,
     /// What to show.
     pub certificate: CertHandle,
-    /// Whom to expect.
+    /// The identity to expect.
     pub identity: SpiffeId,
-    /// Replicas that are heard.
+    /// Replicas that reports are received from.
     pub peers: Gauge,
 }
 
@@ -306,7 +306,7 @@ impl Listener {
     /// Listens to one replica, and again after every end.
     pub(crate) async fn listen(&self, peer: SocketAddr) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        // Longer than a stream: what is told again on the next one must lie where it lay.
+        // Longer than a stream: what is sent again on the next one must lie where it lay.
         let mut clock = ClockOffset::of_stream(0, Instant::now());
         loop {
             match self.read(peer, &mut backoff, &mut clock).await {

@@ -1,18 +1,18 @@
 //! Whose reports went because their pods report more than their share.
 //!
-//! That a call of theirs is missing then does not mean that there was none, and whoever adds
-//! reports up has to say so.
+//! That a call of theirs is missing then does not mean that there was none, and a sum of reports
+//! has to say so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Namespaces that are told apart in one stretch of time; of more it is said of all.
+/// Namespaces that are named in one stretch of time; with more, it counts for all.
 const MAX_NAMESPACES: usize = 64;
 
 /// Reports that are missing from a stretch of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GivenUp {
-    /// Of the pods that told them.
+    /// Of the pods that reported them.
     namespaces: BTreeSet<Arc<str>>,
     /// Some are of further namespaces.
     others: bool,

@@ -15,7 +15,7 @@ use crate::model::compiled::{Compiled, LatestModel};
 use crate::problem::Problems;
 use crate::world::{PodFacts, Store};
 
-/// Generations that are remembered; the oldest goes first.
+/// Generations that are kept; the oldest goes first.
 const MAX_ENTRIES: usize = 4096;
 
 /// One generation of one object. Times are milliseconds since 1970.

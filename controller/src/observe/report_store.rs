@@ -3,10 +3,10 @@
 //! Any pod of the mesh may report whatever it likes about itself. So a pod has a share in
 //! bytes, and when all together are too much, the pod with most loses its oldest slots.
 //!
-//! Whose loss it is decides whom it concerns. Where pods with little each are too many,
-//! everybody loses old slots, and every window begins after them. A pod that hoards loses
-//! by its own doing: its own figures are incomplete and say so, and no other's are. Else
-//! some pods that fill the newest slots would take every window from everybody.
+//! The owner of a loss decides which windows it shortens. Where pods with little each are too many,
+//! all of them lose old slots, and every window begins after them. A pod that hoards loses by its
+//! own doing: its own figures are incomplete and say so, and no other's are. Else some pods that
+//! fill the newest slots would take every window from all others.
 
 mod forgetting;
 
@@ -76,7 +76,7 @@ pub(crate) struct Edge {
     pub latency: LatencyCounts,
     /// Bytes from and to the caller.
     pub bytes: (u64, u64),
-    /// Tries at this backend, if they are told apart: a caller's edge nearly always says them.
+    /// Tries at this backend, if they are counted apart: a caller's edge nearly always has them.
     pub attempts: Option<u32>,
     /// What not every edge has; absent where all of it is zero.
     pub detail: Option<Box<Detail>>,
@@ -332,7 +332,7 @@ impl ReportStore {
             .insert(author.clone(), stored);
     }
 
-    /// Takes a report out, and keys that nobody has any more. Returns whose it was.
+    /// Takes a report out, and keys that no other report has. Returns whose it was.
     pub(super) fn drop_report(&mut self, slot: u64, author: &Author) -> Option<Arc<Reporter>> {
         let reports = self.slots.get_mut(&slot)?;
         let stored = reports.remove(author)?;
@@ -397,7 +397,7 @@ impl ReportStore {
         dropped
     }
 
-    /// Who has to give up its oldest slot, if somebody has, and whether it hoards.
+    /// Which pod has to give up its oldest interval, if one has, and whether it hoards.
     fn victim(&self, uid: &Arc<str>) -> Option<(Arc<str>, bool)> {
         let over = |share: &PodShare| share.edges > MAX_POD_EDGES || share.bytes > MAX_POD_BYTES;
         if self.pods.get(uid).is_some_and(over) {
@@ -437,7 +437,7 @@ impl ReportStore {
 }
 
 impl Edge {
-    /// What it takes, if nobody shares its key.
+    /// What it takes, if no other report shares its key.
     pub(super) fn bytes_at_most(&self) -> usize {
         let key = &self.key;
         let objects = [

@@ -1,7 +1,7 @@
 //! The pod that a report is of, as its certificate names it.
 //!
-//! A report says nothing of who sends it: what a pod may make others believe about calls is
-//! bounded by who it is, and replicas pass this on beside the report.
+//! A report does not name its sender: what a pod may make others believe about calls is bounded by
+//! its identity, and replicas pass this on beside the report.
 
 use std::sync::Arc;
 

@@ -1,17 +1,16 @@
 //! What the proxies have counted in the last minutes.
 //!
-//! Sums are kept by slot, pod and process as proxies report them, not added up:
-//! any window and any grouping can still be asked for, and what is told twice
-//! replaces itself. A replica tells the others what its own proxies report, so
-//! that each holds the same: under slots of its own clock, whatever that of who tells
-//! shows.
+//! Sums are kept by interval, pod and process as proxies report them, not added up: any window and
+//! any grouping can still be queried, and what is sent twice replaces itself. A replica sends the
+//! others what its own proxies report, so that each holds the same: under intervals of its own
+//! clock, whatever the reporter's clock shows.
 //!
-//! Of two reports of one slot the one with more calls is right: a pod that ends
-//! tells its open slot several times, and streams may overtake each other.
+//! Of two reports of one interval the one with more calls is right: a pod that ends reports its
+//! open interval several times, and streams may overtake each other.
 //!
-//! Any pod of the mesh may report whatever it likes about itself. So a pod has a share
-//! in bytes, and when all together are too much, the pod with most loses its oldest
-//! slots: nobody can push out what others reported, nor shorten their windows.
+//! Any pod of the mesh may report whatever it likes about itself. So a pod has a share in bytes,
+//! and when all together are too much, the pod with most loses its oldest intervals: no pod can
+//! push out what others reported, nor shorten their windows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,24 +32,24 @@ pub(crate) use super::reporter::Reporter;
 use crate::metrics::{ReportMetrics, ReportOutcome};
 use crate::world::ObjectKey;
 
-/// The longest window that can be asked for.
+/// The longest window that can be queried.
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(300);
-/// Slots end this long before they can be asked for: proxies report within a
-/// second, and replicas tell each other at once.
+/// Slots end this long before they can be queried: proxies report within a second, and replicas
+/// send each other reports at once.
 pub(crate) const SETTLED: Duration = Duration::from_secs(5);
 /// Slots that are kept: the longest window, what is not settled, and one that a
 /// clock may be ahead.
 const SLOTS: u64 = LONGEST_WINDOW.as_secs() / SLOT + 4;
-/// Slots by which a report of an own stream may be ahead. A clock that is wrong by a slot is
-/// believed, see [`ClockOffset`], and a pod that ends tells the slot that is open.
+/// Intervals by which a report of an own stream may be ahead. A clock that is wrong by an interval
+/// is believed, see [`ClockOffset`], and a pod that ends reports the interval that is open.
 const AHEAD: u64 = 1;
-/// The same of what another replica tells, whose clock may be wrong by as much again.
+/// The same of what another replica sends, whose clock may be wrong by as much again.
 const AHEAD_OF_PEERS: u64 = 2;
 /// Edges of one report. A proxy has half of it.
 const MAX_REPORT_EDGES: usize = 1024;
 /// Routes of one report: 64 names on each of a few ports.
 const MAX_REPORT_ROUTES: usize = 512;
-/// Reasons, rules and routes of one edge. A proxy tells of fewer.
+/// Reasons, rules and routes of one edge. A proxy reports fewer.
 const MAX_EDGE_PARTS: (usize, usize, usize) = (32, 8, 16);
 /// Bytes of a reason, and of an address or host outside the mesh.
 const MAX_TEXTS: (usize, usize) = (32, 260);
@@ -62,8 +61,8 @@ const MAX_PROCESSES: usize = 4;
 pub(super) const MAX_NAMES: (usize, usize) = (63, 253);
 /// Bytes of one name in a report: two names of Kubernetes and a slash.
 const MAX_NAME: usize = MAX_NAMES.0 + 1 + MAX_NAMES.1;
-/// Encoded bytes of one message to another replica, unless a single report has more.
-/// Whoever listens takes 64 MiB.
+/// Encoded bytes of one message to another replica, unless a single report has more. The receiver
+/// takes 64 MiB.
 pub(super) const CHUNK: usize = 1024 * 1024;
 /// Shared by streams, peers and the API. Clones are the same state.
 #[derive(Clone, Debug)]
@@ -140,7 +139,7 @@ impl Reports {
         let calls = calls(&report);
         let stored = state.slots.get(&slot).and_then(|slot| slot.get(&author));
         let known = match stored {
-            // Told by a peer first: now it is this replica's to tell.
+            // A peer sent it first: now this replica has to send it.
             Some(stored) => stored.calls >= calls && (stored.revision.is_some() || !own),
             None => {
                 let pods = state.slots.get(&slot).into_iter().flatten();
@@ -182,7 +181,7 @@ impl Reports {
         ReportOutcome::Taken
     }
 
-    /// Forgets what was told of this slot and later ones, because the clock was set back and
+    /// Drops what was reported of this interval and later ones, because the clock was set back and
     /// they come only now.
     pub(crate) fn forget_from(&self, slot: u64) {
         let mut state = self.inner.state.lock();
@@ -191,8 +190,8 @@ impl Reports {
         self.inner.metrics.edges.set(gauge(state.edges));
     }
 
-    /// The first slot of which nothing was dropped for want of room, but of pods that
-    /// hoard. What is told of earlier ones is a part.
+    /// The first interval of which nothing was dropped for want of room, but of pods that hoard.
+    /// Earlier ones are incomplete.
     pub(crate) fn whole_from(&self) -> u64 {
         self.inner.state.lock().whole_from
     }
@@ -252,8 +251,8 @@ impl Reports {
         self.inner.own.subscribe()
     }
 
-    /// Own reports after revision `since`, as many as fit into one message, and the
-    /// revision that they lead to; nothing when all is told. 0 begins with the first.
+    /// Own reports after revision `since`, as many as fit into one message, and the revision that
+    /// they lead to; nothing when all is sent. 0 begins with the first.
     pub(crate) fn own_since(&self, since: u64, now: SystemTime) -> (u64, Option<v1::Reports>) {
         let state = self.inner.state.lock();
         let mut news = v1::Reports {
@@ -286,8 +285,8 @@ impl Reports {
         (state.revision, (!news.reports.is_empty()).then_some(news))
     }
 
-    /// Takes in what another replica tells, whose clock this is, at this time of ours, which
-    /// is this moment.
+    /// Takes in what another replica sends, whose clock this is, at this time of ours, which is
+    /// this moment.
     pub(crate) fn receive(
         &self,
         news: v1::Reports,
@@ -321,7 +320,7 @@ pub(crate) fn slot_of(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SLOT
 }
 
-/// What tells the fuller of two reports of one slot.
+/// The figure by which the fuller of two reports of one interval is found.
 fn calls(report: &v1::Report) -> u64 {
     report.edges.iter().fold(0_u64, |sum, edge| {
         let ended = [edge.success, edge.failure, edge.cancelled];

@@ -8,7 +8,7 @@ use wire::v1;
 use crate::model::peers::owner_above;
 use crate::world::{ObjectKey, PodFacts};
 
-/// Bytes that the name of a service, or of what it belongs to, may have: nobody needs more, and
+/// Bytes that the name of a service, or of what it belongs to, may have: no user needs more, and
 /// each proxy holds it.
 const LONGEST: usize = 256;
 

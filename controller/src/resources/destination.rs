@@ -75,7 +75,7 @@ impl Index {
             pod: Some(key.clone()),
             pod_uid: facts.uid.clone(),
             zone: self.world.zone(&facts.node).to_owned(),
-            // Who calls one pod has no other to spare it with.
+            // A caller of one pod has no other to spare it with.
             ready_since: 0,
             opaque: matches!(protocol, Protocol::Opaque | Protocol::Tls),
         };
@@ -91,9 +91,9 @@ impl Index {
         }
     }
 
-    /// The names that mean a Service at the address of a pod. The bare name is one: whoever
-    /// reached one of its pods resolved it rightly. Not so of a Service of another namespace:
-    /// there it may be that of one which has a say over the pod.
+    /// The names that mean a Service at the address of a pod. The bare name is one: a caller that
+    /// reached one of its pods resolved it rightly. Not so of a Service of another namespace: there
+    /// it may be that of one which has a say over the pod.
     fn hosts(&self, service: &ObjectKey, pod: &ObjectKey) -> Vec<String> {
         let ObjectKey { namespace, name } = service;
         let domain = &self.defaults.cluster_domain;

@@ -85,7 +85,7 @@ enum Topology {
     None,
     /// Each endpoint is meant for callers near it, which callers can see for themselves.
     Near(Locality),
-    /// Callers are sent whom each endpoint is meant for.
+    /// Callers are sent for which of them each endpoint is meant.
     Hinted { zones: bool, nodes: bool },
 }
 

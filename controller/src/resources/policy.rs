@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::world::ObjectKey;
 
-/// What a proxy is told, and what it is not.
+/// What a proxy gets, and what it does not.
 #[derive(Default)]
 pub(super) struct PolicyResource {
     pub(super) resource: Option<Arc<EncodedResource>>,
@@ -22,10 +22,10 @@ pub(super) struct PolicyResource {
 }
 
 impl PortPolicies {
-    /// What callers of the port are told whose proxies carry out these parts.
+    /// What callers of the port get whose proxies carry out these parts.
     pub(super) fn for_callers(&self, key: &ObjectKey, port: u16, parts: Parts) -> PolicyResource {
         let needs = self.caller_needs();
-        // Parts that nobody asks for make no difference.
+        // Parts that no object needs make no difference.
         let parts = all(needs).within(parts);
         let resource = self.cuts.of(parts, || {
             let message = convert::policy_message(&self.traffic.for_callers(parts));
@@ -45,7 +45,7 @@ impl PortPolicies {
 }
 
 impl Index {
-    /// What the proxy of a pod is told of requests to it, if it carries out these parts.
+    /// What the proxy of a pod gets about requests to it, if it carries out these parts.
     pub(super) fn guard(&self, pod: &ObjectKey, parts: Parts) -> PolicyResource {
         let Some(entry) = self.pods.get(pod) else {
             return PolicyResource::default();

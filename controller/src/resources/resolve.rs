@@ -1,5 +1,5 @@
-//! Answers one proxy: its own policy, the destinations it asked for, and
-//! whatever those refer to.
+//! Answers one proxy: its own policy, the destinations that it requested, and whatever those refer
+//! to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,9 +27,9 @@ pub struct ResourceSet {
 }
 
 impl Model {
-    /// Every resource that the proxy of `pod` needs and can use. `destinations` are names
-    /// of destination resources; one that is no such name is left out of the set. `None`
-    /// when there is no such pod.
+    /// Every resource that the proxy of `pod` needs and can use. `destinations` are names of
+    /// destination resources; one that is no such name is skipped. `None` when there is no such
+    /// pod.
     pub fn resolve(
         &self,
         pod: &PodId,
@@ -156,7 +156,7 @@ struct Gathering<'a> {
     set: ResourceSet,
     /// It calls some Service.
     calls: bool,
-    /// It is told to use a part of one.
+    /// It is configured to use a part of one.
     uses_parts: bool,
 }
 
@@ -248,7 +248,7 @@ impl Gathering<'_> {
             if goes_there {
                 self.endpoints(other, entry, port, at);
             }
-            // Whoever may come to need a policy says whether he can carry it out.
+            // A proxy that may come to need a policy reports whether it can carry it out.
             self.policy_alone(other, port);
         }
     }

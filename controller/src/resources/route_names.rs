@@ -6,7 +6,7 @@ use crate::model::{Index, published::EncodedResource};
 use crate::world::{ObjectKey, PodFacts};
 
 impl Index {
-    /// What the proxy of a pod is told of names; `None` where requests to it have none.
+    /// What the proxy of a pod gets of names; `None` where requests to it have none.
     pub(super) fn routes(&self, pod: &ObjectKey, facts: &PodFacts) -> Option<Arc<EncodedResource>> {
         let entry = self.pods.get(pod)?;
         let publish = || {

@@ -1,4 +1,4 @@
-//! Tells which changes of a resource must not wait for others.
+//! Which changes of a resource must not wait for others.
 
 use wire::v1::{self, resource::Content};
 

@@ -70,7 +70,7 @@ impl Index {
         resources
     }
 
-    /// What the proxy of a pod is to tell; sent also where nobody says anything, so that it
+    /// What the proxy of a pod is to report; sent also where no object says anything, so that it
     /// forgets what it was started with.
     fn telemetry(&self, key: &ObjectKey, facts: &PodFacts) -> EncodedResource {
         let (namespace, pod) = (self.world.namespace(&key.namespace), &facts.appearance);

@@ -2,7 +2,7 @@
 //! that the read API answers from.
 //!
 //! Every replica serves both, and each can be switched off. The graph goes with the read API:
-//! nobody else asks it.
+//! nothing else reads it.
 
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ fn handlers(
     if context.settings.observe {
         let (graph, kept) = graph(context, &followed);
         writing.extend(kept);
-        // Whichever replica is asked writes down who taps.
+        // The replica that serves a tap records its user.
         let (events, writer) = EventRecorder::new(
             context.client.clone(),
             &context.settings.pod_name,

@@ -1,7 +1,7 @@
 //! How each part of a replica is started, and what it is given.
 //!
-//! A function for each, so that `run` reads as the order in which they start. What only the
-//! leader does is begun anew with each Lease. The aggregated APIs are `apis`' matter.
+//! A function for each, so that `run` reads as the order in which they start. What only the leader
+//! does is started anew with each Lease. The aggregated APIs are `apis`' matter.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -72,7 +72,7 @@ pub(super) async fn admin(
 
 /// Standing for election; ends when the Lease has been given back.
 pub(super) fn lease(context: &Context, elector: LeaderElector) -> JoinHandle<()> {
-    // The injector asks this before it gives pods their trust domain.
+    // The injector reads this before it gives pods their trust domain.
     let elector = elector.annotated(labels::TRUST_DOMAIN, &context.settings.trust_domain);
     let stop = stop::requested(context.stopping.clone());
     let lease = elector.run(stop, context.uninstallation.stages());
@@ -150,7 +150,7 @@ pub(super) fn authority(context: &Context) -> JoinHandle<Result<(), CaError>> {
     runtime::task::spawn("authority", reconciler.run())
 }
 
-/// What authors are told: statuses and Events; and NetworkPolicies, which statuses tell of.
+/// What authors get: statuses and Events; and NetworkPolicies, which statuses report.
 pub(super) fn statuses(context: &Context) {
     let (enforced, udp) = watch::channel(None);
     let udp = context.settings.udp_network_policies.then_some(udp);
@@ -186,7 +186,7 @@ pub(super) fn statuses(context: &Context) {
     });
 }
 
-/// Breakers of the whole mesh.
+/// Breakers of the complete mesh.
 pub(super) fn breakers(context: &Context) {
     runtime::task::spawn("breakers", context.fleet.clone().run());
     let (fleet, latest) = (context.fleet.clone(), context.latest.clone());

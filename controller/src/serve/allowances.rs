@@ -1,6 +1,6 @@
 //! How often a pod may open a stream, and how much it may say on all that it opens.
 //!
-//! Counted by pod, not by stream: whoever closes a stream and opens another is the same
+//! Counted by pod, not by stream: a client that closes a stream and opens another is the same
 //! proxy, and has used what it has used.
 //!
 //! Claims: attack-77
@@ -42,8 +42,8 @@ const LOG_RATE: Allowance = Allowance {
     burst: 5,
     every: Duration::from_secs(10),
 };
-/// Pods that are remembered at one time, each for as long as it has used something; about
-/// 200 bytes each. Twice the streams that there may be.
+/// Pods that are kept at one time, each for as long as it has used something; about 200 bytes each.
+/// Twice the streams that there may be.
 const MAX_PODS: usize = 16 * 1024;
 
 /// What pods have used. Clones are the same.
@@ -61,7 +61,7 @@ struct Used {
 }
 
 impl Default for Allowances {
-    /// Nobody has used anything.
+    /// No pod has used anything.
     fn default() -> Self {
         Self {
             used: Arc::new(Used {

@@ -1,4 +1,4 @@
-//! What one proxy was told of breakers of the whole mesh.
+//! What was announced to one proxy of breakers of the complete mesh.
 //!
 //! A state is no resource. It is not acknowledged, and a proxy forgets it soon after its
 //! controllers: what was counted for it is gone with them.
@@ -16,7 +16,7 @@ use crate::fleet::{AnnouncedState, AnnouncedStates, CIRCUITS, Key, closed};
 #[derive(Debug)]
 pub(super) struct AnnouncedBreakers {
     announced: BTreeMap<Key, AnnouncedState>,
-    /// Of those, what is to be told again.
+    /// Of those, what is to be sent again.
     again: BTreeSet<Key>,
     /// There may be something to tell.
     pub(super) due: bool,
@@ -31,8 +31,8 @@ impl AnnouncedBreakers {
         }
     }
 
-    /// Whoever calls is told again, in case that what it was told found no place there. It
-    /// stays known what that was: it may end before there is room to tell it.
+    /// A proxy that calls gets it again, in case that what it got found no place there. What that
+    /// was stays known: it may end before there is room to send it.
     pub(super) fn note_pulse(&mut self, pulse: &v1::Pulse) {
         for sample in pulse.circuits.iter().take(CIRCUITS) {
             let key = sample.circuit.as_ref().and_then(Key::read);

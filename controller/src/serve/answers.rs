@@ -1,7 +1,7 @@
-//! What one proxy answers to the questions on its stream.
+//! What one proxy answers to the queries on its stream.
 //!
-//! Read as fast as it may come: whoever says more is slowed down, and then keeps or drops
-//! at its own end what it has to say. Nobody's reader is waited for.
+//! Read as fast as it may come: a proxy that sends more is slowed down, and then keeps or drops at
+//! its own end what it has to send. No reader is waited for.
 
 use std::sync::Arc;
 

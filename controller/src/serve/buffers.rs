@@ -6,8 +6,8 @@
 //! when it is full, the pod that has most loses its oldest call. Messages of a usual size
 //! are not counted: they are in what a stream was measured to take.
 //!
-//! A message that stands still ends its call too. That is looked at only when there is
-//! nothing to read: what came while this process was busy makes no proxy slow.
+//! A message that stalls ends its call too. That is looked at only when there is nothing to read:
+//! what came while this process was busy makes no proxy slow.
 //!
 //! The webhooks count bodies too (`injector/src/server/counted.rs`), and share no more than
 //! [`runtime::pool`] with this: there a call is one body, read whole, whose answer is counted
@@ -98,7 +98,7 @@ pub(super) struct CountedRequest<B> {
 struct Reservation {
     share: Arc<Share<Arc<str>>>,
     bytes: usize,
-    /// Resolves when it is somebody else's.
+    /// Resolves when another stream has taken it.
     taken: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -146,7 +146,7 @@ impl<B> CountedRequest<B> {
         Ok(())
     }
 
-    /// Somebody else needs the room more, whatever comes.
+    /// Another stream needs the room more, whatever comes.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         if let Some(held) = &mut self.reservation
             && held.taken.as_mut().poll(cx).is_ready()
@@ -163,7 +163,7 @@ impl<B> CountedRequest<B> {
             && let Some(until) = &mut self.until
             && until.is_elapsed()
         {
-            // Nobody read for so long, and what lay there was not all that was sent.
+            // Nothing was read for so long, and what lay there was not all that was sent.
             until.as_mut().reset(Instant::now() + PART_TIMEOUT);
         }
         if let Some(until) = &mut self.until

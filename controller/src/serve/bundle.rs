@@ -1,4 +1,4 @@
-//! The trusted roots, as every proxy is told them.
+//! The trusted roots, as every proxy gets them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The calls of proxies and of other replicas, and who makes them.
+//! The calls of proxies and of other replicas, and the identity of their callers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::authority::certify::Certifier;
 use crate::observe::asks::replicas::Passed;
 use crate::observe::exchange;
 
-/// Who is at the other end of a connection.
+/// The peer at the other end of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     /// Its address, which proves nothing.
     pub(super) addr: SocketAddr,
     /// What its certificate proves, if it showed one.
     pub(super) identity: Option<PeerIdentity>,
-    /// Its place among those who have proven nothing.
+    /// Its place among the clients that have proven nothing.
     pub(super) permit: Option<Arc<Share<IpAddr>>>,
 }
 
-/// Who calls.
+/// The peer that calls.
 fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     let peer = request.extensions().get::<Peer>();
     peer.cloned()

@@ -185,7 +185,9 @@ mod tests {
             })),
         };
         let bytes = framed(&long).unwrap();
-        let bytes = bytes.try_into_mut().expect("nobody else has a part of it");
+        let bytes = bytes
+            .try_into_mut()
+            .expect("there is no other handle to it");
         assert_eq!(bytes.capacity(), HEAD + long.encoded_len());
     }
 

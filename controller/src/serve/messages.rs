@@ -22,7 +22,7 @@ impl ProxyStream<'_> {
     ) -> Result<(), StreamEnd> {
         let message = match message {
             Some(Ok(message)) => message,
-            // Ours, see `buffers`: it is told why.
+            // Ours, see `buffers`: the proxy gets the reason.
             Some(Err(status))
                 if matches!(
                     status.code(),
@@ -40,7 +40,7 @@ impl ProxyStream<'_> {
         let now = Instant::now();
         let (allowances, uid) = (&self.shared.allowances, &self.caller.uid);
         let wait = allowances.message(uid, &message, now);
-        // Not an end: whoever really has so much to say is only slowed down.
+        // Not an end: a proxy that really has so much to send is only slowed down.
         if !wait.is_zero() && self.paused.replace(now + wait).is_none() {
             self.shared.limits.counter("stream-messages").inc();
         }

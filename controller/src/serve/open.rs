@@ -158,7 +158,7 @@ impl Streams {
         let (session, left_out) = Session::new(hello, remembered.iter().cloned());
         self.left_out(pod, left_out);
         let orders = ProxyQuestions::of(&self.asks, identity.pod_uid(), session.capabilities());
-        // What found no place is not told to other replicas either.
+        // What found no place is not sent to other replicas either.
         asked.retain(|name| session.destinations().contains(name));
         Box::new(ProxyStream {
             number: self.next.fetch_add(1, Ordering::Relaxed),
@@ -244,7 +244,7 @@ async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<Box<v1::Hello>
     }
 }
 
-/// What a pod is told that has opened too many streams.
+/// The refusal for a pod that has opened too many streams.
 fn too_often(wait: Duration) -> Status {
     Status::resource_exhausted(format!(
         "this pod opens streams too often: {} at once and then one in {} s; try again in {} ms",

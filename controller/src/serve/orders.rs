@@ -1,7 +1,7 @@
-//! What a proxy is told on its stream beside its configuration: what users ask of it.
+//! Commands on a proxy's stream beside its configuration: users' queries.
 //!
-//! Configuration goes first: a question waits while there is no more room than batches may
-//! need, and is lost, counted, where too many wait.
+//! Configuration goes first: a query waits while there is no more room than batches may need, and
+//! is lost, counted, where too many wait.
 
 use wire::capability::{Capabilities, Capability};
 use wire::v1;
@@ -14,7 +14,7 @@ use crate::observe::asks::{AskRegistration, Asks, Orders};
 /// Batches on their way to the proxy. Sessions leave at most three unanswered, so they
 /// always find room.
 pub(super) const OUTBOX: usize = 4;
-/// Questions on their way beside them.
+/// Queries on their way beside them.
 const QUESTIONS: usize = 8;
 
 /// The queue of a stream.
@@ -22,11 +22,11 @@ pub(super) fn outbox() -> (Outbox, ToProxies) {
     ToProxies::queue(OUTBOX + QUESTIONS)
 }
 
-/// The questions for one proxy.
+/// The queries for one proxy.
 #[derive(Debug)]
 pub(super) struct ProxyQuestions {
     registration: Option<(AskRegistration, Orders)>,
-    /// It tries rules where it is asked to.
+    /// It tries rules on command.
     tries: bool,
 }
 
@@ -44,7 +44,7 @@ impl ProxyQuestions {
     pub(super) async fn next(&mut self) -> Message {
         if let Some((_, orders)) = &mut self.registration {
             while let Some(order) = orders.recv().await {
-                // An older proxy is not asked, and says nothing: it takes no part.
+                // An older proxy gets no query, and sends nothing: it takes no part.
                 if self.tries || !is_trial(&order) {
                     return order;
                 }

@@ -44,7 +44,7 @@ impl ProxyInfo {
         &self.version
     }
 
-    /// What it says of itself, at this time of ours, which is this moment.
+    /// What it reports of itself, at this time of ours, which is this moment.
     pub(super) fn status(&mut self, status: v1::ProxyStatus, now: SystemTime, at: Instant) {
         self.clock.compare(status.now, now, at);
         let certificate = status.certificate.map(|certificate| v1::Certificate {
@@ -65,7 +65,7 @@ impl ProxyInfo {
         let before = self.clock.slots();
         self.clock.follow_ours(slot, now, at);
         if self.status.is_none() {
-            self.clock.tells_of(slot, now, at);
+            self.clock.note_slot(slot, now, at);
         }
         self.clock.slots() != before
     }
@@ -75,7 +75,7 @@ impl ProxyInfo {
         self.clock.dated(report)
     }
 
-    /// Adds it to what is told of the proxy.
+    /// Adds it to what is reported of the proxy.
     pub(super) fn add_to(&self, state: &mut v1::ProxyState) {
         state.version.clone_from(&self.version);
         state.lacks.clone_from(&self.lacks);

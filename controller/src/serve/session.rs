@@ -23,8 +23,8 @@ use wire::v1;
 use crate::model::published::EncodedResource;
 use crate::resources::{left_out::LeftOut, urgency::must_not_wait};
 
-/// Destinations that one proxy may ask for. One per address and port that its
-/// pod ever calls; what is above is refused and counted.
+/// Destinations that one proxy may request. One per address and port that its pod ever calls; what
+/// is above is refused and counted.
 pub(crate) const MAX_DESTINATIONS: usize = 4096;
 /// A busy proxy gets at most one batch per this time.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
@@ -47,7 +47,7 @@ pub(crate) struct Session {
     /// What the proxy understands.
     capabilities: Capabilities,
     destinations: BTreeSet<String>,
-    /// Of those, what others asked for and this proxy did not.
+    /// Of those, what others requested and this proxy did not.
     unasked: BTreeSet<String>,
     /// Objects of which something is not sent, because the proxy is too old for it.
     left_out: Vec<LeftOut>,
@@ -101,7 +101,7 @@ pub(crate) enum Due {
     AfterAnswer,
 }
 
-/// What an answer told.
+/// What an answer reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answered {
     /// Resources that the proxy could not use.
@@ -117,8 +117,8 @@ pub(crate) struct Answered {
 }
 
 impl Session {
-    /// `remembered`: what other proxies of the same workload asked for.
-    /// Returns the session and how many destinations did not fit.
+    /// `remembered`: what other proxies of the same workload requested. Returns the session and how
+    /// many destinations did not fit.
     pub(crate) fn new(
         hello: v1::Hello,
         remembered: impl IntoIterator<Item = String>,
@@ -136,7 +136,7 @@ impl Session {
             last_sent: None,
         };
         let left_out = session.add(hello.destinations);
-        // What does not fit of the remembered was not asked for, so it is no loss.
+        // What does not fit of the persisted was not requested, so it is no loss.
         for name in remembered {
             if session.destinations.len() < MAX_DESTINATIONS
                 && session.destinations.insert(name.clone())
@@ -167,7 +167,7 @@ impl Session {
         &self.destinations
     }
 
-    /// Returns how many were left out because of [`MAX_DESTINATIONS`].
+    /// Returns how many were skipped because of [`MAX_DESTINATIONS`].
     pub(crate) fn subscribe(&mut self, change: v1::Subscribe) -> usize {
         self.forget(&change.remove);
         self.add(change.add)
@@ -188,7 +188,7 @@ impl Session {
             if self.destinations.contains(&name) {
                 continue;
             }
-            // What was not asked for makes room.
+            // What was not requested makes room.
             if self.destinations.len() >= MAX_DESTINATIONS
                 && let Some(other) = self.unasked.pop_first()
             {

@@ -1,5 +1,5 @@
-//! Shares of limits on one proxy's stream: gives the pod what it is to keep, and hears what
-//! it has taken.
+//! Shares of limits on one proxy's stream: gives the pod what it is to keep, and receives what it
+//! has taken.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ impl ProxyStream<'_> {
         self.session.capabilities().parts().has(Part::ServiceLimit)
     }
 
-    /// After a batch there may be shares to tell. With other limits all of them are told
-    /// again: what the pod held of one that had gone it has forgotten.
+    /// After a batch there may be shares to send. With other limits all of them are sent again:
+    /// what the pod held of one that had gone it has forgotten.
     pub(super) fn share_after(&mut self, batch: &v1::Batch) {
         self.shares_due = true;
         let is_guard = |one: &v1::Resource| one.name == wire::names::GUARD;
@@ -28,8 +28,7 @@ impl ProxyStream<'_> {
         }
     }
 
-    /// Tells the proxy what it was not told yet. Returns when to try again, if that has to
-    /// be.
+    /// Sends the proxy what it did not get yet. Returns when to try again, if that has to be.
     pub(super) fn share(&mut self) -> Result<Option<Instant>, StreamEnd> {
         if !self.shares_due || !self.keeps_shares() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What a stream tells all replicas of its proxy.
+//! What a stream reports of its proxy to all replicas.
 
 use wire::v1;
 
@@ -6,7 +6,7 @@ use super::stream::ProxyStream;
 use crate::observe::acknowledged::pod_key;
 
 impl ProxyStream<'_> {
-    /// Tells what this proxy has.
+    /// Reports what this proxy has.
     pub(super) fn note(&self) {
         self.shared.observed.note(self.number, self.state());
     }

@@ -1,5 +1,5 @@
-//! Breakers of the whole mesh on one proxy's stream: takes its pulses, and tells it the
-//! states of breakers that its calls go by.
+//! Breakers of the complete mesh on one proxy's stream: takes its pulses, and sends it the states
+//! of breakers that its calls go by.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::stream::{ProxyStream, StreamEnd};
 const AGAIN: Duration = Duration::from_millis(50);
 
 impl ProxyStream<'_> {
-    /// Takes what the proxy says of its calls.
+    /// Takes what the proxy reports of its calls.
     pub(super) fn pulse(&mut self, pulse: v1::Pulse) {
         let now = Instant::now();
         if self.shared.allowances.pulse(&self.caller.uid, now) {
@@ -23,8 +23,7 @@ impl ProxyStream<'_> {
         }
     }
 
-    /// Tells the proxy what it does not know yet. Returns when to try again, if that has to
-    /// be.
+    /// Sends the proxy what it does not know yet. Returns when to try again, if that has to be.
     pub(super) fn steer(&mut self) -> Result<Option<Instant>, StreamEnd> {
         if !self.breakers.due {
             return Ok(None);

@@ -44,8 +44,8 @@ use crate::shares::Board;
 const LIFE: Duration = Duration::from_secs(30 * 60);
 /// Added to [`LIFE`] by chance, so that streams do not end together.
 const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
-/// Streams at one time. A proxy has one, and another while the first one is dead and
-/// nobody knows yet. What their messages may take together, `buffers` says.
+/// Streams at one time. A proxy has one, and another while the first one is dead and that is not
+/// noticed yet. What their messages may take together, `buffers` limits.
 const STREAM_LIMITS: Limits = Limits {
     total: 8192,
     per_holder: 2,
@@ -66,7 +66,7 @@ pub(crate) struct Streams {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
-    /// What proxies are asked.
+    /// Queries to proxies.
     pub asks: Asks,
     /// Where pulses go, and states of breakers come from.
     pub fleet: Fleet,
@@ -95,8 +95,8 @@ pub(super) enum StreamEnd {
     Refused(Status),
 }
 
-/// Keeps names of destinations and nothing else: what is kept is remembered and told to
-/// all replicas. Returns how many it left out.
+/// Keeps names of destinations and nothing else: what is kept is persisted and sent to all
+/// replicas. Returns how many it skipped.
 pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
     let before = names.len();
     names.retain(|name| {
@@ -118,7 +118,7 @@ impl Streams {
     }
 }
 
-/// What a stream is told that another one of its pod replaces.
+/// The status of a stream that another one of its pod replaces.
 pub(super) fn taken_over() -> Status {
     Status::aborted("newer streams of this pod have taken over")
 }
@@ -139,22 +139,22 @@ pub(super) struct ProxyStream<'a> {
     pub(super) pod: &'a PodId,
     pub(super) account: String,
     pub(super) reporter: Reporter,
-    /// Who it is to breakers.
+    /// Its identity for breakers.
     pub(super) caller: Caller,
     pub(super) breakers: AnnouncedBreakers,
     /// There may be shares to tell.
     pub(super) shares_due: bool,
-    /// Others may have the shares that it holds, which it is to be told.
+    /// Others may have the shares that it holds, and the pod must learn that.
     pub(super) forget: bool,
     pub(super) session: Session,
     pub(super) proxy_info: ProxyInfo,
     pub(super) target: Target,
-    /// What this proxy asked for itself, which is what gets remembered.
+    /// What this proxy requested itself, which is what gets persisted.
     pub(super) asks: BTreeSet<String>,
-    /// What others asked for; those of no use are dropped after the first look.
+    /// What others requested; those of no use are dropped after the first look.
     pub(super) remembered: BTreeSet<String>,
     pub(super) unsent: Unsent,
-    /// Messages have changed what is asked for.
+    /// Messages have changed what is requested.
     pub(super) must_look: bool,
     /// Others have to have their turn.
     pub(super) must_yield: bool,
@@ -164,7 +164,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) seen: u64,
     pub(super) interest: Interest,
     pub(super) outbox: &'a Outbox,
-    /// What users ask of it.
+    /// Queries of users to it.
     pub(super) orders: ProxyQuestions,
 }
 
@@ -329,8 +329,8 @@ impl ProxyStream<'_> {
         self.unsent = self.unsent.max(unsent);
     }
 
-    /// Remembered destinations that lead nowhere by now are not sent: pods'
-    /// addresses come and go, and nobody asked for these.
+    /// Persisted destinations that lead nowhere by now are not sent: pods' addresses come and go,
+    /// and no client asked for these.
     fn drop_useless(&mut self, target: &mut Target) {
         let useless = |published: &EncodedResource| match &published.resource.content {
             Some(v1::resource::Content::Destination(destination)) => matches!(

@@ -25,7 +25,7 @@ async fn new_proxy_gets_certificate_that_opens_its_stream() {
         token: "client-token".to_owned(),
         csr: key.csr().unwrap(),
     };
-    let answer = ControlClient::new(bench.nobody().await)
+    let answer = ControlClient::new(bench.bootstrap_channel().await)
         .certify(request)
         .await
         .unwrap()
@@ -54,7 +54,7 @@ async fn refused_certificate_is_a_status_with_its_reason() {
         token: "client-token".to_owned(),
         csr,
     };
-    let status = ControlClient::new(bench.nobody().await)
+    let status = ControlClient::new(bench.bootstrap_channel().await)
         .certify(request)
         .await
         .unwrap_err();
@@ -190,7 +190,7 @@ async fn slow_proxy_gets_only_the_newest_state() {
 #[tokio::test]
 async fn stream_without_a_certificate_is_refused() {
     let bench = Bench::start(&cluster::shop()).await;
-    let refused = Proxy::try_open(bench.nobody().await, asks(&[]))
+    let refused = Proxy::try_open(bench.bootstrap_channel().await, asks(&[]))
         .await
         .err()
         .unwrap();
@@ -257,7 +257,7 @@ async fn foreign_trust_domain_opens_no_proxy_or_replica_stream() {
 #[tokio::test]
 async fn certificate_without_a_pod_opens_no_stream() {
     let bench = Bench::start(&cluster::shop()).await;
-    let channel = bench.somebody(&account("shop", "web"), None).await;
+    let channel = bench.mesh_channel(&account("shop", "web"), None).await;
     let refused = Proxy::try_open(channel, asks(&[])).await.err().unwrap();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
 }
@@ -266,7 +266,7 @@ async fn certificate_without_a_pod_opens_no_stream() {
 async fn pods_state_is_not_served_to_another_identity() {
     let bench = Bench::start(&cluster::shop()).await;
     for stranger in [account("shop", "api"), account("bank", "web")] {
-        let channel = bench.somebody(&stranger, Some("uid-client")).await;
+        let channel = bench.mesh_channel(&stranger, Some("uid-client")).await;
         let refused = Proxy::try_open(channel, asks(&[])).await.err().unwrap();
         assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     }
@@ -282,7 +282,7 @@ async fn each_pod_gets_its_own_rules_only() {
     let mut client = bench.client(asks(&[])).await;
     assert_eq!(names(&client.batch().await), ["bundle", "workload"]);
     let channel = bench
-        .somebody(&account("shop", "api"), Some("uid-api-1"))
+        .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
         .await;
     let mut server = Proxy::open(channel, asks(&[])).await;
     assert!(names(&server.batch().await).contains(&"rule/shop/guard"));
@@ -292,7 +292,7 @@ async fn each_pod_gets_its_own_rules_only() {
 async fn pod_that_is_not_known_yet_is_waited_for() {
     let bench = Bench::start(&Cluster::default().with(cluster::namespace("shop"))).await;
     let channel = bench
-        .somebody(&account("shop", "web"), Some("uid-client"))
+        .mesh_channel(&account("shop", "web"), Some("uid-client"))
         .await;
     let opening = tokio::spawn(Proxy::open(channel, asks(&[])));
     sleep(Duration::from_millis(100)).await;
@@ -318,7 +318,7 @@ async fn stream_of_deleted_pod_closes_with_that_reason() {
 async fn stream_must_begin_with_a_hello() {
     let bench = Bench::start(&cluster::shop()).await;
     let channel = bench
-        .somebody(&account("shop", "web"), Some("uid-client"))
+        .mesh_channel(&account("shop", "web"), Some("uid-client"))
         .await;
     let (outbox, messages) = mpsc::channel(4);
     let ack = v1::Ack {
@@ -353,7 +353,7 @@ async fn new_workload_replica_gets_destinations_before_subscribing() {
     let batch = first.batch().await;
     first.ack(&batch).await;
     let channel = bench
-        .somebody(&account("shop", "web"), Some("uid-client-2"))
+        .mesh_channel(&account("shop", "web"), Some("uid-client-2"))
         .await;
     let mut second = Proxy::open(channel, asks(&[])).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What the environment tells of traces.
+//! The settings of traces, read from the environment.
 
 use policy::trace::{Collector, Format, MOST_PER_SECOND, Share, Tracing};
 use runtime::env::EnvReader;

@@ -18,11 +18,11 @@ use super::given::{Given, loads, message, pod_shares, read, read_offered};
 use super::key::{NamedLimit, ShareOf};
 use crate::model::compiled::LatestModel;
 
-/// A pod without a stream keeps what it held for so long: it most likely comes back, and
-/// until then uses it. Afterwards it may be given to others, and who comes back is told to
+/// A pod without a stream keeps what it held for so long: it most likely comes back, and until then
+/// uses it. Afterwards it may be given to others, and a pod that comes back gets a message to
 /// forget it. One that exists no more does not come back, and is not waited for.
 pub(super) const ABSENT_AFTER: Duration = Duration::from_secs(15);
-/// Whoever divides nothing keeps them longer, as he hears later who is connected.
+/// A replica that does not divide keeps them longer, as it learns later which pods are connected.
 pub(super) const KEPT: Duration = Duration::from_secs(60);
 /// Pods in one message to another replica, and its bytes.
 const TOGETHER: usize = 1000;
@@ -30,7 +30,7 @@ pub(super) const TOGETHER_BYTES: usize = 1024 * 1024;
 /// Bytes that stand before the part of a pod in it, at most.
 const FRAME: usize = 8;
 
-/// Shared by streams, peers and whoever divides. Clones are the same state.
+/// Shared by streams, peers and the divider. Clones are the same state.
 #[derive(Clone, Debug)]
 pub(crate) struct Board {
     inner: Arc<Inner>,
@@ -42,9 +42,9 @@ struct Inner {
     state: Mutex<BoardState>,
     /// Counts changes of what pods are given.
     given: watch::Sender<u64>,
-    /// Counts changes of who is connected and of what they hold.
+    /// Counts changes of which pods are connected and of what they hold.
     in_use: watch::Sender<u64>,
-    /// Counts what other replicas are to hear.
+    /// Counts what other replicas are to receive.
     own: watch::Sender<u64>,
 }
 
@@ -60,7 +60,7 @@ struct Pod {
     own: Option<u64>,
     /// Replicas that have a stream to it.
     peers: BTreeSet<IpAddr>,
-    /// Since when nobody has one.
+    /// Since when no replica has one.
     absent_since: Option<Instant>,
     given: BTreeMap<ShareOf, Given>,
     /// Sent by this replica last.
@@ -69,7 +69,7 @@ struct Pod {
     most: BTreeMap<ShareOf, Given>,
     /// What its newest stream said that it is offered.
     offered: BTreeMap<ShareOf, Offered>,
-    /// When others have to hear what it is given by this replica, what it holds, and what it is
+    /// When others have to receive what it is given by this replica, what it holds, and what it is
     /// offered.
     divided_at: u64,
     in_use_at: u64,
@@ -81,7 +81,7 @@ impl Pod {
         self.own.is_some() || !self.peers.is_empty()
     }
 
-    /// When others had something new to hear of it last.
+    /// When others had something new to receive of it last.
     fn changed_at(&self) -> u64 {
         self.divided_at.max(self.in_use_at).max(self.offered_at)
     }
@@ -122,8 +122,8 @@ impl Board {
                 continue;
             };
             let said = named(&compiled.model.index);
-            // At two looks: whoever divides may have seen a new limit earlier than this
-            // replica, and says only once what it gives.
+            // At two looks: the dividing replica may have seen a new limit earlier than this one,
+            // and sends only once what it gives.
             if let Some(before) = before.replace(said.clone()) {
                 self.keep_limits(|limit| said.contains(limit) || before.contains(limit));
             }
@@ -154,8 +154,7 @@ impl Board {
             Some(absent_since) => {
                 absent_since.is_some_and(|since| now.duration_since(since) >= ABSENT_AFTER)
             }
-            // A replica that is new has heard of few pods yet, and while there was none
-            // nobody has divided.
+            // A replica that is new has few pods yet, and while there was none nothing was divided.
             None => now.duration_since(self.inner.began) >= KEPT,
         };
         self.change(uid, |pod, revision| {
@@ -238,7 +237,7 @@ impl Board {
         });
     }
 
-    /// Whoever divides gives this.
+    /// The dividing replica gives this.
     pub(super) fn give(&self, term: u64, messages: Vec<ShareMessage>) {
         for one in messages {
             let given = Given {
@@ -266,7 +265,8 @@ impl Board {
         if in_use {
             self.inner.in_use.send_modify(|count| *count += 1);
         }
-        // Whoever divides looks at what pods are offered every second, and is not woken for it.
+        // The dividing replica looks at what pods are offered every second, and is not woken for
+        // it.
         if changed {
             self.inner.own.send_modify(|count| *count += 1);
         }
@@ -319,13 +319,13 @@ impl Board {
         taken
     }
 
-    /// Forgets the pods that nobody has had a stream to for long, and at once those of them
-    /// that exist no more, and says which.
+    /// Forgets the pods without a stream to any replica for long, and at once those of them that
+    /// exist no more, and returns them.
     pub(super) fn forget(&self, now: Instant, exists: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         self.forget_where(|uid, since| now.duration_since(since) >= ABSENT_AFTER || !exists(uid))
     }
 
-    /// Of pods without a stream: by uid, and since when nobody has had one.
+    /// Of pods without a stream: by uid, and since when no replica has had one.
     fn forget_where(&self, is_over: impl Fn(&str, Instant) -> bool) -> Vec<Arc<str>> {
         let mut gone = Vec::new();
         self.inner.state.lock().pods.retain(|uid, pod| {
@@ -338,22 +338,22 @@ impl Board {
         gone
     }
 
-    /// Tells when pods are given something.
+    /// Notifies when pods are given something.
     pub(crate) fn given_changes(&self) -> watch::Receiver<u64> {
         self.inner.given.subscribe()
     }
 
-    /// Tells when pods come, go, or hold something else.
+    /// Notifies when pods come, go, or hold something else.
     pub(super) fn in_use_changes(&self) -> watch::Receiver<u64> {
         self.inner.in_use.subscribe()
     }
 
-    /// Tells when other replicas have something to hear.
+    /// Notifies when there is something to send to other replicas.
     pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
         self.inner.own.subscribe()
     }
 
-    /// What is to be told after revision `since`, as much as fits into one message, and the
+    /// What is to be sent after revision `since`, as much as fits into one message, and the
     /// revision that this leads to.
     pub(crate) fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
         let state = self.inner.state.lock();
@@ -368,8 +368,8 @@ impl Board {
         let (mut reported, mut bytes) = (None, 0);
         let mut message = v1::Reports::default();
         for (at, uid, pod) in news.into_iter().take(TOGETHER) {
-            // All that is known of it: the half that is older was not told yet if the place
-            // of the pod was among later ones then.
+            // All that is known of it: the half that is older was not sent yet if the place of the
+            // pod was among later ones then.
             let divided = (pod.divided_at > 0).then(|| pod_shares(uid, &pod.given));
             let gone = pod.own.is_none();
             let in_use = (pod.in_use_at > since || !gone).then(|| v1::PodShares {
@@ -391,7 +391,7 @@ impl Board {
         (reported, is_news.then_some(message))
     }
 
-    /// Takes what another replica tells.
+    /// Takes what another replica sends.
     pub(crate) fn receive(&self, peer: IpAddr, news: &v1::Reports, now: Instant) {
         if news.divided.is_empty() && news.held.is_empty() {
             return;

@@ -16,7 +16,7 @@ use policy::limit::shares::{Send, Shares};
 use super::demand::Demand;
 use super::key::{LimitKey, NamedLimit, ShareOf};
 
-/// What a pod is to be told.
+/// What is to be sent to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShareMessage {
     pub(crate) uid: Arc<str>,
@@ -30,7 +30,7 @@ pub(crate) struct ShareMessage {
 pub(super) struct PodsSeen {
     /// Those that can be given something.
     pub(super) present: BTreeSet<Arc<str>>,
-    /// Those that nobody has a stream to.
+    /// Those without a stream to any replica.
     pub(super) absent: BTreeSet<Arc<str>>,
     pub(super) held: BTreeMap<(Arc<str>, ShareOf), Held>,
     /// What they are offered, as far as they say it.
@@ -42,7 +42,7 @@ pub(super) struct PodsSeen {
 pub(super) struct Held {
     /// The most that it may be using.
     pub(super) most: u64,
-    /// What it was given last, which it may have been told or not.
+    /// What it was given last, which it may have received or not.
     pub(super) given: u64,
 }
 
@@ -55,8 +55,8 @@ pub(crate) struct Divider {
     limits: BTreeMap<LimitKey, Limit>,
     /// Those that each pod keeps, by uid, as of the last update.
     kept_by: BTreeMap<Arc<str>, Vec<LimitKey>>,
-    /// Number of the last message to anybody, also about limits that are gone: replicas take
-    /// the highest number of a term for the newest share.
+    /// Number of the last message to any pod, also about limits that are gone: replicas take the
+    /// highest number of a term for the newest share.
     newest: u64,
 }
 
@@ -170,8 +170,8 @@ impl Divider {
         self.limits.is_empty()
     }
 
-    /// A pod uses what it was told by this message, which said the least of all parts that it
-    /// had been sent by then.
+    /// A pod uses what this message gave it, which was the least of all parts that it had been sent
+    /// by then.
     pub(super) fn taken(&mut self, uid: &Arc<str>, of: &ShareOf, number: u64) -> Vec<ShareMessage> {
         let kept = self.kept_with(uid, of);
         let sent =
@@ -220,7 +220,7 @@ impl Limit {
         }
     }
 
-    /// Goes on from what pods hold of it that somebody else gave them. Who is not ready at
+    /// Goes on from what pods hold of it that another divider gave them. A pod that is not ready at
     /// this moment uses it all the same, unless it has no stream either.
     fn resume(&mut self, key: &LimitKey, demand: &Demand, pods: &PodsSeen) {
         for (uid, port) in &demand.keepers {
@@ -247,9 +247,9 @@ impl Limit {
         }
     }
 
-    /// Pods that have left and would never say that they use nothing any more: of those that
-    /// the Service no longer selects the proxy has no such limit, and is told nothing of it;
-    /// others are neither ready nor is there a stream to them.
+    /// Pods that have left and would never report that they use nothing any more: of those that the
+    /// Service no longer selects the proxy has no such limit, and gets nothing of it; others are
+    /// neither ready nor is there a stream to them.
     fn unused(&self, demand: &Demand, pods: &PodsSeen) -> Vec<Arc<str>> {
         let left = self.ports.keys().filter(|uid| self.shares.has_left(uid));
         let unused =
@@ -257,8 +257,8 @@ impl Limit {
         unused.cloned().collect()
     }
 
-    /// Pods that keep this limit of their policy with those of another Service and not with
-    /// those of this one any more: what they are told of it is said there.
+    /// Pods that keep this limit of their policy with those of another Service and not with those
+    /// of this one any more: what they get of it comes from there.
     fn moved(&self, key: &LimitKey, demands: &BTreeMap<LimitKey, Demand>) -> Vec<Arc<str>> {
         let named = demands.range(LimitKey::first(&key.of)..);
         let named = named.take_while(|(other, _)| other.of == key.of);
@@ -277,7 +277,7 @@ impl Limit {
         moved.cloned().collect()
     }
 
-    /// Changes who has what, and says what follows for whom.
+    /// Changes which pod has what, and returns the messages that follow.
     fn change(
         &mut self,
         key: &LimitKey,

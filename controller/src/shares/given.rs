@@ -10,7 +10,7 @@ use super::key::ShareOf;
 /// A share as it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Given {
-    /// Who divides; a later one counts.
+    /// The term of the divider; a later one counts.
     pub(super) term: u64,
     pub(super) number: u64,
     pub(super) thousandths: u64,

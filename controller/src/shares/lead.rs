@@ -1,7 +1,7 @@
 //! Divides limits among the pods of a Service, on the one replica that holds the Lease.
 //!
-//! Two that divide would give away more than there is. A new holder first listens to what
-//! the pods have, and gives under a later term, by which the others know whom to believe.
+//! Two that divide would give away more than there is. A new holder first listens to what the pods
+//! have, and gives under a later term, by which the others know which one to believe.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use super::demand::demands;
 use super::divide::Divider;
 use crate::model::compiled::LatestModel;
 
-/// Until every replica has told a new holder what its pods hold.
+/// Until every replica has sent a new holder what its pods hold.
 const LISTEN: Duration = Duration::from_secs(3);
 /// Between two looks at least: pods that come and go together are one change.
 const PACE: Duration = Duration::from_millis(100);
@@ -32,7 +32,8 @@ pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
             let now = Instant::now();
             let demands = demands(&compiled.model.index);
             let mut messages = Vec::new();
-            // No stream is opened to whom the model does not know, so none of those comes back.
+            // No stream is opened to a pod that the model does not know, so none of those comes
+            // back.
             for gone in board.forget(now, |uid| compiled.pod_by_uid(uid).is_some()) {
                 messages.extend(divider.remove_pod(&gone));
             }

@@ -1,4 +1,4 @@
-//! Limits that are divided, by whom, and among whom.
+//! Limits that are divided: by which replica, and among which pods.
 //!
 //! Claims: calls-66
 
@@ -89,7 +89,7 @@ impl Replica {
     }
 }
 
-/// One look of whoever divides.
+/// One look of the divider.
 fn divide(board: &Board, divider: &mut Divider, demand: &BTreeMap<LimitKey, Demand>, now: Instant) {
     divide_in(TERM, board, divider, demand, now);
 }
@@ -161,7 +161,7 @@ fn settled(now: Instant) -> (Replica, Replica, Divider) {
     (one, two, divider)
 }
 
-/// Both are told and tell for some rounds, in which their pods use no more than before.
+/// Both receive and report for some rounds, in which their pods use no more than before.
 fn go_on(
     one: &mut Replica,
     two: &mut Replica,
@@ -190,7 +190,7 @@ fn restored_limit_is_divided_anew_at_every_replica() {
     go_on(&mut one, &mut two, &mut divider, &demand, now);
     assert_eq!(one.use_of["uid-api-1"], 5_000);
     assert_eq!(two.use_of["uid-api-2"], 5_000);
-    // What shrank was heard, so what is free now can be given.
+    // What shrank was received, so what is free now can be given.
     let demand = demanded(&with_limit(20));
     go_on(&mut one, &mut two, &mut divider, &demand, now);
     assert_eq!(two.use_of["uid-api-2"], 10_000);
@@ -384,9 +384,9 @@ fn share_message_names_its_limit_and_rejects_others() {
         ..of.message()
     };
     assert_eq!(ShareOf::read(&ports), None);
-    let nobodys = v1::ShareOf {
+    let without_origin = v1::ShareOf {
         origin: None,
         ..of.message()
     };
-    assert_eq!(ShareOf::read(&nobodys), None);
+    assert_eq!(ShareOf::read(&without_origin), None);
 }

@@ -17,7 +17,7 @@ use crate::model::compiled::LatestModel;
 /// Between two looks: a breaker that flaps says so this often.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells which breakers open and close, until dropped. Only the Lease holder runs this.
+/// Reports which breakers open and close, until dropped. Only the Lease holder runs this.
 pub(crate) async fn report(fleet: Fleet, latest: LatestModel, events: EventRecorder) {
     let mut changes = fleet.changes();
     let mut before = fleet.open(Instant::now());
@@ -53,8 +53,8 @@ fn since_opened(before: &Open, mut now: Open) -> Open {
     now
 }
 
-/// `is_written_open`: its author has written down since that nobody is sent there, so what has
-/// opened by itself is not called again.
+/// `is_written_open`: its author has written since that no call is sent there, so what has opened
+/// by itself is not called again.
 fn news(
     before: &Open,
     now: &Open,

@@ -31,7 +31,7 @@ pub(super) struct Status {
     pub(super) summary: String,
     pub(super) target: Option<String>,
     pub(super) conditions: [(&'static str, Condition); 3],
-    /// Of a TrafficPolicy with a breaker that anybody calls.
+    /// Of a TrafficPolicy with a breaker that has callers.
     pub(super) breaker: Option<WrittenBreaker>,
 }
 
@@ -92,7 +92,7 @@ impl Status {
         let [.., (_, condition)] = &mut self.conditions;
         condition.message = format!("{}; {}", condition.message, udp.message);
         match udp.lacks {
-            // What a proxy could not use is the worse news.
+            // What a proxy could not use is the worse state.
             Some(reason) if !["Nacked", "ProxyTooOld"].contains(&condition.reason) => {
                 condition.status = false;
                 condition.reason = reason;
@@ -104,7 +104,7 @@ impl Status {
         }
     }
 
-    /// Adds why no proxy needs the object, where that is so. `why` is asked then alone.
+    /// Adds why no proxy needs the object, where that is so. `why` is called only then.
     pub(super) fn with_unneeded(&mut self, why: impl FnOnce() -> Option<Unneeded>) {
         let [.., (_, condition)] = &mut self.conditions;
         if condition.reason != "NoProxies" {
@@ -123,7 +123,7 @@ impl Status {
     }
 
     /// Adds that pods which the object leads to have no proxy, where others carry it out. `why` is
-    /// asked then alone.
+    /// called only then.
     pub(super) fn with_bare(&mut self, why: impl FnOnce() -> Option<String>) {
         let [.., (_, condition)] = &mut self.conditions;
         if condition.reason == "Programmed"

@@ -6,8 +6,8 @@
 //! alone, a workload that opened because its last TrafficTarget went, and a request
 //! for injection that is misspelled and so has no effect.
 //!
-//! A holder of the Lease tells all that is wrong when it begins to lead. That a workload opened
-//! can be seen only when it happens, so every replica looks for that, and who leads next tells
+//! A holder of the Lease reports all that is wrong when it begins to lead. That a workload opened
+//! can be seen only when it happens, so every replica looks for that, and the next leader reports
 //! what happened shortly before: the holder may have been killed before it could.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,28 +32,28 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The reason of an Event that a workload opened.
 const OPENED: &str = "NoTrafficTarget";
 /// From when a holder of the Lease is killed until another one leads, and has looked, on a busy
-/// machine too: to hear a note twice is better than never.
+/// machine too: to see a note twice is better than never.
 const HANDOVER: Duration = Duration::from_secs(lease::DURATION.as_secs() + 15);
 /// As many as wait to be written at most.
-const MAX_UNTOLD: usize = 512;
+const MAX_PENDING: usize = 512;
 
-/// Tells what is new in every model, while this replica leads, until the models end.
+/// Reports what is new in every model, while this replica leads, until the models end.
 pub(crate) async fn report(
     mut latest: LatestModel,
     mut leadership: Leadership,
     events: EventRecorder,
 ) {
     let mut reported = EventState::default();
-    let mut untold = PendingEvents::default();
+    let mut pending = PendingEvents::default();
     let mut before: Option<Arc<Compiled>> = None;
     let mut led = false;
     loop {
         let leads = leadership.is_held();
         if leads && !led {
-            for note in untold.take() {
+            for note in pending.take() {
                 events.record_deed(note);
             }
-            // Whoever led before may not have told what is wrong.
+            // The leader before may not have reported what is wrong.
             reported.begin_anew();
             before = None;
         }
@@ -64,7 +64,7 @@ pub(crate) async fn report(
                 if leads {
                     tell(&events, reported.news(&compiled));
                 } else {
-                    untold.keep(reported.opened(&compiled));
+                    pending.keep(reported.opened(&compiled));
                 }
             }
             before = Some(compiled);
@@ -109,8 +109,8 @@ impl PendingEvents {
         let now = Instant::now();
         self.0.retain(|(at, _)| now.duration_since(*at) < HANDOVER);
         self.0.extend(opened.into_iter().map(|note| (now, note)));
-        // What opened last is what the holder before is least likely to have told.
-        self.0.drain(..self.0.len().saturating_sub(MAX_UNTOLD));
+        // What opened last is what the holder before is least likely to have reported.
+        self.0.drain(..self.0.len().saturating_sub(MAX_PENDING));
     }
 
     /// Those of which the holder before may have said nothing.
@@ -141,7 +141,7 @@ struct EventState {
 }
 
 impl EventState {
-    /// All that is wrong is news again. Which pods were protected is still known.
+    /// All that is wrong is new again. Which pods were protected is still known.
     fn begin_anew(&mut self) {
         *self = Self {
             protected: self.protected.take(),
@@ -199,7 +199,7 @@ impl<K: Ord> FewOfAccount<K> {
         Self(BTreeMap::new())
     }
 
-    /// Whether the pod is among the few that are told `what`.
+    /// Whether the pod is among the few that get an Event about `what`.
     fn admits(&mut self, pod: &PodId, facts: &PodFacts, what: K) -> bool {
         let account = ObjectKey {
             namespace: pod.namespace.clone(),
@@ -286,8 +286,8 @@ fn about(object: &ObjectRef, uid: Option<String>) -> About {
     }
 }
 
-/// Pods that asked for a proxy, or whose namespace did, and that cannot have one
-/// because they share their node's network; of those of one account a few.
+/// Pods whose annotation or namespace requests a proxy, and that cannot have one because they share
+/// their node's network; of those of one account a few.
 fn skipped(world: &World) -> BTreeSet<PodId> {
     let mut few = FewOfAccount::new();
     let pods = world
@@ -319,8 +319,8 @@ fn about_skipped(world: &World, pod: &PodId) -> Event {
     }
 }
 
-/// Namespaces, and pods without a proxy, that ask for one in a way that is not read. Of
-/// the pods of one account a few: what makes them has to be changed.
+/// Namespaces, and pods without a proxy, that request one in a way that is not read. Of the pods of
+/// one account a few: what makes them has to be changed.
 fn misspelled(world: &World) -> BTreeMap<ObjectRef, String> {
     let wrong = |labels: &BTreeMap<Arc<str>, Arc<str>>, appearance: &Appearance| {
         inject::misspelled(

@@ -22,7 +22,7 @@ use crate::world::ObjectKey;
 
 /// Between two looks. Each slot is looked at once, when it has settled.
 const PAUSE: Duration = Duration::from_secs(SLOT);
-/// Slots that one look catches up on. What is older is no news.
+/// Intervals that one look catches up on. What is older is not reported.
 const MOST_SLOTS: u64 = 12;
 /// An Event about a port is not repeated for this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);

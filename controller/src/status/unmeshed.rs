@@ -1,9 +1,9 @@
 //! Objects that nothing carries out, because the pods that would have no proxy.
 //!
-//! That no proxy needs an object may be well: it was applied before its pods, or nobody has
-//! called yet. Where the pods run, and none has a proxy, it is as if the object were not there,
-//! as after a namespace has left the mesh; and its author must not read that it is in force. Where
-//! some of them have none, its author reads that.
+//! That no proxy needs an object may be well: it was applied before its pods, or there was no call
+//! yet. Where the pods run, and none has a proxy, it is as if the object were not there, as after a
+//! namespace has left the mesh; and its author must not read that it is in force. Where some of
+//! them have none, its author reads that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -133,8 +133,8 @@ impl Unmeshed {
                 let pods = accounts.get(&destination.name).copied()?;
                 (pods.bare > 0).then(|| {
                     format!(
-                        "{} have no proxy, so they refuse nobody by it: give them one, or another \
-                         service account",
+                        "{} have no proxy, so they refuse no caller by it: give them one, or \
+                         another service account",
                         pods.bare_of(&destination.name)
                     )
                 })

@@ -25,7 +25,7 @@ pub struct DefinitionError {
 }
 
 impl DefinitionError {
-    /// Whether somebody else wrote at the same time.
+    /// Whether another client wrote at the same time.
     pub fn is_conflict(&self) -> bool {
         matches!(&*self.source, kube::Error::Api(status) if status.is_conflict())
     }
@@ -98,7 +98,7 @@ impl Definition {
         self.written(outcome)
     }
 
-    /// Serves nothing but the storage version, so that nobody has to convert.
+    /// Serves nothing but the storage version, so that nothing has to be converted.
     ///
     /// # Errors
     /// A conflict when the definition is not what was read any more.
@@ -120,7 +120,7 @@ impl Definition {
         self.written(outcome)
     }
 
-    /// Whether it serves nothing but the storage version of several, and nobody converts.
+    /// Whether it serves nothing but the storage version of several, and converts nothing.
     pub(crate) fn serves_storage_only(&self) -> bool {
         let conversion = self.definition.spec.conversion.as_ref();
         let converts = conversion.is_some_and(|conversion| conversion.strategy != "None");

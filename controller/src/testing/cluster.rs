@@ -154,13 +154,13 @@ impl Resolved {
     reader!(routes_named, Routes);
     reader!(place, Place);
 
-    /// What callers of a Service port are told, as their proxies read it.
+    /// What callers of a Service port get, as their proxies read it.
     pub(crate) fn policy(&self, service: &str) -> policy::traffic::EffectivePolicy {
         let message = self.policy_message(&format!("policy/{service}"));
         wire::convert::traffic(&message).unwrap()
     }
 
-    /// What the pod is told of requests to it, as its proxy reads it.
+    /// What the pod gets about requests to it, as its proxy reads it.
     pub(crate) fn guard(&self) -> policy::traffic::pod::PodGuard {
         (&self.guard_named("guard")).try_into().unwrap()
     }
@@ -304,7 +304,7 @@ pub(crate) fn slice(
     })
 }
 
-/// A slice as Kubernetes keeps it, and not one that somebody wrote.
+/// A slice as Kubernetes keeps it, and not one that was written by hand.
 pub(crate) fn kept(slice: Value) -> Value {
     set(
         slice,

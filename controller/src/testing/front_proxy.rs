@@ -35,7 +35,7 @@ impl Ca {
         (certificate.into(), key)
     }
 
-    /// What a port of this name is told of API servers that this authority proves to be
+    /// What a port of this name gets to verify API servers that this authority proves to be
     /// `front-proxy`, and by which roots they know the port.
     pub(crate) fn trusted(&self, name: &str) -> (Trusted, RootCertStore) {
         let authority = Authority::in_memory();

@@ -1,4 +1,4 @@
-//! A small topology for tests: who belongs to whom, and who calls whom.
+//! A small topology for tests: the owners of pods, and the calls between them.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use crate::metrics::ReportMetrics;
 use crate::observe::reports::{Reporter, Reports, SLOT};
 use crate::world::ObjectKey;
 
-/// The slot that everything happens in, and the time at which it may be asked for.
+/// The slot that everything happens in, and the time at which it may be queried.
 pub(crate) const SLOT_NOW: u64 = 1000;
 
 pub(crate) fn now() -> SystemTime {
@@ -22,9 +22,9 @@ pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
     ObjectKey::new(namespace, name)
 }
 
-/// Deployments `web` and `api` in `shop`, and another `web` in `bank`; each has
-/// one pod `<name>-1` with uid `<namespace>-<name>`, on node `n1`, through a
-/// ReplicaSet `<name>-rs`. Services of the same names. Pod `shop/bare` is nobody's.
+/// Deployments `web` and `api` in `shop`, and another `web` in `bank`; each has one pod `<name>-1`
+/// with uid `<namespace>-<name>`, on node `n1`, through a ReplicaSet `<name>-rs`. Services of the
+/// same names. Pod `shop/bare` has no owner.
 pub(crate) fn inventory() -> Inventory {
     let mut inventory = Inventory::default();
     let mut put =

@@ -15,8 +15,8 @@ pub(crate) struct Warnings(Arc<AtomicUsize>);
 #[derive(Debug)]
 pub(crate) struct Counting {
     _default: DefaultGuard,
-    /// Where there is one dispatcher alone, a line that is reached first on the thread of
-    /// another test is taken for one that nobody wants, and stays so.
+    /// Where there is one dispatcher alone, a line that is reached first on the thread of another
+    /// test is taken for one without a subscriber, and stays so.
     _second: Dispatch,
 }
 

@@ -1,4 +1,4 @@
-//! Objects that nobody has applied, laid over a World: the cluster as it would be.
+//! Objects that are not applied yet, laid over a World: the cluster as it would be.
 
 use std::sync::Arc;
 
@@ -125,8 +125,7 @@ fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
     }
 }
 
-/// Who was there first decides in conflicts, so what changes keeps its age, and what is new
-/// is the youngest.
+/// The older object wins conflicts, so what changes keeps its age, and what is new is the youngest.
 fn written(made: Meta, existing: Option<Meta>, now: i64) -> Meta {
     let (generation, created, uid) = match existing {
         Some(existing) => (existing.generation + 1, existing.created, existing.uid),

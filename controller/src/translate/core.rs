@@ -27,7 +27,7 @@ use crate::world::{
 
 /// Label that ties a slice to its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Label that says who keeps a slice, and what Kubernetes' own controller puts there.
+/// Label that names the keeper of a slice, and what Kubernetes' own controller puts there.
 const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 const KUBERNETES: &str = "endpointslice-controller.k8s.io";
 /// Label of a node's zone.

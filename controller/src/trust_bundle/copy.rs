@@ -1,5 +1,5 @@
-//! One copy of the trust bundle: how it stands, how it should be, and whether
-//! somebody else is to blame for the difference.
+//! One copy of the trust bundle: how it stands, how it should be, and whether another client caused
+//! the difference.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use kube::api::ObjectMeta;
 pub(crate) const NAME: &str = "weft-trust-bundle";
 /// Key of the trusted roots, PEM.
 pub(crate) const ROOTS_KEY: &str = "ca.crt";
-/// Key of the mark that tells proxies that the mesh is being removed.
+/// Key of the mark that shows proxies that the mesh is being removed.
 pub(crate) const LEAVING_KEY: &str = "leaving";
 /// Field manager of the copies.
 pub(crate) const MANAGER: &str = policy::well_known::CONTROLLER;
@@ -52,12 +52,12 @@ pub(super) struct Last {
 pub(super) enum Need {
     Nothing,
     Create,
-    /// `foreign`: somebody else made it necessary.
+    /// `foreign`: another client made it necessary.
     Write {
         keep_mark: bool,
         foreign: bool,
     },
-    /// Nothing but a new one helps; the watch asks for it once this is gone.
+    /// Nothing but a new one helps; the watch creates it once this is gone.
     Delete {
         foreign: bool,
     },
@@ -84,7 +84,7 @@ impl From<ConfigMap> for BundleCopy {
     }
 }
 
-/// Who the API server says has written a key of the data.
+/// The managers that, by the API server, have written a key of the data.
 fn managers(map: &ConfigMap, key: &str) -> BTreeSet<String> {
     let entries = map.metadata.managed_fields.iter().flatten();
     let wrote = |entry: &&ManagedFieldsEntry| {
@@ -97,7 +97,7 @@ fn managers(map: &ConfigMap, key: &str) -> BTreeSet<String> {
 }
 
 impl BundleCopy {
-    /// For people: who else wrote, as far as the copy says.
+    /// For people: which other managers wrote, as far as the copy says.
     pub(super) fn managers(&self) -> String {
         let all = self.root_managers.union(&self.mark_managers);
         let others: Vec<&str> = all
@@ -142,8 +142,8 @@ pub(super) fn need(
     }
 }
 
-/// Whether somebody else than this controller and its job wrote what stands in
-/// a copy that is not right.
+/// Whether another client than this controller and its job wrote what stands in a copy that is not
+/// right.
 fn is_foreign(existing: &BundleCopy, wanted: &DesiredCopy<'_>, last: Option<&Last>) -> bool {
     if existing.binary || existing.immutable {
         return true;
@@ -152,8 +152,8 @@ fn is_foreign(existing: &BundleCopy, wanted: &DesiredCopy<'_>, last: Option<&Las
     match last {
         Some(last) if last.versions.contains(&existing.version) => false,
         Some(last) => marked || ![&*last.roots, wanted.roots].contains(&&*existing.roots),
-        // From before this process: an earlier holder of the Lease or an earlier
-        // installation wrote it, or somebody else.
+        // From before this process: an earlier holder of the Lease, an earlier installation or
+        // another client wrote it.
         None => {
             let only = |managers: &BTreeSet<String>, who: &str| {
                 managers.len() == 1 && managers.contains(who)

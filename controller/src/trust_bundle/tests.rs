@@ -270,7 +270,7 @@ async fn leaving_mark_stays_until_the_next_installation() {
     bench.edit("shop", |map| map["data"][LEAVING_KEY] = json!("true"));
     bench.settle("one").await;
     assert_eq!(bench.data()[LEAVING_KEY], json!("true"));
-    // Roots that somebody changes go back without touching the mark.
+    // Roots that another client changes go back without touching the mark.
     bench.edit("shop", |map| map["data"][ROOTS_KEY] = json!("mine"));
     bench.settle("one").await;
     assert_eq!(bench.data(), json!({ROOTS_KEY: PEM, LEAVING_KEY: "true"}));
@@ -326,8 +326,8 @@ async fn namespace_forbidding_creation_is_reported_and_retried() {
     assert_eq!(bench.events().await, 1);
 }
 
-/// What policy engines answer, which is a person's to mend, and what a busy or broken
-/// API server does, which passes.
+/// What policy engines answer, which a person has to repair, and what a busy or broken API server
+/// does, which passes.
 // Claims: C5, attack-109
 #[tokio::test(start_paused = true)]
 async fn policy_engine_refusal_is_reported_but_outage_is_not() {

@@ -1,13 +1,12 @@
 //! Whether this installation is being removed.
 //!
-//! The sign is a pod of service account `weft-leave` in the controller's own
-//! namespace: Helm makes both when the chart is deleted, and only then. Marks
-//! elsewhere prove nothing, because whoever may edit ConfigMaps can write one;
-//! nobody but an administrator of the mesh can make that pod.
+//! The sign is a pod of service account `weft-leave` in the controller's own namespace: Helm makes
+//! both when the chart is deleted, and only then. Marks elsewhere prove nothing, because every user
+//! who may edit ConfigMaps can write one; only an administrator of the mesh can make that pod.
 //!
-//! The pod is gone as soon as its work is done, so what it showed is remembered, but
-//! not for ever: Helm deletes this process moments later, and if it does not, the mesh
-//! stays. A pod that failed has refused the uninstall, which leaves nothing behind.
+//! The pod is gone as soon as its work is done, so what it showed is kept, but not for ever: Helm
+//! deletes this process moments later, and if it does not, the mesh stays. A pod that failed has
+//! refused the uninstall, which leaves nothing behind.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,12 +64,12 @@ impl Uninstallation {
         }
     }
 
-    /// Tells every change.
+    /// Notifies of every change.
     pub(crate) fn stages(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
     }
 
-    /// Tells whether an uninstall ended, done or failed, and this installation is still here.
+    /// Notifies whether an uninstall ended, done or failed, and this installation is still here.
     /// Unlike the stage, it holds after the job is gone.
     pub(crate) fn stayed(&self) -> watch::Receiver<bool> {
         self.stayed.subscribe()
@@ -110,8 +109,8 @@ impl Uninstallation {
         }
     }
 
-    /// Whether the sign has been seen, asking the API server if it has not: what
-    /// the job wrote may arrive here before its pod does.
+    /// Whether the sign has been seen, querying the API server if it has not: what the job wrote
+    /// may arrive here before its pod does.
     ///
     /// # Errors
     /// When the API server does not answer; then nothing is known.
@@ -132,8 +131,8 @@ impl Uninstallation {
         Ok(counts)
     }
 
-    /// What the World shows; how a pod ended is asked. None when nothing is known, or
-    /// nothing new of the pods that were `looked_up` about.
+    /// What the World shows; how a pod ended is queried. None when nothing is known, or nothing new
+    /// of the pods that were `looked_up` about.
     async fn sight(&self, world: &World, looked_up: &mut JobPods) -> Option<HookState> {
         let ours = world.pods.iter().filter(|(pod, facts)| {
             pod.namespace == self.namespace && &*facts.service_account == ACCOUNT
@@ -147,8 +146,8 @@ impl Uninstallation {
         if ours.values().any(|facts| !facts.ended) {
             return Some(HookState::Working);
         }
-        // A job that has refused stays for as long as nobody removes it, and pods of
-        // others change all the time.
+        // A job that has refused stays until a user removes it, and pods of others change all the
+        // time.
         let is_settled = !self.stage.borrow().is_under_way();
         if is_settled && ours == *looked_up {
             return None;
@@ -362,8 +361,8 @@ mod tests {
             assert!(bench.is_under_way().await);
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert!(!bench.is_under_way().await, "{end:?}");
-            assert!(stages.has_changed().unwrap(), "who waits is told");
-            // Also to who asks later, and until somebody tries again.
+            assert!(stages.has_changed().unwrap(), "a waiter is notified");
+            // Later subscribers get it too, until the next try.
             bench.show(None).await;
             assert!(*bench.uninstallation.stayed().borrow(), "{end:?}");
             bench.show(Some("Running")).await;

@@ -1,7 +1,7 @@
 //! Takes the API away before the mesh goes.
 //!
-//! An APIService that nobody serves holds up the deletion of every namespace: the
-//! API server cannot tell what is in it. So it goes before the replicas do.
+//! An APIService without a server holds up the deletion of every namespace: the API server cannot
+//! know what is in it. So it goes before the replicas do.
 
 use std::fmt::Write as _;
 

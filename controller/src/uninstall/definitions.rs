@@ -1,9 +1,9 @@
-//! Before the chart goes: leaves definitions that nobody has to convert for.
+//! Before the chart goes: leaves definitions that need no conversion.
 //!
-//! The injector goes with the chart, and without it the API server could neither read
-//! nor write older versions; every list of them would fail, and with it whoever waits
-//! for all kinds of a namespace. Serving them without conversion would be worse: the
-//! text of one version read as another means something else, or nothing.
+//! The injector goes with the chart, and without it the API server could neither read nor write
+//! older versions; every list of them would fail, and with it every client that waits for all kinds
+//! of a namespace. Serving them without conversion would be worse: the text of one version read as
+//! another means something else, or nothing.
 
 use crds::convert::SmiKind;
 use crds::smi::STORAGE_VERSION;
@@ -20,7 +20,7 @@ const TRIES: usize = 5;
 pub enum Refusal {
     /// Without conversion, stored objects would be misread.
     #[error(
-        "objects of {name} are stored in {} too, which nobody could read without this mesh. Its \
+        "objects of {name} are stored in {} too, which no client could read without this mesh. Its \
          controller rewrites them by itself within a minute; try again then. `kubectl get crd \
          {name} -o jsonpath={{.status.storedVersions}}` shows when it has, and its log what \
          keeps it from it", .versions.join(", ")

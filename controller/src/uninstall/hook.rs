@@ -5,9 +5,8 @@
 //! instead of waiting for one, and then names the pods that still carry a proxy with
 //! the commands that restart them.
 //!
-//! Only the first step can stop the uninstall: objects that nobody could read any more
-//! would be lost. Nothing else may: it must not hang on a mesh that is already half
-//! gone.
+//! Only the first step can stop the uninstall: objects that no client could read any more would be
+//! lost. Nothing else may: it must not hang on a mesh that is already half gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -35,13 +34,13 @@ const PAGE: u32 = 200;
 const AT_ONCE: usize = 16;
 /// A call that takes longer has failed; the Job is tried again, and goes on where it was.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a list is begun anew because the API server has forgotten where it was.
+/// How often a list is started anew because the API server has forgotten where it was.
 const LISTS: usize = 5;
 /// Failures that the report names.
 const NAMED: usize = 20;
 
-/// Prepares the mesh in `namespace` for its end and returns what to tell the person
-/// who uninstalls.
+/// Prepares the mesh in `namespace` for its end and returns the message for the person who
+/// uninstalls.
 ///
 /// # Errors
 /// When objects would become unreadable; then nothing was changed for good.
@@ -149,13 +148,13 @@ where
     K: kube::Resource + Clone + std::fmt::Debug + DeserializeOwned + Default,
 {
     let first = params.limit(PAGE);
-    let mut begun = 1;
+    let mut lists = 1;
     let mut params = first.clone();
     loop {
         let page = match api.list(&params).await {
             Ok(page) => page,
-            Err(kube::Error::Api(status)) if status.code == 410 && begun < LISTS => {
-                begun += 1;
+            Err(kube::Error::Api(status)) if status.code == 410 && lists < LISTS => {
+                lists += 1;
                 params = first.clone();
                 continue;
             }
@@ -170,13 +169,13 @@ where
     }
 }
 
-/// Who still carries a proxy, by namespace.
+/// Pods that still carry a proxy, by namespace.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Carriers {
     pods: usize,
     /// Namespace to `deployment/web` and the like.
     restartable: BTreeMap<String, BTreeSet<String>>,
-    /// Namespace to pods that nobody makes anew on a restart.
+    /// Namespace to pods that no controller makes anew on a restart.
     alone: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -341,14 +340,14 @@ mod tests {
         }
         // The API server forgets the list once.
         api.forget_a_list();
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let client = api.slow_client(Duration::from_millis(200));
         let outcome = mark(&client).await.unwrap();
         assert_eq!((outcome.marked, outcome.failed.len()), (1000, 0));
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            started.elapsed() < Duration::from_secs(20),
             "{:?}",
-            begun.elapsed()
+            started.elapsed()
         );
         for number in 0..1000 {
             let stored = api.read(&bundle_path(number)).unwrap();

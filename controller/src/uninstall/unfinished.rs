@@ -1,4 +1,4 @@
-//! Tells what an uninstall has taken away from a mesh that stayed.
+//! Reports what an uninstall has taken away from a mesh that stayed.
 //!
 //! The Job does its work before anything of the chart is deleted, and helm may have given
 //! up by then: it waits for so long and no longer. Marks of trust bundles are taken away
@@ -25,7 +25,7 @@ pub(crate) struct Unfinished {
     pub client: Client,
     /// The mesh's own.
     pub namespace: String,
-    /// Where it is told.
+    /// Where it is reported.
     pub events: EventRecorder,
     /// Whether this installation is here after an uninstall ended.
     pub stayed: watch::Receiver<bool>,
@@ -45,7 +45,7 @@ impl Unfinished {
             if !*self.stayed.borrow() {
                 continue;
             }
-            let is_told = match self.missing().await {
+            let is_complete = match self.missing().await {
                 Ok(missing) if missing.is_empty() => true,
                 Ok(missing) => {
                     self.record(&missing);
@@ -56,7 +56,7 @@ impl Unfinished {
                     false
                 }
             };
-            if is_told && self.stayed.wait_for(|stayed| !*stayed).await.is_err() {
+            if is_complete && self.stayed.wait_for(|stayed| !*stayed).await.is_err() {
                 return;
             }
         }

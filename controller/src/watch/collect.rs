@@ -1,4 +1,4 @@
-//! Holds what the watchers have said so far, and tells news from noise.
+//! Holds what the watchers have sent so far, and finds what of it is a change.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -76,7 +76,7 @@ impl<T: Fact> KindFacts<T> {
     }
 
     fn replace(&mut self, incoming: BTreeMap<ObjectKey, Arc<T>>) -> News {
-        // The first list is news even if it is empty: the World may now be whole.
+        // The first list is a change even if it is empty: the World may now be complete.
         let mut news = if self.complete {
             News::None
         } else {

@@ -1,10 +1,10 @@
 //! How long lists and watches of one kind have kept failing: for the log, a metric, and what
 //! `/ready` says beside its answer.
 //!
-//! A watch that works says nothing while nothing changes, and the watcher does not tell that
-//! it has opened one. So an outage ends with a change that a watch tells, or when no error
-//! has come for longer than two tries lie apart. Lists alone do not end it: a watch that is
-//! answered with 410 each time has one before each try.
+//! A watch that works sends nothing while nothing changes, and the watcher does not report that it
+//! has opened one. So an outage ends with a change that a watch sends, or when no error has come
+//! for longer than two tries lie apart. Lists alone do not end it: a watch that is answered with
+//! 410 each time has one before each try.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ const LINES_APART: Duration = Duration::from_secs(60 * 60);
 /// Characters of a reason: what answers in place of the API server may send a whole page.
 const LONGEST_REASON: usize = 300;
 /// What `/ready` says beside its answer.
-const NOTE: &str = "lists or watches of the API server keep failing, so what proxies are told \
+const NOTE: &str = "lists or watches of the API server keep failing, so the configuration of proxies \
                     may be out of date; the log names the kinds and the way out";
 
 /// The outages of all kinds. Clones are the same.
@@ -60,7 +60,7 @@ impl Outages {
 
     /// One more kind. The process stays ready: proxies are better served with what is known
     /// than not at all, and mostly all replicas are cut off alike.
-    fn begun(&self) {
+    fn note_failing(&self) {
         let mut logged = self.logged.lock();
         *logged += 1;
         self.ready.note(Some(NOTE));
@@ -99,7 +99,7 @@ impl Outage<'_> {
         let failing = self.failing.get_or_insert(Failing {
             since: now,
             last: now,
-            // Before the first list nobody is served, so whoever waits hears of it at once.
+            // Before the first list no proxy is served, so the log has the error at once.
             next_line: if listed { FIRST_LINE } else { Duration::ZERO },
             logged: false,
         });
@@ -111,7 +111,7 @@ impl Outage<'_> {
         }
         failing.next_line = lasts + lasts.clamp(FIRST_LINE, LINES_APART);
         if !std::mem::replace(&mut failing.logged, true) {
-            self.all.begun();
+            self.all.note_failing();
         }
         let (kind, seconds) = (self.kind, lasts.as_secs());
         let (reason, way_out) = (reason(error), way_out(error));

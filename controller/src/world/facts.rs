@@ -122,9 +122,9 @@ pub struct PodFacts {
     /// Since when it is ready, in seconds since 1970 by the clock of its node; 0 where it is
     /// not.
     pub ready_since: u64,
-    /// It says itself that it is not ready. One of which nobody says anything is not this.
+    /// It says itself that it is not ready. One without any statement is not this.
     pub unready: bool,
-    /// Who made it, if anybody.
+    /// What made it, if anything.
     pub owner: Option<Owner>,
     /// Labels.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
@@ -134,7 +134,7 @@ pub struct PodFacts {
     pub appearance: Appearance,
     /// Present when the pod carries a proxy.
     pub proxy: Option<Proxy>,
-    /// Creation time in seconds since 1970; decides who came first.
+    /// Creation time in seconds since 1970; decides which was first.
     pub created: i64,
 }
 
@@ -142,7 +142,7 @@ impl Fact for PodFacts {
     fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
         let Some(old) = old else { return false };
         new.is_none_or(|new| {
-            // Labels may decide who a pod is to others.
+            // Labels may decide the identity of a pod for others.
             new.appearance != old.appearance
                 || new.labels != old.labels
                 // One that was never ready is in no list.
@@ -195,7 +195,7 @@ pub struct ServiceFacts {
     pub appearance: Appearance,
     /// `weft.dev/routes`, as written.
     pub routes: Option<Arc<str>>,
-    /// Creation time in seconds since 1970; decides who came first.
+    /// Creation time in seconds since 1970; decides which was first.
     pub created: i64,
     /// Generation, 0 where Kubernetes keeps none.
     pub generation: i64,
@@ -225,16 +225,16 @@ pub struct EndpointFacts {
     pub terminating: bool,
     /// Pod that the slice claims is behind the address (namespace, name).
     pub pod: Option<ObjectKey>,
-    /// Kubernetes itself keeps the slice, so the endpoint is ready only where its pod is.
-    /// Whoever else writes one may mean something of his own by it.
+    /// Kubernetes itself keeps the slice, so the endpoint is ready only where its pod is. Another
+    /// writer may mean something of its own by it.
     pub follows_pod: bool,
     /// Zone, may be empty.
     pub zone: Arc<str>,
     /// Node, may be empty.
     pub node: Arc<str>,
-    /// Whom it is meant for, where its slice says so.
+    /// The zones or nodes that it is meant for, where its slice names them.
     pub hints: Option<Arc<TopologyHints>>,
-    /// It has a hostname of its own, by which DNS tells it from the others.
+    /// It has a hostname of its own, by which DNS distinguishes it from the others.
     pub named: bool,
 }
 

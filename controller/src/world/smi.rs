@@ -1,7 +1,7 @@
 //! What is kept of SMI objects.
 //!
-//! Each is judged once, when it is read: what it means by itself, parsed, and every
-//! mistake with the field that it is about. What depends on other objects is `compile`'s.
+//! Each is validated once, when it is read: what it means by itself, parsed, and every validation
+//! error with the field that it is about. What depends on other objects is `compile`'s.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crds::smi::judge::{Binding, Code, Mistake, RouteGroup, RoutePorts, Split, Ta
 
 use super::fact::Fact;
 
-/// What every SMI object has. Not its resource version: that changes with every write
-/// of the status, which is no news.
+/// What every SMI object has. Not its resource version: that changes with every write of the
+/// status, which is no change here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
     /// Counts changes of the spec.
@@ -24,8 +24,8 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Why the object could not be read, if it could not. It then means nothing but whom
-    /// it protects.
+    /// Why the object could not be read, if it could not. It then means nothing but what it
+    /// protects.
     pub fn unreadable(&self) -> Option<&Mistake> {
         let mut mistakes = self.mistakes.iter();
         mistakes.find(|mistake| mistake.code == Code::Unreadable)
@@ -37,7 +37,7 @@ impl Meta {
 pub struct TargetFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// Who may call whom, with what.
+    /// Which sources may call which destination, with what.
     pub spec: Target,
 }
 
@@ -109,7 +109,7 @@ impl Fact for UdpRouteFacts {
 pub struct BindingFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// Whom it means.
+    /// The pods that it means.
     pub spec: Binding,
 }
 

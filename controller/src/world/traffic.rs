@@ -9,7 +9,7 @@ use super::{fact::Fact, smi::Meta};
 pub struct PolicyFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// What is asked for, as far as it can be understood.
+    /// What is configured, as far as it can be understood.
     pub spec: Policy,
 }
 

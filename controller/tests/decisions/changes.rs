@@ -21,7 +21,7 @@ use super::{more, show};
 const WORLDS: u64 = 300;
 const EDGES: usize = 8;
 const CALLS: usize = 12;
-/// Kinds that say who may call whom.
+/// Kinds that say which accounts may call which.
 const ACCESS: [&str; 4] = [
     "TrafficTarget",
     "HTTPRouteGroup",
@@ -100,8 +100,8 @@ fn edge_of(call: &Call) -> Calls {
     }
 }
 
-/// Calls between the same ends. Paths without a normal form are left out: whether these pass
-/// depends on whether anybody looks at paths.
+/// Calls between the same ends. Paths without a normal form are skipped: whether these pass depends
+/// on whether any proxy looks at paths.
 fn calls(random: &mut Random, like: &Call) -> Vec<Call> {
     if like.traffic == Traffic::Bytes {
         return vec![like.clone()];
@@ -122,7 +122,7 @@ fn is_of_access(object: &Value) -> bool {
     ACCESS.iter().any(|kind| object["kind"] == *kind)
 }
 
-/// The world after what somebody might do: another mode, an object less, or some more.
+/// The world after a likely change: another mode, an object less, or some more.
 fn changed(random: &mut Random, world: &World) -> World {
     let mut after = world.clone();
     match random.below(3) {

@@ -127,8 +127,8 @@ impl Mesh {
         }
     }
 
-    /// The same by explanation; `None` where that says more than a proxy is asked: who has no
-    /// proxy is judged by nobody.
+    /// The same by explanation; `None` where that covers more than a proxy decides: no proxy
+    /// evaluates a caller without one.
     #[allow(dead_code, reason = "not every test program asks for it")]
     pub(crate) fn explains(&self, call: &Call) -> Option<Explained> {
         let from = match &call.caller {
@@ -237,8 +237,8 @@ impl Mesh {
         Some(Shares::Split(shares))
     }
 
-    /// All that the proxies of a namespace could be told, as bytes, by pod and name:
-    /// their own policy, and every address of Services and pods of the namespace.
+    /// All that the proxies of a namespace could get, as bytes, by pod and name: their own policy,
+    /// and every address of Services and pods of the namespace.
     #[allow(dead_code, reason = "not every test program asks for it")]
     pub(crate) fn everything(&self, namespace: &str) -> BTreeMap<String, Vec<u8>> {
         let here = |object: &&Value| object["metadata"]["namespace"] == namespace;

@@ -30,7 +30,7 @@ pub(super) struct Caller {
     pub(super) memory: Share<IpAddr>,
     /// An answer was not taken in time.
     pub(super) stuck: Notify,
-    /// Closed when the connection is. HTTP/2 goes on with calls that nobody waits for.
+    /// Closed when the connection is. HTTP/2 goes on with calls that no client waits for.
     closed: Semaphore,
 }
 

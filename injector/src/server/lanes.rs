@@ -1,10 +1,10 @@
 //! Where reviews are read and judged, one at a time and beside the thread that holds the
 //! connections.
 //!
-//! Two lanes with a thread each, because a large review may take as long as hundreds of
-//! usual ones, and one that has begun is not interrupted. In either lane addresses take
-//! turns by the time that their reviews took. What one review takes in memory is bounded,
-//! so the process holds two at most, whoever asks for how many.
+//! Two lanes with a thread each, because a large review may take as long as hundreds of usual ones,
+//! and one that has started is not interrupted. In either lane addresses take turns by the time
+//! that their reviews took. What one review takes in memory is bounded, so the process holds two at
+//! most, however many a client sends.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,7 +56,7 @@ impl Lanes {
     }
 }
 
-/// A thread, and those who wait for it.
+/// A thread, and the calls that wait for it.
 pub(super) struct Lane {
     queue: FairQueue<IpAddr>,
     jobs: mpsc::SyncSender<Job>,
@@ -76,8 +76,8 @@ impl Lane {
         Self { queue, jobs }
     }
 
-    /// Does `work` when it is the turn of `source`. What has begun goes on to its end when
-    /// this is dropped, and keeps its turn until then.
+    /// Does `work` when it is the turn of `source`. What has started goes on to its end when this
+    /// is dropped, and keeps its turn until then.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         source: IpAddr,

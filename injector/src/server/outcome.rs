@@ -1,4 +1,4 @@
-//! How a call ended, and what the API server is told.
+//! How a call ended, and what is returned to the API server.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -43,7 +43,7 @@ pub(super) fn refused(
     Box::new(failure(status, reason, message))
 }
 
-/// For a call that nobody waits for any more.
+/// For a call that no client waits for any more.
 pub(super) fn unanswered() -> Box<ReviewOutcome> {
     refused(
         StatusCode::SERVICE_UNAVAILABLE,

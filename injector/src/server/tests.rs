@@ -188,7 +188,7 @@ async fn pod_of_a_meshed_namespace_gets_a_patch() {
     assert!(metrics.contains(line), "{metrics}");
 }
 
-/// Nobody needs credentials to call this port, and the injector may read what they may not.
+/// No client needs credentials to call this port, and the injector may read what they may not.
 // Claims: A8
 #[tokio::test]
 async fn namespace_with_path_reads_and_leaks_nothing() {

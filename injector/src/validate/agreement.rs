@@ -1,9 +1,9 @@
 //! What the webhook refuses is what the controller does not accept, word for word.
 //!
-//! Objects go both real ways: the review of a write, and translation and compilation as
-//! the only object of a cluster, so that nothing can be wrong with it but itself. What
-//! the controller knows besides, the trust domain, is left out: an IdentityBinding with
-//! an identity of another namespace is written and has no say (B2).
+//! Objects go both real ways: the review of a write, and translation and compilation as the only
+//! object of a cluster, so that nothing can be wrong with it but itself. What the controller knows
+//! besides, the trust domain, is skipped: an IdentityBinding with an identity of another namespace
+//! is written and has no say (B2).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
         other => panic!("no such kind: {other}"),
     }
     let defaults = Defaults {
-        // Without it every UDPRoute says that nobody enforces it.
+        // Without it every UDPRoute has a warning that it is not enforced.
         udp_network_policies: true,
         ..Defaults::default()
     };
@@ -115,9 +115,9 @@ pub(super) fn difference(object: &Value) -> Option<String> {
             let why = refusal
                 .split_once("is invalid: ")
                 .map_or("", |(_, why)| why);
-            let untold = failures.iter().find(|one| !why.contains(one.as_str()));
-            let untold = untold.filter(|_| failures.len() <= MOST_MISTAKES);
-            untold.map(|untold| format!("other words: {untold} and {refusal}"))
+            let missing = failures.iter().find(|one| !why.contains(one.as_str()));
+            let missing = missing.filter(|_| failures.len() <= MOST_MISTAKES);
+            missing.map(|missing| format!("other words: {missing} and {refusal}"))
         }
     }
 }
@@ -423,12 +423,12 @@ fn target_cases() -> Vec<Case> {
         target("sources", json!([one]))
     };
     let rule = |rule: Value| target("rules", json!([rule]));
-    let nobody = json!({"kind": "ServiceAccount", "name": "a/b"});
+    let impossible = json!({"kind": "ServiceAccount", "name": "a/b"});
     let group = "system:authenticated";
     let named = json!({"kind": "TCPRoute", "name": "a", "matches": ["x"]});
     let empty = json!({"kind": "UDPRoute", "name": "a", "matches": []});
     vec![
-        (target("destination", nobody), "spec.destination.name"),
+        (target("destination", impossible), "spec.destination.name"),
         (
             source("ServiceAccount", "Web", "shop"),
             "spec.sources[0].name",

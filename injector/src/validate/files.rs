@@ -1,6 +1,6 @@
-//! What `weft validate` says of a file is what the webhook says of the object in it, word
-//! for word: refused or not, each mistake and each warning. Of fields that the API server
-//! takes away before it asks only the file can tell.
+//! What `weft validate` says of a file is what the webhook says of the object in it, word for word:
+//! refused or not, each validation error and each warning. Of fields that the API server takes away
+//! before it calls the webhook only the file has a warning.
 //!
 //! Claims: observe-61
 
@@ -82,15 +82,15 @@ impl Compared {
             }
             Ok((Some(refusal), _)) => {
                 self.refused += 1;
-                let mut told: Vec<String> = errors.iter().map(|one| described(one)).collect();
-                let more = told.len().saturating_sub(MOST_MISTAKES);
+                let mut messages: Vec<String> = errors.iter().map(|one| described(one)).collect();
+                let more = messages.len().saturating_sub(MOST_MISTAKES);
                 if more > 0 {
-                    told.truncate(MOST_MISTAKES);
-                    told.push(format!("and {more} more"));
+                    messages.truncate(MOST_MISTAKES);
+                    messages.push(format!("and {more} more"));
                 }
-                // Neither says a mistake that the other does not.
+                // Neither names a validation error that the other does not.
                 let (_, why) = refusal.split_once(" is invalid: ").unwrap();
-                assert_eq!(told.join("; "), why, "seed {seed}");
+                assert_eq!(messages.join("; "), why, "seed {seed}");
             }
         }
     }

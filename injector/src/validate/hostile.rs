@@ -34,9 +34,9 @@ fn any_object_is_validated_quickly_with_short_message() {
             "object": object, "oldObject": null,
         }))
         .unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = validate(&request, &Cluster::default());
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert!(took < LONGEST, "seed {seed} took {took:?}");
         slowest = slowest.max(took);
         if let Some(message) = answer.refusal {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// A reader, by a hash of his name.
+/// A reader, by a hash of the user's name.
 pub(super) type Reader = [u8; 32];
 
-/// Bytes by reader; whoever holds none is not in it. Clones share them.
+/// Bytes by reader; a reader that holds none is not in it. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Readers(Arc<Mutex<HashMap<Reader, usize>>>);
 
@@ -23,8 +23,8 @@ pub(super) struct ReaderShare {
 }
 
 impl Readers {
-    /// So many bytes more for this reader; `None` where he would hold more than `most` with what
-    /// he holds.
+    /// So many bytes more for this reader; `None` where it would hold more than `most` with what it
+    /// holds.
     pub(super) fn take(&self, reader: Reader, bytes: usize, most: usize) -> Option<ReaderShare> {
         let mut readers = self.0.lock();
         let held = readers.get(&reader).copied().unwrap_or_default();

@@ -82,7 +82,7 @@ async fn user_holds_half_budget_while_another_reads_complete_graph() {
     let budget = AnswerBudget::new(&limits);
     let slow = of(&budget, "slow");
     let graph = slow.admit(answer(24 * MIB)).ok();
-    assert!(graph.is_some(), "nobody else reads");
+    assert!(graph.is_some(), "there is no other reader");
     let refusal = slow.admit(answer(24 * MIB)).err().unwrap();
     assert_eq!(refusal.code, StatusCode::TOO_MANY_REQUESTS);
     assert!(
@@ -92,7 +92,7 @@ async fn user_holds_half_budget_while_another_reads_complete_graph() {
     );
     assert!(refusal.again_in().is_some());
     assert_eq!(limits.count("answer-bytes"), 1);
-    // By other groups he is nobody else.
+    // With other groups it is still the same user.
     let grouped = User {
         name: "slow".to_owned(),
         groups: vec!["others".to_owned()],
@@ -189,7 +189,7 @@ async fn response_above_max_size_is_refused_permanently() {
     assert!(budget.admit(answer(MAX_ANSWER)).is_ok());
 }
 
-/// Whoever reads the longest answer there may be holds his half and no more.
+/// The reader of the longest answer that there may be holds its half and no more.
 #[tokio::test]
 async fn max_response_fits_one_users_half_beside_another() {
     let budget = AnswerBudget::new(&Reached::default());
@@ -204,10 +204,10 @@ async fn max_response_fits_one_users_half_beside_another() {
 #[tokio::test(start_paused = true)]
 async fn reader_stalled_thirty_seconds_is_disconnected_unlike_active_one() {
     let budget = AnswerBudget::new(&Reached::default());
-    let begun = Instant::now();
+    let started = Instant::now();
     let hour = Duration::from_secs(3600);
     assert_eq!(read(&budget, answer(20 * MIB), hour).await, None);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     let second = Duration::from_secs(1);
     assert!(took >= PATIENCE && took < PATIENCE + second, "{took:?}");
     assert_eq!(budget.large.available_permits(), LARGE_BYTES);
@@ -221,10 +221,10 @@ async fn reader_stalled_thirty_seconds_is_disconnected_unlike_active_one() {
 #[tokio::test(start_paused = true)]
 async fn trickling_reader_is_disconnected_when_call_time_expires() {
     let budget = AnswerBudget::new(&Reached::default());
-    let begun = Instant::now();
+    let started = Instant::now();
     let trickle = read(&budget, answer(20 * MIB), Duration::from_secs(20));
     assert_eq!(trickle.await, None);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(
         took >= LONGEST && took < LONGEST + Duration::from_secs(1),
         "{took:?}"

@@ -1,4 +1,4 @@
-//! Who holds the Lease, and for how long.
+//! Which replica holds the Lease, and for how long.
 
 use serde_json::json;
 
@@ -51,11 +51,11 @@ async fn lease_carries_holder_annotations_and_keeps_foreign_ones() {
     b.step().await;
     assert_eq!(annotations(), json!({"domain": "old"}));
     let mut record = api.read(PATH).unwrap();
-    record["metadata"]["annotations"]["owner"] = json!("somebody");
+    record["metadata"]["annotations"]["owner"] = json!("another");
     api.put(PATH, record);
     a.release().await;
     b.step().await;
-    assert_eq!(annotations(), json!({"domain": "new", "owner": "somebody"}));
+    assert_eq!(annotations(), json!({"domain": "new", "owner": "another"}));
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +176,7 @@ async fn holder_with_unanswered_work_yields_lease_to_working_replica() {
         "one slow call is no stall"
     );
 
-    // Who has the lease now keeps it.
+    // The holder of the lease keeps it now.
     silent.vanish(false);
     sleep(STAND_BACK * 2).await;
     assert!(!a_leads.is_held() && b_leads.is_held());

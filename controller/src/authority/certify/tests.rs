@@ -1,4 +1,4 @@
-//! Which requests get a certificate, and which are told why not.
+//! Which requests get a certificate, and with which reasons the others are refused.
 //!
 //! Claims: attack-81, mesh-11
 
@@ -56,7 +56,7 @@ fn review(namespace: &str, account: &str, pod: &str, uid: &str) -> Review {
     }
 }
 
-/// Reviews that the API server was asked for take this long.
+/// Reviews by the API server take this long.
 struct SlowCluster(Arc<FakeCluster>, Duration);
 
 #[async_trait]
@@ -439,6 +439,6 @@ async fn two_hundred_pods_behind_one_address_get_certificates() {
     assert!(slowest < Duration::from_secs(30), "{slowest:?}");
     assert!(
         slowest > Duration::from_secs(4),
-        "nobody had to wait: {slowest:?}"
+        "no caller had to wait: {slowest:?}"
     );
 }

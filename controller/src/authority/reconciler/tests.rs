@@ -325,7 +325,7 @@ async fn cluster_off_for_hundred_days_recovers_every_certificate() {
     let first = (key(&api, ISSUER_CRT), front.not_after());
     assert!(own.not_after().unwrap() > clock.now());
 
-    // Suspended: timers stand still, the wall clock does not.
+    // Suspended: timers stop, the wall clock does not.
     ahead.store(100 * DAY.as_secs(), Relaxed);
     sleep(LOOK_EVERY + 3 * RETRY).await;
     let now = clock.now();

@@ -119,7 +119,7 @@ fn caller_without_identity_is_refused_and_podless_account_evaluated() {
     assert_eq!(meaning(&before, &after, &nowhere), None);
 }
 
-/// Which pods an account has may not be told, and so nothing of what a rule by pod means.
+/// The client may not learn which pods an account has, and so nothing of what a rule by pod means.
 #[test]
 fn account_effect_of_pod_rule_depends_on_pods() {
     let sources = json!([{"kind": "IdentityBinding", "name": "first"}]);
@@ -155,7 +155,7 @@ fn account_effect_of_pod_rule_depends_on_pods() {
         meaning(&before(), after, &calls).unwrap().effect
     };
     assert_eq!(of(&after), Effect::Depends);
-    // Control: pods are told apart, and what stays is nobody's change.
+    // Control: pods are distinguished, and what stays is no change.
     assert_eq!(
         effect(&before(), &after),
         (Effect::Refused, Some(Reason::NotAllowed)),
@@ -182,11 +182,11 @@ fn rerouted_call_reports_shares_and_evaluates_new_destination() {
         (Effect::Kept, Some(shares))
     );
 
-    // The canary lets nobody in.
+    // The canary admits no caller.
     let closed = with_canary()
         .with(split("s", "api", &[("api", 1), ("canary", 1)]))
         .with(tcp_route("port", &[8080]))
-        .with(target("none", "canary", &["nobody"], by_port()));
+        .with(target("none", "canary", &["absent"], by_port()));
     let compared = meaning(&before, &closed, &calls()).unwrap();
     assert_eq!(compared.effect, Effect::Refused);
     assert_eq!(compared.reason, Some(Reason::NotAllowed));
@@ -216,7 +216,7 @@ fn equal_pods_are_evaluated_once_within_time_limit() {
     let (after, _) = with_canary()
         .with(reads())
         .with(target("read", "api", &["web"], by_routes()))
-        .with(target("none", "canary", &["nobody"], by_routes()))
+        .with(target("none", "canary", &["absent"], by_routes()))
         .compile();
     let mut comparison = ModelComparison::new(&before, &after, later());
     for _ in 0..2 {
@@ -251,7 +251,7 @@ fn namespaces_mode_alone_is_a_change() {
     assert_eq!(effect(&closed, &shop()), (Effect::Allowed, None));
 }
 
-/// Whether a change opens pod `api-1` to everybody.
+/// Whether a change opens pod `api-1` to every caller.
 fn opens(before: &Cluster, after: &Cluster) -> bool {
     let (before, after) = (before.compile().0, after.compile().0);
     let api = PodId::new("shop", "api-1");

@@ -11,9 +11,9 @@ use crate::explain::question::{CallerView, Callers, Owner, SeenCallers};
 use crate::model::{Index, PodId, modes};
 use crate::world::{ObjectKey, PodFacts};
 
-/// By these a person tells workloads apart, so they are tried first.
+/// The labels by which users distinguish workloads, so they are tried first.
 const USUAL: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
-/// These change with each rollout or pod: an object that named them would soon mean nobody.
+/// These change with each rollout or pod: an object that named them would soon match no pod.
 const FLEETING: [&str; 13] = [
     "app.kubernetes.io/version",
     "apps.kubernetes.io/pod-index",
@@ -44,8 +44,8 @@ pub(super) enum Protected {
     Labelled(Labels),
 }
 
-/// Whom a target that these pods lack is to name: their account, unless that would close pods
-/// that are open now and labels tell these from them.
+/// What a target that these pods lack is to name: their account, unless that would close pods that
+/// are open now and labels distinguish these from them.
 pub(super) fn protected(
     index: &Index,
     account: &ObjectKey,
@@ -59,7 +59,7 @@ pub(super) fn protected(
     labels.map_or(Protected::Account, Protected::Labelled)
 }
 
-/// Labels that pods of the same account and workloads as these have and nobody else, and no pod
+/// Labels that pods of the same account and workloads as these have and no other pod, and no pod
 /// that is open: one of them, or all that they have in common.
 fn distinguishing_labels(
     index: &Index,
@@ -120,8 +120,8 @@ pub(super) fn by_labels(account: &ObjectKey, labels: &Labels) -> String {
     )
 }
 
-/// Whether these ports, written in a TCPRoute, mean these ports on every pod of an account.
-/// A number that nobody declares and that is a Service's own stands for the port behind it.
+/// Whether these ports, written in a TCPRoute, mean these ports on every pod of an account. A
+/// number that no pod declares and that is a Service's own stands for the port behind it.
 pub(super) fn stand_for_themselves(
     index: &Index,
     account: &ObjectKey,
@@ -183,9 +183,9 @@ fn other_workloads(count: usize) -> Option<String> {
     }
 }
 
-/// Says which workloads beside the one that was asked about a target from their common account
-/// lets in. Who asks about an account means all of its pods; who may know of nothing but that
-/// account is told of none.
+/// Names the workloads that a target for the common account admits beside the requested one. A
+/// query for an account means all of its pods; a client that may know of the account alone gets no
+/// names.
 pub(super) fn lets_in_other_callers(
     index: &Index,
     account: &ObjectKey,
@@ -201,7 +201,7 @@ pub(super) fn lets_in_other_callers(
         "Pod" => owner(&asked),
         kind => (kind.to_owned(), asked),
     };
-    // Without a proxy nobody has an identity.
+    // Without a proxy no pod has an identity.
     let pods = pods_of(index, account).filter(|(_, facts)| facts.proxy.is_some() && !facts.ended);
     let mut others: BTreeSet<_> = pods.map(|(pod, _)| owner(pod)).collect();
     others.remove(&caller);
@@ -218,7 +218,8 @@ pub(super) fn lets_in_other_callers(
     ))
 }
 
-/// Says whom a target for the account closes out of those of its pods that are open now.
+/// Names the callers that a target for the account closes out of those of its pods that are open
+/// now.
 pub(super) fn closes_out(index: &Index, account: &ObjectKey, callers: Callers<'_>) -> Vec<String> {
     let closed = closed_by_a_target(index, account);
     let pods = match closed.len() {
@@ -226,7 +227,7 @@ pub(super) fn closes_out(index: &Index, account: &ObjectKey, callers: Callers<'_
         1 => format!("1 pod of account {account}"),
         count => format!("{count} pods of account {account}"),
     };
-    // Whom it names may be somebody's secret; that it closes is not.
+    // Which callers it names may be secret; that it closes is not.
     let SeenCallers {
         accounts,
         unnamed,
@@ -240,20 +241,20 @@ pub(super) fn closes_out(index: &Index, account: &ObjectKey, callers: Callers<'_
     let mut warnings = vec![format!(
         "{pods}, open now, would be closed by this: whatever no TrafficTarget allows is refused \
          there from then on{seen}; no object is printed against that, since it would let callers \
-         in on the account's pods that refuse as well: to close nobody out, give the pods that \
+         in on the account's pods that refuse as well: to close no caller out, give the pods that \
          refuse a label or a service account of their own and ask again"
     )];
     if unnamed > 0 {
         warnings.push(format!(
             "{unnamed} more accounts called {pods} and would be refused from then on: they are of \
-             namespaces where you may not create explanations; let somebody ask who may, to have \
+             namespaces where you may not create explanations; let a user ask who may, to have \
              them named"
         ));
     }
     if unknown > 0 {
         warnings.push(format!(
             "{unknown} more callers of {pods} were seen and would be refused from then on: they \
-             have no pod now, or no proxy, so nobody knows their account; weft edges shows them"
+             have no pod now, or no proxy, so their account is not known; weft edges shows them"
         ));
     }
     warnings

@@ -23,7 +23,7 @@ fn half_closed(closed: &Value, open: &Value) -> Cluster {
 fn named_by_a_target() -> Cluster {
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let by_pod = set(
-        target("closed", "x", &["somebody"], rules),
+        target("closed", "x", &["absent"], rules),
         "/spec/destination",
         json!({"kind": "IdentityBinding", "name": "first"}),
     );
@@ -122,8 +122,8 @@ fn fix_keeps_closed_pods_closed_and_warns_of_exclusions() {
     let telling_apart = |label: &str| half_closed(&app(label, "1"), &app(label, "2"));
     for cluster in [
         half_closed(&json!({}), &json!({})),
-        // Two ReplicaSets of one Deployment or Rollout, and two pods of one Job: whatever tells
-        // them apart is gone tomorrow.
+        // Two ReplicaSets of one Deployment or Rollout, and two pods of one Job: the label that
+        // differs is gone tomorrow.
         telling_apart("pod-template-hash"),
         telling_apart("rollouts-pod-template-hash"),
         telling_apart("batch.kubernetes.io/job-completion-index"),
@@ -151,7 +151,7 @@ fn fix_keeps_closed_pods_closed_and_warns_of_exclusions() {
             assert_eq!(
                 becomes("Pod/api-1"),
                 [ExplanationVerdict::Refused, ExplanationVerdict::Refused],
-                "{method}: whoever calls an open pod has no say over a closed one"
+                "{method}: a caller of an open pod has no say over a closed one"
             );
             assert_eq!(
                 becomes("Pod/api-2"),
@@ -284,7 +284,7 @@ fn account_only_view_hides_workloads_sharing_callers_account() {
         assert!(!fix.objects.is_empty(), "{view:?}: {fix:?}");
         assert!(fix.warnings.is_empty(), "{view:?}: {fix:?}");
     }
-    // Control: of a workload that is asked about by whoever may know of it, it is said.
+    // Control: a client that may know of the workload gets its name.
     let known = spec("Deployment/client", "Service/api", "DELETE", "/items/7");
     let fix = ask(&cluster, &known).fix.unwrap();
     assert!(fix.warnings[0].contains("Deployment shop/batch"), "{fix:?}");

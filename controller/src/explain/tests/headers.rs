@@ -1,4 +1,4 @@
-//! A fix for a call that is told apart by its headers.
+//! A fix for a call that a rule distinguishes by its headers.
 //!
 //! Claims: observe-24
 
@@ -59,7 +59,7 @@ fn fix_of_call_with_headers_requires_those_headers() {
     );
 }
 
-/// The host is in every request that a proxy judges, whoever asked.
+/// The host is in every request that a proxy evaluates, whichever client sent the query.
 // Claims: observe-25
 #[test]
 fn host_dependent_verdict_is_unknown_until_host_is_given() {
@@ -87,10 +87,10 @@ fn host_dependent_verdict_is_unknown_until_host_is_given() {
     let verdict = |cluster: &Cluster, host| ask(cluster, &with("Pod/client", Some(host))).verdict;
     assert_eq!(verdict(&ruled, "cart.shop"), ExplanationVerdict::Allowed);
     assert_eq!(verdict(&ruled, "other"), ExplanationVerdict::Refused);
-    // Whom no host would let in is told so at once.
+    // A caller that no host would admit is refused at once.
     let status = ask(&ruled, &with("ServiceAccount/other", None));
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
-    // So is who is let in whatever the host is.
+    // So is a caller that is let in whatever the host is.
     let all = json!([{"kind": "HTTPRouteGroup", "name": "all"}]);
     let both = ruled
         .with(group("all", json!([{"name": "all"}])))

@@ -1,4 +1,4 @@
-//! What answers in place of a Service that nobody serves, or that a request does not want.
+//! What answers in place of a Service without endpoints, or in place of one that a request avoids.
 //!
 //! Claims: observe-38
 
@@ -77,12 +77,12 @@ fn inapplicable_or_failing_fallback_leaves_result_unchanged() {
         "{route}"
     );
     assert!(status.fix.unwrap().commands[0].contains("endpointslices"));
-    // Where its pods refuse, what is mended is their refusal.
+    // Where its pods refuse, the fix repairs their refusal.
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let closed = to_api().with(tcp_route("ports", &[8080])).with(target(
         "closed",
         "api",
-        &["somebody"],
+        &["absent"],
         rules,
     ));
     let status = refused(&closed, &call());
@@ -109,7 +109,7 @@ fn possible_request_override_is_mentioned_but_not_followed() {
         "TrafficPolicy shop/try lets requests with weft-route choose shop/next; that is not \
          followed here"
     );
-    // Without a proxy nobody reads the header.
+    // Without a proxy the header is not read.
     let status = ask(&cluster, &outside("Service/api"));
     assert_eq!(texts(&status, "route").len(), 1, "{status:?}");
 }

@@ -127,7 +127,7 @@ fn callers_with_different_results_get_shares_by_count() {
         (fail.verdict, fail.reason.as_str()),
         (ExplanationVerdict::Refused, "no-endpoint")
     );
-    // Nobody was called, so it is their own proxies that say so.
+    // No pod was called, so the callers' own proxies refuse.
     assert_eq!(status.refused_by, ["Deployment shop/front"]);
 }
 

@@ -179,7 +179,7 @@ fn the_wire_says_by_what_its_protocol_holds() {
         "bytes on port 8080: annotation weft.dev/opaque-ports of namespace shop",
         "HTTP/1.1 on port 8080: port name http of Service shop/api",
         "bytes on port 6379: it is among the ports that carry bytes unless declared otherwise",
-        "whatever its first bytes say on port 8080: nobody declares it",
+        "whatever its first bytes say on port 8080: no object declares it",
         "whatever its first bytes say on port 8080: port name http of Service shop/api and port \
          name https of Service shop/api contradict each other",
     ];

@@ -1,5 +1,5 @@
-//! Requests that are refused for what they are, whoever sends them, and ports of a pod at which
-//! no rule is asked.
+//! Requests that are refused for their form, whichever caller sends them, and ports of a pod at
+//! which no rule is evaluated.
 //!
 //! Claims: observe-60
 
@@ -50,7 +50,7 @@ fn invalid_host_is_refused_for_every_call() {
             assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{hosts:?}");
         }
     }
-    // By whom, and why.
+    // Which proxy refuses, and why.
     let status = ask(&shop(), &with_hosts(inside(), &["a@b"]));
     assert_eq!(status.refused_by, ["Pod shop/client"]);
     assert_eq!(
@@ -92,17 +92,17 @@ fn malformed_request_is_refused_before_caller_identity_check() {
         path: Some(path.to_owned()),
         ..outside("Service/api")
     };
-    let nobody = (ExplanationVerdict::Refused, "no-identity", Some(403));
+    let unauthenticated = (ExplanationVerdict::Refused, "no-identity", Some(403));
     let status = ask_with(&read_only(), &call("/items/..%2fx"), &strict);
     assert_eq!(ending(&status), BAD, "{status:?}");
     let access = texts(&status, "access");
     let why = "bad-request (the path holds an escaped slash beside a dot segment";
     assert!(access[0].contains(why), "{access:?}");
-    // Without a fault, and where no rule is about requests, it is who calls that matters.
+    // Without a fault, and where no rule is about requests, the caller decides.
     let status = ask_with(&read_only(), &call("/items/x"), &strict);
-    assert_eq!(ending(&status), nobody, "{status:?}");
+    assert_eq!(ending(&status), unauthenticated, "{status:?}");
     let status = ask_with(&shop(), &call("/items/..%2fx"), &strict);
-    assert_eq!(ending(&status), nobody, "{status:?}");
+    assert_eq!(ending(&status), unauthenticated, "{status:?}");
     // Bytes for a port that is declared to carry HTTP.
     let bytes = ExplanationSpec {
         method: None,
@@ -130,8 +130,8 @@ fn ports_of_proxy_itself_evaluate_no_rules() {
         ask_with(&shop(), &query, &closed)
     };
     let client = spec("Pod/client", "Deployment/api", "GET", "/metrics");
-    let nobody = outside("Deployment/api");
-    for query in [&client, &nobody] {
+    let unauthenticated = outside("Deployment/api");
+    for query in [&client, &unauthenticated] {
         let status = at(query, 15190);
         assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
         assert_eq!(status.fix, None);
@@ -139,7 +139,7 @@ fn ports_of_proxy_itself_evaluate_no_rules() {
             texts(&status, "wire"),
             [
                 "plaintext: the port is the proxy's own, which traffic capture leaves alone, so \
-                 nobody judges; HTTP/1.1 on port 15190"
+                 no proxy judges; HTTP/1.1 on port 15190"
             ]
         );
         let status = at(query, 8080);
@@ -148,7 +148,7 @@ fn ports_of_proxy_itself_evaluate_no_rules() {
     for port in [15101, 15106, 15108] {
         assert_eq!(ending(&at(&client, port)), BAD, "{port}");
         let ended = (ExplanationVerdict::Refused, "connection-lost", None);
-        let status = at(&nobody, port);
+        let status = at(&unauthenticated, port);
         assert_eq!(ending(&status), ended, "{port}");
         let wire = texts(&status, "wire");
         assert!(wire[0].starts_with("no application's: "), "{wire:?}");

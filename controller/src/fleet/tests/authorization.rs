@@ -1,4 +1,4 @@
-//! Whose pulses count: those of who may call.
+//! Which pulses count: those of accounts that may call.
 //!
 //! Claims: calls-68
 
@@ -26,7 +26,7 @@ fn with_auto_breaker() -> Cluster {
 }
 
 impl Bench {
-    fn hears_of_api(&self, account: &str, pulse: v1::CircuitPulse) {
+    fn receive_for_api(&self, account: &str, pulse: v1::CircuitPulse) {
         let from = caller(account, &format!("uid of {account}"));
         self.receive(&from, "shop/api", "shop/api", pulse);
     }
@@ -49,7 +49,7 @@ fn accounts_admitted_by_no_target_cannot_open_breaker() {
     ] {
         let mut bench = Bench::new(&cluster);
         for account in STRANGERS {
-            bench.hears_of_api(account, seen(50, 50));
+            bench.receive_for_api(account, seen(50, 50));
         }
         bench.passes(SECOND);
         assert!(
@@ -58,12 +58,12 @@ fn accounts_admitted_by_no_target_cannot_open_breaker() {
             bench.announced_states()
         );
         assert_eq!(bench.counted(), None, "nor is anything of it kept");
-        assert_eq!(bench.fleet.own_since(0), (0, None), "or told to others");
+        assert_eq!(bench.fleet.own_since(0), (0, None), "or sent to others");
     }
     let mut bench = Bench::new(&in_mode(with_target(with_auto_breaker()), "deny"));
-    bench.hears_of_api(WEB, seen(100, 0));
+    bench.receive_for_api(WEB, seen(100, 0));
     for account in STRANGERS {
-        bench.hears_of_api(account, seen(50, 50));
+        bench.receive_for_api(account, seen(50, 50));
     }
     bench.passes(SECOND);
     assert!(
@@ -71,7 +71,7 @@ fn accounts_admitted_by_no_target_cannot_open_breaker() {
         "the median is that of who may call"
     );
     assert_eq!(bench.counted(), Some((100, 1)));
-    bench.hears_of_api(WEB, seen(200, 200));
+    bench.receive_for_api(WEB, seen(200, 200));
     bench.passes(SECOND);
     assert_eq!(bench.announced_states(), api(WireState::Open, 0));
 }
@@ -80,8 +80,8 @@ fn accounts_admitted_by_no_target_cannot_open_breaker() {
 fn unauthorized_accounts_reported_by_replica_do_not_count() {
     let mut bench = Bench::new(&with_target(with_auto_breaker()));
     let open = Bench::new(&with_auto_breaker());
-    open.hears_of_api(STRANGERS[0], seen(50, 50));
-    open.hears_of_api(STRANGERS[1], seen(50, 50));
+    open.receive_for_api(STRANGERS[0], seen(50, 50));
+    open.receive_for_api(STRANGERS[1], seen(50, 50));
     let (_, news) = open.fleet.own_since(0);
     bench.fleet.receive(news.unwrap().pulses, bench.now);
     bench.passes(SECOND);
@@ -99,12 +99,12 @@ fn everybody_counts_where_everybody_may_call() {
         with_auto_breaker(),
         in_mode(with_target(with_auto_breaker()), "open"),
         in_mode(with_target(with_auto_breaker()), "audit"),
-        // One pod has no proxy that could refuse anybody.
+        // One pod has no proxy that could refuse a caller.
         with_target(with_auto_breaker()).with(plain),
     ] {
         let mut bench = Bench::new(&cluster);
         for account in STRANGERS {
-            bench.hears_of_api(account, seen(50, 50));
+            bench.receive_for_api(account, seen(50, 50));
         }
         bench.passes(SECOND);
         assert_eq!(bench.announced_states(), api(WireState::Open, 0));
@@ -128,7 +128,7 @@ fn report_counts_with_partial_rule_but_not_other_port() {
             .with(cluster::group("some", reads.clone()))
             .with(cluster::target("t", "api", &["web"], rules.clone()));
         let bench = Bench::new(&in_mode(cluster, "deny"));
-        bench.hears_of_api(WEB, seen(10, 0));
+        bench.receive_for_api(WEB, seen(10, 0));
         assert_eq!(bench.counted().is_some(), counts, "{rules}");
     }
 }
@@ -160,15 +160,15 @@ fn breaker_reports_count_only_from_label_selected_pods() {
 #[test]
 fn rights_are_those_of_the_newest_model() {
     let bench = Bench::new(&in_mode(with_auto_breaker(), "deny"));
-    bench.hears_of_api(WEB, seen(10, 0));
+    bench.receive_for_api(WEB, seen(10, 0));
     assert_eq!(bench.counted(), None);
     let admitted = in_mode(with_target(with_auto_breaker()), "deny");
     bench.models.send_replace(Some(compiled(&admitted)));
-    bench.hears_of_api(WEB, seen(10, 0));
+    bench.receive_for_api(WEB, seen(10, 0));
     assert_eq!(bench.counted(), Some((10, 1)));
     let refused = in_mode(with_auto_breaker(), "deny");
     bench.models.send_replace(Some(compiled(&refused)));
-    bench.hears_of_api(WEB, seen(10, 0));
+    bench.receive_for_api(WEB, seen(10, 0));
     assert_eq!(bench.counted(), Some((10, 1)));
 }
 
@@ -176,7 +176,7 @@ fn rights_are_those_of_the_newest_model() {
 fn nobody_has_called_what_nobody_serves() {
     let empty = cluster::slice("api-x", "api", &[("http", 8080)], &[]);
     let bench = Bench::new(&with_auto_breaker().with(empty));
-    bench.hears_of_api(WEB, seen(10, 10));
+    bench.receive_for_api(WEB, seen(10, 10));
     assert_eq!(bench.counted(), None);
 }
 

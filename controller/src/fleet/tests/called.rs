@@ -1,13 +1,12 @@
-//! When the statuses of policies are looked at, because somebody calls their breakers or no
-//! longer does.
+//! When the statuses of policies are evaluated, because their breakers get callers or lose them.
 
 use super::*;
 
-/// Whether it told of something since it was asked last.
-fn has_told(changes: &mut watch::Receiver<u64>) -> bool {
-    let told = changes.has_changed().unwrap();
+/// Whether it notified since the last look.
+fn was_notified(changes: &mut watch::Receiver<u64>) -> bool {
+    let changed = changes.has_changed().unwrap();
     changes.mark_unchanged();
-    told
+    changed
 }
 
 #[test]
@@ -16,23 +15,23 @@ fn only_first_call_and_end_of_calls_notify_watchers() {
     let mut called = bench.fleet.called_changes();
     let announced = bench.fleet.changes();
     bench.passes(SECOND);
-    assert!(!has_told(&mut called), "nobody calls");
+    assert!(!was_notified(&mut called), "there is no caller");
     bench.send_pulse("web", seen(10, 0));
-    assert!(!has_told(&mut called), "they are looked at together");
+    assert!(!was_notified(&mut called), "they are looked at together");
     bench.passes(SECOND);
-    assert!(has_told(&mut called));
+    assert!(was_notified(&mut called));
     // It goes on, and others begin.
     for account in ["web", "other", "web"] {
         bench.send_pulse(account, seen(10, 0));
         bench.passes(SECOND);
-        assert!(!has_told(&mut called), "{account}");
+        assert!(!was_notified(&mut called), "{account}");
     }
     bench.passes(5 * SECOND);
-    assert!(!has_told(&mut called), "its interval is not over");
+    assert!(!was_notified(&mut called), "its interval is not over");
     bench.passes(6 * SECOND);
-    assert!(has_told(&mut called), "nobody calls any more");
+    assert!(was_notified(&mut called), "the callers are gone");
     bench.passes(SECOND);
-    assert!(!has_told(&mut called));
+    assert!(!was_notified(&mut called));
     assert!(!announced.has_changed().unwrap(), "proxies hear nothing");
 }
 
@@ -44,11 +43,14 @@ fn policy_removal_notifies_but_its_second_breaker_does_not() {
     let mut called = bench.fleet.called_changes();
     bench.send_pulse("web", seen(10, 0));
     bench.passes(SECOND);
-    assert!(has_told(&mut called));
+    assert!(was_notified(&mut called));
     bench.send_pulse_of("web", "shop/api", "shop/v2", seen(10, 0));
     bench.passes(SECOND);
-    assert!(!has_told(&mut called), "its status is looked at already");
+    assert!(
+        !was_notified(&mut called),
+        "its status is looked at already"
+    );
     bench.models.send_replace(Some(compiled(&cluster::shop())));
     bench.passes(SECOND);
-    assert!(has_told(&mut called));
+    assert!(was_notified(&mut called));
 }

@@ -1,12 +1,12 @@
-//! Whose the pairs are that are shown, and who gives one up where all places are taken: names
-//! can be made up, so no namespace and no workload keeps those of all others.
+//! The owners of the pairs that are shown, and which one loses a pair where all places are taken:
+//! names can be made up, so no namespace and no workload keeps those of all others.
 //!
 //! Claims: observe-88
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Who told of a pair first.
+/// The first reporter of a pair.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReportingWorkload {
     /// Namespace of the workload; empty where it is in none.
@@ -15,7 +15,7 @@ pub struct ReportingWorkload {
     pub node: Arc<str>,
 }
 
-/// How many places each of some names has, and which has most: that is asked for each of the
+/// How many places each of some names has, and which has most: that is read for each of the
 /// thousands of calls that find no place.
 #[derive(Debug, Default)]
 struct Ranking {
@@ -77,8 +77,8 @@ impl Shares {
         }
     }
 
-    /// Who gives a place up for one more of `by`: of the namespace that has most, the workload
-    /// that has most. `None` where its own has as many. One more does not count: two would
+    /// The workload that gives a place up for one more of `by`: of the namespace that has most, the
+    /// workload that has most. `None` where its own has as many. One more does not count: two would
     /// take a place from each other for ever.
     pub(super) fn loser(&self, by: &ReportingWorkload) -> Option<ReportingWorkload> {
         let (places, fullest) = self.namespaces.fullest()?;

@@ -269,8 +269,8 @@ fn cancelled_call_counts_as_neither_outcome_on_either_side() {
         ..left(seen_by_client("shop/api", 5, 1))
     };
     // Of an older proxy.
-    let untold = left(seen_by_client("shop/api", 3, 2));
-    report(&reports, "shop/web", vec![of_client, untold]);
+    let uncounted = left(seen_by_client("shop/api", 3, 2));
+    report(&reports, "shop/web", vec![of_client, uncounted]);
     report(
         &reports,
         "shop/api",

@@ -1,4 +1,4 @@
-//! Who may ask the metrics API, and how much.
+//! Which clients may use the metrics API, and how much.
 //!
 //! Claims: attack-80, observe-17
 
@@ -38,7 +38,7 @@ mod owners;
 
 const NAME: &str = "weft-metrics.weft-system.svc";
 
-/// The API on loopback, the cluster's authority, and one that nobody trusts.
+/// The API on loopback, the cluster's authority, and one that no client trusts.
 struct Bench {
     addr: SocketAddr,
     ca: Ca,
@@ -178,8 +178,8 @@ impl Bench {
             .await?)
     }
 
-    /// What a proxy of `shop` tells now, in a slot that is still open; asked for when
-    /// it has settled.
+    /// What a proxy of `shop` reports now, in an interval that is still open; read when it has
+    /// settled.
     fn store_report(&self, uid: &str, pod: &str, edge: wire::v1::Edge) {
         let reporter = crate::observe::reports::Reporter {
             uid: uid.into(),
@@ -220,7 +220,7 @@ const MIGHTY: [(&str, &str); 2] = [
 #[tokio::test]
 async fn identity_headers_are_rejected_without_api_server_certificate() {
     let bench = Bench::start().await;
-    for certificate in [None, Some(bench.ca.client("somebody"))] {
+    for certificate in [None, Some(bench.ca.client("another-client"))] {
         let answer = bench
             .try_ask(certificate, Method::GET, DEPLOYMENTS, &MIGHTY)
             .await;
@@ -237,7 +237,7 @@ async fn identity_headers_are_rejected_without_api_server_certificate() {
         .try_ask(forged, Method::GET, DEPLOYMENTS, &MIGHTY)
         .await;
     assert!(answer.is_err(), "{answer:?}");
-    // The API server itself, on nobody's behalf.
+    // The API server itself, on no user's behalf.
     let own = Some(bench.ca.client("front-proxy"));
     let answer = bench.try_ask(own, Method::GET, DEPLOYMENTS, &[]).await;
     assert_eq!(answer.unwrap().0, 401);
@@ -330,13 +330,13 @@ async fn idle_object_reports_zeros_and_missing_one_404() {
         .ask("reader", &format!("{DEPLOYMENTS}/web/edges"))
         .await;
     assert_eq!((status, &body["items"]), (200, &json!([])));
-    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/nobody")).await;
+    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/absent")).await;
     assert_eq!((status, &body["reason"]), (404, &json!("NotFound")));
-    assert_eq!(body["details"]["name"], "nobody");
+    assert_eq!(body["details"]["name"], "absent");
 }
 
-/// One edge in each of the last three slots that may be asked for, in a store for `most`.
-/// The window of the answer, and the header that warns.
+/// One edge in each of the last three slots that may be queried, in a store for `most`. The window
+/// of the answer, and the header that warns.
 async fn window_and_warning(most: usize) -> (String, Option<String>) {
     let followed = Followed::default();
     *followed.inventory.write() = inventory();
@@ -382,7 +382,7 @@ async fn window_shortened_by_memory_limit_warns_with_actual_length() {
     let (window, warning) = window_and_warning(2).await;
     let warning = warning.unwrap();
     assert!(["10s", "15s"].contains(&&*window), "{window}");
-    let expected_warning = format!("299 - \"only the last {window} of the window are told: ");
+    let expected_warning = format!("299 - \"only the last {window} of the window are shown: ");
     assert!(warning.starts_with(&expected_warning), "{warning}");
     assert!(warning.contains("memory limit"), "the way out: {warning}");
 }

@@ -53,9 +53,9 @@ fn split_port_is_divided_among_backends_having_it() {
     assert_eq!(forward(&halves, 90), named(&[("v2", 1)]));
     let first = shared_out([1, 0]);
     assert_eq!(forward(&first, 80), named(&[("v1", 1), ("v2", 0)]));
-    let nobody = Err(Some(Reason::NoBackend));
-    assert_eq!(forward(&first, 90), nobody, "v1 has no such port");
-    assert_eq!(forward(&shared_out([0, 0]), 80), nobody);
+    let no_backend = Err(Some(Reason::NoBackend));
+    assert_eq!(forward(&first, 90), no_backend, "v1 has no such port");
+    assert_eq!(forward(&shared_out([0, 0]), 80), no_backend);
     assert_eq!(forward(&cluster(), 80), Err(None), "there is no split");
 }
 

@@ -1,8 +1,8 @@
-//! What one container port is told, of all the Service ports that lead to it.
+//! What one container port gets, from all the Service ports that lead to it.
 //!
-//! Nobody knows by which Service a call comes, so what several of them say becomes one. Who
-//! loses by that has won at the port of his own Service, and would not hear of it there: so
-//! the same answer that goes to the pod says whose section it leaves out.
+//! A proxy does not know by which Service a call comes, so what several of them say becomes one. A
+//! policy that loses by that has won at the port of its own Service, where nothing would be
+//! reported: so the same result that goes to the pod names the section that it skips.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ pub(crate) type Ranks = BTreeMap<Origin, Rank>;
 pub(crate) struct Overridden {
     pub(crate) loser: Origin,
     pub(crate) section: Section,
-    /// `None`: nobody's time ends all calls there, so none holds.
+    /// `None`: no policy's time ends all calls there, so none holds.
     pub(crate) winner: Option<Origin>,
     /// The other Service: by which the winner speaks of it, or which leaves it open; and which
     /// port of that.
@@ -46,7 +46,7 @@ pub(crate) struct Overridden {
     pub(crate) by: Option<Precedence>,
 }
 
-/// What a container port is told, Service by Service.
+/// What a container port gets, Service by Service.
 #[derive(Default)]
 pub(super) struct GuardBuilder<'a> {
     port: GuardPort,
@@ -67,11 +67,11 @@ type TimeoutRule = Rule<Option<Scoped<Timeouts>>>;
 /// A Service and the number of one of its ports.
 type ServicePort<'a> = (&'a ObjectKey, u16);
 
-/// Callers who get one time together, where what Services say of them differs.
+/// Callers that get one time together, where what Services say of them differs.
 #[derive(Clone, Copy)]
 enum Callers {
     Outside,
-    /// Those who call the pod by its own address, or through a proxy that read no request.
+    /// Those that call the pod by its own address, or through a proxy that read no request.
     Mesh,
 }
 
@@ -121,7 +121,7 @@ impl<'a> GuardBuilder<'a> {
         others.all(|&(_, rules)| rules == first).then_some(first)
     }
 
-    /// Nobody knows by which Service a call comes that the pod's proxy gives a time. So what
+    /// The pod's proxy does not know by which Service a call comes that it gives a time. So what
     /// several of them say differently becomes the longest time of all, whatever is called.
     fn merged_timeouts(&self) -> Vec<TimeoutRule> {
         if let Some(same) = self.same_timeouts() {
@@ -183,7 +183,7 @@ impl<'a> GuardBuilder<'a> {
         self.port
     }
 
-    /// Sections that are left out because of other policies, and would say something else.
+    /// Sections that are skipped because of other policies, and would say something else.
     pub(super) fn overridden(&self) -> Vec<Overridden> {
         let mut overridden = self.overridden_timeouts();
         if let Some(winner) = self.first_overload() {
@@ -200,8 +200,8 @@ impl<'a> GuardBuilder<'a> {
         overridden
     }
 
-    /// Times that are for callers outside the mesh alone, who have another one. What is for others
-    /// too holds for those who call the Service by its name, whatever another one says.
+    /// Times that are for callers outside the mesh alone, which have another one. What is for
+    /// others too holds for those that call the Service by its name, whatever another one says.
     fn overridden_timeouts(&self) -> Vec<Overridden> {
         if self.same_timeouts().is_some() {
             return Vec::new();
@@ -241,8 +241,9 @@ impl<'a> GuardBuilder<'a> {
         overridden
     }
 
-    /// Which one to name to who loses a time by `own`: the first other one that `is_why`, by what
-    /// it says of times; if that is `own` alone, any other, without which nobody would lose.
+    /// Which one to name to the author who loses a time by `own`: the first other one that
+    /// `is_why`, by what it says of times; if that is `own` alone, any other, without which no
+    /// policy would lose.
     fn other_service(
         &self,
         own: ServicePort<'a>,
@@ -294,7 +295,7 @@ impl<T> Said<'_, T> {
     }
 }
 
-/// What the rules of a Service port say, with the place of who says it.
+/// What the rules of a Service port say, with the place of their Service.
 fn said<'a, T>(
     at: ServicePort<'a>,
     ranks: &'a Ranks,
@@ -344,7 +345,7 @@ fn longest(rules: &[TimeoutRule], callers: Callers) -> Option<&TimeoutRule> {
     None
 }
 
-/// The rule's time, for whatever these ask.
+/// The rule's time, for every request of these.
 fn for_all_requests(rule: &TimeoutRule, sources: Sources) -> TimeoutRule {
     let section = rule.then.as_ref().map(|scoped| scoped.section);
     Rule {

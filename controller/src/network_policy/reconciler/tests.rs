@@ -101,7 +101,7 @@ impl Bench {
         panic!("never settles: {:?}", self.state.failed);
     }
 
-    /// What the watch brings after somebody wrote.
+    /// What the watch brings after a client wrote.
     fn write(&mut self, name: &str, mut policy: Value) {
         policy["metadata"]["name"] = name.into();
         policy["metadata"]["namespace"] = "shop".into();

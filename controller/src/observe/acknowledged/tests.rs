@@ -1,4 +1,4 @@
-//! Which objects are in use by whom.
+//! Which objects are in use by which proxies.
 //!
 //! Claims: attack-90, observe-151
 
@@ -387,7 +387,7 @@ fn on_cpu() -> Duration {
     Duration::try_from(now).unwrap()
 }
 
-/// Many more than may be remembered, many times, as a crawler brings them.
+/// Many more than may be persisted, many times, as a crawler brings them.
 // Claims: B8
 #[test]
 fn stored_destination_cost_does_not_grow_with_count() {
@@ -396,7 +396,7 @@ fn stored_destination_cost_does_not_grow_with_count() {
         let name = |at: usize| format!("destination/10.1.{}.{}:80", at / 250, at % 250);
         state.destinations = (0..destinations).map(name).collect();
         let observed = Observed::settled();
-        let begun = on_cpu();
+        let started = on_cpu();
         for round in 0..6_i64 {
             state.objects = vec![v1::ObjectState {
                 object: Some(v1::ObjectRef::from(&split())),
@@ -406,7 +406,7 @@ fn stored_destination_cost_does_not_grow_with_count() {
             observed.note(1, state.clone());
         }
         assert_eq!(observed.remembered("shop", "web").len(), MAX_REMEMBERED);
-        on_cpu() - begun
+        on_cpu() - started
     };
     // The fastest of some tries: what runs beside it takes caches, but none of this time.
     let fastest = |destinations| (0..3).map(|_| long(destinations)).min().unwrap();

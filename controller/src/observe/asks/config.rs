@@ -12,7 +12,7 @@ use wire::v1::ask::What as Question;
 
 use super::{Asks, TooMany};
 
-/// A proxy answers within milliseconds; somebody waits for it.
+/// A proxy answers within milliseconds; a user waits for it.
 const WITHIN: Duration = Duration::from_secs(3);
 /// Resources of one proxy: 4 096 addresses, their endpoints, and as many rules. Each
 /// costs some hundred bytes in the answer.

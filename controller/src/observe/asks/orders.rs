@@ -1,4 +1,4 @@
-//! What one proxy is to be told.
+//! Commands that wait to be sent to one proxy.
 
 use tokio::sync::mpsc;
 #[cfg(test)]
@@ -8,8 +8,8 @@ use wire::v1::to_proxy::Message as Order;
 /// Where the orders of one proxy are put.
 pub(super) type ToOrders = mpsc::Sender<Box<Order>>;
 
-/// Orders on their way to one proxy. They wait boxed: a queue makes room for 32 of them
-/// before the first comes, and most proxies are never asked anything.
+/// Commands on their way to one proxy. They wait boxed: a queue makes room for 32 of them before
+/// the first comes, and most proxies never get a query.
 #[derive(Debug)]
 pub(crate) struct Orders(mpsc::Receiver<Box<Order>>);
 

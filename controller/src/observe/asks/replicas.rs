@@ -1,7 +1,7 @@
-//! Questions that replicas pass on to each other.
+//! Queries that replicas pass on to each other.
 //!
-//! One call from each replica to each other carries all of them. Whoever is asked by a
-//! replica asks its own proxies only, so that nothing goes round in circles.
+//! One call from each replica to each other carries all of them. A replica that is queried by
+//! another queries its own proxies only, so that nothing goes round in circles.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,18 +23,18 @@ use wire::v1::replica_client::ReplicaClient;
 
 use super::{Answers, AskRegistration, AskTarget, Asks, Joining, MAX_ASKS};
 
-/// Questions and ends of questions on their way to one replica.
+/// Queries and ends of queries on their way to one replica.
 const ORDERS: usize = 4 * MAX_ASKS;
-/// Answers on their way to one replica; each question keeps what does not fit for a while.
+/// Answers on their way to one replica; each query keeps what does not fit for a while.
 const OUTBOX: usize = 64;
 
-/// The longest question that is passed on, and what is added to each.
+/// The longest query that is passed on, and what is added to each.
 const LONGEST: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(5);
-/// After this time without an answer it is told whether some were dropped meanwhile.
+/// After this time without an answer a message says whether some were dropped meanwhile.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// What an asking replica sends.
+/// What a querying replica sends.
 pub(in crate::observe) trait AskMessages:
     Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static
 {
@@ -45,12 +45,12 @@ impl<S> AskMessages for S where
 {
 }
 
-/// What an asking replica is sent.
+/// What a querying replica is sent.
 pub(crate) type Passed = ReceiverStream<Result<v1::ReplicaAnswered, Status>>;
 
 impl Asks {
-    /// Passes questions on to another replica, and takes what its proxies answer, until the
-    /// call ends.
+    /// Passes queries on to another replica, and takes what its proxies answer, until the call
+    /// ends.
     pub(in crate::observe) async fn pass_to(
         &self,
         peer: IpAddr,
@@ -90,7 +90,7 @@ impl Asks {
             id,
             dropped,
         } = answered;
-        // First: with the last proxy that goes the question is over.
+        // First: with the last proxy that goes the query is over.
         self.dropped_elsewhere(peer, id, dropped);
         match answered {
             Some(answered) => self.answered(&uid, v1::Answered { id, ..answered }),
@@ -99,8 +99,8 @@ impl Asks {
         }
     }
 
-    /// Another replica had no room for so many answers since it was asked. Its own metrics
-    /// count them.
+    /// Another replica had no room for so many answers since it was queried. Its own metrics count
+    /// them.
     fn dropped_elsewhere(&self, peer: IpAddr, id: u64, dropped: u64) {
         if dropped == 0 {
             return;
@@ -115,8 +115,7 @@ impl Asks {
         open.dropped.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// Asks this replica's proxies what another replica wants to know, until `stop` says
-    /// true.
+    /// Queries this replica's proxies for another replica, until `stop` says true.
     pub(in crate::observe) fn pass(
         &self,
         messages: impl AskMessages,
@@ -178,7 +177,7 @@ impl Asks {
         }
     }
 
-    /// Asks them, and gives the id that the other replica knows the question by.
+    /// Queries them, and gives the id that the other replica knows the query by.
     fn passed_on(&self, request: v1::PodsAsk) -> Option<(u64, Answers)> {
         let ask = request.ask?;
         let uids: Vec<Arc<str>> = request.uids.into_iter().map(Arc::from).collect();
@@ -188,7 +187,7 @@ impl Asks {
     }
 }
 
-/// Passes answers back, and with them how many found no room here: who asked cannot know.
+/// Passes answers back, and with them how many found no room here: the other replica cannot know.
 async fn pass_back(
     id: u64,
     mut answers: Answers,

@@ -1,4 +1,4 @@
-//! Bounds of questions and answers, and the answer that comes in parts.
+//! Bounds of queries and answers, and the answer that comes in parts.
 //!
 //! Claims: attack-77, observe-107, observe-129
 
@@ -32,7 +32,7 @@ fn words(id: u64, bytes: usize) -> v1::Answered {
     answer_of(id, Answered::Refused("x".repeat(bytes)))
 }
 
-/// Id of the question that a proxy was told last.
+/// Id of the newest query that was sent to a proxy.
 fn next_id(orders: &mut Orders) -> u64 {
     match orders.try_recv() {
         Ok(Order::Ask(ask)) => ask.id,
@@ -72,7 +72,7 @@ async fn questions_are_bounded_and_one_that_ends_makes_room() {
     let mut lost = more(0).unwrap();
     assert_eq!(asks.inner.metrics.orders_dropped.get(), 1);
     let none = timeout(LASTS, lost.next()).await.unwrap();
-    assert!(none.is_none(), "nobody was asked: {none:?}");
+    assert!(none.is_none(), "no proxy was queried: {none:?}");
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn answers_dropped_at_peer_are_counted_at_querying_replica() {
         assert!(answers.next().await.unwrap().what.is_some());
     }
     assert_eq!(answers.dropped(), TOO_MUCH as u64);
-    // Room of all questions together may be short, so that nothing comes after what was lost.
+    // Room of all queries together may be short, so that nothing comes after what was lost.
     let all = &there.inner.waiting;
     all.fetch_add(ALL_BYTES, Ordering::Relaxed);
     flood(1);
@@ -242,7 +242,7 @@ fn part(number: u32, last: bool, names: &[&str]) -> Answered {
     })
 }
 
-/// What the asker is told when the proxy says this.
+/// What the reader gets when the proxy sends this.
 async fn answered(parts: Vec<Answered>) -> Result<serde_json::Value, ConfigUnavailable> {
     let asks = Asks::default();
     let (_here, mut orders) = asks.listens(uid("a"));
@@ -295,6 +295,6 @@ async fn proxy_config_is_returned_completely_or_never() {
         answered(vec![part(0, false, &[])]).await,
         Err(ConfigUnavailable::Late)
     );
-    let nobody = Asks::default().config(&uid("a")).await;
-    assert_eq!(nobody, Err(ConfigUnavailable::Away), "and at once");
+    let absent = Asks::default().config(&uid("a")).await;
+    assert_eq!(absent, Err(ConfigUnavailable::Away), "and at once");
 }

@@ -159,7 +159,7 @@ fn replicas_that_tell_each_other_hold_the_same() {
     let revision = exchange(&one, &other, 0);
     exchange(&other, &one, 0);
     assert_eq!(calls(&one), calls(&other));
-    // What was heard is not told back, and what was told not again.
+    // What was received is not sent back, and what was sent is not sent again.
     assert!(one.own_since(revision, now()).1.is_none());
     one.take(&pod("late"), report(1, 2, &[5]), true, now());
     exchange(&one, &other, revision);
@@ -194,7 +194,7 @@ fn replicas_hold_same_calls_each_under_own_clock() {
     };
     assert_eq!(calls_of(&right, NOW / SLOT - 1), 12);
     assert_eq!(calls_of(&fast, (NOW + 60) / SLOT - 1), 12);
-    // Told again on the next stream, by a clock that nearly is a slot further by now.
+    // Sent again on the next stream, by a clock that nearly is an interval further by now.
     of_fast.reopen(opened);
     let later = now() + minute + Duration::from_millis(2_600);
     let news = fast.own_since(0, later).1.unwrap();

@@ -1,4 +1,4 @@
-//! Messages that come in parts, or stand still.
+//! Messages that come in parts, or stall.
 //!
 //! Claims: calls-61
 
@@ -92,12 +92,12 @@ async fn full_buffers_close_call_of_largest_pod() {
     assert_eq!(read(&mut honest, message(50_000)).await, Ok(()));
     assert_eq!(buffers.room.holders(), 1, "usual ones are not counted");
     let mut late = call(&buffers, "late");
-    let begun = message(500_000)[..400_000].to_vec();
-    assert_eq!(read(&mut late, begun).await, Ok(()));
+    let unfinished = message(500_000)[..400_000].to_vec();
+    assert_eq!(read(&mut late, unfinished).await, Ok(()));
     assert_eq!(next(&mut greedy.1).await, Err(Code::ResourceExhausted));
     assert_eq!(limits.count("message-buffers"), 1);
     assert!(buffers.room.peak() <= room.total);
-    // What the others have begun goes on.
+    // The other unfinished messages go on.
     assert_eq!(read(&mut late, vec![1; 100_005]).await, Ok(()));
     assert_eq!(read(&mut honest, message(50_000)).await, Ok(()));
     drop((greedy, honest, late));

@@ -325,7 +325,7 @@ fn later_subscription_displaces_merely_persisted_destinations() {
         let remove = Vec::new();
         session.subscribe(v1::Subscribe { add, remove })
     };
-    // Asked for by itself it stays.
+    // Requested by itself it stays.
     assert_eq!(subscribe(vec!["remembered-1".to_owned()]), 0);
     let more = subscribed(MAX_DESTINATIONS - 2, MAX_DESTINATIONS);
     assert_eq!(subscribe(more.collect()), 1);
@@ -338,7 +338,7 @@ fn later_subscription_displaces_merely_persisted_destinations() {
 /// Names with their versions, or without one that was taken back.
 type Changes = Vec<(String, Option<String>)>;
 
-/// What is in use and what is refused, by who looks through all that was ever sent.
+/// What is in use and what is refused, found by a look through all that was ever sent.
 #[derive(Debug, Default)]
 struct Naive {
     batches: Vec<(u64, Changes)>,
@@ -462,9 +462,9 @@ fn answer_cost_depends_only_on_its_own_batch() {
         let sent: Vec<v1::Batch> = sent
             .map(|target| session.next(target, now).unwrap())
             .collect();
-        let begun = on_cpu();
+        let started = on_cpu();
         let answered = session.answer(ack(&sent[0]), now);
-        let took = on_cpu() - begun;
+        let took = on_cpu() - started;
         assert_eq!(answered.carried, EACH);
         assert_eq!(acknowledged(&session).len(), EACH);
         took

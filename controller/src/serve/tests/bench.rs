@@ -152,13 +152,13 @@ impl Bench {
     }
 
     /// A channel without a client certificate.
-    pub(super) async fn nobody(&self) -> Channel {
+    pub(super) async fn bootstrap_channel(&self) -> Channel {
         let tls = bootstrap_client_config(&self.roots, self.identity.clone(), &[H2_ALPN]);
         channel(self.addr, tls).await.unwrap()
     }
 
     /// A channel with a certificate for this account and pod.
-    pub(super) async fn somebody(&self, identity: &SpiffeId, uid: Option<&str>) -> Channel {
+    pub(super) async fn mesh_channel(&self, identity: &SpiffeId, uid: Option<&str>) -> Channel {
         let handle = CertHandle::empty();
         handle.store(leaf(&self.authority, identity, uid));
         let tls = mesh_client_config(&self.roots, &handle, self.identity.clone(), &[H2_ALPN]);
@@ -166,7 +166,7 @@ impl Bench {
     }
 
     /// The same, from an address of its own.
-    pub(super) async fn somebody_at(
+    pub(super) async fn mesh_channel_from(
         &self,
         from: [u8; 4],
         identity: &SpiffeId,
@@ -179,14 +179,14 @@ impl Bench {
     }
 
     /// A channel without a client certificate, from an address of its own.
-    pub(super) async fn nobody_at(&self, from: [u8; 4]) -> Channel {
+    pub(super) async fn bootstrap_channel_from(&self, from: [u8; 4]) -> Channel {
         let tls = bootstrap_client_config(&self.roots, self.identity.clone(), &[H2_ALPN]);
         channel_from(from, self.addr, tls).await.unwrap()
     }
 
     pub(super) async fn client(&self, hello: v1::Hello) -> Proxy {
         Proxy::open(
-            self.somebody(&account("shop", "web"), Some("uid-client"))
+            self.mesh_channel(&account("shop", "web"), Some("uid-client"))
                 .await,
             hello,
         )

@@ -39,7 +39,7 @@ fn pulse(sent: u32, failed: u32) -> Message {
     Message::Pulse(v1::Pulse { circuits })
 }
 
-/// The next state of `api` that is told.
+/// The next state of `api` that is announced.
 async fn next_state(proxy: &mut Proxy) -> State {
     let message = timeout(PATIENCE, proxy.inbox.message()).await;
     match message.unwrap().unwrap().unwrap().message {
@@ -57,7 +57,7 @@ async fn next_state(proxy: &mut Proxy) -> State {
 
 async fn ready(bench: &Bench, account_name: &str, uid: &str) -> Proxy {
     let channel = bench
-        .somebody(&account("shop", account_name), Some(uid))
+        .mesh_channel(&account("shop", account_name), Some(uid))
         .await;
     let mut proxy = Proxy::open(channel, hello()).await;
     let batch = proxy.batch().await;
@@ -73,7 +73,7 @@ async fn breaker_opening_reaches_callers_including_silent_ones() {
     let other = ready(&bench, "other", "uid-other").await;
     let mut silent = ready(&bench, "api", "uid-api-1").await;
     let channel = bench
-        .somebody(&account("shop", "api"), Some("uid-api-2"))
+        .mesh_channel(&account("shop", "api"), Some("uid-api-2"))
         .await;
     let mut older = Proxy::open(channel, asks(&[API])).await;
     let batch = older.batch().await;
@@ -82,7 +82,7 @@ async fn breaker_opening_reaches_callers_including_silent_ones() {
     caller.send_message(pulse(60, 60)).await;
     assert_eq!(next_state(&mut caller).await, State::Open);
     assert_eq!(next_state(&mut silent).await, State::Open);
-    // One that comes later is told as soon as it has the policy.
+    // One that comes later gets it as soon as it has the policy.
     drop(silent);
     let mut late = ready(&bench, "api", "uid-api-1").await;
     assert_eq!(next_state(&mut late).await, State::Open);
@@ -115,7 +115,7 @@ async fn what_one_account_alone_says_holds_back_no_other() {
     caller.send_message(pulse(60, 60)).await;
     assert_eq!(next_state(&mut caller).await, State::Open, "the control");
     assert!(silent.is_silent_for(Duration::from_secs(1)).await);
-    // When it sees failures itself, the two are told.
+    // When it sees failures itself, the two get it.
     silent.send_message(pulse(60, 60)).await;
     assert_eq!(next_state(&mut silent).await, State::Open);
 }
@@ -151,7 +151,7 @@ async fn what_one_replica_hears_opens_it_at_the_others() {
     let other = bench.other_fleet();
     let deciding = tokio::spawn(other.clone().run());
     let listening = listen(&bench, &other);
-    // It is told what is said from when it listens on.
+    // It gets what is sent from when it listens on.
     let deadline = Instant::now() + PATIENCE;
     while other.announced().is_empty() {
         assert!(Instant::now() < deadline, "it was not heard");
@@ -211,8 +211,8 @@ async fn breaker_verdict_expired_before_resend_is_withdrawn() {
     sleep(Duration::from_secs(1)).await;
     let (open, none) = (fleet.announced(), AnnouncedStates::default());
     let mut breakers = AnnouncedBreakers::new();
-    let mut news = |announced: &AnnouncedStates, hears: bool| -> Vec<State> {
-        if hears {
+    let mut news = |announced: &AnnouncedStates, has_pulse: bool| -> Vec<State> {
+        if has_pulse {
             breakers.note_pulse(&reported);
         }
         let news = breakers.news(announced, &session, &caller.account, now);
@@ -220,7 +220,7 @@ async fn breaker_verdict_expired_before_resend_is_withdrawn() {
     };
     assert_eq!(news(&open, false), [State::Open]);
     assert_eq!(news(&open, false), []);
-    assert_eq!(news(&open, true), [State::Open], "whoever calls");
+    assert_eq!(news(&open, true), [State::Open], "a caller gets it again");
     assert_eq!(news(&none, true), [State::Closed]);
     assert_eq!(news(&none, true), []);
     deciding.abort();

@@ -1,4 +1,4 @@
-//! What floods of connections, bytes and messages do to everybody else.
+//! What floods of connections, bytes and messages do to all other clients.
 //!
 //! Claims: attack-80, calls-61
 
@@ -50,12 +50,14 @@ async fn strangers(bench: &Bench, count: usize) -> Vec<TcpStream> {
 /// A certificate and then a stream, as every proxy needs them, in less than a second.
 async fn must_be_served(bench: &Bench) {
     let all = async {
-        let certified = ControlClient::new(bench.nobody_at(HONEST).await)
+        let certified = ControlClient::new(bench.bootstrap_channel_from(HONEST).await)
             .certify(request("client-token"))
             .await;
         certified.unwrap();
         let web = account("shop", "web");
-        let channel = bench.somebody_at(HONEST, &web, Some("uid-client")).await;
+        let channel = bench
+            .mesh_channel_from(HONEST, &web, Some("uid-client"))
+            .await;
         let mut proxy = Proxy::open(channel, asks(&[])).await;
         assert!(proxy.batch().await.full);
     };
@@ -104,7 +106,7 @@ async fn address_flood_closes_oldest_connections_and_no_proxy() {
     assert!(read.is_err(), "the newest has ended as well: {read:?}");
     let ended = bench.metrics.limits.count("unproven-connections");
     assert!(ended >= 50, "{ended} were ended");
-    // Who has proven who it is goes on where it was.
+    // A client with a proven identity goes on where it was.
     bench.publish(&with_split(30));
     let next = proxy.batch().await;
     assert_eq!(weight(&next, 0), 30);
@@ -144,7 +146,7 @@ async fn connection_without_a_certificate_ends_after_its_time() {
 #[tokio::test]
 async fn certificate_request_above_32_kib_is_rejected_unread() {
     let bench = Bench::start(&cluster::shop()).await;
-    let channel = bench.nobody_at(ATTACKER).await;
+    let channel = bench.bootstrap_channel_from(ATTACKER).await;
     let refused = ControlClient::new(channel)
         .certify(request(&"x".repeat(MAX_RECEIVED_UNPROVEN)))
         .await
@@ -337,7 +339,7 @@ async fn message_allowance_of_pod_spans_repeated_streams() {
     assert!(bench.metrics.limits.count("stream-messages") > 0);
     // Another pod has its own.
     let channel = bench
-        .somebody(&account("shop", "api"), Some("uid-api-1"))
+        .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
         .await;
     let mut other = Proxy::open(channel, asks(&[])).await;
     other.batch().await;
@@ -359,7 +361,7 @@ async fn message_allowance_of_pod_spans_repeated_streams() {
 async fn pod_opening_endless_streams_is_refused_with_retry_time() {
     let bench = Bench::start(&cluster::shop()).await;
     let web = account("shop", "web");
-    let channel = bench.somebody(&web, Some("uid-client")).await;
+    let channel = bench.mesh_channel(&web, Some("uid-client")).await;
     let began = Instant::now();
     let mut opened = 0;
     let refused = loop {
@@ -378,7 +380,7 @@ async fn pod_opening_endless_streams_is_refused_with_retry_time() {
     assert_eq!(bench.metrics.limits.count("stream-openings"), 1);
     // Another pod has its own.
     let api = account("shop", "api");
-    let channel = bench.somebody(&api, Some("uid-api-1")).await;
+    let channel = bench.mesh_channel(&api, Some("uid-api-1")).await;
     let mut other = Proxy::open(channel, asks(&[])).await;
     assert!(other.batch().await.full);
 }
@@ -423,7 +425,9 @@ async fn end_of(mut answer: Body) -> tonic::Code {
 async fn message_that_begins_and_stands_still_ends_its_stream() {
     let bench = Bench::start(&cluster::shop()).await;
     let web = account("shop", "web");
-    let channel = bench.somebody_at(ATTACKER, &web, Some("uid-client")).await;
+    let channel = bench
+        .mesh_channel_from(ATTACKER, &web, Some("uid-client"))
+        .await;
     let (_outbox, answer) = begin_message(channel, 1000).await;
     let end = timeout(PART_TIMEOUT + PATIENCE, end_of(answer)).await;
     assert_eq!(end.unwrap(), tonic::Code::DeadlineExceeded);
@@ -441,13 +445,13 @@ async fn unfinished_messages_of_many_pods_stay_within_buffer_limit() {
         all.with(cluster::pod(&greedy(at), &format!("10.0.1.{at}"), "web"))
     };
     let bench = Bench::start(&(0..PODS).fold(cluster::shop(), with)).await;
-    let mut begun = Vec::new();
+    let mut unfinished = Vec::new();
     for at in 0..PODS {
         let uid = format!("uid-{}", greedy(at));
         let web = account("shop", "web");
-        let channel = bench.somebody_at(ATTACKER, &web, Some(&uid)).await;
+        let channel = bench.mesh_channel_from(ATTACKER, &web, Some(&uid)).await;
         for _ in 0..2 {
-            begun.push(begin_message(channel.clone(), MAX_RECEIVED - 1).await);
+            unfinished.push(begin_message(channel.clone(), MAX_RECEIVED - 1).await);
         }
     }
     // Some 60 MiB pass through TLS first.

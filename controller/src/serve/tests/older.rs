@@ -63,7 +63,7 @@ async fn open(bench: &Bench, hello: before::Hello) -> Proxy {
         panic!("no Hello")
     };
     let channel = bench
-        .somebody(&account("shop", "api"), Some("uid-api-1"))
+        .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
         .await;
     Proxy::open(channel, hello).await
 }
@@ -137,7 +137,7 @@ async fn older_proxy_understands_all_messages_and_is_understood() {
     assert_eq!(weight_in(&called), 10);
     answer(&proxy, &called, Vec::new()).await;
     bench.tally(&canary(), 1).await;
-    // What it does not carry out its author is told.
+    // What it does not carry out is reported to its author.
     until(&bench, &policy(), |tally| {
         let limits = |field: &String| field.starts_with("rateLimits");
         tally.too_old == ["shop/api-1"]
@@ -180,7 +180,7 @@ async fn current_proxy_receives_additional_resources_unknown_to_older() {
         ..asks(&[API])
     };
     let channel = bench
-        .somebody(&account("shop", "api"), Some("uid-api-1"))
+        .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
         .await;
     let mut proxy = Proxy::open(channel, hello).await;
     let batch = proxy.batch().await;

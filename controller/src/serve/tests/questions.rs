@@ -1,4 +1,4 @@
-//! What users ask of proxies, and what becomes of the answers.
+//! Users' queries to proxies, and what becomes of the answers.
 //!
 //! Claims: observe-105, observe-107, observe-123
 
@@ -33,7 +33,7 @@ fn answer_of(id: u64, words: &str) -> v1::Answered {
 
 /// The proxy of `client`, which has its first batch, and what it answers by.
 async fn client(bench: &Bench, destinations: &[&str]) -> (Proxy, Channel, v1::Batch) {
-    let channel = bench.somebody(&account("shop", "web"), Some(UID)).await;
+    let channel = bench.mesh_channel(&account("shop", "web"), Some(UID)).await;
     let mut proxy = Proxy::open(channel.clone(), hello(destinations)).await;
     let batch = proxy.batch().await;
     (proxy, channel, batch)
@@ -46,7 +46,7 @@ async fn answer(channel: &Channel, answers: Vec<v1::Answered>) -> Result<(), Sta
     ended.map(drop)
 }
 
-/// What the proxy is told next beside its configuration.
+/// The next message to the proxy beside its configuration.
 async fn next_message(proxy: &mut Proxy) -> ToProxy {
     loop {
         let message = timeout(PATIENCE, proxy.inbox.message()).await;
@@ -70,7 +70,7 @@ async fn query_accepts_answer_only_from_its_proxy() {
     let bench = Bench::start(&cluster::shop()).await;
     let (mut proxy, channel, _) = client(&bench, &[]).await;
     let api = account("shop", "api");
-    let other = bench.somebody(&api, Some("uid-api-1")).await;
+    let other = bench.mesh_channel(&api, Some("uid-api-1")).await;
     let mut beside = Proxy::open(other.clone(), hello(&[])).await;
     beside.batch().await;
 
@@ -124,7 +124,7 @@ async fn proxy_that_cannot_try_rules_is_asked_all_else() {
     let bench = Bench::start(&cluster::shop()).await;
     let trial = || Question::Trial(v1::TrialAsk::default());
     let ask = |what: Question| bench.asks.ask(what, &[UID.into()], PATIENCE).unwrap();
-    let channel = bench.somebody(&account("shop", "web"), Some(UID)).await;
+    let channel = bench.mesh_channel(&account("shop", "web"), Some(UID)).await;
     let mut older = hello(&[]);
     older.capabilities.retain(|name| name != "trial");
     let mut proxy = Proxy::open(channel.clone(), older).await;
@@ -196,7 +196,7 @@ async fn query_and_answer_pass_through_replica_connected_to_proxy() {
         assert!(Instant::now() < deadline, "the replicas do not meet");
         sleep(Duration::from_millis(10)).await;
     }
-    let uids: [Arc<str>; 2] = [UID.into(), "uid-of-nobody".into()];
+    let uids: [Arc<str>; 2] = [UID.into(), "uid-of-no-pod".into()];
     let mut answers = other.ask(question(), &uids, PATIENCE).unwrap();
     let id = next_ask(&mut proxy).await.id;
     answer(&channel, vec![answer_of(id, "here")]).await.unwrap();
@@ -218,14 +218,14 @@ async fn query_and_answer_pass_through_replica_connected_to_proxy() {
 async fn only_pods_answer_and_only_controllers_ask() {
     let bench = Bench::start(&cluster::shop()).await;
     for channel in [
-        bench.nobody().await,
-        bench.somebody(&account("shop", "web"), None).await,
+        bench.bootstrap_channel().await,
+        bench.mesh_channel(&account("shop", "web"), None).await,
     ] {
         let refused = answer(&channel, vec![answer_of(1, "x")]).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated);
     }
-    let pod = bench.somebody(&account("shop", "web"), Some(UID)).await;
-    for channel in [bench.nobody().await, pod] {
+    let pod = bench.mesh_channel(&account("shop", "web"), Some(UID)).await;
+    for channel in [bench.bootstrap_channel().await, pod] {
         let passed = tokio_stream::iter(Vec::<v1::ReplicaAsk>::new());
         let refused = ReplicaClient::new(channel).ask(passed).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
@@ -235,7 +235,7 @@ async fn only_pods_answer_and_only_controllers_ask() {
 #[tokio::test]
 async fn calls_that_bring_answers_end_when_the_controller_does() {
     let bench = Bench::start(&cluster::shop()).await;
-    let channel = bench.somebody(&account("shop", "web"), Some(UID)).await;
+    let channel = bench.mesh_channel(&account("shop", "web"), Some(UID)).await;
     let endless = tokio_stream::pending::<v1::Answered>();
     let answering =
         tokio::spawn(async move { ControlClient::new(channel).answer(endless).await.is_ok() });

@@ -8,7 +8,7 @@ use crate::observe::exchange::MAX_RECEIVED as LARGEST_MESSAGE;
 use crate::observe::reports::Reporter;
 use crate::testing::topology;
 
-/// Another replica's, which keeps here what it hears.
+/// Another replica's, which keeps here what it receives.
 fn listener(bench: &Bench, observed: Observed, reports: Reports) -> Listener {
     Listener {
         client: crate::testing::api_server::FakeApi::default().client(),
@@ -70,9 +70,9 @@ async fn replica_hears_what_another_observes_and_what_changes() {
 async fn only_a_controller_may_ask_what_was_observed() {
     let bench = Bench::start(&cluster::shop()).await;
     for channel in [
-        bench.nobody().await,
+        bench.bootstrap_channel().await,
         bench
-            .somebody(&account("shop", "web"), Some("uid-client"))
+            .mesh_channel(&account("shop", "web"), Some("uid-client"))
             .await,
     ] {
         let refused = ReplicaClient::new(channel)
@@ -91,7 +91,7 @@ async fn report_counts_for_certificate_pod_and_reaches_replicas() {
     let slot = slot_of(SystemTime::now());
     let edge = v1::Edge {
         side: v1::Side::Server.into(),
-        caller: "uid-of-somebody".to_owned(),
+        caller: "uid-of-another".to_owned(),
         success: 7,
         ..v1::Edge::default()
     };
@@ -101,7 +101,7 @@ async fn report_counts_for_certificate_pod_and_reaches_replicas() {
         edges: vec![edge],
         ..v1::Report::default()
     };
-    // Told twice, as on two streams: counts once.
+    // Sent twice, as on two streams: counts once.
     for _ in 0..2 {
         proxy.send_message(Message::Report(report.clone())).await;
     }
@@ -206,7 +206,7 @@ async fn replica_receives_reports_exceeding_one_message_and_later_ones() {
     listening.abort();
 }
 
-/// Whoever listens folds a report as it comes.
+/// The receiver folds a report as it comes.
 #[tokio::test]
 async fn terminated_pods_reach_replicas_before_their_reports() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -234,7 +234,7 @@ async fn terminated_pods_reach_replicas_before_their_reports() {
     end("web-1");
     let served = topology::seen_by_server("shop/web", 1, 0);
     report(("shop-api", "api-1"), served);
-    let channel = bench.somebody(&bench.identity, None).await;
+    let channel = bench.mesh_channel(&bench.identity, None).await;
     let stream = ReplicaClient::new(channel)
         .reports(v1::ReportsRequest {})
         .await;
@@ -260,7 +260,7 @@ async fn terminated_pods_reach_replicas_before_their_reports() {
 async fn proxy_may_not_ask_what_others_reported() {
     let bench = Bench::start(&cluster::shop()).await;
     let web = account("shop", "web");
-    let channel = bench.somebody(&web, Some("uid-client")).await;
+    let channel = bench.mesh_channel(&web, Some("uid-client")).await;
     let observing = ReplicaClient::new(channel)
         .reports(v1::ReportsRequest {})
         .await;

@@ -32,7 +32,7 @@ fn hello(services: &[&str]) -> v1::Hello {
 }
 
 async fn open(bench: &Bench, uid: &str, hello: v1::Hello) -> Proxy {
-    let channel = bench.somebody(&account("shop", "api"), Some(uid)).await;
+    let channel = bench.mesh_channel(&account("shop", "api"), Some(uid)).await;
     let mut proxy = Proxy::open(channel, hello).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
@@ -68,7 +68,7 @@ fn gives(bench: &Bench, thousandths: u64, number: u64) {
     bench.board.receive(leader, &news, Instant::now());
 }
 
-/// The next message, which has to be of shares: whether to forget, and what is told.
+/// The next message, which has to be of shares: whether to forget, and the shares.
 async fn shares(proxy: &mut Proxy) -> (bool, Vec<v1::Share>) {
     let message = timeout(PATIENCE, proxy.inbox.message()).await;
     match message.unwrap().unwrap().unwrap().message {
@@ -77,7 +77,7 @@ async fn shares(proxy: &mut Proxy) -> (bool, Vec<v1::Share>) {
     }
 }
 
-/// What the pod may be using of the limit, as other replicas hear it.
+/// What the pod may be using of the limit, as other replicas receive it.
 fn demands(bench: &Bench) -> Vec<(u64, u64)> {
     let (_, news) = bench.board.own_since(0);
     let demands = news.into_iter().flat_map(|news| news.held);
@@ -175,7 +175,7 @@ async fn offered_load_of_pod_reaches_replicas() {
     proxy
         .send_message(Message::OfferedLoads(v1::OfferedLoads { loads }))
         .await;
-    let told = || {
+    let reported = || {
         let (_, news) = bench.board.own_since(0);
         let pods = news.into_iter().flat_map(|news| news.held);
         let own = pods.filter(|pod| pod.uid == SERVER);
@@ -183,8 +183,8 @@ async fn offered_load_of_pod_reaches_replicas() {
             .collect::<Vec<v1::OfferedLoad>>()
     };
     let deadline = Instant::now() + PATIENCE;
-    while told() != [load.clone()] {
-        assert!(Instant::now() < deadline, "{:?}", told());
+    while reported() != [load.clone()] {
+        assert!(Instant::now() < deadline, "{:?}", reported());
         sleep(Duration::from_millis(10)).await;
     }
 }

@@ -195,13 +195,13 @@ async fn parts_follow_what_pods_are_offered() {
     assert_eq!(one.use_of["uid-api-1"], 85_000);
     assert_eq!(one.use_of["uid-api-2"], 15_000);
     let (_, news) = one.board.own_since(0);
-    let told: Vec<usize> = news
+    let reported: Vec<usize> = news
         .unwrap()
         .held
         .iter()
         .map(|pod| pod.offered.len())
         .collect();
-    assert_eq!(told, [1, 1]);
+    assert_eq!(reported, [1, 1]);
     // A new stream has said nothing yet, as that of an older proxy.
     one.board.connected(&"uid-api-2".into(), 3, Instant::now());
     serve_for(&mut one, 4 * SECOND).await;

@@ -262,7 +262,7 @@ impl Replica {
         tokio::spawn(writer.run(std::future::pending()));
         let (models, latest) = watch::channel(Some(Arc::new(compiled(first))));
         let (leads, is_holder) = watch::channel(false);
-        tokio::spawn(report(latest, Leadership::told_by(is_holder), events));
+        tokio::spawn(report(latest, Leadership::from_watch(is_holder), events));
         Self { api, models, leads }
     }
 
@@ -272,7 +272,7 @@ impl Replica {
     }
 
     /// How many Events of this reason there are a moment later.
-    async fn told(&self, reason: &str) -> usize {
+    async fn reported(&self, reason: &str) -> usize {
         sleep(3 * PAUSE).await;
         let events = self.api.below("/apis/events.k8s.io/v1/");
         events
@@ -286,23 +286,23 @@ impl Replica {
 #[tokio::test(start_paused = true)]
 async fn recently_opened_workload_is_reported_by_next_leader() {
     let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));
-    for (later, told) in [(0, 2), (HANDOVER.as_secs(), 0)] {
+    for (later, reported) in [(0, 2), (HANDOVER.as_secs(), 0)] {
         let replica = Replica::start(&guarded);
-        assert_eq!(replica.told(OPENED).await, 0);
+        assert_eq!(replica.reported(OPENED).await, 0);
         replica.becomes(&cluster::shop());
-        assert_eq!(replica.told(OPENED).await, 0, "it does not lead");
+        assert_eq!(replica.reported(OPENED).await, 0, "it does not lead");
         sleep(Duration::from_secs(later)).await;
         replica.leads.send_replace(true);
-        assert_eq!(replica.told(OPENED).await, told, "after {later} s");
-        // Control: the holder tells it at once, and whoever leads anew not once more.
+        assert_eq!(replica.reported(OPENED).await, reported, "after {later} s");
+        // Control: the holder reports it at once, and a new leader does not report it again.
         replica.becomes(&guarded);
         sleep(Duration::from_secs(60)).await;
         replica.becomes(&cluster::shop());
-        assert_eq!(replica.told(OPENED).await, told + 2);
+        assert_eq!(replica.reported(OPENED).await, reported + 2);
         replica.leads.send_replace(false);
         sleep(Duration::from_secs(60)).await;
         replica.leads.send_replace(true);
-        assert_eq!(replica.told(OPENED).await, told + 2);
+        assert_eq!(replica.reported(OPENED).await, reported + 2);
     }
 }
 
@@ -314,13 +314,13 @@ async fn problems_are_reported_by_leader_only() {
         .with(host_pod("agent", None));
     let two = one.clone().with(host_pod("other", None));
     let replica = Replica::start(&one);
-    assert_eq!(replica.told(SKIPPED).await, 0);
+    assert_eq!(replica.reported(SKIPPED).await, 0);
     replica.leads.send_replace(true);
-    assert_eq!(replica.told(SKIPPED).await, 1);
+    assert_eq!(replica.reported(SKIPPED).await, 1);
     replica.leads.send_replace(false);
-    assert_eq!(replica.told(SKIPPED).await, 1);
+    assert_eq!(replica.reported(SKIPPED).await, 1);
     replica.becomes(&two);
-    assert_eq!(replica.told(SKIPPED).await, 1);
+    assert_eq!(replica.reported(SKIPPED).await, 1);
     replica.leads.send_replace(true);
-    assert_eq!(replica.told(SKIPPED).await, 2);
+    assert_eq!(replica.reported(SKIPPED).await, 2);
 }

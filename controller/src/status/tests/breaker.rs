@@ -53,15 +53,15 @@ async fn status_says_how_the_breaker_fares_while_anybody_calls() {
     assert_eq!(shown(&bench)["state"], json!("Open"), "at once");
     assert_eq!(shown(&bench)["callers"], json!(1));
     assert!(shown(&bench)["since"].as_str().unwrap().ends_with('Z'));
-    // Open, then probed, then closed over its ramp, because nobody calls.
+    // Open, then probed, then closed over its ramp, because there are no calls.
     tokio::time::sleep(Duration::from_secs(60)).await;
     bench.round().await;
     assert_eq!(shown(&bench), Value::Null);
     deciding.abort();
 }
 
-/// While nobody calls, nothing else may wake the writer: no proxy has anything to say, and the
-/// model stays as it is.
+/// While there are no calls, nothing else may wake the writer: no proxy has anything to report, and
+/// the model stays as it is.
 #[tokio::test(start_paused = true)]
 async fn closed_breaker_status_exists_only_while_called() {
     let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "breaker": {}});

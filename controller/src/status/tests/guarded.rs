@@ -117,7 +117,7 @@ async fn disconnected_proxy_keeps_object_programmed_until_next_generation() {
 async fn programmed_outlasts_a_moment_without_streams_and_no_longer() {
     let mut bench = Bench::guarded();
     bench.both_have_it().await;
-    // Another holder of the Lease, who has heard of nobody.
+    // Another holder of the Lease, which knows no proxy yet.
     bench.writer.observed = Observed::settled();
     bench.written = bench.writer.read_all().await;
     let again = bench.round().await.unwrap();

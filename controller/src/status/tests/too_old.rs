@@ -4,7 +4,7 @@
 
 use super::*;
 
-/// What a replica says of a proxy that needs the split.
+/// What a replica reports of a proxy that needs the split.
 fn with_split(pod: &str, too_old: bool) -> v1::ProxyState {
     v1::ProxyState {
         namespace: "shop".to_owned(),
@@ -85,8 +85,8 @@ impl Harness {
         }
     }
 
-    /// What the replica says of the streams of three proxies that name these capabilities,
-    /// and have acknowledged what they were sent.
+    /// What the replica reports of the streams of three proxies that name these capabilities, and
+    /// have acknowledged what they were sent.
     fn streams(&self, capabilities: &[String]) {
         for (stream, pod) in [(1, "client"), (2, "api-1"), (3, "api-2")] {
             let pod_id = crate::model::PodId::new("shop", pod);
@@ -127,7 +127,7 @@ impl Harness {
         }
     }
 
-    /// What the replica says of `client`, which calls `api`: whether it has acknowledged the
+    /// What the replica reports of `client`, which calls `api`: whether it has acknowledged the
     /// policy, and why it could not.
     fn caller(&self, support: Option<(bool, &str)>) {
         let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
@@ -247,8 +247,8 @@ async fn account_timeout_needs_support_of_called_pods_too() {
 async fn policy_status_counts_callers_and_shows_their_nack() {
     let mut harness = Harness::new(&json!({"retry": {}}));
     harness.bench.round().await;
-    let nobody = ["Programmed", "True", "NoProxies", "0 of 0 proxies"];
-    assert_eq!(harness.condition(2), nobody);
+    let no_proxies = ["Programmed", "True", "NoProxies", "0 of 0 proxies"];
+    assert_eq!(harness.condition(2), no_proxies);
     let nacked = "0 of 1 proxies; shop/client could not use it: retry: no";
     for (support, status, reason, message) in [
         (None, "False", "Pending", "0 of 1 proxies"),

@@ -62,7 +62,7 @@ async fn target_without_proxied_pods_is_not_programmed() {
         target[2].contains("no pod of api has a proxy"),
         "{target:?}"
     );
-    // A proxy is there that may call: nobody has.
+    // A proxy is there that may call: it has not called.
     assert_eq!(split[..2], ["True", "NoProxies"], "{split:?}");
     let uncalled = "0 of 0 proxies; no pod with a proxy has called Service api";
     assert_eq!(split[2], uncalled);
@@ -118,7 +118,7 @@ fn target_of_pods_partly_without_proxies_says_so() {
     };
     let words = said("t").unwrap();
     assert!(
-        words.starts_with("1 of 2 pods of api have no proxy, so they refuse nobody by it"),
+        words.starts_with("1 of 2 pods of api have no proxy, so they refuse no caller by it"),
         "{words}"
     );
     assert_eq!(said("of-web"), None);

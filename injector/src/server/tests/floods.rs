@@ -39,7 +39,7 @@ async fn sender(harness: &Harness, from: [u8; 4]) -> http2::SendRequest<Slow> {
     sender
 }
 
-/// A pod is made, as the API server asks for it, in less than a second.
+/// A pod is made, as the API server requests it, in less than a second.
 async fn must_be_answered(harness: &Harness) {
     let request = pod(json!({ "containers": [{ "name": "app" }] }));
     let review = timeout(Duration::from_secs(1), harness.review("/mutate", request));
@@ -64,7 +64,7 @@ fn high_water() -> usize {
     kib * 1024
 }
 
-/// A pod is made, as an API server asks for it on a connection that it has.
+/// A pod is made, as an API server requests it on a connection that it has.
 async fn must_be_answered_on(sender: &http2::SendRequest<Slow>) {
     let review = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",

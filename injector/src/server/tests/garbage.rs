@@ -1,4 +1,4 @@
-//! Calls that are no calls: garbage, endless bodies, connections that nobody uses.
+//! Calls that are no calls: garbage, endless bodies, idle connections.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn garbage_is_refused_and_the_next_call_is_answered() {
         deep_pod.into_bytes(),
     ];
     for path in ["/mutate", "/validate", "/account", "/convert"] {
-        // Answered as soon as it says whom to answer; the last does.
+        // Answered as soon as it names the request to answer; the last does.
         let unanswerable = garbage.len() - 1;
         for (i, body) in garbage.iter().enumerate() {
             let (status, _) = harness.call(path, body.clone()).await;

@@ -1,4 +1,4 @@
-//! Connections of whoever is not the API server, and what they cost it.
+//! Connections of clients other than the API server, and what they cost it.
 
 use hyper::client::conn::http2;
 use tokio::time::timeout;

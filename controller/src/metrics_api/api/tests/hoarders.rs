@@ -7,7 +7,7 @@ use super::*;
 const SHOP: &str = "/apis/metrics.smi-spec.io/v1alpha1/namespaces/shop";
 const BANK: &str = "/apis/metrics.smi-spec.io/v1alpha1/namespaces/bank";
 
-/// `bank/web` has told more of the newest slot than there is room for.
+/// `bank/web` has reported more of the newest interval than there is room for.
 fn hoarded() -> Reports {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 1_000);
     let reporter = crate::observe::reports::Reporter {
@@ -60,12 +60,12 @@ async fn hoarding_pod_is_unavailable_without_shortening_other_windows() {
         (&body["window"], &body["metrics"][3]["value"]),
         (&json!("30s"), &json!("8"))
     );
-    // Its own figures would be zeros that nobody counted.
+    // Its own figures would be zeros that no proxy counted.
     let (status, body, _) = read(&bench, &format!("{BANK}/deployments/web")).await;
     assert_eq!(status, 503, "{body}");
     let message = body["message"].as_str().unwrap();
     assert!(message.contains("more than their share"), "{message}");
-    // Among others, and where it may have been a caller, its window is nobody's but its own.
+    // Among others, and where it may have been a caller, no window but its own is shorter.
     for path in [
         format!("{BANK}/deployments"),
         format!("{SHOP}/services/api"),

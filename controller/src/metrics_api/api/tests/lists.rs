@@ -1,4 +1,4 @@
-//! Lists, tables, and what the API says of itself.
+//! Lists, tables, and what the API publishes about itself.
 
 use super::*;
 

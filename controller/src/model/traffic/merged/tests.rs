@@ -1,4 +1,4 @@
-//! Which Service is named to who loses a time at pods that several lead to.
+//! Which Service is named to an author who loses a time at pods that several lead to.
 
 use policy::route::Table;
 
@@ -26,9 +26,9 @@ fn of_all(name: &str, seconds: u64) -> TimeoutRule {
     rule(name, Match::Always, Sources::Everyone, seconds)
 }
 
-/// What is told of `reads`, once for each Service that it is about: the winner, the other Service,
-/// and whether the winner speaks by the own one, too.
-fn told(services: &[(&str, &[TimeoutRule])]) -> Vec<(String, String, bool)> {
+/// What is reported about `reads`, once for each Service that it is about: the winner, the other
+/// Service, and whether the winner speaks by the own one, too.
+fn overridden(services: &[(&str, &[TimeoutRule])]) -> Vec<(String, String, bool)> {
     let services = services.iter().map(|(name, rules)| {
         let timeouts = Table {
             rules: rules.to_vec(),
@@ -46,25 +46,26 @@ fn told(services: &[(&str, &[TimeoutRule])]) -> Vec<(String, String, bool)> {
     for (service, configured) in &services {
         port.add((service, 80), Some((configured, &ranks)));
     }
-    let told = port.overridden().into_iter().map(|one| {
+    let overridden = port.overridden().into_iter().map(|one| {
         assert_eq!(&**one.loser.name(), "reads");
         let winner = one.winner.unwrap().name().to_string();
         (winner, one.service.name.to_string(), one.by_own)
     });
-    told.collect()
+    overridden.collect()
 }
 
-/// Whoever reads that it decides at the first of them would write there what stands there already.
+/// An author who reads that it decides at the first of them would write there what stands there
+/// already.
 #[test]
 fn policy_deciding_two_services_names_the_differing_one() {
     let same = [reads(), of_all("wide", 10)];
-    let told_with = |near: u64| {
+    let overridden_with = |near: u64| {
         let near = [of_all("near", near)];
-        told(&[("a", &same[..]), ("b", &same[..]), ("c", &near[..])])
+        overridden(&[("a", &same[..]), ("b", &same[..]), ("c", &near[..])])
     };
     let by_own = ("wide".to_owned(), "c".to_owned(), true);
-    assert_eq!(told_with(2), [by_own.clone(), by_own]);
+    assert_eq!(overridden_with(2), [by_own.clone(), by_own]);
     // Control: a longer time of the other one alone.
     let by_other = ("near".to_owned(), "c".to_owned(), false);
-    assert_eq!(told_with(20), [by_other.clone(), by_other]);
+    assert_eq!(overridden_with(20), [by_other.clone(), by_other]);
 }

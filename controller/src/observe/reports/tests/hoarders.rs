@@ -1,4 +1,4 @@
-//! Pods that report more than their share, and whom it concerns.
+//! Pods that report more than their share, and which windows that shortens.
 //!
 //! Claims: calls-61
 
@@ -102,6 +102,6 @@ fn intervals_ahead_are_accepted_within_clock_tolerance() {
         calls(&reports) == 1
     };
     assert!(is_taken(1, true) && !is_taken(2, true));
-    // The clock of the replica that tells it may be ahead too.
+    // The clock of the replica that sends it may be ahead too.
     assert!(is_taken(2, false) && !is_taken(3, false));
 }

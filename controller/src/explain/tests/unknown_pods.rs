@@ -1,4 +1,4 @@
-//! Rules that name pods, and whoever may not be told which pods a caller has.
+//! Rules that name pods, and clients that may not learn which pods a caller has.
 
 use super::*;
 
@@ -47,7 +47,7 @@ fn pod_rule_verdict_is_unknown_without_pod_view() {
     assert_eq!(status.verdict, ExplanationVerdict::Unknown, "{status:?}");
     assert!(status.reason.contains("IdentityBinding"), "{status:?}");
     assert_eq!(status.fix, None, "it would let more in than it takes");
-    // Where the binding has no pods nobody is meant, whoever asks.
+    // Where the binding has no pods it matches none, whichever client sends the query.
     assert_eq!(
         as_asked(&by_pod(false)).verdict,
         ExplanationVerdict::Refused
