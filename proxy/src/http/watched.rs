@@ -16,12 +16,12 @@ use crate::http::headers;
 use crate::net::relay::Flows;
 
 /// The body of an answer, with its first part if that was there already.
-pub(crate) struct BegunBody<B> {
+pub(crate) struct PrefetchedBody<B> {
     first: Option<Result<Frame<Bytes>, BoxError>>,
     rest: B,
 }
 
-impl<B> BegunBody<B>
+impl<B> PrefetchedBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -54,7 +54,7 @@ where
     }
 }
 
-impl<B> HttpBody for BegunBody<B>
+impl<B> HttpBody for PrefetchedBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -118,7 +118,7 @@ where
     B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
-    inner: BegunBody<B>,
+    inner: PrefetchedBody<B>,
     bytes: u64,
     flows: Arc<Flows>,
     /// An error that the next poll returns.
@@ -150,7 +150,7 @@ where
     pub(crate) async fn begun(body: B, flows: Arc<Flows>, finish: F) -> Self {
         // Watched from now on: whoever stops waiting here is counted as well.
         let mut watched = Self {
-            inner: BegunBody::new(body),
+            inner: PrefetchedBody::new(body),
             bytes: 0,
             flows,
             late_error: None,
@@ -267,7 +267,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{BegunBody, BoxError};
+    use super::{BoxError, PrefetchedBody};
     use crate::http::body::Body;
     use http_body::Body as HttpBody;
     use http_body::Frame;
@@ -286,7 +286,7 @@ mod tests {
     async fn data_ready_within_one_turn_goes_with_head() {
         for others in 0..3 {
             let (sender, body) = later();
-            let mut begun = BegunBody::new(body);
+            let mut begun = PrefetchedBody::new(body);
             for _ in 0..others {
                 tokio::spawn(std::future::ready(()));
             }
@@ -305,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_does_not_come_holds_nothing_up() {
         let (_sender, body) = later();
-        let mut begun = BegunBody::new(body);
+        let mut begun = PrefetchedBody::new(body);
         begun.begin().await;
         assert!(begun.first.is_none());
     }

@@ -298,9 +298,9 @@ mod tests {
         let pool = pool();
         let (connection, mut server) = connect(&listener).await;
         pool.put(connection);
-        let begun = std::time::Instant::now();
+        let start = std::time::Instant::now();
         pool.expire().await;
-        assert!(begun.elapsed() < Duration::from_millis(900));
+        assert!(start.elapsed() < Duration::from_millis(900));
         server
             .set_read_timeout(Some(Duration::from_millis(50)))
             .unwrap();

@@ -187,12 +187,12 @@ async fn switched_protocol_has_no_deadline_until_connection_closes() {
     let contexts = Arc::<Contexts>::default();
     let none = HeaderMap::new();
     let (kept, name) = arrives(&contexts, &within(500), traced(PARENT));
-    let begun = contexts.of_call(name, &none);
-    assert!(begun.until().is_some());
+    let started = contexts.of_call(name, &none);
+    assert!(started.until().is_some());
     kept.switched();
     advance(Duration::from_secs(1)).await;
     for made_for in [
-        begun,
+        started,
         contexts.of_call(name, &none),
         contexts.of_call(None, &traced(PARENT)),
     ] {

@@ -31,10 +31,10 @@ async fn late_body_finishes_with_grpc_trailers_or_abort() {
     for kind in ["text/plain", "application/grpc-web+proto"] {
         let at = now() + Duration::from_secs(1);
         let mut plain = EndingBody::new(silent(), StopConditions::at(Some(at)), &head(kind));
-        let begun = now();
+        let start = now();
         let error = plain.frame().await.unwrap().unwrap_err();
         assert!(error.is::<OutOfTime>(), "{error}");
-        let took = now() - begun;
+        let took = now() - start;
         assert!((1000..1100).contains(&took.as_millis()), "{took:?}");
         assert!(plain.frame().await.is_none() && !plain.is_end_stream());
     }

@@ -360,8 +360,12 @@ impl RequestSender {
     ) -> Result<Response<RecvBody>, SendError> {
         let share = self.flow.open();
         let answered = (&mut response).await;
-        let has_begun = || self.shared.credit.has_begun(response.stream_id().as_u32());
-        let failed = |error| SendError::of(error, has_begun());
+        let has_started = || {
+            self.shared
+                .credit
+                .has_started(response.stream_id().as_u32())
+        };
+        let failed = |error| SendError::of(error, has_started());
         let (mut head, stream) = answered.map_err(failed)?.into_parts();
         field_values::trim(&mut head.headers);
         let body = RecvBody::new(stream, share, &head.headers).sent_by(upload);

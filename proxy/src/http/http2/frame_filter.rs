@@ -61,8 +61,8 @@ const ALLOWED: u32 = 1000;
 /// Bytes of a frame that are looked at together where these come first: its head, and of an
 /// answer to a PING the content as well, which says what it answers, and so of a
 /// WINDOW_UPDATE of the connection.
-const fn looked_at(begun: &[u8]) -> usize {
-    match begun {
+const fn looked_at(frame: &[u8]) -> usize {
+    match frame {
         [0, 0, length, PING, flags, ..] if *length as usize == CONTENT && *flags & ACK != 0 => {
             LOOKED
         }
@@ -345,14 +345,14 @@ impl<I> FrameFilter<I> {
                 (at, kept) = (at + content, kept + content);
                 continue;
             }
-            let begun = &bytes[at..];
-            let whole = looked_at(begun);
-            if begun.len() < whole {
-                self.head[..begun.len()].copy_from_slice(begun);
-                self.got = begun.len();
+            let frame = &bytes[at..];
+            let whole = looked_at(frame);
+            if frame.len() < whole {
+                self.head[..frame.len()].copy_from_slice(frame);
+                self.got = frame.len();
                 break;
             }
-            if self.passes(&begun[..whole]) {
+            if self.passes(&frame[..whole]) {
                 bytes.copy_within(at..at + whole, kept);
                 kept += whole;
             }
@@ -364,7 +364,7 @@ impl<I> FrameFilter<I> {
 
 impl<I: AsyncRead + Unpin> FrameFilter<I> {
     /// Reads more of what is looked at together and has begun to come.
-    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_partial_frame(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let whole = looked_at(&self.head[..self.got]);
         let mut rest = [0; LOOKED];
         let mut rest = ReadBuf::new(&mut rest[self.got..whole]);
@@ -409,7 +409,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
                 return Poll::Ready(Ok(()));
             }
             if this.got > 0 {
-                ready!(this.poll_begun(cx))?;
+                ready!(this.poll_partial_frame(cx))?;
                 continue;
             }
             let before = out.filled().len();

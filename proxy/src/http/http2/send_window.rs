@@ -49,7 +49,7 @@ pub(crate) enum Credit {
 /// and not by every frame.
 #[derive(Debug)]
 pub(super) struct CreditSignal {
-    begun: Instant,
+    started: Instant,
     /// In milliseconds since then.
     low_since: AtomicU64,
     /// The newest stream of which anything was written.
@@ -59,7 +59,7 @@ pub(super) struct CreditSignal {
 impl Default for CreditSignal {
     fn default() -> Self {
         Self {
-            begun: Instant::now(),
+            started: Instant::now(),
             low_since: AtomicU64::new(NEVER),
             newest: AtomicU32::new(0),
         }
@@ -81,7 +81,7 @@ impl CreditSignal {
     }
 
     /// Whether the head of this stream was written, or a part of it by which its server knows it.
-    pub(super) fn has_begun(&self, stream: u32) -> bool {
+    pub(super) fn has_started(&self, stream: u32) -> bool {
         stream <= self.newest.load(Relaxed)
     }
 
@@ -91,7 +91,7 @@ impl CreditSignal {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(NEVER - 1)
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(NEVER - 1)
     }
 }
 

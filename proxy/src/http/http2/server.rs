@@ -24,7 +24,7 @@ use super::frame_filter::FrameFilter;
 use super::graceful_shutdown::ShuttingDown;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
-use super::queued::{BegunRequest, QueuedRequests};
+use super::queued::{AcceptedStream, QueuedRequests};
 use super::recv::RecvBody;
 use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::failure::StreamReset;
@@ -151,20 +151,20 @@ where
                 }
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
-                Poll::Ready(Some(Ok(begun))) => {
-                    let Some(begun) = shutting_down.take(begun) else {
+                Poll::Ready(Some(Ok(accepted))) => {
+                    let Some(accepted) = shutting_down.take(accepted) else {
                         continue;
                     };
-                    if let Some(begun) = queued.admit(trimmed(begun), flow.window(), cx) {
-                        begin(begun, &flow, &permit, Arc::clone(&open), &handler);
+                    if let Some(accepted) = queued.admit(trimmed(accepted), flow.window(), cx) {
+                        begin(accepted, &flow, &permit, Arc::clone(&open), &handler);
                     }
                 }
             }
         };
         while !matches!(ended, Some(Err(_)))
-            && let Some(begun) = queued.next(cx)
+            && let Some(accepted) = queued.next(cx)
         {
-            begin(begun, &flow, &permit, Arc::clone(&open), &handler);
+            begin(accepted, &flow, &permit, Arc::clone(&open), &handler);
         }
         // Behind what begins in this turn: nothing wakes this before its answer comes.
         note_use(&permit, &mut busy, is_in_use(&flow, &open, &queued));
@@ -233,14 +233,14 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
 }
 
 /// Before anybody reads its head.
-fn trimmed((mut request, respond): BegunRequest) -> BegunRequest {
+fn trimmed((mut request, respond): AcceptedStream) -> AcceptedStream {
     field_values::trim(request.headers_mut());
     (request, respond)
 }
 
 /// Begins to answer one request. `guard` lives for as long as the answer is on its way.
 fn begin<F>(
-    (request, respond): BegunRequest,
+    (request, respond): AcceptedStream,
     flow: &Arc<Flow>,
     permit: &Arc<Permit>,
     guard: Arc<()>,

@@ -26,7 +26,7 @@ const NEVER: u64 = u64::MAX;
 /// What a server owes on one connection.
 #[derive(Debug)]
 pub(super) struct SilenceDetector {
-    begun: Instant,
+    started: Instant,
     /// In milliseconds since then, of the first request that nothing came behind.
     since: AtomicU64,
     /// How often something came.
@@ -36,7 +36,7 @@ pub(super) struct SilenceDetector {
 impl Default for SilenceDetector {
     fn default() -> Self {
         Self {
-            begun: Instant::now(),
+            started: Instant::now(),
             since: AtomicU64::new(NEVER),
             received: AtomicU64::new(0),
         }
@@ -57,7 +57,7 @@ impl SilenceDetector {
     }
 
     fn at(&self, now: Instant) -> u64 {
-        let passed = now.saturating_duration_since(self.begun);
+        let passed = now.saturating_duration_since(self.started);
         u64::try_from(passed.as_millis()).unwrap_or(NEVER - 1)
     }
 }

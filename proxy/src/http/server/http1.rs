@@ -376,8 +376,8 @@ where
     S::Future: Send + 'static,
 {
     let mut tick = pin!(sleep(IDLE_AFTER));
-    let begun = used.requests();
-    let mut seen = begun;
+    let initial = used.requests();
+    let mut seen = initial;
     loop {
         let event = poll_fn(|cx| {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
@@ -447,7 +447,7 @@ where
             Event::Tick => {
                 let requests = used.requests();
                 // A head that comes in small chunks stays where it is.
-                if requests == seen && requests != begun && used.is_quiet() {
+                if requests == seen && requests != initial && used.is_quiet() {
                     return Served::Idle(connection.into_parts());
                 }
                 used.looks.store(!used.is_quiet(), Relaxed);

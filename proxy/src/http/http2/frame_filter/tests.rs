@@ -112,9 +112,9 @@ async fn client_goodbye_ack_is_delayed_and_placed_between_frames() {
             // Up to the middle of a frame, and to its end.
             for cut in [20, data.len()] {
                 let at = format!("{chunk} {room} {cut}");
-                let (begun, rest) = data.split_at(cut);
-                let sent = [&preface[..], &others, &ack, &others, begun].concat();
-                let kept = [&preface[..], &others, &others, begun].concat();
+                let (start, rest) = data.split_at(cut);
+                let sent = [&preface[..], &others, &ack, &others, start].concat();
+                let kept = [&preface[..], &others, &others, start].concat();
                 let (mut near, far) = duplex(1 << 20);
                 let mut far =
                     FrameFilter::of_client(far, SmallFrames::default(), Permit::unlisted());
@@ -292,7 +292,7 @@ async fn head_in_failed_write_counts_unless_server_closed() {
         }
         let sent = [vec![b'p'; PREFACE], frame(HEADERS, 4, b"head")].concat();
         assert!(io.write_all(&sent).await.is_err());
-        assert_eq!(signal.has_begun(1), !is_end_read);
+        assert_eq!(signal.has_started(1), !is_end_read);
     }
 }
 

@@ -139,12 +139,12 @@ async fn callers_that_leave_by_the_hundred_end_no_connection() {
 #[tokio::test]
 async fn client_resetting_streams_is_read_in_small_batches() {
     const STREAMS: u32 = 10_000;
-    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
     let (mut near, far) = duplex(1 << 20);
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
         let handler = |_| {
-            BEGUN.fetch_add(1, Ordering::Relaxed);
+            STARTED.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Response::new(body::empty()))
         };
         let _ = server::serve(far, limits(MESH, Permit::unlisted()), close, handler).await;
@@ -161,8 +161,8 @@ async fn client_resetting_streams_is_read_in_small_batches() {
     let all = async {
         while before < STREAMS as usize {
             tokio::task::yield_now().await;
-            let begun = BEGUN.load(Ordering::Relaxed);
-            (before, most) = (begun, most.max(begun - before));
+            let started = STARTED.load(Ordering::Relaxed);
+            (before, most) = (started, most.max(started - before));
         }
     };
     timeout(Duration::from_secs(30), all).await.unwrap();
@@ -175,17 +175,17 @@ async fn request_reset_together_with_its_head_is_not_started() {
     const TAKEN_BACK: u32 = 100;
     for profile in [PLAIN, MESH] {
         let (mut near, far) = duplex(1 << 20);
-        let (begun, left) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let counted = (Arc::clone(&begun), Arc::clone(&left));
+        let (started, left) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let counted = (Arc::clone(&started), Arc::clone(&left));
         tokio::spawn(async move {
             let close = pin!(pending::<()>());
             let handler = move |request: Request<RecvBody>| {
-                let (begun, left) = &counted;
+                let (started, left) = &counted;
                 let why = request.extensions().get::<NotAdmitted>().copied();
                 let counter = if why == Some(NotAdmitted::Left) {
                     left
                 } else {
-                    begun
+                    started
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
                 std::future::ready(Response::new(body::empty()))
@@ -206,7 +206,10 @@ async fn request_reset_together_with_its_head_is_not_started() {
             {}
         };
         timeout(Duration::from_secs(30), answered).await.unwrap();
-        let seen = (begun.load(Ordering::Relaxed), left.load(Ordering::Relaxed));
+        let seen = (
+            started.load(Ordering::Relaxed),
+            left.load(Ordering::Relaxed),
+        );
         assert_eq!(seen, (1, TAKEN_BACK as usize), "{profile:?}");
     }
 }
@@ -216,7 +219,7 @@ async fn request_reset_together_with_its_head_is_not_started() {
 struct Fared {
     answered: bool,
     /// The code of the GOAWAY that came before its end.
-    told: Option<u8>,
+    received: Option<u8>,
     /// Counted by whoever counts.
     floods: usize,
 }
@@ -252,20 +255,20 @@ async fn sends(profile: Tuning, flood: &[u8]) -> Fared {
         let _ = write.write_all(&sent).await;
     };
     let reading = async {
-        let (mut answered, mut told) = (false, None);
+        let (mut answered, mut received) = (false, None);
         while !answered && let Some((kind, _, content)) = next(&mut read).await {
             answered = kind == HEADERS;
             if kind == GOAWAY {
-                told = Some(content[7]);
+                received = Some(content[7]);
             }
         }
-        (answered, told)
+        (answered, received)
     };
-    let ((), (answered, told)) = tokio::join!(writing, reading);
+    let ((), (answered, received)) = tokio::join!(writing, reading);
     let floods = floods.load(Ordering::Relaxed);
     Fared {
         answered,
-        told,
+        received,
         floods,
     }
 }
@@ -288,14 +291,14 @@ async fn control_frame_flood_is_closed_with_enhance_your_calm() {
             let fared = sends(profile, &one.repeat(2 * most)).await;
             let cut_off = Fared {
                 answered: false,
-                told: Some(ENHANCE_YOUR_CALM),
+                received: Some(ENHANCE_YOUR_CALM),
                 floods: 1,
             };
             assert_eq!(fared, cut_off, "{kind}");
             let fared = sends(profile, &one.repeat(most / 2)).await;
             let served = Fared {
                 answered: true,
-                told: None,
+                received: None,
                 floods: 0,
             };
             assert_eq!(fared, served, "control: {kind}");
@@ -351,8 +354,8 @@ async fn client_sending_three_frames_per_frame_gets_complete_response() {
 async fn request_arriving_with_flood_is_not_started() {
     for (resets, begins) in [(100, 1), (MOST as usize + 100, 0)] {
         let (mut near, far) = duplex(1 << 20);
-        let begun = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&begun);
+        let started = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&started);
         // Of a stream that counts as ended: one turn reads all of them.
         let sent = [
             PREFACE,
@@ -369,12 +372,16 @@ async fn request_arriving_with_flood_is_not_started() {
             };
             let _ = server::serve(far, limits(PLAIN, Permit::unlisted()), close, handler).await;
         });
-        let mut told = None;
-        while told.is_none()
+        let mut received = None;
+        while received.is_none()
             && let Some((kind, ..)) = next(&mut near).await
         {
-            told = [GOAWAY, HEADERS].contains(&kind).then_some(kind);
+            received = [GOAWAY, HEADERS].contains(&kind).then_some(kind);
         }
-        assert_eq!(begun.load(Ordering::Relaxed), begins, "{resets}: {told:?}");
+        assert_eq!(
+            started.load(Ordering::Relaxed),
+            begins,
+            "{resets}: {received:?}"
+        );
     }
 }

@@ -39,9 +39,9 @@ async fn call_unprocessed_at_goaway_is_unsent_for_any_reason() {
         });
         io.read_exact(&mut [0; 24]).await.unwrap();
         io.write_all(&frame(SETTINGS, &[])).await.unwrap();
-        let mut begun = 0;
-        while begun < 2 {
-            begun += usize::from(read_kind(&mut io).await == HEADERS);
+        let mut started = 0;
+        while started < 2 {
+            started += usize::from(read_kind(&mut io).await == HEADERS);
         }
         let mut goaway = 1_u32.to_be_bytes().to_vec();
         goaway.extend(u32::from(code).to_be_bytes());

@@ -1,7 +1,7 @@
 //! What a connection of HTTP/1.1 is doing, told by whoever sees a part of it: whether
 //! a head is expected, what is in flight, and what the client has not taken.
 
-mod begun;
+mod admitted_head;
 mod left;
 mod unanswered;
 
@@ -22,7 +22,7 @@ use runtime::occupancy::{InFlight, Permit, ReservedBytes};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
-pub(super) use self::begun::Begun;
+pub(super) use self::admitted_head::AdmittedHead;
 use self::unanswered::Unanswered;
 use crate::http::deadline::{self, PreviousHop};
 use crate::http::server::http1::unread_head;
@@ -83,7 +83,7 @@ pub(super) struct ConnectionUse {
     admitted: AtomicBool,
     /// A request that was admitted, until it goes on its way. hyper may take long to read its
     /// head: while memory is full nobody reads.
-    begun: Mutex<Option<Box<Begun>>>,
+    admitted_head: Mutex<Option<Box<AdmittedHead>>>,
     /// For how many milliseconds it waited; 0: it did not.
     waited: AtomicU64,
     /// A request whose head hyper has waits to be admitted.
@@ -131,7 +131,7 @@ impl ConnectionUse {
             class,
             from,
             admitted: AtomicBool::default(),
-            begun: Mutex::default(),
+            admitted_head: Mutex::default(),
             waited: AtomicU64::default(),
             queued: AtomicBool::default(),
             left: AtomicBool::default(),
@@ -192,16 +192,16 @@ impl ConnectionUse {
 
     /// Lets a request in of whose head only the first bytes have come, where there is room.
     /// It counts from here on, or a thousand such beginnings would be let in as one.
-    pub(super) fn lets_in(&self) -> Option<Box<Begun>> {
+    pub(super) fn lets_in(&self) -> Option<Box<AdmittedHead>> {
         let lets_in = self.budget.lets_in(&self.permit, self.class);
-        lets_in.then(|| self.begun_by(None))
+        lets_in.then(|| self.admit_with(None))
     }
 
     /// A request that counts from now on.
-    fn begun_by(&self, reservation: Reservation) -> Box<Begun> {
+    fn admit_with(&self, reservation: Reservation) -> Box<AdmittedHead> {
         let mut promise = self.budget.promise(0);
         promise.begins();
-        Box::new(Begun {
+        Box::new(AdmittedHead {
             since: Instant::now(),
             whole: false,
             reserved: reservation.is_some(),
@@ -224,24 +224,24 @@ impl ConnectionUse {
     pub(super) async fn admits<I>(
         &self,
         io: &mut Prefixed<I>,
-        early: Option<Box<Begun>>,
+        early: Option<Box<AdmittedHead>>,
     ) -> Result<(), NotAdmitted>
     where
         I: AsyncRead + Unpin,
     {
         self.forgets();
-        let mut begun = match early.filter(|early| early.is_still_admitted()) {
+        let mut admitted_head = match early.filter(|early| early.is_still_admitted()) {
             Some(early) => early,
             None => match self.budget.admit(&self.permit, self.class) {
-                Ok(at_once) => self.begun_by(at_once),
+                Ok(at_once) => self.admit_with(at_once),
                 // Boxed: a connection that rests has no room for it.
                 Err(ticket) => Box::pin(self.queues(io, ticket)).await?,
             },
         };
-        begun.whole = io.has_head();
+        admitted_head.whole = io.has_head();
         // Of a head that is too large the rest may never come.
-        if begun.whole || !begun.reserved {
-            *self.begun.lock() = Some(begun);
+        if admitted_head.whole || !admitted_head.reserved {
+            *self.admitted_head.lock() = Some(admitted_head);
         }
         self.admitted.store(true, Relaxed);
         Ok(())
@@ -249,8 +249,8 @@ impl ConnectionUse {
 
     /// What was admitted does not come.
     pub(super) fn forgets(&self) {
-        let begun = self.begun.lock().take();
-        drop(begun);
+        let admitted_head = self.admitted_head.lock().take();
+        drop(admitted_head);
     }
 
     /// Waits with a request of which nothing but the head, or its beginning, was read.
@@ -258,7 +258,7 @@ impl ConnectionUse {
         &self,
         io: &mut Prefixed<I>,
         ticket: AdmissionTicket,
-    ) -> Result<Box<Begun>, NotAdmitted>
+    ) -> Result<Box<AdmittedHead>, NotAdmitted>
     where
         I: AsyncRead + Unpin,
     {
@@ -273,24 +273,26 @@ impl ConnectionUse {
             reserved.set(io.ahead());
             left
         });
-        let begun = self.begun_by(ticket.admitted_before(left, until).await?);
+        let admitted_head = self.admit_with(ticket.admitted_before(left, until).await?);
         self.notes_wait(since);
         self.permit.idle();
         self.permit.head_begins();
-        Ok(begun)
+        Ok(admitted_head)
     }
 
     /// What a request waits for whose head hyper has.
     pub(super) fn ticket(&self) -> Option<AdmissionTicket> {
         let admitted = self.admitted.swap(false, Relaxed);
-        let begun = self.begun.lock().take();
-        if let Some(begun) = begun.filter(|begun| admitted && begun.is_still_admitted()) {
-            *self.begun.lock() = Some(begun);
+        let admitted_head = self.admitted_head.lock().take();
+        if let Some(admitted_head) =
+            admitted_head.filter(|admitted_head| admitted && admitted_head.is_still_admitted())
+        {
+            *self.admitted_head.lock() = Some(admitted_head);
             return None;
         }
         match self.budget.admit(&self.permit, self.class) {
             Ok(reservation) => {
-                *self.begun.lock() = Some(self.begun_by(reservation));
+                *self.admitted_head.lock() = Some(self.admit_with(reservation));
                 None
             }
             Err(ticket) => Some(ticket),
@@ -325,7 +327,7 @@ impl ConnectionUse {
         let admitted = ticket.admitted_before(left, until).await;
         self.queued.store(false, Relaxed);
         self.reserved_head.set(0);
-        *self.begun.lock() = Some(self.begun_by(admitted?));
+        *self.admitted_head.lock() = Some(self.admit_with(admitted?));
         self.notes_wait(since);
         Ok(())
     }
@@ -428,12 +430,12 @@ impl Busy {
         let used = &self.used;
         let switches = upgrade && !used.body.load(Relaxed);
         used.switches.store(switches, Relaxed);
-        let begun = used.begun.lock().take();
+        let admitted_head = used.admitted_head.lock().take();
         // From here on: what it takes was not there to be measured before.
         self.promise = used.budget.promise(self.head);
         self.promise.begins();
-        let in_flight = match begun {
-            Some(begun) => begun.in_flight,
+        let in_flight = match admitted_head {
+            Some(admitted_head) => admitted_head.in_flight,
             None => used.permit.begin_request(),
         };
         self.in_flight = Some((in_flight, used.budget.enter()));

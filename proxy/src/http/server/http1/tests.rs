@@ -389,12 +389,12 @@ async fn slow_head_is_aborted_ten_seconds_after_first_byte() {
         }
         // Rest is no part of a head.
         sleep(HEAD_WITHIN * 3).await;
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut cut = None;
         assert!(served.rests());
         for byte in b"GET /two HTTP/1.1\r\nhost: a\r\nx-filling: aaaaaaaaaaaa" {
             if served.client.write_all(&[*byte]).await.is_err() {
-                cut = Some(begun.elapsed());
+                cut = Some(start.elapsed());
                 break;
             }
             sleep(Duration::from_millis(500)).await;

@@ -139,10 +139,10 @@ async fn client_reading_nothing_keeps_no_broken_response() {
             }
         })
         .await;
-        let begun = Instant::now();
+        let start = Instant::now();
         let ended = timeout(TAKEN_WITHIN * 10, &mut served.ended).await;
         assert!(ended.expect("it is kept").unwrap().is_err());
-        let took = begun.elapsed();
+        let took = start.elapsed();
         let expected = least..least + Duration::from_secs(1);
         assert!(expected.contains(&took), "{mesh}: {took:?}");
     }

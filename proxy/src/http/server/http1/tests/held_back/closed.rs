@@ -14,9 +14,9 @@ const FIT: usize = ((LIMIT / 100 * 63) - SOME) / (64 << 10);
 async fn requests_admitted_while_reading_is_paused_fit_room() {
     for (request, early) in [(GET, 0), (GET, 1), (SWITCH, 0)] {
         let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
-        BEGUN.set(0);
+        STARTED.set(0);
         let never = |_| {
-            BEGUN.set(BEGUN.get() + 1);
+            STARTED.set(STARTED.get() + 1);
             pending::<Response<Body>>()
         };
         let of = |_| Served::within(Arc::clone(&budget), enter(&occupancy), 4096, None, never);
@@ -41,11 +41,11 @@ async fn requests_admitted_while_reading_is_paused_fit_room() {
         USED.set(SOME);
         budget.look_again();
         sleep(Duration::from_millis(1)).await;
-        assert_eq!(BEGUN.get(), 0, "nobody reads");
+        assert_eq!(STARTED.get(), 0, "nobody reads");
         budget.reopen(false);
         sleep(Duration::from_millis(1)).await;
-        let begun = BEGUN.get();
-        assert!((FIT / 2..=FIT).contains(&begun), "{begun} of {FIT}");
+        let started = STARTED.get();
+        assert!((FIT / 2..=FIT).contains(&started), "{started} of {FIT}");
     }
 }
 

@@ -14,7 +14,7 @@ const MOMENT: Duration = Duration::from_millis(250);
 /// A request that was let in, by the first bytes of its head or by all of it, and counts
 /// though it is not on its way.
 #[derive(Debug)]
-pub(in super::super) struct Begun {
+pub(in super::super) struct AdmittedHead {
     pub(super) since: Instant,
     /// All of its head had come.
     pub(super) whole: bool,
@@ -24,7 +24,7 @@ pub(in super::super) struct Begun {
     pub(super) _promise: Promise,
 }
 
-impl Begun {
+impl AdmittedHead {
     /// Otherwise it asks once more.
     pub(super) fn is_still_admitted(&self) -> bool {
         self.whole || self.since.elapsed() < MOMENT
