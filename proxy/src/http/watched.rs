@@ -1,4 +1,4 @@
-//! A body that tells how it ended, exactly once, however it ends.
+//! A body that reports how it ended, exactly once, however it ends.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -148,7 +148,7 @@ where
     /// Watches `body`, whose bytes go to the caller by `flows`, and takes its first part if it is
     /// there already.
     pub(crate) async fn begun(body: B, flows: Arc<Flows>, finish: F) -> Self {
-        // Watched from now on: whoever stops waiting here is counted as well.
+        // Watched from now on: a caller that leaves during the wait is counted as well.
         let mut watched = Self {
             inner: PrefetchedBody::new(body),
             bytes: 0,
@@ -160,8 +160,8 @@ where
         watched
     }
 
-    /// Whether the request was over before any of the body came, and nothing of the
-    /// answer tells so. Its place can be taken by one that does; this one is counted then.
+    /// Whether the request was over before any of the body came, and nothing of the answer shows
+    /// it. An answer that does can take its place; this one is counted then.
     pub(crate) fn is_late(&mut self) -> bool {
         let Some(Err(error)) = &self.inner.first else {
             return false;
@@ -275,7 +275,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
     use tokio_stream::wrappers::UnboundedReceiverStream;
 
-    /// A body that somebody else says, part by part.
+    /// A body whose parts are sent one by one.
     fn later() -> (UnboundedSender<Result<Frame<bytes::Bytes>, BoxError>>, Body) {
         let (sender, parts) = unbounded_channel();
         let body = http_body_util::StreamBody::new(UnboundedReceiverStream::new(parts));
@@ -286,7 +286,7 @@ mod tests {
     async fn data_ready_within_one_turn_goes_with_head() {
         for others in 0..3 {
             let (sender, body) = later();
-            let mut begun = PrefetchedBody::new(body);
+            let mut prefetched = PrefetchedBody::new(body);
             for _ in 0..others {
                 tokio::spawn(std::future::ready(()));
             }
@@ -294,10 +294,10 @@ mod tests {
                 sender.send(Ok(Frame::data("hello".into()))).unwrap();
                 std::future::pending::<()>().await;
             });
-            begun.begin().await;
-            assert!(begun.first.is_some(), "with {others} others before it");
-            assert_eq!(begun.size_hint().lower(), 5);
-            let frame = begun.frame().await.unwrap().unwrap();
+            prefetched.begin().await;
+            assert!(prefetched.first.is_some(), "with {others} others before it");
+            assert_eq!(prefetched.size_hint().lower(), 5);
+            let frame = prefetched.frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), "hello");
         }
     }
@@ -305,8 +305,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_does_not_come_holds_nothing_up() {
         let (_sender, body) = later();
-        let mut begun = PrefetchedBody::new(body);
-        begun.begin().await;
-        assert!(begun.first.is_none());
+        let mut prefetched = PrefetchedBody::new(body);
+        prefetched.begin().await;
+        assert!(prefetched.first.is_none());
     }
 }

@@ -39,18 +39,18 @@ use crate::net::scheduled::scheduled_within;
 
 /// A server has this long to say what it allows.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
-/// Whoever waits for a sign of life looks this often, which is rare enough as it is.
+/// How often [`RequestSender::gives_sign`] looks for a sign of life; it is called rarely.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What the connection's task and those who send by it tell each other.
+/// The state that the connection's task shares with its senders.
 #[derive(Debug, Default)]
 struct Shared {
     closed: AtomicBool,
     /// The peer missed a sign of life.
     suspect: AtomicBool,
-    /// Counts that, where whoever opened the connection does.
+    /// Counts that, where the opener of the connection does.
     suspects: OnceLock<Suspects>,
-    /// Somebody wants a sign of life.
+    /// A sender wants a sign of life.
     asks: AtomicBool,
     /// Pings that the peer has answered.
     pongs: AtomicU64,
@@ -59,9 +59,9 @@ struct Shared {
     silence: Option<Arc<SilenceDetector>>,
     /// Large answers keep further requests off.
     spreads: bool,
-    /// Wakes the task, which otherwise does not notice that nobody sends any more.
+    /// Wakes the task, which does not notice otherwise that the last sender is gone.
     task: AtomicWaker,
-    /// What whoever opened the connection holds for as long as it is there.
+    /// Held by the opener of the connection for as long as the connection lives.
     held: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -92,7 +92,7 @@ impl std::fmt::Debug for RequestSender {
 
 impl Drop for RequestSender {
     fn drop(&mut self) {
-        // The task has one and this is one: nobody else sends.
+        // The task has one and this is one: there is no other sender.
         if Arc::strong_count(&self.shared) <= 2 {
             self.shared.task.wake();
         }
@@ -151,7 +151,7 @@ where
                 return Poll::Ready(Err(h2::Reason::ENHANCE_YOUR_CALM.into()));
             }
             if let Poll::Ready(ended) = ended {
-                // Also a good end: nobody is there to send to.
+                // A good end as well: there is no server to send to.
                 let error = ended.err().unwrap_or_else(|| h2::Reason::NO_ERROR.into());
                 return Poll::Ready(Err(error));
             }
@@ -220,7 +220,7 @@ impl RequestSender {
         let silence = self.shared.silence.as_ref();
         let is_silent = silence.is_some_and(|owed| owed.is_silent(now));
         Burden {
-            // Nobody is read while memory is full, which says nothing of the server.
+            // Nothing is read while memory is full, which proves nothing of the server.
             is_silent: is_silent && !self.flow.budget().is_full(),
             large: if self.shared.spreads {
                 self.flow.large_streams(now)
@@ -389,7 +389,7 @@ where
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
-    /// Tells those who send and those who choose a peer.
+    /// Reports the state to senders and to the choice of a peer.
     fn suspect(&mut self, suspect: bool) {
         self.shared.suspect.store(suspect, Relaxed);
         if !suspect {
@@ -399,7 +399,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
         }
     }
 
-    /// Tells the peer of other windows, where they are due.
+    /// Announces other windows to the peer, where they are due.
     fn adjust(&mut self) -> bool {
         let connection = &mut self.connection;
         let announce = |window| connection.set_initial_window_size(window).is_ok();
@@ -440,7 +440,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
             log_server_left();
             return Poll::Ready(());
         }
-        // Whoever asks for signs of life takes the note itself.
+        // With a keepalive, the keepalive takes the note.
         if let Some(silence) = &this.shared.silence
             && this.received.swap(false, Relaxed)
         {

@@ -90,7 +90,7 @@ enum Block {
 #[derive(Debug)]
 pub(super) struct FrameFilter<I> {
     io: I,
-    /// Bytes that belong to what was begun and were not looked at with its head.
+    /// Bytes of the frame under way that were not looked at with its head.
     content: usize,
     /// What is looked at together and has not come whole.
     head: [u8; LOOKED],
@@ -130,7 +130,7 @@ impl<I> FrameFilter<I> {
         this
     }
 
-    /// For whoever sends the client that is read GOAWAY.
+    /// For the sender of GOAWAY to the client that is read.
     pub(super) fn shutdown_state(&self) -> ShutdownState {
         self.late.shutdown_state()
     }
@@ -288,8 +288,8 @@ impl<I> FrameFilter<I> {
         self.unread = bytes;
     }
 
-    /// The reader has all of what was begun, and nothing of what comes next. Nothing may come
-    /// between the frames of a block.
+    /// The reader has the complete last frame, and nothing of the next. Nothing may come between
+    /// the frames of a block.
     const fn is_between_frames(&self) -> bool {
         let within = matches!(self.block, Block::GoesOn);
         self.content == 0 && self.got == 0 && self.unread == 0 && !within
@@ -363,7 +363,7 @@ impl<I> FrameFilter<I> {
 }
 
 impl<I: AsyncRead + Unpin> FrameFilter<I> {
-    /// Reads more of what is looked at together and has begun to come.
+    /// Reads more of a head that has arrived in part.
     fn poll_partial_frame(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let whole = looked_at(&self.head[..self.got]);
         let mut rest = [0; LOOKED];

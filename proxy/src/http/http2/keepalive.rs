@@ -1,12 +1,12 @@
-//! Notices a peer that says nothing any more.
+//! Notices a peer that has gone silent.
 //!
-//! A connection on which nothing came for a while is asked for a sign of life. One that
-//! does not give it soon gets no new requests. While it has streams it ends at the
-//! latest ten seconds after its last byte, and all its streams with it. One without
-//! streams is asked later, because nobody waits for it.
+//! A connection on which nothing came for a while is asked for a sign of life. One that does not
+//! give it soon gets no new requests. While it has streams it ends at the latest ten seconds after
+//! its last byte, and all its streams with it. One without streams is asked later, because no
+//! request waits for it.
 //!
-//! Those are seconds in which this process ran. One that stood still, on a CPU that others have,
-//! has asked nothing and read nothing meanwhile: how late its own timer is says for how long.
+//! Those are seconds in which this process ran. A process that stalled, on a CPU that others have,
+//! has sent and read nothing meanwhile: the delay of its own timer shows for how long.
 
 use std::future::Future;
 use std::io;

@@ -21,7 +21,7 @@ use crate::http::body::{self, Body, BoxError};
 use crate::http::stuck_upload::{Answered, StuckUpload};
 use crate::http::undelivered::{Undelivered, is_delivered};
 
-/// Behind a chunk that is larger than this and waits for credit nobody looks: what comes
+/// Behind a chunk that is larger than this and waits for credit the body is not polled: what comes
 /// would have to be held as well.
 const LOOK_BEYOND: usize = 16 * 1024;
 
@@ -98,8 +98,8 @@ impl Pipe {
         self
     }
 
-    /// Counts what is not taken, for who does not take it. `ahead`: so many bytes of the body
-    /// its sender may send before it hears of that.
+    /// Charges what is not taken to `stream`. `ahead`: so many bytes of the body its sender may
+    /// send before a stop reaches it.
     pub(super) fn counted(mut self, stream: ReservedBytes, ahead: usize) -> Self {
         self.cost = Some(StreamCost::new(stream));
         self.ahead = ahead;
@@ -197,8 +197,8 @@ impl Pipe {
         }
     }
 
-    /// While what is held waits for credit: ready once the body has broken off, and it waits in
-    /// vain or for nobody.
+    /// While what is held waits for credit: ready once the body has broken off, and the wait is in
+    /// vain or has no receiver.
     fn poll_undelivered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Next::Broken(error) = &self.next else {
             return Poll::Pending;
@@ -209,7 +209,7 @@ impl Pipe {
         }
         let left = self.queue.as_ref().map_or(0, |queue| queue.left(cx));
         ready!(self.undelivered.poll_given_up(left, cx));
-        // Nor does anybody take what was sent.
+        // Nor is there a receiver for what was sent.
         self.queue = None;
         Poll::Ready(())
     }

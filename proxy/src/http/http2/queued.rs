@@ -1,10 +1,9 @@
-//! Requests of one connection that wait until there is memory for them; see
-//! [`crate::net::ticket`].
+//! Requests of one connection that wait until there is memory for them; see [`crate::net::ticket`].
 //!
-//! Their heads have been read, since whoever does not read a connection of HTTP/2 does not
-//! hear either that what was sent on it may go on. So each holds its head and what its
-//! window lets come of its body, which counts, and nothing is done for it. A connection
-//! has one ticket at a time, for the first of them.
+//! Their heads have been read, since a server that does not read an HTTP/2 connection receives no
+//! window updates for what it sends either. So each request holds its head and as much of its body
+//! as its window allows, which counts, and no work starts for it. A connection has one ticket at a
+//! time, for the first request.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -209,10 +208,11 @@ impl QueuedRequests {
 }
 
 /// Whether its reset came with its head. `h2` hands out a stream once it has read all that there
-/// is. Whoever begins and takes back without end would have an application opened a connection
-/// for each, which it loses, until others find no room in the queue of those it has not accepted.
+/// is. A client that begins and resets streams without end would have a connection to the
+/// application opened for each, which is then dropped, until other connections find no room in the
+/// application's accept queue.
 fn was_taken_back(accepted: &mut AcceptedStream) -> bool {
-    // Whoever answers it asks in its own name.
+    // The part that answers polls with its own waker.
     let mut cx = Context::from_waker(Waker::noop());
     accepted.1.poll_reset(&mut cx).is_ready()
 }
@@ -237,7 +237,7 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
 }
 
-/// What may come of a body that nobody reads, in bytes.
+/// Bytes that may come of a body that is not read.
 fn body(request: &Request<RecvStream>, window: usize) -> usize {
     if request.body().is_end_stream() {
         return 0;

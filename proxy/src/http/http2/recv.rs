@@ -24,7 +24,7 @@ use crate::http::stuck_upload::Answered;
 pub struct RecvBody {
     inbox: Inbox,
     share: Share,
-    /// What has come and waits to be read, where somebody counts that.
+    /// What has come and waits to be read, where that is counted.
     unread: Option<ReservedBytes>,
     /// Bytes that are still to come, where that was announced.
     left: Option<u64>,
@@ -38,8 +38,8 @@ pub struct RecvBody {
     request: Option<Arc<InFlight>>,
 }
 
-/// The rest of a request on its way. Dropped before the answer has ended, it resets
-/// the stream: nobody wants the answer.
+/// The rest of a request on its way. Dropped before the answer has ended, it resets the stream: the
+/// answer has no receiver.
 #[derive(Debug)]
 pub(super) struct UploadGuard {
     task: Option<AbortHandle>,
@@ -97,8 +97,8 @@ impl RecvBody {
         self
     }
 
-    /// What bytes both ways cost whom this counts for, also where nothing comes any more.
-    /// Nothing where nobody counts.
+    /// The cost of bytes both ways, charged where this is, also where nothing comes any more.
+    /// `None` where nothing is counted.
     pub(crate) fn cost_of_bytes(&self) -> Option<StreamCost> {
         self.unread.as_ref().map(StreamCost::of_bytes)
     }
@@ -148,7 +148,7 @@ impl RecvBody {
 
 impl Drop for RecvBody {
     fn drop(&mut self) {
-        // Whoever knew that nothing more comes did not ask for it.
+        // A reader that knew of the end did not poll for it.
         if self.upload.is_some() && (self.left == Some(0) || self.inbox.lock().is_end_stream()) {
             self.ended();
         }
@@ -228,8 +228,8 @@ impl HttpBody for RecvBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Not what is known by chance because all of it is there already: whoever passes
-        // the message on would announce a length that its sender did not.
+        // Not a length that is known by chance because all of it is there already: a proxy that
+        // passes the message on would announce a length that its sender did not.
         match self.left {
             Some(left) => SizeHint::with_exact(left),
             None => SizeHint::default(),

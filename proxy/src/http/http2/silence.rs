@@ -1,12 +1,12 @@
-//! Whether a server that is asked for no sign of life has fallen silent.
+//! Whether a server that gets no pings has fallen silent.
 //!
-//! Some stop to answer on one connection and go on to serve others. TCP does not show that,
-//! and a ping would cost more than it tells: who computes answers none, and servers of gRPC
-//! end connections for those that come often. So what shows it are requests. One was sent,
-//! all of it, and nothing whatever came on the connection since.
+//! Some servers stop to answer on one connection and go on to serve others. TCP does not show that,
+//! and a ping would cost more than it shows: a server that computes answers none, and servers of
+//! gRPC end connections with frequent pings. So requests show it: one was sent, all of it, and
+//! nothing whatever came on the connection since.
 //!
-//! Whatever comes behind a request excuses it for good, also one that is not answered for
-//! hours: its server reads and writes on this connection.
+//! Anything received behind a request excuses it for good, also one that is not answered for hours:
+//! its server reads and writes on this connection.
 //!
 //! Claims: attack-24
 
@@ -62,7 +62,7 @@ impl SilenceDetector {
     }
 }
 
-/// A request whose head is sent, on a connection of which somebody knows what is owed there.
+/// A request whose head is sent, on a connection that tracks what its server owes.
 #[derive(Debug)]
 pub(super) struct Asked(Option<(Arc<SilenceDetector>, u64)>);
 

@@ -249,7 +249,7 @@ async fn peer_slow_to_send_settings_is_still_monitored() {
         .unwrap();
     let start = Instant::now();
     let response = timeout(Duration::from_secs(60), sender.send(post(body::empty())));
-    let outcome = response.await.expect("nobody watches it").map(|_| ());
+    let outcome = response.await.expect("it is not watched").map(|_| ());
     assert!(matches!(outcome, Err(SendError::Lost(_))), "{outcome:?}");
     let took = start.elapsed();
     assert!(took <= Duration::from_millis(10_100), "{took:?}");
@@ -270,7 +270,7 @@ async fn server_closing_immediately_is_not_awaited() {
     };
     let start = Instant::now();
     let made = client::handshake(near, profile, budget(), None).await;
-    assert!(made.is_err(), "a connection to nobody");
+    assert!(made.is_err(), "a connection without a server");
     assert!(start.elapsed() < Duration::from_millis(500));
 }
 
@@ -444,7 +444,7 @@ async fn sender_dropped_early_aborts_body() {
     .await;
     send(&mut stream, b"one").await.unwrap();
     drop(stream);
-    assert!(rx.recv().await.unwrap(), "an end was told");
+    assert!(rx.recv().await.unwrap(), "an end was reported");
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
-//! One HTTP/1.1 connection as a server, small while nobody uses it.
+//! One HTTP/1.1 connection as a server, small while it is idle.
 //!
-//! hyper keeps two buffers of 8 KiB for each connection. One that has rested for
-//! a while gives them back: it is taken apart between two requests, and put
-//! together again when bytes come.
+//! hyper keeps two buffers of 8 KiB for each connection. One that was idle for a while gives them
+//! back: it is taken apart between two requests, and put together again when bytes come.
 
 mod activity;
 mod guarded;
@@ -70,7 +69,7 @@ pub(crate) struct Limits {
     /// After this long without a request it is closed.
     pub(crate) patience: Option<Duration>,
     pub(crate) budget: Arc<Budget>,
-    /// Whom requests wait behind where there is no room for them.
+    /// The class by which requests wait where there is no room for them.
     pub(crate) class: AdmissionClass,
     /// Who sends them.
     pub(crate) from: PreviousHop,
@@ -78,12 +77,12 @@ pub(crate) struct Limits {
     pub(crate) permit: Arc<Permit>,
 }
 
-/// Serves until the connection ends, or until `close` or its permit asks to end it after
-/// the request in flight, where a client that is no peer proxy may send one more after
-/// `close`. `refused` is told of a head that cannot be read, or that no room was found for.
+/// Serves until the connection ends, or until `close` or its permit asks to end it after the
+/// request in flight, where a client that is no peer proxy may send one more after `close`.
+/// `refused` is called for a head that cannot be read, or that no room was found for.
 ///
 /// # Errors
-/// Whatever ended the connection early.
+/// The cause of an early end.
 pub(crate) fn serve<I, H, F>(
     io: I,
     limits: Limits,
@@ -121,7 +120,7 @@ where
         if upgrade {
             request.extensions_mut().insert(Arc::clone(&noted.permit));
         }
-        // Whoever speaks HTTP/1.0 may read an answer to the end of the connection.
+        // A client of HTTP/1.0 may read an answer to the end of the connection.
         let old = request.version() == Version::HTTP_10;
         if let Some(waited) = noted.waited() {
             request.extensions_mut().insert(waited);
@@ -151,8 +150,8 @@ where
         loop {
             // Nothing is set up for a connection on which no head has come.
             if !is_spoken_to(&mut io, patience, close.as_mut()).await {
-                // As hyper does between two requests: whoever sends the next one learns
-                // that it was not taken.
+                // As hyper does between two requests: the sender of the next one sees that it was
+                // not taken.
                 let _ = timeout(CLOSE_TIMEOUT, io.shutdown()).await;
                 return Ok(());
             }
@@ -207,7 +206,7 @@ fn has_to_end(
     }
 }
 
-/// Whether a whole head came, and a request may begin. `refused` is told where it may not.
+/// Whether a complete head came, and a request may begin. `refused` is called where it may not.
 async fn begins<I>(
     io: &mut Prefixed<I>,
     used: &Arc<ConnectionUse>,
@@ -236,7 +235,7 @@ where
     false
 }
 
-/// Tells `refused` of a head that hyper has not read. Of one that it has taken nothing is left.
+/// Calls `refused` for a head that hyper has not read. Of one that it has taken nothing is left.
 fn tell_unread<I: AsyncRead + Unpin>(
     io: &Prefixed<I>,
     used: &ConnectionUse,
@@ -257,7 +256,7 @@ fn tell_unread<I: AsyncRead + Unpin>(
     refused(how, asked);
 }
 
-/// The answer to a request that was not admitted, of which `refused` is told.
+/// The answer to a request that was not admitted; calls `refused` for it.
 fn turned_away(
     why: NotAdmitted,
     request: Request<Incoming>,

@@ -233,7 +233,7 @@ async fn http2_request_is_in_flight_until_its_body_arrives() {
     }
 }
 
-/// What it sends meanwhile would be answered with a reset, which overtakes what it was told.
+/// What it sends meanwhile would be answered with a reset, which overtakes the answer.
 // Claims: calls-15
 #[tokio::test(start_paused = true)]
 async fn closed_http2_connection_is_read_until_peer_proxy_closes() {
@@ -262,9 +262,9 @@ async fn closed_http2_connection_is_read_until_peer_proxy_closes() {
     near.read_to_end(&mut Vec::new()).await.unwrap();
     // More than the pipe holds.
     let late = timeout(Duration::from_millis(100), near.write_all(&[0; 100_000]));
-    late.await.expect("nobody reads").unwrap();
+    late.await.expect("nothing is read").unwrap();
     assert!(!serving.is_finished());
     drop(near);
     let ended = timeout(Duration::from_millis(100), serving);
-    ended.await.expect("it waits for nobody").unwrap();
+    ended.await.expect("it waits for no client").unwrap();
 }

@@ -1,5 +1,5 @@
-//! What a connection of HTTP/1.1 is doing, told by whoever sees a part of it: whether
-//! a head is expected, what is in flight, and what the client has not taken.
+//! The state of one HTTP/1.1 connection: whether a head is expected, what is in flight, and what
+//! the client has not taken. Each part that sees some of it reports here.
 
 mod admitted_head;
 mod left;
@@ -70,25 +70,25 @@ pub(super) struct ConnectionUse {
     /// Bytes of answers that hyper has and the client has not taken, or nearly: heads
     /// are not counted when they come, so it may be less.
     pub(super) unsent: AtomicIsize,
-    /// Wakes whoever waits for `unsent` to get less.
+    /// Wakes the sender that waits for `unsent` to shrink.
     pub(super) taken: AtomicWaker,
     /// Changes with each write of what came of an answer that broke off, and is 0 behind that.
     pub(super) unwritten: AtomicUsize,
     pub(super) budget: Arc<Budget>,
-    /// Whom a request waits behind where there is no room for it.
+    /// The class by which a request waits where there is no room for it.
     class: AdmissionClass,
-    /// Whom its requests come from.
+    /// Where its requests come from.
     from: PreviousHop,
     /// The next request was let in before hyper has its head.
     admitted: AtomicBool,
-    /// A request that was admitted, until it goes on its way. hyper may take long to read its
-    /// head: while memory is full nobody reads.
+    /// A request that was admitted, until it goes on its way. hyper may take long to read its head:
+    /// while memory is full it is not read.
     admitted_head: Mutex<Option<Box<AdmittedHead>>>,
     /// For how many milliseconds it waited; 0: it did not.
     waited: AtomicU64,
     /// A request whose head hyper has waits to be admitted.
     queued: AtomicBool,
-    /// Whoever sent it has left.
+    /// Its sender has left.
     left: AtomicBool,
     /// Whether the last request waits for its answer, and its caller sends no more.
     unanswered: Unanswered,
@@ -265,7 +265,7 @@ impl ConnectionUse {
         let reserved = self.permit.reserve_bytes(io.ahead());
         let until = self.until(&unread_head::times(io.read_ahead()));
         let most = io.ahead() + AHEAD;
-        // Nobody is to blame for the time that passes.
+        // No client is to blame for the time that passes.
         self.permit.busy();
         let since = Instant::now();
         let left = poll_fn(|cx| {
@@ -304,10 +304,10 @@ impl ConnectionUse {
         deadline::announced_end(map, self.from).map(Instant::from)
     }
 
-    /// Waits until it may begin, which is over at `until`.
+    /// Waits until the request may begin, `until` at most.
     ///
     /// # Errors
-    /// When it was late before that, or whoever sent it left.
+    /// When it was late before that, or its sender left.
     pub(super) async fn admitted(
         &self,
         ticket: AdmissionTicket,
@@ -316,7 +316,7 @@ impl ConnectionUse {
         let since = Instant::now();
         self.left.store(false, Relaxed);
         self.queued.store(true, Relaxed);
-        // Whoever notes it wakes this connection.
+        // The part that notes it wakes this connection.
         let left = poll_fn(|_| {
             if self.left.load(Relaxed) {
                 Poll::Ready(())

@@ -1,7 +1,7 @@
 //! The body of an answer, handed to hyper no faster than the client takes it.
 //!
-//! hyper ends a connection as soon as it learns that a body broke off, and drops what it has not
-//! written. So it is told behind that.
+//! hyper ends a connection as soon as it gets the error of a body, and drops what it has not
+//! written. So the error waits until all of that is written.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -40,7 +40,7 @@ pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Re
 /// The body of an answer. hyper drops it once it has taken the last of it.
 pub(super) struct Guarded {
     body: Body,
-    /// Nothing but the end of the connection tells its end.
+    /// Only the end of the connection marks its end.
     by_close: bool,
     /// Boxed: hardly any breaks off.
     broken: Option<Box<Broken>>,
@@ -49,7 +49,7 @@ pub(super) struct Guarded {
 
 /// How it broke off.
 struct Broken {
-    /// `None` once hyper was told.
+    /// `None` once hyper has it.
     error: Option<BoxError>,
     undelivered: Undelivered,
 }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::net::budget::Promise;
 
-/// Whoever is let in with the first bytes of a head sends the rest within this. What was
-/// kept for it is kept no longer.
+/// A client that is admitted with the first bytes of a head sends the rest within this. Later its
+/// room is free again.
 const MOMENT: Duration = Duration::from_millis(250);
 
 /// A request that was let in, by the first bytes of its head or by all of it, and counts

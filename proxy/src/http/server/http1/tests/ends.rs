@@ -1,5 +1,5 @@
-//! How a connection ends on request: nobody loses the request that is on its way. And behind an
-//! answer that breaks off: nobody loses what came of it.
+//! How a connection ends on request: no request on its way is lost. And behind an answer that
+//! breaks off: no byte of it that came is lost.
 //!
 //! Claims: attack-27, calls-60
 
@@ -129,7 +129,7 @@ async fn partial_response_arrives_before_abort_and_is_visibly_incomplete() {
 
 #[tokio::test(start_paused = true)]
 async fn client_reading_nothing_keeps_no_broken_response() {
-    // What the mesh itself ends waits for nobody.
+    // An end by the mesh itself waits for no client.
     for (mesh, least) in [(false, TAKEN_WITHIN), (true, Duration::ZERO)] {
         let mut served = asked(NARROW, move |_| async move {
             if mesh {

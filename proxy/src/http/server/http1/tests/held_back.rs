@@ -183,7 +183,7 @@ async fn peer_proxy_learns_that_waiting_request_was_unsent() {
     }
 }
 
-/// It has given up, and may have asked somebody else by now.
+/// The client has cancelled, and may have sent the request elsewhere by now.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_done_for_who_leaves_while_it_waits() {
     const POST: &[u8] = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nhello";
@@ -207,7 +207,7 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
         served.client.shutdown().await.unwrap();
         sleep(Duration::from_millis(1)).await;
         assert_eq!(waiting(), 0, "{piped}: its ticket is given up");
-        // Whoever only says that it sends nothing more is told.
+        // A client that only finishes sending gets the answer.
         let mut answer = vec![0; 16 * 1024];
         let count = served.client.read(&mut answer).await.unwrap();
         assert!(answer[..count].starts_with(b"HTTP/1.1 503 "), "{piped}");
@@ -237,8 +237,8 @@ async fn waiting_client_with_large_head_is_noticed_leaving() {
     assert_eq!(waiting(), 0);
 }
 
-/// As a client that offers another protocol with its first request, and goes on without.
-/// Such a connection never rests, so nobody would look again at what is left unread there.
+/// As a client that offers another protocol with its first request, and goes on without. Such a
+/// connection is never idle, so nothing would look again at what is left unread there.
 #[tokio::test(start_paused = true)]
 async fn connection_offering_other_protocol_waits_and_continues() {
     const OFFER: &[u8] =
@@ -284,7 +284,7 @@ async fn empty_lines_before_a_head_let_nothing_in() {
     }
 }
 
-/// Whoever waits with a large body is not seen to leave behind it, and holds little of it.
+/// A client that waits with a large body is not seen to leave behind it, and holds little of it.
 #[tokio::test(start_paused = true)]
 async fn little_is_read_of_body_behind_waiting_head() {
     let (mut served, _, _held) = saturated();

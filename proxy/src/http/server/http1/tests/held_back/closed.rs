@@ -1,8 +1,8 @@
-//! Requests that are admitted while nobody reads, because room is being made.
+//! Requests that are admitted while nothing is read, because room is being made.
 
 use super::*;
 
-/// In bytes: somebody has to lose something.
+/// In bytes: some connection has to lose something.
 const FULL: usize = 45 << 20;
 /// There is room for fewer than ask.
 const SOME: usize = 36 << 20;
@@ -41,7 +41,7 @@ async fn requests_admitted_while_reading_is_paused_fit_room() {
         USED.set(SOME);
         budget.look_again();
         sleep(Duration::from_millis(1)).await;
-        assert_eq!(STARTED.get(), 0, "nobody reads");
+        assert_eq!(STARTED.get(), 0, "nothing is read");
         budget.reopen(false);
         sleep(Duration::from_millis(1)).await;
         let started = STARTED.get();
