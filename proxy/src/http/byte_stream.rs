@@ -21,8 +21,8 @@ use crate::net::tuning::SMALL_CHUNK;
 pub(crate) struct ByteStream {
     out: SendStream<Bytes>,
     incoming: RecvBody,
-    /// What it costs whoever asked for it, where somebody counts that. Its request was
-    /// answered and costs nothing more.
+    /// What the stream costs its opener, where that is counted. Its request was answered and costs
+    /// nothing more.
     cost: Option<StreamCost>,
     /// Came, and was not read yet.
     rest: Bytes,

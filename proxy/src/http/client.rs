@@ -35,13 +35,13 @@ use crate::net::connect::{ConnectTimeout, Connector};
 
 /// Requests that have an HTTP/2 connection for themselves, all in all.
 const EXCLUSIVE: usize = 64;
-/// An answer that has not begun after this time may have to wait for another connection's end.
+/// An answer that has not started after this time may have to wait for another connection's end.
 /// Far below the second that a probe waits.
 const SILENT: Duration = Duration::from_millis(200);
 /// Less than the keep-alive of common servers, so that ours closes first.
 const IDLE: Duration = Duration::from_secs(3);
-/// Also less than the second that a probe waits: an application with few threads serves nobody
-/// else meanwhile.
+/// Also less than the second that a probe waits: an application with few threads serves no other
+/// client meanwhile.
 const IDLE_OF_APPLICATION: Duration = Duration::from_millis(500);
 /// Addresses whose connections are shared, over HTTP/1.1 and, with who calls them, over HTTP/2.
 /// An entry takes a few hundred bytes beside its connections.
@@ -86,8 +86,8 @@ impl std::fmt::Debug for OnFull {
     }
 }
 
-/// One of the connections that are not shared, until it ends: what it carries goes on when
-/// whoever asked for it has its answer.
+/// One of the connections that are not shared, until it ends: what it carries goes on when its
+/// caller has the answer.
 #[derive(Debug)]
 struct Exclusive {
     _counted: Arc<()>,
@@ -272,7 +272,7 @@ impl Clients {
 
     /// Closes what is idle. Called every few seconds.
     pub fn sweep(&self) {
-        // What somebody is connecting to right now is held by them too.
+        // A connection that is being opened right now is held by them too.
         self.http2
             .lock()
             .retain(|_, shared| !shared.sweep() || Arc::strong_count(shared) > 1);
@@ -362,7 +362,7 @@ mod tests {
         }
     }
 
-    /// A connection comes free long after somebody began to wait for its end.
+    /// A connection comes free long after a caller began to wait for its end.
     #[tokio::test]
     async fn used_connection_of_silent_server_is_dropped_once_free() {
         for (servers, waits, gives_way) in [
@@ -384,7 +384,7 @@ mod tests {
         }
     }
 
-    /// An answer may stream for hours, and nobody holds the way to its server meanwhile.
+    /// An answer may stream for hours, and does not hold the way to its server meanwhile.
     #[tokio::test]
     async fn exclusive_connection_counts_until_it_closes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -432,7 +432,7 @@ mod tests {
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
             });
-        // Of loopback, where nobody listens on port 1.
+        // Of loopback, where nothing listens on port 1.
         let address = |at: usize| {
             let part = |number: usize| u8::try_from(number).unwrap();
             SocketAddr::from(([127, 201, part(at / 250), part(at % 250 + 1)], 1))

@@ -1,8 +1,8 @@
-//! The names of all headers of ours, and who says them to whom. Whoever writes or reads one
-//! takes its name from here; what it means stands where it is read.
+//! The names of all headers of ours, and which part sends them to which. Writers and readers take
+//! the names from here; what a header means stands where it is read.
 //!
-//! Beside the folders that use them, and below all: messages are cleaned of them by `http`,
-//! which knows no peers, and two peers say what `mesh::protocol` lays down.
+//! Beside the folders that use them, and below all: messages are cleaned of them by `http`, which
+//! knows no peers, and two peers exchange what `mesh::protocol` lays down.
 
 use http::header::HeaderName;
 

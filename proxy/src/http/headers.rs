@@ -26,9 +26,9 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Removes what belongs to one connection only, named ones included. Runs
-/// before our own headers are added, so that nobody can name them away.
-/// `TE: trailers` stays, gRPC needs it.
+/// Removes what belongs to one connection only, named ones included. Runs before our own headers
+/// are added, so that no sender can remove those by naming them. `TE: trailers` stays, gRPC needs
+/// it.
 pub(crate) fn strip_hop_by_hop(map: &mut HeaderMap) {
     if map.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = map
@@ -175,8 +175,8 @@ fn protocols(values: GetAll<'_, HeaderValue>) -> Option<Vec<&[u8]>> {
     Some(listed)
 }
 
-/// HTTP over the same connection: HTTP/2 by its name, by those of its drafts and by
-/// its version, and TLS, inside which nobody sees what it is.
+/// HTTP over the same connection: HTTP/2 by its name, by those of its drafts and by its version,
+/// and TLS, which hides its content.
 fn is_http(protocol: &[u8]) -> bool {
     let name = protocol
         .split(|byte| *byte == b'/')
@@ -187,8 +187,8 @@ fn is_http(protocol: &[u8]) -> bool {
     forbidden.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// HTTP/2 may name the host in a header alone. From here on it stands where rules,
-/// splits and whoever sends the request on look for it.
+/// HTTP/2 may name the host in a header alone. From here on it stands where rules, splits and the
+/// sender of the request look for it.
 pub(crate) fn name_authority(parts: &mut Parts) {
     if parts.version != Version::HTTP_2 || parts.uri.authority().is_some() {
         return;

@@ -1,7 +1,6 @@
-//! A request that may be sent on: valid, cleaned of what ends here, with its host and
-//! what it asks to be upgraded to. Both sides receive requests by this one constructor,
-//! so neither can forget a step, and what can be read in two ways is refused whoever
-//! sends it.
+//! A request that may be sent on: valid, cleaned of what ends here, with its host and the protocol
+//! that it asks to be upgraded to. Both sides receive requests by this one constructor, so neither
+//! can forget a step, and what can be read in two ways is refused from any sender.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -32,7 +31,7 @@ pub(crate) struct Received {
     pub(crate) upgrade: Option<HeaderValue>,
     /// The caller's side of that upgrade.
     pub(crate) caller_side: Option<Side>,
-    /// How its caller wants to be told of failures.
+    /// How its caller expects failures.
     pub(crate) grpc: bool,
     /// What it said of its time in headers of ours. Not everybody is believed.
     pub(crate) times: Option<Box<Times>>,
@@ -52,8 +51,8 @@ pub(crate) struct Received {
 pub(crate) enum Upgrades {
     /// Its own headers.
     Own,
-    /// The peer proxy that it comes from, which has read them, and nobody else. On the heap,
-    /// because most requests ask for none.
+    /// Read by the peer proxy that it comes from, and by no other part. On the heap, because most
+    /// requests ask for none.
     FromPeer(Option<Box<PeerUpgrade>>),
 }
 
@@ -65,7 +64,7 @@ pub(crate) struct PeerUpgrade {
     pub(crate) body: Bytes,
 }
 
-/// A request that is refused whoever sends it.
+/// A request that is refused from any sender.
 #[derive(Debug)]
 pub(crate) struct Rejected {
     pub(crate) failure: Failure,
@@ -146,7 +145,7 @@ fn clean(parts: &mut Parts) -> Ours {
 
 /// In the extensions of a request over HTTP/1.1 whose target was a whole address, as for a forward
 /// proxy: the scheme of that. Its application gets it in that form again, and may send all that it
-/// gets on to whoever the address names.
+/// gets on to the host that the address names.
 #[derive(Clone, Debug)]
 pub(crate) struct AbsoluteForm(pub(crate) Scheme);
 
@@ -194,7 +193,7 @@ pub(crate) fn host_of(parts: &Parts) -> Option<&str> {
         .filter(|host| !host.is_empty())
 }
 
-/// The same, for whoever writes it into a target.
+/// The same, in the form of a target.
 pub(crate) fn authority_of(parts: &Parts) -> Option<Authority> {
     let authority = parts.uri.authority().cloned();
     authority.or_else(|| Authority::try_from(parts.headers.get(header::HOST)?.as_bytes()).ok())

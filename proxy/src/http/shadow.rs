@@ -1,12 +1,12 @@
-//! Which requests are made for copies of others, so that none of them is copied again: two
-//! Services whose requests are copied to each other would ask without end, long after
-//! their callers have left.
+//! Which requests are made for copies of others, so that none of them is copied again: two Services
+//! whose requests are copied to each other would send copies without end, long after their callers
+//! have left.
 //!
-//! An application shows what its own calls are made for by what it passes on, `weft-shadow`
-//! or the trace: for as long as copies come to it, its proxy writes into the trace of each
-//! request whether it is one. Where it passes nothing on, nobody can know, and so calls of
-//! a workload to which copies came are not copied for [`AFTER_A_COPY`]. A peer is told how
-//! much of that is left, and its own calls are held to the same.
+//! An application shows what its own calls are made for by what it passes on, `weft-shadow` or the
+//! trace: for as long as copies come to it, its proxy writes into the trace of each request whether
+//! it is one. Where the application passes nothing on, this cannot be known, and so calls of a
+//! workload to which copies came are not copied for [`AFTER_A_COPY`]. A peer learns how much of
+//! that is left, and its own calls are held to the same.
 //!
 //! Invariant: where no copies come this costs a look at one number.
 //!
@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use crate::http::header_names::SHADOW;
 use crate::http::number::number;
 
-/// Work that is put off for longer than this after the copy that asked for it passes for
-/// nobody's. Twenty times what a copy may take until its answer has ended.
+/// Work that starts later than this after its copy is no longer counted as the copy's. Twenty times
+/// what a copy may take until its answer has ended.
 const AFTER_A_COPY: Duration = Duration::from_secs(600);
 
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
@@ -46,7 +46,7 @@ pub(crate) enum Shadow {
 }
 
 impl Shadow {
-    /// What a peer proxy is told.
+    /// The value for a peer proxy.
     pub(crate) fn to_peer(self) -> HeaderValue {
         match self {
             Self::Any => HeaderValue::from_static("true"),
@@ -55,7 +55,7 @@ impl Shadow {
         }
     }
 
-    /// What a peer proxy tells; of what it means by anything else the tighter.
+    /// The value of a peer proxy; an unknown one means the tighter.
     pub(crate) fn of_peer(value: &HeaderValue) -> Self {
         if value == "true" {
             return Self::Any;
@@ -155,15 +155,15 @@ fn is_ours(member: &[u8]) -> bool {
 
 fn marked(map: &HeaderMap) -> Option<Mark> {
     let own = members(map).find(|member| is_ours(member))?;
-    // What is neither was written by somebody else, and proves nothing.
+    // What is neither was written by another program, and proves nothing.
     if own == COPY.as_bytes() {
         return Some(Mark::Copy);
     }
     (own == CALL.as_bytes()).then_some(Mark::Call)
 }
 
-/// Writes `what` into the trace's state in place of what stands there for us. Without a
-/// trace nobody would pass it on.
+/// Writes `what` into the trace's state in place of what stands there for us. Without a trace no
+/// application would pass it on.
 fn mark(map: &mut HeaderMap, what: Option<&'static str>) {
     let what = what.filter(|_| map.contains_key(TRACE));
     if what.is_none() && !members(map).any(is_ours) {

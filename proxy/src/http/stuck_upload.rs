@@ -20,7 +20,7 @@ use tokio::time::{Sleep, sleep};
 /// which a server stores what it has read.
 pub(crate) const MOVES_WITHIN: Duration = Duration::from_secs(15);
 
-/// Whether an answer has come whole. Told by who reads it to who still sends.
+/// Whether an answer has come complete. The reader reports it to the sender.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answered(Arc<AnswerSignal>);
 
@@ -51,7 +51,7 @@ impl Answered {
     }
 }
 
-/// Tells when the rest of an upload is given up.
+/// Ready when the rest of an upload is abandoned.
 #[derive(Debug)]
 pub(crate) struct StuckUpload {
     answered: Answered,
@@ -100,7 +100,7 @@ mod tests {
         let answered = Answered::default();
         let mut stuck = StuckUpload::new(answered.clone());
         assert!(!is_given_up_within(&mut stuck, MOVES_WITHIN * 20).await);
-        // Whoever waits is woken by the answer.
+        // A waiting sender is woken by the answer.
         let waits =
             tokio::spawn(async move { is_given_up_within(&mut stuck, MOVES_WITHIN * 9).await });
         sleep(MOMENT).await;

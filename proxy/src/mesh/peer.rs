@@ -28,14 +28,14 @@ use crate::mesh::tls::{ExpectedPeer, MeshTls, secure};
 use crate::net::budget::Budget;
 use crate::net::connect;
 
-/// So often somebody looks whether a peer that owes an answer by its dedicated connection says
-/// anything. The second one after its last byte asks it, so it is given up two of these and
+/// How often a watch checks whether a peer that owes an answer by its dedicated connection sends
+/// anything. The second check after its last byte pings it, so it is abandoned two of these and
 /// [`SIGN_WITHIN`] after that byte at the latest: ten seconds, as by HTTP/2.
 pub(crate) const WATCH_EVERY: Duration = Duration::from_millis(2500);
 /// A peer that is asked has this long for a sign of life.
 const SIGN_WITHIN: Duration = Duration::from_secs(5);
-/// A new connection that fails sooner was refused, which takes somebody who refuses: a peer
-/// that ends takes no more of them and still answers what it has.
+/// A new connection that fails sooner was refused, which takes a running process: a peer that ends
+/// takes no more of them and still answers what it has.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// One peer, with the connections to it.
@@ -116,7 +116,7 @@ impl Peer {
         self.is_there().await.is_ok() || began.elapsed() < REFUSED_WITHIN
     }
 
-    /// Closes connections that nobody used for a while; true when none is left.
+    /// Closes connections that were idle for a while; true when none is left.
     pub(super) fn sweep(&self) -> bool {
         let none_dedicated = self.dedicated.sweep(IDLE_MULTIPLEXED);
         self.shared.sweep() && none_dedicated
@@ -201,7 +201,7 @@ impl Peer {
         decoded(answer?, request.kind())
     }
 
-    /// Sends a request that nobody waits for: others may use the dedicated connection beside it.
+    /// Sends a request that no client waits for: others may use the dedicated connection beside it.
     ///
     /// # Errors
     /// As [`Self::send`].

@@ -72,7 +72,7 @@ impl Peers {
 
     /// Closes what is idle. Called every few seconds.
     pub fn sweep(&self) {
-        // A peer that somebody is connecting to right now is held by them too.
+        // A peer to which a connection is being opened right now is held by them too.
         self.mesh
             .lock()
             .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);

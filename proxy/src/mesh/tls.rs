@@ -129,7 +129,7 @@ impl MeshTls {
         tls::mesh_client_config(&self.roots, &self.certs, expected.clone(), &alpn)
     }
 
-    /// The configuration that accepts nobody but `expected`.
+    /// The configuration that accepts only `expected`.
     #[must_use]
     pub fn client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
         let mut clients = self.clients.lock();

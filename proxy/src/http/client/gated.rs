@@ -59,7 +59,7 @@ impl HttpBody for Gated {
         }
         if this.server.poll_takes(cx).is_pending() {
             this.replay.waits_for_server();
-            // Whoever writes sees to that.
+            // The writer sees to that.
             this.stuck.moves();
             return Poll::Pending;
         }

@@ -76,7 +76,7 @@ struct State {
     idle: Vec<Idle>,
     /// What was there before is not kept.
     renewed: Option<Instant>,
-    /// Somebody closes what has waited for too long.
+    /// A sweep closes what has waited for too long.
     expires: bool,
 }
 
@@ -145,8 +145,8 @@ impl Pool {
         }
     }
 
-    /// Closes what nobody asked for in time, until none is left. Returns at once where
-    /// somebody does so already.
+    /// Closes connections that were not used in time, until none is left. Returns at once where
+    /// another task does so already.
     pub(crate) async fn expire(&self) {
         if std::mem::replace(&mut self.state.lock().expires, true) {
             return;

@@ -50,8 +50,8 @@ const SILENT_CONNECTIONS: usize = 4;
 const LARGE_APART: usize = 8;
 /// Where none could be opened beside those that are there, it is not tried again for this long.
 const REFUSED_FOR: Duration = SILENT_AFTER;
-/// Whoever could go by a connection that is there waits so long for a better one. Less than a
-/// server has to say what it allows: one that takes connections and serves none is no better.
+/// How long a request that could use an open connection waits for a better one. Less than a server
+/// has to announce its limit: one that takes connections and serves none is no better.
 const BESIDE_WITHIN: Duration = Duration::from_millis(500);
 /// A connection without a stream is closed after this long.
 pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
@@ -266,7 +266,7 @@ impl Multiplexed {
         }
         // Where bodies stand still they may move again: better than none.
         let any = |limit| self.free(limit, Sends::Nothing, Eligible::Any);
-        // Somebody tried while this caller waited: the outcome is that of both.
+        // Another caller tried while this one waited: the outcome is that of both.
         if let (true, Some(failure)) = (connecting.ended > seen, &connecting.failed) {
             return any(STREAMS_PER_CONNECTION).ok_or_else(|| failure.shared());
         }
@@ -311,7 +311,7 @@ impl Multiplexed {
 
     /// Opens one that is better than those that are there; `None` where that takes too long.
     async fn open_beside(&self) -> Option<Result<RequestSender, Failure>> {
-        // Noted first: whoever leaves before it is known had none either.
+        // Noted first: a caller that leaves before the outcome had no connection either.
         *self.refused.lock() = Some(Instant::now());
         let outcome = timeout(BESIDE_WITHIN, (self.connector)()).await.ok()?;
         if outcome.is_ok() {
@@ -414,9 +414,9 @@ impl Multiplexed {
         has_room && self.may_try_again(now)
     }
 
-    /// Closes connections that nobody used for a while; true when none is left.
+    /// Closes connections that were idle for a while; true when none is left.
     pub(crate) fn sweep(&self) -> bool {
-        // Whoever holds it goes on with what there is.
+        // The holder of the lock goes on with what there is.
         if let Ok(mut connecting) = self.connecting.try_lock() {
             connecting.forget_old();
         }

@@ -19,10 +19,10 @@ use crate::net::connect;
 
 /// A connection to an application, as hyper gets it.
 ///
-/// It is reset when it is dropped, if somebody said so. And an application may answer
-/// and close before it has taken the request: what it did not take is dropped then, so
-/// that hyper reads the answer and does not stop at the error of writing. One that answers
-/// and neither takes nor closes is reset after a while.
+/// It is reset when it is dropped, if a reset was requested. And an application may answer and
+/// close before it has taken the request: what it did not take is dropped then, so that hyper reads
+/// the answer and does not stop at the error of writing. One that answers and neither takes nor
+/// closes is reset after a while.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     io: TcpStream,
@@ -205,7 +205,7 @@ impl AsyncRead for Upstream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.abort.discards() {
-            // Nobody waits for it: hyper need not either.
+            // No caller waits for it: hyper need not either.
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         ready!(this.holder.poll_room(cx));

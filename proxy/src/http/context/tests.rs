@@ -73,7 +73,7 @@ async fn request_gets_context_id_only_where_calls_inherit() {
         ..plain.clone()
     };
     assert_eq!(arrives(&contexts, &perhaps, HeaderMap::new()).1, None);
-    assert_eq!(how(&contexts, None, &traced(PARENT)), None, "nobody asks");
+    assert_eq!(how(&contexts, None, &traced(PARENT)), None, "no query");
     for inherited in [
         Inherited {
             retry: true,
@@ -236,7 +236,7 @@ async fn waiter_is_notified_of_leaving_caller_not_of_response() {
             assert_eq!(timeout(SOON, one).await.is_ok(), leaves);
         }
         let late = timeout(SOON, wait_for(request.leaving())).await;
-        assert_eq!(late.is_ok(), leaves, "who comes later is told as well");
+        assert_eq!(late.is_ok(), leaves, "a later one gets it as well");
     }
 }
 

@@ -200,7 +200,7 @@ fn a_call_without_an_end_makes_no_timer() {
     });
 }
 
-/// A peer is told of whole milliseconds, and may be the first to say that it is over.
+/// A peer gets whole milliseconds, and may be the first to report the end.
 #[tokio::test(start_paused = true)]
 async fn call_reaches_own_deadline_before_context_deadline() {
     use DeadlineSource::{Context, Own};

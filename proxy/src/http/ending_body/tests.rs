@@ -118,7 +118,7 @@ async fn late_empty_response_is_replaceable_without_length() {
     assert!(body.is_late());
     assert_eq!(ended.get(), Some(BodyEnd::Late(WaitEnd::Time)));
     drop(body);
-    // gRPC tells it behind the head.
+    // gRPC reports it behind the head.
     let head = head("application/grpc");
     let body = EndingBody::new(text("all of it"), over(), &head);
     assert!(

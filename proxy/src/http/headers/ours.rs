@@ -48,8 +48,8 @@ pub(crate) struct Times {
     pub(crate) unlimited: bool,
 }
 
-/// Removes every header that starts with `weft-`, or with another mark behind `weft`: whoever
-/// sent it, it was not us. What some senders may say comes back.
+/// Removes every header that starts with `weft-`, or with another mark behind `weft`: no other
+/// sender may set them. Those that some senders may set come back.
 pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
     let names: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
     let mut ours = Ours::default();

@@ -14,7 +14,7 @@
 //! `h2` knows one size for all streams of a connection, so growth is per connection, and bounded by
 //! how many streams it has.
 //!
-//! An application is near, so [`STREAM_WINDOW`] is enough for it. Its connection may have begun
+//! An application is near, so [`STREAM_WINDOW`] is enough for it. Its connection may have started
 //! with less while the process had many streams, and lives long. Larger windows are announced to it
 //! once there is room, which every peer of gRPC has to expect, and never smaller ones.
 //!

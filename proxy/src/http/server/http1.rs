@@ -134,7 +134,7 @@ where
             let until = busy.used.until(request.headers());
             let admitted = busy.used.admitted(ticket, until).await;
             if let Err(why) = admitted {
-                return Ok(guard(turned_away(why, request, peer, &refused), old, busy));
+                return Ok(guard(rejected(why, request, peer, &refused), old, busy));
             }
             if let Some(waited) = busy.used.waited() {
                 request.extensions_mut().insert(waited);
@@ -177,7 +177,7 @@ where
             let Some(status) = refusal else { continue };
             let status = refused_head::status(status, used.has_head_of(&io));
             let how = NotHandled::Answered(Reason::BadRequest, status);
-            tell_unread(&io, &used, how, &refused);
+            report_unread(&io, &used, how, &refused);
             send_refusal(&mut io, &used, status, peer).await;
             return Ok(());
         }
@@ -226,7 +226,7 @@ where
     let Err(why) = used.admits(io, early).await else {
         return true;
     };
-    tell_unread(io, used, NotHandled::answered(why), refused);
+    report_unread(io, used, NotHandled::answered(why), refused);
     let status = match why {
         NotAdmitted::Deadline => StatusCode::GATEWAY_TIMEOUT,
         NotAdmitted::Late | NotAdmitted::Left => StatusCode::SERVICE_UNAVAILABLE,
@@ -236,7 +236,7 @@ where
 }
 
 /// Calls `refused` for a head that hyper has not read. Of one that it has taken nothing is left.
-fn tell_unread<I: AsyncRead + Unpin>(
+fn report_unread<I: AsyncRead + Unpin>(
     io: &Prefixed<I>,
     used: &ConnectionUse,
     how: NotHandled,
@@ -257,7 +257,7 @@ fn tell_unread<I: AsyncRead + Unpin>(
 }
 
 /// The answer to a request that was not admitted; calls `refused` for it.
-fn turned_away(
+fn rejected(
     why: NotAdmitted,
     request: Request<Incoming>,
     peer: bool,

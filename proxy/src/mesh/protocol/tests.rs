@@ -455,7 +455,7 @@ fn a_malformed_answer_switches_to_nothing_and_proves_nothing() {
         let got = PeerResponse::decode(head(status, &headers), RequestKind::Upgrade);
         assert!(got.is_err(), "{status} {headers:?}: {got:?}");
     }
-    // Said to somebody who asked for no upgrade it means nothing.
+    // For a request without an upgrade it means nothing.
     for kind in [RequestKind::Http, RequestKind::Tcp] {
         let got = PeerResponse::decode(head(200, &[yes, to]), kind).unwrap();
         assert!(matches!(got, PeerResponse::Answered(parts) if parts.status == 200));

@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 use crate::http::http2::client::RequestSender;
 
-/// Opens one connection of HTTP/2, for whoever shares its streams.
+/// Opens one connection of HTTP/2, for all that share its streams.
 pub(super) type Connect =
     dyn Fn() -> BoxFuture<'static, Result<RequestSender, Failure>> + Send + Sync;
 
 /// What a call leaves that has waited for less than this rests.
 const LEFT_SOON: Duration = Duration::from_millis(100);
-/// For how long after it was begun: its server may end a connection that says nothing.
+/// For how long after its start: its server may end a connection that is silent.
 const RESTS_FOR: Duration = Duration::from_secs(1);
 
 struct Attempt {
@@ -29,7 +29,7 @@ struct Attempt {
     outcome: BoxFuture<'static, Result<RequestSender, Failure>>,
 }
 
-/// Attempts at one server. Whoever connects holds them.
+/// Attempts at one server, held by the connecting callers.
 #[derive(Default)]
 pub(super) struct Attempts {
     /// How many have ended.
@@ -60,7 +60,7 @@ impl Attempts {
         outcome
     }
 
-    /// Ends an attempt that nobody has gone on with in time.
+    /// Ends an attempt that no caller has gone on with in time.
     pub(super) fn forget_old(&mut self) {
         let under_way = self.under_way.as_ref();
         if under_way.is_some_and(|attempt| attempt.began.elapsed() >= RESTS_FOR) {
@@ -69,7 +69,7 @@ impl Attempts {
     }
 }
 
-/// Whoever waits for the attempt that is under way, until it leaves or has its outcome.
+/// A caller that waits for the attempt under way, until it leaves or has its outcome.
 struct WaitingCaller<'a> {
     attempts: &'a mut Attempts,
     since: Instant,

@@ -18,7 +18,7 @@ use crate::http::http2::send_window::STALLED_AFTER;
 /// More than what a server takes on a connection that it has not said more of.
 const UPLOAD: usize = 80_000;
 
-/// Connections to a server that reads no body before it is told to.
+/// Connections to a server that reads no body before the test allows it.
 struct Field {
     peer: Multiplexed,
     opened: Arc<AtomicUsize>,
@@ -159,7 +159,7 @@ async fn stream_with_two_holders_counts_until_both_drop_it() {
     assert_eq!(count(), 1);
 }
 
-/// Whoever opens the connection, and who waits for it meanwhile.
+/// The caller that opens the connection, and those that wait for it meanwhile.
 #[tokio::test(start_paused = true)]
 async fn short_call_keeps_time_for_other_endpoint_without_connection() {
     let peer = Multiplexed::new(std::future::pending);
@@ -182,8 +182,8 @@ async fn short_call_keeps_time_for_other_endpoint_without_connection() {
     assert!(patient.is_err(), "its time is that of the connection");
 }
 
-/// Connections that are begun for calls which each leave `after` that, and come so much `later`
-/// than the one before left.
+/// Connections that are opened for calls which each leave after `after`, and come `later` after the
+/// one before left.
 async fn connections_for_cancelled_calls(after: Duration, later: Duration) -> usize {
     let connections = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&connections);
@@ -206,7 +206,7 @@ async fn calls_abandoned_immediately_share_one_connection_attempt() {
     for (after, later, connections) in [
         (millis(1), Duration::ZERO, 1),
         (millis(1), millis(200), 1),
-        // Control: what rests for long is not trusted, nor a server that somebody waited for.
+        // Control: an old idle connection is not trusted, nor a server that a caller waited for.
         (millis(1), millis(1000), 5),
         (millis(101), Duration::ZERO, 5),
     ] {

@@ -213,7 +213,7 @@ async fn head_starts_with_first_frame_and_completes_with_last() {
     near.write_all(&[b'p'; PREFACE]).await.unwrap();
     near.write_all(&frame(4, 0, b"")).await.unwrap();
     sleep(WITHIN * 2).await;
-    assert!(!permit.head_is_overdue(WITHIN), "nothing was begun");
+    assert!(!permit.head_is_overdue(WITHIN), "nothing was started");
     near.write_all(&frame(1, 0, b"half a head")).await.unwrap();
     sleep(WITHIN * 9 / 10).await;
     assert!(!permit.head_is_overdue(WITHIN));

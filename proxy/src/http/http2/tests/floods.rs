@@ -114,7 +114,7 @@ async fn callers_that_leave_by_the_hundred_end_no_connection() {
         let answer = sender.clone().send(get("/")).await.unwrap();
         answer.into_body().collect().await.unwrap().to_bytes()
     };
-    // Before anybody has looked at them: all in one turn, and more than streams may be open.
+    // Before the task has looked at them: all in one turn, and more than streams may be open.
     for _ in 0..4 {
         let mut leaving: Vec<_> = (0..100)
             .map(|_| Box::pin(async { sender.clone().send(get("/endless")).await.map(drop) }))
@@ -214,13 +214,13 @@ async fn request_reset_together_with_its_head_is_not_started() {
     }
 }
 
-/// How a connection of a stranger fared.
+/// The fate of a connection of an unauthenticated client.
 #[derive(Debug, PartialEq, Eq)]
 struct Fared {
     answered: bool,
     /// The code of the GOAWAY that came before its end.
     received: Option<u8>,
-    /// Counted by whoever counts.
+    /// Counted where floods are counted.
     floods: usize,
 }
 
@@ -251,7 +251,7 @@ async fn sends(profile: Tuning, flood: &[u8]) -> Fared {
     let (mut read, mut write) = split(near);
     let sent = [PREFACE, flood, &frame(HEADERS, WHOLE, 1, &GET)].concat();
     let writing = async {
-        // Whoever is cut off cannot send all.
+        // A client that is cut off cannot send all.
         let _ = write.write_all(&sent).await;
     };
     let reading = async {
@@ -279,7 +279,7 @@ async fn control_frame_flood_is_closed_with_enhance_your_calm() {
     let kinds = [
         frame(PING, 0, 0, &[7; 8]),
         frame(SETTINGS, 0, 0, &[]),
-        // PRIORITY, and what nobody knows.
+        // PRIORITY, and an unknown type.
         frame(2, 0, 1, &[0, 0, 0, 0, 16]),
         frame(77, 0, 0, &[]),
         frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
@@ -349,7 +349,7 @@ async fn client_sending_three_frames_per_frame_gets_complete_response() {
     assert!(3 * came > MOST, "too few to be a flood: {came}");
 }
 
-/// What it asks for would be done for nobody.
+/// Its requests would be work without a receiver.
 #[tokio::test(start_paused = true)]
 async fn request_arriving_with_flood_is_not_started() {
     for (resets, begins) in [(100, 1), (MOST as usize + 100, 0)] {

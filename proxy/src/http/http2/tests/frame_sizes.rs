@@ -16,7 +16,7 @@ const FRAMES: usize = 120;
 /// All of these fit it as well.
 const BYTES: usize = 60_000;
 
-/// A server of ours takes a body, and a client of ours passes it on. Tells its frames.
+/// A server of ours takes a body, and a client of ours passes it on. Returns its frames.
 async fn passed_on(
     sizes: impl Iterator<Item = usize>,
     at_once: bool,
@@ -27,7 +27,7 @@ async fn passed_on(
         let mut onward = onward.lock().clone();
         async move {
             let body = request.into_body().boxed_unsync();
-            // Nobody answers.
+            // No answer comes.
             let _ = onward.send(post(body)).await;
             Response::new(body::empty())
         }

@@ -15,7 +15,7 @@ fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads a frame, and tells its type.
+/// Reads a frame, and returns its type.
 async fn read_kind(io: &mut DuplexStream) -> u8 {
     let mut head = [0; 9];
     io.read_exact(&mut head).await.unwrap();

@@ -1,4 +1,4 @@
-//! Servers that shut down, and what their clients had begun when they heard of it.
+//! Servers that shut down, and the requests that their clients had started before GOAWAY arrived.
 //!
 //! Claims: attack-8, calls-15
 
@@ -129,7 +129,7 @@ async fn client_never_acknowledging_shutdown_starts_nothing_after_timeout() {
     assert!(start.elapsed() >= HEARD_WITHIN);
     client.write([HEADERS, WHOLE, 5], GET).await;
     tokio::time::sleep(3 * HEARD_WITHIN).await;
-    // What was begun before comes to its end, and with it the connection.
+    // A request that had started before comes to its end, and with it the connection.
     client.write([DATA, END, 3], b"four").await;
     assert!(client.next(HEADERS).await.is_some(), "it was cut off");
     let late = client.next(HEADERS).await;

@@ -1,4 +1,4 @@
-//! How a caller of gRPC is told that the body of an answer broke off.
+//! How a gRPC caller sees that the body of an answer broke off.
 //!
 //! Claims: calls-17
 

@@ -265,7 +265,7 @@ async fn withdrawn_requests_neither_accumulate_nor_block_others() {
     saturated.budget.settle();
     assert_eq!(body_of(saturated.ask("/")).await, "ok");
     assert_eq!(saturated.started(), 1, "nothing was done for the others");
-    assert_eq!(LEFT.get(), 1000, "but each is told");
+    assert_eq!(LEFT.get(), 1000, "but each is reported");
 }
 
 /// A client may send as much of each body as its window allows.
