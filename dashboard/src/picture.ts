@@ -47,7 +47,7 @@ const MARKS: Record<Health, { path: string; word: string }> = {
   idle: { path: "M-5-5H5V5H-5z", word: "no calls" },
 };
 
-interface Drawn { group: SVGGElement; box: SVGRectElement; mark: SVGPathElement; name: SVGTextElement; where: SVGTextElement; below: SVGTextElement; told: SVGTitleElement }
+interface Drawn { group: SVGGElement; box: SVGRectElement; mark: SVGPathElement; name: SVGTextElement; where: SVGTextElement; below: SVGTextElement; title: SVGTitleElement }
 interface Line { path: SVGPathElement; label: SVGTextElement; lock: SVGPathElement }
 
 export class Picture {
@@ -178,7 +178,7 @@ export class Picture {
       set(drawn.below, "y", size.height - 11);
       write(drawn.below, fitting(below(sums, model.seconds), FONTS.below, room));
       // Its name for a screen reader too.
-      write(drawn.told, spoken(node, sums, model.seconds, mark.word, outside));
+      write(drawn.title, spoken(node, sums, model.seconds, mark.word, outside));
     }
   }
 
@@ -190,9 +190,9 @@ export class Picture {
       name: s("text", { class: "name", x: TEXT, y: 20 }),
       where: s("text", { class: "where", x: TEXT, y: 36 }),
       below: s("text", { class: "below", x: TEXT }),
-      told: s("title"),
+      title: s("title"),
     };
-    drawn.group.append(drawn.told, drawn.box, drawn.mark, drawn.name, drawn.where, drawn.below);
+    drawn.group.append(drawn.title, drawn.box, drawn.mark, drawn.name, drawn.where, drawn.below);
     drawn.group.addEventListener("click", () => {
       this.focus(id);
       this.open(id);

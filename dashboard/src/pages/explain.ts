@@ -32,7 +32,7 @@ export class ExplainPage implements Page {
   private readonly method = h("select", { id: "method" }, ...METHODS.map((name) => h("option", {}, name)));
   private readonly path = h("input", { id: "path", type: "text", value: "/", spellcheck: "false" });
   private readonly tcp = h("input", { id: "tcp", type: "checkbox" });
-  private readonly told = h("section", { class: "told", role: "status", "aria-label": "Answer" });
+  private readonly outcome = h("section", { class: "outcome", role: "status", "aria-label": "Answer" });
   private asked = "";
 
   constructor(private readonly app: App) {
@@ -51,7 +51,7 @@ export class ExplainPage implements Page {
         field("tcp", "TCP, not HTTP", this.tcp),
         h("button", { type: "submit" }, "Explain"),
       ),
-      this.told,
+      this.outcome,
     );
   }
 
@@ -81,7 +81,7 @@ export class ExplainPage implements Page {
       this.tcp.checked = question.tcp ?? false;
       this.asked = state.ask;
       if (complete(question)) void this.explain(question);
-      else this.told.replaceChildren(h("p", {}, UNSAID));
+      else this.outcome.replaceChildren(h("p", {}, UNSAID));
     } else {
       this.from.update(callers, this.from.chosen);
       this.to.update(called, this.to.chosen);
@@ -113,14 +113,14 @@ export class ExplainPage implements Page {
 
   private async explain(question: Question): Promise<void> {
     const asked = this.asked;
-    this.told.replaceChildren(h("p", {}, "Asking the mesh."));
+    this.outcome.replaceChildren(h("p", {}, "Asking the mesh."));
     try {
       const answer = await this.app.mesh.explain(question);
       if (asked === this.asked) this.show(answer);
     } catch (error) {
       if (asked !== this.asked) return;
       const words = error instanceof Refusal ? error.message : "the answer cannot be read";
-      this.told.replaceChildren(h("h2", { class: "bad" }, "It cannot be told"), h("p", {}, words));
+      this.outcome.replaceChildren(h("h2", { class: "bad" }, "The result is unknown"), h("p", {}, words));
     }
   }
 
@@ -157,7 +157,7 @@ export class ExplainPage implements Page {
     for (const nack of nacks.slice(0, NACKS)) parts.push(h("p", { class: "warn" }, `A proxy refused it: ${nack}`));
     if (nacks.length > NACKS) parts.push(h("p", { class: "warn" }, `${nacks.length - NACKS} more refused it.`));
     parts.push(...this.fix(status.fix, yaml));
-    this.told.replaceChildren(...parts);
+    this.outcome.replaceChildren(...parts);
   }
 
   private fix(fix: { commands?: string[]; warnings?: string[] } | undefined, yaml: string): HTMLElement[] {

@@ -164,8 +164,7 @@ fn complaint(head: &[u8], status: StatusCode) -> String {
     }
     if head.is_empty() {
         // hyper has taken it apart.
-        return "the request target, or what tells the length of the body, cannot be sent on"
-            .to_owned();
+        return "the request target, or the length of the body, cannot be sent on".to_owned();
     }
     let mut lines = skip_blank_lines(head)
         .split(|byte| *byte == b'\n')
