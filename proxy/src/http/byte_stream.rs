@@ -53,7 +53,7 @@ impl ByteStream {
                 Some(Err(error)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, error)),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => Ok(data),
-                    // Empty frames and trailers say nothing here.
+                    // Empty frames and trailers have no meaning here.
                     _ => continue,
                 },
             });
@@ -105,7 +105,7 @@ impl ByteStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that nothing more comes.
+    /// Ends the own direction.
     ///
     /// # Errors
     /// When the stream is over already.

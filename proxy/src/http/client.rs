@@ -43,11 +43,11 @@ const IDLE: Duration = Duration::from_secs(3);
 /// Also less than the second that a probe waits: an application with few threads serves no other
 /// client meanwhile.
 const IDLE_OF_APPLICATION: Duration = Duration::from_millis(500);
-/// Addresses whose connections are shared, over HTTP/1.1 and, with who calls them, over HTTP/2.
-/// An entry takes a few hundred bytes beside its connections.
+/// Addresses whose connections are shared, over HTTP/1.1 and, by caller, over HTTP/2. An entry
+/// takes a few hundred bytes beside its connections.
 const POOLS: usize = 4096;
 
-/// An application's address, and who calls it: a pod's uid, a name, or nothing.
+/// An application's address, and its caller: a pod's uid, a name, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct AppKey(SocketAddr, Arc<str>);
 
@@ -163,8 +163,8 @@ impl Clients {
         Arc::clone(plain.entry(served).or_insert_with(connections))
     }
 
-    /// The same for one request that lost its stream with a shared connection: what
-    /// others ask of the application may be what ends those.
+    /// The same for one request that lost its stream with a shared connection: requests of others
+    /// may be what ends those.
     pub(crate) fn http2_exclusive(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
         let counted = Arc::clone(&self.exclusive);
         if Arc::strong_count(&counted) > EXCLUSIVE + 1 {
@@ -239,9 +239,9 @@ impl Clients {
         .await
     }
 
-    /// The answer to the first request of a connection that was there at `opened`. Where its
-    /// server is silent the pooled ones before it give way, as they may be what it waits for;
-    /// not so while `waits` says that the request's own sender is waited for.
+    /// The answer to the first request of a connection that was there at `opened`. Where its server
+    /// is silent the pooled ones before it are closed, as they may be what it waits for; not so
+    /// while `waits` reports that the request's own sender is waited for.
     pub(crate) async fn first_answer<F: Future>(
         &self,
         pool: Option<&Pool>,
@@ -260,8 +260,8 @@ impl Clients {
         patiently(answer, give_way).await
     }
 
-    /// What the pod says over a connection that is none of these, a probe's: the same with
-    /// all pools.
+    /// The answer of the pod over a connection that is none of these, a probe's: the same with all
+    /// pools.
     pub(crate) async fn beside<F: Future>(&self, answer: F) -> F::Output {
         let renew = || {
             let pools: Vec<_> = self.http1.lock().values().cloned().collect();

@@ -80,8 +80,8 @@ pub(crate) enum ParentRequest {
     Over,
 }
 
-/// Who learns that a call failed in its last attempt: the request that it is made for, or
-/// where that is not known all of its trace.
+/// The scope of a call's failure in its last attempt: the request that it is made for, or where
+/// that is not known all of its trace.
 #[derive(Clone, Debug)]
 pub(crate) enum Asker {
     Request(Arc<ServedRequest>),
@@ -197,8 +197,7 @@ impl Contexts {
         }
     }
 
-    /// The last attempt of a call failed: what it is made for is not to be asked again for
-    /// that.
+    /// The last attempt of a call failed: its parent request is not to be retried for that.
     pub(crate) fn spend(&self, asker: &Asker) {
         match asker {
             Asker::Request(served) => served.spent.store(true, Relaxed),
@@ -256,7 +255,7 @@ impl ServedRequest {
         let served = Arc::clone(self);
         Left::new(async move {
             let mut leaves = pin!(served.leaves.notified());
-            // Before the look: who leaves in between is seen by one of the two.
+            // Before the look: an end in between is seen by one of the two.
             leaves.as_mut().enable();
             if !served.has_left() {
                 leaves.await;

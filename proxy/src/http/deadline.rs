@@ -1,7 +1,7 @@
 //! How long a request may take, as it stands in its headers, and what ends when that is over.
 //!
-//! Between proxies, to applications and from them the same two headers are used: gRPC's own,
-//! and `weft-timeout` for everything. Both say what is left and never a time of day.
+//! Between proxies, to applications and from them the same two headers are used: gRPC's own, and
+//! `weft-timeout` for everything. Both hold what is left and never a time of day.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -37,7 +37,7 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// What a request says of its time.
+/// The times in a request's headers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timed {
     pub(crate) requested: RequestedTimeout,
@@ -75,19 +75,19 @@ impl Timed {
     }
 }
 
-/// Who sent a request, as far as it decides which of its headers are believed.
+/// The sender of a request, as far as it decides which of its headers are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PreviousHop {
     /// Any client, in bytes that no proxy has read.
     Outside,
-    /// The own application, which says how long a call may take.
+    /// The local application, which sets how long a call may take.
     Application,
-    /// A peer proxy, which says as well what is left of what the call is made for.
+    /// A peer proxy, which also sets what is left of the parent request.
     Peer,
 }
 
-/// When a request is over that came just now and has no route yet: by what its head says,
-/// since what policies say beside that is only known where it goes.
+/// When a request is over that came just now and has no route yet: by its head, since the timeouts
+/// of policies are only known where it goes.
 pub(crate) fn announced_end(map: &HeaderMap, from: PreviousHop) -> Option<Instant> {
     let (weft, rest) = match from {
         PreviousHop::Outside => (None, None),
@@ -140,7 +140,7 @@ pub(crate) enum NextHop {
     Peer,
 }
 
-/// What a request says of its time, for when it is sent: that may be a while after it was made
+/// The deadline headers of a request, for when it is sent: that may be a while after it was made
 /// ready, since a connection may have to be opened first.
 #[derive(Clone, Copy, Debug)]
 struct Countdown {
@@ -162,7 +162,7 @@ pub(crate) fn write_headers(parts: &mut Parts, deadline: Deadline, grpc: bool, n
     });
 }
 
-/// Writes again what is left by now, where the request says anything of it.
+/// Writes again what is left by now, where the request has such headers.
 pub(crate) fn renew<B>(request: &mut Request<B>) {
     let countdown = request.extensions().get::<Countdown>().copied();
     if let Some(Countdown {

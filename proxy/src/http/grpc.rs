@@ -1,5 +1,5 @@
-//! What gRPC says in headers and trailers: whether a call is one, its status, and
-//! whether that blames the server.
+//! gRPC in headers and trailers: whether a call is one, its status, and whether that blames the
+//! server.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use policy::reason::Reason;

@@ -54,18 +54,18 @@ use crate::http::http2::flow::WindowChanges;
 use crate::net::budget::Budget;
 use crate::net::tuning::LARGEST_CHUNK;
 
-/// Largest frame that may be received from applications: what everybody sends.
+/// Largest frame that may be received from applications: what all of them send.
 pub(crate) const PLAIN_FRAME: u32 = 16 * 1024;
 
-/// What of a connection differs by who is on its other end.
+/// The settings of a connection that differ by its other end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tuning {
     /// Largest frame that may be received.
     pub frame: u32,
     /// Bytes of one stream that may wait to be sent.
     pub unsent: usize,
-    /// Wait for what the server says of its limits before the first request: peers of
-    /// ours allow as many streams as they are sent.
+    /// Wait for the limits of the server before the first request: peers of ours allow as many
+    /// streams as they are sent.
     pub learn_limit: bool,
     /// How windows change after the start.
     pub windows: WindowChanges,

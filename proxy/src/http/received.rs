@@ -23,8 +23,8 @@ use crate::http::upgrade::Side;
 /// A request that may be sent on.
 #[derive(Debug)]
 pub(crate) struct Received {
-    /// Without what belongs to one connection, and without headers of ours. Where the
-    /// target has an authority, `Host` says the same.
+    /// Without what belongs to one connection, and without headers of ours. Where the target has an
+    /// authority, `Host` is the same.
     pub(crate) parts: Parts,
     pub(crate) body: Body,
     /// The protocols that it asks to upgrade to.
@@ -33,20 +33,20 @@ pub(crate) struct Received {
     pub(crate) caller_side: Option<Side>,
     /// How its caller expects failures.
     pub(crate) grpc: bool,
-    /// What it said of its time in headers of ours. Not everybody is believed.
+    /// Its times in headers of ours. Not every sender is believed.
     pub(crate) times: Option<Box<Times>>,
     /// The request that it is made for, of which the same holds.
     pub(crate) context: Option<Id>,
     /// What class it may have at most, and whether it is sent again, of which the same holds.
     pub(crate) priority: Option<Priority>,
     pub(crate) retry: bool,
-    /// What it said of copies, of which the same holds.
+    /// Its headers about copies, of which the same holds.
     pub(crate) shadow: Option<Shadow>,
-    /// What it said of where calls are to go, of which the same holds.
+    /// Its headers about where calls are to go, of which the same holds.
     pub(crate) route_override: Option<Box<OverrideHeaders>>,
 }
 
-/// Who says what protocols a request asks to upgrade to.
+/// The source of the protocols that a request asks to upgrade to.
 #[derive(Debug)]
 pub(crate) enum Upgrades {
     /// Its own headers.
@@ -125,8 +125,8 @@ impl Received {
     }
 }
 
-/// Takes out what ends here, and puts the host where rules look for it. What the request
-/// said in headers of ours comes back.
+/// Takes out what ends here, and puts the host where rules look for it. The values of headers of
+/// ours are returned.
 fn clean(parts: &mut Parts) -> Ours {
     headers::strip_hop_by_hop(&mut parts.headers);
     let ours = headers::strip_ours(&mut parts.headers);
@@ -150,7 +150,7 @@ fn clean(parts: &mut Parts) -> Ours {
 pub(crate) struct AbsoluteForm(pub(crate) Scheme);
 
 impl AbsoluteForm {
-    /// Over HTTP/2 every target has a scheme and says nothing by it.
+    /// Over HTTP/2 every target has a scheme, and it has no meaning.
     fn note(parts: &mut Parts) {
         if parts.version != Version::HTTP_2
             && let Some(scheme) = parts.uri.scheme().cloned()
@@ -236,7 +236,7 @@ pub(crate) fn acceptable(parts: &Parts) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Where its body ends is said once, and in a way that every server knows.
+/// Where its body ends is marked once, and in a way that every server knows.
 fn framed_once(parts: &Parts) -> Result<(), &'static str> {
     let map = &parts.headers;
     let mut encodings = map.get_all(header::TRANSFER_ENCODING).iter();

@@ -50,9 +50,9 @@ impl NotHandled {
     }
 }
 
-/// `response`, as an answer to this method may be: HEAD is answered without a body,
-/// and in HTTP/2 a client takes one for a broken stream. How long it would be is said: without
-/// that some clients, Node's among them, do not use their connection again.
+/// `response`, as an answer to this method may be: HEAD is answered without a body, and in HTTP/2 a
+/// client takes one for a broken stream. Its length is announced: without that some clients, Node's
+/// among them, do not use their connection again.
 #[must_use]
 pub(crate) fn answer_to(method: &Method, mut response: Response<Body>) -> Response<Body> {
     if *method != Method::HEAD {

@@ -102,7 +102,7 @@ impl Replay {
         }
     }
 
-    /// Counts what is kept where the request says so.
+    /// Counts what is kept where the request has an account for it.
     #[must_use]
     pub(crate) fn counted(self, extensions: &mut Extensions) -> Self {
         self.tape.lock().counted = extensions.remove();
@@ -298,7 +298,7 @@ impl Tape {
 /// One reading of the body.
 struct ReplayBody {
     replay: Replay,
-    /// It is in use as long as the tape says the same.
+    /// It is in use as long as the tape has the same number.
     copy: u64,
     trailers_sent: bool,
 }

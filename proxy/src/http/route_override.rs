@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::http::header_names::{PROOF, ROUTE, TOKEN};
 
-/// What a request said of it.
+/// The headers of a request about it.
 #[derive(Debug, Default)]
 pub(crate) struct OverrideHeaders {
     route: Option<HeaderValue>,
@@ -43,7 +43,7 @@ enum Came {
     From(SpiffeId, Option<Box<str>>, Option<ProofHeader>),
 }
 
-/// Who said it.
+/// The sender of the override.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OverrideAuthor<'a> {
     /// The own application.
@@ -78,8 +78,8 @@ impl OverrideHeaders {
         true
     }
 
-    /// What `sender` asks for, who is in this namespace; a peer names all. `Err`: there
-    /// is something, and it cannot be read.
+    /// The override of `sender`, which is in this namespace; a peer names all. `Err`: there is one,
+    /// and it cannot be read.
     pub(crate) fn read(
         &self,
         sender: OverrideAuthor<'_>,
@@ -108,7 +108,7 @@ impl OverrideHeaders {
 }
 
 impl RouteOverride {
-    /// Where calls to `service` are asked to go.
+    /// Where calls to `service` are to go.
     pub(crate) fn of(&self, service: &ServiceId) -> Option<ServiceId> {
         // It names every namespace, so it has no home.
         parse(self.route.as_bytes(), "").ok()?.of(service, "")

@@ -41,7 +41,7 @@ pub(crate) enum Shadow {
     Any,
     /// It is only for pods that their own proxy lets change nothing.
     ReadOnly,
-    /// It may be made for one, and so may be what its receiver asks within so many seconds.
+    /// It may be made for one, and so may be what its receiver sends within so many seconds.
     Perhaps(u32),
 }
 
@@ -82,8 +82,8 @@ impl Default for ShadowTracker {
 }
 
 impl ShadowTracker {
-    /// A request goes to the application: notes what it is, and lets the application know
-    /// and pass on. `shadow`: what a peer proxy said of it.
+    /// A request goes to the application: notes what it is, and lets the application know and pass
+    /// on. `shadow`: the value of a peer proxy.
     pub(crate) fn arrives(&self, shadow: Option<Shadow>, map: &mut HeaderMap) {
         match shadow {
             Some(Shadow::Any | Shadow::ReadOnly) => {
@@ -100,8 +100,8 @@ impl ShadowTracker {
         }
     }
 
-    /// The application makes a call: what that has to do with copies. `claimed`: what it said
-    /// in a header of ours. What stands in the trace for this proxy is taken out.
+    /// The application makes a call: how that relates to copies. `claimed`: its value in a header
+    /// of ours. What stands in the trace for this proxy is taken out.
     pub(crate) fn leaves(&self, claimed: Option<Shadow>, map: &mut HeaderMap) -> Option<Shadow> {
         let left = self.left()?;
         let marked = marked(map);

@@ -1,9 +1,9 @@
-//! What is left of an upload when its answer has come whole, and nothing of it moves.
+//! What is left of an upload when its answer has come complete, and nothing of it moves.
 //!
-//! A server may answer before it has the body of a request, and read on or not. What comes of
-//! the rest and is read goes on. But a server that neither reads on nor closes would keep the
-//! sender for as long as it likes, and a sender that says nothing more the server, with places
-//! and memory, for a call that everybody else takes to be over. So the rest is dropped then.
+//! A server may answer before it has the body of a request, and read on or not. What comes of the
+//! rest and is read goes on. But a server that neither reads on nor closes would keep the sender
+//! for as long as it likes, and a silent sender the server, with permits and memory, for a call
+//! that is over for all others. So the rest is dropped then.
 //!
 //! Claims: calls-8
 
@@ -72,7 +72,7 @@ impl StuckUpload {
         self.wait = None;
     }
 
-    /// Asked while nothing moves: ready once that lasts too long behind the answer.
+    /// Polled while nothing moves: ready once that lasts too long behind the answer.
     pub(crate) fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.answered.poll_noted(cx));
         let new = || Box::pin(sleep(MOVES_WITHIN));

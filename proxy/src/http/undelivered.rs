@@ -33,7 +33,7 @@ pub(crate) struct Undelivered {
 }
 
 impl Undelivered {
-    /// Asked while something is left: ready once `progress`, which is another one whenever some of
+    /// Polled while something is left: ready once `progress`, which is another one whenever some of
     /// it was taken, has been the same for too long.
     pub(crate) fn poll_given_up(&mut self, progress: usize, cx: &mut Context<'_>) -> Poll<()> {
         let new = || Box::pin(sleep(TAKEN_WITHIN));

@@ -29,7 +29,7 @@ const MOST: u64 = 64 * 1024;
 /// sooner, also where the kernel holds the second back until the first was acknowledged.
 const BEFORE_ANSWER: Duration = Duration::from_millis(100);
 
-/// What a body that broke off says of itself from then on.
+/// The error of a body that broke off, from then on.
 const BROKE_OFF: &str = "the request's body broke off";
 
 /// How far the body of one request was read.
@@ -90,7 +90,7 @@ pub(crate) struct UnreadBody {
     home: Arc<BodyProgress>,
     /// All of it may be read and dropped.
     small: bool,
-    /// Its sender may wait to be asked for it, and then nothing comes.
+    /// Its sender may wait for 100 (Continue), and then nothing comes.
     waits: bool,
 }
 
@@ -145,7 +145,7 @@ impl UnreadBody {
     }
 }
 
-/// Says that no request is read behind this answer.
+/// Announces that no request is read behind this answer.
 pub(crate) fn ends_connection(answer: &mut Response<Body>) {
     let close = HeaderValue::from_static("close");
     answer.headers_mut().insert(header::CONNECTION, close);
@@ -229,8 +229,8 @@ mod tests {
     use super::{header, watch};
     use crate::http::body::text;
 
-    /// What a server answers that reads all of the body, and whether the body then says
-    /// that it has ended, before and when it is asked once more.
+    /// The answer of a server that reads all of the body, and whether the body then reports its
+    /// end, before and when it is polled once more.
     async fn read_by_a_server(request: &str) -> (String, [bool; 2]) {
         let (mut near, far) = duplex(4096);
         let (says, mut outcomes) = tokio::sync::mpsc::channel(1);

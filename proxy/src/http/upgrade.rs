@@ -29,8 +29,7 @@ use crate::net::relay::Flows;
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
 pub(crate) enum Side {
-    /// A connection that hyper gives up once the answer is out, with its permit where
-    /// it has one.
+    /// A connection that hyper hands over once the answer is out, with its permit where it has one.
     Http1(OnUpgrade, Abort, Option<Arc<Permit>>),
     /// What a caller sends by HTTP/2, behind the request's body; the other direction opens with
     /// the answer.

@@ -44,7 +44,7 @@ where
                 Poll::Pending if yielded => Poll::Ready(None),
                 Poll::Pending => {
                     yielded = true;
-                    // Not the runtime's own yield, which would ask the kernel as well.
+                    // Not the runtime's own yield, which would poll the kernel as well.
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
@@ -81,8 +81,8 @@ where
     fn size_hint(&self) -> SizeHint {
         let first = match &self.first {
             Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
-            // Servers never ask a body for its error that they know to be empty, and go on
-            // with the next answer behind a head that announced more.
+            // Servers never poll a body for its error that they know to be empty, and go on with
+            // the next answer behind a head that announced more.
             Some(Err(_)) => return SizeHint::default(),
             None => 0,
         };

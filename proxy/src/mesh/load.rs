@@ -28,12 +28,12 @@ const MEASURE: Overload = Overload {
     ..Overload::DEFAULT
 };
 
-/// Says it to a peer.
+/// Writes it for a peer.
 pub(crate) fn write(map: &mut HeaderMap, percent: u8) {
     map.insert(LOAD, HeaderValue::from(u16::from(percent)));
 }
 
-/// What a peer says; an error where that is no load.
+/// The load of a peer; an error where the value is none.
 pub(crate) fn read(map: &HeaderMap) -> Option<Result<u8, Unreadable>> {
     let value = map.get(LOAD)?;
     let only = map.get_all(LOAD).iter().nth(1).is_none();
@@ -42,7 +42,7 @@ pub(crate) fn read(map: &HeaderMap) -> Option<Result<u8, Unreadable>> {
     Some(read.ok_or(Unreadable))
 }
 
-/// Said to be a load, and none.
+/// The value is no load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
@@ -140,7 +140,7 @@ impl PortLoad {
         }
     }
 
-    /// What the application said lately counts before what was measured.
+    /// A recent report of the application counts before what was measured.
     fn percent(&self, now: Instant) -> u8 {
         match self.reported {
             Some((at, percent)) if now.saturating_duration_since(at) < FADES => percent,

@@ -1,5 +1,5 @@
-//! One peer proxy: sends to it, by whichever of its connections fits, and says, when that
-//! fails, whether an application can have seen the request.
+//! One peer proxy: sends to it, by whichever of its connections fits, and reports, when that fails,
+//! whether an application can have seen the request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::net::connect;
 /// anything. The second check after its last byte pings it, so it is abandoned two of these and
 /// [`SIGN_WITHIN`] after that byte at the latest: ten seconds, as by HTTP/2.
 pub(crate) const WATCH_EVERY: Duration = Duration::from_millis(2500);
-/// A peer that is asked has this long for a sign of life.
+/// A peer that is pinged has this long for a sign of life.
 const SIGN_WITHIN: Duration = Duration::from_secs(5);
 /// A new connection that fails sooner was refused, which takes a running process: a peer that ends
 /// takes no more of them and still answers what it has.
@@ -96,8 +96,8 @@ impl Peer {
         });
     }
 
-    /// Asks the peer for a sign of life where nothing came by its dedicated connection, in
-    /// use, since the last call of this; that is broken off where there is none.
+    /// Pings the peer where nothing came by its dedicated connection, in use, since the last call
+    /// of this; the connection is broken off where no sign of life comes.
     pub(super) fn watch_over(self: &Arc<Self>) {
         let Some(silent) = self.dedicated.silent() else {
             return;
@@ -161,10 +161,10 @@ impl Peer {
         self.shared.is_suspect()
     }
 
-    /// Asks it for a sign of life, by a new connection where there is none.
+    /// Pings it, by a new connection where there is none.
     ///
     /// # Errors
-    /// When it cannot be reached, or says nothing for five seconds.
+    /// When it cannot be reached, or is silent for five seconds.
     pub(crate) async fn is_there(&self) -> Result<(), Failure> {
         let stream = self.shared.stream(Sends::Nothing).await?;
         if stream.first {

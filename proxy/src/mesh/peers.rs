@@ -41,8 +41,8 @@ impl Peers {
         &self.tls
     }
 
-    /// The proxy of the pod `pod_uid` at `ip`. Empty: of whichever pod has that identity there,
-    /// as an older controller does not say more.
+    /// The proxy of the pod `pod_uid` at `ip`. Empty: of whichever pod has that identity there, as
+    /// an older controller sends no more.
     pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId, pod_uid: &Arc<str>) -> Arc<Peer> {
         let mut mesh = self.mesh.lock();
         let key = (ip, identity.clone(), Arc::clone(pod_uid));

@@ -132,7 +132,7 @@ pub enum PeerRequest<P = Parts> {
         speak: AppHttp,
         parts: P,
     },
-    /// A GET or POST that asks to speak something else than HTTP from then on.
+    /// A GET or POST that offers another protocol than HTTP from then on.
     Upgrade {
         port: AppPort,
         to: HeaderValue,
@@ -207,7 +207,7 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
     }
 }
 
-/// A head for HTTP/2 of what is asked of an application.
+/// A head for HTTP/2 of a request to an application.
 fn request_head(parts: &Parts, port: AppPort, protocol: &'static str) -> Result<Parts, Malformed> {
     let target = parts.uri.path_and_query().cloned();
     let mut uri = http::uri::Parts::default();
@@ -262,10 +262,10 @@ fn insert_target(mesh: &mut Parts, port: AppPort, protocol: &'static str) {
 }
 
 impl PeerRequest {
-    /// What a peer proxy asks for with this head.
+    /// The request of a peer proxy in this head.
     ///
     /// # Errors
-    /// When it asks for nothing, or for two things.
+    /// When it holds none, or two.
     pub(crate) fn decode(mut parts: Parts, transport: Transport) -> Result<Self, Malformed> {
         let port = only(&mut parts.headers, &PORT)?
             .and_then(|port| number(&port))
@@ -343,7 +343,7 @@ pub(crate) enum RequestKind {
 pub(crate) enum PeerResponse {
     /// The application's answer, or one of the peer proxy in its place.
     Answered(response::Parts),
-    /// The stream carries another protocol from now on: `to`, if the application said.
+    /// The stream carries another protocol from now on: `to`, if the application named it.
     Switched {
         to: Option<HeaderValue>,
         parts: response::Parts,

@@ -48,7 +48,7 @@ const COOLDOWN: Duration = Duration::from_millis(10);
 const WORTH_OPENING: u32 = 2;
 /// Between two attempts to open one.
 const ATTEMPT_EVERY: Duration = Duration::from_secs(1);
-/// A peer that does not know this transport is not asked again for this long.
+/// A peer that does not know this transport gets no new attempt for this long.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// The dedicated connection to one peer, or the way to get one.

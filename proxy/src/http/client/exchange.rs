@@ -1,5 +1,5 @@
-//! Sends one request to one address and says, when it fails, whether the
-//! application can have seen it.
+//! Sends one request to one address and reports, when it fails, whether the application can have
+//! seen it.
 //!
 //! Claims: attack-16, attack-82
 
@@ -50,8 +50,8 @@ pub struct UpstreamResponse {
     /// The sending side, where the stream was opened for bytes both ways.
     pub out: Option<SendStream<Bytes>>,
     pub permit: Option<StreamPermit>,
-    /// From an open connection to the head of the answer. What opening cost says
-    /// nothing of how fast the endpoint serves the next request.
+    /// From an open connection to the head of the answer. The cost of opening does not show how
+    /// fast the endpoint serves the next request.
     pub took: Duration,
 }
 
@@ -130,8 +130,8 @@ fn failed(peer: &Multiplexed, permit: &StreamPermit, first: bool, error: &SendEr
             }
             let refuses = first && cause.is_go_away() && !peer.takes_no_further();
             if refuses && !peer.may_take_more() {
-                // Its server refuses who only just came, another connection fares no better, and
-                // none is there.
+                // Its server refuses new connections, another one fares no better, and none is
+                // there.
                 return Failure::not_sent(Reason::ConnectFailed, error.to_string());
             }
             Failure::connection_closed(error.to_string())
@@ -273,8 +273,8 @@ fn answer_body(body: Incoming, guard: Option<AnswerGuard>) -> IncomingBody {
     }
 }
 
-/// True when the server switches protocols; it may where it was asked to, once it `takes_all` of
-/// the request, and must encode what it answers in a way that is known.
+/// True when the server switches protocols; it may where the request offered that, once it
+/// `takes_all` of the request, and must encode what it answers in a way that is known.
 fn switches<B>(parts: &Parts, response: &Response<B>, takes_all: bool) -> Result<bool, Failure> {
     let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     if switched && !parts.headers.contains_key(header::UPGRADE) {

@@ -286,7 +286,7 @@ mod tests {
         assert!(pool.is_empty());
         pool.put(used);
         assert!(pool.is_empty());
-        // What came later is behind who waits, and not before.
+        // Later ones are behind the waiters, and not before.
         pool.put(behind);
         pool.renew(silent);
         assert!(!pool.is_empty());

@@ -19,7 +19,7 @@ pub(super) const DEAD: &str = "the peer gave no sign of life";
 /// What a dedicated connection shows of its peer.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
-    /// The peer said something since the last request.
+    /// The peer sent something since the last request.
     received: AtomicBool,
     /// Something was sent or received since the last check.
     moved: AtomicBool,
@@ -50,7 +50,7 @@ impl Signs {
         self.sent.store(true, Relaxed);
     }
 
-    /// Whether any did since this was asked last.
+    /// Whether any did since the last call of this.
     pub(super) fn take_sent(&self) -> bool {
         self.sent.swap(false, Relaxed)
     }
@@ -81,7 +81,7 @@ impl Silent {
         silent.then(|| Self(Arc::clone(signs)))
     }
 
-    /// The peer gives no sign of life. False when it said something by the connection itself
+    /// The peer gives no sign of life. False when it sent something by the connection itself
     /// meanwhile.
     pub(crate) fn break_off(self) -> bool {
         let dead = !self.0.moved.load(Relaxed);

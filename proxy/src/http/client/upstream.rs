@@ -43,11 +43,11 @@ pub(crate) struct Upstream {
 struct ConnectionState {
     /// The server put an end to it.
     ended: AtomicBool,
-    /// The server said something since the last request began.
+    /// The server sent something since the last request began.
     received: AtomicBool,
     /// The server does not take what was written last.
     stuck: AtomicBool,
-    /// Who waits until it does.
+    /// The task that waits until it does.
     taken: AtomicWaker,
     /// hyper has all of the body.
     whole: AtomicBool,
@@ -114,8 +114,8 @@ impl UpstreamWatch {
         }
     }
 
-    /// Whether the server said anything since [`Self::asks`]: an interim answer and a part
-    /// of a head too.
+    /// Whether the server sent anything since [`Self::asks`]: an interim answer and a part of a
+    /// head too.
     #[must_use]
     pub(crate) fn has_received(&self) -> bool {
         self.state.received.load(Relaxed)

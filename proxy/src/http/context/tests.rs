@@ -14,7 +14,7 @@ use crate::http::upload::Upload;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const OTHER: &str = "00-00000000000000000000000000000001-00f067aa0ba902b7-01";
-/// More than what is asked at once takes.
+/// More than an immediate answer takes.
 const SOON: Duration = Duration::from_millis(1);
 
 /// How a request ends.

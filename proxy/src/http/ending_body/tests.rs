@@ -53,7 +53,7 @@ async fn late_body_finishes_with_grpc_trailers_or_abort() {
     assert_eq!(ended.get(), Some(BodyEnd::OutOfTime(WaitEnd::Time)));
 }
 
-/// Only who still waits may ask again.
+/// Only a caller that still waits may retry.
 #[tokio::test(start_paused = true)]
 async fn body_closed_with_request_reports_cause() {
     let second = Duration::from_secs(1);

@@ -37,7 +37,7 @@ use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::scheduled::scheduled_within;
 
-/// A server has this long to say what it allows.
+/// A server has this long to announce its limits.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
 /// How often [`RequestSender::gives_sign`] looks for a sign of life; it is called rarely.
 const LOOK: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ struct Shared {
     /// Pings that the peer has answered.
     pongs: AtomicU64,
     credit: Arc<CreditSignal>,
-    /// Where the server is asked for no sign of life.
+    /// Where the server gets no pings.
     silence: Option<Arc<SilenceDetector>>,
     /// Large answers keep further requests off.
     spreads: bool,
@@ -142,8 +142,8 @@ where
     };
     if profile.learn_limit {
         pings.send_ping(Ping::opaque())?;
-        // The first frame of a server says how many streams it takes, so that is known
-        // with the answer to anything.
+        // The first frame of a server announces how many streams it takes, so that is known with
+        // the answer to anything.
         let learned = poll_fn(|cx| {
             flow.begin_turn();
             let ended = Pin::new(&mut connection).poll(cx);
@@ -198,8 +198,8 @@ impl RequestSender {
         let _ = self.shared.suspects.set(suspects.clone());
     }
 
-    /// Drops `guard` with the connection, however long requests go on after those who sent
-    /// them. Once only.
+    /// Drops `guard` with the connection, however long requests go on after their callers left.
+    /// Once only.
     pub(crate) fn holds(&self, guard: impl Send + Sync + 'static) {
         let _ = self.shared.held.set(Box::new(guard));
     }
@@ -245,8 +245,8 @@ impl RequestSender {
         came && !(shared.closed.load(Relaxed) && shared.suspect.load(Relaxed))
     }
 
-    /// False as soon as the server said that it takes nothing more, though streams that
-    /// it has taken go on.
+    /// False as soon as the server announced that it takes nothing more, though streams that it has
+    /// taken go on.
     pub(crate) fn takes_requests(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         !self.is_closed() && !matches!(self.send.poll_ready(&mut cx), Poll::Ready(Err(_)))
@@ -261,7 +261,7 @@ impl RequestSender {
     /// Sends a request and its body, and waits for the head of the answer.
     ///
     /// # Errors
-    /// When there is no answer; says whether the server can have seen the request.
+    /// When there is no answer; holds whether the server can have seen the request.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response<RecvBody>, SendError> {
         self.send_with(request, ()).await
     }
@@ -329,8 +329,8 @@ impl RequestSender {
     ) -> Result<(Response<RecvBody>, SendStream<Bytes>), SendError> {
         let (response, mut stream) = self.begin(head, false).await?;
         if let Some(bytes) = begins {
-            // `h2` keeps what there is no credit for: it is little. Where it fails, the answer
-            // says why.
+            // `h2` keeps what there is no credit for: it is little. Where it fails, the answer has
+            // the reason.
             let _ = stream.send_data(*bytes, false);
         }
         Ok((self.answer(response, None).await?, stream))

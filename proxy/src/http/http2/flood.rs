@@ -41,14 +41,14 @@ const FOR_EACH: u32 = 20;
 /// A frame of DATA may call for one for so many bytes of it: twice what Go's server sends.
 const BYTES_FOR_ONE: u32 = 1024;
 
-/// How often the log says that a server was left, whichever: one that floods is called again and
+/// How often the log reports that a server was left, whichever: one that floods is called again and
 /// again, by a connection each time.
 pub(super) const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(60),
 };
 
-/// Says that a server was left for a flood, now and then.
+/// Logs that a server was left for a flood, now and then.
 pub(super) fn log_server_left() {
     static RATE: Mutex<Rate> = Mutex::new(Rate::new(LOG_RATE));
     if RATE.lock().take(Instant::now()).is_ok() {

@@ -107,7 +107,7 @@ impl Flow {
         })
     }
 
-    /// The window that the connection's streams have, as far as this side has said.
+    /// The window of the connection's streams, as last announced by this side.
     #[must_use]
     pub(crate) fn window(&self) -> u32 {
         self.window.load(Relaxed)
@@ -130,8 +130,8 @@ impl Flow {
         self.inboxes.begin_turn();
     }
 
-    /// Whether what comes is a flood, so that the connection is to end. To be asked by its task
-    /// after it has read.
+    /// Whether what comes is a flood, so that the connection is to end. The connection's task
+    /// checks it after it has read.
     pub(super) fn is_flooded(&self) -> bool {
         self.inboxes.is_flooded()
     }
@@ -410,8 +410,8 @@ mod tests {
         assert_eq!(flow.next(), Some(LARGEST_STREAM_WINDOW / 2));
     }
 
-    /// Hundreds that come at once and are taken by kernels at first would all grow before
-    /// they stand still.
+    /// Hundreds that come at once and are taken by kernels at first would all grow before they
+    /// stall.
     #[tokio::test(start_paused = true)]
     async fn where_many_streams_share_the_pool_none_grows() {
         let budget = Budget::new(64 * 1024 * 1024);

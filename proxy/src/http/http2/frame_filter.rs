@@ -1,23 +1,21 @@
-//! Looks at frames before `h2` reads them: leaves out DATA frames that hold nothing and
-//! end nothing, counts small ones for [`super::inbox`], ends a client's connection for its
-//! trailers, and passes on later what a client answers to its server's GOAWAY
-//! ([`super::graceful_shutdown`]). Where a server is read it has the frames counted that
-//! change how much that one takes ([`super::send_window`]), and what a client does not take of
-//! its answers is bounded ([`super::unflushed`]).
+//! Filters frames before `h2` reads them: skips DATA frames that hold nothing and end nothing,
+//! counts small ones for [`super::inbox`], ends a client's connection for its trailers, and passes
+//! on later what a client answers to its server's GOAWAY ([`super::graceful_shutdown`]). Where a
+//! server is read it has the frames counted that change how much that one takes
+//! ([`super::send_window`]), and what a client does not take of its answers is bounded
+//! ([`super::unflushed`]).
 //!
-//! Some clients and servers send one between two parts of a body, or before its end,
-//! and mean nothing by it. `h2` takes a hundred of them for an attack, over the whole
-//! life of a connection, and then ends it with every stream on it. So they are left
-//! out before `h2` sees them, as long as they come beside frames that say something;
-//! a flood of them is still the attack that it is.
+//! Some clients and servers send an empty frame between two parts of a body, or before its end,
+//! without a meaning. `h2` takes a hundred of them for an attack, over the whole life of a
+//! connection, and then ends it with every stream on it. So they are skipped before `h2` sees them,
+//! as long as they come beside frames with content; a flood of them is still the attack that it is.
 //!
 //! Control frames take long for their bytes, so a turn of the connection's task ends after some
-//! ([`super::inbox`]), and the connection after very many that nothing called for
-//! ([`super::flood`]).
+//! ([`super::inbox`]), and the connection after very many unsolicited ones ([`super::flood`]).
 //!
 //! A client's trailers with more fields than a head may have end the connection here
-//! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but
-//! trailers it keeps.
+//! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but trailers it
+//! keeps.
 //!
 //! Claims: attack-18, calls-15
 
@@ -58,15 +56,15 @@ const LITTLE: usize = 2 * 1024;
 /// Empty frames that may come in a row; each frame with content allows another one.
 const ALLOWED: u32 = 1000;
 
-/// Bytes of a frame that are looked at together where these come first: its head, and of an
-/// answer to a PING the content as well, which says what it answers, and so of a
-/// WINDOW_UPDATE of the connection.
+/// Bytes of a frame that are looked at together where these come first: its head, and of an answer
+/// to a PING the content as well, which identifies the PING, and so of a WINDOW_UPDATE of the
+/// connection.
 const fn looked_at(frame: &[u8]) -> usize {
     match frame {
         [0, 0, length, PING, flags, ..] if *length as usize == CONTENT && *flags & ACK != 0 => {
             LOOKED
         }
-        // The first bit of a stream's number says nothing.
+        // The first bit of a stream's number has no meaning.
         [0, 0, length, WINDOW_UPDATE, _, 0 | 0x80, 0, 0, 0, ..]
             if *length as usize == INCREMENT =>
         {
@@ -255,7 +253,7 @@ impl<I> FrameFilter<I> {
         }
     }
 
-    /// The first bytes of `parts` were written, as many as `written` says; or may have been.
+    /// The first `written` bytes of `parts` were written; or may have been.
     fn note_written(
         &mut self,
         parts: &[IoSlice<'_>],
@@ -329,8 +327,8 @@ impl<I> FrameFilter<I> {
         Ok(())
     }
 
-    /// Leaves out what is not passed on, and keeps a head that has not come whole. Gives
-    /// how many bytes are left, at the beginning.
+    /// Skips what is not passed on, and keeps a head that is not complete. Returns how many bytes
+    /// are left, at the beginning.
     fn filter(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let (mut at, mut kept) = (0, 0);
         while at < bytes.len() {

@@ -68,7 +68,7 @@ impl FrameHeads {
                 self.got = 0;
                 let [a, b, c, kind, _, d, e, f, g] = self.head;
                 self.content = u32::from_be_bytes([0, a, b, c]);
-                // The first bit says nothing.
+                // The first bit has no meaning.
                 let stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
                 on_head(kind, self.content, stream);
             }

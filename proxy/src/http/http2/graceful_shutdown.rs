@@ -31,14 +31,14 @@ use super::frame_heads::HEAD;
 /// proxy.
 pub(super) const IN_HAND: Duration = Duration::from_millis(250);
 
-/// A client has so long to say that it has heard.
+/// A client has so long to answer the PING behind GOAWAY.
 pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) const PING: u8 = 6;
 pub(super) const ACK: u8 = 1;
 /// Bytes of a PING behind its head.
 pub(super) const CONTENT: usize = 8;
-/// What `h2` asks with when it shuts down; other PINGs of it hold something else.
+/// The PING that `h2` sends when it shuts down; other PINGs of it hold something else.
 pub(super) const SHUTDOWN_PING: [u8; CONTENT] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 /// What answers that.
 pub(super) const SHUTDOWN_ANSWER: [u8; HEAD + CONTENT] = {
@@ -54,7 +54,7 @@ pub(super) struct ShutdownState(Arc<AtomicU8>);
 
 /// No shutdown.
 const STAYS: u8 = 0;
-/// The client was asked whether it has heard.
+/// The PING behind GOAWAY is sent.
 const ASKED: u8 = 1;
 /// It has not answered for so long that it is taken to have.
 const UNHEARD: u8 = 2;
@@ -70,7 +70,7 @@ impl ShutdownState {
         self.0.store(ASKED, Relaxed);
     }
 
-    /// `h2` is given an answer, which before it has asked is none.
+    /// `h2` is given an answer, which has no effect before its PING.
     fn answer(&self) {
         if !self.is(STAYS) {
             self.0.store(HEARD, Relaxed);

@@ -104,7 +104,7 @@ pub(super) struct UnreadFrames {
     pub(super) stream: RecvStream,
     /// Taken out of `h2`.
     joined: BytesMut,
-    /// Who waits for more.
+    /// The reader that waits for more.
     reader: Option<Waker>,
 }
 
@@ -209,7 +209,7 @@ impl UnreadFrames {
         Poll::Ready(Some(Ok(self.joined.split_to(LARGEST_CHUNK).freeze())))
     }
 
-    /// What `h2` has. An end or an error comes again when it is asked for.
+    /// What `h2` has. An end or an error comes again with the next poll.
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         let polled = self.stream.poll_data(cx);
         if polled.is_pending() {

@@ -134,7 +134,7 @@ impl Pipe {
         .await;
     }
 
-    /// For what is to be said instead of the rest of a body.
+    /// For a replacement of the rest of a body.
     pub(super) fn into_stream(self) -> SendStream<Bytes> {
         self.stream
     }
@@ -155,7 +155,7 @@ impl Pipe {
                     Next::Broken(error)
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    // Says nothing, and costs the receiver as much as a full one.
+                    // Has no meaning, and costs the receiver as much as a full one.
                     Ok(data) if data.is_empty() => Next::Unknown,
                     Ok(data) => Next::Data(data),
                     Err(frame) => frame.into_trailers().map_or(Next::Unknown, Next::Trailers),
@@ -177,8 +177,8 @@ impl Pipe {
 
     /// Waits until the peer takes at least one byte of this stream.
     fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
-        // Not the whole chunk: credit that one stream has and cannot use yet is
-        // missing elsewhere. `h2` asks for the rest once it has the chunk.
+        // Not the whole chunk: credit that one stream has and cannot use yet is missing elsewhere.
+        // `h2` requests the rest once it has the chunk.
         self.stream.reserve_capacity(1);
         while self.stream.capacity() == 0 {
             match self.stream.poll_capacity(cx) {
@@ -233,7 +233,7 @@ impl Future for Pipe {
                 return Poll::Ready(Err(Stopped::Peer));
             }
             let waits = this.buffered.len() > LOOK_BEYOND && {
-                // Without having asked there is none, however open the window is.
+                // Without a request for it there is none, however open the window is.
                 this.stream.reserve_capacity(1);
                 this.stream.capacity() == 0
             };
@@ -289,7 +289,7 @@ impl Future for Pipe {
 pub(super) async fn send_body(mut pipe: Pipe) -> bool {
     match Pin::new(&mut pipe).await {
         Ok(()) => return true,
-        // The answer says why.
+        // The answer has the reason.
         Err(Stopped::Peer) => {}
         Err(Stopped::Stuck) => {
             tracing::debug!("nothing moves of a body behind its answer");

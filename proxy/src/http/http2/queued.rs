@@ -55,7 +55,7 @@ pub(super) struct QueuedRequests {
 struct Waiting {
     accepted: AcceptedStream,
     since: Instant,
-    /// When its own time is over, as it says itself.
+    /// When its own deadline passes, as its head announces.
     until: Option<Instant>,
     _reserved: ReservedBytes,
 }
@@ -122,7 +122,7 @@ impl QueuedRequests {
         None
     }
 
-    /// Takes out those that were taken back, and those that `why` says something of.
+    /// Takes out those that were taken back, and those for which `why` has a reason.
     fn reject(&mut self, why: impl Fn(&Waiting) -> Option<NotAdmitted>, cx: &mut Context<'_>) {
         for mut one in std::mem::take(&mut self.waiting) {
             let left = one.accepted.1.poll_reset(cx).is_ready();
@@ -182,7 +182,7 @@ impl QueuedRequests {
                     self.ticket = None;
                     Some(reservation)
                 }
-                // Only then: a proxy that stood still finds both at once.
+                // Only then: a proxy that stalled finds both at once.
                 Poll::Pending if is_over(&mut self.late, late_at, cx) => None,
                 Poll::Pending => return None,
             };

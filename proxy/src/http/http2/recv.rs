@@ -28,7 +28,7 @@ pub struct RecvBody {
     unread: Option<ReservedBytes>,
     /// Bytes that are still to come, where that was announced.
     left: Option<u64>,
-    /// Its head says that trailers follow.
+    /// Its head announces trailers.
     owes_trailers: bool,
     data_ended: bool,
     /// What still sends the request that this answers.
@@ -91,7 +91,7 @@ impl RecvBody {
         }
     }
 
-    /// Counts what waits to be read, and what was read until it was sent, for who sends.
+    /// Counts what waits to be read, and what was read until it was sent, at its sender.
     pub(super) fn counted(mut self, unread: ReservedBytes) -> Self {
         self.unread = Some(unread);
         self
@@ -178,7 +178,7 @@ impl HttpBody for RecvBody {
             match ready!(polled) {
                 Some(Ok(data)) => {
                     if data.is_empty() {
-                        // Says nothing, and is not passed on.
+                        // Has no meaning, and is not passed on.
                         continue;
                     }
                     this.share.read(data.len());
@@ -199,8 +199,8 @@ impl HttpBody for RecvBody {
                     this.ended();
                     return Poll::Ready(None);
                 }
-                // Any other reset breaks the message off, also one that says CANCEL: what
-                // came until then is not all of it.
+                // Any other reset breaks the message off, also CANCEL: what came until then is not
+                // all of it.
                 Some(Err(error)) => {
                     this.data_ended = true;
                     return Poll::Ready(Some(Err(error.into())));

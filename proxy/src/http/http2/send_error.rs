@@ -10,7 +10,7 @@ pub enum SendError {
     /// was processed (RFC 9113, 8.7).
     #[error("the server refused the stream: {0}")]
     Refused(h2::Error),
-    /// The request cannot be said in HTTP/2.
+    /// The request has no form in HTTP/2.
     #[error("the request has no form in HTTP/2: {0}")]
     Malformed(h2::Error),
     #[error("HTTP/2: {0}")]

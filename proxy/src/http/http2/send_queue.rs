@@ -21,7 +21,7 @@ struct Chunks {
     count: AtomicUsize,
     /// The number of chunks left has been queried, which is rare.
     is_watched: AtomicBool,
-    /// Who waits for one to leave.
+    /// The task that waits for one to leave.
     waits: AtomicWaker,
 }
 

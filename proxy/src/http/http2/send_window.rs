@@ -39,7 +39,7 @@ pub(crate) enum Credit {
     Enough,
     /// It may have to wait.
     Low,
-    /// What was sent before stands still, and so would this one.
+    /// What was sent before stalls, and so would this one.
     Stalled,
 }
 
@@ -121,7 +121,7 @@ impl SendWindow {
 
     /// The server opens the window by so many bytes: the content of its WINDOW_UPDATE.
     pub(super) fn open(&mut self, increment: [u8; INCREMENT]) {
-        // The first bit says nothing.
+        // The first bit has no meaning.
         self.change(i64::from(u32::from_be_bytes(increment) & 0x7fff_ffff));
     }
 

@@ -65,18 +65,17 @@ pub(crate) struct Limits {
     pub(crate) budget: Arc<Budget>,
     /// The class by which requests wait where there is no room for them.
     pub(crate) class: AdmissionClass,
-    /// Who sends them.
+    /// Where they come from.
     pub(crate) from: PreviousHop,
     /// Sends what was written in a turn, where there is one.
     pub(crate) flush_handle: Option<FlushHandle>,
     pub(crate) permit: Arc<Permit>,
 }
 
-/// Serves one connection until it ends, or until `close` asks to end it after what is
-/// in flight.
+/// Serves one connection until it ends, or until `close` asks to end it after what is in flight.
 ///
 /// # Errors
-/// Whatever ended the connection early.
+/// The cause of an early end.
 pub(crate) async fn serve<I, H, F>(
     io: I,
     limits: Limits,

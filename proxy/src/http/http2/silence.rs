@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A server that says nothing for so long may compute, or wait for news: another connection
-/// to it then costs one handshake. It is long against common answers, and less than what
-/// callers wait for them.
+/// A server that is silent for so long may compute, or wait for events: another connection to it
+/// then costs one handshake. It is long against common answers, and less than what callers wait for
+/// them.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(5);
 /// In place of a time: nothing is owed.
 const NEVER: u64 = u64::MAX;
@@ -102,7 +102,7 @@ mod tests {
         assert!(!silent(&owed), "it was asked for nothing");
         Asked::on(Some(&owed)).sent(true);
         advance(SILENT_AFTER - MOMENT).await;
-        // What is asked later does not put that off.
+        // A later request does not put that off.
         Asked::on(Some(&owed)).sent(true);
         assert!(!silent(&owed));
         advance(MOMENT).await;

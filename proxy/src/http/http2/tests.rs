@@ -184,7 +184,7 @@ async fn trailers_end_body_without_preceding_empty_frame() {
 #[tokio::test]
 async fn body_breaking_while_waiting_for_credit_resets_stream() {
     let (mut sender, mut io) = client().await;
-    // More than the window of a peer that says nothing of windows.
+    // More than the window of a peer that announces none.
     let large = Bytes::from(vec![7; 100_000]);
     let (parts, body) = later([
         Ok(Frame::data(large.clone())),
@@ -330,7 +330,7 @@ async fn request_continues_after_early_complete_response() {
 #[tokio::test(start_paused = true)]
 async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
     const MINUTES: Duration = Duration::from_secs(10 * 60);
-    // As an application: it has the request, and says nothing.
+    // As an application: it has the request, and is silent.
     let (near, mut far) = duplex(1 << 20);
     let silent = Tuning {
         learn_limit: false,
@@ -346,7 +346,7 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
     tokio::time::sleep(MINUTES).await;
     assert!(!asking.is_finished(), "the application was given up");
     assert!(other.is_usable() && other.takes_requests());
-    // As a caller: it has asked for something, and does not read.
+    // As a caller: it has sent a request, and does not read.
     let (near, far) = duplex(1 << 10);
     let permit = Permit::unlisted();
     let serving = tokio::spawn(async move {

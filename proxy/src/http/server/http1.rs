@@ -55,9 +55,9 @@ const IDLE_AFTER: Duration = Duration::from_millis(100);
 /// one costs little more than its bytes.
 const SMALL_HEAD: usize = 16 * 1024;
 
-/// A client whose connection is to end has this long to ask once more, and learns from
-/// that answer: one that is closed between two requests may cost the request that is on its
-/// way. Long against the rests of a connection in use, short against the stop of a proxy.
+/// A client whose connection is to end has this long for one more request, whose answer announces
+/// the end: a close between two requests may cost the request that is on its way. Long against the
+/// idle times of a connection in use, short against the stop of a proxy.
 const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
 
 /// A client has this long to take the end of a resting connection.
@@ -71,7 +71,7 @@ pub(crate) struct Limits {
     pub(crate) budget: Arc<Budget>,
     /// The class by which requests wait where there is no room for them.
     pub(crate) class: AdmissionClass,
-    /// Who sends them.
+    /// Where they come from.
     pub(crate) from: PreviousHop,
     /// Learns what the connection is doing, and sees to slow heads.
     pub(crate) permit: Arc<Permit>,

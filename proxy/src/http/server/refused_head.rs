@@ -13,7 +13,7 @@ use crate::http::headers;
 use crate::http::refusal::NO_ROOM;
 use crate::net::sniff::is_token;
 
-/// What hyper says instead of a handler.
+/// The answers of hyper in place of a handler's.
 const BY_HYPER: [(StatusCode, &[u8]); 3] = [
     (
         StatusCode::BAD_REQUEST,

@@ -118,7 +118,7 @@ async fn http2_peer_proxy_learns_that_waiting_request_was_unsent() {
     }
 }
 
-/// As its application or its proxy says, where they may say it, and at any place of the queue.
+/// As its application or its proxy sets it, where they may, and at any place of the queue.
 #[tokio::test(start_paused = true)]
 async fn http2_waiting_request_ends_at_its_own_deadline() {
     for behind in [false, true] {

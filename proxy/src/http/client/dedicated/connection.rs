@@ -54,10 +54,10 @@ impl DedicatedConnection {
         self.ended || self.signs.is_broken()
     }
 
-    /// Sends what is left of a request whose answer has come whole, and closes where the peer
-    /// said that this was the last one. True when the next request may use the connection.
-    /// Otherwise that has ended, or is to be broken off: the body broke off, the peer gave no
-    /// sign of life, or nothing moved for too long.
+    /// Sends what is left of a request whose answer has come complete, and closes where the peer
+    /// announced that this was the last one. True when the next request may use the connection.
+    /// Otherwise that has ended, or is to be broken off: the body broke off, the peer gave no sign
+    /// of life, or nothing moved for too long.
     pub(super) async fn finish_upload(&mut self) -> bool {
         let answered = Answered::default();
         answered.note();
@@ -95,7 +95,7 @@ impl DedicatedConnection {
     }
 }
 
-/// For polls that only ask: what they find is looked at at once.
+/// For polls that only check: what they find is looked at at once.
 pub(super) fn deaf() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }

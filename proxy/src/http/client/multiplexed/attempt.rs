@@ -1,11 +1,11 @@
-//! An attempt to open a connection, which may outlive the call that began it.
+//! An attempt to open a connection, which may outlive the call that started it.
 //!
-//! A caller over HTTP/2 can reset what it has just asked, again and again. Where each attempt
-//! ended with its call, each would leave a dead connection in the queue of the server. So what a
-//! call leaves in the first moments rests, and the next call goes on with it: many that come and
-//! go have one attempt together, as those that come and stay.
+//! A caller over HTTP/2 can reset its requests again and again. Where each attempt ended with its
+//! call, each would leave a dead connection in the queue of the server. So an attempt that a call
+//! leaves in its first moments is kept, and the next call goes on with it: many short calls share
+//! one attempt, as long ones do.
 //!
-//! Not where a call has waited for longer: its server may hang, and is asked anew.
+//! Not where a call has waited for longer: its server may hang, and gets a new attempt.
 
 use std::time::Duration;
 

@@ -15,7 +15,7 @@ use crate::http::body;
 use crate::http::http2::PLAIN;
 use crate::http::http2::send_window::STALLED_AFTER;
 
-/// More than what a server takes on a connection that it has not said more of.
+/// More than a server takes on a connection before it announces more.
 const UPLOAD: usize = 80_000;
 
 /// Connections to a server that reads no body before the test allows it.

@@ -233,7 +233,7 @@ async fn head_starts_with_first_frame_and_completes_with_last() {
     }
 }
 
-/// A server says that it takes so many bytes more of `stream`.
+/// A server announces that it takes so many bytes more of `stream`.
 fn update(stream: u8, increment: u32) -> Vec<u8> {
     let mut bytes = frame(WINDOW_UPDATE, 0, &increment.to_be_bytes());
     bytes[HEAD - 1] = stream;
@@ -296,7 +296,7 @@ async fn head_in_failed_write_counts_unless_server_closed() {
     }
 }
 
-/// Of a server that is asked nothing of the kind is bounded: what is sent to it has windows.
+/// What a server is sent is not bounded in that way: it has windows.
 #[tokio::test]
 async fn client_reading_no_responses_stops_being_written_to() {
     const MOST: usize = 4 * 1024 * 1024;

@@ -125,7 +125,7 @@ async fn callers_that_leave_by_the_hundred_end_no_connection() {
         drop(leaving);
         assert_eq!(honest().await, "well");
     }
-    // And while what they asked for comes.
+    // And while the answers come.
     for _ in 0..60 {
         let leaving = (0..50).map(async |_| {
             let _ = sender.clone().send(get("/endless")).await;

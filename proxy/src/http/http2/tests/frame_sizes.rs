@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// Below and above what counts as small. All together they fit the window of a peer that
-/// says nothing of windows.
+/// Below and above what counts as small. All together they fit the window of a peer that announces
+/// none.
 const SIZES: [usize; 6] = [1, 17, 200, 255, 256, 1000];
 const FRAMES: usize = 120;
 /// All of these fit it as well.

@@ -80,7 +80,7 @@ async fn call_with_nothing_sent_before_connection_close_is_unsent() {
         };
         match outcome {
             Err(SendError::Unsent(_)) => assert!(!is_read),
-            // Control: its server may have done what it says.
+            // Control: its server may have acted on it.
             Err(SendError::Lost(_)) => assert!(is_read),
             other => panic!("{is_read}: {other:?}"),
         }

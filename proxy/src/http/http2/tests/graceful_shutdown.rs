@@ -100,7 +100,7 @@ async fn stopping_server_accepts_requests_sent_after_ping_ack() {
         start.elapsed() < IN_HAND,
         "nothing waits for the answer to the PING"
     );
-    // Then it says what it took, and ends.
+    // Then it reports what it took, and ends.
     let last = client.next(GOAWAY).await.unwrap();
     assert_eq!(last[..4], [0, 0, 0, 1]);
     assert_eq!(client.next(GOAWAY).await, None);

@@ -62,7 +62,7 @@ async fn stopped() -> (Saturated, Pin<Box<dyn Future<Output = ()> + Send>>) {
     (saturated, serving)
 }
 
-/// The same before its client has said anything.
+/// The same before its client has sent anything.
 struct Served {
     client: DuplexStream,
     serving: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -185,7 +185,7 @@ async fn request_waiting_in_vain_is_handed_over_for_refusal() {
     assert_eq!(body_of(answer).await, "late");
 }
 
-/// As where the process stood still meanwhile.
+/// As where the process stalled meanwhile.
 #[tokio::test(start_paused = true)]
 async fn request_with_room_starts_even_if_noticed_late() {
     let (mut saturated, mut serving) = stopped().await;
@@ -273,7 +273,7 @@ async fn withdrawn_requests_neither_accumulate_nor_block_others() {
 async fn bodies_of_waiting_requests_count_for_their_sender() {
     const WINDOW: usize = 64 * 1024;
     let mut saturated = saturated().await;
-    // It said so before memory was short.
+    // Its window was announced before memory was short.
     a_moment().await;
     USED.set(MUCH);
     let occupancy = Arc::clone(&saturated.occupancy);

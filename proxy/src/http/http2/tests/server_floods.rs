@@ -106,7 +106,7 @@ async fn repeatedly_flooding_server_does_not_flood_log() {
     // With one dispatcher alone, a line that another thread reaches first is not looked at again.
     let _second = Dispatch::new(warnings.clone());
     let _counting = set_default(warnings.clone());
-    // Later than all that other tests of this process have had the log say.
+    // Later than all log lines of other tests of this process.
     sleep(1000 * LOG_RATE.every).await;
     for minute in 1..=2 {
         for _ in 0..5 {

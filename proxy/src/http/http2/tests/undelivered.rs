@@ -118,7 +118,7 @@ async fn data_before_reset_arrives_through_one_or_two_proxies() {
             }
             let mut body = asked(proxy(server), "text/plain").await;
             tokio::time::sleep(LATER).await;
-            // Slower than it may stand still in all, and never for so long.
+            // Slower than it may stall in all, and never for so long.
             let (came, end) = taken(&mut body, TAKEN_WITHIN / 6).await;
             let case = format!("{code:?} by {proxies}");
             assert_eq!(came, PARTS.concat().as_bytes(), "{case}");

@@ -94,7 +94,7 @@ pub(super) struct ConnectionUse {
     unanswered: Unanswered,
     /// The status of an answer of hyper itself that was kept back; 0: none.
     pub(super) refusal: AtomicU16,
-    /// The connection is to end: the next answer says so.
+    /// The connection is to end: the next answer announces it.
     pub(super) is_last: AtomicBool,
     /// What came of the next head, as it is counted for this connection.
     reserved_head: ReservedBytes,
@@ -142,9 +142,9 @@ impl ConnectionUse {
         }
     }
 
-    /// True when `data` is an answer of hyper itself, to a head that no handler gets,
-    /// and is to be kept back for one that says more. Answers of handlers that look like
-    /// it say that they are the last ones, so that no head is expected after them.
+    /// True when `data` is an answer of hyper itself, to a head that no handler gets, and is to be
+    /// kept back for one with a reason. Answers of handlers that look like it announce that they
+    /// are the last ones, so that no head is expected after them.
     pub(super) fn keeps_back(&self, data: &[u8]) -> bool {
         if !self.expects.load(Relaxed)
             || self.upgrade.load(Relaxed)
@@ -299,7 +299,7 @@ impl ConnectionUse {
         }
     }
 
-    /// When a request with these headers is over, by what they say.
+    /// When a request with these headers is over, by its head.
     pub(super) fn until(&self, map: &HeaderMap) -> Option<Instant> {
         deadline::announced_end(map, self.from).map(Instant::from)
     }
@@ -348,8 +348,8 @@ impl ConnectionUse {
     }
 
     /// Nothing of the next head was read, and it would wait: it stays where it is, and the
-    /// connection rests meanwhile. One that was asked for another protocol never rests, so
-    /// there it is read, and its request waits to be admitted.
+    /// connection is idle meanwhile. A connection with an offer of another protocol is never idle,
+    /// so there the head is read, and its request waits to be admitted.
     pub(super) fn holds_back(&self) -> bool {
         self.expects.load(Relaxed)
             && self.fresh.load(Relaxed)

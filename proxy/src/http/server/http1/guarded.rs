@@ -16,10 +16,10 @@ use crate::http::limits::size;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
 use crate::http::undelivered::{Undelivered, is_delivered};
 
-/// What a body that broke off says of itself from then on.
+/// The error of a body that broke off, from then on.
 const BROKE_OFF: &str = "the answer's body broke off";
 
-/// `old`: who asked speaks HTTP/1.0.
+/// `old`: the client speaks HTTP/1.0.
 pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Response<Guarded> {
     let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
     let connection = answer.headers().get(header::CONNECTION);

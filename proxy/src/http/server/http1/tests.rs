@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(2);
 /// Buffers of hyper are larger, those of a resting connection smaller.
 const SMALL: usize = 1024;
 
-/// The server's end, which notes how much the last read asked for.
+/// The server's end, which notes the size of the last read.
 struct Noted(DuplexStream, Arc<AtomicUsize>);
 
 impl MayAbort for Noted {
@@ -86,7 +86,7 @@ impl Served {
         Self::within(Budget::new(1 << 26), permit, room, patience, handler)
     }
 
-    /// Who asks is no peer proxy.
+    /// The client is no peer proxy.
     fn to_client<H, F>(handler: H) -> Self
     where
         H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,

@@ -102,7 +102,7 @@ impl Random {
         }
     }
 
-    /// An application's request as a proxy has received it, and says of it what it knows.
+    /// An application's request as a proxy has received it, with what the proxy adds.
     fn parts(&mut self, transport: Transport) -> Parts {
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "PURGE"];
         let method = self.one(&methods);

@@ -164,7 +164,7 @@ async fn call_avoids_silent_connection_until_it_responds() {
     assert_eq!(field.answer("/").await.nth, 0, "it is not silent any more");
 }
 
-/// Also where nothing is asked for a while.
+/// Also without a request for a while.
 #[tokio::test(start_paused = true)]
 async fn server_slow_on_one_call_gets_single_connection() {
     let field = Field::new(PLAIN, 0);
@@ -272,7 +272,7 @@ async fn answers_that_a_server_sends_ahead_share_one_connection() {
     }
 }
 
-/// A server whose queue of connections is full drops what asks for another one.
+/// A server whose queue of connections is full drops attempts at another one.
 #[tokio::test(start_paused = true)]
 async fn existing_connection_is_used_when_another_takes_long() {
     let (silent, silence) = watch::channel(0);
@@ -296,7 +296,7 @@ async fn existing_connection_is_used_when_another_takes_long() {
         silent,
     };
     let _large = field.answer("/announced").await;
-    // Who leaves before it is known has found none either.
+    // A caller that leaves before the outcome has found none either.
     for _ in 0..5 {
         let _ = timeout(BESIDE_WITHIN / 10, field.peer.stream(Sends::Nothing)).await;
     }

@@ -25,7 +25,7 @@ pub(in super::super) struct AdmittedHead {
 }
 
 impl AdmittedHead {
-    /// Otherwise it asks once more.
+    /// Otherwise it queues once more.
     pub(super) fn is_still_admitted(&self) -> bool {
         self.whole || self.since.elapsed() < MOMENT
     }

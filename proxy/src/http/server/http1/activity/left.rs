@@ -44,7 +44,7 @@ impl ConnectionUse {
     }
 
     /// Whether the caller of a request closed its direction so long ago that it is taken to have
-    /// left. To be asked every now and then. Behind a body, or while memory is full, that is seen
+    /// left. To be polled every now and then. Behind a body, or while memory is full, that is seen
     /// once all of what came before was read.
     pub(in super::super) fn has_given_up<I: AsyncRead + Unpin>(
         &self,

@@ -94,7 +94,7 @@ const BROKEN: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
 /// Next to nothing fits between a client and its server.
 const NARROW: usize = 8;
 
-/// A client that gets this for an answer, and asks for it.
+/// A client that gets this for an answer, and sends the request.
 async fn asked<F>(
     room: usize,
     handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -110,7 +110,7 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn partial_response_arrives_before_abort_and_is_visibly_incomplete() {
-    // The second client needs longer than it may stand still, and never does so for that long.
+    // The second client needs longer than it may stall, and never does so for that long.
     for (room, pause) in [(4096, Duration::ZERO), (NARROW, TAKEN_WITHIN / 4)] {
         let mut served = asked(room, |_| async { broken("the server is gone") }).await;
         let mut got = Vec::new();

@@ -4,7 +4,7 @@ use super::*;
 
 /// In bytes: some connection has to lose something.
 const FULL: usize = 45 << 20;
-/// There is room for fewer than ask.
+/// There is room for fewer than there are.
 const SOME: usize = 36 << 20;
 const ASK: usize = 150;
 /// What there is room for then, each as large as it may be, and none larger than 64 KiB.
@@ -37,7 +37,7 @@ async fn requests_admitted_while_reading_is_paused_fit_room() {
             served.send(&request[early..]).await;
         }
         sleep(Duration::from_millis(1)).await;
-        // Something was cut off, and who makes room looks whether that suffices.
+        // Something was cut off, and the part that makes room checks whether that suffices.
         USED.set(SOME);
         budget.look_again();
         sleep(Duration::from_millis(1)).await;
