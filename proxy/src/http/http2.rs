@@ -72,7 +72,7 @@ pub(crate) struct Tuning {
     /// A silent peer is pinged, and abandoned without an answer. Every proxy answers; an
     /// application that computes, or reads only when it wants something, does not, and TCP alone
     /// shows which of them are dead.
-    pub asks: bool,
+    pub pings: bool,
     /// Large answers come by connections of their own, as far as there may be so many: a server
     /// may bound by connection what it holds of them, and proxies do not.
     pub spreads: bool,
@@ -130,7 +130,7 @@ pub(crate) const MESH: Tuning = Tuning {
     unsent: 4 * LARGEST_CHUNK,
     learn_limit: false,
     windows: WindowChanges::Both,
-    asks: true,
+    pings: true,
     spreads: false,
     resets: RESETS,
 };
@@ -141,7 +141,7 @@ pub(crate) const PLAIN: Tuning = Tuning {
     unsent: 256 * 1024,
     learn_limit: true,
     windows: WindowChanges::BackToFull,
-    asks: false,
+    pings: false,
     spreads: true,
     resets: 512,
 };

@@ -207,7 +207,7 @@ pub(crate) async fn http1(
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
-        connection.watch.asks();
+        connection.watch.start_request();
         let mut guard = (!bodiless).then(|| AnswerGuard::new(&connection));
         let body = if bodiless {
             body

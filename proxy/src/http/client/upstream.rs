@@ -76,7 +76,7 @@ impl UpstreamWatch {
     }
 
     /// From here on bytes of the server count as an answer to the next request.
-    pub(crate) fn asks(&self) {
+    pub(crate) fn start_request(&self) {
         self.state.received.store(false, Relaxed);
     }
 
@@ -114,8 +114,8 @@ impl UpstreamWatch {
         }
     }
 
-    /// Whether the server sent anything since [`Self::asks`]: an interim answer and a part of a
-    /// head too.
+    /// Whether the server sent anything since [`Self::start_request`]: an interim answer and a part
+    /// of a head too.
     #[must_use]
     pub(crate) fn has_received(&self) -> bool {
         self.state.received.load(Relaxed)

@@ -51,7 +51,7 @@ struct Shared {
     /// Counts that, where the opener of the connection does.
     suspects: OnceLock<Suspects>,
     /// A sender wants a sign of life.
-    asks: AtomicBool,
+    ping_wanted: AtomicBool,
     /// Pings that the peer has answered.
     pongs: AtomicU64,
     credit: Arc<CreditSignal>,
@@ -115,7 +115,7 @@ where
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let shared = Arc::new(Shared {
-        silence: (!profile.asks).then(Arc::default),
+        silence: (!profile.pings).then(Arc::default),
         spreads: profile.spreads,
         ..Shared::default()
     });
@@ -161,14 +161,14 @@ where
             return Err(error);
         }
     }
-    if !profile.asks {
+    if !profile.pings {
         // What came until now came behind no request.
         received.store(false, Relaxed);
     }
     let task = Task {
         connection,
         keepalive: profile
-            .asks
+            .pings
             .then(|| Keepalive::new(pings, Arc::clone(&received))),
         suspected: None,
         received,
@@ -234,7 +234,7 @@ impl RequestSender {
     pub(crate) async fn gives_sign(self, within: Duration) -> bool {
         let shared = &self.shared;
         let before = shared.pongs.load(Relaxed);
-        shared.asks.store(true, Relaxed);
+        shared.ping_wanted.store(true, Relaxed);
         shared.task.wake();
         let sign = async {
             while shared.pongs.load(Relaxed) == before && !shared.closed.load(Relaxed) {
@@ -419,8 +419,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         let busy = this.flow.streams() > 0;
         if let Some(keepalive) = &mut this.keepalive {
-            if this.shared.asks.load(Relaxed) {
-                this.shared.asks.store(false, Relaxed);
+            if this.shared.ping_wanted.load(Relaxed) {
+                this.shared.ping_wanted.store(false, Relaxed);
                 keepalive.ping(cx);
             }
             let peer = keepalive.poll(cx, busy);

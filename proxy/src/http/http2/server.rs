@@ -109,7 +109,7 @@ where
     let mut busy = None;
     let mut keepalive = connection
         .ping_pong()
-        .filter(|_| profile.asks)
+        .filter(|_| profile.pings)
         .map(|pings| Keepalive::new(pings, received));
     if let Some(flush_handle) = &flush_handle {
         flush_handle.collect();

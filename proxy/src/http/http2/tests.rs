@@ -51,7 +51,7 @@ const PROFILE: Tuning = Tuning {
     unsent: 256 * 1024,
     learn_limit: false,
     windows: WindowChanges::Both,
-    asks: true,
+    pings: true,
     spreads: false,
     resets: 512,
 };
