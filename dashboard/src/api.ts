@@ -1,4 +1,4 @@
-// What the mesh says: the parts of the read API that the page shows, and how it is asked.
+// Client of the mesh's read API: the parts that the page shows, and the queries for them.
 
 export interface Latency { p50: number; p95: number; p99: number }
 export interface Minute { start: string; requests: number; failure: number; cancelled?: number; p95?: number }
@@ -46,7 +46,7 @@ export interface MeshNode {
   accounts?: string[];
   pods?: number;
   meshed?: number;
-  /** Pods that asked for a proxy and have none; older controllers do not say. */
+  /** Pods that request a proxy and have none; not set by older controllers. */
   withoutProxy?: number;
   access?: string;
   mtls?: string;
@@ -64,7 +64,7 @@ export interface Graph {
     incomplete?: string;
     unsettled?: boolean;
     leftOut?: number;
-    /** Minutes before this are not known, where they were asked for. */
+    /** Minutes before this are not known, where they were queried. */
     historySince?: string;
   };
   nodes: MeshNode[];
@@ -161,7 +161,7 @@ export interface TapCounts {
 
 export interface TapLine { request?: TapRequest; metadata?: TapCounts }
 
-/** `named`: the namespace was said, and is not only the kubeconfig's. */
+/** `named`: the namespace was given, and is not only the kubeconfig's. */
 export interface Start { namespace: string; named: boolean; all: boolean; version: string }
 /** `cluster`: all namespaces are listed, unless the list is truncated or not complete yet. */
 export interface Scope { cluster: boolean; namespaces: string[]; truncated?: boolean; incomplete?: boolean }
@@ -172,7 +172,7 @@ export const UNREADABLE = 502;
 /** What is missing, as words for a person. */
 export interface Cause {
   why: string;
-  /** What is said once it is over. */
+  /** The message once it is over. */
   over: string;
   /** Whether it is the controller that does not answer. */
   controller: boolean;
@@ -206,21 +206,21 @@ export class Refusal extends Error {
     const back = "The controller answers again.";
     if (this.crowded) return of("the controller has too much to answer and is asked again", back, true);
     if (this.status === 0) return of("this page has no connection", "weft dashboard answers again.");
-    // What stands before controllers says so of those that are away, and they of themselves while they begin.
+    // The API server reports so of controllers that are away, and a controller while it starts.
     if ([503, 504].includes(this.status)) return of(this.again === undefined ? "no controller answers" : "the controller cannot answer yet", back, true);
     if (this.lost) return of("there is no answer to show", "There are answers again.");
     return of("no answer is given to this reader", "This reader is answered again.");
   }
 
-  /** Of a question that had an answer before: what it names may have no pod for a moment, and is
-   *  then refused as a filter (400) or as what is asked about (404). */
+  /** Of a query that had an answer before: its object may have no pod for a moment, and is
+   *  then refused as a filter (400) or as the object (404). */
   get passes(): boolean {
     return this.lost || this.missing || [400, 429].includes(this.status);
   }
 }
 
 const OBSERVE = "/apis/observe.weft.dev/v1alpha1";
-/** Minutes of history that are asked for. */
+/** Minutes of history in a query. */
 export const HISTORY = 30;
 /** Longer than `weft` itself waits for the API server by default, so that its words arrive. */
 const WITHIN = 15_000;
@@ -243,7 +243,7 @@ export class Mesh {
   explain = (question: Question): Promise<Explanation> =>
     this.ask(`/explanation?spec=${encodeURIComponent(JSON.stringify(question))}`);
 
-  /** Requests of one namespace as they end, until their stream does or `stop` says so. */
+  /** Requests of one namespace as they end, until their stream does or `stop` fires. */
   async *tap(place: string, query: string, stop: AbortSignal): AsyncGenerator<TapLine, void, undefined> {
     // Only its begin has a time limit.
     const late = new AbortController();
@@ -268,7 +268,7 @@ export class Mesh {
   }
 }
 
-/** What an answer says, or why there is none. */
+/** The content of an answer, or the reason why there is none. */
 async function read(answer: Response): Promise<unknown> {
   let parsed: unknown;
   try {

@@ -1,7 +1,7 @@
 // What a picture shows of a graph, so that it can be read: namespaces first; of those that are
 // opened the workloads, with the namespaces around them; those without any call as one; and
 // where that is too much, those that matter, with the rest of each sort as one. Pure, and by nothing that changes with every
-// answer but by who fails, so that a picture that is looked at does not jump.
+// answer but by failures, so that a picture that is looked at does not jump.
 
 import type { Edge, MeshNode } from "./api";
 import { add, compare, type Health, Model, worse } from "./model";

@@ -18,12 +18,12 @@ import type { App, Extra, Page, State, View } from "./view";
 
 /** The controller makes a new answer as often. */
 const EACH = 2000;
-/** How often minutes are asked for by a page of all: a new one comes each minute. */
+/** How often a page of all queries minutes: a new one comes each minute. */
 const MINUTES_EACH = 15_000;
-/** How often it is asked which namespaces there are, and after an answer that did not come. */
+/** How often the namespaces are queried, and after an answer that did not come. */
 const PLACES_EACH = 60_000;
 const PLACES_AGAIN = 10_000;
-/** So often at most the rest of an answer that is not whole is asked for at once. */
+/** Max queries at once for the rest of an incomplete answer. */
 const PLACES_AT_ONCE = 20;
 /** Max time in which a controller that does not answer yet is queried again for what may be read, before the page begins. */
 const FIRST_WITHIN = 10_000;
@@ -54,7 +54,7 @@ class Dashboard implements App {
   private state: State;
   private view: View | undefined;
   private shown: Page | undefined;
-  /** Grows with each move; an answer to an earlier question is dropped. */
+  /** Grows with each move; an answer to an earlier query is dropped. */
   private turn = 0;
   private next = 0;
   private nextPlaces = 0;
@@ -181,7 +181,7 @@ class Dashboard implements App {
     if (!document.hidden) this.soon(EACH);
   }
 
-  /** Minutes are long beside the rest of an answer, so they are asked for more rarely and kept. */
+  /** Minutes are long beside the rest of an answer, so they are queried more rarely and kept. */
   private remembered(graph: Graph, deep: boolean): Graph {
     const { place } = this.state;
     if (deep) {
@@ -191,7 +191,7 @@ class Dashboard implements App {
     }
     const held = this.minutes;
     if (!held || held.place !== place) return graph;
-    // Of a new edge nothing is held, so all are asked for again.
+    // Of a new edge nothing is held, so all are queried again.
     if (graph.edges.some(({ id }) => !held.edges.has(id))) held.at = -Infinity;
     const edges = graph.edges.map((edge) => (edge.history ? edge : { ...edge, ...held.edges.get(edge.id) }));
     return { ...graph, metadata: held.since === undefined ? graph.metadata : { ...graph.metadata, historySince: held.since }, edges };
@@ -408,7 +408,7 @@ async function first(mesh: Mesh): Promise<Start> {
   }
 }
 
-/** Says why there is no page yet. */
+/** Shows why there is no page yet. */
 function alarm(words: string): void {
   const alert = found("#alert");
   set(alert, "class", "lost");

@@ -84,11 +84,11 @@ export function hasOwnTls({ protocol, mtls }: Edge): boolean {
 
 /**
  * Whether the callers' own proxies refused all of its calls, so that nothing went anywhere and there was nothing to
- * secure. `weft edges` judges it in the same way.
+ * secure. `weft edges` evaluates it in the same way.
  */
 export function neverLeft(edge: Edge): boolean {
   const reportedByCallers = !edge.callerSilent && !edge.server;
-  // What secured a call without an endpoint no proxy says, and each such attempt failed.
+  // No proxy reports what secured a call without an endpoint, and each such attempt failed.
   const nothingSent = (!edge.attempts || edge.mtls === undefined) && !edge.success && !edge.sent;
   const nothingOpen = !edge.open && !edge.opened;
   return edge.requests > 0 && reportedByCallers && nothingSent && nothingOpen;

@@ -69,7 +69,7 @@ export class Picture {
   private zoom = 1;
   private current = "";
   private selected = "";
-  /** Whether the person has said how large it shall be. */
+  /** Whether the reader has set its size. */
   private said = false;
 
   constructor(private readonly open: (id: string) => void) {
@@ -96,7 +96,7 @@ export class Picture {
   update(place: string, model: Model, hits: ReadonlySet<string> | undefined, selected: string): void {
     const all = ways(model.graph.edges);
     const ids = [...model.nodes.keys()];
-    // How large one namespace was wanted says nothing of another.
+    // The size that was set for one namespace does not apply to another.
     if (this.place !== place) [this.place, this.said, this.fresh] = [place, false, true];
     const shape = [...ids].sort().join("\n") + "\n\n" + all.map((way) => `${way.from}\n${way.to}`).join("\n");
     if (shape !== this.shape) {
@@ -332,7 +332,7 @@ function worst(model: Model): string | undefined {
 const ruler = document.createElement("canvas").getContext("2d");
 let family = "";
 const widths = new Map<string, number>();
-/** Texts whose width is remembered. */
+/** Widths of texts, cached. */
 const MOST_WIDTHS = 5000;
 
 function width(text: string, font: string): number {

@@ -4,7 +4,7 @@ import type { Proxy } from "./api";
 
 /** A proxy renews when 40 to 30 % of its certificate's life are left; it is late with less than one part of so many. */
 const PARTS = 5;
-/** The same where its lifetime is unknown, which is 24 h unless the chart says otherwise. */
+/** The same where its lifetime is unknown, which is 24 h unless the chart sets another. */
 const SOON = 600_000;
 /** Seconds for which a proxy may lack what is on its way: each change of an object is. */
 const ON_ITS_WAY = 60;

@@ -1,4 +1,4 @@
-// What a page is given each time something is known anew, and what it may ask for.
+// The data that a page gets with each change, and what it may request.
 
 import type { Cause, Edge, End, Mesh, MeshNode, Proxy, Split, Target } from "./api";
 import type { Model } from "./model";
@@ -17,7 +17,7 @@ export interface State {
   by: "workload" | "service";
   /** Whether calls are shown that were, and are not now. */
   quiet: boolean;
-  /** The question of the explain page, as JSON. */
+  /** The query of the explain page, as JSON. */
   ask: string;
   /** The one of the tap page, likewise. */
   tap: string;
@@ -69,7 +69,7 @@ export interface App {
   say(words: string): void;
 }
 
-/** One end of an edge, as a question names it. */
+/** One end of an edge, as a query names it. */
 export function asEnd(node: MeshNode): End {
   if (node.kind === "Outside") return { outside: true };
   return node.namespace ? { kind: node.kind, namespace: node.namespace, name: node.name } : { kind: node.kind, name: node.name };

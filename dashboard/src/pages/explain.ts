@@ -106,7 +106,7 @@ export class ExplainPage implements Page {
     if (this.tcp.checked) question.tcp = true;
     else Object.assign(question, { method: this.method.value, path: this.path.value || "/" });
     const ask = JSON.stringify(question);
-    // The same question again is asked again: something may have been applied meanwhile.
+    // The same query is sent again: something may have been applied meanwhile.
     if (ask === this.asked) void this.explain(question);
     else this.app.go({ ask });
   }
@@ -202,12 +202,12 @@ function read(ask: string): Question {
   }
 }
 
-/** Whether it says which request; a link from the graph knows both ends and no more. */
+/** Whether it holds a request; a link from the graph knows both ends and no more. */
 function complete(question: Question): boolean {
   return question.tcp === true || question.method !== undefined;
 }
 
-/** Adds what is asked about, even if the graph does not have it. */
+/** Adds the object of the query, even if the graph does not have it. */
 function name(known: Map<string, string>, end: Question["from"]): void {
   const key = JSON.stringify(end);
   if (!known.has(key)) known.set(key, `${KINDS[end.kind ?? ""] ?? end.kind ?? ""}/${end.name ?? ""} in ${end.namespace ?? ""}`);

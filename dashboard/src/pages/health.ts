@@ -31,7 +31,7 @@ function failing(model: Model): string[] {
   return failed.map(({ node, count, all }) => `${node.namespace ? `${node.namespace}/` : ""}${node.name}: ${percent(count / all)} of ${all} calls fail`);
 }
 
-/** The command that says more of each. */
+/** The command with more about each. */
 const FURTHER: Record<string, string> = {
   "Controller answers": "weft check",
   "Numbers are complete": "weft check",

@@ -198,7 +198,7 @@ function items(model: Model): Item[] {
   });
 }
 
-/** Services by what was called through them, judged as workloads are. */
+/** Services by what was called through them, evaluated as workloads are. */
 function services(model: Model): Item[] {
   const nodes = new Map<string, MeshNode>();
   const edges: Edge[] = [];

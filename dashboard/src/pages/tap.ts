@@ -16,7 +16,7 @@ const EACH = 250;
 /** From one stream to the next at least, and the same after several that ended at once. */
 const PAUSE = 1000;
 const LONGEST_PAUSE = 5000;
-/** How long who says when to ask again is asked before anything came. */
+/** How long a controller that announces a retry time is queried before anything came. */
 const PATIENCE = 60_000;
 /** Kinds whose pods' requests can be watched. */
 const KINDS = [
@@ -54,7 +54,7 @@ export class TapPage implements Page {
   private readonly table = new Table("Requests, the newest first", COLUMNS, "No request was shown.");
   /** Where it watches, or did. */
   private place = "";
-  /** What the address asked last. */
+  /** The last query of the address. */
   private asked = "";
   private stop: AbortController | undefined;
   private rows: Row[] = [];
@@ -192,7 +192,7 @@ export class TapPage implements Page {
         if (stop.aborted) return;
         const refusal = error instanceof Refusal ? error : new Refusal(0, "the answer cannot be read");
         again = (refusal.again ?? 0) * 1000;
-        // Who was there before may be away for a moment, and who is there may say that he has no room for one.
+        // A controller that was there before may be away for a moment, and one that is there may have no room for a tap.
         const waits = worked ? refusal.passes : again > 0 && performance.now() + again <= until;
         if (!waits) return this.end(refusal.message);
         write(this.outcome, `${worked ? "Nothing is shown for a moment" : "Asking again, for a minute at most"}: ${refusal.message}`);
@@ -264,7 +264,7 @@ function text(id: string): HTMLInputElement {
   return h("input", { id, type: "text", autocomplete: "off", spellcheck: "false" });
 }
 
-/** A question as the address or the choice holds it; an empty name where it is none. */
+/** A query as the address or the choice holds it; an empty name where it is none. */
 function read(encoded: string): Question {
   const question: Question = { kind: "", name: "", to: "", from: "", method: "", path: "", route: "", status: "", slower: "", maxRps: "" };
   try {

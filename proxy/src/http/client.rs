@@ -183,7 +183,7 @@ impl Clients {
     }
 
     /// The HTTP/1.1 connections to an address, where there is room for their pool. Held for as
-    /// long as one of them is in use: a pool that is forgotten forgets what has to give way.
+    /// long as one of them is in use: a pool that is dropped forgets what has to close.
     pub(crate) fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
         let mut pools = self.http1.lock();
         if pools.len() >= POOLS && !pools.contains_key(&addr) {

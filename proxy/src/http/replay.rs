@@ -1,6 +1,6 @@
 //! A request's body that can be sent again.
 //!
-//! It remembers what was sent so far, so that a request which provably never reached an
+//! It keeps what was sent so far, so that a request which provably never reached an
 //! application can be sent to another endpoint.
 
 use std::pin::Pin;

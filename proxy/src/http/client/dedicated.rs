@@ -41,7 +41,7 @@ use crate::http::incoming::IncomingBody;
 /// So many requests at once are served better by HTTP/2. Without this the first of
 /// every wave would take the dedicated connection while the others wait together.
 const MULTIPLEXED_FROM: usize = 3;
-/// After so many the dedicated connection rests for this long.
+/// After so many the dedicated connection is not used for this long.
 const COOLDOWN: Duration = Duration::from_millis(10);
 /// Requests that could have used a dedicated connection before one is opened: a single call needs
 /// no second handshake.

@@ -38,7 +38,7 @@ pub(crate) struct Http1 {
 
 impl Http1 {
     /// Its own first answer has come, which was waited for since `opened`: whatever that took,
-    /// it need not give way to itself.
+    /// it need not close for itself.
     pub(crate) fn answered_first(&mut self, opened: Instant) {
         self.opened = opened;
     }
@@ -62,7 +62,7 @@ impl Idle {
 /// HTTP/1.1 connections to one address, which wait for the next request that only reads.
 ///
 /// A server that has one thread, or as many processes as there are connections here, serves
-/// no other one before one of these ends. So they give way to those.
+/// no other one before one of these ends. So idle ones are closed for those.
 pub(crate) struct Pool {
     state: Mutex<State>,
     leaving: GracefulCloses,
@@ -107,7 +107,7 @@ impl Pool {
         None
     }
 
-    /// Keeps it for the next request, where there is room and it need not give way.
+    /// Keeps it for the next request, where there is room and it need not close.
     pub(crate) fn put(&self, connection: Http1) {
         let mut state = self.state.lock();
         if state.idle.len() >= POOL_LIMIT {

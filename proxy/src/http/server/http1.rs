@@ -60,7 +60,7 @@ const SMALL_HEAD: usize = 16 * 1024;
 /// idle times of a connection in use, short against the stop of a proxy.
 const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
 
-/// A client has this long to take the end of a resting connection.
+/// A client has this long to take the end of an idle connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a connection may take, and for how long.
@@ -163,7 +163,7 @@ where
                 used: Arc::clone(&used),
             };
             let connection = builder.serve_connection(TokioIo::new(observer), service);
-            // Boxed: while the connection rests, nothing of it stays in this future.
+            // Boxed: while the connection is idle, nothing of it stays in this future.
             let (parts, refusal) = match Box::pin(run(connection, &used, close.as_mut())).await {
                 Served::Over(outcome) => return outcome,
                 Served::Idle(parts) => (parts, None),
@@ -194,7 +194,7 @@ fn has_to_end(
         close.await;
         if !peer {
             used.is_last.store(true, Relaxed);
-            // Boxed: a connection that rests has no room for a timer.
+            // Boxed: an idle connection has no room for a timer.
             Box::pin(sleep(LAST_REQUEST_WITHIN)).await;
         }
     };
@@ -414,7 +414,7 @@ where
                         if used.is_quiet() {
                             return Poll::Pending;
                         }
-                        // It never rests, but callers leave.
+                        // It is never idle, but callers leave.
                         ready!(tick.as_mut().poll(cx));
                         used.looks.store(true, Relaxed);
                         tick.as_mut().reset(Instant::now() + IDLE_AFTER);

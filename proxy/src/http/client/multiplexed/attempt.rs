@@ -19,7 +19,7 @@ use crate::http::http2::client::RequestSender;
 pub(super) type Connect =
     dyn Fn() -> BoxFuture<'static, Result<RequestSender, Failure>> + Send + Sync;
 
-/// What a call leaves that has waited for less than this rests.
+/// An attempt is kept when its call leaves after less than this.
 const LEFT_SOON: Duration = Duration::from_millis(100);
 /// For how long after its start: its server may end a connection that is silent.
 const RESTS_FOR: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Goes on with the attempt that rests, or begins one by `connect`.
+    /// Goes on with the kept attempt, or starts one by `connect`.
     ///
     /// # Errors
     /// When no connection comes of it.

@@ -114,7 +114,7 @@ async fn body_uses_other_connection_while_existing_ones_stall() {
     );
 }
 
-/// What rests may move again, and it was all that there was before.
+/// A stalled body may move again, and it was all that there was before.
 #[tokio::test(start_paused = true)]
 async fn body_waits_on_stalled_connection_without_alternative() {
     let field = Field::new();

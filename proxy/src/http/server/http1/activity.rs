@@ -234,7 +234,7 @@ impl ConnectionUse {
             Some(early) => early,
             None => match self.budget.admit(&self.permit, self.class) {
                 Ok(at_once) => self.admit_with(at_once),
-                // Boxed: a connection that rests has no room for it.
+                // Boxed: an idle connection has no room for it.
                 Err(ticket) => Box::pin(self.queues(io, ticket)).await?,
             },
         };

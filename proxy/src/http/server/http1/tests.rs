@@ -22,9 +22,9 @@ mod ends;
 mod held_back;
 mod switching;
 
-/// Well beyond the time after which a connection rests.
+/// Well beyond the time after which a connection is idle.
 const LONG: Duration = Duration::from_secs(2);
-/// Buffers of hyper are larger, those of a resting connection smaller.
+/// Buffers of hyper are larger, those of an idle connection smaller.
 const SMALL: usize = 1024;
 
 /// The server's end, which notes the size of the last read.
@@ -429,7 +429,7 @@ async fn slow_but_timely_head_and_slow_body_get_response() {
 
 #[tokio::test(start_paused = true)]
 async fn connection_frees_its_place_between_requests_only() {
-    // After a request with a body as well, and whether it rests already or not.
+    // After a request with a body as well, and whether it is idle already or not.
     let post = b"POST /one HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
     for request in [GET, post] {
         for rest in [Duration::from_millis(10), LONG] {

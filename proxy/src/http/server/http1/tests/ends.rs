@@ -17,7 +17,7 @@ const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\
 
 #[tokio::test(start_paused = true)]
 async fn client_with_pending_request_learns_close_from_response() {
-    // In use, and so long ago that it rests.
+    // In use, and so long ago that it is idle.
     for before in [Duration::from_millis(10), LONG] {
         let mut served = Served::to_client(path);
         served.send(GET).await;

@@ -414,7 +414,7 @@ async fn requests_beside_endless_ones_use_and_return_reserved_permits() {
         "c".repeat(20_000)
     );
     // Whole, in two parts, and too large to be waited for before it is read; on a connection
-    // that was used a moment ago, and on one that rests.
+    // that was used a moment ago, and on an idle one.
     let requests_in_parts: [&[&[u8]]; 3] = [&[GET], &[&GET[..10], &GET[10..]], &[large.as_bytes()]];
     for rest in [Duration::from_millis(1), LONG] {
         for parts in requests_in_parts {
