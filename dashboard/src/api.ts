@@ -1,4 +1,4 @@
-// What the mesh says: the parts of the read API that the page shows, and how it is asked.
+// Client of the mesh's read API: the parts that the page shows, and the queries for them.
 
 export interface Latency { p50: number; p95: number; p99: number }
 export interface Minute { start: string; requests: number; failure: number; cancelled?: number; p95?: number }
@@ -27,7 +27,7 @@ export interface Edge {
   mtls?: number;
   /** What the called side counted of the same calls. */
   server?: unknown;
-  /** Only the called side told of them. */
+  /** Only the called side reported them. */
   callerSilent?: boolean;
   ms?: Latency;
   identities?: string[];
@@ -46,7 +46,7 @@ export interface MeshNode {
   accounts?: string[];
   pods?: number;
   meshed?: number;
-  /** Pods that asked for a proxy and have none; older controllers do not say. */
+  /** Pods that request a proxy and have none; not set by older controllers. */
   withoutProxy?: number;
   access?: string;
   mtls?: string;
@@ -64,7 +64,7 @@ export interface Graph {
     incomplete?: string;
     unsettled?: boolean;
     leftOut?: number;
-    /** Minutes before this are not known, where they were asked for. */
+    /** Minutes before this are not known, where they were queried. */
     historySince?: string;
   };
   nodes: MeshNode[];
@@ -128,7 +128,7 @@ export interface Explanation {
   yaml: string;
 }
 
-/** One request, as the proxy of one end tells it. */
+/** One request, as the proxy of one end reports it. */
 export interface TapRequest {
   time: string;
   direction: "inbound" | "outbound";
@@ -136,7 +136,7 @@ export interface TapRequest {
   peer: string;
   port: number;
   mtls: boolean;
-  /** It was sent to nobody; older controllers do not say. */
+  /** It was sent to no endpoint; not set by older controllers. */
   unsent?: boolean;
   method: string;
   host?: string;
@@ -161,9 +161,9 @@ export interface TapCounts {
 
 export interface TapLine { request?: TapRequest; metadata?: TapCounts }
 
-/** `named`: the namespace was said, and is not only the kubeconfig's. */
+/** `named`: the namespace was given, and is not only the kubeconfig's. */
 export interface Start { namespace: string; named: boolean; all: boolean; version: string }
-/** `cluster`: all namespaces are listed, unless there are more than are told, or some are not told yet. */
+/** `cluster`: all namespaces are listed, unless the list is truncated or not complete yet. */
 export interface Scope { cluster: boolean; namespaces: string[]; truncated?: boolean; incomplete?: boolean }
 
 /** Status of what came and is no answer, as that of a gateway which got such a one. */
@@ -172,31 +172,31 @@ export const UNREADABLE = 502;
 /** What is missing, as words for a person. */
 export interface Cause {
   why: string;
-  /** What is said once it is over. */
+  /** The message once it is over. */
   over: string;
   /** Whether it is the controller that does not answer. */
   controller: boolean;
 }
 
-/** An answer that is none: `status` as HTTP has it, 0 where nobody answered. */
+/** A refused or missing answer: `status` as HTTP has it, 0 without an answer. */
 export class Refusal extends Error {
   constructor(
     readonly status: number,
     message: string,
     /** Of an object that is not there, and not of an API that is not served. */
     private readonly missing = false,
-    /** Seconds after which to ask again, where somebody says so: what it lacks comes by itself. */
+    /** Seconds after which to query again, where the answer has them: what it lacks comes by itself. */
     readonly again: number | undefined = undefined,
   ) {
     super(message);
   }
 
-  /** Nobody who knows was reached; what was seen is still the best that there is. */
+  /** No controller was reached; the last view is still the best that there is. */
   get lost(): boolean {
     return this.status === 0 || this.status >= 500;
   }
 
-  /** Who knows has too much to answer, and says so to whoever may ask. */
+  /** The controller has too many queries, and reports so to authorised readers. */
   get crowded(): boolean {
     return this.status === 429;
   }
@@ -205,22 +205,22 @@ export class Refusal extends Error {
     const of = (why: string, over: string, controller = false): Cause => ({ why, over, controller });
     const back = "The controller answers again.";
     if (this.crowded) return of("the controller has too much to answer and is asked again", back, true);
-    if (this.status === 0) return of("this page has nobody to ask", "weft dashboard answers again.");
-    // What stands before controllers says so of those that are away, and they of themselves while they begin.
+    if (this.status === 0) return of("this page has no connection", "weft dashboard answers again.");
+    // The API server reports so of controllers that are away, and a controller while it starts.
     if ([503, 504].includes(this.status)) return of(this.again === undefined ? "no controller answers" : "the controller cannot answer yet", back, true);
     if (this.lost) return of("there is no answer to show", "There are answers again.");
     return of("no answer is given to this reader", "This reader is answered again.");
   }
 
-  /** Of a question that had an answer before: what it names may have no pod for a moment, and is
-   *  then refused as a filter (400) or as what is asked about (404). */
+  /** Of a query that had an answer before: its object may have no pod for a moment, and is
+   *  then refused as a filter (400) or as the object (404). */
   get passes(): boolean {
     return this.lost || this.missing || [400, 429].includes(this.status);
   }
 }
 
 const OBSERVE = "/apis/observe.weft.dev/v1alpha1";
-/** Minutes of history that are asked for. */
+/** Minutes of history in a query. */
 export const HISTORY = 30;
 /** Longer than `weft` itself waits for the API server by default, so that its words arrive. */
 const WITHIN = 15_000;
@@ -243,7 +243,7 @@ export class Mesh {
   explain = (question: Question): Promise<Explanation> =>
     this.ask(`/explanation?spec=${encodeURIComponent(JSON.stringify(question))}`);
 
-  /** Requests of one namespace as they end, until their stream does or `stop` says so. */
+  /** Requests of one namespace as they end, until their stream does or `stop` fires. */
   async *tap(place: string, query: string, stop: AbortSignal): AsyncGenerator<TapLine, void, undefined> {
     // Only its begin has a time limit.
     const late = new AbortController();
@@ -268,21 +268,21 @@ export class Mesh {
   }
 }
 
-/** What an answer says, or why there is none. */
+/** The content of an answer, or the reason why there is none. */
 async function read(answer: Response): Promise<unknown> {
-  let told: unknown;
+  let parsed: unknown;
   try {
-    told = await answer.json();
+    parsed = await answer.json();
   } catch {
     throw new Refusal(answer.ok ? UNREADABLE : answer.status, "the answer cannot be read");
   }
   if (!answer.ok) {
-    const { message, details } = told as { message?: unknown; details?: { name?: unknown; retryAfterSeconds?: unknown } };
+    const { message, details } = parsed as { message?: unknown; details?: { name?: unknown; retryAfterSeconds?: unknown } };
     const missing = answer.status === 404 && Boolean(details?.name);
     const again = Number(details?.retryAfterSeconds ?? 0);
     throw new Refusal(answer.status, String(message ?? answer.status), missing, again > 0 ? again : undefined);
   }
-  return told;
+  return parsed;
 }
 
 /** Lines of an answer as they come. */
@@ -303,7 +303,7 @@ async function* lines(answer: Response): AsyncGenerator<string, void, undefined>
   } catch (error) {
     throw error instanceof Refusal ? error : new Refusal(0, "the answer broke off");
   } finally {
-    // Whoever reads no further lets go of it.
+    // Without a further read the stream is released.
     reader.cancel().catch(() => undefined);
   }
 }

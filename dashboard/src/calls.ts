@@ -1,4 +1,4 @@
-// Edges as rows: the same numbers as in the picture, for whoever reads tables.
+// Edges as rows: the same numbers as in the picture, as a table.
 
 import type { Edge } from "./api";
 import { type Ended, type Model, hasOwnTls, health, neverLeft, refusals, successRate } from "./model";

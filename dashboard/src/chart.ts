@@ -7,7 +7,7 @@ import { clock } from "./text";
 import type { Values } from "./series";
 
 const HEIGHT = 150;
-/** Names of colours, and dashes, by which several lines are told apart also without colour. */
+/** Names of colours, and dashes, that distinguish several lines also without colour. */
 const LINES: { colour: string; dash: number[] }[] = [
   { colour: "--link", dash: [] },
   { colour: "--warn", dash: [8, 4] },
@@ -50,10 +50,10 @@ export class Chart {
     NIGHT.addEventListener("change", () => this.plot?.redraw());
   }
 
-  /** `told`: the same in words. */
-  update(minutes: number[], lines: Line[], told: string): void {
+  /** `description`: the same in words. */
+  update(minutes: number[], lines: Line[], description: string): void {
     [this.minutes, this.lines] = [minutes, lines];
-    set(this.element, "aria-label", `${this.options.title}: ${told}`);
+    set(this.element, "aria-label", `${this.options.title}: ${description}`);
     this.draw();
   }
 

@@ -3,7 +3,7 @@
 import type { Edge, Graph } from "./api";
 import { Chart, upToAll } from "./chart";
 import { h, write } from "./dom";
-import { type Span, type Values, missing, series, told } from "./series";
+import { type Span, type Values, missing, series, describe } from "./series";
 import { milliseconds, percent, rate } from "./text";
 
 const MINUTE = 60;
@@ -18,7 +18,7 @@ export class Charts {
 
   update(edges: readonly Edge[], metadata: Graph["metadata"], span: Span): void {
     const found = series(edges, span);
-    this.calls.update(found.minutes, [{ name: "all", values: perSecond(found.requests) }, { name: "failed", values: perSecond(found.failure), bad: true }], told(found, edges));
+    this.calls.update(found.minutes, [{ name: "all", values: perSecond(found.requests) }, { name: "failed", values: perSecond(found.failure), bad: true }], describe(found, edges));
     const shares = found.success.filter((share) => share !== null);
     const least = shares.length > 0 ? `at least ${percent(Math.min(...shares))}, last ${percent(shares.at(-1) ?? 0)}` : "not known";
     this.success.update(found.minutes, [{ name: "success", values: found.success }], least);

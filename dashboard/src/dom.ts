@@ -1,5 +1,5 @@
 // Elements out of code. Text becomes text nodes and nothing else; there is no way here to
-// make markup out of a string, and the browser is told to refuse any other.
+// make markup out of a string, and the browser is set to refuse any other.
 
 import { plain } from "./text";
 

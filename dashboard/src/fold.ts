@@ -1,12 +1,12 @@
 // What a picture shows of a graph, so that it can be read: namespaces first; of those that are
 // opened the workloads, with the namespaces around them; those without any call as one; and
 // where that is too much, those that matter, with the rest of each sort as one. Pure, and by nothing that changes with every
-// answer but by who fails, so that a picture that is looked at does not jump.
+// answer but by failures, so that a picture that is looked at does not jump.
 
 import type { Edge, MeshNode } from "./api";
 import { add, compare, type Health, Model, worse } from "./model";
 
-/** Above these it is folded further, because nobody reads more. */
+/** Above these it is folded further, because more is not readable. */
 const MOST_NODES = 300;
 const MOST_WAYS = 1500;
 /** What a search finds leaves its fold, if it is not more. */
@@ -40,7 +40,7 @@ export function folded(whole: Model, { opened, node, found }: Wish): Folded {
   return { model: third.model, at: (id) => third.at(second.at(first.at(id))) };
 }
 
-/** Those that nobody calls and that call nobody, one for each sort; what stands alone has nothing to show. */
+/** Those without calls in either direction, one for each sort; what stands alone has nothing to show. */
 function withoutIdle(model: Model, held: ReadonlySet<string>): Folded {
   const called = ({ id }: MeshNode): boolean => model.into.has(id) || model.out.has(id) || (model.inner.get(id) ?? []).length > 0;
   const idle = [...model.nodes.values()].filter((node) => !held.has(node.id) && !called(node));
@@ -129,7 +129,7 @@ function merged(model: Model, standsFor: (node: MeshNode) => MeshNode): Folded {
   return { model: new Model({ ...model.graph, nodes: [...nodes.values()], edges }, inner, worst), at };
 }
 
-/** A fold with the pods of one more; those of other namespaces are not told. */
+/** A fold with the pods of one more; those of other namespaces are not reported. */
 function counted(fold: MeshNode, node: MeshNode): MeshNode {
   if (node.pods === undefined) return fold;
   return { ...fold, pods: (fold.pods ?? 0) + node.pods, meshed: (fold.meshed ?? 0) + (node.meshed ?? 0) };

@@ -14,7 +14,7 @@ export function field(id: string, text: string, input: HTMLElement): HTMLElement
 export class Choice {
   readonly element: HTMLSelectElement;
   private ends: string[] = [];
-  private told = "";
+  private shown = "";
 
   constructor(id: string) {
     this.element = h("select", { id });
@@ -26,9 +26,9 @@ export class Choice {
 
   update(known: Map<string, string>, chosen: string): void {
     const sorted = [...known].sort(([, one], [, other]) => compare(one, other));
-    const told = sorted.flat().join("\n");
-    if (this.told !== told) {
-      this.told = told;
+    const shown = sorted.flat().join("\n");
+    if (this.shown !== shown) {
+      this.shown = shown;
       this.ends = sorted.map(([end]) => end);
       this.element.replaceChildren(...sorted.map(([, text], at) => h("option", { value: at }, text)));
     }

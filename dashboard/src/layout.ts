@@ -93,7 +93,7 @@ function arranged(ids: string[], ways: Way[], node: Size, labelled: boolean): gr
 }
 
 /**
- * Layers of nodes, each in its order. A node that one other calls and that calls nobody stands in the layer after that
+ * Layers of nodes, each in its order. A node with one caller and without calls of its own stands in the layer after that
  * one's, in its order: of wide graphs that is most of them, and dagre need not look at each.
  */
 function layersOf(ids: string[], ways: Way[], node: Size): string[][] {
@@ -163,7 +163,7 @@ function crossed(ids: string[], ways: Way[]): number {
       if (left === 0) ready.push(to);
     }
   }
-  // Of circles nobody knows the depth; each way in them may cross as many layers as there are nodes in circles.
+  // The depth of circles is unknown; each way in them may cross as many layers as there are nodes in circles.
   const circling = ids.length - ready.length;
   const across = (way: Way): number => ((waiting.get(way.from) ?? 0) > 0 && (waiting.get(way.to) ?? 0) > 0 ? circling / 2 : Math.abs((depth.get(way.to) ?? 0) - (depth.get(way.from) ?? 0)));
   return ways.reduce((sum, way) => sum + across(way), 0);
@@ -179,7 +179,7 @@ function forest(ids: string[], ways: Way[]): Way[] {
   }
   const reached = new Set<string>();
   const kept: Way[] = [];
-  // Whoever nobody calls comes first; of circles the one that calls the most others.
+  // Nodes without callers come first; of circles the one that calls the most others.
   const roots = [...ids].sort((one, other) => Number(called.has(one)) - Number(called.has(other)) || (out.get(other)?.length ?? 0) - (out.get(one)?.length ?? 0) || compare(one, other));
   for (const root of roots) {
     if (reached.has(root)) continue;

@@ -11,7 +11,7 @@ export const LOCKS = {
 
 export type Lock = keyof typeof LOCKS;
 
-/** Of the lowest share of mutual TLS; none where nobody says. */
+/** Of the lowest share of mutual TLS; none where it is unknown. */
 export function lockOf(mtls: number | undefined): Lock | undefined {
   return mtls === undefined ? undefined : mtls === 1 ? "closed" : "open";
 }

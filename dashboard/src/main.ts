@@ -1,5 +1,5 @@
-// The page: asks every two seconds, shows what it was told, and says when nobody tells it
-// anything any more.
+// The page: queries the mesh every two seconds, shows the answers, and shows when there are
+// none any more.
 
 import { type Edge, type Graph, Mesh, Refusal, type Scope, type Start, UNREADABLE } from "./api";
 import { h, set, write } from "./dom";
@@ -18,14 +18,14 @@ import type { App, Extra, Page, State, View } from "./view";
 
 /** The controller makes a new answer as often. */
 const EACH = 2000;
-/** How often minutes are asked for by a page of all: a new one comes each minute. */
+/** How often a page of all queries minutes: a new one comes each minute. */
 const MINUTES_EACH = 15_000;
-/** How often it is asked which namespaces there are, and after an answer that did not come. */
+/** How often the namespaces are queried, and after an answer that did not come. */
 const PLACES_EACH = 60_000;
 const PLACES_AGAIN = 10_000;
-/** So often at most the rest of an answer that is not whole is asked for at once. */
+/** Max queries at once for the rest of an incomplete answer. */
 const PLACES_AT_ONCE = 20;
-/** So long at most whoever does not answer yet is asked again what may be read, before the page begins. */
+/** Max time in which a controller that does not answer yet is queried again for what may be read, before the page begins. */
 const FIRST_WITHIN = 10_000;
 const KEY = "weft-dashboard";
 /** How an address with a key goes on behind its path. */
@@ -43,7 +43,7 @@ class Dashboard implements App {
   private readonly footer = found("footer");
   private readonly links = new Map<string, HTMLAnchorElement>();
   private readonly places = h("select", { id: "place", change: () => this.go({ place: this.places.value === ALL ? "" : this.places.value, node: "", hops: 0 }) });
-  /** What may be read, as far as somebody told. */
+  /** What may be read, as far as it is known. */
   private scopes: Scope = { cluster: false, namespaces: [], incomplete: true };
   /** What is offered, so that it is written only when it changes. */
   private offered = "";
@@ -54,13 +54,13 @@ class Dashboard implements App {
   private state: State;
   private view: View | undefined;
   private shown: Page | undefined;
-  /** Grows with each move; an answer to an earlier question is dropped. */
+  /** Grows with each move; an answer to an earlier query is dropped. */
   private turn = 0;
   private next = 0;
   private nextPlaces = 0;
-  /** The minutes that were told last, by edge, and of which place and when. */
+  /** The minutes that were received last, by edge, and of which place and when. */
   private minutes: { place: string; at: number; since: string | undefined; edges: Map<string, Pick<Edge, "history" | "historyLeftOut">> } | undefined;
-  /** The last question about the graph found nobody who answers. */
+  /** The last query for the graph got no answer. */
   private away = false;
 
   constructor(key: string, private readonly start: Start) {
@@ -118,7 +118,7 @@ class Dashboard implements App {
     if (before.place !== this.state.place) {
       // What was known is of another place, and must not be read as if it were of this one.
       this.view = undefined;
-      this.tell("", "");
+      this.showAlert("", "");
       write(this.known, "");
       write(this.nothing, "Asking what there is.");
       // It may be a new one.
@@ -181,7 +181,7 @@ class Dashboard implements App {
     if (!document.hidden) this.soon(EACH);
   }
 
-  /** Minutes are long beside the rest of an answer, so they are asked for more rarely and kept. */
+  /** Minutes are long beside the rest of an answer, so they are queried more rarely and kept. */
   private remembered(graph: Graph, deep: boolean): Graph {
     const { place } = this.state;
     if (deep) {
@@ -191,13 +191,13 @@ class Dashboard implements App {
     }
     const held = this.minutes;
     if (!held || held.place !== place) return graph;
-    // Of a new edge nothing is held, so all are asked for again.
+    // Of a new edge nothing is held, so all are queried again.
     if (graph.edges.some(({ id }) => !held.edges.has(id))) held.at = -Infinity;
     const edges = graph.edges.map((edge) => (edge.history ? edge : { ...edge, ...held.edges.get(edge.id) }));
     return { ...graph, metadata: held.since === undefined ? graph.metadata : { ...graph.metadata, historySince: held.since }, edges };
   }
 
-  /** What the page needs besides the graph; what may not be read is told and left out. */
+  /** What the page needs besides the graph; what may not be read is reported and skipped. */
   private async extra(state: State): Promise<Extra> {
     const extra: Extra = { words: [] };
     for (const need of this.page().needs ?? []) {
@@ -221,40 +221,40 @@ class Dashboard implements App {
   private fail(refusal: Refusal): void {
     const kind = refusal.lost || refusal.crowded ? "lost" : "refused";
     this.away = refusal.lost;
-    // That somebody answers again is so no longer.
+    // That there are answers again is so no longer.
     if (!this.view?.lost) this.say("");
     if (!this.view) {
       write(this.nothing, "Nothing is known of this place.");
-      this.tell(kind, refusal.message);
+      this.showAlert(kind, refusal.message);
       return;
     }
     const { cause, message } = refusal;
     const since = this.view.lost?.since ?? this.view.at + performance.now() - this.view.came;
     this.view.lost = { ...cause, since, message };
-    this.tell(kind, `Stale since ${clock(this.view.at)}: ${cause.why}. What is shown is what was known then. ${message}`);
+    this.showAlert(kind, `Stale since ${clock(this.view.at)}: ${cause.why}. What is shown is what was known then. ${message}`);
   }
 
-  /** Where an answer came there is nothing to tell, unless it is empty because there is no such namespace. */
+  /** Where an answer came there is no alert, unless it is empty because there is no such namespace. */
   private settle(): void {
     if (!this.view || this.view.lost) return;
     const { place } = this.state;
     this.view.absent = this.view.model.nodes.size === 0 && this.absent(place);
-    if (this.view.absent) this.tell("refused", `There is no namespace ${place}; another can be chosen above.`);
-    else this.tell("", "");
+    if (this.view.absent) this.showAlert("refused", `There is no namespace ${place}; another can be chosen above.`);
+    else this.showAlert("", "");
   }
 
-  /** Whether there is no namespace of this name, as whoever may see all of them was told. */
+  /** Whether there is no namespace of this name, which only a reader of all namespaces can know. */
   private absent(place: string): boolean {
-    return this.scopes.cluster && this.untold(place);
+    return this.scopes.cluster && this.isMissing(place);
   }
 
-  /** Whether all that may be read was told, and this is not among it. */
-  private untold(place: string): boolean {
+  /** Whether all that may be read is listed, and this is not among it. */
+  private isMissing(place: string): boolean {
     const { namespaces, truncated, incomplete } = this.scopes;
     return place !== "" && place !== ALL && !truncated && !incomplete && !namespaces.includes(place);
   }
 
-  private tell(kind: string, words: string): void {
+  private showAlert(kind: string, words: string): void {
     set(this.alert, "class", kind);
     write(this.alert, words);
     set(this.main, "class", this.view?.lost ? "stale" : undefined);
@@ -293,7 +293,7 @@ class Dashboard implements App {
       within = PLACES_AGAIN;
     }
     this.choose();
-    // Of several that were begun the last one goes on. Whoever looks again asks again.
+    // Of several that were started the last one goes on. A page that is shown again queries again.
     clearTimeout(this.nextPlaces);
     if (!document.hidden) this.nextPlaces = window.setTimeout(() => void this.scope(left), within);
   }
@@ -302,13 +302,13 @@ class Dashboard implements App {
     const { cluster, namespaces } = this.scopes;
     const wanted = this.state.place === "" ? ALL : this.state.place;
     const offered = new Set([...(cluster || this.start.all || wanted === ALL ? [ALL] : []), ...namespaces]);
-    if (!this.untold(this.start.namespace)) offered.add(this.start.namespace);
-    // What somebody typed is a choice only as long as he is there.
+    if (!this.isMissing(this.start.namespace)) offered.add(this.start.namespace);
+    // A typed name is a choice only as long as it is the current one.
     offered.add(wanted);
     const rows = [...offered].map((place): [string, string] => [place, place === ALL ? "All namespaces" : this.absent(place) ? `${place}: not there` : place]);
-    const told = rows.flat().join("\n");
-    if (this.offered !== told) {
-      this.offered = told;
+    const listed = rows.flat().join("\n");
+    if (this.offered !== listed) {
+      this.offered = listed;
       this.places.replaceChildren(...rows.map(([place, text]) => h("option", { value: place }, text)));
     }
     this.places.value = wanted;
@@ -324,32 +324,32 @@ class Dashboard implements App {
 
   private read(): State {
     const [, page = "", query = ""] = /^#\/(\w*)\??(.*)$/.exec(location.hash) ?? [];
-    const told = new URLSearchParams(query);
-    const place = told.get("ns") ?? (this.start.all ? ALL : this.start.namespace);
+    const params = new URLSearchParams(query);
+    const place = params.get("ns") ?? (this.start.all ? ALL : this.start.namespace);
     return {
       page,
       place: place === ALL ? "" : place,
-      node: told.get("node") ?? "",
-      hops: Math.min(3, Number(told.get("hops")) || 0),
-      view: told.get("view") === "table" ? "table" : "picture",
-      by: told.get("by") === "service" ? "service" : "workload",
-      quiet: told.get("quiet") === "1",
-      ask: told.get("ask") ?? "",
-      tap: told.get("tap") ?? "",
+      node: params.get("node") ?? "",
+      hops: Math.min(3, Number(params.get("hops")) || 0),
+      view: params.get("view") === "table" ? "table" : "picture",
+      by: params.get("by") === "service" ? "service" : "workload",
+      quiet: params.get("quiet") === "1",
+      ask: params.get("ask") ?? "",
+      tap: params.get("tap") ?? "",
     };
   }
 }
 
 function address(state: State): string {
-  const told = new URLSearchParams({ ns: state.place === "" ? ALL : state.place });
-  if (state.node !== "") told.set("node", state.node);
-  if (state.hops > 0) told.set("hops", String(state.hops));
-  if (state.view !== "picture") told.set("view", state.view);
-  if (state.by !== "workload") told.set("by", state.by);
-  if (state.quiet) told.set("quiet", "1");
-  if (state.ask !== "" && state.page === "explain") told.set("ask", state.ask);
-  if (state.tap !== "" && state.page === "tap") told.set("tap", state.tap);
-  return `/${state.page || "overview"}?${told}`;
+  const params = new URLSearchParams({ ns: state.place === "" ? ALL : state.place });
+  if (state.node !== "") params.set("node", state.node);
+  if (state.hops > 0) params.set("hops", String(state.hops));
+  if (state.view !== "picture") params.set("view", state.view);
+  if (state.by !== "workload") params.set("by", state.by);
+  if (state.quiet) params.set("quiet", "1");
+  if (state.ask !== "" && state.page === "explain") params.set("ask", state.ask);
+  if (state.tap !== "" && state.page === "tap") params.set("tap", state.tap);
+  return `/${state.page || "overview"}?${params}`;
 }
 
 /** An answer of any version has these. */
@@ -387,9 +387,9 @@ async function isRefused(held: string): Promise<boolean> {
 }
 
 /**
- * Where the page begins: with all namespaces, for whoever may read them and has named none, or in
- * the kubeconfig's, or where that may not be read in the first one that may. Who does not answer for
- * a moment, as a controller that has just begun, has not said that he may not.
+ * Where the page begins: with all namespaces, for a reader who may read them and has named none, or in
+ * the kubeconfig's, or where that may not be read in the first one that may. A controller
+ * that does not answer for a moment, as one that has just started, has not refused.
  */
 async function first(mesh: Mesh): Promise<Start> {
   const start = await mesh.start();
@@ -408,7 +408,7 @@ async function first(mesh: Mesh): Promise<Start> {
   }
 }
 
-/** Says why there is no page yet. */
+/** Shows why there is no page yet. */
 function alarm(words: string): void {
   const alert = found("#alert");
   set(alert, "class", "lost");

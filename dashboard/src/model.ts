@@ -6,7 +6,7 @@ import type { Edge, Graph, MeshNode } from "./api";
 const WORTH_A_LOOK = 0.005;
 const WRONG = 0.05;
 
-/** Why the mesh refuses a call as it was told to. All other reasons are failures, as of a Service without endpoints. */
+/** Why the mesh refuses a call by its configuration. All other reasons are failures, as of a Service without endpoints. */
 const BY_POLICY: ReadonlySet<string> = new Set(["not-allowed", "no-identity", "limit", "shadow-write"]);
 
 export type Health = "bad" | "warn" | "ok" | "idle";
@@ -25,14 +25,14 @@ export interface Way {
   health: Health;
   /**
    * Lowest share of mutual TLS among the edges, without those that the applications' own TLS secures and those that
-   * never left; undefined where nobody says, and where it would be 1 and of some nobody says, or own TLS secures them.
+   * never left; undefined where it is unknown, and where it would be 1 but is unknown of some, or own TLS secures them.
    */
   mtls: number | undefined;
   /** None of the edges had a call. */
   quiet: boolean;
 }
 
-/** Why a window that ends now is not complete, in the words of controllers that tell it by nothing else. */
+/** Why a window that ends now is not complete, in the message of controllers that report it by nothing else. */
 const UNSETTLED = "reports of the last seconds may still come";
 
 /**
@@ -55,7 +55,7 @@ export function refusals(edge: Edge): number {
   return Object.values(edge.refused ?? {}).reduce((sum, count) => sum + count, 0);
 }
 
-/** Those that policies refused: they make nobody ill. */
+/** Those that policies refused: they make no workload ill. */
 export function denials(edge: Edge): number {
   const reasons = Object.entries(edge.refused ?? {});
   return reasons.reduce((sum, [reason, count]) => (BY_POLICY.has(reason) ? sum + count : sum), 0);
@@ -64,13 +64,13 @@ export function denials(edge: Edge): number {
 /** Calls, and how they ended; `requests` has the cancelled ones too. */
 export interface Ended { requests: number; success: number; failure: number }
 
-/** Share that succeeded, as `weft` reckons it: whoever left before the answer says nothing; undefined where nobody else called. */
+/** Share that succeeded, as `weft` reckons it: cancelled calls do not count; undefined where there are no others. */
 export function successRate({ success, failure }: Pick<Ended, "success" | "failure">): number | undefined {
   const answered = success + failure;
   return answered > 0 ? success / answered : undefined;
 }
 
-/** `excused`: failures that make nobody ill. */
+/** `excused`: failures that make no workload ill. */
 export function health({ requests, success, failure }: Ended, excused = 0): Health {
   if (requests === 0) return "idle";
   const share = Math.max(0, failure - excused) / Math.max(1, success + failure);
@@ -84,14 +84,14 @@ export function hasOwnTls({ protocol, mtls }: Edge): boolean {
 
 /**
  * Whether the callers' own proxies refused all of its calls, so that nothing went anywhere and there was nothing to
- * secure. `weft edges` judges it in the same way.
+ * secure. `weft edges` evaluates it in the same way.
  */
 export function neverLeft(edge: Edge): boolean {
-  const toldByCallers = !edge.callerSilent && !edge.server;
-  // What secured a call without an endpoint no proxy says, and each such attempt failed.
+  const reportedByCallers = !edge.callerSilent && !edge.server;
+  // No proxy reports what secured a call without an endpoint, and each such attempt failed.
   const nothingSent = (!edge.attempts || edge.mtls === undefined) && !edge.success && !edge.sent;
   const nothingOpen = !edge.open && !edge.opened;
-  return edge.requests > 0 && toldByCallers && nothingSent && nothingOpen;
+  return edge.requests > 0 && reportedByCallers && nothingSent && nothingOpen;
 }
 
 /** Edges put together by their ends, in order of the ends. */
@@ -119,7 +119,7 @@ export function ways(edges: Edge[]): Way[] {
   const all = [...found.values()];
   for (const way of all) {
     way.health = health(way, way.refused);
-    // A share that nobody tells may be any, and own TLS is no mutual one: that the others had it all closes no lock.
+    // An unknown share may be any, and own TLS is no mutual one: that the others had it all closes no lock.
     if (way.mtls === 1 && unsaid.has(way)) way.mtls = undefined;
   }
   return all.sort((one, other) => compare(one.from, other.from) || compare(one.to, other.to));
@@ -179,7 +179,7 @@ export class Model {
       sums.refused += denials(edge);
       sums.open += edge.open;
     }
-    // Whoever refuses a call as he was told is not ill.
+    // A workload that refuses calls by its policies is not ill.
     sums.health = worse(health(sums, sums.refused), this.worst.get(id) ?? "idle");
     return sums;
   }

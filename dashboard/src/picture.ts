@@ -47,7 +47,7 @@ const MARKS: Record<Health, { path: string; word: string }> = {
   idle: { path: "M-5-5H5V5H-5z", word: "no calls" },
 };
 
-interface Drawn { group: SVGGElement; box: SVGRectElement; mark: SVGPathElement; name: SVGTextElement; where: SVGTextElement; below: SVGTextElement; told: SVGTitleElement }
+interface Drawn { group: SVGGElement; box: SVGRectElement; mark: SVGPathElement; name: SVGTextElement; where: SVGTextElement; below: SVGTextElement; title: SVGTitleElement }
 interface Line { path: SVGPathElement; label: SVGTextElement; lock: SVGPathElement }
 
 export class Picture {
@@ -69,7 +69,7 @@ export class Picture {
   private zoom = 1;
   private current = "";
   private selected = "";
-  /** Whether the person has said how large it shall be. */
+  /** Whether the reader has set its size. */
   private said = false;
 
   constructor(private readonly open: (id: string) => void) {
@@ -96,7 +96,7 @@ export class Picture {
   update(place: string, model: Model, hits: ReadonlySet<string> | undefined, selected: string): void {
     const all = ways(model.graph.edges);
     const ids = [...model.nodes.keys()];
-    // How large one namespace was wanted says nothing of another.
+    // The size that was set for one namespace does not apply to another.
     if (this.place !== place) [this.place, this.said, this.fresh] = [place, false, true];
     const shape = [...ids].sort().join("\n") + "\n\n" + all.map((way) => `${way.from}\n${way.to}`).join("\n");
     if (shape !== this.shape) {
@@ -178,7 +178,7 @@ export class Picture {
       set(drawn.below, "y", size.height - 11);
       write(drawn.below, fitting(below(sums, model.seconds), FONTS.below, room));
       // Its name for a screen reader too.
-      write(drawn.told, spoken(node, sums, model.seconds, mark.word, outside));
+      write(drawn.title, spoken(node, sums, model.seconds, mark.word, outside));
     }
   }
 
@@ -190,9 +190,9 @@ export class Picture {
       name: s("text", { class: "name", x: TEXT, y: 20 }),
       where: s("text", { class: "where", x: TEXT, y: 36 }),
       below: s("text", { class: "below", x: TEXT }),
-      told: s("title"),
+      title: s("title"),
     };
-    drawn.group.append(drawn.told, drawn.box, drawn.mark, drawn.name, drawn.where, drawn.below);
+    drawn.group.append(drawn.title, drawn.box, drawn.mark, drawn.name, drawn.where, drawn.below);
     drawn.group.addEventListener("click", () => {
       this.focus(id);
       this.open(id);
@@ -332,7 +332,7 @@ function worst(model: Model): string | undefined {
 const ruler = document.createElement("canvas").getContext("2d");
 let family = "";
 const widths = new Map<string, number>();
-/** Texts whose width is remembered. */
+/** Widths of texts, cached. */
 const MOST_WIDTHS = 5000;
 
 function width(text: string, font: string): number {

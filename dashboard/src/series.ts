@@ -13,7 +13,7 @@ export interface Series {
   minutes: number[];
   requests: Values;
   failure: Values;
-  /** Share that succeeded of those that were answered; whoever left before says nothing. */
+  /** Share that succeeded of those that were answered; cancelled requests do not count. */
   success: Values;
   /** In milliseconds, of the slowest edge. */
   p95: Values;
@@ -67,8 +67,8 @@ export function series(edges: readonly Edge[], { first, last, from, to }: Span):
   return found;
 }
 
-/** The same as a line of text, for whoever does not see the chart. */
-export function told({ requests, failure }: Series, edges: readonly Edge[]): string {
+/** The same as a line of text, for screen readers. */
+export function describe({ requests, failure }: Series, edges: readonly Edge[]): string {
   const known = requests.filter((count) => count !== null);
   const none = edges.some((edge) => edge.historyLeftOut) ? "the minutes had no room in the answer" : "no history yet";
   if (known.length === 0) return none;

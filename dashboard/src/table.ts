@@ -124,7 +124,7 @@ function fill(element: HTMLTableCellElement, cell: Cell): void {
   } else write(element, cell.text);
 }
 
-/** What is not known is left out, and the line goes on over it. */
+/** Unknown values are skipped, and the line goes on over them. */
 function points({ values, from, to }: NonNullable<Cell["line"]>): string {
   const [across, up] = [LINE.width / Math.max(1, values.length - 1), (LINE.height - 3) / (to - from || 1)];
   return values

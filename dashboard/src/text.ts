@@ -15,7 +15,7 @@ export function percent(share: number): string {
   return `${digits} %`;
 }
 
-/** A share of success as a part of a line; no part where nobody knows one. */
+/** A share of success as a part of a line; no part where it is unknown. */
 export function succeeding(share: number | undefined, word = ""): string[] {
   return share === undefined ? [] : [percent(share) + word];
 }

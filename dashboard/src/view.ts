@@ -1,4 +1,4 @@
-// What a page is given each time something is known anew, and what it may ask for.
+// The data that a page gets with each change, and what it may request.
 
 import type { Cause, Edge, End, Mesh, MeshNode, Proxy, Split, Target } from "./api";
 import type { Model } from "./model";
@@ -17,7 +17,7 @@ export interface State {
   by: "workload" | "service";
   /** Whether calls are shown that were, and are not now. */
   quiet: boolean;
-  /** The question of the explain page, as JSON. */
+  /** The query of the explain page, as JSON. */
   ask: string;
   /** The one of the tap page, likewise. */
   tap: string;
@@ -35,11 +35,11 @@ export interface View {
   state: State;
   model: Model;
   extra: Extra;
-  /** What this tells up to, by the controller's clock: this machine's may be wrong. */
+  /** The end of what this shows, by the controller's clock: this machine's may be wrong. */
   at: number;
   /** When it came, on a clock that only measures how long things take. */
   came: number;
-  /** Since when nobody answers, or not to this reader, by the controller's clock. */
+  /** Since when there is no answer, or none for this reader, by the controller's clock. */
   lost?: Cause & { since: number; message: string };
   /** There is no such namespace. */
   absent: boolean;
@@ -65,17 +65,17 @@ export interface Page {
 export interface App {
   readonly mesh: Mesh;
   go(change: Partial<State>): void;
-  /** Tells a screen reader, and whoever looks at the line below the head. */
+  /** Writes to screen readers and the line below the head. */
   say(words: string): void;
 }
 
-/** One end of an edge, as a question names it. */
+/** One end of an edge, as a query names it. */
 export function asEnd(node: MeshNode): End {
   if (node.kind === "Outside") return { outside: true };
   return node.namespace ? { kind: node.kind, namespace: node.namespace, name: node.name } : { kind: node.kind, name: node.name };
 }
 
-/** The question about the calls of an edge; of requests without method and path, which nobody counts. */
+/** The query for the calls of an edge; of requests without method and path, which are not counted. */
 export function question(model: Model, edge: Edge): string {
   const [from, to] = [model.nodes.get(edge.from), model.nodes.get(edge.to)];
   const [namespace, name] = (edge.service ?? "").split("/");

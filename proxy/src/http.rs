@@ -1,8 +1,8 @@
-//! HTTP as server and as client: messages, the connections that carry them, and what
-//! a proxy must do to them on the way.
+//! HTTP as server and as client: messages, the connections that carry them, and what a proxy must
+//! do to them on the way.
 //!
-//! Imports `failure` and `net`, and nothing of the mesh: that a peer proxy is on the other
-//! end of a connection is told by whoever opens or accepts it.
+//! Imports `failure` and `net`, and nothing of the mesh: the part that opens or accepts a
+//! connection says that a peer proxy is on its other end.
 
 pub(crate) mod asked;
 pub(crate) mod body;

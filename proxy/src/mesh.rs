@@ -1,4 +1,4 @@
-//! What two proxies say to each other, and the connections that carry it.
+//! The messages between two proxies, and the connections that carry them.
 //!
 //! Imports `failure`, `http`, `net` and `ports`.
 

@@ -121,12 +121,12 @@ async fn refused_call_links_to_reason_and_allowing_objects() {
         "weft explain deploy/web svc/payments:80 METHOD PATH -n shop"
     );
     browser.click("button[type=submit]").await;
-    browser.wait("document.querySelector('.told h2')").await;
+    browser.wait("document.querySelector('.outcome h2')").await;
     assert_eq!(
-        browser.text(".told h2").await,
+        browser.text(".outcome h2").await,
         "Refused 403 not-allowed, by the proxies of payments"
     );
-    let reason = browser.text(".told").await;
+    let reason = browser.text(".outcome").await;
     assert!(
         reason.contains("source web is none of its sources (cart)"),
         "{reason}"
@@ -179,7 +179,7 @@ async fn refused_call_links_to_reason_and_allowing_objects() {
         explained = shown.mesh.explained().await;
     }
     shown.browser.see("so at payments-2").await;
-    let reason = shown.browser.text(".told").await;
+    let reason = shown.browser.text(".outcome").await;
     for words in [
         "some calls refused by the proxies of payments",
         "50.00 % of the calls, Refused, 2 of 2 endpoints ready; so at payments-2",

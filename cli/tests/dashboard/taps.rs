@@ -271,7 +271,7 @@ async fn full_tap_is_retried_only_with_retry_after() {
     // Control: who says no time holds it for as long as he likes.
     shown.mesh.fill_taps(Some(0)).await;
     start(&mut shown, "deploy/cart").await;
-    let ended = "document.querySelector('.told').textContent === \
+    let ended = "document.querySelector('.outcome').textContent === \
                  'taps of shop: no place for one more'";
     shown.browser.wait(ended).await;
     shown.mesh.fill_taps(None).await;

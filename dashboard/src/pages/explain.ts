@@ -32,7 +32,7 @@ export class ExplainPage implements Page {
   private readonly method = h("select", { id: "method" }, ...METHODS.map((name) => h("option", {}, name)));
   private readonly path = h("input", { id: "path", type: "text", value: "/", spellcheck: "false" });
   private readonly tcp = h("input", { id: "tcp", type: "checkbox" });
-  private readonly told = h("section", { class: "told", role: "status", "aria-label": "Answer" });
+  private readonly outcome = h("section", { class: "outcome", role: "status", "aria-label": "Answer" });
   private asked = "";
 
   constructor(private readonly app: App) {
@@ -51,7 +51,7 @@ export class ExplainPage implements Page {
         field("tcp", "TCP, not HTTP", this.tcp),
         h("button", { type: "submit" }, "Explain"),
       ),
-      this.told,
+      this.outcome,
     );
   }
 
@@ -81,7 +81,7 @@ export class ExplainPage implements Page {
       this.tcp.checked = question.tcp ?? false;
       this.asked = state.ask;
       if (complete(question)) void this.explain(question);
-      else this.told.replaceChildren(h("p", {}, UNSAID));
+      else this.outcome.replaceChildren(h("p", {}, UNSAID));
     } else {
       this.from.update(callers, this.from.chosen);
       this.to.update(called, this.to.chosen);
@@ -106,21 +106,21 @@ export class ExplainPage implements Page {
     if (this.tcp.checked) question.tcp = true;
     else Object.assign(question, { method: this.method.value, path: this.path.value || "/" });
     const ask = JSON.stringify(question);
-    // The same question again is asked again: something may have been applied meanwhile.
+    // The same query is sent again: something may have been applied meanwhile.
     if (ask === this.asked) void this.explain(question);
     else this.app.go({ ask });
   }
 
   private async explain(question: Question): Promise<void> {
     const asked = this.asked;
-    this.told.replaceChildren(h("p", {}, "Asking the mesh."));
+    this.outcome.replaceChildren(h("p", {}, "Asking the mesh."));
     try {
       const answer = await this.app.mesh.explain(question);
       if (asked === this.asked) this.show(answer);
     } catch (error) {
       if (asked !== this.asked) return;
       const words = error instanceof Refusal ? error.message : "the answer cannot be read";
-      this.told.replaceChildren(h("h2", { class: "bad" }, "It cannot be told"), h("p", {}, words));
+      this.outcome.replaceChildren(h("h2", { class: "bad" }, "The result is unknown"), h("p", {}, words));
     }
   }
 
@@ -157,7 +157,7 @@ export class ExplainPage implements Page {
     for (const nack of nacks.slice(0, NACKS)) parts.push(h("p", { class: "warn" }, `A proxy refused it: ${nack}`));
     if (nacks.length > NACKS) parts.push(h("p", { class: "warn" }, `${nacks.length - NACKS} more refused it.`));
     parts.push(...this.fix(status.fix, yaml));
-    this.told.replaceChildren(...parts);
+    this.outcome.replaceChildren(...parts);
   }
 
   private fix(fix: { commands?: string[]; warnings?: string[] } | undefined, yaml: string): HTMLElement[] {
@@ -202,12 +202,12 @@ function read(ask: string): Question {
   }
 }
 
-/** Whether it says which request; a link from the graph knows both ends and no more. */
+/** Whether it holds a request; a link from the graph knows both ends and no more. */
 function complete(question: Question): boolean {
   return question.tcp === true || question.method !== undefined;
 }
 
-/** Adds what is asked about, even if the graph does not have it. */
+/** Adds the object of the query, even if the graph does not have it. */
 function name(known: Map<string, string>, end: Question["from"]): void {
   const key = JSON.stringify(end);
   if (!known.has(key)) known.set(key, `${KINDS[end.kind ?? ""] ?? end.kind ?? ""}/${end.name ?? ""} in ${end.namespace ?? ""}`);

@@ -1,5 +1,5 @@
-// Who calls whom: a picture, the same as a table, a search over both, and one node opened.
-// Both show namespaces first, and never more than can be read, unless somebody wants it.
+// Callers and what they call: a picture, the same as a table, a search over both, and one node opened.
+// Both show namespaces first, and never more than can be read, unless the reader unfolds it.
 
 import type { Edge, MeshNode } from "../api";
 import { COLUMNS, row } from "../calls";
@@ -13,7 +13,7 @@ import { quoted } from "../text";
 import type { App, Page, State, View } from "../view";
 import { Workload } from "./workload";
 
-/** Rows of the folded table: nobody reads more. */
+/** Rows of the folded table: more is not readable. */
 const MOST_ROWS = 1000;
 
 /** A call between its own ends, and between the nodes that stand for these. */

@@ -31,7 +31,7 @@ function failing(model: Model): string[] {
   return failed.map(({ node, count, all }) => `${node.namespace ? `${node.namespace}/` : ""}${node.name}: ${percent(count / all)} of ${all} calls fail`);
 }
 
-/** The command that says more of each. */
+/** The command with more about each. */
 const FURTHER: Record<string, string> = {
   "Controller answers": "weft check",
   "Numbers are complete": "weft check",
@@ -76,12 +76,12 @@ export class HealthPage implements Page {
     const of = (bad: string[], good: string): Result => (bad.length === 0 ? ["good", good] : ["bad", few(bad)]);
     const named = (fits: (status: Status) => boolean): string[] => (extra.proxies ?? []).filter(({ status }) => fits(status)).map(({ metadata }) => `${metadata.namespace}/${metadata.name}`);
     const waiting = named(lacks);
-    // What nobody told is not well.
-    const proxies = (told: (status: Status) => unknown, bad: (status: Status) => boolean, good: string): Result => {
+    // A value that is not reported is not well.
+    const proxies = (reported: (status: Status) => unknown, bad: (status: Status) => boolean, good: string): Result => {
       if (!extra.proxies) return ["unknown", "the proxies could not be read"];
       const ill = named(bad);
-      const silent = named((status) => status.connected && told(status) === undefined);
-      return ill.length === 0 && silent.length > 0 ? ["unknown", `not told by ${few(silent)}`] : of(ill, good);
+      const silent = named((status) => status.connected && reported(status) === undefined);
+      return ill.length === 0 && silent.length > 0 ? ["unknown", `not reported by ${few(silent)}`] : of(ill, good);
     };
     const now = Date.parse(model.graph.metadata.end);
     const { metadata } = model.graph;

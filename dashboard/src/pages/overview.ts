@@ -1,5 +1,5 @@
 // How the mesh does, in one look: sums, half an hour of them, and all that is called, the worst
-// first, each with its own half hour. What nobody calls is counted and folded away.
+// first, each with its own half hour. A workload without callers is counted and folded away.
 
 import type { Edge, MeshNode } from "../api";
 import { upToAll } from "../chart";
@@ -122,8 +122,8 @@ export class OverviewPage implements Page {
     const sum = (of: (edge: Edge) => number): number => edges.reduce((all, edge) => all + of(edge), 0);
     const share = successRate({ success: sum((edge) => edge.success), failure: sum((edge) => edge.failure) });
     const slowest = edges.reduce((most, edge) => Math.max(most, edge.ms?.p95 ?? -1), -1);
-    const told = edges.filter((edge) => edge.mtls !== undefined && !hasOwnTls(edge) && !neverLeft(edge));
-    const secured = told.reduce((all, edge) => all + edge.requests, 0);
+    const measured = edges.filter((edge) => edge.mtls !== undefined && !hasOwnTls(edge) && !neverLeft(edge));
+    const secured = measured.reduce((all, edge) => all + edge.requests, 0);
     const refused = workloads.reduce((all, { sums, calls }) => all + (calls ? 0 : sums.refused), 0);
     const of = (health: Health): string => String(workloads.filter(({ node, sums }) => sums.health === health && node.kind !== "External").length);
     const values: Record<Tile, string> = {
@@ -135,7 +135,7 @@ export class OverviewPage implements Page {
       success: share === undefined ? "-" : percent(share),
       p95: slowest < 0 ? "-" : milliseconds(slowest),
       refused: String(refused),
-      mtls: secured === 0 ? "-" : percent(told.reduce((all, edge) => all + edge.requests * (edge.mtls ?? 0), 0) / secured),
+      mtls: secured === 0 ? "-" : percent(measured.reduce((all, edge) => all + edge.requests * (edge.mtls ?? 0), 0) / secured),
     };
     for (const [name, { tile, value }] of this.tiles) {
       write(value, values[name]);
@@ -198,7 +198,7 @@ function items(model: Model): Item[] {
   });
 }
 
-/** Services by what was called through them, judged as workloads are. */
+/** Services by what was called through them, evaluated as workloads are. */
 function services(model: Model): Item[] {
   const nodes = new Map<string, MeshNode>();
   const edges: Edge[] = [];

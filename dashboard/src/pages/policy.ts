@@ -1,4 +1,4 @@
-// Who may call whom: what TrafficTargets say, and what became of the calls that there were.
+// Allowed calls: what TrafficTargets allow, and what became of the calls that there were.
 
 import { refused } from "../calls";
 import { h, write } from "../dom";

@@ -1,4 +1,4 @@
-// What splits ask for beside what is seen.
+// The weights that splits set, beside the shares that are seen.
 
 import { compare } from "../model";
 import { h, order, write } from "../dom";

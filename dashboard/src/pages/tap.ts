@@ -1,5 +1,5 @@
-// Requests as they end, of one workload, for whoever has the right to watch them. It is
-// the one page that holds a stream: as long as it is shown, and nobody presses Stop.
+// Requests as they end, of one workload, for readers with the right to watch them. It is
+// the one page that holds a stream: as long as it is shown, until Stop is pressed.
 
 import { Refusal, type TapCounts, type TapLine, type TapRequest } from "../api";
 import { h, set, write } from "../dom";
@@ -16,7 +16,7 @@ const EACH = 250;
 /** From one stream to the next at least, and the same after several that ended at once. */
 const PAUSE = 1000;
 const LONGEST_PAUSE = 5000;
-/** How long who says when to ask again is asked before anything came. */
+/** How long a controller that announces a retry time is queried before anything came. */
 const PATIENCE = 60_000;
 /** Kinds whose pods' requests can be watched. */
 const KINDS = [
@@ -49,12 +49,12 @@ export class TapPage implements Page {
     maxRps: h("input", { id: "tap-max-rps", type: "number", min: 1, max: 1000 }),
   };
   private readonly form: HTMLElement;
-  private readonly told = h("p", { class: "told", role: "status" });
+  private readonly outcome = h("p", { class: "outcome", role: "status" });
   private readonly counted = h("p", { class: "words" });
   private readonly table = new Table("Requests, the newest first", COLUMNS, "No request was shown.");
   /** Where it watches, or did. */
   private place = "";
-  /** What the address asked last. */
+  /** The last query of the address. */
   private asked = "";
   private stop: AbortController | undefined;
   private rows: Row[] = [];
@@ -84,9 +84,9 @@ export class TapPage implements Page {
       "section",
       {},
       h("h1", {}, "Tap"),
-      h("p", {}, "Requests as they end, without bodies, queries and headers. Whoever watches is named in the controller's log and by an Event at what he watches."),
+      h("p", {}, "Requests as they end, without bodies, queries and headers. The watching user is named in the controller's log and in an Event at the watched workload."),
       this.form,
-      this.told,
+      this.outcome,
       this.counted,
       this.table.element,
     );
@@ -98,12 +98,12 @@ export class TapPage implements Page {
       this.leave();
       this.place = state.place;
       this.forget();
-      write(this.told, "");
+      write(this.outcome, "");
     }
     const nowhere = state.place === "";
     set(this.form, "hidden", nowhere);
     if (nowhere) {
-      write(this.told, "Requests are shown of one namespace; choose it above.");
+      write(this.outcome, "Requests are shown of one namespace; choose it above.");
       return;
     }
     const known = new Map<string, string>();
@@ -123,7 +123,7 @@ export class TapPage implements Page {
     let chosen = this.of.chosen;
     const end = moved ? { to: "", from: "" } : { to: this.ends.to.chosen, from: this.ends.from.chosen };
     if (state.tap !== "" && state.tap !== this.asked) {
-      // An address fills in the form and starts nothing: whoever watches is named.
+      // An address fills in the form and starts nothing: a watching user is named.
       this.asked = state.tap;
       const question = read(state.tap);
       if (question.name !== "") add(question.kind, question.name);
@@ -134,8 +134,8 @@ export class TapPage implements Page {
     this.of.update(known, chosen);
     for (const filter of ENDS) {
       // What was chosen stays, even if the graph has it no longer.
-      const told = new Map(ends).set(end[filter], named(end[filter]));
-      this.ends[filter].update(told, end[filter]);
+      const offered = new Map(ends).set(end[filter], named(end[filter]));
+      this.ends[filter].update(offered, end[filter]);
     }
   }
 
@@ -176,33 +176,33 @@ export class TapPage implements Page {
     const until = performance.now() + PATIENCE;
     let worked = false;
     let pause = PAUSE;
-    write(this.told, `Asking for the requests of ${title(question)}.`);
+    write(this.outcome, `Asking for the requests of ${title(question)}.`);
     for (;;) {
-      const begun = performance.now();
+      const started = performance.now();
       let last = false;
       let again = 0;
       try {
         for await (const line of this.app.mesh.tap(this.place, query.toString(), stop)) {
           if (stop.aborted) return;
           worked = true;
-          write(this.told, watching);
+          write(this.outcome, watching);
           last = this.take(line);
         }
       } catch (error) {
         if (stop.aborted) return;
         const refusal = error instanceof Refusal ? error : new Refusal(0, "the answer cannot be read");
         again = (refusal.again ?? 0) * 1000;
-        // Who was there before may be away for a moment, and who is there may say that he has no room for one.
+        // A controller that was there before may be away for a moment, and one that is there may have no room for a tap.
         const waits = worked ? refusal.passes : again > 0 && performance.now() + again <= until;
         if (!waits) return this.end(refusal.message);
-        write(this.told, `${worked ? "Nothing is shown for a moment" : "Asking again, for a minute at most"}: ${refusal.message}`);
+        write(this.outcome, `${worked ? "Nothing is shown for a moment" : "Asking again, for a minute at most"}: ${refusal.message}`);
       }
       if (stop.aborted) return;
       this.before = this.sums();
       this.counts = undefined;
       const now = performance.now();
-      if (now - begun > PAUSE) pause = PAUSE;
-      const wait = (last ? begun : now) + Math.max(pause, Math.min(again, PATIENCE)) - now;
+      if (now - started > PAUSE) pause = PAUSE;
+      const wait = (last ? started : now) + Math.max(pause, Math.min(again, PATIENCE)) - now;
       pause = Math.min(pause * 2, LONGEST_PAUSE);
       if (wait > 0) await new Promise((done) => setTimeout(done, wait));
       if (stop.aborted) return;
@@ -228,7 +228,7 @@ export class TapPage implements Page {
   private end(words: string): void {
     this.stop?.abort();
     this.stop = undefined;
-    write(this.told, words);
+    write(this.outcome, words);
     this.show();
   }
 
@@ -264,11 +264,11 @@ function text(id: string): HTMLInputElement {
   return h("input", { id, type: "text", autocomplete: "off", spellcheck: "false" });
 }
 
-/** A question as the address or the choice holds it; an empty name where it is none. */
-function read(told: string): Question {
+/** A query as the address or the choice holds it; an empty name where it is none. */
+function read(encoded: string): Question {
   const question: Question = { kind: "", name: "", to: "", from: "", method: "", path: "", route: "", status: "", slower: "", maxRps: "" };
   try {
-    const parts = JSON.parse(told) as Record<string, unknown>;
+    const parts = JSON.parse(encoded) as Record<string, unknown>;
     for (const name of ["kind", "name", ...FILTERS] as const) {
       const part = parts[name];
       if (typeof part === "string") question[name] = part;

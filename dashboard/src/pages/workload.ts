@@ -1,4 +1,4 @@
-// The panel of one node: its numbers, charts of it or of one of its edges, whom it calls and who calls it.
+// The panel of one node: its numbers, charts of it or of one of its edges, its calls and its callers.
 
 import { h, set, write } from "../dom";
 import { COLUMNS, row } from "../calls";
@@ -15,7 +15,7 @@ export class Workload {
   private readonly name = h("h2");
   private readonly facts = h("dl");
   /** What the facts say, so that they are written only when they change. */
-  private told = "";
+  private drawn = "";
   private readonly charts = new Charts();
   private readonly charted = new Choice("charted");
   private last: View | undefined;
@@ -24,8 +24,8 @@ export class Workload {
     { id: "hops", change: () => this.app.go({ hops: Number(this.near.value) }) },
     ...["everything", "1 call away", "2 calls away", "3 calls away"].map((text, hops) => h("option", { value: hops }, text)),
   );
-  private readonly into = new Table("Calls to it", COLUMNS, "Nobody called it in the last minute.");
-  private readonly out = new Table("Calls it makes", COLUMNS, "It called nobody in the last minute.");
+  private readonly into = new Table("Calls to it", COLUMNS, "No client called it in the last minute.");
+  private readonly out = new Table("Calls it makes", COLUMNS, "It called nothing in the last minute.");
   private readonly routes = new Table("Routes", ["Route", "Success", "Calls/s", "p95"], "No route describes its requests.");
   readonly element: HTMLElement;
 
@@ -78,9 +78,9 @@ export class Workload {
       ["Exists", node.gone ? "no longer" : ""],
     ];
     const shown = facts.filter(([, text]) => text !== "");
-    const told = shown.flat().join("\n");
-    if (this.told !== told) {
-      this.told = told;
+    const drawn = shown.flat().join("\n");
+    if (this.drawn !== drawn) {
+      this.drawn = drawn;
       this.facts.replaceChildren(...shown.flatMap(([name, text]) => [h("div", {}, h("dt", {}, name), h("dd", {}, text))]));
     }
     this.chart(model, into, out, other);

@@ -1,4 +1,4 @@
-// All workloads with their numbers: the graph's nodes, for whoever looks for the worst one.
+// All workloads with their numbers: the graph's nodes, to find the worst one.
 
 import { success } from "../calls";
 import { h } from "../dom";

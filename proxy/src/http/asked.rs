@@ -1,5 +1,5 @@
-//! What the head of a request asks, as whoever writes requests down is told it: also of one
-//! that is refused, as far as it could be read.
+//! The method, host, path and headers of a request's head, for taps and logs. Also of a refused
+//! request, as far as it could be read.
 //!
 //! Claims: observe-98
 
@@ -16,7 +16,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) host: &'a str,
     /// Without query.
     pub(crate) path: &'a str,
-    /// `None`: nobody has read them.
+    /// `None`: they were not read.
     pub(crate) headers: Option<&'a HeaderMap>,
 }
 

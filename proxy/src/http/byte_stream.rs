@@ -21,8 +21,8 @@ use crate::net::tuning::SMALL_CHUNK;
 pub(crate) struct ByteStream {
     out: SendStream<Bytes>,
     incoming: RecvBody,
-    /// What it costs whoever asked for it, where somebody counts that. Its request was
-    /// answered and costs nothing more.
+    /// What the stream costs its opener, where that is counted. Its request was answered and costs
+    /// nothing more.
     cost: Option<StreamCost>,
     /// Came, and was not read yet.
     rest: Bytes,
@@ -53,7 +53,7 @@ impl ByteStream {
                 Some(Err(error)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, error)),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => Ok(data),
-                    // Empty frames and trailers say nothing here.
+                    // Empty frames and trailers have no meaning here.
                     _ => continue,
                 },
             });
@@ -105,7 +105,7 @@ impl ByteStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that nothing more comes.
+    /// Ends the own direction.
     ///
     /// # Errors
     /// When the stream is over already.

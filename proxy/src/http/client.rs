@@ -35,19 +35,19 @@ use crate::net::connect::{ConnectTimeout, Connector};
 
 /// Requests that have an HTTP/2 connection for themselves, all in all.
 const EXCLUSIVE: usize = 64;
-/// An answer that has not begun after this time may have to wait for another connection's end.
+/// An answer that has not started after this time may have to wait for another connection's end.
 /// Far below the second that a probe waits.
 const SILENT: Duration = Duration::from_millis(200);
 /// Less than the keep-alive of common servers, so that ours closes first.
 const IDLE: Duration = Duration::from_secs(3);
-/// Also less than the second that a probe waits: an application with few threads serves nobody
-/// else meanwhile.
+/// Also less than the second that a probe waits: an application with few threads serves no other
+/// client meanwhile.
 const IDLE_OF_APPLICATION: Duration = Duration::from_millis(500);
-/// Addresses whose connections are shared, over HTTP/1.1 and, with who calls them, over HTTP/2.
-/// An entry takes a few hundred bytes beside its connections.
+/// Addresses whose connections are shared, over HTTP/1.1 and, by caller, over HTTP/2. An entry
+/// takes a few hundred bytes beside its connections.
 const POOLS: usize = 4096;
 
-/// An application's address, and who calls it: a pod's uid, a name, or nothing.
+/// An application's address, and its caller: a pod's uid, a name, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct AppKey(SocketAddr, Arc<str>);
 
@@ -86,8 +86,8 @@ impl std::fmt::Debug for OnFull {
     }
 }
 
-/// One of the connections that are not shared, until it ends: what it carries goes on when
-/// whoever asked for it has its answer.
+/// One of the connections that are not shared, until it ends: what it carries goes on when its
+/// caller has the answer.
 #[derive(Debug)]
 struct Exclusive {
     _counted: Arc<()>,
@@ -163,8 +163,8 @@ impl Clients {
         Arc::clone(plain.entry(served).or_insert_with(connections))
     }
 
-    /// The same for one request that lost its stream with a shared connection: what
-    /// others ask of the application may be what ends those.
+    /// The same for one request that lost its stream with a shared connection: requests of others
+    /// may be what ends those.
     pub(crate) fn http2_exclusive(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
         let counted = Arc::clone(&self.exclusive);
         if Arc::strong_count(&counted) > EXCLUSIVE + 1 {
@@ -183,7 +183,7 @@ impl Clients {
     }
 
     /// The HTTP/1.1 connections to an address, where there is room for their pool. Held for as
-    /// long as one of them is in use: a pool that is forgotten forgets what has to give way.
+    /// long as one of them is in use: a pool that is dropped forgets what has to close.
     pub(crate) fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
         let mut pools = self.http1.lock();
         if pools.len() >= POOLS && !pools.contains_key(&addr) {
@@ -239,9 +239,9 @@ impl Clients {
         .await
     }
 
-    /// The answer to the first request of a connection that was there at `opened`. Where its
-    /// server is silent the pooled ones before it give way, as they may be what it waits for;
-    /// not so while `waits` says that the request's own sender is waited for.
+    /// The answer to the first request of a connection that was there at `opened`. Where its server
+    /// is silent the pooled ones before it are closed, as they may be what it waits for; not so
+    /// while `waits` reports that the request's own sender is waited for.
     pub(crate) async fn first_answer<F: Future>(
         &self,
         pool: Option<&Pool>,
@@ -260,8 +260,8 @@ impl Clients {
         patiently(answer, give_way).await
     }
 
-    /// What the pod says over a connection that is none of these, a probe's: the same with
-    /// all pools.
+    /// The answer of the pod over a connection that is none of these, a probe's: the same with all
+    /// pools.
     pub(crate) async fn beside<F: Future>(&self, answer: F) -> F::Output {
         let renew = || {
             let pools: Vec<_> = self.http1.lock().values().cloned().collect();
@@ -272,7 +272,7 @@ impl Clients {
 
     /// Closes what is idle. Called every few seconds.
     pub fn sweep(&self) {
-        // What somebody is connecting to right now is held by them too.
+        // A connection that is being opened right now is held by them too.
         self.http2
             .lock()
             .retain(|_, shared| !shared.sweep() || Arc::strong_count(shared) > 1);
@@ -362,7 +362,7 @@ mod tests {
         }
     }
 
-    /// A connection comes free long after somebody began to wait for its end.
+    /// A connection comes free long after a caller began to wait for its end.
     #[tokio::test]
     async fn used_connection_of_silent_server_is_dropped_once_free() {
         for (servers, waits, gives_way) in [
@@ -384,7 +384,7 @@ mod tests {
         }
     }
 
-    /// An answer may stream for hours, and nobody holds the way to its server meanwhile.
+    /// An answer may stream for hours, and does not hold the way to its server meanwhile.
     #[tokio::test]
     async fn exclusive_connection_counts_until_it_closes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -432,7 +432,7 @@ mod tests {
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
             });
-        // Of loopback, where nobody listens on port 1.
+        // Of loopback, where nothing listens on port 1.
         let address = |at: usize| {
             let part = |number: usize| u8::try_from(number).unwrap();
             SocketAddr::from(([127, 201, part(at / 250), part(at % 250 + 1)], 1))

@@ -1,13 +1,13 @@
-//! What calls of the own application are made for: which of its requests have an end or
-//! something else that such calls take over, and when nobody waits for one of them any more.
+//! The requests that calls of the local application are made for: which of them have an end or
+//! something else that such calls inherit, and when the client of one is gone.
 //!
-//! `policy` keeps the table. Here a request is entered when it goes to the application and
-//! taken out when its answer has ended, however that comes; whoever makes a call for it waits
-//! on what was entered.
+//! `policy` keeps the table. Here a request is entered when it goes to the application and taken
+//! out when its answer has ended, however that comes; a call that is made for it waits on that
+//! entry.
 //!
-//! Invariant: as long as no request has an end, this costs each one a number that goes up and
-//! down again, and each call a look. Only then is it known which traces are in flight: until
-//! all have ended that came before, trace ids say nothing.
+//! Invariant: as long as no request has an end, this costs each one a number that goes up and down
+//! again, and each call a look. Only then is it known which traces are in flight: until all have
+//! ended that came before, trace ids prove nothing.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(crate) struct Inherited {
 }
 
 impl Inherited {
-    /// Whether a call is told from one that is made for nothing.
+    /// Whether a call differs from one that is made for nothing.
     fn is_nothing(&self) -> bool {
         self.deadline == Deadline::NONE
             && !self.retry
@@ -69,19 +69,19 @@ pub(crate) struct ServedRequest {
 /// What a call is made for.
 #[derive(Clone, Debug)]
 pub(crate) enum ParentRequest {
-    /// Nobody asked: no request has anything that it could take over.
+    /// No query is needed: no request has anything that the call could inherit.
     Unasked,
     /// Nothing that is known.
     Nothing,
     Request(Arc<ServedRequest>),
     /// A request of its trace, whose ends are not later than this.
     Trace(Option<Instant>),
-    /// A request for which nobody waits any more.
+    /// A request whose client is gone.
     Over,
 }
 
-/// Who learns that a call failed in its last attempt: the request that it is made for, or
-/// where that is not known all of its trace.
+/// The scope of a call's failure in its last attempt: the request that it is made for, or where
+/// that is not known all of its trace.
 #[derive(Clone, Debug)]
 pub(crate) enum Asker {
     Request(Arc<ServedRequest>),
@@ -111,8 +111,8 @@ pub(crate) struct OpenRequest {
 }
 
 impl Contexts {
-    /// A request with these headers goes to the application, which is told its name where
-    /// there is something to take over. False beside it: there was no room to remember it.
+    /// A request with these headers goes to the application, with its name in a header where there
+    /// is something to inherit. False beside it: there was no room to keep it.
     pub(crate) fn arrives(
         self: &Arc<Self>,
         inherited: &Inherited,
@@ -121,7 +121,8 @@ impl Contexts {
         let nothing = inherited.is_nothing();
         if nothing && !self.follows.load(Relaxed) {
             let kept = self.unknown();
-            // Counted before it is asked again: whoever follows traces from now on sees it.
+            // Counted before the flag is read again: a call that follows traces from now on sees
+            // it.
             if !self.follows.load(SeqCst) {
                 return (kept, true);
             }
@@ -196,8 +197,7 @@ impl Contexts {
         }
     }
 
-    /// The last attempt of a call failed: what it is made for is not to be asked again for
-    /// that.
+    /// The last attempt of a call failed: its parent request is not to be retried for that.
     pub(crate) fn spend(&self, asker: &Asker) {
         match asker {
             Asker::Request(served) => served.spent.store(true, Relaxed),
@@ -255,7 +255,7 @@ impl ServedRequest {
         let served = Arc::clone(self);
         Left::new(async move {
             let mut leaves = pin!(served.leaves.notified());
-            // Before the look: who leaves in between is seen by one of the two.
+            // Before the look: an end in between is seen by one of the two.
             leaves.as_mut().enable();
             if !served.has_left() {
                 leaves.await;

@@ -1,6 +1,6 @@
-//! The room that copies of requests have. They are extra work that nobody waits for, so they
-//! hold a known part of the memory whatever is copied, and however long their receivers
-//! hang; beyond, no copy is made.
+//! The memory that copies of requests may use. Copies are extra work that no client waits for, so
+//! they hold a known part of the memory whatever is copied, and however long their receivers hang;
+//! beyond, no copy is made.
 //!
 //! Claims: calls-53
 

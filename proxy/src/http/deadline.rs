@@ -1,7 +1,7 @@
 //! How long a request may take, as it stands in its headers, and what ends when that is over.
 //!
-//! Between proxies, to applications and from them the same two headers are used: gRPC's own,
-//! and `weft-timeout` for everything. Both say what is left and never a time of day.
+//! Between proxies, to applications and from them the same two headers are used: gRPC's own, and
+//! `weft-timeout` for everything. Both hold what is left and never a time of day.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -28,8 +28,8 @@ use crate::net::ticket::Waited;
 
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// A peer proxy is told of whole milliseconds, so it gives up this much before its caller's
-/// at most. What breaks off then was broken off for its time.
+/// A peer proxy gets whole milliseconds, so it stops at most this much before its caller. A call
+/// that breaks off then ended by its deadline.
 const ROUNDED: Duration = Duration::from_millis(2);
 
 /// The clock of deadlines. Tests stop and move it.
@@ -37,7 +37,7 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// What a request says of its time.
+/// The times in a request's headers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timed {
     pub(crate) requested: RequestedTimeout,
@@ -46,8 +46,8 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
-    /// `weft`: what it says in our own header, of an application of the own pod or of a peer
-    /// proxy; `rest`: what a peer proxy says of what it is made for. Nobody else is believed.
+    /// `weft`: the value of our own header, of the pod's own application or of a peer proxy;
+    /// `rest`: what a peer proxy reports of the parent request. No other sender is believed.
     /// `grpc-timeout` belongs to gRPC alone.
     pub(crate) fn read(
         map: &HeaderMap,
@@ -75,19 +75,19 @@ impl Timed {
     }
 }
 
-/// Who sent a request, as far as it decides which of its headers are believed.
+/// The sender of a request, as far as it decides which of its headers are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PreviousHop {
-    /// Anybody, in bytes that no proxy has read.
+    /// Any client, in bytes that no proxy has read.
     Outside,
-    /// The own application, which says how long a call may take.
+    /// The local application, which sets how long a call may take.
     Application,
-    /// A peer proxy, which says as well what is left of what the call is made for.
+    /// A peer proxy, which also sets what is left of the parent request.
     Peer,
 }
 
-/// When a request is over that came just now and has no route yet: by what its head says,
-/// since what policies say beside that is only known where it goes.
+/// When a request is over that came just now and has no route yet: by its head, since the timeouts
+/// of policies are only known where it goes.
 pub(crate) fn announced_end(map: &HeaderMap, from: PreviousHop) -> Option<Instant> {
     let (weft, rest) = match from {
         PreviousHop::Outside => (None, None),
@@ -121,7 +121,7 @@ pub(crate) fn outgoing(
     Deadline::outgoing(came(parts), timed.requested, policy, until)
 }
 
-/// Of a request that came. `request`: what a policy says that nobody applied before.
+/// Of a request that came. `request`: the timeout of a policy that no proxy applied before.
 pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) -> Deadline {
     if timed.requested == RequestedTimeout::default() && request.is_none() {
         return Deadline::NONE;
@@ -129,18 +129,18 @@ pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) ->
     Deadline::arrived(came(parts), timed.requested, request)
 }
 
-/// Who is told what is left. Headers of ours never leave the mesh.
+/// The receiver of what is left. Headers of ours never leave the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextHop {
-    /// Somebody without a proxy.
+    /// A server without a proxy.
     Outside,
-    /// The own application, for whom it is all one whose time is over first.
+    /// The local application, which does not distinguish whose time is over first.
     Application,
     /// A peer proxy, which keeps the two apart.
     Peer,
 }
 
-/// What a request says of its time, for when it is sent: that may be a while after it was made
+/// The deadline headers of a request, for when it is sent: that may be a while after it was made
 /// ready, since a connection may have to be opened first.
 #[derive(Clone, Copy, Debug)]
 struct Countdown {
@@ -149,7 +149,7 @@ struct Countdown {
     next_hop: NextHop,
 }
 
-/// Writes what is left by now, and lets whoever sends the request [`renew`] that.
+/// Writes what is left by now, and lets the request's sender [`renew`] that.
 pub(crate) fn write_headers(parts: &mut Parts, deadline: Deadline, grpc: bool, next_hop: NextHop) {
     if deadline == Deadline::NONE {
         return;
@@ -162,7 +162,7 @@ pub(crate) fn write_headers(parts: &mut Parts, deadline: Deadline, grpc: bool, n
     });
 }
 
-/// Writes again what is left by now, where the request says anything of it.
+/// Writes again what is left by now, where the request has such headers.
 pub(crate) fn renew<B>(request: &mut Request<B>) {
     let countdown = request.extensions().get::<Countdown>().copied();
     if let Some(Countdown {
@@ -198,7 +198,7 @@ fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, next_hop: NextHop)
     set(REST, rest.map(print_millis));
 }
 
-/// What the caller of [`passed`] is told.
+/// The message to the caller of [`passed`].
 pub(crate) const TIME_IS_OVER: &str = "the time of this request is over";
 
 /// A request whose time was over before an application saw it, or while it served it.
@@ -206,7 +206,7 @@ pub(crate) fn passed() -> Failure {
     Failure::refused(Reason::Deadline, TIME_IS_OVER)
 }
 
-/// A call of which nobody needs the answer any more.
+/// A call whose answer has no receiver any more.
 pub(crate) fn left() -> Failure {
     let detail = "the caller of the request that this call is made for has left";
     Failure::refused(Reason::Deadline, detail)
@@ -221,8 +221,8 @@ pub(crate) fn check(deadline: Deadline) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which of its ends a call has reached, here or at a peer: its own leaves somebody who may
-/// ask again, while nobody waits any more beyond that of what it is made for.
+/// Which of its ends a call has reached, here or at a peer: its own leaves a caller that may retry;
+/// beyond that of the parent request no client waits any more.
 pub(crate) fn reached(deadline: Deadline) -> Option<DeadlineSource> {
     deadline.over(now() + ROUNDED)
 }
@@ -234,11 +234,11 @@ pub(crate) enum WaitEnd {
     Time,
     /// Nothing of the request or its answer has moved.
     Still,
-    /// Nobody waits any more for what the request is made for.
+    /// The client of the parent request is gone.
     Left,
 }
 
-/// Ends when nobody waits any more for what a request is made for.
+/// Ends when the client of the parent request is gone.
 pub(crate) struct Left(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Left {
@@ -261,15 +261,15 @@ pub(crate) enum Progress<T> {
     Slow,
 }
 
-/// What a wait ends by. On the heap, and only where somebody asks for it.
+/// The ends of a wait. On the heap, and only where a request has one.
 #[derive(Debug)]
 pub(crate) struct StopConditions {
     at: Option<Pin<Box<Sleep>>>,
-    /// From then on it is slow, until that is told.
+    /// From then on it is slow, until that is reported.
     slow: Option<Pin<Box<Sleep>>>,
     still: Option<(Idle, Upload)>,
     left: Option<Left>,
-    /// Its caller wants to be told in gRPC.
+    /// Its caller expects failures in gRPC.
     grpc: bool,
 }
 
@@ -286,8 +286,8 @@ impl StopConditions {
         }))
     }
 
-    /// At this time, when neither the answer nor this request's body moves for `idle`, and
-    /// when nobody waits any more for what it is made for.
+    /// At this time, when neither the answer nor this request's body moves for `idle`, and when the
+    /// client of the parent request is gone.
     pub(crate) fn new(
         at: Option<Instant>,
         idle: Option<Duration>,
@@ -306,7 +306,7 @@ impl StopConditions {
         }))
     }
 
-    /// Of a call whose caller is told so.
+    /// Of a call whose caller expects failures in gRPC.
     pub(crate) fn with_grpc(mut self: Box<Self>, grpc: bool) -> Box<Self> {
         self.grpc = grpc;
         self
@@ -327,7 +327,7 @@ impl StopConditions {
         self.still.as_ref().map(|(idle, _)| idle.limit())
     }
 
-    /// Whether it is time to tell that it is slow, which is told once.
+    /// Whether it is time to report that it is slow, which is reported once.
     fn becomes_slow(&mut self, cx: &mut Context<'_>) -> bool {
         let slow = self.slow.as_mut();
         let now = slow.is_some_and(|slow| slow.as_mut().poll(cx).is_ready());

@@ -1,5 +1,5 @@
-//! The body of an answer that ends with its request: by its time, in silence, or when nobody
-//! waits any more.
+//! The body of an answer that ends with its request: by its time, in silence, or when its client is
+//! gone.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -28,8 +28,8 @@ impl OutOfTime {
         self.over
     }
 
-    /// What the caller is told where its protocol has a place for it. Others see that the
-    /// answer breaks off.
+    /// What the caller gets where its protocol has a place for it. Others see that the answer
+    /// breaks off.
     pub(crate) fn trailers(self) -> Option<HeaderMap> {
         self.grpc.then(|| grpc::ending(Reason::Deadline, ""))
     }
@@ -43,8 +43,8 @@ pub(crate) fn ended_for(error: &(dyn std::error::Error + 'static)) -> Option<Rea
     error.downcast_ref::<Failure>().map(Failure::reason)
 }
 
-/// The body of an answer, which ends with its request's time. What it came from is dropped
-/// then, so that nobody goes on working for it.
+/// The body of an answer, which ends with its request's time. Its source is dropped then, so that
+/// its server stops working for it.
 pub(crate) struct EndingBody<B> {
     inner: Option<B>,
     ends: Option<Box<StopConditions>>,
@@ -108,7 +108,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        // How long it would have been nobody knows that broke off.
+        // The length of a body that broke off is unknown.
         let unknown = SizeHint::default;
         self.inner
             .as_ref()

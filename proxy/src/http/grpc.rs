@@ -1,5 +1,5 @@
-//! What gRPC says in headers and trailers: whether a call is one, its status, and
-//! whether that blames the server.
+//! gRPC in headers and trailers: whether a call is one, its status, and whether that blames the
+//! server.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use policy::reason::Reason;
@@ -13,8 +13,8 @@ pub(crate) fn is_grpc(map: &http::HeaderMap) -> bool {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// True for answers whose status follows their messages. Those of gRPC-Web have it among
-/// them, where nobody can add one.
+/// True for answers whose status follows their messages. gRPC-Web has it among them, where a proxy
+/// cannot add one.
 #[must_use]
 pub(crate) fn ends_in_trailers(map: &http::HeaderMap) -> bool {
     map.get(header::CONTENT_TYPE).is_some_and(|kind| {
@@ -35,8 +35,8 @@ pub(crate) fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
     number(map.get("grpc-status")?)
 }
 
-/// How this proxy ends a call whose answer has begun: the status that the same reason has in
-/// an answer of its own. `detail` is printable ASCII without a percent sign, and may be empty.
+/// The end of a call whose answer has started: the status that the same reason has in an answer of
+/// its own. `detail` is printable ASCII without a percent sign, and may be empty.
 #[must_use]
 pub(crate) fn ending(reason: Reason, detail: &str) -> HeaderMap {
     let mut map = HeaderMap::new();

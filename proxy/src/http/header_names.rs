@@ -1,8 +1,8 @@
-//! The names of all headers of ours, and who says them to whom. Whoever writes or reads one
-//! takes its name from here; what it means stands where it is read.
+//! The names of all headers of ours, and which part sends them to which. Writers and readers take
+//! the names from here; what a header means stands where it is read.
 //!
-//! Beside the folders that use them, and below all: messages are cleaned of them by `http`,
-//! which knows no peers, and two peers say what `mesh::protocol` lays down.
+//! Beside the folders that use them, and below all: messages are cleaned of them by `http`, which
+//! knows no peers, and two peers exchange what `mesh::protocol` lays down.
 
 use http::header::HeaderName;
 
@@ -14,7 +14,7 @@ pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
 pub(crate) const REST: HeaderName = HeaderName::from_static("weft-rest");
 /// Between proxies: what its caller called, where that is no Service: [`DESTINATION_POD`].
 pub(crate) const DESTINATION: HeaderName = HeaderName::from_static("weft-destination");
-/// A pod by its own address, so that no policy was asked before its own proxy does.
+/// A pod by its own address, so that no policy applies before its own proxy's.
 pub(crate) const DESTINATION_POD: &str = "pod";
 /// The name of a request, which its application passes on with the calls that it makes for
 /// it.
@@ -23,21 +23,20 @@ pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("weft-context");
 pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
 /// Between proxies: which attempt of its call a request is, where it is not the first.
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
-/// A request is a copy, or made for one. Between proxies it says as well what its receiver
-/// must be held to.
+/// A request is a copy, or made for one. Between proxies it also holds the limits for its receiver.
 pub(crate) const SHADOW: HeaderName = HeaderName::from_static("weft-shadow");
 /// Which calls are to go elsewhere.
 pub(crate) const ROUTE: HeaderName = HeaderName::from_static("weft-route");
 /// A secret whose hash a policy lists.
 pub(crate) const TOKEN: HeaderName = HeaderName::from_static("weft-route-token");
-/// Between proxies: by what right, and through whom.
+/// Between proxies: the right of an override, and the proxies that passed it on.
 pub(crate) const PROOF: HeaderName = HeaderName::from_static("weft-proof");
 
 /// In an answer to a peer proxy: what it needed was tried again in vain already.
 pub(crate) const SPENT: HeaderName = HeaderName::from_static("weft-spent");
 /// In an answer to a peer proxy: how busy the application is, from 0 to 100.
 pub(crate) const LOAD: HeaderName = HeaderName::from_static("weft-load");
-/// In an answer: which Service the call went to, as its request asked; `namespace/name`.
+/// In an answer: the Service that the call went to by its override; `namespace/name`.
 pub(crate) const ROUTED_TO: HeaderName = HeaderName::from_static("weft-routed-to");
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
@@ -55,8 +54,8 @@ pub(crate) const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol")
 /// Of a request whose target its caller wrote as a whole address, as to a forward proxy: the
 /// scheme of that.
 pub(crate) const SCHEME: HeaderName = HeaderName::from_static("weft-scheme");
-/// Of an upgrade: the protocols that the caller asked for, and in the answer the one that
-/// the application switched to.
+/// Of an upgrade: the protocols that the caller offers, and in the answer the one that the
+/// application switched to.
 pub(crate) const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
 /// Of an upgrade: the request target.
 pub(crate) const TARGET: HeaderName = HeaderName::from_static("weft-target");
@@ -64,5 +63,5 @@ pub(crate) const TARGET: HeaderName = HeaderName::from_static("weft-target");
 pub(crate) const BODY: HeaderName = HeaderName::from_static("weft-body");
 /// Of an upgrade: the status that the application answered.
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("weft-status");
-/// In an answer: no application saw the request. It is also said where no head is read.
+/// In an answer: no application saw the request. It is also sent where no head is read.
 pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");

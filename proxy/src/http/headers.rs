@@ -26,9 +26,9 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Removes what belongs to one connection only, named ones included. Runs
-/// before our own headers are added, so that nobody can name them away.
-/// `TE: trailers` stays, gRPC needs it.
+/// Removes what belongs to one connection only, named ones included. Runs before our own headers
+/// are added, so that no sender can remove those by naming them. `TE: trailers` stays, gRPC needs
+/// it.
 pub(crate) fn strip_hop_by_hop(map: &mut HeaderMap) {
     if map.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = map
@@ -47,8 +47,8 @@ pub(crate) fn strip_hop_by_hop(map: &mut HeaderMap) {
         }
         map.remove(CONNECTION);
     }
-    // A transfer coding says where the message ends, and then a length beside it says
-    // nothing: passed on without the coding, it would.
+    // A transfer coding marks where the message ends, and then a length beside it has no meaning:
+    // passed on without the coding, it would.
     if map.remove(TRANSFER_ENCODING).is_some() {
         map.remove(CONTENT_LENGTH);
     }
@@ -110,9 +110,9 @@ pub(crate) fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
     asks.then(|| without_http(map.get_all(UPGRADE)))?
 }
 
-/// GET may without a body, which is all that most protocols define it for; POST also with one
-/// whose length is said, and that is small enough to be kept. What its sender holds back until
-/// it is asked for it is none.
+/// GET may without a body, which is all that most protocols define it for; POST also with one of a
+/// known length that is small enough to be kept. A body that its sender holds back until 100
+/// (Continue) does not count.
 fn may_ask(parts: &Parts) -> bool {
     let map = &parts.headers;
     match parts.method {
@@ -135,9 +135,9 @@ fn has_body(parts: &Parts) -> bool {
             .is_some_and(|length| length.as_bytes() != b"0")
 }
 
-/// What may be asked for of a list of protocols: all but HTTP, which would carry
-/// requests past whatever judges them. `None` when nothing is left, or when a part
-/// of the list is no protocol and so may be read as anything.
+/// What may be requested of a list of protocols: all but HTTP, which would carry requests past all
+/// rules. `None` when nothing is left, or when a part of the list is no protocol and so may be read
+/// as anything.
 #[must_use]
 pub(crate) fn without_http(values: GetAll<'_, HeaderValue>) -> Option<HeaderValue> {
     let mut listed = protocols(values)?;
@@ -175,8 +175,8 @@ fn protocols(values: GetAll<'_, HeaderValue>) -> Option<Vec<&[u8]>> {
     Some(listed)
 }
 
-/// HTTP over the same connection: HTTP/2 by its name, by those of its drafts and by
-/// its version, and TLS, inside which nobody sees what it is.
+/// HTTP over the same connection: HTTP/2 by its name, by those of its drafts and by its version,
+/// and TLS, which hides its content.
 fn is_http(protocol: &[u8]) -> bool {
     let name = protocol
         .split(|byte| *byte == b'/')
@@ -187,8 +187,8 @@ fn is_http(protocol: &[u8]) -> bool {
     forbidden.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// HTTP/2 may name the host in a header alone. From here on it stands where rules,
-/// splits and whoever sends the request on look for it.
+/// HTTP/2 may name the host in a header alone. From here on it stands where rules, splits and the
+/// sender of the request look for it.
 pub(crate) fn name_authority(parts: &mut Parts) {
     if parts.version != Version::HTTP_2 || parts.uri.authority().is_some() {
         return;
@@ -245,7 +245,7 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("host", "a"), ("content-length", "5")]));
-        // Nor the coding beside which a length says nothing.
+        // Nor the coding beside which a length has no meaning.
         let mut headers = map(&[
             ("connection", "transfer-encoding"),
             ("transfer-encoding", "chunked"),

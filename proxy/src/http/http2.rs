@@ -1,23 +1,21 @@
 //! HTTP/2 as a client and as a server, directly over the `h2` crate.
 //!
-//! hyper's own glue stands between a body and its stream in ways that a proxy cannot
-//! live with: it passes empty DATA frames on, takes a reset with CANCEL for a good
-//! end, does not look at a body while it waits for credit, and has one window size
-//! for every stream for ever. Here
+//! hyper's own glue stands between a body and its stream in ways that a proxy cannot live with: it
+//! passes empty DATA frames on, takes a reset with CANCEL for a good end, does not look at a body
+//! while it waits for credit, and has one window size for every stream for ever. Here
 //!
-//! - END_STREAM goes with the last DATA frame wherever the end is known by then, and
-//!   no empty DATA frame is passed on ([`pipe`], [`frame_filter`]);
-//! - whatever breaks off on one side breaks off on the other: a request at once, and an
-//!   answer behind what came of it ([`recv`], [`pipe`]);
-//! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
-//!   where a server takes no more on a connection because of some streams, later bodies go
-//!   by another one ([`send_window`]);
-//! - a proxy that owes something and says nothing is given up within ten seconds
-//!   ([`keepalive`]); an application is left its time, and later requests go by another
-//!   connection ([`silence`]);
+//! - END_STREAM goes with the last DATA frame wherever the end is known by then, and no empty DATA
+//!   frame is passed on ([`pipe`], [`frame_filter`]);
+//! - whatever breaks off on one side breaks off on the other: a request at once, and an answer
+//!   behind what came of it ([`recv`], [`pipe`]);
+//! - no stream holds another one up, and fast streams get larger windows ([`flow`]); where a server
+//!   takes no more on a connection because of some streams, later bodies go by another one
+//!   ([`send_window`]);
+//! - a proxy that owes something and is silent is abandoned within ten seconds ([`keepalive`]); an
+//!   application is left its time, and later requests go by another connection ([`silence`]);
 //! - no value begins or ends with a blank, which strict peers end a connection for
 //!   ([`field_values`]);
-//! - a server that shuts down takes what was begun before its client heard of that
+//! - a server that shuts down takes requests that were started before GOAWAY arrived
 //!   ([`graceful_shutdown`]).
 
 pub(crate) mod client;
@@ -56,25 +54,25 @@ use crate::http::http2::flow::WindowChanges;
 use crate::net::budget::Budget;
 use crate::net::tuning::LARGEST_CHUNK;
 
-/// Largest frame that may be received from applications: what everybody sends.
+/// Largest frame that may be received from applications: what all of them send.
 pub(crate) const PLAIN_FRAME: u32 = 16 * 1024;
 
-/// What of a connection differs by who is on its other end.
+/// The settings of a connection that differ by its other end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tuning {
     /// Largest frame that may be received.
     pub frame: u32,
     /// Bytes of one stream that may wait to be sent.
     pub unsent: usize,
-    /// Wait for what the server says of its limits before the first request: peers of
-    /// ours allow as many streams as they are sent.
+    /// Wait for the limits of the server before the first request: peers of ours allow as many
+    /// streams as they are sent.
     pub learn_limit: bool,
     /// How windows change after the start.
     pub windows: WindowChanges,
-    /// Who is silent is asked for a sign of life, and given up without one. Every proxy
-    /// answers; whoever computes, or reads only when it wants something, does not, and
-    /// of such TCP alone tells who is dead.
-    pub asks: bool,
+    /// A silent peer is pinged, and abandoned without an answer. Every proxy answers; an
+    /// application that computes, or reads only when it wants something, does not, and TCP alone
+    /// shows which of them are dead.
+    pub pings: bool,
     /// Large answers come by connections of their own, as far as there may be so many: a server
     /// may bound by connection what it holds of them, and proxies do not.
     pub spreads: bool,
@@ -89,9 +87,9 @@ pub(crate) struct Tuning {
 const RESETS: usize = 16 * 1024;
 /// What was sent before a reset was heard of has come by then.
 const RESET_FOR: Duration = Duration::from_secs(2);
-/// Frames that came for a stream after that, over the whole life of a connection, until
-/// `h2` ends it, for each stream that was reset and is still known, whichever end this is:
-/// each costs some hundred bytes while nobody reads the answer.
+/// Frames that came for a stream after that, over the whole life of a connection, until `h2` ends
+/// it, for each stream that was reset and is still known, whichever end this is: each costs some
+/// hundred bytes while the answer is not read.
 const fn reset_errors(resets: usize) -> usize {
     4 * if resets > LEAST_RESETS {
         resets
@@ -132,7 +130,7 @@ pub(crate) const MESH: Tuning = Tuning {
     unsent: 4 * LARGEST_CHUNK,
     learn_limit: false,
     windows: WindowChanges::Both,
-    asks: true,
+    pings: true,
     spreads: false,
     resets: RESETS,
 };
@@ -143,7 +141,7 @@ pub(crate) const PLAIN: Tuning = Tuning {
     unsent: 256 * 1024,
     learn_limit: true,
     windows: WindowChanges::BackToFull,
-    asks: false,
+    pings: false,
     spreads: true,
     resets: 512,
 };

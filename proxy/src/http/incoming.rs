@@ -21,7 +21,7 @@ pub(crate) fn incoming(body: IncomingBody) -> Body {
 #[derive(Debug)]
 pub enum IncomingBody {
     Http1(Incoming),
-    /// The same, as whoever sent the request sees it end. Boxed as below.
+    /// The same, as the request's sender sees it end. Boxed as below.
     Watched(Body),
     /// The same of a request that a server reads. Boxed: most requests have none, and all
     /// would be larger.

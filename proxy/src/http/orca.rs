@@ -1,5 +1,5 @@
-//! How busy an application says that it is, in the words of ORCA (Open Request Cost
-//! Aggregation): a report in a header of its answers, or in a trailer over gRPC.
+//! How busy an application reports itself, in the format of ORCA (Open Request Cost Aggregation): a
+//! report in a header of its answers, or in a trailer over gRPC.
 //!
 //! Of a report its utilisation counts: the application's own, or without one the CPU's.
 //!
@@ -21,11 +21,11 @@ const LONGEST: usize = 4096;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
-    // Over gRPC it is mostly left out.
+    // Over gRPC it is mostly missing.
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a report says.
+/// The content of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Utilization {
     /// There is none, or none with a utilisation.
@@ -55,7 +55,7 @@ struct JsonReport {
     application_utilization: f64,
 }
 
-/// What the head of an answer says.
+/// The report in the head of an answer.
 #[must_use]
 pub(crate) fn in_head(map: &HeaderMap) -> Utilization {
     read(map, HEADER, |value| {
@@ -75,7 +75,7 @@ pub(crate) fn in_head(map: &HeaderMap) -> Utilization {
     })
 }
 
-/// What the trailers of an answer say.
+/// The report in the trailers of an answer.
 #[must_use]
 pub(crate) fn in_trailers(map: &HeaderMap) -> Utilization {
     read(map, TRAILER, in_base64)

@@ -1,7 +1,6 @@
-//! A request that may be sent on: valid, cleaned of what ends here, with its host and
-//! what it asks to be upgraded to. Both sides receive requests by this one constructor,
-//! so neither can forget a step, and what can be read in two ways is refused whoever
-//! sends it.
+//! A request that may be sent on: valid, cleaned of what ends here, with its host and the protocol
+//! that it asks to be upgraded to. Both sides receive requests by this one constructor, so neither
+//! can forget a step, and what can be read in two ways is refused from any sender.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -24,36 +23,36 @@ use crate::http::upgrade::Side;
 /// A request that may be sent on.
 #[derive(Debug)]
 pub(crate) struct Received {
-    /// Without what belongs to one connection, and without headers of ours. Where the
-    /// target has an authority, `Host` says the same.
+    /// Without what belongs to one connection, and without headers of ours. Where the target has an
+    /// authority, `Host` is the same.
     pub(crate) parts: Parts,
     pub(crate) body: Body,
     /// The protocols that it asks to upgrade to.
     pub(crate) upgrade: Option<HeaderValue>,
     /// The caller's side of that upgrade.
     pub(crate) caller_side: Option<Side>,
-    /// How its caller wants to be told of failures.
+    /// How its caller expects failures.
     pub(crate) grpc: bool,
-    /// What it said of its time in headers of ours. Not everybody is believed.
+    /// Its times in headers of ours. Not every sender is believed.
     pub(crate) times: Option<Box<Times>>,
     /// The request that it is made for, of which the same holds.
     pub(crate) context: Option<Id>,
     /// What class it may have at most, and whether it is sent again, of which the same holds.
     pub(crate) priority: Option<Priority>,
     pub(crate) retry: bool,
-    /// What it said of copies, of which the same holds.
+    /// Its headers about copies, of which the same holds.
     pub(crate) shadow: Option<Shadow>,
-    /// What it said of where calls are to go, of which the same holds.
+    /// Its headers about where calls are to go, of which the same holds.
     pub(crate) route_override: Option<Box<OverrideHeaders>>,
 }
 
-/// Who says what protocols a request asks to upgrade to.
+/// The source of the protocols that a request asks to upgrade to.
 #[derive(Debug)]
 pub(crate) enum Upgrades {
     /// Its own headers.
     Own,
-    /// The peer proxy that it comes from, which has read them, and nobody else. On the heap,
-    /// because most requests ask for none.
+    /// Read by the peer proxy that it comes from, and by no other part. On the heap, because most
+    /// requests ask for none.
     FromPeer(Option<Box<PeerUpgrade>>),
 }
 
@@ -65,7 +64,7 @@ pub(crate) struct PeerUpgrade {
     pub(crate) body: Bytes,
 }
 
-/// A request that is refused whoever sends it.
+/// A request that is refused from any sender.
 #[derive(Debug)]
 pub(crate) struct Rejected {
     pub(crate) failure: Failure,
@@ -126,8 +125,8 @@ impl Received {
     }
 }
 
-/// Takes out what ends here, and puts the host where rules look for it. What the request
-/// said in headers of ours comes back.
+/// Takes out what ends here, and puts the host where rules look for it. The values of headers of
+/// ours are returned.
 fn clean(parts: &mut Parts) -> Ours {
     headers::strip_hop_by_hop(&mut parts.headers);
     let ours = headers::strip_ours(&mut parts.headers);
@@ -146,12 +145,12 @@ fn clean(parts: &mut Parts) -> Ours {
 
 /// In the extensions of a request over HTTP/1.1 whose target was a whole address, as for a forward
 /// proxy: the scheme of that. Its application gets it in that form again, and may send all that it
-/// gets on to whoever the address names.
+/// gets on to the host that the address names.
 #[derive(Clone, Debug)]
 pub(crate) struct AbsoluteForm(pub(crate) Scheme);
 
 impl AbsoluteForm {
-    /// Over HTTP/2 every target has a scheme and says nothing by it.
+    /// Over HTTP/2 every target has a scheme, and it has no meaning.
     fn note(parts: &mut Parts) {
         if parts.version != Version::HTTP_2
             && let Some(scheme) = parts.uri.scheme().cloned()
@@ -194,7 +193,7 @@ pub(crate) fn host_of(parts: &Parts) -> Option<&str> {
         .filter(|host| !host.is_empty())
 }
 
-/// The same, for whoever writes it into a target.
+/// The same, in the form of a target.
 pub(crate) fn authority_of(parts: &Parts) -> Option<Authority> {
     let authority = parts.uri.authority().cloned();
     authority.or_else(|| Authority::try_from(parts.headers.get(header::HOST)?.as_bytes()).ok())
@@ -237,7 +236,7 @@ pub(crate) fn acceptable(parts: &Parts) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Where its body ends is said once, and in a way that every server knows.
+/// Where its body ends is marked once, and in a way that every server knows.
 fn framed_once(parts: &Parts) -> Result<(), &'static str> {
     let map = &parts.headers;
     let mut encodings = map.get_all(header::TRANSFER_ENCODING).iter();

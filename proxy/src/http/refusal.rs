@@ -10,7 +10,7 @@ use crate::http::deadline;
 use crate::http::headers;
 use crate::net::ticket::{NotAdmitted, WAIT};
 
-/// What a request is told that could not begin within [`WAIT`].
+/// The message for a request that could not begin within [`WAIT`].
 pub(crate) const NO_ROOM: &str = "no memory for another request of this caller within 30 s; \
                        give the proxy a larger limit, or send fewer at once";
 const _: () = assert!(WAIT.as_secs() == 30, "is said above");
@@ -30,18 +30,18 @@ pub(crate) struct NoAnswer;
 pub(crate) enum NotHandled {
     /// It was answered with this status.
     Answered(Reason, StatusCode),
-    /// Whoever sent it took it back before it was admitted.
+    /// Its sender took it back before it was admitted.
     Left,
 }
 
 impl NotHandled {
-    /// It was not admitted, whatever status tells its caller so.
+    /// It was not admitted, whatever status its caller gets.
     pub(crate) const LATE: Self = Self::Answered(Reason::Overload, StatusCode::SERVICE_UNAVAILABLE);
     /// Its own time was over before it was admitted, of which the same holds.
     pub(crate) const DEADLINE: Self = Self::Answered(Reason::Deadline, StatusCode::GATEWAY_TIMEOUT);
 
-    /// It was not admitted, and was answered: also where whoever sent it may have left, or
-    /// only have said that it sends no more.
+    /// It was not admitted, and was answered: also where its sender may have left, or may only have
+    /// finished sending.
     pub(crate) const fn answered(why: NotAdmitted) -> Self {
         match why {
             NotAdmitted::Late | NotAdmitted::Left => Self::LATE,
@@ -50,9 +50,9 @@ impl NotHandled {
     }
 }
 
-/// `response`, as an answer to this method may be: HEAD is answered without a body,
-/// and in HTTP/2 a client takes one for a broken stream. How long it would be is said: without
-/// that some clients, Node's among them, do not use their connection again.
+/// `response`, as an answer to this method may be: HEAD is answered without a body, and in HTTP/2 a
+/// client takes one for a broken stream. Its length is announced: without that some clients, Node's
+/// among them, do not use their connection again.
 #[must_use]
 pub(crate) fn answer_to(method: &Method, mut response: Response<Body>) -> Response<Body> {
     if *method != Method::HEAD {
@@ -103,8 +103,8 @@ pub(crate) fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body
     response
 }
 
-/// The answer to a request of this method that waited for memory in vain. A `peer` is told
-/// that no application saw it, and may try elsewhere while there is time.
+/// The answer to a request of this method that waited for memory in vain. For a `peer` it is marked
+/// as unseen by any application, and the peer may try elsewhere while there is time.
 #[must_use]
 pub(crate) fn not_admitted(
     why: NotAdmitted,

@@ -1,6 +1,6 @@
 //! A request's body that can be sent again.
 //!
-//! It remembers what was sent so far, so that a request which provably never reached an
+//! It keeps what was sent so far, so that a request which provably never reached an
 //! application can be sent to another endpoint.
 
 use std::pin::Pin;
@@ -27,8 +27,7 @@ const _: () = assert!(UPGRADE_BODY <= REPLAY_LIMIT, "it is kept whole");
 /// Why a copy breaks off that its sender did not break off.
 const REPLACED: &str = "the body is sent elsewhere by now";
 
-/// In the extensions of a request with a body: what is kept of it counts there, for whoever
-/// sent it.
+/// In the extensions of a request with a body: what is kept of it is charged there, to its sender.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptBody(Arc<ReservedBytes>);
 
@@ -59,7 +58,7 @@ struct Tape {
     handed_out: usize,
     /// There will be no other copy.
     last: bool,
-    /// Whoever reads it was told to wait for its sender.
+    /// Its reader had to wait for its sender.
     waits: bool,
 }
 
@@ -103,7 +102,7 @@ impl Replay {
         }
     }
 
-    /// Counts what is kept where the request says so.
+    /// Counts what is kept where the request has an account for it.
     #[must_use]
     pub(crate) fn counted(self, extensions: &mut Extensions) -> Self {
         self.tape.lock().counted = extensions.remove();
@@ -173,14 +172,14 @@ impl Replay {
         self.empty || may(&self.tape.lock())
     }
 
-    /// Whether somebody would read on and has to wait for its sender: what that takes is the
-    /// sender's own time.
+    /// Whether a reader would go on and has to wait for its sender: what that takes is the sender's
+    /// own time.
     #[must_use]
     pub(crate) fn waits_for_sender(&self) -> bool {
         !self.is_sent() && self.tape.lock().waits
     }
 
-    /// Nobody reads on, because the server takes nothing: that is no time of the sender.
+    /// No reader goes on, because the server takes nothing: that is no time of the sender.
     pub(crate) fn waits_for_server(&self) {
         self.tape.lock().waits = false;
     }
@@ -299,7 +298,7 @@ impl Tape {
 /// One reading of the body.
 struct ReplayBody {
     replay: Replay,
-    /// It is in use as long as the tape says the same.
+    /// It is in use as long as the tape has the same number.
     copy: u64,
     trailers_sent: bool,
 }

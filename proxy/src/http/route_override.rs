@@ -1,10 +1,9 @@
-//! Another Service than the one it calls, which a request asks for: `weft-route`, and by what
-//! right.
+//! A request's override of the Service that it calls: `weft-route`, and by what right.
 //!
-//! It comes from the own application with one call, from a caller outside the mesh with a
-//! token, or from a peer proxy with what that tells of the way. Whether it is granted is asked
-//! at each call, by the policy of the Service that is called. The token itself ends where it
-//! is read first, before anything that tells of requests sees it.
+//! It comes from the pod's own application with one call, from a caller outside the mesh with a
+//! token, or from a peer proxy with what that reports of the way. The policy of the Service that is
+//! called grants it, at each call. The token itself ends where it is read first, before any log or
+//! tap of requests sees it.
 //!
 //! Claims: calls-58
 
@@ -16,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::http::header_names::{PROOF, ROUTE, TOKEN};
 
-/// What a request said of it.
+/// The headers of a request about it.
 #[derive(Debug, Default)]
 pub(crate) struct OverrideHeaders {
     route: Option<HeaderValue>,
@@ -44,7 +43,7 @@ enum Came {
     From(SpiffeId, Option<Box<str>>, Option<ProofHeader>),
 }
 
-/// Who said it.
+/// The sender of the override.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OverrideAuthor<'a> {
     /// The own application.
@@ -52,7 +51,7 @@ pub(crate) enum OverrideAuthor<'a> {
     Caller(Caller<'a>),
 }
 
-/// What the next proxy is told.
+/// What the next proxy gets.
 #[derive(Clone, Debug)]
 pub(crate) struct ForwardedOverride {
     route: HeaderValue,
@@ -79,8 +78,8 @@ impl OverrideHeaders {
         true
     }
 
-    /// What `sender` asks for, who is in this namespace; a peer names all. `Err`: there
-    /// is something, and it cannot be read.
+    /// The override of `sender`, which is in this namespace; a peer names all. `Err`: there is one,
+    /// and it cannot be read.
     pub(crate) fn read(
         &self,
         sender: OverrideAuthor<'_>,
@@ -109,9 +108,9 @@ impl OverrideHeaders {
 }
 
 impl RouteOverride {
-    /// Where calls to `service` are asked to go.
+    /// Where calls to `service` are to go.
     pub(crate) fn of(&self, service: &ServiceId) -> Option<ServiceId> {
-        // It names every namespace, so nobody's is the home.
+        // It names every namespace, so it has no home.
         parse(self.route.as_bytes(), "").ok()?.of(service, "")
     }
 
@@ -134,8 +133,7 @@ impl RouteOverride {
         }
     }
 
-    /// What peers are told of it by the proxy of this account; `None` where nobody could
-    /// grant it.
+    /// What the proxy of this account passes on to peers; `None` where no policy could grant it.
     pub(crate) fn onward(&self, own: &SpiffeId) -> Option<Box<ForwardedOverride>> {
         let first = |proof| ProofHeader {
             proof,

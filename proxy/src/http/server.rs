@@ -65,15 +65,13 @@ type AnswerFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 /// below: what serves a connection is a hundred KiB of code, and would be in the program,
 /// and in memory, once for each kind of handler.
 type RequestHandler = Arc<dyn Fn(Request<IncomingBody>) -> AnswerFuture + Send + Sync>;
-/// What is told of requests that the handler does not get to see, with what could be read of
-/// them.
+/// Called for requests that the handler does not get to see, with what could be read of them.
 type RefusedHook = Arc<dyn Fn(NotHandled, Asked<'_>) + Send + Sync>;
 /// Asks for the end of a connection.
 type CloseSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Serves one connection until it ends, or until `close` or its `permit` asks to
-/// end it after what is in flight. `refused` is told of each request that `handler` does
-/// not get to see.
+/// Serves one connection until it ends, or until `close` or its `permit` asks to end it after what
+/// is in flight. `refused` is called for each request that `handler` does not get to see.
 pub(crate) fn serve<I, H, F>(
     io: I,
     accepted: Accepted,
@@ -273,7 +271,7 @@ fn unreadable(response: Response<Body>) -> (Response<Body>, NotHandled) {
 fn late(request: &Request<IncomingBody>, peer: bool) -> Option<(Response<Body>, NotHandled)> {
     let why = *request.extensions().get::<NotAdmitted>()?;
     if why == NotAdmitted::Left {
-        // Nobody gets this.
+        // This has no receiver.
         return Some((Response::new(body::empty()), NotHandled::Left));
     }
     let grpc = is_grpc(request.headers());
@@ -281,8 +279,8 @@ fn late(request: &Request<IncomingBody>, peer: bool) -> Option<(Response<Body>, 
     Some((response, NotHandled::answered(why)))
 }
 
-/// The answer to a request whose target no server would read. Heads that are too long as
-/// a whole are refused before anybody sees a request.
+/// The answer to a request whose target no server would read. Heads that are too long as a whole
+/// are refused before a handler sees a request.
 fn too_long(request: &Request<IncomingBody>) -> Option<Response<Body>> {
     let target = request.uri().path_and_query()?;
     (target.as_str().len() > MAX_TARGET).then(|| {

@@ -1,12 +1,12 @@
-//! Which requests are made for copies of others, so that none of them is copied again: two
-//! Services whose requests are copied to each other would ask without end, long after
-//! their callers have left.
+//! Which requests are made for copies of others, so that none of them is copied again: two Services
+//! whose requests are copied to each other would send copies without end, long after their callers
+//! have left.
 //!
-//! An application shows what its own calls are made for by what it passes on, `weft-shadow`
-//! or the trace: for as long as copies come to it, its proxy writes into the trace of each
-//! request whether it is one. Where it passes nothing on, nobody can know, and so calls of
-//! a workload to which copies came are not copied for [`AFTER_A_COPY`]. A peer is told how
-//! much of that is left, and its own calls are held to the same.
+//! An application shows what its own calls are made for by what it passes on, `weft-shadow` or the
+//! trace: for as long as copies come to it, its proxy writes into the trace of each request whether
+//! it is one. Where the application passes nothing on, this cannot be known, and so calls of a
+//! workload to which copies came are not copied for [`AFTER_A_COPY`]. A peer learns how much of
+//! that is left, and its own calls are held to the same.
 //!
 //! Invariant: where no copies come this costs a look at one number.
 //!
@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use crate::http::header_names::SHADOW;
 use crate::http::number::number;
 
-/// Work that is put off for longer than this after the copy that asked for it passes for
-/// nobody's. Twenty times what a copy may take until its answer has ended.
+/// Work that starts later than this after its copy is no longer counted as the copy's. Twenty times
+/// what a copy may take until its answer has ended.
 const AFTER_A_COPY: Duration = Duration::from_secs(600);
 
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
@@ -41,12 +41,12 @@ pub(crate) enum Shadow {
     Any,
     /// It is only for pods that their own proxy lets change nothing.
     ReadOnly,
-    /// It may be made for one, and so may be what its receiver asks within so many seconds.
+    /// It may be made for one, and so may be what its receiver sends within so many seconds.
     Perhaps(u32),
 }
 
 impl Shadow {
-    /// What a peer proxy is told.
+    /// The value for a peer proxy.
     pub(crate) fn to_peer(self) -> HeaderValue {
         match self {
             Self::Any => HeaderValue::from_static("true"),
@@ -55,7 +55,7 @@ impl Shadow {
         }
     }
 
-    /// What a peer proxy tells; of what it means by anything else the tighter.
+    /// The value of a peer proxy; an unknown one means the tighter.
     pub(crate) fn of_peer(value: &HeaderValue) -> Self {
         if value == "true" {
             return Self::Any;
@@ -82,8 +82,8 @@ impl Default for ShadowTracker {
 }
 
 impl ShadowTracker {
-    /// A request goes to the application: notes what it is, and lets the application know
-    /// and pass on. `shadow`: what a peer proxy said of it.
+    /// A request goes to the application: notes what it is, and lets the application know and pass
+    /// on. `shadow`: the value of a peer proxy.
     pub(crate) fn arrives(&self, shadow: Option<Shadow>, map: &mut HeaderMap) {
         match shadow {
             Some(Shadow::Any | Shadow::ReadOnly) => {
@@ -100,8 +100,8 @@ impl ShadowTracker {
         }
     }
 
-    /// The application makes a call: what that has to do with copies. `claimed`: what it said
-    /// in a header of ours. What stands in the trace for this proxy is taken out.
+    /// The application makes a call: how that relates to copies. `claimed`: its value in a header
+    /// of ours. What stands in the trace for this proxy is taken out.
     pub(crate) fn leaves(&self, claimed: Option<Shadow>, map: &mut HeaderMap) -> Option<Shadow> {
         let left = self.left()?;
         let marked = marked(map);
@@ -155,15 +155,15 @@ fn is_ours(member: &[u8]) -> bool {
 
 fn marked(map: &HeaderMap) -> Option<Mark> {
     let own = members(map).find(|member| is_ours(member))?;
-    // What is neither was written by somebody else, and proves nothing.
+    // What is neither was written by another program, and proves nothing.
     if own == COPY.as_bytes() {
         return Some(Mark::Copy);
     }
     (own == CALL.as_bytes()).then_some(Mark::Call)
 }
 
-/// Writes `what` into the trace's state in place of what stands there for us. Without a
-/// trace nobody would pass it on.
+/// Writes `what` into the trace's state in place of what stands there for us. Without a trace no
+/// application would pass it on.
 fn mark(map: &mut HeaderMap, what: Option<&'static str>) {
     let what = what.filter(|_| map.contains_key(TRACE));
     if what.is_none() && !members(map).any(is_ours) {

@@ -1,9 +1,9 @@
-//! What is left of an upload when its answer has come whole, and nothing of it moves.
+//! What is left of an upload when its answer has come complete, and nothing of it moves.
 //!
-//! A server may answer before it has the body of a request, and read on or not. What comes of
-//! the rest and is read goes on. But a server that neither reads on nor closes would keep the
-//! sender for as long as it likes, and a sender that says nothing more the server, with places
-//! and memory, for a call that everybody else takes to be over. So the rest is dropped then.
+//! A server may answer before it has the body of a request, and read on or not. What comes of the
+//! rest and is read goes on. But a server that neither reads on nor closes would keep the sender
+//! for as long as it likes, and a silent sender the server, with permits and memory, for a call
+//! that is over for all others. So the rest is dropped then.
 //!
 //! Claims: calls-8
 
@@ -20,7 +20,7 @@ use tokio::time::{Sleep, sleep};
 /// which a server stores what it has read.
 pub(crate) const MOVES_WITHIN: Duration = Duration::from_secs(15);
 
-/// Whether an answer has come whole. Told by who reads it to who still sends.
+/// Whether an answer has come complete. The reader reports it to the sender.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answered(Arc<AnswerSignal>);
 
@@ -51,7 +51,7 @@ impl Answered {
     }
 }
 
-/// Tells when the rest of an upload is given up.
+/// Ready when the rest of an upload is abandoned.
 #[derive(Debug)]
 pub(crate) struct StuckUpload {
     answered: Answered,
@@ -72,7 +72,7 @@ impl StuckUpload {
         self.wait = None;
     }
 
-    /// Asked while nothing moves: ready once that lasts too long behind the answer.
+    /// Polled while nothing moves: ready once that lasts too long behind the answer.
     pub(crate) fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.answered.poll_noted(cx));
         let new = || Box::pin(sleep(MOVES_WITHIN));
@@ -100,7 +100,7 @@ mod tests {
         let answered = Answered::default();
         let mut stuck = StuckUpload::new(answered.clone());
         assert!(!is_given_up_within(&mut stuck, MOVES_WITHIN * 20).await);
-        // Whoever waits is woken by the answer.
+        // A waiting sender is woken by the answer.
         let waits =
             tokio::spawn(async move { is_given_up_within(&mut stuck, MOVES_WITHIN * 9).await });
         sleep(MOMENT).await;

@@ -1,8 +1,8 @@
-//! What came of an answer before it broke off, as long as its client has not taken it.
+//! The received bytes of an answer that broke off, as long as its client has not taken them.
 //!
 //! A client that is connected to the application itself reads what was sent, and then sees the
-//! break. So these bytes go first, in order. But a client that takes none of them must not keep
-//! an answer that nobody sends any more, with its memory and its place, for as long as it likes.
+//! break. So these bytes go first, in order. But a client that takes none of them must not keep an
+//! answer whose server is gone, with its memory and its permit, for as long as it likes.
 //!
 //! Claims: attack-27
 
@@ -25,7 +25,7 @@ pub(crate) fn is_delivered(error: &(dyn Error + 'static)) -> bool {
     ended_for(error).is_none()
 }
 
-/// Tells when what is left is given up.
+/// Ready when what is left is abandoned.
 #[derive(Debug, Default)]
 pub(crate) struct Undelivered {
     progress: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Undelivered {
 }
 
 impl Undelivered {
-    /// Asked while something is left: ready once `progress`, which is another one whenever some of
+    /// Polled while something is left: ready once `progress`, which is another one whenever some of
     /// it was taken, has been the same for too long.
     pub(crate) fn poll_given_up(&mut self, progress: usize, cx: &mut Context<'_>) -> Poll<()> {
         let new = || Box::pin(sleep(TAKEN_WITHIN));

@@ -1,10 +1,10 @@
 //! What is left of a request's body when its answer is there.
 //!
-//! hyper ends a connection of HTTP/1.1 where nobody reads the rest of a body, and no answer
-//! says so: the next request on it would be lost. Who answers before it has read everything,
-//! an application, a peer proxy or this one, may read no more of it. So such an answer waits
-//! a moment for the rest, which is read and dropped where nobody wants it, and otherwise says
-//! that the connection ends.
+//! hyper ends a connection of HTTP/1.1 where the rest of a body is not read, and no answer says so:
+//! the next request on it would be lost. A server that answers before it has read everything, an
+//! application, a peer proxy or this one, may read no more of it. So such an answer waits a moment
+//! for the rest, which is read and dropped where it has no reader, and otherwise announces that the
+//! connection ends.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,30 +23,30 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::http::body::{Body, BoxError};
 
-/// So many bytes of a body are read for nobody.
+/// So many bytes of a body are read and dropped.
 const MOST: u64 = 64 * 1024;
 /// An answer waits so long for them. Clients that write a head and then its body are done
 /// sooner, also where the kernel holds the second back until the first was acknowledged.
 const BEFORE_ANSWER: Duration = Duration::from_millis(100);
 
-/// What a body that broke off says of itself from then on.
+/// The error of a body that broke off, from then on.
 const BROKE_OFF: &str = "the request's body broke off";
 
 /// How far the body of one request was read.
 #[derive(Debug, Default)]
 enum Progress {
-    /// Somebody reads it, or will.
+    /// A reader has it, or will.
     #[default]
     Read,
     Whole,
     /// What was left cannot be read.
     Broken,
-    /// Nobody reads what is left.
+    /// What is left has no reader.
     Left(Incoming),
     Answered,
 }
 
-/// What those who read a body tell the server.
+/// Progress that the readers of a body report to the server.
 #[derive(Debug, Default)]
 struct BodyProgress {
     progress: Mutex<Progress>,
@@ -55,7 +55,7 @@ struct BodyProgress {
 }
 
 impl BodyProgress {
-    /// Nobody reads on.
+    /// Reading has stopped there.
     fn reached(&self, reached: Progress) {
         let mut progress = self.progress.lock();
         if matches!(*progress, Progress::Read) {
@@ -88,9 +88,9 @@ pub struct Returned {
 #[derive(Debug)]
 pub(crate) struct UnreadBody {
     home: Arc<BodyProgress>,
-    /// All of it may be read for nobody.
+    /// All of it may be read and dropped.
     small: bool,
-    /// Its sender may wait to be asked for it, and then nothing comes.
+    /// Its sender may wait for 100 (Continue), and then nothing comes.
     waits: bool,
 }
 
@@ -129,8 +129,8 @@ impl UnreadBody {
             return true;
         }
         let until = Instant::now() + BEFORE_ANSWER;
-        // Whoever takes what is large or has no known end may answer it part by part, and
-        // these answers go on at once. A refusal is none of them.
+        // A server that takes a body that is large or has no known end may answer it part by part,
+        // and these answers go on at once. A refusal is none of them.
         if self.small || !status.is_success() {
             let reached = poll_fn(|cx| self.home.poll_reached(cx));
             let _ = timeout_at(until, reached).await;
@@ -145,7 +145,7 @@ impl UnreadBody {
     }
 }
 
-/// Says that no request is read behind this answer.
+/// Announces that no request is read behind this answer.
 pub(crate) fn ends_connection(answer: &mut Response<Body>) {
     let close = HeaderValue::from_static("close");
     answer.headers_mut().insert(header::CONNECTION, close);
@@ -229,8 +229,8 @@ mod tests {
     use super::{header, watch};
     use crate::http::body::text;
 
-    /// What a server answers that reads all of the body, and whether the body then says
-    /// that it has ended, before and when it is asked once more.
+    /// The answer of a server that reads all of the body, and whether the body then reports its
+    /// end, before and when it is polled once more.
     async fn read_by_a_server(request: &str) -> (String, [bool; 2]) {
         let (mut near, far) = duplex(4096);
         let (says, mut outcomes) = tokio::sync::mpsc::channel(1);

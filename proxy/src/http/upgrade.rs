@@ -1,9 +1,8 @@
 //! A connection of HTTP/1.1 that carries another protocol from now on.
 //!
-//! hyper keeps the socket to itself, also then. So that its close can be made a reset,
-//! the socket is wrapped before hyper gets it, and whoever relays holds the switch. By the
-//! same switch the relay asks whether the other end is still there, and says that one direction
-//! ends alone.
+//! hyper keeps the socket to itself, also then. So that its close can be made a reset, the socket
+//! is wrapped before hyper gets it, and the relay holds the switch. By the same switch the relay
+//! checks whether the other end is still there, and ends one direction alone.
 
 use std::io;
 use std::pin::Pin;
@@ -30,8 +29,7 @@ use crate::net::relay::Flows;
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
 pub(crate) enum Side {
-    /// A connection that hyper gives up once the answer is out, with its permit where
-    /// it has one.
+    /// A connection that hyper hands over once the answer is out, with its permit where it has one.
     Http1(OnUpgrade, Abort, Option<Arc<Permit>>),
     /// What a caller sends by HTTP/2, behind the request's body; the other direction opens with
     /// the answer.
@@ -212,8 +210,8 @@ impl AsyncRead for Upgrade {
 impl AsyncWrite for Upgrade {
     forward_write!(io);
 
-    /// The other direction goes on, and belongs to whoever relays: a close that lingers would
-    /// drop what comes.
+    /// The other direction goes on, and belongs to the relay: a close that lingers would drop what
+    /// comes.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.abort.half_close();

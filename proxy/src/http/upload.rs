@@ -1,5 +1,5 @@
-//! How the body of a request comes, and how much of it. One that its own sender breaks off, or
-//! that cannot be read, says nothing about who was to receive it.
+//! How the body of a request comes, and how much of it. One that its own sender breaks off, or that
+//! cannot be read, proves nothing of its receiver.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -45,8 +45,8 @@ impl Upload {
         Self::watch_while(body, || None)
     }
 
-    /// The same of a body that may not always go on. What is not sent whole by then breaks
-    /// off. `holds` is asked for once, if there is a body.
+    /// The same of a body that may not always go on. What is not sent completely by then breaks
+    /// off. `holds` is called once, if there is a body.
     pub(crate) fn watch_while(
         body: Body,
         holds: impl FnOnce() -> Option<Unchanged>,
@@ -96,7 +96,7 @@ impl Upload {
         self.0.broke.load(Relaxed)
     }
 
-    /// Whether any of it came since this was asked last.
+    /// Whether any of it came since the last call of this.
     pub(crate) fn moved(&self) -> bool {
         self.0.moved.swap(false, Relaxed)
     }

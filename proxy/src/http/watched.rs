@@ -1,4 +1,4 @@
-//! A body that tells how it ended, exactly once, however it ends.
+//! A body that reports how it ended, exactly once, however it ends.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,12 +16,12 @@ use crate::http::headers;
 use crate::net::relay::Flows;
 
 /// The body of an answer, with its first part if that was there already.
-pub(crate) struct BegunBody<B> {
+pub(crate) struct PrefetchedBody<B> {
     first: Option<Result<Frame<Bytes>, BoxError>>,
     rest: B,
 }
 
-impl<B> BegunBody<B>
+impl<B> PrefetchedBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -44,7 +44,7 @@ where
                 Poll::Pending if yielded => Poll::Ready(None),
                 Poll::Pending => {
                     yielded = true;
-                    // Not the runtime's own yield, which would ask the kernel as well.
+                    // Not the runtime's own yield, which would poll the kernel as well.
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
@@ -54,7 +54,7 @@ where
     }
 }
 
-impl<B> HttpBody for BegunBody<B>
+impl<B> HttpBody for PrefetchedBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -81,8 +81,8 @@ where
     fn size_hint(&self) -> SizeHint {
         let first = match &self.first {
             Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
-            // Servers never ask a body for its error that they know to be empty, and go on
-            // with the next answer behind a head that announced more.
+            // Servers never poll a body for its error that they know to be empty, and go on with
+            // the next answer behind a head that announced more.
             Some(Err(_)) => return SizeHint::default(),
             None => 0,
         };
@@ -118,7 +118,7 @@ where
     B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
-    inner: BegunBody<B>,
+    inner: PrefetchedBody<B>,
     bytes: u64,
     flows: Arc<Flows>,
     /// An error that the next poll returns.
@@ -148,9 +148,9 @@ where
     /// Watches `body`, whose bytes go to the caller by `flows`, and takes its first part if it is
     /// there already.
     pub(crate) async fn begun(body: B, flows: Arc<Flows>, finish: F) -> Self {
-        // Watched from now on: whoever stops waiting here is counted as well.
+        // Watched from now on: a caller that leaves during the wait is counted as well.
         let mut watched = Self {
-            inner: BegunBody::new(body),
+            inner: PrefetchedBody::new(body),
             bytes: 0,
             flows,
             late_error: None,
@@ -160,8 +160,8 @@ where
         watched
     }
 
-    /// Whether the request was over before any of the body came, and nothing of the
-    /// answer tells so. Its place can be taken by one that does; this one is counted then.
+    /// Whether the request was over before any of the body came, and nothing of the answer shows
+    /// it. An answer that does can take its place; this one is counted then.
     pub(crate) fn is_late(&mut self) -> bool {
         let Some(Err(error)) = &self.inner.first else {
             return false;
@@ -267,7 +267,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{BegunBody, BoxError};
+    use super::{BoxError, PrefetchedBody};
     use crate::http::body::Body;
     use http_body::Body as HttpBody;
     use http_body::Frame;
@@ -275,7 +275,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
     use tokio_stream::wrappers::UnboundedReceiverStream;
 
-    /// A body that somebody else says, part by part.
+    /// A body whose parts are sent one by one.
     fn later() -> (UnboundedSender<Result<Frame<bytes::Bytes>, BoxError>>, Body) {
         let (sender, parts) = unbounded_channel();
         let body = http_body_util::StreamBody::new(UnboundedReceiverStream::new(parts));
@@ -286,7 +286,7 @@ mod tests {
     async fn data_ready_within_one_turn_goes_with_head() {
         for others in 0..3 {
             let (sender, body) = later();
-            let mut begun = BegunBody::new(body);
+            let mut prefetched = PrefetchedBody::new(body);
             for _ in 0..others {
                 tokio::spawn(std::future::ready(()));
             }
@@ -294,10 +294,10 @@ mod tests {
                 sender.send(Ok(Frame::data("hello".into()))).unwrap();
                 std::future::pending::<()>().await;
             });
-            begun.begin().await;
-            assert!(begun.first.is_some(), "with {others} others before it");
-            assert_eq!(begun.size_hint().lower(), 5);
-            let frame = begun.frame().await.unwrap().unwrap();
+            prefetched.begin().await;
+            assert!(prefetched.first.is_some(), "with {others} others before it");
+            assert_eq!(prefetched.size_hint().lower(), 5);
+            let frame = prefetched.frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), "hello");
         }
     }
@@ -305,8 +305,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_does_not_come_holds_nothing_up() {
         let (_sender, body) = later();
-        let mut begun = BegunBody::new(body);
-        begun.begin().await;
-        assert!(begun.first.is_none());
+        let mut prefetched = PrefetchedBody::new(body);
+        prefetched.begin().await;
+        assert!(prefetched.first.is_none());
     }
 }

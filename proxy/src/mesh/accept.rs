@@ -1,4 +1,4 @@
-//! The server's side of mutual TLS between two proxies: the handshake, and who is there
+//! The server's side of mutual TLS between two proxies: the handshake, and the peer's identity
 //! after it.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::net::tuning::TLS_BUFFER;
 /// A caller has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A peer that has proved who it is.
+/// A peer that has proved its identity.
 pub(crate) struct Secured {
     pub(crate) stream: TlsStream<Coalescing>,
     pub(crate) flush: FlushHandle,

@@ -1,7 +1,7 @@
-//! When the certificate ends that a caller has proved itself by.
+//! When the certificate ends by which a caller has proved its identity.
 //!
-//! Certificates end by the wall clock. A timer stands still while the machine is suspended, and
-//! knows nothing of a clock that is set: by it a caller would be believed for as long again.
+//! Certificates end by the wall clock. A timer stops while the machine is suspended, and knows
+//! nothing of a clock that is set: by it a caller would be believed for as long again.
 //!
 //! Claims: attack-8
 

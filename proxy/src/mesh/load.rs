@@ -1,9 +1,9 @@
-//! How busy the own application is, as this proxy tells its peers, and as it hears of
+//! How busy the local application is, as this proxy reports it to its peers, and receives it of
 //! theirs.
 //!
-//! What is told is measured at each port by itself: how much longer than in calm times calls
-//! wait for their answer, or what the application says. It goes with an answer, to a peer
-//! that has not heard it since it changed.
+//! Each port is measured by itself: how much longer than in calm times calls wait for their answer,
+//! or what the application reports. The load goes with an answer, to a peer that has not received
+//! it since it changed.
 //!
 //! Claims: calls-64
 
@@ -28,12 +28,12 @@ const MEASURE: Overload = Overload {
     ..Overload::DEFAULT
 };
 
-/// Says it to a peer.
+/// Writes it for a peer.
 pub(crate) fn write(map: &mut HeaderMap, percent: u8) {
     map.insert(LOAD, HeaderValue::from(u16::from(percent)));
 }
 
-/// What a peer says; an error where that is no load.
+/// The load of a peer; an error where the value is none.
 pub(crate) fn read(map: &HeaderMap) -> Option<Result<u8, Unreadable>> {
     let value = map.get(LOAD)?;
     let only = map.get_all(LOAD).iter().nth(1).is_none();
@@ -42,11 +42,11 @@ pub(crate) fn read(map: &HeaderMap) -> Option<Result<u8, Unreadable>> {
     Some(read.ok_or(Unreadable))
 }
 
-/// Said to be a load, and none.
+/// The value is no load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
-/// More ports than are told apart.
+/// More ports than are tracked apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooManyPorts;
 
@@ -61,7 +61,7 @@ pub(crate) struct Answered {
     pub(crate) now: Instant,
     /// From the request to the head of its answer.
     pub(crate) took: Duration,
-    /// The load that it tells, in percent.
+    /// The load that it reports, in percent.
     pub(crate) reported: Option<u8>,
 }
 
@@ -75,12 +75,12 @@ struct PortLoad {
     measured: Limiter,
     reported: Option<(Instant, u8)>,
     teller: LoadReporter,
-    /// Counts what was new; 0: nothing has been told.
+    /// Counts changes; 0: nothing has been reported.
     news: u32,
 }
 
 impl Loads {
-    /// What the peer who asked is to be told with this answer.
+    /// The load that the calling peer gets with this answer.
     ///
     /// # Errors
     /// When the application serves too many ports.
@@ -100,12 +100,12 @@ impl Loads {
         let newest = (u64::from(answered.port) << 32) | u64::from(load.news);
         drop(ports);
         let last = last_reported.0.swap(newest, Relaxed);
-        // Whoever has heard nothing takes it for calm.
+        // A peer that has received nothing assumes calm.
         let calm = percent < 10 && last == 0;
         Ok((last != newest && newest as u32 != 0 && !calm).then_some(percent))
     }
 
-    /// The application told its load after the head of an answer.
+    /// The application reported its load after the head of an answer.
     ///
     /// # Errors
     /// As [`Self::answered`].
@@ -140,7 +140,7 @@ impl PortLoad {
         }
     }
 
-    /// What the application said lately counts before what was measured.
+    /// A recent report of the application counts before what was measured.
     fn percent(&self, now: Instant) -> u8 {
         match self.reported {
             Some((at, percent)) if now.saturating_duration_since(at) < FADES => percent,
@@ -211,7 +211,7 @@ mod tests {
         let peer = LastReportedLoad::default();
         assert_eq!(application.answer(&peer, MS, Some(88)), Some(88));
         assert_eq!(application.answer(&peer, MS, None), None);
-        // It would fade where it is not told again.
+        // It would fade where it is not reported again.
         application.now += FADES / 2;
         assert_eq!(application.answer(&peer, MS, None), Some(88));
         application.now += FADES / 2;

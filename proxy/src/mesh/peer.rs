@@ -1,5 +1,5 @@
-//! One peer proxy: sends to it, by whichever of its connections fits, and says, when that
-//! fails, whether an application can have seen the request.
+//! One peer proxy: sends to it, by whichever of its connections fits, and reports, when that fails,
+//! whether an application can have seen the request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,14 +28,14 @@ use crate::mesh::tls::{ExpectedPeer, MeshTls, secure};
 use crate::net::budget::Budget;
 use crate::net::connect;
 
-/// So often somebody looks whether a peer that owes an answer by its dedicated connection says
-/// anything. The second one after its last byte asks it, so it is given up two of these and
+/// How often a watch checks whether a peer that owes an answer by its dedicated connection sends
+/// anything. The second check after its last byte pings it, so it is abandoned two of these and
 /// [`SIGN_WITHIN`] after that byte at the latest: ten seconds, as by HTTP/2.
 pub(crate) const WATCH_EVERY: Duration = Duration::from_millis(2500);
-/// A peer that is asked has this long for a sign of life.
+/// A peer that is pinged has this long for a sign of life.
 const SIGN_WITHIN: Duration = Duration::from_secs(5);
-/// A new connection that fails sooner was refused, which takes somebody who refuses: a peer
-/// that ends takes no more of them and still answers what it has.
+/// A new connection that fails sooner was refused, which takes a running process: a peer that ends
+/// takes no more of them and still answers what it has.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// One peer, with the connections to it.
@@ -96,8 +96,8 @@ impl Peer {
         });
     }
 
-    /// Asks the peer for a sign of life where nothing came by its dedicated connection, in
-    /// use, since the last call of this; that is broken off where there is none.
+    /// Pings the peer where nothing came by its dedicated connection, in use, since the last call
+    /// of this; the connection is broken off where no sign of life comes.
     pub(super) fn watch_over(self: &Arc<Self>) {
         let Some(silent) = self.dedicated.silent() else {
             return;
@@ -116,7 +116,7 @@ impl Peer {
         self.is_there().await.is_ok() || began.elapsed() < REFUSED_WITHIN
     }
 
-    /// Closes connections that nobody used for a while; true when none is left.
+    /// Closes connections that were idle for a while; true when none is left.
     pub(super) fn sweep(&self) -> bool {
         let none_dedicated = self.dedicated.sweep(IDLE_MULTIPLEXED);
         self.shared.sweep() && none_dedicated
@@ -161,10 +161,10 @@ impl Peer {
         self.shared.is_suspect()
     }
 
-    /// Asks it for a sign of life, by a new connection where there is none.
+    /// Pings it, by a new connection where there is none.
     ///
     /// # Errors
-    /// When it cannot be reached, or says nothing for five seconds.
+    /// When it cannot be reached, or is silent for five seconds.
     pub(crate) async fn is_there(&self) -> Result<(), Failure> {
         let stream = self.shared.stream(Sends::Nothing).await?;
         if stream.first {
@@ -201,7 +201,7 @@ impl Peer {
         decoded(answer?, request.kind())
     }
 
-    /// Sends a request that nobody waits for: others may use the dedicated connection beside it.
+    /// Sends a request that no client waits for: others may use the dedicated connection beside it.
     ///
     /// # Errors
     /// As [`Self::send`].

@@ -41,8 +41,8 @@ impl Peers {
         &self.tls
     }
 
-    /// The proxy of the pod `pod_uid` at `ip`. Empty: of whichever pod has that identity there,
-    /// as an older controller does not say more.
+    /// The proxy of the pod `pod_uid` at `ip`. Empty: of whichever pod has that identity there, as
+    /// an older controller sends no more.
     pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId, pod_uid: &Arc<str>) -> Arc<Peer> {
         let mut mesh = self.mesh.lock();
         let key = (ip, identity.clone(), Arc::clone(pod_uid));
@@ -72,7 +72,7 @@ impl Peers {
 
     /// Closes what is idle. Called every few seconds.
     pub fn sweep(&self) {
-        // A peer that somebody is connecting to right now is held by them too.
+        // A peer to which a connection is being opened right now is held by them too.
         self.mesh
             .lock()
             .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);

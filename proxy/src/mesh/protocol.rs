@@ -1,21 +1,20 @@
-//! What two proxies say to each other to carry a message: for whom it is, how it is to be
-//! spoken, what became of it. Here alone the headers for that are written and read, but for
-//! `weft-unsent`, which is also said where no head could be read. What else is said of a
-//! message, as of its time or its class, stands among its own headers and passes here as it
-//! is. The names of all are in `http::header_names`, because `http` cleans messages of them
-//! and may not import this.
+//! The messages between two proxies that carry a request: its destination, its protocol, and its
+//! outcome. Here alone the headers for that are written and read, but for `weft-unsent`, which is
+//! also sent where no head could be read. Other facts of a message, as its time or its class, stand
+//! among its own headers and pass here as they are. The names of all are in `http::header_names`,
+//! because `http` cleans messages of them and may not import this.
 //!
-//! A request of one application to another travels as itself, with what the receiving
-//! proxy must know beside it. An upgrade is a CONNECT stream, and so its answer hides the
-//! application's status: a 2xx would make a tunnel of it. Bytes are the two bodies of a
-//! POST. Whatever is missing, said twice or out of place is malformed and refused, so
-//! nothing is decided by which of two values somebody reads.
+//! A request of one application to another travels as itself, with what the receiving proxy must
+//! know beside it. An upgrade is a CONNECT stream, and so its answer hides the application's
+//! status: a 2xx would make a tunnel of it. Bytes are the two bodies of a POST. A field that is
+//! missing, sent twice or out of place is malformed and refused, so no decision depends on which of
+//! two values is read.
 //!
-//! Invariant: what [`PeerRequest::encode`] and [`PeerResponse::encode`] write is what
-//! every earlier version reads, to the byte. Two are the exception, and must be. A proxy that
-//! knows nothing of copies would give one that is only for pods which can change nothing to its
-//! application as any request, and one that knows upgrades by GET alone would take the body of
-//! a POST for bytes of the other protocol. So they are written in a way that such a proxy refuses.
+//! Invariant: what [`PeerRequest::encode`] and [`PeerResponse::encode`] write is what every earlier
+//! version reads, to the byte. Two are the exception, and must be. A proxy that knows nothing of
+//! copies would give one that is only for pods which can change nothing to its application as any
+//! request, and one that knows upgrades by GET alone would take the body of a POST for bytes of the
+//! other protocol. So they are written in a way that such a proxy refuses.
 
 use std::borrow::Borrow;
 
@@ -118,7 +117,7 @@ impl AppHttp {
     }
 }
 
-/// What one proxy asks of another. `P` is the application's request, borrowed by whoever
+/// A request of one proxy to another. `P` is the application's request, borrowed from a sender that
 /// may have to send it again.
 #[derive(Clone, Debug)]
 pub enum PeerRequest<P = Parts> {
@@ -133,7 +132,7 @@ pub enum PeerRequest<P = Parts> {
         speak: AppHttp,
         parts: P,
     },
-    /// A GET or POST that asks to speak something else than HTTP from then on.
+    /// A GET or POST that offers another protocol than HTTP from then on.
     Upgrade {
         port: AppPort,
         to: HeaderValue,
@@ -141,7 +140,7 @@ pub enum PeerRequest<P = Parts> {
         body: usize,
         parts: P,
     },
-    /// Bytes. Nobody reads the authority, which a request must have.
+    /// Bytes. The authority, which a request must have, is not read.
     Tcp { port: AppPort, authority: Authority },
 }
 
@@ -208,7 +207,7 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
     }
 }
 
-/// A head for HTTP/2 of what is asked of an application.
+/// A head for HTTP/2 of a request to an application.
 fn request_head(parts: &Parts, port: AppPort, protocol: &'static str) -> Result<Parts, Malformed> {
     let target = parts.uri.path_and_query().cloned();
     let mut uri = http::uri::Parts::default();
@@ -263,10 +262,10 @@ fn insert_target(mesh: &mut Parts, port: AppPort, protocol: &'static str) {
 }
 
 impl PeerRequest {
-    /// What a peer proxy asks for with this head.
+    /// The request of a peer proxy in this head.
     ///
     /// # Errors
-    /// When it asks for nothing, or for two things.
+    /// When it holds none, or two.
     pub(crate) fn decode(mut parts: Parts, transport: Transport) -> Result<Self, Malformed> {
         let port = only(&mut parts.headers, &PORT)?
             .and_then(|port| number(&port))
@@ -344,7 +343,7 @@ pub(crate) enum RequestKind {
 pub(crate) enum PeerResponse {
     /// The application's answer, or one of the peer proxy in its place.
     Answered(response::Parts),
-    /// The stream carries another protocol from now on: `to`, if the application said.
+    /// The stream carries another protocol from now on: `to`, if the application named it.
     Switched {
         to: Option<HeaderValue>,
         parts: response::Parts,

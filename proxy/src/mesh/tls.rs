@@ -121,15 +121,15 @@ impl MeshTls {
         Arc::clone(&self.server)
     }
 
-    /// The same as [`Self::client`], and asks for a dedicated connection. A peer
-    /// that does not know these takes HTTP/2.
+    /// The same as [`Self::client`], and offers a dedicated connection. A peer that does not know
+    /// these takes HTTP/2.
     #[must_use]
     pub(crate) fn dedicated_client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
         let alpn = [DEDICATED_ALPN, MESH_ALPN];
         tls::mesh_client_config(&self.roots, &self.certs, expected.clone(), &alpn)
     }
 
-    /// The configuration that accepts nobody but `expected`.
+    /// The configuration that accepts only `expected`.
     #[must_use]
     pub fn client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
         let mut clients = self.clients.lock();
@@ -168,7 +168,7 @@ pub(crate) async fn secure(
         tls.set_buffer_limit(Some(TLS_BUFFER));
     });
     let secured = scheduled_within(HANDSHAKE_TIMEOUT, handshake).await;
-    // Nothing was said of who is there: it may be busy, or gone.
+    // The handshake shows nothing of the peer: it may be busy, or gone.
     let secured = secured.ok_or_else(|| {
         tls.failed("timeout");
         let detail = format!("{addr}: no TLS handshake within {HANDSHAKE_TIMEOUT:?}");

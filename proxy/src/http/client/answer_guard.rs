@@ -1,4 +1,4 @@
-//! Whether somebody still waits for the answer to a request with a body.
+//! Whether the answer to a request with a body still has a receiver.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,10 +12,10 @@ use crate::http::client::http1::Http1;
 use crate::http::client::upstream::UpstreamWatch;
 use crate::net::abort::Abort;
 
-/// Somebody waits for an answer, or for the rest of it. Dropped before that has come whole,
-/// the connection is reset and what waits to be sent is dropped: hyper would wait until the
-/// server took it, which may be never, and a server that reads nothing would not see a close.
-/// Not so where all of the body is on its way: the server gets it, and may do what it says.
+/// The receiver of an answer, or of the rest of it. Dropped before that has come complete, the
+/// connection is reset and what waits to be sent is dropped: hyper would wait until the server took
+/// it, which may be never, and a server that reads nothing would not see a close. Not so where all
+/// of the body is on its way: the server gets it, and may act on it.
 #[derive(Debug)]
 pub(super) struct AnswerGuard {
     server: UpstreamWatch,
@@ -32,7 +32,7 @@ impl AnswerGuard {
         }
     }
 
-    /// Nobody waits any more. What is left of the body goes out by itself.
+    /// The receiver is gone. What is left of the body goes out by itself.
     pub(super) const fn fulfil(&mut self) {
         self.fulfilled = true;
     }
@@ -83,7 +83,7 @@ impl HttpBody for GuardedBody {
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         let over = match &polled {
             Poll::Ready(None) => true,
-            // Nobody asks on behind trailers.
+            // Nothing is polled behind trailers.
             Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || this.body.is_end_stream(),
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };

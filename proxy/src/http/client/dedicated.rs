@@ -1,18 +1,17 @@
 //! Dedicated connections: HTTP/1.1 to a peer proxy, one request at a time.
 //!
-//! A peer has one beside its HTTP/2 connections. While nothing else waits for the
-//! peer, a request on it costs a sixth less, as nobody but its own task touches
-//! the connection. It has no task; whoever sends on it polls it, until the answer
-//! has ended. Only what is left of a request's body by then has one, and goes on as
-//! it would by HTTP/2.
+//! A peer has one beside its HTTP/2 connections. While nothing else waits for the peer, a request
+//! on it costs a sixth less, as only its own task touches the connection. The connection has no
+//! task; the request's sender polls it, until the answer has ended. Only what is left of a
+//! request's body by then has a task, and goes on as it would by HTTP/2.
 //!
-//! It is never waited for. It is opened beside a request that goes by HTTP/2,
-//! and closed when nobody used it for a while.
+//! No request waits for one. It is opened beside a request that goes by HTTP/2, and closed when it
+//! was idle for a while.
 //!
-//! No request is lost with it. A peer proxy that took a request answers it or
-//! breaks the TLS stream off; it ends TLS with `close_notify` only between two
-//! requests. So a clean end before the first byte of an answer proves that the
-//! request was not taken, whatever its method, and it goes by HTTP/2 instead.
+//! No request is lost with it. A peer proxy that took a request answers it or breaks the TLS stream
+//! off; it ends TLS with `close_notify` only between two requests. So a clean end before the first
+//! byte of an answer proves that the request was not taken, whatever its method, and it goes by
+//! HTTP/2 instead.
 
 pub(crate) mod connection;
 
@@ -42,14 +41,14 @@ use crate::http::incoming::IncomingBody;
 /// So many requests at once are served better by HTTP/2. Without this the first of
 /// every wave would take the dedicated connection while the others wait together.
 const MULTIPLEXED_FROM: usize = 3;
-/// After so many the dedicated connection rests for this long.
+/// After so many the dedicated connection is not used for this long.
 const COOLDOWN: Duration = Duration::from_millis(10);
-/// Requests that could have used a dedicated connection before one is opened:
-/// whoever calls once needs no second handshake.
+/// Requests that could have used a dedicated connection before one is opened: a single call needs
+/// no second handshake.
 const WORTH_OPENING: u32 = 2;
 /// Between two attempts to open one.
 const ATTEMPT_EVERY: Duration = Duration::from_secs(1);
-/// A peer that does not know this transport is not asked again for this long.
+/// A peer that does not know this transport gets no new attempt for this long.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// The dedicated connection to one peer, or the way to get one.
@@ -181,7 +180,7 @@ impl Dedicated {
         }
     }
 
-    /// Closes a dedicated connection that nobody used for `limit`; true when none is left.
+    /// Closes a dedicated connection that was idle for `limit`; true when none is left.
     pub fn sweep(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
         if let Slot::Free(dedicated) = &mut state.slot {

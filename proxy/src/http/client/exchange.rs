@@ -1,5 +1,5 @@
-//! Sends one request to one address and says, when it fails, whether the
-//! application can have seen it.
+//! Sends one request to one address and reports, when it fails, whether the application can have
+//! seen it.
 //!
 //! Claims: attack-16, attack-82
 
@@ -50,8 +50,8 @@ pub struct UpstreamResponse {
     /// The sending side, where the stream was opened for bytes both ways.
     pub out: Option<SendStream<Bytes>>,
     pub permit: Option<StreamPermit>,
-    /// From an open connection to the head of the answer. What opening cost says
-    /// nothing of how fast the endpoint serves the next request.
+    /// From an open connection to the head of the answer. The cost of opening does not show how
+    /// fast the endpoint serves the next request.
     pub took: Duration,
 }
 
@@ -130,8 +130,8 @@ fn failed(peer: &Multiplexed, permit: &StreamPermit, first: bool, error: &SendEr
             }
             let refuses = first && cause.is_go_away() && !peer.takes_no_further();
             if refuses && !peer.may_take_more() {
-                // Its server refuses who only just came, another connection fares no better, and
-                // none is there.
+                // Its server refuses new connections, another one fares no better, and none is
+                // there.
                 return Failure::not_sent(Reason::ConnectFailed, error.to_string());
             }
             Failure::connection_closed(error.to_string())
@@ -161,15 +161,15 @@ fn describe(error: &hyper::Error) -> String {
 
 /// Sends over HTTP/1.1.
 ///
-/// Requests that only read share connections: what the server closed in the same moment is
-/// replaced once. Any other request has one of its own. A server may leave a body where it is
-/// and take it for the next request, whoever's that would have been; and what is not to be
-/// sent twice is lost where the server closes a kept connection in that moment. One that is
-/// opened only in the turn of its call, where that has one.
+/// Requests that only read share connections: what the server closed in the same moment is replaced
+/// once. Any other request has one of its own. A server may leave a body where it is and take it
+/// for the next request, also of another caller; and what is not to be sent twice is lost where the
+/// server closes a kept connection in that moment. One is opened only in the turn of its call,
+/// where that has one.
 ///
 /// # Errors
 /// [`Failure::NotSent`] when nothing was sent, also where it is not the turn of its call, which
-/// `beginning` tells.
+/// `beginning` decides.
 pub(crate) async fn http1(
     clients: &Clients,
     addr: SocketAddr,
@@ -181,8 +181,8 @@ pub(crate) async fn http1(
     let bodiless = replay.size() == Some(0);
     let upgrades = parts.headers.contains_key(header::UPGRADE);
     if upgrades && !bodiless {
-        // Nothing of it is sent before all of it is here: whoever switches early has to wait.
-        // On the heap: hardly any request asks for an upgrade.
+        // Nothing of it is sent before all of it is here: an early switch has to wait. On the heap:
+        // hardly any request asks for an upgrade.
         Box::pin(replay.fill()).await?;
     }
     let shares = only_reads(&parts.method) && bodiless;
@@ -207,7 +207,7 @@ pub(crate) async fn http1(
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
-        connection.watch.asks();
+        connection.watch.start_request();
         let mut guard = (!bodiless).then(|| AnswerGuard::new(&connection));
         let body = if bodiless {
             body
@@ -273,8 +273,8 @@ fn answer_body(body: Incoming, guard: Option<AnswerGuard>) -> IncomingBody {
     }
 }
 
-/// True when the server switches protocols; it may where it was asked to, once it `takes_all` of
-/// the request, and must encode what it answers in a way that is known.
+/// True when the server switches protocols; it may where the request offered that, once it
+/// `takes_all` of the request, and must encode what it answers in a way that is known.
 fn switches<B>(parts: &Parts, response: &Response<B>, takes_all: bool) -> Result<bool, Failure> {
     let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     if switched && !parts.headers.contains_key(header::UPGRADE) {
@@ -312,7 +312,8 @@ pub(crate) async fn http2(
         parts.headers.remove(header::HOST);
     }
     if listed(&parts) > MOST_LISTED {
-        // What callers may send is bounded as well, and then told of who calls and for whom.
+        // What callers may send is bounded as well; the proxy then adds the caller and the parent
+        // request.
         let detail = "the head, with what the proxy adds, is too large for HTTP/2: 64 KiB, \
                       of which each field takes 32 bytes more than its name and value";
         return Err(Failure::refused(Reason::BadRequest, detail));
@@ -339,8 +340,8 @@ fn listed(parts: &Parts) -> usize {
     pseudo.chain(fields).sum()
 }
 
-/// Whether the server may send content behind an answer that has none by its kind: whoever
-/// uses the connection next would take that for its own.
+/// Whether the server may send content behind an answer that has none by its kind: the next request
+/// on the connection would take that for its own.
 fn brings_more(method: &Method, response: &Response<Incoming>) -> bool {
     let headers = response.headers();
     let length = headers.get(header::CONTENT_LENGTH);
@@ -371,7 +372,7 @@ fn is_reset(error: &hyper::Error) -> bool {
     false
 }
 
-/// PUT and DELETE do the same twice, and yet not where somebody else writes in between.
+/// PUT and DELETE do the same twice, and yet not where another client writes in between.
 const fn only_reads(method: &Method) -> bool {
     matches!(
         *method,
@@ -401,7 +402,7 @@ fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) ->
     parts.uri = written_target(&parts);
     // Without either header a GET would be sent without its body.
     let has_body = !http_body::Body::is_end_stream(&body);
-    // A length without a body would make one of the next request, whoever's that is.
+    // A length without a body would make one of the next request, also of another caller.
     let length = parts.headers.get(header::CONTENT_LENGTH);
     if !has_body && length.is_some_and(|length| length.as_bytes() != b"0") {
         parts.headers.remove(header::CONTENT_LENGTH);

@@ -1,9 +1,9 @@
 //! The body of a request on its way to a server.
 //!
-//! It waits while the server takes nothing: hyper reads on until its buffer is full, and what
-//! it has of a request that is stuck would be twice as much as the window of its stream. And
-//! where it breaks off the connection is reset, since a server that reads nothing would not
-//! see a close. Once that is so, nothing more of it is asked for.
+//! It waits while the server takes nothing: hyper reads on until its buffer is full, and what it
+//! has of a request that is stuck would be twice as much as the window of its stream. And where it
+//! breaks off the connection is reset, since a server that reads nothing would not see a close.
+//! Once that is so, nothing more of it is polled.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,11 +24,11 @@ const NO_MORE: &str = "the server gets no more of the body";
 
 struct Gated {
     body: Body,
-    /// The body, as it is asked whose time passes.
+    /// The body, which knows whose time passes.
     replay: Replay,
     server: UpstreamWatch,
     abort: Abort,
-    /// Its sender says nothing.
+    /// Its sender is silent.
     stuck: StuckUpload,
 }
 
@@ -59,7 +59,7 @@ impl HttpBody for Gated {
         }
         if this.server.poll_takes(cx).is_pending() {
             this.replay.waits_for_server();
-            // Whoever writes sees to that.
+            // The writer sees to that.
             this.stuck.moves();
             return Poll::Pending;
         }

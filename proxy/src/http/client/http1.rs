@@ -38,7 +38,7 @@ pub(crate) struct Http1 {
 
 impl Http1 {
     /// Its own first answer has come, which was waited for since `opened`: whatever that took,
-    /// it need not give way to itself.
+    /// it need not close for itself.
     pub(crate) fn answered_first(&mut self, opened: Instant) {
         self.opened = opened;
     }
@@ -62,7 +62,7 @@ impl Idle {
 /// HTTP/1.1 connections to one address, which wait for the next request that only reads.
 ///
 /// A server that has one thread, or as many processes as there are connections here, serves
-/// no other one before one of these ends. So they give way to those.
+/// no other one before one of these ends. So idle ones are closed for those.
 pub(crate) struct Pool {
     state: Mutex<State>,
     leaving: GracefulCloses,
@@ -76,7 +76,7 @@ struct State {
     idle: Vec<Idle>,
     /// What was there before is not kept.
     renewed: Option<Instant>,
-    /// Somebody closes what has waited for too long.
+    /// A sweep closes what has waited for too long.
     expires: bool,
 }
 
@@ -107,7 +107,7 @@ impl Pool {
         None
     }
 
-    /// Keeps it for the next request, where there is room and it need not give way.
+    /// Keeps it for the next request, where there is room and it need not close.
     pub(crate) fn put(&self, connection: Http1) {
         let mut state = self.state.lock();
         if state.idle.len() >= POOL_LIMIT {
@@ -145,8 +145,8 @@ impl Pool {
         }
     }
 
-    /// Closes what nobody asked for in time, until none is left. Returns at once where
-    /// somebody does so already.
+    /// Closes connections that were not used in time, until none is left. Returns at once where
+    /// another task does so already.
     pub(crate) async fn expire(&self) {
         if std::mem::replace(&mut self.state.lock().expires, true) {
             return;
@@ -286,7 +286,7 @@ mod tests {
         assert!(pool.is_empty());
         pool.put(used);
         assert!(pool.is_empty());
-        // What came later is behind who waits, and not before.
+        // Later ones are behind the waiters, and not before.
         pool.put(behind);
         pool.renew(silent);
         assert!(!pool.is_empty());
@@ -298,9 +298,9 @@ mod tests {
         let pool = pool();
         let (connection, mut server) = connect(&listener).await;
         pool.put(connection);
-        let begun = std::time::Instant::now();
+        let start = std::time::Instant::now();
         pool.expire().await;
-        assert!(begun.elapsed() < Duration::from_millis(900));
+        assert!(start.elapsed() < Duration::from_millis(900));
         server
             .set_read_timeout(Some(Duration::from_millis(50)))
             .unwrap();

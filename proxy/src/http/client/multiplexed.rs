@@ -1,17 +1,16 @@
-//! Connections of HTTP/2 to one peer or application, whose streams everybody shares.
+//! Connections of HTTP/2 to one peer or application, whose streams all callers share.
 //!
-//! One handshake at a time per peer: callers that come while it runs share its
-//! outcome, so a dead peer costs one attempt and not one per request.
+//! One handshake at a time per peer: callers that come while it runs share its outcome, so a dead
+//! peer costs one attempt and not one per request.
 //!
-//! A body goes by no connection on which uploads stand still that have used up what its
-//! server takes on it, but by another one: it would wait for as long as they do. What
-//! waits on such a connection already cannot leave it.
+//! A body goes by no connection on which uploads stall that have used up what its server takes on
+//! it, but by another one: it would wait for as long as they do. What waits on such a connection
+//! already cannot leave it.
 //!
-//! Servers know nothing of who shares a connection, and clients without a mesh have one each.
-//! So an application that has fallen silent on its connections, or sends large answers by all
-//! of them, gets another one for what is asked next, up to a bound: it may have stopped to
-//! serve the one, and hold more of the others than it grants a single client. What is there
-//! goes on as it is.
+//! Servers do not know that callers share a connection, and clients without a mesh have one each.
+//! So an application that has fallen silent on its connections, or sends large answers by all of
+//! them, gets another one for the next request, up to a bound: it may have stopped to serve the
+//! one, and hold more of the others than it grants a single client. What is there goes on as it is.
 
 mod attempt;
 
@@ -50,8 +49,8 @@ const SILENT_CONNECTIONS: usize = 4;
 const LARGE_APART: usize = 8;
 /// Where none could be opened beside those that are there, it is not tried again for this long.
 const REFUSED_FOR: Duration = SILENT_AFTER;
-/// Whoever could go by a connection that is there waits so long for a better one. Less than a
-/// server has to say what it allows: one that takes connections and serves none is no better.
+/// How long a request that could use an open connection waits for a better one. Less than a server
+/// has to announce its limit: one that takes connections and serves none is no better.
 const BESIDE_WITHIN: Duration = Duration::from_millis(500);
 /// A connection without a stream is closed after this long.
 pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
@@ -154,7 +153,7 @@ pub struct Http2Stream {
 pub struct StreamPermit {
     /// Streams of its connection.
     streams: Arc<AtomicUsize>,
-    /// Of all who hold the same one, where there are several.
+    /// Of all holders of the same one, where there are several.
     shared: Option<Arc<()>>,
 }
 
@@ -221,8 +220,8 @@ impl Multiplexed {
         self.stream_within(sends, ConnectTimeout::Replaceable)
     }
 
-    /// The same for a call that may have to keep time for others, as `limit` says. What is opened
-    /// has a limit of its own.
+    /// The same for a call that may have to keep time for others, by `limit`. What is opened has a
+    /// limit of its own.
     ///
     /// # Errors
     /// As [`Self::stream`], and when no connection was opened in that time.
@@ -264,9 +263,9 @@ impl Multiplexed {
         if let Some(stream) = self.free(STREAMS_PER_CONNECTION, sends, Eligible::Unburdened) {
             return Ok(stream);
         }
-        // Where bodies stand still they may move again: better than none.
+        // Where bodies stall they may move again: better than none.
         let any = |limit| self.free(limit, Sends::Nothing, Eligible::Any);
-        // Somebody tried while this caller waited: the outcome is that of both.
+        // Another caller tried while this one waited: the outcome is that of both.
         if let (true, Some(failure)) = (connecting.ended > seen, &connecting.failed) {
             return any(STREAMS_PER_CONNECTION).ok_or_else(|| failure.shared());
         }
@@ -311,7 +310,7 @@ impl Multiplexed {
 
     /// Opens one that is better than those that are there; `None` where that takes too long.
     async fn open_beside(&self) -> Option<Result<RequestSender, Failure>> {
-        // Noted first: whoever leaves before it is known had none either.
+        // Noted first: a caller that leaves before the outcome had no connection either.
         *self.refused.lock() = Some(Instant::now());
         let outcome = timeout(BESIDE_WITHIN, (self.connector)()).await.ok()?;
         if outcome.is_ok() {
@@ -342,9 +341,9 @@ impl Multiplexed {
         }
     }
 
-    /// Whether another connection may do where a new one took nothing: a server whose port
-    /// goes over to another process takes its last connections so. Only once until it
-    /// answers again, or every request would ask twice who never takes anything.
+    /// Whether another connection may do where a new one took nothing: a server whose port goes
+    /// over to another process takes its last connections so. Only once until it answers again, or
+    /// every request would try a server twice that never takes anything.
     pub(crate) fn may_take_more(&self) -> bool {
         self.serves.swap(false, Ordering::Relaxed)
     }
@@ -414,9 +413,9 @@ impl Multiplexed {
         has_room && self.may_try_again(now)
     }
 
-    /// Closes connections that nobody used for a while; true when none is left.
+    /// Closes connections that were idle for a while; true when none is left.
     pub(crate) fn sweep(&self) -> bool {
-        // Whoever holds it goes on with what there is.
+        // The holder of the lock goes on with what there is.
         if let Ok(mut connecting) = self.connecting.try_lock() {
             connecting.forget_old();
         }

@@ -1,10 +1,9 @@
-//! Ends what waits on a dedicated connection whose peer says nothing any more.
+//! Ends requests that wait on a dedicated connection whose peer has gone silent.
 //!
-//! HTTP/1.1 has no ping, and the kernel of a process that is stopped goes on to answer TCP.
-//! So somebody who comes by every 2.5 seconds looks whether anything came by a connection in
-//! use since the last time. Where nothing did, the peer is asked by HTTP/2, and only one
-//! that gives no sign of life there loses the connection: an answer may take its time.
-//! Requests pay no timer for that.
+//! HTTP/1.1 has no ping, and the kernel of a stopped process goes on to answer TCP. So a watch
+//! checks every 2.5 seconds whether anything came by a connection in use since the last time. Where
+//! nothing did, the peer is pinged by HTTP/2, and only a peer that gives no sign of life there
+//! loses the connection: an answer may take its time. Requests pay no timer for that.
 //!
 //! Claims: calls-21
 
@@ -20,16 +19,16 @@ pub(super) const DEAD: &str = "the peer gave no sign of life";
 /// What a dedicated connection shows of its peer.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
-    /// The peer said something since the last request.
+    /// The peer sent something since the last request.
     received: AtomicBool,
-    /// Something was asked or said since somebody looked last.
+    /// Something was sent or received since the last check.
     moved: AtomicBool,
-    /// Some of a request went out since somebody asked for that last.
+    /// Some of a request went out since the last check of that.
     sent: AtomicBool,
-    /// Somebody asks the peer.
+    /// A ping to the peer is under way.
     probing: AtomicBool,
     broken: AtomicBool,
-    /// Wakes whoever waits for the peer.
+    /// Wakes the request that waits for the peer.
     waits: AtomicWaker,
 }
 
@@ -51,7 +50,7 @@ impl Signs {
         self.sent.store(true, Relaxed);
     }
 
-    /// Whether any did since this was asked last.
+    /// Whether any did since the last call of this.
     pub(super) fn take_sent(&self) -> bool {
         self.sent.swap(false, Relaxed)
     }
@@ -82,7 +81,7 @@ impl Silent {
         silent.then(|| Self(Arc::clone(signs)))
     }
 
-    /// The peer gives no sign of life. False when it said something by the connection itself
+    /// The peer gives no sign of life. False when it sent something by the connection itself
     /// meanwhile.
     pub(crate) fn break_off(self) -> bool {
         let dead = !self.0.moved.load(Relaxed);
@@ -117,7 +116,7 @@ mod tests {
         assert!(Silent::look(&signs).is_none(), "it was asked just now");
         let silent = Silent::look(&signs).unwrap();
         assert!(Silent::look(&signs).is_none(), "one asks at a time");
-        assert!(!broken(&signs), "as long as nobody knows");
+        assert!(!broken(&signs), "as long as it is unknown");
         assert!(silent.break_off());
         assert!(broken(&signs));
     }

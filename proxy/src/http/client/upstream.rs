@@ -19,10 +19,10 @@ use crate::net::connect;
 
 /// A connection to an application, as hyper gets it.
 ///
-/// It is reset when it is dropped, if somebody said so. And an application may answer
-/// and close before it has taken the request: what it did not take is dropped then, so
-/// that hyper reads the answer and does not stop at the error of writing. One that answers
-/// and neither takes nor closes is reset after a while.
+/// It is reset when it is dropped, if a reset was requested. And an application may answer and
+/// close before it has taken the request: what it did not take is dropped then, so that hyper reads
+/// the answer and does not stop at the error of writing. One that answers and neither takes nor
+/// closes is reset after a while.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     io: TcpStream,
@@ -43,11 +43,11 @@ pub(crate) struct Upstream {
 struct ConnectionState {
     /// The server put an end to it.
     ended: AtomicBool,
-    /// The server said something since the last request began.
+    /// The server sent something since the last request began.
     received: AtomicBool,
     /// The server does not take what was written last.
     stuck: AtomicBool,
-    /// Who waits until it does.
+    /// The task that waits until it does.
     taken: AtomicWaker,
     /// hyper has all of the body.
     whole: AtomicBool,
@@ -76,7 +76,7 @@ impl UpstreamWatch {
     }
 
     /// From here on bytes of the server count as an answer to the next request.
-    pub(crate) fn asks(&self) {
+    pub(crate) fn start_request(&self) {
         self.state.received.store(false, Relaxed);
     }
 
@@ -114,7 +114,7 @@ impl UpstreamWatch {
         }
     }
 
-    /// Whether the server said anything since [`Self::asks`]: an interim answer and a part
+    /// Whether the server sent anything since [`Self::start_request`]: an interim answer and a part
     /// of a head too.
     #[must_use]
     pub(crate) fn has_received(&self) -> bool {
@@ -205,7 +205,7 @@ impl AsyncRead for Upstream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.abort.discards() {
-            // Nobody waits for it: hyper need not either.
+            // No caller waits for it: hyper need not either.
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         ready!(this.holder.poll_room(cx));

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::net::budget::Budget;
 
-/// Bytes asked of the kernel for received data; it takes twice as many, for its own
-/// overhead. What most kernels allow (`net.core.rmem_max`), so that nodes do not differ.
+/// Bytes requested of the kernel for received data; it takes twice as many, for its own overhead.
+/// What most kernels allow (`net.core.rmem_max`), so that nodes do not differ.
 pub(crate) const WINDOW: u32 = 208 * 1024;
 /// What one takes of the kernel's memory at most, in bytes.
 const TAKES: usize = 2 * WINDOW as usize;
@@ -34,7 +34,7 @@ impl Windows {
     pub(crate) fn take(&self, budget: &Budget) -> Option<Window> {
         let window = Window(Arc::clone(&self.0));
         let limit = AT_ONCE.min(budget.heap() / PART / TAKES);
-        // What counts is one of those who hold it.
+        // One of the holders is the count itself.
         let is_free = Arc::strong_count(&self.0) <= limit + 1;
         (is_free && !budget.is_tight()).then_some(window)
     }

@@ -14,7 +14,7 @@ use crate::http::upload::Upload;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const OTHER: &str = "00-00000000000000000000000000000001-00f067aa0ba902b7-01";
-/// More than what is asked at once takes.
+/// More than an immediate answer takes.
 const SOON: Duration = Duration::from_millis(1);
 
 /// How a request ends.
@@ -73,7 +73,7 @@ async fn request_gets_context_id_only_where_calls_inherit() {
         ..plain.clone()
     };
     assert_eq!(arrives(&contexts, &perhaps, HeaderMap::new()).1, None);
-    assert_eq!(how(&contexts, None, &traced(PARENT)), None, "nobody asks");
+    assert_eq!(how(&contexts, None, &traced(PARENT)), None, "no query");
     for inherited in [
         Inherited {
             retry: true,
@@ -187,12 +187,12 @@ async fn switched_protocol_has_no_deadline_until_connection_closes() {
     let contexts = Arc::<Contexts>::default();
     let none = HeaderMap::new();
     let (kept, name) = arrives(&contexts, &within(500), traced(PARENT));
-    let begun = contexts.of_call(name, &none);
-    assert!(begun.until().is_some());
+    let started = contexts.of_call(name, &none);
+    assert!(started.until().is_some());
     kept.switched();
     advance(Duration::from_secs(1)).await;
     for made_for in [
-        begun,
+        started,
         contexts.of_call(name, &none),
         contexts.of_call(None, &traced(PARENT)),
     ] {
@@ -236,7 +236,7 @@ async fn waiter_is_notified_of_leaving_caller_not_of_response() {
             assert_eq!(timeout(SOON, one).await.is_ok(), leaves);
         }
         let late = timeout(SOON, wait_for(request.leaving())).await;
-        assert_eq!(late.is_ok(), leaves, "who comes later is told as well");
+        assert_eq!(late.is_ok(), leaves, "a later one gets it as well");
     }
 }
 

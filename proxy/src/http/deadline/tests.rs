@@ -169,11 +169,11 @@ async fn work_is_cancelled_when_its_last_waiter_leaves() {
         tokio::time::sleep(Duration::from_millis(30)).await;
         drop(left);
     });
-    let begun = now();
+    let start = now();
     let nothing = pin!(std::future::pending::<()>());
     let ended = tokio::time::timeout(Duration::from_secs(9), until(ends, nothing)).await;
     assert_eq!(ended, Ok(Err(WaitEnd::Left)));
-    assert!(now() - begun < Duration::from_millis(100));
+    assert!(now() - start < Duration::from_millis(100));
     assert!(StopConditions::new(None, None, &Upload::default(), None).is_none());
 }
 
@@ -200,7 +200,7 @@ fn a_call_without_an_end_makes_no_timer() {
     });
 }
 
-/// A peer is told of whole milliseconds, and may be the first to say that it is over.
+/// A peer gets whole milliseconds, and may be the first to report the end.
 #[tokio::test(start_paused = true)]
 async fn call_reaches_own_deadline_before_context_deadline() {
     use DeadlineSource::{Context, Own};
@@ -250,9 +250,9 @@ async fn work_that_takes_longer_than_its_time_is_dropped() {
 async fn slow_wait_is_reported_once_and_continues() {
     let millis = Duration::from_millis;
     for (takes, slow, done) in [(50, 0, true), (150, 1, true), (900, 1, false)] {
-        let begun = now();
-        let ends = StopConditions::at(Some(begun + millis(300)));
-        let mut ends = ends.map(|ends| ends.slow_at(Some(begun + millis(100))));
+        let start = now();
+        let ends = StopConditions::at(Some(start + millis(300)));
+        let mut ends = ends.map(|ends| ends.slow_at(Some(start + millis(100))));
         let mut work = pin!(tokio::time::sleep(millis(takes)));
         let mut notices = 0;
         let ended = loop {
@@ -260,7 +260,7 @@ async fn slow_wait_is_reported_once_and_continues() {
                 Progress::Ended(ended) => break ended,
                 Progress::Slow => notices += 1,
             }
-            let took = (now() - begun).as_millis();
+            let took = (now() - start).as_millis();
             assert!((100..110).contains(&took), "{took}");
         };
         assert_eq!((notices, ended.is_ok()), (slow, done), "{takes} ms");

@@ -31,10 +31,10 @@ async fn late_body_finishes_with_grpc_trailers_or_abort() {
     for kind in ["text/plain", "application/grpc-web+proto"] {
         let at = now() + Duration::from_secs(1);
         let mut plain = EndingBody::new(silent(), StopConditions::at(Some(at)), &head(kind));
-        let begun = now();
+        let start = now();
         let error = plain.frame().await.unwrap().unwrap_err();
         assert!(error.is::<OutOfTime>(), "{error}");
-        let took = now() - begun;
+        let took = now() - start;
         assert!((1000..1100).contains(&took.as_millis()), "{took:?}");
         assert!(plain.frame().await.is_none() && !plain.is_end_stream());
     }
@@ -53,7 +53,7 @@ async fn late_body_finishes_with_grpc_trailers_or_abort() {
     assert_eq!(ended.get(), Some(BodyEnd::OutOfTime(WaitEnd::Time)));
 }
 
-/// Only who still waits may ask again.
+/// Only a caller that still waits may retry.
 #[tokio::test(start_paused = true)]
 async fn body_closed_with_request_reports_cause() {
     let second = Duration::from_secs(1);
@@ -118,7 +118,7 @@ async fn late_empty_response_is_replaceable_without_length() {
     assert!(body.is_late());
     assert_eq!(ended.get(), Some(BodyEnd::Late(WaitEnd::Time)));
     drop(body);
-    // gRPC tells it behind the head.
+    // gRPC reports it behind the head.
     let head = head("application/grpc");
     let body = EndingBody::new(text("all of it"), over(), &head);
     assert!(

@@ -1,4 +1,4 @@
-//! Headers of the mesh's own: which they are, and what of them a sender may say.
+//! Headers of the mesh's own: which they are, and which of them a sender may set.
 //!
 //! Claims: attack-62
 
@@ -20,36 +20,36 @@ fn is_ours(name: &HeaderName) -> bool {
     )
 }
 
-/// What headers of ours said that some senders may say.
+/// The headers of ours that some senders may set.
 #[derive(Debug, Default)]
 pub(crate) struct Ours {
-    /// Of time. On the heap, because most say nothing of it.
+    /// Of time. On the heap, because most have none.
     pub(crate) times: Option<Box<Times>>,
-    /// Which request it is made for. A value that names none says nothing.
+    /// The parent request. A value that names none has no meaning.
     pub(crate) context: Option<Id>,
-    /// What class the request may have at most. A value that is none says nothing.
+    /// The max class of the request. A value that is none has no meaning.
     pub(crate) priority: Option<Priority>,
     /// It is sent again.
     pub(crate) retry: bool,
     /// Of copies.
     pub(crate) shadow: Option<Shadow>,
-    /// Of where calls are to go. On the heap, because hardly any says something of it.
+    /// Of where calls are to go. On the heap, because hardly any has one.
     pub(crate) route_override: Option<Box<OverrideHeaders>>,
 }
 
-/// What headers of ours said of time.
+/// The times in headers of ours.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     /// What is left of its own,
     pub(crate) timeout: Option<HeaderValue>,
     /// and of that of what it is made for.
     pub(crate) rest: Option<HeaderValue>,
-    /// It was sent to a pod by its own address, so no policy was asked how long it may take.
+    /// It was sent to a pod by its own address, so no policy limits how long it may take.
     pub(crate) unlimited: bool,
 }
 
-/// Removes every header that starts with `weft-`, or with another mark behind `weft`: whoever
-/// sent it, it was not us. What some senders may say comes back.
+/// Removes every header that starts with `weft-`, or with another mark behind `weft`: no other
+/// sender may set them. Those that some senders may set come back.
 pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
     let names: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
     let mut ours = Ours::default();

@@ -37,31 +37,31 @@ use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::scheduled::scheduled_within;
 
-/// A server has this long to say what it allows.
+/// A server has this long to announce its limits.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
-/// Whoever waits for a sign of life looks this often, which is rare enough as it is.
+/// How often [`RequestSender::gives_sign`] looks for a sign of life; it is called rarely.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What the connection's task and those who send by it tell each other.
+/// The state that the connection's task shares with its senders.
 #[derive(Debug, Default)]
 struct Shared {
     closed: AtomicBool,
     /// The peer missed a sign of life.
     suspect: AtomicBool,
-    /// Counts that, where whoever opened the connection does.
+    /// Counts that, where the opener of the connection does.
     suspects: OnceLock<Suspects>,
-    /// Somebody wants a sign of life.
-    asks: AtomicBool,
+    /// A sender wants a sign of life.
+    ping_wanted: AtomicBool,
     /// Pings that the peer has answered.
     pongs: AtomicU64,
     credit: Arc<CreditSignal>,
-    /// Where the server is asked for no sign of life.
+    /// Where the server gets no pings.
     silence: Option<Arc<SilenceDetector>>,
     /// Large answers keep further requests off.
     spreads: bool,
-    /// Wakes the task, which otherwise does not notice that nobody sends any more.
+    /// Wakes the task, which does not notice otherwise that the last sender is gone.
     task: AtomicWaker,
-    /// What whoever opened the connection holds for as long as it is there.
+    /// Held by the opener of the connection for as long as the connection lives.
     held: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -92,7 +92,7 @@ impl std::fmt::Debug for RequestSender {
 
 impl Drop for RequestSender {
     fn drop(&mut self) {
-        // The task has one and this is one: nobody else sends.
+        // The task has one and this is one: there is no other sender.
         if Arc::strong_count(&self.shared) <= 2 {
             self.shared.task.wake();
         }
@@ -115,7 +115,7 @@ where
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let shared = Arc::new(Shared {
-        silence: (!profile.asks).then(Arc::default),
+        silence: (!profile.pings).then(Arc::default),
         spreads: profile.spreads,
         ..Shared::default()
     });
@@ -142,8 +142,8 @@ where
     };
     if profile.learn_limit {
         pings.send_ping(Ping::opaque())?;
-        // The first frame of a server says how many streams it takes, so that is known
-        // with the answer to anything.
+        // The first frame of a server announces how many streams it takes, so that is known with
+        // the answer to anything.
         let learned = poll_fn(|cx| {
             flow.begin_turn();
             let ended = Pin::new(&mut connection).poll(cx);
@@ -151,7 +151,7 @@ where
                 return Poll::Ready(Err(h2::Reason::ENHANCE_YOUR_CALM.into()));
             }
             if let Poll::Ready(ended) = ended {
-                // Also a good end: nobody is there to send to.
+                // A good end as well: there is no server to send to.
                 let error = ended.err().unwrap_or_else(|| h2::Reason::NO_ERROR.into());
                 return Poll::Ready(Err(error));
             }
@@ -161,14 +161,14 @@ where
             return Err(error);
         }
     }
-    if !profile.asks {
+    if !profile.pings {
         // What came until now came behind no request.
         received.store(false, Relaxed);
     }
     let task = Task {
         connection,
         keepalive: profile
-            .asks
+            .pings
             .then(|| Keepalive::new(pings, Arc::clone(&received))),
         suspected: None,
         received,
@@ -198,8 +198,8 @@ impl RequestSender {
         let _ = self.shared.suspects.set(suspects.clone());
     }
 
-    /// Drops `guard` with the connection, however long requests go on after those who sent
-    /// them. Once only.
+    /// Drops `guard` with the connection, however long requests go on after their callers left.
+    /// Once only.
     pub(crate) fn holds(&self, guard: impl Send + Sync + 'static) {
         let _ = self.shared.held.set(Box::new(guard));
     }
@@ -220,7 +220,7 @@ impl RequestSender {
         let silence = self.shared.silence.as_ref();
         let is_silent = silence.is_some_and(|owed| owed.is_silent(now));
         Burden {
-            // Nobody is read while memory is full, which says nothing of the server.
+            // Nothing is read while memory is full, which proves nothing of the server.
             is_silent: is_silent && !self.flow.budget().is_full(),
             large: if self.shared.spreads {
                 self.flow.large_streams(now)
@@ -234,7 +234,7 @@ impl RequestSender {
     pub(crate) async fn gives_sign(self, within: Duration) -> bool {
         let shared = &self.shared;
         let before = shared.pongs.load(Relaxed);
-        shared.asks.store(true, Relaxed);
+        shared.ping_wanted.store(true, Relaxed);
         shared.task.wake();
         let sign = async {
             while shared.pongs.load(Relaxed) == before && !shared.closed.load(Relaxed) {
@@ -245,8 +245,8 @@ impl RequestSender {
         came && !(shared.closed.load(Relaxed) && shared.suspect.load(Relaxed))
     }
 
-    /// False as soon as the server said that it takes nothing more, though streams that
-    /// it has taken go on.
+    /// False as soon as the server announced that it takes nothing more, though streams that it has
+    /// taken go on.
     pub(crate) fn takes_requests(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         !self.is_closed() && !matches!(self.send.poll_ready(&mut cx), Poll::Ready(Err(_)))
@@ -261,7 +261,7 @@ impl RequestSender {
     /// Sends a request and its body, and waits for the head of the answer.
     ///
     /// # Errors
-    /// When there is no answer; says whether the server can have seen the request.
+    /// When there is no answer; holds whether the server can have seen the request.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response<RecvBody>, SendError> {
         self.send_with(request, ()).await
     }
@@ -329,8 +329,8 @@ impl RequestSender {
     ) -> Result<(Response<RecvBody>, SendStream<Bytes>), SendError> {
         let (response, mut stream) = self.begin(head, false).await?;
         if let Some(bytes) = begins {
-            // `h2` keeps what there is no credit for: it is little. Where it fails, the answer
-            // says why.
+            // `h2` keeps what there is no credit for: it is little. Where it fails, the answer has
+            // the reason.
             let _ = stream.send_data(*bytes, false);
         }
         Ok((self.answer(response, None).await?, stream))
@@ -360,8 +360,12 @@ impl RequestSender {
     ) -> Result<Response<RecvBody>, SendError> {
         let share = self.flow.open();
         let answered = (&mut response).await;
-        let has_begun = || self.shared.credit.has_begun(response.stream_id().as_u32());
-        let failed = |error| SendError::of(error, has_begun());
+        let has_started = || {
+            self.shared
+                .credit
+                .has_started(response.stream_id().as_u32())
+        };
+        let failed = |error| SendError::of(error, has_started());
         let (mut head, stream) = answered.map_err(failed)?.into_parts();
         field_values::trim(&mut head.headers);
         let body = RecvBody::new(stream, share, &head.headers).sent_by(upload);
@@ -385,7 +389,7 @@ where
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
-    /// Tells those who send and those who choose a peer.
+    /// Reports the state to senders and to the choice of a peer.
     fn suspect(&mut self, suspect: bool) {
         self.shared.suspect.store(suspect, Relaxed);
         if !suspect {
@@ -395,7 +399,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
         }
     }
 
-    /// Tells the peer of other windows, where they are due.
+    /// Announces other windows to the peer, where they are due.
     fn adjust(&mut self) -> bool {
         let connection = &mut self.connection;
         let announce = |window| connection.set_initial_window_size(window).is_ok();
@@ -415,8 +419,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         let busy = this.flow.streams() > 0;
         if let Some(keepalive) = &mut this.keepalive {
-            if this.shared.asks.load(Relaxed) {
-                this.shared.asks.store(false, Relaxed);
+            if this.shared.ping_wanted.load(Relaxed) {
+                this.shared.ping_wanted.store(false, Relaxed);
                 keepalive.ping(cx);
             }
             let peer = keepalive.poll(cx, busy);
@@ -436,7 +440,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
             log_server_left();
             return Poll::Ready(());
         }
-        // Whoever asks for signs of life takes the note itself.
+        // With a keepalive, the keepalive takes the note.
         if let Some(silence) = &this.shared.silence
             && this.received.swap(false, Relaxed)
         {

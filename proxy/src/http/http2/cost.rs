@@ -1,4 +1,4 @@
-//! What an open stream has the process hold, for whom that counts.
+//! The memory that an open stream costs the process, and the permit that it is charged to.
 
 use bytes::Bytes;
 use runtime::occupancy::ReservedBytes;
@@ -36,9 +36,9 @@ impl SmallChunks {
         Self { one_came: false }
     }
 
-    /// The same chunk, in a buffer of its own where it is small, and counted by `cost`, where
-    /// there is any. The first that is small is as it was: both cost an allocation. `queue`: is
-    /// told when it has left.
+    /// The same chunk, in a buffer of its own where it is small, charged to `cost`, if any. The
+    /// first small chunk stays as it was: both cost an allocation. `queue` is notified when the
+    /// chunk has left.
     pub(super) fn queued(
         &mut self,
         chunk: Bytes,
@@ -74,7 +74,7 @@ impl StreamCost {
         Self { stream, stuck }
     }
 
-    /// Of bytes both ways, for whom `other` counts.
+    /// Of bytes both ways, charged where `other` is.
     pub(super) fn of_bytes(other: &ReservedBytes) -> Self {
         Self::new(other.beside(BYTE_STREAM))
     }

@@ -1,8 +1,8 @@
 //! Counts the fields of a header block without decoding them (RFC 7541, 6).
 //!
-//! A field may take one byte on the wire and a hundred and sixty where it is held. `h2`
-//! bounds the bytes of a block only, and keeps trailers where nobody can look at them
-//! until somebody reads the message; so they are counted as they come.
+//! A field may take one byte on the wire and a hundred and sixty where it is held. `h2` bounds only
+//! the bytes of a block, and keeps trailers out of reach until the message is read; so their fields
+//! are counted as they arrive.
 //!
 //! Claims: attack-38
 
@@ -37,7 +37,7 @@ enum Next {
 const LARGEST_SHIFT: u32 = 21;
 
 impl FieldCount {
-    /// Fields that have begun.
+    /// Fields that have started.
     pub(super) const fn fields(&self) -> usize {
         self.fields
     }

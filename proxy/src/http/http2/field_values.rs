@@ -1,14 +1,14 @@
 //! Takes the blanks off the ends of field values.
 //!
-//! HTTP/2 forbids a value that begins or ends with a blank or a tab (RFC 9113, 8.2.1), and
-//! `h2` hands it over as it came. Passed on it would cost others their calls: some servers
-//! and clients, those built on Python's h2 among them, end the whole connection for one,
-//! and a connection is shared. Trimmed and not refused, because the blanks mean nothing:
-//! they are no part of a value (RFC 9110, 5.5), HTTP/1.1 reads it without them, and gRPC
-//! allows to strip them. So rules see the same value by either version as well.
+//! HTTP/2 forbids a value that begins or ends with a blank or a tab (RFC 9113, 8.2.1), and `h2`
+//! hands it over as it came. Passed on it would cost others their calls: some servers and clients,
+//! those built on Python's h2 among them, end the whole connection for one, and a connection is
+//! shared. Trimmed and not refused, because the blanks mean nothing: they are no part of a value
+//! (RFC 9110, 5.5), HTTP/1.1 reads it without them, and gRPC allows to strip them. So rules see the
+//! same value by either version as well.
 //!
-//! Whatever comes by HTTP/2 passes here before anybody reads it, heads and trailers, of
-//! requests and answers. What comes by HTTP/1.1 is trimmed by the parser of hyper.
+//! Whatever comes by HTTP/2 passes here before it is read, heads and trailers, of requests and
+//! answers. What comes by HTTP/1.1 is trimmed by the parser of hyper.
 
 use http::{HeaderMap, HeaderValue};
 

@@ -1,26 +1,27 @@
 //! Finds connections that bring next to nothing but control frames.
 //!
-//! A turn of a connection reads a few of them ([`super::inbox`]), so a flood holds nobody up. It
-//! would cost its turns all the same, for as long as its peer likes, and that one next to nothing.
+//! A turn of a connection reads a few of them ([`super::inbox`]), so a flood does not block others.
+//! It would still cost its turns for as long as its peer likes, and the peer next to nothing.
 //!
-//! Honest peers send many of them for what they are sent: WINDOW_UPDATE of the stream and of the
+//! Honest peers send many control frames in response: WINDOW_UPDATE of the stream and of the
 //! connection for each frame of DATA at most, and the PINGs by which gRPC measures how much is
-//! under way, one in a round trip and never without DATA. PRIORITY and RST_STREAM are of streams.
-//! So each frame of DATA that is sent, and each head that is sent or comes of a client, takes off
-//! what others added, and what is left is a flood where it comes to [`MOST`] within [`WITHIN`]. Envoy allows as many
-//! WINDOW_UPDATEs for a frame of DATA, and nginx eight times the payload and 8 MiB more, both over
-//! the whole life of a connection: a quiet one could end for what came together in days.
+//! under way, one in a round trip and never without DATA. PRIORITY and RST_STREAM belong to
+//! streams. So each frame of DATA that is sent, and each head that is sent or comes of a client,
+//! subtracts from what others added; the remainder is a flood where it reaches [`MOST`] within
+//! [`WITHIN`]. Envoy allows as many WINDOW_UPDATEs for a frame of DATA, and nginx eight times the
+//! payload and 8 MiB more, both over the whole life of a connection: a quiet one could end for what
+//! came together in days.
 //!
-//! Frames of DATA may be large, and some libraries say for every few KiB that they have read them
-//! (Go's server for the stream and for the connection at each 4 KiB), so a large one calls for more
-//! ([`BYTES_FOR_ONE`]). And a peer may read late, all at once, what was sent to it over a while. So
-//! what was called for and has not come is kept, up to as many as are a flood.
+//! Frames of DATA may be large, and some libraries report every few KiB as read (Go's server for
+//! the stream and for the connection at each 4 KiB), so a large frame allows more
+//! ([`BYTES_FOR_ONE`]). A peer may also read late, all at once, what was sent over a while. So the
+//! allowance that was not used is kept, up to the size of a flood.
 //!
-//! A client's heads count as they come and not as they are answered: whoever gives its calls up by
-//! the thousand resets each, and has no answer. So one head for twenty frames is no flood. That
-//! costs turns, which are bounded, and a request for each head. A server's count as control frames:
-//! each request that is sent calls for its answer and trailers, and for heads before it (1xx), which
-//! `h2` would keep by the ten thousand until somebody asks for the answer.
+//! A client's heads count as they come and not as they are answered: a client that cancels its
+//! calls by the thousand resets each and gets no answer. So one head for twenty frames is no flood.
+//! That costs turns, which are bounded, and a request for each head. A server's heads count as
+//! control frames: each request that is sent allows its answer and trailers, and heads before it
+//! (1xx), which `h2` would keep by the ten thousand until the answer is read.
 //!
 //! Claims: attack-17
 
@@ -30,8 +31,8 @@ use parking_lot::Mutex;
 use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
-/// Control frames that nothing called for: two thousand a second. Somebody who measures his
-/// round trips by nothing but PINGs, as nobody does, would have to be within half a millisecond.
+/// Unsolicited control frames: two thousand a second. A peer that measured round trips by nothing
+/// but PINGs, which none does, would have to be within half a millisecond.
 pub(super) const MOST: u32 = 20_000;
 const WITHIN: Duration = Duration::from_secs(10);
 /// What each head, and each frame of DATA that is sent, may call for at least: what Envoy allows
@@ -40,14 +41,14 @@ const FOR_EACH: u32 = 20;
 /// A frame of DATA may call for one for so many bytes of it: twice what Go's server sends.
 const BYTES_FOR_ONE: u32 = 1024;
 
-/// How often the log says that a server was left, whichever: one that floods is called again and
+/// How often the log reports that a server was left, whichever: one that floods is called again and
 /// again, by a connection each time.
 pub(super) const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(60),
 };
 
-/// Says that a server was left for a flood, now and then.
+/// Logs that a server was left for a flood, now and then.
 pub(super) fn log_server_left() {
     static RATE: Mutex<Rate> = Mutex::new(Rate::new(LOG_RATE));
     if RATE.lock().take(Instant::now()).is_ok() {

@@ -1,28 +1,26 @@
 //! How much a peer may send ahead: the windows that this process advertises.
 //!
-//! What a window allows may lie here until somebody reads it, so windows are memory.
-//! Three rules keep it bounded and keep streams out of each other's way:
+//! What a window allows may lie here until it is read, so windows are memory. Three rules keep it
+//! bounded and keep streams out of each other's way:
 //!
-//! - The window of a connection is larger than the windows of all its streams
-//!   together. A stream that nobody reads fills its own window and nothing else.
-//! - A stream begins with [`STREAM_WINDOW`], or with less where the process has many
-//!   streams: all of them share one pool.
-//! - A connection on which a stream was read as fast as it came gets larger windows,
-//!   by doubling, while the growth of all connections fits as much again. Without such
-//!   a stream for [`CALM`] they go back.
+//! - The window of a connection is larger than the windows of all its streams together. A stream
+//!   that is not read fills its own window and nothing else.
+//! - A stream begins with [`STREAM_WINDOW`], or with less where the process has many streams: all
+//!   of them share one pool.
+//! - A connection on which a stream was read as fast as it came gets larger windows, by doubling,
+//!   while the growth of all connections fits as much again. Without such a stream for [`CALM`]
+//!   they go back.
 //!
-//! `h2` knows one size for all streams of a connection, so growth is per connection,
-//! and bounded by how many streams it has.
+//! `h2` knows one size for all streams of a connection, so growth is per connection, and bounded by
+//! how many streams it has.
 //!
-//! An application is near, so [`STREAM_WINDOW`] is enough for it. Its connection may have
-//! begun with less while the process had many streams, and lives long: it is told of
-//! larger windows once there is room, which every peer of gRPC has to expect, and never
-//! of smaller ones.
+//! An application is near, so [`STREAM_WINDOW`] is enough for it. Its connection may have started
+//! with less while the process had many streams, and lives long. Larger windows are announced to it
+//! once there is room, which every peer of gRPC has to expect, and never smaller ones.
 //!
-//! When a window becomes smaller, its sender may have used more than the small one has
-//! and waits for WINDOW_UPDATE. `h2` asks whether one is due when bytes are given back,
-//! and all of them may have been by then. So it is asked again once the peer knows the
-//! smaller window.
+//! When a window becomes smaller, its sender may have used more than the small one has and waits
+//! for WINDOW_UPDATE. `h2` checks whether one is due when bytes are given back, and all of them may
+//! have been by then. So it checks again once the peer knows the smaller window.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -36,7 +34,7 @@ use super::inbox::{Inbox, Inboxes, SmallFrames};
 use super::used_streams::UsedStreams;
 use crate::net::budget::{Budget, Holder};
 
-/// Window of a stream that nobody has read much of yet.
+/// Window of a stream of which little has been read yet.
 pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
 /// Window of a stream where the process has very many.
 const LEAST_STREAM_WINDOW: u32 = 16 * 1024;
@@ -50,7 +48,7 @@ const GROWN: usize = 8 * 1024 * 1024;
 /// Window of a connection: more than its streams can use together.
 pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const _: () = assert!((STREAMS * STREAM_WINDOW) as usize + GROWN <= CONNECTION_WINDOW as usize);
-/// What a peer takes for the window of a stream until it hears of another.
+/// The window that a peer assumes for a stream until another is announced.
 const ASSUMED_WINDOW: u32 = 65_535;
 /// Windows stay large for this long after a stream last filled one.
 const CALM: Duration = Duration::from_secs(1);
@@ -109,7 +107,7 @@ impl Flow {
         })
     }
 
-    /// The window that the connection's streams have, as far as this side has said.
+    /// The window of the connection's streams, as last announced by this side.
     #[must_use]
     pub(crate) fn window(&self) -> u32 {
         self.window.load(Relaxed)
@@ -132,8 +130,8 @@ impl Flow {
         self.inboxes.begin_turn();
     }
 
-    /// Whether what comes is a flood, so that the connection is to end. To be asked by its task
-    /// after it has read.
+    /// Whether what comes is a flood, so that the connection is to end. The connection's task
+    /// checks it after it has read.
     pub(super) fn is_flooded(&self) -> bool {
         self.inboxes.is_flooded()
     }
@@ -171,9 +169,9 @@ impl Flow {
         }
     }
 
-    /// Has the connection `announce` to the peer which window its streams have from now on, if
-    /// that is to be told. `announce` is true when it will, which it is only once the peer
-    /// knows what it was told before.
+    /// Has the connection `announce` to the peer which window its streams have from now on, if that
+    /// is due. `announce` returns true when it will, which it does only once the peer has
+    /// acknowledged the last one.
     pub(crate) fn adjust(&self, announce: impl FnOnce(u32) -> bool) -> bool {
         let shrunk = self.shrunk.load(Relaxed);
         let next = self.next();
@@ -238,7 +236,7 @@ impl Flow {
         floor(most.clamp(1, LARGEST_STREAM_WINDOW))
     }
 
-    /// The peer was told of `window`.
+    /// `window` was announced to the peer.
     fn announced(&self, window: u32) {
         let mut growth = self.growth.lock();
         self.window.store(window, Relaxed);
@@ -412,8 +410,8 @@ mod tests {
         assert_eq!(flow.next(), Some(LARGEST_STREAM_WINDOW / 2));
     }
 
-    /// Hundreds that come at once and are taken by kernels at first would all grow before
-    /// they stand still.
+    /// Hundreds that come at once and are taken by kernels at first would all grow before they
+    /// stall.
     #[tokio::test(start_paused = true)]
     async fn where_many_streams_share_the_pool_none_grows() {
         let budget = Budget::new(64 * 1024 * 1024);
@@ -467,7 +465,7 @@ mod tests {
         others.clear();
         assert_eq!(read_fast(&flow, &mut share), STREAM_WINDOW);
         others.extend((0..100_000).map(|_| budget.enter()));
-        assert_eq!(flow.next(), None, "it was told of less again");
+        assert_eq!(flow.next(), None, "less was announced again");
         assert_eq!(budget.grown(), 0);
     }
 }

@@ -1,23 +1,21 @@
-//! Looks at frames before `h2` reads them: leaves out DATA frames that hold nothing and
-//! end nothing, counts small ones for [`super::inbox`], ends a client's connection for its
-//! trailers, and passes on later what a client answers to its server's GOAWAY
-//! ([`super::graceful_shutdown`]). Where a server is read it has the frames counted that
-//! change how much that one takes ([`super::send_window`]), and what a client does not take of
-//! its answers is bounded ([`super::unflushed`]).
+//! Filters frames before `h2` reads them: skips DATA frames that hold nothing and end nothing,
+//! counts small ones for [`super::inbox`], ends a client's connection for its trailers, and passes
+//! on later what a client answers to its server's GOAWAY ([`super::graceful_shutdown`]). Where a
+//! server is read it has the frames counted that change how much that one takes
+//! ([`super::send_window`]), and what a client does not take of its answers is bounded
+//! ([`super::unflushed`]).
 //!
-//! Some clients and servers send one between two parts of a body, or before its end,
-//! and mean nothing by it. `h2` takes a hundred of them for an attack, over the whole
-//! life of a connection, and then ends it with every stream on it. So they are left
-//! out before `h2` sees them, as long as they come beside frames that say something;
-//! a flood of them is still the attack that it is.
+//! Some clients and servers send an empty frame between two parts of a body, or before its end,
+//! without a meaning. `h2` takes a hundred of them for an attack, over the whole life of a
+//! connection, and then ends it with every stream on it. So they are skipped before `h2` sees them,
+//! as long as they come beside frames with content; a flood of them is still the attack that it is.
 //!
 //! Control frames take long for their bytes, so a turn of the connection's task ends after some
-//! ([`super::inbox`]), and the connection after very many that nothing called for
-//! ([`super::flood`]).
+//! ([`super::inbox`]), and the connection after very many unsolicited ones ([`super::flood`]).
 //!
 //! A client's trailers with more fields than a head may have end the connection here
-//! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but
-//! trailers it keeps.
+//! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but trailers it
+//! keeps.
 //!
 //! Claims: attack-18, calls-15
 
@@ -58,15 +56,15 @@ const LITTLE: usize = 2 * 1024;
 /// Empty frames that may come in a row; each frame with content allows another one.
 const ALLOWED: u32 = 1000;
 
-/// Bytes of a frame that are looked at together where these come first: its head, and of an
-/// answer to a PING the content as well, which says what it answers, and so of a
-/// WINDOW_UPDATE of the connection.
-const fn looked_at(begun: &[u8]) -> usize {
-    match begun {
+/// Bytes of a frame that are looked at together where these come first: its head, and of an answer
+/// to a PING the content as well, which identifies the PING, and so of a WINDOW_UPDATE of the
+/// connection.
+const fn looked_at(frame: &[u8]) -> usize {
+    match frame {
         [0, 0, length, PING, flags, ..] if *length as usize == CONTENT && *flags & ACK != 0 => {
             LOOKED
         }
-        // The first bit of a stream's number says nothing.
+        // The first bit of a stream's number has no meaning.
         [0, 0, length, WINDOW_UPDATE, _, 0 | 0x80, 0, 0, 0, ..]
             if *length as usize == INCREMENT =>
         {
@@ -90,7 +88,7 @@ enum Block {
 #[derive(Debug)]
 pub(super) struct FrameFilter<I> {
     io: I,
-    /// Bytes that belong to what was begun and were not looked at with its head.
+    /// Bytes of the frame under way that were not looked at with its head.
     content: usize,
     /// What is looked at together and has not come whole.
     head: [u8; LOOKED],
@@ -130,7 +128,7 @@ impl<I> FrameFilter<I> {
         this
     }
 
-    /// For whoever sends the client that is read GOAWAY.
+    /// For the sender of GOAWAY to the client that is read.
     pub(super) fn shutdown_state(&self) -> ShutdownState {
         self.late.shutdown_state()
     }
@@ -255,7 +253,7 @@ impl<I> FrameFilter<I> {
         }
     }
 
-    /// The first bytes of `parts` were written, as many as `written` says; or may have been.
+    /// The first `written` bytes of `parts` were written; or may have been.
     fn note_written(
         &mut self,
         parts: &[IoSlice<'_>],
@@ -288,8 +286,8 @@ impl<I> FrameFilter<I> {
         self.unread = bytes;
     }
 
-    /// The reader has all of what was begun, and nothing of what comes next. Nothing may come
-    /// between the frames of a block.
+    /// The reader has the complete last frame, and nothing of the next. Nothing may come between
+    /// the frames of a block.
     const fn is_between_frames(&self) -> bool {
         let within = matches!(self.block, Block::GoesOn);
         self.content == 0 && self.got == 0 && self.unread == 0 && !within
@@ -329,8 +327,8 @@ impl<I> FrameFilter<I> {
         Ok(())
     }
 
-    /// Leaves out what is not passed on, and keeps a head that has not come whole. Gives
-    /// how many bytes are left, at the beginning.
+    /// Skips what is not passed on, and keeps a head that is not complete. Returns how many bytes
+    /// are left, at the beginning.
     fn filter(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let (mut at, mut kept) = (0, 0);
         while at < bytes.len() {
@@ -345,14 +343,14 @@ impl<I> FrameFilter<I> {
                 (at, kept) = (at + content, kept + content);
                 continue;
             }
-            let begun = &bytes[at..];
-            let whole = looked_at(begun);
-            if begun.len() < whole {
-                self.head[..begun.len()].copy_from_slice(begun);
-                self.got = begun.len();
+            let frame = &bytes[at..];
+            let whole = looked_at(frame);
+            if frame.len() < whole {
+                self.head[..frame.len()].copy_from_slice(frame);
+                self.got = frame.len();
                 break;
             }
-            if self.passes(&begun[..whole]) {
+            if self.passes(&frame[..whole]) {
                 bytes.copy_within(at..at + whole, kept);
                 kept += whole;
             }
@@ -363,8 +361,8 @@ impl<I> FrameFilter<I> {
 }
 
 impl<I: AsyncRead + Unpin> FrameFilter<I> {
-    /// Reads more of what is looked at together and has begun to come.
-    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads more of a head that has arrived in part.
+    fn poll_partial_frame(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let whole = looked_at(&self.head[..self.got]);
         let mut rest = [0; LOOKED];
         let mut rest = ReadBuf::new(&mut rest[self.got..whole]);
@@ -409,7 +407,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
                 return Poll::Ready(Ok(()));
             }
             if this.got > 0 {
-                ready!(this.poll_begun(cx))?;
+                ready!(this.poll_partial_frame(cx))?;
                 continue;
             }
             let before = out.filled().len();

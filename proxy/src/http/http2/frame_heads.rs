@@ -38,22 +38,22 @@ impl FrameHeads {
         }
     }
 
-    /// The first `written` bytes of `parts` were written. `begun` learns the type, the length and
+    /// The first `written` bytes of `parts` were written. `on_head` learns the type, the length and
     /// the stream of each frame whose head ends in them.
     pub(super) fn wrote(
         &mut self,
         parts: &[IoSlice<'_>],
         mut written: usize,
-        mut begun: impl FnMut(u8, u32, u32),
+        mut on_head: impl FnMut(u8, u32, u32),
     ) {
         for part in parts {
             let now = written.min(part.len());
-            self.pass(&part[..now], &mut begun);
+            self.pass(&part[..now], &mut on_head);
             written -= now;
         }
     }
 
-    fn pass(&mut self, mut bytes: &[u8], begun: &mut impl FnMut(u8, u32, u32)) {
+    fn pass(&mut self, mut bytes: &[u8], on_head: &mut impl FnMut(u8, u32, u32)) {
         while !bytes.is_empty() {
             let content = bytes.len().min(self.content as usize);
             // No more than there is of it.
@@ -68,9 +68,9 @@ impl FrameHeads {
                 self.got = 0;
                 let [a, b, c, kind, _, d, e, f, g] = self.head;
                 self.content = u32::from_be_bytes([0, a, b, c]);
-                // The first bit says nothing.
+                // The first bit has no meaning.
                 let stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
-                begun(kind, self.content, stream);
+                on_head(kind, self.content, stream);
             }
         }
     }

@@ -1,15 +1,15 @@
 //! When a server that shuts down takes no further request.
 //!
-//! It sends its client GOAWAY, asks by a PING whether that was heard, and drops what
-//! begins behind the answer. `h2` takes the one round trip literally that RFC 9113, 6.8
-//! asks for at least. But clients answer a PING before all else that they have to send
-//! (`h2` does, nghttp2 does): what they had begun when they heard comes behind the answer,
-//! and later where their socket takes no more. Dropped, it goes elsewhere if its body can
-//! be sent again; a large one is lost. So the answer is passed on a while later.
+//! It sends its client GOAWAY, checks by a PING whether that has arrived, and drops what begins
+//! behind the answer. `h2` takes literally the one round trip that RFC 9113, 6.8 demands at least.
+//! But clients answer a PING before all else that they have to send (`h2` does, nghttp2 does):
+//! requests that they had started before GOAWAY arrived come behind the answer, and later where
+//! their socket takes no more. A dropped request goes elsewhere if its body can be sent again; a
+//! large one is lost. So the answer is passed on a while later.
 //!
 //! And `h2` waits for the answer without end, with the connection of a client that never gives it.
-//! So `h2` is given one in its name, and then ends as it does with others: it says what it took,
-//! takes nothing more, and closes once all of that has been answered and has left.
+//! So `h2` gets one in the client's name, and then ends as it does with others: it reports what it
+//! took, takes nothing more, and closes once all of that has been answered and has left.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,14 +31,14 @@ use super::frame_heads::HEAD;
 /// proxy.
 pub(super) const IN_HAND: Duration = Duration::from_millis(250);
 
-/// A client has so long to say that it has heard.
+/// A client has so long to answer the PING behind GOAWAY.
 pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) const PING: u8 = 6;
 pub(super) const ACK: u8 = 1;
 /// Bytes of a PING behind its head.
 pub(super) const CONTENT: usize = 8;
-/// What `h2` asks with when it shuts down; other PINGs of it hold something else.
+/// The PING that `h2` sends when it shuts down; other PINGs of it hold something else.
 pub(super) const SHUTDOWN_PING: [u8; CONTENT] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 /// What answers that.
 pub(super) const SHUTDOWN_ANSWER: [u8; HEAD + CONTENT] = {
@@ -47,18 +47,18 @@ pub(super) const SHUTDOWN_ANSWER: [u8; HEAD + CONTENT] = {
     [0, 0, length, PING, ACK, 0, 0, 0, 0, a, b, c, d, e, f, g, h]
 };
 
-/// How far a server's shutdown of one connection has come. Whoever serves it and whoever reads it
-/// share that, in one task.
+/// How far a server's shutdown of one connection has come. The server and the reader of the
+/// connection share it, in one task.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ShutdownState(Arc<AtomicU8>);
 
-/// Nobody goes.
+/// No shutdown.
 const STAYS: u8 = 0;
-/// The client was asked whether it has heard.
+/// The PING behind GOAWAY is sent.
 const ASKED: u8 = 1;
 /// It has not answered for so long that it is taken to have.
 const UNHEARD: u8 = 2;
-/// `h2` was told that it has.
+/// `h2` has got its answer.
 const HEARD: u8 = 3;
 
 impl ShutdownState {
@@ -70,14 +70,14 @@ impl ShutdownState {
         self.0.store(ASKED, Relaxed);
     }
 
-    /// `h2` is given an answer, which before it has asked is none.
+    /// `h2` is given an answer, which has no effect before its PING.
     fn answer(&self) {
         if !self.is(STAYS) {
             self.0.store(HEARD, Relaxed);
         }
     }
 
-    /// The client has let its time pass. Whether it did so before and `h2` could not be told.
+    /// The client's time has passed. Returns whether it had before and `h2` could not be answered.
     fn give_up(&self) -> bool {
         if self.is(ASKED) {
             self.0.store(UNHEARD, Relaxed);
@@ -102,7 +102,7 @@ impl LateAnswer {
         }
     }
 
-    /// For whoever begins it.
+    /// For the part that begins the shutdown.
     pub(super) fn shutdown_state(&self) -> ShutdownState {
         self.shutdown_state.clone()
     }
@@ -141,7 +141,7 @@ pub(super) struct ShuttingDown {
 }
 
 impl ShuttingDown {
-    /// `shutdown_state` is shared with whoever reads the connection.
+    /// `shutdown_state` is shared with the reader of the connection.
     pub(super) const fn new(shutdown_state: ShutdownState) -> Self {
         Self {
             shutdown_state,
@@ -150,8 +150,8 @@ impl ShuttingDown {
         }
     }
 
-    /// Begins it when `close` says so. True, every [`HEARD_WITHIN`], where nothing can tell `h2`
-    /// that the client has heard: that one has stopped within a frame, or takes nothing.
+    /// Begins the shutdown when `close` is ready. True, every [`HEARD_WITHIN`], where `h2` cannot
+    /// be given the client's answer: the client has stopped within a frame, or takes nothing.
     pub(super) fn poll<I: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         close: Pin<&mut impl Future<Output = ()>>,
@@ -178,8 +178,8 @@ impl ShuttingDown {
         is_stuck
     }
 
-    /// What a client begins that has not said for long that it has heard is refused, and
-    /// nobody has seen it.
+    /// Refuses a request of a client that has not acknowledged GOAWAY for long; no handler has seen
+    /// it.
     pub(super) fn take(
         &self,
         (request, mut respond): (Request<RecvStream>, SendResponse<Bytes>),

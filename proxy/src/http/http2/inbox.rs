@@ -1,10 +1,10 @@
-//! Where small frames wait that nobody reads yet.
+//! Holds small frames that wait to be read.
 //!
-//! `h2` keeps each DATA frame by itself, and ends a connection on which some ten
-//! thousands of small ones wait, with every stream on it. A reader that is slower than a
-//! server of small messages is nobody's attack. So the task of the connection takes them
-//! out of `h2` where many came, and joins what belongs to one stream. Credit is given
-//! back only for what was read, so a stream holds no more than its window here.
+//! `h2` keeps each DATA frame by itself, and ends a connection on which some ten thousands of small
+//! ones wait, with every stream on it. A reader that is slower than a server of small messages is
+//! no attack. So the task of the connection takes them out of `h2` where many came, and joins what
+//! belongs to one stream. Credit is given back only for what was read, so a stream holds no more
+//! than its window here.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -46,7 +46,7 @@ pub(super) struct SmallFrames {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Those of DATA that came since somebody looked.
+    /// Frames of DATA since the last look.
     data: AtomicUsize,
     /// All that count for this turn.
     turn: AtomicUsize,
@@ -84,8 +84,7 @@ impl SmallFrames {
         self.counts.turn.store(0, Relaxed);
     }
 
-    /// True when nothing more may be read before somebody has looked, or before the next turn,
-    /// or ever.
+    /// True when nothing more may be read before the next look, before the next turn, or ever.
     pub(super) fn are_too_many(&self) -> bool {
         let Counts { data, turn, .. } = &*self.counts;
         data.load(Relaxed) >= MOST || turn.load(Relaxed) >= TURN || self.are_flood()
@@ -105,7 +104,7 @@ pub(super) struct UnreadFrames {
     pub(super) stream: RecvStream,
     /// Taken out of `h2`.
     joined: BytesMut,
-    /// Who waits for more.
+    /// The reader that waits for more.
     reader: Option<Waker>,
 }
 
@@ -170,7 +169,7 @@ impl Inboxes {
 
 impl UnreadFrames {
     fn take_out(&mut self) {
-        // `h2` wakes whoever asked last, so it is asked in the reader's name.
+        // `h2` wakes the task that polled last, so the poll uses the reader's waker.
         let reader = self.reader.clone();
         let mut cx = Context::from_waker(reader.as_ref().unwrap_or(Waker::noop()));
         while let Poll::Ready(Some(Ok(data))) = self.stream.poll_data(&mut cx) {
@@ -210,7 +209,7 @@ impl UnreadFrames {
         Poll::Ready(Some(Ok(self.joined.split_to(LARGEST_CHUNK).freeze())))
     }
 
-    /// What `h2` has. An end or an error comes again when it is asked for.
+    /// What `h2` has. An end or an error comes again with the next poll.
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         let polled = self.stream.poll_data(cx);
         if polled.is_pending() {

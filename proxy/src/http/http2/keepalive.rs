@@ -1,12 +1,11 @@
-//! Notices a peer that says nothing any more.
+//! Notices a peer that has gone silent.
 //!
-//! A connection on which nothing came for a while is asked for a sign of life. One that
-//! does not give it soon gets no new requests. While it has streams it ends at the
-//! latest ten seconds after its last byte, and all its streams with it. One without
-//! streams is asked later, because nobody waits for it.
+//! A connection on which nothing came for a while is pinged. One that does not answer soon gets no
+//! new requests. While it has streams it ends at the latest ten seconds after its last byte, and
+//! all its streams with it. One without streams is pinged later, because no request waits for it.
 //!
-//! Those are seconds in which this process ran. One that stood still, on a CPU that others have,
-//! has asked nothing and read nothing meanwhile: how late its own timer is says for how long.
+//! Those are seconds in which this process ran. A process that stalled, on a CPU that others have,
+//! has sent and read nothing meanwhile: the delay of its own timer shows for how long.
 
 use std::future::Future;
 use std::io;
@@ -25,7 +24,7 @@ use crate::net::forward::{forward_shutdown, forward_write};
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(2500);
-/// Silence after which a peer is asked, while it owes something.
+/// Silence after which a peer is pinged, while it owes something.
 const PING_AFTER: Duration = Duration::from_millis(2500);
 /// The same while no stream is open.
 const PING_IDLE_AFTER: Duration = Duration::from_secs(10);
@@ -35,8 +34,8 @@ const SUSPECT: Duration = Duration::from_millis(2500);
 /// been there for [`LOOK`] already: ten seconds in all.
 const DEAD: Duration = Duration::from_millis(7500);
 
-/// Least time between two looks. One that comes so long after its time is of a process that
-/// stood still.
+/// Min time between two looks. One that comes so long after its time means that the process
+/// stalled.
 const LATE: Duration = Duration::from_millis(100);
 /// What has come by a look is read within this, and then it is looked for the last time.
 const READ: Duration = Duration::from_millis(10);
@@ -91,7 +90,7 @@ pub(super) struct Keepalive {
     received: Arc<AtomicBool>,
     /// When something was last known to have come.
     last: Instant,
-    /// When the peer was asked, if it has not answered.
+    /// When the peer was pinged, if it has not answered.
     pinged_at: Option<Instant>,
     /// How often it has answered.
     pongs: u64,
@@ -104,7 +103,7 @@ pub(super) struct Keepalive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     Alive,
-    /// Asked, and has not answered in time.
+    /// Pinged, and has not answered in time.
     Suspect,
     Dead,
 }
@@ -123,18 +122,18 @@ impl Keepalive {
         }
     }
 
-    /// How often the peer has answered when it was asked.
+    /// How many pings the peer has answered.
     pub(super) const fn pongs(&self) -> u64 {
         self.pongs
     }
 
-    /// Asks for a sign of life, unless that is done already.
+    /// Sends a ping, unless one is under way.
     pub(super) fn ping(&mut self, cx: &mut Context<'_>) {
         if self.pinged_at.is_some() {
             return;
         }
-        // What the handshake asked may have been answered late, or never; then it is still
-        // the question.
+        // The ping of the handshake may have been answered late, or never; then it is still under
+        // way.
         let _ = self.pings.poll_pong(cx);
         let _ = self.pings.send_ping(Ping::opaque());
         self.pinged_at = Some(Instant::now());
@@ -193,7 +192,7 @@ impl Keepalive {
         self.pinged_at = self.pinged_at.map(|at| (at + time).min(now));
     }
 
-    /// Silent for too long, and asked for long enough.
+    /// Silent for too long, and pinged long enough ago.
     fn dead(&self, now: Instant) -> bool {
         self.pinged_at
             .is_some_and(|pinged_at| now - self.last >= DEAD && now - pinged_at >= 2 * SUSPECT)

@@ -21,7 +21,7 @@ use crate::http::body::{self, Body, BoxError};
 use crate::http::stuck_upload::{Answered, StuckUpload};
 use crate::http::undelivered::{Undelivered, is_delivered};
 
-/// Behind a chunk that is larger than this and waits for credit nobody looks: what comes
+/// Behind a chunk that is larger than this and waits for credit the body is not polled: what comes
 /// would have to be held as well.
 const LOOK_BEYOND: usize = 16 * 1024;
 
@@ -98,8 +98,8 @@ impl Pipe {
         self
     }
 
-    /// Counts what is not taken, for who does not take it. `ahead`: so many bytes of the body
-    /// its sender may send before it hears of that.
+    /// Charges what is not taken to `stream`. `ahead`: so many bytes of the body its sender may
+    /// send before a stop reaches it.
     pub(super) fn counted(mut self, stream: ReservedBytes, ahead: usize) -> Self {
         self.cost = Some(StreamCost::new(stream));
         self.ahead = ahead;
@@ -134,7 +134,7 @@ impl Pipe {
         .await;
     }
 
-    /// For what is to be said instead of the rest of a body.
+    /// For a replacement of the rest of a body.
     pub(super) fn into_stream(self) -> SendStream<Bytes> {
         self.stream
     }
@@ -155,7 +155,7 @@ impl Pipe {
                     Next::Broken(error)
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    // Says nothing, and costs the receiver as much as a full one.
+                    // Has no meaning, and costs the receiver as much as a full one.
                     Ok(data) if data.is_empty() => Next::Unknown,
                     Ok(data) => Next::Data(data),
                     Err(frame) => frame.into_trailers().map_or(Next::Unknown, Next::Trailers),
@@ -177,8 +177,8 @@ impl Pipe {
 
     /// Waits until the peer takes at least one byte of this stream.
     fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
-        // Not the whole chunk: credit that one stream has and cannot use yet is
-        // missing elsewhere. `h2` asks for the rest once it has the chunk.
+        // Not the whole chunk: credit that one stream has and cannot use yet is missing elsewhere.
+        // `h2` requests the rest once it has the chunk.
         self.stream.reserve_capacity(1);
         while self.stream.capacity() == 0 {
             match self.stream.poll_capacity(cx) {
@@ -197,8 +197,8 @@ impl Pipe {
         }
     }
 
-    /// While what is held waits for credit: ready once the body has broken off, and it waits in
-    /// vain or for nobody.
+    /// While what is held waits for credit: ready once the body has broken off, and the wait is in
+    /// vain or has no receiver.
     fn poll_undelivered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Next::Broken(error) = &self.next else {
             return Poll::Pending;
@@ -209,7 +209,7 @@ impl Pipe {
         }
         let left = self.queue.as_ref().map_or(0, |queue| queue.left(cx));
         ready!(self.undelivered.poll_given_up(left, cx));
-        // Nor does anybody take what was sent.
+        // Nor is there a receiver for what was sent.
         self.queue = None;
         Poll::Ready(())
     }
@@ -233,7 +233,7 @@ impl Future for Pipe {
                 return Poll::Ready(Err(Stopped::Peer));
             }
             let waits = this.buffered.len() > LOOK_BEYOND && {
-                // Without having asked there is none, however open the window is.
+                // Without a request for it there is none, however open the window is.
                 this.stream.reserve_capacity(1);
                 this.stream.capacity() == 0
             };
@@ -289,7 +289,7 @@ impl Future for Pipe {
 pub(super) async fn send_body(mut pipe: Pipe) -> bool {
     match Pin::new(&mut pipe).await {
         Ok(()) => return true,
-        // The answer says why.
+        // The answer has the reason.
         Err(Stopped::Peer) => {}
         Err(Stopped::Stuck) => {
             tracing::debug!("nothing moves of a body behind its answer");

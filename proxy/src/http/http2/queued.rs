@@ -1,10 +1,9 @@
-//! Requests of one connection that wait until there is memory for them; see
-//! [`crate::net::ticket`].
+//! Requests of one connection that wait until there is memory for them; see [`crate::net::ticket`].
 //!
-//! Their heads have been read, since whoever does not read a connection of HTTP/2 does not
-//! hear either that what was sent on it may go on. So each holds its head and what its
-//! window lets come of its body, which counts, and nothing is done for it. A connection
-//! has one ticket at a time, for the first of them.
+//! Their heads have been read, since a server that does not read an HTTP/2 connection receives no
+//! window updates for what it sends either. So each request holds its head and as much of its body
+//! as its window allows, which counts, and no work starts for it. A connection has one ticket at a
+//! time, for the first request.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -31,7 +30,7 @@ const STREAM: usize = 2 * 1024;
 const LOOK_FROM: usize = 64;
 
 /// A request as it came.
-pub(super) type BegunRequest = (Request<RecvStream>, SendResponse<Bytes>);
+pub(super) type AcceptedStream = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// The requests of one connection that wait.
 pub(super) struct QueuedRequests {
@@ -41,7 +40,7 @@ pub(super) struct QueuedRequests {
     from: PreviousHop,
     waiting: VecDeque<Waiting>,
     /// Those that will not be admitted, marked with why.
-    given_up: Vec<BegunRequest>,
+    rejected: Vec<AcceptedStream>,
     ticket: Option<AdmissionTicket>,
     /// When the first of them has waited for too long.
     late: Option<Pin<Box<Sleep>>>,
@@ -54,9 +53,9 @@ pub(super) struct QueuedRequests {
 }
 
 struct Waiting {
-    begun: BegunRequest,
+    accepted: AcceptedStream,
     since: Instant,
-    /// When its own time is over, as it says itself.
+    /// When its own deadline passes, as its head announces.
     until: Option<Instant>,
     _reserved: ReservedBytes,
 }
@@ -74,7 +73,7 @@ impl QueuedRequests {
             class,
             from,
             waiting: VecDeque::new(),
-            given_up: Vec::new(),
+            rejected: Vec::new(),
             ticket: None,
             late: None,
             next_end: None,
@@ -91,49 +90,49 @@ impl QueuedRequests {
     /// already, and keeps it otherwise. `window`: as much of its body may come meanwhile.
     pub(super) fn admit(
         &mut self,
-        mut begun: BegunRequest,
+        mut accepted: AcceptedStream,
         window: u32,
         cx: &mut Context<'_>,
-    ) -> Option<BegunRequest> {
-        if was_taken_back(&mut begun) {
-            return Some(marked(begun, NotAdmitted::Left));
+    ) -> Option<AcceptedStream> {
+        if was_taken_back(&mut accepted) {
+            return Some(marked(accepted, NotAdmitted::Left));
         }
         if self.waiting.is_empty() {
             match self.budget.admit(&self.permit, self.class) {
-                Ok(reservation) => return Some(reserved(begun, reservation)),
+                Ok(reservation) => return Some(reserved(accepted, reservation)),
                 Err(ticket) => self.ticket = Some(ticket),
             }
         }
-        let head = STREAM + size(begun.0.headers());
+        let head = STREAM + size(accepted.0.headers());
         let _reserved = self
             .permit
-            .reserve_bytes(head + body(&begun.0, window as usize));
-        let until = deadline::announced_end(begun.0.headers(), self.from).map(Instant::from);
+            .reserve_bytes(head + body(&accepted.0, window as usize));
+        let until = deadline::announced_end(accepted.0.headers(), self.from).map(Instant::from);
         self.next_end = earlier(self.next_end, until);
         self.waiting.push_back(Waiting {
-            begun,
+            accepted,
             since: Instant::now(),
             until,
             _reserved,
         });
         if self.waiting.len() >= self.look_at {
-            self.give_up(|_| None, cx);
+            self.reject(|_| None, cx);
             self.look_at = LOOK_FROM.max(2 * self.waiting.len());
         }
         None
     }
 
-    /// Takes out those that were taken back, and those that `why` says something of.
-    fn give_up(&mut self, why: impl Fn(&Waiting) -> Option<NotAdmitted>, cx: &mut Context<'_>) {
+    /// Takes out those that were taken back, and those for which `why` has a reason.
+    fn reject(&mut self, why: impl Fn(&Waiting) -> Option<NotAdmitted>, cx: &mut Context<'_>) {
         for mut one in std::mem::take(&mut self.waiting) {
-            let left = one.begun.1.poll_reset(cx).is_ready();
+            let left = one.accepted.1.poll_reset(cx).is_ready();
             let why = if left {
                 Some(NotAdmitted::Left)
             } else {
                 why(&one)
             };
             match why {
-                Some(why) => self.given_up.push(marked(one.begun, why)),
+                Some(why) => self.rejected.push(marked(one.accepted, why)),
                 None => self.waiting.push_back(one),
             }
         }
@@ -150,17 +149,17 @@ impl QueuedRequests {
         {
             let now = Instant::now().max(end);
             let over = |one: &Waiting| one.until.is_some_and(|until| until <= now);
-            self.give_up(|one| over(one).then_some(NotAdmitted::Deadline), cx);
+            self.reject(|one| over(one).then_some(NotAdmitted::Deadline), cx);
             self.next_end = self.waiting.iter().filter_map(|one| one.until).min();
         }
     }
 
     /// The next one that is admitted, or never will be: that one is marked. Wakes for the
     /// others.
-    pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<BegunRequest> {
+    pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<AcceptedStream> {
         self.end_those_out_of_time(cx);
-        if let Some(given_up) = self.given_up.pop() {
-            return Some(given_up);
+        if let Some(rejected) = self.rejected.pop() {
+            return Some(rejected);
         }
         loop {
             let Some(first) = self.waiting.front() else {
@@ -183,12 +182,12 @@ impl QueuedRequests {
                     self.ticket = None;
                     Some(reservation)
                 }
-                // Only then: a proxy that stood still finds both at once.
+                // Only then: a proxy that stalled finds both at once.
                 Poll::Pending if is_over(&mut self.late, late_at, cx) => None,
                 Poll::Pending => return None,
             };
             let Waiting {
-                begun,
+                accepted,
                 since,
                 _reserved,
                 ..
@@ -196,34 +195,37 @@ impl QueuedRequests {
             if self.waiting.is_empty() {
                 self.ticket = None;
             }
-            let mut begun = begun;
+            let mut accepted = accepted;
             return Some(match admitted {
-                _ if begun.1.poll_reset(cx).is_ready() => marked(begun, NotAdmitted::Left),
-                Some(reservation) => marked(reserved(begun, reservation), Waited(since.elapsed())),
-                None => marked(begun, NotAdmitted::Late),
+                _ if accepted.1.poll_reset(cx).is_ready() => marked(accepted, NotAdmitted::Left),
+                Some(reservation) => {
+                    marked(reserved(accepted, reservation), Waited(since.elapsed()))
+                }
+                None => marked(accepted, NotAdmitted::Late),
             });
         }
     }
 }
 
 /// Whether its reset came with its head. `h2` hands out a stream once it has read all that there
-/// is. Whoever begins and takes back without end would have an application opened a connection
-/// for each, which it loses, until others find no room in the queue of those it has not accepted.
-fn was_taken_back(begun: &mut BegunRequest) -> bool {
-    // Whoever answers it asks in its own name.
+/// is. A client that begins and resets streams without end would have a connection to the
+/// application opened for each, which is then dropped, until other connections find no room in the
+/// application's accept queue.
+fn was_taken_back(accepted: &mut AcceptedStream) -> bool {
+    // The part that answers polls with its own waker.
     let mut cx = Context::from_waker(Waker::noop());
-    begun.1.poll_reset(&mut cx).is_ready()
+    accepted.1.poll_reset(&mut cx).is_ready()
 }
 
 /// The same with what it keeps until it has ended.
-fn reserved(begun: BegunRequest, reservation: Reservation) -> BegunRequest {
+fn reserved(accepted: AcceptedStream, reservation: Reservation) -> AcceptedStream {
     match reservation {
-        Some(permit) => marked(begun, permit),
-        None => begun,
+        Some(permit) => marked(accepted, permit),
+        None => accepted,
     }
 }
 
-fn marked<M>((mut request, respond): BegunRequest, mark: M) -> BegunRequest
+fn marked<M>((mut request, respond): AcceptedStream, mark: M) -> AcceptedStream
 where
     M: Clone + Send + Sync + 'static,
 {
@@ -235,7 +237,7 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
 }
 
-/// What may come of a body that nobody reads, in bytes.
+/// Bytes that may come of a body that is not read.
 fn body(request: &Request<RecvStream>, window: usize) -> usize {
     if request.body().is_end_stream() {
         return 0;

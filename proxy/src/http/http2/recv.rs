@@ -24,11 +24,11 @@ use crate::http::stuck_upload::Answered;
 pub struct RecvBody {
     inbox: Inbox,
     share: Share,
-    /// What has come and waits to be read, where somebody counts that.
+    /// What has come and waits to be read, where that is counted.
     unread: Option<ReservedBytes>,
     /// Bytes that are still to come, where that was announced.
     left: Option<u64>,
-    /// Its head says that trailers follow.
+    /// Its head announces trailers.
     owes_trailers: bool,
     data_ended: bool,
     /// What still sends the request that this answers.
@@ -38,8 +38,8 @@ pub struct RecvBody {
     request: Option<Arc<InFlight>>,
 }
 
-/// The rest of a request on its way. Dropped before the answer has ended, it resets
-/// the stream: nobody wants the answer.
+/// The rest of a request on its way. Dropped before the answer has ended, it resets the stream: the
+/// answer has no receiver.
 #[derive(Debug)]
 pub(super) struct UploadGuard {
     task: Option<AbortHandle>,
@@ -91,14 +91,14 @@ impl RecvBody {
         }
     }
 
-    /// Counts what waits to be read, and what was read until it was sent, for who sends.
+    /// Counts what waits to be read, and what was read until it was sent, at its sender.
     pub(super) fn counted(mut self, unread: ReservedBytes) -> Self {
         self.unread = Some(unread);
         self
     }
 
-    /// What bytes both ways cost whom this counts for, also where nothing comes any more.
-    /// Nothing where nobody counts.
+    /// The cost of bytes both ways, charged where this is, also where nothing comes any more.
+    /// `None` where nothing is counted.
     pub(crate) fn cost_of_bytes(&self) -> Option<StreamCost> {
         self.unread.as_ref().map(StreamCost::of_bytes)
     }
@@ -148,7 +148,7 @@ impl RecvBody {
 
 impl Drop for RecvBody {
     fn drop(&mut self) {
-        // Whoever knew that nothing more comes did not ask for it.
+        // A reader that knew of the end did not poll for it.
         if self.upload.is_some() && (self.left == Some(0) || self.inbox.lock().is_end_stream()) {
             self.ended();
         }
@@ -178,7 +178,7 @@ impl HttpBody for RecvBody {
             match ready!(polled) {
                 Some(Ok(data)) => {
                     if data.is_empty() {
-                        // Says nothing, and is not passed on.
+                        // Has no meaning, and is not passed on.
                         continue;
                     }
                     this.share.read(data.len());
@@ -199,8 +199,8 @@ impl HttpBody for RecvBody {
                     this.ended();
                     return Poll::Ready(None);
                 }
-                // Any other reset breaks the message off, also one that says CANCEL: what
-                // came until then is not all of it.
+                // Any other reset breaks the message off, also CANCEL: what came until then is not
+                // all of it.
                 Some(Err(error)) => {
                     this.data_ended = true;
                     return Poll::Ready(Some(Err(error.into())));
@@ -228,8 +228,8 @@ impl HttpBody for RecvBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Not what is known by chance because all of it is there already: whoever passes
-        // the message on would announce a length that its sender did not.
+        // Not a length that is known by chance because all of it is there already: a proxy that
+        // passes the message on would announce a length that its sender did not.
         match self.left {
             Some(left) => SizeHint::with_exact(left),
             None => SizeHint::default(),

@@ -10,7 +10,7 @@ pub enum SendError {
     /// was processed (RFC 9113, 8.7).
     #[error("the server refused the stream: {0}")]
     Refused(h2::Error),
-    /// The request cannot be said in HTTP/2.
+    /// The request has no form in HTTP/2.
     #[error("the request has no form in HTTP/2: {0}")]
     Malformed(h2::Error),
     #[error("HTTP/2: {0}")]
@@ -18,8 +18,8 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// Of a request that was given to `h2`. `has_begun`: something of it went out.
-    pub(super) fn of(error: h2::Error, has_begun: bool) -> Self {
+    /// Of a request that was given to `h2`. `has_started`: something of it went out.
+    pub(super) fn of(error: h2::Error, has_started: bool) -> Self {
         let reason = error.reason();
         match reason {
             Some(h2::Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
@@ -30,7 +30,7 @@ impl SendError {
             // with this.
             _ if error.is_go_away() && error.is_remote() => Self::Unsent(error),
             // Nothing goes out any more by a connection that has ended.
-            _ if error.is_io() && !has_begun => Self::Unsent(error),
+            _ if error.is_io() && !has_started => Self::Unsent(error),
             _ => Self::Lost(error),
         }
     }

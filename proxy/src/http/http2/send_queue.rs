@@ -1,7 +1,7 @@
 //! What was handed to `h2` of one stream and has not left it.
 //!
-//! `h2` drops that when the stream is reset, and does not tell how much it is. So whoever may
-//! have to reset a stream behind what it sends counts the chunks until `h2` has dropped them,
+//! `h2` drops that when the stream is reset, and does not report how much it is. So a sender that
+//! may have to reset a stream behind what it sends counts the chunks until `h2` has dropped them,
 //! which it does as soon as the last byte of one was written.
 
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub(super) struct SendQueue(Arc<Chunks>);
 #[derive(Debug, Default)]
 struct Chunks {
     count: AtomicUsize,
-    /// Somebody has asked how many are left, which hardly anybody does.
+    /// The number of chunks left has been queried, which is rare.
     is_watched: AtomicBool,
-    /// Who waits for one to leave.
+    /// The task that waits for one to leave.
     waits: AtomicWaker,
 }
 
@@ -55,7 +55,7 @@ impl SendQueue {
 impl Drop for QueuePlace {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, SeqCst);
-        // In one order with whoever asks: either that is seen here, or this there.
+        // In one order with the query: either this sees it, or it sees this.
         if self.0.is_watched.load(SeqCst) {
             self.0.waits.wake();
         }

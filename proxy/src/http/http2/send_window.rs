@@ -1,14 +1,14 @@
 //! How much a server still takes of all bodies on one connection together.
 //!
-//! Beside the windows of its streams a connection has one of its own (RFC 9113, 5.2.1),
-//! and common servers make it no larger than that of one stream. Uploads that nobody reads
-//! use it up, and then no body on the connection moves, however eagerly somebody waits for
-//! that one. Whoever picks a connection for the next request has to know.
+//! Beside the windows of its streams a connection has one of its own (RFC 9113, 5.2.1), and common
+//! servers make it no larger than that of one stream. Uploads that are not read use it up, and then
+//! no body on the connection moves, however eagerly its reader waits. The choice of a connection
+//! for the next request needs to know.
 //!
-//! `h2` keeps what is left of that window to itself. That a stream waits for credit does
-//! not tell it either: one that has used up its own window holds up nobody, and connections
-//! opened for its sake would be many. So the frames are counted that change it, as they
-//! pass: DATA that is written, and WINDOW_UPDATE of stream 0 that is read.
+//! `h2` does not expose what is left of that window. That a stream waits for credit does not show
+//! it either: a stream that has used up its own window blocks no other, and connections opened for
+//! its sake would be many. So the frames that change the window are counted as they pass: DATA that
+//! is written, and WINDOW_UPDATE of stream 0 that is read.
 //!
 //! Claims: attack-23
 
@@ -27,9 +27,8 @@ const INITIAL: i64 = 65_535;
 /// sooner, and none is smaller than [`INITIAL`]: with less than this left something was
 /// sent and not read.
 const LEAST: i64 = 16 * 1024;
-/// A window that was low for so long is that of streams which stand still. Whoever reads
-/// opens it again within milliseconds, also on a node that is busy; and who waits for an
-/// answer hardly notices.
+/// A window that was low for so long belongs to streams that stall. A reader opens it again within
+/// milliseconds, also on a busy node, and a client that waits for an answer hardly notices.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_millis(100);
 /// In place of a time: the window is not low.
 const NEVER: u64 = u64::MAX;
@@ -40,16 +39,16 @@ pub(crate) enum Credit {
     Enough,
     /// It may have to wait.
     Low,
-    /// What was sent before stands still, and so would this one.
+    /// What was sent before stalls, and so would this one.
     Stalled,
 }
 
-/// Tells whoever picks a connection how its window is, and whoever has lost one whether a call
-/// went out by it. Written where the window becomes low or is no longer so, and by each head,
-/// and not by every frame.
+/// Reports the state of the connection's window to the choice of a connection, and to the sender of
+/// a lost one whether its call went out. Written where the window becomes low or is no longer so,
+/// and by each head, and not by every frame.
 #[derive(Debug)]
 pub(super) struct CreditSignal {
-    begun: Instant,
+    started: Instant,
     /// In milliseconds since then.
     low_since: AtomicU64,
     /// The newest stream of which anything was written.
@@ -59,7 +58,7 @@ pub(super) struct CreditSignal {
 impl Default for CreditSignal {
     fn default() -> Self {
         Self {
-            begun: Instant::now(),
+            started: Instant::now(),
             low_since: AtomicU64::new(NEVER),
             newest: AtomicU32::new(0),
         }
@@ -81,7 +80,7 @@ impl CreditSignal {
     }
 
     /// Whether the head of this stream was written, or a part of it by which its server knows it.
-    pub(super) fn has_begun(&self, stream: u32) -> bool {
+    pub(super) fn has_started(&self, stream: u32) -> bool {
         stream <= self.newest.load(Relaxed)
     }
 
@@ -91,7 +90,7 @@ impl CreditSignal {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(NEVER - 1)
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(NEVER - 1)
     }
 }
 
@@ -110,19 +109,19 @@ impl SendWindow {
         }
     }
 
-    /// The head of this stream was begun, or its trailers.
+    /// The head of this stream was started, or its trailers.
     pub(super) fn began(&mut self, stream: u32) {
         self.signal.newest.fetch_max(stream, Relaxed);
     }
 
-    /// A frame of DATA of this length was begun.
+    /// A frame of DATA of this length was started.
     pub(super) fn sent(&mut self, length: u32) {
         self.change(-i64::from(length));
     }
 
     /// The server opens the window by so many bytes: the content of its WINDOW_UPDATE.
     pub(super) fn open(&mut self, increment: [u8; INCREMENT]) {
-        // The first bit says nothing.
+        // The first bit has no meaning.
         self.change(i64::from(u32::from_be_bytes(increment) & 0x7fff_ffff));
     }
 

@@ -24,7 +24,7 @@ use super::frame_filter::FrameFilter;
 use super::graceful_shutdown::ShuttingDown;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
-use super::queued::{BegunRequest, QueuedRequests};
+use super::queued::{AcceptedStream, QueuedRequests};
 use super::recv::RecvBody;
 use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::failure::StreamReset;
@@ -46,8 +46,8 @@ const CONNECTION: usize = 24 * 1024;
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
 
-/// In the extensions of an answer: whoever takes over the sending side of the stream,
-/// for bytes both ways. The body of the answer is not sent then.
+/// In the extensions of an answer: takes over the sending side of the stream, for bytes both ways.
+/// The body of the answer is not sent then.
 #[derive(Clone, Debug)]
 pub(crate) struct Accept(Arc<Mutex<Option<oneshot::Sender<SendStream<Bytes>>>>>);
 
@@ -63,20 +63,19 @@ impl Accept {
 pub(crate) struct Limits {
     pub(crate) profile: Tuning,
     pub(crate) budget: Arc<Budget>,
-    /// Whom requests wait behind where there is no room for them.
+    /// The class by which requests wait where there is no room for them.
     pub(crate) class: AdmissionClass,
-    /// Who sends them.
+    /// Where they come from.
     pub(crate) from: PreviousHop,
     /// Sends what was written in a turn, where there is one.
     pub(crate) flush_handle: Option<FlushHandle>,
     pub(crate) permit: Arc<Permit>,
 }
 
-/// Serves one connection until it ends, or until `close` asks to end it after what is
-/// in flight.
+/// Serves one connection until it ends, or until `close` asks to end it after what is in flight.
 ///
 /// # Errors
-/// Whatever ended the connection early.
+/// The cause of an early end.
 pub(crate) async fn serve<I, H, F>(
     io: I,
     limits: Limits,
@@ -105,19 +104,19 @@ where
     let mut shutting_down = ShuttingDown::new(io.shutdown_state());
     let (io, received) = WatchedIo::new(io, budget);
     let mut connection = handshake(&builder(&profile, &flow), io).await?;
-    // What was begun has come whole.
+    // The preface has come complete.
     permit.busy();
     let mut busy = None;
     let mut keepalive = connection
         .ping_pong()
-        .filter(|_| profile.asks)
+        .filter(|_| profile.pings)
         .map(|pings| Keepalive::new(pings, received));
     if let Some(flush_handle) = &flush_handle {
         flush_handle.collect();
     }
     // Held by every answer on its way. A request's own body is often gone by then.
     let open = Arc::new(());
-    // Tells the peer of other windows, where they are due.
+    // Announces other windows to the peer, where they are due.
     let adjust = |connection: &mut Connection<_, Bytes>| {
         let announce = |window| connection.set_initial_window_size(window).is_ok();
         flow.adjust(announce)
@@ -136,7 +135,7 @@ where
         let ended = loop {
             adjust(&mut connection);
             match connection.poll_accept(cx) {
-                // What came with it would be begun for a connection that ends.
+                // A request that came with it would start on a connection that ends.
                 Poll::Pending | Poll::Ready(Some(Ok(_))) if flow.is_flooded() => {
                     permit.flooded();
                     break Some(Err(end(&mut connection, Reason::ENHANCE_YOUR_CALM, cx)));
@@ -151,20 +150,20 @@ where
                 }
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
-                Poll::Ready(Some(Ok(begun))) => {
-                    let Some(begun) = shutting_down.take(begun) else {
+                Poll::Ready(Some(Ok(accepted))) => {
+                    let Some(accepted) = shutting_down.take(accepted) else {
                         continue;
                     };
-                    if let Some(begun) = queued.admit(trimmed(begun), flow.window(), cx) {
-                        begin(begun, &flow, &permit, Arc::clone(&open), &handler);
+                    if let Some(accepted) = queued.admit(trimmed(accepted), flow.window(), cx) {
+                        begin(accepted, &flow, &permit, Arc::clone(&open), &handler);
                     }
                 }
             }
         };
         while !matches!(ended, Some(Err(_)))
-            && let Some(begun) = queued.next(cx)
+            && let Some(accepted) = queued.next(cx)
         {
-            begin(begun, &flow, &permit, Arc::clone(&open), &handler);
+            begin(accepted, &flow, &permit, Arc::clone(&open), &handler);
         }
         // Behind what begins in this turn: nothing wakes this before its answer comes.
         note_use(&permit, &mut busy, is_in_use(&flow, &open, &queued));
@@ -178,7 +177,7 @@ where
     .await
 }
 
-/// Its time is bounded here: within a tunnel nobody else sees to it.
+/// Bounds its own time: within a tunnel no other part does.
 async fn handshake<I>(builder: &Builder, io: I) -> Result<Connection<I, Bytes>, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -187,7 +186,7 @@ where
     shaken.unwrap_or_else(|_| Err(Reason::SETTINGS_TIMEOUT.into()))
 }
 
-/// Tells a client why its connection ends, where its socket takes that at once.
+/// Reports to a client why its connection ends, where its socket takes that at once.
 fn end<I>(connection: &mut Connection<I, Bytes>, why: Reason, cx: &mut Context<'_>) -> h2::Error
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -197,7 +196,7 @@ where
     why.into()
 }
 
-/// Tells the permit where that is another state than the last one.
+/// Reports a change of state to the permit.
 fn note_use(permit: &Permit, last: &mut Option<bool>, in_use: bool) {
     if last.replace(in_use) == Some(in_use) {
         return;
@@ -232,15 +231,15 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
     builder
 }
 
-/// Before anybody reads its head.
-fn trimmed((mut request, respond): BegunRequest) -> BegunRequest {
+/// Runs before anything reads the head.
+fn trimmed((mut request, respond): AcceptedStream) -> AcceptedStream {
     field_values::trim(request.headers_mut());
     (request, respond)
 }
 
 /// Begins to answer one request. `guard` lives for as long as the answer is on its way.
 fn begin<F>(
-    (request, respond): BegunRequest,
+    (request, respond): AcceptedStream,
     flow: &Arc<Flow>,
     permit: &Arc<Permit>,
     guard: Arc<()>,
@@ -294,7 +293,7 @@ impl RequestTraits {
     }
 }
 
-/// One request, until its answer was sent or nobody wants it any more.
+/// One request, until its answer was sent or has no receiver any more.
 async fn exchange(
     answer: impl Future<Output = Response<Body>>,
     mut respond: SendResponse<Bytes>,
@@ -308,7 +307,7 @@ async fn exchange(
             if let Poll::Ready(response) = answer.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
             }
-            // Whoever called has left.
+            // The caller has left.
             respond.poll_reset(cx).map(|_| None)
         })
         .await
@@ -317,7 +316,7 @@ async fn exchange(
     if let Some(StreamReset(code)) = response.extensions().get() {
         return respond.send_reset(*code);
     }
-    // Whoever answers was given as much when the answer began, or about so much.
+    // The sender of the answer got as much when the answer began, or about so much.
     let ahead = base(budget) as usize;
     if let Err(error) = send(response, &mut respond, traits, cost, ahead).await {
         tracing::debug!(%error, "an answer could not be sent");
@@ -384,8 +383,8 @@ async fn send(
     Ok(())
 }
 
-/// How gRPC says why the body of an answer broke off, also where its head is none of gRPC:
-/// what this proxy has ended itself is not told as a server that went away.
+/// The gRPC status for an answer whose body broke off, also where its head is not gRPC: an end by
+/// this proxy is not reported as a lost server.
 fn grpc_end(error: &(dyn Error + 'static)) -> HeaderMap {
     match ended_for(error) {
         Some(reason) => grpc::ending(reason, ""),

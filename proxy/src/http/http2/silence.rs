@@ -1,12 +1,12 @@
-//! Whether a server that is asked for no sign of life has fallen silent.
+//! Whether a server that gets no pings has fallen silent.
 //!
-//! Some stop to answer on one connection and go on to serve others. TCP does not show that,
-//! and a ping would cost more than it tells: who computes answers none, and servers of gRPC
-//! end connections for those that come often. So what shows it are requests. One was sent,
-//! all of it, and nothing whatever came on the connection since.
+//! Some servers stop to answer on one connection and go on to serve others. TCP does not show that,
+//! and a ping would cost more than it shows: a server that computes answers none, and servers of
+//! gRPC end connections with frequent pings. So requests show it: one was sent, all of it, and
+//! nothing whatever came on the connection since.
 //!
-//! Whatever comes behind a request excuses it for good, also one that is not answered for
-//! hours: its server reads and writes on this connection.
+//! Anything received behind a request excuses it for good, also one that is not answered for hours:
+//! its server reads and writes on this connection.
 //!
 //! Claims: attack-24
 
@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A server that says nothing for so long may compute, or wait for news: another connection
-/// to it then costs one handshake. It is long against common answers, and less than what
-/// callers wait for them.
+/// A server that is silent for so long may compute, or wait for events: another connection to it
+/// then costs one handshake. It is long against common answers, and less than what callers wait for
+/// them.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(5);
 /// In place of a time: nothing is owed.
 const NEVER: u64 = u64::MAX;
@@ -26,7 +26,7 @@ const NEVER: u64 = u64::MAX;
 /// What a server owes on one connection.
 #[derive(Debug)]
 pub(super) struct SilenceDetector {
-    begun: Instant,
+    started: Instant,
     /// In milliseconds since then, of the first request that nothing came behind.
     since: AtomicU64,
     /// How often something came.
@@ -36,7 +36,7 @@ pub(super) struct SilenceDetector {
 impl Default for SilenceDetector {
     fn default() -> Self {
         Self {
-            begun: Instant::now(),
+            started: Instant::now(),
             since: AtomicU64::new(NEVER),
             received: AtomicU64::new(0),
         }
@@ -57,12 +57,12 @@ impl SilenceDetector {
     }
 
     fn at(&self, now: Instant) -> u64 {
-        let passed = now.saturating_duration_since(self.begun);
+        let passed = now.saturating_duration_since(self.started);
         u64::try_from(passed.as_millis()).unwrap_or(NEVER - 1)
     }
 }
 
-/// A request whose head is sent, on a connection of which somebody knows what is owed there.
+/// A request whose head is sent, on a connection that tracks what its server owes.
 #[derive(Debug)]
 pub(super) struct Asked(Option<(Arc<SilenceDetector>, u64)>);
 
@@ -102,7 +102,7 @@ mod tests {
         assert!(!silent(&owed), "it was asked for nothing");
         Asked::on(Some(&owed)).sent(true);
         advance(SILENT_AFTER - MOMENT).await;
-        // What is asked later does not put that off.
+        // A later request does not put that off.
         Asked::on(Some(&owed)).sent(true);
         assert!(!silent(&owed));
         advance(MOMENT).await;

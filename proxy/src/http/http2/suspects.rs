@@ -1,7 +1,7 @@
 //! Counts connections whose peer owes a sign of life, of all that count together.
 //!
-//! Whoever chooses among peers asks here first: while there is no such connection, which is
-//! nearly always, it need not look at the peer.
+//! The choice among peers reads this first: while there is no such connection, which is nearly
+//! always, it need not look at the peer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -51,7 +51,7 @@ const PROFILE: Tuning = Tuning {
     unsent: 256 * 1024,
     learn_limit: false,
     windows: WindowChanges::Both,
-    asks: true,
+    pings: true,
     spreads: false,
     resets: 512,
 };
@@ -184,7 +184,7 @@ async fn trailers_end_body_without_preceding_empty_frame() {
 #[tokio::test]
 async fn body_breaking_while_waiting_for_credit_resets_stream() {
     let (mut sender, mut io) = client().await;
-    // More than the window of a peer that says nothing of windows.
+    // More than the window of a peer that announces none.
     let large = Bytes::from(vec![7; 100_000]);
     let (parts, body) = later([
         Ok(Frame::data(large.clone())),
@@ -206,18 +206,18 @@ async fn silent_peer_is_avoided_then_abandoned_within_ten_seconds() {
     let suspects = Suspects::default();
     sender.counts_in(&suspects);
     let mut busy = sender.clone();
-    let begun = Instant::now();
+    let start = Instant::now();
     let asking = tokio::spawn(async move { busy.send(post(body::empty())).await.map(|_| ()) });
     while sender.is_usable() {
         assert!(!suspects.any() && !sender.is_suspect());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let avoided = begun.elapsed();
+    let avoided = start.elapsed();
     assert!(!sender.is_closed(), "given up at {avoided:?}");
     assert!(suspects.any() && sender.is_suspect());
     assert!(avoided <= Duration::from_millis(7600), "{avoided:?}");
     let outcome = asking.await.unwrap();
-    let took = begun.elapsed();
+    let took = start.elapsed();
     assert!(matches!(outcome, Err(SendError::Lost(_))), "{outcome:?}");
     assert!(took <= Duration::from_millis(10_100), "{took:?}");
     assert!(!suspects.any() && !sender.is_suspect());
@@ -228,10 +228,10 @@ async fn silent_peer_is_avoided_then_abandoned_within_ten_seconds() {
 #[tokio::test(start_paused = true)]
 async fn pinged_peer_shows_life_immediately_or_never() {
     let within = Duration::from_secs(5);
-    let begun = Instant::now();
+    let start = Instant::now();
     let sender = pair(|_| async { Response::new(body::empty()) }).await;
     assert!(sender.gives_sign(within).await);
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(1));
     let (silent, far) = client().await;
     assert!(!silent.gives_sign(within).await);
     drop(far);
@@ -247,11 +247,11 @@ async fn peer_slow_to_send_settings_is_still_monitored() {
     let mut sender = client::handshake(near, profile, budget(), None)
         .await
         .unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     let response = timeout(Duration::from_secs(60), sender.send(post(body::empty())));
-    let outcome = response.await.expect("nobody watches it").map(|_| ());
+    let outcome = response.await.expect("it is not watched").map(|_| ());
     assert!(matches!(outcome, Err(SendError::Lost(_))), "{outcome:?}");
-    let took = begun.elapsed();
+    let took = start.elapsed();
     assert!(took <= Duration::from_millis(10_100), "{took:?}");
     drop(far);
 }
@@ -268,10 +268,10 @@ async fn server_closing_immediately_is_not_awaited() {
         learn_limit: true,
         ..PROFILE
     };
-    let begun = Instant::now();
+    let start = Instant::now();
     let made = client::handshake(near, profile, budget(), None).await;
-    assert!(made.is_err(), "a connection to nobody");
-    assert!(begun.elapsed() < Duration::from_millis(500));
+    assert!(made.is_err(), "a connection without a server");
+    assert!(start.elapsed() < Duration::from_millis(500));
 }
 
 #[tokio::test]
@@ -330,7 +330,7 @@ async fn request_continues_after_early_complete_response() {
 #[tokio::test(start_paused = true)]
 async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
     const MINUTES: Duration = Duration::from_secs(10 * 60);
-    // As an application: it has the request, and says nothing.
+    // As an application: it has the request, and is silent.
     let (near, mut far) = duplex(1 << 20);
     let silent = Tuning {
         learn_limit: false,
@@ -346,7 +346,7 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
     tokio::time::sleep(MINUTES).await;
     assert!(!asking.is_finished(), "the application was given up");
     assert!(other.is_usable() && other.takes_requests());
-    // As a caller: it has asked for something, and does not read.
+    // As a caller: it has sent a request, and does not read.
     let (near, far) = duplex(1 << 10);
     let permit = Permit::unlisted();
     let serving = tokio::spawn(async move {
@@ -361,13 +361,13 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
     let mut connection = Box::pin(connection);
     let request = Request::get("http://s/").body(()).unwrap();
     let (answer, _) = caller.send_request(request, true).unwrap();
-    let begun = tokio::select! {
+    let response = tokio::select! {
         answer = answer => answer.unwrap(),
         _ = &mut connection => panic!("the connection ended"),
     };
     tokio::time::sleep(MINUTES).await;
     assert!(!serving.is_finished(), "the caller was given up");
-    drop(begun);
+    drop(response);
 }
 
 #[tokio::test(start_paused = true)]
@@ -444,7 +444,7 @@ async fn sender_dropped_early_aborts_body() {
     .await;
     send(&mut stream, b"one").await.unwrap();
     drop(stream);
-    assert!(rx.recv().await.unwrap(), "an end was told");
+    assert!(rx.recv().await.unwrap(), "an end was reported");
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! Bounds what `h2` keeps of answers that a client does not take.
 //!
-//! Frames without content are written into one buffer of the connection, which `h2` empties
-//! once all of it has left, and doubles where the next head does not fit. Credit bounds what
-//! bodies put there, and a stream that has ended bounds nothing. So a client that takes next
-//! to nothing, and asks for answers without a body, would have it grow for as long as it goes
-//! on asking. It is no longer served.
+//! Frames without content are written into one buffer of the connection, which `h2` empties once
+//! all of it has left, and doubles where the next head does not fit. Credit bounds what bodies put
+//! there, and a stream that has ended bounds nothing. So a client that takes next to nothing, and
+//! sends requests for answers without a body, would have it grow for as long as it goes on. It is
+//! no longer served.
 
 use std::io;
 use std::task::Poll;

@@ -1,7 +1,7 @@
-//! A connection to a server, by which nothing more goes out once that has ended its side.
+//! A connection to a server, by which nothing more goes out once the server has ended its side.
 //!
-//! `h2` tells all calls of a connection that it has ended, and then still writes what the socket
-//! had no room for before. A call of which nothing had gone out by then is sent again by another
+//! `h2` reports the end to all calls of a connection, and then still writes what the socket had no
+//! room for before. A call of which nothing had gone out by then is sent again by another
 //! connection, so nothing of it may go out by this one.
 //!
 //! Claims: calls-14

@@ -1,10 +1,10 @@
 //! The streams of a connection that brought more than the least window, and which of them are
 //! large: their sender holds more of them than it may send ahead.
 //!
-//! How much came of a stream in all says little of that. What a watch of gRPC or server-sent events
-//! bring is more than any window in the end, and their server holds nothing of it. So a stream is
-//! large while it fills windows: one came quickly just now, or nearly nothing is left of the one
-//! that it has, since its reader is slow.
+//! How much came of a stream in all shows little of that. What a watch of gRPC or server-sent
+//! events bring is more than any window in the end, and their server holds nothing of it. So a
+//! stream is large while it fills windows: one came quickly just now, or nearly nothing is left of
+//! the one that it has, since its reader is slow.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,11 +14,11 @@ use h2::{FlowControl, StreamId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Whoever sends a window within this time, sent it as fast as it could. It is large for as
-/// long after that.
+/// A sender that sends a window within this time sent as fast as it could. It is large for as long
+/// after that.
 const QUICK: Duration = Duration::from_secs(1);
-/// Whoever has used this part of a window waits for its reader: it hears of what was read once
-/// that is half of it, so less may wait here at times.
+/// A sender that has used this part of a window waits for its reader: the peer gets an update once
+/// half of it was read, so less may wait here at times.
 const WAITS: usize = 4;
 
 /// As many as the connection has streams at most.
@@ -64,7 +64,7 @@ impl UsedStreams {
         drop(used);
     }
 
-    /// Has `h2` look again whether their peer is to be told of what was given back.
+    /// Has `h2` check again whether WINDOW_UPDATEs for what was given back are due.
     pub(super) fn look_again(&self) {
         for used in self.all.lock().values_mut() {
             let _ = used.stream.release_capacity(0);

@@ -1,4 +1,4 @@
-//! What is kept of a body, for whom, and how long.
+//! What is kept of a body, for which request, and how long.
 //!
 //! Claims: calls-53
 
@@ -58,7 +58,7 @@ async fn partly_read_body_replays_from_its_start() {
     assert_eq!(read(replay.take().unwrap()).await, b"hello");
 }
 
-/// As where the answer to it said that nobody took the request.
+/// As where the answer to it said that no application took the request.
 #[tokio::test]
 async fn replay_copy_aborts_when_next_is_taken_without_loss() {
     let frames = ["hel", "lo"].map(|part| Ok(Frame::data(Bytes::from(part))));
@@ -163,13 +163,13 @@ async fn replay_waits_for_sender_while_reader_wants_more() {
     let replay = Replay::new(source);
     let mut body = replay.take().unwrap();
     let waits = || replay.waits_for_sender();
-    assert!(!waits(), "nobody reads it");
+    assert!(!waits(), "it is not read");
     let mut read = || futures::FutureExt::now_or_never(body.frame());
     assert!(read().is_none());
     assert!(waits());
     say("hel");
     assert!(read().is_some());
-    assert!(!waits(), "nobody would read on");
+    assert!(!waits(), "no reader would go on");
     assert!(read().is_none());
     assert!(waits());
     say("lo");
@@ -188,7 +188,7 @@ async fn complete_body_is_available_only_once_it_has_arrived() {
     // What has no body is whole.
     let empty = Replay::new(crate::http::body::empty());
     assert_eq!(empty.whole(), Some(Bytes::new()));
-    // Too much, and nobody's any more.
+    // Too much, and of no request any more.
     let large = Replay::new(text(vec![0_u8; REPLAY_LIMIT + 1]));
     read(large.take().unwrap()).await;
     assert_eq!(large.whole(), None);

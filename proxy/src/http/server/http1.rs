@@ -1,8 +1,7 @@
-//! One HTTP/1.1 connection as a server, small while nobody uses it.
+//! One HTTP/1.1 connection as a server, small while it is idle.
 //!
-//! hyper keeps two buffers of 8 KiB for each connection. One that has rested for
-//! a while gives them back: it is taken apart between two requests, and put
-//! together again when bytes come.
+//! hyper keeps two buffers of 8 KiB for each connection. One that was idle for a while gives them
+//! back: it is taken apart between two requests, and put together again when bytes come.
 
 mod activity;
 mod guarded;
@@ -56,12 +55,12 @@ const IDLE_AFTER: Duration = Duration::from_millis(100);
 /// one costs little more than its bytes.
 const SMALL_HEAD: usize = 16 * 1024;
 
-/// A client whose connection is to end has this long to ask once more, and learns from
-/// that answer: one that is closed between two requests may cost the request that is on its
-/// way. Long against the rests of a connection in use, short against the stop of a proxy.
+/// A client whose connection is to end has this long for one more request, whose answer announces
+/// the end: a close between two requests may cost the request that is on its way. Long against the
+/// idle times of a connection in use, short against the stop of a proxy.
 const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
 
-/// A client has this long to take the end of a resting connection.
+/// A client has this long to take the end of an idle connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a connection may take, and for how long.
@@ -70,20 +69,20 @@ pub(crate) struct Limits {
     /// After this long without a request it is closed.
     pub(crate) patience: Option<Duration>,
     pub(crate) budget: Arc<Budget>,
-    /// Whom requests wait behind where there is no room for them.
+    /// The class by which requests wait where there is no room for them.
     pub(crate) class: AdmissionClass,
-    /// Who sends them.
+    /// Where they come from.
     pub(crate) from: PreviousHop,
     /// Learns what the connection is doing, and sees to slow heads.
     pub(crate) permit: Arc<Permit>,
 }
 
-/// Serves until the connection ends, or until `close` or its permit asks to end it after
-/// the request in flight, where a client that is no peer proxy may send one more after
-/// `close`. `refused` is told of a head that cannot be read, or that no room was found for.
+/// Serves until the connection ends, or until `close` or its permit asks to end it after the
+/// request in flight, where a client that is no peer proxy may send one more after `close`.
+/// `refused` is called for a head that cannot be read, or that no room was found for.
 ///
 /// # Errors
-/// Whatever ended the connection early.
+/// The cause of an early end.
 pub(crate) fn serve<I, H, F>(
     io: I,
     limits: Limits,
@@ -121,7 +120,7 @@ where
         if upgrade {
             request.extensions_mut().insert(Arc::clone(&noted.permit));
         }
-        // Whoever speaks HTTP/1.0 may read an answer to the end of the connection.
+        // A client of HTTP/1.0 may read an answer to the end of the connection.
         let old = request.version() == Version::HTTP_10;
         if let Some(waited) = noted.waited() {
             request.extensions_mut().insert(waited);
@@ -135,7 +134,7 @@ where
             let until = busy.used.until(request.headers());
             let admitted = busy.used.admitted(ticket, until).await;
             if let Err(why) = admitted {
-                return Ok(guard(turned_away(why, request, peer, &refused), old, busy));
+                return Ok(guard(rejected(why, request, peer, &refused), old, busy));
             }
             if let Some(waited) = busy.used.waited() {
                 request.extensions_mut().insert(waited);
@@ -151,8 +150,8 @@ where
         loop {
             // Nothing is set up for a connection on which no head has come.
             if !is_spoken_to(&mut io, patience, close.as_mut()).await {
-                // As hyper does between two requests: whoever sends the next one learns
-                // that it was not taken.
+                // As hyper does between two requests: the sender of the next one sees that it was
+                // not taken.
                 let _ = timeout(CLOSE_TIMEOUT, io.shutdown()).await;
                 return Ok(());
             }
@@ -164,7 +163,7 @@ where
                 used: Arc::clone(&used),
             };
             let connection = builder.serve_connection(TokioIo::new(observer), service);
-            // Boxed: while the connection rests, nothing of it stays in this future.
+            // Boxed: while the connection is idle, nothing of it stays in this future.
             let (parts, refusal) = match Box::pin(run(connection, &used, close.as_mut())).await {
                 Served::Over(outcome) => return outcome,
                 Served::Idle(parts) => (parts, None),
@@ -178,7 +177,7 @@ where
             let Some(status) = refusal else { continue };
             let status = refused_head::status(status, used.has_head_of(&io));
             let how = NotHandled::Answered(Reason::BadRequest, status);
-            tell_unread(&io, &used, how, &refused);
+            report_unread(&io, &used, how, &refused);
             send_refusal(&mut io, &used, status, peer).await;
             return Ok(());
         }
@@ -195,7 +194,7 @@ fn has_to_end(
         close.await;
         if !peer {
             used.is_last.store(true, Relaxed);
-            // Boxed: a connection that rests has no room for a timer.
+            // Boxed: an idle connection has no room for a timer.
             Box::pin(sleep(LAST_REQUEST_WITHIN)).await;
         }
     };
@@ -207,7 +206,7 @@ fn has_to_end(
     }
 }
 
-/// Whether a whole head came, and a request may begin. `refused` is told where it may not.
+/// Whether a complete head came, and a request may begin. `refused` is called where it may not.
 async fn begins<I>(
     io: &mut Prefixed<I>,
     used: &Arc<ConnectionUse>,
@@ -227,7 +226,7 @@ where
     let Err(why) = used.admits(io, early).await else {
         return true;
     };
-    tell_unread(io, used, NotHandled::answered(why), refused);
+    report_unread(io, used, NotHandled::answered(why), refused);
     let status = match why {
         NotAdmitted::Deadline => StatusCode::GATEWAY_TIMEOUT,
         NotAdmitted::Late | NotAdmitted::Left => StatusCode::SERVICE_UNAVAILABLE,
@@ -236,8 +235,8 @@ where
     false
 }
 
-/// Tells `refused` of a head that hyper has not read. Of one that it has taken nothing is left.
-fn tell_unread<I: AsyncRead + Unpin>(
+/// Calls `refused` for a head that hyper has not read. Of one that it has taken nothing is left.
+fn report_unread<I: AsyncRead + Unpin>(
     io: &Prefixed<I>,
     used: &ConnectionUse,
     how: NotHandled,
@@ -257,8 +256,8 @@ fn tell_unread<I: AsyncRead + Unpin>(
     refused(how, asked);
 }
 
-/// The answer to a request that was not admitted, of which `refused` is told.
-fn turned_away(
+/// The answer to a request that was not admitted; calls `refused` for it.
+fn rejected(
     why: NotAdmitted,
     request: Request<Incoming>,
     peer: bool,
@@ -376,8 +375,8 @@ where
     S::Future: Send + 'static,
 {
     let mut tick = pin!(sleep(IDLE_AFTER));
-    let begun = used.requests();
-    let mut seen = begun;
+    let initial = used.requests();
+    let mut seen = initial;
     loop {
         let event = poll_fn(|cx| {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
@@ -415,7 +414,7 @@ where
                         if used.is_quiet() {
                             return Poll::Pending;
                         }
-                        // It never rests, but callers leave.
+                        // It is never idle, but callers leave.
                         ready!(tick.as_mut().poll(cx));
                         used.looks.store(true, Relaxed);
                         tick.as_mut().reset(Instant::now() + IDLE_AFTER);
@@ -447,7 +446,7 @@ where
             Event::Tick => {
                 let requests = used.requests();
                 // A head that comes in small chunks stays where it is.
-                if requests == seen && requests != begun && used.is_quiet() {
+                if requests == seen && requests != initial && used.is_quiet() {
                     return Served::Idle(connection.into_parts());
                 }
                 used.looks.store(!used.is_quiet(), Relaxed);

@@ -1,10 +1,9 @@
-//! Heads of HTTP/1 that hyper does not read: mended, or refused with the reason.
+//! Heads of HTTP/1 that hyper does not read: repaired, or refused with the reason.
 //!
-//! hyper answers them with a bare status, and whoever gets that cannot know who said it
-//! or why. Clients such as curl send some bytes in a target as they are that belong
-//! percent-encoded. Encoded they mean the same to servers (RFC 3986, 2.1), and the
-//! encoded form is the only one that anything after this sees, so that what is judged is
-//! what is sent on.
+//! hyper answers them with a bare status, which names neither its sender nor the reason. Clients
+//! such as curl send some bytes in a target as they are that belong percent-encoded. Encoded they
+//! mean the same to servers (RFC 3986, 2.1), and everything after this sees only the encoded form,
+//! so that the target that is evaluated is the one that is sent on.
 
 use http::{Method, StatusCode};
 use policy::reason::Reason;
@@ -14,7 +13,7 @@ use crate::http::headers;
 use crate::http::refusal::NO_ROOM;
 use crate::net::sniff::is_token;
 
-/// What hyper says instead of a handler.
+/// The answers of hyper in place of a handler's.
 const BY_HYPER: [(StatusCode, &[u8]); 3] = [
     (
         StatusCode::BAD_REQUEST,
@@ -105,8 +104,8 @@ pub(super) fn skip_blank_lines(mut head: &[u8]) -> &[u8] {
     head
 }
 
-/// The answer to a head that cannot be sent on; an empty one if nobody has it any more. A
-/// `peer` is told where that proves that no application saw the request.
+/// The answer to a head that cannot be sent on; an empty one if the caller is gone. A `peer` gets a
+/// mark where that proves that no application saw the request.
 pub(super) fn answer(head: &[u8], status: StatusCode, peer: bool) -> Vec<u8> {
     let reasons = [Reason::Overload, Reason::Deadline];
     let reason = reasons.into_iter().find(|reason| reason.status() == status);
@@ -132,8 +131,8 @@ pub(super) fn answer(head: &[u8], status: StatusCode, peer: bool) -> Vec<u8> {
     answer.into_bytes()
 }
 
-/// The method and the path, without query, of a head that nobody reads, as far as they are what
-/// they have to be; `None` and empty behind that.
+/// The method and the path, without query, of a head that was not read, as far as they are valid;
+/// `None` and empty behind that.
 pub(super) fn asked(head: &[u8]) -> (Option<Method>, &str) {
     let mut lines = skip_blank_lines(head).split(|byte| *byte == b'\n');
     let mut words = lines.next().unwrap_or_default().split(|byte| *byte == b' ');
@@ -165,8 +164,7 @@ fn complaint(head: &[u8], status: StatusCode) -> String {
     }
     if head.is_empty() {
         // hyper has taken it apart.
-        return "the request target, or what tells the length of the body, cannot be sent on"
-            .to_owned();
+        return "the request target, or the length of the body, cannot be sent on".to_owned();
     }
     let mut lines = skip_blank_lines(head)
         .split(|byte| *byte == b'\n')

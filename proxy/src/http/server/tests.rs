@@ -118,7 +118,7 @@ async fn http2_peer_proxy_learns_that_waiting_request_was_unsent() {
     }
 }
 
-/// As its application or its proxy says, where they may say it, and at any place of the queue.
+/// As its application or its proxy sets it, where they may, and at any place of the queue.
 #[tokio::test(start_paused = true)]
 async fn http2_waiting_request_ends_at_its_own_deadline() {
     for behind in [false, true] {
@@ -233,7 +233,7 @@ async fn http2_request_is_in_flight_until_its_body_arrives() {
     }
 }
 
-/// What it sends meanwhile would be answered with a reset, which overtakes what it was told.
+/// What it sends meanwhile would be answered with a reset, which overtakes the answer.
 // Claims: calls-15
 #[tokio::test(start_paused = true)]
 async fn closed_http2_connection_is_read_until_peer_proxy_closes() {
@@ -262,9 +262,9 @@ async fn closed_http2_connection_is_read_until_peer_proxy_closes() {
     near.read_to_end(&mut Vec::new()).await.unwrap();
     // More than the pipe holds.
     let late = timeout(Duration::from_millis(100), near.write_all(&[0; 100_000]));
-    late.await.expect("nobody reads").unwrap();
+    late.await.expect("nothing is read").unwrap();
     assert!(!serving.is_finished());
     drop(near);
     let ended = timeout(Duration::from_millis(100), serving);
-    ended.await.expect("it waits for nobody").unwrap();
+    ended.await.expect("it waits for no client").unwrap();
 }

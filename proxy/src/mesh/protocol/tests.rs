@@ -37,7 +37,7 @@ fn wire(parts: &Parts) -> String {
     )
 }
 
-/// What the application is asked, however it is written.
+/// The request for the application, however it is written.
 fn meaning(request: &PeerRequest) -> String {
     let asks = |parts: &Parts| {
         let target = parts.uri.path_and_query();
@@ -156,7 +156,7 @@ fn requests_to_a_peer_are_written_as_ever() {
         )
     };
     let bare = || parts(("OPTIONS", "*", Version::HTTP_10), &[("x", "1")]);
-    // Who names no host is for the address that was called.
+    // A request without a host is for the address that was called.
     let named = |mut parts: Parts| {
         let mut uri = parts.uri.into_parts();
         uri.scheme = Some(Scheme::HTTP);
@@ -418,7 +418,7 @@ fn missing_duplicate_or_misplaced_peer_headers_are_malformed() {
     cases.push((get, tcp.to_vec()));
     cases.push((get, [&http[..], &upgrade[3..]].concat()));
     cases.push((connect, [&upgrade[..], &[("host", "other")]].concat()));
-    // What comes behind such a head is no body, whatever a length says.
+    // What comes behind such a head is no body, whatever its length header.
     let length = |value| [&upgrade[..], &[("content-length", value)]].concat();
     let none = PeerRequest::decode(parts(connect, &length("0")), Transport::Http2);
     assert!(none.is_ok(), "{none:?}");
@@ -455,7 +455,7 @@ fn a_malformed_answer_switches_to_nothing_and_proves_nothing() {
         let got = PeerResponse::decode(head(status, &headers), RequestKind::Upgrade);
         assert!(got.is_err(), "{status} {headers:?}: {got:?}");
     }
-    // Said to somebody who asked for no upgrade it means nothing.
+    // For a request without an upgrade it means nothing.
     for kind in [RequestKind::Http, RequestKind::Tcp] {
         let got = PeerResponse::decode(head(200, &[yes, to]), kind).unwrap();
         assert!(matches!(got, PeerResponse::Answered(parts) if parts.status == 200));

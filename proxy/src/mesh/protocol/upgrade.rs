@@ -1,14 +1,13 @@
 //! An upgrade between two proxies: a CONNECT stream, whose head holds the application's own.
 //!
-//! By POST the request may have a body. It comes first on the stream, and the head says how many
-//! bytes it has, in a header of ours: `Content-Length` would be that of the stream, which ends
-//! with the other protocol. The calling proxy has all of it before it opens the stream and sends
-//! nothing more before the answer, so what is behind it belongs to the other protocol.
+//! By POST the request may have a body. It comes first on the stream, and the head has its number
+//! of bytes, in a header of ours: `Content-Length` would be that of the stream, which ends with the
+//! other protocol. The calling proxy has all of it before it opens the stream and sends nothing
+//! more before the answer, so what is behind it belongs to the other protocol.
 //!
 //! A proxy that knows upgrades by GET alone refuses the name of the protocol. A proxy that knows
-//! both marks whatever it answers itself, so a refusal without the mark proves that no
-//! application saw the request, and it goes without the upgrade, as it went to such a proxy
-//! before.
+//! both marks whatever it answers itself, so a refusal without the mark proves that no application
+//! saw the request, and it goes without the upgrade, as it went to such a proxy before.
 
 use http::header::HeaderMap;
 use http::request::Parts;

@@ -1,7 +1,7 @@
 //! One dedicated connection, which has no task of its own.
 //!
-//! Whoever sends on it polls it, so two kinds of polls are told apart: those that go on when
-//! something comes, and deaf ones, which only ask how it stands now.
+//! The sender of a request polls it, so there are two kinds of polls: those that go on when
+//! something comes, and deaf ones, which only check how it stands now.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -43,7 +43,7 @@ impl DedicatedConnection {
         }
     }
 
-    /// True when the next request may use it. Nobody is woken when that changes.
+    /// True when the next request may use it. No task is woken when that changes.
     pub(super) fn is_free(&mut self) -> bool {
         self.poll(&mut deaf());
         !self.ended && self.sender.is_ready() && !self.signs.is_broken()
@@ -54,10 +54,10 @@ impl DedicatedConnection {
         self.ended || self.signs.is_broken()
     }
 
-    /// Sends what is left of a request whose answer has come whole, and closes where the peer
-    /// said that this was the last one. True when the next request may use the connection.
-    /// Otherwise that has ended, or is to be broken off: the body broke off, the peer gave no
-    /// sign of life, or nothing moved for too long.
+    /// Sends what is left of a request whose answer has come complete, and closes where the peer
+    /// announced that this was the last one. True when the next request may use the connection.
+    /// Otherwise that has ended, or is to be broken off: the body broke off, the peer gave no sign
+    /// of life, or nothing moved for too long.
     pub(super) async fn finish_upload(&mut self) -> bool {
         let answered = Answered::default();
         answered.note();
@@ -67,7 +67,7 @@ impl DedicatedConnection {
             if self.ended || self.signs.poll_broken(cx) {
                 return Poll::Ready(false);
             }
-            // An error says that the connection closes, which its end tells as well.
+            // An error means that the connection closes, which its end reports as well.
             if let Poll::Ready(Ok(())) = self.sender.poll_ready(cx) {
                 return Poll::Ready(true);
             }
@@ -95,13 +95,13 @@ impl DedicatedConnection {
     }
 }
 
-/// For polls that only ask: what they find is looked at at once.
+/// For polls that only check: what they find is looked at at once.
 pub(super) fn deaf() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// A task that did much in one turn is told to wait, by a wake-up that a deaf
-/// poll does not hear.
+/// A task that did much in one turn is made to wait, by a wake-up that a deaf poll does not
+/// receive.
 pub(super) fn wake_if_cut_short(cx: &Context<'_>) {
     if !has_budget_remaining() {
         cx.waker().wake_by_ref();

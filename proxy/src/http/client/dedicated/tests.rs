@@ -117,7 +117,7 @@ async fn remaining_body_is_dropped_once_it_stalls() {
     ends(&dedicated, &mut peer).await;
     assert!(moved.elapsed() < MOVES_WITHIN + 3 * MOMENT);
     assert!(moved.elapsed() >= MOVES_WITHIN);
-    assert!(parts.is_closed(), "nor does anybody read the rest");
+    assert!(parts.is_closed(), "nor is the rest read");
 }
 
 #[tokio::test(start_paused = true)]

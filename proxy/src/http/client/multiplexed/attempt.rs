@@ -1,11 +1,11 @@
-//! An attempt to open a connection, which may outlive the call that began it.
+//! An attempt to open a connection, which may outlive the call that started it.
 //!
-//! A caller over HTTP/2 can reset what it has just asked, again and again. Where each attempt
-//! ended with its call, each would leave a dead connection in the queue of the server. So what a
-//! call leaves in the first moments rests, and the next call goes on with it: many that come and
-//! go have one attempt together, as those that come and stay.
+//! A caller over HTTP/2 can reset its requests again and again. Where each attempt ended with its
+//! call, each would leave a dead connection in the queue of the server. So an attempt that a call
+//! leaves in its first moments is kept, and the next call goes on with it: many short calls share
+//! one attempt, as long ones do.
 //!
-//! Not where a call has waited for longer: its server may hang, and is asked anew.
+//! Not where a call has waited for longer: its server may hang, and gets a new attempt.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 use crate::http::http2::client::RequestSender;
 
-/// Opens one connection of HTTP/2, for whoever shares its streams.
+/// Opens one connection of HTTP/2, for all that share its streams.
 pub(super) type Connect =
     dyn Fn() -> BoxFuture<'static, Result<RequestSender, Failure>> + Send + Sync;
 
-/// What a call leaves that has waited for less than this rests.
+/// An attempt is kept when its call leaves after less than this.
 const LEFT_SOON: Duration = Duration::from_millis(100);
-/// For how long after it was begun: its server may end a connection that says nothing.
+/// For how long after its start: its server may end a connection that is silent.
 const RESTS_FOR: Duration = Duration::from_secs(1);
 
 struct Attempt {
@@ -29,7 +29,7 @@ struct Attempt {
     outcome: BoxFuture<'static, Result<RequestSender, Failure>>,
 }
 
-/// Attempts at one server. Whoever connects holds them.
+/// Attempts at one server, held by the connecting callers.
 #[derive(Default)]
 pub(super) struct Attempts {
     /// How many have ended.
@@ -40,7 +40,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Goes on with the attempt that rests, or begins one by `connect`.
+    /// Goes on with the kept attempt, or starts one by `connect`.
     ///
     /// # Errors
     /// When no connection comes of it.
@@ -60,7 +60,7 @@ impl Attempts {
         outcome
     }
 
-    /// Ends an attempt that nobody has gone on with in time.
+    /// Ends an attempt that no caller has gone on with in time.
     pub(super) fn forget_old(&mut self) {
         let under_way = self.under_way.as_ref();
         if under_way.is_some_and(|attempt| attempt.began.elapsed() >= RESTS_FOR) {
@@ -69,7 +69,7 @@ impl Attempts {
     }
 }
 
-/// Whoever waits for the attempt that is under way, until it leaves or has its outcome.
+/// A caller that waits for the attempt under way, until it leaves or has its outcome.
 struct WaitingCaller<'a> {
     attempts: &'a mut Attempts,
     since: Instant,

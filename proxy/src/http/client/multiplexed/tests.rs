@@ -15,10 +15,10 @@ use crate::http::body;
 use crate::http::http2::PLAIN;
 use crate::http::http2::send_window::STALLED_AFTER;
 
-/// More than what a server takes on a connection that it has not said more of.
+/// More than a server takes on a connection before it announces more.
 const UPLOAD: usize = 80_000;
 
-/// Connections to a server that reads no body before it is told to.
+/// Connections to a server that reads no body before the test allows it.
 struct Field {
     peer: Multiplexed,
     opened: Arc<AtomicUsize>,
@@ -114,7 +114,7 @@ async fn body_uses_other_connection_while_existing_ones_stall() {
     );
 }
 
-/// What rests may move again, and it was all that there was before.
+/// A stalled body may move again, and it was all that there was before.
 #[tokio::test(start_paused = true)]
 async fn body_waits_on_stalled_connection_without_alternative() {
     let field = Field::new();
@@ -159,7 +159,7 @@ async fn stream_with_two_holders_counts_until_both_drop_it() {
     assert_eq!(count(), 1);
 }
 
-/// Whoever opens the connection, and who waits for it meanwhile.
+/// The caller that opens the connection, and those that wait for it meanwhile.
 #[tokio::test(start_paused = true)]
 async fn short_call_keeps_time_for_other_endpoint_without_connection() {
     let peer = Multiplexed::new(std::future::pending);
@@ -182,11 +182,11 @@ async fn short_call_keeps_time_for_other_endpoint_without_connection() {
     assert!(patient.is_err(), "its time is that of the connection");
 }
 
-/// Connections that are begun for calls which each leave `after` that, and come so much `later`
-/// than the one before left.
-async fn begun_for_calls_that_leave(after: Duration, later: Duration) -> usize {
-    let begun = Arc::<AtomicUsize>::default();
-    let counted = Arc::clone(&begun);
+/// Connections that are opened for calls which each leave after `after`, and come `later` after the
+/// one before left.
+async fn connections_for_cancelled_calls(after: Duration, later: Duration) -> usize {
+    let connections = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&connections);
     let peer = Multiplexed::new(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         std::future::pending()
@@ -196,22 +196,22 @@ async fn begun_for_calls_that_leave(after: Duration, later: Duration) -> usize {
         assert!(left.is_err());
         sleep(later).await;
     }
-    begun.load(Ordering::Relaxed)
+    connections.load(Ordering::Relaxed)
 }
 
 /// Each would lie in the queue of the server until that accepts it.
 #[tokio::test(start_paused = true)]
 async fn calls_abandoned_immediately_share_one_connection_attempt() {
     let millis = Duration::from_millis;
-    for (after, later, begun) in [
+    for (after, later, connections) in [
         (millis(1), Duration::ZERO, 1),
         (millis(1), millis(200), 1),
-        // Control: what rests for long is not trusted, nor a server that somebody waited for.
+        // Control: an old idle connection is not trusted, nor a server that a caller waited for.
         (millis(1), millis(1000), 5),
         (millis(101), Duration::ZERO, 5),
     ] {
-        let now = begun_for_calls_that_leave(after, later).await;
-        assert_eq!(now, begun, "{after:?}, {later:?}");
+        let now = connections_for_cancelled_calls(after, later).await;
+        assert_eq!(now, connections, "{after:?}, {later:?}");
     }
 }
 
@@ -219,8 +219,8 @@ async fn calls_abandoned_immediately_share_one_connection_attempt() {
 async fn call_reuses_connection_attempt_of_cancelled_call() {
     let field = Field::new();
     let (opens, gate) = watch::channel(false);
-    let begun = Arc::<AtomicUsize>::default();
-    let counted = Arc::clone(&begun);
+    let connections = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&connections);
     let peer = Multiplexed::new(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         let (mut gate, signal) = (gate.clone(), field.reads.subscribe());
@@ -236,5 +236,5 @@ async fn call_reuses_connection_attempt_of_cancelled_call() {
     opens.send(true).unwrap();
     let stream = peer.stream(Sends::Nothing).await.unwrap();
     assert!(stream.first);
-    assert_eq!(begun.load(Ordering::Relaxed), 1);
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
 }

@@ -112,9 +112,9 @@ async fn client_goodbye_ack_is_delayed_and_placed_between_frames() {
             // Up to the middle of a frame, and to its end.
             for cut in [20, data.len()] {
                 let at = format!("{chunk} {room} {cut}");
-                let (begun, rest) = data.split_at(cut);
-                let sent = [&preface[..], &others, &ack, &others, begun].concat();
-                let kept = [&preface[..], &others, &others, begun].concat();
+                let (start, rest) = data.split_at(cut);
+                let sent = [&preface[..], &others, &ack, &others, start].concat();
+                let kept = [&preface[..], &others, &others, start].concat();
                 let (mut near, far) = duplex(1 << 20);
                 let mut far =
                     FrameFilter::of_client(far, SmallFrames::default(), Permit::unlisted());
@@ -213,7 +213,7 @@ async fn head_starts_with_first_frame_and_completes_with_last() {
     near.write_all(&[b'p'; PREFACE]).await.unwrap();
     near.write_all(&frame(4, 0, b"")).await.unwrap();
     sleep(WITHIN * 2).await;
-    assert!(!permit.head_is_overdue(WITHIN), "nothing was begun");
+    assert!(!permit.head_is_overdue(WITHIN), "nothing was started");
     near.write_all(&frame(1, 0, b"half a head")).await.unwrap();
     sleep(WITHIN * 9 / 10).await;
     assert!(!permit.head_is_overdue(WITHIN));
@@ -233,7 +233,7 @@ async fn head_starts_with_first_frame_and_completes_with_last() {
     }
 }
 
-/// A server says that it takes so many bytes more of `stream`.
+/// A server announces that it takes so many bytes more of `stream`.
 fn update(stream: u8, increment: u32) -> Vec<u8> {
     let mut bytes = frame(WINDOW_UPDATE, 0, &increment.to_be_bytes());
     bytes[HEAD - 1] = stream;
@@ -292,11 +292,11 @@ async fn head_in_failed_write_counts_unless_server_closed() {
         }
         let sent = [vec![b'p'; PREFACE], frame(HEADERS, 4, b"head")].concat();
         assert!(io.write_all(&sent).await.is_err());
-        assert_eq!(signal.has_begun(1), !is_end_read);
+        assert_eq!(signal.has_started(1), !is_end_read);
     }
 }
 
-/// Of a server that is asked nothing of the kind is bounded: what is sent to it has windows.
+/// What a server is sent is not bounded in that way: it has windows.
 #[tokio::test]
 async fn client_reading_no_responses_stops_being_written_to() {
     const MOST: usize = 4 * 1024 * 1024;

@@ -114,7 +114,7 @@ async fn callers_that_leave_by_the_hundred_end_no_connection() {
         let answer = sender.clone().send(get("/")).await.unwrap();
         answer.into_body().collect().await.unwrap().to_bytes()
     };
-    // Before anybody has looked at them: all in one turn, and more than streams may be open.
+    // Before the task has looked at them: all in one turn, and more than streams may be open.
     for _ in 0..4 {
         let mut leaving: Vec<_> = (0..100)
             .map(|_| Box::pin(async { sender.clone().send(get("/endless")).await.map(drop) }))
@@ -125,7 +125,7 @@ async fn callers_that_leave_by_the_hundred_end_no_connection() {
         drop(leaving);
         assert_eq!(honest().await, "well");
     }
-    // And while what they asked for comes.
+    // And while the answers come.
     for _ in 0..60 {
         let leaving = (0..50).map(async |_| {
             let _ = sender.clone().send(get("/endless")).await;
@@ -139,12 +139,12 @@ async fn callers_that_leave_by_the_hundred_end_no_connection() {
 #[tokio::test]
 async fn client_resetting_streams_is_read_in_small_batches() {
     const STREAMS: u32 = 10_000;
-    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
     let (mut near, far) = duplex(1 << 20);
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
         let handler = |_| {
-            BEGUN.fetch_add(1, Ordering::Relaxed);
+            STARTED.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Response::new(body::empty()))
         };
         let _ = server::serve(far, limits(MESH, Permit::unlisted()), close, handler).await;
@@ -161,8 +161,8 @@ async fn client_resetting_streams_is_read_in_small_batches() {
     let all = async {
         while before < STREAMS as usize {
             tokio::task::yield_now().await;
-            let begun = BEGUN.load(Ordering::Relaxed);
-            (before, most) = (begun, most.max(begun - before));
+            let started = STARTED.load(Ordering::Relaxed);
+            (before, most) = (started, most.max(started - before));
         }
     };
     timeout(Duration::from_secs(30), all).await.unwrap();
@@ -175,17 +175,17 @@ async fn request_reset_together_with_its_head_is_not_started() {
     const TAKEN_BACK: u32 = 100;
     for profile in [PLAIN, MESH] {
         let (mut near, far) = duplex(1 << 20);
-        let (begun, left) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let counted = (Arc::clone(&begun), Arc::clone(&left));
+        let (started, left) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let counted = (Arc::clone(&started), Arc::clone(&left));
         tokio::spawn(async move {
             let close = pin!(pending::<()>());
             let handler = move |request: Request<RecvBody>| {
-                let (begun, left) = &counted;
+                let (started, left) = &counted;
                 let why = request.extensions().get::<NotAdmitted>().copied();
                 let counter = if why == Some(NotAdmitted::Left) {
                     left
                 } else {
-                    begun
+                    started
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
                 std::future::ready(Response::new(body::empty()))
@@ -206,18 +206,21 @@ async fn request_reset_together_with_its_head_is_not_started() {
             {}
         };
         timeout(Duration::from_secs(30), answered).await.unwrap();
-        let seen = (begun.load(Ordering::Relaxed), left.load(Ordering::Relaxed));
+        let seen = (
+            started.load(Ordering::Relaxed),
+            left.load(Ordering::Relaxed),
+        );
         assert_eq!(seen, (1, TAKEN_BACK as usize), "{profile:?}");
     }
 }
 
-/// How a connection of a stranger fared.
+/// The fate of a connection of an unauthenticated client.
 #[derive(Debug, PartialEq, Eq)]
 struct Fared {
     answered: bool,
     /// The code of the GOAWAY that came before its end.
-    told: Option<u8>,
-    /// Counted by whoever counts.
+    received: Option<u8>,
+    /// Counted where floods are counted.
     floods: usize,
 }
 
@@ -248,24 +251,24 @@ async fn sends(profile: Tuning, flood: &[u8]) -> Fared {
     let (mut read, mut write) = split(near);
     let sent = [PREFACE, flood, &frame(HEADERS, WHOLE, 1, &GET)].concat();
     let writing = async {
-        // Whoever is cut off cannot send all.
+        // A client that is cut off cannot send all.
         let _ = write.write_all(&sent).await;
     };
     let reading = async {
-        let (mut answered, mut told) = (false, None);
+        let (mut answered, mut received) = (false, None);
         while !answered && let Some((kind, _, content)) = next(&mut read).await {
             answered = kind == HEADERS;
             if kind == GOAWAY {
-                told = Some(content[7]);
+                received = Some(content[7]);
             }
         }
-        (answered, told)
+        (answered, received)
     };
-    let ((), (answered, told)) = tokio::join!(writing, reading);
+    let ((), (answered, received)) = tokio::join!(writing, reading);
     let floods = floods.load(Ordering::Relaxed);
     Fared {
         answered,
-        told,
+        received,
         floods,
     }
 }
@@ -276,7 +279,7 @@ async fn control_frame_flood_is_closed_with_enhance_your_calm() {
     let kinds = [
         frame(PING, 0, 0, &[7; 8]),
         frame(SETTINGS, 0, 0, &[]),
-        // PRIORITY, and what nobody knows.
+        // PRIORITY, and an unknown type.
         frame(2, 0, 1, &[0, 0, 0, 0, 16]),
         frame(77, 0, 0, &[]),
         frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
@@ -288,14 +291,14 @@ async fn control_frame_flood_is_closed_with_enhance_your_calm() {
             let fared = sends(profile, &one.repeat(2 * most)).await;
             let cut_off = Fared {
                 answered: false,
-                told: Some(ENHANCE_YOUR_CALM),
+                received: Some(ENHANCE_YOUR_CALM),
                 floods: 1,
             };
             assert_eq!(fared, cut_off, "{kind}");
             let fared = sends(profile, &one.repeat(most / 2)).await;
             let served = Fared {
                 answered: true,
-                told: None,
+                received: None,
                 floods: 0,
             };
             assert_eq!(fared, served, "control: {kind}");
@@ -346,13 +349,13 @@ async fn client_sending_three_frames_per_frame_gets_complete_response() {
     assert!(3 * came > MOST, "too few to be a flood: {came}");
 }
 
-/// What it asks for would be done for nobody.
+/// Its requests would be work without a receiver.
 #[tokio::test(start_paused = true)]
 async fn request_arriving_with_flood_is_not_started() {
     for (resets, begins) in [(100, 1), (MOST as usize + 100, 0)] {
         let (mut near, far) = duplex(1 << 20);
-        let begun = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&begun);
+        let started = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&started);
         // Of a stream that counts as ended: one turn reads all of them.
         let sent = [
             PREFACE,
@@ -369,12 +372,16 @@ async fn request_arriving_with_flood_is_not_started() {
             };
             let _ = server::serve(far, limits(PLAIN, Permit::unlisted()), close, handler).await;
         });
-        let mut told = None;
-        while told.is_none()
+        let mut received = None;
+        while received.is_none()
             && let Some((kind, ..)) = next(&mut near).await
         {
-            told = [GOAWAY, HEADERS].contains(&kind).then_some(kind);
+            received = [GOAWAY, HEADERS].contains(&kind).then_some(kind);
         }
-        assert_eq!(begun.load(Ordering::Relaxed), begins, "{resets}: {told:?}");
+        assert_eq!(
+            started.load(Ordering::Relaxed),
+            begins,
+            "{resets}: {received:?}"
+        );
     }
 }

@@ -9,14 +9,14 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// Below and above what counts as small. All together they fit the window of a peer that
-/// says nothing of windows.
+/// Below and above what counts as small. All together they fit the window of a peer that announces
+/// none.
 const SIZES: [usize; 6] = [1, 17, 200, 255, 256, 1000];
 const FRAMES: usize = 120;
 /// All of these fit it as well.
 const BYTES: usize = 60_000;
 
-/// A server of ours takes a body, and a client of ours passes it on. Tells its frames.
+/// A server of ours takes a body, and a client of ours passes it on. Returns its frames.
 async fn passed_on(
     sizes: impl Iterator<Item = usize>,
     at_once: bool,
@@ -27,7 +27,7 @@ async fn passed_on(
         let mut onward = onward.lock().clone();
         async move {
             let body = request.into_body().boxed_unsync();
-            // Nobody answers.
+            // No answer comes.
             let _ = onward.send(post(body)).await;
             Response::new(body::empty())
         }

@@ -15,7 +15,7 @@ fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads a frame, and tells its type.
+/// Reads a frame, and returns its type.
 async fn read_kind(io: &mut DuplexStream) -> u8 {
     let mut head = [0; 9];
     io.read_exact(&mut head).await.unwrap();
@@ -39,9 +39,9 @@ async fn call_unprocessed_at_goaway_is_unsent_for_any_reason() {
         });
         io.read_exact(&mut [0; 24]).await.unwrap();
         io.write_all(&frame(SETTINGS, &[])).await.unwrap();
-        let mut begun = 0;
-        while begun < 2 {
-            begun += usize::from(read_kind(&mut io).await == HEADERS);
+        let mut started = 0;
+        while started < 2 {
+            started += usize::from(read_kind(&mut io).await == HEADERS);
         }
         let mut goaway = 1_u32.to_be_bytes().to_vec();
         goaway.extend(u32::from(code).to_be_bytes());
@@ -80,7 +80,7 @@ async fn call_with_nothing_sent_before_connection_close_is_unsent() {
         };
         match outcome {
             Err(SendError::Unsent(_)) => assert!(!is_read),
-            // Control: its server may have done what it says.
+            // Control: its server may have acted on it.
             Err(SendError::Lost(_)) => assert!(is_read),
             other => panic!("{is_read}: {other:?}"),
         }

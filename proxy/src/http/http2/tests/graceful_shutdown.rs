@@ -1,4 +1,4 @@
-//! Servers that shut down, and what their clients had begun when they heard of it.
+//! Servers that shut down, and the requests that their clients had started before GOAWAY arrived.
 //!
 //! Claims: attack-8, calls-15
 
@@ -87,7 +87,7 @@ async fn stopping_server_accepts_requests_sent_after_ping_ack() {
     let serving = tokio::spawn(serving);
     let mut client = Client::greet(near).await;
     client.next(SETTINGS).await.unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     go.send(()).unwrap();
     let goaway = client.next(GOAWAY).await.unwrap();
     assert_eq!(goaway[..4], [0x7f, 0xff, 0xff, 0xff], "it names no stream");
@@ -97,15 +97,15 @@ async fn stopping_server_accepts_requests_sent_after_ping_ack() {
     let answer = client.next(HEADERS).await;
     assert_eq!(answer.as_deref(), Some(OK), "the request was dropped");
     assert!(
-        begun.elapsed() < IN_HAND,
+        start.elapsed() < IN_HAND,
         "nothing waits for the answer to the PING"
     );
-    // Then it says what it took, and ends.
+    // Then it reports what it took, and ends.
     let last = client.next(GOAWAY).await.unwrap();
     assert_eq!(last[..4], [0, 0, 0, 1]);
     assert_eq!(client.next(GOAWAY).await, None);
     serving.await.unwrap().unwrap();
-    let took = begun.elapsed();
+    let took = start.elapsed();
     assert!((IN_HAND..2 * IN_HAND).contains(&took), "{took:?}");
 }
 
@@ -115,7 +115,7 @@ async fn client_never_acknowledging_shutdown_starts_nothing_after_timeout() {
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
     let mut client = Client::greet(near).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     go.send(()).unwrap();
     client.next(PING).await.unwrap();
     tokio::time::sleep(HEARD_WITHIN / 2).await;
@@ -126,10 +126,10 @@ async fn client_never_acknowledging_shutdown_starts_nothing_after_timeout() {
     let last = timeout(HEARD_WITHIN, client.next(GOAWAY)).await;
     let last = last.expect("it is waited for without end").unwrap();
     assert_eq!(last[..4], [0, 0, 0, 3]);
-    assert!(begun.elapsed() >= HEARD_WITHIN);
+    assert!(start.elapsed() >= HEARD_WITHIN);
     client.write([HEADERS, WHOLE, 5], GET).await;
     tokio::time::sleep(3 * HEARD_WITHIN).await;
-    // What was begun before comes to its end, and with it the connection.
+    // A request that had started before comes to its end, and with it the connection.
     client.write([DATA, END, 3], b"four").await;
     assert!(client.next(HEADERS).await.is_some(), "it was cut off");
     let late = client.next(HEADERS).await;
@@ -143,11 +143,11 @@ async fn idle_connection_closes_without_client_shutdown_ack() {
     let (go, serving) = counting(far);
     let serving = tokio::spawn(serving);
     let mut client = Client::greet(near).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     go.send(()).unwrap();
     let ended = timeout(2 * HEARD_WITHIN, client.next(DATA)).await;
     assert_eq!(ended.expect("it stays for ever"), None);
-    assert!(begun.elapsed() >= HEARD_WITHIN, "{:?}", begun.elapsed());
+    assert!(start.elapsed() >= HEARD_WITHIN, "{:?}", start.elapsed());
     serving.await.unwrap().unwrap();
 }
 

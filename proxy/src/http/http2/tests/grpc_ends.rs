@@ -1,4 +1,4 @@
-//! How a caller of gRPC is told that the body of an answer broke off.
+//! How a gRPC caller sees that the body of an answer broke off.
 //!
 //! Claims: calls-17
 
@@ -22,8 +22,8 @@ fn late() -> Body {
     EndingBody::new(StreamBody::new(parts), ends, &HeaderMap::new()).boxed_unsync()
 }
 
-/// Clients read a head that is none of gRPC by its HTTP status. What follows must not say
-/// something else than the mesh says everywhere for the same reason.
+/// Clients read a head that is not gRPC by its HTTP status. What follows must not differ from what
+/// the mesh sends everywhere for the same reason.
 #[tokio::test(start_paused = true)]
 async fn response_closed_by_mesh_has_grpc_status_of_reason() {
     let mut sender = pair(|request: Request<_>| {

@@ -28,7 +28,7 @@ thread_local! {
 struct Saturated {
     sender: h2::client::SendRequest<Bytes>,
     budget: Arc<Budget>,
-    begun: Arc<AtomicUsize>,
+    started: Arc<AtomicUsize>,
     occupancy: Arc<Occupancy>,
     _requests: (Arc<Permit>, Vec<InFlight>),
 }
@@ -46,7 +46,7 @@ async fn stopped() -> (Saturated, Pin<Box<dyn Future<Output = ()> + Send>>) {
         client,
         serving,
         budget,
-        begun,
+        started,
         occupancy,
         requests,
     } = served();
@@ -55,19 +55,19 @@ async fn stopped() -> (Saturated, Pin<Box<dyn Future<Output = ()> + Send>>) {
     let saturated = Saturated {
         sender,
         budget,
-        begun,
+        started,
         occupancy,
         _requests: requests,
     };
     (saturated, serving)
 }
 
-/// The same before its client has said anything.
+/// The same before its client has sent anything.
 struct Served {
     client: DuplexStream,
     serving: Pin<Box<dyn Future<Output = ()> + Send>>,
     budget: Arc<Budget>,
-    begun: Arc<AtomicUsize>,
+    started: Arc<AtomicUsize>,
     occupancy: Arc<Occupancy>,
     requests: (Arc<Permit>, Vec<InFlight>),
 }
@@ -95,8 +95,8 @@ fn served() -> Served {
     let mut limits = limits(PLAIN, permit);
     limits.budget = Arc::clone(&budget);
     let (client, far) = duplex(1 << 20);
-    let begun = Arc::<AtomicUsize>::default();
-    let counted = Arc::clone(&begun);
+    let started = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&started);
     let serving: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
         let close = pin!(pending::<()>());
         let handler = move |request: Request<super::super::recv::RecvBody>| {
@@ -120,7 +120,7 @@ fn served() -> Served {
         client,
         serving,
         budget,
-        begun,
+        started,
         occupancy,
         requests: (other, requests),
     }
@@ -132,8 +132,8 @@ impl Saturated {
         self.sender.send_request(request, true).unwrap().0
     }
 
-    fn begun(&self) -> usize {
-        self.begun.load(Relaxed)
+    fn started(&self) -> usize {
+        self.started.load(Relaxed)
     }
 }
 
@@ -161,13 +161,13 @@ async fn new_requests_wait_for_memory_but_in_flight_continue() {
     USED.set(MUCH);
     let waiting: Vec<_> = (0..20).map(|_| saturated.ask("/")).collect();
     assert_eq!(body_of(slow).await, "ok");
-    assert_eq!(saturated.begun(), 1);
+    assert_eq!(saturated.started(), 1);
     USED.set(0);
     saturated.budget.settle();
     for answer in waiting {
         assert_eq!(body_of(answer).await, "ok");
     }
-    assert_eq!(saturated.begun(), 21);
+    assert_eq!(saturated.started(), 21);
     assert!(WAITED.get() > 0);
 }
 
@@ -179,13 +179,13 @@ async fn request_waiting_in_vain_is_handed_over_for_refusal() {
     tokio::time::sleep(WAIT - Duration::from_secs(1)).await;
     saturated.budget.settle();
     a_moment().await;
-    assert_eq!(saturated.begun(), 0);
+    assert_eq!(saturated.started(), 0);
     tokio::time::sleep(Duration::from_secs(2)).await;
     saturated.budget.settle();
     assert_eq!(body_of(answer).await, "late");
 }
 
-/// As where the process stood still meanwhile.
+/// As where the process stalled meanwhile.
 #[tokio::test(start_paused = true)]
 async fn request_with_room_starts_even_if_noticed_late() {
     let (mut saturated, mut serving) = stopped().await;
@@ -215,11 +215,11 @@ async fn reserved_permit_is_returned_after_response_or_reset() {
     USED.set(39 << 20);
     let mut slow: Vec<_> = (0..=RESERVED).map(|_| saturated.ask("/slow")).collect();
     a_moment().await;
-    let now = (saturated.begun(), requests.reserved());
+    let now = (saturated.started(), requests.reserved());
     assert_eq!(now, (RESERVED, RESERVED));
     drop(slow.remove(0));
     a_moment().await;
-    let now = (saturated.begun(), requests.reserved());
+    let now = (saturated.started(), requests.reserved());
     assert_eq!(now, (RESERVED + 1, RESERVED), "the one that waited has it");
     for answer in slow {
         assert_eq!(body_of(answer).await, "ok");
@@ -237,14 +237,14 @@ async fn waiting_request_is_not_started_on_flooding_connection() {
         let asked = [PREFACE, &frame(HEADERS, WHOLE, 5, &GET)].concat();
         served.client.write_all(&asked).await.unwrap();
         a_moment().await;
-        assert_eq!(served.begun.load(Relaxed), 0);
+        assert_eq!(served.started.load(Relaxed), 0);
         // There is room for it as the flood is read, which is all of a stream that has ended.
         USED.set(0);
         served.budget.settle();
         let flood = frame(RESET, 0, 3, &[0, 0, 0, 8]).repeat(resets);
         served.client.write_all(&flood).await.unwrap();
         a_moment().await;
-        assert_eq!(served.begun.load(Relaxed), begins, "{resets}");
+        assert_eq!(served.started.load(Relaxed), begins, "{resets}");
     }
 }
 
@@ -264,8 +264,8 @@ async fn withdrawn_requests_neither_accumulate_nor_block_others() {
     USED.set(0);
     saturated.budget.settle();
     assert_eq!(body_of(saturated.ask("/")).await, "ok");
-    assert_eq!(saturated.begun(), 1, "nothing was done for the others");
-    assert_eq!(LEFT.get(), 1000, "but each is told");
+    assert_eq!(saturated.started(), 1, "nothing was done for the others");
+    assert_eq!(LEFT.get(), 1000, "but each is reported");
 }
 
 /// A client may send as much of each body as its window allows.
@@ -273,7 +273,7 @@ async fn withdrawn_requests_neither_accumulate_nor_block_others() {
 async fn bodies_of_waiting_requests_count_for_their_sender() {
     const WINDOW: usize = 64 * 1024;
     let mut saturated = saturated().await;
-    // It said so before memory was short.
+    // Its window was announced before memory was short.
     a_moment().await;
     USED.set(MUCH);
     let occupancy = Arc::clone(&saturated.occupancy);
@@ -298,7 +298,7 @@ async fn bodies_of_waiting_requests_count_for_their_sender() {
         let each = (weight() - before) / 20;
         assert!((least..=most).contains(&each), "{length:?}: {each}");
     }
-    assert_eq!(saturated.begun(), 0);
+    assert_eq!(saturated.started(), 0);
     drop(streams);
     let waiting = weight();
     USED.set(0);

@@ -43,7 +43,7 @@ async fn read(length: &str, field: [&str; 2], code: h2::Reason) -> (Vec<u8>, boo
 
 const HTML: [&str; 2] = ["content-type", "text/html"];
 
-/// As Node's streams do: all bytes of its length, no end, and a reset that blames nobody.
+/// As Node's streams do: all bytes of its length, no end, and a reset without a reason.
 #[tokio::test(start_paused = true)]
 async fn fully_received_response_is_complete_despite_errorless_reset() {
     let (no_error, cancel) = (h2::Reason::NO_ERROR, h2::Reason::CANCEL);
@@ -58,7 +58,7 @@ async fn fully_received_response_is_complete_despite_errorless_reset() {
     }
 }
 
-/// Whoever checks a digest or a status in them would take what was cut for all of it.
+/// A caller that checks a digest or a status in them would take the truncated body for complete.
 #[tokio::test(start_paused = true)]
 async fn response_without_announced_trailers_is_incomplete() {
     for (field, is_whole) in [

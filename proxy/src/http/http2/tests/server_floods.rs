@@ -34,7 +34,7 @@ async fn server_sending_only_control_frames_is_disconnected() {
     assert!(is_left_for(2 * most).await);
 }
 
-/// `h2` keeps each until somebody asks for the answer, and counts none.
+/// `h2` keeps each until the answer is read, and counts none.
 #[tokio::test(start_paused = true)]
 async fn server_sending_endless_informational_heads_is_disconnected() {
     const END_HEADERS: u8 = 4;
@@ -73,7 +73,7 @@ async fn server_sending_endless_informational_heads_is_disconnected() {
     }
 }
 
-/// Counts what the log says of floods to whoever looks at it, on the thread of the test.
+/// Counts the log lines about floods, on the thread of the test.
 #[derive(Clone, Default)]
 struct Warnings(Arc<AtomicUsize>);
 
@@ -106,7 +106,7 @@ async fn repeatedly_flooding_server_does_not_flood_log() {
     // With one dispatcher alone, a line that another thread reaches first is not looked at again.
     let _second = Dispatch::new(warnings.clone());
     let _counting = set_default(warnings.clone());
-    // Later than all that other tests of this process have had the log say.
+    // Later than all log lines of other tests of this process.
     sleep(1000 * LOG_RATE.every).await;
     for minute in 1..=2 {
         for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! Clients that say nothing more.
+//! Clients that have gone silent.
 //!
 //! Claims: attack-30
 

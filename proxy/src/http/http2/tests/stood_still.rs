@@ -1,4 +1,4 @@
-//! What came while this process stood still, as on a CPU that others have.
+//! What came while this process stalled, as on a CPU that others have.
 //!
 //! Claims: attack-28, attack-29
 
@@ -29,7 +29,7 @@ async fn peer_with_unread_sign_of_life_is_not_dead() {
         sleep(Duration::from_millis(1)).await;
         assert!(goes_on(serving.as_mut()).await);
     }
-    // At the second look it is asked, and answers at once.
+    // At the second look it is pinged, and answers at once.
     for _ in 0..2 {
         sleep(Duration::from_millis(2510)).await;
         assert!(goes_on(serving.as_mut()).await);
@@ -59,7 +59,7 @@ async fn peer_is_not_dead_while_this_process_stood_still() {
         assert!(goes_on(connection.as_mut()).await);
         assert!(goes_on(serving.as_mut()).await);
     }
-    // At the second look it is asked, and stands still by then.
+    // At the second look it is pinged, and stalls by then.
     for _ in 0..2 {
         sleep(Duration::from_millis(2510)).await;
         assert!(goes_on(serving.as_mut()).await);
@@ -74,7 +74,7 @@ async fn peer_is_not_dead_while_this_process_stood_still() {
         assert!(goes_on(serving.as_mut()).await, "it has answered");
         sleep(Duration::from_millis(100)).await;
     }
-    // Control: it says nothing more, while this one runs.
+    // Control: it is silent while this process runs.
     let mut looks = 0;
     while goes_on(serving.as_mut()).await {
         looks += 1;

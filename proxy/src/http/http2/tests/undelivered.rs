@@ -118,7 +118,7 @@ async fn data_before_reset_arrives_through_one_or_two_proxies() {
             }
             let mut body = asked(proxy(server), "text/plain").await;
             tokio::time::sleep(LATER).await;
-            // Slower than it may stand still in all, and never for so long.
+            // Slower than it may stall in all, and never for so long.
             let (came, end) = taken(&mut body, TAKEN_WITHIN / 6).await;
             let case = format!("{code:?} by {proxies}");
             assert_eq!(came, PARTS.concat().as_bytes(), "{case}");
@@ -145,11 +145,11 @@ async fn partial_grpc_response_precedes_status_of_lost_server() {
 async fn reset_of_an_unread_one(near: DuplexStream) -> Duration {
     let mut body = asked(near, "text/plain").await;
     assert_eq!(body.data().await.unwrap().unwrap().len(), WINDOW as usize);
-    let begun = Instant::now();
+    let start = Instant::now();
     let end = timeout(TAKEN_WITHIN * 10, body.data()).await;
     let end = end.expect("it is kept").unwrap();
     assert!(end.is_err(), "more came");
-    begun.elapsed()
+    start.elapsed()
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What open streams of bytes count for whoever opened them.
+//! What open streams of bytes cost the clients that opened them.
 //!
 //! Claims: attack-42
 
@@ -74,7 +74,7 @@ async fn a_silent_stream_counts_until_it_ends() {
     drop(second);
     assert_eq!(occupancy.weight(), with_one);
 
-    // Whoever ends its own direction with its request has the other one.
+    // A client that ends its own direction with its request has the other one.
     let _third = sender.send(post(body::empty())).await.unwrap();
     let third = streams.recv().await.unwrap();
     assert_eq!(occupancy.weight() - with_one, BYTE_STREAM);

@@ -77,8 +77,8 @@ async fn stream_continues_after_its_window_shrinks() {
     }
 }
 
-/// Where a process has very many streams they begin with less than a client may send
-/// before it hears of that.
+/// Where a process has very many streams they begin with less than a client may send before the
+/// announcement arrives.
 // Claims: attack-57
 #[tokio::test(start_paused = true)]
 async fn stream_opened_before_first_settings_continues() {
@@ -92,7 +92,7 @@ async fn stream_opened_before_first_settings_continues() {
         let (tx, mut bodies) = unbounded_channel();
         let (mut sender, slow) = client().await;
         let (far, other) = duplex(1 << 20);
-        // The client hears late, so all that it sends by itself is read before.
+        // The announcement reaches the client late, so all that it sends by itself is read before.
         let (mut to_client, mut to_server) = (split(slow), split(other));
         tokio::spawn(async move { copy(&mut to_client.0, &mut to_server.1).await });
         tokio::spawn(async move {
@@ -130,7 +130,7 @@ async fn stream_opened_before_first_settings_continues() {
     }
 }
 
-/// The windows of streams that SETTINGS among `bytes` tell of.
+/// The windows of streams in the SETTINGS among `bytes`.
 fn windows(mut bytes: &[u8]) -> Vec<u32> {
     let mut windows_sent = Vec::new();
     while let [a, b, c, kind, flags, ..] = *bytes {
@@ -261,6 +261,6 @@ async fn unread_streams_do_not_block_others_of_connection() {
             answer.into_body().collect().await.unwrap().to_bytes()
         };
         let got = timeout(Duration::from_secs(2), requests).await;
-        assert_eq!(got.expect("held up by streams that nobody reads"), "ok");
+        assert_eq!(got.expect("held up by streams that are not read"), "ok");
     }
 }

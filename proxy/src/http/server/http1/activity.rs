@@ -1,7 +1,7 @@
-//! What a connection of HTTP/1.1 is doing, told by whoever sees a part of it: whether
-//! a head is expected, what is in flight, and what the client has not taken.
+//! The state of one HTTP/1.1 connection: whether a head is expected, what is in flight, and what
+//! the client has not taken. Each part that sees some of it reports here.
 
-mod begun;
+mod admitted_head;
 mod left;
 mod unanswered;
 
@@ -22,7 +22,7 @@ use runtime::occupancy::{InFlight, Permit, ReservedBytes};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
-pub(super) use self::begun::Begun;
+pub(super) use self::admitted_head::AdmittedHead;
 use self::unanswered::Unanswered;
 use crate::http::deadline::{self, PreviousHop};
 use crate::http::server::http1::unread_head;
@@ -70,31 +70,31 @@ pub(super) struct ConnectionUse {
     /// Bytes of answers that hyper has and the client has not taken, or nearly: heads
     /// are not counted when they come, so it may be less.
     pub(super) unsent: AtomicIsize,
-    /// Wakes whoever waits for `unsent` to get less.
+    /// Wakes the sender that waits for `unsent` to shrink.
     pub(super) taken: AtomicWaker,
     /// Changes with each write of what came of an answer that broke off, and is 0 behind that.
     pub(super) unwritten: AtomicUsize,
     pub(super) budget: Arc<Budget>,
-    /// Whom a request waits behind where there is no room for it.
+    /// The class by which a request waits where there is no room for it.
     class: AdmissionClass,
-    /// Whom its requests come from.
+    /// Where its requests come from.
     from: PreviousHop,
     /// The next request was let in before hyper has its head.
     admitted: AtomicBool,
-    /// A request that was admitted, until it goes on its way. hyper may take long to read its
-    /// head: while memory is full nobody reads.
-    begun: Mutex<Option<Box<Begun>>>,
+    /// A request that was admitted, until it goes on its way. hyper may take long to read its head:
+    /// while memory is full it is not read.
+    admitted_head: Mutex<Option<Box<AdmittedHead>>>,
     /// For how many milliseconds it waited; 0: it did not.
     waited: AtomicU64,
     /// A request whose head hyper has waits to be admitted.
     queued: AtomicBool,
-    /// Whoever sent it has left.
+    /// Its sender has left.
     left: AtomicBool,
     /// Whether the last request waits for its answer, and its caller sends no more.
     unanswered: Unanswered,
     /// The status of an answer of hyper itself that was kept back; 0: none.
     pub(super) refusal: AtomicU16,
-    /// The connection is to end: the next answer says so.
+    /// The connection is to end: the next answer announces it.
     pub(super) is_last: AtomicBool,
     /// What came of the next head, as it is counted for this connection.
     reserved_head: ReservedBytes,
@@ -131,7 +131,7 @@ impl ConnectionUse {
             class,
             from,
             admitted: AtomicBool::default(),
-            begun: Mutex::default(),
+            admitted_head: Mutex::default(),
             waited: AtomicU64::default(),
             queued: AtomicBool::default(),
             left: AtomicBool::default(),
@@ -142,9 +142,9 @@ impl ConnectionUse {
         }
     }
 
-    /// True when `data` is an answer of hyper itself, to a head that no handler gets,
-    /// and is to be kept back for one that says more. Answers of handlers that look like
-    /// it say that they are the last ones, so that no head is expected after them.
+    /// True when `data` is an answer of hyper itself, to a head that no handler gets, and is to be
+    /// kept back for one with a reason. Answers of handlers that look like it announce that they
+    /// are the last ones, so that no head is expected after them.
     pub(super) fn keeps_back(&self, data: &[u8]) -> bool {
         if !self.expects.load(Relaxed)
             || self.upgrade.load(Relaxed)
@@ -192,16 +192,16 @@ impl ConnectionUse {
 
     /// Lets a request in of whose head only the first bytes have come, where there is room.
     /// It counts from here on, or a thousand such beginnings would be let in as one.
-    pub(super) fn lets_in(&self) -> Option<Box<Begun>> {
+    pub(super) fn lets_in(&self) -> Option<Box<AdmittedHead>> {
         let lets_in = self.budget.lets_in(&self.permit, self.class);
-        lets_in.then(|| self.begun_by(None))
+        lets_in.then(|| self.admit_with(None))
     }
 
     /// A request that counts from now on.
-    fn begun_by(&self, reservation: Reservation) -> Box<Begun> {
+    fn admit_with(&self, reservation: Reservation) -> Box<AdmittedHead> {
         let mut promise = self.budget.promise(0);
         promise.begins();
-        Box::new(Begun {
+        Box::new(AdmittedHead {
             since: Instant::now(),
             whole: false,
             reserved: reservation.is_some(),
@@ -224,24 +224,24 @@ impl ConnectionUse {
     pub(super) async fn admits<I>(
         &self,
         io: &mut Prefixed<I>,
-        early: Option<Box<Begun>>,
+        early: Option<Box<AdmittedHead>>,
     ) -> Result<(), NotAdmitted>
     where
         I: AsyncRead + Unpin,
     {
         self.forgets();
-        let mut begun = match early.filter(|early| early.is_still_admitted()) {
+        let mut admitted_head = match early.filter(|early| early.is_still_admitted()) {
             Some(early) => early,
             None => match self.budget.admit(&self.permit, self.class) {
-                Ok(at_once) => self.begun_by(at_once),
-                // Boxed: a connection that rests has no room for it.
+                Ok(at_once) => self.admit_with(at_once),
+                // Boxed: an idle connection has no room for it.
                 Err(ticket) => Box::pin(self.queues(io, ticket)).await?,
             },
         };
-        begun.whole = io.has_head();
+        admitted_head.whole = io.has_head();
         // Of a head that is too large the rest may never come.
-        if begun.whole || !begun.reserved {
-            *self.begun.lock() = Some(begun);
+        if admitted_head.whole || !admitted_head.reserved {
+            *self.admitted_head.lock() = Some(admitted_head);
         }
         self.admitted.store(true, Relaxed);
         Ok(())
@@ -249,8 +249,8 @@ impl ConnectionUse {
 
     /// What was admitted does not come.
     pub(super) fn forgets(&self) {
-        let begun = self.begun.lock().take();
-        drop(begun);
+        let admitted_head = self.admitted_head.lock().take();
+        drop(admitted_head);
     }
 
     /// Waits with a request of which nothing but the head, or its beginning, was read.
@@ -258,14 +258,14 @@ impl ConnectionUse {
         &self,
         io: &mut Prefixed<I>,
         ticket: AdmissionTicket,
-    ) -> Result<Box<Begun>, NotAdmitted>
+    ) -> Result<Box<AdmittedHead>, NotAdmitted>
     where
         I: AsyncRead + Unpin,
     {
         let reserved = self.permit.reserve_bytes(io.ahead());
         let until = self.until(&unread_head::times(io.read_ahead()));
         let most = io.ahead() + AHEAD;
-        // Nobody is to blame for the time that passes.
+        // No client is to blame for the time that passes.
         self.permit.busy();
         let since = Instant::now();
         let left = poll_fn(|cx| {
@@ -273,39 +273,41 @@ impl ConnectionUse {
             reserved.set(io.ahead());
             left
         });
-        let begun = self.begun_by(ticket.admitted_before(left, until).await?);
+        let admitted_head = self.admit_with(ticket.admitted_before(left, until).await?);
         self.notes_wait(since);
         self.permit.idle();
         self.permit.head_begins();
-        Ok(begun)
+        Ok(admitted_head)
     }
 
     /// What a request waits for whose head hyper has.
     pub(super) fn ticket(&self) -> Option<AdmissionTicket> {
         let admitted = self.admitted.swap(false, Relaxed);
-        let begun = self.begun.lock().take();
-        if let Some(begun) = begun.filter(|begun| admitted && begun.is_still_admitted()) {
-            *self.begun.lock() = Some(begun);
+        let admitted_head = self.admitted_head.lock().take();
+        if let Some(admitted_head) =
+            admitted_head.filter(|admitted_head| admitted && admitted_head.is_still_admitted())
+        {
+            *self.admitted_head.lock() = Some(admitted_head);
             return None;
         }
         match self.budget.admit(&self.permit, self.class) {
             Ok(reservation) => {
-                *self.begun.lock() = Some(self.begun_by(reservation));
+                *self.admitted_head.lock() = Some(self.admit_with(reservation));
                 None
             }
             Err(ticket) => Some(ticket),
         }
     }
 
-    /// When a request with these headers is over, by what they say.
+    /// When a request with these headers is over, by its head.
     pub(super) fn until(&self, map: &HeaderMap) -> Option<Instant> {
         deadline::announced_end(map, self.from).map(Instant::from)
     }
 
-    /// Waits until it may begin, which is over at `until`.
+    /// Waits until the request may begin, `until` at most.
     ///
     /// # Errors
-    /// When it was late before that, or whoever sent it left.
+    /// When it was late before that, or its sender left.
     pub(super) async fn admitted(
         &self,
         ticket: AdmissionTicket,
@@ -314,7 +316,7 @@ impl ConnectionUse {
         let since = Instant::now();
         self.left.store(false, Relaxed);
         self.queued.store(true, Relaxed);
-        // Whoever notes it wakes this connection.
+        // The part that notes it wakes this connection.
         let left = poll_fn(|_| {
             if self.left.load(Relaxed) {
                 Poll::Ready(())
@@ -325,7 +327,7 @@ impl ConnectionUse {
         let admitted = ticket.admitted_before(left, until).await;
         self.queued.store(false, Relaxed);
         self.reserved_head.set(0);
-        *self.begun.lock() = Some(self.begun_by(admitted?));
+        *self.admitted_head.lock() = Some(self.admit_with(admitted?));
         self.notes_wait(since);
         Ok(())
     }
@@ -346,8 +348,8 @@ impl ConnectionUse {
     }
 
     /// Nothing of the next head was read, and it would wait: it stays where it is, and the
-    /// connection rests meanwhile. One that was asked for another protocol never rests, so
-    /// there it is read, and its request waits to be admitted.
+    /// connection is idle meanwhile. A connection with an offer of another protocol is never idle,
+    /// so there the head is read, and its request waits to be admitted.
     pub(super) fn holds_back(&self) -> bool {
         self.expects.load(Relaxed)
             && self.fresh.load(Relaxed)
@@ -428,12 +430,12 @@ impl Busy {
         let used = &self.used;
         let switches = upgrade && !used.body.load(Relaxed);
         used.switches.store(switches, Relaxed);
-        let begun = used.begun.lock().take();
+        let admitted_head = used.admitted_head.lock().take();
         // From here on: what it takes was not there to be measured before.
         self.promise = used.budget.promise(self.head);
         self.promise.begins();
-        let in_flight = match begun {
-            Some(begun) => begun.in_flight,
+        let in_flight = match admitted_head {
+            Some(admitted_head) => admitted_head.in_flight,
             None => used.permit.begin_request(),
         };
         self.in_flight = Some((in_flight, used.budget.enter()));

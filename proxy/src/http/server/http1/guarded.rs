@@ -1,7 +1,7 @@
 //! The body of an answer, handed to hyper no faster than the client takes it.
 //!
-//! hyper ends a connection as soon as it learns that a body broke off, and drops what it has not
-//! written. So it is told behind that.
+//! hyper ends a connection as soon as it gets the error of a body, and drops what it has not
+//! written. So the error waits until all of that is written.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,10 +16,10 @@ use crate::http::limits::size;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
 use crate::http::undelivered::{Undelivered, is_delivered};
 
-/// What a body that broke off says of itself from then on.
+/// The error of a body that broke off, from then on.
 const BROKE_OFF: &str = "the answer's body broke off";
 
-/// `old`: who asked speaks HTTP/1.0.
+/// `old`: the client speaks HTTP/1.0.
 pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Response<Guarded> {
     let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
     let connection = answer.headers().get(header::CONNECTION);
@@ -40,7 +40,7 @@ pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Re
 /// The body of an answer. hyper drops it once it has taken the last of it.
 pub(super) struct Guarded {
     body: Body,
-    /// Nothing but the end of the connection tells its end.
+    /// Only the end of the connection marks its end.
     by_close: bool,
     /// Boxed: hardly any breaks off.
     broken: Option<Box<Broken>>,
@@ -49,7 +49,7 @@ pub(super) struct Guarded {
 
 /// How it broke off.
 struct Broken {
-    /// `None` once hyper was told.
+    /// `None` once hyper has it.
     error: Option<BoxError>,
     undelivered: Undelivered,
 }

@@ -22,12 +22,12 @@ mod ends;
 mod held_back;
 mod switching;
 
-/// Well beyond the time after which a connection rests.
+/// Well beyond the time after which a connection is idle.
 const LONG: Duration = Duration::from_secs(2);
-/// Buffers of hyper are larger, those of a resting connection smaller.
+/// Buffers of hyper are larger, those of an idle connection smaller.
 const SMALL: usize = 1024;
 
-/// The server's end, which notes how much the last read asked for.
+/// The server's end, which notes the size of the last read.
 struct Noted(DuplexStream, Arc<AtomicUsize>);
 
 impl MayAbort for Noted {
@@ -86,7 +86,7 @@ impl Served {
         Self::within(Budget::new(1 << 26), permit, room, patience, handler)
     }
 
-    /// Who asks is no peer proxy.
+    /// The client is no peer proxy.
     fn to_client<H, F>(handler: H) -> Self
     where
         H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -389,12 +389,12 @@ async fn slow_head_is_aborted_ten_seconds_after_first_byte() {
         }
         // Rest is no part of a head.
         sleep(HEAD_WITHIN * 3).await;
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut cut = None;
         assert!(served.rests());
         for byte in b"GET /two HTTP/1.1\r\nhost: a\r\nx-filling: aaaaaaaaaaaa" {
             if served.client.write_all(&[*byte]).await.is_err() {
-                cut = Some(begun.elapsed());
+                cut = Some(start.elapsed());
                 break;
             }
             sleep(Duration::from_millis(500)).await;
@@ -429,7 +429,7 @@ async fn slow_but_timely_head_and_slow_body_get_response() {
 
 #[tokio::test(start_paused = true)]
 async fn connection_frees_its_place_between_requests_only() {
-    // After a request with a body as well, and whether it rests already or not.
+    // After a request with a body as well, and whether it is idle already or not.
     let post = b"POST /one HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
     for request in [GET, post] {
         for rest in [Duration::from_millis(10), LONG] {

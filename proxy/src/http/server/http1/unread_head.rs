@@ -1,4 +1,4 @@
-//! What a head of HTTP/1 says of its time while it waits and hyper has not read it.
+//! The deadline headers of a head of HTTP/1 that waits and that hyper has not read.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -6,8 +6,8 @@ use crate::http::deadline::GRPC_TIMEOUT;
 use crate::http::headers::{REST, TIMEOUT};
 use crate::http::server::refused_head::skip_blank_lines;
 
-/// The headers of `head` that [`crate::http::deadline::announced_end`] reads. A line that has not
-/// come whole says nothing, nor does one that hyper will refuse.
+/// The headers of `head` that [`crate::http::deadline::announced_end`] reads. An incomplete line
+/// does not count, nor does one that hyper will refuse.
 pub(super) fn times(head: &[u8]) -> HeaderMap {
     let wanted = [header::CONTENT_TYPE, GRPC_TIMEOUT, TIMEOUT, REST];
     let lines = skip_blank_lines(head).split_inclusive(|byte| *byte == b'\n');

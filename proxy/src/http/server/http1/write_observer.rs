@@ -89,7 +89,7 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
             return read;
         }
         this.used.note_head_bytes(out.filled().len() - before);
-        // Behind a body nothing is mended: only what hyper waits for as a head is one.
+        // Behind a body nothing is repaired: only what hyper waits for as a head is one.
         let mut read = read;
         if this.used.expects.load(Relaxed)
             && this.used.fresh.swap(false, Relaxed)
@@ -163,7 +163,7 @@ impl<I: AsyncRead + AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.used.abort.is_set() || this.used.refusal.load(Relaxed) != 0 {
-            // Whatever was said before must not look complete, or more is to be said.
+            // What was written before must not look complete, or more is to be written.
             return Poll::Ready(Ok(()));
         }
         let half_closes = this.used.abort.half_closes();

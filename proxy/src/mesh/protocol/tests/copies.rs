@@ -1,10 +1,10 @@
-//! Copies that are only for pods which can change nothing are for who knows what that is.
+//! Copies that are only for pods which can change nothing go only to proxies that know them.
 //!
 //! Claims: calls-53
 
 use super::*;
 
-/// One that asks an application by this version of HTTP.
+/// A copy to an application by this version of HTTP.
 fn copy(version: Version) -> PeerRequest {
     let mut parts = parts(("GET", "/a?b", version), &[("x", "1"), ("host", "h:1")]);
     parts.headers.insert(SHADOW, Shadow::ReadOnly.to_peer());

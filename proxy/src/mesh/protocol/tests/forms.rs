@@ -1,4 +1,5 @@
-//! Whole addresses as targets come back on the other side, and to nobody who knows nothing of them.
+//! Whole addresses as targets come back on the other side, and not at a peer that does not know
+//! them.
 //!
 //! Claims: attack-103
 

@@ -1,4 +1,4 @@
-//! Upgrades by POST, whose body comes first on their stream, are for who knows that.
+//! Upgrades by POST, whose body comes first on their stream, go only to proxies that know them.
 //!
 //! Claims: attack-102
 

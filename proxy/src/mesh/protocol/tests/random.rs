@@ -8,7 +8,7 @@ use crate::http::header_names::{
     ATTEMPT, DESTINATION, LOAD, PRIORITY, PROOF, REASON, REST, ROUTE, SHADOW, SPENT, TIMEOUT,
 };
 
-/// What is said of a request among its own headers, for whoever serves it.
+/// The headers of a request that are meant for its server.
 pub(super) const OF_REQUESTS: [HeaderName; 8] = [
     TIMEOUT,
     REST,
@@ -102,7 +102,7 @@ impl Random {
         }
     }
 
-    /// An application's request as a proxy has received it, and says of it what it knows.
+    /// An application's request as a proxy has received it, with what the proxy adds.
     fn parts(&mut self, transport: Transport) -> Parts {
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "PURGE"];
         let method = self.one(&methods);

@@ -57,18 +57,18 @@ impl Answer {
 
 impl Field {
     fn new(profile: Tuning, silent: usize) -> Self {
-        let (silent, told) = watch::channel(silent);
+        let (silent, silence) = watch::channel(silent);
         let (opened, is_full) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let (counted, refuses) = (Arc::clone(&opened), Arc::clone(&is_full));
         let peer = Multiplexed::new(move || {
-            let (told, refuses) = (told.clone(), refuses.load(Ordering::Relaxed));
+            let (silence, refuses) = (silence.clone(), refuses.load(Ordering::Relaxed));
             let nth = counted.fetch_add(1, Ordering::Relaxed);
             async move {
                 if refuses {
                     return Err(Failure::not_sent(Reason::ConnectFailed, "refused"));
                 }
                 let (near, far) = duplex(256 * 1024);
-                tokio::spawn(serve(far, nth, told));
+                tokio::spawn(serve(far, nth, silence));
                 handshake(near, profile, Budget::new(64 << 20), None).await
             }
         });
@@ -109,12 +109,12 @@ impl Field {
     }
 }
 
-async fn serve(io: DuplexStream, nth: usize, told: watch::Receiver<usize>) {
+async fn serve(io: DuplexStream, nth: usize, silence: watch::Receiver<usize>) {
     let mut connection = h2::server::handshake(io).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
-        let mut told = told.clone();
+        let mut silence = silence.clone();
         tokio::spawn(async move {
-            let _ = told.wait_for(|silent| *silent <= nth).await;
+            let _ = silence.wait_for(|silent| *silent <= nth).await;
             let head = Response::builder().header("nth", nth);
             let (head, sent) = match request.uri().path() {
                 "/announced" => (head.header("content-length", 10_u64 << 20), 0),
@@ -164,7 +164,7 @@ async fn call_avoids_silent_connection_until_it_responds() {
     assert_eq!(field.answer("/").await.nth, 0, "it is not silent any more");
 }
 
-/// Also where nothing is asked for a while.
+/// Also without a request for a while.
 #[tokio::test(start_paused = true)]
 async fn server_slow_on_one_call_gets_single_connection() {
     let field = Field::new(PLAIN, 0);
@@ -272,20 +272,20 @@ async fn answers_that_a_server_sends_ahead_share_one_connection() {
     }
 }
 
-/// A server whose queue of connections is full drops what asks for another one.
+/// A server whose queue of connections is full drops attempts at another one.
 #[tokio::test(start_paused = true)]
 async fn existing_connection_is_used_when_another_takes_long() {
-    let (silent, told) = watch::channel(0);
+    let (silent, silence) = watch::channel(0);
     let (opened, is_full) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
     let counted = Arc::clone(&opened);
     let peer = Multiplexed::new(move || {
-        let (nth, told) = (counted.fetch_add(1, Ordering::Relaxed), told.clone());
+        let (nth, silence) = (counted.fetch_add(1, Ordering::Relaxed), silence.clone());
         async move {
             if nth > 0 {
                 std::future::pending::<()>().await;
             }
             let (near, far) = duplex(256 * 1024);
-            tokio::spawn(serve(far, nth, told));
+            tokio::spawn(serve(far, nth, silence));
             handshake(near, PLAIN, Budget::new(64 << 20), None).await
         }
     });
@@ -296,15 +296,15 @@ async fn existing_connection_is_used_when_another_takes_long() {
         silent,
     };
     let _large = field.answer("/announced").await;
-    // Who leaves before it is known has found none either.
+    // A caller that leaves before the outcome has found none either.
     for _ in 0..5 {
         let _ = timeout(BESIDE_WITHIN / 10, field.peer.stream(Sends::Nothing)).await;
     }
     assert_eq!(field.opened(), 2);
     assert_eq!(field.answer("/").await.nth, 0);
     sleep(REFUSED_FOR).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(field.answer("/").await.nth, 0);
-    assert!(begun.elapsed() < 2 * BESIDE_WITHIN);
+    assert!(start.elapsed() < 2 * BESIDE_WITHIN);
     assert_eq!(field.opened(), 3);
 }

@@ -1,9 +1,9 @@
-//! Whether whoever sent a request has left before its answer.
+//! Whether the sender of a request has left before its answer.
 //!
-//! hyper does not read while it waits for one, so somebody else has to look. A reset is seen at
-//! once. A FIN says only that the client sends no more: a client that has closed its socket and
-//! one that still reads look alike until something is sent to them. For how long it is waited for
-//! stands in [`super::unanswered`].
+//! hyper does not read while it waits for an answer, so this proxy has to look. A reset is seen at
+//! once. A FIN shows only that the client sends no more: a client that has closed its socket and
+//! one that still reads look alike until something is sent to them. How long such a client is
+//! waited for stands in [`super::unanswered`].
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Context;
@@ -15,8 +15,8 @@ use crate::http::deadline::PreviousHop;
 use crate::net::prefixed::Prefixed;
 
 impl ConnectionUse {
-    /// While a request waits whose head hyper has nobody reads, so nobody else would see
-    /// that its caller left.
+    /// Looks while a request waits whose head hyper has: nothing else reads the connection then, so
+    /// nothing else would notice that the caller left.
     pub(in super::super) fn looks_whether_left<I: AsyncRead + Unpin>(
         &self,
         io: &mut Prefixed<I>,
@@ -32,8 +32,9 @@ impl ConnectionUse {
         self.reserved_head.set(io.ahead());
     }
 
-    /// Whether whoever asked for another protocol has left, before it was answered. Nobody
-    /// speaks one who sends no more; of other requests the caller may only have said that.
+    /// Whether the sender of a request for another protocol has left before the answer. No such
+    /// protocol works with a client that sends no more; the caller of another request may only have
+    /// finished sending.
     pub(in super::super) fn has_left<I: AsyncRead + Unpin>(
         &self,
         io: &mut Prefixed<I>,
@@ -43,7 +44,7 @@ impl ConnectionUse {
     }
 
     /// Whether the caller of a request closed its direction so long ago that it is taken to have
-    /// left. To be asked every now and then. Behind a body, or while memory is full, that is seen
+    /// left. To be polled every now and then. Behind a body, or while memory is full, that is seen
     /// once all of what came before was read.
     pub(in super::super) fn has_given_up<I: AsyncRead + Unpin>(
         &self,

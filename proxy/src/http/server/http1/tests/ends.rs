@@ -1,5 +1,5 @@
-//! How a connection ends on request: nobody loses the request that is on its way. And behind an
-//! answer that breaks off: nobody loses what came of it.
+//! How a connection ends on request: no request on its way is lost. And behind an answer that
+//! breaks off: no byte of it that came is lost.
 //!
 //! Claims: attack-27, calls-60
 
@@ -17,7 +17,7 @@ const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\
 
 #[tokio::test(start_paused = true)]
 async fn client_with_pending_request_learns_close_from_response() {
-    // In use, and so long ago that it rests.
+    // In use, and so long ago that it is idle.
     for before in [Duration::from_millis(10), LONG] {
         let mut served = Served::to_client(path);
         served.send(GET).await;
@@ -94,7 +94,7 @@ const BROKEN: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
 /// Next to nothing fits between a client and its server.
 const NARROW: usize = 8;
 
-/// A client that gets this for an answer, and asks for it.
+/// A client that gets this for an answer, and sends the request.
 async fn asked<F>(
     room: usize,
     handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -110,7 +110,7 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn partial_response_arrives_before_abort_and_is_visibly_incomplete() {
-    // The second client needs longer than it may stand still, and never does so for that long.
+    // The second client needs longer than it may stall, and never does so for that long.
     for (room, pause) in [(4096, Duration::ZERO), (NARROW, TAKEN_WITHIN / 4)] {
         let mut served = asked(room, |_| async { broken("the server is gone") }).await;
         let mut got = Vec::new();
@@ -129,7 +129,7 @@ async fn partial_response_arrives_before_abort_and_is_visibly_incomplete() {
 
 #[tokio::test(start_paused = true)]
 async fn client_reading_nothing_keeps_no_broken_response() {
-    // What the mesh itself ends waits for nobody.
+    // An end by the mesh itself waits for no client.
     for (mesh, least) in [(false, TAKEN_WITHIN), (true, Duration::ZERO)] {
         let mut served = asked(NARROW, move |_| async move {
             if mesh {
@@ -139,10 +139,10 @@ async fn client_reading_nothing_keeps_no_broken_response() {
             }
         })
         .await;
-        let begun = Instant::now();
+        let start = Instant::now();
         let ended = timeout(TAKEN_WITHIN * 10, &mut served.ended).await;
         assert!(ended.expect("it is kept").unwrap().is_err());
-        let took = begun.elapsed();
+        let took = start.elapsed();
         let expected = least..least + Duration::from_secs(1);
         assert!(expected.contains(&took), "{mesh}: {took:?}");
     }

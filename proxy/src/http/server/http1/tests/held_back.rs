@@ -17,7 +17,7 @@ thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
     static WAITED: Cell<u64> = const { Cell::new(0) };
     /// Requests that a handler was called for.
-    static BEGUN: Cell<usize> = const { Cell::new(0) };
+    static STARTED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Connections of one caller.
@@ -43,8 +43,8 @@ fn enter(occupancy: &Arc<Occupancy>) -> Arc<Permit> {
     occupancy.try_admit(&from).unwrap().unwrap()
 }
 
-fn begun(request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send {
-    BEGUN.set(BEGUN.get() + 1);
+fn count_request(request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send {
+    STARTED.set(STARTED.get() + 1);
     path(request)
 }
 
@@ -54,7 +54,7 @@ fn saturated() -> (Served, Arc<Budget>, (Arc<Permit>, Vec<InFlight>)) {
     let (permit, other) = (enter(&occupancy), enter(&occupancy));
     let requests = (0..100).map(|_| other.begin_request()).collect();
     let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
-    let served = Served::within(Arc::clone(&budget), permit, 4096, None, begun);
+    let served = Served::within(Arc::clone(&budget), permit, 4096, None, count_request);
     (served, budget, (other, requests))
 }
 
@@ -81,10 +81,10 @@ async fn head_waiting_for_memory_is_served_later_without_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn who_finds_no_memory_in_time_is_told_so() {
-    for begun in [false, true] {
+    for after_first in [false, true] {
         let (mut served, _, _held) = saturated();
         USED.set(0);
-        if begun {
+        if after_first {
             served.send(GET).await;
             served.expect_read(&response_to("/one")).await;
         }
@@ -94,7 +94,10 @@ async fn who_finds_no_memory_in_time_is_told_so() {
         let mut answer = vec![0; 16 * 1024];
         let count = served.client.read(&mut answer).await.unwrap();
         let answer = String::from_utf8_lossy(&answer[..count]);
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{begun}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 "),
+            "{after_first}: {answer}"
+        );
         assert!(answer.contains("weft-reason: overload"), "{answer}");
         assert!(answer.contains("no memory"), "{answer}");
     }
@@ -151,9 +154,9 @@ async fn half_head_has_usual_timeout_while_waiting_for_memory() {
     let (mut served, _, _held) = saturated();
     USED.set(MUCH);
     served.send(&GET[..10]).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(served.client.read(&mut [0; 100]).await.unwrap(), 0);
-    assert!(begun.elapsed() < HEAD_WITHIN * 2);
+    assert!(start.elapsed() < HEAD_WITHIN * 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +183,7 @@ async fn peer_proxy_learns_that_waiting_request_was_unsent() {
     }
 }
 
-/// It has given up, and may have asked somebody else by now.
+/// The client has cancelled, and may have sent the request elsewhere by now.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_done_for_who_leaves_while_it_waits() {
     const POST: &[u8] = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nhello";
@@ -200,11 +203,11 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
         sleep(LONG).await;
         let waiting = || other.requests().unwrap().waiting();
         assert_eq!(waiting(), 1);
-        let before = BEGUN.get();
+        let before = STARTED.get();
         served.client.shutdown().await.unwrap();
         sleep(Duration::from_millis(1)).await;
         assert_eq!(waiting(), 0, "{piped}: its ticket is given up");
-        // Whoever only says that it sends nothing more is told.
+        // A client that only finishes sending gets the answer.
         let mut answer = vec![0; 16 * 1024];
         let count = served.client.read(&mut answer).await.unwrap();
         assert!(answer[..count].starts_with(b"HTTP/1.1 503 "), "{piped}");
@@ -212,7 +215,7 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
         drop(requests);
         budget.settle();
         sleep(LONG).await;
-        assert_eq!(BEGUN.get(), before, "{piped}");
+        assert_eq!(STARTED.get(), before, "{piped}");
     }
 }
 
@@ -234,8 +237,8 @@ async fn waiting_client_with_large_head_is_noticed_leaving() {
     assert_eq!(waiting(), 0);
 }
 
-/// As a client that offers another protocol with its first request, and goes on without.
-/// Such a connection never rests, so nobody would look again at what is left unread there.
+/// As a client that offers another protocol with its first request, and goes on without. Such a
+/// connection is never idle, so nothing would look again at what is left unread there.
 #[tokio::test(start_paused = true)]
 async fn connection_offering_other_protocol_waits_and_continues() {
     const OFFER: &[u8] =
@@ -246,10 +249,10 @@ async fn connection_offering_other_protocol_waits_and_continues() {
     served.expect_read(&response_to("/one")).await;
     sleep(LONG).await;
     USED.set(MUCH);
-    let before = BEGUN.get();
+    let before = STARTED.get();
     served.send(GET).await;
     sleep(LONG).await;
-    assert_eq!(BEGUN.get(), before, "it waits as any other");
+    assert_eq!(STARTED.get(), before, "it waits as any other");
     assert_eq!(other.requests().unwrap().waiting(), 1);
     USED.set(0);
     budget.settle();
@@ -264,7 +267,7 @@ async fn connection_offering_other_protocol_waits_and_continues() {
 async fn empty_lines_before_a_head_let_nothing_in() {
     for memory in [true, false] {
         let (mut served, budget, _held) = saturated();
-        let (begun, waited) = (BEGUN.get(), WAITED.get());
+        let (started, waited) = (STARTED.get(), WAITED.get());
         USED.set(0);
         served.send(b"\r\n\r\n").await;
         sleep(LONG).await;
@@ -272,16 +275,16 @@ async fn empty_lines_before_a_head_let_nothing_in() {
         served.send(GET).await;
         if !memory {
             sleep(LONG).await;
-            assert_eq!((BEGUN.get(), WAITED.get()), (begun, waited + 1));
+            assert_eq!((STARTED.get(), WAITED.get()), (started, waited + 1));
             USED.set(0);
             budget.settle();
         }
         served.expect_read(&response_to("/one")).await;
-        assert_eq!(BEGUN.get(), begun + 1);
+        assert_eq!(STARTED.get(), started + 1);
     }
 }
 
-/// Whoever waits with a large body is not seen to leave behind it, and holds little of it.
+/// A client that waits with a large body is not seen to leave behind it, and holds little of it.
 #[tokio::test(start_paused = true)]
 async fn little_is_read_of_body_behind_waiting_head() {
     let (mut served, _, _held) = saturated();
@@ -299,7 +302,7 @@ async fn partial_heads_count_as_requests_they_become() {
     let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
     USED.set(MUCH);
     let never = |request: Request<Incoming>| {
-        BEGUN.set(BEGUN.get() + 1);
+        STARTED.set(STARTED.get() + 1);
         drop(request);
         pending::<Response<Body>>()
     };
@@ -313,7 +316,7 @@ async fn partial_heads_count_as_requests_they_become() {
         served.send(&GET[1..]).await;
     }
     sleep(Duration::from_millis(1)).await;
-    assert_eq!(BEGUN.get(), SHARE);
+    assert_eq!(STARTED.get(), SHARE);
     assert_eq!(WAITED.get(), SHARE as u64);
 }
 
@@ -326,7 +329,7 @@ async fn early_admitted_half_head_is_checked_again_later() {
     USED.set(MUCH);
     served.send(&GET[1..]).await;
     sleep(LONG).await;
-    assert_eq!((BEGUN.get(), WAITED.get()), (0, 1));
+    assert_eq!((STARTED.get(), WAITED.get()), (0, 1));
     USED.set(0);
     budget.settle();
     served.expect_read(&response_to("/one")).await;
@@ -411,7 +414,7 @@ async fn requests_beside_endless_ones_use_and_return_reserved_permits() {
         "c".repeat(20_000)
     );
     // Whole, in two parts, and too large to be waited for before it is read; on a connection
-    // that was used a moment ago, and on one that rests.
+    // that was used a moment ago, and on an idle one.
     let requests_in_parts: [&[&[u8]]; 3] = [&[GET], &[&GET[..10], &GET[10..]], &[large.as_bytes()]];
     for rest in [Duration::from_millis(1), LONG] {
         for parts in requests_in_parts {

@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn caller_closing_before_upgrade_response_is_gone() {
-    // Others may only have said that they send no more.
+    // Others may only have finished sending.
     for (request, leaves) in [(SWITCH, true), (GET, false)] {
         let served_by = Arc::new(());
         let permit = Arc::clone(&served_by);

@@ -65,7 +65,7 @@ async fn half_closed_client_without_a_head_is_given_up() {
         assert_eq!(answer, "");
         let expected = LONG..LONG + Duration::from_millis(500);
         assert!(expected.contains(&took), "{took:?}");
-        assert_eq!(Arc::strong_count(&served_by), 1, "nobody works for it");
+        assert_eq!(Arc::strong_count(&served_by), 1, "no work goes on for it");
     }
 }
 

@@ -1,10 +1,10 @@
-//! Requests that are admitted while nobody reads, because room is being made.
+//! Requests that are admitted while nothing is read, because room is being made.
 
 use super::*;
 
-/// In bytes: somebody has to lose something.
+/// In bytes: some connection has to lose something.
 const FULL: usize = 45 << 20;
-/// There is room for fewer than ask.
+/// There is room for fewer than there are.
 const SOME: usize = 36 << 20;
 const ASK: usize = 150;
 /// What there is room for then, each as large as it may be, and none larger than 64 KiB.
@@ -14,9 +14,9 @@ const FIT: usize = ((LIMIT / 100 * 63) - SOME) / (64 << 10);
 async fn requests_admitted_while_reading_is_paused_fit_room() {
     for (request, early) in [(GET, 0), (GET, 1), (SWITCH, 0)] {
         let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
-        BEGUN.set(0);
+        STARTED.set(0);
         let never = |_| {
-            BEGUN.set(BEGUN.get() + 1);
+            STARTED.set(STARTED.get() + 1);
             pending::<Response<Body>>()
         };
         let of = |_| Served::within(Arc::clone(&budget), enter(&occupancy), 4096, None, never);
@@ -37,15 +37,15 @@ async fn requests_admitted_while_reading_is_paused_fit_room() {
             served.send(&request[early..]).await;
         }
         sleep(Duration::from_millis(1)).await;
-        // Something was cut off, and who makes room looks whether that suffices.
+        // Something was cut off, and the part that makes room checks whether that suffices.
         USED.set(SOME);
         budget.look_again();
         sleep(Duration::from_millis(1)).await;
-        assert_eq!(BEGUN.get(), 0, "nobody reads");
+        assert_eq!(STARTED.get(), 0, "nothing is read");
         budget.reopen(false);
         sleep(Duration::from_millis(1)).await;
-        let begun = BEGUN.get();
-        assert!((FIT / 2..=FIT).contains(&begun), "{begun} of {FIT}");
+        let started = STARTED.get();
+        assert!((FIT / 2..=FIT).contains(&started), "{started} of {FIT}");
     }
 }
 

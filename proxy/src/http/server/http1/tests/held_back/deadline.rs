@@ -6,7 +6,7 @@ use super::*;
 
 const TIMED: &[u8] = b"GET /one HTTP/1.1\r\nhost: a\r\nweft-timeout: 2000ms\r\n\r\n";
 
-/// Whether nobody has read its head, or hyper has behind another one.
+/// Where its head was not read, and where hyper has read it behind another one.
 #[tokio::test(start_paused = true)]
 async fn waiting_request_gets_504_at_its_own_deadline() {
     for piped in [false, true] {
@@ -29,7 +29,7 @@ async fn waiting_request_gets_504_at_its_own_deadline() {
         assert_eq!(waiting(), 0, "{piped}");
         let mut answer = vec![0; 16 * 1024];
         let read = timeout(Duration::from_millis(1), served.client.read(&mut answer));
-        let count = read.await.expect("it is told at once").unwrap();
+        let count = read.await.expect("the answer comes at once").unwrap();
         let answer = String::from_utf8_lossy(&answer[..count]);
         assert!(answer.starts_with("HTTP/1.1 504 "), "{piped}: {answer}");
         assert!(answer.contains("weft-reason: deadline\r\n"), "{answer}");

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use crate::net::budget::Promise;
 
-/// Whoever is let in with the first bytes of a head sends the rest within this. What was
-/// kept for it is kept no longer.
+/// A client that is admitted with the first bytes of a head sends the rest within this. Later its
+/// room is free again.
 const MOMENT: Duration = Duration::from_millis(250);
 
 /// A request that was let in, by the first bytes of its head or by all of it, and counts
 /// though it is not on its way.
 #[derive(Debug)]
-pub(in super::super) struct Begun {
+pub(in super::super) struct AdmittedHead {
     pub(super) since: Instant,
     /// All of its head had come.
     pub(super) whole: bool,
@@ -24,8 +24,8 @@ pub(in super::super) struct Begun {
     pub(super) _promise: Promise,
 }
 
-impl Begun {
-    /// Otherwise it asks once more.
+impl AdmittedHead {
+    /// Otherwise it queues once more.
     pub(super) fn is_still_admitted(&self) -> bool {
         self.whole || self.since.elapsed() < MOMENT
     }
