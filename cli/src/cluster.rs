@@ -36,7 +36,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(9);
 
 /// A controller that has just begun, or has no room for an answer, gives one within this time, and
 /// after that somebody else may.
-const BEGUN_WITHIN: Duration = Duration::from_secs(3);
+const STARTUP_WITHIN: Duration = Duration::from_secs(3);
 /// Between two questions to it.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -242,7 +242,7 @@ impl Cluster {
     where
         F: Future<Output = kube::Result<T>>,
     {
-        let until = Instant::now() + BEGUN_WITHIN;
+        let until = Instant::now() + STARTUP_WITHIN;
         loop {
             match self.try_ask(what, call()).await {
                 Err(refusal) if refusal.passes_in().is_some() && Instant::now() < until => {

@@ -151,7 +151,7 @@ impl IndexedGraph {
     /// Whether it says what the called side of an edge counted; controllers of older versions do
     /// not.
     #[must_use]
-    pub(crate) fn tells_sides(&self) -> bool {
+    pub(crate) fn reports_sides(&self) -> bool {
         self.graph.metadata.sides
     }
 

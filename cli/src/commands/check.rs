@@ -128,7 +128,7 @@ impl ClusterCommand for Check {
         _: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let cluster = &cluster.within(EACH_WITHIN);
         let report = loop {
             // At the same time: who is silent about a namespace costs no time beside the checks.
@@ -138,7 +138,9 @@ impl ClusterCommand for Check {
             if tried.is_ok() {
                 somewhere.unwrap_or(Ok(()))?;
             }
-            let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
+            let left = self
+                .wait
+                .is_some_and(|wait| started.elapsed() + AGAIN < wait);
             match tried {
                 Ok(report) if !report.may_pass() || !left => break report,
                 Ok(_) => sleep(AGAIN).await,
@@ -164,7 +166,7 @@ impl ClusterCommand for Check {
                 "nothing is known of the mesh: every check of it was skipped, for the reason \
                  beside it; ask as somebody who may see more",
             )),
-            (told, _) => Ok(told),
+            (conclusion, _) => Ok(conclusion),
         }
     }
 }
@@ -230,7 +232,7 @@ impl Check {
         let conclusion = match conclude(&checks, fails) {
             // The user may see what was not told, so that nothing is wrong is not known.
             Conclusion::Yes if throttled.is_some() => Conclusion::Unknown,
-            told => told,
+            conclusion => conclusion,
         };
         Ok(CheckReport {
             success: conclusion == Conclusion::Yes,

@@ -253,7 +253,7 @@ fn is_own(object: &Value) -> bool {
 }
 
 #[cfg(test)]
-mod begun;
+mod startup;
 
 #[cfg(test)]
 mod tests {

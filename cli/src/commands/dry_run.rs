@@ -92,7 +92,7 @@ impl ClusterCommand for DryRun {
     ) -> Result<Conclusion, Failure> {
         let mut gathered = self.gathered(cluster.namespace(), console)?;
         taken_away::note(cluster, &mut gathered, console).await?;
-        let mut answer = tell(cluster, &mut gathered, console).await?;
+        let mut answer = submit(cluster, &mut gathered, console).await?;
         let Some(mut status) = answer.status.take() else {
             return Err(Failure::unknown("the dry run has no status"));
         };
@@ -145,7 +145,7 @@ impl DryRun {
 ///
 /// # Errors
 /// When the API does not answer, the change is refused, or nothing of it is left.
-async fn tell(
+async fn submit(
     cluster: &Cluster,
     gathered: &mut Gathered,
     console: &mut Console<'_>,

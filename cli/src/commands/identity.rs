@@ -193,8 +193,8 @@ fn by_controllers(
     for (pod, why) in silent {
         let Some(certificate) = certificates.get(&pod).cloned() else {
             conclusion = Conclusion::No;
-            let nobody = || format!("{pod}: nobody tells its certificate");
-            console.word(&why.map_or_else(nobody, |why| why.to_string()))?;
+            let unreported = || format!("{pod}: nobody tells its certificate");
+            console.word(&why.map_or_else(unreported, |why| why.to_string()))?;
             continue;
         };
         rows.push(Row::of(pod, certificate));

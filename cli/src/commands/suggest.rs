@@ -7,9 +7,9 @@ mod gone;
 mod objects;
 mod ports;
 mod refusals;
+mod reported;
 mod routes;
 mod shared;
-mod told;
 
 use std::time::{Duration, SystemTime};
 
@@ -166,15 +166,15 @@ fn caution(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Resul
     for account in calls.shared() {
         console.word(&format!("warning: {}", calls.sharing.words(&account)))?;
     }
-    if calls.untold > 0 {
+    if calls.unreported > 0 {
         console.word(&format!(
             "the suggestion is not complete: the controller is older than this command, and does \
              not say whether calls of {} of the edges that are left out were served; upgrade it \
              (`weft version` says which one is there)",
-            calls.untold
+            calls.unreported
         ))?;
     }
-    if objects.is_empty() && calls.untold == 0 {
+    if objects.is_empty() && calls.unreported == 0 {
         console.word("no calls that were proven and served, nothing to suggest")?;
     } else if !objects.is_empty() {
         console.word(

@@ -67,7 +67,7 @@ impl Tap {
         let mut shown = TapCounts::default();
         while let Some(event) = requests.next().await {
             match event? {
-                TapEvent::Begun => shown.begins(),
+                TapEvent::Started => shown.begins(),
                 TapEvent::Line(line) => shown.line(&line, format, console)?,
                 TapEvent::Word(word) => console.word(&word)?,
             }
@@ -91,7 +91,7 @@ struct TapCounts {
     /// Requests that fit and were not shown.
     left_out: u64,
     /// In the stream before nobody took part, which was said then.
-    nobody: bool,
+    no_participant: bool,
     /// Proxies that refused, in this stream or the one before, which was said.
     refused: u32,
 }
@@ -100,7 +100,7 @@ impl TapCounts {
     /// The next stream counts anew.
     fn begins(&mut self) {
         *self = Self {
-            nobody: self.nobody,
+            no_participant: self.no_participant,
             refused: self.refused,
             ..Self::default()
         };
@@ -135,10 +135,10 @@ impl TapCounts {
         let taking_part = (metadata.taking_part, metadata.proxies);
         self.refusals(metadata, console)?;
         if metadata.last {
-            let nobody = self.taking_part.is_none() && metadata.taking_part == 0;
+            let no_participant = self.taking_part.is_none() && metadata.taking_part == 0;
             // Of those that refused, the reason was said.
             let is_silent = metadata.refused < metadata.proxies || metadata.proxies == 0;
-            if nobody && is_silent && !self.nobody {
+            if no_participant && is_silent && !self.no_participant {
                 console.word(&format!(
                     "0 of {} take part, so no request can be shown; others are away, older than \
                      taps, or have no room for one more: `weft proxies` says which are connected \
@@ -146,7 +146,7 @@ impl TapCounts {
                     metadata.proxies
                 ))?;
             }
-            self.nobody = nobody;
+            self.no_participant = no_participant;
         }
         let complete = metadata.taking_part == metadata.proxies;
         // The first look comes before anybody can have answered.
@@ -345,7 +345,7 @@ mod tests {
     }
 
     /// What is said of streams of so many proxies of four, one after the other.
-    fn told(parts: &[u32]) -> String {
+    fn reported(parts: &[u32]) -> String {
         let mut streams = Streams::default();
         let mut console = streams.console();
         let mut shown = TapCounts::default();
@@ -411,12 +411,15 @@ mod tests {
 
     #[test]
     fn tap_stream_without_participating_proxies_is_reported_once() {
-        let nobody = told(&[0]);
-        assert!(nobody.starts_with("0 of 4 take part, so"), "{nobody}");
-        assert_eq!(nobody.lines().count(), 1, "{nobody}");
-        assert_eq!(told(&[0, 0, 0]), nobody, "the same each time");
-        assert_eq!(told(&[4]), "4 of 4 take part\n");
-        let again = format!("{nobody}4 of 4 take part\n{nobody}");
-        assert_eq!(told(&[0, 4, 0]), again);
+        let no_participant = reported(&[0]);
+        assert!(
+            no_participant.starts_with("0 of 4 take part, so"),
+            "{no_participant}"
+        );
+        assert_eq!(no_participant.lines().count(), 1, "{no_participant}");
+        assert_eq!(reported(&[0, 0, 0]), no_participant, "the same each time");
+        assert_eq!(reported(&[4]), "4 of 4 take part\n");
+        let again = format!("{no_participant}4 of 4 take part\n{no_participant}");
+        assert_eq!(reported(&[0, 4, 0]), again);
     }
 }

@@ -21,13 +21,13 @@ use crate::global::Global;
 
 mod absent;
 mod bare;
-mod begun;
 mod clock;
 mod dry_run;
 mod explain;
 mod identity;
 mod names;
 mod pods;
+mod startup;
 mod stat;
 mod suggest;
 mod unanswered;

@@ -116,7 +116,7 @@ fn lines(findings: &[(String, Finding)]) -> Vec<String> {
     for key in findings.iter().filter_map(|(_, finding)| group(finding)) {
         *times.entry(key).or_default() += 1;
     }
-    let told = findings.iter().filter_map(|(file, finding)| {
+    let shown = findings.iter().filter_map(|(file, finding)| {
         let line = line(file, finding);
         let Some(key) = group(finding) else {
             return Some(line);
@@ -129,7 +129,7 @@ fn lines(findings: &[(String, Finding)]) -> Vec<String> {
             more => format!("{line}; {more} more objects have it too: -o json lists them"),
         })
     });
-    told.collect()
+    shown.collect()
 }
 
 /// What is told once for all that have it.
@@ -236,14 +236,14 @@ mod tests {
             text: "weft.dev/inject is odd; write weft.dev/inject: enabled".to_owned(),
             group: group.map(str::to_owned),
         };
-        let told = |groups: [Option<&str>; 2]| {
+        let shown = |groups: [Option<&str>; 2]| {
             let findings = groups.map(|group| ("f".to_owned(), finding(group)));
             lines(&findings).len()
         };
-        assert_eq!(told([None, None]), 2);
-        assert_eq!(told([Some("one"), Some("other")]), 2);
+        assert_eq!(shown([None, None]), 2);
+        assert_eq!(shown([Some("one"), Some("other")]), 2);
         // Control: those of one group.
-        assert_eq!(told([Some("one"), Some("one")]), 1);
+        assert_eq!(shown([Some("one"), Some("one")]), 1);
     }
 
     #[test]
@@ -255,9 +255,9 @@ mod tests {
         let kinds = ["Deployment", "StatefulSet", "Deployment", "Deployment"];
         let findings = found(&kinds.map(object).concat());
         assert_eq!(findings.len(), 4, "{findings:#?}");
-        let told = lines(&findings);
-        let [deployments, other] = &*told else {
-            panic!("{told:?}");
+        let shown = lines(&findings);
+        let [deployments, other] = &*shown else {
+            panic!("{shown:?}");
         };
         let more = "metadata.labels; 2 more objects have it too: -o json lists them";
         assert!(deployments.ends_with(more), "{deployments}");

@@ -143,9 +143,9 @@ impl Browser {
 
     /// Until an expression is true.
     pub(super) async fn wait(&mut self, expression: &str) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.eval(&format!("Boolean({expression})")).await != true {
-            if begun.elapsed() > PATIENCE {
+            if started.elapsed() > PATIENCE {
                 let seen = self.eval("document.body.innerText.slice(0, 1500)").await;
                 panic!(
                     "never came: {expression}\n{}",
@@ -284,8 +284,8 @@ impl Drop for Browser {
         }
         let mut others = self.requested();
         // Pictures in the browser's own page of what it cannot reach are asked of nobody.
-        let nobody = |url: &str| url == "about:blank" || url.starts_with("data:");
-        others.retain(|url| !nobody(url) && !self.origins.contains(&origin(url)));
+        let is_internal = |url: &str| url == "about:blank" || url.starts_with("data:");
+        others.retain(|url| !is_internal(url) && !self.origins.contains(&origin(url)));
         assert!(others.is_empty(), "other origins were asked: {others:?}");
     }
 }
@@ -298,8 +298,8 @@ fn origin(url: &str) -> String {
 
 /// Where the browser listens; it writes that down.
 async fn address(folder: &Path) -> (u16, String) {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
         let written = std::fs::read_to_string(folder.join("DevToolsActivePort"));
         if let Some((port, path)) = written
             .ok()

@@ -34,7 +34,7 @@ async fn search(shown: &mut Shown, text: &str) {
 
 #[tokio::test]
 async fn graph_starts_with_namespaces_and_folds_neighbours_of_opened() {
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     // Two namespaces, a caller outside and a host outside.
     browser.wait(&nodes(4)).await;
@@ -67,7 +67,7 @@ async fn graph_starts_with_namespaces_and_folds_neighbours_of_opened() {
 
 #[tokio::test]
 async fn footer_command_matches_opened_node_and_its_namespace() {
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     browser.wait(&nodes(4)).await;
     for (opened, line) in [
@@ -109,7 +109,7 @@ async fn namespace_with_one_failing_workload_is_shown_failing() {
         edge["success"] = json!(requests - failure);
         edge["failure"] = json!(failure);
     }
-    let mut shown = Shown::begun(&graph, &[]).await;
+    let mut shown = Shown::with_arguments(&graph, &[]).await;
     let browser = &mut shown.browser;
     let failing = node("Namespace shop; many calls fail");
     browser.wait(&failing).await;
@@ -122,7 +122,7 @@ async fn table_lists_calls_within_folds_up_to_bound() {
     let rows = |count: usize| {
         format!("document.querySelectorAll('.graph > .table tbody tr').length === {count}")
     };
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     shown.browser.wait(&nodes(4)).await;
     shown.browser.click(".bar button:nth-of-type(2)").await;
     shown.browser.wait(&rows(10)).await;
@@ -138,7 +138,7 @@ async fn table_lists_calls_within_folds_up_to_bound() {
 
 #[tokio::test]
 async fn user_without_cluster_access_starts_in_own_namespace() {
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     shown.browser.wait(&nodes(4)).await;
     shown.mesh.scope(false, &["shop"]);
     shown.browser.call("Page.reload", json!({})).await;

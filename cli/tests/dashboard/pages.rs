@@ -86,8 +86,8 @@ async fn unknown_minutes_are_reported_beside_drawn_ones() {
     young["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:48:00Z");
     shown.mesh.graph(&young);
     let since = "new Date('2026-11-02T08:48:00Z').toTimeString().slice(0, 8)";
-    let told = format!("{words}.startsWith(`Minutes before ${{{since}}} are not known`)");
-    shown.browser.wait(&told).await;
+    let condition = format!("{words}.startsWith(`Minutes before ${{{since}}} are not known`)");
+    shown.browser.wait(&condition).await;
     // What is drawn begins half an hour before 09:00, and all of that is known.
     young["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:30:00Z");
     shown.mesh.graph(&young);
@@ -96,8 +96,8 @@ async fn unknown_minutes_are_reported_beside_drawn_ones() {
     full["history"] = serde_json::json!([]);
     full["historyLeftOut"] = serde_json::json!(true);
     shown.mesh.graph(&young);
-    let told = format!("{words}.startsWith('Minutes of 1 of its 1 edges are missing')");
-    shown.browser.wait(&told).await;
+    let condition = format!("{words}.startsWith('Minutes of 1 of its 1 edges are missing')");
+    shown.browser.wait(&condition).await;
     assert_eq!(shown.browser.faults().await, [""; 0]);
 }
 

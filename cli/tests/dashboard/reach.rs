@@ -99,7 +99,7 @@ async fn the_keyboard_alone_reaches_every_node_and_every_page() {
 
 #[tokio::test]
 async fn keyboard_focus_stays_in_page_after_opening_namespace() {
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     browser
         .wait("document.querySelectorAll('.node').length === 4")

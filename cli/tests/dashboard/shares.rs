@@ -54,15 +54,15 @@ async fn success_share_is_consistent_and_ignores_cancelled_calls() {
     let open = "location.hash = '/graph?ns=shop&node=shop/Deployment/payments'";
     shown.browser.eval(open).await;
     let calls = "document.querySelector('.panel dl').textContent";
-    let told = format!("{calls}.includes('3.00/s, 93.71 % succeed')");
-    shown.browser.wait(&told).await;
+    let condition = format!("{calls}.includes('3.00/s, 93.71 % succeed')");
+    shown.browser.wait(&condition).await;
     shown.page("Workloads").await;
     for (name, share) in [("payments", "93.71 %"), ("cart", ""), ("web", "100 %")] {
         let row = format!(
             "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[0].textContent === 'deploy/{name}')"
         );
-        let told = format!("{row}?.cells[3].textContent === '{share}'");
-        shown.browser.wait(&told).await;
+        let condition = format!("{row}?.cells[3].textContent === '{share}'");
+        shown.browser.wait(&condition).await;
     }
     assert_eq!(shown.browser.faults().await, [""; 0]);
 }

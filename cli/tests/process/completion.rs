@@ -165,7 +165,7 @@ async fn fish_completes_object_names_from_cluster_of_line() {
 async fn completion_is_silent_when_cluster_does_not_respond() {
     let server = Server::start().await;
     let ask = ["complete-names", "tap", "deploy/"];
-    let begun = Instant::now();
+    let started = Instant::now();
     let slow = server.kubeconfig("exec sleep 30");
     assert_eq!(run(WEFT, &ask, &slow).await, silent());
     let strange = server.kubeconfig("echo nothing");
@@ -183,9 +183,9 @@ async fn completion_is_silent_when_cluster_does_not_respond() {
     assert_eq!(run(WEFT, &nowhere, &hung).await, silent());
     assert_eq!(run(WEFT, &["complete-names"], &hung).await, silent());
     assert!(
-        begun.elapsed() < Duration::from_secs(15),
+        started.elapsed() < Duration::from_secs(15),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 }
 

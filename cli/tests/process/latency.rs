@@ -106,9 +106,9 @@ fn metrics(name: &str) -> Value {
 async fn sorted_runs(arguments: &[&str], kubeconfig: &Path) -> Vec<Duration> {
     let mut took = Vec::new();
     for _ in 0..RUNS {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (code, out, err) = run(WEFT, arguments, kubeconfig).await;
-        took.push(begun.elapsed());
+        took.push(started.elapsed());
         assert_eq!(code, 0, "{arguments:?}: {err}");
         assert!(!out.is_empty(), "{arguments:?}: {err}");
     }

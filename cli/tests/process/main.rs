@@ -111,7 +111,7 @@ async fn version_works_with_host_name_plugin_and_tls() {
 #[tokio::test]
 async fn slow_plugin_and_unreachable_server_exit_three_in_time() {
     let server = Server::start().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let slow = server.kubeconfig("exec sleep 30");
     let (code, _, err) = run(WEFT, &["version", "--request-timeout", "1s"], &slow).await;
     assert_eq!(code, 3, "{err}");
@@ -121,9 +121,9 @@ async fn slow_plugin_and_unreachable_server_exit_three_in_time() {
     let (_, _, err) = run(WEFT, &hasty, &slow).await;
     assert!(err.contains("within 0.2 s"), "{err}");
     assert!(
-        begun.elapsed() < Duration::from_secs(20),
+        started.elapsed() < Duration::from_secs(20),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

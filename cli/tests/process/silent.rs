@@ -19,9 +19,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// which is no time of a command's.
 async fn watch_machine(stood_still: &Cell<Duration>) -> Infallible {
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         tokio::time::sleep(LOOK).await;
-        stood_still.set(stood_still.get() + begun.elapsed().saturating_sub(LOOK));
+        stood_still.set(stood_still.get() + started.elapsed().saturating_sub(LOOK));
     }
 }
 
@@ -34,9 +34,9 @@ async fn silent_server_makes_commands_exit_three_within_ten_seconds() {
     let kubeconfig = silent.well();
     let ended = async |line: &'static str| {
         let words: Vec<&str> = line.split(' ').collect();
-        let begun = Instant::now();
+        let started = Instant::now();
         let (code, out, err) = run(WEFT, &words, &kubeconfig).await;
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert_eq!((code, out.as_str()), (3, ""), "{line}: {err}");
         assert!(err.starts_with("weft: "), "{line}: {err}");
         (line, took)

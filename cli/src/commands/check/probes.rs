@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn dry_run_refusal_names_role_but_quotes_webhook_unchanged() {
-        let told = |message: &str| {
+        let outcome = |message: &str| {
             let status = kube::core::Status::failure(message, "Forbidden").with_code(403);
             refused(Refusal::of("a dry run", kube::Error::Api(status.boxed())))
         };
@@ -283,10 +283,10 @@ mod tests {
                  API group \"\" in the namespace \"shop\""
             );
             let words = format!("{message}; ClusterRole edit grants this");
-            assert_eq!(told(&message), Tried::Refused(403, words));
+            assert_eq!(outcome(&message), Tried::Refused(403, words));
         }
         let words = "admission webhook \"inject.weft.dev\" denied the request: no";
-        assert_eq!(told(words), Tried::Refused(403, words.to_owned()));
+        assert_eq!(outcome(words), Tried::Refused(403, words.to_owned()));
     }
 
     #[test]

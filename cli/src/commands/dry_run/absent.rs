@@ -166,7 +166,7 @@ mod tests {
             ..DryRunSpec::default()
         };
         let warning_text = "spec.delete[0]: there is no TrafficTarget shop/raed";
-        for (spec, code, message, told) in [
+        for (spec, code, message, expected) in [
             (
                 gone("raed"),
                 400,
@@ -194,7 +194,7 @@ mod tests {
             let refusal = Refusal::of("dryruns", kube::Error::Api(status.boxed()));
             let failure = or_refused(&cluster, &spec, refusal).await;
             let words = failure.to_string();
-            assert!(words.contains(told), "{words}");
+            assert!(words.contains(expected), "{words}");
             assert_eq!(matches!(failure, Failure::Usage(_)), code == 400, "{words}");
         }
     }

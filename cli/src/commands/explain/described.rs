@@ -82,8 +82,9 @@ fn near<'n>(status: &ExplanationStatus, key: &'n str) -> &'n str {
 
 /// What was looked at; beside what decides, how many of the proxies that judge have it.
 fn steps(status: &ExplanationStatus) -> Vec<String> {
-    let programmed = status.programmed.as_ref().filter(|told| told.of > 0);
-    let have = programmed.map(|told| format!("{} of {} proxies have it", told.proxies, told.of));
+    let programmed = status.programmed.as_ref().filter(|counts| counts.of > 0);
+    let have =
+        programmed.map(|counts| format!("{} of {} proxies have it", counts.proxies, counts.of));
     let of_access = status.steps.iter().filter(|step| step.step == "access");
     let decides_alone = of_access.count() == 1;
     let mut lines = Vec::new();
@@ -96,9 +97,9 @@ fn steps(status: &ExplanationStatus) -> Vec<String> {
         });
     }
     // Beside none of several; that some lack it has a line of its own.
-    if let (Some(told), Some(have)) = (programmed, have)
+    if let (Some(counts), Some(have)) = (programmed, have)
         && !decides_alone
-        && told.proxies >= told.of
+        && counts.proxies >= counts.of
     {
         lines.push(format!(" access  {have}"));
     }

@@ -126,11 +126,11 @@ mod tests {
                 "{life}"
             );
         }
-        let begun_unknown = Certificate {
+        let issue_unknown = Certificate {
             not_before: None,
             ..presented(60)
         };
-        assert_eq!(begun_unknown.renewed(), None);
+        assert_eq!(issue_unknown.renewed(), None);
         let authority = Certificate {
             authority: true,
             ..presented(60)
@@ -140,23 +140,23 @@ mod tests {
 
     #[test]
     fn reported_certificate_is_renewed_when_its_proxy_renews() {
-        let told = |issued: Option<&str>| crds::observe::Certificate {
+        let certificate_issued = |issued: Option<&str>| crds::observe::Certificate {
             issued: issued.map(str::to_owned),
             not_after: "2001-09-10T01:46:40Z".to_owned(),
             ..crds::observe::Certificate::default()
         };
         let reported = |issued| {
             let status = ProxyStatus {
-                certificate: Some(told(issued)),
+                certificate: Some(certificate_issued(issued)),
                 ..ProxyStatus::default()
             };
             Certificate::reported(&status).unwrap()
         };
         assert_eq!(reported(Some("2001-09-09T01:46:40Z")), presented(86_400));
         for issued in [None, Some("yesterday")] {
-            let untold = reported(issued);
-            assert_eq!((untold.not_before, untold.renewed()), (None, None));
-            assert_eq!(untold.not_after, 1_000_086_400);
+            let undated = reported(issued);
+            assert_eq!((undated.not_before, undated.renewed()), (None, None));
+            assert_eq!(undated.not_after, 1_000_086_400);
         }
     }
 }

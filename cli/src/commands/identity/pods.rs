@@ -59,7 +59,7 @@ pub(super) async fn meshed(
     Err(match (kind, there) {
         (ResourceKind::Pod, true) => Failure::unknown(format!("Pod {wanted} has no proxy")),
         (ResourceKind::Pod, false) => existing::absent(cluster, (kind, wanted), &known).await,
-        _ => nobody(cluster, (kind, wanted), &known, None).await,
+        _ => no_match(cluster, (kind, wanted), &known, None).await,
     })
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn of_workload(
     let known: Vec<&str> = names.map(|(name, _)| name).collect();
     if let Some(wanted) = wanted {
         let of_another = of_another_kind(listed, wanted);
-        return Err(nobody(cluster, (kind, wanted), &known, of_another).await);
+        return Err(no_match(cluster, (kind, wanted), &known, of_another).await);
     }
     if listed.items.is_empty() {
         existing::must_be_in_a_namespace(cluster).await?;
@@ -113,7 +113,7 @@ fn of_another_kind(listed: &ProxyList, wanted: &str) -> Option<String> {
 /// Why nobody is meant by the name of a workload or an account: there is none, or no pod of it has
 /// a proxy. Whoever may not see which is told the nearest of those that have one. `of_another`:
 /// what has the name and is of another kind, which was meant where there is none.
-async fn nobody(
+async fn no_match(
     cluster: &Cluster,
     (kind, wanted): (ResourceKind, &str),
     known: &[&str],

@@ -250,8 +250,8 @@ impl Pod {
 
     /// 0 of what is not told.
     fn count(&self, name: &str) -> u64 {
-        let told = self.metric(name).and_then(|text| text.parse().ok());
-        told.unwrap_or_default()
+        let parsed = self.metric(name).and_then(|text| text.parse().ok());
+        parsed.unwrap_or_default()
     }
 
     fn tries(&self) -> u64 {

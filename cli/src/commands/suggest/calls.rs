@@ -15,9 +15,9 @@ use super::called::{self, Account};
 use super::earlier;
 use super::ports::Ports;
 use super::refusals::{self, Refusals};
+use super::reported;
 use super::routes::{self, Routes};
 use super::shared::Sharing;
-use super::told;
 use crate::traffic::IndexedGraph;
 
 /// What one account called of another.
@@ -42,7 +42,7 @@ pub(super) struct Calls {
     /// What no rule allowed, and how often.
     pub(super) refused: Vec<String>,
     /// How many of those that were left out might have been facts by the word of a newer controller.
-    pub(super) untold: usize,
+    pub(super) unreported: usize,
     /// Who runs under which account.
     pub(super) sharing: Sharing,
 }
@@ -76,7 +76,8 @@ impl Calls {
             by_route,
         };
         // What callers say comes last: it may be what called pods say of another edge.
-        let (first, last): (Vec<_>, Vec<_>) = edges.partition(|edge| told::served(edge).is_ok());
+        let (first, last): (Vec<_>, Vec<_>) =
+            edges.partition(|edge| reported::served(edge).is_ok());
         for edge in first.into_iter().chain(last) {
             let Some(to) = traffic.node(&edge.to) else {
                 continue;
@@ -86,7 +87,7 @@ impl Calls {
                 continue;
             }
             let named = called::named(traffic, edge, here);
-            let refused = told::refusals(traffic, edge);
+            let refused = reported::refusals(traffic, edge);
             calls
                 .refused
                 .extend(refused.map(|what| format!("{named}: {what}")));
@@ -99,7 +100,7 @@ impl Calls {
 
     fn add(&mut self, evidence: &Evidence<'_>, edge: &Edge, named: &str) -> Result<(), String> {
         let traffic = evidence.traffic;
-        refusals::are_earlier_ones_told(traffic, edge)?;
+        refusals::earlier_refusals_are_known(traffic, edge)?;
         if !served(edge) {
             return Err(match edge.requests {
                 0 => format!("is only remembered, last seen {}", edge.last_seen),
@@ -118,7 +119,7 @@ impl Calls {
             );
         }
         let (destination, found) = called::called(traffic, edge, evidence.ports)?;
-        if let Err(why) = told::served(edge) {
+        if let Err(why) = reported::served(edge) {
             return match self.has(&destination, edge, &found) {
                 true => Ok(()),
                 false => Err(self.unserved(traffic, edge, why)),
@@ -152,11 +153,11 @@ impl Calls {
     /// Why an edge is left out of which the called side is not known to have served calls.
     fn unserved(&mut self, traffic: &IndexedGraph, edge: &Edge, why: &str) -> String {
         // What it told of the window is known; of minutes before, an older controller says nothing.
-        let has_untold =
-            told::server(edge).is_none() || earlier::minutes(traffic, edge).any(Minute::served);
-        if has_untold && !traffic.tells_sides() {
-            self.untold += 1;
-            return told::UNTOLD.to_owned();
+        let has_unreported =
+            reported::server(edge).is_none() || earlier::minutes(traffic, edge).any(Minute::served);
+        if has_unreported && !traffic.reports_sides() {
+            self.unreported += 1;
+            return reported::UNREPORTED.to_owned();
         }
         // What is missing may be the called side's word.
         if traffic.is_lossy() {

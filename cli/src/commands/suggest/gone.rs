@@ -50,21 +50,21 @@ impl Calls {
         traffic: &IndexedGraph,
         ports: &Ports,
     ) {
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         self.facts.retain(|(to, from, _), _| {
             let Some((namespace, name)) = [from, to].into_iter().find(|one| existing.lacks(one))
             else {
                 return true;
             };
             let last = last_seen(traffic, ports, from, to).unwrap_or("an unknown time");
-            told.insert(format!(
+            reported.insert(format!(
                 "calls of account {}/{} to account {}/{}: ServiceAccount {namespace}/{name} does \
                  not exist any more, last seen {last}",
                 from.0, from.1, to.0, to.1
             ));
             false
         });
-        self.left.extend(told);
+        self.left.extend(reported);
     }
 }
 

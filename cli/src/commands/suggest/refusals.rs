@@ -9,8 +9,8 @@ use crds::observe::{Edge, RouteSums};
 use super::called::{self, Account};
 use super::earlier;
 use super::ports::Ports;
+use super::reported;
 use super::routes::{self, Routes};
-use super::told;
 use crate::traffic::IndexedGraph;
 
 /// Edges with calls that were refused, or may have been.
@@ -36,7 +36,7 @@ impl<'a> Refusals<'a> {
     pub(super) fn of(traffic: &'a IndexedGraph, ports: &Ports, here: Option<&'a str>) -> Self {
         let mut standing: BTreeMap<(Account, Account), Vec<Refusal<'a>>> = BTreeMap::new();
         for edge in traffic.edges() {
-            let known = are_earlier_ones_told(traffic, edge);
+            let known = earlier_refusals_are_known(traffic, edge);
             let Err(why) = known.and_then(|()| none_was_refused(traffic, edge)) else {
                 continue;
             };
@@ -119,10 +119,10 @@ impl Refusal<'_> {
             })
         };
         // Routes beside a word that edges share are those of all of them, as is the word.
-        if told::refused_by_its_port(traffic, self.edge).is_none() {
+        if reported::refused_by_its_port(traffic, self.edge).is_none() {
             return false;
         }
-        let server = told::server(self.edge);
+        let server = reported::server(self.edge);
         let calls = server.map_or(self.edge.requests, |server| server.requests);
         let own = self.edge.routes.iter();
         let covered = own.map(|route| route.requests).fold(0, u64::saturating_add);
@@ -139,7 +139,10 @@ impl Refusal<'_> {
 ///
 /// # Errors
 /// When there are such.
-pub(super) fn are_earlier_ones_told(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
+pub(super) fn earlier_refusals_are_known(
+    traffic: &IndexedGraph,
+    edge: &Edge,
+) -> Result<(), String> {
     if !edge.history_left_out {
         return Ok(());
     }
@@ -156,7 +159,7 @@ pub(super) fn are_earlier_ones_told(traffic: &IndexedGraph, edge: &Edge) -> Resu
 /// # Errors
 /// When some were, or may have been.
 pub(super) fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
-    if let Some(refused) = told::refused_by_its_port(traffic, edge) {
+    if let Some(refused) = reported::refused_by_its_port(traffic, edge) {
         return Err(format!(
             "{refused} were not allowed, and a rule for its port would let them pass"
         ));

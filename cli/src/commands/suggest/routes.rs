@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::observe::{Edge, RouteSums};
 
 use super::earlier;
-use super::told;
+use super::reported;
 use crate::traffic::IndexedGraph;
 
 /// Share in percent of what callers say was served that routes tell at least. Both sides
@@ -26,13 +26,13 @@ pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
 /// Why a rule for the known ones would refuse others, or may.
 pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> {
     let seconds = traffic.graph.metadata.window_seconds;
-    if earlier::minutes(traffic, edge).any(told::is_of_served) {
+    if earlier::minutes(traffic, edge).any(reported::is_of_served) {
         return Err(format!(
             "calls before the last {seconds} s have no known route; --since {seconds}s looks at \
              the later ones alone"
         ));
     }
-    let (requests, failure) = match told::server(edge) {
+    let (requests, failure) = match reported::server(edge) {
         Some(server) => (server.requests, server.failure),
         // Only the called side told of it.
         None => (edge.requests, edge.failure),
@@ -42,7 +42,7 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
         return Err("the routes of some calls are not known".to_owned());
     }
     // Routes are told of all edges together that share the called side's word.
-    let success = told::sharers(traffic, edge).map(|sharer| sharer.success);
+    let success = reported::sharers(traffic, edge).map(|sharer| sharer.success);
     let success = success.fold(0, u64::saturating_add);
     if covered.saturating_mul(100) < success.saturating_mul(MIN_COVERED) {
         return Err("some called pods tell no routes".to_owned());

@@ -13,8 +13,8 @@ use crate::traffic::IndexedGraph;
 
 mod accounts;
 mod protocols;
+mod reported;
 mod splits;
-mod told;
 
 pub(super) fn ports() -> Ports {
     let services = json!([
@@ -228,11 +228,14 @@ fn unproven_or_unserved_calls_become_comments_with_reason() {
 
 #[test]
 fn unknown_account_of_finished_pods_blocks_suggestion() {
-    let nobody = json!({"identities": []});
+    let unidentified = json!({"identities": []});
     let plaintext = json!({"identities": [], "mtls": 0.0});
     let own_address = json!({"service": ""});
     for (edge, why) in [
-        (edge("over", "cart", 80, nobody), "meshed pod of the caller"),
+        (
+            edge("over", "cart", 80, unidentified),
+            "meshed pod of the caller",
+        ),
         (edge("over", "cart", 80, plaintext), "no mutual TLS"),
         (
             edge("web", "over", 80, own_address),

@@ -31,7 +31,7 @@ const LONGEST_STREAM: Duration = Duration::from_secs(75);
 #[derive(Debug)]
 pub(crate) enum TapEvent {
     /// A stream has begun: what its lines say of how many there were begins anew.
-    Begun,
+    Started,
     /// A line of it.
     Line(Box<TapLine>),
     /// Why nobody tells anything for a moment.
@@ -55,15 +55,15 @@ pub(crate) fn follow(cluster: Cluster, query: &str, names: Vec<Named>) -> Reques
         lines: None,
         worked: false,
         in_order: false,
-        begun: now,
+        started: now,
         again: now,
         pause: PAUSE,
     };
     stream::unfold(Some(follower), |follower| async move {
         let mut follower = follower?;
-        let told = follower.next().await;
-        let left = told.is_ok().then_some(follower);
-        Some((told, left))
+        let event = follower.next().await;
+        let left = event.is_ok().then_some(follower);
+        Some((event, left))
     })
     .boxed_local()
 }
@@ -82,7 +82,7 @@ struct Follower {
     /// The last line said that its stream ends with it.
     in_order: bool,
     /// When the stream was asked for, and when the next may be.
-    begun: Instant,
+    started: Instant,
     again: Instant,
     pause: Duration,
 }
@@ -94,7 +94,7 @@ impl Follower {
                 sleep_until(self.again).await;
                 return self.begin().await;
             };
-            let cut = match timeout_at(self.begun + LONGEST_STREAM, lines.next()).await {
+            let cut = match timeout_at(self.started + LONGEST_STREAM, lines.next()).await {
                 Ok(Ok(Some(line))) => return self.line(&line),
                 Ok(Ok(None)) => {
                     self.ended();
@@ -111,13 +111,13 @@ impl Follower {
     }
 
     async fn begin(&mut self) -> Result<TapEvent, Failure> {
-        self.begun = Instant::now();
+        self.started = Instant::now();
         self.in_order = false;
         match self.cluster.lines(&self.what, &self.path).await {
             Ok(lines) => {
                 self.worked = true;
                 self.lines = Some(lines);
-                Ok(TapEvent::Begun)
+                Ok(TapEvent::Started)
             }
             Err(refusal) if self.worked && refusal.may_pass_again() => {
                 self.ended();
@@ -148,11 +148,11 @@ impl Follower {
     fn ended(&mut self) {
         self.lines = None;
         let ended = if self.in_order {
-            self.begun
+            self.started
         } else {
             Instant::now()
         };
-        if self.begun.elapsed() > PAUSE {
+        if self.started.elapsed() > PAUSE {
             self.pause = PAUSE;
         }
         self.again = ended + self.pause;
@@ -216,18 +216,18 @@ mod tests {
             (200, vec![(0, request)]),
             (403, vec![(0, status(403, denied))]),
         ]);
-        let begun = Instant::now();
-        let mut told = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
+        let started = Instant::now();
+        let mut events = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
         let mut seen = Vec::new();
         let failure = loop {
-            let what = match told.next().await.unwrap() {
-                Ok(TapEvent::Begun) => "begun".to_owned(),
+            let what = match events.next().await.unwrap() {
+                Ok(TapEvent::Started) => "started".to_owned(),
                 Ok(TapEvent::Line(line)) if line.request.is_some() => "request".to_owned(),
                 Ok(TapEvent::Line(_)) => "last".to_owned(),
                 Ok(TapEvent::Word(word)) => word,
                 Err(failure) => break failure,
             };
-            seen.push((begun.elapsed().as_secs(), what));
+            seen.push((started.elapsed().as_secs(), what));
             assert!(seen.len() < 20, "it never ends: {seen:?}");
         };
         let words: Vec<&str> = seen.iter().map(|(_, what)| what.as_str()).collect();
@@ -235,20 +235,20 @@ mod tests {
         assert_eq!(at, [0, 0, 50, 50, 70, 71, 73, 73], "{words:?}");
         assert_eq!(
             words[..5],
-            ["begun", "request", "last", "begun", "request"],
+            ["started", "request", "last", "started", "request"],
             "no second without a tap"
         );
         assert!(
             words[5].contains("no controller of Weft answers"),
             "{words:?}"
         );
-        assert_eq!(words[6..], ["begun", "request"]);
-        assert_eq!(begun.elapsed().as_secs(), 77, "longer each time");
+        assert_eq!(words[6..], ["started", "request"]);
+        assert_eq!(started.elapsed().as_secs(), 77, "longer each time");
         assert!(
             failure.to_string().contains("ClusterRole weft-tap"),
             "{failure}"
         );
-        assert!(told.next().await.is_none(), "a failure is the end");
+        assert!(events.next().await.is_none(), "a failure is the end");
     }
 
     #[tokio::test(start_paused = true)]
@@ -259,26 +259,26 @@ mod tests {
             (200, vec![(3_600, request)]),
             (403, vec![(0, status(403, denied))]),
         ]);
-        let begun = Instant::now();
-        let mut told = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
+        let started = Instant::now();
+        let mut events = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
         let mut words = Vec::new();
-        while let Ok(event) = told.next().await.unwrap() {
+        while let Ok(event) = events.next().await.unwrap() {
             if let TapEvent::Word(word) = event {
-                words.push((begun.elapsed().as_secs(), word));
+                words.push((started.elapsed().as_secs(), word));
             }
         }
         let expected = "taps of shop: nobody tells requests any more".to_owned();
         assert_eq!(words, [(75, expected)]);
-        assert_eq!(begun.elapsed().as_secs(), 76);
+        assert_eq!(started.elapsed().as_secs(), 76);
     }
 
     /// As the API says it of what has no pod with a proxy.
     fn without_pods() -> Value {
         let details = json!({"name": "Deployment/web", "kind": "taps"});
-        let mut told = status(404, "no pod with a proxy is of Deployment/web");
-        told["reason"] = json!("NotFound");
-        told["details"] = details;
-        told
+        let mut refusal = status(404, "no pod with a proxy is of Deployment/web");
+        refusal["reason"] = json!("NotFound");
+        refusal["details"] = details;
+        refusal
     }
 
     // Claims: observe-135
@@ -294,13 +294,13 @@ mod tests {
             // Whatever it is asked about is not served any more.
             (404, vec![(0, status(404, "page not found"))]),
         ];
-        let mut told = follow(cluster(answers), "watch=true", Vec::new());
+        let mut events = follow(cluster(answers), "watch=true", Vec::new());
         let mut seen = Vec::new();
         let failure = loop {
-            match told.next().await.unwrap() {
+            match events.next().await.unwrap() {
                 Ok(TapEvent::Word(word)) => seen.push(word),
                 Ok(TapEvent::Line(_)) => seen.push("request".to_owned()),
-                Ok(TapEvent::Begun) => {}
+                Ok(TapEvent::Started) => {}
                 Err(failure) => break failure,
             }
             assert!(seen.len() < 20, "it never ends: {seen:?}");

@@ -166,14 +166,14 @@ async fn silent_proxies_are_awaited_thirty_seconds_in_total() {
             }
         }
     });
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let line = "weft identity -n shop --request-timeout 2m";
     let (code, out, err) = run(Client::new(service, "shop"), line).await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(out.lines().count(), 26, "{out}");
     assert!(err.contains("25 of these certificates are told"), "{err}");
     assert!(err.contains("did not answer in time"), "{err}");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < Duration::from_secs(31), "{took:?}");
 }
 

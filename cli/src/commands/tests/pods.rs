@@ -161,11 +161,11 @@ async fn pods_and_metrics_are_fetched_in_parallel() {
     api.put(METRICS, json!({"items": [metrics("web-1", "8", "2")]}));
     put_pod(&api, "web-1", true, "Running");
     let each = Duration::from_secs(1);
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let (code, out, err) = run(api.slow_client(each), "weft stat pod -n shop").await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert_eq!(beginnings(&out), ["web-1 1/1 80.00% 0.2"]);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < each * 2, "{took:?}");
 }
 

@@ -59,8 +59,8 @@ async fn account_warning_and_audit_advice_appear_in_every_format() {
             let (code, out, err) = run(api.client(), &line).await;
             assert_eq!(code, 0, "{line}: {err}");
             assert!(out.contains("TrafficTarget"), "{line}: {out}{err}");
-            let is_told = err.contains(warning);
-            assert_eq!(is_told, is_shared, "{line} of {account}: {err}");
+            let is_reported = err.contains(warning);
+            assert_eq!(is_reported, is_shared, "{line} of {account}: {err}");
             assert!(err.contains("weft.dev/access=audit"), "{line}: {err}");
             assert!(!out.contains("audit"), "{line}: {out}");
         }
@@ -104,7 +104,7 @@ async fn period_without_minutes_is_reported_in_every_format() {
     api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
     let mut graph = graph();
     graph["metadata"]["end"] = json!("2026-11-02T10:00:00Z");
-    for (since, is_told) in [(json!("2026-11-02T09:48:00Z"), true), (Value::Null, false)] {
+    for (since, is_reported) in [(json!("2026-11-02T09:48:00Z"), true), (Value::Null, false)] {
         graph["metadata"]["historySince"] = since;
         api.put(&format!("{API}/graphs/live"), graph.clone());
         for line in ["weft suggest -n shop", "weft suggest -n shop -o json"] {
@@ -112,10 +112,10 @@ async fn period_without_minutes_is_reported_in_every_format() {
             assert_eq!(code, 0, "{line}: {err}");
             assert_eq!(out.matches("TrafficTarget").count(), 1, "{line}: {out}");
             let words = "these are the calls of the last 12 min alone";
-            assert_eq!(err.contains(words), is_told, "{line}: {err}");
+            assert_eq!(err.contains(words), is_reported, "{line}: {err}");
             // Edges are remembered for longer than what became of their calls.
             let before = err.contains("knows at most who called whom");
-            assert_eq!(before, is_told, "{line}: {err}");
+            assert_eq!(before, is_reported, "{line}: {err}");
         }
     }
 }
@@ -161,8 +161,8 @@ async fn caller_only_calls_are_provisional_in_incomplete_graph() {
         let (code, out, err) = run(api.client(), "weft suggest -n shop").await;
         assert_eq!(code, 0, "{err}");
         assert!(out.contains("told by its caller alone"), "{out}{err}");
-        let is_told = out.contains("as far as was told by now");
-        assert_eq!(is_told, !complete, "{out}{err}");
+        let is_reported = out.contains("as far as was told by now");
+        assert_eq!(is_reported, !complete, "{out}{err}");
     }
 }
 

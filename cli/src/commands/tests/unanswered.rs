@@ -20,9 +20,9 @@ async fn unanswered_command_fails_after_ten_seconds() {
     ] {
         let api = FakeApi::default();
         api.vanish(true);
-        let begun = Instant::now();
+        let started = Instant::now();
         let (code, out, err) = run(api.client(), &format!("weft {line} -n shop")).await;
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert_eq!((code, out.as_str()), (3, ""), "{line}: {err}");
         assert!(err.contains("did not answer"), "{line}: {err}");
         assert!(took <= WITHIN, "{line}: {took:?}");

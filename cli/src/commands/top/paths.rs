@@ -60,7 +60,7 @@ pub(super) async fn run(
 fn take(window: &mut Window, event: TapEvent) -> Option<String> {
     let now = Instant::now();
     match event {
-        TapEvent::Begun => window.begins(now),
+        TapEvent::Started => window.begins(now),
         TapEvent::Line(line) => window.line(&line, now),
         TapEvent::Word(word) => return Some(word),
     }
@@ -75,7 +75,7 @@ async fn once(
     window: &mut Window,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
-    let (begun, length) = (Instant::now(), window.length());
+    let (started, length) = (Instant::now(), window.length());
     let mut is_away = false;
     let telling = async {
         while let Some(event) = requests.next().await {
@@ -90,7 +90,7 @@ async fn once(
     if let Ok(ended) = timeout(length, telling).await {
         ended?;
     }
-    let look = window.look(begun + length);
+    let look = window.look(started + length);
     let table = rows::table(&look, Order::Rate, usize::MAX);
     let conclusion = match table.is_empty() && is_away {
         true => Conclusion::Unknown,
@@ -173,11 +173,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn window_without_stream_at_end_is_unknown_not_empty() {
         let away = || TapEvent::Word("no controller of Weft answers".to_owned());
-        let (conclusion, words) = ended(vec![TapEvent::Begun, away()]).await;
+        let (conclusion, words) = ended(vec![TapEvent::Started, away()]).await;
         assert_eq!(conclusion, Conclusion::Unknown, "{words}");
         assert!(words.contains("nobody told what deploy/web"), "{words}");
         // Somebody came back.
-        let back = vec![TapEvent::Begun, away(), TapEvent::Begun];
+        let back = vec![TapEvent::Started, away(), TapEvent::Started];
         let (conclusion, words) = ended(back).await;
         assert_eq!(conclusion, Conclusion::Yes, "{words}");
         assert!(words.contains("no request of deploy/web"), "{words}");
@@ -186,7 +186,7 @@ mod tests {
             request: Some(TapRequest::default()),
             ..TapLine::default()
         });
-        let seen = vec![TapEvent::Begun, TapEvent::Line(line), away()];
+        let seen = vec![TapEvent::Started, TapEvent::Line(line), away()];
         let (conclusion, words) = ended(seen).await;
         assert_eq!(conclusion, Conclusion::Yes, "{words}");
     }

@@ -19,11 +19,11 @@ const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 /// Ends when the process is told to, as by `timeout 60 weft top`: at once, nobody would put the
 /// terminal back.
 pub(super) async fn stopped() {
-    let Ok(mut told) = signal(SignalKind::terminate()) else {
+    let Ok(mut sigterm) = signal(SignalKind::terminate()) else {
         // Then it ends as it always did.
         return std::future::pending().await;
     };
-    told.recv().await;
+    sigterm.recv().await;
 }
 
 /// Held while drawing.
@@ -108,9 +108,9 @@ mod tests {
         let early = timeout(Duration::from_millis(10), &mut stopped).await;
         assert!(early.is_err(), "nobody told it");
         let kill = format!("kill -TERM {}", std::process::id());
-        let told = Command::new("/bin/sh").args(["-c", &kill]).status();
-        assert!(told.unwrap().success());
-        let heard = timeout(Duration::from_secs(60), stopped).await;
-        assert!(heard.is_ok(), "it goes on");
+        let killed = Command::new("/bin/sh").args(["-c", &kill]).status();
+        assert!(killed.unwrap().success());
+        let received = timeout(Duration::from_secs(60), stopped).await;
+        assert!(received.is_ok(), "it goes on");
     }
 }

@@ -158,7 +158,7 @@ impl WindowView<'_> {
 pub(super) struct Window {
     length: Duration,
     /// When the first stream began.
-    begun: Option<Instant>,
+    started: Option<Instant>,
     requests: VecDeque<TappedRequest>,
     /// Rows that are told apart, and how many requests of each are held.
     keys: BTreeMap<Arc<RowKey>, usize>,
@@ -173,7 +173,7 @@ impl Window {
     pub(super) fn new(length: Duration) -> Self {
         Self {
             length,
-            begun: None,
+            started: None,
             requests: VecDeque::new(),
             keys: BTreeMap::new(),
             counts: VecDeque::new(),
@@ -188,7 +188,7 @@ impl Window {
 
     /// A stream begins, and counts anew.
     pub(super) fn begins(&mut self, now: Instant) {
-        self.begun = self.begun.or(Some(now));
+        self.started = self.started.or(Some(now));
         self.baseline = TapMetadata::default();
     }
 
@@ -217,9 +217,9 @@ impl Window {
         for (_, more) in &self.counts {
             counts.add(*more);
         }
-        let since = self
-            .begun
-            .map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        let since = self.started.map_or(Duration::ZERO, |started| {
+            now.saturating_duration_since(started)
+        });
         WindowView {
             rows,
             // A rate of less than a second would be none.

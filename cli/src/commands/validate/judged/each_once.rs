@@ -7,14 +7,14 @@ use crds::smi::judge::{Code, Mistake, Severity};
 /// a reader of types; of everything else the webhook knows what follows from it.
 pub(super) fn each_once(by_schema: &mut Vec<Mistake>, judged: &mut Vec<Mistake>) {
     judged.retain(|one| {
-        let is_told = |other: &Mistake| is_of_shape(other) && stored(&other.field) == one.field;
-        !is_of_shape(one) || !by_schema.iter().any(is_told)
+        let is_reported = |other: &Mistake| is_of_shape(other) && stored(&other.field) == one.field;
+        !is_of_shape(one) || !by_schema.iter().any(is_reported)
     });
     by_schema.retain(|one| {
         let field = stored(&one.field);
-        let is_told =
+        let is_reported =
             |other: &Mistake| other.severity == Severity::Refuse && is_within(&other.field, &field);
-        !judged.iter().any(is_told)
+        !judged.iter().any(is_reported)
     });
 }
 

@@ -104,11 +104,11 @@ fn service_of_other_namespace_does_not_determine_port() {
         let (objects, calls) = suggested(&[edge("web", "cart", 80, by_service)], false);
         let own = backend == "shop/cart";
         assert_eq!(objects.is_empty(), !own, "{backend}");
-        let told = calls
+        let reported = calls
             .left
             .iter()
             .any(|one| one.contains("of another namespace"));
-        assert_eq!(told, !own, "{backend}: {:?}", calls.left);
+        assert_eq!(reported, !own, "{backend}: {:?}", calls.left);
     }
 }
 
@@ -153,16 +153,16 @@ fn refused_calls_are_counted_from_either_side() {
 
 #[test]
 fn truncated_history_skips_edge_but_empty_history_does_not() {
-    let told = |left_out: bool| {
+    let reported = |left_out: bool| {
         let more = json!({"history": [], "historyLeftOut": left_out,
             "routes": [{"route": "cart/read", "requests": 5}]});
         edge("web", "cart", 80, more)
     };
     for by_route in [false, true] {
-        let (objects, calls) = suggested(&[told(false)], by_route);
+        let (objects, calls) = suggested(&[reported(false)], by_route);
         judged(&objects);
         assert!(!objects.is_empty() && calls.left.is_empty(), "{calls:?}");
-        let (objects, calls) = suggested(&[told(true)], by_route);
+        let (objects, calls) = suggested(&[reported(true)], by_route);
         assert_eq!(objects, [] as [Value; 0]);
         let [left] = &calls.left[..] else {
             panic!("{:?}", calls.left)
@@ -238,17 +238,17 @@ fn refusal_on_one_edge_blocks_all_edges_to_port() {
     assert_eq!(calls.refused, [words]);
     let of_all = "deploy/web to deploy/cart port 80 of svc/cart: 4 of the calls of the 2 edges that \
                   lead there were not allowed";
-    let is_told = calls.left.iter().any(|left| left.starts_with(of_all));
-    assert!(is_told, "{calls:?}");
+    let is_reported = calls.left.iter().any(|left| left.starts_with(of_all));
+    assert!(is_reported, "{calls:?}");
 
     // Its callers kept it to themselves: nobody says by which edge they came.
     let quiet = [went_well.clone(), ("", 8080, json!({}))];
     let (objects, calls) = suggested(&sharing(&quiet, &sums), false);
     assert_eq!(objects, [] as [Value; 0]);
     assert_eq!((calls.refused.len(), calls.left.len()), (2, 2), "{calls:?}");
-    let nobody = "4 calls of the 2 edges that lead to the same port";
+    let unattributed = "4 calls of the 2 edges that lead to the same port";
     assert!(
-        calls.refused.iter().all(|one| one.contains(nobody)),
+        calls.refused.iter().all(|one| one.contains(unattributed)),
         "{calls:?}"
     );
 
@@ -278,8 +278,8 @@ fn shared_refusals_block_rules_of_same_account() {
             assert_eq!(objects.is_empty(), stands, "{reason}: {calls:?}");
             let job = calls.left.iter().find(|one| one.starts_with("deploy/job"));
             let why = "4 of the calls of the 2 edges";
-            let is_told = job.is_some_and(|job| job.contains(why));
-            assert_eq!((is_told, job.is_some()), (stands, stands), "{calls:?}");
+            let is_reported = job.is_some_and(|job| job.contains(why));
+            assert_eq!((is_reported, job.is_some()), (stands, stands), "{calls:?}");
         }
     }
 }
@@ -318,11 +318,11 @@ fn edge_to_other_namespace_is_skipped_silently() {
     };
     for (to, left) in [("bank", 0), ("shop", 1)] {
         let to = format!("{to}/Deployment/cart");
-        let untold = json!({"to": to, "callerSilent": false});
+        let unreported = json!({"to": to, "callerSilent": false});
         let graph = json!({
             "metadata": {"end": "2026-11-02T10:00:00Z", "windowSeconds": 300, "sides": true},
             "nodes": [node("shop", "web"), node("shop", "cart"), node("bank", "cart")],
-            "edges": [edge("web", "cart", 80, untold)],
+            "edges": [edge("web", "cart", 80, unreported)],
         });
         let graph: Graph = serde_json::from_value(graph).unwrap();
         let traffic = IndexedGraph::of(graph);

@@ -74,9 +74,9 @@ async fn bundle_retries_starting_controllers_and_reports_absent_ones() {
             assert_eq!(is_in, words.is_empty(), "{code}, {refusals}: {part}");
             let why = format!("{resource} for mesh/{part}.json: ");
             let line = text.lines().find(|line| line.contains(&why));
-            let told = line.map(|line| line.contains(words));
+            let names_reason = line.map(|line| line.contains(words));
             assert_eq!(
-                told,
+                names_reason,
                 (!is_in).then_some(true),
                 "{code}, {refusals}: {line:?}"
             );

@@ -11,7 +11,7 @@ use super::earlier;
 use crate::traffic::IndexedGraph;
 
 /// Why the called side's word of an edge is not known beside a controller that does not pass it on.
-pub(super) const UNTOLD: &str = "this controller is older than this command, and does not say \
+pub(super) const UNREPORTED: &str = "this controller is older than this command, and does not say \
      what the called side counted of these calls";
 
 /// What the called side counted of this edge, or of all edges that share its word.
@@ -71,14 +71,14 @@ fn has_served(server: &ServerSums) -> bool {
 /// Calls of the window that no rule allows, by reason, as its caller counted them and, of an edge
 /// that shares its word with no other, as whichever side counted more of them.
 fn unallowed(edge: &Edge) -> BTreeMap<&'static str, u64> {
-    let told = Reason::UNALLOWED.iter().map(|reason| {
+    let reported = Reason::UNALLOWED.iter().map(|reason| {
         let name = reason.as_str();
         let server = edge.server.as_ref();
         let server = server.and_then(|server| counted(&server.refused, name));
         let calls = counted(&edge.refused, name).max(server);
         (name, calls.unwrap_or_default())
     });
-    told.filter(|(_, calls)| *calls > 0).collect()
+    reported.filter(|(_, calls)| *calls > 0).collect()
 }
 
 fn counted(refused: &BTreeMap<String, u64>, name: &str) -> Option<u64> {
@@ -131,10 +131,10 @@ pub(super) fn refusals(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
         return own;
     };
     // Those that callers told of are told with their edges.
-    let told = sharers(traffic, edge).map(|sharer| total(&unallowed(sharer)));
-    let told = told.fold(0, u64::saturating_add);
+    let reported = sharers(traffic, edge).map(|sharer| total(&unallowed(sharer)));
+    let reported = reported.fold(0, u64::saturating_add);
     let of_all = total(&unallowed_of_all(traffic, edge));
-    let more = of_all.saturating_sub(told);
+    let more = of_all.saturating_sub(reported);
     if more == 0 {
         return own;
     }
