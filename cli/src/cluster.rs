@@ -34,8 +34,8 @@ use crate::global::{Global, WEFT_NAMESPACE};
 /// words about a replica that is away arrive.
 const CONNECT_WITHIN: Duration = Duration::from_secs(9);
 
-/// A controller that has just begun, or has no room for an answer, gives one within this time, and
-/// after that somebody else may.
+/// How long a request is retried while a controller is starting up or has no capacity for the
+/// response; afterwards another controller may respond.
 const STARTUP_WITHIN: Duration = Duration::from_secs(3);
 /// Between two questions to it.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -74,8 +74,8 @@ impl Cluster {
         Self::made(global, None).await
     }
 
-    /// The same, where the kubeconfig's exec plugin must ask nobody anything: it is told so,
-    /// has no input, and its words are not shown.
+    /// The same for completion, where the kubeconfig's exec plugin must not prompt: the plugin gets
+    /// the non-interactive mode and no input, and its output is not shown.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -207,8 +207,8 @@ impl Cluster {
         self.weft != WEFT_NAMESPACE
     }
 
-    /// The time by the cluster's clock, as the last answer had it; this machine's, which is `own`,
-    /// where none told it.
+    /// The time by the cluster's clock, from the last response; this machine's time, `own`, if no
+    /// response had one.
     #[must_use]
     pub(crate) fn now(&self, own: SystemTime) -> SystemTime {
         self.clock.now(own)
@@ -269,7 +269,7 @@ impl Cluster {
         answer.map_err(Refusal::into_failure)
     }
 
-    /// The same; the caller tells what is missing from what he may not see.
+    /// The same; the caller distinguishes what is missing from what the user may not see.
     ///
     /// # Errors
     /// As [`Self::try_ask`].
@@ -347,7 +347,7 @@ impl Cluster {
         answer.map_err(Refusal::into_failure)
     }
 
-    /// The same; the caller tells what is missing from what he may not see.
+    /// The same; the caller distinguishes what is missing from what the user may not see.
     ///
     /// # Errors
     /// As [`Self::try_ask`].
@@ -394,8 +394,7 @@ pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body>
     Err(kube::Error::Api(status.boxed()))
 }
 
-/// Where an answer sends whoever asks. He does not go there: the user's credentials are the API
-/// server's alone.
+/// The target of a redirect. It is not followed: the user's credentials are the API server's alone.
 fn redirected(head: &http::response::Parts) -> String {
     let place = head.headers.get(http::header::LOCATION);
     let place = place.map_or("elsewhere".into(), |place| {

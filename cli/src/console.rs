@@ -28,8 +28,9 @@ impl std::fmt::Debug for Console<'_> {
 }
 
 impl Console<'_> {
-    /// A line of the answer, or several. Whoever writes it keeps its lines apart from texts of
-    /// the cluster; what else a terminal acts upon is escaped here, should that be forgotten.
+    /// A line of the output, or several. The caller keeps its lines apart from texts of the
+    /// cluster; other characters that a terminal acts upon are escaped here, in case the caller
+    /// forgot.
     ///
     /// # Errors
     /// When the output is closed.
@@ -40,7 +41,7 @@ impl Console<'_> {
     /// A line for a person. Texts of the cluster may stand in it, so control characters are
     /// escaped, and ends of lines are: with one a text could write lines of its own.
     ///
-    /// Where nobody reads words any more, whoever reads the answer still gets it.
+    /// If the error stream is closed, the output is still written.
     ///
     /// # Errors
     /// When the error stream cannot be written, though it is not closed.

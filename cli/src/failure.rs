@@ -13,7 +13,7 @@ pub enum Conclusion {
     Yes,
     /// No, refused, or something is wrong.
     No,
-    /// Nobody can tell, as the answer says by itself.
+    /// Not known, as the output itself says.
     Unknown,
 }
 
@@ -23,11 +23,10 @@ pub enum Failure {
     /// The command or its input cannot be understood.
     #[error("{0}")]
     Usage(String),
-    /// Nobody could be asked, or nobody answered.
+    /// No request could be sent, or no response came.
     #[error("{0}")]
     Unknown(String),
-    /// Whoever asks is refused, or nothing answers such questions: the same will be said of
-    /// the next one.
+    /// The user is refused, or nothing serves such requests: the next one will end the same way.
     #[error("{0}")]
     Denied(String),
     /// Who reads our output has closed it: nothing is left to say.
@@ -46,7 +45,7 @@ impl Failure {
         Self::Unknown(text.into())
     }
 
-    /// What a person is told; nothing where nobody reads it.
+    /// The message for the user; none if no message is read.
     #[must_use]
     pub(crate) fn words(&self) -> Option<&str> {
         match self {

@@ -11,9 +11,9 @@ use crate::failure::Failure;
 use crate::namespace::namespace;
 use crate::output::{Format, number};
 
-/// Where Weft is installed unless somebody says otherwise.
+/// Where Weft is installed by default.
 pub(crate) const WEFT_NAMESPACE: &str = "weft-system";
-/// In no time nobody answers.
+/// No response comes in no time.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Options of every command.

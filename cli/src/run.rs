@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         _ => ended,
     };
     if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
-        // Nobody is left to be told that nobody can be told.
+        // If the error stream fails, too, no stream is left for a message.
         let _ = console.word(&format!("weft: {text}"));
     }
     exit_code(&ended)

@@ -19,8 +19,7 @@ use crate::output::number;
 
 /// The shortest and the longest window that the graph has.
 pub(crate) const WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(300)];
-/// Why a window that ends now is not complete, in the words of controllers that tell it by
-/// nothing else.
+/// The only sign, in older controllers, that a window that ends now is not complete.
 const UNSETTLED: &str = "reports of the last seconds may still come";
 
 /// What is asked of the graph.
@@ -142,7 +141,7 @@ impl IndexedGraph {
         self.graph.metadata.window_seconds as f64
     }
 
-    /// Whether numbers are missing for good, or were not told yet.
+    /// Whether numbers are missing for good, or were not reported yet.
     #[must_use]
     pub(crate) fn is_lossy(&self) -> bool {
         is_lossy(&self.graph.metadata)
@@ -163,8 +162,8 @@ impl IndexedGraph {
         Some(end.into())
     }
 
-    /// The last minutes of which it is known what edges carried, where more were asked for. The
-    /// window is told apart from them, and may reach further back.
+    /// The last minutes for which the edges' traffic is known, if more were requested. The window
+    /// is separate from them, and may reach further back.
     #[must_use]
     pub(crate) fn known_minutes(&self) -> Option<i64> {
         let metadata = &self.graph.metadata;

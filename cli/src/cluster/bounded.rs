@@ -1,4 +1,4 @@
-//! Answers are read up to a bound, so that nobody who answers without end fills the memory.
+//! Reads response bodies up to a bound, so that an endless response cannot fill the memory.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl std::error::Error for TooLong {}
 /// All of an answer that has at most `most` bytes.
 pub(crate) async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
     let bytes = Limited::new(body, most).collect().await;
-    // What ended the body is told as what it is, and not as another error around it.
+    // The error that ended the body is returned itself, not wrapped in another error.
     let bytes = bytes.map_err(|error| match error.downcast::<kube::Error>() {
         Ok(error) => *error,
         Err(error) if error.is::<LengthLimitError>() => {

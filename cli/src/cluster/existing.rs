@@ -1,8 +1,8 @@
-//! Whether an object is there that somebody named, and which name he may have meant.
+//! Whether a named object exists, and which name was probably meant.
 //!
-//! Every command ends alike where there is none: it is bad input, and the nearest name that
-//! there is stands behind it. That is said where the API server says so. Whoever may not see
-//! the object is told what else there is to say of his question.
+//! Every command ends alike if there is none: it is bad input, and the message has the nearest
+//! existing name. This needs the API server's statement; a user without the right to see the object
+//! gets the command's own error.
 
 use crds::observe::{LIVE, Resource, Scope};
 use http::header::ACCEPT;
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 
 /// Objects that are asked for at a time, as kubectl does.
 pub(crate) const PAGE: usize = 500;
-/// Pages among which the nearest name is looked for: nobody waits for all of a large cluster.
+/// Pages that are searched for the nearest name; no user waits for all pages of a large cluster.
 const PAGES: usize = 4;
 /// Of each object its metadata alone.
 pub(crate) const METADATA: &str =
@@ -50,7 +50,7 @@ struct Metadata {
 /// Of what is no object there is none.
 ///
 /// # Errors
-/// When nobody says.
+/// When the API server does not respond or refuses.
 pub(crate) async fn read(
     cluster: &Cluster,
     kind: ResourceKind,
@@ -60,10 +60,10 @@ pub(crate) async fn read(
     found.map_err(Refusal::into_failure)
 }
 
-/// The same; the caller tells what he may not see from what nobody says.
+/// The same; the caller distinguishes what the user may not see from what is not known.
 ///
 /// # Errors
-/// When nobody says.
+/// When the API server does not respond or refuses.
 pub(crate) async fn try_read(
     cluster: &Cluster,
     kind: ResourceKind,
@@ -162,8 +162,8 @@ fn beginnings(pod: &str) -> impl Iterator<Item = &str> {
     shorter.skip(1).take(2)
 }
 
-/// The sentence that all commands say of a name of nothing. `edges` prints what is elsewhere as
-/// NAME.NAMESPACE: who types that is told how it is said.
+/// The sentence of all commands for a name that does not exist. `edges` prints objects of other
+/// namespaces as NAME.NAMESPACE; a user who types that gets the right notation.
 #[must_use]
 pub(crate) fn no_such(
     cluster: &Cluster,
@@ -185,7 +185,7 @@ pub(crate) fn no_such(
 /// Ends where there is no such namespace as the cluster is asked about.
 ///
 /// # Errors
-/// When there is none, with the nearest that there is; and when nobody answers.
+/// When there is none, with the nearest existing name; and when the API server does not respond.
 pub(crate) async fn must_be_in_a_namespace(cluster: &Cluster) -> Result<(), Failure> {
     match cluster.scope() {
         Some(namespace) => must_be_a_namespace(cluster, namespace).await,
@@ -196,19 +196,20 @@ pub(crate) async fn must_be_in_a_namespace(cluster: &Cluster) -> Result<(), Fail
 /// Ends where there is no namespace of this name.
 ///
 /// # Errors
-/// When there is none, with the nearest that there is; and when nobody answers.
+/// When there is none, with the nearest existing name; and when the API server does not respond.
 pub(crate) async fn must_be_a_namespace(cluster: &Cluster, name: &str) -> Result<(), Failure> {
     let what = format!("Namespace {name}");
     let path = format!("/api/v1/namespaces/{name}");
     match cluster.try_read::<Value>(&what, &path).await {
         Ok(_) => Ok(()),
-        // Who may read what is in it, and nothing of it itself, hears that there is nothing.
+        // A user may have rights in a namespace but none to the Namespace itself; then the command
+        // reports that it found nothing.
         Err(refusal) if refusal.is_forbidden() => Ok(()),
         Err(refusal) if refusal.is_missing() => {
             let scope: Result<Scope, Failure> = cluster
                 .observe(Resource::Scopes, None, Some(LIVE), "")
                 .await;
-            // Without a controller the API server may tell them; without them the name is as wrong.
+            // Without a controller the API server may have them; without them the name is as wrong.
             let known = match scope {
                 Ok(scope) => scope.namespaces,
                 Err(_) => names_at(cluster, "/api/v1/namespaces").await,
@@ -222,8 +223,8 @@ pub(crate) async fn must_be_a_namespace(cluster: &Cluster, name: &str) -> Result
     }
 }
 
-/// Ends where somebody named a namespace of Weft that is not there. What nobody says of it, all
-/// else that is asked tells better.
+/// Ends if a namespace of Weft was named that does not exist. If that is not known, the command's
+/// other requests report why.
 ///
 /// # Errors
 /// When there is none, with the nearest that there is.
@@ -237,7 +238,7 @@ pub(crate) async fn must_have_weft_namespace(cluster: &Cluster) -> Result<(), Fa
     }
 }
 
-/// Names of a kind, as many as a hint is looked for among; none where nobody tells them.
+/// Names of a kind, as many as are searched for a hint; none if they cannot be listed.
 async fn names(cluster: &Cluster, kind: ResourceKind) -> Vec<String> {
     let Some(path) = kind.path(cluster.scope()) else {
         return Vec::new();
@@ -265,7 +266,7 @@ pub(crate) async fn names_at(cluster: &Cluster, path: &str) -> Vec<String> {
 /// Names of one page of a collection, and what asks for the next one.
 ///
 /// # Errors
-/// When nobody tells them.
+/// When they cannot be listed.
 pub(crate) async fn page(
     cluster: &Cluster,
     path: &str,

@@ -45,8 +45,8 @@ async fn connect(
 /// What a page of a pod's port says.
 ///
 /// # Errors
-/// When the right is missing, there is no such pod or nobody listens, and when the answer is
-/// none, late, too long or no 200.
+/// When the right is missing, the pod does not exist or nothing listens, and when the response is
+/// missing, late, too long or no 200.
 pub(crate) async fn page(
     cluster: &Cluster,
     namespace: &str,

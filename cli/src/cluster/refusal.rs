@@ -89,8 +89,8 @@ impl Refusal {
         }
     }
 
-    /// Whether it may be answered if it is asked again: it is neither the question that is
-    /// refused nor whoever asks it.
+    /// Whether a retry may succeed: the refusal is due neither to the request itself nor to the
+    /// rights of its user.
     #[must_use]
     pub(crate) fn may_pass(&self) -> bool {
         !matches!(self.code(), Some(400 | 401 | 403 | 404))
@@ -104,9 +104,9 @@ impl Refusal {
         self.may_pass() || self.missing().is_some() || self.code() == Some(400)
     }
 
-    /// Seconds after which a controller of ours answers, as it says: it has just begun, or has no
-    /// room for the answer now. It says none where others hold what an answer needs for as long as
-    /// they like.
+    /// Seconds after which one of our controllers will respond, as it says: it is starting up or
+    /// has no capacity for the response now. None if other clients hold the capacity for an
+    /// unlimited time.
     #[must_use]
     pub(crate) fn passes_in(&self) -> Option<u32> {
         match self.why {
@@ -148,7 +148,7 @@ impl Refusal {
         }
     }
 
-    /// The same for whoever typed the command.
+    /// The same as the command's failure.
     #[must_use]
     pub(crate) fn into_failure(self) -> Failure {
         let passes = self.may_pass_again();
@@ -192,7 +192,7 @@ impl Refusal {
     }
 }
 
-/// The name of an object that is missing: where a whole API is not served, none is told.
+/// The name of the missing object; none if a whole API is not served.
 fn missing_name(status: &kube::core::Status) -> Option<&str> {
     let name = status.details.as_ref()?.name.as_str();
     (status.reason == "NotFound" && !name.is_empty()).then_some(name)
@@ -272,7 +272,7 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
             "ClusterRole cluster-admin, or one with this right".to_owned()
         }
         (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
-        // Bound to nobody by itself.
+        // Not bound to any subject by default.
         (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
         // Read by name, and yet not for viewers; neither are leases.
         (_, "pods/portforward") | ("coordination.k8s.io", "leases") => {

@@ -93,7 +93,7 @@ struct CheckReport {
     error: Option<String>,
     #[serde(skip)]
     conclusion: Conclusion,
-    /// Why something is not known that may be told a moment later.
+    /// Why something is not known that may be known a moment later.
     #[serde(skip)]
     throttled: Option<String>,
 }
@@ -172,10 +172,10 @@ impl ClusterCommand for Check {
 }
 
 impl Check {
-    /// Ends where Weft is looked for, or the webhooks would be tried, in a namespace that was named
-    /// and is not there: the checks would fail of a mesh that is well, or be skipped, and nobody
-    /// would read why. That of a kubeconfig is named by nobody, and before an installation nothing
-    /// is looked for in any.
+    /// Ends if the installation, or the dry runs of the webhooks, are searched in a namespace that
+    /// was named and does not exist: the checks would fail although the mesh is well, or be
+    /// skipped, without a line about the reason. A kubeconfig's namespace was not named by the
+    /// user, and before an installation no namespace is searched.
     async fn must_be_tried_somewhere(&self, cluster: &Cluster) -> Result<(), Failure> {
         if self.pre {
             return Ok(());
@@ -186,7 +186,7 @@ impl Check {
         }
         match existing::must_be_in_a_namespace(cluster).await {
             Err(wrong @ Failure::Usage(_)) => Err(wrong),
-            // Whether it is there nobody says: the checks tell what nobody says.
+            // It is not known whether the namespace exists; the checks report why.
             _ => Ok(()),
         }
     }
@@ -202,7 +202,7 @@ impl Check {
             })
             .map(|check| {
                 let found = (check.judge)(&facts);
-                // Taken of a check that failed, too: else the next one would be told of it.
+                // Taken of a check that failed, too: else the next check would report it.
                 let cut = facts.take_cut();
                 let denied = matches!(&found, Err(why) if facts.is_denied(why));
                 let (result, message) = match found {
@@ -230,7 +230,7 @@ impl Check {
         };
         let throttled = facts.throttled().map(str::to_owned);
         let conclusion = match conclude(&checks, fails) {
-            // The user may see what was not told, so that nothing is wrong is not known.
+            // A part that the user may see is missing, so it is not known that nothing is wrong.
             Conclusion::Yes if throttled.is_some() => Conclusion::Unknown,
             conclusion => conclusion,
         };

@@ -39,7 +39,7 @@ use crate::traffic::{IndexedGraph, Question, known};
 const TIMES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3_600)];
 /// What of that it remembers by route.
 const BY_ROUTE: Duration = Duration::from_secs(300);
-/// What else there is where the dry run of the objects can tell nothing.
+/// What else helps if the dry run of the objects has no result.
 const ADVICE: Advice = Advice {
     live: "`weft dry-run -f FILE --watch 60s`, with these objects as FILE, judges live calls",
     less: "--to RES suggests, and tries, less",
@@ -185,8 +185,8 @@ fn caution(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Resul
     Ok(())
 }
 
-/// Says what the objects would change for the calls that are remembered. In words, so that
-/// the output stays what is applied; who may suggest and not apply is told just that.
+/// Prints what the objects would change for calls of the retained history. On the error stream, so
+/// that the output stays what is applied; a user who may suggest and not apply gets a note.
 async fn try_out(
     cluster: &Cluster,
     objects: Vec<Value>,

@@ -49,7 +49,7 @@ impl Validate {
     /// Prints what is wrong, a line each.
     ///
     /// # Errors
-    /// When a file, or a document in one, cannot be read. What could be is told before.
+    /// When a file, or a document in one, cannot be read. What could be is printed before.
     pub(crate) fn run(
         &self,
         global: &Global,
@@ -109,8 +109,8 @@ impl Validate {
     }
 }
 
-/// What a person reads. One name of ours may stand on every object of a chart: it is told of the
-/// first, with how many others have it.
+/// The lines for a person. One name of ours may stand on every object of a chart: it is printed for
+/// the first object, with the number of the others.
 fn lines(findings: &[(String, Finding)]) -> Vec<String> {
     let mut times: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for key in findings.iter().filter_map(|(_, finding)| group(finding)) {
@@ -121,7 +121,7 @@ fn lines(findings: &[(String, Finding)]) -> Vec<String> {
         let Some(key) = group(finding) else {
             return Some(line);
         };
-        // With the first all of them are told.
+        // The first line covers all of them.
         let others = times.remove(&key)? - 1;
         Some(match others {
             0 => line,
@@ -132,7 +132,7 @@ fn lines(findings: &[(String, Finding)]) -> Vec<String> {
     shown.collect()
 }
 
-/// What is told once for all that have it.
+/// The key of findings that are printed once for all objects.
 fn group(finding: &Finding) -> Option<(&str, &str)> {
     let group = finding.group.as_deref()?;
     Some((finding.field.as_str(), group))

@@ -1,7 +1,7 @@
 //! Edges added up into the figures of one row.
 //!
-//! A row stands for what somebody named, a Deployment or a namespace, and so for many edges.
-//! Counts are added; latencies are not numbers that add up, and are mixed instead.
+//! A row stands for a named object, a Deployment or a namespace, and so for many edges. Counts are
+//! added; latencies are not numbers that add up, and are mixed instead.
 
 use crds::observe::{Edge, Latency, RouteSums};
 use policy::reason::Reason;

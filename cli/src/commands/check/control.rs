@@ -380,7 +380,8 @@ fn is_available(service: &Value) -> bool {
     conditions.any(|one| one["type"] == "Available" && one["status"] == "True")
 }
 
-/// The APIServices that the controller serves, as far as the user may see what it is told.
+/// The APIServices that the controller is configured to serve, as far as the user may see its
+/// settings.
 fn switched_on(facts: &Facts) -> impl Iterator<Item = &'static str> {
     let on = APIS
         .iter()
@@ -388,7 +389,7 @@ fn switched_on(facts: &Facts) -> impl Iterator<Item = &'static str> {
     on.flat_map(|(.., names)| names.iter().copied())
 }
 
-/// What a variable of the controller says, as far as the user may see what it is told.
+/// A variable of the controller, as far as the user may see its settings.
 pub(super) fn variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
     let controller = facts.part("controller").ok()?;
     let containers = controller["spec"]["template"]["spec"]["containers"].as_array()?;

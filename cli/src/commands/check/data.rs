@@ -54,7 +54,7 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
             Some(label) => label == ENABLED,
             None => asking.contains(&namespace),
         };
-        // A pod of the node's network gets none, whoever asks.
+        // A pod of the node's network gets no proxy, even if injection is requested.
         requested && !is_over(pod) && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)
     });
     let bare: Vec<String> = bare.map(name_of).collect();
@@ -201,8 +201,8 @@ pub(super) fn old(facts: &Facts) -> CheckResult {
     names(&old, CheckStatus::Warning, "none", "proxies are too old")
 }
 
-/// What proxies say themselves, by pod. It goes before what the injector noted, which is the
-/// tag of their image and need be no version. Where nobody tells, another check says why.
+/// The versions that proxies report, by pod. They go before the injector's note, which is the tag
+/// of the image and need be no version. If no version is reported, another check says why.
 fn reported_versions(facts: &Facts) -> BTreeMap<String, String> {
     let proxies = proxies(facts).unwrap_or_default();
     let version = |proxy: Proxy| {
@@ -234,7 +234,7 @@ fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, S
         .collect())
 }
 
-/// What is told of no proxy at all cannot be judged, and is not well for that.
+/// A value that no proxy reports cannot be checked, which does not make it well.
 fn must_be_reported(
     facts: &Facts,
     what: &str,

@@ -94,7 +94,7 @@ const BEFORE: &[&str] = &["definitions", "aggregation"];
 /// What is known.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// By the API server's clock, where it tells it.
+    /// By the API server's clock, if its responses have the time.
     pub(super) now: SystemTime,
     /// What `/version` says; nothing to who may not see it.
     pub(super) version: Value,
@@ -108,7 +108,7 @@ pub(super) struct Facts {
     parts: BTreeMap<&'static str, Result<Value, Missing>>,
     /// Lists that have more than [`MOST`] objects.
     cut: BTreeSet<&'static str>,
-    /// Those of them that were looked at and not told of yet.
+    /// Those of them that were looked at and not reported yet.
     cut_seen: RefCell<BTreeSet<&'static str>>,
 }
 
@@ -134,7 +134,7 @@ impl Facts {
     /// When the API server does not answer at all, or does not know the user.
     pub(super) async fn gather(cluster: &Cluster, pre: bool) -> Result<Self, Refusal> {
         let until = Instant::now() + LISTS_WITHIN;
-        // Alone and first: whoever has no API server hears it soon and once.
+        // Alone and first, so that a missing API server is reported soon and once.
         let (version, clock_ahead) = probes::version(cluster).await?;
         let weft = cluster.weft_namespace().to_owned();
         let wanted = |name: &str| BEFORE.contains(&name) == pre || name == "definitions";
@@ -247,7 +247,7 @@ impl Facts {
         excluded
     }
 
-    /// Why a part is not known that the user may see, and that may be told a moment later.
+    /// Why a part is not known that the user may see, and that may be known a moment later.
     pub(super) fn throttled(&self) -> Option<&str> {
         self.parts.values().find_map(|part| match part {
             Err(Missing::Throttled(why)) => Some(why.as_str()),

@@ -56,7 +56,7 @@ const fn before(
     }
 }
 
-/// In the order in which they are told.
+/// In the order in which they are reported.
 pub(super) const CHECKS: &[CheckDefinition] = &[
     check(
         KUBERNETES,

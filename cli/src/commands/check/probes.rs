@@ -1,5 +1,6 @@
-//! What only trying tells: whether the API server's clock is ours, whether it calls the
-//! webhooks, and what the user may do. Whatever is created is created as a dry run.
+//! Probes for what cannot be read: whether the API server's clock agrees with this machine's,
+//! whether the API server calls the webhooks, and what the user may do. Every object is created as
+//! a dry run.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -300,7 +301,7 @@ mod tests {
         }
         let needed = NEEDED.map(|(group, resource)| pair(group, resource));
         assert_eq!(BTreeSet::from(needed), all);
-        // Control: what is left out is off.
+        // Control: what is skipped is off.
         let values = std::fs::read_to_string(chart().join("values.yaml")).unwrap();
         let values: Value = serde_yaml_ng::from_str(&values).unwrap();
         for (value, ..) in OFF {

@@ -89,7 +89,7 @@ pub(super) fn ports_at(
     } else {
         &edge.backend
     };
-    // Whoever may write Services elsewhere could have one lead to any port.
+    // An author of Services in another namespace could direct one to any port.
     let there = service.split_once('/').map(|(there, _)| there);
     if there.is_some_and(|there| there != namespace) {
         return Err(format!(

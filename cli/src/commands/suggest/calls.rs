@@ -1,7 +1,6 @@
-//! Which calls are facts: proven by mutual TLS and served, as the called side says. Whatever
-//! else was seen is left out, each with the reason, because a suggestion that allows more than
-//! was seen is none. What was refused counts by what a rule would let pass, whichever edge it is
-//! told of.
+//! Which calls are facts: proven by mutual TLS and served, as the called side reports. Other calls
+//! are skipped, each with the reason, because a suggestion must not allow more than was seen. A
+//! refused call counts against every rule that would let it pass, whichever edge reports it.
 //!
 //! By routes only where those of all these calls are known: a rule for some of them would
 //! refuse what was proven and served. Elsewhere the port is all that limits an edge, and
@@ -35,13 +34,13 @@ pub(super) struct Calls {
     /// By called account, by caller, and where routes limit them by the ports that these were
     /// seen on: routes and ports of several edges as one would allow each on every port.
     pub(super) facts: BTreeMap<(Account, Account, Option<BTreeSet<u16>>), Traffics>,
-    /// What was left out, and why.
+    /// What was skipped, and why.
     pub(super) left: Vec<String>,
     /// What is allowed by its port although routes were asked for, and why.
     pub(super) by_port: Vec<String>,
     /// What no rule allowed, and how often.
     pub(super) refused: Vec<String>,
-    /// How many of those that were left out might have been facts by the word of a newer controller.
+    /// How many of the skipped ones a newer controller might have reported as facts.
     pub(super) unreported: usize,
     /// Who runs under which account.
     pub(super) sharing: Sharing,
@@ -150,9 +149,10 @@ impl Calls {
         Ok(())
     }
 
-    /// Why an edge is left out of which the called side is not known to have served calls.
+    /// Why an edge is skipped if the called side is not known to have served its calls.
     fn unserved(&mut self, traffic: &IndexedGraph, edge: &Edge, why: &str) -> String {
-        // What it told of the window is known; of minutes before, an older controller says nothing.
+        // The called side's report of the window is known; of minutes before, an older controller
+        // reports nothing.
         let has_unreported =
             reported::server(edge).is_none() || earlier::minutes(traffic, edge).any(Minute::served);
         if has_unreported && !traffic.reports_sides() {
@@ -189,8 +189,8 @@ impl Calls {
         Ok(())
     }
 
-    /// Whether calls of all its callers to these ports are facts by what was told of other edges:
-    /// two Services may lead to one port, of whose calls the called side tells once.
+    /// Whether calls of all its callers to these ports are facts by reports of other edges: two
+    /// Services may lead to one port, whose calls the called side reports once.
     fn has(&self, destination: &Account, edge: &Edge, ports: &BTreeSet<u16>) -> bool {
         edge.identities.iter().all(|caller| {
             let Some(source) = called::account(caller) else {
@@ -226,8 +226,8 @@ fn served(edge: &Edge) -> bool {
     edge.success > 0 || edge.open > 0 || edge.history.iter().any(Minute::served)
 }
 
-/// The share of the calls that mutual TLS proved, now and in the minutes that are known.
-/// A part of which nobody says counts as none.
+/// The share of the calls that mutual TLS proved, now and in the minutes that are known. A part
+/// without a report counts as none.
 fn proven(edge: &Edge) -> f64 {
     let (mut calls, mut secured) = (0.0, 0.0);
     let mut add = |count: u64, share: Option<f64>| {

@@ -124,7 +124,7 @@ mod tests {
             left[0].contains("ServiceAccount shop/cart does not exist"),
             "{left:?}"
         );
-        // Control: all are there, or nobody says which.
+        // Control: all exist, or the list is not known.
         for accounts in [&["cart", "job", "web"][..], &[]] {
             assert_eq!(left_out(accounts), (2, Vec::new()), "{accounts:?}");
         }

@@ -26,7 +26,7 @@ pub(super) struct Refusals<'a> {
 #[derive(Debug)]
 struct Refusal<'a> {
     edge: &'a Edge,
-    /// Ports of the called containers; `None`: nobody knows, so it may be any.
+    /// Ports of the called containers; `None`: not known, so it may be any.
     ports: Option<BTreeSet<u16>>,
     why: String,
 }
@@ -103,7 +103,7 @@ impl Refusal<'_> {
         let Some(own) = &self.ports else {
             return true;
         };
-        // Proxies tell ports apart that somebody declared, as whoever writes a Service does.
+        // Proxies distinguish declared ports, and the author of a Service declares them.
         let may_be_any = own.contains(&0) && edge.service.is_empty();
         may_be_any || !own.is_disjoint(ports)
     }
@@ -126,7 +126,7 @@ impl Refusal<'_> {
         let calls = server.map_or(self.edge.requests, |server| server.requests);
         let own = self.edge.routes.iter();
         let covered = own.map(|route| route.requests).fold(0, u64::saturating_add);
-        // Calls whose route nobody tells may have been of any.
+        // Calls without a reported route may have been of any.
         if calls > covered {
             return true;
         }
@@ -135,7 +135,7 @@ impl Refusal<'_> {
     }
 }
 
-/// Of minutes that are not told nobody knows what was proven, served or refused in them.
+/// Of minutes that are not reported it is not known what was proven, served or refused in them.
 ///
 /// # Errors
 /// When there are such.

@@ -1,6 +1,6 @@
-//! What the called side says of an edge. A caller can tell of calls that nobody served, so a
-//! suggestion rests on the word of whoever was called, as far as it goes. Where that is of several
-//! edges together, these are judged as one.
+//! What the called side reports of an edge. A caller can report calls that no pod served, so a
+//! suggestion relies on the called side's report, as far as it goes. If one report covers several
+//! edges, these are evaluated as one.
 
 use std::collections::BTreeMap;
 
@@ -130,7 +130,7 @@ pub(super) fn refusals(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     let Some(shared) = &edge.server_shared else {
         return own;
     };
-    // Those that callers told of are told with their edges.
+    // Refusals that callers reported are listed with their edges.
     let reported = sharers(traffic, edge).map(|sharer| total(&unallowed(sharer)));
     let reported = reported.fold(0, u64::saturating_add);
     let of_all = total(&unallowed_of_all(traffic, edge));

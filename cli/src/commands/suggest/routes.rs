@@ -1,9 +1,9 @@
-//! The routes of an edge's calls, where they tell all that was served.
+//! The routes of an edge's calls, if they cover all that was served.
 //!
-//! Routes are told of the window alone and of requests alone, by called pods whose proxies a
-//! controller hears: what only another one served has no route, and callers count it all the
-//! same. How many of a route failed is known of the called workload, whoever called: what is
-//! more than that was served.
+//! Routes are reported only for the window and for requests, by called pods whose proxies are
+//! connected to a controller: what only another pod served has no route, and callers count it all
+//! the same. How many calls of a route failed is known of the called workload, for all callers:
+//! what exceeds that was served.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ use super::earlier;
 use super::reported;
 use crate::traffic::IndexedGraph;
 
-/// Share in percent of what callers say was served that routes tell at least. Both sides
-/// count in slots of 5 s, and a call may end in another one at its caller.
+/// Percent of the calls that callers report as served which routes must cover at least. Both sides
+/// count in intervals of 5 s, and a call may end in another interval at its caller.
 const MIN_COVERED: u64 = 95;
 
 /// HTTPRouteGroups and their matches.
@@ -34,14 +34,14 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
     }
     let (requests, failure) = match reported::server(edge) {
         Some(server) => (server.requests, server.failure),
-        // Only the called side told of it.
+        // Only the called side reported it.
         None => (edge.requests, edge.failure),
     };
     let covered: u64 = edge.routes.iter().map(|route| route.requests).sum();
     if edge.routes.is_empty() || requests > covered {
         return Err("the routes of some calls are not known".to_owned());
     }
-    // Routes are told of all edges together that share the called side's word.
+    // Routes are reported for all edges together that share the called side's report.
     let success = reported::sharers(traffic, edge).map(|sharer| sharer.success);
     let success = success.fold(0, u64::saturating_add);
     if covered.saturating_mul(100) < success.saturating_mul(MIN_COVERED) {
@@ -67,13 +67,13 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
 /// Whether calls of a route were served on an edge of which some failed.
 ///
 /// # Errors
-/// When nobody says so.
+/// When that is not reported.
 pub(super) fn is_served(
     traffic: &IndexedGraph,
     edge: &Edge,
     route: &RouteSums,
 ) -> Result<bool, String> {
-    // Under way, so nobody refused it.
+    // Under way, so it was not refused.
     if route.requests == 0 {
         return Ok(true);
     }

@@ -35,7 +35,7 @@ pub(super) fn ports() -> Ports {
     Ports::of(&services, &slices)
 }
 
-/// As the called side alone told it.
+/// As the called side alone reported it.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "keeps the tests' json! plain"
@@ -57,7 +57,7 @@ fn suggested(edges: &[Value], by_route: bool) -> (Vec<Value>, Calls) {
     suggested_of(edges, &json!([]), by_route)
 }
 
-/// Where `cart` served this by route, whoever called, in the five minutes before ten.
+/// With what `cart` served by route, for all callers, in the five minutes before ten.
 fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>, Calls) {
     let calls = suggested_by(&indexed(edges, served), by_route);
     (objects::of(&calls), calls)
@@ -202,7 +202,7 @@ fn unproven_or_unserved_calls_become_comments_with_reason() {
     let (objects, calls) = suggested(&[partly], false);
     assert_eq!(objects.len(), 2, "what was proven is suggested");
     assert!(calls.left[0].contains("plaintext"), "{:?}", calls.left);
-    // Within the hour, as the controller tells it: of a window without calls no share.
+    // Within the hour, as the controller reports it: of a window without calls no share.
     let earlier = |history: Value| {
         let quiet = json!({"requests": 0, "success": 0, "quiet": true, "mtls": null,
             "history": history});
@@ -272,7 +272,7 @@ fn failures_before_window_prevent_rule_for_port() {
             "{left:?}"
         );
     }
-    // Of the window reasons are told, and there is none of them here.
+    // Of the window reasons are reported, and there is none of them here.
     let history = [minute("09:40", 0), minute("09:56", 1)];
     let known = json!({"success": 4, "failure": 1, "history": history});
     let (objects, calls) = suggested(&[edge("web", "cart", 80, known)], false);
@@ -348,16 +348,16 @@ fn edge_with_incomplete_routes_is_allowed_by_port() {
     let ambiguous = json!({"success": 4, "failure": 1, "routes": served});
     let nameless = json!([route("cart/read", 4, 0), route("", 1, 0)]);
     for (more, why) in [
-        // In use still, and by which route it was called twenty minutes ago nobody knows.
+        // In use still, and the route of its calls twenty minutes ago is not known.
         (with(minute("09:40", 0)), "--since 300s"),
         (json!({"routes": nameless}), "no route"),
         (json!({}), "not known"),
-        // One of several pods tells no routes,
+        // One of several pods reports no routes,
         (
             json!({"routes": read, "server": {"requests": 6, "failure": 0}}),
             "not known",
         ),
-        // or tells no controller anything.
+        // or reports nothing to any controller.
         (counted(94), "some called pods tell no routes"),
         (ambiguous, "nobody says"),
     ] {

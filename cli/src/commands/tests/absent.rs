@@ -1,4 +1,4 @@
-//! Names of nothing: whatever command is told one ends with 2 and the nearest that there is.
+//! Names that do not exist: every command ends with 2 and the nearest existing name.
 //!
 //! Claims: observe-43
 

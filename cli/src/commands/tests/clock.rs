@@ -4,7 +4,7 @@
 
 use super::*;
 
-/// Ten minutes before `now()`, as an answer's head tells it.
+/// Ten minutes before `now()`, as a response's header has it.
 const DATE: &str = "Mon, 02 Nov 2026 08:50:00 GMT";
 
 /// An API server that says nothing but this, and when.

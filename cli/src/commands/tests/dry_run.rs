@@ -126,7 +126,7 @@ async fn object_needs_existing_namespace_or_one_its_file_creates() {
         "{out}"
     );
     assert!(err.contains("warning: there is no namespace shpo"), "{err}");
-    // Of one that he may not see nobody tells him that it is not there.
+    // The user may not see this namespace, so no warning says that it does not exist.
     for namespace in ["shop", "vault"] {
         let (code, _, err) = outcome_of(&[route(namespace)], "-n shop").await;
         assert_eq!(code, 0, "{namespace}: {err}");

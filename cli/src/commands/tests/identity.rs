@@ -156,7 +156,7 @@ async fn silent_proxies_are_awaited_thirty_seconds_in_total() {
         let answer = match request.uri().path() {
             "/api/v1/namespaces/shop/pods" => Some(pods.clone()),
             "/apis/observe.weft.dev/v1alpha1/namespaces/shop/proxies" => Some(proxies.clone()),
-            // No port is forwarded, and nobody says so.
+            // No port is forwarded, and no response comes.
             _ => None,
         };
         async move {

@@ -6,7 +6,7 @@ use super::*;
 
 const GRAPH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
 
-/// `web` and `cart`, which nobody calls now.
+/// `web` and `cart`, which have no calls now.
 fn shop() -> FakeApi {
     let api = FakeApi::default();
     let node = |kind: &str, name: &str, services: Value| {
@@ -142,7 +142,7 @@ async fn name_is_not_verified_without_read_permission() {
     let (code, out, err) = run(client.clone(), "weft stat deploy/wbe -n shop").await;
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     assert!(err.contains("ClusterRole view grants this"), "{err}");
-    // Of a Service that the graph knows its row is told, whether it has such a port or not.
+    // A Service that the graph knows has its row, with or without such a port.
     let (code, out, err) = run(client, "weft stat svc/web:81 -n shop").await;
     assert_eq!((code, out.lines().count()), (0, 2), "{err}");
 }

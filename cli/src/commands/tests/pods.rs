@@ -1,4 +1,4 @@
-//! Pods, which the graph counts under their workloads and the metrics API tells apart.
+//! Pods, which the graph counts under their workloads and the metrics API separately.
 //!
 //! Claims: observe-43, observe-47
 
@@ -123,7 +123,8 @@ async fn namespace_pod_table_lists_all_pods_with_mesh_state() {
         let words = format!("there is no Pod {named} in namespace shop; you may mean {meant}\n");
         assert_eq!(err, words);
     }
-    // Of all namespaces what controllers know: nobody waits for the pods of a large cluster.
+    // For all namespaces the controllers' data is used: listing the pods of a large cluster takes
+    // too long.
     api.put(
         "/apis/metrics.smi-spec.io/v1alpha2/pods",
         json!({"items": [metrics("web-1", "8", "2"), metrics("web-2", "0", "0")]}),

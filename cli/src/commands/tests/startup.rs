@@ -1,5 +1,5 @@
-//! A controller that answers in a moment: it has just begun and does not know yet what it is asked
-//! about, or has no room for the answer.
+//! A controller that will respond in a moment: it is starting up and does not have the data yet, or
+//! has no capacity for the response.
 //!
 //! Claims: observe-10, observe-15
 
@@ -53,7 +53,7 @@ async fn starting_controller_is_retried_and_distinguished_from_absent_one() {
         (2, true, 0, ""),
         (EVER, true, 3, BEGINS),
         (EVER, false, 3, AWAY),
-        // Whoever is away for a moment is not waited for.
+        // A controller that is away for a moment is not waited for.
         (1, false, 3, AWAY),
     ] {
         let client = young(refusals, soon);
@@ -87,7 +87,7 @@ async fn streams_and_raw_reads_are_retried_too() {
         (0, true, true),
         (2, true, true),
         (usize::MAX, true, false),
-        // Whoever is away for a moment is not waited for.
+        // A controller that is away for a moment is not waited for.
         (1, false, false),
     ] {
         let cluster = Cluster::of(young(refusals, soon), &global);

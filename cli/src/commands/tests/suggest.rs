@@ -93,7 +93,7 @@ async fn refused_and_caller_only_calls_appear_in_every_format() {
         for part in said {
             assert!(words.contains(part), "{line}: no {part:?} in {out}{err}");
         }
-        // Of the edge that both sides told of there is nothing to say.
+        // The edge that both sides reported has no note.
         assert!(!words.contains("port 8080:"), "{line}: {out}{err}");
     }
 }
@@ -130,7 +130,7 @@ async fn older_controllers_calls_without_sides_are_skipped() {
     for (sides, server, why) in [
         (false, &Value::Null, "this controller is older than this"),
         (true, &Value::Null, "told by its caller alone"),
-        // What both sides counted, such a one tells too.
+        // What both sides counted, such a controller reports too.
         (false, &served, ""),
         (false, &failed, "told by its caller alone: the called pods"),
     ] {

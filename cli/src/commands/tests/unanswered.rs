@@ -31,7 +31,7 @@ async fn unanswered_command_fails_after_ten_seconds() {
 
 #[tokio::test]
 async fn endless_response_is_truncated_and_reported() {
-    // Nobody touches it, so it takes no memory.
+    // The bytes are never touched, so they take no memory.
     let client = |bytes: usize| {
         Client::new(
             tower::service_fn(move |_: Request<Body>| async move {

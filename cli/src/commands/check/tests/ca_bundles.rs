@@ -1,4 +1,4 @@
-//! Whom the API server trusts where it calls the injector.
+//! The CA bundles by which the API server verifies the injector.
 
 use super::*;
 

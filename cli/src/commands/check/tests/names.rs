@@ -1,4 +1,4 @@
-//! Labels and annotations of ours that nobody reads where they stand.
+//! Labels and annotations of ours that have no effect where they stand.
 //!
 //! Claims: attack-115
 

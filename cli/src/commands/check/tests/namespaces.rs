@@ -70,7 +70,7 @@ async fn unknown_weft_namespace_is_usage_error_not_mesh_failure() {
         with(&report, &["error"]).contains(&"controller".to_owned()),
         "{report:#}"
     );
-    // The usual one is named by nobody, and costs no question.
+    // The default namespace was not named by the user, and costs no request.
     let api = healthy();
     let (ended, report, _) = checked(&api, WELL, &[]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");

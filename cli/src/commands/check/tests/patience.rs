@@ -1,4 +1,4 @@
-//! What passes by itself is waited for, and what does not pass is told.
+//! Waits of `weft check`: for passing failures it waits, others it reports at once.
 //!
 //! Claims: observe-151, observe-64
 

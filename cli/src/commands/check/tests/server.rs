@@ -10,7 +10,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// What only trying out tells.
+/// What only a dry run finds out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Webhooks {
     pub(super) injects: bool,

@@ -1,4 +1,4 @@
-//! What nobody tells, or nobody can be asked.
+//! Values that no proxy reports, and parts of the mesh that do not respond.
 //!
 //! Claims: observe-15, observe-30
 

@@ -13,7 +13,7 @@ use crate::traffic::IndexedGraph;
 
 const SHARED: &str = "spiffe://cluster.local/ns/shop/sa/shared";
 
-/// By account `shared`, whoever calls.
+/// By account `shared`, from any workload.
 fn shared(from: &str, port: u16, mut more: Value) -> Value {
     more["identities"] = json!([SHARED]);
     edge(from, "cart", port, more)
@@ -147,7 +147,7 @@ fn refusal_on_one_selected_route_blocks_rule_by_route() {
     assert_eq!(calls.left.len(), 1, "{:?}", calls.left);
 
     let of_all = json!([route("cart/read", 10, 5)]);
-    // Of the last one nobody tells by which routes it called.
+    // The last one reports no routes of its calls.
     for other in [other("cart/read"), shared("job", 80, refused())] {
         let (objects, calls) = suggested_of(&[served.clone(), other], &of_all, true);
         assert_eq!(objects, [] as [Value; 0]);

@@ -16,7 +16,7 @@ fn on_ports(objects: &[Value]) -> &Value {
     found
 }
 
-/// What has begun and not ended: nothing is counted of it yet but that it is open.
+/// A call that started and has not ended: it is counted only as open.
 fn open(protocol: &str) -> Value {
     json!({"protocol": protocol, "requests": 0, "success": 0, "opened": 1, "open": 1})
 }

@@ -1,5 +1,5 @@
-//! A caller can tell of calls that nobody served, and keep to itself that some were refused.
-//! What is suggested is the called side's word.
+//! Suggestions follow the called side's report: a caller can report calls that no pod served, and
+//! conceal that some were refused.
 //!
 //! Claims: observe-14, observe-7, observe-8
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Calls, IndexedGraph, edge, judged, ports, route, suggested};
 
-/// Both sides told of it: the caller five calls that went well, the called side this.
+/// Both sides reported it: the caller five calls that went well, the called side this.
 fn both(to: &str, port: u16, server: &Value) -> Value {
     edge(
         "web",
@@ -18,7 +18,7 @@ fn both(to: &str, port: u16, server: &Value) -> Value {
     )
 }
 
-/// Why the only edge was left out.
+/// Why the only edge was skipped.
 fn left_out(edge: &Value) -> String {
     let (objects, calls) = suggested(std::slice::from_ref(edge), false);
     assert_eq!(objects, [] as [Value; 0], "{edge}");
@@ -35,7 +35,7 @@ fn calls_reported_only_by_caller_are_not_suggested() {
     let (honest, calls) = suggested(&[both("cart", 80, &served)], false);
     judged(&honest);
     assert_eq!((honest.len(), calls.words().count()), (2, 0), "{calls:?}");
-    // The same as what the called side alone told.
+    // The same as what the called side alone reported.
     let (alone, _) = suggested(&[edge("web", "cart", 80, json!({}))], false);
     assert_eq!(honest, alone);
     let under_way = json!({"requests": 0, "failure": 0, "open": 1});
@@ -81,7 +81,8 @@ fn minutes_of_which_callers_alone_told_prove_nothing() {
     assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
 }
 
-/// Of calls by two Services that lead to one port the called side tells once, of whichever.
+/// Calls by two Services that lead to one port are reported once by the called side, under either
+/// Service.
 #[test]
 fn calls_reported_under_other_service_are_still_suggested() {
     let by_the_pods = json!({"service": "", "backend": "", "callerSilent": false});
@@ -241,7 +242,7 @@ fn refusal_on_one_edge_blocks_all_edges_to_port() {
     let is_reported = calls.left.iter().any(|left| left.starts_with(of_all));
     assert!(is_reported, "{calls:?}");
 
-    // Its callers kept it to themselves: nobody says by which edge they came.
+    // The callers did not report them: their edge is not known.
     let quiet = [went_well.clone(), ("", 8080, json!({}))];
     let (objects, calls) = suggested(&sharing(&quiet, &sums), false);
     assert_eq!(objects, [] as [Value; 0]);
@@ -259,7 +260,7 @@ fn refusal_on_one_edge_blocks_all_edges_to_port() {
     assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
 }
 
-/// Whoever else calls by that account comes to the same port.
+/// Other workloads that call by that account reach the same port.
 #[test]
 fn shared_refusals_block_rules_of_same_account() {
     let account = json!(["spiffe://cluster.local/ns/shop/sa/shared"]);

@@ -1,5 +1,6 @@
-//! What says what an object is: its `apiVersion` and `kind`. One that does not say it, or that
-//! misspells the group of a kind of ours, would else be taken for a stranger's, and pass.
+//! Checks the fields that identify an object: `apiVersion` and `kind`. Without this check an object
+//! that lacks them, or misspells the group of a kind of ours, would count as a foreign object and
+//! pass.
 //!
 //! Claims: observe-63
 

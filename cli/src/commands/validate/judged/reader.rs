@@ -63,7 +63,7 @@ impl ObjectReader<'_> {
         } else if SPELLED.contains(&kind)
             && let Some(text) = inject::unheard(kind, object)
         {
-            // It has no field, and is told in its text.
+            // It has no field, and is named in its text.
             self.unread(object, at, String::new(), text.clone(), Some(text));
         }
         for unread in names::warnings(group, kind, object) {
@@ -197,7 +197,7 @@ impl ObjectReader<'_> {
         self.judged.findings.push(Finding { group, ..finding });
     }
 
-    /// A warning that is told of each object.
+    /// A warning that is printed for each object.
     fn finding(&self, object: &Value, at: &[Step], field: String, text: String) -> Finding {
         let kind = object.get("kind").and_then(Value::as_str).unwrap_or("?");
         let name = object
