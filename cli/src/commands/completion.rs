@@ -1,9 +1,8 @@
-//! `weft completion`: a script that completes commands and options, and the names of what
-//! there is.
+//! `weft completion`: a script that completes commands, options and the names of existing objects.
 //!
-//! For names the script runs `weft complete-names WORD...`. That is no command for people: it
-//! stands in no help, takes words that no command would take yet, and has no words of its own
-//! when it fails, because it runs in the middle of a line that somebody types.
+//! For names the script runs `weft complete-names WORD...`. That is no command for users: no help
+//! lists it, it takes words that no command would accept yet, and it prints no message when it
+//! fails, because it runs while the user types a line.
 
 mod cursor;
 mod names;
@@ -65,7 +64,7 @@ pub(crate) fn requested(arguments: &[OsString]) -> Option<Vec<String>> {
 /// Prints the names that could stand at the end of that line, a line each.
 ///
 /// # Errors
-/// When the output is closed; nothing else is told.
+/// When the output is closed; no other failure is reported.
 pub(crate) async fn complete(
     mut command: clap::Command,
     words: &[String],

@@ -108,9 +108,9 @@ mod tests {
         };
         assert!(words.starts_with("there is no namespace shpo"), "{words}");
         outcome(&["-n", "shop"]).await.unwrap();
-        // Of a kubeconfig, which nobody named here.
+        // Of a kubeconfig, so it was not named by the user.
         outcome(&[]).await.unwrap();
-        // Nobody says whether it is there: that is the page's to tell.
+        // Whether it exists is not known: the page reports that.
         api.break_down();
         outcome(&["-n", "shpo"]).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! `weft diagnostics`: what somebody needs who shall find a fault from afar.
+//! `weft diagnostics`: a bundle with which a fault is found from afar.
 //!
 //! Claims: observe-64
 
@@ -127,10 +127,10 @@ impl Diagnostics {
 /// The archive, and how many parts it is without.
 ///
 /// # Errors
-/// When nobody answers or the user is not known, the namespace of Weft that was named is not
-/// there, or it cannot be packed.
+/// When the cluster does not respond or does not know the user, the namespace of Weft that was
+/// named does not exist, or the bundle cannot be packed.
 pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
-    // Nobody is told of an empty archive that it is one.
+    // Otherwise the bundle would be empty without a message.
     probes::version(cluster)
         .await
         .map_err(Refusal::into_failure)?;
@@ -170,9 +170,9 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
     bundle.packed()
 }
 
-/// What a part is called where it is asked for. Of our own read API by its resource, as by all
-/// commands: a controller that answers in a moment is asked again, and one that is away told from
-/// an API that is not served.
+/// The name under which a part is requested. Our own read API is requested by its resource, as by
+/// all commands: a controller that will respond in a moment is retried, and an absent one is
+/// distinguished from an API that is not served.
 fn asked_as(name: &str, path: &str) -> String {
     let mut ours = Resource::ALL.into_iter();
     match ours.find(|resource| path.starts_with(&resource.path(None, None))) {

@@ -140,8 +140,8 @@ impl DryRun {
     }
 }
 
-/// What the API says of a change. It refuses modes of namespaces that are not there: those that
-/// the files themselves make are left out, and the rest is tried.
+/// Submits a change to the API. The API refuses modes of namespaces that do not exist: those that
+/// the files themselves create are skipped, and the rest is tried.
 ///
 /// # Errors
 /// When the API does not answer, the change is refused, or nothing of it is left.
@@ -248,7 +248,7 @@ fn opened(node: &str) -> String {
 
 fn last(edge: &ChangedEdge, now: SystemTime) -> String {
     let last = edge.last_seen.parse::<k8s_openapi::jiff::Timestamp>().ok();
-    // The cluster's clock is told in whole seconds.
+    // The cluster's clock has whole seconds.
     let ago = last.map(|last| now.duration_since(last.into()).unwrap_or_default());
     ago.map(number::age).unwrap_or_default()
 }

@@ -236,8 +236,8 @@ impl Explain {
     }
 }
 
-/// Ends where an end of a call is nothing that there is, of which the API can tell nothing but
-/// that. Whoever may not see it is told what the API says.
+/// Ends if an end of a call does not exist, about which the API reports nothing more. Without the
+/// right to see the object the API's own result is printed.
 ///
 /// # Errors
 /// When there is no such object, or a Service has no such port, with the nearest that there is.
@@ -263,19 +263,19 @@ async fn must_be_there(
     }
 }
 
-/// What the cluster says of a call.
+/// The explanation of a call.
 ///
 /// # Errors
-/// When nobody can tell.
+/// When it is not known.
 async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Failure> {
     let answer = try_ask(cluster, spec).await;
     answer.map_err(|refusal| refusal.into_failure())
 }
 
-/// The same; the caller tells what refused or was not reached.
+/// The same; the caller distinguishes a refusal from a failed connection.
 ///
 /// # Errors
-/// When nobody can tell.
+/// When it is not known.
 pub(crate) async fn try_ask(
     cluster: &Cluster,
     spec: ExplanationSpec,
@@ -300,7 +300,8 @@ pub(crate) async fn try_ask(
         cluster.try_request(what, request).await
     };
     let last = places.pop();
-    // Who may not ask in the called side's namespace is told less, by his own.
+    // Without the right to query in the called side's namespace, the caller's own namespace gives a
+    // shorter result.
     for place in &places {
         match ask_in(place).await {
             Err(refusal) if refusal.is_forbidden() => {}

@@ -159,7 +159,7 @@ async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<
     (rows, silent)
 }
 
-/// What controllers know of proxies; nothing, where they do not tell.
+/// What controllers know of proxies; empty if they do not report it.
 async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList, Failure> {
     match proxies::all(cluster).await {
         Ok(listed) => Ok(listed),

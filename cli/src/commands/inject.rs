@@ -125,7 +125,7 @@ fn read(files: &[String], console: &mut Console<'_>) -> Result<Vec<Manifest>, Fa
     files.map(|name| files::read(name, console)).collect()
 }
 
-/// Where the manifests say that their pods are. What cannot be read is told when it is edited.
+/// The namespaces of the manifests' pods. What cannot be read is reported when it is edited.
 fn namespaces(manifests: &[Manifest]) -> BTreeSet<String> {
     let documents = manifests
         .iter()

@@ -109,7 +109,7 @@ async fn direct(cluster: &Cluster, pod: &str, path: &str) -> Result<Value, Failu
         .map_err(|error| Failure::unknown(format!("the proxy of {pod} answers no JSON: {error}")))
 }
 
-/// What a controller tells of it, if anything.
+/// A controller's report of it, if any.
 async fn reported(cluster: &Cluster, pod: &str) -> Result<Option<Value>, Failure> {
     let namespace = Some(cluster.namespace());
     let reported =
@@ -142,7 +142,7 @@ fn print(config: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The steps of the proxy's start, as it tells them itself.
+/// The steps of the proxy's start, as it reports them itself.
 fn started(steps: &[Value]) -> String {
     let steps = steps
         .iter()
@@ -190,7 +190,7 @@ fn print_traffic(page: &Value, console: &mut Console<'_>) -> Result<(), Failure>
             row(what.trim_end(), says);
         }
         if let Some(more @ 1..) = service["endpointsLeftOut"].as_u64() {
-            // The proxy tells those first that get the least.
+            // The proxy lists the endpoints with the smallest share first.
             row(
                 "endpoints",
                 format!("{more} more, none with a smaller share"),

@@ -27,8 +27,8 @@ pub(super) const KINDS: &[ResourceKind] = counted_kinds!(TrafficSplit);
 const CALLER: &str = "a caller has no port";
 /// Between two tables of a watch: the reports' own pace.
 const EACH: Duration = Duration::from_secs(5);
-/// The same after looks that had no answer: whoever is away may be for long, and a terminal that
-/// somebody left open costs him nothing then.
+/// The same after looks without a response: controllers may be away for long, and a terminal left
+/// open then costs nothing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Arguments of `weft stat`.
@@ -88,12 +88,13 @@ impl ClusterCommand for Stat {
 }
 
 impl Stat {
-    /// One table, or one after the other. After the first one nobody may be there to answer for a
-    /// moment only, as while controllers are replaced: then that is said, and the watch goes on,
-    /// with longer pauses. Whoever may not ask any more is told that, once.
+    /// One table, or one after the other. After the first one the controllers may be away for a
+    /// moment, as while they are replaced: the watch reports that and goes on, with longer pauses.
+    /// A user who loses the right to query gets one message.
     ///
     /// # Errors
-    /// When the first one cannot be made, or no further one can, or nobody reads them any more.
+    ///
+    /// When the first one cannot be made, or no further one can, or the output is closed.
     pub(crate) async fn follow(
         &self,
         cluster: &Cluster,
@@ -147,8 +148,7 @@ impl Stat {
     /// One table.
     ///
     /// # Errors
-    /// When the graph cannot be read, or does not know what is asked about and nobody else
-    /// does.
+    /// When the graph cannot be read, or neither the graph nor the API server knows the object.
     async fn one_table(
         &self,
         cluster: &Cluster,
@@ -263,8 +263,8 @@ fn table(
     table
 }
 
-/// What the TrafficSplits ask for. Without the right to read them the column stays empty,
-/// and the reason is told.
+/// The weights of the TrafficSplits. Without the right to read them the column stays empty, and the
+/// reason is printed.
 async fn weights(cluster: &Cluster, console: &mut Console<'_>) -> Result<Weights, Failure> {
     let path = ResourceKind::TrafficSplit.path(cluster.scope());
     let path = path.unwrap_or_default();

@@ -46,11 +46,11 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// Prints requests until nobody reads, or nobody tells.
+    /// Prints requests until the output is closed or the tap ends.
     ///
     /// # Errors
-    /// When they cannot be watched. Where they could be before, nobody may be there to tell
-    /// them for a moment only.
+    /// When they cannot be watched. A tap that worked before survives controllers that are away for
+    /// a moment.
     pub(crate) async fn run(
         &self,
         global: &Global,
@@ -90,7 +90,7 @@ struct TapCounts {
     taking_part: Option<(u32, u32)>,
     /// Requests that fit and were not shown.
     left_out: u64,
-    /// In the stream before nobody took part, which was said then.
+    /// In the stream before no proxy took part, which was printed then.
     no_participant: bool,
     /// Proxies that refused, in this stream or the one before, which was said.
     refused: u32,
@@ -351,7 +351,7 @@ mod tests {
         let mut shown = TapCounts::default();
         for taking_part in parts {
             shown.begins();
-            // Nobody can have answered before the first look.
+            // No proxy can have responded before the first look.
             for (taking_part, last) in [(0, false), (*taking_part, true)] {
                 let metadata = Some(TapMetadata {
                     proxies: 4,

@@ -66,7 +66,7 @@ impl Top {
     /// Draws until the user ends it.
     ///
     /// # Errors
-    /// When the graph cannot be read, or does not know what is named and nobody else does;
+    /// When the graph cannot be read, or neither it nor the API server knows the named object;
     /// when requests cannot be watched.
     pub(crate) async fn run(
         &self,
@@ -123,8 +123,8 @@ fn once(
     Ok(Conclusion::Yes)
 }
 
-/// Draws until a key ends it. The keys are heard while an answer is waited for, too: it may be
-/// long in coming, and a terminal that is taken has no other way out.
+/// Draws until a key ends it. Keys are read while a response is awaited, too: it may be long in
+/// coming, and a terminal in raw mode has no other way out.
 async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
     mut traffic: IndexedGraph,
     mut keys: impl AsyncRead + Unpin,
@@ -149,7 +149,7 @@ async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
                 pending = None;
                 match answered {
                     Ok(newer) => (traffic, word) = (newer, None),
-                    // What was seen stays, and is told to be old.
+                    // The last table stays, and is marked as old.
                     Err(error) => word = Some(format!("old: {error}")),
                 }
             }

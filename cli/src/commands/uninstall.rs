@@ -157,7 +157,7 @@ mod tests {
             .collect()
     }
 
-    /// Kinds that are in no namespace. `weft-test` of `helm test` is left out: a Namespace of that
+    /// Kinds that are in no namespace. `weft-test` of `helm test` is skipped: a Namespace of that
     /// name may be a user's.
     const IN_NO_NAMESPACE: [&str; 8] = [
         "APIService",

@@ -285,7 +285,7 @@ async fn workload(cluster: &Cluster, object: Value) -> Option<(ResourceKind, Str
         let path = kind.path(Some(&namespace)).unwrap_or_default();
         let what = format!("{kind} {name}");
         let read = cluster.try_read(&what, &format!("{path}/{name}")).await;
-        // If the user may not see it, what he sees decides: what is mostly owned may be here.
+        // If the user may not see it, what they see decides: what is mostly owned may be here.
         let Ok(owner) = read else {
             return Some((kind, name, !OWNED.contains(&kind)));
         };

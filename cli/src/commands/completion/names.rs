@@ -1,7 +1,7 @@
-//! The names themselves, from the API server.
+//! Completes names of objects by querying the API server.
 //!
-//! Whatever fails is no name and no word: somebody is typing, and a line about a missing
-//! right in the middle of his own would be of no use.
+//! A failure gives no name and no message: a line about a missing right in the middle of the user's
+//! own line would be of no use.
 //!
 //! Claims: observe-42
 
@@ -17,9 +17,9 @@ use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
 use crate::global::Global;
 
-/// Nobody waits longer for a name that he could type.
+/// The most that a user waits for a name instead of typing it.
 const WITHIN: Duration = Duration::from_secs(1);
-/// Names that are offered. Nobody chooses among more.
+/// The most names that are offered; more are no choice.
 const MOST: usize = 500;
 
 /// What could stand there, within a second.
@@ -38,7 +38,7 @@ pub(super) async fn found(cursor: &Cursor) -> Vec<String> {
     found.into_iter().take(MOST).collect()
 }
 
-/// Kinds that begin so, as long as no name is begun.
+/// Kinds with this prefix, until a name follows.
 fn kinds(cursor: &Cursor) -> Option<Vec<String>> {
     let CompletionKind::Object(kinds) = cursor.wanted else {
         return None;

@@ -78,7 +78,7 @@ pub(super) fn of(shell: Shell, command: &mut Command, ask: &str) -> String {
     }
 }
 
-/// fish is told of each argument by itself.
+/// fish needs a line for each argument.
 fn fish(command: &Command) -> String {
     let mut lines = String::new();
     for command in command.get_subcommands() {

@@ -86,8 +86,8 @@ pub(super) fn failure(status: StatusCode, message: &str) -> PageResponse {
     refusal(status, message, None, None)
 }
 
-/// The same with the seconds after which it may be asked again, and the name of the object that
-/// is missing, where somebody says so.
+/// The same with the seconds after which to retry, and the name of the missing object, if they are
+/// known.
 pub(super) fn refusal(
     status: StatusCode,
     message: &str,
@@ -113,7 +113,8 @@ pub(super) fn refusal(
     answer
 }
 
-/// The connection is closed after it: who may not ask takes the place of nobody who may.
+/// The connection is closed after it, so that an unauthenticated client takes no authenticated
+/// client's connection.
 pub(super) fn last(mut answer: PageResponse) -> PageResponse {
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,4 +1,4 @@
-//! Who is answered: the page that this very start has served, and nobody else.
+//! Admits only requests of the page that this very start has served.
 //!
 //! Any page of the web may send requests to a loopback port, and by a name that it lets
 //! resolve to 127.0.0.1 it may even read the answers. So the host must be ours by its

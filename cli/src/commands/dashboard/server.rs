@@ -39,7 +39,8 @@ const TAPS: usize = 3;
 const MAX_HEAD: usize = 32 << 10;
 /// For a head to arrive, also the first one of a connection or the next.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Before a connection without one gives way: those that came together are not read yet.
+/// Age below which a connection without a head is not evicted: connections that arrived together
+/// are not read yet.
 const HEAD_GRACE: Duration = Duration::from_millis(10);
 /// Age at which a connection ends after its answer, and the time for that, which is longer
 /// than the controller lets a tap go on; so one whose other end does not read is not held for
@@ -226,7 +227,7 @@ async fn read(cluster: &Cluster, what: &str, path: &str) -> PageResponse {
     }
 }
 
-/// What goes on is no question any longer once it has begun, and has a place of its own.
+/// A tap that has started takes no permit of the requests, but one of its own.
 async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &str) -> PageResponse {
     let Ok(permit) = Arc::clone(taps).try_acquire_owned() else {
         let words = format!("{TAPS} taps go on already; start again when one was stopped");

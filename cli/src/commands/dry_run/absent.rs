@@ -14,8 +14,8 @@ use crate::cluster::{Cluster, Refusal, existing};
 use crate::failure::Failure;
 use crate::kinds;
 
-/// What the API says of every name of nothing. It tells no other name: who may make a change
-/// may not see all objects.
+/// The API's message for every name that does not exist. It names no other object: a user who may
+/// make a change may not see all objects.
 const NOT_THERE: &str = ": there is no ";
 
 /// Ends where objects would be put into a namespace that is not there, of which the API warns: no
@@ -94,7 +94,7 @@ pub(super) async fn or_refused(cluster: &Cluster, spec: &DryRunSpec, refusal: Re
     refusal.into_failure()
 }
 
-/// That there is no object which would be deleted; nothing where there is one or nobody says.
+/// The failure that an object to be deleted does not exist; none if it exists or that is not known.
 async fn deleted(cluster: &Cluster, gone: &Deleted) -> Option<Failure> {
     let Deleted {
         kind,

@@ -72,8 +72,8 @@ pub(super) fn tried(
     }
 }
 
-/// Of calls that nobody judged nobody knows whether they would pass: of each edge that depends
-/// on the request some live ones must have been.
+/// Calls that were not evaluated may pass or not: of each edge that depends on the request some
+/// live ones must have been evaluated.
 fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
     hidden_are_counted(status)?;
     let listed = status.changed.iter();
@@ -82,7 +82,7 @@ fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
     let unjudged = depends
         .filter(|edge| !live.is_some_and(|live| is_judged(edge, live)))
         .count();
-    // The worst are listed first, so that others of the last one's kind may be left out.
+    // The worst are listed first, so that others of the last one's kind may be truncated.
     let last = status.changed.last();
     let is_cut = status.truncated && last.is_some_and(|edge| edge.change == Change::Depends);
     if unjudged > 0 || is_cut {
@@ -114,8 +114,8 @@ fn hidden_are_counted(status: &DryRunStatus) -> Result<(), Failure> {
     }
 }
 
-/// Whether live calls of this very edge were judged. Proxies know the ports of their own pods,
-/// and no Service's. Where the controller does not say which these are, its ends tell.
+/// Whether live calls of this very edge were evaluated. Proxies know the ports of their own pods,
+/// and no Service's. If the controller does not report these ports, the edge's ends decide.
 fn is_judged(edge: &ChangedEdge, live: &Trial) -> bool {
     let ports = &edge.pod_ports;
     let mut between = live.edges.iter();
@@ -150,7 +150,7 @@ fn unjudged_words(unjudged: usize, live: Option<&Trial>, advice: Advice) -> Stri
     }
 }
 
-/// What some proxies would refuse nobody knows where they did not judge, or were not all found.
+/// The result is unknown if some proxies did not evaluate calls, or were not all found.
 fn all_took_part(live: &Trial) -> Result<(), Failure> {
     if live.taking_part >= live.proxies {
         if live.reasons.is_empty() {
@@ -277,7 +277,7 @@ mod tests {
             }),
             ..DryRunStatus::default()
         };
-        // There was no time to find all whom it concerns.
+        // There was no time to find all proxies that it concerns.
         let late = DryRunStatus {
             trial: Some(Trial {
                 reasons: vec!["late".to_owned()],

@@ -1,6 +1,6 @@
-//! What a change holds that somebody typed: objects out of files, deletions, access modes.
+//! The change of a dry run, as it was typed: objects out of files, deletions, access modes.
 //!
-//! Whatever a file says to the mesh beside that is named, because a dry run says nothing of it.
+//! Other settings of the mesh in a file are named, because a dry run does not evaluate them.
 //!
 //! Claims: observe-115
 
@@ -50,7 +50,7 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// Takes what can be tried out of a manifest, and says what is left out.
+    /// Takes what can be tried out of a manifest, and reports what is skipped.
     ///
     /// # Errors
     /// When it cannot be read, or is no YAML.
@@ -102,7 +102,7 @@ impl Gathered {
     }
 }
 
-/// Takes what can be tried out of a document, and says what is left out.
+/// Takes what can be tried out of a document, and reports what is skipped.
 fn gather(
     mut value: Value,
     namespace: &str,
@@ -365,7 +365,7 @@ mod tests {
             };
             assert!(words.ends_with(end), "{words}");
         }
-        // Control: what is served is tried, and what others have is left out.
+        // Control: what is served is tried, and objects of other kinds are skipped.
         for (api_version, kind, tried) in [
             ("access.smi-spec.io/v1alpha1", "TrafficTarget", 1),
             ("weft.dev/v1alpha1", "TrafficPolicy", 1),

@@ -90,8 +90,8 @@ fn bad(edge: &Edge) -> bool {
     !edge.refused.is_empty() || (edge.failure > 0 && edge.success == 0)
 }
 
-/// Whether a node is in the mesh, or nobody says that it is not: of those of other namespaces it
-/// is not told how many pods have a proxy.
+/// Whether a node is in the mesh, or may be: for nodes of other namespaces it is not reported how
+/// many pods have a proxy.
 fn may_be_meshed(node: Option<&Node>) -> bool {
     node.is_some_and(|node| match node.kind {
         NodeKind::External | NodeKind::Outside => false,

@@ -17,7 +17,7 @@ pub(super) enum Secured {
 }
 
 impl Secured {
-    /// `None` where nobody says, and where there was nothing to secure.
+    /// `None` if it is not known, and if there was nothing to secure.
     pub(super) fn of(edge: &Edge) -> Option<Self> {
         if never_left(edge) {
             return None;
@@ -36,8 +36,8 @@ impl Secured {
     }
 }
 
-/// Whether the callers' own proxies refused all of its calls, so that nothing went anywhere. What
-/// somebody served, or is under way, left whatever is counted of attempts.
+/// Whether the callers' own proxies refused all of its calls, so that nothing went anywhere. Calls
+/// that were served, or are under way, left the caller whatever is counted of attempts.
 fn never_left(edge: &Edge) -> bool {
     let reported_by_callers = !edge.caller_silent && edge.server.is_none();
     let nothing_sent = edge.attempts == 0 && edge.success == 0 && edge.sent == 0;

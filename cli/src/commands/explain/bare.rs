@@ -27,8 +27,8 @@ const MEANT: [ResourceKind; 6] = [
 /// Letters of a name, as Kubernetes has them.
 const LONGEST: usize = 253;
 
-/// What was typed, or as good as that for whoever only reads it, where the cluster is to say
-/// what it names.
+/// What was typed, or an equivalent for validation alone, if the cluster is to find out what it
+/// names.
 pub(super) fn readable<'t>(text: &'t str, allowed: &[ResourceKind]) -> &'t str {
     match is_bare(text, allowed) {
         true => "deploy/any",
@@ -40,7 +40,7 @@ pub(super) fn readable<'t>(text: &'t str, allowed: &[ResourceKind]) -> &'t str {
 ///
 /// # Errors
 /// When there is nothing of this name in the cluster's namespace, or more than one thing, and
-/// when nobody says.
+/// when the cluster does not respond.
 pub(super) async fn named(
     cluster: &Cluster,
     text: &str,

@@ -36,8 +36,7 @@ pub(super) fn lines(status: &ExplanationStatus, now: SystemTime) -> Vec<String> 
     lines
 }
 
-/// Of an answer of which its reader is told the verdict alone, the end of the sentence: who
-/// may see more.
+/// If the result shows only the verdict, the end of the sentence: which users may see more.
 pub(super) fn hidden(status: &ExplanationStatus) -> Option<String> {
     let owner = &status.owner;
     (status.steps.is_empty() && !owner.is_empty())
@@ -163,7 +162,7 @@ fn seen(status: &ExplanationStatus, now: SystemTime) -> Option<String> {
         .as_deref()
         .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
         .map_or_else(String::new, |last| {
-            // The cluster's clock is told in whole seconds.
+            // The cluster's clock has whole seconds.
             let ago = now.duration_since(last.into()).unwrap_or_default();
             format!(", last {} ago", number::age(ago))
         });

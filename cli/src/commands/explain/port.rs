@@ -51,7 +51,8 @@ fn is_name(text: &str) -> bool {
 /// The object, `KIND/NAME`, with the number of its port; said is which one a name was taken for.
 ///
 /// # Errors
-/// When the object has no port of this name, with those that it has; and when nobody says.
+/// When the object has no port of this name, with those that it has; and when the cluster does not
+/// respond.
 pub(super) async fn numbered(
     cluster: &Cluster,
     object: &str,

@@ -22,7 +22,7 @@ pub(super) struct Certificate {
     pub(super) identity: String,
     pub(super) serial: String,
     pub(super) issuer: String,
-    /// Seconds since 1970; not told by controllers of what an older proxy presents.
+    /// Seconds since 1970; missing in controllers' reports of an older proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<u64>,
     /// Seconds since 1970.
@@ -57,8 +57,8 @@ impl Certificate {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after)
     }
 
-    /// As a controller was told of it by its proxy: all but the identity, in whose place
-    /// stands the one that the proxy has to have.
+    /// As the proxy reported it to a controller: all but the identity, which is the one that the
+    /// proxy has to have.
     pub(super) fn reported(status: &ProxyStatus) -> Option<Self> {
         let certificate = status.certificate.as_ref()?;
         let seconds = |text: &str| {

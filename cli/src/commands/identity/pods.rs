@@ -110,9 +110,9 @@ fn of_another_kind(listed: &ProxyList, wanted: &str) -> Option<String> {
     })
 }
 
-/// Why nobody is meant by the name of a workload or an account: there is none, or no pod of it has
-/// a proxy. Whoever may not see which is told the nearest of those that have one. `of_another`:
-/// what has the name and is of another kind, which was meant where there is none.
+/// Why the name of a workload or an account matches no pod: there is none, or no pod of it has a
+/// proxy. A user without the right to see which gets the nearest name that has one. `of_another`:
+/// an object of this name and of another kind, which was probably meant if there is none.
 async fn no_match(
     cluster: &Cluster,
     (kind, wanted): (ResourceKind, &str),

@@ -175,14 +175,14 @@ async fn of_namespace(cluster: &Cluster, name: &str) -> Result<BTreeMap<String, 
     }
 }
 
-/// What the installation puts into every proxy, as its injector was told.
+/// What the installation puts into every proxy, as its injector is configured.
 async fn settings(cluster: &Cluster, namespace: &str) -> Result<Settings, Failure> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
     let what = format!("Deployment {namespace}/{INJECTOR}");
     let deployment = match cluster.try_ask(&what, deployments.get(INJECTOR)).await {
         Ok(deployment) => deployment,
         Err(refusal) => {
-            // Whoever misspelt where Weft is reads that, and not what is missing there.
+            // A misspelt namespace of Weft is reported as that, and not as a missing object there.
             if refusal.is_missing() || refusal.is_forbidden() {
                 existing::must_have_weft_namespace(cluster).await?;
             }

@@ -151,14 +151,14 @@ impl Asked {
                 group.count(node);
             }
         }
-        // Of a split all backends or none: that one was not called is told by the others.
+        // Of a split all backends or none: the others show that one was not called.
         rows.into_values()
             .filter(|row| !self.is_narrowed() || row.values().any(|group| group.called))
             .flat_map(BTreeMap::into_values)
             .collect()
     }
 
-    /// The part of a graph that the rows are made of, with whoever is at the other ends.
+    /// The part of a graph that the rows are made of, with the nodes at the other ends.
     pub(super) fn part_of(&self, traffic: IndexedGraph) -> Graph {
         let edges = traffic.edges().iter();
         let kept: Vec<bool> = edges
@@ -190,7 +190,7 @@ impl Asked {
         wanted.is_none_or(|wanted| wanted == name)
     }
 
-    /// The end of an edge that has the row: whoever is called, or calls what `--to` says.
+    /// The end of an edge that has the row: the called one, or with `--to` the caller.
     fn end<'e>(&self, edge: &'e Edge) -> &'e str {
         if self.to.is_some() {
             &edge.from
@@ -199,8 +199,8 @@ impl Asked {
         }
     }
 
-    /// The rows in which the pods of a node count, whoever was called. Without pods it has none:
-    /// it is gone, or of a namespace of which nothing is told.
+    /// The rows in which the pods of a node count, called or not. Without pods it has none: it is
+    /// gone, or of a namespace without reports.
     fn rows_of(&self, node: &Node) -> Vec<Key> {
         if node.pods.unwrap_or_default() == 0 {
             return Vec::new();

@@ -1,5 +1,4 @@
-//! Which pods there are, and which of them have a proxy: of those that nobody called the API
-//! server alone knows.
+//! Which pods exist, and which of them have a proxy: only the API server knows pods without calls.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ use crate::failure::Failure;
 const ANSWER: &str = "Pods";
 /// Bytes of an answer, which holds [`existing::PAGE`] pods at most.
 const MAX_ANSWER: usize = 64 << 20;
-/// Phases of a pod that serves nobody any more.
+/// Phases of a pod that serves no calls any more.
 const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 
 /// The pods of a namespace that have not ended.
@@ -73,7 +72,7 @@ impl ListedPods {
     /// namespaces are asked about: the pods of a large cluster are no answer within a moment.
     ///
     /// # Errors
-    /// When nobody tells them.
+    /// When they cannot be listed.
     pub(super) async fn ask(
         cluster: &Cluster,
         name: Option<&str>,

@@ -1,9 +1,9 @@
 //! A tap that goes on: one stream of the API after the other.
 //!
-//! Each stream ends after a while, and the next is authorized anew, at once. It ends at once
-//! where no proxy can be asked, and one that broke was cut by somebody who may need a
-//! moment: then the next is asked for later each time. So may the workload, which has no pod
-//! between two rollouts.
+//! Each stream ends after a while, and the next is authorized anew, at once. It also ends at once
+//! if no proxy can be reached; a stream that broke was cut by a controller that may need a moment:
+//! then the next is requested after a longer pause each time. The same applies to a workload that
+//! has no pod between two rollouts.
 
 use std::time::Duration;
 
@@ -23,26 +23,26 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The same after several that ended at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// After this nobody tells the rest of a stream: controllers end it after 50 s, and API servers
-/// cut it after 60 s. A connection that is lost without a word ends in nothing else.
+/// Max age of a stream: controllers end it after 50 s, and API servers cut it after 60 s. This is
+/// the only end of a connection that is lost silently.
 const LONGEST_STREAM: Duration = Duration::from_secs(75);
 
-/// What a tap tells.
+/// An event of a tap.
 #[derive(Debug)]
 pub(crate) enum TapEvent {
-    /// A stream has begun: what its lines say of how many there were begins anew.
+    /// A stream has started: the counts of its lines start anew.
     Started,
     /// A line of it.
     Line(Box<TapLine>),
-    /// Why nobody tells anything for a moment.
+    /// Why no request is reported for a moment.
     Word(String),
 }
 
-/// Goes on until requests cannot be watched any longer, which is what it tells last.
+/// Yields until requests cannot be watched any longer; the failure is the last item.
 pub(crate) type Requests = LocalBoxStream<'static, Result<TapEvent, Failure>>;
 
-/// Requests of the cluster's namespace that fit `query`, which says these names. Where they
-/// could be watched before, nobody may be there to tell them for a moment only.
+/// Requests of the cluster's namespace that fit `query`, which has these names. A tap that worked
+/// before survives controllers that are away for a moment.
 pub(crate) fn follow(cluster: Cluster, query: &str, names: Vec<Named>) -> Requests {
     let namespace = cluster.namespace();
     let path = Resource::Taps.path(Some(namespace), Some(LIVE));
@@ -77,7 +77,7 @@ struct Follower {
     names: Vec<Named>,
     /// What is left of the stream.
     lines: Option<Lines>,
-    /// A stream has begun before.
+    /// A stream has started before.
     worked: bool,
     /// The last line said that its stream ends with it.
     in_order: bool,
@@ -103,7 +103,7 @@ impl Follower {
                 Ok(Err(cut)) => cut.to_string(),
                 Err(_) => format!("{}: nobody tells requests any more", self.what),
             };
-            // Who told is gone, and another one may tell.
+            // This controller is gone, and another one may respond.
             self.in_order = false;
             self.ended();
             return Ok(TapEvent::Word(cut));
@@ -127,8 +127,8 @@ impl Follower {
         }
     }
 
-    /// Why nothing can be watched. A tap knows pods with a proxy and no others, so whether
-    /// there is what was typed is asked of those whom other commands ask.
+    /// Why nothing can be watched. A tap knows only pods with a proxy, so whether the typed names
+    /// exist is checked as in other commands.
     async fn refused(&self, refusal: Refusal) -> Failure {
         let of_names = !self.worked && matches!(refusal.code(), Some(400 | 404));
         if of_names && let Some(wrong) = known::wrong(&self.cluster, &self.names).await {

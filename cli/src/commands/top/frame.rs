@@ -123,7 +123,7 @@ impl<'a> Frame<'a> {
             let mut row: Vec<Cell> = vec![
                 select::shown(self.traffic, &edge.from, self.here).into(),
                 select::shown(self.traffic, &edge.to, self.here).into(),
-                // Nobody declared it.
+                // An undeclared port.
                 match edge.port {
                     0 => Cell::default(),
                     port => port.to_string().into(),

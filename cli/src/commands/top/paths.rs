@@ -43,7 +43,7 @@ pub(super) async fn run(
     let cluster = Cluster::connect(global).await?;
     let mut requests = follow(cluster, &query, names);
     let mut window = Window::new(length);
-    // A right that is missing is told before anything is drawn.
+    // A missing right is reported before anything is drawn.
     if let Some(event) = requests.next().await {
         take(&mut window, event?);
     }
@@ -56,7 +56,7 @@ pub(super) async fn run(
     }
 }
 
-/// Takes in what is told; why nothing is, where that is so.
+/// Takes in an event; returns why no request is reported, if that is so.
 fn take(window: &mut Window, event: TapEvent) -> Option<String> {
     let now = Instant::now();
     match event {
@@ -67,8 +67,8 @@ fn take(window: &mut Window, event: TapEvent) -> Option<String> {
     None
 }
 
-/// One table, after one window. Where nobody told anything at its end and before, whether anything
-/// was asked is not known.
+/// One table, after one window. If no request was reported before its end and the tap is down then,
+/// it is not known whether there was any.
 async fn once(
     of: &str,
     requests: &mut Requests,
@@ -176,12 +176,12 @@ mod tests {
         let (conclusion, words) = ended(vec![TapEvent::Started, away()]).await;
         assert_eq!(conclusion, Conclusion::Unknown, "{words}");
         assert!(words.contains("nobody told what deploy/web"), "{words}");
-        // Somebody came back.
+        // The tap resumed.
         let back = vec![TapEvent::Started, away(), TapEvent::Started];
         let (conclusion, words) = ended(back).await;
         assert_eq!(conclusion, Conclusion::Yes, "{words}");
         assert!(words.contains("no request of deploy/web"), "{words}");
-        // What was told before is told.
+        // Requests reported before are shown.
         let line = Box::new(TapLine {
             request: Some(TapRequest::default()),
             ..TapLine::default()

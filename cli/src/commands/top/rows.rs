@@ -14,7 +14,7 @@ use crate::output::table::{Cell, Table};
 /// columns after it out of sight.
 const METHOD: usize = 16;
 
-/// Stands for all that are not told apart.
+/// Stands for all that have no row of their own.
 const OTHERS: &str = "(others)";
 
 /// A way, or none, and what was seen of it.

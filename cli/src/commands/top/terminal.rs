@@ -16,8 +16,8 @@ use crate::output::table::Table;
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
 const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
-/// Ends when the process is told to, as by `timeout 60 weft top`: at once, nobody would put the
-/// terminal back.
+/// Ends on SIGTERM, as by `timeout 60 weft top`. If the process ended at once, the terminal would
+/// not be restored.
 pub(super) async fn stopped() {
     let Ok(mut sigterm) = signal(SignalKind::terminate()) else {
         // Then it ends as it always did.
@@ -85,7 +85,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Whoever took the terminal away has nothing to be given back.
+        // If the terminal is gone, there is nothing to restore.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
         let mut out = std::io::stdout();
         let _ = out.write_all(LEAVE).and_then(|()| out.flush());

@@ -1,4 +1,5 @@
-//! What a tap told in the last seconds, by method, path and route. Time is an argument.
+//! The requests that a tap reported in the last seconds, by method, path and route. Time is an
+//! argument.
 //!
 //! A tap shows a sample. What it says of how many requests there were is kept for the same
 //! seconds, so that rates can be those of all.
@@ -9,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crds::observe::{Direction, Latency, TapLine, TapMetadata, TapRequest};
 
-/// Rows that are told apart. Requests of further ones are summed up until one is free.
+/// Rows at a time. Requests of further ones are summed up until one is free.
 pub(super) const ROWS: usize = 500;
-/// Bytes of one text of a row; proxies tell as many of a path.
+/// Bytes of one text of a row; proxies report as many of a path.
 const TEXT: usize = 1024;
 /// Requests that are held. A tap of 512 proxies shows one of each in a second at least,
 /// and the longest window has 60 of them.
@@ -19,7 +20,7 @@ const REQUESTS: usize = 32_768;
 /// Counts that came within this time are added up.
 const SLOT: Duration = Duration::from_secs(1);
 
-/// What rows are told apart by.
+/// The key of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowKey {
     pub(super) path: String,
@@ -130,7 +131,7 @@ impl RowStats {
 /// What the window holds at one moment.
 #[derive(Debug)]
 pub(super) struct WindowView<'a> {
-    /// By way; under none those that are not told apart.
+    /// By key; under none those that have no row of their own.
     pub(super) rows: BTreeMap<Option<&'a RowKey>, RowStats>,
     pub(super) seconds: f64,
     pub(super) counts: Counts,
@@ -160,7 +161,7 @@ pub(super) struct Window {
     /// When the first stream began.
     started: Option<Instant>,
     requests: VecDeque<TappedRequest>,
-    /// Rows that are told apart, and how many requests of each are held.
+    /// Keys that have a row, and how many requests of each are held.
     keys: BTreeMap<Arc<RowKey>, usize>,
     /// One for each `SLOT` of the window.
     counts: VecDeque<(Instant, Counts)>,
@@ -192,7 +193,7 @@ impl Window {
         self.baseline = TapMetadata::default();
     }
 
-    /// Takes in what it tells.
+    /// Takes in a line.
     pub(super) fn line(&mut self, line: &TapLine, now: Instant) {
         self.forget(now);
         if let Some(request) = &line.request {
@@ -203,7 +204,7 @@ impl Window {
         }
     }
 
-    /// What was told in the window that ends now.
+    /// The requests of the window that ends now.
     pub(super) fn look(&mut self, now: Instant) -> WindowView<'_> {
         self.forget(now);
         let mut rows: BTreeMap<Option<&RowKey>, RowStats> = BTreeMap::new();

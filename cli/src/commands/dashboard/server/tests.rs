@@ -229,7 +229,7 @@ async fn slow_explanations_are_limited_and_leave_page_responsive() {
         "{}",
         refused.2
     );
-    // While others wait for the API server, whoever needs it not is answered at once.
+    // While other requests wait for the API server, one that does not need it is answered at once.
     let hung = (0..QUESTIONS).map(|_| served.ask("GET", &path, KEY));
     let started = Instant::now();
     let page = async {
@@ -266,7 +266,8 @@ async fn explanation_is_returned_with_fix_as_yaml() {
 
 const TAP: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/taps/live?watch=true&of=Pod/web";
 
-/// An API server that streams what the test says; and each stream that somebody reads.
+/// An API server that streams the test's lines; and a channel that yields each stream as it is
+/// opened.
 fn streaming() -> (Client, mpsc::Receiver<mpsc::Sender<Bytes>>) {
     let (streams, started) = mpsc::channel(16);
     let service = tower::service_fn(move |_: Request<Body>| {
@@ -320,7 +321,7 @@ async fn tap_lines_are_forwarded_immediately_until_reader_closes() {
     let lines = next_stream(&mut started).await;
     for line in ["{\"first\":1}\n", "{\"second\":2}\n"] {
         lines.send(Bytes::from(line)).await.unwrap();
-        // Before the next is told.
+        // Before the next is sent.
         read_until(&mut reader, line).await;
     }
     assert!(!lines.is_closed(), "the control: it goes on");

@@ -40,7 +40,7 @@ fn node(name: &str, meshed: u32, pods: u32) -> Value {
 }
 
 /// `web` and `job`, which is gone, call `cart`; `idle` does nothing and has no proxy, and `vault`
-/// is of another namespace, of which nothing is told.
+/// is of another namespace, which has no reports.
 fn shop() -> IndexedGraph {
     let edge = |from: &str| {
         json!({"id": from, "from": from, "to": "cart", "service": "shop/cart", "port": 80,
@@ -171,7 +171,7 @@ fn every_split_backend_has_row_even_without_calls() {
     assert_eq!(rows(&all, &weights), [&cart[..], &quiet[..]].concat());
     assert_eq!(rows(&asked("ts/cart", None, None), &weights), cart);
     assert_eq!(rows(&asked("ts/quiet", None, None), &weights), quiet);
-    // Of what `web` calls, and of whom nobody calls.
+    // What `web` calls, and what has no calls.
     let web = Some("deploy/web");
     assert_eq!(rows(&asked("ts", web, None), &weights), cart);
     let cart_calls = asked("ts", Some("deploy/cart"), None);

@@ -132,7 +132,7 @@ fn path_rows_use_four_fields_and_classify_like_proxies() {
         (|request| request.reason = "cancelled".to_owned(), 0, 0),
     ];
     for (number, (change, good, bad)) in cases.into_iter().enumerate() {
-        // Those after the first four differ by what does not tell rows apart.
+        // Those after the first four differ in fields that are not part of the key.
         let path = if number < 4 { 0 } else { number };
         let mut request = served(&format!("/{path}"), 1.0);
         change(&mut request);
@@ -221,7 +221,7 @@ fn requests_beyond_row_limit_form_one_last_row() {
     }
     assert!(rows::summary(&look).contains("7 of those shown are in (others)"));
     drop(look);
-    // Rows that are free again are told apart again.
+    // Rows that are free again are used again.
     shows(&mut window, at(start, 20), served("/late", 1.0));
     assert_eq!(paths(&window.look(at(start, 20)), Order::Name), "/late");
 }

@@ -1,4 +1,4 @@
-//! Programs of the same machine that have no key: they keep nobody out who has it.
+//! Programs of the same machine without the key: they keep no authenticated client out.
 //!
 //! Claims: observe-67
 
