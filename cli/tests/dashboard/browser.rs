@@ -24,7 +24,7 @@ pub(super) struct Browser {
     socket: WebSocketStream<TcpStream>,
     session: String,
     last: u64,
-    /// What the page told without being asked.
+    /// Events that the page sent.
     events: Vec<Value>,
     /// Of what a test has opened.
     origins: Vec<String>,
@@ -276,14 +276,14 @@ impl Browser {
     }
 }
 
-/// No page asks anybody but whom it came from, whatever a test does with it.
+/// No page sends a request to another origin than its own, whatever a test does with it.
 impl Drop for Browser {
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
         }
         let mut others = self.requested();
-        // Pictures in the browser's own page of what it cannot reach are asked of nobody.
+        // Pictures in the browser's own page for what it cannot reach need no request.
         let is_internal = |url: &str| url == "about:blank" || url.starts_with("data:");
         others.retain(|url| !is_internal(url) && !self.origins.contains(&origin(url)));
         assert!(others.is_empty(), "other origins were asked: {others:?}");

@@ -210,7 +210,7 @@ async fn every_edge_shows_mutual_tls_state_as_lock() {
     let apart = "[...document.querySelectorAll('.scroller .lock')].every((lock) => { const [a, b] = [lock, lock.previousElementSibling].map((one) => one.getBoundingClientRect()); return b.width === 0 || a.top >= b.bottom - 3; })";
     assert_eq!(browser.eval(apart).await, true);
     assert_eq!(browser.count(".legend .lock").await, 2);
-    // Of calls on one port of the same two nobody says.
+    // Calls on one port of the same two workloads have no security report.
     let mut silent = graph["edges"][1].clone();
     silent["id"] = json!("e2-silent");
     silent["port"] = json!(81);

@@ -35,7 +35,7 @@ async fn unsettled_window_is_healthy_and_lossy_window_is_not() {
     shown.browser.see("had no room").await;
     let known = shown.browser.text("footer").await;
     assert!(known.contains("; not complete"), "{known}");
-    // An older controller tells it by these words alone.
+    // An older controller reports it only by this text.
     graph["metadata"]["incomplete"] = json!("reports of the last seconds may still come");
     shown.mesh.graph(&graph);
     shows_result(&mut shown, "Numbers are complete", "✓ well").await;
@@ -162,7 +162,7 @@ async fn certificates_are_late_by_the_life_that_they_have() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Health").await;
     let mut proxy = shop::proxy("web-5d8", true);
-    // The graph tells what was until 09:00.
+    // The graph's window ends at 09:00.
     for (issued, ends, result) in [
         ("08:47", "09:02", "✗ problem"),
         ("08:53", "09:08", "✓ well"),
@@ -175,7 +175,7 @@ async fn certificates_are_late_by_the_life_that_they_have() {
         shown.mesh.proxy(&proxy);
         shows_result(&mut shown, "Certificates last", result).await;
     }
-    // An older proxy does not tell when its own began: with leafTtl 15m it has less than ten
+    // An older proxy does not report when its own began: with leafTtl 15m it has less than ten
     // minutes left for most of its life, and renews when six are.
     proxy["status"]["certificate"]["issued"] = json!(null);
     for (ttl, ends, result) in [
@@ -183,7 +183,7 @@ async fn certificates_are_late_by_the_life_that_they_have() {
         (json!(900), "09:05", "✓ well"),
         (json!(86_400), "09:08", "✗ problem"),
         (json!(86_400), "09:12", "✓ well"),
-        // An older controller tells neither.
+        // An older controller reports neither.
         (json!(null), "09:05", "✗ problem"),
         (json!(null), "09:12", "✓ well"),
     ] {

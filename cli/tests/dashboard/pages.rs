@@ -112,7 +112,7 @@ async fn refused_call_links_to_reason_and_allowing_objects() {
     shown.browser.see("shop/cart-to-payments").await;
     shown.browser.click("td.bad button").await;
     let browser = &mut shown.browser;
-    // Which requests were refused nobody counts, so the form waits for it.
+    // The refused requests are not counted by method and path, so the form waits for it.
     browser.see("set method and path").await;
     assert!(shown.mesh.explained().await.is_empty());
     let line = browser.text("footer code").await;
@@ -262,7 +262,7 @@ async fn lost_controller_is_reported_while_known_graph_stays() {
         .wait("document.querySelector('#alert').textContent === ''")
         .await;
     shown.browser.see("The controller answers again.").await;
-    // Its end is told too, and by other words.
+    // Its end is reported too, and by another text.
     shown.weft.stop().await;
     shown
         .browser
@@ -354,7 +354,7 @@ async fn graph_is_never_shown_under_other_namespace() {
         .wait("document.querySelectorAll('.node').length === 7")
         .await;
     assert_eq!(browser.text("#alert").await, "");
-    // Rights that end leave what was known, and it is told how old that is.
+    // Rights that end leave what was known, with its age.
     shown.mesh.forbid("shop").await;
     let browser = &mut shown.browser;
     browser

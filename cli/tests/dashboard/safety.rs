@@ -69,7 +69,7 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     shown.browser.click("button[type=submit]").await;
     shown.browser.see("Warning: <img").await;
     harmless(&mut shown).await;
-    // `make eyes` takes it up. Whom they went to is looked at when the browser goes.
+    // `make eyes` reads this count. Their targets are checked when the browser is dropped.
     let requests = shown.browser.requested().len();
     assert!(requests > 0, "nobody was asked");
     println!("measured: {requests} requests looked at, no report of its policy");

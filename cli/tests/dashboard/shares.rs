@@ -48,7 +48,7 @@ async fn success_share_is_consistent_and_ignores_cancelled_calls() {
             "0.33/s"
         ]
     );
-    // Control: failures that nobody refused are what they were.
+    // Control: failures that are no refusals are what they were.
     let web = node(&mut shown, "web").await;
     assert_eq!(web[1], "1.00/s · 100 %");
     let open = "location.hash = '/graph?ns=shop&node=shop/Deployment/payments'";

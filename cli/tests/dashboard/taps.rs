@@ -61,7 +61,7 @@ pub(super) async fn tap_requests(shown: &Shown, count: usize) -> Vec<String> {
     panic!("no tap number {count}");
 }
 
-/// Until nobody reads the last tap.
+/// Until the last tap has no reader.
 async fn row_is_gone(shown: &Shown) {
     for _ in 0..LOOKS {
         if !shown.mesh.is_tapped().await {
@@ -232,7 +232,7 @@ async fn forbidden_tap_names_role_and_link_starts_no_tap() {
         .await;
     let chosen = "document.querySelector('#tap-of').selectedOptions[0].textContent";
     assert_eq!(browser.eval(chosen).await, "deploy/cart");
-    // Two answers of the graph later nobody has begun.
+    // Two responses of the graph later no tap has started.
     sleep(Duration::from_secs(5)).await;
     assert!(shown.mesh.taps().await.is_empty());
     shown.browser.click("form button[type=submit]").await;
@@ -262,7 +262,7 @@ async fn full_tap_is_retried_only_with_retry_after() {
     tap_requests(&shown, 1).await;
     shown.mesh.show(&counts(1, 1, false)).await;
     shown.browser.see("Watching svc/cart.").await;
-    // While it is asked again, nobody has to wait for the end.
+    // While the tap is requested again, the user need not wait for the end.
     shown.mesh.fill_taps(Some(1)).await;
     start(&mut shown, "deploy/web").await;
     shown.browser.see(waits).await;

@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::server::Server;
 use crate::{WEFT, run};
 
-/// Types a line at a prompt of zsh, presses Tab and Enter, and tells what was run. `weft` is a
-/// function there that answers questions for names as the program does, and runs nothing else.
+/// Types a line at a prompt of zsh, presses Tab and Enter, and prints what was run. `weft` is a
+/// function there that responds to queries for names as the program does, and runs nothing else.
 const AT_A_PROMPT: &str = r#"
 zmodload zsh/zpty
 zpty typed "HOME=$PWD TERM=dumb exec zsh -f -i"

@@ -121,8 +121,8 @@ fn acts(letter: char) -> bool {
         || matches!(letter, '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Commands, each with its formats beside the first one, and whether its output tells what is
-/// evil in the first one.
+/// Commands, each with its formats beside the first one, and whether its output shows the hostile
+/// text in the first one.
 const COMMANDS: [(&str, &[&str], bool); 21] = [
     ("stat deploy", &["wide", "json", "yaml"], true),
     ("stat svc", &["wide"], true),

@@ -89,7 +89,7 @@ fn pod(name: &str) -> Value {
     })
 }
 
-/// What was sent to a pod, as the metrics API tells it.
+/// What was sent to a pod, as the metrics API reports it.
 fn metrics(name: &str) -> Value {
     let metric = |name: &str, value: &str| json!({"name": name, "unit": "ms", "value": value});
     json!({

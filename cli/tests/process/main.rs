@@ -266,7 +266,7 @@ async fn misspelt_weft_namespace_suggests_nearest_without_writing_bundle() {
         assert_eq!((code, &*err), (2, line), "{words:?}: {out}");
     }
     assert!(!kubeconfig.with_file_name("weft.tgz").exists());
-    // Control: the usual one is named by nobody, whether Weft is there or not.
+    // Control: the default one was not named by the user, whether Weft is installed or not.
     let words = ["version", "--weft-namespace", "weft-system"];
     let (code, _, err) = run(WEFT, &words, &kubeconfig).await;
     assert_eq!(code, 0, "{err}");
@@ -420,7 +420,7 @@ async fn manual_sidecar_matches_injection_by_cluster_webhook() {
     let (code, out, err) = run(WEFT, &other, &kubeconfig).await;
     assert_eq!((code, out.as_str()), (2, ""), "{err}");
     assert!(err.contains("bank") && err.contains("shop"), "{err}");
-    // Nobody is asked, and that is said.
+    // No request is sent, and the output says so.
     let alone = ["inject", "--manual", "--proxy-image", "i", manifest];
     let (code, out, err) = run(WEFT, &alone, &kubeconfig).await;
     assert_eq!(code, 0, "{err}");

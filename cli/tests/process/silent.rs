@@ -15,7 +15,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at whether this machine stands still.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Adds up by how much its own pauses last too long: so long nobody on this machine got on,
+/// Adds up by how much its own pauses last too long: for so long no process of this machine ran,
 /// which is no time of a command's.
 async fn watch_machine(stood_still: &Cell<Duration>) -> Infallible {
     loop {
@@ -27,7 +27,7 @@ async fn watch_machine(stood_still: &Cell<Duration>) -> Infallible {
 
 #[tokio::test]
 async fn silent_server_makes_commands_exit_three_within_ten_seconds() {
-    // The kernel takes the connections that nobody asks it for.
+    // The kernel completes connections that no program accepts.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut silent = Server::start().await;
     silent.port = listener.local_addr().unwrap().port();
