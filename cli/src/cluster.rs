@@ -117,8 +117,8 @@ impl Cluster {
             Ok(Err(error)) => return Err(Failure::unknown(format!("no client: {error}"))),
             Err(_) => {
                 return Err(Failure::unknown(format!(
-                    "{} gave no credentials within {} s; --request-timeout waits longer, as for \
-                     somebody who logs in",
+                    "{} gave no credentials within {} s; --request-timeout waits longer, as for a \
+                     login",
                     plugin.as_deref().unwrap_or("the kubeconfig"),
                     global.request_timeout.as_secs_f32()
                 )));

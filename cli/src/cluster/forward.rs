@@ -87,7 +87,7 @@ async fn fetch(stream: Box<dyn Stream>, path: &str, within: Duration) -> Result<
 /// The body of a whole HTTP/1.0 answer.
 fn body(answer: &[u8]) -> Result<String, String> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
-    let end = end.ok_or("nobody speaks HTTP there")?;
+    let end = end.ok_or("nothing speaks HTTP there")?;
     let head = String::from_utf8_lossy(&answer[..end]);
     let status = head.split(' ').nth(1).unwrap_or_default();
     if status != "200" {

@@ -164,7 +164,7 @@ impl ClusterCommand for Check {
             ))),
             (Conclusion::Unknown, None) => Err(Failure::unknown(
                 "nothing is known of the mesh: every check of it was skipped, for the reason \
-                 beside it; ask as somebody who may see more",
+                 beside it; run it as a user who may see more",
             )),
             (conclusion, _) => Ok(conclusion),
         }

@@ -75,7 +75,7 @@ const COMPONENTS: [&str; 2] = ["controller", "injector"];
 /// Arguments of `weft diagnostics`.
 #[derive(Args, Debug)]
 #[command(
-    about = "Write a bundle for whoever shall find a fault from afar",
+    about = "Write a bundle with which a fault is found from afar",
     long_about = "Writes an archive (-o FILE.tgz) with the objects, Events and logs of the control \
                   plane, SMI objects and TrafficPolicies, proxies and the graph. No Secrets, no tokens, nothing of the \
                   users' pods but what their proxies say. What the user may not read, and what has no \

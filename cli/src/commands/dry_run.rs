@@ -41,23 +41,23 @@ const ADVICE: Advice = Advice {
 #[derive(Args, Debug)]
 #[command(
     about = "Say which calls a change would refuse, allow or lead elsewhere",
-    long_about = "Lays a change over the cluster without making it, and compares what becomes of every \
-                  call that the mesh remembers. depends: that is decided by each request's method, \
-                  path or headers, which are not remembered. With --watch the proxies of called \
-                  pods judge live calls by the change too, for so long, and enforce nothing of it. \
-                  Whoever asks must be allowed to make the change. An object of a namespace that is \
-                  neither there nor in the files is bad input, and so is a kind or a version that a \
-                  group of SMI or of Weft does not have. Exit status 1 if a call that was \
-                  seen would be refused, or a workload that refuses calls now would be open to \
-                  everybody. Else 3 if the mesh remembers no call of which anything \
-                  can be told, or could not compare them all; if calls depend, and none of the \
-                  same caller to the same port was judged live; if calls depend in namespaces \
-                  whose graphs the user may not read, or the controller is older and does not say \
-                  whether they do; if with --watch not every proxy that the change concerns judged \
-                  live calls, or some were skipped for want of time; or if the files hold what \
-                  decides about calls and is not tried, such as weft.dev/mtls of a Namespace or \
-                  weft.dev/opaque-ports of a pod template, or if a Namespace in them lacks such an \
-                  annotation or label that was applied to it.",
+    long_about = "Lays a change over the cluster without making it, and compares what becomes of \
+                  every call that the mesh remembers. depends: that is decided by each request's \
+                  method, path or headers, which are not remembered. With --watch the proxies of \
+                  called pods judge live calls by the change too, for so long, and enforce nothing \
+                  of it. The user must be allowed to make the change. An object of a namespace \
+                  that is neither there nor in the files is bad input, and so is a kind or a \
+                  version that a group of SMI or of Weft does not have. Exit status 1 if a call \
+                  that was seen would be refused, or a workload that refuses calls now would be \
+                  open to everybody. Else 3 if the mesh remembers no call that can be judged, or \
+                  could not compare them all; if calls depend, and none of the same caller to the \
+                  same port was judged live; if calls depend in namespaces whose graphs the user \
+                  may not read, or the controller is older and does not say whether they do; if \
+                  with --watch not every proxy that the change concerns judged live calls, or some \
+                  were skipped for want of time; or if the files hold what decides about calls and \
+                  is not tried, such as weft.dev/mtls of a Namespace or weft.dev/opaque-ports of a \
+                  pod template, or if a Namespace in them lacks such an annotation or label that \
+                  was applied to it.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
 pub(crate) struct DryRun {
@@ -98,7 +98,7 @@ impl ClusterCommand for DryRun {
         };
         absent::must_have_namespaces(cluster, &gathered, &status).await?;
         if is_of_nothing(&status) && self.watch.is_none() {
-            let why = "the mesh remembers no call, so nothing can be told of this change";
+            let why = "the mesh remembers no call, so nothing is known of this change";
             return Err(Failure::unknown(why));
         }
         if format == Format::Table {
@@ -227,8 +227,8 @@ pub(super) fn print(
         ))?;
     }
     console.word(&format!(
-        "{} edges stay as they are; of {} nothing can be told, since no pod of one end runs now \
-         or it is outside the cluster",
+        "{} edges stay as they are; of {} nothing is known, since no pod of one end runs now or it \
+         is outside the cluster",
         status.kept, status.unknown
     ))?;
     Ok(())
@@ -331,6 +331,6 @@ mod tests {
         ] {
             assert!(out.contains(word), "{word}: {out}");
         }
-        assert!(err.contains("of 1 nothing can be told"), "{err}");
+        assert!(err.contains("of 1 nothing is known"), "{err}");
     }
 }

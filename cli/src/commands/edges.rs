@@ -49,12 +49,11 @@ const FORMATS: &[Format] = &[
                   success, rate and latency, of the last minute. SECURED is mtls for mutual TLS of \
                   the mesh, tls for the applications' own TLS, of which the mesh knows no \
                   identity, - where nothing was sent, else plaintext. With --since also edges that \
-                  were seen earlier. \
-                  Whether their calls were refused or in plaintext is known of five minutes: with \
-                  --refused or --plaintext --since is from 10s to 5m, and all numbers are of this \
-                  time. A PORT that nobody declared is - until it was served once, as that of a \
-                  host outside to which no connection ever came about. -o dot draws for Graphviz, \
-                  -o mermaid for Markdown.",
+                  were seen earlier. Whether their calls were refused or in plaintext is known of \
+                  five minutes: with --refused or --plaintext --since is from 10s to 5m, and all \
+                  numbers are of this time. An undeclared PORT is - until it was served once, as \
+                  that of a host outside to which no connection ever came about. -o dot draws for \
+                  Graphviz, -o mermaid for Markdown.",
     after_help = "Example:\n  weft edges svc/cart -o mermaid"
 )]
 pub(crate) struct Edges {

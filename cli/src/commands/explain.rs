@@ -55,14 +55,15 @@ pub(super) const TO: &[ResourceKind] = &[
 #[derive(Args, Debug)]
 #[command(
     about = "Say what becomes of a call, why, and what would let it pass",
-    long_about = "Says whether a call would pass, who decides that, and which rule or missing \
-                  rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
-                  caller without a proxy. A name without a kind is taken for the workload that has \
-                  it, or where it is called for the Service, and what it was taken for is said. \
-                  PORT is its number, or the name that a Service has for it. \
-                  Where rules or splits look at the host, say it with -H: every request has one. \
-                  see names a line of docs/applications.md that the call meets. -o fix prints objects that allow this call, and what \
-                  passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
+    long_about = "Says whether a call would pass, who decides that, and which rule or missing rule \
+                  is the reason. FROM is deploy/web, sa/web and the like, or outside for a caller \
+                  without a proxy. A name without a kind is taken for the workload that has it, or \
+                  where it is called for the Service, and what it was taken for is said. PORT is \
+                  its number, or the name that a Service has for it. Where rules or splits look at \
+                  the host, say it with -H: every request has one. see names a line of \
+                  docs/applications.md that the call meets. -o fix prints objects that allow this \
+                  call, and what passes besides where that cannot be helped. Exit status 1 if it \
+                  is refused, 3 if that is not known.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:80 DELETE /items/7 -n shop"
 )]
 pub(crate) struct Explain {
@@ -314,7 +315,7 @@ pub(crate) async fn try_ask(
 /// Objects for `kubectl apply -f -`; what no object can mend as words.
 fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
     if status.verdict == ExplanationVerdict::Unknown {
-        let why = format!("it cannot be told: {}", status.reason);
+        let why = format!("it is not known: {}", status.reason);
         return Err(Failure::unknown(why));
     }
     let Some(fix) = &status.fix else {

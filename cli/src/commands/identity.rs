@@ -51,11 +51,11 @@ type Silent = (PodName, Option<Failure>);
 #[derive(Args, Debug)]
 #[command(
     about = "Show the certificates of pods, or of the mesh's authority",
-    long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy tells \
-                  it by port-forward: SPIFFE id, serial, issuer, end, and when it is renewed. Of a \
-                  proxy that the user may not ask, or that does not answer within half a minute, \
-                  and of all beyond 20, what controllers know of it. With --ca the roots that proxies trust, and the \
-                  issuer that signs below them.",
+    long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy \
+                  reports it by port-forward: SPIFFE id, serial, issuer, end, and when it is \
+                  renewed. Of a proxy that the user may not ask, or that does not answer within \
+                  half a minute, and of all beyond 20, what controllers know of it. With --ca the \
+                  roots that proxies trust, and the issuer that signs below them.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
 pub(crate) struct Identity {
@@ -193,7 +193,7 @@ fn by_controllers(
     for (pod, why) in silent {
         let Some(certificate) = certificates.get(&pod).cloned() else {
             conclusion = Conclusion::No;
-            let unreported = || format!("{pod}: nobody tells its certificate");
+            let unreported = || format!("{pod}: no controller reports its certificate");
             console.word(&why.map_or_else(unreported, |why| why.to_string()))?;
             continue;
         };
@@ -207,8 +207,9 @@ fn by_controllers(
             |why| why.to_string(),
         );
         console.word(&format!(
-            "{added} of these certificates are told by controllers, which do not know whose name \
-             stands in them; the identity shown is the one that the proxy has to have: {reason}"
+            "{added} of these certificates are reported by controllers, which do not know whose \
+             name stands in them; the identity shown is the one that the proxy has to have: \
+             {reason}"
         ))?;
     }
     Ok(conclusion)

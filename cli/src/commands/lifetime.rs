@@ -83,6 +83,6 @@ mod tests {
             ..Certificate::default()
         };
         assert!(is_late(&certificate(ends), None, ended));
-        assert!(!is_late(&certificate(""), None, ended), "nobody tells");
+        assert!(!is_late(&certificate(""), None, ended), "not reported");
     }
 }

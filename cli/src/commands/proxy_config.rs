@@ -23,9 +23,9 @@ use crate::output::{self, Format, NARROW};
 #[command(
     about = "Show what the proxy of a pod holds, by its own word",
     long_about = "Shows identity, modes and the names and versions of all that the proxy of a pod \
-                  holds. Where no controller tells it the proxy itself is asked, by port-forward; \
+                  holds. If no controller reports it, the proxy itself is asked, by port-forward; \
                   with --direct at once. The proxy itself also shows the steps of its start. With \
-                  --traffic it tells by port-forward what its calls go by: sections of policies, \
+                  --traffic it reports by port-forward what its calls go by: sections of policies, \
                   retry budgets, breakers and endpoints.",
     after_help = "Example:\n  weft proxy-config web-5d8 --direct"
 )]

@@ -39,12 +39,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
                   second, latency, what is open, what policies refused, and what failed besides. \
                   What has pods and was not called has a row too, unless --from or --to asks for \
                   the calls between some ends. With --to what they called. Of a TrafficSplit each \
-                  backend with its \
-                  wanted weight and its observed share, called or not. Of pods the metrics API \
-                  tells what was sent to each, every try by itself, as their callers saw it, with \
-                  p90 for p95 and nothing of what is open or refused; with --from and --to, and \
-                  without an answer of that API, the pods of a workload are counted under it. \
-                  Where several edges are one row, latency is estimated from \
+                  backend with its wanted weight and its observed share, called or not. Of pods \
+                  the metrics API reports what was sent to each, every try by itself, as their \
+                  callers saw it, with p90 for p95 and nothing of what is open or refused; with \
+                  --from and --to, and without an answer of that API, the pods of a workload are \
+                  counted under it. Where several edges are one row, latency is estimated from \
                   theirs. -o json and yaml print the edges of these rows, the nodes at their ends \
                   and those of the other rows.",
     after_help = "Example:\n  weft stat deploy -n shop"
@@ -62,7 +61,7 @@ pub(crate) struct Stat {
     /// Length of the window, 10s to 5m
     #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::between(WINDOWS), allow_hyphen_values = true)]
     window: Duration,
-    /// Again every five seconds, later where nobody answers, until it is stopped or refused
+    /// Again every five seconds, later without a response, until it is stopped or refused
     #[arg(short, long)]
     watch: bool,
 }
@@ -126,7 +125,7 @@ impl Stat {
         if self.to.is_some() {
             resource = resource.without_port(&self.resource, CALLER)?;
         } else if resource.kind != ResourceKind::Service {
-            let why = "of a Service alone calls are told by port";
+            let why = "only a Service has calls by port";
             resource = resource.without_port(&self.resource, why)?;
         }
         Ok((resource, Question::window(self.window)?))

@@ -49,21 +49,21 @@ const ADVICE: Advice = Advice {
 #[derive(Args, Debug)]
 #[command(
     about = "Write TrafficTargets that allow exactly the calls that there are",
-    long_about = "Prints TrafficTargets, with TCPRoutes or by the names of routes, for the calls of \
-                  the last hour that mutual TLS proved and that were served, as the called pods' \
-                  proxies say, and for no others. What is only remembered, unproven, failed or \
-                  told by its caller alone stands there as comments, and so do the numbers of \
-                  calls that no rule allowed, by caller and port, and calls of accounts that do \
-                  not exist any more, with when they were seen last. Routes \
-                  are known of the last five minutes: with --routes, calls whose routes are not \
-                  all known are allowed by their port, with a comment that says why. How many of \
-                  the calls that failed were refused is known of these minutes alone as well, and \
-                  of earlier ones some may have been: an edge with such is left out where only its \
-                  port would limit it. --since 5m looks at these minutes alone. Of a controller \
-                  that began less than an hour ago the error stream says of how many minutes it knows \
-                  the calls. Up to 64 objects are then tried as `weft dry-run -f` does, and more \
-                  are not; what it says goes to the error stream and changes no exit status, as do \
-                  warnings of accounts that many share: look for them before you apply it.",
+    long_about = "Prints TrafficTargets, with TCPRoutes or by the names of routes, for the calls \
+                  of the last hour that mutual TLS proved and that were served, as the called \
+                  pods' proxies say, and for no others. What is only remembered, unproven, failed \
+                  or reported by its caller alone stands there as comments, and so do the numbers \
+                  of calls that no rule allowed, by caller and port, and calls of accounts that do \
+                  not exist any more, with when they were seen last. Routes are known of the last \
+                  five minutes: with --routes, calls whose routes are not all known are allowed by \
+                  their port, with a comment that says why. How many of the calls that failed were \
+                  refused is known of these minutes alone as well, and of earlier ones some may \
+                  have been: an edge with such is left out where only its port would limit it. \
+                  --since 5m looks at these minutes alone. Of a controller that began less than an \
+                  hour ago the error stream says of how many minutes it knows the calls. Up to 64 \
+                  objects are then tried as `weft dry-run -f` does, and more are not; what it says \
+                  goes to the error stream and changes no exit status, as do warnings of accounts \
+                  that many share: look for them before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
 pub(crate) struct Suggest {

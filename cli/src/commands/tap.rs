@@ -401,7 +401,7 @@ mod tests {
         assert!(lines[0].ends_with("only requests of the others are shown"));
         assert!(
             lines[1].starts_with("0 of 2 take part, so"),
-            "nobody says why: {err}"
+            "no reason is printed: {err}"
         );
         assert!(
             lines[2].ends_with("before another tap of theirs ends"),

@@ -41,11 +41,11 @@ const EACH: Duration = Duration::from_secs(5);
                   shows about 100 requests in a second, or --max-rps, of those that fit the \
                   filters, and the line below the table says how many there were: rates are scaled \
                   by that, the same for all rows, while success and latency are those of the \
-                  requests that were shown. 500 rows are told apart, the \
-                  requests of further ones are one row (others). Keys: r by rate, s by success \
-                  (the worst first), l by latency, o by what is open (edges only), n by name, q \
-                  ends. Where the output is no terminal, or with -o table, one table is printed, \
-                  with --paths after one window.",
+                  requests that were shown. 500 rows are kept apart, the requests of further ones \
+                  are one row (others). Keys: r by rate, s by success (the worst first), l by \
+                  latency, o by what is open (edges only), n by name, q ends. Where the output is \
+                  no terminal, or with -o table, one table is printed, with --paths after one \
+                  window.",
     after_help = "Example:\n  weft top -n shop"
 )]
 pub(crate) struct Top {

@@ -182,7 +182,7 @@ async fn axe_finds_no_fault_in_light_or_dark_mode() {
 }
 
 async fn violations(shown: &mut Shown) -> Vec<String> {
-    let run = "axe.run(document, {resultTypes: ['violations']}).then((told) => told.violations.map((one) => \
+    let run = "axe.run(document, {resultTypes: ['violations']}).then((result) => result.violations.map((one) => \
                `${one.id}: ${one.nodes.map((node) => node.html + ' ' + node.failureSummary).slice(0, 3).join(' ; ')}`))";
     let found: Value = shown.browser.eval(run).await;
     serde_json::from_value(found).unwrap()

@@ -71,7 +71,7 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     harmless(&mut shown).await;
     // `make eyes` reads this count. Their targets are checked when the browser is dropped.
     let requests = shown.browser.requested().len();
-    assert!(requests > 0, "nobody was asked");
+    assert!(requests > 0, "no request was sent");
     println!("measured: {requests} requests looked at, no report of its policy");
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn harmless(shown: &mut Shown) {
     assert_eq!(
         raw.await,
         false,
-        "what a terminal acts upon is an escape, also for whoever copies it"
+        "what a terminal acts upon is an escape, also in a copy"
     );
     assert!(browser.text("body").await.contains("\\u{1b}[2J"));
     assert_eq!(browser.faults().await, [""; 0]);

@@ -276,6 +276,6 @@ async fn full_tap_is_retried_only_with_retry_after() {
     shown.browser.wait(ended).await;
     shown.mesh.fill_taps(None).await;
     sleep(Duration::from_secs(7)).await;
-    assert_eq!(shown.mesh.taps().await.len(), 1, "nobody asked again");
+    assert_eq!(shown.mesh.taps().await.len(), 1, "no further request");
     assert_eq!(shown.browser.faults().await, [""; 0]);
 }

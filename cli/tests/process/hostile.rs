@@ -179,7 +179,7 @@ async fn no_command_prints_what_a_terminal_acts_upon() {
             let printed = out.contains("FORGED") || err.contains("FORGED");
             assert!(
                 printed || !prints_names || at > 0,
-                "{line} tells nothing: {out}{err}"
+                "{line} shows nothing: {out}{err}"
             );
         }
     }

@@ -77,7 +77,7 @@ async fn version_works_with_host_name_plugin_and_tls() {
     assert!(out.contains("v1.33.2"), "{out}");
     assert!(
         err.contains("weft-controller"),
-        "what is missing is told: {err}"
+        "what is missing is reported: {err}"
     );
 
     let wrong = server.kubeconfig("echo '{\"apiVersion\": \"client.authentication.k8s.io/v1\", \"kind\": \"ExecCredential\", \"status\": {\"token\": \"x\"}}'");

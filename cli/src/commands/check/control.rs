@@ -133,7 +133,7 @@ pub(super) fn lease(facts: &Facts) -> CheckResult {
     let holder = lease["holderIdentity"].as_str().unwrap_or_default();
     let renewed = lease["renewTime"].as_str().and_then(|time| facts.ago(time));
     Ok(match (holder, renewed) {
-        ("", _) => (CheckStatus::Error, "nobody holds it".to_owned()),
+        ("", _) => (CheckStatus::Error, "no replica holds it".to_owned()),
         (holder, Some(ago)) if ago.as_secs() <= LEASE_SECONDS => {
             (CheckStatus::Ok, format!("held by {holder}"))
         }

@@ -244,7 +244,7 @@ fn must_be_reported(
     if proxies.is_empty() || proxies.iter().any(|proxy| is_reported(&proxy.status)) {
         return Ok(());
     }
-    Err(format!("the read API tells no proxy's {what}"))
+    Err(format!("the read API reports no proxy's {what}"))
 }
 
 pub(super) fn connected(facts: &Facts) -> CheckResult {

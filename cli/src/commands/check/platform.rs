@@ -78,7 +78,7 @@ pub(super) fn foreign_definitions(facts: &Facts) -> CheckResult {
     } else {
         (
             CheckStatus::Warning,
-            format!("{} belong to somebody else", few(&foreign)),
+            format!("{} belong to another product", few(&foreign)),
         )
     })
 }

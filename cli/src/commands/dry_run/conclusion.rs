@@ -50,7 +50,7 @@ pub(in crate::commands) fn conclude(
     let judged = live.map_or(0, |live| live.judged);
     let compared = status.kept + status.hidden + judged;
     if compared == 0 && count(Change::Unknown) == status.changed.len() {
-        let why = "of no call that is remembered anything can be told";
+        let why = "no call that is remembered can be judged";
         return Err(Failure::unknown(why));
     }
     Ok(Conclusion::Yes)
@@ -103,13 +103,13 @@ fn hidden_are_counted(status: &DryRunStatus) -> Result<(), Failure> {
         None if status.hidden > status.hidden_refused => Err(Failure::unknown(format!(
             "unknown: this controller is older than this command, and does not say of how many of \
              the {} edges in namespaces whose graphs you may not read it depends on the request; \
-             `weft version` says which one it is; ask as somebody who may read them",
+             `weft version` says which one it is; run it as a user who may read them",
             status.hidden
         ))),
         None | Some(0) => Ok(()),
         Some(edges) => Err(Failure::unknown(format!(
             "what becomes of the calls of {edges} edges in namespaces whose graphs you may not \
-             read depends on their method, path or headers; ask as somebody who may read them"
+             read depends on their method, path or headers; run it as a user who may read them"
         ))),
     }
 }
@@ -127,7 +127,7 @@ fn is_judged(edge: &ChangedEdge, live: &Trial) -> bool {
 }
 
 fn unjudged_words(unjudged: usize, live: Option<&Trial>, advice: Advice) -> String {
-    let what = "depends on what is not remembered or may not be told: their method, path or \
+    let what = "depends on what is not remembered or may not be shown: their method, path or \
                 headers, or the pod that calls";
     match (unjudged, live) {
         (0, _) => format!(

@@ -80,8 +80,8 @@ impl Gathered {
     ) -> Result<(), Failure> {
         for namespace in new {
             console.word(&format!(
-                "{} of Namespace {namespace} is not tried: it is yet to be made, and nobody calls \
-                 anything there",
+                "{} of Namespace {namespace} is not tried: it is yet to be made, and nothing is \
+                 called there",
                 labels::ACCESS
             ))?;
         }

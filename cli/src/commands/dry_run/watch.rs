@@ -110,9 +110,7 @@ async fn follow(
                 return Ok((newest, false));
             }
             Err(_) => {
-                console.word(&format!(
-                    "{WHAT}: nobody says any more what calls there are"
-                ))?;
+                console.word(&format!("{WHAT}: no controller reports calls any more"))?;
                 return Ok((newest, false));
             }
         };
@@ -223,7 +221,7 @@ pub(super) fn print(trial: &Trial, console: &mut Console<'_>) -> Result<(), Fail
         table.row(row);
     }
     if table.is_empty() {
-        console.line("no live call that is told is judged otherwise")?;
+        console.line("no live call that is reported is judged otherwise")?;
     } else {
         table.write(console.out, console.color)?;
     }

@@ -66,7 +66,7 @@ async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
     let roots = roots.map_err(|why| Failure::unknown(format!("{what}: {why}")))?;
     match roots.is_empty() {
         true => Err(Failure::unknown(format!(
-            "{what}: {TRUST_BUNDLE_KEY} holds no root, so proxies that start trust nobody; `weft \
+            "{what}: {TRUST_BUNDLE_KEY} holds no root, so proxies that start trust no peer; `weft \
              check` says why"
         ))),
         false => Ok(roots),

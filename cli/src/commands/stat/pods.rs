@@ -109,13 +109,13 @@ pub(super) async fn print(
     }
     if let Some(why) = unlisted {
         console.word(&format!(
-            "{why}; without it MESHED is not told, nor pods that no controller knows"
+            "{why}; without it MESHED is not known, nor pods that no controller knows"
         ))?;
     }
     if listed.is_some_and(|listed| listed.is_cut) {
         console.word(&format!(
-            "there are more than {PAGE} pods: of the others MESHED is not told, and those that no \
-             controller knows are left out; pod/NAME tells one"
+            "there are more than {PAGE} pods: of the others MESHED is not known, and those that no \
+             controller knows are left out; pod/NAME shows one"
         ))?;
     }
     Ok(true)

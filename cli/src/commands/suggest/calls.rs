@@ -161,7 +161,7 @@ impl Calls {
         }
         // What is missing may be the called side's word.
         if traffic.is_lossy() {
-            return format!("{why}, as far as was told by now");
+            return format!("{why}, as far as was reported by now");
         }
         why.to_owned()
     }

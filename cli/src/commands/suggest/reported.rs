@@ -45,18 +45,18 @@ pub(super) fn served(edge: &Edge) -> Result<(), &'static str> {
         return match edge.caller_silent && (edge.success > 0 || edge.open > 0) {
             true => Ok(()),
             false => {
-                Err("told by its caller alone: no called pod's proxy says that it served them")
+                Err("reported by its caller alone: no called pod's proxy says that it served them")
             }
         };
     };
     if server.port_unknown {
         return Err(
-            "told by its caller alone: no Service says that what the called pods counted came \
+            "reported by its caller alone: no Service says that what the called pods counted came \
              by this port",
         );
     }
     if !has_served(server) {
-        return Err("told by its caller alone: the called pods' proxies served none of them");
+        return Err("reported by its caller alone: the called pods' proxies served none of them");
     }
     if server.mtls.is_some_and(|share| share <= 0.0) {
         return Err("no mutual TLS proves who calls, the called pods' proxies say");
@@ -140,8 +140,8 @@ pub(super) fn refusals(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     }
     let edges = shared.edges;
     let words = format!(
-        "{more} calls of the {edges} edges that lead to the same port of the called pods, of \
-         which nobody says by which they came"
+        "{more} calls of the {edges} edges that lead to the same port of the called pods, of which \
+         it is not known by which they came"
     );
     Some(match own {
         Some(own) => format!("{own}; {words}"),

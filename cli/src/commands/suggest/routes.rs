@@ -45,7 +45,7 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
     let success = reported::sharers(traffic, edge).map(|sharer| sharer.success);
     let success = success.fold(0, u64::saturating_add);
     if covered.saturating_mul(100) < success.saturating_mul(MIN_COVERED) {
-        return Err("some called pods tell no routes".to_owned());
+        return Err("some called pods report no routes".to_owned());
     }
     let mut routes = Routes::new();
     for route in &edge.routes {
@@ -84,6 +84,6 @@ pub(super) fn is_served(
     match all {
         Some(all) if route.requests > lost(all) => Ok(true),
         Some(all) if all.requests <= lost(all) => Ok(false),
-        _ => Err("some calls failed, and nobody says of which route".to_owned()),
+        _ => Err("some calls failed, and it is not known of which route".to_owned()),
     }
 }

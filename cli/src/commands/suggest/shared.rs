@@ -50,14 +50,14 @@ impl Sharing {
     pub(super) fn words(&self, account: &str) -> String {
         if is_default(account) {
             return format!(
-                "{account} is the account of every pod that names none; whoever it is allowed to \
+                "{account} is the account of every pod that names none; what it is allowed to \
                  call, all of them may"
             );
         }
         let workloads = self.workloads(account);
         format!(
-            "{account} is the account of {} workloads ({}); whoever it is allowed to call, all of \
-             them may, and whoever may call one of them there may call all",
+            "{account} is the account of {} workloads ({}); what it is allowed to call, all of \
+             them may, and a caller that may call one of them there may call all",
             workloads.len(),
             few(&workloads, workloads.len())
         )

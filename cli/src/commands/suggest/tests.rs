@@ -358,8 +358,8 @@ fn edge_with_incomplete_routes_is_allowed_by_port() {
             "not known",
         ),
         // or reports nothing to any controller.
-        (counted(94), "some called pods tell no routes"),
-        (ambiguous, "nobody says"),
+        (counted(94), "some called pods report no routes"),
+        (ambiguous, "it is not known of which route"),
     ] {
         // Another caller's calls of `write` were served, one was not.
         let of_all = json!([route("cart/read", 9, 0), route("cart/write", 2, 1)]);

@@ -114,6 +114,6 @@ impl Filters {
 /// What was typed, as the API names it.
 fn end(text: &str) -> Result<String, Failure> {
     let (named, name) = Named::read_one(text, ENDS)?;
-    let named = named.without_port(text, "requests are told of all ports")?;
+    let named = named.without_port(text, "requests are reported for all ports")?;
     Ok(format!("{}/{name}", named.kind))
 }

@@ -101,7 +101,7 @@ impl Follower {
                     continue;
                 }
                 Ok(Err(cut)) => cut.to_string(),
-                Err(_) => format!("{}: nobody tells requests any more", self.what),
+                Err(_) => format!("{}: no controller reports requests any more", self.what),
             };
             // This controller is gone, and another one may respond.
             self.in_order = false;
@@ -267,7 +267,7 @@ mod tests {
                 words.push((started.elapsed().as_secs(), word));
             }
         }
-        let expected = "taps of shop: nobody tells requests any more".to_owned();
+        let expected = "taps of shop: no controller reports requests any more".to_owned();
         assert_eq!(words, [(75, expected)]);
         assert_eq!(started.elapsed().as_secs(), 76);
     }

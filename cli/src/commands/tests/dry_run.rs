@@ -136,8 +136,8 @@ async fn object_needs_existing_namespace_or_one_its_file_creates() {
 #[tokio::test]
 async fn access_mode_of_created_namespace_is_skipped() {
     let closed = namespace("new", &json!({"weft.dev/access": "deny"}));
-    let words = "weft.dev/access of Namespace new is not tried: it is yet to be made, and nobody \
-                 calls anything there\n";
+    let words = "weft.dev/access of Namespace new is not tried: it is yet to be made, and nothing \
+                 is called there\n";
     let (code, _, err) = outcome_of(&[closed.clone(), route("new")], "-n shop").await;
     assert_eq!(code, 0, "{err}");
     assert!(err.starts_with(words), "{err}");

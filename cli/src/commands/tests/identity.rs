@@ -62,7 +62,7 @@ async fn identity_uses_controller_data_without_proxy_access() {
             assert_eq!((row[4], row[5]), ("23h", renewal), "{out}");
         }
         assert!(!err.contains("renewed"), "{line}: {err}");
-        assert!(err.contains("are told by controllers"), "{line}: {err}");
+        assert!(err.contains("are reported by controllers"), "{line}: {err}");
         let expected = "the identity shown is the one that the proxy has to have: ";
         assert!(err.contains(expected), "{line}: {err}");
     }
@@ -171,7 +171,10 @@ async fn silent_proxies_are_awaited_thirty_seconds_in_total() {
     let (code, out, err) = run(Client::new(service, "shop"), line).await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(out.lines().count(), 26, "{out}");
-    assert!(err.contains("25 of these certificates are told"), "{err}");
+    assert!(
+        err.contains("25 of these certificates are reported"),
+        "{err}"
+    );
     assert!(err.contains("did not answer in time"), "{err}");
     let took = started.elapsed();
     assert!(took < Duration::from_secs(31), "{took:?}");

@@ -193,7 +193,7 @@ async fn missing_pod_list_permission_is_reported_beside_metrics() {
     let expected = ["web-1 - 80.00% 0.2", "web-2 - - 0.0"];
     assert_eq!(beginnings(&out), expected);
     assert!(err.contains("cannot list resource \"pods\""), "{err}");
-    assert!(err.contains("without it MESHED is not told"), "{err}");
+    assert!(err.contains("without it MESHED is not known"), "{err}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-const BEGINS: &str = "this controller has just begun";
+const BEGINS: &str = "this controller is starting up";
 const AWAY: &str = "no controller of Weft answers";
 
 /// An API that refuses so often before it answers. `soon`: it says after how long to ask again.

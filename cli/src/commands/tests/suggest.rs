@@ -79,7 +79,7 @@ async fn refused_and_caller_only_calls_appear_in_every_format() {
     graph["edges"].as_array_mut().unwrap().push(made_up);
     api.put(&format!("{API}/graphs/live"), graph);
     let said = [
-        "left out: deploy/web to deploy/cart port 9090: told by its caller alone",
+        "left out: deploy/web to deploy/cart port 9090: reported by its caller alone",
         "refused: deploy/web to deploy/cart port 9090: 4 of its calls in the last 300 s",
     ];
     for (line, in_output) in [
@@ -129,10 +129,14 @@ async fn older_controllers_calls_without_sides_are_skipped() {
     let failed = json!({"requests": 5, "failure": 5, "mtls": 1.0});
     for (sides, server, why) in [
         (false, &Value::Null, "this controller is older than this"),
-        (true, &Value::Null, "told by its caller alone"),
+        (true, &Value::Null, "reported by its caller alone"),
         // What both sides counted, such a controller reports too.
         (false, &served, ""),
-        (false, &failed, "told by its caller alone: the called pods"),
+        (
+            false,
+            &failed,
+            "reported by its caller alone: the called pods",
+        ),
     ] {
         graph["metadata"]["sides"] = json!(sides);
         graph["edges"][0]["server"] = server.clone();
@@ -145,7 +149,7 @@ async fn older_controllers_calls_without_sides_are_skipped() {
         let is_older = why.starts_with("this controller");
         assert_eq!(err.contains("upgrade it"), is_older, "{err}");
         let none = err.contains("nothing to suggest");
-        let is_known = why.starts_with("told");
+        let is_known = why.starts_with("reported");
         assert_eq!(none, is_known, "of calls that may have been served: {err}");
     }
 }
@@ -160,8 +164,8 @@ async fn caller_only_calls_are_provisional_in_incomplete_graph() {
         api.put(&format!("{API}/graphs/live"), graph.clone());
         let (code, out, err) = run(api.client(), "weft suggest -n shop").await;
         assert_eq!(code, 0, "{err}");
-        assert!(out.contains("told by its caller alone"), "{out}{err}");
-        let is_reported = out.contains("as far as was told by now");
+        assert!(out.contains("reported by its caller alone"), "{out}{err}");
+        let is_reported = out.contains("as far as was reported by now");
         assert_eq!(is_reported, !complete, "{out}{err}");
     }
 }

@@ -99,7 +99,7 @@ async fn once(
     if !table.is_empty() {
         table.write(console.out, console.color)?;
     } else if is_away {
-        console.word(&format!("nobody told what {of} is asked"))?;
+        console.word(&format!("no controller reported what {of} is asked"))?;
     } else {
         console.word(&format!("no request of {of} has ended meanwhile"))?;
     }
@@ -175,7 +175,10 @@ mod tests {
         let away = || TapEvent::Word("no controller of Weft answers".to_owned());
         let (conclusion, words) = ended(vec![TapEvent::Started, away()]).await;
         assert_eq!(conclusion, Conclusion::Unknown, "{words}");
-        assert!(words.contains("nobody told what deploy/web"), "{words}");
+        assert!(
+            words.contains("no controller reported what deploy/web"),
+            "{words}"
+        );
         // The tap resumed.
         let back = vec![TapEvent::Started, away(), TapEvent::Started];
         let (conclusion, words) = ended(back).await;

@@ -106,7 +106,7 @@ mod tests {
         let mut stopped = Box::pin(stopped());
         // It listens from the first look on.
         let early = timeout(Duration::from_millis(10), &mut stopped).await;
-        assert!(early.is_err(), "nobody told it");
+        assert!(early.is_err(), "no signal was sent");
         let kill = format!("kill -TERM {}", std::process::id());
         let killed = Command::new("/bin/sh").args(["-c", &kill]).status();
         assert!(killed.unwrap().success());

@@ -327,7 +327,7 @@ async fn tap_lines_are_forwarded_immediately_until_reader_closes() {
     assert!(!lines.is_closed(), "the control: it goes on");
     drop(reader);
     let ended = timeout(Duration::from_secs(5), lines.closed()).await;
-    ended.expect("nobody reads, and the tap goes on");
+    ended.expect("the reader is gone, and the tap goes on");
 }
 
 #[tokio::test]
@@ -426,7 +426,7 @@ async fn taps_are_few_and_leave_the_page_its_turns() {
     let (reader, lines) = readers.pop().unwrap();
     drop(reader);
     let ended = timeout(Duration::from_secs(5), lines.closed()).await;
-    ended.expect("nobody reads, and the tap goes on");
+    ended.expect("the reader is gone, and the tap goes on");
     let mut reader = watching(port).await;
     read_until(&mut reader, "HTTP/1.1 200").await;
 }

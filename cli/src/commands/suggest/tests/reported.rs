@@ -43,7 +43,7 @@ fn calls_reported_only_by_caller_are_not_suggested() {
     assert_eq!(objects, honest, "what is open is served");
 
     for (server, why) in [
-        (json!(null), "told by its caller alone: no called pod's"),
+        (json!(null), "reported by its caller alone: no called pod's"),
         (json!({"requests": 5, "failure": 5}), "served none of them"),
         (
             json!({"requests": 5, "failure": 3, "cancelled": 2}),
@@ -76,7 +76,7 @@ fn minutes_of_which_callers_alone_told_prove_nothing() {
         edge("web", "cart", 80, quiet)
     };
     let left = left_out(&with(false));
-    assert!(left.contains("told by its caller alone"), "{left}");
+    assert!(left.contains("reported by its caller alone"), "{left}");
     let (objects, calls) = suggested(&[with(true)], false);
     assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
 }
@@ -302,7 +302,7 @@ fn edges_with_shared_server_report_share_its_routes() {
     let (objects, calls) = suggested(&by_route(5), true);
     assert!(!objects.is_empty());
     assert_eq!(calls.by_port.len(), 2, "{calls:?}");
-    let why = "some called pods tell no routes";
+    let why = "some called pods report no routes";
     assert!(
         calls.by_port.iter().all(|one| one.contains(why)),
         "{calls:?}"

@@ -43,7 +43,7 @@ pub(super) fn missed(object: &Value) -> Vec<Missed> {
             let written = names.find(|name| *name != field && near(name, [field]).is_some());
             let written = written.map(|name| format!("; {name} is another name"));
             let written = written.unwrap_or_default();
-            let text = format!("is missing or no text, so nobody knows what this is{written}");
+            let text = format!("is missing or no text, so it is not known what this is{written}");
             missed.push(Missed { field, text });
         }
     }
