@@ -1,5 +1,5 @@
-//! Where a command reads and writes: answers go to the output, words to the error stream,
-//! so that `weft ... | kubectl apply -f -` carries nothing but the answer.
+//! The streams of a command: results go to the output, messages to the error stream, so that `weft
+//! ... | kubectl apply -f -` carries only the result.
 //!
 //! Claims: observe-28
 
@@ -11,11 +11,11 @@ use crate::escape;
 pub struct Console<'a> {
     /// What is read for `-`.
     pub input: &'a mut dyn Read,
-    /// Answers.
+    /// Results.
     pub out: &'a mut dyn Write,
-    /// Words about them.
+    /// Messages about them.
     pub err: &'a mut dyn Write,
-    /// Whether answers are coloured.
+    /// Whether results are coloured.
     pub color: bool,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Streams<'a> {
         }
     }
 
-    /// Answers, and words about them.
+    /// The results, and the messages about them.
     pub(crate) fn texts(self) -> (String, String) {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (text(self.out), text(self.err))

@@ -1,12 +1,11 @@
-//! How a command ends: with yes or no, or with the reason why it could say neither.
+//! How a command ends: with yes or no, or with the reason for neither.
 //!
-//! Scripts read the exit status, so there are four and no more: 0 yes or fine, 1 no
-//! (refused, a failed check, something would break), 2 bad usage or bad input, 3 it could
-//! not be found out.
+//! Scripts read the exit status, so there are four and no more: 0 yes or fine, 1 no (refused, a
+//! failed check, something would break), 2 bad usage or bad input, 3 it could not be found out.
 
 use std::process::ExitCode;
 
-/// What a command that could answer says.
+/// The result of a command that found one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conclusion {
     /// Yes, or done, or fine.
@@ -17,7 +16,7 @@ pub enum Conclusion {
     Unknown,
 }
 
-/// Why a command has no answer.
+/// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The command or its input cannot be understood.
@@ -29,7 +28,7 @@ pub enum Failure {
     /// The user is refused, or nothing serves such requests: the next one will end the same way.
     #[error("{0}")]
     Denied(String),
-    /// Who reads our output has closed it: nothing is left to say.
+    /// The reader of the output has closed it: no message is left to print.
     #[error("the output was closed")]
     Closed,
 }
@@ -56,7 +55,7 @@ impl Failure {
 }
 
 impl From<std::io::Error> for Failure {
-    /// Of writing the output; files and connections say more about themselves.
+    /// Of writing the output; files and connections have errors of their own.
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::Closed,

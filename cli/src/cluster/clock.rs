@@ -19,7 +19,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Takes it from the head of an answer.
+    /// Takes it from the header of a response.
     pub(super) fn note(&self, head: &HeaderMap) {
         let server_time = date(head).and_then(|seconds| u64::try_from(seconds).ok());
         if let Some(server_time) = server_time {

@@ -14,7 +14,7 @@ use super::nearest::{hint, nearest};
 use super::{Cluster, Refusal};
 use crate::failure::Failure;
 
-/// Objects that are asked for at a time, as kubectl does.
+/// Objects per request, as kubectl does.
 pub(crate) const PAGE: usize = 500;
 /// Pages that are searched for the nearest name; no user waits for all pages of a large cluster.
 const PAGES: usize = 4;
@@ -31,7 +31,7 @@ struct List {
 
 #[derive(Default, Deserialize)]
 struct ListMetadata {
-    /// Asks for the rest.
+    /// The token of the next page.
     #[serde(rename = "continue")]
     next: Option<String>,
 }
@@ -46,8 +46,8 @@ struct Metadata {
     name: String,
 }
 
-/// An object of this name where the cluster is asked about; of several namespaces the first one.
-/// Of what is no object there is none.
+/// An object of this name in the cluster's namespace; of several namespaces the first one. A name
+/// outside the cluster has none.
 ///
 /// # Errors
 /// When the API server does not respond or refuses.
@@ -88,8 +88,8 @@ pub(crate) async fn try_read(
     })
 }
 
-/// Why a question about an object was refused: that there is no such object, or else what the
-/// refusal says.
+/// Why a request for an object was refused: there is no such object, or else the refusal's own
+/// reason.
 pub(crate) async fn or_absent(
     cluster: &Cluster,
     (kind, name): (ResourceKind, &str),
@@ -103,8 +103,8 @@ pub(crate) async fn or_absent(
     refusal.into_failure()
 }
 
-/// That there is no such object, or not even its namespace. `known` are names of its kind that
-/// are known to be there already; others are asked for.
+/// The failure that there is no such object, or not even its namespace. `known` are existing names
+/// of its kind; others are listed.
 pub(crate) async fn absent(
     cluster: &Cluster,
     (kind, name): (ResourceKind, &str),
@@ -182,7 +182,7 @@ pub(crate) fn no_such(
     Failure::usage(format!("there is no {kind} {name} {scope}{more}"))
 }
 
-/// Ends where there is no such namespace as the cluster is asked about.
+/// Ends if the cluster's namespace does not exist.
 ///
 /// # Errors
 /// When there is none, with the nearest existing name; and when the API server does not respond.
@@ -263,7 +263,7 @@ pub(crate) async fn names_at(cluster: &Cluster, path: &str) -> Vec<String> {
     all
 }
 
-/// Names of one page of a collection, and what asks for the next one.
+/// Names of one page of a collection, and the token of the next one.
 ///
 /// # Errors
 /// When they cannot be listed.
@@ -284,6 +284,6 @@ pub(crate) async fn page(
     let answer = cluster.try_request("names", request).await;
     let List { metadata, items } = answer.map_err(Refusal::into_failure)?;
     let names = items.into_iter().map(|item| item.metadata.name).collect();
-    // Some servers say that there is no rest by an empty text.
+    // Some servers mark the last page by an empty token.
     Ok((names, metadata.next.filter(|next| !next.is_empty())))
 }

@@ -41,7 +41,7 @@ impl Unusable {
     fn into_failure(self) -> Failure {
         let Self { file, error } = self;
         Failure::usage(match error {
-            // The reader's own words show the lines around the place.
+            // The parser's own message shows the lines around the place.
             KubeconfigError::Parse(parse) => {
                 let at = parse.location();
                 let at =

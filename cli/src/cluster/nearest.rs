@@ -8,7 +8,7 @@
 
 use std::fmt::Display;
 
-/// Letters of a name for each mistake that may be in it.
+/// Letters of a name per typing error that is tolerated.
 const LETTERS: usize = 3;
 
 /// The known name that is nearest to what was typed, if any is near; the first of several.

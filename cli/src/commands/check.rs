@@ -29,8 +29,8 @@ use crate::output::{self, Format, NARROW, number};
 
 pub use self::list::page;
 
-/// All checks together, and each answer of many: who is silent costs the checks that need him and
-/// no others. First the version is asked for, and then all else at once.
+/// For all checks together, and for each of many requests: one that gets no response costs only the
+/// checks that need it. First the version is read, and then all else at once.
 const ALL_WITHIN: Duration = Duration::from_secs(30);
 const EACH_WITHIN: Duration = Duration::from_secs(12);
 /// Between two tries of `--wait`.
@@ -99,7 +99,7 @@ struct CheckReport {
 }
 
 impl CheckReport {
-    /// Of an API server that does not answer.
+    /// For an API server that does not respond.
     fn without_answer(why: &Failure) -> Self {
         Self {
             success: false,
@@ -110,8 +110,8 @@ impl CheckReport {
         }
     }
 
-    /// Whether another try may come to something else. Who may see nothing now may not see more
-    /// before the time is over.
+    /// Whether another try may have another result. A user who may see nothing now will not see
+    /// more before the time is over.
     fn may_pass(&self) -> bool {
         self.conclusion == Conclusion::No || self.throttled.is_some()
     }
@@ -131,7 +131,8 @@ impl ClusterCommand for Check {
         let started = Instant::now();
         let cluster = &cluster.within(EACH_WITHIN);
         let report = loop {
-            // At the same time: who is silent about a namespace costs no time beside the checks.
+            // At the same time: a request for a namespace that gets no response costs no time
+            // beside the checks.
             let looking = Box::pin(self.must_be_tried_somewhere(cluster));
             let looking = timeout(ALL_WITHIN, looking);
             let (tried, somewhere) = futures::join!(self.once(cluster), looking);
@@ -144,8 +145,8 @@ impl ClusterCommand for Check {
             match tried {
                 Ok(report) if !report.may_pass() || !left => break report,
                 Ok(_) => sleep(AGAIN).await,
-                // Who does not answer now may do so before the time is over, and who is not
-                // known now will not be then.
+                // An API server that does not respond now may do so before the time is over; a user
+                // that is not known now will not be known then.
                 Err(refusal) if left && refusal.may_pass() => sleep(AGAIN).await,
                 Err(refusal) => {
                     let failure = refusal.into_failure();
@@ -244,8 +245,8 @@ impl Check {
     }
 }
 
-/// What a check found, where it may have looked at lists that were not read to their ends: that
-/// nothing was wrong says nothing of the rest.
+/// What a check found, if it may have looked at lists that were not read to their ends: no fault in
+/// one part does not mean none in the rest.
 fn of_what_was_read(found: (CheckStatus, String), cut: &[&str]) -> (CheckStatus, String) {
     if cut.is_empty() {
         return found;
@@ -286,7 +287,7 @@ fn print(report: &CheckReport, console: &mut Console<'_>) -> Result<(), Failure>
         let (word, tone) = check.result.shown();
         let mark = tone.painted(&format!("{word:<8}"), console.color);
         let message = crate::escape::plain(&check.message);
-        // With its colour, which no other line of an answer has.
+        // With its colour, which no other line of the output has.
         writeln!(console.out, "  {mark} {:<22} {message}", check.id)?;
         if !check.hint.is_empty() {
             console.line(&format!(

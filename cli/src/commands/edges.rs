@@ -327,7 +327,7 @@ mod tests {
             edge[field] = value;
             edge
         };
-        // A proxy of this version says so itself.
+        // A proxy of this version reports it.
         let mut unsent = with("attempts", json!(3));
         unsent["mtls"] = json!(null);
         let calls = [

@@ -23,7 +23,7 @@ use crate::global::Global;
 use crate::namespace::namespace;
 use crate::output::{self, Format};
 
-/// Who can call.
+/// Kinds that can call.
 pub(super) const FROM: &[ResourceKind] = &[
     ResourceKind::Deployment,
     ResourceKind::StatefulSet,
@@ -148,7 +148,7 @@ impl ClusterCommand for Explain {
 }
 
 impl Explain {
-    /// Says what of the question is answered, and was hardly meant.
+    /// Prints parts of the query that were probably not meant.
     async fn cautions(
         &self,
         calling: &Cluster,
@@ -159,7 +159,7 @@ impl Explain {
         if let Some(unusual) = method.and_then(crds::smi::judge::unusual_method) {
             console.word(&format!("METHOD {unusual}"))?;
         }
-        // An account may be asked about before it is there, and be misspelt.
+        // An account may be queried before it exists, and be misspelt.
         let account = Named::read_one(from, &[ResourceKind::ServiceAccount]).ok();
         if let Some((named, name)) = account
             && let Ok(None) = existing::read(calling, named.kind, &name).await
@@ -170,7 +170,7 @@ impl Explain {
         Ok(())
     }
 
-    /// What is typed, as the API asks it; the ends with their kinds.
+    /// The typed arguments as a query of the API; the ends with their kinds.
     fn question(&self, namespace: &str, from: &str, to: &str) -> Result<ExplanationSpec, Failure> {
         let place = |said: &Option<String>| said.clone().unwrap_or_else(|| namespace.to_owned());
         let nowhere = |option: &str, said: &Option<String>| match said {
@@ -251,7 +251,7 @@ async fn must_be_there(
         return Ok(());
     }
     let (named, name) = Named::read_one(text, allowed)?;
-    // What is outside is no object, and an account is asked about before there is one.
+    // What is outside is no object, and an account may be queried before it exists.
     if [ResourceKind::External, ResourceKind::ServiceAccount].contains(&named.kind) {
         return Ok(());
     }
@@ -312,7 +312,7 @@ pub(crate) async fn try_ask(
     ask_in(last.as_deref().unwrap_or(cluster.namespace())).await
 }
 
-/// Objects for `kubectl apply -f -`; what no object can mend as words.
+/// Objects for `kubectl apply -f -`; what no object can repair goes to the error stream.
 fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
     if status.verdict == ExplanationVerdict::Unknown {
         let why = format!("it is not known: {}", status.reason);

@@ -92,7 +92,6 @@ impl Stat {
     /// A user who loses the right to query gets one message.
     ///
     /// # Errors
-    ///
     /// When the first one cannot be made, or no further one can, or the output is closed.
     pub(crate) async fn follow(
         &self,
@@ -119,7 +118,7 @@ impl Stat {
         }
     }
 
-    /// What is asked about, and of which window.
+    /// The queried object, and the window.
     fn requested(&self) -> Result<(Named, Question), Failure> {
         let mut resource = Named::read(&self.resource, KINDS)?;
         if self.to.is_some() {
@@ -159,7 +158,7 @@ impl Stat {
         if alone && pods::print(cluster, &resource, question.window, format, console).await? {
             return Ok(Conclusion::Yes);
         }
-        // A namespace is asked about where it is, and all of them everywhere.
+        // A namespace is queried where it is, and all of them everywhere.
         let requested = match resource.kind {
             ResourceKind::Namespace => &cluster.about(resource.name.as_deref()),
             _ => cluster,

@@ -35,9 +35,9 @@ use crate::output::{self, Format, NARROW, number};
 use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{IndexedGraph, Question, known};
 
-/// What the graph remembers call by call, and the shortest part of that.
+/// The time for which the graph retains calls one by one, and the shortest part of that.
 const TIMES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3_600)];
-/// What of that it remembers by route.
+/// The time for which it retains routes.
 const BY_ROUTE: Duration = Duration::from_secs(300);
 /// What else helps if the dry run of the objects has no result.
 const ADVICE: Advice = Advice {

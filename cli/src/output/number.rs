@@ -84,7 +84,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     crds::weft::add_up(text, &UNITS)
 }
 
-/// Reads the time of an option that lies between these two. Its error says the form and the
+/// Reads the time of an option that lies between these two. Its error names the form and the
 /// bounds, whatever is wrong.
 pub(crate) fn between(
     [shortest, longest]: [Duration; 2],

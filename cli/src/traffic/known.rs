@@ -26,7 +26,7 @@ const OWNED: [ResourceKind; 3] = [
 ];
 /// Owners above a pod: a Deployment owns ReplicaSets own pods, and nothing known goes deeper.
 const DEEPEST: usize = 4;
-/// What is asked of the graph for its names alone.
+/// The window of a query for names alone.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// An object that the graph names: kind, namespace and name.

@@ -33,7 +33,7 @@ impl Selected {
         if self.named.port.is_some() {
             return false;
         }
-        // The edge says by whose account it is, whatever pods its caller has now.
+        // The edge has its caller's account, whatever pods the caller has now.
         if self.named.kind == ResourceKind::ServiceAccount && !edge.identities.is_empty() {
             return self.is_account_in(&edge.identities);
         }

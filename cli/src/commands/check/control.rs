@@ -17,8 +17,8 @@ const ROOT_DAYS: i64 = 60;
 const ISSUER_DAYS: i64 = 7;
 /// A Lease that was not renewed for this many seconds has no holder.
 const LEASE_SECONDS: u64 = 60;
-/// Our aggregated APIs: the group, the variable of the controller that says whether it is
-/// served, and the APIServices that the chart writes then.
+/// Our aggregated APIs: the group, the controller's variable that switches it on, and the
+/// APIServices that the chart writes then.
 pub(super) const APIS: &[(&str, &str, &[&str])] = &[
     (
         "metrics.smi-spec.io",
@@ -34,7 +34,7 @@ pub(super) const APIS: &[(&str, &str, &[&str])] = &[
         &["v1alpha1.observe.weft.dev"],
     ),
 ];
-/// The webhooks' configurations: as they are read, and in words.
+/// The webhooks' configurations: as they are read, and as they are named in messages.
 pub(super) const WEBHOOKS: [(&str, &str); 2] = [
     ("mutating", "MutatingWebhookConfiguration weft-injector"),
     (

@@ -1,7 +1,7 @@
 //! Checks of what users wrote: conditions of their objects, and labels and annotations.
 //!
-//! Conditions come from the controller, which alone sees an object beside all others. A label
-//! or an annotation has no status, so it is judged here by the rules of the webhook.
+//! Conditions come from the controller, which alone sees an object beside all others. A label or an
+//! annotation has no status, so it is validated here by the rules of the webhook.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! Checks of the cluster that the mesh runs in.
 //!
-//! They ask nothing of the mesh, so that `--pre` can ask them before it is installed.
+//! They need nothing of the mesh, so that `--pre` can run them before it is installed.
 
 use serde_json::Value;
 

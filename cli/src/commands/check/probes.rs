@@ -17,7 +17,7 @@ use crate::cluster::{self, Cluster, Refusal, clock};
 pub(super) enum Tried {
     /// The object as it would be stored.
     Taken(Value),
-    /// Status and words.
+    /// Status and message.
     Refused(u16, String),
     /// Why it was not tried.
     Not(String),
@@ -34,7 +34,7 @@ pub(super) struct Probes {
     pub(super) denied: Result<Vec<String>, String>,
 }
 
-/// What is asked first, in words about it.
+/// The name of the first request, for messages.
 const VERSION: &str = "the API server's version";
 
 /// What an installation creates with the chart's values as they are: group, resource. Helm keeps
@@ -72,11 +72,11 @@ const NEEDED: [(&str, &str); 18] = [
     ("apiregistration.k8s.io", "apiservices"),
 ];
 
-/// The API server's version, nothing for who may not see it, and how far our clock is ahead
-/// of its.
+/// The API server's version, null if the user may not see it, and how far our clock is ahead of
+/// its.
 ///
 /// # Errors
-/// When it does not answer, or does not know the user.
+/// When it does not respond, or does not know the user.
 pub(in crate::commands) async fn version(
     cluster: &Cluster,
 ) -> Result<(Value, Option<i64>), Refusal> {
@@ -139,7 +139,7 @@ pub(super) async fn all(cluster: &Cluster, pre: bool) -> Probes {
     probes
 }
 
-/// A pod that asks for a proxy, and would pass the strictest security level without one.
+/// A pod that requests a proxy, and would pass the strictest security level without one.
 fn pod() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -215,8 +215,8 @@ mod tests {
 
     use super::*;
 
-    /// What the chart makes only where a value asks for it, which is off: where it is in the
-    /// values, group, resource. Not everybody has these kinds.
+    /// What the chart creates only if a value requests it, which is off: its place in the values,
+    /// group, resource. Not every cluster has these kinds.
     const OFF: [(&str, &str, &str); 5] = [
         ("/monitoring/grafanaDashboards", "", "configmaps"),
         (

@@ -85,7 +85,7 @@ pub(super) fn ca_bundles(facts: &Facts) -> CheckResult {
     ))
 }
 
-/// Why a webhook is not asked about objects of the namespace in which it is tried.
+/// Why a webhook is not called for objects of the namespace in which it is tried.
 fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
     let namespace = &facts.probes.namespace;
     let Ok(configuration) = facts.part(part) else {

@@ -75,7 +75,7 @@ fn label(traffic: &IndexedGraph, edge: &Edge) -> String {
     let lock = match Secured::of(edge) {
         Some(Secured::Mtls) => "mtls ",
         Some(Secured::Partly(_) | Secured::Plaintext) => "plaintext ",
-        // Its protocol says so.
+        // Its protocol shows it.
         Some(Secured::OwnTls) | None => "",
     };
     let rate = number::rate(edge.requests, traffic.seconds());
@@ -138,7 +138,7 @@ mod tests {
         let nodes = [
             node("in", "Deployment", Some(1)),
             node("not", "Deployment", Some(0)),
-            // Of a namespace that was not asked for.
+            // Of a namespace that was not requested.
             node("far", "Deployment", None),
             node("account", "ServiceAccount", None),
             node("host", "External", None),

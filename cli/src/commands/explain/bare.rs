@@ -12,7 +12,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::traffic::known;
 
-/// Who calls without a proxy.
+/// A caller without a proxy.
 pub(super) const OUTSIDE: &str = "outside";
 /// What runs by a name of its own. A Service is called by its name, whatever serves it, and
 /// comes first.
@@ -36,7 +36,7 @@ pub(super) fn readable<'t>(text: &'t str, allowed: &[ResourceKind]) -> &'t str {
     }
 }
 
-/// The same with the kind of what it names, as `KIND/NAME[:PORT]`; said is what it was taken for.
+/// The same with the kind of what it names, as `KIND/NAME[:PORT]`; the chosen kind is printed.
 ///
 /// # Errors
 /// When there is nothing of this name in the cluster's namespace, or more than one thing, and

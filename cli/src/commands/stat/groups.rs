@@ -1,8 +1,8 @@
 //! The rows of a table: workloads, Services, namespaces, or the backends of splits.
 //!
-//! What is there has a row, called or not: who only calls, is idle or has no proxy shall be seen
-//! beside the rest. Who asks for the calls between some ends has rows of these calls alone.
-//! Who asks for pods has those of their workloads, under which the graph counts them.
+//! Every existing object has a row, called or not: one that only calls, is idle or has no proxy
+//! must be seen beside the rest. With filters for the ends of calls the rows are of these calls
+//! alone. Pods are shown as rows of their workloads, under which the graph counts them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub(super) struct Group {
     pub(super) sums: TrafficTotals,
     /// Whether an edge is part of it.
     called: bool,
-    /// Ids of the nodes whose pods are counted.
+    /// Ids of the nodes with counted pods.
     nodes: BTreeSet<String>,
     pods: u32,
     meshed: u32,
@@ -103,7 +103,7 @@ impl Weights {
     }
 }
 
-/// What is asked: which objects, and between which ends.
+/// The query: which objects, and between which ends.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     resource: Named,
@@ -184,7 +184,7 @@ impl Asked {
         self.from.is_some() || self.to.is_some()
     }
 
-    /// Whether this name is the one that is asked about, if one is.
+    /// Whether this name is the queried one, if there is one.
     fn is_wanted(&self, name: &str) -> bool {
         let wanted = self.resource.name.as_deref();
         wanted.is_none_or(|wanted| wanted == name)

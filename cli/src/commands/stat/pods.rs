@@ -20,7 +20,7 @@ use crate::output::{self, Format, number};
 
 /// Where the API stands, in the version that it prefers.
 const API: &str = "/apis/metrics.smi-spec.io/v1alpha2";
-/// As its answers are called.
+/// The name of its responses.
 const ANSWER: &str = "TrafficMetrics of pods";
 
 /// By namespace and name.
@@ -151,7 +151,7 @@ async fn retain(
 /// Why the graph is queried instead: the API is not served, or refuses this query or its user.
 ///
 /// # Errors
-/// When the graph would have no answer either.
+/// When the graph would have no result either.
 fn without(refusal: Refusal) -> Result<String, Failure> {
     if refusal.is_missing() {
         return Ok(

@@ -1,4 +1,4 @@
-//! What an edge calls: whose pods, on which of their own ports, and how that is said to people.
+//! What an edge calls: the pods, their own ports, and the names of both in messages.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ fn shown_service(service: &str, here: Option<&str>) -> String {
     }
 }
 
-/// Whose pods are called, and on which of their own ports.
+/// The called pods, and their own ports.
 ///
 /// # Errors
 /// Why one of the two is not known.

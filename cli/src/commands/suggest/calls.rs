@@ -2,9 +2,9 @@
 //! are skipped, each with the reason, because a suggestion must not allow more than was seen. A
 //! refused call counts against every rule that would let it pass, whichever edge reports it.
 //!
-//! By routes only where those of all these calls are known: a rule for some of them would
-//! refuse what was proven and served. Elsewhere the port is all that limits an edge, and
-//! the reason is said.
+//! Routes are used only if those of all these calls are known: a rule for some of them would refuse
+//! what was proven and served. Otherwise the port is the only limit of an edge, and the reason is
+//! printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,22 +36,22 @@ pub(super) struct Calls {
     pub(super) facts: BTreeMap<(Account, Account, Option<BTreeSet<u16>>), Traffics>,
     /// What was skipped, and why.
     pub(super) left: Vec<String>,
-    /// What is allowed by its port although routes were asked for, and why.
+    /// What is allowed by its port although routes were requested, and why.
     pub(super) by_port: Vec<String>,
     /// What no rule allowed, and how often.
     pub(super) refused: Vec<String>,
     /// How many of the skipped ones a newer controller might have reported as facts.
     pub(super) unreported: usize,
-    /// Who runs under which account.
+    /// Which workloads run under which account.
     pub(super) sharing: Sharing,
 }
 
-/// What edges are judged by.
+/// The evidence by which edges are evaluated.
 #[derive(Debug)]
 struct Evidence<'a> {
     traffic: &'a IndexedGraph,
     ports: &'a Ports,
-    /// What stands against rules, by all edges of the answer.
+    /// The refusals that contradict rules, by all edges of the response.
     refusals: Refusals<'a>,
     by_route: bool,
 }
@@ -74,7 +74,7 @@ impl Calls {
             refusals: Refusals::of(traffic, ports, here),
             by_route,
         };
-        // What callers say comes last: it may be what called pods say of another edge.
+        // Edges that only callers report come last: called pods may report them as another edge.
         let (first, last): (Vec<_>, Vec<_>) =
             edges.partition(|edge| reported::served(edge).is_ok());
         for edge in first.into_iter().chain(last) {
@@ -110,8 +110,8 @@ impl Calls {
         if share <= 0.0 {
             return Err("no mutual TLS proves who calls".to_owned());
         }
-        // Where no proxy says whose calls these were, the accounts are those of the pods that there
-        // are, and calls outlive a Job's.
+        // If no proxy reports the callers' identities, the accounts are those of existing pods, and
+        // calls outlive a Job's pods.
         if edge.identities.is_empty() {
             return Err(
                 "no meshed pod of the caller is known now, so its account is not".to_owned(),

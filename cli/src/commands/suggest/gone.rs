@@ -1,5 +1,5 @@
-//! Accounts that do not exist any more. Calls are remembered for longer than that, and a rule for
-//! such an account would let in whatever is given its name next.
+//! Accounts that do not exist any more. Calls are retained for longer than that, and a rule for
+//! such an account would admit the next account of its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use crate::cluster::Cluster;
 use crate::traffic::IndexedGraph;
 
 /// The accounts of namespaces, as far as the user may list them. Every namespace has one at least,
-/// so a list without any says nothing.
+/// so an empty list means nothing.
 #[derive(Debug, Default)]
 pub(super) struct Existing(BTreeMap<String, BTreeSet<String>>);
 
 impl Existing {
-    /// Of all namespaces whose accounts these calls name.
+    /// Of all namespaces of these calls' accounts.
     pub(super) async fn of(cluster: &Cluster, calls: &Calls) -> Self {
         let accounts = calls.facts.keys().flat_map(|(to, from, _)| [to, from]);
         let mut namespaces: BTreeSet<&String> = accounts.map(|(namespace, _)| namespace).collect();

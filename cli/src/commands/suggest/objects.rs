@@ -65,7 +65,7 @@ fn route_name(account: &str, ports: &BTreeSet<u16>) -> String {
     shortened(format!("{account}-{}-{}", ports.join("-"), &hash[..8]))
 }
 
-/// Named by what it says, so that a second run changes what is there and adds no twin.
+/// The name is made of the content, so that a second run changes what is there and adds no twin.
 fn target_name(account: &str, spec: &Value) -> String {
     let what = json!([spec["destination"], spec["rules"]]).to_string();
     let hash = short_hash(&what);

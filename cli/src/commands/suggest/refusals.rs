@@ -16,7 +16,7 @@ use crate::traffic::IndexedGraph;
 /// Edges with calls that were refused, or may have been.
 #[derive(Debug)]
 pub(super) struct Refusals<'a> {
-    /// Where a person is, who reads their names.
+    /// The user's namespace, for names in messages.
     here: Option<&'a str>,
     /// By called account and caller.
     standing: BTreeMap<(Account, Account), Vec<Refusal<'a>>>,

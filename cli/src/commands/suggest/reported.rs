@@ -31,11 +31,11 @@ pub(super) fn sharers<'a>(
     std::iter::once(edge).chain(others.filter(move |other| other.id != edge.id))
 }
 
-/// Whether the called side says that it served calls of this edge, now or in one of the minutes
-/// that are known.
+/// Whether the called side reports that it served calls of this edge, now or in one of the known
+/// minutes.
 ///
 /// # Errors
-/// Why its word does not reach that far.
+/// Why its report does not reach that far.
 pub(super) fn served(edge: &Edge) -> Result<(), &'static str> {
     if edge.history.iter().any(|minute| minute.proven) {
         return Ok(());
@@ -109,8 +109,8 @@ fn unallowed_of_all(traffic: &IndexedGraph, edge: &Edge) -> BTreeMap<&'static st
     all
 }
 
-/// How many calls were refused in the window by the edge's port that no rule allows, in words;
-/// nothing where none were.
+/// How many calls were refused in the window by the edge's port that no rule allows, as text; none
+/// if there were none.
 pub(super) fn refused_by_its_port(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     let (calls, whose) = match &edge.server_shared {
         None => (total(&unallowed(edge)), "its calls".to_owned()),
@@ -124,7 +124,7 @@ pub(super) fn refused_by_its_port(traffic: &IndexedGraph, edge: &Edge) -> Option
     (calls > 0).then(|| format!("{calls} of {whose}"))
 }
 
-/// What of the edge was refused, in words; nothing where nothing was.
+/// What of the edge was refused, as text; none if nothing was.
 pub(super) fn refusals(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     let own = of_its_own(traffic, edge);
     let Some(shared) = &edge.server_shared else {

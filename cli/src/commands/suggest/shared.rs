@@ -15,8 +15,8 @@ use crate::traffic::select;
 pub(super) struct Sharing(BTreeMap<String, BTreeSet<String>>);
 
 impl Sharing {
-    /// Of all that is in the answer. Where a workload has no pods now, as a CronJob between two
-    /// runs, the accounts are those that it called by.
+    /// From all edges and nodes of the response. If a workload has no pods now, as a CronJob
+    /// between two runs, the accounts are those of its calls.
     pub(super) fn of(traffic: &IndexedGraph, here: Option<&str>) -> Self {
         let mut sharing = Self::default();
         for node in &traffic.graph.nodes {
@@ -46,7 +46,7 @@ impl Sharing {
         is_default(account) || self.workloads(account).len() > 1
     }
 
-    /// Who shares an account, and what follows.
+    /// The workloads that share an account, and what follows.
     pub(super) fn words(&self, account: &str) -> String {
         if is_default(account) {
             return format!(

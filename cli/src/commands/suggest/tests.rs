@@ -279,7 +279,7 @@ fn failures_before_window_prevent_rule_for_port() {
     assert_eq!((objects.len(), calls.left.len()), (2, 0), "{calls:?}");
 }
 
-/// Edges say of a route how many requests took it, and workloads how many of all failed.
+/// Edges report how many requests took a route, and workloads how many of all failed.
 fn route(name: &str, requests: u64, failure: u64) -> Value {
     json!({"route": name, "requests": requests, "failure": failure})
 }
@@ -306,8 +306,8 @@ fn suggestion_by_route_allows_served_routes_and_port() {
     assert_eq!(port["kind"], "TCPRoute", "the port limits it");
     assert_eq!(group["matches"], json!(["read"]), "what failed is left out");
 
-    // What others failed at says nothing of an edge without failures, and of the numbers of
-    // both sides those of the called one count.
+    // Failures of others mean nothing for an edge without failures, and of the numbers of both
+    // sides those of the called one count.
     let beside = json!({"requests": 7, "success": 5, "failure": 2, "routes": routes,
         "server": {"requests": 5, "failure": 0}});
     let (objects, _) = suggested_of(&[edge("web", "cart", 80, beside)], &of_all, true);

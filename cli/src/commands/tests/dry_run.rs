@@ -1,4 +1,4 @@
-//! Changes whose namespaces are not there, and the API that says so of them.
+//! Changes of namespaces that do not exist, and the API's warnings about them.
 //!
 //! Claims: observe-43
 
@@ -46,8 +46,8 @@ fn shop() -> Client {
     )
 }
 
-/// A dry run as the API answers it: modes of namespaces that are not there it refuses, of
-/// objects in them it warns.
+/// A dry run with the API's response: it refuses modes of namespaces that do not exist, and warns
+/// of objects in them.
 fn tried(spec: &Value) -> Response<Body> {
     let each = |field: &str| spec[field].as_array().cloned().unwrap_or_default();
     for change in each("access") {

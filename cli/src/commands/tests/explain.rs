@@ -1,10 +1,11 @@
-//! Whose proxies refuse, how many have what decides, and which part of the calls ends how.
+//! Output of `weft explain`: which proxies refuse, how many have the deciding configuration, and
+//! how each part of the calls ends.
 //!
 //! Claims: observe-39
 
 use super::*;
 
-/// Code and lines of the answer to a question about `svc/cart` in namespace `shop`.
+/// Code and lines of the result for `svc/cart` in namespace `shop`.
 async fn explained(status: &Value) -> (u8, Vec<String>) {
     let answer = json!({"spec": {"to": {"kind": "Service", "name": "cart"}}, "status": status});
     let line = "weft explain deploy/web svc/cart:80 DELETE /items/7";
@@ -91,7 +92,7 @@ async fn differing_pods_of_backend_show_share_and_reason() {
     status["backends"][1]["judged"] = json!(9);
     let (_, lines) = explained(&status).await;
     has(&lines, &format!("{refused} and 8 more"));
-    // Where a backend has one part its pods say nothing new.
+    // If a backend has one part, its pods add nothing.
     status["backends"][0]["service"] = json!("shop/other");
     let (_, lines) = explained(&status).await;
     assert!(

@@ -1,11 +1,11 @@
-//! Certificates of proxies that cannot be asked: no port is forwarded here, as for a reader.
+//! Certificates of proxies that cannot be reached: no port is forwarded here, as for a reader.
 //!
 //! Claims: observe-51
 
 use super::*;
 
-/// `web-1` of Deployment `web` and `api-1` of StatefulSet `api`, and `vault-1` elsewhere. The
-/// proxy of `api-1` is older and does not say when its certificate was issued.
+/// `web-1` of Deployment `web` and `api-1` of StatefulSet `api`, and `vault-1` elsewhere. The proxy
+/// of `api-1` is older and does not report when its certificate was issued.
 fn town() -> FakeApi {
     let api = FakeApi::default();
     for (namespace, pod, kind, workload) in [

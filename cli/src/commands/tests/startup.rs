@@ -10,7 +10,8 @@ use super::*;
 const BEGINS: &str = "this controller is starting up";
 const AWAY: &str = "no controller of Weft answers";
 
-/// An API that refuses so often before it answers. `soon`: it says after how long to ask again.
+/// An API that refuses so often before it responds. `soon`: the refusal has the seconds after which
+/// to retry.
 fn young(refusals: usize, soon: bool) -> Client {
     refusing(503, refusals, soon)
 }
@@ -70,7 +71,7 @@ async fn throttled_query_is_retried_like_starting_controller() {
     for (refusals, soon, ends_with) in [
         (2, true, 0),
         (usize::MAX, true, 3),
-        // Who does not say when is not asked again.
+        // A refusal without a time is not retried.
         (1, false, 3),
     ] {
         let client = refusing(429, refusals, soon);

@@ -1,4 +1,4 @@
-//! What is said beside a suggestion, and of the dry run at its end.
+//! Messages beside a suggestion, and about the dry run at its end.
 //!
 //! Claims: observe-14, observe-5
 
@@ -113,7 +113,7 @@ async fn period_without_minutes_is_reported_in_every_format() {
             assert_eq!(out.matches("TrafficTarget").count(), 1, "{line}: {out}");
             let words = "these are the calls of the last 12 min alone";
             assert_eq!(err.contains(words), is_reported, "{line}: {err}");
-            // Edges are remembered for longer than what became of their calls.
+            // Edges are retained for longer than the results of their calls.
             let before = err.contains("knows at most who called whom");
             assert_eq!(before, is_reported, "{line}: {err}");
         }

@@ -1,4 +1,4 @@
-//! An API server that takes requests and never answers, or without end.
+//! An API server that takes requests and never responds, or without end.
 //!
 //! Claims: observe-29, observe-44
 

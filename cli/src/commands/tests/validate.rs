@@ -8,7 +8,7 @@ use crate::args::{Cli, Command};
 use crate::console::Streams;
 use crate::failure::{Failure, status};
 
-/// Exit status, output and words for what is read from the standard input.
+/// Exit status, output and messages for what is read from the standard input.
 fn validate(text: &str, format: &str) -> (u8, String, String) {
     validate_all(&["-"], text, format)
 }

@@ -30,7 +30,7 @@ async fn unauthenticated_user_ends_check_without_waiting() {
     };
     assert!(words.contains("does not know these credentials"), "{words}");
     assert_eq!(started.elapsed().as_secs(), 0);
-    // Who may not see the version has all other checks.
+    // A user without the right to see the version has all other checks.
     let (ended, report, _) = checked(&api, webhooks_answering(403), &["--wait", "2m"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     let skipped = with(&report, &["skipped"]);
@@ -77,13 +77,13 @@ async fn silent_or_slow_api_skips_only_dependent_checks() {
         api.put(&format!("/api/v1/namespaces/shop/pods/{name}"), other);
     }
     let (patient, usual): (&[&str], &[&str]) = (&["--request-timeout", "5m"], &[]);
-    // A silent one is waited for as long as one answer may take, a slow one to the end of all.
+    // A silent server is waited for as long as one response may take, a slow one to the end of all.
     for (pods_take, arguments, within) in [(3_600, patient, 12), (9, usual, 28)] {
         let webhooks = Webhooks { pods_take, ..WELL };
         let started = Instant::now();
         let (ended, report, _) = checked(&api, webhooks, arguments).await;
         assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
-        // It is asked twice here, as JSON and as a table.
+        // The command runs twice here, as JSON and as a table.
         let took = started.elapsed().as_secs();
         assert_eq!(took, 2 * within, "{pods_take}");
         let skipped = with(&report, &["skipped"]);
@@ -118,7 +118,7 @@ async fn namespace_lookup_runs_in_parallel_with_checks() {
         let started = Instant::now();
         let (ended, report, _) = checked(&healthy(), webhooks, &arguments).await;
         assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
-        // It is asked twice here, as JSON and as a table.
+        // The command runs twice here, as JSON and as a table.
         let took = started.elapsed().as_secs();
         assert_eq!(took, 2 * within, "{pods_take}, {namespace_takes}");
     }

@@ -19,7 +19,7 @@ pub(super) struct Webhooks {
     pub(super) observes: bool,
     /// Whether the user may see anything but the API server's version.
     pub(super) sees: bool,
-    /// Status of what is said of the API server's version.
+    /// Status of the response to the version request.
     pub(super) version: u16,
     /// The API server's clock, seconds ahead of ours.
     pub(super) clock: i64,

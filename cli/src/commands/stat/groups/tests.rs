@@ -15,7 +15,7 @@ const KINDS: &[ResourceKind] = &[
     ResourceKind::Pod,
 ];
 
-/// What `stat` of this asks in namespace `shop`, between these ends.
+/// The query of `stat` with this argument in namespace `shop`, between these ends.
 fn asked(text: &str, from: Option<&str>, to: Option<&str>) -> Asked {
     let end = |text: &str| Named::read(text, ENDS).unwrap();
     let named = Named::read(text, KINDS).unwrap();
@@ -176,7 +176,7 @@ fn every_split_backend_has_row_even_without_calls() {
     assert_eq!(rows(&asked("ts", web, None), &weights), cart);
     let cart_calls = asked("ts", Some("deploy/cart"), None);
     assert!(rows(&cart_calls, &weights).is_empty());
-    // Who may not read the splits has what was called.
+    // A user without the right to read the splits gets what was called.
     assert_eq!(rows(&all, &Weights::default()), cart[..1]);
 }
 

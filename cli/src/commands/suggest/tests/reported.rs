@@ -298,7 +298,7 @@ fn edges_with_shared_server_report_share_its_routes() {
     let (objects, calls) = suggested(&by_route(10), true);
     judged(&objects);
     assert_eq!(calls.words().count(), 0, "{calls:?}");
-    // Half of what the callers say was served.
+    // Half of what the callers report was served.
     let (objects, calls) = suggested(&by_route(5), true);
     assert!(!objects.is_empty());
     assert_eq!(calls.by_port.len(), 2, "{calls:?}");

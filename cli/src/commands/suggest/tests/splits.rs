@@ -15,7 +15,7 @@ fn shared_out(to: &str, backend: &str) -> Value {
     edge("web", to, 80, more)
 }
 
-/// Ports by the account whose pods they are allowed at.
+/// The allowed ports by the account of the pods.
 fn allowed(objects: &[Value]) -> BTreeMap<String, Value> {
     judged(objects);
     let targets = objects.iter().filter(|one| one["kind"] == "TrafficTarget");
