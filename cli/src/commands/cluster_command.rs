@@ -13,11 +13,11 @@ use crate::output::Format;
 
 /// See the module header.
 pub(crate) trait ClusterCommand {
-    /// What `-o` may say.
+    /// The formats of `-o`.
     const FORMATS: &'static [Format];
 
     /// # Errors
-    /// When what is typed has no meaning, whatever cluster is asked.
+    /// When the arguments are invalid for every cluster.
     fn must_be_readable(&self, _global: &Global) -> Result<(), Failure> {
         Ok(())
     }

@@ -16,7 +16,7 @@ use clap_complete::Shell;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 
-/// What scripts say in place of a command to ask for names.
+/// The hidden command by which scripts query names.
 const COMPLETE_NAMES: &str = "complete-names";
 
 /// Arguments of `weft completion`.
@@ -51,7 +51,7 @@ impl Completion {
     }
 }
 
-/// The words of a line that is being typed, where a script asks about one.
+/// The words of a line that is being typed, if a script queries names for one.
 #[must_use]
 pub(crate) fn requested(arguments: &[OsString]) -> Option<Vec<String>> {
     let [_, first, words @ ..] = arguments else {

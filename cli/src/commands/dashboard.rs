@@ -73,8 +73,8 @@ impl Dashboard {
     }
 }
 
-/// Ends where the page would show a namespace that was named and is not there. Whether it is
-/// there may be unknown, for want of a right or of an answer: the page says that itself.
+/// Ends if the page would show a namespace that was named and does not exist. If that is not known,
+/// for want of a right or of a response, the page reports it.
 async fn must_be_there(cluster: &Cluster) -> Result<(), Failure> {
     if !cluster.is_named() {
         return Ok(());

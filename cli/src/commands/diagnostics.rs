@@ -66,7 +66,7 @@ const READ: &[(&str, &str)] = &[
 const OWN: [&str; 2] = ["weft/deployments.json", "weft/pods.json"];
 /// Lines of each log.
 const LOG_LINES: u32 = 2_000;
-/// Most pods of the control plane whose logs are read.
+/// Max pods of the control plane whose logs are read.
 const MOST_PODS: usize = 10;
 /// Components of the chart that have logs. Where there are too many pods the controllers' are
 /// read first.
@@ -134,7 +134,7 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
     probes::version(cluster)
         .await
         .map_err(Refusal::into_failure)?;
-    // Nor of empty lists that he misspelt where they are.
+    // Otherwise a misspelt namespace of Weft would give empty lists without a message.
     existing::must_have_weft_namespace(cluster).await?;
     let mut bundle = Bundle::default();
     let mut pods = Vec::new();
@@ -236,7 +236,7 @@ fn control_plane(list: &Value) -> Vec<String> {
     names.map(ToOwned::to_owned).collect()
 }
 
-/// Takes the objects of others out of a list, and says how many there were.
+/// Takes the objects of others out of a list, and returns how many there were.
 fn keep_own(list: &mut Value) -> usize {
     let items = list.get_mut("items").and_then(Value::as_array_mut);
     let Some(items) = items else {
@@ -313,7 +313,7 @@ mod tests {
         assert!(!text.contains("c2VjcmV0"), "{text}");
     }
 
-    /// What is in a bundle of a cluster whose namespace of the mesh has these pods.
+    /// The contents of a bundle of a cluster with these pods in the namespace of the mesh.
     async fn unpacked(pods: &[(String, &str)]) -> String {
         let api = FakeApi::default();
         api.put(

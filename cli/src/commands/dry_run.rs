@@ -144,7 +144,7 @@ impl DryRun {
 /// the files themselves create are skipped, and the rest is tried.
 ///
 /// # Errors
-/// When the API does not answer, the change is refused, or nothing of it is left.
+/// When the API does not respond, the change is refused, or nothing of it is left.
 async fn submit(
     cluster: &Cluster,
     gathered: &mut Gathered,

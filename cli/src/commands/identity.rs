@@ -1,4 +1,4 @@
-//! `weft identity`: who pods are, as their proxies show it to others.
+//! `weft identity`: the identities of pods, as their proxies present them to others.
 
 mod authority;
 mod certificate;
@@ -39,12 +39,12 @@ pub(super) const KINDS: &[ResourceKind] = &[
     ResourceKind::ReplicaSet,
     ResourceKind::ReplicationController,
 ];
-/// Most proxies that are asked, and how many at the same time.
+/// Max proxies that are queried, and how many at the same time.
 const MOST: usize = 20;
 const AT_ONCE: usize = 8;
 /// How long all of them together are waited for; each has the time of one request.
 const WITHIN: Duration = Duration::from_secs(30);
-/// A pod whose proxy showed nothing, and why, unless it was not asked.
+/// A pod whose proxy showed nothing, and why, unless it was not queried.
 type Silent = (PodName, Option<Failure>);
 
 /// Arguments of `weft identity`.
@@ -91,7 +91,7 @@ impl ClusterCommand for Identity {
             [ResourceKind::Pod, ResourceKind::ServiceAccount].contains(&named.kind)
         };
         let (pods, listed) = match named.as_ref().filter(|named| !of_pods(named)) {
-            // Controllers know whose pods are whose.
+            // Controllers know which pods belong to a workload.
             Some(workload) => {
                 let listed = proxies::all(cluster).await?;
                 let pods = pods::of_workload(cluster, &listed, workload).await?;
@@ -129,7 +129,7 @@ impl Identity {
     }
 }
 
-/// What proxies present, as many as are asked and answer in time, and the others.
+/// The certificates of the proxies that are queried and respond in time, and the other pods.
 async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<Silent>) {
     let beyond = pods.split_off(pods.len().min(MOST));
     let mut waiting: BTreeSet<PodName> = pods.iter().cloned().collect();
@@ -149,7 +149,7 @@ async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<
             }
         }
     };
-    // Who has not answered by then stands in `waiting`.
+    // A proxy without a response by then stands in `waiting`.
     let _ = timeout(WITHIN, telling).await;
     silent.extend(waiting.into_iter().map(|pod| {
         let why = format!("the proxy of {pod} did not answer in time");
@@ -170,8 +170,8 @@ async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList
     }
 }
 
-/// Adds what controllers know of proxies that say nothing themselves, each with the reason,
-/// unless it was not asked.
+/// Adds what controllers know of proxies without a response of their own, each with the reason,
+/// unless it was not queried.
 fn by_controllers(
     rows: &mut Vec<Row>,
     silent: Vec<Silent>,

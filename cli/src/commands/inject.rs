@@ -114,7 +114,7 @@ impl Uninject {
     }
 }
 
-/// What one template is to become, and words about it. An error is a clause about it.
+/// The new content of one template, and messages about it. An error is a clause about it.
 type Change<'a> = dyn FnMut(&Template, &mut Vec<String>) -> Result<Value, String> + 'a;
 
 fn read(files: &[String], console: &mut Console<'_>) -> Result<Vec<Manifest>, Failure> {

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use crds::observe::Certificate;
 use k8s_openapi::jiff::Timestamp;
 
-/// A proxy asks for its next certificate when 40 to 30 % of the life of the last one are left.
-/// The renewal is missed where less than one part of so many is.
+/// A proxy requests its next certificate when 40 to 30 % of the life of the last one are left. The
+/// renewal is missed if less than one part of so many is.
 const PARTS: u32 = 5;
 /// The same if the lifetime is not reported, which is 24 h unless the chart sets another.
 const SOON: Duration = Duration::from_secs(600);
@@ -24,7 +24,7 @@ pub(super) fn is_late(certificate: &Certificate, ttl: Option<Duration>, now: Sys
     };
     let issued = certificate.issued.as_deref().and_then(time);
     let life = issued.and_then(|issued| ends.duration_since(issued).ok());
-    // What its own controller says of it is nearer than what is known of the controllers.
+    // The report of its own controller is more exact than what is known of all controllers.
     let ttl = certificate.ttl_seconds.map(Duration::from_secs).or(ttl);
     let least = match (life, ttl) {
         (Some(life), _) => life / PARTS,

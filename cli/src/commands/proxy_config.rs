@@ -150,7 +150,7 @@ fn started(steps: &[Value]) -> String {
     steps.collect::<Vec<_>>().join(", ")
 }
 
-/// A row for each rule of a section, with who says it, each breaker and each endpoint.
+/// A row for each rule of a section, with its author, each breaker and each endpoint.
 fn print_traffic(page: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
     let mut table = Table::new(&["SERVICE", "WHAT", "SAYS"]);
     for (name, service) in page["services"].as_object().into_iter().flatten() {

@@ -84,7 +84,7 @@ impl Tap {
     }
 }
 
-/// What was said of how many there are.
+/// The counts that were printed.
 #[derive(Debug, Default)]
 struct TapCounts {
     taking_part: Option<(u32, u32)>,
@@ -92,7 +92,7 @@ struct TapCounts {
     left_out: u64,
     /// In the stream before no proxy took part, which was printed then.
     no_participant: bool,
-    /// Proxies that refused, in this stream or the one before, which was said.
+    /// Proxies that refused, in this stream or the one before, which was printed.
     refused: u32,
 }
 
@@ -136,7 +136,7 @@ impl TapCounts {
         self.refusals(metadata, console)?;
         if metadata.last {
             let no_participant = self.taking_part.is_none() && metadata.taking_part == 0;
-            // Of those that refused, the reason was said.
+            // For those that refused, the reason was printed.
             let is_silent = metadata.refused < metadata.proxies || metadata.proxies == 0;
             if no_participant && is_silent && !self.no_participant {
                 console.word(&format!(
@@ -149,7 +149,7 @@ impl TapCounts {
             self.no_participant = no_participant;
         }
         let complete = metadata.taking_part == metadata.proxies;
-        // The first look comes before anybody can have answered.
+        // The first look comes before any proxy can have responded.
         let first = self.taking_part.is_none() && metadata.taking_part == 0;
         if self.taking_part != Some(taking_part) && !first {
             console.word(&format!("{} of {} take part", taking_part.0, taking_part.1))?;
@@ -168,7 +168,7 @@ impl TapCounts {
         Ok(())
     }
 
-    /// Says at once that proxies do not take part and why: each answers a few questions at a time.
+    /// Reports at once that proxies do not take part and why: each serves a few taps at a time.
     fn refusals(
         &mut self,
         metadata: &TapMetadata,
@@ -344,7 +344,7 @@ mod tests {
         assert!(words(&unsent).ends_with(" 0B -"), "nothing carried it");
     }
 
-    /// What is said of streams of so many proxies of four, one after the other.
+    /// The messages for streams of so many proxies of four, one after the other.
     fn reported(parts: &[u32]) -> String {
         let mut streams = Streams::default();
         let mut console = streams.console();

@@ -1,4 +1,4 @@
-//! `weft top`: the busiest edges, or what is asked most, live.
+//! `weft top`: the busiest edges, or the most frequent requests, live.
 
 mod frame;
 mod paths;
@@ -157,7 +157,7 @@ async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
     }
 }
 
-/// The answer to what was asked; it never comes where nothing was.
+/// The response to the pending request; it never comes if there is none.
 async fn answer<L: Future>(pending: &mut Option<Pin<Box<L>>>) -> L::Output {
     match pending {
         Some(pending) => pending.await,

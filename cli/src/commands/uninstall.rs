@@ -81,7 +81,7 @@ impl Uninstall {
     /// Prints the manifests.
     ///
     /// # Errors
-    /// When a format is asked for, or the output is closed.
+    /// When a format is requested, or the output is closed.
     pub(crate) fn run(
         &self,
         global: &Global,

@@ -1,5 +1,5 @@
-//! `weft validate`: objects of SMI and of Weft in files, judged by the code of the webhook and of the
-//! controller, with the line of every mistake.
+//! `weft validate`: validates objects of SMI and of Weft in files by the code of the webhook and of
+//! the controller, with the line of every error.
 //!
 //! Claims: attack-115
 

@@ -49,8 +49,8 @@ impl Version {
     /// Prints the versions.
     ///
     /// # Errors
-    /// When the cluster does not answer, or a namespace that was named is not there; what is known
-    /// by then has been printed.
+    /// When the cluster does not respond, or a namespace that was named does not exist; what is
+    /// known by then has been printed.
     pub(crate) async fn run(
         &self,
         global: &Global,

@@ -1,5 +1,5 @@
-//! Chromium without a window, driven through its DevTools protocol: the keys, clicks and
-//! letters of a person, and what he sees.
+//! Chromium without a window, driven through its DevTools protocol: keys, clicks and letters of a
+//! user, and what the page shows.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -249,7 +249,7 @@ impl Browser {
 
     /// Faults that the page had: exceptions, refused scripts, what the policy forbids.
     pub(super) async fn faults(&mut self) -> Vec<String> {
-        // Events that are on their way arrive before this answer.
+        // Events that are on their way arrive before this response.
         self.eval("1").await;
         let bad = |event: &&Value| {
             event["method"] == "Runtime.exceptionThrown"
@@ -260,7 +260,7 @@ impl Browser {
         found.map(ToString::to_string).collect()
     }
 
-    /// Addresses that the page has asked.
+    /// Addresses that the page has requested.
     pub(super) fn requested(&self) -> Vec<String> {
         let requests = self
             .events

@@ -1,4 +1,4 @@
-//! A machine whose clock is wrong: what is shown is by the controller's.
+//! A machine whose clock is wrong: the page uses the controller's time.
 //!
 //! Claims: observe-72
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::Shown;
 use crate::shop;
 
-/// The node whose words begin so, as an expression of the page.
+/// The node whose text begins so, as an expression of the page.
 fn node(words: &str) -> String {
     format!(
         "[...document.querySelectorAll('.node')].find((node) => node.querySelector('title').textContent.startsWith({}))",
@@ -155,7 +155,7 @@ async fn oversized_graph_is_folded_and_search_finds_folded_nodes() {
     let mut shown = Shown::of(&shop::wide(500, 1, 499)).await;
     shown.browser.wait(&nodes(297)).await;
     shown.browser.wait(&node("204 more workloads")).await;
-    // Who fails is never among them, who has the most neighbours neither.
+    // A failing workload is never among them, nor the one with the most neighbours.
     for workload in ["service-450", "service-000"] {
         let wanted = node(&format!("Deployment {workload} in shop"));
         shown.browser.wait(&wanted).await;
@@ -200,13 +200,13 @@ async fn every_edge_shows_mutual_tls_state_as_lock() {
     browser
         .wait("document.querySelectorAll('.way').length === 7")
         .await;
-    // One does not say; a caller outside has none, and a host outside is called over the
+    // One has no report; a caller outside has none, and a host outside is called over the
     // application's own TLS.
     assert_eq!(browser.count(".scroller .lock.closed").await, 4);
     assert_eq!(browser.count(".scroller .lock.open").await, 1);
     let wide = "[...document.querySelectorAll('.scroller .lock')].every((lock) => lock.getBBox().width > 5)";
     assert_eq!(browser.eval(wide).await, true);
-    // A line that has words too keeps both apart.
+    // A line with a text keeps both apart.
     let apart = "[...document.querySelectorAll('.scroller .lock')].every((lock) => { const [a, b] = [lock, lock.previousElementSibling].map((one) => one.getBoundingClientRect()); return b.width === 0 || a.top >= b.bottom - 3; })";
     assert_eq!(browser.eval(apart).await, true);
     assert_eq!(browser.count(".legend .lock").await, 2);

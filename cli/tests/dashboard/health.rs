@@ -1,4 +1,4 @@
-//! What the page of the mesh's health says of a mesh that is well, and of one that is not.
+//! The health page for a mesh that is well, and for one that is not.
 //!
 //! Claims: observe-74
 
@@ -47,7 +47,7 @@ async fn workload_that_asked_for_no_proxy_is_well_without() {
     let name = "Workloads are in the mesh";
     let mut shown = Shown::of(&graph).await;
     shown.page("Health").await;
-    // An older controller does not say who asked.
+    // An older controller does not report the caller.
     shows_result(&mut shown, name, "✗ problem").await;
     for node in graph["nodes"].as_array_mut().unwrap() {
         node["withoutProxy"] = json!(0);
@@ -92,7 +92,7 @@ async fn refusals_by_policy_alone_are_excused() {
     for reason in Reason::ALL {
         let health = match reason {
             Reason::NotAllowed | Reason::NoIdentity | Reason::Limit | Reason::ShadowWrite => "ok",
-            // Where mutual TLS is strict and no controller answers: others may be called.
+            // If mutual TLS is strict and no controller responds: others may be called.
             Reason::UnknownDestination
             | Reason::NoBackend
             | Reason::NoEndpoint
@@ -147,7 +147,7 @@ async fn unacknowledged_version_is_fault_only_after_one_minute() {
     proxy["status"]["behindSeconds"] = json!(61);
     shown.mesh.proxy(&proxy);
     shows_result(&mut shown, name, "✗ problem").await;
-    // An older controller does not say for how long.
+    // An older controller does not report for how long.
     proxy["status"]["acknowledged"] = json!(4);
     shown.mesh.proxy(&proxy);
     shows_result(&mut shown, name, "✓ well").await;

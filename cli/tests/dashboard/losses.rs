@@ -1,4 +1,4 @@
-//! What the page says of a loss and of its end: who is away, and nothing that is over.
+//! The page's messages about a loss and its end: which part is away, and nothing that is over.
 //!
 //! Claims: observe-67
 

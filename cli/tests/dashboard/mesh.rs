@@ -33,23 +33,23 @@ type FakeResponse = Response<UnsyncBoxBody<bytes::Bytes, Infallible>>;
 
 #[derive(Default)]
 struct Script {
-    /// No controller answers.
+    /// No controller responds.
     lost: bool,
-    /// The controller has no room for another answer.
+    /// The controller has no capacity for another response.
     crowded: bool,
-    /// What is said of any call.
+    /// The explanation of any call.
     explanation: ExplanationStatus,
-    /// What was asked about.
+    /// The queries for explanations.
     explained: Vec<Explanation>,
     /// Namespace that may not be read.
     forbidden: Option<String>,
-    /// Kind whose list cannot be answered.
+    /// Kind whose list fails.
     broken: Option<String>,
     /// No user has the right to tap.
     no_tap: bool,
     /// No tap finds a place now; the seconds after which to retry, 0 if they are not known.
     full: Option<u32>,
-    /// What taps asked, and where the lines of the last one go.
+    /// The queries of taps, and the sender of the last one's lines.
     taps: Vec<String>,
     tap: Option<mpsc::Sender<bytes::Bytes>>,
 }
@@ -198,8 +198,8 @@ impl Mesh {
         self.script.lock().await.no_tap = forbidden;
     }
 
-    /// Refuses taps for want of a place from now on, with these seconds after which to ask again,
-    /// or takes them.
+    /// Refuses taps for want of a place from now on, with these seconds after which to retry, or
+    /// takes them.
     pub(super) async fn fill_taps(&self, again_in: Option<u32>) {
         self.script.lock().await.full = again_in;
     }
@@ -227,7 +227,7 @@ impl Mesh {
         script.tap.as_ref().is_some_and(|tap| !tap.is_closed())
     }
 
-    /// Writes through the API server other than questions: there must be none.
+    /// Writes through the API server other than queries: there must be none.
     pub(super) fn writes(&self) -> Vec<(Method, String)> {
         self.api.writes()
     }

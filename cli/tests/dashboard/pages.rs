@@ -147,7 +147,7 @@ async fn refused_call_links_to_reason_and_allowing_objects() {
         line,
         "weft explain deploy/web svc/payments:80 GET / -n shop"
     );
-    // And another call, typed, of which one pod judges otherwise, by rules that both have.
+    // And another call, typed, which one pod decides otherwise, by rules that both have.
     let of_pods = |share: f64, verdict: &str, pod: &str| {
         serde_json::json!({"service": "shop/payments", "share": share, "verdict": verdict,
             "ready": 2, "endpoints": 2, "judged": 1, "pods": [pod]})
@@ -287,7 +287,7 @@ async fn overloaded_controller_is_distinguished_from_lost_permission() {
     browser
         .wait("document.querySelector('#alert').textContent === ''")
         .await;
-    // Control: a right that ended has its own words.
+    // Control: a right that ended has its own message.
     shown.mesh.forbid("shop").await;
     browser
         .wait("document.querySelector('#alert').className === 'refused'")
@@ -346,7 +346,7 @@ async fn graph_is_never_shown_under_other_namespace() {
     );
     browser.eval("location.hash = '/health?ns=other'").await;
     browser.see("Nothing is known of this place.").await;
-    // A question can be asked all the same.
+    // A query can be sent all the same.
     browser.eval("location.hash = '/explain?ns=other'").await;
     browser.wait("document.querySelector('#method')").await;
     browser.eval("location.hash = '/graph?ns=shop'").await;
@@ -384,7 +384,7 @@ async fn what_nobody_told_is_not_called_well() {
     shown.mesh.break_list("proxies").await;
     let wanted = format!("{} === '? not known'", of("Proxies are connected"));
     shown.browser.wait(&wanted).await;
-    // The graph was answered, so that is all that is missing.
+    // The graph was received, so that is all that is missing.
     assert_eq!(shown.browser.text("#alert").await, "");
     shown.browser.see("the list is broken").await;
 }

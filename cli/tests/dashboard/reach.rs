@@ -135,8 +135,8 @@ async fn axe_finds_no_fault_in_light_or_dark_mode() {
         .wait("!document.querySelector('.panel').hidden")
         .await;
     shown.browser.eval(&format!("{axe}; true")).await;
-    // What it can find is found: a control without a name. Beside `main`, which is drawn anew
-    // whenever an answer comes.
+    // What it can find is found: a control without a name. Beside `main`, which is drawn anew at
+    // each response.
     shown.browser.eval("(() => { const b = document.createElement('button'); b.id = 'planted'; document.body.append(b); })()").await;
     let planted = violations(&mut shown).await;
     assert!(

@@ -1,4 +1,4 @@
-//! Hostile text, hostile pages, and a page that is not what its sources say.
+//! Hostile text, hostile pages, and a page that differs from its sources.
 //!
 //! Claims: observe-78
 
@@ -148,7 +148,7 @@ async fn other_page_in_browser_can_neither_read_nor_change() {
     let text = browser.text("body").await;
     assert!(text.contains("not the dashboard's"), "{text}");
     tried.push("another host's name".to_owned());
-    // Without its key the page says what is missing.
+    // Without its key the page names what is missing.
     browser.eval("0").await;
     browser
         .open(&format!("{}/", origin.replace("127.0.0.1", "localhost")))

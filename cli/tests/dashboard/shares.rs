@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Shown;
 use crate::shop;
 
-/// The words of the node of a workload, for a screen reader and in the picture.
+/// The text of the node of a workload, for a screen reader and in the picture.
 async fn node(shown: &mut Shown, name: &str) -> [Value; 2] {
     let node = format!(
         "[...document.querySelectorAll('.node')].find((node) => node.querySelector('title').textContent.startsWith('Deployment {name} '))"

@@ -11,7 +11,7 @@ use crate::Shown;
 use crate::safety::harmless;
 use crate::shop::{self, HOSTILE};
 
-/// Looks at what the mesh was asked, and between two of them.
+/// Looks at the requests to the mesh, and the time between two of them.
 const LOOKS: usize = 200;
 const EACH: Duration = Duration::from_millis(50);
 
@@ -43,7 +43,7 @@ async fn choose(shown: &mut Shown, selector: &str, name: &str) {
     );
 }
 
-/// Chooses whose requests are watched, and begins.
+/// Chooses the object whose requests are watched, and starts.
 pub(super) async fn start(shown: &mut Shown, of: &str) {
     choose(shown, "#tap-of", of).await;
     shown.browser.click("form button[type=submit]").await;
@@ -139,7 +139,7 @@ async fn tap_page_has_every_filter_of_command_line() {
         shown.browser.click(id).await;
         shown.browser.write(text).await;
     }
-    // Two answers of the graph later they stand there still.
+    // Two responses of the graph later they stand there still.
     sleep(Duration::from_secs(5)).await;
     start(&mut shown, "deploy/cart").await;
     assert_eq!(
@@ -153,7 +153,7 @@ async fn tap_page_has_every_filter_of_command_line() {
                 --slower 200ms --max-rps 7 -n shop";
     let wanted = format!("document.querySelector('footer code').textContent === {line:?}");
     shown.browser.wait(&wanted).await;
-    // What an address asks for is chosen, also what the graph does not have.
+    // The object of an address is chosen, also one that the graph does not have.
     let link =
         json!({"kind": "Deployment", "name": "web", "to": "Service/elsewhere", "maxRps": "50"});
     let open = format!(
@@ -240,7 +240,7 @@ async fn forbidden_tap_names_role_and_link_starts_no_tap() {
         tap_requests(&shown, 1).await,
         ["watch=true&of=Deployment%2Fcart&path=%2Fpay"]
     );
-    // What callers say of themselves is text.
+    // Texts that callers choose are shown as text.
     let mut hostile = request(HOSTILE);
     for field in ["pod", "peer", "method", "host", "reason", "route"] {
         hostile["request"][field] = json!(HOSTILE);
@@ -268,7 +268,7 @@ async fn full_tap_is_retried_only_with_retry_after() {
     shown.browser.see(waits).await;
     shown.browser.click("form button[type=button]").await;
     shown.browser.see("Stopped.").await;
-    // Control: who says no time holds it for as long as he likes.
+    // Control: without a time the place may be held without limit.
     shown.mesh.fill_taps(Some(0)).await;
     start(&mut shown, "deploy/cart").await;
     let ended = "document.querySelector('.told').textContent === \

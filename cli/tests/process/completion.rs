@@ -136,7 +136,7 @@ async fn fish_completes_object_names_from_cluster_of_line() {
     let kubeconfig = server.well();
     put_objects(&server.api);
     install("fish", &kubeconfig).await;
-    // Where it keeps what it remembers.
+    // The folder of its history.
     let home = format!("HOME={}", kubeconfig.parent().unwrap().display());
     let ask = "source ./completion; complete -C $argv[1]";
     for (line, expected) in [
@@ -196,7 +196,7 @@ async fn exec_plugin_in_completion_runs_non_interactively() {
     let folder = kubeconfig.parent().unwrap();
     let pod = json!({"metadata": {"name": "web-5d8"}});
     server.api.put("/api/v1/namespaces/shop/pods/web-5d8", pod);
-    // One that may ask, and would.
+    // A plugin that may prompt, and would.
     let text = std::fs::read_to_string(&kubeconfig).unwrap();
     let text = text.replace("\"Never\"", "\"IfAvailable\"");
     std::fs::write(&kubeconfig, text).unwrap();
@@ -213,7 +213,7 @@ async fn exec_plugin_in_completion_runs_non_interactively() {
         "{}",
         script_output()
     );
-    // Who runs a command can be asked.
+    // The user of a command can be prompted.
     let (_, _, err) = run(WEFT, &["stat", "deploy"], &kubeconfig).await;
     assert!(
         script_output().contains("\"interactive\":true"),
@@ -223,7 +223,7 @@ async fn exec_plugin_in_completion_runs_non_interactively() {
     assert!(err.contains("log in, please"), "{err}");
 }
 
-/// Status, output and words.
+/// Status, output and messages.
 fn silent() -> (i32, String, String) {
     (0, String::new(), String::new())
 }

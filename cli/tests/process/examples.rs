@@ -23,7 +23,7 @@ const ASKING: [(&str, &str); 6] = [
     ("identity", "spiffe://cluster.local/ns/shop/sa/web"),
 ];
 
-/// A mesh in which everything that the examples ask about has an answer.
+/// A mesh with a result for everything that the examples query.
 fn mesh(api: &FakeApi) {
     api.put(
         "/version",
@@ -154,7 +154,7 @@ async fn every_line_of_the_readme_runs() {
         let most = i32::from(line.starts_with("weft check"));
         assert!((0..=most).contains(&code), "{line}: {code} {err}");
     }
-    // Where its objects are has to be said.
+    // The namespace of its objects must be given.
     let (code, out, _) = ended("weft edges svc/cart -o mermaid").await;
     assert!(code > 1, "{code} {out}");
 }

@@ -1,5 +1,5 @@
-//! Whatever stands in an answer, no terminal acts upon what is printed of it, and none of it is
-//! a line of its own.
+//! Whatever a response holds, no terminal acts upon what is printed of it, and none of it is a line
+//! of its own.
 //!
 //! Claims: observe-28
 

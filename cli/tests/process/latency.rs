@@ -1,4 +1,4 @@
-//! Answers as large as the mesh is meant for are shown without a wait.
+//! Responses as large as the mesh is meant for are shown without a wait.
 //!
 //! Claims: observe-56
 

@@ -210,7 +210,7 @@ async fn unknown_name_in_tap_and_top_suggests_nearest() {
         let (code, out, err) = run(WEFT, &words, &kubeconfig).await;
         assert_eq!((code, &*out, &*err), (2, "", message), "{line}");
     }
-    // It is there, so the tap says itself why it does not watch.
+    // It exists, so the tap itself reports why it does not watch.
     let (code, _, err) = run(WEFT, &["tap", "deploy/web"], &kubeconfig).await;
     assert_eq!(code, 3, "{err}");
     assert!(err.contains("taps of shop"), "{err}");
@@ -415,7 +415,7 @@ async fn manual_sidecar_matches_injection_by_cluster_webhook() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("--skip-outbound-ports=443"), "{out}");
     assert!(out.contains("77m"), "{out}");
-    // What the manifest says counts; another word of the command line is no answer to it.
+    // The manifest's value counts; another value of the command line is rejected.
     let other = ["inject", "--manual", "-n", "shop", manifest];
     let (code, out, err) = run(WEFT, &other, &kubeconfig).await;
     assert_eq!((code, out.as_str()), (2, ""), "{err}");

@@ -1,4 +1,4 @@
-//! An API server that takes connections and never answers.
+//! An API server that takes connections and never responds.
 //!
 //! Claims: observe-29
 

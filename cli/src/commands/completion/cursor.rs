@@ -25,7 +25,7 @@ pub(super) struct Cursor {
     pub(super) wanted: CompletionKind,
     /// What stands there.
     pub(super) prefix: String,
-    /// The namespace that the line says of this object alone.
+    /// The namespace that the line has for this object alone.
     pub(super) namespace: Option<String>,
     /// Options of every command that the line has, such as `--context=test`.
     pub(super) options: Vec<String>,

@@ -31,7 +31,7 @@ fn is_of_secrets(path: &str) -> bool {
     resource == Some("secrets")
 }
 
-/// Empties a Secret, or all of a list: its items do not say their kind.
+/// Empties a Secret, or all of a list: its items have no kind.
 fn empty(secret: &mut Value) {
     let Some(fields) = secret.as_object_mut() else {
         return;

@@ -46,8 +46,8 @@ pub(super) async fn must_have_namespaces(
     Ok(())
 }
 
-/// Of a change that was refused, the namespaces whose modes it sets and that its own files are
-/// yet to make.
+/// Of a refused change, the namespaces whose modes it sets and that its own files are yet to
+/// create.
 pub(super) async fn yet_to_be_made(
     cluster: &Cluster,
     gathered: &Gathered,
@@ -69,13 +69,13 @@ pub(super) async fn yet_to_be_made(
     new
 }
 
-/// Whether it is said of a name of nothing.
+/// Whether it is about a name that does not exist.
 fn is_of_a_name(refusal: &Refusal) -> bool {
     refusal.code() == Some(400) && refusal.message().contains(NOT_THERE)
 }
 
-/// Of a change that was refused: the first of its names that is one of nothing, with the nearest
-/// that the user may see, or else what the refusal says.
+/// Of a refused change: the first of its names that does not exist, with the nearest that the user
+/// may see, or else the refusal's own reason.
 pub(super) async fn or_refused(cluster: &Cluster, spec: &DryRunSpec, refusal: Refusal) -> Failure {
     if !is_of_a_name(&refusal) {
         return refusal.into_failure();

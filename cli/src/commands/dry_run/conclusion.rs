@@ -1,4 +1,4 @@
-//! What a dry run comes to: yes is said only of calls that were compared.
+//! The exit status of a dry run: yes only for calls that were compared.
 //!
 //! Claims: observe-109, observe-110, observe-124
 
@@ -6,10 +6,10 @@ use crds::observe::{Change, ChangedEdge, DryRunStatus, Trial};
 
 use crate::failure::{Conclusion, Failure};
 
-/// How more is found out, in the words of the command that says what it comes to.
+/// How more is found out, as the message of the command has it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::commands) struct Advice {
-    /// How live calls are judged.
+    /// How live calls are evaluated.
     pub(in crate::commands) live: &'static str,
     /// How less is compared.
     pub(in crate::commands) less: &'static str,
@@ -329,7 +329,7 @@ mod tests {
         };
         for (status, expected, words) in [
             (depends(None), 3, "calls of 2 edges"),
-            // Others' calls, and those to another port, say nothing of it.
+            // Others' calls, and those to another port, mean nothing for it.
             (depends(Some(seen(&[]))), 3, "calls of 2 edges"),
             (depends(Some(seen(&[(web, 8080)]))), 3, "calls of 1 edges"),
             (
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!((code(&hidden(Some(0))), code(&hidden(Some(1)))), (0, 3));
         let why = conclude(&hidden(Some(1)), ADVICE).unwrap_err().to_string();
         assert!(why.contains("calls of 1 edges in namespaces"), "{why}");
-        // What an older controller answers has no such count.
+        // An older controller's response has no such count.
         let older = r#"{"kept": 1, "hidden": 2, "hiddenRefused": 0, "unknown": 0}"#;
         let older: DryRunStatus = serde_json::from_str(older).unwrap();
         let why = conclude(&older, ADVICE).unwrap_err().to_string();

@@ -116,7 +116,7 @@ async fn follow(
         };
         let trial: Trial = serde_json::from_slice(&line)
             .map_err(|error| Failure::unknown(format!("a line of the dry run: {error}")))?;
-        // The first look comes before anybody can have answered.
+        // The first look comes before any proxy can have responded.
         let taking_part = (trial.taking_part, trial.proxies);
         if (newest.is_some() || trial.last) && *printed != Some(taking_part) && trial.proxies > 0 {
             console.word(&format!("{} of {} take part", taking_part.0, taking_part.1))?;
@@ -134,7 +134,7 @@ type TriedEdgeKey = (String, String, u16, Protocol, String);
 struct Sum {
     /// How many streams had a line.
     parts: usize,
-    /// Who takes part, as it was said.
+    /// How many take part, as it was printed.
     printed: Option<(u32, u32)>,
     all: Trial,
     edges: BTreeMap<TriedEdgeKey, TriedEdge>,

@@ -1,4 +1,4 @@
-//! `weft identity --ca`: the roots that proxies trust, and who signs below them.
+//! `weft identity --ca`: the roots that proxies trust, and the issuer that signs below them.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::output::Format;
 
-/// Proxies that are asked for the issuer, one after the other, until one answers.
+/// Proxies that are queried for the issuer, one after the other, until one responds.
 const MAX_TRIED: usize = 3;
 
 /// Prints a row for each.

@@ -76,8 +76,8 @@ impl Certificate {
         })
     }
 
-    /// When its proxy asks for the next one at the earliest; nothing of what no proxy renews, or
-    /// where it is not known when it was issued.
+    /// When its proxy requests the next one at the earliest; none if no proxy renews it, or it is
+    /// not known when it was issued.
     pub(super) fn renewed(&self) -> Option<SystemTime> {
         let begins = self.not_before.filter(|_| !self.authority)?;
         // It lives from its issue on: of one that lasts a minute the five before that are most.

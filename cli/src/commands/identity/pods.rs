@@ -63,7 +63,7 @@ pub(super) async fn meshed(
     })
 }
 
-/// The pods of a workload, as controllers know whose they are.
+/// The pods of a workload, as controllers know them.
 pub(super) async fn of_workload(
     cluster: &Cluster,
     listed: &ProxyList,

@@ -91,7 +91,7 @@ fn corpus() -> Vec<String> {
     corpus
 }
 
-/// Output and words.
+/// Output and messages.
 fn run(arguments: &[&str], input: &str) -> (Result<(), Failure>, String, String) {
     let arguments = std::iter::once("weft").chain(arguments.iter().copied());
     let arguments: Vec<OsString> = arguments.map(OsString::from).collect();

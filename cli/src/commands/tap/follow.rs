@@ -79,9 +79,9 @@ struct Follower {
     lines: Option<Lines>,
     /// A stream has started before.
     worked: bool,
-    /// The last line said that its stream ends with it.
+    /// The last line announced that its stream ends with it.
     in_order: bool,
-    /// When the stream was asked for, and when the next may be.
+    /// When the stream was requested, and when the next may be.
     started: Instant,
     again: Instant,
     pause: Duration,
@@ -180,7 +180,8 @@ mod tests {
 
     const PATH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/taps/live";
 
-    /// One that answers so, in this order: a status, and lines with the seconds before each.
+    /// A server with these responses, in this order: a status, and lines with the seconds before
+    /// each.
     fn cluster(answers: Vec<(u16, Vec<(u64, Value)>)>) -> Cluster {
         let mut answers = VecDeque::from(answers);
         let service = tower::service_fn(move |request: Request<Body>| {
@@ -272,7 +273,7 @@ mod tests {
         assert_eq!(started.elapsed().as_secs(), 76);
     }
 
-    /// As the API says it of what has no pod with a proxy.
+    /// The API's response for an object without a pod with a proxy.
     fn without_pods() -> Value {
         let details = json!({"name": "Deployment/web", "kind": "taps"});
         let mut refusal = status(404, "no pod with a proxy is of Deployment/web");
@@ -291,7 +292,7 @@ mod tests {
             (404, vec![(0, without_pods())]),
             (400, vec![(0, status(400, filter))]),
             (200, vec![(0, request)]),
-            // Whatever it is asked about is not served any more.
+            // The API is not served any more.
             (404, vec![(0, status(404, "page not found"))]),
         ];
         let mut events = follow(cluster(answers), "watch=true", Vec::new());

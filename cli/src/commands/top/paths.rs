@@ -1,4 +1,4 @@
-//! `weft top --paths`: what pods are asked and ask, out of a tap.
+//! `weft top --paths`: the requests that pods get and send, out of a tap.
 
 use std::time::{Duration, Instant};
 
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::console::Streams;
 
-    /// How a window of these events ends, and what is said.
+    /// How a window of these events ends, and the messages.
     async fn ended(events: Vec<TapEvent>) -> (Conclusion, String) {
         let mut streams = Streams::default();
         let mut console = streams.console();

@@ -95,7 +95,7 @@ fn compare(order: Order, (key, one): Row<'_>, (other_key, other): Row<'_>) -> Or
     others.then(by).then_with(|| key.cmp(&other_key))
 }
 
-/// Where nothing was answered, nothing failed.
+/// Without a completed call none failed.
 fn success(seen: &RowStats) -> f64 {
     match seen.served + seen.failed {
         0 => 1.0,

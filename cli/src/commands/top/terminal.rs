@@ -33,7 +33,7 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Takes the terminal; nothing where input or output is none, or one table is asked for.
+    /// Takes the terminal; none if input or output is no terminal, or one table is requested.
     pub(super) fn take(global: &Global) -> Option<Self> {
         if global.output.is_some() || !std::io::stdout().is_terminal() {
             return None;

@@ -1,8 +1,8 @@
 //! The requests that a tap reported in the last seconds, by method, path and route. Time is an
 //! argument.
 //!
-//! A tap shows a sample. What it says of how many requests there were is kept for the same
-//! seconds, so that rates can be those of all.
+//! A tap shows a sample. Its counts of all requests are kept for the same seconds, so that rates
+//! can be those of all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -49,8 +49,7 @@ impl RowKey {
 enum Ended {
     Served,
     Failed,
-    /// Its caller left before the answer, which says nothing of how good that would have
-    /// been, nor of how fast.
+    /// Its caller left before the response, so neither its result nor its duration is known.
     Left,
 }
 
@@ -61,7 +60,7 @@ impl Ended {
         match request.reason.as_str() {
             "cancelled" => Self::Left,
             "" if !bad => Self::Served,
-            // What the mesh answered instead of the application is a failure too.
+            // A response of the mesh in place of the application is a failure too.
             _ => Self::Failed,
         }
     }
@@ -99,7 +98,7 @@ pub(super) struct RowStats {
     pub(super) requests: u64,
     pub(super) served: u64,
     pub(super) failed: u64,
-    /// Of those that were answered, in order.
+    /// Of completed requests, in order.
     ms: Vec<f64>,
 }
 
@@ -165,7 +164,7 @@ pub(super) struct Window {
     keys: BTreeMap<Arc<RowKey>, usize>,
     /// One for each `SLOT` of the window.
     counts: VecDeque<(Instant, Counts)>,
-    /// What the stream has said so far.
+    /// The last counts of the stream.
     baseline: TapMetadata,
     evicted: u64,
 }
@@ -265,8 +264,8 @@ impl Window {
             shown: metadata.shown.saturating_sub(baseline.shown),
             dropped: metadata.dropped.saturating_sub(baseline.dropped),
         };
-        // What found no room at the controller is taken off from what proxies showed, before
-        // they say so.
+        // Requests that found no room at the controller are subtracted from those that proxies
+        // showed, before the counts include them.
         self.baseline = TapMetadata {
             matched: metadata.matched.max(baseline.matched),
             shown: metadata.shown.max(baseline.shown),

@@ -169,7 +169,7 @@ async fn request_after_refused_oversized_head_is_served() {
     let head = |length| format!("x: {}\r\n", "a".repeat(length));
     let (status, ..) = served.ask("GET", "/", &head(MAX_HEAD / 2)).await;
     assert_eq!(status, 200);
-    // The answer may be lost, because not all of the head was read.
+    // The response may be lost, because not all of the head was read.
     let (status, ..) = served.ask("GET", "/", &head(2 * MAX_HEAD)).await;
     assert!([0, 431].contains(&status), "{status}");
     let (status, ..) = served.ask("GET", "/", "").await;
@@ -183,7 +183,7 @@ async fn connection_without_complete_head_is_closed_in_time() {
     ended.expect("it stays open");
 }
 
-/// Where the page asks about a call from `web` in `bank` to `cart` in `shop`.
+/// The path of the page's query about a call from `web` in `bank` to `cart` in `shop`.
 fn question() -> String {
     let spec = json!({"from": {"kind": "Deployment", "namespace": "bank", "name": "web"},
         "to": {"kind": "Service", "namespace": "shop", "name": "cart"}})
@@ -282,13 +282,13 @@ fn streaming() -> (Client, mpsc::Receiver<mpsc::Sender<Bytes>>) {
     (Client::new(service, "shop"), started)
 }
 
-/// Where the lines of the next stream go that is asked for.
+/// The sender of the lines of the next stream that is requested.
 async fn next_stream(started: &mut mpsc::Receiver<mpsc::Sender<Bytes>>) -> mpsc::Sender<Bytes> {
     let lines = timeout(Duration::from_secs(5), started.recv()).await;
     lines.expect("the API server is not asked").unwrap()
 }
 
-/// Asks for a tap and leaves the answer to be read.
+/// Requests a tap and leaves the response to be read.
 async fn watching(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let request = format!("GET {TAP} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{KEY}\r\n");
@@ -449,7 +449,7 @@ async fn silent_connections_are_evicted_before_active_ones() {
     let answer = timeout(HEAD_WITHIN / 2, served.ask("GET", "/", "")).await;
     let (status, ..) = answer.expect("the silent keep who asks out");
     assert_eq!(status, 200);
-    // The oldest of all has asked.
+    // The oldest of all has sent a request.
     lines.send(Bytes::from("{\"first\":1}\n")).await.unwrap();
     read_until(&mut reader, "first").await;
 }

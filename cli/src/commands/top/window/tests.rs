@@ -123,7 +123,7 @@ fn path_rows_use_four_fields_and_classify_like_proxies() {
         (|request| request.method = "PUT".to_owned(), 1, 0),
         (|request| request.route = String::new(), 1, 0),
         (|request| request.direction = Direction::Outbound, 1, 0),
-        // The application's own refusals are its answers.
+        // The application's own refusals are its responses.
         (|request| request.status = 404, 1, 0),
         (|request| request.status = 500, 0, 1),
         (|request| request.grpc_status = Some(5), 1, 0),
@@ -237,7 +237,7 @@ fn held_requests_are_bounded_and_evicted_ones_counted() {
     assert_eq!((look.rows.len(), look.evicted), (1, 5));
     assert!(rows::summary(&look).contains("5 had to leave too early"));
     drop(look);
-    // What a row is called is bounded too, whatever is asked for.
+    // The names of a row are bounded too, whatever the request has.
     let long = format!("/{}", "\u{fc}".repeat(TEXT));
     shows(&mut window, at(start, 1), served(&long, 1.0));
     let look = window.look(at(start, 1));

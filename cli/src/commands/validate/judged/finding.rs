@@ -9,8 +9,8 @@ pub struct Finding {
     pub refused: bool,
     /// Kind, namespace and name; of a document that cannot be read its number.
     pub object: String,
-    /// Path of the field: of what the API server says by itself, as it was written, else in the
-    /// version that is stored; empty for the whole object.
+    /// Path of the field: as it was written if only the API server reports it, else in the version
+    /// that is stored; empty for the complete object.
     pub field: String,
     /// What is wrong, and the way out.
     pub text: String,
@@ -19,7 +19,7 @@ pub struct Finding {
     pub group: Option<String>,
 }
 
-/// A text, judged.
+/// A validated text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
     /// Objects of SMI and of Weft in it.
