@@ -1,7 +1,7 @@
 //! The cluster, as the user's kubeconfig reaches it.
 //!
-//! Every call has a time limit and every error says what was asked, because a command that
-//! waits for ever and one that says "error" are of the same use.
+//! Every request has a timeout and every error names the request, because a command that waits for
+//! ever and one that prints "error" are of the same use.
 
 mod bounded;
 pub(crate) mod clock;
@@ -30,19 +30,20 @@ use self::clock::Clock;
 use crate::failure::Failure;
 use crate::global::{Global, WEFT_NAMESPACE};
 
-/// Longer for the API server itself than for what it asks on our behalf, so that its own
-/// words about a replica that is away arrive.
+/// Longer than the API server's own timeout for requests on our behalf, so that its message about a
+/// replica that is away arrives.
 const CONNECT_WITHIN: Duration = Duration::from_secs(9);
 
-/// A controller that has just begun, or has no room for an answer, gives one within this time, and
-/// after that somebody else may.
-const BEGUN_WITHIN: Duration = Duration::from_secs(3);
-/// Between two questions to it.
+/// How long a request is retried while a controller is starting up or has no capacity for the
+/// response; afterwards another controller may respond.
+const STARTUP_WITHIN: Duration = Duration::from_secs(3);
+/// Between two requests to it.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes of a refusal.
 const REFUSAL: usize = 64 * 1024;
-/// Bytes of any other answer. A graph has 28 MiB at most; a list of a large cluster may have more.
+/// Bytes of any other response. A graph has 28 MiB at most; a list of a large cluster may have
+/// more.
 pub(crate) const MOST_ANSWER: usize = 256 << 20;
 
 /// A cluster, and where in it the user is.
@@ -69,13 +70,13 @@ impl Cluster {
     /// The cluster that the kubeconfig names.
     ///
     /// # Errors
-    /// When there is no usable kubeconfig. Whether anybody answers is not known yet.
+    /// When there is no usable kubeconfig. Whether the API server responds is not known yet.
     pub(crate) async fn connect(global: &Global) -> Result<Self, Failure> {
         Self::made(global, None).await
     }
 
-    /// The same, where the kubeconfig's exec plugin must ask nobody anything: it is told so,
-    /// has no input, and its words are not shown.
+    /// The same for completion, where the kubeconfig's exec plugin must not prompt: the plugin gets
+    /// the non-interactive mode and no input, and its output is not shown.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -83,7 +84,7 @@ impl Cluster {
         Self::made(global, Some(ExecInteractiveMode::Never)).await
     }
 
-    /// `interaction`: of the plugin, in place of what the kubeconfig says.
+    /// `interaction`: of the plugin, in place of the kubeconfig's.
     async fn made(
         global: &Global,
         interaction: Option<ExecInteractiveMode>,
@@ -95,7 +96,7 @@ impl Cluster {
             exec.interactive_mode = interaction;
         }
         config.connect_timeout = Some(CONNECT_WITHIN.min(global.request_timeout));
-        // Commands say what they meet; they do not try again behind the user's back.
+        // Commands report failures; they do not retry behind the user's back.
         config.default_retry = false;
         if let Some(user) = &global.impersonate {
             config.auth_info.impersonate = Some(user.clone());
@@ -117,8 +118,8 @@ impl Cluster {
             Ok(Err(error)) => return Err(Failure::unknown(format!("no client: {error}"))),
             Err(_) => {
                 return Err(Failure::unknown(format!(
-                    "{} gave no credentials within {} s; --request-timeout waits longer, as for \
-                     somebody who logs in",
+                    "{} gave no credentials within {} s; --request-timeout waits longer, as for a \
+                     login",
                     plugin.as_deref().unwrap_or("the kubeconfig"),
                     global.request_timeout.as_secs_f32()
                 )));
@@ -142,7 +143,7 @@ impl Cluster {
         }
     }
 
-    /// To ask the API server; within [`Self::try_ask`].
+    /// For requests to the API server; within [`Self::try_ask`].
     #[must_use]
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
@@ -154,7 +155,7 @@ impl Cluster {
         &self.namespace
     }
 
-    /// Whether the user has said which one; else it is the kubeconfig's.
+    /// Whether the user named a namespace; else it is the kubeconfig's.
     #[must_use]
     pub(crate) fn is_named(&self) -> bool {
         self.named
@@ -166,7 +167,7 @@ impl Cluster {
         (!self.all).then_some(self.namespace.as_str())
     }
 
-    /// The same in words.
+    /// The same as text.
     #[must_use]
     pub(crate) fn scope_label(&self) -> String {
         match self.scope() {
@@ -175,7 +176,7 @@ impl Cluster {
         }
     }
 
-    /// The same cluster, asked about another namespace, or about all.
+    /// The same cluster with another namespace, or with all.
     #[must_use]
     pub(crate) fn about(&self, namespace: Option<&str>) -> Self {
         let mut other = self.clone();
@@ -186,7 +187,7 @@ impl Cluster {
         other
     }
 
-    /// The same cluster, of which no question is waited for longer than so.
+    /// The same cluster with this as the max time of each request.
     #[must_use]
     pub(crate) fn within(&self, longest: Duration) -> Self {
         let mut other = self.clone();
@@ -200,15 +201,15 @@ impl Cluster {
         &self.weft
     }
 
-    /// Whether the user has said another namespace of Weft than the usual one: where that one is
-    /// missing, Weft is not installed.
+    /// Whether the user named another namespace of Weft than the default: if that one is missing,
+    /// Weft is not installed.
     #[must_use]
     pub(crate) fn is_weft_named(&self) -> bool {
         self.weft != WEFT_NAMESPACE
     }
 
-    /// The time by the cluster's clock, as the last answer had it; this machine's, which is `own`,
-    /// where none told it.
+    /// The time by the cluster's clock, from the last response; this machine's time, `own`, if no
+    /// response had one.
     #[must_use]
     pub(crate) fn now(&self, own: SystemTime) -> SystemTime {
         self.clock.now(own)
@@ -220,10 +221,10 @@ impl Cluster {
         self.each
     }
 
-    /// Waits for an answer about `what`, no longer than a request may take.
+    /// Waits for the response about `what`, no longer than a request may take.
     ///
     /// # Errors
-    /// When there is no answer, or it is a refusal.
+    /// When there is no response, or it is a refusal.
     pub(crate) async fn try_ask<T>(
         &self,
         what: &str,
@@ -236,13 +237,12 @@ impl Cluster {
         }
     }
 
-    /// The same of a question that is put again while a controller says that it will answer in a
-    /// moment.
+    /// The same with retries while a controller reports that it will respond in a moment.
     async fn ask_again<T, F>(&self, what: &str, call: impl Fn() -> F) -> Result<T, Refusal>
     where
         F: Future<Output = kube::Result<T>>,
     {
-        let until = Instant::now() + BEGUN_WITHIN;
+        let until = Instant::now() + STARTUP_WITHIN;
         loop {
             match self.try_ask(what, call()).await {
                 Err(refusal) if refusal.passes_in().is_some() && Instant::now() < until => {
@@ -256,7 +256,7 @@ impl Cluster {
     /// Reads what the API server has at `path`.
     ///
     /// # Errors
-    /// When there is no answer, or it is a refusal: with the role that would grant the right.
+    /// When there is no response, or it is a refusal: with the role that would grant the right.
     pub(crate) async fn read<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -269,7 +269,7 @@ impl Cluster {
         answer.map_err(Refusal::into_failure)
     }
 
-    /// The same; the caller tells what is missing from what he may not see.
+    /// The same; the caller distinguishes what is missing from what the user may not see.
     ///
     /// # Errors
     /// As [`Self::try_ask`].
@@ -285,7 +285,7 @@ impl Cluster {
         self.try_request(what, request).await
     }
 
-    /// The answer to a request, of which the time is taken too.
+    /// The response to a request; its time is noted, too.
     ///
     /// # Errors
     /// As [`Self::try_ask`].
@@ -325,14 +325,14 @@ impl Cluster {
         self.ask_again(what, call).await
     }
 
-    /// What is left to read of an answer that is no refusal.
+    /// The rest of a response that is no refusal.
     async fn body_of(&self, request: http::Request<Body>) -> kube::Result<Body> {
         let answer = self.client.send(request).await?;
         self.clock.note(answer.headers());
         accepted(answer).await
     }
 
-    /// Reads an answer of the read API, in `namespace` or in all.
+    /// Reads a response of the read API, in `namespace` or in all.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -347,7 +347,7 @@ impl Cluster {
         answer.map_err(Refusal::into_failure)
     }
 
-    /// The same; the caller tells what is missing from what he may not see.
+    /// The same; the caller distinguishes what is missing from what the user may not see.
     ///
     /// # Errors
     /// As [`Self::try_ask`].
@@ -369,7 +369,7 @@ impl Cluster {
     }
 }
 
-/// The body of an answer, unless that is a refusal.
+/// The body of a response, unless it is a refusal.
 pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body> {
     let (head, body) = answer.into_parts();
     if head.status.is_success() {
@@ -378,7 +378,7 @@ pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body>
     let bytes = whole(body, REFUSAL).await?;
     let code = head.status.as_u16();
     let status = serde_json::from_slice::<Status>(&bytes).ok();
-    // What stands between may answer too, with words of its own or none.
+    // A proxy in between may respond too, with a message of its own or none.
     let mut status = status.unwrap_or_else(|| {
         let words = String::from_utf8_lossy(&bytes);
         Status::failure(words.trim(), "")
@@ -394,8 +394,7 @@ pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body>
     Err(kube::Error::Api(status.boxed()))
 }
 
-/// Where an answer sends whoever asks. He does not go there: the user's credentials are the API
-/// server's alone.
+/// The target of a redirect. It is not followed: the user's credentials are the API server's alone.
 fn redirected(head: &http::response::Parts) -> String {
     let place = head.headers.get(http::header::LOCATION);
     let place = place.map_or("elsewhere".into(), |place| {

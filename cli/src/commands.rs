@@ -1,4 +1,4 @@
-//! One file per command: its arguments, what it asks, how it prints the answer.
+//! One file per command: its arguments, its requests, its output.
 
 pub(crate) mod check;
 pub(crate) mod cluster_command;

@@ -1,5 +1,5 @@
-//! Where a command reads and writes: answers go to the output, words to the error stream,
-//! so that `weft ... | kubectl apply -f -` carries nothing but the answer.
+//! The streams of a command: results go to the output, messages to the error stream, so that `weft
+//! ... | kubectl apply -f -` carries only the result.
 //!
 //! Claims: observe-28
 
@@ -11,11 +11,11 @@ use crate::escape;
 pub struct Console<'a> {
     /// What is read for `-`.
     pub input: &'a mut dyn Read,
-    /// Answers.
+    /// Results.
     pub out: &'a mut dyn Write,
-    /// Words about them.
+    /// Messages about them.
     pub err: &'a mut dyn Write,
-    /// Whether answers are coloured.
+    /// Whether results are coloured.
     pub color: bool,
 }
 
@@ -28,8 +28,9 @@ impl std::fmt::Debug for Console<'_> {
 }
 
 impl Console<'_> {
-    /// A line of the answer, or several. Whoever writes it keeps its lines apart from texts of
-    /// the cluster; what else a terminal acts upon is escaped here, should that be forgotten.
+    /// A line of the output, or several. The caller keeps its lines apart from texts of the
+    /// cluster; other characters that a terminal acts upon are escaped here, in case the caller
+    /// forgot.
     ///
     /// # Errors
     /// When the output is closed.
@@ -40,7 +41,7 @@ impl Console<'_> {
     /// A line for a person. Texts of the cluster may stand in it, so control characters are
     /// escaped, and ends of lines are: with one a text could write lines of its own.
     ///
-    /// Where nobody reads words any more, whoever reads the answer still gets it.
+    /// If the error stream is closed, the output is still written.
     ///
     /// # Errors
     /// When the error stream cannot be written, though it is not closed.
@@ -89,7 +90,7 @@ impl<'a> Streams<'a> {
         }
     }
 
-    /// Answers, and words about them.
+    /// The results, and the messages about them.
     pub(crate) fn texts(self) -> (String, String) {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (text(self.out), text(self.err))

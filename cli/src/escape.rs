@@ -1,5 +1,5 @@
-//! Text of the cluster on a terminal. Names, reasons and paths come from whoever may write
-//! them; a control character among them could move the cursor or hide a line.
+//! Escapes texts of the cluster for a terminal. Any author of an object chooses its names, reasons
+//! and paths; a control character among them could move the cursor or hide a line.
 //!
 //! Claims: observe-27
 

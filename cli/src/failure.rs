@@ -1,36 +1,34 @@
-//! How a command ends: with yes or no, or with the reason why it could say neither.
+//! How a command ends: with yes or no, or with the reason for neither.
 //!
-//! Scripts read the exit status, so there are four and no more: 0 yes or fine, 1 no
-//! (refused, a failed check, something would break), 2 bad usage or bad input, 3 it could
-//! not be found out.
+//! Scripts read the exit status, so there are four and no more: 0 yes or fine, 1 no (refused, a
+//! failed check, something would break), 2 bad usage or bad input, 3 it could not be found out.
 
 use std::process::ExitCode;
 
-/// What a command that could answer says.
+/// The result of a command that found one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conclusion {
     /// Yes, or done, or fine.
     Yes,
     /// No, refused, or something is wrong.
     No,
-    /// Nobody can tell, as the answer says by itself.
+    /// Not known, as the output itself says.
     Unknown,
 }
 
-/// Why a command has no answer.
+/// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The command or its input cannot be understood.
     #[error("{0}")]
     Usage(String),
-    /// Nobody could be asked, or nobody answered.
+    /// No request could be sent, or no response came.
     #[error("{0}")]
     Unknown(String),
-    /// Whoever asks is refused, or nothing answers such questions: the same will be said of
-    /// the next one.
+    /// The user is refused, or nothing serves such requests: the next one will end the same way.
     #[error("{0}")]
     Denied(String),
-    /// Who reads our output has closed it: nothing is left to say.
+    /// The reader of the output has closed it: no message is left to print.
     #[error("the output was closed")]
     Closed,
 }
@@ -46,7 +44,7 @@ impl Failure {
         Self::Unknown(text.into())
     }
 
-    /// What a person is told; nothing where nobody reads it.
+    /// The message for the user; none if no message is read.
     #[must_use]
     pub(crate) fn words(&self) -> Option<&str> {
         match self {
@@ -57,7 +55,7 @@ impl Failure {
 }
 
 impl From<std::io::Error> for Failure {
-    /// Of writing the output; files and connections say more about themselves.
+    /// Of writing the output; files and connections have errors of their own.
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::Closed,

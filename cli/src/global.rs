@@ -1,4 +1,4 @@
-//! Options that every command understands, in the words of `kubectl`.
+//! Options that every command understands, as `kubectl` names them.
 //!
 //! They are in one place so that no command takes `-n` for something else.
 
@@ -11,9 +11,9 @@ use crate::failure::Failure;
 use crate::namespace::namespace;
 use crate::output::{Format, number};
 
-/// Where Weft is installed unless somebody says otherwise.
+/// Where Weft is installed by default.
 pub(crate) const WEFT_NAMESPACE: &str = "weft-system";
-/// In no time nobody answers.
+/// No response comes in no time.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Options of every command.
@@ -60,7 +60,7 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// What `-o` says, of what the command can print.
+    /// The format of `-o`, among those that the command can print.
     ///
     /// # Errors
     /// When the command has no such output.
@@ -69,7 +69,7 @@ impl Global {
     }
 
     /// # Errors
-    /// When one namespace is said, and all of them: one of the two would be passed over.
+    /// When one namespace is named, and all of them: one of the two would be ignored.
     pub(crate) fn must_agree(&self) -> Result<(), Failure> {
         match &self.namespace {
             Some(name) if self.all_namespaces => Err(Failure::usage(format!(
@@ -80,7 +80,7 @@ impl Global {
     }
 
     /// # Errors
-    /// When all namespaces are said, of what is in one; `why` is a sentence that says so.
+    /// When all namespaces are requested for what is in one; `why` is the sentence of the reason.
     pub(crate) fn in_one_namespace(&self, why: &str) -> Result<(), Failure> {
         match self.all_namespaces {
             true => Err(Failure::usage(format!("{why}; say -n NAME instead of -A"))),
@@ -89,7 +89,7 @@ impl Global {
     }
 
     /// # Errors
-    /// When `-o` is said to a command that prints `one` thing in one form.
+    /// When `-o` is given to a command that prints `one` thing in one form.
     pub(crate) fn without_output(&self, one: &str) -> Result<(), Failure> {
         match &self.output {
             Some(text) => Err(Failure::usage(format!(

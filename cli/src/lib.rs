@@ -1,8 +1,8 @@
-//! `weft`: what people ask of the mesh from their own machine.
+//! `weft`: the command line of the mesh, on a user's own machine.
 //!
-//! A client like any other: it speaks to the API server with its user's rights, by his
-//! kubeconfig, and knows nothing that he could not read himself. Judgement, injection and
-//! matching are those of `crds` and `policy`, the same code that runs in the cluster.
+//! A client like any other: it uses the user's kubeconfig and rights with the API server, and knows
+//! nothing that the user could not read directly. Validation, injection and matching are those of
+//! `crds` and `policy`, the same code that runs in the cluster.
 
 #![cfg_attr(
     not(test),

@@ -8,7 +8,7 @@ pub(crate) struct Line<'a> {
     pub(crate) command: &'a Command,
     /// Words of the command that belong to no option.
     pub(crate) position: usize,
-    /// Options, with what was said of them.
+    /// Options, with their values.
     pub(crate) given: Vec<(&'a Arg, Option<String>)>,
     /// The option that wants the next word.
     pub(crate) open: Option<&'a Arg>,

@@ -1,6 +1,6 @@
 //! Names of namespaces, as arguments of every command.
 
-/// A namespace as somebody typed it.
+/// A namespace as it was typed.
 ///
 /// # Errors
 /// When it cannot be the name of one.

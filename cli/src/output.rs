@@ -1,4 +1,4 @@
-//! How answers are printed: tables for people, the API's own JSON or YAML for programs.
+//! How results are printed: tables for people, the API's own JSON or YAML for programs.
 
 pub(crate) mod number;
 pub(crate) mod table;
@@ -10,14 +10,14 @@ use crate::console::Console;
 use crate::escape;
 use crate::failure::Failure;
 
-/// What `-o` may say.
+/// The values of `-o`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Columns for a person.
     Table,
     /// More columns.
     Wide,
-    /// As the API says it.
+    /// As the API has it.
     Json,
     /// The same in YAML.
     Yaml,
@@ -59,7 +59,7 @@ impl Format {
         Self::ALL.iter().any(|(name, _)| *name == text)
     }
 
-    /// What `-o` said; a table if nothing.
+    /// The format of `-o`; a table if there is none.
     ///
     /// # Errors
     /// When the command has no such output, with those that it has.
@@ -131,7 +131,7 @@ fn is_misread(value: &Value) -> bool {
     }
 }
 
-/// Answers, and numbers in a way of writing that YAML 1.2 has no more.
+/// Words for yes and no, and numbers in a notation that YAML 1.2 has no more.
 fn is_misread_text(text: &str) -> bool {
     let answers = ["y", "n", "yes", "no", "on", "off"];
     if answers.iter().any(|word| word.eq_ignore_ascii_case(text)) {

@@ -19,9 +19,9 @@ One static file; as `kubectl-weft` in the PATH it is `kubectl weft`. It speaks t
 with its user's kubeconfig and rights. Answers go to the output, words about them to the error
 stream; JSON and YAML are the API's own. Where there is no answer, `-o json` and `-o yaml` print why:
 `success: false` and `error`. Exit status: 0 yes or fine, 1 no (refused, a failed check),
-2 bad usage or input, 3 it could not be found out. A name of nothing is bad input, told with the
-nearest that there is; so are an option that is said twice and a port or `-A` that would be passed
-over. `NO_COLOR` switches colours off. A missing right is named with the role that grants it.
+2 bad usage or input, 3 it could not be found out. A name of nothing is bad input, reported with
+the nearest that there is; so are an option that is said twice and a port or `-A` that would be
+passed over. `NO_COLOR` switches colours off. A missing right is named with the role that grants it.
 ";
 
 /// The whole page.

@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         _ => ended,
     };
     if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
-        // Nobody is left to be told that nobody can be told.
+        // If the error stream fails, too, no stream is left for a message.
         let _ = console.word(&format!("weft: {text}"));
     }
     exit_code(&ended)
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
 /// Runs a command.
 ///
 /// # Errors
-/// When it has no answer.
+/// When it has no result.
 pub async fn run(
     arguments: impl IntoIterator<Item = OsString>,
     console: &mut Console<'_>,
@@ -66,13 +66,13 @@ pub async fn run(
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        // Who says nothing at all is shown the help itself.
+        // Without any argument the help itself is shown.
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             console.words(error.render().to_string().trim_end())?;
             return Err(Failure::usage("say what is to be done"));
         }
         Err(error) if error.use_stderr() => return Err(Failure::usage(in_one_line(&error))),
-        // Help and version are answers.
+        // Help and version are results.
         Err(answer) => {
             console.line(answer.render().to_string().trim_end())?;
             return Ok(Conclusion::Yes);
@@ -117,13 +117,13 @@ impl Write for NotedOutput<'_> {
     }
 }
 
-/// Prints why there is no answer in the form that the answer would have had, where that is JSON
-/// or YAML: a program reads the output, and not the words beside it.
+/// Prints why there is no result in the form that the result would have had, if that is JSON or
+/// YAML: a program reads the output, and not the messages beside it.
 fn print_as_data(failure: &Failure, global: &Global, console: &mut Console<'_>) {
     let format = global.format(&[Format::Json, Format::Yaml]);
     if let (Some(words), Ok(format)) = (failure.words(), format) {
         let value = serde_json::json!({"success": false, "error": words});
-        // Where it cannot be written, the exit status says no less.
+        // If it cannot be written, the exit status has the same meaning.
         let _ = output::data(console, format, &value);
     }
 }
@@ -224,7 +224,7 @@ mod tests {
         }
     }
 
-    /// How it ended, and what was said meanwhile.
+    /// How it ended, and the messages meanwhile.
     async fn ran(line: &str) -> (Result<Conclusion, Failure>, String) {
         let mut streams = Streams::default();
         let mut console = streams.console();
@@ -336,7 +336,7 @@ mod tests {
         assert!(err.lines().any(|line| line.starts_with("Usage:")), "{err}");
     }
 
-    /// Without a kubeconfig: none of these asks a cluster.
+    /// Without a kubeconfig: none of these sends a request.
     // Claims: observe-45
     #[tokio::test]
     async fn ignored_or_contradictory_options_are_refused_before_any_query() {

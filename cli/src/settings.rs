@@ -1,9 +1,9 @@
-//! What the environment says. HOME is read by the Kubernetes client.
+//! The settings from the environment. HOME is read by the Kubernetes client.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-/// Whether answers are coloured: on a terminal, unless `NO_COLOR` is set to something.
+/// Whether results are coloured: on a terminal, unless `NO_COLOR` is set to something.
 #[must_use]
 pub(crate) fn color() -> bool {
     #[expect(

@@ -19,11 +19,10 @@ use crate::output::number;
 
 /// The shortest and the longest window that the graph has.
 pub(crate) const WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(300)];
-/// Why a window that ends now is not complete, in the words of controllers that tell it by
-/// nothing else.
+/// The only sign, in older controllers, that a window that ends now is not complete.
 const UNSETTLED: &str = "reports of the last seconds may still come";
 
-/// What is asked of the graph.
+/// A query of the graph.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Question {
     /// The last so many seconds.
@@ -80,7 +79,7 @@ impl Question {
 /// A graph whose nodes are found by their ids.
 #[derive(Debug)]
 pub(crate) struct IndexedGraph {
-    /// As it was answered.
+    /// As it was received.
     pub(crate) graph: Graph,
     nodes: BTreeMap<String, usize>,
     /// By group the edges that share what the called side counted.
@@ -88,10 +87,10 @@ pub(crate) struct IndexedGraph {
 }
 
 impl IndexedGraph {
-    /// Asks for it where the user is.
+    /// Queries it for the user's namespace.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no response.
     pub(crate) async fn ask(cluster: &Cluster, question: &Question) -> Result<Self, Failure> {
         let query = question.query();
         let graph: Graph = cluster
@@ -100,7 +99,7 @@ impl IndexedGraph {
         Ok(Self::of(graph))
     }
 
-    /// Of an answer that is there.
+    /// From a response.
     #[must_use]
     pub(crate) fn of(graph: Graph) -> Self {
         let nodes = graph.nodes.iter().enumerate();
@@ -142,16 +141,16 @@ impl IndexedGraph {
         self.graph.metadata.window_seconds as f64
     }
 
-    /// Whether numbers are missing for good, or were not told yet.
+    /// Whether numbers are missing for good, or were not reported yet.
     #[must_use]
     pub(crate) fn is_lossy(&self) -> bool {
         is_lossy(&self.graph.metadata)
     }
 
-    /// Whether it says what the called side of an edge counted; controllers of older versions do
-    /// not.
+    /// Whether it has what the called side of an edge counted; controllers of older versions do not
+    /// report it.
     #[must_use]
-    pub(crate) fn tells_sides(&self) -> bool {
+    pub(crate) fn reports_sides(&self) -> bool {
         self.graph.metadata.sides
     }
 
@@ -163,8 +162,8 @@ impl IndexedGraph {
         Some(end.into())
     }
 
-    /// The last minutes of which it is known what edges carried, where more were asked for. The
-    /// window is told apart from them, and may reach further back.
+    /// The last minutes for which the edges' traffic is known, if more were requested. The window
+    /// is separate from them, and may reach further back.
     #[must_use]
     pub(crate) fn known_minutes(&self) -> Option<i64> {
         let metadata = &self.graph.metadata;
@@ -180,7 +179,7 @@ impl IndexedGraph {
     pub(crate) fn word(&self) -> Option<String> {
         let metadata = &self.graph.metadata;
         if is_lossy(metadata) {
-            // It says how many had no place, too.
+            // The message also has how many had no place.
             let why = metadata.incomplete.as_deref();
             let why = why.unwrap_or("the controller does not say why");
             return Some(format!("the numbers are not complete: {why}"));
@@ -203,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said of an answer with this metadata.
+    /// The message for a response with this metadata.
     fn word(metadata: &Value) -> Option<String> {
         let graph = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
         IndexedGraph::of(graph).word()
@@ -238,7 +237,7 @@ mod tests {
         let cut = json!({"complete": false, "incomplete": why, "leftOut": 5});
         let expected = format!("the numbers are not complete: {why}");
         assert_eq!(word(&cut), Some(expected));
-        // Controllers that call an answer of too many edges complete.
+        // Controllers that mark a response with too many edges as complete.
         for metadata in [
             json!({"complete": true, "leftOut": 5}),
             json!({"complete": false, "unsettled": true, "incomplete": "x", "leftOut": 5}),

@@ -1,4 +1,4 @@
-//! Answers are read up to a bound, so that nobody who answers without end fills the memory.
+//! Reads response bodies up to a bound, so that an endless response cannot fill the memory.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::client::Body;
 
-/// An answer that has more bytes than are read of one, which are these.
+/// The error of a response that exceeds this max number of bytes.
 #[derive(Debug)]
 pub(super) struct TooLong(usize);
 
@@ -27,10 +27,10 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
-/// All of an answer that has at most `most` bytes.
+/// The complete body of a response that has at most `most` bytes.
 pub(crate) async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
     let bytes = Limited::new(body, most).collect().await;
-    // What ended the body is told as what it is, and not as another error around it.
+    // The error that ended the body is returned itself, not wrapped in another error.
     let bytes = bytes.map_err(|error| match error.downcast::<kube::Error>() {
         Ok(error) => *error,
         Err(error) if error.is::<LengthLimitError>() => {

@@ -1,4 +1,4 @@
-//! What time it is for the cluster, as its answers tell it.
+//! The cluster's time, taken from the responses of its API server.
 //!
 //! A clock of the user's machine that is ten minutes ahead would make calls of the last minute
 //! long past, and certificates that last seem ended.
@@ -11,15 +11,15 @@ use http::{HeaderMap, header};
 use k8s_openapi::jiff::fmt::strtime;
 use k8s_openapi::jiff::tz::TimeZone;
 
-/// The time of the last answer that told one; shared by all who ask through it.
+/// The time of the last response that had one; shared by all requests.
 #[derive(Clone, Default)]
 pub(super) struct Clock {
-    /// Seconds since 1970; 0 where no answer told it.
+    /// Seconds since 1970; 0 if no response had a time.
     server_time: Arc<AtomicU64>,
 }
 
 impl Clock {
-    /// Takes it from the head of an answer.
+    /// Takes it from the header of a response.
     pub(super) fn note(&self, head: &HeaderMap) {
         let server_time = date(head).and_then(|seconds| u64::try_from(seconds).ok());
         if let Some(server_time) = server_time {
@@ -27,7 +27,7 @@ impl Clock {
         }
     }
 
-    /// The time of the last answer; `own` where none told it.
+    /// The time of the last response; `own` if none had one.
     pub(super) fn now(&self, own: SystemTime) -> SystemTime {
         match self.server_time.load(Ordering::Relaxed) {
             0 => own,
@@ -36,7 +36,7 @@ impl Clock {
     }
 }
 
-/// When an answer was given, in seconds since 1970, by whoever gave it.
+/// When a response was sent, in seconds since 1970, by its sender's clock.
 #[must_use]
 pub(crate) fn date(head: &HeaderMap) -> Option<i64> {
     http_date(head.get(header::DATE)?.to_str().ok()?)

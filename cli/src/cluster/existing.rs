@@ -1,8 +1,8 @@
-//! Whether an object is there that somebody named, and which name he may have meant.
+//! Whether a named object exists, and which name was probably meant.
 //!
-//! Every command ends alike where there is none: it is bad input, and the nearest name that
-//! there is stands behind it. That is said where the API server says so. Whoever may not see
-//! the object is told what else there is to say of his question.
+//! Every command ends alike if there is none: it is bad input, and the message has the nearest
+//! existing name. This needs the API server's statement; a user without the right to see the object
+//! gets the command's own error.
 
 use crds::observe::{LIVE, Resource, Scope};
 use http::header::ACCEPT;
@@ -14,9 +14,9 @@ use super::nearest::{hint, nearest};
 use super::{Cluster, Refusal};
 use crate::failure::Failure;
 
-/// Objects that are asked for at a time, as kubectl does.
+/// Objects per request, as kubectl does.
 pub(crate) const PAGE: usize = 500;
-/// Pages among which the nearest name is looked for: nobody waits for all of a large cluster.
+/// Pages that are searched for the nearest name; no user waits for all pages of a large cluster.
 const PAGES: usize = 4;
 /// Of each object its metadata alone.
 pub(crate) const METADATA: &str =
@@ -31,7 +31,7 @@ struct List {
 
 #[derive(Default, Deserialize)]
 struct ListMetadata {
-    /// Asks for the rest.
+    /// The token of the next page.
     #[serde(rename = "continue")]
     next: Option<String>,
 }
@@ -46,11 +46,11 @@ struct Metadata {
     name: String,
 }
 
-/// An object of this name where the cluster is asked about; of several namespaces the first one.
-/// Of what is no object there is none.
+/// An object of this name in the cluster's namespace; of several namespaces the first one. A name
+/// outside the cluster has none.
 ///
 /// # Errors
-/// When nobody says.
+/// When the API server does not respond or refuses.
 pub(crate) async fn read(
     cluster: &Cluster,
     kind: ResourceKind,
@@ -60,10 +60,10 @@ pub(crate) async fn read(
     found.map_err(Refusal::into_failure)
 }
 
-/// The same; the caller tells what he may not see from what nobody says.
+/// The same; the caller distinguishes what the user may not see from what is not known.
 ///
 /// # Errors
-/// When nobody says.
+/// When the API server does not respond or refuses.
 pub(crate) async fn try_read(
     cluster: &Cluster,
     kind: ResourceKind,
@@ -88,8 +88,8 @@ pub(crate) async fn try_read(
     })
 }
 
-/// Why a question about an object was refused: that there is no such object, or else what the
-/// refusal says.
+/// Why a request for an object was refused: there is no such object, or else the refusal's own
+/// reason.
 pub(crate) async fn or_absent(
     cluster: &Cluster,
     (kind, name): (ResourceKind, &str),
@@ -103,8 +103,8 @@ pub(crate) async fn or_absent(
     refusal.into_failure()
 }
 
-/// That there is no such object, or not even its namespace. `known` are names of its kind that
-/// are known to be there already; others are asked for.
+/// The failure that there is no such object, or not even its namespace. `known` are existing names
+/// of its kind; others are listed.
 pub(crate) async fn absent(
     cluster: &Cluster,
     (kind, name): (ResourceKind, &str),
@@ -162,8 +162,8 @@ fn beginnings(pod: &str) -> impl Iterator<Item = &str> {
     shorter.skip(1).take(2)
 }
 
-/// The sentence that all commands say of a name of nothing. `edges` prints what is elsewhere as
-/// NAME.NAMESPACE: who types that is told how it is said.
+/// The sentence of all commands for a name that does not exist. `edges` prints objects of other
+/// namespaces as NAME.NAMESPACE; a user who types that gets the right notation.
 #[must_use]
 pub(crate) fn no_such(
     cluster: &Cluster,
@@ -182,10 +182,10 @@ pub(crate) fn no_such(
     Failure::usage(format!("there is no {kind} {name} {scope}{more}"))
 }
 
-/// Ends where there is no such namespace as the cluster is asked about.
+/// Ends if the cluster's namespace does not exist.
 ///
 /// # Errors
-/// When there is none, with the nearest that there is; and when nobody answers.
+/// When there is none, with the nearest existing name; and when the API server does not respond.
 pub(crate) async fn must_be_in_a_namespace(cluster: &Cluster) -> Result<(), Failure> {
     match cluster.scope() {
         Some(namespace) => must_be_a_namespace(cluster, namespace).await,
@@ -196,19 +196,20 @@ pub(crate) async fn must_be_in_a_namespace(cluster: &Cluster) -> Result<(), Fail
 /// Ends where there is no namespace of this name.
 ///
 /// # Errors
-/// When there is none, with the nearest that there is; and when nobody answers.
+/// When there is none, with the nearest existing name; and when the API server does not respond.
 pub(crate) async fn must_be_a_namespace(cluster: &Cluster, name: &str) -> Result<(), Failure> {
     let what = format!("Namespace {name}");
     let path = format!("/api/v1/namespaces/{name}");
     match cluster.try_read::<Value>(&what, &path).await {
         Ok(_) => Ok(()),
-        // Who may read what is in it, and nothing of it itself, hears that there is nothing.
+        // A user may have rights in a namespace but none to the Namespace itself; then the command
+        // reports that it found nothing.
         Err(refusal) if refusal.is_forbidden() => Ok(()),
         Err(refusal) if refusal.is_missing() => {
             let scope: Result<Scope, Failure> = cluster
                 .observe(Resource::Scopes, None, Some(LIVE), "")
                 .await;
-            // Without a controller the API server may tell them; without them the name is as wrong.
+            // Without a controller the API server may have them; without them the name is as wrong.
             let known = match scope {
                 Ok(scope) => scope.namespaces,
                 Err(_) => names_at(cluster, "/api/v1/namespaces").await,
@@ -222,8 +223,8 @@ pub(crate) async fn must_be_a_namespace(cluster: &Cluster, name: &str) -> Result
     }
 }
 
-/// Ends where somebody named a namespace of Weft that is not there. What nobody says of it, all
-/// else that is asked tells better.
+/// Ends if a namespace of Weft was named that does not exist. If that is not known, the command's
+/// other requests report why.
 ///
 /// # Errors
 /// When there is none, with the nearest that there is.
@@ -237,7 +238,7 @@ pub(crate) async fn must_have_weft_namespace(cluster: &Cluster) -> Result<(), Fa
     }
 }
 
-/// Names of a kind, as many as a hint is looked for among; none where nobody tells them.
+/// Names of a kind, as many as are searched for a hint; none if they cannot be listed.
 async fn names(cluster: &Cluster, kind: ResourceKind) -> Vec<String> {
     let Some(path) = kind.path(cluster.scope()) else {
         return Vec::new();
@@ -262,10 +263,10 @@ pub(crate) async fn names_at(cluster: &Cluster, path: &str) -> Vec<String> {
     all
 }
 
-/// Names of one page of a collection, and what asks for the next one.
+/// Names of one page of a collection, and the token of the next one.
 ///
 /// # Errors
-/// When nobody tells them.
+/// When they cannot be listed.
 pub(crate) async fn page(
     cluster: &Cluster,
     path: &str,
@@ -283,6 +284,6 @@ pub(crate) async fn page(
     let answer = cluster.try_request("names", request).await;
     let List { metadata, items } = answer.map_err(Refusal::into_failure)?;
     let names = items.into_iter().map(|item| item.metadata.name).collect();
-    // Some servers say that there is no rest by an empty text.
+    // Some servers mark the last page by an empty token.
     Ok((names, metadata.next.filter(|next| !next.is_empty())))
 }

@@ -11,7 +11,7 @@ use super::names::ResourceKind;
 use super::{Cluster, existing};
 use crate::failure::Failure;
 
-/// Most bytes of one answer. A proxy's configuration of 2 000 rules is below 4 MiB.
+/// Max bytes of one response. A proxy's configuration of 2 000 rules is below 4 MiB.
 const MOST_BYTES: u64 = 32 << 20;
 
 /// A byte stream to a pod's port.
@@ -42,11 +42,11 @@ async fn connect(
     }
 }
 
-/// What a page of a pod's port says.
+/// The body of a page at a pod's port.
 ///
 /// # Errors
-/// When the right is missing, there is no such pod or nobody listens, and when the answer is
-/// none, late, too long or no 200.
+/// When the right is missing, the pod does not exist or nothing listens, and when the response is
+/// missing, late, too long or no 200.
 pub(crate) async fn page(
     cluster: &Cluster,
     namespace: &str,
@@ -84,10 +84,10 @@ async fn fetch(stream: Box<dyn Stream>, path: &str, within: Duration) -> Result<
     body(&answer)
 }
 
-/// The body of a whole HTTP/1.0 answer.
+/// The body of a complete HTTP/1.0 response.
 fn body(answer: &[u8]) -> Result<String, String> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
-    let end = end.ok_or("nobody speaks HTTP there")?;
+    let end = end.ok_or("nothing speaks HTTP there")?;
     let head = String::from_utf8_lossy(&answer[..end]);
     let status = head.split(' ').nth(1).unwrap_or_default();
     if status != "200" {

@@ -41,7 +41,7 @@ impl Unusable {
     fn into_failure(self) -> Failure {
         let Self { file, error } = self;
         Failure::usage(match error {
-            // The reader's own words show the lines around the place.
+            // The parser's own message shows the lines around the place.
             KubeconfigError::Parse(parse) => {
                 let at = parse.location();
                 let at =
@@ -61,7 +61,7 @@ impl Unusable {
 /// How the cluster that is meant is reached.
 ///
 /// # Errors
-/// When there is no usable kubeconfig. Nobody is asked.
+/// When there is no usable kubeconfig. No request is sent.
 pub(super) async fn config(global: &Global) -> Result<Config, Failure> {
     let read = match &global.kubeconfig {
         Some(path) => of_file(path).map(Some),
@@ -72,7 +72,7 @@ pub(super) async fn config(global: &Global) -> Result<Config, Failure> {
     };
     match read.map_err(Unusable::into_failure)? {
         Some(kubeconfig) => of(kubeconfig, global).await,
-        // Nobody named a file, and a pod of the cluster has its service account.
+        // No file was named, and a pod of the cluster has its service account.
         None if global.context.is_none() => Config::incluster().map_err(|_| {
             Failure::unknown(
                 "there is no kubeconfig: set KUBECONFIG or say --kubeconfig, or give this pod a \

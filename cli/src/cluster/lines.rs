@@ -1,4 +1,4 @@
-//! Answers that go on: lines as they come.
+//! Streamed responses: lines as they come.
 
 use http_body_util::BodyExt as _;
 use kube::client::Body;
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// Bytes of one line. A request with all its headers has a tenth of that.
 const LONGEST: usize = 256 * 1024;
 
-/// What is left of an answer.
+/// The rest of a response.
 #[derive(Debug)]
 pub(crate) struct Lines {
     what: String,

@@ -192,7 +192,7 @@ impl Named {
     /// Reads `deploy`, `deploy/web` or `svc/cart:8080`, of one of these kinds.
     ///
     /// # Errors
-    /// When it is none of them, with those that may be said.
+    /// When it is none of them, with the allowed ones.
     pub(crate) fn read(text: &str, allowed: &[ResourceKind]) -> Result<Self, Failure> {
         let (kind, name) = match text.split_once('/') {
             Some((kind, name)) => (kind, Some(name)),
@@ -228,10 +228,10 @@ impl Named {
         })
     }
 
-    /// The same, where one object is meant.
+    /// The same for exactly one object.
     ///
     /// # Errors
-    /// When no name is said.
+    /// When there is no name.
     pub(crate) fn read_one(
         text: &str,
         allowed: &[ResourceKind],
@@ -243,10 +243,10 @@ impl Named {
         }
     }
 
-    /// The same where a port would be passed over, for the reason that `why` says.
+    /// The same without a port, which would be ignored for the reason `why`.
     ///
     /// # Errors
-    /// When one is said.
+    /// When there is a port.
     pub(crate) fn without_port(self, text: &str, why: &str) -> Result<Self, Failure> {
         match self.port {
             None => Ok(self),
@@ -257,8 +257,8 @@ impl Named {
     }
 }
 
-/// With the kind that was misspelt, or else with those that may be said: a kind that has no
-/// place here is no slip of the fingers.
+/// With the kind that was misspelt, or else with the allowed ones: a kind that has no place here is
+/// no typing error.
 fn no_kind(text: &str, kind: &str, allowed: &[ResourceKind]) -> Failure {
     let what = format!("{text:?} names no kind that can be asked about here");
     let all = ResourceKind::ALL.iter();

@@ -1,14 +1,14 @@
-//! The name that somebody may have meant who typed another one.
+//! The existing name nearest to one that was mistyped.
 //!
-//! Mistakes are counted, unlike in `crds::near`, which looks for one that is told apart from
-//! a field's other names: names of a cluster are alike (`cart`, `cart-v1`), and of them only
-//! the one with the fewest mistakes is worth a line.
+//! Typing errors are counted, unlike in `crds::near`, which looks for a name that is distinct from
+//! a field's other names: names of a cluster are alike (`cart`, `cart-v1`), and of them only the
+//! one with the fewest errors is worth a line.
 //!
 //! Claims: observe-43
 
 use std::fmt::Display;
 
-/// Letters of a name for each mistake that may be in it.
+/// Letters of a name per typing error that is tolerated.
 const LETTERS: usize = 3;
 
 /// The known name that is nearest to what was typed, if any is near; the first of several.

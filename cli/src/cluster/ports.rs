@@ -1,4 +1,4 @@
-//! Ports of a Service, and what is said where it has none of that number or name.
+//! Ports of a Service, and the message if it has none of that number or name.
 //!
 //! Claims: observe-43
 

@@ -1,4 +1,4 @@
-//! Why a question has no answer, in words that lead to one.
+//! Why a request has no result, in a message that leads to one.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crds::observe::GROUP;
 use super::bounded::TooLong;
 use crate::failure::Failure;
 
-/// Why a question has no answer.
+/// Why a request has no result.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     what: String,
@@ -16,8 +16,8 @@ pub(crate) struct Refusal {
 
 #[derive(Debug)]
 enum Why {
-    /// The API server refused, with its status. `again_in`: seconds after which to ask again, 0
-    /// where it does not say.
+    /// The API server refused, with its status. `again_in`: seconds after which to retry, 0 if it
+    /// has none.
     Status {
         code: u16,
         message: String,
@@ -25,7 +25,7 @@ enum Why {
     },
     /// The API server knows the kind, and has no object of this name.
     Missing { name: String, message: String },
-    /// It was not reached, or the answer cannot be read.
+    /// It was not reached, or the response cannot be read.
     Other(String),
 }
 
@@ -79,7 +79,7 @@ impl Refusal {
         self.code() == Some(404)
     }
 
-    /// The status, if the API server answered at all.
+    /// The status, if the API server responded at all.
     #[must_use]
     pub(crate) fn code(&self) -> Option<u16> {
         match self.why {
@@ -89,24 +89,24 @@ impl Refusal {
         }
     }
 
-    /// Whether it may be answered if it is asked again: it is neither the question that is
-    /// refused nor whoever asks it.
+    /// Whether a retry may succeed: the refusal is due neither to the request itself nor to the
+    /// rights of its user.
     #[must_use]
     pub(crate) fn may_pass(&self) -> bool {
         !matches!(self.code(), Some(400 | 401 | 403 | 404))
     }
 
-    /// The same of a question that had an answer before: what it names may be away for a moment
-    /// too, and is then refused where it is asked about (404) or where it filters (400). A
-    /// whole API that is not served any more is not.
+    /// The same for a request that succeeded before: its object may be away for a moment too, and
+    /// the request is then refused for the object (404) or for its filter (400). A complete API
+    /// that is not served any more does not come back.
     #[must_use]
     pub(crate) fn may_pass_again(&self) -> bool {
         self.may_pass() || self.missing().is_some() || self.code() == Some(400)
     }
 
-    /// Seconds after which a controller of ours answers, as it says: it has just begun, or has no
-    /// room for the answer now. It says none where others hold what an answer needs for as long as
-    /// they like.
+    /// Seconds after which one of our controllers will respond, as it says: it is starting up or
+    /// has no capacity for the response now. None if other clients hold the capacity for an
+    /// unlimited time.
     #[must_use]
     pub(crate) fn passes_in(&self) -> Option<u32> {
         match self.why {
@@ -128,7 +128,7 @@ impl Refusal {
         }
     }
 
-    /// The API server's own words.
+    /// The API server's own message.
     #[must_use]
     pub(crate) fn message(&self) -> &str {
         match &self.why {
@@ -148,7 +148,7 @@ impl Refusal {
         }
     }
 
-    /// The same for whoever typed the command.
+    /// The same as the command's failure.
     #[must_use]
     pub(crate) fn into_failure(self) -> Failure {
         let passes = self.may_pass_again();
@@ -192,19 +192,19 @@ impl Refusal {
     }
 }
 
-/// The name of an object that is missing: where a whole API is not served, none is told.
+/// The name of the missing object; none if a whole API is not served.
 fn missing_name(status: &kube::core::Status) -> Option<&str> {
     let name = status.details.as_ref()?.name.as_str();
     (status.reason == "NotFound" && !name.is_empty()).then_some(name)
 }
 
-/// Seconds after which to ask again, as our controllers say and what stands before them does not.
+/// Seconds after which to retry, which our controllers report and proxies in between do not.
 fn again_in(status: &kube::core::Status) -> u32 {
     let details = status.details.as_ref();
     details.map_or(0, |details| details.retry_after_seconds)
 }
 
-/// Whether the question was one for our own read API.
+/// Whether the request was one for our own read API.
 fn of_ours(what: &str) -> bool {
     [
         "graphs",
@@ -249,7 +249,7 @@ fn denied(message: &str) -> Option<(&str, &str, &str)> {
     Some((verb, resource, quoted("API group \"").unwrap_or_default()))
 }
 
-/// Who grants a right.
+/// The role that grants a right.
 fn role(verb: &str, resource: &str, group: &str) -> String {
     // Without a namespace, a binding of the role for the whole cluster.
     match (group, resource) {
@@ -272,7 +272,7 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
             "ClusterRole cluster-admin, or one with this right".to_owned()
         }
         (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
-        // Bound to nobody by itself.
+        // Not bound to any subject by default.
         (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
         // Read by name, and yet not for viewers; neither are leases.
         (_, "pods/portforward") | ("coordination.k8s.io", "leases") => {
@@ -285,7 +285,7 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
     }
 }
 
-/// An error with all that caused it; of HTTP clients the last one says what happened.
+/// An error with all its causes; of HTTP clients the last one has the reason.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -29,8 +29,8 @@ use crate::output::{self, Format, NARROW, number};
 
 pub use self::list::page;
 
-/// All checks together, and each answer of many: who is silent costs the checks that need him and
-/// no others. First the version is asked for, and then all else at once.
+/// For all checks together, and for each of many requests: one that gets no response costs only the
+/// checks that need it. First the version is read, and then all else at once.
 const ALL_WITHIN: Duration = Duration::from_secs(30);
 const EACH_WITHIN: Duration = Duration::from_secs(12);
 /// Between two tries of `--wait`.
@@ -93,13 +93,13 @@ struct CheckReport {
     error: Option<String>,
     #[serde(skip)]
     conclusion: Conclusion,
-    /// Why something is not known that may be told a moment later.
+    /// Why something is not known that may be known a moment later.
     #[serde(skip)]
     throttled: Option<String>,
 }
 
 impl CheckReport {
-    /// Of an API server that does not answer.
+    /// For an API server that does not respond.
     fn without_answer(why: &Failure) -> Self {
         Self {
             success: false,
@@ -110,8 +110,8 @@ impl CheckReport {
         }
     }
 
-    /// Whether another try may come to something else. Who may see nothing now may not see more
-    /// before the time is over.
+    /// Whether another try may have another result. A user who may see nothing now will not see
+    /// more before the time is over.
     fn may_pass(&self) -> bool {
         self.conclusion == Conclusion::No || self.throttled.is_some()
     }
@@ -128,22 +128,25 @@ impl ClusterCommand for Check {
         _: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let cluster = &cluster.within(EACH_WITHIN);
         let report = loop {
-            // At the same time: who is silent about a namespace costs no time beside the checks.
+            // At the same time: a request for a namespace that gets no response costs no time
+            // beside the checks.
             let looking = Box::pin(self.must_be_tried_somewhere(cluster));
             let looking = timeout(ALL_WITHIN, looking);
             let (tried, somewhere) = futures::join!(self.once(cluster), looking);
             if tried.is_ok() {
                 somewhere.unwrap_or(Ok(()))?;
             }
-            let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
+            let left = self
+                .wait
+                .is_some_and(|wait| started.elapsed() + AGAIN < wait);
             match tried {
                 Ok(report) if !report.may_pass() || !left => break report,
                 Ok(_) => sleep(AGAIN).await,
-                // Who does not answer now may do so before the time is over, and who is not
-                // known now will not be then.
+                // An API server that does not respond now may do so before the time is over; a user
+                // that is not known now will not be known then.
                 Err(refusal) if left && refusal.may_pass() => sleep(AGAIN).await,
                 Err(refusal) => {
                     let failure = refusal.into_failure();
@@ -162,18 +165,18 @@ impl ClusterCommand for Check {
             ))),
             (Conclusion::Unknown, None) => Err(Failure::unknown(
                 "nothing is known of the mesh: every check of it was skipped, for the reason \
-                 beside it; ask as somebody who may see more",
+                 beside it; run it as a user who may see more",
             )),
-            (told, _) => Ok(told),
+            (conclusion, _) => Ok(conclusion),
         }
     }
 }
 
 impl Check {
-    /// Ends where Weft is looked for, or the webhooks would be tried, in a namespace that was named
-    /// and is not there: the checks would fail of a mesh that is well, or be skipped, and nobody
-    /// would read why. That of a kubeconfig is named by nobody, and before an installation nothing
-    /// is looked for in any.
+    /// Ends if the installation, or the dry runs of the webhooks, are searched in a namespace that
+    /// was named and does not exist: the checks would fail although the mesh is well, or be
+    /// skipped, without a line about the reason. A kubeconfig's namespace was not named by the
+    /// user, and before an installation no namespace is searched.
     async fn must_be_tried_somewhere(&self, cluster: &Cluster) -> Result<(), Failure> {
         if self.pre {
             return Ok(());
@@ -184,7 +187,7 @@ impl Check {
         }
         match existing::must_be_in_a_namespace(cluster).await {
             Err(wrong @ Failure::Usage(_)) => Err(wrong),
-            // Whether it is there nobody says: the checks tell what nobody says.
+            // It is not known whether the namespace exists; the checks report why.
             _ => Ok(()),
         }
     }
@@ -200,7 +203,7 @@ impl Check {
             })
             .map(|check| {
                 let found = (check.judge)(&facts);
-                // Taken of a check that failed, too: else the next one would be told of it.
+                // Taken of a check that failed, too: else the next check would report it.
                 let cut = facts.take_cut();
                 let denied = matches!(&found, Err(why) if facts.is_denied(why));
                 let (result, message) = match found {
@@ -228,9 +231,9 @@ impl Check {
         };
         let throttled = facts.throttled().map(str::to_owned);
         let conclusion = match conclude(&checks, fails) {
-            // The user may see what was not told, so that nothing is wrong is not known.
+            // A part that the user may see is missing, so it is not known that nothing is wrong.
             Conclusion::Yes if throttled.is_some() => Conclusion::Unknown,
-            told => told,
+            conclusion => conclusion,
         };
         Ok(CheckReport {
             success: conclusion == Conclusion::Yes,
@@ -242,8 +245,8 @@ impl Check {
     }
 }
 
-/// What a check found, where it may have looked at lists that were not read to their ends: that
-/// nothing was wrong says nothing of the rest.
+/// What a check found, if it may have looked at lists that were not read to their ends: no fault in
+/// one part does not mean none in the rest.
 fn of_what_was_read(found: (CheckStatus, String), cut: &[&str]) -> (CheckStatus, String) {
     if cut.is_empty() {
         return found;
@@ -284,7 +287,7 @@ fn print(report: &CheckReport, console: &mut Console<'_>) -> Result<(), Failure>
         let (word, tone) = check.result.shown();
         let mark = tone.painted(&format!("{word:<8}"), console.color);
         let message = crate::escape::plain(&check.message);
-        // With its colour, which no other line of an answer has.
+        // With its colour, which no other line of the output has.
         writeln!(console.out, "  {mark} {:<22} {message}", check.id)?;
         if !check.hint.is_empty() {
             console.line(&format!(

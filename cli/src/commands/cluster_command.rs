@@ -1,7 +1,7 @@
-//! A command that asks the cluster and prints the answer.
+//! A command that queries the cluster and prints the result.
 //!
-//! In this order: what is typed is read before anybody is connected to, so that a mistake in it
-//! needs no kubeconfig and waits for nobody.
+//! The command line is validated before the client connects, so that a bad argument needs no
+//! kubeconfig and waits for no response.
 
 use std::time::SystemTime;
 
@@ -13,19 +13,19 @@ use crate::output::Format;
 
 /// See the module header.
 pub(crate) trait ClusterCommand {
-    /// What `-o` may say.
+    /// The formats of `-o`.
     const FORMATS: &'static [Format];
 
     /// # Errors
-    /// When what is typed has no meaning, whatever cluster is asked.
+    /// When the arguments are invalid for every cluster.
     fn must_be_readable(&self, _global: &Global) -> Result<(), Failure> {
         Ok(())
     }
 
-    /// Prints what this cluster says. `now`: by this machine's clock.
+    /// Prints the result for this cluster. `now`: by this machine's clock.
     ///
     /// # Errors
-    /// When nobody can tell, or what is asked about is not there.
+    /// When the result is not known, or the object does not exist.
     async fn print(
         &self,
         cluster: &Cluster,

@@ -1,9 +1,8 @@
-//! `weft completion`: a script that completes commands and options, and the names of what
-//! there is.
+//! `weft completion`: a script that completes commands, options and the names of existing objects.
 //!
-//! For names the script runs `weft complete-names WORD...`. That is no command for people: it
-//! stands in no help, takes words that no command would take yet, and has no words of its own
-//! when it fails, because it runs in the middle of a line that somebody types.
+//! For names the script runs `weft complete-names WORD...`. That is no command for users: no help
+//! lists it, it takes words that no command would accept yet, and it prints no message when it
+//! fails, because it runs while the user types a line.
 
 mod cursor;
 mod names;
@@ -17,7 +16,7 @@ use clap_complete::Shell;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 
-/// What scripts say in place of a command to ask for names.
+/// The hidden command by which scripts query names.
 const COMPLETE_NAMES: &str = "complete-names";
 
 /// Arguments of `weft completion`.
@@ -52,7 +51,7 @@ impl Completion {
     }
 }
 
-/// The words of a line that is being typed, where a script asks about one.
+/// The words of a line that is being typed, if a script queries names for one.
 #[must_use]
 pub(crate) fn requested(arguments: &[OsString]) -> Option<Vec<String>> {
     let [_, first, words @ ..] = arguments else {
@@ -65,7 +64,7 @@ pub(crate) fn requested(arguments: &[OsString]) -> Option<Vec<String>> {
 /// Prints the names that could stand at the end of that line, a line each.
 ///
 /// # Errors
-/// When the output is closed; nothing else is told.
+/// When the output is closed; no other failure is reported.
 pub(crate) async fn complete(
     mut command: clap::Command,
     words: &[String],

@@ -73,8 +73,8 @@ impl Dashboard {
     }
 }
 
-/// Ends where the page would show a namespace that was named and is not there. Whether it is
-/// there may be unknown, for want of a right or of an answer: the page says that itself.
+/// Ends if the page would show a namespace that was named and does not exist. If that is not known,
+/// for want of a right or of a response, the page reports it.
 async fn must_be_there(cluster: &Cluster) -> Result<(), Failure> {
     if !cluster.is_named() {
         return Ok(());
@@ -108,9 +108,9 @@ mod tests {
         };
         assert!(words.starts_with("there is no namespace shpo"), "{words}");
         outcome(&["-n", "shop"]).await.unwrap();
-        // Of a kubeconfig, which nobody named here.
+        // Of a kubeconfig, so it was not named by the user.
         outcome(&[]).await.unwrap();
-        // Nobody says whether it is there: that is the page's to tell.
+        // Whether it exists is not known: the page reports that.
         api.break_down();
         outcome(&["-n", "shpo"]).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! `weft diagnostics`: what somebody needs who shall find a fault from afar.
+//! `weft diagnostics`: a bundle with which a fault is found from afar.
 //!
 //! Claims: observe-64
 
@@ -66,7 +66,7 @@ const READ: &[(&str, &str)] = &[
 const OWN: [&str; 2] = ["weft/deployments.json", "weft/pods.json"];
 /// Lines of each log.
 const LOG_LINES: u32 = 2_000;
-/// Most pods of the control plane whose logs are read.
+/// Max pods of the control plane whose logs are read.
 const MOST_PODS: usize = 10;
 /// Components of the chart that have logs. Where there are too many pods the controllers' are
 /// read first.
@@ -75,7 +75,7 @@ const COMPONENTS: [&str; 2] = ["controller", "injector"];
 /// Arguments of `weft diagnostics`.
 #[derive(Args, Debug)]
 #[command(
-    about = "Write a bundle for whoever shall find a fault from afar",
+    about = "Write a bundle with which a fault is found from afar",
     long_about = "Writes an archive (-o FILE.tgz) with the objects, Events and logs of the control \
                   plane, SMI objects and TrafficPolicies, proxies and the graph. No Secrets, no tokens, nothing of the \
                   users' pods but what their proxies say. What the user may not read, and what has no \
@@ -127,14 +127,14 @@ impl Diagnostics {
 /// The archive, and how many parts it is without.
 ///
 /// # Errors
-/// When nobody answers or the user is not known, the namespace of Weft that was named is not
-/// there, or it cannot be packed.
+/// When the cluster does not respond or does not know the user, the namespace of Weft that was
+/// named does not exist, or the bundle cannot be packed.
 pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
-    // Nobody is told of an empty archive that it is one.
+    // Otherwise the bundle would be empty without a message.
     probes::version(cluster)
         .await
         .map_err(Refusal::into_failure)?;
-    // Nor of empty lists that he misspelt where they are.
+    // Otherwise a misspelt namespace of Weft would give empty lists without a message.
     existing::must_have_weft_namespace(cluster).await?;
     let mut bundle = Bundle::default();
     let mut pods = Vec::new();
@@ -170,9 +170,9 @@ pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failur
     bundle.packed()
 }
 
-/// What a part is called where it is asked for. Of our own read API by its resource, as by all
-/// commands: a controller that answers in a moment is asked again, and one that is away told from
-/// an API that is not served.
+/// The name under which a part is requested. Our own read API is requested by its resource, as by
+/// all commands: a controller that will respond in a moment is retried, and an absent one is
+/// distinguished from an API that is not served.
 fn asked_as(name: &str, path: &str) -> String {
     let mut ours = Resource::ALL.into_iter();
     match ours.find(|resource| path.starts_with(&resource.path(None, None))) {
@@ -236,7 +236,7 @@ fn control_plane(list: &Value) -> Vec<String> {
     names.map(ToOwned::to_owned).collect()
 }
 
-/// Takes the objects of others out of a list, and says how many there were.
+/// Takes the objects of others out of a list, and returns how many there were.
 fn keep_own(list: &mut Value) -> usize {
     let items = list.get_mut("items").and_then(Value::as_array_mut);
     let Some(items) = items else {
@@ -253,7 +253,7 @@ fn is_own(object: &Value) -> bool {
 }
 
 #[cfg(test)]
-mod begun;
+mod startup;
 
 #[cfg(test)]
 mod tests {
@@ -313,7 +313,7 @@ mod tests {
         assert!(!text.contains("c2VjcmV0"), "{text}");
     }
 
-    /// What is in a bundle of a cluster whose namespace of the mesh has these pods.
+    /// The contents of a bundle of a cluster with these pods in the namespace of the mesh.
     async fn unpacked(pods: &[(String, &str)]) -> String {
         let api = FakeApi::default();
         api.put(

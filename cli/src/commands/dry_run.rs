@@ -41,23 +41,23 @@ const ADVICE: Advice = Advice {
 #[derive(Args, Debug)]
 #[command(
     about = "Say which calls a change would refuse, allow or lead elsewhere",
-    long_about = "Lays a change over the cluster without making it, and compares what becomes of every \
-                  call that the mesh remembers. depends: that is decided by each request's method, \
-                  path or headers, which are not remembered. With --watch the proxies of called \
-                  pods judge live calls by the change too, for so long, and enforce nothing of it. \
-                  Whoever asks must be allowed to make the change. An object of a namespace that is \
-                  neither there nor in the files is bad input, and so is a kind or a version that a \
-                  group of SMI or of Weft does not have. Exit status 1 if a call that was \
-                  seen would be refused, or a workload that refuses calls now would be open to \
-                  everybody. Else 3 if the mesh remembers no call of which anything \
-                  can be told, or could not compare them all; if calls depend, and none of the \
-                  same caller to the same port was judged live; if calls depend in namespaces \
-                  whose graphs the user may not read, or the controller is older and does not say \
-                  whether they do; if with --watch not every proxy that the change concerns judged \
-                  live calls, or some were skipped for want of time; or if the files hold what \
-                  decides about calls and is not tried, such as weft.dev/mtls of a Namespace or \
-                  weft.dev/opaque-ports of a pod template, or if a Namespace in them lacks such an \
-                  annotation or label that was applied to it.",
+    long_about = "Lays a change over the cluster without making it, and compares what becomes of \
+                  every call that the mesh remembers. depends: that is decided by each request's \
+                  method, path or headers, which are not remembered. With --watch the proxies of \
+                  called pods judge live calls by the change too, for so long, and enforce nothing \
+                  of it. The user must be allowed to make the change. An object of a namespace \
+                  that is neither there nor in the files is bad input, and so is a kind or a \
+                  version that a group of SMI or of Weft does not have. Exit status 1 if a call \
+                  that was seen would be refused, or a workload that refuses calls now would be \
+                  open to everybody. Else 3 if the mesh remembers no call that can be judged, or \
+                  could not compare them all; if calls depend, and none of the same caller to the \
+                  same port was judged live; if calls depend in namespaces whose graphs the user \
+                  may not read, or the controller is older and does not say whether they do; if \
+                  with --watch not every proxy that the change concerns judged live calls, or some \
+                  were skipped for want of time; or if the files hold what decides about calls and \
+                  is not tried, such as weft.dev/mtls of a Namespace or weft.dev/opaque-ports of a \
+                  pod template, or if a Namespace in them lacks such an annotation or label that \
+                  was applied to it.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
 pub(crate) struct DryRun {
@@ -92,13 +92,13 @@ impl ClusterCommand for DryRun {
     ) -> Result<Conclusion, Failure> {
         let mut gathered = self.gathered(cluster.namespace(), console)?;
         taken_away::note(cluster, &mut gathered, console).await?;
-        let mut answer = tell(cluster, &mut gathered, console).await?;
+        let mut answer = submit(cluster, &mut gathered, console).await?;
         let Some(mut status) = answer.status.take() else {
             return Err(Failure::unknown("the dry run has no status"));
         };
         absent::must_have_namespaces(cluster, &gathered, &status).await?;
         if is_of_nothing(&status) && self.watch.is_none() {
-            let why = "the mesh remembers no call, so nothing can be told of this change";
+            let why = "the mesh remembers no call, so nothing is known of this change";
             return Err(Failure::unknown(why));
         }
         if format == Format::Table {
@@ -140,12 +140,12 @@ impl DryRun {
     }
 }
 
-/// What the API says of a change. It refuses modes of namespaces that are not there: those that
-/// the files themselves make are left out, and the rest is tried.
+/// Submits a change to the API. The API refuses modes of namespaces that do not exist: those that
+/// the files themselves create are skipped, and the rest is tried.
 ///
 /// # Errors
-/// When the API does not answer, the change is refused, or nothing of it is left.
-async fn tell(
+/// When the API does not respond, the change is refused, or nothing of it is left.
+async fn submit(
     cluster: &Cluster,
     gathered: &mut Gathered,
     console: &mut Console<'_>,
@@ -227,8 +227,8 @@ pub(super) fn print(
         ))?;
     }
     console.word(&format!(
-        "{} edges stay as they are; of {} nothing can be told, since no pod of one end runs now \
-         or it is outside the cluster",
+        "{} edges stay as they are; of {} nothing is known, since no pod of one end runs now or it \
+         is outside the cluster",
         status.kept, status.unknown
     ))?;
     Ok(())
@@ -248,7 +248,7 @@ fn opened(node: &str) -> String {
 
 fn last(edge: &ChangedEdge, now: SystemTime) -> String {
     let last = edge.last_seen.parse::<k8s_openapi::jiff::Timestamp>().ok();
-    // The cluster's clock is told in whole seconds.
+    // The cluster's clock has whole seconds.
     let ago = last.map(|last| now.duration_since(last.into()).unwrap_or_default());
     ago.map(number::age).unwrap_or_default()
 }
@@ -331,6 +331,6 @@ mod tests {
         ] {
             assert!(out.contains(word), "{word}: {out}");
         }
-        assert!(err.contains("of 1 nothing can be told"), "{err}");
+        assert!(err.contains("of 1 nothing is known"), "{err}");
     }
 }

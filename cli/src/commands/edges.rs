@@ -1,4 +1,4 @@
-//! `weft edges`: who calls whom.
+//! `weft edges`: the edges of the graph, each a caller and what it calls.
 //!
 //! Claims: observe-145
 
@@ -28,7 +28,7 @@ use crate::traffic::{IndexedGraph, Question, known};
 /// The window of the numbers.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The shortest time in which edges were seen: the last second, in which they are told.
+/// The shortest time in which edges were seen: the last second, the resolution of the graph.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// What is printed besides what every command prints.
@@ -49,12 +49,11 @@ const FORMATS: &[Format] = &[
                   success, rate and latency, of the last minute. SECURED is mtls for mutual TLS of \
                   the mesh, tls for the applications' own TLS, of which the mesh knows no \
                   identity, - where nothing was sent, else plaintext. With --since also edges that \
-                  were seen earlier. \
-                  Whether their calls were refused or in plaintext is known of five minutes: with \
-                  --refused or --plaintext --since is from 10s to 5m, and all numbers are of this \
-                  time. A PORT that nobody declared is - until it was served once, as that of a \
-                  host outside to which no connection ever came about. -o dot draws for Graphviz, \
-                  -o mermaid for Markdown.",
+                  were seen earlier. Whether their calls were refused or in plaintext is known of \
+                  five minutes: with --refused or --plaintext --since is from 10s to 5m, and all \
+                  numbers are of this time. An undeclared PORT is - until it was served once, as \
+                  that of a host outside to which no connection ever came about. -o dot draws for \
+                  Graphviz, -o mermaid for Markdown.",
     after_help = "Example:\n  weft edges svc/cart -o mermaid"
 )]
 pub(crate) struct Edges {
@@ -84,8 +83,8 @@ impl ClusterCommand for Edges {
         self.question().map(drop)
     }
 
-    /// Prints the edges that were seen before the end of what is told, or where that is not said
-    /// before `now`.
+    /// Prints the edges that were seen before the end of the graph's window, or before `now` if
+    /// that is not known.
     async fn print(
         &self,
         cluster: &Cluster,
@@ -130,8 +129,8 @@ impl Edges {
         named.map(|text| Named::read(text, ENDS)).transpose()
     }
 
-    /// What is asked of the graph. Of edges without calls in the window it tells neither
-    /// refusals nor what secured them, so whoever filters by these has all of his time in it.
+    /// The query of the graph. For edges without calls in the window the graph has neither refusals
+    /// nor what secured them, so with these filters the window covers the whole time.
     fn question(&self) -> Result<Question, Failure> {
         let window = match self.since {
             Some(since) if self.refused || self.plaintext => since,
@@ -328,7 +327,7 @@ mod tests {
             edge[field] = value;
             edge
         };
-        // A proxy of this version says so itself.
+        // A proxy of this version reports it.
         let mut unsent = with("attempts", json!(3));
         unsent["mtls"] = json!(null);
         let calls = [

@@ -23,7 +23,7 @@ use crate::global::Global;
 use crate::namespace::namespace;
 use crate::output::{self, Format};
 
-/// Who can call.
+/// Kinds that can call.
 pub(super) const FROM: &[ResourceKind] = &[
     ResourceKind::Deployment,
     ResourceKind::StatefulSet,
@@ -55,14 +55,15 @@ pub(super) const TO: &[ResourceKind] = &[
 #[derive(Args, Debug)]
 #[command(
     about = "Say what becomes of a call, why, and what would let it pass",
-    long_about = "Says whether a call would pass, who decides that, and which rule or missing \
-                  rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
-                  caller without a proxy. A name without a kind is taken for the workload that has \
-                  it, or where it is called for the Service, and what it was taken for is said. \
-                  PORT is its number, or the name that a Service has for it. \
-                  Where rules or splits look at the host, say it with -H: every request has one. \
-                  see names a line of docs/applications.md that the call meets. -o fix prints objects that allow this call, and what \
-                  passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
+    long_about = "Says whether a call would pass, who decides that, and which rule or missing rule \
+                  is the reason. FROM is deploy/web, sa/web and the like, or outside for a caller \
+                  without a proxy. A name without a kind is taken for the workload that has it, or \
+                  where it is called for the Service, and what it was taken for is said. PORT is \
+                  its number, or the name that a Service has for it. Where rules or splits look at \
+                  the host, say it with -H: every request has one. see names a line of \
+                  docs/applications.md that the call meets. -o fix prints objects that allow this \
+                  call, and what passes besides where that cannot be helped. Exit status 1 if it \
+                  is refused, 3 if that is not known.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:80 DELETE /items/7 -n shop"
 )]
 pub(crate) struct Explain {
@@ -147,7 +148,7 @@ impl ClusterCommand for Explain {
 }
 
 impl Explain {
-    /// Says what of the question is answered, and was hardly meant.
+    /// Prints parts of the query that were probably not meant.
     async fn cautions(
         &self,
         calling: &Cluster,
@@ -158,7 +159,7 @@ impl Explain {
         if let Some(unusual) = method.and_then(crds::smi::judge::unusual_method) {
             console.word(&format!("METHOD {unusual}"))?;
         }
-        // An account may be asked about before it is there, and be misspelt.
+        // An account may be queried before it exists, and be misspelt.
         let account = Named::read_one(from, &[ResourceKind::ServiceAccount]).ok();
         if let Some((named, name)) = account
             && let Ok(None) = existing::read(calling, named.kind, &name).await
@@ -169,7 +170,7 @@ impl Explain {
         Ok(())
     }
 
-    /// What is typed, as the API asks it; the ends with their kinds.
+    /// The typed arguments as a query of the API; the ends with their kinds.
     fn question(&self, namespace: &str, from: &str, to: &str) -> Result<ExplanationSpec, Failure> {
         let place = |said: &Option<String>| said.clone().unwrap_or_else(|| namespace.to_owned());
         let nowhere = |option: &str, said: &Option<String>| match said {
@@ -236,8 +237,8 @@ impl Explain {
     }
 }
 
-/// Ends where an end of a call is nothing that there is, of which the API can tell nothing but
-/// that. Whoever may not see it is told what the API says.
+/// Ends if an end of a call does not exist, about which the API reports nothing more. Without the
+/// right to see the object the API's own result is printed.
 ///
 /// # Errors
 /// When there is no such object, or a Service has no such port, with the nearest that there is.
@@ -250,7 +251,7 @@ async fn must_be_there(
         return Ok(());
     }
     let (named, name) = Named::read_one(text, allowed)?;
-    // What is outside is no object, and an account is asked about before there is one.
+    // What is outside is no object, and an account may be queried before it exists.
     if [ResourceKind::External, ResourceKind::ServiceAccount].contains(&named.kind) {
         return Ok(());
     }
@@ -263,19 +264,19 @@ async fn must_be_there(
     }
 }
 
-/// What the cluster says of a call.
+/// The explanation of a call.
 ///
 /// # Errors
-/// When nobody can tell.
+/// When it is not known.
 async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Failure> {
     let answer = try_ask(cluster, spec).await;
     answer.map_err(|refusal| refusal.into_failure())
 }
 
-/// The same; the caller tells what refused or was not reached.
+/// The same; the caller distinguishes a refusal from a failed connection.
 ///
 /// # Errors
-/// When nobody can tell.
+/// When it is not known.
 pub(crate) async fn try_ask(
     cluster: &Cluster,
     spec: ExplanationSpec,
@@ -300,7 +301,8 @@ pub(crate) async fn try_ask(
         cluster.try_request(what, request).await
     };
     let last = places.pop();
-    // Who may not ask in the called side's namespace is told less, by his own.
+    // Without the right to query in the called side's namespace, the caller's own namespace gives a
+    // shorter result.
     for place in &places {
         match ask_in(place).await {
             Err(refusal) if refusal.is_forbidden() => {}
@@ -310,10 +312,10 @@ pub(crate) async fn try_ask(
     ask_in(last.as_deref().unwrap_or(cluster.namespace())).await
 }
 
-/// Objects for `kubectl apply -f -`; what no object can mend as words.
+/// Objects for `kubectl apply -f -`; what no object can repair goes to the error stream.
 fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
     if status.verdict == ExplanationVerdict::Unknown {
-        let why = format!("it cannot be told: {}", status.reason);
+        let why = format!("it is not known: {}", status.reason);
         return Err(Failure::unknown(why));
     }
     let Some(fix) = &status.fix else {

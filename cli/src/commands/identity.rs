@@ -1,4 +1,4 @@
-//! `weft identity`: who pods are, as their proxies show it to others.
+//! `weft identity`: the identities of pods, as their proxies present them to others.
 
 mod authority;
 mod certificate;
@@ -39,23 +39,23 @@ pub(super) const KINDS: &[ResourceKind] = &[
     ResourceKind::ReplicaSet,
     ResourceKind::ReplicationController,
 ];
-/// Most proxies that are asked, and how many at the same time.
+/// Max proxies that are queried, and how many at the same time.
 const MOST: usize = 20;
 const AT_ONCE: usize = 8;
 /// How long all of them together are waited for; each has the time of one request.
 const WITHIN: Duration = Duration::from_secs(30);
-/// A pod whose proxy showed nothing, and why, unless it was not asked.
+/// A pod whose proxy showed nothing, and why, unless it was not queried.
 type Silent = (PodName, Option<Failure>);
 
 /// Arguments of `weft identity`.
 #[derive(Args, Debug)]
 #[command(
     about = "Show the certificates of pods, or of the mesh's authority",
-    long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy tells \
-                  it by port-forward: SPIFFE id, serial, issuer, end, and when it is renewed. Of a \
-                  proxy that the user may not ask, or that does not answer within half a minute, \
-                  and of all beyond 20, what controllers know of it. With --ca the roots that proxies trust, and the \
-                  issuer that signs below them.",
+    long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy \
+                  reports it by port-forward: SPIFFE id, serial, issuer, end, and when it is \
+                  renewed. Of a proxy that the user may not ask, or that does not answer within \
+                  half a minute, and of all beyond 20, what controllers know of it. With --ca the \
+                  roots that proxies trust, and the issuer that signs below them.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
 pub(crate) struct Identity {
@@ -91,7 +91,7 @@ impl ClusterCommand for Identity {
             [ResourceKind::Pod, ResourceKind::ServiceAccount].contains(&named.kind)
         };
         let (pods, listed) = match named.as_ref().filter(|named| !of_pods(named)) {
-            // Controllers know whose pods are whose.
+            // Controllers know which pods belong to a workload.
             Some(workload) => {
                 let listed = proxies::all(cluster).await?;
                 let pods = pods::of_workload(cluster, &listed, workload).await?;
@@ -129,7 +129,7 @@ impl Identity {
     }
 }
 
-/// What proxies present, as many as are asked and answer in time, and the others.
+/// The certificates of the proxies that are queried and respond in time, and the other pods.
 async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<Silent>) {
     let beyond = pods.split_off(pods.len().min(MOST));
     let mut waiting: BTreeSet<PodName> = pods.iter().cloned().collect();
@@ -149,7 +149,7 @@ async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<
             }
         }
     };
-    // Who has not answered by then stands in `waiting`.
+    // A proxy without a response by then stands in `waiting`.
     let _ = timeout(WITHIN, telling).await;
     silent.extend(waiting.into_iter().map(|pod| {
         let why = format!("the proxy of {pod} did not answer in time");
@@ -159,7 +159,7 @@ async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<
     (rows, silent)
 }
 
-/// What controllers know of proxies; nothing, where they do not tell.
+/// What controllers know of proxies; empty if they do not report it.
 async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList, Failure> {
     match proxies::all(cluster).await {
         Ok(listed) => Ok(listed),
@@ -170,8 +170,8 @@ async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList
     }
 }
 
-/// Adds what controllers know of proxies that say nothing themselves, each with the reason,
-/// unless it was not asked.
+/// Adds what controllers know of proxies without a response of their own, each with the reason,
+/// unless it was not queried.
 fn by_controllers(
     rows: &mut Vec<Row>,
     silent: Vec<Silent>,
@@ -193,8 +193,8 @@ fn by_controllers(
     for (pod, why) in silent {
         let Some(certificate) = certificates.get(&pod).cloned() else {
             conclusion = Conclusion::No;
-            let nobody = || format!("{pod}: nobody tells its certificate");
-            console.word(&why.map_or_else(nobody, |why| why.to_string()))?;
+            let unreported = || format!("{pod}: no controller reports its certificate");
+            console.word(&why.map_or_else(unreported, |why| why.to_string()))?;
             continue;
         };
         rows.push(Row::of(pod, certificate));
@@ -207,8 +207,9 @@ fn by_controllers(
             |why| why.to_string(),
         );
         console.word(&format!(
-            "{added} of these certificates are told by controllers, which do not know whose name \
-             stands in them; the identity shown is the one that the proxy has to have: {reason}"
+            "{added} of these certificates are reported by controllers, which do not know whose \
+             name stands in them; the identity shown is the one that the proxy has to have: \
+             {reason}"
         ))?;
     }
     Ok(conclusion)

@@ -48,14 +48,14 @@ pub(crate) struct Inject {
 #[derive(Args, Debug)]
 #[command(
     about = "Take the mesh's label from the pod templates of manifests",
-    long_about = "Takes label weft.dev/inject from every pod template of the manifests, unless it is \
-                  disabled, and prints them, nothing else changed but labels and metadata that held \
-                  nothing else. Pods of a namespace that has the label get a proxy \
-                  all the same; write weft.dev/inject: disabled to keep one out. With --manual the \
-                  sidecar is taken out, and all that was written with it: probes and hooks are \
-                  what they were, but for names of ports, which are their numbers now, and schemes \
-                  of probes that were the default. A nodeSelector that inject --manual wrote stays \
-                  and is named, as nobody can tell whose it is.",
+    long_about = "Takes label weft.dev/inject from every pod template of the manifests, unless it \
+                  is disabled, and prints them, nothing else changed but labels and metadata that \
+                  held nothing else. Pods of a namespace that has the label get a proxy all the \
+                  same; write weft.dev/inject: disabled to keep one out. With --manual the sidecar \
+                  is taken out, and all that was written with it: probes and hooks are what they \
+                  were, but for names of ports, which are their numbers now, and schemes of probes \
+                  that were the default. A nodeSelector that inject --manual wrote stays and is \
+                  named, as its author is not known.",
     after_help = "Example:\n  weft uninject deployment.yaml | kubectl apply -f -"
 )]
 pub(crate) struct Uninject {
@@ -114,7 +114,7 @@ impl Uninject {
     }
 }
 
-/// What one template is to become, and words about it. An error is a clause about it.
+/// The new content of one template, and messages about it. An error is a clause about it.
 type Change<'a> = dyn FnMut(&Template, &mut Vec<String>) -> Result<Value, String> + 'a;
 
 fn read(files: &[String], console: &mut Console<'_>) -> Result<Vec<Manifest>, Failure> {
@@ -125,7 +125,7 @@ fn read(files: &[String], console: &mut Console<'_>) -> Result<Vec<Manifest>, Fa
     files.map(|name| files::read(name, console)).collect()
 }
 
-/// Where the manifests say that their pods are. What cannot be read is told when it is edited.
+/// The namespaces of the manifests' pods. What cannot be read is reported when it is edited.
 fn namespaces(manifests: &[Manifest]) -> BTreeSet<String> {
     let documents = manifests
         .iter()

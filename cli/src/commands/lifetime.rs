@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use crds::observe::Certificate;
 use k8s_openapi::jiff::Timestamp;
 
-/// A proxy asks for its next certificate when 40 to 30 % of the life of the last one are left.
-/// The renewal is missed where less than one part of so many is.
+/// A proxy requests its next certificate when 40 to 30 % of the life of the last one are left. The
+/// renewal is missed if less than one part of so many is.
 const PARTS: u32 = 5;
-/// The same where nobody tells how long it lives, which is 24 h unless the chart says otherwise.
+/// The same if the lifetime is not reported, which is 24 h unless the chart sets another.
 const SOON: Duration = Duration::from_secs(600);
 
 /// Whether it ends soon for the life that it has; `ttl`: what the controller gives them, as far
@@ -24,7 +24,7 @@ pub(super) fn is_late(certificate: &Certificate, ttl: Option<Duration>, now: Sys
     };
     let issued = certificate.issued.as_deref().and_then(time);
     let life = issued.and_then(|issued| ends.duration_since(issued).ok());
-    // What its own controller says of it is nearer than what is known of the controllers.
+    // The report of its own controller is more exact than what is known of all controllers.
     let ttl = certificate.ttl_seconds.map(Duration::from_secs).or(ttl);
     let least = match (life, ttl) {
         (Some(life), _) => life / PARTS,
@@ -65,7 +65,7 @@ mod tests {
             let second = Duration::from_secs(1);
             assert!(!is_late(late), "{certificate:?}");
             assert!(is_late(late - second), "{certificate:?}");
-            // As told with the certificate, which counts first.
+            // As reported with the certificate, which counts first.
             let with_ttl = Certificate {
                 ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
                 ..certificate
@@ -83,6 +83,6 @@ mod tests {
             ..Certificate::default()
         };
         assert!(is_late(&certificate(ends), None, ended));
-        assert!(!is_late(&certificate(""), None, ended), "nobody tells");
+        assert!(!is_late(&certificate(""), None, ended), "not reported");
     }
 }

@@ -14,7 +14,7 @@ use crate::failure::{Conclusion, Failure};
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, COMMON, Format, number};
 
-/// Proxies that are asked for at a time, as kubectl does.
+/// Proxies per request, as kubectl does.
 const PAGE: &str = "500";
 
 /// Arguments of `weft proxies`.
@@ -71,7 +71,7 @@ impl ClusterCommand for Proxies {
     }
 }
 
-/// All pages. Where one is empty and yet says that there are more, `metadata` keeps saying so.
+/// All pages. If one is empty and yet names a next page, `metadata` keeps that name.
 pub(super) async fn all(cluster: &Cluster) -> Result<ProxyList, Failure> {
     let mut list = ProxyList::default();
     loop {

@@ -23,9 +23,9 @@ use crate::output::{self, Format, NARROW};
 #[command(
     about = "Show what the proxy of a pod holds, by its own word",
     long_about = "Shows identity, modes and the names and versions of all that the proxy of a pod \
-                  holds. Where no controller tells it the proxy itself is asked, by port-forward; \
+                  holds. If no controller reports it, the proxy itself is asked, by port-forward; \
                   with --direct at once. The proxy itself also shows the steps of its start. With \
-                  --traffic it tells by port-forward what its calls go by: sections of policies, \
+                  --traffic it reports by port-forward what its calls go by: sections of policies, \
                   retry budgets, breakers and endpoints.",
     after_help = "Example:\n  weft proxy-config web-5d8 --direct"
 )]
@@ -109,7 +109,7 @@ async fn direct(cluster: &Cluster, pod: &str, path: &str) -> Result<Value, Failu
         .map_err(|error| Failure::unknown(format!("the proxy of {pod} answers no JSON: {error}")))
 }
 
-/// What a controller tells of it, if anything.
+/// A controller's report of it, if any.
 async fn reported(cluster: &Cluster, pod: &str) -> Result<Option<Value>, Failure> {
     let namespace = Some(cluster.namespace());
     let reported =
@@ -142,7 +142,7 @@ fn print(config: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The steps of the proxy's start, as it tells them itself.
+/// The steps of the proxy's start, as it reports them itself.
 fn started(steps: &[Value]) -> String {
     let steps = steps
         .iter()
@@ -150,7 +150,7 @@ fn started(steps: &[Value]) -> String {
     steps.collect::<Vec<_>>().join(", ")
 }
 
-/// A row for each rule of a section, with who says it, each breaker and each endpoint.
+/// A row for each rule of a section, with its author, each breaker and each endpoint.
 fn print_traffic(page: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
     let mut table = Table::new(&["SERVICE", "WHAT", "SAYS"]);
     for (name, service) in page["services"].as_object().into_iter().flatten() {
@@ -190,7 +190,7 @@ fn print_traffic(page: &Value, console: &mut Console<'_>) -> Result<(), Failure>
             row(what.trim_end(), says);
         }
         if let Some(more @ 1..) = service["endpointsLeftOut"].as_u64() {
-            // The proxy tells those first that get the least.
+            // The proxy lists the endpoints with the smallest share first.
             row(
                 "endpoints",
                 format!("{more} more, none with a smaller share"),

@@ -83,7 +83,7 @@ impl ClusterCommand for Routes {
         }
         if table.is_empty() {
             console.word(&format!(
-                "no calls of {} in the last {} s that its proxies told by route",
+                "no calls of {} in the last {} s that its proxies reported by route",
                 self.resource,
                 question.window.as_secs()
             ))?;
@@ -97,6 +97,6 @@ impl ClusterCommand for Routes {
 impl Routes {
     fn named(&self) -> Result<Named, Failure> {
         let named = Named::read(&self.resource, ENDS)?;
-        named.without_port(&self.resource, "routes are told of all ports")
+        named.without_port(&self.resource, "routes are reported for all ports")
     }
 }

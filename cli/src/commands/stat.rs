@@ -27,8 +27,8 @@ pub(super) const KINDS: &[ResourceKind] = counted_kinds!(TrafficSplit);
 const CALLER: &str = "a caller has no port";
 /// Between two tables of a watch: the reports' own pace.
 const EACH: Duration = Duration::from_secs(5);
-/// The same after looks that had no answer: whoever is away may be for long, and a terminal that
-/// somebody left open costs him nothing then.
+/// The same after looks without a response: controllers may be away for long, and a terminal left
+/// open then costs nothing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Arguments of `weft stat`.
@@ -39,12 +39,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
                   second, latency, what is open, what policies refused, and what failed besides. \
                   What has pods and was not called has a row too, unless --from or --to asks for \
                   the calls between some ends. With --to what they called. Of a TrafficSplit each \
-                  backend with its \
-                  wanted weight and its observed share, called or not. Of pods the metrics API \
-                  tells what was sent to each, every try by itself, as their callers saw it, with \
-                  p90 for p95 and nothing of what is open or refused; with --from and --to, and \
-                  without an answer of that API, the pods of a workload are counted under it. \
-                  Where several edges are one row, latency is estimated from \
+                  backend with its wanted weight and its observed share, called or not. Of pods \
+                  the metrics API reports what was sent to each, every try by itself, as their \
+                  callers saw it, with p90 for p95 and nothing of what is open or refused; with \
+                  --from and --to, and without an answer of that API, the pods of a workload are \
+                  counted under it. Where several edges are one row, latency is estimated from \
                   theirs. -o json and yaml print the edges of these rows, the nodes at their ends \
                   and those of the other rows.",
     after_help = "Example:\n  weft stat deploy -n shop"
@@ -62,7 +61,7 @@ pub(crate) struct Stat {
     /// Length of the window, 10s to 5m
     #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::between(WINDOWS), allow_hyphen_values = true)]
     window: Duration,
-    /// Again every five seconds, later where nobody answers, until it is stopped or refused
+    /// Again every five seconds, later without a response, until it is stopped or refused
     #[arg(short, long)]
     watch: bool,
 }
@@ -88,12 +87,12 @@ impl ClusterCommand for Stat {
 }
 
 impl Stat {
-    /// One table, or one after the other. After the first one nobody may be there to answer for a
-    /// moment only, as while controllers are replaced: then that is said, and the watch goes on,
-    /// with longer pauses. Whoever may not ask any more is told that, once.
+    /// One table, or one after the other. After the first one the controllers may be away for a
+    /// moment, as while they are replaced: the watch reports that and goes on, with longer pauses.
+    /// A user who loses the right to query gets one message.
     ///
     /// # Errors
-    /// When the first one cannot be made, or no further one can, or nobody reads them any more.
+    /// When the first one cannot be made, or no further one can, or the output is closed.
     pub(crate) async fn follow(
         &self,
         cluster: &Cluster,
@@ -119,13 +118,13 @@ impl Stat {
         }
     }
 
-    /// What is asked about, and of which window.
+    /// The queried object, and the window.
     fn requested(&self) -> Result<(Named, Question), Failure> {
         let mut resource = Named::read(&self.resource, KINDS)?;
         if self.to.is_some() {
             resource = resource.without_port(&self.resource, CALLER)?;
         } else if resource.kind != ResourceKind::Service {
-            let why = "of a Service alone calls are told by port";
+            let why = "only a Service has calls by port";
             resource = resource.without_port(&self.resource, why)?;
         }
         Ok((resource, Question::window(self.window)?))
@@ -147,8 +146,7 @@ impl Stat {
     /// One table.
     ///
     /// # Errors
-    /// When the graph cannot be read, or does not know what is asked about and nobody else
-    /// does.
+    /// When the graph cannot be read, or neither the graph nor the API server knows the object.
     async fn one_table(
         &self,
         cluster: &Cluster,
@@ -160,7 +158,7 @@ impl Stat {
         if alone && pods::print(cluster, &resource, question.window, format, console).await? {
             return Ok(Conclusion::Yes);
         }
-        // A namespace is asked about where it is, and all of them everywhere.
+        // A namespace is queried where it is, and all of them everywhere.
         let requested = match resource.kind {
             ResourceKind::Namespace => &cluster.about(resource.name.as_deref()),
             _ => cluster,
@@ -263,8 +261,8 @@ fn table(
     table
 }
 
-/// What the TrafficSplits ask for. Without the right to read them the column stays empty,
-/// and the reason is told.
+/// The weights of the TrafficSplits. Without the right to read them the column stays empty, and the
+/// reason is printed.
 async fn weights(cluster: &Cluster, console: &mut Console<'_>) -> Result<Weights, Failure> {
     let path = ResourceKind::TrafficSplit.path(cluster.scope());
     let path = path.unwrap_or_default();

@@ -7,9 +7,9 @@ mod gone;
 mod objects;
 mod ports;
 mod refusals;
+mod reported;
 mod routes;
 mod shared;
-mod told;
 
 use std::time::{Duration, SystemTime};
 
@@ -35,11 +35,11 @@ use crate::output::{self, Format, NARROW, number};
 use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{IndexedGraph, Question, known};
 
-/// What the graph remembers call by call, and the shortest part of that.
+/// The time for which the graph retains calls one by one, and the shortest part of that.
 const TIMES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3_600)];
-/// What of that it remembers by route.
+/// The time for which it retains routes.
 const BY_ROUTE: Duration = Duration::from_secs(300);
-/// What else there is where the dry run of the objects can tell nothing.
+/// What else helps if the dry run of the objects has no result.
 const ADVICE: Advice = Advice {
     live: "`weft dry-run -f FILE --watch 60s`, with these objects as FILE, judges live calls",
     less: "--to RES suggests, and tries, less",
@@ -49,21 +49,21 @@ const ADVICE: Advice = Advice {
 #[derive(Args, Debug)]
 #[command(
     about = "Write TrafficTargets that allow exactly the calls that there are",
-    long_about = "Prints TrafficTargets, with TCPRoutes or by the names of routes, for the calls of \
-                  the last hour that mutual TLS proved and that were served, as the called pods' \
-                  proxies say, and for no others. What is only remembered, unproven, failed or \
-                  told by its caller alone stands there as comments, and so do the numbers of \
-                  calls that no rule allowed, by caller and port, and calls of accounts that do \
-                  not exist any more, with when they were seen last. Routes \
-                  are known of the last five minutes: with --routes, calls whose routes are not \
-                  all known are allowed by their port, with a comment that says why. How many of \
-                  the calls that failed were refused is known of these minutes alone as well, and \
-                  of earlier ones some may have been: an edge with such is left out where only its \
-                  port would limit it. --since 5m looks at these minutes alone. Of a controller \
-                  that began less than an hour ago the error stream says of how many minutes it knows \
-                  the calls. Up to 64 objects are then tried as `weft dry-run -f` does, and more \
-                  are not; what it says goes to the error stream and changes no exit status, as do \
-                  warnings of accounts that many share: look for them before you apply it.",
+    long_about = "Prints TrafficTargets, with TCPRoutes or by the names of routes, for the calls \
+                  of the last hour that mutual TLS proved and that were served, as the called \
+                  pods' proxies say, and for no others. What is only remembered, unproven, failed \
+                  or reported by its caller alone stands there as comments, and so do the numbers \
+                  of calls that no rule allowed, by caller and port, and calls of accounts that do \
+                  not exist any more, with when they were seen last. Routes are known of the last \
+                  five minutes: with --routes, calls whose routes are not all known are allowed by \
+                  their port, with a comment that says why. How many of the calls that failed were \
+                  refused is known of these minutes alone as well, and of earlier ones some may \
+                  have been: an edge with such is left out where only its port would limit it. \
+                  --since 5m looks at these minutes alone. Of a controller that began less than an \
+                  hour ago the error stream says of how many minutes it knows the calls. Up to 64 \
+                  objects are then tried as `weft dry-run -f` does, and more are not; what it says \
+                  goes to the error stream and changes no exit status, as do warnings of accounts \
+                  that many share: look for them before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
 pub(crate) struct Suggest {
@@ -166,15 +166,15 @@ fn caution(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Resul
     for account in calls.shared() {
         console.word(&format!("warning: {}", calls.sharing.words(&account)))?;
     }
-    if calls.untold > 0 {
+    if calls.unreported > 0 {
         console.word(&format!(
             "the suggestion is not complete: the controller is older than this command, and does \
              not say whether calls of {} of the edges that are left out were served; upgrade it \
              (`weft version` says which one is there)",
-            calls.untold
+            calls.unreported
         ))?;
     }
-    if objects.is_empty() && calls.untold == 0 {
+    if objects.is_empty() && calls.unreported == 0 {
         console.word("no calls that were proven and served, nothing to suggest")?;
     } else if !objects.is_empty() {
         console.word(
@@ -185,8 +185,8 @@ fn caution(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Resul
     Ok(())
 }
 
-/// Says what the objects would change for the calls that are remembered. In words, so that
-/// the output stays what is applied; who may suggest and not apply is told just that.
+/// Prints what the objects would change for calls of the retained history. On the error stream, so
+/// that the output stays what is applied; a user who may suggest and not apply gets a note.
 async fn try_out(
     cluster: &Cluster,
     objects: Vec<Value>,

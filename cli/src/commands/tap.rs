@@ -46,11 +46,11 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// Prints requests until nobody reads, or nobody tells.
+    /// Prints requests until the output is closed or the tap ends.
     ///
     /// # Errors
-    /// When they cannot be watched. Where they could be before, nobody may be there to tell
-    /// them for a moment only.
+    /// When they cannot be watched. A tap that worked before survives controllers that are away for
+    /// a moment.
     pub(crate) async fn run(
         &self,
         global: &Global,
@@ -67,7 +67,7 @@ impl Tap {
         let mut shown = TapCounts::default();
         while let Some(event) = requests.next().await {
             match event? {
-                TapEvent::Begun => shown.begins(),
+                TapEvent::Started => shown.begins(),
                 TapEvent::Line(line) => shown.line(&line, format, console)?,
                 TapEvent::Word(word) => console.word(&word)?,
             }
@@ -84,15 +84,15 @@ impl Tap {
     }
 }
 
-/// What was said of how many there are.
+/// The counts that were printed.
 #[derive(Debug, Default)]
 struct TapCounts {
     taking_part: Option<(u32, u32)>,
     /// Requests that fit and were not shown.
     left_out: u64,
-    /// In the stream before nobody took part, which was said then.
-    nobody: bool,
-    /// Proxies that refused, in this stream or the one before, which was said.
+    /// In the stream before no proxy took part, which was printed then.
+    no_participant: bool,
+    /// Proxies that refused, in this stream or the one before, which was printed.
     refused: u32,
 }
 
@@ -100,7 +100,7 @@ impl TapCounts {
     /// The next stream counts anew.
     fn begins(&mut self) {
         *self = Self {
-            nobody: self.nobody,
+            no_participant: self.no_participant,
             refused: self.refused,
             ..Self::default()
         };
@@ -135,10 +135,10 @@ impl TapCounts {
         let taking_part = (metadata.taking_part, metadata.proxies);
         self.refusals(metadata, console)?;
         if metadata.last {
-            let nobody = self.taking_part.is_none() && metadata.taking_part == 0;
-            // Of those that refused, the reason was said.
+            let no_participant = self.taking_part.is_none() && metadata.taking_part == 0;
+            // For those that refused, the reason was printed.
             let is_silent = metadata.refused < metadata.proxies || metadata.proxies == 0;
-            if nobody && is_silent && !self.nobody {
+            if no_participant && is_silent && !self.no_participant {
                 console.word(&format!(
                     "0 of {} take part, so no request can be shown; others are away, older than \
                      taps, or have no room for one more: `weft proxies` says which are connected \
@@ -146,10 +146,10 @@ impl TapCounts {
                     metadata.proxies
                 ))?;
             }
-            self.nobody = nobody;
+            self.no_participant = no_participant;
         }
         let complete = metadata.taking_part == metadata.proxies;
-        // The first look comes before anybody can have answered.
+        // The first look comes before any proxy can have responded.
         let first = self.taking_part.is_none() && metadata.taking_part == 0;
         if self.taking_part != Some(taking_part) && !first {
             console.word(&format!("{} of {} take part", taking_part.0, taking_part.1))?;
@@ -168,7 +168,7 @@ impl TapCounts {
         Ok(())
     }
 
-    /// Says at once that proxies do not take part and why: each answers a few questions at a time.
+    /// Reports at once that proxies do not take part and why: each serves a few taps at a time.
     fn refusals(
         &mut self,
         metadata: &TapMetadata,
@@ -344,14 +344,14 @@ mod tests {
         assert!(words(&unsent).ends_with(" 0B -"), "nothing carried it");
     }
 
-    /// What is said of streams of so many proxies of four, one after the other.
-    fn told(parts: &[u32]) -> String {
+    /// The messages for streams of so many proxies of four, one after the other.
+    fn reported(parts: &[u32]) -> String {
         let mut streams = Streams::default();
         let mut console = streams.console();
         let mut shown = TapCounts::default();
         for taking_part in parts {
             shown.begins();
-            // Nobody can have answered before the first look.
+            // No proxy can have responded before the first look.
             for (taking_part, last) in [(0, false), (*taking_part, true)] {
                 let metadata = Some(TapMetadata {
                     proxies: 4,
@@ -401,7 +401,7 @@ mod tests {
         assert!(lines[0].ends_with("only requests of the others are shown"));
         assert!(
             lines[1].starts_with("0 of 2 take part, so"),
-            "nobody says why: {err}"
+            "no reason is printed: {err}"
         );
         assert!(
             lines[2].ends_with("before another tap of theirs ends"),
@@ -411,12 +411,15 @@ mod tests {
 
     #[test]
     fn tap_stream_without_participating_proxies_is_reported_once() {
-        let nobody = told(&[0]);
-        assert!(nobody.starts_with("0 of 4 take part, so"), "{nobody}");
-        assert_eq!(nobody.lines().count(), 1, "{nobody}");
-        assert_eq!(told(&[0, 0, 0]), nobody, "the same each time");
-        assert_eq!(told(&[4]), "4 of 4 take part\n");
-        let again = format!("{nobody}4 of 4 take part\n{nobody}");
-        assert_eq!(told(&[0, 4, 0]), again);
+        let no_participant = reported(&[0]);
+        assert!(
+            no_participant.starts_with("0 of 4 take part, so"),
+            "{no_participant}"
+        );
+        assert_eq!(no_participant.lines().count(), 1, "{no_participant}");
+        assert_eq!(reported(&[0, 0, 0]), no_participant, "the same each time");
+        assert_eq!(reported(&[4]), "4 of 4 take part\n");
+        let again = format!("{no_participant}4 of 4 take part\n{no_participant}");
+        assert_eq!(reported(&[0, 4, 0]), again);
     }
 }

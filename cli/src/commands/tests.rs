@@ -1,4 +1,4 @@
-//! What commands print of what the cluster says, in process.
+//! The output of commands for scripted clusters, in process.
 //!
 //! Claims: observe-33, observe-40, observe-5
 
@@ -21,13 +21,13 @@ use crate::global::Global;
 
 mod absent;
 mod bare;
-mod begun;
 mod clock;
 mod dry_run;
 mod explain;
 mod identity;
 mod names;
 mod pods;
+mod startup;
 mod stat;
 mod suggest;
 mod unanswered;
@@ -39,7 +39,7 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_793_610_000)
 }
 
-/// Exit status, output and words.
+/// Exit status, output and messages.
 async fn run(client: Client, line: &str) -> (u8, String, String) {
     let cli = Cli::try_parse_from(line.split(' ')).unwrap();
     let cluster = Cluster::of(client, &cli.global);
@@ -120,7 +120,7 @@ async fn what_cannot_be_told_is_said_once() {
     assert_eq!(output, (3, "UNKNOWN no such Service\n", ""));
 }
 
-/// One that gives these answers to what is created, by namespace.
+/// One that responds to created objects so, by namespace.
 fn explaining(answers: Vec<(&'static str, u16, Value)>) -> Client {
     Client::new(
         tower::service_fn(move |request: Request<Body>| {

@@ -36,7 +36,7 @@ pub(crate) struct Token {
     expires: Duration,
 }
 
-/// A token, and what a policy says of it.
+/// A token, and the value for a policy.
 #[derive(Serialize)]
 struct Made {
     token: String,

@@ -1,4 +1,4 @@
-//! `weft top`: the busiest edges, or what is asked most, live.
+//! `weft top`: the busiest edges, or the most frequent requests, live.
 
 mod frame;
 mod paths;
@@ -41,11 +41,11 @@ const EACH: Duration = Duration::from_secs(5);
                   shows about 100 requests in a second, or --max-rps, of those that fit the \
                   filters, and the line below the table says how many there were: rates are scaled \
                   by that, the same for all rows, while success and latency are those of the \
-                  requests that were shown. 500 rows are told apart, the \
-                  requests of further ones are one row (others). Keys: r by rate, s by success \
-                  (the worst first), l by latency, o by what is open (edges only), n by name, q \
-                  ends. Where the output is no terminal, or with -o table, one table is printed, \
-                  with --paths after one window.",
+                  requests that were shown. 500 rows are kept apart, the requests of further ones \
+                  are one row (others). Keys: r by rate, s by success (the worst first), l by \
+                  latency, o by what is open (edges only), n by name, q ends. Where the output is \
+                  no terminal, or with -o table, one table is printed, with --paths after one \
+                  window.",
     after_help = "Example:\n  weft top -n shop"
 )]
 pub(crate) struct Top {
@@ -66,7 +66,7 @@ impl Top {
     /// Draws until the user ends it.
     ///
     /// # Errors
-    /// When the graph cannot be read, or does not know what is named and nobody else does;
+    /// When the graph cannot be read, or neither it nor the API server knows the named object;
     /// when requests cannot be watched.
     pub(crate) async fn run(
         &self,
@@ -123,8 +123,8 @@ fn once(
     Ok(Conclusion::Yes)
 }
 
-/// Draws until a key ends it. The keys are heard while an answer is waited for, too: it may be
-/// long in coming, and a terminal that is taken has no other way out.
+/// Draws until a key ends it. Keys are read while a response is awaited, too: it may be long in
+/// coming, and a terminal in raw mode has no other way out.
 async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
     mut traffic: IndexedGraph,
     mut keys: impl AsyncRead + Unpin,
@@ -149,7 +149,7 @@ async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
                 pending = None;
                 match answered {
                     Ok(newer) => (traffic, word) = (newer, None),
-                    // What was seen stays, and is told to be old.
+                    // The last table stays, and is marked as old.
                     Err(error) => word = Some(format!("old: {error}")),
                 }
             }
@@ -157,7 +157,7 @@ async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
     }
 }
 
-/// The answer to what was asked; it never comes where nothing was.
+/// The response to the pending request; it never comes if there is none.
 async fn answer<L: Future>(pending: &mut Option<Pin<Box<L>>>) -> L::Output {
     match pending {
         Some(pending) => pending.await,

@@ -81,7 +81,7 @@ impl Uninstall {
     /// Prints the manifests.
     ///
     /// # Errors
-    /// When a format is asked for, or the output is closed.
+    /// When a format is requested, or the output is closed.
     pub(crate) fn run(
         &self,
         global: &Global,
@@ -157,7 +157,7 @@ mod tests {
             .collect()
     }
 
-    /// Kinds that are in no namespace. `weft-test` of `helm test` is left out: a Namespace of that
+    /// Kinds that are in no namespace. `weft-test` of `helm test` is skipped: a Namespace of that
     /// name may be a user's.
     const IN_NO_NAMESPACE: [&str; 8] = [
         "APIService",
@@ -225,9 +225,9 @@ mod tests {
         let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/weft/templates");
         made(&chart, &mut all);
         let objects = printed("weft uninstall --definitions");
-        let told = names(&objects).into_iter();
+        let named = names(&objects).into_iter();
         let (in_none, others): (BTreeSet<_>, BTreeSet<_>) =
-            told.partition(|(kind, _)| IN_NO_NAMESPACE.contains(&kind.as_str()));
+            named.partition(|(kind, _)| IN_NO_NAMESPACE.contains(&kind.as_str()));
         assert_eq!(in_none, all);
         let (kind, name, _) = IN_OTHER_NAMESPACES;
         assert_eq!(others, BTreeSet::from([(kind.to_owned(), name.to_owned())]));

@@ -1,5 +1,5 @@
-//! `weft validate`: objects of SMI and of Weft in files, judged by the code of the webhook and of the
-//! controller, with the line of every mistake.
+//! `weft validate`: validates objects of SMI and of Weft in files by the code of the webhook and of
+//! the controller, with the line of every error.
 //!
 //! Claims: attack-115
 
@@ -22,15 +22,16 @@ use crate::output::{self, NARROW};
 #[derive(Args, Debug)]
 #[command(
     about = "Judge objects of SMI and of Weft in files as the cluster's webhook would, without a cluster",
-    long_about = "Judges objects of SMI, in every version, and of Weft in files by the code of the webhook: each \
-                  mistake with its line and field, and before that by the schema of its kind and \
-                  version as the API server does. Fields that a kind does not have in its version, \
-                  which the cluster passes over, are warned of, and so are labels and annotations of \
-                  Weft that have no effect where they stand, on every kind: of one that several objects \
-                  have, the first is told and the others are counted, -o json has them all. Of other \
-                  kinds nothing else is looked at. Whether what an object names exists is not known \
-                  here. Exit status 1 if an object would be refused, 2 if a file or one of its \
-                  documents cannot be read; other documents are judged all the same.",
+    long_about = "Judges objects of SMI, in every version, and of Weft in files by the code of the \
+                  webhook: each mistake with its line and field, and before that by the schema of \
+                  its kind and version as the API server does. Fields that a kind does not have in \
+                  its version, which the cluster passes over, are warned of, and so are labels and \
+                  annotations of Weft that have no effect where they stand, on every kind: of one \
+                  that several objects have, the first is printed and the others are counted, -o \
+                  json has them all. Of other kinds nothing else is looked at. Whether what an \
+                  object names exists is not known here. Exit status 1 if an object would be \
+                  refused, 2 if a file or one of its documents cannot be read; other documents are \
+                  judged all the same.",
     after_help = "Example:\n  weft validate -f policy.yaml"
 )]
 pub(crate) struct Validate {
@@ -49,7 +50,7 @@ impl Validate {
     /// Prints what is wrong, a line each.
     ///
     /// # Errors
-    /// When a file, or a document in one, cannot be read. What could be is told before.
+    /// When a file, or a document in one, cannot be read. What could be is printed before.
     pub(crate) fn run(
         &self,
         global: &Global,
@@ -109,19 +110,19 @@ impl Validate {
     }
 }
 
-/// What a person reads. One name of ours may stand on every object of a chart: it is told of the
-/// first, with how many others have it.
+/// The lines for a person. One name of ours may stand on every object of a chart: it is printed for
+/// the first object, with the number of the others.
 fn lines(findings: &[(String, Finding)]) -> Vec<String> {
     let mut times: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for key in findings.iter().filter_map(|(_, finding)| group(finding)) {
         *times.entry(key).or_default() += 1;
     }
-    let told = findings.iter().filter_map(|(file, finding)| {
+    let shown = findings.iter().filter_map(|(file, finding)| {
         let line = line(file, finding);
         let Some(key) = group(finding) else {
             return Some(line);
         };
-        // With the first all of them are told.
+        // The first line covers all of them.
         let others = times.remove(&key)? - 1;
         Some(match others {
             0 => line,
@@ -129,10 +130,10 @@ fn lines(findings: &[(String, Finding)]) -> Vec<String> {
             more => format!("{line}; {more} more objects have it too: -o json lists them"),
         })
     });
-    told.collect()
+    shown.collect()
 }
 
-/// What is told once for all that have it.
+/// The key of findings that are printed once for all objects.
 fn group(finding: &Finding) -> Option<(&str, &str)> {
     let group = finding.group.as_deref()?;
     Some((finding.field.as_str(), group))
@@ -236,14 +237,14 @@ mod tests {
             text: "weft.dev/inject is odd; write weft.dev/inject: enabled".to_owned(),
             group: group.map(str::to_owned),
         };
-        let told = |groups: [Option<&str>; 2]| {
+        let shown = |groups: [Option<&str>; 2]| {
             let findings = groups.map(|group| ("f".to_owned(), finding(group)));
             lines(&findings).len()
         };
-        assert_eq!(told([None, None]), 2);
-        assert_eq!(told([Some("one"), Some("other")]), 2);
+        assert_eq!(shown([None, None]), 2);
+        assert_eq!(shown([Some("one"), Some("other")]), 2);
         // Control: those of one group.
-        assert_eq!(told([Some("one"), Some("one")]), 1);
+        assert_eq!(shown([Some("one"), Some("one")]), 1);
     }
 
     #[test]
@@ -255,9 +256,9 @@ mod tests {
         let kinds = ["Deployment", "StatefulSet", "Deployment", "Deployment"];
         let findings = found(&kinds.map(object).concat());
         assert_eq!(findings.len(), 4, "{findings:#?}");
-        let told = lines(&findings);
-        let [deployments, other] = &*told else {
-            panic!("{told:?}");
+        let shown = lines(&findings);
+        let [deployments, other] = &*shown else {
+            panic!("{shown:?}");
         };
         let more = "metadata.labels; 2 more objects have it too: -o json lists them";
         assert!(deployments.ends_with(more), "{deployments}");

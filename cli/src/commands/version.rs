@@ -49,8 +49,8 @@ impl Version {
     /// Prints the versions.
     ///
     /// # Errors
-    /// When the cluster does not answer, or a namespace that was named is not there; what is known
-    /// by then has been printed.
+    /// When the cluster does not respond, or a namespace that was named does not exist; what is
+    /// known by then has been printed.
     pub(crate) async fn run(
         &self,
         global: &Global,
@@ -65,7 +65,7 @@ impl Version {
             true => Ok(()),
             false => versions.ask(global, console).await,
         };
-        // What is known is told, whoever does not answer.
+        // What is known is printed, even if a part does not respond.
         if !output::data(console, format, &versions)? {
             versions.print(console)?;
         }
@@ -74,7 +74,7 @@ impl Version {
 }
 
 impl Versions {
-    /// Notes what runs in the cluster, up to where nobody answers.
+    /// Notes what runs in the cluster, up to the first part that does not respond.
     async fn ask(&mut self, global: &Global, console: &mut Console<'_>) -> Result<(), Failure> {
         let cluster = Cluster::connect(global).await?;
         let kubernetes: Info = cluster.read("the API server's version", "/version").await?;
@@ -110,8 +110,7 @@ impl Versions {
     }
 }
 
-/// A part that is not there is told and is no failure: the command is asked for before an
-/// installation, too.
+/// A missing part is printed and is no failure: the command is also run before an installation.
 async fn part(
     cluster: &Cluster,
     name: &str,

@@ -65,7 +65,7 @@ pub(crate) fn millis(ms: Option<f64>) -> String {
     }
 }
 
-/// As kubectl tells ages: two units at most.
+/// As kubectl prints ages: two units at most.
 #[must_use]
 pub(crate) fn age(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -84,7 +84,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     crds::weft::add_up(text, &UNITS)
 }
 
-/// Reads the time of an option that lies between these two. Its error says the form and the
+/// Reads the time of an option that lies between these two. Its error names the form and the
 /// bounds, whatever is wrong.
 pub(crate) fn between(
     [shortest, longest]: [Duration; 2],
@@ -92,7 +92,7 @@ pub(crate) fn between(
     move |text: &str| bounded(text, shortest, Some(longest))
 }
 
-/// The same of one that may be as long as somebody likes.
+/// The same without an upper limit.
 pub(crate) fn at_least(
     shortest: Duration,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
@@ -116,7 +116,7 @@ fn bounded(text: &str, shortest: Duration, longest: Option<Duration>) -> Result<
     Err(format!("must be a time such as 30s or 2m{bounds}{meant}"))
 }
 
-/// A time in the largest unit that tells it whole, as [`duration`] reads it.
+/// A time in the largest unit of which it is a multiple, as [`duration`] reads it.
 #[must_use]
 pub(crate) fn written(time: Duration) -> String {
     let millis = time.as_millis();

@@ -15,7 +15,7 @@ const LONGEST_LAST: usize = 4096;
 /// What a cell that was cut ends with.
 const CUT: char = '…';
 
-/// How much a cell asks to be looked at.
+/// How conspicuous a cell is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tone {
     /// Like the rest.

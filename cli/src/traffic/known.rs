@@ -1,9 +1,9 @@
-//! Whether what somebody named is there, and what else he may have meant.
+//! Whether a named node exists, and which name was probably meant.
 //!
-//! The graph lists what calls or is called, and every workload that has pods. What is not in
-//! it may be there all the same, such as a Deployment without pods, and has no calls. So the
-//! API server is asked before a name is called wrong, and where the graph knows it nobody is,
-//! but for a port of a Service that nobody called.
+//! The graph lists callers, called workloads, and every workload that has pods. What is not in it
+//! may exist all the same, such as a Deployment without pods, and has no calls. So the API server
+//! is queried before a name is rejected. If the graph knows the name, no request is sent, except
+//! for a port of a Service without calls.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const OWNED: [ResourceKind; 3] = [
 ];
 /// Owners above a pod: a Deployment owns ReplicaSets own pods, and nothing known goes deeper.
 const DEEPEST: usize = 4;
-/// What is asked of the graph for its names alone.
+/// The window of a query for names alone.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// An object that the graph names: kind, namespace and name.
@@ -36,7 +36,7 @@ type Name<'a> = (ResourceKind, &'a str, &'a str);
 ///
 /// # Errors
 /// When there is none, with the nearest that there is; when its calls are counted under
-/// another name; and when nobody says whether there is one.
+/// another name; and when the API server does not respond or refuses.
 pub(crate) async fn check(
     cluster: &Cluster,
     traffic: &IndexedGraph,
@@ -58,13 +58,13 @@ pub(crate) async fn check(
     }
 }
 
-/// Ends where a Service lacks the port that is named. The graph names ports with calls alone, so
-/// of any other the API server is asked. Whoever may not see the Service, or asks about one that
-/// is gone, is told what the graph has; and so is who asks about all namespaces, where several may
-/// have its name.
+/// Ends if a Service lacks the named port. The graph names only ports with calls, so the API server
+/// is queried for any other. If the user may not see the Service, or it is gone, the graph's data
+/// is shown; the same applies to all namespaces, where several Services may have its name.
 ///
 /// # Errors
-/// When it has none of this number, with those that it has; and when nobody says.
+/// When it has none of this number, with those that it has; and when the API server does not
+/// respond.
 async fn must_have_the_port(
     cluster: &Cluster,
     traffic: &IndexedGraph,
@@ -89,8 +89,8 @@ async fn must_have_the_port(
     }
 }
 
-/// Why a question about these names was refused, where one of them is a name of nothing.
-/// Nothing is said where nobody tells that: the refusal has words of its own.
+/// Why a query about these names was refused, if one of them does not exist. None if that is not
+/// known: the refusal has a message of its own.
 pub(crate) async fn wrong(cluster: &Cluster, names: &[Named]) -> Option<Failure> {
     let question = Question {
         window: LOOK,
@@ -106,8 +106,8 @@ pub(crate) async fn wrong(cluster: &Cluster, names: &[Named]) -> Option<Failure>
     None
 }
 
-/// The nearest that the graph names in the cluster's namespace, of these kinds, the first of
-/// them that has it. Nothing is said where nobody tells that.
+/// The nearest that the graph names in the cluster's namespace, of these kinds, the first of them
+/// that has it. None if that is not known.
 pub(crate) async fn nearest_of(
     cluster: &Cluster,
     kinds: &[ResourceKind],
@@ -137,7 +137,7 @@ pub(crate) async fn nearest_of(
 /// The object that is named, where the graph does not know it and the API server does.
 ///
 /// # Errors
-/// When there is none, or nobody says.
+/// When there is none, or the API server does not respond.
 async fn looked_up(
     cluster: &Cluster,
     traffic: &IndexedGraph,
@@ -160,7 +160,7 @@ async fn looked_up(
         .iter()
         .any(|(of, namespace, known)| *of == kind && *known == name && in_scope(namespace));
     match kind {
-        // Nobody knows all hosts.
+        // There is no list of all hosts.
         ResourceKind::External => Ok(None),
         ResourceKind::Namespace if nodes.iter().any(|node| node.namespace == name) => Ok(None),
         ResourceKind::Namespace => {
@@ -175,8 +175,8 @@ async fn looked_up(
     }
 }
 
-/// The host outside the mesh that somebody may have meant who named one that the graph does not
-/// know, with his port. Nobody knows all hosts, so what he named is not called wrong.
+/// The host outside the mesh that was probably meant by a name that the graph does not know, with
+/// its port. There is no list of all hosts, so the name is not rejected.
 #[must_use]
 pub(crate) fn host_meant(traffic: &IndexedGraph, named: Option<&Named>) -> Option<String> {
     let named = named.filter(|named| named.kind == ResourceKind::External)?;
@@ -227,8 +227,8 @@ fn object(kind: ResourceKind, key: &str) -> Option<Name<'_>> {
 /// The object of this name, which the graph does not know.
 ///
 /// # Errors
-/// When there is none, with the nearest that the graph or else the API server has; and when
-/// nobody says.
+/// When there is none, with the nearest that the graph or else the API server has; and when the API
+/// server does not respond.
 async fn at_the_api_server(
     cluster: &Cluster,
     all: &[Name<'_>],
@@ -285,7 +285,7 @@ async fn workload(cluster: &Cluster, object: Value) -> Option<(ResourceKind, Str
         let path = kind.path(Some(&namespace)).unwrap_or_default();
         let what = format!("{kind} {name}");
         let read = cluster.try_read(&what, &format!("{path}/{name}")).await;
-        // Whoever may not see it may be told as far as he sees: what is mostly owned may be here.
+        // If the user may not see it, what they see decides: what is mostly owned may be here.
         let Ok(owner) = read else {
             return Some((kind, name, !OWNED.contains(&kind)));
         };
@@ -316,7 +316,7 @@ fn meant(all: &[Name<'_>], kind: ResourceKind, name: &str, here: Option<&str>) -
     let near = all
         .iter()
         .filter(|(_, namespace, _)| here.is_none_or(|here| here == *namespace));
-    // They have the names of workloads and Services, and nobody mixes those up.
+    // They have the names of workloads and Services, and are not confused with those.
     let never = [ResourceKind::ServiceAccount, ResourceKind::TrafficSplit];
     let same_name = near
         .clone()

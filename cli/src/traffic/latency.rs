@@ -1,5 +1,5 @@
-//! Latencies of several edges as one. Each edge tells three quantiles, which cannot be
-//! averaged: the mixture of the distributions that they outline is asked instead.
+//! Latencies of several edges as one. Each edge reports three quantiles, which cannot be averaged:
+//! the mixture of the distributions that they outline is evaluated instead.
 
 use crds::observe::Latency;
 

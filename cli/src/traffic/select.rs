@@ -1,4 +1,4 @@
-//! Which nodes and edges somebody means by `deploy/web`.
+//! Which nodes and edges a name such as `deploy/web` selects.
 
 use crds::observe::{Edge, Node, NodeKind};
 
@@ -8,7 +8,7 @@ use crate::cluster::names::{Named, ResourceKind, counted_kinds};
 /// Kinds that can stand at an end of an edge.
 pub(crate) const ENDS: &[ResourceKind] = counted_kinds!(ServiceAccount, External);
 
-/// What somebody means, and where he is.
+/// A selected object and its namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Selected {
     named: Named,
@@ -26,14 +26,14 @@ impl Selected {
         }
     }
 
-    /// Whether the caller of an edge is meant. With a port nobody is: calls go to one, and come
-    /// from none.
+    /// Whether the caller of an edge is selected. Never with a port: calls go to one, and come from
+    /// none.
     #[must_use]
     pub(crate) fn is_from(&self, traffic: &IndexedGraph, edge: &Edge) -> bool {
         if self.named.port.is_some() {
             return false;
         }
-        // The edge says by whose account it is, whatever pods its caller has now.
+        // The edge has its caller's account, whatever pods the caller has now.
         if self.named.kind == ResourceKind::ServiceAccount && !edge.identities.is_empty() {
             return self.is_account_in(&edge.identities);
         }

@@ -1,7 +1,7 @@
 //! Edges added up into the figures of one row.
 //!
-//! A row stands for what somebody named, a Deployment or a namespace, and so for many edges.
-//! Counts are added; latencies are not numbers that add up, and are mixed instead.
+//! A row stands for a named object, a Deployment or a namespace, and so for many edges. Counts are
+//! added; latencies are not numbers that add up, and are mixed instead.
 
 use crds::observe::{Edge, Latency, RouteSums};
 use policy::reason::Reason;
@@ -54,7 +54,7 @@ impl TrafficTotals {
         self.latency.add(route.requests, route.ms);
     }
 
-    /// Of all that had an answer, what was served.
+    /// The share of served calls among those that ended.
     #[must_use]
     pub(crate) fn success_cell(&self) -> Cell {
         number::share(self.success, self.success + self.failure)
@@ -75,7 +75,7 @@ impl TrafficTotals {
         }
     }
 
-    /// Failures that no policy asked for.
+    /// Failures that no policy caused.
     #[must_use]
     pub(crate) fn failed_cell(&self) -> Cell {
         match self.failure.saturating_sub(self.refused) {

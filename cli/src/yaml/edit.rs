@@ -78,7 +78,7 @@ enum Kind {
     Item(usize),
 }
 
-/// Bytes that give way to others.
+/// Bytes that are replaced by others.
 struct Splice {
     start: usize,
     end: usize,
@@ -343,8 +343,8 @@ impl Editor<'_> {
         written
     }
 
-    /// The dash before an item of a block sequence, and its column. The parser tells a
-    /// sequence that is not indented from another place.
+    /// The dash before an item of a block sequence, and its column. The parser reports the start of
+    /// a sequence that is not indented at another place.
     fn dash(&self, item: Id) -> Option<(usize, usize)> {
         let before = &self.text[..self.document.node(item).start];
         let dash = before.rfind('-')?;

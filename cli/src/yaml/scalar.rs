@@ -1,6 +1,6 @@
-//! What an unquoted word means, as kubectl reads it: by the rules of YAML 1.1, in which
-//! `yes` and `on` are true and `010` is eight. A newer reading would judge another object
-//! than the one that the cluster gets.
+//! The value of an unquoted word, as kubectl reads it: by the rules of YAML 1.1, in which `yes` and
+//! `on` are true and `010` is eight. A newer parser would validate another object than the one that
+//! the cluster gets.
 
 use serde_json::{Number, Value};
 

@@ -1,5 +1,5 @@
-//! Chromium without a window, driven through its DevTools protocol: the keys, clicks and
-//! letters of a person, and what he sees.
+//! Chromium without a window, driven through its DevTools protocol: keys, clicks and letters of a
+//! user, and what the page shows.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -24,7 +24,7 @@ pub(super) struct Browser {
     socket: WebSocketStream<TcpStream>,
     session: String,
     last: u64,
-    /// What the page told without being asked.
+    /// Events that the page sent.
     events: Vec<Value>,
     /// Of what a test has opened.
     origins: Vec<String>,
@@ -143,9 +143,9 @@ impl Browser {
 
     /// Until an expression is true.
     pub(super) async fn wait(&mut self, expression: &str) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.eval(&format!("Boolean({expression})")).await != true {
-            if begun.elapsed() > PATIENCE {
+            if started.elapsed() > PATIENCE {
                 let seen = self.eval("document.body.innerText.slice(0, 1500)").await;
                 panic!(
                     "never came: {expression}\n{}",
@@ -249,7 +249,7 @@ impl Browser {
 
     /// Faults that the page had: exceptions, refused scripts, what the policy forbids.
     pub(super) async fn faults(&mut self) -> Vec<String> {
-        // Events that are on their way arrive before this answer.
+        // Events that are on their way arrive before this response.
         self.eval("1").await;
         let bad = |event: &&Value| {
             event["method"] == "Runtime.exceptionThrown"
@@ -260,7 +260,7 @@ impl Browser {
         found.map(ToString::to_string).collect()
     }
 
-    /// Addresses that the page has asked.
+    /// Addresses that the page has requested.
     pub(super) fn requested(&self) -> Vec<String> {
         let requests = self
             .events
@@ -276,16 +276,16 @@ impl Browser {
     }
 }
 
-/// No page asks anybody but whom it came from, whatever a test does with it.
+/// No page sends a request to another origin than its own, whatever a test does with it.
 impl Drop for Browser {
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
         }
         let mut others = self.requested();
-        // Pictures in the browser's own page of what it cannot reach are asked of nobody.
-        let nobody = |url: &str| url == "about:blank" || url.starts_with("data:");
-        others.retain(|url| !nobody(url) && !self.origins.contains(&origin(url)));
+        // Pictures in the browser's own page for what it cannot reach need no request.
+        let is_internal = |url: &str| url == "about:blank" || url.starts_with("data:");
+        others.retain(|url| !is_internal(url) && !self.origins.contains(&origin(url)));
         assert!(others.is_empty(), "other origins were asked: {others:?}");
     }
 }
@@ -298,8 +298,8 @@ fn origin(url: &str) -> String {
 
 /// Where the browser listens; it writes that down.
 async fn address(folder: &Path) -> (u16, String) {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
         let written = std::fs::read_to_string(folder.join("DevToolsActivePort"));
         if let Some((port, path)) = written
             .ok()

@@ -1,4 +1,4 @@
-//! A machine whose clock is wrong: what is shown is by the controller's.
+//! A machine whose clock is wrong: the page uses the controller's time.
 //!
 //! Claims: observe-72
 
@@ -15,7 +15,7 @@ const WRONG: &str = "Date = class extends Date { \
 #[tokio::test]
 async fn wrong_browser_clock_changes_no_displayed_time() {
     let mut shown = Shown::of(&shop::shop(60)).await;
-    // The graph tells what was until 09:00 of that day.
+    // The graph's window ends at 09:00 of that day.
     let mut proxy = shop::proxy("web-5d8", true);
     proxy["status"]["certificate"]["notAfter"] = json!("2026-11-02T10:30:00Z");
     shown.mesh.proxy(&proxy);

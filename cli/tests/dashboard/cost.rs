@@ -48,8 +48,8 @@ async fn thousand_edge_graph_draws_in_time_with_cheap_frames() {
     let (painted, drawn) = (median(painted), median(drawn));
     assert_eq!(browser.count(".way").await, 1000);
     let pan = format!(
-        "new Promise((done) => {{ const box = document.querySelector('.scroller'); let left = {FRAMES}; const begun = performance.now(); \
-         const frame = () => {{ box.scrollBy(left % 2 ? 24 : 16, 12); if (--left) requestAnimationFrame(frame); else done(performance.now() - begun); }}; requestAnimationFrame(frame); }})"
+        "new Promise((done) => {{ const box = document.querySelector('.scroller'); let left = {FRAMES}; const start = performance.now(); \
+         const frame = () => {{ box.scrollBy(left % 2 ? 24 : 16, 12); if (--left) requestAnimationFrame(frame); else done(performance.now() - start); }}; requestAnimationFrame(frame); }})"
     );
     let took = browser.eval(&pan).await.as_f64().unwrap();
     assert!(
@@ -132,9 +132,9 @@ async fn a_thousand_workloads_are_searched_in_time() {
         // Two frames: what was found is painted by then.
         let search = |text: &str| {
             format!(
-                "new Promise((done) => {{ const box = document.querySelector('#search'); const begun = performance.now(); \
+                "new Promise((done) => {{ const box = document.querySelector('#search'); const start = performance.now(); \
                  box.value = '{text}'; box.dispatchEvent(new Event('input', {{ bubbles: true }})); \
-                 requestAnimationFrame(() => requestAnimationFrame(() => done([performance.now() - begun, document.querySelector('.found').textContent]))); }})"
+                 requestAnimationFrame(() => requestAnimationFrame(() => done([performance.now() - start, document.querySelector('.found').textContent]))); }})"
             )
         };
         let mut took = Vec::new();
@@ -181,7 +181,7 @@ async fn graph_layout_is_independent_of_numbers_and_order() {
     assert_eq!(
         shown.browser.eval(positions).await,
         before,
-        "and for whoever comes anew"
+        "and for a user who comes anew"
     );
     // One call more moves what has to move, and that is seen here.
     other["edges"]

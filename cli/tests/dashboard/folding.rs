@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::Shown;
 use crate::shop;
 
-/// The node whose words begin so, as an expression of the page.
+/// The node whose text begins so, as an expression of the page.
 fn node(words: &str) -> String {
     format!(
         "[...document.querySelectorAll('.node')].find((node) => node.querySelector('title').textContent.startsWith({}))",
@@ -34,7 +34,7 @@ async fn search(shown: &mut Shown, text: &str) {
 
 #[tokio::test]
 async fn graph_starts_with_namespaces_and_folds_neighbours_of_opened() {
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     // Two namespaces, a caller outside and a host outside.
     browser.wait(&nodes(4)).await;
@@ -67,7 +67,7 @@ async fn graph_starts_with_namespaces_and_folds_neighbours_of_opened() {
 
 #[tokio::test]
 async fn footer_command_matches_opened_node_and_its_namespace() {
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     browser.wait(&nodes(4)).await;
     for (opened, line) in [
@@ -109,7 +109,7 @@ async fn namespace_with_one_failing_workload_is_shown_failing() {
         edge["success"] = json!(requests - failure);
         edge["failure"] = json!(failure);
     }
-    let mut shown = Shown::begun(&graph, &[]).await;
+    let mut shown = Shown::with_arguments(&graph, &[]).await;
     let browser = &mut shown.browser;
     let failing = node("Namespace shop; many calls fail");
     browser.wait(&failing).await;
@@ -122,7 +122,7 @@ async fn table_lists_calls_within_folds_up_to_bound() {
     let rows = |count: usize| {
         format!("document.querySelectorAll('.graph > .table tbody tr').length === {count}")
     };
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     shown.browser.wait(&nodes(4)).await;
     shown.browser.click(".bar button:nth-of-type(2)").await;
     shown.browser.wait(&rows(10)).await;
@@ -138,7 +138,7 @@ async fn table_lists_calls_within_folds_up_to_bound() {
 
 #[tokio::test]
 async fn user_without_cluster_access_starts_in_own_namespace() {
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     shown.browser.wait(&nodes(4)).await;
     shown.mesh.scope(false, &["shop"]);
     shown.browser.call("Page.reload", json!({})).await;
@@ -155,7 +155,7 @@ async fn oversized_graph_is_folded_and_search_finds_folded_nodes() {
     let mut shown = Shown::of(&shop::wide(500, 1, 499)).await;
     shown.browser.wait(&nodes(297)).await;
     shown.browser.wait(&node("204 more workloads")).await;
-    // Who fails is never among them, who has the most neighbours neither.
+    // A failing workload is never among them, nor the one with the most neighbours.
     for workload in ["service-450", "service-000"] {
         let wanted = node(&format!("Deployment {workload} in shop"));
         shown.browser.wait(&wanted).await;
@@ -200,17 +200,17 @@ async fn every_edge_shows_mutual_tls_state_as_lock() {
     browser
         .wait("document.querySelectorAll('.way').length === 7")
         .await;
-    // One does not say; a caller outside has none, and a host outside is called over the
+    // One has no report; a caller outside has none, and a host outside is called over the
     // application's own TLS.
     assert_eq!(browser.count(".scroller .lock.closed").await, 4);
     assert_eq!(browser.count(".scroller .lock.open").await, 1);
     let wide = "[...document.querySelectorAll('.scroller .lock')].every((lock) => lock.getBBox().width > 5)";
     assert_eq!(browser.eval(wide).await, true);
-    // A line that has words too keeps both apart.
+    // A line with a text keeps both apart.
     let apart = "[...document.querySelectorAll('.scroller .lock')].every((lock) => { const [a, b] = [lock, lock.previousElementSibling].map((one) => one.getBoundingClientRect()); return b.width === 0 || a.top >= b.bottom - 3; })";
     assert_eq!(browser.eval(apart).await, true);
     assert_eq!(browser.count(".legend .lock").await, 2);
-    // Of calls on one port of the same two nobody says.
+    // Calls on one port of the same two workloads have no security report.
     let mut silent = graph["edges"][1].clone();
     silent["id"] = json!("e2-silent");
     silent["port"] = json!(81);

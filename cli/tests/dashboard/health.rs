@@ -1,4 +1,4 @@
-//! What the page of the mesh's health says of a mesh that is well, and of one that is not.
+//! The health page for a mesh that is well, and for one that is not.
 //!
 //! Claims: observe-74
 
@@ -35,7 +35,7 @@ async fn unsettled_window_is_healthy_and_lossy_window_is_not() {
     shown.browser.see("had no room").await;
     let known = shown.browser.text("footer").await;
     assert!(known.contains("; not complete"), "{known}");
-    // An older controller tells it by these words alone.
+    // An older controller reports it only by this text.
     graph["metadata"]["incomplete"] = json!("reports of the last seconds may still come");
     shown.mesh.graph(&graph);
     shows_result(&mut shown, "Numbers are complete", "✓ well").await;
@@ -47,7 +47,7 @@ async fn workload_that_asked_for_no_proxy_is_well_without() {
     let name = "Workloads are in the mesh";
     let mut shown = Shown::of(&graph).await;
     shown.page("Health").await;
-    // An older controller does not say who asked.
+    // An older controller does not report the caller.
     shows_result(&mut shown, name, "✗ problem").await;
     for node in graph["nodes"].as_array_mut().unwrap() {
         node["withoutProxy"] = json!(0);
@@ -92,7 +92,7 @@ async fn refusals_by_policy_alone_are_excused() {
     for reason in Reason::ALL {
         let health = match reason {
             Reason::NotAllowed | Reason::NoIdentity | Reason::Limit | Reason::ShadowWrite => "ok",
-            // Where mutual TLS is strict and no controller answers: others may be called.
+            // If mutual TLS is strict and no controller responds: others may be called.
             Reason::UnknownDestination
             | Reason::NoBackend
             | Reason::NoEndpoint
@@ -147,7 +147,7 @@ async fn unacknowledged_version_is_fault_only_after_one_minute() {
     proxy["status"]["behindSeconds"] = json!(61);
     shown.mesh.proxy(&proxy);
     shows_result(&mut shown, name, "✗ problem").await;
-    // An older controller does not say for how long.
+    // An older controller does not report for how long.
     proxy["status"]["acknowledged"] = json!(4);
     shown.mesh.proxy(&proxy);
     shows_result(&mut shown, name, "✓ well").await;
@@ -162,7 +162,7 @@ async fn certificates_are_late_by_the_life_that_they_have() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Health").await;
     let mut proxy = shop::proxy("web-5d8", true);
-    // The graph tells what was until 09:00.
+    // The graph's window ends at 09:00.
     for (issued, ends, result) in [
         ("08:47", "09:02", "✗ problem"),
         ("08:53", "09:08", "✓ well"),
@@ -175,7 +175,7 @@ async fn certificates_are_late_by_the_life_that_they_have() {
         shown.mesh.proxy(&proxy);
         shows_result(&mut shown, "Certificates last", result).await;
     }
-    // An older proxy does not tell when its own began: with leafTtl 15m it has less than ten
+    // An older proxy does not report when its own began: with leafTtl 15m it has less than ten
     // minutes left for most of its life, and renews when six are.
     proxy["status"]["certificate"]["issued"] = json!(null);
     for (ttl, ends, result) in [
@@ -183,7 +183,7 @@ async fn certificates_are_late_by_the_life_that_they_have() {
         (json!(900), "09:05", "✓ well"),
         (json!(86_400), "09:08", "✗ problem"),
         (json!(86_400), "09:12", "✓ well"),
-        // An older controller tells neither.
+        // An older controller reports neither.
         (json!(null), "09:05", "✗ problem"),
         (json!(null), "09:12", "✓ well"),
     ] {

@@ -1,4 +1,4 @@
-//! What the page says of a loss and of its end: who is away, and nothing that is over.
+//! The page's messages about a loss and its end: which part is away, and nothing that is over.
 //!
 //! Claims: observe-67
 
@@ -29,8 +29,8 @@ async fn recovery_message_matches_lost_part_and_clears_on_loss() {
         .wait("document.querySelector('#alert').className === 'refused'")
         .await;
     assert_eq!(browser.eval(words).await, "", "that is over");
-    let told = browser.text("#alert").await;
-    assert!(!told.contains("no controller"), "{told}");
+    let alert_text = browser.text("#alert").await;
+    assert!(!alert_text.contains("no controller"), "{alert_text}");
     shown.mesh.allow().await;
     let returned = format!("{words} === 'This reader is answered again.'");
     browser.wait(&returned).await;
@@ -41,8 +41,8 @@ async fn recovery_message_matches_lost_part_and_clears_on_loss() {
     browser
         .wait(&format!("{alert}.includes('was it stopped?')"))
         .await;
-    let told = browser.text("#alert").await;
-    assert!(!told.contains("controller"), "{told}");
+    let alert_text = browser.text("#alert").await;
+    assert!(!alert_text.contains("controller"), "{alert_text}");
     assert_eq!(browser.eval(words).await, "", "that is over too");
     let row = "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[0].textContent === 'Controller answers')";
     browser

@@ -38,11 +38,11 @@ struct Shown {
 impl Shown {
     /// The graph of namespace `shop`.
     async fn of(graph: &serde_json::Value) -> Self {
-        Self::begun(graph, &["-n", "shop"]).await
+        Self::with_arguments(graph, &["-n", "shop"]).await
     }
 
     /// The graph of the place in which `weft dashboard` with these arguments begins.
-    async fn begun(graph: &serde_json::Value, arguments: &[&str]) -> Self {
+    async fn with_arguments(graph: &serde_json::Value, arguments: &[&str]) -> Self {
         let mesh = Mesh::start().await;
         mesh.graph(graph);
         mesh.split("catalog", &[("catalog-v1", 90), ("catalog-v2", 10)]);

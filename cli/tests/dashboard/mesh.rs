@@ -1,5 +1,5 @@
-//! A mesh that does what a test says, behind an API server, and the real `weft dashboard`
-//! before it. All that it tells goes through the types of the read API.
+//! A scripted mesh behind an API server, and the real `weft dashboard` before it. All its responses
+//! go through the types of the read API.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -33,23 +33,23 @@ type FakeResponse = Response<UnsyncBoxBody<bytes::Bytes, Infallible>>;
 
 #[derive(Default)]
 struct Script {
-    /// No controller answers.
+    /// No controller responds.
     lost: bool,
-    /// The controller has no room for another answer.
+    /// The controller has no capacity for another response.
     crowded: bool,
-    /// What is said of any call.
+    /// The explanation of any call.
     explanation: ExplanationStatus,
-    /// What was asked about.
+    /// The queries for explanations.
     explained: Vec<Explanation>,
     /// Namespace that may not be read.
     forbidden: Option<String>,
-    /// Kind whose list cannot be answered.
+    /// Kind whose list fails.
     broken: Option<String>,
-    /// Nobody has the right to tap.
+    /// No user has the right to tap.
     no_tap: bool,
-    /// No tap finds a place now; the seconds after which to ask again, 0 where nobody knows.
+    /// No tap finds a place now; the seconds after which to retry, 0 if they are not known.
     full: Option<u32>,
-    /// What taps asked, and where the lines of the last one go.
+    /// The queries of taps, and the sender of the last one's lines.
     taps: Vec<String>,
     tap: Option<mpsc::Sender<bytes::Bytes>>,
 }
@@ -198,8 +198,8 @@ impl Mesh {
         self.script.lock().await.no_tap = forbidden;
     }
 
-    /// Refuses taps for want of a place from now on, with these seconds after which to ask again,
-    /// or takes them.
+    /// Refuses taps for want of a place from now on, with these seconds after which to retry, or
+    /// takes them.
     pub(super) async fn fill_taps(&self, again_in: Option<u32>) {
         self.script.lock().await.full = again_in;
     }
@@ -221,13 +221,13 @@ impl Mesh {
         self.script.lock().await.tap = None;
     }
 
-    /// Whether somebody reads the last tap.
+    /// Whether the last tap has a reader.
     pub(super) async fn is_tapped(&self) -> bool {
         let script = self.script.lock().await;
         script.tap.as_ref().is_some_and(|tap| !tap.is_closed())
     }
 
-    /// Writes through the API server other than questions: there must be none.
+    /// Writes through the API server other than queries: there must be none.
     pub(super) fn writes(&self) -> Vec<(Method, String)> {
         self.api.writes()
     }
@@ -319,7 +319,7 @@ fn whole(bytes: bytes::Bytes) -> UnsyncBoxBody<bytes::Bytes, Infallible> {
     Full::new(bytes).boxed_unsync()
 }
 
-/// The graph as it is told to whoever does not ask for quiet edges.
+/// The graph as it is sent if quiet edges are not requested.
 fn without_quiet(body_bytes: &[u8]) -> bytes::Bytes {
     let mut graph: Value = serde_json::from_slice(body_bytes).unwrap();
     if let Some(edges) = graph["edges"].as_array_mut() {

@@ -25,7 +25,7 @@ const PAGES: [&str; 9] = [
     "Health",
 ];
 
-/// Words of the picture that stand in each other's way, in the way of a node, or out of their own.
+/// Texts of the picture that overlap each other, overlap a node, or exceed their own box.
 const OVERLAPPING: &str = "(() => { \
     const box = (e) => { const r = e.getBoundingClientRect(); return {e, l: r.left, t: r.top, r: r.right, b: r.bottom}; }; \
     const named = ({e}) => e.textContent || e.getAttribute('class'); \
@@ -111,7 +111,7 @@ async fn overview_of_services_has_the_calls_to_each() {
     let calls = format!("{row}?.cells[4].textContent === '10.0'");
     browser.wait(&calls).await;
     assert_eq!(browser.text("footer code").await, "weft stat svc -n shop");
-    // It stands in the address, and a row leads to who is behind it.
+    // It stands in the address, and a row leads to the called side.
     browser.call("Page.reload", json!({})).await;
     browser.wait(&calls).await;
     browser
@@ -140,7 +140,7 @@ async fn words_of_the_graph_never_cover_each_other() {
         .await;
     let found = list(browser, OVERLAPPING).await;
     assert!(found.is_empty(), "unfolded: {found:#?}");
-    // The control: words that are moved onto others are found.
+    // The control: texts that are moved onto others are found.
     let moved = "(() => { const text = document.querySelector('.node .name'); text.setAttribute('x', '-40'); })()";
     browser.eval(moved).await;
     assert!(!list(browser, OVERLAPPING).await.is_empty());

@@ -86,8 +86,8 @@ async fn unknown_minutes_are_reported_beside_drawn_ones() {
     young["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:48:00Z");
     shown.mesh.graph(&young);
     let since = "new Date('2026-11-02T08:48:00Z').toTimeString().slice(0, 8)";
-    let told = format!("{words}.startsWith(`Minutes before ${{{since}}} are not known`)");
-    shown.browser.wait(&told).await;
+    let condition = format!("{words}.startsWith(`Minutes before ${{{since}}} are not known`)");
+    shown.browser.wait(&condition).await;
     // What is drawn begins half an hour before 09:00, and all of that is known.
     young["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:30:00Z");
     shown.mesh.graph(&young);
@@ -96,8 +96,8 @@ async fn unknown_minutes_are_reported_beside_drawn_ones() {
     full["history"] = serde_json::json!([]);
     full["historyLeftOut"] = serde_json::json!(true);
     shown.mesh.graph(&young);
-    let told = format!("{words}.startsWith('Minutes of 1 of its 1 edges are missing')");
-    shown.browser.wait(&told).await;
+    let condition = format!("{words}.startsWith('Minutes of 1 of its 1 edges are missing')");
+    shown.browser.wait(&condition).await;
     assert_eq!(shown.browser.faults().await, [""; 0]);
 }
 
@@ -112,7 +112,7 @@ async fn refused_call_links_to_reason_and_allowing_objects() {
     shown.browser.see("shop/cart-to-payments").await;
     shown.browser.click("td.bad button").await;
     let browser = &mut shown.browser;
-    // Which requests were refused nobody counts, so the form waits for it.
+    // The refused requests are not counted by method and path, so the form waits for it.
     browser.see("set method and path").await;
     assert!(shown.mesh.explained().await.is_empty());
     let line = browser.text("footer code").await;
@@ -147,7 +147,7 @@ async fn refused_call_links_to_reason_and_allowing_objects() {
         line,
         "weft explain deploy/web svc/payments:80 GET / -n shop"
     );
-    // And another call, typed, of which one pod judges otherwise, by rules that both have.
+    // And another call, typed, which one pod decides otherwise, by rules that both have.
     let of_pods = |share: f64, verdict: &str, pod: &str| {
         serde_json::json!({"service": "shop/payments", "share": share, "verdict": verdict,
             "ready": 2, "endpoints": 2, "judged": 1, "pods": [pod]})
@@ -262,7 +262,7 @@ async fn lost_controller_is_reported_while_known_graph_stays() {
         .wait("document.querySelector('#alert').textContent === ''")
         .await;
     shown.browser.see("The controller answers again.").await;
-    // Its end is told too, and by other words.
+    // Its end is reported too, and by another text.
     shown.weft.stop().await;
     shown
         .browser
@@ -287,7 +287,7 @@ async fn overloaded_controller_is_distinguished_from_lost_permission() {
     browser
         .wait("document.querySelector('#alert').textContent === ''")
         .await;
-    // Control: a right that ended has its own words.
+    // Control: a right that ended has its own message.
     shown.mesh.forbid("shop").await;
     browser
         .wait("document.querySelector('#alert').className === 'refused'")
@@ -346,7 +346,7 @@ async fn graph_is_never_shown_under_other_namespace() {
     );
     browser.eval("location.hash = '/health?ns=other'").await;
     browser.see("Nothing is known of this place.").await;
-    // A question can be asked all the same.
+    // A query can be sent all the same.
     browser.eval("location.hash = '/explain?ns=other'").await;
     browser.wait("document.querySelector('#method')").await;
     browser.eval("location.hash = '/graph?ns=shop'").await;
@@ -354,7 +354,7 @@ async fn graph_is_never_shown_under_other_namespace() {
         .wait("document.querySelectorAll('.node').length === 7")
         .await;
     assert_eq!(browser.text("#alert").await, "");
-    // Rights that end leave what was known, and it is told how old that is.
+    // Rights that end leave what was known, with its age.
     shown.mesh.forbid("shop").await;
     let browser = &mut shown.browser;
     browser
@@ -384,7 +384,7 @@ async fn what_nobody_told_is_not_called_well() {
     shown.mesh.break_list("proxies").await;
     let wanted = format!("{} === '? not known'", of("Proxies are connected"));
     shown.browser.wait(&wanted).await;
-    // The graph was answered, so that is all that is missing.
+    // The graph was received, so that is all that is missing.
     assert_eq!(shown.browser.text("#alert").await, "");
     shown.browser.see("the list is broken").await;
 }

@@ -1,5 +1,5 @@
-//! The pictures of the docs, of the real page. They are drawn in every run, and written
-//! when `make dashboard` asks for it.
+//! The pictures of the docs, of the real page. They are drawn in every run, and written by `make
+//! dashboard`.
 
 use std::path::Path;
 

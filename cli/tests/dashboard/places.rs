@@ -64,7 +64,7 @@ async fn page_opened_before_controller_still_starts_with_all_namespaces() {
     browser
         .wait("document.querySelector('#alert').textContent === ''")
         .await;
-    // Control: who may not read all of them begins in one.
+    // Control: a user without the right to read all of them begins in one.
     mesh.scope(false, &["shop"]);
     let other = mesh.dashboard(&[]).await;
     browser.open(&other.url).await;
@@ -87,7 +87,7 @@ async fn page_starts_in_first_readable_namespace_if_own_forbidden() {
         .await;
     assert_eq!(browser.text("#alert").await, "");
     browser.wait(&format!("!{}", offered("shop"))).await;
-    // Control: one that was named is asked about.
+    // Control: one that was named is queried.
     let named = mesh.dashboard(&["-n", "shop"]).await;
     browser.open(&named.url).await;
     browser.wait(&format!("{place} === 'shop'")).await;

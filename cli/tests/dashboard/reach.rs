@@ -99,7 +99,7 @@ async fn the_keyboard_alone_reaches_every_node_and_every_page() {
 
 #[tokio::test]
 async fn keyboard_focus_stays_in_page_after_opening_namespace() {
-    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let mut shown = Shown::with_arguments(&shop::neighbours(), &[]).await;
     let browser = &mut shown.browser;
     browser
         .wait("document.querySelectorAll('.node').length === 4")
@@ -135,8 +135,8 @@ async fn axe_finds_no_fault_in_light_or_dark_mode() {
         .wait("!document.querySelector('.panel').hidden")
         .await;
     shown.browser.eval(&format!("{axe}; true")).await;
-    // What it can find is found: a control without a name. Beside `main`, which is drawn anew
-    // whenever an answer comes.
+    // What it can find is found: a control without a name. Beside `main`, which is drawn anew at
+    // each response.
     shown.browser.eval("(() => { const b = document.createElement('button'); b.id = 'planted'; document.body.append(b); })()").await;
     let planted = violations(&mut shown).await;
     assert!(
@@ -182,7 +182,7 @@ async fn axe_finds_no_fault_in_light_or_dark_mode() {
 }
 
 async fn violations(shown: &mut Shown) -> Vec<String> {
-    let run = "axe.run(document, {resultTypes: ['violations']}).then((told) => told.violations.map((one) => \
+    let run = "axe.run(document, {resultTypes: ['violations']}).then((result) => result.violations.map((one) => \
                `${one.id}: ${one.nodes.map((node) => node.html + ' ' + node.failureSummary).slice(0, 3).join(' ; ')}`))";
     let found: Value = shown.browser.eval(run).await;
     serde_json::from_value(found).unwrap()

@@ -1,4 +1,4 @@
-//! Hostile text, hostile pages, and a page that is not what its sources say.
+//! Hostile text, hostile pages, and a page that differs from its sources.
 //!
 //! Claims: observe-78
 
@@ -69,9 +69,9 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     shown.browser.click("button[type=submit]").await;
     shown.browser.see("Warning: <img").await;
     harmless(&mut shown).await;
-    // `make eyes` takes it up. Whom they went to is looked at when the browser goes.
+    // `make eyes` reads this count. Their targets are checked when the browser is dropped.
     let requests = shown.browser.requested().len();
-    assert!(requests > 0, "nobody was asked");
+    assert!(requests > 0, "no request was sent");
     println!("measured: {requests} requests looked at, no report of its policy");
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn harmless(shown: &mut Shown) {
     assert_eq!(
         raw.await,
         false,
-        "what a terminal acts upon is an escape, also for whoever copies it"
+        "what a terminal acts upon is an escape, also in a copy"
     );
     assert!(browser.text("body").await.contains("\\u{1b}[2J"));
     assert_eq!(browser.faults().await, [""; 0]);
@@ -148,7 +148,7 @@ async fn other_page_in_browser_can_neither_read_nor_change() {
     let text = browser.text("body").await;
     assert!(text.contains("not the dashboard's"), "{text}");
     tried.push("another host's name".to_owned());
-    // Without its key the page says what is missing.
+    // Without its key the page names what is missing.
     browser.eval("0").await;
     browser
         .open(&format!("{}/", origin.replace("127.0.0.1", "localhost")))

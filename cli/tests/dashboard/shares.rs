@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Shown;
 use crate::shop;
 
-/// The words of the node of a workload, for a screen reader and in the picture.
+/// The text of the node of a workload, for a screen reader and in the picture.
 async fn node(shown: &mut Shown, name: &str) -> [Value; 2] {
     let node = format!(
         "[...document.querySelectorAll('.node')].find((node) => node.querySelector('title').textContent.startsWith('Deployment {name} '))"
@@ -48,21 +48,21 @@ async fn success_share_is_consistent_and_ignores_cancelled_calls() {
             "0.33/s"
         ]
     );
-    // Control: failures that nobody refused are what they were.
+    // Control: failures that are no refusals are what they were.
     let web = node(&mut shown, "web").await;
     assert_eq!(web[1], "1.00/s · 100 %");
     let open = "location.hash = '/graph?ns=shop&node=shop/Deployment/payments'";
     shown.browser.eval(open).await;
     let calls = "document.querySelector('.panel dl').textContent";
-    let told = format!("{calls}.includes('3.00/s, 93.71 % succeed')");
-    shown.browser.wait(&told).await;
+    let condition = format!("{calls}.includes('3.00/s, 93.71 % succeed')");
+    shown.browser.wait(&condition).await;
     shown.page("Workloads").await;
     for (name, share) in [("payments", "93.71 %"), ("cart", ""), ("web", "100 %")] {
         let row = format!(
             "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[0].textContent === 'deploy/{name}')"
         );
-        let told = format!("{row}?.cells[3].textContent === '{share}'");
-        shown.browser.wait(&told).await;
+        let condition = format!("{row}?.cells[3].textContent === '{share}'");
+        shown.browser.wait(&condition).await;
     }
     assert_eq!(shown.browser.faults().await, [""; 0]);
 }

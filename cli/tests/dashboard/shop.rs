@@ -1,5 +1,5 @@
-//! What the tests show: a small shop with a split, a refused call and a caller in plaintext,
-//! one that is large, and one whose names are hostile.
+//! Graphs of the tests: a small shop with a split, a refused call and a caller in plaintext, one
+//! that is large, and one whose names are hostile.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn edge(id: &str, from: &str, to: &str, requests: u64, failure: u64) -> Value {
         "firstSeen": "2026-11-02T08:00:00Z", "lastSeen": "2026-11-02T09:00:00Z", "history": minutes})
 }
 
-/// Of a window that ends now, as controllers answer it where nothing was lost.
+/// Of a window that ends now, as controllers send it if nothing was lost.
 fn metadata() -> Value {
     json!({"end": "2026-11-02T09:00:00Z", "windowSeconds": 60, "complete": false, "unsettled": true,
         "incomplete": "reports of the last seconds may still come"})
@@ -181,7 +181,7 @@ pub(super) fn proxy(name: &str, connected: bool) -> Value {
         "certificate": {"serial": "1", "notAfter": "2126-11-02T09:00:00Z", "issuer": "weft"}}})
 }
 
-/// The answer for web's calls to payments, as the demo's mesh gives it.
+/// The explanation of web's calls to payments, as the demo's mesh gives it.
 pub(super) fn refusal() -> Value {
     json!({"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "shop",
         "refusedBy": ["Deployment shop/payments"],

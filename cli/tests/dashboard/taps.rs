@@ -11,7 +11,7 @@ use crate::Shown;
 use crate::safety::harmless;
 use crate::shop::{self, HOSTILE};
 
-/// Looks at what the mesh was asked, and between two of them.
+/// Looks at the requests to the mesh, and the time between two of them.
 const LOOKS: usize = 200;
 const EACH: Duration = Duration::from_millis(50);
 
@@ -43,7 +43,7 @@ async fn choose(shown: &mut Shown, selector: &str, name: &str) {
     );
 }
 
-/// Chooses whose requests are watched, and begins.
+/// Chooses the object whose requests are watched, and starts.
 pub(super) async fn start(shown: &mut Shown, of: &str) {
     choose(shown, "#tap-of", of).await;
     shown.browser.click("form button[type=submit]").await;
@@ -61,7 +61,7 @@ pub(super) async fn tap_requests(shown: &Shown, count: usize) -> Vec<String> {
     panic!("no tap number {count}");
 }
 
-/// Until nobody reads the last tap.
+/// Until the last tap has no reader.
 async fn row_is_gone(shown: &Shown) {
     for _ in 0..LOOKS {
         if !shown.mesh.is_tapped().await {
@@ -139,7 +139,7 @@ async fn tap_page_has_every_filter_of_command_line() {
         shown.browser.click(id).await;
         shown.browser.write(text).await;
     }
-    // Two answers of the graph later they stand there still.
+    // Two responses of the graph later they stand there still.
     sleep(Duration::from_secs(5)).await;
     start(&mut shown, "deploy/cart").await;
     assert_eq!(
@@ -153,7 +153,7 @@ async fn tap_page_has_every_filter_of_command_line() {
                 --slower 200ms --max-rps 7 -n shop";
     let wanted = format!("document.querySelector('footer code').textContent === {line:?}");
     shown.browser.wait(&wanted).await;
-    // What an address asks for is chosen, also what the graph does not have.
+    // The object of an address is chosen, also one that the graph does not have.
     let link =
         json!({"kind": "Deployment", "name": "web", "to": "Service/elsewhere", "maxRps": "50"});
     let open = format!(
@@ -232,7 +232,7 @@ async fn forbidden_tap_names_role_and_link_starts_no_tap() {
         .await;
     let chosen = "document.querySelector('#tap-of').selectedOptions[0].textContent";
     assert_eq!(browser.eval(chosen).await, "deploy/cart");
-    // Two answers of the graph later nobody has begun.
+    // Two responses of the graph later no tap has started.
     sleep(Duration::from_secs(5)).await;
     assert!(shown.mesh.taps().await.is_empty());
     shown.browser.click("form button[type=submit]").await;
@@ -240,7 +240,7 @@ async fn forbidden_tap_names_role_and_link_starts_no_tap() {
         tap_requests(&shown, 1).await,
         ["watch=true&of=Deployment%2Fcart&path=%2Fpay"]
     );
-    // What callers say of themselves is text.
+    // Texts that callers choose are shown as text.
     let mut hostile = request(HOSTILE);
     for field in ["pod", "peer", "method", "host", "reason", "route"] {
         hostile["request"][field] = json!(HOSTILE);
@@ -262,13 +262,13 @@ async fn full_tap_is_retried_only_with_retry_after() {
     tap_requests(&shown, 1).await;
     shown.mesh.show(&counts(1, 1, false)).await;
     shown.browser.see("Watching svc/cart.").await;
-    // While it is asked again, nobody has to wait for the end.
+    // While the tap is requested again, the user need not wait for the end.
     shown.mesh.fill_taps(Some(1)).await;
     start(&mut shown, "deploy/web").await;
     shown.browser.see(waits).await;
     shown.browser.click("form button[type=button]").await;
     shown.browser.see("Stopped.").await;
-    // Control: who says no time holds it for as long as he likes.
+    // Control: without a time the place may be held without limit.
     shown.mesh.fill_taps(Some(0)).await;
     start(&mut shown, "deploy/cart").await;
     let ended = "document.querySelector('.outcome').textContent === \
@@ -276,6 +276,6 @@ async fn full_tap_is_retried_only_with_retry_after() {
     shown.browser.wait(ended).await;
     shown.mesh.fill_taps(None).await;
     sleep(Duration::from_secs(7)).await;
-    assert_eq!(shown.mesh.taps().await.len(), 1, "nobody asked again");
+    assert_eq!(shown.mesh.taps().await.len(), 1, "no further request");
     assert_eq!(shown.browser.faults().await, [""; 0]);
 }

@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::server::Server;
 use crate::{WEFT, run};
 
-/// Types a line at a prompt of zsh, presses Tab and Enter, and tells what was run. `weft` is a
-/// function there that answers questions for names as the program does, and runs nothing else.
+/// Types a line at a prompt of zsh, presses Tab and Enter, and prints what was run. `weft` is a
+/// function there that responds to queries for names as the program does, and runs nothing else.
 const AT_A_PROMPT: &str = r#"
 zmodload zsh/zpty
 zpty typed "HOME=$PWD TERM=dumb exec zsh -f -i"
@@ -136,7 +136,7 @@ async fn fish_completes_object_names_from_cluster_of_line() {
     let kubeconfig = server.well();
     put_objects(&server.api);
     install("fish", &kubeconfig).await;
-    // Where it keeps what it remembers.
+    // The folder of its history.
     let home = format!("HOME={}", kubeconfig.parent().unwrap().display());
     let ask = "source ./completion; complete -C $argv[1]";
     for (line, expected) in [
@@ -165,7 +165,7 @@ async fn fish_completes_object_names_from_cluster_of_line() {
 async fn completion_is_silent_when_cluster_does_not_respond() {
     let server = Server::start().await;
     let ask = ["complete-names", "tap", "deploy/"];
-    let begun = Instant::now();
+    let started = Instant::now();
     let slow = server.kubeconfig("exec sleep 30");
     assert_eq!(run(WEFT, &ask, &slow).await, silent());
     let strange = server.kubeconfig("echo nothing");
@@ -183,9 +183,9 @@ async fn completion_is_silent_when_cluster_does_not_respond() {
     assert_eq!(run(WEFT, &nowhere, &hung).await, silent());
     assert_eq!(run(WEFT, &["complete-names"], &hung).await, silent());
     assert!(
-        begun.elapsed() < Duration::from_secs(15),
+        started.elapsed() < Duration::from_secs(15),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 }
 
@@ -196,15 +196,15 @@ async fn exec_plugin_in_completion_runs_non_interactively() {
     let folder = kubeconfig.parent().unwrap();
     let pod = json!({"metadata": {"name": "web-5d8"}});
     server.api.put("/api/v1/namespaces/shop/pods/web-5d8", pod);
-    // One that may ask, and would.
+    // A plugin that may prompt, and would.
     let text = std::fs::read_to_string(&kubeconfig).unwrap();
     let text = text.replace("\"Never\"", "\"IfAvailable\"");
     std::fs::write(&kubeconfig, text).unwrap();
     let plugin = folder.join("plugin");
     let script = std::fs::read_to_string(&plugin).unwrap();
-    let asking = "\necho \"$KUBERNETES_EXEC_INFO\" >told\necho 'log in, please' >&2\n";
+    let asking = "\necho \"$KUBERNETES_EXEC_INFO\" >output\necho 'log in, please' >&2\n";
     std::fs::write(&plugin, script.replacen('\n', asking, 1)).unwrap();
-    let script_output = || std::fs::read_to_string(folder.join("told")).unwrap();
+    let script_output = || std::fs::read_to_string(folder.join("output")).unwrap();
     let names = ["complete-names", "log-level", "web"];
     let (code, out, err) = run(WEFT, &names, &kubeconfig).await;
     assert_eq!((code, out.as_str(), err.as_str()), (0, "web-5d8\n", ""));
@@ -213,7 +213,7 @@ async fn exec_plugin_in_completion_runs_non_interactively() {
         "{}",
         script_output()
     );
-    // Who runs a command can be asked.
+    // The user of a command can be prompted.
     let (_, _, err) = run(WEFT, &["stat", "deploy"], &kubeconfig).await;
     assert!(
         script_output().contains("\"interactive\":true"),
@@ -223,7 +223,7 @@ async fn exec_plugin_in_completion_runs_non_interactively() {
     assert!(err.contains("log in, please"), "{err}");
 }
 
-/// Status, output and words.
+/// Status, output and messages.
 fn silent() -> (i32, String, String) {
     (0, String::new(), String::new())
 }

@@ -13,7 +13,7 @@ use crate::{WEFT, graph, run};
 
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 
-/// What the output of these commands has, because they ask somebody for it.
+/// What the output of these commands has, because they query the mesh for it.
 const ASKING: [(&str, &str); 6] = [
     ("explain", "ALLOWED"),
     ("tap", "/items/7"),
@@ -23,7 +23,7 @@ const ASKING: [(&str, &str); 6] = [
     ("identity", "spiffe://cluster.local/ns/shop/sa/web"),
 ];
 
-/// A mesh in which everything that the examples ask about has an answer.
+/// A mesh with a result for everything that the examples query.
 fn mesh(api: &FakeApi) {
     api.put(
         "/version",
@@ -98,7 +98,7 @@ fn as_run_here(line: &str) -> String {
     let line = line.replace("--wait 2m", "--wait 1s");
     // What is found in this graph is no policy that others could try.
     let line = line.replace("> policy.yaml", "> suggested.yaml");
-    // Requests are shown until nobody reads on.
+    // Requests are shown until the output is closed.
     let line = match line.starts_with("weft tap ") {
         true => line + " | head -1",
         false => line,
@@ -129,7 +129,7 @@ async fn example_of_every_help_runs() {
     }
 }
 
-/// Whoever has nothing but the README, and the kubeconfig of the demo, which names no namespace.
+/// A user with nothing but the README, and the kubeconfig of the demo, which names no namespace.
 #[tokio::test]
 async fn every_line_of_the_readme_runs() {
     let server = Server::start().await;
@@ -154,7 +154,7 @@ async fn every_line_of_the_readme_runs() {
         let most = i32::from(line.starts_with("weft check"));
         assert!((0..=most).contains(&code), "{line}: {code} {err}");
     }
-    // Where its objects are has to be said.
+    // The namespace of its objects must be given.
     let (code, out, _) = ended("weft edges svc/cart -o mermaid").await;
     assert!(code > 1, "{code} {out}");
 }

@@ -17,14 +17,14 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// What the port answers, by path.
+/// The responses of the port, by path.
 pub(super) type Pages = Arc<BTreeMap<&'static str, String>>;
 
 /// Channels of the one port: its bytes, and what went wrong.
 const DATA: u8 = 0;
 const ERROR: u8 = 1;
 
-/// The answer that begins it.
+/// The response that begins it.
 pub(super) fn switched(mut request: Request<Incoming>, pages: Pages) -> Response<Full<Bytes>> {
     let key = &request.headers()[header::SEC_WEBSOCKET_KEY];
     let accept = derive_accept_key(key.as_bytes());

@@ -1,5 +1,5 @@
-//! Whatever stands in an answer, no terminal acts upon what is printed of it, and none of it is
-//! a line of its own.
+//! Whatever a response holds, no terminal acts upon what is printed of it, and none of it is a line
+//! of its own.
 //!
 //! Claims: observe-28
 
@@ -121,8 +121,8 @@ fn acts(letter: char) -> bool {
         || matches!(letter, '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Commands, each with its formats beside the first one, and whether its output tells what is
-/// evil in the first one.
+/// Commands, each with its formats beside the first one, and whether its output shows the hostile
+/// text in the first one.
 const COMMANDS: [(&str, &[&str], bool); 21] = [
     ("stat deploy", &["wide", "json", "yaml"], true),
     ("stat svc", &["wide"], true),
@@ -179,7 +179,7 @@ async fn no_command_prints_what_a_terminal_acts_upon() {
             let printed = out.contains("FORGED") || err.contains("FORGED");
             assert!(
                 printed || !prints_names || at > 0,
-                "{line} tells nothing: {out}{err}"
+                "{line} shows nothing: {out}{err}"
             );
         }
     }

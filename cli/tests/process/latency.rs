@@ -1,4 +1,4 @@
-//! Answers as large as the mesh is meant for are shown without a wait.
+//! Responses as large as the mesh is meant for are shown without a wait.
 //!
 //! Claims: observe-56
 
@@ -89,7 +89,7 @@ fn pod(name: &str) -> Value {
     })
 }
 
-/// What was sent to a pod, as the metrics API tells it.
+/// What was sent to a pod, as the metrics API reports it.
 fn metrics(name: &str) -> Value {
     let metric = |name: &str, value: &str| json!({"name": name, "unit": "ms", "value": value});
     json!({
@@ -106,9 +106,9 @@ fn metrics(name: &str) -> Value {
 async fn sorted_runs(arguments: &[&str], kubeconfig: &Path) -> Vec<Duration> {
     let mut took = Vec::new();
     for _ in 0..RUNS {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (code, out, err) = run(WEFT, arguments, kubeconfig).await;
-        took.push(begun.elapsed());
+        took.push(started.elapsed());
         assert_eq!(code, 0, "{arguments:?}: {err}");
         assert!(!out.is_empty(), "{arguments:?}: {err}");
     }

@@ -77,7 +77,7 @@ async fn version_works_with_host_name_plugin_and_tls() {
     assert!(out.contains("v1.33.2"), "{out}");
     assert!(
         err.contains("weft-controller"),
-        "what is missing is told: {err}"
+        "what is missing is reported: {err}"
     );
 
     let wrong = server.kubeconfig("echo '{\"apiVersion\": \"client.authentication.k8s.io/v1\", \"kind\": \"ExecCredential\", \"status\": {\"token\": \"x\"}}'");
@@ -111,7 +111,7 @@ async fn version_works_with_host_name_plugin_and_tls() {
 #[tokio::test]
 async fn slow_plugin_and_unreachable_server_exit_three_in_time() {
     let server = Server::start().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let slow = server.kubeconfig("exec sleep 30");
     let (code, _, err) = run(WEFT, &["version", "--request-timeout", "1s"], &slow).await;
     assert_eq!(code, 3, "{err}");
@@ -121,9 +121,9 @@ async fn slow_plugin_and_unreachable_server_exit_three_in_time() {
     let (_, _, err) = run(WEFT, &hasty, &slow).await;
     assert!(err.contains("within 0.2 s"), "{err}");
     assert!(
-        begun.elapsed() < Duration::from_secs(20),
+        started.elapsed() < Duration::from_secs(20),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -210,7 +210,7 @@ async fn unknown_name_in_tap_and_top_suggests_nearest() {
         let (code, out, err) = run(WEFT, &words, &kubeconfig).await;
         assert_eq!((code, &*out, &*err), (2, "", message), "{line}");
     }
-    // It is there, so the tap says itself why it does not watch.
+    // It exists, so the tap itself reports why it does not watch.
     let (code, _, err) = run(WEFT, &["tap", "deploy/web"], &kubeconfig).await;
     assert_eq!(code, 3, "{err}");
     assert!(err.contains("taps of shop"), "{err}");
@@ -266,7 +266,7 @@ async fn misspelt_weft_namespace_suggests_nearest_without_writing_bundle() {
         assert_eq!((code, &*err), (2, line), "{words:?}: {out}");
     }
     assert!(!kubeconfig.with_file_name("weft.tgz").exists());
-    // Control: the usual one is named by nobody, whether Weft is there or not.
+    // Control: the default one was not named by the user, whether Weft is installed or not.
     let words = ["version", "--weft-namespace", "weft-system"];
     let (code, _, err) = run(WEFT, &words, &kubeconfig).await;
     assert_eq!(code, 0, "{err}");
@@ -415,12 +415,12 @@ async fn manual_sidecar_matches_injection_by_cluster_webhook() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("--skip-outbound-ports=443"), "{out}");
     assert!(out.contains("77m"), "{out}");
-    // What the manifest says counts; another word of the command line is no answer to it.
+    // The manifest's value counts; another value of the command line is rejected.
     let other = ["inject", "--manual", "-n", "shop", manifest];
     let (code, out, err) = run(WEFT, &other, &kubeconfig).await;
     assert_eq!((code, out.as_str()), (2, ""), "{err}");
     assert!(err.contains("bank") && err.contains("shop"), "{err}");
-    // Nobody is asked, and that is said.
+    // No request is sent, and the output says so.
     let alone = ["inject", "--manual", "--proxy-image", "i", manifest];
     let (code, out, err) = run(WEFT, &alone, &kubeconfig).await;
     assert_eq!(code, 0, "{err}");

@@ -23,7 +23,7 @@ use crate::forward::{self, Pages};
 
 /// What the plugin gives and the API server wants.
 const TOKEN: &str = "given-by-the-plugin";
-/// Who a pod is, as its proxy shows it.
+/// The identity of a pod, as its proxy presents it.
 const IDENTITY: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 /// The server, and a kubeconfig for it.

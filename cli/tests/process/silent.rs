@@ -1,4 +1,4 @@
-//! An API server that takes connections and never answers.
+//! An API server that takes connections and never responds.
 //!
 //! Claims: observe-29
 
@@ -15,28 +15,28 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at whether this machine stands still.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Adds up by how much its own pauses last too long: so long nobody on this machine got on,
+/// Adds up by how much its own pauses last too long: for so long no process of this machine ran,
 /// which is no time of a command's.
 async fn watch_machine(stood_still: &Cell<Duration>) -> Infallible {
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         tokio::time::sleep(LOOK).await;
-        stood_still.set(stood_still.get() + begun.elapsed().saturating_sub(LOOK));
+        stood_still.set(stood_still.get() + started.elapsed().saturating_sub(LOOK));
     }
 }
 
 #[tokio::test]
 async fn silent_server_makes_commands_exit_three_within_ten_seconds() {
-    // The kernel takes the connections that nobody asks it for.
+    // The kernel completes connections that no program accepts.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut silent = Server::start().await;
     silent.port = listener.local_addr().unwrap().port();
     let kubeconfig = silent.well();
     let ended = async |line: &'static str| {
         let words: Vec<&str> = line.split(' ').collect();
-        let begun = Instant::now();
+        let started = Instant::now();
         let (code, out, err) = run(WEFT, &words, &kubeconfig).await;
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert_eq!((code, out.as_str()), (3, ""), "{line}: {err}");
         assert!(err.starts_with("weft: "), "{line}: {err}");
         (line, took)

@@ -1,8 +1,8 @@
 //! Lines of the manual's page "What changes for applications" that pods meet.
 //!
-//! None of them is a fault: the pods run as they shall. Who wonders about one of them finds it
-//! named, with the line that says why it is so and what to do. Nothing is read for it but pods,
-//! their namespaces and autoscalers.
+//! None of them is a fault: the pods run as they should. The message names those that surprise
+//! users, with the line that says why it is so and what to do. Only pods, their namespaces and
+//! autoscalers are read for it.
 
 use std::collections::BTreeSet;
 

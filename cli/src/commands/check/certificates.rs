@@ -1,7 +1,7 @@
 //! When certificates end, and whether one list holds another's.
 //!
-//! Read from the PEM text that the cluster shows, apart from the checks that ask: what is no
-//! certificate is said in a clause that fits into any of their lines.
+//! Read from the PEM text in the cluster, apart from the checks that need it: an invalid
+//! certificate is reported in a clause that fits into any of their lines.
 
 use std::time::SystemTime;
 

@@ -17,8 +17,8 @@ const ROOT_DAYS: i64 = 60;
 const ISSUER_DAYS: i64 = 7;
 /// A Lease that was not renewed for this many seconds has no holder.
 const LEASE_SECONDS: u64 = 60;
-/// Our aggregated APIs: the group, the variable of the controller that says whether it is
-/// served, and the APIServices that the chart writes then.
+/// Our aggregated APIs: the group, the controller's variable that switches it on, and the
+/// APIServices that the chart writes then.
 pub(super) const APIS: &[(&str, &str, &[&str])] = &[
     (
         "metrics.smi-spec.io",
@@ -34,7 +34,7 @@ pub(super) const APIS: &[(&str, &str, &[&str])] = &[
         &["v1alpha1.observe.weft.dev"],
     ),
 ];
-/// The webhooks' configurations: as they are read, and in words.
+/// The webhooks' configurations: as they are read, and as they are named in messages.
 pub(super) const WEBHOOKS: [(&str, &str); 2] = [
     ("mutating", "MutatingWebhookConfiguration weft-injector"),
     (
@@ -133,7 +133,7 @@ pub(super) fn lease(facts: &Facts) -> CheckResult {
     let holder = lease["holderIdentity"].as_str().unwrap_or_default();
     let renewed = lease["renewTime"].as_str().and_then(|time| facts.ago(time));
     Ok(match (holder, renewed) {
-        ("", _) => (CheckStatus::Error, "nobody holds it".to_owned()),
+        ("", _) => (CheckStatus::Error, "no replica holds it".to_owned()),
         (holder, Some(ago)) if ago.as_secs() <= LEASE_SECONDS => {
             (CheckStatus::Ok, format!("held by {holder}"))
         }
@@ -380,7 +380,8 @@ fn is_available(service: &Value) -> bool {
     conditions.any(|one| one["type"] == "Available" && one["status"] == "True")
 }
 
-/// The APIServices that the controller serves, as far as the user may see what it is told.
+/// The APIServices that the controller is configured to serve, as far as the user may see its
+/// settings.
 fn switched_on(facts: &Facts) -> impl Iterator<Item = &'static str> {
     let on = APIS
         .iter()
@@ -388,7 +389,7 @@ fn switched_on(facts: &Facts) -> impl Iterator<Item = &'static str> {
     on.flat_map(|(.., names)| names.iter().copied())
 }
 
-/// What a variable of the controller says, as far as the user may see what it is told.
+/// A variable of the controller, as far as the user may see its settings.
 pub(super) fn variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
     let controller = facts.part("controller").ok()?;
     let containers = controller["spec"]["template"]["spec"]["containers"].as_array()?;

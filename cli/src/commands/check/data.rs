@@ -1,7 +1,7 @@
-//! Checks of pods and their proxies: who lacks one, and which one lags behind.
+//! Checks of pods and their proxies: which pods lack one, and which proxies lag behind.
 //!
-//! Both sides are asked: the API server knows which pods asked for a proxy, and the
-//! controllers know which proxies there are.
+//! Both sides are read: the API server knows which pods request a proxy, and the controllers know
+//! which proxies are connected.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use super::outcome::{CheckResult, CheckStatus};
 use crate::commands::lifetime::is_late;
 use crate::output::number;
 
-/// The controller's variable that says how long proxies' certificates live.
+/// The controller's variable with the lifetime of proxies' certificates.
 pub(super) const LEAF_TTL: &str = "WEFT_LEAF_TTL";
 /// Milliseconds by which a clock may differ.
 const MOST_AHEAD: i64 = 5_000;
@@ -54,7 +54,7 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
             Some(label) => label == ENABLED,
             None => asking.contains(&namespace),
         };
-        // A pod of the node's network gets none, whoever asks.
+        // A pod of the node's network gets no proxy, even if injection is requested.
         requested && !is_over(pod) && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)
     });
     let bare: Vec<String> = bare.map(name_of).collect();
@@ -75,8 +75,8 @@ pub(super) fn admission(facts: &Facts) -> CheckResult {
         cpu: limit("WEFT_PROXY_CPU_LIMIT"),
         memory: limit("WEFT_PROXY_MEMORY_LIMIT"),
     };
-    // Where a pod with a proxy runs, such pods are admitted: their own annotations or requests
-    // give the proxy what the namespace asks for.
+    // If a pod with a proxy runs there, such pods are admitted: their own annotations or requests
+    // give the proxy what the namespace requires.
     let admitting: BTreeSet<&str> = facts
         .list("pods")?
         .iter()
@@ -122,7 +122,7 @@ pub(super) fn admission(facts: &Facts) -> CheckResult {
     )
 }
 
-/// What a variable of the injector says, as far as the user may see it.
+/// A variable of the injector, as far as the user may see it.
 fn injector_variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
     let injector = facts.part("injector").ok()?;
     let containers = injector["spec"]["template"]["spec"]["containers"].as_array()?;
@@ -148,14 +148,14 @@ fn begins(facts: &Facts, pod: &Value) -> bool {
         let ago = time.as_str().and_then(|time| facts.ago(time));
         ago.is_some_and(|ago| ago.as_secs() < GRACE)
     };
-    // Who is started again and again never begins.
+    // A proxy that restarts again and again never finishes its start.
     let first =
         proxy_status(pod).filter(|one| one["restartCount"].as_u64().unwrap_or_default() == 0);
     is_recent(&pod["metadata"]["creationTimestamp"])
         || first.is_some_and(|one| is_recent(&one["state"]["running"]["startedAt"]))
 }
 
-/// What the kubelet says of a pod's proxy.
+/// The kubelet's status of a pod's proxy.
 pub(super) fn proxy_status(pod: &Value) -> Option<&Value> {
     let statuses = pod["status"]["initContainerStatuses"].as_array();
     let mut statuses = statuses.into_iter().flatten();
@@ -201,8 +201,8 @@ pub(super) fn old(facts: &Facts) -> CheckResult {
     names(&old, CheckStatus::Warning, "none", "proxies are too old")
 }
 
-/// What proxies say themselves, by pod. It goes before what the injector noted, which is the
-/// tag of their image and need be no version. Where nobody tells, another check says why.
+/// The versions that proxies report, by pod. They go before the injector's note, which is the tag
+/// of the image and need be no version. If no version is reported, another check says why.
 fn reported_versions(facts: &Facts) -> BTreeMap<String, String> {
     let proxies = proxies(facts).unwrap_or_default();
     let version = |proxy: Proxy| {
@@ -234,7 +234,7 @@ fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, S
         .collect())
 }
 
-/// What is told of no proxy at all cannot be judged, and is not well for that.
+/// A value that no proxy reports cannot be checked, which does not make it well.
 fn must_be_reported(
     facts: &Facts,
     what: &str,
@@ -244,7 +244,7 @@ fn must_be_reported(
     if proxies.is_empty() || proxies.iter().any(|proxy| is_reported(&proxy.status)) {
         return Ok(());
     }
-    Err(format!("the read API tells no proxy's {what}"))
+    Err(format!("the read API reports no proxy's {what}"))
 }
 
 pub(super) fn connected(facts: &Facts) -> CheckResult {
@@ -263,7 +263,7 @@ pub(super) fn acknowledged(facts: &Facts) -> CheckResult {
     let lacks = |status: &ProxyStatus| status.connected && status.acknowledged < status.needed;
     let behind = those(facts, |proxy| {
         let behind = proxy.status.behind_seconds;
-        // An older controller does not say for how long.
+        // An older controller does not report for how long.
         lacks(&proxy.status) && behind.is_none_or(|seconds| seconds > PROPAGATION)
     })?;
     let waiting = those(facts, |proxy| lacks(&proxy.status))?;

@@ -1,5 +1,5 @@
-//! What is known of a cluster, read once for all checks. Each part may be missing by
-//! itself: a user who may see little still gets the checks that he can have.
+//! The facts about a cluster, read once for all checks. Each part may be missing by itself: a user
+//! with few rights still gets the checks that these rights allow.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,9 +94,9 @@ const BEFORE: &[&str] = &["definitions", "aggregation"];
 /// What is known.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// By the API server's clock, where it tells it.
+    /// By the API server's clock, if its responses have the time.
     pub(super) now: SystemTime,
-    /// What `/version` says; nothing to who may not see it.
+    /// The response of `/version`; null if the user may not see it.
     pub(super) version: Value,
     /// How far this machine's clock is ahead of the API server's, in seconds.
     pub(super) clock_ahead: Option<i64>,
@@ -108,7 +108,7 @@ pub(super) struct Facts {
     parts: BTreeMap<&'static str, Result<Value, Missing>>,
     /// Lists that have more than [`MOST`] objects.
     cut: BTreeSet<&'static str>,
-    /// Those of them that were looked at and not told of yet.
+    /// Those of them that were looked at and not reported yet.
     cut_seen: RefCell<BTreeSet<&'static str>>,
 }
 
@@ -121,9 +121,9 @@ pub(super) enum Missing {
     Unseen(String),
     /// The user may not see it, with the role that grants the right.
     Denied(String),
-    /// Who should have answered is away, and what the API server says of that.
+    /// The server of this part is away, with the API server's reason.
     Away(String),
-    /// Who should have answered has too much to answer, and may have room later.
+    /// The server of this part has too many requests, and may have capacity later.
     Throttled(String),
 }
 
@@ -131,10 +131,10 @@ impl Facts {
     /// Reads all of it.
     ///
     /// # Errors
-    /// When the API server does not answer at all, or does not know the user.
+    /// When the API server does not respond at all, or does not know the user.
     pub(super) async fn gather(cluster: &Cluster, pre: bool) -> Result<Self, Refusal> {
         let until = Instant::now() + LISTS_WITHIN;
-        // Alone and first: whoever has no API server hears it soon and once.
+        // Alone and first, so that a missing API server is reported soon and once.
         let (version, clock_ahead) = probes::version(cluster).await?;
         let weft = cluster.weft_namespace().to_owned();
         let wanted = |name: &str| BEFORE.contains(&name) == pre || name == "definitions";
@@ -223,8 +223,8 @@ impl Facts {
                 .any(|tried| matches!(tried, Tried::Refused(403, words) if words == why))
     }
 
-    /// The objects of a list that was read to its end; what is asked of them judges nothing by
-    /// itself.
+    /// The objects of a list that was read to its end. This call does not count as a use of the
+    /// list.
     pub(super) fn whole(&self, name: &str) -> Option<&[Value]> {
         let found = self.parts.get(name)?.as_ref().ok()?;
         let is_whole = !self.cut.contains(name);
@@ -247,7 +247,7 @@ impl Facts {
         excluded
     }
 
-    /// Why a part is not known that the user may see, and that may be told a moment later.
+    /// Why a part is not known that the user may see, and that may be known a moment later.
     pub(super) fn throttled(&self) -> Option<&str> {
         self.parts.values().find_map(|part| match part {
             Err(Missing::Throttled(why)) => Some(why.as_str()),
@@ -255,7 +255,7 @@ impl Facts {
         })
     }
 
-    /// Of what was looked at since this was asked last, the lists whose rest was not read.
+    /// The lists that were used since the last call and not read to their ends.
     pub(super) fn take_cut(&self) -> Vec<&'static str> {
         self.cut_seen.take().into_iter().collect()
     }
@@ -298,7 +298,7 @@ fn listed(cluster: &Cluster) -> Vec<(&'static str, String)> {
     lists.collect()
 }
 
-/// The time of who has a right clock, by one that is so many seconds ahead of it.
+/// The true time, by a clock that is so many seconds ahead of it.
 fn corrected(own: SystemTime, ahead: Option<i64>) -> SystemTime {
     let ahead = ahead.unwrap_or_default();
     let by = Duration::from_secs(ahead.unsigned_abs());

@@ -56,7 +56,7 @@ const fn before(
     }
 }
 
-/// In the order in which they are told.
+/// In the order in which they are reported.
 pub(super) const CHECKS: &[CheckDefinition] = &[
     check(
         KUBERNETES,
@@ -185,7 +185,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         CONTROL,
         "api-services",
         control::api_services,
-        "the aggregated APIs that the controller is told to serve are there and answer",
+        "the aggregated APIs that the controller is configured to serve are there and answer",
         "helm upgrade restores an APIService that is missing; one that is unavailable holds up the deletion of namespaces: look at the controller, or switch metricsApi.enabled or observe.enabled off",
     ),
     check(
@@ -228,7 +228,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "acknowledged",
         data::acknowledged,
         "no proxy has lacked something that concerns it for more than a minute",
-        "weft proxies tells which; look at the log of container weft-proxy and at the controllers'",
+        "weft proxies shows which; look at the log of container weft-proxy and at the controllers'",
     ),
     check(
         DATA,
@@ -255,7 +255,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         DATA,
         "applications",
         applications::applications,
-        "no pod meets a line of docs/applications.md that can be told from the pod or its autoscaler",
+        "no pod meets a line of docs/applications.md that can be seen from the pod or its autoscaler",
         "it is ok too, and the message names the pods and the line, which says why it is so and what to do",
     ),
     check(

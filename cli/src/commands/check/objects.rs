@@ -1,7 +1,7 @@
 //! Checks of what users wrote: conditions of their objects, and labels and annotations.
 //!
-//! Conditions come from the controller, which alone sees an object beside all others. A label
-//! or an annotation has no status, so it is judged here by the rules of the webhook.
+//! Conditions come from the controller, which alone sees an object beside all others. A label or an
+//! annotation has no status, so it is validated here by the rules of the webhook.
 
 use std::collections::BTreeSet;
 
@@ -119,7 +119,7 @@ fn judged(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// Names of ours in this map of objects' metadata that nobody reads there.
+/// Names of ours in this map of objects' metadata that no part of Weft reads there.
 fn unread(facts: &Facts, place: Place) -> Result<Vec<String>, String> {
     let core = [
         ("", "Namespace", "namespaces"),
@@ -145,7 +145,7 @@ fn unread(facts: &Facts, place: Place) -> Result<Vec<String>, String> {
     Ok(found)
 }
 
-/// Adds those names. What was found before is told also where some kind may not be listed.
+/// Adds those names. What was found before is reported also if some kind may not be listed.
 fn add_unread(found: &mut Vec<String>, facts: &Facts, place: Place) -> Result<(), String> {
     match unread(facts, place) {
         Ok(more) => found.extend(more),

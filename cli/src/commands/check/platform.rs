@@ -1,6 +1,6 @@
 //! Checks of the cluster that the mesh runs in.
 //!
-//! They ask nothing of the mesh, so that `--pre` can ask them before it is installed.
+//! They need nothing of the mesh, so that `--pre` can run them before it is installed.
 
 use serde_json::Value;
 
@@ -78,7 +78,7 @@ pub(super) fn foreign_definitions(facts: &Facts) -> CheckResult {
     } else {
         (
             CheckStatus::Warning,
-            format!("{} belong to somebody else", few(&foreign)),
+            format!("{} belong to another product", few(&foreign)),
         )
     })
 }

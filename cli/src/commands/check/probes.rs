@@ -1,5 +1,6 @@
-//! What only trying tells: whether the API server's clock is ours, whether it calls the
-//! webhooks, and what the user may do. Whatever is created is created as a dry run.
+//! Probes for what cannot be read: whether the API server's clock agrees with this machine's,
+//! whether the API server calls the webhooks, and what the user may do. Every object is created as
+//! a dry run.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +17,7 @@ use crate::cluster::{self, Cluster, Refusal, clock};
 pub(super) enum Tried {
     /// The object as it would be stored.
     Taken(Value),
-    /// Status and words.
+    /// Status and message.
     Refused(u16, String),
     /// Why it was not tried.
     Not(String),
@@ -33,7 +34,7 @@ pub(super) struct Probes {
     pub(super) denied: Result<Vec<String>, String>,
 }
 
-/// What is asked first, in words about it.
+/// The name of the first request, for messages.
 const VERSION: &str = "the API server's version";
 
 /// What an installation creates with the chart's values as they are: group, resource. Helm keeps
@@ -71,11 +72,11 @@ const NEEDED: [(&str, &str); 18] = [
     ("apiregistration.k8s.io", "apiservices"),
 ];
 
-/// The API server's version, nothing for who may not see it, and how far our clock is ahead
-/// of its.
+/// The API server's version, null if the user may not see it, and how far our clock is ahead of
+/// its.
 ///
 /// # Errors
-/// When it does not answer, or does not know the user.
+/// When it does not respond, or does not know the user.
 pub(in crate::commands) async fn version(
     cluster: &Cluster,
 ) -> Result<(Value, Option<i64>), Refusal> {
@@ -138,7 +139,7 @@ pub(super) async fn all(cluster: &Cluster, pre: bool) -> Probes {
     probes
 }
 
-/// A pod that asks for a proxy, and would pass the strictest security level without one.
+/// A pod that requests a proxy, and would pass the strictest security level without one.
 fn pod() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -214,8 +215,8 @@ mod tests {
 
     use super::*;
 
-    /// What the chart makes only where a value asks for it, which is off: where it is in the
-    /// values, group, resource. Not everybody has these kinds.
+    /// What the chart creates only if a value requests it, which is off: its place in the values,
+    /// group, resource. Not every cluster has these kinds.
     const OFF: [(&str, &str, &str); 5] = [
         ("/monitoring/grafanaDashboards", "", "configmaps"),
         (
@@ -273,7 +274,7 @@ mod tests {
 
     #[test]
     fn dry_run_refusal_names_role_but_quotes_webhook_unchanged() {
-        let told = |message: &str| {
+        let outcome = |message: &str| {
             let status = kube::core::Status::failure(message, "Forbidden").with_code(403);
             refused(Refusal::of("a dry run", kube::Error::Api(status.boxed())))
         };
@@ -283,10 +284,10 @@ mod tests {
                  API group \"\" in the namespace \"shop\""
             );
             let words = format!("{message}; ClusterRole edit grants this");
-            assert_eq!(told(&message), Tried::Refused(403, words));
+            assert_eq!(outcome(&message), Tried::Refused(403, words));
         }
         let words = "admission webhook \"inject.weft.dev\" denied the request: no";
-        assert_eq!(told(words), Tried::Refused(403, words.to_owned()));
+        assert_eq!(outcome(words), Tried::Refused(403, words.to_owned()));
     }
 
     #[test]
@@ -300,7 +301,7 @@ mod tests {
         }
         let needed = NEEDED.map(|(group, resource)| pair(group, resource));
         assert_eq!(BTreeSet::from(needed), all);
-        // Control: what is left out is off.
+        // Control: what is skipped is off.
         let values = std::fs::read_to_string(chart().join("values.yaml")).unwrap();
         let values: Value = serde_yaml_ng::from_str(&values).unwrap();
         for (value, ..) in OFF {

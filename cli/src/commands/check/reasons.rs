@@ -109,12 +109,12 @@ mod tests {
         let documented = documented();
         assert!(documented.contains("NoUsableBackend"), "{documented:?}");
         assert!(documented.contains("NotGuarded"), "{documented:?}");
-        let untold: Vec<&String> = documented
+        let without_advice: Vec<&String> = documented
             .iter()
             .filter(|reason| advice(reason).is_none())
             .collect();
-        assert_eq!(untold, [""; 0]);
-        let told: BTreeSet<&str> = ADVICE.iter().map(|(_, advice)| *advice).collect();
-        assert_eq!(told.len(), ADVICE.len());
+        assert_eq!(without_advice, [""; 0]);
+        let distinct: BTreeSet<&str> = ADVICE.iter().map(|(_, advice)| *advice).collect();
+        assert_eq!(distinct.len(), ADVICE.len());
     }
 }

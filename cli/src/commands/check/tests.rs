@@ -12,7 +12,7 @@ mod names;
 mod namespaces;
 mod patience;
 mod server;
-mod untold;
+mod unreported;
 mod versions;
 
 use std::time::Duration;
@@ -449,7 +449,7 @@ async fn pre_install_checks_cover_permissions_crds_and_aggregation() {
 async fn unreachable_api_server_is_reported_within_ten_seconds() {
     let api = healthy();
     api.vanish(true);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (ended, report, _) = checked(&api, WELL, &[]).await;
     let Err(Failure::Unknown(words)) = ended else {
         panic!("{ended:?}");
@@ -459,9 +459,9 @@ async fn unreachable_api_server_is_reported_within_ten_seconds() {
     let outcome = json!({"success": false, "checks": [], "error": words});
     assert_eq!(report, outcome);
     assert!(
-        begun.elapsed() <= Duration::from_secs(10),
+        started.elapsed() <= Duration::from_secs(10),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 }
 
@@ -475,10 +475,10 @@ async fn waiting_ends_when_nothing_fails_any_more() {
         sleep(Duration::from_secs(31)).await;
         mending.put(VALIDATING, webhooks);
     });
-    let begun = Instant::now();
+    let started = Instant::now();
     let (ended, ..) = checked(&api, WELL, &["--wait", "2m"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!((31..40).contains(&took.as_secs()), "{took:?}");
     mend.await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! The injector as the API server finds it: configurations, whom they trust, and whether
-//! they are asked.
+//! The injector as the API server finds it: the configurations, their CA bundles, and whether the
+//! webhooks are called.
 
 use crds::objects::{INJECTOR_CA_SECRET, PROXY_CONTAINER};
 use serde_json::Value;
@@ -56,7 +56,7 @@ pub(super) fn ca_bundles(facts: &Facts) -> CheckResult {
     let Some((first, most)) = trusted.first() else {
         return Err("there are no webhooks".to_owned());
     };
-    // Whoever may not read the Secret is still told of those that differ.
+    // Without the right to read the Secret, bundles that differ are still reported.
     let signer = facts.part("injector-ca").ok();
     let signer = signer.and_then(|secret| bytes(&secret["data"]["ca.crt"]));
     for (what, bundle) in &trusted {
@@ -85,7 +85,7 @@ pub(super) fn ca_bundles(facts: &Facts) -> CheckResult {
     ))
 }
 
-/// Why a webhook is not asked about objects of the namespace in which it is tried.
+/// Why a webhook is not called for objects of the namespace in which it is tried.
 fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
     let namespace = &facts.probes.namespace;
     let Ok(configuration) = facts.part(part) else {

@@ -24,8 +24,8 @@ pub(super) enum CompletionKind {
 pub(super) struct Cursor {
     pub(super) wanted: CompletionKind,
     /// What stands there.
-    pub(super) begun: String,
-    /// The namespace that the line says of this object alone.
+    pub(super) prefix: String,
+    /// The namespace that the line has for this object alone.
     pub(super) namespace: Option<String>,
     /// Options of every command that the line has, such as `--context=test`.
     pub(super) options: Vec<String>,
@@ -69,9 +69,9 @@ fn end(line: &Line<'_>, last: &str) -> Option<Cursor> {
     let with_value = last
         .strip_prefix("--")
         .and_then(|long| long.split_once('='));
-    let (argument, begun) = match (line.open, with_value) {
+    let (argument, prefix) = match (line.open, with_value) {
         (Some(option), _) => (option, last),
-        (None, Some((name, begun))) => (by_name(line.command, name)?, begun),
+        (None, Some((name, prefix))) => (by_name(line.command, name)?, prefix),
         (None, None) if last.starts_with('-') => return None,
         (None, None) => (line.command.get_positionals().nth(line.position)?, last),
     };
@@ -92,7 +92,7 @@ fn end(line: &Line<'_>, last: &str) -> Option<Cursor> {
     }
     Some(Cursor {
         wanted,
-        begun: begun.to_owned(),
+        prefix: prefix.to_owned(),
         namespace: namespace.and_then(|(_, value)| value.clone()),
         options,
     })
@@ -116,7 +116,7 @@ mod tests {
     fn names_are_wanted_where_a_command_takes_them() {
         let pod = CompletionKind::Name(ResourceKind::Pod);
         let namespace = CompletionKind::Name(ResourceKind::Namespace);
-        for (line, wanted, begun) in [
+        for (line, wanted, prefix) in [
             ("stat dep", CompletionKind::Object(stat::KINDS), "dep"),
             (
                 "stat deploy/",
@@ -163,8 +163,8 @@ mod tests {
         ] {
             let found = cursor(line).unwrap_or_else(|| panic!("{line}: nothing is wanted"));
             assert_eq!(
-                (found.wanted, found.begun.as_str()),
-                (wanted, begun),
+                (found.wanted, found.prefix.as_str()),
+                (wanted, prefix),
                 "{line}"
             );
         }

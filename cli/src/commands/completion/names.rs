@@ -1,7 +1,7 @@
-//! The names themselves, from the API server.
+//! Completes names of objects by querying the API server.
 //!
-//! Whatever fails is no name and no word: somebody is typing, and a line about a missing
-//! right in the middle of his own would be of no use.
+//! A failure gives no name and no message: a line about a missing right in the middle of the user's
+//! own line would be of no use.
 //!
 //! Claims: observe-42
 
@@ -17,9 +17,9 @@ use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
 use crate::global::Global;
 
-/// Nobody waits longer for a name that he could type.
+/// The most that a user waits for a name instead of typing it.
 const WITHIN: Duration = Duration::from_secs(1);
-/// Names that are offered. Nobody chooses among more.
+/// The most names that are offered; more are no choice.
 const MOST: usize = 500;
 
 /// What could stand there, within a second.
@@ -38,17 +38,17 @@ pub(super) async fn found(cursor: &Cursor) -> Vec<String> {
     found.into_iter().take(MOST).collect()
 }
 
-/// Kinds that begin so, as long as no name is begun.
+/// Kinds with this prefix, until a name follows.
 fn kinds(cursor: &Cursor) -> Option<Vec<String>> {
     let CompletionKind::Object(kinds) = cursor.wanted else {
         return None;
     };
-    if cursor.begun.contains('/') {
+    if cursor.prefix.contains('/') {
         return None;
     }
     let named = kinds.iter().filter_map(|kind| {
         let mut names = kind.typed().iter();
-        names.find(|name| name.starts_with(&cursor.begun))
+        names.find(|name| name.starts_with(&cursor.prefix))
     });
     Some(named.map(|name| format!("{name}/")).collect())
 }
@@ -71,12 +71,12 @@ async fn of(
     cursor: &Cursor,
     found: &mut BTreeSet<String>,
 ) -> Result<(), Failure> {
-    let (typed, kind, begun) = match cursor.wanted {
-        CompletionKind::Name(kind) => (None, kind, cursor.begun.as_str()),
+    let (typed, kind, prefix) = match cursor.wanted {
+        CompletionKind::Name(kind) => (None, kind, cursor.prefix.as_str()),
         CompletionKind::Object(kinds) => {
-            let parts = cursor.begun.split_once('/');
-            let (typed, begun) = parts.unwrap_or((cursor.begun.as_str(), ""));
-            (Some(typed), Named::read(typed, kinds)?.kind, begun)
+            let parts = cursor.prefix.split_once('/');
+            let (typed, prefix) = parts.unwrap_or((cursor.prefix.as_str(), ""));
+            (Some(typed), Named::read(typed, kinds)?.kind, prefix)
         }
     };
     let namespace = cursor.namespace.as_deref().or(cluster.scope());
@@ -87,7 +87,7 @@ async fn of(
     loop {
         let (names, rest) = existing::page(cluster, &path, next.as_deref()).await?;
         let names = names.into_iter();
-        let fitting = names.filter(|name| name.starts_with(begun) && is_plain(name));
+        let fitting = names.filter(|name| name.starts_with(prefix) && is_plain(name));
         found.extend(fitting.map(|name| match typed {
             Some(kind) => format!("{kind}/{name}"),
             None => name,
@@ -117,10 +117,10 @@ mod tests {
     use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;
 
-    fn cursor(wanted: CompletionKind, begun: &str) -> Cursor {
+    fn cursor(wanted: CompletionKind, prefix: &str) -> Cursor {
         Cursor {
             wanted,
-            begun: begun.to_owned(),
+            prefix: prefix.to_owned(),
             namespace: None,
             options: Vec::new(),
         }
@@ -163,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn completion_finds_prefix_matches_in_users_namespace() {
         let api = api();
-        let deploy = |begun: &str| cursor(CompletionKind::Object(filters::ENDS), begun);
+        let deploy = |prefix: &str| cursor(CompletionKind::Object(filters::ENDS), prefix);
         let shop = cluster(&api, &["-n", "shop"]);
         let found = of(&shop, &deploy("deploy/we")).await.unwrap();
         assert_eq!(
@@ -210,7 +210,7 @@ mod tests {
             );
         }
         let shop = cluster(&api, &["-n", "shop"]);
-        let pods = |begun: &str| cursor(CompletionKind::Name(ResourceKind::Pod), begun);
+        let pods = |prefix: &str| cursor(CompletionKind::Name(ResourceKind::Pod), prefix);
         assert_eq!(of(&shop, &pods("web")).await.unwrap(), ["web-5d8"]);
         assert_eq!(api.largest_list(), existing::PAGE);
         let all = of(&shop, &pods("")).await.unwrap();
@@ -235,14 +235,14 @@ mod tests {
         api.vanish(true);
         let patient = global(&["--request-timeout=30s".to_owned()]).unwrap();
         let cluster = Cluster::of(api.client(), &patient);
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let found = of(
             &cluster,
             &cursor(CompletionKind::Name(ResourceKind::Pod), ""),
         )
         .await;
         assert!(found.is_err(), "{found:?}");
-        assert_eq!(begun.elapsed().as_secs(), 1);
+        assert_eq!(started.elapsed().as_secs(), 1);
         assert!(global(&["--never-heard-of".to_owned()]).is_none());
     }
 }

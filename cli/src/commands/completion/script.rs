@@ -1,4 +1,4 @@
-//! Scripts for shells: those of clap, and before them the question for names.
+//! Scripts for shells: those of clap, and before them the query for names.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::cursor;
 
-/// Asks, and goes on with the function of clap where there is no answer. `ASK` is replaced.
+/// Queries names, and goes on with the function of clap if there are none. `ASK` is replaced.
 const BASH: &str = r#"_weft() {
     local names word
     names=$("$1" ASK "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null </dev/null)
@@ -61,7 +61,7 @@ end
 const OF_CLAP: &str = "_weft() {";
 const BEHIND: &str = "_weft_static() {";
 
-/// The script that completes `command`, and asks for names by this word.
+/// The script that completes `command`, and queries names by this word.
 pub(super) fn of(shell: Shell, command: &mut Command, ask: &str) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, command, "weft", &mut script);
@@ -78,7 +78,7 @@ pub(super) fn of(shell: Shell, command: &mut Command, ask: &str) -> String {
     }
 }
 
-/// fish is told of each argument by itself.
+/// fish needs a line for each argument.
 fn fish(command: &Command) -> String {
     let mut lines = String::new();
     for command in command.get_subcommands() {

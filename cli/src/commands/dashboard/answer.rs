@@ -1,5 +1,5 @@
-//! How it is answered: the files of the page, JSON, lines of it that go on, and the headers
-//! that keep a browser from taking any of them for anything else.
+//! Responses of the dashboard's server: the files of the page, JSON, streamed lines, and the
+//! headers that keep a browser from taking any of them for anything else.
 
 use std::convert::Infallible;
 
@@ -31,7 +31,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       frame-ancestors 'none'; require-trusted-types-for 'script'; \
                       trusted-types 'none'";
 
-/// Headers of every answer.
+/// Headers of every response.
 const ALWAYS: [(HeaderName, &str); 7] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -48,11 +48,11 @@ const ALWAYS: [(HeaderName, &str); 7] = [
     ),
 ];
 
-/// Why an answer broke off.
+/// Why a response broke off.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// What is still to be written of an answer.
+/// The rest of a response, still to be written.
 type Rest = UnsyncBoxBody<Bytes, BoxError>;
-/// An answer, whole or one that goes on.
+/// A response, complete or streamed.
 pub(super) type PageResponse = Response<Rest>;
 
 /// A file of the page.
@@ -81,13 +81,13 @@ pub(super) fn lines(body: Body, permit: OwnedSemaphorePermit) -> PageResponse {
     with(StatusCode::OK, "application/json", frames)
 }
 
-/// Why there is nothing else, in words for a person.
+/// The reason of a failure, in a message for a person.
 pub(super) fn failure(status: StatusCode, message: &str) -> PageResponse {
     refusal(status, message, None, None)
 }
 
-/// The same with the seconds after which it may be asked again, and the name of the object that
-/// is missing, where somebody says so.
+/// The same with the seconds after which to retry, and the name of the missing object, if they are
+/// known.
 pub(super) fn refusal(
     status: StatusCode,
     message: &str,
@@ -113,7 +113,8 @@ pub(super) fn refusal(
     answer
 }
 
-/// The connection is closed after it: who may not ask takes the place of nobody who may.
+/// The connection is closed after it, so that an unauthenticated client takes no authenticated
+/// client's connection.
 pub(super) fn last(mut answer: PageResponse) -> PageResponse {
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("close"));

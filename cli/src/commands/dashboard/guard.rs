@@ -1,10 +1,9 @@
-//! Who is answered: the page that this very start has served, and nobody else.
+//! Admits only requests of the page that this very start has served.
 //!
-//! Any page of the web may send requests to a loopback port, and by a name that it lets
-//! resolve to 127.0.0.1 it may even read the answers. So the host must be ours by its
-//! letters, no foreign origin is answered, and what comes from the cluster needs a key that
-//! only the address printed in the terminal holds. Of that address the part with the key is
-//! never sent by a browser.
+//! Any page of the web may send requests to a loopback port, and by a name that it lets resolve to
+//! 127.0.0.1 it may even read the responses. So the host must be ours by its letters, requests of a
+//! foreign origin are rejected, and data of the cluster needs a key that only the address printed
+//! in the terminal holds. Of that address the part with the key is never sent by a browser.
 //!
 //! Claims: observe-81
 
@@ -15,7 +14,7 @@ use http::{HeaderMap, Method, Request};
 pub(super) const KEY: HeaderName = HeaderName::from_static("weft-dashboard");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Why nothing is answered.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     #[error("only GET is answered: this page reads")]
@@ -49,7 +48,7 @@ impl Guard {
         Self { hosts, key }
     }
 
-    /// Whether a request may be answered at all.
+    /// Whether a request is admitted at all.
     pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<(), Refused> {
         if request.method() != Method::GET {
             return Err(Refused::Method);
@@ -73,7 +72,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether it may see what the cluster says.
+    /// Whether it may read data of the cluster.
     pub(super) fn admit_to_cluster<B>(&self, request: &Request<B>) -> Result<(), Refused> {
         let sent = only(request.headers(), &KEY).unwrap_or_default();
         if same(sent.as_bytes(), self.key.as_bytes()) {
@@ -91,7 +90,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     values.next().is_none().then_some(value)
 }
 
-/// Takes as long for a key whose first byte is wrong as for one whose last is.
+/// Takes the same time for a key whose first byte is wrong and for one whose last is.
 fn same(sent: &[u8], wanted: &[u8]) -> bool {
     let pairs = sent.iter().zip(wanted);
     let differing = pairs.fold(0, |all, (one, other)| all | (one ^ other));

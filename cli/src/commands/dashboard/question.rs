@@ -1,4 +1,5 @@
-//! What can be asked: the files of the page, the read API, and two kinds of SMI objects.
+//! The requests that the dashboard's server takes: files of the page, the read API, and two kinds
+//! of SMI objects.
 //!
 //! A path of the cluster is read into its parts and written anew from them, never passed on
 //! as it came, so that nothing but what stands here can be reached with the user's rights.
@@ -8,7 +9,7 @@
 use crds::observe::{ExplanationSpec, LIVE, Resource};
 use crds::smi::{ACCESS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
 
-/// Parameters of `graphs/live` that the page uses. No stream: it asks again.
+/// Parameters of `graphs/live` that the page uses. No stream: the page polls.
 const OF_GRAPHS: [&str; 5] = ["window", "history", "routes", "quiet", "gone"];
 /// Longest value of one of them.
 const MAX_VALUE: usize = 8;
@@ -29,13 +30,13 @@ pub(super) enum File {
     Style,
 }
 
-/// What is asked for.
+/// A request of the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     File(File),
     /// Where the user is.
     Start,
-    /// `what` in the words of errors, and the path at the API server.
+    /// `what` as errors name it, and the path at the API server.
     Read {
         what: String,
         path: String,
@@ -48,7 +49,7 @@ pub(super) enum Question {
     Explain(Box<ExplanationSpec>),
 }
 
-/// Why a question is none.
+/// Why a request is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unknown {
     #[error("the dashboard has nothing there")]
@@ -71,7 +72,7 @@ impl Question {
         }
     }
 
-    /// Whether the answer comes from the cluster.
+    /// Whether the response holds data of the cluster.
     pub(super) fn needs_key(&self) -> bool {
         !matches!(self, Self::File(_))
     }
@@ -163,7 +164,7 @@ fn is_short(value: &str) -> bool {
     value.len() <= MAX_VALUE && value.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// What it means is judged by the API.
+/// Its meaning is validated by the API.
 fn is_filter(value: &str) -> bool {
     value.len() <= MAX_FILTER && !value.chars().any(char::is_control)
 }

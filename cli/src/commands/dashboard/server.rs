@@ -1,4 +1,4 @@
-//! The local server: connections of one browser, each request guarded, read and answered.
+//! The local server: connections of one browser; each request is guarded, read and handled.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,32 +23,31 @@ use super::question::{Question, Unknown};
 use crate::cluster::{Cluster, Refusal};
 use crate::commands::explain;
 
-/// A browser opens six to one host. More wait until one of these has ended, or take the place
-/// of one that asked nothing yet for which the key is needed.
+/// A browser opens six to one host. More wait until one of these has ended, or evict one that has
+/// not sent a request with the key yet.
 const CONNECTIONS: usize = 32;
-/// Questions to the API server at a time; the others wait for their turn.
+/// Requests to the API server at a time; the others wait for their turn.
 const QUESTIONS: usize = 8;
-/// Explanations at a time, fewer than a browser's connections and than questions, so that the
-/// page goes on while some take long. More are refused: waiting, they would hold connections.
+/// Explanations at a time, fewer than a browser's connections and than requests, so that the page
+/// goes on while some take long. More are refused: waiting, they would hold connections.
 const EXPLANATIONS: usize = 4;
 /// Taps at a time: fewer than a browser's connections, so that the page goes on. More are
 /// refused.
 const TAPS: usize = 3;
-/// Head of a request. A question about a call carries its path, which HTTP servers bound
-/// to 8 KiB.
+/// Head of a request. A query about a call carries its path, which HTTP servers bound to 8 KiB.
 const MAX_HEAD: usize = 32 << 10;
 /// For a head to arrive, also the first one of a connection or the next.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Before a connection without one gives way: those that came together are not read yet.
+/// Age below which a connection without a head is not evicted: connections that arrived together
+/// are not read yet.
 const HEAD_GRACE: Duration = Duration::from_millis(10);
-/// Age at which a connection ends after its answer, and the time for that, which is longer
-/// than the controller lets a tap go on; so one whose other end does not read is not held for
-/// ever.
+/// Age at which a connection ends after its response, and the time for that, which is longer than
+/// the controller lets a tap go on; so one whose other end does not read is not held for ever.
 const LIFE: Duration = Duration::from_secs(300);
 const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// After a connection that could not be taken.
 const AGAIN_IN: Duration = Duration::from_millis(100);
-/// Bytes of one answer of the API server. A graph of 20 000 edges is below 16 MiB.
+/// Bytes of one response of the API server. A graph of 20 000 edges is below 16 MiB.
 const MAX_ANSWER: usize = 32 << 20;
 
 /// What is served.
@@ -89,7 +88,7 @@ impl Keyless {
     }
 }
 
-/// Serves as long as it is asked to.
+/// Serves until it is dropped.
 pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
     let mut connections = JoinSet::new();
     // The oldest first.
@@ -226,7 +225,7 @@ async fn read(cluster: &Cluster, what: &str, path: &str) -> PageResponse {
     }
 }
 
-/// What goes on is no question any longer once it has begun, and has a place of its own.
+/// A tap that has started takes no permit of the requests, but one of its own.
 async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &str) -> PageResponse {
     let Ok(permit) = Arc::clone(taps).try_acquire_owned() else {
         let words = format!("{TAPS} taps go on already; start again when one was stopped");
@@ -238,8 +237,8 @@ async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &st
     }
 }
 
-/// The API server's own status with its words, when to ask again and what is missing; 502 where it
-/// did not answer, or sent the question elsewhere.
+/// The API server's own status and message, when to retry and what is missing; 502 if it did not
+/// respond, or redirected the request.
 fn refused(refusal: Refusal) -> PageResponse {
     let again_in = refusal.passes_in();
     let missing = refusal.missing().map(str::to_owned);
@@ -252,7 +251,7 @@ fn refused(refusal: Refusal) -> PageResponse {
     answer::refusal(status, &words, again_in, missing.as_deref())
 }
 
-/// Nothing is stored by this `create`: it is how the read API takes a question.
+/// Nothing is stored by this `create`: it is how the read API takes a query.
 async fn explained(cluster: &Cluster, spec: crds::observe::ExplanationSpec) -> PageResponse {
     let explanation = match explain::try_ask(cluster, spec).await {
         Ok(explanation) => explanation,

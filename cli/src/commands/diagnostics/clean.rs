@@ -1,15 +1,15 @@
-//! What a bundle never holds: secrets, and what nobody needs.
+//! Removes from a bundle what it must never hold: secrets, and fields without use.
 
 use serde_json::Value;
 
-/// Keys whose values are left out wherever they stand.
+/// Keys whose values are removed wherever they stand.
 const HIDDEN: [&str; 3] = [
     "managedFields",
     "kubectl.kubernetes.io/last-applied-configuration",
     "token",
 ];
 
-/// Takes out of the answer to this path what nobody needs or nobody may see.
+/// Removes from the response to this path the fields without use and those that must stay secret.
 pub(super) fn clean(path: &str, answer: &mut Value) {
     if is_of_secrets(path) {
         empty(answer);
@@ -31,7 +31,7 @@ fn is_of_secrets(path: &str) -> bool {
     resource == Some("secrets")
 }
 
-/// Empties a Secret, or all of a list: its items do not say their kind.
+/// Empties a Secret, or all of a list: its items have no kind.
 fn empty(secret: &mut Value) {
     let Some(fields) = secret.as_object_mut() else {
         return;
@@ -43,8 +43,8 @@ fn empty(secret: &mut Value) {
     }
 }
 
-/// Takes out the same whatever was asked for. A Secret, or a list of them, that somebody put
-/// under another path is emptied, too.
+/// Removes the same, whatever was requested. A Secret, or a list of them, under another path is
+/// emptied, too.
 pub(super) fn hide(value: &mut Value) {
     let kind = value.get("kind");
     if kind.is_some_and(|kind| kind == "Secret" || kind == "SecretList") {

@@ -14,8 +14,8 @@ use crate::cluster::{Cluster, Refusal, existing};
 use crate::failure::Failure;
 use crate::kinds;
 
-/// What the API says of every name of nothing. It tells no other name: who may make a change
-/// may not see all objects.
+/// The API's message for every name that does not exist. It names no other object: a user who may
+/// make a change may not see all objects.
 const NOT_THERE: &str = ": there is no ";
 
 /// Ends where objects would be put into a namespace that is not there, of which the API warns: no
@@ -46,8 +46,8 @@ pub(super) async fn must_have_namespaces(
     Ok(())
 }
 
-/// Of a change that was refused, the namespaces whose modes it sets and that its own files are
-/// yet to make.
+/// Of a refused change, the namespaces whose modes it sets and that its own files are yet to
+/// create.
 pub(super) async fn yet_to_be_made(
     cluster: &Cluster,
     gathered: &Gathered,
@@ -69,13 +69,13 @@ pub(super) async fn yet_to_be_made(
     new
 }
 
-/// Whether it is said of a name of nothing.
+/// Whether it is about a name that does not exist.
 fn is_of_a_name(refusal: &Refusal) -> bool {
     refusal.code() == Some(400) && refusal.message().contains(NOT_THERE)
 }
 
-/// Of a change that was refused: the first of its names that is one of nothing, with the nearest
-/// that the user may see, or else what the refusal says.
+/// Of a refused change: the first of its names that does not exist, with the nearest that the user
+/// may see, or else the refusal's own reason.
 pub(super) async fn or_refused(cluster: &Cluster, spec: &DryRunSpec, refusal: Refusal) -> Failure {
     if !is_of_a_name(&refusal) {
         return refusal.into_failure();
@@ -94,7 +94,7 @@ pub(super) async fn or_refused(cluster: &Cluster, spec: &DryRunSpec, refusal: Re
     refusal.into_failure()
 }
 
-/// That there is no object which would be deleted; nothing where there is one or nobody says.
+/// The failure that an object to be deleted does not exist; none if it exists or that is not known.
 async fn deleted(cluster: &Cluster, gone: &Deleted) -> Option<Failure> {
     let Deleted {
         kind,
@@ -166,7 +166,7 @@ mod tests {
             ..DryRunSpec::default()
         };
         let warning_text = "spec.delete[0]: there is no TrafficTarget shop/raed";
-        for (spec, code, message, told) in [
+        for (spec, code, message, expected) in [
             (
                 gone("raed"),
                 400,
@@ -194,7 +194,7 @@ mod tests {
             let refusal = Refusal::of("dryruns", kube::Error::Api(status.boxed()));
             let failure = or_refused(&cluster, &spec, refusal).await;
             let words = failure.to_string();
-            assert!(words.contains(told), "{words}");
+            assert!(words.contains(expected), "{words}");
             assert_eq!(matches!(failure, Failure::Usage(_)), code == 400, "{words}");
         }
     }

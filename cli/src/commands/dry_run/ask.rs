@@ -1,14 +1,14 @@
-//! The question of a dry run, as the API reads it.
+//! The request of a dry run, as the API reads it.
 
 use crds::observe::{API_VERSION, DryRun, DryRunSpec, Resource};
 use http::Request;
 
 use crate::cluster::{Cluster, Refusal};
 
-/// What is asked about, in words about it.
+/// The name of the resource in messages.
 pub(super) const WHAT: &str = Resource::DryRuns.plural();
 
-/// The request that asks it.
+/// The request for this spec.
 ///
 /// # Errors
 /// When it cannot be written.

@@ -1,4 +1,4 @@
-//! What a dry run comes to: yes is said only of calls that were compared.
+//! The exit status of a dry run: yes only for calls that were compared.
 //!
 //! Claims: observe-109, observe-110, observe-124
 
@@ -6,10 +6,10 @@ use crds::observe::{Change, ChangedEdge, DryRunStatus, Trial};
 
 use crate::failure::{Conclusion, Failure};
 
-/// How more is found out, in the words of the command that says what it comes to.
+/// How more is found out, as the message of the command has it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::commands) struct Advice {
-    /// How live calls are judged.
+    /// How live calls are evaluated.
     pub(in crate::commands) live: &'static str,
     /// How less is compared.
     pub(in crate::commands) less: &'static str,
@@ -50,7 +50,7 @@ pub(in crate::commands) fn conclude(
     let judged = live.map_or(0, |live| live.judged);
     let compared = status.kept + status.hidden + judged;
     if compared == 0 && count(Change::Unknown) == status.changed.len() {
-        let why = "of no call that is remembered anything can be told";
+        let why = "no call that is remembered can be judged";
         return Err(Failure::unknown(why));
     }
     Ok(Conclusion::Yes)
@@ -72,8 +72,8 @@ pub(super) fn tried(
     }
 }
 
-/// Of calls that nobody judged nobody knows whether they would pass: of each edge that depends
-/// on the request some live ones must have been.
+/// Calls that were not evaluated may pass or not: of each edge that depends on the request some
+/// live ones must have been evaluated.
 fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
     hidden_are_counted(status)?;
     let listed = status.changed.iter();
@@ -82,7 +82,7 @@ fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
     let unjudged = depends
         .filter(|edge| !live.is_some_and(|live| is_judged(edge, live)))
         .count();
-    // The worst are listed first, so that others of the last one's kind may be left out.
+    // The worst are listed first, so that others of the last one's kind may be truncated.
     let last = status.changed.last();
     let is_cut = status.truncated && last.is_some_and(|edge| edge.change == Change::Depends);
     if unjudged > 0 || is_cut {
@@ -103,19 +103,19 @@ fn hidden_are_counted(status: &DryRunStatus) -> Result<(), Failure> {
         None if status.hidden > status.hidden_refused => Err(Failure::unknown(format!(
             "unknown: this controller is older than this command, and does not say of how many of \
              the {} edges in namespaces whose graphs you may not read it depends on the request; \
-             `weft version` says which one it is; ask as somebody who may read them",
+             `weft version` says which one it is; run it as a user who may read them",
             status.hidden
         ))),
         None | Some(0) => Ok(()),
         Some(edges) => Err(Failure::unknown(format!(
             "what becomes of the calls of {edges} edges in namespaces whose graphs you may not \
-             read depends on their method, path or headers; ask as somebody who may read them"
+             read depends on their method, path or headers; run it as a user who may read them"
         ))),
     }
 }
 
-/// Whether live calls of this very edge were judged. Proxies know the ports of their own pods,
-/// and no Service's. Where the controller does not say which these are, its ends tell.
+/// Whether live calls of this very edge were evaluated. Proxies know the ports of their own pods,
+/// and no Service's. If the controller does not report these ports, the edge's ends decide.
 fn is_judged(edge: &ChangedEdge, live: &Trial) -> bool {
     let ports = &edge.pod_ports;
     let mut between = live.edges.iter();
@@ -127,7 +127,7 @@ fn is_judged(edge: &ChangedEdge, live: &Trial) -> bool {
 }
 
 fn unjudged_words(unjudged: usize, live: Option<&Trial>, advice: Advice) -> String {
-    let what = "depends on what is not remembered or may not be told: their method, path or \
+    let what = "depends on what is not remembered or may not be shown: their method, path or \
                 headers, or the pod that calls";
     match (unjudged, live) {
         (0, _) => format!(
@@ -150,7 +150,7 @@ fn unjudged_words(unjudged: usize, live: Option<&Trial>, advice: Advice) -> Stri
     }
 }
 
-/// What some proxies would refuse nobody knows where they did not judge, or were not all found.
+/// The result is unknown if some proxies did not evaluate calls, or were not all found.
 fn all_took_part(live: &Trial) -> Result<(), Failure> {
     if live.taking_part >= live.proxies {
         if live.reasons.is_empty() {
@@ -277,7 +277,7 @@ mod tests {
             }),
             ..DryRunStatus::default()
         };
-        // There was no time to find all whom it concerns.
+        // There was no time to find all proxies that it concerns.
         let late = DryRunStatus {
             trial: Some(Trial {
                 reasons: vec!["late".to_owned()],
@@ -329,7 +329,7 @@ mod tests {
         };
         for (status, expected, words) in [
             (depends(None), 3, "calls of 2 edges"),
-            // Others' calls, and those to another port, say nothing of it.
+            // Others' calls, and those to another port, mean nothing for it.
             (depends(Some(seen(&[]))), 3, "calls of 2 edges"),
             (depends(Some(seen(&[(web, 8080)]))), 3, "calls of 1 edges"),
             (
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!((code(&hidden(Some(0))), code(&hidden(Some(1)))), (0, 3));
         let why = conclude(&hidden(Some(1)), ADVICE).unwrap_err().to_string();
         assert!(why.contains("calls of 1 edges in namespaces"), "{why}");
-        // What an older controller answers has no such count.
+        // An older controller's response has no such count.
         let older = r#"{"kept": 1, "hidden": 2, "hiddenRefused": 0, "unknown": 0}"#;
         let older: DryRunStatus = serde_json::from_str(older).unwrap();
         let why = conclude(&older, ADVICE).unwrap_err().to_string();

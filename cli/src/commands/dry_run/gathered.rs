@@ -1,6 +1,6 @@
-//! What a change holds that somebody typed: objects out of files, deletions, access modes.
+//! The change of a dry run, as it was typed: objects out of files, deletions, access modes.
 //!
-//! Whatever a file says to the mesh beside that is named, because a dry run says nothing of it.
+//! Other settings of the mesh in a file are named, because a dry run does not evaluate them.
 //!
 //! Claims: observe-115
 
@@ -39,18 +39,19 @@ const OF_NO_CALL: [&str; 12] = [
 /// Maps of an object's metadata that the mesh reads.
 pub(super) const MAPS: [&str; 2] = ["annotations", "labels"];
 
-/// What the command line and its files ask for.
+/// The change of the command line and its files.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub(super) spec: DryRunSpec,
-    /// Namespaces that the files hold, which applying them makes, with what they say to the mesh.
+    /// Namespaces that the files hold, which applying them creates, with their settings for the
+    /// mesh.
     pub(super) namespaces: BTreeMap<String, BTreeSet<String>>,
     /// Labels and annotations that decide about calls and are not tried.
     pub(super) untried: usize,
 }
 
 impl Gathered {
-    /// Takes what can be tried out of a manifest, and says what is left out.
+    /// Takes what can be tried out of a manifest, and reports what is skipped.
     ///
     /// # Errors
     /// When it cannot be read, or is no YAML.
@@ -80,8 +81,8 @@ impl Gathered {
     ) -> Result<(), Failure> {
         for namespace in new {
             console.word(&format!(
-                "{} of Namespace {namespace} is not tried: it is yet to be made, and nobody calls \
-                 anything there",
+                "{} of Namespace {namespace} is not tried: it is yet to be made, and nothing is \
+                 called there",
                 labels::ACCESS
             ))?;
         }
@@ -102,7 +103,7 @@ impl Gathered {
     }
 }
 
-/// Takes what can be tried out of a document, and says what is left out.
+/// Takes what can be tried out of a document, and reports what is skipped.
 fn gather(
     mut value: Value,
     namespace: &str,
@@ -154,7 +155,7 @@ fn gather(
     Ok(())
 }
 
-/// Says of a policy that is put or deleted what of it no dry run judges.
+/// Warns of the parts of a policy, put or deleted, that no dry run evaluates.
 ///
 /// # Errors
 /// When the error stream cannot be written.
@@ -169,8 +170,8 @@ pub(super) fn caution(kind: &str, name: &str, console: &mut Console<'_>) -> Resu
 
 /// # Errors
 /// When a group of ours has no such kind, or has it in no such version: no cluster takes it, and
-/// leaving it out would say of a slip of the fingers that nothing changes. Kinds of other groups
-/// are others'.
+/// skipping it would turn a typing error into the result that nothing changes. Kinds of other
+/// groups are others'.
 fn must_be_served(api_version: &str, kind: &str, name: &str) -> Result<(), Failure> {
     let (group, version) = api_version.split_once('/').unwrap_or((api_version, ""));
     let mut of_group = kinds::all();
@@ -198,7 +199,7 @@ fn must_be_served(api_version: &str, kind: &str, name: &str) -> Result<(), Failu
     )))
 }
 
-/// Names what else an object says to the mesh, and counts what of that decides about calls.
+/// Names the other settings of an object for the mesh, and counts those that decide about calls.
 fn untried(object: &Value, console: &mut Console<'_>) -> Result<usize, Failure> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
@@ -365,7 +366,7 @@ mod tests {
             };
             assert!(words.ends_with(end), "{words}");
         }
-        // Control: what is served is tried, and what others have is left out.
+        // Control: what is served is tried, and objects of other kinds are skipped.
         for (api_version, kind, tried) in [
             ("access.smi-spec.io/v1alpha1", "TrafficTarget", 1),
             ("weft.dev/v1alpha1", "TrafficPolicy", 1),

@@ -1,8 +1,8 @@
-//! What applying the files takes away from a Namespace: annotations and labels of the mesh that
-//! were applied before, and that its manifest has no more.
+//! What applying the files removes from a Namespace: annotations and labels of the mesh that were
+//! applied before, and that its manifest has no more.
 //!
-//! A dry run lays modes over a Namespace and takes none away, so without this a manifest that has
-//! lost `weft.dev/access: deny` would be said to change no call, and open the whole namespace.
+//! A dry run lays modes over a Namespace and removes none, so without this check a manifest that
+//! has lost `weft.dev/access: deny` would show no changed call, and open the complete namespace.
 
 use std::collections::BTreeSet;
 

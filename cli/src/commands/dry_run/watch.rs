@@ -1,7 +1,7 @@
-//! `weft dry-run --watch`: calls as they come, judged by the change as well.
+//! `weft dry-run --watch`: evaluates live calls by the change as well.
 //!
-//! The API tells each for 50 s at most. So it is asked again until the time is over, and what
-//! it tells is added up: each stream begins to count anew.
+//! A stream of the API lasts 50 s at most. So the next one is requested until the time is over, and
+//! the results are added up: each stream counts anew.
 //!
 //! Claims: observe-124
 
@@ -19,15 +19,15 @@ use crate::escape;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
 
-/// The longest that the API tells of.
+/// The longest stream of the API.
 const EACH: Duration = Duration::from_secs(50);
-/// After a stream that did not come, or broke: somebody may need a moment.
+/// After a stream that did not start, or broke: the controller may need a moment.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How much longer than it should a stream is waited for.
 const LATE: Duration = Duration::from_secs(15);
 /// Requests that are shown one by one.
 const EXAMPLES: usize = 20;
-/// Edges and routes that are told apart, whatever the time.
+/// Edges and routes with a sum of their own, for any length of time.
 const EDGES: usize = 10_000;
 
 /// What there was in so long a time.
@@ -54,7 +54,7 @@ pub(super) async fn watch(
                 let (part, in_order) = follow((lines, limit), &mut sum.printed, console).await?;
                 if let Some(part) = part {
                     sum.add(part);
-                    // Nobody is to be waited for.
+                    // There is no proxy to wait for.
                     if sum.all.proxies == 0 {
                         break;
                     }
@@ -90,7 +90,7 @@ async fn begin(cluster: &Cluster, spec: &DryRunSpec, left: Duration) -> Result<L
     cluster.lines_of(WHAT, request).await
 }
 
-/// What one stream told last, and whether it ended in order.
+/// The last line of one stream, and whether it ended in order.
 async fn follow(
     (mut lines, limit): (Lines, Instant),
     printed: &mut Option<(u32, u32)>,
@@ -104,21 +104,19 @@ async fn follow(
                 let last = newest.as_ref().is_some_and(|newest| newest.last);
                 return Ok((newest, last));
             }
-            // Who told is gone, and another one may tell.
+            // This controller is gone, and another one may respond.
             Ok(Err(cut)) => {
                 console.word(&cut.to_string())?;
                 return Ok((newest, false));
             }
             Err(_) => {
-                console.word(&format!(
-                    "{WHAT}: nobody says any more what calls there are"
-                ))?;
+                console.word(&format!("{WHAT}: no controller reports calls any more"))?;
                 return Ok((newest, false));
             }
         };
         let trial: Trial = serde_json::from_slice(&line)
             .map_err(|error| Failure::unknown(format!("a line of the dry run: {error}")))?;
-        // The first look comes before anybody can have answered.
+        // The first look comes before any proxy can have responded.
         let taking_part = (trial.taking_part, trial.proxies);
         if (newest.is_some() || trial.last) && *printed != Some(taking_part) && trial.proxies > 0 {
             console.word(&format!("{} of {} take part", taking_part.0, taking_part.1))?;
@@ -128,15 +126,15 @@ async fn follow(
     }
 }
 
-/// What tells calls apart.
+/// The key of calls that are summed up.
 type TriedEdgeKey = (String, String, u16, Protocol, String);
 
-/// What all streams told together.
+/// The sum of all streams.
 #[derive(Debug, Default)]
 struct Sum {
-    /// How many told anything.
+    /// How many streams had a line.
     parts: usize,
-    /// Who takes part, as it was said.
+    /// How many take part, as it was printed.
     printed: Option<(u32, u32)>,
     all: Trial,
     edges: BTreeMap<TriedEdgeKey, TriedEdge>,
@@ -223,7 +221,7 @@ pub(super) fn print(trial: &Trial, console: &mut Console<'_>) -> Result<(), Fail
         table.row(row);
     }
     if table.is_empty() {
-        console.line("no live call that is told is judged otherwise")?;
+        console.line("no live call that is reported is judged otherwise")?;
     } else {
         table.write(console.out, console.color)?;
     }

@@ -75,7 +75,7 @@ fn label(traffic: &IndexedGraph, edge: &Edge) -> String {
     let lock = match Secured::of(edge) {
         Some(Secured::Mtls) => "mtls ",
         Some(Secured::Partly(_) | Secured::Plaintext) => "plaintext ",
-        // Its protocol says so.
+        // Its protocol shows it.
         Some(Secured::OwnTls) | None => "",
     };
     let rate = number::rate(edge.requests, traffic.seconds());
@@ -90,8 +90,8 @@ fn bad(edge: &Edge) -> bool {
     !edge.refused.is_empty() || (edge.failure > 0 && edge.success == 0)
 }
 
-/// Whether a node is in the mesh, or nobody says that it is not: of those of other namespaces it
-/// is not told how many pods have a proxy.
+/// Whether a node is in the mesh, or may be: for nodes of other namespaces it is not reported how
+/// many pods have a proxy.
 fn may_be_meshed(node: Option<&Node>) -> bool {
     node.is_some_and(|node| match node.kind {
         NodeKind::External | NodeKind::Outside => false,
@@ -138,7 +138,7 @@ mod tests {
         let nodes = [
             node("in", "Deployment", Some(1)),
             node("not", "Deployment", Some(0)),
-            // Of a namespace that was not asked for.
+            // Of a namespace that was not requested.
             node("far", "Deployment", None),
             node("account", "ServiceAccount", None),
             node("host", "External", None),

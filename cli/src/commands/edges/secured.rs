@@ -17,7 +17,7 @@ pub(super) enum Secured {
 }
 
 impl Secured {
-    /// `None` where nobody says, and where there was nothing to secure.
+    /// `None` if it is not known, and if there was nothing to secure.
     pub(super) fn of(edge: &Edge) -> Option<Self> {
         if never_left(edge) {
             return None;
@@ -36,11 +36,11 @@ impl Secured {
     }
 }
 
-/// Whether the callers' own proxies refused all of its calls, so that nothing went anywhere. What
-/// somebody served, or is under way, left whatever is counted of attempts.
+/// Whether the callers' own proxies refused all of its calls, so that nothing went anywhere. Calls
+/// that were served, or are under way, left the caller whatever is counted of attempts.
 fn never_left(edge: &Edge) -> bool {
-    let told_by_callers = !edge.caller_silent && edge.server.is_none();
+    let reported_by_callers = !edge.caller_silent && edge.server.is_none();
     let nothing_sent = edge.attempts == 0 && edge.success == 0 && edge.sent == 0;
     let nothing_open = edge.open == 0 && edge.opened == 0;
-    edge.requests > 0 && told_by_callers && nothing_sent && nothing_open
+    edge.requests > 0 && reported_by_callers && nothing_sent && nothing_open
 }

@@ -12,7 +12,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::traffic::known;
 
-/// Who calls without a proxy.
+/// A caller without a proxy.
 pub(super) const OUTSIDE: &str = "outside";
 /// What runs by a name of its own. A Service is called by its name, whatever serves it, and
 /// comes first.
@@ -27,8 +27,8 @@ const MEANT: [ResourceKind; 6] = [
 /// Letters of a name, as Kubernetes has them.
 const LONGEST: usize = 253;
 
-/// What was typed, or as good as that for whoever only reads it, where the cluster is to say
-/// what it names.
+/// What was typed, or an equivalent for validation alone, if the cluster is to find out what it
+/// names.
 pub(super) fn readable<'t>(text: &'t str, allowed: &[ResourceKind]) -> &'t str {
     match is_bare(text, allowed) {
         true => "deploy/any",
@@ -36,11 +36,11 @@ pub(super) fn readable<'t>(text: &'t str, allowed: &[ResourceKind]) -> &'t str {
     }
 }
 
-/// The same with the kind of what it names, as `KIND/NAME[:PORT]`; said is what it was taken for.
+/// The same with the kind of what it names, as `KIND/NAME[:PORT]`; the chosen kind is printed.
 ///
 /// # Errors
 /// When there is nothing of this name in the cluster's namespace, or more than one thing, and
-/// when nobody says.
+/// when the cluster does not respond.
 pub(super) async fn named(
     cluster: &Cluster,
     text: &str,

@@ -1,4 +1,4 @@
-//! The answer to `weft explain` in lines, the verdict first.
+//! The result of `weft explain` in lines, the verdict first.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use crate::output::number;
 /// Refusals of proxies that are printed; those of one object are mostly alike.
 const NACKS: usize = 5;
 
-/// All that is said.
+/// All lines.
 pub(super) fn lines(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
     let mut lines = vec![first(status)];
     lines.extend(steps(status));
@@ -36,8 +36,7 @@ pub(super) fn lines(status: &ExplanationStatus, now: SystemTime) -> Vec<String> 
     lines
 }
 
-/// Of an answer of which its reader is told the verdict alone, the end of the sentence: who
-/// may see more.
+/// If the result shows only the verdict, the end of the sentence: which users may see more.
 pub(super) fn hidden(status: &ExplanationStatus) -> Option<String> {
     let owner = &status.owner;
     (status.steps.is_empty() && !owner.is_empty())
@@ -57,7 +56,7 @@ fn first(status: &ExplanationStatus) -> String {
     first
 }
 
-/// The end of the sentence where it is known whose proxies refuse.
+/// The end of the sentence, if the refusing proxies are known.
 fn refusing(status: &ExplanationStatus) -> Option<String> {
     let named = status.refused_by.iter().map(|workload| {
         let key = workload.split_once(' ').map(|(_, key)| key);
@@ -80,10 +79,12 @@ fn near<'n>(status: &ExplanationStatus, key: &'n str) -> &'n str {
     }
 }
 
-/// What was looked at; beside what decides, how many of the proxies that judge have it.
+/// The steps of the evaluation; beside the deciding one, how many of the proxies that decide have
+/// it.
 fn steps(status: &ExplanationStatus) -> Vec<String> {
-    let programmed = status.programmed.as_ref().filter(|told| told.of > 0);
-    let have = programmed.map(|told| format!("{} of {} proxies have it", told.proxies, told.of));
+    let programmed = status.programmed.as_ref().filter(|counts| counts.of > 0);
+    let have =
+        programmed.map(|counts| format!("{} of {} proxies have it", counts.proxies, counts.of));
     let of_access = status.steps.iter().filter(|step| step.step == "access");
     let decides_alone = of_access.count() == 1;
     let mut lines = Vec::new();
@@ -96,17 +97,16 @@ fn steps(status: &ExplanationStatus) -> Vec<String> {
         });
     }
     // Beside none of several; that some lack it has a line of its own.
-    if let (Some(told), Some(have)) = (programmed, have)
+    if let (Some(counts), Some(have)) = (programmed, have)
         && !decides_alone
-        && told.proxies >= told.of
+        && counts.proxies >= counts.of
     {
         lines.push(format!(" access  {have}"));
     }
     lines
 }
 
-/// What becomes of a part of the calls, and at which pods where others of the backend say
-/// otherwise.
+/// The result for a part of the calls, with its pods if other pods of the backend decide otherwise.
 fn backend(status: &ExplanationStatus, one: &BackendVerdict) -> String {
     let verdict = format!("{} {}", one.verdict.as_str(), one.reason);
     let mut line = format!(
@@ -128,7 +128,7 @@ fn backend(status: &ExplanationStatus, one: &BackendVerdict) -> String {
     line
 }
 
-/// What it means that some proxies lack what this says, and what those refused that did.
+/// What it means that some proxies lack this configuration, and what those refused that did.
 fn waiting(programmed: &Programmed) -> Vec<String> {
     let mut lines = Vec::new();
     let (have, of) = (programmed.proxies, programmed.of);
@@ -162,7 +162,7 @@ fn seen(status: &ExplanationStatus, now: SystemTime) -> Option<String> {
         .as_deref()
         .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
         .map_or_else(String::new, |last| {
-            // The cluster's clock is told in whole seconds.
+            // The cluster's clock has whole seconds.
             let ago = now.duration_since(last.into()).unwrap_or_default();
             format!(", last {} ago", number::age(ago))
         });

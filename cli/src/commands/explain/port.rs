@@ -48,10 +48,11 @@ fn is_name(text: &str) -> bool {
         && text.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
-/// The object, `KIND/NAME`, with the number of its port; said is which one a name was taken for.
+/// The object, `KIND/NAME`, with the number of its port; for a name the chosen number is printed.
 ///
 /// # Errors
-/// When the object has no port of this name, with those that it has; and when nobody says.
+/// When the object has no port of this name, with those that it has; and when the cluster does not
+/// respond.
 pub(super) async fn numbered(
     cluster: &Cluster,
     object: &str,

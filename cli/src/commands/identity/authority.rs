@@ -1,4 +1,4 @@
-//! `weft identity --ca`: the roots that proxies trust, and who signs below them.
+//! `weft identity --ca`: the roots that proxies trust, and the issuer that signs below them.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::output::Format;
 
-/// Proxies that are asked for the issuer, one after the other, until one answers.
+/// Proxies that are queried for the issuer, one after the other, until one responds.
 const MAX_TRIED: usize = 3;
 
 /// Prints a row for each.
@@ -66,7 +66,7 @@ async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
     let roots = roots.map_err(|why| Failure::unknown(format!("{what}: {why}")))?;
     match roots.is_empty() {
         true => Err(Failure::unknown(format!(
-            "{what}: {TRUST_BUNDLE_KEY} holds no root, so proxies that start trust nobody; `weft \
+            "{what}: {TRUST_BUNDLE_KEY} holds no root, so proxies that start trust no peer; `weft \
              check` says why"
         ))),
         false => Ok(roots),

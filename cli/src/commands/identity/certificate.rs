@@ -22,7 +22,7 @@ pub(super) struct Certificate {
     pub(super) identity: String,
     pub(super) serial: String,
     pub(super) issuer: String,
-    /// Seconds since 1970; not told by controllers of what an older proxy presents.
+    /// Seconds since 1970; missing in controllers' reports of an older proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<u64>,
     /// Seconds since 1970.
@@ -57,8 +57,8 @@ impl Certificate {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after)
     }
 
-    /// As a controller was told of it by its proxy: all but the identity, in whose place
-    /// stands the one that the proxy has to have.
+    /// As the proxy reported it to a controller: all but the identity, which is the one that the
+    /// proxy has to have.
     pub(super) fn reported(status: &ProxyStatus) -> Option<Self> {
         let certificate = status.certificate.as_ref()?;
         let seconds = |text: &str| {
@@ -76,8 +76,8 @@ impl Certificate {
         })
     }
 
-    /// When its proxy asks for the next one at the earliest; nothing of what no proxy renews, or
-    /// where it is not known when it was issued.
+    /// When its proxy requests the next one at the earliest; none if no proxy renews it, or it is
+    /// not known when it was issued.
     pub(super) fn renewed(&self) -> Option<SystemTime> {
         let begins = self.not_before.filter(|_| !self.authority)?;
         // It lives from its issue on: of one that lasts a minute the five before that are most.
@@ -126,11 +126,11 @@ mod tests {
                 "{life}"
             );
         }
-        let begun_unknown = Certificate {
+        let issue_unknown = Certificate {
             not_before: None,
             ..presented(60)
         };
-        assert_eq!(begun_unknown.renewed(), None);
+        assert_eq!(issue_unknown.renewed(), None);
         let authority = Certificate {
             authority: true,
             ..presented(60)
@@ -140,23 +140,23 @@ mod tests {
 
     #[test]
     fn reported_certificate_is_renewed_when_its_proxy_renews() {
-        let told = |issued: Option<&str>| crds::observe::Certificate {
+        let certificate_issued = |issued: Option<&str>| crds::observe::Certificate {
             issued: issued.map(str::to_owned),
             not_after: "2001-09-10T01:46:40Z".to_owned(),
             ..crds::observe::Certificate::default()
         };
         let reported = |issued| {
             let status = ProxyStatus {
-                certificate: Some(told(issued)),
+                certificate: Some(certificate_issued(issued)),
                 ..ProxyStatus::default()
             };
             Certificate::reported(&status).unwrap()
         };
         assert_eq!(reported(Some("2001-09-09T01:46:40Z")), presented(86_400));
         for issued in [None, Some("yesterday")] {
-            let untold = reported(issued);
-            assert_eq!((untold.not_before, untold.renewed()), (None, None));
-            assert_eq!(untold.not_after, 1_000_086_400);
+            let undated = reported(issued);
+            assert_eq!((undated.not_before, undated.renewed()), (None, None));
+            assert_eq!(undated.not_after, 1_000_086_400);
         }
     }
 }

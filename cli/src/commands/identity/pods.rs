@@ -59,11 +59,11 @@ pub(super) async fn meshed(
     Err(match (kind, there) {
         (ResourceKind::Pod, true) => Failure::unknown(format!("Pod {wanted} has no proxy")),
         (ResourceKind::Pod, false) => existing::absent(cluster, (kind, wanted), &known).await,
-        _ => nobody(cluster, (kind, wanted), &known, None).await,
+        _ => no_match(cluster, (kind, wanted), &known, None).await,
     })
 }
 
-/// The pods of a workload, as controllers know whose they are.
+/// The pods of a workload, as controllers know them.
 pub(super) async fn of_workload(
     cluster: &Cluster,
     listed: &ProxyList,
@@ -90,7 +90,7 @@ pub(super) async fn of_workload(
     let known: Vec<&str> = names.map(|(name, _)| name).collect();
     if let Some(wanted) = wanted {
         let of_another = of_another_kind(listed, wanted);
-        return Err(nobody(cluster, (kind, wanted), &known, of_another).await);
+        return Err(no_match(cluster, (kind, wanted), &known, of_another).await);
     }
     if listed.items.is_empty() {
         existing::must_be_in_a_namespace(cluster).await?;
@@ -110,10 +110,10 @@ fn of_another_kind(listed: &ProxyList, wanted: &str) -> Option<String> {
     })
 }
 
-/// Why nobody is meant by the name of a workload or an account: there is none, or no pod of it has
-/// a proxy. Whoever may not see which is told the nearest of those that have one. `of_another`:
-/// what has the name and is of another kind, which was meant where there is none.
-async fn nobody(
+/// Why the name of a workload or an account matches no pod: there is none, or no pod of it has a
+/// proxy. A user without the right to see which gets the nearest name that has one. `of_another`:
+/// an object of this name and of another kind, which was probably meant if there is none.
+async fn no_match(
     cluster: &Cluster,
     (kind, wanted): (ResourceKind, &str),
     known: &[&str],

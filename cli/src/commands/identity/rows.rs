@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, Format, number};
 
-/// One certificate, and whose it is.
+/// One certificate, and its pod.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     /// Of a pod.
@@ -41,8 +41,8 @@ impl Row {
     }
 }
 
-/// Prints them at this time; `head` says what their names are, and `all` that they are of many
-/// namespaces.
+/// Prints them at this time; `head` is the column of their names, and `all` means that they are of
+/// many namespaces.
 pub(super) fn print(
     rows: &[Row],
     head: &'static str,

@@ -16,7 +16,7 @@ use crate::global::Global;
 
 /// Label of every node: its processor.
 const ARCH: &str = "kubernetes.io/arch";
-/// What Kubernetes takes where nothing is said.
+/// The default of Kubernetes.
 const DEFAULT: &str = "default";
 /// Members of an injected pod that a template may have.
 const MEMBERS: [&str; 2] = ["metadata", "spec"];
@@ -27,17 +27,16 @@ pub(super) struct Sidecar {
     settings: Settings,
     /// `-n`.
     named: Option<String>,
-    /// Annotations of namespaces, which are defaults for pods; `None` where no cluster was
-    /// asked.
+    /// Annotations of namespaces, which are defaults for pods; `None` if no cluster was queried.
     annotations: Option<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 impl Sidecar {
-    /// As the cluster's webhook has it, for pods of these namespaces; or with this image,
-    /// where no cluster is asked.
+    /// As the cluster's webhook has it, for pods of these namespaces; or with this image, without a
+    /// query to a cluster.
     ///
     /// # Errors
-    /// When the cluster does not say, or the namespace of Weft that was named is not there.
+    /// When the cluster does not respond, or the namespace of Weft that was named does not exist.
     pub(super) async fn of(
         global: &Global,
         image: Option<&str>,
@@ -100,7 +99,7 @@ impl Sidecar {
                  cluster"
             ));
         }
-        // Who types the command asks for it, whatever the namespace says; a pod's own word
+        // The command itself requests injection, whatever the namespace has; a pod's own label
         // still counts.
         let label = (
             crds::labels::INJECT.to_owned(),
@@ -133,7 +132,7 @@ pub(super) fn take_out(template: &Template, words: &mut Vec<String>) -> Result<V
     }
 }
 
-/// What the user may have written in the same words as injection.
+/// Fields that the user may have written with the same value as injection.
 fn doubts(with: &Value, without: &Value) -> Vec<String> {
     let mut words = Vec::new();
     let nodes = without.pointer("/spec/nodeSelector");
@@ -175,14 +174,14 @@ async fn of_namespace(cluster: &Cluster, name: &str) -> Result<BTreeMap<String, 
     }
 }
 
-/// What the installation puts into every proxy, as its injector was told.
+/// What the installation puts into every proxy, as its injector is configured.
 async fn settings(cluster: &Cluster, namespace: &str) -> Result<Settings, Failure> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
     let what = format!("Deployment {namespace}/{INJECTOR}");
     let deployment = match cluster.try_ask(&what, deployments.get(INJECTOR)).await {
         Ok(deployment) => deployment,
         Err(refusal) => {
-            // Whoever misspelt where Weft is reads that, and not what is missing there.
+            // A misspelt namespace of Weft is reported as that, and not as a missing object there.
             if refusal.is_missing() || refusal.is_forbidden() {
                 existing::must_have_weft_namespace(cluster).await?;
             }

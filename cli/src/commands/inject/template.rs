@@ -9,7 +9,7 @@ use crate::yaml::tree::Step;
 pub(in crate::commands) struct Template {
     /// Kind and name of the object that it stands in, for messages.
     pub(in crate::commands) owner: String,
-    /// Namespace of that object, if it says one.
+    /// Namespace of that object, if it names one.
     pub(super) namespace: Option<String>,
     /// Where it stands in its document.
     pub(super) path: Vec<String>,

@@ -91,7 +91,7 @@ fn corpus() -> Vec<String> {
     corpus
 }
 
-/// Output and words.
+/// Output and messages.
 fn run(arguments: &[&str], input: &str) -> (Result<(), Failure>, String, String) {
     let arguments = std::iter::once("weft").chain(arguments.iter().copied());
     let arguments: Vec<OsString> = arguments.map(OsString::from).collect();
@@ -310,7 +310,7 @@ fn whole_sidecar_is_added_once_and_comments_stay() {
     assert!(once.ends_with(&DEPLOYMENT[DEPLOYMENT.find("---").unwrap()..]));
     let (_, twice, _) = run(&arguments, &once);
     assert_eq!(twice, once);
-    // Control: whoever begins with the manifest again has another token.
+    // Control: another run from the manifest has another token.
     let (_, anew, _) = run(&arguments, &deployment);
     assert!(!anew.contains(path), "{anew}");
 }
@@ -337,7 +337,7 @@ fn sidecar_that_inject_put_in_uninject_takes_out_again() {
         let values = documents.iter().map(|document| document.value().unwrap());
         values.collect::<Vec<Value>>()
     };
-    // Whoever wrote the processor of the nodes: it stays.
+    // The author of the node architecture is not known, so it stays.
     let pinned = |text: &str| {
         let mut values = values(text);
         for value in &mut values {
@@ -387,7 +387,7 @@ fn template_unfit_for_sidecar_is_refused_with_line() {
 }
 
 proptest! {
-    /// Layouts that nobody thought of: whatever is accepted is changed rightly or refused.
+    /// Layouts that no other test has: whatever is accepted is changed rightly or refused.
     #[test]
     fn any_labels_in_any_layout_keep_their_meaning(
         indent in 1..5_usize,

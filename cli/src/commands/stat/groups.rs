@@ -1,8 +1,8 @@
 //! The rows of a table: workloads, Services, namespaces, or the backends of splits.
 //!
-//! What is there has a row, called or not: who only calls, is idle or has no proxy shall be seen
-//! beside the rest. Who asks for the calls between some ends has rows of these calls alone.
-//! Who asks for pods has those of their workloads, under which the graph counts them.
+//! Every existing object has a row, called or not: one that only calls, is idle or has no proxy
+//! must be seen beside the rest. With filters for the ends of calls the rows are of these calls
+//! alone. Pods are shown as rows of their workloads, under which the graph counts them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub(super) struct Group {
     pub(super) sums: TrafficTotals,
     /// Whether an edge is part of it.
     called: bool,
-    /// Ids of the nodes whose pods are counted.
+    /// Ids of the nodes with counted pods.
     nodes: BTreeSet<String>,
     pods: u32,
     meshed: u32,
@@ -103,7 +103,7 @@ impl Weights {
     }
 }
 
-/// What is asked: which objects, and between which ends.
+/// The query: which objects, and between which ends.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     resource: Named,
@@ -151,14 +151,14 @@ impl Asked {
                 group.count(node);
             }
         }
-        // Of a split all backends or none: that one was not called is told by the others.
+        // Of a split all backends or none: the others show that one was not called.
         rows.into_values()
             .filter(|row| !self.is_narrowed() || row.values().any(|group| group.called))
             .flat_map(BTreeMap::into_values)
             .collect()
     }
 
-    /// The part of a graph that the rows are made of, with whoever is at the other ends.
+    /// The part of a graph that the rows are made of, with the nodes at the other ends.
     pub(super) fn part_of(&self, traffic: IndexedGraph) -> Graph {
         let edges = traffic.edges().iter();
         let kept: Vec<bool> = edges
@@ -184,13 +184,13 @@ impl Asked {
         self.from.is_some() || self.to.is_some()
     }
 
-    /// Whether this name is the one that is asked about, if one is.
+    /// Whether this name is the queried one, if there is one.
     fn is_wanted(&self, name: &str) -> bool {
         let wanted = self.resource.name.as_deref();
         wanted.is_none_or(|wanted| wanted == name)
     }
 
-    /// The end of an edge that has the row: whoever is called, or calls what `--to` says.
+    /// The end of an edge that has the row: the called one, or with `--to` the caller.
     fn end<'e>(&self, edge: &'e Edge) -> &'e str {
         if self.to.is_some() {
             &edge.from
@@ -199,8 +199,8 @@ impl Asked {
         }
     }
 
-    /// The rows in which the pods of a node count, whoever was called. Without pods it has none:
-    /// it is gone, or of a namespace of which nothing is told.
+    /// The rows in which the pods of a node count, called or not. Without pods it has none: it is
+    /// gone, or of a namespace without reports.
     fn rows_of(&self, node: &Node) -> Vec<Key> {
         if node.pods.unwrap_or_default() == 0 {
             return Vec::new();

@@ -1,5 +1,4 @@
-//! Which pods there are, and which of them have a proxy: of those that nobody called the API
-//! server alone knows.
+//! Which pods exist, and which of them have a proxy: only the API server knows pods without calls.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +9,11 @@ use crate::cluster::names::ResourceKind;
 use crate::cluster::{Cluster, Refusal, existing};
 use crate::failure::Failure;
 
-/// As its answer is called.
+/// The name of its response.
 const ANSWER: &str = "Pods";
-/// Bytes of an answer, which holds [`existing::PAGE`] pods at most.
+/// Bytes of a response, which holds [`existing::PAGE`] pods at most.
 const MAX_ANSWER: usize = 64 << 20;
-/// Phases of a pod that serves nobody any more.
+/// Phases of a pod that serves no calls any more.
 const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 
 /// The pods of a namespace that have not ended.
@@ -22,11 +21,11 @@ const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 pub(super) struct ListedPods {
     /// Whether each has a proxy, by name.
     pub(super) meshed: BTreeMap<String, bool>,
-    /// There are more than one answer holds.
+    /// There are more than one response holds.
     pub(super) is_cut: bool,
 }
 
-/// What is read of the API server's answer, and nothing else of it is kept.
+/// The fields of the API server's response that are read; the rest is not kept.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct List {
@@ -37,7 +36,7 @@ struct List {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ListMetadata {
-    /// Asks for the rest.
+    /// The token of the next page.
     #[serde(rename = "continue")]
     next: Option<String>,
 }
@@ -69,11 +68,11 @@ struct Status {
 }
 
 impl ListedPods {
-    /// Those of the cluster's namespace, or of them the one of this name. Nothing where all
-    /// namespaces are asked about: the pods of a large cluster are no answer within a moment.
+    /// Those of the cluster's namespace, or of them the one of this name. None for all namespaces:
+    /// listing the pods of a large cluster takes too long.
     ///
     /// # Errors
-    /// When nobody tells them.
+    /// When they cannot be listed.
     pub(super) async fn ask(
         cluster: &Cluster,
         name: Option<&str>,
@@ -106,7 +105,7 @@ impl ListedPods {
         let meshed = live.map(|pod| (pod.metadata.name, has_proxy(&pod.spec)));
         Ok(Self {
             meshed: meshed.collect(),
-            // Some servers say that there is no rest by an empty text.
+            // Some servers mark the last page by an empty token.
             is_cut: metadata.next.is_some_and(|next| !next.is_empty()),
         })
     }

@@ -1,5 +1,5 @@
-//! What each pod was sent. The graph counts pods under their workloads; the metrics API tells
-//! them apart, so that the one that fails among many is found.
+//! What each pod was sent. The graph counts pods under their workloads; the metrics API has each
+//! pod, so that the one that fails among many is found.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::output::{self, Format, number};
 
 /// Where the API stands, in the version that it prefers.
 const API: &str = "/apis/metrics.smi-spec.io/v1alpha2";
-/// As its answers are called.
+/// The name of its responses.
 const ANSWER: &str = "TrafficMetrics of pods";
 
 /// By namespace and name.
@@ -59,8 +59,8 @@ struct Metric {
     value: String,
 }
 
-/// Prints a row per pod, called or not. False where the API knows no pod, and where it has no
-/// answer, which is told then: the graph may have one.
+/// Prints a row per pod, called or not. False if the API knows no pod, and if it has no result,
+/// which is reported then: the graph may have one.
 pub(super) async fn print(
     cluster: &Cluster,
     resource: &Named,
@@ -109,22 +109,22 @@ pub(super) async fn print(
     }
     if let Some(why) = unlisted {
         console.word(&format!(
-            "{why}; without it MESHED is not told, nor pods that no controller knows"
+            "{why}; without it MESHED is not known, nor pods that no controller knows"
         ))?;
     }
     if listed.is_some_and(|listed| listed.is_cut) {
         console.word(&format!(
-            "there are more than {PAGE} pods: of the others MESHED is not told, and those that no \
-             controller knows are left out; pod/NAME tells one"
+            "there are more than {PAGE} pods: of the others MESHED is not known, and those that no \
+             controller knows are left out; pod/NAME shows one"
         ))?;
     }
     Ok(true)
 }
 
-/// Leaves what is told of one pod.
+/// Leaves the data of one pod.
 ///
 /// # Errors
-/// When there is no such pod, with the nearest that something is told of, or else that there is.
+/// When there is no such pod, with the nearest that has data, or else that exists.
 async fn retain(
     cluster: &Cluster,
     (kind, name): (ResourceKind, &str),
@@ -148,11 +148,10 @@ async fn retain(
     Err(existing::no_such(cluster, (kind, name), meant))
 }
 
-/// Why the graph is asked instead: the API is not served, or refuses this question or whoever
-/// asks it.
+/// Why the graph is queried instead: the API is not served, or refuses this query or its user.
 ///
 /// # Errors
-/// When the graph would have no answer either.
+/// When the graph would have no result either.
 fn without(refusal: Refusal) -> Result<String, Failure> {
     if refusal.is_missing() {
         return Ok(
@@ -176,7 +175,7 @@ fn name_of(item: &Value) -> Option<&str> {
     item["resource"]["name"].as_str()
 }
 
-/// What is shown: the pods that something is told of, and in `namespace` those that are listed.
+/// The rows: the pods that have data, and in `namespace` those that are listed.
 /// One that has gone has a row as long as there are calls to it in the window.
 fn rows(pods: Vec<Pod>, listed: Option<&ListedPods>, namespace: &str, window: Duration) -> Rows {
     let mut rows = Rows::new();
@@ -228,7 +227,7 @@ fn table(rows: &Rows, all: bool, format: Format) -> Table {
         row.push(number::rate(sent.tries(), seconds.as_secs_f64()).into());
         for share in ["p50", "p90", "p99"] {
             let ms = sent.metric(&format!("{share}_response_latency"));
-            // Of bytes nobody tells a latency, and 0 is written.
+            // Bytes have no latency, and 0 is written.
             let ms = ms.and_then(quantity).filter(|ms| *ms > 0.0);
             row.push(number::millis(ms).into());
         }
@@ -248,10 +247,10 @@ impl Pod {
         Some(&metric.value)
     }
 
-    /// 0 of what is not told.
+    /// 0 if it is not reported.
     fn count(&self, name: &str) -> u64 {
-        let told = self.metric(name).and_then(|text| text.parse().ok());
-        told.unwrap_or_default()
+        let parsed = self.metric(name).and_then(|text| text.parse().ok());
+        parsed.unwrap_or_default()
     }
 
     fn tries(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! What an edge calls: whose pods, on which of their own ports, and how that is said to people.
+//! What an edge calls: the pods, their own ports, and the names of both in messages.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ fn shown_service(service: &str, here: Option<&str>) -> String {
     }
 }
 
-/// Whose pods are called, and on which of their own ports.
+/// The called pods, and their own ports.
 ///
 /// # Errors
 /// Why one of the two is not known.
@@ -89,7 +89,7 @@ pub(super) fn ports_at(
     } else {
         &edge.backend
     };
-    // Whoever may write Services elsewhere could have one lead to any port.
+    // An author of Services in another namespace could direct one to any port.
     let there = service.split_once('/').map(|(there, _)| there);
     if there.is_some_and(|there| there != namespace) {
         return Err(format!(

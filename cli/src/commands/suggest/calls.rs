@@ -1,11 +1,10 @@
-//! Which calls are facts: proven by mutual TLS and served, as the called side says. Whatever
-//! else was seen is left out, each with the reason, because a suggestion that allows more than
-//! was seen is none. What was refused counts by what a rule would let pass, whichever edge it is
-//! told of.
+//! Which calls are facts: proven by mutual TLS and served, as the called side reports. Other calls
+//! are skipped, each with the reason, because a suggestion must not allow more than was seen. A
+//! refused call counts against every rule that would let it pass, whichever edge reports it.
 //!
-//! By routes only where those of all these calls are known: a rule for some of them would
-//! refuse what was proven and served. Elsewhere the port is all that limits an edge, and
-//! the reason is said.
+//! Routes are used only if those of all these calls are known: a rule for some of them would refuse
+//! what was proven and served. Otherwise the port is the only limit of an edge, and the reason is
+//! printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +14,9 @@ use super::called::{self, Account};
 use super::earlier;
 use super::ports::Ports;
 use super::refusals::{self, Refusals};
+use super::reported;
 use super::routes::{self, Routes};
 use super::shared::Sharing;
-use super::told;
 use crate::traffic::IndexedGraph;
 
 /// What one account called of another.
@@ -35,24 +34,24 @@ pub(super) struct Calls {
     /// By called account, by caller, and where routes limit them by the ports that these were
     /// seen on: routes and ports of several edges as one would allow each on every port.
     pub(super) facts: BTreeMap<(Account, Account, Option<BTreeSet<u16>>), Traffics>,
-    /// What was left out, and why.
+    /// What was skipped, and why.
     pub(super) left: Vec<String>,
-    /// What is allowed by its port although routes were asked for, and why.
+    /// What is allowed by its port although routes were requested, and why.
     pub(super) by_port: Vec<String>,
     /// What no rule allowed, and how often.
     pub(super) refused: Vec<String>,
-    /// How many of those that were left out might have been facts by the word of a newer controller.
-    pub(super) untold: usize,
-    /// Who runs under which account.
+    /// How many of the skipped ones a newer controller might have reported as facts.
+    pub(super) unreported: usize,
+    /// Which workloads run under which account.
     pub(super) sharing: Sharing,
 }
 
-/// What edges are judged by.
+/// The evidence by which edges are evaluated.
 #[derive(Debug)]
 struct Evidence<'a> {
     traffic: &'a IndexedGraph,
     ports: &'a Ports,
-    /// What stands against rules, by all edges of the answer.
+    /// The refusals that contradict rules, by all edges of the response.
     refusals: Refusals<'a>,
     by_route: bool,
 }
@@ -75,8 +74,9 @@ impl Calls {
             refusals: Refusals::of(traffic, ports, here),
             by_route,
         };
-        // What callers say comes last: it may be what called pods say of another edge.
-        let (first, last): (Vec<_>, Vec<_>) = edges.partition(|edge| told::served(edge).is_ok());
+        // Edges that only callers report come last: called pods may report them as another edge.
+        let (first, last): (Vec<_>, Vec<_>) =
+            edges.partition(|edge| reported::served(edge).is_ok());
         for edge in first.into_iter().chain(last) {
             let Some(to) = traffic.node(&edge.to) else {
                 continue;
@@ -86,7 +86,7 @@ impl Calls {
                 continue;
             }
             let named = called::named(traffic, edge, here);
-            let refused = told::refusals(traffic, edge);
+            let refused = reported::refusals(traffic, edge);
             calls
                 .refused
                 .extend(refused.map(|what| format!("{named}: {what}")));
@@ -99,7 +99,7 @@ impl Calls {
 
     fn add(&mut self, evidence: &Evidence<'_>, edge: &Edge, named: &str) -> Result<(), String> {
         let traffic = evidence.traffic;
-        refusals::are_earlier_ones_told(traffic, edge)?;
+        refusals::earlier_refusals_are_known(traffic, edge)?;
         if !served(edge) {
             return Err(match edge.requests {
                 0 => format!("is only remembered, last seen {}", edge.last_seen),
@@ -110,15 +110,15 @@ impl Calls {
         if share <= 0.0 {
             return Err("no mutual TLS proves who calls".to_owned());
         }
-        // Where no proxy says whose calls these were, the accounts are those of the pods that there
-        // are, and calls outlive a Job's.
+        // If no proxy reports the callers' identities, the accounts are those of existing pods, and
+        // calls outlive a Job's pods.
         if edge.identities.is_empty() {
             return Err(
                 "no meshed pod of the caller is known now, so its account is not".to_owned(),
             );
         }
         let (destination, found) = called::called(traffic, edge, evidence.ports)?;
-        if let Err(why) = told::served(edge) {
+        if let Err(why) = reported::served(edge) {
             return match self.has(&destination, edge, &found) {
                 true => Ok(()),
                 false => Err(self.unserved(traffic, edge, why)),
@@ -149,18 +149,19 @@ impl Calls {
         Ok(())
     }
 
-    /// Why an edge is left out of which the called side is not known to have served calls.
+    /// Why an edge is skipped if the called side is not known to have served its calls.
     fn unserved(&mut self, traffic: &IndexedGraph, edge: &Edge, why: &str) -> String {
-        // What it told of the window is known; of minutes before, an older controller says nothing.
-        let has_untold =
-            told::server(edge).is_none() || earlier::minutes(traffic, edge).any(Minute::served);
-        if has_untold && !traffic.tells_sides() {
-            self.untold += 1;
-            return told::UNTOLD.to_owned();
+        // The called side's report of the window is known; of minutes before, an older controller
+        // reports nothing.
+        let has_unreported =
+            reported::server(edge).is_none() || earlier::minutes(traffic, edge).any(Minute::served);
+        if has_unreported && !traffic.reports_sides() {
+            self.unreported += 1;
+            return reported::UNREPORTED.to_owned();
         }
         // What is missing may be the called side's word.
         if traffic.is_lossy() {
-            return format!("{why}, as far as was told by now");
+            return format!("{why}, as far as was reported by now");
         }
         why.to_owned()
     }
@@ -188,8 +189,8 @@ impl Calls {
         Ok(())
     }
 
-    /// Whether calls of all its callers to these ports are facts by what was told of other edges:
-    /// two Services may lead to one port, of whose calls the called side tells once.
+    /// Whether calls of all its callers to these ports are facts by reports of other edges: two
+    /// Services may lead to one port, whose calls the called side reports once.
     fn has(&self, destination: &Account, edge: &Edge, ports: &BTreeSet<u16>) -> bool {
         edge.identities.iter().all(|caller| {
             let Some(source) = called::account(caller) else {
@@ -225,8 +226,8 @@ fn served(edge: &Edge) -> bool {
     edge.success > 0 || edge.open > 0 || edge.history.iter().any(Minute::served)
 }
 
-/// The share of the calls that mutual TLS proved, now and in the minutes that are known.
-/// A part of which nobody says counts as none.
+/// The share of the calls that mutual TLS proved, now and in the minutes that are known. A part
+/// without a report counts as none.
 fn proven(edge: &Edge) -> f64 {
     let (mut calls, mut secured) = (0.0, 0.0);
     let mut add = |count: u64, share: Option<f64>| {

@@ -1,6 +1,6 @@
 //! What an edge carried before the window. Of these minutes less is known than of the window:
-//! neither the routes of the calls, nor how many of those that failed were refused; proxies and
-//! controllers of older versions do not tell whether any were.
+//! neither the routes of the calls, nor how many of the failed ones were refused; proxies and
+//! controllers of older versions do not report whether any were.
 
 use crds::observe::{Edge, Minute};
 use k8s_openapi::jiff::Timestamp;

@@ -1,5 +1,5 @@
-//! Accounts that do not exist any more. Calls are remembered for longer than that, and a rule for
-//! such an account would let in whatever is given its name next.
+//! Accounts that do not exist any more. Calls are retained for longer than that, and a rule for
+//! such an account would admit the next account of its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use crate::cluster::Cluster;
 use crate::traffic::IndexedGraph;
 
 /// The accounts of namespaces, as far as the user may list them. Every namespace has one at least,
-/// so a list without any says nothing.
+/// so an empty list means nothing.
 #[derive(Debug, Default)]
 pub(super) struct Existing(BTreeMap<String, BTreeSet<String>>);
 
 impl Existing {
-    /// Of all namespaces whose accounts these calls name.
+    /// Of all namespaces of these calls' accounts.
     pub(super) async fn of(cluster: &Cluster, calls: &Calls) -> Self {
         let accounts = calls.facts.keys().flat_map(|(to, from, _)| [to, from]);
         let mut namespaces: BTreeSet<&String> = accounts.map(|(namespace, _)| namespace).collect();
@@ -50,21 +50,21 @@ impl Calls {
         traffic: &IndexedGraph,
         ports: &Ports,
     ) {
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         self.facts.retain(|(to, from, _), _| {
             let Some((namespace, name)) = [from, to].into_iter().find(|one| existing.lacks(one))
             else {
                 return true;
             };
             let last = last_seen(traffic, ports, from, to).unwrap_or("an unknown time");
-            told.insert(format!(
+            reported.insert(format!(
                 "calls of account {}/{} to account {}/{}: ServiceAccount {namespace}/{name} does \
                  not exist any more, last seen {last}",
                 from.0, from.1, to.0, to.1
             ));
             false
         });
-        self.left.extend(told);
+        self.left.extend(reported);
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
             left[0].contains("ServiceAccount shop/cart does not exist"),
             "{left:?}"
         );
-        // Control: all are there, or nobody says which.
+        // Control: all exist, or the list is not known.
         for accounts in [&["cart", "job", "web"][..], &[]] {
             assert_eq!(left_out(accounts), (2, Vec::new()), "{accounts:?}");
         }

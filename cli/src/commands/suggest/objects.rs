@@ -57,7 +57,7 @@ pub(super) fn of(calls: &Calls) -> Vec<Value> {
     objects.into_values().chain(last).collect()
 }
 
-/// The same ports have the same name in every run. The hash tells account `web` with port
+/// The same ports have the same name in every run. The hash distinguishes account `web` with port
 /// 80 and 8080 from account `web-80` with port 8080.
 fn route_name(account: &str, ports: &BTreeSet<u16>) -> String {
     let hash = short_hash(&json!([account, ports]).to_string());
@@ -65,7 +65,7 @@ fn route_name(account: &str, ports: &BTreeSet<u16>) -> String {
     shortened(format!("{account}-{}-{}", ports.join("-"), &hash[..8]))
 }
 
-/// Named by what it says, so that a second run changes what is there and adds no twin.
+/// The name is made of the content, so that a second run changes what is there and adds no twin.
 fn target_name(account: &str, spec: &Value) -> String {
     let what = json!([spec["destination"], spec["rules"]]).to_string();
     let hash = short_hash(&what);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-/// Label of an EndpointSlice: whose endpoints it holds.
+/// Label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// By Service (`namespace/name`) and its port the ports of its endpoints.
@@ -52,7 +52,7 @@ impl Ports {
         Self(ports)
     }
 
-    /// Where a Service's port leads; nothing where no endpoint says.
+    /// The ports behind a Service's port; empty if no endpoint has them.
     pub(super) fn behind(&self, service: &str, port: u16) -> BTreeSet<u16> {
         let key = (service.to_owned(), port);
         self.0.get(&key).cloned().unwrap_or_default()

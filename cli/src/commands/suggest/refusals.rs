@@ -9,14 +9,14 @@ use crds::observe::{Edge, RouteSums};
 use super::called::{self, Account};
 use super::earlier;
 use super::ports::Ports;
+use super::reported;
 use super::routes::{self, Routes};
-use super::told;
 use crate::traffic::IndexedGraph;
 
 /// Edges with calls that were refused, or may have been.
 #[derive(Debug)]
 pub(super) struct Refusals<'a> {
-    /// Where a person is, who reads their names.
+    /// The user's namespace, for names in messages.
     here: Option<&'a str>,
     /// By called account and caller.
     standing: BTreeMap<(Account, Account), Vec<Refusal<'a>>>,
@@ -26,7 +26,7 @@ pub(super) struct Refusals<'a> {
 #[derive(Debug)]
 struct Refusal<'a> {
     edge: &'a Edge,
-    /// Ports of the called containers; `None`: nobody knows, so it may be any.
+    /// Ports of the called containers; `None`: not known, so it may be any.
     ports: Option<BTreeSet<u16>>,
     why: String,
 }
@@ -36,7 +36,7 @@ impl<'a> Refusals<'a> {
     pub(super) fn of(traffic: &'a IndexedGraph, ports: &Ports, here: Option<&'a str>) -> Self {
         let mut standing: BTreeMap<(Account, Account), Vec<Refusal<'a>>> = BTreeMap::new();
         for edge in traffic.edges() {
-            let known = are_earlier_ones_told(traffic, edge);
+            let known = earlier_refusals_are_known(traffic, edge);
             let Err(why) = known.and_then(|()| none_was_refused(traffic, edge)) else {
                 continue;
             };
@@ -103,7 +103,7 @@ impl Refusal<'_> {
         let Some(own) = &self.ports else {
             return true;
         };
-        // Proxies tell ports apart that somebody declared, as whoever writes a Service does.
+        // Proxies distinguish declared ports, and the author of a Service declares them.
         let may_be_any = own.contains(&0) && edge.service.is_empty();
         may_be_any || !own.is_disjoint(ports)
     }
@@ -119,14 +119,14 @@ impl Refusal<'_> {
             })
         };
         // Routes beside a word that edges share are those of all of them, as is the word.
-        if told::refused_by_its_port(traffic, self.edge).is_none() {
+        if reported::refused_by_its_port(traffic, self.edge).is_none() {
             return false;
         }
-        let server = told::server(self.edge);
+        let server = reported::server(self.edge);
         let calls = server.map_or(self.edge.requests, |server| server.requests);
         let own = self.edge.routes.iter();
         let covered = own.map(|route| route.requests).fold(0, u64::saturating_add);
-        // Calls whose route nobody tells may have been of any.
+        // Calls without a reported route may have been of any.
         if calls > covered {
             return true;
         }
@@ -135,11 +135,14 @@ impl Refusal<'_> {
     }
 }
 
-/// Of minutes that are not told nobody knows what was proven, served or refused in them.
+/// Of minutes that are not reported it is not known what was proven, served or refused in them.
 ///
 /// # Errors
 /// When there are such.
-pub(super) fn are_earlier_ones_told(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
+pub(super) fn earlier_refusals_are_known(
+    traffic: &IndexedGraph,
+    edge: &Edge,
+) -> Result<(), String> {
     if !edge.history_left_out {
         return Ok(());
     }
@@ -156,7 +159,7 @@ pub(super) fn are_earlier_ones_told(traffic: &IndexedGraph, edge: &Edge) -> Resu
 /// # Errors
 /// When some were, or may have been.
 pub(super) fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
-    if let Some(refused) = told::refused_by_its_port(traffic, edge) {
+    if let Some(refused) = reported::refused_by_its_port(traffic, edge) {
         return Err(format!(
             "{refused} were not allowed, and a rule for its port would let them pass"
         ));

@@ -1,20 +1,20 @@
-//! The routes of an edge's calls, where they tell all that was served.
+//! The routes of an edge's calls, if they cover all that was served.
 //!
-//! Routes are told of the window alone and of requests alone, by called pods whose proxies a
-//! controller hears: what only another one served has no route, and callers count it all the
-//! same. How many of a route failed is known of the called workload, whoever called: what is
-//! more than that was served.
+//! Routes are reported only for the window and for requests, by called pods whose proxies are
+//! connected to a controller: what only another pod served has no route, and callers count it all
+//! the same. How many calls of a route failed is known of the called workload, for all callers:
+//! what exceeds that was served.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::{Edge, RouteSums};
 
 use super::earlier;
-use super::told;
+use super::reported;
 use crate::traffic::IndexedGraph;
 
-/// Share in percent of what callers say was served that routes tell at least. Both sides
-/// count in slots of 5 s, and a call may end in another one at its caller.
+/// Percent of the calls that callers report as served which routes must cover at least. Both sides
+/// count in intervals of 5 s, and a call may end in another interval at its caller.
 const MIN_COVERED: u64 = 95;
 
 /// HTTPRouteGroups and their matches.
@@ -26,26 +26,26 @@ pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
 /// Why a rule for the known ones would refuse others, or may.
 pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> {
     let seconds = traffic.graph.metadata.window_seconds;
-    if earlier::minutes(traffic, edge).any(told::is_of_served) {
+    if earlier::minutes(traffic, edge).any(reported::is_of_served) {
         return Err(format!(
             "calls before the last {seconds} s have no known route; --since {seconds}s looks at \
              the later ones alone"
         ));
     }
-    let (requests, failure) = match told::server(edge) {
+    let (requests, failure) = match reported::server(edge) {
         Some(server) => (server.requests, server.failure),
-        // Only the called side told of it.
+        // Only the called side reported it.
         None => (edge.requests, edge.failure),
     };
     let covered: u64 = edge.routes.iter().map(|route| route.requests).sum();
     if edge.routes.is_empty() || requests > covered {
         return Err("the routes of some calls are not known".to_owned());
     }
-    // Routes are told of all edges together that share the called side's word.
-    let success = told::sharers(traffic, edge).map(|sharer| sharer.success);
+    // Routes are reported for all edges together that share the called side's report.
+    let success = reported::sharers(traffic, edge).map(|sharer| sharer.success);
     let success = success.fold(0, u64::saturating_add);
     if covered.saturating_mul(100) < success.saturating_mul(MIN_COVERED) {
-        return Err("some called pods tell no routes".to_owned());
+        return Err("some called pods report no routes".to_owned());
     }
     let mut routes = Routes::new();
     for route in &edge.routes {
@@ -67,13 +67,13 @@ pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> 
 /// Whether calls of a route were served on an edge of which some failed.
 ///
 /// # Errors
-/// When nobody says so.
+/// When that is not reported.
 pub(super) fn is_served(
     traffic: &IndexedGraph,
     edge: &Edge,
     route: &RouteSums,
 ) -> Result<bool, String> {
-    // Under way, so nobody refused it.
+    // Under way, so it was not refused.
     if route.requests == 0 {
         return Ok(true);
     }
@@ -84,6 +84,6 @@ pub(super) fn is_served(
     match all {
         Some(all) if route.requests > lost(all) => Ok(true),
         Some(all) if all.requests <= lost(all) => Ok(false),
-        _ => Err("some calls failed, and nobody says of which route".to_owned()),
+        _ => Err("some calls failed, and it is not known of which route".to_owned()),
     }
 }

@@ -15,8 +15,8 @@ use crate::traffic::select;
 pub(super) struct Sharing(BTreeMap<String, BTreeSet<String>>);
 
 impl Sharing {
-    /// Of all that is in the answer. Where a workload has no pods now, as a CronJob between two
-    /// runs, the accounts are those that it called by.
+    /// From all edges and nodes of the response. If a workload has no pods now, as a CronJob
+    /// between two runs, the accounts are those of its calls.
     pub(super) fn of(traffic: &IndexedGraph, here: Option<&str>) -> Self {
         let mut sharing = Self::default();
         for node in &traffic.graph.nodes {
@@ -46,18 +46,18 @@ impl Sharing {
         is_default(account) || self.workloads(account).len() > 1
     }
 
-    /// Who shares an account, and what follows.
+    /// The workloads that share an account, and what follows.
     pub(super) fn words(&self, account: &str) -> String {
         if is_default(account) {
             return format!(
-                "{account} is the account of every pod that names none; whoever it is allowed to \
+                "{account} is the account of every pod that names none; what it is allowed to \
                  call, all of them may"
             );
         }
         let workloads = self.workloads(account);
         format!(
-            "{account} is the account of {} workloads ({}); whoever it is allowed to call, all of \
-             them may, and whoever may call one of them there may call all",
+            "{account} is the account of {} workloads ({}); what it is allowed to call, all of \
+             them may, and a caller that may call one of them there may call all",
             workloads.len(),
             few(&workloads, workloads.len())
         )

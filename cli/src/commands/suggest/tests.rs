@@ -13,8 +13,8 @@ use crate::traffic::IndexedGraph;
 
 mod accounts;
 mod protocols;
+mod reported;
 mod splits;
-mod told;
 
 pub(super) fn ports() -> Ports {
     let services = json!([
@@ -35,7 +35,7 @@ pub(super) fn ports() -> Ports {
     Ports::of(&services, &slices)
 }
 
-/// As the called side alone told it.
+/// As the called side alone reported it.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "keeps the tests' json! plain"
@@ -57,7 +57,7 @@ fn suggested(edges: &[Value], by_route: bool) -> (Vec<Value>, Calls) {
     suggested_of(edges, &json!([]), by_route)
 }
 
-/// Where `cart` served this by route, whoever called, in the five minutes before ten.
+/// With what `cart` served by route, for all callers, in the five minutes before ten.
 fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>, Calls) {
     let calls = suggested_by(&indexed(edges, served), by_route);
     (objects::of(&calls), calls)
@@ -202,7 +202,7 @@ fn unproven_or_unserved_calls_become_comments_with_reason() {
     let (objects, calls) = suggested(&[partly], false);
     assert_eq!(objects.len(), 2, "what was proven is suggested");
     assert!(calls.left[0].contains("plaintext"), "{:?}", calls.left);
-    // Within the hour, as the controller tells it: of a window without calls no share.
+    // Within the hour, as the controller reports it: of a window without calls no share.
     let earlier = |history: Value| {
         let quiet = json!({"requests": 0, "success": 0, "quiet": true, "mtls": null,
             "history": history});
@@ -228,11 +228,14 @@ fn unproven_or_unserved_calls_become_comments_with_reason() {
 
 #[test]
 fn unknown_account_of_finished_pods_blocks_suggestion() {
-    let nobody = json!({"identities": []});
+    let unidentified = json!({"identities": []});
     let plaintext = json!({"identities": [], "mtls": 0.0});
     let own_address = json!({"service": ""});
     for (edge, why) in [
-        (edge("over", "cart", 80, nobody), "meshed pod of the caller"),
+        (
+            edge("over", "cart", 80, unidentified),
+            "meshed pod of the caller",
+        ),
         (edge("over", "cart", 80, plaintext), "no mutual TLS"),
         (
             edge("web", "over", 80, own_address),
@@ -269,14 +272,14 @@ fn failures_before_window_prevent_rule_for_port() {
             "{left:?}"
         );
     }
-    // Of the window reasons are told, and there is none of them here.
+    // Of the window reasons are reported, and there is none of them here.
     let history = [minute("09:40", 0), minute("09:56", 1)];
     let known = json!({"success": 4, "failure": 1, "history": history});
     let (objects, calls) = suggested(&[edge("web", "cart", 80, known)], false);
     assert_eq!((objects.len(), calls.left.len()), (2, 0), "{calls:?}");
 }
 
-/// Edges say of a route how many requests took it, and workloads how many of all failed.
+/// Edges report how many requests took a route, and workloads how many of all failed.
 fn route(name: &str, requests: u64, failure: u64) -> Value {
     json!({"route": name, "requests": requests, "failure": failure})
 }
@@ -303,8 +306,8 @@ fn suggestion_by_route_allows_served_routes_and_port() {
     assert_eq!(port["kind"], "TCPRoute", "the port limits it");
     assert_eq!(group["matches"], json!(["read"]), "what failed is left out");
 
-    // What others failed at says nothing of an edge without failures, and of the numbers of
-    // both sides those of the called one count.
+    // Failures of others mean nothing for an edge without failures, and of the numbers of both
+    // sides those of the called one count.
     let beside = json!({"requests": 7, "success": 5, "failure": 2, "routes": routes,
         "server": {"requests": 5, "failure": 0}});
     let (objects, _) = suggested_of(&[edge("web", "cart", 80, beside)], &of_all, true);
@@ -345,18 +348,18 @@ fn edge_with_incomplete_routes_is_allowed_by_port() {
     let ambiguous = json!({"success": 4, "failure": 1, "routes": served});
     let nameless = json!([route("cart/read", 4, 0), route("", 1, 0)]);
     for (more, why) in [
-        // In use still, and by which route it was called twenty minutes ago nobody knows.
+        // In use still, and the route of its calls twenty minutes ago is not known.
         (with(minute("09:40", 0)), "--since 300s"),
         (json!({"routes": nameless}), "no route"),
         (json!({}), "not known"),
-        // One of several pods tells no routes,
+        // One of several pods reports no routes,
         (
             json!({"routes": read, "server": {"requests": 6, "failure": 0}}),
             "not known",
         ),
-        // or tells no controller anything.
-        (counted(94), "some called pods tell no routes"),
-        (ambiguous, "nobody says"),
+        // or reports nothing to any controller.
+        (counted(94), "some called pods report no routes"),
+        (ambiguous, "it is not known of which route"),
     ] {
         // Another caller's calls of `write` were served, one was not.
         let of_all = json!([route("cart/read", 9, 0), route("cart/write", 2, 1)]);

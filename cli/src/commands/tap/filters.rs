@@ -7,7 +7,7 @@ use form_urlencoded::Serializer;
 use crate::cluster::names::{Named, ResourceKind, counted_kinds};
 use crate::failure::Failure;
 
-/// Kinds whose requests can be watched, and that can be at the other end.
+/// Kinds with requests that can be watched, and that can be at the other end.
 pub(crate) const ENDS: &[ResourceKind] = counted_kinds!(ServiceAccount);
 /// Requests that are shown in a second: what proxies are known to bear beside their work.
 const RATE: u32 = 100;
@@ -48,7 +48,7 @@ pub(crate) struct Filters {
 }
 
 impl Default for Filters {
-    /// All requests, as many as are shown where nothing is said.
+    /// All requests, as many as are shown by default.
     fn default() -> Self {
         Self {
             to: Vec::new(),
@@ -93,17 +93,17 @@ impl Filters {
         Ok(query)
     }
 
-    /// What is to be said of a method that no request has.
+    /// The warning about a method that no request has.
     #[must_use]
     pub(crate) fn caution(&self) -> Option<String> {
         let unusual = crds::smi::judge::unusual_method(self.method.as_deref()?)?;
         Some(format!("--method {unusual}"))
     }
 
-    /// All that is named: whose requests are meant, and who is at their other ends.
+    /// All named objects: those whose requests are watched, and those at the other ends.
     ///
     /// # Errors
-    /// When what is named is none.
+    /// When a name is invalid.
     pub(crate) fn names(&self, of: &str) -> Result<Vec<Named>, Failure> {
         let ends = self.to.iter().chain(&self.from).map(String::as_str);
         let all = std::iter::once(of).chain(ends);
@@ -114,6 +114,6 @@ impl Filters {
 /// What was typed, as the API names it.
 fn end(text: &str) -> Result<String, Failure> {
     let (named, name) = Named::read_one(text, ENDS)?;
-    let named = named.without_port(text, "requests are told of all ports")?;
+    let named = named.without_port(text, "requests are reported for all ports")?;
     Ok(format!("{}/{name}", named.kind))
 }

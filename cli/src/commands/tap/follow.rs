@@ -1,9 +1,9 @@
 //! A tap that goes on: one stream of the API after the other.
 //!
-//! Each stream ends after a while, and the next is authorized anew, at once. It ends at once
-//! where no proxy can be asked, and one that broke was cut by somebody who may need a
-//! moment: then the next is asked for later each time. So may the workload, which has no pod
-//! between two rollouts.
+//! Each stream ends after a while, and the next is authorized anew, at once. It also ends at once
+//! if no proxy can be reached; a stream that broke was cut by a controller that may need a moment:
+//! then the next is requested after a longer pause each time. The same applies to a workload that
+//! has no pod between two rollouts.
 
 use std::time::Duration;
 
@@ -23,26 +23,26 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The same after several that ended at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// After this nobody tells the rest of a stream: controllers end it after 50 s, and API servers
-/// cut it after 60 s. A connection that is lost without a word ends in nothing else.
+/// Max age of a stream: controllers end it after 50 s, and API servers cut it after 60 s. This is
+/// the only end of a connection that is lost silently.
 const LONGEST_STREAM: Duration = Duration::from_secs(75);
 
-/// What a tap tells.
+/// An event of a tap.
 #[derive(Debug)]
 pub(crate) enum TapEvent {
-    /// A stream has begun: what its lines say of how many there were begins anew.
-    Begun,
+    /// A stream has started: the counts of its lines start anew.
+    Started,
     /// A line of it.
     Line(Box<TapLine>),
-    /// Why nobody tells anything for a moment.
+    /// Why no request is reported for a moment.
     Word(String),
 }
 
-/// Goes on until requests cannot be watched any longer, which is what it tells last.
+/// Yields until requests cannot be watched any longer; the failure is the last item.
 pub(crate) type Requests = LocalBoxStream<'static, Result<TapEvent, Failure>>;
 
-/// Requests of the cluster's namespace that fit `query`, which says these names. Where they
-/// could be watched before, nobody may be there to tell them for a moment only.
+/// Requests of the cluster's namespace that fit `query`, which has these names. A tap that worked
+/// before survives controllers that are away for a moment.
 pub(crate) fn follow(cluster: Cluster, query: &str, names: Vec<Named>) -> Requests {
     let namespace = cluster.namespace();
     let path = Resource::Taps.path(Some(namespace), Some(LIVE));
@@ -55,15 +55,15 @@ pub(crate) fn follow(cluster: Cluster, query: &str, names: Vec<Named>) -> Reques
         lines: None,
         worked: false,
         in_order: false,
-        begun: now,
+        started: now,
         again: now,
         pause: PAUSE,
     };
     stream::unfold(Some(follower), |follower| async move {
         let mut follower = follower?;
-        let told = follower.next().await;
-        let left = told.is_ok().then_some(follower);
-        Some((told, left))
+        let event = follower.next().await;
+        let left = event.is_ok().then_some(follower);
+        Some((event, left))
     })
     .boxed_local()
 }
@@ -77,12 +77,12 @@ struct Follower {
     names: Vec<Named>,
     /// What is left of the stream.
     lines: Option<Lines>,
-    /// A stream has begun before.
+    /// A stream has started before.
     worked: bool,
-    /// The last line said that its stream ends with it.
+    /// The last line announced that its stream ends with it.
     in_order: bool,
-    /// When the stream was asked for, and when the next may be.
-    begun: Instant,
+    /// When the stream was requested, and when the next may be.
+    started: Instant,
     again: Instant,
     pause: Duration,
 }
@@ -94,16 +94,16 @@ impl Follower {
                 sleep_until(self.again).await;
                 return self.begin().await;
             };
-            let cut = match timeout_at(self.begun + LONGEST_STREAM, lines.next()).await {
+            let cut = match timeout_at(self.started + LONGEST_STREAM, lines.next()).await {
                 Ok(Ok(Some(line))) => return self.line(&line),
                 Ok(Ok(None)) => {
                     self.ended();
                     continue;
                 }
                 Ok(Err(cut)) => cut.to_string(),
-                Err(_) => format!("{}: nobody tells requests any more", self.what),
+                Err(_) => format!("{}: no controller reports requests any more", self.what),
             };
-            // Who told is gone, and another one may tell.
+            // This controller is gone, and another one may respond.
             self.in_order = false;
             self.ended();
             return Ok(TapEvent::Word(cut));
@@ -111,13 +111,13 @@ impl Follower {
     }
 
     async fn begin(&mut self) -> Result<TapEvent, Failure> {
-        self.begun = Instant::now();
+        self.started = Instant::now();
         self.in_order = false;
         match self.cluster.lines(&self.what, &self.path).await {
             Ok(lines) => {
                 self.worked = true;
                 self.lines = Some(lines);
-                Ok(TapEvent::Begun)
+                Ok(TapEvent::Started)
             }
             Err(refusal) if self.worked && refusal.may_pass_again() => {
                 self.ended();
@@ -127,8 +127,8 @@ impl Follower {
         }
     }
 
-    /// Why nothing can be watched. A tap knows pods with a proxy and no others, so whether
-    /// there is what was typed is asked of those whom other commands ask.
+    /// Why nothing can be watched. A tap knows only pods with a proxy, so whether the typed names
+    /// exist is checked as in other commands.
     async fn refused(&self, refusal: Refusal) -> Failure {
         let of_names = !self.worked && matches!(refusal.code(), Some(400 | 404));
         if of_names && let Some(wrong) = known::wrong(&self.cluster, &self.names).await {
@@ -148,11 +148,11 @@ impl Follower {
     fn ended(&mut self) {
         self.lines = None;
         let ended = if self.in_order {
-            self.begun
+            self.started
         } else {
             Instant::now()
         };
-        if self.begun.elapsed() > PAUSE {
+        if self.started.elapsed() > PAUSE {
             self.pause = PAUSE;
         }
         self.again = ended + self.pause;
@@ -180,7 +180,8 @@ mod tests {
 
     const PATH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/taps/live";
 
-    /// One that answers so, in this order: a status, and lines with the seconds before each.
+    /// A server with these responses, in this order: a status, and lines with the seconds before
+    /// each.
     fn cluster(answers: Vec<(u16, Vec<(u64, Value)>)>) -> Cluster {
         let mut answers = VecDeque::from(answers);
         let service = tower::service_fn(move |request: Request<Body>| {
@@ -216,18 +217,18 @@ mod tests {
             (200, vec![(0, request)]),
             (403, vec![(0, status(403, denied))]),
         ]);
-        let begun = Instant::now();
-        let mut told = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
+        let started = Instant::now();
+        let mut events = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
         let mut seen = Vec::new();
         let failure = loop {
-            let what = match told.next().await.unwrap() {
-                Ok(TapEvent::Begun) => "begun".to_owned(),
+            let what = match events.next().await.unwrap() {
+                Ok(TapEvent::Started) => "started".to_owned(),
                 Ok(TapEvent::Line(line)) if line.request.is_some() => "request".to_owned(),
                 Ok(TapEvent::Line(_)) => "last".to_owned(),
                 Ok(TapEvent::Word(word)) => word,
                 Err(failure) => break failure,
             };
-            seen.push((begun.elapsed().as_secs(), what));
+            seen.push((started.elapsed().as_secs(), what));
             assert!(seen.len() < 20, "it never ends: {seen:?}");
         };
         let words: Vec<&str> = seen.iter().map(|(_, what)| what.as_str()).collect();
@@ -235,20 +236,20 @@ mod tests {
         assert_eq!(at, [0, 0, 50, 50, 70, 71, 73, 73], "{words:?}");
         assert_eq!(
             words[..5],
-            ["begun", "request", "last", "begun", "request"],
+            ["started", "request", "last", "started", "request"],
             "no second without a tap"
         );
         assert!(
             words[5].contains("no controller of Weft answers"),
             "{words:?}"
         );
-        assert_eq!(words[6..], ["begun", "request"]);
-        assert_eq!(begun.elapsed().as_secs(), 77, "longer each time");
+        assert_eq!(words[6..], ["started", "request"]);
+        assert_eq!(started.elapsed().as_secs(), 77, "longer each time");
         assert!(
             failure.to_string().contains("ClusterRole weft-tap"),
             "{failure}"
         );
-        assert!(told.next().await.is_none(), "a failure is the end");
+        assert!(events.next().await.is_none(), "a failure is the end");
     }
 
     #[tokio::test(start_paused = true)]
@@ -259,26 +260,26 @@ mod tests {
             (200, vec![(3_600, request)]),
             (403, vec![(0, status(403, denied))]),
         ]);
-        let begun = Instant::now();
-        let mut told = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
+        let started = Instant::now();
+        let mut events = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
         let mut words = Vec::new();
-        while let Ok(event) = told.next().await.unwrap() {
+        while let Ok(event) = events.next().await.unwrap() {
             if let TapEvent::Word(word) = event {
-                words.push((begun.elapsed().as_secs(), word));
+                words.push((started.elapsed().as_secs(), word));
             }
         }
-        let expected = "taps of shop: nobody tells requests any more".to_owned();
+        let expected = "taps of shop: no controller reports requests any more".to_owned();
         assert_eq!(words, [(75, expected)]);
-        assert_eq!(begun.elapsed().as_secs(), 76);
+        assert_eq!(started.elapsed().as_secs(), 76);
     }
 
-    /// As the API says it of what has no pod with a proxy.
+    /// The API's response for an object without a pod with a proxy.
     fn without_pods() -> Value {
         let details = json!({"name": "Deployment/web", "kind": "taps"});
-        let mut told = status(404, "no pod with a proxy is of Deployment/web");
-        told["reason"] = json!("NotFound");
-        told["details"] = details;
-        told
+        let mut refusal = status(404, "no pod with a proxy is of Deployment/web");
+        refusal["reason"] = json!("NotFound");
+        refusal["details"] = details;
+        refusal
     }
 
     // Claims: observe-135
@@ -291,16 +292,16 @@ mod tests {
             (404, vec![(0, without_pods())]),
             (400, vec![(0, status(400, filter))]),
             (200, vec![(0, request)]),
-            // Whatever it is asked about is not served any more.
+            // The API is not served any more.
             (404, vec![(0, status(404, "page not found"))]),
         ];
-        let mut told = follow(cluster(answers), "watch=true", Vec::new());
+        let mut events = follow(cluster(answers), "watch=true", Vec::new());
         let mut seen = Vec::new();
         let failure = loop {
-            match told.next().await.unwrap() {
+            match events.next().await.unwrap() {
                 Ok(TapEvent::Word(word)) => seen.push(word),
                 Ok(TapEvent::Line(_)) => seen.push("request".to_owned()),
-                Ok(TapEvent::Begun) => {}
+                Ok(TapEvent::Started) => {}
                 Err(failure) => break failure,
             }
             assert!(seen.len() < 20, "it never ends: {seen:?}");

@@ -1,4 +1,4 @@
-//! Names of nothing: whatever command is told one ends with 2 and the nearest that there is.
+//! Names that do not exist: every command ends with 2 and the nearest existing name.
 //!
 //! Claims: observe-43
 
@@ -7,7 +7,7 @@ use super::*;
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 
 /// Deployment, account and pod `web`, and Service `cart` with ports 80 and 9090, all without a
-/// proxy; of every call the API says this.
+/// proxy; the API has this verdict for every call.
 fn shop(verdict: &str) -> FakeApi {
     let api = FakeApi::default();
     for path in [

@@ -35,7 +35,7 @@ fn shop() -> FakeApi {
     api
 }
 
-/// Kinds and names of both ends that were asked about, and what was said.
+/// Kinds and names of both queried ends, and the messages.
 async fn explained(api: &FakeApi, line: &str) -> ([String; 2], String) {
     let line = format!("weft explain {line} -n shop -o json");
     let (code, out, err) = run(api.client(), &line).await;

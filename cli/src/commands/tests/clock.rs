@@ -4,10 +4,10 @@
 
 use super::*;
 
-/// Ten minutes before `now()`, as an answer's head tells it.
+/// Ten minutes before `now()`, as a response's header has it.
 const DATE: &str = "Mon, 02 Nov 2026 08:50:00 GMT";
 
-/// An API server that says nothing but this, and when.
+/// An API server that sends only this, and its time.
 fn telling(answer: &Value) -> Client {
     let text = answer.to_string();
     Client::new(

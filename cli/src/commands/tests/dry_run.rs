@@ -1,4 +1,4 @@
-//! Changes whose namespaces are not there, and the API that says so of them.
+//! Changes of namespaces that do not exist, and the API's warnings about them.
 //!
 //! Claims: observe-43
 
@@ -46,8 +46,8 @@ fn shop() -> Client {
     )
 }
 
-/// A dry run as the API answers it: modes of namespaces that are not there it refuses, of
-/// objects in them it warns.
+/// A dry run with the API's response: it refuses modes of namespaces that do not exist, and warns
+/// of objects in them.
 fn tried(spec: &Value) -> Response<Body> {
     let each = |field: &str| spec[field].as_array().cloned().unwrap_or_default();
     for change in each("access") {
@@ -126,7 +126,7 @@ async fn object_needs_existing_namespace_or_one_its_file_creates() {
         "{out}"
     );
     assert!(err.contains("warning: there is no namespace shpo"), "{err}");
-    // Of one that he may not see nobody tells him that it is not there.
+    // The user may not see this namespace, so no warning says that it does not exist.
     for namespace in ["shop", "vault"] {
         let (code, _, err) = outcome_of(&[route(namespace)], "-n shop").await;
         assert_eq!(code, 0, "{namespace}: {err}");
@@ -136,8 +136,8 @@ async fn object_needs_existing_namespace_or_one_its_file_creates() {
 #[tokio::test]
 async fn access_mode_of_created_namespace_is_skipped() {
     let closed = namespace("new", &json!({"weft.dev/access": "deny"}));
-    let words = "weft.dev/access of Namespace new is not tried: it is yet to be made, and nobody \
-                 calls anything there\n";
+    let words = "weft.dev/access of Namespace new is not tried: it is yet to be made, and nothing \
+                 is called there\n";
     let (code, _, err) = outcome_of(&[closed.clone(), route("new")], "-n shop").await;
     assert_eq!(code, 0, "{err}");
     assert!(err.starts_with(words), "{err}");

@@ -1,11 +1,12 @@
-//! Whose proxies refuse, how many have what decides, and which part of the calls ends how.
+//! Output of `weft explain`: which proxies refuse, how many have the deciding configuration, and
+//! how each part of the calls ends.
 //!
 //! Claims: observe-39
 
 use super::*;
 
-/// Code and lines of the answer to a question about `svc/cart` in namespace `shop`.
-async fn told(status: &Value) -> (u8, Vec<String>) {
+/// Code and lines of the result for `svc/cart` in namespace `shop`.
+async fn explained(status: &Value) -> (u8, Vec<String>) {
     let answer = json!({"spec": {"to": {"kind": "Service", "name": "cart"}}, "status": status});
     let line = "weft explain deploy/web svc/cart:80 DELETE /items/7";
     let (code, out, _) = run(explaining(vec![("shop", 201, answer)]), line).await;
@@ -36,7 +37,7 @@ async fn the_first_line_says_whose_proxies_refuse() {
     ] {
         let by: Vec<&str> = by.split(',').filter(|one| !one.is_empty()).collect();
         status["refusedBy"] = json!(by);
-        let (code, lines) = told(&status).await;
+        let (code, lines) = explained(&status).await;
         assert_eq!(code, 1);
         assert_eq!(lines[0], format!("REFUSED 403 not-allowed{end}"));
     }
@@ -46,19 +47,19 @@ async fn the_first_line_says_whose_proxies_refuse() {
 async fn programmed_proxy_count_is_shown_even_when_complete() {
     let mut status = refused()["status"].clone();
     status["programmed"] = json!({"proxies": 4, "of": 4});
-    let (_, lines) = told(&status).await;
+    let (_, lines) = explained(&status).await;
     has(&lines, " access  auto, closed (4 of 4 proxies have it)");
     let waits = |lines: &[String]| lines.iter().any(|line| line.starts_with(" waiting "));
     assert!(!waits(&lines), "{lines:#?}");
     status["programmed"] = json!({"proxies": 3, "of": 4});
-    let (_, lines) = told(&status).await;
+    let (_, lines) = explained(&status).await;
     has(&lines, " access  auto, closed (3 of 4 proxies have it)");
     assert!(waits(&lines), "{lines:#?}");
     // Several lines about access, of which none is the one to stand beside.
     let access = |text: &str| json!({"step": "access", "text": text});
     status["steps"] = json!([access("shop/a: open"), access("shop/b: closed")]);
     status["programmed"] = json!({"proxies": 4, "of": 4});
-    let (_, lines) = told(&status).await;
+    let (_, lines) = explained(&status).await;
     has(&lines, " access  shop/a: open");
     has(&lines, " access  4 of 4 proxies have it");
 }
@@ -77,7 +78,7 @@ async fn differing_pods_of_backend_show_share_and_reason() {
         part(0.75, "Allowed", "", json!(["shop/cart-1", "shop/cart-2", "bank/cart-3"])),
         part(0.25, "Refused", "not-allowed", json!(["shop/cart-4"])),
     ]});
-    let (code, lines) = told(&status).await;
+    let (code, lines) = explained(&status).await;
     assert_eq!(code, 1);
     let first = "MIXED, some calls refused by the proxies of cart";
     assert_eq!(lines[0], first);
@@ -89,11 +90,11 @@ async fn differing_pods_of_backend_show_share_and_reason() {
     has(&lines, refused);
     // More than are named.
     status["backends"][1]["judged"] = json!(9);
-    let (_, lines) = told(&status).await;
+    let (_, lines) = explained(&status).await;
     has(&lines, &format!("{refused} and 8 more"));
-    // Where a backend has one part its pods say nothing new.
+    // If a backend has one part, its pods add nothing.
     status["backends"][0]["service"] = json!("shop/other");
-    let (_, lines) = told(&status).await;
+    let (_, lines) = explained(&status).await;
     assert!(
         !lines.iter().any(|line| line.contains("so at")),
         "{lines:#?}"

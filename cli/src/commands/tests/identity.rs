@@ -1,11 +1,11 @@
-//! Certificates of proxies that cannot be asked: no port is forwarded here, as for a reader.
+//! Certificates of proxies that cannot be reached: no port is forwarded here, as for a reader.
 //!
 //! Claims: observe-51
 
 use super::*;
 
-/// `web-1` of Deployment `web` and `api-1` of StatefulSet `api`, and `vault-1` elsewhere. The
-/// proxy of `api-1` is older and does not say when its certificate was issued.
+/// `web-1` of Deployment `web` and `api-1` of StatefulSet `api`, and `vault-1` elsewhere. The proxy
+/// of `api-1` is older and does not report when its certificate was issued.
 fn town() -> FakeApi {
     let api = FakeApi::default();
     for (namespace, pod, kind, workload) in [
@@ -62,7 +62,7 @@ async fn identity_uses_controller_data_without_proxy_access() {
             assert_eq!((row[4], row[5]), ("23h", renewal), "{out}");
         }
         assert!(!err.contains("renewed"), "{line}: {err}");
-        assert!(err.contains("are told by controllers"), "{line}: {err}");
+        assert!(err.contains("are reported by controllers"), "{line}: {err}");
         let expected = "the identity shown is the one that the proxy has to have: ";
         assert!(err.contains(expected), "{line}: {err}");
     }
@@ -156,7 +156,7 @@ async fn silent_proxies_are_awaited_thirty_seconds_in_total() {
         let answer = match request.uri().path() {
             "/api/v1/namespaces/shop/pods" => Some(pods.clone()),
             "/apis/observe.weft.dev/v1alpha1/namespaces/shop/proxies" => Some(proxies.clone()),
-            // No port is forwarded, and nobody says so.
+            // No port is forwarded, and no response comes.
             _ => None,
         };
         async move {
@@ -166,14 +166,17 @@ async fn silent_proxies_are_awaited_thirty_seconds_in_total() {
             }
         }
     });
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let line = "weft identity -n shop --request-timeout 2m";
     let (code, out, err) = run(Client::new(service, "shop"), line).await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(out.lines().count(), 26, "{out}");
-    assert!(err.contains("25 of these certificates are told"), "{err}");
+    assert!(
+        err.contains("25 of these certificates are reported"),
+        "{err}"
+    );
     assert!(err.contains("did not answer in time"), "{err}");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < Duration::from_secs(31), "{took:?}");
 }
 

@@ -6,7 +6,7 @@ use super::*;
 
 const GRAPH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
 
-/// `web` and `cart`, which nobody calls now.
+/// `web` and `cart`, which have no calls now.
 fn shop() -> FakeApi {
     let api = FakeApi::default();
     let node = |kind: &str, name: &str, services: Value| {
@@ -115,8 +115,8 @@ async fn misspelt_namespace_gets_suggestion_and_empty_one_no_calls() {
     }
 }
 
-/// One whose graph has a Deployment behind a Service, both named `web`, and that answers whatever
-/// else it is asked so.
+/// A server whose graph has a Deployment behind a Service, both named `web`, and whose other
+/// responses are this refusal.
 fn but_the_graph(refusal: u16, status: Value) -> Client {
     let graph = json!({"nodes": [{"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web",
         "services": ["shop/web"], "pods": 1}]});
@@ -142,12 +142,12 @@ async fn name_is_not_verified_without_read_permission() {
     let (code, out, err) = run(client.clone(), "weft stat deploy/wbe -n shop").await;
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     assert!(err.contains("ClusterRole view grants this"), "{err}");
-    // Of a Service that the graph knows its row is told, whether it has such a port or not.
+    // A Service that the graph knows has its row, with or without such a port.
     let (code, out, err) = run(client, "weft stat svc/web:81 -n shop").await;
     assert_eq!((code, out.lines().count()), (0, 2), "{err}");
 }
 
-/// Who is away may know better than the graph, which names ports with calls alone.
+/// A server that is away may know more than the graph, which names only ports with calls.
 #[tokio::test]
 async fn service_port_is_not_guessed_when_api_fails() {
     for line in [
@@ -164,7 +164,7 @@ async fn service_port_is_not_guessed_when_api_fails() {
             assert!(err.starts_with("Service web: "), "{line}, {code}: {err}");
             assert!(err.contains("not now"), "{line}, {code}: {err}");
         }
-        // Control: that it is gone, and that the user may not see it, is an answer.
+        // Control: that it is gone, and that the user may not see it, is a result.
         for (code, reason) in [(404, "NotFound"), (403, "Forbidden")] {
             let status = json!({"kind": "Status", "status": "Failure", "code": code,
                 "reason": reason, "message": "no"});

@@ -1,4 +1,4 @@
-//! Pods, which the graph counts under their workloads and the metrics API tells apart.
+//! Pods, which the graph counts under their workloads and the metrics API separately.
 //!
 //! Claims: observe-43, observe-47
 
@@ -123,7 +123,8 @@ async fn namespace_pod_table_lists_all_pods_with_mesh_state() {
         let words = format!("there is no Pod {named} in namespace shop; you may mean {meant}\n");
         assert_eq!(err, words);
     }
-    // Of all namespaces what controllers know: nobody waits for the pods of a large cluster.
+    // For all namespaces the controllers' data is used: listing the pods of a large cluster takes
+    // too long.
     api.put(
         "/apis/metrics.smi-spec.io/v1alpha2/pods",
         json!({"items": [metrics("web-1", "8", "2"), metrics("web-2", "0", "0")]}),
@@ -161,11 +162,11 @@ async fn pods_and_metrics_are_fetched_in_parallel() {
     api.put(METRICS, json!({"items": [metrics("web-1", "8", "2")]}));
     put_pod(&api, "web-1", true, "Running");
     let each = Duration::from_secs(1);
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let (code, out, err) = run(api.slow_client(each), "weft stat pod -n shop").await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert_eq!(beginnings(&out), ["web-1 1/1 80.00% 0.2"]);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < each * 2, "{took:?}");
 }
 
@@ -192,7 +193,7 @@ async fn missing_pod_list_permission_is_reported_beside_metrics() {
     let expected = ["web-1 - 80.00% 0.2", "web-2 - - 0.0"];
     assert_eq!(beginnings(&out), expected);
     assert!(err.contains("cannot list resource \"pods\""), "{err}");
-    assert!(err.contains("without it MESHED is not told"), "{err}");
+    assert!(err.contains("without it MESHED is not known"), "{err}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use super::*;
 const GRAPH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
 const SPLITS: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits";
 
-/// `web` calls `cart` by a split, `cart` calls `db` and a host outside, and `idle` nobody.
+/// `web` calls `cart` by a split, `cart` calls `db` and a host outside, and `idle` calls nothing.
 fn shop() -> FakeApi {
     let node = |kind: &str, name: &str| {
         json!({"id": name, "kind": kind, "namespace": "shop", "name": name, "pods": 1,

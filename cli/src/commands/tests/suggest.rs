@@ -1,4 +1,4 @@
-//! What is said beside a suggestion, and of the dry run at its end.
+//! Messages beside a suggestion, and about the dry run at its end.
 //!
 //! Claims: observe-14, observe-5
 
@@ -59,8 +59,8 @@ async fn account_warning_and_audit_advice_appear_in_every_format() {
             let (code, out, err) = run(api.client(), &line).await;
             assert_eq!(code, 0, "{line}: {err}");
             assert!(out.contains("TrafficTarget"), "{line}: {out}{err}");
-            let is_told = err.contains(warning);
-            assert_eq!(is_told, is_shared, "{line} of {account}: {err}");
+            let is_reported = err.contains(warning);
+            assert_eq!(is_reported, is_shared, "{line} of {account}: {err}");
             assert!(err.contains("weft.dev/access=audit"), "{line}: {err}");
             assert!(!out.contains("audit"), "{line}: {out}");
         }
@@ -79,7 +79,7 @@ async fn refused_and_caller_only_calls_appear_in_every_format() {
     graph["edges"].as_array_mut().unwrap().push(made_up);
     api.put(&format!("{API}/graphs/live"), graph);
     let said = [
-        "left out: deploy/web to deploy/cart port 9090: told by its caller alone",
+        "left out: deploy/web to deploy/cart port 9090: reported by its caller alone",
         "refused: deploy/web to deploy/cart port 9090: 4 of its calls in the last 300 s",
     ];
     for (line, in_output) in [
@@ -93,7 +93,7 @@ async fn refused_and_caller_only_calls_appear_in_every_format() {
         for part in said {
             assert!(words.contains(part), "{line}: no {part:?} in {out}{err}");
         }
-        // Of the edge that both sides told of there is nothing to say.
+        // The edge that both sides reported has no note.
         assert!(!words.contains("port 8080:"), "{line}: {out}{err}");
     }
 }
@@ -104,7 +104,7 @@ async fn period_without_minutes_is_reported_in_every_format() {
     api.judge(&format!("{API}/dryruns"), json!({"kept": 1}));
     let mut graph = graph();
     graph["metadata"]["end"] = json!("2026-11-02T10:00:00Z");
-    for (since, is_told) in [(json!("2026-11-02T09:48:00Z"), true), (Value::Null, false)] {
+    for (since, is_reported) in [(json!("2026-11-02T09:48:00Z"), true), (Value::Null, false)] {
         graph["metadata"]["historySince"] = since;
         api.put(&format!("{API}/graphs/live"), graph.clone());
         for line in ["weft suggest -n shop", "weft suggest -n shop -o json"] {
@@ -112,10 +112,10 @@ async fn period_without_minutes_is_reported_in_every_format() {
             assert_eq!(code, 0, "{line}: {err}");
             assert_eq!(out.matches("TrafficTarget").count(), 1, "{line}: {out}");
             let words = "these are the calls of the last 12 min alone";
-            assert_eq!(err.contains(words), is_told, "{line}: {err}");
-            // Edges are remembered for longer than what became of their calls.
+            assert_eq!(err.contains(words), is_reported, "{line}: {err}");
+            // Edges are retained for longer than the results of their calls.
             let before = err.contains("knows at most who called whom");
-            assert_eq!(before, is_told, "{line}: {err}");
+            assert_eq!(before, is_reported, "{line}: {err}");
         }
     }
 }
@@ -129,10 +129,14 @@ async fn older_controllers_calls_without_sides_are_skipped() {
     let failed = json!({"requests": 5, "failure": 5, "mtls": 1.0});
     for (sides, server, why) in [
         (false, &Value::Null, "this controller is older than this"),
-        (true, &Value::Null, "told by its caller alone"),
-        // What both sides counted, such a one tells too.
+        (true, &Value::Null, "reported by its caller alone"),
+        // What both sides counted, such a controller reports too.
         (false, &served, ""),
-        (false, &failed, "told by its caller alone: the called pods"),
+        (
+            false,
+            &failed,
+            "reported by its caller alone: the called pods",
+        ),
     ] {
         graph["metadata"]["sides"] = json!(sides);
         graph["edges"][0]["server"] = server.clone();
@@ -145,7 +149,7 @@ async fn older_controllers_calls_without_sides_are_skipped() {
         let is_older = why.starts_with("this controller");
         assert_eq!(err.contains("upgrade it"), is_older, "{err}");
         let none = err.contains("nothing to suggest");
-        let is_known = why.starts_with("told");
+        let is_known = why.starts_with("reported");
         assert_eq!(none, is_known, "of calls that may have been served: {err}");
     }
 }
@@ -160,9 +164,9 @@ async fn caller_only_calls_are_provisional_in_incomplete_graph() {
         api.put(&format!("{API}/graphs/live"), graph.clone());
         let (code, out, err) = run(api.client(), "weft suggest -n shop").await;
         assert_eq!(code, 0, "{err}");
-        assert!(out.contains("told by its caller alone"), "{out}{err}");
-        let is_told = out.contains("as far as was told by now");
-        assert_eq!(is_told, !complete, "{out}{err}");
+        assert!(out.contains("reported by its caller alone"), "{out}{err}");
+        let is_reported = out.contains("as far as was reported by now");
+        assert_eq!(is_reported, !complete, "{out}{err}");
     }
 }
 

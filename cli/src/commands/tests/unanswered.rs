@@ -1,4 +1,4 @@
-//! An API server that takes requests and never answers, or without end.
+//! An API server that takes requests and never responds, or without end.
 //!
 //! Claims: observe-29, observe-44
 
@@ -20,9 +20,9 @@ async fn unanswered_command_fails_after_ten_seconds() {
     ] {
         let api = FakeApi::default();
         api.vanish(true);
-        let begun = Instant::now();
+        let started = Instant::now();
         let (code, out, err) = run(api.client(), &format!("weft {line} -n shop")).await;
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert_eq!((code, out.as_str()), (3, ""), "{line}: {err}");
         assert!(err.contains("did not answer"), "{line}: {err}");
         assert!(took <= WITHIN, "{line}: {took:?}");
@@ -31,7 +31,7 @@ async fn unanswered_command_fails_after_ten_seconds() {
 
 #[tokio::test]
 async fn endless_response_is_truncated_and_reported() {
-    // Nobody touches it, so it takes no memory.
+    // The bytes are never touched, so they take no memory.
     let client = |bytes: usize| {
         Client::new(
             tower::service_fn(move |_: Request<Body>| async move {

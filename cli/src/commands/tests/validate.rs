@@ -8,7 +8,7 @@ use crate::args::{Cli, Command};
 use crate::console::Streams;
 use crate::failure::{Failure, status};
 
-/// Exit status, output and words for what is read from the standard input.
+/// Exit status, output and messages for what is read from the standard input.
 fn validate(text: &str, format: &str) -> (u8, String, String) {
     validate_all(&["-"], text, format)
 }
@@ -123,8 +123,8 @@ fn rejected_object_is_no_and_accepted_yes_in_json() {
         assert_eq!(ended, code, "{weight}: {out}{err}");
         let report: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(report["success"], code == 0, "{weight}: {out}");
-        let told = report["findings"].as_array().unwrap().len();
-        assert_eq!(told, usize::from(code != 0), "{weight}: {out}");
+        let count = report["findings"].as_array().unwrap().len();
+        assert_eq!(count, usize::from(code != 0), "{weight}: {out}");
     }
 }
 

@@ -74,7 +74,8 @@ async fn watch_retries_unanswered_queries_with_growing_pauses() {
         let notices = err.matches("no controller of Weft answers").count();
         assert_eq!(notices, failures, "{seconds} s: {err}");
     }
-    // However long nobody answers, somebody looks each minute: after 5, 15, 35, 75, 135, 195 s.
+    // However long no response comes, the watch retries each minute: after 5, 15, 35, 75, 135, 195
+    // s.
     let gone = |question: usize| (question > 0).then_some(503);
     let (ended, _, err) = watched(graph(gone), Duration::from_secs(200)).await;
     assert!(ended.is_none(), "{ended:?}");
@@ -92,7 +93,7 @@ async fn watch_stops_when_user_loses_permission() {
     let words = words.unwrap_or_default();
     assert!(words.contains("ClusterRole view grants this"), "{words}");
     assert_eq!(out.matches("cart").count(), 2, "{out}");
-    // Said by whoever runs the command, and not before that too.
+    // Only the command's end reports it.
     assert_eq!(err, "");
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Order {
 }
 
 impl Order {
-    /// What a key asks for.
+    /// The command of a key.
     pub(super) fn of(key: u8) -> Option<Self> {
         Some(match key {
             b'r' => Self::Rate,
@@ -70,7 +70,7 @@ impl Order {
     }
 }
 
-/// Where nothing was answered, nothing failed.
+/// Without a completed call none failed.
 fn success(edge: &Edge) -> f64 {
     match edge.success + edge.failure {
         0 => 1.0,
@@ -123,7 +123,7 @@ impl<'a> Frame<'a> {
             let mut row: Vec<Cell> = vec![
                 select::shown(self.traffic, &edge.from, self.here).into(),
                 select::shown(self.traffic, &edge.to, self.here).into(),
-                // Nobody declared it.
+                // An undeclared port.
                 match edge.port {
                     0 => Cell::default(),
                     port => port.to_string().into(),

@@ -1,4 +1,4 @@
-//! `weft top --paths`: what pods are asked and ask, out of a tap.
+//! `weft top --paths`: the requests that pods get and send, out of a tap.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ pub(super) async fn run(
     let cluster = Cluster::connect(global).await?;
     let mut requests = follow(cluster, &query, names);
     let mut window = Window::new(length);
-    // A right that is missing is told before anything is drawn.
+    // A missing right is reported before anything is drawn.
     if let Some(event) = requests.next().await {
         take(&mut window, event?);
     }
@@ -56,26 +56,26 @@ pub(super) async fn run(
     }
 }
 
-/// Takes in what is told; why nothing is, where that is so.
+/// Takes in an event; returns why no request is reported, if that is so.
 fn take(window: &mut Window, event: TapEvent) -> Option<String> {
     let now = Instant::now();
     match event {
-        TapEvent::Begun => window.begins(now),
+        TapEvent::Started => window.begins(now),
         TapEvent::Line(line) => window.line(&line, now),
         TapEvent::Word(word) => return Some(word),
     }
     None
 }
 
-/// One table, after one window. Where nobody told anything at its end and before, whether anything
-/// was asked is not known.
+/// One table, after one window. If no request was reported before its end and the tap is down then,
+/// it is not known whether there was any.
 async fn once(
     of: &str,
     requests: &mut Requests,
     window: &mut Window,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
-    let (begun, length) = (Instant::now(), window.length());
+    let (started, length) = (Instant::now(), window.length());
     let mut is_away = false;
     let telling = async {
         while let Some(event) = requests.next().await {
@@ -90,7 +90,7 @@ async fn once(
     if let Ok(ended) = timeout(length, telling).await {
         ended?;
     }
-    let look = window.look(begun + length);
+    let look = window.look(started + length);
     let table = rows::table(&look, Order::Rate, usize::MAX);
     let conclusion = match table.is_empty() && is_away {
         true => Conclusion::Unknown,
@@ -99,7 +99,7 @@ async fn once(
     if !table.is_empty() {
         table.write(console.out, console.color)?;
     } else if is_away {
-        console.word(&format!("nobody told what {of} is asked"))?;
+        console.word(&format!("no controller reported what {of} is asked"))?;
     } else {
         console.word(&format!("no request of {of} has ended meanwhile"))?;
     }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::console::Streams;
 
-    /// How a window of these events ends, and what is said.
+    /// How a window of these events ends, and the messages.
     async fn ended(events: Vec<TapEvent>) -> (Conclusion, String) {
         let mut streams = Streams::default();
         let mut console = streams.console();
@@ -173,20 +173,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn window_without_stream_at_end_is_unknown_not_empty() {
         let away = || TapEvent::Word("no controller of Weft answers".to_owned());
-        let (conclusion, words) = ended(vec![TapEvent::Begun, away()]).await;
+        let (conclusion, words) = ended(vec![TapEvent::Started, away()]).await;
         assert_eq!(conclusion, Conclusion::Unknown, "{words}");
-        assert!(words.contains("nobody told what deploy/web"), "{words}");
-        // Somebody came back.
-        let back = vec![TapEvent::Begun, away(), TapEvent::Begun];
+        assert!(
+            words.contains("no controller reported what deploy/web"),
+            "{words}"
+        );
+        // The tap resumed.
+        let back = vec![TapEvent::Started, away(), TapEvent::Started];
         let (conclusion, words) = ended(back).await;
         assert_eq!(conclusion, Conclusion::Yes, "{words}");
         assert!(words.contains("no request of deploy/web"), "{words}");
-        // What was told before is told.
+        // Requests reported before are shown.
         let line = Box::new(TapLine {
             request: Some(TapRequest::default()),
             ..TapLine::default()
         });
-        let seen = vec![TapEvent::Begun, TapEvent::Line(line), away()];
+        let seen = vec![TapEvent::Started, TapEvent::Line(line), away()];
         let (conclusion, words) = ended(seen).await;
         assert_eq!(conclusion, Conclusion::Yes, "{words}");
     }

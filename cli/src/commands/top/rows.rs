@@ -14,7 +14,7 @@ use crate::output::table::{Cell, Table};
 /// columns after it out of sight.
 const METHOD: usize = 16;
 
-/// Stands for all that are not told apart.
+/// Stands for all that have no row of their own.
 const OTHERS: &str = "(others)";
 
 /// A way, or none, and what was seen of it.
@@ -95,7 +95,7 @@ fn compare(order: Order, (key, one): Row<'_>, (other_key, other): Row<'_>) -> Or
     others.then(by).then_with(|| key.cmp(&other_key))
 }
 
-/// Where nothing was answered, nothing failed.
+/// Without a completed call none failed.
 fn success(seen: &RowStats) -> f64 {
     match seen.served + seen.failed {
         0 => 1.0,

@@ -16,14 +16,14 @@ use crate::output::table::Table;
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
 const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
-/// Ends when the process is told to, as by `timeout 60 weft top`: at once, nobody would put the
-/// terminal back.
+/// Ends on SIGTERM, as by `timeout 60 weft top`. If the process ended at once, the terminal would
+/// not be restored.
 pub(super) async fn stopped() {
-    let Ok(mut told) = signal(SignalKind::terminate()) else {
+    let Ok(mut sigterm) = signal(SignalKind::terminate()) else {
         // Then it ends as it always did.
         return std::future::pending().await;
     };
-    told.recv().await;
+    sigterm.recv().await;
 }
 
 /// Held while drawing.
@@ -33,7 +33,7 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Takes the terminal; nothing where input or output is none, or one table is asked for.
+    /// Takes the terminal; none if input or output is no terminal, or one table is requested.
     pub(super) fn take(global: &Global) -> Option<Self> {
         if global.output.is_some() || !std::io::stdout().is_terminal() {
             return None;
@@ -85,7 +85,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Whoever took the terminal away has nothing to be given back.
+        // If the terminal is gone, there is nothing to restore.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
         let mut out = std::io::stdout();
         let _ = out.write_all(LEAVE).and_then(|()| out.flush());
@@ -106,11 +106,11 @@ mod tests {
         let mut stopped = Box::pin(stopped());
         // It listens from the first look on.
         let early = timeout(Duration::from_millis(10), &mut stopped).await;
-        assert!(early.is_err(), "nobody told it");
+        assert!(early.is_err(), "no signal was sent");
         let kill = format!("kill -TERM {}", std::process::id());
-        let told = Command::new("/bin/sh").args(["-c", &kill]).status();
-        assert!(told.unwrap().success());
-        let heard = timeout(Duration::from_secs(60), stopped).await;
-        assert!(heard.is_ok(), "it goes on");
+        let killed = Command::new("/bin/sh").args(["-c", &kill]).status();
+        assert!(killed.unwrap().success());
+        let received = timeout(Duration::from_secs(60), stopped).await;
+        assert!(received.is_ok(), "it goes on");
     }
 }

@@ -1,7 +1,8 @@
-//! What a tap told in the last seconds, by method, path and route. Time is an argument.
+//! The requests that a tap reported in the last seconds, by method, path and route. Time is an
+//! argument.
 //!
-//! A tap shows a sample. What it says of how many requests there were is kept for the same
-//! seconds, so that rates can be those of all.
+//! A tap shows a sample. Its counts of all requests are kept for the same seconds, so that rates
+//! can be those of all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crds::observe::{Direction, Latency, TapLine, TapMetadata, TapRequest};
 
-/// Rows that are told apart. Requests of further ones are summed up until one is free.
+/// Rows at a time. Requests of further ones are summed up until one is free.
 pub(super) const ROWS: usize = 500;
-/// Bytes of one text of a row; proxies tell as many of a path.
+/// Bytes of one text of a row; proxies report as many of a path.
 const TEXT: usize = 1024;
 /// Requests that are held. A tap of 512 proxies shows one of each in a second at least,
 /// and the longest window has 60 of them.
@@ -19,7 +20,7 @@ const REQUESTS: usize = 32_768;
 /// Counts that came within this time are added up.
 const SLOT: Duration = Duration::from_secs(1);
 
-/// What rows are told apart by.
+/// The key of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowKey {
     pub(super) path: String,
@@ -48,8 +49,7 @@ impl RowKey {
 enum Ended {
     Served,
     Failed,
-    /// Its caller left before the answer, which says nothing of how good that would have
-    /// been, nor of how fast.
+    /// Its caller left before the response, so neither its result nor its duration is known.
     Left,
 }
 
@@ -60,7 +60,7 @@ impl Ended {
         match request.reason.as_str() {
             "cancelled" => Self::Left,
             "" if !bad => Self::Served,
-            // What the mesh answered instead of the application is a failure too.
+            // A response of the mesh in place of the application is a failure too.
             _ => Self::Failed,
         }
     }
@@ -98,7 +98,7 @@ pub(super) struct RowStats {
     pub(super) requests: u64,
     pub(super) served: u64,
     pub(super) failed: u64,
-    /// Of those that were answered, in order.
+    /// Of completed requests, in order.
     ms: Vec<f64>,
 }
 
@@ -130,7 +130,7 @@ impl RowStats {
 /// What the window holds at one moment.
 #[derive(Debug)]
 pub(super) struct WindowView<'a> {
-    /// By way; under none those that are not told apart.
+    /// By key; under none those that have no row of their own.
     pub(super) rows: BTreeMap<Option<&'a RowKey>, RowStats>,
     pub(super) seconds: f64,
     pub(super) counts: Counts,
@@ -158,13 +158,13 @@ impl WindowView<'_> {
 pub(super) struct Window {
     length: Duration,
     /// When the first stream began.
-    begun: Option<Instant>,
+    started: Option<Instant>,
     requests: VecDeque<TappedRequest>,
-    /// Rows that are told apart, and how many requests of each are held.
+    /// Keys that have a row, and how many requests of each are held.
     keys: BTreeMap<Arc<RowKey>, usize>,
     /// One for each `SLOT` of the window.
     counts: VecDeque<(Instant, Counts)>,
-    /// What the stream has said so far.
+    /// The last counts of the stream.
     baseline: TapMetadata,
     evicted: u64,
 }
@@ -173,7 +173,7 @@ impl Window {
     pub(super) fn new(length: Duration) -> Self {
         Self {
             length,
-            begun: None,
+            started: None,
             requests: VecDeque::new(),
             keys: BTreeMap::new(),
             counts: VecDeque::new(),
@@ -188,11 +188,11 @@ impl Window {
 
     /// A stream begins, and counts anew.
     pub(super) fn begins(&mut self, now: Instant) {
-        self.begun = self.begun.or(Some(now));
+        self.started = self.started.or(Some(now));
         self.baseline = TapMetadata::default();
     }
 
-    /// Takes in what it tells.
+    /// Takes in a line.
     pub(super) fn line(&mut self, line: &TapLine, now: Instant) {
         self.forget(now);
         if let Some(request) = &line.request {
@@ -203,7 +203,7 @@ impl Window {
         }
     }
 
-    /// What was told in the window that ends now.
+    /// The requests of the window that ends now.
     pub(super) fn look(&mut self, now: Instant) -> WindowView<'_> {
         self.forget(now);
         let mut rows: BTreeMap<Option<&RowKey>, RowStats> = BTreeMap::new();
@@ -217,9 +217,9 @@ impl Window {
         for (_, more) in &self.counts {
             counts.add(*more);
         }
-        let since = self
-            .begun
-            .map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        let since = self.started.map_or(Duration::ZERO, |started| {
+            now.saturating_duration_since(started)
+        });
         WindowView {
             rows,
             // A rate of less than a second would be none.
@@ -264,8 +264,8 @@ impl Window {
             shown: metadata.shown.saturating_sub(baseline.shown),
             dropped: metadata.dropped.saturating_sub(baseline.dropped),
         };
-        // What found no room at the controller is taken off from what proxies showed, before
-        // they say so.
+        // Requests that found no room at the controller are subtracted from those that proxies
+        // showed, before the counts include them.
         self.baseline = TapMetadata {
             matched: metadata.matched.max(baseline.matched),
             shown: metadata.shown.max(baseline.shown),

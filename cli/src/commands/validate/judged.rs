@@ -1,5 +1,5 @@
-//! What is wrong with the objects of a text. Nothing is decided here: conversion,
-//! judgement and spelling are those of `crds`, which the webhooks ask too.
+//! The validation errors of the objects of a text. Nothing is decided here: conversion, validation
+//! and spelling are those of `crds`, which the webhooks use too.
 
 mod documents;
 mod each_once;
@@ -15,7 +15,7 @@ use crate::yaml::tree;
 
 pub use self::finding::{Finding, Judged};
 
-/// Judges every object of a text as the webhook does.
+/// Validates every object of a text as the webhook does.
 ///
 /// # Errors
 /// When it is no YAML.
@@ -36,8 +36,8 @@ pub fn judge(text: &str, namespace: &str, cluster: &Cluster) -> Result<Judged, B
     Ok(judged)
 }
 
-/// Judges every object of a text as the API server does by its schemas, and then the webhook.
-/// A document that cannot be read hides no other.
+/// Validates every object of a text as the API server does by its schemas, and then the webhook. A
+/// document that cannot be read hides no other.
 pub(super) fn judge_each(text: &str, namespace: &str, cluster: &Cluster) -> Judged {
     let mut judged = Judged::default();
     for part in documents::read(text) {

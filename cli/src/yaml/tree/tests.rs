@@ -50,7 +50,7 @@ fn what_is_no_manifest_is_told_with_its_place() {
         ("a: 1\nb: [", 2, ""),
         ("a: 1\na: 2\n", 2, "stands twice"),
         ("a: 1\n? [x]\n: 2\n", 2, "must be a word"),
-        ("a: *nobody\n", 1, ""),
+        ("a: *missing\n", 1, ""),
         ("a: {{ .Values.x }}\n", 1, ""),
     ] {
         let error = parse(text).unwrap_err();

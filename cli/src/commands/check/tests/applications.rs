@@ -22,7 +22,7 @@ fn autoscaler(metric: Value) -> Value {
         "spec": {"scaleTargetRef": target, "metrics": [metric]}})
 }
 
-/// What the check says of a mesh with this pod, which is well in any case.
+/// The check's message for a mesh with this pod, which is well in any case.
 async fn said(api: &FakeApi, pod: Value) -> String {
     api.put(POD, pod);
     let (ended, report, _) = checked(api, WELL, &["--fail-on", "warning"]).await;

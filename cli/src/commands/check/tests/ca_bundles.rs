@@ -1,9 +1,9 @@
-//! Whom the API server trusts where it calls the injector.
+//! The CA bundles by which the API server verifies the injector.
 
 use super::*;
 
-/// Definitions trust as the webhooks do, and a certificate that ends late is no proof of
-/// whose it is.
+/// Definitions trust as the webhooks do, and a certificate that ends late is no proof of its
+/// issuer.
 #[tokio::test]
 async fn foreign_ca_bundle_is_found_in_webhooks_and_definitions() {
     const INJECTOR: &str = "/api/v1/namespaces/weft-system/secrets/weft-injector-ca";

@@ -76,7 +76,7 @@ async fn webhooks_are_not_probed_in_namespaces_they_skip() {
     let expected = ["certificate-authority", "injection", "validation"];
     assert_eq!(skipped, expected, "{report:#}");
     assert!(table.contains("weft-system is left out"), "{table}");
-    // Where they are to answer and do not, that is found.
+    // A webhook that should respond there and does not is found.
     let (_, report, _) = checked(&api, silent, &["-n", "shop"]).await;
     assert_eq!(with(&report, &["error"]), ["injection", "validation"]);
 }

@@ -15,7 +15,7 @@ fn at(seconds: i64) -> String {
 #[tokio::test]
 async fn short_lived_certificate_passes_until_renewal_is_missed() {
     let (none, late): (&[&str], &[&str]) = (&[], &["certificates"]);
-    for (tells_issue, left, found) in [
+    for (reports_issue, left, found) in [
         (true, 360, none),
         (false, 360, none),
         (true, 170, late),
@@ -28,7 +28,7 @@ async fn short_lived_certificate_passes_until_renewal_is_missed() {
         env.as_array_mut().unwrap().push(ttl);
         api.put(&format!("{WEFT}/weft-controller"), controller);
         let mut certificate = json!({"notAfter": at(left)});
-        if tells_issue {
+        if reports_issue {
             certificate["issued"] = json!(at(left - 900));
         }
         plant_proxy(&api, "certificate", certificate);

@@ -1,4 +1,4 @@
-//! Labels and annotations of ours that nobody reads where they stand.
+//! Labels and annotations of ours that have no effect where they stand.
 //!
 //! Claims: attack-115
 
@@ -52,9 +52,12 @@ async fn misspelt_names_are_truncated_and_effective_names_pass() {
     let many: serde_json::Map<String, Value> = many.collect();
     put_namespace(&api, &many.into());
     let (_, report, _) = checked(&api, WELL, &[]).await;
-    let told = message(&report, "annotations");
-    assert!(told.starts_with("40 are not understood: "), "{told}");
-    assert!(told.ends_with(" and 37 more"), "{told}");
+    let reported = message(&report, "annotations");
+    assert!(
+        reported.starts_with("40 are not understood: "),
+        "{reported}"
+    );
+    assert!(reported.ends_with(" and 37 more"), "{reported}");
     // Control: each where it acts, and what injection wrote.
     put_namespace(&api, &json!({"weft.dev/access": "deny"}));
     let mut service = json!({"metadata": {"name": "cart", "namespace": "shop"}});

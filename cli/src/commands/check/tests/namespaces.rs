@@ -14,7 +14,7 @@ use super::*;
 async fn unknown_namespace_is_usage_error_not_skipped_checks() {
     let lines: [&[&str]; 3] = [&[], &["--wait", "2m"], &["--fail-on", "warning"]];
     for more in lines {
-        let begun = Instant::now();
+        let started = Instant::now();
         let arguments = [&["-n", "shpo"][..], more].concat();
         let (ended, report, _) = checked(&healthy(), WELL, &arguments).await;
         let Err(Failure::Usage(words)) = ended else {
@@ -22,7 +22,7 @@ async fn unknown_namespace_is_usage_error_not_skipped_checks() {
         };
         assert_eq!(words, "there is no namespace shpo; you may mean shop");
         assert_eq!(report, Value::Null, "{more:?}");
-        assert_eq!(begun.elapsed().as_secs(), 0, "{more:?}");
+        assert_eq!(started.elapsed().as_secs(), 0, "{more:?}");
     }
     let (ended, report, _) = checked(&healthy(), WELL, &["-n", "shop"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
@@ -70,7 +70,7 @@ async fn unknown_weft_namespace_is_usage_error_not_mesh_failure() {
         with(&report, &["error"]).contains(&"controller".to_owned()),
         "{report:#}"
     );
-    // The usual one is named by nobody, and costs no question.
+    // The default namespace was not named by the user, and costs no request.
     let api = healthy();
     let (ended, report, _) = checked(&api, WELL, &[]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");

@@ -1,4 +1,4 @@
-//! What passes by itself is waited for, and what does not pass is told.
+//! Waits of `weft check`: for passing failures it waits, others it reports at once.
 //!
 //! Claims: observe-151, observe-64
 
@@ -23,23 +23,23 @@ async fn unacknowledged_version_is_fault_only_after_one_minute() {
 async fn unauthenticated_user_ends_check_without_waiting() {
     let api = healthy();
     let webhooks_answering = |version: u16| Webhooks { version, ..WELL };
-    let begun = Instant::now();
+    let started = Instant::now();
     let (ended, ..) = checked(&api, webhooks_answering(401), &["--wait", "2m"]).await;
     let Err(Failure::Denied(words)) = ended else {
         panic!("{ended:?}");
     };
     assert!(words.contains("does not know these credentials"), "{words}");
-    assert_eq!(begun.elapsed().as_secs(), 0);
-    // Who may not see the version has all other checks.
+    assert_eq!(started.elapsed().as_secs(), 0);
+    // A user without the right to see the version has all other checks.
     let (ended, report, _) = checked(&api, webhooks_answering(403), &["--wait", "2m"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     let skipped = with(&report, &["skipped"]);
     assert_eq!(skipped, ["kubernetes-version", "clocks"], "{report:#}");
-    assert_eq!(begun.elapsed().as_secs(), 0);
+    assert_eq!(started.elapsed().as_secs(), 0);
     // What passes is waited for.
     let (ended, ..) = checked(&api, webhooks_answering(503), &["--wait", "30s"]).await;
     assert!(matches!(ended, Err(Failure::Unknown(_))), "{ended:?}");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!((20..45).contains(&took.as_secs()), "{took:?}");
 }
 
@@ -52,18 +52,18 @@ async fn wait_continues_while_api_server_is_unreachable() {
         sleep(Duration::from_secs(31)).await;
         mending.vanish(false);
     });
-    let begun = Instant::now();
+    let started = Instant::now();
     let (ended, ..) = checked(&api, WELL, &["--wait", "2m"]).await;
     assert_eq!(ended.unwrap(), Conclusion::Yes);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!((31..50).contains(&took.as_secs()), "{took:?}");
     mend.await.unwrap();
 
     api.vanish(true);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (ended, ..) = checked(&api, WELL, &["--wait", "30s"]).await;
     assert!(matches!(ended, Err(Failure::Unknown(_))), "{ended:?}");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!((20..45).contains(&took.as_secs()), "{took:?}");
 }
 
@@ -77,14 +77,14 @@ async fn silent_or_slow_api_skips_only_dependent_checks() {
         api.put(&format!("/api/v1/namespaces/shop/pods/{name}"), other);
     }
     let (patient, usual): (&[&str], &[&str]) = (&["--request-timeout", "5m"], &[]);
-    // A silent one is waited for as long as one answer may take, a slow one to the end of all.
+    // A silent server is waited for as long as one response may take, a slow one to the end of all.
     for (pods_take, arguments, within) in [(3_600, patient, 12), (9, usual, 28)] {
         let webhooks = Webhooks { pods_take, ..WELL };
-        let begun = Instant::now();
+        let started = Instant::now();
         let (ended, report, _) = checked(&api, webhooks, arguments).await;
         assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
-        // It is asked twice here, as JSON and as a table.
-        let took = begun.elapsed().as_secs();
+        // The command runs twice here, as JSON and as a table.
+        let took = started.elapsed().as_secs();
         assert_eq!(took, 2 * within, "{pods_take}");
         let skipped = with(&report, &["skipped"]);
         assert!(
@@ -115,11 +115,11 @@ async fn namespace_lookup_runs_in_parallel_with_checks() {
             namespace_takes,
             ..WELL
         };
-        let begun = Instant::now();
+        let started = Instant::now();
         let (ended, report, _) = checked(&healthy(), webhooks, &arguments).await;
         assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
-        // It is asked twice here, as JSON and as a table.
-        let took = begun.elapsed().as_secs();
+        // The command runs twice here, as JSON and as a table.
+        let took = started.elapsed().as_secs();
         assert_eq!(took, 2 * within, "{pods_take}, {namespace_takes}");
     }
 }

@@ -10,7 +10,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// What only trying out tells.
+/// What only a dry run finds out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Webhooks {
     pub(super) injects: bool,
@@ -19,7 +19,7 @@ pub(super) struct Webhooks {
     pub(super) observes: bool,
     /// Whether the user may see anything but the API server's version.
     pub(super) sees: bool,
-    /// Status of what is said of the API server's version.
+    /// Status of the response to the version request.
     pub(super) version: u16,
     /// The API server's clock, seconds ahead of ours.
     pub(super) clock: i64,

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::args::Cli;
 
-mod strangers;
+mod unauthenticated;
 
 const GRAPH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
 
@@ -152,14 +152,14 @@ async fn refusing_or_silent_cluster_is_reported_in_time() {
     assert_eq!(status, 404, "{body}");
     assert!(body.contains("observe.enabled"), "{body}");
     served.api.vanish(true);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, _, body) = served.ask("GET", GRAPH, KEY).await;
     assert_eq!(status, 502, "{body}");
     assert!(body.contains("did not answer within 1 s"), "{body}");
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        started.elapsed() < Duration::from_secs(5),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 }
 
@@ -169,7 +169,7 @@ async fn request_after_refused_oversized_head_is_served() {
     let head = |length| format!("x: {}\r\n", "a".repeat(length));
     let (status, ..) = served.ask("GET", "/", &head(MAX_HEAD / 2)).await;
     assert_eq!(status, 200);
-    // The answer may be lost, because not all of the head was read.
+    // The response may be lost, because not all of the head was read.
     let (status, ..) = served.ask("GET", "/", &head(2 * MAX_HEAD)).await;
     assert!([0, 431].contains(&status), "{status}");
     let (status, ..) = served.ask("GET", "/", "").await;
@@ -183,7 +183,7 @@ async fn connection_without_complete_head_is_closed_in_time() {
     ended.expect("it stays open");
 }
 
-/// Where the page asks about a call from `web` in `bank` to `cart` in `shop`.
+/// The path of the page's query about a call from `web` in `bank` to `cart` in `shop`.
 fn question() -> String {
     let spec = json!({"from": {"kind": "Deployment", "namespace": "bank", "name": "web"},
         "to": {"kind": "Service", "namespace": "shop", "name": "cart"}})
@@ -229,13 +229,13 @@ async fn slow_explanations_are_limited_and_leave_page_responsive() {
         "{}",
         refused.2
     );
-    // While others wait for the API server, whoever needs it not is answered at once.
+    // While other requests wait for the API server, one that does not need it is answered at once.
     let hung = (0..QUESTIONS).map(|_| served.ask("GET", &path, KEY));
-    let begun = Instant::now();
+    let started = Instant::now();
     let page = async {
         sleep(Duration::from_millis(200)).await;
         let (status, ..) = served.ask("GET", "/", "").await;
-        (status, begun.elapsed())
+        (status, started.elapsed())
     };
     let (_, (status, took)) = futures::future::join(futures::future::join_all(hung), page).await;
     assert_eq!(status, 200);
@@ -266,9 +266,10 @@ async fn explanation_is_returned_with_fix_as_yaml() {
 
 const TAP: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/taps/live?watch=true&of=Pod/web";
 
-/// An API server that streams what the test says; and each stream that somebody reads.
+/// An API server that streams the test's lines; and a channel that yields each stream as it is
+/// opened.
 fn streaming() -> (Client, mpsc::Receiver<mpsc::Sender<Bytes>>) {
-    let (streams, begun) = mpsc::channel(16);
+    let (streams, started) = mpsc::channel(16);
     let service = tower::service_fn(move |_: Request<Body>| {
         let (lines, received) = mpsc::channel::<Bytes>(16);
         streams.try_send(lines).unwrap();
@@ -278,16 +279,16 @@ fn streaming() -> (Client, mpsc::Receiver<mpsc::Sender<Bytes>>) {
         });
         async move { Ok::<_, Infallible>(Response::new(StreamBody::new(frames))) }
     });
-    (Client::new(service, "shop"), begun)
+    (Client::new(service, "shop"), started)
 }
 
-/// Where the lines of the next stream go that is asked for.
-async fn next_stream(begun: &mut mpsc::Receiver<mpsc::Sender<Bytes>>) -> mpsc::Sender<Bytes> {
-    let lines = timeout(Duration::from_secs(5), begun.recv()).await;
+/// The sender of the lines of the next stream that is requested.
+async fn next_stream(started: &mut mpsc::Receiver<mpsc::Sender<Bytes>>) -> mpsc::Sender<Bytes> {
+    let lines = timeout(Duration::from_secs(5), started.recv()).await;
     lines.expect("the API server is not asked").unwrap()
 }
 
-/// Asks for a tap and leaves the answer to be read.
+/// Requests a tap and leaves the response to be read.
 async fn watching(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let request = format!("GET {TAP} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{KEY}\r\n");
@@ -314,24 +315,24 @@ async fn read_until(stream: &mut TcpStream, wanted: &str) {
 // Claims: observe-71
 #[tokio::test]
 async fn tap_lines_are_forwarded_immediately_until_reader_closes() {
-    let (client, mut begun) = streaming();
+    let (client, mut started) = streaming();
     let port = before(client).await;
     let mut reader = watching(port).await;
-    let lines = next_stream(&mut begun).await;
+    let lines = next_stream(&mut started).await;
     for line in ["{\"first\":1}\n", "{\"second\":2}\n"] {
         lines.send(Bytes::from(line)).await.unwrap();
-        // Before the next is told.
+        // Before the next is sent.
         read_until(&mut reader, line).await;
     }
     assert!(!lines.is_closed(), "the control: it goes on");
     drop(reader);
     let ended = timeout(Duration::from_secs(5), lines.closed()).await;
-    ended.expect("nobody reads, and the tap goes on");
+    ended.expect("the reader is gone, and the tap goes on");
 }
 
 #[tokio::test]
 async fn retry_after_is_forwarded_only_if_sent() {
-    for (seconds, told) in [(1, json!(1)), (0, Value::Null)] {
+    for (seconds, expected) in [(1, json!(1)), (0, Value::Null)] {
         let service = tower::service_fn(move |_: Request<Body>| {
             let refusal = json!({"kind": "Status", "status": "Failure", "code": 429,
                 "message": "no place", "details": {"retryAfterSeconds": seconds}});
@@ -347,13 +348,13 @@ async fn retry_after_is_forwarded_only_if_sent() {
         assert_eq!(status, 429, "{body}");
         assert_eq!(head.contains("retry-after: 1"), seconds == 1, "{head}");
         let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(body["details"]["retryAfterSeconds"], told, "{body}");
+        assert_eq!(body["details"]["retryAfterSeconds"], expected, "{body}");
     }
 }
 
 #[tokio::test]
 async fn dashboard_404_names_missing_object_but_not_unserved_api() {
-    for (name, told) in [("Pod/web", json!("Pod/web")), ("", Value::Null)] {
+    for (name, expected) in [("Pod/web", json!("Pod/web")), ("", Value::Null)] {
         let service = tower::service_fn(move |_: Request<Body>| {
             let refusal = json!({"kind": "Status", "status": "Failure", "code": 404,
                 "reason": "NotFound", "message": "not there", "details": {"name": name}});
@@ -368,13 +369,13 @@ async fn dashboard_404_names_missing_object_but_not_unserved_api() {
         let (status, _, body) = served.ask("GET", TAP, KEY).await;
         assert_eq!(status, 404, "{body}");
         let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(body["details"]["name"], told, "{body}");
+        assert_eq!(body["details"]["name"], expected, "{body}");
     }
 }
 
 #[tokio::test]
 async fn redirect_and_refusal_without_message_are_explained() {
-    for (code, told, words) in [
+    for (code, expected, words) in [
         (302_u16, 502, "redirects to /login, which is not followed"),
         // Control: what refuses keeps its status.
         (500, 500, "status 500"),
@@ -391,7 +392,7 @@ async fn redirect_and_refusal_without_message_are_explained() {
             port: before(Client::new(service, "shop")).await,
         };
         let (status, _, body) = served.ask("GET", GRAPH, KEY).await;
-        assert_eq!(status, told, "{body}");
+        assert_eq!(status, expected, "{body}");
         let body: Value = serde_json::from_str(&body).unwrap();
         let message = body["message"].as_str().unwrap();
         assert!(message.starts_with("graphs"), "{message}");
@@ -402,7 +403,7 @@ async fn redirect_and_refusal_without_message_are_explained() {
 // Claims: observe-71
 #[tokio::test]
 async fn taps_are_few_and_leave_the_page_its_turns() {
-    let (client, mut begun) = streaming();
+    let (client, mut started) = streaming();
     let port = before(client).await;
     let served = Served {
         api: FakeApi::default(),
@@ -411,7 +412,7 @@ async fn taps_are_few_and_leave_the_page_its_turns() {
     let mut readers = Vec::new();
     for _ in 0..TAPS {
         let mut reader = watching(port).await;
-        let lines = next_stream(&mut begun).await;
+        let lines = next_stream(&mut started).await;
         read_until(&mut reader, "HTTP/1.1 200").await;
         readers.push((reader, lines));
     }
@@ -425,21 +426,21 @@ async fn taps_are_few_and_leave_the_page_its_turns() {
     let (reader, lines) = readers.pop().unwrap();
     drop(reader);
     let ended = timeout(Duration::from_secs(5), lines.closed()).await;
-    ended.expect("nobody reads, and the tap goes on");
+    ended.expect("the reader is gone, and the tap goes on");
     let mut reader = watching(port).await;
     read_until(&mut reader, "HTTP/1.1 200").await;
 }
 
 #[tokio::test]
 async fn silent_connections_are_evicted_before_active_ones() {
-    let (client, mut begun) = streaming();
+    let (client, mut started) = streaming();
     let port = before(client).await;
     let served = Served {
         api: FakeApi::default(),
         port,
     };
     let mut reader = watching(port).await;
-    let lines = next_stream(&mut begun).await;
+    let lines = next_stream(&mut started).await;
     read_until(&mut reader, "HTTP/1.1 200").await;
     let mut silent = Vec::new();
     for _ in 0..2 * CONNECTIONS {
@@ -448,7 +449,7 @@ async fn silent_connections_are_evicted_before_active_ones() {
     let answer = timeout(HEAD_WITHIN / 2, served.ask("GET", "/", "")).await;
     let (status, ..) = answer.expect("the silent keep who asks out");
     assert_eq!(status, 200);
-    // The oldest of all has asked.
+    // The oldest of all has sent a request.
     lines.send(Bytes::from("{\"first\":1}\n")).await.unwrap();
     read_until(&mut reader, "first").await;
 }

@@ -15,7 +15,7 @@ const KINDS: &[ResourceKind] = &[
     ResourceKind::Pod,
 ];
 
-/// What `stat` of this asks in namespace `shop`, between these ends.
+/// The query of `stat` with this argument in namespace `shop`, between these ends.
 fn asked(text: &str, from: Option<&str>, to: Option<&str>) -> Asked {
     let end = |text: &str| Named::read(text, ENDS).unwrap();
     let named = Named::read(text, KINDS).unwrap();
@@ -40,7 +40,7 @@ fn node(name: &str, meshed: u32, pods: u32) -> Value {
 }
 
 /// `web` and `job`, which is gone, call `cart`; `idle` does nothing and has no proxy, and `vault`
-/// is of another namespace, of which nothing is told.
+/// is of another namespace, which has no reports.
 fn shop() -> IndexedGraph {
     let edge = |from: &str| {
         json!({"id": from, "from": from, "to": "cart", "service": "shop/cart", "port": 80,
@@ -171,12 +171,12 @@ fn every_split_backend_has_row_even_without_calls() {
     assert_eq!(rows(&all, &weights), [&cart[..], &quiet[..]].concat());
     assert_eq!(rows(&asked("ts/cart", None, None), &weights), cart);
     assert_eq!(rows(&asked("ts/quiet", None, None), &weights), quiet);
-    // Of what `web` calls, and of whom nobody calls.
+    // What `web` calls, and what has no calls.
     let web = Some("deploy/web");
     assert_eq!(rows(&asked("ts", web, None), &weights), cart);
     let cart_calls = asked("ts", Some("deploy/cart"), None);
     assert!(rows(&cart_calls, &weights).is_empty());
-    // Who may not read the splits has what was called.
+    // A user without the right to read the splits gets what was called.
     assert_eq!(rows(&all, &Weights::default()), cart[..1]);
 }
 

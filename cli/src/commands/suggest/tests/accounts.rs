@@ -13,7 +13,7 @@ use crate::traffic::IndexedGraph;
 
 const SHARED: &str = "spiffe://cluster.local/ns/shop/sa/shared";
 
-/// By account `shared`, whoever calls.
+/// By account `shared`, from any workload.
 fn shared(from: &str, port: u16, mut more: Value) -> Value {
     more["identities"] = json!([SHARED]);
     edge(from, "cart", port, more)
@@ -82,8 +82,11 @@ fn port_refused_to_one_workload_blocks_its_account() {
             let start = "deploy/web to deploy/cart port 80 of svc/cart: a rule for its port is \
                          for all calls of account shop/shared";
             let mut left = calls.left.iter();
-            let told = left.find(|one| one.starts_with(start)).unwrap();
-            assert!(told.contains(named) && told.contains(why), "{told}");
+            let reported = left.find(|one| one.starts_with(start)).unwrap();
+            assert!(
+                reported.contains(named) && reported.contains(why),
+                "{reported}"
+            );
         }
     }
 }
@@ -144,26 +147,26 @@ fn refusal_on_one_selected_route_blocks_rule_by_route() {
     assert_eq!(calls.left.len(), 1, "{:?}", calls.left);
 
     let of_all = json!([route("cart/read", 10, 5)]);
-    // Of the last one nobody tells by which routes it called.
+    // The last one reports no routes of its calls.
     for other in [other("cart/read"), shared("job", 80, refused())] {
         let (objects, calls) = suggested_of(&[served.clone(), other], &of_all, true);
         assert_eq!(objects, [] as [Value; 0]);
         let mut left = calls.left.iter();
-        let told = left.find(|one| one.starts_with("deploy/web")).unwrap();
+        let reported = left.find(|one| one.starts_with("deploy/web")).unwrap();
         for part in [
             "a rule for its routes, of which one may have been refused there",
             "deploy/job",
         ] {
-            assert!(told.contains(part), "{told}");
+            assert!(reported.contains(part), "{reported}");
         }
     }
 }
 
 #[test]
 fn unknown_port_is_dash_and_may_match_unserviced_port() {
-    let untold = shared("job", 0, with(refused(), &own_address()));
+    let without_port = shared("job", 0, with(refused(), &own_address()));
     let by_service = shared("web", 80, json!({}));
-    let (objects, calls) = suggested(&[by_service, untold.clone()], false);
+    let (objects, calls) = suggested(&[by_service, without_port.clone()], false);
     assert_eq!(objects.len(), 2, "what a Service leads to has a number");
     for words in [&calls.left, &calls.refused] {
         let [one] = &words[..] else {
@@ -173,7 +176,7 @@ fn unknown_port_is_dash_and_may_match_unserviced_port() {
         assert!(one.starts_with(start), "{one}");
     }
     let by_address = shared("web", 8080, own_address());
-    let (objects, calls) = suggested(&[by_address, untold], false);
+    let (objects, calls) = suggested(&[by_address, without_port], false);
     assert_eq!(objects, [] as [Value; 0]);
     assert_eq!(calls.left.len(), 2, "{:?}", calls.left);
 }

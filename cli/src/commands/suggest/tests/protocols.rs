@@ -16,7 +16,7 @@ fn on_ports(objects: &[Value]) -> &Value {
     found
 }
 
-/// What has begun and not ended: nothing is counted of it yet but that it is open.
+/// A call that started and has not ended: it is counted only as open.
 fn open(protocol: &str) -> Value {
     json!({"protocol": protocol, "requests": 0, "success": 0, "opened": 1, "open": 1})
 }
@@ -35,7 +35,7 @@ fn what_is_still_open_is_served_in_every_protocol() {
             assert_eq!(on_ports(&objects), &json!([own]), "{protocol}");
             assert_eq!(calls.left, [] as [String; 0], "{protocol}");
         }
-        // Control: that it once was says nothing.
+        // Control: that it once was open means nothing.
         let mut gone = open(protocol);
         gone["open"] = json!(0);
         let (objects, calls) = suggested(&[edge("web", to, port, gone)], false);
@@ -63,7 +63,7 @@ fn grpc_is_allowed_by_routes_like_other_requests() {
     watching["routes"] = json!([route("cart/watch", 0, 0)]);
     let (objects, _) = suggested(&[edge("web", "cart", 80, watching)], true);
     assert_eq!(rules(&objects)[1]["matches"], json!(["watch"]));
-    // The status of an answer is in its trailers; what failed by it was not served.
+    // The status of a response is in its trailers; what failed by it was not served.
     let failed = json!({"protocol": "grpc", "success": 0, "failure": 5});
     let (objects, calls) = suggested(&[edge("web", "cart", 80, failed)], true);
     assert_eq!(objects, [] as [Value; 0]);

@@ -15,7 +15,7 @@ fn shared_out(to: &str, backend: &str) -> Value {
     edge("web", to, 80, more)
 }
 
-/// Ports by the account whose pods they are allowed at.
+/// The allowed ports by the account of the pods.
 fn allowed(objects: &[Value]) -> BTreeMap<String, Value> {
     judged(objects);
     let targets = objects.iter().filter(|one| one["kind"] == "TrafficTarget");
@@ -39,7 +39,8 @@ fn each_called_backend_is_allowed_on_own_ports() {
     let expected = [("cart", json!([8080])), ("job", json!([9090]))];
     let expected = expected.map(|(to, ports)| (to.to_owned(), ports));
     assert_eq!(allowed(&objects), BTreeMap::from(expected));
-    // To a backend that has had none yet nothing is suggested: whoever gives it weight asks again.
+    // For a backend without calls so far nothing is suggested: once it has weight, `suggest` is run
+    // again.
     let (objects, _) = suggested(&both[..1], false);
     let one = [("cart".to_owned(), json!([8080]))];
     assert_eq!(allowed(&objects), BTreeMap::from(one));

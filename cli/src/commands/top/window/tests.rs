@@ -9,16 +9,16 @@ use crate::commands::top::rows;
 /// What makes one request another.
 type Edit = fn(&mut TapRequest);
 
-fn at(begun: Instant, seconds: u64) -> Instant {
-    begun + Duration::from_secs(seconds)
+fn at(start: Instant, seconds: u64) -> Instant {
+    start + Duration::from_secs(seconds)
 }
 
 /// A window of ten seconds whose first stream begins now.
 fn started() -> (Window, Instant) {
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut window = Window::new(Duration::from_secs(10));
-    window.begins(begun);
-    (window, begun)
+    window.begins(start);
+    (window, start)
 }
 
 fn served(path: &str, ms: f64) -> TapRequest {
@@ -77,11 +77,11 @@ fn paths(look: &WindowView<'_>, order: Order) -> String {
 
 #[test]
 fn path_row_shows_rate_success_and_latency() {
-    let (mut window, begun) = started();
+    let (mut window, start) = started();
     for number in 1..=100 {
         shows(
             &mut window,
-            at(begun, 1),
+            at(start, 1),
             served("/items", f64::from(number)),
         );
     }
@@ -90,9 +90,9 @@ fn path_row_shows_rate_success_and_latency() {
             status,
             ..served("/pay", 2_000.0)
         };
-        shows(&mut window, at(begun, 2), request);
+        shows(&mut window, at(start, 2), request);
     }
-    let look = window.look(at(begun, 10));
+    let look = window.look(at(start, 10));
     let all = table(&look, Order::Rate);
     assert_eq!(
         all[0],
@@ -117,13 +117,13 @@ fn path_row_shows_rate_success_and_latency() {
 
 #[test]
 fn path_rows_use_four_fields_and_classify_like_proxies() {
-    let (mut window, begun) = started();
+    let (mut window, start) = started();
     let cases: [(Edit, u64, u64); 10] = [
         (|_| {}, 1, 0),
         (|request| request.method = "PUT".to_owned(), 1, 0),
         (|request| request.route = String::new(), 1, 0),
         (|request| request.direction = Direction::Outbound, 1, 0),
-        // The application's own refusals are its answers.
+        // The application's own refusals are its responses.
         (|request| request.status = 404, 1, 0),
         (|request| request.status = 500, 0, 1),
         (|request| request.grpc_status = Some(5), 1, 0),
@@ -132,13 +132,13 @@ fn path_rows_use_four_fields_and_classify_like_proxies() {
         (|request| request.reason = "cancelled".to_owned(), 0, 0),
     ];
     for (number, (change, good, bad)) in cases.into_iter().enumerate() {
-        // Those after the first four differ by what does not tell rows apart.
+        // Those after the first four differ in fields that are not part of the key.
         let path = if number < 4 { 0 } else { number };
         let mut request = served(&format!("/{path}"), 1.0);
         change(&mut request);
         let key = RowKey::of(&request);
-        shows(&mut window, at(begun, 1), request);
-        let look = window.look(at(begun, 1));
+        shows(&mut window, at(start, 1), request);
+        let look = window.look(at(start, 1));
         let seen = &look.rows[&Some(&key)];
         assert_eq!(
             (seen.requests, seen.served, seen.failed),
@@ -147,20 +147,20 @@ fn path_rows_use_four_fields_and_classify_like_proxies() {
         );
         assert_eq!(seen.latency().is_some(), good + bad > 0, "{number}");
     }
-    assert_eq!(window.look(at(begun, 1)).rows.len(), cases.len());
+    assert_eq!(window.look(at(start, 1)).rows.len(), cases.len());
 }
 
 #[test]
 fn rates_are_scaled_by_tap_losses_counted_per_stream() {
-    let (mut window, begun) = started();
+    let (mut window, start) = started();
     for _ in 0..20 {
-        shows(&mut window, at(begun, 1), served("/items", 1.0));
+        shows(&mut window, at(start, 1), served("/items", 1.0));
     }
-    counts(&mut window, at(begun, 1), (20, 10, 0));
-    counts(&mut window, at(begun, 2), (80, 15, 3));
-    window.begins(at(begun, 3));
-    counts(&mut window, at(begun, 4), (20, 5, 1));
-    let look = window.look(at(begun, 10));
+    counts(&mut window, at(start, 1), (20, 10, 0));
+    counts(&mut window, at(start, 2), (80, 15, 3));
+    window.begins(at(start, 3));
+    counts(&mut window, at(start, 4), (20, 5, 1));
+    let look = window.look(at(start, 10));
     let expected = Counts {
         matched: 100,
         shown: 20,
@@ -174,43 +174,43 @@ fn rates_are_scaled_by_tap_losses_counted_per_stream() {
          them; 3 of 4 proxies take part"
     );
     // The control: where all are shown nothing is scaled.
-    let (mut window, begun) = started();
-    shows(&mut window, at(begun, 1), served("/items", 1.0));
-    counts(&mut window, at(begun, 1), (1, 1, 0));
-    let look = window.look(at(begun, 10));
+    let (mut window, start) = started();
+    shows(&mut window, at(start, 1), served("/items", 1.0));
+    counts(&mut window, at(start, 1), (1, 1, 0));
+    let look = window.look(at(start, 10));
     assert_eq!(table(&look, Order::Rate)[0][3], "0.1");
     assert!(!rows::summary(&look).contains("scaled"));
 }
 
 #[test]
 fn requests_older_than_window_free_their_row() {
-    let (mut window, begun) = started();
-    shows(&mut window, at(begun, 1), served("/old", 1.0));
-    counts(&mut window, at(begun, 1), (50, 1, 0));
-    shows(&mut window, at(begun, 8), served("/new", 1.0));
-    counts(&mut window, at(begun, 8), (51, 2, 0));
-    assert_eq!(paths(&window.look(at(begun, 11)), Order::Name), "/new /old");
-    let look = window.look(at(begun, 12));
+    let (mut window, start) = started();
+    shows(&mut window, at(start, 1), served("/old", 1.0));
+    counts(&mut window, at(start, 1), (50, 1, 0));
+    shows(&mut window, at(start, 8), served("/new", 1.0));
+    counts(&mut window, at(start, 8), (51, 2, 0));
+    assert_eq!(paths(&window.look(at(start, 11)), Order::Name), "/new /old");
+    let look = window.look(at(start, 12));
     assert_eq!(paths(&look, Order::Name), "/new");
     assert_eq!((look.counts.matched, look.counts.shown), (1, 1));
     drop(look);
     assert_eq!(window.keys.len(), 1);
-    assert!(window.look(at(begun, 30)).rows.is_empty());
+    assert!(window.look(at(start, 30)).rows.is_empty());
     assert!(window.keys.is_empty() && window.requests.is_empty() && window.counts.is_empty());
 }
 
 #[test]
 fn requests_beyond_row_limit_form_one_last_row() {
-    let (mut window, begun) = started();
+    let (mut window, start) = started();
     for number in 0..ROWS + 7 {
         shows(
             &mut window,
-            at(begun, 1),
+            at(start, 1),
             served(&format!("/{number}"), 900.0),
         );
     }
-    shows(&mut window, at(begun, 1), served("/0", 1.0));
-    let look = window.look(at(begun, 2));
+    shows(&mut window, at(start, 1), served("/0", 1.0));
+    let look = window.look(at(start, 2));
     assert_eq!(look.rows.len(), ROWS + 1);
     assert_eq!(look.rows[&None::<&RowKey>].requests, 7);
     let all: u64 = look.rows.values().map(|seen| seen.requests).sum();
@@ -221,50 +221,50 @@ fn requests_beyond_row_limit_form_one_last_row() {
     }
     assert!(rows::summary(&look).contains("7 of those shown are in (others)"));
     drop(look);
-    // Rows that are free again are told apart again.
-    shows(&mut window, at(begun, 20), served("/late", 1.0));
-    assert_eq!(paths(&window.look(at(begun, 20)), Order::Name), "/late");
+    // Rows that are free again are used again.
+    shows(&mut window, at(start, 20), served("/late", 1.0));
+    assert_eq!(paths(&window.look(at(start, 20)), Order::Name), "/late");
 }
 
 #[test]
 fn held_requests_are_bounded_and_evicted_ones_counted() {
-    let (mut window, begun) = started();
+    let (mut window, start) = started();
     for _ in 0..REQUESTS + 5 {
-        shows(&mut window, at(begun, 1), served("/items", 1.0));
+        shows(&mut window, at(start, 1), served("/items", 1.0));
     }
     assert_eq!(window.requests.len(), REQUESTS);
-    let look = window.look(at(begun, 1));
+    let look = window.look(at(start, 1));
     assert_eq!((look.rows.len(), look.evicted), (1, 5));
     assert!(rows::summary(&look).contains("5 had to leave too early"));
     drop(look);
-    // What a row is called is bounded too, whatever is asked for.
+    // The names of a row are bounded too, whatever the request has.
     let long = format!("/{}", "\u{fc}".repeat(TEXT));
-    shows(&mut window, at(begun, 1), served(&long, 1.0));
-    let look = window.look(at(begun, 1));
+    shows(&mut window, at(start, 1), served(&long, 1.0));
+    let look = window.look(at(start, 1));
     let longest = look.rows.keys().flatten().map(|key| key.path.len());
     assert_eq!(longest.max(), Some(TEXT - 1), "whole characters");
 }
 
 #[test]
 fn overlong_method_does_not_shift_columns() {
-    let (mut window, begun) = started();
+    let (mut window, start) = started();
     let mut made = served("/made", 1.0);
     made.method = "M".repeat(256);
-    shows(&mut window, begun, made);
-    let rows = table(&window.look(at(begun, 1)), Order::Rate);
+    shows(&mut window, start, made);
+    let rows = table(&window.look(at(start, 1)), Order::Rate);
     assert_eq!(rows[0][1], "M".repeat(16), "{rows:?}");
 }
 
 #[test]
 fn path_reaches_the_terminal_as_text() {
-    let (mut window, begun) = started();
+    let (mut window, start) = started();
     shows(
         &mut window,
-        at(begun, 1),
+        at(start, 1),
         served("/a\u{1b}[2J\nforged", 1.0),
     );
     let mut out = Vec::new();
-    let look = window.look(at(begun, 1));
+    let look = window.look(at(start, 1));
     let table = rows::table(&look, Order::Rate, usize::MAX);
     table.write(&mut out, true).unwrap();
     let text = String::from_utf8(out).unwrap();

@@ -1,20 +1,20 @@
-//! What the API server says by a schema and what the webhook says, each mistake once: both
-//! judge the same object, and see many of the same things.
+//! Merges the errors of the API server's schema and of the webhook, each once: both validate the
+//! same object, and find many of the same errors.
 
 use crds::smi::judge::{Code, Mistake, Severity};
 
-/// Takes out of each what the other says better. Of a shape the schema speaks more plainly than
-/// a reader of types; of everything else the webhook knows what follows from it.
+/// Removes from each what the other reports better. About a shape the schema has the plainer
+/// message; about everything else the webhook knows what follows from it.
 pub(super) fn each_once(by_schema: &mut Vec<Mistake>, judged: &mut Vec<Mistake>) {
     judged.retain(|one| {
-        let is_told = |other: &Mistake| is_of_shape(other) && stored(&other.field) == one.field;
-        !is_of_shape(one) || !by_schema.iter().any(is_told)
+        let is_reported = |other: &Mistake| is_of_shape(other) && stored(&other.field) == one.field;
+        !is_of_shape(one) || !by_schema.iter().any(is_reported)
     });
     by_schema.retain(|one| {
         let field = stored(&one.field);
-        let is_told =
+        let is_reported =
             |other: &Mistake| other.severity == Severity::Refuse && is_within(&other.field, &field);
-        !judged.iter().any(is_told)
+        !judged.iter().any(is_reported)
     });
 }
 
@@ -54,7 +54,7 @@ mod tests {
         }
     }
 
-    /// Which fields are left of what the schema says, and of what the webhook says.
+    /// The fields that are left of the schema's errors, and of the webhook's.
     fn left(by_schema: (&str, Code), judged: (&str, Code)) -> (Vec<String>, Vec<String>) {
         let mut by_schema = vec![mistake(by_schema.0, by_schema.1, "by schema")];
         let mut judged = vec![mistake(judged.0, judged.1, "judged")];

@@ -1,4 +1,4 @@
-//! What is told of a text: each thing that is wrong, with its place.
+//! A finding in a text: one thing that is wrong, with its place.
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,18 +9,17 @@ pub struct Finding {
     pub refused: bool,
     /// Kind, namespace and name; of a document that cannot be read its number.
     pub object: String,
-    /// Path of the field: of what the API server says by itself, as it was written, else in the
-    /// version that is stored; empty for the whole object.
+    /// Path of the field: as it was written if only the API server reports it, else in the version
+    /// that is stored; empty for the complete object.
     pub field: String,
     /// What is wrong, and the way out.
     pub text: String,
-    /// Of a warning about a name of ours, which all objects of a chart may have: what others with
-    /// this field have in common with it, so that one of them tells of all. What makes pods has
-    /// another way out than the rest.
+    /// Set for a warning about a name of ours, which all objects of a chart may have: the key of
+    /// those that one line covers. Objects that create pods have another way out than the rest.
     pub group: Option<String>,
 }
 
-/// A text, judged.
+/// A validated text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
     /// Objects of SMI and of Weft in it.

@@ -1,5 +1,6 @@
-//! What says what an object is: its `apiVersion` and `kind`. One that does not say it, or that
-//! misspells the group of a kind of ours, would else be taken for a stranger's, and pass.
+//! Checks the fields that identify an object: `apiVersion` and `kind`. Without this check an object
+//! that lacks them, or misspells the group of a kind of ours, would count as a foreign object and
+//! pass.
 //!
 //! Claims: observe-63
 
@@ -9,7 +10,7 @@ use crds::weft;
 use policy::name::Kind;
 use serde_json::Value;
 
-/// Groups whose objects are judged.
+/// Groups whose objects are validated.
 const GROUPS: [&str; 4] = [ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, weft::GROUP];
 /// What all groups of SMI end with.
 const SMI: &str = "smi-spec.io";
@@ -21,8 +22,8 @@ pub(super) struct Missed {
     pub(super) text: String,
 }
 
-/// Everything that keeps a document, or an item of a list, from being known. An empty document
-/// says nothing.
+/// Everything that keeps a document, or an item of a list, from being identified. An empty document
+/// has no such errors.
 pub(super) fn missed(object: &Value) -> Vec<Missed> {
     let Some(fields) = object.as_object() else {
         let text = "must be an object with apiVersion and kind";
@@ -42,7 +43,7 @@ pub(super) fn missed(object: &Value) -> Vec<Missed> {
             let written = names.find(|name| *name != field && near(name, [field]).is_some());
             let written = written.map(|name| format!("; {name} is another name"));
             let written = written.unwrap_or_default();
-            let text = format!("is missing or no text, so nobody knows what this is{written}");
+            let text = format!("is missing or no text, so it is not known what this is{written}");
             missed.push(Missed { field, text });
         }
     }
@@ -76,8 +77,8 @@ fn misspelt(api_version: &str, kind: &str) -> Option<Missed> {
     })
 }
 
-/// The item of a list whose kind says what its items are, if the item itself does not: kubectl
-/// takes it for that.
+/// An item of a list, with the kind that the list's own kind implies, if the item has none: kubectl
+/// does the same.
 pub(super) fn by_list(item: &Value, (api_version, list): (&str, &str)) -> Option<Value> {
     let kind = list.strip_suffix("List").filter(|kind| !kind.is_empty())?;
     let fields = item.as_object()?;

@@ -1,4 +1,4 @@
-//! Reads the objects of one document, and asks everybody who judges them.
+//! Reads the objects of one document, and runs every validation on them.
 
 use crds::convert::{SmiKind, convert};
 use crds::inject::{self, SPELLED};
@@ -19,12 +19,12 @@ use crate::yaml::tree::{Document, Step};
 /// The kind of Weft's own group.
 const TRAFFIC_POLICY: &str = Kind::TrafficPolicy.as_str();
 
-/// Judges the objects of one document.
+/// Validates the objects of one document.
 pub(super) struct ObjectReader<'a> {
     pub(super) document: &'a Document,
     /// Lines of the text that the document does not count.
     pub(super) before: usize,
-    /// Whether the API server has its say too.
+    /// Whether the API server's schema is checked too.
     pub(super) with_schema: bool,
     pub(super) namespace: &'a str,
     pub(super) cluster: &'a Cluster,
@@ -32,7 +32,7 @@ pub(super) struct ObjectReader<'a> {
 }
 
 impl ObjectReader<'_> {
-    /// Judges an object, or those of a list, that stands there in the document.
+    /// Validates an object, or those of a list, at this place of the document.
     pub(super) fn object(&mut self, object: &Value, at: &mut Vec<Step>) {
         let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
@@ -63,7 +63,7 @@ impl ObjectReader<'_> {
         } else if SPELLED.contains(&kind)
             && let Some(text) = inject::unheard(kind, object)
         {
-            // It has no field, and is told in its text.
+            // It has no field, and is named in its text.
             self.unread(object, at, String::new(), text.clone(), Some(text));
         }
         for unread in names::warnings(group, kind, object) {
@@ -133,7 +133,7 @@ impl ObjectReader<'_> {
         self.all_found(object, at, crds::validate::as_written(object));
     }
 
-    /// What the API server would refuse before it asks the webhook.
+    /// Errors by which the API server refuses an object before it calls the webhook.
     fn by_schema(&self, object: &Value) -> Vec<Mistake> {
         if self.with_schema {
             crds::validate::by_schema(object)
@@ -197,7 +197,7 @@ impl ObjectReader<'_> {
         self.judged.findings.push(Finding { group, ..finding });
     }
 
-    /// A warning that is told of each object.
+    /// A warning that is printed for each object.
     fn finding(&self, object: &Value, at: &[Step], field: String, text: String) -> Finding {
         let kind = object.get("kind").and_then(Value::as_str).unwrap_or("?");
         let name = object

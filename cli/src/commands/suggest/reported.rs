@@ -1,6 +1,6 @@
-//! What the called side says of an edge. A caller can tell of calls that nobody served, so a
-//! suggestion rests on the word of whoever was called, as far as it goes. Where that is of several
-//! edges together, these are judged as one.
+//! What the called side reports of an edge. A caller can report calls that no pod served, so a
+//! suggestion relies on the called side's report, as far as it goes. If one report covers several
+//! edges, these are evaluated as one.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::earlier;
 use crate::traffic::IndexedGraph;
 
 /// Why the called side's word of an edge is not known beside a controller that does not pass it on.
-pub(super) const UNTOLD: &str = "this controller is older than this command, and does not say \
+pub(super) const UNREPORTED: &str = "this controller is older than this command, and does not say \
      what the called side counted of these calls";
 
 /// What the called side counted of this edge, or of all edges that share its word.
@@ -31,11 +31,11 @@ pub(super) fn sharers<'a>(
     std::iter::once(edge).chain(others.filter(move |other| other.id != edge.id))
 }
 
-/// Whether the called side says that it served calls of this edge, now or in one of the minutes
-/// that are known.
+/// Whether the called side reports that it served calls of this edge, now or in one of the known
+/// minutes.
 ///
 /// # Errors
-/// Why its word does not reach that far.
+/// Why its report does not reach that far.
 pub(super) fn served(edge: &Edge) -> Result<(), &'static str> {
     if edge.history.iter().any(|minute| minute.proven) {
         return Ok(());
@@ -45,18 +45,18 @@ pub(super) fn served(edge: &Edge) -> Result<(), &'static str> {
         return match edge.caller_silent && (edge.success > 0 || edge.open > 0) {
             true => Ok(()),
             false => {
-                Err("told by its caller alone: no called pod's proxy says that it served them")
+                Err("reported by its caller alone: no called pod's proxy says that it served them")
             }
         };
     };
     if server.port_unknown {
         return Err(
-            "told by its caller alone: no Service says that what the called pods counted came \
+            "reported by its caller alone: no Service says that what the called pods counted came \
              by this port",
         );
     }
     if !has_served(server) {
-        return Err("told by its caller alone: the called pods' proxies served none of them");
+        return Err("reported by its caller alone: the called pods' proxies served none of them");
     }
     if server.mtls.is_some_and(|share| share <= 0.0) {
         return Err("no mutual TLS proves who calls, the called pods' proxies say");
@@ -71,14 +71,14 @@ fn has_served(server: &ServerSums) -> bool {
 /// Calls of the window that no rule allows, by reason, as its caller counted them and, of an edge
 /// that shares its word with no other, as whichever side counted more of them.
 fn unallowed(edge: &Edge) -> BTreeMap<&'static str, u64> {
-    let told = Reason::UNALLOWED.iter().map(|reason| {
+    let reported = Reason::UNALLOWED.iter().map(|reason| {
         let name = reason.as_str();
         let server = edge.server.as_ref();
         let server = server.and_then(|server| counted(&server.refused, name));
         let calls = counted(&edge.refused, name).max(server);
         (name, calls.unwrap_or_default())
     });
-    told.filter(|(_, calls)| *calls > 0).collect()
+    reported.filter(|(_, calls)| *calls > 0).collect()
 }
 
 fn counted(refused: &BTreeMap<String, u64>, name: &str) -> Option<u64> {
@@ -109,8 +109,8 @@ fn unallowed_of_all(traffic: &IndexedGraph, edge: &Edge) -> BTreeMap<&'static st
     all
 }
 
-/// How many calls were refused in the window by the edge's port that no rule allows, in words;
-/// nothing where none were.
+/// How many calls were refused in the window by the edge's port that no rule allows, as text; none
+/// if there were none.
 pub(super) fn refused_by_its_port(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     let (calls, whose) = match &edge.server_shared {
         None => (total(&unallowed(edge)), "its calls".to_owned()),
@@ -124,24 +124,24 @@ pub(super) fn refused_by_its_port(traffic: &IndexedGraph, edge: &Edge) -> Option
     (calls > 0).then(|| format!("{calls} of {whose}"))
 }
 
-/// What of the edge was refused, in words; nothing where nothing was.
+/// What of the edge was refused, as text; none if nothing was.
 pub(super) fn refusals(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     let own = of_its_own(traffic, edge);
     let Some(shared) = &edge.server_shared else {
         return own;
     };
-    // Those that callers told of are told with their edges.
-    let told = sharers(traffic, edge).map(|sharer| total(&unallowed(sharer)));
-    let told = told.fold(0, u64::saturating_add);
+    // Refusals that callers reported are listed with their edges.
+    let reported = sharers(traffic, edge).map(|sharer| total(&unallowed(sharer)));
+    let reported = reported.fold(0, u64::saturating_add);
     let of_all = total(&unallowed_of_all(traffic, edge));
-    let more = of_all.saturating_sub(told);
+    let more = of_all.saturating_sub(reported);
     if more == 0 {
         return own;
     }
     let edges = shared.edges;
     let words = format!(
-        "{more} calls of the {edges} edges that lead to the same port of the called pods, of \
-         which nobody says by which they came"
+        "{more} calls of the {edges} edges that lead to the same port of the called pods, of which \
+         it is not known by which they came"
     );
     Some(match own {
         Some(own) => format!("{own}; {words}"),

@@ -1,4 +1,4 @@
-//! What nobody tells, or nobody can be asked.
+//! Values that no proxy reports, and parts of the mesh that do not respond.
 //!
 //! Claims: observe-15, observe-30
 
@@ -47,7 +47,7 @@ async fn check_without_any_permission_is_unknown_not_success() {
     };
     let lines: [&[&str]; 3] = [&[], &["--wait", "2m"], &["--fail-on", "warning"]];
     for more in lines {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (ended, report, _) = checked(&healthy(), webhooks, more).await;
         let Err(Failure::Unknown(words)) = ended else {
             panic!("{ended:?}: {report:#}");
@@ -56,7 +56,7 @@ async fn check_without_any_permission_is_unknown_not_success() {
         assert_eq!(report["success"], false, "{report:#}");
         let results = with(&report, &["ok", "warning", "error"]);
         assert_eq!(results, ["kubernetes-version", "clocks"], "{report:#}");
-        assert_eq!(begun.elapsed().as_secs(), 0);
+        assert_eq!(started.elapsed().as_secs(), 0);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Programs of the same machine that have no key: they keep nobody out who has it.
+//! Programs of the same machine without the key: they keep no authenticated client out.
 //!
 //! Claims: observe-67
 
@@ -13,17 +13,17 @@ async fn sent(port: u16, request: &str) -> TcpStream {
 
 #[tokio::test]
 async fn connections_without_key_are_evicted_before_authenticated_ones() {
-    let (client, mut begun) = streaming();
+    let (client, mut started) = streaming();
     let port = before(client).await;
     let served = Served {
         api: FakeApi::default(),
         port,
     };
     let mut reader = watching(port).await;
-    let lines = next_stream(&mut begun).await;
+    let lines = next_stream(&mut started).await;
     read_until(&mut reader, "HTTP/1.1 200").await;
     let ours = format!("host: 127.0.0.1:{port}\r\n");
-    let mut strangers = Vec::new();
+    let mut unauthenticated = Vec::new();
     for request in [
         "GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         format!("GET / HTTP/1.1\r\n{ours}\r\n"),
@@ -31,7 +31,7 @@ async fn connections_without_key_are_evicted_before_authenticated_ones() {
         format!("GET {GRAPH} HTTP/1.1\r\n{ours}{KEY}origin: http://evil.example\r\n\r\n"),
     ] {
         for _ in 0..40 {
-            strangers.push(sent(port, &request).await);
+            unauthenticated.push(sent(port, &request).await);
         }
         let answer = timeout(HEAD_WITHIN / 2, served.ask("GET", "/start", KEY)).await;
         let (status, ..) = answer.unwrap_or_else(|_| panic!("shut out by {request}"));

@@ -1,4 +1,5 @@
-//! A controller that answers in a moment, is away or is not there, and what a bundle says of it.
+//! A controller that is starting up, is away or does not exist, and the message of a bundle about
+//! it.
 
 use std::convert::Infallible;
 use std::io::Read as _;
@@ -15,8 +16,8 @@ use serde_json::json;
 use super::*;
 use crate::args::Cli;
 
-/// A cluster whose read API refuses each of its resources so often before it answers. `soon`:
-/// it says after how long to ask again.
+/// A cluster whose read API refuses each of its resources so often before it responds. `soon`: the
+/// refusal has the seconds after which to retry.
 fn refusing(code: u16, refusals: usize, soon: bool) -> Client {
     let api = FakeApi::default();
     api.put("/version", json!({"major": "1", "minor": "33"}));
@@ -59,7 +60,7 @@ async fn bundle_retries_starting_controllers_and_reports_absent_ones() {
         (503, 2, true, ""),
         (429, 2, true, ""),
         (503, EVER, true, "as it says itself"),
-        // Who does not say when is not asked again.
+        // A refusal without a time is not retried.
         (503, 1, false, "no controller of Weft answers"),
         (404, EVER, false, "observe.enabled is false"),
     ] {
@@ -74,9 +75,9 @@ async fn bundle_retries_starting_controllers_and_reports_absent_ones() {
             assert_eq!(is_in, words.is_empty(), "{code}, {refusals}: {part}");
             let why = format!("{resource} for mesh/{part}.json: ");
             let line = text.lines().find(|line| line.contains(&why));
-            let told = line.map(|line| line.contains(words));
+            let names_reason = line.map(|line| line.contains(words));
             assert_eq!(
-                told,
+                names_reason,
                 (!is_in).then_some(true),
                 "{code}, {refusals}: {line:?}"
             );

@@ -1,5 +1,5 @@
-//! A controller that answers in a moment: it has just begun and does not know yet what it is asked
-//! about, or has no room for the answer.
+//! A controller that will respond in a moment: it is starting up and does not have the data yet, or
+//! has no capacity for the response.
 //!
 //! Claims: observe-10, observe-15
 
@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-const BEGINS: &str = "this controller has just begun";
+const BEGINS: &str = "this controller is starting up";
 const AWAY: &str = "no controller of Weft answers";
 
-/// An API that refuses so often before it answers. `soon`: it says after how long to ask again.
+/// An API that refuses so often before it responds. `soon`: the refusal has the seconds after which
+/// to retry.
 fn young(refusals: usize, soon: bool) -> Client {
     refusing(503, refusals, soon)
 }
@@ -53,7 +54,7 @@ async fn starting_controller_is_retried_and_distinguished_from_absent_one() {
         (2, true, 0, ""),
         (EVER, true, 3, BEGINS),
         (EVER, false, 3, AWAY),
-        // Whoever is away for a moment is not waited for.
+        // A controller that is away for a moment is not waited for.
         (1, false, 3, AWAY),
     ] {
         let client = young(refusals, soon);
@@ -70,7 +71,7 @@ async fn throttled_query_is_retried_like_starting_controller() {
     for (refusals, soon, ends_with) in [
         (2, true, 0),
         (usize::MAX, true, 3),
-        // Who does not say when is not asked again.
+        // A refusal without a time is not retried.
         (1, false, 3),
     ] {
         let client = refusing(429, refusals, soon);
@@ -87,7 +88,7 @@ async fn streams_and_raw_reads_are_retried_too() {
         (0, true, true),
         (2, true, true),
         (usize::MAX, true, false),
-        // Whoever is away for a moment is not waited for.
+        // A controller that is away for a moment is not waited for.
         (1, false, false),
     ] {
         let cluster = Cluster::of(young(refusals, soon), &global);

@@ -1,5 +1,5 @@
-//! A caller can tell of calls that nobody served, and keep to itself that some were refused.
-//! What is suggested is the called side's word.
+//! Suggestions follow the called side's report: a caller can report calls that no pod served, and
+//! conceal that some were refused.
 //!
 //! Claims: observe-14, observe-7, observe-8
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Calls, IndexedGraph, edge, judged, ports, route, suggested};
 
-/// Both sides told of it: the caller five calls that went well, the called side this.
+/// Both sides reported it: the caller five calls that went well, the called side this.
 fn both(to: &str, port: u16, server: &Value) -> Value {
     edge(
         "web",
@@ -18,7 +18,7 @@ fn both(to: &str, port: u16, server: &Value) -> Value {
     )
 }
 
-/// Why the only edge was left out.
+/// Why the only edge was skipped.
 fn left_out(edge: &Value) -> String {
     let (objects, calls) = suggested(std::slice::from_ref(edge), false);
     assert_eq!(objects, [] as [Value; 0], "{edge}");
@@ -35,7 +35,7 @@ fn calls_reported_only_by_caller_are_not_suggested() {
     let (honest, calls) = suggested(&[both("cart", 80, &served)], false);
     judged(&honest);
     assert_eq!((honest.len(), calls.words().count()), (2, 0), "{calls:?}");
-    // The same as what the called side alone told.
+    // The same as what the called side alone reported.
     let (alone, _) = suggested(&[edge("web", "cart", 80, json!({}))], false);
     assert_eq!(honest, alone);
     let under_way = json!({"requests": 0, "failure": 0, "open": 1});
@@ -43,7 +43,7 @@ fn calls_reported_only_by_caller_are_not_suggested() {
     assert_eq!(objects, honest, "what is open is served");
 
     for (server, why) in [
-        (json!(null), "told by its caller alone: no called pod's"),
+        (json!(null), "reported by its caller alone: no called pod's"),
         (json!({"requests": 5, "failure": 5}), "served none of them"),
         (
             json!({"requests": 5, "failure": 3, "cancelled": 2}),
@@ -76,12 +76,13 @@ fn minutes_of_which_callers_alone_told_prove_nothing() {
         edge("web", "cart", 80, quiet)
     };
     let left = left_out(&with(false));
-    assert!(left.contains("told by its caller alone"), "{left}");
+    assert!(left.contains("reported by its caller alone"), "{left}");
     let (objects, calls) = suggested(&[with(true)], false);
     assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
 }
 
-/// Of calls by two Services that lead to one port the called side tells once, of whichever.
+/// Calls by two Services that lead to one port are reported once by the called side, under either
+/// Service.
 #[test]
 fn calls_reported_under_other_service_are_still_suggested() {
     let by_the_pods = json!({"service": "", "backend": "", "callerSilent": false});
@@ -104,11 +105,11 @@ fn service_of_other_namespace_does_not_determine_port() {
         let (objects, calls) = suggested(&[edge("web", "cart", 80, by_service)], false);
         let own = backend == "shop/cart";
         assert_eq!(objects.is_empty(), !own, "{backend}");
-        let told = calls
+        let reported = calls
             .left
             .iter()
             .any(|one| one.contains("of another namespace"));
-        assert_eq!(told, !own, "{backend}: {:?}", calls.left);
+        assert_eq!(reported, !own, "{backend}: {:?}", calls.left);
     }
 }
 
@@ -153,16 +154,16 @@ fn refused_calls_are_counted_from_either_side() {
 
 #[test]
 fn truncated_history_skips_edge_but_empty_history_does_not() {
-    let told = |left_out: bool| {
+    let reported = |left_out: bool| {
         let more = json!({"history": [], "historyLeftOut": left_out,
             "routes": [{"route": "cart/read", "requests": 5}]});
         edge("web", "cart", 80, more)
     };
     for by_route in [false, true] {
-        let (objects, calls) = suggested(&[told(false)], by_route);
+        let (objects, calls) = suggested(&[reported(false)], by_route);
         judged(&objects);
         assert!(!objects.is_empty() && calls.left.is_empty(), "{calls:?}");
-        let (objects, calls) = suggested(&[told(true)], by_route);
+        let (objects, calls) = suggested(&[reported(true)], by_route);
         assert_eq!(objects, [] as [Value; 0]);
         let [left] = &calls.left[..] else {
             panic!("{:?}", calls.left)
@@ -238,17 +239,17 @@ fn refusal_on_one_edge_blocks_all_edges_to_port() {
     assert_eq!(calls.refused, [words]);
     let of_all = "deploy/web to deploy/cart port 80 of svc/cart: 4 of the calls of the 2 edges that \
                   lead there were not allowed";
-    let is_told = calls.left.iter().any(|left| left.starts_with(of_all));
-    assert!(is_told, "{calls:?}");
+    let is_reported = calls.left.iter().any(|left| left.starts_with(of_all));
+    assert!(is_reported, "{calls:?}");
 
-    // Its callers kept it to themselves: nobody says by which edge they came.
+    // The callers did not report them: their edge is not known.
     let quiet = [went_well.clone(), ("", 8080, json!({}))];
     let (objects, calls) = suggested(&sharing(&quiet, &sums), false);
     assert_eq!(objects, [] as [Value; 0]);
     assert_eq!((calls.refused.len(), calls.left.len()), (2, 2), "{calls:?}");
-    let nobody = "4 calls of the 2 edges that lead to the same port";
+    let unattributed = "4 calls of the 2 edges that lead to the same port";
     assert!(
-        calls.refused.iter().all(|one| one.contains(nobody)),
+        calls.refused.iter().all(|one| one.contains(unattributed)),
         "{calls:?}"
     );
 
@@ -259,7 +260,7 @@ fn refusal_on_one_edge_blocks_all_edges_to_port() {
     assert_eq!((objects.len(), calls.words().count()), (2, 0), "{calls:?}");
 }
 
-/// Whoever else calls by that account comes to the same port.
+/// Other workloads that call by that account reach the same port.
 #[test]
 fn shared_refusals_block_rules_of_same_account() {
     let account = json!(["spiffe://cluster.local/ns/shop/sa/shared"]);
@@ -278,8 +279,8 @@ fn shared_refusals_block_rules_of_same_account() {
             assert_eq!(objects.is_empty(), stands, "{reason}: {calls:?}");
             let job = calls.left.iter().find(|one| one.starts_with("deploy/job"));
             let why = "4 of the calls of the 2 edges";
-            let is_told = job.is_some_and(|job| job.contains(why));
-            assert_eq!((is_told, job.is_some()), (stands, stands), "{calls:?}");
+            let is_reported = job.is_some_and(|job| job.contains(why));
+            assert_eq!((is_reported, job.is_some()), (stands, stands), "{calls:?}");
         }
     }
 }
@@ -297,11 +298,11 @@ fn edges_with_shared_server_report_share_its_routes() {
     let (objects, calls) = suggested(&by_route(10), true);
     judged(&objects);
     assert_eq!(calls.words().count(), 0, "{calls:?}");
-    // Half of what the callers say was served.
+    // Half of what the callers report was served.
     let (objects, calls) = suggested(&by_route(5), true);
     assert!(!objects.is_empty());
     assert_eq!(calls.by_port.len(), 2, "{calls:?}");
-    let why = "some called pods tell no routes";
+    let why = "some called pods report no routes";
     assert!(
         calls.by_port.iter().all(|one| one.contains(why)),
         "{calls:?}"
@@ -318,11 +319,11 @@ fn edge_to_other_namespace_is_skipped_silently() {
     };
     for (to, left) in [("bank", 0), ("shop", 1)] {
         let to = format!("{to}/Deployment/cart");
-        let untold = json!({"to": to, "callerSilent": false});
+        let unreported = json!({"to": to, "callerSilent": false});
         let graph = json!({
             "metadata": {"end": "2026-11-02T10:00:00Z", "windowSeconds": 300, "sides": true},
             "nodes": [node("shop", "web"), node("shop", "cart"), node("bank", "cart")],
-            "edges": [edge("web", "cart", 80, untold)],
+            "edges": [edge("web", "cart", 80, unreported)],
         });
         let graph: Graph = serde_json::from_value(graph).unwrap();
         let traffic = IndexedGraph::of(graph);
