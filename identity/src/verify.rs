@@ -117,7 +117,7 @@ pub fn verify_chain(
     verify(roots, leaf, intermediates, now, purpose)
 }
 
-/// Checks a serving certificate as somebody does who knows nothing of SPIFFE and
+/// Checks a serving certificate as a client does that does not know SPIFFE and
 /// calls its bearer by each of these names.
 pub(crate) fn verify_serving(
     roots: &Roots,

@@ -17,10 +17,9 @@
 //! ([`Cost::observe_at_least`]): the answer would have taken longer. The estimate also sinks while nothing is sent, so a
 //! recovered endpoint is tried again.
 //!
-//! Answers faster than [`INDIFFERENT`] count as equally fast: who waits in a queue
-//! decides among them. Without that one answer of 8 ms among many of 2 ms would
-//! take an endpoint out for seconds, which wins nobody anything and looks as if
-//! the endpoint were not in use.
+//! Responses faster than [`INDIFFERENT`] count as equally fast: the queue decides among
+//! them. Without that one response of 8 ms among many of 2 ms would take an endpoint out
+//! for seconds, which helps no caller and looks as if the endpoint were not in use.
 //!
 //! [`choose`] is the same draw among endpoints that rest, warm up or lie in another zone.
 //!
@@ -135,8 +134,8 @@ impl Cost {
         self.measured = Some(Measured::after(self.measured, now, took.max(elsewhere)));
     }
 
-    /// Records that nobody waited any longer for an answer that had not begun after
-    /// `waited`. That never lowers an estimate: who leaves early has seen nothing.
+    /// Records that a request whose response had not started was abandoned after `waited`.
+    /// That never lowers an estimate: a request that ends early measures no latency.
     pub fn observe_at_least(&mut self, now: Instant, waited: Duration) {
         let waited = waited.as_secs_f64();
         let measured = self.measured;

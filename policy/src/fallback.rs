@@ -15,7 +15,7 @@ use crate::traffic::call::{Cause, Causes, Retry};
 pub enum Ended {
     /// An application answered.
     Answered(StatusCode),
-    /// A proxy of the mesh did, or nobody.
+    /// A proxy of the mesh did, or no server answered.
     Failed(Reason),
 }
 

@@ -9,7 +9,7 @@ use crate::balance::unit;
 use crate::traffic::call::Mirror;
 
 /// The entries that a request is copied for, which `backend` serves, as `namespace/name`:
-/// nobody gets a request twice. `random` is asked once for each entry that may.
+/// no server gets a request twice. `random` is called once for each entry that may.
 pub fn due<'a>(
     mirrors: &'a [Mirror],
     method: &'a Method,

@@ -202,7 +202,7 @@ impl Kind {
         Self::Pod,
         Self::Namespace,
     ];
-    /// Those that users write for the mesh, as they are told of them.
+    /// Those that users write for the mesh, as messages name them.
     pub const WRITTEN: [Self; 7] = [
         Self::TrafficTarget,
         Self::TrafficSplit,

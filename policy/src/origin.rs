@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(rule.to_string(), "TrafficTarget shop/web rule writes");
         assert_eq!(rule.rule_name(), Some("writes"));
         assert_ne!(rule, target);
-        // A kind that nobody here has heard of is a text like any other.
+        // An unknown kind is a text like any other.
         assert_eq!(
             Origin::new("FuturePolicy", "", "x").to_string(),
             "FuturePolicy /x"

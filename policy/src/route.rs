@@ -89,7 +89,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// The place of the rule that decides, for whoever keeps a decision longer than a
+    /// The place of the rule that decides, for callers that keep a decision longer than a
     /// borrow; `None` where no rule fits.
     #[must_use]
     pub fn position(&self, request: Option<&RequestFacts<'_>>) -> Option<usize> {
@@ -138,7 +138,7 @@ impl Backend {
 }
 
 impl Forward {
-    /// A split over these backends. Without any weight nobody may take a call, which is a
+    /// A split over these backends. Without any weight no backend may take a call, which is a
     /// refusal and never a way back to the root.
     #[must_use]
     pub fn split(backends: Vec<Backend>) -> Self {

@@ -1,22 +1,21 @@
-//! TrafficPolicy: what a policy says of calls, section by section, and which policy decides.
+//! TrafficPolicy: what a policy sets for calls, section by section, and which policy decides.
 //!
 //! A section is a plain value whose `DEFAULT` is what a user gets who writes it empty, so
-//! webhook, controller, wire and proxy cannot differ in what was left out. What holds where
-//! no object speaks at all is another thing, and stands in [`without_object`].
+//! webhook, controller, wire and proxy cannot differ in missing fields. What holds without any
+//! object is another thing, and stands in [`without_object`].
 //!
 //! From objects to a call, in five steps:
 //!
-//! 1. What an object says by itself becomes a [`Policy`]; names of HTTPRouteGroups and of
+//! 1. What an object sets by itself becomes a [`Policy`]; names of HTTPRouteGroups and of
 //!    accounts are replaced by what they stand for.
-//! 2. [`precedence::resolve`] makes one [`EffectivePolicy`] per Service port, and says who lost.
-//!    That is what travels to proxies: the same for every caller.
-//! 3. Each proxy is told what of it it carries out, [`part`]: [`EffectivePolicy::for_callers`] and
+//! 2. [`precedence::resolve`] makes one [`EffectivePolicy`] per Service port, and reports what
+//!    lost. That is what travels to proxies: the same for every caller.
+//! 3. Each proxy gets what it carries out of it, [`part`]: [`EffectivePolicy::for_callers`] and
 //!    [`EffectivePolicy::for_pods`].
 //! 4. A caller's proxy keeps what its own workload may see of it, [`EffectivePolicy::seen_by`],
 //!    once per configuration.
 //! 5. For each request [`crate::route::Table::decide`] gives the section and the object
-//!    that it came from. The server's proxy asks [`Scoped`] tables with the proven caller.
-
+//!    that it came from. The server's proxy queries [`Scoped`] tables with the proven caller.
 pub mod bounds;
 pub mod call;
 mod cut;
@@ -67,7 +66,7 @@ impl Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sources {
     Everyone,
-    /// Callers that one of these admits; nobody if there is none.
+    /// Callers that one of these admits; no caller if there is none.
     Only(Vec<Source>),
 }
 

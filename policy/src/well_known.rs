@@ -1,8 +1,8 @@
-//! What both planes, the injector and the capture know of each other beforehand: ports,
-//! the proxy's own user, service accounts, the audience of tokens.
+//! Constants that both planes, the injector and the capture share: ports, the proxy's own
+//! user, service accounts, the audience of tokens.
 //!
-//! Written into pods of running clusters: whoever changes one breaks pods that were
-//! injected before.
+//! Written into pods of running clusters: a change of one breaks pods that were injected
+//! before.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub const TOKEN_AUDIENCE: &str = "weft.dev";
 /// behind can use it at once. Who reads one learns from this when it was issued.
 pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
-/// Headers that prove who somebody is or what he may do, in small letters: no tap tells them,
-/// whoever asks.
+/// Headers that prove an identity or a permission, in small letters: no tap shows them to
+/// any client.
 pub const SECRET_HEADERS: [&str; 6] = [
     "authorization",
     "proxy-authorization",

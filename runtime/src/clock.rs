@@ -1,8 +1,8 @@
 //! The wall clock, and waiting for a moment of it.
 //!
-//! A timer counts the monotonic clock, which stands still while a machine is
-//! suspended and knows nothing of a clock that is set. Certificates end by the wall
-//! clock. So whoever waits for a moment of that looks at it again and again.
+//! A timer counts the monotonic clock, which stalls while a machine is suspended and
+//! does not follow a clock that is set. Certificates end by the wall clock. So waiting for
+//! a moment of that means reading it again and again.
 //!
 //! Claims: attack-85
 

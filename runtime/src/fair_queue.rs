@@ -131,7 +131,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
                 return Ok(QueuePermit::new(self.clone(), source));
             }
         };
-        // Dropped by somebody who has fewer.
+        // Dropped for a caller that has fewer.
         permit.await.map_err(|_| Full)
     }
 
@@ -321,7 +321,7 @@ mod tests {
                 }
                 None => true,
             });
-            (at_work, permit) = next.expect("somebody waits");
+            (at_work, permit) = next.expect("a caller waits");
             waiting.push((at_work, Box::pin(queue.take(at_work))));
         }
         let (dear, cheap) = (worked["dear"], worked["cheap"]);

@@ -1,5 +1,5 @@
-//! What the HTTPS servers of the control plane have in common: everybody in the cluster
-//! can reach them, and what they hold of somebody who has proven nothing is bounded.
+//! What the HTTPS servers of the control plane have in common: every client in the cluster
+//! can reach them, and what they hold for unauthenticated peers is bounded.
 //!
 //! An [`HttpsListener`] lets new connections in, by rate; a [`Bounds`] says what one connection
 //! may take, from its handshake to its last stream. Who is turned away when there are too many,
@@ -73,7 +73,7 @@ impl HttpsListener {
     }
 }
 
-/// By what callers are told apart who show no certificate.
+/// The key of a caller that shows no certificate.
 #[must_use]
 pub fn source(addr: SocketAddr) -> IpAddr {
     addr.ip().to_canonical()

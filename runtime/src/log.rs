@@ -2,8 +2,8 @@
 //!
 //! Standard output is left alone: access logs and commands own it.
 //!
-//! No event waits for the reader of standard error ([`crate::log_writer`]), so whoever
-//! ends the process calls [`flush`] first.
+//! No event waits for the reader of standard error ([`crate::log_writer`]), so a process
+//! calls [`flush`] before it ends.
 //!
 //! A process has one log, and an event does not tell which of the workloads it is about. So
 //! none of them sets the level for all: each has a [`LevelRequest`], and what is logged is
@@ -174,7 +174,7 @@ fn change_level(requests: &Requests) -> Result<(), BadLog> {
         .collect::<Result<_, _>>()?;
     let together = filters.into_iter().reduce(|all, more| either(&all, &more));
     let next = together.unwrap_or_default();
-    // One alone is told as it was written.
+    // One alone is reported as it was written.
     let level = match asked.first() {
         Some(only) if asked.len() == 1 => (*only).to_owned(),
         _ => next.to_string(),

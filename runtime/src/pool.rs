@@ -1,10 +1,10 @@
 //! Shares of something scarce, such as connections or bytes, so that no holder can take
 //! it from the others.
 //!
-//! Who may be anybody can ask for everything, and refusing whoever comes last would
-//! refuse the honest one. So nobody is refused because the pool is full: the holder
-//! that has most loses its oldest share instead. Only one that would have most itself is
-//! refused, and then only if none of its own shares is idle.
+//! Unauthenticated holders can ask for everything, and refusing the last one would refuse
+//! the honest one. So none is refused because the pool is full: the holder that has most
+//! loses its oldest share instead. Only one that would have most itself is refused, and then
+//! only if none of its own shares is idle.
 //!
 //! A holder is a key: an address before anything is proven, a pod afterwards. Where nothing
 //! ever is, a pool may spare those whose work came to a good end; see `victim`.
@@ -40,7 +40,7 @@ pub struct Pool<K> {
 
 struct Inner<K> {
     limits: Limits,
-    /// Who has worked is spared while it holds no more; 0 spares nobody.
+    /// A holder that completed work is spared while it holds no more; 0 spares none.
     spared: usize,
     state: Mutex<PoolState<K>>,
     /// Shares taken away, and requests refused.
@@ -79,9 +79,9 @@ pub struct Share<K: Clone + Ord + Hash> {
     taken: Arc<Notify>,
 }
 
-/// There is no room, and nobody has more than who asked.
+/// There is no room, and no holder has more than the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the limit is reached, and nobody holds more than the caller")]
+#[error("the limit is reached, and no holder has more than the caller")]
 pub struct Full;
 
 impl<K> Clone for Pool<K> {
@@ -272,7 +272,7 @@ impl Holder {
 }
 
 impl<K: Clone + Ord + Hash> Share<K> {
-    /// Resolves when the share is taken away; whoever holds it must then let go of
+    /// Resolves when the share is taken away; its holder must then let go of
     /// what it stands for. For one waiter.
     pub async fn taken(&self) {
         self.taken.notified().await;

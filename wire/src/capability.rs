@@ -245,7 +245,7 @@ mod tests {
     fn parts_of_policies_are_named_one_by_one() {
         let named = |name: &str| Capabilities::named(&[name.to_owned()]).parts();
         assert_eq!(named("traffic-policy/retry"), Parts::of(&[Part::Retry]));
-        // What proxies might have said before there were parts, and what nobody knows.
+        // What proxies might have sent before there were parts, and what is unknown.
         assert_eq!(named("traffic-policy"), Parts::NONE);
         assert_eq!(named("traffic-policy/time-travel"), Parts::NONE);
         assert_eq!(Capabilities::named(&[]).parts(), Parts::NONE);

@@ -148,7 +148,7 @@ mod tests {
         drop(body);
         let sent = frame.into_data().unwrap();
         let length = sent.len();
-        let all = sent.try_into_mut().expect("nobody else has a part of it");
+        let all = sent.try_into_mut().expect("it has no other owner");
         (length, all.capacity())
     }
 

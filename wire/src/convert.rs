@@ -46,7 +46,7 @@ pub fn protocol(raw: i32) -> Protocol {
     v1::Protocol::try_from(raw).map_or(Protocol::Detect, Protocol::from)
 }
 
-/// Reads a field of type Locality; `None`: nobody says, as of an unknown value.
+/// Reads a field of type Locality; `None`: not set, or an unknown value.
 pub fn locality(raw: i32) -> Option<Locality> {
     use v1::balance::Locality as Sent;
     match Sent::try_from(raw) {

@@ -111,7 +111,7 @@ impl Passes<'_> {
 
 /// Whether these describe the same, in whatever order and by whatever names.
 fn same(one: &[&HttpMatch], other: &[&HttpMatch]) -> bool {
-    // In the same order, as most are, one look at each tells.
+    // Most are in the same order: one look at each is enough then.
     let mut pairs = one.iter().zip(other);
     if one.len() == other.len() && pairs.all(|(one, other)| one.describes_what(other)) {
         return true;

@@ -30,7 +30,7 @@ pub enum Candidate {
     Works { score: f64, share: f64, load: u8 },
     /// It takes the request as its probe, before any other.
     Probe,
-    /// Only when nobody else is left.
+    /// Only when no other is left.
     Ejected,
     /// Never: it was tried.
     Out,
@@ -182,8 +182,8 @@ fn walk(
     None
 }
 
-/// The first that rests from a random place on: this proxy may be wrong about it, and
-/// nobody else is left to ask.
+/// The first ejected one from a random place on: this proxy may be wrong about it, and no
+/// other endpoint is left.
 fn last_resort(
     len: usize,
     look: &mut impl FnMut(usize) -> Candidate,

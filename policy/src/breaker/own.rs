@@ -1,4 +1,4 @@
-//! The breaker of one proxy for one backend: what it sees, and what it is told.
+//! The breaker of one proxy for one backend: its own counts and the mesh's commands.
 //!
 //! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`]
 //! before the first attempt, [`Breaker::record`] or [`Breaker::record_probe`] with the end of
@@ -145,8 +145,8 @@ impl Breaker {
         matches!(self.phase, Phase::Open { .. } | Phase::Probing { .. })
     }
 
-    /// Whether a request would be turned away now. Counts nothing, so of what may pass for a
-    /// probe any number does until somebody is sent as one.
+    /// Whether a request would be rejected now. Counts nothing, so any number of requests
+    /// may pass for a probe until one is sent as such.
     pub fn would_refuse(&mut self, now: Instant, settings: &Settings) -> bool {
         match settings.state {
             BreakerState::Open => return true,
@@ -167,8 +167,8 @@ impl Breaker {
         }
     }
 
-    /// What was decided before somebody wrote a state down is no news afterwards, nor is what
-    /// was seen until it went.
+    /// Drops what was decided before a new state was set: that is no change afterwards, nor
+    /// is what was seen until then.
     fn begin_anew(&mut self, now: Instant, settings: &Settings) {
         let is_written = settings.state != BreakerState::Auto;
         if is_written {
@@ -239,8 +239,8 @@ impl Breaker {
         self.obeys
     }
 
-    /// The first one at a random moment of the gap: a thousand proxies that are told to
-    /// probe at once do not probe at once.
+    /// The first one at a random moment of the gap: a thousand proxies that get the command
+    /// to probe at once do not probe at once.
     fn probe(&mut self, now: Instant, every: Duration, random: u64) -> Admit {
         if every.is_zero() {
             return Admit::Refuse;
@@ -266,7 +266,7 @@ impl Breaker {
         self.counts_from.is_none_or(|from| let_in >= from)
     }
 
-    /// An attempt ended that was no probe; what says nothing of the endpoint is not told.
+    /// Records the end of an attempt that was no probe; ends that show nothing are skipped.
     pub fn record(&mut self, now: Instant, failed: bool, settings: &Settings) {
         self.count(now, 1, failed.into(), settings);
     }
@@ -408,8 +408,8 @@ impl Breaker {
         }
     }
 
-    /// Whether nothing would be lost if it began anew: it holds nothing back, nobody told it
-    /// to, and it has said all.
+    /// Whether nothing would be lost by a fresh start: it holds nothing back, has no command
+    /// to, and has reported everything.
     pub fn is_at_rest(&mut self, now: Instant) -> bool {
         self.expire(now);
         matches!(self.phase, Phase::Closed)

@@ -1,13 +1,13 @@
-//! Answers of which the head came and whose end tells how the call went. Those of a
-//! stream come hours later, or never.
+//! Responses whose head came and whose end decides how the call went. The end of a stream
+//! comes hours later, or never.
 //!
-//! An answer that has lasted for a second shows as much as one that has ended well: the call
-//! counts as good then, and its end counts no second time. By their ends alone streams would
-//! count where they fail and nowhere else, and a breaker would open when a server restarts
-//! and never see a probe succeed.
+//! A response that has lasted for a second shows as much as one that has ended well: the
+//! call counts as good then, and its end counts no second time. By their ends alone streams
+//! would count where they fail and nowhere else, and a breaker would open when a server
+//! restarts and never see a probe succeed.
 //!
-//! Only numbers are kept, by when the answers began, so there may be any number of them and
-//! nobody has to wait for one.
+//! Only numbers are kept, by when the responses started, so their number has no bound and
+//! none has to wait for another.
 
 use std::time::{Duration, Instant};
 
@@ -17,17 +17,17 @@ const SLOT: Duration = Duration::from_millis(100);
 /// After so many slots an answer has lasted, and one more that is just filling.
 const SLOTS: usize = 11;
 
-/// An answer that has begun.
+/// A response that has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     pub(super) since: Instant,
     pub(super) probe: bool,
 }
 
-/// How many answers have begun of late and have not ended.
+/// How many responses have started of late and have not ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams {
-    /// The current slot first.
+    /// The current interval first.
     begun: [u32; SLOTS],
     /// Which one that is, from `start` on.
     current: u64,
@@ -78,7 +78,7 @@ impl Streams {
         true
     }
 
-    /// Whether none has begun of late.
+    /// Whether none has started of late.
     pub(super) fn are_none(&self) -> bool {
         self.begun == [0; SLOTS]
     }

@@ -333,7 +333,7 @@ fn lasting_stream_counts_once_and_its_end_never() {
     assert_eq!(sent(&mut breaker, start + ms(2200)), (60, 0), "once");
     end(&mut breaker, start + ms(2200), streams);
     assert_eq!(sent(&mut breaker, start + ms(2200)), (60, 0));
-    // Long after, though nobody has looked in between, and at a breaker that is new.
+    // Long after, though nothing queried it in between, and at a breaker that is new.
     let streams = begin(&mut breaker, start + ms(60_000));
     let later = start + ms(3_600_000);
     end(&mut breaker, later, streams.clone());

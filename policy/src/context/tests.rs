@@ -60,7 +60,7 @@ fn call_belongs_only_to_request_it_names() {
     table.remember(&both(2, 7), None, 'b').unwrap();
     assert_eq!(table.find(&named(1), now), Lookup::Named('a'));
     assert_eq!(table.find(&both(2, 7), now), Lookup::Named('b'));
-    // Whoever names a request that is not there means none of its trace either.
+    // A call that names a request that is not there means none of its trace either.
     assert_eq!(table.find(&both(3, 7), now), Lookup::Nothing);
     assert_eq!(table.find(&Key::default(), now), Lookup::Nothing);
     table.forget(&both(1, 7));

@@ -13,7 +13,7 @@ pub enum HealthSignal {
     Failed,
     /// No connection, or no TLS.
     Unreachable,
-    /// The head of an answer that goes on: nobody knows yet how good it is.
+    /// The head of a response that goes on: how good it is shows later.
     Reached,
 }
 

@@ -98,7 +98,7 @@ fn whoever_fails_as_the_others_do_works_on() {
     assert!(judged(12, 200, 60), "a row of twelve is none");
     assert!(
         !judged(100, 200, 101),
-        "nobody fails twice as often as half"
+        "no endpoint fails twice as often as half"
     );
 }
 

@@ -2,10 +2,9 @@
 //!
 //! Every pod gets the same share while none refuses anything. A pod that does, and is offered
 //! more than an even part, borrows from those that are offered less: each of them keeps what it
-//! needs, and nobody goes below the lesser of that and an even part, so whoever floods one pod
-//! takes nothing from callers of another one. It gives back once it is offered no more than
-//! an even part. A pod of which is not known what it is offered, as of an older proxy, has an
-//! even part.
+//! needs, and none goes below the lesser of that and an even part, so a caller that floods one
+//! pod takes nothing from callers of another one. The pod gives back once it is offered no more
+//! than an even part. A pod whose offer is unknown, as of an older proxy, has an even part.
 //!
 //! A pod that has a larger share uses it until it says that it has taken the smaller one, so
 //! what it held counts until then; others grow only into what is proven to be free. At no time
@@ -82,12 +81,12 @@ enum Stays {
     Left,
 }
 
-/// A share that a pod is to be told.
+/// A share that is to be sent to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send<P> {
     pub pod: P,
     pub share: u64,
-    /// What [`Shares::acknowledged`] is told: the same share may have been sent before.
+    /// For [`Shares::acknowledged`]: the same share may have been sent before.
     pub number: u64,
 }
 
@@ -102,8 +101,8 @@ impl<P: Ord + Clone> Shares<P> {
         }
     }
 
-    /// The numbers of messages go on after this one. Whoever divides several limits, or one
-    /// that goes and comes back, never uses a number twice.
+    /// The numbers of messages go on after this one. A controller that divides several limits,
+    /// or one that goes and comes back, never uses a number twice.
     pub fn number_after(&mut self, number: u64) {
         self.number = self.number.max(number);
     }
@@ -124,8 +123,8 @@ impl<P: Ord + Clone> Shares<P> {
         self.tick(now)
     }
 
-    /// Somebody else has divided until now: the most that a pod may be using of it, and what it
-    /// was given last. Before the pods are set.
+    /// Another controller has divided until now: the most that a pod may be using of it, and
+    /// what it was given last. Before the pods are set.
     pub fn resume(&mut self, pod: &P, in_use: u64, given: u64) {
         let share = self.pods.entry(pod.clone()).or_default();
         share.in_use = share.in_use.max(in_use);
@@ -250,7 +249,7 @@ impl<P: Ord + Clone> Shares<P> {
             .retain(|_, share| share.stays == Stays::Ready || share.in_use > 0);
     }
 
-    /// Shrinks whoever has too much, and lets the others grow into what is free.
+    /// Shrinks pods that have too much, and lets the others grow into what is free.
     fn divide(&mut self) -> Vec<Send<P>> {
         self.forget_left();
         let mut free = self.whole.saturating_sub(self.in_use());
@@ -269,7 +268,7 @@ impl<P: Ord + Clone> Shares<P> {
                 share.in_use = grown;
                 grown
             };
-            // What somebody else sent is acknowledged to nobody here.
+            // What another controller sent is not acknowledged here.
             let is_unacknowledged = share.number == 0 && share.in_use > next;
             if next != share.sent || is_unacknowledged {
                 self.number += 1;

@@ -140,7 +140,7 @@ impl Slots {
     }
 
     /// Whether completions are clearly fewer than arrivals since calls wait: over a short time,
-    /// or over a longer one without catching up lately. Of very few nobody knows. What was before
+    /// or over a longer one without catching up lately. Very few show nothing. What was before
     /// does not count: when calls have become slower at once there is a time without any.
     pub(super) fn fall_behind(&self) -> bool {
         if self.sums(SLOTS).1 < ENOUGH {

@@ -18,7 +18,7 @@ pub(super) const LONGEST: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProofHeader {
     pub proof: Proof,
-    /// From the first on; without the peer that tells it.
+    /// From the first on; without the peer that sends it.
     pub through: Vec<SpiffeId>,
 }
 
@@ -47,7 +47,7 @@ impl ProofHeader {
         text
     }
 
-    /// What is told to the next one of what came from this peer; `None`: it came through too
+    /// What is sent to the next hop of what came from this peer; `None`: it came through too
     /// many, or their names are too long.
     #[must_use]
     pub fn after(&self, peer: &SpiffeId) -> Option<Self> {

@@ -228,7 +228,7 @@ fn application_crash_behind_proxy_counts_as_connection_loss() {
         !lost(&Method::GET, ms(1001)),
         "the work may break the server"
     );
-    assert!(!lost(&Method::POST, ms(0)), "seen by nobody twice");
+    assert!(!lost(&Method::POST, ms(0)), "no application sees it twice");
     for reason in Reason::ALL {
         let other = reason != Reason::ConnectionLost;
         let ended = Ended::refused(reason, ms(7));

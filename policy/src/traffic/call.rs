@@ -228,7 +228,7 @@ pub struct Sticky {
     pub ttl: Option<Duration>,
 }
 
-/// What tells one tenant from another.
+/// What distinguishes one tenant from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StickyKey {
     Header(HeaderName),

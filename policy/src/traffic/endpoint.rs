@@ -1,5 +1,5 @@
-//! The sections about endpoints, which the Service that serves decides: who rests, when
-//! nobody is sent anything, and how calls are shared out.
+//! The sections about endpoints, which the Service that serves decides: which are ejected,
+//! when a breaker stops all calls, and how calls are shared out.
 
 use std::time::Duration;
 

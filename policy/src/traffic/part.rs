@@ -10,7 +10,7 @@ use std::fmt;
 /// Which proxy carries a part out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one of whoever calls.
+    /// The caller's proxy.
     Caller,
     /// The one of the pod that is called.
     Server,

@@ -1,11 +1,11 @@
-//! Which policy decides about calls to a Service port, section by section, and who lost.
+//! Which policy decides about calls to a Service port, section by section, and which ones lost.
 //!
 //! `enforce` comes first, then the closest target, the narrowest, the oldest, the name.
-//! A section is taken whole: two half sections of two authors would be a third that
-//! nobody wrote. Rate limits add up, because each protects from something else.
+//! A section is taken as a whole: two half sections of two authors would be a third without
+//! an author. Rate limits add up, because each protects from something else.
 //!
-//! A rule that an earlier one covers in full can never decide and is left out; whoever
-//! wrote it is told. Only what is plainly covered counts: the same or all routes, the same
+//! A rule that an earlier one covers in full can never decide: it is skipped, and reported to
+//! its author. Only what is plainly covered counts: the same or all routes, the same
 //! or all sources. That two narrow rules cover a third together is not looked for.
 
 mod covered;
@@ -127,8 +127,8 @@ fn rank(policy: &Policy) -> (Reverse<bool>, u8, u8, i64, &Origin) {
     (Reverse(enforced), far, wide, *created, origin)
 }
 
-/// Where a policy stands among all: the lower one decides, as by [`order`]. For whoever compares
-/// policies that won at different ports, and has them no longer.
+/// Where a policy stands among all: the lower one decides, as by [`order`]. Compares policies
+/// that won at different ports without having them any longer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     enforced: Reverse<bool>,
@@ -285,7 +285,7 @@ pub struct Winner {
     pub by: Precedence,
 }
 
-/// What the author of a policy is told about others.
+/// What is reported to the author of a policy about others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rivalry {
     None,

@@ -1,7 +1,7 @@
-//! What holds for calls to a Service of which no TrafficPolicy says anything.
+//! What holds for calls to a Service without any TrafficPolicy.
 //!
 //! Where a table decides `None`, these are used for retries, ejection and warm-up. Every
-//! other section has no effect until somebody asks for it.
+//! other section has no effect until a policy sets it.
 
 use crate::traffic::call::Retry;
 use crate::traffic::endpoint::{Balance, Ejection};

@@ -22,7 +22,7 @@ impl Permit {
         let one_too_many = of.occupancy.hoards_with_last(&table, &proven);
         drop(table);
         *holder = proven;
-        // Nothing was begun on it.
+        // No request has started on it.
         if one_too_many && of.occupancy.send(&self.slot, SHED) {
             (of.occupancy.reached)(Reached::Hoarder);
         }

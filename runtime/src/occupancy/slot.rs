@@ -88,7 +88,7 @@ pub(super) const IDLE: u8 = 1;
 pub(super) const SILENT: u8 = 2;
 /// A class of losses only: a head, or what yields, that is no older than [`YOUNG`].
 pub(super) const YOUNGER: u8 = 3;
-/// In use at the pace of whoever is at the other end: others may take its permit.
+/// In use at the pace of the peer: others may take its permit.
 pub(super) const YIELDS: u8 = 4;
 
 pub(super) const STAY: u8 = 0;
@@ -174,7 +174,7 @@ impl TrackedConnection {
         CONNECTION + self.reserved.load(Relaxed)
     }
 
-    /// It was told to go, whatever it does.
+    /// It was asked to go, whatever it does.
     pub(super) fn is_shed(&self) -> bool {
         self.verdict.load(Relaxed) == SHED
     }

@@ -106,7 +106,7 @@ async fn idle_share_goes_before_busy_one_among_equals() {
     c.begin();
     let d = pool.take("d", 1).unwrap();
     assert!(is_taken(&b).await && !is_taken(&a).await && !is_taken(&c).await);
-    // Where all are in use, whoever comes must not be shut out.
+    // Where all are in use, a newcomer must not be shut out.
     d.begin();
     let _e = pool.take("e", 1).unwrap();
     assert!(is_taken(&a).await && !is_taken(&c).await && !is_taken(&d).await);
@@ -128,7 +128,7 @@ fn known(pool: &Pool<u32>, holders: &[u32]) -> Vec<Share<u32>> {
     holders.iter().map(take).collect()
 }
 
-/// A share for each of so many that nobody knows.
+/// A share for each of so many unknown holders.
 fn strangers(pool: &Pool<u32>, count: u32) -> Vec<Share<u32>> {
     let holders = 1_000..1_000 + count;
     holders

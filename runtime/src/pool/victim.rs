@@ -1,12 +1,12 @@
-//! Whose share goes when there is no room.
+//! Which holder loses a share when there is no room.
 //!
-//! That of whoever has most, and among equals one that is idle. Where nobody proves
-//! anything, many holders with a share each are a flood as well, and the honest one may
+//! The holder of most, and among equals one that is idle. Where no holder proves an
+//! identity, many holders with a share each are a flood as well, and the honest one may
 //! have the oldest share or one more than they. It is known by its work: silent strangers
-//! complete none. So who has is spared, as long as it has little; its idle shares go when
-//! there are no strangers to take from, that of the longest rest first, and those in use
-//! only while it keeps more than who asks. From a stranger it takes what it lacks, though
-//! that has less.
+//! complete none. So a holder that completed work is spared, as long as it has little; its
+//! idle shares go when there are no strangers to take from, that of the longest idle time
+//! first, and those in use only while it keeps more than the newcomer. From a stranger the
+//! newcomer takes what it lacks, though that has less.
 //!
 //! Work can be pretended. So those who are spared may have half of the pool at most: else
 //! they could shut out an honest one that comes for the first time.

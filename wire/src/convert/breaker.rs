@@ -1,4 +1,4 @@
-//! What proxies say of calls to a Service with a breaker, and what they are told of it.
+//! Breaker reports of proxies about calls to a Service, and the state that they get back.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl From<&v1::CircuitPulse> for Pulse {
     }
 }
 
-/// What proxies are told.
+/// The state that proxies get.
 #[must_use]
 pub fn circuit_state(circuit: v1::Circuit, steer: Steer) -> v1::CircuitState {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -92,7 +92,7 @@ fn one_that_warms_up_gets_about_its_share() {
         let taken = counts(30_000, &[], &all);
         assert!((from..=to).contains(&taken[2]), "{share}: {taken:?}");
     }
-    // All new, as after a rollout: nobody is left out.
+    // All new, as after a rollout: none is skipped.
     let taken = counts(9000, &[], &[works(0.1); 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
 }
@@ -104,7 +104,7 @@ fn new_endpoint_of_two_gets_only_its_share() {
         let taken = counts(20_000, &[], &[works(1.0), works(share)])[1] as f64;
         let half = expected / 2.0;
         assert!((taken - half).abs() < half * 0.1, "{share}: {taken}");
-        // Whoever has measured nothing yet counts as the cheapest.
+        // A candidate without measurements counts as the cheapest.
         let cheap = Candidate::Works {
             score: 0.0,
             share,

@@ -103,7 +103,7 @@ fn started_response_clears_only_unreachable_ejection() {
     );
     assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
     health.record(start, Unreachable, None, settings, 0);
-    // Nobody to compare with: that takes a row of its own.
+    // No other endpoint to compare with: that takes a row of its own.
     assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
 }
 

@@ -218,7 +218,7 @@ fn nothing_moves_while_nothing_is_refused() {
     let [smaller] = &shares.tick(now)[..] else {
         panic!("not one")
     };
-    // An eighth of an even part, and half of what nobody needs.
+    // An eighth of an even part, and half of what is not needed.
     assert_eq!((smaller.pod, smaller.share), (2, 3125));
     let larger = shares.acknowledged(&2, smaller.number);
     assert_eq!((larger[0].pod, larger[0].share), (1, 16_875));

@@ -45,7 +45,7 @@ fn is_same(came: &Context, onward: Onward) -> bool {
 fn write(map: &mut HeaderMap, format: Format, onward: Onward, came: Option<&Context>) {
     match format {
         Format::TraceContext => {
-            // Flags that nobody knows yet are not this span's to repeat.
+            // Unknown flags are not this span's to repeat.
             let came = came.and_then(|_| flags(single(map, &TRACEPARENT)?.as_bytes()));
             traceparent(map, onward, came.unwrap_or(0) & KNOWN_FLAGS & !1);
         }
@@ -116,7 +116,7 @@ fn b3_multi(map: &mut HeaderMap, onward: Onward, came: Option<&Context>) {
     }
     set(map, &B3_TRACE, &trace[..length]);
     set(map, &B3_SPAN, &span);
-    // Debug says it too, and so does whoever said it before.
+    // Debug decides too, and so does a decision from before.
     let decided = came.is_some_and(|came| came.sampling != SamplingDecision::Open);
     if !decided || (!map.contains_key(&B3_SAMPLED) && !map.contains_key(&B3_FLAGS)) {
         set(map, &B3_SAMPLED, if onward.sampled { b"1" } else { b"0" });
