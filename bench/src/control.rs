@@ -33,7 +33,7 @@ const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 /// Where a collector of traces is, in the same namespace, if there is one.
 pub(crate) const COLLECTOR: u16 = 4318;
 /// Where the network of each pod's cable has nobody.
-const NOBODY: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 79, 1, 9), Ipv4Addr::new(10, 79, 2, 9)];
+const UNREACHABLE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 79, 1, 9), Ipv4Addr::new(10, 79, 2, 9)];
 /// Spans that a proxy may begin in a second: the most that can be said.
 const SPANS: u32 = 10_000;
 /// The one tap that there is, and how long it goes on unless it is ended.
@@ -369,7 +369,7 @@ fn telemetry(pod: Pod, extra: Extra) -> v1::Resource {
     let tracing = match extra {
         Extra::Traces { share, lost } => {
             let [client, server] = if lost {
-                NOBODY
+                UNREACHABLE
             } else {
                 [CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER]
             };

@@ -340,9 +340,9 @@ mod tests {
     #[test]
     fn page_states_date_command_machine_and_commit() {
         let today = || time::OffsetDateTime::now_utc().date();
-        let (begun, page) = (today(), text(&differences(|_| 0.0), 0.0, "0.53"));
+        let (started, page) = (today(), text(&differences(|_| 0.0), 0.0, "0.53"));
         // Midnight may pass.
-        let dates = [begun, today()].map(|day| format!("Written by `make bench-eyes`, {day}. "));
+        let dates = [started, today()].map(|day| format!("Written by `make bench-eyes`, {day}. "));
         assert!(dates.iter().any(|date| page.contains(date)), "{page}");
         let machine = format!(
             " Machine: {}; load average before the run 0.53. ",

@@ -444,19 +444,19 @@ mod tests {
 
     #[test]
     fn cpu_time_of_threads_includes_finished_ones() {
-        let (tell, told) = std::sync::mpsc::sync_channel(0);
+        let (finish, finished) = std::sync::mpsc::sync_channel(0);
         let busy = std::thread::spawn(move || {
             let own = || fs::read_to_string("/proc/thread-self/schedstat").unwrap();
             while cpu_of_schedstat(&own()).unwrap() < MUCH {}
-            tell.send(()).unwrap();
+            finish.send(()).unwrap();
             // Until it has been read.
-            tell.send(()).unwrap();
+            finish.send(()).unwrap();
         });
-        told.recv().unwrap();
+        finished.recv().unwrap();
         let pid = std::process::id();
         let all = cpu_of_threads(pid).unwrap();
         assert!(all >= MUCH, "{all:?}");
-        told.recv().unwrap();
+        finished.recv().unwrap();
         busy.join().unwrap();
         // Control: it is missing among those that there are, a moment after it has ended.
         let until = Instant::now() + Duration::from_secs(60);

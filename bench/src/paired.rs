@@ -170,9 +170,9 @@ pub(crate) fn run(arguments: &Arguments, shared: &Path) -> Result<()> {
     let mut differences = Differences::default();
     let before = kept.rounds(&ORDER)?;
     before.iter().for_each(|book| differences.take(book));
-    let begun = before.len();
-    let mut rounds = begun;
-    for number in begun..plan.rounds {
+    let completed = before.len();
+    let mut rounds = completed;
+    for number in completed..plan.rounds {
         let Some(book) = there_and_back(&mut systems, &plan, number, deadline)? else {
             eprintln!("out of time after {rounds} rounds of {}", plan.rounds);
             break;

@@ -305,9 +305,9 @@ pub fn mesh_server_config(
 /// The webhook's server, known by DNS names to a caller without certificate.
 #[must_use]
 pub fn webhook_server_config(serving: &ServingHandle) -> Arc<ServerConfig> {
-    let nobody = WebPkiClientVerifier::no_client_auth();
+    let no_client_auth = WebPkiClientVerifier::no_client_auth();
     let alpn = [H2_ALPN, HTTP1_ALPN];
-    server_config(nobody, Arc::new(serving.clone()), &alpn)
+    server_config(no_client_auth, Arc::new(serving.clone()), &alpn)
 }
 
 /// A client that shows its certificate and talks to `expected` only. Making one

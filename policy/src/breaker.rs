@@ -46,7 +46,7 @@ pub struct Pulse {
     pub probes: u32,
     pub failed_probes: u32,
     /// Probes that were sent: what hangs ends late or never.
-    pub begun: u32,
+    pub sent_probes: u32,
 }
 
 /// What the controller says to a proxy.

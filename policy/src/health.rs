@@ -185,12 +185,12 @@ impl Health {
         self.returns
     }
 
-    /// Whether the end of an attempt that began then still says how the endpoint fares. Calls
+    /// Whether the end of an attempt that began then still shows how the endpoint fares. Calls
     /// that hung until their time was over end long after it has shown that it works. `probe`:
     /// where it is the one that showed it, which may go on.
     #[must_use]
-    pub fn counts(&self, begun: Returns, probe: Option<Probe>) -> bool {
-        self.returns == begun || probe == Some(self.probe)
+    pub fn counts(&self, at_start: Returns, probe: Option<Probe>) -> bool {
+        self.returns == at_start || probe == Some(self.probe)
     }
 
     /// An attempt ended, or goes on. `probe`: what [`Health::begin_probe`] gave, where it sent

@@ -194,7 +194,7 @@ impl Ended {
 
     /// No endpoint answered: other endpoints were tried where that was allowed, or none
     /// because most calls fail, and a repetition would reach the same ones.
-    const fn found_nobody(self) -> bool {
+    const fn found_no_endpoint(self) -> bool {
         matches!(
             self,
             Self::Refused(
@@ -256,7 +256,7 @@ impl Attempted<'_> {
     #[must_use]
     pub fn marks_spent(&self, retry: &Retry) -> bool {
         let late = self.late && self.ended == Ended::Refused(Reason::Deadline);
-        self.spent || late || self.ended.is_failure(retry) || self.ended.found_nobody()
+        self.spent || late || self.ended.is_failure(retry) || self.ended.found_no_endpoint()
     }
 }
 

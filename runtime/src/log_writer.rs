@@ -235,13 +235,13 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         let lines = LogWriter::to("lines", writer).unwrap();
         assert_eq!(room(&lines), 0, "a silent process holds a queue");
-        let begun = Instant::now();
+        let started = Instant::now();
         // A pipe of Linux takes 64 KiB, the queue 1 024 lines, one is in hand.
         const ALL: usize = 5000;
         for at in 0..ALL {
             lines.write(line(at));
         }
-        assert!(begun.elapsed() < FLUSH_WITHIN, "{:?}", begun.elapsed());
+        assert!(started.elapsed() < FLUSH_WITHIN, "{:?}", started.elapsed());
         let lost = usize::try_from(lines.lost()).unwrap();
         let kept = ALL - lost;
         assert!((LINES..=LINES + 657).contains(&kept), "{kept}");
@@ -284,9 +284,9 @@ mod tests {
         for at in 0..5000 {
             lines.write(line(at));
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         lines.flush(Duration::from_millis(100));
-        assert!(begun.elapsed() < FLUSH_WITHIN, "{:?}", begun.elapsed());
+        assert!(started.elapsed() < FLUSH_WITHIN, "{:?}", started.elapsed());
     }
 
     #[test]

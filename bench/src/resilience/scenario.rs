@@ -25,7 +25,7 @@ const AHEAD: Duration = Duration::from_millis(200);
 /// Who stands between the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mesh {
-    Nobody,
+    Direct,
     Weft(PathBuf),
     Envoy(PathBuf, Extra),
 }
@@ -34,7 +34,7 @@ impl Mesh {
     /// For the signs of life of a run.
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Nobody => "nobody between",
+            Self::Direct => "no proxy between",
             Self::Weft(_) => "Weft",
             Self::Envoy(_, extra) if extra.retries_503 => "Envoy, 503 tried again too",
             Self::Envoy(_, extra) if extra.adaptive => "Envoy, adaptive concurrency",
@@ -81,7 +81,7 @@ impl Scenario {
         let repeats = Arc::new(Repeats::default());
         let mut scenario = Self {
             pods: layout.pods.to_vec(),
-            meshed: *mesh != Mesh::Nobody,
+            meshed: *mesh != Mesh::Direct,
             proxies: Vec::new(),
             apps: Vec::new(),
             repeats,
@@ -101,7 +101,7 @@ impl Scenario {
             }
         }
         match mesh {
-            Mesh::Nobody => {}
+            Mesh::Direct => {}
             Mesh::Weft(binary) => scenario.start_weft(binary, layout, authority)?,
             Mesh::Envoy(binary, extra) => {
                 let attempt = layout.requested.attempt;

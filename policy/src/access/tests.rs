@@ -202,7 +202,7 @@ fn pod_is_admitted_only_by_uid_in_certificate() {
             .decide(Caller::Outside, 80, JudgedTraffic::Opaque)
             .is_allowed()
     );
-    let nobody = enforced(vec![Rule {
+    let no_pods = enforced(vec![Rule {
         sources: vec![Source::pods([] as [&str; 0])],
         ports: Some(Ports::Any),
         ..rule("t", &[])
@@ -212,7 +212,7 @@ fn pod_is_admitted_only_by_uid_in_certificate() {
         pod: Some("a"),
     };
     assert!(
-        !nobody
+        !no_pods
             .decide(caller, 80, JudgedTraffic::Opaque)
             .is_allowed()
     );

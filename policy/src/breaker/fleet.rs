@@ -95,7 +95,7 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             );
         }
         if matches!(self.phase, Phase::Probing { .. }) {
-            if pulse.refused > 0 || pulse.begun > 0 || pulse.probes > 0 {
+            if pulse.refused > 0 || pulse.sent_probes > 0 || pulse.probes > 0 {
                 self.obeyed = now;
             }
             for at in 0..pulse.probes.min(self.asked_of_one()) {

@@ -108,23 +108,23 @@ impl Breaker {
         };
         match admit {
             Admit::Pass => {}
-            Admit::Probe => self.pulse.begun = self.pulse.begun.saturating_add(1),
+            Admit::Probe => self.pulse.sent_probes = self.pulse.sent_probes.saturating_add(1),
             Admit::Refuse => self.pulse.refused = self.pulse.refused.saturating_add(1),
         }
         admit
     }
 
-    /// The same of what began then and is known only now to be sent: a connection that was
-    /// opened before anybody knew what it is to carry. If that was before the breaker opened, it
-    /// shows nothing of what came after: it is no probe, and turned away as all that is none.
+    /// The same of a request that started then and is sent only now: a connection that was
+    /// opened before it was known what it is to carry. If that was before the breaker opened, it
+    /// shows nothing of what came after: it is no probe, and rejected as all that is none.
     pub fn admit_begun(
         &mut self,
         now: Instant,
-        begun: Instant,
+        started: Instant,
         settings: &Settings,
         random: u64,
     ) -> Admit {
-        let is_older = self.opened_at.is_some_and(|opened| begun < opened);
+        let is_older = self.opened_at.is_some_and(|opened| started < opened);
         if is_older && self.is_open(now, settings) {
             self.pulse.refused = self.pulse.refused.saturating_add(1);
             return Admit::Refuse;

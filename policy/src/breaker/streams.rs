@@ -28,7 +28,7 @@ pub struct Stream {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams {
     /// The current interval first.
-    begun: [u32; SLOTS],
+    started: [u32; SLOTS],
     /// Which one that is, from `start` on.
     current: u64,
     start: Instant,
@@ -37,7 +37,7 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
-            begun: [0; SLOTS],
+            started: [0; SLOTS],
             current: 0,
             start: now,
         }
@@ -45,7 +45,7 @@ impl Streams {
 
     /// One begins, after [`Streams::lasted`] at the same moment.
     pub(super) const fn begin(&mut self) {
-        self.begun[0] = self.begun[0].saturating_add(1);
+        self.started[0] = self.started[0].saturating_add(1);
     }
 
     /// How many have lasted since this was asked last.
@@ -54,8 +54,8 @@ impl Streams {
         let passed = usize::try_from(current - self.current).unwrap_or(SLOTS);
         let passed = passed.min(SLOTS);
         self.current = current;
-        self.begun.rotate_right(passed);
-        let old = &mut self.begun[..passed];
+        self.started.rotate_right(passed);
+        let old = &mut self.started[..passed];
         let lasted = old.iter().fold(0, |sum: u32, one| sum.saturating_add(*one));
         old.fill(0);
         lasted
@@ -72,15 +72,15 @@ impl Streams {
             return false;
         }
         let at = usize::try_from(self.current.saturating_sub(began)).unwrap_or(SLOTS);
-        if let Some(begun) = self.begun.get_mut(at) {
-            *begun = begun.saturating_sub(1);
+        if let Some(started) = self.started.get_mut(at) {
+            *started = started.saturating_sub(1);
         }
         true
     }
 
     /// Whether none has started of late.
     pub(super) fn are_none(&self) -> bool {
-        self.begun == [0; SLOTS]
+        self.started == [0; SLOTS]
     }
 
     fn slot(&self, at: Instant) -> u64 {

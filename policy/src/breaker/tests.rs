@@ -118,7 +118,7 @@ fn call_before_breaker_opening_is_rejected_not_probed() {
     for by_controller in [false, true] {
         let mut breaker = Breaker::new(before);
         let admit =
-            |breaker: &mut Breaker, now, begun| breaker.admit_begun(now, begun, &SETTINGS, 0);
+            |breaker: &mut Breaker, now, started| breaker.admit_begun(now, started, &SETTINGS, 0);
         let calm = admit(&mut breaker, opens, before);
         assert_eq!(calm, Admit::Pass, "control: nothing is amiss");
         if by_controller {
@@ -302,7 +302,7 @@ fn a_pulse_says_what_happened_since_the_last() {
         refused: 1,
         probes: 1,
         failed_probes: 1,
-        begun: 0,
+        sent_probes: 0,
     };
     assert_eq!(breaker.pulse(), Some(expected));
     assert_eq!(breaker.pulse(), None);
@@ -384,7 +384,10 @@ fn lasting_probe_stream_succeeds_but_abandoned_shows_nothing() {
     breaker.settle(now, &SETTINGS);
     assert_eq!(breaker.state(&SETTINGS), ShownState::Closing);
     let pulse = breaker.pulse().unwrap();
-    assert_eq!((pulse.begun, pulse.probes, pulse.failed_probes), (7, 5, 0));
+    assert_eq!(
+        (pulse.sent_probes, pulse.probes, pulse.failed_probes),
+        (7, 5, 0)
+    );
 }
 
 #[test]

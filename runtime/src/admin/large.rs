@@ -274,7 +274,10 @@ mod tests {
         for last in [1, 2, 3, 4].repeat(4) {
             held.push(read(&large, last).await);
         }
-        assert!(enter(&large, 9).await.is_none(), "no reader has left in time");
+        assert!(
+            enter(&large, 9).await.is_none(),
+            "no reader has left in time"
+        );
         assert_eq!(lost(&held), [0]);
         drop(held.remove(0));
         assert!(enter(&large, 8).await.is_some());

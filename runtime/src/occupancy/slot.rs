@@ -115,8 +115,8 @@ impl TrackedConnection {
     }
 
     pub(super) fn head_age(&self, now: u64) -> Option<u64> {
-        let begun = self.head.load(Relaxed).checked_sub(1)?;
-        Some(now.saturating_sub(begun))
+        let started = self.head.load(Relaxed).checked_sub(1)?;
+        Some(now.saturating_sub(started))
     }
 
     /// For how long it has been asked to go by one of these verdicts; `None` where it is not.

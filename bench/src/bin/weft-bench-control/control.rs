@@ -119,9 +119,9 @@ pub(crate) async fn measure(
     controller.settled(SETTLE).await?;
     let alone = controller.memory()?;
     bench.log_progress("connecting proxies");
-    let begun = Instant::now();
+    let started = Instant::now();
     let fleet = Fleet::start(&bench.api, &Board::default(), roles(size)).await?;
-    let first_connect = seconds(begun.elapsed());
+    let first_connect = seconds(started.elapsed());
     controller.settled(SETTLE).await?;
     let (connected, load) = (controller.memory()?, load());
     let graph = graph::measure(bench, &fleet, changing).await?;
@@ -383,12 +383,12 @@ async fn restart(bench: &Bench, fleet: &Fleet, controller: Controller) -> Result
     let before = Requests::so_far(&bench.api).await?;
     let api_cpu = bench.api_cpu()?;
     let probe = Probe::start(&bench.api);
-    let begun = Instant::now();
+    let started = Instant::now();
     controller.kill()?;
     let mut controller = bench.program.start()?;
     fleet.none_connected().await?;
     fleet.all_connected().await?;
-    let took = seconds(begun.elapsed());
+    let took = seconds(started.elapsed());
     let (cpu, api_cpu) = (controller.cpu()?, bench.api_cpu()? - api_cpu);
     controller.ready().await?;
     controller.settled(SETTLE).await?;

@@ -68,9 +68,9 @@ pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Res
     let folded = metric(FOLDED).await? - before;
     let (mut took, mut last) = (Vec::new(), Bytes::new());
     for window in WINDOWS {
-        let begun = Instant::now();
+        let started = Instant::now();
         last = reader.read(&format!("{PATH}?window={window}s")).await?;
-        took.push(seconds(begun.elapsed()));
+        took.push(seconds(started.elapsed()));
     }
     let graph: Value = serde_json::from_slice(&last)?;
     let edges = graph["edges"].as_array().context("no edges")?.len();
@@ -154,13 +154,13 @@ impl GraphClient {
 
 /// The authority of the API's certificate, once it is written.
 async fn authority(api: &Api) -> Result<Vec<u8>> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let service = api.get(API_SERVICE).await?;
         if let Some(bundle) = service["spec"]["caBundle"].as_str() {
             return Ok(base64::engine::general_purpose::STANDARD.decode(bundle)?);
         }
-        ensure!(begun.elapsed() < TRUSTED_WITHIN, "no caBundle: {service}");
+        ensure!(started.elapsed() < TRUSTED_WITHIN, "no caBundle: {service}");
         sleep(Duration::from_millis(200)).await;
     }
 }

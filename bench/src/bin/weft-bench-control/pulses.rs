@@ -45,12 +45,12 @@ pub(crate) async fn measure(
 
     let mut turns = interval(EVERY);
     turns.tick().await;
-    let (before, begun) = (controller.cpu()?, Instant::now());
-    while begun.elapsed() < time {
+    let (before, started) = (controller.cpu()?, Instant::now());
+    while started.elapsed() < time {
         fleet.pulse(None)?;
         turns.tick().await;
     }
-    let used = (controller.cpu()? - before) / seconds(begun.elapsed());
+    let used = (controller.cpu()? - before) / seconds(started.elapsed());
     let callers = fleet.callers(failing).len();
     ensure!(
         fleet.held_back() == 0,

@@ -74,7 +74,7 @@ fn with_polls(number: u64) -> Call {
 /// and nobody stands between.
 fn capacity(bench: &Bench) -> Result<f64> {
     eprintln!("overload: capacity");
-    let mut scenario = bench.start(&Mesh::Nobody, &PODS, Asked::default())?;
+    let mut scenario = bench.start(&Mesh::Direct, &PODS, Asked::default())?;
     let time = bench.seconds(10);
     let load = Load {
         // A worker needs 10 ms at least.

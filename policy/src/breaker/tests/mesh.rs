@@ -191,7 +191,7 @@ fn hanging_probes_keep_mesh_breaker_open_under_demand() {
         ..Pulse::default()
     };
     let hanging = Pulse {
-        begun: 1,
+        sent_probes: 1,
         ..Pulse::default()
     };
     for pulse in [wanting, hanging] {
@@ -214,7 +214,7 @@ fn sent_probe_is_reported_before_it_finishes() {
     breaker.steer(now, Steer::Probing { every: ms(1200) });
     assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
     let expected = Pulse {
-        begun: 1,
+        sent_probes: 1,
         ..Pulse::default()
     };
     assert_eq!(breaker.pulse(), Some(expected));

@@ -261,7 +261,7 @@ fn lists_matching_nothing_and_redundant_entries_warn() {
         let fallback = json!({"response": {"status": 200}, "when": when});
         about(json!({"retry": {"methods": retry}, "fallback": fallback}))
     };
-    let told: [(Value, Value, &[&str]); 4] = [
+    let reported: [(Value, Value, &[&str]); 4] = [
         (
             json!([]),
             json!([]),
@@ -275,7 +275,7 @@ fn lists_matching_nothing_and_redundant_entries_warn() {
         (json!(["*"]), json!(["Timeout"]), &[]),
         (json!(["GET", "PUT"]), json!(["Timeout"]), &[]),
     ];
-    for (retry, when, fields) in told {
+    for (retry, when, fields) in reported {
         let (policy, mistakes) = judged(&spec(&retry, &when));
         assert!(policy.sections.retry.is_some() && policy.sections.fallback.is_some());
         let mut warned: Vec<&str> = mistakes.iter().map(|one| one.field.as_str()).collect();
