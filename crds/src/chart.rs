@@ -24,7 +24,7 @@ pub fn templates() -> io::Result<Vec<(String, String)>> {
         let condition = Some("crds.smi.install");
         templates.push((format!("{plural}.yaml"), template(&yaml, condition)));
     }
-    // Nobody else has kinds of this group, so there is no question whose they are.
+    // Only Weft has kinds of this group, so their owner is clear.
     for (plural, definition) in weft::definitions() {
         let yaml = yaml::to_string(&definition)?;
         templates.push((format!("{plural}.yaml"), template(&yaml, None)));

@@ -22,7 +22,7 @@ pub const ENABLED: &str = "enabled";
 pub const DISABLED: &str = "disabled";
 /// Label that the injector writes: [`account_hash`] of the pod's service account, so
 /// that a NetworkPolicy can select pods by account. A webhook refuses every other
-/// value, whoever writes it and wherever.
+/// value, from any client and at any place.
 pub const ACCOUNT: &str = "weft.dev/account";
 
 /// Annotation on a namespace or pod: deny, auto, open or audit.
@@ -83,7 +83,7 @@ pub(crate) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-contai
 /// Most entries of a list of ports or networks. Every entry is a rule that each
 /// new connection of the pod walks through; the capture container has the same bound.
 pub(crate) const MAX_LIST: usize = 128;
-/// Most entries of [`ROUTES`]. Requests are told apart by no more names than that.
+/// Most entries of [`ROUTES`]. Requests have no more names than that.
 pub(crate) const MAX_GROUPS: usize = 64;
 
 /// Value of [`ACCOUNT`]: the first 16 hex digits of SHA-256 over `namespace/account`.

@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::smi::judge::Severity;
 
-    /// Field, and the field that was meant; empty where none is told.
+    /// Field, and the field that was meant; empty where none is reported.
     fn listed(object: &Value) -> Vec<(String, String)> {
         let mistakes = as_written(object).into_iter();
         let listed = mistakes.map(|one| {
@@ -439,7 +439,7 @@ mod tests {
             without_nulls(&mut object);
             let api_version = object["apiVersion"].as_str().unwrap();
             let (group, version) = api_version.split_once('/').unwrap();
-            // What the schema does not name is taken away, and judged by nobody.
+            // What the schema does not name is dropped, and validated nowhere.
             let is_known = version == smi::STORAGE_VERSION && as_written(&object).is_empty();
             if !is_known || !by_schema(&object).is_empty() {
                 continue;

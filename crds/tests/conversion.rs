@@ -139,8 +139,8 @@ fn narrow(view: &mut Value, random: &mut Random) -> bool {
         return true;
     };
     // The last, because the first of two matches with one name is the one that counts.
-    // Never the only one, nor the last that could mean somebody: a target without sources
-    // has no say in the spelling of paths.
+    // Never the only one, nor the last that could match a caller: a target without sources
+    // has no effect on the spelling of paths.
     let rest = list.split_last().map_or(&[][..], |(_, rest)| rest);
     let names_caller = |source: &Value| {
         ["ServiceAccount", "Group"]

@@ -17,7 +17,7 @@ pub(super) struct Overrides {
     pub(super) memory_limit: Option<String>,
     pub(super) log_level: String,
     pub(super) access_log: String,
-    /// Seconds; None when nobody asked.
+    /// Seconds; None when not set.
     pub(super) drain_delay: Option<u32>,
 }
 

@@ -109,7 +109,7 @@ mod tests {
             json!(null),
             json!({"labels": {"weft.dev/inject": "enabled"}}),
             json!({"labels": {"weft.dev/inject": "disabled"}}),
-            // The label decides, so the annotation beside it misleads nobody.
+            // The label decides, so the annotation beside it is harmless.
             json!({"labels": {"weft.dev/inject": "enabled"},
                    "annotations": {"weft.dev/inject": "enabled"}}),
         ] {

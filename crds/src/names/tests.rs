@@ -1,4 +1,4 @@
-//! Names that do nothing are told, those that do something are not, and the table of them is
+//! Names without effect are reported, those with one are not, and the table of them is
 //! what the constants and the manual have.
 //!
 //! Claims: attack-115
@@ -36,7 +36,7 @@ fn labelled(name: &str) -> Value {
     json!({"metadata": {"labels": {name: "deny"}}})
 }
 
-/// Only one thing is told, with this field and this text.
+/// There is only one warning, with this field and this text.
 fn alone(group: &str, kind: &str, object: &Value, field: &str, text: &str) {
     let expected = [(field.to_owned(), text.to_owned())];
     assert_eq!(reported(group, kind, object), expected, "{kind} {object}");
@@ -50,7 +50,7 @@ fn misspelt_name_suggests_correct_one_on_every_kind() {
         ("weft.dev/Access", "; you may mean weft.dev/access"),
         ("weft.dev/mtlss", "; you may mean weft.dev/mtls"),
         ("weft.dev/shoe-size", ""),
-        // Nobody asks for anything by a name that Weft writes.
+        // Users set nothing by a name that Weft writes.
         ("weft.dev/proxy-versions", ""),
     ] {
         let text = format!("is no annotation of Weft{meant}");
@@ -175,7 +175,7 @@ fn what_is_read_somewhere_is_not_talked_about() {
     ] {
         assert_eq!(reported(group, kind, &object), NOTHING, "{kind} {object}");
     }
-    // Control: what nobody passes on, because it is no name.
+    // Control: a name that is not passed on, because it is no name.
     let misspelt = annotated("weft.dev/acess");
     let found = reported("tenants.example.com", "Tenant", &misspelt);
     assert_eq!(found.len(), 1, "{found:?}");

@@ -41,7 +41,7 @@ pub struct TapMetadata {
     pub last: bool,
 }
 
-/// Which way a request goes, seen from the pod whose proxy tells of it.
+/// Which way a request goes, seen from the pod whose proxy reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -59,7 +59,7 @@ pub struct TapRequest {
     /// When it came, RFC 3339.
     pub time: String,
     pub direction: Direction,
-    /// `namespace/name` of the pod whose proxy tells of it.
+    /// `namespace/name` of the pod whose proxy reports it.
     pub pod: String,
     /// The other end: outbound the pod that was called, inbound the pod that called, each
     /// `namespace/name`, or an address or host outside the mesh. Empty: not known.
@@ -103,7 +103,7 @@ pub struct TapRequest {
     pub bytes: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub trace: String,
-    /// Those that were asked for and may be told.
+    /// Those that were requested and may be shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<Header>,
 }

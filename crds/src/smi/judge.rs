@@ -41,8 +41,8 @@ pub(crate) use unknown::unknown_fields;
 
 /// Characters of one field or text that are kept: both may quote values of any length.
 const LONGEST_TEXT: usize = 400;
-/// Mistakes of one object that are kept, many times what anybody reads. Entries of lists
-/// that nobody knows may be as many as fit into an object.
+/// Validation errors of one object that are kept, many times what a user reads. Unknown
+/// entries of lists may be as many as fit into an object.
 const MOST_MISTAKES: usize = 100;
 
 /// What one object may be judged by besides itself.

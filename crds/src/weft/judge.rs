@@ -1,8 +1,8 @@
 //! What a TrafficPolicy means by itself, section by section.
 //!
-//! A section with a mistake says nothing at all, so that the next policy decides; half of
-//! it would be a section that nobody wrote. The other sections of the object stand. A
-//! mistake in what limits a policy makes it fit less: a route or a caller that cannot be
+//! A section with a validation error sets nothing at all, so that the next policy decides; half
+//! of it would be a section without an author. The other sections of the object stand. An
+//! error in what limits a policy makes it fit less: a route or a caller that cannot be
 //! read is none, never all.
 //!
 //! Limits stand each for itself, as they add up: a mistake in one takes no other away.

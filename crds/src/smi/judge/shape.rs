@@ -130,7 +130,7 @@ fn below(at: &str, name: &str) -> String {
 }
 
 /// The innermost field that makes reading fail. Every field may be absent, so each part
-/// can be read without its neighbours, and tells whether it is to blame.
+/// can be read without its neighbours, and shows whether it is to blame.
 fn blamed(at: &str, value: &Value, fails: &dyn Fn(Value) -> bool) -> String {
     match value {
         Value::Object(fields) if !fails(json!({})) => {

@@ -22,7 +22,7 @@ pub struct Split {
     /// Who takes a share, in the order in which they were written.
     pub backends: Vec<Backend>,
     /// Whether every weight can be used. The split has no effect if not: any other
-    /// reading would give somebody a share that nobody wrote down.
+    /// reading would give a backend a share without an author.
     pub weights_fit: bool,
     /// Names of the HTTPRouteGroups whose requests are split, by place; `None` for what is
     /// no HTTPRouteGroup, and takes all effect from the split. Without any, everything is
@@ -30,7 +30,7 @@ pub struct Split {
     pub groups: Vec<Option<Arc<str>>>,
 }
 
-/// A Service as somebody wrote it down.
+/// A Service as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceRef {
     /// In the words of the object.

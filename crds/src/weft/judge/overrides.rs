@@ -95,7 +95,7 @@ fn callers(
         let caller = scope::caller(&field, one, reader.mistakes());
         match caller.kind {
             Some(SourceKind::Unauthenticated) => {
-                let text = "is nobody in particular; give callers outside the mesh a token";
+                let text = "is no particular caller; give callers outside the mesh a token";
                 reader.wrong(&format!("{field}.name"), text);
             }
             Some(_) => callers.push(caller),

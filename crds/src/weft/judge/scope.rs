@@ -185,7 +185,7 @@ pub(super) fn caller(field: &str, written: &SourceRef, mistakes: &mut Mistakes) 
     source(field, &subject, mistakes)
 }
 
-/// A caller that nobody is.
+/// A source that matches no caller.
 fn no_caller() -> Source {
     Source {
         kind: None,

@@ -79,7 +79,7 @@ fn schema_and_judge_agree_at_every_bound() {
                 let Some(one) = one else { continue };
                 let numbered = |n: u64| {
                     let mut one = one.clone();
-                    // What the entries of a list are told apart by.
+                    // What identifies the entries of a list.
                     for key in ["name", "service"] {
                         if one.get(key).is_some() {
                             one[key] = json!(format!("n{n}"));

@@ -163,7 +163,7 @@ fn no_service_gets_the_copy_of_a_request_twice() {
         {"service": "next", "percent": 1},
     ]);
     let (policy, mistakes) = judged(&about(json!({"mirror": mirror})));
-    assert!(policy.sections.mirror.is_none(), "nobody knows which");
+    assert!(policy.sections.mirror.is_none(), "which is unknown");
     assert_eq!(refused(&mistakes), ["spec.mirror[2].service"]);
 }
 
