@@ -8,7 +8,7 @@
 //! difference lies above its bound. The first row changes nothing and shows the noise: a run
 //! in which it is missed says nothing.
 //!
-//! That a proxy costs no more than before while nobody looks is the affair of `paired`.
+//! That a proxy costs no more than before without any of this is measured by `paired`.
 
 mod collector;
 mod rows;
@@ -37,7 +37,7 @@ use crate::system::{Port, System};
 const PAIRS: usize = 20;
 /// One load.
 const TIME: Duration = Duration::from_secs(2);
-/// A proxy has what it is told, and tells what it had begun to, far sooner.
+/// A proxy has its configuration, and has sent its last reports, far sooner.
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long everything is recorded for a collector that never answers, at so many requests
 /// in a second, and what a proxy may hold more after it.
@@ -190,8 +190,8 @@ impl Of {
     }
 }
 
-/// MiB that one of the proxies holds more, after all was recorded for nobody. No request
-/// fails meanwhile.
+/// MiB that one of the proxies holds more, after all was recorded without a collector. No
+/// request fails meanwhile.
 fn lost(system: &mut System, controller: &Controller) -> Result<f64> {
     eprintln!("a collector that never answers");
     system.start_pair()?;
@@ -352,7 +352,7 @@ mod tests {
         let commit = provenance::commit(&[]);
         let commit = commit.split(' ').next().unwrap_or_default();
         assert!(page.contains(&format!(" Commit {commit}")), "{page}");
-        // Control: a page that somebody else began.
+        // Control: a page of another program.
         let other = report::written_by("make bench", "0.53");
         assert!(!dates.iter().any(|date| other.contains(date)), "{other}");
     }

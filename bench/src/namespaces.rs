@@ -216,7 +216,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Namespace and user are set by programs that become this one: it has
-    /// begun when the process carries its name.
+    /// started when the process carries its name.
     fn wait_for_program(&mut self, program: &str) -> Result<()> {
         const NAME_LENGTH: usize = 15;
         let name = Path::new(program)
@@ -279,7 +279,7 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
-        kib.context("/proc/PID/status tells no resident memory")
+        kib.context("/proc/PID/status holds no resident memory")
     }
 }
 

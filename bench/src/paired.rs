@@ -197,7 +197,7 @@ fn there_and_back(
 ) -> Result<Option<Book>> {
     let mut book = Book::default();
     let there = 0..systems.len();
-    // Whoever comes first in one round comes last in the next.
+    // The first of one round comes last in the next.
     let order: Vec<usize> = if number.is_multiple_of(2) {
         there.clone().chain(there.rev()).collect()
     } else {

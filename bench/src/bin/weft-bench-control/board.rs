@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use wire::v1;
 
-/// Tells whether a resource shows a change.
+/// Whether a resource shows a change.
 pub(crate) type Shows = Box<dyn Fn(&v1::Resource) -> bool + Send>;
 
 /// Clones are the same board.
@@ -31,7 +31,7 @@ struct State {
 /// One change, and who has it.
 pub(crate) struct Change {
     shows: Shows,
-    /// When the write was begun.
+    /// When the write started.
     pub(crate) sent: Instant,
     /// When the API server had answered it.
     pub(crate) returned: Option<Instant>,

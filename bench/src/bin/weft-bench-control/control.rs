@@ -348,7 +348,7 @@ async fn come_and_go(
             bench.api.make([job]).await?;
             turns.tick().await;
             leaving.announce(fleet, false);
-            // The controller may hear of the pod before it hears of the slice.
+            // The controller may receive the pod's change before the slice's.
             bench.api.delete(&leaving.pod_path()).await?;
             leaving.write(bench, fleet, false).await?;
             turns.tick().await;

@@ -1,4 +1,4 @@
-//! What somebody else notices at the API server meanwhile.
+//! What another client notices at the API server meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -186,7 +186,7 @@ impl Drop for Controller {
     }
 }
 
-/// Seconds, if the line tells of a compiling.
+/// Seconds, if the line reports a compile.
 fn compiled_in(line: &str) -> Option<f64> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);

@@ -1,5 +1,5 @@
-//! What breakers of the whole mesh cost while every proxy tells each second how its calls
-//! went, and how soon the callers of a Service that fails are told.
+//! What breakers of the whole mesh cost while every proxy reports each second how its calls
+//! went, and how soon the callers of a Service that fails get the open breaker.
 
 use std::time::Duration;
 
@@ -61,12 +61,12 @@ pub(crate) async fn measure(
     while fleet.held_back() < callers {
         ensure!(
             since.elapsed() < REPORTED_WITHIN,
-            "{} of {callers} callers were told that all calls to {} fail",
+            "{} of {callers} callers got an open breaker for {}",
             fleet.held_back(),
             cluster::service_name(failing)
         );
         fleet.pulse(Some(failing))?;
-        // What a proxy is told shows at once, not with its next pulse.
+        // What a proxy receives shows at once, not with its next pulse.
         let next = Instant::now() + EVERY;
         while Instant::now() < next && fleet.held_back() < callers {
             tokio::time::sleep(EVERY / 50).await;

@@ -1,5 +1,5 @@
 //! `weft-stand-in FILE` is a controller for two proxies without a cluster: it
-//! speaks the real protocol over the real TLS and tells what FILE says. Harnesses
+//! speaks the real protocol over the real TLS and sends what FILE holds. Harnesses
 //! that start proxies in network namespaces use it (e2e/interop).
 //!
 //! FILE is JSON, see [`cluster::Cluster`]. Every call of Certify is answered,

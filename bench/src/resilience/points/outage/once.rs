@@ -1,5 +1,5 @@
-//! Nothing that an application may have seen is sent to another one where nobody has said
-//! that it may be: POST, and gRPC without any object.
+//! Nothing that an application may have seen is sent to another one where no policy allows
+//! it: POST, and gRPC without any object.
 
 use anyhow::Result;
 
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(of(5, 1.0), BoundResult::Met);
     }
 
-    /// With `grpcCodes` a second application may see a call, and without numbers nobody knows.
+    /// With `grpcCodes` a second application may see a call, and without numbers it is unknown.
     #[test]
     fn grpc_calls_are_numbered_and_never_retried() {
         const { assert!(GRPC_PLAIN.grpc && !GRPC_PLAIN.requested.grpc_unavailable) };
