@@ -1,4 +1,4 @@
-//! Who a pod is, and how it proves that: keys, signing requests, the mesh's own
+//! Identity of pods and its proof: keys, signing requests, the mesh's own
 //! authority, verification by SPIFFE id, and TLS configurations made of these.
 //!
 //! Invariants

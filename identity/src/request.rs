@@ -40,8 +40,8 @@ pub enum BadRequest {
 pub struct RequestError(#[source] rcgen::Error);
 
 impl LeafKey {
-    /// A signing request for this key, in DER. It asks for no name: the answer's
-    /// names follow from the token that goes with it.
+    /// A signing request for this key, in DER. It requests no name: the names in the
+    /// certificate follow from the token that goes with it.
     ///
     /// # Errors
     /// When signing fails.

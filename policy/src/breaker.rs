@@ -40,7 +40,7 @@ pub struct Pulse {
     /// that failed.
     pub sent: u32,
     pub failed: u32,
-    /// Requests that the open breaker turned away.
+    /// Requests that the open breaker rejected.
     pub refused: u32,
     /// The same of probes.
     pub probes: u32,
@@ -49,7 +49,7 @@ pub struct Pulse {
     pub sent_probes: u32,
 }
 
-/// What the controller says to a proxy.
+/// The controller's command to a proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Steer {
     #[default]

@@ -170,7 +170,7 @@ impl<T: Clone> Table<T> {
         }
     }
 
-    /// What a call is made for that says this. One that names a request belongs to it or to
+    /// What a call with these headers is made for. One that names a request belongs to it or to
     /// nothing, whatever its trace.
     #[must_use]
     pub fn find(&self, key: &Key, now: Instant) -> Lookup<T> {

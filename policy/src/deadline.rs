@@ -55,7 +55,7 @@ impl DeadlineSource {
     }
 }
 
-/// What a request says of its time, as far as it could be read.
+/// What a request carries of its time, as far as it could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestedTimeout {
     /// `grpc-timeout`.
@@ -74,7 +74,7 @@ impl Deadline {
     };
 
     /// Of a request that came in. `request` is the policy's value for callers outside the
-    /// mesh, for whom no proxy applied it before; see [`longest`].
+    /// mesh, for which no proxy applied it before; see [`longest`].
     #[must_use]
     pub fn arrived(now: Instant, requested: RequestedTimeout, request: Option<Duration>) -> Self {
         Self {
@@ -153,7 +153,7 @@ impl Deadline {
         self.own.map(|end| end.saturating_duration_since(now))
     }
 
-    /// What is left of the context's end, as `weft-rest` says it to the next proxy.
+    /// What is left of the context's end, as `weft-rest` carries it to the next proxy.
     #[must_use]
     pub fn context_left(self, now: Instant) -> Option<Duration> {
         self.context.map(|end| end.saturating_duration_since(now))
@@ -182,8 +182,8 @@ impl Deadline {
     }
 
     /// When an attempt has taken as long as one may, where it goes on after that unless another
-    /// one follows: its endpoint has failed it, whatever it answers to who still waits. `None`:
-    /// it ends before.
+    /// one follows: its endpoint has failed it, whatever it answers to a caller that still waits.
+    /// `None`: it ends before.
     #[must_use]
     pub fn outlasts(
         self,

@@ -65,7 +65,7 @@ pub struct Reasons<'a> {
 }
 
 impl Access {
-    /// Judges as [`Access::decide`] does, and says why. For people: it looks at every rule,
+    /// Judges as [`Access::decide`] does, and returns why. For people: it looks at every rule,
     /// whatever was decided.
     #[must_use]
     pub fn explain(
@@ -85,7 +85,7 @@ impl Access {
         }
     }
 
-    /// Judges as [`Access::decide_request`] does, and says why.
+    /// Judges as [`Access::decide_request`] does, and returns why.
     ///
     /// # Errors
     /// As there.

@@ -23,7 +23,7 @@ pub enum Ended {
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     pub method: &'a Method,
-    /// It may not be made twice, whatever its method: gRPC, and what asks to switch protocols.
+    /// It may not be made twice, whatever its method: gRPC, and requests to switch protocols.
     pub once: bool,
 }
 

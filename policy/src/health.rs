@@ -65,7 +65,7 @@ pub enum HealthChange {
     Nothing,
     /// It failed often enough in a row: [`Health::judge`].
     RowIsFull,
-    /// Its probe failed, and it rests again.
+    /// Its probe failed, and it is ejected again.
     EjectedAgain,
     /// Its probe succeeded, or what stands for one.
     Returned,
@@ -101,7 +101,7 @@ pub struct Returns(u8);
 pub struct Others {
     /// All endpoints, the judged one among them.
     pub endpoints: usize,
-    /// Those that rest already, and may not be probed yet.
+    /// Those that are ejected already, and may not be probed yet.
     pub ejected: usize,
     /// What the others answered lately, without the judged one.
     pub recent: Recent,
@@ -126,7 +126,7 @@ pub struct Health {
     recent: Window,
     in_a_row: u8,
     unreachable_in_a_row: u8,
-    /// Rests that followed each other without a longer time of work between.
+    /// Ejections that followed each other without a longer time of work between.
     ejections: u8,
     /// Why it rested last.
     ejected_for: EjectedFor,
@@ -267,9 +267,9 @@ impl Health {
         }
     }
 
-    /// Its probe failed, and it rests again. Where others have taken all places meanwhile it
-    /// works on instead, and its next failure asks again, as it does before a first rest.
-    /// Whether that is so.
+    /// Its probe failed, and it is to be ejected again. Where others have taken all places
+    /// meanwhile it works on instead, and its next failure decides anew, as before a first
+    /// ejection. Whether that is so.
     pub fn returns_for_lack_of_slot(&mut self, others: &Others, settings: &Ejection) -> bool {
         let full = others.ejected >= max_ejected(others.endpoints, settings.max_percent);
         if !full || !matches!(self.phase, Phase::Ejected { .. }) {
@@ -283,8 +283,8 @@ impl Health {
         true
     }
 
-    /// Makes it rest if it is worse than the others and few enough rest. `None`: it works
-    /// on, and the next failure asks again.
+    /// Ejects it if it is worse than the others and few enough are ejected. `None`: it works
+    /// on, and the next failure decides anew.
     pub fn judge(
         &mut self,
         now: Instant,
@@ -336,7 +336,7 @@ impl Health {
         self.recent.sum(now)
     }
 
-    /// Whether it counts among those that rest; a probe under way ends no rest.
+    /// Whether it counts among the ejected; a probe under way ends no ejection.
     #[must_use]
     pub const fn is_ejected(&self) -> bool {
         !matches!(self.phase, Phase::Working)

@@ -7,7 +7,7 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
 
-/// The `Host` that headers hold, if they hold one. It may be empty, as HTTP asks for where there
+/// The `Host` that headers hold, if they hold one. It may be empty, as HTTP requires where there
 /// is no host.
 ///
 /// # Errors

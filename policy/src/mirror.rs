@@ -1,4 +1,4 @@
-//! Which requests are copied, and for whom.
+//! Which requests are copied, and for which Services.
 //!
 //! Each entry of a policy draws for itself, so a Service that gets 10 % gets them of all
 //! requests, whatever the others get.

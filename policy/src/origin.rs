@@ -1,7 +1,7 @@
 //! The object behind a decision, as text.
 //!
-//! A proxy says which rule decided without having to know its kind: a controller that is
-//! newer may know more kinds, and what they decide is said in the terms of this crate.
+//! A proxy reports which rule decided without having to know its kind: a controller that is
+//! newer may know more kinds, and what they decide is expressed in the terms of this crate.
 
 use std::cmp::Ordering;
 use std::fmt;

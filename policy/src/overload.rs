@@ -238,7 +238,7 @@ impl Limiter {
         self.baseline.put_off();
     }
 
-    /// What `weft_overload_limit` says: the limit, and the last one while callers may still
+    /// The value of `weft_overload_limit`: the limit, and the last one while callers may still
     /// hold back by themselves; `None`: nothing is limited.
     #[must_use]
     pub fn shown_limit(&self, now: Instant) -> Option<f64> {

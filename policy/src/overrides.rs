@@ -32,7 +32,7 @@ pub(crate) const ENTRIES: usize = 4;
 /// Longest name of a Service or namespace.
 const LONGEST_NAME: usize = 63;
 
-/// What a request asks for. Borrows from the header, and allocates nothing.
+/// The choice in a request. Borrows from the header, and allocates nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteHeader<'a>([Option<RouteEntry<'a>>; ENTRIES]);
 
@@ -164,7 +164,7 @@ pub enum OverrideOrigin<'a> {
     /// The own application wrote it on this very call.
     Here,
     /// With the request that this call is made for: from this peer, as its connection
-    /// proves, to whom it came through these.
+    /// proves, which got it through these.
     With(Caller<'a>, &'a [SpiffeId]),
 }
 
@@ -204,7 +204,7 @@ pub fn grant(
     proof: Option<&Proof>,
     unix: i64,
 ) -> Result<(), Ignored> {
-    // What comes closest to a grant is what the author wants to hear.
+    // What comes closest to a grant is what helps the author most.
     let mut why = Ignored::Target;
     for one in overrides.iter().filter(|one| one.to.contains(target)) {
         match one.grants(own, requested, proof, unix) {
@@ -247,7 +247,7 @@ impl Override {
             OverrideOrigin::With(Caller::Outside, _) => passes(own),
             OverrideOrigin::With(peer, through) => {
                 let mut hops = through.iter().map(Caller::mesh).chain([peer]).peekable();
-                // The same holds of a workload, which is then the first of them: it asks, and
+                // The same holds of a workload, which is then the first of them: it chooses, and
                 // passes nothing on.
                 if !by_account {
                     hops.next_if(|first| shows(proof, *first));
@@ -275,7 +275,7 @@ impl Override {
     }
 }
 
-/// Whether it is this caller that asks by the token of `proof`.
+/// Whether it is this caller that chooses by the token of `proof`.
 fn shows(proof: Option<&Proof>, caller: Caller<'_>) -> bool {
     match (proof, caller) {
         (Some(Proof::Both(_, first)), Caller::Mesh { id, .. }) => id == first,

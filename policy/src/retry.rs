@@ -68,7 +68,7 @@ pub struct Attempted<'a> {
     pub moved: bool,
     /// All of the body is at hand to be sent again.
     pub body_kept: bool,
-    /// The answer says `weft-spent`, or the request that this call is made for is a retry.
+    /// The response has `weft-spent`, or the request that this call is made for is a retry.
     pub spent: bool,
     /// It was sent and ended by a deadline, while its caller still waits.
     pub late: bool,
@@ -76,14 +76,14 @@ pub struct Attempted<'a> {
     pub deadline: Deadline,
 }
 
-/// What the answer says of when to come again.
+/// When the response allows a retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestedWait {
     #[default]
     Nothing,
     After(Duration),
-    /// Longer than [`LONGEST_REQUESTED_WAIT`], never, or a time that cannot be read: coming at once
-    /// would be what the server asks not to do.
+    /// Longer than [`LONGEST_REQUESTED_WAIT`], never, or a time that cannot be read: a retry at
+    /// once would be what the server forbids.
     NotNow,
 }
 
@@ -260,7 +260,7 @@ impl Attempted<'_> {
     }
 }
 
-/// What follows an attempt at `now`. Takes what a retry costs when it says [`Next::Retry`].
+/// What follows an attempt at `now`. Takes what a retry costs when it returns [`Next::Retry`].
 /// `random` is uniform over all of `u64`; `peers` are the proxies of this workload.
 #[must_use]
 pub fn may_retry(

@@ -23,7 +23,7 @@ pub struct Table<T> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule<T> {
-    /// The object that says so.
+    /// The object that sets it.
     pub origin: Origin,
     pub when: Match,
     pub then: T,
@@ -79,8 +79,8 @@ impl<T> Table<T> {
         }
     }
 
-    /// What the first rule that fits says, and whose rule it is; without one what is
-    /// said otherwise. `None` as request stands for opaque bytes.
+    /// The value of the first rule that fits, and whose rule it is; without one the
+    /// default. `None` as request stands for opaque bytes.
     #[must_use]
     pub fn decide(&self, request: Option<&RequestFacts<'_>>) -> (&T, Option<&Origin>) {
         match self.first(request) {

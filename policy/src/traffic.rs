@@ -97,22 +97,22 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether it is limited to some requests or callers. Such a policy says nothing but
+    /// Whether it is limited to some requests or callers. Such a policy sets nothing but
     /// [`Section::may_be_limited`].
     #[must_use]
     pub(crate) fn is_limited(&self) -> bool {
         self.routes != Match::Always || self.sources != Sources::Everyone
     }
 
-    /// What it says something of where this is left of its sections. A limited one says nothing
-    /// of endpoints, whatever is written in it.
+    /// The sections that it sets where this is left of them. A limited one sets nothing of
+    /// endpoints, whatever is written in it.
     pub fn says(&self, sections: &Sections) -> impl Iterator<Item = Section> {
         let limited = self.is_limited();
         let all = Section::ALL.into_iter();
         all.filter(move |section| sections.has(*section) && (section.may_be_limited() || !limited))
     }
 
-    /// Whether it says nothing at all: it is limited to requests or callers of which there are
+    /// Whether it sets nothing at all: it is limited to requests or callers of which there are
     /// none, or has no section that can be used.
     #[must_use]
     pub fn is_void(&self) -> bool {
@@ -122,7 +122,7 @@ impl Policy {
     }
 }
 
-/// The sections of one object; `None`: it says nothing of that.
+/// The sections of one object; `None`: it does not set that one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sections {
     pub timeouts: Option<Timeouts>,
@@ -130,7 +130,7 @@ pub struct Sections {
     pub ejection: Option<Ejection>,
     pub breaker: Option<Breaker>,
     pub fallback: Option<Arc<Fallback>>,
-    /// These add up, so an empty list says as much as none.
+    /// These add up, so an empty list sets as much as none.
     pub rate_limits: Vec<Arc<RateLimit>>,
     pub priority: Option<Priority>,
     pub overload: Option<Overload>,
@@ -286,8 +286,8 @@ impl Default for EffectivePolicy {
     }
 }
 
-/// What one workload, as a caller, has to know of a Service port. No rule in it has to be
-/// asked who is calling, so a request costs one `decide` per section and no more.
+/// What one workload, as a caller, has to know of a Service port. No rule in it depends on
+/// the caller any more, so a request costs one `decide` per section and no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerPolicy {
     pub timeouts: Table<Option<Timeouts>>,

@@ -12,7 +12,7 @@ pub const OUTBOUND_PORT: u16 = 15101;
 pub const INBOUND_PORT: u16 = 15106;
 /// Where the proxy takes what other proxies send.
 pub const MESH_PORT: u16 = 15108;
-/// Probes, metrics and what the kubelet asks.
+/// Probes, metrics and the kubelet's requests.
 pub const ADMIN_PORT: u16 = 15190;
 /// Ports that no container of a meshed pod may use.
 pub const PROXY_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_PORT];
@@ -29,7 +29,7 @@ pub const INJECTOR: &str = "weft-injector";
 pub const TOKEN_AUDIENCE: &str = "weft.dev";
 
 /// Every certificate is valid from this long before its issue, so that a node whose clock is
-/// behind can use it at once. Who reads one learns from this when it was issued.
+/// behind can use it at once. Readers of a certificate learn from this when it was issued.
 pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
 /// Headers that prove an identity or a permission, in small letters: no tap shows them to

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 /// is late at most.
 pub const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// Says what time it is. Clones are the same clock.
+/// Returns the time. Clones are the same clock.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 

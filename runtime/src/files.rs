@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Raises the soft limit to the hard one. Where that is refused a warning says so, and the
+/// Raises the soft limit to the hard one. Where that is refused it logs a warning, and the
 /// process goes on with what it has.
 pub fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -56,13 +56,13 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(50);
 /// of newcomers does not search the whole table for each.
 const BATCH: usize = 128;
 
-/// Who has a connection.
+/// The holder of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// No identity was proven. Whole addresses, of IPv6 too: the pods of a node
     /// often share a /64.
     Address(IpAddr),
-    /// What a certificate says.
+    /// From a certificate.
     Identity(Arc<str>),
 }
 
@@ -93,7 +93,7 @@ pub struct Bounds {
 pub enum Reached {
     /// All permits are taken.
     Full,
-    /// A holder of most lost a connection, or one of many was turned away.
+    /// A holder of most lost a connection, or one of many was rejected.
     Hoarder,
     /// A head was not complete in time.
     SlowHead,
@@ -180,7 +180,7 @@ impl Occupancy {
                 counted = true;
                 (self.reached)(Reached::Full);
             }
-            // Who had nothing to lose may have something now.
+            // A holder that had nothing to lose may have something now.
             let _ = timeout(YOUNG, freed).await;
         }
     }
@@ -264,7 +264,7 @@ impl Occupancy {
         let left = self.bounds.permits.saturating_sub(taken);
         let others = table.holders.iter().filter(|(other, _)| *other != holder);
         let most = others.map(|(_, slots)| slots.len()).max();
-        // Where nothing is left, who waits takes nothing from anybody.
+        // Where nothing is left, a waiting newcomer takes nothing from others.
         most.is_none_or(|most| in_use >= most) || (left > 0 && in_use > left / 2)
     }
 
@@ -398,8 +398,8 @@ impl Permit {
         overdue
     }
 
-    /// So much is open on it: streams, and answers that go on without theirs. While a permit
-    /// within this one rests for each, the connection may be closed though it is in use.
+    /// So much is open on it: streams, and responses that go on without theirs. While a permit
+    /// within this one is idle for each, the connection may be closed though it is in use.
     pub fn carries(&self, open: usize) {
         self.slot.open.store(open, Relaxed);
     }

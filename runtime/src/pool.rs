@@ -116,7 +116,7 @@ impl<K: Clone + Ord + Hash> Pool<K> {
         Self::sparing(0, limits, reached)
     }
 
-    /// The same, but who has [`Share::completed`] work is spared while it holds no more
+    /// The same, but a holder that has [`Share::completed`] work is spared while it holds no more
     /// than `spared`.
     #[must_use]
     pub fn sparing(spared: usize, limits: Limits, reached: Counter<u64, AtomicU64>) -> Self {
@@ -278,7 +278,7 @@ impl<K: Clone + Ord + Hash> Share<K> {
         self.taken.notified().await;
     }
 
-    /// Asks for so much more.
+    /// Requests so much more.
     ///
     /// # Errors
     /// When it is not there, or the share was taken away.
@@ -301,20 +301,20 @@ impl<K: Clone + Ord + Hash> Share<K> {
         });
     }
 
-    /// Says that work for it begins, so that its holder's idle ones go first.
+    /// Marks that work for it begins, so that its holder's idle ones go first.
     pub fn begin(&self) {
         self.entry(&mut self.pool.inner.state.lock(), |entry| entry.uses += 1);
     }
 
-    /// Says that as much work has ended.
+    /// Marks that as much work has ended.
     pub fn end(&self) {
         self.entry(&mut self.pool.inner.state.lock(), |entry| {
             entry.uses = entry.uses.saturating_sub(1);
         });
     }
 
-    /// Says that work for it came to a good end, for which its holder is remembered where
-    /// the pool spares anybody.
+    /// Marks that work for it came to a good end, which the pool keeps of its holder where it
+    /// spares any.
     pub fn completed(&self) {
         if self.pool.inner.spared > 0 {
             let mut state = self.pool.inner.state.lock();

@@ -88,7 +88,7 @@ impl Ready {
 }
 
 impl Hold {
-    /// Says that what was held for is there.
+    /// Releases: what was held for is there.
     pub fn release(self) {}
 }
 

@@ -109,8 +109,8 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// `None`: malformed. Within it `None`: it has no length. Groups are nothing that anybody
-    /// of ours sends.
+    /// `None`: malformed. Within it `None`: it has no length. No component of Weft sends
+    /// groups.
     fn field(&mut self) -> Option<Option<(u64, &'a [u8])>> {
         let key = self.varint()?;
         match key & 7 {

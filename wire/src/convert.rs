@@ -4,7 +4,7 @@
 //! with the field that is wrong, and the proxy answers with a nack. Half a rule
 //! is never used: what is missing in it might have been what narrows it.
 //!
-//! Enumerations are read towards the safe side instead, as the protocol says.
+//! Enumerations are read towards the safe side instead, as the protocol requires.
 
 mod breaker;
 mod error;

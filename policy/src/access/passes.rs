@@ -1,8 +1,8 @@
-//! What passes of a caller's calls when nothing but their two ends is known, and what a
+//! Which of a caller's calls pass when nothing but their two ends is known, and what a
 //! change of the rules means for those.
 //!
-//! Edges of a graph are remembered without their requests. Where rules look at requests,
-//! whether one passes depends on what it asks, and that is said rather than guessed.
+//! Edges of a graph are kept without their requests. Where rules look at requests, whether
+//! one passes depends on the request, and that is reported rather than guessed.
 
 use super::{Access, Caller, JudgedTraffic, Rule};
 use crate::http_match::HttpMatch;

@@ -1,4 +1,4 @@
-//! Who may call whom, case by case.
+//! Which callers may call what, case by case.
 //!
 //! Claims: attack-1
 
@@ -36,7 +36,7 @@ fn enforced(rules: Vec<Rule>) -> Access {
     }
 }
 
-/// Asks as service account `who`; an empty name is a caller outside the mesh.
+/// Calls as service account `who`; an empty name is a caller outside the mesh.
 fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str) -> Verdict<'a> {
     let headers = HeaderMap::new();
     let request = RequestFacts {

@@ -3,9 +3,9 @@
 //! A server sends its load with its responses, but only when that changes by a tenth, or
 //! after half the time in which callers forget it: a steady load would fade otherwise.
 //!
-//! One whose own limit is reached (429, gRPC 8) is fully busy for as long as it says. Where it
-//! does not say, that is a second, and twice as long each time that it still refuses behind it.
-//! It goes on to get a part of the calls, or it could not show that it takes them again.
+//! An endpoint whose own limit is reached (429, gRPC 8) is fully busy for as long as it
+//! reports. Without a time that is a second, and twice as long each time that it still refuses
+//! after it. It goes on to get a part of the calls, or it could not show that it takes them again.
 
 use std::time::{Duration, Instant};
 
@@ -114,7 +114,7 @@ pub struct LoadReporter {
 }
 
 impl LoadReporter {
-    /// The value of `weft-load`, if it is news to them.
+    /// The value of `weft-load`, if it is a change for them.
     pub fn report(&mut self, now: Instant, percent: u8) -> Option<u8> {
         let percent = percent.min(100);
         let news = match self.last {

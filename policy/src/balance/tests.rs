@@ -297,7 +297,7 @@ fn abandoned_call_raises_cost_estimate_but_never_lowers_it() {
     let mut hung = Cost::new();
     hung.observe_at_least(now, ms(2000));
     assert!((secs(&hung) - 2.0).abs() < 1e-9);
-    // Who leaves at once has seen nothing.
+    // A caller that leaves at once has seen nothing.
     hung.observe_at_least(now, ms(1));
     assert!((secs(&hung) - 2.0).abs() < 1e-9);
     hung.observe_at_least(now, ms(3000));

@@ -3,8 +3,8 @@
 //! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`]
 //! before the first attempt, [`Breaker::record`] or [`Breaker::record_probe`] with the end of
 //! each attempt, by the rules of ejection, or [`Breaker::begin_stream`] and
-//! [`Breaker::end_stream`] where its trailers tell; [`Breaker::steer`] when the controller says
-//! something, [`Breaker::controller_lost`] when its stream ends, [`Breaker::settle`] and
+//! [`Breaker::end_stream`] where its trailers decide; [`Breaker::steer`] with each command of the
+//! controller, [`Breaker::controller_lost`] when its stream ends, [`Breaker::settle`] and
 //! [`Breaker::pulse`] every second.
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(crate) const WITHOUT_CONTROLLER: Duration = Duration::from_secs(15);
 
 /// Alone, a proxy probes so often: a dozen of them stay about the probes of a mesh.
 const OWN_PROBES_EVERY: Duration = Duration::from_secs(1);
-/// A controller asks for a probe at least so often; more than the callers that it counts
+/// A controller requests a probe at least so often; more than the callers that it counts
 /// come to.
 const LONGEST_GAP: Duration = Duration::from_secs(3600);
 /// And so many of them are enough for it.
@@ -56,7 +56,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Breaker {
     own: Window,
-    /// What was let in before says nothing any more; `None`: it has never closed.
+    /// Requests admitted before show nothing any more; `None`: it has never closed.
     counts_from: Option<Instant>,
     /// When it began to send nothing but probes last, here or by the controller's word.
     opened_at: Option<Instant>,
@@ -65,9 +65,9 @@ pub struct Breaker {
     ordered_at: Instant,
     /// Until when what was said holds, where no controller is there to say more.
     until: Option<Instant>,
-    /// It has seen the failures that the controller speaks of.
+    /// It has seen the failures that the controller reports.
     obeys: bool,
-    /// Of those that the controller asks for; `None` before the first.
+    /// Of those that the controller requests; `None` before the first.
     next_probe: Option<Instant>,
     /// A state was written down when it was asked last.
     was_written: bool,
@@ -226,8 +226,8 @@ impl Breaker {
         }
     }
 
-    /// Whether the controller's word is what counts: it says something else than closed,
-    /// and what this proxy has seen does not speak against it.
+    /// Whether the controller's command is what counts: it is another one than closed,
+    /// and what this proxy has seen does not contradict it.
     fn must_hold(&mut self, now: Instant, settings: &Settings) -> bool {
         if self.ordered == Steer::Closed {
             return false;
@@ -259,8 +259,8 @@ impl Breaker {
         self.counts_from = Some(now);
     }
 
-    /// Whether the end of a call that was let in then still says how the Service fares. Calls
-    /// that hung until their time was over end long after it was mended.
+    /// Whether the end of a call that was admitted then still shows how the Service fares. Calls
+    /// that hung until their time was over end long after it was repaired.
     #[must_use]
     pub fn counts(&self, let_in: Instant) -> bool {
         self.counts_from.is_none_or(|from| let_in >= from)
@@ -311,7 +311,7 @@ impl Breaker {
         Stream { since: now, probe }
     }
 
-    /// Such an answer has ended; `None`: it says nothing of the endpoint.
+    /// Such a response has ended; `None`: it shows nothing of the endpoint.
     pub fn end_stream(
         &mut self,
         now: Instant,
@@ -350,7 +350,7 @@ impl Breaker {
         }
     }
 
-    /// What the controller says now. When it begins to close, what was seen before counts
+    /// A command of the controller. When it begins to close, what was seen before counts
     /// no longer, here neither.
     pub fn steer(&mut self, now: Instant, ordered: Steer) {
         let closes = |steer| matches!(steer, Steer::Closed | Steer::Closing { .. });

@@ -110,7 +110,7 @@ fn lone_breaker_closes_slowly_after_five_one_second_probes() {
     );
 }
 
-/// A connection may be open for hours before anybody knows what it is to carry.
+/// A connection may be open for hours before it is known what it is to carry.
 #[test]
 fn call_before_breaker_opening_is_rejected_not_probed() {
     let before = Instant::now();
@@ -156,7 +156,7 @@ fn fleet_state_is_obeyed_unless_own_calls_succeed() {
     );
     assert_eq!(steered(seen(now, 5, 2)), Admit::Pass, "its calls succeed");
 
-    // Who obeys goes on to, although it sees nothing any more.
+    // A proxy that obeys goes on to, although it sees nothing any more.
     let mut breaker = seen(now, 4, 4);
     breaker.steer(now, Steer::Open);
     assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Refuse);

@@ -1,4 +1,4 @@
-//! Who rests, for how long, and how he comes back.
+//! Which endpoints are ejected, for how long, and how they come back.
 //!
 //! Claims: calls-20
 
@@ -11,7 +11,7 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// No jitter: rests are as long as they are set.
+/// No jitter: ejections are as long as they are set.
 const EVEN: u64 = 1 << 63;
 
 fn others(endpoints: usize, answers: u32, failures: u32) -> Others {

@@ -6,13 +6,13 @@
 //! pod takes nothing from callers of another one. The pod gives back once it is offered no more
 //! than an even part. A pod whose offer is unknown, as of an older proxy, has an even part.
 //!
-//! A pod that has a larger share uses it until it says that it has taken the smaller one, so
+//! A pod that has a larger share uses it until it confirms the smaller one, so
 //! what it held counts until then; others grow only into what is proven to be free. At no time
 //! the shares of connected pods add up to more than the limit, whatever is lost or late.
 //!
 //! A new pod has nothing until the others have shrunk, which takes them one round trip;
 //! see [`super::Rate::unshared`]. One that is no longer ready has its part for some seconds
-//! yet, because callers hear of it later than the controller.
+//! yet, because callers receive that later than the controller.
 //!
 //! In use: the controller calls [`Shares::offer`] and [`Shares::set_pods`] when the ready pods
 //! change or what they are offered, [`Shares::acknowledged`] and [`Shares::remove`] as streams
@@ -35,7 +35,7 @@ const KEPT_BY_IDLE: u64 = 8;
 pub struct Shares<P> {
     whole: u64,
     pods: BTreeMap<P, Share>,
-    /// Of the last message to anybody.
+    /// Of the last message to any pod.
     number: u64,
 }
 
@@ -108,7 +108,7 @@ impl<P: Ord + Clone> Shares<P> {
     }
 
     /// The pods that are ready and connected. One that is no longer among them shrinks to
-    /// nothing after [`LEAVES`], and is forgotten when it says so.
+    /// nothing after [`LEAVES`], and is forgotten when it confirms that.
     pub fn set_pods(&mut self, now: Instant, ready: &BTreeSet<P>) -> Vec<Send<P>> {
         for (pod, share) in &mut self.pods {
             share.stays = match share.stays {
@@ -138,8 +138,8 @@ impl<P: Ord + Clone> Shares<P> {
         }
     }
 
-    /// Whether this pod gets no share any more, and may be using one until it says that it has
-    /// taken that.
+    /// Whether this pod gets no share any more, and may be using one until it confirms
+    /// that.
     #[must_use]
     pub fn has_left(&self, pod: &P) -> bool {
         let share = self.pods.get(pod);
@@ -183,9 +183,9 @@ impl<P: Ord + Clone> Shares<P> {
         self.divide()
     }
 
-    /// A pod uses what it was sent by this message. Unless that was the last one to it, it
-    /// says nothing: a larger share may be on the way. What was said before changes nothing
-    /// when it is said again, and costs nothing.
+    /// A pod uses what it was sent by this message. Unless that was the last one to it, this
+    /// changes nothing: a larger share may be on the way. A repeated acknowledgement changes
+    /// nothing, and costs nothing.
     pub fn acknowledged(&mut self, pod: &P, number: u64) -> Vec<Send<P>> {
         match self.pods.get_mut(pod) {
             Some(known) if known.number == number && known.in_use != known.sent => {

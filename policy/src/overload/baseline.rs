@@ -75,7 +75,7 @@ struct Sample {
     /// So many are to end, and so many of them have not.
     calls: u32,
     more: u32,
-    /// Sum of the logarithms of what they took: a long poll among them says little.
+    /// Sum of the logarithms of what they took: a long poll among them shows little.
     logs: f64,
     /// In seconds.
     longest: f64,

@@ -28,7 +28,7 @@ const NORMAL: u64 = 9;
 const SHEDDABLE: u64 = 6;
 const ALL: u64 = 10;
 
-/// For whom room is left.
+/// The classes for which room is left.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cap {
     /// When one came last that is above Sheddable.
@@ -38,7 +38,7 @@ pub(super) struct Cap {
 }
 
 impl Cap {
-    /// Notes that a request of this class came, and says whether fewer than `most` are in
+    /// Notes that a request of this class came, and returns whether fewer than `most` are in
     /// flight as far as it is concerned.
     pub(super) fn has_room(
         &mut self,

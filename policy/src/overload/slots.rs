@@ -134,7 +134,7 @@ impl Slots {
         })
     }
 
-    /// Calls do not wait: what was counted says nothing of whether completions keep up.
+    /// Calls do not wait: what was counted shows nothing of whether completions keep up.
     pub(super) fn calm(&mut self) {
         self.waiting = Waiting::default();
     }

@@ -25,8 +25,8 @@ const FIRST: Duration = Duration::from_secs(5);
 const OVER_AFTER: Duration = Duration::from_secs(1);
 const OVER_CALLS: u32 = 10;
 
-/// One per backend and class: what is refused to others says nothing of the class that is
-/// let in before them.
+/// One per backend and class: what is refused to others shows nothing of the class that is
+/// admitted before them.
 #[derive(Debug)]
 pub struct Throttle {
     /// Requests, and those of them that were refused, here or by the server.

@@ -1,6 +1,6 @@
-//! What goes beside an override from proxy to proxy: on what grounds it stands, and through
-//! whom it came. Only the last of these is proven, by its connection. That one is trusted to
-//! tell of the others, or the override ends with it; so a workload that may not pass it on ends
+//! What goes beside an override from proxy to proxy: on what grounds it stands, and which peers
+//! it came through. Only the last of these is proven, by its connection. That one is trusted to
+//! name the others, or the override ends with it; so a workload that may not pass it on ends
 //! it, however many follow that may.
 
 use crate::name::SpiffeId;

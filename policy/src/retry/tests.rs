@@ -120,7 +120,7 @@ fn unsafe_requests_and_grpc_retry_only_if_listed() {
             ..Retry::DEFAULT
         };
         assert!(retries(&listed, &attempted(&Method::POST, ended)));
-        // gRPC asks for codes, whatever stands in `methods`.
+        // gRPC retries by codes, whatever stands in `methods`.
         let grpc = |ended| Attempted {
             grpc: true,
             ..attempted(&Method::POST, ended)

@@ -1,4 +1,4 @@
-//! Who keeps what, and who moves.
+//! Which tenants keep what, and which ones move.
 //!
 //! Claims: calls-57
 

@@ -15,7 +15,7 @@ use crate::traffic::{EffectivePolicy, Limited, Scoped};
 
 /// A section that is carried out by parts.
 trait Carried: Clone {
-    /// What a proxy has to carry out to do all that it says.
+    /// What a proxy has to carry out to do all that it sets.
     fn needs(&self) -> Parts;
 
     /// What is left of it for a proxy that carries out these; `None`: nothing.
@@ -40,7 +40,7 @@ impl Carried for Timeouts {
         parts
     }
 
-    /// Stays even when it says nothing any more: it ends what a wider policy says.
+    /// Stays even when it sets nothing any more: it ends what a wider policy sets.
     fn cut(&self, to: Parts) -> Option<Self> {
         let kept = |part, limit: Option<_>| limit.filter(|_| to.has(part));
         Some(Self {
@@ -181,7 +181,7 @@ impl EffectivePolicy {
         let ends = parts.has(Part::OutsideTimeout) && request_ends(&self.timeouts).next().is_some();
         Self {
             timeouts: if ends {
-                // Of these a pod asks for nothing but `request`.
+                // Of these a pod needs nothing but `request`.
                 cut_rules(&self.timeouts, Parts::of(&[Part::RequestTimeout]))
             } else {
                 Table::only(None)

@@ -74,7 +74,7 @@ impl Default for Breaker {
 /// `balance`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balance {
-    /// `None`: the Service's `trafficDistribution` says it.
+    /// `None`: the Service's `trafficDistribution` decides.
     pub locality: Option<Locality>,
     pub subset: Subset,
     /// How long a new or returning endpoint takes to its full share; zero: no time.

@@ -24,7 +24,7 @@ use crate::origin::Origin;
 use crate::route::{Match, Rule, Table};
 use crate::traffic::{EffectivePolicy, Limited, Policy, Scoped, Section, Sources, Target, Whole};
 
-/// What decides about one Service port, and whose sections lost there to whom.
+/// What decides about one Service port, and whose sections lost there to which policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     pub traffic: EffectivePolicy,
@@ -212,7 +212,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// The first policy that says something of it.
+    /// The first policy that sets it.
     fn whole<T>(&mut self, section: Section, say: impl Fn(&Policy) -> Option<T>) -> Whole<T> {
         // A limited policy cannot say such a section; one that does anyway is not asked.
         let mut sayers = self
@@ -236,7 +236,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// All of them: one rule per limit, whose name the rule's origin says.
+    /// All of them: one rule per limit, named in the rule's origin.
     fn rate_limits(&mut self) -> Limited<Arc<crate::traffic::guard::RateLimit>> {
         let mut rules = Vec::new();
         for policy in &self.ranked {
@@ -269,16 +269,16 @@ fn rule<T>(policy: &Policy, origin: Origin, section: T) -> Rule<Option<Scoped<T>
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Ports at which closer, narrower or older ones decide a section. For a policy of the
-    /// mesh or of a namespace that is normal life, and its status says no more than this.
+    /// mesh or of a namespace that is normal life, and its status holds no more than this.
     pub lost_at: BTreeMap<Section, u32>,
     /// Sections that decide somewhere.
     pub won: BTreeSet<Section>,
-    /// Sections that decide nothing at some port, each with the first by name of those who
+    /// Sections that decide nothing at some port, each with the first by name of those that
     /// do: a policy of a namespace or of the mesh may lose to thousands.
     pub lost: BTreeMap<Section, Winner>,
 }
 
-/// Who decides a section instead, and why.
+/// The policy that decides a section instead, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Winner {
     pub origin: Origin,
@@ -339,7 +339,7 @@ impl Standings {
         }
     }
 
-    /// `None`: it is about no Service that exists, or says nothing.
+    /// `None`: it is about no Service that exists, or sets nothing.
     #[must_use]
     pub fn of(&self, policy: &Origin) -> Option<&Standing> {
         self.0.get(policy)

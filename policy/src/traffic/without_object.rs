@@ -8,7 +8,7 @@ use crate::traffic::endpoint::{Balance, Ejection};
 
 pub static RETRY: Retry = Retry::DEFAULT;
 pub static EJECTION: Ejection = Ejection::DEFAULT;
-/// Where clients choose the pod, and no object lets anybody rest.
+/// Where clients choose the pod, and no object ejects any.
 pub static EJECTION_OFF: Ejection = Ejection {
     consecutive_failures: 0,
     ..Ejection::DEFAULT

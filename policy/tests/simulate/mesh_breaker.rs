@@ -21,7 +21,7 @@ enum Event {
     Ended(usize, bool),
     /// Each second a proxy reports what it did,
     Pulse(usize),
-    /// and what the controller says comes to it a little later.
+    /// and the controller's command comes to it a little later.
     Steered(usize, Steer),
     Tick,
 }

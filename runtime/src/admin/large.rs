@@ -1,4 +1,4 @@
-//! Pages that may be large: how many are held for their readers, and who loses one to whom.
+//! Pages that may be large: how many are held for their readers, and which reader loses one.
 //!
 //! They may be a megabyte each, and their readers slow, or ask again and again: from a few
 //! addresses they would have all places, and keep every scraper out. So where all are taken,
@@ -22,7 +22,7 @@ const MAX_PAGES_PER_ADDRESS: usize = 4;
 /// One that has been read for less goes only where its address would still have as many as
 /// the newcomer: an honest reader has mostly taken all by then.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Who lost its place gives it back within a tick of the runtime.
+/// A reader that lost its permit gives it back within a tick of the runtime.
 const FREED_WITHIN: Duration = Duration::from_millis(20);
 
 /// The places for pages that may be large.
@@ -47,7 +47,7 @@ struct Place {
     heir: Option<Heir>,
 }
 
-/// Who is to have a place as soon as its reader is gone.
+/// The reader that gets a permit as soon as its present reader is gone.
 struct Heir {
     reader: IpAddr,
     goes: Arc<Notify>,

@@ -1,4 +1,4 @@
-//! From whom a newcomer takes a permit where nearly all are taken.
+//! Which holder loses a permit to a newcomer where nearly all are taken.
 
 use std::collections::HashMap;
 use std::sync::Arc;

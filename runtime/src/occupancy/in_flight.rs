@@ -81,7 +81,7 @@ impl Table {
 }
 
 impl Occupancy {
-    /// Requests in flight of all holders who are not the pod itself.
+    /// Requests in flight of all holders but the pod itself.
     #[must_use]
     pub fn requests_of_callers(&self) -> usize {
         if !self.bounds.shared {

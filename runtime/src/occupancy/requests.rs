@@ -1,5 +1,5 @@
-//! Requests of one holder: how many are in flight, and who waits with the next one, in
-//! order.
+//! Requests of one holder: how many are in flight, and which connections wait with the next
+//! one, in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl Requests {
         self.wake_below_share();
     }
 
-    /// Notes who is to be woken for this number.
+    /// Notes the waker for this number.
     pub fn look(&self, number: u64, waker: &Waker) -> Look {
         let mut queue = self.queue.lock();
         if let Some(waiting) = queue.waiting.get_mut(&number) {

@@ -31,9 +31,9 @@ pub(super) struct TrackedConnection {
     pub(super) requests: AtomicUsize,
     /// What is open on it, as its server saw last.
     pub(super) open: AtomicUsize,
-    /// How much of that has a permit within this connection, and rests.
+    /// How much of that has a permit within this connection, and is idle.
     pub(super) idle: AtomicUsize,
-    /// All of its holder, and of who it proved to be.
+    /// All of its holder, and of the identity that it proved.
     pub(super) entered: Arc<Requests>,
     pub(super) proven: OnceLock<Arc<Requests>>,
     pub(super) changed: Notify,
@@ -135,14 +135,14 @@ impl TrackedConnection {
         self.activity.load(Relaxed) == YIELDS
     }
 
-    /// Whether it must stay. Where all that is open on it rests, it rests as well.
+    /// Whether it must stay. Where all that is open on it is idle, it is idle as well.
     pub(super) fn is_in_use(&self) -> bool {
         let idle = self.idle.load(Relaxed);
         let all_idle = idle > 0 && idle >= self.open.load(Relaxed);
         self.activity.load(Relaxed) == BUSY && !all_idle
     }
 
-    /// What is served within it rests from now on.
+    /// What is served within it is idle from now on.
     pub(super) fn goes_idle(&self, now: u64) {
         self.since.store(now, Relaxed);
         self.idle.fetch_add(1, Relaxed);

@@ -1,4 +1,4 @@
-//! Who gets a permit of a listener, and who loses one.
+//! Which holder gets a permit of a listener, and which one loses one.
 //!
 //! Claims: attack-37, attack-69, calls-22, calls-60
 
@@ -102,7 +102,7 @@ async fn at_nine_tenths_newcomer_evicts_largest_holders_oldest_idle() {
 
     let _first = enter(&occupancy, 3);
     assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1]));
-    // Who was asked to go does not count any more, though it is still there.
+    // A connection that was asked to go does not count any more, though it is still there.
     drop(eighth);
     let _second = enter(&occupancy, 4);
     assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1]));
@@ -156,7 +156,7 @@ async fn two_busy_hoarders_leave_permits_for_first_connections() {
     }
     assert_eq!(occupancy.taken(), 100);
     assert!(occupancy.try_admit(&holder(7)).unwrap().is_none(), "full");
-    // Who has some already waits as well, where that takes nothing from others.
+    // A holder of some waits as well, where that takes nothing from others.
     assert!(occupancy.try_admit(&holder(2)).unwrap().is_none());
 }
 

@@ -1,5 +1,5 @@
-//! What ends without a newcomer: heads that take too long, long rests, and connections that
-//! were asked to go and stay.
+//! What ends without a newcomer: heads that take too long, long idle times, and connections
+//! that were asked to go and stay.
 
 use std::collections::HashMap;
 use std::sync::Arc;

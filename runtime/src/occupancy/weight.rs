@@ -1,4 +1,4 @@
-//! Who makes room when memory runs out, and only then: the holder of most bytes loses
+//! Which holder makes room when memory runs out, and only then: the holder of most bytes loses
 //! connections whatever they do, the largest first.
 
 use std::collections::HashMap;

@@ -68,7 +68,7 @@ fn read(message: &v1::PolicyRule, to: &mut EffectivePolicy) -> Result<(), BadRes
         None => Sources::Everyone,
         Some(callers) => match each::<_, Source>("sources", &callers.sources) {
             Ok(sources) => Sources::Only(sources),
-            // Whom it would be for is unknown.
+            // The callers that it would be for are unknown.
             Err(bad) if bad.unknown => return Ok(()),
             Err(bad) => return Err(bad),
         },

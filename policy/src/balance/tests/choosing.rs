@@ -1,4 +1,4 @@
-//! Endpoints that rest, warm up, lie near or far, and how busy they say they are.
+//! Endpoints that are ejected, warm up, lie near or far, and the load that they report.
 //!
 //! Claims: calls-25, calls-64
 
@@ -192,7 +192,7 @@ fn load_shifts_calls_proportionally_and_starves_no_endpoint() {
     // Alike where all are as busy, however busy that is.
     let taken = counts(9000, &[], &[works(1.0, 90); 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
-    // Who is slower is not preferred for being idle, unless by less than that.
+    // A slower one is not preferred for being idle, unless by less than that.
     assert_eq!(
         counts(1000, &[], &[works(5.0, 0), works(1.0, 100)]),
         [0, 1000]

@@ -1,4 +1,4 @@
-//! What the probe of an endpoint that rests shows, and who may send one.
+//! What the probe of an ejected endpoint shows, and which request may be one.
 //!
 //! Claims: calls-2
 

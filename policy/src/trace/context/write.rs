@@ -11,9 +11,8 @@ use super::{
 /// Flags of `traceparent` that are known: sampled, and that the id was drawn at random.
 const KNOWN_FLAGS: u8 = 0b11;
 
-/// Says in every format in which the message said anything of this trace, or of one that
-/// is yet to begin, that `onward` sends it on. Where it said nothing in any, in the
-/// formats `inject`.
+/// Writes into every format in which the message carries this trace, or one that is yet to
+/// begin, that `onward` sends it on. Where it carries none, into the formats `inject`.
 pub fn pass_on(map: &mut HeaderMap, onward: Onward, inject: &[Format]) {
     let mut written = false;
     for format in Format::ALL {
@@ -27,8 +26,8 @@ pub fn pass_on(map: &mut HeaderMap, onward: Onward, inject: &[Format]) {
     }
 }
 
-/// Says in these formats that a trace begins with `onward`: the message said nothing of
-/// any, or nothing that could be read.
+/// Writes into these formats that a trace begins with `onward`: the message carries none, or
+/// none that could be read.
 pub fn begin(map: &mut HeaderMap, onward: Onward, inject: &[Format]) {
     for format in inject {
         write(map, *format, onward, None);
@@ -132,7 +131,7 @@ fn print(room: &mut [u8], mut value: u128) {
     }
 }
 
-/// Each message says something else, so no table of a connection of HTTP/2 shall keep it:
+/// The value differs in each message, so no table of a connection of HTTP/2 shall keep it:
 /// what it pushed out there would have to be sent again.
 fn set(map: &mut HeaderMap, name: &http::HeaderName, text: &[u8]) {
     if let Ok(mut value) = HeaderValue::from_bytes(text) {

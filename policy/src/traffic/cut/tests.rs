@@ -176,7 +176,7 @@ fn pods_get_timeouts_for_mesh_accounts_and_outside_callers() {
             [(&some, parts([Part::OutsideTimeout]))],
             "{source:?}"
         );
-        // Control: whose proxy asks for none of it, and a section that ends no call.
+        // Control: whose proxy needs none of it, and a section that ends no call.
         let without = Parts::ALL.without(parts([Part::OutsideTimeout]));
         assert_eq!(traffic.for_pods(without), EffectivePolicy::default());
         let idle = of(Timeouts {

@@ -1,4 +1,4 @@
-//! Parts have names of their own, and the page says of each whether it is in force.
+//! Parts have names of their own, and the page states of each whether it is in force.
 //!
 //! Claims: calls-36
 

@@ -36,8 +36,8 @@ impl<'a> Decided<'a> {
         }
     }
 
-    /// What becomes of the sections of a policy after those that were added. `says`: of what it
-    /// says something. `place`: where its `calls` are.
+    /// What remains of a policy's sections after those that were added. `says`: the sections
+    /// that it sets. `place`: where its `calls` are.
     #[must_use]
     pub fn ask(&self, says: impl IntoIterator<Item = Section>, place: usize) -> Asked {
         let mut asked = Asked::default();

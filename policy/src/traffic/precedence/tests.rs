@@ -35,7 +35,7 @@ fn account(name: &str) -> SpiffeId {
     SpiffeId::of("cluster.local", "shop", name).unwrap()
 }
 
-/// One that says how many attempts, so that a test sees whose word counts.
+/// One that sets how many attempts, so that a test sees which policy counts.
 fn retry(name: &str, attempts: u8) -> Policy {
     Policy {
         origin: Origin::new("TrafficPolicy", "shop", name),

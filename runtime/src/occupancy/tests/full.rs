@@ -1,4 +1,4 @@
-//! Who waits where all permits are taken.
+//! Which newcomers wait where all permits are taken.
 
 use super::*;
 

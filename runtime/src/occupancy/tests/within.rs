@@ -1,4 +1,4 @@
-//! When a connection rests by what is served within it.
+//! When a connection is idle by what is served within it.
 //!
 //! Claims: attack-70
 
@@ -49,7 +49,7 @@ async fn connection_ignoring_close_request_is_aborted_when_streams_idle() {
     spoken.busy();
     sleep(CLOSE_WITHIN * 3).await;
     assert!(!now(permit.cut()), "a request is in flight");
-    // What is gone rests no more.
+    // What is gone is not idle any more.
     drop(silent);
     permit.carries(1);
     sleep(CLOSE_WITHIN * 3).await;
