@@ -49,7 +49,7 @@ pub(crate) enum Extra {
     Traces { share: u32, lost: bool },
     /// Requests of the client whose path begins so, so many in a second.
     Tap { prefix: &'static str, most: u32 },
-    /// To go by a TrafficPolicy that says something in every section.
+    /// To go by a TrafficPolicy that sets something in every section.
     Policies,
 }
 
@@ -78,7 +78,7 @@ impl Controller {
         self.shown.load(Ordering::Relaxed)
     }
 
-    /// Changes endpoints and waits until the client's proxy says that they are
+    /// Changes endpoints and waits until the client's proxy reports that they are
     /// in use.
     pub(crate) fn change_endpoints(&self) -> Result<()> {
         let before = self.acknowledged.load(Ordering::Acquire);

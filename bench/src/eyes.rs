@@ -1,4 +1,4 @@
-//! What it costs that single requests can be looked at, and that policies speak of them:
+//! What it costs that single requests can be looked at, and that policies apply to them:
 //! `weft-bench eyes`, `make bench-eyes`.
 //!
 //! One pair of proxies serves the same load without any of that, with one of it twice, and
@@ -6,7 +6,7 @@
 //! even drift weighs nothing. Each round takes one of each row, so that what a machine does
 //! beside it meets all alike. A row is missed when the whole 95 % interval of the median
 //! difference lies above its bound. The first row changes nothing and shows the noise: a run
-//! in which it is missed says nothing.
+//! in which it is missed proves nothing.
 //!
 //! That a proxy costs no more than before without any of this is measured by `paired`.
 
@@ -33,7 +33,7 @@ use crate::report;
 use crate::sidecar::{self, WEFT_ADMIN};
 use crate::system::{Port, System};
 
-/// Differences of each row, unless the command line says otherwise.
+/// Differences of each row, unless the command line sets others.
 const PAIRS: usize = 20;
 /// One load.
 const TIME: Duration = Duration::from_secs(2);
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 impl Row {
-    /// How much dearer a request is with what the row says: without, with, with, without.
+    /// How much dearer a request is with the row's setting: without, with, with, without.
     fn difference(&self, system: &mut System, controller: &Controller) -> Result<f64> {
         let mut cost = |extra| self.cost(system, controller, extra);
         let first = cost(Extra::Nothing)?;

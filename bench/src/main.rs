@@ -96,7 +96,7 @@ fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures everybody in turns and writes the report. Fails where something became dearer.
+/// Measures all systems in turns and writes the report. Fails where something became dearer.
 fn compare(arguments: &Arguments) -> Result<ExitCode> {
     let plan = Plan::of(arguments);
     let load = fs::read_to_string("/proc/loadavg")?;

@@ -5,7 +5,7 @@
 //! another name, then the three in the opposite order, so that whatever drifts evenly
 //! while the round lasts weighs on all alike. Each round gives one difference per
 //! measure. The older proxy against itself is the control: what it shows is noise, and
-//! a run whose control misses a bound says nothing.
+//! a run whose control misses a bound proves nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
 //! What stand-ins for a controller have in common, whatever cluster they serve: an
-//! authority, connections that know whom their certificate names, and [`serve`], which
+//! authority, connections that know the name in their certificate, and [`serve`], which
 //! sends any number of proxies what a [`ClusterView`] holds.
 
 use std::io;
@@ -93,7 +93,7 @@ pub(crate) fn accepted(
             let _ = socket.set_nodelay(true);
             let (tls, ready) = (tls.clone(), ready.clone());
             tokio::spawn(async move {
-                // A proxy that goes away during its handshake is no news.
+                // A proxy that goes away during its handshake is normal.
                 if let Ok(stream) = tls.accept(socket).await {
                     let _ = ready.send(Ok(Connection { stream, namespace })).await;
                 }

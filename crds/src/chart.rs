@@ -52,7 +52,7 @@ fn names() -> String {
     )
 }
 
-/// `condition`: the chart's value that says whether the definition is installed.
+/// `condition`: the chart's value that decides whether the definition is installed.
 fn template(yaml: &str, condition: Option<&str>) -> String {
     // The only Helm expressions are the ones added here; a brace in a description
     // would be read as one.

@@ -10,7 +10,7 @@
 //! words that storage cannot hold (`500m`) is kept there too. The annotation is
 //! never believed: it counts only as far as the object that it comes with, converted
 //! anew, agrees. Parts that it hides can make a rule narrower and never wider than
-//! what the visible text says.
+//! the visible text.
 //!
 //! Conversion is total over odd shapes, because one failing object fails the list
 //! of its kind for the whole cluster. Only what is refused at writing time anyway

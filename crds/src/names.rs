@@ -5,7 +5,7 @@
 //! reported here, for files, for webhooks and for stored objects alike. It is never more than a
 //! warning: an object must not depend on which version knows which names.
 //!
-//! Values are judged by who reads them, and requests for injection, values and all, by
+//! Values are validated by their readers, and requests for injection, values and all, by
 //! [`unheard`](crate::inject::unheard).
 
 use std::iter;
@@ -58,12 +58,12 @@ impl Place {
     }
 }
 
-/// Who writes a name.
+/// The author of a name.
 #[derive(Clone, Copy, Debug)]
 enum Author {
     /// Users. It acts on objects of these kinds, and on no other.
     User(&'static [&'static str]),
-    /// Weft. Who copies an object copies it too, and asks for nothing by it.
+    /// Weft. A user that copies an object copies it too, and requests nothing by it.
     Weft,
 }
 
@@ -315,7 +315,7 @@ impl<'a> Part<'a> {
             return None;
         }
         if !on.contains(&kind) {
-            // Who wrote it there as well is heard.
+            // A name that stands there as well has an effect.
             let of_pods = self.template.filter(|_| on.contains(&"Pod"));
             let is_heard = of_pods.is_some_and(|(_, metadata)| has(metadata, known));
             return (!is_heard).then_some(Why::OtherKind {

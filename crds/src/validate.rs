@@ -62,8 +62,8 @@ pub fn object(
 /// What is wrong with an object in the words and the version of its author, besides its spec:
 /// its name, and fields that its kind does not have in that version.
 ///
-/// For those who have the author's text. The API server judges the name itself, and takes
-/// such fields away before it asks a webhook.
+/// For tools that have the author's text. The API server validates the name itself, and drops
+/// such fields before it calls a webhook.
 pub fn as_written(object: &Value) -> Vec<Mistake> {
     let mut mistakes = Mistakes::default();
     name(&object["metadata"], &mut mistakes);
@@ -75,7 +75,7 @@ pub fn as_written(object: &Value) -> Vec<Mistake> {
 }
 
 /// What the API server would refuse in an object by the schema of its kind, in the words and
-/// the version of its author, before it asks a webhook: what is missing, of another type, out
+/// the version of its author, before it calls a webhook: what is missing, of another type, out
 /// of its bounds, or no field of that version. Nothing if the kind or the version is none of
 /// ours.
 ///

@@ -15,7 +15,7 @@ const WORDS: &[&str] = &[
     "OFF", "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", "=",
     "<<", ".inf", ".Inf", ".INF", "-.inf", "+.inf", ".nan", ".NaN", ".NAN",
 ];
-/// What stands around a word until it is quoted; nothing of ours says either.
+/// What stands around a word until it is quoted; no text of ours holds either.
 const OPEN: &str = "WEFT-QUOTE-";
 const CLOSE: &str = "-QUOTE-END";
 

@@ -54,7 +54,7 @@ pub(super) enum Behaviour {
     Answers,
     /// As fast as its workers.
     Works,
-    /// Asks this one, and answers as it does.
+    /// Calls this one, and answers as it does.
     Asks(Next),
 }
 
@@ -180,7 +180,7 @@ async fn connection(app: Arc<App>, next: Option<Arc<Client>>, stream: TcpStream,
         async move { Ok::<_, Infallible>(app.answer(next.as_deref(), request, grpc).await) }
     });
     let stream = TokioIo::new(stream);
-    // A caller that goes away is no news.
+    // A caller that goes away is normal.
     if grpc {
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let _ = server.serve_connection(stream, answer).await;

@@ -75,7 +75,7 @@ impl Pod {
     }
 }
 
-/// What the bench asks of a mesh, beyond what holds without asking.
+/// What the bench sets in a mesh, beyond the defaults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     /// `timeouts.backendRequest`.

@@ -80,7 +80,7 @@ impl Bench {
 pub(super) enum BoundResult {
     Met,
     Missed,
-    /// The proxy says that it does not carry this out yet.
+    /// The proxy reports that it does not carry this out yet.
     NotInForce,
     /// Only a figure.
     None,

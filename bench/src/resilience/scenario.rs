@@ -22,7 +22,7 @@ use crate::standing_in::{Authority, ClusterView as _};
 /// Between the last preparation and the first call of a load.
 const AHEAD: Duration = Duration::from_millis(200);
 
-/// Who stands between the pods.
+/// What stands between the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mesh {
     Direct,

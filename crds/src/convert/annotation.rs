@@ -108,7 +108,7 @@ pub(super) fn read(kind: SmiKind, text: &str) -> Option<Lossless> {
     (says_something && untouched).then_some(note)
 }
 
-/// Whether the text says that it carries hidden parts, true or not.
+/// Whether the text claims to carry hidden parts, true or not.
 pub(super) fn claims_to_hide(text: &str) -> bool {
     serde_json::from_str::<Value>(text).is_ok_and(|note| note.get("hidden").is_some())
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// The largest weight that is stored.
 const MOST: i128 = i32::MAX as i128;
-/// Longer text is no weight that anybody means; it also bounds the arithmetic.
+/// Longer text is no weight that users mean; it also bounds the arithmetic.
 const MAX_TEXT: usize = 64;
 /// Thousandths.
 const MILLI: i32 = -3;

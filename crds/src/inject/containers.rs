@@ -103,7 +103,7 @@ fn kept(earlier: &Value) -> Value {
 }
 
 /// In a cluster with nodes of several kinds the pod must not come where its proxy cannot
-/// start. A pod that asks for such a node by itself has been refused before.
+/// start. A pod that requires such a node by itself has been refused before.
 fn where_the_proxy_runs(spec: &mut Map<String, Value>) {
     let selector = spec.entry("nodeSelector").or_insert(Value::Null);
     if selector.is_null() {

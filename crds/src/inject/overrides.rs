@@ -121,7 +121,7 @@ struct OverrideReader<'a> {
 
 impl OverrideReader<'_> {
     /// Request and limit of a resource, by the annotations of these names. They are one
-    /// amount, `least` where no annotation asks for more, in a pod that is Guaranteed.
+    /// amount, `least` where no annotation requests more, in a pod that is Guaranteed.
     fn amounts(
         &self,
         [request, limit]: [&str; 2],

@@ -90,7 +90,7 @@ pub struct DryRunStatus {
     /// There are more than are listed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// Said of the objects by who would admit them.
+    /// Warnings about the objects from the webhooks that would admit them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Live calls that were evaluated by the change: put together from its lines by the client
@@ -116,7 +116,7 @@ pub struct ChangedEdge {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pod_ports: Vec<u16>,
     pub protocol: Protocol,
-    /// Why they would be refused, as `weft-reason` says it.
+    /// Why they would be refused, as in `weft-reason`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// Where calls go that no condition describes, now and then.

@@ -120,7 +120,7 @@ impl ExplanationVerdict {
 #[serde(rename_all = "camelCase", default)]
 pub struct ExplanationStatus {
     pub verdict: ExplanationVerdict,
-    /// Of a refusal as header `weft-reason` says it; of Unknown a sentence.
+    /// Of a refusal as in header `weft-reason`; of Unknown a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// What a refused caller gets.

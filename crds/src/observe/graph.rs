@@ -1,4 +1,4 @@
-//! The service graph: who called whom in a window of time, how often, how well.
+//! The service graph: which workloads called which in a window of time, how often, how well.
 //!
 //! A request counts once, as its caller saw it. What the called side counted stands beside
 //! it as `server`, or as `serverShared` beside several edges, and is never added.
@@ -36,8 +36,8 @@ pub struct GraphMetadata {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
-    /// The only reason is that reports of the last slots may still come: nothing is lost, and
-    /// every window that ends now says so.
+    /// The only reason is that reports of the last intervals may still come: nothing is lost, and
+    /// every window that ends now has this.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unsettled: bool,
     /// Only what differs from the answer before; on streams.
@@ -46,7 +46,7 @@ pub struct GraphMetadata {
     /// Set by the stream's last line: it ends here, and goes on with `since`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub last: bool,
-    /// RFC 3339; only where `history` asks for more: minutes before this are not known, because
+    /// RFC 3339; only where `history` requests more: minutes before this are not known, because
     /// the controller that answers began later, or had no room for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history_since: Option<String>,
@@ -316,7 +316,7 @@ pub struct Latency {
 pub struct ServerSums {
     pub requests: u64,
     pub failure: u64,
-    /// Given up by their callers.
+    /// Cancelled by their callers.
     #[serde(skip_serializing_if = "is_zero")]
     pub cancelled: u64,
     /// By reason; part of `failure`.
@@ -328,7 +328,7 @@ pub struct ServerSums {
     /// Share of the calls that came over mutual TLS, 0 to 1; absent where it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<f64>,
-    /// No Service that is known to lead to the called pods says that these calls came by the
+    /// No Service that is known to lead to the called pods shows that these calls came by the
     /// edge's port.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub port_unknown: bool,
@@ -355,10 +355,10 @@ pub struct SharedServerSums {
 pub struct Minute {
     /// When it began, RFC 3339.
     pub start: String,
-    /// Those that went well, failed or were given up.
+    /// Those that went well, failed or were cancelled.
     pub requests: u64,
     pub failure: u64,
-    /// Given up by their callers.
+    /// Cancelled by their callers.
     #[serde(skip_serializing_if = "is_zero")]
     pub cancelled: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -366,8 +366,8 @@ pub struct Minute {
     /// Share of the calls that went over mutual TLS, 0 to 1; absent where it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<f64>,
-    /// The called side says that it served calls on the edge's port, of callers that mutual TLS
-    /// proved, by this edge or by one that shares its word.
+    /// The called side reports that it served calls on the edge's port, of callers that mutual TLS
+    /// proved, by this edge or by one that shares its report.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub proven: bool,
     /// Calls were refused that no rule allows, by this edge or by one that shares the called side's
@@ -389,10 +389,10 @@ impl Minute {
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteSums {
     pub route: String,
-    /// Those that went well, failed or were given up.
+    /// Those that went well, failed or were cancelled.
     pub requests: u64,
     pub failure: u64,
-    /// Given up by their callers.
+    /// Cancelled by their callers.
     #[serde(skip_serializing_if = "is_zero")]
     pub cancelled: u64,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -36,7 +36,7 @@ pub struct TapMetadata {
     pub shown: u64,
     /// Those that found no room on their way. What is neither was beyond the rate.
     pub dropped: u64,
-    /// The stream ends with this line; a client that asks again goes on.
+    /// The stream ends with this line; a client that requests it again goes on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub last: bool,
 }
@@ -76,8 +76,8 @@ pub struct TapRequest {
     pub backend: String,
     /// By mutual TLS between the two pods.
     pub mtls: bool,
-    /// Its proxy refused it before it had chosen whom to send it to, so nothing carried it. Proxies
-    /// and controllers of a version before this one do not say.
+    /// Its proxy refused it before it had chosen an endpoint, so nothing carried it. Proxies
+    /// and controllers of a version before this one do not set it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unsent: bool,
     pub protocol: String,

@@ -1,7 +1,7 @@
 //! What an SMI object means by itself, and what is wrong with it.
 //!
-//! The webhook asks here while the author looks on, and the controller asks here again
-//! for what is stored, because the webhook may have been away and objects may be older
+//! The webhook validates here while the author looks on, and the controller validates here again
+//! what is stored, because the webhook may have been away and objects may be older
 //! than it. One judgement and not two, so that what is refused is what would not be
 //! accepted, in the same words.
 //!
@@ -98,7 +98,7 @@ pub trait Judge: Default + DeserializeOwned {
     fn judge(&self, at: &ValidationContext<'_>) -> (Self::Judged, Vec<Mistake>);
 
     /// What is known of a spec that cannot be read: it never allows anything, and still
-    /// protects whom it names.
+    /// protects the workloads that it names.
     fn unreadable(written: &Value, at: &ValidationContext<'_>) -> Self::Judged;
 
     /// Adds what stands against reading the spec and only this kind can have.

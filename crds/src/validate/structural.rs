@@ -234,7 +234,7 @@ fn is_whole(value: &Value) -> bool {
         || fraction.is_some_and(|number| number.fract() == 0.0 && number.abs() < LARGEST_WHOLE)
 }
 
-/// The field that a rule refuses wherever it is set, if the rule says that and no more.
+/// The field that a rule refuses wherever it is set, if the rule does that and no more.
 pub(super) fn refused_field(rule: &str) -> Option<&str> {
     let name = rule.strip_prefix("!has(self.")?.strip_suffix(')')?;
     let is_name = name.bytes().all(|letter| letter.is_ascii_alphanumeric());

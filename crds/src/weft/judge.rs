@@ -178,7 +178,7 @@ impl TrafficPolicySpec {
     }
 }
 
-/// Takes away what cannot be limited to some requests or callers, and says so.
+/// Takes away what cannot be limited to some requests or callers, and reports it.
 fn without_unlimited(policy: &mut Policy, mistakes: &mut Mistakes) {
     let limited = policy
         .written
@@ -198,7 +198,7 @@ fn without_unlimited(policy: &mut Policy, mistakes: &mut Mistakes) {
     policy.overrides = None;
 }
 
-/// Says where a list stands in the place of an object, which would be read by position.
+/// Reports where a list stands in the place of an object, which would be read by position.
 fn objects(at: &str, value: &Value, mistakes: &mut Mistakes) {
     for (name, value) in value.as_object().into_iter().flatten() {
         if !OBJECTS.contains(&name.as_str()) {

@@ -1,4 +1,4 @@
-//! Who has learnt of a change, and when.
+//! Which proxies have received a change, and when.
 //!
 //! A change is announced before it is written: which resource will show it, how to
 //! tell, and which proxies must get it. Proxies report every resource that a batch
@@ -28,7 +28,7 @@ struct State {
     done: Vec<Change>,
 }
 
-/// One change, and who has it.
+/// One change, and the proxies that have it.
 pub(crate) struct Change {
     shows: Shows,
     /// When the write started.

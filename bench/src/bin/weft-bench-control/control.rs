@@ -25,9 +25,9 @@ use crate::pulses;
 const RATE: u32 = 50;
 /// Pods that come, go or change a label, per second.
 const POD_RATE: u32 = 10;
-/// Rounds of five turns for which a pod is gone: longer than the news of it travel.
+/// Rounds of five turns for which a pod is gone: longer than its change travels.
 const AWAY: usize = 4;
-/// Services that everybody calls a share of: a login, a price list.
+/// Services that all pods call a share of: a login, a price list.
 const CENTRAL: usize = 10;
 /// Other Services that one pod calls.
 const CALLS: usize = 9;
@@ -230,7 +230,7 @@ async fn move_pods(
 }
 
 /// The first of the central Services. They are the last ones: targets protect the first, and
-/// whom their pods refuse has no voice about their breakers.
+/// refused callers have no voice about their breakers.
 fn central(size: &Size) -> usize {
     size.services - CENTRAL
 }

@@ -60,7 +60,7 @@ pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::Ci
     }
 }
 
-/// Whether calls are held back, if this says so of any Service: calls to one alone fail.
+/// Whether calls are held back, if this is about any Service: calls to one alone fail.
 pub(crate) fn holds_back(steer: &v1::Steer) -> Option<bool> {
     let last = steer.states.last()?;
     Some(last.state() != State::Closed)

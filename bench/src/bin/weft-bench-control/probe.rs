@@ -63,7 +63,7 @@ impl Probe {
 }
 
 /// Requests that the API server has answered so far, by what they were, and those
-/// that it turned away.
+/// that it rejected.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requests {
     by_kind: BTreeMap<String, u64>,

@@ -124,7 +124,7 @@ impl Program {
 }
 
 impl Controller {
-    /// Waits until it says that it is ready, and returns how long that took.
+    /// Waits until it reports ready, and returns how long that took.
     pub(crate) async fn ready(&mut self) -> Result<Duration> {
         let started = Instant::now();
         while started.elapsed() < READY_WITHIN {

@@ -14,7 +14,7 @@ use crate::process::Controller;
 
 /// Between two pulses of one proxy.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long its callers may take to hear of it; the bound of the page is lower.
+/// How long its callers may take to receive it; the bound of the page is lower.
 const REPORTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The figures of one size.

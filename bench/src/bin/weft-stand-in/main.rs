@@ -3,7 +3,7 @@
 //! that start proxies in network namespaces use it (e2e/interop).
 //!
 //! FILE is JSON, see [`cluster::Cluster`]. Every call of Certify is answered,
-//! because the token is the pod's name. It says `ready` once it listens, and every
+//! because the token is the pod's name. It prints `ready` once it listens, and every
 //! refusal of a proxy on standard error as `refused NAME: REASON`.
 
 mod cluster;

@@ -26,7 +26,7 @@ const PODS: [Pod; 7] = [
     Pod::of("web", "web-2", Behaviour::Answers),
     Pod::of("web", "web-3", Behaviour::Answers),
 ];
-/// Who fails.
+/// The instance that fails.
 const BAD: &str = "web-1";
 /// Calls per second, of all callers together.
 const RATE: f64 = 200.0;
@@ -36,7 +36,7 @@ const BEFORE: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// By then failing endpoints are ejected.
 const FOUND_OUT: Duration = Duration::from_secs(2);
-/// Rests of 5 s, 10 s, 20 s and 40 s, a fifth shorter at most, end at most so often in a
+/// Ejections of 5 s, 10 s, 20 s and 40 s, a fifth shorter at most, end at most so often in a
 /// minute, with a probe of each caller.
 const PROBES: f64 = (5 * CALLERS) as f64;
 

@@ -107,7 +107,7 @@ impl Judge for HttpRouteGroupSpec {
     }
 }
 
-/// The very code that will match requests says whether the match can be used. What it
+/// The very code that will match requests decides whether the match can be used. What it
 /// refuses before it compiles takes nothing from the matches after it.
 fn criteria(
     field: &str,

@@ -13,13 +13,13 @@ use crate::smi::IdentityBindingSpec;
 
 /// What an id may be written without: examples of the specification leave it out.
 const SCHEME: &str = "spiffe://";
-/// Most labels; the schema says the same.
+/// Most labels, as in the schema.
 const MOST_LABELS: usize = 32;
 
-/// Whom an IdentityBinding means.
+/// The workloads that an IdentityBinding means.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
-    /// Whether it may allow something. Whom it names is protected either way.
+    /// Whether it may allow something. The workloads that it names are protected either way.
     pub usable: bool,
     /// Labels that pods must have, all of them; without any entry, no pod has them. `None`
     /// if it does not require labels.

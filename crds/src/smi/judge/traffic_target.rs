@@ -1,4 +1,4 @@
-//! TrafficTarget: who may call whom, with what. Every doubt is settled towards allowing
+//! TrafficTarget: which callers may call what, with what. Every doubt is settled towards allowing
 //! less: what is wrong matches no caller and no request, never all.
 
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::smi::{
 /// A rule about UDP.
 const RULE_UDP_ROUTE: &str = "UDPRoute";
 
-/// What a TrafficTarget says.
+/// The content of a TrafficTarget.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Whom it protects; `None` when it names no workload of its own namespace.
+    /// The workloads that it protects; `None` when it names none of its own namespace.
     pub destination: Option<Destination>,
-    /// Who may call, by place.
+    /// The allowed callers, by place.
     pub sources: Vec<Source>,
     /// With what, by place. Without any, nothing is allowed.
     pub rules: Vec<Rule>,
@@ -61,7 +61,7 @@ pub enum PortLimit {
     Nothing,
 }
 
-/// Who may call.
+/// An allowed caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// What it is; `None` for a validation error, which matches no caller.
@@ -185,7 +185,7 @@ fn destination(
     let namespace = written.namespace.as_deref().unwrap_or_default();
     let own = namespace.is_empty() || namespace == at.namespace;
     if !own {
-        // Else anybody could grant himself access to other people's namespaces.
+        // Else any user could grant access to other people's namespaces.
         let text = format!(
             "is {namespace:?}, but a TrafficTarget protects its own namespace {:?}; create it in \
              {namespace:?} or leave the field out",

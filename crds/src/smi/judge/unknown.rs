@@ -1,5 +1,5 @@
 //! Fields that the kind does not have. The API server drops them silently unless its client
-//! asks for more, so every check that still sees them reports which was meant.
+//! wants warnings, so every check that still sees them reports which was meant.
 
 use serde_json::Value;
 

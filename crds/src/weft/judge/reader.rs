@@ -77,7 +77,7 @@ impl<'a> FieldReader<'a> {
             .invalid(field, format!("{text}; {}", self.ending));
     }
 
-    /// Says something that costs nothing.
+    /// Reports something that costs nothing.
     pub(super) fn caution(&mut self, field: &str, code: Code, text: &str) {
         self.mistakes.warn(code, field, text);
     }

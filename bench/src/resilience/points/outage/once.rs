@@ -10,7 +10,7 @@ use crate::resilience::generator::CallEnd;
 use crate::resilience::judge;
 use crate::resilience::points::{Bench, Row, SYSTEMS, Section, millis, row};
 
-/// Of one caller, after which an instance rests.
+/// Of one caller, after which an instance is ejected.
 const IN_A_ROW: usize = 5;
 
 const POSTS: Outage = Outage {
@@ -56,7 +56,7 @@ fn rests(outage: &Outage, all: &[Option<OutageRun>; SYSTEMS]) -> Row {
         let failed = failed(run).map(|count| count.to_string());
         failed.collect::<Vec<_>>().join(", ")
     };
-    // Who sends fewer there has nothing to go by, and has avoided it.
+    // A caller that sends fewer there has nothing to go by, and has avoided it.
     let rested = |run: &OutageRun| {
         let mut callers = failed(run).zip(&run.ejections);
         callers.all(|(failed, rests)| failed < IN_A_ROW || *rests >= 1.0)

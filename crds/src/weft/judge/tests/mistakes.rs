@@ -1,4 +1,4 @@
-//! A mistake costs what holds it and no more, and says so.
+//! A mistake costs what holds it and no more, and is reported.
 //!
 //! Claims: calls-27
 
