@@ -1,4 +1,4 @@
-//! Every figure of a run: what, of whom, once per round.
+//! Every figure of a run: what, of which system, once per round.
 
 use std::collections::BTreeMap;
 

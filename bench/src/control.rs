@@ -1,5 +1,5 @@
 //! A stand-in for the controller. It speaks the real protocol (Certify without
-//! a client certificate, then Stream with one) over the real TLS, and tells of a
+//! a client certificate, then Stream with one) over the real TLS, and sends a
 //! cluster that never changes.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,8 +32,8 @@ const APPLY_WITHIN: Duration = Duration::from_secs(5);
 const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 /// Where a collector of traces is, in the same namespace, if there is one.
 pub(crate) const COLLECTOR: u16 = 4318;
-/// Where the network of each pod's cable has nobody.
-const NOBODY: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 79, 1, 9), Ipv4Addr::new(10, 79, 2, 9)];
+/// Unused addresses in the network of each pod's cable.
+const UNREACHABLE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 79, 1, 9), Ipv4Addr::new(10, 79, 2, 9)];
 /// Spans that a proxy may begin in a second: the most that can be said.
 const SPANS: u32 = 10_000;
 /// The one tap that there is, and how long it goes on unless it is ended.
@@ -45,11 +45,11 @@ const TAP_LASTS: Duration = Duration::from_secs(600);
 pub(crate) enum Extra {
     #[default]
     Nothing,
-    /// So many millionths of all traces, to a collector that takes them or to nobody.
+    /// So many millionths of all traces, to a collector that takes them or to no collector.
     Traces { share: u32, lost: bool },
     /// Requests of the client whose path begins so, so many in a second.
     Tap { prefix: &'static str, most: u32 },
-    /// To go by a TrafficPolicy that says something in every section.
+    /// To go by a TrafficPolicy that sets something in every section.
     Policies,
 }
 
@@ -78,7 +78,7 @@ impl Controller {
         self.shown.load(Ordering::Relaxed)
     }
 
-    /// Changes endpoints and waits until the client's proxy says that they are
+    /// Changes endpoints and waits until the client's proxy reports that they are
     /// in use.
     pub(crate) fn change_endpoints(&self) -> Result<()> {
         let before = self.acknowledged.load(Ordering::Acquire);
@@ -93,7 +93,7 @@ impl Controller {
 }
 
 /// Starts the stand-in in the place's third namespace. It lives as long as the
-/// process; when the namespace goes, nobody reaches it any more.
+/// process; when the namespace goes, it cannot be reached any more.
 pub(crate) fn start(namespaces: &Namespaces, authority: Arc<Authority>) -> Result<Controller> {
     let controller = Controller {
         refusals: Arc::default(),
@@ -369,7 +369,7 @@ fn telemetry(pod: Pod, extra: Extra) -> v1::Resource {
     let tracing = match extra {
         Extra::Traces { share, lost } => {
             let [client, server] = if lost {
-                NOBODY
+                UNREACHABLE
             } else {
                 [CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER]
             };

@@ -1,4 +1,4 @@
-//! What it costs that single requests can be looked at, and that policies speak of them:
+//! What it costs that single requests can be looked at, and that policies apply to them:
 //! `weft-bench eyes`, `make bench-eyes`.
 //!
 //! One pair of proxies serves the same load without any of that, with one of it twice, and
@@ -6,9 +6,9 @@
 //! even drift weighs nothing. Each round takes one of each row, so that what a machine does
 //! beside it meets all alike. A row is missed when the whole 95 % interval of the median
 //! difference lies above its bound. The first row changes nothing and shows the noise: a run
-//! in which it is missed says nothing.
+//! in which it is missed proves nothing.
 //!
-//! That a proxy costs no more than before while nobody looks is the affair of `paired`.
+//! That a proxy costs no more than before without any of this is measured by `paired`.
 
 mod collector;
 mod rows;
@@ -33,11 +33,11 @@ use crate::report;
 use crate::sidecar::{self, WEFT_ADMIN};
 use crate::system::{Port, System};
 
-/// Differences of each row, unless the command line says otherwise.
+/// Differences of each row, unless the command line sets others.
 const PAIRS: usize = 20;
 /// One load.
 const TIME: Duration = Duration::from_secs(2);
-/// A proxy has what it is told, and tells what it had begun to, far sooner.
+/// A proxy has its configuration, and has sent its last reports, far sooner.
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long everything is recorded for a collector that never answers, at so many requests
 /// in a second, and what a proxy may hold more after it.
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 impl Row {
-    /// How much dearer a request is with what the row says: without, with, with, without.
+    /// How much dearer a request is with the row's setting: without, with, with, without.
     fn difference(&self, system: &mut System, controller: &Controller) -> Result<f64> {
         let mut cost = |extra| self.cost(system, controller, extra);
         let first = cost(Extra::Nothing)?;
@@ -190,8 +190,8 @@ impl Of {
     }
 }
 
-/// MiB that one of the proxies holds more, after all was recorded for nobody. No request
-/// fails meanwhile.
+/// MiB that one of the proxies holds more, after all was recorded without a collector. No
+/// request fails meanwhile.
 fn lost(system: &mut System, controller: &Controller) -> Result<f64> {
     eprintln!("a collector that never answers");
     system.start_pair()?;
@@ -340,9 +340,9 @@ mod tests {
     #[test]
     fn page_states_date_command_machine_and_commit() {
         let today = || time::OffsetDateTime::now_utc().date();
-        let (begun, page) = (today(), text(&differences(|_| 0.0), 0.0, "0.53"));
+        let (started, page) = (today(), text(&differences(|_| 0.0), 0.0, "0.53"));
         // Midnight may pass.
-        let dates = [begun, today()].map(|day| format!("Written by `make bench-eyes`, {day}. "));
+        let dates = [started, today()].map(|day| format!("Written by `make bench-eyes`, {day}. "));
         assert!(dates.iter().any(|date| page.contains(date)), "{page}");
         let machine = format!(
             " Machine: {}; load average before the run 0.53. ",
@@ -352,7 +352,7 @@ mod tests {
         let commit = provenance::commit(&[]);
         let commit = commit.split(' ').next().unwrap_or_default();
         assert!(page.contains(&format!(" Commit {commit}")), "{page}");
-        // Control: a page that somebody else began.
+        // Control: a page of another program.
         let other = report::written_by("make bench", "0.53");
         assert!(!dates.iter().any(|date| other.contains(date)), "{other}");
     }

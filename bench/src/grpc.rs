@@ -128,8 +128,8 @@ pub(crate) fn whole(body: Bytes) -> GrpcBody {
     Full::new(body).map_err(never).boxed_unsync()
 }
 
-/// Without the empty frame with which clients of gRPC end their half: in an answer,
-/// which ends with trailers, it says nothing, and Envoy takes it for a flood.
+/// Without the empty frame with which clients of gRPC end their half: in a response,
+/// which ends with trailers, it means nothing, and Envoy takes it for a flood.
 fn sent_back<B>(body: B) -> impl Body<Data = Bytes, Error = B::Error>
 where
     B: Body<Data = Bytes>,

@@ -14,7 +14,7 @@ pub(crate) struct Interval {
 impl Interval {
     /// `None` for fewer than [`LEAST_ROUNDS`] differences.
     ///
-    /// The interval of a median by order statistics: it asks nothing of how the
+    /// The interval of a median by order statistics: it requires nothing of how the
     /// differences are spread but that the rounds do not depend on each other.
     pub(crate) fn of(differences: &[f64]) -> Option<Self> {
         let count = differences.len();
@@ -37,7 +37,7 @@ impl Interval {
         self.low > bound
     }
 
-    /// As a table says it. What lies on both sides of its bound is neither met nor missed.
+    /// As a table shows it. What lies on both sides of its bound is neither met nor missed.
     pub(crate) fn verdict(self, bound: f64) -> &'static str {
         if self.misses(bound) {
             "**missed**"

@@ -27,8 +27,8 @@ impl Cost {
 }
 
 /// Calls that are counted out beforehand, so that each of them comes to its end,
-/// and whose answers are counted by the byte: one that is shorter than it should
-/// be is a failure, whatever its status says.
+/// and whose responses are counted by the byte: one that is shorter than it should
+/// be is a failure, whatever its status is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Calls {
     pub(crate) port: Port,
@@ -119,7 +119,7 @@ impl Calls {
     }
 }
 
-/// Runs `work` and says what it cost.
+/// Runs `work` and returns what it cost.
 pub(crate) fn costing<T>(
     system: &mut System,
     work: impl FnOnce(&System) -> Result<T>,

@@ -1,4 +1,4 @@
-//! `weft-bench` measures what the proxy adds: nobody, a pair of Envoys and a
+//! `weft-bench` measures what the proxy adds: no proxy, a pair of Envoys and a
 //! pair of Weft's proxies between the same client and the same server, in
 //! turns, on one machine in one run. `make bench` and `make bench-quick` start it.
 //! `weft-bench draw FOLDER` draws the pictures of the report there once more.
@@ -96,7 +96,7 @@ fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures everybody in turns and writes the report. Fails where something became dearer.
+/// Measures all systems in turns and writes the report. Fails where something became dearer.
 fn compare(arguments: &Arguments) -> Result<ExitCode> {
     let plan = Plan::of(arguments);
     let load = fs::read_to_string("/proc/loadavg")?;
@@ -173,8 +173,8 @@ struct Measured {
 fn measure(systems: &mut [System], plan: &Plan, deadline: Instant, book: &mut Book) -> Measured {
     let mut measured = Measured::default();
     for round in 0..plan.rounds {
-        // Whoever comes first meets a machine that has just done something
-        // else, so everybody comes first in turn.
+        // The first system meets a machine that has just done something
+        // else, so each comes first in turn.
         let begin = round % systems.len().max(1);
         systems.rotate_left(begin);
         let mut complete = true;

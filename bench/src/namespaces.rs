@@ -216,7 +216,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Namespace and user are set by programs that become this one: it has
-    /// begun when the process carries its name.
+    /// started when the process carries its name.
     fn wait_for_program(&mut self, program: &str) -> Result<()> {
         const NAME_LENGTH: usize = 15;
         let name = Path::new(program)
@@ -279,7 +279,7 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
-        kib.context("/proc/PID/status tells no resident memory")
+        kib.context("/proc/PID/status holds no resident memory")
     }
 }
 
@@ -444,19 +444,19 @@ mod tests {
 
     #[test]
     fn cpu_time_of_threads_includes_finished_ones() {
-        let (tell, told) = std::sync::mpsc::sync_channel(0);
+        let (finish, finished) = std::sync::mpsc::sync_channel(0);
         let busy = std::thread::spawn(move || {
             let own = || fs::read_to_string("/proc/thread-self/schedstat").unwrap();
             while cpu_of_schedstat(&own()).unwrap() < MUCH {}
-            tell.send(()).unwrap();
+            finish.send(()).unwrap();
             // Until it has been read.
-            tell.send(()).unwrap();
+            finish.send(()).unwrap();
         });
-        told.recv().unwrap();
+        finished.recv().unwrap();
         let pid = std::process::id();
         let all = cpu_of_threads(pid).unwrap();
         assert!(all >= MUCH, "{all:?}");
-        told.recv().unwrap();
+        finished.recv().unwrap();
         busy.join().unwrap();
         // Control: it is missing among those that there are, a moment after it has ended.
         let until = Instant::now() + Duration::from_secs(60);

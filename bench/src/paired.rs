@@ -5,7 +5,7 @@
 //! another name, then the three in the opposite order, so that whatever drifts evenly
 //! while the round lasts weighs on all alike. Each round gives one difference per
 //! measure. The older proxy against itself is the control: what it shows is noise, and
-//! a run whose control misses a bound says nothing.
+//! a run whose control misses a bound proves nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -170,9 +170,9 @@ pub(crate) fn run(arguments: &Arguments, shared: &Path) -> Result<()> {
     let mut differences = Differences::default();
     let before = kept.rounds(&ORDER)?;
     before.iter().for_each(|book| differences.take(book));
-    let begun = before.len();
-    let mut rounds = begun;
-    for number in begun..plan.rounds {
+    let completed = before.len();
+    let mut rounds = completed;
+    for number in completed..plan.rounds {
         let Some(book) = there_and_back(&mut systems, &plan, number, deadline)? else {
             eprintln!("out of time after {rounds} rounds of {}", plan.rounds);
             break;
@@ -197,7 +197,7 @@ fn there_and_back(
 ) -> Result<Option<Book>> {
     let mut book = Book::default();
     let there = 0..systems.len();
-    // Whoever comes first in one round comes last in the next.
+    // The first of one round comes last in the next.
     let order: Vec<usize> = if number.is_multiple_of(2) {
         there.clone().chain(there.rev()).collect()
     } else {

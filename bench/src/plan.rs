@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// Differences of a paired run, unless the command line says otherwise.
+/// Differences of a paired run, unless the command line sets others.
 const PAIRED_ROUNDS: usize = 20;
 
 /// What kind of run is asked for.
@@ -161,7 +161,7 @@ impl Plan {
         }
     }
 
-    /// Whether the command line asks for this step.
+    /// Whether the command line selects this step.
     pub(crate) fn wants(&self, step: &str) -> bool {
         self.measures
             .as_ref()

@@ -1,5 +1,5 @@
-//! What the stand-in controller tells the two proxies: one Service that a user
-//! would have, under the rules that a user would have, and many others.
+//! The configuration that the stand-in controller sends to the two proxies: one Service as
+//! users have it, under rules as users have them, and many others.
 //!
 //! bench/web at 10.96.0.10
 //!   :80    HTTP/1.1, split evenly between web-a (port 8080) and web-b (8081)

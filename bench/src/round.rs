@@ -18,7 +18,7 @@ use crate::system::{Port, System, SystemKind, hold, touch};
 const WARM_UP: &str = "warm-up";
 /// Idle connections of the memory measure.
 const IDLE: usize = 1000;
-/// Connections of the burst, in as many parts as a proxy's own bound asks for.
+/// Connections of the burst, in as many parts as a proxy's own bound requires.
 const BURST: (usize, usize) = (2, 5000);
 /// Services of the measure of many of them, with ten endpoints each.
 const MANY_SERVICES: u16 = 1000;
@@ -165,7 +165,7 @@ impl Steps<'_> {
             return Ok(());
         }
         if let Err(error) = work(self.system, self.plan, self.book) {
-            // The first line says what; programs that make load say much more.
+            // The first line is the error; programs that make load print much more.
             let message = format!("{error:#}");
             let message = message.lines().next().unwrap_or_default();
             eprintln!("{}, {what}: {error:#}", self.system.name);

@@ -22,7 +22,7 @@ const NAMESPACE: &str = "bench";
 const LIMIT: u32 = 1_000_000;
 
 /// Something in every section, which each call goes through and which changes nothing of what
-/// it comes to: no end is near, no limit is reached, nobody is a tenant, nothing is copied.
+/// it comes to: no end is near, no limit is reached, no caller is a tenant, nothing is copied.
 pub(crate) fn every() -> EffectivePolicy {
     let seconds = Duration::from_secs;
     let other = || ServiceId::new(NAMESPACE, "web-b");

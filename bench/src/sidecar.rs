@@ -14,7 +14,7 @@ pub(crate) const WEFT_ADMIN: u16 = 15190;
 /// A proxy that is not ready by then never will be.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// Where a proxy runs, and for whom.
+/// Where a proxy runs, and for which pod.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sidecar<'a> {
     pub(crate) within: &'a Namespace,
@@ -74,7 +74,7 @@ impl Sidecar<'_> {
     }
 }
 
-/// Waits until the proxy says that it is ready, and gives the time that it took.
+/// Waits until the proxy reports ready, and gives the time that it took.
 pub(crate) fn wait_ready(namespace: &Namespace, admin: u16, process: &Process) -> Result<Duration> {
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin));
     namespace.within(|| {

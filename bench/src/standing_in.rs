@@ -1,6 +1,6 @@
-//! What stands in for a controller has in common, whatever cluster it tells of: an
-//! authority, connections that know whom their certificate names, and [`serve`], which
-//! tells any number of proxies what a [`ClusterView`] says.
+//! What stand-ins for a controller have in common, whatever cluster they serve: an
+//! authority, connections that know the name in their certificate, and [`serve`], which
+//! sends any number of proxies what a [`ClusterView`] holds.
 
 use std::io;
 use std::net::SocketAddr;
@@ -93,7 +93,7 @@ pub(crate) fn accepted(
             let _ = socket.set_nodelay(true);
             let (tls, ready) = (tls.clone(), ready.clone());
             tokio::spawn(async move {
-                // A proxy that goes away during its handshake is no news.
+                // A proxy that goes away during its handshake is normal.
                 if let Ok(stream) = tls.accept(socket).await {
                     let _ = ready.send(Ok(Connection { stream, namespace })).await;
                 }
@@ -163,7 +163,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// A cluster as proxies are told of it. Pods are known by their service accounts.
+/// A cluster as proxies get it. Pods are known by their service accounts.
 pub(crate) trait ClusterView: Send + Sync + 'static {
     /// Namespace and trust domain of all pods.
     const NAMESPACE: &'static str;
@@ -179,17 +179,17 @@ pub(crate) trait ClusterView: Send + Sync + 'static {
     /// Whatever cannot be said ends the stream.
     fn own(&self, pod: &str, parts: Parts) -> Result<Vec<v1::Resource>>;
 
-    /// What stands at an address, as a pod is told, with everything that this refers to.
+    /// What stands at an address, as sent to a pod, with everything that this refers to.
     ///
     /// # Errors
     /// Whatever cannot be said ends the stream.
     fn destination(&self, pod: &str, parts: Parts, addr: SocketAddr) -> Result<Vec<v1::Resource>>;
 
-    /// The proxy of a pod could not use what it was told.
+    /// The proxy of a pod could not use its configuration.
     fn refused(&self, pod: &str, nack: &v1::Nack);
 }
 
-/// Tells proxies what `cluster` says, until the listener fails. Every call of Certify is
+/// Sends proxies what `cluster` holds, until the listener fails. Every call of Certify is
 /// answered, because the token is the pod's name.
 ///
 /// # Errors
@@ -261,7 +261,7 @@ impl<C: ClusterView> Control for StandIn<C> {
         &self,
         _: Request<Streaming<v1::Answered>>,
     ) -> Result<Response<v1::AnswerEnd>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
+        Err(Status::unimplemented("not served by a stand-in"))
     }
 }
 

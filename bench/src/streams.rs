@@ -133,7 +133,7 @@ async fn last_status(receiving: &mut RecvStream) -> Result<Option<String>> {
     Ok(receiving.trailers().await?.as_ref().and_then(status))
 }
 
-/// What a server of gRPC says of a call.
+/// The status that a server of gRPC gives a call.
 pub(crate) fn status(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("grpc-status")?;
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())

@@ -1,4 +1,4 @@
-//! One system under test in its place: nobody between client and server, a pair
+//! One system under test in its place: no proxy between client and server, a pair
 //! of Envoys, or a pair of Weft's proxies.
 
 use std::fs;
@@ -237,7 +237,7 @@ impl System {
             folder: &self.folder,
         };
         match &self.kind {
-            SystemKind::Direct => bail!("nobody stands between"),
+            SystemKind::Direct => bail!("no proxy stands between"),
             SystemKind::Envoy(binary) => sidecar.start_envoy(binary),
             SystemKind::Weft(binary) => sidecar.start_weft(binary),
         }

@@ -16,7 +16,7 @@ pub enum ChangeLine {
     LivenessByProxy,
     /// A bare Pod with probes cannot be applied again.
     BarePodProbes,
-    /// A Guaranteed pod asks for more, or is Burstable.
+    /// A Guaranteed pod requests more, or is Burstable.
     GuaranteedPod,
     /// An autoscaler by CPU counts the proxy too.
     AutoscalerByCpu,

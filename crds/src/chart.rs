@@ -24,7 +24,7 @@ pub fn templates() -> io::Result<Vec<(String, String)>> {
         let condition = Some("crds.smi.install");
         templates.push((format!("{plural}.yaml"), template(&yaml, condition)));
     }
-    // Nobody else has kinds of this group, so there is no question whose they are.
+    // Only Weft has kinds of this group, so their owner is clear.
     for (plural, definition) in weft::definitions() {
         let yaml = yaml::to_string(&definition)?;
         templates.push((format!("{plural}.yaml"), template(&yaml, None)));
@@ -52,7 +52,7 @@ fn names() -> String {
     )
 }
 
-/// `condition`: the chart's value that says whether the definition is installed.
+/// `condition`: the chart's value that decides whether the definition is installed.
 fn template(yaml: &str, condition: Option<&str>) -> String {
     // The only Helm expressions are the ones added here; a brace in a description
     // would be read as one.

@@ -1,8 +1,8 @@
 //! Conversion between the served versions of the SMI kinds, without loss.
 //!
-//! Everything is stored as v1alpha4, widened by what older versions can say and
+//! Everything is stored as v1alpha4, widened by what older versions can express and
 //! v1alpha4 cannot: `port` in the subjects of a TrafficTarget. So the controller
-//! reads every fact from the stored spec alone, whoever wrote it in whichever
+//! reads every fact from the stored spec alone, whichever client wrote it in whichever
 //! version.
 //!
 //! A version that cannot show a part of the stored object shows the rest, and the
@@ -10,7 +10,7 @@
 //! words that storage cannot hold (`500m`) is kept there too. The annotation is
 //! never believed: it counts only as far as the object that it comes with, converted
 //! anew, agrees. Parts that it hides can make a rule narrower and never wider than
-//! what the visible text says.
+//! the visible text.
 //!
 //! Conversion is total over odd shapes, because one failing object fails the list
 //! of its kind for the whole cluster. Only what is refused at writing time anyway

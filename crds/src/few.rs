@@ -29,7 +29,7 @@ mod tests {
             (2, 2, "a and b"),
             (4, 4, "a, b, c and d"),
             (5, 5, "a, b, c, d and 1 more"),
-            // Of more than whoever counted has named.
+            // Of more than were named.
             (1, 9, "a and 8 more"),
             (5, 9, "a, b, c, d and 5 more"),
             (0, 0, ""),

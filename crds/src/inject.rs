@@ -54,7 +54,7 @@ pub enum InjectionOutcome {
     Skipped {
         /// Why.
         reason: Skip,
-        /// What the user should hear about it.
+        /// A warning for the user.
         warning: Option<String>,
     },
 }
@@ -66,7 +66,7 @@ pub struct Injected {
     pub pod: Value,
     /// From the old pod to the new one; empty when nothing changed.
     pub patch: Patch,
-    /// What the user should hear.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 

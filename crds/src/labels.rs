@@ -22,7 +22,7 @@ pub const ENABLED: &str = "enabled";
 pub const DISABLED: &str = "disabled";
 /// Label that the injector writes: [`account_hash`] of the pod's service account, so
 /// that a NetworkPolicy can select pods by account. A webhook refuses every other
-/// value, whoever writes it and wherever.
+/// value, from any client and at any place.
 pub const ACCOUNT: &str = "weft.dev/account";
 
 /// Annotation on a namespace or pod: deny, auto, open or audit.
@@ -40,11 +40,11 @@ pub const SKIP_INBOUND_PORTS: &str = "weft.dev/skip-inbound-ports";
 pub const SKIP_OUTBOUND_PORTS: &str = "weft.dev/skip-outbound-ports";
 /// Annotation on a pod or namespace: outbound networks that bypass the proxy.
 pub const SKIP_OUTBOUND_CIDRS: &str = "weft.dev/skip-outbound-cidrs";
-/// Annotation on a pod or namespace: CPU that the proxy asks for.
+/// Annotation on a pod or namespace: CPU that the proxy requests.
 pub const PROXY_CPU_REQUEST: &str = "weft.dev/proxy-cpu-request";
 /// Annotation on a pod or namespace: most CPU that the proxy may use.
 pub const PROXY_CPU_LIMIT: &str = "weft.dev/proxy-cpu-limit";
-/// Annotation on a pod or namespace: memory that the proxy asks for.
+/// Annotation on a pod or namespace: memory that the proxy requests.
 pub const PROXY_MEMORY_REQUEST: &str = "weft.dev/proxy-memory-request";
 /// Annotation on a pod or namespace: most memory that the proxy may use.
 pub const PROXY_MEMORY_LIMIT: &str = "weft.dev/proxy-memory-limit";
@@ -83,15 +83,15 @@ pub(crate) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-contai
 /// Most entries of a list of ports or networks. Every entry is a rule that each
 /// new connection of the pod walks through; the capture container has the same bound.
 pub(crate) const MAX_LIST: usize = 128;
-/// Most entries of [`ROUTES`]. Requests are told apart by no more names than that.
+/// Most entries of [`ROUTES`]. Requests have no more names than that.
 pub(crate) const MAX_GROUPS: usize = 64;
 
 /// Value of [`ACCOUNT`]: the first 16 hex digits of SHA-256 over `namespace/account`.
 ///
 /// A hash, because a label holds 63 characters and the name of an account up to 253.
-/// 64 bits are enough: who wants to pass for another account must find the name of an
-/// account *of the same namespace* with the same hash, because every peer of a
-/// NetworkPolicy names its namespace too.
+/// 64 bits are enough: to pass for another account a pod must have an account *of the same
+/// namespace* whose name has the same hash, because every peer of a NetworkPolicy names its
+/// namespace too.
 #[must_use]
 pub fn account_hash(namespace: &str, account: &str) -> String {
     short_hash(&format!("{namespace}/{account}"))
@@ -259,7 +259,7 @@ pub fn parse_drain_delay(text: &str) -> Result<u32, BadValue> {
     }
 }
 
-/// Digits only: `from_str` alone would take a sign too, and who reads the text next does not.
+/// Digits only: `from_str` alone would take a sign too, and the next reader of the text does not.
 fn number<N: FromStr>(text: &str) -> Option<N> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| N::from_str(text).ok()).flatten()

@@ -1,11 +1,11 @@
 //! Every label and annotation under our prefix: who writes it, and on what it acts.
 //!
-//! Kubernetes takes any name on any object. One that is misspelt, or stands where nobody reads
-//! it, does nothing, and a namespace that was meant to be closed stays as it was. So it is told
-//! here, for files, for webhooks and for what is stored alike. It is never more than a warning:
-//! an object must not depend on who knows which names.
+//! Kubernetes takes any name on any object. One that is misspelt, or stands where it has no
+//! effect, does nothing, and a namespace that was meant to be closed stays as it was. So it is
+//! reported here, for files, for webhooks and for stored objects alike. It is never more than a
+//! warning: an object must not depend on which version knows which names.
 //!
-//! Values are judged by who reads them, and requests for injection, values and all, by
+//! Values are validated by their readers, and requests for injection, values and all, by
 //! [`unheard`](crate::inject::unheard).
 
 use std::iter;
@@ -58,12 +58,12 @@ impl Place {
     }
 }
 
-/// Who writes a name.
+/// The author of a name.
 #[derive(Clone, Copy, Debug)]
 enum Author {
     /// Users. It acts on objects of these kinds, and on no other.
     User(&'static [&'static str]),
-    /// Weft. Who copies an object copies it too, and asks for nothing by it.
+    /// Weft. A user that copies an object copies it too, and requests nothing by it.
     Weft,
 }
 
@@ -75,7 +75,7 @@ struct OwnName {
     author: Author,
 }
 
-/// What pods are told, for one or for all of a namespace.
+/// Settings of pods, for one or for all of a namespace.
 const PODS: &[&str] = &["Namespace", "Pod"];
 
 /// An annotation that users write on objects of these kinds.
@@ -126,7 +126,7 @@ const ALL: &[OwnName] = &[
     written(labels::TRUST_DOMAIN, Place::Annotations),
 ];
 
-/// A name under our prefix that nobody reads where it stands.
+/// A name under our prefix that has no effect where it stands.
 #[derive(Clone, Copy, Debug)]
 pub struct Unread<'a> {
     /// As it was written.
@@ -138,7 +138,7 @@ pub struct Unread<'a> {
     why: Why<'a>,
 }
 
-/// Why nobody reads a name.
+/// Why a name has no effect.
 #[derive(Clone, Copy, Debug)]
 enum Why<'a> {
     /// There is none like it.
@@ -155,15 +155,15 @@ enum Why<'a> {
     },
 }
 
-/// A warning about a name that nobody reads where it stands, or about those of an object that are
-/// only counted.
+/// A warning about a name that has no effect where it stands, or about those of an object that
+/// are only counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// Path of the name, or of the metadata.
     pub field: String,
     /// What is wrong, and the way out.
     pub text: String,
-    /// The way out alone, empty where nobody knows one: what other objects with the same field
+    /// The way out alone, empty where none is known: what other objects with the same field
     /// have in common with this one, whatever their kinds are. `None` of what is counted, which
     /// is about one object.
     pub way_out: Option<String>,
@@ -226,8 +226,8 @@ impl Unread<'_> {
     }
 }
 
-/// The names under our prefix that nobody reads in an object: in its own metadata, and in those
-/// of the pods that it makes.
+/// The names under our prefix that have no effect in an object: in its own metadata, and in
+/// those of the pods that it makes.
 pub fn unread<'a>(
     group: &'a str,
     kind: &'a str,
@@ -303,7 +303,7 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// Why nobody reads this name, if that is so.
+    /// Why this name has no effect, if that is so.
     fn judged(&self, place: Place, name: &str) -> Option<Why<'a>> {
         let Some(known) = ALL.iter().find(|known| known.name == name) else {
             return Some(Why::Unknown);
@@ -315,7 +315,7 @@ impl<'a> Part<'a> {
             return None;
         }
         if !on.contains(&kind) {
-            // Who wrote it there as well is heard.
+            // A name that stands there as well has an effect.
             let of_pods = self.template.filter(|_| on.contains(&"Pod"));
             let is_heard = of_pods.is_some_and(|(_, metadata)| has(metadata, known));
             return (!is_heard).then_some(Why::OtherKind {

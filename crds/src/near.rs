@@ -1,4 +1,4 @@
-//! What somebody may have meant who wrote something else.
+//! Which known name was probably meant by a misspelt one.
 
 /// The first of the known names that is near to what was written.
 pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -19,7 +19,7 @@ fn is_near(written: &str, known: &str) -> bool {
         letters.sort_unstable();
         letters
     };
-    // Nobody who meant the other would write so much more.
+    // A slip does not make a name so much longer.
     if written.len().abs_diff(known.len()) > 1 {
         return false;
     }

@@ -1,5 +1,5 @@
-//! What the read API `observe.weft.dev` says: the one vocabulary of the controller, which
-//! answers, and of everything that asks.
+//! The messages of the read API `observe.weft.dev`: one vocabulary for the controller, which
+//! answers, and for every client.
 //!
 //! Answers are read leniently, so that a client understands a newer controller; questions
 //! strictly, because a misspelt field would be answered as if it had not been asked.
@@ -50,7 +50,7 @@ pub const LIVE: &str = "live";
 /// A resource of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
-    /// Who calls whom: `graphs/live`.
+    /// Which workloads call which: `graphs/live`.
     Graphs,
     /// The proxies that are connected.
     Proxies,

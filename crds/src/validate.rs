@@ -62,8 +62,8 @@ pub fn object(
 /// What is wrong with an object in the words and the version of its author, besides its spec:
 /// its name, and fields that its kind does not have in that version.
 ///
-/// For those who have the author's text. The API server judges the name itself, and takes
-/// such fields away before it asks a webhook.
+/// For tools that have the author's text. The API server validates the name itself, and drops
+/// such fields before it calls a webhook.
 pub fn as_written(object: &Value) -> Vec<Mistake> {
     let mut mistakes = Mistakes::default();
     name(&object["metadata"], &mut mistakes);
@@ -75,7 +75,7 @@ pub fn as_written(object: &Value) -> Vec<Mistake> {
 }
 
 /// What the API server would refuse in an object by the schema of its kind, in the words and
-/// the version of its author, before it asks a webhook: what is missing, of another type, out
+/// the version of its author, before it calls a webhook: what is missing, of another type, out
 /// of its bounds, or no field of that version. Nothing if the kind or the version is none of
 /// ours.
 ///
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::smi::judge::Severity;
 
-    /// Field, and the field that was meant; empty where none is told.
+    /// Field, and the field that was meant; empty where none is reported.
     fn listed(object: &Value) -> Vec<(String, String)> {
         let mistakes = as_written(object).into_iter();
         let listed = mistakes.map(|one| {
@@ -439,7 +439,7 @@ mod tests {
             without_nulls(&mut object);
             let api_version = object["apiVersion"].as_str().unwrap();
             let (group, version) = api_version.split_once('/').unwrap();
-            // What the schema does not name is taken away, and judged by nobody.
+            // What the schema does not name is dropped, and validated nowhere.
             let is_known = version == smi::STORAGE_VERSION && as_written(&object).is_empty();
             if !is_known || !by_schema(&object).is_empty() {
                 continue;

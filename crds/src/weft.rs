@@ -1,7 +1,7 @@
 //! The kinds that are Weft's own, in the group `weft.dev`.
 //!
-//! As with SMI, every type reads leniently: what is wrong with an object is said by the
-//! judge, to whom both the webhook and the controller listen. The schemas say the same
+//! As with SMI, every type reads leniently: what is wrong with an object is reported by the
+//! judge, which both the webhook and the controller call. The schemas refuse the same
 //! where a schema can, because the webhook may be away.
 
 mod definition;

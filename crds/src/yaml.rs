@@ -15,7 +15,7 @@ const WORDS: &[&str] = &[
     "OFF", "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", "=",
     "<<", ".inf", ".Inf", ".INF", "-.inf", "+.inf", ".nan", ".NaN", ".NAN",
 ];
-/// What stands around a word until it is quoted; nothing of ours says either.
+/// What stands around a word until it is quoted; no text of ours holds either.
 const OPEN: &str = "WEFT-QUOTE-";
 const CLOSE: &str = "-QUOTE-END";
 
@@ -25,7 +25,7 @@ pub(crate) fn is_misread(text: &str) -> bool {
     WORDS.contains(&text) || is_number(text)
 }
 
-/// Wider than the numbers and dates of YAML 1.1: quoting one too many harms nobody.
+/// Wider than the numbers and dates of YAML 1.1: quoting one too many is harmless.
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let based = |prefix: &str| {
@@ -133,7 +133,7 @@ mod tests {
         for (plural, definition) in smi.chain(weft::definitions()) {
             for version in definition["spec"]["versions"].as_array().unwrap() {
                 read += 1;
-                // Nobody writes a status by hand.
+                // Users write no status by hand.
                 let top = &version["schema"]["openAPIV3Schema"]["properties"];
                 let top = top.as_object().unwrap().iter();
                 for (field, schema) in top.filter(|(field, _)| *field != "status") {

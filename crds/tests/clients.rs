@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 const GROUP: &str = "split.smi-spec.io";
 const STORED: &str = "v1alpha4";
-/// All versions that either tool can be told to write.
+/// All versions that either tool can be set to write.
 const VERSIONS: [&str; 3] = ["v1alpha1", "v1alpha2", "v1alpha3"];
 
 /// One stored object, as the API server has it.
@@ -177,7 +177,7 @@ impl Flagger<'_> {
     }
 }
 
-/// Argo's `SetWeight`, whose root is its stable backend unless told otherwise.
+/// Argo's `SetWeight`, whose root is its stable backend unless set otherwise.
 fn argo_sets(fake: &mut Fake, version: &str, canary: i64) -> (Value, bool) {
     let backends = [("web-canary", canary), ("web-stable", 100 - canary)];
     let wanted = spec(version, "web-stable", &backends);
@@ -199,7 +199,7 @@ fn argo_sets(fake: &mut Fake, version: &str, canary: i64) -> (Value, bool) {
     (wanted, changed)
 }
 
-/// Whoever else looks meanwhile sees the same whole numbers.
+/// Every other reader meanwhile sees the same whole numbers.
 fn others_see(fake: &Fake, expected: &[i64]) {
     for version in VERSIONS.iter().chain(&[STORED]) {
         let object = fake.read(version).unwrap();

@@ -139,15 +139,17 @@ fn narrow(view: &mut Value, random: &mut Random) -> bool {
         return true;
     };
     // The last, because the first of two matches with one name is the one that counts.
-    // Never the only one, nor the last that could mean somebody: a target without sources
-    // has no say in the spelling of paths.
+    // Never the only one, nor the last that could match a caller: a target without sources
+    // has no effect on the spelling of paths.
     let rest = list.split_last().map_or(&[][..], |(_, rest)| rest);
-    let somebody = |source: &Value| {
+    let names_caller = |source: &Value| {
         ["ServiceAccount", "Group"]
             .iter()
             .any(|k| source["kind"] == *k)
     };
-    !rest.is_empty() && (field != "sources" || rest.iter().any(somebody)) && list.pop().is_some()
+    !rest.is_empty()
+        && (field != "sources" || rest.iter().any(names_caller))
+        && list.pop().is_some()
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Who a pod is, and how it proves that: keys, signing requests, the mesh's own
+//! Identity of pods and its proof: keys, signing requests, the mesh's own
 //! authority, verification by SPIFFE id, and TLS configurations made of these.
 //!
 //! Invariants
-//! - The names in a certificate come from whoever calls [`authority::Issuer`],
+//! - The names in a certificate come from the caller of [`authority::Issuer`],
 //!   never from the request: only the public key is taken out of that.
 //! - A peer is one SPIFFE id, parsed strictly and compared as a string. No host
 //!   name, address or pattern ever stands for an identity.

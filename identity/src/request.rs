@@ -3,7 +3,7 @@
 //! A request may ask for anything: to be an authority, other names, other
 //! purposes. None of it is read. What is checked is that the sender holds the
 //! private key (the request's own signature) and that the key is P-256; the kind
-//! is checked first, so that nobody makes us verify a huge RSA key.
+//! is checked first, so that no sender makes this process verify a huge RSA key.
 
 use rcgen::{CertificateParams, DistinguishedName, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use webpki::aws_lc_rs::ECDSA_P256_SHA256;
@@ -40,8 +40,8 @@ pub enum BadRequest {
 pub struct RequestError(#[source] rcgen::Error);
 
 impl LeafKey {
-    /// A signing request for this key, in DER. It asks for no name: the answer's
-    /// names follow from the token that goes with it.
+    /// A signing request for this key, in DER. It requests no name: the names in the
+    /// certificate follow from the token that goes with it.
     ///
     /// # Errors
     /// When signing fails.

@@ -11,7 +11,7 @@ const SPREAD: f64 = 0.10;
 
 /// When a leaf is renewed: at 70 % of the time from `issued` (the moment of
 /// issue, not the backdated NotBefore) to `not_after`, less up to 10 % of that
-/// time as `jitter01` in 0..=1 says. A certificate that has ended is renewed at
+/// time by `jitter01` in 0..=1. A certificate that has ended is renewed at
 /// once.
 #[must_use]
 pub fn renew_at(issued: SystemTime, not_after: SystemTime, jitter01: f64) -> SystemTime {

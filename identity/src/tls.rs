@@ -34,7 +34,7 @@ use crate::verify::{
 /// ALPN of the mesh port.
 pub const MESH_ALPN: &[u8] = b"weft-h2/1";
 /// ALPN of the mesh port for dedicated connections: HTTP/1.1, one request at a
-/// time. A server that knows it prefers it, as only who wants it offers it.
+/// time. A server that knows it prefers it, as clients offer it only to get it.
 pub const DEDICATED_ALPN: &[u8] = b"weft-h1/1";
 /// ALPN of plain HTTP/2, for the controller's gRPC.
 pub const H2_ALPN: &[u8] = b"h2";
@@ -63,8 +63,8 @@ pub(crate) static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
 pub enum ClientAuth {
     /// The mesh port.
     Required,
-    /// The controller's port, where a new proxy asks for its first certificate.
-    /// One that is shown is checked all the same.
+    /// The controller's port, where a new proxy requests its first certificate.
+    /// A certificate that is shown is checked all the same.
     Optional,
 }
 
@@ -87,7 +87,7 @@ pub struct Leaf {
 
 impl Leaf {
     /// Puts a chain (leaf first) and its key together, after the checks that a
-    /// peer would make at `now` on either side, and that it says `expected`.
+    /// peer would make at `now` on either side, and that it names `expected`.
     ///
     /// # Errors
     /// When the key is another one's or a peer would refuse the chain.
@@ -114,7 +114,7 @@ impl Leaf {
         }
     }
 
-    /// Puts a chain and its key together without asking whom peers trust, for
+    /// Puts a chain and its key together without checking what peers trust, for
     /// the authority's own process.
     ///
     /// # Errors
@@ -305,9 +305,9 @@ pub fn mesh_server_config(
 /// The webhook's server, known by DNS names to a caller without certificate.
 #[must_use]
 pub fn webhook_server_config(serving: &ServingHandle) -> Arc<ServerConfig> {
-    let nobody = WebPkiClientVerifier::no_client_auth();
+    let no_client_auth = WebPkiClientVerifier::no_client_auth();
     let alpn = [H2_ALPN, HTTP1_ALPN];
-    server_config(nobody, Arc::new(serving.clone()), &alpn)
+    server_config(no_client_auth, Arc::new(serving.clone()), &alpn)
 }
 
 /// A client that shows its certificate and talks to `expected` only. Making one
@@ -391,7 +391,7 @@ fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.to_vec()).collect()
 }
 
-/// What a leaf says beside who it is.
+/// What a leaf holds beside its identity.
 #[derive(Clone)]
 struct Stamp {
     not_before: SystemTime,

@@ -1,4 +1,4 @@
-//! Whether a peer is who we want to talk to.
+//! Verifies that a peer has the expected identity.
 //!
 //! The chain is built by webpki from a list of roots that can be replaced while
 //! connections run; several roots are trusted at once while one follows another.
@@ -41,11 +41,11 @@ static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
     rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
 });
 
-/// Who a verified peer is.
+/// The identity of a verified peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PeerIdentity {
     pub spiffe: SpiffeId,
-    /// `<pod-uid>.pod.weft`, when the certificate says which pod it is for.
+    /// `<pod-uid>.pod.weft`, when the certificate names its pod.
     pub pod_dns: Option<String>,
 }
 
@@ -117,7 +117,7 @@ pub fn verify_chain(
     verify(roots, leaf, intermediates, now, purpose)
 }
 
-/// Checks a serving certificate as somebody does who knows nothing of SPIFFE and
+/// Checks a serving certificate as a client does that does not know SPIFFE and
 /// calls its bearer by each of these names.
 pub(crate) fn verify_serving(
     roots: &Roots,
@@ -261,8 +261,8 @@ fn identity_of(leaf: &X509Certificate<'_>) -> Result<PeerIdentity, IdentityError
     Ok(PeerIdentity { spiffe, pod_dns })
 }
 
-/// Who signed it, as people write it: `CN=weft, O=Shop`. Attributes without one of the short
-/// names that everybody knows are written by their number. The library's own registry has
+/// The signer, as people write it: `CN=weft, O=Shop`. Attributes without one of the short
+/// well-known names are written by their number. The library's own registry has
 /// names for those, and for every algorithm, in tables that it would keep for good.
 pub(crate) fn issuer_name(certificate: &X509Certificate<'_>) -> String {
     let nothing_more = OidRegistry::default();

@@ -1,4 +1,4 @@
-//! Who may call a workload, and how.
+//! Access control: which callers may call a workload, and how.
 //!
 //! Rules only allow. Each rule is one TrafficTarget and is judged on its own:
 //! the sources of one never meet the ports or routes of another, which is what
@@ -19,16 +19,16 @@ use crate::name::SpiffeId;
 use crate::origin::Origin;
 use crate::reason::Reason;
 
-/// Who is calling, as proven by the connection.
+/// The caller, as proven by the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller<'a> {
     /// A peer that proved this identity with a certificate of the mesh.
     Mesh {
         id: &'a SpiffeId,
-        /// Uid of the pod that the certificate was issued to, if it says so.
+        /// Uid of the pod that the certificate was issued to, if the certificate has it.
         pod: Option<&'a str>,
     },
-    /// Everybody else. An address is no identity.
+    /// All others. An address is no identity.
     Outside,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Whom a rule admits.
+/// The callers that a rule admits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     Identity(SpiffeId),
@@ -79,8 +79,8 @@ impl Source {
 /// What a caller sends, as far as it is judged.
 #[derive(Clone, Copy, Debug)]
 pub enum JudgedTraffic<'a> {
-    /// One HTTP request. Its path must be in a form of which [`requests`] says that it is
-    /// what is forwarded.
+    /// One HTTP request. Its path must be in a form that [`requests`] confirms to be what is
+    /// forwarded.
     Http(&'a RequestFacts<'a>),
     /// A connection of a port that is declared to carry no HTTP: its bytes are relayed
     /// without looking at them, and HTTP rules say nothing there.
@@ -179,8 +179,8 @@ pub struct Access {
     pub rules: Vec<Rule>,
 }
 
-/// The answer to one call. What is done with it, what is counted of it and what the log
-/// says of it are read from this one value.
+/// The verdict on one call. What is done with it, what is counted and what is logged are
+/// read from this one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     /// It passes, by the first rule that allows it; where nothing is enforced also

@@ -28,7 +28,7 @@ impl AccessLog {
     /// What may be written.
     pub const EXPECTED: &str = "\"off\", \"json\", \"otlp\" or \"json,otlp\", the last three \
         also with \",errors\"";
-    /// Nothing is written down; where nobody says anything.
+    /// Nothing is written; the default.
     pub const OFF: Self = Self(0);
     /// Every request is a line of JSON.
     pub const JSON: Self = Self(JSON);

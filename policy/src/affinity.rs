@@ -1,8 +1,8 @@
 //! Session affinity: how long a client keeps the endpoint that it was given.
 //!
 //! A session lasts as long as the next call comes within the Service's time. After
-//! that another one begins, and with it another *epoch*. Who knows the epoch chooses
-//! the endpoint by it, so nothing about endpoints needs to be remembered here.
+//! that another one begins, and with it another *epoch*. The endpoint is chosen by the
+//! epoch, so nothing about endpoints needs to be stored here.
 //!
 //! Invariant: time is an argument.
 

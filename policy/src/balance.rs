@@ -2,27 +2,26 @@
 //!
 //! Two endpoints are drawn at random and the one with the lower score takes the
 //! request. The score is an estimate of latency times the requests that would
-//! wait there. The estimate rises at once with a slow answer and sinks slowly,
-//! so an endpoint that turned slow is left alone from its first slow answer on.
+//! wait there. The estimate rises at once with a slow response and sinks slowly,
+//! so an endpoint that turned slow is left alone from its first slow response on.
 //!
-//! How slowly it sinks goes by how long the endpoint has answered like that. One slow answer
+//! How slowly it sinks goes by how long the endpoint has responded like that. One slow response
 //! is often the first of a new pod, or a moment in which its machine was busy: it is
 //! forgotten within seconds, or the endpoint would get nothing for most of a minute, since
-//! nothing is learned of who is sent nothing. Slow answers that repeat are believed longer
-//! each time.
+//! an endpoint without requests shows nothing new. Slow responses that repeat are believed
+//! longer each time.
 //!
 //! An endpoint without a measurement counts as the cheapest, but only until its
 //! first request is on the way: a new endpoint that never answers would draw
-//! everything otherwise. For the same reason a caller that gives up is a measurement
-//! ([`Cost::observe_at_least`]): the answer would have taken longer. The estimate also sinks while nothing is sent, so a
-//! recovered endpoint is tried again.
+//! everything otherwise. For the same reason an abandoned call is a measurement
+//! ([`Cost::observe_at_least`]): the response would have taken longer. The estimate also sinks
+//! while nothing is sent, so a recovered endpoint is tried again.
 //!
-//! Answers faster than [`INDIFFERENT`] count as equally fast: who waits in a queue
-//! decides among them. Without that one answer of 8 ms among many of 2 ms would
-//! take an endpoint out for seconds, which wins nobody anything and looks as if
-//! the endpoint were not in use.
+//! Responses faster than [`INDIFFERENT`] count as equally fast: the queue decides among
+//! them. Without that one response of 8 ms among many of 2 ms would take an endpoint out
+//! for seconds, which helps no caller and looks as if the endpoint were not in use.
 //!
-//! [`choose`] is the same draw among endpoints that rest, warm up or lie in another zone.
+//! [`choose`] is the same draw among endpoints that are ejected, warm up or lie in another zone.
 //!
 //! Fast failures look attractive to a latency estimate, so an answer that failed counts
 //! as a little slower than a good one of the best other endpoint would have been
@@ -55,8 +54,8 @@ pub(crate) const INDIFFERENT: Duration = Duration::from_millis(10);
 /// usual start value of peers with the same algorithm.
 pub(crate) const ASSUMED_LATENCY: Duration = Duration::from_millis(30);
 
-/// What a failure to reach an endpoint counts as: the time in which a
-/// connection attempt would have been given up.
+/// What a failure to reach an endpoint counts as: the time after which a connection attempt
+/// would have been abandoned.
 pub(crate) const PENALTY: Duration = Duration::from_secs(5);
 
 /// What an answer that failed counts as, in times that a good one of another endpoint would
@@ -135,14 +134,14 @@ impl Cost {
         self.measured = Some(Measured::after(self.measured, now, took.max(elsewhere)));
     }
 
-    /// Records that nobody waited any longer for an answer that had not begun after
-    /// `waited`. That never lowers an estimate: who leaves early has seen nothing.
+    /// Records that a request whose response had not started was abandoned after `waited`.
+    /// That never lowers an estimate: a request that ends early measures no latency.
     pub fn observe_at_least(&mut self, now: Instant, waited: Duration) {
         let waited = waited.as_secs_f64();
         let measured = self.measured;
         let known = measured.map(|measured| measured.seconds * measured.left(now));
         if known.is_none_or(|known| waited > known) {
-            // Who waits for less time than the answer took before has seen nothing else.
+            // A caller that waits for less time than a measured response has seen nothing new.
             let alike = measured.filter(|old| waited <= old.seconds * ALIKE);
             self.measured = Some(Measured {
                 seconds: waited,

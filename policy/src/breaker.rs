@@ -1,11 +1,11 @@
-//! When nobody is sent to a Service any more, and how that ends.
+//! The circuit breaker: when calls to a Service stop, and how that ends.
 //!
-//! Each proxy counts what it sent and what failed ([`own::Breaker`]) and tells the
+//! Each proxy counts what it sent and what failed ([`own::Breaker`]) and reports it to the
 //! controller every second. The controller adds up and opens for the whole mesh when the
 //! *median calling account* sees the failures ([`fleet::Fleet`]): one account with a
 //! broken client, or a dishonest one, opens nothing for others. A proxy obeys when it sees
-//! the failures too, or has nothing of its own to judge by; and one whose own numbers
-//! suffice waits for nobody.
+//! the failures too, or has no numbers of its own; a proxy whose own numbers suffice does
+//! not wait for the controller.
 //!
 //! Both go the same way: open, then some probes, then a ramp from 10 to 100 % in ten
 //! seconds, because a Service that has just come back has cold caches and few connections.
@@ -40,16 +40,16 @@ pub struct Pulse {
     /// that failed.
     pub sent: u32,
     pub failed: u32,
-    /// Requests that the open breaker turned away.
+    /// Requests that the open breaker rejected.
     pub refused: u32,
     /// The same of probes.
     pub probes: u32,
     pub failed_probes: u32,
     /// Probes that were sent: what hangs ends late or never.
-    pub begun: u32,
+    pub sent_probes: u32,
 }
 
-/// What the controller says to a proxy.
+/// The controller's command to a proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Steer {
     #[default]

@@ -1,10 +1,10 @@
 //! What a call of an application is made for: requests that it has not answered yet, by the
-//! name that it was given for each, and by the trace that they belong to.
+//! name that each was given, and by the trace that they belong to.
 //!
-//! A name is unique, so a call that says it is made for that request and no other. A trace
+//! A name is unique, so a call that carries it is made for that request and no other. A trace
 //! id is not: several requests of one trace may be in flight, and only one of them may have
-//! an end. So of a trace the loosest holds, and while requests are in flight of which nobody
-//! knows the trace, trace ids say nothing: a call is never ended that somebody waits for.
+//! an end. So of a trace the loosest holds, and while requests of unknown trace are in
+//! flight, trace ids decide nothing: a call is never ended while a caller waits for it.
 //!
 //! In use: [`Table::remember`] when a request goes to the application; [`Table::forget`] or
 //! [`Table::end`] when its answer has ended; [`Table::find`] for each call of the
@@ -79,7 +79,7 @@ pub enum Lookup<T> {
     Named(T),
     /// One of this trace; the latest of their ends, `None` where one of them has none.
     Traced(Option<Instant>),
-    /// The request that it names, for which nobody waits any more.
+    /// The request that it names, for which no caller waits any more.
     Over,
     /// Nothing that is known.
     Nothing,
@@ -162,7 +162,7 @@ impl<T: Clone> Table<T> {
         }
     }
 
-    /// The same of a request for which nobody waits any more: what names it is not begun.
+    /// The same of a request for which no caller waits any more: calls that name it do not start.
     pub fn end(&mut self, key: &Key, now: Instant) {
         self.forget(key);
         if let Some(id) = key.id {
@@ -170,7 +170,7 @@ impl<T: Clone> Table<T> {
         }
     }
 
-    /// What a call is made for that says this. One that names a request belongs to it or to
+    /// What a call with these headers is made for. One that names a request belongs to it or to
     /// nothing, whatever its trace.
     #[must_use]
     pub fn find(&self, key: &Key, now: Instant) -> Lookup<T> {

@@ -1,9 +1,9 @@
-//! How long a call may still take, and what is done when the time is over.
+//! Deadlines: how long a call may still take, and what is done when the time is over.
 //!
 //! A call can have two ends. Its *own*: the least of `grpc-timeout`, `weft-timeout` and
-//! the policy's `timeouts.request`; whoever asked for it wants an error then. And its
-//! *context's*: a share of what the request that it is made for has left; beyond that
-//! nobody waits for the answer. They are kept apart because an unsafe call that an
+//! the policy's `timeouts.request`; the caller that set it wants an error then. And its
+//! *context's*: a share of what the request that it is made for has left; beyond that no
+//! caller waits for the response. They are kept apart because an unsafe call that an
 //! application has seen is not broken off only because its caller left.
 //!
 //! Both travel as what is left and never as a time of day: clocks of two nodes differ.
@@ -39,7 +39,7 @@ pub struct Deadline {
 pub enum DeadlineSource {
     /// 504 or gRPC 4, `weft-reason: deadline`.
     Own,
-    /// Nobody waits for the answer.
+    /// No caller waits for the response.
     Context,
 }
 
@@ -55,7 +55,7 @@ impl DeadlineSource {
     }
 }
 
-/// What a request says of its time, as far as it could be read.
+/// What a request carries of its time, as far as it could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestedTimeout {
     /// `grpc-timeout`.
@@ -73,8 +73,8 @@ impl Deadline {
         context: None,
     };
 
-    /// Of a request that came in. `request` is the policy's word for callers outside the
-    /// mesh, for whom nobody applied it before; see [`longest`].
+    /// Of a request that came in. `request` is the policy's value for callers outside the
+    /// mesh, for which no proxy applied it before; see [`longest`].
     #[must_use]
     pub fn arrived(now: Instant, requested: RequestedTimeout, request: Option<Duration>) -> Self {
         Self {
@@ -104,7 +104,7 @@ impl Deadline {
     }
 
     /// When the first of both is reached, and which it is. Where both are reached at once,
-    /// the own has the answer that somebody asked for.
+    /// the own wins: its caller wants an error.
     #[must_use]
     pub fn end(self) -> Option<(Instant, DeadlineSource)> {
         match (self.own, self.context) {
@@ -153,7 +153,7 @@ impl Deadline {
         self.own.map(|end| end.saturating_duration_since(now))
     }
 
-    /// What is left of the context's end, as `weft-rest` says it to the next proxy.
+    /// What is left of the context's end, as `weft-rest` carries it to the next proxy.
     #[must_use]
     pub fn context_left(self, now: Instant) -> Option<Duration> {
         self.context.map(|end| end.saturating_duration_since(now))
@@ -182,8 +182,8 @@ impl Deadline {
     }
 
     /// When an attempt has taken as long as one may, where it goes on after that unless another
-    /// one follows: its endpoint has failed it, whatever it answers to who still waits. `None`:
-    /// it ends before.
+    /// one follows: its endpoint has failed it, whatever it answers to a caller that still waits.
+    /// `None`: it ends before.
     #[must_use]
     pub fn outlasts(
         self,
@@ -198,7 +198,7 @@ impl Deadline {
 }
 
 /// `timeouts.request` for callers outside the mesh, of all Services that select the pod
-/// on that port: nobody knows which of them was called, so the longest holds, and one
+/// on that port: which of them was called is unknown, so the longest holds, and one
 /// without any holds as none.
 #[must_use]
 pub fn longest(requests: impl IntoIterator<Item = Option<Duration>>) -> Option<Duration> {

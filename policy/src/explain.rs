@@ -1,9 +1,9 @@
-//! Says of each rule why it does not allow a call: the first of its parts that fails.
+//! Explains for each rule why it does not allow a call: the first of its parts that fails.
 //!
-//! The verdict is [`Access`]'s own; here nothing is decided. Parts are looked at in the
-//! order in which people narrow a rule down: source, limit, port, path, method, header. Of
-//! several matches the one that comes furthest is told of, because that is the one its
-//! author meant.
+//! The verdict is [`Access`]'s own; here nothing is decided. Parts are checked in the order
+//! in which people narrow a rule down: source, limit, port, path, method, header. Of several
+//! matches the one that comes furthest is reported, because that is the one its author
+//! meant.
 
 use crate::access::{Access, Caller, JudgedTraffic, Rule, Verdict};
 use crate::http_match::{HttpMatch, MatchPart, RequestFacts};
@@ -65,7 +65,7 @@ pub struct Reasons<'a> {
 }
 
 impl Access {
-    /// Judges as [`Access::decide`] does, and says why. For people: it looks at every rule,
+    /// Judges as [`Access::decide`] does, and returns why. For people: it looks at every rule,
     /// whatever was decided.
     #[must_use]
     pub fn explain(
@@ -85,7 +85,7 @@ impl Access {
         }
     }
 
-    /// Judges as [`Access::decide_request`] does, and says why.
+    /// Judges as [`Access::decide_request`] does, and returns why.
     ///
     /// # Errors
     /// As there.

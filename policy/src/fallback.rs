@@ -15,7 +15,7 @@ use crate::traffic::call::{Cause, Causes, Retry};
 pub enum Ended {
     /// An application answered.
     Answered(StatusCode),
-    /// A proxy of the mesh did, or nobody.
+    /// A proxy of the mesh did, or no server answered.
     Failed(Reason),
 }
 
@@ -23,7 +23,7 @@ pub enum Ended {
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     pub method: &'a Method,
-    /// It may not be made twice, whatever its method: gRPC, and what asks to switch protocols.
+    /// It may not be made twice, whatever its method: gRPC, and requests to switch protocols.
     pub once: bool,
 }
 

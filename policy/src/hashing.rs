@@ -1,8 +1,8 @@
 //! A hash that every proxy of every version agrees on.
 //!
-//! Who a tenant's endpoint is, and where an endpoint lies on a ring, must not depend on a
+//! Which endpoint a tenant has, and where an endpoint lies on a ring, must not depend on a
 //! process, a release of the standard library or a machine. It protects from nothing: a
-//! caller who chooses its key may choose its endpoint.
+//! caller that chooses its key may choose its endpoint.
 
 /// FNV-1a, mixed so that neighbours lie far apart.
 #[must_use]

@@ -1,24 +1,24 @@
-//! When an endpoint rests, and how it comes back.
+//! Outlier ejection: when an endpoint is ejected, and how it comes back.
 //!
-//! Failures in a row make an endpoint rest, because a dead one must go after a handful of
+//! Failures in a row eject an endpoint, because a dead one must go after a handful of
 //! requests even when it served thousands well. A row alone would be unjust where all
-//! fail alike, so for answers and losses the others are asked: an endpoint goes only when
-//! it fails at least twice as often as they do together, and when chance alone would not
-//! bring its row at their rate. An endpoint that cannot be connected needs no comparison.
+//! fail alike, so responses and losses are compared with the others: an endpoint goes only
+//! when it fails at least twice as often as they do together, and when chance alone would
+//! not bring its row at their rate. Failed connects need no comparison.
 //!
-//! Few rest at a time, so that this can never take a Service away. After its rest one
-//! request probes; its success brings the endpoint back over the warm-up, its failure
-//! makes it rest twice as long.
+//! Few are ejected at a time, so that this can never take a Service away. After its ejection
+//! one request probes; its success brings the endpoint back over the warm-up, its failure
+//! doubles the ejection.
 //!
-//! In use: one [`Health`] per endpoint, beside its cost under the same lock. An attempt
-//! that ended is told by [`Health::record`]; where that says [`HealthChange::RowIsFull`], which is
-//! rare, the proxy adds up [`Health::recent`] of the other endpoints and asks
-//! [`Health::judge`]. Nobody else may judge the same set between the two, or two endpoints
+//! In use: one [`Health`] per endpoint, beside its cost under the same lock. The end of an
+//! attempt goes to [`Health::record`]; where that returns [`HealthChange::RowIsFull`], which is
+//! rare, the proxy adds up [`Health::recent`] of the other endpoints and calls
+//! [`Health::judge`]. No other thread may judge the same set between the two, or two endpoints
 //! take the last place; the proxy has one thread for data and does not wait between them.
-//! [`Health::status`] is asked when endpoints are drawn, and [`Health::begin_probe`] for
-//! the one that is sent a probe. [`Health::settle`] comes before each of these, at the same
-//! moment. What the mesh itself answered is not told: [`HealthSignal::of_refusal`]; nor is
-//! what was begun before the endpoint returned: [`Health::counts`].
+//! [`Health::status`] is read when endpoints are drawn, and [`Health::begin_probe`] is called
+//! for the one that is sent a probe. [`Health::settle`] comes before each of these, at the same
+//! moment. Not recorded are responses of the mesh itself ([`HealthSignal::of_refusal`]) and
+//! attempts that started before the endpoint returned ([`Health::counts`]).
 //!
 //! Invariant: time and chance are arguments.
 
@@ -36,7 +36,7 @@ pub use recent::Recent;
 use recent::Window;
 pub use signal::HealthSignal;
 
-/// Answers that the others must have given before somebody is compared with them.
+/// Responses that the others must have given before an endpoint is compared with them.
 pub(crate) const COMPARED_WITH: u32 = 20;
 
 /// A row that chance brings more seldom than this, at the rate at which the others fail,
@@ -65,7 +65,7 @@ pub enum HealthChange {
     Nothing,
     /// It failed often enough in a row: [`Health::judge`].
     RowIsFull,
-    /// Its probe failed, and it rests again.
+    /// Its probe failed, and it is ejected again.
     EjectedAgain,
     /// Its probe succeeded, or what stands for one.
     Returned,
@@ -101,7 +101,7 @@ pub struct Returns(u8);
 pub struct Others {
     /// All endpoints, the judged one among them.
     pub endpoints: usize,
-    /// Those that rest already, and may not be probed yet.
+    /// Those that are ejected already, and may not be probed yet.
     pub ejected: usize,
     /// What the others answered lately, without the judged one.
     pub recent: Recent,
@@ -126,7 +126,7 @@ pub struct Health {
     recent: Window,
     in_a_row: u8,
     unreachable_in_a_row: u8,
-    /// Rests that followed each other without a longer time of work between.
+    /// Ejections that followed each other without a longer time of work between.
     ejections: u8,
     /// Why it rested last.
     ejected_for: EjectedFor,
@@ -185,12 +185,12 @@ impl Health {
         self.returns
     }
 
-    /// Whether the end of an attempt that began then still says how the endpoint fares. Calls
+    /// Whether the end of an attempt that began then still shows how the endpoint fares. Calls
     /// that hung until their time was over end long after it has shown that it works. `probe`:
     /// where it is the one that showed it, which may go on.
     #[must_use]
-    pub fn counts(&self, begun: Returns, probe: Option<Probe>) -> bool {
-        self.returns == begun || probe == Some(self.probe)
+    pub fn counts(&self, at_start: Returns, probe: Option<Probe>) -> bool {
+        self.returns == at_start || probe == Some(self.probe)
     }
 
     /// An attempt ended, or goes on. `probe`: what [`Health::begin_probe`] gave, where it sent
@@ -207,7 +207,7 @@ impl Health {
             Phase::Probing { .. } | Phase::Answering { .. } if probe == Some(self.probe) => {
                 self.probed(now, signal, settings, random)
             }
-            // Where a policy lets nobody rest calls go on all the while.
+            // Where a policy ejects no endpoint calls go on all the while.
             Phase::Ejected { until }
                 if settings.consecutive_failures == 0
                     && signal == HealthSignal::Good
@@ -267,9 +267,9 @@ impl Health {
         }
     }
 
-    /// Its probe failed, and it rests again. Where others have taken all places meanwhile it
-    /// works on instead, and its next failure asks again, as it does before a first rest.
-    /// Whether that is so.
+    /// Its probe failed, and it is to be ejected again. Where others have taken all places
+    /// meanwhile it works on instead, and its next failure decides anew, as before a first
+    /// ejection. Whether that is so.
     pub fn returns_for_lack_of_slot(&mut self, others: &Others, settings: &Ejection) -> bool {
         let full = others.ejected >= max_ejected(others.endpoints, settings.max_percent);
         if !full || !matches!(self.phase, Phase::Ejected { .. }) {
@@ -283,8 +283,8 @@ impl Health {
         true
     }
 
-    /// Makes it rest if it is worse than the others and few enough rest. `None`: it works
-    /// on, and the next failure asks again.
+    /// Ejects it if it is worse than the others and few enough are ejected. `None`: it works
+    /// on, and the next failure decides anew.
     pub fn judge(
         &mut self,
         now: Instant,
@@ -336,14 +336,14 @@ impl Health {
         self.recent.sum(now)
     }
 
-    /// Whether it counts among those that rest; a probe under way ends no rest.
+    /// Whether it counts among the ejected; a probe under way ends no ejection.
     #[must_use]
     pub const fn is_ejected(&self) -> bool {
         !matches!(self.phase, Phase::Working)
     }
 
-    /// Whether it takes a place among the few that may rest: one whose rest is over and that
-    /// nobody probes, because it is far away, takes none.
+    /// Whether it takes a place among the few that may be ejected: one whose ejection is over
+    /// and that no caller probes, because it is far away, takes none.
     #[must_use]
     pub fn takes_slot(&self, now: Instant) -> bool {
         match self.phase {
@@ -372,8 +372,8 @@ impl Health {
         }
     }
 
-    /// Takes the place of the one probe. `None`: somebody was faster, and the request
-    /// goes elsewhere.
+    /// Takes the place of the one probe. `None`: another request took it before, and this
+    /// one goes elsewhere.
     pub fn begin_probe(&mut self, now: Instant, may_retry: bool) -> Option<Probe> {
         let due = self.status(now, may_retry, Duration::ZERO) == Status::ProbeDue;
         due.then(|| {
@@ -391,8 +391,8 @@ impl Health {
         }
     }
 
-    /// The part of its share that it takes of requests whose policy lets nobody rest: from
-    /// 0.1 to 1. Other Services that have the same endpoint go by its rest nevertheless.
+    /// The part of its share that it takes of requests whose policy ejects no endpoint: from
+    /// 0.1 to 1. Other Services with the same endpoint follow its ejection nevertheless.
     #[must_use]
     pub fn share(&self, now: Instant, warmup: Duration) -> f64 {
         share_after(self.worked_for(now), warmup)
@@ -411,7 +411,7 @@ impl Health {
 
     fn return_to_work(&mut self, now: Instant) {
         self.phase = Phase::Working;
-        // Whoever is under way for 256 rests may be taken for another one.
+        // A request that lasts for 256 ejections may be taken for another one.
         self.returns = Returns(self.returns.0.wrapping_add(1));
         self.works_since = Some(now);
         self.recent = Window::new(now);
@@ -446,9 +446,9 @@ pub fn share_after(worked: Duration, warmup: Duration) -> f64 {
     FIRST_SHARE + (1.0 - FIRST_SHARE) * worked.as_secs_f64() / warmup.as_secs_f64()
 }
 
-/// When an endpoint became ready of which the clock of another machine says so. `since` and
-/// `unix`, the own clock, are in seconds since 1970. Where the two clocks differ a warm-up is
-/// shorter by that, or begins now. `None`: longer ago than any warm-up, or nobody says (0).
+/// When an endpoint became ready, by the clock of another machine. `since` and `unix`, the
+/// own clock, are in seconds since 1970. Where the two clocks differ a warm-up is shorter by
+/// that, or begins now. `None`: longer ago than any warm-up, or unknown (0).
 #[must_use]
 pub fn ready_at(now: Instant, unix: u64, since: u64) -> Option<Instant> {
     let age = Duration::from_secs(unix.saturating_sub(since));

@@ -1,5 +1,5 @@
 //! Which `Host` a request may have: one rule for proxies, which refuse others with 400, and for
-//! whoever says beforehand what becomes of a call.
+//! what predicts the outcome of a call.
 //!
 //! Claims: observe-60
 
@@ -7,7 +7,7 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
 
-/// The `Host` that headers hold, if they hold one. It may be empty, as HTTP asks for where there
+/// The `Host` that headers hold, if they hold one. It may be empty, as HTTP requires where there
 /// is no host.
 ///
 /// # Errors
@@ -26,8 +26,8 @@ pub fn named_once(headers: &HeaderMap) -> Result<Option<&HeaderValue>, &'static 
     Ok(Some(first))
 }
 
-/// A host with or without a port, and nobody's name and password before it.
-/// An empty one is what HTTP asks for where there is no host.
+/// A host with or without a port, and no user name and password before it.
+/// An empty one is what HTTP requires where there is no host.
 #[must_use]
 pub fn is_host(value: &[u8]) -> bool {
     value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())

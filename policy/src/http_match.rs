@@ -1,4 +1,4 @@
-//! Tells whether a request is one of those that an HTTPRouteGroup describes.
+//! Decides whether a request is one of those that an HTTPRouteGroup describes.
 //!
 //! A match allows, so every doubt is answered with no: an absent header, one
 //! value among several that does not fit, a value that is no UTF-8. Cookie
@@ -39,7 +39,7 @@ pub struct RequestFacts<'a> {
 /// One named match of an HTTPRouteGroup. Cheap to clone.
 ///
 /// Kept as it was written, and compiled before it is first run: what is compiled is much
-/// larger, and whoever only hands a match on has no use for it.
+/// larger, and components that only hand a match on have no use for it.
 #[derive(Clone, Debug)]
 pub struct HttpMatch(Arc<Inner>);
 
@@ -218,7 +218,7 @@ impl Hash for HttpMatch {
 
 impl Inner {
     fn new(written: Written, compiled: OnceLock<Option<Compiled>>) -> Self {
-        // The same keys for all: what is equal is to hash alike, whoever made it.
+        // The same keys for all: equal values must hash alike, wherever they were made.
         let mut hasher = DefaultHasher::new();
         written.hash(&mut hasher);
         Self {

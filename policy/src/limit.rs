@@ -1,4 +1,4 @@
-//! Rate limits: who still has a token, and how the pods of a Service share theirs.
+//! Rate limits: which request gets a token, and how the pods of a Service share theirs.
 //!
 //! Each bucket is one number, the time at which it was empty (GCRA, from the other end), so a
 //! limit is exact to the request and costs eight bytes per key. A request takes a token of
@@ -9,10 +9,10 @@
 //! one pod gains another one has lost: however parts go from pod to pod, a key gets no more
 //! than the limit of all together, and no burst anew.
 //!
-//! Whoever calls chooses the values of headers. So keys are hashes of a size that is ours,
-//! and there are so many at most of a limit and of a pod, which a caller may use as far as
-//! others leave them; which are forgotten is told in `keys.rs`. A caller that finds no room
-//! for his first key shares a bucket with others like him.
+//! Callers choose the values of headers. So keys are hashes of a fixed size, and their number
+//! is bounded per limit and per pod; a caller may use as many as others leave free. `keys.rs`
+//! decides which are forgotten. A caller without room for its first key shares a bucket with
+//! others like it.
 //!
 //! In use: one [`Buckets`] per limit of the own pod, all under one lock; [`take_all`] with
 //! those that [`crate::traffic::every`] names for the request, audited ones apart.
@@ -45,7 +45,7 @@ const ALL_CALLERS: u64 = 0;
 /// is worth an hour for each of a million requests. It ends after 400 years.
 const BEGIN: u64 = 1 << 62;
 
-/// Whose bucket. Hashes of the proxy's own, seeded at random, so that nobody can aim at
+/// Whose bucket. Hashes of the proxy's own, seeded at random, so that no caller can aim at
 /// another's: of the identity, and of the header's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
@@ -99,7 +99,7 @@ pub struct Buckets {
     clock: u64,
     /// What a full bucket is worth. A share of nothing leaves it as it was.
     capacity: u64,
-    /// What nobody has used was empty then, and no sooner: a larger share brings no tokens.
+    /// Unused buckets were empty then, and no sooner: a larger share brings no tokens.
     unused: u64,
     /// It never had a share, so at most one request of each key has passed.
     fresh: bool,
@@ -332,7 +332,7 @@ impl Buckets {
         self.unused.max(clock.saturating_sub(self.capacity))
     }
 
-    /// What was empty by then is the same as a bucket that nobody has used.
+    /// A bucket that was empty by then is the same as an unused one.
     fn spare(&self, now: Instant) -> u64 {
         self.full(self.clock(now)).saturating_sub(self.rate.token)
     }

@@ -1,7 +1,7 @@
 //! What a proxy logs, as its users write it: a level, and levels of single modules.
 //!
-//! Less than the filters of the library that logs understand: no spans and no fields.
-//! Whoever may annotate a pod may write a filter, and it is asked of every event.
+//! Less than the filters of the library that logs understand: no spans and no fields. A
+//! filter may come from any author of pod annotations, and every event is checked against it.
 //!
 //! Claims: observe-90
 
@@ -39,7 +39,7 @@ impl LogFilter {
     }
 }
 
-/// Where nobody says anything.
+/// The default.
 impl Default for LogFilter {
     fn default() -> Self {
         Self("info".into())

@@ -1,4 +1,4 @@
-//! Which requests are copied, and for whom.
+//! Which requests are copied, and for which Services.
 //!
 //! Each entry of a policy draws for itself, so a Service that gets 10 % gets them of all
 //! requests, whatever the others get.
@@ -9,7 +9,7 @@ use crate::balance::unit;
 use crate::traffic::call::Mirror;
 
 /// The entries that a request is copied for, which `backend` serves, as `namespace/name`:
-/// nobody gets a request twice. `random` is asked once for each entry that may.
+/// no server gets a request twice. `random` is called once for each entry that may.
 pub fn due<'a>(
     mirrors: &'a [Mirror],
     method: &'a Method,

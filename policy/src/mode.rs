@@ -1,4 +1,4 @@
-//! How strictly a workload is guarded, and who may say so.
+//! How strictly a workload is guarded, and which objects may set it.
 
 use std::fmt;
 use std::str::FromStr;

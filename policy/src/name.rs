@@ -1,6 +1,6 @@
 //! Names of things in the mesh, made once at the edge and compared as strings.
 //!
-//! A SPIFFE id decides who may call whom, so it is parsed strictly and never
+//! A SPIFFE id decides which caller may call what, so it is parsed strictly and never
 //! normalised: two spellings of one identity cannot exist, because only one of
 //! them parses.
 
@@ -202,7 +202,7 @@ impl Kind {
         Self::Pod,
         Self::Namespace,
     ];
-    /// Those that users write for the mesh, as they are told of them.
+    /// Those that users write for the mesh, as messages name them.
     pub const WRITTEN: [Self; 7] = [
         Self::TrafficTarget,
         Self::TrafficSplit,

@@ -1,7 +1,7 @@
 //! The object behind a decision, as text.
 //!
-//! A proxy says which rule decided without having to know its kind: a controller that is
-//! newer may know more kinds, and what they decide is said in the terms of this crate.
+//! A proxy reports which rule decided without having to know its kind: a controller that is
+//! newer may know more kinds, and what they decide is expressed in the terms of this crate.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(rule.to_string(), "TrafficTarget shop/web rule writes");
         assert_eq!(rule.rule_name(), Some("writes"));
         assert_ne!(rule, target);
-        // A kind that nobody here has heard of is a text like any other.
+        // An unknown kind is a text like any other.
         assert_eq!(
             Origin::new("FuturePolicy", "", "x").to_string(),
             "FuturePolicy /x"

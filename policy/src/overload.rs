@@ -1,12 +1,12 @@
-//! When an application is given fewer requests than are asked of it, and which.
+//! Overload protection: when an application gets fewer requests than arrive, and which.
 //!
-//! A server that is asked for three times what it can do answers nobody in time: each
+//! A server that gets three times what it can do answers no request in time: each
 //! request waits behind all others. So while calls wait clearly longer than in calm times
-//! *and* completions fall behind arrivals, no more are let in than it completes in that
+//! *and* completions fall behind arrivals, no more are admitted than it completes in that
 //! time: in flight <= completions/s x (calm time + `queueTime`). Both conditions, because
-//! each alone lies: long polls wait and hurt nobody, and a burst falls behind and recovers.
-//! Where calls take a second, completions fall behind each rise of arrivals for as long; so
-//! more must be in flight, too, than arrive in twice the calm time.
+//! each alone lies: long polls wait and hurt no other call, and a burst falls behind and
+//! recovers. Where calls take a second, completions fall behind each rise of arrivals for as
+//! long; so more must be in flight, too, than arrive in twice the calm time.
 //!
 //! Slower is not fuller. Where calls take longer at once, completions lag arrivals for a whole
 //! new latency, although all of them will come. So completions are counted from when calls
@@ -20,19 +20,19 @@
 //! limit that is too low finds out. And once a minute a second of short queue measures the
 //! calm time anew.
 //!
-//! Where fewer than five calls a second complete, nothing is shed: what the application can do
-//! is not to be read from so few. The calm time is learned there too, over as many calls, and
-//! with it the load that callers are told.
+//! Where fewer than five calls a second complete, nothing is shed: so few do not show what
+//! the application can do. The calm time is learned there too, over as many calls, and with
+//! it the load that is reported to callers.
 //!
 //! Nothing runs while nothing comes: arrivals and ends drive it, 25 milliseconds at a time.
 //!
 //! In use: one [`Limiter`] per container port with an `overload` section, under one lock.
-//! [`Limiter::arrive`] before a request goes to the application, and after what was let in
-//! [`Limiter::done`] at the head of the answer, or [`Limiter::left`] when its caller went. What
-//! waits for something else before that is [put off](Limiter::put_off). Where no policy asks for
-//! it, mode Off measures and sheds nothing: the load that callers are told is read from the same
-//! numbers. Upgrades, probes of the kubelet and scrapes are not asked about. A caller's proxy has
-//! a [`Throttle`] per backend and class.
+//! [`Limiter::arrive`] before a request goes to the application, and after its admission
+//! [`Limiter::done`] at the head of the response, or [`Limiter::left`] when its caller went.
+//! A request that waits for something else before that is [put off](Limiter::put_off).
+//! Without a policy, mode Off measures and sheds nothing: the load that is reported to callers
+//! comes from the same numbers. Upgrades, probes of the kubelet and scrapes are not checked. A
+//! caller's proxy has a [`Throttle`] per backend and class.
 
 use std::time::{Duration, Instant};
 
@@ -230,15 +230,15 @@ impl Limiter {
         self.baseline.left();
     }
 
-    /// What was let in just now waits for something else first, and arrives again. It is nobody
-    /// who waits for the application.
+    /// The request that was just admitted waits for something else first, and arrives again.
+    /// It does not wait for the application.
     pub fn put_off(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.slots.put_off();
         self.baseline.put_off();
     }
 
-    /// What `weft_overload_limit` says: the limit, and the last one while callers may still
+    /// The value of `weft_overload_limit`: the limit, and the last one while callers may still
     /// hold back by themselves; `None`: nothing is limited.
     #[must_use]
     pub fn shown_limit(&self, now: Instant) -> Option<f64> {

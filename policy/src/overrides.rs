@@ -1,8 +1,8 @@
 //! Whether a request may choose another Service than the one it calls.
 //!
 //! `weft-route: catalog=catalog-staging` sends what would go to the left Service to the
-//! right one, hop after hop. That is a right: of the account whose application asked
-//! first, or of whoever shows a listed token; and what lies between must be trusted to
+//! right one, hop after hop. That is a right: of the account whose application sent it
+//! first, or of any caller with a listed token; and every hop between must be trusted to
 //! pass it on. Without all of it the override is ignored, so the call goes where it
 //! would go anyway: production is never the answer to an override that was granted, and
 //! staging never the answer to one that was not.
@@ -32,7 +32,7 @@ pub(crate) const ENTRIES: usize = 4;
 /// Longest name of a Service or namespace.
 const LONGEST_NAME: usize = 63;
 
-/// What a request asks for. Borrows from the header, and allocates nothing.
+/// The choice in a request. Borrows from the header, and allocates nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteHeader<'a>([Option<RouteEntry<'a>>; ENTRIES]);
 
@@ -40,7 +40,7 @@ pub struct RouteHeader<'a>([Option<RouteEntry<'a>>; ENTRIES]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteEntry<'a> {
     pub service: &'a str,
-    /// `None`: the namespace of whoever wrote the header.
+    /// `None`: the namespace of the header's author.
     pub namespace: Option<&'a str>,
     pub to: &'a str,
 }
@@ -58,10 +58,10 @@ pub enum BadRoute {
     Twice,
 }
 
-/// Reads the value of `weft-route`, which somebody in namespace `home` wrote. A request
-/// with two such headers has none that counts: nothing is decided by which of them somebody
-/// reads. One that cannot be handed on is refused here already: the first hop would go to
-/// the Service that is asked for, and the next one silently to production.
+/// Reads the value of `weft-route`, whose author is in namespace `home`. A request with two
+/// such headers has none that counts: hops could read different ones, and that must decide
+/// nothing. One that cannot be handed on is refused here already: the first hop would go to
+/// the requested Service, and the next one silently to production.
 pub fn parse<'a>(value: &'a [u8], home: &str) -> Result<RouteHeader<'a>, BadRoute> {
     if value.len() > LONGEST {
         return Err(BadRoute::TooLong);
@@ -122,8 +122,8 @@ impl<'a> RouteHeader<'a> {
         self.0.iter().flatten()
     }
 
-    /// Where calls to `service` are asked to go. `home` is the namespace of whoever wrote
-    /// the header.
+    /// Where the override sends calls to `service`. `home` is the namespace of the header's
+    /// author.
     #[must_use]
     pub fn of(&self, service: &ServiceId, home: &str) -> Option<ServiceId> {
         let entry = self.iter().find(|entry| {
@@ -164,7 +164,7 @@ pub enum OverrideOrigin<'a> {
     /// The own application wrote it on this very call.
     Here,
     /// With the request that this call is made for: from this peer, as its connection
-    /// proves, to whom it came through these.
+    /// proves, which got it through these.
     With(Caller<'a>, &'a [SpiffeId]),
 }
 
@@ -204,7 +204,7 @@ pub fn grant(
     proof: Option<&Proof>,
     unix: i64,
 ) -> Result<(), Ignored> {
-    // What comes closest to a grant is what the author wants to hear.
+    // What comes closest to a grant is what helps the author most.
     let mut why = Ignored::Target;
     for one in overrides.iter().filter(|one| one.to.contains(target)) {
         match one.grants(own, requested, proof, unix) {
@@ -243,11 +243,11 @@ impl Override {
         }
         let trusted = match requested {
             OverrideOrigin::Here => true,
-            // The token is the right of whoever shows it.
+            // The token is the right of any caller that shows it.
             OverrideOrigin::With(Caller::Outside, _) => passes(own),
             OverrideOrigin::With(peer, through) => {
                 let mut hops = through.iter().map(Caller::mesh).chain([peer]).peekable();
-                // The same holds of a workload, which is then the first of them: it asks, and
+                // The same holds of a workload, which is then the first of them: it chooses, and
                 // passes nothing on.
                 if !by_account {
                     hops.next_if(|first| shows(proof, *first));
@@ -275,7 +275,7 @@ impl Override {
     }
 }
 
-/// Whether it is this caller that asks by the token of `proof`.
+/// Whether it is this caller that chooses by the token of `proof`.
 fn shows(proof: Option<&Proof>, caller: Caller<'_>) -> bool {
     match (proof, caller) {
         (Some(Proof::Both(_, first)), Caller::Mesh { id, .. }) => id == first,

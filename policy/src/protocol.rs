@@ -1,8 +1,8 @@
-//! What flows over a port, as far as somebody has declared it.
+//! What flows over a port, as far as it is declared.
 //!
 //! A declaration beats looking at bytes: detection waits for a client that may
-//! be slow, and a server that speaks first never gets to. Only what nobody
-//! declared is detected.
+//! be slow, and a server that speaks first never gets to. Only undeclared ports are
+//! detected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -104,7 +104,7 @@ impl Protocol {
         }
     }
 
-    /// True when requests can be told apart.
+    /// True when single requests can be seen.
     pub fn is_http(self) -> bool {
         matches!(self, Self::Http1 | Self::Http2 | Self::Grpc)
     }
@@ -221,7 +221,7 @@ impl PortProtocols {
         Self(declared.into_iter().collect())
     }
 
-    /// `Detect` for a port that nobody declared.
+    /// `Detect` for an undeclared port.
     pub fn lookup(&self, port: u16) -> Protocol {
         self.0
             .iter()

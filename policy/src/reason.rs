@@ -33,7 +33,7 @@ pub enum Reason {
     Limit,
     /// The proxy has reached one of its bounds.
     Overload,
-    /// Most calls to the Service fail, and for now nobody is sent there.
+    /// Most calls to the Service fail, and for now no request is sent there.
     CircuitOpen,
     /// A workload that receives copies tried to change something elsewhere.
     ShadowWrite,

@@ -1,11 +1,11 @@
-//! Whether a call that failed is tried again, when, and who pays for it.
+//! Whether a call that failed is tried again, when, and what pays for it.
 //!
 //! Three things keep retries from becoming the outage. The *budget*: a first attempt that
 //! succeeds saves a part of a retry, so a dead backend earns none and gets hardly more
 //! than its load. *One layer*: when the last attempt of a call fails, the request that it
 //! was made for is marked, and callers above do not try again what was tried below
-//! ([`spent`]). And *seen by nobody twice*: an unsafe call goes out once, unless its
-//! author lists the method.
+//! ([`spent`]). And *no application sees a call twice*: an unsafe call goes out once, unless
+//! its author lists the method.
 //!
 //! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an
 //! attempt ended, or has taken as long as one may, which ends it only where another one follows;
@@ -68,22 +68,22 @@ pub struct Attempted<'a> {
     pub moved: bool,
     /// All of the body is at hand to be sent again.
     pub body_kept: bool,
-    /// The answer says `weft-spent`, or the request that this call is made for is a retry.
+    /// The response has `weft-spent`, or the request that this call is made for is a retry.
     pub spent: bool,
-    /// It was sent and ended by a deadline, while whoever asked for it still waits.
+    /// It was sent and ended by a deadline, while its caller still waits.
     pub late: bool,
     pub requested_wait: RequestedWait,
     pub deadline: Deadline,
 }
 
-/// What the answer says of when to come again.
+/// When the response allows a retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestedWait {
     #[default]
     Nothing,
     After(Duration),
-    /// Longer than [`LONGEST_REQUESTED_WAIT`], never, or a time that cannot be read: coming at once
-    /// would be what the server asks not to do.
+    /// Longer than [`LONGEST_REQUESTED_WAIT`], never, or a time that cannot be read: a retry at
+    /// once would be what the server forbids.
     NotNow,
 }
 
@@ -173,7 +173,7 @@ impl RetryOutcome {
 /// What follows an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It ended as it should, or nobody asked to repeat such an end, or as often as he did.
+    /// It ended well, or no policy repeats such an end, or the allowed attempts are used up.
     Pass,
     /// It would be tried again but for this, which is counted.
     Denied(RetryOutcome),
@@ -183,7 +183,7 @@ pub enum Next {
 
 impl Ended {
     /// Of an attempt that a proxy ended, so long after the request was sent. A connection
-    /// that the called proxy lost to its application is lost, whoever tells it.
+    /// that the called proxy lost to its application is lost, whichever proxy reports it.
     #[must_use]
     pub const fn refused(reason: Reason, after: Duration) -> Self {
         match reason {
@@ -192,9 +192,9 @@ impl Ended {
         }
     }
 
-    /// Nobody answered, at an endpoint or in its place: other endpoints were asked where
-    /// that was allowed, or none because most calls fail, and who asks again asks the same ones.
-    const fn found_nobody(self) -> bool {
+    /// No endpoint answered: other endpoints were tried where that was allowed, or none
+    /// because most calls fail, and a repetition would reach the same ones.
+    const fn found_no_endpoint(self) -> bool {
         matches!(
             self,
             Self::Refused(
@@ -207,7 +207,7 @@ impl Ended {
         )
     }
 
-    /// Whether `retry` lists what gRPC calls this end, of which no answer tells.
+    /// Whether `retry` lists what gRPC calls this end, which no response carries.
     fn is_listed_for_grpc(self, retry: &Retry) -> bool {
         let code = match self {
             Self::Lost { .. } => GrpcCode::Unavailable,
@@ -252,15 +252,15 @@ impl Attempted<'_> {
     }
 
     /// Whether the request that this call was made for is marked, now that this was the
-    /// last attempt: whoever repeats that one repeats this one with it.
+    /// last attempt: a retry of that one repeats this one with it.
     #[must_use]
     pub fn marks_spent(&self, retry: &Retry) -> bool {
         let late = self.late && self.ended == Ended::Refused(Reason::Deadline);
-        self.spent || late || self.ended.is_failure(retry) || self.ended.found_nobody()
+        self.spent || late || self.ended.is_failure(retry) || self.ended.found_no_endpoint()
     }
 }
 
-/// What follows an attempt at `now`. Takes what a retry costs when it says [`Next::Retry`].
+/// What follows an attempt at `now`. Takes what a retry costs when it returns [`Next::Retry`].
 /// `random` is uniform over all of `u64`; `peers` are the proxies of this workload.
 #[must_use]
 pub fn may_retry(

@@ -23,7 +23,7 @@ pub struct Table<T> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule<T> {
-    /// The object that says so.
+    /// The object that sets it.
     pub origin: Origin,
     pub when: Match,
     pub then: T,
@@ -79,8 +79,8 @@ impl<T> Table<T> {
         }
     }
 
-    /// What the first rule that fits says, and whose rule it is; without one what is
-    /// said otherwise. `None` as request stands for opaque bytes.
+    /// The value of the first rule that fits, and whose rule it is; without one the
+    /// default. `None` as request stands for opaque bytes.
     #[must_use]
     pub fn decide(&self, request: Option<&RequestFacts<'_>>) -> (&T, Option<&Origin>) {
         match self.first(request) {
@@ -89,7 +89,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// The place of the rule that decides, for whoever keeps a decision longer than a
+    /// The place of the rule that decides, for callers that keep a decision longer than a
     /// borrow; `None` where no rule fits.
     #[must_use]
     pub fn position(&self, request: Option<&RequestFacts<'_>>) -> Option<usize> {
@@ -138,7 +138,7 @@ impl Backend {
 }
 
 impl Forward {
-    /// A split over these backends. Without any weight nobody may take a call, which is a
+    /// A split over these backends. Without any weight no backend may take a call, which is a
     /// refusal and never a way back to the root.
     #[must_use]
     pub fn split(backends: Vec<Backend>) -> Self {

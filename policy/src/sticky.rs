@@ -1,10 +1,10 @@
 //! Which backend and which endpoint a tenant keeps.
 //!
 //! Both are chosen by the highest of hashes over the tenant's key and the candidate, the
-//! backend's weighed by its weight. So nothing has to be remembered: proxies agree, a
+//! backend's weighed by its weight. So nothing has to be stored: proxies agree, a
 //! restart changes nothing, and when a weight grows, tenants move to that backend and none
 //! moves elsewhere or back. An endpoint that goes takes its own tenants along and no
-//! others; while it rests they use their next one, and return.
+//! others; while it is ejected they use their next one, and return.
 //!
 //! In use: [`Key::of`] once per request; [`backend`] instead of [`crate::route::choose`];
 //! [`endpoint`] instead of [`crate::balance::choose`], with [`seed`] made once per

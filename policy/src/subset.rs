@@ -6,7 +6,7 @@
 //! distance, so every endpoint lies in the same number of arcs; where an arc begins or
 //! ends within an endpoint, that one takes only this part of its share.
 //!
-//! In use: [`members`] when endpoints, the caller's place or the number of those that rest
+//! In use: [`members`] when endpoints, the caller's place or the number of the ejected
 //! change, never per request; the draw is among its result, with its share times the
 //! warm-up's. Sticky tenants need all endpoints and are not limited to a part.
 
@@ -43,7 +43,7 @@ pub struct Member {
 
 /// The endpoints that this caller uses; `None`: all of them. `seeds` are those of
 /// [`crate::sticky::seed`], with the `near` ones of the own zone first, 0 where that does
-/// not matter; `ejected` widens the arc, so that those that rest are made up for.
+/// not matter; `ejected` widens the arc, to make up for those that are ejected.
 #[must_use]
 pub fn members(
     subset: Subset,

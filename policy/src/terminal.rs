@@ -1,5 +1,5 @@
-//! Characters that a terminal acts upon. Names, paths and reasons come from whoever may write
-//! them: one of these among them could move the cursor, turn a line around or hide part of it.
+//! Characters that a terminal acts upon. Names, paths and reasons come from any author of
+//! objects: one of these among them could move the cursor, turn a line around or hide part of it.
 //!
 //! Claims: observe-16
 

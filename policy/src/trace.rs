@@ -1,5 +1,5 @@
-//! What of the requests of a mesh is told to a collector of traces: which traces are
-//! recorded, where their spans go, and how a message says which trace it belongs to.
+//! What a collector of traces gets of the requests of a mesh: which traces are
+//! recorded, where their spans go, and how a message carries its trace.
 
 mod collector;
 pub mod context;
@@ -12,7 +12,7 @@ pub use share::{NotAShare, Share};
 /// Spans that one proxy may begin in a second, at most and at least.
 pub const MOST_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=10_000;
 
-/// What one proxy tells of traces.
+/// What one proxy reports of traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tracing {
     /// Where spans are sent.
@@ -23,6 +23,6 @@ pub struct Tracing {
     pub inject: Vec<Format>,
     /// Spans that begin in a second, of [`MOST_PER_SECOND`].
     pub most_per_second: u32,
-    /// Whether a span tells the path of its request.
+    /// Whether a span shows the path of its request.
     pub paths: bool,
 }

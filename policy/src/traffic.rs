@@ -1,22 +1,21 @@
-//! TrafficPolicy: what a policy says of calls, section by section, and which policy decides.
+//! TrafficPolicy: what a policy sets for calls, section by section, and which policy decides.
 //!
 //! A section is a plain value whose `DEFAULT` is what a user gets who writes it empty, so
-//! webhook, controller, wire and proxy cannot differ in what was left out. What holds where
-//! no object speaks at all is another thing, and stands in [`without_object`].
+//! webhook, controller, wire and proxy cannot differ in missing fields. What holds without any
+//! object is another thing, and stands in [`without_object`].
 //!
 //! From objects to a call, in five steps:
 //!
-//! 1. What an object says by itself becomes a [`Policy`]; names of HTTPRouteGroups and of
+//! 1. What an object sets by itself becomes a [`Policy`]; names of HTTPRouteGroups and of
 //!    accounts are replaced by what they stand for.
-//! 2. [`precedence::resolve`] makes one [`EffectivePolicy`] per Service port, and says who lost.
-//!    That is what travels to proxies: the same for every caller.
-//! 3. Each proxy is told what of it it carries out, [`part`]: [`EffectivePolicy::for_callers`] and
+//! 2. [`precedence::resolve`] makes one [`EffectivePolicy`] per Service port, and reports what
+//!    lost. That is what travels to proxies: the same for every caller.
+//! 3. Each proxy gets what it carries out of it, [`part`]: [`EffectivePolicy::for_callers`] and
 //!    [`EffectivePolicy::for_pods`].
 //! 4. A caller's proxy keeps what its own workload may see of it, [`EffectivePolicy::seen_by`],
 //!    once per configuration.
 //! 5. For each request [`crate::route::Table::decide`] gives the section and the object
-//!    that it came from. The server's proxy asks [`Scoped`] tables with the proven caller.
-
+//!    that it came from. The server's proxy queries [`Scoped`] tables with the proven caller.
 pub mod bounds;
 pub mod call;
 mod cut;
@@ -67,7 +66,7 @@ impl Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sources {
     Everyone,
-    /// Callers that one of these admits; nobody if there is none.
+    /// Callers that one of these admits; no caller if there is none.
     Only(Vec<Source>),
 }
 
@@ -98,22 +97,22 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether it is limited to some requests or callers. Such a policy says nothing but
+    /// Whether it is limited to some requests or callers. Such a policy sets nothing but
     /// [`Section::may_be_limited`].
     #[must_use]
     pub(crate) fn is_limited(&self) -> bool {
         self.routes != Match::Always || self.sources != Sources::Everyone
     }
 
-    /// What it says something of where this is left of its sections. A limited one says nothing
-    /// of endpoints, whatever is written in it.
+    /// The sections that it sets where this is left of them. A limited one sets nothing of
+    /// endpoints, whatever is written in it.
     pub fn says(&self, sections: &Sections) -> impl Iterator<Item = Section> {
         let limited = self.is_limited();
         let all = Section::ALL.into_iter();
         all.filter(move |section| sections.has(*section) && (section.may_be_limited() || !limited))
     }
 
-    /// Whether it says nothing at all: it is limited to requests or callers of which there are
+    /// Whether it sets nothing at all: it is limited to requests or callers of which there are
     /// none, or has no section that can be used.
     #[must_use]
     pub fn is_void(&self) -> bool {
@@ -123,7 +122,7 @@ impl Policy {
     }
 }
 
-/// The sections of one object; `None`: it says nothing of that.
+/// The sections of one object; `None`: it does not set that one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sections {
     pub timeouts: Option<Timeouts>,
@@ -131,7 +130,7 @@ pub struct Sections {
     pub ejection: Option<Ejection>,
     pub breaker: Option<Breaker>,
     pub fallback: Option<Arc<Fallback>>,
-    /// These add up, so an empty list says as much as none.
+    /// These add up, so an empty list sets as much as none.
     pub rate_limits: Vec<Arc<RateLimit>>,
     pub priority: Option<Priority>,
     pub overload: Option<Overload>,
@@ -287,8 +286,8 @@ impl Default for EffectivePolicy {
     }
 }
 
-/// What one workload, as a caller, has to know of a Service port. No rule in it has to be
-/// asked who is calling, so a request costs one `decide` per section and no more.
+/// What one workload, as a caller, has to know of a Service port. No rule in it depends on
+/// the caller any more, so a request costs one `decide` per section and no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerPolicy {
     pub timeouts: Table<Option<Timeouts>>,

@@ -1,8 +1,8 @@
-//! What both planes, the injector and the capture know of each other beforehand: ports,
-//! the proxy's own user, service accounts, the audience of tokens.
+//! Constants that both planes, the injector and the capture share: ports, the proxy's own
+//! user, service accounts, the audience of tokens.
 //!
-//! Written into pods of running clusters: whoever changes one breaks pods that were
-//! injected before.
+//! Written into pods of running clusters: a change of one breaks pods that were injected
+//! before.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub const OUTBOUND_PORT: u16 = 15101;
 pub const INBOUND_PORT: u16 = 15106;
 /// Where the proxy takes what other proxies send.
 pub const MESH_PORT: u16 = 15108;
-/// Probes, metrics and what the kubelet asks.
+/// Probes, metrics and the kubelet's requests.
 pub const ADMIN_PORT: u16 = 15190;
 /// Ports that no container of a meshed pod may use.
 pub const PROXY_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_PORT];
@@ -29,11 +29,11 @@ pub const INJECTOR: &str = "weft-injector";
 pub const TOKEN_AUDIENCE: &str = "weft.dev";
 
 /// Every certificate is valid from this long before its issue, so that a node whose clock is
-/// behind can use it at once. Who reads one learns from this when it was issued.
+/// behind can use it at once. Readers of a certificate learn from this when it was issued.
 pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
-/// Headers that prove who somebody is or what he may do, in small letters: no tap tells them,
-/// whoever asks.
+/// Headers that prove an identity or a permission, in small letters: no tap shows them to
+/// any client.
 pub const SECRET_HEADERS: [&str; 6] = [
     "authorization",
     "proxy-authorization",

@@ -1,14 +1,14 @@
-//! The port for the cluster's eyes: `/live`, `/ready`, `/metrics`, and whatever
+//! The admin port, which the cluster watches: `/live`, `/ready`, `/metrics`, and whatever
 //! the process adds.
 //!
-//! Everybody in the cluster can reach it and the kubelet's probes depend on it: a
-//! flood must not make a probe fail and the pod restart. So one address has few
-//! connections at a time; where places are scarce a newcomer takes one of whoever has
-//! most, on which nothing is asked, or a body is sent or an answer taken slowly, and
-//! never one whose answer is being made; whoever does not take an answer is cut off;
-//! and few places are for pages that may be large, which go from who has most of them
-//! to who has fewer, so that scrapers get one and the others stay for what the kubelet
-//! asks.
+//! Every client in the cluster can reach it and the kubelet's probes depend on it: a flood
+//! must not make a probe fail and the pod restart. So one address has few connections at a
+//! time. Where permits are scarce a newcomer takes one of the address with most, on which no
+//! request came, or a body is sent or a response taken slowly, and never one whose response is
+//! being made. A client that does not take a response is cut off. Few permits are for pages
+//! that may be large, and go from the address with most of them to one with fewer, so that
+//! scrapers get one and the others stay for the kubelet.
+//!
 
 mod exchange;
 mod large;
@@ -54,10 +54,10 @@ pub(crate) const MAX_CONNECTIONS: usize = 128;
 pub(crate) const MAX_PER_ADDRESS: usize = 32;
 /// Time for a whole request head, and of rest on a kept connection.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Who lost a permit gives it back within a tick of the runtime. Nobody waits
-/// longer, because the kubelet may be next.
+/// A connection that lost its permit gives it back within a tick of the runtime. No newcomer
+/// waits longer, because the kubelet may be next.
 const EVICTION_WITHIN: Duration = Duration::from_millis(20);
-/// Whoever takes nothing of an answer for this long is cut off.
+/// A client that takes nothing of a response for this long is cut off.
 const STUCK_FOR: Duration = Duration::from_secs(10);
 /// Bytes of a request head. No caller of this port has reason to send more.
 pub const MAX_HEAD: usize = 8 * 1024;
@@ -274,7 +274,7 @@ impl Watched {
             .as_mut();
         stuck.poll(cx).map(|()| {
             metrics::admin_closed();
-            Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads"))
+            Err(io::Error::new(io::ErrorKind::TimedOut, "no client reads"))
         })
     }
 }

@@ -1,8 +1,8 @@
 //! The wall clock, and waiting for a moment of it.
 //!
-//! A timer counts the monotonic clock, which stands still while a machine is
-//! suspended and knows nothing of a clock that is set. Certificates end by the wall
-//! clock. So whoever waits for a moment of that looks at it again and again.
+//! A timer counts the monotonic clock, which stalls while a machine is suspended and
+//! does not follow a clock that is set. Certificates end by the wall clock. So waiting for
+//! a moment of that means reading it again and again.
 //!
 //! Claims: attack-85
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 /// is late at most.
 pub const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// Says what time it is. Clones are the same clock.
+/// Returns the time. Clones are the same clock.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 

@@ -1,4 +1,4 @@
-//! Reads the environment into typed settings and reports every mistake at once,
+//! Reads the environment into typed settings and reports every error at once,
 //! because a person who fixes a manifest should not restart it once per typo.
 //!
 //! ```

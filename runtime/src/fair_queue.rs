@@ -4,10 +4,10 @@
 //! by the time that it took, and the waiting source whose clock is furthest behind is
 //! next. A source that comes anew starts where the one at work started, so having been
 //! away earns no credit. So a source without end of work delays another one by one piece
-//! of work, however much it asks for.
+//! of work, however much it requests.
 //!
-//! Time is an argument: who worked says how long. What takes long in one piece still
-//! delays everybody by that piece, so callers bound it.
+//! Time is an argument: each piece of work reports how long it took. One long piece still
+//! delays all others by that piece, so callers bound it.
 //!
 //! Claims: attack-67
 
@@ -31,7 +31,7 @@ pub struct Limits {
     pub waiting_of_one: usize,
 }
 
-/// Who works and who waits. Clones are the same queue.
+/// The source at work and those that wait. Clones are the same queue.
 pub struct FairQueue<K: Clone + Eq + Hash> {
     inner: Arc<Inner<K>>,
 }
@@ -39,7 +39,7 @@ pub struct FairQueue<K: Clone + Eq + Hash> {
 struct Inner<K: Clone + Eq + Hash> {
     limits: Limits,
     state: Mutex<QueueState<K>>,
-    /// Those who could not wait.
+    /// Sources that could not wait.
     reached: Counter<u64, AtomicU64>,
 }
 
@@ -94,7 +94,7 @@ impl<K: Clone + Eq + Hash> fmt::Debug for QueuePermit<K> {
 }
 
 impl<K: Clone + Eq + Hash> FairQueue<K> {
-    /// `reached` counts those who could not wait.
+    /// `reached` counts sources that could not wait.
     #[must_use]
     pub fn new(limits: Limits, reached: Counter<u64, AtomicU64>) -> Self {
         Self {
@@ -131,11 +131,11 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
                 return Ok(QueuePermit::new(self.clone(), source));
             }
         };
-        // Dropped by somebody who has fewer.
+        // Dropped for a caller that has fewer.
         permit.await.map_err(|_| Full)
     }
 
-    /// Those who wait.
+    /// The waiting sources.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.inner.state.lock().waiting
@@ -204,7 +204,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         Ok(receiver)
     }
 
-    /// Whose turn it is; without anybody, everything begins anew.
+    /// Whose turn it is; with no source left, everything begins anew.
     fn next(&mut self) -> Option<(K, oneshot::Sender<QueuePermit<K>>)> {
         let waiting = self.sources.iter().filter_map(|(key, source)| {
             let (number, _) = source.waiting.front()?;
@@ -227,7 +227,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         Some((key, sender))
     }
 
-    /// Takes away those who have given up.
+    /// Takes away waiters that have gone.
     fn forget_gone(&mut self) {
         let mut waiting = 0;
         for source in self.sources.values_mut() {
@@ -321,7 +321,7 @@ mod tests {
                 }
                 None => true,
             });
-            (at_work, permit) = next.expect("somebody waits");
+            (at_work, permit) = next.expect("a caller waits");
             waiting.push((at_work, Box::pin(queue.take(at_work))));
         }
         let (dear, cheap) = (worked["dear"], worked["cheap"]);
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!((&mut flood[4]).now_or_never().unwrap().unwrap_err(), Full);
         assert_eq!((&mut flood[3]).now_or_never().unwrap().unwrap_err(), Full);
         assert!((&mut flood[2]).now_or_never().is_none());
-        // Places of those who gave up are free.
+        // Places of abandoned waiters are free.
         drop(flood);
         let mut again = Box::pin(queue.take("flood"));
         assert!((&mut again).now_or_never().is_none());

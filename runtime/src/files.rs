@@ -1,7 +1,7 @@
 //! How many files this process may have open at one time; each connection is one.
 //!
 //! Container runtimes leave the soft limit at 1 024, for the sake of programs that call
-//! `select`, and whoever needs more raises it as far as the hard limit.
+//! `select`, and a process that needs more raises it as far as the hard limit.
 //!
 //! Claims: attack-63
 
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Raises the soft limit to the hard one. Where that is refused a warning says so, and the
+/// Raises the soft limit to the hard one. Where that is refused it logs a warning, and the
 /// process goes on with what it has.
 pub fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

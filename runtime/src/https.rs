@@ -1,9 +1,9 @@
-//! What the HTTPS servers of the control plane have in common: everybody in the cluster
-//! can reach them, and what they hold of somebody who has proven nothing is bounded.
+//! What the HTTPS servers of the control plane have in common: every client in the cluster
+//! can reach them, and what they hold for unauthenticated peers is bounded.
 //!
-//! An [`HttpsListener`] lets new connections in, by rate; a [`Bounds`] says what one connection
-//! may take, from its handshake to its last stream. Who is turned away when there are too many,
-//! and what is answered, is the server's own matter.
+//! An [`HttpsListener`] admits new connections, by rate; a [`Bounds`] sets what one connection
+//! may take, from its handshake to its last stream. Which ones are rejected when there are too
+//! many, and how, is the server's own matter.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;
@@ -36,7 +36,7 @@ pub struct HttpsListener {
 }
 
 impl HttpsListener {
-    /// `too_often` counts whom `each` turns away, `no_file` that a connection could not be
+    /// `too_often` counts those that `each` rejects, `no_file` that a connection could not be
     /// accepted because no further file may be opened.
     #[must_use]
     pub fn new(
@@ -73,7 +73,7 @@ impl HttpsListener {
     }
 }
 
-/// By what callers are told apart who show no certificate.
+/// The key of a caller that shows no certificate.
 #[must_use]
 pub fn source(addr: SocketAddr) -> IpAddr {
     addr.ip().to_canonical()

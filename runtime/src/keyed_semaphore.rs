@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-/// Who may work. The map holds sources that work or wait, and no others.
+/// Which sources may work. The map holds sources that work or wait, and no others.
 #[derive(Debug)]
 pub struct KeyedSemaphore<K> {
     all: Semaphore,

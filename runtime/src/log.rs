@@ -2,12 +2,12 @@
 //!
 //! Standard output is left alone: access logs and commands own it.
 //!
-//! No event waits for the reader of standard error ([`crate::log_writer`]), so whoever
-//! ends the process calls [`flush`] first.
+//! No event waits for the reader of standard error ([`crate::log_writer`]), so a process
+//! calls [`flush`] before it ends.
 //!
 //! A process has one log, and an event does not tell which of the workloads it is about. So
 //! none of them sets the level for all: each has a [`LevelRequest`], and what is logged is
-//! what any of them asks for. Otherwise the last one to speak would silence the others.
+//! what any of them requests. Otherwise the last one would silence the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
@@ -110,14 +110,14 @@ pub fn init(level: &str, format: Format, acts_upon: fn(char) -> bool) -> Result<
     Ok(())
 }
 
-/// What one part of the process asks of the log's level, for as long as it is kept.
+/// The log level that one part of the process requests, for as long as it is kept.
 #[derive(Debug)]
 pub struct LevelRequest {
     number: u64,
 }
 
 impl LevelRequest {
-    /// Asks for the level that the process was started with.
+    /// Requests the level that the process was started with.
     #[must_use]
     pub fn of_the_start() -> Self {
         let mut requests = REQUESTS.lock();
@@ -129,7 +129,7 @@ impl LevelRequest {
         Self { number }
     }
 
-    /// Asks for another filter from now on; `None`: for the one that the process was started
+    /// Requests another filter from now on; `None`: the one that the process was started
     /// with. A process that has no log yet keeps none.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ fn change_or_warn(requests: &Requests) {
     }
 }
 
-/// Logs what any of these asks for, and where there are none, as the process was started.
+/// Logs what any of these requests, and where there are none, as the process was started.
 fn change_level(requests: &Requests) -> Result<(), BadLog> {
     let Some(log) = LOG.get() else { return Ok(()) };
     let asked = requests.values();
@@ -174,7 +174,7 @@ fn change_level(requests: &Requests) -> Result<(), BadLog> {
         .collect::<Result<_, _>>()?;
     let together = filters.into_iter().reduce(|all, more| either(&all, &more));
     let next = together.unwrap_or_default();
-    // One alone is told as it was written.
+    // One alone is reported as it was written.
     let level = match asked.first() {
         Some(only) if asked.len() == 1 => (*only).to_owned(),
         _ => next.to_string(),
@@ -193,7 +193,7 @@ fn change_level(requests: &Requests) -> Result<(), BadLog> {
 }
 
 /// Logs all that one of the two logs. Of a module that both name it is the higher level; of one
-/// that only one of them names, what the other says of the module around it counts as well.
+/// that only one of them names, the level of the other for the module around it counts as well.
 fn either(one: &Targets, other: &Targets) -> Targets {
     let default = |filter: &Targets| filter.default_level().unwrap_or(LevelFilter::OFF);
     let named = one.iter().chain(other.iter()).map(|(target, _)| {
@@ -274,7 +274,7 @@ mod tests {
                 "off,proxy=debug",
                 "proxy::net=debug,proxy=debug,off",
             ),
-            // Who names no default logs nothing else.
+            // A filter without a default logs nothing else.
             ("proxy=debug", "h2=info", "proxy=debug,h2=info,off"),
         ] {
             assert_eq!(shown(one, other), both, "{one} and {other}");

@@ -1,9 +1,9 @@
 //! Lines for a pipe whose reader may be slow, written by a thread of their own.
 //!
-//! A container's standard output and error are pipes to the runtime. When nobody
-//! reads them a write blocks, and with it everything on that thread: a node with a
-//! full disk must not stop traffic. So lines wait in a queue; one that finds it
-//! full is lost and counted.
+//! A container's standard output and error are pipes to the runtime. When they are not
+//! read a write blocks, and with it everything on that thread: a node with a full disk
+//! must not stop traffic. So lines wait in a queue; one that finds it full is lost and
+//! counted.
 //!
 //! Claims: attack-75, observe-16, observe-89
 
@@ -151,8 +151,8 @@ pub struct EventWriter {
 }
 
 impl LogWriter {
-    /// For events of the log. What terminals act upon, which `acts_upon` tells of a character,
-    /// is written as its escape. That is no ASCII that can be printed.
+    /// For events of the log. Characters that terminals act upon, by `acts_upon`, are written
+    /// as their escape. That is no ASCII that can be printed.
     #[must_use]
     pub fn events(&self, acts_upon: fn(char) -> bool) -> EventWriter {
         let lines = self.clone();
@@ -177,9 +177,9 @@ impl Write for Event<'_> {
 }
 
 /// An event as one line of which a terminal shows each letter. Names and reasons in it come from
-/// whoever may write them, and neither layout escapes all that turns, hides or ends a line. JSON
+/// any author of objects, and neither layout escapes all that turns, hides or ends a line. JSON
 /// means the same afterwards. ESC is escaped in JSON already. It stays as it is since text for
-/// a terminal begins colours with it; no program of ours asks for text, which keeps an ESC of
+/// a terminal begins colours with it; no program of ours logs text, which keeps an ESC of
 /// a field that is displayed.
 fn readable(line: &[u8], acts_upon: fn(char) -> bool) -> Cow<'_, [u8]> {
     let (event, end) = match line.split_last() {
@@ -235,13 +235,13 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         let lines = LogWriter::to("lines", writer).unwrap();
         assert_eq!(room(&lines), 0, "a silent process holds a queue");
-        let begun = Instant::now();
+        let started = Instant::now();
         // A pipe of Linux takes 64 KiB, the queue 1 024 lines, one is in hand.
         const ALL: usize = 5000;
         for at in 0..ALL {
             lines.write(line(at));
         }
-        assert!(begun.elapsed() < FLUSH_WITHIN, "{:?}", begun.elapsed());
+        assert!(started.elapsed() < FLUSH_WITHIN, "{:?}", started.elapsed());
         let lost = usize::try_from(lines.lost()).unwrap();
         let kept = ALL - lost;
         assert!((LINES..=LINES + 657).contains(&kept), "{kept}");
@@ -284,9 +284,9 @@ mod tests {
         for at in 0..5000 {
             lines.write(line(at));
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         lines.flush(Duration::from_millis(100));
-        assert!(begun.elapsed() < FLUSH_WITHIN, "{:?}", begun.elapsed());
+        assert!(started.elapsed() < FLUSH_WITHIN, "{:?}", started.elapsed());
     }
 
     #[test]

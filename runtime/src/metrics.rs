@@ -35,7 +35,7 @@ impl Collector for LostLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         ConstCounter::new(log_writer::lost()).encode(encoder.encode_descriptor(
             "weft_log_lines_lost",
-            "Lines of logs that were lost because nobody read them in time",
+            "Lines of logs that were lost because they were not read in time",
             None,
             MetricType::Counter,
         )?)

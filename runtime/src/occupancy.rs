@@ -1,20 +1,20 @@
-//! Who holds the connections of a listener, and who loses one when there are
+//! Which peers hold the connections of a listener, and which peer loses one when there are
 //! too many.
 //!
-//! A listener that takes everybody can be filled by anybody. So each has permits
+//! A listener that is open to all can be filled by any peer. So each has permits
 //! of its own, a head must be complete soon after its first byte, and once nine
 //! tenths of the permits are taken every newcomer costs the holder of most a
 //! connection that does nothing: one between two requests, the longest idle first,
-//! else one on which nothing has been said or whose head has not come. What is in
-//! use (an answer, a stream, a tunnel, an upgrade) is never taken away, unless its server
-//! says that it yields ([`Permit::yields`]). Not in use is a tunnel that is served as HTTP
-//! and between two requests, or before the first: where nothing else is open on its
-//! connection, that rests.
+//! else one on which nothing was sent or whose head has not come. What is in
+//! use (a response, a stream, a tunnel, an upgrade) is never taken away, unless its server
+//! yields it ([`Permit::yields`]). Not in use is a tunnel that is served as HTTP and between
+//! two requests, or before the first: where nothing else is open on its connection, that is
+//! idle.
 //!
-//! A holder is a proven identity where there is one, else an address. Whoever
+//! A holder is a proven identity where there is one, else an address. A peer that
 //! shares the listener with hoarders that only hold what is in use keeps the
-//! last tenth: the further connections of who holds most are turned away, and of
-//! who holds more than half as many as permits are left. So each further hoarder
+//! last tenth: further connections of the holder of most are rejected, and of any that
+//! holds more than half as many as permits are left. So each further hoarder
 //! gets a third of what those before it left, and a first connection gets in as
 //! long as there is a permit. Where there is none, a hoarder does not queue before others.
 //!
@@ -50,19 +50,19 @@ pub use slot::ReservedBytes;
 use slot::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, TrackedConnection, YOUNG, millis};
 pub use weight::Weights;
 
-/// When nobody has anything to lose, nobody is asked again for this long.
+/// When no holder has anything to lose, none is asked again for this long.
 const EVICTION_PAUSE: Duration = Duration::from_millis(50);
 /// The holder of most loses this part of its connections at once, so that a flood
 /// of newcomers does not search the whole table for each.
 const BATCH: usize = 128;
 
-/// Who has a connection.
+/// The holder of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
-    /// Nobody proved who it is. Whole addresses, of IPv6 too: the pods of a node
+    /// No identity was proven. Whole addresses, of IPv6 too: the pods of a node
     /// often share a /64.
     Address(IpAddr),
-    /// What a certificate says.
+    /// From a certificate.
     Identity(Arc<str>),
 }
 
@@ -79,8 +79,8 @@ pub struct Bounds {
     pub permits: usize,
     /// Connections of one holder at one time.
     pub per_holder: usize,
-    /// Everybody can call, so a hoarder is turned away before all permits are
-    /// taken. A listener with one caller has nobody to keep permits for.
+    /// Every peer can connect, so a hoarder is rejected before all permits are
+    /// taken. A listener with one caller has no other to keep permits for.
     pub shared: bool,
     /// Time for a head, from its first byte.
     pub head_within: Duration,
@@ -88,12 +88,12 @@ pub struct Bounds {
     pub idle_within: Duration,
 }
 
-/// What happened, for whoever counts.
+/// What happened, for counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reached {
     /// All permits are taken.
     Full,
-    /// A holder of most lost a connection, or one of many was turned away.
+    /// A holder of most lost a connection, or one of many was rejected.
     Hoarder,
     /// A head was not complete in time.
     SlowHead,
@@ -123,7 +123,7 @@ struct Table {
     active: Arc<AtomicUsize>,
     taken: usize,
     next: u64,
-    /// Nobody had anything to lose; milliseconds.
+    /// No holder had anything to lose; milliseconds.
     asked_in_vain: Option<u64>,
 }
 
@@ -180,7 +180,7 @@ impl Occupancy {
                 counted = true;
                 (self.reached)(Reached::Full);
             }
-            // Who had nothing to lose may have something now.
+            // A holder that had nothing to lose may have something now.
             let _ = timeout(YOUNG, freed).await;
         }
     }
@@ -254,7 +254,7 @@ impl Occupancy {
         table.taken.saturating_sub(self.leaving.load(Relaxed))
     }
 
-    /// From here on newcomers cost somebody a connection.
+    /// From here on each newcomer costs a holder a connection.
     const fn eviction_threshold(&self) -> usize {
         self.bounds.permits - self.bounds.permits / 10
     }
@@ -264,7 +264,7 @@ impl Occupancy {
         let left = self.bounds.permits.saturating_sub(taken);
         let others = table.holders.iter().filter(|(other, _)| *other != holder);
         let most = others.map(|(_, slots)| slots.len()).max();
-        // Where nothing is left, who waits takes nothing from anybody.
+        // Where nothing is left, a waiting newcomer takes nothing from others.
         most.is_none_or(|most| in_use >= most) || (left > 0 && in_use > left / 2)
     }
 
@@ -336,7 +336,7 @@ impl Table {
 }
 
 impl Permit {
-    /// A permit in no table: for connections that nobody bounds here.
+    /// A permit in no table: for connections that are not bounded here.
     #[must_use]
     pub fn unlisted() -> Arc<Self> {
         Arc::new(Self {
@@ -347,7 +347,7 @@ impl Permit {
         })
     }
 
-    /// Nothing was said yet, by nobody: may be cut off.
+    /// Neither side has sent anything yet: may be cut off.
     pub fn silent(&self) {
         self.does(SILENT);
     }
@@ -385,7 +385,7 @@ impl Permit {
     }
 
     /// True, and counted once, when the head that is coming began `within` ago:
-    /// for servers that need not wait until somebody looks.
+    /// for servers that need not wait for the next poll.
     pub fn head_is_overdue(&self, within: Duration) -> bool {
         let age = self.slot.head_age(self.now());
         let overdue = !self.slot.is_in_use() && age.is_some_and(|age| age >= millis(within));
@@ -398,8 +398,8 @@ impl Permit {
         overdue
     }
 
-    /// So much is open on it: streams, and answers that go on without theirs. While a permit
-    /// within this one rests for each, the connection may be closed though it is in use.
+    /// So much is open on it: streams, and responses that go on without theirs. While a permit
+    /// within this one is idle for each, the connection may be closed though it is in use.
     pub fn carries(&self, open: usize) {
         self.slot.open.store(open, Relaxed);
     }

@@ -1,10 +1,10 @@
 //! Shares of something scarce, such as connections or bytes, so that no holder can take
 //! it from the others.
 //!
-//! Who may be anybody can ask for everything, and refusing whoever comes last would
-//! refuse the honest one. So nobody is refused because the pool is full: the holder
-//! that has most loses its oldest share instead. Only one that would have most itself is
-//! refused, and then only if none of its own shares is idle.
+//! Unauthenticated holders can ask for everything, and refusing the last one would refuse
+//! the honest one. So none is refused because the pool is full: the holder that has most
+//! loses its oldest share instead. Only one that would have most itself is refused, and then
+//! only if none of its own shares is idle.
 //!
 //! A holder is a key: an address before anything is proven, a pod afterwards. Where nothing
 //! ever is, a pool may spare those whose work came to a good end; see `victim`.
@@ -40,7 +40,7 @@ pub struct Pool<K> {
 
 struct Inner<K> {
     limits: Limits,
-    /// Who has worked is spared while it holds no more; 0 spares nobody.
+    /// A holder that completed work is spared while it holds no more; 0 spares none.
     spared: usize,
     state: Mutex<PoolState<K>>,
     /// Shares taken away, and requests refused.
@@ -79,9 +79,9 @@ pub struct Share<K: Clone + Ord + Hash> {
     taken: Arc<Notify>,
 }
 
-/// There is no room, and nobody has more than who asked.
+/// There is no room, and no holder has more than the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the limit is reached, and nobody holds more than the caller")]
+#[error("the limit is reached, and no holder has more than the caller")]
 pub struct Full;
 
 impl<K> Clone for Pool<K> {
@@ -116,7 +116,7 @@ impl<K: Clone + Ord + Hash> Pool<K> {
         Self::sparing(0, limits, reached)
     }
 
-    /// The same, but who has [`Share::completed`] work is spared while it holds no more
+    /// The same, but a holder that has [`Share::completed`] work is spared while it holds no more
     /// than `spared`.
     #[must_use]
     pub fn sparing(spared: usize, limits: Limits, reached: Counter<u64, AtomicU64>) -> Self {
@@ -272,13 +272,13 @@ impl Holder {
 }
 
 impl<K: Clone + Ord + Hash> Share<K> {
-    /// Resolves when the share is taken away; whoever holds it must then let go of
+    /// Resolves when the share is taken away; its holder must then let go of
     /// what it stands for. For one waiter.
     pub async fn taken(&self) {
         self.taken.notified().await;
     }
 
-    /// Asks for so much more.
+    /// Requests so much more.
     ///
     /// # Errors
     /// When it is not there, or the share was taken away.
@@ -301,20 +301,20 @@ impl<K: Clone + Ord + Hash> Share<K> {
         });
     }
 
-    /// Says that work for it begins, so that its holder's idle ones go first.
+    /// Marks that work for it begins, so that its holder's idle ones go first.
     pub fn begin(&self) {
         self.entry(&mut self.pool.inner.state.lock(), |entry| entry.uses += 1);
     }
 
-    /// Says that as much work has ended.
+    /// Marks that as much work has ended.
     pub fn end(&self) {
         self.entry(&mut self.pool.inner.state.lock(), |entry| {
             entry.uses = entry.uses.saturating_sub(1);
         });
     }
 
-    /// Says that work for it came to a good end, for which its holder is remembered where
-    /// the pool spares anybody.
+    /// Marks that work for it came to a good end, which the pool keeps of its holder where it
+    /// spares any.
     pub fn completed(&self) {
         if self.pool.inner.spared > 0 {
             let mut state = self.pool.inner.state.lock();

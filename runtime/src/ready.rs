@@ -1,7 +1,7 @@
 //! Whether this process may take work, and if not, what it is waiting for.
 //!
-//! Each part that must come first takes a [`Hold`]; readiness is that nobody
-//! holds any more. Nothing can be forgotten, since a dropped hold is released.
+//! Each part that must come first takes a [`Hold`]; the process is ready when none
+//! is left. Nothing can be forgotten, since a dropped hold is released.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Default for Ready {
 }
 
 impl Ready {
-    /// Ready, until somebody holds: take the holds before the admin port opens.
+    /// Ready, until a hold is taken: take the holds before the admin port opens.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Ready {
         self.state.borrow().holds.is_empty()
     }
 
-    /// Returns when nobody holds.
+    /// Returns when no hold is left.
     pub async fn wait(&self) {
         let mut changes = self.state.subscribe();
         // Fails only when the sender is gone, and `self` owns it.
@@ -88,7 +88,7 @@ impl Ready {
 }
 
 impl Hold {
-    /// Says that what was held for is there.
+    /// Releases: what was held for is there.
     pub fn release(self) {}
 }
 

@@ -1,9 +1,9 @@
 //! Background work with a name, that cannot die unseen.
 //!
-//! tokio swallows the panic of a task nobody joins, and the process would go on
+//! tokio swallows the panic of a task that is not joined, and the process would go on
 //! half alive: serving an old certificate, watching nothing. Here a panic is
 //! logged with the task's name and ends the process, so that the kubelet starts
-//! a whole one.
+//! a new one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -78,8 +78,8 @@ impl<F: Future, E: FnOnce()> Future for Guarded<F, E> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // Stands around this one poll only: a task that is merely dropped while somebody
-        // else panics, as when a test fails, is innocent.
+        // Stands around this one poll only: a task that is merely dropped while another
+        // one panics, as when a test fails, is innocent.
         let _guard = PanicGuard {
             name: this.name,
             end: this.end,

@@ -1,8 +1,8 @@
 //! What each message may become when it is decoded.
 //!
-//! The parts of what proxies say are counted first. Controllers are not hostile to each other
-//! nor to proxies, and what they say is decoded as it is, but for pods that have ended: of these
-//! a whole cluster may be told.
+//! The parts of messages from proxies are counted first. Controllers are not hostile to each
+//! other nor to proxies, and their messages are decoded as they are, but for pods that have
+//! ended: of these a message may hold a complete cluster.
 //!
 //! Claims: attack-84
 
@@ -14,7 +14,7 @@ use crate::v1;
 const PARTS: usize = 32_768;
 /// Parts of all edges of a report: reasons, rules, routes and names.
 const PARTS_OF_EDGES: usize = 131_072;
-/// Pods that have ended, and their parts: names, and owners. A replica tells of 5 000 at once,
+/// Pods that have ended, and their parts: names, and owners. A replica reports 5 000 at once,
 /// with eight parts each.
 const PARTS_OF_ENDED: usize = 65_536;
 /// Numbers of the report in a message, and of the edges in a report.
@@ -109,8 +109,8 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// `None`: malformed. Within it `None`: it has no length. Groups are nothing that anybody
-    /// of ours sends.
+    /// `None`: malformed. Within it `None`: it has no length. No component of Weft sends
+    /// groups.
     fn field(&mut self) -> Option<Option<(u64, &'a [u8])>> {
         let key = self.varint()?;
         match key & 7 {

@@ -1,6 +1,6 @@
 //! What a proxy understands, by name.
 //!
-//! A proxy names its capabilities when it says Hello. The controller leaves out what a
+//! A proxy names its capabilities in its Hello. The controller leaves out what a
 //! proxy could not use: whatever is sent nevertheless would be read without its unknown
 //! part, which might be the part that narrows it.
 //!
@@ -17,8 +17,8 @@ use policy::traffic::part::{Part, Parts};
 use crate::v1;
 use crate::v1::resource::Content;
 
-/// A row for each: what it is, and its name in Hello. From one table, so that none can be
-/// left out of what a proxy says.
+/// A row for each: what it is, and its name in Hello. From one table, so that Hello cannot
+/// miss one.
 macro_rules! capabilities {
     ($($(#[$doc:meta])+ $one:ident = $name:literal;)+) => {
         /// Something that not every proxy understands.
@@ -123,13 +123,13 @@ impl Capabilities {
         }
     }
 
-    /// The names that a proxy of this version says.
+    /// The names that a proxy of this version sends.
     #[must_use]
     pub fn of_this_version() -> Vec<String> {
         Self::names(Capability::OF_THIS_VERSION, Part::IN_FORCE)
     }
 
-    /// The names that a proxy says which understands all that there is.
+    /// The names that a proxy sends which understands all that there is.
     #[must_use]
     pub fn of_everything() -> Vec<String> {
         Self::names(Capability::ALL, Part::ALL)
@@ -141,7 +141,7 @@ impl Capabilities {
         understood.chain(parts).map(str::to_owned).collect()
     }
 
-    /// The names that a proxy of this version says and this one did not.
+    /// The names that a proxy of this version sends and this one did not.
     pub fn missing(&self) -> impl Iterator<Item = &'static str> {
         let understood = Capability::OF_THIS_VERSION.iter();
         let understood = understood.filter(|one| !self.understood.contains(one));
@@ -245,7 +245,7 @@ mod tests {
     fn parts_of_policies_are_named_one_by_one() {
         let named = |name: &str| Capabilities::named(&[name.to_owned()]).parts();
         assert_eq!(named("traffic-policy/retry"), Parts::of(&[Part::Retry]));
-        // What proxies might have said before there were parts, and what nobody knows.
+        // What proxies might have sent before there were parts, and what is unknown.
         assert_eq!(named("traffic-policy"), Parts::NONE);
         assert_eq!(named("traffic-policy/time-travel"), Parts::NONE);
         assert_eq!(Capabilities::named(&[]).parts(), Parts::NONE);

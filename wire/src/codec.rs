@@ -1,8 +1,8 @@
 //! Protobuf with a bound on what a message becomes.
 //!
 //! An empty message takes two bytes as one of many, and some hundred as a value: 4 MiB that a
-//! proxy sends could be 800 MiB of edges before anybody looks at them. So a message is asked
-//! what it would become before anything of it is decoded.
+//! proxy sends could be 800 MiB of edges before any check. So the decoded size of a message is
+//! computed before anything of it is decoded.
 //!
 //! Knows no message: the generated code names this codec, and what each message may become is
 //! said in `bounds`.
@@ -148,7 +148,7 @@ mod tests {
         drop(body);
         let sent = frame.into_data().unwrap();
         let length = sent.len();
-        let all = sent.try_into_mut().expect("nobody else has a part of it");
+        let all = sent.try_into_mut().expect("it has no other owner");
         (length, all.capacity())
     }
 

@@ -4,7 +4,7 @@
 //! with the field that is wrong, and the proxy answers with a nack. Half a rule
 //! is never used: what is missing in it might have been what narrows it.
 //!
-//! Enumerations are read towards the safe side instead, as the protocol says.
+//! Enumerations are read towards the safe side instead, as the protocol requires.
 
 mod breaker;
 mod error;
@@ -46,7 +46,7 @@ pub fn protocol(raw: i32) -> Protocol {
     v1::Protocol::try_from(raw).map_or(Protocol::Detect, Protocol::from)
 }
 
-/// Reads a field of type Locality; `None`: nobody says, as of an unknown value.
+/// Reads a field of type Locality; `None`: not set, or an unknown value.
 pub fn locality(raw: i32) -> Option<Locality> {
     use v1::balance::Locality as Sent;
     match Sent::try_from(raw) {

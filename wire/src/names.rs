@@ -9,7 +9,7 @@ pub const BUNDLE: &str = "bundle";
 pub const WORKLOAD: &str = "workload";
 /// What TrafficPolicies say of requests to the receiving pod.
 pub const GUARD: &str = "guard";
-/// What the receiving pod's proxy tells of itself.
+/// The report of the receiving pod's proxy about itself.
 pub const TELEMETRY: &str = "telemetry";
 /// How the receiving pod's proxy names requests to it.
 pub const ROUTES: &str = "routes";
@@ -94,7 +94,7 @@ pub enum Name<'a> {
 }
 
 /// `None` for whatever the builders above do not write, so two names of one
-/// thing cannot be told apart by nobody.
+/// thing cannot be confused.
 pub fn parse(raw: &str) -> Option<Name<'_>> {
     let name = match raw {
         BUNDLE => Name::Bundle,

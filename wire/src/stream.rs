@@ -1,4 +1,4 @@
-//! What a proxy says on its stream, for a server that answers without the generated one.
+//! What a proxy sends on its stream, for a server that answers without the generated one.
 
 use tonic::Streaming;
 use tonic::body::Body;

@@ -1,4 +1,4 @@
-//! A resource's version is a hash of what it says, so a controller that starts
+//! A resource's version is a hash of its content, so a controller that starts
 //! anew or another replica finds the same version for the same content, and a
 //! proxy that reconnects is sent only what differs.
 

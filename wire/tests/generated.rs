@@ -47,7 +47,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A leftover lies below target/ and disturbs nobody.
+        // A leftover lies below target/ and disturbs no other test.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn collect(namespaces: &Namespaces) -> Result<Arc<AtomicU64>> {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let counted = Arc::clone(&counted);
-            // Whoever leaves in the middle of a request has nothing to be told.
+            // A client that leaves in the middle of a request needs no response.
             thread::spawn(move || take(stream, &counted).is_ok());
         }
     });

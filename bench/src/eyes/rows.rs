@@ -20,7 +20,7 @@ pub(super) enum Of {
     Client,
 }
 
-/// How a difference is told.
+/// How a difference is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Unit {
     /// Microseconds of CPU time for each request.

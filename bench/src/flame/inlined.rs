@@ -23,7 +23,7 @@ pub(crate) struct Inlined {
 }
 
 /// A piece of the program's file and the address that the linker gave it. `perf`
-/// speaks of places in the file, debug information of the linker's addresses.
+/// uses places in the file, debug information the linker's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Segment {
     file_offset: u64,
@@ -32,8 +32,8 @@ struct Segment {
 }
 
 impl Inlined {
-    /// Asks `addr2line` about places in the program's file; `list` is a file for
-    /// the question.
+    /// Queries `addr2line` about places in the program's file; `list` is a file for
+    /// the query.
     ///
     /// # Errors
     /// When it is not there or cannot read the program.
@@ -80,7 +80,7 @@ impl Inlined {
 
     /// What was merged into `function` at this place of the file, the innermost
     /// first. Nothing when the debug information sees another function there: of
-    /// equal code the linker keeps one, and then it speaks of another's source.
+    /// equal code the linker keeps one, and then it names another's source.
     pub(crate) fn at(&self, file_offset: u64, function: &str) -> &[String] {
         let functions = address(&self.segments, file_offset).and_then(|at| self.functions.get(&at));
         match functions.map(Vec::as_slice) {

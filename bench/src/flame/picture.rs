@@ -10,7 +10,7 @@ const WIDTH: f64 = 1400.0;
 const MARGIN: f64 = 10.0;
 const ROW: f64 = 17.0;
 const TOP: f64 = 64.0;
-/// Pixels. Narrower boxes are left out: nobody sees them, and there are thousands.
+/// Pixels. Narrower boxes are skipped: they cannot be seen, and there are thousands.
 const NARROWEST: f64 = 0.3;
 /// Pixels of one letter of the names; the font is one of equal widths.
 const LETTER: f64 = 6.3;
@@ -53,7 +53,7 @@ pub(crate) fn svg(title: &str, root: &Node) -> String {
     svg
 }
 
-/// Samples that fell into the kernel, whoever called it.
+/// Samples that fell into the kernel, from any caller.
 pub(crate) fn kernel_samples(root: &Node) -> u64 {
     let heaviest = root.heaviest();
     let kernel = heaviest

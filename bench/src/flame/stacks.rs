@@ -1,4 +1,4 @@
-//! What `perf script` says, folded into a tree: who called whom, and in how
+//! The output of `perf script`, folded into a tree: which function called which, and in how
 //! many samples.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +9,8 @@ use crate::flame::inlined::Inlined;
 /// Stands for the callers of a function that keeps no frame pointer, as those of
 /// the C library and hand-written assembly: the way back from there leads nowhere.
 const NO_CALLER: &str = "[caller unknown]";
-/// Where programs and threads begin: what started these says nothing, and a stack
-/// without them is not whole.
+/// Where programs and threads begin: what started these shows nothing, and a stack
+/// without them is not complete.
 const OUTERMOST: [&str; 2] = ["main", "start_thread"];
 /// How `perf` writes that an address has no name, or is in no file.
 const UNKNOWN: &str = "[unknown]";

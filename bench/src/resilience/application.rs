@@ -1,5 +1,5 @@
-//! The application of the scenarios: it answers, fails when it is told to, is as slow as its
-//! workers, or asks the next one. It counts what it was asked for, and by whom else.
+//! The application of the scenarios: it answers, fails on command, is as slow as its
+//! workers, or calls the next one. It counts its requests, and which ones came from others.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -42,7 +42,7 @@ pub(super) const BIN: Duration = Duration::from_millis(100);
 const BINS: usize = 3600;
 
 const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
-/// By which it is told what a call is made for, and passes it on if it is asked to.
+/// Headers with what a call is made for; it passes them on if so configured.
 const CONTEXT: [&str; 2] = ["traceparent", "weft-context"];
 /// The number of a request that must not be served twice.
 pub(super) const ID: &str = "bench-id";
@@ -54,7 +54,7 @@ pub(super) enum Behaviour {
     Answers,
     /// As fast as its workers.
     Works,
-    /// Asks this one, and answers as it does.
+    /// Calls this one, and answers as it does.
     Asks(Next),
 }
 
@@ -180,7 +180,7 @@ async fn connection(app: Arc<App>, next: Option<Arc<Client>>, stream: TcpStream,
         async move { Ok::<_, Infallible>(app.answer(next.as_deref(), request, grpc).await) }
     });
     let stream = TokioIo::new(stream);
-    // A caller that goes away is no news.
+    // A caller that goes away is normal.
     if grpc {
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let _ = server.serve_connection(stream, answer).await;
@@ -211,7 +211,7 @@ impl App {
         self.failing.store(percent, Ordering::Relaxed);
     }
 
-    /// Whether it passes on what tells the mesh to what a call belongs.
+    /// Whether it passes on the headers by which the mesh finds what a call belongs to.
     pub(super) fn pass_on(&self, yes: bool) {
         self.passes_on.store(yes, Ordering::Relaxed);
     }
@@ -251,7 +251,7 @@ impl App {
         grpc: bool,
     ) -> Response<GrpcBody> {
         let (head, body) = request.into_parts();
-        // A body that broke off is answered to nobody.
+        // A body that broke off gets no response.
         let _ = body.collect().await;
         self.note(&head.headers);
         let good = if head.uri.path() == LONG_POLL {
@@ -317,7 +317,7 @@ impl App {
             self.context.store(true, Ordering::Relaxed);
         }
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before its beginning, and long after it, nobody looks.
+        // Before its beginning, and long after it, nothing is counted.
         let Some(since) = Instant::now().checked_duration_since(log.0) else {
             return;
         };

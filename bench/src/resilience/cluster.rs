@@ -1,5 +1,5 @@
-//! The pods and Services of a scenario, and what Weft's proxies are told of them, as the
-//! controller would: policies are cut to what a proxy says that it carries out.
+//! The pods and Services of a scenario, and what Weft's proxies get of them, as the controller
+//! would send it: policies are cut to what a proxy reports to carry out.
 //!
 //! Service number n is 10.96.0.n, with port 80 for HTTP/1.1 and 84 for gRPC. Every pod is
 //! open to every other, with mutual TLS only.
@@ -39,7 +39,7 @@ pub(super) struct Pod {
     /// `None`: it only calls.
     pub(super) service: Option<&'static str>,
     pub(super) behaviour: Behaviour,
-    /// Where it runs; empty: nobody says.
+    /// Where it runs; empty: unknown.
     zone: &'static str,
 }
 
@@ -75,7 +75,7 @@ impl Pod {
     }
 }
 
-/// What the bench asks of a mesh, beyond what holds without asking.
+/// What the bench sets in a mesh, beyond the defaults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     /// `timeouts.backendRequest`.

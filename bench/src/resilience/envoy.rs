@@ -1,5 +1,5 @@
-//! What Envoy reads as a sidecar of the scenarios: what Istio makes of a Service of which
-//! nobody has said anything, and, where asked, what its users add.
+//! What Envoy reads as a sidecar of the scenarios: what Istio makes of a Service without any
+//! settings, and, where asked, what its users add.
 //!
 //! Istio's defaults: two retries on `connect-failure`, `refused-stream`, `unavailable`,
 //! `cancelled` and on no status code (before 1.24: 503 as well), preferring hosts that were

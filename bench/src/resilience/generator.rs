@@ -141,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_never_answers_delays_no_other_call() {
-        // The kernel takes the connections; nobody reads them.
+        // The kernel takes the connections; no program reads them.
         let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let target = Target {
             addr: silent.local_addr().unwrap(),

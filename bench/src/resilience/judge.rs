@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::application::BIN;
 use super::generator::{CallEnd, Sample};
 
-/// A user who waited longer has gone.
+/// A user that waited longer has gone.
 pub(super) const GOOD_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) fn is_good(sample: &Sample) -> bool {

@@ -45,7 +45,7 @@ impl Network {
         &self.pods[at]
     }
 
-    /// Drops whatever goes to a pod or comes from it. Nobody is told.
+    /// Drops whatever goes to a pod or comes from it. Neither end gets an error.
     pub(super) fn lose(&self, at: usize) -> Result<()> {
         for direction in ["to", "from"] {
             self.router

@@ -35,15 +35,13 @@ pub(super) struct Run<'a> {
     pub(super) partial: bool,
 }
 
-const METHOD: &str = "How: each pod is a network namespace with an application of the bench's own and a proxy beside it, behind the redirection that `weft-proxy capture` writes; a router joins them and can lose one. Every mesh gets the same calls from the same generator at the same times: an open loop, so that a call begins when it is due, whatever became of those before, and waiting counts. Both meshes do mutual TLS 1.3. Weft is the release binary with what its controller would send; where nothing else is said, that is no TrafficPolicy at all. Envoy stands as a sidecar with what Istio makes of a Service of which nobody has said anything: two retries on `connect-failure`, `refused-stream`, `unavailable` and `cancelled`, 10 s to connect, least-request balancing, no outlier detection, no limits, no timeouts. Until 1.23 Istio tried 503 again as well, POST included; where the third column says so, that is what it shows. Client, proxies and servers share the machine's cores.
+const METHOD: &str = "How: each pod is a network namespace with an application of the bench's own and a proxy beside it, behind the redirection that `weft-proxy capture` writes; a router joins them and can lose one. Every mesh gets the same calls from the same generator at the same times: an open loop, so that a call begins when it is due, whatever became of those before, and waiting counts. Both meshes do mutual TLS 1.3. Weft is the release binary with what its controller would send; where nothing else is said, that is no TrafficPolicy at all. Envoy stands as a sidecar with what Istio makes of a Service without any settings: two retries on `connect-failure`, `refused-stream`, `unavailable` and `cancelled`, 10 s to connect, least-request balancing, no outlier detection, no limits, no timeouts. Until 1.23 Istio tried 503 again as well, POST included; where the third column says so, that is what it shows. Client, proxies and servers share the machine's cores.
 ";
 
 pub(super) fn text(run: &Run<'_>) -> String {
     let mut text = "# What callers see when something fails\n\n".to_owned();
     if run.short {
-        text.push_str(
-            "**A short run, to see that everything works: these are nobody's results.**\n\n",
-        );
+        text.push_str("**A short run, to see that everything works: these are no results.**\n\n");
     } else if run.partial {
         text.push_str("**Some points or systems only.**\n\n");
     }
@@ -205,7 +203,7 @@ mod tests {
                 short: true,
                 partial: false,
             })
-            .contains("nobody's results")
+            .contains("these are no results")
         );
     }
 }

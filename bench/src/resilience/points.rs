@@ -26,7 +26,7 @@ pub(super) struct Bench {
     pub(super) envoy: PathBuf,
     /// For what the programs read and write.
     pub(super) folder: PathBuf,
-    /// A look whether everything works: these are nobody's results.
+    /// A run whether everything works: these are no results.
     pub(super) short: bool,
     /// Which systems take part, by their columns.
     pub(super) columns: [bool; SYSTEMS],
@@ -80,7 +80,7 @@ impl Bench {
 pub(super) enum BoundResult {
     Met,
     Missed,
-    /// The proxy says that it does not carry this out yet.
+    /// The proxy reports that it does not carry this out yet.
     NotInForce,
     /// Only a figure.
     None,

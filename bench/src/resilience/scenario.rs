@@ -22,10 +22,10 @@ use crate::standing_in::{Authority, ClusterView as _};
 /// Between the last preparation and the first call of a load.
 const AHEAD: Duration = Duration::from_millis(200);
 
-/// Who stands between the pods.
+/// What stands between the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mesh {
-    Nobody,
+    Direct,
     Weft(PathBuf),
     Envoy(PathBuf, Extra),
 }
@@ -34,7 +34,7 @@ impl Mesh {
     /// For the signs of life of a run.
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Nobody => "nobody between",
+            Self::Direct => "no proxy between",
             Self::Weft(_) => "Weft",
             Self::Envoy(_, extra) if extra.retries_503 => "Envoy, 503 tried again too",
             Self::Envoy(_, extra) if extra.adaptive => "Envoy, adaptive concurrency",
@@ -81,7 +81,7 @@ impl Scenario {
         let repeats = Arc::new(Repeats::default());
         let mut scenario = Self {
             pods: layout.pods.to_vec(),
-            meshed: *mesh != Mesh::Nobody,
+            meshed: *mesh != Mesh::Direct,
             proxies: Vec::new(),
             apps: Vec::new(),
             repeats,
@@ -101,7 +101,7 @@ impl Scenario {
             }
         }
         match mesh {
-            Mesh::Nobody => {}
+            Mesh::Direct => {}
             Mesh::Weft(binary) => scenario.start_weft(binary, layout, authority)?,
             Mesh::Envoy(binary, extra) => {
                 let attempt = layout.requested.attempt;
@@ -188,7 +188,7 @@ impl Scenario {
         let addr = if self.meshed {
             address(number, if grpc { GRPC_PORT } else { HTTP_PORT })
         } else {
-            // Without a mesh nobody knows the Service's address: its first pod.
+            // Without a mesh the Service's address is unknown: its first pod.
             let at = self.pods.iter().position(|pod| pod.service == Some(host));
             let port = if grpc {
                 application::GRPC
@@ -206,8 +206,8 @@ impl Scenario {
             .map(|(at, _)| at)
     }
 
-    /// Every caller makes the load to the first Service; meanwhile `events` happen, who are
-    /// told when it began. Gives the samples of each caller.
+    /// Every caller makes the load to the first Service; meanwhile `events` happen, and
+    /// get its start. Gives the samples of each caller.
     pub(super) fn load(
         &mut self,
         load: Load,
@@ -236,7 +236,7 @@ impl Scenario {
     }
 
     /// # Errors
-    /// When a proxy has ended, or refused what it was told: then it was no measurement.
+    /// When a proxy has ended, or refused its configuration: then it was no measurement.
     fn check(&mut self) -> Result<()> {
         for at in 0..self.proxies.len() {
             let log = self.log(at);
@@ -246,7 +246,7 @@ impl Scenario {
             let refusals = cluster.refusals();
             ensure!(
                 refusals.is_empty(),
-                "proxies refused what they were told: {refusals:?}"
+                "proxies refused their configuration: {refusals:?}"
             );
         }
         Ok(())

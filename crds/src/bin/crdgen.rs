@@ -1,5 +1,5 @@
-//! Writes the CustomResourceDefinitions into the chart, or with `--check` tells
-//! whether the chart still holds what the types say.
+//! Writes the CustomResourceDefinitions into the chart, or with `--check` reports
+//! whether the chart still holds what the types define.
 
 use std::{
     fs,

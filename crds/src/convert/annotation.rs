@@ -64,7 +64,7 @@ pub(super) enum Written {
 }
 
 impl Written {
-    /// The shortest note from which `visible` can be told, given what the plain
+    /// The shortest note from which `visible` can be restored, given what the plain
     /// conversion shows.
     pub(super) fn of(visible: &Content, plain: &Content) -> Self {
         let weights: Vec<Option<Value>> = shape::weights(visible)
@@ -96,7 +96,7 @@ impl Written {
     }
 }
 
-/// Reads the annotation's text, if we wrote it and nobody changed it.
+/// Reads the annotation's text, if the webhook wrote it and no client changed it.
 pub(super) fn read(kind: SmiKind, text: &str) -> Option<Lossless> {
     let note: Lossless = serde_json::from_str(text).ok()?;
     let says_something = note.hidden.is_some() || !note.written.is_empty();
@@ -108,7 +108,7 @@ pub(super) fn read(kind: SmiKind, text: &str) -> Option<Lossless> {
     (says_something && untouched).then_some(note)
 }
 
-/// Whether the text says that it carries hidden parts, true or not.
+/// Whether the text claims to carry hidden parts, true or not.
 pub(super) fn claims_to_hide(text: &str) -> bool {
     serde_json::from_str::<Value>(text).is_ok_and(|note| note.get("hidden").is_some())
 }

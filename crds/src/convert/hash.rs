@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// What the value says. Its maps are sorted, so that equal content has one text.
+/// The value's content. Its maps are sorted, so that equal content has one text.
 pub(super) fn canonical(value: &impl Serialize) -> String {
     json(value).to_string()
 }
@@ -14,7 +14,7 @@ fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("plain data must have a JSON form")
 }
 
-/// The first 16 hex digits of SHA-256 over what the value says, whatever the order
+/// The first 16 hex digits of SHA-256 over the value's content, whatever the order
 /// of its keys, bound to a purpose.
 pub(super) fn hash(purpose: &str, value: &impl Serialize) -> String {
     let digest = Sha256::digest(format!("{purpose} {}", json(value)));

@@ -45,14 +45,14 @@ impl Hidden {
         self
     }
 
-    /// Whether nobody changed it since it was made for an object of this kind.
+    /// Whether no client changed it since it was made for an object of this kind.
     pub(super) fn is_untouched(&self, kind: SmiKind) -> bool {
         self.clone().sealed(kind).sum == self.sum
     }
 }
 
-/// What has to be hidden so that `stored` can be told from `visible`; none when
-/// `visible` says it all and it is not to be wrapped anyway.
+/// What has to be hidden so that `stored` can be restored from `visible`; none when
+/// `visible` holds everything and is not to be wrapped anyway.
 pub(super) fn hide(
     kind: SmiKind,
     version: SmiVersion,

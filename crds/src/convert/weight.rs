@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// The largest weight that is stored.
 const MOST: i128 = i32::MAX as i128;
-/// Longer text is no weight that anybody means; it also bounds the arithmetic.
+/// Longer text is no weight that users mean; it also bounds the arithmetic.
 const MAX_TEXT: usize = 64;
 /// Thousandths.
 const MILLI: i32 = -3;
@@ -22,10 +22,10 @@ struct Decimal {
 
 /// What is stored for these weights, position by position.
 ///
-/// Left out and null stay so. If one weight is no quantity, or the weights do not fit
+/// Missing weights and null stay so. If one weight is no quantity, or the weights do not fit
 /// side by side, all stay as they are: such an object is unreadable as v1alpha4, has no
-/// effect, and its status says so. It must not be an error. The API server converts what
-/// another product stored whenever somebody lists the kind, and one failure fails the
+/// effect, and its status reports that. It must not be an error. The API server converts what
+/// another product stored whenever a client lists the kind, and one failure fails the
 /// list; a client that writes such weights is refused by the validating webhook.
 pub(super) fn to_storage(raw: &[Option<&Value>]) -> Vec<Option<Value>> {
     whole(raw).unwrap_or_else(|| raw.iter().map(|weight| weight.cloned()).collect())

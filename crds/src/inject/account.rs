@@ -9,7 +9,7 @@ use crate::labels::{ACCOUNT, account_hash, account_of};
 /// there is an earlier run's, and another webhook has changed the account since.
 ///
 /// # Errors
-/// When somebody else wrote another value. It is not put right silently: a controller
+/// When the pod already has another value. It is not put right silently: a controller
 /// whose selector holds that value would not know its own pod and make the next one.
 pub(super) fn stamp(pod: &mut Value, namespace: &Namespace, again: bool) -> Result<(), Refusal> {
     let account = pod.get("spec").map_or("default", account_of).to_owned();

@@ -54,7 +54,7 @@ pub fn ephemeral(pod: &Value, before: &Value) -> Result<(), Refusal> {
         .and_then(Value::as_array)
         .map_or(&[][..], Vec::as_slice);
     for (index, container) in list(spec, "ephemeralContainers").enumerate() {
-        // Who was there before the proxy knew of such containers stays.
+        // A container that was there before the proxy knew of such containers stays.
         if !known.contains(container) {
             let field = format!("spec.ephemeralContainers[{index}]");
             names(&field, container)?;

@@ -88,7 +88,7 @@ fn kept(earlier: &Value) -> Value {
         container.insert("securityContext".into(), context.into());
     }
     let env = earlier["env"].as_array().into_iter().flatten();
-    // Ours are written anew; one that we do not write would be somebody's setting for the
+    // Ours are written anew; one that we do not write would be a user's setting for the
     // proxy that no annotation allows.
     let others = env.filter(|entry| {
         entry["name"]
@@ -103,7 +103,7 @@ fn kept(earlier: &Value) -> Value {
 }
 
 /// In a cluster with nodes of several kinds the pod must not come where its proxy cannot
-/// start. A pod that asks for such a node by itself has been refused before.
+/// start. A pod that requires such a node by itself has been refused before.
 fn where_the_proxy_runs(spec: &mut Map<String, Value>) {
     let selector = spec.entry("nodeSelector").or_insert(Value::Null);
     if selector.is_null() {
@@ -202,7 +202,7 @@ fn proxy(
 }
 
 /// Keeps the API server from mounting the token of the application's service account:
-/// neither container calls it, and whoever takes one over should not be able to.
+/// neither container calls it, and an attacker in one of them must not be able to.
 fn no_api_token() -> Value {
     json!({ "name": NO_API_TOKEN_VOLUME, "mountPath": API_TOKEN_FOLDER, "readOnly": true })
 }
@@ -294,7 +294,7 @@ fn volumes() -> Value {
             },
         },
         {
-            // Not optional: without it the proxy could trust nobody, so a pod that comes
+            // Not optional: without it the proxy could trust no peer, so a pod that comes
             // before its namespace's bundle waits.
             "name": TRUST_BUNDLE,
             "configMap": { "name": TRUST_BUNDLE, "defaultMode": 0o644, "optional": false },

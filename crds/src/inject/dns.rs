@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::Refusal;
 
-/// Refuses a pod that asks the node's name servers, which do not know Services. What to
-/// tell where the pod names servers of its own, which may know them.
+/// Refuses a pod that queries the node's name servers, which do not know Services. The warning
+/// where the pod names servers of its own, which may know them.
 ///
 /// # Errors
 /// A [`Refusal`] that names the field.

@@ -3,7 +3,7 @@
 //! Kubernetes calls a pod Guaranteed where every container's requests of cpu and memory are
 //! its limits, and such a pod is the last to be killed when its node runs out of memory. One
 //! container without limits makes it Burstable. So the proxy has limits there, and only there:
-//! elsewhere an idle one asks for little and may use what is free.
+//! elsewhere an idle one requests little and may use what is free.
 
 use serde_json::{Map, Value};
 

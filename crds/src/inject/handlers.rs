@@ -2,7 +2,7 @@
 //!
 //! The kubelet is not in the mesh: in strict and deny modes its requests would be
 //! refused, and a TCP probe would always succeed because the proxy accepts for a
-//! dead application too. So it asks the proxy's admin port, and the proxy carries
+//! dead application too. So it calls the proxy's admin port, and the proxy carries
 //! out the original probe inside the pod, where it keeps its unmeshed meaning.
 
 use policy::well_known::ADMIN_PORT;

@@ -17,7 +17,7 @@ pub(super) struct Overrides {
     pub(super) memory_limit: Option<String>,
     pub(super) log_level: String,
     pub(super) access_log: String,
-    /// Seconds; None when nobody asked.
+    /// Seconds; None when not set.
     pub(super) drain_delay: Option<u32>,
 }
 
@@ -121,7 +121,7 @@ struct OverrideReader<'a> {
 
 impl OverrideReader<'_> {
     /// Request and limit of a resource, by the annotations of these names. They are one
-    /// amount, `least` where no annotation asks for more, in a pod that is Guaranteed.
+    /// amount, `least` where no annotation requests more, in a pod that is Guaranteed.
     fn amounts(
         &self,
         [request, limit]: [&str; 2],

@@ -1,4 +1,4 @@
-//! Where a pod may run, as far as it says so itself.
+//! Where a pod may run, as far as its spec limits that.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ const ARCH_LABELS: [&str; 2] = [ARCH, "beta.kubernetes.io/arch"];
 /// Labels of every node: its operating system.
 const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 
-/// Whether the pod says that it runs on Windows, and where it says so.
+/// The field by which the pod requires Windows, if it does.
 pub(super) fn on_windows(spec: &Map<String, Value>) -> Option<String> {
     let says = |value: Option<&Value>| value.and_then(Value::as_str) == Some("windows");
     if says(spec.get("os").and_then(|os| os.get("name"))) {
@@ -78,7 +78,7 @@ fn terms(spec: &Map<String, Value>) -> &[Value] {
     terms.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// What the term asks of the labels instead, when no node with this value fits it.
+/// What the term requires of the labels instead, when no node with this value fits it.
 fn excludes(term: &Value, labels: [&str; 2], value: &str) -> Option<String> {
     let expressions = term["matchExpressions"].as_array();
     expressions.into_iter().flatten().find_map(|one| {

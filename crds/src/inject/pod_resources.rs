@@ -63,8 +63,8 @@ fn amounts<'a>(spec: &'a mut Map<String, Value>, kind: &str) -> Option<&'a mut M
     resources.get_mut(kind)?.as_object_mut()
 }
 
-/// Puts `plus` thousandths in place of what was added `before`. False where the pod says
-/// nothing of the resource, or nothing that can be read. An amount that stays keeps its
+/// Puts `plus` thousandths in place of what was added `before`. False where the pod sets no
+/// amount of the resource, or none that can be read. An amount that stays keeps its
 /// text, which the API server may have rewritten.
 fn shift(
     amounts: &mut Map<String, Value>,

@@ -47,7 +47,7 @@ pub enum Refusal {
     Architecture {
         /// Where it stands.
         field: String,
-        /// What it asks for.
+        /// What it requests.
         found: String,
     },
     /// The proxy would never find its controller, and the pod never start.

@@ -1,10 +1,11 @@
 //! Takes the proxy out of a pod again: what `inject` wrote, and nothing else.
 //!
 //! What the user may have written in the same words goes too. Where a pod means something else
-//! without it, as without a sleep of just that length, the command line says so. Probes and hooks come back as the proxy was told them, a port that had a name
-//! as its number. What a namespace's annotations gave the pod stays: it says nothing without
-//! a proxy. So does the processor that its nodes must have: a user who asked for it himself
-//! needs it, and any other pod can run there.
+//! without it, as without a sleep of just that length, the command line reports it. Probes and
+//! hooks come back as the proxy got them, a port that had a name as its number. What a
+//! namespace's annotations gave the pod stays: it has no effect without a proxy. So does the
+//! processor that its nodes must have: a user may have set it for the application, and any other
+//! pod can run there.
 
 use serde_json::{Map, Value};
 

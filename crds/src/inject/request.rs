@@ -21,7 +21,7 @@ pub struct Settings {
     /// Other meshes whose names the proxy's series get too, `linkerd,osm`; empty
     /// for none, and then the pod's workload is not written down either.
     pub compatibility_series: String,
-    /// CPU that the proxy asks for, and may use, in a pod that is Guaranteed.
+    /// CPU that the proxy requests, and may use, in a pod that is Guaranteed.
     pub guaranteed_cpu: String,
     /// The same of memory.
     pub guaranteed_memory: String,
@@ -59,7 +59,7 @@ pub struct Namespace {
 }
 
 /// A secret part of the path under which a pod's lifecycle hooks are called, because
-/// anybody who could guess it could run them.
+/// any client that could guess it could run them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HookToken(pub [u8; 16]);
 

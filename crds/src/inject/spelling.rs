@@ -21,8 +21,8 @@ fn misspelled_in(metadata: &Value) -> Option<String> {
     misspelled(text("labels"), text("annotations"))
 }
 
-/// What is wrong with how an object (a Namespace, a Pod, or what pods are made from) asks
-/// for a proxy, and how to spell it; None when nothing is.
+/// What is wrong with how an object (a Namespace, a Pod, or what pods are made from) requests
+/// a proxy, and how to spell it; None when nothing is.
 ///
 /// A label that is neither `enabled` nor `disabled` selects nothing, and an annotation of
 /// that name is not read at all.
@@ -46,7 +46,7 @@ pub fn misspelled(label: Option<&str>, annotation: Option<&str>) -> Option<Strin
     }
 }
 
-/// What is wrong with how an object of this kind asks for a proxy: in its own metadata if
+/// What is wrong with how an object of this kind requests a proxy: in its own metadata if
 /// it is a Namespace or a Pod, else in the template of its pods.
 #[must_use]
 pub fn unheard(kind: &str, object: &Value) -> Option<String> {
@@ -109,7 +109,7 @@ mod tests {
             json!(null),
             json!({"labels": {"weft.dev/inject": "enabled"}}),
             json!({"labels": {"weft.dev/inject": "disabled"}}),
-            // The label decides, so the annotation beside it misleads nobody.
+            // The label decides, so the annotation beside it is harmless.
             json!({"labels": {"weft.dev/inject": "enabled"},
                    "annotations": {"weft.dev/inject": "enabled"}}),
         ] {

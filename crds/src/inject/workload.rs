@@ -6,11 +6,11 @@ use crate::label_syntax::{is_dns_label, is_object_name};
 
 /// Kind and name of the pod's workload: `Deployment` and `web`. A pod that nothing
 /// controls is its own, as is one whose owner has a name that no object can have: the API server
-/// takes any, and it would be told with everything that the proxy counts.
+/// takes any, and it would be reported with everything that the proxy counts.
 ///
 /// The ReplicaSet of a Deployment is named after it and the hash that every one of
-/// its pods carries as a label; with both, the Deployment's name is certain. A kind that
-/// others define may have such a name: it is what it says, and no ReplicaSet of Kubernetes.
+/// its pods carries as a label; with both, the Deployment's name is certain. A kind of another
+/// product may have such a name: it is taken as named, and is no ReplicaSet of Kubernetes.
 pub(super) fn workload(pod: &Value) -> (String, String) {
     let metadata = &pod["metadata"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! Names that do nothing are told, those that do something are not, and the table of them is
+//! Names without effect are reported, those with one are not, and the table of them is
 //! what the constants and the manual have.
 //!
 //! Claims: attack-115
@@ -14,7 +14,7 @@ use super::*;
 const NOTHING: [(String, String); 0] = [];
 
 /// Field and text of each warning.
-fn told(group: &str, kind: &str, object: &Value) -> Vec<(String, String)> {
+fn reported(group: &str, kind: &str, object: &Value) -> Vec<(String, String)> {
     let warnings = warnings(group, kind, object).into_iter();
     warnings.map(|one| (one.field, one.text)).collect()
 }
@@ -36,10 +36,10 @@ fn labelled(name: &str) -> Value {
     json!({"metadata": {"labels": {name: "deny"}}})
 }
 
-/// Only one thing is told, with this field and this text.
+/// There is only one warning, with this field and this text.
 fn alone(group: &str, kind: &str, object: &Value, field: &str, text: &str) {
     let expected = [(field.to_owned(), text.to_owned())];
-    assert_eq!(told(group, kind, object), expected, "{kind} {object}");
+    assert_eq!(reported(group, kind, object), expected, "{kind} {object}");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn misspelt_name_suggests_correct_one_on_every_kind() {
         ("weft.dev/Access", "; you may mean weft.dev/access"),
         ("weft.dev/mtlss", "; you may mean weft.dev/mtls"),
         ("weft.dev/shoe-size", ""),
-        // Nobody asks for anything by a name that Weft writes.
+        // Users set nothing by a name that Weft writes.
         ("weft.dev/proxy-versions", ""),
     ] {
         let text = format!("is no annotation of Weft{meant}");
@@ -69,7 +69,11 @@ fn misspelt_name_suggests_correct_one_on_every_kind() {
     alone("batch", "CronJob", &cron, field, text);
     // Names of others are theirs, however much they look like ours.
     for other in ["acess", "example.com/acess", "weft.develop/acess"] {
-        assert_eq!(told("", "Namespace", &annotated(other)), NOTHING, "{other}");
+        assert_eq!(
+            reported("", "Namespace", &annotated(other)),
+            NOTHING,
+            "{other}"
+        );
     }
 }
 
@@ -169,11 +173,11 @@ fn what_is_read_somewhere_is_not_talked_about() {
         ("", "Namespace", list),
         ("", "Namespace", Value::Null),
     ] {
-        assert_eq!(told(group, kind, &object), NOTHING, "{kind} {object}");
+        assert_eq!(reported(group, kind, &object), NOTHING, "{kind} {object}");
     }
-    // Control: what nobody passes on, because it is no name.
+    // Control: a name that is not passed on, because it is no name.
     let misspelt = annotated("weft.dev/acess");
-    let found = told("tenants.example.com", "Tenant", &misspelt);
+    let found = reported("tenants.example.com", "Tenant", &misspelt);
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
@@ -187,7 +191,7 @@ fn names_written_by_weft_are_never_reported() {
     for known in ours {
         for kind in ["Namespace", "Pod", "Service", "Lease", "TrafficSplit"] {
             for object in [annotated(known.name), labelled(known.name)] {
-                assert_eq!(told("", kind, &object), NOTHING, "{kind} {object}");
+                assert_eq!(reported("", kind, &object), NOTHING, "{kind} {object}");
             }
         }
     }
@@ -200,7 +204,7 @@ fn first_invalid_names_are_listed_and_rest_counted() {
         let names: serde_json::Map<String, Value> = names.collect();
         json!({"metadata": {"annotations": names}})
     };
-    let found = told("", "Namespace", &many(MOST_SHOWN + 40));
+    let found = reported("", "Namespace", &many(MOST_SHOWN + 40));
     assert_eq!(found.len(), MOST_SHOWN + 1, "{found:?}");
     let last = found.last().unwrap();
     assert_eq!(last.0, "metadata");
@@ -208,9 +212,12 @@ fn first_invalid_names_are_listed_and_rest_counted() {
     let all = warnings("", "Namespace", &many(MOST_SHOWN + 40));
     let shown = all.iter().filter(|one| one.way_out.is_some());
     assert_eq!(shown.count(), MOST_SHOWN, "{all:?}");
-    assert_eq!(told("", "Namespace", &many(MOST_SHOWN)).len(), MOST_SHOWN);
+    assert_eq!(
+        reported("", "Namespace", &many(MOST_SHOWN)).len(),
+        MOST_SHOWN
+    );
     let long = annotated(&format!("weft.dev/{}", "x".repeat(5000)));
-    let found = told("", "Namespace", &long);
+    let found = reported("", "Namespace", &long);
     assert!(found[0].0.len() < 150, "{found:?}");
 }
 

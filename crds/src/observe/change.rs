@@ -18,7 +18,7 @@ pub enum Change {
     /// Calls pass that did not.
     #[default]
     Allowed,
-    /// Nothing can be told.
+    /// The result is unknown.
     Unknown,
 }
 

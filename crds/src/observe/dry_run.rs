@@ -18,7 +18,7 @@ pub struct DryRun {
     pub status: Option<DryRunStatus>,
 }
 
-/// The change, all of it at once. Whoever asks must be allowed to make it.
+/// The change, all of it at once. Its sender must be allowed to make it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct DryRunSpec {
@@ -65,7 +65,7 @@ pub struct AccessChange {
 #[serde(rename_all = "camelCase", default)]
 pub struct DryRunStatus {
     /// Whose calls would be refused, allowed or take another way, the worst first; last those
-    /// of which nothing can be told, because no pod of one end runs now.
+    /// whose result is unknown, because no pod of one end runs now.
     pub changed: Vec<ChangedEdge>,
     /// Edges of which nothing would change.
     pub kept: u64,
@@ -74,10 +74,10 @@ pub struct DryRunStatus {
     pub hidden: u64,
     pub hidden_refused: u64,
     /// Of so many of these it depends on each request. Absent from controllers that do not count
-    /// them: then nobody knows.
+    /// them: then it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden_depends: Option<u64>,
-    /// Edges of which nothing can be told, because one of their ends is gone, has no pods or
+    /// Edges whose result is unknown, because one of their ends is gone, has no pods or
     /// lies outside the cluster.
     pub unknown: u64,
     /// Edges that were not compared in the time that there is.
@@ -90,11 +90,11 @@ pub struct DryRunStatus {
     /// There are more than are listed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// Said of the objects by who would admit them.
+    /// Warnings about the objects from the webhooks that would admit them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Live calls that were judged by the change: put together from its lines by whoever
-    /// watched.
+    /// Live calls that were evaluated by the change: put together from its lines by the client
+    /// that watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
 }
@@ -111,12 +111,12 @@ pub struct ChangedEdge {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub service: String,
     pub port: u16,
-    /// Of the called pods, behind that port: what live calls are told by. None where nobody
-    /// says, or where the graph of their namespace may not be read.
+    /// Of the called pods, behind that port: what live calls are identified by. None where it is
+    /// not set, or where the graph of their namespace may not be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pod_ports: Vec<u16>,
     pub protocol: Protocol,
-    /// Why they would be refused, as `weft-reason` says it.
+    /// Why they would be refused, as in `weft-reason`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// Where calls go that no condition describes, now and then.

@@ -37,7 +37,7 @@ pub struct ExplanationSpec {
     pub tcp: bool,
 }
 
-/// Who calls: an object whose pods do, or somebody without an identity.
+/// The caller: an object whose pods call, or a client without an identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct From {
@@ -95,7 +95,7 @@ pub enum ExplanationVerdict {
     Refused,
     /// It depends on the backend or on the pod; `backends` has each.
     Mixed,
-    /// It cannot be told; `reason` says why.
+    /// It is unknown; `reason` gives the cause.
     #[default]
     #[serde(other)]
     Unknown,
@@ -114,13 +114,13 @@ impl ExplanationVerdict {
     }
 }
 
-/// The answer. Who may not create explanations in the called side's namespace is told
+/// The answer. A user that may not create explanations in the called side's namespace gets
 /// `verdict`, `reason`, `httpStatus` and `owner` alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExplanationStatus {
     pub verdict: ExplanationVerdict,
-    /// Of a refusal as header `weft-reason` says it; of Unknown a sentence.
+    /// Of a refusal as in header `weft-reason`; of Unknown a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// What a refused caller gets.
@@ -130,7 +130,7 @@ pub struct ExplanationStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub owner: String,
     /// Whose proxies refuse, `Kind namespace/name`, 64 at most: what owns the called pods, or the
-    /// caller as it was asked about where its own proxies find nobody to call.
+    /// caller as it was asked about where its own proxies find no endpoint to call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused_by: Vec<String>,
     /// In the order in which a call goes through them.

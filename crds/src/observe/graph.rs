@@ -1,4 +1,4 @@
-//! The service graph: who called whom in a window of time, how often, how well.
+//! The service graph: which workloads called which in a window of time, how often, how well.
 //!
 //! A request counts once, as its caller saw it. What the called side counted stands beside
 //! it as `server`, or as `serverShared` beside several edges, and is never added.
@@ -36,8 +36,8 @@ pub struct GraphMetadata {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
-    /// The only reason is that reports of the last slots may still come: nothing is lost, and
-    /// every window that ends now says so.
+    /// The only reason is that reports of the last intervals may still come: nothing is lost, and
+    /// every window that ends now has this.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unsettled: bool,
     /// Only what differs from the answer before; on streams.
@@ -46,12 +46,12 @@ pub struct GraphMetadata {
     /// Set by the stream's last line: it ends here, and goes on with `since`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub last: bool,
-    /// RFC 3339; only where `history` asks for more: minutes before this are not known, because
+    /// RFC 3339; only where `history` requests more: minutes before this are not known, because
     /// the controller that answers began later, or had no room for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history_since: Option<String>,
-    /// Edges and their minutes say what the called side counted, to whoever may know. A controller
-    /// of an older version says neither that nor this.
+    /// Edges and their minutes hold what the called side counted, for users that may read it. A
+    /// controller of an older version returns neither that nor this.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sides: bool,
     /// Edges and nodes that had no place in the answer.
@@ -158,7 +158,7 @@ pub struct Node {
     /// It does not exist any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
-    /// Of kind Outside: told apart by an address, which proves nothing.
+    /// Of kind Outside: identified by an address, which proves nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unproven: bool,
     /// What it served, by route; only with `routes`.
@@ -256,25 +256,25 @@ pub struct Edge {
     pub sent: u64,
     /// Bytes to the caller.
     pub received: u64,
-    /// Share of the calls that went over mutual TLS, 0 to 1; absent where nobody says.
+    /// Share of the calls that went over mutual TLS, 0 to 1; absent where it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<f64>,
     /// Time to the head of the answer; HTTP only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ms: Option<Latency>,
-    /// What the called side counted of the same calls; only to whoever asks for its namespace.
+    /// What the called side counted of the same calls; only for requests of its namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerSums>,
     /// Instead of `server` where the called side cannot tell by which of several edges the calls
     /// came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_shared: Option<SharedServerSums>,
-    /// Only the called side told of these calls: the numbers are its own, and there is no
-    /// `server`. Without these three, callers alone told of them, if the answer is of the
+    /// Only the called side reported these calls: the numbers are its own, and there is no
+    /// `server`. Without these three, callers alone reported them, if the answer is of the
     /// namespace of `to` or of all.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub caller_silent: bool,
-    /// The SPIFFE id that the caller's certificate named; where nobody says that, those of the
+    /// The SPIFFE id that the caller's certificate named; where that is unknown, those of the
     /// pods that the caller has now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<String>,
@@ -316,7 +316,7 @@ pub struct Latency {
 pub struct ServerSums {
     pub requests: u64,
     pub failure: u64,
-    /// Given up by their callers.
+    /// Cancelled by their callers.
     #[serde(skip_serializing_if = "is_zero")]
     pub cancelled: u64,
     /// By reason; part of `failure`.
@@ -325,10 +325,10 @@ pub struct ServerSums {
     /// Requests and connections that are open at the window's end.
     #[serde(skip_serializing_if = "is_zero")]
     pub open: u64,
-    /// Share of the calls that came over mutual TLS, 0 to 1; absent where nobody says.
+    /// Share of the calls that came over mutual TLS, 0 to 1; absent where it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<f64>,
-    /// No Service that is known to lead to the called pods says that these calls came by the
+    /// No Service that is known to lead to the called pods shows that these calls came by the
     /// edge's port.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub port_unknown: bool,
@@ -342,7 +342,7 @@ pub struct ServerSums {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SharedServerSums {
-    /// The least of the ids of these edges, by which they are told from others.
+    /// The least of the ids of these edges, which identifies them.
     pub group: String,
     /// How many they are, also where not all of them had a place in the answer.
     pub edges: u64,
@@ -355,19 +355,19 @@ pub struct SharedServerSums {
 pub struct Minute {
     /// When it began, RFC 3339.
     pub start: String,
-    /// Those that went well, failed or were given up.
+    /// Those that went well, failed or were cancelled.
     pub requests: u64,
     pub failure: u64,
-    /// Given up by their callers.
+    /// Cancelled by their callers.
     #[serde(skip_serializing_if = "is_zero")]
     pub cancelled: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p95: Option<f64>,
-    /// Share of the calls that went over mutual TLS, 0 to 1; absent where nobody says.
+    /// Share of the calls that went over mutual TLS, 0 to 1; absent where it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<f64>,
-    /// The called side says that it served calls on the edge's port, of callers that mutual TLS
-    /// proved, by this edge or by one that shares its word.
+    /// The called side reports that it served calls on the edge's port, of callers that mutual TLS
+    /// proved, by this edge or by one that shares its report.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub proven: bool,
     /// Calls were refused that no rule allows, by this edge or by one that shares the called side's
@@ -389,10 +389,10 @@ impl Minute {
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteSums {
     pub route: String,
-    /// Those that went well, failed or were given up.
+    /// Those that went well, failed or were cancelled.
     pub requests: u64,
     pub failure: u64,
-    /// Given up by their callers.
+    /// Cancelled by their callers.
     #[serde(skip_serializing_if = "is_zero")]
     pub cancelled: u64,
     #[serde(skip_serializing_if = "Option::is_none")]

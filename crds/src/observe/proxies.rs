@@ -17,7 +17,7 @@ pub struct ProxyList {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyListMetadata {
-    /// Asks for the rest, as parameter `continue`; absent where the list is whole.
+    /// Requests the rest, as parameter `continue`; absent where the list is complete.
     #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     /// Proxies in the rest.
@@ -45,7 +45,7 @@ pub struct ProxyMetadata {
     pub uid: String,
 }
 
-/// What is known of it. What nobody says is absent, never a guess.
+/// What is known of it. What is unknown is absent, never a guess.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyStatus {
@@ -53,7 +53,7 @@ pub struct ProxyStatus {
     pub workload: String,
     /// SPIFFE id that it has to have.
     pub identity: String,
-    /// Of the proxy, as it says itself; else of the one that was put into the pod.
+    /// Of the proxy, as it reports; else of the one that was put into the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Whether it holds a stream to a controller.
@@ -63,7 +63,7 @@ pub struct ProxyStatus {
     /// Objects that concern it.
     pub needed: u32,
     /// Seconds for which it has lacked one of them, as far as this controller has seen; absent
-    /// where it lacks none, is not connected, or nobody knows.
+    /// where it lacks none, is not connected, or it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind_seconds: Option<u64>,
     /// What it refused, last good version kept.

@@ -16,8 +16,8 @@ pub struct Scope {
     /// There are more namespaces than are asked about.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// Some were not asked about yet, because the API server answers slowly: who asks again
-    /// is told more.
+    /// Some were not checked yet, because the API server answers slowly: a later request
+    /// gets more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub incomplete: bool,
 }

@@ -36,12 +36,12 @@ pub struct TapMetadata {
     pub shown: u64,
     /// Those that found no room on their way. What is neither was beyond the rate.
     pub dropped: u64,
-    /// The stream ends with this line; a client that asks again goes on.
+    /// The stream ends with this line; a client that requests it again goes on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub last: bool,
 }
 
-/// Which way a request goes, seen from the pod whose proxy tells of it.
+/// Which way a request goes, seen from the pod whose proxy reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -59,7 +59,7 @@ pub struct TapRequest {
     /// When it came, RFC 3339.
     pub time: String,
     pub direction: Direction,
-    /// `namespace/name` of the pod whose proxy tells of it.
+    /// `namespace/name` of the pod whose proxy reports it.
     pub pod: String,
     /// The other end: outbound the pod that was called, inbound the pod that called, each
     /// `namespace/name`, or an address or host outside the mesh. Empty: not known.
@@ -76,8 +76,8 @@ pub struct TapRequest {
     pub backend: String,
     /// By mutual TLS between the two pods.
     pub mtls: bool,
-    /// Its proxy refused it before it had chosen whom to send it to, so nothing carried it. Proxies
-    /// and controllers of a version before this one do not say.
+    /// Its proxy refused it before it had chosen an endpoint, so nothing carried it. Proxies
+    /// and controllers of a version before this one do not set it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unsent: bool,
     pub protocol: String,
@@ -103,7 +103,7 @@ pub struct TapRequest {
     pub bytes: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub trace: String,
-    /// Those that were asked for and may be told.
+    /// Those that were requested and may be shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<Header>,
 }

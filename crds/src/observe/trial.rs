@@ -36,7 +36,7 @@ pub struct Trial {
     /// Why some proxies do not take part.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
-    /// The stream ends with this line; a client that asks again begins anew.
+    /// The stream ends with this line; a client that requests it again begins anew.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub last: bool,
 }

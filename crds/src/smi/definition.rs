@@ -35,7 +35,7 @@ struct Kind {
 
 /// The CustomResourceDefinitions of all SMI kinds in all their versions, each with
 /// its plural, converted by the webhook in `namespace`. The webhook's own CA is not
-/// in them; whoever serves it writes `spec.conversion.webhook.clientConfig.caBundle`.
+/// in them; its server writes `spec.conversion.webhook.clientConfig.caBundle`.
 pub fn definitions(namespace: &str) -> Vec<(String, Value)> {
     let kinds = [
         kind::<HTTPRouteGroup, HttpRouteGroupSpec>(

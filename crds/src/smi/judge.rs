@@ -1,7 +1,7 @@
 //! What an SMI object means by itself, and what is wrong with it.
 //!
-//! The webhook asks here while the author looks on, and the controller asks here again
-//! for what is stored, because the webhook may have been away and objects may be older
+//! The webhook validates here while the author looks on, and the controller validates here again
+//! what is stored, because the webhook may have been away and objects may be older
 //! than it. One judgement and not two, so that what is refused is what would not be
 //! accepted, in the same words.
 //!
@@ -41,8 +41,8 @@ pub(crate) use unknown::unknown_fields;
 
 /// Characters of one field or text that are kept: both may quote values of any length.
 const LONGEST_TEXT: usize = 400;
-/// Mistakes of one object that are kept, many times what anybody reads. Entries of lists
-/// that nobody knows may be as many as fit into an object.
+/// Validation errors of one object that are kept, many times what a user reads. Unknown
+/// entries of lists may be as many as fit into an object.
 const MOST_MISTAKES: usize = 100;
 
 /// What one object may be judged by besides itself.
@@ -98,7 +98,7 @@ pub trait Judge: Default + DeserializeOwned {
     fn judge(&self, at: &ValidationContext<'_>) -> (Self::Judged, Vec<Mistake>);
 
     /// What is known of a spec that cannot be read: it never allows anything, and still
-    /// protects whom it names.
+    /// protects the workloads that it names.
     fn unreadable(written: &Value, at: &ValidationContext<'_>) -> Self::Judged;
 
     /// Adds what stands against reading the spec and only this kind can have.

@@ -30,7 +30,7 @@ spec.targetRef: name and port are for a Service only | {"targetRef": {"kind": "N
 spec.timeouts: backendRequest must not be longer than request | {"timeouts": {"request": "1s", "backendRequest": "2s"}} | {"timeouts": {"request": "0s", "backendRequest": "2s"}}
 "#;
 
-/// A policy about `cart` that nobody refuses, with these fields.
+/// A policy about `cart` that no check refuses, with these fields.
 fn policy(fields: &str) -> Value {
     let fields: Value = serde_json::from_str(fields).unwrap();
     let mut spec = json!({"targetRef": {"kind": "Service", "name": "cart"},

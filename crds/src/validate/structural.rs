@@ -1,7 +1,7 @@
-//! What the API server says of a value by a structural schema, before it asks any webhook:
-//! what is missing, of another type, out of its bounds, or no field of the version.
+//! What the API server finds wrong in a value by a structural schema, before it calls any
+//! webhook: what is missing, of another type, out of its bounds, or no field of the version.
 //!
-//! Fields that the schema does not name are passed over; they are told with the names.
+//! Fields that the schema does not name are passed over; they are reported with the names.
 
 use std::collections::HashMap;
 
@@ -177,7 +177,7 @@ impl<'s> Walker<'s, '_> {
         }
     }
 
-    /// Whether there are not so many that nobody looks at them one by one.
+    /// Whether there are not so many that they are not checked one by one.
     fn counted(&mut self, at: &str, found: usize, schema: &Value, bounds: Bounds) -> bool {
         let (least, most, what) = bounds;
         let bound = |name: &str| {
@@ -234,7 +234,7 @@ fn is_whole(value: &Value) -> bool {
         || fraction.is_some_and(|number| number.fract() == 0.0 && number.abs() < LARGEST_WHOLE)
 }
 
-/// The field that a rule refuses wherever it is set, if the rule says that and no more.
+/// The field that a rule refuses wherever it is set, if the rule does that and no more.
 pub(super) fn refused_field(rule: &str) -> Option<&str> {
     let name = rule.strip_prefix("!has(self.")?.strip_suffix(')')?;
     let is_name = name.bytes().all(|letter| letter.is_ascii_alphanumeric());

@@ -1,8 +1,8 @@
 //! What a TrafficPolicy means by itself, section by section.
 //!
-//! A section with a mistake says nothing at all, so that the next policy decides; half of
-//! it would be a section that nobody wrote. The other sections of the object stand. A
-//! mistake in what limits a policy makes it fit less: a route or a caller that cannot be
+//! A section with a validation error sets nothing at all, so that the next policy decides; half
+//! of it would be a section without an author. The other sections of the object stand. An
+//! error in what limits a policy makes it fit less: a route or a caller that cannot be
 //! read is none, never all.
 //!
 //! Limits stand each for itself, as they add up: a mistake in one takes no other away.
@@ -178,7 +178,7 @@ impl TrafficPolicySpec {
     }
 }
 
-/// Takes away what cannot be limited to some requests or callers, and says so.
+/// Takes away what cannot be limited to some requests or callers, and reports it.
 fn without_unlimited(policy: &mut Policy, mistakes: &mut Mistakes) {
     let limited = policy
         .written
@@ -198,7 +198,7 @@ fn without_unlimited(policy: &mut Policy, mistakes: &mut Mistakes) {
     policy.overrides = None;
 }
 
-/// Says where a list stands in the place of an object, which would be read by position.
+/// Reports where a list stands in the place of an object, which would be read by position.
 fn objects(at: &str, value: &Value, mistakes: &mut Mistakes) {
     for (name, value) in value.as_object().into_iter().flatten() {
         if !OBJECTS.contains(&name.as_str()) {

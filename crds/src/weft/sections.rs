@@ -135,7 +135,7 @@ pub struct Ejection {
     pub max_percent: Option<i64>,
 }
 
-/// When nobody calls the Service for a while.
+/// When calls to the Service stop for a while.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
@@ -329,7 +329,7 @@ pub struct Mirror {
     #[schemars(length(max = 16), inner(length(min = 1, max = 32)))]
     pub methods: Option<Vec<String>>,
     /// `ReadOnly`: only pods that receive nothing but copies, and their own writes are refused.
-    /// `Any`: whoever it is. ReadOnly when left out.
+    /// `Any`: no restriction. ReadOnly when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["ReadOnly", "Any"]))]
     pub downstream: Option<String>,
@@ -393,7 +393,7 @@ pub struct Sticky {
     pub ttl: Option<String>,
 }
 
-/// Who may send requests to another Service.
+/// Callers that may send requests to another Service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(
@@ -404,11 +404,11 @@ pub struct Override {
     /// The Services that may be chosen, of the same namespace, at most 64.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
     pub to: Vec<String>,
-    /// Callers that may choose, at most 64. Nobody when empty or left out.
+    /// Callers that may choose, at most 64. None when empty or left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub sources: Option<Vec<SourceRef>>,
-    /// Workloads that pass a choice on to further hops, at most 64. Besides `sources`, nobody
+    /// Workloads that pass a choice on to further hops, at most 64. Besides `sources`, none
     /// when empty or left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

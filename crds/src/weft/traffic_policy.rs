@@ -60,7 +60,7 @@ pub struct TrafficPolicySpec {
     /// as an empty section says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ejection: Option<Ejection>,
-    /// When nobody calls the Service for a while. When left out, another policy's; without
+    /// When calls to the Service stop for a while. When left out, another policy's; without
     /// any, no breaker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
@@ -101,8 +101,8 @@ pub struct TrafficPolicySpec {
     /// without any, what the Service's sessionAffinity says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
-    /// Who may send requests to another Service with the header `weft-route`, at most 8.
-    /// Nobody when empty. When left out, another policy's; without any, nobody.
+    /// Callers that may send requests to another Service with the header `weft-route`, at most 8.
+    /// None when empty. When left out, another policy's; without any, none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
     pub overrides: Option<Vec<Override>>,
@@ -169,7 +169,7 @@ pub struct TrafficPolicyStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
-    /// What the breaker does. Left out while there is none, or nobody calls.
+    /// What the breaker does. Left out while there is none, or without calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerStatus>,
 }

@@ -208,7 +208,7 @@ fn unusable_issuer_is_told_from_a_usable_one() {
     ));
 }
 
-/// An issuer below `root` that may only name what `permitted` says.
+/// An issuer below `root` that may only name what `permitted` allows.
 fn constrained(root: &Root, permitted: &str) -> Issuer {
     let now = SystemTime::now();
     let end = after(now, HOUR).unwrap();

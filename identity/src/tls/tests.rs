@@ -1,4 +1,4 @@
-//! Handshakes in process: who gets through, and who does not.
+//! Handshakes in process: which peers get through, and which do not.
 
 use std::io;
 use std::time::Duration;

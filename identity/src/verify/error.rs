@@ -1,5 +1,5 @@
-//! What was wrong with a peer, told apart so that a log line and a metric can
-//! say it, and carried through rustls without loss.
+//! What was wrong with a peer, by kinds that a log line and a metric name, and carried
+//! through rustls without loss.
 
 use std::io;
 use std::sync::Arc;
@@ -90,8 +90,8 @@ impl IdentityError {
     }
 }
 
-/// Where TLS has an alert that says the same, the peer gets that alert, so that
-/// its log tells the truth too.
+/// Where TLS has an alert of the same meaning, the peer gets that alert, so that
+/// its log is right too.
 impl From<IdentityError> for rustls::Error {
     fn from(error: IdentityError) -> Self {
         Self::InvalidCertificate(match error {

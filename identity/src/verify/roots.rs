@@ -1,6 +1,6 @@
-//! The roots that are trusted now, and for whom: one trust domain.
+//! The roots that are trusted now, each for one trust domain.
 //!
-//! A root says nothing about trust domains. Two clusters whose authorities hang
+//! A root itself names no trust domain. Two clusters whose authorities hang
 //! below one corporate root would otherwise have each other's identities.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use policy::name::SpiffeId;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
-/// Roots at one time. A rotation needs two; the rest is room for users who join
+/// Roots at one time. A rotation needs two; the rest is room for users that join
 /// several meshes. Each is tried for a chain, so the number is bounded.
 pub(crate) const MAX_ROOTS: usize = 16;
 

@@ -1,8 +1,8 @@
-//! What passes of a caller's calls when nothing but their two ends is known, and what a
+//! Which of a caller's calls pass when nothing but their two ends is known, and what a
 //! change of the rules means for those.
 //!
-//! Edges of a graph are remembered without their requests. Where rules look at requests,
-//! whether one passes depends on what it asks, and that is said rather than guessed.
+//! Edges of a graph are kept without their requests. Where rules look at requests, whether
+//! one passes depends on the request, and that is reported rather than guessed.
 
 use super::{Access, Caller, JudgedTraffic, Rule};
 use crate::http_match::HttpMatch;
@@ -111,7 +111,7 @@ impl Passes<'_> {
 
 /// Whether these describe the same, in whatever order and by whatever names.
 fn same(one: &[&HttpMatch], other: &[&HttpMatch]) -> bool {
-    // In the same order, as most are, one look at each tells.
+    // Most are in the same order: one look at each is enough then.
     let mut pairs = one.iter().zip(other);
     if one.len() == other.len() && pairs.all(|(one, other)| one.describes_what(other)) {
         return true;

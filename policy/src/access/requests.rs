@@ -1,10 +1,10 @@
-//! What becomes of a request, and which path of it is sent on.
+//! The verdict on a request, and which form of its path is sent on.
 //!
 //! Applications read paths in different ways, so where rules decide by path, the form that they
 //! judged is the one that is forwarded ([`crate::path`]). A path of which nothing but the slashes
 //! can be read in several ways is forwarded with them as they were sent where that decides
-//! nothing: a rule allows whatever path this caller asks for, or rules allow each reading. Else
-//! it is judged as any other path.
+//! nothing: a rule allows every path for this caller, or rules allow each reading. Else it is
+//! judged as any other path.
 //!
 //! What begins with two slashes can be read as another host than the request names, so that no
 //! rule that looks at the host lets it be forwarded in this way.

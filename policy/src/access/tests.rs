@@ -1,4 +1,4 @@
-//! Who may call whom, case by case.
+//! Which callers may call what, case by case.
 //!
 //! Claims: attack-1
 
@@ -36,7 +36,7 @@ fn enforced(rules: Vec<Rule>) -> Access {
     }
 }
 
-/// Asks as service account `who`; an empty name is a caller outside the mesh.
+/// Calls as service account `who`; an empty name is a caller outside the mesh.
 fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str) -> Verdict<'a> {
     let headers = HeaderMap::new();
     let request = RequestFacts {
@@ -202,7 +202,7 @@ fn pod_is_admitted_only_by_uid_in_certificate() {
             .decide(Caller::Outside, 80, JudgedTraffic::Opaque)
             .is_allowed()
     );
-    let nobody = enforced(vec![Rule {
+    let no_pods = enforced(vec![Rule {
         sources: vec![Source::pods([] as [&str; 0])],
         ports: Some(Ports::Any),
         ..rule("t", &[])
@@ -212,7 +212,7 @@ fn pod_is_admitted_only_by_uid_in_certificate() {
         pod: Some("a"),
     };
     assert!(
-        !nobody
+        !no_pods
             .decide(caller, 80, JudgedTraffic::Opaque)
             .is_allowed()
     );

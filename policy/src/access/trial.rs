@@ -104,7 +104,7 @@ mod tests {
             let now = start + SECOND * at;
             assert_eq!(spending.is_left(now), left, "{at}");
         }
-        // Whoever asks seldom has no more than that for it.
+        // A budget that is queried seldom gets no more than that.
         let mut seldom = EvaluationBudget::default();
         assert!(seldom.is_left(start));
         assert!(seldom.is_left(start + SECOND * 3_600));

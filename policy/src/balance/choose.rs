@@ -1,10 +1,10 @@
-//! The choice among endpoints that rest, warm up, lie near or far.
+//! The choice among endpoints that are ejected, warm up, lie near or far.
 //!
-//! Two are drawn at random, as by [`super::pick`], and drawn again where one rests or was
+//! Two are drawn at random, as by [`super::pick`], and drawn again where one is ejected or was
 //! tried. So a pick looks at a handful of endpoints whatever their number; only where most
-//! of them rest it goes on to walk along the list.
+//! of them are ejected it goes on to walk along the list.
 //!
-//! One that warms up is passed over as often as its share says, rather than made dear: a
+//! One that warms up is passed over as often as its share requires, rather than made dear: a
 //! score would give it either nothing or everything. It counts as one of the two all the
 //! same, or it would be drawn again until it is taken.
 //!
@@ -30,15 +30,15 @@ pub enum Candidate {
     Works { score: f64, share: f64, load: u8 },
     /// It takes the request as its probe, before any other.
     Probe,
-    /// Only when nobody else is left.
+    /// Only when no other is left.
     Ejected,
     /// Never: it was tried.
     Out,
 }
 
 impl Candidate {
-    /// The same where all of them warm up, and the oldest takes `oldest` of its share: who has
-    /// no other to leave calls to is spared none, and those that are as new take as many.
+    /// The same where all of them warm up, and the oldest takes `oldest` of its share: without
+    /// another endpoint to take over it is spared no call, and equally new ones take as many.
     #[must_use]
     pub fn relative_to(self, oldest: f64) -> Self {
         match self {
@@ -75,18 +75,18 @@ impl Drawn {
     }
 }
 
-/// Who takes the request.
+/// The endpoint that takes the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Picked {
     pub index: usize,
     pub probe: bool,
 }
 
-/// The better of two of `len` endpoints, of which the nearest come first: `near` says how many
-/// lie on the caller's own node, and how many in its zone with those (none, 0 or `len` where
-/// that does not matter). Whom the nearest cannot serve, or where they are busy, the next ones
-/// are asked. `random` gives numbers that are uniform over all of `u64`. `None`: all were
-/// tried, or there are none.
+/// The better of two of `len` endpoints, of which the nearest come first: `near` counts those
+/// on the caller's own node, and those in its zone with these (none, 0 or `len` where that does
+/// not matter). Where the nearest cannot serve, or are busy, the next ones are tried.
+/// `random` gives numbers that are uniform over all of `u64`. `None`: all were tried, or
+/// there are none.
 pub fn choose(
     len: usize,
     near: &[usize],
@@ -182,8 +182,8 @@ fn walk(
     None
 }
 
-/// The first that rests from a random place on: this proxy may be wrong about it, and
-/// nobody else is left to ask.
+/// The first ejected one from a random place on: this proxy may be wrong about it, and no
+/// other endpoint is left.
 fn last_resort(
     len: usize,
     look: &mut impl FnMut(usize) -> Candidate,

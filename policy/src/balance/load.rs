@@ -1,15 +1,15 @@
-//! How busy an endpoint said it is.
+//! How busy an endpoint reported to be.
 //!
-//! A server tells its load with its answers, but only when that changes by a tenth, or
+//! A server sends its load with its responses, but only when that changes by a tenth, or
 //! after half the time in which callers forget it: a steady load would fade otherwise.
 //!
-//! One whose own limit is reached (429, gRPC 8) is fully busy for as long as it says. Where it
-//! does not say, that is a second, and twice as long each time that it still refuses behind it.
-//! It goes on to get a part of the calls, or it could not show that it takes them again.
+//! An endpoint whose own limit is reached (429, gRPC 8) is fully busy for as long as it
+//! reports. Without a time that is a second, and twice as long each time that it still refuses
+//! after it. It goes on to get a part of the calls, or it could not show that it takes them again.
 
 use std::time::{Duration, Instant};
 
-/// What was told is worth less from moment to moment, and nothing after this.
+/// A reported load is worth less from moment to moment, and nothing after this.
 pub const FADES: Duration = Duration::from_secs(10);
 
 /// A full load makes an endpoint so many times as expensive.
@@ -19,11 +19,11 @@ const DEAREST: f64 = 4.0;
 /// first, and at most.
 const LIMITED_FIRST: Duration = Duration::from_secs(1);
 const LIMITED_MOST: Duration = Duration::from_secs(10);
-/// A time that an instance says counts for this long at most: whoever calls can provoke such an
-/// answer, and a daily quota of one caller is none of the instance.
+/// A time that an instance reports counts for this long at most: any caller can provoke such
+/// a response, and a daily quota of one caller is none of the instance.
 const LIMITED_SAID_MOST: Duration = Duration::from_secs(60);
 
-/// The load that one endpoint told, as its callers keep it. 24 bytes.
+/// The load that one endpoint reported, as its callers keep it. 24 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Of the last word.
@@ -107,14 +107,14 @@ pub(super) fn factor(percent: u8) -> f64 {
     1.0 + (DEAREST - 1.0) * f64::from(percent) / 100.0
 }
 
-/// What callers were told last. One for each port that serves, or for each caller.
+/// What was reported to callers last. One for each port that serves, or for each caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadReporter {
     last: Option<(Instant, u8)>,
 }
 
 impl LoadReporter {
-    /// The value of `weft-load`, if it is news to them.
+    /// The value of `weft-load`, if it is a change for them.
     pub fn report(&mut self, now: Instant, percent: u8) -> Option<u8> {
         let percent = percent.min(100);
         let news = match self.last {

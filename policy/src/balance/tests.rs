@@ -297,7 +297,7 @@ fn abandoned_call_raises_cost_estimate_but_never_lowers_it() {
     let mut hung = Cost::new();
     hung.observe_at_least(now, ms(2000));
     assert!((secs(&hung) - 2.0).abs() < 1e-9);
-    // Who leaves at once has seen nothing.
+    // A caller that leaves at once has seen nothing.
     hung.observe_at_least(now, ms(1));
     assert!((secs(&hung) - 2.0).abs() < 1e-9);
     hung.observe_at_least(now, ms(3000));
@@ -310,7 +310,7 @@ fn abandoned_call_raises_cost_estimate_but_never_lowers_it() {
     assert!((secs(&left) - INDIFFERENT.as_secs_f64()).abs() < 1e-9);
     // What it would take to answer well is another question.
     assert_eq!(hung.good_answer(now, 0), ASSUMED_LATENCY);
-    // It is tried again after a while, and then one good answer tells.
+    // It is tried again after a while, and one good response decides.
     let later = now + Duration::from_secs(60);
     assert!(hung.score(later, 0) <= fast.score(later, 0));
 }

@@ -45,8 +45,8 @@ pub struct Fleet<A, P> {
     /// The only account that saw the failures it is open for; `None`: others saw them too.
     alone: Option<A>,
     probes: Probes,
-    /// When somebody last did as told, while it probes: turned a request away, or sent or
-    /// ended a probe.
+    /// When a proxy last obeyed while it probes: rejected a request, or sent or ended a
+    /// probe.
     obeyed: Instant,
 }
 
@@ -95,7 +95,7 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             );
         }
         if matches!(self.phase, Phase::Probing { .. }) {
-            if pulse.refused > 0 || pulse.begun > 0 || pulse.probes > 0 {
+            if pulse.refused > 0 || pulse.sent_probes > 0 || pulse.probes > 0 {
                 self.obeyed = now;
             }
             for at in 0..pulse.probes.min(self.asked_of_one()) {
@@ -116,14 +116,14 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
         self.callers.len()
     }
 
-    /// Probes that one proxy has in a second at most, and one that was late. So nobody who
-    /// makes up more of them decides alone.
+    /// Probes that one proxy has in a second at most, and one that was late. So no proxy
+    /// decides alone by making up more of them.
     fn asked_of_one(&self) -> u32 {
         let callers = u32::try_from(self.callers.len()).unwrap_or(u32::MAX);
         PROBES_IN_A_SECOND.div_ceil(callers.max(1)) + 1
     }
 
-    /// Goes on to what follows from the time and what was told.
+    /// Moves on to what follows from the time and from the reports.
     pub fn tick(&mut self, now: Instant, settings: &Settings) {
         self.forget(now, settings.interval);
         let percent = settings.failure_percent.get();
@@ -161,8 +161,8 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
         }
     }
 
-    /// Nobody obeys, or nobody calls: there is nothing to protect. It closes over the ramp
-    /// all the same, as nobody has seen a good answer.
+    /// No proxy obeys, or none calls: there is nothing to protect. The breaker closes over
+    /// the ramp all the same, as no proxy has seen a good response.
     fn is_idle(&self, now: Instant, settings: &Settings) -> bool {
         now >= self.obeyed + settings.interval
     }
@@ -204,15 +204,15 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             .retain(|_, window| window.sum(now, interval).sent > 0);
     }
 
-    /// The only account whose proxies are told; `None`: all. One that alone sees failures, by
-    /// its own fault or because it makes them up, holds back nobody who calls too seldom to
-    /// have a voice.
+    /// The only account whose proxies get commands; `None`: all. An account that alone sees
+    /// failures, by its own fault or made up, holds back no account that calls too seldom
+    /// to have a voice.
     #[must_use]
     pub const fn sole_account(&self) -> Option<&A> {
         self.alone.as_ref()
     }
 
-    /// What proxies are told. Probes are divided among those that call.
+    /// The command for proxies. Probes are divided among those that call.
     #[must_use]
     pub fn steer(&self, now: Instant) -> Steer {
         match self.phase {

@@ -1,10 +1,10 @@
-//! The breaker of one proxy for one backend: what it sees, and what it is told.
+//! The breaker of one proxy for one backend: its own counts and the mesh's commands.
 //!
 //! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`]
 //! before the first attempt, [`Breaker::record`] or [`Breaker::record_probe`] with the end of
 //! each attempt, by the rules of ejection, or [`Breaker::begin_stream`] and
-//! [`Breaker::end_stream`] where its trailers tell; [`Breaker::steer`] when the controller says
-//! something, [`Breaker::controller_lost`] when its stream ends, [`Breaker::settle`] and
+//! [`Breaker::end_stream`] where its trailers decide; [`Breaker::steer`] with each command of the
+//! controller, [`Breaker::controller_lost`] when its stream ends, [`Breaker::settle`] and
 //! [`Breaker::pulse`] every second.
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(crate) const WITHOUT_CONTROLLER: Duration = Duration::from_secs(15);
 
 /// Alone, a proxy probes so often: a dozen of them stay about the probes of a mesh.
 const OWN_PROBES_EVERY: Duration = Duration::from_secs(1);
-/// A controller asks for a probe at least so often; more than the callers that it counts
+/// A controller requests a probe at least so often; more than the callers that it counts
 /// come to.
 const LONGEST_GAP: Duration = Duration::from_secs(3600);
 /// And so many of them are enough for it.
@@ -56,7 +56,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Breaker {
     own: Window,
-    /// What was let in before says nothing any more; `None`: it has never closed.
+    /// Requests admitted before show nothing any more; `None`: it has never closed.
     counts_from: Option<Instant>,
     /// When it began to send nothing but probes last, here or by the controller's word.
     opened_at: Option<Instant>,
@@ -65,9 +65,9 @@ pub struct Breaker {
     ordered_at: Instant,
     /// Until when what was said holds, where no controller is there to say more.
     until: Option<Instant>,
-    /// It has seen the failures that the controller speaks of.
+    /// It has seen the failures that the controller reports.
     obeys: bool,
-    /// Of those that the controller asks for; `None` before the first.
+    /// Of those that the controller requests; `None` before the first.
     next_probe: Option<Instant>,
     /// A state was written down when it was asked last.
     was_written: bool,
@@ -108,23 +108,23 @@ impl Breaker {
         };
         match admit {
             Admit::Pass => {}
-            Admit::Probe => self.pulse.begun = self.pulse.begun.saturating_add(1),
+            Admit::Probe => self.pulse.sent_probes = self.pulse.sent_probes.saturating_add(1),
             Admit::Refuse => self.pulse.refused = self.pulse.refused.saturating_add(1),
         }
         admit
     }
 
-    /// The same of what began then and is known only now to be sent: a connection that was
-    /// opened before anybody knew what it is to carry. If that was before the breaker opened, it
-    /// shows nothing of what came after: it is no probe, and turned away as all that is none.
+    /// The same of a request that started then and is sent only now: a connection that was
+    /// opened before it was known what it is to carry. If that was before the breaker opened, it
+    /// shows nothing of what came after: it is no probe, and rejected as all that is none.
     pub fn admit_begun(
         &mut self,
         now: Instant,
-        begun: Instant,
+        started: Instant,
         settings: &Settings,
         random: u64,
     ) -> Admit {
-        let is_older = self.opened_at.is_some_and(|opened| begun < opened);
+        let is_older = self.opened_at.is_some_and(|opened| started < opened);
         if is_older && self.is_open(now, settings) {
             self.pulse.refused = self.pulse.refused.saturating_add(1);
             return Admit::Refuse;
@@ -145,8 +145,8 @@ impl Breaker {
         matches!(self.phase, Phase::Open { .. } | Phase::Probing { .. })
     }
 
-    /// Whether a request would be turned away now. Counts nothing, so of what may pass for a
-    /// probe any number does until somebody is sent as one.
+    /// Whether a request would be rejected now. Counts nothing, so any number of requests
+    /// may pass for a probe until one is sent as such.
     pub fn would_refuse(&mut self, now: Instant, settings: &Settings) -> bool {
         match settings.state {
             BreakerState::Open => return true,
@@ -167,8 +167,8 @@ impl Breaker {
         }
     }
 
-    /// What was decided before somebody wrote a state down is no news afterwards, nor is what
-    /// was seen until it went.
+    /// Drops what was decided before a new state was set: that is no change afterwards, nor
+    /// is what was seen until then.
     fn begin_anew(&mut self, now: Instant, settings: &Settings) {
         let is_written = settings.state != BreakerState::Auto;
         if is_written {
@@ -226,8 +226,8 @@ impl Breaker {
         }
     }
 
-    /// Whether the controller's word is what counts: it says something else than closed,
-    /// and what this proxy has seen does not speak against it.
+    /// Whether the controller's command is what counts: it is another one than closed,
+    /// and what this proxy has seen does not contradict it.
     fn must_hold(&mut self, now: Instant, settings: &Settings) -> bool {
         if self.ordered == Steer::Closed {
             return false;
@@ -239,8 +239,8 @@ impl Breaker {
         self.obeys
     }
 
-    /// The first one at a random moment of the gap: a thousand proxies that are told to
-    /// probe at once do not probe at once.
+    /// The first one at a random moment of the gap: a thousand proxies that get the command
+    /// to probe at once do not probe at once.
     fn probe(&mut self, now: Instant, every: Duration, random: u64) -> Admit {
         if every.is_zero() {
             return Admit::Refuse;
@@ -259,14 +259,14 @@ impl Breaker {
         self.counts_from = Some(now);
     }
 
-    /// Whether the end of a call that was let in then still says how the Service fares. Calls
-    /// that hung until their time was over end long after it was mended.
+    /// Whether the end of a call that was admitted then still shows how the Service fares. Calls
+    /// that hung until their time was over end long after it was repaired.
     #[must_use]
     pub fn counts(&self, let_in: Instant) -> bool {
         self.counts_from.is_none_or(|from| let_in >= from)
     }
 
-    /// An attempt ended that was no probe; what says nothing of the endpoint is not told.
+    /// Records the end of an attempt that was no probe; ends that show nothing are skipped.
     pub fn record(&mut self, now: Instant, failed: bool, settings: &Settings) {
         self.count(now, 1, failed.into(), settings);
     }
@@ -311,7 +311,7 @@ impl Breaker {
         Stream { since: now, probe }
     }
 
-    /// Such an answer has ended; `None`: it says nothing of the endpoint.
+    /// Such a response has ended; `None`: it shows nothing of the endpoint.
     pub fn end_stream(
         &mut self,
         now: Instant,
@@ -350,7 +350,7 @@ impl Breaker {
         }
     }
 
-    /// What the controller says now. When it begins to close, what was seen before counts
+    /// A command of the controller. When it begins to close, what was seen before counts
     /// no longer, here neither.
     pub fn steer(&mut self, now: Instant, ordered: Steer) {
         let closes = |steer| matches!(steer, Steer::Closed | Steer::Closing { .. });
@@ -408,8 +408,8 @@ impl Breaker {
         }
     }
 
-    /// Whether nothing would be lost if it began anew: it holds nothing back, nobody told it
-    /// to, and it has said all.
+    /// Whether nothing would be lost by a fresh start: it holds nothing back, has no command
+    /// to, and has reported everything.
     pub fn is_at_rest(&mut self, now: Instant) -> bool {
         self.expire(now);
         matches!(self.phase, Phase::Closed)

@@ -1,13 +1,13 @@
-//! Answers of which the head came and whose end tells how the call went. Those of a
-//! stream come hours later, or never.
+//! Responses whose head came and whose end decides how the call went. The end of a stream
+//! comes hours later, or never.
 //!
-//! An answer that has lasted for a second shows as much as one that has ended well: the call
-//! counts as good then, and its end counts no second time. By their ends alone streams would
-//! count where they fail and nowhere else, and a breaker would open when a server restarts
-//! and never see a probe succeed.
+//! A response that has lasted for a second shows as much as one that has ended well: the
+//! call counts as good then, and its end counts no second time. By their ends alone streams
+//! would count where they fail and nowhere else, and a breaker would open when a server
+//! restarts and never see a probe succeed.
 //!
-//! Only numbers are kept, by when the answers began, so there may be any number of them and
-//! nobody has to wait for one.
+//! Only numbers are kept, by when the responses started, so their number has no bound and
+//! none has to wait for another.
 
 use std::time::{Duration, Instant};
 
@@ -17,18 +17,18 @@ const SLOT: Duration = Duration::from_millis(100);
 /// After so many slots an answer has lasted, and one more that is just filling.
 const SLOTS: usize = 11;
 
-/// An answer that has begun.
+/// A response that has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     pub(super) since: Instant,
     pub(super) probe: bool,
 }
 
-/// How many answers have begun of late and have not ended.
+/// How many responses have started of late and have not ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams {
-    /// The current slot first.
-    begun: [u32; SLOTS],
+    /// The current interval first.
+    started: [u32; SLOTS],
     /// Which one that is, from `start` on.
     current: u64,
     start: Instant,
@@ -37,7 +37,7 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
-            begun: [0; SLOTS],
+            started: [0; SLOTS],
             current: 0,
             start: now,
         }
@@ -45,7 +45,7 @@ impl Streams {
 
     /// One begins, after [`Streams::lasted`] at the same moment.
     pub(super) const fn begin(&mut self) {
-        self.begun[0] = self.begun[0].saturating_add(1);
+        self.started[0] = self.started[0].saturating_add(1);
     }
 
     /// How many have lasted since this was asked last.
@@ -54,8 +54,8 @@ impl Streams {
         let passed = usize::try_from(current - self.current).unwrap_or(SLOTS);
         let passed = passed.min(SLOTS);
         self.current = current;
-        self.begun.rotate_right(passed);
-        let old = &mut self.begun[..passed];
+        self.started.rotate_right(passed);
+        let old = &mut self.started[..passed];
         let lasted = old.iter().fold(0, |sum: u32, one| sum.saturating_add(*one));
         old.fill(0);
         lasted
@@ -72,15 +72,15 @@ impl Streams {
             return false;
         }
         let at = usize::try_from(self.current.saturating_sub(began)).unwrap_or(SLOTS);
-        if let Some(begun) = self.begun.get_mut(at) {
-            *begun = begun.saturating_sub(1);
+        if let Some(started) = self.started.get_mut(at) {
+            *started = started.saturating_sub(1);
         }
         true
     }
 
-    /// Whether none has begun of late.
+    /// Whether none has started of late.
     pub(super) fn are_none(&self) -> bool {
-        self.begun == [0; SLOTS]
+        self.started == [0; SLOTS]
     }
 
     fn slot(&self, at: Instant) -> u64 {

@@ -110,7 +110,7 @@ fn lone_breaker_closes_slowly_after_five_one_second_probes() {
     );
 }
 
-/// A connection may be open for hours before anybody knows what it is to carry.
+/// A connection may be open for hours before it is known what it is to carry.
 #[test]
 fn call_before_breaker_opening_is_rejected_not_probed() {
     let before = Instant::now();
@@ -118,7 +118,7 @@ fn call_before_breaker_opening_is_rejected_not_probed() {
     for by_controller in [false, true] {
         let mut breaker = Breaker::new(before);
         let admit =
-            |breaker: &mut Breaker, now, begun| breaker.admit_begun(now, begun, &SETTINGS, 0);
+            |breaker: &mut Breaker, now, started| breaker.admit_begun(now, started, &SETTINGS, 0);
         let calm = admit(&mut breaker, opens, before);
         assert_eq!(calm, Admit::Pass, "control: nothing is amiss");
         if by_controller {
@@ -156,7 +156,7 @@ fn fleet_state_is_obeyed_unless_own_calls_succeed() {
     );
     assert_eq!(steered(seen(now, 5, 2)), Admit::Pass, "its calls succeed");
 
-    // Who obeys goes on to, although it sees nothing any more.
+    // A proxy that obeys goes on to, although it sees nothing any more.
     let mut breaker = seen(now, 4, 4);
     breaker.steer(now, Steer::Open);
     assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Refuse);
@@ -302,7 +302,7 @@ fn a_pulse_says_what_happened_since_the_last() {
         refused: 1,
         probes: 1,
         failed_probes: 1,
-        begun: 0,
+        sent_probes: 0,
     };
     assert_eq!(breaker.pulse(), Some(expected));
     assert_eq!(breaker.pulse(), None);
@@ -333,7 +333,7 @@ fn lasting_stream_counts_once_and_its_end_never() {
     assert_eq!(sent(&mut breaker, start + ms(2200)), (60, 0), "once");
     end(&mut breaker, start + ms(2200), streams);
     assert_eq!(sent(&mut breaker, start + ms(2200)), (60, 0));
-    // Long after, though nobody has looked in between, and at a breaker that is new.
+    // Long after, though nothing queried it in between, and at a breaker that is new.
     let streams = begin(&mut breaker, start + ms(60_000));
     let later = start + ms(3_600_000);
     end(&mut breaker, later, streams.clone());
@@ -384,7 +384,10 @@ fn lasting_probe_stream_succeeds_but_abandoned_shows_nothing() {
     breaker.settle(now, &SETTINGS);
     assert_eq!(breaker.state(&SETTINGS), ShownState::Closing);
     let pulse = breaker.pulse().unwrap();
-    assert_eq!((pulse.begun, pulse.probes, pulse.failed_probes), (7, 5, 0));
+    assert_eq!(
+        (pulse.sent_probes, pulse.probes, pulse.failed_probes),
+        (7, 5, 0)
+    );
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn call_belongs_only_to_request_it_names() {
     table.remember(&both(2, 7), None, 'b').unwrap();
     assert_eq!(table.find(&named(1), now), Lookup::Named('a'));
     assert_eq!(table.find(&both(2, 7), now), Lookup::Named('b'));
-    // Whoever names a request that is not there means none of its trace either.
+    // A call that names a request that is not there means none of its trace either.
     assert_eq!(table.find(&both(3, 7), now), Lookup::Nothing);
     assert_eq!(table.find(&Key::default(), now), Lookup::Nothing);
     table.forget(&both(1, 7));
@@ -126,7 +126,7 @@ fn finished_request_name_is_known_for_one_minute() {
     assert!(table.is_empty());
     assert_eq!(table.find(&both(1, 7), now + OVER - ms(1)), Lookup::Over);
     assert_eq!(table.find(&named(1), now + OVER), Lookup::Nothing);
-    // Who says only the trace may mean another request of it.
+    // A call with the trace alone may mean another request of it.
     assert_eq!(table.find(&traced(7), now), Lookup::Nothing);
     table.remember(&traced(9), None, ()).unwrap();
     table.end(&traced(9), now);

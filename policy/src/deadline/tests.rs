@@ -56,7 +56,7 @@ fn call_gets_share_of_time_remaining_for_served_request() {
     let out = Deadline::outgoing(later, RequestedTimeout::default(), &policy, until);
     // 600 ms of the stricter end are left.
     assert_eq!(out.context_left(later), Some(ms(300)));
-    assert_eq!(out.own_left(later), None, "nobody asked for an error");
+    assert_eq!(out.own_left(later), None, "no caller wants an error");
 }
 
 /// Point 6: 30, 10 and 3 s on three Services in a chain.

@@ -123,7 +123,7 @@ proptest! {
     }
 }
 
-/// Asks account `a0` on port 80.
+/// Calls as account `a0` on port 80.
 fn part<'a>(
     rule: &'a Rule,
     method: &Method,

@@ -13,7 +13,7 @@ pub enum HealthSignal {
     Failed,
     /// No connection, or no TLS.
     Unreachable,
-    /// The head of an answer that goes on: nobody knows yet how good it is.
+    /// The head of a response that goes on: how good it is shows later.
     Reached,
 }
 
@@ -27,13 +27,13 @@ impl HealthSignal {
         }
     }
 
-    /// By `grpc-status`: UNAVAILABLE alone speaks of the server.
+    /// By `grpc-status`: UNAVAILABLE alone is about the server.
     #[must_use]
     pub const fn of_grpc(code: u8) -> Self {
         if code == 14 { Self::Failed } else { Self::Good }
     }
 
-    /// Of an attempt that a proxy ended. `None`: it says nothing of the endpoint.
+    /// Of an attempt that a proxy ended. `None`: it shows nothing of the endpoint.
     #[must_use]
     pub const fn of_refusal(reason: Reason) -> Option<Self> {
         match reason {

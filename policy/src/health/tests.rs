@@ -1,4 +1,4 @@
-//! Who rests, for how long, and how he comes back.
+//! Which endpoints are ejected, for how long, and how they come back.
 //!
 //! Claims: calls-20
 
@@ -11,7 +11,7 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// No jitter: rests are as long as they are set.
+/// No jitter: ejections are as long as they are set.
 const EVEN: u64 = 1 << 63;
 
 fn others(endpoints: usize, answers: u32, failures: u32) -> Others {
@@ -98,7 +98,7 @@ fn whoever_fails_as_the_others_do_works_on() {
     assert!(judged(12, 200, 60), "a row of twelve is none");
     assert!(
         !judged(100, 200, 101),
-        "nobody fails twice as often as half"
+        "no endpoint fails twice as often as half"
     );
 }
 

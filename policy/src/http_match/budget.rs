@@ -10,7 +10,7 @@ pub(crate) const MAX_REGEX_SIZE: usize = 256 * 1024;
 
 /// What the compiled expressions of one HTTPRouteGroup may take together, in bytes:
 /// one of 64 KiB in each of its 64 matches. Each proxy that a group concerns holds
-/// them, and whoever reads the group has to compile them.
+/// them, and each reader of the group has to compile them.
 pub(crate) const MAX_GROUP_SIZE: usize = 4 * 1024 * 1024;
 
 /// What the compiled expressions of rules that are only tried may take together, in bytes: a

@@ -107,7 +107,7 @@ fn compile(text: &str, anchor: Anchor, budget: &mut Budget) -> Result<Regex, Str
                 return Ok(regex);
             }
             Err(regex::Error::CompiledTooBig(_)) => {}
-            // The last line of a syntax error says what is wrong, the lines
+            // The last line of a syntax error is the problem, the lines
             // before draw where.
             Err(other) => {
                 let drawn = other.to_string();

@@ -79,7 +79,7 @@ fn methods_are_compared_as_they_are_written() {
     let star = http(None, &["GET", "*"], &[]);
     assert!(
         takes(&star, "PURGE", "/", &[]),
-        "a star covers methods that nobody registered"
+        "a star covers unregistered methods"
     );
 }
 

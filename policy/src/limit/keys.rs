@@ -1,6 +1,6 @@
 //! Which keys of a limit have a bucket, and which of them is forgotten when there is no room.
 //!
-//! Whoever calls chooses the values of headers, so making up many must gain nothing and take
+//! Callers choose the values of headers, so making up many must gain nothing and take
 //! nothing from others.
 //!
 //! A full bucket is forgotten first: a new one is the same. Then the caller that holds most
@@ -28,7 +28,7 @@ pub(super) const BYTES_PER_ENTRY: usize = 57 + (67 + 75 + 2 * 45) / 2;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bucket(pub(super) u64);
 
-/// A key: hashes of its caller and of the value by which it is told from that caller's
+/// A key: hashes of its caller and of the value that separates it from that caller's
 /// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
@@ -168,7 +168,7 @@ impl Keys {
         }
     }
 
-    /// Forgets a bucket of whoever holds most, or of this caller if nobody holds more. `None`
+    /// Forgets a bucket of the caller with most, or of this one if no other holds more. `None`
     /// if all hold one, which is all there is.
     fn forget_for(&mut self, caller: u64) -> Option<Bucket> {
         let (most, largest) = self.largest.last().copied()?;

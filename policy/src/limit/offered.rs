@@ -7,7 +7,7 @@
 //! does, and lends nothing.
 //!
 //! Counted over five seconds, and of a slow limit for as long as it takes to let through
-//! [`TOKENS`]: that nobody has come in five seconds to a limit of one a minute says nothing.
+//! [`TOKENS`]: five seconds without a request show nothing of a limit of one a minute.
 //!
 //! Invariant: time is an argument.
 

@@ -25,7 +25,7 @@ pub struct Rate {
     /// So many nanoseconds of the clock pass in `of` of the world.
     speed: u64,
     of: u64,
-    /// The longest wait that is told, in nanoseconds.
+    /// The longest wait that is reported, in nanoseconds.
     longest: u64,
 }
 
@@ -40,7 +40,7 @@ impl Rate {
         }
     }
 
-    /// Of a pod that was told no share yet: one request, lest a new pod answers 429 to the
+    /// Of a pod that has no share yet: one request, lest a new pod responds 429 to the
     /// first that comes.
     #[must_use]
     pub fn unshared(limit: &RateLimit) -> Self {

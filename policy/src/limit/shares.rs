@@ -2,18 +2,17 @@
 //!
 //! Every pod gets the same share while none refuses anything. A pod that does, and is offered
 //! more than an even part, borrows from those that are offered less: each of them keeps what it
-//! needs, and nobody goes below the lesser of that and an even part, so whoever floods one pod
-//! takes nothing from callers of another one. It gives back once it is offered no more than
-//! an even part. A pod of which is not known what it is offered, as of an older proxy, has an
-//! even part.
+//! needs, and none goes below the lesser of that and an even part, so a caller that floods one
+//! pod takes nothing from callers of another one. The pod gives back once it is offered no more
+//! than an even part. A pod whose offer is unknown, as of an older proxy, has an even part.
 //!
-//! A pod that has a larger share uses it until it says that it has taken the smaller one, so
+//! A pod that has a larger share uses it until it confirms the smaller one, so
 //! what it held counts until then; others grow only into what is proven to be free. At no time
 //! the shares of connected pods add up to more than the limit, whatever is lost or late.
 //!
 //! A new pod has nothing until the others have shrunk, which takes them one round trip;
 //! see [`super::Rate::unshared`]. One that is no longer ready has its part for some seconds
-//! yet, because callers hear of it later than the controller.
+//! yet, because callers receive that later than the controller.
 //!
 //! In use: the controller calls [`Shares::offer`] and [`Shares::set_pods`] when the ready pods
 //! change or what they are offered, [`Shares::acknowledged`] and [`Shares::remove`] as streams
@@ -36,7 +35,7 @@ const KEPT_BY_IDLE: u64 = 8;
 pub struct Shares<P> {
     whole: u64,
     pods: BTreeMap<P, Share>,
-    /// Of the last message to anybody.
+    /// Of the last message to any pod.
     number: u64,
 }
 
@@ -82,12 +81,12 @@ enum Stays {
     Left,
 }
 
-/// A share that a pod is to be told.
+/// A share that is to be sent to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send<P> {
     pub pod: P,
     pub share: u64,
-    /// What [`Shares::acknowledged`] is told: the same share may have been sent before.
+    /// For [`Shares::acknowledged`]: the same share may have been sent before.
     pub number: u64,
 }
 
@@ -102,14 +101,14 @@ impl<P: Ord + Clone> Shares<P> {
         }
     }
 
-    /// The numbers of messages go on after this one. Whoever divides several limits, or one
-    /// that goes and comes back, never uses a number twice.
+    /// The numbers of messages go on after this one. A controller that divides several limits,
+    /// or one that goes and comes back, never uses a number twice.
     pub fn number_after(&mut self, number: u64) {
         self.number = self.number.max(number);
     }
 
     /// The pods that are ready and connected. One that is no longer among them shrinks to
-    /// nothing after [`LEAVES`], and is forgotten when it says so.
+    /// nothing after [`LEAVES`], and is forgotten when it confirms that.
     pub fn set_pods(&mut self, now: Instant, ready: &BTreeSet<P>) -> Vec<Send<P>> {
         for (pod, share) in &mut self.pods {
             share.stays = match share.stays {
@@ -124,8 +123,8 @@ impl<P: Ord + Clone> Shares<P> {
         self.tick(now)
     }
 
-    /// Somebody else has divided until now: the most that a pod may be using of it, and what it
-    /// was given last. Before the pods are set.
+    /// Another controller has divided until now: the most that a pod may be using of it, and
+    /// what it was given last. Before the pods are set.
     pub fn resume(&mut self, pod: &P, in_use: u64, given: u64) {
         let share = self.pods.entry(pod.clone()).or_default();
         share.in_use = share.in_use.max(in_use);
@@ -139,8 +138,8 @@ impl<P: Ord + Clone> Shares<P> {
         }
     }
 
-    /// Whether this pod gets no share any more, and may be using one until it says that it has
-    /// taken that.
+    /// Whether this pod gets no share any more, and may be using one until it confirms
+    /// that.
     #[must_use]
     pub fn has_left(&self, pod: &P) -> bool {
         let share = self.pods.get(pod);
@@ -184,9 +183,9 @@ impl<P: Ord + Clone> Shares<P> {
         self.divide()
     }
 
-    /// A pod uses what it was sent by this message. Unless that was the last one to it, it
-    /// says nothing: a larger share may be on the way. What was said before changes nothing
-    /// when it is said again, and costs nothing.
+    /// A pod uses what it was sent by this message. Unless that was the last one to it, this
+    /// changes nothing: a larger share may be on the way. A repeated acknowledgement changes
+    /// nothing, and costs nothing.
     pub fn acknowledged(&mut self, pod: &P, number: u64) -> Vec<Send<P>> {
         match self.pods.get_mut(pod) {
             Some(known) if known.number == number && known.in_use != known.sent => {
@@ -250,7 +249,7 @@ impl<P: Ord + Clone> Shares<P> {
             .retain(|_, share| share.stays == Stays::Ready || share.in_use > 0);
     }
 
-    /// Shrinks whoever has too much, and lets the others grow into what is free.
+    /// Shrinks pods that have too much, and lets the others grow into what is free.
     fn divide(&mut self) -> Vec<Send<P>> {
         self.forget_left();
         let mut free = self.whole.saturating_sub(self.in_use());
@@ -269,7 +268,7 @@ impl<P: Ord + Clone> Shares<P> {
                 share.in_use = grown;
                 grown
             };
-            // What somebody else sent is acknowledged to nobody here.
+            // What another controller sent is not acknowledged here.
             let is_unacknowledged = share.number == 0 && share.in_use > next;
             if next != share.sent || is_unacknowledged {
                 self.number += 1;

@@ -307,7 +307,7 @@ fn first_share_lacks_only_previously_passed_request() {
     for key in [Key::All, Key::Caller(7)] {
         let mut table = Buckets::new(start, Rate::unshared(&whole));
         assert_eq!(passed(&mut table, start, key), 1);
-        // Of another limit a share was told.
+        // Another limit got a share.
         table.set_rate(start + ms(50), Rate::unshared(&whole));
         assert_eq!(passed(&mut table, start + ms(50), key), 0);
         table.set_rate(start + ms(100), share);

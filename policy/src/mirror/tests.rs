@@ -1,4 +1,4 @@
-//! Who gets copies of what.
+//! Which Service gets copies of what.
 //!
 //! Claims: calls-53
 

@@ -75,7 +75,7 @@ struct Sample {
     /// So many are to end, and so many of them have not.
     calls: u32,
     more: u32,
-    /// Sum of the logarithms of what they took: a long poll among them says little.
+    /// Sum of the logarithms of what they took: a long poll among them shows little.
     logs: f64,
     /// In seconds.
     longest: f64,
@@ -105,7 +105,7 @@ impl Baseline {
         self.ended = (self.ended + 1).min(ENDED);
     }
 
-    /// One that begins later. Once all of the first have begun it is not known whether it was
+    /// One that starts later. Once all of the first have started it is not known whether it was
     /// one of them, as of one whose caller went.
     pub(super) fn put_off(&mut self) {
         if self.all_began.is_none() {
@@ -235,8 +235,8 @@ impl Baseline {
         self.baseline_typical + self.beyond_typical.max(0.0)
     }
 
-    /// Half where the typical call waits `queue_time`, and never quite all: how much longer
-    /// somebody waits must show however long it is.
+    /// Half where the typical call waits `queue_time`, and never quite all: however long
+    /// calls wait, a longer wait must show.
     pub(super) fn waiting_percent(&self, queue_time: Duration) -> u8 {
         if self.baseline_typical == 0.0 {
             // There is no baseline yet.

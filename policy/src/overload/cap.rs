@@ -1,12 +1,12 @@
-//! Who may use how much of `maxConcurrency`.
+//! Which priority class may use how much of `maxConcurrency`.
 //!
-//! The cap is what an application bears, such as the connections of its pool, so nobody goes
-//! beyond it, Critical requests neither. Below it a class leaves room for those above it: what
-//! is not Critical a tenth of the cap, and what is Sheddable two fifths. Full is full otherwise
-//! for whoever comes next, and a pool of reports would keep payments out.
+//! The cap is what an application bears, such as the connections of its pool, so no class goes
+//! beyond it, not even Critical. Below it a class leaves room for those above it: what is not
+//! Critical a tenth of the cap, and what is Sheddable two fifths. Otherwise a full cap is full
+//! for every class, and a pool of reports would keep payments out.
 //!
-//! Room is left while somebody comes who may use it, and for ten seconds after. An application
-//! with one class has all of its cap, which is what most have.
+//! Room is left while requests of a higher class come, and for ten seconds after. An
+//! application with one class has all of its cap, which is what most have.
 //!
 //! A retry of a Critical request has none of the room that is left to those, as under a measured
 //! limit; one of a Normal request stays what it is. Under a measured limit it would come to an
@@ -28,7 +28,7 @@ const NORMAL: u64 = 9;
 const SHEDDABLE: u64 = 6;
 const ALL: u64 = 10;
 
-/// For whom room is left.
+/// The classes for which room is left.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cap {
     /// When one came last that is above Sheddable.
@@ -38,7 +38,7 @@ pub(super) struct Cap {
 }
 
 impl Cap {
-    /// Notes that a request of this class came, and says whether fewer than `most` are in
+    /// Notes that a request of this class came, and returns whether fewer than `most` are in
     /// flight as far as it is concerned.
     pub(super) fn has_room(
         &mut self,
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use Priority::{Critical, Normal, Sheddable};
 
-    /// How many of this class are let in when nobody else is in flight.
+    /// How many of this class are admitted when no other is in flight.
     fn room(cap: &mut Cap, now: Instant, (priority, retry): (Priority, bool), most: u32) -> u32 {
         let fits = |n: &u32| cap.has_room(now, priority, retry, *n, most);
         (0..=most).take_while(fits).count() as u32
@@ -90,8 +90,8 @@ mod tests {
         for most in [1, 2, 3, 10, 1000] {
             let mut cap = Cap::default();
             let mut of = |now, class| room(&mut cap, now, (class, false), most);
-            assert_eq!(of(now, Sheddable), most, "nobody else came");
-            assert_eq!(of(now, Normal), most, "nobody Critical came");
+            assert_eq!(of(now, Sheddable), most, "no other class came");
+            assert_eq!(of(now, Normal), most, "nothing Critical came");
             assert_eq!(of(now, Sheddable), (most * 6).div_ceil(10));
             assert_eq!(of(now, Critical), most);
             assert_eq!(of(now, Normal), (most * 9).div_ceil(10));

@@ -134,13 +134,13 @@ impl Slots {
         })
     }
 
-    /// Calls do not wait: what was counted says nothing of whether completions keep up.
+    /// Calls do not wait: what was counted shows nothing of whether completions keep up.
     pub(super) fn calm(&mut self) {
         self.waiting = Waiting::default();
     }
 
     /// Whether completions are clearly fewer than arrivals since calls wait: over a short time,
-    /// or over a longer one without catching up lately. Of very few nobody knows. What was before
+    /// or over a longer one without catching up lately. Very few show nothing. What was before
     /// does not count: when calls have become slower at once there is a time without any.
     pub(super) fn fall_behind(&self) -> bool {
         if self.sums(SLOTS).1 < ENOUGH {

@@ -207,7 +207,7 @@ fn limit_increase_without_calls_leaves_calm_time_unchanged() {
         now = falls_behind(&mut limiter, now, ms(300), &SETTINGS);
     }
     assert!(limiter.limit().unwrap() > 1.4 * limit, "more is tried");
-    // Nobody calls until long after the trial, and then one does.
+    // No call comes until long after the trial, and then one does.
     now += ms(1500);
     limiter.arrive(now, Priority::Normal, false, &SETTINGS);
     assert!(limiter.limit().is_some(), "it is not over yet");

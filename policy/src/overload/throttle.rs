@@ -1,8 +1,8 @@
-//! A caller that holds back by itself.
+//! A caller's proxy that holds requests back by itself.
 //!
-//! A refusal costs the server something as well. Whoever is refused more than half of what
-//! he asks for asks for less, and keeps asking for a little, so that he notices when it is
-//! over.
+//! A refusal costs the server something as well. A caller with more than half of its requests
+//! refused sends fewer, and keeps sending a few, so that its proxy notices when the overload
+//! is over.
 //!
 //! Refusals come at once and answers take as long as calls do. So a call counts as accepted
 //! when it is sent, until it is refused: a server whose calls take two seconds would look for
@@ -25,8 +25,8 @@ const FIRST: Duration = Duration::from_secs(5);
 const OVER_AFTER: Duration = Duration::from_secs(1);
 const OVER_CALLS: u32 = 10;
 
-/// One per backend and class: what is refused to others says nothing of the class that is
-/// let in before them.
+/// One per backend and class: what is refused to others shows nothing of the class that is
+/// admitted before them.
 #[derive(Debug)]
 pub struct Throttle {
     /// Requests, and those of them that were refused, here or by the server.

@@ -1,4 +1,4 @@
-//! By what right a request asks for another Service.
+//! By what right a request chooses another Service.
 
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
-//! What goes beside an override from proxy to proxy: on what grounds it stands, and through
-//! whom it came. Only the last of these is proven, by its connection. That one is trusted to
-//! tell of the others, or the override ends with it; so a workload that may not pass it on ends
+//! What goes beside an override from proxy to proxy: on what grounds it stands, and which peers
+//! it came through. Only the last of these is proven, by its connection. That one is trusted to
+//! name the others, or the override ends with it; so a workload that may not pass it on ends
 //! it, however many follow that may.
 
 use crate::name::SpiffeId;
@@ -18,7 +18,7 @@ pub(super) const LONGEST: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProofHeader {
     pub proof: Proof,
-    /// From the first on; without the peer that tells it.
+    /// From the first on; without the peer that sends it.
     pub through: Vec<SpiffeId>,
 }
 
@@ -47,7 +47,7 @@ impl ProofHeader {
         text
     }
 
-    /// What is told to the next one of what came from this peer; `None`: it came through too
+    /// What is sent to the next hop of what came from this peer; `None`: it came through too
     /// many, or their names are too long.
     #[must_use]
     pub fn after(&self, peer: &SpiffeId) -> Option<Self> {

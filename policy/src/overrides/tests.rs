@@ -1,4 +1,4 @@
-//! What a request may ask for, and who is heard.
+//! What a request may choose, and which choices count.
 //!
 //! Claims: calls-58
 
@@ -151,7 +151,7 @@ fn override_passes_further_hops_only_through_allowed_forwarders() {
     assert_eq!(with("cart", &web, Some(&first)), Ok(()), "the third hop");
     assert_eq!(with("other", &qa, Some(&first)), Err(Ignored::Forwarder));
     assert_eq!(with("cart", &other, Some(&first)), Err(Ignored::Forwarder));
-    // A forwarder that asks for itself has no right.
+    // A forwarder that chooses for itself has no right.
     let own_wish = Proof::Account(web.clone());
     assert_eq!(with("cart", &web, Some(&own_wish)), Err(Ignored::Right));
     assert_eq!(with("cart", &web, None), Err(Ignored::Right));
@@ -348,7 +348,7 @@ fn listed_pods_match_as_peers_accounts_match_further_back() {
     assert_eq!(request(&qa, Some("qa-1"), &[]), Ok(()));
     assert_eq!(request(&qa, Some("qa-2"), &[]), Err(Ignored::Right));
     assert_eq!(request(&qa, None, &[]), Err(Ignored::Right));
-    // The pod of a forwarder says nothing of who asked first.
+    // The pod of a forwarder shows nothing of which account chose first.
     assert_eq!(request(&web, Some("qa-1"), &[]), Err(Ignored::Right));
     let through = std::slice::from_ref(&qa);
     assert_eq!(request(&web, Some("web-1"), through), Err(Ignored::Right));

@@ -18,7 +18,7 @@ use crate::traffic::call::Budget;
 const SLOT: Duration = Duration::from_millis(500);
 /// The longest interval is a minute.
 const SLOTS: usize = 120;
-/// A retry, in hundredths of a token: a success saves as many as the percentage says.
+/// A retry, in hundredths of a token: a success saves the percentage of the budget.
 const RETRY: i32 = 100;
 
 /// Tokens for retries to one backend. 984 bytes per backend.

@@ -1,9 +1,9 @@
 //! Requests below which a retry was made in vain, by trace id.
 //!
 //! Where applications hand on no context, the trace id is what ties an outgoing call to
-//! the request that it was made for. Only failures are remembered, and for ten seconds: a
-//! trace id is a name that anybody may choose, and it must not keep others from retrying
-//! for longer than one bad answer takes to travel up.
+//! the request that it was made for. Only failures are kept, and for ten seconds: any client
+//! may choose a trace id, and it must not keep others from retrying for longer than one bad
+//! response takes to travel up.
 
 use std::time::{Duration, Instant};
 

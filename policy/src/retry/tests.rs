@@ -120,7 +120,7 @@ fn unsafe_requests_and_grpc_retry_only_if_listed() {
             ..Retry::DEFAULT
         };
         assert!(retries(&listed, &attempted(&Method::POST, ended)));
-        // gRPC asks for codes, whatever stands in `methods`.
+        // gRPC retries by codes, whatever stands in `methods`.
         let grpc = |ended| Attempted {
             grpc: true,
             ..attempted(&Method::POST, ended)
@@ -228,7 +228,7 @@ fn application_crash_behind_proxy_counts_as_connection_loss() {
         !lost(&Method::GET, ms(1001)),
         "the work may break the server"
     );
-    assert!(!lost(&Method::POST, ms(0)), "seen by nobody twice");
+    assert!(!lost(&Method::POST, ms(0)), "no application sees it twice");
     for reason in Reason::ALL {
         let other = reason != Reason::ConnectionLost;
         let ended = Ended::refused(reason, ms(7));

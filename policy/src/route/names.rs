@@ -1,6 +1,6 @@
-//! How the requests to a workload are named, for whoever counts or shows them.
+//! How the requests to a workload are named in metrics and reports.
 //!
-//! A name is told and decides nothing. It is that of the first match that describes the
+//! A name is only shown and decides nothing. It is that of the first match that describes the
 //! request, so that every request has one name and the numbers of all names add up.
 
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use super::{Match, Rule, Table};
 use crate::http_match::{HttpMatch, RequestFacts};
 use crate::origin::Origin;
 
-/// Names that the requests to one workload are told apart by. Series and rows of reports
-/// are made for each.
+/// Names that separate the requests to one workload. Series and rows of reports are made for
+/// each.
 pub const MAX_NAMES: usize = 64;
 /// Bytes of one name: two names of Kubernetes with a slash between them. What is longer is
 /// cut.

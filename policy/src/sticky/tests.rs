@@ -1,4 +1,4 @@
-//! Who keeps what, and who moves.
+//! Which tenants keep what, and which ones move.
 //!
 //! Claims: calls-57
 
@@ -141,7 +141,7 @@ fn sticky_successor_is_highest_remaining_within_two_looks_each() {
 
 #[test]
 fn a_restart_and_another_version_agree() {
-    // Fixed by what was once released: whoever changes this moves every tenant.
+    // Fixed by what was once released: a change of this moves every tenant.
     let split = backends(&[("v1", 50), ("v2", 50)]);
     let chosen: Vec<String> = (0..8)
         .map(|n| name(&split, Key::of(format!("tenant-{n}").as_bytes())))

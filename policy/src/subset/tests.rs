@@ -57,7 +57,7 @@ fn caller_gets_at_least_twenty_endpoints_used_evenly() {
     let (sums, most) = covered(Subset::Count(5), 40, 20, 0);
     assert_eq!(most, 6);
     assert!(all_near(&sums, 3.0), "{sums:?}");
-    // All must be used by somebody.
+    // Every endpoint must be used.
     let (sums, most) = covered(Subset::Count(5), 200, 10, 0);
     assert_eq!(most, 20);
     assert!(all_near(&sums, 1.0));
@@ -79,7 +79,7 @@ fn a_small_service_is_used_as_a_whole() {
     assert_eq!(of(Subset::Automatic, 100, 0), None);
     assert!(of(Subset::Automatic, 101, 0).is_some());
     assert_eq!(of(Subset::Count(50), 40, 0), None);
-    // Nobody said which of its peers it is.
+    // Which of its peers it is is unknown.
     let lost = PeerPosition {
         index: 10,
         peers: 10,

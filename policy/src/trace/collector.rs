@@ -13,7 +13,7 @@ const LONGEST: usize = 256;
 /// Where collectors listen for OTLP over gRPC, and over HTTP.
 const GRPC_PORT: u16 = 4317;
 const HTTP_PORT: u16 = 4318;
-/// Where OTLP over HTTP is posted unless the address says so.
+/// Where OTLP over HTTP is posted unless the address has a path.
 const HTTP_PATH: &str = "/v1/traces";
 
 /// How spans are sent.

@@ -1,11 +1,11 @@
-//! Which trace a message belongs to, as its headers say: W3C trace context, and B3 in one
+//! Which trace a message belongs to, by its headers: W3C trace context, and B3 in one
 //! header or in several.
 //!
 //! The first format that is valid decides, in this order. One that is not valid, because
-//! it is damaged or there twice, counts as absent and is passed on as it came: whoever
-//! else reads it must find it damaged too.
+//! it is damaged or there twice, counts as absent and is passed on as it came: every other
+//! reader must find it damaged too.
 //!
-//! `tracestate` and `baggage` are nobody's business here.
+//! `tracestate` and `baggage` are left alone here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
-/// How a message says which trace it belongs to.
+/// The headers by which a message carries its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// `traceparent` of W3C.
@@ -72,12 +72,12 @@ impl FromStr for Format {
     }
 }
 
-/// Whether the spans of a trace are recorded, as far as somebody before has said.
+/// Whether the spans of a trace are recorded, as far as a span before has decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SamplingDecision {
     Sampled,
     Unsampled,
-    /// Whoever reads this says it.
+    /// The reader decides.
     Open,
 }
 
@@ -93,7 +93,7 @@ pub struct Ids {
 /// What the headers of a message say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// `None`: only the sampling decision was told, of a trace that is yet to begin.
+    /// `None`: only the sampling decision was sent, of a trace that is yet to begin.
     pub ids: Option<Ids>,
     pub sampling: SamplingDecision,
 }

@@ -27,7 +27,7 @@ impl Share {
         "a percentage from 0 to 100 with at most four digits behind the point, such as \"0.5\"";
     /// No trace.
     pub const NONE: Self = Self(0);
-    /// Where nobody says anything.
+    /// The default.
     pub const DEFAULT: Self = Self(PERCENT);
 
     /// Of millionths; `None` for more than all.

@@ -52,7 +52,7 @@ pub const MIRRORS: usize = 4;
 /// `mirror[].allowTcp`.
 pub const MIRROR_TCP: usize = 16;
 pub const WARMUP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(300);
-/// `balance.subset`; [`crate::traffic::endpoint::Subset`] says what -1 and 0 mean.
+/// `balance.subset`; [`crate::traffic::endpoint::Subset`] defines what -1 and 0 mean.
 pub const SUBSET: RangeInclusive<i32> = -1..=10_000;
 
 pub const OVERRIDES: usize = 8;

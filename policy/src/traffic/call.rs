@@ -1,5 +1,5 @@
 //! The sections that the Service a client calls decides: how long a call may take, what
-//! is tried again, what is answered instead, who gets copies, and where it goes.
+//! is tried again, what is answered instead, which Services get copies, and where it goes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,7 +194,7 @@ impl Default for Causes {
 /// One entry of `mirror`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
-    /// Who gets the copies; of the policy's namespace, on the port that was called.
+    /// The Service that gets the copies; of the policy's namespace, on the port that was called.
     pub service: ServiceId,
     pub percent: Percent,
     pub methods: Methods,
@@ -228,7 +228,7 @@ pub struct Sticky {
     pub ttl: Option<Duration>,
 }
 
-/// What tells one tenant from another.
+/// What distinguishes one tenant from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StickyKey {
     Header(HeaderName),

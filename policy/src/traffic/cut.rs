@@ -1,4 +1,4 @@
-//! What of the winners a proxy is told that carries out only some parts of them.
+//! What of the winners is sent to a proxy that carries out only some parts of them.
 //!
 //! A part that is left out changes no precedence: the rule stays with what is left of it,
 //! and only a section of which nothing is left goes as a whole.
@@ -15,7 +15,7 @@ use crate::traffic::{EffectivePolicy, Limited, Scoped};
 
 /// A section that is carried out by parts.
 trait Carried: Clone {
-    /// What a proxy has to carry out to do all that it says.
+    /// What a proxy has to carry out to do all that it sets.
     fn needs(&self) -> Parts;
 
     /// What is left of it for a proxy that carries out these; `None`: nothing.
@@ -40,7 +40,7 @@ impl Carried for Timeouts {
         parts
     }
 
-    /// Stays even when it says nothing any more: it ends what a wider policy says.
+    /// Stays even when it sets nothing any more: it ends what a wider policy sets.
     fn cut(&self, to: Parts) -> Option<Self> {
         let kept = |part, limit: Option<_>| limit.filter(|_| to.has(part));
         Some(Self {
@@ -157,7 +157,7 @@ impl EffectivePolicy {
             .chain(needs(&self.overload))
     }
 
-    /// What a caller's proxy is told that carries out these parts.
+    /// What is sent to a caller's proxy that carries out these parts.
     #[must_use]
     pub fn for_callers(&self, parts: Parts) -> Self {
         Self {
@@ -175,13 +175,13 @@ impl EffectivePolicy {
         }
     }
 
-    /// What a pod's proxy is told that carries out these parts.
+    /// What is sent to a pod's proxy that carries out these parts.
     #[must_use]
     pub fn for_pods(&self, parts: Parts) -> Self {
         let ends = parts.has(Part::OutsideTimeout) && request_ends(&self.timeouts).next().is_some();
         Self {
             timeouts: if ends {
-                // Of these a pod asks for nothing but `request`.
+                // Of these a pod needs nothing but `request`.
                 cut_rules(&self.timeouts, Parts::of(&[Part::RequestTimeout]))
             } else {
                 Table::only(None)
@@ -194,8 +194,8 @@ impl EffectivePolicy {
     }
 }
 
-/// Whose rules give whole calls an end. Those for accounts of the mesh are among them: who calls
-/// a pod by its own address is held to them by nobody else.
+/// Whose rules give whole calls an end. Those for accounts of the mesh are among them: only
+/// the pod's proxy holds callers to them that call the pod by its own address.
 fn request_ends(timeouts: &Limited<Timeouts>) -> impl Iterator<Item = &Origin> {
     timeouts.rules.iter().filter_map(|rule| {
         let scoped = rule.then.as_ref()?;

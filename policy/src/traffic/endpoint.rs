@@ -1,5 +1,5 @@
-//! The sections about endpoints, which the Service that serves decides: who rests, when
-//! nobody is sent anything, and how calls are shared out.
+//! The sections about endpoints, which the Service that serves decides: which are ejected,
+//! when a breaker stops all calls, and how calls are shared out.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ impl Default for Breaker {
 /// `balance`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balance {
-    /// `None`: the Service's `trafficDistribution` says it.
+    /// `None`: the Service's `trafficDistribution` decides.
     pub locality: Option<Locality>,
     pub subset: Subset,
     /// How long a new or returning endpoint takes to its full share; zero: no time.

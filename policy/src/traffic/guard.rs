@@ -13,7 +13,7 @@ pub struct RateLimit {
     /// So many in each `per`.
     pub requests: u32,
     pub per: Duration,
-    /// So many at once; [`RateLimit::default_burst`] where the user says nothing.
+    /// So many at once; [`RateLimit::default_burst`] where the user sets none.
     pub burst: u32,
     pub key: LimitKey,
     pub scope: LimitScope,
@@ -30,10 +30,10 @@ impl RateLimit {
     }
 }
 
-/// Who shares a bucket.
+/// Which callers share a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LimitKey {
-    /// Everybody.
+    /// All of them.
     #[default]
     None,
     /// Each proven identity has its own; all outside the mesh have one.
@@ -81,7 +81,7 @@ impl Priority {
         }
     }
 
-    /// What a header says; `None` where it is no class.
+    /// The class in a header; `None` where it is no class.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Option<Self> {
         Self::ALL
@@ -89,8 +89,8 @@ impl Priority {
             .find(|one| raw.eq_ignore_ascii_case(one.as_str().as_bytes()))
     }
 
-    /// The class of a call: what policies say of it, or Normal, and never above what its
-    /// caller asks for.
+    /// The class of a call: the one that policies set, or Normal, and never above the one that
+    /// its caller requests.
     #[must_use]
     pub fn of_call(requested: Option<Self>, policy: Option<Self>) -> Self {
         let configured = policy.unwrap_or_default();

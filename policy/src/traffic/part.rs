@@ -10,14 +10,14 @@ use std::fmt;
 /// Which proxy carries a part out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one of whoever calls.
+    /// The caller's proxy.
     Caller,
     /// The one of the pod that is called.
     Server,
 }
 
 /// A row for each: its name in Hello, the field as its author knows it, and whose proxy
-/// carries it out. From one table, so that none can be left out of what a proxy says.
+/// carries it out. From one table, so that Hello cannot miss one.
 macro_rules! parts {
     ($($(#[$doc:meta])+ $one:ident = $name:literal, $field:literal, $side:ident;)+) => {
         /// Something of a TrafficPolicy that a proxy carries out or not.
@@ -29,7 +29,7 @@ macro_rules! parts {
         impl Part {
             pub const ALL: &'static [Self] = &[$(Self::$one),+];
 
-            /// What a proxy that carries it out says in Hello.
+            /// The name by which a proxy that carries it out lists it in Hello.
             #[must_use]
             pub const fn capability(self) -> &'static str {
                 match self {
@@ -59,7 +59,7 @@ parts! {
     /// `timeouts.request` of calls that the workload makes.
     RequestTimeout = "request-timeout", "timeouts.request", Caller;
     /// `timeouts.backendRequest`. Stands for an empty section too, which only ends what a
-    /// wider policy says.
+    /// wider policy sets.
     AttemptTimeout = "attempt-timeout", "timeouts.backendRequest", Caller;
     /// `timeouts.idle`.
     IdleTimeout = "idle-timeout", "timeouts.idle", Caller;

@@ -1,11 +1,11 @@
-//! Which policy decides about calls to a Service port, section by section, and who lost.
+//! Which policy decides about calls to a Service port, section by section, and which ones lost.
 //!
 //! `enforce` comes first, then the closest target, the narrowest, the oldest, the name.
-//! A section is taken whole: two half sections of two authors would be a third that
-//! nobody wrote. Rate limits add up, because each protects from something else.
+//! A section is taken as a whole: two half sections of two authors would be a third without
+//! an author. Rate limits add up, because each protects from something else.
 //!
-//! A rule that an earlier one covers in full can never decide and is left out; whoever
-//! wrote it is told. Only what is plainly covered counts: the same or all routes, the same
+//! A rule that an earlier one covers in full can never decide: it is skipped, and reported to
+//! its author. Only what is plainly covered counts: the same or all routes, the same
 //! or all sources. That two narrow rules cover a third together is not looked for.
 
 mod covered;
@@ -24,7 +24,7 @@ use crate::origin::Origin;
 use crate::route::{Match, Rule, Table};
 use crate::traffic::{EffectivePolicy, Limited, Policy, Scoped, Section, Sources, Target, Whole};
 
-/// What decides about one Service port, and whose sections lost there to whom.
+/// What decides about one Service port, and whose sections lost there to which policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     pub traffic: EffectivePolicy,
@@ -127,8 +127,8 @@ fn rank(policy: &Policy) -> (Reverse<bool>, u8, u8, i64, &Origin) {
     (Reverse(enforced), far, wide, *created, origin)
 }
 
-/// Where a policy stands among all: the lower one decides, as by [`order`]. For whoever compares
-/// policies that won at different ports, and has them no longer.
+/// Where a policy stands among all: the lower one decides, as by [`order`]. Compares policies
+/// that won at different ports without having them any longer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     enforced: Reverse<bool>,
@@ -212,7 +212,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// The first policy that says something of it.
+    /// The first policy that sets it.
     fn whole<T>(&mut self, section: Section, say: impl Fn(&Policy) -> Option<T>) -> Whole<T> {
         // A limited policy cannot say such a section; one that does anyway is not asked.
         let mut sayers = self
@@ -236,7 +236,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// All of them: one rule per limit, whose name the rule's origin says.
+    /// All of them: one rule per limit, named in the rule's origin.
     fn rate_limits(&mut self) -> Limited<Arc<crate::traffic::guard::RateLimit>> {
         let mut rules = Vec::new();
         for policy in &self.ranked {
@@ -269,23 +269,23 @@ fn rule<T>(policy: &Policy, origin: Origin, section: T) -> Rule<Option<Scoped<T>
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Ports at which closer, narrower or older ones decide a section. For a policy of the
-    /// mesh or of a namespace that is normal life, and its status says no more than this.
+    /// mesh or of a namespace that is normal life, and its status holds no more than this.
     pub lost_at: BTreeMap<Section, u32>,
     /// Sections that decide somewhere.
     pub won: BTreeSet<Section>,
-    /// Sections that decide nothing at some port, each with the first by name of those who
+    /// Sections that decide nothing at some port, each with the first by name of those that
     /// do: a policy of a namespace or of the mesh may lose to thousands.
     pub lost: BTreeMap<Section, Winner>,
 }
 
-/// Who decides a section instead, and why.
+/// The policy that decides a section instead, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Winner {
     pub origin: Origin,
     pub by: Precedence,
 }
 
-/// What the author of a policy is told about others.
+/// What is reported to the author of a policy about others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rivalry {
     None,
@@ -339,7 +339,7 @@ impl Standings {
         }
     }
 
-    /// `None`: it is about no Service that exists, or says nothing.
+    /// `None`: it is about no Service that exists, or sets nothing.
     #[must_use]
     pub fn of(&self, policy: &Origin) -> Option<&Standing> {
         self.0.get(policy)

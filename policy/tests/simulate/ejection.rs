@@ -1,4 +1,4 @@
-//! Points 1 and 5: one instance that fails rests, and all that fail alike do not.
+//! Points 1 and 5: one instance that fails is ejected, and all that fail alike are not.
 //!
 //! Claims: calls-23
 

@@ -1,5 +1,5 @@
-//! A limit of a Service at pods that come and go: as many pass as it says, whichever of the pods
-//! they come to, and its pods never hold more together.
+//! A limit of a Service at pods that come and go: as many pass as it allows, whichever of the
+//! pods they come to, and its pods never hold more together.
 //!
 //! Claims: calls-66
 
@@ -57,7 +57,7 @@ enum Event {
     Scale(u8),
 }
 
-/// One request: when, of whom, and whether it passed.
+/// One request: when, of which caller, and whether it passed.
 #[derive(Clone, Copy, Debug)]
 struct Call {
     at: Duration,

@@ -19,9 +19,9 @@ const RATES: [f64; 2] = [4.0, 48.0];
 enum Event {
     Arrival(usize),
     Ended(usize, bool),
-    /// Each second a proxy tells what it did,
+    /// Each second a proxy reports what it did,
     Pulse(usize),
-    /// and what the controller says comes to it a little later.
+    /// and the controller's command comes to it a little later.
     Steered(usize, Steer),
     Tick,
 }

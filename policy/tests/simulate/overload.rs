@@ -17,7 +17,7 @@ const CAPACITY: f64 = 800.0;
 const FEW: f64 = 20.0;
 /// 150 workers of one second.
 const SLOW: f64 = 150.0;
-/// What comes back later helps nobody.
+/// What comes back later helps no caller.
 const GOOD: Duration = secs(1);
 
 #[derive(Clone, Copy, Debug)]

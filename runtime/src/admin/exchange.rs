@@ -18,7 +18,7 @@ pub(super) struct Exchange {
     taken: AtomicBool,
     /// Held while an answer that may be large is made and taken.
     large: Mutex<Option<Reading>>,
-    /// Somebody else may be to have the place of that.
+    /// Another reader may be about to get the permit of that.
     goes: Arc<Notify>,
 }
 
@@ -99,7 +99,7 @@ impl Exchange {
         may
     }
 
-    /// Returns when somebody else is to have the place of what is read here.
+    /// Returns when another reader is to get the permit of what is read here.
     pub(super) async fn lost(&self) {
         loop {
             self.goes.notified().await;

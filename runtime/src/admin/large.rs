@@ -1,4 +1,4 @@
-//! Pages that may be large: how many are held for their readers, and who loses one to whom.
+//! Pages that may be large: how many are held for their readers, and which reader loses one.
 //!
 //! They may be a megabyte each, and their readers slow, or ask again and again: from a few
 //! addresses they would have all places, and keep every scraper out. So where all are taken,
@@ -22,7 +22,7 @@ const MAX_PAGES_PER_ADDRESS: usize = 4;
 /// One that has been read for less goes only where its address would still have as many as
 /// the newcomer: an honest reader has mostly taken all by then.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Who lost its place gives it back within a tick of the runtime.
+/// A reader that lost its permit gives it back within a tick of the runtime.
 const FREED_WITHIN: Duration = Duration::from_millis(20);
 
 /// The places for pages that may be large.
@@ -42,12 +42,12 @@ struct Place {
     /// Since when its reader may be slow: sends a body, or takes the page. Not while the page is
     /// being made.
     read_since: Option<Instant>,
-    /// Tells the connection of the reader that somebody else is to have its place.
+    /// Signals the connection of the reader that another one is to get its permit.
     goes: Arc<Notify>,
     heir: Option<Heir>,
 }
 
-/// Who is to have a place as soon as its reader is gone.
+/// The reader that gets a permit as soon as its present reader is gone.
 struct Heir {
     reader: IpAddr,
     goes: Arc<Notify>,
@@ -67,8 +67,8 @@ pub(super) struct Reading {
 }
 
 impl Large {
-    /// A place for a page of `reader`; `None` where there is none for it. `goes` tells the
-    /// connection of the reader to look whether it still has it.
+    /// A permit for a page of `reader`; `None` where there is none for it. `goes` makes the
+    /// connection of the reader check whether it still has it.
     pub(super) async fn enter(
         of: &Arc<Self>,
         reader: IpAddr,
@@ -139,8 +139,8 @@ impl Places {
         self.held.iter_mut().find(|place| place.id == id)
     }
 
-    /// Gives a place back. Where somebody is to have it, that one has it now: which place that
-    /// is, and who waits for it.
+    /// Gives a permit back. The next reader in line, if any, has it now: which permit that is,
+    /// and the reader's waiter.
     fn leave(&mut self, id: u64) -> Option<(u64, oneshot::Sender<Reading>)> {
         let at = self.held.iter().position(|place| place.id == id)?;
         let heir = self.held.swap_remove(at).heir?;
@@ -156,7 +156,7 @@ impl Place {
 }
 
 impl Reading {
-    /// A page is being made for it, which nobody loses.
+    /// A page is being made for it, which is never evicted.
     pub(super) fn is_made(&self) {
         self.with_place(|place| place.read_since = None);
     }
@@ -168,7 +168,7 @@ impl Reading {
         });
     }
 
-    /// Whether somebody else is to have its place.
+    /// Whether another reader is to get its permit.
     pub(super) fn is_lost(&self) -> bool {
         self.with_place(|place| place.heir.is_some()) == Some(true)
     }
@@ -185,7 +185,7 @@ impl Drop for Reading {
         let passed_on = self.of.0.lock().leave(self.id);
         if let Some((id, waits)) = passed_on {
             let of = Arc::clone(&self.of);
-            // Where nobody waits any more it is dropped again, and nobody is to have it.
+            // Where the waiter is gone it is dropped again, and no other reader is to get it.
             let _ = waits.send(Self { of, id });
         }
     }
@@ -214,7 +214,7 @@ mod tests {
         let large = Arc::clone(large);
         let waits = tokio::spawn(async move { enter(&large, last).await });
         yield_now().await;
-        assert!(!waits.is_finished(), "nobody has left");
+        assert!(!waits.is_finished(), "no reader has left");
         waits
     }
 
@@ -274,7 +274,10 @@ mod tests {
         for last in [1, 2, 3, 4].repeat(4) {
             held.push(read(&large, last).await);
         }
-        assert!(enter(&large, 9).await.is_none(), "nobody has left in time");
+        assert!(
+            enter(&large, 9).await.is_none(),
+            "no reader has left in time"
+        );
         assert_eq!(lost(&held), [0]);
         drop(held.remove(0));
         assert!(enter(&large, 8).await.is_some());

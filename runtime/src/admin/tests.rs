@@ -326,7 +326,7 @@ async fn stalled_page_readers_block_no_probe_and_are_disconnected() {
         assert!(read.is_ok(), "{path}");
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
-    // Who reads is served; who asks beyond the bound learns it.
+    // Clients that read are served; further ones beyond the bound are refused.
     let mut statuses = Vec::new();
     for stream in &mut readers {
         let mut head = [0; 12];
@@ -343,7 +343,7 @@ async fn stalled_page_readers_block_no_probe_and_are_disconnected() {
     };
     assert_eq!(count("200"), MAX_PAGES, "{statuses:?}");
     assert!(count("503") > 0, "{statuses:?}");
-    // After the time for a reader who takes nothing the pages are free again.
+    // After the time for a reader that takes nothing the pages are free again.
     tokio::time::sleep(STUCK_FOR + Duration::from_secs(2)).await;
     let mut late = connect_from(9, addr).await;
     late.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")

@@ -8,7 +8,7 @@ use super::{Account, Occupancy, Permit, Reached};
 impl Permit {
     /// A permit in no table for what is served within this connection: its requests and
     /// what they hold count for this one, and what it is doing does not, except that it
-    /// rests ([`Self::carries`]). It holds no permit of the listener.
+    /// is idle ([`Self::carries`]). It holds no permit of the listener.
     #[must_use]
     pub fn within(&self) -> Arc<Self> {
         let own = self.of.as_ref().map(|of| Account {

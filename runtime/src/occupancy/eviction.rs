@@ -1,4 +1,4 @@
-//! From whom a newcomer takes a permit where nearly all are taken.
+//! Which holder loses a permit to a newcomer where nearly all are taken.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::slot::{CLOSE, CUT, TrackedConnection, YOUNGER, millis};
 use super::{BATCH, EVICTION_PAUSE, Holder, Occupancy, Reached, Table, TurnedAway};
 
-/// Whoever goes when it is asked to has gone by then; servers of HTTP/1.1 give it half of this.
+/// A connection that is asked to go is gone by then; servers of HTTP/1.1 give it half of this.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Occupancy {
-    /// Where all permits are taken. A listener takes one connection after the other, so whoever
-    /// waits keeps all others waiting. Who holds much of it, and whose connections that were
-    /// asked to go are still there, is turned away: else a queue of its connections would come
-    /// in as slowly as those go. Somebody else waits no longer than they may take.
+    /// Where all permits are taken. A listener takes one connection after the other, so a newcomer
+    /// that waits keeps all others waiting. A holder of many, whose connections that were asked
+    /// to go are still there, is rejected: else a queue of its connections would come in as slowly
+    /// as those go. Another holder waits no longer than they may take.
     ///
     /// # Errors
     /// When the holder may not.
@@ -50,7 +50,7 @@ impl Occupancy {
     }
 
     /// Takes from the holder of most, or from the next one that has something to
-    /// lose. False when nobody has.
+    /// lose. False when none has.
     pub(super) fn evict(&self, table: &mut Table, newcomer: &Holder, now: u64) -> bool {
         let vain = millis(EVICTION_PAUSE);
         if table.asked_in_vain.is_some_and(|at| now < at + vain) {
@@ -76,7 +76,7 @@ impl Occupancy {
         };
         let most = usize::MAX - in_use;
         if most < table.in_use(newcomer) {
-            // Whoever has more takes nothing from who has less.
+            // A holder of more takes nothing from one with less.
             return false;
         }
         let batch = (most / BATCH).max(1);

@@ -24,12 +24,12 @@ impl Drop for InFlight {
 }
 
 impl TrackedConnection {
-    /// Those of whoever has it.
+    /// Those of the connection's holder.
     pub(super) fn of_holder(&self) -> &Arc<Requests> {
         self.proven.get().unwrap_or(&self.entered)
     }
 
-    /// From here on its requests are those of another holder. Nobody begins or ends any
+    /// From here on its requests are those of another holder. None begins or ends
     /// on this connection meanwhile.
     pub(super) fn proves(&self, requests: &Arc<Requests>) {
         let before = Arc::clone(self.of_holder());
@@ -48,7 +48,7 @@ impl Permit {
         self.begin_request_by(None)
     }
 
-    /// The same of a request that may have begun by a reserved permit, which is given back
+    /// The same of a request that may have started by a reserved permit, which is given back
     /// with the guard.
     #[must_use]
     pub fn begin_request_by(&self, reserved: Option<Arc<ReservedPermit>>) -> InFlight {
@@ -81,7 +81,7 @@ impl Table {
 }
 
 impl Occupancy {
-    /// Requests in flight of all holders who are not the pod itself.
+    /// Requests in flight of all holders but the pod itself.
     #[must_use]
     pub fn requests_of_callers(&self) -> usize {
         if !self.bounds.shared {

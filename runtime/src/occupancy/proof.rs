@@ -1,11 +1,11 @@
-//! Whom a connection counts for once it is known who opened it.
+//! Which holder a connection counts for once its peer has proven an identity.
 
 use super::slot::SHED;
 use super::{Holder, Occupancy, Permit, Reached, Table};
 
 impl Permit {
-    /// From here on the connection counts for who it proved to be, once for all. It came in as
-    /// one of its address; where who it is has its share already, it goes again.
+    /// From here on the connection counts for the proven identity, once for all. It came in as
+    /// one of its address; where that identity has its share already, it goes again.
     pub fn prove(&self, identity: &str) {
         let Some(of) = &self.of else { return };
         let mut holder = of.holder.lock();
@@ -22,7 +22,7 @@ impl Permit {
         let one_too_many = of.occupancy.hoards_with_last(&table, &proven);
         drop(table);
         *holder = proven;
-        // Nothing was begun on it.
+        // No request has started on it.
         if one_too_many && of.occupancy.send(&self.slot, SHED) {
             (of.occupancy.reached)(Reached::Hoarder);
         }

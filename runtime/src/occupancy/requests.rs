@@ -1,5 +1,5 @@
-//! Requests of one holder: how many are in flight, and who waits with the next one, in
-//! order.
+//! Requests of one holder: how many are in flight, and which connections wait with the next
+//! one, in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ pub struct Requests {
     pub(super) reserved: Mutex<Reserved>,
     /// Holders of the same listener that have some in flight.
     active: Arc<AtomicUsize>,
-    /// Bytes that its connections held when somebody looked last.
+    /// Bytes that its connections held at the last check.
     weight: AtomicUsize,
-    /// Somebody else held much more.
+    /// Another holder held much more.
     light: AtomicBool,
     /// As many as wait.
     length: AtomicUsize,
@@ -93,7 +93,7 @@ impl Requests {
         self.weight.load(Relaxed)
     }
 
-    /// Somebody else holds much more, as [`super::Occupancy::weigh`] found last.
+    /// Another holder holds much more, as [`super::Occupancy::weigh`] found last.
     #[must_use]
     pub fn is_light(&self) -> bool {
         self.light.load(Relaxed)
@@ -150,7 +150,7 @@ impl Requests {
         self.wake_below_share();
     }
 
-    /// Notes who is to be woken for this number.
+    /// Notes the waker for this number.
     pub fn look(&self, number: u64, waker: &Waker) -> Look {
         let mut queue = self.queue.lock();
         if let Some(waiting) = queue.waiting.get_mut(&number) {

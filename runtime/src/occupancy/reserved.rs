@@ -1,13 +1,13 @@
 //! Permits that are reserved for the next requests of each holder: few, for when it has so
 //! much in flight that another request waits for some of that to end.
 //!
-//! What never ends would otherwise hold up all that its holder asks for beside it. Each
-//! holder has permits of its own, so who takes all of them takes none from others.
+//! Requests that never end would otherwise hold up all others of their holder. Each
+//! holder has permits of its own, so one that takes all of them takes none from others.
 //!
-//! Once there is room for all again, whoever has one would begin without. So it is free for
-//! the next, or requests that never end would keep all of them for ever. And so it is after
-//! a while where there is none: what such a request takes is in use by then, and is what the
-//! next one is measured by.
+//! Once there is room for all again, a request with a permit would start without. So the
+//! permit is free for the next, or requests that never end would keep all of them for ever.
+//! And so it is after a while where there is no room: what such a request takes is in use by
+//! then, and is what the next one is measured by.
 
 use std::sync::Arc;
 

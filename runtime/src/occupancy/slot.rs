@@ -31,9 +31,9 @@ pub(super) struct TrackedConnection {
     pub(super) requests: AtomicUsize,
     /// What is open on it, as its server saw last.
     pub(super) open: AtomicUsize,
-    /// How much of that has a permit within this connection, and rests.
+    /// How much of that has a permit within this connection, and is idle.
     pub(super) idle: AtomicUsize,
-    /// All of its holder, and of who it proved to be.
+    /// All of its holder, and of the identity that it proved.
     pub(super) entered: Arc<Requests>,
     pub(super) proven: OnceLock<Arc<Requests>>,
     pub(super) changed: Notify,
@@ -88,7 +88,7 @@ pub(super) const IDLE: u8 = 1;
 pub(super) const SILENT: u8 = 2;
 /// A class of losses only: a head, or what yields, that is no older than [`YOUNG`].
 pub(super) const YOUNGER: u8 = 3;
-/// In use at the pace of whoever is at the other end: others may take its permit.
+/// In use at the pace of the peer: others may take its permit.
 pub(super) const YIELDS: u8 = 4;
 
 pub(super) const STAY: u8 = 0;
@@ -115,8 +115,8 @@ impl TrackedConnection {
     }
 
     pub(super) fn head_age(&self, now: u64) -> Option<u64> {
-        let begun = self.head.load(Relaxed).checked_sub(1)?;
-        Some(now.saturating_sub(begun))
+        let started = self.head.load(Relaxed).checked_sub(1)?;
+        Some(now.saturating_sub(started))
     }
 
     /// For how long it has been asked to go by one of these verdicts; `None` where it is not.
@@ -135,14 +135,14 @@ impl TrackedConnection {
         self.activity.load(Relaxed) == YIELDS
     }
 
-    /// Whether it must stay. Where all that is open on it rests, it rests as well.
+    /// Whether it must stay. Where all that is open on it is idle, it is idle as well.
     pub(super) fn is_in_use(&self) -> bool {
         let idle = self.idle.load(Relaxed);
         let all_idle = idle > 0 && idle >= self.open.load(Relaxed);
         self.activity.load(Relaxed) == BUSY && !all_idle
     }
 
-    /// What is served within it rests from now on.
+    /// What is served within it is idle from now on.
     pub(super) fn goes_idle(&self, now: u64) {
         self.since.store(now, Relaxed);
         self.idle.fetch_add(1, Relaxed);
@@ -174,7 +174,7 @@ impl TrackedConnection {
         CONNECTION + self.reserved.load(Relaxed)
     }
 
-    /// It was told to go, whatever it does.
+    /// It was asked to go, whatever it does.
     pub(super) fn is_shed(&self) -> bool {
         self.verdict.load(Relaxed) == SHED
     }

@@ -1,4 +1,4 @@
-//! Who gets a permit of a listener, and who loses one.
+//! Which holder gets a permit of a listener, and which one loses one.
 //!
 //! Claims: attack-37, attack-69, calls-22, calls-60
 
@@ -102,7 +102,7 @@ async fn at_nine_tenths_newcomer_evicts_largest_holders_oldest_idle() {
 
     let _first = enter(&occupancy, 3);
     assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1]));
-    // Who was asked to go does not count any more, though it is still there.
+    // A connection that was asked to go does not count any more, though it is still there.
     drop(eighth);
     let _second = enter(&occupancy, 4);
     assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1]));
@@ -156,7 +156,7 @@ async fn two_busy_hoarders_leave_permits_for_first_connections() {
     }
     assert_eq!(occupancy.taken(), 100);
     assert!(occupancy.try_admit(&holder(7)).unwrap().is_none(), "full");
-    // Who has some already waits as well, where that takes nothing from others.
+    // A holder of some waits as well, where that takes nothing from others.
     assert!(occupancy.try_admit(&holder(2)).unwrap().is_none());
 }
 
@@ -199,7 +199,7 @@ async fn connection_ignoring_close_request_is_aborted_unless_busy() {
     assert!(!now(mute[0].cut()));
     sleep(CLOSE_WITHIN / 2).await;
     assert!(now(mute[0].cut()) && !now(in_use.cut()));
-    assert!(!now(mute[2].cut()), "nobody asked it");
+    assert!(!now(mute[2].cut()), "it was not asked");
     in_use.idle();
     sleep(CLOSE_WITHIN / 2).await;
     assert!(!now(in_use.cut()));
@@ -371,7 +371,7 @@ fn inflight_requests_count_over_all_connections_of_holder() {
     let two = (second.begin_request(), second.begin_request());
     let of = |permit: &Permit| permit.requests().unwrap().in_flight();
     assert_eq!((of(&first), of(&second), of(&other)), (3, 3, 0));
-    // Whoever it proves to be has them from then on.
+    // The proven identity has them from then on.
     second.prove("spiffe://cluster.local/ns/shop/sa/web");
     assert_eq!((of(&first), of(&second)), (1, 2));
     drop(two);
@@ -458,7 +458,7 @@ fn active_holders_count_once_per_listener() {
 async fn holder_is_stalled_when_no_waiting_request_starts() {
     let long = Duration::from_secs(5);
     let requests = Requests::default();
-    assert!(!requests.is_stalled(Duration::ZERO), "nobody waits");
+    assert!(!requests.is_stalled(Duration::ZERO), "no request waits");
     let (first, second) = (requests.enter(0), requests.enter(0));
     sleep(long).await;
     assert!(requests.is_stalled(long));

@@ -1,5 +1,5 @@
-//! What ends without a newcomer: heads that take too long, long rests, and connections that
-//! were asked to go and stay.
+//! What ends without a newcomer: heads that take too long, long idle times, and connections
+//! that were asked to go and stay.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use super::{Occupancy, Reached};
 /// So often is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Whoever is asked to go between two requests has this long. A client of HTTP/2 may never
-/// answer to that, and would keep its permit for ever.
+/// A client that is asked to go between two requests has this long. One of HTTP/2 may never
+/// respond to that, and would keep its permit for ever.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Occupancy {
-    /// Cuts off whoever takes too long over a head or does not go when asked, and closes what
-    /// has rested too long, for ever.
+    /// Cuts off connections that take too long over a head or do not go when asked, and closes
+    /// those that were idle too long, for ever.
     pub async fn watch(self: Arc<Self>) {
         loop {
             sleep(LOOK_EVERY).await;
@@ -35,7 +35,7 @@ impl Occupancy {
             let ignores = slot
                 .verdict_age(now, &[CLOSE, CUT])
                 .is_some_and(|age| age >= millis(CLOSE_WITHIN));
-            // Nobody needs the permit of what yields, or it would be gone.
+            // No newcomer needs the permit of what yields, or it would be gone.
             let in_use = slot.is_in_use() || slot.yields();
             let goes_on = in_use || slot.age(now) < millis(CLOSE_WITHIN);
             // It is used all the same, as through a tunnel: its place is taken.

@@ -1,4 +1,4 @@
-//! Who makes room when memory runs out, and only then: the holder of most bytes loses
+//! Which holder makes room when memory runs out, and only then: the holder of most bytes loses
 //! connections whatever they do, the largest first.
 
 use std::collections::HashMap;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::slot::{SHED, TrackedConnection};
 use super::{Holder, Occupancy};
 
-/// What the connections of one holder have the process hold, those left out that were
-/// told to go.
+/// What the connections of one holder have the process hold, without those that were asked
+/// to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weights {
     pub holder: Holder,
@@ -33,8 +33,8 @@ impl Occupancy {
         table.holders.iter().map(of).collect()
     }
 
-    /// Who has the process hold most bytes, and about how many. Connections that were
-    /// told to go do not count.
+    /// Which holder has the process hold most bytes, and about how many. Connections that were
+    /// asked to go do not count.
     #[must_use]
     pub fn heaviest(&self) -> Option<(usize, Holder)> {
         let table = self.table.lock();

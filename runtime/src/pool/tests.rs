@@ -1,4 +1,4 @@
-//! Who gets a share, and who loses one for it.
+//! Which holder gets a share, and which one loses one for it.
 //!
 //! Claims: calls-61
 
@@ -25,7 +25,7 @@ async fn flood_evicts_only_its_holders_oldest_shares() {
     assert!(!is_taken(&honest).await);
     assert!(is_taken(&flood[0]).await && is_taken(&flood[990]).await);
     assert!(!is_taken(&flood[991]).await, "the newest are kept");
-    // Who comes when all is taken gets in, at the cost of who has most.
+    // A newcomer gets in when all is taken, at the cost of the holder of most.
     let late = pool.take("late", 1).unwrap();
     assert!(is_taken(&flood[991]).await);
     assert!(!is_taken(&honest).await && !is_taken(&late).await);
@@ -106,13 +106,13 @@ async fn idle_share_goes_before_busy_one_among_equals() {
     c.begin();
     let d = pool.take("d", 1).unwrap();
     assert!(is_taken(&b).await && !is_taken(&a).await && !is_taken(&c).await);
-    // Where all are in use, whoever comes must not be shut out.
+    // Where all are in use, a newcomer must not be shut out.
     d.begin();
     let _e = pool.take("e", 1).unwrap();
     assert!(is_taken(&a).await && !is_taken(&c).await && !is_taken(&d).await);
 }
 
-/// Of holders that are numbers; who has worked is spared with so many shares.
+/// Of holders that are numbers; one that completed work is spared with so many shares.
 fn sparing(spared: usize, total: usize) -> Pool<u32> {
     let per_holder = total;
     Pool::sparing(spared, Limits { total, per_holder }, Counter::default())
@@ -128,7 +128,7 @@ fn known(pool: &Pool<u32>, holders: &[u32]) -> Vec<Share<u32>> {
     holders.iter().map(take).collect()
 }
 
-/// A share for each of so many that nobody knows.
+/// A share for each of so many unknown holders.
 fn strangers(pool: &Pool<u32>, count: u32) -> Vec<Share<u32>> {
     let holders = 1_000..1_000 + count;
     holders
@@ -177,7 +177,7 @@ async fn established_holders_keep_exactly_half_from_new_holders() {
     let known = known(&pool, &[0, 1, 2, 3, 4, 5]);
     known[0].completed();
     let new = strangers(&pool, 5);
-    // The first one worked last. When four are left, strangers are as many.
+    // The first one worked last. When four are left, holders without work are as many.
     let gone = [false, true, true, false, false, false];
     assert_eq!(taken(&known).await, gone);
     assert_eq!(taken(&new).await, [true, false, false, false, false]);

@@ -1,14 +1,14 @@
-//! Whose share goes when there is no room.
+//! Which holder loses a share when there is no room.
 //!
-//! That of whoever has most, and among equals one that is idle. Where nobody proves
-//! anything, many holders with a share each are a flood as well, and the honest one may
-//! have the oldest share or one more than they. It is known by its work: silent strangers
-//! complete none. So who has is spared, as long as it has little; its idle shares go when
-//! there are no strangers to take from, that of the longest rest first, and those in use
-//! only while it keeps more than who asks. From a stranger it takes what it lacks, though
-//! that has less.
+//! The holder of most, and among equals one that is idle. Where no holder proves an
+//! identity, many holders with a share each are a flood as well, and the honest one may
+//! have the oldest share or one more than they. It is known by its work: silent holders
+//! complete none. So a holder that completed work is spared, as long as it has little; its
+//! idle shares go when there are no others to take from, that of the longest idle time
+//! first, and those in use only while it keeps more than the newcomer. From a holder without
+//! work the newcomer takes what it lacks, though that has less.
 //!
-//! Work can be pretended. So those who are spared may have half of the pool at most: else
+//! Work can be pretended. So the spared may have half of the pool at most: else
 //! they could shut out an honest one that comes for the first time.
 
 use std::hash::Hash;
@@ -17,8 +17,8 @@ use std::iter::once;
 use super::{Holder, PoolState};
 
 impl<K: Clone + Ord + Hash> PoolState<K> {
-    /// Who loses a share for `holder`, which will have `wanted` of `total`. Who has worked is
-    /// spared while it has at most `spared`.
+    /// The share that goes for `holder`, which will have `wanted` of `total`. A holder that
+    /// completed work is spared while it has at most `spared`.
     pub(super) fn victim(
         &self,
         holder: &K,

@@ -22,7 +22,7 @@ impl<K> Default for Worked<K> {
 }
 
 impl<K: Clone + Ord + Hash> Worked<K> {
-    /// Remembers that this one completed work `now`, a number that nobody had before.
+    /// Records that this one completed work `now`, a number that no other had before.
     pub(super) fn note(&mut self, holder: &K, now: u64) {
         if let Some(before) = self.last.insert(holder.clone(), now) {
             self.order.remove(&before);

@@ -1,4 +1,4 @@
-//! What proxies say of calls to a Service with a breaker, and what they are told of it.
+//! Breaker reports of proxies about calls to a Service, and the state that they get back.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub fn circuit_pulse(circuit: v1::Circuit, pulse: Pulse) -> v1::CircuitPulse {
         refused,
         probes,
         failed_probes,
-        begun,
+        sent_probes,
     } = pulse;
     v1::CircuitPulse {
         circuit: Some(circuit),
@@ -25,7 +25,7 @@ pub fn circuit_pulse(circuit: v1::Circuit, pulse: Pulse) -> v1::CircuitPulse {
         refused,
         probes,
         failed_probes,
-        begun,
+        begun: sent_probes,
     }
 }
 
@@ -37,12 +37,12 @@ impl From<&v1::CircuitPulse> for Pulse {
             refused: message.refused,
             probes: message.probes,
             failed_probes: message.failed_probes,
-            begun: message.begun,
+            sent_probes: message.begun,
         }
     }
 }
 
-/// What proxies are told.
+/// The state that proxies get.
 #[must_use]
 pub fn circuit_state(circuit: v1::Circuit, steer: Steer) -> v1::CircuitState {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -102,7 +102,7 @@ mod tests {
             refused: 3,
             probes: 4,
             failed_probes: 5,
-            begun: 6,
+            sent_probes: 6,
         };
         assert_eq!(Pulse::from(&circuit_pulse(circuit(), pulse)), pulse);
     }

@@ -10,8 +10,8 @@ pub struct BadResource {
     /// Path of the field inside the message, such as `http.matches[1].pathRegex`.
     pub field: String,
     pub reason: String,
-    /// It says something that this version does not know, rather than something wrong.
-    /// A rule of a policy with such a word is left out; anything else refuses both alike.
+    /// It holds something that this version does not know, rather than something wrong.
+    /// A rule of a policy with such a value is skipped; anything else refuses both alike.
     pub unknown: bool,
 }
 
@@ -42,7 +42,7 @@ impl BadResource {
         }
     }
 
-    /// Says which resource it was.
+    /// Adds which resource it was.
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl BadResource {
         }
     }
 
-    /// Says in which part of the message the field stands.
+    /// Adds in which part of the message the field stands.
     pub(super) fn within(self, parent: impl fmt::Display) -> Self {
         Self {
             field: format!("{parent}.{}", self.field),

@@ -16,7 +16,7 @@ pub(super) fn origin(message: Option<&v1::ObjectRef>) -> Result<Origin, BadResou
     Ok(Origin::from(message))
 }
 
-/// Any kind will do: an origin is only told, and the text says enough.
+/// Any kind will do: an origin is only shown, and the text is enough.
 impl From<&v1::ObjectRef> for Origin {
     fn from(message: &v1::ObjectRef) -> Self {
         Self::new(

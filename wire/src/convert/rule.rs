@@ -1,4 +1,4 @@
-//! Rules: who may call what.
+//! Rules: which callers may call what.
 
 use policy::access::{Ports, Rule, Source};
 use policy::http_match::{Budget, HttpMatch};
@@ -96,7 +96,7 @@ impl From<&Rule> for v1::Rule {
     }
 }
 
-/// The resource that a rule travels in: the plain one unless it says something that
+/// The resource that a rule travels in: the plain one unless it holds something that
 /// the first version of rules cannot; see the protocol file.
 pub fn rule_resource(rule: v1::Rule) -> v1::Resource {
     let (namespace, name) = rule

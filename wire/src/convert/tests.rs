@@ -77,7 +77,7 @@ fn invalid_part_refuses_complete_rule_and_names_field() {
     assert_eq!(refused_field(&rule), "http.matches[0].pathRegex");
 }
 
-/// What decided is only told, so a proxy goes on with rules of objects that came after it.
+/// What decided is only shown, so a proxy goes on with rules of objects that came after it.
 #[test]
 fn origin_of_unknown_kind_is_kept_as_text() {
     let mut rule = message();

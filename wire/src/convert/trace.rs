@@ -1,4 +1,4 @@
-//! What is told to a collector of traces, and back.
+//! Settings of tracing, to the wire and back.
 
 use policy::trace::{Format, MOST_PER_SECOND, Share, Tracing};
 

@@ -68,7 +68,7 @@ fn read(message: &v1::PolicyRule, to: &mut EffectivePolicy) -> Result<(), BadRes
         None => Sources::Everyone,
         Some(callers) => match each::<_, Source>("sources", &callers.sources) {
             Ok(sources) => Sources::Only(sources),
-            // Nobody knows whom it would be for.
+            // The callers that it would be for are unknown.
             Err(bad) if bad.unknown => return Ok(()),
             Err(bad) => return Err(bad),
         },
@@ -103,7 +103,7 @@ fn read(message: &v1::PolicyRule, to: &mut EffectivePolicy) -> Result<(), BadRes
             let Some(limit) = section::rate_limit(one)? else {
                 return Ok(());
             };
-            // A limit is told by its own name, too.
+            // A limit is reported by its own name, too.
             let origin = head.origin.rule(&limit.name);
             let head = Head { origin, ..head };
             to.rate_limits.rules.push(head.limited(limit));

@@ -30,7 +30,7 @@ pub fn candidate(message: &v1::TrialAsk) -> Result<Access, BadResource> {
     })
 }
 
-/// The inverse of [`candidate`], with how many requests are to be told as examples.
+/// The inverse of [`candidate`], with how many requests are to be returned as examples.
 ///
 /// # Errors
 /// When there is more than a proxy tries.
@@ -122,7 +122,7 @@ mod tests {
         let refused = candidate(&ask_of(&more)).unwrap_err();
         assert_eq!(refused.field, "rules");
         assert!(refused.reason.contains("65 patterns"), "{refused}");
-        // And nobody is asked to try so many.
+        // And no proxy has to try so many.
         let access = Access {
             enforcement: Enforcement::Enforce,
             rules: more.to_vec(),

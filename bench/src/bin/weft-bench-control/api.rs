@@ -1,4 +1,4 @@
-//! The API server, as whoever operates a cluster talks to it.
+//! A client of the API server, with the rights of a cluster's operator.
 
 use std::path::Path;
 

@@ -19,7 +19,7 @@ pub(crate) struct Bench {
     pub(crate) api_server: u32,
     /// Keys of the cluster, the front proxy's among them.
     pub(crate) pki: PathBuf,
-    pub(crate) begun: Instant,
+    pub(crate) started: Instant,
 }
 
 impl Bench {
@@ -37,6 +37,6 @@ impl Bench {
     }
 
     pub(crate) fn log_progress(&self, text: &str) {
-        println!("[{:>4} s] {text}", self.begun.elapsed().as_secs());
+        println!("[{:>4} s] {text}", self.started.elapsed().as_secs());
     }
 }

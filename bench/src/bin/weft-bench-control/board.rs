@@ -1,4 +1,4 @@
-//! Who has learnt of a change, and when.
+//! Which proxies have received a change, and when.
 //!
 //! A change is announced before it is written: which resource will show it, how to
 //! tell, and which proxies must get it. Proxies report every resource that a batch
@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use wire::v1;
 
-/// Tells whether a resource shows a change.
+/// Whether a resource shows a change.
 pub(crate) type Shows = Box<dyn Fn(&v1::Resource) -> bool + Send>;
 
 /// Clones are the same board.
@@ -28,10 +28,10 @@ struct State {
     done: Vec<Change>,
 }
 
-/// One change, and who has it.
+/// One change, and the proxies that have it.
 pub(crate) struct Change {
     shows: Shows,
-    /// When the write was begun.
+    /// When the write started.
     pub(crate) sent: Instant,
     /// When the API server had answered it.
     pub(crate) returned: Option<Instant>,

@@ -25,9 +25,9 @@ use crate::pulses;
 const RATE: u32 = 50;
 /// Pods that come, go or change a label, per second.
 const POD_RATE: u32 = 10;
-/// Rounds of five turns for which a pod is gone: longer than the news of it travel.
+/// Rounds of five turns for which a pod is gone: longer than its change travels.
 const AWAY: usize = 4;
-/// Services that everybody calls a share of: a login, a price list.
+/// Services that all pods call a share of: a login, a price list.
 const CENTRAL: usize = 10;
 /// Other Services that one pod calls.
 const CALLS: usize = 9;
@@ -119,9 +119,9 @@ pub(crate) async fn measure(
     controller.settled(SETTLE).await?;
     let alone = controller.memory()?;
     bench.log_progress("connecting proxies");
-    let begun = Instant::now();
+    let started = Instant::now();
     let fleet = Fleet::start(&bench.api, &Board::default(), roles(size)).await?;
-    let first_connect = seconds(begun.elapsed());
+    let first_connect = seconds(started.elapsed());
     controller.settled(SETTLE).await?;
     let (connected, load) = (controller.memory()?, load());
     let graph = graph::measure(bench, &fleet, changing).await?;
@@ -230,7 +230,7 @@ async fn move_pods(
 }
 
 /// The first of the central Services. They are the last ones: targets protect the first, and
-/// whom their pods refuse has no voice about their breakers.
+/// refused callers have no voice about their breakers.
 fn central(size: &Size) -> usize {
     size.services - CENTRAL
 }
@@ -348,7 +348,7 @@ async fn come_and_go(
             bench.api.make([job]).await?;
             turns.tick().await;
             leaving.announce(fleet, false);
-            // The controller may hear of the pod before it hears of the slice.
+            // The controller may receive the pod's change before the slice's.
             bench.api.delete(&leaving.pod_path()).await?;
             leaving.write(bench, fleet, false).await?;
             turns.tick().await;
@@ -383,12 +383,12 @@ async fn restart(bench: &Bench, fleet: &Fleet, controller: Controller) -> Result
     let before = Requests::so_far(&bench.api).await?;
     let api_cpu = bench.api_cpu()?;
     let probe = Probe::start(&bench.api);
-    let begun = Instant::now();
+    let started = Instant::now();
     controller.kill()?;
     let mut controller = bench.program.start()?;
     fleet.none_connected().await?;
     fleet.all_connected().await?;
-    let took = seconds(begun.elapsed());
+    let took = seconds(started.elapsed());
     let (cpu, api_cpu) = (controller.cpu()?, bench.api_cpu()? - api_cpu);
     controller.ready().await?;
     controller.settled(SETTLE).await?;

@@ -1,7 +1,7 @@
 //! Delays and loads as the page needs them.
 //!
 //! Kept as values and not as buckets: there are some thousands, and a percentile that falls
-//! between two bounds tells little of two runs that differ by a tenth.
+//! between two bounds shows little of two runs that differ by a tenth.
 
 use std::fmt;
 use std::time::Duration;

@@ -54,7 +54,7 @@ struct Member {
     account: String,
     pod: String,
     certs: CertHandle,
-    /// Name to version, as the next Hello tells.
+    /// Name to version, as the next Hello sends it.
     versions: Mutex<HashMap<String, String>>,
     destinations: Vec<String>,
     /// Services whose destinations those are.
@@ -152,13 +152,13 @@ impl Fleet {
         self.count_is(|connected| connected == all).await
     }
 
-    /// Every proxy tells what it counted in the slot that began then, as real ones do each
+    /// Every proxy reports what it counted in the interval that began then, as real ones do each
     /// five seconds.
     pub(crate) fn report(&self, slot: u64) -> Result<()> {
         self.send_all(|member| Message::Report(member.report(slot)))
     }
 
-    /// Every proxy tells how its calls of the last second went. `failing`: a Service to which
+    /// Every proxy reports how its calls of the last second went. `failing`: a Service to which
     /// all failed.
     pub(crate) fn pulse(&self, failing: Option<usize>) -> Result<()> {
         self.send_all(|member| Message::Pulse(member.pulse(failing)))

@@ -31,7 +31,7 @@ const LAG: Duration = Duration::from_millis(600);
 /// Windows that are asked for, in seconds: an answer that was made for one of them is not
 /// shared by another.
 const WINDOWS: [u64; 9] = [20, 25, 30, 35, 40, 45, 50, 55, 60];
-/// Where the controller serves its APIs, and for whom its certificate is.
+/// Where the controller serves its APIs, and the name in its certificate.
 const SERVES: &str = "127.0.0.1:8444";
 const NAME: &str = "weft-observe.weft-system.svc";
 const PATH: &str = "/apis/observe.weft.dev/v1alpha1/graphs/live";
@@ -68,9 +68,9 @@ pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Res
     let folded = metric(FOLDED).await? - before;
     let (mut took, mut last) = (Vec::new(), Bytes::new());
     for window in WINDOWS {
-        let begun = Instant::now();
+        let started = Instant::now();
         last = reader.read(&format!("{PATH}?window={window}s")).await?;
-        took.push(seconds(begun.elapsed()));
+        took.push(seconds(started.elapsed()));
     }
     let graph: Value = serde_json::from_slice(&last)?;
     let edges = graph["edges"].as_array().context("no edges")?.len();
@@ -99,13 +99,13 @@ async fn ended_slot() -> u64 {
     end - SLOT
 }
 
-/// Asks as the API server does.
+/// A client that queries as the API server does.
 struct GraphClient {
     tls: TlsConnector,
 }
 
 impl GraphClient {
-    /// Trusts what the APIService says that the API server trusts.
+    /// Trusts what the APIService makes the API server trust.
     async fn new(api: &Api, pki: &Path) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(&authority(api).await?) {
@@ -154,13 +154,13 @@ impl GraphClient {
 
 /// The authority of the API's certificate, once it is written.
 async fn authority(api: &Api) -> Result<Vec<u8>> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let service = api.get(API_SERVICE).await?;
         if let Some(bundle) = service["spec"]["caBundle"].as_str() {
             return Ok(base64::engine::general_purpose::STANDARD.decode(bundle)?);
         }
-        ensure!(begun.elapsed() < TRUSTED_WITHIN, "no caBundle: {service}");
+        ensure!(started.elapsed() < TRUSTED_WITHIN, "no caBundle: {service}");
         sleep(Duration::from_millis(200)).await;
     }
 }

@@ -77,7 +77,7 @@ async fn run() -> Result<ExitCode> {
         etcd: arguments.etcd,
         api_server: arguments.api_server,
         pki: arguments.work.join("pki"),
-        begun: Instant::now(),
+        started: Instant::now(),
     };
     let musts = match arguments.kind.as_str() {
         "scale" => bench.scale(arguments.quick, &arguments.out).await?,
@@ -111,7 +111,7 @@ impl Bench {
             self.log_progress(&format!("{figures:.1?}"));
             all.push(figures);
             from = size;
-            page::scale::write(out, &all, self.begun.elapsed().as_secs())?;
+            page::scale::write(out, &all, self.started.elapsed().as_secs())?;
         }
         Ok(page::scale::bounds(&all))
     }
@@ -126,7 +126,7 @@ impl Bench {
             self.log_progress(&format!("{figures:.1?}"));
             all.push(figures);
             from = size;
-            page::control::write(out, &all, self.begun.elapsed().as_secs())?;
+            page::control::write(out, &all, self.started.elapsed().as_secs())?;
         }
         Ok(page::control::bounds(&all))
     }

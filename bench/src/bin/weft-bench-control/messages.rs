@@ -1,4 +1,4 @@
-//! What proxies tell of their calls, and what they are told of breakers.
+//! Messages of the simulated proxies: reports of calls, and breaker reports.
 
 use wire::v1;
 use wire::v1::circuit_state::State;
@@ -30,8 +30,8 @@ pub(crate) fn edge(service: usize, replica: usize) -> v1::Edge {
     }
 }
 
-/// What a proxy tells of one Service. `held_back`: its breaker is open there, so that
-/// only a probe is sent.
+/// The breaker report of a proxy for one Service. `held_back`: its breaker is open there, so
+/// that only a probe is sent.
 pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::CircuitPulse {
     let name = full_name(service);
     let circuit = v1::Circuit {
@@ -60,7 +60,7 @@ pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::Ci
     }
 }
 
-/// Whether calls are held back, if this says so of any Service: calls to one alone fail.
+/// Whether calls are held back, if this is about any Service: calls to one alone fail.
 pub(crate) fn holds_back(steer: &v1::Steer) -> Option<bool> {
     let last = steer.states.last()?;
     Some(last.state() != State::Closed)

@@ -49,7 +49,7 @@ impl Moved {
         cluster::pod_path(self.service, self.replica - 1)
     }
 
-    /// Everybody who calls the Service must learn whether the pod is there.
+    /// Every caller of the Service must receive whether the pod is there.
     pub(crate) fn announce(&self, fleet: &Fleet, there: bool) {
         let address = cluster::pod_ip(self.at()).to_string();
         let shows = move |resource: &v1::Resource| match &resource.content {

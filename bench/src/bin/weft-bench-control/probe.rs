@@ -1,4 +1,4 @@
-//! What somebody else notices at the API server meanwhile.
+//! What another client notices at the API server meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +38,7 @@ impl Probe {
             let mut turns = interval(EVERY);
             for turn in 0.. {
                 turns.tick().await;
-                let begun = Instant::now();
+                let started = Instant::now();
                 let change = json!({"data": {"turn": format!("{turn}")}});
                 let answer = if turn % 2 == 0 {
                     api.get(OBJECT).await
@@ -49,7 +49,7 @@ impl Probe {
                     eprintln!("weft-bench-control: probe: {error:#}");
                 }
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.push(begun.elapsed().as_secs_f64());
+                kept.push(started.elapsed().as_secs_f64());
             }
         });
         Self { task, delays }
@@ -63,7 +63,7 @@ impl Probe {
 }
 
 /// Requests that the API server has answered so far, by what they were, and those
-/// that it turned away.
+/// that it rejected.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requests {
     by_kind: BTreeMap<String, u64>,

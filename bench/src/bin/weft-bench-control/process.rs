@@ -124,10 +124,10 @@ impl Program {
 }
 
 impl Controller {
-    /// Waits until it says that it is ready, and returns how long that took.
+    /// Waits until it reports ready, and returns how long that took.
     pub(crate) async fn ready(&mut self) -> Result<Duration> {
-        let begun = Instant::now();
-        while begun.elapsed() < READY_WITHIN {
+        let started = Instant::now();
+        while started.elapsed() < READY_WITHIN {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the controller ended with {status}; see log/controller.log");
             }
@@ -135,7 +135,7 @@ impl Controller {
                 .await
                 .is_ok_and(|text| text.starts_with("HTTP/1.1 200"))
             {
-                return Ok(begun.elapsed());
+                return Ok(started.elapsed());
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -162,10 +162,10 @@ impl Controller {
     /// for longer than counts in statuses wait for their turn, which is five seconds.
     /// Returns whether it became quiet.
     pub(crate) async fn settled(&self, most: Duration) -> Result<bool> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut calm = 0;
         let mut before = self.cpu()?;
-        while begun.elapsed() < most {
+        while started.elapsed() < most {
             sleep(Duration::from_secs(1)).await;
             let now = self.cpu()?;
             calm = if now - before < 0.1 { calm + 1 } else { 0 };
@@ -186,7 +186,7 @@ impl Drop for Controller {
     }
 }
 
-/// Seconds, if the line tells of a compiling.
+/// Seconds, if the line reports a compile.
 fn compiled_in(line: &str) -> Option<f64> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);

@@ -1,5 +1,5 @@
-//! What breakers of the whole mesh cost while every proxy tells each second how its calls
-//! went, and how soon the callers of a Service that fails are told.
+//! What breakers of the whole mesh cost while every proxy reports each second how its calls
+//! went, and how soon the callers of a Service that fails get the open breaker.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::process::Controller;
 
 /// Between two pulses of one proxy.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long its callers may take to hear of it; the bound of the page is lower.
+/// How long its callers may take to receive it; the bound of the page is lower.
 const REPORTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The figures of one size.
@@ -45,12 +45,12 @@ pub(crate) async fn measure(
 
     let mut turns = interval(EVERY);
     turns.tick().await;
-    let (before, begun) = (controller.cpu()?, Instant::now());
-    while begun.elapsed() < time {
+    let (before, started) = (controller.cpu()?, Instant::now());
+    while started.elapsed() < time {
         fleet.pulse(None)?;
         turns.tick().await;
     }
-    let used = (controller.cpu()? - before) / seconds(begun.elapsed());
+    let used = (controller.cpu()? - before) / seconds(started.elapsed());
     let callers = fleet.callers(failing).len();
     ensure!(
         fleet.held_back() == 0,
@@ -61,12 +61,12 @@ pub(crate) async fn measure(
     while fleet.held_back() < callers {
         ensure!(
             since.elapsed() < REPORTED_WITHIN,
-            "{} of {callers} callers were told that all calls to {} fail",
+            "{} of {callers} callers got an open breaker for {}",
             fleet.held_back(),
             cluster::service_name(failing)
         );
         fleet.pulse(Some(failing))?;
-        // What a proxy is told shows at once, not with its next pulse.
+        // What a proxy receives shows at once, not with its next pulse.
         let next = Instant::now() + EVERY;
         while Instant::now() < next && fleet.held_back() < callers {
             tokio::time::sleep(EVERY / 50).await;

@@ -1,4 +1,4 @@
-//! The cluster that the stand-in tells of, read from JSON:
+//! The cluster that the stand-in serves to proxies, read from JSON:
 //!
 //! ```text
 //! { "listen": "0.0.0.0:8443",       where proxies find the stand-in
@@ -9,7 +9,7 @@
 //!               "access": "open",   or audit, enforce
 //!               "mtls": "permissive",              or strict
 //!               "ports": { "8080": "http1" },      declared; others are detected
-//!               "sees": "opaque",   optional: it is told that every port carries bytes
+//!               "sees": "opaque",   optional: to its proxy every port carries bytes
 //!               "admitted": false,  optional: it has an identity, and no rule lets it in
 //!               "rules": [ { "name": "a", "ports": [8080], "paths": ["/public.*"] } ]
 //!   } ] }
@@ -63,7 +63,7 @@ impl Pod {
         Ok(SpiffeId::of(TRUST_DOMAIN, NAMESPACE, &self.name)?)
     }
 
-    /// What `asker` is told that a port of this pod carries.
+    /// What a port of this pod carries, as sent to `asker`.
     fn protocol(&self, asker: &Self, port: u16) -> v1::Protocol {
         let declared = self.ports.get(&port).copied();
         asker.sees.or(declared).unwrap_or(v1::Protocol::Detect)

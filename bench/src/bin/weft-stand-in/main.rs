@@ -1,9 +1,9 @@
 //! `weft-stand-in FILE` is a controller for two proxies without a cluster: it
-//! speaks the real protocol over the real TLS and tells what FILE says. Harnesses
+//! speaks the real protocol over the real TLS and sends what FILE holds. Harnesses
 //! that start proxies in network namespaces use it (e2e/interop).
 //!
 //! FILE is JSON, see [`cluster::Cluster`]. Every call of Certify is answered,
-//! because the token is the pod's name. It says `ready` once it listens, and every
+//! because the token is the pod's name. It prints `ready` once it listens, and every
 //! refusal of a proxy on standard error as `refused NAME: REASON`.
 
 mod cluster;

@@ -42,7 +42,7 @@ fn pods() -> [Pod; 6] {
 struct ChainVariant {
     name: &'static str,
     grpc: bool,
-    /// The applications pass on what tells the mesh to what a call belongs.
+    /// The applications pass on the headers by which the mesh finds what a call belongs to.
     context: bool,
     bound: &'static str,
     most: f64,

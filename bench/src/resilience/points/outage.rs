@@ -26,7 +26,7 @@ const PODS: [Pod; 7] = [
     Pod::of("web", "web-2", Behaviour::Answers),
     Pod::of("web", "web-3", Behaviour::Answers),
 ];
-/// Who fails.
+/// The instance that fails.
 const BAD: &str = "web-1";
 /// Calls per second, of all callers together.
 const RATE: f64 = 200.0;
@@ -34,9 +34,9 @@ const RATE: f64 = 200.0;
 const BEFORE: u64 = 5;
 /// Longer than anything may wait, so that its end is seen.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// By then whoever fails rests.
+/// By then failing endpoints are ejected.
 const FOUND_OUT: Duration = Duration::from_secs(2);
-/// Rests of 5 s, 10 s, 20 s and 40 s, a fifth shorter at most, end at most so often in a
+/// Ejections of 5 s, 10 s, 20 s and 40 s, a fifth shorter at most, end at most so often in a
 /// minute, with a probe of each caller.
 const PROBES: f64 = (5 * CALLERS) as f64;
 
@@ -45,7 +45,7 @@ const PROBES: f64 = (5 * CALLERS) as f64;
 enum Failure {
     /// It answers 503, or grpc-status 14.
     Answers,
-    /// Nothing that is sent to it arrives, and nobody is told.
+    /// Nothing that is sent to it arrives, and no sender gets an error.
     Silent,
 }
 
@@ -338,7 +338,7 @@ fn picture(outages: &[(&Outage, &[Option<OutageRun>; SYSTEMS])]) -> Picture {
     }
 }
 
-/// All fail a little: nobody is worse than the others.
+/// All fail a little: none is worse than the others.
 pub(in crate::resilience) fn all_fail_a_little(bench: &Bench) -> Result<Section> {
     const FOUR: [Pod; 8] = [
         PODS[0],
@@ -385,7 +385,7 @@ pub(in crate::resilience) fn all_fail_a_little(bench: &Bench) -> Result<Section>
     Ok(Section {
         title: "All four instances fail 30 %",
         how: format!(
-            "{RATE} GET/s from four callers to four instances, of whose answers 30 % are 503, in no order. Nobody is worse than the others, so letting one rest helps nobody. Envoy's outlier detection is off in Istio's defaults."
+            "{RATE} GET/s from four callers to four instances, of whose answers 30 % are 503, in no order. None is worse than the others, so ejecting one helps no caller. Envoy's outlier detection is off in Istio's defaults."
         ),
         third: THIRD,
         rows,

@@ -71,10 +71,10 @@ fn with_polls(number: u64) -> Call {
 }
 
 /// What the server can do, in requests per second, when three times as much is asked of it
-/// and nobody stands between.
+/// and no proxy stands between.
 fn capacity(bench: &Bench) -> Result<f64> {
     eprintln!("overload: capacity");
-    let mut scenario = bench.start(&Mesh::Nobody, &PODS, Asked::default())?;
+    let mut scenario = bench.start(&Mesh::Direct, &PODS, Asked::default())?;
     let time = bench.seconds(10);
     let load = Load {
         // A worker needs 10 ms at least.
@@ -107,7 +107,7 @@ fn steps(bench: &Bench, mesh: &Mesh, capacity: f64) -> Result<OverloadRun> {
         let load = Load {
             rate: capacity * part,
             time,
-            // Whoever polls waits for longer.
+            // Polls wait for longer.
             patience: if polls { 10 * GOOD_WITHIN } else { GOOD_WITHIN },
             call: if polls { with_polls } else { get },
         };

@@ -220,7 +220,7 @@ fn oversized_hidden_parts_are_readable_but_not_writable() {
         written_back,
         Err(ConversionError::TooLarge { version: V1alpha1 })
     );
-    // Whoever removes the annotation says that he knows.
+    // A client that removes the annotation does so knowingly.
     assert!(
         stored(&without_annotation(view))["spec"]["matches"][0]
             .get("headers")

@@ -1,6 +1,6 @@
-//! No conversion widens what objects allow, whatever the annotation says.
+//! No conversion widens what objects allow, whatever the annotation holds.
 //!
-//! The oracle reads the visible text of each version as its specification says and
+//! The oracle reads the visible text of each version by its specification and
 //! knows nothing of storage or annotations.
 
 use proptest::prelude::*;
@@ -161,7 +161,7 @@ fn older() -> impl Strategy<Value = SmiVersion> {
     proptest::sample::select(vec![V1alpha1, V1alpha2, V1alpha3])
 }
 
-/// A note that says whatever its forger likes, with hashes that fit.
+/// A note with any text of its forger, with hashes that fit.
 fn forged(kind: SmiKind, view: &Value, other_stored: &Value) -> Option<String> {
     let version = version_of(view);
     let visible = content::take(&mut view.as_object().unwrap().clone());

@@ -1,4 +1,4 @@
-//! What the API server asks and is answered.
+//! Requests of the API server, and the responses.
 
 use kube::core::conversion::ConversionReview;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ fn a_failure_names_the_object_and_converts_none() {
 }
 
 /// A list of a kind is one review: an object that another product stored must not
-/// keep everybody from reading its neighbours.
+/// keep clients from reading its neighbours.
 // Claims: C5
 #[test]
 fn unconvertible_stored_weight_leaves_other_list_items_readable() {

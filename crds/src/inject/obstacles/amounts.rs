@@ -8,7 +8,7 @@ use crate::inject::overrides;
 use crate::inject::request::{DefaultLimits, Namespace};
 use crate::labels::quantity_in_milli;
 
-/// What each of the proxy's containers asks for of one resource.
+/// What each of the proxy's containers requests of one resource.
 pub(super) struct Amounts {
     resource: &'static str,
     namespace: String,

@@ -49,7 +49,7 @@ pub struct RouteGroup {
 pub struct RouteGroupMatch {
     /// The key within its group.
     pub name: Arc<str>,
-    /// What a request has to fit; `None` for a match that can be used by nobody and never
+    /// What a request has to fit; `None` for a match that cannot be used and never
     /// fits.
     pub criteria: Option<Criteria>,
 }
@@ -107,7 +107,7 @@ impl Judge for HttpRouteGroupSpec {
     }
 }
 
-/// The very code that will match requests says whether the match can be used. What it
+/// The very code that will match requests decides whether the match can be used. What it
 /// refuses before it compiles takes nothing from the matches after it.
 fn criteria(
     field: &str,
@@ -147,8 +147,8 @@ fn criteria(
     })
 }
 
-/// Tells methods that no client is likely to send. They are taken: whoever invents a
-/// method may match it.
+/// Warns of methods that no client is likely to send. They are taken: an application with
+/// methods of its own may match them.
 fn warn_of_unusual(field: &str, written: &RouteMatch, warned: &mut usize, mistakes: &mut Mistakes) {
     for (i, method) in written.methods.iter().flatten().enumerate() {
         let method = method.as_str();

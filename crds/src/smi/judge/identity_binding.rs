@@ -1,5 +1,5 @@
 //! IdentityBinding: which workloads of its namespace a name stands for. One that names
-//! nobody, or somebody who cannot exist, would quietly take a source out of every target
+//! no workload, or one that cannot exist, would quietly take a source out of every target
 //! that refers to it.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,16 +13,16 @@ use crate::smi::IdentityBindingSpec;
 
 /// What an id may be written without: examples of the specification leave it out.
 const SCHEME: &str = "spiffe://";
-/// Most labels; the schema says the same.
+/// Most labels, as in the schema.
 const MOST_LABELS: usize = 32;
 
-/// Whom an IdentityBinding means.
+/// The workloads that an IdentityBinding means.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
-    /// Whether it may allow something. Whom it names is protected either way.
+    /// Whether it may allow something. The workloads that it names are protected either way.
     pub usable: bool,
-    /// Labels that pods must have, all of them; without any entry, nobody has them. `None`
-    /// if it does not ask for labels.
+    /// Labels that pods must have, all of them; without any entry, no pod has them. `None`
+    /// if it does not require labels.
     pub labels: Option<BTreeMap<Arc<str>, Arc<str>>>,
     /// Ids, by place.
     pub ids: Vec<BindingId>,
@@ -30,12 +30,12 @@ pub struct Binding {
     pub service_account: Option<Arc<str>>,
 }
 
-/// A SPIFFE id as somebody wrote it down.
+/// A SPIFFE id as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingId {
     /// In the words of the object.
     pub written: Arc<str>,
-    /// Which id it is; `None` if it is none, and means nobody.
+    /// Which id it is; `None` if it is none, and matches no caller.
     pub id: Option<SpiffeId>,
 }
 
@@ -55,7 +55,7 @@ impl Judge for IdentityBindingSpec {
         let both = labels.is_some() && account.is_some();
         if nothing {
             let text = "must hold podLabelSelector, serviceAccount or spiffeIdentities; it stands \
-                        for nobody";
+                        for no caller";
             mistakes.invalid("spec.schemes", text);
         }
         if both {
@@ -115,7 +115,7 @@ impl Judge for IdentityBindingSpec {
 fn ids(written: Option<&[String]>, mistakes: &mut Mistakes) -> Vec<BindingId> {
     const FIELD: &str = "spec.schemes.spiffeIdentities";
     if written.is_some_and(<[_]>::is_empty) {
-        let text = "must name at least one SPIFFE id, or be left out; it stands for nobody";
+        let text = "must name at least one SPIFFE id, or be left out; it stands for no caller";
         mistakes.invalid(FIELD, text);
     }
     let ids = written.into_iter().flatten().enumerate();

@@ -1,4 +1,4 @@
-//! Reads a spec, or says where it has another shape than its kind.
+//! Reads a spec, or reports where it has another shape than its kind.
 //!
 //! Reading into types alone takes too much: a list in the place of an object would be
 //! read by position, in the order in which our types happen to declare their fields, and
@@ -55,7 +55,7 @@ pub fn spec<S: Judge>(
     }
 }
 
-/// Reads, or says everything that stands against it.
+/// Reads, or reports everything that stands against it.
 fn read<S: Judge>(written: &Value) -> Result<S, Mistakes> {
     let mut mistakes = Mistakes::default();
     check("spec", "spec", written, &mut mistakes);
@@ -77,7 +77,7 @@ fn read<S: Judge>(written: &Value) -> Result<S, Mistakes> {
     Err(mistakes)
 }
 
-/// Says that a list or map is too long. One that only another product's schema can have
+/// Reports that a list or map is too long. One that only another product's schema can have
 /// let in is not read at all.
 pub(super) fn check_count(field: &str, found: usize, most: usize, mistakes: &mut Mistakes) {
     if found > most {
@@ -86,7 +86,7 @@ pub(super) fn check_count(field: &str, found: usize, most: usize, mistakes: &mut
     }
 }
 
-/// Says that a list stands where an object must.
+/// Reports that a list stands where an object must.
 pub(crate) fn check_object(field: &str, value: &Value, mistakes: &mut Mistakes) {
     if value.is_array() {
         let text = "is a list, but must be an object";
@@ -130,7 +130,7 @@ fn below(at: &str, name: &str) -> String {
 }
 
 /// The innermost field that makes reading fail. Every field may be absent, so each part
-/// can be read without its neighbours, and tells whether it is to blame.
+/// can be read without its neighbours, and shows whether it is to blame.
 fn blamed(at: &str, value: &Value, fails: &dyn Fn(Value) -> bool) -> String {
     match value {
         Value::Object(fields) if !fails(json!({})) => {

@@ -11,18 +11,18 @@ use crate::smi::{RULE_HTTP_ROUTE_GROUP, SPECS_GROUP, SplitMatch, TrafficSplitSpe
 
 /// Most that one weight may be; their sum has to fit into 64 bits with ease.
 const MOST_WEIGHT: u32 = i32::MAX.unsigned_abs();
-/// Most groups; the schema says the same. Other lists of this name may have more.
+/// Most groups, as in the schema. Other lists of this name may have more.
 const MOST_GROUPS: usize = 16;
 
-/// What a TrafficSplit asks for.
+/// The content of a TrafficSplit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     /// The Service that is split.
     pub root: ServiceRef,
-    /// Who takes a share, in the order in which they were written.
+    /// The backends with their shares, in the order in which they were written.
     pub backends: Vec<Backend>,
     /// Whether every weight can be used. The split has no effect if not: any other
-    /// reading would give somebody a share that nobody wrote down.
+    /// reading would give a backend a share without an author.
     pub weights_fit: bool,
     /// Names of the HTTPRouteGroups whose requests are split, by place; `None` for what is
     /// no HTTPRouteGroup, and takes all effect from the split. Without any, everything is
@@ -30,7 +30,7 @@ pub struct Split {
     pub groups: Vec<Option<Arc<str>>>,
 }
 
-/// A Service as somebody wrote it down.
+/// A Service as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceRef {
     /// In the words of the object.

@@ -1,5 +1,5 @@
-//! TrafficTarget: who may call whom, with what. Every doubt is settled towards allowing
-//! less: what is wrong stands for nobody and nothing, never for everything.
+//! TrafficTarget: which callers may call what, with what. Every doubt is settled towards allowing
+//! less: what is wrong matches no caller and no request, never all.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::smi::{
 /// A rule about UDP.
 const RULE_UDP_ROUTE: &str = "UDPRoute";
 
-/// What a TrafficTarget says.
+/// The content of a TrafficTarget.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Whom it protects; `None` when it names nobody of its own namespace.
+    /// The workloads that it protects; `None` when it names none of its own namespace.
     pub destination: Option<Destination>,
-    /// Who may call, by place.
+    /// The allowed callers, by place.
     pub sources: Vec<Source>,
     /// With what, by place. Without any, nothing is allowed.
     pub rules: Vec<Rule>,
 }
 
-/// Somebody of the target's own namespace.
+/// A workload of the target's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// What it is.
@@ -42,10 +42,10 @@ pub struct Destination {
 pub enum DestinationKind {
     /// The pods of a service account.
     ServiceAccount,
-    /// Whoever belongs to an IdentityBinding.
+    /// Each workload of an IdentityBinding.
     IdentityBinding,
-    /// A mistake: taken for the service account of that name, which is protected, and
-    /// which nobody may call by this target.
+    /// A validation error: taken for the service account of that name, which is protected, and
+    /// which no caller may call by this target.
     Unknown,
 }
 
@@ -61,10 +61,10 @@ pub enum PortLimit {
     Nothing,
 }
 
-/// Who may call.
+/// An allowed caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// What it is; `None` for a mistake, which is nobody.
+    /// What it is; `None` for a validation error, which matches no caller.
     pub kind: Option<SourceKind>,
     /// Name as written.
     pub name: Arc<str>,
@@ -77,7 +77,7 @@ pub struct Source {
 pub enum SourceKind {
     /// The pods of a service account.
     ServiceAccount,
-    /// Whoever belongs to an IdentityBinding.
+    /// Each workload of an IdentityBinding.
     IdentityBinding,
     /// Every identity of the mesh.
     Authenticated,
@@ -178,13 +178,14 @@ fn destination(
     };
     let named = is_dns_subdomain(&written.name);
     if !named {
-        let text = "must be the name of a service account or IdentityBinding; nobody is protected";
+        let text =
+            "must be the name of a service account or IdentityBinding; no workload is protected";
         mistakes.invalid("spec.destination.name", text);
     }
     let namespace = written.namespace.as_deref().unwrap_or_default();
     let own = namespace.is_empty() || namespace == at.namespace;
     if !own {
-        // Else anybody could grant himself access to other people's namespaces.
+        // Else any user could grant access to other people's namespaces.
         let text = format!(
             "is {namespace:?}, but a TrafficTarget protects its own namespace {:?}; create it in \
              {namespace:?} or leave the field out",

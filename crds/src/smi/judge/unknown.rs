@@ -1,12 +1,12 @@
-//! Fields that the kind does not have. The API server takes them away without a word
-//! unless its client asks for more, so whoever still sees them says which was meant.
+//! Fields that the kind does not have. The API server drops them silently unless its client
+//! wants warnings, so every check that still sees them reports which was meant.
 
 use serde_json::Value;
 
 use super::{Code, Mistakes};
 use crate::near::near;
 
-/// Fields of one object that are told; nobody writes more by mistake.
+/// Fields of one object that are reported; no user writes more by mistake.
 const MAX_LISTED: usize = 8;
 /// Characters of a field's name that are shown.
 const LONGEST_NAME: usize = 64;

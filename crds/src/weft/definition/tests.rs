@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::definitions;
 use crate::smi::{assert_explained, assert_structural, each_node, violations};
 
-/// A spec that says everything.
+/// A spec with every field.
 const EVERYTHING: &str = include_str!("../everything.yaml");
 
 fn version() -> Value {

@@ -23,7 +23,7 @@ pub(super) fn ejection(written: &weft::Ejection, reader: &mut FieldReader<'_>) -
             &bounds::EJECTION_BASE_TIME,
             or.base_time,
         );
-        // Who asks for a long first rest, and nothing else, has to get it.
+        // A user who sets a long first ejection, and nothing else, has to get it.
         let longest = or.max_time.max(base_time);
         let max_time = reader.duration_or(FIELD, max, &bounds::EJECTION_MAX_TIME, longest);
         if max_time < base_time {

@@ -9,7 +9,7 @@ use policy::{
 
 use crate::smi::judge::Source;
 
-/// What a TrafficPolicy says.
+/// The content of a TrafficPolicy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// What it is about; `None` when that cannot be read, and then it has no effect.
@@ -43,9 +43,9 @@ pub struct Route {
 pub struct Override {
     /// Services that may be chosen.
     pub to: Vec<ServiceId>,
-    /// Who may choose.
+    /// Callers that may choose.
     pub sources: Vec<Source>,
-    /// Who passes a choice on.
+    /// Callers that pass a choice on.
     pub forwarders: Vec<Source>,
     /// Secrets that prove the right to choose.
     pub tokens: Vec<Token>,

@@ -1,4 +1,4 @@
-//! The section `overrides`: who may send requests to another Service.
+//! The section `overrides`: which callers may send requests to another Service.
 
 use k8s_openapi::jiff::Timestamp;
 use policy::{
@@ -79,7 +79,7 @@ fn target(field: &str, name: &str, reader: &mut FieldReader<'_>) -> Option<Servi
     Some(service)
 }
 
-/// Callers that can prove who they are.
+/// Callers that can prove an identity.
 fn callers(
     field: &str,
     written: Option<&[SourceRef]>,
@@ -95,7 +95,7 @@ fn callers(
         let caller = scope::caller(&field, one, reader.mistakes());
         match caller.kind {
             Some(SourceKind::Unauthenticated) => {
-                let text = "is nobody in particular; give callers outside the mesh a token";
+                let text = "is no particular caller; give callers outside the mesh a token";
                 reader.wrong(&format!("{field}.name"), text);
             }
             Some(_) => callers.push(caller),

@@ -77,7 +77,7 @@ impl<'a> FieldReader<'a> {
             .invalid(field, format!("{text}; {}", self.ending));
     }
 
-    /// Says something that costs nothing.
+    /// Reports something that costs nothing.
     pub(super) fn caution(&mut self, field: &str, code: Code, text: &str) {
         self.mistakes.warn(code, field, text);
     }
@@ -251,7 +251,7 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    /// Tells methods that no client is likely to send.
+    /// Warns of methods that no client is likely to send.
     fn warn_of_unusual(&mut self, field: &str, method: &str) {
         if method == "*" {
             return;
@@ -272,13 +272,13 @@ impl<'a> FieldReader<'a> {
         read
     }
 
-    /// One by which callers are told apart. The mesh takes its own from their requests.
+    /// One that identifies callers. The mesh removes its own from their requests.
     pub(super) fn callers_header(&mut self, field: &str, name: &str) -> Option<HeaderName> {
         let read = self.header(field, name)?;
         if is_own_header(&read) {
             let text = format!(
                 "is {read}, which no caller can send: all requests have the same value, none. \
-                 Type Caller tells callers apart by their identity"
+                 Type Caller separates callers by their identity"
             );
             self.caution(field, Code::FieldIgnored, &text);
         }
@@ -322,7 +322,7 @@ pub(super) fn is_own_header(name: &HeaderName) -> bool {
     behind.is_some_and(|rest| rest.starts_with(|mark: char| !mark.is_ascii_alphanumeric()))
 }
 
-/// The beginning of what somebody wrote.
+/// The beginning of a user's text.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }

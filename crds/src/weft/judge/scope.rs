@@ -164,7 +164,7 @@ pub(super) fn sources(written: Option<&[SourceRef]>, mistakes: &mut Mistakes) ->
     let written = written.unwrap_or_default();
     if written.len() > SOURCES {
         too_many("spec.sources", written.len(), SOURCES, mistakes);
-        return vec![nobody()];
+        return vec![no_caller()];
     }
     let written = written.iter().enumerate();
     let sources = written.map(|(i, written)| {
@@ -185,8 +185,8 @@ pub(super) fn caller(field: &str, written: &SourceRef, mistakes: &mut Mistakes) 
     source(field, &subject, mistakes)
 }
 
-/// A caller that nobody is.
-fn nobody() -> Source {
+/// A source that matches no caller.
+fn no_caller() -> Source {
     Source {
         kind: None,
         name: "".into(),

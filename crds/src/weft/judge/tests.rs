@@ -25,7 +25,7 @@ use crate::smi::{
     schema, violations,
 };
 
-/// A spec that says everything.
+/// A spec with every field.
 const EVERYTHING: &str = include_str!("../everything.yaml");
 
 const AT: ValidationContext<'_> = ValidationContext {

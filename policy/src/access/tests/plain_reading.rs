@@ -28,7 +28,7 @@ enum PlainSource {
 struct PlainCall {
     /// `None`: outside the mesh.
     caller: Option<u8>,
-    /// Whether its certificate says which pod it is.
+    /// Whether its certificate names its pod.
     names_pod: bool,
     port: u16,
     /// Letter of the path and whether it is a GET; `None`: opaque bytes.

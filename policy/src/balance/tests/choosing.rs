@@ -1,4 +1,4 @@
-//! Endpoints that rest, warm up, lie near or far, and how busy they say they are.
+//! Endpoints that are ejected, warm up, lie near or far, and the load that they report.
 //!
 //! Claims: calls-25, calls-64
 
@@ -92,7 +92,7 @@ fn one_that_warms_up_gets_about_its_share() {
         let taken = counts(30_000, &[], &all);
         assert!((from..=to).contains(&taken[2]), "{share}: {taken:?}");
     }
-    // All new, as after a rollout: nobody is left out.
+    // All new, as after a rollout: none is skipped.
     let taken = counts(9000, &[], &[works(0.1); 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
 }
@@ -104,7 +104,7 @@ fn new_endpoint_of_two_gets_only_its_share() {
         let taken = counts(20_000, &[], &[works(1.0), works(share)])[1] as f64;
         let half = expected / 2.0;
         assert!((taken - half).abs() < half * 0.1, "{share}: {taken}");
-        // Whoever has measured nothing yet counts as the cheapest.
+        // A candidate without measurements counts as the cheapest.
         let cheap = Candidate::Works {
             score: 0.0,
             share,
@@ -192,7 +192,7 @@ fn load_shifts_calls_proportionally_and_starves_no_endpoint() {
     // Alike where all are as busy, however busy that is.
     let taken = counts(9000, &[], &[works(1.0, 90); 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
-    // Who is slower is not preferred for being idle, unless by less than that.
+    // A slower one is not preferred for being idle, unless by less than that.
     assert_eq!(
         counts(1000, &[], &[works(5.0, 0), works(1.0, 100)]),
         [0, 1000]

@@ -52,7 +52,7 @@ fn sole_account_failures_open_only_its_proxies_until_confirmed() {
         (fleet.steer(start), fleet.sole_account()),
         (Steer::Open, Some(&0))
     );
-    // Another one is served well. It is told nothing, and changes nothing.
+    // Another account is served well. It gets no command, and changes nothing.
     let says = |fleet: &mut Fleet<usize, usize>, second: u64, failed| {
         let now = start + ms(second * 1000);
         let pulse = Pulse {
@@ -66,7 +66,7 @@ fn sole_account_failures_open_only_its_proxies_until_confirmed() {
     };
     assert_eq!(says(&mut fleet, 1, 0), Steer::Open);
     assert_eq!(fleet.sole_account(), Some(&0));
-    // By now the first is silent, as it was told.
+    // By now the first is silent, as commanded.
     assert_ne!(says(&mut fleet, 20, 60), Steer::Closed);
     assert_eq!(fleet.sole_account(), None, "two have seen it");
     let (fleet, _) = fleet_of(&[(60, 60), (60, 60)]);
@@ -191,7 +191,7 @@ fn hanging_probes_keep_mesh_breaker_open_under_demand() {
         ..Pulse::default()
     };
     let hanging = Pulse {
-        begun: 1,
+        sent_probes: 1,
         ..Pulse::default()
     };
     for pulse in [wanting, hanging] {
@@ -214,7 +214,7 @@ fn sent_probe_is_reported_before_it_finishes() {
     breaker.steer(now, Steer::Probing { every: ms(1200) });
     assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
     let expected = Pulse {
-        begun: 1,
+        sent_probes: 1,
         ..Pulse::default()
     };
     assert_eq!(breaker.pulse(), Some(expected));
@@ -288,6 +288,6 @@ fn accounts_and_proxies_are_bounded() {
     assert_eq!(report.requests as usize, fleet::ACCOUNTS);
     assert_eq!(
         report.failure_percent, 100,
-        "nobody fails more than he sends"
+        "no proxy fails more than it sends"
     );
 }

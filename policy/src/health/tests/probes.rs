@@ -1,4 +1,4 @@
-//! What the probe of an endpoint that rests shows, and who may send one.
+//! What the probe of an ejected endpoint shows, and which request may be one.
 //!
 //! Claims: calls-2
 
@@ -103,7 +103,7 @@ fn started_response_clears_only_unreachable_ejection() {
     );
     assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
     health.record(start, Unreachable, None, settings, 0);
-    // Nobody to compare with: that takes a row of its own.
+    // No other endpoint to compare with: that takes a row of its own.
     assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
 }
 
@@ -111,12 +111,12 @@ fn started_response_clears_only_unreachable_ejection() {
 #[test]
 fn probe_response_lasting_one_second_returns_endpoint_once() {
     let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
-    let (due, begun, lasted) = (start + ms(5000), start + ms(5200), start + ms(6200));
+    let (due, started, lasted) = (start + ms(5000), start + ms(5200), start + ms(6200));
     let streams = || {
         let mut health = rested(start);
         let probe = health.begin_probe(due, true);
-        assert!(!health.settle(begun), "nothing came");
-        let change = health.record(begun, Reached, probe, settings, EVEN);
+        assert!(!health.settle(started), "nothing came");
+        let change = health.record(started, Reached, probe, settings, EVEN);
         assert_eq!(change, HealthChange::Nothing);
         (health, probe)
     };
@@ -188,13 +188,13 @@ fn calls_before_endpoint_return_do_not_count_afterwards() {
         "a probe that failed shows no more"
     );
     // By an end, and by an answer that lasts.
-    for (begun, signal) in [(ms(20_000), Good), (ms(40_000), Reached)] {
+    for (started, signal) in [(ms(20_000), Good), (ms(40_000), Reached)] {
         let mut health = health;
-        let begun = start + begun;
-        let probe = health.begin_probe(begun, true);
+        let started = start + started;
+        let probe = health.begin_probe(started, true);
         assert!(probe.is_some());
-        health.record(begun, signal, probe, settings, EVEN);
-        health.settle(begun + LASTED);
+        health.record(started, signal, probe, settings, EVEN);
+        health.settle(started + LASTED);
         assert!(!health.is_ejected(), "{signal:?}");
         assert!(!health.counts(hung, None), "{signal:?}");
         assert!(health.counts(health.returns(), None), "{signal:?}");

@@ -51,7 +51,7 @@ fn key_entries_take_no_more_bytes_than_estimated() {
         );
         keys.set_most(most / 4);
         let fewer = bytes(&keys);
-        // Not `many`: a map that was much used tells less capacity than it takes, by as many
+        // Not `many`: a map that was much used reports less capacity than it takes, by as many
         // slots as wait to be cleaned.
         assert!(fewer <= most * BYTES_PER_ENTRY, "{most}: {fewer}");
     }

@@ -1,4 +1,4 @@
-//! What is counted, of whom, and when it is known.
+//! What is counted, of which keys, and when it is known.
 //!
 //! Claims: calls-66
 
@@ -79,7 +79,7 @@ fn busiest_key_counts_however_many_others_there_are() {
             meter.count(start + ms(1000 * second), hash, false);
         }
     }
-    // Sixteen a second, what chance adds to eighty, and who has the same cells.
+    // Sixteen a second, what chance adds to eighty, and keys with the same cells.
     let known = meter.offered(start + ms(9999)).unwrap();
     assert!((16_000..=21_000).contains(&known.thousandths), "{known:?}");
 }

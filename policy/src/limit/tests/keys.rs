@@ -1,4 +1,4 @@
-//! Which keys have a bucket, whom that costs one, and what nobody gains by it.
+//! Which keys have a bucket, which caller loses one, and that flooding gains nothing.
 //!
 //! Claims: calls-70, calls-71
 
@@ -27,7 +27,7 @@ fn first_requests_of_20000_gateway_users_all_pass() {
     assert_eq!(passed(&mut table, start, 1, 0..20_000), 20_000);
     assert_eq!(passed(&mut table, start, 1, 0..20_000), 0, "one each");
     assert_eq!(table.take_overflowed(), 0);
-    // Another one has his place, though the gateway took all that nobody else used.
+    // Another one has his place, though the gateway took all that was unused.
     passed(&mut table, start, 1, 20_000..30_000);
     assert_eq!(table.len(), KEYS - 1);
     assert_eq!(passed(&mut table, start, 2, 0..1000), 1000);
@@ -182,9 +182,9 @@ fn limit_keys_of_pod_stay_within_byte_bound() {
 }
 
 proptest! {
-    /// Beside buckets without any bound: nobody passes that one refuses which holds a token more,
-    /// as one does that was full for less than a token, and of a caller with few keys the same
-    /// pass, whatever the others do.
+    /// Beside buckets without any bound: no request passes that those would refuse with one
+    /// token more, as a bucket was full for less than a token, and a caller with few keys
+    /// passes the same requests, whatever the others do.
     #[test]
     fn no_key_exceeds_limit_and_small_callers_are_exact(
         requests in 1u32..4,

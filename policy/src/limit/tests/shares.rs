@@ -1,4 +1,4 @@
-//! Who has which part of a limit, and that the parts are never more than it.
+//! Which pod has which part of a limit, and that the parts are never more than it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -218,7 +218,7 @@ fn nothing_moves_while_nothing_is_refused() {
     let [smaller] = &shares.tick(now)[..] else {
         panic!("not one")
     };
-    // An eighth of an even part, and half of what nobody needs.
+    // An eighth of an even part, and half of what is not needed.
     assert_eq!((smaller.pod, smaller.share), (2, 3125));
     let larger = shares.acknowledged(&2, smaller.number);
     assert_eq!((larger[0].pod, larger[0].share), (1, 16_875));
@@ -264,16 +264,16 @@ fn takeover_grows_no_share_into_parts_still_held() {
     let expected = [(1, 25_000), (2, 25_000), (3, 25_000), (4, 1)];
     assert_eq!(sent, BTreeMap::from(expected));
     assert!(shares.in_use() <= 100_000);
-    // Who holds what he is to hold is sent nothing.
+    // A pod that holds its share already is sent nothing.
     let mut same = Shares::new(100);
     same.resume(&1, 100_000, 100_000);
     assert!(same.set_pods(now, &BTreeSet::from([1])).is_empty());
-    // Who was given something else than he holds is sent it anew.
+    // A pod that was given another share than it holds is sent it anew.
     let mut other = Shares::new(100);
     other.resume(&1, 100_000, 0);
     let sends = other.set_pods(now, &BTreeSet::from([1]));
     assert_eq!((sends[0].pod, sends[0].share), (1, 100_000));
-    // Who holds something and is not ready any more shrinks to nothing.
+    // A pod that holds something and is not ready any more shrinks to nothing.
     let mut left = Shares::new(100);
     left.resume(&1, 100_000, 100_000);
     assert!(left.set_pods(now, &BTreeSet::new()).is_empty());

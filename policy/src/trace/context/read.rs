@@ -10,7 +10,7 @@ use super::{
 /// Length of `traceparent` in its first version: `00-`, trace, span and flags.
 const FIRST_VERSION: usize = 55;
 
-/// What the headers say: the first format that is valid. `None`: no trace has begun.
+/// What the headers carry: the first format that is valid. `None`: no trace has started.
 #[must_use]
 pub fn read(map: &HeaderMap) -> Option<Context> {
     // Most messages say nothing, and to look for each name by its hash costs more.

@@ -194,7 +194,7 @@ fn own_span_becomes_parent_in_every_received_format() {
     let own = onward(TRACE, true);
     let w3c = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
     assert_eq!(passed(&[("traceparent", W3C)], own), [w3c]);
-    // The flag that says how the id was drawn stays, unknown ones do not.
+    // The flag of how the id was drawn stays, unknown ones do not.
     let flags = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff";
     let kept = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-03";
     assert_eq!(passed(&[("traceparent", flags)], own), [kept]);

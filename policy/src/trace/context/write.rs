@@ -11,9 +11,8 @@ use super::{
 /// Flags of `traceparent` that are known: sampled, and that the id was drawn at random.
 const KNOWN_FLAGS: u8 = 0b11;
 
-/// Says in every format in which the message said anything of this trace, or of one that
-/// is yet to begin, that `onward` sends it on. Where it said nothing in any, in the
-/// formats `inject`.
+/// Writes into every format in which the message carries this trace, or one that is yet to
+/// begin, that `onward` sends it on. Where it carries none, into the formats `inject`.
 pub fn pass_on(map: &mut HeaderMap, onward: Onward, inject: &[Format]) {
     let mut written = false;
     for format in Format::ALL {
@@ -27,8 +26,8 @@ pub fn pass_on(map: &mut HeaderMap, onward: Onward, inject: &[Format]) {
     }
 }
 
-/// Says in these formats that a trace begins with `onward`: the message said nothing of
-/// any, or nothing that could be read.
+/// Writes into these formats that a trace begins with `onward`: the message carries none, or
+/// none that could be read.
 pub fn begin(map: &mut HeaderMap, onward: Onward, inject: &[Format]) {
     for format in inject {
         write(map, *format, onward, None);
@@ -45,7 +44,7 @@ fn is_same(came: &Context, onward: Onward) -> bool {
 fn write(map: &mut HeaderMap, format: Format, onward: Onward, came: Option<&Context>) {
     match format {
         Format::TraceContext => {
-            // Flags that nobody knows yet are not this span's to repeat.
+            // Unknown flags are not this span's to repeat.
             let came = came.and_then(|_| flags(single(map, &TRACEPARENT)?.as_bytes()));
             traceparent(map, onward, came.unwrap_or(0) & KNOWN_FLAGS & !1);
         }
@@ -116,7 +115,7 @@ fn b3_multi(map: &mut HeaderMap, onward: Onward, came: Option<&Context>) {
     }
     set(map, &B3_TRACE, &trace[..length]);
     set(map, &B3_SPAN, &span);
-    // Debug says it too, and so does whoever said it before.
+    // Debug decides too, and so does a decision from before.
     let decided = came.is_some_and(|came| came.sampling != SamplingDecision::Open);
     if !decided || (!map.contains_key(&B3_SAMPLED) && !map.contains_key(&B3_FLAGS)) {
         set(map, &B3_SAMPLED, if onward.sampled { b"1" } else { b"0" });
@@ -132,7 +131,7 @@ fn print(room: &mut [u8], mut value: u128) {
     }
 }
 
-/// Each message says something else, so no table of a connection of HTTP/2 shall keep it:
+/// The value differs in each message, so no table of a connection of HTTP/2 shall keep it:
 /// what it pushed out there would have to be sent again.
 fn set(map: &mut HeaderMap, name: &http::HeaderName, text: &[u8]) {
     if let Ok(mut value) = HeaderValue::from_bytes(text) {

@@ -1,4 +1,4 @@
-//! What proxies are told that carry out only some parts of a policy.
+//! What is sent to proxies that carry out only some parts of a policy.
 //!
 //! Claims: calls-36
 
@@ -68,7 +68,7 @@ fn unsupported_part_removes_no_other_and_keeps_precedence() {
         [Timeouts::DEFAULT, wider],
         "the closest one still decides"
     );
-    // Of what nobody carries out nothing is told.
+    // What no proxy carries out is not sent.
     let cut = timeouts(&[("closest", closest)]).for_callers(parts([Part::AttemptTimeout]));
     assert_eq!(cut, EffectivePolicy::default());
 }
@@ -176,7 +176,7 @@ fn pods_get_timeouts_for_mesh_accounts_and_outside_callers() {
             [(&some, parts([Part::OutsideTimeout]))],
             "{source:?}"
         );
-        // Control: whose proxy asks for none of it, and a section that ends no call.
+        // Control: whose proxy needs none of it, and a section that ends no call.
         let without = Parts::ALL.without(parts([Part::OutsideTimeout]));
         assert_eq!(traffic.for_pods(without), EffectivePolicy::default());
         let idle = of(Timeouts {

@@ -1,4 +1,4 @@
-//! Parts have names of their own, and the page says of each whether it is in force.
+//! Parts have names of their own, and the page states of each whether it is in force.
 //!
 //! Claims: calls-36
 
@@ -19,7 +19,7 @@ fn every_part_has_unique_name_and_bit() {
     }
 }
 
-/// What users are told is in force is what proxies say that they carry out.
+/// Users are shown as in force exactly what proxies report to carry out.
 #[test]
 fn page_states_for_every_part_whether_in_force() {
     for part in Part::ALL {

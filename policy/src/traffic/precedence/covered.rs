@@ -10,7 +10,7 @@ use std::hash::Hash;
 use crate::route::Match;
 use crate::traffic::{Policy, Sources};
 
-/// Of policies in order of precedence, who covers whom.
+/// Of policies in order of precedence, which one covers which.
 pub(super) struct Covered {
     /// `[late][early]`
     by: Vec<Vec<bool>>,

@@ -1,7 +1,7 @@
-//! Which policies decide something at a port, asked one after another in order of precedence.
+//! Which policies decide something at a port, evaluated one after another in order of precedence.
 //!
-//! [`super::resolve`] says it of all at once. Whoever has room for some only has to know it of
-//! each before the next one is asked: one that decides nothing takes no room, and one for which
+//! [`super::resolve`] decides it for all at once. A caller with room for some only has to know
+//! it of each before the next one: one that decides nothing takes no room, and one for which
 //! there is none decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ pub struct Asked {
 }
 
 impl<'a> Decided<'a> {
-    /// Nobody has been asked.
+    /// Before the first policy.
     #[must_use]
     pub const fn new(calls: &'a [Calls]) -> Self {
         Self {
@@ -36,8 +36,8 @@ impl<'a> Decided<'a> {
         }
     }
 
-    /// What becomes of the sections of a policy after those that were added. `says`: of what it
-    /// says something. `place`: where its `calls` are.
+    /// What remains of a policy's sections after those that were added. `says`: the sections
+    /// that it sets. `place`: where its `calls` are.
     #[must_use]
     pub fn ask(&self, says: impl IntoIterator<Item = Section>, place: usize) -> Asked {
         let mut asked = Asked::default();
@@ -58,7 +58,7 @@ impl<'a> Decided<'a> {
         }
     }
 
-    /// Who decides a section already; `None`: nobody. `covering`: those that cover whoever asks.
+    /// Which one decides a section already; `None`: none. `covering`: those that cover this one.
     fn winner(&self, section: Section, covering: &BTreeSet<usize>) -> Option<usize> {
         let mut deciding = self.by.get(&section)?.iter();
         let winner = match section {

@@ -35,7 +35,7 @@ fn account(name: &str) -> SpiffeId {
     SpiffeId::of("cluster.local", "shop", name).unwrap()
 }
 
-/// One that says how many attempts, so that a test sees whose word counts.
+/// One that sets how many attempts, so that a test sees which policy counts.
 fn retry(name: &str, attempts: u8) -> Policy {
     Policy {
         origin: Origin::new("TrafficPolicy", "shop", name),
@@ -313,7 +313,7 @@ fn empty_routes_or_sources_make_policy_apply_nowhere() {
     let resolved = resolve([&routes, &sources, &open], &service(), 80);
     assert_eq!(attempts(&resolved, "web", "/a"), Some(3));
     assert_eq!(resolved.traffic.retry.rules.len(), 1);
-    assert!(resolved.lost.is_empty(), "their authors are told otherwise");
+    assert!(resolved.lost.is_empty(), "their authors get another report");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who waits where all permits are taken.
+//! Which newcomers wait where all permits are taken.
 
 use super::*;
 
@@ -22,7 +22,7 @@ async fn unresponsive_hoarder_delays_other_holders_only_briefly() {
         assert!(occupancy.try_admit(&holder(1)).is_err());
     }
     assert!(count(&counts, Reached::Hoarder) >= hoarder + 1000);
-    // Somebody else waits until one of them is cut off.
+    // Another holder waits until one of them is cut off.
     let began = Instant::now();
     while occupancy.try_admit(&holder(2)).unwrap().is_none() {
         sleep(Duration::from_millis(50)).await;

@@ -1,4 +1,4 @@
-//! Whom connections count for that prove who opened them.
+//! Which holder connections count for that prove an identity.
 //!
 //! Claims: calls-60
 

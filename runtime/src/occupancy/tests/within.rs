@@ -1,4 +1,4 @@
-//! When a connection rests by what is served within it.
+//! When a connection is idle by what is served within it.
 //!
 //! Claims: attack-70
 
@@ -6,7 +6,7 @@ use super::*;
 
 /// Whether a newcomer takes the place of `permit` where nearly all are taken.
 async fn loses(occupancy: &Arc<Occupancy>, permit: &Permit) -> bool {
-    // Whoever had nothing to lose is not asked again at once.
+    // A holder with nothing to lose is not asked again at once.
     sleep(EVICTION_PAUSE).await;
     drop(enter(occupancy, 200));
     now(permit.wanted())
@@ -49,7 +49,7 @@ async fn connection_ignoring_close_request_is_aborted_when_streams_idle() {
     spoken.busy();
     sleep(CLOSE_WITHIN * 3).await;
     assert!(!now(permit.cut()), "a request is in flight");
-    // What is gone rests no more.
+    // What is gone is not idle any more.
     drop(silent);
     permit.carries(1);
     sleep(CLOSE_WITHIN * 3).await;
@@ -59,7 +59,7 @@ async fn connection_ignoring_close_request_is_aborted_when_streams_idle() {
     assert!(now(permit.cut()));
 }
 
-/// Else whoever has tunnels in all its connections counted as leaving, and took the places that
+/// Else a holder with tunnels in all its connections counted as leaving, and took the permits that
 /// are kept for others.
 #[tokio::test(start_paused = true)]
 async fn connection_active_after_close_request_counts_as_staying() {

@@ -57,5 +57,5 @@ async fn evicted_busy_connection_closes_once_it_yields() {
     assert!(!cut.is_finished());
     permit.yields();
     let cut = timeout(Duration::from_millis(2), cut).await;
-    assert!(cut.is_ok(), "it is told");
+    assert!(cut.is_ok(), "it is asked to go");
 }

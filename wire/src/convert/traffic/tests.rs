@@ -422,9 +422,12 @@ fn known_invalid_value_refuses_resource_and_names_field() {
         wrong(Section::Overrides(overrides)),
         "rules[1].overrides[0].tokens.sha256"
     );
-    let mut nobody = rule(Some(attempts(1)));
-    nobody.origin = None;
-    assert_eq!(read(vec![nobody]).unwrap_err().field, "rules[0].origin");
+    let mut without_origin = rule(Some(attempts(1)));
+    without_origin.origin = None;
+    assert_eq!(
+        read(vec![without_origin]).unwrap_err().field,
+        "rules[0].origin"
+    );
 }
 
 #[test]

@@ -30,7 +30,7 @@ const METHOD: &str = "A real etcd and a real API server hold Nodes, Pods, Servic
     cores: bench, proxies, etcd, API server, controller.\n\n\
     Before the changes every proxy reports each 5 s calls to four pods of each of five Services, and then the graph of \
     the whole cluster is read nine times, over TLS as the API server reads it, each time with another window so that \
-    no answer is shared. Then every proxy tells each second how its calls to each of its ten Services went, all of which \
+    no answer is shared. Then every proxy reports each second how its calls to each of its ten Services went, all of which \
     have a breaker, and after that all calls to one of the shared ones fail.\n\n";
 
 /// The bounds of `make bench-control`, at the last size.
@@ -95,7 +95,7 @@ pub(crate) fn bounds(all: &[control::Figures]) -> Vec<Must> {
             found: figures.graph.answers.most(),
         },
         Must {
-            what: "the whole controller while every proxy tells each second how its calls went, of one core",
+            what: "the whole controller while every proxy reports each second how its calls went, of one core",
             unit: "%",
             most: 30.0,
             found: figures.pulses.percent,

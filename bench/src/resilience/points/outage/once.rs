@@ -1,5 +1,5 @@
-//! Nothing that an application may have seen is sent to another one where nobody has said
-//! that it may be: POST, and gRPC without any object.
+//! Nothing that an application may have seen is sent to another one where no policy allows
+//! it: POST, and gRPC without any object.
 
 use anyhow::Result;
 
@@ -10,7 +10,7 @@ use crate::resilience::generator::CallEnd;
 use crate::resilience::judge;
 use crate::resilience::points::{Bench, Row, SYSTEMS, Section, millis, row};
 
-/// Of one caller, after which an instance rests.
+/// Of one caller, after which an instance is ejected.
 const IN_A_ROW: usize = 5;
 
 const POSTS: Outage = Outage {
@@ -56,7 +56,7 @@ fn rests(outage: &Outage, all: &[Option<OutageRun>; SYSTEMS]) -> Row {
         let failed = failed(run).map(|count| count.to_string());
         failed.collect::<Vec<_>>().join(", ")
     };
-    // Who sends fewer there has nothing to go by, and has avoided it.
+    // A caller that sends fewer there has nothing to go by, and has avoided it.
     let rested = |run: &OutageRun| {
         let mut callers = failed(run).zip(&run.ejections);
         callers.all(|(failed, rests)| failed < IN_A_ROW || *rests >= 1.0)
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(of(5, 1.0), BoundResult::Met);
     }
 
-    /// With `grpcCodes` a second application may see a call, and without numbers nobody knows.
+    /// With `grpcCodes` a second application may see a call, and without numbers it is unknown.
     #[test]
     fn grpc_calls_are_numbered_and_never_retried() {
         const { assert!(GRPC_PLAIN.grpc && !GRPC_PLAIN.requested.grpc_unavailable) };

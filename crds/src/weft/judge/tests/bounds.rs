@@ -79,7 +79,7 @@ fn schema_and_judge_agree_at_every_bound() {
                 let Some(one) = one else { continue };
                 let numbered = |n: u64| {
                     let mut one = one.clone();
-                    // What the entries of a list are told apart by.
+                    // What identifies the entries of a list.
                     for key in ["name", "service"] {
                         if one.get(key).is_some() {
                             one[key] = json!(format!("n{n}"));
@@ -95,7 +95,7 @@ fn schema_and_judge_agree_at_every_bound() {
         if everything().pointer(&pointer).is_none() {
             continue;
         }
-        // Changing a kind alone asks for other fields, of which CEL speaks.
+        // Changing a kind alone requires other fields, which CEL checks.
         let kinds = ["/targetRef/kind", "/sticky/type", "/rateLimits/0/key/type"];
         let known = value
             .as_str()

@@ -70,7 +70,7 @@ overrides[].forwarders | nobody | [] | up to 64
 overrides[].tokens | none | [] | up to 64
 "#;
 
-/// What the page says below its table.
+/// The sentence of the page below its table.
 const LIST_BOUNDS: &str = "`rateLimits`, `mirror` and `overrides` hold up to 16, 4 and 8 entries.";
 const LISTS: [(&str, &str); 3] = [
     ("rateLimits", "up to 16"),
@@ -133,7 +133,7 @@ fn rows(page: &str) -> BTreeMap<String, [&str; 2]> {
     rows
 }
 
-/// The row that speaks of a field: its own, or that of what it stands in.
+/// The row of a field: its own, or that of what it stands in.
 fn row<'a>(rows: &BTreeMap<String, [&'a str; 2]>, field: &str) -> [&'a str; 2] {
     let above = || rows.get(field.rsplit_once('.')?.0);
     let found = rows.get(field).or_else(above);

@@ -1,4 +1,4 @@
-//! A mistake costs what holds it and no more, and says so.
+//! A mistake costs what holds it and no more, and is reported.
 //!
 //! Claims: calls-27
 
@@ -163,7 +163,7 @@ fn no_service_gets_the_copy_of_a_request_twice() {
         {"service": "next", "percent": 1},
     ]);
     let (policy, mistakes) = judged(&about(json!({"mirror": mirror})));
-    assert!(policy.sections.mirror.is_none(), "nobody knows which");
+    assert!(policy.sections.mirror.is_none(), "which is unknown");
     assert_eq!(refused(&mistakes), ["spec.mirror[2].service"]);
 }
 
@@ -261,7 +261,7 @@ fn lists_matching_nothing_and_redundant_entries_warn() {
         let fallback = json!({"response": {"status": 200}, "when": when});
         about(json!({"retry": {"methods": retry}, "fallback": fallback}))
     };
-    let told: [(Value, Value, &[&str]); 4] = [
+    let reported: [(Value, Value, &[&str]); 4] = [
         (
             json!([]),
             json!([]),
@@ -275,7 +275,7 @@ fn lists_matching_nothing_and_redundant_entries_warn() {
         (json!(["*"]), json!(["Timeout"]), &[]),
         (json!(["GET", "PUT"]), json!(["Timeout"]), &[]),
     ];
-    for (retry, when, fields) in told {
+    for (retry, when, fields) in reported {
         let (policy, mistakes) = judged(&spec(&retry, &when));
         assert!(policy.sections.retry.is_some() && policy.sections.fallback.is_some());
         let mut warned: Vec<&str> = mistakes.iter().map(|one| one.field.as_str()).collect();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What each that is about port 80 decides and loses to whom, asked in order of precedence.
+/// What each policy about port 80 decides and loses to others, in order of precedence.
 fn one_after_another(policies: &[Policy]) -> (BTreeSet<(Origin, Section)>, BTreeSet<Lost>) {
     let about = policies
         .iter()

@@ -1,11 +1,11 @@
-//! Why one policy comes before another, as the other's author is told.
+//! Why one policy comes before another, as it is reported to the other's author.
 //!
 //! Claims: calls-33
 
 use super::*;
 
-/// Whoever says the same for some requests only comes after what says it for all and is closer,
-/// so that to be narrower is no way out.
+/// A policy that sets the same for some requests only comes after a closer one for all, so that
+/// a narrower policy is no way out.
 #[test]
 fn lost_section_reports_why_other_policy_precedes() {
     let loser = retry("m", 1);
@@ -36,7 +36,7 @@ fn lost_section_reports_why_other_policy_precedes() {
             let losses = lost.iter().map(|lost| (&lost.loser, &lost.winner, lost.by));
             let expected = loses.then_some((&loser.origin, &rival.origin, by));
             assert!(losses.eq(expected), "{by:?}: {lost:?}");
-            // Whoever has no more of them than their ranks comes to the same.
+            // Ranks alone, without the policies, give the same order.
             let [one, other] = [loser, &rival].map(Rank::of);
             assert_eq!(one.cmp(&other), order(loser, &rival), "{by:?}");
             assert_eq!(loses, one > other, "{by:?}");

@@ -267,7 +267,7 @@ pub(in super::super) fn overrides(
     overrides.collect()
 }
 
-/// Callers of a kind that is not known are nobody.
+/// Callers of an unknown kind match no caller.
 fn known(field: &str, messages: &[v1::Source]) -> Read<Vec<Source>> {
     let known = messages.iter().filter(|one| {
         let read = Source::try_from(*one);

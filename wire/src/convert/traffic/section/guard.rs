@@ -32,7 +32,7 @@ impl ToSection for Priority {
     }
 }
 
-/// `None`: nobody here knows what is counted apart, and one count for all would refuse
+/// `None`: what is counted apart is unknown here, and one count for all would refuse
 /// calls that the limit allows.
 pub(in super::super) fn rate_limit(message: &v1::RateLimit) -> Read<Option<Arc<RateLimit>>> {
     use v1::rate_limit::Key;
