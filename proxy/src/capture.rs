@@ -79,7 +79,7 @@ pub fn command(arguments: impl IntoIterator<Item = String>) -> ExitCode {
         Err(error) => (ExitCode::FAILURE, vec![error.to_string()]),
     };
     for line in lines {
-        // Nobody is left to tell when stderr is closed; the exit code remains.
+        // No output is left when stderr is closed; the exit code remains.
         let _ = writeln!(stderr, "weft-capture: {line}");
     }
     code

@@ -47,8 +47,8 @@ pub enum Failure {
     },
     /// It had no answer in its time, and an application may have seen it.
     TimedOut { detail: Detail },
-    /// Whoever was asked said no, because of the object `by` if one decided that: no
-    /// other endpoint would differ.
+    /// The peer refused, because of the object `by` if one decided that: no other endpoint would
+    /// differ.
     Refused {
         reason: Reason,
         by: Option<Origin>,
@@ -107,7 +107,7 @@ impl Failure {
         }
     }
 
-    /// The same, told to a request that waited for the attempt of another one.
+    /// The same, for a request that waited for the attempt of another one.
     #[must_use]
     pub(crate) fn shared(&self) -> Self {
         let mut copy = self.clone();
@@ -208,8 +208,8 @@ impl Failure {
         }
     }
 
-    /// How the other end reset the stream of the request, where it did. What servers refused
-    /// is told as they told it: whoever called may send it again.
+    /// How the other end reset the stream of the request, where it did. What servers refused is
+    /// reported as they sent it: the caller may send it again.
     #[must_use]
     pub const fn reset(&self) -> Option<StreamReset> {
         match self {
@@ -222,8 +222,8 @@ impl Failure {
         }
     }
 
-    /// A server of HTTP/2 has seen the request and refused its stream. Of all that is not
-    /// sent only this is `connection-lost`, also as a peer proxy tells it.
+    /// A server of HTTP/2 has seen the request and refused its stream. Of all that is not sent
+    /// only this is `connection-lost`, also as a peer proxy reports it.
     #[must_use]
     pub(crate) const fn was_refused_by_server(&self) -> bool {
         matches!(

@@ -117,12 +117,12 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
     requests(connection, stream, version, permit).await;
 }
 
-/// Nobody was asked what is at the address: it may be of the mesh, whatever the mode.
+/// No controller was queried about the address: it may be of the mesh, whatever the mode.
 fn too_many_in_use() -> Failure {
     Failure::not_sent(Reason::Overload, TooManyInUse.to_string())
 }
 
-/// Resets a connection to what the controller says nobody may be called at.
+/// Resets a connection to an address that the controller refuses to every caller.
 fn refuse(proxy: &Proxy, stream: &TcpStream, called: CallEnds, failure: &Failure) {
     tracing::debug!(?called, %failure, "refused a connection");
     let call = Call::begin(&proxy.telemetry, CallKind::Bytes, called);

@@ -1,12 +1,11 @@
-//! Page `/traffic`: what this proxy goes by where its application calls a Service.
+//! Page `/traffic`: what this proxy knows of each Service that its application calls.
 //!
-//! Per Service port the sections of its policy, each with the object that it came from,
-//! what retries may cost, the breakers, and the endpoints with what was learned of them.
-//! Somebody who asks why one of three fails, or why nobody is asked at all, sees it here
-//! before it shows in any number.
+//! Per Service port: the sections of its policy, each with the object that it came from, the
+//! retry budget, the breakers, and the endpoints with what was learned of them. The page shows
+//! why one call in three fails, or why no endpoint is tried, before any metric does.
 //!
-//! A page has a bound, because a proxy may hold thousands of Services, and it says how many
-//! it leaves out. Those may be asked for by their names.
+//! A proxy may hold thousands of Services, so the page has a bound and says how many Services it
+//! skips. Those may be requested by name.
 
 mod sections;
 

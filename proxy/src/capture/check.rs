@@ -1,9 +1,9 @@
-//! Proves redirection the way an application will meet it: by connecting to an
-//! address where nobody is and arriving at the proxy's own port.
+//! Checks that redirection works: connects to an address that has no server and expects to arrive
+//! at the proxy's own port.
 //!
-//! The addresses are those that the standards keep for documentation, so a
-//! connection that escapes reaches nobody. Only what leaves can be proven from
-//! inside; both directions are written in one transaction.
+//! The addresses are those that the standards reserve for documentation, so a connection that
+//! escapes reaches no host. Only outbound can be proven from inside; both directions are written
+//! in one transaction.
 
 use std::fmt;
 use std::io;
@@ -30,7 +30,7 @@ pub(crate) enum CheckOutcome {
     NoRoute { family: &'static str },
     /// The skip lists leave nothing to redirect.
     Skipped { family: &'static str },
-    /// The kernel cannot tell packets that the pod forwards from those for the pod.
+    /// The kernel cannot distinguish packets that the pod forwards from those for the pod.
     ForwardedToo,
 }
 
@@ -92,8 +92,8 @@ pub(crate) enum CheckError {
 /// `service` arrives as it was called.
 ///
 /// # Errors
-/// When a family that has a route is not redirected, when none has a route, or when
-/// somebody else translates the addresses of Services.
+/// When a family that has a route is not redirected, when none has a route, or when another
+/// program translates the addresses of Services.
 pub(crate) fn check(
     settings: &Settings,
     service: Option<SocketAddr>,
@@ -124,7 +124,7 @@ pub(crate) fn check(
     Ok(outcomes)
 }
 
-/// Addresses for documentation, which nobody answers at.
+/// Addresses for documentation, which no host answers.
 struct Family {
     name: &'static str,
     listener: SocketAddr,

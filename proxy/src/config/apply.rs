@@ -27,7 +27,7 @@ use crate::config::telemetry;
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
 
-/// Ports of the own pod that count as declared; more are told apart only once they
+/// Ports of the own pod that count as declared; further ports are distinguished only once they
 /// are served.
 const DECLARED_PORTS: usize = 256;
 /// Longer ranges say how ports are to be treated, not which there are.
@@ -204,8 +204,8 @@ impl Snapshot {
         ports
     }
 
-    /// An address of a Service is meshed when one of its endpoints is: whoever calls it
-    /// in plaintext may be led there.
+    /// An address of a Service is meshed when one of its endpoints is: a plaintext call to it may
+    /// reach that endpoint.
     pub(super) fn note_meshed_services(&self, registry: &Registry) {
         for (addr, destination) in &self.destinations {
             let Destination::Service(name) = &**destination else {
@@ -351,7 +351,7 @@ impl Snapshot {
                 registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
             }
             Destination::External => registry.note_meshed(addr, false),
-            // Its endpoints tell, or nothing is there.
+            // Its endpoints decide, or it has none.
             Destination::Service(_) | Destination::Refused { .. } => {}
         }
         self.destinations.insert(addr, Arc::new(destination));

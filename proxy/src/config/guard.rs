@@ -33,13 +33,12 @@ pub(crate) struct Guard {
     /// What the pod may open for opaque bytes, where it gets nothing but copies and may
     /// change nothing.
     read_only: Option<Vec<TcpTarget>>,
-    /// Nobody outside can say which keys share a bucket.
+    /// No client can find out which keys share a bucket.
     seed: RandomState,
 }
 
-/// What holds at one port: limits that this pod keeps by itself, of what class requests are
-/// and how many of them the application is given at once, and how long those may take that
-/// nobody held to it before.
+/// What holds at one port: this pod's own limits, the class of requests, how many of them the
+/// application gets at once, and the timeout of those that came without one.
 #[derive(Debug)]
 pub(crate) struct PortGuard {
     timeouts: Limited<Timeouts>,
@@ -150,8 +149,8 @@ impl Guard {
         self.ports.get(&port)
     }
 
-    /// Tells `show` of each port of which a limit of requests in flight was told, where `next`
-    /// has none any more.
+    /// Calls `show` for each port whose limit of requests in flight was reported, where `next`
+    /// has no limit any more.
     pub(super) fn ended_by(&self, next: Option<&Self>, show: impl Fn(u16, i64)) {
         for (port, current) in &self.ports {
             let next = next.and_then(|next| next.ports.get(port));
@@ -342,8 +341,8 @@ impl PortGuard {
         }
     }
 
-    /// Takes a token of every limit that applies, or none of any. `noticed` is told what else
-    /// is to be counted.
+    /// Takes a token of every limit that applies, or none of any. `noticed` gets what else is to
+    /// be counted.
     pub(crate) fn admit(
         &self,
         now: Instant,

@@ -24,9 +24,9 @@ pub(crate) struct PortOverload {
 #[derive(Debug)]
 struct Application {
     limiter: Limiter,
-    /// The limit that was told last.
+    /// The limit that was reported last.
     shown_limit: i64,
-    /// Nobody is to hear of it any more.
+    /// No limit is reported any more.
     over: bool,
 }
 
@@ -108,8 +108,8 @@ impl PortOverload {
         }
     }
 
-    /// Nothing is asked any more before requests are let in. `show` is told so where a limit
-    /// was, and those that are in flight tell none any more.
+    /// Ends admission by this section. `show` gets that where a limit was, and requests in flight
+    /// report no limit any more.
     pub(super) fn end(&self, show: impl FnOnce(i64)) {
         let mut application = self.application.lock();
         application.over = true;
@@ -123,8 +123,8 @@ impl PortOverload {
         &self.origin
     }
 
-    /// Whether a request goes to the application. `show` is told how many may be in flight
-    /// from now on, if that changed; 0: any number, and no caller holds back.
+    /// Whether a request goes to the application. `show` gets how many may be in flight from now
+    /// on, if that changed; 0: any number, and no caller holds back.
     pub(crate) fn arrive(
         &self,
         now: Instant,
@@ -165,7 +165,7 @@ impl AdmittedRequest {
         (self.by.clone(), self.asks)
     }
 
-    /// The head of its answer is there. `show` is told the limit, if that changed.
+    /// The head of its response is there. `show` gets the limit, if that changed.
     pub(crate) fn answered(mut self, now: Instant, show: impl FnOnce(i64)) {
         self.over = true;
         let took = now.saturating_duration_since(self.since);
@@ -184,8 +184,8 @@ impl Drop for AdmittedRequest {
 }
 
 impl Application {
-    /// The limit in whole requests, if it is another than was told last. Under its lock, so
-    /// that nothing is told after the end.
+    /// The limit in whole requests, if it differs from the one reported last. Under its lock, so
+    /// that no report follows the end.
     fn show_limit(&mut self, now: Instant, show: impl FnOnce(i64)) {
         if self.over {
             return;

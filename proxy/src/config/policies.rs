@@ -1,7 +1,7 @@
 //! What TrafficPolicies say to this proxy of the calls that its application makes.
 //!
-//! Kept by Service port, as its own workload may see it, so that a call asks nobody who
-//! is calling. Where no object says anything, a call costs one look at an empty map.
+//! Kept by Service port, as the own workload may see it, so that a call needs no look-up of its
+//! caller. Where no object configures anything, a call costs one look at an empty map.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -110,7 +110,7 @@ pub struct Snapshot {
     pub policies: Policies,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
-    /// Which of its workload's proxies it is; `None`: nobody tells.
+    /// Which of its workload's proxies it is; `None`: not known.
     pub(super) positions: Option<PeerPositions>,
     /// Which requests it is to write down; `None`: as it was started.
     pub(crate) access_log: Option<AccessLog>,
@@ -120,14 +120,14 @@ pub struct Snapshot {
     pub(crate) guard: Option<Arc<Guard>>,
     /// What the own pod may let through of limits that others keep with it.
     pub(super) shares: Shares,
-    /// How requests to the own pod are named; `None` where nobody asks for names.
+    /// How requests to the own pod are named; `None` where no metric needs names.
     pub(crate) names: Option<Arc<Names>>,
     read_only_grace: Option<ReadOnlyGrace>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) versions: HashMap<String, Version>,
-    /// Ports of the own pod that somebody declared.
+    /// Ports of the own pod that are declared.
     pub(super) declared: Arc<BTreeSet<u16>>,
     /// Counts changes of the own policy, so that open connections look again.
     pub policy_revision: u64,

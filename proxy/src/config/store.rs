@@ -1,9 +1,9 @@
 //! What stands at the address that the application called.
 //!
-//! Destinations come on demand: the first call to an address asks the controller
-//! and waits a moment, later ones find the answer. What was ever used is kept, however
-//! long ago that was, because a controller may be away when it is called again: only
-//! for want of room are the addresses given back that nobody used for longest.
+//! Destinations come on demand: the first call to an address subscribes at the controller and
+//! waits a moment, later calls find the result. What was ever used stays, however long ago that
+//! was, because the controller may be disconnected at the next call. Only without room are
+//! addresses dropped, the longest unused first.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -63,7 +63,7 @@ pub struct TooManyInUse;
 #[derive(Debug)]
 /// A destination that the controller is asked about.
 struct Subscription {
-    /// Tells it from another one of the same address.
+    /// Distinguishes it from another one of the same address.
     number: u64,
     users: usize,
     last_used: Instant,
@@ -82,7 +82,7 @@ pub struct Store {
     /// Numbers them.
     numbered: AtomicU64,
     log_rate: Mutex<Rate>,
-    /// Told when `subscriptions` changed.
+    /// Notified when `subscriptions` changed.
     pub subscriptions_changed: Notify,
     pub telemetry: Arc<Telemetry>,
     /// What this workload asks of the log, which is one for the process.
@@ -144,8 +144,8 @@ impl Store {
         }
     }
 
-    /// Of the pod that these certificates are for. A proxy has one before it is told
-    /// anything, and each that follows is for the same pod.
+    /// Of the pod that these certificates are for. A proxy has one before any message arrives,
+    /// and each later one is for the same pod.
     #[must_use]
     pub fn of_pod(self, certs: CertHandle) -> Self {
         Self { certs, ..self }
@@ -169,7 +169,7 @@ impl Store {
         self.snapshot.load().is_complete()
     }
 
-    /// Tells when the own policy changed.
+    /// Notifies when the own policy changed.
     #[must_use]
     pub(crate) fn policy_changes(&self) -> watch::Receiver<u64> {
         self.policy.subscribe()
@@ -198,8 +198,8 @@ impl Store {
         }
     }
 
-    /// How often the pod began to get nothing but copies. Whoever compares has to ask
-    /// before it is decided whether something may begin.
+    /// How often the pod began to get nothing but copies. A caller that compares must read it
+    /// before the decision whether something may begin.
     pub(crate) const fn times_read_only(&self) -> &Arc<AtomicU64> {
         &self.read_only_began
     }
@@ -277,8 +277,9 @@ impl Store {
         }
     }
 
-    /// Takes shares of limits that all pods of a Service keep together, and says which. Of
-    /// one that others may have by now only the first request passes until it is told again.
+    /// Takes quota shares of limits that all pods of a Service keep together, and returns which.
+    /// Of a share that other pods may have by now only the first request passes until it arrives
+    /// again.
     pub fn share(&self, message: v1::Shares) -> v1::SharesTaken {
         let snapshot = self.snapshot.load();
         if message.forget {
@@ -322,8 +323,8 @@ impl Store {
             .collect()
     }
 
-    /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],
-    /// the endpoint of that address if a Service has one that is meshed, else `None`.
+    /// What stands at `addr`. When the controller has not sent it within [`LOOKUP_WAIT`], the
+    /// endpoint of that address if a Service has one that is meshed, else `None`.
     ///
     /// # Errors
     /// When the controller cannot be asked, as too many other addresses are in use.
@@ -400,9 +401,9 @@ impl Store {
         })
     }
 
-    /// What makes room: what nobody used for longest. If all is in use, an address outside
-    /// the mesh, whose connections need nothing more of the controller; one of the mesh would
-    /// lose the configuration that its calls go by.
+    /// What makes room: the longest unused address. If all are in use, an address outside the
+    /// mesh, whose connections need nothing more of the controller; one of the mesh would lose
+    /// the configuration of its calls.
     fn least_needed(&self, all: &HashMap<SocketAddr, Subscription>) -> Option<SocketAddr> {
         let snapshot = self.snapshot.load();
         let is_outside = |addr: &SocketAddr| {
@@ -433,7 +434,7 @@ impl Store {
         subscriptions.keys().copied().collect()
     }
 
-    /// Gives the oldest back that nobody uses, until the others fit.
+    /// Drops the longest unused addresses until the others fit.
     fn make_room(&self, subscriptions: &mut HashMap<SocketAddr, Subscription>) {
         let snapshot = self.snapshot.load();
         let mut newest_first: Vec<(SocketAddr, bool, Instant)> = subscriptions

@@ -1,10 +1,10 @@
-//! Rules that are only tried: asked about each call beside the rules that hold, while
-//! somebody looks on.
+//! Dry runs of rules: evaluates them for each call beside the rules that hold, while a client
+//! reads the result.
 //!
-//! Without a trial a call looks at one flag and nothing else. With trials it is judged by
-//! each of them too, for as long as there is time for that, and counted by how that differs;
-//! what becomes of it is decided before, and nothing of that is changed. What is counted is
-//! bounded, and a call that finds no row of its own is counted all the same.
+//! Without a dry run a call looks at one flag and nothing else. With dry runs each of them
+//! evaluates it too, while their time lasts, and counts how that differs. The result of the call
+//! is decided before and does not change. What is counted is bounded; a call without a row of its
+//! own is counted all the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,12 +26,12 @@ use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::ends;
 
-/// Ways that one trial tells apart, about 1 KiB each with their names. Calls of others are
+/// Ways that one dry run distinguishes, about 1 KiB each with their names. Calls of others are
 /// counted together.
 const ROWS: usize = 128;
-/// Requests that one trial tells one by one.
+/// Requests that one dry run reports one by one.
 const EXAMPLES: u32 = 20;
-/// Bytes of a method, and of a path, that are told.
+/// Bytes of a method, and of a path, that are reported.
 const METHOD: usize = 32;
 const PATH: usize = 256;
 /// Bytes that the patterns of a trial are run over, more than most requests have. A judgement
@@ -82,7 +82,7 @@ impl Trials {
         request: &v1::TrialAsk,
     ) -> Result<(Running, mpsc::Receiver<v1::TrialExample>), String> {
         let candidate = wire::convert::candidate(request).map_err(|bad| bad.to_string())?;
-        // There is room for all that may be told.
+        // There is room for all examples of a dry run.
         let (queue, examples) = mpsc::channel(EXAMPLES as usize);
         let trial = Arc::new(Trial {
             headers: candidate.header_names(),
@@ -143,7 +143,7 @@ struct Counts {
     rows: HashMap<CellKey, Row>,
     /// Calls that it was not asked about: they are too long, or there was no time.
     skipped: u64,
-    /// Examples that may still be told.
+    /// Examples that may still be reported.
     examples: u32,
 }
 
@@ -193,7 +193,7 @@ impl Trial {
             && counts.examples > 0
         {
             counts.examples -= 1;
-            // Whoever looks on may have gone.
+            // The client may have left.
             let _ = self.queue.try_send(example(&judged.key, request, tried));
         }
     }

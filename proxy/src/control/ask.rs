@@ -1,10 +1,9 @@
-//! Questions of a controller, on behalf of somebody who looks on.
+//! Live queries of a controller, on behalf of a client that watches.
 //!
-//! They come on the stream of configuration and are answered by a call of their own on
-//! the same connection, so that no flood of answers delays an acknowledgement. Each is a
-//! task: it ends when the controller says so, when its time is over, and with the stream.
-//! Nothing of the data path waits for an answer, and the call is made with the first
-//! question.
+//! They come on the configuration stream, and responses go by a call of their own on the same
+//! connection, so that no flood of them delays an acknowledgement. Each is a task: it ends when
+//! the controller ends it, when its time is over, and with the stream. The data path never waits
+//! for it, and the call is made with the first query.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +23,7 @@ use crate::config::trial::Running;
 use crate::control::Control;
 use crate::telemetry::tap::watch::Watch;
 
-/// Questions that are answered at one time. Somebody looks at each of them.
+/// Queries that run at one time. A client watches each of them.
 const MAX_OPEN: usize = 8;
 /// Answers that wait to be sent; a question whose answer finds no place waits.
 const QUEUE: usize = 256;
@@ -45,7 +44,7 @@ const MAX_PARTS: usize = 170;
 pub(super) struct OpenQuestions<'a> {
     control: &'a Control,
     client: ControlClient<Channel>,
-    /// By id. Also such as have been answered, until somebody looks.
+    /// By id. Also such as have completed, until the next look.
     open: BTreeMap<u64, AbortHandle>,
     /// Where answers go, once there was a question.
     answers: Option<mpsc::Sender<v1::Answered>>,
@@ -107,7 +106,7 @@ impl<'a> OpenQuestions<'a> {
         }
     }
 
-    /// Nobody reads the answers to this question any more.
+    /// No client reads the responses to this query any more.
     pub(super) fn end(&mut self, id: u64) {
         if let Some(task) = self.open.remove(&id) {
             task.abort();
@@ -221,7 +220,7 @@ async fn show(
     }
 }
 
-/// Tells what a trial comes to.
+/// Sends the results of a dry run.
 async fn try_rules(
     id: u64,
     (running, mut examples): (Running, mpsc::Receiver<v1::TrialExample>),

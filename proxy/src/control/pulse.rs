@@ -1,8 +1,9 @@
-//! Tells the controller what became of calls to Services with a breaker, and takes from it
-//! what the breakers of the whole mesh are. Tells it, too, what is offered to the own pod of
-//! limits that it keeps together with others.
+//! Breaker reports: sends the controller the results of calls to Services with a breaker, takes
+//! the state of the fleet's breakers, and reports the load of limits that the pods of a Service
+//! keep together.
 //!
-//! A look a second while there are such calls or limits. Without any nothing wakes up for it.
+//! One report a second while there are such calls or limits. Without any, nothing wakes up for
+//! it.
 //!
 //! Claims: calls-68
 
@@ -32,7 +33,7 @@ pub(super) struct Pulses {
 }
 
 impl Pulses {
-    /// For a new stream. What happened while nobody listened is no news any more.
+    /// For a new stream. What happened while no stream was open is not reported.
     pub(super) fn begin(config: &Store) -> Self {
         drop(take(config));
         Self {

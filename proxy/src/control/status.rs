@@ -1,11 +1,10 @@
-//! What the proxy tells its controller of itself: its certificate, memory, whether it
-//! drains, and the time that it has.
+//! Status reports of the proxy to its controller: its certificate, memory, whether it drains, and
+//! its clock.
 //!
-//! First on every new stream, because the controller dates reports by its own clock, and then
-//! when there is news. Memory is always a little different, and the clock always is: what
-//! has changed by less than somebody would act upon is none. A clock that was set is told
-//! again at the next look: one that looks late is believed the second time, because a
-//! message may have waited on its way.
+//! First on every new stream, because the controller dates reports by the proxy's clock, and then
+//! on change. Memory and clock always differ a little: a difference too small to act upon is no
+//! change. A clock that was set is reported again at the next look: the controller believes one
+//! that looks late the second time, because a message may have waited on its way.
 //!
 //! Claims: observe-103, observe-104
 
@@ -28,16 +27,16 @@ const REPORT_EVERY: Duration = Duration::from_secs(300);
 const MEMORY_PART: u64 = 8;
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
 
-/// What was told on one stream.
+/// What was reported on one stream.
 #[derive(Debug, Default)]
 pub(super) struct LastSent {
     last_sent: Option<(v1::ProxyStatus, Instant)>,
-    /// The clock had been set before, and that is to be told once more.
+    /// The clock had been set before, and is to be reported once more.
     clock_set: bool,
 }
 
 impl LastSent {
-    /// Takes a look; the message, if there is something to tell.
+    /// Takes a look; the message, if there is something to report.
     pub(super) fn next(&mut self, now: v1::ProxyStatus, at: Instant) -> Option<v1::ProxyStatus> {
         let again = std::mem::take(&mut self.clock_set);
         if let Some((last_sent, since)) = &self.last_sent {
@@ -52,7 +51,7 @@ impl LastSent {
         Some(now)
     }
 
-    /// Whether it was told that the pod is being deleted.
+    /// Whether the deletion of the pod was reported.
     pub(super) fn is_draining(&self) -> bool {
         self.last_sent
             .as_ref()
@@ -76,7 +75,7 @@ fn was_set(last_sent: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration)
 /// Returns when the pod is being deleted.
 pub(super) async fn deleted(draining: &mut watch::Receiver<bool>) {
     if draining.wait_for(|draining| *draining).await.is_err() {
-        // Whoever would say so has ended.
+        // The sender has ended.
         std::future::pending::<()>().await;
     }
 }

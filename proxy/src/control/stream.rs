@@ -51,8 +51,8 @@ const fn from_proxy(message: v1::from_proxy::Message) -> v1::FromProxy {
     }
 }
 
-/// What goes to the controller. Of what is there, messages go before reports: by the clock
-/// that the proxy tells first its reports are dated.
+/// What goes to the controller. Messages go before reports: the controller dates reports by the
+/// clock that the proxy sends first.
 fn outgoing(
     messages: mpsc::Receiver<v1::FromProxy>,
     reports: mpsc::Receiver<v1::Report>,
@@ -174,7 +174,7 @@ impl Control {
                 }
                 _ = tidy.tick() => self.subscribe(&outbox, &mut subscribed)?,
                 _ = looks.tick() => self.send_status(&outbox, &mut last_sent)?,
-                // Whoever is deleted may not live until the next look.
+                // A deleted pod may not live until the next look.
                 () = status::deleted(&mut draining), if !last_sent.is_draining() => {
                     self.send_status(&outbox, &mut last_sent)?;
                 }
@@ -184,8 +184,8 @@ impl Control {
         }
     }
 
-    /// Tells what was counted, once the controller has answered: the first
-    /// message of a stream is Hello.
+    /// Sends what was counted, once the controller has answered: the first message of a stream is
+    /// Hello.
     pub(super) async fn report(&self, stream: mpsc::Sender<v1::Report>) {
         self.config.telemetry.reports.feed(stream).await;
     }

@@ -26,7 +26,7 @@ pub(crate) enum DrainError {
 /// Posts `/drain` to the admin port at `address` and gives what it says.
 ///
 /// # Errors
-/// When nobody answers within 5 s, or when the answer is no success.
+/// When no proxy answers within 5 s, or when the answer is no success.
 pub(crate) fn drain(address: SocketAddr) -> Result<String, DrainError> {
     let answer = post(address).map_err(|source| DrainError::Unreachable(address, source))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -61,7 +61,7 @@ pub fn command() -> ExitCode {
         Ok(printed) => (ExitCode::SUCCESS, printed),
         Err(error) => (ExitCode::FAILURE, error.to_string()),
     };
-    // Nobody is left to tell when stderr is closed; the exit code remains.
+    // No output is left when stderr is closed; the exit code remains.
     let _ = writeln!(io::stderr(), "weft-drain: {line}");
     code
 }

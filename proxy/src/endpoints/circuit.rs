@@ -1,9 +1,9 @@
-//! When this proxy sends nobody to a Service port any more.
+//! The breakers of this proxy, each of which can stop all calls to a Service port.
 //!
-//! `policy::breaker` decides; here its state is kept, for the port that serves, from one
-//! configuration to the next. The section is that of the Service that serves, else of the
-//! one that was called, so several may decide about one port, each about the calls that came
-//! its way. Each of them counts those and no others: two policies may disagree.
+//! `policy::breaker` decides; this module keeps its state, for the port that serves, from one
+//! configuration to the next. The section is that of the Service that serves, else of the one
+//! that was called, so several may decide about one port, each about its own calls. Each counts
+//! those and no others: two policies may disagree.
 //!
 //! Claims: calls-67
 
@@ -22,8 +22,8 @@ use crate::endpoints::learned::now;
 /// Services whose splits lead to it. Of more, the one that came first begins anew.
 const DECIDING: usize = 16;
 
-/// A breaker that nobody asked for so long, and that holds nothing back, is forgotten. As
-/// long as an interval may be, of which it then has seen nothing.
+/// A breaker without a call for so long, and that holds nothing back, is forgotten. As long as an
+/// interval may be, of which it then has seen nothing.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// The Service port whose policy decides.
@@ -38,7 +38,7 @@ pub struct DecidedBy {
 #[derive(Debug, Default)]
 pub struct Circuits {
     deciding: Mutex<Vec<Circuit>>,
-    /// Told when there is something to say of them.
+    /// Notified when there is something to report of them.
     begun: Arc<Notify>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct CircuitView {
 }
 
 impl Circuits {
-    /// Such that `begun` is told when there is something to say of them.
+    /// Such that `reportable` is notified when there is something to report of them.
     #[must_use]
     pub(crate) fn notifying(begun: Arc<Notify>) -> Self {
         Self {
@@ -91,13 +91,13 @@ impl Circuits {
         &self,
         by: &DecidedBy,
         settings: &Settings,
-        begun: Instant,
+        started: Instant,
     ) -> (Admit, Option<ShownState>) {
         let now = now();
         self.with(by, |circuit| {
             (circuit.settings, circuit.used) = (*settings, now);
             let random = rand::random();
-            let admit = circuit.breaker.admit_begun(now, begun, settings, random);
+            let admit = circuit.breaker.admit_begun(now, started, settings, random);
             let news = circuit.news();
             // A series that is not touched for long is forgotten.
             let open = (admit == Admit::Refuse).then_some(circuit.shown);
@@ -147,7 +147,7 @@ impl Circuits {
         })
     }
 
-    /// The head of an answer is there whose trailers tell how it went, that of a probe or of
+    /// The head of a response is there whose trailers show how it went, that of a probe or of
     /// another call.
     pub(crate) fn begin_stream(&self, by: &DecidedBy, probe: bool) -> Stream {
         let now = now();
@@ -408,7 +408,7 @@ mod tests {
         assert!(!circuits.are_in_use());
     }
 
-    /// Both here and by the mesh: of a hundred calls that went well nothing else may be told.
+    /// Both here and by the mesh: of a hundred calls that went well nothing else may be reported.
     #[tokio::test(start_paused = true)]
     async fn streams_that_have_lasted_are_calls_that_went_well() {
         let (circuits, by) = (Circuits::default(), by("shop/api"));

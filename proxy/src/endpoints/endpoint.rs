@@ -19,7 +19,7 @@ use crate::endpoints::location::{AtomicLocation, Location};
 use crate::endpoints::presence::Presence;
 use crate::telemetry::cell::CellCache;
 
-/// Whoever waits so long in vain may wait for nobody.
+/// A caller that waits so long in vain may wait for an endpoint that is gone.
 const DOUBTED_AFTER: Duration = Duration::from_secs(1);
 
 /// One address that serves.
@@ -153,7 +153,7 @@ impl Endpoint {
         })
     }
 
-    /// Nobody waits for an answer of it any more, which had not begun after `waited`.
+    /// No caller waits for its response any more, which had not started after `waited`.
     pub(crate) fn given_up(&self, waited: Duration) {
         let mut learned = self.learned.lock();
         learned.cost.observe_at_least(now(), waited);
@@ -163,7 +163,7 @@ impl Endpoint {
         }
     }
 
-    /// Nothing was heard of it when something was due, so that a call may wait for nobody.
+    /// Nothing arrived from it when something was due, so that a call may wait in vain.
     pub(crate) fn is_doubted(&self) -> bool {
         self.presence.is_doubted()
     }
@@ -173,7 +173,7 @@ impl Endpoint {
         self.presence.is_vouched()
     }
 
-    /// The right to ask whether it is there; `None` while somebody else does.
+    /// The right to check whether it is there; `None` while another task does.
     pub(crate) fn begin_presence_check(self: &Arc<Self>) -> Option<PresenceCheck> {
         let begins = self.presence.begin_check();
         begins.then(|| PresenceCheck(Arc::clone(self)))
@@ -216,7 +216,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// Somebody asks whether an endpoint is there. Dropped, it was not.
+/// A task checks whether an endpoint is there. Dropped, it was not.
 #[derive(Debug)]
 pub(crate) struct PresenceCheck(Arc<Endpoint>);
 
@@ -236,7 +236,7 @@ impl Drop for PresenceCheck {
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
-    /// It probes the endpoint, and nobody has seen yet how that ended.
+    /// It probes the endpoint, and has no result yet.
     probe: Option<Probe>,
     /// Behind which return of the endpoint.
     begun: Returns,
@@ -265,7 +265,7 @@ impl InFlight {
         let counts = learned.health.counts(self.begun, self.probe);
         let shown = signal.filter(|_| counts);
         let change = learned.record(now, latency, shown, self.probe, ejection);
-        // Whoever brought it back goes on behind that.
+        // A probe that brought it back goes on behind that.
         if change == HealthChange::Returned {
             self.begun = learned.health.returns();
         }

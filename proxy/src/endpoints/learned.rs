@@ -36,12 +36,12 @@ pub struct Draw<'a> {
     pub fallback: Fallback,
 }
 
-/// Who takes a call where nobody works that it did not try.
+/// Which endpoint takes a call where no untried one works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
     /// One that rests: this proxy may be wrong about it.
     Ejected,
-    /// Nobody, nor is it a probe: the call has an answer, which would be lost with it.
+    /// None, nor is it a probe: the call has a response, which would be lost with it.
     Nobody,
 }
 
@@ -69,8 +69,8 @@ impl Draw<'_> {
 pub enum Latency {
     /// The head of the answer came after this time.
     Head(Duration),
-    /// The same of an answer that was not good, whoever gave it; `elsewhere` is what a good
-    /// one of another endpoint would have taken, which the set of endpoints finds out.
+    /// The same of a response that was not good, whichever endpoint gave it; `elsewhere` is what
+    /// a good one of another endpoint would have taken, which the set of endpoints finds out.
     FailedHead {
         took: Duration,
         elsewhere: Option<Duration>,
@@ -79,7 +79,7 @@ pub enum Latency {
     AtLeast(Duration),
     /// It was not reached, or had no answer.
     Failed,
-    /// It was told before.
+    /// It was reported before.
     Recorded,
 }
 
@@ -115,8 +115,8 @@ impl Learned {
         }
     }
 
-    /// What the endpoint is to a call that goes by `draw`. Where that lets nobody rest, it
-    /// rests all the same for calls to other Services that have the same endpoint.
+    /// What the endpoint is to a call that goes by `draw`. Where that ejects no endpoint, it
+    /// stays ejected for calls to other Services that have the same endpoint.
     pub(super) fn look(&self, now: Instant, in_flight: usize, draw: &Draw<'_>) -> Candidate {
         let status = if draw.ejects() {
             self.health.status(now, draw.may_retry, draw.balance.warmup)

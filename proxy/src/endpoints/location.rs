@@ -41,7 +41,7 @@ impl Nearness {
 }
 
 impl Location {
-    /// Of these names, which are empty where nobody knows them.
+    /// Of these names, which are empty where they are unknown.
     #[must_use]
     pub fn new(zone: &str, node: &str) -> Self {
         let [zone, node] = [zone, node].map(hash_of);
@@ -138,7 +138,7 @@ impl TopologyHints {
     }
 }
 
-/// A [`Location`] that may be told anew.
+/// A [`Location`] that may be replaced.
 #[derive(Debug, Default)]
 pub(super) struct AtomicLocation(AtomicU64);
 

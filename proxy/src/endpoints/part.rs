@@ -35,7 +35,7 @@ pub(super) struct Parts(Mutex<Vec<Arc<Part>>>);
 #[derive(Debug)]
 pub(super) struct Part {
     settings: PartSettings,
-    /// Endpoints of the proxy that rested, whoever has them, and those of this set.
+    /// Ejected endpoints of the proxy, in whatever set, and those of this set.
     all_ejected: i64,
     ejected: usize,
     /// `None`: all endpoints.

@@ -2,9 +2,8 @@
 //!
 //! Configuration changes replace lists of endpoints; what was learned (latency, health,
 //! requests in flight) belongs to the address and survives, and what retries may cost to
-//! the Service port. `Registry` keeps
-//! one `Endpoint` per address and identity for as long as somebody holds it, and
-//! remembers which addresses were meshed when nobody does any more.
+//! the Service port. `Registry` keeps one `Endpoint` per address and identity for as long as it
+//! has a holder, and then remembers which addresses were meshed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -75,13 +74,13 @@ pub struct Registry {
     sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
     budgets: Mutex<HashMap<Arc<str>, Weak<RetryBudget>>>,
     circuits: Mutex<HashMap<Arc<str>, Weak<Circuits>>>,
-    /// Told when there is something to say of breakers.
+    /// Notified when there is something to report of breakers.
     circuits_begun: Arc<Notify>,
     ejected: Gauge,
 }
 
 impl Registry {
-    /// One that tells how many endpoints rest.
+    /// One that reports how many endpoints are ejected.
     #[must_use]
     pub(crate) fn with_gauge(ejected: Gauge) -> Self {
         Self {
@@ -165,7 +164,7 @@ impl Registry {
         Some(affinity)
     }
 
-    /// The endpoint, with what was learned of it while somebody still holds it.
+    /// The endpoint, with what was learned of it while it still has a holder.
     pub fn at(
         &self,
         addr: SocketAddr,
@@ -222,12 +221,12 @@ impl Registry {
         std::mem::take(&mut self.meshed.lock().has_new)
     }
 
-    /// Whether addresses had to be forgotten since the last time that somebody asked.
+    /// Whether addresses had to be forgotten since the last call of this.
     pub(crate) fn forgot_meshed(&self) -> bool {
         std::mem::take(&mut self.meshed.lock().overflows) > 0
     }
 
-    /// Forgets endpoints, sessions, budgets and breakers that nobody holds.
+    /// Forgets endpoints, sessions, budgets and breakers without a holder.
     pub fn sweep(&self) {
         self.circuits
             .lock()

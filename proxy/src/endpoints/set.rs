@@ -140,8 +140,8 @@ impl EndpointSet {
         set.preferring(self.locality).seen_from(self.own)
     }
 
-    /// Proxies of the own workload, as far as it is told: they share what it may retry
-    /// without savings.
+    /// Proxies of the own workload, as far as known: they share what it may retry without
+    /// savings.
     pub(crate) fn peers(&self) -> u32 {
         self.own
             .positions
@@ -239,7 +239,7 @@ impl EndpointSet {
             };
             let settings = PartSettings { subset, zone, near };
             let part = self.parts.of(settings, &self.endpoints, &self.own);
-            // One that rests is asked only when nobody works outside of the part either.
+            // An ejected endpoint is tried only when none outside of the part works either.
             let works = |at: usize| match look(at) {
                 Candidate::Ejected => Candidate::Out,
                 other => other,
@@ -252,9 +252,9 @@ impl EndpointSet {
         choose(self.endpoints.len(), &near, look, rand::random)
     }
 
-    /// The same endpoint for the same caller and epoch while it exists: the highest of
-    /// a hash over them and the address, so that other endpoints' coming and going
-    /// moves nobody else. While it rests its callers go to the next, and come back.
+    /// The same endpoint for the same caller and epoch while it exists: the highest of a hash
+    /// over them and the address, so that other endpoints' coming and going moves no other
+    /// caller. While it is ejected its callers go to the next, and come back.
     #[must_use]
     pub(crate) fn of_session(&self, caller: &str, epoch: u64, draw: &Draw<'_>) -> Option<InFlight> {
         let rank = |at: usize| {
@@ -268,7 +268,7 @@ impl EndpointSet {
         })
     }
 
-    /// The same for a tenant, whoever calls: see `policy::sticky`.
+    /// The same for a tenant, from any caller: see `policy::sticky`.
     #[must_use]
     pub(crate) fn of_tenant(&self, key: Key, draw: &Draw<'_>) -> Option<InFlight> {
         let seed = |at: usize| self.endpoints[at].seed;
@@ -301,7 +301,7 @@ impl EndpointSet {
         if stands.is_some() {
             return stands;
         }
-        // Nobody else is left to ask.
+        // No other endpoint is left to try.
         let ejected = first.filter(|_| draw.fallback == Fallback::Ejected);
         let failing = failing.first().copied();
         failing.or(ejected).map(Endpoint::begin)

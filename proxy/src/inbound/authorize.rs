@@ -34,15 +34,14 @@ const WITHOUT_IDENTITY: Verdict<'static> = Verdict::Refuse {
 pub(super) enum Expected {
     /// Anything: the port is declared to carry no HTTP.
     Bytes,
-    /// HTTP; nothing else is delivered. `sniff` tells what is taken for it, and
-    /// `silence` for how long the caller may say nothing.
+    /// HTTP; nothing else is delivered. `sniff` decides what is taken for it, and `silence` for
+    /// how long the caller may send nothing.
     Http {
         declared: bool,
         silence: Duration,
         sniff: fn(&[u8]) -> Sniffed,
     },
-    /// Nobody declared it, and this caller may say anything: whoever speaks first
-    /// decides.
+    /// Not declared, and this caller may send anything: the side that sends first decides.
     Either,
 }
 
@@ -77,12 +76,12 @@ impl Connection {
             return Expected::Either;
         }
         let (declared, port) = (declared.is_http(), self.local.port());
-        // Where requests are judged or told that they need an identity, whatever
-        // might be one is read as one, so that its sender is told.
+        // Where requests are evaluated or need an identity, whatever might be one is read as one,
+        // so that its sender gets the reason.
         let answered = snapshot.access.judges_requests(port) || self.needs_identity(snapshot);
         // Clients open connections ahead of their first request. One that waits for the
-        // server to speak is told by the end of its connection that it never will, and
-        // whoever may ask nothing has nothing to keep a connection for.
+        // server to send first learns from the end of its connection that it never will, and a
+        // caller that may request nothing has nothing to keep a connection for.
         let welcome = passes
             || !self.needs_identity(snapshot) && snapshot.access.may_request(self.caller(), port);
         Expected::Http {
@@ -116,8 +115,8 @@ impl Connection {
         }
     }
 
-    /// May this caller use the port for opaque bytes? How they begin decides nothing: whoever
-    /// begins TLS proves nothing by that.
+    /// May this caller use the port for opaque bytes? How they begin decides nothing: a
+    /// connection that begins with TLS proves nothing by that.
     pub(super) fn authorize_bytes(
         &self,
         snapshot: &Snapshot,
@@ -173,7 +172,7 @@ impl Connection {
         let Verdict::Refuse { reason, by } = *verdict else {
             return Ok(());
         };
-        // Nobody has said that it is not allowed.
+        // No rule has refused it yet.
         if !snapshot.is_complete() {
             return Err(Failure::no_configuration());
         }
@@ -189,7 +188,7 @@ impl Connection {
         })
     }
 
-    /// Tells of a call that deny would refuse, and whether this is one.
+    /// Reports a call that deny would refuse, and returns whether this is one.
     fn audit(&self, verdict: &Verdict<'_>) -> bool {
         let audited = matches!(verdict, Verdict::Audit { .. });
         if audited {
@@ -198,8 +197,8 @@ impl Connection {
         audited
     }
 
-    /// Decides, on the path that will be forwarded and on no other, and says which
-    /// revision of the policy allowed it. The call is told what decided.
+    /// Decides, on the path that will be forwarded and on no other, and returns which revision of
+    /// the policy allowed it. The call records what decided.
     pub(super) fn authorize(
         &self,
         snapshot: &Snapshot,
@@ -238,9 +237,9 @@ impl Connection {
         Ok(snapshot.policy_revision)
     }
 
-    /// What rules say of a request, and which path of it is sent on. One whose path they could
-    /// see in another way than the application is refused where they decide by it, whoever
-    /// calls.
+    /// The verdict of the rules on a request, and which path of it is sent on. A request whose
+    /// path they could see in another way than the application is refused where they decide by
+    /// it, from any caller.
     pub(super) fn judge_request<'a, 'p>(
         &self,
         snapshot: &'a Snapshot,

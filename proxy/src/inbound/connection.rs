@@ -47,7 +47,7 @@ struct OfCaller {
 }
 
 impl CallerContext {
-    /// Somebody of the mesh, until its certificate ends.
+    /// A caller of the mesh, until its certificate ends.
     pub(super) fn new(peer: PeerIdentity, certificate_end: CertificateEnd) -> Self {
         let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
         let label = format!(
@@ -68,8 +68,8 @@ impl CallerContext {
         }
     }
 
-    /// Somebody without an identity. What his address is proves nothing. Names run out, and no
-    /// address answers for another one that has none.
+    /// A caller without an identity. Its address proves nothing. Names run out, and no address
+    /// answers for another caller without a name.
     pub(super) fn outside(remotes: &Remotes, address: Option<IpAddr>) -> Self {
         let address = address.map(|ip| ip.to_canonical().to_string());
         let address = address.unwrap_or_default();
@@ -91,8 +91,8 @@ impl CallerContext {
 enum WrittenBy {
     /// The peer's proxy, which takes headers of ours out of what its application says.
     Proxy,
-    /// Whoever sent the bytes that HTTP was found in: in plaintext, or in the tunnel of a
-    /// peer, whose proxy has not read them.
+    /// The sender of the bytes that HTTP was found in: in plaintext, or in the tunnel of a peer,
+    /// whose proxy has not read them.
     Sender,
 }
 
@@ -106,7 +106,7 @@ pub(crate) struct Connection {
     pub(super) label: Arc<str>,
     /// Uid of the calling pod, where its certificate says so; else the caller's address.
     at: Option<Arc<str>>,
-    /// Who gives up what is begun for this caller.
+    /// Which holder abandons connections that this caller causes.
     holder: Arc<str>,
     /// The application has said something, whatever it is.
     has_answered: AtomicBool,
@@ -161,8 +161,8 @@ impl Connection {
         self.has_answered.store(true, Relaxed);
     }
 
-    /// The same by the connection that was begun so. Told at once: what makes up for one that was
-    /// given up is not to be saved for when that is of use.
+    /// The same by the connection that was opened so. At once: what makes up for an abandoned one
+    /// is not to be saved for when that is of use.
     pub(super) fn note_answer_by(&self, beginning: Option<&ConnectGuard<'_>>) {
         self.note_answer();
         if let Some(beginning) = beginning {
@@ -227,8 +227,8 @@ impl Connection {
         let of_kind = |key: &CellKey| key.parties.port() == port && key.protocol == protocol;
         let cell = self.shared.cells.find(of_kind).unwrap_or_else(|| {
             let cell = self.proxy.telemetry.cell(self.parties(), protocol);
-            // Ports that are not told apart have one cell together, and may be told
-            // apart by the next call.
+            // Ports that are not distinguished have one cell together, and may be distinguished
+            // by the next call.
             if of_kind(cell.key()) {
                 self.shared.cells.keep(&cell);
             }

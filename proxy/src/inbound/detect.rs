@@ -42,9 +42,9 @@ pub(crate) fn spoken(
 }
 
 impl Connection {
-    /// Waits for whoever speaks first. There is no limit: while both are silent
-    /// nothing is withheld from anybody, and giving up would let a caller that
-    /// waits long enough send HTTP past everything that HTTP is checked for.
+    /// Waits for the first bytes of either side. There is no limit: while both are silent nothing
+    /// is withheld from either, and giving up would let a caller that waits long enough send HTTP
+    /// past all checks of HTTP.
     pub(super) async fn race<S: AsyncRead + Unpin>(
         &self,
         stream: &mut Prefixed<S>,
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// For callers that may say anything on a port that nobody declared.
+    /// For callers that may send anything on an undeclared port.
     pub(super) async fn whoever_speaks_first<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut Prefixed<S>,

@@ -83,10 +83,10 @@ impl Connection {
         Ok(())
     }
 
-    /// What a request has to do with copies, which nobody but a proxy of the mesh is believed.
-    /// It proves nothing: the receiver of a mirror could be told whose copies it gets, and not
-    /// whoever that calls for them. So it may only take something from a request, which is
-    /// judged, limited and counted as any other, and goes last ([`Self::requested_class`]).
+    /// What a request has to do with copies, which only a proxy of the mesh may state. It proves
+    /// nothing: the receiver of a mirror could learn whose copies it gets, and so could its own
+    /// callees. So it may only take something from a request, which is evaluated, limited and
+    /// counted as any other, and goes last ([`Self::requested_class`]).
     pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
         received.shadow.filter(|_| self.is_of_proxy())
     }

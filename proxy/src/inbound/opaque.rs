@@ -75,7 +75,7 @@ impl Connection {
                 if let Some(beginning) = beginning {
                     beginning.ended();
                 }
-                // Whoever was not told the end was aborted with the relay.
+                // A side that had not received its end was aborted with the relay.
                 call.reset(&failure, || {});
             }
             outcome = relay::relay(&mut stream, &mut server, self.proxy.budget(), cell.flows()) => {

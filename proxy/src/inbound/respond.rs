@@ -151,7 +151,7 @@ impl Connection {
             let (flows, own) = (counted.flows(), Flows::default());
             let mut metered = client.metered(&own);
             let end = tokio::select! {
-                // Dropped before its end, it breaks off whoever was not told the end.
+                // Dropped before its end, it aborts each side that has not received its end.
                 _ = relay(&mut metered, &mut server, self.proxy.budget(), &flows) => {
                     BodyEnd::Complete
                 }

@@ -22,7 +22,7 @@ impl Connection {
         judged: &Judged<'_>,
         request: Option<(&Parts, &JudgedPath)>,
     ) {
-        // Nothing is judged before the proxy is told how, and everything refused.
+        // Nothing is evaluated before the rules arrive, and everything is refused.
         if !snapshot.is_complete() {
             return;
         }

@@ -47,7 +47,7 @@ impl Connection {
                 tokio::spawn(async move {
                     let Ok(out) = out.await else { return };
                     let mut stream = Prefixed::new(ByteStream::new(out, incoming));
-                    // As from outside: whoever says nothing may lose its place.
+                    // As from outside: a silent caller may lose its permit.
                     permit.silent();
                     let spoken = self.protocol(&mut stream, &permit).await;
                     self.serve(stream, spoken, &permit, None).await;
@@ -56,7 +56,7 @@ impl Connection {
             }
             Ok(TunnelContent::Either) => None,
             Ok(TunnelContent::Bytes(admitted)) => Some(admitted),
-            // Somebody who may say nothing at all is told so before saying it.
+            // A caller without any access gets that before it sends anything.
             Err(failure) => return self.unopened(&failure),
         };
         let (server, began) = match self.connect_in_turn().await {
@@ -92,7 +92,7 @@ impl Connection {
         response
     }
 
-    /// Opens a connection to the application when the caller may, and tells when that began.
+    /// Opens a connection to the application when the caller may, and returns when that began.
     async fn connect_in_turn(&self) -> Result<(TcpStream, Option<Instant>), Failure> {
         let beginning = self.beginning();
         let turn = beginning.begins_in_turn().await;

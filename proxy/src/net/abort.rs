@@ -57,8 +57,8 @@ impl Abort {
         self.0.discards.load(Relaxed)
     }
 
-    /// The connection goes on in the other direction when its shutdown was said, and whoever
-    /// says it reads what comes.
+    /// The connection goes on in the other direction after its shutdown was sent, and its sender
+    /// reads what comes.
     pub(crate) fn half_close(&self) {
         self.0.half_closes.store(true, Relaxed);
     }
@@ -68,8 +68,8 @@ impl Abort {
         self.0.half_closes.load(Relaxed)
     }
 
-    /// The next flush of the connection fails where the other end has broken it off. Nothing
-    /// else tells that of a connection that nobody reads at the time.
+    /// The next flush of the connection fails where the other end has broken it off. Nothing else
+    /// shows that on a connection that has no reader at the time.
     pub(crate) fn ask(&self) {
         self.0.asks.store(true, Relaxed);
     }
@@ -86,11 +86,11 @@ pub(crate) trait MayAbort {
     /// The close looks like what it is: not the end of what was sent.
     fn abort(&mut self);
 
-    /// Its shutdown is over when it is said, and takes nothing of what comes: somebody reads it.
+    /// Its shutdown is over when it is sent, and takes nothing of what comes: that has a reader.
     fn half_close(&mut self) {}
 
-    /// Whether the other end has ended both directions at once, as far as that can be told:
-    /// what is sent reaches nobody.
+    /// Whether the other end has ended both directions at once, as far as that can be seen: what
+    /// is sent reaches no reader.
     fn was_reset(&mut self, _: &mut Context<'_>) -> bool {
         false
     }
@@ -124,7 +124,7 @@ impl MayAbort for tokio::io::DuplexStream {
     fn abort(&mut self) {}
 }
 
-/// TLS that ends without `close_notify` tells as much.
+/// TLS that ends without `close_notify` shows as much.
 impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
     fn abort(&mut self) {}
 

@@ -153,8 +153,7 @@ impl Admission {
         those.map(|(one, _)| one.waiting()).sum()
     }
 
-    /// Tells those that wait what their share is now, and wakes whoever has less than that
-    /// in flight.
+    /// Gives waiters their present share, and wakes those that have less than that in flight.
     pub(super) fn look_again(&self, share: impl Fn(&Requests, AdmissionClass) -> usize) {
         if !self.is_empty() {
             let waiting = self.waiting.lock();

@@ -1,6 +1,6 @@
-//! How many bytes connections may hold, all together.
+//! The memory budget: how many bytes connections may hold, all together.
 //!
-//! Whoever reads faster than somebody else writes has to keep what it read. Everything
+//! A fast reader has to keep what a slow writer does not take. Everything
 //! that may hold bytes on their way, a stream of HTTP/2 or a connection of anything
 //! else, counts as a holder. What one of them may hold follows from how many there are,
 //! so a thousand slow readers cost as much memory as fifty, each of them is slowed as
@@ -9,8 +9,8 @@
 //! Not everything that may be held is counted here: heads, what `h2` keeps of a stream,
 //! tasks. So what the program really holds is asked as well, before every read, since
 //! nothing grows without one. From [`Budget::is_tight`] on chunks and windows are the
-//! smallest, soon after that who has much in flight waits with more ([`crate::net::ticket`]); from
-//! [`Budget::is_full`] on nobody reads until who holds most has lost connections
+//! smallest, soon after that holders with much in flight wait with more ([`crate::net::ticket`]);
+//! from [`Budget::is_full`] on nothing is read until the holder of most has lost connections
 //! ([`crate::process::relief`]).
 //!
 //! Claims: attack-35, attack-39
@@ -29,14 +29,14 @@ use crate::net::admission::{Admission, Generation};
 const LEAST_CHUNK: usize = 4 * 1024;
 /// In percent of what the process may use: chunks and windows are the smallest.
 const TIGHT: usize = 55;
-/// Part of the memory that somebody must hold to be slowed or to lose anything on account
-/// of the others.
+/// Part of the memory that a holder must hold to be slowed or to lose anything on account of the
+/// others.
 pub(crate) const WORTH: usize = 32;
 /// Who holds this part of the memory makes more room than others do where it runs out, and
 /// does so for whom it keeps waiting.
 pub(crate) const HEAVY: usize = 8;
-/// Nobody reads before somebody has lost something. What is left is for what no read
-/// brings, for pages that are free and not given back yet, and for the program itself.
+/// Nothing is read before a holder has lost something. What is left is for what no read brings,
+/// for pages that are free and not given back yet, and for the program itself.
 const FULL: usize = 65;
 /// More than any chunk has.
 const LARGEST_CHUNK: usize = 128 * 1024;
@@ -61,13 +61,13 @@ pub struct Budget {
     used: fn() -> usize,
     /// What the kernel holds for its sockets, where that counts, in bytes.
     sockets: AtomicUsize,
-    /// Nobody may read.
+    /// Nothing may be read.
     closed: AtomicBool,
     /// Everybody may read, though it is full.
     spared: AtomicBool,
     /// Who would read.
     waiting: Mutex<Vec<Waker>>,
-    /// Somebody must lose something.
+    /// A holder must lose something.
     full: Notify,
     /// Requests that wait for room.
     pub(super) admission: Admission,
@@ -127,9 +127,8 @@ impl Budget {
         self.sockets.store(bytes, Relaxed);
     }
 
-    /// Counts a head of so many bytes until the guard is dropped: it is held once more
-    /// for whoever it is sent to, and while that grows once more. A small one costs
-    /// nothing beside its request.
+    /// Counts a head of so many bytes until the guard is dropped: it is held once more for its
+    /// receiver, and while that grows once more. A small one costs nothing beside its request.
     #[must_use]
     pub fn promise(self: &Arc<Self>, head: usize) -> Promise {
         let bytes = 2 * head.saturating_sub(SMALL_HEAD);
@@ -143,13 +142,13 @@ impl Budget {
         }
     }
 
-    /// So much is in use that nobody gets more than the least.
+    /// So much is in use that each holder gets only the least.
     #[must_use]
     pub(crate) fn is_tight(&self) -> bool {
         self.used() > self.tight_from()
     }
 
-    /// So much is in use that somebody must lose something.
+    /// So much is in use that a holder must lose something.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.used() > self.full_from()
@@ -189,7 +188,7 @@ impl Budget {
         Poll::Pending
     }
 
-    /// Returns when somebody must lose something. Until [`Self::reopen`] nobody reads.
+    /// Returns when a holder must lose something. Until [`Self::reopen`] nothing is read.
     pub async fn filled(&self) {
         self.full.notified().await;
     }

@@ -65,7 +65,7 @@ pub(crate) trait ChunkIo {
     /// empty.
     ///
     /// # Errors
-    /// When nobody takes it any more.
+    /// When the receiver takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>>;
 
     /// Says that nothing more will be sent.
@@ -122,7 +122,7 @@ impl<S: Plain> ChunkIo for S {
                 *buffer = BytesMut::with_capacity(room.0);
             }
             let got = ready!(pin!(self.read_buf(buffer)).poll(cx))?;
-            // A chunk that nobody takes must not keep much more than itself.
+            // A chunk without a taker must not keep much more than itself.
             let chunk = if got < room.0 / 2 {
                 let chunk = Bytes::copy_from_slice(buffer);
                 buffer.clear();

@@ -54,7 +54,7 @@ struct Rest {
     unread: Range<usize>,
 }
 
-/// The writing side, for whoever knows when a turn is over.
+/// The writing side, for the task that knows when a turn is over.
 #[derive(Clone, Debug)]
 pub(crate) struct FlushHandle(Arc<Mutex<Out>>);
 
@@ -107,7 +107,7 @@ impl FlushHandle {
     pub(crate) fn flush(&self, cx: &mut Context<'_>) {
         let mut out = self.0.lock();
         if let Poll::Ready(Err(error)) = out.send(cx) {
-            // Told at the next flush, and what waits is lost anyway.
+            // Reported at the next flush, and what waits is lost anyway.
             out.failed = Some(error.kind());
             out.clear();
             cx.waker().wake_by_ref();

@@ -22,13 +22,13 @@ pub(crate) enum ConnectTimeout {
     /// An endpoint in whose place another one may be asked, or a proxy: that always has room,
     /// so one that does not answer is not there. 1 s.
     Replaceable,
-    /// An application in whose place this proxy can ask nobody. One that is not there refuses at
-    /// once; one whose queue is full, which some servers have for five connections, drops what
-    /// asks for another. The kernel then asks again after 1 and 3 s, or after 1, 2, 3 and 4 s
+    /// An application in whose place this proxy has no other endpoint. An absent one refuses at
+    /// once; one whose queue is full, which some servers have for five connections, drops the
+    /// SYN. The kernel then sends again after 1 and 3 s, or after 1, 2, 3 and 4 s
     /// (`net.ipv4.tcp_syn_linear_timeouts`, Linux 6.5), so without a proxy nothing is lost but
-    /// time. 4.5 s last beyond the last of these, and end at none of them. [`FULL`] once an
-    /// application kept somebody waiting in vain, until it accepts: it may hang, and its callers
-    /// have others to ask.
+    /// time. 4.5 s last beyond the last of these, and end at none of them. [`FULL`] once a caller
+    /// waited for an application in vain, until it accepts: it may hang, and its callers have
+    /// other endpoints.
     Application,
     /// The same in so many times 50 ms, for a call that is over soon after. Each request holds
     /// one of these.
@@ -51,7 +51,7 @@ const STEP: Duration = Duration::from_millis(50);
 
 impl ConnectTimeout {
     /// Of an application, for a call that has so much time left and may go elsewhere. One that
-    /// spent all of it here would end as a call whose time is over, and ask nobody else.
+    /// spent all of it here would end as a call whose time is over, without another endpoint.
     pub(crate) fn of_application(left: Option<Duration>) -> Self {
         let kept = left.map(|left| left.saturating_sub(KEPT_FOR_OTHERS));
         match kept.map(|kept| kept.max(Self::Replaceable.limit())) {
@@ -177,8 +177,8 @@ impl Connector {
     }
 }
 
-/// Somebody waits for an application to accept. Dropped without its answer it notes that, where
-/// it took long: most callers leave before all the time is over that the connection may take.
+/// A caller waits for an application to accept. Dropped without a result it notes that, where it
+/// took long: most callers leave before all the time is over that the connection may take.
 #[derive(Debug)]
 struct Waiting<'a> {
     full_queues: &'a FullQueues,

@@ -1,17 +1,17 @@
-//! Connections to applications that their callers give up as soon as they are begun.
+//! Limits connections to applications that callers abandon as soon as they are opened.
 //!
 //! Each lies in the queue of its application until that accepts it, and costs its caller a head
-//! and a reset: a few batches of them over HTTP/2 fill the queue, and everybody else waits. So
-//! whoever has given up more than an allowance has further ones begun one after the other, at a
-//! pace that applications accept. What is kept and used again waits for no turn, and nobody waits
-//! for another holder's.
+//! and a reset: a few batches of them over HTTP/2 fill the queue, and all other callers wait. So
+//! a caller that has abandoned more than an allowance has further ones opened one after the
+//! other, at a pace that applications accept. Reused connections wait for no turn, and no caller
+//! waits for another holder's.
 //!
-//! A connection by which the application has answered makes up for one that was given up: a pod
-//! that calls for many clients, or gives its calls little time, waits only where most of what it
-//! begins comes to nothing. Nothing is saved for later.
+//! A connection by which the application has answered makes up for an abandoned one: a pod that
+//! calls for many clients, or gives its calls little time, waits only where most of what it opens
+//! comes to nothing. Nothing is saved for later.
 //!
 //! Only what its caller left counts, and only in the first moments: a call that ends for its time
-//! or for a change of policy tells nothing of its caller. A caller whose connection to this proxy
+//! or for a change of policy shows nothing of its caller. A caller whose connection to this proxy
 //! ends has left its calls as well. Our own time-outs of connections are longer than what counts
 //! (docs/decisions/0041).
 //!
@@ -26,14 +26,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// Whoever waited longer for an application has waited for it.
+/// A caller that waited longer for an application has waited for it.
 pub(crate) const SOON: Duration = Duration::from_millis(100);
 /// From one turn of a holder to the next: 200 in a second, which one thread accepts. As many are
 /// forgotten in that time.
 const APART: Duration = Duration::from_millis(5);
 /// So many may be given up at once, by a client that leaves with all that it has asked.
 const ALLOWED: Duration = APART.saturating_mul(64);
-/// Whoever gives up no more begins as everybody else this long after the last one.
+/// A caller without abandoned connections for so long opens them as all others.
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// Calls of one holder that wait for their turn. The last one waits for 1.28 s, less than an
 /// application has to accept a connection. What they hold counts as of every call in flight.
@@ -68,8 +68,8 @@ impl fmt::Debug for GivenUp {
 struct Pace {
     /// When all that it has given up is forgotten.
     forgotten_at: Mutex<Instant>,
-    /// When the next one may be begun. The first in the queue holds it, and changes nothing where
-    /// it leaves.
+    /// When the next one may be opened. The first in the queue holds it, and changes nothing
+    /// where it leaves.
     next: tokio::sync::Mutex<Instant>,
     waiting: AtomicUsize,
 }
@@ -86,7 +86,7 @@ pub(crate) struct ConnectGuard<'a> {
 /// How far a call is with its connection.
 #[derive(Clone, Copy, Debug)]
 enum Progress {
-    /// It has begun none, or nothing more is to be learned of it.
+    /// It has opened none, or nothing more is to be learned of it.
     Idle,
     HasToWait,
     HasTurn,
@@ -269,7 +269,7 @@ impl ConnectGuard<'_> {
         self.handed_on();
     }
 
-    /// Tells when it began a connection, if it did, for whoever goes on with it.
+    /// When it opened a connection, if it did, for the call that goes on with it.
     pub(crate) fn handed_on(&self) -> Option<Instant> {
         let progress = std::mem::replace(&mut *self.progress.lock(), Progress::Idle);
         match progress {
@@ -310,17 +310,17 @@ mod tests {
 
     /// `holder` begins so many at once and leaves them `after` that.
     async fn give_up(given_up: &GivenUp, holder: &Arc<str>, many: usize, after: Duration) {
-        let mut begun = Vec::new();
+        let mut guards = Vec::new();
         for _ in 0..many {
             let beginning = given_up.begun(holder, None);
             beginning.begins_in_turn().await.unwrap();
-            begun.push(beginning);
+            guards.push(beginning);
         }
         sleep(after).await;
-        drop(begun);
+        drop(guards);
     }
 
-    /// How long `holder` waits until it has begun so many, which end.
+    /// How long `holder` waits until it has opened so many, which end.
     async fn waits(given_up: &GivenUp, holder: &Arc<str>, many: usize) -> Duration {
         let from = Instant::now();
         let calls = (0..many).map(|_| async {

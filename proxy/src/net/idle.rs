@@ -50,8 +50,8 @@ impl Idle {
         self.moved = true;
     }
 
-    /// Ready when nothing has moved for the whole time. `other`: whether anything that is
-    /// not told of has moved since this was asked last.
+    /// Ready when nothing has moved for the whole time. `other`: whether anything that is not
+    /// reported here has moved since the last poll.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -106,8 +106,8 @@ pub(crate) fn is_still(error: &io::Error) -> bool {
         .is_some_and(|error| error.is::<IdleTimeout>())
 }
 
-/// Relays as [`relay`] does, and breaks off whoever was not told the end when nothing has moved
-/// for `limit`.
+/// Relays as [`relay`] does, and aborts each side that has not received its end when nothing has
+/// moved for `limit`.
 pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
     caller: &mut A,
     callee: &mut B,

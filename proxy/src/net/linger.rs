@@ -1,13 +1,12 @@
 //! The end of a connection, on the side that serves it: a lingering close.
 //!
-//! Bytes that come to a socket that nobody reads any more are answered with a reset,
-//! and a reset overtakes what was said before. A client that uploads would not get to
-//! read why it was refused; a peer proxy that sends its next request in the moment in
-//! which a dedicated connection is closed would not learn from `close_notify` that it
-//! was not taken, nor one by HTTP/2 from GOAWAY or from an answer that lies before it.
-//! So after these everything is read, and dropped, until the other side has closed or
-//! had the time to notice. Not where the other direction goes on and is read by somebody:
-//! that is a half-close.
+//! The kernel answers bytes to a socket without a reader with a reset, and a reset overtakes what
+//! was sent before. A client that uploads would not get to read why it was refused; a peer proxy
+//! that sends its next request in the moment in which a dedicated connection is closed would not
+//! learn from `close_notify` that it was not taken, nor one by HTTP/2 from GOAWAY or from a
+//! response that lies before it. So after these everything is read, and dropped, until the other
+//! side has closed or had the time to notice. Not where the other direction goes on and has a
+//! reader: that is a half-close.
 //!
 //! Claims: attack-29
 
@@ -124,8 +123,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
         loop {
             let mut scrap = [0; SCRAP];
             let mut read = ReadBuf::new(&mut scrap);
-            // Before the time is looked at: to a process that stood still nobody was silent
-            // whose bytes are there.
+            // Before the time is looked at: a process that stalled must not take a peer for
+            // silent whose bytes are there.
             match Pin::new(&mut this.io).poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
@@ -160,7 +159,7 @@ mod tests {
         let ending = tokio::spawn(async move { Lingering::to_peer(served).shutdown().await });
         let mut rest = Vec::new();
         peer.read_to_end(&mut rest).await.unwrap();
-        // More than the pipe holds: somebody takes it.
+        // More than the pipe holds: it is read.
         let late = peer.write_all(&[b'x'; 1000]);
         timeout(LINGER / 2, late).await.unwrap().unwrap();
         drop(peer);

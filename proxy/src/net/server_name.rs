@@ -2,7 +2,7 @@
 //! which they ask for a host, which is the server name of a TLS handshake, or the Host of an
 //! HTTP/1 request.
 //!
-//! Looked at in the socket's own buffer, so whoever relays the bytes gets all of them.
+//! Looked at in the socket's own buffer, so a relay gets all of them.
 //!
 //! Claims: observe-144, observe-145
 

@@ -1,10 +1,9 @@
 //! What a connection speaks, from its first bytes.
 //!
-//! On a port without a declared protocol, a client that says nothing may be
-//! waiting for the server to speak first, so silence is no reason to wait long:
-//! the caller meanwhile opens the way to the server, and whoever speaks first
-//! decides. On one that is declared to carry HTTP the bytes say which version it
-//! is, or that it is none.
+//! On a port without a declared protocol, a client that sends nothing may be waiting for the
+//! server to send first, so silence is no reason to wait long: the caller meanwhile opens the way
+//! to the server, and the side that sends first decides. On a port that is declared to carry HTTP
+//! the bytes show which version it is, or that it is none.
 //!
 //! HTTP must not pass as something else, because what is said in its headers is
 //! taken from it only where it is read. Servers read more as HTTP than a strict
@@ -31,11 +30,11 @@ const LINE_LIMIT: usize = 2 * 1024 * 1024;
 const LINE_END: usize = 24;
 /// Bytes of nothing but blank lines that are waited through.
 const BLANK_LIMIT: usize = 1024;
-/// Where nothing is delivered before the protocol is known, what tells it comes within
-/// this time after the first byte.
+/// Where nothing is delivered before the protocol is known, what shows it comes within this time
+/// after the first byte.
 pub(crate) const BEGUN_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of settings in the first frame of a server: a largest frame of whoever said
-/// nothing of it.
+/// Bytes of settings in the first frame of a server: the largest frame for a peer that announced
+/// no other.
 const LARGEST_GREETING: u32 = 16 * 1024;
 /// Methods of HTTP that a client may send in chunks.
 const METHODS: [&[u8]; 8] = [
@@ -49,7 +48,7 @@ pub(crate) enum Sniffed {
     Http1,
     Http2,
     Opaque,
-    /// Too few bytes to tell.
+    /// Too few bytes to decide.
     Unsure,
 }
 
@@ -223,7 +222,7 @@ impl FirstLine {
 
     fn push(&mut self, byte: u8) {
         if self.end.len() == LINE_END {
-            // A version may have thousands of zeros in front; its beginning tells.
+            // A version may have thousands of zeros in front; its beginning decides.
             if byte != b' ' && versioned(&self.end).is_some() {
                 return;
             }
@@ -350,8 +349,8 @@ pub(crate) fn sniff_declared(bytes: &[u8]) -> Sniffed {
     }
 }
 
-/// Whether a connection begins with a TLS record in which a ClientHello begins. Whoever
-/// speaks TLS sends so much of it at once; who sends less counts as one that does not.
+/// Whether a connection begins with a TLS record in which a ClientHello begins. A TLS client
+/// sends so much of it at once; one that sends less counts as another protocol.
 #[must_use]
 pub(crate) const fn begins_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [0x16, 0x03, 0..=4, _, _, 0x01, ..])

@@ -223,8 +223,8 @@ fn a_refused_workload_leaves_the_former_modes() {
     }
 }
 
-/// Where calls go is no permission: the former way stays, but for what it would say in
-/// plaintext to somebody who has joined the mesh.
+/// A destination is no permission: the former way stays, except for plaintext to a workload that
+/// has joined the mesh.
 #[test]
 fn refused_endpoint_list_stays_without_plaintext_to_meshed_endpoints() {
     let registry = Registry::default();
@@ -334,7 +334,7 @@ async fn endpoints_warm_up_since_ready_unless_all_just_started() {
         });
         shares.collect()
     };
-    // Clocks tell whole seconds, and one may pass meanwhile.
+    // Clocks show whole seconds, and one may pass meanwhile.
     for (ages, least, most) in [
         ([Some(3600), Some(5)], 0.5, 0.7),
         ([Some(20), Some(5)], 0.5, 0.7),

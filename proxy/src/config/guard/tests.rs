@@ -421,7 +421,7 @@ fn request_takes_first_matching_class_or_lowest_if_unreadable() {
     assert_eq!(found(&all, caller, Method::GET, false), critical);
     assert_eq!(found(&all, caller, Method::POST, false), sheddable);
     assert_eq!(found(&all, Caller::Outside, Method::POST, false), None);
-    // It fits every route, and nobody gains by it.
+    // It fits every route, and no caller gains by it.
     assert_eq!(found(&all, caller, Method::GET, true), sheddable);
     let one = with(vec![of_reads.clone()]);
     let normal = Some(Priority::Normal);

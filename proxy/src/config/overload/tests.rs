@@ -45,8 +45,8 @@ fn of(priority: Priority) -> PendingRequest {
     PendingRequest { priority, ..NORMAL }
 }
 
-/// An application with these workers, each request taking 10 ms of one; so many arrive a
-/// second, of the classes by turns. How many of each were shed, and told limits.
+/// An application with these workers, each request taking 10 ms of one; so many arrive a second,
+/// of the classes by turns. How many of each were shed, and reported limits.
 struct Load {
     port: PortOverload,
     now: Instant,

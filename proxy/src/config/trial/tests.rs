@@ -234,7 +234,7 @@ fn dry_run_skips_and_counts_requests_with_costly_patterns() {
         (path(4_097), HeaderMap::new(), false),
         (path(1_000), named("x-long"), true),
         (path(2_000), named("x-long"), false),
-        // Nobody looks at that one.
+        // No dry run looks at that one.
         (path(2_000), named("x-other"), true),
     ] {
         let count = || {

@@ -1,4 +1,4 @@
-//! What a proxy answers while somebody looks on.
+//! Live queries: what a proxy responds while a client watches.
 //!
 //! Claims: observe-105, observe-107, observe-122
 
@@ -86,7 +86,7 @@ async fn queried_proxy_returns_its_configuration_in_separate_call() {
     assert!(matches!(refused, Some(Answer::Refused(_))), "{refused:?}");
     assert_eq!(bench.answers(), 1, "one call for all answers");
 
-    // A question that somebody reads, and then nobody.
+    // A query that a client reads and then leaves.
     bench.send_message(ToProxy::EndAsk(7)).await;
     let asks = || bench.control.config.telemetry.metrics.asks.get();
     bench.until(|_| asks() == 0).await;

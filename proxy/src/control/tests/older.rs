@@ -191,7 +191,7 @@ async fn older_controller_is_obeyed_and_understands_required_messages() {
             .contains_key(wire::names::PLACE)
     );
 
-    // Of a change that cannot be used it hears by name, and the former one serves on.
+    // A change that cannot be used is refused by name, and the former one serves on.
     let second = before::Batch {
         id: 2,
         set: vec![service(0)],

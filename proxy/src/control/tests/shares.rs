@@ -87,7 +87,7 @@ fn passed(bench: &Bench) -> usize {
     (0..200).filter(admitted).count()
 }
 
-/// Tells this, and waits for the answer: of each share its number.
+/// Sends these shares, and waits for the response: of each share its number.
 async fn send_shares(bench: &Bench, shares: Vec<v1::Share>, forget: bool) -> Vec<u64> {
     let before = bench.stand_in.taken.lock().len();
     bench

@@ -72,7 +72,7 @@ fn the_slow_endpoint_is_avoided() {
     }
 }
 
-/// One hangs since it came, and whoever asks it leaves after two seconds.
+/// One hangs since it came, and its callers leave after two seconds.
 #[tokio::test(start_paused = true)]
 async fn endpoint_with_abandoned_calls_is_not_cheapest_again() {
     let registry = Registry::default();
@@ -443,7 +443,7 @@ async fn ejected_tenant_endpoint_is_restored_and_others_stay() {
         assert!(*before == fleet.dead().addr || *before == now);
     }
     let next = of(mine, &READER);
-    // What failed it is not asked again, though nobody rests there.
+    // What failed it is not tried again, though no endpoint is ejected there.
     let tried = [next];
     let third = of(mine, &after(&tried));
     assert!(third != next && third != fleet.dead().addr);

@@ -21,7 +21,7 @@ async fn pair() -> (Coalescing, FlushHandle, TcpStream) {
     (coalescing, flush_handle, far)
 }
 
-/// Polls `task` to its end, as whoever has a flush handle does.
+/// Polls `task` to its end, as the owner of a flush handle does.
 async fn drive<T: Future>(flush_handle: &FlushHandle, task: T) -> T::Output {
     let mut task = pin!(task);
     flush_handle.collect();

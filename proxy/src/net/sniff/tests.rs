@@ -120,7 +120,7 @@ fn only_settings_frame_header_is_server_http2_greeting() {
         (&[0], Sniffed::Unsure),
         (&[0, 0, 18, 4, 0, 0, 0, 1], Sniffed::Opaque),
         (&[0, 0, 18, 5], Sniffed::Opaque),
-        // No number of settings has this size, and nobody has so many.
+        // No number of settings has this size, and no peer has so many.
         (&[0, 0, 17, 4, 0, 0, 0, 0, 0], Sniffed::Opaque),
         (&[6, 0, 0, 4, 0, 0, 0, 0, 0], Sniffed::Opaque),
         // The acknowledgement is no beginning.

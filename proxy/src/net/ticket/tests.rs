@@ -120,7 +120,7 @@ async fn busy_caller_waits_for_memory_while_idle_passes() {
     for _ in 0..LEAST {
         assert!(passes(&budget, &idle, AdmissionClass::Callers));
     }
-    // Less is held, and somebody notices.
+    // Less is held, and the next look notices.
     a_moment().await;
     USED.set(20 * MIB);
     assert!(!ticket.is_finished());
@@ -140,7 +140,7 @@ async fn each_caller_has_some_requests_at_full_memory() {
     requests.pop();
     a_moment().await;
     assert!(ticket.is_finished() && ticket.await.unwrap());
-    // Nobody is charged for what is done on it.
+    // No holder is charged for what is done on it.
     assert!(passes(
         &budget,
         &Permit::unlisted(),
@@ -303,7 +303,7 @@ fn started_request_counts_until_finished_or_measured() {
         "one has ended"
     );
     begun.push(begin());
-    assert_eq!(budget.used(), 30 * MIB, "nobody is cut off for it");
+    assert_eq!(budget.used(), 30 * MIB, "no request is cut off for it");
     budget.settle();
     assert!(
         !passes(&budget, &busy, AdmissionClass::Callers),
@@ -454,7 +454,7 @@ async fn own_calls_skip_wait_for_dependent_requests() {
     ));
 }
 
-/// Nobody's request ends, and each that begins is measured before the next ones.
+/// No request ends, and each that begins is measured before the next ones.
 #[tokio::test(start_paused = true)]
 async fn full_memory_bounds_admissions_per_round_and_caller() {
     const AT_A_TIME: usize = 8;

@@ -23,8 +23,8 @@ const fn preferring(locality: Locality) -> Balance {
     }
 }
 
-/// Two endpoints in the own zone, the second on the own node, and two elsewhere, which
-/// were told first.
+/// Two endpoints in the own zone, the second on the own node, and two elsewhere, which came
+/// first.
 fn zones() -> EndpointSet {
     let registry = Registry::default();
     let set = set(
@@ -356,7 +356,7 @@ fn fully_ejected_subset_is_avoided_while_others_work() {
         assert!(endpoint.is_ejected());
     }
     assert_eq!(stay(&set, &balance), 0);
-    // Where nobody else is left they are asked all the same.
+    // Where no others are left they are tried all the same.
     let far = set.endpoints.iter().map(|one| one.addr);
     let far: Vec<SocketAddr> = far.filter(|addr| !is_near(*addr)).collect();
     let draw = Draw {
@@ -421,12 +421,12 @@ fn sticky_caller_keeps_next_endpoint_when_its_own_fails() {
     fail(first);
     let second = session();
     assert_ne!(second, first);
-    // One of three, as with rests: who fails by itself takes all others' endpoints from nobody.
+    // One of three, as with ejections: a caller that fails by itself takes no other's endpoints.
     fail(second);
     assert_eq!(session(), second);
 }
 
-/// Far ones are not drawn in calm times, so nobody probes them.
+/// Far ones are not drawn in calm times, so none is probed.
 #[tokio::test(start_paused = true)]
 async fn expired_unprobed_ejection_takes_no_ejection_slot() {
     let registry = Registry::default();

@@ -87,7 +87,7 @@ fn heavy_caller_keeps_half_its_permits_until_reading_stops() {
         begun.pop();
         assert!(begins(&budget, &heavy).is_some(), "one after the other");
     }
-    // There somebody loses something, and it is among them.
+    // There a holder loses something, and it is among them.
     USED.set((NO_ROOM + 3) * MIB);
     assert!(begins(&budget, &heavy).is_none());
     let (less, _still) = busy(&occupancy, 2, MANY);
