@@ -97,8 +97,8 @@ impl Proxy {
         self.clients.budget()
     }
 
-    /// The workload goes: its callers are told to go elsewhere, and the controller is
-    /// told at once what is counted from now on.
+    /// The workload goes: its callers' connections are closed gracefully, and the controller gets
+    /// at once what is counted from now on.
     pub fn leave(&self) {
         self.drain.begin();
         self.telemetry.reports.leave();

@@ -26,13 +26,13 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 pub(super) enum AttemptOutcome {
     /// Of the application, or of the connection to it.
     Ended(Ended),
-    /// Of a proxy, which nobody asks again.
+    /// Of a proxy, which has no other endpoint to try.
     Mesh(Reason),
-    /// A gRPC call goes on, and its trailers tell.
+    /// A gRPC call goes on, and its trailers decide.
     Open,
 }
 
-/// What the end of an answer is to tell, once its head is there.
+/// What the end of a response reports, once its head is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtEnd {
     /// How the call went: gRPC.
@@ -170,8 +170,8 @@ pub(super) fn signal_in_failure(
 ) -> (Latency, Option<HealthSignal>) {
     match failure {
         Failure::TimedOut { .. } => signal_when_late(slow_upload),
-        // How long it took at least was told, and nobody knows how it would have ended. A
-        // limit of its pod says nothing of how fast it is.
+        // How long it took at least was reported, and how it would have ended is unknown. A limit
+        // of its pod shows nothing of how fast it is.
         Failure::Refused {
             reason: Reason::Deadline | Reason::Limit,
             ..

@@ -59,11 +59,11 @@ pub(crate) struct Attempts<'a> {
     /// The call may be sent again after an application has seen it.
     repeatable: bool,
     over: bool,
-    /// The attempt has taken so long that what it shows of its endpoint was told.
+    /// The attempt has taken so long that what it shows of its endpoint was reported.
     shown: bool,
     counted_by_throttle: bool,
     last: Option<Failure>,
-    /// Tells the breaker, where a policy has one.
+    /// Reports to the breaker, where a policy has one.
     recorder: Option<Arc<CircuitRecorder>>,
 }
 
@@ -81,7 +81,7 @@ enum Chosen {
 enum After {
     /// Another endpoint is asked, after this time.
     Retry(Duration),
-    /// This is the answer; with what its end is to tell.
+    /// This is the response; with what its end reports.
     Pass(Option<AtEnd>),
 }
 
@@ -143,8 +143,8 @@ impl<'a> Attempts<'a> {
         let to = match self.chosen.take() {
             Some(Chosen::Renewed(to)) => return Some(to),
             Some(Chosen::Retried { to, .. }) => {
-                // Not before: nobody may be left to go to once it has waited. Where it follows
-                // a retry, that has failed.
+                // Not before: no endpoint may be left once it has waited. Where it follows a
+                // retry, that has failed.
                 self.retry_failed(call);
                 self.retries += 1;
                 to
@@ -224,7 +224,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// # Errors
-    /// When something holds the call back. One whose time is over is told that before all else.
+    /// When something holds the call back. A call whose time is over gets that first.
     fn may_begin(&mut self, proxy: &Proxy, outgoing: &Outgoing) -> Result<(), Failure> {
         if outgoing.check().is_err() {
             return Ok(());
@@ -237,7 +237,7 @@ impl<'a> Attempts<'a> {
     /// The endpoint to try, where there is one.
     ///
     /// # Errors
-    /// When no time is left for another attempt, or nobody waits for it any more.
+    /// When no time is left for another attempt, or no caller waits for it any more.
     fn next_in_time(
         &mut self,
         proxy: &Proxy,
@@ -317,7 +317,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Why the call has no answer. That there was nothing to attempt nobody has noted before.
+    /// Why the call has no response. That there was nothing to attempt was not noted before.
     fn unserved(&mut self, outgoing: &Outgoing, call: &mut Call) -> Failure {
         let attempted = self.last.is_some();
         let failure = self.failure(call);
@@ -382,7 +382,7 @@ impl<'a> Attempts<'a> {
         match outcome {
             AttemptOutcome::Ended(_) if success && !listed => self.succeeded(call),
             AttemptOutcome::Ended(_) | AttemptOutcome::Mesh(_) => self.retry_failed(call),
-            // Its trailers tell.
+            // Its trailers decide.
             AttemptOutcome::Open => {}
         }
         After::Pass(at_end)
@@ -404,7 +404,7 @@ impl<'a> Attempts<'a> {
         call_policy::retry(self.route.policy.as_deref())
     }
 
-    /// What an attempt has shown of its endpoint, also to a breaker where nobody rests.
+    /// What an attempt has shown of its endpoint, also to a breaker without ejection.
     fn signal(&self, outcome: AttemptOutcome) -> Option<HealthSignal> {
         outcome.health_signal(call_policy::ejection(self.route.policy.as_deref()))
     }
@@ -416,7 +416,7 @@ impl<'a> Attempts<'a> {
         signal: Option<HealthSignal>,
         call: &Call,
     ) {
-        // One attempt counts once, but for the head that shows that somebody is there.
+        // One attempt counts once, but for the head that shows that its endpoint is there.
         let signal = signal.filter(|_| !self.shown);
         let latency = match latency {
             Latency::Head(_) => latency,
@@ -472,7 +472,7 @@ impl<'a> Attempts<'a> {
         let forbidden = refused && self.retry().attempts == 0;
         // Another one would be a probe of its own, of which there are so many in a second.
         let probed = self.probes() && !renewed;
-        // Whoever was sent a body that cannot be sent again is to blame, and nobody else.
+        // Only the endpoint that was sent a body that cannot be sent again is to blame.
         let spent = self.replay.is_some_and(|replay| !replay.may_be_sent());
         self.over = failure.next() == Next::Stop || forbidden || probed || spent;
         self.last = Some(failure);

@@ -172,7 +172,7 @@ pub(super) fn ejection_if(policy: Option<&CallPolicy>, ejects: bool) -> &Ejectio
     }
 }
 
-/// When nobody is sent to what serves, and whose word that is.
+/// When no call may go to what serves, and which object decides that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecidesBreaker<'a> {
     pub(super) settings: &'a Breaker,

@@ -239,7 +239,7 @@ impl Choice {
         )
     }
 
-    /// Why it leads to nobody.
+    /// Why it leads to no endpoint.
     pub(super) fn nobody(&self) -> Option<&Failure> {
         match self {
             Self::Nobody(why) => Some(why),

@@ -6,7 +6,7 @@ use policy::reason::Reason;
 
 use crate::failure::{Failure, Next, RENEWALS};
 
-/// Times that a call may be offered while nobody takes it.
+/// Times that a call may be offered while no endpoint takes it.
 const ENDPOINTS: u8 = 3;
 
 /// The same of those that have no room for it. Each may take half a minute to say so, and

@@ -81,7 +81,7 @@ pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Opt
     let Attempted {
         route, outgoing, ..
     } = attempted;
-    // Who asked for another Service gets that one or nobody.
+    // A call that requests another Service gets that one or none.
     if route.overridden {
         return None;
     }
@@ -184,7 +184,7 @@ impl<'a> Due<'a> {
             return FallbackOutcome::Deadline;
         }
         let kept = outgoing.replay.is_kept();
-        // What was not sent whole may be read on where nobody reads it any more.
+        // What was not sent completely may still be read where it has no reader any more.
         if !kept && (self.when.may_have_been_seen() || !outgoing.replay.may_be_sent()) {
             return FallbackOutcome::Body;
         }

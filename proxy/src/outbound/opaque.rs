@@ -32,13 +32,13 @@ use crate::telemetry::call::{Call, CallKind};
 enum ConnectSignal {
     /// That it serves: bytes are what is spoken.
     Serves,
-    /// Nothing: nobody has spoken yet, and requests may be what comes.
+    /// Nothing: neither side has sent anything, and requests may be what comes.
     IsNoSign,
 }
 
-/// A way to an endpoint that was opened before anybody knew what it is to carry. Neither the
-/// endpoint nor its breaker is told of it before that is known: that a connection could be
-/// opened says nothing of how requests are answered.
+/// A way to an endpoint that was opened before it is known what it is to carry. Neither the
+/// endpoint nor its breaker gets a report before that is known: that a connection could be opened
+/// shows nothing of how requests are answered.
 pub(super) struct Ahead {
     pub(super) tunnel: Tunnel,
     opened: Box<OpenedRoute>,
@@ -68,7 +68,7 @@ fn led_to((service, port): (&ServiceId, u16)) -> (Arc<str>, u16) {
 }
 
 impl ConnectSignal {
-    /// `Detect`: nobody has said anything.
+    /// `Detect`: neither side has sent anything.
     const fn of(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Detect => Self::IsNoSign,

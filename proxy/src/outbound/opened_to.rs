@@ -172,8 +172,8 @@ fn gone() -> Failure {
     Failure::target_gone("the pod that this connection was opened to is gone")
 }
 
-/// Whether a connection that was opened to the one may go on as one to the other. A pod is
-/// told from another by its uid; an older controller sends none.
+/// Whether a connection that was opened to the one may go on as one to the other. Pods are
+/// distinguished by their uid; an older controller sends none.
 fn is_same(opened: &Destination, current: &Destination) -> bool {
     match (opened, current) {
         (Destination::Service(opened), Destination::Service(current)) => opened == current,

@@ -108,7 +108,7 @@ async fn until_meshed(proxy: &Proxy, addr: SocketAddr, guard: &DestinationGuard)
     }
 }
 
-/// Whether plaintext may go to an address of which nobody knows what it is.
+/// Whether plaintext may go to an unknown address.
 fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
     shadow::may_pass(snapshot)?;
     if snapshot.mtls() == MtlsMode::Permissive {
@@ -118,9 +118,9 @@ fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
     Err(Failure::refused(Reason::UnknownDestination, detail))
 }
 
-/// Whom a call to this address is counted by that nobody will serve: the port of the Service
-/// that has the address, else the address. So many of both are told apart: who tries all ports
-/// would else make as many ways.
+/// How a call is counted to this address that no endpoint will serve: by the port of the Service
+/// that has the address, else by the address. Only so many of both are distinguished: a scan of
+/// all ports would else make as many ways.
 pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> CallEnds {
     if service.is_empty() {
         let address = addr.ip().to_canonical().to_string();
@@ -194,7 +194,7 @@ pub(crate) async fn turn_away(
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
-/// Nobody waits for this: before one of them says something there is nothing to relay.
+/// Runs in the background: before one of them sends something there is nothing to relay.
 async fn somebody_speaks(client: &TcpStream, server: &TcpStream) {
     let mut first = [0];
     tokio::select! {
@@ -205,7 +205,7 @@ async fn somebody_speaks(client: &TcpStream, server: &TcpStream) {
     }
 }
 
-/// There is nobody else who may speak.
+/// The server is not there to send anything.
 async fn caller_speaks(client: &TcpStream) {
     let mut first = [0];
     let _ = timeout(NAMED_IN_VAIN_WITHIN, client.peek(&mut first)).await;
@@ -259,7 +259,7 @@ pub(crate) async fn pass_through(
             call.relayed(outcome);
         }
         failure = forbidden => {
-            // Whoever was not told the end was aborted with the relay.
+            // A side that had not received its end was aborted with the relay.
             call.reset(&failure, || {});
         }
     }

@@ -46,7 +46,7 @@ pub(super) struct Route {
     pub(super) policy: Option<Arc<CallPolicy>>,
     /// What its caller is to say of the next call, so that it goes the same way.
     pub(super) cookie: Option<Box<HeaderValue>>,
-    /// Its request asked to go there, which its caller is told.
+    /// Its request asked to go there, and its caller gets to know that.
     pub(super) overridden: bool,
 }
 
@@ -244,9 +244,9 @@ impl Connection {
         }
     }
 
-    /// To the Service that its request asks for, before splits and tenants, where the policy
-    /// of the called one grants that. Never to the called one in its place: where nobody
-    /// serves there, nobody does.
+    /// To the Service that its request asks for, before splits and tenants, where the policy of
+    /// the called one grants that. Never to the called one in its place: where that Service has
+    /// no endpoint, the call has none.
     fn overridden(
         &self,
         snapshot: &Snapshot,

@@ -43,7 +43,7 @@ pub(super) struct Outgoing {
     pub(super) priority: Option<Priority>,
     /// What it has to do with copies, for peers.
     pub(super) shadow: Option<Shadow>,
-    /// The trace that begins with it and that nobody records, for who has no proxy.
+    /// The unrecorded trace that begins with it, for an endpoint without a proxy.
     pub(super) trace: Option<Box<Trace>>,
     /// The request that it is made for, where it says so.
     pub(super) made_for: Option<Arc<ServedRequest>>,
@@ -53,7 +53,7 @@ pub(super) struct Outgoing {
     pub(super) late: AtomicBool,
     /// Where calls that are made for it are to go, for peers.
     pub(super) onward: Option<Box<ForwardedOverride>>,
-    /// Nobody waits for its answer.
+    /// No caller waits for its response.
     pub(super) aside: bool,
 }
 
@@ -214,7 +214,7 @@ impl Outgoing {
             } else {
                 PeerRequest::Http { port, speak, parts }
             };
-            // On the heap: nobody waits.
+            // On the heap: no caller waits.
             return Box::pin(peer.send_aside(&request, &self.replay)).await;
         }
         let request = PeerRequest::Http { port, speak, parts };

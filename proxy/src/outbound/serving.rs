@@ -32,7 +32,7 @@ use crate::telemetry::call::Call;
 #[derive(Debug)]
 pub(crate) struct Serving {
     pub(super) in_flight: InFlight,
-    /// What the end of its answer is to tell.
+    /// What the end of its response reports.
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
     pub(super) ends: Option<Box<StopConditions>>,
@@ -122,7 +122,7 @@ fn name_of(set_cookie: &HeaderValue) -> &[u8] {
     parts.next().unwrap_or_default().trim_ascii()
 }
 
-/// An answer that has begun, and whose end shows how its endpoint does.
+/// A response that has begun, and whose end shows how its endpoint does.
 #[derive(Debug)]
 pub(super) struct Open {
     /// The endpoint is one of these.
@@ -130,16 +130,16 @@ pub(super) struct Open {
     pub(super) policy: Option<Arc<CallPolicy>>,
     /// Endpoints that fail rest.
     pub(super) ejects: bool,
-    /// Tells the breaker that let the call through.
+    /// Reports to the breaker that let the call through.
     pub(super) recorder: Option<Arc<CircuitRecorder>>,
-    /// What it shows of its endpoint was told before it began.
+    /// What it shows of its endpoint was reported before it began.
     pub(super) shown: bool,
     /// How the body of its request comes.
     pub(super) upload: Upload,
     pub(super) tells: Tells,
 }
 
-/// What the end of an answer tells.
+/// What the end of a response reports.
 #[derive(Debug)]
 pub(super) enum Tells {
     /// How the call went: gRPC.
@@ -148,7 +148,7 @@ pub(super) enum Tells {
         retried: bool,
         listener: Option<Box<TrailerListener>>,
     },
-    /// Whether all of it came. Its head told how the call went.
+    /// Whether all of it came. Its head had the result of the call.
     Whole,
 }
 
@@ -174,11 +174,11 @@ pub(super) struct TrailerListener {
 
 impl TrailerListener {
     fn of_end(&self, end: BodyEnd, status: Option<u16>, retry: &Retry) {
-        // Whoever does not say how it went has failed, as in headers.
+        // A response without a status has failed, as in headers.
         let final_status = status.unwrap_or(u16::from(GrpcCode::Unknown.number()));
         let code = match end {
             BodyEnd::Complete => Some(final_status),
-            // What its caller is told instead of trailers.
+            // What its caller gets instead of trailers.
             BodyEnd::Failed => Some(GrpcCode::Unavailable.number().into()),
             BodyEnd::OutOfTime(_) | BodyEnd::Late(_) | BodyEnd::Dropped => None,
         };
@@ -190,12 +190,12 @@ impl TrailerListener {
         }
     }
 
-    /// Whether the call had no end in its own time, as one without a head of its answer: the
-    /// same time is counted by its peer, who tells of it, and by its caller, who leaves.
+    /// Whether the call had no end in its own time, as one without a head of its response: its
+    /// peer, which reports it, and its caller, which leaves, count the same time.
     fn is_late(&self, end: BodyEnd, final_status: u16) -> bool {
         let reached = deadline::reached(self.deadline);
         match end {
-            // Nobody waits any more.
+            // No caller waits any more.
             BodyEnd::OutOfTime(WaitEnd::Left) | BodyEnd::Late(WaitEnd::Left) => false,
             BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => reached != Some(DeadlineSource::Context),
             BodyEnd::Complete if final_status != u16::from(GrpcCode::DeadlineExceeded.number()) => {
@@ -256,7 +256,7 @@ impl Serving {
             BodyEnd::Complete if is_success(StatusCode::OK, status) => {
                 succeeded(Some(set), policy, retried, call);
             }
-            // Of a caller that left nobody knows.
+            // How a call would have ended that its caller left is unknown.
             BodyEnd::Dropped => {}
             BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => {
                 if retried {
@@ -359,7 +359,7 @@ mod tests {
             (own, 299, BodyEnd::Complete, Some(0), false),
             (own, 299, BodyEnd::Complete, Some(14), false),
             (own, 299, BodyEnd::Failed, None, false),
-            // Nobody waits any more.
+            // No caller waits any more.
             (
                 of_context,
                 300,

@@ -88,7 +88,7 @@ pub(super) fn may_send(snapshot: &Snapshot, received: &Received) -> Result<(), F
     Err(refusal())
 }
 
-/// Whether bytes may go where nobody reads them, to what is none of the mesh's Services.
+/// Whether bytes without a reader may go to what is none of the mesh's Services.
 pub(super) fn may_pass(snapshot: &Snapshot) -> Result<(), Failure> {
     if snapshot.read_only().is_some() {
         return Err(refusal());

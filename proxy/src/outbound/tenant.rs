@@ -1,4 +1,4 @@
-//! Which tenant a call is for, as `sticky` of a TrafficPolicy tells them apart, and the cookie
+//! Which tenant a call is for, as `sticky` of a TrafficPolicy distinguishes them, and the cookie
 //! by which the next call is known as the same one's.
 //!
 //! Claims: calls-57
@@ -24,8 +24,8 @@ pub(super) struct Tenant {
     pub(super) cookie: Option<Box<HeaderValue>>,
 }
 
-/// The tenant of a call to the Service of this resource; `None` where policies tell none
-/// apart or the call names none. `pod`: who calls.
+/// The tenant of a call to the Service of this resource; `None` where policies distinguish none
+/// or the call names none. `pod`: who calls.
 pub(super) fn of(
     snapshot: &Snapshot,
     resource: &str,

@@ -65,7 +65,7 @@ pub(super) async fn connect(
     connected.map_err(|error| format!("cannot connect to port {port}: {error}"))
 }
 
-/// Starts TLS with whoever is there, as the kubelet does.
+/// Starts TLS with any server, as the kubelet does.
 pub(super) async fn encrypt(stream: TcpStream, host: &str) -> Result<Encrypted, String> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| format!("{host:?}: {error}"))?;

@@ -13,7 +13,7 @@ use super::exchange::{self, Encrypted, ProbeAnswer};
 use super::target::{self, HttpGet};
 use crate::probe::result::ProbeResult;
 
-/// Applications tell probes from users by the first part.
+/// Applications distinguish probes from users by the first part.
 pub(super) const USER_AGENT: &str = concat!("kube-probe/weft-", env!("CARGO_PKG_VERSION"));
 
 /// Redirects that are followed, as in the kubelet's client.

@@ -25,7 +25,7 @@ async fn listen() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// A port where nobody listens.
+/// A port without a listener.
 async fn dead_port() -> u16 {
     listen().await.1
 }
@@ -41,8 +41,8 @@ async fn serve_once(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &st
     String::from_utf8(head).unwrap()
 }
 
-/// An application that gives these answers, one per connection, the last one for
-/// ever, and tells what it was asked.
+/// An application that gives these answers, one per connection, the last one for ever, and
+/// returns the requests that it got.
 async fn application(answers: &'static [&'static str]) -> (u16, mpsc::UnboundedReceiver<String>) {
     let (listener, port) = listen().await;
     let (tx, rx) = mpsc::unbounded_channel();
@@ -244,8 +244,7 @@ async fn https_probe_accepts_any_certificate_but_no_plaintext() {
     assert_eq!(probe(written).await.0, 503);
 }
 
-/// A gRPC server that gives one answer to whatever it is asked, and tells what
-/// that was.
+/// A gRPC server that gives one answer to every request, and returns the requests.
 async fn health_server(
     code: &'static str,
     status: i32,

@@ -39,13 +39,13 @@ impl Connector {
     /// A connection to this address.
     ///
     /// # Errors
-    /// When there are no sockets, or nobody serves it any more.
+    /// When there are no sockets, or it is not served any more.
     pub async fn connect(self, to: SocketAddr) -> io::Result<TcpStream> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let own = TcpStream::connect(listener.local_addr()?).await?;
         let from = own.local_addr()?;
         let served = loop {
-            // Whoever is in the pod may find the port; only the own end counts.
+            // Every program of the pod may find the port; only the own end counts.
             let (stream, caller) = listener.accept().await?;
             if caller == from {
                 break stream;

@@ -66,15 +66,15 @@ enum At {
     CallCounters(Arc<CallCounters>),
 }
 
-/// Begins before anything can refuse it. Whoever refuses it does so by [`Call::refuse`]
-/// or [`Call::reset`], which count it.
+/// Begins before anything can refuse it. A refusal goes by [`Call::refuse`] or [`Call::reset`],
+/// which count it.
 #[derive(Debug)]
 pub(crate) struct Call {
     telemetry: Arc<Telemetry>,
     kind: CallKind,
     at: At,
     protocol: Protocol,
-    /// The port that was called, also where its cell tells it from no other.
+    /// The port that was called, also where its cell does not distinguish it.
     port: u16,
     started: Instant,
     /// On the heap, because most are not logged.
@@ -170,8 +170,8 @@ impl Call {
         };
     }
 
-    /// Notes that its bytes are TLS of the application's own, as somebody declared it or as they
-    /// begin. Of a connection that does not count as open yet.
+    /// Notes that its bytes are TLS of the application's own, as declared or as they begin. Of a
+    /// connection that does not count as open yet.
     pub(crate) fn carries_tls(&mut self) {
         self.protocol = Protocol::Tls;
         // The way of a connection that was opened ahead is one of whatever bytes.
@@ -182,14 +182,14 @@ impl Call {
         }
     }
 
-    /// Notes what is asked, as far as the access log, traces and those who watch will tell.
+    /// Notes the request, as far as the access log, traces and taps will report it.
     pub(crate) fn asks(&mut self, parts: &request::Parts, from: CameFrom) {
         let trace = self.begin_trace(parts, from);
         self.note(|| Asked::of(parts), trace.as_deref());
         self.trace = trace;
     }
 
-    /// `asked` is only made for somebody who is told it.
+    /// `asked` is only made for a receiver of it.
     fn note<'a>(&mut self, asked: impl Fn() -> Asked<'a>, trace: Option<&Trace>) {
         let log = self.telemetry.access_log();
         let logged = || Box::new(Logged::of(asked(), trace, log));
@@ -279,8 +279,8 @@ impl Call {
         cell
     }
 
-    /// The cell that counts it; `served` when the other end itself has answered, which
-    /// makes the port one that is told apart.
+    /// The cell that counts it; `served` when the other end itself has answered, which makes the
+    /// port a distinguished one.
     fn cell(&mut self, served: bool) -> Arc<CallCounters> {
         let parties = match &self.at {
             At::Nowhere(parties) => parties,
@@ -334,8 +334,8 @@ impl Call {
         self.is_mutual().then(|| reason_in(map))?
     }
 
-    /// Refuses it by an answer of this proxy: to a request of this method, whose caller
-    /// may want to be told as gRPC tells it.
+    /// Refuses it by a response of this proxy: to a request of this method, whose caller may want
+    /// the error in the form of gRPC.
     #[must_use]
     pub(crate) fn refuse(
         mut self,

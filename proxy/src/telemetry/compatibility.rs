@@ -4,7 +4,7 @@
 //! Off unless the chart's value `proxy.compatibilitySeries` names them, and then
 //! only what these tools ask: requests that arrived at this workload. The name of
 //! the workload was stamped on the proxy when the pod was made, because a pod's
-//! own name does not tell it for sure.
+//! own name does not identify it for sure.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

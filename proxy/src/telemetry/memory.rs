@@ -14,7 +14,7 @@ pub(crate) struct Memory;
 
 impl Collector for Memory {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        // A kernel that does not tell leaves the metric out; zero would be a lie.
+        // Without a figure of the kernel the metric is left out; zero would be a lie.
         let Some(bytes) = resident() else {
             return Ok(());
         };

@@ -28,7 +28,7 @@ impl<'a> Failed<'a> {
     }
 }
 
-/// What becomes of an endpoint that may be gone, where nobody else works.
+/// What becomes of an endpoint that may be gone, where no other works.
 #[derive(Clone, Copy)]
 pub(super) enum Doubted {
     /// The call is the question to it.

@@ -70,7 +70,7 @@ impl Attempts<'_> {
         if (!self.repeatable && !refused) || self.probes() || failed.outgoing.is_left() {
             return retry::Next::Pass;
         }
-        // Before anything is paid for it: nobody else may be left.
+        // Before anything is paid for it: no other endpoint may be left.
         let Some(to) = self.choose(proxy, Fallback::Nobody, failed.doubted) else {
             return retry::Next::Pass;
         };
@@ -88,9 +88,9 @@ impl Attempts<'_> {
         next
     }
 
-    /// While a retry waited, what it was to go to may have left the Service, be known as meshed
-    /// by now, or have begun to rest: then it is chosen anew, and not made where nobody is left.
-    /// `fallback` is who takes it where nobody works.
+    /// While a retry waited, its endpoint may have left the Service, be known as meshed by now,
+    /// or be ejected: then it is chosen anew, and not made where none is left. `fallback` is
+    /// which takes it where none works.
     pub(super) fn confirm(&mut self, proxy: &Proxy, fallback: Fallback) {
         // What is renewed waits for nothing.
         let Some(Chosen::Retried { to, wait }) = self.chosen.take() else {
@@ -107,8 +107,8 @@ impl Attempts<'_> {
         self.chosen = to.map(|to| Chosen::Retried { to, wait });
     }
 
-    /// Waits before the next attempt. An answer is let go only then: when nobody else is
-    /// left by that time, it is the one that the caller gets.
+    /// Waits before the next attempt. A response is let go only then: when no other endpoint is
+    /// left by that time, the caller gets that one.
     pub(super) async fn wait_with(
         &mut self,
         proxy: &Proxy,

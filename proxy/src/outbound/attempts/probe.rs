@@ -86,8 +86,8 @@ impl Attempts<'_> {
         (moves || silent || peer.is_suspect()).then_some(peer)
     }
 
-    /// Asks beside the calls, unless somebody does. It costs the endpoint what a call would
-    /// that failed; where it is there the next call goes to it.
+    /// Checks beside the calls, unless a check runs. It costs the endpoint what a failed call
+    /// would; where it is there the next call goes to it.
     fn check_beside(&self, proxy: &Proxy, peer: &Arc<Peer>, mut checked: InFlight) {
         let route = self.route;
         let Some(set) = route.choice.set().map(Arc::clone) else {

@@ -16,8 +16,8 @@ use crate::outbound::serving::{Open, Serving, ServingHeaders, Tells};
 use crate::proxy::Proxy;
 
 impl Attempts<'_> {
-    /// What the end of an answer is to tell behind this head. One that something else may answer
-    /// in place of is judged by its head, since nobody may read the rest.
+    /// What the end of a response reports behind this head. One that another may replace is
+    /// judged by its head, since it may have no reader to its end.
     pub(super) fn at_end(
         &self,
         outcome: AttemptOutcome,

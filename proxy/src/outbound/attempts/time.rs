@@ -118,7 +118,7 @@ impl Attempts<'_> {
 
     /// Why an attempt was given up that had no answer in its time.
     pub(super) fn late(&self, outgoing: &Outgoing, over: WaitEnd) -> Failure {
-        // Nobody waits any more for one that was left.
+        // A call that was left has no waiting caller.
         let late = !matches!(over, WaitEnd::Left);
         outgoing.late.store(late, Relaxed);
         if let Err(passed) = deadline::check(outgoing.deadline) {

@@ -18,8 +18,8 @@ fn acceptor(alpn: &[&str]) -> tokio_rustls::TlsAcceptor {
     tokio_rustls::TlsAcceptor::from(Arc::new(config))
 }
 
-/// An application that speaks HTTP/2 over TLS and nothing else, answers 204 and tells
-/// the heads of what it was asked.
+/// An application that speaks HTTP/2 over TLS and nothing else, answers 204 and returns the heads
+/// of the requests.
 async fn http2_application() -> (u16, mpsc::UnboundedReceiver<http::request::Parts>) {
     let (listener, port) = listen().await;
     let (tx, rx) = mpsc::unbounded_channel();

@@ -37,7 +37,7 @@ fn hold(bytes: usize) -> impl Drop {
     Bytes(bytes)
 }
 
-/// A connection in use, with an answer of so many bytes that nobody takes.
+/// A connection in use, with an answer of so many bytes that its client does not read.
 fn enter(occupancy: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::JoinHandle<()> {
     let from = IpAddr::from([10, 0, 0, last]).into();
     let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! A call as whoever watches requests sees it.
+//! A call as a tap of requests sees it.
 
 use std::time::Duration;
 

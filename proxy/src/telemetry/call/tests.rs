@@ -217,7 +217,7 @@ fn request_count_needs_no_allocation_or_map_lookup() {
     request(&telemetry, &kept, &there, &answer);
     let (done, finished) = std::sync::mpsc::channel();
     let counting = Arc::clone(&telemetry);
-    // Whoever asked the map would wait for as long as this holds it.
+    // A look-up in the map would wait for as long as this holds it.
     let allocated = cells.while_locked(|| {
         std::thread::spawn(move || {
             let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();
@@ -237,8 +237,8 @@ fn request_count_needs_no_allocation_or_map_lookup() {
     assert_eq!(calls, REQUESTS + 2);
 }
 
-/// The port of an application that nobody declared is told apart once it is served, unless
-/// too many are already.
+/// The undeclared port of an application is distinguished once it is served, unless too many are
+/// already.
 #[test]
 fn connection_counts_once_with_distinguished_or_other_port() {
     for distinguished in [true, false] {
@@ -306,7 +306,7 @@ fn connection_counts_once_if_drained_before_port_is_known() {
     );
 }
 
-/// Whoever waits for memory sees that, and of who was turned away nobody knows it.
+/// A request that waits for memory shows that, one that was turned away does not.
 #[test]
 fn waiting_counts_as_latency_but_rejection_does_not() {
     let rule = Origin::new("TrafficTarget", "shop", "web");

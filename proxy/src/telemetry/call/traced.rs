@@ -33,16 +33,16 @@ impl Call {
     }
 
     /// Says in the headers of a request that is sent on what its trace is from here on.
-    /// Whoever judges the headers has done so: what decides is what the caller said.
+    /// The caller has evaluated the headers: what decides is what they had on arrival.
     pub(crate) fn pass_on_trace(&self, map: &mut HeaderMap) {
         if let Some(trace) = &self.trace {
             trace.pass_on(map);
         }
     }
 
-    /// The same of a request that goes to another proxy, where its endpoint has one. Returns
-    /// what only the others are to be told: of a trace that nobody records, and that nobody
-    /// writes down here, a peer learns by silence.
+    /// The same of a request that goes to another proxy, where its endpoint has one. Returns what
+    /// only the others get: of an unrecorded trace, which this proxy does not write either, a
+    /// peer learns by silence.
     pub(crate) fn pass_on_trace_to_peers(&mut self, map: &mut HeaderMap) -> Option<Box<Trace>> {
         let written = self.logged.is_some() || self.tapped.is_some();
         if let Some(trace) = self

@@ -1,8 +1,8 @@
 //! The cells of one way's requests by route.
 //!
-//! Whoever serves requests has found the cell of their way. Which route a request takes is
-//! known a moment later, and the cell of that is found from here: without a lock, and
-//! without a look at the map of all cells.
+//! Code that serves requests has found the cell of their way. Which route a request takes is
+//! known a moment later, and the cell of that is found from here: without a lock, and without a
+//! look at the map of all cells.
 
 use std::sync::{Arc, Weak};
 

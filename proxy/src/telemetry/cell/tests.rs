@@ -134,7 +134,7 @@ fn cached_cell_is_found_only_while_held() {
         "the oldest made room"
     );
     drop((cells, last));
-    assert!(kept.find(of(20)).is_none(), "nobody has it");
+    assert!(kept.find(of(20)).is_none(), "it has no holder");
 }
 
 /// The caller of one left, and what that says of its attempt comes a moment later.
@@ -191,7 +191,7 @@ fn cell_caches_routes_up_to_name_limit() {
     let kept = (0..100).filter(|number| found(*number).is_some()).count();
     assert_eq!(kept, 65, "64 names, and none");
     assert!(cell.of_route(&"cart".into()).is_none());
-    // Once nobody has it any more it is asked for anew.
+    // Once it has no holder any more it is looked up anew.
     drop(routed);
     assert!(found(99).is_none());
 }

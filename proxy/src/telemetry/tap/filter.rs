@@ -35,7 +35,8 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// As the controller asks. A method or header that is none fits nothing, or is not told.
+    /// As the controller requests. A method or header that is none fits nothing, or is not
+    /// reported.
     pub(super) fn of(request: v1::TapAsk) -> Self {
         let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         let bounded = request.status_first > 0 || request.status_last > 0;

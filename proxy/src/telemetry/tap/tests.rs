@@ -1,4 +1,4 @@
-//! What whoever watches requests is shown, and what he is not.
+//! What a tap of requests shows, and what it does not.
 //!
 //! Claims: observe-126, observe-98
 
@@ -331,7 +331,7 @@ fn tap_rate_and_queue_are_bounded_counting_drops() {
         get(&telemetry, from("shop/web", "uid"));
     }
     let summary = first.summary();
-    // Ten in each second that has begun, which on a machine that stands still is not only one.
+    // Ten in each second that has begun, which on a machine that stalls is not only one.
     let seconds = began.elapsed().as_secs() + 1;
     assert!(
         summary.matched == 300 && (10..=10 * seconds).contains(&summary.shown),
@@ -383,7 +383,7 @@ fn refused_head_reaches_taps_with_matching_filter() {
         told(Some(&Method::GET), "/items/7"),
         [read.clone(), None, read.clone(), read]
     );
-    // Of which nothing could be read: only who wants everything is told of it.
+    // Of which nothing could be read: only a tap without filters gets it.
     let unread = Some([String::new(), String::new()]);
     assert_eq!(told(None, ""), [unread, None, None, None]);
     // Control: one that was served is no refusal.

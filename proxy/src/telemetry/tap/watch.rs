@@ -22,7 +22,7 @@ pub(crate) struct Taps {
 }
 
 impl Taps {
-    /// The only thing that a request asks where nobody watches.
+    /// The only thing that a request reads without a tap.
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
@@ -58,7 +58,7 @@ impl Taps {
     }
 }
 
-/// What somebody wants to see.
+/// What a client wants to see.
 #[derive(Debug)]
 pub(crate) struct Tap {
     pub(super) filter: Filter,

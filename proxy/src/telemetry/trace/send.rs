@@ -83,8 +83,8 @@ fn post(
     Ok(untraced(request.body(Full::new(message.into()))?))
 }
 
-/// Says that nobody records it: else each span would make another one, here and at the
-/// collector's own proxy.
+/// Marks it as unrecorded: else each span would make another one, here and at the collector's own
+/// proxy.
 fn untraced(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
     const AGENT: &str = concat!("weft-proxy/", env!("CARGO_PKG_VERSION"));
     let map = request.headers_mut();

@@ -43,7 +43,7 @@ const GRPC: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// A span that has begun.
+/// A span that is open.
 #[derive(Debug)]
 pub(crate) struct Span {
     parent: Option<u64>,
@@ -249,8 +249,8 @@ impl Span {
     }
 }
 
-/// What is wrong, as the conventions say it: a caller is told more than whoever was called,
-/// whose answer may be the caller's own fault.
+/// What is wrong, by the conventions: a caller gets more than its callee, whose response may be
+/// the caller's own fault.
 fn error_type(client: bool, ended: &Ended<'_>) -> Option<Cow<'static, str>> {
     if let Some(reason) = ended.reason {
         return Some(reason.as_str().into());

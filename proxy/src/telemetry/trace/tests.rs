@@ -176,7 +176,7 @@ async fn beyond_the_spans_of_a_second_none_begins() {
     assert_eq!(recorded(Some(RECEIVED)), 5);
 }
 
-/// A collector that takes nothing cuts nobody's trace in two.
+/// A collector that takes nothing cuts no trace in two.
 #[test]
 fn while_no_more_spans_may_wait_none_begins() {
     let tracer = tracer("100", 10_000);

@@ -17,7 +17,7 @@ const TAKES: usize = 40 * 1024;
 const KNOWN: usize = 16 * 1024;
 /// It takes that so long after it began.
 const SET_UP: Duration = Duration::from_millis(2);
-/// In percent: nobody reads any more.
+/// In percent: nothing is read any more.
 const FULL: usize = LIMIT / 100 * 65;
 
 /// How a request ended, and how long it waited before it began.
@@ -128,7 +128,7 @@ async fn request(
     Ended::Served(waited)
 }
 
-/// A caller that nobody thinks much of: a call every 10 ms, for so long; the slowest one.
+/// A caller that no other notices: a call every 10 ms, for so long; the slowest one.
 async fn light_caller(budget: Arc<Budget>, occupancy: Arc<Occupancy>, lasts: Duration) -> Duration {
     let (began, mut longest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
@@ -328,6 +328,6 @@ async fn calls_beside_endless_requests_proceed_within_eleven_seconds() {
         assert_eq!((outcome.served, outcome.refused, outcome.cut), (1, 0, 0));
         assert!(outcome.waited <= Duration::from_secs(11), "{outcome:?}");
     }
-    assert_eq!(count(&metrics), 0, "nobody lost anything");
+    assert_eq!(count(&metrics), 0, "no holder lost anything");
     endless.ended.shutdown().await;
 }
