@@ -81,9 +81,9 @@ mod tests {
     use super::{Drain, LATECOMER};
 
     async fn served(drain: &Drain) -> Duration {
-        let begun = Instant::now();
+        let started = Instant::now();
         drain.time_to_go().await;
-        begun.elapsed()
+        started.elapsed()
     }
 
     #[tokio::test(start_paused = true)]

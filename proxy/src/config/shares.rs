@@ -43,8 +43,8 @@ impl Shares {
                 let Some(limit) = limit.filter(|limit| limit.scope == LimitScope::Service) else {
                     continue;
                 };
-                let is_told = self.of(*port, &rule.origin).is_some();
-                if !is_told && !is_there(*port, &rule.origin) {
+                let is_received = self.of(*port, &rule.origin).is_some();
+                if !is_received && !is_there(*port, &rule.origin) {
                     let whole = u64::from(limit.requests) * 1000;
                     self.set(*port, rule.origin.clone(), whole);
                 }

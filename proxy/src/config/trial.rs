@@ -107,14 +107,14 @@ impl Trials {
     ) {
         let open = self.open.load();
         for trial in open.iter() {
-            let begun = clock();
-            if !trial.is_short(judged) || !self.spending.lock().is_left(begun) {
+            let started = clock();
+            if !trial.is_short(judged) || !self.spending.lock().is_left(started) {
                 trial.counts.lock().skipped += 1;
                 continue;
             }
             let tried = Tried::of(judged.passes, would_pass(&trial.candidate));
             trial.note(judged, tried);
-            let took = clock().saturating_duration_since(begun);
+            let took = clock().saturating_duration_since(started);
             self.spending.lock().spend(took);
         }
     }

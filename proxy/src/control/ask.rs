@@ -97,8 +97,8 @@ impl<'a> OpenQuestions<'a> {
             }
             Some(Question::Trial(rules)) => match self.control.config.trials.begin(&rules) {
                 Ok((running, examples)) => {
-                    let telling = try_rules(id, (running, examples), answers);
-                    self.start(id, Duration::from_millis(lasts), telling);
+                    let reporting = try_rules(id, (running, examples), answers);
+                    self.start(id, Duration::from_millis(lasts), reporting);
                 }
                 Err(why) => refuse(&format!("the proxy does not try these rules: {why}")),
             },

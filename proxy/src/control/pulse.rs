@@ -165,10 +165,10 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert!(timeout(hour, pulses.due(&config)).await.is_err());
         circuits.admit(&by(), &Breaker::DEFAULT);
-        let begun = Instant::now();
+        let started = Instant::now();
         for second in 0..3 {
             pulses.due(&config).await;
-            assert_eq!(begun.elapsed(), EVERY * second);
+            assert_eq!(started.elapsed(), EVERY * second);
         }
     }
 

@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_is_news_twice() {
         let (mut last_sent, start) = (LastSent::default(), Instant::now());
-        let mut is_told = |seconds: u64, after: u64| {
+        let mut is_reported = |seconds: u64, after: u64| {
             let status = v1::ProxyStatus {
                 now: seconds * 1000,
                 ..v1::ProxyStatus::default()
@@ -156,13 +156,13 @@ mod tests {
             let at = start + Duration::from_secs(after);
             last_sent.next(status, at).is_some()
         };
-        assert!(is_told(10_000, 0), "the first");
-        assert!(!is_told(10_035, 30), "five seconds are none");
-        assert!(is_told(10_066, 60), "set forward");
-        assert!(is_told(10_096, 90), "the second time");
-        assert!(!is_told(10_126, 120), "it runs on from there");
-        assert!(is_told(4_000, 150), "set back");
-        assert!(is_told(4_030, 180), "the second time");
-        assert!(!is_told(4_060, 210));
+        assert!(is_reported(10_000, 0), "the first");
+        assert!(!is_reported(10_035, 30), "five seconds are none");
+        assert!(is_reported(10_066, 60), "set forward");
+        assert!(is_reported(10_096, 90), "the second time");
+        assert!(!is_reported(10_126, 120), "it runs on from there");
+        assert!(is_reported(4_000, 150), "set back");
+        assert!(is_reported(4_030, 180), "the second time");
+        assert!(!is_reported(4_060, 210));
     }
 }

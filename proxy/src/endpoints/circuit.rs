@@ -39,7 +39,7 @@ pub struct DecidedBy {
 pub struct Circuits {
     deciding: Mutex<Vec<Circuit>>,
     /// Notified when there is something to report of them.
-    begun: Arc<Notify>,
+    reportable: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -74,9 +74,9 @@ pub(crate) struct CircuitView {
 impl Circuits {
     /// Such that `reportable` is notified when there is something to report of them.
     #[must_use]
-    pub(crate) fn notifying(begun: Arc<Notify>) -> Self {
+    pub(crate) fn notifying(reportable: Arc<Notify>) -> Self {
         Self {
-            begun,
+            reportable,
             ..Self::default()
         }
     }
@@ -252,7 +252,7 @@ impl Circuits {
         };
         let answer = ask(&mut new);
         deciding.push(new);
-        self.begun.notify_one();
+        self.reportable.notify_one();
         answer
     }
 }
@@ -376,8 +376,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn circuit_events_are_reported_once_and_unused_circuits_dropped() {
-        let begun = Arc::new(Notify::new());
-        let circuits = Circuits::notifying(Arc::clone(&begun));
+        let reportable = Arc::new(Notify::new());
+        let circuits = Circuits::notifying(Arc::clone(&reportable));
         let by = by("shop/api");
         let reports = || {
             let mut all = Vec::new();
@@ -386,7 +386,7 @@ mod tests {
         };
         assert_eq!(reports(), []);
         circuits.admit(&by, &SETTINGS);
-        tokio::time::timeout(Duration::ZERO, begun.notified())
+        tokio::time::timeout(Duration::ZERO, reportable.notified())
             .await
             .unwrap();
         circuits.record(&by, &SETTINGS, now(), true);

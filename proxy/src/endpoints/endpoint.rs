@@ -138,7 +138,7 @@ impl Endpoint {
         InFlight {
             endpoint: Arc::clone(self),
             probe: None,
-            begun: self.learned.lock().health.returns(),
+            returns_at_start: self.learned.lock().health.returns(),
         }
     }
 
@@ -239,7 +239,7 @@ pub struct InFlight {
     /// It probes the endpoint, and has no result yet.
     probe: Option<Probe>,
     /// Behind which return of the endpoint.
-    begun: Returns,
+    returns_at_start: Returns,
 }
 
 impl InFlight {
@@ -262,12 +262,12 @@ impl InFlight {
     ) -> HealthChange {
         let now = now();
         let mut learned = self.endpoint.settled(now);
-        let counts = learned.health.counts(self.begun, self.probe);
+        let counts = learned.health.counts(self.returns_at_start, self.probe);
         let shown = signal.filter(|_| counts);
         let change = learned.record(now, latency, shown, self.probe, ejection);
         // A probe that brought it back goes on behind that.
         if change == HealthChange::Returned {
-            self.begun = learned.health.returns();
+            self.returns_at_start = learned.health.returns();
         }
         drop(learned);
         self.endpoint.presence.learn(latency, signal);

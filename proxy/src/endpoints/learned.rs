@@ -42,7 +42,7 @@ pub enum Fallback {
     /// One that rests: this proxy may be wrong about it.
     Ejected,
     /// None, nor is it a probe: the call has a response, which would be lost with it.
-    Nobody,
+    NoEndpoint,
 }
 
 impl Draw<'static> {
@@ -133,7 +133,7 @@ impl Learned {
                     self.load.percent(now)
                 },
             },
-            Status::ProbeDue | Status::Ejected if draw.fallback == Fallback::Nobody => {
+            Status::ProbeDue | Status::Ejected if draw.fallback == Fallback::NoEndpoint => {
                 Candidate::Out
             }
             Status::ProbeDue => Candidate::Probe,

@@ -75,7 +75,7 @@ pub struct Registry {
     budgets: Mutex<HashMap<Arc<str>, Weak<RetryBudget>>>,
     circuits: Mutex<HashMap<Arc<str>, Weak<Circuits>>>,
     /// Notified when there is something to report of breakers.
-    circuits_begun: Arc<Notify>,
+    circuits_reportable: Arc<Notify>,
     ejected: Gauge,
 }
 
@@ -106,7 +106,7 @@ impl Registry {
         if let Some(current) = circuits.get(endpoints).and_then(Weak::upgrade) {
             return current;
         }
-        let new = Arc::new(Circuits::notifying(Arc::clone(&self.circuits_begun)));
+        let new = Arc::new(Circuits::notifying(Arc::clone(&self.circuits_reportable)));
         circuits.insert(endpoints.into(), Arc::downgrade(&new));
         new
     }
@@ -138,7 +138,7 @@ impl Registry {
             if in_use {
                 return;
             }
-            self.circuits_begun.notified().await;
+            self.circuits_reportable.notified().await;
         }
     }
 

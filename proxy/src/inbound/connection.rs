@@ -148,12 +148,12 @@ impl Connection {
 
     /// A call begins that may open connections to the application.
     pub(super) fn beginning(&self) -> ConnectGuard<'_> {
-        self.begun(None)
+        self.connect_guard(None)
     }
 
     /// The same of a call that opened one at this moment.
-    pub(super) fn begun(&self, began: Option<Instant>) -> ConnectGuard<'_> {
-        self.proxy.given_up.begun(&self.holder, began)
+    pub(super) fn connect_guard(&self, began: Option<Instant>) -> ConnectGuard<'_> {
+        self.proxy.given_up.connect_guard(&self.holder, began)
     }
 
     /// The application has said something to this caller, or has closed its connection.

@@ -20,8 +20,8 @@ impl Connection {
             took,
             reported: self.utilization(orca::in_head(&parts.headers)),
         };
-        let (is_proxy, nobody) = (self.is_of_proxy(), LastReportedLoad::default());
-        let last_load = if is_proxy { self.last_load() } else { &nobody };
+        let (is_proxy, no_load) = (self.is_of_proxy(), LastReportedLoad::default());
+        let last_load = if is_proxy { self.last_load() } else { &no_load };
         match self.proxy.loads.answered(&answered, last_load) {
             Ok(Some(percent)) if is_proxy => load::write(&mut parts.headers, percent),
             Ok(_) => {}

@@ -67,7 +67,7 @@ impl Connection {
         tokio::spawn(async move {
             // What the caller says, or that it says no more, makes nothing of the connection: it
             // may leave right behind that.
-            let beginning = self.begun(began);
+            let beginning = self.connect_guard(began);
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(ByteStream::new(out, incoming));
             if let Some(admitted) = admitted {

@@ -138,7 +138,7 @@ impl Budget {
         Promise {
             budget: Arc::clone(self),
             bytes,
-            begun: None,
+            started: None,
         }
     }
 
@@ -261,7 +261,7 @@ pub struct Promise {
     /// For its head.
     bytes: usize,
     /// It was let in, so all of it counts as well.
-    begun: Option<Generation>,
+    started: Option<Generation>,
 }
 
 impl Promise {
@@ -276,14 +276,14 @@ impl Promise {
 
     /// The request was let in and takes from now on what a request takes.
     pub(crate) fn begins(&mut self) {
-        self.begun = Some(self.budget.admission.begins());
+        self.started = Some(self.budget.admission.begins());
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
         self.answered();
-        if let Some(generation) = self.begun
+        if let Some(generation) = self.started
             && self.budget.admission.ended(generation)
         {
             self.budget.look_again();

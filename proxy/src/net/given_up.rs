@@ -104,7 +104,7 @@ impl GivenUp {
     }
 
     /// A call of `holder` begins, or goes on that began a connection at this moment.
-    pub(crate) fn begun<'a>(
+    pub(crate) fn connect_guard<'a>(
         &'a self,
         holder: &'a Arc<str>,
         began: Option<Instant>,
@@ -312,7 +312,7 @@ mod tests {
     async fn give_up(given_up: &GivenUp, holder: &Arc<str>, many: usize, after: Duration) {
         let mut guards = Vec::new();
         for _ in 0..many {
-            let beginning = given_up.begun(holder, None);
+            let beginning = given_up.connect_guard(holder, None);
             beginning.begins_in_turn().await.unwrap();
             guards.push(beginning);
         }
@@ -324,7 +324,7 @@ mod tests {
     async fn waits(given_up: &GivenUp, holder: &Arc<str>, many: usize) -> Duration {
         let from = Instant::now();
         let calls = (0..many).map(|_| async {
-            let beginning = given_up.begun(holder, None);
+            let beginning = given_up.connect_guard(holder, None);
             beginning.begins_in_turn().await.unwrap();
             beginning.ended();
         });
@@ -367,10 +367,10 @@ mod tests {
             let (given_up, holder) = (given_up(), holder());
             let from = Instant::now();
             for _ in 0..4 * WAITING {
-                let left = given_up.begun(&holder, None);
+                let left = given_up.connect_guard(&holder, None);
                 left.begins_in_turn().await.unwrap();
                 drop(left);
-                let stays = given_up.begun(&holder, None);
+                let stays = given_up.connect_guard(&holder, None);
                 stays.begins_in_turn().await.unwrap();
                 if is_answered {
                     stays.answered();
@@ -389,7 +389,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_has_to_wait_begins_nothing_before_its_turn() {
         let (given_up, holder) = (given_up(), holder());
-        let call = given_up.begun(&holder, None);
+        let call = given_up.connect_guard(&holder, None);
         // Control: nothing was given up.
         assert!(call.begins().is_ok() && !call.has_to_wait());
         call.ended();
@@ -428,7 +428,7 @@ mod tests {
         let holder = holder();
         give_up(&given_up, &holder, 128, MOMENT).await;
         let calls = (0..WAITING + 10).map(|_| async {
-            let beginning = given_up.begun(&holder, None);
+            let beginning = given_up.connect_guard(&holder, None);
             let outcome = beginning.begins_in_turn().await;
             beginning.ended();
             outcome

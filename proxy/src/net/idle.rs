@@ -180,27 +180,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_timeout_is_exact_or_quarter_late_after_movement() {
-        let begun = Instant::now();
+        let started = Instant::now();
         still(Some(LIMIT), || false).await;
-        assert!((4000..4010).contains(&begun.elapsed().as_millis()));
+        assert!((4000..4010).contains(&started.elapsed().as_millis()));
 
-        let begun = Instant::now();
+        let started = Instant::now();
         let moves = Cell::new(5);
         // At each of the first five looks.
         still(Some(LIMIT), || moves.replace(moves.get().max(1) - 1) > 0).await;
-        let took = begun.elapsed().as_millis();
+        let took = started.elapsed().as_millis();
         assert!((9000..9010).contains(&took), "{took}");
 
         let mut idle = Idle::new(LIMIT);
-        let begun = Instant::now();
+        let started = Instant::now();
         std::future::poll_fn(|cx| {
-            if begun.elapsed() < Duration::from_secs(20) {
+            if started.elapsed() < Duration::from_secs(20) {
                 idle.moved();
             }
             idle.poll(cx, || false)
         })
         .await;
-        let took = begun.elapsed().as_secs();
+        let took = started.elapsed().as_secs();
         assert!((23..=25).contains(&took), "{took}");
     }
 
@@ -235,7 +235,7 @@ mod tests {
     async fn idle_relay_completes_closed_side_and_resets_other() {
         const ALL: usize = 256 * 1024;
         const SHORT: Duration = Duration::from_millis(400);
-        for told in [true, false] {
+        for closed in [true, false] {
             let (mut client, mut near) = connected().await;
             let (mut far, mut server) = connected().await;
             let relayed = tokio::spawn(async move {
@@ -243,18 +243,21 @@ mod tests {
                 relay_moving(&mut near, &mut far, &budget, &flows, SHORT).await
             });
             server.write_all(&vec![b'x'; ALL]).await.unwrap();
-            if told {
+            if closed {
                 server.shutdown().await.unwrap();
             }
             let ended = timeout(Duration::from_secs(5), relayed).await;
             let ended = ended.expect("it ends").unwrap();
-            assert!(ended.is_err_and(|error| is_still(&error)), "told: {told}");
+            assert!(
+                ended.is_err_and(|error| is_still(&error)),
+                "closed: {closed}"
+            );
             let mut all = Vec::new();
             let read = timeout(Duration::from_secs(3), client.read_to_end(&mut all)).await;
             let whole = read.expect("it ends").is_ok_and(|got| got == ALL);
-            assert_eq!(whole, told, "{} bytes", all.len());
+            assert_eq!(whole, closed, "{} bytes", all.len());
             let ended = timeout(Duration::from_secs(3), server.read(&mut [0; 8])).await;
-            assert!(ended.expect("it ends").is_err(), "told: {told}");
+            assert!(ended.expect("it ends").is_err(), "closed: {closed}");
         }
     }
 

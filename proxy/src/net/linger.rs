@@ -155,7 +155,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn data_after_goodbye_is_read_until_peer_closes() {
         let (mut peer, served) = duplex(64);
-        let begun = Instant::now();
+        let started = Instant::now();
         let ending = tokio::spawn(async move { Lingering::to_peer(served).shutdown().await });
         let mut rest = Vec::new();
         peer.read_to_end(&mut rest).await.unwrap();
@@ -164,15 +164,15 @@ mod tests {
         timeout(LINGER / 2, late).await.unwrap().unwrap();
         drop(peer);
         ending.await.unwrap().unwrap();
-        assert!(begun.elapsed() < LINGER);
+        assert!(started.elapsed() < LINGER);
     }
 
     #[tokio::test(start_paused = true)]
     async fn peer_that_does_not_close_is_awaited_briefly() {
         let (_peer, served) = duplex(64);
-        let begun = Instant::now();
+        let started = Instant::now();
         Lingering::to_peer(served).shutdown().await.unwrap();
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert!(
             took >= LINGER && took < LINGER + Duration::from_millis(100),
             "{took:?}"
@@ -186,9 +186,9 @@ mod tests {
         let mut served = Lingering::to_client(served);
         served.half_close();
         client.write_all(b"goes on").await.unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         served.shutdown().await.unwrap();
-        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(started.elapsed(), Duration::ZERO);
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "it is told");
         let mut came = [0; 7];
         served.read_exact(&mut came).await.unwrap();
@@ -214,7 +214,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lingering_close_bounds_sending_and_silent_clients_separately() {
         let (mut client, served) = duplex(64);
-        let begun = Instant::now();
+        let started = Instant::now();
         let ending = tokio::spawn(async move { Lingering::to_client(served).shutdown().await });
         let sending = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
@@ -222,11 +222,11 @@ mod tests {
             }
         });
         ending.await.unwrap().unwrap();
-        assert_eq!(begun.elapsed(), LINGER_FOR_UPLOADS);
+        assert_eq!(started.elapsed(), LINGER_FOR_UPLOADS);
         sending.await.unwrap();
         let (_client, served) = duplex(64);
-        let begun = Instant::now();
+        let started = Instant::now();
         Lingering::to_client(served).shutdown().await.unwrap();
-        assert_eq!(begun.elapsed(), LINGER_IN_SILENCE);
+        assert_eq!(started.elapsed(), LINGER_IN_SILENCE);
     }
 }

@@ -62,7 +62,7 @@ impl OpaqueScan {
     pub(crate) fn note(&mut self, bytes: &[u8]) -> Option<ScanFinding> {
         if self.begins {
             match self.first.note(bytes) {
-                Line::Blank | Line::Begun => {}
+                Line::Blank | Line::Incomplete => {}
                 Line::Other => self.begins = false,
                 Line::Http => return Some(ScanFinding::Http),
             }

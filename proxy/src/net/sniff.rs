@@ -32,7 +32,7 @@ const LINE_END: usize = 24;
 const BLANK_LIMIT: usize = 1024;
 /// Where nothing is delivered before the protocol is known, what shows it comes within this time
 /// after the first byte.
-pub(crate) const BEGUN_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of settings in the first frame of a server: the largest frame for a peer that announced
 /// no other.
 const LARGEST_GREETING: u32 = 16 * 1024;
@@ -115,7 +115,7 @@ pub(crate) fn sniff_leniently(bytes: &[u8]) -> Sniffed {
         Line::Http => Sniffed::Http1,
         Line::Blank if bytes.len() < BLANK_LIMIT => Sniffed::Unsure,
         _ if is_old_request(bytes) => Sniffed::Http1,
-        Line::Begun => sniffed,
+        Line::Incomplete => sniffed,
         Line::Blank | Line::Other => Sniffed::Opaque,
     }
 }
@@ -147,7 +147,7 @@ pub(crate) enum Line {
     /// Blank lines and blanks only.
     Blank,
     /// Not at its end.
-    Begun,
+    Incomplete,
     /// At its end, which is HTTP's.
     Http,
     /// At its end, or too long for a first line: not HTTP.
@@ -187,7 +187,7 @@ impl FirstLine {
         match self.over {
             Some(over) => over,
             None if self.end.is_empty() => Line::Blank,
-            None => Line::Begun,
+            None => Line::Incomplete,
         }
     }
 

@@ -125,7 +125,7 @@ impl Budget {
     }
 
     /// A request waits, or may have to.
-    pub(crate) fn holds_anybody_back(&self) -> bool {
+    pub(crate) fn may_hold_back(&self) -> bool {
         self.is_tight() || !self.admission.is_empty()
     }
 

@@ -262,8 +262,8 @@ mod tests {
             answer(200, &[grpc, ("grpc-status", "14")], false),
             ended(14, true)
         );
-        let begun = answer(200, &[grpc, ("grpc-status", "14")], true);
-        assert_eq!(begun, ended(14, false), "something was passed on");
+        let started = answer(200, &[grpc, ("grpc-status", "14")], true);
+        assert_eq!(started, ended(14, false), "something was passed on");
         assert_eq!(answer(200, &[grpc], true), AttemptOutcome::Open);
         let none = answer(200, &[grpc, ("grpc-status", "+14")], false);
         assert_eq!(none, AttemptOutcome::Open, "a status has no sign");

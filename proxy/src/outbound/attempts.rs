@@ -445,7 +445,7 @@ impl<'a> Attempts<'a> {
     pub(super) fn failure(&mut self, call: &mut Call) -> Failure {
         self.retry_failed(call);
         self.last.take().unwrap_or_else(|| {
-            if let Some(why) = self.route.choice.nobody() {
+            if let Some(why) = self.route.choice.no_endpoint() {
                 return why.clone();
             }
             call.unserved();

@@ -47,7 +47,7 @@ pub(super) struct Ahead {
 /// Where it goes, and since when.
 struct OpenedRoute {
     route: Route,
-    begun: Instant,
+    started: Instant,
 }
 
 /// Such a way, and the call that it was opened for.
@@ -85,7 +85,7 @@ impl Ahead {
     /// It carries bytes, and so counts as any connection of them that began when it was opened.
     fn counted(mut self, proxy: &Proxy, call: &Call) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(&self.opened.route);
-        attempts.admit_begun(proxy, self.opened.begun)?;
+        attempts.admit_begun(proxy, self.opened.started)?;
         attempts.opened(&mut self.tunnel.in_flight, call);
         Ok(self.tunnel)
     }
@@ -98,7 +98,7 @@ impl Connection {
         let RoutedBytes { route, .. } = self.route_bytes(call)?;
         let opened = Box::new(OpenedRoute {
             route,
-            begun: now(),
+            started: now(),
         });
         let idle = call_policy::timeouts(opened.route.policy.as_deref()).idle;
         let mut tunnel = self

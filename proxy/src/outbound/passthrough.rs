@@ -195,7 +195,7 @@ pub(crate) async fn turn_away(
 }
 
 /// Runs in the background: before one of them sends something there is nothing to relay.
-async fn somebody_speaks(client: &TcpStream, server: &TcpStream) {
+async fn either_speaks(client: &TcpStream, server: &TcpStream) {
     let mut first = [0];
     tokio::select! {
         // An accepted socket counts as readable before anything has come, so it is looked at.
@@ -227,7 +227,7 @@ pub(crate) async fn pass_through(
     let connecting = proxy.connector.connect(addr, ConnectTimeout::External);
     let connected = connecting.await;
     match &connected {
-        Ok(server) => somebody_speaks(&stream, server).await,
+        Ok(server) => either_speaks(&stream, server).await,
         Err(_) => caller_speaks(&stream).await,
     }
     let FirstWords { host, is_tls } = first_words(&stream);

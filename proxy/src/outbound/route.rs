@@ -377,10 +377,12 @@ impl RouteQuery<'_> {
             (Forward::Root, _) => return Ok(None),
             (Forward::Split(backends), Some(tenant)) => sticky::backend(backends, tenant.key),
             (Forward::Split(backends), None) => choose(backends, rand::random()),
-            (Forward::Refuse(reason), _) => return self.nobody(service, *reason, origin).map(Some),
+            (Forward::Refuse(reason), _) => {
+                return self.no_endpoint(service, *reason, origin).map(Some);
+            }
         };
         let Some(backend) = chosen else {
-            let none = self.nobody(service, Reason::NoBackend, origin);
+            let none = self.no_endpoint(service, Reason::NoBackend, origin);
             return none.map(Some);
         };
         let among = RoutedEndpoints::of(self.snapshot, &backend.endpoints);
@@ -400,7 +402,7 @@ impl RouteQuery<'_> {
     }
 
     /// Where a split has no backend: nowhere, unless something else may answer.
-    fn nobody(
+    fn no_endpoint(
         &self,
         service: &Service,
         reason: Reason,
@@ -421,7 +423,7 @@ impl RouteQuery<'_> {
             port: service.port,
             backend: Arc::default(),
             rule: None,
-            choice: Choice::Nobody(Box::new(failure)),
+            choice: Choice::NoEndpoint(Box::new(failure)),
             policy,
             cookie: None,
             overridden: false,

@@ -90,12 +90,12 @@ impl Outgoing {
         let outgoing_parts;
         let classless = retries == 0 && self.priority.is_none();
         let silent = classless && self.shadow.is_none() && self.onward.is_none();
-        let tells_nothing = if endpoint.meshed() {
+        let adds_nothing = if endpoint.meshed() {
             silent
         } else {
             self.trace.is_none()
         };
-        let parts = if tells_nothing && self.deadline == Deadline::NONE {
+        let parts = if adds_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
             outgoing_parts = self.outgoing_parts(endpoint.meshed(), retries);

@@ -136,12 +136,12 @@ pub(super) struct Open {
     pub(super) shown: bool,
     /// How the body of its request comes.
     pub(super) upload: Upload,
-    pub(super) tells: Tells,
+    pub(super) end_report: EndReport,
 }
 
 /// What the end of a response reports.
 #[derive(Debug)]
-pub(super) enum Tells {
+pub(super) enum EndReport {
     /// How the call went: gRPC.
     Status {
         /// It is the answer to a retry.
@@ -223,12 +223,12 @@ impl Serving {
         let is_excused = end == BodyEnd::Failed && open.is_excused(|among| listed(among, endpoint));
         let policy = open.policy.as_deref();
         let status = trailers.and_then(grpc_status);
-        let signal = match open.tells {
-            Tells::Status { .. } => signal_at_end(end, trailers),
-            Tells::Whole => Some(signal_of_body(end)),
+        let signal = match open.end_report {
+            EndReport::Status { .. } => signal_at_end(end, trailers),
+            EndReport::Whole => Some(signal_of_body(end)),
         };
         let signal = signal.filter(|_| !open.shown && !is_excused);
-        if let (Tells::Status { .. }, Some(trailers)) = (&open.tells, trailers)
+        if let (EndReport::Status { .. }, Some(trailers)) = (&open.end_report, trailers)
             && is_limited(StatusCode::OK, status)
         {
             endpoint.limited(limited_for(trailers, true));
@@ -246,7 +246,7 @@ impl Serving {
         if let Some(cause) = set.record(&mut self.in_flight, latency, signal, ejection) {
             call.ejected(cause);
         }
-        let Tells::Status { retried, listener } = open.tells else {
+        let EndReport::Status { retried, listener } = open.end_report else {
             return;
         };
         if let Some(listener) = listener {
@@ -379,7 +379,7 @@ mod tests {
 
     /// What an endpoint shows whose answer ends so: answers and failures.
     fn shows(
-        tells: Tells,
+        end_report: EndReport,
         shown: bool,
         (end, trailers): (BodyEnd, Option<&HeaderMap>),
         (upload, listed): (Upload, bool),
@@ -401,7 +401,7 @@ mod tests {
                 recorder: None,
                 shown,
                 upload,
-                tells,
+                end_report,
             }),
             ends: None,
             marks: None,
@@ -411,7 +411,7 @@ mod tests {
         (recent.answers, recent.failures)
     }
 
-    const STATUS: Tells = Tells::Status {
+    const STATUS: EndReport = EndReport::Status {
         retried: false,
         listener: None,
     };
@@ -448,7 +448,7 @@ mod tests {
             (BodyEnd::OutOfTime(WaitEnd::Time), (1, 0)),
             (BodyEnd::Late(WaitEnd::Left), (1, 0)),
         ] {
-            let shows = shows(Tells::Whole, false, (end, None), there());
+            let shows = shows(EndReport::Whole, false, (end, None), there());
             assert_eq!(shows, seen, "{end:?}");
         }
     }
@@ -466,16 +466,20 @@ mod tests {
     #[tokio::test]
     async fn an_answer_broken_off_by_others_excuses_its_endpoint() {
         let broken = (BodyEnd::Failed, None);
-        let all: [fn() -> Tells; 2] = [|| Tells::Whole, || STATUS];
-        for tells in all {
+        let all: [fn() -> EndReport; 2] = [|| EndReport::Whole, || STATUS];
+        for end_report in all {
             let left = (Upload::default(), false);
-            assert_eq!(shows(tells(), false, broken, left), (0, 0), "its pod ends");
+            assert_eq!(
+                shows(end_report(), false, broken, left),
+                (0, 0),
+                "its pod ends"
+            );
             let parts: [Result<Frame<Bytes>, BoxError>; 1] = [Err("broken".into())];
             let body = StreamBody::new(tokio_stream::iter(parts)).boxed_unsync();
             let (mut body, upload) = Upload::watch(body);
             assert!(body.frame().await.unwrap().is_err());
             assert_eq!(
-                shows(tells(), false, broken, (upload, true)),
+                shows(end_report(), false, broken, (upload, true)),
                 (0, 0),
                 "the request broke off"
             );

@@ -69,7 +69,7 @@ pub(super) async fn connect(
 pub(super) async fn encrypt(stream: TcpStream, host: &str) -> Result<Encrypted, String> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| format!("{host:?}: {error}"))?;
-    let encrypted = TlsConnector::from(trusting_anybody()?)
+    let encrypted = TlsConnector::from(accepting_any_certificate()?)
         .connect(name, stream)
         .await
         .map_err(|error| without_tls(&error))?;
@@ -220,7 +220,7 @@ fn in_words(error: &(dyn StdError + 'static)) -> String {
     words
 }
 
-fn trusting_anybody() -> Result<Arc<ClientConfig>, String> {
+fn accepting_any_certificate() -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     // Applications may be older than the mesh, so every version is offered.
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))

@@ -141,7 +141,7 @@ fn count(budget: &Budget) {
 /// Notes which holders hold much less than the heaviest, where any may wait. Where none would,
 /// what is reserved is free again.
 fn weigh(budget: &Budget, permits: &[Permits]) {
-    if budget.holds_anybody_back() {
+    if budget.may_hold_back() {
         let heaviest = permits.iter().filter_map(|of| of.occupancy.heaviest());
         let most = heaviest.map(|(weight, _)| weight).max().unwrap_or_default();
         permits

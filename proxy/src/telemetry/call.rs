@@ -86,7 +86,7 @@ pub(crate) struct Call {
     /// A request, or bytes that are relayed, that nothing has counted yet.
     awaited: bool,
     /// The cell counts it as under way.
-    begun: bool,
+    arrived: bool,
     /// What allowed it, where it may go on to the cell of its port.
     allowed: Option<Box<Origin>>,
     /// An attempt is under way, or none was possible, and that is not counted yet.
@@ -137,7 +137,7 @@ impl Call {
             trace: None,
             tapped: None,
             awaited: kind == CallKind::Request,
-            begun: false,
+            arrived: false,
             allowed: None,
             trying: false,
             upload: None,
@@ -253,7 +253,7 @@ impl Call {
 
     fn arrive(&mut self) {
         if let At::CallCounters(cell) = &self.at
-            && !std::mem::replace(&mut self.begun, true)
+            && !std::mem::replace(&mut self.arrived, true)
         {
             cell.begin();
         }
@@ -261,7 +261,7 @@ impl Call {
 
     fn leave(&mut self) {
         if let At::CallCounters(cell) = &self.at
-            && std::mem::take(&mut self.begun)
+            && std::mem::take(&mut self.arrived)
         {
             cell.leave();
         }
@@ -301,7 +301,7 @@ impl Call {
                 let moved =
                     matches!(&self.at, At::CallCounters(current) if !Arc::ptr_eq(current, &cell));
                 if moved
-                    && std::mem::take(&mut self.begun)
+                    && std::mem::take(&mut self.arrived)
                     && let At::CallCounters(current) = &self.at
                 {
                     current.moves();

@@ -103,7 +103,7 @@ struct OutcomeCounter {
 pub(crate) struct CallCounters {
     key: CellKey,
     /// Calls that came this way, and calls that ended or went on another way.
-    begun: AtomicU64,
+    started: AtomicU64,
     ended: AtomicU64,
     cancelled: AtomicU32,
     /// Attempts by how they ended, each apart, so that none is taken for another one.
@@ -143,7 +143,7 @@ impl CallCounters {
     pub(crate) fn new(key: CellKey) -> Self {
         Self {
             key,
-            begun: AtomicU64::default(),
+            started: AtomicU64::default(),
             ended: AtomicU64::default(),
             cancelled: AtomicU32::default(),
             attempts_good: AtomicU32::default(),
@@ -172,13 +172,13 @@ impl CallCounters {
 
     /// A call comes this way. It leaves by [`CallCounters::leave`].
     pub(crate) fn begin(&self) {
-        self.begun.fetch_add(1, Relaxed);
+        self.started.fetch_add(1, Relaxed);
     }
 
     /// A request that came this way counts on another cell, as if it had never come. Connections
-    /// are reported by [`Counts::begun`], so they begin where they stay.
+    /// are reported by [`Counts::started`], so they begin where they stay.
     pub(crate) fn moves(&self) {
-        self.begun.fetch_sub(1, Relaxed);
+        self.started.fetch_sub(1, Relaxed);
     }
 
     /// A call has ended, or goes on another way. Whatever else is counted of it comes
@@ -190,7 +190,7 @@ impl CallCounters {
     /// Calls that are under way.
     pub(crate) fn open(&self) -> u64 {
         let ended = self.ended.load(Acquire);
-        self.begun.load(Relaxed).saturating_sub(ended)
+        self.started.load(Relaxed).saturating_sub(ended)
     }
 
     /// One try to send a call to the backend has ended.
@@ -301,9 +301,9 @@ impl CallCounters {
     /// and ended calls at that time.
     pub(crate) fn take(&self, seen: &mut (u64, u64)) -> Option<Counts> {
         let ended = self.ended.load(Acquire);
-        let begun = self.begun.load(Relaxed);
+        let started = self.started.load(Relaxed);
         let (sent, received) = (take(&self.flows.sent), take(&self.flows.received));
-        let before = std::mem::replace(seen, (begun, ended));
+        let before = std::mem::replace(seen, (started, ended));
         let ended_tries = [
             &self.attempts_good,
             &self.attempt_failures,
@@ -317,7 +317,7 @@ impl CallCounters {
         }
         let [good, failed, left] = ended_tries.map(few);
         let mut counts = Counts {
-            begun: begun.saturating_sub(before.0),
+            started: started.saturating_sub(before.0),
             cancelled: few(&self.cancelled),
             attempts: good + failed + left,
             attempt_failures: failed,
@@ -368,7 +368,7 @@ pub(crate) struct Counts {
     /// Requests by time to the head of the answer, and these times together.
     pub latency: Histogram,
     pub nanoseconds: u64,
-    pub begun: u64,
+    pub started: u64,
     pub cancelled: u64,
     /// Tries that ended, those whose caller left included.
     pub attempts: u64,
@@ -397,7 +397,7 @@ impl Counts {
         }
         self.latency.add(other.latency.counts().iter().copied());
         self.nanoseconds += other.nanoseconds;
-        self.begun += other.begun;
+        self.started += other.started;
         self.cancelled += other.cancelled;
         self.attempts += other.attempts;
         self.attempt_failures += other.attempt_failures;

@@ -209,7 +209,7 @@ impl Reports {
     }
 
     /// The number of the last slot that a new stream does not get.
-    fn untold(&self) -> u64 {
+    fn last_skipped_slot(&self) -> u64 {
         self.close(SystemTime::now(), Instant::now());
         self.state.lock().before_set
     }
@@ -219,7 +219,7 @@ impl Reports {
     pub async fn feed(&self, stream: mpsc::Sender<v1::Report>) {
         let spread = Duration::from_millis(self.process % SPREAD);
         let mut leaving = self.leaving.subscribe();
-        let mut seen = self.untold();
+        let mut seen = self.last_skipped_slot();
         loop {
             let now = SystemTime::now();
             self.close(now, Instant::now());
@@ -306,7 +306,7 @@ fn message(reading: &CellReading) -> v1::Edge {
         sent: counts.sent,
         received: counts.received,
         open: *open,
-        opened: if key.is_opaque() { counts.begun } else { 0 },
+        opened: if key.is_opaque() { counts.started } else { 0 },
         cancelled: counts.cancelled,
         // Elsewhere nothing is chosen.
         attempts: matches!(

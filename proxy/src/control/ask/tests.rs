@@ -198,8 +198,8 @@ async fn tapped_requests_are_batched_within_max_wait() {
 #[tokio::test]
 async fn proxy_answers_eight_queries_at_once_with_time_limit() {
     let bench = Bench::start(&Ca::new()).await;
-    let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-    let mut asks = OpenQuestions::new(&bench.control, ControlClient::new(nobody));
+    let no_server = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let mut asks = OpenQuestions::new(&bench.control, ControlClient::new(no_server));
     for id in 0..8 {
         asks.start(id, Duration::from_secs(60), pending());
     }

@@ -310,7 +310,7 @@ async fn retried_call_avoids_ejected_endpoints_and_never_probes() {
     let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
     let again = |tried| Draw {
         tried,
-        fallback: Fallback::Nobody,
+        fallback: Fallback::NoEndpoint,
         ..READER
     };
     for rested in [0, 7] {
@@ -359,7 +359,7 @@ async fn service_without_ejection_ends_no_ejection_for_others() {
     let draw = Draw {
         ejection: &off,
         tried: &others,
-        fallback: Fallback::Nobody,
+        fallback: Fallback::NoEndpoint,
         ..Draw::DEFAULT
     };
     let answered = || {
@@ -396,7 +396,7 @@ async fn where_ejection_is_switched_off_nobody_rests_any_more() {
     let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
     let draw = Draw {
         tried: &others,
-        fallback: Fallback::Nobody,
+        fallback: Fallback::NoEndpoint,
         ..draw
     };
     assert_eq!(addr(fleet.set.pick(&draw)), fleet.dead().addr);

@@ -95,8 +95,8 @@ async fn wait_for_what_is_only_expected_counts_apart() {
     let (busy, _requests) = busy(&occupancy, 1, MANY);
     let _reserved = take_reserved(&busy);
     USED.set(15 * MIB);
-    let mut begun: Vec<_> = (0..500).map(|_| budget.promise(0)).collect();
-    begun.iter_mut().for_each(Promise::begins);
+    let mut started: Vec<_> = (0..500).map(|_| budget.promise(0)).collect();
+    started.iter_mut().for_each(Promise::begins);
     let ticket = waits(&budget, &busy);
     budget.settle();
     budget.settle();
@@ -291,18 +291,18 @@ fn started_request_counts_until_finished_or_measured() {
         promise.begins();
         promise
     };
-    let mut begun = Vec::new();
-    while begun.len() < 1000 && passes(&budget, &busy, AdmissionClass::Callers) {
-        begun.push(begin());
+    let mut started = Vec::new();
+    while started.len() < 1000 && passes(&budget, &busy, AdmissionClass::Callers) {
+        started.push(begin());
     }
     // From 30 to 37 MiB.
-    assert!((112..116).contains(&begun.len()), "{}", begun.len());
-    begun.pop();
+    assert!((112..116).contains(&started.len()), "{}", started.len());
+    started.pop();
     assert!(
         passes(&budget, &busy, AdmissionClass::Callers),
         "one has ended"
     );
-    begun.push(begin());
+    started.push(begin());
     assert_eq!(budget.used(), 30 * MIB, "no request is cut off for it");
     budget.settle();
     assert!(
@@ -313,7 +313,7 @@ fn started_request_counts_until_finished_or_measured() {
     assert!(passes(&budget, &busy, AdmissionClass::Callers));
     // And they are not taken away a second time.
     let later = begin();
-    drop(begun);
+    drop(started);
     drop(later);
     assert_eq!(budget.admission.expected(), 0);
 }
@@ -376,7 +376,7 @@ fn more_callers_mean_fewer_requests_each_without_room() {
     let last = enter(&occupancy, 255);
     assert!(passes(&budget, &last, AdmissionClass::Callers));
     USED.set(45 * MIB);
-    let begun: Vec<_> = (0..20)
+    let started: Vec<_> = (0..20)
         .map_while(|_| {
             passes(&budget, &last, AdmissionClass::Callers).then(|| {
                 let mut promise = budget.promise(0);
@@ -385,7 +385,7 @@ fn more_callers_mean_fewer_requests_each_without_room() {
             })
         })
         .collect();
-    assert_eq!(begun.len(), 8, "a part of the memory");
+    assert_eq!(started.len(), 8, "a part of the memory");
 }
 
 #[tokio::test(start_paused = true)]
@@ -418,10 +418,10 @@ async fn ticket_wait_ends_at_deadline_or_common_maximum() {
         let ticket = budget
             .admit(&busy, AdmissionClass::Callers)
             .expect_err("it waits");
-        let begun = Instant::now();
-        let admitted = ticket.admitted_by(Some(begun + own)).await;
+        let started = Instant::now();
+        let admitted = ticket.admitted_by(Some(started + own)).await;
         assert_eq!(admitted.unwrap_err(), why);
-        assert_eq!(begun.elapsed().as_secs(), waits);
+        assert_eq!(started.elapsed().as_secs(), waits);
         assert_eq!(busy.requests().unwrap().waiting(), 0);
     }
 }
@@ -463,17 +463,17 @@ async fn full_memory_bounds_admissions_per_round_and_caller() {
     let callers: Vec<_> = (1..=10).map(|last| enter(&occupancy, last)).collect();
     let (mut in_flight, mut before) = (Vec::new(), 0);
     for _ in 0..100 {
-        let mut begun = 0;
+        let mut started = 0;
         for caller in &callers {
             while passes(&budget, caller, AdmissionClass::Callers) {
                 let mut promise = budget.promise(0);
                 promise.begins();
                 in_flight.push((promise, caller.begin_request()));
-                begun += 1;
-                assert!(before + begun <= AT_A_TIME, "{before} and {begun}");
+                started += 1;
+                assert!(before + started <= AT_A_TIME, "{before} and {started}");
             }
         }
-        before = begun;
+        before = started;
         budget.settle();
     }
     // Each has the part that was its own when it came.

@@ -71,7 +71,7 @@ impl Attempts<'_> {
             return retry::Next::Pass;
         }
         // Before anything is paid for it: no other endpoint may be left.
-        let Some(to) = self.choose(proxy, Fallback::Nobody, failed.doubted) else {
+        let Some(to) = self.choose(proxy, Fallback::NoEndpoint, failed.doubted) else {
             return retry::Next::Pass;
         };
         let attempted = self.attempted(failed);
@@ -96,12 +96,12 @@ impl Attempts<'_> {
         let Some(Chosen::Retried { to, wait }) = self.chosen.take() else {
             return;
         };
-        let draw = self.draw(Fallback::Nobody, &self.tried);
+        let draw = self.draw(Fallback::NoEndpoint, &self.tried);
         let to = if self.route.choice.still_works(proxy, to.endpoint(), &draw) {
             Some(to)
         } else {
             // Those that work come first: one whose rest is over would be drawn before them.
-            let works = self.choose(proxy, Fallback::Nobody, Doubted::Called);
+            let works = self.choose(proxy, Fallback::NoEndpoint, Doubted::Called);
             works.or_else(|| self.choose(proxy, fallback, Doubted::Called))
         };
         self.chosen = to.map(|to| Chosen::Retried { to, wait });
@@ -117,7 +117,7 @@ impl Attempts<'_> {
         to: InFlight,
     ) -> Option<(UpstreamResponse, InFlight)> {
         pause.await;
-        self.confirm(proxy, Fallback::Nobody);
+        self.confirm(proxy, Fallback::NoEndpoint);
         self.chosen.is_none().then_some((answer, to))
     }
 }

@@ -50,7 +50,7 @@ impl Attempts<'_> {
         let other = loop {
             besides.push(last.0.endpoint().addr);
             passed_over.push(last);
-            let Some(next) = self.pick(proxy, Fallback::Nobody, &besides) else {
+            let Some(next) = self.pick(proxy, Fallback::NoEndpoint, &besides) else {
                 break None;
             };
             match self.to_check(proxy, &next) {

@@ -12,7 +12,7 @@ use crate::http::deadline::StopConditions;
 use crate::http::upload::Upload;
 use crate::outbound::attempt_outcome::{AtEnd, AttemptOutcome};
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{Open, Serving, ServingHeaders, Tells};
+use crate::outbound::serving::{EndReport, Open, Serving, ServingHeaders};
 use crate::proxy::Proxy;
 
 impl Attempts<'_> {
@@ -44,12 +44,12 @@ impl Attempts<'_> {
         upload: &Upload,
         at_end: AtEnd,
     ) -> Option<Open> {
-        let tells = match at_end {
-            AtEnd::Status => Tells::Status {
+        let end_report = match at_end {
+            AtEnd::Status => EndReport::Status {
                 retried: self.retries > 0,
                 listener: self.trailer_listener(proxy, outgoing),
             },
-            AtEnd::Whole => Tells::Whole,
+            AtEnd::Whole => EndReport::Whole,
         };
         Some(Open {
             among: self.route.choice.among()?.clone(),
@@ -58,7 +58,7 @@ impl Attempts<'_> {
             recorder: self.recorder.clone(),
             shown: self.shown,
             upload: upload.clone(),
-            tells,
+            end_report,
         })
     }
 

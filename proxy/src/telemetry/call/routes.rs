@@ -52,7 +52,7 @@ impl Call {
             by_route
         });
         // It counts once, and where it is now.
-        if std::mem::take(&mut self.begun)
+        if std::mem::take(&mut self.arrived)
             && let At::CallCounters(current) = &self.at
         {
             current.moves();

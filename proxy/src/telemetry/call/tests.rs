@@ -259,13 +259,13 @@ fn connection_counts_once_with_distinguished_or_other_port() {
         let cell = call.open();
         assert_eq!(cell.key().parties.port() == 9090, distinguished);
         call.count_tcp(None);
-        let (mut begun, mut audited) = (0, 0);
+        let (mut started, mut audited) = (0, 0);
         let cells = Arc::clone(&telemetry.metrics.calls.cells);
         cells.drain(|_, counts| {
-            begun += counts.begun;
+            started += counts.started;
             audited += counts.audit;
         });
-        assert_eq!((begun, audited), (1, 1), "{distinguished}");
+        assert_eq!((started, audited), (1, 1), "{distinguished}");
     }
 }
 
@@ -282,10 +282,10 @@ fn connection_counts_once_if_drained_before_port_is_known() {
         at: None,
         security: Security::mtls,
     };
-    let (mut begun, mut rules) = (0, Vec::new());
+    let (mut started, mut rules) = (0, Vec::new());
     let mut take = || {
         cells.drain(|key, counts| {
-            begun += counts.begun;
+            started += counts.started;
             let rules_here = counts.rules.iter().map(|rule| rule.label().to_string());
             rules.extend(rules_here.map(|rule| (key.parties.port(), rule)));
         });
@@ -299,7 +299,7 @@ fn connection_counts_once_if_drained_before_port_is_known() {
     take();
     call.count_tcp(None);
     take();
-    assert_eq!(begun, 1);
+    assert_eq!(started, 1);
     assert!(
         rules.contains(&(9090, rule.label().to_string())),
         "{rules:?}"

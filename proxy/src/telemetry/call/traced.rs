@@ -13,10 +13,10 @@ use crate::telemetry::trace::{CameFrom, SpanStart, Trace};
 impl Call {
     /// Notes which trace it belongs to, and whether it is recorded.
     pub(super) fn begin_trace(&self, parts: &request::Parts, from: CameFrom) -> Option<Box<Trace>> {
-        let begun = self.telemetry.tracer.begin(&parts.headers, from, |config| {
+        let span_start = self.telemetry.tracer.begin(&parts.headers, from, |config| {
             Span::of(parts, self.started.elapsed(), config.tracing.paths)
         });
-        match begun {
+        match span_start {
             SpanStart::Untouched => None,
             SpanStart::Traced(trace) => Some(trace),
             SpanStart::Limited(trace) => {

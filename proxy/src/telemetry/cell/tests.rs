@@ -63,7 +63,7 @@ fn cell_counts_drain_once_and_open_calls_remain() {
         counts.calls(|outcome| outcome.reason == Some(Reason::NoEndpoint)),
         1
     );
-    assert_eq!((counts.begun, counts.received), (4, 9));
+    assert_eq!((counts.started, counts.received), (4, 9));
     assert_eq!(counts.latency.total(), 3);
     assert_eq!(counts.nanoseconds, 3_000_000);
     assert_eq!(cell.open(), 1);

@@ -238,8 +238,8 @@ fn stream(reports: &Arc<Reports>) -> mpsc::Receiver<v1::Report> {
 
 /// What a new stream gets next, which waits for nothing.
 async fn next(received: &mut mpsc::Receiver<v1::Report>) -> v1::Report {
-    let told = tokio::time::timeout(Duration::from_millis(1), received.recv()).await;
-    told.expect("no report came").unwrap()
+    let report = tokio::time::timeout(Duration::from_millis(1), received.recv()).await;
+    report.expect("no report came").unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,10 +51,10 @@ fn begin_from(from: CameFrom, tracer: &Tracer, map: &HeaderMap) -> SpanStart {
 /// What is passed on, and whether a span is recorded.
 fn passed(tracer: &Tracer, parent: Option<&'static str>) -> (String, bool) {
     let mut map = headers(parent);
-    let begun = begin(tracer, &map);
+    let span_start = begin(tracer, &map);
     let (SpanStart::Traced(trace)
     | SpanStart::Limited(Some(trace))
-    | SpanStart::QueueFull(Some(trace))) = begun
+    | SpanStart::QueueFull(Some(trace))) = span_start
     else {
         let parent = map.get("traceparent").map(|one| one.to_str().unwrap());
         return (parent.unwrap_or_default().to_owned(), false);
@@ -135,10 +135,10 @@ fn without_a_collector_nothing_is_touched() {
     tracer.configure(None);
     for parent in [Some(RECEIVED), Some(UNSAMPLED), Some("damaged"), None] {
         for from in [CameFrom::Application, CameFrom::Peer] {
-            let begun = tracer.begin(&headers(parent), from, |_| unreachable!("{parent:?}"));
+            let span_start = tracer.begin(&headers(parent), from, |_| unreachable!("{parent:?}"));
             assert!(
-                matches!(begun, SpanStart::Untouched),
-                "{parent:?}: {begun:?}"
+                matches!(span_start, SpanStart::Untouched),
+                "{parent:?}: {span_start:?}"
             );
         }
     }

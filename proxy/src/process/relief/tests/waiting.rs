@@ -254,12 +254,12 @@ async fn waiting_caller_takes_no_more_than_it_needs() {
 /// Begins so many requests of one caller that take long; says how many of them were let
 /// in and not cut off.
 async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: usize) -> usize {
-    let begun = Arc::<AtomicUsize>::default();
+    let admitted = Arc::<AtomicUsize>::default();
     for _ in 0..many {
         let from = IpAddr::from([10, 0, 0, 2]).into();
         let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
         permit.busy();
-        let (budget, begun) = (Arc::clone(budget), Arc::clone(&begun));
+        let (budget, admitted) = (Arc::clone(budget), Arc::clone(&admitted));
         tokio::spawn(async move {
             let reservation = match budget.admit(&permit, AdmissionClass::Callers) {
                 Ok(reservation) => reservation,
@@ -270,13 +270,13 @@ async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: u
             };
             let _held = (permit.reserve_bytes(16 * 1024), hold(40 * 1024));
             let _in_flight = permit.begin_request_by(reservation);
-            begun.fetch_add(1, Relaxed);
+            admitted.fetch_add(1, Relaxed);
             permit.keep(sleep(Duration::from_secs(25))).await;
-            begun.fetch_sub(usize::from(permit.cut().now_or_never().is_some()), Relaxed);
+            admitted.fetch_sub(usize::from(permit.cut().now_or_never().is_some()), Relaxed);
         });
     }
     sleep(WAIT).await;
-    begun.load(Relaxed)
+    admitted.load(Relaxed)
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,10 +285,10 @@ async fn caller_filling_memory_without_requests_delays_no_others() {
         let (budget, occupancy, metrics) = setting();
         let stranger = (0..filled).map(|_| enter(&occupancy, 1, LIMIT / 100));
         let stranger: Vec<_> = stranger.collect();
-        let begun = long_requests(&budget, &occupancy, 200).await;
+        let admitted = long_requests(&budget, &occupancy, 200).await;
         let lost = stranger.iter().filter(|task| task.is_finished()).count();
-        println!("{filled} %: {begun} of 200, the stranger lost {lost}");
-        assert_eq!(begun, 200, "{filled} %");
+        println!("{filled} %: {admitted} of 200, the stranger lost {lost}");
+        assert_eq!(admitted, 200, "{filled} %");
         assert_eq!(count(&metrics), lost as u64);
         assert!(lost > 0);
         stranger.iter().for_each(tokio::task::JoinHandle::abort);
@@ -301,8 +301,8 @@ async fn caller_waiting_on_itself_takes_nothing_from_others() {
     let (budget, occupancy, metrics) = setting();
     let other = enter(&occupancy, 1, MIB);
     let _configuration = hold(34 * MIB);
-    let begun = long_requests(&budget, &occupancy, 400).await;
-    assert!((64..400).contains(&begun), "{begun}");
+    let admitted = long_requests(&budget, &occupancy, 400).await;
+    assert!((64..400).contains(&admitted), "{admitted}");
     assert_eq!(count(&metrics), 0);
     assert!(!other.is_finished());
 }
