@@ -242,7 +242,7 @@ fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError>
                 std::thread::sleep(LOOK_EVERY);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(not_redirected("somebody else answered it".into()));
+                return Err(not_redirected("another server answered it".into()));
             }
             Err(error) => return Err(not_redirected(error.to_string())),
         }

@@ -277,9 +277,8 @@ impl Store {
         }
     }
 
-    /// Takes quota shares of limits that all pods of a Service keep together, and returns which.
-    /// Of a share that other pods may have by now only the first request passes until it arrives
-    /// again.
+    /// Takes shares of limits that all pods of a Service keep together, and returns which. Of one
+    /// that others may have by now only the first request passes until it arrives again.
     pub fn share(&self, message: v1::Shares) -> v1::SharesTaken {
         let snapshot = self.snapshot.load();
         if message.forget {

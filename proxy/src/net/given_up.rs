@@ -43,12 +43,14 @@ const HOLDERS: usize = 256;
 
 /// Too many calls of the same holder wait for their turn.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("too many calls of this caller wait, since it gives up connections that it has begun")]
+#[error("too many calls of this caller wait, since it abandons connections to the application")]
 pub(crate) struct TooManyWait;
 
 /// The call may begin no connection before its [turn](Beginning::turn).
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("it is not the turn of this call, since its caller gives up connections that it has begun")]
+#[error(
+    "it is not the turn of this call, since its caller abandons connections to the application"
+)]
 pub(crate) struct NotItsTurn;
 
 /// Who gives up connections to the applications of one workload, and how many.

@@ -189,7 +189,7 @@ mod tests {
         let started = Instant::now();
         served.shutdown().await.unwrap();
         assert_eq!(started.elapsed(), Duration::ZERO);
-        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "it is told");
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "its end came");
         let mut came = [0; 7];
         served.read_exact(&mut came).await.unwrap();
         assert_eq!(&came, b"goes on");

@@ -47,7 +47,7 @@ struct Provenance {
     route_override: Option<Arc<RouteOverride>>,
     /// What it has to do with copies.
     shadow: Option<Shadow>,
-    /// How often its workload had begun to get nothing but copies, read before the decision.
+    /// How often its workload began to get nothing but copies, read before the decision.
     times_read_only: u64,
 }
 

@@ -245,8 +245,7 @@ impl Connection {
     }
 
     /// To the Service that its request asks for, before splits and tenants, where the policy of
-    /// the called one grants that. Never to the called one in its place: where that Service has
-    /// no endpoint, the call has none.
+    /// the called one grants that. Without an endpoint there, the called one does not serve it.
     fn overridden(
         &self,
         snapshot: &Snapshot,
@@ -378,12 +377,13 @@ impl RouteQuery<'_> {
             (Forward::Split(backends), Some(tenant)) => sticky::backend(backends, tenant.key),
             (Forward::Split(backends), None) => choose(backends, rand::random()),
             (Forward::Refuse(reason), _) => {
-                return self.no_endpoint(service, *reason, origin).map(Some);
+                return self.no_backend(service, *reason, origin).map(Some);
             }
         };
         let Some(backend) = chosen else {
-            let none = self.no_endpoint(service, Reason::NoBackend, origin);
-            return none.map(Some);
+            return self
+                .no_backend(service, Reason::NoBackend, origin)
+                .map(Some);
         };
         let among = RoutedEndpoints::of(self.snapshot, &backend.endpoints);
         Ok(Some(Route {
@@ -402,7 +402,7 @@ impl RouteQuery<'_> {
     }
 
     /// Where a split has no backend: nowhere, unless something else may answer.
-    fn no_endpoint(
+    fn no_backend(
         &self,
         service: &Service,
         reason: Reason,

@@ -40,7 +40,7 @@ pub(crate) struct Serving {
     pub(super) marks: Option<Box<ServingHeaders>>,
 }
 
-/// What an answer says of who serves the call.
+/// Headers of a response about the endpoint that serves the call.
 #[derive(Debug)]
 pub(super) struct ServingHeaders {
     /// The Service that does in place of the one that was called.
@@ -85,11 +85,8 @@ impl ServingHeaders {
         let Some(cookie) = self.cookie else { return };
         // A client keeps the last one of a name, and the application's own says more: the
         // next calls go by that.
-        if map
-            .get_all(SET_COOKIE)
-            .iter()
-            .any(|own| name_of(own) == name_of(&cookie))
-        {
+        let mut own = map.get_all(SET_COOKIE).iter();
+        if own.any(|one| name_of(one) == name_of(&cookie)) {
             return;
         }
         map.append(SET_COOKIE, cookie);
@@ -122,7 +119,7 @@ fn name_of(set_cookie: &HeaderValue) -> &[u8] {
     parts.next().unwrap_or_default().trim_ascii()
 }
 
-/// A response that has begun, and whose end shows how its endpoint does.
+/// A response without its end, which shows how its endpoint does.
 #[derive(Debug)]
 pub(super) struct Open {
     /// The endpoint is one of these.
@@ -160,8 +157,8 @@ impl Open {
     }
 }
 
-/// Who learns that a gRPC call failed behind the head of its answer. It is not tried again,
-/// since its headers have gone, but neither is what asked for it.
+/// Records that a gRPC call failed behind the head of its response. It is not tried again, since
+/// its headers have gone, but neither is the request that it was made for.
 #[derive(Debug)]
 pub(super) struct TrailerListener {
     pub(super) contexts: Arc<Contexts>,
@@ -216,9 +213,7 @@ impl Serving {
         call: &Call,
         listed: impl FnOnce(&RoutedEndpoints, &Arc<Endpoint>) -> bool,
     ) {
-        let Some(open) = self.open.take() else {
-            return;
-        };
+        let Some(open) = self.open.take() else { return };
         let endpoint = self.in_flight.endpoint();
         let is_excused = end == BodyEnd::Failed && open.is_excused(|among| listed(among, endpoint));
         let policy = open.policy.as_deref();
@@ -467,19 +462,15 @@ mod tests {
     async fn an_answer_broken_off_by_others_excuses_its_endpoint() {
         let broken = (BodyEnd::Failed, None);
         let all: [fn() -> EndReport; 2] = [|| EndReport::Whole, || STATUS];
-        for end_report in all {
+        for report in all {
             let left = (Upload::default(), false);
-            assert_eq!(
-                shows(end_report(), false, broken, left),
-                (0, 0),
-                "its pod ends"
-            );
+            assert_eq!(shows(report(), false, broken, left), (0, 0), "its pod ends");
             let parts: [Result<Frame<Bytes>, BoxError>; 1] = [Err("broken".into())];
             let body = StreamBody::new(tokio_stream::iter(parts)).boxed_unsync();
             let (mut body, upload) = Upload::watch(body);
             assert!(body.frame().await.unwrap().is_err());
             assert_eq!(
-                shows(end_report(), false, broken, (upload, true)),
+                shows(report(), false, broken, (upload, true)),
                 (0, 0),
                 "the request broke off"
             );

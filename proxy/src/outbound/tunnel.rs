@@ -165,8 +165,7 @@ impl Tunnel {
         tokio::select! {
             biased;
             outcome = relayed => call.relayed(outcome),
-            // A side that had not received its end was aborted with the relay, which has begun by
-            // then.
+            // The relay was aborted by then, and with it each side that had not received its end.
             failure = forbidden => call.reset(&failure, || {}),
         }
     }

@@ -297,7 +297,7 @@ impl CallCounters {
         }
     }
 
-    /// What was counted since the last time; `None` for nothing. `seen` is the number of begun
+    /// What was counted since the last time; `None` for nothing. `seen` is the number of started
     /// and ended calls at that time.
     pub(crate) fn take(&self, seen: &mut (u64, u64)) -> Option<Counts> {
         let ended = self.ended.load(Acquire);

@@ -198,7 +198,7 @@ impl Metrics {
             ),
             (
                 "weft_unknown_destinations",
-                "Calls to an address of which the controller had not told in time",
+                "Calls to an address that the controller had not sent in time",
                 &self.unknown_destinations,
             ),
             (
@@ -208,7 +208,7 @@ impl Metrics {
             ),
             (
                 "weft_unreadable_loads",
-                "Answers of an application or a peer that told a load which is none, and was ignored",
+                "Answers of an application or a peer with a load that is none, and was ignored",
                 &self.unreadable_loads,
             ),
             (
@@ -248,7 +248,7 @@ impl Metrics {
             ),
             (
                 "weft_asks",
-                "Questions about this proxy that it answers for whoever looks on",
+                "Live queries about this proxy that it answers",
                 &self.asks,
             ),
             ("weft_destinations", "Destinations held", &self.destinations),

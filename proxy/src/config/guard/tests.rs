@@ -206,7 +206,7 @@ fn new_limit_on_serving_pod_is_complete_until_shared() {
     let each = Origin::new("TrafficPolicy", "shop", "p").rule("each");
     assert!(shares.set(80, each.clone(), 20_000));
     shares.begin(&limits, |_, _| false);
-    assert_eq!(shares.of(80, &each), Some(20_000), "it was told");
+    assert_eq!(shares.of(80, &each), Some(20_000), "it was sent");
     // What was forgotten is not new.
     shares.forget();
     shares.begin(&limits, |port, limit| guard.has_shared(port, limit));

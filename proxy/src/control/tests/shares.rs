@@ -142,7 +142,7 @@ async fn limit_share_outlasts_controllers_until_reassigned() {
         ..v1::Batch::default()
     });
     assert!(nacks.is_empty(), "{nacks:?}");
-    assert_eq!(passed(&bench), 1, "none was told yet");
+    assert_eq!(passed(&bench), 1, "none was sent yet");
     assert_eq!(
         send_shares(&bench, vec![share(20_000, 3)], false).await,
         [3]

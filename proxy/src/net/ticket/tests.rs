@@ -1,4 +1,4 @@
-//! Who waits, for how long, and in which order.
+//! Which requests wait for memory, for how long, and in which order.
 //!
 //! Claims: attack-28, attack-40, calls-48
 
@@ -21,8 +21,7 @@ const MIB: usize = 1024 * 1024;
 const LIMIT: usize = 64 * MIB;
 /// What a caller may have in flight whatever room there is, when it is the only one.
 const LEAST: usize = 64;
-/// With so many in flight a caller holds as much as decides from which part of the memory
-/// on it waits.
+/// With so many in flight a caller's memory decides from which part of all memory it waits.
 const MANY: usize = 512;
 /// What is reserved for a caller that is the only one.
 const RESERVED: usize = 8;
@@ -79,9 +78,8 @@ fn passes(budget: &Arc<Budget>, permit: &Arc<Permit>, class: AdmissionClass) -> 
 
 /// Whether the request was admitted, once that is known.
 fn waits(budget: &Arc<Budget>, permit: &Arc<Permit>) -> JoinHandle<bool> {
-    let ticket = budget
-        .admit(permit, AdmissionClass::Callers)
-        .expect_err("it waits");
+    let admitted = budget.admit(permit, AdmissionClass::Callers);
+    let ticket = admitted.expect_err("it waits");
     tokio::spawn(async move { ticket.admitted_by(None).await.is_ok() })
 }
 

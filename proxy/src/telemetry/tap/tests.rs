@@ -331,7 +331,7 @@ fn tap_rate_and_queue_are_bounded_counting_drops() {
         get(&telemetry, from("shop/web", "uid"));
     }
     let summary = first.summary();
-    // Ten in each second that has begun, which on a machine that stalls is not only one.
+    // Ten in each second that started, which on a machine that stalls is not only one.
     let seconds = began.elapsed().as_secs() + 1;
     assert!(
         summary.matched == 300 && (10..=10 * seconds).contains(&summary.shown),

@@ -381,7 +381,7 @@ fn calls_go_further_when_all_near_endpoints_fail() {
         assert_eq!([fail(0), fail(1)], [None, None]);
     }
     assert_eq!(stay(&set, &near), 100);
-    assert_eq!([fail(0), fail(1)], [None, None], "nobody to compare with");
+    assert_eq!([fail(0), fail(1)], [None, None], "none to compare with");
     assert_eq!(stay(&set, &near), 0);
     // Control: one of them is good again.
     let head = Latency::Head(Duration::from_millis(1));
