@@ -30,7 +30,7 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// Endpoints of one Service port that a page shows, those first that get least.
 const MOST_ENDPOINTS: usize = 200;
 
-/// Which Services a path asks for: all by an empty text, else `namespace/name` or
+/// Which Services a path requests: all by an empty text, else `namespace/name` or
 /// `namespace/name:port`. `None`: it is another page.
 pub(super) fn requested_services(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/traffic")?;
@@ -88,8 +88,8 @@ fn headless(snapshot: &Snapshot) -> HashSet<&str> {
         .collect()
 }
 
-/// What holds of a Service where no object says anything of retries, or of ejection. Where
-/// clients choose the pod that is nothing, until an object says something of the other.
+/// What holds of a Service where no object configures retries, or ejection. Where clients choose
+/// the pod that is nothing, until an object configures the other.
 fn without_word(
     configured: &CallerPolicy,
     headless: bool,
@@ -154,8 +154,8 @@ fn throttled_percent(set: &EndpointSet) -> Value {
     Value::Object(shown.collect())
 }
 
-/// The endpoints as calls to the Service itself see them, and how many are left out.
-/// `otherwise`: by what they rest where no object says it.
+/// The endpoints as calls to the Service itself see them, and how many are skipped. `otherwise`:
+/// the ejection that holds where no object configures it.
 fn endpoints(
     set: &EndpointSet,
     configured: &CallerPolicy,

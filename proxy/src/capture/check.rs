@@ -194,7 +194,7 @@ fn untranslated(service: SocketAddr, arrived: SocketAddr) -> Result<(), CheckErr
     Err(CheckError::ServiceTranslated { service, arrived })
 }
 
-/// Asks the routing table without sending anything.
+/// Queries the routing table without sending anything.
 fn has_route(target: SocketAddr) -> bool {
     let any: IpAddr = match target {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -205,8 +205,8 @@ fn has_route(target: SocketAddr) -> bool {
         .is_ok()
 }
 
-/// Where the kernel says that a connection to `target`, which arrived `at` the proxy's
-/// port, was going.
+/// Where a connection to `target`, which arrived `at` the proxy's port, was going by the kernel's
+/// record.
 fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError> {
     let deadline = Instant::now() + WITHIN;
     let listener = TcpListener::bind(at)

@@ -101,7 +101,7 @@ fn refusal(errno: i32, step: String) -> WriteError {
     }
 }
 
-/// What the kernel says about one message of a batch.
+/// The kernel's result for one message of a batch.
 struct KernelAck {
     /// 0 for success, else a positive error number.
     errno: i32,
@@ -398,7 +398,7 @@ fn meta(fact: u32) -> Attributes {
     )
 }
 
-/// What routing says of the destination, of whichever interface it is.
+/// The kernel's type of the destination, of whichever interface it is.
 fn destination_type() -> Attributes {
     const TYPE_OF_ADDRESS: u32 = 3;
     const BY_DESTINATION: u32 = 1 << 1;

@@ -30,7 +30,7 @@ use crate::endpoints::registry::Registry;
 /// Ports of the own pod that count as declared; further ports are distinguished only once they
 /// are served.
 const DECLARED_PORTS: usize = 256;
-/// Longer ranges say how ports are to be treated, not which there are.
+/// Longer ranges define how ports are treated, not which there are.
 const DECLARED_RANGE: u16 = 64;
 
 /// The address that a destination resource is named after.
@@ -213,7 +213,7 @@ impl Snapshot {
             };
             let service = self.services.get(name);
             let set = service.and_then(|service| self.endpoints.get(&service.endpoints));
-            // Without endpoints nothing new is said.
+            // Without endpoints nothing new is known.
             if let Some(set) = set.filter(|set| !set.endpoints.is_empty()) {
                 let meshed = set.endpoints.iter().any(|endpoint| endpoint.meshed());
                 registry.note_meshed(*addr, meshed);
@@ -358,8 +358,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Forgets a destination that is called in plaintext: what was refused says that a pod
-    /// of the mesh is there.
+    /// Forgets a destination that is called in plaintext: by what was refused a pod of the mesh
+    /// is there.
     fn forget_plaintext(&mut self, addr: SocketAddr) {
         let plaintext = |current: &Arc<Destination>| match &**current {
             Destination::External => true,

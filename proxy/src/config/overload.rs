@@ -70,8 +70,7 @@ pub(crate) struct AdmittedRequest {
 }
 
 impl PortOverload {
-    /// What `configured` makes of what was before; `None`: nothing is asked before requests are
-    /// let in.
+    /// What `configured` makes of what was before; `None`: requests are admitted without it.
     pub(super) fn after(
         before: Option<&Self>,
         configured: &GuardPort,
@@ -98,7 +97,7 @@ impl PortOverload {
         })
     }
 
-    /// Whether both say the same.
+    /// Whether both are the same.
     pub(super) fn same(one: Option<&Self>, other: Option<&Self>) -> bool {
         match (one, other) {
             (Some(one), Some(other)) => {
@@ -158,7 +157,7 @@ impl PortOverload {
 
 impl AdmittedRequest {
     /// It waits for something else before it goes to the application, and then arrives again,
-    /// where and as what this gives: one call is judged by one configuration.
+    /// where and as this returns: one configuration decides about one call.
     pub(crate) fn put_off(mut self) -> (PortOverload, PendingRequest) {
         self.over = true;
         self.by.application.lock().limiter.put_off();

@@ -34,13 +34,13 @@ use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{OverloadLabels, Port};
 
-/// How long a call waits for the controller to say what an address is.
+/// How long a call waits for the controller to send what an address is.
 const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 /// Destinations held at most; the controller enforces the same bound. A pod
 /// that calls more addresses than this is a crawler, and the least recently
 /// used one makes room.
 const DESTINATION_LIMIT: usize = 4096;
-/// How often the log says that none can make room.
+/// How often the log reports that none can make room.
 const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(60),
@@ -61,7 +61,7 @@ const KEPT_AT_LEAST: usize = 1000;
 pub struct TooManyInUse;
 
 #[derive(Debug)]
-/// A destination that the controller is asked about.
+/// A subscription to a destination at the controller.
 struct Subscription {
     /// Distinguishes it from another one of the same address.
     number: u64,
@@ -85,11 +85,11 @@ pub struct Store {
     /// Notified when `subscriptions` changed.
     pub subscriptions_changed: Notify,
     pub telemetry: Arc<Telemetry>,
-    /// What this workload asks of the log, which is one for the process.
+    /// The log level of this workload; the log is one for the process.
     log: LevelRequest,
     /// Rules that are only tried.
     pub trials: Arc<Trials>,
-    /// Says which pod this is.
+    /// Which pod this is.
     certs: CertHandle,
     /// How often the pod began to get nothing but copies.
     read_only_began: Arc<AtomicU64>,
@@ -151,19 +151,19 @@ impl Store {
         Self { certs, ..self }
     }
 
-    /// The newest snapshot. A decision takes one, and asks it everything.
+    /// The newest snapshot. A decision takes one, and reads everything from it.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Asks the newest snapshot one thing: what may be spoken, how something is counted.
-    /// Nothing can keep that snapshot, and two answers may be of two.
+    /// Reads one thing of the newest snapshot: what may be spoken, how something is counted.
+    /// Nothing can keep that snapshot, and two results may be of two.
     pub fn inspect<T>(&self, ask: impl FnOnce(&Snapshot) -> T) -> T {
         ask(&self.snapshot.load())
     }
 
-    /// True once a controller has said what this pod is.
+    /// True once a controller has sent what this pod is.
     #[must_use]
     pub(crate) fn is_configured(&self) -> bool {
         self.snapshot.load().is_complete()
@@ -175,7 +175,7 @@ impl Store {
         self.policy.subscribe()
     }
 
-    /// The same, with whatever came since a snapshot of this revision as news.
+    /// The same, with whatever came since a snapshot of this revision as a change.
     #[must_use]
     pub(crate) fn policy_changes_since(&self, revision: u64) -> watch::Receiver<u64> {
         let mut changes = self.policy.subscribe();
@@ -185,7 +185,7 @@ impl Store {
         changes
     }
 
-    /// What `judge` says once a change of the own policy makes it refuse.
+    /// The refusal by `judge`, once a change of the own policy makes it refuse.
     pub(crate) async fn until_refused<E>(&self, judge: impl Fn(&Snapshot) -> Result<(), E>) -> E {
         let mut changes = self.policy_changes();
         loop {
@@ -326,7 +326,7 @@ impl Store {
     /// endpoint of that address if a Service has one that is meshed, else `None`.
     ///
     /// # Errors
-    /// When the controller cannot be asked, as too many other addresses are in use.
+    /// When there is no subscription, as too many other addresses are in use.
     pub async fn find(
         self: &Arc<Self>,
         addr: SocketAddr,
@@ -423,7 +423,7 @@ impl Store {
         TooManyInUse
     }
 
-    /// Addresses that the controller should be asked for now.
+    /// Addresses that the proxy should subscribe to now.
     #[must_use]
     pub fn subscriptions(&self) -> HashSet<SocketAddr> {
         let mut subscriptions = self.subscriptions.lock();
@@ -452,7 +452,7 @@ impl Store {
     }
 }
 
-/// Whether a batch says anything of what stands at addresses.
+/// Whether a batch changes what stands at addresses.
 fn changes_destinations(batch: &v1::Batch) -> bool {
     let set = batch.set.iter().map(|resource| &resource.name);
     let mut named = set.chain(&batch.remove);

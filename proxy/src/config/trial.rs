@@ -34,14 +34,14 @@ const EXAMPLES: u32 = 20;
 /// Bytes of a method, and of a path, that are reported.
 const METHOD: usize = 32;
 const PATH: usize = 256;
-/// Bytes that the patterns of a trial are run over, more than most requests have. A judgement
-/// is not broken off, and the time that it takes grows with these.
+/// Bytes that the patterns of a dry run are matched against, more than most requests have. An
+/// evaluation is not broken off, and the time that it takes grows with these.
 const MATCHED: usize = 4 * 1024;
 /// Bytes of the rows in one part of what is counted. The controller takes messages of
 /// 32 KiB.
 const PART: usize = 24 * 1024;
 
-/// A call that was judged by the rules that hold.
+/// A call that the rules in force have decided.
 #[derive(Debug)]
 pub(crate) struct Judged<'a> {
     /// Where it is counted.
@@ -67,7 +67,7 @@ pub struct Trials {
 }
 
 impl Trials {
-    /// The only thing that a call asks where nothing is tried.
+    /// The only thing that a call reads without a dry run.
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
@@ -98,7 +98,7 @@ impl Trials {
         Ok((Running { trials, trial }, examples))
     }
 
-    /// Counts a call by what each of them would do with it, as `would_pass` says.
+    /// Counts a call by what each of them would do with it, by `would_pass`.
     pub(crate) fn judge(
         &self,
         judged: &Judged<'_>,
@@ -141,7 +141,7 @@ struct Trial {
 #[derive(Debug, Default)]
 struct Counts {
     rows: HashMap<CellKey, Row>,
-    /// Calls that it was not asked about: they are too long, or there was no time.
+    /// Calls that it skipped: they are too long, or there was no time.
     skipped: u64,
     /// Examples that may still be reported.
     examples: u32,
@@ -155,9 +155,9 @@ struct Row {
 }
 
 impl Counts {
-    /// The row of a way: its own, or, where there are too many, that of all others. A route
-    /// that is empty is written as none is, so both have one row: who reads rows takes the
-    /// second of two alike for the newer one.
+    /// The row of a way: its own, or, where there are too many, that of all others. An empty
+    /// route is written as none is, so both have one row: a reader takes the second of two equal
+    /// rows for the newer one.
     fn row(&mut self, key: &CellKey) -> &mut Row {
         let mut key = key.clone();
         key.route = key.route.filter(|route| !route.is_empty());
@@ -199,7 +199,7 @@ impl Trial {
     }
 }
 
-/// A trial for as long as this lives.
+/// A dry run for as long as this lives.
 #[derive(Debug)]
 pub struct Running {
     trials: Arc<Trials>,

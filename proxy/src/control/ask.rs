@@ -25,11 +25,11 @@ use crate::telemetry::tap::watch::Watch;
 
 /// Queries that run at one time. A client watches each of them.
 const MAX_OPEN: usize = 8;
-/// Answers that wait to be sent; a question whose answer finds no place waits.
+/// Responses that wait to be sent; a query whose response finds no place waits.
 const QUEUE: usize = 256;
-/// The longest that one is answered, whatever the controller says.
+/// The max time of one query, whatever the controller requests.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Between two summaries of a tap, and between two looks at what a trial came to.
+/// Between two summaries of a tap, and between two looks at the counts of a dry run.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// Requests that are shown wait so long for others, or until so many wait that there is
 /// hardly room.
@@ -40,15 +40,15 @@ const PART: usize = 24 * 1024;
 /// Parts of one answer: about 4 MiB. 2 000 rules and 4 096 destinations are below 1 MiB.
 const MAX_PARTS: usize = 170;
 
-/// The questions of one stream. Dropped with it.
+/// The queries of one stream. Dropped with it.
 pub(super) struct OpenQuestions<'a> {
     control: &'a Control,
     client: ControlClient<Channel>,
     /// By id. Also such as have completed, until the next look.
     open: BTreeMap<u64, AbortHandle>,
-    /// Where answers go, once there was a question.
+    /// Where responses go, once there was a query.
     answers: Option<mpsc::Sender<v1::Answered>>,
-    /// One for each question, and one for the call that answers them.
+    /// One for each query, and one for the call that carries the responses.
     tasks: JoinSet<()>,
 }
 
@@ -64,7 +64,7 @@ impl<'a> OpenQuestions<'a> {
         }
     }
 
-    /// Begins to answer a question, or says why not.
+    /// Begins to answer a query, or sends why not.
     pub(super) fn begin(&mut self, ask: v1::Ask) {
         let v1::Ask { id, lasts, what } = ask;
         let answers = self.answers();
@@ -123,7 +123,7 @@ impl<'a> OpenQuestions<'a> {
         let within = timeout(lasts.min(LONGEST), answering);
         #[expect(clippy::disallowed_methods, reason = "its panic ends one question")]
         let task = self.tasks.spawn(async move {
-            // Its time is over, or all is said.
+            // Its time is over, or all was sent.
             let _ = within.await;
         });
         if let Some(before) = self.open.insert(id, task) {

@@ -27,7 +27,7 @@ pub(crate) struct Contact {
 /// What decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
-    /// The trust bundle says that the mesh is being uninstalled.
+    /// The trust bundle has the mark that the mesh is being uninstalled.
     pub marked: bool,
     pub contact: Contact,
     /// The policy of the own workload is held.
@@ -63,7 +63,7 @@ impl Facts {
 }
 
 impl Leaving {
-    /// What `/ready` says about it.
+    /// What `/ready` answers about it.
     #[must_use]
     pub(crate) const fn note(self) -> Option<&'static str> {
         match self {

@@ -28,7 +28,7 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pulses {
     next: Instant,
-    /// What this stream has said that is offered, by limit.
+    /// The offered load that this stream has reported, by limit.
     reported: HashMap<v1::ShareOf, Offered>,
 }
 
@@ -52,7 +52,7 @@ impl Pulses {
         self.next = Instant::now() + EVERY;
     }
 
-    /// What is offered that this stream has not said; `None`: nothing.
+    /// The offered load that this stream has not reported; `None`: none.
     pub(super) fn offered(&mut self, config: &Store) -> Option<v1::OfferedLoads> {
         let all = config.offered();
         self.reported
@@ -72,7 +72,7 @@ impl Pulses {
     }
 }
 
-/// Takes over what the controller says.
+/// Takes over the state that the controller sends.
 pub(super) fn steered(config: &Store, steer: &v1::Steer) {
     for state in &steer.states {
         let Some(circuit) = &state.circuit else {
@@ -94,7 +94,7 @@ pub(super) fn steered(config: &Store, steer: &v1::Steer) {
     }
 }
 
-/// The stream has ended: what was said holds for a while.
+/// The stream has ended: the last state holds for a while.
 pub(super) fn lost(config: &Store) {
     let lost = |_: &str, of_endpoints: &Circuits| of_endpoints.controller_lost();
     config.registry.each_circuits(lost);

@@ -18,12 +18,12 @@ use crate::control::Control;
 use crate::telemetry::memory;
 use crate::telemetry::report::{CLOCK_SET, SLOT};
 
-/// Between two looks for news. From when the clock is set until its controller knows, reports
+/// Between two looks for changes. From when the clock is set until its controller knows, reports
 /// are dated as before, and may be too far off to be taken: one slot's at most.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(SLOT);
-/// Without news as well, so that a clock that drifts is noticed.
+/// Without a change as well, so that a clock that drifts is noticed.
 const REPORT_EVERY: Duration = Duration::from_secs(300);
-/// Memory is news when it changed by one part of so many, and not more often than this.
+/// Memory has changed when it differs by one part of so many, and not more often than this.
 const MEMORY_PART: u64 = 8;
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
 

@@ -92,7 +92,7 @@ struct StandIn {
     clock: Clock,
     issued: Arc<AtomicUsize>,
     streams: Arc<AtomicUsize>,
-    /// What proxies said of themselves.
+    /// Status reports of proxies.
     statuses: Arc<Mutex<Vec<v1::ProxyStatus>>>,
     /// To the proxy whose stream opened last.
     proxy: Arc<Mutex<Option<ToProxies>>>,
@@ -102,9 +102,9 @@ struct StandIn {
     /// Their breaker reports of calls to Services with a breaker. A proxy that reports failures
     /// gets back that the breaker is open.
     pulses: Arc<Mutex<Vec<v1::CircuitPulse>>>,
-    /// Shares that they said they had taken.
+    /// Shares that they reported as taken.
     taken: Arc<Mutex<Vec<v1::SharesTaken>>>,
-    /// Whatever they said.
+    /// All messages of them.
     messages: Arc<Mutex<Vec<v1::FromProxy>>>,
 }
 
@@ -329,7 +329,7 @@ impl Bench {
         ca.signed(&self.control.certs.current().unwrap())
     }
 
-    /// Says something on the proxy's stream.
+    /// Sends a message on the proxy's stream.
     pub(super) async fn send_message(&self, message: v1::to_proxy::Message) {
         let proxy = self.stand_in.proxy.lock().clone().unwrap();
         let message = v1::ToProxy {

@@ -49,11 +49,11 @@ struct Circuit {
     /// As the last call was decided by.
     settings: Settings,
     used: Instant,
-    /// What the metric says.
+    /// The value of the metric.
     shown: ShownState,
 }
 
-/// What there is to say of one breaker.
+/// The report of one breaker.
 #[derive(Debug)]
 pub struct CircuitReport {
     pub by: DecidedBy,
@@ -105,7 +105,7 @@ impl Circuits {
         })
     }
 
-    /// Whether a call would be turned away now. Counts nothing.
+    /// Whether a call would be rejected now. Counts nothing.
     pub(crate) fn would_refuse(&self, by: &DecidedBy, settings: &Settings) -> bool {
         let now = now();
         let mut deciding = self.deciding.lock();
@@ -156,8 +156,8 @@ impl Circuits {
         })
     }
 
-    /// Such an answer has ended, to a call that was let in then; `None`: it says nothing of the
-    /// endpoint.
+    /// Such a response has ended, to a call that was admitted then; `None`: it shows nothing of
+    /// the endpoint.
     pub(crate) fn end_stream(
         &self,
         by: &DecidedBy,
@@ -173,7 +173,7 @@ impl Circuits {
         })
     }
 
-    /// The controller says what the breaker of the whole mesh is.
+    /// The controller sends the state of the fleet's breaker.
     pub fn steer(&self, by: &DecidedBy, steer: Steer) {
         let now = now();
         let is_known = self.deciding.lock().iter().any(|circuit| circuit.by == *by);
@@ -193,8 +193,7 @@ impl Circuits {
         }
     }
 
-    /// What there is to say of each since the last time. Those that are not in use are
-    /// forgotten.
+    /// Reports each since the last time. Those that are not in use are forgotten.
     pub fn pulse(&self, mut report: impl FnMut(CircuitReport)) {
         let now = now();
         self.deciding.lock().retain_mut(|circuit| {
@@ -228,7 +227,7 @@ impl Circuits {
         shown.collect()
     }
 
-    /// Whether there are any of which there may be something to say.
+    /// Whether there may be something to report.
     #[must_use]
     pub(crate) fn are_in_use(&self) -> bool {
         !self.deciding.lock().is_empty()

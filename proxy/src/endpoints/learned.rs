@@ -1,5 +1,5 @@
-//! What this proxy has learned of an endpoint from what it sent there: how long its answers
-//! take, how busy it says that it is, and whether it may be sent anything at all.
+//! What this proxy has learned of an endpoint from what it sent there: how long its responses
+//! take, which load it reports, and whether it may be sent anything at all.
 //!
 //! All stand under one lock, which is taken when an endpoint is looked at and when an
 //! attempt ended.
@@ -26,8 +26,8 @@ const FAILING: u8 = 100;
 pub struct Draw<'a> {
     /// Endpoints that failed the call already.
     pub tried: &'a [SocketAddr],
-    /// It has not been tried anywhere: those of `tried` were passed over. What routed it says
-    /// which endpoints there are.
+    /// It has not been tried anywhere: those of `tried` were passed over. Its route knows which
+    /// endpoints there are.
     pub first: bool,
     /// The call may be tried again elsewhere if the endpoint fails it.
     pub may_retry: bool,
@@ -39,14 +39,14 @@ pub struct Draw<'a> {
 /// Which endpoint takes a call where no untried one works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
-    /// One that rests: this proxy may be wrong about it.
+    /// An ejected one: this proxy may be wrong about it.
     Ejected,
     /// None, nor is it a probe: the call has a response, which would be lost with it.
     NoEndpoint,
 }
 
 impl Draw<'static> {
-    /// Of a call of which no policy says anything.
+    /// Of a call without a policy.
     pub const DEFAULT: Self = Self {
         tried: &[],
         first: true,
@@ -58,13 +58,13 @@ impl Draw<'static> {
 }
 
 impl Draw<'_> {
-    /// Whether endpoints rest at all.
+    /// Whether endpoints are ejected at all.
     const fn ejects(&self) -> bool {
         self.ejection.consecutive_failures > 0
     }
 }
 
-/// What an attempt says of how fast its endpoint answers.
+/// What an attempt shows of how fast its endpoint answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latency {
     /// The head of the answer came after this time.
@@ -141,7 +141,7 @@ impl Learned {
         }
     }
 
-    /// An attempt ended. `signal` is `None` where that says nothing of the endpoint.
+    /// An attempt ended. `signal` is `None` where that shows nothing of the endpoint.
     pub(super) fn record(
         &mut self,
         now: Instant,

@@ -72,8 +72,8 @@ fn hash_of(name: &str) -> u32 {
 /// Whose callers the endpoints of one Service port are meant for, as its EndpointSlices hint.
 ///
 /// A kind of hints counts as it does for kube-proxy: if every endpoint has some, and one of them
-/// names the own node, or else the own zone. Where they say nothing for the own pod, any
-/// endpoint is as good as any other.
+/// names the own node, or else the own zone. Where none fits the own pod, any endpoint is as good
+/// as any other.
 #[derive(Debug, Default)]
 pub(crate) struct TopologyHints(HashMap<SocketAddr, Hint>);
 
@@ -100,8 +100,8 @@ impl TopologyHints {
         Self(read.collect())
     }
 
-    /// How near the endpoint must be meant to come first for a pod there; `None`: they say
-    /// nothing for it.
+    /// How near the endpoint must be meant to come first for a pod there; `None`: no hint fits
+    /// it.
     pub(super) fn locality(
         &self,
         own: Location,

@@ -15,7 +15,7 @@ use crate::endpoints::learned::Latency;
 
 /// It has answered, or nothing else is known.
 const ASSUMED: u8 = 0;
-/// Nothing was heard where something was due.
+/// Nothing arrived where something was due.
 const DOUBTED: u8 = 1;
 /// The same, or its ejection is over, and a task checks it.
 const CHECKING: u8 = 2;
@@ -26,8 +26,8 @@ const VOUCHED: u8 = 3;
 pub(super) struct Presence(AtomicU8);
 
 impl Presence {
-    /// An attempt ended, or the head of its answer came. One that failed with an answer, or
-    /// behind its head, says neither, but a call was there.
+    /// An attempt ended, or the head of its response came. One that failed with a response, or
+    /// behind its head, shows neither, but a call was there.
     pub(super) fn learn(&self, latency: Latency, signal: Option<HealthSignal>) {
         match (latency, signal) {
             // Without anything seen it was this side's own failure, or a bound of the other's.
@@ -59,8 +59,8 @@ impl Presence {
         matches!(self.0.load(Relaxed), DOUBTED | CHECKING)
     }
 
-    /// The next call goes there, whatever became of the connection since: callers that
-    /// seldom call would ask for ever.
+    /// The next call goes there, whatever became of the connection since: callers that seldom
+    /// call would check for ever.
     pub(super) fn is_vouched(&self) -> bool {
         self.0.load(Relaxed) == VOUCHED
     }

@@ -36,10 +36,10 @@ pub struct PodRef<'a> {
     pub uid: &'a str,
 }
 
-/// Addresses remembered as meshed: what a table of 65 536 places takes, 2.6 MiB.
+/// Addresses kept as meshed: what a table of 65 536 places takes, 2.6 MiB.
 const MESHED: usize = 57_344;
 
-/// Addresses that were known as meshed, and when that was said last, as a count.
+/// Addresses that were known as meshed, and when that was received last, as a count.
 #[derive(Debug, Default)]
 struct Meshed {
     seen_at: HashMap<SocketAddr, u64>,
@@ -130,7 +130,7 @@ impl Registry {
         }
     }
 
-    /// Returns when there are breakers of which there may be something to say.
+    /// Returns when there are breakers with something to report.
     pub(crate) async fn circuits_in_use(&self) {
         loop {
             let mut in_use = false;
@@ -199,8 +199,8 @@ impl Registry {
         endpoint
     }
 
-    /// Takes over what the controller says of an address. Its last word counts:
-    /// addresses are used again, by pods outside the mesh and by others.
+    /// Takes over what the controller sends of an address. Its last message counts: addresses are
+    /// used again, by pods outside the mesh and by others.
     pub(crate) fn note_meshed(&self, addr: SocketAddr, meshed: bool) {
         let mut known = self.meshed.lock();
         if meshed {
@@ -210,7 +210,7 @@ impl Registry {
         }
     }
 
-    /// Whether the last that was said of an address is that it is meshed.
+    /// Whether an address is meshed by the last message about it.
     #[must_use]
     pub(crate) fn was_meshed(&self, addr: SocketAddr) -> bool {
         self.meshed.lock().seen_at.contains_key(&addr)

@@ -1,9 +1,8 @@
 //! May this caller do that, as of now? Every decision is made here, and made
 //! again when the policy changes.
 //!
-//! Invariant: everything that is asked about one request, or about one connection
-//! at one moment, is answered by one snapshot. Two would let a change in between
-//! combine an old mode with a new rule.
+//! Invariant: one snapshot decides everything about one request, or about one connection at one
+//! moment. Two would let a change in between combine an old mode with a new rule.
 
 use std::time::Duration;
 
@@ -23,13 +22,13 @@ use crate::inbound::path::JudgedPath;
 use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff_declared, sniff_leniently, sniff_strictly};
 use crate::telemetry::call::Call;
 
-/// Plaintext where none is accepted, whatever the rules say.
+/// Plaintext where none is accepted, whatever the rules.
 const WITHOUT_IDENTITY: Verdict<'static> = Verdict::Refuse {
     reason: Reason::NoIdentity,
     by: None,
 };
 
-/// What a caller may say on a port.
+/// What a caller may send on a port.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Expected {
     /// Anything: the port is declared to carry no HTTP.
@@ -59,13 +58,13 @@ pub(super) struct Admitted {
 }
 
 impl Connection {
-    /// True when plaintext is refused altogether, whatever the rules say.
+    /// True when plaintext is refused altogether, whatever the rules.
     pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
         self.peer.is_none() && !snapshot.takes_plaintext(self.local.port())
     }
 
-    /// What this caller may say on the port, as of `snapshot`. That decides how it is
-    /// read; whether it passes is decided when it is known what was said.
+    /// What this caller may send on the port, as of `snapshot`. That decides how it is read;
+    /// whether it passes is decided when it is known what was sent.
     pub(super) fn expected(&self, snapshot: &Snapshot) -> Expected {
         let declared = self.declared(snapshot);
         if declared.is_opaque() {
@@ -142,8 +141,8 @@ impl Connection {
         self.judge(snapshot, self.traffic_of_bytes(snapshot))
     }
 
-    /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
-    /// any other they are not satisfied by bytes that were not read as HTTP.
+    /// On a port that is declared to carry no HTTP, rules about HTTP do not apply. On any other
+    /// they are not satisfied by bytes that were not read as HTTP.
     pub(super) fn traffic_of_bytes(&self, snapshot: &Snapshot) -> JudgedTraffic<'static> {
         if self.declared(snapshot).is_opaque() {
             JudgedTraffic::Opaque
@@ -152,7 +151,7 @@ impl Connection {
         }
     }
 
-    /// Plaintext where none is accepted does not pass, whatever the rules say.
+    /// Plaintext where none is accepted does not pass, whatever the rules.
     fn judge<'a>(&self, snapshot: &'a Snapshot, traffic: JudgedTraffic<'_>) -> Verdict<'a> {
         if self.needs_identity(snapshot) {
             return WITHOUT_IDENTITY;
@@ -161,7 +160,7 @@ impl Connection {
         snapshot.access.decide(self.caller(), port, traffic)
     }
 
-    /// True where requests are judged one by one: callers without any right to send bytes
+    /// True where requests are evaluated one by one: callers without any right to send bytes
     /// may have one to requests, and what may be a request is read as one.
     pub(super) fn judges_requests(&self, snapshot: &Snapshot) -> bool {
         snapshot.access.judges_requests(self.local.port())

@@ -1,4 +1,4 @@
-//! Who calls, and which port of the application.
+//! The caller of a connection, and which port of the application it calls.
 //!
 //! Claims: calls-13
 
@@ -26,7 +26,7 @@ use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::parties::{CallEnds, OUTSIDE};
 use crate::telemetry::remotes::Remotes;
 
-/// Who calls, as all its calls are named and counted.
+/// The caller, as all its calls are named and counted.
 #[derive(Clone)]
 pub(super) struct CallerContext {
     peer: Option<Arc<PeerIdentity>>,
@@ -86,29 +86,29 @@ impl CallerContext {
     }
 }
 
-/// Who wrote the HTTP that a connection brings.
+/// Which side wrote the HTTP that a connection brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WrittenBy {
-    /// The peer's proxy, which takes headers of ours out of what its application says.
+    /// The peer's proxy, which takes headers of ours out of what its application sends.
     Proxy,
     /// The sender of the bytes that HTTP was found in: in plaintext, or in the tunnel of a peer,
     /// whose proxy has not read them.
     Sender,
 }
 
-/// Who calls, and which port of the application.
+/// The caller, and which port of the application it calls.
 pub(crate) struct Connection {
     pub(super) proxy: Arc<Proxy>,
-    /// Who proved an identity: his proxy, and whatever comes in his tunnels.
+    /// The peer that proved an identity: its proxy, and whatever comes in its tunnels.
     pub(super) peer: Option<Arc<PeerIdentity>>,
     written_by: WrittenBy,
     /// `namespace/service-account`, or `outside`.
     pub(super) label: Arc<str>,
-    /// Uid of the calling pod, where its certificate says so; else the caller's address.
+    /// Uid of the calling pod, where its certificate has it; else the caller's address.
     at: Option<Arc<str>>,
     /// Which holder abandons connections that this caller causes.
     holder: Arc<str>,
-    /// The application has said something, whatever it is.
+    /// The application has sent something, whatever it is.
     has_answered: AtomicBool,
     certificate_end: Option<CertificateEnd>,
     shared: Arc<OfCaller>,
@@ -140,7 +140,7 @@ impl Connection {
         }
     }
 
-    /// The same for what the peer's proxy says itself.
+    /// The same for what the peer's proxy sends itself.
     pub(super) fn of_proxy(mut self) -> Self {
         self.written_by = WrittenBy::Proxy;
         self
@@ -156,7 +156,7 @@ impl Connection {
         self.proxy.given_up.connect_guard(&self.holder, began)
     }
 
-    /// The application has said something to this caller, or has closed its connection.
+    /// The application has sent something to this caller, or has closed its connection.
     pub(super) fn note_answer(&self) {
         self.has_answered.store(true, Relaxed);
     }
@@ -204,7 +204,7 @@ impl Connection {
         }
     }
 
-    /// What it has heard of the load of the application.
+    /// The last load of the application that it received.
     pub(super) fn last_load(&self) -> &LastReportedLoad {
         &self.shared.last_load
     }

@@ -1,4 +1,4 @@
-//! What a caller speaks, as far as it may say anything.
+//! Detects the protocol of a caller, as far as it may send anything.
 
 use std::time::Duration;
 
@@ -140,7 +140,8 @@ impl Connection {
             let server = tokio::select! {
                 biased;
                 server = self.connect() => server.ok(),
-                // The application has a full queue, and who speaks does not wait for it twice.
+                // The application has a full queue; a client that sends first does not wait for
+                // it twice.
                 first = stream.first_bytes() => {
                     first?;
                     until = tokio::time::Instant::now() + DETECT_WITHIN;

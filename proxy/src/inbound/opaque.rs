@@ -89,8 +89,8 @@ impl Connection {
         }
     }
 
-    /// A call of bytes begins. What is declared of them only says how it counts, so it need not
-    /// be of the snapshot that they are judged by.
+    /// A call of bytes begins. Their declaration only decides how it counts, so it need not be of
+    /// the snapshot that decides about them.
     pub(super) fn call_of_bytes(&self) -> Call {
         let mut call = self.call(CallKind::Bytes);
         let config = &self.proxy.config;

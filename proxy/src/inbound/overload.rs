@@ -40,8 +40,8 @@ impl Connection {
         self.arrives(overload, asks).map(Some)
     }
 
-    /// Waits until the call may begin a connection. What waits here is not in flight, and asks
-    /// for room when it goes on: others may have taken it.
+    /// Waits until the call may open a connection. What waits here is not in flight, and needs
+    /// room when it goes on: others may have taken it.
     ///
     /// # Errors
     /// When too many wait, or the application has no room by then.

@@ -29,7 +29,7 @@ use crate::net::ticket::Waited;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::trace::CameFrom;
 
-/// What a request is given by what judged it, and let it pass.
+/// The result of the evaluation for a request that passes.
 struct AuthorizedRequest {
     deadline: Deadline,
     /// Revision of the policy that allowed it.
@@ -40,7 +40,7 @@ struct AuthorizedRequest {
 
 /// Why a request does not pass. Each is answered in a way of its own.
 enum Refused {
-    /// Its time is over, it is a copy for others, or its caller may not ask for it.
+    /// Its time is over, it is a copy for others, or its caller may not send it.
     Judged(Failure),
     Limited(Box<Exceeded>),
     Shed(Failure),
@@ -110,7 +110,7 @@ impl Connection {
         }
     }
 
-    /// Notes in its call what a request asks, and counts it from now on.
+    /// Notes the request in its call, and counts it from now on.
     fn note(&self, received: &Received, from: CameFrom, speak: AppHttp, call: &mut Call) {
         if let Some(Waited(long)) = received.parts.extensions.get() {
             call.waited(*long);
@@ -120,7 +120,7 @@ impl Connection {
         self.count_on_cell(call);
     }
 
-    /// Judges a request by everything that stands before the application, all of it by one
+    /// Evaluates a request by everything that stands before the application, all of it by one
     /// snapshot.
     fn decide(
         &self,
@@ -176,7 +176,7 @@ impl Connection {
             let_in,
         } = passed;
         let ends = deadline::ends(deadline, &received.parts.method);
-        // Asked only where there is time to keep.
+        // Decided only where there is time to keep.
         let replaceable = ends.is_some() && self.is_called_as_service(&received);
         let leaves = AbsoluteForm::is_of(&received.parts);
         self.name_caller(&mut received);

@@ -14,8 +14,8 @@ use crate::net::coalesce::Coalescing;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 
-/// Says that a connection must be reset when it is dropped. In the extensions of the
-/// message that may switch.
+/// Marks that a connection must be reset when it is dropped. In the extensions of the message
+/// that may switch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Abort(Arc<Signals>);
 
@@ -25,7 +25,7 @@ struct Signals {
     asks: AtomicBool,
     discards: AtomicBool,
     half_closes: AtomicBool,
-    /// Who waits until the other end takes more.
+    /// Waits until the other end takes more.
     stuck: AtomicWaker,
 }
 
@@ -98,7 +98,7 @@ pub(crate) trait MayAbort {
     /// Whether the other end has reset it, though bytes may be left to be read.
     ///
     /// # Errors
-    /// When it has, the first time that this is asked.
+    /// When it has, at the first call of this.
     fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
         Ok(())
     }
@@ -110,7 +110,7 @@ impl MayAbort for TcpStream {
     }
 
     fn was_reset(&mut self, _: &mut Context<'_>) -> bool {
-        // The kernel forgets who was at the other end; of a FIN alone it does not.
+        // The kernel forgets the other end then; after a FIN alone it does not.
         self.peer_addr().is_err()
     }
 

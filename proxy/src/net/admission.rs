@@ -1,5 +1,5 @@
 //! Holders whose requests wait for memory, and what those take that began a moment ago.
-//! Who waits, and for what, stands in [`crate::net::ticket`].
+//! [`crate::net::ticket`] decides which wait, and for what.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -143,7 +143,7 @@ impl Admission {
                 .any(|(one, class)| so(one, *class))
     }
 
-    /// Requests that wait of those holders of whom this is so.
+    /// Requests that wait of those holders of which this is so.
     pub(super) fn waiting(&self, so: impl Fn(&Requests, AdmissionClass) -> bool) -> usize {
         if self.is_empty() {
             return 0;

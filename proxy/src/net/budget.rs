@@ -7,7 +7,7 @@
 //! much as the others, and none has to end.
 //!
 //! Not everything that may be held is counted here: heads, what `h2` keeps of a stream,
-//! tasks. So what the program really holds is asked as well, before every read, since
+//! tasks. So the memory that the program really holds is read as well, before every read, since
 //! nothing grows without one. From [`Budget::is_tight`] on chunks and windows are the
 //! smallest, soon after that holders with much in flight wait with more ([`crate::net::ticket`]);
 //! from [`Budget::is_full`] on nothing is read until the holder of most has lost connections
@@ -32,8 +32,8 @@ const TIGHT: usize = 55;
 /// Part of the memory that a holder must hold to be slowed or to lose anything on account of the
 /// others.
 pub(crate) const WORTH: usize = 32;
-/// Who holds this part of the memory makes more room than others do where it runs out, and
-/// does so for whom it keeps waiting.
+/// A holder of this part of the memory makes more room than others do where it runs out, and does
+/// so for those that it keeps waiting.
 pub(crate) const HEAVY: usize = 8;
 /// Nothing is read before a holder has lost something. What is left is for what no read brings,
 /// for pages that are free and not given back yet, and for the program itself.
@@ -65,7 +65,7 @@ pub struct Budget {
     closed: AtomicBool,
     /// Everybody may read, though it is full.
     spared: AtomicBool,
-    /// Who would read.
+    /// Wakes what would read.
     waiting: Mutex<Vec<Waker>>,
     /// A holder must lose something.
     full: Notify,
@@ -90,8 +90,8 @@ impl Budget {
         Self::measured(limit, usize::MAX, || 0)
     }
 
-    /// The same for a process that holds `used` bytes, which is asked very often, and may
-    /// hold `heap`.
+    /// The same for a process that holds `used` bytes, which is called very often, and may hold
+    /// `heap`.
     #[must_use]
     pub fn measured(limit: usize, heap: usize, used: fn() -> usize) -> Arc<Self> {
         Arc::new(Self {
@@ -214,9 +214,9 @@ impl Budget {
         self.holders.load(Relaxed)
     }
 
-    /// Bytes that one read may bring, or that may wait to be written at one place.
-    /// There are up to five such places in a proxy, and who came first may hold what was
-    /// right then: a harmonic sum, which for a thousand is some seven times the 64th part.
+    /// Bytes that one read may bring, or that may wait to be written at one place. There are up
+    /// to five such places in a proxy, and the first may hold what was right then: a harmonic
+    /// sum, which for a thousand is some seven times the 64th part.
     #[must_use]
     pub(crate) fn chunk_size(&self) -> usize {
         if self.is_tight() {
@@ -376,7 +376,7 @@ mod tests {
         USED.set(45 * MIB);
         assert!(!may_read(&budget));
         budget.filled().await;
-        // Less is held, but who makes room is not done.
+        // Less is held, but making room is not done.
         USED.set(40 * MIB);
         assert!(!may_read(&budget));
         let waiting = Arc::clone(&budget);

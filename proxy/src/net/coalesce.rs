@@ -1,11 +1,11 @@
 //! A TCP connection between two proxies, read and written in large chunks.
 //!
-//! TLS asks for one record at a time, so a fast stream would cost a system call
-//! for every 16 KiB. Here one call brings up to 64 KiB, in a buffer that belongs to
-//! the thread. A connection keeps it only while something is left in it.
+//! TLS reads one record at a time, so a fast stream would cost a system call for every 16 KiB.
+//! Here one call brings up to 64 KiB, in a buffer that belongs to the thread. A connection keeps
+//! it only while something is left in it.
 //!
-//! HTTP/2 writes every frame by itself. Once a [`FlushHandle`] has taken over, frames
-//! wait until everything that is ready was said, and leave in one call.
+//! HTTP/2 writes every frame by itself. Once a [`FlushHandle`] has taken over, frames wait until
+//! everything that is ready was written, and leave in one call.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -47,7 +47,7 @@ pub(crate) struct Coalescing {
     out: Arc<Mutex<Out>>,
 }
 
-/// Read and not yet asked for.
+/// Read from the socket and not yet taken.
 #[derive(Debug)]
 struct Rest {
     buffer: Box<[u8]>,
@@ -153,7 +153,7 @@ impl Out {
     }
 
     /// Doubles, but up to [`LARGEST_SPARE`] before it goes beyond: what doubled past that would
-    /// be given up after each turn, and grow anew in the next one.
+    /// be freed after each turn, and grow anew in the next one.
     fn grow_for(&mut self, more: usize) {
         let (needed, now) = (self.waiting.len() + more, self.waiting.capacity());
         if needed <= now {

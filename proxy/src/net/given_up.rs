@@ -31,14 +31,14 @@ pub(crate) const SOON: Duration = Duration::from_millis(100);
 /// From one turn of a holder to the next: 200 in a second, which one thread accepts. As many are
 /// forgotten in that time.
 const APART: Duration = Duration::from_millis(5);
-/// So many may be given up at once, by a client that leaves with all that it has asked.
+/// So many may be abandoned at once, by a client that leaves with all its requests.
 const ALLOWED: Duration = APART.saturating_mul(64);
 /// A caller without abandoned connections for so long opens them as all others.
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// Calls of one holder that wait for their turn. The last one waits for 1.28 s, less than an
 /// application has to accept a connection. What they hold counts as of every call in flight.
 const WAITING: usize = 256;
-/// Holders of which something is remembered. Who owes least goes.
+/// Holders with a record. The one of least debt goes.
 const HOLDERS: usize = 256;
 
 /// Too many calls of the same holder wait for their turn.
@@ -53,7 +53,7 @@ pub(crate) struct TooManyWait;
 )]
 pub(crate) struct NotItsTurn;
 
-/// Who gives up connections to the applications of one workload, and how many.
+/// Which holders abandon connections to the applications of one workload, and how many.
 pub(crate) struct GivenUp {
     paces: Mutex<HashMap<Arc<str>, Arc<Pace>>>,
     on_wait: Box<dyn Fn() + Send + Sync>,
@@ -68,7 +68,7 @@ impl fmt::Debug for GivenUp {
 /// How fast one holder may begin connections.
 #[derive(Debug)]
 struct Pace {
-    /// When all that it has given up is forgotten.
+    /// When its abandoned connections are forgotten.
     forgotten_at: Mutex<Instant>,
     /// When the next one may be opened. The first in the queue holds it, and changes nothing
     /// where it leaves.
@@ -118,7 +118,7 @@ impl GivenUp {
         }
     }
 
-    /// How fast `holder` may begin connections, where it has given up too many.
+    /// How fast `holder` may open connections, where it has abandoned too many.
     fn pace_of(&self, holder: &Arc<str>) -> Option<Arc<Pace>> {
         let paces = self.paces.lock();
         let pace = paces.get(holder)?;
@@ -259,7 +259,7 @@ impl ConnectGuard<'_> {
         Ok(())
     }
 
-    /// The application has answered, or said anything at all.
+    /// The application has answered, or sent anything at all.
     pub(crate) fn answered(&self) {
         if self.handed_on().is_some() {
             self.given_up.forgive(self.holder);
@@ -382,7 +382,7 @@ mod tests {
             }
             let waited = from.elapsed();
             assert_eq!(waited > ALLOWED, is_spaced, "{waited:?}");
-            // Nothing is saved for those that are given up later.
+            // Nothing is saved for those that are abandoned later.
             give_up(&given_up, &holder, 128, MOMENT).await;
             assert!(waits(&given_up, &holder, 11).await >= 10 * APART);
         }
@@ -392,7 +392,7 @@ mod tests {
     async fn whoever_has_to_wait_begins_nothing_before_its_turn() {
         let (given_up, holder) = (given_up(), holder());
         let call = given_up.connect_guard(&holder, None);
-        // Control: nothing was given up.
+        // Control: nothing was abandoned.
         assert!(call.begins().is_ok() && !call.has_to_wait());
         call.ended();
         give_up(&given_up, &holder, 128, MOMENT).await;

@@ -27,11 +27,10 @@ use crate::net::budget::{Budget, HEAVY};
 /// In percent: a holder of nothing finds room up to here. The rest up to where nothing is read is
 /// for responses that take more than was expected of them.
 const TOP: usize = 63;
-/// In percent: who holds a [`MUCH`]th part of the memory finds room up to here. More than
-/// from where on chunks and windows are the smallest: three hundred streams that stand still
-/// hold that much of 64 MiB now and then, and calls beside them go on, as many at once as
-/// fit. From here on they go on as well, but only as many at once as there are reserved
-/// permits.
+/// In percent: a holder of a [`MUCH`]th part of the memory finds room up to here. More than from
+/// where on chunks and windows are the smallest: three hundred streams that stall hold that much
+/// of 64 MiB now and then, and calls beside them go on, as many at once as fit. From here on they
+/// go on as well, but only as many at once as there are reserved permits.
 const CALLERS: usize = 58;
 /// The same for the own application.
 const OWN: usize = 60;
@@ -68,7 +67,7 @@ pub(super) enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoneLeft;
 
-/// What is in use, looked at once for all who ask.
+/// What is in use, looked at once for all requests.
 #[derive(Clone, Copy)]
 pub(super) struct Headroom<'a> {
     budget: &'a Budget,
@@ -132,7 +131,7 @@ impl Budget {
         !in_use.is_for(requests, class)
     }
 
-    /// Whether what is in use bounds who begins by reserved permits, and not their number alone.
+    /// Whether what is in use bounds requests by reserved permits, and not their number alone.
     pub(crate) fn reserves_by_what_is_in_use(&self) -> bool {
         self.headroom().is_below_reserved()
     }

@@ -16,8 +16,8 @@ use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::relay::{Flows, relay};
 
-/// Looks within the time. What stands still ends a quarter later at most, and what moves
-/// arms no timer for each part that passes.
+/// Looks within the time. What stalls ends a quarter later at most, and what moves arms no timer
+/// for each part that passes.
 const LOOKS: u32 = 4;
 
 /// How long nothing has moved.
@@ -69,8 +69,8 @@ impl Idle {
     }
 }
 
-/// Returns when nothing has moved for this long; without a limit never. `moved`: since it
-/// was asked last.
+/// Returns when nothing has moved for this long; without a limit never. `moved`: since the last
+/// call.
 pub(crate) async fn still(limit: Option<Duration>, mut moved: impl FnMut() -> bool) {
     let Some(limit) = limit else {
         return std::future::pending().await;
@@ -120,7 +120,7 @@ pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
         io: caller,
         moved: &moved,
     };
-    // Where it is dropped before its end, it breaks off whom it has to.
+    // Where it is dropped before its end, it aborts each side as needed.
     let relayed = pin!(relay(&mut watched, callee, budget, flows));
     let ended = unless_still(relayed, Some(limit), || moved.swap(false, Relaxed)).await;
     ended.unwrap_or_else(|| Err(io::Error::other(IdleTimeout)))
@@ -230,7 +230,7 @@ mod tests {
         (near.unwrap(), far.unwrap().0)
     }
 
-    /// As where a server has said all and its slow reader says nothing more.
+    /// As where a server has sent all and its slow reader sends nothing more.
     #[tokio::test]
     async fn idle_relay_completes_closed_side_and_resets_other() {
         const ALL: usize = 256 * 1024;

@@ -24,8 +24,8 @@ use crate::net::forward::{forward_read, forward_write};
 
 /// For peers. Long against the way between two pods, short against the stop of a proxy.
 const LINGER: Duration = Duration::from_millis(500);
-/// For clients, which may send all of an upload before they read: as long as it takes
-/// at some MiB per second, and not for one that says nothing more.
+/// For clients, which may send all of an upload before they read: as long as it takes at some MiB
+/// per second, and not for one that sends nothing more.
 pub(crate) const LINGER_FOR_UPLOADS: Duration = Duration::from_secs(30);
 const LINGER_IN_SILENCE: Duration = Duration::from_secs(2);
 /// Bytes read at once, to be dropped.
@@ -74,7 +74,7 @@ impl<I> Lingering<I> {
         }
     }
 
-    /// Of one whose shutdown is over when it is said: what serves is compiled for one type.
+    /// Of one whose shutdown is over when it is sent: what serves is compiled for one type.
     pub(crate) const fn not_at_all(io: I) -> Self {
         Self {
             io,

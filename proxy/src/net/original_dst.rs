@@ -1,4 +1,4 @@
-//! Where a redirected connection wanted to go, as the kernel remembers it.
+//! The original destination of a redirected connection, from the kernel.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -5,8 +5,8 @@
 //! to the server, and the side that sends first decides. On a port that is declared to carry HTTP
 //! the bytes show which version it is, or that it is none.
 //!
-//! HTTP must not pass as something else, because what is said in its headers is
-//! taken from it only where it is read. Servers read more as HTTP than a strict
+//! HTTP must not pass as something else, because what its headers carry is taken from it only
+//! where it is read. Servers read more as HTTP than a strict
 //! parser does: blank lines before the first one, tabs for blanks, any method, any
 //! case. So the first line counts as HTTP when it ends as HTTP's do, and where it
 //! comes too slowly to wait for, [`FirstLine`] watches it as it passes. What is read
@@ -42,7 +42,7 @@ const METHODS: [&[u8]; 8] = [
 ];
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What the first bytes say so far.
+/// What the first bytes show so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sniffed {
     Http1,
@@ -63,7 +63,7 @@ impl Sniffed {
     }
 }
 
-/// Judges the first bytes of a connection.
+/// Evaluates the first bytes of a connection.
 ///
 /// HTTP/1 is a token, a blank and a target that starts as targets do. CONNECT
 /// counts as opaque: it opens a tunnel through a forward proxy, whose bytes
@@ -176,7 +176,7 @@ impl FirstLine {
         self.request
     }
 
-    /// Takes the next bytes. What they say of the line stays said.
+    /// Takes the next bytes. A result for the line stays.
     pub(crate) fn note(&mut self, bytes: &[u8]) -> Line {
         for byte in bytes {
             if let Some(over) = self.over {
@@ -210,7 +210,7 @@ impl FirstLine {
             self.blanks = true;
         } else {
             if std::mem::take(&mut self.blanks) && !self.end.is_empty() {
-                // Further words decide nothing: what was odd or a request stays so.
+                // Further parts decide nothing: what was odd or a request stays so.
                 self.request |= !self.odd;
                 self.odd = true;
                 self.push(b' ');
@@ -286,7 +286,7 @@ fn versioned(line: &[u8]) -> Option<&[u8]> {
     ends.then_some(name)
 }
 
-/// Judges the first bytes of a server that speaks first: HTTP/2 if they are the head of
+/// Evaluates the first bytes of a server that sends first: HTTP/2 if they are the head of
 /// SETTINGS, with which its servers begin and need not wait for the client's preface.
 pub(crate) fn sniff_greeting(bytes: &[u8]) -> Sniffed {
     match *bytes {

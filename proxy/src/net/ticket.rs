@@ -42,9 +42,8 @@ use crate::net::headroom::Entry;
 
 /// No request waits longer than this. Clients that have a time limit have left by then.
 pub(crate) const WAIT: Duration = Duration::from_secs(30);
-/// Who holds much less than the holder of most waits no longer without getting anything
-/// before that one loses something. Where requests end at all, room changes hands within
-/// this.
+/// A holder of much less than the holder of most waits no longer without getting anything before
+/// that one loses something. Where requests end at all, room changes hands within this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a request that may begin keeps until it has ended; nothing where there was room.
@@ -199,7 +198,7 @@ impl Future for AdmissionTicket {
             return Poll::Pending;
         };
         let Ok(reservation) = self.budget.enters(entry, &self.requests) else {
-            // Who gives one back wakes the first that waits.
+            // A permit given back wakes the first that waits.
             return Poll::Pending;
         };
         self.requests.moves();

@@ -382,7 +382,7 @@ fn request_takes_first_matching_class_or_lowest_if_unreadable() {
     let mut of_reads = rule(Sources::Everyone, Priority::Critical);
     of_reads.when = Match::AnyOf(vec![reads]);
     let of_web = Sources::Only(vec![Source::Identity(web.clone())]);
-    // Nothing says what happens when there is too much.
+    // Without a section for overload.
     let with = |rules| {
         let port = GuardPort {
             priority: Table {

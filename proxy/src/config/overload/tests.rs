@@ -76,7 +76,7 @@ impl Load {
         }
     }
 
-    /// Asked and shed, by class in the order of [`Priority::ALL`].
+    /// Arrived and shed, by class in the order of [`Priority::ALL`].
     fn run(&mut self, seconds: u32, per_second: u32) -> [(u32, u32); 3] {
         let mut seen = [(0, 0); 3];
         for n in 0..seconds * per_second {

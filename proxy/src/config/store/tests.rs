@@ -1,4 +1,4 @@
-//! What is asked for, and what makes room.
+//! Subscriptions of the proxy, and what makes room for new ones.
 //!
 //! Claims: attack-12
 

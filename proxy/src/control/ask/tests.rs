@@ -79,7 +79,7 @@ async fn queried_proxy_returns_its_configuration_in_separate_call() {
         .collect();
     assert_eq!(reported, [(resource.name, resource.version)]);
 
-    // A newer controller asks what this proxy has never heard of.
+    // A newer controller sends a query that this proxy does not know.
     bench.send_message(ToProxy::Ask(ask(8, None))).await;
     bench.until(|bench| answer(bench, 8).is_some()).await;
     let refused = answer(&bench, 8);

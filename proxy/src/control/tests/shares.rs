@@ -24,7 +24,7 @@ const OUTSIDE: Arrival<'static> = Arrival {
     path: PathReadings::One,
 };
 
-/// One limit of 100 a minute, as the controller says it.
+/// One limit of 100 a minute, as the controller sends it.
 fn guard() -> v1::Resource {
     let limit = RateLimit {
         name: "all".into(),
@@ -100,7 +100,7 @@ async fn send_shares(bench: &Bench, shares: Vec<v1::Share>, forget: bool) -> Vec
     taken.taken.iter().map(|one| one.number).collect()
 }
 
-/// What was said of how much is offered.
+/// The reported load.
 fn loads(bench: &Bench) -> Vec<v1::OfferedLoad> {
     let messages = bench.stand_in.messages.lock();
     let loads = messages

@@ -1,4 +1,4 @@
-//! Which endpoint a call gets, and when one rests.
+//! Which endpoint a call gets, and when one is ejected.
 //!
 //! Claims: calls-24, calls-53, calls-57
 
@@ -178,7 +178,7 @@ impl Fleet {
         self.set.record(attempt, Latency::Failed, signal, &EJECTION)
     }
 
-    /// As many failures as the default asks for.
+    /// As many failures as the default needs.
     fn eject(&self) {
         for row in 1..=EJECTION.consecutive_failures {
             let cause = self.fails(&mut self.dead().begin());
@@ -346,7 +346,7 @@ async fn unretriable_call_probes_only_if_no_retriable_one_comes() {
     assert!(fleet.sent_there(&Draw::DEFAULT) > 0);
 }
 
-/// Of two Services with the same endpoints one lets them rest, and one does not.
+/// Of two Services with the same endpoints one ejects them, and one does not.
 #[tokio::test(start_paused = true)]
 async fn service_without_ejection_ends_no_ejection_for_others() {
     let fleet = Fleet::new();
@@ -374,7 +374,7 @@ async fn service_without_ejection_ends_no_ejection_for_others() {
     assert_eq!(answered(), fleet.dead().addr);
     assert_eq!(fleet.sent_there(&READER), 0);
     assert_eq!(fleet.ejected.get(), 1);
-    // Its rest is over, and it answers.
+    // Its ejection is over, and it answers.
     tokio::time::advance(Duration::from_millis(6100)).await;
     assert_eq!(answered(), fleet.dead().addr);
     assert_eq!(fleet.ejected.get(), 0);
@@ -392,7 +392,7 @@ async fn where_ejection_is_switched_off_nobody_rests_any_more() {
         ejection: &off,
         ..Draw::DEFAULT
     };
-    // The estimate still says that it cannot be reached.
+    // By the estimate it still cannot be reached.
     let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
     let draw = Draw {
         tried: &others,

@@ -366,8 +366,8 @@ fn fully_ejected_subset_is_avoided_while_others_work() {
     assert!(is_near(addr(set.pick(&draw))));
 }
 
-/// Only retries would ever come to the others otherwise, of which a Service that is asked
-/// little has one a second.
+/// Only retries would ever come to the others otherwise, of which a Service with few calls has
+/// one a second.
 #[test]
 fn calls_go_further_when_all_near_endpoints_fail() {
     let set = zones();
@@ -441,7 +441,7 @@ async fn expired_unprobed_ejection_takes_no_ejection_slot() {
     assert_eq!(ejected_for(1), None, "one of three at a time");
     tokio::time::sleep(EJECTION.base_time * 2).await;
     assert_eq!(ejected_for(1), Some(EjectedFor::Unreachable));
-    // Its probe fails while another one has the place: two of three never rest together.
+    // Its probe fails while another one has the place: two of three are never ejected together.
     let probe = || {
         let mut draws = (0..100).filter_map(|_| set.pick(&Draw::DEFAULT));
         draws.find(InFlight::probes)

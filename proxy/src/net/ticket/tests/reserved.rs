@@ -5,7 +5,7 @@ use std::future::pending;
 
 use super::*;
 
-/// In MiB: who holds a quarter of the memory finds no room any more.
+/// In MiB: a holder of a quarter of the memory finds no room any more.
 const NO_ROOM: usize = 39;
 /// More than anybody gets.
 const TRIES: usize = 100;
