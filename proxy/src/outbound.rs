@@ -99,7 +99,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
             return Box::pin(connection.relay(stream, tunnel, protocol)).await;
         }
     };
-    // A declaration names the family; the bytes say which version it is.
+    // A declaration names the family; the bytes show which version it is.
     let sniff_head: fn(&[u8]) -> Sniffed = if is_declared { sniff_declared } else { sniff };
     let looked = stream.look_at_head(HEAD_PATIENCE, sniff_head, &permit);
     if looked.await.is_err() {

@@ -46,8 +46,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A workload that proves who it is with `certs` and trusts `roots`, both of which
-    /// may be replaced at any time. What its connections hold counts in `budget`.
+    /// A workload with the identity of `certs` that trusts `roots`, both of which may be replaced
+    /// at any time. What its connections hold counts in `budget`.
     #[must_use]
     pub fn new(
         own: Own,

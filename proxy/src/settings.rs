@@ -40,7 +40,7 @@ pub struct ProcessSettings {
 pub struct WorkloadSettings {
     pub own: Own,
     pub controller: ControllerSettings,
-    /// Until the controller says something else.
+    /// Until the controller configures another.
     pub access_log: AccessLog,
     /// JSON, as the injector wrote it.
     pub probes: Option<String>,
@@ -49,7 +49,7 @@ pub struct WorkloadSettings {
     pub compatibility: Option<Compatibility>,
 }
 
-/// How a workload reaches the controller, and proves who it is.
+/// How a workload reaches the controller, and proves its identity.
 #[derive(Clone, Debug)]
 pub struct ControllerSettings {
     /// `host:port`.

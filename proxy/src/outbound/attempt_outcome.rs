@@ -1,5 +1,4 @@
-//! What the end of an attempt says: of its endpoint, and of whether the call is tried
-//! again.
+//! What the end of an attempt shows: of its endpoint, and of whether the call is tried again.
 //!
 //! Claims: calls-25
 
@@ -135,8 +134,8 @@ pub(super) const fn signal_of_body(end: BodyEnd) -> HealthSignal {
     }
 }
 
-/// What the end of a gRPC answer says of how fast its endpoint is. Its head came before,
-/// and looked good.
+/// What the end of a gRPC response shows of how fast its endpoint is. Its head came before, and
+/// looked good.
 pub(super) fn latency_at_end(end: BodyEnd, status: Option<u16>) -> Latency {
     let good = match end {
         BodyEnd::Complete => {
@@ -162,8 +161,8 @@ pub(super) fn is_callers_time<T>(ended: &Result<T, Failure>) -> bool {
     )
 }
 
-/// What an attempt without an answer shows of its endpoint. `slow_upload`: the endpoint had
-/// to wait for the rest of the request itself.
+/// What an attempt without a response shows of its endpoint. `slow_upload`: the endpoint had to
+/// wait for the remaining request itself.
 pub(super) fn signal_in_failure(
     failure: &Failure,
     slow_upload: bool,
@@ -191,7 +190,7 @@ pub(super) const fn signal_when_late(slow_upload: bool) -> (Latency, Option<Heal
     }
 }
 
-/// When the server wants to be asked again.
+/// When the server wants the next attempt.
 pub(super) fn requested_wait(headers: &HeaderMap, grpc: bool) -> RequestedWait {
     let bytes = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
     if grpc {
@@ -207,14 +206,14 @@ pub(super) fn is_limited(status: StatusCode, grpc_status: Option<u16>) -> bool {
         || grpc_status == Some(GrpcCode::ResourceExhausted.number().into())
 }
 
-/// For how long that is, where it says so.
+/// For how long that is, where it sends that.
 pub(super) fn limited_for(headers: &HeaderMap, grpc: bool) -> Option<Duration> {
     let pushback = headers.get(PUSHBACK).filter(|_| grpc);
     let pushback = pushback.and_then(|value| retry::pushback(value.as_bytes()));
     pushback.or_else(|| retry::retry_after(headers.get(RETRY_AFTER)?.as_bytes()))
 }
 
-/// Whether a peer proxy says that what its application needed was tried again in vain.
+/// Whether a peer proxy reports that what its application needed was tried again in vain.
 pub(super) fn is_spent(headers: &HeaderMap) -> bool {
     headers.contains_key(SPENT)
 }

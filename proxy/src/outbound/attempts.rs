@@ -1,10 +1,10 @@
 //! Which endpoint a call tries next.
 //!
 //! Two things move a call on. It was not sent: then any method goes to another endpoint,
-//! because it is proven that no application saw it. Or it failed in a way that its policy
-//! lists, and `policy::retry` says that it may be tried again: that costs, and never
-//! happens to a method that may not be sent twice. Between the two stands what the server's
-//! proxy kept from an application without room for it: it costs, and any method goes on.
+//! because it is proven that no application saw it. Or it failed in a way that its policy lists,
+//! and `policy::retry` allows another attempt: that costs, and never happens to a method that may
+//! not be sent twice. Between the two stands what the server's proxy kept from an application
+//! without room for it: it costs, and any method goes on.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -67,7 +67,7 @@ pub(crate) struct Attempts<'a> {
     recorder: Option<Arc<CircuitRecorder>>,
 }
 
-/// What is tried next, where that is known before it is asked for.
+/// What is tried next, where that is known before it is needed.
 enum Chosen {
     /// The same endpoint by another connection, since only the one before had ended: no
     /// attempt of its own.
@@ -79,7 +79,7 @@ enum Chosen {
 
 /// What follows an answer.
 enum After {
-    /// Another endpoint is asked, after this time.
+    /// Another endpoint is tried, after this time.
     Retry(Duration),
     /// This is the response; with what its end reports.
     Pass(Option<AtEnd>),
@@ -251,7 +251,7 @@ impl<'a> Attempts<'a> {
         Ok(self.next(proxy, call))
     }
 
-    /// One attempt, until it has the head of an answer or is given up.
+    /// One attempt, until it has the head of a response or is abandoned.
     fn attempt(
         &mut self,
         proxy: &Proxy,
@@ -288,7 +288,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// An answer with what is held while it is passed on. `None`: another endpoint is asked
+    /// A response with what is held while it is passed on. `None`: another endpoint is tried
     /// instead.
     fn pass_on(
         &mut self,
@@ -370,7 +370,7 @@ impl<'a> Attempts<'a> {
             spent: call.is_mutual() && attempt_outcome::is_spent(head.headers()),
             ..Failed::new(outgoing, ended)
         });
-        // Also where another one is to be asked: it may have left until then.
+        // Also where another one is to be tried: the caller may have left until then.
         self.note_answer(failed.as_ref(), outgoing);
         if let Some(failed) = failed.as_ref().filter(|_| listed) {
             self.tried.push(to.endpoint().addr);

@@ -29,7 +29,7 @@ pub(super) enum Choice {
     Named {
         endpoint: Arc<Endpoint>,
         among: RoutedEndpoints,
-        /// Where it fails or rests, another one may be asked.
+        /// Where it fails or is ejected, another one may be tried.
         fails_over: bool,
     },
     Any(RoutedEndpoints),
@@ -115,7 +115,7 @@ impl Choice {
                 if draw.fallback == Fallback::NoEndpoint {
                     return works;
                 }
-                // Of those that rest the one that the client chose comes first, too.
+                // Of the ejected ones the one that the client chose comes first, too.
                 let chosen = works.or_else(|| one(endpoint, draw));
                 chosen.or_else(|| other(Fallback::Ejected))
             }
@@ -195,13 +195,13 @@ impl Choice {
         }
     }
 
-    /// Whether it is one endpoint of the client's choice, about which no policy says anything.
+    /// Whether it is one endpoint of the client's choice, without any policy.
     pub(super) const fn is_one(&self) -> bool {
         matches!(self, Self::One(_) | Self::OneOfAlike { .. })
     }
 
     /// How long an application without a proxy may take to accept a connection: it may have a
-    /// full queue, or not be there, and where another one may be asked that is soon.
+    /// full queue, or not be there, and where another one may be tried that is soon.
     pub(super) fn connect_timeout(&self) -> ConnectTimeout {
         let several = |among: &RoutedEndpoints| among.set.endpoints.len() > 1;
         let others = match self {
@@ -227,8 +227,8 @@ impl Choice {
         )
     }
 
-    /// Whether endpoints that fail rest. Where the client chose among those of a Service, they
-    /// do so by a word of that Service alone.
+    /// Whether endpoints that fail are ejected. Where the client chose among those of a Service,
+    /// only a policy of that Service ejects them.
     pub(super) const fn ejects(&self) -> bool {
         !matches!(
             self,

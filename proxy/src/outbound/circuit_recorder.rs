@@ -62,7 +62,7 @@ impl CircuitRecorder {
     }
 }
 
-/// `None`: it says nothing of the endpoint, or not yet.
+/// `None`: it shows nothing of the endpoint, or not yet.
 const fn failed(signal: Option<HealthSignal>) -> Option<bool> {
     match signal {
         Some(HealthSignal::Good) => Some(false),

@@ -18,7 +18,7 @@ use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::ContextLabels;
 
-/// What a call is made for, as its headers say.
+/// What a call is made for, from its headers.
 pub(super) fn of_call(proxy: &Proxy, received: &Received) -> ParentRequest {
     let (named, map) = (received.context, &received.parts.headers);
     let made_for = proxy.contexts.of_call(named, map);
@@ -29,7 +29,7 @@ pub(super) fn of_call(proxy: &Proxy, received: &Received) -> ParentRequest {
     made_for
 }
 
-/// The class that a call may have at most. What would raise it says nothing.
+/// The class that a call may have at most. A raise is ignored.
 pub(super) fn priority(
     configured: Option<Priority>,
     made_for: Option<&ServedRequest>,
@@ -99,7 +99,7 @@ impl Outgoing {
         }
     }
 
-    /// Who learns that it failed.
+    /// The request to report its failure to.
     pub(super) fn asker(&self) -> Option<Asker> {
         Asker::of(self.made_for.as_ref(), &self.parts.headers)
     }

@@ -64,7 +64,7 @@ impl Connection {
             _ = stream.first_bytes() => {}
             _ = ahead.tunnel.io.first_bytes() => {
                 if !ahead.tunnel.io.greets_in_http2().await {
-                    // One that has ended without a word has said nothing either.
+                    // One that has ended without a byte has sent nothing either.
                     let protocol = if ahead.tunnel.io.has_bytes() {
                         Protocol::Opaque
                     } else {

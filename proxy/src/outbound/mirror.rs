@@ -44,7 +44,7 @@ use crate::telemetry::labels::MirrorLabels;
 /// From the moment that a copy is sent to the end of its answer.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// Bytes that are read of an answer. Receivers that say more are broken off.
+/// Bytes that are read of a response. Receivers that send more are broken off.
 const ANSWER: usize = 1024 * 1024;
 
 /// What a header takes beside its name and value.
@@ -53,7 +53,7 @@ const HEADER: usize = 32;
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
 /// Of a trace's flags. Others may stand beside it.
 const SAMPLED: u8 = 1;
-/// What else says which trace a request belongs to.
+/// Other headers with the trace that a request belongs to.
 const TRACES: [&str; 18] = [
     "tracestate",
     "grpc-trace-bin",
@@ -145,8 +145,8 @@ impl Drop for CountedCopy {
     }
 }
 
-/// Copies a request that was sent, where a policy says so. `instead`: the Service that is
-/// to answer it in place of the one that was called.
+/// Copies a request that was sent, where a policy mirrors it. `instead`: the Service that is to
+/// answer it in place of the one that was called.
 pub(super) fn copy(
     attempted: Attempted<'_>,
     sent: &Sent,
@@ -203,11 +203,11 @@ pub(super) fn copy(
     }
 }
 
-/// Whether an application may have seen it: what was never sent, or refused, is nothing that
-/// another one should be asked.
+/// Whether an application may have seen it: what was never sent, or refused, is not copied to
+/// another one.
 fn was_seen(sent: &Sent, call: &Call, outgoing: &Outgoing) -> bool {
     match sent {
-        // A peer counts the same time, and may be the first to say that it is over.
+        // A peer counts the same time, and may be the first to report that it is over.
         Ok((answer, _)) => matches!(
             call.reason_of(answer.response.headers()),
             None | Some(Reason::Deadline)

@@ -27,7 +27,7 @@ use crate::outbound::tunnel::{self, Tunnel};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 
-/// What it says of an endpoint that a way to it could be opened.
+/// What it shows of an endpoint that a way to it could be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectSignal {
     /// That it serves: bytes are what is spoken.
@@ -156,9 +156,9 @@ impl Connection {
         Ok(tunnel)
     }
 
-    /// Opens a byte stream to an endpoint, trying others while none was reached. What
-    /// `call` is counted on is the endpoint that was tried last. It ends after `idle` in
-    /// which nothing moved, as the Service says that was called.
+    /// Opens a byte stream to an endpoint, trying others while none was reached. What `call` is
+    /// counted on is the endpoint that was tried last. It ends after `idle` in which nothing
+    /// moved, which the called Service defines.
     async fn open_by(
         &self,
         route: &Route,

@@ -35,12 +35,12 @@ use crate::telemetry::trace::CameFrom;
 
 /// A connection on which both ends are silent is known by its address from then on.
 const NAMED_WITHIN: Duration = Duration::from_secs(1);
-/// And so is one that did not come about while its caller was silent. Who speaks first has
-/// mostly done so before any host is known not to answer, so this is for hosts that are near.
+/// And so is one that did not come about while its caller was silent. A client that sends first
+/// has mostly done so before any host is known not to answer, so this is for hosts that are near.
 const NAMED_IN_VAIN_WITHIN: Duration = Duration::from_millis(20);
 
-/// The controller did not say in time what the address is. In plaintext it is called
-/// only if it was never seen as meshed.
+/// The controller did not send in time what the address is. In plaintext it is called only if it
+/// was never seen as meshed.
 pub(crate) async fn unknown(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
@@ -74,7 +74,7 @@ pub(crate) async fn unknown(
     turn_away(proxy, stream, addr, permit, failure).await;
 }
 
-/// What lies outside the mesh, as the controller says.
+/// What lies outside the mesh, by the controller.
 pub(crate) async fn external(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
@@ -139,8 +139,7 @@ pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> CallEn
     }
 }
 
-/// Refuses what is said to an address that is no part of the mesh, in HTTP where that is
-/// spoken.
+/// Refuses what is sent to an address that is no part of the mesh, in HTTP where that is spoken.
 pub(crate) async fn turn_away(
     proxy: &Proxy,
     stream: TcpStream,

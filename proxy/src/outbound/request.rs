@@ -43,7 +43,7 @@ use crate::telemetry::trace::CameFrom;
 /// What came before a call, and what that means for it.
 struct Provenance {
     made_for: ParentRequest,
-    /// Where calls that are made for it are asked to go.
+    /// The route override of calls that are made for it.
     route_override: Option<Arc<RouteOverride>>,
     /// What it has to do with copies.
     shadow: Option<Shadow>,

@@ -1,8 +1,8 @@
 //! Where one call goes: which backend, by which rule, and among which endpoints.
 //!
-//! Asked once per call, of one snapshot, before anything is sent. What the call is counted
-//! by follows from the same value, so that a table of traffic cannot disagree with the
-//! traffic. Attempts choose among the endpoints that it names and never another backend.
+//! Decided once per call, from one snapshot, before anything is sent. What the call is counted by
+//! follows from the same value, so that a table of traffic cannot disagree with the traffic.
+//! Attempts choose among the endpoints that it names and never another backend.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,16 +42,16 @@ pub(super) struct Route {
     /// What chose the backend, where it is not the Service itself.
     pub(super) rule: Option<Origin>,
     pub(super) choice: Choice,
-    /// What policies say of it, where one does.
+    /// Its policies, where there is one.
     pub(super) policy: Option<Arc<CallPolicy>>,
-    /// What its caller is to say of the next call, so that it goes the same way.
+    /// The cookie for its caller's next call, so that it goes the same way.
     pub(super) cookie: Option<Box<HeaderValue>>,
-    /// Its request asked to go there, and its caller gets to know that.
+    /// Its request asked to go there, and its caller learns that.
     pub(super) overridden: bool,
 }
 
 impl Route {
-    /// Who is called, before it is known by which pod.
+    /// The callee, before it is known by which pod.
     pub(super) fn parties(&self) -> CallEnds {
         CallEnds::Outbound {
             service: Arc::clone(&self.service),
@@ -325,9 +325,9 @@ impl RouteQuery<'_> {
     }
 
     /// To that pod of it, which the client chose, and it alone knows why. So what fails stays
-    /// there where no policy says otherwise, and so does what cannot be connected, unless the
-    /// Service's endpoints are alike. `may_call`: whether that pod may be called. `may_move`:
-    /// whether another one may be.
+    /// there without a policy, and so does what cannot be connected, unless the Service's
+    /// endpoints are alike. `may_call`: whether that pod may be called. `may_move`: whether
+    /// another one may be.
     fn pod(
         &self,
         pod: &PodTarget,
@@ -377,13 +377,12 @@ impl RouteQuery<'_> {
             (Forward::Split(backends), Some(tenant)) => sticky::backend(backends, tenant.key),
             (Forward::Split(backends), None) => choose(backends, rand::random()),
             (Forward::Refuse(reason), _) => {
-                return self.no_backend(service, *reason, origin).map(Some);
+                return self.refusal(service, *reason, origin).map(Some);
             }
         };
         let Some(backend) = chosen else {
-            return self
-                .no_backend(service, Reason::NoBackend, origin)
-                .map(Some);
+            let none = self.refusal(service, Reason::NoBackend, origin);
+            return none.map(Some);
         };
         let among = RoutedEndpoints::of(self.snapshot, &backend.endpoints);
         Ok(Some(Route {
@@ -402,7 +401,7 @@ impl RouteQuery<'_> {
     }
 
     /// Where a split has no backend: nowhere, unless something else may answer.
-    fn no_backend(
+    fn refusal(
         &self,
         service: &Service,
         reason: Reason,

@@ -39,13 +39,13 @@ pub(super) struct Outgoing {
     pub(super) called: SocketAddr,
     /// When it is over.
     pub(super) deadline: Deadline,
-    /// The class that it may have at most, as the application says.
+    /// The class that it may have at most, by the application.
     pub(super) priority: Option<Priority>,
     /// What it has to do with copies, for peers.
     pub(super) shadow: Option<Shadow>,
     /// The unrecorded trace that begins with it, for an endpoint without a proxy.
     pub(super) trace: Option<Box<Trace>>,
-    /// The request that it is made for, where it says so.
+    /// The request that it is made for, where its headers name it.
     pub(super) made_for: Option<Arc<ServedRequest>>,
     /// As things stand, what it is made for is not to be tried again for it.
     pub(super) spent: AtomicBool,
@@ -115,7 +115,7 @@ impl Outgoing {
         }
     }
 
-    /// As fallbacks ask.
+    /// The call as fallbacks see it.
     pub(super) fn fallback_call(&self) -> policy::fallback::Call<'_> {
         policy::fallback::Call {
             method: &self.parts.method,
@@ -166,7 +166,7 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let (clients, replay) = (&proxy.unmeshed, &self.replay);
         if let Some(upgrade) = &self.upgrade {
-            // On the heap: most requests ask for no upgrade.
+            // On the heap: most requests are for no upgrade.
             let mut parts = Box::new(parts.clone());
             let map = &mut parts.headers;
             map.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -196,7 +196,7 @@ impl Outgoing {
         };
         let port = app_port(port)?;
         if let Some(to) = &self.upgrade {
-            // On the heap: most requests ask for no upgrade.
+            // On the heap: most requests are for no upgrade.
             let asked = Box::pin(self.ask_for_upgrade(peer, port, to, parts)).await?;
             if let Some(answer) = asked {
                 return Ok(answer);
@@ -221,7 +221,7 @@ impl Outgoing {
         peer.send(&request, &self.replay).await
     }
 
-    /// Asks a peer for an upgrade. `None`: its proxy knows none by POST, and the request is to go
+    /// Sends a peer an upgrade. `None`: its proxy knows none by POST, and the request is to go
     /// without.
     async fn ask_for_upgrade(
         &self,

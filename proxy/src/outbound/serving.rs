@@ -36,7 +36,7 @@ pub(crate) struct Serving {
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
     pub(super) ends: Option<Box<StopConditions>>,
-    /// What the answer says beside.
+    /// Further headers of the response.
     pub(super) marks: Option<Box<ServingHeaders>>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Serving {
 pub(super) struct ServingHeaders {
     /// The Service that does in place of the one that was called.
     degraded: Option<HeaderValue>,
-    /// The Service that its request asked for.
+    /// The Service that its request named.
     routed_to: Option<HeaderValue>,
     /// By which the next call of its tenant goes the same way.
     cookie: Option<HeaderValue>,
@@ -62,7 +62,7 @@ impl ServingHeaders {
         }))
     }
 
-    /// `name`: of the Service that serves, where the request asked for it.
+    /// `name`: of the Service that serves, where the request named it.
     pub(super) fn of(cookie: Option<&HeaderValue>, name: Option<&str>) -> Option<Box<Self>> {
         let routed_to = name.and_then(|name| HeaderValue::from_str(name).ok());
         if cookie.is_none() && routed_to.is_none() {
@@ -83,8 +83,8 @@ impl ServingHeaders {
             map.insert(headers::ROUTED_TO, to);
         }
         let Some(cookie) = self.cookie else { return };
-        // A client keeps the last one of a name, and the application's own says more: the
-        // next calls go by that.
+        // A client keeps the last one of a name, and the application's own has more: the next
+        // calls go by that.
         let mut own = map.get_all(SET_COOKIE).iter();
         if own.any(|one| name_of(one) == name_of(&cookie)) {
             return;
@@ -125,7 +125,7 @@ pub(super) struct Open {
     /// The endpoint is one of these.
     pub(super) among: RoutedEndpoints,
     pub(super) policy: Option<Arc<CallPolicy>>,
-    /// Endpoints that fail rest.
+    /// Endpoints that fail are ejected.
     pub(super) ejects: bool,
     /// Reports to the breaker that let the call through.
     pub(super) recorder: Option<Arc<CircuitRecorder>>,
@@ -305,7 +305,7 @@ mod tests {
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    /// What a call says that has so long.
+    /// The timeout of a call that has so long.
     type Asked = fn(Duration) -> RequestedTimeout;
 
     fn own(left: Duration) -> RequestedTimeout {
@@ -322,7 +322,7 @@ mod tests {
         }
     }
 
-    /// Whether a call that has 300 ms and ends so marks what asked for it.
+    /// Whether a call that has 300 ms and ends so marks what it was made for.
     async fn marks(requested: Asked, after: u64, end: BodyEnd, status: Option<u16>) -> bool {
         let name = HeaderName::from_static("traceparent");
         let map = HeaderMap::from_iter([(name, HeaderValue::from_static(PARENT))]);

@@ -209,7 +209,7 @@ async fn read(response: hyper::Result<Response<Incoming>>) -> Result<ProbeAnswer
     })
 }
 
-/// An error with its causes: of hyper's errors only these say what happened.
+/// An error with its causes: of hyper's errors only these name what happened.
 fn in_words(error: &(dyn StdError + 'static)) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -233,8 +233,8 @@ fn accepting_any_certificate() -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// The kubelet verifies no certificate of a probe either: the question is
-/// whether the application lives, and nothing secret is said.
+/// The kubelet verifies no certificate of a probe either: it checks whether the application
+/// lives, and nothing secret is sent.
 #[derive(Debug)]
 struct AcceptAnyServerCert(Arc<CryptoProvider>);
 

@@ -88,8 +88,8 @@ async fn ask(url: &Url, headers: &HeaderMap, pod_ip: IpAddr) -> Result<ProbeAnsw
     }
 }
 
-/// The same request in HTTP/2: the host is a part of the target, and headers say nothing
-/// of the connection.
+/// The same request in HTTP/2: the host is a part of the target, and headers do not describe the
+/// connection.
 fn in_http2(mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, String> {
     let headers = request.headers_mut();
     headers.remove(header::CONNECTION);

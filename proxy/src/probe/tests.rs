@@ -1,4 +1,4 @@
-//! Probes mean what the kubelet would have asked.
+//! Probes mean what the kubelet's own would have.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +52,7 @@ async fn application(answers: &'static [&'static str]) -> (u16, mpsc::UnboundedR
             let (stream, _) = listener.accept().await.unwrap();
             let answer = answers[turn.min(answers.len() - 1)];
             turn += 1;
-            // A test may have heard enough.
+            // A test may have read enough.
             let _ = tx.send(serve_once(stream, answer).await);
         }
     });

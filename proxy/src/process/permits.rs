@@ -54,7 +54,7 @@ fn by_files(files: Option<u64>, workloads: usize) -> usize {
     all.map_or(MOST, |all| (all / workloads.max(1)).clamp(1, MOST))
 }
 
-/// Says so where fewer connections are served than there is memory for.
+/// Warns where fewer connections are served than there is memory for.
 pub(crate) fn warn_of_few_files(workloads: usize) {
     let (memory, files) = (memory_limit(Path::new(ROOT)), runtime::files::limit());
     let served = permits(memory, files, workloads);

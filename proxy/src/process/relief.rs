@@ -42,10 +42,10 @@ const WORTH_TOGETHER: usize = 4;
 /// In percent of the memory: beyond it a holder loses something however little is known of what
 /// it holds, since the alternative is that the process is killed with all.
 const LAST: usize = 85;
-/// Who holds less than this part of what the holder of most does does not wait for it.
+/// A holder of less than this part of what the holder of most has does not wait for it.
 const LIGHT: usize = 4;
-/// This part of the memory at a time, and no more than those are going to hold who wait:
-/// what they take from others they have to fill themselves.
+/// This part of the memory at a time, and no more than the waiters are going to hold: what they
+/// take from others they have to fill themselves.
 const A_LITTLE: usize = 32;
 /// What began by a reserved permit is measured like all else after this, or after twice as
 /// long.
@@ -53,8 +53,7 @@ const RESERVED_FOR: Duration = Duration::from_secs(5);
 /// What was taken so has been handed on by then.
 const YIELDS_EVERY: Duration = Duration::from_secs(1);
 
-/// How many bytes may be in use when enough was taken from who holds much, and from
-/// anybody.
+/// How many bytes may be in use when enough was taken from holders of much, and from any.
 #[derive(Clone, Copy)]
 struct Until {
     of_much: usize,
@@ -98,7 +97,7 @@ pub async fn relieve(budget: Arc<Budget>, permits: Vec<Permits>) {
     }
 }
 
-/// Takes from who holds most until there is room for all, or it takes too long.
+/// Takes from the holder of most until there is room for all, or it takes too long.
 async fn make_room(budget: &Budget, permits: &[Permits]) {
     let began = Instant::now();
     // What is on its way out needs no connection to end.
@@ -116,7 +115,7 @@ async fn make_room(budget: &Budget, permits: &[Permits]) {
     }
 }
 
-/// Takes a little from who holds most, for whom it keeps waiting.
+/// Takes a little from the holder of most, for those that it keeps waiting.
 async fn yield_some(budget: &Budget, permits: &[Permits], needed: usize) {
     let little = needed.min(budget.heap() / A_LITTLE);
     let until = Until {

@@ -1,8 +1,8 @@
-//! Counts how calls end. One `Call` per request or opaque connection, filled
-//! in while it is served, and consumed exactly once. A request that is dropped
-//! instead had a caller who left before there was an answer: it counts as cancelled,
-//! so that successes, failures and cancelled ones are all requests there were. Opaque
-//! bytes that are dropped while they are relayed were cut off, and count as lost.
+//! Counts how calls end. One `Call` per request or opaque connection, filled in while it is
+//! served, and consumed exactly once. A request that is dropped instead had a caller that left
+//! before there was a response: it counts as cancelled, so that successes, failures and cancelled
+//! ones are all requests there were. Opaque bytes that are dropped while they are relayed were
+//! cut off, and count as lost.
 //!
 //! A call counts once, on the cell of its last attempt; each attempt counts on the cell of
 //! its own endpoint.
@@ -81,7 +81,7 @@ pub(crate) struct Call {
     logged: Option<Box<Logged>>,
     /// Where it changes headers, or is recorded.
     trace: Option<Box<Trace>>,
-    /// What those who watch requests see of it; only made where one may want it.
+    /// What taps see of it; only made where one may want it.
     tapped: Option<Box<Tapped>>,
     /// A request, or bytes that are relayed, that nothing has counted yet.
     awaited: bool,
@@ -95,8 +95,7 @@ pub(crate) struct Call {
     upload: Option<Upload>,
 }
 
-/// What the access log says where the caller left before the answer, as other proxies
-/// do.
+/// The status in the access log where the caller left before the response, as of other proxies.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The head of an answer, as far as it is counted.
@@ -204,7 +203,7 @@ impl Call {
         self.protocol
     }
 
-    /// Notes between whom it is.
+    /// Notes its two ends.
     pub(crate) fn between(&mut self, parties: CallEnds) {
         self.port = parties.port();
         self.at = At::Nowhere(parties);
@@ -411,8 +410,8 @@ impl Call {
         self.show((status.as_u16(), grpc), reason, latency, bytes);
     }
 
-    /// The caller left before there was an answer. That says nothing of how good the
-    /// answer would have been, so it is neither a success nor a failure, and no latency.
+    /// The caller left before there was a response. That shows nothing of how good the response
+    /// would have been, so it is neither a success nor a failure, and no latency.
     fn cancelled(&mut self) {
         let waited = self.started.elapsed();
         self.end_trace(0, None, Why::Cancelled);
@@ -453,7 +452,7 @@ impl Call {
         let cell = self.settle(reason.is_none());
         cell.outcome(outcome);
         if std::mem::take(&mut self.trying) {
-            // As of requests: a limit says nothing of the backend.
+            // As of requests: a limit shows nothing of the backend.
             cell.attempted(reason.is_none() || reason == Some(Reason::Limit));
         }
         self.leave();

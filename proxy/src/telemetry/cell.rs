@@ -29,12 +29,12 @@ use crate::telemetry::parties::CallEnds;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
 const OUTCOMES: usize = 4;
-/// Outcomes beyond these, about 1 KiB. A server that has more statuses than that loses
-/// the status of the rest.
+/// Outcomes beyond these, about 1 KiB. A server that has more statuses than that loses the
+/// others.
 const MORE_OUTCOMES: usize = 64;
 /// Rules that one cell counts, as many as an edge of a report has room for.
 const RULES: usize = 8;
-/// Ways that one endpoint or connection remembers the cells of.
+/// Ways of which one endpoint or connection retains the cells.
 const KEPT: usize = 8;
 
 /// What one cell is about. Ports that are not distinguished are 0.
@@ -439,7 +439,7 @@ impl CellCache {
         living.find(|cell| fits(&cell.key))
     }
 
-    /// Remembers a cell; the oldest one makes room.
+    /// Retains a cell; the oldest one makes room.
     pub(crate) fn keep(&self, cell: &Arc<CallCounters>) {
         self.0.rcu(|current| {
             let current = current.iter().flat_map(|current| current.iter());

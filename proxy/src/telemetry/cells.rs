@@ -27,7 +27,7 @@ const IDLE_NEAR_CAPACITY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct Entry {
     cell: Arc<CallCounters>,
-    /// What the cell said when it was read last.
+    /// The state of the cell when it was read last.
     seen: (u64, u64),
     /// What no report has had yet.
     unreported: Option<Counts>,
@@ -66,7 +66,7 @@ impl Entry {
     }
 }
 
-/// What one report says of a way.
+/// The counts of a way in one report.
 #[derive(Debug)]
 pub(crate) struct CellReading {
     pub key: CellKey,

@@ -38,7 +38,7 @@ pub struct CallFamilies {
     pub bytes: Series<ByteLabels, Counter>,
     pub audit: Series<AuditLabels, Counter>,
     pub limits: Series<LimitLabels, Counter>,
-    /// Series under other meshes' names, where they are asked for.
+    /// Series under other meshes' names, where they are configured.
     pub compatibility: Arc<OnceLock<Compatibility>>,
 }
 

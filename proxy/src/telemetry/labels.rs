@@ -110,7 +110,7 @@ pub struct RateLimitedLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ShadowLabels {
-    /// `namespace/service-account` of who says so.
+    /// `namespace/service-account` of the peer that reports it.
     pub peer: Arc<str>,
     /// `copy`: it is one or made for one; `perhaps`: it may be made for one.
     pub said: &'static str,
@@ -175,7 +175,7 @@ pub struct LocalityLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FallbackLabels {
     pub service: Arc<str>,
-    /// `namespace/name` of the Service that was asked, or `response`.
+    /// `namespace/name` of the Service that was tried, or `response`.
     pub fallback: Arc<str>,
     /// As in the policy.
     pub when: &'static str,

@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-/// Asks the kernel at every scrape.
+/// Reads the kernel's figure at every scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory;
 

@@ -44,7 +44,7 @@ pub struct Metrics {
     pub contexts: Series<ContextLabels, Counter>,
     pub overrides: Series<OverrideLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
-    /// Of which a peer says that they have to do with copies.
+    /// Which a peer marks as having to do with copies.
     pub shadow_requests: Series<ShadowLabels, Counter>,
     pub shed: Series<ShedLabels, Counter>,
     /// Calls of the application that were not sent, since their backend sheds most of them.
@@ -53,7 +53,7 @@ pub struct Metrics {
     pub overload_limit: Series<OverloadLabels, Gauge>,
     pub spans: Series<SpanLabels, Counter>,
     pub telemetry_dropped: Series<TelemetryDroppedLabels, Counter>,
-    /// Endpoints that rest.
+    /// Ejected endpoints.
     pub ejected: Gauge,
     pub open_connections: Gauge,
     pub unknown_destinations: Counter,
@@ -64,7 +64,7 @@ pub struct Metrics {
     pub certificate_expiry: Gauge,
     pub certificate_failures: Counter,
     pub control_connected: Gauge,
-    /// Questions of the controller that are being answered.
+    /// Queries of the controller that are being answered.
     pub asks: Gauge,
     pub batches: Counter,
     pub nacks: Counter,
@@ -269,7 +269,7 @@ impl Metrics {
         cell
     }
 
-    /// Adds the series that are asked for beyond Weft's own.
+    /// Adds the series that are configured beyond Weft's own.
     #[must_use]
     pub(crate) fn compatible(
         self,

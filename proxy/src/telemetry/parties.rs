@@ -1,4 +1,4 @@
-//! Who calls whom: what a call is counted, reported and logged by.
+//! The two ends of a call, by which it is counted, reported and logged.
 //!
 //! Imports `labels`, and nothing else of the crate.
 //!
@@ -15,7 +15,7 @@ const EXTERNAL: &str = "external";
 /// A caller without an identity. No account has such a name.
 pub(crate) const OUTSIDE: &str = "outside";
 
-/// Who calls whom, as far as it is known by now.
+/// The two ends of a call, as far as they are known by now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CallEnds {
     /// The own application what the mesh serves.

@@ -24,8 +24,8 @@ pub(crate) struct ServedPorts {
 }
 
 impl ServedPorts {
-    /// Whether `port` was ever served, `served` being the news; `None` when it is
-    /// served and there is no place for it.
+    /// Whether `port` was ever served, `served` being the change; `None` when it is served and
+    /// there is no place for it.
     pub(crate) fn note(&self, direction: Direction, port: u16, served: bool) -> Option<bool> {
         let mut known = match direction {
             Direction::inbound => self.inbound.lock(),

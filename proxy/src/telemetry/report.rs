@@ -30,8 +30,8 @@ use crate::telemetry::parties::{CallEnds, OUTSIDE};
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
 pub(crate) const SLOT: u64 = 5;
-/// Edges of one slot, about 300 bytes each. A pod that talks to more others
-/// within five seconds keeps its sums and loses who the rest were.
+/// Edges of one slot, about 300 bytes each. A pod that talks to more others within five seconds
+/// keeps its sums and loses the names of the others.
 const EDGES: usize = 512;
 /// Slots that are kept for a new stream: five minutes, the longest window that
 /// the controller answers for.

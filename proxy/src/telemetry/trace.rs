@@ -1,4 +1,4 @@
-//! Which requests are recorded as spans of a trace, and what their headers say from here on.
+//! Which requests are recorded as spans of a trace, and their trace headers from here on.
 //!
 //! The application or peer that began a trace has decided whether it is recorded, and that holds;
 //! of a trace that begins here this proxy decides it, once. Headers change only where there is
@@ -43,7 +43,7 @@ static OWN: LazyLock<u128> = LazyLock::new(new_trace);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TracingConfig {
     pub tracing: Tracing,
-    /// What spans say of the workload, by name.
+    /// The workload's attributes in spans, by name.
     pub resource: Vec<(String, String)>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Tracer {
     records: Queue,
 }
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CameFrom {
     /// A proxy that decided which traces begin.
@@ -73,7 +73,7 @@ pub(crate) enum CameFrom {
 pub(crate) struct Trace {
     config: Arc<TracingConfig>,
     onward: Onward,
-    /// The headers say something of the trace already.
+    /// The headers have something of the trace already.
     came: bool,
     /// `None`: the trace is not recorded. On the heap, because most are not.
     span: Option<Box<Span>>,
@@ -206,7 +206,7 @@ fn new_trace() -> u128 {
 }
 
 impl Trace {
-    /// Says it in the headers.
+    /// Writes it into the headers.
     pub(crate) fn pass_on(&self, map: &mut HeaderMap) {
         let inject = &self.config.tracing.inject;
         if self.came {
@@ -249,7 +249,7 @@ impl Trace {
     }
 }
 
-/// The trace that a message belongs to, if its headers say so, in hexadecimal.
+/// The trace that a message belongs to, if its headers have it, in hexadecimal.
 pub(crate) fn id(map: &HeaderMap) -> Option<String> {
     let ids = context::read(map)?.ids?;
     Some(format!("{:032x}", ids.trace))

@@ -17,7 +17,7 @@ use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::proxy::Proxy;
 
 impl<'a> Attempts<'a> {
-    /// Asks the breaker of what serves the call, where a policy has one.
+    /// Queries the breaker of what serves the call, where a policy has one.
     ///
     /// # Errors
     /// When it is open, and the call is not sent.

@@ -16,8 +16,8 @@ use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
 impl Attempts<'_> {
-    /// No answer came, of which an application may have seen the request. How long to wait
-    /// before another endpoint is asked.
+    /// No response came, of which an application may have seen the request. How long to wait
+    /// before another endpoint is tried.
     pub(super) fn lost(
         &mut self,
         proxy: &Proxy,
@@ -29,7 +29,7 @@ impl Attempts<'_> {
             return Duration::ZERO;
         };
         let wait = match &self.chosen {
-            // It was given up for that.
+            // It was abandoned for that.
             Some(Chosen::Retried { wait, .. }) => Some(*wait),
             _ => self.again(proxy, &Failed::new(outgoing, ended), call),
         };
@@ -100,7 +100,7 @@ impl Attempts<'_> {
         let to = if self.route.choice.still_works(proxy, to.endpoint(), &draw) {
             Some(to)
         } else {
-            // Those that work come first: one whose rest is over would be drawn before them.
+            // Those that work come first: one whose ejection is over would be drawn before them.
             let works = self.choose(proxy, Fallback::NoEndpoint, Doubted::Called);
             works.or_else(|| self.choose(proxy, fallback, Doubted::Called))
         };

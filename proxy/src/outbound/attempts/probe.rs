@@ -1,6 +1,6 @@
-//! No call waits to learn whether an endpoint is there. Where nothing was heard of its proxy
-//! when something was due, and where there is no connection to the one of an endpoint whose
-//! rest is over, it is asked beside the calls, which go to others meanwhile.
+//! Presence checks: no call waits to learn whether an endpoint is there. Where nothing arrived
+//! from its proxy when something was due, and where there is no connection to the one of an
+//! endpoint whose ejection is over, it is checked beside the calls, which go to others meanwhile.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::telemetry::call::endpoint::ejected;
 const PASSED_OVER: usize = 8;
 
 impl Attempts<'_> {
-    /// The endpoint to try: one that works, or one whose rest is over and that is probed.
+    /// The endpoint to try: one that works, or one whose ejection is over and that is probed.
     pub(super) fn choose(
         &self,
         proxy: &Proxy,
@@ -67,9 +67,9 @@ impl Attempts<'_> {
         }
     }
 
-    /// Whom to ask whether the endpoint is there, before a call waits for it: where it is
-    /// doubted, where its connections are known to be silent, and where a probe would have to
-    /// open one. Who keeps its endpoint goes there as long as there is a connection.
+    /// Which peer to check before a call waits for it: where it is doubted, where its connections
+    /// are known to be silent, and where a probe would have to open one. A call that keeps its
+    /// endpoint goes there as long as there is a connection.
     fn to_check(&self, proxy: &Proxy, chosen: &InFlight) -> Option<Arc<Peer>> {
         let endpoint = chosen.endpoint();
         let doubted = endpoint.is_doubted();

@@ -37,7 +37,7 @@ impl Attempts<'_> {
 
     /// Notes what the last response leaves to the caller of this call.
     pub(super) fn note_answer(&self, failed: Option<&Failed<'_>>, outgoing: &Outgoing) {
-        // A peer counts the same time, and may be the first to say that it is over.
+        // A peer counts the same time, and may be the first to report that it is over.
         let passed = retry::Ended::Refused(Reason::Deadline);
         if failed.is_some_and(|failed| failed.ended == passed) {
             outgoing.late.store(true, Relaxed);

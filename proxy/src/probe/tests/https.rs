@@ -112,7 +112,7 @@ async fn https_probe_without_tls_says_why_in_words() {
         let (listener, port) = listen().await;
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            // All of what the probe says is read, so that nothing is reset.
+            // All that the probe sends is read, so that nothing is reset.
             let mut record = [0; 5];
             stream.read_exact(&mut record).await.unwrap();
             let length = u16::from_be_bytes([record[3], record[4]]);

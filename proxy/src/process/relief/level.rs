@@ -25,7 +25,7 @@ pub(super) struct HolderLoss {
 /// What is to be taken, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Goal {
-    /// Who holds so much holds much.
+    /// A holder of so much holds much.
     pub(super) much: usize,
     /// So much is taken as long as a holder holds much.
     pub(super) of_much: usize,

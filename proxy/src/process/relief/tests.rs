@@ -1,4 +1,4 @@
-//! Who loses something when memory runs out, and who does not.
+//! Which holders lose something when memory runs out, and which do not.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -136,7 +136,7 @@ async fn light_connections_survive_memory_pressure_and_reading_continues() {
     assert_eq!(count(&metrics), 0);
 }
 
-/// Who holds somewhat more than another one does not pay for all of it.
+/// A holder of somewhat more than another one does not pay for all of it.
 // Claims: attack-46
 #[tokio::test(start_paused = true)]
 async fn two_heavy_holders_are_reduced_to_same_level() {

@@ -306,7 +306,7 @@ fn connection_counts_once_if_drained_before_port_is_known() {
     );
 }
 
-/// A request that waits for memory shows that, one that was turned away does not.
+/// A request that waits for memory shows that, a rejected one does not.
 #[test]
 fn waiting_counts_as_latency_but_rejection_does_not() {
     let rule = Origin::new("TrafficTarget", "shop", "web");

@@ -1,4 +1,4 @@
-//! A call as a span of a trace, and what its headers say of that.
+//! A call as a span of a trace, and the trace headers that go on.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ impl Call {
         }
     }
 
-    /// Says in the headers of a request that is sent on what its trace is from here on.
+    /// Writes into the headers of a request that is sent on what its trace is from here on.
     /// The caller has evaluated the headers: what decides is what they had on arrival.
     pub(crate) fn pass_on_trace(&self, map: &mut HeaderMap) {
         if let Some(trace) = &self.trace {

@@ -137,7 +137,7 @@ fn cached_cell_is_found_only_while_held() {
     assert!(kept.find(of(20)).is_none(), "it has no holder");
 }
 
-/// The caller of one left, and what that says of its attempt comes a moment later.
+/// The caller of one left, and what that shows of its attempt comes a moment later.
 #[test]
 fn an_attempt_whose_caller_left_is_never_a_success() {
     let (cell, mut seen) = (CallCounters::new(cell_key(80)), (0, 0));

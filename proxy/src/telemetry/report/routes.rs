@@ -1,4 +1,4 @@
-//! What a report says of the routes of the own workload.
+//! The routes of the own workload in a report.
 //!
 //! Cells are distinguished by route and edges are not. So an edge is put together here of the
 //! cells of all its routes, with how many requests took which, and what each route served stands
@@ -137,7 +137,7 @@ fn requests(counts: &Counts) -> u64 {
     counts.calls(|_| true) + counts.cancelled
 }
 
-/// How long requests took, as reports say it.
+/// How long requests took, in the buckets of reports.
 pub(super) fn buckets(latency: &Histogram) -> Vec<u32> {
     let counts = latency.counts().iter();
     counts

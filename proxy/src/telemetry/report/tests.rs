@@ -310,7 +310,7 @@ fn routes_count_within_edges_and_over_all_callers() {
         ("shop/web", Some("cart/read"), BAD),
         ("shop/web", Some(""), GOOD),
         ("shop/app", Some("cart/read"), GOOD),
-        // Refused before it was judged.
+        // Refused before it was evaluated.
         ("shop/app", None, BAD),
     ] {
         reports.count_at(1, by_route(caller, route), outcome);

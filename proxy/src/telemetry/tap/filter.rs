@@ -1,6 +1,6 @@
 //! Which requests a tap wants, by what is known of them at each moment.
 //!
-//! Asked twice: when the head of a request is there, which spares all others the work, and
+//! Evaluated twice: when the head of a request is there, which spares all others the work, and
 //! when it has ended, which is when its status and its time are known.
 
 use std::collections::HashSet;

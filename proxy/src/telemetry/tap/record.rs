@@ -58,8 +58,8 @@ pub(crate) struct TapEnding<'a> {
 }
 
 impl Taps {
-    /// What is written down of a request that comes, where a tap may want it; `trace` is
-    /// there where this proxy changes what its headers say of that.
+    /// What is written down of a request that comes, where a tap may want it; `trace` is there
+    /// where this proxy changes its trace headers.
     #[cold]
     pub(crate) fn note(
         &self,
@@ -70,7 +70,7 @@ impl Taps {
         let open = self.open.load();
         let direction = parties.direction();
         let fits = |tap: &&Arc<Tap>| {
-            // Who calls is known from the begin on; who will be called is not.
+            // The caller is known from the begin on; the callee is not.
             let ends_are_known = matches!(parties, CallEnds::Inbound { .. });
             tap.filter.wants_head(direction, asked)
                 && (!ends_are_known || tap.filter.wants_end(parties))

@@ -69,7 +69,7 @@ pub(crate) struct Tap {
     window: AtomicU64,
     counts: Counts,
     queue: mpsc::Sender<v1::TapRecord>,
-    /// Of those who let records gather.
+    /// Of those who let records collect.
     half_full: Notify,
 }
 
@@ -88,7 +88,7 @@ impl Tap {
         if !self.may_show() {
             return;
         }
-        // Asked first: making one costs more than this.
+        // Checked first: making one costs more than this.
         let sent = match self.queue.try_reserve() {
             Ok(room) => {
                 room.send(record());

@@ -47,7 +47,7 @@ pub(super) async fn send(
         Otlp::Grpc => grpc_message(&answer)?,
         Otlp::Http => http_message(&answer)?,
     };
-    // What cannot be read says at least that all was taken.
+    // An unreadable response means at least that all was taken.
     let response = otlp::Response::decode(body).unwrap_or_default();
     let rejected = response
         .partial_success

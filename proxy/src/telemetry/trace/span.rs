@@ -65,7 +65,7 @@ pub(crate) struct Span {
 /// How it ended.
 #[derive(Debug)]
 pub(crate) struct Ended<'a> {
-    /// Between whom it was.
+    /// Its two ends.
     pub parties: &'a CallEnds,
     /// 0: there was no answer.
     pub status: u16,
@@ -164,7 +164,7 @@ impl Span {
         }
     }
 
-    /// What was asked.
+    /// The attributes of the request.
     fn request(&self) -> Vec<KeyValue> {
         let mut attributes = Vec::with_capacity(16);
         match known_method(&self.method) {

@@ -80,8 +80,8 @@ fn received_sampling_decision_overrides_own_share() {
     }
 }
 
-/// A peer that is silent has said no. What it says holds as from anybody else, and so does
-/// what it left open.
+/// A silent peer has decided not to record. What it sends holds as from any other sender, and so
+/// does what it left open.
 #[test]
 fn missing_trace_header_from_peer_means_not_sampled() {
     let tracer = tracer("100", 100);
@@ -151,8 +151,8 @@ fn without_a_collector_nothing_is_touched() {
     assert!(tracer.records.take().is_empty() && tracer.spans.take().is_empty());
 }
 
-/// A span that begins and is not recorded would cut the trace in two; so none begins, and
-/// the headers say so.
+/// A span that begins and is not recorded would cut the trace in two; so none begins, and the
+/// headers state that.
 #[tokio::test(start_paused = true)]
 async fn beyond_the_spans_of_a_second_none_begins() {
     let tracer = tracer("100", 5);

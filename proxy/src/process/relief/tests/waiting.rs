@@ -1,5 +1,5 @@
-//! Who waits for memory while others hold it, who is refused in the end, and who is cut
-//! off for whom.
+//! Which requests wait for memory while others hold it, which are refused in the end, and which
+//! are cut off for which.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -151,8 +151,8 @@ fn anew() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
 
 const LONG: Duration = Duration::from_secs(300);
 
-/// As many long polls as a caller may always have in flight, by one that has others to
-/// ask for as well.
+/// As many long polls as a caller may always have in flight, by one that has others to request as
+/// well.
 // Claims: attack-43
 #[tokio::test(start_paused = true)]
 async fn gateway_calls_proceed_beside_long_polls_within_memory() {
@@ -203,7 +203,7 @@ async fn many_callers_with_few_requests_fit_memory_together() {
     assert!(beside < Duration::from_millis(300), "{beside:?}");
 }
 
-/// A stranger holds as many requests as it gets and asks for more, while others download.
+/// Another caller holds as many requests as it gets and sends more, while others download.
 // Claims: attack-45
 #[tokio::test(start_paused = true)]
 async fn waiting_busy_caller_takes_no_downloads_from_others() {
@@ -251,8 +251,8 @@ async fn waiting_caller_takes_no_more_than_it_needs() {
     stranger.ended.shutdown().await;
 }
 
-/// Begins so many requests of one caller that take long; says how many of them were let
-/// in and not cut off.
+/// Begins so many requests of one caller that take long; returns how many of them were admitted
+/// and not cut off.
 async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: usize) -> usize {
     let admitted = Arc::<AtomicUsize>::default();
     for _ in 0..many {
