@@ -324,10 +324,9 @@ impl RouteQuery<'_> {
         })
     }
 
-    /// To that pod of it, which the client chose, and it alone knows why. So what fails stays
-    /// there without a policy, and so does what cannot be connected, unless the Service's
-    /// endpoints are alike. `may_call`: whether that pod may be called. `may_move`: whether
-    /// another one may be.
+    /// To that pod of it, which the client chose, and it alone knows why. So without a policy
+    /// what fails stays there, and what cannot be connected as well, unless the endpoints are
+    /// alike. `may_call`: whether that pod may be called. `may_move`: whether another one may be.
     fn pod(
         &self,
         pod: &PodTarget,
