@@ -33,7 +33,7 @@ pub(crate) enum CaptureError {
     Check(#[from] check::CheckError),
 }
 
-/// The subcommand `capture`: does what the arguments say.
+/// The subcommand `capture`, by its arguments.
 ///
 /// # Errors
 /// See [`CaptureError`]; with `--check`, rules may have been written.
@@ -63,8 +63,8 @@ fn write(settings: &Settings) -> Result<Forwarded, nftables::WriteError> {
     }
 }
 
-/// [`run`] for `main`: says on stderr what happened. Exit code 2 means that the
-/// arguments are wrong, 1 that something failed.
+/// [`run`] for `main`: reports the result on stderr. Exit code 2 means that the arguments are
+/// wrong, 1 that something failed.
 pub fn command(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     let began = Instant::now();
     let mut stderr = std::io::stderr().lock();
@@ -79,7 +79,7 @@ pub fn command(arguments: impl IntoIterator<Item = String>) -> ExitCode {
         Err(error) => (ExitCode::FAILURE, vec![error.to_string()]),
     };
     for line in lines {
-        // Nobody is left to tell when stderr is closed; the exit code remains.
+        // No output is left when stderr is closed; the exit code remains.
         let _ = writeln!(stderr, "weft-capture: {line}");
     }
     code

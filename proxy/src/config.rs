@@ -1,4 +1,4 @@
-//! What the controller said, and which of it this proxy asks for.
+//! The configuration that the controller sent, and the proxy's subscriptions to it.
 //!
 //! Imports `endpoints` and `telemetry`.
 

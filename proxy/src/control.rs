@@ -1,13 +1,13 @@
-//! The proxy's side of its stream with the controller: get a
-//! certificate, keep it fresh, hold the stream, apply what comes.
+//! The control stream of the proxy: get a certificate, keep it fresh, hold the stream, apply what
+//! comes.
 //!
-//! Configuration never ages: while no controller answers, the last snapshot
-//! serves. A certificate does age, so it is renewed well before its end by the wall
-//! clock, and a failed renewal keeps the valid one.
+//! Configuration never ages: while no controller answers, the last snapshot serves. A certificate
+//! does age, so it is renewed well before its end by the wall clock, and a failed renewal keeps
+//! the valid one.
 //!
-//! Whom to trust, the controller says. A proxy that missed the day on which the roots
-//! were replaced cannot hear it say so; then one connection, which asks for a
-//! certificate, trusts the mounted bundle as the first one of all did.
+//! The controller sends the trusted roots. A proxy that missed their replacement cannot receive
+//! the new ones; then one connection, which requests a certificate, trusts the mounted bundle as
+//! the first one of all did.
 //!
 //! Imports `config`, `endpoints`, `settings` and `telemetry`.
 

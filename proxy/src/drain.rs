@@ -1,9 +1,8 @@
-//! How the proxy ends: first it drains, then it stops.
+//! The end of a proxy: draining, then stopping.
 //!
-//! Draining begins when the pod is deleted (the `preStop` hook asks for it):
-//! inbound connections are told to go elsewhere while everything is still
-//! served. Stopping begins with SIGTERM, which a native sidecar gets after the
-//! application has ended, so little is left to wait for.
+//! Draining begins when the pod is deleted (the `preStop` hook requests it): inbound connections
+//! are closed gracefully while everything is still served. Stopping begins with SIGTERM, which a
+//! native sidecar gets after the application has ended, so little is left to wait for.
 //!
 //! Imports `ports`.
 //!
@@ -49,16 +48,15 @@ impl Drain {
         *self.0.draining.borrow()
     }
 
-    /// Tells when draining begins.
+    /// Notifies when draining begins.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.draining.subscribe()
     }
 
-    /// Returns when a connection that begins now should be told to go
-    /// elsewhere: when draining begins, or a moment later for one that came
-    /// while draining, because whoever sent it knew no better address. Once
-    /// the proxy stops at once: what is begun later has less time to end.
+    /// Returns when a connection that begins now should be closed gracefully: when draining
+    /// begins, or a moment later for one that came while draining, because its client knew no
+    /// better address. At once when the proxy stops: later work has less time to end.
     pub(crate) async fn time_to_go(&self) {
         if self.is_draining() && !self.0.stopping.load(Relaxed) {
             tokio::time::sleep(LATECOMER).await;
@@ -66,7 +64,7 @@ impl Drain {
         self.drained().await;
     }
 
-    /// Returns when draining begins, or at once when it has begun.
+    /// Returns when draining begins, or at once while draining.
     pub(crate) async fn drained(&self) {
         let mut draining = self.watch();
         // The sender lives in `self`, so waiting cannot fail.
@@ -83,9 +81,9 @@ mod tests {
     use super::{Drain, LATECOMER};
 
     async fn served(drain: &Drain) -> Duration {
-        let begun = Instant::now();
+        let started = Instant::now();
         drain.time_to_go().await;
-        begun.elapsed()
+        started.elapsed()
     }
 
     #[tokio::test(start_paused = true)]

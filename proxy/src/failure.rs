@@ -2,9 +2,9 @@
 //! label and the right to try elsewhere are all read from here. `http::refusal` makes the
 //! answer.
 //!
-//! The six variants are the six answers to one question: how far did it get? What may
-//! follow is read from the variant alone, so no caller can claim both that a request may
-//! be sent again and that an application may have seen it.
+//! The six variants are how far the request got. What may follow is read from the variant alone,
+//! so no caller can claim both that a request may be sent again and that an application may have
+//! seen it.
 //!
 //! Imports nothing of this crate.
 
@@ -16,8 +16,8 @@ use policy::reason::Reason;
 /// For logs and for the caller; holds no header values.
 pub(crate) type Detail = Cow<'static, str>;
 
-/// New connections to the same endpoint that one request may need, because the one in
-/// use ended just then. The calling proxy counts them with the endpoints that it asks.
+/// New connections to the same endpoint that one request may need, because the one in use ended
+/// just then. The calling proxy counts them with the endpoints that it tries.
 pub(crate) const RENEWALS: u8 = 2;
 
 /// What went wrong, and whether the application can have seen the request.
@@ -30,7 +30,7 @@ pub enum Failure {
         detail: Detail,
         /// It happened to another request, whose attempt to connect this one waited for.
         shared: bool,
-        /// Its certificate says that another pod has the address than the one that was called.
+        /// By its certificate another pod has the address than the one that was called.
         wrong_pod: bool,
     },
     /// A connection was at its end, not its endpoint, before it took the request.
@@ -47,8 +47,8 @@ pub enum Failure {
     },
     /// It had no answer in its time, and an application may have seen it.
     TimedOut { detail: Detail },
-    /// Whoever was asked said no, because of the object `by` if one decided that: no
-    /// other endpoint would differ.
+    /// The peer refused, because of the object `by` if one decided that: no other endpoint would
+    /// differ.
     Refused {
         reason: Reason,
         by: Option<Origin>,
@@ -107,7 +107,7 @@ impl Failure {
         }
     }
 
-    /// The same, told to a request that waited for the attempt of another one.
+    /// The same, for a request that waited for the attempt of another one.
     #[must_use]
     pub(crate) fn shared(&self) -> Self {
         let mut copy = self.clone();
@@ -208,8 +208,8 @@ impl Failure {
         }
     }
 
-    /// How the other end reset the stream of the request, where it did. What servers refused
-    /// is told as they told it: whoever called may send it again.
+    /// How the other end reset the stream of the request, where it did. What servers refused is
+    /// reported as they sent it: the caller may send it again.
     #[must_use]
     pub const fn reset(&self) -> Option<StreamReset> {
         match self {
@@ -222,8 +222,8 @@ impl Failure {
         }
     }
 
-    /// A server of HTTP/2 has seen the request and refused its stream. Of all that is not
-    /// sent only this is `connection-lost`, also as a peer proxy tells it.
+    /// A server of HTTP/2 has seen the request and refused its stream. Of all that is not sent
+    /// only this is `connection-lost`, also as a peer proxy reports it.
     #[must_use]
     pub(crate) const fn was_refused_by_server(&self) -> bool {
         matches!(
@@ -235,8 +235,8 @@ impl Failure {
         )
     }
 
-    /// With what a refused caller needs to know: who it was taken for, and where to look.
-    /// It says nothing but the caller's own name.
+    /// With what a refused caller needs to know: which caller it was taken for, and where to
+    /// look. It names only the caller itself.
     #[must_use]
     pub(crate) fn with_caller(self, caller: &str) -> Self {
         let Self::Refused { reason, by, detail } = self else {
@@ -264,7 +264,7 @@ impl Failure {
     }
 }
 
-/// The command that explains a refusal, as far as this proxy may say: `caller` is
+/// The command that explains a refusal, as far as this proxy may show it: `caller` is
 /// `namespace/service-account`, and the Service is one that the caller knows.
 fn explain(caller: &str) -> String {
     match caller.split_once('/') {
@@ -308,7 +308,7 @@ mod tests {
                 && detail.contains("weft.dev/mtls=permissive"),
             "{detail}"
         );
-        // Other failures say what they said.
+        // Other failures keep their text.
         let other = Failure::refused(Reason::BadRequest, "x").with_caller(caller);
         assert_eq!(other.detail(), "x");
     }

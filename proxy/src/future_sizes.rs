@@ -5,8 +5,8 @@
 //! be as large as it was when the table was last written, and a twentieth more.
 //!
 //! To change the table run `cargo test -p proxy --lib future_sizes -- --nocapture`, which prints
-//! it as it is now, and put it below. A number that rises is a decision: it is paid by
-//! every connection or request, so say in the commit what is had for it.
+//! it as it is now, and put it below. A number that rises is a decision: every connection or
+//! request pays it, so the commit names what is had for it.
 
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
@@ -19,7 +19,7 @@ const WRITTEN: &[(&str, usize)] = &[
     ("idle relay", 152),
 ];
 
-/// An async function, whose future can be asked for its size without being made.
+/// An async function, whose future's size is known without making it.
 pub(crate) trait Asynchronous<Arguments> {
     const FUTURE: usize;
 }

@@ -48,7 +48,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     if !proxy.own.has(own.ip()) {
         return turn_away(&proxy, &stream);
     }
-    // Whoever does not finish a handshake is the first to lose its permit.
+    // A peer that does not finish a handshake is the first to lose its permit.
     permit.silent();
     permit.head_begins();
     let Secured {
@@ -90,7 +90,8 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
         let expired = Box::pin(certificate_end.passed());
         tokio::select! {
             () = drain.time_to_go() => {}
-            // Whoever it is has another certificate by then, and proves itself by a new connection.
+            // The peer has another certificate by then, and proves its identity by a new
+            // connection.
             () = expired => {}
         }
     };
@@ -122,7 +123,7 @@ pub async fn serve_plain(
     connection.serve(stream, spoken, &permit, None).await;
 }
 
-/// Whoever calls something that is no application of the pod gets nothing of it.
+/// A caller of something that is no application of the pod gets nothing of it.
 fn turn_away(proxy: &Proxy, stream: &TcpStream) {
     proxy.telemetry.metrics.limit("direct-call");
     connect::reset(stream);

@@ -99,7 +99,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
             return Box::pin(connection.relay(stream, tunnel, protocol)).await;
         }
     };
-    // A declaration names the family; the bytes say which version it is.
+    // A declaration names the family; the bytes show which version it is.
     let sniff_head: fn(&[u8]) -> Sniffed = if is_declared { sniff_declared } else { sniff };
     let looked = stream.look_at_head(HEAD_PATIENCE, sniff_head, &permit);
     if looked.await.is_err() {
@@ -117,12 +117,12 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
     requests(connection, stream, version, permit).await;
 }
 
-/// Nobody was asked what is at the address: it may be of the mesh, whatever the mode.
+/// No controller was queried about the address: it may be of the mesh, whatever the mode.
 fn too_many_in_use() -> Failure {
     Failure::not_sent(Reason::Overload, TooManyInUse.to_string())
 }
 
-/// Resets a connection to what the controller says nobody may be called at.
+/// Resets a connection to an address that the controller refuses to every caller.
 fn refuse(proxy: &Proxy, stream: &TcpStream, called: CallEnds, failure: &Failure) {
     tracing::debug!(?called, %failure, "refused a connection");
     let call = Call::begin(&proxy.telemetry, CallKind::Bytes, called);

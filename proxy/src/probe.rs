@@ -1,15 +1,13 @@
 //! Carries out the pod's original probes and lifecycle hooks on behalf of the
 //! kubelet, which is not in the mesh.
 //!
-//! The kubelet asks the admin port; the proxy asks the application, at the
-//! pod's own address and outside of redirection. Otherwise strict mode would
-//! refuse the kubelet, and a TCP probe would find a proxy that always accepts
-//! instead of an application that may be dead.
+//! The kubelet calls the admin port; the proxy calls the application, at the pod's own address
+//! and outside of redirection. Otherwise strict mode would refuse the kubelet, and a TCP probe
+//! would find a proxy that always accepts instead of an application that may be dead.
 //!
-//! Everybody in the cluster can reach the admin port. So targets are only those
-//! that the pod's author wrote, hooks need the token that the injector made, and
-//! askers of one probe share one run of it: asking often neither loads the
-//! application nor keeps the kubelet waiting.
+//! Every client in the cluster can reach the admin port. So targets are only those that the pod's
+//! author wrote, hooks need the token that the injector made, and clients of one probe share one
+//! run of it: frequent calls neither load the application nor keep the kubelet waiting.
 //!
 //! Imports a type of stream from `http`, and nothing else of this crate.
 

@@ -4,12 +4,12 @@
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
 //!
-//! A process serves workloads, today the one that its environment tells of. Each brings
+//! A process serves workloads, today the one that its environment describes. Each brings
 //! a [`Proxy`] with its own identity, configuration, connections, telemetry and end, and
 //! listeners of its own; it shares with the others what stands here, and the two streams
-//! that a process has: standard error, where the log tells what any of them asks for
-//! ([`runtime::log`]), and standard output, where the access log of each has its lines.
-//! [`run`] serves one: its pages are at a fixed port.
+//! that a process has: standard error, with the log at the level that any of them requests
+//! ([`runtime::log`]), and standard output, with the access log lines of each. [`run`] serves
+//! one: its pages are at a fixed port.
 //!
 //! Imports `admin`, `control`, `drain`, `inbound`, `mesh`, `net`, `outbound`, `ports`,
 //! `proxy`, `settings` and `telemetry`.
@@ -43,8 +43,8 @@ use crate::telemetry::startup::StartupStep;
 
 /// What connections may hold where the container has no limit, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
-/// The same for the program as a whole. All permits of the three listeners at rest take
-/// some 240 MiB; below that nobody honest may lose a connection where nothing forces it.
+/// The same for the program as a whole. All permits of the three listeners at rest take some 240
+/// MiB; below that no honest caller may lose a connection where nothing forces it.
 const HEAP: u64 = 512 * 1024 * 1024;
 /// So many looks at what waits for peers, and what is idle is closed: every five seconds.
 const LOOKS: u32 = 2;
@@ -190,8 +190,8 @@ impl Process {
     }
 }
 
-/// Breaks off what waits for peers that give no sign of life, and closes connections that
-/// nobody used for a while, for ever.
+/// Breaks off what waits for peers that give no sign of life, and closes connections that were
+/// idle for a while, for ever.
 pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
     loop {
         for _ in 0..LOOKS {

@@ -46,8 +46,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A workload that proves who it is with `certs` and trusts `roots`, both of which
-    /// may be replaced at any time. What its connections hold counts in `budget`.
+    /// A workload with the identity of `certs` that trusts `roots`, both of which may be replaced
+    /// at any time. What its connections hold counts in `budget`.
     #[must_use]
     pub fn new(
         own: Own,
@@ -97,8 +97,8 @@ impl Proxy {
         self.clients.budget()
     }
 
-    /// The workload goes: its callers are told to go elsewhere, and the controller is
-    /// told at once what is counted from now on.
+    /// The workload goes: its callers' connections are closed gracefully, and the controller gets
+    /// at once what is counted from now on.
     pub fn leave(&self) {
         self.drain.begin();
         self.telemetry.reports.leave();

@@ -1,4 +1,4 @@
-//! Everything that the environment tells the proxy. Read once, nowhere else.
+//! Settings of the proxy from its environment. Read once, nowhere else.
 //!
 //! What is of the process and what of the workload stand apart: a process may serve
 //! more than one workload, and nothing of the one is found through the other.
@@ -40,7 +40,7 @@ pub struct ProcessSettings {
 pub struct WorkloadSettings {
     pub own: Own,
     pub controller: ControllerSettings,
-    /// Until the controller says something else.
+    /// Until the controller configures another.
     pub access_log: AccessLog,
     /// JSON, as the injector wrote it.
     pub probes: Option<String>,
@@ -49,7 +49,7 @@ pub struct WorkloadSettings {
     pub compatibility: Option<Compatibility>,
 }
 
-/// How a workload reaches the controller, and proves who it is.
+/// How a workload reaches the controller, and proves its identity.
 #[derive(Clone, Debug)]
 pub struct ControllerSettings {
     /// `host:port`.
@@ -59,7 +59,7 @@ pub struct ControllerSettings {
     pub trust_bundle: PathBuf,
 }
 
-/// Which other meshes' series are made, and of which workload they tell.
+/// Which other meshes' series are made, and for which workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compatibility {
     pub linkerd: bool,
@@ -93,7 +93,7 @@ impl Settings {
 }
 
 impl WorkloadSettings {
-    /// `None` where the reader was told what is missing or wrong.
+    /// `None` where the reader has noted what is missing or wrong.
     fn read(env: &mut EnvReader) -> Option<Self> {
         let trust_domain: Option<String> = env.required("WEFT_TRUST_DOMAIN");
         let own = own(env, trust_domain.as_deref());

@@ -1,5 +1,5 @@
-//! What the proxy tells of its calls: metrics, reports to the controller, the access log,
-//! spans of traces.
+//! Telemetry of the proxy's calls: metrics, reports to the controller, the access log, spans of
+//! traces.
 //!
 //! Imports `failure`, `http`, `net` and `settings`.
 
@@ -41,7 +41,7 @@ use crate::telemetry::report::Reports;
 use crate::telemetry::tap::watch::Taps;
 use crate::telemetry::trace::Tracer;
 
-/// Everything that a call is told to when it ends.
+/// Where a call is reported when it ends.
 #[derive(Debug)]
 pub struct Telemetry {
     pub metrics: Metrics,
@@ -54,12 +54,12 @@ pub struct Telemetry {
     pub(crate) tracer: Tracer,
     /// What is outside the mesh, by name or address.
     pub(crate) remotes: Remotes,
-    /// Requests that somebody watches.
+    /// Requests that a client watches.
     pub(crate) taps: Arc<Taps>,
     served: ServedPorts,
     /// Ports that Services lack.
     pub(crate) lacked: LackedPorts,
-    /// Ports of the own pod that somebody declared.
+    /// Ports of the own pod that are declared.
     declared: ArcSwap<BTreeSet<u16>>,
 }
 
@@ -125,9 +125,8 @@ impl Telemetry {
         })
     }
 
-    /// How `port` is counted: by its number where somebody declared it or it was ever
-    /// served, `served` being the news. `service` is empty inbound and for what is
-    /// called by its own address.
+    /// How `port` is counted: by its number where it is declared or was ever served, `served`
+    /// being the change. `service` is empty inbound and for what is called by its own address.
     #[must_use]
     pub(crate) fn port_label(
         &self,

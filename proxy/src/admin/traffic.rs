@@ -1,12 +1,11 @@
-//! Page `/traffic`: what this proxy goes by where its application calls a Service.
+//! Page `/traffic`: what this proxy knows of each Service that its application calls.
 //!
-//! Per Service port the sections of its policy, each with the object that it came from,
-//! what retries may cost, the breakers, and the endpoints with what was learned of them.
-//! Somebody who asks why one of three fails, or why nobody is asked at all, sees it here
-//! before it shows in any number.
+//! Per Service port: the sections of its policy, each with the object that it came from, the
+//! retry budget, the breakers, and the endpoints with what was learned of them. The page shows
+//! why one call in three fails, or why no endpoint is tried, before any metric does.
 //!
-//! A page has a bound, because a proxy may hold thousands of Services, and it says how many
-//! it leaves out. Those may be asked for by their names.
+//! A proxy may hold thousands of Services, so the page has a bound and says how many Services it
+//! skips. Those may be requested by name.
 
 mod sections;
 
@@ -31,7 +30,7 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// Endpoints of one Service port that a page shows, those first that get least.
 const MOST_ENDPOINTS: usize = 200;
 
-/// Which Services a path asks for: all by an empty text, else `namespace/name` or
+/// Which Services a path requests: all by an empty text, else `namespace/name` or
 /// `namespace/name:port`. `None`: it is another page.
 pub(super) fn requested_services(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/traffic")?;
@@ -89,8 +88,8 @@ fn headless(snapshot: &Snapshot) -> HashSet<&str> {
         .collect()
 }
 
-/// What holds of a Service where no object says anything of retries, or of ejection. Where
-/// clients choose the pod that is nothing, until an object says something of the other.
+/// What holds of a Service where no object configures retries, or ejection. Where clients choose
+/// the pod that is nothing, until an object configures the other.
 fn without_word(
     configured: &CallerPolicy,
     headless: bool,
@@ -155,8 +154,8 @@ fn throttled_percent(set: &EndpointSet) -> Value {
     Value::Object(shown.collect())
 }
 
-/// The endpoints as calls to the Service itself see them, and how many are left out.
-/// `otherwise`: by what they rest where no object says it.
+/// The endpoints as calls to the Service itself see them, and how many are skipped. `otherwise`:
+/// the ejection that holds where no object configures it.
 fn endpoints(
     set: &EndpointSet,
     configured: &CallerPolicy,

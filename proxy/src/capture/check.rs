@@ -1,9 +1,9 @@
-//! Proves redirection the way an application will meet it: by connecting to an
-//! address where nobody is and arriving at the proxy's own port.
+//! Checks that redirection works: connects to an address that has no server and expects to arrive
+//! at the proxy's own port.
 //!
-//! The addresses are those that the standards keep for documentation, so a
-//! connection that escapes reaches nobody. Only what leaves can be proven from
-//! inside; both directions are written in one transaction.
+//! The addresses are those that the standards reserve for documentation, so a connection that
+//! escapes reaches no host. Only outbound can be proven from inside; both directions are written
+//! in one transaction.
 
 use std::fmt;
 use std::io;
@@ -30,7 +30,7 @@ pub(crate) enum CheckOutcome {
     NoRoute { family: &'static str },
     /// The skip lists leave nothing to redirect.
     Skipped { family: &'static str },
-    /// The kernel cannot tell packets that the pod forwards from those for the pod.
+    /// The kernel cannot distinguish packets that the pod forwards from those for the pod.
     ForwardedToo,
 }
 
@@ -92,8 +92,8 @@ pub(crate) enum CheckError {
 /// `service` arrives as it was called.
 ///
 /// # Errors
-/// When a family that has a route is not redirected, when none has a route, or when
-/// somebody else translates the addresses of Services.
+/// When a family that has a route is not redirected, when none has a route, or when another
+/// program translates the addresses of Services.
 pub(crate) fn check(
     settings: &Settings,
     service: Option<SocketAddr>,
@@ -124,7 +124,7 @@ pub(crate) fn check(
     Ok(outcomes)
 }
 
-/// Addresses for documentation, which nobody answers at.
+/// Addresses for documentation, which no host answers.
 struct Family {
     name: &'static str,
     listener: SocketAddr,
@@ -194,7 +194,7 @@ fn untranslated(service: SocketAddr, arrived: SocketAddr) -> Result<(), CheckErr
     Err(CheckError::ServiceTranslated { service, arrived })
 }
 
-/// Asks the routing table without sending anything.
+/// Queries the routing table without sending anything.
 fn has_route(target: SocketAddr) -> bool {
     let any: IpAddr = match target {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -205,8 +205,8 @@ fn has_route(target: SocketAddr) -> bool {
         .is_ok()
 }
 
-/// Where the kernel says that a connection to `target`, which arrived `at` the proxy's
-/// port, was going.
+/// Where a connection to `target`, which arrived `at` the proxy's port, was going by the kernel's
+/// record.
 fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError> {
     let deadline = Instant::now() + WITHIN;
     let listener = TcpListener::bind(at)
@@ -242,7 +242,7 @@ fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError>
                 std::thread::sleep(LOOK_EVERY);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(not_redirected("somebody else answered it".into()));
+                return Err(not_redirected("another server answered it".into()));
             }
             Err(error) => return Err(not_redirected(error.to_string())),
         }

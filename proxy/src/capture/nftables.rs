@@ -25,7 +25,7 @@ use super::rules::{Chain, Hook, Match, PacketVerdict, Rule};
 /// The one table, in the namespace's list of tables.
 const TABLE: &str = "weft";
 
-/// The kernel answers at once; anything longer means that nobody does.
+/// The kernel answers at once; anything longer means that it does not answer at all.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// An answer repeats at most the message it complains about; ours are smaller.
@@ -79,8 +79,8 @@ fn commit(batch: &Batch) -> Result<(), WriteError> {
     socket.set_read_timeout(Some(ANSWER_WITHIN))?;
     (&socket).write_all(&batch.encode()?)?;
 
-    // Refusals come in the order of the messages and only the last message
-    // asks for an answer, so the first answer tells the fate of all.
+    // Refusals come in the order of the messages and only the last message requests an answer, so
+    // the first answer is the result of all.
     let mut answer = vec![0; LONGEST_ANSWER];
     let length = (&socket).read(&mut answer)?;
     match KernelAck::parse(answer.get(..length).unwrap_or_default()) {
@@ -101,7 +101,7 @@ fn refusal(errno: i32, step: String) -> WriteError {
     }
 }
 
-/// What the kernel says about one message of a batch.
+/// The kernel's result for one message of a batch.
 struct KernelAck {
     /// 0 for success, else a positive error number.
     errno: i32,
@@ -398,7 +398,7 @@ fn meta(fact: u32) -> Attributes {
     )
 }
 
-/// What routing says of the destination, of whichever interface it is.
+/// The kernel's type of the destination, of whichever interface it is.
 fn destination_type() -> Attributes {
     const TYPE_OF_ADDRESS: u32 = 3;
     const BY_DESTINATION: u32 = 1 << 1;

@@ -71,7 +71,7 @@ pub(crate) enum PacketVerdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forwarded {
     Pass,
-    /// For a kernel that cannot tell them from those for the pod.
+    /// For a kernel that cannot distinguish them from those for the pod.
     Redirected,
 }
 

@@ -1,4 +1,4 @@
-//! What the init container is told: whom it exempts, and what it leaves alone.
+//! Settings of the init container: which processes and ports it exempts from redirection.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,7 +32,7 @@ pub(crate) enum Then {
     Write,
     /// Write the rules, then prove that they work.
     WriteAndCheck,
-    /// Prove rules that somebody else wrote.
+    /// Check rules that another program wrote.
     CheckOnly,
 }
 
@@ -106,9 +106,9 @@ impl Settings {
     }
 }
 
-/// The address of the one Service that every pod is told, that of the API server. None
-/// where it is a name: then it is somebody's address outside the cluster. Kubernetes writes
-/// it, so what cannot be read is nobody's mistake, and only leaves less to prove.
+/// The address of the one Service that every pod gets in its environment, that of the API server.
+/// `None` where it is a name, which is an address outside the cluster. Kubernetes writes it, so
+/// an unreadable value is no user's error; it only leaves less to check.
 pub(crate) fn known_service(mut env: EnvReader) -> Option<SocketAddr> {
     let ip: IpAddr = env.optional("KUBERNETES_SERVICE_HOST")?;
     let port: u16 = env.optional("KUBERNETES_SERVICE_PORT")?;

@@ -27,10 +27,10 @@ use crate::config::telemetry;
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
 
-/// Ports of the own pod that count as declared; more are told apart only once they
+/// Ports of the own pod that count as declared; further ports are distinguished only once they
 /// are served.
 const DECLARED_PORTS: usize = 256;
-/// Longer ranges say how ports are to be treated, not which there are.
+/// Longer ranges define how ports are treated, not which there are.
 const DECLARED_RANGE: u16 = 64;
 
 /// The address that a destination resource is named after.
@@ -204,8 +204,8 @@ impl Snapshot {
         ports
     }
 
-    /// An address of a Service is meshed when one of its endpoints is: whoever calls it
-    /// in plaintext may be led there.
+    /// An address of a Service is meshed when one of its endpoints is: a plaintext call to it may
+    /// reach that endpoint.
     pub(super) fn note_meshed_services(&self, registry: &Registry) {
         for (addr, destination) in &self.destinations {
             let Destination::Service(name) = &**destination else {
@@ -213,7 +213,7 @@ impl Snapshot {
             };
             let service = self.services.get(name);
             let set = service.and_then(|service| self.endpoints.get(&service.endpoints));
-            // Without endpoints nothing new is said.
+            // Without endpoints nothing new is known.
             if let Some(set) = set.filter(|set| !set.endpoints.is_empty()) {
                 let meshed = set.endpoints.iter().any(|endpoint| endpoint.meshed());
                 registry.note_meshed(*addr, meshed);
@@ -351,15 +351,15 @@ impl Snapshot {
                 registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
             }
             Destination::External => registry.note_meshed(addr, false),
-            // Its endpoints tell, or nothing is there.
+            // Its endpoints decide, or it has none.
             Destination::Service(_) | Destination::Refused { .. } => {}
         }
         self.destinations.insert(addr, Arc::new(destination));
         Ok(())
     }
 
-    /// Forgets a destination that is called in plaintext: what was refused says that a pod
-    /// of the mesh is there.
+    /// Forgets a destination that is called in plaintext: by what was refused a pod of the mesh
+    /// is there.
     fn forget_plaintext(&mut self, addr: SocketAddr) {
         let plaintext = |current: &Arc<Destination>| match &**current {
             Destination::External => true,

@@ -1,4 +1,4 @@
-//! What TrafficPolicies say of requests to the own pod, and what was used up by it so far.
+//! The TrafficPolicies for requests to the own pod, and what was used up of their limits so far.
 //!
 //! A new configuration takes the buckets of the former one over, limit by limit: a change
 //! elsewhere in a policy fills none of them.
@@ -33,13 +33,12 @@ pub(crate) struct Guard {
     /// What the pod may open for opaque bytes, where it gets nothing but copies and may
     /// change nothing.
     read_only: Option<Vec<TcpTarget>>,
-    /// Nobody outside can say which keys share a bucket.
+    /// No client can find out which keys share a bucket.
     seed: RandomState,
 }
 
-/// What holds at one port: limits that this pod keeps by itself, of what class requests are
-/// and how many of them the application is given at once, and how long those may take that
-/// nobody held to it before.
+/// What holds at one port: this pod's own limits, the class of requests, how many of them the
+/// application gets at once, and the timeout of those that came without one.
 #[derive(Debug)]
 pub(crate) struct PortGuard {
     timeouts: Limited<Timeouts>,
@@ -51,7 +50,7 @@ pub(crate) struct PortGuard {
     seed: RandomState,
 }
 
-/// What asks to be let in.
+/// A request before admission.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival<'a> {
     pub(crate) caller: Caller<'a>,
@@ -150,8 +149,8 @@ impl Guard {
         self.ports.get(&port)
     }
 
-    /// Tells `show` of each port of which a limit of requests in flight was told, where `next`
-    /// has none any more.
+    /// Calls `show` for each port whose limit of requests in flight was reported, where `next`
+    /// has no limit any more.
     pub(super) fn ended_by(&self, next: Option<&Self>, show: impl Fn(u16, i64)) {
         for (port, current) in &self.ports {
             let next = next.and_then(|next| next.ports.get(port));
@@ -264,17 +263,17 @@ fn taken_over(
 }
 
 impl PortGuard {
-    /// Whether it says the same, beside its `overload`.
+    /// Whether it is the same, apart from its `overload`.
     fn is_as(&self, limits: &Limited<Arc<RateLimit>>, configured: &GuardPort) -> bool {
         self.limits == *limits
             && self.timeouts == configured.timeouts
             && self.priority == configured.priority
     }
 
-    /// What policies say of the class of a request, whether or not this port is ever
-    /// overloaded: calls that are made for it take it over. One whose path can be read in
-    /// several ways has the lowest class of them; where rules cannot see them it counts as
-    /// fitting every route, and has the lowest class of all.
+    /// The class of a request by the policies, whether or not this port is ever overloaded: calls
+    /// that are made for it take it over. One whose path can be read in several ways has the
+    /// lowest class of them; where rules cannot see them it counts as fitting every route, and
+    /// has the lowest class of all.
     pub(crate) fn class(
         &self,
         caller: Caller<'_>,
@@ -297,14 +296,15 @@ impl PortGuard {
             let admits = scoped.sources.admits(caller);
             admits.then_some((rule.when == Match::Always, scoped.section))
         });
-        // What no route says of it holds as well.
+        // What holds for no route in particular holds as well.
         let plain = configured.clone().find(|(always, _)| *always);
         let plain = plain.map(|(_, section)| section);
         let lowest = configured.map(|(_, section)| section).min();
         lowest.map(|lowest| lowest.min(plain.unwrap_or_default()))
     }
 
-    /// What is asked before a request goes to the application; `None`: nothing.
+    /// The overload section that a request passes before it goes to the application; `None`:
+    /// none.
     pub(crate) const fn overload(&self) -> Option<&PortOverload> {
         self.overload.as_ref()
     }
@@ -342,8 +342,8 @@ impl PortGuard {
         }
     }
 
-    /// Takes a token of every limit that applies, or none of any. `noticed` is told what else
-    /// is to be counted.
+    /// Takes a token of every limit that applies, or none of any. `noticed` gets what else is to
+    /// be counted.
     pub(crate) fn admit(
         &self,
         now: Instant,

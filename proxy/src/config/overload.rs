@@ -24,9 +24,9 @@ pub(crate) struct PortOverload {
 #[derive(Debug)]
 struct Application {
     limiter: Limiter,
-    /// The limit that was told last.
+    /// The limit that was reported last.
     shown_limit: i64,
-    /// Nobody is to hear of it any more.
+    /// No limit is reported any more.
     over: bool,
 }
 
@@ -70,8 +70,7 @@ pub(crate) struct AdmittedRequest {
 }
 
 impl PortOverload {
-    /// What `configured` makes of what was before; `None`: nothing is asked before requests are
-    /// let in.
+    /// What `configured` makes of what was before; `None`: requests are admitted without it.
     pub(super) fn after(
         before: Option<&Self>,
         configured: &GuardPort,
@@ -98,7 +97,7 @@ impl PortOverload {
         })
     }
 
-    /// Whether both say the same.
+    /// Whether both are the same.
     pub(super) fn same(one: Option<&Self>, other: Option<&Self>) -> bool {
         match (one, other) {
             (Some(one), Some(other)) => {
@@ -108,8 +107,8 @@ impl PortOverload {
         }
     }
 
-    /// Nothing is asked any more before requests are let in. `show` is told so where a limit
-    /// was, and those that are in flight tell none any more.
+    /// Ends admission by this section. `show` gets that where a limit was, and requests in flight
+    /// report no limit any more.
     pub(super) fn end(&self, show: impl FnOnce(i64)) {
         let mut application = self.application.lock();
         application.over = true;
@@ -123,8 +122,8 @@ impl PortOverload {
         &self.origin
     }
 
-    /// Whether a request goes to the application. `show` is told how many may be in flight
-    /// from now on, if that changed; 0: any number, and no caller holds back.
+    /// Whether a request goes to the application. `show` gets how many may be in flight from now
+    /// on, if that changed; 0: any number, and no caller holds back.
     pub(crate) fn arrive(
         &self,
         now: Instant,
@@ -158,14 +157,14 @@ impl PortOverload {
 
 impl AdmittedRequest {
     /// It waits for something else before it goes to the application, and then arrives again,
-    /// where and as what this gives: one call is judged by one configuration.
+    /// where and as this returns: one configuration decides about one call.
     pub(crate) fn put_off(mut self) -> (PortOverload, PendingRequest) {
         self.over = true;
         self.by.application.lock().limiter.put_off();
         (self.by.clone(), self.asks)
     }
 
-    /// The head of its answer is there. `show` is told the limit, if that changed.
+    /// The head of its response is there. `show` gets the limit, if that changed.
     pub(crate) fn answered(mut self, now: Instant, show: impl FnOnce(i64)) {
         self.over = true;
         let took = now.saturating_duration_since(self.since);
@@ -184,8 +183,8 @@ impl Drop for AdmittedRequest {
 }
 
 impl Application {
-    /// The limit in whole requests, if it is another than was told last. Under its lock, so
-    /// that nothing is told after the end.
+    /// The limit in whole requests, if it differs from the one reported last. Under its lock, so
+    /// that no report follows the end.
     fn show_limit(&mut self, now: Instant, show: impl FnOnce(i64)) {
         if self.over {
             return;

@@ -1,7 +1,7 @@
-//! What TrafficPolicies say to this proxy of the calls that its application makes.
+//! The TrafficPolicies for the calls that the own application makes.
 //!
-//! Kept by Service port, as its own workload may see it, so that a call asks nobody who
-//! is calling. Where no object says anything, a call costs one look at an empty map.
+//! Kept by Service port, as the own workload may see it, so that a call needs no look-up of its
+//! caller. Where no object configures anything, a call costs one look at an empty map.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ struct ServicePolicy {
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     policies: HashMap<Arc<str>, ServicePolicy>,
-    /// Uid of the own pod, as its certificate says it.
+    /// Uid of the own pod, from its certificate.
     pod: Option<Arc<str>>,
 }
 
@@ -32,17 +32,17 @@ impl Policies {
         self.policies.is_empty()
     }
 
-    /// What is said of the Service port that a resource is about, by that one's name.
+    /// The policy of the Service port that a resource is about, by that one's name.
     pub(crate) fn of(&self, resource: &str) -> Option<&Arc<CallerPolicy>> {
         self.policies.get(subject(resource)).map(|entry| &entry.own)
     }
 
-    /// Service ports of which something is said, as `namespace/name:port`.
+    /// Service ports with a policy, as `namespace/name:port`.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
         self.policies.keys().map(|subject| &**subject)
     }
 
-    /// Uid of the own pod, as its certificate says it.
+    /// Uid of the own pod, from its certificate.
     pub(crate) fn pod(&self) -> Option<&str> {
         self.pod.as_deref()
     }
@@ -71,7 +71,7 @@ impl Policies {
     }
 
     /// # Errors
-    /// With the field that is wrong; what was said before stays.
+    /// With the field that is wrong; the former policy stays.
     pub(super) fn set(
         &mut self,
         name: &str,
@@ -99,7 +99,7 @@ impl Policies {
         }
     }
 
-    /// The own certificate says which pod it is for.
+    /// The own certificate names its pod.
     pub(super) fn look_as_pod(&mut self, uid: Option<&str>, own: Option<&SpiffeId>) {
         if self.pod.as_deref() != uid {
             self.pod = uid.map(Arc::from);

@@ -1,4 +1,4 @@
-//! Shares of limits that all pods of a Service keep together, as the controller told them.
+//! Quota shares of limits that all pods of a Service keep together, as the controller sent them.
 //!
 //! They outlive the configuration: a policy that changes elsewhere changes no share, and
 //! while no controller answers they stay.
@@ -34,8 +34,8 @@ impl Shares {
         true
     }
 
-    /// Until the share of a limit is told that is new to a pod which serves already, the pod
-    /// keeps all of it: whatever passed until now must not be refused because a policy came.
+    /// A pod that serves already keeps all of a new limit until its share arrives: what passed
+    /// until now must not be refused because a policy came.
     pub(super) fn begin(&self, configured: &PodGuard, is_there: impl Fn(u16, &Origin) -> bool) {
         for (port, guard) in &configured.ports {
             for rule in &guard.rate_limits.rules {
@@ -43,8 +43,8 @@ impl Shares {
                 let Some(limit) = limit.filter(|limit| limit.scope == LimitScope::Service) else {
                     continue;
                 };
-                let is_told = self.of(*port, &rule.origin).is_some();
-                if !is_told && !is_there(*port, &rule.origin) {
+                let is_received = self.of(*port, &rule.origin).is_some();
+                if !is_received && !is_there(*port, &rule.origin) {
                     let whole = u64::from(limit.requests) * 1000;
                     self.set(*port, rule.origin.clone(), whole);
                 }

@@ -56,7 +56,7 @@ pub enum Destination {
     /// The Service has no such port.
     Refused {
         reason: String,
-        /// `namespace/name`; empty where an older controller does not say it.
+        /// `namespace/name`; empty from an older controller.
         service: Arc<str>,
     },
 }
@@ -76,7 +76,7 @@ pub struct Service {
     pub label: Arc<str>,
     pub port: u16,
     pub protocol: Protocol,
-    /// Session affinity, if the Service asks for it.
+    /// Session affinity, if the Service has it.
     pub affinity: Option<Arc<Affinity>>,
     /// The splits that are in force, in order of precedence.
     pub routes: Table<Forward>,
@@ -86,7 +86,7 @@ pub struct Service {
     pub backends: Vec<Arc<str>>,
 }
 
-/// What the controller says of the proxy's own pod.
+/// The controller's configuration of the proxy's own pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     pub identity: SpiffeId,
@@ -98,7 +98,7 @@ pub struct Workload {
     pub location: Location,
 }
 
-/// Everything that a connection or request asks for its decisions.
+/// Everything that a connection or request needs for its decisions.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub workload: Option<Arc<Workload>>,
@@ -106,28 +106,28 @@ pub struct Snapshot {
     pub destinations: HashMap<SocketAddr, Arc<Destination>>,
     pub services: HashMap<Arc<str>, Arc<Service>>,
     pub endpoints: HashMap<Arc<str>, Arc<EndpointSet>>,
-    /// What TrafficPolicies say of calls to the Services.
+    /// The TrafficPolicies for calls to the Services.
     pub policies: Policies,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
-    /// Which of its workload's proxies it is; `None`: nobody tells.
+    /// Which of its workload's proxies it is; `None`: not known.
     pub(super) positions: Option<PeerPositions>,
     /// Which requests it is to write down; `None`: as it was started.
     pub(crate) access_log: Option<AccessLog>,
     /// Which traces it records; `None`: none.
     pub(crate) tracing: Option<Arc<TracingConfig>>,
-    /// What they say of requests to the own pod.
+    /// Those for requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
     /// What the own pod may let through of limits that others keep with it.
     pub(super) shares: Shares,
-    /// How requests to the own pod are named; `None` where nobody asks for names.
+    /// How requests to the own pod are named; `None` where no metric needs names.
     pub(crate) names: Option<Arc<Names>>,
     read_only_grace: Option<ReadOnlyGrace>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) versions: HashMap<String, Version>,
-    /// Ports of the own pod that somebody declared.
+    /// Ports of the own pod that are declared.
     pub(super) declared: Arc<BTreeSet<u16>>,
     /// Counts changes of the own policy, so that open connections look again.
     pub policy_revision: u64,
@@ -224,7 +224,7 @@ impl Snapshot {
         self.guard.as_ref()?.read_only()
     }
 
-    /// What policies say of requests to the own pod.
+    /// Sets the policies for requests to the own pod.
     pub(super) fn set_guard(&mut self, configured: &PodGuard) {
         let current = self.guard.as_deref();
         if self.is_complete() {

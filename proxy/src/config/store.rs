@@ -1,9 +1,9 @@
 //! What stands at the address that the application called.
 //!
-//! Destinations come on demand: the first call to an address asks the controller
-//! and waits a moment, later ones find the answer. What was ever used is kept, however
-//! long ago that was, because a controller may be away when it is called again: only
-//! for want of room are the addresses given back that nobody used for longest.
+//! Destinations come on demand: the first call to an address subscribes at the controller and
+//! waits a moment, later calls find the result. What was ever used stays, however long ago that
+//! was, because the controller may be disconnected at the next call. Only without room are
+//! addresses dropped, the longest unused first.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -34,13 +34,13 @@ use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{OverloadLabels, Port};
 
-/// How long a call waits for the controller to say what an address is.
+/// How long a call waits for the controller to send what an address is.
 const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 /// Destinations held at most; the controller enforces the same bound. A pod
 /// that calls more addresses than this is a crawler, and the least recently
 /// used one makes room.
 const DESTINATION_LIMIT: usize = 4096;
-/// How often the log says that none can make room.
+/// How often the log reports that none can make room.
 const LOG_RATE: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(60),
@@ -61,9 +61,9 @@ const KEPT_AT_LEAST: usize = 1000;
 pub struct TooManyInUse;
 
 #[derive(Debug)]
-/// A destination that the controller is asked about.
+/// A subscription to a destination at the controller.
 struct Subscription {
-    /// Tells it from another one of the same address.
+    /// Distinguishes it from another one of the same address.
     number: u64,
     users: usize,
     last_used: Instant,
@@ -82,14 +82,14 @@ pub struct Store {
     /// Numbers them.
     numbered: AtomicU64,
     log_rate: Mutex<Rate>,
-    /// Told when `subscriptions` changed.
+    /// Notified when `subscriptions` changed.
     pub subscriptions_changed: Notify,
     pub telemetry: Arc<Telemetry>,
-    /// What this workload asks of the log, which is one for the process.
+    /// The log level of this workload; the log is one for the process.
     log: LevelRequest,
     /// Rules that are only tried.
     pub trials: Arc<Trials>,
-    /// Says which pod this is.
+    /// Which pod this is.
     certs: CertHandle,
     /// How often the pod began to get nothing but copies.
     read_only_began: Arc<AtomicU64>,
@@ -144,38 +144,38 @@ impl Store {
         }
     }
 
-    /// Of the pod that these certificates are for. A proxy has one before it is told
-    /// anything, and each that follows is for the same pod.
+    /// Of the pod that these certificates are for. A proxy has one before any message arrives,
+    /// and each later one is for the same pod.
     #[must_use]
     pub fn of_pod(self, certs: CertHandle) -> Self {
         Self { certs, ..self }
     }
 
-    /// The newest snapshot. A decision takes one, and asks it everything.
+    /// The newest snapshot. A decision takes one, and reads everything from it.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Asks the newest snapshot one thing: what may be spoken, how something is counted.
-    /// Nothing can keep that snapshot, and two answers may be of two.
+    /// Reads one thing of the newest snapshot: what may be spoken, how something is counted.
+    /// Nothing can keep that snapshot, and two results may be of two.
     pub fn inspect<T>(&self, ask: impl FnOnce(&Snapshot) -> T) -> T {
         ask(&self.snapshot.load())
     }
 
-    /// True once a controller has said what this pod is.
+    /// True once a controller has sent what this pod is.
     #[must_use]
     pub(crate) fn is_configured(&self) -> bool {
         self.snapshot.load().is_complete()
     }
 
-    /// Tells when the own policy changed.
+    /// Notifies when the own policy changed.
     #[must_use]
     pub(crate) fn policy_changes(&self) -> watch::Receiver<u64> {
         self.policy.subscribe()
     }
 
-    /// The same, with whatever came since a snapshot of this revision as news.
+    /// The same, with whatever came since a snapshot of this revision as a change.
     #[must_use]
     pub(crate) fn policy_changes_since(&self, revision: u64) -> watch::Receiver<u64> {
         let mut changes = self.policy.subscribe();
@@ -185,7 +185,7 @@ impl Store {
         changes
     }
 
-    /// What `judge` says once a change of the own policy makes it refuse.
+    /// The refusal by `judge`, once a change of the own policy makes it refuse.
     pub(crate) async fn until_refused<E>(&self, judge: impl Fn(&Snapshot) -> Result<(), E>) -> E {
         let mut changes = self.policy_changes();
         loop {
@@ -198,8 +198,8 @@ impl Store {
         }
     }
 
-    /// How often the pod began to get nothing but copies. Whoever compares has to ask
-    /// before it is decided whether something may begin.
+    /// How often the pod began to get nothing but copies. A caller that compares must read it
+    /// before the decision whether something may begin.
     pub(crate) const fn times_read_only(&self) -> &Arc<AtomicU64> {
         &self.read_only_began
     }
@@ -277,8 +277,8 @@ impl Store {
         }
     }
 
-    /// Takes shares of limits that all pods of a Service keep together, and says which. Of
-    /// one that others may have by now only the first request passes until it is told again.
+    /// Takes shares of limits that all pods of a Service keep together, and returns which. Of one
+    /// that others may have by now only the first request passes until it arrives again.
     pub fn share(&self, message: v1::Shares) -> v1::SharesTaken {
         let snapshot = self.snapshot.load();
         if message.forget {
@@ -322,11 +322,11 @@ impl Store {
             .collect()
     }
 
-    /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],
-    /// the endpoint of that address if a Service has one that is meshed, else `None`.
+    /// What stands at `addr`. When the controller has not sent it within [`LOOKUP_WAIT`], the
+    /// endpoint of that address if a Service has one that is meshed, else `None`.
     ///
     /// # Errors
-    /// When the controller cannot be asked, as too many other addresses are in use.
+    /// When there is no subscription, as too many other addresses are in use.
     pub async fn find(
         self: &Arc<Self>,
         addr: SocketAddr,
@@ -400,9 +400,9 @@ impl Store {
         })
     }
 
-    /// What makes room: what nobody used for longest. If all is in use, an address outside
-    /// the mesh, whose connections need nothing more of the controller; one of the mesh would
-    /// lose the configuration that its calls go by.
+    /// What makes room: the longest unused address. If all are in use, an address outside the
+    /// mesh, whose connections need nothing more of the controller; one of the mesh would lose
+    /// the configuration of its calls.
     fn least_needed(&self, all: &HashMap<SocketAddr, Subscription>) -> Option<SocketAddr> {
         let snapshot = self.snapshot.load();
         let is_outside = |addr: &SocketAddr| {
@@ -423,7 +423,7 @@ impl Store {
         TooManyInUse
     }
 
-    /// Addresses that the controller should be asked for now.
+    /// Addresses that the proxy should subscribe to now.
     #[must_use]
     pub fn subscriptions(&self) -> HashSet<SocketAddr> {
         let mut subscriptions = self.subscriptions.lock();
@@ -433,7 +433,7 @@ impl Store {
         subscriptions.keys().copied().collect()
     }
 
-    /// Gives the oldest back that nobody uses, until the others fit.
+    /// Drops the longest unused addresses until the others fit.
     fn make_room(&self, subscriptions: &mut HashMap<SocketAddr, Subscription>) {
         let snapshot = self.snapshot.load();
         let mut newest_first: Vec<(SocketAddr, bool, Instant)> = subscriptions
@@ -452,7 +452,7 @@ impl Store {
     }
 }
 
-/// Whether a batch says anything of what stands at addresses.
+/// Whether a batch changes what stands at addresses.
 fn changes_destinations(batch: &v1::Batch) -> bool {
     let set = batch.set.iter().map(|resource| &resource.name);
     let mut named = set.chain(&batch.remove);

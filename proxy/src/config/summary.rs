@@ -1,5 +1,5 @@
-//! What is held, in short: who the pod is, its modes, and the names and versions of all
-//! resources. The admin port shows it, and a controller may ask for it.
+//! A summary of the configuration: the pod, its modes, and the names and versions of all
+//! resources. The admin port shows it, and a controller may query it.
 
 use policy::name::SpiffeId;
 

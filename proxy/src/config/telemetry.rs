@@ -1,4 +1,4 @@
-//! What the controller says that the proxy is to tell of itself.
+//! What the controller configures of the proxy's telemetry.
 
 use std::sync::Arc;
 

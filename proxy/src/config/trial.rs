@@ -1,10 +1,10 @@
-//! Rules that are only tried: asked about each call beside the rules that hold, while
-//! somebody looks on.
+//! Dry runs of rules: evaluates them for each call beside the rules that hold, while a client
+//! reads the result.
 //!
-//! Without a trial a call looks at one flag and nothing else. With trials it is judged by
-//! each of them too, for as long as there is time for that, and counted by how that differs;
-//! what becomes of it is decided before, and nothing of that is changed. What is counted is
-//! bounded, and a call that finds no row of its own is counted all the same.
+//! Without a dry run a call looks at one flag and nothing else. With dry runs each of them
+//! evaluates it too, while their time lasts, and counts how that differs. The result of the call
+//! is decided before and does not change. What is counted is bounded; a call without a row of its
+//! own is counted all the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,22 +26,22 @@ use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::ends;
 
-/// Ways that one trial tells apart, about 1 KiB each with their names. Calls of others are
+/// Ways that one dry run distinguishes, about 1 KiB each with their names. Calls of others are
 /// counted together.
 const ROWS: usize = 128;
-/// Requests that one trial tells one by one.
+/// Requests that one dry run reports one by one.
 const EXAMPLES: u32 = 20;
-/// Bytes of a method, and of a path, that are told.
+/// Bytes of a method, and of a path, that are reported.
 const METHOD: usize = 32;
 const PATH: usize = 256;
-/// Bytes that the patterns of a trial are run over, more than most requests have. A judgement
-/// is not broken off, and the time that it takes grows with these.
+/// Bytes that the patterns of a dry run are matched against, more than most requests have. An
+/// evaluation is not broken off, and the time that it takes grows with these.
 const MATCHED: usize = 4 * 1024;
 /// Bytes of the rows in one part of what is counted. The controller takes messages of
 /// 32 KiB.
 const PART: usize = 24 * 1024;
 
-/// A call that was judged by the rules that hold.
+/// A call that the rules in force have decided.
 #[derive(Debug)]
 pub(crate) struct Judged<'a> {
     /// Where it is counted.
@@ -67,7 +67,7 @@ pub struct Trials {
 }
 
 impl Trials {
-    /// The only thing that a call asks where nothing is tried.
+    /// The only thing that a call reads without a dry run.
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
@@ -82,7 +82,7 @@ impl Trials {
         request: &v1::TrialAsk,
     ) -> Result<(Running, mpsc::Receiver<v1::TrialExample>), String> {
         let candidate = wire::convert::candidate(request).map_err(|bad| bad.to_string())?;
-        // There is room for all that may be told.
+        // There is room for all examples of a dry run.
         let (queue, examples) = mpsc::channel(EXAMPLES as usize);
         let trial = Arc::new(Trial {
             headers: candidate.header_names(),
@@ -98,7 +98,7 @@ impl Trials {
         Ok((Running { trials, trial }, examples))
     }
 
-    /// Counts a call by what each of them would do with it, as `would_pass` says.
+    /// Counts a call by what each of them would do with it, by `would_pass`.
     pub(crate) fn judge(
         &self,
         judged: &Judged<'_>,
@@ -107,14 +107,14 @@ impl Trials {
     ) {
         let open = self.open.load();
         for trial in open.iter() {
-            let begun = clock();
-            if !trial.is_short(judged) || !self.spending.lock().is_left(begun) {
+            let started = clock();
+            if !trial.is_short(judged) || !self.spending.lock().is_left(started) {
                 trial.counts.lock().skipped += 1;
                 continue;
             }
             let tried = Tried::of(judged.passes, would_pass(&trial.candidate));
             trial.note(judged, tried);
-            let took = clock().saturating_duration_since(begun);
+            let took = clock().saturating_duration_since(started);
             self.spending.lock().spend(took);
         }
     }
@@ -141,9 +141,9 @@ struct Trial {
 #[derive(Debug, Default)]
 struct Counts {
     rows: HashMap<CellKey, Row>,
-    /// Calls that it was not asked about: they are too long, or there was no time.
+    /// Calls that it skipped: they are too long, or there was no time.
     skipped: u64,
-    /// Examples that may still be told.
+    /// Examples that may still be reported.
     examples: u32,
 }
 
@@ -155,9 +155,9 @@ struct Row {
 }
 
 impl Counts {
-    /// The row of a way: its own, or, where there are too many, that of all others. A route
-    /// that is empty is written as none is, so both have one row: who reads rows takes the
-    /// second of two alike for the newer one.
+    /// The row of a way: its own, or, where there are too many, that of all others. An empty
+    /// route is written as none is, so both have one row: a reader takes the second of two equal
+    /// rows for the newer one.
     fn row(&mut self, key: &CellKey) -> &mut Row {
         let mut key = key.clone();
         key.route = key.route.filter(|route| !route.is_empty());
@@ -193,13 +193,13 @@ impl Trial {
             && counts.examples > 0
         {
             counts.examples -= 1;
-            // Whoever looks on may have gone.
+            // The client may have left.
             let _ = self.queue.try_send(example(&judged.key, request, tried));
         }
     }
 }
 
-/// A trial for as long as this lives.
+/// A dry run for as long as this lives.
 #[derive(Debug)]
 pub struct Running {
     trials: Arc<Trials>,

@@ -1,10 +1,9 @@
-//! Questions of a controller, on behalf of somebody who looks on.
+//! Live queries of a controller, on behalf of a client that watches.
 //!
-//! They come on the stream of configuration and are answered by a call of their own on
-//! the same connection, so that no flood of answers delays an acknowledgement. Each is a
-//! task: it ends when the controller says so, when its time is over, and with the stream.
-//! Nothing of the data path waits for an answer, and the call is made with the first
-//! question.
+//! They come on the configuration stream, and responses go by a call of their own on the same
+//! connection, so that no flood of them delays an acknowledgement. Each is a task: it ends when
+//! the controller ends it, when its time is over, and with the stream. The data path never waits
+//! for it, and the call is made with the first query.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,13 +23,13 @@ use crate::config::trial::Running;
 use crate::control::Control;
 use crate::telemetry::tap::watch::Watch;
 
-/// Questions that are answered at one time. Somebody looks at each of them.
+/// Queries that run at one time. A client watches each of them.
 const MAX_OPEN: usize = 8;
-/// Answers that wait to be sent; a question whose answer finds no place waits.
+/// Responses that wait to be sent; a query whose response finds no place waits.
 const QUEUE: usize = 256;
-/// The longest that one is answered, whatever the controller says.
+/// The max time of one query, whatever the controller requests.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Between two summaries of a tap, and between two looks at what a trial came to.
+/// Between two summaries of a tap, and between two looks at the counts of a dry run.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// Requests that are shown wait so long for others, or until so many wait that there is
 /// hardly room.
@@ -41,15 +40,15 @@ const PART: usize = 24 * 1024;
 /// Parts of one answer: about 4 MiB. 2 000 rules and 4 096 destinations are below 1 MiB.
 const MAX_PARTS: usize = 170;
 
-/// The questions of one stream. Dropped with it.
+/// The queries of one stream. Dropped with it.
 pub(super) struct OpenQuestions<'a> {
     control: &'a Control,
     client: ControlClient<Channel>,
-    /// By id. Also such as have been answered, until somebody looks.
+    /// By id. Also such as have completed, until the next look.
     open: BTreeMap<u64, AbortHandle>,
-    /// Where answers go, once there was a question.
+    /// Where responses go, once there was a query.
     answers: Option<mpsc::Sender<v1::Answered>>,
-    /// One for each question, and one for the call that answers them.
+    /// One for each query, and one for the call that carries the responses.
     tasks: JoinSet<()>,
 }
 
@@ -65,7 +64,7 @@ impl<'a> OpenQuestions<'a> {
         }
     }
 
-    /// Begins to answer a question, or says why not.
+    /// Begins to answer a query, or sends why not.
     pub(super) fn begin(&mut self, ask: v1::Ask) {
         let v1::Ask { id, lasts, what } = ask;
         let answers = self.answers();
@@ -98,8 +97,8 @@ impl<'a> OpenQuestions<'a> {
             }
             Some(Question::Trial(rules)) => match self.control.config.trials.begin(&rules) {
                 Ok((running, examples)) => {
-                    let telling = try_rules(id, (running, examples), answers);
-                    self.start(id, Duration::from_millis(lasts), telling);
+                    let reporting = try_rules(id, (running, examples), answers);
+                    self.start(id, Duration::from_millis(lasts), reporting);
                 }
                 Err(why) => refuse(&format!("the proxy does not try these rules: {why}")),
             },
@@ -107,7 +106,7 @@ impl<'a> OpenQuestions<'a> {
         }
     }
 
-    /// Nobody reads the answers to this question any more.
+    /// No client reads the responses to this query any more.
     pub(super) fn end(&mut self, id: u64) {
         if let Some(task) = self.open.remove(&id) {
             task.abort();
@@ -124,7 +123,7 @@ impl<'a> OpenQuestions<'a> {
         let within = timeout(lasts.min(LONGEST), answering);
         #[expect(clippy::disallowed_methods, reason = "its panic ends one question")]
         let task = self.tasks.spawn(async move {
-            // Its time is over, or all is said.
+            // Its time is over, or all was sent.
             let _ = within.await;
         });
         if let Some(before) = self.open.insert(id, task) {
@@ -221,7 +220,7 @@ async fn show(
     }
 }
 
-/// Tells what a trial comes to.
+/// Sends the results of a dry run.
 async fn try_rules(
     id: u64,
     (running, mut examples): (Running, mpsc::Receiver<v1::TrialExample>),

@@ -19,8 +19,8 @@ use crate::telemetry::startup::StartupStep;
 /// One request for a certificate.
 const CERTIFY_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a fresh certificate is not given up for a controller of an unknown
-/// authority: of two that disagree each would send us to the other.
+/// How long a fresh certificate is not dropped for a controller of an unknown authority: of two
+/// that disagree each would send us to the other.
 pub(crate) const FRESH_FOR: Duration = Duration::from_secs(30);
 
 impl Control {

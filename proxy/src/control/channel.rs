@@ -18,8 +18,8 @@ use crate::control::{BoxError, Control, Doubt};
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 impl Control {
-    /// One connection to whichever controller answers first. Tells `doubt` of one
-    /// whose authority is unknown.
+    /// One connection to whichever controller answers first. Reports one of unknown authority to
+    /// `doubt`.
     pub(super) async fn channel(
         &self,
         config: Arc<rustls::ClientConfig>,

@@ -1,10 +1,9 @@
-//! Whether the mesh has left this proxy behind.
+//! Whether the mesh was uninstalled while this proxy runs.
 //!
-//! The uninstall marks every trust bundle, and whoever may edit ConfigMaps of a
-//! namespace can write the same mark. So it never takes anything away from a proxy that
-//! has something to go by: a certificate that is valid and a configuration, with which
-//! it goes on, or a controller that answers. It only spares one that has neither the
-//! wait for a controller that is not coming.
+//! The uninstall marks every trust bundle, and every client that may edit ConfigMaps of a
+//! namespace can write the same mark. So the mark never takes anything away from a proxy that has
+//! a valid certificate and a configuration, with which it goes on, or a controller that answers.
+//! It only spares a proxy without either the wait for a controller that is not coming.
 //!
 //! Claims: attack-96
 
@@ -28,7 +27,7 @@ pub(crate) struct Contact {
 /// What decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
-    /// The trust bundle says that the mesh is being uninstalled.
+    /// The trust bundle has the mark that the mesh is being uninstalled.
     pub marked: bool,
     pub contact: Contact,
     /// The policy of the own workload is held.
@@ -64,7 +63,7 @@ impl Facts {
 }
 
 impl Leaving {
-    /// What `/ready` says about it.
+    /// What `/ready` answers about it.
     #[must_use]
     pub(crate) const fn note(self) -> Option<&'static str> {
         match self {
@@ -76,9 +75,9 @@ impl Leaving {
         }
     }
 
-    /// Whether a connection is relayed as if there were no proxy. Nobody tells any more
-    /// where Services are served, so a permissive workload calls by itself; callers are
-    /// judged by the last rules while there are any.
+    /// Whether a connection is relayed as if there were no proxy. No controller reports any more
+    /// where Services are served, so a permissive workload calls by itself; the last rules still
+    /// apply to callers while there are any.
     #[must_use]
     pub(crate) fn relays(self, outbound: bool, snapshot: &Snapshot) -> bool {
         let permissive = snapshot.mtls() == MtlsMode::Permissive;
@@ -86,8 +85,8 @@ impl Leaving {
     }
 }
 
-/// Keeps readiness true to what is held: not ready while something is waited for, unless
-/// nobody will ever send it. `starting` bridges the time until the first look.
+/// Keeps readiness true to what is held: not ready while something is awaited, unless no
+/// controller will ever send it. `starting` bridges the time until the first look.
 pub(crate) async fn follow_readiness(
     ready: Ready,
     mut certified: watch::Receiver<bool>,
@@ -125,7 +124,7 @@ pub(crate) async fn follow_readiness(
             changed = leaving.changed() => changed,
         };
         if changed.is_err() {
-            // Whoever knew has ended; what was true last stays.
+            // The sender has ended; what was true last stays.
             std::future::pending::<()>().await;
         }
     }

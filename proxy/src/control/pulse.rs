@@ -1,8 +1,9 @@
-//! Tells the controller what became of calls to Services with a breaker, and takes from it
-//! what the breakers of the whole mesh are. Tells it, too, what is offered to the own pod of
-//! limits that it keeps together with others.
+//! Breaker reports: sends the controller the results of calls to Services with a breaker, takes
+//! the state of the fleet's breakers, and reports the load of limits that the pods of a Service
+//! keep together.
 //!
-//! A look a second while there are such calls or limits. Without any nothing wakes up for it.
+//! One report a second while there are such calls or limits. Without any, nothing wakes up for
+//! it.
 //!
 //! Claims: calls-68
 
@@ -27,12 +28,12 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pulses {
     next: Instant,
-    /// What this stream has said that is offered, by limit.
+    /// The offered load that this stream has reported, by limit.
     reported: HashMap<v1::ShareOf, Offered>,
 }
 
 impl Pulses {
-    /// For a new stream. What happened while nobody listened is no news any more.
+    /// For a new stream. What happened while no stream was open is not reported.
     pub(super) fn begin(config: &Store) -> Self {
         drop(take(config));
         Self {
@@ -51,7 +52,7 @@ impl Pulses {
         self.next = Instant::now() + EVERY;
     }
 
-    /// What is offered that this stream has not said; `None`: nothing.
+    /// The offered load that this stream has not reported; `None`: none.
     pub(super) fn offered(&mut self, config: &Store) -> Option<v1::OfferedLoads> {
         let all = config.offered();
         self.reported
@@ -71,7 +72,7 @@ impl Pulses {
     }
 }
 
-/// Takes over what the controller says.
+/// Takes over the state that the controller sends.
 pub(super) fn steered(config: &Store, steer: &v1::Steer) {
     for state in &steer.states {
         let Some(circuit) = &state.circuit else {
@@ -93,7 +94,7 @@ pub(super) fn steered(config: &Store, steer: &v1::Steer) {
     }
 }
 
-/// The stream has ended: what was said holds for a while.
+/// The stream has ended: the last state holds for a while.
 pub(super) fn lost(config: &Store) {
     let lost = |_: &str, of_endpoints: &Circuits| of_endpoints.controller_lost();
     config.registry.each_circuits(lost);
@@ -164,10 +165,10 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert!(timeout(hour, pulses.due(&config)).await.is_err());
         circuits.admit(&by(), &Breaker::DEFAULT);
-        let begun = Instant::now();
+        let started = Instant::now();
         for second in 0..3 {
             pulses.due(&config).await;
-            assert_eq!(begun.elapsed(), EVERY * second);
+            assert_eq!(started.elapsed(), EVERY * second);
         }
     }
 

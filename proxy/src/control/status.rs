@@ -1,11 +1,10 @@
-//! What the proxy tells its controller of itself: its certificate, memory, whether it
-//! drains, and the time that it has.
+//! Status reports of the proxy to its controller: its certificate, memory, whether it drains, and
+//! its clock.
 //!
-//! First on every new stream, because the controller dates reports by its own clock, and then
-//! when there is news. Memory is always a little different, and the clock always is: what
-//! has changed by less than somebody would act upon is none. A clock that was set is told
-//! again at the next look: one that looks late is believed the second time, because a
-//! message may have waited on its way.
+//! First on every new stream, because the controller dates reports by the proxy's clock, and then
+//! on change. Memory and clock always differ a little: a difference too small to act upon is no
+//! change. A clock that was set is reported again at the next look: the controller believes one
+//! that looks late the second time, because a message may have waited on its way.
 //!
 //! Claims: observe-103, observe-104
 
@@ -19,25 +18,25 @@ use crate::control::Control;
 use crate::telemetry::memory;
 use crate::telemetry::report::{CLOCK_SET, SLOT};
 
-/// Between two looks for news. From when the clock is set until its controller knows, reports
+/// Between two looks for changes. From when the clock is set until its controller knows, reports
 /// are dated as before, and may be too far off to be taken: one slot's at most.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(SLOT);
-/// Without news as well, so that a clock that drifts is noticed.
+/// Without a change as well, so that a clock that drifts is noticed.
 const REPORT_EVERY: Duration = Duration::from_secs(300);
-/// Memory is news when it changed by one part of so many, and not more often than this.
+/// Memory has changed when it differs by one part of so many, and not more often than this.
 const MEMORY_PART: u64 = 8;
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
 
-/// What was told on one stream.
+/// What was reported on one stream.
 #[derive(Debug, Default)]
 pub(super) struct LastSent {
     last_sent: Option<(v1::ProxyStatus, Instant)>,
-    /// The clock had been set before, and that is to be told once more.
+    /// The clock had been set before, and is to be reported once more.
     clock_set: bool,
 }
 
 impl LastSent {
-    /// Takes a look; the message, if there is something to tell.
+    /// Takes a look; the message, if there is something to report.
     pub(super) fn next(&mut self, now: v1::ProxyStatus, at: Instant) -> Option<v1::ProxyStatus> {
         let again = std::mem::take(&mut self.clock_set);
         if let Some((last_sent, since)) = &self.last_sent {
@@ -52,7 +51,7 @@ impl LastSent {
         Some(now)
     }
 
-    /// Whether it was told that the pod is being deleted.
+    /// Whether the deletion of the pod was reported.
     pub(super) fn is_draining(&self) -> bool {
         self.last_sent
             .as_ref()
@@ -76,7 +75,7 @@ fn was_set(last_sent: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration)
 /// Returns when the pod is being deleted.
 pub(super) async fn deleted(draining: &mut watch::Receiver<bool>) {
     if draining.wait_for(|draining| *draining).await.is_err() {
-        // Whoever would say so has ended.
+        // The sender has ended.
         std::future::pending::<()>().await;
     }
 }
@@ -149,7 +148,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_is_news_twice() {
         let (mut last_sent, start) = (LastSent::default(), Instant::now());
-        let mut is_told = |seconds: u64, after: u64| {
+        let mut is_reported = |seconds: u64, after: u64| {
             let status = v1::ProxyStatus {
                 now: seconds * 1000,
                 ..v1::ProxyStatus::default()
@@ -157,13 +156,13 @@ mod tests {
             let at = start + Duration::from_secs(after);
             last_sent.next(status, at).is_some()
         };
-        assert!(is_told(10_000, 0), "the first");
-        assert!(!is_told(10_035, 30), "five seconds are none");
-        assert!(is_told(10_066, 60), "set forward");
-        assert!(is_told(10_096, 90), "the second time");
-        assert!(!is_told(10_126, 120), "it runs on from there");
-        assert!(is_told(4_000, 150), "set back");
-        assert!(is_told(4_030, 180), "the second time");
-        assert!(!is_told(4_060, 210));
+        assert!(is_reported(10_000, 0), "the first");
+        assert!(!is_reported(10_035, 30), "five seconds are none");
+        assert!(is_reported(10_066, 60), "set forward");
+        assert!(is_reported(10_096, 90), "the second time");
+        assert!(!is_reported(10_126, 120), "it runs on from there");
+        assert!(is_reported(4_000, 150), "set back");
+        assert!(is_reported(4_030, 180), "the second time");
+        assert!(!is_reported(4_060, 210));
     }
 }

@@ -1,4 +1,4 @@
-//! The stream of configuration: says Hello, takes batches, sends reports.
+//! The configuration stream: sends Hello, takes batches, sends reports.
 //!
 //! Configuration never ages: while no controller answers, the last snapshot serves.
 //!
@@ -30,7 +30,7 @@ use crate::telemetry::startup::StartupStep;
 /// Messages to the controller that wait to be sent; more than a handful means
 /// that the stream is dead, and it is opened anew.
 const OUTBOX: usize = 64;
-/// Reports that wait to be sent; the rest waits where it is kept.
+/// Reports that wait to be sent; others wait where they are kept.
 const REPORTS: usize = 4;
 /// Largest batch: 10 000 endpoints are about 1 MiB.
 const MESSAGE_LIMIT: usize = 32 * 1024 * 1024;
@@ -51,8 +51,8 @@ const fn from_proxy(message: v1::from_proxy::Message) -> v1::FromProxy {
     }
 }
 
-/// What goes to the controller. Of what is there, messages go before reports: by the clock
-/// that the proxy tells first its reports are dated.
+/// What goes to the controller. Messages go before reports: the controller dates reports by the
+/// clock that the proxy sends first.
 fn outgoing(
     messages: mpsc::Receiver<v1::FromProxy>,
     reports: mpsc::Receiver<v1::Report>,
@@ -174,7 +174,7 @@ impl Control {
                 }
                 _ = tidy.tick() => self.subscribe(&outbox, &mut subscribed)?,
                 _ = looks.tick() => self.send_status(&outbox, &mut last_sent)?,
-                // Whoever is deleted may not live until the next look.
+                // A deleted pod may not live until the next look.
                 () = status::deleted(&mut draining), if !last_sent.is_draining() => {
                     self.send_status(&outbox, &mut last_sent)?;
                 }
@@ -184,13 +184,13 @@ impl Control {
         }
     }
 
-    /// Tells what was counted, once the controller has answered: the first
-    /// message of a stream is Hello.
+    /// Sends what was counted, once the controller has answered: the first message of a stream is
+    /// Hello.
     pub(super) async fn report(&self, stream: mpsc::Sender<v1::Report>) {
         self.config.telemetry.reports.feed(stream).await;
     }
 
-    /// Says what there is to say of this proxy itself.
+    /// Sends the status of this proxy, where that changed.
     fn send_status(
         &self,
         outbox: &mpsc::Sender<v1::FromProxy>,
@@ -202,8 +202,7 @@ impl Control {
         Ok(())
     }
 
-    /// Says what became of calls to Services with a breaker, and what is offered to limits of
-    /// the own Service.
+    /// Sends the breaker report, and the load of limits of the own Service.
     fn pulse(
         &self,
         outbox: &mpsc::Sender<v1::FromProxy>,
@@ -219,7 +218,7 @@ impl Control {
         Ok(())
     }
 
-    /// Applies a batch and says how that went.
+    /// Applies a batch and returns the result.
     pub(super) fn take(&self, batch: v1::Batch) -> v1::FromProxy {
         let id = batch.id;
         let brings_roots = batch

@@ -92,19 +92,19 @@ struct StandIn {
     clock: Clock,
     issued: Arc<AtomicUsize>,
     streams: Arc<AtomicUsize>,
-    /// What proxies said of themselves.
+    /// Status reports of proxies.
     statuses: Arc<Mutex<Vec<v1::ProxyStatus>>>,
     /// To the proxy whose stream opened last.
     proxy: Arc<Mutex<Option<ToProxies>>>,
     /// Calls that bring answers, and what they brought.
     answers: Arc<AtomicUsize>,
     answered: Arc<Mutex<Vec<v1::Answered>>>,
-    /// What they said of calls to Services with a breaker. Whoever sees failures is told
-    /// that it is open.
+    /// Their breaker reports of calls to Services with a breaker. A proxy that reports failures
+    /// gets back that the breaker is open.
     pulses: Arc<Mutex<Vec<v1::CircuitPulse>>>,
-    /// Shares that they said they had taken.
+    /// Shares that they reported as taken.
     taken: Arc<Mutex<Vec<v1::SharesTaken>>>,
-    /// Whatever they said.
+    /// All messages of them.
     messages: Arc<Mutex<Vec<v1::FromProxy>>>,
 }
 
@@ -329,7 +329,7 @@ impl Bench {
         ca.signed(&self.control.certs.current().unwrap())
     }
 
-    /// Says something on the proxy's stream.
+    /// Sends a message on the proxy's stream.
     pub(super) async fn send_message(&self, message: v1::to_proxy::Message) {
         let proxy = self.stand_in.proxy.lock().clone().unwrap();
         let message = v1::ToProxy {
@@ -441,7 +441,7 @@ async fn mounted_bundle_is_trusted_only_for_certificate_connection() {
         assert!(bench.holds_one_of(&old), "the certificate is kept");
         assert_eq!(bench.control.roots.certificates(), old.roots());
     };
-    // Somebody put a root of their own there: while controllers are known it is not read.
+    // A root of another authority is there: while controllers are known it is not read.
     bench.mount(&stranger);
     pass(FRESH_FOR).await;
     sleep(3 * BUNDLE_EVERY / 2).await;

@@ -1,9 +1,8 @@
-//! Whom to trust: the mounted file until there is a certificate, then what the
-//! controller says.
+//! Trusted roots: the mounted file until there is a certificate, then what the controller sends.
 //!
-//! A proxy that missed the day on which the roots were replaced cannot hear the
-//! controller say so; then one connection, which asks for a certificate, trusts the
-//! mounted bundle as the first one of all did.
+//! A proxy that missed the replacement of the roots cannot receive the new ones; then one
+//! connection, which requests a certificate, trusts the mounted bundle as the first one of all
+//! did.
 
 use std::time::Duration;
 
@@ -56,8 +55,8 @@ impl Control {
         }
     }
 
-    /// Until the first certificate the mounted file decides whom to trust; it
-    /// also carries the mark that the mesh is going away.
+    /// Until the first certificate the mounted file has the trusted roots; it also carries the
+    /// mark that the mesh is going away.
     pub(super) async fn watch_bundle(
         &self,
         leaving: watch::Sender<Leaving>,

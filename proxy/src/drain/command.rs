@@ -1,5 +1,5 @@
-//! The subcommand `drain`, the sidecar's preStop hook: asks the running proxy to
-//! send its callers elsewhere while it still serves.
+//! The subcommand `drain`, the sidecar's preStop hook: commands the running proxy to send its
+//! callers elsewhere while it still serves.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -23,10 +23,10 @@ pub(crate) enum DrainError {
     Refused(String),
 }
 
-/// Posts `/drain` to the admin port at `address` and gives what it says.
+/// Posts `/drain` to the admin port at `address` and returns the response.
 ///
 /// # Errors
-/// When nobody answers within 5 s, or when the answer is no success.
+/// When no proxy answers within 5 s, or when the answer is no success.
 pub(crate) fn drain(address: SocketAddr) -> Result<String, DrainError> {
     let answer = post(address).map_err(|source| DrainError::Unreachable(address, source))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -61,7 +61,7 @@ pub fn command() -> ExitCode {
         Ok(printed) => (ExitCode::SUCCESS, printed),
         Err(error) => (ExitCode::FAILURE, error.to_string()),
     };
-    // Nobody is left to tell when stderr is closed; the exit code remains.
+    // No output is left when stderr is closed; the exit code remains.
     let _ = writeln!(io::stderr(), "weft-drain: {line}");
     code
 }
@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request with this text and returns what was asked.
+    /// Answers one request with this text and returns the request.
     fn one_answer(answer: &'static str) -> (SocketAddr, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,9 +1,9 @@
-//! When this proxy sends nobody to a Service port any more.
+//! The breakers of this proxy, each of which can stop all calls to a Service port.
 //!
-//! `policy::breaker` decides; here its state is kept, for the port that serves, from one
-//! configuration to the next. The section is that of the Service that serves, else of the
-//! one that was called, so several may decide about one port, each about the calls that came
-//! its way. Each of them counts those and no others: two policies may disagree.
+//! `policy::breaker` decides; this module keeps its state, for the port that serves, from one
+//! configuration to the next. The section is that of the Service that serves, else of the one
+//! that was called, so several may decide about one port, each about its own calls. Each counts
+//! those and no others: two policies may disagree.
 //!
 //! Claims: calls-67
 
@@ -22,8 +22,8 @@ use crate::endpoints::learned::now;
 /// Services whose splits lead to it. Of more, the one that came first begins anew.
 const DECIDING: usize = 16;
 
-/// A breaker that nobody asked for so long, and that holds nothing back, is forgotten. As
-/// long as an interval may be, of which it then has seen nothing.
+/// A breaker without a call for so long, and that holds nothing back, is forgotten. As long as an
+/// interval may be, of which it then has seen nothing.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// The Service port whose policy decides.
@@ -38,8 +38,8 @@ pub struct DecidedBy {
 #[derive(Debug, Default)]
 pub struct Circuits {
     deciding: Mutex<Vec<Circuit>>,
-    /// Told when there is something to say of them.
-    begun: Arc<Notify>,
+    /// Notified when there is something to report of them.
+    reportable: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -49,11 +49,11 @@ struct Circuit {
     /// As the last call was decided by.
     settings: Settings,
     used: Instant,
-    /// What the metric says.
+    /// The value of the metric.
     shown: ShownState,
 }
 
-/// What there is to say of one breaker.
+/// The report of one breaker.
 #[derive(Debug)]
 pub struct CircuitReport {
     pub by: DecidedBy,
@@ -72,11 +72,11 @@ pub(crate) struct CircuitView {
 }
 
 impl Circuits {
-    /// Such that `begun` is told when there is something to say of them.
+    /// Such that `reportable` is notified when there is something to report of them.
     #[must_use]
-    pub(crate) fn notifying(begun: Arc<Notify>) -> Self {
+    pub(crate) fn notifying(reportable: Arc<Notify>) -> Self {
         Self {
-            begun,
+            reportable,
             ..Self::default()
         }
     }
@@ -91,13 +91,13 @@ impl Circuits {
         &self,
         by: &DecidedBy,
         settings: &Settings,
-        begun: Instant,
+        started: Instant,
     ) -> (Admit, Option<ShownState>) {
         let now = now();
         self.with(by, |circuit| {
             (circuit.settings, circuit.used) = (*settings, now);
             let random = rand::random();
-            let admit = circuit.breaker.admit_begun(now, begun, settings, random);
+            let admit = circuit.breaker.admit_begun(now, started, settings, random);
             let news = circuit.news();
             // A series that is not touched for long is forgotten.
             let open = (admit == Admit::Refuse).then_some(circuit.shown);
@@ -105,7 +105,7 @@ impl Circuits {
         })
     }
 
-    /// Whether a call would be turned away now. Counts nothing.
+    /// Whether a call would be rejected now. Counts nothing.
     pub(crate) fn would_refuse(&self, by: &DecidedBy, settings: &Settings) -> bool {
         let now = now();
         let mut deciding = self.deciding.lock();
@@ -147,7 +147,7 @@ impl Circuits {
         })
     }
 
-    /// The head of an answer is there whose trailers tell how it went, that of a probe or of
+    /// The head of a response is there whose trailers show how it went, that of a probe or of
     /// another call.
     pub(crate) fn begin_stream(&self, by: &DecidedBy, probe: bool) -> Stream {
         let now = now();
@@ -156,8 +156,8 @@ impl Circuits {
         })
     }
 
-    /// Such an answer has ended, to a call that was let in then; `None`: it says nothing of the
-    /// endpoint.
+    /// Such a response has ended, to a call that was admitted then; `None`: it shows nothing of
+    /// the endpoint.
     pub(crate) fn end_stream(
         &self,
         by: &DecidedBy,
@@ -173,7 +173,7 @@ impl Circuits {
         })
     }
 
-    /// The controller says what the breaker of the whole mesh is.
+    /// The controller sends the state of the fleet's breaker.
     pub fn steer(&self, by: &DecidedBy, steer: Steer) {
         let now = now();
         let is_known = self.deciding.lock().iter().any(|circuit| circuit.by == *by);
@@ -193,8 +193,7 @@ impl Circuits {
         }
     }
 
-    /// What there is to say of each since the last time. Those that are not in use are
-    /// forgotten.
+    /// Reports each since the last time. Those that are not in use are forgotten.
     pub fn pulse(&self, mut report: impl FnMut(CircuitReport)) {
         let now = now();
         self.deciding.lock().retain_mut(|circuit| {
@@ -228,7 +227,7 @@ impl Circuits {
         shown.collect()
     }
 
-    /// Whether there are any of which there may be something to say.
+    /// Whether there may be something to report.
     #[must_use]
     pub(crate) fn are_in_use(&self) -> bool {
         !self.deciding.lock().is_empty()
@@ -252,7 +251,7 @@ impl Circuits {
         };
         let answer = ask(&mut new);
         deciding.push(new);
-        self.begun.notify_one();
+        self.reportable.notify_one();
         answer
     }
 }
@@ -376,8 +375,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn circuit_events_are_reported_once_and_unused_circuits_dropped() {
-        let begun = Arc::new(Notify::new());
-        let circuits = Circuits::notifying(Arc::clone(&begun));
+        let reportable = Arc::new(Notify::new());
+        let circuits = Circuits::notifying(Arc::clone(&reportable));
         let by = by("shop/api");
         let reports = || {
             let mut all = Vec::new();
@@ -386,7 +385,7 @@ mod tests {
         };
         assert_eq!(reports(), []);
         circuits.admit(&by, &SETTINGS);
-        tokio::time::timeout(Duration::ZERO, begun.notified())
+        tokio::time::timeout(Duration::ZERO, reportable.notified())
             .await
             .unwrap();
         circuits.record(&by, &SETTINGS, now(), true);
@@ -408,7 +407,7 @@ mod tests {
         assert!(!circuits.are_in_use());
     }
 
-    /// Both here and by the mesh: of a hundred calls that went well nothing else may be told.
+    /// Both here and by the mesh: of a hundred calls that went well nothing else may be reported.
     #[tokio::test(start_paused = true)]
     async fn streams_that_have_lasted_are_calls_that_went_well() {
         let (circuits, by) = (Circuits::default(), by("shop/api"));

@@ -19,7 +19,7 @@ use crate::endpoints::location::{AtomicLocation, Location};
 use crate::endpoints::presence::Presence;
 use crate::telemetry::cell::CellCache;
 
-/// Whoever waits so long in vain may wait for nobody.
+/// A caller that waits so long in vain may wait for an endpoint that is gone.
 const DOUBTED_AFTER: Duration = Duration::from_secs(1);
 
 /// One address that serves.
@@ -41,7 +41,7 @@ pub struct Endpoint {
     pub(super) in_flight: AtomicU32,
     pub(super) presence: Presence,
     pub(super) location: AtomicLocation,
-    /// Endpoints that rest, of all.
+    /// Ejected endpoints, of all.
     pub(super) ejected: Gauge,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct EndpointView {
     pub(crate) candidate: Candidate,
     /// What it answered in the last ten seconds.
     pub(crate) recent: Recent,
-    /// What it says of its load, in percent.
+    /// The load that it reports, in percent.
     pub(crate) load: u8,
     pub(crate) in_flight: u32,
 }
@@ -62,7 +62,7 @@ impl Endpoint {
         self.identity.is_some()
     }
 
-    /// Takes over where the controller says that it runs.
+    /// Takes over its location from the controller.
     pub(crate) fn runs_at(&self, location: Location) {
         self.location.set(location);
     }
@@ -108,12 +108,12 @@ impl Endpoint {
         }
     }
 
-    /// It says that its load is this, in percent.
+    /// It reports this load, in percent.
     pub(crate) fn record_load(&self, percent: u8) {
         self.learned.lock().load.record(now(), percent);
     }
 
-    /// It answered that its own limit is reached, for this time where it said so.
+    /// It answered that its own limit is reached, for this time where it sent one.
     pub(crate) fn limited(&self, time: Option<Duration>) {
         self.learned.lock().load.limited(now(), time);
     }
@@ -138,12 +138,12 @@ impl Endpoint {
         InFlight {
             endpoint: Arc::clone(self),
             probe: None,
-            begun: self.learned.lock().health.returns(),
+            returns_at_start: self.learned.lock().health.returns(),
         }
     }
 
-    /// The same for the one request that probes it after its rest; `None` when another
-    /// one does.
+    /// The same for the one request that probes it after its ejection; `None` when another one
+    /// does.
     pub(super) fn probe(self: &Arc<Self>, now: Instant, draw: &Draw<'_>) -> Option<InFlight> {
         let taken = self.settled(now).health.begin_probe(now, draw.may_retry);
         taken.map(|probe| {
@@ -153,7 +153,7 @@ impl Endpoint {
         })
     }
 
-    /// Nobody waits for an answer of it any more, which had not begun after `waited`.
+    /// No caller waits for its response any more, which had not started after `waited`.
     pub(crate) fn given_up(&self, waited: Duration) {
         let mut learned = self.learned.lock();
         learned.cost.observe_at_least(now(), waited);
@@ -163,17 +163,17 @@ impl Endpoint {
         }
     }
 
-    /// Nothing was heard of it when something was due, so that a call may wait for nobody.
+    /// Nothing arrived from it when something was due, so that a call may wait in vain.
     pub(crate) fn is_doubted(&self) -> bool {
         self.presence.is_doubted()
     }
 
-    /// It gave a sign of life when it was asked, and no call went there since.
+    /// It gave a sign of life when it was checked, and no call went there since.
     pub(crate) fn is_vouched(&self) -> bool {
         self.presence.is_vouched()
     }
 
-    /// The right to ask whether it is there; `None` while somebody else does.
+    /// The right to check whether it is there; `None` while another task does.
     pub(crate) fn begin_presence_check(self: &Arc<Self>) -> Option<PresenceCheck> {
         let begins = self.presence.begin_check();
         begins.then(|| PresenceCheck(Arc::clone(self)))
@@ -185,7 +185,7 @@ impl Endpoint {
         self.learned.lock().cost.good_answer(now, waiting)
     }
 
-    /// Its probe failed, and whether there is no place for another rest.
+    /// Its probe failed, and whether there is no place for another ejection.
     pub(super) fn returns_for_lack_of_slot(&self, others: &Others, ejection: &Ejection) -> bool {
         let mut learned = self.learned.lock();
         let none = learned.health.returns_for_lack_of_slot(others, ejection);
@@ -195,7 +195,7 @@ impl Endpoint {
         none
     }
 
-    /// Makes it rest if it is worse than the others.
+    /// Ejects it if it is worse than the others.
     pub(super) fn judge(&self, others: &Others, ejection: &Ejection) -> Option<EjectedFor> {
         let mut learned = self.learned.lock();
         let judged = learned
@@ -216,7 +216,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// Somebody asks whether an endpoint is there. Dropped, it was not.
+/// A task checks whether an endpoint is there. Dropped, it was not.
 #[derive(Debug)]
 pub(crate) struct PresenceCheck(Arc<Endpoint>);
 
@@ -236,10 +236,10 @@ impl Drop for PresenceCheck {
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
-    /// It probes the endpoint, and nobody has seen yet how that ended.
+    /// It probes the endpoint, and has no result yet.
     probe: Option<Probe>,
     /// Behind which return of the endpoint.
-    begun: Returns,
+    returns_at_start: Returns,
 }
 
 impl InFlight {
@@ -253,7 +253,7 @@ impl InFlight {
         self.probe.is_some()
     }
 
-    /// What the end of an attempt, or the head of its answer, says.
+    /// Records the end of an attempt, or the head of its response.
     pub(super) fn record(
         &mut self,
         latency: Latency,
@@ -262,12 +262,12 @@ impl InFlight {
     ) -> HealthChange {
         let now = now();
         let mut learned = self.endpoint.settled(now);
-        let counts = learned.health.counts(self.begun, self.probe);
+        let counts = learned.health.counts(self.returns_at_start, self.probe);
         let shown = signal.filter(|_| counts);
         let change = learned.record(now, latency, shown, self.probe, ejection);
-        // Whoever brought it back goes on behind that.
+        // A probe that brought it back goes on behind that.
         if change == HealthChange::Returned {
-            self.begun = learned.health.returns();
+            self.returns_at_start = learned.health.returns();
         }
         drop(learned);
         self.endpoint.presence.learn(latency, signal);
@@ -289,7 +289,7 @@ impl InFlight {
         }
     }
 
-    /// Learns what says nothing of others: of an address that was called by itself.
+    /// Learns what shows nothing of others: of an address that was called by itself.
     pub fn learn(&mut self, latency: Latency) {
         let draw = Draw::DEFAULT;
         let _ = self.record(latency, None, draw.ejection);

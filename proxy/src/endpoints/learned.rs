@@ -1,5 +1,5 @@
-//! What this proxy has learned of an endpoint from what it sent there: how long its answers
-//! take, how busy it says that it is, and whether it may be sent anything at all.
+//! What this proxy has learned of an endpoint from what it sent there: how long its responses
+//! take, which load it reports, and whether it may be sent anything at all.
 //!
 //! All stand under one lock, which is taken when an endpoint is looked at and when an
 //! attempt ended.
@@ -26,8 +26,8 @@ const FAILING: u8 = 100;
 pub struct Draw<'a> {
     /// Endpoints that failed the call already.
     pub tried: &'a [SocketAddr],
-    /// It has not been tried anywhere: those of `tried` were passed over. What routed it says
-    /// which endpoints there are.
+    /// It has not been tried anywhere: those of `tried` were passed over. Its route knows which
+    /// endpoints there are.
     pub first: bool,
     /// The call may be tried again elsewhere if the endpoint fails it.
     pub may_retry: bool,
@@ -36,17 +36,17 @@ pub struct Draw<'a> {
     pub fallback: Fallback,
 }
 
-/// Who takes a call where nobody works that it did not try.
+/// Which endpoint takes a call where no untried one works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
-    /// One that rests: this proxy may be wrong about it.
+    /// An ejected one: this proxy may be wrong about it.
     Ejected,
-    /// Nobody, nor is it a probe: the call has an answer, which would be lost with it.
-    Nobody,
+    /// None, nor is it a probe: the call has a response, which would be lost with it.
+    NoEndpoint,
 }
 
 impl Draw<'static> {
-    /// Of a call of which no policy says anything.
+    /// Of a call without a policy.
     pub const DEFAULT: Self = Self {
         tried: &[],
         first: true,
@@ -58,19 +58,19 @@ impl Draw<'static> {
 }
 
 impl Draw<'_> {
-    /// Whether endpoints rest at all.
+    /// Whether endpoints are ejected at all.
     const fn ejects(&self) -> bool {
         self.ejection.consecutive_failures > 0
     }
 }
 
-/// What an attempt says of how fast its endpoint answers.
+/// What an attempt shows of how fast its endpoint answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latency {
     /// The head of the answer came after this time.
     Head(Duration),
-    /// The same of an answer that was not good, whoever gave it; `elsewhere` is what a good
-    /// one of another endpoint would have taken, which the set of endpoints finds out.
+    /// The same of a response that was not good, whichever endpoint gave it; `elsewhere` is what
+    /// a good one of another endpoint would have taken, which the set of endpoints finds out.
     FailedHead {
         took: Duration,
         elsewhere: Option<Duration>,
@@ -79,7 +79,7 @@ pub enum Latency {
     AtLeast(Duration),
     /// It was not reached, or had no answer.
     Failed,
-    /// It was told before.
+    /// It was reported before.
     Recorded,
 }
 
@@ -115,8 +115,8 @@ impl Learned {
         }
     }
 
-    /// What the endpoint is to a call that goes by `draw`. Where that lets nobody rest, it
-    /// rests all the same for calls to other Services that have the same endpoint.
+    /// What the endpoint is to a call that goes by `draw`. Where that ejects no endpoint, it
+    /// stays ejected for calls to other Services that have the same endpoint.
     pub(super) fn look(&self, now: Instant, in_flight: usize, draw: &Draw<'_>) -> Candidate {
         let status = if draw.ejects() {
             self.health.status(now, draw.may_retry, draw.balance.warmup)
@@ -133,7 +133,7 @@ impl Learned {
                     self.load.percent(now)
                 },
             },
-            Status::ProbeDue | Status::Ejected if draw.fallback == Fallback::Nobody => {
+            Status::ProbeDue | Status::Ejected if draw.fallback == Fallback::NoEndpoint => {
                 Candidate::Out
             }
             Status::ProbeDue => Candidate::Probe,
@@ -141,7 +141,7 @@ impl Learned {
         }
     }
 
-    /// An attempt ended. `signal` is `None` where that says nothing of the endpoint.
+    /// An attempt ended. `signal` is `None` where that shows nothing of the endpoint.
     pub(super) fn record(
         &mut self,
         now: Instant,

@@ -9,6 +9,6 @@ use crate::endpoints::location::Location;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LocalInfo {
     pub(crate) location: Location,
-    /// `None`: nobody tells.
+    /// `None`: not known.
     pub(crate) positions: Option<PeerPositions>,
 }

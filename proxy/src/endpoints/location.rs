@@ -41,7 +41,7 @@ impl Nearness {
 }
 
 impl Location {
-    /// Of these names, which are empty where nobody knows them.
+    /// Of these names, which are empty where they are unknown.
     #[must_use]
     pub fn new(zone: &str, node: &str) -> Self {
         let [zone, node] = [zone, node].map(hash_of);
@@ -72,8 +72,8 @@ fn hash_of(name: &str) -> u32 {
 /// Whose callers the endpoints of one Service port are meant for, as its EndpointSlices hint.
 ///
 /// A kind of hints counts as it does for kube-proxy: if every endpoint has some, and one of them
-/// names the own node, or else the own zone. Where they say nothing for the own pod, any
-/// endpoint is as good as any other.
+/// names the own node, or else the own zone. Where none fits the own pod, any endpoint is as good
+/// as any other.
 #[derive(Debug, Default)]
 pub(crate) struct TopologyHints(HashMap<SocketAddr, Hint>);
 
@@ -100,8 +100,8 @@ impl TopologyHints {
         Self(read.collect())
     }
 
-    /// How near the endpoint must be meant to come first for a pod there; `None`: they say
-    /// nothing for it.
+    /// How near the endpoint must be meant to come first for a pod there; `None`: no hint fits
+    /// it.
     pub(super) fn locality(
         &self,
         own: Location,
@@ -138,7 +138,7 @@ impl TopologyHints {
     }
 }
 
-/// A [`Location`] that may be told anew.
+/// A [`Location`] that may be replaced.
 #[derive(Debug, Default)]
 pub(super) struct AtomicLocation(AtomicU64);
 

@@ -1,8 +1,8 @@
 //! The part of a large Service that this proxy uses, as `policy::subset` makes it.
 //!
-//! It is made when a call asks for it, and again when more or fewer endpoints rest; a list
-//! that changes is another set with no part yet. So a call pays one lock, and nothing where
-//! all endpoints are used.
+//! A call makes it on demand, and again when more or fewer endpoints are ejected; a list that
+//! changes is another set with no part yet. So a call pays one lock, and nothing where all
+//! endpoints are used.
 
 use std::sync::Arc;
 
@@ -28,14 +28,14 @@ pub(super) struct PartSettings {
     pub(super) near: [usize; 2],
 }
 
-/// The parts of one Service port that calls have asked for.
+/// The parts of one Service port that calls have used.
 #[derive(Debug, Default)]
 pub(super) struct Parts(Mutex<Vec<Arc<Part>>>);
 
 #[derive(Debug)]
 pub(super) struct Part {
     settings: PartSettings,
-    /// Endpoints of the proxy that rested, whoever has them, and those of this set.
+    /// Ejected endpoints of the proxy, in whatever set, and those of this set.
     all_ejected: i64,
     ejected: usize,
     /// `None`: all endpoints.

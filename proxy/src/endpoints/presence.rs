@@ -1,10 +1,9 @@
 //! Whether the proxy of an endpoint is taken to be there.
 //!
-//! An endpoint that gave no answer may be slow, or gone with its node, and whoever sends
-//! the next call there waits to learn which. So after that one asks beside the calls, and
-//! they go to others meanwhile: [`super::endpoint::Endpoint::begin_presence_check`]. That is
-//! another question than whether it fails, which `policy::health` answers
-//! (docs/decisions/0033).
+//! An endpoint without a response may be slow, or gone with its node, and the next call there
+//! waits to learn which. So after one such call a check runs beside the calls, which go to others
+//! meanwhile: [`super::endpoint::Endpoint::begin_presence_check`]. Whether the endpoint fails is
+//! another matter, which `policy::health` decides (docs/decisions/0033).
 //!
 //! Claims: calls-62
 
@@ -14,11 +13,11 @@ use policy::health::HealthSignal;
 
 use crate::endpoints::learned::Latency;
 
-/// It has answered, or nobody knows better.
+/// It has answered, or nothing else is known.
 const ASSUMED: u8 = 0;
-/// Nothing was heard where something was due.
+/// Nothing arrived where something was due.
 const DOUBTED: u8 = 1;
-/// The same, or its rest is over, and somebody asks it.
+/// The same, or its ejection is over, and a task checks it.
 const CHECKING: u8 = 2;
 /// It gave a sign of life, and no call went there since.
 const VOUCHED: u8 = 3;
@@ -27,8 +26,8 @@ const VOUCHED: u8 = 3;
 pub(super) struct Presence(AtomicU8);
 
 impl Presence {
-    /// An attempt ended, or the head of its answer came. One that failed with an answer, or
-    /// behind its head, says neither, but a call was there.
+    /// An attempt ended, or the head of its response came. One that failed with a response, or
+    /// behind its head, shows neither, but a call was there.
     pub(super) fn learn(&self, latency: Latency, signal: Option<HealthSignal>) {
         match (latency, signal) {
             // Without anything seen it was this side's own failure, or a bound of the other's.
@@ -49,7 +48,7 @@ impl Presence {
         }
     }
 
-    /// Nothing was heard. Whoever asks it finds out.
+    /// Nothing arrived. The next caller checks it.
     pub(super) fn doubt(&self) {
         if self.0.load(Relaxed) != CHECKING {
             self.0.store(DOUBTED, Relaxed);
@@ -60,13 +59,13 @@ impl Presence {
         matches!(self.0.load(Relaxed), DOUBTED | CHECKING)
     }
 
-    /// The next call goes there, whatever became of the connection since: callers that
-    /// seldom call would ask for ever.
+    /// The next call goes there, whatever became of the connection since: callers that seldom
+    /// call would check for ever.
     pub(super) fn is_vouched(&self) -> bool {
         self.0.load(Relaxed) == VOUCHED
     }
 
-    /// False: somebody asks already.
+    /// False: a check runs already.
     pub(super) fn begin_check(&self) -> bool {
         self.0.swap(CHECKING, Relaxed) != CHECKING
     }
@@ -75,7 +74,7 @@ impl Presence {
         self.0.store(VOUCHED, Relaxed);
     }
 
-    /// Nobody asks any more. It is doubted unless something was heard.
+    /// No check runs any more. It is doubted unless something arrived.
     pub(super) fn end_check(&self) {
         let _ = self.0.compare_exchange(CHECKING, DOUBTED, Relaxed, Relaxed);
     }

@@ -2,9 +2,8 @@
 //!
 //! Configuration changes replace lists of endpoints; what was learned (latency, health,
 //! requests in flight) belongs to the address and survives, and what retries may cost to
-//! the Service port. `Registry` keeps
-//! one `Endpoint` per address and identity for as long as somebody holds it, and
-//! remembers which addresses were meshed when nobody does any more.
+//! the Service port. `Registry` keeps one `Endpoint` per address and identity for as long as it
+//! has a holder, and then remembers which addresses were meshed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,10 +36,10 @@ pub struct PodRef<'a> {
     pub uid: &'a str,
 }
 
-/// Addresses remembered as meshed: what a table of 65 536 places takes, 2.6 MiB.
+/// Addresses kept as meshed: what a table of 65 536 places takes, 2.6 MiB.
 const MESHED: usize = 57_344;
 
-/// Addresses that were known as meshed, and when that was said last, as a count.
+/// Addresses that were known as meshed, and when that was received last, as a count.
 #[derive(Debug, Default)]
 struct Meshed {
     seen_at: HashMap<SocketAddr, u64>,
@@ -75,13 +74,13 @@ pub struct Registry {
     sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
     budgets: Mutex<HashMap<Arc<str>, Weak<RetryBudget>>>,
     circuits: Mutex<HashMap<Arc<str>, Weak<Circuits>>>,
-    /// Told when there is something to say of breakers.
-    circuits_begun: Arc<Notify>,
+    /// Notified when there is something to report of breakers.
+    circuits_reportable: Arc<Notify>,
     ejected: Gauge,
 }
 
 impl Registry {
-    /// One that tells how many endpoints rest.
+    /// One that reports how many endpoints are ejected.
     #[must_use]
     pub(crate) fn with_gauge(ejected: Gauge) -> Self {
         Self {
@@ -107,7 +106,7 @@ impl Registry {
         if let Some(current) = circuits.get(endpoints).and_then(Weak::upgrade) {
             return current;
         }
-        let new = Arc::new(Circuits::notifying(Arc::clone(&self.circuits_begun)));
+        let new = Arc::new(Circuits::notifying(Arc::clone(&self.circuits_reportable)));
         circuits.insert(endpoints.into(), Arc::downgrade(&new));
         new
     }
@@ -131,7 +130,7 @@ impl Registry {
         }
     }
 
-    /// Returns when there are breakers of which there may be something to say.
+    /// Returns when there are breakers with something to report.
     pub(crate) async fn circuits_in_use(&self) {
         loop {
             let mut in_use = false;
@@ -139,7 +138,7 @@ impl Registry {
             if in_use {
                 return;
             }
-            self.circuits_begun.notified().await;
+            self.circuits_reportable.notified().await;
         }
     }
 
@@ -165,7 +164,7 @@ impl Registry {
         Some(affinity)
     }
 
-    /// The endpoint, with what was learned of it while somebody still holds it.
+    /// The endpoint, with what was learned of it while it still has a holder.
     pub fn at(
         &self,
         addr: SocketAddr,
@@ -200,8 +199,8 @@ impl Registry {
         endpoint
     }
 
-    /// Takes over what the controller says of an address. Its last word counts:
-    /// addresses are used again, by pods outside the mesh and by others.
+    /// Takes over what the controller sends of an address. Its last message counts: addresses are
+    /// used again, by pods outside the mesh and by others.
     pub(crate) fn note_meshed(&self, addr: SocketAddr, meshed: bool) {
         let mut known = self.meshed.lock();
         if meshed {
@@ -211,7 +210,7 @@ impl Registry {
         }
     }
 
-    /// Whether the last that was said of an address is that it is meshed.
+    /// Whether an address is meshed by the last message about it.
     #[must_use]
     pub(crate) fn was_meshed(&self, addr: SocketAddr) -> bool {
         self.meshed.lock().seen_at.contains_key(&addr)
@@ -222,12 +221,12 @@ impl Registry {
         std::mem::take(&mut self.meshed.lock().has_new)
     }
 
-    /// Whether addresses had to be forgotten since the last time that somebody asked.
+    /// Whether addresses had to be forgotten since the last call of this.
     pub(crate) fn forgot_meshed(&self) -> bool {
         std::mem::take(&mut self.meshed.lock().overflows) > 0
     }
 
-    /// Forgets endpoints, sessions, budgets and breakers that nobody holds.
+    /// Forgets endpoints, sessions, budgets and breakers without a holder.
     pub fn sweep(&self) {
         self.circuits
             .lock()

@@ -34,7 +34,7 @@ pub struct EndpointSet {
     near: Near,
     own: LocalInfo,
     parts: Parts,
-    /// Where callers prefer to go of whom no policy says anything of it.
+    /// Where callers without a policy for it prefer to go.
     locality: Locality,
     /// Of a headless Service: clients that name it mean any of them.
     pub(crate) alike: bool,
@@ -140,8 +140,8 @@ impl EndpointSet {
         set.preferring(self.locality).seen_from(self.own)
     }
 
-    /// Proxies of the own workload, as far as it is told: they share what it may retry
-    /// without savings.
+    /// Proxies of the own workload, as far as known: they share what it may retry without
+    /// savings.
     pub(crate) fn peers(&self) -> u32 {
         self.own
             .positions
@@ -182,8 +182,8 @@ impl EndpointSet {
         }
     }
 
-    /// The cheaper of two random endpoints that work, or one whose rest is over and that
-    /// this call probes. From near, where the policy or the Service says so.
+    /// The cheaper of two random endpoints that work, or one whose ejection is over and that this
+    /// call probes. From near, where the policy or the Service prefers that.
     #[must_use]
     pub fn pick(&self, draw: &Draw<'_>) -> Option<InFlight> {
         let now = now();
@@ -200,7 +200,7 @@ impl EndpointSet {
         Some(self.without_probing(now, draw)?.begin())
     }
 
-    /// The one that a client chose by its address, unless it rests or was tried.
+    /// The one that a client chose by its address, unless it is ejected or was tried.
     #[must_use]
     pub fn at(&self, endpoint: &Arc<Endpoint>, draw: &Draw<'_>) -> Option<InFlight> {
         self.stands(endpoint, now(), draw)
@@ -239,7 +239,7 @@ impl EndpointSet {
             };
             let settings = PartSettings { subset, zone, near };
             let part = self.parts.of(settings, &self.endpoints, &self.own);
-            // One that rests is asked only when nobody works outside of the part either.
+            // An ejected endpoint is tried only when none outside of the part works either.
             let works = |at: usize| match look(at) {
                 Candidate::Ejected => Candidate::Out,
                 other => other,
@@ -252,9 +252,9 @@ impl EndpointSet {
         choose(self.endpoints.len(), &near, look, rand::random)
     }
 
-    /// The same endpoint for the same caller and epoch while it exists: the highest of
-    /// a hash over them and the address, so that other endpoints' coming and going
-    /// moves nobody else. While it rests its callers go to the next, and come back.
+    /// The same endpoint for the same caller and epoch while it exists: the highest of a hash
+    /// over them and the address, so that other endpoints' coming and going moves no other
+    /// caller. While it is ejected its callers go to the next, and come back.
     #[must_use]
     pub(crate) fn of_session(&self, caller: &str, epoch: u64, draw: &Draw<'_>) -> Option<InFlight> {
         let rank = |at: usize| {
@@ -268,7 +268,7 @@ impl EndpointSet {
         })
     }
 
-    /// The same for a tenant, whoever calls: see `policy::sticky`.
+    /// The same for a tenant, from any caller: see `policy::sticky`.
     #[must_use]
     pub(crate) fn of_tenant(&self, key: Key, draw: &Draw<'_>) -> Option<InFlight> {
         let seed = |at: usize| self.endpoints[at].seed;
@@ -278,8 +278,9 @@ impl EndpointSet {
         })
     }
 
-    /// The first that neither rests nor fails all that it gets, of those that `offer` hands to
-    /// what it is given until that takes one. As many that fail as may rest are passed over.
+    /// The first that is neither ejected nor fails all that it gets, of those that `offer` hands
+    /// to what it is given until that takes one. As many that fail as may be ejected are passed
+    /// over.
     fn first_that_stands(
         &self,
         draw: &Draw<'_>,
@@ -301,13 +302,13 @@ impl EndpointSet {
         if stands.is_some() {
             return stands;
         }
-        // Nobody else is left to ask.
+        // No other endpoint is left to try.
         let ejected = first.filter(|_| draw.fallback == Fallback::Ejected);
         let failing = failing.first().copied();
         failing.or(ejected).map(Endpoint::begin)
     }
 
-    /// A request to an endpoint unless that rests.
+    /// A request to an endpoint unless that is ejected.
     fn stands(&self, at: &Arc<Endpoint>, now: Instant, draw: &Draw<'_>) -> Option<InFlight> {
         match at.look(now, draw) {
             Candidate::Probe => at.probe(now, draw),
@@ -321,8 +322,8 @@ impl EndpointSet {
         !draw.tried.contains(&self.endpoints[at].addr)
     }
 
-    /// An attempt, or the head of its answer, has shown this of its endpoint. Says why,
-    /// where the endpoint rests because of it.
+    /// An attempt, or the head of its response, has shown this of its endpoint. Returns why,
+    /// where the endpoint is ejected because of it.
     #[must_use]
     pub fn record(
         &self,
@@ -348,15 +349,15 @@ impl EndpointSet {
                 })
             }
             HealthChange::RowIsFull => {
-                // The data path is one thread and nothing waits between counting who rests
-                // and judging, so no other judgement takes the same last place.
+                // The data path is one thread and nothing waits between counting the ejected and
+                // deciding, so no other decision takes the same last place.
                 let judged = attempt.endpoint();
                 judged.judge(&self.others(judged), ejection)
             }
         }
     }
 
-    /// An answer that was not good says nothing of how fast the work is done.
+    /// A response that was not good shows nothing of how fast the work is done.
     fn failed_after(&self, took: Duration, attempt: &InFlight) -> Latency {
         let (now, own) = (now(), attempt.endpoint());
         let first = rand::random_range(0..self.endpoints.len().max(1));
@@ -371,7 +372,7 @@ impl EndpointSet {
         }
     }
 
-    /// What an endpoint is compared with. Asked when a row is full, which is rare.
+    /// What an endpoint is compared with. Made when a row is full, which is rare.
     fn others(&self, judged: &Arc<Endpoint>) -> Others {
         let now = now();
         let mut others = Others {

@@ -1,9 +1,8 @@
 //! May this caller do that, as of now? Every decision is made here, and made
 //! again when the policy changes.
 //!
-//! Invariant: everything that is asked about one request, or about one connection
-//! at one moment, is answered by one snapshot. Two would let a change in between
-//! combine an old mode with a new rule.
+//! Invariant: one snapshot decides everything about one request, or about one connection at one
+//! moment. Two would let a change in between combine an old mode with a new rule.
 
 use std::time::Duration;
 
@@ -23,26 +22,25 @@ use crate::inbound::path::JudgedPath;
 use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff_declared, sniff_leniently, sniff_strictly};
 use crate::telemetry::call::Call;
 
-/// Plaintext where none is accepted, whatever the rules say.
+/// Plaintext where none is accepted, whatever the rules.
 const WITHOUT_IDENTITY: Verdict<'static> = Verdict::Refuse {
     reason: Reason::NoIdentity,
     by: None,
 };
 
-/// What a caller may say on a port.
+/// What a caller may send on a port.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Expected {
     /// Anything: the port is declared to carry no HTTP.
     Bytes,
-    /// HTTP; nothing else is delivered. `sniff` tells what is taken for it, and
-    /// `silence` for how long the caller may say nothing.
+    /// HTTP; nothing else is delivered. `sniff` decides what is taken for it, and `silence` for
+    /// how long the caller may send nothing.
     Http {
         declared: bool,
         silence: Duration,
         sniff: fn(&[u8]) -> Sniffed,
     },
-    /// Nobody declared it, and this caller may say anything: whoever speaks first
-    /// decides.
+    /// Not declared, and this caller may send anything: the side that sends first decides.
     Either,
 }
 
@@ -60,13 +58,13 @@ pub(super) struct Admitted {
 }
 
 impl Connection {
-    /// True when plaintext is refused altogether, whatever the rules say.
+    /// True when plaintext is refused altogether, whatever the rules.
     pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
         self.peer.is_none() && !snapshot.takes_plaintext(self.local.port())
     }
 
-    /// What this caller may say on the port, as of `snapshot`. That decides how it is
-    /// read; whether it passes is decided when it is known what was said.
+    /// What this caller may send on the port, as of `snapshot`. That decides how it is read;
+    /// whether it passes is decided when it is known what was sent.
     pub(super) fn expected(&self, snapshot: &Snapshot) -> Expected {
         let declared = self.declared(snapshot);
         if declared.is_opaque() {
@@ -77,12 +75,12 @@ impl Connection {
             return Expected::Either;
         }
         let (declared, port) = (declared.is_http(), self.local.port());
-        // Where requests are judged or told that they need an identity, whatever
-        // might be one is read as one, so that its sender is told.
+        // Where requests are evaluated or need an identity, whatever might be one is read as one,
+        // so that its sender gets the reason.
         let answered = snapshot.access.judges_requests(port) || self.needs_identity(snapshot);
         // Clients open connections ahead of their first request. One that waits for the
-        // server to speak is told by the end of its connection that it never will, and
-        // whoever may ask nothing has nothing to keep a connection for.
+        // server to send first learns from the end of its connection that it never will, and a
+        // caller that may request nothing has nothing to keep a connection for.
         let welcome = passes
             || !self.needs_identity(snapshot) && snapshot.access.may_request(self.caller(), port);
         Expected::Http {
@@ -116,8 +114,8 @@ impl Connection {
         }
     }
 
-    /// May this caller use the port for opaque bytes? How they begin decides nothing: whoever
-    /// begins TLS proves nothing by that.
+    /// May this caller use the port for opaque bytes? How they begin decides nothing: a
+    /// connection that begins with TLS proves nothing by that.
     pub(super) fn authorize_bytes(
         &self,
         snapshot: &Snapshot,
@@ -143,8 +141,8 @@ impl Connection {
         self.judge(snapshot, self.traffic_of_bytes(snapshot))
     }
 
-    /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
-    /// any other they are not satisfied by bytes that were not read as HTTP.
+    /// On a port that is declared to carry no HTTP, rules about HTTP do not apply. On any other
+    /// they are not satisfied by bytes that were not read as HTTP.
     pub(super) fn traffic_of_bytes(&self, snapshot: &Snapshot) -> JudgedTraffic<'static> {
         if self.declared(snapshot).is_opaque() {
             JudgedTraffic::Opaque
@@ -153,7 +151,7 @@ impl Connection {
         }
     }
 
-    /// Plaintext where none is accepted does not pass, whatever the rules say.
+    /// Plaintext where none is accepted does not pass, whatever the rules.
     fn judge<'a>(&self, snapshot: &'a Snapshot, traffic: JudgedTraffic<'_>) -> Verdict<'a> {
         if self.needs_identity(snapshot) {
             return WITHOUT_IDENTITY;
@@ -162,7 +160,7 @@ impl Connection {
         snapshot.access.decide(self.caller(), port, traffic)
     }
 
-    /// True where requests are judged one by one: callers without any right to send bytes
+    /// True where requests are evaluated one by one: callers without any right to send bytes
     /// may have one to requests, and what may be a request is read as one.
     pub(super) fn judges_requests(&self, snapshot: &Snapshot) -> bool {
         snapshot.access.judges_requests(self.local.port())
@@ -173,7 +171,7 @@ impl Connection {
         let Verdict::Refuse { reason, by } = *verdict else {
             return Ok(());
         };
-        // Nobody has said that it is not allowed.
+        // No rule has refused it yet.
         if !snapshot.is_complete() {
             return Err(Failure::no_configuration());
         }
@@ -189,7 +187,7 @@ impl Connection {
         })
     }
 
-    /// Tells of a call that deny would refuse, and whether this is one.
+    /// Reports a call that deny would refuse, and returns whether this is one.
     fn audit(&self, verdict: &Verdict<'_>) -> bool {
         let audited = matches!(verdict, Verdict::Audit { .. });
         if audited {
@@ -198,8 +196,8 @@ impl Connection {
         audited
     }
 
-    /// Decides, on the path that will be forwarded and on no other, and says which
-    /// revision of the policy allowed it. The call is told what decided.
+    /// Decides, on the path that will be forwarded and on no other, and returns which revision of
+    /// the policy allowed it. The call records what decided.
     pub(super) fn authorize(
         &self,
         snapshot: &Snapshot,
@@ -238,9 +236,9 @@ impl Connection {
         Ok(snapshot.policy_revision)
     }
 
-    /// What rules say of a request, and which path of it is sent on. One whose path they could
-    /// see in another way than the application is refused where they decide by it, whoever
-    /// calls.
+    /// The verdict of the rules on a request, and which path of it is sent on. A request whose
+    /// path they could see in another way than the application is refused where they decide by
+    /// it, from any caller.
     pub(super) fn judge_request<'a, 'p>(
         &self,
         snapshot: &'a Snapshot,

@@ -1,4 +1,4 @@
-//! Who calls, and which port of the application.
+//! The caller of a connection, and which port of the application it calls.
 //!
 //! Claims: calls-13
 
@@ -26,7 +26,7 @@ use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::parties::{CallEnds, OUTSIDE};
 use crate::telemetry::remotes::Remotes;
 
-/// Who calls, as all its calls are named and counted.
+/// The caller, as all its calls are named and counted.
 #[derive(Clone)]
 pub(super) struct CallerContext {
     peer: Option<Arc<PeerIdentity>>,
@@ -47,7 +47,7 @@ struct OfCaller {
 }
 
 impl CallerContext {
-    /// Somebody of the mesh, until its certificate ends.
+    /// A caller of the mesh, until its certificate ends.
     pub(super) fn new(peer: PeerIdentity, certificate_end: CertificateEnd) -> Self {
         let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
         let label = format!(
@@ -68,8 +68,8 @@ impl CallerContext {
         }
     }
 
-    /// Somebody without an identity. What his address is proves nothing. Names run out, and no
-    /// address answers for another one that has none.
+    /// A caller without an identity. Its address proves nothing. Names run out, and no address
+    /// answers for another caller without a name.
     pub(super) fn outside(remotes: &Remotes, address: Option<IpAddr>) -> Self {
         let address = address.map(|ip| ip.to_canonical().to_string());
         let address = address.unwrap_or_default();
@@ -86,29 +86,29 @@ impl CallerContext {
     }
 }
 
-/// Who wrote the HTTP that a connection brings.
+/// Which side wrote the HTTP that a connection brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WrittenBy {
-    /// The peer's proxy, which takes headers of ours out of what its application says.
+    /// The peer's proxy, which takes headers of ours out of what its application sends.
     Proxy,
-    /// Whoever sent the bytes that HTTP was found in: in plaintext, or in the tunnel of a
-    /// peer, whose proxy has not read them.
+    /// The sender of the bytes that HTTP was found in: in plaintext, or in the tunnel of a peer,
+    /// whose proxy has not read them.
     Sender,
 }
 
-/// Who calls, and which port of the application.
+/// The caller, and which port of the application it calls.
 pub(crate) struct Connection {
     pub(super) proxy: Arc<Proxy>,
-    /// Who proved an identity: his proxy, and whatever comes in his tunnels.
+    /// The peer that proved an identity: its proxy, and whatever comes in its tunnels.
     pub(super) peer: Option<Arc<PeerIdentity>>,
     written_by: WrittenBy,
     /// `namespace/service-account`, or `outside`.
     pub(super) label: Arc<str>,
-    /// Uid of the calling pod, where its certificate says so; else the caller's address.
+    /// Uid of the calling pod, where its certificate has it; else the caller's address.
     at: Option<Arc<str>>,
-    /// Who gives up what is begun for this caller.
+    /// Which holder abandons connections that this caller causes.
     holder: Arc<str>,
-    /// The application has said something, whatever it is.
+    /// The application has sent something, whatever it is.
     has_answered: AtomicBool,
     certificate_end: Option<CertificateEnd>,
     shared: Arc<OfCaller>,
@@ -140,7 +140,7 @@ impl Connection {
         }
     }
 
-    /// The same for what the peer's proxy says itself.
+    /// The same for what the peer's proxy sends itself.
     pub(super) fn of_proxy(mut self) -> Self {
         self.written_by = WrittenBy::Proxy;
         self
@@ -148,21 +148,21 @@ impl Connection {
 
     /// A call begins that may open connections to the application.
     pub(super) fn beginning(&self) -> ConnectGuard<'_> {
-        self.begun(None)
+        self.connect_guard(None)
     }
 
     /// The same of a call that opened one at this moment.
-    pub(super) fn begun(&self, began: Option<Instant>) -> ConnectGuard<'_> {
-        self.proxy.given_up.begun(&self.holder, began)
+    pub(super) fn connect_guard(&self, began: Option<Instant>) -> ConnectGuard<'_> {
+        self.proxy.given_up.connect_guard(&self.holder, began)
     }
 
-    /// The application has said something to this caller, or has closed its connection.
+    /// The application has sent something to this caller, or has closed its connection.
     pub(super) fn note_answer(&self) {
         self.has_answered.store(true, Relaxed);
     }
 
-    /// The same by the connection that was begun so. Told at once: what makes up for one that was
-    /// given up is not to be saved for when that is of use.
+    /// The same by the connection that was opened so. At once: what makes up for an abandoned one
+    /// is not to be saved for when that is of use.
     pub(super) fn note_answer_by(&self, beginning: Option<&ConnectGuard<'_>>) {
         self.note_answer();
         if let Some(beginning) = beginning {
@@ -204,7 +204,7 @@ impl Connection {
         }
     }
 
-    /// What it has heard of the load of the application.
+    /// The last load of the application that it received.
     pub(super) fn last_load(&self) -> &LastReportedLoad {
         &self.shared.last_load
     }
@@ -227,8 +227,8 @@ impl Connection {
         let of_kind = |key: &CellKey| key.parties.port() == port && key.protocol == protocol;
         let cell = self.shared.cells.find(of_kind).unwrap_or_else(|| {
             let cell = self.proxy.telemetry.cell(self.parties(), protocol);
-            // Ports that are not told apart have one cell together, and may be told
-            // apart by the next call.
+            // Ports that are not distinguished have one cell together, and may be distinguished
+            // by the next call.
             if of_kind(cell.key()) {
                 self.shared.cells.keep(&cell);
             }

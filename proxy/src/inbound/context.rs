@@ -1,5 +1,5 @@
-//! What a request leaves to the calls that its application makes for it, and what its own
-//! caller is told of them.
+//! What a request leaves to the calls that its application makes for it, and what its own caller
+//! learns of them.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::inbound::connection::Connection;
 use crate::telemetry::labels::OverrideLabels;
 
 impl Connection {
-    /// A request goes to the application, as one of this class where that is known here. What
-    /// is told of it is believed of peer proxies only.
+    /// A request goes to the application, as one of this class where that is known here. Headers
+    /// about it count only from peer proxies.
     pub(super) fn remember(
         &self,
         received: &mut Received,
@@ -61,8 +61,8 @@ impl Connection {
         }
     }
 
-    /// Tells a peer proxy of a call that the application made for this request, with these
-    /// headers, and that failed in its last attempt: to ask again here would ask there again.
+    /// Reports to a peer proxy a call that the application made for this request, with these
+    /// headers, and that failed in its last attempt: a retry here would be a retry there.
     pub(super) fn write_spent(
         &self,
         kept: &OpenRequest,

@@ -1,4 +1,4 @@
-//! What a caller speaks, as far as it may say anything.
+//! Detects the protocol of a caller, as far as it may send anything.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
 use crate::net::given_up::ConnectGuard;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Sniffed, sniff_leniently};
+use crate::net::sniff::{DETECT_WITHIN, FIRST_LINE_TIMEOUT, SILENCE, Sniffed, sniff_leniently};
 
 /// What had come before a time was over is known by so much later, however little time this
 /// process got.
@@ -42,9 +42,9 @@ pub(crate) fn spoken(
 }
 
 impl Connection {
-    /// Waits for whoever speaks first. There is no limit: while both are silent
-    /// nothing is withheld from anybody, and giving up would let a caller that
-    /// waits long enough send HTTP past everything that HTTP is checked for.
+    /// Waits for the first bytes of either side. There is no limit: while both are silent nothing
+    /// is withheld from either, and giving up would let a caller that waits long enough send HTTP
+    /// past all checks of HTTP.
     pub(super) async fn race<S: AsyncRead + Unpin>(
         &self,
         stream: &mut Prefixed<S>,
@@ -79,7 +79,7 @@ impl Connection {
             let (declared, silence, sniff) =
                 match self.proxy.config.inspect(|now| self.expected(now)) {
                     Expected::Bytes => return Ok(Detected::Opaque(None)),
-                    Expected::Either => return self.whoever_speaks_first(stream).await,
+                    Expected::Either => return self.first_speaker(stream).await,
                     Expected::Http {
                         declared,
                         silence,
@@ -91,7 +91,7 @@ impl Connection {
             tokio::select! {
                 // Where this thread had no time for long, all of these are ready at once.
                 biased;
-                begun = stream.first_bytes() => begun?,
+                first = stream.first_bytes() => first?,
                 changed = changes.changed() => {
                     if changed.is_ok() {
                         continue;
@@ -101,21 +101,21 @@ impl Connection {
                 () = tokio::time::sleep_until(came + silence) => {
                     // One look is at so many connections that this one may be in the next.
                     match timeout(NEXT_LOOK, stream.first_bytes()).await {
-                        Ok(begun) => begun?,
+                        Ok(first) => first?,
                         Err(_) if declared => return Err(std::io::ErrorKind::TimedOut.into()),
                         Err(_) => return Ok(Detected::Opaque(None)),
                     }
                 }
             };
             permit.head_begins();
-            let until = tokio::time::Instant::now() + BEGUN_WITHIN;
+            let until = tokio::time::Instant::now() + FIRST_LINE_TIMEOUT;
             let sniffed = stream.look(until, sniff).await?;
             return Ok(match sniffed {
                 Sniffed::Http2 => Detected::Http(Version::HTTP_2),
                 Sniffed::Http1 => Detected::Http(Version::HTTP_11),
                 Sniffed::Unsure if declared && stream.has_bytes() => {
                     // As of any head that does not come whole.
-                    permit.head_is_overdue(BEGUN_WITHIN);
+                    permit.head_is_overdue(FIRST_LINE_TIMEOUT);
                     return Err(std::io::ErrorKind::TimedOut.into());
                 }
                 _ if declared && sniff(stream.read_ahead()) == Sniffed::Opaque => {
@@ -128,8 +128,8 @@ impl Connection {
         }
     }
 
-    /// For callers that may say anything on a port that nobody declared.
-    pub(super) async fn whoever_speaks_first<S: AsyncRead + AsyncWrite + Unpin>(
+    /// For callers that may send anything on an undeclared port.
+    pub(super) async fn first_speaker<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut Prefixed<S>,
     ) -> std::io::Result<Detected> {
@@ -140,9 +140,10 @@ impl Connection {
             let server = tokio::select! {
                 biased;
                 server = self.connect() => server.ok(),
-                // The application has a full queue, and who speaks does not wait for it twice.
-                begun = stream.first_bytes() => {
-                    begun?;
+                // The application has a full queue; a client that sends first does not wait for
+                // it twice.
+                first = stream.first_bytes() => {
+                    first?;
                     until = tokio::time::Instant::now() + DETECT_WITHIN;
                     None
                 }

@@ -17,8 +17,8 @@ use crate::mesh::protocol::AppHttp;
 use crate::net::connect::ConnectTimeout;
 
 /// How long the application may take to accept a connection for that. Time is only kept for
-/// another endpoint where somebody could ask one: where nobody can, that would end the call early
-/// for nothing.
+/// another endpoint where the caller's proxy could try one; elsewhere that would end the call
+/// early for nothing.
 fn connect_timeout(allowed: &Allowed) -> ConnectTimeout {
     let left = |ends: Instant| ends.saturating_duration_since(deadline::now());
     let ends = allowed.ends.filter(|_| allowed.replaceable);
@@ -70,9 +70,9 @@ impl Connection {
         }
     }
 
-    /// What the connection in use did not take goes by one that nobody else shares, once:
-    /// the calling proxy may ask three endpoints, each of which does so. Where the application
-    /// serves others and takes no further connection, it goes by one of those first.
+    /// What the connection in use did not take goes by an unshared one, once: the calling proxy
+    /// may try three endpoints, each of which does so. Where the application serves others and
+    /// takes no further connection, it goes by one of those first.
     async fn forward_http2(
         &self,
         allowed: &Allowed,

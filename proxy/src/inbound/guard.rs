@@ -26,10 +26,10 @@ use crate::telemetry::labels::{RateLimitedLabels, ShadowLabels};
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 impl Connection {
-    /// Until when a request has to be done: as its caller says, and as policies say where its
-    /// caller's proxy did not ask them: it has none or carried bytes, or the pod was called by
-    /// its own address. That a peer proxy says, and one of an earlier version shows where the
-    /// host is that address. What stands in a header of ours is believed of peer proxies only.
+    /// Until when a request has to be done: by its caller, and by policies where its caller's
+    /// proxy did not apply them: it has none or carried bytes, or the pod was called by its own
+    /// address. A peer proxy marks that, and one of an earlier version shows where the host is
+    /// that address. Headers of ours count only from peer proxies.
     pub(super) fn deadline(
         &self,
         snapshot: &Snapshot,
@@ -50,8 +50,8 @@ impl Connection {
         deadline::arrived(parts, timed, request)
     }
 
-    /// Whether the proxy of its caller asked policies of a request, and may choose another endpoint
-    /// for it: it read the request, which was not sent to this very pod.
+    /// Whether the proxy of its caller applied policies to a request, and may choose another
+    /// endpoint for it: it read the request, which was not sent to this very pod.
     pub(super) fn is_called_as_service(&self, received: &Received) -> bool {
         let times = received.times.as_deref();
         let leaves_policies = times.is_some_and(|times| times.unlimited);
@@ -83,10 +83,10 @@ impl Connection {
         Ok(())
     }
 
-    /// What a request has to do with copies, which nobody but a proxy of the mesh is believed.
-    /// It proves nothing: the receiver of a mirror could be told whose copies it gets, and not
-    /// whoever that calls for them. So it may only take something from a request, which is
-    /// judged, limited and counted as any other, and goes last ([`Self::requested_class`]).
+    /// What a request has to do with copies, which only a proxy of the mesh may state. It proves
+    /// nothing: the receiver of a mirror could learn whose copies it gets, and so could its own
+    /// callees. So it may only take something from a request, which is evaluated, limited and
+    /// counted as any other, and goes last ([`Self::requested_class`]).
     pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
         received.shadow.filter(|_| self.is_of_proxy())
     }
@@ -104,8 +104,8 @@ impl Connection {
         metrics.shadow_requests.at(&labels).inc();
     }
 
-    /// The class that a request asks for, which is believed of peer proxies only. A copy is Sheddable
-    /// whatever it asks for, or who says that it is one would lose nothing by it.
+    /// The class that a request states, which counts only from peer proxies. A copy is Sheddable
+    /// whatever it states, or a false mark as a copy would cost nothing.
     pub(super) fn requested_class(&self, received: &Received) -> Option<Priority> {
         match self.shadow(received) {
             Some(Shadow::Any | Shadow::ReadOnly) => Some(Priority::Sheddable),

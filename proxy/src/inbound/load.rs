@@ -1,4 +1,4 @@
-//! Tells peers how busy the application is.
+//! Reports the application's load to peers.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::inbound::connection::Connection;
 use crate::mesh::load::{self, Answered, LastReportedLoad, TooManyPorts};
 
 impl Connection {
-    /// The application answered so after this time: a peer's proxy is told how busy it is,
-    /// where it does not know. Whoever else asked has heard nothing.
+    /// The application answered so after this time: a peer's proxy gets the load, where it does
+    /// not know it. Other callers have received nothing.
     pub(super) fn write_load(&self, parts: &mut Parts, took: Duration) {
         let answered = Answered {
             port: self.local.port(),
@@ -20,8 +20,8 @@ impl Connection {
             took,
             reported: self.utilization(orca::in_head(&parts.headers)),
         };
-        let (is_proxy, nobody) = (self.is_of_proxy(), LastReportedLoad::default());
-        let last_load = if is_proxy { self.last_load() } else { &nobody };
+        let (is_proxy, no_load) = (self.is_of_proxy(), LastReportedLoad::default());
+        let last_load = if is_proxy { self.last_load() } else { &no_load };
         match self.proxy.loads.answered(&answered, last_load) {
             Ok(Some(percent)) if is_proxy => load::write(&mut parts.headers, percent),
             Ok(_) => {}
@@ -29,7 +29,7 @@ impl Connection {
         }
     }
 
-    /// The trailers of an answer may tell the load as well.
+    /// The trailers of a response may carry the load as well.
     pub(super) fn read_trailers(&self, trailers: &HeaderMap) {
         let reported = self.utilization(orca::in_trailers(trailers));
         if let Some(percent) = reported

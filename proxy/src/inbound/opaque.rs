@@ -75,7 +75,7 @@ impl Connection {
                 if let Some(beginning) = beginning {
                     beginning.ended();
                 }
-                // Whoever was not told the end was aborted with the relay.
+                // A side that had not received its end was aborted with the relay.
                 call.reset(&failure, || {});
             }
             outcome = relay::relay(&mut stream, &mut server, self.proxy.budget(), cell.flows()) => {
@@ -89,8 +89,8 @@ impl Connection {
         }
     }
 
-    /// A call of bytes begins. What is declared of them only says how it counts, so it need not
-    /// be of the snapshot that they are judged by.
+    /// A call of bytes begins. Their declaration only decides how it counts, so it need not be of
+    /// the snapshot that decides about them.
     pub(super) fn call_of_bytes(&self) -> Call {
         let mut call = self.call(CallKind::Bytes);
         let config = &self.proxy.config;

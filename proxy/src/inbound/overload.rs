@@ -16,9 +16,9 @@ use crate::net::given_up::ConnectGuard;
 use crate::telemetry::labels::{OverloadLabels, Port, ShedLabels};
 
 impl Connection {
-    /// Lets a request of this class in that access and limits have passed. It counts as in
-    /// flight until what comes back is dropped, or told of its answer, which may be that it
-    /// switched protocols.
+    /// Admits a request of this class that access and limits have passed. It counts as in flight
+    /// until what comes back is dropped, or gets its response, which may be that it switched
+    /// protocols.
     ///
     /// # Errors
     /// When the application has no room for it.
@@ -40,8 +40,8 @@ impl Connection {
         self.arrives(overload, asks).map(Some)
     }
 
-    /// Waits until the call may begin a connection. What waits here is not in flight, and asks
-    /// for room when it goes on: others may have taken it.
+    /// Waits until the call may open a connection. What waits here is not in flight, and needs
+    /// room when it goes on: others may have taken it.
     ///
     /// # Errors
     /// When too many wait, or the application has no room by then.
@@ -85,8 +85,8 @@ impl Connection {
         })
     }
 
-    /// The class of a request, where policies speak of this port. What is told of it is
-    /// believed of peer proxies only.
+    /// The class of a request, where policies cover this port. Headers about it count only from
+    /// peer proxies.
     pub(super) fn class(
         &self,
         snapshot: &Snapshot,

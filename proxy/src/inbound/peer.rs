@@ -35,7 +35,7 @@ pub(super) struct PeerProxy {
 }
 
 impl PeerProxy {
-    /// What it asks of one port, or of none that it could name.
+    /// What it requests of one port, or of none that it could name.
     pub(super) fn of_port(&self, port: Option<AppPort>) -> Connection {
         let local = SocketAddr::new(self.ip, port.map_or(0, AppPort::get));
         Connection::new(Arc::clone(&self.proxy), self.who.clone(), local)
@@ -66,7 +66,7 @@ impl PeerProxy {
             } => {
                 let posts = parts.method == Method::POST;
                 let request = Request::from_parts(parts, body);
-                // On the heap: hardly any request asks for an upgrade.
+                // On the heap: hardly any request is for an upgrade.
                 let answer = Box::pin(self.upgrade(port, to, size, request)).await;
                 if posts { marked(answer) } else { answer }
             }

@@ -114,8 +114,8 @@ where
 }
 
 impl Connection {
-    /// Returns when this plaintext connection is no longer wanted. One that was
-    /// never wanted stays, so that each of its requests is told why.
+    /// Returns when this plaintext connection is no longer wanted. One that was never wanted
+    /// stays, so that each of its requests gets the reason.
     pub(super) async fn plaintext_forbidden(&self) {
         let mut changes = self.proxy.config.policy_changes();
         let config = &self.proxy.config;

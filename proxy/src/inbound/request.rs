@@ -29,7 +29,7 @@ use crate::net::ticket::Waited;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::trace::CameFrom;
 
-/// What a request is given by what judged it, and let it pass.
+/// The result of the evaluation for a request that passes.
 struct AuthorizedRequest {
     deadline: Deadline,
     /// Revision of the policy that allowed it.
@@ -40,7 +40,7 @@ struct AuthorizedRequest {
 
 /// Why a request does not pass. Each is answered in a way of its own.
 enum Refused {
-    /// Its time is over, it is a copy for others, or its caller may not ask for it.
+    /// Its time is over, it is a copy for others, or its caller may not send it.
     Judged(Failure),
     Limited(Box<Exceeded>),
     Shed(Failure),
@@ -110,7 +110,7 @@ impl Connection {
         }
     }
 
-    /// Notes in its call what a request asks, and counts it from now on.
+    /// Notes the request in its call, and counts it from now on.
     fn note(&self, received: &Received, from: CameFrom, speak: AppHttp, call: &mut Call) {
         if let Some(Waited(long)) = received.parts.extensions.get() {
             call.waited(*long);
@@ -120,7 +120,7 @@ impl Connection {
         self.count_on_cell(call);
     }
 
-    /// Judges a request by everything that stands before the application, all of it by one
+    /// Evaluates a request by everything that stands before the application, all of it by one
     /// snapshot.
     fn decide(
         &self,
@@ -132,7 +132,7 @@ impl Connection {
         let deadline = self.deadline(snapshot, received, &path);
         let as_of = deadline::check(deadline)
             .and_then(|()| self.authorize(snapshot, &mut received.parts, &path, call))
-            // Who may not call at all is told that, and not what this pod is held to.
+            // A caller without access gets that reason, and learns nothing of this pod's limits.
             .and_then(|as_of| self.admit_copy(snapshot, received).map(|()| as_of))
             .map_err(Refused::Judged)?;
         if let Some(exceeded) = self.limited(snapshot, &received.parts, &path) {
@@ -161,8 +161,8 @@ impl Connection {
         }
     }
 
-    /// The request as it goes to the application: with what that is told of it, remembered
-    /// for calls that are made for it, and with a body that can be sent again.
+    /// The request as it goes to the application: with the headers that it gets, registered for
+    /// calls that are made for it, and with a body that can be sent again.
     fn prepare(
         &self,
         mut received: Received,
@@ -176,7 +176,7 @@ impl Connection {
             let_in,
         } = passed;
         let ends = deadline::ends(deadline, &received.parts.method);
-        // Asked only where there is time to keep.
+        // Decided only where there is time to keep.
         let replaceable = ends.is_some() && self.is_called_as_service(&received);
         let leaves = AbsoluteForm::is_of(&received.parts);
         self.name_caller(&mut received);
@@ -184,7 +184,7 @@ impl Connection {
         self.count_shadow(shadow);
         let (tracker, map) = (&self.proxy.shadow_tracker, &mut received.parts.headers);
         if leaves {
-            // Whoever its address names would get what is added to it.
+            // The host of that address would get what is added to it.
             tracker.arrives(shadow, &mut HeaderMap::new());
         } else {
             call.pass_on_trace(map);
@@ -234,8 +234,8 @@ impl Connection {
         }
     }
 
-    /// Adds what the application is told: who calls, and what the caller asks to upgrade
-    /// to, which is not judged.
+    /// Adds what the application gets to know: who calls, and which upgrade the caller requests,
+    /// which is not evaluated.
     fn name_caller(&self, received: &mut Received) {
         let map = &mut received.parts.headers;
         if let Some(peer) = &self.peer

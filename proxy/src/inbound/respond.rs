@@ -30,7 +30,7 @@ struct Upgraded {
     server: Side,
     /// What the application switched to.
     to: Option<HeaderValue>,
-    /// The request that asked for it.
+    /// The request that it was for.
     kept: OpenRequest,
 }
 
@@ -107,8 +107,8 @@ impl Connection {
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_ours(&mut parts.headers);
         if self.is_of_proxy() {
-            // What the application spoke says nothing of the way to the peer, and
-            // not every way has a place for its phrase.
+            // The application's protocol shows nothing of the way to the peer, and not every way
+            // has a place for its phrase.
             parts.version = Version::HTTP_11;
             parts.extensions.remove::<hyper::ext::ReasonPhrase>();
         }
@@ -151,7 +151,7 @@ impl Connection {
             let (flows, own) = (counted.flows(), Flows::default());
             let mut metered = client.metered(&own);
             let end = tokio::select! {
-                // Dropped before its end, it breaks off whoever was not told the end.
+                // Dropped before its end, it aborts each side that has not received its end.
                 _ = relay(&mut metered, &mut server, self.proxy.budget(), &flows) => {
                     BodyEnd::Complete
                 }

@@ -1,5 +1,4 @@
-//! What rules that are only tried would do with a call: asked beside the verdict, and no
-//! part of it.
+//! What dry runs of rules would do with a call: evaluated beside the verdict, and no part of it.
 
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
 
 impl Connection {
-    /// Tries them on a request that was judged, or, without one, on a connection of opaque
+    /// Tries them on a request that was evaluated, or, without one, on a connection of opaque
     /// bytes.
     #[cold]
     pub(super) fn try_on(
@@ -22,7 +21,7 @@ impl Connection {
         judged: &Judged<'_>,
         request: Option<(&Parts, &JudgedPath)>,
     ) {
-        // Nothing is judged before the proxy is told how, and everything refused.
+        // Nothing is evaluated before the rules arrive, and everything is refused.
         if !snapshot.is_complete() {
             return;
         }
@@ -43,8 +42,8 @@ impl Connection {
         trials.judge(judged, would_pass, Instant::now);
     }
 
-    /// Tries them on a connection of opaque bytes that passes, or does not. They are judged by
-    /// what is declared of the port, as by the rules that hold, and counted as the connection is.
+    /// Tries them on a connection of opaque bytes that passes, or does not. They go by what is
+    /// declared of the port, as the rules in force do, and count as the connection does.
     pub(super) fn try_on_bytes(&self, snapshot: &Snapshot, passes: bool, begins_as_tls: bool) {
         if self.proxy.config.trials.any() {
             let carried = if begins_as_tls {

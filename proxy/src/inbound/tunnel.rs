@@ -21,17 +21,17 @@ use crate::net::prefixed::Prefixed;
 
 /// What a tunnel may carry, as it is decided before anything of it is read.
 enum TunnelContent {
-    /// Nothing but requests passes, and they are judged one by one.
+    /// Nothing but requests passes, each of them evaluated.
     Requests,
-    /// It may carry either, and is judged when it is known what it does.
+    /// It may carry either, and is evaluated when its protocol is known.
     Either,
     /// Bytes, and these may pass.
     Bytes(Admitted),
 }
 
 impl Connection {
-    /// Bytes that come as the body of a peer proxy's request: opaque, or so it says. Where
-    /// they are HTTP, its requests count for the peer as any others.
+    /// Bytes that come as the body of a peer proxy's request, declared as opaque. Where they are
+    /// HTTP, its requests count for the peer as any others.
     pub(super) async fn tunnel(
         self: Arc<Self>,
         incoming: RecvBody,
@@ -47,7 +47,7 @@ impl Connection {
                 tokio::spawn(async move {
                     let Ok(out) = out.await else { return };
                     let mut stream = Prefixed::new(ByteStream::new(out, incoming));
-                    // As from outside: whoever says nothing may lose its place.
+                    // As from outside: a silent caller may lose its permit.
                     permit.silent();
                     let spoken = self.protocol(&mut stream, &permit).await;
                     self.serve(stream, spoken, &permit, None).await;
@@ -56,7 +56,7 @@ impl Connection {
             }
             Ok(TunnelContent::Either) => None,
             Ok(TunnelContent::Bytes(admitted)) => Some(admitted),
-            // Somebody who may say nothing at all is told so before saying it.
+            // A caller without any access gets that before it sends anything.
             Err(failure) => return self.unopened(&failure),
         };
         let (server, began) = match self.connect_in_turn().await {
@@ -65,9 +65,9 @@ impl Connection {
         };
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]
         tokio::spawn(async move {
-            // What the caller says, or that it says no more, makes nothing of the connection: it
-            // may leave right behind that.
-            let beginning = self.begun(began);
+            // What the caller sends, or that it sends no more, makes nothing of the connection:
+            // it may leave right behind that.
+            let beginning = self.connect_guard(began);
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(ByteStream::new(out, incoming));
             if let Some(admitted) = admitted {
@@ -76,8 +76,8 @@ impl Connection {
                 self.opaque(stream, Some(server), Ok(admitted), begins)
                     .await;
             } else {
-                // What the peer calls opaque is not taken at its word: unless the port is
-                // declared so, HTTP in a tunnel is judged and cleaned as HTTP.
+                // The peer's declaration as opaque does not count: unless the port is declared
+                // so, HTTP in a tunnel is evaluated and cleaned as HTTP.
                 let begins = Some(&beginning);
                 let spoken = self.race(&mut stream, server, begins).await;
                 Arc::clone(&self)
@@ -92,7 +92,7 @@ impl Connection {
         response
     }
 
-    /// Opens a connection to the application when the caller may, and tells when that began.
+    /// Opens a connection to the application when the caller may, and returns when that began.
     async fn connect_in_turn(&self) -> Result<(TcpStream, Option<Instant>), Failure> {
         let beginning = self.beginning();
         let turn = beginning.begins_in_turn().await;
@@ -105,8 +105,8 @@ impl Connection {
         }
     }
 
-    /// What may be said in a tunnel; and where that is known to be bytes, whether they may
-    /// pass. By one snapshot, and those are not judged again.
+    /// What may be sent in a tunnel; and where that is known to be bytes, whether they may pass.
+    /// By one snapshot, and those are not evaluated again.
     ///
     /// # Errors
     /// When nothing may pass.

@@ -14,8 +14,8 @@ use crate::net::coalesce::Coalescing;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 
-/// Says that a connection must be reset when it is dropped. In the extensions of the
-/// message that may switch.
+/// Marks that a connection must be reset when it is dropped. In the extensions of the message
+/// that may switch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Abort(Arc<Signals>);
 
@@ -25,7 +25,7 @@ struct Signals {
     asks: AtomicBool,
     discards: AtomicBool,
     half_closes: AtomicBool,
-    /// Who waits until the other end takes more.
+    /// Waits until the other end takes more.
     stuck: AtomicWaker,
 }
 
@@ -57,8 +57,8 @@ impl Abort {
         self.0.discards.load(Relaxed)
     }
 
-    /// The connection goes on in the other direction when its shutdown was said, and whoever
-    /// says it reads what comes.
+    /// The connection goes on in the other direction after its shutdown was sent, and its sender
+    /// reads what comes.
     pub(crate) fn half_close(&self) {
         self.0.half_closes.store(true, Relaxed);
     }
@@ -68,8 +68,8 @@ impl Abort {
         self.0.half_closes.load(Relaxed)
     }
 
-    /// The next flush of the connection fails where the other end has broken it off. Nothing
-    /// else tells that of a connection that nobody reads at the time.
+    /// The next flush of the connection fails where the other end has broken it off. Nothing else
+    /// shows that on a connection that has no reader at the time.
     pub(crate) fn ask(&self) {
         self.0.asks.store(true, Relaxed);
     }
@@ -86,11 +86,11 @@ pub(crate) trait MayAbort {
     /// The close looks like what it is: not the end of what was sent.
     fn abort(&mut self);
 
-    /// Its shutdown is over when it is said, and takes nothing of what comes: somebody reads it.
+    /// Its shutdown is over when it is sent, and takes nothing of what comes: that has a reader.
     fn half_close(&mut self) {}
 
-    /// Whether the other end has ended both directions at once, as far as that can be told:
-    /// what is sent reaches nobody.
+    /// Whether the other end has ended both directions at once, as far as that can be seen: what
+    /// is sent reaches no reader.
     fn was_reset(&mut self, _: &mut Context<'_>) -> bool {
         false
     }
@@ -98,7 +98,7 @@ pub(crate) trait MayAbort {
     /// Whether the other end has reset it, though bytes may be left to be read.
     ///
     /// # Errors
-    /// When it has, the first time that this is asked.
+    /// When it has, at the first call of this.
     fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
         Ok(())
     }
@@ -110,7 +110,7 @@ impl MayAbort for TcpStream {
     }
 
     fn was_reset(&mut self, _: &mut Context<'_>) -> bool {
-        // The kernel forgets who was at the other end; of a FIN alone it does not.
+        // The kernel forgets the other end then; after a FIN alone it does not.
         self.peer_addr().is_err()
     }
 
@@ -124,7 +124,7 @@ impl MayAbort for tokio::io::DuplexStream {
     fn abort(&mut self) {}
 }
 
-/// TLS that ends without `close_notify` tells as much.
+/// TLS that ends without `close_notify` shows as much.
 impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
     fn abort(&mut self) {}
 

@@ -1,5 +1,5 @@
 //! Holders whose requests wait for memory, and what those take that began a moment ago.
-//! Who waits, and for what, stands in [`crate::net::ticket`].
+//! [`crate::net::ticket`] decides which wait, and for what.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -41,7 +41,7 @@ pub(super) struct Admission {
     callers: AtomicUsize,
     generation: AtomicUsize,
     /// Bytes that those of this generation and of the one before will take, by turns.
-    begun: [AtomicUsize; 2],
+    started: [AtomicUsize; 2],
     /// Bytes of those of them that were let in without room.
     spared: [AtomicUsize; 2],
 }
@@ -50,24 +50,24 @@ impl Admission {
     /// A request was let in.
     pub(super) fn begins(&self) -> Generation {
         let now = self.generation.load(Relaxed);
-        self.begun[now % 2].fetch_add(REQUEST, Relaxed);
+        self.started[now % 2].fetch_add(REQUEST, Relaxed);
         Generation(now)
     }
 
     /// It is over. True when it was not measured yet.
-    pub(super) fn ended(&self, begun: Generation) -> bool {
+    pub(super) fn ended(&self, started: Generation) -> bool {
         let now = self.generation.load(Relaxed);
-        let unmeasured = now.wrapping_sub(begun.0) < 2;
+        let unmeasured = now.wrapping_sub(started.0) < 2;
         if unmeasured {
             let less = |bytes: usize| Some(bytes.saturating_sub(REQUEST));
-            let _ = self.begun[begun.0 % 2].fetch_update(Relaxed, Relaxed, less);
+            let _ = self.started[started.0 % 2].fetch_update(Relaxed, Relaxed, less);
         }
         unmeasured
     }
 
     /// Bytes that are going to be taken and were not measured yet.
     pub(super) fn expected(&self) -> usize {
-        self.begun.iter().map(|bytes| bytes.load(Relaxed)).sum()
+        self.started.iter().map(|bytes| bytes.load(Relaxed)).sum()
     }
 
     /// Bytes of requests that were let in without room and are not measured.
@@ -84,7 +84,7 @@ impl Admission {
     /// What began before the last call of this has been measured.
     pub(super) fn settle(&self) {
         let next = self.generation.load(Relaxed).wrapping_add(1);
-        self.begun[next % 2].store(0, Relaxed);
+        self.started[next % 2].store(0, Relaxed);
         self.spared[next % 2].store(0, Relaxed);
         self.generation.store(next, Relaxed);
     }
@@ -143,7 +143,7 @@ impl Admission {
                 .any(|(one, class)| so(one, *class))
     }
 
-    /// Requests that wait of those holders of whom this is so.
+    /// Requests that wait of those holders of which this is so.
     pub(super) fn waiting(&self, so: impl Fn(&Requests, AdmissionClass) -> bool) -> usize {
         if self.is_empty() {
             return 0;
@@ -153,8 +153,7 @@ impl Admission {
         those.map(|(one, _)| one.waiting()).sum()
     }
 
-    /// Tells those that wait what their share is now, and wakes whoever has less than that
-    /// in flight.
+    /// Gives waiters their present share, and wakes those that have less than that in flight.
     pub(super) fn look_again(&self, share: impl Fn(&Requests, AdmissionClass) -> usize) {
         if !self.is_empty() {
             let waiting = self.waiting.lock();

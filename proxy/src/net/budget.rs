@@ -1,16 +1,16 @@
-//! How many bytes connections may hold, all together.
+//! The memory budget: how many bytes connections may hold, all together.
 //!
-//! Whoever reads faster than somebody else writes has to keep what it read. Everything
+//! A fast reader has to keep what a slow writer does not take. Everything
 //! that may hold bytes on their way, a stream of HTTP/2 or a connection of anything
 //! else, counts as a holder. What one of them may hold follows from how many there are,
 //! so a thousand slow readers cost as much memory as fifty, each of them is slowed as
 //! much as the others, and none has to end.
 //!
 //! Not everything that may be held is counted here: heads, what `h2` keeps of a stream,
-//! tasks. So what the program really holds is asked as well, before every read, since
+//! tasks. So the memory that the program really holds is read as well, before every read, since
 //! nothing grows without one. From [`Budget::is_tight`] on chunks and windows are the
-//! smallest, soon after that who has much in flight waits with more ([`crate::net::ticket`]); from
-//! [`Budget::is_full`] on nobody reads until who holds most has lost connections
+//! smallest, soon after that holders with much in flight wait with more ([`crate::net::ticket`]);
+//! from [`Budget::is_full`] on nothing is read until the holder of most has lost connections
 //! ([`crate::process::relief`]).
 //!
 //! Claims: attack-35, attack-39
@@ -29,14 +29,14 @@ use crate::net::admission::{Admission, Generation};
 const LEAST_CHUNK: usize = 4 * 1024;
 /// In percent of what the process may use: chunks and windows are the smallest.
 const TIGHT: usize = 55;
-/// Part of the memory that somebody must hold to be slowed or to lose anything on account
-/// of the others.
+/// Part of the memory that a holder must hold to be slowed or to lose anything on account of the
+/// others.
 pub(crate) const WORTH: usize = 32;
-/// Who holds this part of the memory makes more room than others do where it runs out, and
-/// does so for whom it keeps waiting.
+/// A holder of this part of the memory makes more room than others do where it runs out, and does
+/// so for those that it keeps waiting.
 pub(crate) const HEAVY: usize = 8;
-/// Nobody reads before somebody has lost something. What is left is for what no read
-/// brings, for pages that are free and not given back yet, and for the program itself.
+/// Nothing is read before a holder has lost something. What is left is for what no read brings,
+/// for pages that are free and not given back yet, and for the program itself.
 const FULL: usize = 65;
 /// More than any chunk has.
 const LARGEST_CHUNK: usize = 128 * 1024;
@@ -61,13 +61,13 @@ pub struct Budget {
     used: fn() -> usize,
     /// What the kernel holds for its sockets, where that counts, in bytes.
     sockets: AtomicUsize,
-    /// Nobody may read.
+    /// Nothing may be read.
     closed: AtomicBool,
     /// Everybody may read, though it is full.
     spared: AtomicBool,
-    /// Who would read.
+    /// Wakes what would read.
     waiting: Mutex<Vec<Waker>>,
-    /// Somebody must lose something.
+    /// A holder must lose something.
     full: Notify,
     /// Requests that wait for room.
     pub(super) admission: Admission,
@@ -90,8 +90,8 @@ impl Budget {
         Self::measured(limit, usize::MAX, || 0)
     }
 
-    /// The same for a process that holds `used` bytes, which is asked very often, and may
-    /// hold `heap`.
+    /// The same for a process that holds `used` bytes, which is called very often, and may hold
+    /// `heap`.
     #[must_use]
     pub fn measured(limit: usize, heap: usize, used: fn() -> usize) -> Arc<Self> {
         Arc::new(Self {
@@ -127,9 +127,8 @@ impl Budget {
         self.sockets.store(bytes, Relaxed);
     }
 
-    /// Counts a head of so many bytes until the guard is dropped: it is held once more
-    /// for whoever it is sent to, and while that grows once more. A small one costs
-    /// nothing beside its request.
+    /// Counts a head of so many bytes until the guard is dropped: it is held once more for its
+    /// receiver, and while that grows once more. A small one costs nothing beside its request.
     #[must_use]
     pub fn promise(self: &Arc<Self>, head: usize) -> Promise {
         let bytes = 2 * head.saturating_sub(SMALL_HEAD);
@@ -139,17 +138,17 @@ impl Budget {
         Promise {
             budget: Arc::clone(self),
             bytes,
-            begun: None,
+            started: None,
         }
     }
 
-    /// So much is in use that nobody gets more than the least.
+    /// So much is in use that each holder gets only the least.
     #[must_use]
     pub(crate) fn is_tight(&self) -> bool {
         self.used() > self.tight_from()
     }
 
-    /// So much is in use that somebody must lose something.
+    /// So much is in use that a holder must lose something.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.used() > self.full_from()
@@ -189,7 +188,7 @@ impl Budget {
         Poll::Pending
     }
 
-    /// Returns when somebody must lose something. Until [`Self::reopen`] nobody reads.
+    /// Returns when a holder must lose something. Until [`Self::reopen`] nothing is read.
     pub async fn filled(&self) {
         self.full.notified().await;
     }
@@ -215,9 +214,9 @@ impl Budget {
         self.holders.load(Relaxed)
     }
 
-    /// Bytes that one read may bring, or that may wait to be written at one place.
-    /// There are up to five such places in a proxy, and who came first may hold what was
-    /// right then: a harmonic sum, which for a thousand is some seven times the 64th part.
+    /// Bytes that one read may bring, or that may wait to be written at one place. There are up
+    /// to five such places in a proxy, and the first may hold what was right then: a harmonic
+    /// sum, which for a thousand is some seven times the 64th part.
     #[must_use]
     pub(crate) fn chunk_size(&self) -> usize {
         if self.is_tight() {
@@ -262,7 +261,7 @@ pub struct Promise {
     /// For its head.
     bytes: usize,
     /// It was let in, so all of it counts as well.
-    begun: Option<Generation>,
+    started: Option<Generation>,
 }
 
 impl Promise {
@@ -277,14 +276,14 @@ impl Promise {
 
     /// The request was let in and takes from now on what a request takes.
     pub(crate) fn begins(&mut self) {
-        self.begun = Some(self.budget.admission.begins());
+        self.started = Some(self.budget.admission.begins());
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
         self.answered();
-        if let Some(generation) = self.begun
+        if let Some(generation) = self.started
             && self.budget.admission.ended(generation)
         {
             self.budget.look_again();
@@ -377,7 +376,7 @@ mod tests {
         USED.set(45 * MIB);
         assert!(!may_read(&budget));
         budget.filled().await;
-        // Less is held, but who makes room is not done.
+        // Less is held, but making room is not done.
         USED.set(40 * MIB);
         assert!(!may_read(&budget));
         let waiting = Arc::clone(&budget);

@@ -24,7 +24,7 @@ thread_local! {
     static BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// Bytes that one direction of a relay reads at once: more while it gets all it asks for.
+/// Bytes that one direction of a relay reads at once: more while it gets all that it reads.
 #[derive(Debug)]
 pub(crate) struct ReadSize(usize);
 
@@ -65,13 +65,13 @@ pub(crate) trait ChunkIo {
     /// empty.
     ///
     /// # Errors
-    /// When nobody takes it any more.
+    /// When the receiver takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>>;
 
-    /// Says that nothing more will be sent.
+    /// Sends the end: nothing more follows.
     ///
     /// # Errors
-    /// When that cannot be said.
+    /// When that cannot be sent.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Whether the other end has broken it off, though bytes may be left to be read.
@@ -122,7 +122,7 @@ impl<S: Plain> ChunkIo for S {
                 *buffer = BytesMut::with_capacity(room.0);
             }
             let got = ready!(pin!(self.read_buf(buffer)).poll(cx))?;
-            // A chunk that nobody takes must not keep much more than itself.
+            // A chunk without a taker must not keep much more than itself.
             let chunk = if got < room.0 / 2 {
                 let chunk = Bytes::copy_from_slice(buffer);
                 buffer.clear();

@@ -1,11 +1,11 @@
 //! A TCP connection between two proxies, read and written in large chunks.
 //!
-//! TLS asks for one record at a time, so a fast stream would cost a system call
-//! for every 16 KiB. Here one call brings up to 64 KiB, in a buffer that belongs to
-//! the thread. A connection keeps it only while something is left in it.
+//! TLS reads one record at a time, so a fast stream would cost a system call for every 16 KiB.
+//! Here one call brings up to 64 KiB, in a buffer that belongs to the thread. A connection keeps
+//! it only while something is left in it.
 //!
-//! HTTP/2 writes every frame by itself. Once a [`FlushHandle`] has taken over, frames
-//! wait until everything that is ready was said, and leave in one call.
+//! HTTP/2 writes every frame by itself. Once a [`FlushHandle`] has taken over, frames wait until
+//! everything that is ready was written, and leave in one call.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -47,14 +47,14 @@ pub(crate) struct Coalescing {
     out: Arc<Mutex<Out>>,
 }
 
-/// Read and not yet asked for.
+/// Read from the socket and not yet taken.
 #[derive(Debug)]
 struct Rest {
     buffer: Box<[u8]>,
     unread: Range<usize>,
 }
 
-/// The writing side, for whoever knows when a turn is over.
+/// The writing side, for the task that knows when a turn is over.
 #[derive(Clone, Debug)]
 pub(crate) struct FlushHandle(Arc<Mutex<Out>>);
 
@@ -107,7 +107,7 @@ impl FlushHandle {
     pub(crate) fn flush(&self, cx: &mut Context<'_>) {
         let mut out = self.0.lock();
         if let Poll::Ready(Err(error)) = out.send(cx) {
-            // Told at the next flush, and what waits is lost anyway.
+            // Reported at the next flush, and what waits is lost anyway.
             out.failed = Some(error.kind());
             out.clear();
             cx.waker().wake_by_ref();
@@ -153,7 +153,7 @@ impl Out {
     }
 
     /// Doubles, but up to [`LARGEST_SPARE`] before it goes beyond: what doubled past that would
-    /// be given up after each turn, and grow anew in the next one.
+    /// be freed after each turn, and grow anew in the next one.
     fn grow_for(&mut self, more: usize) {
         let (needed, now) = (self.waiting.len() + more, self.waiting.capacity());
         if needed <= now {

@@ -16,19 +16,19 @@ use tokio::time::{Instant, timeout_at};
 use crate::net::full_queues::FullQueues;
 use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
 
-/// Who is to accept a connection, and so how long that may take.
+/// What is to accept a connection, and so how long that may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectTimeout {
-    /// An endpoint in whose place another one may be asked, or a proxy: that always has room,
-    /// so one that does not answer is not there. 1 s.
+    /// An endpoint in whose place another one may be tried, or a proxy: that always has room, so
+    /// one that does not answer is not there. 1 s.
     Replaceable,
-    /// An application in whose place this proxy can ask nobody. One that is not there refuses at
-    /// once; one whose queue is full, which some servers have for five connections, drops what
-    /// asks for another. The kernel then asks again after 1 and 3 s, or after 1, 2, 3 and 4 s
+    /// An application in whose place this proxy has no other endpoint. An absent one refuses at
+    /// once; one whose queue is full, which some servers have for five connections, drops the
+    /// SYN. The kernel then sends again after 1 and 3 s, or after 1, 2, 3 and 4 s
     /// (`net.ipv4.tcp_syn_linear_timeouts`, Linux 6.5), so without a proxy nothing is lost but
-    /// time. 4.5 s last beyond the last of these, and end at none of them. [`FULL`] once an
-    /// application kept somebody waiting in vain, until it accepts: it may hang, and its callers
-    /// have others to ask.
+    /// time. 4.5 s last beyond the last of these, and end at none of them. [`FULL`] once a caller
+    /// waited for an application in vain, until it accepts: it may hang, and its callers have
+    /// other endpoints.
     Application,
     /// The same in so many times 50 ms, for a call that is over soon after. Each request holds
     /// one of these.
@@ -38,12 +38,12 @@ pub(crate) enum ConnectTimeout {
 }
 
 /// What a call keeps of its time for another endpoint. A call of 2 s so waits for 1.25 s, beyond
-/// the moment at which the kernel asks for the first time again.
+/// the moment of the kernel's first retransmission.
 const KEPT_FOR_OTHERS: Duration = Duration::from_millis(750);
 
-/// How long an application has whose queue was full for long. The kernel asks for the first time
-/// again after exactly 1 s, so with no more than that an application which has room by then would
-/// answer just too late, and stay known as full.
+/// How long an application has whose queue was full for long. The kernel retransmits for the
+/// first time after exactly 1 s, so with no more than that an application which has room by then
+/// would answer just too late, and stay known as full.
 const FULL: Duration = Duration::from_millis(1250);
 
 /// By which the time of a call is measured here.
@@ -51,7 +51,7 @@ const STEP: Duration = Duration::from_millis(50);
 
 impl ConnectTimeout {
     /// Of an application, for a call that has so much time left and may go elsewhere. One that
-    /// spent all of it here would end as a call whose time is over, and ask nobody else.
+    /// spent all of it here would end as a call whose time is over, without another endpoint.
     pub(crate) fn of_application(left: Option<Duration>) -> Self {
         let kept = left.map(|left| left.saturating_sub(KEPT_FOR_OTHERS));
         match kept.map(|kept| kept.max(Self::Replaceable.limit())) {
@@ -142,7 +142,7 @@ impl Connector {
         let began = Instant::now();
         async move {
             let mut connecting = pin!(connecting);
-            // Not by the clock alone: who stood still may have its answer already.
+            // Not by the clock alone: after a stall the answer may be there already.
             let long = began + whole.min(ConnectTimeout::Replaceable.limit());
             let mut connected = timeout_at(long, connecting.as_mut()).await;
             if connected.is_err() {
@@ -177,8 +177,8 @@ impl Connector {
     }
 }
 
-/// Somebody waits for an application to accept. Dropped without its answer it notes that, where
-/// it took long: most callers leave before all the time is over that the connection may take.
+/// A caller waits for an application to accept. Dropped without a result it notes that, where it
+/// took long: most callers leave before all the time is over that the connection may take.
 #[derive(Debug)]
 struct Waiting<'a> {
     full_queues: &'a FullQueues,
@@ -189,7 +189,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// An error of the own side says nothing of who listens there, and one of the way to it is no
+    /// An error of the own side shows nothing of the listener, and one of the way to it is no
     /// answer either.
     fn ended(&mut self, connected: &io::Result<TcpStream>) {
         let refused = |error: &io::Error| {
@@ -238,8 +238,8 @@ fn tuned(connected: Result<io::Result<TcpStream>, Elapsed>) -> io::Result<TcpStr
     Ok(stream)
 }
 
-/// The kernel looks once, when the answer to its question is due, and asks again for as
-/// long if the connection was silent for a tick less than what it may be.
+/// The kernel looks once, when the answer to its probe is due, and probes again for as long if
+/// the connection was silent for a tick less than what it may be.
 const LOOKED_EARLIER: Duration = Duration::from_millis(500);
 
 /// No delay, and keepalive. Failing to set an option never fails a connection.
@@ -311,7 +311,7 @@ mod tests {
     async fn persistently_full_queue_is_noted_per_waiting_workload() {
         let (waited, other) = (kept_waiting().await, Connector::default());
         assert_eq!((limit_of(&waited), limit_of(&other)), (FULL, PATIENT));
-        // Who has less time takes no more of it for that.
+        // A call with less time takes no more of it for that.
         for (steps, limit) in [(20, SOON), (40, FULL)] {
             let short = ConnectTimeout::ApplicationWithin(steps);
             assert_eq!(waited.limit_to(somewhere(), short), limit, "{steps}");
@@ -332,7 +332,7 @@ mod tests {
         let attempt = connector.within(somewhere(), ConnectTimeout::Application, asked_again);
         assert!(attempt.await.is_ok());
         assert_eq!(limit_of(&connector), PATIENT, "it accepts");
-        // Control: one in whose place another one is asked, as between proxies.
+        // Control: one in whose place another one is tried, as between proxies.
         let late = async {
             sleep(SOON + Duration::from_millis(50)).await;
             Err(io::Error::from(io::ErrorKind::ConnectionRefused))
@@ -349,7 +349,7 @@ mod tests {
             (ConnectTimeout::Application, long, FULL),
             (ConnectTimeout::Application, short, PATIENT),
             (ConnectTimeout::ApplicationWithin(40), long, FULL),
-            // Not asked by calls that could go nowhere else.
+            // Not for calls that could go nowhere else.
             (ConnectTimeout::External, long, PATIENT),
         ] {
             let connector = Connector::default();

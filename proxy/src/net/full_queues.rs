@@ -1,8 +1,9 @@
 //! Applications whose queue of connections has been full for long.
 //!
-//! Whoever hangs accepts nobody, so its queue fills and stays so. Calls that then waited for as
-//! long as a queue that is full for a moment is worth would find no time to go elsewhere. Whoever
-//! left after a second without an answer tells as much as who stayed.
+//! An application that hangs accepts nothing, so its queue fills and stays so. Calls that then
+//! waited as long as a momentarily full queue is worth would have no time left for another
+//! endpoint. A caller that left after a second without a response is as good a sign as one that
+//! stayed.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 /// Of one workload: a pod has few applications, and calls few that have no proxy. The oldest goes.
 const MOST: usize = 64;
 
-/// Addresses of applications that kept somebody waiting in vain and have accepted nobody since.
+/// Addresses of applications with a wait in vain and no accepted connection since.
 #[derive(Debug, Default)]
 pub(super) struct FullQueues(Mutex<VecDeque<SocketAddr>>);
 
@@ -21,7 +22,7 @@ impl FullQueues {
         self.0.lock().contains(&addr)
     }
 
-    /// It kept somebody waiting in vain.
+    /// A caller waited for it in vain.
     pub(super) fn note(&self, addr: SocketAddr) {
         let mut full = self.0.lock();
         if !full.contains(&addr) {

@@ -1,17 +1,17 @@
-//! Connections to applications that their callers give up as soon as they are begun.
+//! Limits connections to applications that callers abandon as soon as they are opened.
 //!
 //! Each lies in the queue of its application until that accepts it, and costs its caller a head
-//! and a reset: a few batches of them over HTTP/2 fill the queue, and everybody else waits. So
-//! whoever has given up more than an allowance has further ones begun one after the other, at a
-//! pace that applications accept. What is kept and used again waits for no turn, and nobody waits
-//! for another holder's.
+//! and a reset: a few batches of them over HTTP/2 fill the queue, and all other callers wait. So
+//! a caller that has abandoned more than an allowance has further ones opened one after the
+//! other, at a pace that applications accept. Reused connections wait for no turn, and no caller
+//! waits for another holder's.
 //!
-//! A connection by which the application has answered makes up for one that was given up: a pod
-//! that calls for many clients, or gives its calls little time, waits only where most of what it
-//! begins comes to nothing. Nothing is saved for later.
+//! A connection by which the application has answered makes up for an abandoned one: a pod that
+//! calls for many clients, or gives its calls little time, waits only where most of what it opens
+//! comes to nothing. Nothing is saved for later.
 //!
 //! Only what its caller left counts, and only in the first moments: a call that ends for its time
-//! or for a change of policy tells nothing of its caller. A caller whose connection to this proxy
+//! or for a change of policy shows nothing of its caller. A caller whose connection to this proxy
 //! ends has left its calls as well. Our own time-outs of connections are longer than what counts
 //! (docs/decisions/0041).
 //!
@@ -26,32 +26,34 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// Whoever waited longer for an application has waited for it.
+/// A caller that waited longer for an application has waited for it.
 pub(crate) const SOON: Duration = Duration::from_millis(100);
 /// From one turn of a holder to the next: 200 in a second, which one thread accepts. As many are
 /// forgotten in that time.
 const APART: Duration = Duration::from_millis(5);
-/// So many may be given up at once, by a client that leaves with all that it has asked.
+/// So many may be abandoned at once, by a client that leaves with all its requests.
 const ALLOWED: Duration = APART.saturating_mul(64);
-/// Whoever gives up no more begins as everybody else this long after the last one.
+/// A caller without abandoned connections for so long opens them as all others.
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// Calls of one holder that wait for their turn. The last one waits for 1.28 s, less than an
 /// application has to accept a connection. What they hold counts as of every call in flight.
 const WAITING: usize = 256;
-/// Holders of which something is remembered. Who owes least goes.
+/// Holders with a record. The one of least debt goes.
 const HOLDERS: usize = 256;
 
 /// Too many calls of the same holder wait for their turn.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("too many calls of this caller wait, since it gives up connections that it has begun")]
+#[error("too many calls of this caller wait, since it abandons connections to the application")]
 pub(crate) struct TooManyWait;
 
 /// The call may begin no connection before its [turn](Beginning::turn).
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("it is not the turn of this call, since its caller gives up connections that it has begun")]
+#[error(
+    "it is not the turn of this call, since its caller abandons connections to the application"
+)]
 pub(crate) struct NotItsTurn;
 
-/// Who gives up connections to the applications of one workload, and how many.
+/// Which holders abandon connections to the applications of one workload, and how many.
 pub(crate) struct GivenUp {
     paces: Mutex<HashMap<Arc<str>, Arc<Pace>>>,
     on_wait: Box<dyn Fn() + Send + Sync>,
@@ -66,10 +68,10 @@ impl fmt::Debug for GivenUp {
 /// How fast one holder may begin connections.
 #[derive(Debug)]
 struct Pace {
-    /// When all that it has given up is forgotten.
+    /// When its abandoned connections are forgotten.
     forgotten_at: Mutex<Instant>,
-    /// When the next one may be begun. The first in the queue holds it, and changes nothing where
-    /// it leaves.
+    /// When the next one may be opened. The first in the queue holds it, and changes nothing
+    /// where it leaves.
     next: tokio::sync::Mutex<Instant>,
     waiting: AtomicUsize,
 }
@@ -86,7 +88,7 @@ pub(crate) struct ConnectGuard<'a> {
 /// How far a call is with its connection.
 #[derive(Clone, Copy, Debug)]
 enum Progress {
-    /// It has begun none, or nothing more is to be learned of it.
+    /// It has opened none, or nothing more is to be learned of it.
     Idle,
     HasToWait,
     HasTurn,
@@ -104,7 +106,7 @@ impl GivenUp {
     }
 
     /// A call of `holder` begins, or goes on that began a connection at this moment.
-    pub(crate) fn begun<'a>(
+    pub(crate) fn connect_guard<'a>(
         &'a self,
         holder: &'a Arc<str>,
         began: Option<Instant>,
@@ -116,7 +118,7 @@ impl GivenUp {
         }
     }
 
-    /// How fast `holder` may begin connections, where it has given up too many.
+    /// How fast `holder` may open connections, where it has abandoned too many.
     fn pace_of(&self, holder: &Arc<str>) -> Option<Arc<Pace>> {
         let paces = self.paces.lock();
         let pace = paces.get(holder)?;
@@ -257,7 +259,7 @@ impl ConnectGuard<'_> {
         Ok(())
     }
 
-    /// The application has answered, or said anything at all.
+    /// The application has answered, or sent anything at all.
     pub(crate) fn answered(&self) {
         if self.handed_on().is_some() {
             self.given_up.forgive(self.holder);
@@ -269,7 +271,7 @@ impl ConnectGuard<'_> {
         self.handed_on();
     }
 
-    /// Tells when it began a connection, if it did, for whoever goes on with it.
+    /// When it opened a connection, if it did, for the call that goes on with it.
     pub(crate) fn handed_on(&self) -> Option<Instant> {
         let progress = std::mem::replace(&mut *self.progress.lock(), Progress::Idle);
         match progress {
@@ -310,21 +312,21 @@ mod tests {
 
     /// `holder` begins so many at once and leaves them `after` that.
     async fn give_up(given_up: &GivenUp, holder: &Arc<str>, many: usize, after: Duration) {
-        let mut begun = Vec::new();
+        let mut guards = Vec::new();
         for _ in 0..many {
-            let beginning = given_up.begun(holder, None);
+            let beginning = given_up.connect_guard(holder, None);
             beginning.begins_in_turn().await.unwrap();
-            begun.push(beginning);
+            guards.push(beginning);
         }
         sleep(after).await;
-        drop(begun);
+        drop(guards);
     }
 
-    /// How long `holder` waits until it has begun so many, which end.
+    /// How long `holder` waits until it has opened so many, which end.
     async fn waits(given_up: &GivenUp, holder: &Arc<str>, many: usize) -> Duration {
         let from = Instant::now();
         let calls = (0..many).map(|_| async {
-            let beginning = given_up.begun(holder, None);
+            let beginning = given_up.connect_guard(holder, None);
             beginning.begins_in_turn().await.unwrap();
             beginning.ended();
         });
@@ -367,10 +369,10 @@ mod tests {
             let (given_up, holder) = (given_up(), holder());
             let from = Instant::now();
             for _ in 0..4 * WAITING {
-                let left = given_up.begun(&holder, None);
+                let left = given_up.connect_guard(&holder, None);
                 left.begins_in_turn().await.unwrap();
                 drop(left);
-                let stays = given_up.begun(&holder, None);
+                let stays = given_up.connect_guard(&holder, None);
                 stays.begins_in_turn().await.unwrap();
                 if is_answered {
                     stays.answered();
@@ -380,7 +382,7 @@ mod tests {
             }
             let waited = from.elapsed();
             assert_eq!(waited > ALLOWED, is_spaced, "{waited:?}");
-            // Nothing is saved for those that are given up later.
+            // Nothing is saved for those that are abandoned later.
             give_up(&given_up, &holder, 128, MOMENT).await;
             assert!(waits(&given_up, &holder, 11).await >= 10 * APART);
         }
@@ -389,8 +391,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_has_to_wait_begins_nothing_before_its_turn() {
         let (given_up, holder) = (given_up(), holder());
-        let call = given_up.begun(&holder, None);
-        // Control: nothing was given up.
+        let call = given_up.connect_guard(&holder, None);
+        // Control: nothing was abandoned.
         assert!(call.begins().is_ok() && !call.has_to_wait());
         call.ended();
         give_up(&given_up, &holder, 128, MOMENT).await;
@@ -428,7 +430,7 @@ mod tests {
         let holder = holder();
         give_up(&given_up, &holder, 128, MOMENT).await;
         let calls = (0..WAITING + 10).map(|_| async {
-            let beginning = given_up.begun(&holder, None);
+            let beginning = given_up.connect_guard(&holder, None);
             let outcome = beginning.begins_in_turn().await;
             beginning.ended();
             outcome

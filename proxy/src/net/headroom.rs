@@ -1,22 +1,21 @@
-//! How much memory there must be for a request to begin.
+//! Headroom: how much memory must be free for a request to begin.
 //!
-//! Who holds nothing may begin up to [`TOP`], and the more somebody holds, the earlier its
-//! next request waits. So there is always room for who holds less than those that fill the
-//! memory, however many they are, and among equals all get the same. What is in use counts
-//! with what is going to be, so all together stay below the part of the memory from which
-//! on nobody reads.
+//! A holder of nothing may begin up to [`TOP`], and the more a holder holds, the earlier its next
+//! request waits. So there is always room for holders of less than those that fill the memory,
+//! however many they are, and among equals all get the same. What is in use counts with what is
+//! going to be, so all together stay below the part of the memory from which on nothing is read.
 //!
-//! Beyond that everybody may have [`LEAST`] requests in flight, or its part of so many
-//! where there are more callers: one may have to end for others to end.
+//! Beyond that each holder may have [`LEAST`] requests in flight, or its part of so many where
+//! there are more callers: one may have to end for others to end.
 //!
-//! Who has more than those in flight and none of them ends, as downloads that nobody reads,
-//! would wait for ever with the next. So a few requests of each holder begin by permits that
-//! are reserved for it, up to [`RESERVED`], and give them back when they end, or some seconds
-//! later: by then what they take is in use.
+//! A holder of more than those in flight of which none ends, as downloads without a reader, would
+//! wait for ever with the next. So a few requests of each holder begin by permits that are
+//! reserved for it, up to [`RESERVED`], and give them back when they end, or some seconds later:
+//! by then what they take is in use.
 //!
-//! What stands still may come to rest above that and below where anybody loses anything. Who
-//! is known to hold an [`HEAVY`]th part of the memory goes on there as well, by half of its
-//! permits: where that fills the memory it is among those who make room.
+//! What stalls may stay above that and below where any holder loses anything. A holder that is
+//! known to hold an [`HEAVY`]th part of the memory goes on there as well, by half of its permits:
+//! where that fills the memory it is among those who make room.
 
 use std::sync::Arc;
 
@@ -25,32 +24,31 @@ use runtime::occupancy::{Requests, ReservedPermit};
 use crate::net::admission::{AdmissionClass, MIN_IN_FLIGHT, REQUEST};
 use crate::net::budget::{Budget, HEAVY};
 
-/// In percent: who holds nothing finds room up to here. What is left up to where nobody
-/// reads is for answers that take more than was expected of them.
+/// In percent: a holder of nothing finds room up to here. The rest up to where nothing is read is
+/// for responses that take more than was expected of them.
 const TOP: usize = 63;
-/// In percent: who holds a [`MUCH`]th part of the memory finds room up to here. More than
-/// from where on chunks and windows are the smallest: three hundred streams that stand still
-/// hold that much of 64 MiB now and then, and calls beside them go on, as many at once as
-/// fit. From here on they go on as well, but only as many at once as there are reserved
-/// permits.
+/// In percent: a holder of a [`MUCH`]th part of the memory finds room up to here. More than from
+/// where on chunks and windows are the smallest: three hundred streams that stall hold that much
+/// of 64 MiB now and then, and calls beside them go on, as many at once as fit. From here on they
+/// go on as well, but only as many at once as there are reserved permits.
 const CALLERS: usize = 58;
 /// The same for the own application.
 const OWN: usize = 60;
 const MUCH: usize = 4;
-/// In percent: requests begin by reserved permits up to here, whatever their holder holds.
-/// Less than [`TOP`], so that room is left for who holds next to nothing. All of one holder
-/// fit below where nobody reads even if each takes twice what is expected of it.
+/// In percent: requests begin by reserved permits up to here, whatever their holder holds. Less
+/// than [`TOP`], so that room is left for holders of next to nothing. All of one holder fit below
+/// where nothing is read even if each takes twice what is expected of it.
 const RESERVED: usize = 62;
 /// The reserved permits of a holder are for this part of the memory, 8 of 64 MiB.
 const RESERVE: usize = 128;
 /// Requests that callers may have in flight where there is no room for more.
 const LEAST: usize = 64;
-/// In percent: those begin up to here, where nobody reads any more.
+/// In percent: those begin up to here, where nothing is read any more.
 const LAST: usize = 65;
 /// This part of the memory is let in so until it was measured, which takes half a second.
 const SPARED: usize = 16;
 /// Whatever is in use: this part of the memory is let in so until it was answered or measured,
-/// whoever they are. That is a rate. What bounds them over time, where none ends, is [`LEAST`]:
+/// from any holder. That is a rate. What bounds them over time, where none ends, is [`LEAST`]:
 /// callers that come one after the other have 64, 32, 21 and so on, and beyond the 64th one each.
 /// Where they fill the memory, it is they or the holder of most who lose something.
 const TRICKLE: usize = 128;
@@ -69,7 +67,7 @@ pub(super) enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoneLeft;
 
-/// What is in use, looked at once for all who ask.
+/// What is in use, looked at once for all requests.
 #[derive(Clone, Copy)]
 pub(super) struct Headroom<'a> {
     budget: &'a Budget,
@@ -78,8 +76,8 @@ pub(super) struct Headroom<'a> {
 }
 
 impl Budget {
-    /// How a request may begin that has just come. Nobody overtakes requests of its own
-    /// holder, nor others for which there is room.
+    /// How a request may begin that has just come. It overtakes no request of its own holder, nor
+    /// others for which there is room.
     pub(super) fn passes(&self, requests: &Requests, class: AdmissionClass) -> Option<Entry> {
         if requests.waiting() > 0 {
             return None;
@@ -96,7 +94,7 @@ impl Budget {
         }
     }
 
-    /// Nobody waits, and nobody's next request would.
+    /// No request waits, and no holder's next request would.
     pub(crate) fn has_room_for_all(&self) -> bool {
         self.headroom().is_for_all()
     }
@@ -133,7 +131,7 @@ impl Budget {
         !in_use.is_for(requests, class)
     }
 
-    /// Whether what is in use bounds who begins by reserved permits, and not their number alone.
+    /// Whether what is in use bounds requests by reserved permits, and not their number alone.
     pub(crate) fn reserves_by_what_is_in_use(&self) -> bool {
         self.headroom().is_below_reserved()
     }
@@ -146,11 +144,11 @@ impl Budget {
         }
     }
 
-    /// Requests that may be in flight though there is no room. For the own application as
-    /// many more as callers have: each of those may have to end after one of its own calls.
-    /// A call that can only end after another one does so through a request of a caller,
-    /// and no two do through the same one next to them, so with more in flight than callers
-    /// have some of them wait for nobody here.
+    /// Requests that may be in flight though there is no room. For the own application as many
+    /// more as callers have: each of those may have to end after one of its own calls. A call
+    /// that can only end after another one does so through a request of a caller, and no two do
+    /// through the same one next to them, so with more in flight than callers have some of them
+    /// wait for no other here.
     pub(super) fn least(&self, requests: &Requests, class: AdmissionClass) -> usize {
         let part = (LEAST / requests.sharers().max(1)).max(1);
         match class {
@@ -166,7 +164,7 @@ impl Budget {
         (all / requests.sharers().max(1)).max(1)
     }
 
-    /// Somebody waits for whom there is room, and has no more in flight.
+    /// A request waits for which there is room, and its holder has no more in flight.
     fn others_first(&self, headroom: &Headroom<'_>, requests: &Requests) -> bool {
         self.admission.any(|one, class| {
             one.in_flight() <= requests.in_flight() && headroom.is_for(one, class)
@@ -175,7 +173,7 @@ impl Budget {
 }
 
 impl Headroom<'_> {
-    /// How the next request of this holder may begin, where nobody goes before it.
+    /// How the next request of this holder may begin, where none goes before it.
     pub(super) fn admits(&self, requests: &Requests, class: AdmissionClass) -> Option<Entry> {
         if self.is_for(requests, class) {
             return Some(Entry::Headroom);
@@ -186,7 +184,7 @@ impl Headroom<'_> {
         self.reserves(requests).then_some(Entry::Reserved)
     }
 
-    /// Whether nobody waits, and there is room for the next request of whoever it is.
+    /// Whether no request waits, and there is room for the next request of any holder.
     fn is_for_all(&self) -> bool {
         self.taken <= self.budget.heap() / 100 * CALLERS && self.budget.admission.is_empty()
     }

@@ -16,8 +16,8 @@ use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::relay::{Flows, relay};
 
-/// Looks within the time. What stands still ends a quarter later at most, and what moves
-/// arms no timer for each part that passes.
+/// Looks within the time. What stalls ends a quarter later at most, and what moves arms no timer
+/// for each part that passes.
 const LOOKS: u32 = 4;
 
 /// How long nothing has moved.
@@ -50,8 +50,8 @@ impl Idle {
         self.moved = true;
     }
 
-    /// Ready when nothing has moved for the whole time. `other`: whether anything that is
-    /// not told of has moved since this was asked last.
+    /// Ready when nothing has moved for the whole time. `other`: whether anything that is not
+    /// reported here has moved since the last poll.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -69,8 +69,8 @@ impl Idle {
     }
 }
 
-/// Returns when nothing has moved for this long; without a limit never. `moved`: since it
-/// was asked last.
+/// Returns when nothing has moved for this long; without a limit never. `moved`: since the last
+/// call.
 pub(crate) async fn still(limit: Option<Duration>, mut moved: impl FnMut() -> bool) {
     let Some(limit) = limit else {
         return std::future::pending().await;
@@ -106,8 +106,8 @@ pub(crate) fn is_still(error: &io::Error) -> bool {
         .is_some_and(|error| error.is::<IdleTimeout>())
 }
 
-/// Relays as [`relay`] does, and breaks off whoever was not told the end when nothing has moved
-/// for `limit`.
+/// Relays as [`relay`] does, and aborts each side that has not received its end when nothing has
+/// moved for `limit`.
 pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
     caller: &mut A,
     callee: &mut B,
@@ -120,7 +120,7 @@ pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
         io: caller,
         moved: &moved,
     };
-    // Where it is dropped before its end, it breaks off whom it has to.
+    // Where it is dropped before its end, it aborts each side as needed.
     let relayed = pin!(relay(&mut watched, callee, budget, flows));
     let ended = unless_still(relayed, Some(limit), || moved.swap(false, Relaxed)).await;
     ended.unwrap_or_else(|| Err(io::Error::other(IdleTimeout)))
@@ -180,27 +180,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_timeout_is_exact_or_quarter_late_after_movement() {
-        let begun = Instant::now();
+        let started = Instant::now();
         still(Some(LIMIT), || false).await;
-        assert!((4000..4010).contains(&begun.elapsed().as_millis()));
+        assert!((4000..4010).contains(&started.elapsed().as_millis()));
 
-        let begun = Instant::now();
+        let started = Instant::now();
         let moves = Cell::new(5);
         // At each of the first five looks.
         still(Some(LIMIT), || moves.replace(moves.get().max(1) - 1) > 0).await;
-        let took = begun.elapsed().as_millis();
+        let took = started.elapsed().as_millis();
         assert!((9000..9010).contains(&took), "{took}");
 
         let mut idle = Idle::new(LIMIT);
-        let begun = Instant::now();
+        let started = Instant::now();
         std::future::poll_fn(|cx| {
-            if begun.elapsed() < Duration::from_secs(20) {
+            if started.elapsed() < Duration::from_secs(20) {
                 idle.moved();
             }
             idle.poll(cx, || false)
         })
         .await;
-        let took = begun.elapsed().as_secs();
+        let took = started.elapsed().as_secs();
         assert!((23..=25).contains(&took), "{took}");
     }
 
@@ -230,12 +230,12 @@ mod tests {
         (near.unwrap(), far.unwrap().0)
     }
 
-    /// As where a server has said all and its slow reader says nothing more.
+    /// As where a server has sent all and its slow reader sends nothing more.
     #[tokio::test]
     async fn idle_relay_completes_closed_side_and_resets_other() {
         const ALL: usize = 256 * 1024;
         const SHORT: Duration = Duration::from_millis(400);
-        for told in [true, false] {
+        for closed in [true, false] {
             let (mut client, mut near) = connected().await;
             let (mut far, mut server) = connected().await;
             let relayed = tokio::spawn(async move {
@@ -243,18 +243,21 @@ mod tests {
                 relay_moving(&mut near, &mut far, &budget, &flows, SHORT).await
             });
             server.write_all(&vec![b'x'; ALL]).await.unwrap();
-            if told {
+            if closed {
                 server.shutdown().await.unwrap();
             }
             let ended = timeout(Duration::from_secs(5), relayed).await;
             let ended = ended.expect("it ends").unwrap();
-            assert!(ended.is_err_and(|error| is_still(&error)), "told: {told}");
+            assert!(
+                ended.is_err_and(|error| is_still(&error)),
+                "closed: {closed}"
+            );
             let mut all = Vec::new();
             let read = timeout(Duration::from_secs(3), client.read_to_end(&mut all)).await;
             let whole = read.expect("it ends").is_ok_and(|got| got == ALL);
-            assert_eq!(whole, told, "{} bytes", all.len());
+            assert_eq!(whole, closed, "{} bytes", all.len());
             let ended = timeout(Duration::from_secs(3), server.read(&mut [0; 8])).await;
-            assert!(ended.expect("it ends").is_err(), "told: {told}");
+            assert!(ended.expect("it ends").is_err(), "closed: {closed}");
         }
     }
 

@@ -1,13 +1,12 @@
 //! The end of a connection, on the side that serves it: a lingering close.
 //!
-//! Bytes that come to a socket that nobody reads any more are answered with a reset,
-//! and a reset overtakes what was said before. A client that uploads would not get to
-//! read why it was refused; a peer proxy that sends its next request in the moment in
-//! which a dedicated connection is closed would not learn from `close_notify` that it
-//! was not taken, nor one by HTTP/2 from GOAWAY or from an answer that lies before it.
-//! So after these everything is read, and dropped, until the other side has closed or
-//! had the time to notice. Not where the other direction goes on and is read by somebody:
-//! that is a half-close.
+//! The kernel answers bytes to a socket without a reader with a reset, and a reset overtakes what
+//! was sent before. A client that uploads would not get to read why it was refused; a peer proxy
+//! that sends its next request in the moment in which a dedicated connection is closed would not
+//! learn from `close_notify` that it was not taken, nor one by HTTP/2 from GOAWAY or from a
+//! response that lies before it. So after these everything is read, and dropped, until the other
+//! side has closed or had the time to notice. Not where the other direction goes on and has a
+//! reader: that is a half-close.
 //!
 //! Claims: attack-29
 
@@ -25,8 +24,8 @@ use crate::net::forward::{forward_read, forward_write};
 
 /// For peers. Long against the way between two pods, short against the stop of a proxy.
 const LINGER: Duration = Duration::from_millis(500);
-/// For clients, which may send all of an upload before they read: as long as it takes
-/// at some MiB per second, and not for one that says nothing more.
+/// For clients, which may send all of an upload before they read: as long as it takes at some MiB
+/// per second, and not for one that sends nothing more.
 pub(crate) const LINGER_FOR_UPLOADS: Duration = Duration::from_secs(30);
 const LINGER_IN_SILENCE: Duration = Duration::from_secs(2);
 /// Bytes read at once, to be dropped.
@@ -75,7 +74,7 @@ impl<I> Lingering<I> {
         }
     }
 
-    /// Of one whose shutdown is over when it is said: what serves is compiled for one type.
+    /// Of one whose shutdown is over when it is sent: what serves is compiled for one type.
     pub(crate) const fn not_at_all(io: I) -> Self {
         Self {
             io,
@@ -124,8 +123,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
         loop {
             let mut scrap = [0; SCRAP];
             let mut read = ReadBuf::new(&mut scrap);
-            // Before the time is looked at: to a process that stood still nobody was silent
-            // whose bytes are there.
+            // Before the time is looked at: a process that stalled must not take a peer for
+            // silent whose bytes are there.
             match Pin::new(&mut this.io).poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
@@ -156,24 +155,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn data_after_goodbye_is_read_until_peer_closes() {
         let (mut peer, served) = duplex(64);
-        let begun = Instant::now();
+        let started = Instant::now();
         let ending = tokio::spawn(async move { Lingering::to_peer(served).shutdown().await });
         let mut rest = Vec::new();
         peer.read_to_end(&mut rest).await.unwrap();
-        // More than the pipe holds: somebody takes it.
+        // More than the pipe holds: it is read.
         let late = peer.write_all(&[b'x'; 1000]);
         timeout(LINGER / 2, late).await.unwrap().unwrap();
         drop(peer);
         ending.await.unwrap().unwrap();
-        assert!(begun.elapsed() < LINGER);
+        assert!(started.elapsed() < LINGER);
     }
 
     #[tokio::test(start_paused = true)]
     async fn peer_that_does_not_close_is_awaited_briefly() {
         let (_peer, served) = duplex(64);
-        let begun = Instant::now();
+        let started = Instant::now();
         Lingering::to_peer(served).shutdown().await.unwrap();
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert!(
             took >= LINGER && took < LINGER + Duration::from_millis(100),
             "{took:?}"
@@ -187,10 +186,10 @@ mod tests {
         let mut served = Lingering::to_client(served);
         served.half_close();
         client.write_all(b"goes on").await.unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         served.shutdown().await.unwrap();
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "it is told");
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "its end came");
         let mut came = [0; 7];
         served.read_exact(&mut came).await.unwrap();
         assert_eq!(&came, b"goes on");
@@ -215,7 +214,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lingering_close_bounds_sending_and_silent_clients_separately() {
         let (mut client, served) = duplex(64);
-        let begun = Instant::now();
+        let started = Instant::now();
         let ending = tokio::spawn(async move { Lingering::to_client(served).shutdown().await });
         let sending = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
@@ -223,11 +222,11 @@ mod tests {
             }
         });
         ending.await.unwrap().unwrap();
-        assert_eq!(begun.elapsed(), LINGER_FOR_UPLOADS);
+        assert_eq!(started.elapsed(), LINGER_FOR_UPLOADS);
         sending.await.unwrap();
         let (_client, served) = duplex(64);
-        let begun = Instant::now();
+        let started = Instant::now();
         Lingering::to_client(served).shutdown().await.unwrap();
-        assert_eq!(begun.elapsed(), LINGER_IN_SILENCE);
+        assert_eq!(started.elapsed(), LINGER_IN_SILENCE);
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Servers take more for a request with headers than what ends in HTTP and a version.
 //! llhttp, which Node, uvicorn and aiohttp read with, knows `RTSP/` and `ICE/`. It, PHP's
-//! built-in server and Python's `http.server` also read headers after a line without any
-//! version, such as `GET x`. memcached, Redis and RTSP clients say the same in earnest,
-//! so such lines have to pass. What no honest client of theirs sends is a line that
-//! begins with a header of the mesh: a connection with one ends before its value.
+//! built-in server and Python's `http.server` also read headers after a line without any version,
+//! such as `GET x`. memcached, Redis and RTSP clients really send such lines, so they have to
+//! pass. What no honest client of theirs sends is a line that begins with a header of the mesh: a
+//! connection with one ends before its value.
 //!
 //! The whole connection is watched, because a server that took its first line for a
 //! request takes others after it. One that cannot be a request by its first line is left
@@ -62,7 +62,7 @@ impl OpaqueScan {
     pub(crate) fn note(&mut self, bytes: &[u8]) -> Option<ScanFinding> {
         if self.begins {
             match self.first.note(bytes) {
-                Line::Blank | Line::Begun => {}
+                Line::Blank | Line::Incomplete => {}
                 Line::Other => self.begins = false,
                 Line::Http => return Some(ScanFinding::Http),
             }

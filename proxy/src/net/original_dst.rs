@@ -1,4 +1,4 @@
-//! Where a redirected connection wanted to go, as the kernel remembers it.
+//! The original destination of a redirected connection, from the kernel.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,8 +11,8 @@ use socket2::SockRef;
 /// An IPv4 address comes back as one, also from a listener on `[::]`.
 ///
 /// # Errors
-/// When the connection was not redirected (`AddrNotAvailable`: somebody dialled
-/// the proxy's own port), or when the kernel does not know it.
+/// When the connection was not redirected (`AddrNotAvailable`: the caller dialled the proxy's own
+/// port), or when the kernel does not know it.
 pub fn original_dst(stream: &impl AsFd) -> io::Result<SocketAddr> {
     let socket = SockRef::from(stream);
     let local = plain(address(&socket.local_addr()?)?);

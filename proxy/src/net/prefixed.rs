@@ -159,7 +159,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
         Ok(!self.prefix.is_empty())
     }
 
-    /// Whether what a server says first is HTTP/2. Its client will say so as well, and
+    /// Whether what a server sends first is HTTP/2. Its client will send that as well, and
     /// decides.
     pub(crate) async fn greets_in_http2(&mut self) -> bool {
         let until = Instant::now() + SILENCE;

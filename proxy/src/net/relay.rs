@@ -35,14 +35,14 @@ impl Flows {
     }
 }
 
-/// While one side does not take what the other sent, nobody reads that other side, nor one
-/// that has ended its direction, so nobody notices when it breaks. Then it is asked this
-/// often.
+/// While one side does not take what the other sent, that other side is not read, nor is one that
+/// has ended its direction, so a reset goes unnoticed. Then it is polled this often.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// Relays until both directions have ended or one side fails. Then the other one is
-/// broken off as well: what came until then is not all of it. Where this is dropped before,
-/// whoever was not told the end by then is. What is copied is added to `flows` as it passes.
+/// broken off as well: what came until then is not all of it. Where this is dropped before, so is
+/// each side that has not received its end by then. What is copied is added to `flows` as it
+/// passes.
 pub(crate) fn relay<'a, A: ChunkIo, B: ChunkIo>(
     caller: &'a mut A,
     callee: &'a mut B,
@@ -130,7 +130,7 @@ impl<A: ChunkIo, B: ChunkIo> Drop for Relay<'_, A, B> {
         if self.over {
             return;
         }
-        // Who was told the end gets all of it: the last of it may still be on its way.
+        // A side that received the end gets all of it: the last of it may still be on its way.
         if !self.back.closed {
             self.caller.abort();
         }
@@ -208,7 +208,7 @@ mod tests {
         (near.unwrap(), far.unwrap().0)
     }
 
-    /// Nobody reads a side that has ended its direction.
+    /// A side that has ended its direction is not read.
     #[tokio::test]
     async fn reset_after_half_close_ends_relay_despite_silence() {
         for caller_ends in [true, false] {

@@ -19,7 +19,7 @@ const STEP: Duration = Duration::from_millis(250);
 const LATE: Duration = Duration::from_millis(100);
 
 /// What `work` comes to; `None` where it does not within this time. Steps that end late count as
-/// well once they have taken as much: whoever is never on time waits for twice as many turns.
+/// well once they have taken as much: work that is never on time waits for twice as many turns.
 pub(crate) async fn scheduled_within<T>(
     time: Duration,
     work: impl Future<Output = T>,

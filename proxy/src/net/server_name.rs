@@ -1,8 +1,7 @@
-//! What the first bytes of a connection say of it: whether they are TLS, and the name under
-//! which they ask for a host, which is the server name of a TLS handshake, or the Host of an
-//! HTTP/1 request.
+//! What the first bytes of a connection contain: whether they are TLS, and the host that they
+//! name, which is the server name of a TLS handshake, or the Host of an HTTP/1 request.
 //!
-//! Looked at in the socket's own buffer, so whoever relays the bytes gets all of them.
+//! Looked at in the socket's own buffer, so a relay gets all of them.
 //!
 //! Claims: observe-144, observe-145
 
@@ -15,10 +14,10 @@ use crate::net::sniff::begins_tls;
 /// Bytes that are looked at: a handshake with hybrid key shares has some 1 800.
 const LOOKED_AT: usize = 4096;
 
-/// What a client says first.
+/// What a client sends first.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FirstWords {
-    /// The host that it asks for.
+    /// The host that it names.
     pub(crate) host: Option<String>,
     /// Whether it speaks TLS, also where that names no host.
     pub(crate) is_tls: bool,

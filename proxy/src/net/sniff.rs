@@ -1,13 +1,12 @@
 //! What a connection speaks, from its first bytes.
 //!
-//! On a port without a declared protocol, a client that says nothing may be
-//! waiting for the server to speak first, so silence is no reason to wait long:
-//! the caller meanwhile opens the way to the server, and whoever speaks first
-//! decides. On one that is declared to carry HTTP the bytes say which version it
-//! is, or that it is none.
+//! On a port without a declared protocol, a client that sends nothing may be waiting for the
+//! server to send first, so silence is no reason to wait long: the caller meanwhile opens the way
+//! to the server, and the side that sends first decides. On a port that is declared to carry HTTP
+//! the bytes show which version it is, or that it is none.
 //!
-//! HTTP must not pass as something else, because what is said in its headers is
-//! taken from it only where it is read. Servers read more as HTTP than a strict
+//! HTTP must not pass as something else, because what its headers carry is taken from it only
+//! where it is read. Servers read more as HTTP than a strict
 //! parser does: blank lines before the first one, tabs for blanks, any method, any
 //! case. So the first line counts as HTTP when it ends as HTTP's do, and where it
 //! comes too slowly to wait for, [`FirstLine`] watches it as it passes. What is read
@@ -31,11 +30,11 @@ const LINE_LIMIT: usize = 2 * 1024 * 1024;
 const LINE_END: usize = 24;
 /// Bytes of nothing but blank lines that are waited through.
 const BLANK_LIMIT: usize = 1024;
-/// Where nothing is delivered before the protocol is known, what tells it comes within
-/// this time after the first byte.
-pub(crate) const BEGUN_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of settings in the first frame of a server: a largest frame of whoever said
-/// nothing of it.
+/// Where nothing is delivered before the protocol is known, what shows it comes within this time
+/// after the first byte.
+pub(crate) const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of settings in the first frame of a server: the largest frame for a peer that announced
+/// no other.
 const LARGEST_GREETING: u32 = 16 * 1024;
 /// Methods of HTTP that a client may send in chunks.
 const METHODS: [&[u8]; 8] = [
@@ -43,13 +42,13 @@ const METHODS: [&[u8]; 8] = [
 ];
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What the first bytes say so far.
+/// What the first bytes show so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sniffed {
     Http1,
     Http2,
     Opaque,
-    /// Too few bytes to tell.
+    /// Too few bytes to decide.
     Unsure,
 }
 
@@ -64,7 +63,7 @@ impl Sniffed {
     }
 }
 
-/// Judges the first bytes of a connection.
+/// Evaluates the first bytes of a connection.
 ///
 /// HTTP/1 is a token, a blank and a target that starts as targets do. CONNECT
 /// counts as opaque: it opens a tunnel through a forward proxy, whose bytes
@@ -116,7 +115,7 @@ pub(crate) fn sniff_leniently(bytes: &[u8]) -> Sniffed {
         Line::Http => Sniffed::Http1,
         Line::Blank if bytes.len() < BLANK_LIMIT => Sniffed::Unsure,
         _ if is_old_request(bytes) => Sniffed::Http1,
-        Line::Begun => sniffed,
+        Line::Incomplete => sniffed,
         Line::Blank | Line::Other => Sniffed::Opaque,
     }
 }
@@ -148,7 +147,7 @@ pub(crate) enum Line {
     /// Blank lines and blanks only.
     Blank,
     /// Not at its end.
-    Begun,
+    Incomplete,
     /// At its end, which is HTTP's.
     Http,
     /// At its end, or too long for a first line: not HTTP.
@@ -177,7 +176,7 @@ impl FirstLine {
         self.request
     }
 
-    /// Takes the next bytes. What they say of the line stays said.
+    /// Takes the next bytes. A result for the line stays.
     pub(crate) fn note(&mut self, bytes: &[u8]) -> Line {
         for byte in bytes {
             if let Some(over) = self.over {
@@ -188,7 +187,7 @@ impl FirstLine {
         match self.over {
             Some(over) => over,
             None if self.end.is_empty() => Line::Blank,
-            None => Line::Begun,
+            None => Line::Incomplete,
         }
     }
 
@@ -211,7 +210,7 @@ impl FirstLine {
             self.blanks = true;
         } else {
             if std::mem::take(&mut self.blanks) && !self.end.is_empty() {
-                // Further words decide nothing: what was odd or a request stays so.
+                // Further parts decide nothing: what was odd or a request stays so.
                 self.request |= !self.odd;
                 self.odd = true;
                 self.push(b' ');
@@ -223,7 +222,7 @@ impl FirstLine {
 
     fn push(&mut self, byte: u8) {
         if self.end.len() == LINE_END {
-            // A version may have thousands of zeros in front; its beginning tells.
+            // A version may have thousands of zeros in front; its beginning decides.
             if byte != b' ' && versioned(&self.end).is_some() {
                 return;
             }
@@ -287,7 +286,7 @@ fn versioned(line: &[u8]) -> Option<&[u8]> {
     ends.then_some(name)
 }
 
-/// Judges the first bytes of a server that speaks first: HTTP/2 if they are the head of
+/// Evaluates the first bytes of a server that sends first: HTTP/2 if they are the head of
 /// SETTINGS, with which its servers begin and need not wait for the client's preface.
 pub(crate) fn sniff_greeting(bytes: &[u8]) -> Sniffed {
     match *bytes {
@@ -350,8 +349,8 @@ pub(crate) fn sniff_declared(bytes: &[u8]) -> Sniffed {
     }
 }
 
-/// Whether a connection begins with a TLS record in which a ClientHello begins. Whoever
-/// speaks TLS sends so much of it at once; who sends less counts as one that does not.
+/// Whether a connection begins with a TLS record in which a ClientHello begins. A TLS client
+/// sends so much of it at once; one that sends less counts as another protocol.
 #[must_use]
 pub(crate) const fn begins_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [0x16, 0x03, 0..=4, _, _, 0x01, ..])

@@ -1,32 +1,31 @@
-//! Which requests wait for memory before they begin.
+//! Tickets: requests that wait for memory before they begin.
 //!
-//! A request in flight holds some 40 KiB until its answer was taken, and to cut it off is
-//! the last resort ([`crate::process::relief`]). One that has not begun holds next to
-//! nothing: most of it is in the kernel still. So from a part of the memory on requests
-//! wait until it falls, each behind others of its own holder and of nobody else. From
-//! which part on follows from what that one holds already, see [`crate::net::headroom`]: who
-//! holds little finds room where others wait, and who has requests in flight that never
-//! end is not held up by them.
+//! A request in flight holds some 40 KiB until its response was taken, and to cut it off is the
+//! last resort ([`crate::process::relief`]). One that waits holds next to nothing: most
+//! of it is in the kernel still. So from a part of the memory on requests wait until it falls,
+//! each only behind others of its own holder. From which part on follows from what that one holds
+//! already, see [`crate::net::headroom`]: a holder of little finds room where others wait, and
+//! requests in flight that never end do not hold up their holder.
 //!
-//! What fits is what counts, not who asks: many of whom each holds little wait as well
-//! where they fill the memory together. Some requests of everybody are let in beyond that,
-//! so that nobody waits for what can only end after it; fewer, the more callers there are.
-//! Who has more than those in flight keeps a few permits that are reserved for its next
-//! requests, so that those in flight that never end do not hold up all others.
+//! What fits is what counts, not whose it is: many holders of little wait as well where they fill
+//! the memory together. Some requests of every holder are let in beyond that, so that none waits
+//! for what can only end after it; fewer, the more callers there are. A holder of more than those
+//! in flight keeps a few permits that are reserved for its next requests, so that those in flight
+//! that never end do not hold up all others.
 //!
-//! Room goes to who has fewest in flight. Who holds much less than the holder of most and
-//! gets nothing at all for [`PATIENCE`] takes from that one, little at a time: where
-//! memory changes hands by itself, nobody loses anything. Calls of the own application wait
-//! from a higher part on, because a request from outside may end only after them, and only
-//! beyond as many as there are such requests.
+//! Room goes to the holder of fewest in flight. A holder of much less than the largest one that
+//! gets nothing at all for [`PATIENCE`] takes from that one, little at a time: where memory
+//! changes hands by itself, no holder loses anything. Calls of the own application wait from a
+//! higher part on, because a request from outside may end only after them, and only beyond as
+//! many as there are such requests.
 //!
-//! A caller that calls itself through this pod, as in A to B to A to B, is the exception:
-//! B cannot tell which requests of A are made for others of A that it serves already. Where
-//! those fill the memory at B, one of them ends by the time limit of the wait.
+//! A caller that calls itself through this pod, as in A to B to A to B, is the exception: B
+//! cannot see which requests of A are made for others of A that it serves already. Where those
+//! fill the memory at B, one of them ends by the time limit of the wait.
 //!
 //! What a request takes comes after it began, and a thousand of them may begin within a
-//! millisecond. So each counts in full from its beginning until it has ended, or until
-//! what it takes has been measured.
+//! millisecond. So each counts in full from its beginning until it has ended, or until what it
+//! takes has been measured.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,19 +40,18 @@ use crate::net::admission::{AdmissionClass, MIN_IN_FLIGHT};
 use crate::net::budget::Budget;
 use crate::net::headroom::Entry;
 
-/// Nobody waits longer than this. Clients that have a time limit have given up by then.
+/// No request waits longer than this. Clients that have a time limit have left by then.
 pub(crate) const WAIT: Duration = Duration::from_secs(30);
-/// Who holds much less than the holder of most waits no longer without getting anything
-/// before that one loses something. Where requests end at all, room changes hands within
-/// this.
+/// A holder of much less than the holder of most waits no longer without getting anything before
+/// that one loses something. Where requests end at all, room changes hands within this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a request that may begin keeps until it has ended; nothing where there was room.
 pub(crate) type Reservation = Option<Arc<ReservedPermit>>;
 
 impl Budget {
-    /// Lets a request of whoever has this permit begin, or gives it a ticket. Its reservation
-    /// goes to [`Permit::begin_request_by`].
+    /// Lets the next request by this permit begin, or gives it a ticket. Its reservation goes to
+    /// [`Permit::begin_request_by`].
     ///
     /// # Errors
     /// When it has to wait.
@@ -83,8 +81,8 @@ impl Budget {
         Err(ticket)
     }
 
-    /// Lets a request of whoever has this permit begin of which no more than the first bytes
-    /// have come, where it need not wait. It gets no reserved permit: the rest may never come.
+    /// Lets the next request by this permit begin of which no more than the first bytes have
+    /// come, where it need not wait. It gets no reserved permit: the rest may never come.
     pub(crate) fn lets_in(&self, permit: &Permit, class: AdmissionClass) -> bool {
         let Some(requests) = permit.requests() else {
             return true;
@@ -95,7 +93,7 @@ impl Budget {
         entry != Entry::Reserved && self.enters(entry, requests).is_ok()
     }
 
-    /// Whether the next request of whoever has this permit would wait.
+    /// Whether the next request by this permit would wait.
     pub(crate) fn holds_back(&self, permit: &Permit, class: AdmissionClass) -> bool {
         let requests = permit.requests();
         requests.is_some_and(|requests| self.passes(requests, class).is_none())
@@ -125,8 +123,8 @@ impl Budget {
         self.look_again();
     }
 
-    /// Somebody waits, or may have to.
-    pub(crate) fn holds_anybody_back(&self) -> bool {
+    /// A request waits, or may have to.
+    pub(crate) fn may_hold_back(&self) -> bool {
         self.is_tight() || !self.admission.is_empty()
     }
 
@@ -171,15 +169,14 @@ impl AdmissionTicket {
     /// The same.
     ///
     /// # Errors
-    /// When it was not admitted in time, or whoever sent it `left` before.
+    /// When it was not admitted in time, or its sender `left` before.
     pub(crate) async fn admitted_before(
         self,
         left: impl Future<Output = ()>,
         until: Option<Instant>,
     ) -> Result<Reservation, NotAdmitted> {
         tokio::select! {
-            // Nobody wants an answer any more, and what was asked for may have been asked
-            // for elsewhere.
+            // The sender wants no response any more, and may have sent the request elsewhere.
             biased;
             () = left => Err(NotAdmitted::Left),
             admitted = self.admitted_by(until) => admitted,
@@ -201,7 +198,7 @@ impl Future for AdmissionTicket {
             return Poll::Pending;
         };
         let Ok(reservation) = self.budget.enters(entry, &self.requests) else {
-            // Who gives one back wakes the first that waits.
+            // A permit given back wakes the first that waits.
             return Poll::Pending;
         };
         self.requests.moves();
@@ -216,8 +213,8 @@ impl Drop for AdmissionTicket {
     }
 }
 
-/// In the extensions of a request that waited: for how long. Whoever sent it sees that
-/// as a part of what its answer took.
+/// In the extensions of a request that waited: for how long. Its sender sees that as a part of
+/// the response time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waited(pub(crate) Duration);
 
@@ -228,7 +225,7 @@ pub(crate) enum NotAdmitted {
     Late,
     /// Its own time was over before that.
     Deadline,
-    /// Whoever sent it took it back.
+    /// Its sender took it back.
     Left,
 }
 

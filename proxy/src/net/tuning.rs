@@ -6,10 +6,10 @@ use std::time::Duration;
 /// at 64 KiB less headers and at whole segments, so this is for MTUs near 9000.
 /// Smaller ones leave more, and so does loopback.
 const PACKET: usize = 7 * 8896;
-/// Bytes of a stream in one frame. Each write is sent as soon as it can be, so what a
-/// write has above whole packets becomes a packet of its own, and a packet costs
-/// nearly as much with one byte as with 64 KiB. Two packets hold this: one would cost
-/// more, with three and four those who send and receive wait for each other longer.
+/// Bytes of a stream in one frame. Each write is sent as soon as it can be, so what a write has
+/// above whole packets becomes a packet of its own, and a packet costs nearly as much with one
+/// byte as with 64 KiB. Two packets hold this: one would cost more, with three and four senders
+/// and receivers wait for each other longer.
 pub(crate) const LARGEST_CHUNK: usize = 121 * 1024;
 /// Bytes of a stream that is not fast yet: one packet.
 pub(crate) const SMALL_CHUNK: usize = 60 * 1024;
@@ -27,7 +27,7 @@ const fn with_heads(chunk: usize) -> usize {
 /// Bytes that TLS takes at once: two largest frames with their heads.
 pub(crate) const TLS_BUFFER: usize = 2 * (LARGEST_CHUNK + 9);
 
-/// A peer that TCP alone watches is asked after this silence,
+/// A peer that TCP alone watches is probed after this silence,
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(7);
 /// and has this long to answer.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(3);

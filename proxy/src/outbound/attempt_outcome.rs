@@ -1,5 +1,4 @@
-//! What the end of an attempt says: of its endpoint, and of whether the call is tried
-//! again.
+//! What the end of an attempt shows: of its endpoint, and of whether the call is tried again.
 //!
 //! Claims: calls-25
 
@@ -26,13 +25,13 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 pub(super) enum AttemptOutcome {
     /// Of the application, or of the connection to it.
     Ended(Ended),
-    /// Of a proxy, which nobody asks again.
+    /// Of a proxy, which has no other endpoint to try.
     Mesh(Reason),
-    /// A gRPC call goes on, and its trailers tell.
+    /// A gRPC call goes on, and its trailers decide.
     Open,
 }
 
-/// What the end of an answer is to tell, once its head is there.
+/// What the end of a response reports, once its head is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtEnd {
     /// How the call went: gRPC.
@@ -135,8 +134,8 @@ pub(super) const fn signal_of_body(end: BodyEnd) -> HealthSignal {
     }
 }
 
-/// What the end of a gRPC answer says of how fast its endpoint is. Its head came before,
-/// and looked good.
+/// What the end of a gRPC response shows of how fast its endpoint is. Its head came before, and
+/// looked good.
 pub(super) fn latency_at_end(end: BodyEnd, status: Option<u16>) -> Latency {
     let good = match end {
         BodyEnd::Complete => {
@@ -162,16 +161,16 @@ pub(super) fn is_callers_time<T>(ended: &Result<T, Failure>) -> bool {
     )
 }
 
-/// What an attempt without an answer shows of its endpoint. `slow_upload`: the endpoint had
-/// to wait for the rest of the request itself.
+/// What an attempt without a response shows of its endpoint. `slow_upload`: the endpoint had to
+/// wait for the remaining request itself.
 pub(super) fn signal_in_failure(
     failure: &Failure,
     slow_upload: bool,
 ) -> (Latency, Option<HealthSignal>) {
     match failure {
         Failure::TimedOut { .. } => signal_when_late(slow_upload),
-        // How long it took at least was told, and nobody knows how it would have ended. A
-        // limit of its pod says nothing of how fast it is.
+        // How long it took at least was reported, and how it would have ended is unknown. A limit
+        // of its pod shows nothing of how fast it is.
         Failure::Refused {
             reason: Reason::Deadline | Reason::Limit,
             ..
@@ -191,7 +190,7 @@ pub(super) const fn signal_when_late(slow_upload: bool) -> (Latency, Option<Heal
     }
 }
 
-/// When the server wants to be asked again.
+/// When the server wants the next attempt.
 pub(super) fn requested_wait(headers: &HeaderMap, grpc: bool) -> RequestedWait {
     let bytes = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
     if grpc {
@@ -207,14 +206,14 @@ pub(super) fn is_limited(status: StatusCode, grpc_status: Option<u16>) -> bool {
         || grpc_status == Some(GrpcCode::ResourceExhausted.number().into())
 }
 
-/// For how long that is, where it says so.
+/// For how long that is, where it sends that.
 pub(super) fn limited_for(headers: &HeaderMap, grpc: bool) -> Option<Duration> {
     let pushback = headers.get(PUSHBACK).filter(|_| grpc);
     let pushback = pushback.and_then(|value| retry::pushback(value.as_bytes()));
     pushback.or_else(|| retry::retry_after(headers.get(RETRY_AFTER)?.as_bytes()))
 }
 
-/// Whether a peer proxy says that what its application needed was tried again in vain.
+/// Whether a peer proxy reports that what its application needed was tried again in vain.
 pub(super) fn is_spent(headers: &HeaderMap) -> bool {
     headers.contains_key(SPENT)
 }
@@ -262,8 +261,8 @@ mod tests {
             answer(200, &[grpc, ("grpc-status", "14")], false),
             ended(14, true)
         );
-        let begun = answer(200, &[grpc, ("grpc-status", "14")], true);
-        assert_eq!(begun, ended(14, false), "something was passed on");
+        let started = answer(200, &[grpc, ("grpc-status", "14")], true);
+        assert_eq!(started, ended(14, false), "something was passed on");
         assert_eq!(answer(200, &[grpc], true), AttemptOutcome::Open);
         let none = answer(200, &[grpc, ("grpc-status", "+14")], false);
         assert_eq!(none, AttemptOutcome::Open, "a status has no sign");

@@ -1,10 +1,10 @@
 //! Which endpoint a call tries next.
 //!
 //! Two things move a call on. It was not sent: then any method goes to another endpoint,
-//! because it is proven that no application saw it. Or it failed in a way that its policy
-//! lists, and `policy::retry` says that it may be tried again: that costs, and never
-//! happens to a method that may not be sent twice. Between the two stands what the server's
-//! proxy kept from an application without room for it: it costs, and any method goes on.
+//! because it is proven that no application saw it. Or it failed in a way that its policy lists,
+//! and `policy::retry` allows another attempt: that costs, and never happens to a method that may
+//! not be sent twice. Between the two stands what the server's proxy kept from an application
+//! without room for it: it costs, and any method goes on.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -59,15 +59,15 @@ pub(crate) struct Attempts<'a> {
     /// The call may be sent again after an application has seen it.
     repeatable: bool,
     over: bool,
-    /// The attempt has taken so long that what it shows of its endpoint was told.
+    /// The attempt has taken so long that what it shows of its endpoint was reported.
     shown: bool,
     counted_by_throttle: bool,
     last: Option<Failure>,
-    /// Tells the breaker, where a policy has one.
+    /// Reports to the breaker, where a policy has one.
     recorder: Option<Arc<CircuitRecorder>>,
 }
 
-/// What is tried next, where that is known before it is asked for.
+/// What is tried next, where that is known before it is needed.
 enum Chosen {
     /// The same endpoint by another connection, since only the one before had ended: no
     /// attempt of its own.
@@ -79,9 +79,9 @@ enum Chosen {
 
 /// What follows an answer.
 enum After {
-    /// Another endpoint is asked, after this time.
+    /// Another endpoint is tried, after this time.
     Retry(Duration),
-    /// This is the answer; with what its end is to tell.
+    /// This is the response; with what its end reports.
     Pass(Option<AtEnd>),
 }
 
@@ -143,8 +143,8 @@ impl<'a> Attempts<'a> {
         let to = match self.chosen.take() {
             Some(Chosen::Renewed(to)) => return Some(to),
             Some(Chosen::Retried { to, .. }) => {
-                // Not before: nobody may be left to go to once it has waited. Where it follows
-                // a retry, that has failed.
+                // Not before: no endpoint may be left once it has waited. Where it follows a
+                // retry, that has failed.
                 self.retry_failed(call);
                 self.retries += 1;
                 to
@@ -224,7 +224,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// # Errors
-    /// When something holds the call back. One whose time is over is told that before all else.
+    /// When something holds the call back. A call whose time is over gets that first.
     fn may_begin(&mut self, proxy: &Proxy, outgoing: &Outgoing) -> Result<(), Failure> {
         if outgoing.check().is_err() {
             return Ok(());
@@ -237,7 +237,7 @@ impl<'a> Attempts<'a> {
     /// The endpoint to try, where there is one.
     ///
     /// # Errors
-    /// When no time is left for another attempt, or nobody waits for it any more.
+    /// When no time is left for another attempt, or no caller waits for it any more.
     fn next_in_time(
         &mut self,
         proxy: &Proxy,
@@ -251,7 +251,7 @@ impl<'a> Attempts<'a> {
         Ok(self.next(proxy, call))
     }
 
-    /// One attempt, until it has the head of an answer or is given up.
+    /// One attempt, until it has the head of a response or is abandoned.
     fn attempt(
         &mut self,
         proxy: &Proxy,
@@ -288,7 +288,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// An answer with what is held while it is passed on. `None`: another endpoint is asked
+    /// A response with what is held while it is passed on. `None`: another endpoint is tried
     /// instead.
     fn pass_on(
         &mut self,
@@ -317,7 +317,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Why the call has no answer. That there was nothing to attempt nobody has noted before.
+    /// Why the call has no response. That there was nothing to attempt was not noted before.
     fn unserved(&mut self, outgoing: &Outgoing, call: &mut Call) -> Failure {
         let attempted = self.last.is_some();
         let failure = self.failure(call);
@@ -370,7 +370,7 @@ impl<'a> Attempts<'a> {
             spent: call.is_mutual() && attempt_outcome::is_spent(head.headers()),
             ..Failed::new(outgoing, ended)
         });
-        // Also where another one is to be asked: it may have left until then.
+        // Also where another one is to be tried: the caller may have left until then.
         self.note_answer(failed.as_ref(), outgoing);
         if let Some(failed) = failed.as_ref().filter(|_| listed) {
             self.tried.push(to.endpoint().addr);
@@ -382,7 +382,7 @@ impl<'a> Attempts<'a> {
         match outcome {
             AttemptOutcome::Ended(_) if success && !listed => self.succeeded(call),
             AttemptOutcome::Ended(_) | AttemptOutcome::Mesh(_) => self.retry_failed(call),
-            // Its trailers tell.
+            // Its trailers decide.
             AttemptOutcome::Open => {}
         }
         After::Pass(at_end)
@@ -404,7 +404,7 @@ impl<'a> Attempts<'a> {
         call_policy::retry(self.route.policy.as_deref())
     }
 
-    /// What an attempt has shown of its endpoint, also to a breaker where nobody rests.
+    /// What an attempt has shown of its endpoint, also to a breaker without ejection.
     fn signal(&self, outcome: AttemptOutcome) -> Option<HealthSignal> {
         outcome.health_signal(call_policy::ejection(self.route.policy.as_deref()))
     }
@@ -416,7 +416,7 @@ impl<'a> Attempts<'a> {
         signal: Option<HealthSignal>,
         call: &Call,
     ) {
-        // One attempt counts once, but for the head that shows that somebody is there.
+        // One attempt counts once, but for the head that shows that its endpoint is there.
         let signal = signal.filter(|_| !self.shown);
         let latency = match latency {
             Latency::Head(_) => latency,
@@ -445,7 +445,7 @@ impl<'a> Attempts<'a> {
     pub(super) fn failure(&mut self, call: &mut Call) -> Failure {
         self.retry_failed(call);
         self.last.take().unwrap_or_else(|| {
-            if let Some(why) = self.route.choice.nobody() {
+            if let Some(why) = self.route.choice.no_endpoint() {
                 return why.clone();
             }
             call.unserved();
@@ -472,7 +472,7 @@ impl<'a> Attempts<'a> {
         let forbidden = refused && self.retry().attempts == 0;
         // Another one would be a probe of its own, of which there are so many in a second.
         let probed = self.probes() && !renewed;
-        // Whoever was sent a body that cannot be sent again is to blame, and nobody else.
+        // Only the endpoint that was sent a body that cannot be sent again is to blame.
         let spent = self.replay.is_some_and(|replay| !replay.may_be_sent());
         self.over = failure.next() == Next::Stop || forbidden || probed || spent;
         self.last = Some(failure);

@@ -1,4 +1,4 @@
-//! What TrafficPolicies say of one call, and what holds where they say nothing.
+//! The policies of one call, and the defaults without them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use wire::names::Name;
 
 use crate::config::policies::Policies;
 
-/// What policies say of one call. Made only where one of them says something.
+/// The policies of one call. Made only where there is one.
 #[derive(Debug)]
 pub(super) struct CallPolicy {
     /// Of the Service that is called.
@@ -107,14 +107,14 @@ pub(super) fn retry(policy: Option<&CallPolicy>) -> &Retry {
     decided.unwrap_or(&without_object::RETRY)
 }
 
-/// The same where a policy says it.
+/// The same where a policy decides it.
 fn decided_retry(policy: &CallPolicy) -> Option<&Retry> {
     let rule = policy.root.as_ref()?.retry.rules.get(policy.retry?)?;
     rule.then.as_ref()
 }
 
 /// Whether a call goes to another endpoint than the one that its client chose, where that one
-/// fails or rests. `None`: no policy says anything of endpoints that fail.
+/// fails or is ejected. `None`: no policy covers endpoints that fail.
 pub(super) fn fails_over(policy: Option<&CallPolicy>) -> Option<bool> {
     let retries = decided_retry(policy?).is_some_and(|retry| retry.attempts > 0);
     let ejection = policy?.endpoints(|all| &all.ejection);
@@ -150,20 +150,20 @@ pub(super) fn saves_time(policy: Option<&CallPolicy>, call: FallbackCall<'_>) ->
         && due(fallback.on, retry(policy), call, late).is_some()
 }
 
-/// Who gets copies, and the port of the Service that was called.
+/// Which Services get copies, and the port of the Service that was called.
 pub(super) fn mirrors(policy: Option<&CallPolicy>) -> Option<(&[Mirror], u16)> {
     let policy = policy?;
     let rule = policy.root.as_ref()?.mirror.rules.get(policy.mirror?)?;
     Some((rule.then.as_deref()?, policy.port))
 }
 
-/// Which answers are failures of their endpoint, and which endpoints rest where any does.
+/// Which responses are failures of their endpoint, and which endpoints are ejected where any is.
 pub(super) fn ejection(policy: Option<&CallPolicy>) -> &Ejection {
     let decided = policy.and_then(|policy| policy.endpoints(|all| &all.ejection));
     decided.unwrap_or(&without_object::EJECTION)
 }
 
-/// Which endpoints rest. `ejects`: whether any does, of those that the call may go to.
+/// Which endpoints are ejected. `ejects`: whether any is, of those that the call may go to.
 pub(super) fn ejection_if(policy: Option<&CallPolicy>, ejects: bool) -> &Ejection {
     if ejects {
         ejection(policy)
@@ -172,12 +172,12 @@ pub(super) fn ejection_if(policy: Option<&CallPolicy>, ejects: bool) -> &Ejectio
     }
 }
 
-/// When nobody is sent to what serves, and whose word that is.
+/// When no call may go to what serves, and which object decides that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecidesBreaker<'a> {
     pub(super) settings: &'a Breaker,
     pub(super) origin: &'a Origin,
-    /// It is said by the Service that was called, and another one serves.
+    /// It is of the Service that was called, and another one serves.
     pub(super) called: bool,
 }
 

@@ -29,7 +29,7 @@ pub(super) enum Choice {
     Named {
         endpoint: Arc<Endpoint>,
         among: RoutedEndpoints,
-        /// Where it fails or rests, another one may be asked.
+        /// Where it fails or is ejected, another one may be tried.
         fails_over: bool,
     },
     Any(RoutedEndpoints),
@@ -38,7 +38,7 @@ pub(super) enum Choice {
     /// Every call of this tenant to the same endpoint.
     Tenant(RoutedEndpoints, Key),
     /// No backend, for this reason. Something else may answer.
-    Nobody(Box<Failure>),
+    NoEndpoint(Box<Failure>),
 }
 
 /// The endpoints of one Service port.
@@ -111,11 +111,11 @@ impl Choice {
                 let other = |fallback| fails_over.then(|| set.pick(&Draw { fallback, ..*draw }));
                 let other = |fallback| other(fallback).flatten();
                 let works = set.at(endpoint, draw);
-                let works = works.or_else(|| other(Fallback::Nobody));
-                if draw.fallback == Fallback::Nobody {
+                let works = works.or_else(|| other(Fallback::NoEndpoint));
+                if draw.fallback == Fallback::NoEndpoint {
                     return works;
                 }
-                // Of those that rest the one that the client chose comes first, too.
+                // Of the ejected ones the one that the client chose comes first, too.
                 let chosen = works.or_else(|| one(endpoint, draw));
                 chosen.or_else(|| other(Fallback::Ejected))
             }
@@ -125,7 +125,7 @@ impl Choice {
                 set.of_session(&proxy.own.name, *epoch, draw)
             }
             Self::Tenant(among, key) => among.for_attempt(proxy, draw).of_tenant(*key, draw),
-            Self::Nobody(_) => None,
+            Self::NoEndpoint(_) => None,
         }
     }
 
@@ -138,7 +138,7 @@ impl Choice {
             | Self::Named { .. }
             | Self::Session(..)
             | Self::Tenant(..)
-            | Self::Nobody(_) => None,
+            | Self::NoEndpoint(_) => None,
         }
     }
 
@@ -155,7 +155,7 @@ impl Choice {
         draw: &Draw<'_>,
     ) -> bool {
         match self {
-            Self::One(_) | Self::OneOfAlike { .. } | Self::Nobody(_) => true,
+            Self::One(_) | Self::OneOfAlike { .. } | Self::NoEndpoint(_) => true,
             Self::Named { among, .. }
             | Self::Any(among)
             | Self::Session(among, _)
@@ -174,7 +174,7 @@ impl Choice {
     /// The same with the name under which they are listed.
     pub(super) const fn among(&self) -> Option<&RoutedEndpoints> {
         match self {
-            Self::One(_) | Self::OneOfAlike { .. } | Self::Nobody(_) => None,
+            Self::One(_) | Self::OneOfAlike { .. } | Self::NoEndpoint(_) => None,
             Self::Named { among, .. }
             | Self::Any(among)
             | Self::Session(among, _)
@@ -191,21 +191,21 @@ impl Choice {
             | Self::Any(_)
             | Self::Session(..)
             | Self::Tenant(..)
-            | Self::Nobody(_) => None,
+            | Self::NoEndpoint(_) => None,
         }
     }
 
-    /// Whether it is one endpoint of the client's choice, about which no policy says anything.
+    /// Whether it is one endpoint of the client's choice, without any policy.
     pub(super) const fn is_one(&self) -> bool {
         matches!(self, Self::One(_) | Self::OneOfAlike { .. })
     }
 
     /// How long an application without a proxy may take to accept a connection: it may have a
-    /// full queue, or not be there, and where another one may be asked that is soon.
+    /// full queue, or not be there, and where another one may be tried that is soon.
     pub(super) fn connect_timeout(&self) -> ConnectTimeout {
         let several = |among: &RoutedEndpoints| among.set.endpoints.len() > 1;
         let others = match self {
-            Self::One(_) | Self::Nobody(_) => false,
+            Self::One(_) | Self::NoEndpoint(_) => false,
             Self::OneOfAlike { others, .. } => several(others),
             Self::Named {
                 among, fails_over, ..
@@ -227,8 +227,8 @@ impl Choice {
         )
     }
 
-    /// Whether endpoints that fail rest. Where the client chose among those of a Service, they
-    /// do so by a word of that Service alone.
+    /// Whether endpoints that fail are ejected. Where the client chose among those of a Service,
+    /// only a policy of that Service ejects them.
     pub(super) const fn ejects(&self) -> bool {
         !matches!(
             self,
@@ -239,10 +239,10 @@ impl Choice {
         )
     }
 
-    /// Why it leads to nobody.
-    pub(super) fn nobody(&self) -> Option<&Failure> {
+    /// Why it leads to no endpoint.
+    pub(super) fn no_endpoint(&self) -> Option<&Failure> {
         match self {
-            Self::Nobody(why) => Some(why),
+            Self::NoEndpoint(why) => Some(why),
             Self::One(_)
             | Self::OneOfAlike { .. }
             | Self::Named { .. }

@@ -1,4 +1,4 @@
-//! Tells the breaker that let a call through how its attempts end.
+//! Reports the ends of a call's attempts to the breaker that let the call through.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use policy::traffic::endpoint::Breaker;
 use crate::endpoints::circuit::{Circuits, DecidedBy};
 use crate::telemetry::call::Call;
 
-/// What the breaker that let a call through is told of it.
+/// What the breaker that let a call through gets of it.
 #[derive(Debug)]
 pub(super) struct CircuitRecorder {
     pub(super) circuits: Arc<Circuits>,
@@ -22,7 +22,7 @@ pub(super) struct CircuitRecorder {
     pub(super) let_in: Instant,
     /// It shows whether the others may follow.
     pub(super) probe: bool,
-    /// The answer whose trailers are to tell how the call went, once its head is there.
+    /// The response whose trailers show how the call went, once its head is there.
     pub(super) stream: OnceLock<Stream>,
 }
 
@@ -31,7 +31,7 @@ impl CircuitRecorder {
     pub(super) fn record(&self, signal: Option<HealthSignal>, call: &Call) {
         let (circuits, by, settings) = (&self.circuits, &self.by, &self.settings);
         let state = match (signal, failed(signal)) {
-            // Its trailers tell, or that it lasts without them.
+            // Its trailers decide, or that it lasts without them.
             (Some(HealthSignal::Reached), _) => {
                 self.stream
                     .get_or_init(|| circuits.begin_stream(by, self.probe));
@@ -62,7 +62,7 @@ impl CircuitRecorder {
     }
 }
 
-/// `None`: it says nothing of the endpoint, or not yet.
+/// `None`: it shows nothing of the endpoint, or not yet.
 const fn failed(signal: Option<HealthSignal>) -> Option<bool> {
     match signal {
         Some(HealthSignal::Good) => Some(false),

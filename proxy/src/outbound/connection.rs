@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     pub(super) opened: OpenedTo,
     /// The application has had an answer on it.
     answered: AtomicBool,
-    /// The pod that it was opened to is not the one that answers, or nobody does.
+    /// Another pod than the one that it was opened to answers, or none.
     broken: Notify,
 }
 

@@ -18,7 +18,7 @@ use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::ContextLabels;
 
-/// What a call is made for, as its headers say.
+/// What a call is made for, from its headers.
 pub(super) fn of_call(proxy: &Proxy, received: &Received) -> ParentRequest {
     let (named, map) = (received.context, &received.parts.headers);
     let made_for = proxy.contexts.of_call(named, map);
@@ -29,7 +29,7 @@ pub(super) fn of_call(proxy: &Proxy, received: &Received) -> ParentRequest {
     made_for
 }
 
-/// The class that a call may have at most. What would raise it says nothing.
+/// The class that a call may have at most. A raise is ignored.
 pub(super) fn priority(
     configured: Option<Priority>,
     made_for: Option<&ServedRequest>,
@@ -42,7 +42,7 @@ pub(super) fn priority(
 
 impl Outgoing {
     /// # Errors
-    /// When no time is left for it, or nobody waits any more for what it is made for.
+    /// When no time is left for it, or no caller waits any more for what it is made for.
     pub(super) fn check(&self) -> Result<(), Failure> {
         deadline::check(self.deadline)?;
         if self.is_left() {
@@ -51,26 +51,26 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Whether nobody waits any more for what it is made for.
+    /// Whether no caller waits any more for what it is made for.
     pub(super) fn is_left(&self) -> bool {
         let request = self.made_for.as_ref();
         request.is_some_and(|request| request.has_left())
     }
 
-    /// What ends it under way when nobody waits any more for what it is made for. What may
-    /// be half done goes on.
+    /// What ends it under way when no caller waits any more for what it is made for. What may be
+    /// half done goes on.
     pub(super) fn leaving(&self) -> Option<Left> {
         let request = self.made_for.as_ref()?;
         is_safe(&self.parts.method).then(|| request.leaving())
     }
 
-    /// Waits before the next attempt, no longer than somebody waits for what it is made for.
+    /// Waits before the next attempt, no longer than a caller waits for what it is made for.
     pub(super) async fn pause(&self, wait: Duration, upload: &Upload) {
         if wait.is_zero() {
             return;
         }
         let left = StopConditions::new(None, None, upload, self.leaving());
-        // Whoever has left is noticed before the next attempt.
+        // A caller that has left is noticed before the next attempt.
         let _ = deadline::until(left, pin!(sleep(wait))).await;
     }
 
@@ -99,14 +99,14 @@ impl Outgoing {
         }
     }
 
-    /// Who learns that it failed.
+    /// The request to report its failure to.
     pub(super) fn asker(&self) -> Option<Asker> {
         Asker::of(self.made_for.as_ref(), &self.parts.headers)
     }
 }
 
 /// A call without an end. Dropped before that is over, its caller has left: at the end of the
-/// call's own time that is the failure of which this proxy would have told a moment later.
+/// call's own time that is the failure that this proxy would have reported a moment later.
 pub(super) struct CancelGuard<'a> {
     contexts: &'a Contexts,
     outgoing: &'a Outgoing,
@@ -199,10 +199,10 @@ mod tests {
             // For a reason of its own.
             (Some(300), None, 100, false, false),
             (None, None, 300, false, false),
-            // Nobody waits any more.
+            // No caller waits any more.
             (None, Some(300), 300, false, false),
             (Some(900), Some(300), 300, false, false),
-            // What it came to is told by others.
+            // Others report what it came to.
             (Some(300), None, 300, true, false),
         ];
         for (own, rest, after, over, marked) in cases {

@@ -15,8 +15,8 @@ use crate::outbound::opaque::{Ahead, OpenedTunnel};
 use crate::telemetry::call::{Call, CallKind};
 
 impl Connection {
-    /// Finds out what is spoken; a server that speaks first decides as well. `Detect`: nobody
-    /// has said anything.
+    /// Finds out what is spoken; a server that sends first decides as well. `Detect`: neither
+    /// side has sent anything.
     pub(super) async fn detect(
         &self,
         stream: &mut Prefixed<TcpStream>,
@@ -45,8 +45,8 @@ impl Connection {
             return Ok((http.protocol(), None));
         }
         let Some(mut ahead) = ahead else {
-            // What is not reached cannot speak first. The client's bytes
-            // decide how it is told.
+            // What is not reached cannot speak first. The client's bytes decide the form of the
+            // error.
             let sniffed = match heard {
                 Some(sniffed) => sniffed,
                 None => stream
@@ -64,7 +64,7 @@ impl Connection {
             _ = stream.first_bytes() => {}
             _ = ahead.tunnel.io.first_bytes() => {
                 if !ahead.tunnel.io.greets_in_http2().await {
-                    // One that has ended without a word has said nothing either.
+                    // One that has ended without a byte has sent nothing either.
                     let protocol = if ahead.tunnel.io.has_bytes() {
                         Protocol::Opaque
                     } else {
@@ -87,9 +87,9 @@ impl Connection {
         }
     }
 
-    /// Opens the way to the server, and hears what its client says meanwhile: a server whose
-    /// queue is full takes seconds to accept a connection, and whoever speaks HTTP needs none
-    /// to be understood. What is no HTTP waits for the way that is being opened.
+    /// Opens the way to the server, and reads what its client sends meanwhile: a server whose
+    /// queue is full takes seconds to accept a connection, and HTTP is recognised without one.
+    /// What is no HTTP waits for the way that is being opened.
     async fn open_and_listen(
         &self,
         stream: &mut Prefixed<TcpStream>,

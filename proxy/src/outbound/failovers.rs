@@ -6,11 +6,11 @@ use policy::reason::Reason;
 
 use crate::failure::{Failure, Next, RENEWALS};
 
-/// Times that a call may be offered while nobody takes it.
+/// Times that a call may be offered while no endpoint takes it.
 const ENDPOINTS: u8 = 3;
 
-/// The same of those that have no room for it. Each may take half a minute to say so, and
-/// where the fleet is full a call that wanders through it takes turns from others.
+/// The same of those that have no room for it. Each may take half a minute to refuse, and where
+/// the fleet is full a call that wanders through it takes turns from others.
 const OVERLOADED: u8 = 2;
 
 /// The endpoints that a call was not sent to, and the connections that ended before it.
@@ -28,7 +28,7 @@ impl Failovers {
         overloaded: 0,
     };
 
-    /// Whether the same endpoint is asked once more by another connection, which then counts.
+    /// Whether the same endpoint is tried once more by another connection, which then counts.
     pub(super) fn renews(&mut self, failure: &Failure) -> bool {
         let renews = failure.next() == Next::SameEndpoint && self.renewals < RENEWALS;
         self.renewals += u8::from(renews);
@@ -49,7 +49,7 @@ impl Failovers {
         self.overloaded = self.overloaded.saturating_add(1);
     }
 
-    /// Whether another endpoint may be asked.
+    /// Whether another endpoint may be tried.
     pub(super) const fn may_go_on(&self) -> bool {
         self.unsent < ENDPOINTS && self.overloaded < OVERLOADED
     }
@@ -64,7 +64,7 @@ impl Failovers {
 mod tests {
     use super::*;
 
-    /// Endpoints that are asked where each fails like this, by turns.
+    /// Endpoints that are tried where each fails like this, by turns.
     fn attempted(reasons: &[Reason]) -> usize {
         let mut failovers = Failovers::NONE;
         let mut failures = reasons.iter().cycle();

@@ -1,8 +1,8 @@
-//! What answers a call of which every attempt has failed: another Service, or an answer that
-//! the policy holds.
+//! Fallbacks: what answers a call of which every attempt has failed, another Service or a
+//! response that the policy holds.
 //!
-//! It is asked once, with the time that the call has left, and what it answers is final.
-//! Where it cannot answer either, the call ends as it would have without.
+//! It is tried once, with the time that the call has left, and its response is final. Where it
+//! cannot answer either, the call ends as it would have without.
 
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Opt
     let Attempted {
         route, outgoing, ..
     } = attempted;
-    // Who asked for another Service gets that one or nobody.
+    // A call that requests another Service gets that one or none.
     if route.overridden {
         return None;
     }
@@ -148,7 +148,7 @@ impl<'a> Due<'a> {
         }
     }
 
-    /// Puts what another Service answers in place of what was sent; or says what to answer.
+    /// Puts the response of another Service in place of what was sent; or returns what to answer.
     async fn run(&self, sent: &mut Sent, call: &mut Call) -> Option<&'a FallbackResponse> {
         match &self.fallback.to {
             FallbackTo::Response(fixed) => {
@@ -176,7 +176,7 @@ impl<'a> Due<'a> {
             outgoing,
             upload,
         } = self.attempted;
-        // A peer counts the same time, and may be the first to say that it is over.
+        // A peer counts the same time, and may be the first to report that it is over.
         let decided = matches!(sent, Ok((answer, _))
             if call.reason_of(answer.response.headers()) == Some(Reason::Deadline));
         if decided || outgoing.check().is_err() {
@@ -184,7 +184,7 @@ impl<'a> Due<'a> {
             return FallbackOutcome::Deadline;
         }
         let kept = outgoing.replay.is_kept();
-        // What was not sent whole may be read on where nobody reads it any more.
+        // What was not sent completely may still be read where it has no reader any more.
         if !kept && (self.when.may_have_been_seen() || !outgoing.replay.may_be_sent()) {
             return FallbackOutcome::Body;
         }

@@ -1,12 +1,11 @@
-//! Copies of requests, for Services that are to see what others are asked: `mirror` of a
+//! Mirrored requests: copies for Services that are to see the requests of others, `mirror` of a
 //! TrafficPolicy.
 //!
-//! A copy is made when the answer to the request begins, or the request was lost after it
-//! was sent: by then an application has it, and nothing had to be kept for the copy. Nobody
-//! waits for it: it runs in a task of its own, is sent once, and its answer is read and
-//! dropped. What becomes of it shows in one counter and in nothing that is learned of
-//! endpoints. Where there is no room for it, memory is short, or the request may be made for
-//! a copy itself, it is not made.
+//! A copy is made when the response to the request begins, or the request was lost after it was
+//! sent: by then an application has it, and nothing had to be kept for the copy. No caller waits
+//! for it: it runs in a task of its own, is sent once, and its response is read and dropped. Its
+//! result shows in one counter and in nothing that is learned of endpoints. Where there is no
+//! room for it, memory is short, or the request may be made for a copy itself, it is not made.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,7 +44,7 @@ use crate::telemetry::labels::MirrorLabels;
 /// From the moment that a copy is sent to the end of its answer.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// Bytes that are read of an answer. Receivers that say more are broken off.
+/// Bytes that are read of a response. Receivers that send more are broken off.
 const ANSWER: usize = 1024 * 1024;
 
 /// What a header takes beside its name and value.
@@ -54,7 +53,7 @@ const HEADER: usize = 32;
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
 /// Of a trace's flags. Others may stand beside it.
 const SAMPLED: u8 = 1;
-/// What else says which trace a request belongs to.
+/// Other headers with the trace that a request belongs to.
 const TRACES: [&str; 18] = [
     "tracestate",
     "grpc-trace-bin",
@@ -107,8 +106,8 @@ impl MirrorOutcome {
         }
     }
 
-    /// Of a copy that a peer proxy refused. That it is a request this proxy has seen, so whoever
-    /// cannot read it does not know the form that copies have.
+    /// Of a copy that a peer proxy refused. That it is a request this proxy has seen, so a peer
+    /// that cannot read it does not know the form that copies have.
     const fn of_refusal(reason: Reason) -> Self {
         match reason {
             Reason::BadRequest => Self::TooOld,
@@ -146,8 +145,8 @@ impl Drop for CountedCopy {
     }
 }
 
-/// Copies a request that was sent, where a policy says so. `instead`: the Service that is
-/// to answer it in place of the one that was called.
+/// Copies a request that was sent, where a policy mirrors it. `instead`: the Service that is to
+/// answer it in place of the one that was called.
 pub(super) fn copy(
     attempted: Attempted<'_>,
     sent: &Sent,
@@ -179,7 +178,7 @@ pub(super) fn copy(
             continue;
         }
         let to = route.elsewhere(proxy, (&mirror.service, port), None);
-        // Looked at only: what becomes of copies tells its breaker nothing.
+        // Looked at only: the results of copies are not reported to its breaker.
         if Attempts::new(&to).look_at_breaker().is_err() {
             counted.came_to(MirrorOutcome::CircuitOpen);
             continue;
@@ -204,11 +203,11 @@ pub(super) fn copy(
     }
 }
 
-/// Whether an application may have seen it: what was never sent, or refused, is nothing that
-/// another one should be asked.
+/// Whether an application may have seen it: what was never sent, or refused, is not copied to
+/// another one.
 fn was_seen(sent: &Sent, call: &Call, outgoing: &Outgoing) -> bool {
     match sent {
-        // A peer counts the same time, and may be the first to say that it is over.
+        // A peer counts the same time, and may be the first to report that it is over.
         Ok((answer, _)) => matches!(
             call.reason_of(answer.response.headers()),
             None | Some(Reason::Deadline)
@@ -232,7 +231,7 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
             Downstream::Any => Shadow::Any,
         }),
         aside: true,
-        // Whoever is short of room sheds copies before anything else.
+        // A peer that is short of room sheds copies before anything else.
         priority: Some(Priority::Sheddable),
         ..Outgoing::by_itself(parts(request), Replay::new(content), request.called)
     }
@@ -264,7 +263,7 @@ fn own_trace(map: &mut HeaderMap) {
     let Some(before) = map.remove(TRACE) else {
         return;
     };
-    // Whoever samples its request samples it as well.
+    // The sampling decision of its request holds for it as well.
     let flags = before.to_str().ok().and_then(|before| before.get(53..55));
     let digits = |flags: &&str| flags.bytes().all(|byte| byte.is_ascii_hexdigit());
     let flags = flags.filter(digits);
@@ -286,7 +285,7 @@ struct MirrorCopy {
 
 impl MirrorCopy {
     fn send(self, proxy: Arc<Proxy>, mut counted: CountedCopy) {
-        // Until it is known: nobody may be left to run it.
+        // Until it is known: its task may never run.
         counted.came_to(MirrorOutcome::Failure);
         #[expect(
             clippy::disallowed_methods,
@@ -307,7 +306,7 @@ impl MirrorCopy {
             return Err(Failure::not_sent(Reason::NoEndpoint, none));
         };
         if !endpoint.meshed() && self.outgoing.shadow == Some(Shadow::ReadOnly) {
-            let unheld = "nobody holds a pod without a proxy to read only";
+            let unheld = "a pod without a proxy is not held to read only";
             return Err(Failure::not_sent(Reason::ShadowWrite, unheld));
         }
         let sent = self
@@ -326,7 +325,7 @@ impl MirrorCopy {
     }
 }
 
-/// Reads an answer that nobody wants.
+/// Reads a response that is not wanted.
 async fn read(answer: UpstreamResponse) -> Result<(), Failure> {
     let read = discard(answer.response.into_body()).await;
     drop(answer.permit);
@@ -414,6 +413,6 @@ mod tests {
         }
         let mut none = HeaderMap::new();
         own_trace(&mut none);
-        assert!(none.is_empty(), "whoever traces nothing is not traced");
+        assert!(none.is_empty(), "a request without a trace is not traced");
     }
 }

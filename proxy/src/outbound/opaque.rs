@@ -27,18 +27,18 @@ use crate::outbound::tunnel::{self, Tunnel};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 
-/// What it says of an endpoint that a way to it could be opened.
+/// What it shows of an endpoint that a way to it could be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectSignal {
     /// That it serves: bytes are what is spoken.
     Serves,
-    /// Nothing: nobody has spoken yet, and requests may be what comes.
+    /// Nothing: neither side has sent anything, and requests may be what comes.
     IsNoSign,
 }
 
-/// A way to an endpoint that was opened before anybody knew what it is to carry. Neither the
-/// endpoint nor its breaker is told of it before that is known: that a connection could be
-/// opened says nothing of how requests are answered.
+/// A way to an endpoint that was opened before it is known what it is to carry. Neither the
+/// endpoint nor its breaker gets a report before that is known: that a connection could be opened
+/// shows nothing of how requests are answered.
 pub(super) struct Ahead {
     pub(super) tunnel: Tunnel,
     opened: Box<OpenedRoute>,
@@ -47,7 +47,7 @@ pub(super) struct Ahead {
 /// Where it goes, and since when.
 struct OpenedRoute {
     route: Route,
-    begun: Instant,
+    started: Instant,
 }
 
 /// Such a way, and the call that it was opened for.
@@ -68,7 +68,7 @@ fn led_to((service, port): (&ServiceId, u16)) -> (Arc<str>, u16) {
 }
 
 impl ConnectSignal {
-    /// `Detect`: nobody has said anything.
+    /// `Detect`: neither side has sent anything.
     const fn of(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Detect => Self::IsNoSign,
@@ -85,7 +85,7 @@ impl Ahead {
     /// It carries bytes, and so counts as any connection of them that began when it was opened.
     fn counted(mut self, proxy: &Proxy, call: &Call) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(&self.opened.route);
-        attempts.admit_begun(proxy, self.opened.begun)?;
+        attempts.admit_begun(proxy, self.opened.started)?;
         attempts.opened(&mut self.tunnel.in_flight, call);
         Ok(self.tunnel)
     }
@@ -98,7 +98,7 @@ impl Connection {
         let RoutedBytes { route, .. } = self.route_bytes(call)?;
         let opened = Box::new(OpenedRoute {
             route,
-            begun: now(),
+            started: now(),
         });
         let idle = call_policy::timeouts(opened.route.policy.as_deref()).idle;
         let mut tunnel = self
@@ -156,9 +156,9 @@ impl Connection {
         Ok(tunnel)
     }
 
-    /// Opens a byte stream to an endpoint, trying others while none was reached. What
-    /// `call` is counted on is the endpoint that was tried last. It ends after `idle` in
-    /// which nothing moved, as the Service says that was called.
+    /// Opens a byte stream to an endpoint, trying others while none was reached. What `call` is
+    /// counted on is the endpoint that was tried last. It ends after `idle` in which nothing
+    /// moved, which the called Service defines.
     async fn open_by(
         &self,
         route: &Route,

@@ -75,7 +75,7 @@ impl OpenedTo {
     /// Whether the target is still at its address.
     pub(super) fn standing(&self, snapshot: &Snapshot) -> Standing {
         let current = snapshot.destinations.get(&self.addr);
-        // What is not known at all says nothing against it.
+        // What is not known at all proves nothing against it.
         if current.is_none_or(|current| is_same(&self.destination, current)) {
             if current.is_some() && self.known_in.load(Relaxed) != snapshot.stream {
                 self.known_in.store(snapshot.stream, Relaxed);
@@ -108,8 +108,8 @@ impl OpenedTo {
         store.inspect(|now| self.standing(now)) == Standing::There
     }
 
-    /// The failure of a request that no endpoint got, where its pod may be gone. The
-    /// certificate of another pod at its address is proof before any news of it.
+    /// The failure of a request that no endpoint got, where its pod may be gone. The certificate
+    /// of another pod at its address is proof before the controller reports that.
     pub(super) fn unsent(&self, store: &Store, failure: Failure) -> Failure {
         match failure {
             Failure::NotSent { wrong_pod, .. }
@@ -172,8 +172,8 @@ fn gone() -> Failure {
     Failure::target_gone("the pod that this connection was opened to is gone")
 }
 
-/// Whether a connection that was opened to the one may go on as one to the other. A pod is
-/// told from another by its uid; an older controller sends none.
+/// Whether a connection that was opened to the one may go on as one to the other. Pods are
+/// distinguished by their uid; an older controller sends none.
 fn is_same(opened: &Destination, current: &Destination) -> bool {
     match (opened, current) {
         (Destination::Service(opened), Destination::Service(current)) => opened == current,

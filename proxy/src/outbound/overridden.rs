@@ -1,5 +1,5 @@
-//! Calls that go to another Service than the one they are made to, because their request
-//! asks for that and the called Service's policy grants it.
+//! Route overrides: calls that go to another Service than the one they are made to, because their
+//! request names it and the called Service's policy grants it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,7 +16,7 @@ use crate::http::route_override::{OverrideAuthor, RouteOverride};
 use crate::proxy::Proxy;
 use crate::telemetry::labels::OverrideLabels;
 
-/// What a call is asked to go to: as it says itself, else as the request that it is made for.
+/// Where a call requests to go: by its own header, else by the request that it is made for.
 pub(super) fn route_override_of(
     proxy: &Proxy,
     received: &Received,
@@ -39,7 +39,7 @@ pub(super) fn route_override_of(
     }
 }
 
-/// Where a call to `service` goes instead, if that is asked for and granted.
+/// Where a call to `service` goes instead, if that is requested and granted.
 pub(super) fn target(
     proxy: &Proxy,
     snapshot: &Snapshot,

@@ -35,12 +35,12 @@ use crate::telemetry::trace::CameFrom;
 
 /// A connection on which both ends are silent is known by its address from then on.
 const NAMED_WITHIN: Duration = Duration::from_secs(1);
-/// And so is one that did not come about while its caller was silent. Who speaks first has
-/// mostly done so before any host is known not to answer, so this is for hosts that are near.
+/// And so is one that did not come about while its caller was silent. A client that sends first
+/// has mostly done so before any host is known not to answer, so this is for hosts that are near.
 const NAMED_IN_VAIN_WITHIN: Duration = Duration::from_millis(20);
 
-/// The controller did not say in time what the address is. In plaintext it is called
-/// only if it was never seen as meshed.
+/// The controller did not send in time what the address is. In plaintext it is called only if it
+/// was never seen as meshed.
 pub(crate) async fn unknown(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
@@ -74,7 +74,7 @@ pub(crate) async fn unknown(
     turn_away(proxy, stream, addr, permit, failure).await;
 }
 
-/// What lies outside the mesh, as the controller says.
+/// What lies outside the mesh, by the controller.
 pub(crate) async fn external(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
@@ -108,7 +108,7 @@ async fn until_meshed(proxy: &Proxy, addr: SocketAddr, guard: &DestinationGuard)
     }
 }
 
-/// Whether plaintext may go to an address of which nobody knows what it is.
+/// Whether plaintext may go to an unknown address.
 fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
     shadow::may_pass(snapshot)?;
     if snapshot.mtls() == MtlsMode::Permissive {
@@ -118,9 +118,9 @@ fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
     Err(Failure::refused(Reason::UnknownDestination, detail))
 }
 
-/// Whom a call to this address is counted by that nobody will serve: the port of the Service
-/// that has the address, else the address. So many of both are told apart: who tries all ports
-/// would else make as many ways.
+/// How a call is counted to this address that no endpoint will serve: by the port of the Service
+/// that has the address, else by the address. Only so many of both are distinguished: a scan of
+/// all ports would else make as many ways.
 pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> CallEnds {
     if service.is_empty() {
         let address = addr.ip().to_canonical().to_string();
@@ -139,8 +139,7 @@ pub(crate) fn unserved(proxy: &Proxy, service: &str, addr: SocketAddr) -> CallEn
     }
 }
 
-/// Refuses what is said to an address that is no part of the mesh, in HTTP where that is
-/// spoken.
+/// Refuses what is sent to an address that is no part of the mesh, in HTTP where that is spoken.
 pub(crate) async fn turn_away(
     proxy: &Proxy,
     stream: TcpStream,
@@ -194,8 +193,8 @@ pub(crate) async fn turn_away(
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
-/// Nobody waits for this: before one of them says something there is nothing to relay.
-async fn somebody_speaks(client: &TcpStream, server: &TcpStream) {
+/// Runs in the background: before one of them sends something there is nothing to relay.
+async fn either_speaks(client: &TcpStream, server: &TcpStream) {
     let mut first = [0];
     tokio::select! {
         // An accepted socket counts as readable before anything has come, so it is looked at.
@@ -205,7 +204,7 @@ async fn somebody_speaks(client: &TcpStream, server: &TcpStream) {
     }
 }
 
-/// There is nobody else who may speak.
+/// The server is not there to send anything.
 async fn caller_speaks(client: &TcpStream) {
     let mut first = [0];
     let _ = timeout(NAMED_IN_VAIN_WITHIN, client.peek(&mut first)).await;
@@ -227,7 +226,7 @@ pub(crate) async fn pass_through(
     let connecting = proxy.connector.connect(addr, ConnectTimeout::External);
     let connected = connecting.await;
     match &connected {
-        Ok(server) => somebody_speaks(&stream, server).await,
+        Ok(server) => either_speaks(&stream, server).await,
         Err(_) => caller_speaks(&stream).await,
     }
     let FirstWords { host, is_tls } = first_words(&stream);
@@ -259,7 +258,7 @@ pub(crate) async fn pass_through(
             call.relayed(outcome);
         }
         failure = forbidden => {
-            // Whoever was not told the end was aborted with the relay.
+            // A side that had not received its end was aborted with the relay.
             call.reset(&failure, || {});
         }
     }

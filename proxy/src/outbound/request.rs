@@ -43,11 +43,11 @@ use crate::telemetry::trace::CameFrom;
 /// What came before a call, and what that means for it.
 struct Provenance {
     made_for: ParentRequest,
-    /// Where calls that are made for it are asked to go.
+    /// The route override of calls that are made for it.
     route_override: Option<Arc<RouteOverride>>,
     /// What it has to do with copies.
     shadow: Option<Shadow>,
-    /// How often its workload had begun to get nothing but copies, before that was asked.
+    /// How often its workload began to get nothing but copies, read before the decision.
     times_read_only: u64,
 }
 
@@ -220,7 +220,7 @@ fn prepare(
         priority,
         ..
     } = received;
-    // Whoever the address in such a target names would get what is added to it.
+    // The host of the address in such a target would get what is added to it.
     let stays = !AbsoluteForm::is_of(&parts);
     let trace = stays.then(|| call.pass_on_trace_to_peers(&mut parts.headers));
     if route.leaves_policies_to_peer() {
@@ -261,8 +261,8 @@ fn prepare(
     }
 }
 
-/// The answer to a call that nobody has answered. Who asked for another Service is told
-/// there, too, that it was that one which did not.
+/// The response to a call that no endpoint answered. A caller that requested another Service
+/// learns there, too, that it was that one which did not.
 fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Response<Body> {
     let mut response = call.refuse(failure, &outgoing.parts.method, outgoing.grpc);
     let routed_to = route.overridden.then_some(&*route.backend);

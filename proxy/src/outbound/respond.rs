@@ -151,7 +151,7 @@ fn switch(
             std::mem::replace(&mut passed, now) != now
         };
         let end = {
-            // Dropped before its end, it breaks off whoever was not told the end.
+            // Dropped before its end, it aborts each side that has not received its end.
             let relayed = pin!(relay(
                 &mut metered,
                 &mut server,

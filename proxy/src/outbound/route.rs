@@ -1,8 +1,8 @@
 //! Where one call goes: which backend, by which rule, and among which endpoints.
 //!
-//! Asked once per call, of one snapshot, before anything is sent. What the call is counted
-//! by follows from the same value, so that a table of traffic cannot disagree with the
-//! traffic. Attempts choose among the endpoints that it names and never another backend.
+//! Decided once per call, from one snapshot, before anything is sent. What the call is counted by
+//! follows from the same value, so that a table of traffic cannot disagree with the traffic.
+//! Attempts choose among the endpoints that it names and never another backend.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,16 +42,16 @@ pub(super) struct Route {
     /// What chose the backend, where it is not the Service itself.
     pub(super) rule: Option<Origin>,
     pub(super) choice: Choice,
-    /// What policies say of it, where one does.
+    /// Its policies, where there is one.
     pub(super) policy: Option<Arc<CallPolicy>>,
-    /// What its caller is to say of the next call, so that it goes the same way.
+    /// The cookie for its caller's next call, so that it goes the same way.
     pub(super) cookie: Option<Box<HeaderValue>>,
-    /// Its request asked to go there, which its caller is told.
+    /// Its request asked to go there, and its caller learns that.
     pub(super) overridden: bool,
 }
 
 impl Route {
-    /// Who is called, before it is known by which pod.
+    /// The callee, before it is known by which pod.
     pub(super) fn parties(&self) -> CallEnds {
         CallEnds::Outbound {
             service: Arc::clone(&self.service),
@@ -244,9 +244,8 @@ impl Connection {
         }
     }
 
-    /// To the Service that its request asks for, before splits and tenants, where the policy
-    /// of the called one grants that. Never to the called one in its place: where nobody
-    /// serves there, nobody does.
+    /// To the Service that its request asks for, before splits and tenants, where the policy of
+    /// the called one grants that. Without an endpoint there, the called one does not serve it.
     fn overridden(
         &self,
         snapshot: &Snapshot,
@@ -325,10 +324,9 @@ impl RouteQuery<'_> {
         })
     }
 
-    /// To that pod of it, which the client chose, and it alone knows why. So what fails stays
-    /// there where no policy says otherwise, and so does what cannot be connected, unless the
-    /// Service's endpoints are alike. `may_call`: whether that pod may be called. `may_move`:
-    /// whether another one may be.
+    /// To that pod of it, which the client chose, and it alone knows why. So without a policy
+    /// what fails stays there, and what cannot be connected as well, unless the endpoints are
+    /// alike. `may_call`: whether that pod may be called. `may_move`: whether another one may be.
     fn pod(
         &self,
         pod: &PodTarget,
@@ -377,10 +375,12 @@ impl RouteQuery<'_> {
             (Forward::Root, _) => return Ok(None),
             (Forward::Split(backends), Some(tenant)) => sticky::backend(backends, tenant.key),
             (Forward::Split(backends), None) => choose(backends, rand::random()),
-            (Forward::Refuse(reason), _) => return self.nobody(service, *reason, origin).map(Some),
+            (Forward::Refuse(reason), _) => {
+                return self.refusal(service, *reason, origin).map(Some);
+            }
         };
         let Some(backend) = chosen else {
-            let none = self.nobody(service, Reason::NoBackend, origin);
+            let none = self.refusal(service, Reason::NoBackend, origin);
             return none.map(Some);
         };
         let among = RoutedEndpoints::of(self.snapshot, &backend.endpoints);
@@ -400,7 +400,7 @@ impl RouteQuery<'_> {
     }
 
     /// Where a split has no backend: nowhere, unless something else may answer.
-    fn nobody(
+    fn refusal(
         &self,
         service: &Service,
         reason: Reason,
@@ -421,7 +421,7 @@ impl RouteQuery<'_> {
             port: service.port,
             backend: Arc::default(),
             rule: None,
-            choice: Choice::Nobody(Box::new(failure)),
+            choice: Choice::NoEndpoint(Box::new(failure)),
             policy,
             cookie: None,
             overridden: false,

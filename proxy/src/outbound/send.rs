@@ -39,13 +39,13 @@ pub(super) struct Outgoing {
     pub(super) called: SocketAddr,
     /// When it is over.
     pub(super) deadline: Deadline,
-    /// The class that it may have at most, as the application says.
+    /// The class that it may have at most, by the application.
     pub(super) priority: Option<Priority>,
     /// What it has to do with copies, for peers.
     pub(super) shadow: Option<Shadow>,
-    /// The trace that begins with it and that nobody records, for who has no proxy.
+    /// The unrecorded trace that begins with it, for an endpoint without a proxy.
     pub(super) trace: Option<Box<Trace>>,
-    /// The request that it is made for, where it says so.
+    /// The request that it is made for, where its headers name it.
     pub(super) made_for: Option<Arc<ServedRequest>>,
     /// As things stand, what it is made for is not to be tried again for it.
     pub(super) spent: AtomicBool,
@@ -53,7 +53,7 @@ pub(super) struct Outgoing {
     pub(super) late: AtomicBool,
     /// Where calls that are made for it are to go, for peers.
     pub(super) onward: Option<Box<ForwardedOverride>>,
-    /// Nobody waits for its answer.
+    /// No caller waits for its response.
     pub(super) aside: bool,
 }
 
@@ -90,12 +90,12 @@ impl Outgoing {
         let outgoing_parts;
         let classless = retries == 0 && self.priority.is_none();
         let silent = classless && self.shadow.is_none() && self.onward.is_none();
-        let tells_nothing = if endpoint.meshed() {
+        let adds_nothing = if endpoint.meshed() {
             silent
         } else {
             self.trace.is_none()
         };
-        let parts = if tells_nothing && self.deadline == Deadline::NONE {
+        let parts = if adds_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
             outgoing_parts = self.outgoing_parts(endpoint.meshed(), retries);
@@ -115,7 +115,7 @@ impl Outgoing {
         }
     }
 
-    /// As fallbacks ask.
+    /// The call as fallbacks see it.
     pub(super) fn fallback_call(&self) -> policy::fallback::Call<'_> {
         policy::fallback::Call {
             method: &self.parts.method,
@@ -166,7 +166,7 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let (clients, replay) = (&proxy.unmeshed, &self.replay);
         if let Some(upgrade) = &self.upgrade {
-            // On the heap: most requests ask for no upgrade.
+            // On the heap: most requests are for no upgrade.
             let mut parts = Box::new(parts.clone());
             let map = &mut parts.headers;
             map.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -196,7 +196,7 @@ impl Outgoing {
         };
         let port = app_port(port)?;
         if let Some(to) = &self.upgrade {
-            // On the heap: most requests ask for no upgrade.
+            // On the heap: most requests are for no upgrade.
             let asked = Box::pin(self.ask_for_upgrade(peer, port, to, parts)).await?;
             if let Some(answer) = asked {
                 return Ok(answer);
@@ -214,14 +214,14 @@ impl Outgoing {
             } else {
                 PeerRequest::Http { port, speak, parts }
             };
-            // On the heap: nobody waits.
+            // On the heap: no caller waits.
             return Box::pin(peer.send_aside(&request, &self.replay)).await;
         }
         let request = PeerRequest::Http { port, speak, parts };
         peer.send(&request, &self.replay).await
     }
 
-    /// Asks a peer for an upgrade. `None`: its proxy knows none by POST, and the request is to go
+    /// Sends a peer an upgrade. `None`: its proxy knows none by POST, and the request is to go
     /// without.
     async fn ask_for_upgrade(
         &self,

@@ -32,20 +32,20 @@ use crate::telemetry::call::Call;
 #[derive(Debug)]
 pub(crate) struct Serving {
     pub(super) in_flight: InFlight,
-    /// What the end of its answer is to tell.
+    /// What the end of its response reports.
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
     pub(super) ends: Option<Box<StopConditions>>,
-    /// What the answer says beside.
+    /// Further headers of the response.
     pub(super) marks: Option<Box<ServingHeaders>>,
 }
 
-/// What an answer says of who serves the call.
+/// Headers of a response about the endpoint that serves the call.
 #[derive(Debug)]
 pub(super) struct ServingHeaders {
     /// The Service that does in place of the one that was called.
     degraded: Option<HeaderValue>,
-    /// The Service that its request asked for.
+    /// The Service that its request named.
     routed_to: Option<HeaderValue>,
     /// By which the next call of its tenant goes the same way.
     cookie: Option<HeaderValue>,
@@ -62,7 +62,7 @@ impl ServingHeaders {
         }))
     }
 
-    /// `name`: of the Service that serves, where the request asked for it.
+    /// `name`: of the Service that serves, where the request named it.
     pub(super) fn of(cookie: Option<&HeaderValue>, name: Option<&str>) -> Option<Box<Self>> {
         let routed_to = name.and_then(|name| HeaderValue::from_str(name).ok());
         if cookie.is_none() && routed_to.is_none() {
@@ -83,13 +83,10 @@ impl ServingHeaders {
             map.insert(headers::ROUTED_TO, to);
         }
         let Some(cookie) = self.cookie else { return };
-        // A client keeps the last one of a name, and the application's own says more: the
-        // next calls go by that.
-        if map
-            .get_all(SET_COOKIE)
-            .iter()
-            .any(|own| name_of(own) == name_of(&cookie))
-        {
+        // A client keeps the last one of a name, and the application's own has more: the next
+        // calls go by that.
+        let mut own = map.get_all(SET_COOKIE).iter();
+        if own.any(|one| name_of(one) == name_of(&cookie)) {
             return;
         }
         map.append(SET_COOKIE, cookie);
@@ -122,33 +119,33 @@ fn name_of(set_cookie: &HeaderValue) -> &[u8] {
     parts.next().unwrap_or_default().trim_ascii()
 }
 
-/// An answer that has begun, and whose end shows how its endpoint does.
+/// A response without its end, which shows how its endpoint does.
 #[derive(Debug)]
 pub(super) struct Open {
     /// The endpoint is one of these.
     pub(super) among: RoutedEndpoints,
     pub(super) policy: Option<Arc<CallPolicy>>,
-    /// Endpoints that fail rest.
+    /// Endpoints that fail are ejected.
     pub(super) ejects: bool,
-    /// Tells the breaker that let the call through.
+    /// Reports to the breaker that let the call through.
     pub(super) recorder: Option<Arc<CircuitRecorder>>,
-    /// What it shows of its endpoint was told before it began.
+    /// What it shows of its endpoint was reported before it began.
     pub(super) shown: bool,
     /// How the body of its request comes.
     pub(super) upload: Upload,
-    pub(super) tells: Tells,
+    pub(super) end_report: EndReport,
 }
 
-/// What the end of an answer tells.
+/// What the end of a response reports.
 #[derive(Debug)]
-pub(super) enum Tells {
+pub(super) enum EndReport {
     /// How the call went: gRPC.
     Status {
         /// It is the answer to a retry.
         retried: bool,
         listener: Option<Box<TrailerListener>>,
     },
-    /// Whether all of it came. Its head told how the call went.
+    /// Whether all of it came. Its head had the result of the call.
     Whole,
 }
 
@@ -160,8 +157,8 @@ impl Open {
     }
 }
 
-/// Who learns that a gRPC call failed behind the head of its answer. It is not tried again,
-/// since its headers have gone, but neither is what asked for it.
+/// Records that a gRPC call failed behind the head of its response. It is not tried again, since
+/// its headers have gone, but neither is the request that it was made for.
 #[derive(Debug)]
 pub(super) struct TrailerListener {
     pub(super) contexts: Arc<Contexts>,
@@ -174,11 +171,11 @@ pub(super) struct TrailerListener {
 
 impl TrailerListener {
     fn of_end(&self, end: BodyEnd, status: Option<u16>, retry: &Retry) {
-        // Whoever does not say how it went has failed, as in headers.
+        // A response without a status has failed, as in headers.
         let final_status = status.unwrap_or(u16::from(GrpcCode::Unknown.number()));
         let code = match end {
             BodyEnd::Complete => Some(final_status),
-            // What its caller is told instead of trailers.
+            // What its caller gets instead of trailers.
             BodyEnd::Failed => Some(GrpcCode::Unavailable.number().into()),
             BodyEnd::OutOfTime(_) | BodyEnd::Late(_) | BodyEnd::Dropped => None,
         };
@@ -190,12 +187,12 @@ impl TrailerListener {
         }
     }
 
-    /// Whether the call had no end in its own time, as one without a head of its answer: the
-    /// same time is counted by its peer, who tells of it, and by its caller, who leaves.
+    /// Whether the call had no end in its own time, as one without a head of its response: its
+    /// peer, which reports it, and its caller, which leaves, count the same time.
     fn is_late(&self, end: BodyEnd, final_status: u16) -> bool {
         let reached = deadline::reached(self.deadline);
         match end {
-            // Nobody waits any more.
+            // No caller waits any more.
             BodyEnd::OutOfTime(WaitEnd::Left) | BodyEnd::Late(WaitEnd::Left) => false,
             BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => reached != Some(DeadlineSource::Context),
             BodyEnd::Complete if final_status != u16::from(GrpcCode::DeadlineExceeded.number()) => {
@@ -216,19 +213,17 @@ impl Serving {
         call: &Call,
         listed: impl FnOnce(&RoutedEndpoints, &Arc<Endpoint>) -> bool,
     ) {
-        let Some(open) = self.open.take() else {
-            return;
-        };
+        let Some(open) = self.open.take() else { return };
         let endpoint = self.in_flight.endpoint();
         let is_excused = end == BodyEnd::Failed && open.is_excused(|among| listed(among, endpoint));
         let policy = open.policy.as_deref();
         let status = trailers.and_then(grpc_status);
-        let signal = match open.tells {
-            Tells::Status { .. } => signal_at_end(end, trailers),
-            Tells::Whole => Some(signal_of_body(end)),
+        let signal = match open.end_report {
+            EndReport::Status { .. } => signal_at_end(end, trailers),
+            EndReport::Whole => Some(signal_of_body(end)),
         };
         let signal = signal.filter(|_| !open.shown && !is_excused);
-        if let (Tells::Status { .. }, Some(trailers)) = (&open.tells, trailers)
+        if let (EndReport::Status { .. }, Some(trailers)) = (&open.end_report, trailers)
             && is_limited(StatusCode::OK, status)
         {
             endpoint.limited(limited_for(trailers, true));
@@ -246,7 +241,7 @@ impl Serving {
         if let Some(cause) = set.record(&mut self.in_flight, latency, signal, ejection) {
             call.ejected(cause);
         }
-        let Tells::Status { retried, listener } = open.tells else {
+        let EndReport::Status { retried, listener } = open.end_report else {
             return;
         };
         if let Some(listener) = listener {
@@ -256,7 +251,7 @@ impl Serving {
             BodyEnd::Complete if is_success(StatusCode::OK, status) => {
                 succeeded(Some(set), policy, retried, call);
             }
-            // Of a caller that left nobody knows.
+            // How a call would have ended that its caller left is unknown.
             BodyEnd::Dropped => {}
             BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => {
                 if retried {
@@ -310,7 +305,7 @@ mod tests {
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    /// What a call says that has so long.
+    /// The timeout of a call that has so long.
     type Asked = fn(Duration) -> RequestedTimeout;
 
     fn own(left: Duration) -> RequestedTimeout {
@@ -327,7 +322,7 @@ mod tests {
         }
     }
 
-    /// Whether a call that has 300 ms and ends so marks what asked for it.
+    /// Whether a call that has 300 ms and ends so marks what it was made for.
     async fn marks(requested: Asked, after: u64, end: BodyEnd, status: Option<u16>) -> bool {
         let name = HeaderName::from_static("traceparent");
         let map = HeaderMap::from_iter([(name, HeaderValue::from_static(PARENT))]);
@@ -359,7 +354,7 @@ mod tests {
             (own, 299, BodyEnd::Complete, Some(0), false),
             (own, 299, BodyEnd::Complete, Some(14), false),
             (own, 299, BodyEnd::Failed, None, false),
-            // Nobody waits any more.
+            // No caller waits any more.
             (
                 of_context,
                 300,
@@ -379,7 +374,7 @@ mod tests {
 
     /// What an endpoint shows whose answer ends so: answers and failures.
     fn shows(
-        tells: Tells,
+        end_report: EndReport,
         shown: bool,
         (end, trailers): (BodyEnd, Option<&HeaderMap>),
         (upload, listed): (Upload, bool),
@@ -401,7 +396,7 @@ mod tests {
                 recorder: None,
                 shown,
                 upload,
-                tells,
+                end_report,
             }),
             ends: None,
             marks: None,
@@ -411,7 +406,7 @@ mod tests {
         (recent.answers, recent.failures)
     }
 
-    const STATUS: Tells = Tells::Status {
+    const STATUS: EndReport = EndReport::Status {
         retried: false,
         listener: None,
     };
@@ -448,7 +443,7 @@ mod tests {
             (BodyEnd::OutOfTime(WaitEnd::Time), (1, 0)),
             (BodyEnd::Late(WaitEnd::Left), (1, 0)),
         ] {
-            let shows = shows(Tells::Whole, false, (end, None), there());
+            let shows = shows(EndReport::Whole, false, (end, None), there());
             assert_eq!(shows, seen, "{end:?}");
         }
     }
@@ -466,16 +461,16 @@ mod tests {
     #[tokio::test]
     async fn an_answer_broken_off_by_others_excuses_its_endpoint() {
         let broken = (BodyEnd::Failed, None);
-        let all: [fn() -> Tells; 2] = [|| Tells::Whole, || STATUS];
-        for tells in all {
+        let all: [fn() -> EndReport; 2] = [|| EndReport::Whole, || STATUS];
+        for report in all {
             let left = (Upload::default(), false);
-            assert_eq!(shows(tells(), false, broken, left), (0, 0), "its pod ends");
+            assert_eq!(shows(report(), false, broken, left), (0, 0), "its pod ends");
             let parts: [Result<Frame<Bytes>, BoxError>; 1] = [Err("broken".into())];
             let body = StreamBody::new(tokio_stream::iter(parts)).boxed_unsync();
             let (mut body, upload) = Upload::watch(body);
             assert!(body.frame().await.unwrap().is_err());
             assert_eq!(
-                shows(tells(), false, broken, (upload, true)),
+                shows(report(), false, broken, (upload, true)),
                 (0, 0),
                 "the request broke off"
             );

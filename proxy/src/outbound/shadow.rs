@@ -1,6 +1,6 @@
-//! What a workload may do that receives nothing but copies: read. Whatever could change
-//! something elsewhere is refused by its own proxy, because what asks for it was asked for
-//! already, by the request that was copied.
+//! What a workload may do that receives nothing but copies: read. Its own proxy refuses whatever
+//! could change something elsewhere, because the request that was copied has requested it
+//! already.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -28,8 +28,8 @@ pub(super) fn refusal() -> Failure {
     )
 }
 
-/// How often the workload began to get nothing but copies. To be asked before it is decided
-/// whether something may be sent.
+/// How often the workload began to get nothing but copies. To be read before the decision whether
+/// something may be sent.
 pub(super) fn times_read_only(proxy: &Proxy) -> u64 {
     proxy.config.times_read_only().load(SeqCst)
 }
@@ -56,7 +56,7 @@ fn changes(method: &Method) -> bool {
 }
 
 /// What a request of the application has to do with copies that came to it. `made_for`: what
-/// came, where it says so.
+/// came, where its headers name it.
 pub(super) fn of_call(
     proxy: &Proxy,
     snapshot: &Snapshot,
@@ -88,7 +88,7 @@ pub(super) fn may_send(snapshot: &Snapshot, received: &Received) -> Result<(), F
     Err(refusal())
 }
 
-/// Whether bytes may go where nobody reads them, to what is none of the mesh's Services.
+/// Whether bytes without a reader may go to what is none of the mesh's Services.
 pub(super) fn may_pass(snapshot: &Snapshot) -> Result<(), Failure> {
     if snapshot.read_only().is_some() {
         return Err(refusal());

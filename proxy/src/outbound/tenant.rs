@@ -1,4 +1,4 @@
-//! Which tenant a call is for, as `sticky` of a TrafficPolicy tells them apart, and the cookie
+//! Which tenant a call is for, as `sticky` of a TrafficPolicy distinguishes them, and the cookie
 //! by which the next call is known as the same one's.
 //!
 //! Claims: calls-57
@@ -11,7 +11,7 @@ use policy::traffic::call::{Sticky, StickyKey, StickyScope};
 
 use crate::config::snapshot::Snapshot;
 
-/// What an application's own proxy or load balancer says of how it was called.
+/// Set by an application's own proxy or load balancer: how it was called.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The tenant of a call.
@@ -24,8 +24,8 @@ pub(super) struct Tenant {
     pub(super) cookie: Option<Box<HeaderValue>>,
 }
 
-/// The tenant of a call to the Service of this resource; `None` where policies tell none
-/// apart or the call names none. `pod`: who calls.
+/// The tenant of a call to the Service of this resource; `None` where policies distinguish none
+/// or the call names none. `pod`: who calls.
 pub(super) fn of(
     snapshot: &Snapshot,
     resource: &str,
@@ -45,7 +45,7 @@ pub(super) fn of(
     })
 }
 
-/// The key, and the cookie that says it where the call had none.
+/// The key, and the cookie with it where the call had none.
 fn key(
     sticky: &Sticky,
     request: Option<&RequestFacts<'_>>,
@@ -70,7 +70,7 @@ fn key(
     }
 }
 
-/// The first value of a cookie that says something.
+/// The first value of a cookie that is not empty.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let all = headers.get_all(COOKIE).iter();
     let mut pairs = all.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
@@ -86,7 +86,7 @@ fn is_https(headers: &HeaderMap) -> bool {
     value.is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
-/// Browsers keep a cookie of such a name only where it says `Secure`.
+/// Browsers keep a cookie of such a name only where it has `Secure`.
 fn is_secure(name: &str) -> bool {
     name.starts_with("__Secure-") || name.starts_with("__Host-")
 }

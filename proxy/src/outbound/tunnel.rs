@@ -1,5 +1,5 @@
-//! A byte stream to an endpoint: an exchange of bodies over the mesh, or a plain
-//! connection to whoever is not meshed.
+//! A byte stream to an endpoint: an exchange of bodies over the mesh, or a plain connection to an
+//! endpoint that is not meshed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -125,8 +125,8 @@ pub(super) async fn open(
 }
 
 impl Tunnel {
-    /// Leaves one that nobody has used, as it turned out that requests are what comes. To the
-    /// proxy at its end whoever does so at once gives up what it has begun, and is held to that.
+    /// Leaves an unused one, as it turned out that requests are what comes. To the proxy at its
+    /// end a caller that does so at once abandons its connection, and is held to that.
     pub(super) fn leave(self) {
         let Self {
             io,
@@ -165,7 +165,7 @@ impl Tunnel {
         tokio::select! {
             biased;
             outcome = relayed => call.relayed(outcome),
-            // Whoever was not told the end was aborted with the relay, which has begun by then.
+            // The relay was aborted by then, and with it each side that had not received its end.
             failure = forbidden => call.reset(&failure, || {}),
         }
     }

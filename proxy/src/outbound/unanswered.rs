@@ -1,6 +1,6 @@
-//! What a caller that leaves shows of the endpoint that it waited for: an answer would have
-//! taken longer. Without that nobody would ever measure an endpoint that hangs, and one
-//! without a measurement is the cheapest.
+//! What a caller that leaves shows of the endpoint that it waited for: a response would have
+//! taken longer. Without that an endpoint that hangs would never be measured, and one without a
+//! measurement is the cheapest.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::endpoints::endpoint::Endpoint;
 use crate::http::replay::Replay;
 
-/// An attempt without an answer. Dropped before that is over, it tells its endpoint so.
+/// An attempt without a response. Dropped before that is over, it reports that to its endpoint.
 pub(super) struct Unanswered<'a> {
     to: &'a Endpoint,
     replay: &'a Replay,

@@ -65,11 +65,11 @@ pub(super) async fn connect(
     connected.map_err(|error| format!("cannot connect to port {port}: {error}"))
 }
 
-/// Starts TLS with whoever is there, as the kubelet does.
+/// Starts TLS with any server, as the kubelet does.
 pub(super) async fn encrypt(stream: TcpStream, host: &str) -> Result<Encrypted, String> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| format!("{host:?}: {error}"))?;
-    let encrypted = TlsConnector::from(trusting_anybody()?)
+    let encrypted = TlsConnector::from(accepting_any_certificate()?)
         .connect(name, stream)
         .await
         .map_err(|error| without_tls(&error))?;
@@ -209,7 +209,7 @@ async fn read(response: hyper::Result<Response<Incoming>>) -> Result<ProbeAnswer
     })
 }
 
-/// An error with its causes: of hyper's errors only these say what happened.
+/// An error with its causes: of hyper's errors only these name what happened.
 fn in_words(error: &(dyn StdError + 'static)) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -220,7 +220,7 @@ fn in_words(error: &(dyn StdError + 'static)) -> String {
     words
 }
 
-fn trusting_anybody() -> Result<Arc<ClientConfig>, String> {
+fn accepting_any_certificate() -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     // Applications may be older than the mesh, so every version is offered.
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -233,8 +233,8 @@ fn trusting_anybody() -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// The kubelet verifies no certificate of a probe either: the question is
-/// whether the application lives, and nothing secret is said.
+/// The kubelet verifies no certificate of a probe either: it checks whether the application
+/// lives, and nothing secret is sent.
 #[derive(Debug)]
 struct AcceptAnyServerCert(Arc<CryptoProvider>);
 

@@ -13,7 +13,7 @@ use super::exchange::{self, Encrypted, ProbeAnswer};
 use super::target::{self, HttpGet};
 use crate::probe::result::ProbeResult;
 
-/// Applications tell probes from users by the first part.
+/// Applications distinguish probes from users by the first part.
 pub(super) const USER_AGENT: &str = concat!("kube-probe/weft-", env!("CARGO_PKG_VERSION"));
 
 /// Redirects that are followed, as in the kubelet's client.
@@ -88,8 +88,8 @@ async fn ask(url: &Url, headers: &HeaderMap, pod_ip: IpAddr) -> Result<ProbeAnsw
     }
 }
 
-/// The same request in HTTP/2: the host is a part of the target, and headers say nothing
-/// of the connection.
+/// The same request in HTTP/2: the host is a part of the target, and headers do not describe the
+/// connection.
 fn in_http2(mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, String> {
     let headers = request.headers_mut();
     headers.remove(header::CONNECTION);

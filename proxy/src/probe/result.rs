@@ -1,4 +1,4 @@
 //! What a probe or hook found.
 
-/// What a probe or hook found, in a few words; `Err` is a failure.
+/// The result of a probe or hook, in short; `Err` is a failure.
 pub(crate) type ProbeResult = Result<String, String>;

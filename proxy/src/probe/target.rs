@@ -101,7 +101,7 @@ pub(super) fn hooks(json: &str) -> Result<HashMap<String, HttpGet>, BadTargets> 
     entries(HOOKS, json, |key, written: Written| {
         let parts: Vec<_> = key.split('/').collect();
         match parts.as_slice() {
-            // Whoever reaches the admin port must not be able to guess it.
+            // A client that reaches the admin port must not be able to guess it.
             [token, container, "postStart" | "preStop"]
                 if token.len() >= 32 && !container.is_empty() => {}
             _ => {

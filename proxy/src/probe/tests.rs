@@ -1,4 +1,4 @@
-//! Probes mean what the kubelet would have asked.
+//! Probes mean what the kubelet's own would have.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ async fn listen() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// A port where nobody listens.
+/// A port without a listener.
 async fn dead_port() -> u16 {
     listen().await.1
 }
@@ -41,8 +41,8 @@ async fn serve_once(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &st
     String::from_utf8(head).unwrap()
 }
 
-/// An application that gives these answers, one per connection, the last one for
-/// ever, and tells what it was asked.
+/// An application that gives these answers, one per connection, the last one for ever, and
+/// returns the requests that it got.
 async fn application(answers: &'static [&'static str]) -> (u16, mpsc::UnboundedReceiver<String>) {
     let (listener, port) = listen().await;
     let (tx, rx) = mpsc::unbounded_channel();
@@ -52,7 +52,7 @@ async fn application(answers: &'static [&'static str]) -> (u16, mpsc::UnboundedR
             let (stream, _) = listener.accept().await.unwrap();
             let answer = answers[turn.min(answers.len() - 1)];
             turn += 1;
-            // A test may have heard enough.
+            // A test may have read enough.
             let _ = tx.send(serve_once(stream, answer).await);
         }
     });
@@ -244,8 +244,7 @@ async fn https_probe_accepts_any_certificate_but_no_plaintext() {
     assert_eq!(probe(written).await.0, 503);
 }
 
-/// A gRPC server that gives one answer to whatever it is asked, and tells what
-/// that was.
+/// A gRPC server that gives one answer to every request, and returns the requests.
 async fn health_server(
     code: &'static str,
     status: i32,

@@ -1,10 +1,10 @@
 //! The way of spans to their collector: through the mesh, like any call of the pod's own
 //! application.
 //!
-//! Who sends spans lives on the control thread, and connections of the mesh on the data
-//! thread. Between them stands a pair of loopback sockets: one end is the sender's, the
-//! other is served as if the application had opened it to the collector's address. So it
-//! is balanced, encrypted, authorized and counted, and there is no second way out.
+//! The sender of spans lives on the control thread, and connections of the mesh on the data
+//! thread. Between them stands a pair of loopback sockets: one end is the sender's, the other is
+//! served as if the application had opened it to the collector's address. So it is balanced,
+//! encrypted, authorized and counted, and there is no second way out.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,7 +28,7 @@ pub struct Opened {
 #[derive(Clone, Debug)]
 pub struct Connector(mpsc::Sender<Opened>);
 
-/// Who opens connections, and what the data thread is to serve.
+/// Opens connections, and hands the data thread what it is to serve.
 #[must_use]
 pub fn connector() -> (Connector, mpsc::Receiver<Opened>) {
     let (opened, serving) = mpsc::channel(1);
@@ -39,13 +39,13 @@ impl Connector {
     /// A connection to this address.
     ///
     /// # Errors
-    /// When there are no sockets, or nobody serves it any more.
+    /// When there are no sockets, or it is not served any more.
     pub async fn connect(self, to: SocketAddr) -> io::Result<TcpStream> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let own = TcpStream::connect(listener.local_addr()?).await?;
         let from = own.local_addr()?;
         let served = loop {
-            // Whoever is in the pod may find the port; only the own end counts.
+            // Every program of the pod may find the port; only the own end counts.
             let (stream, caller) = listener.accept().await?;
             if caller == from {
                 break stream;

@@ -1,17 +1,17 @@
-//! How much memory the program holds, asked before every read.
+//! How much memory the program holds, read before every read of a connection.
 //!
-//! The allocator counts what each thread allocates and frees, and says so for the
-//! price of two loads. What it holds in whole pages, with what lies unused between
-//! small things, takes microseconds to ask; so that is asked when a mebibyte was
-//! added or freed, and every now and then. Between two questions the thread's own
-//! count is added, which is exact on the thread of the data path.
+//! The allocator counts what each thread allocates and frees, and returns that for the price of
+//! two loads. What it holds in whole pages, with what lies unused between small things, takes
+//! microseconds to read; so that is read when a mebibyte was added or freed, and every now and
+//! then. Between two readings the thread's own count is added, which is exact on the thread of
+//! the data path.
 
 use std::cell::Cell;
 
 use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 use tikv_jemalloc_ctl::{Error, epoch, epoch_mib, stats};
 
-/// Asked anew when this thread holds so much more or less, in bytes.
+/// Read anew when this thread holds so much more or less, in bytes.
 const MEASURE_AFTER: u64 = 1024 * 1024;
 
 thread_local! {
@@ -70,11 +70,11 @@ pub fn in_use() -> usize {
     METER.with(|meter| meter.as_ref().map_or(0, Meter::in_use))
 }
 
-/// Asks for the pages anew, whatever this thread did since.
+/// Reads the pages anew, whatever this thread did since.
 pub fn count() {
     METER.with(|meter| {
         if let Some(meter) = meter {
-            // What was counted last stays when it cannot be asked.
+            // What was counted last stays when it cannot be read.
             let _ = meter.count();
         }
     });

@@ -212,7 +212,7 @@ async fn serve_connection(
     }
     let original = match (listener.original)(&stream) {
         Ok(original) if !is_own_listener(&proxy, original) => original,
-        // Somebody called the proxy's port itself: nothing to relay to.
+        // A call of the proxy's port itself: nothing to relay to.
         _ => return proxy.telemetry.metrics.limit("direct-call"),
     };
     match listener.kind {

@@ -1,7 +1,7 @@
 //! How many connections each listener serves, and how one of them is served.
 //!
-//! The pod's own calls, calls in plaintext and calls of peers never wait for each
-//! other: whoever fills one listener leaves the other two as they are.
+//! The pod's own calls, calls in plaintext and calls of peers never wait for each other: a caller
+//! that fills one listener leaves the other two as they are.
 //!
 //! Claims: attack-63
 
@@ -28,7 +28,7 @@ const BYTES_PER_PERMIT: u64 = 32 * 1024;
 /// for each of its streams, kept connections, the admin port and the controller.
 const FILES_PER_PERMIT: u64 = 8;
 
-/// The permits of one listener, and whose metrics tell what they cost.
+/// The permits of one listener, and the metrics that count their use.
 #[derive(Clone, Debug)]
 pub struct Permits {
     pub occupancy: Arc<Occupancy>,
@@ -54,7 +54,7 @@ fn by_files(files: Option<u64>, workloads: usize) -> usize {
     all.map_or(MOST, |all| (all / workloads.max(1)).clamp(1, MOST))
 }
 
-/// Says so where fewer connections are served than there is memory for.
+/// Warns where fewer connections are served than there is memory for.
 pub(crate) fn warn_of_few_files(workloads: usize) {
     let (memory, files) = (memory_limit(Path::new(ROOT)), runtime::files::limit());
     let served = permits(memory, files, workloads);

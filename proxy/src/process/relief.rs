@@ -1,11 +1,11 @@
-//! Takes connections from who holds most when memory runs out.
+//! Memory relief: takes connections from the holder of most when memory runs out.
 //!
-//! The last resort: whoever is bounded elsewhere does not get here. While it is at work
-//! nobody reads ([`Budget::poll_room`]), so nothing grows meanwhile. An identity, or an
-//! address where none is proven, is one holder however many connections it has, so an
-//! honest caller beside a flood is not the heaviest. Whoever holds most loses something
-//! until somebody else does, so nobody pays for two, and who holds less than others loses
-//! nothing before they hold as little.
+//! The last resort: a caller that is bounded elsewhere does not get here. While it is at work
+//! nothing is read ([`Budget::poll_room`]), so nothing grows meanwhile. An identity, or an
+//! address where none is proven, is one holder however many connections it has, so an honest
+//! caller beside a flood is not the heaviest. The heaviest holder loses something until another
+//! is the heaviest, so none pays for two, and a holder of less than others loses nothing before
+//! they hold as little.
 //!
 //! Claims: attack-39
 
@@ -27,25 +27,25 @@ use crate::process::relief::level::{Goal, HolderLoss, MemoryUse, losses};
 const COUNT_EVERY: Duration = Duration::from_millis(250);
 /// What was cut off is looked for so often.
 const POLL_EVERY: Duration = Duration::from_millis(1);
-/// Nobody is cut off while memory falls by `DRAINED` bytes in such a time, for a while:
+/// No connection is cut off while memory falls by `DRAINED` bytes in such a time, for a while:
 /// slow readers take what is held for them, and nothing comes meanwhile.
 const DRAINS_WITHIN: Duration = Duration::from_millis(5);
 const DRAINED: usize = 32 * 1024;
 const DRAINS_FOR: Duration = Duration::from_millis(20);
-/// Nobody waits longer than this, whatever is still held.
+/// The wait for that ends after this time, whatever is still held.
 const LONGEST: Duration = Duration::from_millis(60);
 /// Where that did not suffice, everybody reads for so long before it is tried again.
 const SPARED: Duration = Duration::from_millis(5);
-/// Part of the memory that all must hold together for somebody to lose anything who holds
-/// less than [`WORTH`]: where configuration fills it, taking connections does not help.
+/// Part of the memory that all must hold together for a holder of less than [`WORTH`] to lose
+/// anything: where configuration fills it, taking connections does not help.
 const WORTH_TOGETHER: usize = 4;
-/// In percent of the memory: beyond it somebody loses something however little is known
-/// of what it holds, since the alternative is that the process is killed with all.
+/// In percent of the memory: beyond it a holder loses something however little is known of what
+/// it holds, since the alternative is that the process is killed with all.
 const LAST: usize = 85;
-/// Who holds less than this part of what the holder of most does does not wait for it.
+/// A holder of less than this part of what the holder of most has does not wait for it.
 const LIGHT: usize = 4;
-/// This part of the memory at a time, and no more than those are going to hold who wait:
-/// what they take from others they have to fill themselves.
+/// This part of the memory at a time, and no more than the waiters are going to hold: what they
+/// take from others they have to fill themselves.
 const A_LITTLE: usize = 32;
 /// What began by a reserved permit is measured like all else after this, or after twice as
 /// long.
@@ -53,8 +53,7 @@ const RESERVED_FOR: Duration = Duration::from_secs(5);
 /// What was taken so has been handed on by then.
 const YIELDS_EVERY: Duration = Duration::from_secs(1);
 
-/// How many bytes may be in use when enough was taken from who holds much, and from
-/// anybody.
+/// How many bytes may be in use when enough was taken from holders of much, and from any.
 #[derive(Clone, Copy)]
 struct Until {
     of_much: usize,
@@ -98,7 +97,7 @@ pub async fn relieve(budget: Arc<Budget>, permits: Vec<Permits>) {
     }
 }
 
-/// Takes from who holds most until there is room for all, or it takes too long.
+/// Takes from the holder of most until there is room for all, or it takes too long.
 async fn make_room(budget: &Budget, permits: &[Permits]) {
     let began = Instant::now();
     // What is on its way out needs no connection to end.
@@ -116,7 +115,7 @@ async fn make_room(budget: &Budget, permits: &[Permits]) {
     }
 }
 
-/// Takes a little from who holds most, for whom it keeps waiting.
+/// Takes a little from the holder of most, for those that it keeps waiting.
 async fn yield_some(budget: &Budget, permits: &[Permits], needed: usize) {
     let little = needed.min(budget.heap() / A_LITTLE);
     let until = Until {
@@ -138,10 +137,10 @@ fn count(budget: &Budget) {
     }
 }
 
-/// Notes who holds much less than the holder of most, where anybody may wait. Where nobody
-/// would, what is reserved is free again.
+/// Notes which holders hold much less than the heaviest, where any may wait. Where none would,
+/// what is reserved is free again.
 fn weigh(budget: &Budget, permits: &[Permits]) {
-    if budget.holds_anybody_back() {
+    if budget.may_hold_back() {
         let heaviest = permits.iter().filter_map(|of| of.occupancy.heaviest());
         let most = heaviest.map(|(weight, _)| weight).max().unwrap_or_default();
         permits
@@ -181,8 +180,8 @@ async fn drains(budget: &Budget) -> bool {
     budget.used() + DRAINED < before
 }
 
-/// Cuts off the largest connections of whoever holds most until so many bytes are in use
-/// as `until` says; gives how many.
+/// Cuts off the largest connections of the heaviest holder until so many bytes are in use as
+/// `until` allows; returns how many.
 fn shed(budget: &Budget, permits: &[Permits], until: Until) -> usize {
     let holdings = holdings(permits);
     let most = holdings.iter().map(|one| one.weight).max();

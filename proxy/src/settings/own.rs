@@ -1,10 +1,10 @@
-//! Who a workload is: its addresses, its identity, its namespace and its pod.
+//! The workload itself: its addresses, its identity, its namespace and its pod.
 
 use std::net::IpAddr;
 
 use policy::name::SpiffeId;
 
-/// Who a workload is.
+/// The workload itself.
 #[derive(Clone, Debug)]
 pub struct Own {
     pub namespace: String,

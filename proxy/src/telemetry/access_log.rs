@@ -1,4 +1,4 @@
-//! One JSON line per request on standard output, off unless asked for.
+//! The access log: one JSON line per request on standard output, off unless configured.
 //!
 //! A line holds what metrics must not: path, host and trace id, each escaped
 //! and cut, so that no caller can forge a line, hide or turn part of one on a terminal, or fill a

@@ -1,8 +1,8 @@
-//! Counts how calls end. One `Call` per request or opaque connection, filled
-//! in while it is served, and consumed exactly once. A request that is dropped
-//! instead had a caller who left before there was an answer: it counts as cancelled,
-//! so that successes, failures and cancelled ones are all requests there were. Opaque
-//! bytes that are dropped while they are relayed were cut off, and count as lost.
+//! Counts how calls end. One `Call` per request or opaque connection, filled in while it is
+//! served, and consumed exactly once. A request that is dropped instead had a caller that left
+//! before there was a response: it counts as cancelled, so that successes, failures and cancelled
+//! ones are all requests there were. Opaque bytes that are dropped while they are relayed were
+//! cut off, and count as lost.
 //!
 //! A call counts once, on the cell of its last attempt; each attempt counts on the cell of
 //! its own endpoint.
@@ -66,27 +66,27 @@ enum At {
     CallCounters(Arc<CallCounters>),
 }
 
-/// Begins before anything can refuse it. Whoever refuses it does so by [`Call::refuse`]
-/// or [`Call::reset`], which count it.
+/// Begins before anything can refuse it. A refusal goes by [`Call::refuse`] or [`Call::reset`],
+/// which count it.
 #[derive(Debug)]
 pub(crate) struct Call {
     telemetry: Arc<Telemetry>,
     kind: CallKind,
     at: At,
     protocol: Protocol,
-    /// The port that was called, also where its cell tells it from no other.
+    /// The port that was called, also where its cell does not distinguish it.
     port: u16,
     started: Instant,
     /// On the heap, because most are not logged.
     logged: Option<Box<Logged>>,
     /// Where it changes headers, or is recorded.
     trace: Option<Box<Trace>>,
-    /// What those who watch requests see of it; only made where one may want it.
+    /// What taps see of it; only made where one may want it.
     tapped: Option<Box<Tapped>>,
     /// A request, or bytes that are relayed, that nothing has counted yet.
     awaited: bool,
     /// The cell counts it as under way.
-    begun: bool,
+    arrived: bool,
     /// What allowed it, where it may go on to the cell of its port.
     allowed: Option<Box<Origin>>,
     /// An attempt is under way, or none was possible, and that is not counted yet.
@@ -95,8 +95,7 @@ pub(crate) struct Call {
     upload: Option<Upload>,
 }
 
-/// What the access log says where the caller left before the answer, as other proxies
-/// do.
+/// The status in the access log where the caller left before the response, as of other proxies.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The head of an answer, as far as it is counted.
@@ -137,7 +136,7 @@ impl Call {
             trace: None,
             tapped: None,
             awaited: kind == CallKind::Request,
-            begun: false,
+            arrived: false,
             allowed: None,
             trying: false,
             upload: None,
@@ -170,8 +169,8 @@ impl Call {
         };
     }
 
-    /// Notes that its bytes are TLS of the application's own, as somebody declared it or as they
-    /// begin. Of a connection that does not count as open yet.
+    /// Notes that its bytes are TLS of the application's own, as declared or as they begin. Of a
+    /// connection that does not count as open yet.
     pub(crate) fn carries_tls(&mut self) {
         self.protocol = Protocol::Tls;
         // The way of a connection that was opened ahead is one of whatever bytes.
@@ -182,14 +181,14 @@ impl Call {
         }
     }
 
-    /// Notes what is asked, as far as the access log, traces and those who watch will tell.
+    /// Notes the request, as far as the access log, traces and taps will report it.
     pub(crate) fn asks(&mut self, parts: &request::Parts, from: CameFrom) {
         let trace = self.begin_trace(parts, from);
         self.note(|| Asked::of(parts), trace.as_deref());
         self.trace = trace;
     }
 
-    /// `asked` is only made for somebody who is told it.
+    /// `asked` is only made for a receiver of it.
     fn note<'a>(&mut self, asked: impl Fn() -> Asked<'a>, trace: Option<&Trace>) {
         let log = self.telemetry.access_log();
         let logged = || Box::new(Logged::of(asked(), trace, log));
@@ -204,7 +203,7 @@ impl Call {
         self.protocol
     }
 
-    /// Notes between whom it is.
+    /// Notes its two ends.
     pub(crate) fn between(&mut self, parties: CallEnds) {
         self.port = parties.port();
         self.at = At::Nowhere(parties);
@@ -253,7 +252,7 @@ impl Call {
 
     fn arrive(&mut self) {
         if let At::CallCounters(cell) = &self.at
-            && !std::mem::replace(&mut self.begun, true)
+            && !std::mem::replace(&mut self.arrived, true)
         {
             cell.begin();
         }
@@ -261,7 +260,7 @@ impl Call {
 
     fn leave(&mut self) {
         if let At::CallCounters(cell) = &self.at
-            && std::mem::take(&mut self.begun)
+            && std::mem::take(&mut self.arrived)
         {
             cell.leave();
         }
@@ -279,8 +278,8 @@ impl Call {
         cell
     }
 
-    /// The cell that counts it; `served` when the other end itself has answered, which
-    /// makes the port one that is told apart.
+    /// The cell that counts it; `served` when the other end itself has answered, which makes the
+    /// port a distinguished one.
     fn cell(&mut self, served: bool) -> Arc<CallCounters> {
         let parties = match &self.at {
             At::Nowhere(parties) => parties,
@@ -301,7 +300,7 @@ impl Call {
                 let moved =
                     matches!(&self.at, At::CallCounters(current) if !Arc::ptr_eq(current, &cell));
                 if moved
-                    && std::mem::take(&mut self.begun)
+                    && std::mem::take(&mut self.arrived)
                     && let At::CallCounters(current) = &self.at
                 {
                     current.moves();
@@ -334,8 +333,8 @@ impl Call {
         self.is_mutual().then(|| reason_in(map))?
     }
 
-    /// Refuses it by an answer of this proxy: to a request of this method, whose caller
-    /// may want to be told as gRPC tells it.
+    /// Refuses it by a response of this proxy: to a request of this method, whose caller may want
+    /// the error in the form of gRPC.
     #[must_use]
     pub(crate) fn refuse(
         mut self,
@@ -411,8 +410,8 @@ impl Call {
         self.show((status.as_u16(), grpc), reason, latency, bytes);
     }
 
-    /// The caller left before there was an answer. That says nothing of how good the
-    /// answer would have been, so it is neither a success nor a failure, and no latency.
+    /// The caller left before there was a response. That shows nothing of how good the response
+    /// would have been, so it is neither a success nor a failure, and no latency.
     fn cancelled(&mut self) {
         let waited = self.started.elapsed();
         self.end_trace(0, None, Why::Cancelled);
@@ -453,7 +452,7 @@ impl Call {
         let cell = self.settle(reason.is_none());
         cell.outcome(outcome);
         if std::mem::take(&mut self.trying) {
-            // As of requests: a limit says nothing of the backend.
+            // As of requests: a limit shows nothing of the backend.
             cell.attempted(reason.is_none() || reason == Some(Reason::Limit));
         }
         self.leave();

@@ -1,13 +1,13 @@
-//! What is counted of one way that calls take: who calls whom, by which route, protected
-//! by what, in which protocol.
+//! Cells: the counters of one way that calls take, which is who calls whom, by which route,
+//! protected by what, in which protocol.
 //!
-//! A cell is the only place where a call is counted. Whoever serves calls finds the cell
-//! of their way once ([`CellCache`]), and from then on a call costs a few additions: no lock,
-//! no map, nothing made. What has come together is taken out by the control thread
-//! (`telemetry::cells`); the metrics page and the reports to the controller are made of
-//! that, so that neither can count what the other does not.
+//! A cell is the only place where a call is counted. Code that serves calls finds the cell of
+//! their way once ([`CellCache`]), and from then on a call costs a few additions: no lock, no
+//! map, nothing made. The control thread takes out what has come together (`telemetry::cells`);
+//! the metrics page and the reports to the controller are made of that, so that neither can count
+//! what the other does not.
 //!
-//! Imports `parties` and the counters of a relay, and nothing of whoever holds cells.
+//! Imports `parties` and the counters of a relay, and no holder of cells.
 
 mod routed;
 
@@ -29,22 +29,22 @@ use crate::telemetry::parties::CallEnds;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
 const OUTCOMES: usize = 4;
-/// Outcomes beyond these, about 1 KiB. A server that has more statuses than that loses
-/// the status of the rest.
+/// Outcomes beyond these, about 1 KiB. A server that has more statuses than that loses the
+/// others.
 const MORE_OUTCOMES: usize = 64;
-/// Rules that one cell tells of, as many as an edge of a report has room for.
+/// Rules that one cell counts, as many as an edge of a report has room for.
 const RULES: usize = 8;
-/// Ways that one endpoint or connection remembers the cells of.
+/// Ways of which one endpoint or connection retains the cells.
 const KEPT: usize = 8;
 
-/// What one cell is about. Ports that are not told apart are 0.
+/// What one cell is about. Ports that are not distinguished are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CellKey {
     pub parties: CallEnds,
     /// `Detect` where a request was refused before that was known.
     pub protocol: Protocol,
-    /// By which route of the own workload, empty where none describes the request; `None`
-    /// where nobody names any, and for what is not told apart by them.
+    /// By which route of the own workload, empty where none describes the request; `None` where
+    /// no metric names routes, and for what is not distinguished by them.
     pub route: Option<Arc<str>>,
 }
 
@@ -55,8 +55,7 @@ impl CellKey {
     }
 }
 
-/// How a call ended, as far as series tell it apart. The status of an opaque connection
-/// is 0.
+/// How a call ended, as far as series distinguish it. The status of an opaque connection is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CallOutcome {
     pub status: u16,
@@ -94,7 +93,7 @@ impl CallOutcome {
 /// Calls of one outcome.
 #[derive(Debug, Default)]
 struct OutcomeCounter {
-    /// Packed; 0 while nobody took it.
+    /// Packed; 0 while unused.
     outcome: AtomicU32,
     calls: AtomicU32,
 }
@@ -104,7 +103,7 @@ struct OutcomeCounter {
 pub(crate) struct CallCounters {
     key: CellKey,
     /// Calls that came this way, and calls that ended or went on another way.
-    begun: AtomicU64,
+    started: AtomicU64,
     ended: AtomicU64,
     cancelled: AtomicU32,
     /// Attempts by how they ended, each apart, so that none is taken for another one.
@@ -127,7 +126,7 @@ pub(crate) struct CallCounters {
 #[derive(Debug)]
 struct Allowing {
     rule: Origin,
-    /// Since it was told of last.
+    /// Since the last report of it.
     used: AtomicBool,
 }
 
@@ -144,7 +143,7 @@ impl CallCounters {
     pub(crate) fn new(key: CellKey) -> Self {
         Self {
             key,
-            begun: AtomicU64::default(),
+            started: AtomicU64::default(),
             ended: AtomicU64::default(),
             cancelled: AtomicU32::default(),
             attempts_good: AtomicU32::default(),
@@ -173,13 +172,13 @@ impl CallCounters {
 
     /// A call comes this way. It leaves by [`CallCounters::leave`].
     pub(crate) fn begin(&self) {
-        self.begun.fetch_add(1, Relaxed);
+        self.started.fetch_add(1, Relaxed);
     }
 
-    /// A request that came this way counts on another cell, as if it had never come. Of
-    /// connections [`Counts::begun`] is told, so they begin where they stay.
+    /// A request that came this way counts on another cell, as if it had never come. Connections
+    /// are reported by [`Counts::started`], so they begin where they stay.
     pub(crate) fn moves(&self) {
-        self.begun.fetch_sub(1, Relaxed);
+        self.started.fetch_sub(1, Relaxed);
     }
 
     /// A call has ended, or goes on another way. Whatever else is counted of it comes
@@ -191,7 +190,7 @@ impl CallCounters {
     /// Calls that are under way.
     pub(crate) fn open(&self) -> u64 {
         let ended = self.ended.load(Acquire);
-        self.begun.load(Relaxed).saturating_sub(ended)
+        self.started.load(Relaxed).saturating_sub(ended)
     }
 
     /// One try to send a call to the backend has ended.
@@ -204,7 +203,7 @@ impl CallCounters {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// So has one whose caller left, of which nobody knows how it would have ended.
+    /// So has one whose caller left, whose result is unknown.
     pub(crate) fn left(&self) {
         self.attempts_left.fetch_add(1, Relaxed);
     }
@@ -233,7 +232,7 @@ impl CallCounters {
         if known.iter().filter(in_use).count() >= RULES {
             return;
         }
-        // Those that nobody uses any more make room.
+        // Unused ones make room.
         self.rules.rcu(|current| {
             let current = current.iter().flat_map(|current| current.iter());
             let kept = current.filter(in_use).map(|one| Allowing::by(&one.rule));
@@ -298,13 +297,13 @@ impl CallCounters {
         }
     }
 
-    /// What was counted since the last time; `None` for nothing. `seen` is what this
-    /// said then of calls that had begun and ended.
+    /// What was counted since the last time; `None` for nothing. `seen` is the number of started
+    /// and ended calls at that time.
     pub(crate) fn take(&self, seen: &mut (u64, u64)) -> Option<Counts> {
         let ended = self.ended.load(Acquire);
-        let begun = self.begun.load(Relaxed);
+        let started = self.started.load(Relaxed);
         let (sent, received) = (take(&self.flows.sent), take(&self.flows.received));
-        let before = std::mem::replace(seen, (begun, ended));
+        let before = std::mem::replace(seen, (started, ended));
         let ended_tries = [
             &self.attempts_good,
             &self.attempt_failures,
@@ -318,7 +317,7 @@ impl CallCounters {
         }
         let [good, failed, left] = ended_tries.map(few);
         let mut counts = Counts {
-            begun: begun.saturating_sub(before.0),
+            started: started.saturating_sub(before.0),
             cancelled: few(&self.cancelled),
             attempts: good + failed + left,
             attempt_failures: failed,
@@ -369,7 +368,7 @@ pub(crate) struct Counts {
     /// Requests by time to the head of the answer, and these times together.
     pub latency: Histogram,
     pub nanoseconds: u64,
-    pub begun: u64,
+    pub started: u64,
     pub cancelled: u64,
     /// Tries that ended, those whose caller left included.
     pub attempts: u64,
@@ -398,7 +397,7 @@ impl Counts {
         }
         self.latency.add(other.latency.counts().iter().copied());
         self.nanoseconds += other.nanoseconds;
-        self.begun += other.begun;
+        self.started += other.started;
         self.cancelled += other.cancelled;
         self.attempts += other.attempts;
         self.attempt_failures += other.attempt_failures;
@@ -413,7 +412,7 @@ impl Counts {
         }
     }
 
-    /// Tries that succeeded and that failed. Of those whose caller left nobody knows.
+    /// Tries that succeeded and that failed. The result of those whose caller left is unknown.
     pub(crate) fn attempts_by_success(&self) -> (u64, u64) {
         let judged = self.attempts.saturating_sub(self.attempts_left);
         let failed = self.attempt_failures;
@@ -427,9 +426,8 @@ impl Counts {
     }
 }
 
-/// The cells that the calls of one endpoint or connection have used. Those of ways that
-/// nobody uses any more are forgotten all the same: whoever finds none here asks for it
-/// where all cells are.
+/// The cells that the calls of one endpoint or connection have used. Those of unused ways are
+/// forgotten all the same: a caller that finds none here looks it up where all cells are.
 #[derive(Debug, Default)]
 pub struct CellCache(ArcSwapOption<Vec<Weak<CallCounters>>>);
 
@@ -441,7 +439,7 @@ impl CellCache {
         living.find(|cell| fits(&cell.key))
     }
 
-    /// Remembers a cell; the oldest one makes room.
+    /// Retains a cell; the oldest one makes room.
     pub(crate) fn keep(&self, cell: &Arc<CallCounters>) {
         self.0.rcu(|current| {
             let current = current.iter().flat_map(|current| current.iter());

@@ -1,9 +1,9 @@
 //! The cells of all ways, and what has been taken out of them.
 //!
-//! The map is asked where a way is used for the first time, and by the control thread:
-//! whoever serves calls keeps what it found. A cell that nobody holds and that counted
-//! nothing for ten minutes is forgotten, as a series is. Nothing that was counted gets
-//! lost by that: what somebody still holds stays.
+//! The map is read where a way is used for the first time, and by the control thread: code that
+//! serves calls keeps the cell that it found. A cell without a holder that counted nothing for
+//! ten minutes is forgotten, as a series is. No count gets lost by that: a cell with a holder
+//! stays.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::CallEnds;
 
-/// Ways that are told apart, about 1 KiB each with their names.
+/// Ways that are distinguished, about 1 KiB each with their names.
 const CELLS: usize = 2048;
 /// A cell that counted nothing for this long is forgotten.
 const IDLE: Duration = Duration::from_secs(600);
@@ -27,9 +27,9 @@ const IDLE_NEAR_CAPACITY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct Entry {
     cell: Arc<CallCounters>,
-    /// What the cell said when it was read last.
+    /// The state of the cell when it was read last.
     seen: (u64, u64),
-    /// What no report has told yet.
+    /// What no report has had yet.
     unreported: Option<Counts>,
     used: Instant,
 }
@@ -66,7 +66,7 @@ impl Entry {
     }
 }
 
-/// What one report says of a way.
+/// The counts of a way in one report.
 #[derive(Debug)]
 pub(crate) struct CellReading {
     pub key: CellKey,
@@ -110,8 +110,8 @@ impl Cells {
     /// The cell of a way, and whether the way found a place.
     pub(super) fn find(&self, mut key: CellKey) -> (Arc<CallCounters>, bool) {
         let mut known = self.known.lock();
-        // Whoever calls from many addresses takes no place of the mesh's own ways, and
-        // who calls whom is worth more than by which route.
+        // A caller with many addresses takes no place of the mesh's own ways, and who calls whom
+        // is worth more than by which route.
         if known.len() >= CELLS / 2 && !known.contains_key(&key) {
             key.parties.forget_remote();
             key.route = None;
@@ -151,7 +151,7 @@ impl Cells {
         readings.collect()
     }
 
-    /// The same, to be told again.
+    /// The same, to be reported again.
     pub(super) fn read_so_far(&self) -> Vec<CellReading> {
         let known = self.known.lock();
         let readings = known
@@ -185,7 +185,7 @@ impl Cells {
             let Some(mut entry) = known.remove(&key) else {
                 continue;
             };
-            // Whoever keeps it may have taken it up again just now.
+            // Its holder may have taken it up again just now.
             match Arc::try_unwrap(entry.cell) {
                 Ok(cell) => {
                     entry.cell = Arc::new(cell);

@@ -1,10 +1,9 @@
 //! Series under the names that other meshes gave theirs, for tools whose queries
 //! cannot be changed: Flagger's providers `linkerd` and `osm`.
 //!
-//! Off unless the chart's value `proxy.compatibilitySeries` names them, and then
-//! only what these tools ask: requests that arrived at this workload. The name of
-//! the workload was stamped on the proxy when the pod was made, because a pod's
-//! own name does not tell it for sure.
+//! Off unless the chart's value `proxy.compatibilitySeries` names them, and then only what these
+//! tools query: requests that arrived at this workload. The name of the workload was stamped on
+//! the proxy when the pod was made, because a pod's own name does not identify it for sure.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -17,7 +16,7 @@ use crate::telemetry::series::{Series, Shared};
 /// Label and value; names are those of the mesh that is copied.
 type Labels = Vec<(String, String)>;
 
-/// The series of the meshes that were asked for.
+/// The series of the meshes that are configured.
 #[derive(Clone, Debug)]
 pub struct Compatibility {
     linkerd: Option<Copied>,
@@ -33,7 +32,7 @@ struct Copied {
 }
 
 impl Compatibility {
-    /// Registers what was asked for.
+    /// Registers what is configured.
     pub fn register(
         registry: &mut Registry,
         wanted: &CompatibilitySettings,

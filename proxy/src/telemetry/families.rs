@@ -1,5 +1,5 @@
 //! The families of the metrics page that are made of cells: requests, attempts, opaque
-//! connections. Whenever somebody asks for the page they are brought up to date first.
+//! connections. Each scrape brings them up to date first.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug};
@@ -38,7 +38,7 @@ pub struct CallFamilies {
     pub bytes: Series<ByteLabels, Counter>,
     pub audit: Series<AuditLabels, Counter>,
     pub limits: Series<LimitLabels, Counter>,
-    /// Series under other meshes' names, where they are asked for.
+    /// Series under other meshes' names, where they are configured.
     pub compatibility: Arc<OnceLock<Compatibility>>,
 }
 
@@ -49,7 +49,7 @@ impl CallFamilies {
             limits: limits.clone(),
             cells: Arc::default(),
             requests: shared.counters("weft_requests", "Requests by final outcome"),
-            // Counted in no other family: nobody got an answer that could be judged.
+            // Counted in no other family: no response came that could be judged.
             cancelled: shared.counters(
                 "weft_requests_cancelled",
                 "Requests whose caller left before the head of an answer",

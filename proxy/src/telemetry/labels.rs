@@ -1,4 +1,4 @@
-//! What a series is told apart by.
+//! Labels of series.
 //!
 //! Labels are closed sets or names of cluster objects; a path, header, address or error
 //! text never becomes one.
@@ -29,7 +29,7 @@ pub enum Direction {
 pub enum Security {
     mtls,
     plaintext,
-    /// There is none: nobody was chosen that the call could be sent to.
+    /// There is none: no endpoint was chosen for the call.
     none,
 }
 
@@ -110,7 +110,7 @@ pub struct RateLimitedLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ShadowLabels {
-    /// `namespace/service-account` of who says so.
+    /// `namespace/service-account` of the peer that reports it.
     pub peer: Arc<str>,
     /// `copy`: it is one or made for one; `perhaps`: it may be made for one.
     pub said: &'static str,
@@ -175,7 +175,7 @@ pub struct LocalityLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FallbackLabels {
     pub service: Arc<str>,
-    /// `namespace/name` of the Service that was asked, or `response`.
+    /// `namespace/name` of the Service that was tried, or `response`.
     pub fallback: Arc<str>,
     /// As in the policy.
     pub when: &'static str,
@@ -249,9 +249,9 @@ pub struct LimitLabels {
     pub limit: &'static str,
 }
 
-/// The route of the own workload that describes a request, as label `route`. Without one
-/// there is no such label: to whoever asks it is empty all the same, and series of a pod
-/// without routes stay as they are.
+/// The route of the own workload that describes a request, as label `route`. Without one there is
+/// no such label: queries see it as empty all the same, and series of a pod without routes stay
+/// as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RouteLabel(pub Arc<str>);
 

@@ -8,13 +8,13 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-/// Asks the kernel at every scrape.
+/// Reads the kernel's figure at every scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory;
 
 impl Collector for Memory {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        // A kernel that does not tell leaves the metric out; zero would be a lie.
+        // Without a figure of the kernel the metric is left out; zero would be a lie.
         let Some(bytes) = resident() else {
             return Ok(());
         };

@@ -1,10 +1,9 @@
-//! What the proxy counts.
+//! Metrics: what the proxy counts.
 //!
-//! Labels are closed sets or names of cluster objects; a path, header, address
-//! or error text never becomes one. A series that nobody touched for ten
-//! minutes is left out of the next scrape and forgotten, so that pods and
-//! Services which are gone do not stay for ever. A counter that comes back
-//! starts at zero, which every consumer of counters understands.
+//! Labels are closed sets or names of cluster objects; a path, header, address or error text
+//! never becomes one. A series that was idle for ten minutes is left out of the next scrape and
+//! forgotten, so that pods and Services which are gone do not stay for ever. A counter that comes
+//! back starts at zero, which every consumer of counters understands.
 
 use std::sync::Arc;
 
@@ -45,7 +44,7 @@ pub struct Metrics {
     pub contexts: Series<ContextLabels, Counter>,
     pub overrides: Series<OverrideLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
-    /// Of which a peer says that they have to do with copies.
+    /// Which a peer marks as having to do with copies.
     pub shadow_requests: Series<ShadowLabels, Counter>,
     pub shed: Series<ShedLabels, Counter>,
     /// Calls of the application that were not sent, since their backend sheds most of them.
@@ -54,7 +53,7 @@ pub struct Metrics {
     pub overload_limit: Series<OverloadLabels, Gauge>,
     pub spans: Series<SpanLabels, Counter>,
     pub telemetry_dropped: Series<TelemetryDroppedLabels, Counter>,
-    /// Endpoints that rest.
+    /// Ejected endpoints.
     pub ejected: Gauge,
     pub open_connections: Gauge,
     pub unknown_destinations: Counter,
@@ -65,7 +64,7 @@ pub struct Metrics {
     pub certificate_expiry: Gauge,
     pub certificate_failures: Counter,
     pub control_connected: Gauge,
-    /// Questions of the controller that are being answered.
+    /// Queries of the controller that are being answered.
     pub asks: Gauge,
     pub batches: Counter,
     pub nacks: Counter,
@@ -199,7 +198,7 @@ impl Metrics {
             ),
             (
                 "weft_unknown_destinations",
-                "Calls to an address of which the controller had not told in time",
+                "Calls to an address that the controller had not sent in time",
                 &self.unknown_destinations,
             ),
             (
@@ -209,7 +208,7 @@ impl Metrics {
             ),
             (
                 "weft_unreadable_loads",
-                "Answers of an application or a peer that told a load which is none, and was ignored",
+                "Answers of an application or a peer with a load that is none, and was ignored",
                 &self.unreadable_loads,
             ),
             (
@@ -249,7 +248,7 @@ impl Metrics {
             ),
             (
                 "weft_asks",
-                "Questions about this proxy that it answers for whoever looks on",
+                "Live queries about this proxy that it answers",
                 &self.asks,
             ),
             ("weft_destinations", "Destinations held", &self.destinations),
@@ -270,7 +269,7 @@ impl Metrics {
         cell
     }
 
-    /// Adds the series that are asked for beyond Weft's own.
+    /// Adds the series that are configured beyond Weft's own.
     #[must_use]
     pub(crate) fn compatible(
         self,

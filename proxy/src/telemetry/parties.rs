@@ -1,4 +1,4 @@
-//! Who calls whom: what a call is counted, reported and logged by.
+//! The two ends of a call, by which it is counted, reported and logged.
 //!
 //! Imports `labels`, and nothing else of the crate.
 //!
@@ -10,12 +10,12 @@ use policy::origin::Origin;
 
 use crate::telemetry::labels::{Direction, Port, Security};
 
-/// Whoever is outside the mesh and called by its address.
+/// A destination outside the mesh, called by its address.
 const EXTERNAL: &str = "external";
-/// Whoever calls without an identity. No account has such a name.
+/// A caller without an identity. No account has such a name.
 pub(crate) const OUTSIDE: &str = "outside";
 
-/// Who calls whom, as far as it is known by now.
+/// The two ends of a call, as far as they are known by now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CallEnds {
     /// The own application what the mesh serves.
@@ -34,26 +34,26 @@ pub(crate) enum CallEnds {
     /// The own application something outside the mesh.
     External {
         port: u16,
-        /// The host's name, or its address; empty where it is not told apart.
+        /// The host's name, or its address; empty where it is not distinguished.
         remote: Arc<str>,
     },
-    /// The own application what nobody serves: a port that the Service lacks, or an address at
-    /// which it is not known by now what stands there.
+    /// The own application calls what has no server: a port that the Service lacks, or an address
+    /// at which it is not known by now what stands there.
     Unserved {
         /// `namespace/name` of the Service whose address it is; empty where that is not known.
         service: Arc<str>,
-        /// 0 where it is not told apart.
+        /// 0 where it is not distinguished.
         port: u16,
-        /// The address where no Service is known; empty where it is not told apart.
+        /// The address where no Service is known; empty where it is not distinguished.
         remote: Arc<str>,
     },
-    /// Somebody the own application.
+    /// A caller calls the own application.
     Inbound {
         port: u16,
         /// `namespace/service-account`, or `outside`.
         caller: Arc<str>,
-        /// Uid of the calling pod, where its certificate says so. Of a caller outside its
-        /// address, where that is told apart.
+        /// Uid of the calling pod, where its certificate has it. Of a caller outside its address,
+        /// where that is distinguished.
         at: Option<Arc<str>>,
         security: Security,
     },
@@ -110,7 +110,7 @@ impl CallEnds {
     /// The port as a label, of the parties of a cell.
     pub(crate) const fn port_label(&self) -> Port {
         match (self, self.port()) {
-            // Nobody declared it and nobody serves it: who tries all would make a series of each.
+            // Neither declared nor served: a scan of all ports would make a series of each.
             (Self::Unserved { .. }, _) | (_, 0) => Port::Other,
             (_, number) => Port::Number(number),
         }
@@ -202,7 +202,7 @@ impl CallEnds {
         }
     }
 
-    /// Tells what is outside the mesh, or served by nobody, apart no longer.
+    /// Distinguishes what is outside the mesh, or not served, no longer.
     pub(crate) fn forget_remote(&mut self) {
         match self {
             Self::External { remote, .. } => *remote = Arc::default(),
@@ -214,8 +214,8 @@ impl CallEnds {
         }
     }
 
-    /// The other end where it is outside the mesh: its name or address; empty where that is
-    /// not told apart.
+    /// The other end where it is outside the mesh: its name or address; empty where that is not
+    /// distinguished.
     pub(crate) fn remote(&self) -> &str {
         match self {
             Self::External { remote, .. } | Self::Unserved { remote, .. } => remote,

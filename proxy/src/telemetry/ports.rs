@@ -1,9 +1,9 @@
 //! Which ports are labels.
 //!
-//! Anybody who reaches a pod may call all of its 65 535 ports, and each would be a
-//! series in several families. So a port is a label of its own when somebody declared
-//! it or when it was served; the rest share one. Reports are bounded alike where an
-//! application tries ports that a Service does not have.
+//! Every client that reaches a pod may call all of its 65 535 ports, and each would be a series
+//! in several families. So a port is a label of its own when it was declared or served; the rest
+//! share one. Reports are bounded alike where an application tries ports that a Service does not
+//! have.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ pub(crate) struct ServedPorts {
 }
 
 impl ServedPorts {
-    /// Whether `port` was ever served, `served` being the news; `None` when it is
-    /// served and there is no place for it.
+    /// Whether `port` was ever served, `served` being the change; `None` when it is served and
+    /// there is no place for it.
     pub(crate) fn note(&self, direction: Direction, port: u16, served: bool) -> Option<bool> {
         let mut known = match direction {
             Direction::inbound => self.inbound.lock(),
@@ -45,8 +45,8 @@ impl ServedPorts {
     }
 }
 
-/// Ports at which this process tells of Services that they lack them. Reports are remembered
-/// for weeks, so the bound is not one of a moment.
+/// Ports that this process reports as missing from Services. Reports are kept for weeks, so the
+/// bound is not one of a moment.
 const LACKED_PORTS: usize = 64;
 
 /// Ports that were called and that their Services do not have.
@@ -56,7 +56,7 @@ pub(crate) struct LackedPorts {
 }
 
 impl LackedPorts {
-    /// Whether this one is told apart.
+    /// Whether this one is distinguished.
     pub(crate) fn admit(&self, service: &Arc<str>, port: u16) -> bool {
         let one = (Arc::clone(service), port);
         let mut known = self.known.lock();

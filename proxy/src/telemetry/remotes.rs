@@ -1,7 +1,7 @@
-//! What is outside the mesh, told apart by name or address: so many in one slot.
+//! Names and addresses outside the mesh that are distinguished: so many in one slot.
 //!
-//! Whoever calls from outside makes up as many addresses as he likes, and an application
-//! may crawl. What finds no place is told together with the others.
+//! A caller from outside makes up as many addresses as it likes, and an application may crawl.
+//! What finds no place is reported together with the others.
 //!
 //! Claims: observe-144
 

@@ -1,16 +1,15 @@
-//! What the controller is told of the calls that this proxy saw: sums by edge
-//! and slot of five seconds.
+//! Reports to the controller of the calls that this proxy saw: sums by edge and slot of five
+//! seconds.
 //!
-//! A call costs nothing here: a task of the control thread closes a slot when it ends,
-//! with what has come together in the cells since the one before. What was sent is kept
-//! for some minutes and sent again on every new stream, because the controller that
-//! answers then may be another one, or may have started anew. It tells repeated
-//! slots apart, so that nothing counts twice. After the clock was set it could not: the
-//! controller dates slots by how wrong the clock is now, so those from before would lie
-//! beside themselves, and stay untold.
+//! A call costs nothing here: a task of the control thread closes a slot when it ends, with what
+//! has come together in the cells since the one before. What was sent is kept for some minutes
+//! and sent again on every new stream, because the controller that answers then may be another
+//! one, or may have started anew. It recognises repeated slots, so that nothing counts twice.
+//! After the clock was set it could not: the controller dates slots by how wrong the clock is
+//! now, so those from before would lie beside themselves, and are not sent again.
 //!
-//! Nothing here waits: where a slot has too many edges the rest of its calls lose their
-//! other end and stay counted, and what is kept gives up its oldest slots.
+//! Nothing here waits: where a slot has too many edges the rest of its calls lose their other end
+//! and stay counted, and what is kept drops its oldest slots.
 
 mod routes;
 
@@ -31,16 +30,16 @@ use crate::telemetry::parties::{CallEnds, OUTSIDE};
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
 pub(crate) const SLOT: u64 = 5;
-/// Edges of one slot, about 300 bytes each. A pod that talks to more others
-/// within five seconds keeps its sums and loses who the rest were.
+/// Edges of one slot, about 300 bytes each. A pod that talks to more others within five seconds
+/// keeps its sums and loses the names of the others.
 const EDGES: usize = 512;
 /// Slots that are kept for a new stream: five minutes, the longest window that
 /// the controller answers for.
 const KEPT_SLOTS: usize = 60;
 /// Edges of all slots that are kept, about 1 MiB.
 const KEPT_EDGES: usize = 4096;
-/// Slots by which a clock may go back without beginning anew: a minute, for which nothing
-/// is told then.
+/// Slots by which a clock may go back without beginning anew: a minute, for which nothing is
+/// reported then.
 const MAX_STEP_BACK: u64 = 60 / SLOT;
 /// A clock that shows something else than the time that passed, by more than this, was set.
 /// From there on controllers shift slots.
@@ -101,7 +100,7 @@ impl Reports {
 
     /// Closes the open slot if `next` is a later one: calls that end from now on are in
     /// that. A clock that went back a little must not tear a slot apart; one that was set
-    /// back is followed, else nothing would be told until it is there again.
+    /// back is followed, else nothing would be reported until it is there again.
     fn close_before(&self, state: &mut SlotState, next: u64) {
         if next <= state.slot && state.slot - next <= MAX_STEP_BACK {
             return;
@@ -204,13 +203,13 @@ impl Reports {
         }
     }
 
-    /// The pod ends: what is counted from now on is told at once.
+    /// The pod ends: what is counted from now on is sent at once.
     pub fn leave(&self) {
         self.leaving.send_replace(true);
     }
 
-    /// The number of the last slot that a new stream is not told.
-    fn untold(&self) -> u64 {
+    /// The number of the last slot that a new stream does not get.
+    fn last_skipped_slot(&self) -> u64 {
         self.close(SystemTime::now(), Instant::now());
         self.state.lock().before_set
     }
@@ -220,7 +219,7 @@ impl Reports {
     pub async fn feed(&self, stream: mpsc::Sender<v1::Report>) {
         let spread = Duration::from_millis(self.process % SPREAD);
         let mut leaving = self.leaving.subscribe();
-        let mut seen = self.untold();
+        let mut seen = self.last_skipped_slot();
         loop {
             let now = SystemTime::now();
             self.close(now, Instant::now());
@@ -252,7 +251,7 @@ impl Reports {
 }
 
 async fn left(leaving: &mut watch::Receiver<bool>) {
-    // The sender lives as long as whoever waits.
+    // The sender lives as long as the task that waits.
     let _ = leaving.wait_for(|leaving| *leaving).await;
 }
 
@@ -307,7 +306,7 @@ fn message(reading: &CellReading) -> v1::Edge {
         sent: counts.sent,
         received: counts.received,
         open: *open,
-        opened: if key.is_opaque() { counts.begun } else { 0 },
+        opened: if key.is_opaque() { counts.started } else { 0 },
         cancelled: counts.cancelled,
         // Elsewhere nothing is chosen.
         attempts: matches!(

@@ -1,8 +1,8 @@
-//! Families of series that are bounded, and forget what nobody touches.
+//! Families of series that are bounded, and forget idle series.
 //!
-//! A series that nobody touched for ten minutes is left out of the next scrape and
-//! forgotten, so that pods and Services which are gone do not stay for ever. A counter
-//! that comes back starts at zero, which every consumer of counters understands.
+//! A series that was idle for ten minutes is left out of the next scrape and forgotten, so that
+//! pods and Services which are gone do not stay for ever. A counter that comes back starts at
+//! zero, which every consumer of counters understands.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -19,7 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 
-/// A series that nobody touched for this long is dropped at the next scrape.
+/// A series that was idle for this long is dropped at the next scrape.
 const SERIES_IDLE: Duration = Duration::from_secs(600);
 /// Series per family; beyond it a sample is counted in `weft_series_refused`.
 /// 2000 series of one family are about 1 MiB.
@@ -190,8 +190,8 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
         Some(metric)
     }
 
-    /// Whether these labels have a series, or room for one that tells more apart than is
-    /// needed: such take half of the places, so that none of the others is without one.
+    /// Whether these labels have a series, or room for one of more detail than is needed: such
+    /// take half of the places, so that none of the others is without one.
     pub(super) fn has_room_for_detail(&self, labels: &L) -> bool {
         let map = self.map.read();
         map.contains_key(labels)

@@ -1,14 +1,14 @@
-//! Which requests are recorded as spans of a trace, and what their headers say from here on.
+//! Which requests are recorded as spans of a trace, and their trace headers from here on.
 //!
-//! Whoever began a trace has said whether it is recorded, and that holds; of a trace that
-//! begins here this proxy says it, once. Headers change only where there is news to tell:
-//! a span of the proxy's own, which a collector will have, or the sampling decision of a
-//! trace that begins here. All others pass byte for byte: a parent that no collector ever receives
-//! would cut the application's trace in two.
+//! The application or peer that began a trace has decided whether it is recorded, and that holds;
+//! of a trace that begins here this proxy decides it, once. Headers change only where there is
+//! something new: a span of the proxy's own, which a collector will have, or the sampling
+//! decision of a trace that begins here. All others pass byte for byte: a parent that no
+//! collector ever receives would cut the application's trace in two.
 //!
-//! Of a trace that begins here and that nobody records the next proxy is told by silence: a
-//! peer that says nothing of a trace has decided. It draws the ids that its application
-//! gets, so that 55 digits need not be encoded and decoded again on the way.
+//! Of an unrecorded trace that begins here the next proxy learns by silence: a peer that sends no
+//! trace has decided. It draws the ids that its application gets, so that 55 digits need not be
+//! encoded and decoded again on the way.
 //!
 //! Without a collector a request costs one branch.
 
@@ -36,14 +36,14 @@ use crate::telemetry::trace::queue::Queue;
 use crate::telemetry::trace::signal::Signal;
 use crate::telemetry::trace::span::Span;
 
-/// The trace of what the proxy sends by itself, which nobody records.
+/// The unrecorded trace of what the proxy sends by itself.
 static OWN: LazyLock<u128> = LazyLock::new(new_trace);
 
-/// What the controller tells of traces.
+/// What the controller configures of traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TracingConfig {
     pub tracing: Tracing,
-    /// What spans say of the workload, by name.
+    /// The workload's attributes in spans, by name.
     pub resource: Vec<(String, String)>,
 }
 
@@ -59,12 +59,12 @@ pub(crate) struct Tracer {
     records: Queue,
 }
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CameFrom {
     /// A proxy that decided which traces begin.
     Peer,
-    /// An application, whoever runs it.
+    /// An application, of whatever owner.
     Application,
 }
 
@@ -73,7 +73,7 @@ pub(crate) enum CameFrom {
 pub(crate) struct Trace {
     config: Arc<TracingConfig>,
     onward: Onward,
-    /// The headers say something of the trace already.
+    /// The headers have something of the trace already.
     came: bool,
     /// `None`: the trace is not recorded. On the heap, because most are not.
     span: Option<Box<Span>>,
@@ -85,7 +85,7 @@ pub(crate) enum SpanStart {
     /// Nothing is recorded, and headers pass as they are.
     Untouched,
     Traced(Box<Trace>),
-    /// Too many have begun in this second.
+    /// Too many began in this second.
     Limited(Option<Box<Trace>>),
     /// The queue is full, so it would find no room when it ends.
     QueueFull(Option<Box<Trace>>),
@@ -191,8 +191,8 @@ impl Tracer {
     }
 }
 
-/// A trace of which nobody records anything: one that begins, or one whose sampling was left
-/// to this proxy, which sends it on for the span that it came from.
+/// An unrecorded trace: one that begins, or one whose sampling was left to this proxy, which
+/// sends it on for the span that it came from.
 fn unsampled(ids: Option<Ids>) -> Onward {
     Onward {
         trace: ids.map_or_else(new_trace, |ids| ids.trace),
@@ -206,7 +206,7 @@ fn new_trace() -> u128 {
 }
 
 impl Trace {
-    /// Says it in the headers.
+    /// Writes it into the headers.
     pub(crate) fn pass_on(&self, map: &mut HeaderMap) {
         let inject = &self.config.tracing.inject;
         if self.came {
@@ -216,7 +216,7 @@ impl Trace {
         }
     }
 
-    /// Whether it begins with this request and is recorded by nobody.
+    /// Whether it begins with this request and is not recorded.
     pub(crate) const fn begins_unrecorded(&self) -> bool {
         !self.came && self.span.is_none()
     }
@@ -249,7 +249,7 @@ impl Trace {
     }
 }
 
-/// The trace that a message belongs to, if its headers say so, in hexadecimal.
+/// The trace that a message belongs to, if its headers have it, in hexadecimal.
 pub(crate) fn id(map: &HeaderMap) -> Option<String> {
     let ids = context::read(map)?.ids?;
     Some(format!("{:032x}", ids.trace))

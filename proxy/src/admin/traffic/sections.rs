@@ -1,7 +1,7 @@
 //! The sections of a policy as its author wrote them, each with the object that it came
 //! from.
 //!
-//! Left out is what might be a secret, or is about third parties: what a policy answers in
+//! Skipped is what might be a secret, or is about third parties: a policy's own responses in
 //! place of a Service, whose overrides it grants, and the hashes of tokens.
 
 use std::time::Duration;
@@ -16,11 +16,11 @@ use policy::traffic::set::Methods;
 use policy::traffic::{CallerPolicy, Section, without_object};
 use serde_json::{Map, Value, json};
 
-/// Where no object says anything.
+/// Where no object configures anything.
 const WITHOUT_OBJECT: &str = "without any policy";
 
-/// The sections that hold, by their names. Of several that `routes` limit the first that
-/// fits a request decides. `retry` and `ejection`: what holds where no object says anything.
+/// The sections that hold, by their names. Of several that `routes` limit the first that fits a
+/// request decides. `retry` and `ejection`: what holds where no object configures them.
 pub(super) fn of(
     settings: &CallerPolicy,
     retry: Option<&Retry>,

@@ -1,13 +1,13 @@
 //! Attributes of netlink messages, encoded as they are put together.
 //!
-//! An attribute that is too long for its length field is noted and left out, so that the message
+//! An attribute that is too long for its length field is noted and skipped, so that the message
 //! is refused as a whole and never sent in part.
 
 /// Netlink attributes in their encoded form: length, type, value, padding.
 #[derive(Default)]
 pub(super) struct Attributes {
     pub(super) bytes: Vec<u8>,
-    /// Something in it is longer than its length can say, and is left out.
+    /// Something in it is too long for its length field, and is skipped.
     pub(super) too_long: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel is told, and what it answers.
+//! The netlink messages to the kernel, and its answers.
 
 use super::*;
 use crate::capture::rules::{self, Forwarded};

@@ -31,7 +31,7 @@ fn address_of(endpoint: &v1::Endpoint) -> Result<SocketAddr, String> {
     Ok(SocketAddr::new(ip, port_of("port", endpoint.port)?))
 }
 
-/// Where a pod of the mesh is said to be, also by an identity that cannot be read.
+/// Where a list has a pod of the mesh, also by an identity that cannot be read.
 pub(super) fn meshed_address(endpoint: &v1::Endpoint) -> Option<SocketAddr> {
     let meshed = !endpoint.identity.is_empty();
     meshed.then(|| address_of(endpoint).ok()).flatten()
@@ -129,7 +129,7 @@ impl Snapshot {
             let since = if former.is_empty() {
                 ready_at(now, unix, message.ready_since)
             } else {
-                // Among others that were there it is new now, whatever clocks say.
+                // Among others that were there it is new now, whatever the clocks.
                 (!former.contains(&endpoint.addr)).then_some(now)
             };
             if let Some(since) = since {
@@ -150,8 +150,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Takes out of a list that stays whatever it would call in plaintext and the refused
-    /// one says is meshed.
+    /// Takes out of a list that stays whatever it would call in plaintext and is meshed by the
+    /// refused one.
     fn leave_out_plaintext(&mut self, name: &str, meshed: &HashSet<SocketAddr>) {
         let Some(current) = self.endpoints.get(name) else {
             return;

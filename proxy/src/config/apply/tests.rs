@@ -80,7 +80,7 @@ fn after(before: &Snapshot, registry: &Registry, set: Vec<v1::Resource>) -> (Sna
     (next, nacks.len())
 }
 
-/// Every way in which a rule can be wrong, or say more than this version knows.
+/// Every way in which a rule can be wrong, or newer than this version.
 fn unusable_rules() -> Vec<(&'static str, v1::Resource)> {
     let name = wire::names::rule("shop", "t");
     let of = |change: fn(&mut v1::Rule)| {
@@ -143,7 +143,7 @@ fn unusable_rules() -> Vec<(&'static str, v1::Resource)> {
     ]
 }
 
-/// A proxy that goes on and one that starts now hear the same, and allow the same.
+/// A proxy that goes on and one that starts now receive the same, and allow the same.
 #[test]
 fn refused_rule_equals_fresh_start_and_affects_no_other() {
     let registry = Registry::default();
@@ -223,8 +223,8 @@ fn a_refused_workload_leaves_the_former_modes() {
     }
 }
 
-/// Where calls go is no permission: the former way stays, but for what it would say in
-/// plaintext to somebody who has joined the mesh.
+/// A destination is no permission: the former way stays, except for plaintext to a workload that
+/// has joined the mesh.
 #[test]
 fn refused_endpoint_list_stays_without_plaintext_to_meshed_endpoints() {
     let registry = Registry::default();
@@ -334,7 +334,7 @@ async fn endpoints_warm_up_since_ready_unless_all_just_started() {
         });
         shares.collect()
     };
-    // Clocks tell whole seconds, and one may pass meanwhile.
+    // Clocks show whole seconds, and one may pass meanwhile.
     for (ages, least, most) in [
         ([Some(3600), Some(5)], 0.5, 0.7),
         ([Some(20), Some(5)], 0.5, 0.7),
@@ -386,7 +386,7 @@ fn a_refused_split_leaves_the_former_one() {
     ));
 }
 
-/// What it is called decides nothing: a rule is what its content says.
+/// Its name decides nothing: a rule is its content.
 #[test]
 fn rule_is_keyed_by_name_whatever_form_or_content() {
     let registry = Registry::default();
@@ -416,7 +416,7 @@ fn rule_is_keyed_by_name_whatever_form_or_content() {
     }
 }
 
-/// A controller sends a proxy whatever it says that it understands.
+/// A controller sends a proxy whatever the proxy announces that it understands.
 #[test]
 fn whatever_this_version_says_that_it_understands_is_accepted() {
     let rule = (
@@ -453,7 +453,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         let sample = match known {
             Capability::ExtendedRule => &rule,
             Capability::Telemetry => &telemetry,
-            // Asked on the stream, and no resource.
+            // Queried on the stream, and no resource.
             Capability::Asks | Capability::Trial => continue,
             Capability::Routes => &routes,
             Capability::Place => &position,

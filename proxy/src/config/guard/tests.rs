@@ -206,7 +206,7 @@ fn new_limit_on_serving_pod_is_complete_until_shared() {
     let each = Origin::new("TrafficPolicy", "shop", "p").rule("each");
     assert!(shares.set(80, each.clone(), 20_000));
     shares.begin(&limits, |_, _| false);
-    assert_eq!(shares.of(80, &each), Some(20_000), "it was told");
+    assert_eq!(shares.of(80, &each), Some(20_000), "it was sent");
     // What was forgotten is not new.
     shares.forget();
     shares.begin(&limits, |port, limit| guard.has_shared(port, limit));
@@ -382,7 +382,7 @@ fn request_takes_first_matching_class_or_lowest_if_unreadable() {
     let mut of_reads = rule(Sources::Everyone, Priority::Critical);
     of_reads.when = Match::AnyOf(vec![reads]);
     let of_web = Sources::Only(vec![Source::Identity(web.clone())]);
-    // Nothing says what happens when there is too much.
+    // Without a section for overload.
     let with = |rules| {
         let port = GuardPort {
             priority: Table {
@@ -421,7 +421,7 @@ fn request_takes_first_matching_class_or_lowest_if_unreadable() {
     assert_eq!(found(&all, caller, Method::GET, false), critical);
     assert_eq!(found(&all, caller, Method::POST, false), sheddable);
     assert_eq!(found(&all, Caller::Outside, Method::POST, false), None);
-    // It fits every route, and nobody gains by it.
+    // It fits every route, and no caller gains by it.
     assert_eq!(found(&all, caller, Method::GET, true), sheddable);
     let one = with(vec![of_reads.clone()]);
     let normal = Some(Priority::Normal);

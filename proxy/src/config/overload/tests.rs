@@ -45,8 +45,8 @@ fn of(priority: Priority) -> PendingRequest {
     PendingRequest { priority, ..NORMAL }
 }
 
-/// An application with these workers, each request taking 10 ms of one; so many arrive a
-/// second, of the classes by turns. How many of each were shed, and told limits.
+/// An application with these workers, each request taking 10 ms of one; so many arrive a second,
+/// of the classes by turns. How many of each were shed, and reported limits.
 struct Load {
     port: PortOverload,
     now: Instant,
@@ -76,7 +76,7 @@ impl Load {
         }
     }
 
-    /// Asked and shed, by class in the order of [`Priority::ALL`].
+    /// Arrived and shed, by class in the order of [`Priority::ALL`].
     fn run(&mut self, seconds: u32, per_second: u32) -> [(u32, u32); 3] {
         let mut seen = [(0, 0); 3];
         for n in 0..seconds * per_second {

@@ -1,4 +1,4 @@
-//! What is asked for, and what makes room.
+//! Subscriptions of the proxy, and what makes room for new ones.
 //!
 //! Claims: attack-12
 
@@ -100,7 +100,7 @@ async fn full_store_in_use_evicts_only_address_outside_mesh() {
     let subscribed = store.subscriptions();
     assert!(!subscribed.contains(&at(7)) && subscribed.contains(&beyond));
     assert_eq!(subscribed.len(), DESTINATION_LIMIT);
-    // One that nobody uses goes before it, and its users are its own.
+    // An unused one is dropped before it, and its users are its own.
     drop(guards.remove(0));
     let (_, _again) = store.find(at(7)).await.unwrap();
     assert!(!store.subscriptions().contains(&at(0)));

@@ -1,4 +1,4 @@
-//! What is counted of calls that are judged twice, and what that may take.
+//! What dry runs count of calls, and what that may cost.
 //!
 //! Claims: observe-121, observe-122
 
@@ -15,7 +15,7 @@ use policy::protocol::Protocol;
 use super::*;
 use crate::telemetry::labels::Security;
 
-/// Nothing passes, or, where it says so, everything.
+/// Nothing passes, or, with that enforcement, everything.
 fn rules(enforcement: v1::Enforcement, examples: u32) -> v1::TrialAsk {
     v1::TrialAsk {
         enforcement: enforcement.into(),
@@ -234,7 +234,7 @@ fn dry_run_skips_and_counts_requests_with_costly_patterns() {
         (path(4_097), HeaderMap::new(), false),
         (path(1_000), named("x-long"), true),
         (path(2_000), named("x-long"), false),
-        // Nobody looks at that one.
+        // No dry run looks at that one.
         (path(2_000), named("x-other"), true),
     ] {
         let count = || {

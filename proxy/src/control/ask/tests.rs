@@ -1,4 +1,4 @@
-//! What a proxy answers while somebody looks on.
+//! Live queries: what a proxy responds while a client watches.
 //!
 //! Claims: observe-105, observe-107, observe-122
 
@@ -79,14 +79,14 @@ async fn queried_proxy_returns_its_configuration_in_separate_call() {
         .collect();
     assert_eq!(reported, [(resource.name, resource.version)]);
 
-    // A newer controller asks what this proxy has never heard of.
+    // A newer controller sends a query that this proxy does not know.
     bench.send_message(ToProxy::Ask(ask(8, None))).await;
     bench.until(|bench| answer(bench, 8).is_some()).await;
     let refused = answer(&bench, 8);
     assert!(matches!(refused, Some(Answer::Refused(_))), "{refused:?}");
     assert_eq!(bench.answers(), 1, "one call for all answers");
 
-    // A question that somebody reads, and then nobody.
+    // A query that a client reads and then leaves.
     bench.send_message(ToProxy::EndAsk(7)).await;
     let asks = || bench.control.config.telemetry.metrics.asks.get();
     bench.until(|_| asks() == 0).await;
@@ -198,8 +198,8 @@ async fn tapped_requests_are_batched_within_max_wait() {
 #[tokio::test]
 async fn proxy_answers_eight_queries_at_once_with_time_limit() {
     let bench = Bench::start(&Ca::new()).await;
-    let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-    let mut asks = OpenQuestions::new(&bench.control, ControlClient::new(nobody));
+    let no_server = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let mut asks = OpenQuestions::new(&bench.control, ControlClient::new(no_server));
     for id in 0..8 {
         asks.start(id, Duration::from_secs(60), pending());
     }

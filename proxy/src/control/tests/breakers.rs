@@ -1,4 +1,4 @@
-//! Breakers of the whole mesh: what a proxy tells of its calls, and what it is told.
+//! Breakers of the whole mesh: what a proxy reports of its calls, and what it receives.
 //!
 //! Claims: calls-68
 

@@ -1,9 +1,8 @@
 //! Controllers of the version before this one, in the bytes that they write and read.
 //!
-//! No older program runs here. What stands for one is the code by which it encoded and
-//! decoded, as its protocol generated it. A message of a proxy that it did not know it took
-//! for one that says nothing, and went on; the controller's test of today is
-//! `serve/tests/older.rs` there.
+//! No older program runs here. Its stand-in is the code by which it encoded and decoded, as its
+//! protocol generated it. It took an unknown message of a proxy for an empty one, and went on;
+//! the controller's test of today is `serve/tests/older.rs` there.
 //!
 //! Claims: calls-37
 
@@ -23,7 +22,7 @@ const SERVICE: &str = "service/shop/api:80";
 const ENDPOINTS: &str = "endpoints/shop/api:80";
 const RULE: &str = "rule/shop/readers";
 
-/// All that the proxy has said so far, as an older controller reads it.
+/// All messages of the proxy so far, as an older controller reads them.
 fn decoded(bench: &Bench) -> Vec<Option<Heard>> {
     let received = bench.stand_in.messages.lock().clone();
     let read = |received: &v1::FromProxy| {
@@ -191,7 +190,7 @@ async fn older_controller_is_obeyed_and_understands_required_messages() {
             .contains_key(wire::names::PLACE)
     );
 
-    // Of a change that cannot be used it hears by name, and the former one serves on.
+    // A change that cannot be used is refused by name, and the former one serves on.
     let second = before::Batch {
         id: 2,
         set: vec![service(0)],
@@ -205,7 +204,7 @@ async fn older_controller_is_obeyed_and_understands_required_messages() {
     assert!(snapshot.access.rules.is_empty());
     assert_eq!(snapshot.services[SERVICE].port, 80);
 
-    // The rest of what is said reads as nothing.
+    // Its other messages read as nothing.
     bench
         .until(|bench| decoded(bench).iter().any(Option::is_none))
         .await;

@@ -24,7 +24,7 @@ const OUTSIDE: Arrival<'static> = Arrival {
     path: PathReadings::One,
 };
 
-/// One limit of 100 a minute, as the controller says it.
+/// One limit of 100 a minute, as the controller sends it.
 fn guard() -> v1::Resource {
     let limit = RateLimit {
         name: "all".into(),
@@ -87,7 +87,7 @@ fn passed(bench: &Bench) -> usize {
     (0..200).filter(admitted).count()
 }
 
-/// Tells this, and waits for the answer: of each share its number.
+/// Sends these shares, and waits for the response: of each share its number.
 async fn send_shares(bench: &Bench, shares: Vec<v1::Share>, forget: bool) -> Vec<u64> {
     let before = bench.stand_in.taken.lock().len();
     bench
@@ -100,7 +100,7 @@ async fn send_shares(bench: &Bench, shares: Vec<v1::Share>, forget: bool) -> Vec
     taken.taken.iter().map(|one| one.number).collect()
 }
 
-/// What was said of how much is offered.
+/// The reported load.
 fn loads(bench: &Bench) -> Vec<v1::OfferedLoad> {
     let messages = bench.stand_in.messages.lock();
     let loads = messages
@@ -142,7 +142,7 @@ async fn limit_share_outlasts_controllers_until_reassigned() {
         ..v1::Batch::default()
     });
     assert!(nacks.is_empty(), "{nacks:?}");
-    assert_eq!(passed(&bench), 1, "none was told yet");
+    assert_eq!(passed(&bench), 1, "none was sent yet");
     assert_eq!(
         send_shares(&bench, vec![share(20_000, 3)], false).await,
         [3]

@@ -1,4 +1,4 @@
-//! What a proxy tells of itself on its stream, and how soon.
+//! Status reports of a proxy on its stream, and how soon they come.
 //!
 //! Claims: observe-103, observe-104
 

@@ -1,4 +1,4 @@
-//! Which endpoint a call gets, and when one rests.
+//! Which endpoint a call gets, and when one is ejected.
 //!
 //! Claims: calls-24, calls-53, calls-57
 
@@ -72,7 +72,7 @@ fn the_slow_endpoint_is_avoided() {
     }
 }
 
-/// One hangs since it came, and whoever asks it leaves after two seconds.
+/// One hangs since it came, and its callers leave after two seconds.
 #[tokio::test(start_paused = true)]
 async fn endpoint_with_abandoned_calls_is_not_cheapest_again() {
     let registry = Registry::default();
@@ -178,7 +178,7 @@ impl Fleet {
         self.set.record(attempt, Latency::Failed, signal, &EJECTION)
     }
 
-    /// As many failures as the default asks for.
+    /// As many failures as the default needs.
     fn eject(&self) {
         for row in 1..=EJECTION.consecutive_failures {
             let cause = self.fails(&mut self.dead().begin());
@@ -310,7 +310,7 @@ async fn retried_call_avoids_ejected_endpoints_and_never_probes() {
     let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
     let again = |tried| Draw {
         tried,
-        fallback: Fallback::Nobody,
+        fallback: Fallback::NoEndpoint,
         ..READER
     };
     for rested in [0, 7] {
@@ -346,7 +346,7 @@ async fn unretriable_call_probes_only_if_no_retriable_one_comes() {
     assert!(fleet.sent_there(&Draw::DEFAULT) > 0);
 }
 
-/// Of two Services with the same endpoints one lets them rest, and one does not.
+/// Of two Services with the same endpoints one ejects them, and one does not.
 #[tokio::test(start_paused = true)]
 async fn service_without_ejection_ends_no_ejection_for_others() {
     let fleet = Fleet::new();
@@ -359,7 +359,7 @@ async fn service_without_ejection_ends_no_ejection_for_others() {
     let draw = Draw {
         ejection: &off,
         tried: &others,
-        fallback: Fallback::Nobody,
+        fallback: Fallback::NoEndpoint,
         ..Draw::DEFAULT
     };
     let answered = || {
@@ -374,7 +374,7 @@ async fn service_without_ejection_ends_no_ejection_for_others() {
     assert_eq!(answered(), fleet.dead().addr);
     assert_eq!(fleet.sent_there(&READER), 0);
     assert_eq!(fleet.ejected.get(), 1);
-    // Its rest is over, and it answers.
+    // Its ejection is over, and it answers.
     tokio::time::advance(Duration::from_millis(6100)).await;
     assert_eq!(answered(), fleet.dead().addr);
     assert_eq!(fleet.ejected.get(), 0);
@@ -392,11 +392,11 @@ async fn where_ejection_is_switched_off_nobody_rests_any_more() {
         ejection: &off,
         ..Draw::DEFAULT
     };
-    // The estimate still says that it cannot be reached.
+    // By the estimate it still cannot be reached.
     let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
     let draw = Draw {
         tried: &others,
-        fallback: Fallback::Nobody,
+        fallback: Fallback::NoEndpoint,
         ..draw
     };
     assert_eq!(addr(fleet.set.pick(&draw)), fleet.dead().addr);
@@ -443,7 +443,7 @@ async fn ejected_tenant_endpoint_is_restored_and_others_stay() {
         assert!(*before == fleet.dead().addr || *before == now);
     }
     let next = of(mine, &READER);
-    // What failed it is not asked again, though nobody rests there.
+    // What failed it is not tried again, though no endpoint is ejected there.
     let tried = [next];
     let third = of(mine, &after(&tried));
     assert!(third != next && third != fleet.dead().addr);

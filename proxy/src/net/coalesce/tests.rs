@@ -21,7 +21,7 @@ async fn pair() -> (Coalescing, FlushHandle, TcpStream) {
     (coalescing, flush_handle, far)
 }
 
-/// Polls `task` to its end, as whoever has a flush handle does.
+/// Polls `task` to its end, as the owner of a flush handle does.
 async fn drive<T: Future>(flush_handle: &FlushHandle, task: T) -> T::Output {
     let mut task = pin!(task);
     flush_handle.collect();
@@ -47,7 +47,7 @@ async fn before_an_outlet_takes_over_a_flush_sends() {
 async fn writes_of_one_turn_leave_at_its_end() {
     use std::io::Read;
     let (mut coalescing, flush_handle, far) = pair().await;
-    // Asked without the runtime, which would wait for the end of the turn itself.
+    // Read without the runtime, which would wait for the end of the turn itself.
     let mut far = far.into_std().unwrap();
     let mut buffer = vec![0; 20_000];
     drive(&flush_handle, async {
@@ -125,7 +125,7 @@ async fn sent_data_is_released_while_something_always_waits() {
             .unwrap()
             .unwrap();
         while waits() > FULL / 2 {
-            // Which is sent on as the kernel says that there is room.
+            // Which is sent on as the kernel reports room.
             let reading = drive(&flush_handle, far.read_exact(&mut part));
             timeout(Duration::from_secs(5), reading)
                 .await

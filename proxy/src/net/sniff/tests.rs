@@ -120,7 +120,7 @@ fn only_settings_frame_header_is_server_http2_greeting() {
         (&[0], Sniffed::Unsure),
         (&[0, 0, 18, 4, 0, 0, 0, 1], Sniffed::Opaque),
         (&[0, 0, 18, 5], Sniffed::Opaque),
-        // No number of settings has this size, and nobody has so many.
+        // No number of settings has this size, and no peer has so many.
         (&[0, 0, 17, 4, 0, 0, 0, 0, 0], Sniffed::Opaque),
         (&[6, 0, 0, 4, 0, 0, 0, 0, 0], Sniffed::Opaque),
         // The acknowledgement is no beginning.
@@ -178,7 +178,7 @@ fn first_line_parses_equally_at_once_or_bytewise() {
     for (bytes, expected) in [
         (&b"\r\n get  /x HTTP/1.1\r\nmore"[..], Line::Http),
         (b"get k\r\nx / HTTP/1.1\r\n", Line::Other),
-        (b"get / HTTP/1.1\r", Line::Begun),
+        (b"get / HTTP/1.1\r", Line::Incomplete),
         (b"\r\n \r\n", Line::Blank),
     ] {
         assert_eq!(FirstLine::default().note(bytes), expected);
@@ -228,7 +228,7 @@ fn first_line_scan_is_bounded_and_buffers_little() {
     let mut line = FirstLine::default();
     let chunk = [b'a'; 4096];
     for _ in 0..LINE_LIMIT / chunk.len() {
-        assert_eq!(line.note(&chunk), Line::Begun);
+        assert_eq!(line.note(&chunk), Line::Incomplete);
     }
     assert!(line.end.capacity() < 64);
     assert_eq!(line.note(b"a"), Line::Other);

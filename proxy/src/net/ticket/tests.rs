@@ -1,4 +1,4 @@
-//! Who waits, for how long, and in which order.
+//! Which requests wait for memory, for how long, and in which order.
 //!
 //! Claims: attack-28, attack-40, calls-48
 
@@ -21,8 +21,7 @@ const MIB: usize = 1024 * 1024;
 const LIMIT: usize = 64 * MIB;
 /// What a caller may have in flight whatever room there is, when it is the only one.
 const LEAST: usize = 64;
-/// With so many in flight a caller holds as much as decides from which part of the memory
-/// on it waits.
+/// With so many in flight a caller's memory decides from which part of all memory it waits.
 const MANY: usize = 512;
 /// What is reserved for a caller that is the only one.
 const RESERVED: usize = 8;
@@ -79,9 +78,8 @@ fn passes(budget: &Arc<Budget>, permit: &Arc<Permit>, class: AdmissionClass) -> 
 
 /// Whether the request was admitted, once that is known.
 fn waits(budget: &Arc<Budget>, permit: &Arc<Permit>) -> JoinHandle<bool> {
-    let ticket = budget
-        .admit(permit, AdmissionClass::Callers)
-        .expect_err("it waits");
+    let admitted = budget.admit(permit, AdmissionClass::Callers);
+    let ticket = admitted.expect_err("it waits");
     tokio::spawn(async move { ticket.admitted_by(None).await.is_ok() })
 }
 
@@ -95,8 +93,8 @@ async fn wait_for_what_is_only_expected_counts_apart() {
     let (busy, _requests) = busy(&occupancy, 1, MANY);
     let _reserved = take_reserved(&busy);
     USED.set(15 * MIB);
-    let mut begun: Vec<_> = (0..500).map(|_| budget.promise(0)).collect();
-    begun.iter_mut().for_each(Promise::begins);
+    let mut started: Vec<_> = (0..500).map(|_| budget.promise(0)).collect();
+    started.iter_mut().for_each(Promise::begins);
     let ticket = waits(&budget, &busy);
     budget.settle();
     budget.settle();
@@ -120,7 +118,7 @@ async fn busy_caller_waits_for_memory_while_idle_passes() {
     for _ in 0..LEAST {
         assert!(passes(&budget, &idle, AdmissionClass::Callers));
     }
-    // Less is held, and somebody notices.
+    // Less is held, and the next look notices.
     a_moment().await;
     USED.set(20 * MIB);
     assert!(!ticket.is_finished());
@@ -140,7 +138,7 @@ async fn each_caller_has_some_requests_at_full_memory() {
     requests.pop();
     a_moment().await;
     assert!(ticket.is_finished() && ticket.await.unwrap());
-    // Nobody is charged for what is done on it.
+    // No holder is charged for what is done on it.
     assert!(passes(
         &budget,
         &Permit::unlisted(),
@@ -291,19 +289,19 @@ fn started_request_counts_until_finished_or_measured() {
         promise.begins();
         promise
     };
-    let mut begun = Vec::new();
-    while begun.len() < 1000 && passes(&budget, &busy, AdmissionClass::Callers) {
-        begun.push(begin());
+    let mut started = Vec::new();
+    while started.len() < 1000 && passes(&budget, &busy, AdmissionClass::Callers) {
+        started.push(begin());
     }
     // From 30 to 37 MiB.
-    assert!((112..116).contains(&begun.len()), "{}", begun.len());
-    begun.pop();
+    assert!((112..116).contains(&started.len()), "{}", started.len());
+    started.pop();
     assert!(
         passes(&budget, &busy, AdmissionClass::Callers),
         "one has ended"
     );
-    begun.push(begin());
-    assert_eq!(budget.used(), 30 * MIB, "nobody is cut off for it");
+    started.push(begin());
+    assert_eq!(budget.used(), 30 * MIB, "no request is cut off for it");
     budget.settle();
     assert!(
         !passes(&budget, &busy, AdmissionClass::Callers),
@@ -313,7 +311,7 @@ fn started_request_counts_until_finished_or_measured() {
     assert!(passes(&budget, &busy, AdmissionClass::Callers));
     // And they are not taken away a second time.
     let later = begin();
-    drop(begun);
+    drop(started);
     drop(later);
     assert_eq!(budget.admission.expected(), 0);
 }
@@ -376,7 +374,7 @@ fn more_callers_mean_fewer_requests_each_without_room() {
     let last = enter(&occupancy, 255);
     assert!(passes(&budget, &last, AdmissionClass::Callers));
     USED.set(45 * MIB);
-    let begun: Vec<_> = (0..20)
+    let started: Vec<_> = (0..20)
         .map_while(|_| {
             passes(&budget, &last, AdmissionClass::Callers).then(|| {
                 let mut promise = budget.promise(0);
@@ -385,7 +383,7 @@ fn more_callers_mean_fewer_requests_each_without_room() {
             })
         })
         .collect();
-    assert_eq!(begun.len(), 8, "a part of the memory");
+    assert_eq!(started.len(), 8, "a part of the memory");
 }
 
 #[tokio::test(start_paused = true)]
@@ -418,10 +416,10 @@ async fn ticket_wait_ends_at_deadline_or_common_maximum() {
         let ticket = budget
             .admit(&busy, AdmissionClass::Callers)
             .expect_err("it waits");
-        let begun = Instant::now();
-        let admitted = ticket.admitted_by(Some(begun + own)).await;
+        let started = Instant::now();
+        let admitted = ticket.admitted_by(Some(started + own)).await;
         assert_eq!(admitted.unwrap_err(), why);
-        assert_eq!(begun.elapsed().as_secs(), waits);
+        assert_eq!(started.elapsed().as_secs(), waits);
         assert_eq!(busy.requests().unwrap().waiting(), 0);
     }
 }
@@ -454,7 +452,7 @@ async fn own_calls_skip_wait_for_dependent_requests() {
     ));
 }
 
-/// Nobody's request ends, and each that begins is measured before the next ones.
+/// No request ends, and each that begins is measured before the next ones.
 #[tokio::test(start_paused = true)]
 async fn full_memory_bounds_admissions_per_round_and_caller() {
     const AT_A_TIME: usize = 8;
@@ -463,17 +461,17 @@ async fn full_memory_bounds_admissions_per_round_and_caller() {
     let callers: Vec<_> = (1..=10).map(|last| enter(&occupancy, last)).collect();
     let (mut in_flight, mut before) = (Vec::new(), 0);
     for _ in 0..100 {
-        let mut begun = 0;
+        let mut started = 0;
         for caller in &callers {
             while passes(&budget, caller, AdmissionClass::Callers) {
                 let mut promise = budget.promise(0);
                 promise.begins();
                 in_flight.push((promise, caller.begin_request()));
-                begun += 1;
-                assert!(before + begun <= AT_A_TIME, "{before} and {begun}");
+                started += 1;
+                assert!(before + started <= AT_A_TIME, "{before} and {started}");
             }
         }
-        before = begun;
+        before = started;
         budget.settle();
     }
     // Each has the part that was its own when it came.

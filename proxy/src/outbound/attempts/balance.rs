@@ -1,5 +1,5 @@
-//! What an attempt has to do with how calls are shared out: where it went is counted, and
-//! how busy that is heard.
+//! What an attempt has to do with how calls are balanced: where it went is counted, and the load
+//! that its response reports is recorded.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::proxy::Proxy;
 
 impl<'a> Attempts<'a> {
-    /// Asks the breaker of what serves the call, where a policy has one.
+    /// Queries the breaker of what serves the call, where a policy has one.
     ///
     /// # Errors
     /// When it is open, and the call is not sent.
@@ -32,13 +32,13 @@ impl<'a> Attempts<'a> {
     pub(in crate::outbound) fn admit_begun(
         &mut self,
         proxy: &Proxy,
-        begun: Instant,
+        started: Instant,
     ) -> Result<(), Failure> {
         let route = self.route;
         let Some((set, by, decides)) = self.breaker() else {
             return Ok(());
         };
-        let (admit, state) = set.circuits.admit_begun(&by, decides.settings, begun);
+        let (admit, state) = set.circuits.admit_begun(&by, decides.settings, started);
         if let Some(state) = state {
             let metrics = &proxy.telemetry.metrics;
             metrics.circuit(&by.service, &route.backend, state);
@@ -51,7 +51,7 @@ impl<'a> Attempts<'a> {
             by,
             backend: Arc::clone(&route.backend),
             settings: *decides.settings,
-            let_in: begun,
+            let_in: started,
             probe: admit == Admit::Probe,
             stream: OnceLock::new(),
         }));

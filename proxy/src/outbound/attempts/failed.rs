@@ -9,14 +9,14 @@ pub(super) struct Failed<'a> {
     pub(super) outgoing: &'a Outgoing,
     pub(super) ended: retry::Ended,
     pub(super) requested_wait: RequestedWait,
-    /// Its answer says that what it needed was tried again in vain.
+    /// Its response reports that what it needed was tried again in vain.
     pub(super) spent: bool,
     /// Whether it is worth asking one that may be gone.
     pub(super) doubted: Doubted,
 }
 
 impl<'a> Failed<'a> {
-    /// Of which no answer says anything.
+    /// Without a response.
     pub(super) const fn new(outgoing: &'a Outgoing, ended: retry::Ended) -> Self {
         Self {
             outgoing,
@@ -28,11 +28,11 @@ impl<'a> Failed<'a> {
     }
 }
 
-/// What becomes of an endpoint that may be gone, where nobody else works.
+/// What becomes of an endpoint that may be gone, where no other works.
 #[derive(Clone, Copy)]
 pub(super) enum Doubted {
-    /// The call is the question to it.
+    /// The call itself is the check.
     Called,
-    /// It is asked beside the call, which may have its answer yet elsewhere.
+    /// It is checked beside the call, which may have its response yet elsewhere.
     PassedOver,
 }

@@ -16,8 +16,8 @@ use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
 impl Attempts<'_> {
-    /// No answer came, of which an application may have seen the request. How long to wait
-    /// before another endpoint is asked.
+    /// No response came, of which an application may have seen the request. How long to wait
+    /// before another endpoint is tried.
     pub(super) fn lost(
         &mut self,
         proxy: &Proxy,
@@ -29,7 +29,7 @@ impl Attempts<'_> {
             return Duration::ZERO;
         };
         let wait = match &self.chosen {
-            // It was given up for that.
+            // It was abandoned for that.
             Some(Chosen::Retried { wait, .. }) => Some(*wait),
             _ => self.again(proxy, &Failed::new(outgoing, ended), call),
         };
@@ -70,8 +70,8 @@ impl Attempts<'_> {
         if (!self.repeatable && !refused) || self.probes() || failed.outgoing.is_left() {
             return retry::Next::Pass;
         }
-        // Before anything is paid for it: nobody else may be left.
-        let Some(to) = self.choose(proxy, Fallback::Nobody, failed.doubted) else {
+        // Before anything is paid for it: no other endpoint may be left.
+        let Some(to) = self.choose(proxy, Fallback::NoEndpoint, failed.doubted) else {
             return retry::Next::Pass;
         };
         let attempted = self.attempted(failed);
@@ -88,27 +88,27 @@ impl Attempts<'_> {
         next
     }
 
-    /// While a retry waited, what it was to go to may have left the Service, be known as meshed
-    /// by now, or have begun to rest: then it is chosen anew, and not made where nobody is left.
-    /// `fallback` is who takes it where nobody works.
+    /// While a retry waited, its endpoint may have left the Service, be known as meshed by now,
+    /// or be ejected: then it is chosen anew, and not made where none is left. `fallback` is
+    /// which takes it where none works.
     pub(super) fn confirm(&mut self, proxy: &Proxy, fallback: Fallback) {
         // What is renewed waits for nothing.
         let Some(Chosen::Retried { to, wait }) = self.chosen.take() else {
             return;
         };
-        let draw = self.draw(Fallback::Nobody, &self.tried);
+        let draw = self.draw(Fallback::NoEndpoint, &self.tried);
         let to = if self.route.choice.still_works(proxy, to.endpoint(), &draw) {
             Some(to)
         } else {
-            // Those that work come first: one whose rest is over would be drawn before them.
-            let works = self.choose(proxy, Fallback::Nobody, Doubted::Called);
+            // Those that work come first: one whose ejection is over would be drawn before them.
+            let works = self.choose(proxy, Fallback::NoEndpoint, Doubted::Called);
             works.or_else(|| self.choose(proxy, fallback, Doubted::Called))
         };
         self.chosen = to.map(|to| Chosen::Retried { to, wait });
     }
 
-    /// Waits before the next attempt. An answer is let go only then: when nobody else is
-    /// left by that time, it is the one that the caller gets.
+    /// Waits before the next attempt. A response is let go only then: when no other endpoint is
+    /// left by that time, the caller gets that one.
     pub(super) async fn wait_with(
         &mut self,
         proxy: &Proxy,
@@ -117,7 +117,7 @@ impl Attempts<'_> {
         to: InFlight,
     ) -> Option<(UpstreamResponse, InFlight)> {
         pause.await;
-        self.confirm(proxy, Fallback::Nobody);
+        self.confirm(proxy, Fallback::NoEndpoint);
         self.chosen.is_none().then_some((answer, to))
     }
 }

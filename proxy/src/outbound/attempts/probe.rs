@@ -1,6 +1,6 @@
-//! No call waits to learn whether an endpoint is there. Where nothing was heard of its proxy
-//! when something was due, and where there is no connection to the one of an endpoint whose
-//! rest is over, it is asked beside the calls, which go to others meanwhile.
+//! Presence checks: no call waits to learn whether an endpoint is there. Where nothing arrived
+//! from its proxy when something was due, and where there is no connection to the one of an
+//! endpoint whose ejection is over, it is checked beside the calls, which go to others meanwhile.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::telemetry::call::endpoint::ejected;
 const PASSED_OVER: usize = 8;
 
 impl Attempts<'_> {
-    /// The endpoint to try: one that works, or one whose rest is over and that is probed.
+    /// The endpoint to try: one that works, or one whose ejection is over and that is probed.
     pub(super) fn choose(
         &self,
         proxy: &Proxy,
@@ -50,7 +50,7 @@ impl Attempts<'_> {
         let other = loop {
             besides.push(last.0.endpoint().addr);
             passed_over.push(last);
-            let Some(next) = self.pick(proxy, Fallback::Nobody, &besides) else {
+            let Some(next) = self.pick(proxy, Fallback::NoEndpoint, &besides) else {
                 break None;
             };
             match self.to_check(proxy, &next) {
@@ -67,9 +67,9 @@ impl Attempts<'_> {
         }
     }
 
-    /// Whom to ask whether the endpoint is there, before a call waits for it: where it is
-    /// doubted, where its connections are known to be silent, and where a probe would have to
-    /// open one. Who keeps its endpoint goes there as long as there is a connection.
+    /// Which peer to check before a call waits for it: where it is doubted, where its connections
+    /// are known to be silent, and where a probe would have to open one. A call that keeps its
+    /// endpoint goes there as long as there is a connection.
     fn to_check(&self, proxy: &Proxy, chosen: &InFlight) -> Option<Arc<Peer>> {
         let endpoint = chosen.endpoint();
         let doubted = endpoint.is_doubted();
@@ -86,8 +86,8 @@ impl Attempts<'_> {
         (moves || silent || peer.is_suspect()).then_some(peer)
     }
 
-    /// Asks beside the calls, unless somebody does. It costs the endpoint what a call would
-    /// that failed; where it is there the next call goes to it.
+    /// Checks beside the calls, unless a check runs. It costs the endpoint what a failed call
+    /// would; where it is there the next call goes to it.
     fn check_beside(&self, proxy: &Proxy, peer: &Arc<Peer>, mut checked: InFlight) {
         let route = self.route;
         let Some(set) = route.choice.set().map(Arc::clone) else {

@@ -12,12 +12,12 @@ use crate::http::deadline::StopConditions;
 use crate::http::upload::Upload;
 use crate::outbound::attempt_outcome::{AtEnd, AttemptOutcome};
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{Open, Serving, ServingHeaders, Tells};
+use crate::outbound::serving::{EndReport, Open, Serving, ServingHeaders};
 use crate::proxy::Proxy;
 
 impl Attempts<'_> {
-    /// What the end of an answer is to tell behind this head. One that something else may answer
-    /// in place of is judged by its head, since nobody may read the rest.
+    /// What the end of a response reports behind this head. One that another may replace is
+    /// judged by its head, since it may have no reader to its end.
     pub(super) fn at_end(
         &self,
         outcome: AttemptOutcome,
@@ -44,12 +44,12 @@ impl Attempts<'_> {
         upload: &Upload,
         at_end: AtEnd,
     ) -> Option<Open> {
-        let tells = match at_end {
-            AtEnd::Status => Tells::Status {
+        let end_report = match at_end {
+            AtEnd::Status => EndReport::Status {
                 retried: self.retries > 0,
                 listener: self.trailer_listener(proxy, outgoing),
             },
-            AtEnd::Whole => Tells::Whole,
+            AtEnd::Whole => EndReport::Whole,
         };
         Some(Open {
             among: self.route.choice.among()?.clone(),
@@ -58,7 +58,7 @@ impl Attempts<'_> {
             recorder: self.recorder.clone(),
             shown: self.shown,
             upload: upload.clone(),
-            tells,
+            end_report,
         })
     }
 

@@ -35,9 +35,9 @@ impl Attempts<'_> {
         }
     }
 
-    /// Notes what an answer that came last leaves to whoever asked for this call.
+    /// Notes what the last response leaves to the caller of this call.
     pub(super) fn note_answer(&self, failed: Option<&Failed<'_>>, outgoing: &Outgoing) {
-        // A peer counts the same time, and may be the first to say that it is over.
+        // A peer counts the same time, and may be the first to report that it is over.
         let passed = retry::Ended::Refused(Reason::Deadline);
         if failed.is_some_and(|failed| failed.ended == passed) {
             outgoing.late.store(true, Relaxed);
@@ -50,8 +50,8 @@ impl Attempts<'_> {
         outgoing.note_spent(failed.is_some_and(marks));
     }
 
-    /// Who learns how a gRPC call went that tells so in its trailers, or has no time for them,
-    /// where a failure would mark it.
+    /// Gets the result of a gRPC call that has it in its trailers, or has no time for them, where
+    /// a failure would mark it.
     pub(super) fn trailer_listener(
         &self,
         proxy: &Proxy,

@@ -1,4 +1,4 @@
-//! How long a call's attempts and its answer may take, and why an attempt was given up.
+//! How long a call's attempts and its response may take, and why an attempt was abandoned.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,15 +54,15 @@ impl Attempts<'_> {
         let outlasts = outlasts.filter(|_| !saves());
         let at = deadline.attempt(method, now, limit, outlasts.is_some());
         let ends = StopConditions::new(at, idle, upload, left);
-        // Who asks for another protocol may be let wait for it.
+        // A request for another protocol may have to wait for it.
         let slow = outlasts.filter(|_| outgoing.upgrade.is_none());
         ends.map(|ends| ends.slow_at(slow))
     }
 
-    /// An attempt to that endpoint has taken as long as one may. Whether it is given up for
+    /// An attempt to that endpoint has taken as long as one may. Whether it is abandoned for
     /// another one, which is chosen and paid for with that: what was there when the attempt began
-    /// may be gone by now, since calls that hang together would all count on the same token. Where
-    /// none follows, an end would save no time for anybody, and the attempt goes on.
+    /// may be gone by now, since calls that hang together would all count on the same token.
+    /// Where none follows, an end would save no time, and the attempt goes on.
     pub(super) fn is_followed(
         &mut self,
         proxy: &Proxy,
@@ -100,7 +100,7 @@ impl Attempts<'_> {
         Some(deadline::now() + limit)
     }
 
-    /// Whether the endpoint has to wait for the rest of the request itself.
+    /// Whether the endpoint has to wait for the remaining request itself.
     pub(super) fn waits_for_sender(&self) -> bool {
         self.replay.is_some_and(Replay::waits_for_sender)
     }
@@ -116,9 +116,9 @@ impl Attempts<'_> {
         ends.map(|ends| ends.with_grpc(outgoing.grpc))
     }
 
-    /// Why an attempt was given up that had no answer in its time.
+    /// Why an attempt was abandoned that had no response in its time.
     pub(super) fn late(&self, outgoing: &Outgoing, over: WaitEnd) -> Failure {
-        // Nobody waits any more for one that was left.
+        // A call that was left has no waiting caller.
         let late = !matches!(over, WaitEnd::Left);
         outgoing.late.store(late, Relaxed);
         if let Err(passed) = deadline::check(outgoing.deadline) {

@@ -18,8 +18,8 @@ fn acceptor(alpn: &[&str]) -> tokio_rustls::TlsAcceptor {
     tokio_rustls::TlsAcceptor::from(Arc::new(config))
 }
 
-/// An application that speaks HTTP/2 over TLS and nothing else, answers 204 and tells
-/// the heads of what it was asked.
+/// An application that speaks HTTP/2 over TLS and nothing else, answers 204 and returns the heads
+/// of the requests.
 async fn http2_application() -> (u16, mpsc::UnboundedReceiver<http::request::Parts>) {
     let (listener, port) = listen().await;
     let (tx, rx) = mpsc::unbounded_channel();
@@ -112,7 +112,7 @@ async fn https_probe_without_tls_says_why_in_words() {
         let (listener, port) = listen().await;
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            // All of what the probe says is read, so that nothing is reset.
+            // All that the probe sends is read, so that nothing is reset.
             let mut record = [0; 5];
             stream.read_exact(&mut record).await.unwrap();
             let length = u16::from_be_bytes([record[3], record[4]]);

@@ -1,5 +1,5 @@
-//! From whom how much is taken when memory runs out: each time the largest connection of
-//! whoever holds most by then.
+//! How much is taken from which holder when memory runs out: each time the largest connection of
+//! the heaviest by then.
 
 use std::collections::BinaryHeap;
 
@@ -25,11 +25,11 @@ pub(super) struct HolderLoss {
 /// What is to be taken, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Goal {
-    /// Who holds so much holds much.
+    /// A holder of so much holds much.
     pub(super) much: usize,
-    /// So much is taken as long as somebody holds much.
+    /// So much is taken as long as a holder holds much.
     pub(super) of_much: usize,
-    /// So much is taken from whoever holds most, however little.
+    /// So much is taken from the heaviest holder, however little it holds.
     pub(super) of_any: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Who loses something when memory runs out, and who does not.
+//! Which holders lose something when memory runs out, and which do not.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -37,7 +37,7 @@ fn hold(bytes: usize) -> impl Drop {
     Bytes(bytes)
 }
 
-/// A connection in use, with an answer of so many bytes that nobody takes.
+/// A connection in use, with an answer of so many bytes that its client does not read.
 fn enter(occupancy: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::JoinHandle<()> {
     let from = IpAddr::from([10, 0, 0, last]).into();
     let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
@@ -136,7 +136,7 @@ async fn light_connections_survive_memory_pressure_and_reading_continues() {
     assert_eq!(count(&metrics), 0);
 }
 
-/// Who holds somewhat more than another one does not pay for all of it.
+/// A holder of somewhat more than another one does not pay for all of it.
 // Claims: attack-46
 #[tokio::test(start_paused = true)]
 async fn two_heavy_holders_are_reduced_to_same_level() {

@@ -12,14 +12,14 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{EjectionLabels, FallbackLabels, RetryLabels};
 use crate::telemetry::parties::CallEnds;
 
-/// Where a call was counted that something else is asked to answer.
+/// Where a call was counted that something else is to answer.
 #[derive(Debug)]
 pub(crate) struct Before {
     at: At,
     port: u16,
 }
 
-/// An endpoint of calls between these rests from now on.
+/// An endpoint of calls between these is ejected from now on.
 pub(crate) fn ejected(telemetry: &Telemetry, parties: &CallEnds, cause: EjectedFor) {
     let labels = EjectionLabels {
         service: parties.service(),
@@ -41,7 +41,7 @@ impl Call {
         self.telemetry.metrics.retries.at(&labels).inc();
     }
 
-    /// The endpoint that it was sent to rests from now on.
+    /// The endpoint that it was sent to is ejected from now on.
     pub(crate) fn ejected(&self, cause: EjectedFor) {
         ejected(&self.telemetry, self.parties(), cause);
     }

@@ -35,7 +35,7 @@ impl Call {
         }
     }
 
-    /// What the access log says of it, where there is one.
+    /// Its line in the access log, where there is one.
     pub(super) fn line<'a>(
         &'a self,
         status: u16,

@@ -11,8 +11,7 @@ use crate::http::refusal::NotHandled;
 use crate::telemetry::cell::CallOutcome;
 
 impl Call {
-    /// Notes what is asked by a head that will be refused, for the access log and those who
-    /// watch.
+    /// Notes the request of a head that will be refused, for the access log and taps.
     pub(crate) fn asks_in_vain(&mut self, asked: Asked<'_>) {
         self.note(|| asked, None);
     }

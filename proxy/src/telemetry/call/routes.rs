@@ -1,4 +1,4 @@
-//! By which route of the own workload a call is counted and told.
+//! By which route of the own workload a call is counted and reported.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Call {
 
     /// A route of this name describes it, or, where the name is empty, none does. Counts it
     /// by that from now on, where its way has a cell of its own. The access log and the span
-    /// tell it wherever that counts.
+    /// report it wherever that counts.
     pub(crate) fn takes_route(&mut self, route: &Arc<str>) {
         if let Some(span) = self.span() {
             span.takes_route(route);
@@ -45,14 +45,14 @@ impl Call {
             if by_route.key().route.is_none() {
                 self.telemetry.metrics.limit("routes");
             }
-            // A cell of ports that are not told apart is no way to one that is by now.
+            // A cell of undistinguished ports is no way to one that is distinguished by now.
             if by_route.key().parties.port() == cell.key().parties.port() {
                 cell.keep_route(route, &by_route);
             }
             by_route
         });
         // It counts once, and where it is now.
-        if std::mem::take(&mut self.begun)
+        if std::mem::take(&mut self.arrived)
             && let At::CallCounters(current) = &self.at
         {
             current.moves();

@@ -29,7 +29,7 @@ impl Call {
             return;
         };
         cell.allowed_by(rule);
-        // It is told where the call counts in the end, too.
+        // It is reported where the call counts in the end, too.
         if cell.key().parties.port() == 0 {
             self.allowed = Some(Box::new(rule.clone()));
         }

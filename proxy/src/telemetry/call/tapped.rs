@@ -1,4 +1,4 @@
-//! A call as whoever watches requests sees it.
+//! A call as a tap of requests sees it.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use super::{At, Call};
 use crate::telemetry::tap::record::TapEnding;
 
 impl Call {
-    /// Shows how it ended to those who watch, where they noted its head. A status of gRPC
-    /// stands beside that of HTTP.
+    /// Shows how it ended to those taps that noted its head. A status of gRPC stands beside that
+    /// of HTTP.
     pub(super) fn show(
         &mut self,
         (status, grpc): (u16, Option<u16>),

@@ -217,7 +217,7 @@ fn request_count_needs_no_allocation_or_map_lookup() {
     request(&telemetry, &kept, &there, &answer);
     let (done, finished) = std::sync::mpsc::channel();
     let counting = Arc::clone(&telemetry);
-    // Whoever asked the map would wait for as long as this holds it.
+    // A look-up in the map would wait for as long as this holds it.
     let allocated = cells.while_locked(|| {
         std::thread::spawn(move || {
             let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();
@@ -237,8 +237,8 @@ fn request_count_needs_no_allocation_or_map_lookup() {
     assert_eq!(calls, REQUESTS + 2);
 }
 
-/// The port of an application that nobody declared is told apart once it is served, unless
-/// too many are already.
+/// The undeclared port of an application is distinguished once it is served, unless too many are
+/// already.
 #[test]
 fn connection_counts_once_with_distinguished_or_other_port() {
     for distinguished in [true, false] {
@@ -259,13 +259,13 @@ fn connection_counts_once_with_distinguished_or_other_port() {
         let cell = call.open();
         assert_eq!(cell.key().parties.port() == 9090, distinguished);
         call.count_tcp(None);
-        let (mut begun, mut audited) = (0, 0);
+        let (mut started, mut audited) = (0, 0);
         let cells = Arc::clone(&telemetry.metrics.calls.cells);
         cells.drain(|_, counts| {
-            begun += counts.begun;
+            started += counts.started;
             audited += counts.audit;
         });
-        assert_eq!((begun, audited), (1, 1), "{distinguished}");
+        assert_eq!((started, audited), (1, 1), "{distinguished}");
     }
 }
 
@@ -282,10 +282,10 @@ fn connection_counts_once_if_drained_before_port_is_known() {
         at: None,
         security: Security::mtls,
     };
-    let (mut begun, mut rules) = (0, Vec::new());
+    let (mut started, mut rules) = (0, Vec::new());
     let mut take = || {
         cells.drain(|key, counts| {
-            begun += counts.begun;
+            started += counts.started;
             let rules_here = counts.rules.iter().map(|rule| rule.label().to_string());
             rules.extend(rules_here.map(|rule| (key.parties.port(), rule)));
         });
@@ -299,14 +299,14 @@ fn connection_counts_once_if_drained_before_port_is_known() {
     take();
     call.count_tcp(None);
     take();
-    assert_eq!(begun, 1);
+    assert_eq!(started, 1);
     assert!(
         rules.contains(&(9090, rule.label().to_string())),
         "{rules:?}"
     );
 }
 
-/// Whoever waits for memory sees that, and of who was turned away nobody knows it.
+/// A request that waits for memory shows that, a rejected one does not.
 #[test]
 fn waiting_counts_as_latency_but_rejection_does_not() {
     let rule = Origin::new("TrafficTarget", "shop", "web");

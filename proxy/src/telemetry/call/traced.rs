@@ -1,4 +1,4 @@
-//! A call as a span of a trace, and what its headers say of that.
+//! A call as a span of a trace, and the trace headers that go on.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,10 +13,10 @@ use crate::telemetry::trace::{CameFrom, SpanStart, Trace};
 impl Call {
     /// Notes which trace it belongs to, and whether it is recorded.
     pub(super) fn begin_trace(&self, parts: &request::Parts, from: CameFrom) -> Option<Box<Trace>> {
-        let begun = self.telemetry.tracer.begin(&parts.headers, from, |config| {
+        let span_start = self.telemetry.tracer.begin(&parts.headers, from, |config| {
             Span::of(parts, self.started.elapsed(), config.tracing.paths)
         });
-        match begun {
+        match span_start {
             SpanStart::Untouched => None,
             SpanStart::Traced(trace) => Some(trace),
             SpanStart::Limited(trace) => {
@@ -32,17 +32,17 @@ impl Call {
         }
     }
 
-    /// Says in the headers of a request that is sent on what its trace is from here on.
-    /// Whoever judges the headers has done so: what decides is what the caller said.
+    /// Writes into the headers of a request that is sent on what its trace is from here on.
+    /// The caller has evaluated the headers: what decides is what they had on arrival.
     pub(crate) fn pass_on_trace(&self, map: &mut HeaderMap) {
         if let Some(trace) = &self.trace {
             trace.pass_on(map);
         }
     }
 
-    /// The same of a request that goes to another proxy, where its endpoint has one. Returns
-    /// what only the others are to be told: of a trace that nobody records, and that nobody
-    /// writes down here, a peer learns by silence.
+    /// The same of a request that goes to another proxy, where its endpoint has one. Returns what
+    /// only the others get: of an unrecorded trace, which this proxy does not write either, a
+    /// peer learns by silence.
     pub(crate) fn pass_on_trace_to_peers(&mut self, map: &mut HeaderMap) -> Option<Box<Trace>> {
         let written = self.logged.is_some() || self.tapped.is_some();
         if let Some(trace) = self

@@ -63,7 +63,7 @@ fn cell_counts_drain_once_and_open_calls_remain() {
         counts.calls(|outcome| outcome.reason == Some(Reason::NoEndpoint)),
         1
     );
-    assert_eq!((counts.begun, counts.received), (4, 9));
+    assert_eq!((counts.started, counts.received), (4, 9));
     assert_eq!(counts.latency.total(), 3);
     assert_eq!(counts.nanoseconds, 3_000_000);
     assert_eq!(cell.open(), 1);
@@ -134,10 +134,10 @@ fn cached_cell_is_found_only_while_held() {
         "the oldest made room"
     );
     drop((cells, last));
-    assert!(kept.find(of(20)).is_none(), "nobody has it");
+    assert!(kept.find(of(20)).is_none(), "it has no holder");
 }
 
-/// The caller of one left, and what that says of its attempt comes a moment later.
+/// The caller of one left, and what that shows of its attempt comes a moment later.
 #[test]
 fn an_attempt_whose_caller_left_is_never_a_success() {
     let (cell, mut seen) = (CallCounters::new(cell_key(80)), (0, 0));
@@ -191,7 +191,7 @@ fn cell_caches_routes_up_to_name_limit() {
     let kept = (0..100).filter(|number| found(*number).is_some()).count();
     assert_eq!(kept, 65, "64 names, and none");
     assert!(cell.of_route(&"cart".into()).is_none());
-    // Once nobody has it any more it is asked for anew.
+    // Once it has no holder any more it is looked up anew.
     drop(routed);
     assert!(found(99).is_none());
 }

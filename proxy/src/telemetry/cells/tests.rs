@@ -44,7 +44,7 @@ impl Cells {
         (calls, self.known.lock().len() - self.rest.len())
     }
 
-    /// Does this while nobody can find a cell in the map.
+    /// Does this while no look-up can find a cell in the map.
     pub(crate) fn while_locked<T>(&self, work: impl FnOnce() -> T) -> T {
         let _held = self.known.lock();
         work()
@@ -147,7 +147,7 @@ fn reported_cell_is_dropped_after_ten_idle_minutes() {
     cells.call(cell_key(80));
     assert_eq!(cells.drained(), (1, 1));
     cells.age(IDLE);
-    assert_eq!(cells.drained(), (0, 1), "no report has told of it");
+    assert_eq!(cells.drained(), (0, 1), "no report has had it");
     assert_eq!(cells.read().len(), 1);
     assert_eq!(cells.drained(), (0, 0));
     // While there are many, earlier.
@@ -178,7 +178,7 @@ fn evicted_cell_in_use_loses_no_call() {
     cells.read();
     cells.age(IDLE);
     assert_eq!(cells.drained(), (0, 0));
-    assert!(kept.find(|_| true).is_none(), "whoever kept it asks anew");
+    assert!(kept.find(|_| true).is_none(), "its holder looks it up anew");
 }
 
 #[test]

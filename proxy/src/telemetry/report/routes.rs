@@ -1,8 +1,8 @@
-//! What a report says of the routes of the own workload.
+//! The routes of the own workload in a report.
 //!
-//! Cells are told apart by route and edges are not. So an edge is put together here of the
-//! cells of all its routes, with how many requests took which, and what each route served
-//! stands in a row of its own, whoever called.
+//! Cells are distinguished by route and edges are not. So an edge is put together here of the
+//! cells of all its routes, with how many requests took which, and what each route served stands
+//! in a row of its own, for all callers.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -77,8 +77,8 @@ impl Routes {
     }
 
     /// How many requests of an edge took which route; 0 of one that is under way alone.
-    /// What finds no place stands with what no route describes, so that nobody takes the
-    /// others for all there are.
+    /// What finds no place stands with what no route describes, so that the others do not pass
+    /// for all there are.
     pub(super) fn of_edge(&mut self, key: &CellKey) -> Vec<v1::EdgeRoute> {
         let Some(mut named) = self.edges.remove(key) else {
             return Vec::new();
@@ -137,7 +137,7 @@ fn requests(counts: &Counts) -> u64 {
     counts.calls(|_| true) + counts.cancelled
 }
 
-/// How long requests took, as reports say it.
+/// How long requests took, in the buckets of reports.
 pub(super) fn buckets(latency: &Histogram) -> Vec<u32> {
     let counts = latency.counts().iter();
     counts

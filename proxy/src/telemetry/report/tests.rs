@@ -1,4 +1,4 @@
-//! What the controller is told, slot by slot.
+//! Reports to the controller, slot by slot.
 //!
 //! Claims: observe-104, observe-139, observe-19
 
@@ -97,7 +97,7 @@ fn calls_add_up_by_edge_and_slot() {
         reports.count_at(slot, to(pod), outcome);
     }
     let closed = closed(&reports);
-    assert_eq!(closed.len(), 2, "the open slot is not told yet");
+    assert_eq!(closed.len(), 2, "the open slot is not sent yet");
     assert_eq!((closed[0].slot, closed[1].slot), (7 * SLOT, 8 * SLOT));
     let a = closed[0]
         .edges
@@ -236,10 +236,10 @@ fn stream(reports: &Arc<Reports>) -> mpsc::Receiver<v1::Report> {
     received
 }
 
-/// What a new stream is told next, which waits for nothing.
+/// What a new stream gets next, which waits for nothing.
 async fn next(received: &mut mpsc::Receiver<v1::Report>) -> v1::Report {
-    let told = tokio::time::timeout(Duration::from_millis(1), received.recv()).await;
-    told.expect("nothing is told").unwrap()
+    let report = tokio::time::timeout(Duration::from_millis(1), received.recv()).await;
+    report.expect("no report came").unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,7 +279,7 @@ async fn ending_pod_tells_its_open_slot_at_once() {
     assert_eq!(report.edges[0].success, 1);
 }
 
-/// Requests of a caller that take a route; `None` where nobody names any.
+/// Requests of a caller that take a route; `None` where no metric names routes.
 fn by_route(caller: &str, route: Option<&str>) -> CellKey {
     CellKey {
         parties: CallEnds::Inbound {
@@ -310,7 +310,7 @@ fn routes_count_within_edges_and_over_all_callers() {
         ("shop/web", Some("cart/read"), BAD),
         ("shop/web", Some(""), GOOD),
         ("shop/app", Some("cart/read"), GOOD),
-        // Refused before it was judged.
+        // Refused before it was evaluated.
         ("shop/app", None, BAD),
     ] {
         reports.count_at(1, by_route(caller, route), outcome);

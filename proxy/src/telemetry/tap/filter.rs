@@ -1,6 +1,6 @@
 //! Which requests a tap wants, by what is known of them at each moment.
 //!
-//! Asked twice: when the head of a request is there, which spares all others the work, and
+//! Evaluated twice: when the head of a request is there, which spares all others the work, and
 //! when it has ended, which is when its status and its time are known.
 
 use std::collections::HashSet;
@@ -35,7 +35,8 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// As the controller asks. A method or header that is none fits nothing, or is not told.
+    /// As the controller requests. A method or header that is none fits nothing, or is not
+    /// reported.
     pub(super) fn of(request: v1::TapAsk) -> Self {
         let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         let bounded = request.status_first > 0 || request.status_last > 0;

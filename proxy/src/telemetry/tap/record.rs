@@ -1,4 +1,4 @@
-//! What is told of one request.
+//! What is reported of one request.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use crate::telemetry::report::ends;
 use crate::telemetry::tap::watch::{Tap, Taps};
 use crate::telemetry::trace::{self, Trace};
 
-/// Bytes of a path that are told.
+/// Bytes of a path that are reported.
 const PATH: usize = 1024;
 /// Bytes of a method, a host, or the value of a header.
 const TEXT: usize = 256;
@@ -29,7 +29,7 @@ pub(crate) struct Tapped {
     headers: Vec<Vec<v1::Header>>,
 }
 
-/// What all taps are told of it.
+/// What all taps get of it.
 #[derive(Clone, Debug, Default)]
 struct Head {
     /// When it came, milliseconds since 1970.
@@ -58,8 +58,8 @@ pub(crate) struct TapEnding<'a> {
 }
 
 impl Taps {
-    /// What is written down of a request that comes, where a tap may want it; `trace` is
-    /// there where this proxy changes what its headers say of that.
+    /// What is written down of a request that comes, where a tap may want it; `trace` is there
+    /// where this proxy changes its trace headers.
     #[cold]
     pub(crate) fn note(
         &self,
@@ -70,7 +70,7 @@ impl Taps {
         let open = self.open.load();
         let direction = parties.direction();
         let fits = |tap: &&Arc<Tap>| {
-            // Who calls is known from the begin on; who will be called is not.
+            // The caller is known from the begin on; the callee is not.
             let ends_are_known = matches!(parties, CallEnds::Inbound { .. });
             tap.filter.wants_head(direction, asked)
                 && (!ends_are_known || tap.filter.wants_end(parties))

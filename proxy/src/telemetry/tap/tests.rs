@@ -1,4 +1,4 @@
-//! What whoever watches requests is shown, and what he is not.
+//! What a tap of requests shows, and what it does not.
 //!
 //! Claims: observe-126, observe-98
 
@@ -277,15 +277,15 @@ fn concurrent_taps_see_call_with_own_headers_each() {
     let parts = head("GET", "http://cart:8080/items", &headers);
     let parties = to("shop/cart", "shop/cart", "shop/cart-0");
     call(&telemetry, parties, &parts, 200);
-    let told = taps.each_mut().map(|(_, records)| {
+    let reported = taps.each_mut().map(|(_, records)| {
         let record = records.try_recv().unwrap();
         let names = record.headers.into_iter().map(|header| header.name);
         let names: Vec<String> = names.collect();
         assert!(record.at > 0 && record.edge.is_some());
         [record.method, record.host, record.path, names.concat()]
     });
-    for (told, header) in told.iter().zip(["x-tenant", "user-agent"]) {
-        assert_eq!(told, &["GET", "cart:8080", "/items", header]);
+    for (reported, header) in reported.iter().zip(["x-tenant", "user-agent"]) {
+        assert_eq!(reported, &["GET", "cart:8080", "/items", header]);
     }
     assert!(none.try_recv().is_err());
 }
@@ -331,7 +331,7 @@ fn tap_rate_and_queue_are_bounded_counting_drops() {
         get(&telemetry, from("shop/web", "uid"));
     }
     let summary = first.summary();
-    // Ten in each second that has begun, which on a machine that stands still is not only one.
+    // Ten in each second that started, which on a machine that stalls is not only one.
     let seconds = began.elapsed().as_secs() + 1;
     assert!(
         summary.matched == 300 && (10..=10 * seconds).contains(&summary.shown),
@@ -363,7 +363,7 @@ fn refused_head_reaches_taps_with_matching_filter() {
     };
     let asks = [of("", ""), of("POST", ""), of("GET", "/items"), of("", "/")];
     let mut taps = asks.map(|ask| watch(&telemetry, ask));
-    let mut told = |method: Option<&Method>, path| {
+    let mut reported = |method: Option<&Method>, path| {
         let call = Call::begin(&telemetry, CallKind::Request, from("shop/web", "uid"));
         let how = NotHandled::Answered(Reason::BadRequest, StatusCode::BAD_REQUEST);
         let asked = Asked {
@@ -380,12 +380,12 @@ fn refused_head_reaches_taps_with_matching_filter() {
     };
     let read = Some(["GET".to_owned(), "/items/7".to_owned()]);
     assert_eq!(
-        told(Some(&Method::GET), "/items/7"),
+        reported(Some(&Method::GET), "/items/7"),
         [read.clone(), None, read.clone(), read]
     );
-    // Of which nothing could be read: only who wants everything is told of it.
+    // Of which nothing could be read: only a tap without filters gets it.
     let unread = Some([String::new(), String::new()]);
-    assert_eq!(told(None, ""), [unread, None, None, None]);
+    assert_eq!(reported(None, ""), [unread, None, None, None]);
     // Control: one that was served is no refusal.
     get(&telemetry, from("shop/web", "uid"));
     let more = taps

@@ -22,7 +22,7 @@ pub(crate) struct Taps {
 }
 
 impl Taps {
-    /// The only thing that a request asks where nobody watches.
+    /// The only thing that a request reads without a tap.
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
@@ -58,7 +58,7 @@ impl Taps {
     }
 }
 
-/// What somebody wants to see.
+/// What a client wants to see.
 #[derive(Debug)]
 pub(crate) struct Tap {
     pub(super) filter: Filter,
@@ -69,7 +69,7 @@ pub(crate) struct Tap {
     window: AtomicU64,
     counts: Counts,
     queue: mpsc::Sender<v1::TapRecord>,
-    /// Of those who let records gather.
+    /// Of those who let records collect.
     half_full: Notify,
 }
 
@@ -88,7 +88,7 @@ impl Tap {
         if !self.may_show() {
             return;
         }
-        // Asked first: making one costs more than this.
+        // Checked first: making one costs more than this.
         let sent = match self.queue.try_reserve() {
             Ok(room) => {
                 room.send(record());

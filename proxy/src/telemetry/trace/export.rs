@@ -91,8 +91,8 @@ fn backoff(failures: u32) -> Duration {
     (BACKOFF * factor).min(LONGEST_BACKOFF)
 }
 
-/// Where a collector is. Asked for seldom: else every proxy of a mesh would ask the
-/// cluster's DNS every second.
+/// Where a collector is. Looked up seldom: else every proxy of a mesh would query the cluster's
+/// DNS every second.
 #[derive(Debug, Default)]
 struct Addresses(Option<ResolvedCollector>);
 

@@ -1,5 +1,5 @@
-//! The messages of OTLP that spans and lines of the access log need, with the numbers that
-//! its protocol gives their fields. Fields that are never written are left out.
+//! The messages of OTLP that spans and lines of the access log need, with the numbers that its
+//! protocol gives their fields. Fields that are never written are skipped.
 
 use prost::{Enumeration, Message, Oneof};
 

@@ -47,7 +47,7 @@ pub(super) async fn send(
         Otlp::Grpc => grpc_message(&answer)?,
         Otlp::Http => http_message(&answer)?,
     };
-    // What cannot be read says at least that all was taken.
+    // An unreadable response means at least that all was taken.
     let response = otlp::Response::decode(body).unwrap_or_default();
     let rejected = response
         .partial_success
@@ -83,8 +83,8 @@ fn post(
     Ok(untraced(request.body(Full::new(message.into()))?))
 }
 
-/// Says that nobody records it: else each span would make another one, here and at the
-/// collector's own proxy.
+/// Marks it as unrecorded: else each span would make another one, here and at the collector's own
+/// proxy.
 fn untraced(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
     const AGENT: &str = concat!("weft-proxy/", env!("CARGO_PKG_VERSION"));
     let map = request.headers_mut();

@@ -43,7 +43,7 @@ const GRPC: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// A span that has begun.
+/// A span that is open.
 #[derive(Debug)]
 pub(crate) struct Span {
     parent: Option<u64>,
@@ -65,7 +65,7 @@ pub(crate) struct Span {
 /// How it ended.
 #[derive(Debug)]
 pub(crate) struct Ended<'a> {
-    /// Between whom it was.
+    /// Its two ends.
     pub parties: &'a CallEnds,
     /// 0: there was no answer.
     pub status: u16,
@@ -164,7 +164,7 @@ impl Span {
         }
     }
 
-    /// What was asked.
+    /// The attributes of the request.
     fn request(&self) -> Vec<KeyValue> {
         let mut attributes = Vec::with_capacity(16);
         match known_method(&self.method) {
@@ -249,8 +249,8 @@ impl Span {
     }
 }
 
-/// What is wrong, as the conventions say it: a caller is told more than whoever was called,
-/// whose answer may be the caller's own fault.
+/// What is wrong, by the conventions: a caller gets more than its callee, whose response may be
+/// the caller's own fault.
 fn error_type(client: bool, ended: &Ended<'_>) -> Option<Cow<'static, str>> {
     if let Some(reason) = ended.reason {
         return Some(reason.as_str().into());

@@ -51,10 +51,10 @@ fn begin_from(from: CameFrom, tracer: &Tracer, map: &HeaderMap) -> SpanStart {
 /// What is passed on, and whether a span is recorded.
 fn passed(tracer: &Tracer, parent: Option<&'static str>) -> (String, bool) {
     let mut map = headers(parent);
-    let begun = begin(tracer, &map);
+    let span_start = begin(tracer, &map);
     let (SpanStart::Traced(trace)
     | SpanStart::Limited(Some(trace))
-    | SpanStart::QueueFull(Some(trace))) = begun
+    | SpanStart::QueueFull(Some(trace))) = span_start
     else {
         let parent = map.get("traceparent").map(|one| one.to_str().unwrap());
         return (parent.unwrap_or_default().to_owned(), false);
@@ -80,8 +80,8 @@ fn received_sampling_decision_overrides_own_share() {
     }
 }
 
-/// A peer that is silent has said no. What it says holds as from anybody else, and so does
-/// what it left open.
+/// A silent peer has decided not to record. What it sends holds as from any other sender, and so
+/// does what it left open.
 #[test]
 fn missing_trace_header_from_peer_means_not_sampled() {
     let tracer = tracer("100", 100);
@@ -135,10 +135,10 @@ fn without_a_collector_nothing_is_touched() {
     tracer.configure(None);
     for parent in [Some(RECEIVED), Some(UNSAMPLED), Some("damaged"), None] {
         for from in [CameFrom::Application, CameFrom::Peer] {
-            let begun = tracer.begin(&headers(parent), from, |_| unreachable!("{parent:?}"));
+            let span_start = tracer.begin(&headers(parent), from, |_| unreachable!("{parent:?}"));
             assert!(
-                matches!(begun, SpanStart::Untouched),
-                "{parent:?}: {begun:?}"
+                matches!(span_start, SpanStart::Untouched),
+                "{parent:?}: {span_start:?}"
             );
         }
     }
@@ -151,8 +151,8 @@ fn without_a_collector_nothing_is_touched() {
     assert!(tracer.records.take().is_empty() && tracer.spans.take().is_empty());
 }
 
-/// A span that begins and is not recorded would cut the trace in two; so none begins, and
-/// the headers say so.
+/// A span that begins and is not recorded would cut the trace in two; so none begins, and the
+/// headers state that.
 #[tokio::test(start_paused = true)]
 async fn beyond_the_spans_of_a_second_none_begins() {
     let tracer = tracer("100", 5);
@@ -176,7 +176,7 @@ async fn beyond_the_spans_of_a_second_none_begins() {
     assert_eq!(recorded(Some(RECEIVED)), 5);
 }
 
-/// A collector that takes nothing cuts nobody's trace in two.
+/// A collector that takes nothing cuts no trace in two.
 #[test]
 fn while_no_more_spans_may_wait_none_begins() {
     let tracer = tracer("100", 10_000);

@@ -23,8 +23,8 @@ const fn preferring(locality: Locality) -> Balance {
     }
 }
 
-/// Two endpoints in the own zone, the second on the own node, and two elsewhere, which
-/// were told first.
+/// Two endpoints in the own zone, the second on the own node, and two elsewhere, which came
+/// first.
 fn zones() -> EndpointSet {
     let registry = Registry::default();
     let set = set(
@@ -356,7 +356,7 @@ fn fully_ejected_subset_is_avoided_while_others_work() {
         assert!(endpoint.is_ejected());
     }
     assert_eq!(stay(&set, &balance), 0);
-    // Where nobody else is left they are asked all the same.
+    // Where no others are left they are tried all the same.
     let far = set.endpoints.iter().map(|one| one.addr);
     let far: Vec<SocketAddr> = far.filter(|addr| !is_near(*addr)).collect();
     let draw = Draw {
@@ -366,8 +366,8 @@ fn fully_ejected_subset_is_avoided_while_others_work() {
     assert!(is_near(addr(set.pick(&draw))));
 }
 
-/// Only retries would ever come to the others otherwise, of which a Service that is asked
-/// little has one a second.
+/// Only retries would ever come to the others otherwise, of which a Service with few calls has
+/// one a second.
 #[test]
 fn calls_go_further_when_all_near_endpoints_fail() {
     let set = zones();
@@ -381,7 +381,7 @@ fn calls_go_further_when_all_near_endpoints_fail() {
         assert_eq!([fail(0), fail(1)], [None, None]);
     }
     assert_eq!(stay(&set, &near), 100);
-    assert_eq!([fail(0), fail(1)], [None, None], "nobody to compare with");
+    assert_eq!([fail(0), fail(1)], [None, None], "none to compare with");
     assert_eq!(stay(&set, &near), 0);
     // Control: one of them is good again.
     let head = Latency::Head(Duration::from_millis(1));
@@ -421,12 +421,12 @@ fn sticky_caller_keeps_next_endpoint_when_its_own_fails() {
     fail(first);
     let second = session();
     assert_ne!(second, first);
-    // One of three, as with rests: who fails by itself takes all others' endpoints from nobody.
+    // One of three, as with ejections: a caller that fails by itself takes no other's endpoints.
     fail(second);
     assert_eq!(session(), second);
 }
 
-/// Far ones are not drawn in calm times, so nobody probes them.
+/// Far ones are not drawn in calm times, so none is probed.
 #[tokio::test(start_paused = true)]
 async fn expired_unprobed_ejection_takes_no_ejection_slot() {
     let registry = Registry::default();
@@ -441,7 +441,7 @@ async fn expired_unprobed_ejection_takes_no_ejection_slot() {
     assert_eq!(ejected_for(1), None, "one of three at a time");
     tokio::time::sleep(EJECTION.base_time * 2).await;
     assert_eq!(ejected_for(1), Some(EjectedFor::Unreachable));
-    // Its probe fails while another one has the place: two of three never rest together.
+    // Its probe fails while another one has the place: two of three are never ejected together.
     let probe = || {
         let mut draws = (0..100).filter_map(|_| set.pick(&Draw::DEFAULT));
         draws.find(InFlight::probes)

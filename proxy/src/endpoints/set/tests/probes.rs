@@ -8,7 +8,7 @@ use tokio::time::advance;
 use super::*;
 use crate::endpoints::learned::now;
 
-/// Three endpoints, of which the first rests because it failed, and may be probed.
+/// Three endpoints, of which the first is ejected because it failed, and may be probed.
 async fn rested() -> Fleet {
     let fleet = Fleet::new();
     for _ in 0..20 {

@@ -5,7 +5,7 @@ use std::future::pending;
 
 use super::*;
 
-/// In MiB: who holds a quarter of the memory finds no room any more.
+/// In MiB: a holder of a quarter of the memory finds no room any more.
 const NO_ROOM: usize = 39;
 /// More than anybody gets.
 const TRIES: usize = 100;
@@ -34,8 +34,8 @@ async fn reserved_permits_admit_few_requests_beside_endless_ones() {
     for _ in 0..1000 {
         assert!(begins(&budget, &busy).is_some(), "one after the other");
     }
-    let mut begun = all(&budget, &busy);
-    assert_eq!((begun.len(), reserved(&busy)), (RESERVED, RESERVED));
+    let mut started = all(&budget, &busy);
+    assert_eq!((started.len(), reserved(&busy)), (RESERVED, RESERVED));
     let waiting: Vec<_> = (0..3)
         .map(|_| {
             let ticket = budget.admit(&busy, AdmissionClass::Callers).err().unwrap();
@@ -50,11 +50,11 @@ async fn reserved_permits_admit_few_requests_beside_endless_ones() {
     for at in 0..3 {
         let done: Vec<_> = waiting.iter().map(JoinHandle::is_finished).collect();
         assert_eq!(done, [at > 0, at > 1, at > 2]);
-        begun.pop();
+        started.pop();
         a_moment().await;
         assert_eq!(reserved(&busy), RESERVED, "the next one took it");
     }
-    drop(begun);
+    drop(started);
     for one in waiting {
         drop(one.await.unwrap());
     }
@@ -82,12 +82,12 @@ fn heavy_caller_keeps_half_its_permits_until_reading_stops() {
     occupancy.weigh(0);
     for mib in [NO_ROOM + 1, NO_ROOM + 2] {
         USED.set(mib * MIB);
-        let mut begun = all(&budget, &heavy);
-        assert_eq!(begun.len(), RESERVED / 2, "{mib} MiB");
-        begun.pop();
+        let mut started = all(&budget, &heavy);
+        assert_eq!(started.len(), RESERVED / 2, "{mib} MiB");
+        started.pop();
         assert!(begins(&budget, &heavy).is_some(), "one after the other");
     }
-    // There somebody loses something, and it is among them.
+    // There a holder loses something, and it is among them.
     USED.set((NO_ROOM + 3) * MIB);
     assert!(begins(&budget, &heavy).is_none());
     let (less, _still) = busy(&occupancy, 2, MANY);
@@ -102,13 +102,13 @@ fn heavy_callers_permits_leave_room_for_nearly_idle_caller() {
     let _held = heavy.reserve_bytes(LIMIT / 8);
     occupancy.weigh(0);
     USED.set((NO_ROOM + 1) * MIB);
-    let mut begun = Vec::new();
+    let mut started = Vec::new();
     while let Some(request) = begins(&budget, &heavy) {
         let mut promise = budget.promise(0);
         promise.begins();
-        begun.push((request, promise));
+        started.push((request, promise));
     }
-    assert_eq!(begun.len(), RESERVED / 2);
+    assert_eq!(started.len(), RESERVED / 2);
     let idle = enter(&occupancy, 2);
     let idle = idle.requests().unwrap();
     assert!(budget.headroom().is_for(idle, AdmissionClass::Callers));
@@ -121,9 +121,9 @@ fn reserved_permits_are_divided_but_never_below_one() {
         let (budget, occupancy) = (budget(), occupancy());
         let callers = (0..callers).map(|last| busy(&occupancy, last, MANY));
         let callers: Vec<_> = callers.collect();
-        let begun = callers.iter().map(|(permit, _)| all(&budget, permit));
-        let begun: Vec<_> = begun.collect();
-        assert!(begun.iter().all(|one| one.len() == each), "{each}");
+        let started = callers.iter().map(|(permit, _)| all(&budget, permit));
+        let started: Vec<_> = started.collect();
+        assert!(started.iter().all(|one| one.len() == each), "{each}");
     }
 }
 

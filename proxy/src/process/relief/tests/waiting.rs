@@ -1,5 +1,5 @@
-//! Who waits for memory while others hold it, who is refused in the end, and who is cut
-//! off for whom.
+//! Which requests wait for memory while others hold it, which are refused in the end, and which
+//! are cut off for which.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -17,7 +17,7 @@ const TAKES: usize = 40 * 1024;
 const KNOWN: usize = 16 * 1024;
 /// It takes that so long after it began.
 const SET_UP: Duration = Duration::from_millis(2);
-/// In percent: nobody reads any more.
+/// In percent: nothing is read any more.
 const FULL: usize = LIMIT / 100 * 65;
 
 /// How a request ended, and how long it waited before it began.
@@ -128,7 +128,7 @@ async fn request(
     Ended::Served(waited)
 }
 
-/// A caller that nobody thinks much of: a call every 10 ms, for so long; the slowest one.
+/// A caller that no other notices: a call every 10 ms, for so long; the slowest one.
 async fn light_caller(budget: Arc<Budget>, occupancy: Arc<Occupancy>, lasts: Duration) -> Duration {
     let (began, mut longest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
@@ -151,8 +151,8 @@ fn anew() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
 
 const LONG: Duration = Duration::from_secs(300);
 
-/// As many long polls as a caller may always have in flight, by one that has others to
-/// ask for as well.
+/// As many long polls as a caller may always have in flight, by one that has others to request as
+/// well.
 // Claims: attack-43
 #[tokio::test(start_paused = true)]
 async fn gateway_calls_proceed_beside_long_polls_within_memory() {
@@ -203,7 +203,7 @@ async fn many_callers_with_few_requests_fit_memory_together() {
     assert!(beside < Duration::from_millis(300), "{beside:?}");
 }
 
-/// A stranger holds as many requests as it gets and asks for more, while others download.
+/// Another caller holds as many requests as it gets and sends more, while others download.
 // Claims: attack-45
 #[tokio::test(start_paused = true)]
 async fn waiting_busy_caller_takes_no_downloads_from_others() {
@@ -251,15 +251,15 @@ async fn waiting_caller_takes_no_more_than_it_needs() {
     stranger.ended.shutdown().await;
 }
 
-/// Begins so many requests of one caller that take long; says how many of them were let
-/// in and not cut off.
+/// Begins so many requests of one caller that take long; returns how many of them were admitted
+/// and not cut off.
 async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: usize) -> usize {
-    let begun = Arc::<AtomicUsize>::default();
+    let admitted = Arc::<AtomicUsize>::default();
     for _ in 0..many {
         let from = IpAddr::from([10, 0, 0, 2]).into();
         let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
         permit.busy();
-        let (budget, begun) = (Arc::clone(budget), Arc::clone(&begun));
+        let (budget, admitted) = (Arc::clone(budget), Arc::clone(&admitted));
         tokio::spawn(async move {
             let reservation = match budget.admit(&permit, AdmissionClass::Callers) {
                 Ok(reservation) => reservation,
@@ -270,13 +270,13 @@ async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: u
             };
             let _held = (permit.reserve_bytes(16 * 1024), hold(40 * 1024));
             let _in_flight = permit.begin_request_by(reservation);
-            begun.fetch_add(1, Relaxed);
+            admitted.fetch_add(1, Relaxed);
             permit.keep(sleep(Duration::from_secs(25))).await;
-            begun.fetch_sub(usize::from(permit.cut().now_or_never().is_some()), Relaxed);
+            admitted.fetch_sub(usize::from(permit.cut().now_or_never().is_some()), Relaxed);
         });
     }
     sleep(WAIT).await;
-    begun.load(Relaxed)
+    admitted.load(Relaxed)
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,10 +285,10 @@ async fn caller_filling_memory_without_requests_delays_no_others() {
         let (budget, occupancy, metrics) = setting();
         let stranger = (0..filled).map(|_| enter(&occupancy, 1, LIMIT / 100));
         let stranger: Vec<_> = stranger.collect();
-        let begun = long_requests(&budget, &occupancy, 200).await;
+        let admitted = long_requests(&budget, &occupancy, 200).await;
         let lost = stranger.iter().filter(|task| task.is_finished()).count();
-        println!("{filled} %: {begun} of 200, the stranger lost {lost}");
-        assert_eq!(begun, 200, "{filled} %");
+        println!("{filled} %: {admitted} of 200, the stranger lost {lost}");
+        assert_eq!(admitted, 200, "{filled} %");
         assert_eq!(count(&metrics), lost as u64);
         assert!(lost > 0);
         stranger.iter().for_each(tokio::task::JoinHandle::abort);
@@ -301,8 +301,8 @@ async fn caller_waiting_on_itself_takes_nothing_from_others() {
     let (budget, occupancy, metrics) = setting();
     let other = enter(&occupancy, 1, MIB);
     let _configuration = hold(34 * MIB);
-    let begun = long_requests(&budget, &occupancy, 400).await;
-    assert!((64..400).contains(&begun), "{begun}");
+    let admitted = long_requests(&budget, &occupancy, 400).await;
+    assert!((64..400).contains(&admitted), "{admitted}");
     assert_eq!(count(&metrics), 0);
     assert!(!other.is_finished());
 }
@@ -328,6 +328,6 @@ async fn calls_beside_endless_requests_proceed_within_eleven_seconds() {
         assert_eq!((outcome.served, outcome.refused, outcome.cut), (1, 0, 0));
         assert!(outcome.waited <= Duration::from_secs(11), "{outcome:?}");
     }
-    assert_eq!(count(&metrics), 0, "nobody lost anything");
+    assert_eq!(count(&metrics), 0, "no holder lost anything");
     endless.ended.shutdown().await;
 }

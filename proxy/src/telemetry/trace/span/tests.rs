@@ -45,7 +45,7 @@ const ONWARD: Onward = Onward {
     sampled: true,
 };
 
-fn begun(request: http::request::Builder, paths: bool) -> Span {
+fn started(request: http::request::Builder, paths: bool) -> Span {
     let parts = request.body(()).unwrap().into_parts().0;
     Span::of(&parts, Duration::from_secs(1), paths)
 }
@@ -74,7 +74,7 @@ fn value(span: &otlp::Span, key: &str) -> Option<String> {
 fn span_describes_request_response_and_mesh_handling() {
     let request = || Request::get("/items/7?token=secret").header("host", "cart.shop:8080");
     let to_cart = parties(true);
-    let mut span = begun(request(), true).child_of(Some(0x99));
+    let mut span = started(request(), true).child_of(Some(0x99));
     span.attempt();
     span.attempt();
     let client = encoded(span, &ended(&to_cart));
@@ -102,7 +102,7 @@ fn span_describes_request_response_and_mesh_handling() {
     assert_eq!(attributes(&client), expected);
 
     let from_web = parties(false);
-    let mut span = begun(request(), false);
+    let mut span = started(request(), false);
     span.decided_by(Some(&Origin::new("TrafficTarget", "shop", "cart-read")));
     let server = encoded(span, &ended(&from_web));
     assert_eq!((server.kind, server.parent_span_id.len()), (2, 0));
@@ -116,7 +116,7 @@ fn span_describes_request_response_and_mesh_handling() {
 fn span_is_named_by_route_never_by_path() {
     let from_web = parties(false);
     let served = |request: http::request::Builder, route: &str| {
-        let mut span = begun(request, true);
+        let mut span = started(request, true);
         span.takes_route(&route.into());
         let span = encoded(span, &ended(&from_web));
         let route = value(&span, "http.route");
@@ -172,7 +172,7 @@ fn who_is_to_blame_depends_on_the_side() {
             reason,
             ..ended(&parties)
         };
-        let span = encoded(begun(Request::get("/"), true), &ended);
+        let span = encoded(started(Request::get("/"), true), &ended);
         let case = format!("{client} {status} {grpc:?} {reason:?}");
         assert_eq!(value(&span, "error.type").as_deref(), expected, "{case}");
         assert_eq!(
@@ -191,7 +191,7 @@ fn span_of_departed_caller_is_cancelled_not_error() {
         cancelled: true,
         ..ended(&parties)
     };
-    let span = encoded(begun(Request::get("/"), true), &left);
+    let span = encoded(started(Request::get("/"), true), &left);
     assert_eq!(value(&span, "weft.reason").as_deref(), Some("cancelled"));
     assert_eq!(value(&span, "error.type"), None);
     assert_eq!(value(&span, "http.response.status_code"), None);
@@ -207,7 +207,7 @@ fn grpc_span_is_named_by_method_without_path() {
         grpc: Some(7),
         ..ended(&parties)
     };
-    let span = encoded(begun(request, false), &ended);
+    let span = encoded(started(request, false), &ended);
     assert_eq!(span.name, "shop.Cart/Add");
     for (key, expected) in [
         ("rpc.system.name", Some("grpc")),
@@ -230,10 +230,10 @@ fn a_span_is_small_whatever_was_asked() {
         .uri(format!("/{long}"))
         .header("host", &long)
         .header("content-type", "application/grpc");
-    let span = begun(request, true).encode(ONWARD, &ended(&parties));
+    let span = started(request, true).encode(ONWARD, &ended(&parties));
     assert!(span.len() < 2048, "{}", span.len());
     let span = encoded(
-        begun(Request::builder().method("BREW").uri("/"), true),
+        started(Request::builder().method("BREW").uri("/"), true),
         &ended(&parties),
     );
     assert_eq!(span.name, "HTTP");
@@ -249,7 +249,7 @@ fn a_span_is_small_whatever_was_asked() {
         ("", None, None),
     ] {
         let request = Request::get("/").header("host", host);
-        let span = encoded(begun(request, true), &ended(&parties));
+        let span = encoded(started(request, true), &ended(&parties));
         assert_eq!(value(&span, "server.address").as_deref(), address, "{host}");
         assert_eq!(value(&span, "server.port").as_deref(), port, "{host}");
     }
