@@ -1,4 +1,4 @@
-//! What a proxy logs changes while it runs, as its controller says.
+//! The controller changes a proxy's log level while the proxy runs.
 //!
 //! In a process of its own, because a process has one log.
 //!

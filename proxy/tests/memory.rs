@@ -1,6 +1,6 @@
-//! How much memory traffic through two proxies takes. A process of its own,
-//! and one test at a time, because what is measured is the process: clients
-//! and applications of the tests included, so the true numbers are smaller.
+//! Memory that traffic through two proxies takes. The test has a process of its own, one test at a
+//! time, because the process is measured: clients and applications of the tests included, so the
+//! true numbers are smaller.
 
 #![allow(
     clippy::unwrap_used,

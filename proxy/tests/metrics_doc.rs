@@ -1,7 +1,6 @@
-//! docs/metrics.md names every metric of the proxy, as a scraper sees it, and every
-//! value of a label whose values are fixed; no page names what does not exist.
-//! `WEFT_WRITE_GENERATED=1 cargo test -p proxy --test metrics_doc` writes the table of
-//! metrics anew.
+//! docs/metrics.md names every metric of the proxy as a scraper sees it, and every value of a
+//! label with fixed values; no page names a metric that does not exist. `WEFT_WRITE_GENERATED=1
+//! cargo test -p proxy --test metrics_doc` regenerates the table of metrics.
 
 #![allow(clippy::expect_used, clippy::panic)]
 

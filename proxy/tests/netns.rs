@@ -1,6 +1,6 @@
-//! Redirection as the kernel does it: two network namespaces, a pod and a peer,
-//! joined by a virtual cable, with the real rules in the pod. And endpoints that fall, as
-//! the kernel lets them.
+//! Redirection by the kernel: two network namespaces, a pod and a peer, joined by a virtual cable,
+//! with the real rules in the pod. Also endpoints that fail in the ways in which a kernel lets
+//! them fail.
 //!
 //! Needs root and fails without it. Nothing outside the namespaces is touched.
 //!

@@ -1,6 +1,6 @@
-//! A decision is made of one configuration, however often that changes.
+//! Each decision is made from one configuration, however often the configuration changes.
 //!
-//! A program of its own: what swaps them takes a core, and tests beside it measure time.
+//! A program of its own: swapping configurations takes a core, and other tests measure time.
 //!
 //! Claims: attack-53
 

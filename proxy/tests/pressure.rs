@@ -1,7 +1,7 @@
-//! What a proxy holds when strangers try to make it hold all they can: requests that
-//! nobody finishes, answers that nobody takes, heads as large as heads may be. A process
-//! of its own and one test at a time, because what is measured is the process: clients
-//! and applications of the tests included, so the true numbers are smaller.
+//! Memory of a proxy while unauthenticated peers try to fill it: unfinished requests, responses
+//! that are not read, heads of the max size. A process of its own and one test at a time, because
+//! the process is measured: clients and applications of the tests included, so the true numbers
+//! are smaller.
 //!
 //! Claims: attack-37
 

@@ -1,5 +1,5 @@
-//! Whole addresses as targets, as forward proxies get them: what is judged is what arrives, with
-//! nothing of the mesh's beside it.
+//! Request targets in absolute form, as forward proxies get them: rules are evaluated on the
+//! target that arrives, and no header of the mesh is added to it.
 //!
 //! Claims: attack-103
 
@@ -136,8 +136,8 @@ async fn forward_proxy_learns_nothing_of_copies() {
         let got = pods.recorded(line).remove(0);
         assert_eq!(got.line(), line);
         assert_eq!(got.values("traceparent").len(), 1, "{got:?}");
-        let tells = got.head.to_lowercase().contains("weft");
-        assert_eq!(tells, form.is_empty(), "{got:?}");
+        let names_weft = got.head.to_lowercase().contains("weft");
+        assert_eq!(names_weft, form.is_empty(), "{got:?}");
         let marked = got.values("tracestate") == ["weft=copy"];
         assert_eq!(marked, form.is_empty(), "{got:?}");
     }

@@ -1,5 +1,5 @@
-//! Uploads that their servers have answered whole: as long as the rest moves it goes on, and
-//! then it ends.
+//! Uploads whose server has already sent its complete response: an upload goes on as long as it
+//! makes progress, and is ended once it stalls.
 //!
 //! Claims: calls-8
 
@@ -105,8 +105,8 @@ async fn ends_in_time(open: &AtomicUsize, mut caller: TcpStream, case: &str) {
 }
 
 async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
-    let begun = Instant::now();
-    while open.load(Relaxed) != count && begun.elapsed() < SOON {
+    let started = Instant::now();
+    while open.load(Relaxed) != count && started.elapsed() < SOON {
         sleep(Duration::from_millis(20)).await;
     }
     open.load(Relaxed) == count

@@ -1,5 +1,5 @@
-//! What breaks on one side breaks on the other: a reset, a server that is lost, or a
-//! connection between two proxies that is cut never looks like a good end.
+//! Breaks on one side reach the other side as breaks: a reset, a lost server or a cut connection
+//! between two proxies never looks like a regular end.
 //!
 //! Claims: attack-30
 

@@ -1,6 +1,6 @@
-//! Ways around what is judged: bytes that a lenient server reads as HTTP and the
-//! proxy does not, tunnels, switched protocols. The application here keeps every
-//! byte that it gets, whatever it looks like, and gives it back.
+//! Attempts to bypass the access rules: bytes that a lenient server reads as HTTP and the proxy
+//! does not, tunnels, switched protocols. The application keeps every byte that it gets and echoes
+//! it.
 //!
 //! Claims: attack-1
 

@@ -1,5 +1,5 @@
-//! HTTP/2 whose fields would mean something else in HTTP/1.1, and bodies that
-//! are not as long as they say.
+//! HTTP/2 requests whose fields would mean something else in HTTP/1.1, and bodies whose length
+//! differs from the announced one.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

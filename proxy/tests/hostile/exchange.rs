@@ -1,4 +1,4 @@
-//! Corners of an ordinary exchange that a proxy likes to get wrong.
+//! Details of an ordinary exchange that proxies often get wrong.
 //!
 //! Claims: attack-104
 

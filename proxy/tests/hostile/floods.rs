@@ -1,5 +1,5 @@
-//! Floods of HTTP/2 frames that cost the sender little: each ends by a count or
-//! a bound, memory stays flat, and others are served meanwhile.
+//! Floods of HTTP/2 frames that cost the sender little: each ends at a count or a bound, memory
+//! stays flat, and other callers are served meanwhile.
 //!
 //! Claims: attack-18
 
@@ -107,13 +107,13 @@ async fn survive(
     let mut controls = 0;
     for entry in ENTRY_POINTS {
         let before = resident();
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut raw = RawHttp2::new(pods.open(entry).await).await;
         attack(&mut raw, entry).await;
         assert!(
-            begun.elapsed() < OVER_WITHIN,
+            started.elapsed() < OVER_WITHIN,
             "{case}, {entry:?}: {:?}",
-            begun.elapsed()
+            started.elapsed()
         );
         let grown = resident().saturating_sub(before);
         assert!(grown < GROWTH, "{case}, {entry:?}: {grown} bytes more");

@@ -1,4 +1,4 @@
-//! Messages of HTTP/1.1 that one parser reads otherwise than the next.
+//! HTTP/1.1 messages that two parsers frame differently.
 //!
 //! Claims: mesh-18
 

@@ -1,4 +1,4 @@
-//! The control after an attack: whoever asks an ordinary thing is answered soon.
+//! The control after an attack: an ordinary request is answered soon.
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn answers_soon(case: &str, ask: impl AsyncFn()) -> usize {
     let mut took = Vec::new();
     while took.len() < TRIES {
-        let begun = Instant::now();
+        let started = Instant::now();
         ask().await;
-        took.push(begun.elapsed());
-        if begun.elapsed() < HEALTHY_WITHIN {
+        took.push(started.elapsed());
+        if started.elapsed() < HEALTHY_WITHIN {
             return took.len();
         }
     }

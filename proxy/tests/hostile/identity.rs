@@ -1,5 +1,5 @@
-//! Who a caller is comes from TLS alone, and the proxy is no way to anywhere
-//! but the application.
+//! A caller's identity comes from TLS alone, and the proxy forwards to nothing but the
+//! application.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

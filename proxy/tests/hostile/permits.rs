@@ -1,4 +1,4 @@
-//! Who loses its permit on the mesh port where nearly all are taken.
+//! Which connection loses its permit on the mesh port when nearly all permits are taken.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,9 +60,9 @@ async fn application(mut stream: TcpStream, came: Arc<AtomicUsize>, may: Arc<Not
 }
 
 async fn until(what: &str, so: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !so() {
-        assert!(begun.elapsed() < SOON, "{what}");
+        assert!(started.elapsed() < SOON, "{what}");
         sleep(AGAIN).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Applications that lie, break off or flood: the caller gets one well-formed
-//! answer or a 502, and the broken connection serves nobody else.
+//! Applications that send wrong framing, break off or flood: the caller gets one well-formed
+//! response or a 502, and the broken connection is not reused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Streams that nobody reads, and that crash while they are stuck: they cost themselves and
-//! nobody else.
+//! Streams that stall because their receiver does not read, and that crash while stalled: they
+//! slow down no other stream.
 //!
 //! Claims: attack-18, attack-22
 
@@ -282,15 +282,15 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
         "y".repeat(30_000)
     );
     let ask = async || {
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = pods.send(entry, &post).await;
         assert_eq!(
             status(&answer),
             200,
             "after {:?}: {answer}",
-            begun.elapsed()
+            started.elapsed()
         );
-        begun.elapsed()
+        started.elapsed()
     };
     let mut calm = Duration::ZERO;
     for _ in 0..50 {

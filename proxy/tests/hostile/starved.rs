@@ -1,5 +1,5 @@
-//! A proxy whose thread gets no time for longer than a caller may be silent, as beside a
-//! flood: what came and what passed are then seen at once.
+//! A proxy whose thread gets no CPU for longer than a caller may be silent, as beside a flood:
+//! afterwards it sees arrived bytes and passed time at once.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Calls whose two directions live at the same time, as gRPC's do, through two
-//! proxies.
+//! Calls with both directions open at the same time, as in gRPC, through two proxies.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Request targets, authorities, methods and headers against HTTP rules: what
-//! is judged is what arrives, and nothing arrives that no rule allows.
+//! Request targets, authorities, methods and headers against HTTP rules: the proxy evaluates
+//! exactly what arrives, and no request arrives that no rule allows.
 
 use std::time::Duration;
 

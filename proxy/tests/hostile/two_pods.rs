@@ -1,4 +1,4 @@
-//! Two pods, and an application that records what came and reads it strictly.
+//! Two pods, and an application that records what it receives and parses it strictly.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! Answers over HTTP/2 that are reset before their clients have taken what came of them.
+//! HTTP/2 responses that are reset before their clients have read what arrived of them.
 //!
 //! Claims: attack-27
 

@@ -207,19 +207,19 @@ impl Inside {
             move_into_link_name_space(namespace.as_fd(), kind).unwrap();
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let begun = begin().await;
-                tx.send((Handle::current(), begun)).unwrap();
+                let value = begin().await;
+                tx.send((Handle::current(), value)).unwrap();
                 // Nobody sends: the other end is dropped.
                 let _ = ended.await;
             });
         });
-        let (runtime, begun) = rx.recv().expect("it begins");
+        let (runtime, value) = rx.recv().expect("it begins");
         let inside = Self {
             runtime,
             end: Some(end),
             thread: Some(thread),
         };
-        (begun, inside)
+        (value, inside)
     }
 }
 

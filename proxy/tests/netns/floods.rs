@@ -1,6 +1,5 @@
-//! The real proxy in its pod, flooded from outside and with nobody who reads its
-//! logs. No controller tells it anything, so every request is refused: an answer
-//! is an answer.
+//! Floods from outside against the real proxy in its pod, while no process reads its logs. The
+//! proxy has no controller, so it refuses every request: any response counts.
 //!
 //! Claims: attack-69, attack-75, calls-60
 
@@ -92,8 +91,8 @@ fn endless_large_heads_neither_kill_proxy_nor_block_callers() {
     let (testbed, mut proxy) = with_proxy("memory", true, Some(&group));
     for (kind, count) in [("http1", 1500), ("http2", 1500), ("whole", 1500)] {
         let mut hoard = testbed.peer().hoard(PLAIN, kind, count);
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(2) {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(2) {
             for (of, from, to) in [
                 (testbed.peer(), UNUSED, PLAIN),
                 (testbed.pod(), ANY, OWN_CALL),
@@ -161,9 +160,9 @@ fn with(name: &str, begin: impl FnOnce(&Namespace, &str) -> Proxy) -> (Testbed, 
     let bundle = std::env::temp_dir().join(format!("weft-t-{}-{name}.pem", std::process::id()));
     fs::write(&bundle, root.cert_pem()).unwrap();
     let proxy = begin(testbed.pod(), bundle.to_str().unwrap());
-    let begun = Instant::now();
+    let started = Instant::now();
     while !testbed.peer().page(ADMIN, "/live").ends_with("live\n") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "no proxy");
+        assert!(started.elapsed() < Duration::from_secs(20), "no proxy");
         std::thread::sleep(Duration::from_millis(50));
     }
     fs::remove_file(bundle).unwrap();
@@ -282,7 +281,7 @@ pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
             .repeat(3)
             .into_bytes(),
         "http2" => unfinished_http2(),
-        "mute" => begun_http2(),
+        "mute" => http2_preface(),
         other => panic!("no such kind: {other}"),
     };
     let mut all = Vec::new();
@@ -314,7 +313,7 @@ pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
 }
 
 /// The beginning of HTTP/2: preface and settings.
-fn begun_http2() -> Vec<u8> {
+fn http2_preface() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
     bytes
@@ -322,7 +321,7 @@ fn begun_http2() -> Vec<u8> {
 
 /// The same, and the beginning of a head whose last frame never comes.
 fn unfinished_http2() -> Vec<u8> {
-    let mut bytes = begun_http2();
+    let mut bytes = http2_preface();
     let mut frame = |kind: u8, stream: u8, content: &[u8]| {
         bytes.extend_from_slice(&(content.len() as u32).to_be_bytes()[1..]);
         bytes.extend_from_slice(&[kind, 0, 0, 0, 0, stream]);

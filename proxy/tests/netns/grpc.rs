@@ -1,4 +1,4 @@
-//! An application that speaks gRPC, and a call of it.
+//! A gRPC application, and a call of it.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! HTTP/2 of what stands still and of what is asked beside it: an application that speaks
-//! it, and callers by one connection each.
+//! HTTP/2 for stalled streams and for requests beside them: an application, and callers with one
+//! connection each.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Processes inside a namespace, and what limits them.
+//! Processes inside a namespace, and their limits.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

@@ -1,5 +1,5 @@
-//! What the test binary does when it starts itself inside a namespace: serve
-//! ports, or dial one. Its answers are lines of JSON on stdout.
+//! Roles of the test binary when it starts itself inside a namespace: serve ports, or dial one. It
+//! prints its results as lines of JSON on stdout.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -126,13 +126,13 @@ fn watch(arguments: &str) {
     stream.set_read_timeout(Some(4 * WITHIN)).unwrap();
     print(&"ready");
     std::io::stdin().lines().next().unwrap().unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     stream.write_all(question.as_bytes()).unwrap();
     let read = match stream.read(&mut [0; 64]) {
         Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
-            Ok(begun.elapsed().as_secs())
+            Ok(started.elapsed().as_secs())
         }
-        other => Err(format!("{other:?} after {:?}", begun.elapsed())),
+        other => Err(format!("{other:?} after {:?}", started.elapsed())),
     };
     print(&read);
 }

@@ -77,9 +77,9 @@ impl Sidecars {
             Sidecar::new(name, at, &Arguments::new(account, ip, &root))
         };
         let callers = (1..).zip(callers).map(joined).collect();
-        let ((), begun) = Inside::begin(&namespace, app);
+        let ((), running) = Inside::begin(&namespace, app);
         Self {
-            _app: begun,
+            _app: running,
             server: Sidecar::new(name, namespace, &Arguments::new(SERVER, APP, &root)),
             callers,
         }

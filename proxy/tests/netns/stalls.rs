@@ -1,6 +1,6 @@
-//! Streams that stand still or trickle, through proxies of 64 MiB and real redirection:
-//! they cost those beside them nothing, of the same pair of pods or of another one. And proxies
-//! that stand still themselves.
+//! Streams that stall or trickle, through proxies of 64 MiB and real redirection: they cost other
+//! streams nothing, of the same pair of pods or of another one. Also proxies that stall
+//! themselves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,9 +76,9 @@ fn hundreds_of_stalled_streams_slow_no_other_requests() {
             ask_in_turn(&caller, &format!("round {round}, before"), &mut calm).await;
             let before = stalled.load(Relaxed);
             let stuck = stall().await;
-            let begun = Instant::now();
+            let started = Instant::now();
             let came = || stalled.load(Relaxed) - before;
-            while came() < stuck.len() && begun.elapsed() < STANDS {
+            while came() < stuck.len() && started.elapsed() < STANDS {
                 sleep(STILL).await;
             }
             assert_eq!(came(), stuck.len(), "round {round}: not all have come");
@@ -177,7 +177,7 @@ fn p99(all: &[Asked]) -> Duration {
 
 /// Sends so much content, over a connection of its own.
 async fn ask(content: usize) -> Asked {
-    let begun = Instant::now();
+    let started = Instant::now();
     let body = "y".repeat(content);
     let method = if content == 0 { "GET" } else { "POST" };
     let request = format!(
@@ -191,14 +191,14 @@ async fn ask(content: usize) -> Asked {
     let right = answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&format!("\r\n\r\n{body}"));
     let begins = answer.chars().take(300).collect();
     Asked {
-        took: begun.elapsed(),
+        took: started.elapsed(),
         wrong: (!right).then_some(begins),
     }
 }
 
 /// The same by a connection that others use as well.
 async fn ask_by(caller: &Caller, content: usize) -> Asked {
-    let begun = Instant::now();
+    let started = Instant::now();
     let body = "y".repeat(content);
     let answer = timeout(PATIENCE, caller.ask(&body)).await;
     let wrong = match answer {
@@ -208,7 +208,7 @@ async fn ask_by(caller: &Caller, content: usize) -> Asked {
         Err(_) => Some("nothing".to_owned()),
     };
     Asked {
-        took: begun.elapsed(),
+        took: started.elapsed(),
         wrong,
     }
 }
@@ -236,10 +236,10 @@ async fn ask_in_turn(caller: &Caller, when: &str, all: &mut Vec<Asked>) {
 /// Begins a request every [`EVERY`], whatever became of those before. What a machine that stood
 /// still has missed is not made up for: it would begin at once, and be late for that.
 async fn ask_steadily(lasts: Duration) -> Vec<Asked> {
-    let (begun, mut ticks) = (Instant::now(), interval(EVERY));
+    let (started, mut ticks) = (Instant::now(), interval(EVERY));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut all = JoinSet::new();
-    while begun.elapsed() < lasts {
+    while started.elapsed() < lasts {
         ticks.tick().await;
         all.spawn(ask(0));
     }
@@ -339,10 +339,10 @@ async fn trickle(lasts: Duration) -> (Vec<usize>, Vec<usize>) {
 /// Something comes again and again, or this panics.
 async fn read_slowly(lasts: Duration, patience: Duration) -> usize {
     let mut stream = begin(vip(), "GET /endless", 0).await;
-    let (begun, mut ticks) = (Instant::now(), interval(TRICKLE));
+    let (started, mut ticks) = (Instant::now(), interval(TRICKLE));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut part, mut all) = (vec![0; READ], 0);
-    while begun.elapsed() < lasts {
+    while started.elapsed() < lasts {
         ticks.tick().await;
         let reading = timeout(patience, stream.read_exact(&mut part)).await;
         let reading = reading.unwrap_or_else(|_| panic!("nothing came after {all} bytes"));
@@ -353,10 +353,10 @@ async fn read_slowly(lasts: Duration, patience: Duration) -> usize {
 
 async fn write_all_it_takes(lasts: Duration) -> usize {
     let mut stream = begin(vip(), "POST /slow", 1_000_000_000).await;
-    let (begun, mut all) = (Instant::now(), 0);
-    while begun.elapsed() < lasts {
+    let (started, mut all) = (Instant::now(), 0);
+    while started.elapsed() < lasts {
         // It is taken slowly, so it takes until the end and longer.
-        let left = lasts.saturating_sub(begun.elapsed());
+        let left = lasts.saturating_sub(started.elapsed());
         match timeout(left, stream.write(&ZEROS)).await {
             Ok(wrote) => all += wrote.unwrap_or_else(|error| panic!("{error} after {all} bytes")),
             Err(_) => break,

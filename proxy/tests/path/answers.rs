@@ -1,4 +1,4 @@
-//! Applications that answer as they are told, and policies about calls to them.
+//! Applications that send a scripted response, and policies about calls to them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -126,8 +126,8 @@ async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
             WAITS if waits => continue,
             ONCE if nth > 0 => return None,
             HALF if nth > 0 => {
-                let begun = b"HTTP/1.1 200 OK\r\ncontent-le";
-                stream.write_all(begun).await.ok()?;
+                let partial_head = b"HTTP/1.1 200 OK\r\ncontent-le";
+                stream.write_all(partial_head).await.ok()?;
                 return None;
             }
             TRUNCATED => {

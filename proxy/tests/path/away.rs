@@ -1,4 +1,4 @@
-//! What a proxy does with what it knows while no controller answers.
+//! Proxies without a reachable controller: which configuration they use.
 //!
 //! Claims: attack-12
 

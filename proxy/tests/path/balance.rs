@@ -1,5 +1,5 @@
-//! Calls that stay in their zone, as long as nobody there says that it is busy, and calls
-//! that use a part of a large Service.
+//! Calls that stay in their zone as long as no endpoint there reports overload, and calls that use
+//! a part of a large Service.
 //!
 //! Claims: calls-25, calls-64
 

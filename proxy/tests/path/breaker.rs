@@ -1,4 +1,4 @@
-//! A Service of which most calls fail is sent nothing for a while.
+//! The breaker of a Service: when most calls fail, the proxy sends it nothing for a while.
 //!
 //! Claims: calls-2, calls-67
 

@@ -1,4 +1,4 @@
-//! What the proxies count of a call, on both sides.
+//! Metrics and reports of a call, on both sides.
 //!
 //! Claims: attack-50, attack-76, calls-44, observe-92
 
@@ -311,12 +311,12 @@ async fn report_counts_attempt_only_with_chosen_backend() {
     let edges = reported_edges(&client).await;
     for (reason, attempts) in [("no-endpoint", 1), ("no-backend", 0)] {
         let named = |edge: &&v1::Edge| edge.reasons.iter().any(|one| one.reason == reason);
-        let told: Vec<_> = edges
+        let reported: Vec<_> = edges
             .iter()
             .filter(named)
             .map(|edge| (edge.failure, edge.attempts, edge.attempt_failures))
             .collect();
-        assert_eq!(told, [(1, Some(attempts), attempts)], "{edges:?}");
+        assert_eq!(reported, [(1, Some(attempts), attempts)], "{edges:?}");
     }
 }
 

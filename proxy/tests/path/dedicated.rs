@@ -1,5 +1,5 @@
-//! What applications see is the same by a dedicated connection and by HTTP/2: every shape of
-//! request and answer, over both.
+//! Applications see the same over a dedicated connection and over HTTP/2: every shape of request
+//! and response, over both.
 //!
 //! Claims: calls-21, mesh-15
 

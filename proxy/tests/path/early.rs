@@ -1,5 +1,5 @@
-//! Applications that answer before they have the body of a request: its caller gets one whole
-//! answer and knows whether another request may follow, and what is sent again is whole.
+//! Applications that respond before they have the body of a request: the caller gets one complete
+//! response and knows whether another request may follow, and a retried request is complete.
 //!
 //! Claims: calls-7
 
@@ -133,14 +133,14 @@ async fn response_before_incomplete_body_announces_connection_close() {
         let testbed = Testbed::to(early_head).await;
         for (bytes, chunked, sent) in [(500_000, false, 90_000), (9000, true, 8000), (5, false, 3)]
         {
-            let begun = body(bytes, chunked);
+            let complete = body(bytes, chunked);
             for (route, mut stream) in testbed.connections().await {
                 let case = format!("{route}, {sent} of {bytes}: {early_head}");
                 let head = head_of(bytes, chunked);
                 stream.write_all(head.as_bytes()).await.unwrap();
                 // The other end may stop to read.
                 let (mut reads, mut writes) = stream.into_split();
-                let rest = begun[..sent].to_vec();
+                let rest = complete[..sent].to_vec();
                 let written = tokio::spawn(async move {
                     let _ = writes.write_all(&rest).await;
                     writes
@@ -220,9 +220,9 @@ async fn post(client: &Pod, bytes: usize, chunked: bool, later: Duration) -> Str
     let head = head_of(bytes, chunked);
     let body = body(bytes, chunked);
     let sending = async {
-        let (begun, rest) = body.split_at(body.len() / 2);
+        let (first_half, rest) = body.split_at(body.len() / 2);
         writes.write_all(head.as_bytes()).await?;
-        writes.write_all(begun).await?;
+        writes.write_all(first_half).await?;
         sleep(later).await;
         writes.write_all(rest).await
     };

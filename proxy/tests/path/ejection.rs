@@ -1,4 +1,4 @@
-//! Endpoints that fail are left alone.
+//! Ejection of endpoints that fail.
 //!
 //! Claims: calls-2, calls-24, calls-39, calls-67
 

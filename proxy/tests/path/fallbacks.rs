@@ -1,4 +1,4 @@
-//! What answers a call of which every attempt has failed.
+//! Fallbacks for calls of which every attempt has failed.
 //!
 //! Claims: calls-52
 
@@ -225,12 +225,12 @@ async fn fallback_has_only_remaining_time_of_call() {
         ..fallback(to, Causes::ALL)
     };
     let (shop, _app) = Shop::answering(SILENCE).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     shop.client
         .set(vec![policy_of(&times(None, Some(300), to_spare()))]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 200, "{answer}");
-    assert!(begun.elapsed() >= Duration::from_millis(250));
+    assert!(started.elapsed() >= Duration::from_millis(250));
     assert_eq!(shop.counted(Cause::Timeout, "success"), 1.0);
     // The time of the whole call is over.
     shop.client
@@ -245,10 +245,10 @@ async fn fallback_has_only_remaining_time_of_call() {
     shop.client.set(vec![endpoints("spare", vec![there])]);
     shop.client
         .set(vec![policy_of(&times(Some(700), Some(300), to_spare()))]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 504, "{answer}");
-    let took = begun.elapsed().as_millis();
+    let took = started.elapsed().as_millis();
     assert!((600..1500).contains(&took), "{took}");
     assert!(
         silent.heads()[0].contains("weft-timeout: "),

@@ -1,5 +1,5 @@
-//! Peers that call their requests copies, which nobody can check: they gain nothing by it, and
-//! it is known who said so.
+//! Peers that mark their requests as copies, which the proxy cannot verify: they gain nothing by
+//! it, and the metrics name the sender.
 //!
 //! Claims: calls-56
 
@@ -42,8 +42,8 @@ async fn calls(sender: &mut Sender, app: &App, value: &str) -> u16 {
 }
 
 async fn comes_to(server: &Pod, name: &str, labels: &[&str], count: f64) {
-    let begun = Instant::now();
-    while sum(server, name, labels) < count && begun.elapsed() < Duration::from_secs(5) {
+    let started = Instant::now();
+    while sum(server, name, labels) < count && started.elapsed() < Duration::from_secs(5) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(sum(server, name, labels), count, "{}", server.metrics());

@@ -1,5 +1,5 @@
-//! Applications whose queue of connections is full for a moment. The kernel drops what asks for
-//! another one, and asks again by itself, so without proxies nothing is lost but time.
+//! Applications whose accept queue is full for a moment. The kernel drops the next connection
+//! attempt and retries it by itself, so without proxies nothing is lost but time.
 //!
 //! Claims: calls-10
 
@@ -29,7 +29,7 @@ const FULL_FOR: Duration = Duration::from_millis(1500);
 /// After three seconds it asks once more, or each second.
 const IN_TIME: Duration = Duration::from_millis(2800);
 /// The next ones have 1.25 s where a queue stays full, and this machine some more.
-const TOLD_BY: Duration = Duration::from_millis(1750);
+const DECIDED_BY: Duration = Duration::from_millis(1750);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Calls, of which each may meet a machine that stands still.
 const TRIES: usize = 5;
@@ -153,7 +153,7 @@ async fn a_queue_that_stays_full_ends_the_call() {
         assert_eq!(ask(&client, Protocol::Http1).await, 503);
         soonest = soonest.min(began.elapsed());
     }
-    assert!(soonest < TOLD_BY, "{soonest:?}");
+    assert!(soonest < DECIDED_BY, "{soonest:?}");
     // Nobody is forgotten for that.
     queue.serve();
     assert_eq!(ask(&client, Protocol::Http1).await, 200);
@@ -192,7 +192,7 @@ async fn short_call_fails_over_from_full_queue() {
     // Each may meet a machine that stands still.
     for _ in 0..TRIES {
         let (statuses, second_took) = beside_one_that_answers().await;
-        if statuses == [200, 200] && second_took < TOLD_BY {
+        if statuses == [200, 200] && second_took < DECIDED_BY {
             return;
         }
         last = Some((statuses, second_took));

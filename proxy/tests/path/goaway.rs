@@ -1,5 +1,5 @@
-//! Servers of HTTP/2 that end their connections with GOAWAY: what they did not take is sent
-//! again, and not without end.
+//! HTTP/2 servers that end their connections with GOAWAY: the proxy resends what they did not
+//! take, with a bound.
 //!
 //! Claims: attack-25, calls-14
 

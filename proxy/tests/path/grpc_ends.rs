@@ -1,5 +1,5 @@
-//! How calls of gRPC end, in trailers alone or behind messages: what that shows of their
-//! endpoint, and what their callers see of it.
+//! Ends of gRPC calls, in trailers alone or behind messages: what they show of the endpoint, and
+//! what the caller gets.
 //!
 //! Claims: calls-2
 

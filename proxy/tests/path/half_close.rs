@@ -1,4 +1,4 @@
-//! Callers over HTTP/1 that send no more and wait for their answer.
+//! HTTP/1 callers that close their sending side and wait for the response.
 //!
 //! Claims: calls-44
 

@@ -234,7 +234,7 @@ async fn bodiless_post_gets_zero_length_behind_two_proxies() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let app = App::new(server.ip, OK).await;
     client.reaches(&server, app.port);
-    for (method, told) in [
+    for (method, needs_length) in [
         ("POST", true),
         ("PUT", true),
         ("PATCH", true),
@@ -250,7 +250,7 @@ async fn bodiless_post_gets_zero_length_behind_two_proxies() {
             assert!(answer.starts_with("HTTP/1.1 200"), "{method}: {answer}");
             let head = app.heads().pop().unwrap();
             let length = head.contains("\r\ncontent-length: 0");
-            assert_eq!(length, told && peer, "{head}");
+            assert_eq!(length, needs_length && peer, "{head}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Connections that applications keep, after what they were opened to has gone: a pod whose
-//! address another one has, and a Service.
+//! Connections that applications keep after their target has gone: a pod whose address another pod
+//! has now, and a Service.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Incarnation {
         uid: Option<&'static str>,
     ) -> Self {
         let authority = Arc::clone(authority);
-        let (begins, begun) = oneshot::channel();
+        let (begins, started) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let life = async move {
             let mut at = addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -82,7 +82,7 @@ impl Incarnation {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             runtime.enable_all().build().unwrap().block_on(life);
         });
-        let (app, ip) = begun.await.unwrap();
+        let (app, ip) = started.await.unwrap();
         Self {
             app,
             ip,

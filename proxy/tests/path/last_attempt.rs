@@ -1,4 +1,4 @@
-//! The last attempt of a call has all the time that is left, whatever makes it the last.
+//! The last attempt of a call gets all the remaining time, for whatever reason it is the last.
 //!
 //! Claims: calls-2
 
@@ -138,10 +138,10 @@ async fn attempt_is_abandoned_when_other_endpoint_is_available() {
     let (client, _server, apps) = fleet([SILENCE, OK], &patient(Retry::DEFAULT)).await;
     let mut gets = 0;
     while apps[0].request_count() == 0 {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (status, answer) = ask(&client, "GET", "", "").await;
         assert_eq!(status, 200, "{answer}");
-        assert!(apps[0].request_count() == 0 || begun.elapsed() >= ATTEMPT);
+        assert!(apps[0].request_count() == 0 || started.elapsed() >= ATTEMPT);
         gets += 1;
         assert!(gets < 200, "the silent one must be asked");
     }
@@ -198,9 +198,9 @@ async fn endpoint_is_not_abandoned_for_silent_alternative() {
     let mut asked = 0;
     let mut waited = Duration::ZERO;
     while waited < Duration::from_millis(1900) {
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
-        waited = begun.elapsed();
+        waited = started.elapsed();
         asked += 1;
         assert!(asked < 50, "the lost one must be asked");
     }

@@ -1,5 +1,5 @@
-//! A member of the mesh that asks much and resets it a moment later. Each call begins a
-//! connection to the application, in whose queue it lies until that accepts it.
+//! A member of the mesh that sends many requests and resets each a moment later. Each call opens a
+//! connection to the application, which lies in the accept queue until the application accepts it.
 //!
 //! Claims: calls-13
 

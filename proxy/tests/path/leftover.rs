@@ -1,5 +1,5 @@
-//! Requests whose body nobody wants: their answer comes, and what is sent behind it on the
-//! same connection is either served or was told not to be.
+//! Requests whose body the proxy does not need: their response comes, and a request behind the
+//! body on the same connection is either served or was announced as not served.
 //!
 //! Claims: calls-7
 
@@ -64,7 +64,7 @@ impl Refusing {
     async fn all() -> [Self; 3] {
         let (client, server, port, _) = pair(Protocol::Http1).await;
         client.set(vec![endpoints("api", Vec::new())]);
-        let nobody = Self {
+        let no_endpoint = Self {
             via: "by the own proxy",
             status: 503,
             client,
@@ -92,7 +92,7 @@ impl Refusing {
             server,
             port,
         };
-        [nobody, peer, outside]
+        [no_endpoint, peer, outside]
     }
 
     async fn connect(&self) -> TcpStream {

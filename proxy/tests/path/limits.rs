@@ -1,4 +1,4 @@
-//! Limits that the proxy of the called pod keeps.
+//! Limits that the called pod's proxy enforces.
 //!
 //! Claims: calls-59, calls-71
 

@@ -1,4 +1,4 @@
-//! Endpoints to which packets are lost: nobody waits a second time to learn that they are.
+//! Endpoints whose packets are lost: a caller's proxy waits for one once, and not again.
 //!
 //! Claims: calls-62
 
@@ -43,10 +43,10 @@ fn unreachable(client: &Pod) -> f64 {
 
 /// Asks, and says how long a good answer took.
 async fn good(client: &Pod, method: &str, headers: &str) -> Duration {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(client, method, headers, "").await;
     assert_eq!(status, 200, "{answer}");
-    begun.elapsed()
+    started.elapsed()
 }
 
 fn resting(consecutive_failures: u8) -> EffectivePolicy {
@@ -194,9 +194,9 @@ async fn no_call_is_lost_on_undetected_dead_connection() {
 async fn watch_standstills(longest: Arc<Mutex<Duration>>) {
     let every = Duration::from_millis(20);
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         tokio::time::sleep(every).await;
-        let stood = begun.elapsed().saturating_sub(every);
+        let stood = started.elapsed().saturating_sub(every);
         let mut longest = longest.lock();
         *longest = stood.max(*longest);
     }
@@ -219,19 +219,19 @@ async fn no_call_waits_beside_known_silent_connection() {
     let watching = tokio::spawn(watch_standstills(Arc::clone(&longest)));
     let client = Arc::new(client);
     let mut calls = JoinSet::new();
-    let begun = Instant::now();
+    let started = Instant::now();
     // Others each time: which endpoint a tenant has goes by the addresses of this run, and the
     // first few may all have the same.
     let mut callers = tenants().cycle();
-    while begun.elapsed() < Duration::from_secs(11) {
+    while started.elapsed() < Duration::from_secs(11) {
         // Fewer than the streams of a connection, until its silence is known: who finds none left
         // would open another one, and all of them may be kept there.
         for tenant in callers.by_ref().take(9) {
             let client = Arc::clone(&client);
             calls.spawn(async move {
-                let begun = Instant::now();
+                let started = Instant::now();
                 let status = ask(&client, "POST", &tenant, "").await.0;
-                (status, begun.elapsed())
+                (status, started.elapsed())
             });
         }
         tokio::time::sleep(Duration::from_millis(900)).await;

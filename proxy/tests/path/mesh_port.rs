@@ -1,4 +1,4 @@
-//! Who may use the port between proxies, and for what.
+//! Access to the port between proxies: which peers, and for what.
 //!
 //! Claims: attack-28, attack-6
 
@@ -236,7 +236,7 @@ async fn connection_takes_no_request_after_caller_certificate_expiry() {
     let slow = TcpListener::bind((server.ip, 0)).await.unwrap();
     let slow_port = slow.local_addr().unwrap().port().to_string();
     let mut other = ends.clone();
-    let begun = tokio::spawn(async move { status(&mut other, &slow_port).await });
+    let in_flight = tokio::spawn(async move { status(&mut other, &slow_port).await });
     let (mut served, _) = slow.accept().await.unwrap();
     let _ = served.read(&mut [0; 512]).await.unwrap();
     pass(20).await;
@@ -256,7 +256,7 @@ async fn connection_takes_no_request_after_caller_certificate_expiry() {
     // What it had begun comes to its end.
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     served.write_all(answer).await.unwrap();
-    assert_eq!(begun.await.unwrap().unwrap(), 200);
+    assert_eq!(in_flight.await.unwrap().unwrap(), 200);
 }
 
 /// HTTP in a tunnel, whose connection nobody else ends.

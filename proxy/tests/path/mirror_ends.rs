@@ -1,4 +1,4 @@
-//! Requests that end otherwise than by an answer, and receivers that are sent nothing.
+//! Mirrored requests that end without a response, and receivers that are sent nothing.
 //!
 //! Claims: calls-53
 

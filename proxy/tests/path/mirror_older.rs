@@ -1,4 +1,4 @@
-//! Copies to receivers whose proxies are of a version that knows of none.
+//! Copies to receivers whose proxies have a version without mirroring.
 //!
 //! Claims: calls-53
 

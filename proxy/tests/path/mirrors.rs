@@ -1,4 +1,4 @@
-//! Copies of requests: who gets them, what they cost the others, and what their receivers
+//! Mirroring: which Services get copies, what copies cost other callers, and what the receivers
 //! may do.
 //!
 //! Claims: calls-53
@@ -125,10 +125,10 @@ impl Shop {
 
     /// Waits until so many copies have come to this.
     pub(super) async fn until(&self, outcome: &str, copies: f64) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.counted(outcome) < copies {
             let metrics = || self.client.metrics();
-            assert!(begun.elapsed() < Duration::from_secs(10), "{}", metrics());
+            assert!(started.elapsed() < Duration::from_secs(10), "{}", metrics());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(self.counted(outcome), copies);
@@ -279,15 +279,15 @@ async fn mirror_of_http2_call_has_its_complete_body() {
 async fn failing_mirror_target_costs_calls_nothing_capped_at_64() {
     let shop = Shop::new(SILENCE).await;
     for _ in 0..80 {
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(started.elapsed() < Duration::from_secs(2));
     }
     shop.until("full", 16.0).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     while shop.next.request_count() < 64 {
         assert!(
-            begun.elapsed() < Duration::from_secs(5),
+            started.elapsed() < Duration::from_secs(5),
             "{}",
             shop.next.request_count()
         );

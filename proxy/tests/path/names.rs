@@ -1,4 +1,4 @@
-//! By which name requests are counted at the pod that serves them.
+//! The name under which the serving pod counts a request.
 //!
 //! Claims: observe-137
 

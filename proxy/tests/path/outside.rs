@@ -1,4 +1,4 @@
-//! What the proxies tell of both ends that are outside the mesh.
+//! Reports about peers outside the mesh, on both sides of a call.
 //!
 //! Claims: observe-140, observe-144
 
@@ -162,7 +162,7 @@ async fn lacked_port_reports_service_and_unknown_one_its_address() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     let edges = reported_edges(&client).await;
-    let told: BTreeSet<(&str, u32, &str)> = edges
+    let reported: BTreeSet<(&str, u32, &str)> = edges
         .iter()
         .map(|edge| (edge.service.as_str(), edge.port, edge.remote.as_str()))
         .collect();
@@ -171,7 +171,7 @@ async fn lacked_port_reports_service_and_unknown_one_its_address() {
         ("", 0, "10.96.7.2"),
         ("", 0, "10.96.7.7"),
     ];
-    assert_eq!(told, BTreeSet::from(expected), "{edges:?}");
+    assert_eq!(reported, BTreeSet::from(expected), "{edges:?}");
     for edge in &edges {
         assert_eq!((edge.failure, edge.attempts), (1, Some(0)), "{edge:?}");
         assert!(edge.pod.is_empty() && edge.backend.is_empty(), "{edge:?}");
@@ -192,10 +192,10 @@ async fn service_port_scan_makes_bounded_edges() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     let edges = reported_edges(&client).await;
-    let told: BTreeSet<u32> = edges.iter().map(|edge| edge.port).collect();
+    let reported: BTreeSet<u32> = edges.iter().map(|edge| edge.port).collect();
     // Those that are told apart, and the others.
-    assert_eq!(told.len(), 64 + 1, "{told:?}");
-    assert!(told.contains(&0) && told.contains(&1), "{told:?}");
+    assert_eq!(reported.len(), 64 + 1, "{reported:?}");
+    assert!(reported.contains(&0) && reported.contains(&1), "{reported:?}");
     assert!(edges.iter().all(|edge| edge.service == "shop/cart"));
     let failures: u64 = edges.iter().map(|edge| edge.failure).sum();
     assert_eq!(failures, u64::from(PORTS), "each is counted");

@@ -1,4 +1,5 @@
-//! What the proxy of a pod keeps from an application that has no room for it.
+//! Overload protection: requests that a pod's proxy keeps from an application without room for
+//! them.
 //!
 //! Claims: calls-69
 
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, SILENCE, ask, limited, policy_of, retries, served_by, sum, whole};
-use super::deadlines::{BEGUN, SWITCHED};
+use super::deadlines::{PARTIAL_RESPONSE, SWITCHED};
 use super::mirrors::header;
 use crate::support::{Authority, Pod, endpoint, endpoints, get, pair, resource, service, vip};
 
@@ -82,9 +83,9 @@ pub(super) async fn calls_in_flight(
         let mut stream = client.call(vip()).await;
         let request = format!("GET / HTTP/1.1\r\nHost: web.shop\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         while app.request_count() == before {
-            assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
+            assert!(started.elapsed() < Duration::from_secs(5), "it never came");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         callers.push(stream);
@@ -124,7 +125,7 @@ async fn request_beyond_application_capacity_gets_503_unseen() {
 
 #[tokio::test]
 async fn request_or_upgrade_is_in_flight_until_response_head() {
-    let (client, server, app) = one(BEGUN).await;
+    let (client, server, app) = one(PARTIAL_RESPONSE).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
     let mut open = Vec::new();
     for _ in 0..3 {
@@ -337,9 +338,9 @@ async fn caller_sends_fewer_calls_of_shed_class_only() {
     client.set(vec![policy_of(&classes)]);
     server.set(vec![guard([(app.port, classes)])]);
     let _held = calls_in_flight(&client, &app, "", 1).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut calls = 0.0;
-    while begun.elapsed() < Duration::from_millis(7500) {
+    while started.elapsed() < Duration::from_millis(7500) {
         assert_eq!(ask(&client, "GET", "", "").await.0, 503);
         calls += 1.0;
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -405,9 +406,9 @@ async fn load(client: &Arc<Pod>, per_second: u32, seconds: u32) -> (u32, u32) {
         ticks.tick().await;
         let client = Arc::clone(client);
         calls.spawn(async move {
-            let begun = Instant::now();
+            let started = Instant::now();
             let (status, _) = ask(&client, "GET", "", "").await;
-            (status, begun.elapsed())
+            (status, started.elapsed())
         });
     }
     let mut seen = (0, 0);
@@ -460,9 +461,9 @@ async fn disabled_overload_policy_reports_no_limit() {
     load(&client, 25, 2).await;
     let caller = Arc::clone(&client);
     let beyond = tokio::spawn(async move { load(&caller, 150, 5).await });
-    let begun = Instant::now();
+    let started = Instant::now();
     while sum(&server, LIMIT, &[]) == 0.0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it is limited");
+        assert!(started.elapsed() < Duration::from_secs(10), "it is limited");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     server.replace(wire::names::GUARD, Vec::new());

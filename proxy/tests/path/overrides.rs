@@ -1,4 +1,4 @@
-//! Requests that choose another Service than the one they call, and those that may not.
+//! Requests that select another Service than the one they call: which may, and which may not.
 //!
 //! Claims: calls-58
 
@@ -110,9 +110,9 @@ async fn waiting(app: &App, mut caller: TcpStream, headers: &str) -> (TcpStream,
     let before = app.request_count();
     let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
     caller.write_all(head.as_bytes()).await.unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     while app.request_count() == before {
-        assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
+        assert!(started.elapsed() < Duration::from_secs(5), "it never came");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let head = app.heads().pop().unwrap();

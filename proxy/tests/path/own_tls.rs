@@ -1,5 +1,5 @@
-//! TLS of the applications' own: told as such where it is declared or where a connection was
-//! seen to begin so, and counted by metrics as any other bytes.
+//! TLS of the applications' own: reported as TLS where it is declared or where the proxy saw a
+//! connection begin so, and counted by metrics as any other bytes.
 //!
 //! Claims: observe-145
 
@@ -47,7 +47,7 @@ pub(super) async fn said(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
 }
 
 /// What the pod tells of its only connection.
-async fn told(pod: &Pod) -> (Protocol, Security) {
+async fn reported(pod: &Pod) -> (Protocol, Security) {
     let edges = reported_edges(pod).await;
     let [edge] = &edges[..] else {
         panic!("{edges:?}");
@@ -161,9 +161,9 @@ async fn immediately_failed_external_connection_reports_later_bytes() {
         in_vain(stream, &hello).await;
     }
     let edges = reported_edges(&client).await;
-    let told = failures(&edges);
+    let reported = failures(&edges);
     let known = ("api.example.com", Protocol::Tls);
-    assert!(told.contains_key(&known), "{edges:?}");
+    assert!(reported.contains_key(&known), "{edges:?}");
 }
 
 /// What both ends tell of a connection between two proxies to a Service of this protocol, whose
@@ -194,7 +194,7 @@ async fn between(
     let stream = client.call(vip()).await;
     tokio::time::sleep(Duration::from_millis(after)).await;
     let _stays = said(stream, says).await;
-    let (one, other) = (told(&client).await, told(&server).await);
+    let (one, other) = (reported(&client).await, reported(&server).await);
     assert_eq!((one.1, other.1), (Security::Mtls, Security::Mtls));
     [one.0, other.0]
 }
@@ -229,7 +229,7 @@ async fn outside_callers_tls_is_reported_separately_from_bytes() {
         server.mode("api", Enforcement::Open, MtlsMode::Permissive);
         let port = echo(&server, "").await;
         let _stays = said(server.plain(port).await, says).await;
-        assert_eq!(told(&server).await, (expected, Security::Plaintext));
+        assert_eq!(reported(&server).await, (expected, Security::Plaintext));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Callers that give up, callers that are slow, and endpoints that keep everybody waiting.
+//! Callers that give up, slow callers, and endpoints that keep every caller waiting.
 //!
 //! Claims: calls-24
 

@@ -1,4 +1,4 @@
-//! Which policy speaks, and to whom: as the controller has resolved it.
+//! Which policy applies to which caller, as the controller has resolved it.
 //!
 //! Claims: calls-18, calls-39
 
@@ -154,9 +154,9 @@ async fn split_to_v2() -> (Pod, Pod, [App; 3]) {
 
 /// Asks until `done`, for which chance must choose the failing one often enough.
 async fn ask_until(client: &Pod, done: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < PATIENCE, "{}", client.metrics());
+        assert!(started.elapsed() < PATIENCE, "{}", client.metrics());
         ask(client, "POST", "", "{}").await;
     }
 }
@@ -297,8 +297,8 @@ async fn timeout_at_pod_address_applies_to_named_account() {
         let mut said = timeouts(Some(300), None);
         let scoped = said.timeouts.rules[0].then.as_mut().unwrap();
         scoped.sources = Sources::Only(vec![Source::Identity(id(account))]);
-        let told = said.for_pods(Parts::IN_FORCE);
-        server.set(vec![guarded(apps[0].port, told)]);
+        let for_pods = said.for_pods(Parts::IN_FORCE);
+        server.set(vec![guarded(apps[0].port, for_pods)]);
         let mut stream = client.call(addr).await;
         // Who has no end is not waited for.
         let patience = Duration::from_secs(if ends { 10 } else { 1 });

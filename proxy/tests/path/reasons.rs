@@ -1,5 +1,5 @@
-//! Every reason that the page of refusals names, as a client gets to see it: with the status
-//! that stands there, and over gRPC with the code.
+//! Every reason that the page of refusals names, as a client receives it: with the status from the
+//! page, and over gRPC with the code.
 //!
 //! Claims: calls-29
 

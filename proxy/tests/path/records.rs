@@ -1,4 +1,4 @@
-//! Lines of the access log at a collector.
+//! Access log records at a collector.
 //!
 //! Claims: observe-95
 

@@ -1,4 +1,4 @@
-//! Every refusal moves one counter by one, whoever refuses and however early.
+//! Every refusal increments one counter by one, whichever proxy refuses and however early.
 //!
 //! Claims: attack-54
 
@@ -108,7 +108,7 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
-    let nobody = closed(&server).await;
+    let closed_port = closed(&server).await;
     let mode = |enforcement, mtls| server.mode("api", enforcement, mtls);
     // Where an answer is due, whatever might be a request is read as one.
     mode(Enforcement::Open, MtlsMode::Strict);
@@ -154,7 +154,7 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
         ),
         (
             "nobody listens",
-            nobody,
+            closed_port,
             GET,
             Enforcement::Open,
             permissive,
@@ -162,7 +162,7 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
         ),
         (
             "bytes, nobody listens",
-            nobody,
+            closed_port,
             BYTES,
             Enforcement::Open,
             permissive,
@@ -182,10 +182,10 @@ async fn every_peer_refusal_increments_one_counter_once() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
-    let nobody = closed(&server).await;
+    let closed_port = closed(&server).await;
     let certs = authority.leaf("web", Duration::from_secs(60), SystemTime::now());
     let mut sender = peer(&authority, &certs, &server).await.unwrap();
-    let (port, nobody) = (port.to_string(), nobody.to_string());
+    let (port, closed_port) = (port.to_string(), closed_port.to_string());
     for (case, method, protocol, uri, port, reason) in [
         (
             "no port",
@@ -216,7 +216,7 @@ async fn every_peer_refusal_increments_one_counter_once() {
             Method::POST,
             "tcp",
             "http://h/",
-            &nobody,
+            &closed_port,
             "connect-failed",
         ),
         (
@@ -224,7 +224,7 @@ async fn every_peer_refusal_increments_one_counter_once() {
             Method::GET,
             "http1",
             "http://h/",
-            &nobody,
+            &closed_port,
             "connect-failed",
         ),
     ] {
@@ -249,9 +249,9 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
     use v1::destination::Target;
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
-    let nobody = endpoint(client.ip, closed(&client).await, None);
+    let closed_endpoint = endpoint(client.ip, closed(&client).await, None);
     client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
-    client.set(vec![endpoints("api", vec![nobody.clone()])]);
+    client.set(vec![endpoints("api", vec![closed_endpoint.clone()])]);
     for (case, head) in refused_heads() {
         let before = counted(&client, "outbound");
         let answer = send(client.call(vip()).await, &head).await;

@@ -1,4 +1,4 @@
-//! What is sent again, what never is, and what that may cost.
+//! Retries: which requests are retried, which never are, and what retries may cost.
 //!
 //! Claims: calls-1, calls-39
 
@@ -173,7 +173,7 @@ async fn body_too_long_to_buffer_is_sent_once() {
 #[tokio::test]
 async fn grpc_retries_need_listed_code_and_nothing_forwarded() {
     const GRPC: &str = "content-type: application/grpc\r\n";
-    const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
+    const PARTIAL_RESPONSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
                          grpc-status: 14\r\ncontent-length: 2\r\n\r\nab";
     const OTHER: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
                          grpc-status: 8\r\ncontent-length: 0\r\n\r\n";
@@ -181,7 +181,7 @@ async fn grpc_retries_need_listed_code_and_nothing_forwarded() {
     for (answer, code, expected) in [
         (REFUSED, unavailable, 2),
         (UNAVAILABLE, unavailable, 2),
-        (BEGUN, unavailable, 1),
+        (PARTIAL_RESPONSE, unavailable, 1),
         (OTHER, unavailable, 1),
         // A connection that ends is UNAVAILABLE, and nothing else.
         (NOTHING, unavailable, 2),

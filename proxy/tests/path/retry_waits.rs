@@ -1,4 +1,4 @@
-//! What becomes of a retry whose endpoint is not what it was once it has waited.
+//! Retries whose endpoint changes while they wait for their backoff.
 //!
 //! Claims: calls-1
 
@@ -91,7 +91,7 @@ async fn chosen_and_then(
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let first = TcpListener::bind((server.ip, 0)).await.unwrap();
     let tried = first.local_addr().unwrap().port();
-    let (chosen, nobody) = (closed(&server).await, closed(&server).await);
+    let (chosen, unserved) = (closed(&server).await, closed(&server).await);
     let other = App::new(server.ip, OK).await;
     let served_at = |ports: &[u16]| {
         let all = ports.iter().map(|port| endpoint(server.ip, *port, None));
@@ -120,7 +120,7 @@ async fn chosen_and_then(
         sleep(KEPT).await;
         if rests {
             // Where nothing is sent another one is asked, so this comes to both.
-            served_at(&[chosen.port(), nobody.port()]);
+            served_at(&[chosen.port(), unserved.port()]);
             assert_eq!(ask(&client, "POST", "", "{}").await.0, 503);
             let ejected = sum(&client, "weft_ejections_total", &["cause=\"unreachable\""]);
             assert_eq!(ejected, 2.0, "{}", client.metrics());

@@ -102,7 +102,7 @@ async fn connection_setup_time_is_not_counted_against_endpoint() {
         .body(())
         .unwrap()
         .into_parts();
-    let begun = Instant::now();
+    let started = Instant::now();
     let peer = client
         .proxy
         .peers
@@ -114,7 +114,7 @@ async fn connection_setup_time_is_not_counted_against_endpoint() {
     };
     let body = Replay::new(empty_body());
     let answer = peer.send(&request, &body).await.unwrap();
-    assert!(begun.elapsed() >= late, "the connection was not new");
+    assert!(started.elapsed() >= late, "the connection was not new");
     assert!(answer.took < late / 2, "{:?}", answer.took);
 }
 

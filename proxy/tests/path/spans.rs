@@ -1,5 +1,5 @@
-//! What spans tell of calls that did not simply succeed: tried again, refused, late, left by
-//! their callers, upgraded.
+//! Spans of calls that did not simply succeed: retried, refused, late, cancelled by their callers,
+//! upgraded.
 //!
 //! Claims: observe-100, observe-101
 

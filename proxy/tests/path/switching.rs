@@ -1,4 +1,4 @@
-//! Upgrades whose callers leave before they are answered.
+//! Upgrades whose callers leave before the response.
 //!
 //! Claims: calls-16
 
@@ -54,9 +54,9 @@ async fn is_let_go(mut application: TcpStream) -> bool {
 
 /// Waits until so many callers of the pod are counted as gone.
 async fn cancelled(pod: &Pod, count: f64) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while sum(pod, "weft_requests_cancelled_total", &[]) != count {
-        assert!(begun.elapsed() < SOON, "not {count}: {}", pod.metrics());
+        assert!(started.elapsed() < SOON, "not {count}: {}", pod.metrics());
         sleep(Duration::from_millis(10)).await;
     }
 }

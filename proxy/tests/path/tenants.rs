@@ -1,4 +1,4 @@
-//! Which backend and endpoint a tenant keeps, and how it is known.
+//! Tenants: how the proxy recognizes one, and which backend and endpoint it keeps.
 //!
 //! Claims: calls-57
 

@@ -1,5 +1,5 @@
-//! Which requests are recorded, what their headers say from here on, and the way of spans to
-//! their collector.
+//! Tracing: which requests are recorded, which headers they carry from here on, and how spans
+//! reach their collector.
 //!
 //! Claims: observe-91, observe-92, observe-94, observe-99
 

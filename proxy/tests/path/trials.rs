@@ -1,5 +1,5 @@
-//! Rules that are only tried on live calls: what they would do is counted, and nothing of
-//! what is done changes.
+//! Dry runs of rules on live calls: the proxy counts what the rules would do, and changes nothing
+//! of what it does.
 //!
 //! Claims: observe-121
 
@@ -188,10 +188,10 @@ async fn dry_run_treats_tls_as_bytes_but_counts_tls() {
         client.reaches(&server, port);
         let tried = ask(Enforcement::Enforce, &rules);
         let (tried, _examples) = server.proxy.config.trials.begin(&tried).unwrap();
-        let told = |edge: &v1::Edge, _: &str| edge.protocol() == carried;
+        let same_protocol = |edge: &v1::Edge, _: &str| edge.protocol() == carried;
         let _stays = said(client.call(vip()).await, says).await;
         let counts = tried.counts();
-        assert_eq!(sum(&counts, told), [0, 1, 0], "{counts:?}");
+        assert_eq!(sum(&counts, same_protocol), [0, 1, 0], "{counts:?}");
         assert_eq!(sum(&counts, |_, _| true), [0, 1, 0], "{counts:?}");
 
         // And so it is.
@@ -201,7 +201,7 @@ async fn dry_run_treats_tls_as_bytes_but_counts_tls() {
         stream.write_all(says).await.unwrap();
         assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "closed");
         let counts = tried.counts();
-        assert_eq!(sum(&counts, told), [1, 1, 0], "{counts:?}");
+        assert_eq!(sum(&counts, same_protocol), [1, 1, 0], "{counts:?}");
         assert_eq!(sum(&counts, |_, _| true), [1, 1, 0], "{counts:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Applications that answer without reading a body, or that send one where their answer has
-//! none: what is left on the connection is no part of somebody else's call.
+//! Applications that respond without reading a body, or that send one where the response has none:
+//! the bytes left on the connection do not reach another call.
 //!
 //! Claims: calls-9
 

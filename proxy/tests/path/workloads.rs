@@ -1,5 +1,5 @@
-//! One process that serves two workloads: each by its own rules, counted in its own
-//! telemetry, and ended by itself.
+//! One process that serves two workloads: each with its own rules, its own telemetry and its own
+//! end.
 
 use std::collections::HashMap;
 use std::io;

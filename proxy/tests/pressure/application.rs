@@ -1,4 +1,4 @@
-//! What the calls of these tests are for.
+//! The application that the calls of these tests reach.
 
 use bytes::Bytes;
 use http::Response;

@@ -1,5 +1,5 @@
-//! Honest callers that are many and slow: each of them gets all of its answer, those that
-//! find no room a little later, and nobody beside them waits.
+//! Honest callers that are many and slow: each gets its complete response, those without room a
+//! little later, and other callers do not wait.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -156,9 +156,9 @@ async fn come_to_their_end(testbed: &Testbed, streams: Vec<TcpStream>, every: Du
 /// A neighbour's calls, for ever, and how long each took.
 pub(super) async fn calls_beside(testbed: &Testbed, took: &mut Vec<Duration>) {
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         one_call(testbed).await;
-        took.push(begun.elapsed());
+        took.push(started.elapsed());
         sleep(Duration::from_millis(20)).await;
     }
 }

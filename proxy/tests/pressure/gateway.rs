@@ -1,5 +1,5 @@
-//! One caller with many users behind it: what it asks for and does not end soon holds up
-//! nothing else of it, as long as there is memory.
+//! One caller with many users behind it: its long requests hold up none of its other requests, as
+//! long as there is memory.
 //!
 //! Claims: attack-43
 

@@ -1,6 +1,6 @@
-//! Peers with many tunnels in which nothing is said. What those cost is known, so whoever
-//! opened them pays where memory runs out, and an honest gateway with as many as it needs
-//! does not pay for others.
+//! Peers with many idle tunnels. The proxy knows what a tunnel costs, so the peer that opened them
+//! pays when memory runs out, and an honest gateway with as many as it needs does not pay for
+//! others.
 //!
 //! Claims: attack-42
 

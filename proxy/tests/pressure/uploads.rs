@@ -1,5 +1,5 @@
-//! Uploads over HTTP/2 that an application does not read: they stand still, and what their
-//! caller asks for beside them goes on.
+//! HTTP/2 uploads that an application does not read: they stall, and their caller's other requests
+//! go on.
 
 use std::future::poll_fn;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,14 +63,14 @@ async fn uploads(testbed: &Testbed) -> JoinSet<()> {
 
 /// A call of whoever has so many uploads on their way: how long it took, where it was served.
 async fn call(testbed: &Testbed) -> Option<Duration> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let ask = b"GET /echo HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n";
     let asking = async {
         let mut stream = testbed.open(2).await;
         raw(&mut stream, ask, SOON).await
     };
     let answer = timeout(SOON, asking).await.ok()?;
-    answer.starts_with("HTTP/1.1 200").then(|| begun.elapsed())
+    answer.starts_with("HTTP/1.1 200").then(|| started.elapsed())
 }
 
 /// Uploads on one connection after the other, so long apart.

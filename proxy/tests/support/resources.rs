@@ -1,4 +1,4 @@
-//! What a controller tells the proxies of tests.
+//! Resources as a controller sends them to proxies, for tests.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! First lines that are HTTP to some server, and those of other protocols.
+//! First lines that some server accepts as HTTP, and first lines of other protocols.
 //!
 //! Claims: attack-3
 

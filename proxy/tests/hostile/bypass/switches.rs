@@ -1,4 +1,4 @@
-//! Upgrades: nobody leaves for HTTP/2, whatever it is called.
+//! Upgrades: no connection switches to HTTP/2, whatever the protocol is called.
 //!
 //! Claims: attack-102, attack-5
 

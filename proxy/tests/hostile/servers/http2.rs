@@ -1,4 +1,4 @@
-//! Servers of HTTP/2 that break its rules.
+//! HTTP/2 servers that break the protocol's rules.
 
 use super::*;
 

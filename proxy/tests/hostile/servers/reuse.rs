@@ -1,4 +1,4 @@
-//! Servers that leave requests unread, or close between two of them: who is served next.
+//! Connection reuse with servers that leave requests unread, or close between two requests.
 
 use super::*;
 
@@ -180,7 +180,7 @@ async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
         let application = Closing::new(true, Duration::from_millis(5)).await;
         for keeps in [true, false, true] {
             application.keeps.store(keeps, Ordering::Relaxed);
-            let begun = application.connections();
+            let before = application.connections();
             for _ in 0..20 {
                 assert_eq!(
                     status(&post(&application.pods, entry).await),
@@ -189,7 +189,7 @@ async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
                 );
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            assert_eq!(application.connections() - begun, 20, "{entry:?}");
+            assert_eq!(application.connections() - before, 20, "{entry:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is tried again for a request that nobody waits for any more: nothing.
+//! A request whose caller has left causes no retries.
 //!
 //! Claims: calls-2
 

@@ -1,4 +1,4 @@
-//! Calls that end by their own time.
+//! Calls that end at their own deadline.
 //!
 //! Claims: calls-46
 
@@ -57,8 +57,8 @@ async fn grpc_response_unfinished_at_deadline_causes_no_upstream_retry() {
         );
         let answer = raw(&mut stream, asks.as_bytes(), patience).await;
         crash(stream);
-        let begun = answer.starts_with("HTTP/1.1 200") && answer.contains("ab");
-        assert!(begun, "{answer}");
+        let started = answer.starts_with("HTTP/1.1 200") && answer.contains("ab");
+        assert!(started, "{answer}");
         if late {
             broken_off(&next[0]).await;
         } else {
@@ -78,9 +78,9 @@ async fn grpc_response_unfinished_at_deadline_causes_no_upstream_retry() {
 
 /// Waits while the clock stands still, which it does as long as somebody has work.
 async fn at_once(done: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < SOON, "it never came");
+        assert!(started.elapsed() < SOON, "it never came");
         tokio::task::yield_now().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Calls over gRPC that say in their trailers how they went.
+//! gRPC calls whose status comes in the trailers.
 //!
 //! Claims: calls-46
 

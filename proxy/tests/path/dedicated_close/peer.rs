@@ -1,4 +1,4 @@
-//! A peer that closes a dedicated connection in the moment in which it is used.
+//! A peer that closes a dedicated connection at the moment of its use.
 //!
 //! Claims: calls-21, mesh-15
 
@@ -169,10 +169,10 @@ async fn request_to_frozen_peer_ends_within_ten_seconds() {
     let (answer, took) = loop {
         sent += 1;
         let mut stream = client.call(vip()).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = raw(&mut stream, POST.as_bytes(), 4 * PATIENCE).await;
         if dedicated.load(Relaxed) > 0 {
-            break (answer, begun.elapsed());
+            break (answer, started.elapsed());
         }
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         tokio::time::sleep(Duration::from_millis(20)).await;
