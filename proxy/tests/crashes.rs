@@ -50,7 +50,7 @@ const FILLED: usize = 20;
 /// The kernel alone takes almost three MiB of it on the way to the application.
 const FILLING: usize = 6 * MIB;
 const FILLED_WITHIN: Duration = Duration::from_millis(500);
-/// What all others say, which nobody reads either.
+/// Bytes that each of the other callers sends, which stay unread too.
 const UNFILLED: usize = 1000;
 /// What a proxy may hold: so much that each of that many streams has a whole window.
 const ROOM: usize = 256 * MIB;
@@ -126,8 +126,8 @@ impl Drop for Accepted {
     }
 }
 
-/// Answers a byte by a byte, switches protocols, or takes an upload. After the first two it
-/// reads nothing, until its other end crashes or it is told to crash.
+/// Echoes one byte, switches protocols, or takes an upload. After the first two it reads nothing,
+/// until its other end crashes or the `crashes` channel makes it crash.
 async fn serve(mut stream: TcpStream, mut crashes: watch::Receiver<usize>) {
     let mut got = Vec::new();
     let end = loop {

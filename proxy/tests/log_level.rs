@@ -118,11 +118,7 @@ fn log_filter_unites_all_workloads_of_process() {
     assert_eq!(logged(), (true, true, false), "the other's holds");
 
     set(&first, "off");
-    assert_eq!(
-        logged(),
-        (false, true, false),
-        "nobody said anything of one"
-    );
+    assert_eq!(logged(), (false, true, false), "no line names one");
     set(&second, "off");
     assert_eq!(logged(), (false, false, false), "none asks for anything");
 

@@ -229,7 +229,7 @@ async fn hundreds_that_read_nothing_are_held_back() {
         stream.read_exact(&mut first).await.unwrap();
         head(&mut stream).await;
         if first == *b"P" {
-            // An upload: nobody reads it.
+            // An upload that is never read.
             return std::future::pending().await;
         }
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
@@ -255,7 +255,7 @@ async fn hundreds_that_read_nothing_are_held_back() {
         let part = vec![b'x'; PART];
         for round in 0..40 {
             for stream in open.iter().skip(1).step_by(2) {
-                // As much as is taken, without waiting for anybody.
+                // As much as the socket takes without waiting.
                 while matches!(stream.try_write(&part), Ok(1..)) {}
             }
             if round % 2 == 0 {

@@ -144,7 +144,7 @@ fn proxy_ports_are_reached_directly_without_original_destination() {
             assert_eq!((met.name.as_str(), met.original), (name, None), "{to}");
         }
     }
-    // The outbound listener is on loopback only, so nobody outside can use it.
+    // The outbound listener is on loopback only, so no peer outside the pod can use it.
     let met = testbed.peer().try_connect(Who::App, "10.77.0.2:15101");
     assert!(met.unwrap_err().contains("refused"));
 }

@@ -88,7 +88,7 @@ async fn answered(pods: &TwoPods, entry: EntryPoint, path: &str) -> TcpStream {
     caller
 }
 
-/// Writes until nobody takes any more.
+/// Writes until no more is taken.
 async fn fill(caller: &mut TcpStream) {
     let patience = Duration::from_millis(300);
     while let Ok(Ok(())) = timeout(patience, caller.write_all(&ZEROS)).await {}
@@ -141,7 +141,8 @@ async fn upload_behind_response_continues_with_slow_server() {
     assert_eq!(open.load(Relaxed), 1);
 }
 
-/// Answers at once, and reads the body without making room for more of it: tells how it ended.
+/// Responds at once, and reads the body without making room for more of it: sends how the body
+/// ended.
 async fn hasty2(stream: TcpStream, ended: mpsc::Sender<Option<Reason>>) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {

@@ -31,10 +31,10 @@ const GIVEN_UP: Duration = Duration::from_secs(12);
 /// How a connection between two proxies is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
-    /// Without a word of TLS, as the kernel closes what a process that is killed has open.
+    /// Without a TLS message, as the kernel closes the connections of a killed process.
     Close,
     Reset,
-    /// Nothing passes any more either way, and neither end is told, as when a node is lost.
+    /// No packet passes either way, and neither end gets an error, as when a node is lost.
     Silence,
 }
 
@@ -104,7 +104,7 @@ impl Cable {
     /// before that is over.
     fn cut(&self, how: Cut) {
         self.silent.send_replace(how == Cut::Silence);
-        self.cuts.send(how).expect("nobody speaks by it");
+        self.cuts.send(how).expect("a connection must pass it");
     }
 
     /// Ends its silence for what comes later.
@@ -113,9 +113,9 @@ impl Cable {
     }
 }
 
-/// An application that says one byte when one came. Whoever says 1 is reset after more, and who
-/// says 3 is let go in good order. Of all others it tells how many further bytes came, and
-/// whether a reset was their end.
+/// An application that answers one byte with one byte. A caller that sends 1 is reset after more
+/// bytes, a caller that sends 3 gets a regular close. For all others the application reports how
+/// many further bytes came, and whether a reset was their end.
 async fn teller(pod: &Pod) -> (u16, UnboundedReceiver<(usize, bool)>) {
     let (tx, rx) = unbounded_channel();
     let port = serving(pod, move |mut stream: TcpStream| {

@@ -228,8 +228,8 @@ async fn a_body_of_another_length_than_announced_is_refused() {
                 outcome.is_refusal() || matches!(outcome, Outcome::Status(502)),
                 "{case}, {door:?}: {outcome:?}"
             );
-            // An application may have been told of the beginning, with a body
-            // that broke off; the recorder counts whole requests only.
+            // An application may have received the beginning, with a body that broke off; the
+            // recorder counts complete requests only.
             if door == Door::MeshTo1 {
                 assert_eq!(both.log1.lock().len(), 0, "{case}");
             }
@@ -294,7 +294,7 @@ async fn mesh_headers_of_a_peer_end_at_the_proxy() {
     assert_eq!(ours.len(), 1, "{ours:?}");
 }
 
-/// A cookie in crumbs is one header again before anybody judges it.
+/// A cookie in crumbs is one header again before any rule evaluates it.
 #[tokio::test]
 async fn crumbs_of_a_cookie_become_one_header() {
     let both = Both::new().await;

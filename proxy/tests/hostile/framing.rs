@@ -11,8 +11,8 @@ use super::two_pods::{ENTRY_POINTS, SPEAKERS, TwoPods, answers, rest, status};
 
 mod behind;
 
-/// Sends `bytes` from everybody; nobody may take them for a request, and the
-/// caller is told so or hung up on.
+/// Sends `bytes` from every speaker; no receiver may read them as a request, and the caller gets a
+/// refusal or a close.
 async fn refused(pods: &TwoPods, case: &str, bytes: &[u8]) {
     for from in SPEAKERS {
         let answer = pods.send(from, bytes).await;

@@ -83,7 +83,7 @@ async fn identity_header_with_altered_hyphens_is_removed() {
             assert_eq!(status(&answer), 200, "{name}, {entry:?}: {answer}");
             let got = pods.recorded(name);
             assert!(!got[0].head.contains("evil"), "{name}, {entry:?}: {got:?}");
-            // The trailer that is nobody's passes.
+            // The trailer without a reserved name passes.
             let trailers = got[0].trailers.to_lowercase();
             assert_eq!(trailers, "x-sum: 1", "{name}, {entry:?}");
         }

@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Told off: no application can have answered this.
+    /// A refusal: no application can have sent this.
     pub(crate) const fn is_refusal(self) -> bool {
         match self {
             Self::Status(status) => status >= 400 && status < 500,

@@ -19,8 +19,8 @@ use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, answers, rest, serving,
 mod http2;
 mod reuse;
 
-/// Reads the head of a request and writes `script`; `keep` leaves the
-/// connection open afterwards, for whoever would use it again.
+/// Reads the head of a request and writes `script`; `keep` leaves the connection open afterwards,
+/// for reuse.
 async fn scripted(mut stream: TcpStream, script: Arc<Vec<u8>>, keep: bool) {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
@@ -219,7 +219,7 @@ async fn response_with_length_and_chunks_arrives_complete() {
     }
 }
 
-/// A body behind the answer to a HEAD would be the answer to whoever is next.
+/// A body behind the response to a HEAD would become the response to the next request.
 #[tokio::test]
 async fn what_follows_an_answer_reaches_nobody_else() {
     for (method, script) in [

@@ -17,7 +17,7 @@ use wire::v1::Protocol;
 
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 
-/// An upload that nobody holds up is over within this time.
+/// An unhindered upload is over within this time.
 const SOON: Duration = Duration::from_secs(1);
 /// Uploads that stand still on each of two connections of the caller. Together fewer than
 /// two connections to the application take, so that another one has to be chosen.

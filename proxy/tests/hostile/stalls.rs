@@ -30,7 +30,7 @@ pub(super) fn crash(stream: TcpStream) {
     drop(stream);
 }
 
-/// Writes until nobody takes any more.
+/// Writes until no more is taken.
 async fn fill(stream: &mut TcpStream) {
     let chunk = [b'x'; 64 * 1024];
     while let Ok(Ok(())) = timeout(Duration::from_millis(300), stream.write_all(&chunk)).await {}
@@ -197,7 +197,8 @@ async fn stuck_upload_with_non_http_response_ends_at_application() {
     assert!(open.reaches(0).await, "it is left");
 }
 
-/// Whoever says all and leaves has said all, however slow who hears it is.
+/// A request that was sent completely arrives completely after its caller has left, however slow
+/// the receiver is.
 // Claims: R2
 #[tokio::test]
 async fn complete_unread_request_arrives_after_caller_crash() {
@@ -396,7 +397,7 @@ async fn an_answer_given_before_the_request_was_read_arrives() {
                 b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\nnone",
             )
             .await;
-        // Closes with most of the request unread, which the kernel tells by a reset.
+        // Closes with most of the request unread, for which the kernel sends a reset.
     })
     .await;
     pods.deliver_to(pods.port);

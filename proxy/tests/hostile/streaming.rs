@@ -14,7 +14,7 @@ use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// What a server tells the test about its stream.
+/// Events of its stream that a server reports to the test.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Began,

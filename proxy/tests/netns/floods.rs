@@ -61,7 +61,7 @@ fn half_heads_beyond_soft_file_limit_block_no_calls() {
     assert!(!page.contains(r#"limit="open-files""#), "{page}");
 }
 
-/// More than all places of a listener need, in MiB: nobody loses one for want of memory.
+/// More than all permits of a listener need, in MiB: no connection is lost for want of memory.
 const AMPLE: u64 = 4096;
 
 /// They rest, so newcomers cost them their places, and they answer nothing to that.
@@ -146,7 +146,7 @@ fn unread_log_blocks_no_request_and_counts_losses() {
     assert!(said.contains("\"stopping\""), "{said}");
 }
 
-/// `logs`: somebody reads them.
+/// `logs`: a reader takes them.
 fn with_proxy(name: &str, logs: bool, group: Option<&Group>) -> (Testbed, Proxy) {
     with(name, |pod, bundle| pod.proxy(bundle, logs, group))
 }
@@ -179,8 +179,8 @@ fn dial(from: &str, to: &str) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Role: `from to path count`. Asks on one connection, and tells the first and
-/// the last status, or what went wrong.
+/// Role: `from to path count`. Sends requests on one connection, and returns the first and the last
+/// status, or the error.
 pub(crate) fn ask(arguments: &str) -> String {
     let [from, to, path, count] = arguments.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{arguments}");
@@ -201,7 +201,7 @@ pub(crate) fn ask(arguments: &str) -> String {
     asked().unwrap_or_else(|error| error.to_string())
 }
 
-/// Reads one answer, and tells its status.
+/// Reads one response, and returns its status.
 fn answer(answers: &mut impl BufRead) -> std::io::Result<String> {
     let (mut status, mut length) = (String::new(), 0);
     loop {
@@ -237,8 +237,8 @@ pub(crate) fn page(arguments: &str) -> String {
     read().unwrap_or_else(|error| error.to_string())
 }
 
-/// Role: `to count`. Opens connections with the first byte of a head on each, says
-/// so, and after twelve seconds tells how many of them are still open.
+/// Role: `to count`. Opens connections with the first byte of a head on each, prints that, and
+/// after twelve seconds prints how many of them are still open.
 pub(crate) fn flood(arguments: &str, print: impl Fn(String)) {
     let (to, count) = arguments.split_once(' ').unwrap();
     let mut all = Vec::new();
@@ -266,10 +266,9 @@ const LARGE: usize = 60_000;
 /// Longer than any test waits for an answer: what ends by itself makes room for others.
 const STAYS: Duration = Duration::from_secs(300);
 
-/// Role: `to kind count`. Opens connections with most of a large head on each, with a
-/// whole one over and over, or with the beginning of HTTP/2 alone, reads nothing, says so,
-/// and after three seconds, of the last kind after [`STAYS`], tells how many of them are
-/// still open.
+/// Role: `to kind count`. Opens connections with most of a large head on each, with a complete one
+/// over and over, or with the HTTP/2 preface alone, reads nothing, and prints that. After three
+/// seconds, of the last kind after [`STAYS`], prints how many of them are still open.
 pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
     let [to, kind, count] = arguments.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{arguments}");
@@ -312,7 +311,7 @@ pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
     print(open.to_string());
 }
 
-/// The beginning of HTTP/2: preface and settings.
+/// The HTTP/2 preface and settings.
 fn http2_preface() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);

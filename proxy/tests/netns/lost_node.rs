@@ -185,8 +185,8 @@ fn shares(fleet: &Fleet) -> Vec<usize> {
         .collect()
 }
 
-/// All is well for a while; then the endpoint that gets most loses all that comes and goes,
-/// and nobody is told.
+/// All endpoints are healthy for a while; then the endpoint with the most calls loses all its
+/// packets, without any notification.
 #[track_caller]
 fn lose_one(fleet: Fleet, calls: &Calls) -> Lost {
     let standstills = Arc::<Standstills>::default();
@@ -247,7 +247,7 @@ impl Lost {
     #[track_caller]
     fn keeps(&self, promise: Promise) {
         let not_good = |call: &Ended| !call.good || call.took >= GOOD_WITHIN;
-        let control = "control: whoever is sent there at first is lost";
+        let control = "control: the first calls to the endpoint are lost";
         assert!(self.calls.iter().any(not_good), "{control}");
         let late = |(started, _): &(Duration, Ended)| *started >= promise.good_after;
         let late: Vec<_> = self.bad(promise).filter(late).collect();

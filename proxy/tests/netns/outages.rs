@@ -33,7 +33,7 @@ const READERS: usize = 24;
 /// So many wait at each endpoint at least: five failures make one rest, and one of them waits
 /// by a connection of its own.
 const WAIT_EACH: usize = 7;
-/// What the kernel tells at once is seen within this time.
+/// Errors that the kernel reports at once are seen within this time.
 const SOON: Duration = Duration::from_secs(3);
 /// What is lost later than this after it was sent is not tried again: docs/resilience.md.
 const TRIED_AGAIN: Duration = Duration::from_secs(1);
@@ -53,14 +53,14 @@ const GIVEN_UP: Duration = Duration::from_secs(13);
 const SECOND_CHOICE: Duration = Duration::from_secs(2);
 /// So many GETs, of two seconds, are enough to judge a share of them.
 const JUDGED: usize = 200;
-/// They have begun by then, on a machine that stands still meanwhile too.
+/// They have started by then, also on a machine that stalls meanwhile.
 const JUDGED_WITHIN: Duration = Duration::from_secs(8);
 /// What such a machine begins late and all at once is answered by then.
 const CAUGHT_UP: Duration = Duration::from_secs(2);
 /// Longer than any GET may take.
 const PATIENCE: Duration = Duration::from_secs(16);
 
-/// Whatever comes or goes is lost, and nobody is told.
+/// All packets in both directions are lost, without any notification.
 pub(super) const LOSE_ALL: &str = "add table inet faults; \
     add chain inet faults input { type filter hook input priority 0; }; \
     add rule inet faults input iifname eth0 drop; \
@@ -189,7 +189,7 @@ struct Outage {
 }
 
 impl Outage {
-    /// All is well, and nobody waits.
+    /// All endpoints are healthy, and no reader waits.
     fn under_load(name: &str) -> Self {
         let fleet = Fleet::new(name, Speaks::Http1);
         let (gets, readers) = (Arc::<Calls>::default(), Arc::<Calls>::default());
@@ -213,7 +213,7 @@ impl Outage {
         let waiting = || self.fleet.endpoints.iter().map(Served::waiting);
         let mut started = 0;
         while waiting().any(|there| there < WAIT_EACH) {
-            assert!(started < 10 * READERS, "nobody waits at one of them");
+            assert!(started < 10 * READERS, "no reader waits at one of them");
             started += READERS;
             for _ in 0..READERS {
                 let client = Arc::clone(&self.fleet.client);
@@ -223,7 +223,7 @@ impl Outage {
             let all = || waiting().sum::<usize>() >= started;
             until("every reader waits", SOON, all);
         }
-        // The least taken is drawn most: who sends nothing there sees nothing.
+        // The least used endpoint gets most calls: without calls to it, its failure would not show.
         let least = waiting().enumerate().min_by_key(|(_, there)| *there);
         (self.bad, self.in_flight) = least.unwrap();
         self.since = Instant::now();
@@ -243,8 +243,8 @@ impl Outage {
     fn begins_at_once(name: &str, fall: impl Fn(&mut Served)) -> Self {
         let fallen = (0..FALLS).find_map(|nth| {
             let outage = Self::begins(&format!("{name}{nth}"), &fall);
-            // One of them comes to it, whomever single calls are drawn to: until then nobody
-            // knows that its connections are gone.
+            // At least one of them reaches it, whichever endpoint single calls prefer: only a call
+            // shows that the connections are gone.
             for _ in 0..READERS {
                 let client = Arc::clone(&outage.fleet.client);
                 let get = Arc::clone(&outage.gets).make(client, "/", PATIENCE);
@@ -264,10 +264,10 @@ impl Outage {
         fallen.expect("it falls within a second of the readers' beginning")
     }
 
-    /// Each answers more than a tenth of what is asked in two seconds. Not in every two
-    /// seconds: whose first answer waited for a handshake is left alone for a moment. And not
-    /// while readers wait: they count as load, and whoever has one more than the others gets
-    /// next to nothing.
+    /// Each answers more than a tenth of the calls of two seconds. Not in every two seconds: an
+    /// endpoint whose first response waited for a handshake gets no calls for a moment. And not
+    /// while readers wait: they count as load, and an endpoint with one reader more than the others
+    /// gets next to no calls.
     #[track_caller]
     fn each_takes_part(&self) {
         let request_count = || self.fleet.endpoints.iter().map(Served::request_count);
@@ -375,7 +375,8 @@ impl Outage {
         };
         let slow: Vec<&Ended> = later.filter(|call| waited(call) >= SECOND_CHOICE).collect();
         assert!(slow.is_empty(), "{slow:?}");
-        // Nobody knows of it yet. A third of these calls would be what it had before.
+        // The failure is not detected yet. A third of these calls would be the endpoint's previous
+        // share.
         let at_first = |call: &&Ended| call.started >= self.since && since(call) < SUSPECTED;
         let first: Vec<&Ended> = gets.iter().filter(at_first).collect();
         let gone = first.iter().filter(|call| call.status != 200).count();
@@ -383,7 +384,7 @@ impl Outage {
     }
 }
 
-/// Looks until it is so.
+/// Polls until the condition holds.
 #[track_caller]
 pub(super) fn until(what: &str, within: Duration, holds: impl Fn() -> bool) {
     let started = Instant::now();

@@ -16,7 +16,7 @@ pub(crate) const ARGUMENTS: &str = "WEFT_TEST_ARGUMENTS";
 /// A handshake inside one machine; a rule that loses packets shows as this.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// Who answered a connection, and what the kernel told it.
+/// The responder of a connection, and the original address from its kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Met {
     pub(crate) name: String,
@@ -102,7 +102,7 @@ fn connect(to: &str) {
     print(&dial(to).map(|(_, _, met)| met));
 }
 
-/// Dials, then sends every line of stdin and tells what comes back.
+/// Dials, then sends every line of stdin and prints what comes back.
 fn hold(to: &str) {
     let dialled = dial(to);
     print(&dialled.as_ref().map(|(_, _, met)| met));
@@ -117,8 +117,8 @@ fn hold(to: &str) {
     }
 }
 
-/// `address question`: dials, waits for a line of stdin, asks, and tells after how
-/// many seconds of waiting the kernel gave the connection up.
+/// `address question`: dials, waits for a line of stdin, sends the question, and prints after how
+/// many seconds the kernel gave the connection up.
 fn watch(arguments: &str) {
     let (to, question) = arguments.split_once(' ').unwrap();
     let (mut stream, _reader, _) = dial(to).unwrap();

@@ -31,9 +31,9 @@ use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 /// Where the application is.
 pub(crate) const APP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 9, 1));
-/// It speaks HTTP here, for the Service `api` at [`vip`],
+/// The application speaks HTTP on this port, for the Service `api` at [`vip`].
 pub(crate) const HTTP: u16 = 8080;
-/// and nothing that anybody knows here, for the Service `bytes` at [`bytes`].
+/// An unknown protocol on this port, for the Service `bytes` at [`bytes`].
 pub(crate) const BYTES: u16 = 9000;
 /// Account of the application.
 const SERVER: &str = "api";
@@ -149,7 +149,7 @@ impl Sidecar {
     }
 }
 
-/// What the process of a proxy is told, in the place of a controller.
+/// The configuration of a proxy's process, in place of a controller's.
 #[derive(Debug, Serialize, Deserialize)]
 struct Arguments {
     account: String,

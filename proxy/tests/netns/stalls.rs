@@ -20,7 +20,7 @@ use crate::support::{raw, vip};
 
 /// Streams of each kind that stand still at once.
 const STALLED: usize = 100;
-/// And streams of one connection of HTTP/2 that nobody reads.
+/// Streams of one HTTP/2 connection that are never read.
 const UNREAD: usize = 20;
 /// Requests with and without them, half of them by one connection of HTTP/2.
 const ASKED: usize = 2000;
@@ -34,7 +34,7 @@ const FEW: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// All stalled streams stand still by then.
 const STANDS: Duration = Duration::from_secs(20);
-/// Nobody takes more for so long.
+/// No byte is taken for this long.
 const STILL: Duration = Duration::from_millis(500);
 /// What was cut off is gone by then.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
@@ -119,8 +119,8 @@ fn hundreds_of_slow_transfers_affect_neither_proxy_nor_neighbours() {
     let least = read.iter().min().unwrap();
     assert!(*least >= wanted / 4, "{least} of {wanted} bytes: {read:?}");
     assert!(written.iter().all(|one| *one > 0), "{written:?}");
-    // Tells of the caller's machine alone: it skips what it is too late to begin, and waits for
-    // no answer before it asks again.
+    // Measures the caller's machine alone: it skips calls that it is too late to start, and sends
+    // the next call without waiting for a response.
     let due = (LASTS.as_millis() / EVERY.as_millis()) as usize;
     assert!(quiet.len() >= due - due / 10, "{} of {due}", quiet.len());
     let p99 = p99(&quiet);
@@ -289,7 +289,7 @@ async fn stall() -> Stalled {
     for _ in 0..UNREAD {
         unread.push(caller.unread().await);
     }
-    // Of the downloads nobody knows it but the application.
+    // Only the application knows about the downloads.
     sleep(STILL).await;
     Stalled { streams, unread }
 }
@@ -310,7 +310,7 @@ async fn begin(to: SocketAddr, line: &str, length: usize) -> TcpStream {
     stream
 }
 
-/// Writes until nobody takes any more.
+/// Writes until no more is taken.
 async fn fill(stream: &mut TcpStream) {
     let filling =
         async { while let Ok(Ok(())) = timeout(STILL, stream.write_all(&ZEROS)).await {} };

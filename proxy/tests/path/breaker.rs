@@ -186,7 +186,7 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
     assert_eq!(request_count(), 2, "control: it is tried again");
     post(&client, 8).await;
     assert!(ask(&client, "POST", "", "{}").await.1.contains(OPEN));
-    // As long as the one retry that nobody has to save for takes to come back.
+    // As long as the one retry outside the budget takes to come back.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 503);

@@ -14,10 +14,10 @@ const SOON: Duration = Duration::from_secs(5);
 const SWITCHED: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
-/// What is open now, and the bytes from and to the caller by now.
+/// Open connections now, and the bytes from and to the caller by now.
 async fn reported_bytes(pod: &Pod) -> (u64, u64, u64) {
     let reports = reports(pod).await;
-    let last = reports.last().expect("something is told");
+    let last = reports.last().expect("a report must exist");
     let open = last.edges.iter().map(|edge| edge.open).sum::<u64>();
     let edges = || reports.iter().flat_map(|report| &report.edges);
     let all = |of: fn(&v1::Edge) -> u64| edges().map(of).sum::<u64>();

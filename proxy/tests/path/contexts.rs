@@ -279,7 +279,7 @@ async fn write_outlives_parent_deadline_but_nothing_new_starts() {
         assert_eq!(status, 504, "{method}: {answer}");
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
     }
-    assert_eq!(next[0].request_count(), 1, "nobody was asked any more");
+    assert_eq!(next[0].request_count(), 1, "no further request");
     assert_eq!(of_context(&chain.api, "over"), 2.0);
     drop(writer);
 }
@@ -329,7 +329,7 @@ async fn unbounded_request_prevails_among_two_of_same_trace() {
     until_asked(&next[0]).await;
     assert_eq!(first.await.unwrap().0, 504);
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(next[0].ended(), 0, "somebody may wait for it");
+    assert_eq!(next[0].ended(), 0, "its caller may wait");
     assert!(!next[0].heads()[0].contains("weft-timeout"));
 }
 
@@ -432,7 +432,7 @@ async fn open_breaker_refusal_is_not_retried_upstream() {
     let request = chain.request().await;
     assert_eq!(ask(&chain.api, "GET", PARENT, "").await.0, 503);
     request.answer(UNAVAILABLE).await;
-    assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+    assert_eq!(call.await.unwrap().0, 503, "no retry");
     assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
     assert_eq!(next[0].request_count(), 0);
 }

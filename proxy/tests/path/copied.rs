@@ -75,7 +75,7 @@ async fn calls_made_for_mirrored_request_are_not_mirrored() {
     assert_eq!(header(&shop.api.heads()[0], "weft-shadow"), None);
     calls(&shop.client, TRACE).await;
     shop.until("success", 1.0).await;
-    // Its application says what it calls for, by either of what it was told.
+    // The application marks its calls, by either of the headers that it received.
     let of_copy = format!("{TRACE}tracestate: a=b,weft=copy\r\n");
     for (shown, headers) in [(1.0, "weft-shadow: true\r\n"), (2.0, &*of_copy)] {
         calls(receiver, headers).await;
@@ -85,7 +85,7 @@ async fn calls_made_for_mirrored_request_are_not_mirrored() {
     }
     let head = shop.api.heads().pop().unwrap();
     assert_eq!(header(&head, "tracestate"), Some("weft=copy,a=b"), "{head}");
-    // Or says nothing.
+    // Or it marks nothing.
     for headers in ["", TRACE] {
         calls(receiver, headers).await;
         let head = shop.api.heads().pop().unwrap();
@@ -148,7 +148,7 @@ async fn call_context_identifies_calls_made_for_mirrored_request() {
     let head = shop.api.heads().pop().unwrap();
     assert_eq!(header(&head, "weft-shadow"), None, "{head}");
     comes_to(receiver, "success", 1.0).await;
-    // Control: without a name nobody knows.
+    // Control: an unmarked call is not recognized.
     calls(receiver, "").await;
     assert_eq!(copies(receiver, "shadow"), 2.0);
 }

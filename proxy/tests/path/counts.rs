@@ -76,7 +76,7 @@ async fn answering(pod: &Pod, answer: &'static str) -> u16 {
     port
 }
 
-/// An application that reads and never answers; tells how many heads it saw.
+/// An application that reads and never responds; counts the heads that it saw.
 async fn hanging(pod: &Pod) -> (u16, Arc<Mutex<usize>>) {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -143,11 +143,11 @@ async fn request_counts_once_as_success_failure_or_cancelled() {
         .await;
         assert_eq!(sum(pod, REQUESTS, &[side, GOOD]), 1.0, "{}", pod.metrics());
         assert_eq!(sum(pod, REQUESTS, &[side, BAD]), bad, "{}", pod.metrics());
-        // Nobody waited for these answers, so they have no latency.
+        // No caller waited for these responses, so they have no latency.
         let counted = sum(pod, "weft_request_duration_seconds_count", &[side]);
         assert_eq!(counted, 1.0 + bad, "{}", pod.metrics());
     }
-    // Nobody knows how the attempts of callers that left would have ended.
+    // The results of attempts whose callers left are unknown.
     assert_eq!(sum(&client, ATTEMPTS, &[GOOD]), 1.0, "{}", client.metrics());
     assert_eq!(sum(&client, ATTEMPTS, &[BAD]), 1.0, "{}", client.metrics());
     assert!(!connection.is_finished(), "one stream ended, no connection");
@@ -231,7 +231,7 @@ async fn attempts_count_per_backend_and_request_once() {
     assert_eq!(
         sum(&server, ATTEMPTS, &[]),
         0.0,
-        "whoever calls counts them"
+        "the caller's proxy counts them"
     );
 }
 
@@ -277,7 +277,7 @@ async fn chosen_backend_counts_failures_unlike_own_proxys_refusals() {
     assert_eq!(sum(&client, ATTEMPTS, &[]), 4.0, "{}", client.metrics());
 }
 
-/// What the pod tells its controller of the calls since it began.
+/// Edges that the pod has reported to its controller since it started.
 pub(crate) async fn reported_edges(pod: &Pod) -> Vec<v1::Edge> {
     let reports = reports(pod).await.into_iter();
     reports.flat_map(|report| report.edges).collect()
@@ -397,7 +397,7 @@ async fn report_includes_open_requests_caller_faults_and_reasons() {
     }
 }
 
-/// Ports that nothing declares and nobody serves.
+/// Ports that are neither declared nor served.
 const SCANNED: std::ops::Range<u16> = 20_000..20_300;
 
 // Claims: B4

@@ -104,7 +104,7 @@ async fn call_by_pod_address_gets_pods_timeout() {
         // Its proxy says that it was asked by no name that it knows.
         ("api-0.elsewhere", true),
         ("10.0.0.1", true),
-        // It has the time that its own proxy was told.
+        // Its own proxy sets the timeout of the Service.
         ("api.shop", false),
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -286,7 +286,7 @@ async fn grpc_timeout_needs_no_policy_and_shrinks_per_hop() {
     let left = header(&apps[0], "grpc-timeout").unwrap();
     let left: u64 = left.strip_suffix('u').unwrap().parse().unwrap();
     assert!((200_000..400_000).contains(&left), "{left}");
-    // What nobody can read is nobody's time, and is counted.
+    // An unreadable timeout sets none, and is counted.
     let quick = App::new(server.ip, OK).await;
     served_by(&client, &server, &[&quick]);
     let headers = format!("{GRPC}grpc-timeout: soon\r\n");
@@ -376,7 +376,10 @@ async fn outside_request_gets_timeout_of_its_normalized_path() {
         let started = Instant::now();
         let (status, answer) = get(server.plain(apps[0].port).await, path, "").await;
         assert_eq!(status, 504, "{path}: {answer}");
-        assert!((250..1500).contains(&started.elapsed().as_millis()), "{path}");
+        assert!(
+            (250..1500).contains(&started.elapsed().as_millis()),
+            "{path}"
+        );
     }
     let other = get(server.plain(apps[0].port).await, "/slow/../other", "");
     let other = tokio::time::timeout(Duration::from_secs(1), other).await;
@@ -390,7 +393,7 @@ async fn what_has_no_time_left_reaches_no_application() {
     assert_eq!(status, 504, "{answer}");
     assert_eq!(apps[0].request_count(), 0);
     assert_eq!(ask(&client, "GET", "", "").await.0, 200, "the next one");
-    assert_eq!(header(&apps[0], "weft-timeout"), None, "nobody set a time");
+    assert_eq!(header(&apps[0], "weft-timeout"), None, "no timeout was set");
 }
 
 /// The peer proxy gives up a little sooner, so that its answer comes when the time is over
@@ -430,7 +433,7 @@ async fn expired_grpc_call_gets_grpc_status_whatever_responds() {
             tokio::spawn(async move {
                 stream.read_u8().await.unwrap();
                 stream.write_all(PAGE).await.unwrap();
-                // The one thread of this test: whoever waits sees head and time together.
+                // The one thread of this test: a waiter sees head and timeout together.
                 std::thread::sleep(Duration::from_millis(150));
                 std::future::pending::<()>().await;
             });
@@ -450,7 +453,7 @@ async fn expired_grpc_call_gets_grpc_status_whatever_responds() {
     assert_eq!(status, 504, "{answer}");
 }
 
-/// An application that is told more than there is works on when nobody waits any more.
+/// An application that receives more time than remains works on after its caller has left.
 #[tokio::test]
 async fn passed_timeout_is_what_remains_after_connecting() {
     let (client, server, apps) = fleet([OK]).await;

@@ -226,7 +226,7 @@ async fn post(client: &Pod, bytes: usize, chunked: bool, later: Duration) -> Str
         sleep(later).await;
         writes.write_all(rest).await
     };
-    // Where the answer came first nobody may read on.
+    // When the response came first, the body may stay unread.
     let (answer, _) = tokio::join!(answer(&mut reads), sending);
     let answer = answer.unwrap_or_else(|what| panic!("{bytes}, {chunked}, {later:?}: {what}"));
     let mut behind = Vec::new();
@@ -287,7 +287,7 @@ async fn request_answered_early_is_resent_complete_or_never() {
     assert!(expected.len() as f64 > again, "some were not asked twice");
 }
 
-/// A body that comes in two halves, and whoever gives the answer reads on after it.
+/// Half of a body; its receiver reads on after its response.
 const HALF: usize = 300_000;
 const TRAILED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
                        2\r\nok\r\n0\r\nx-sum: 2\r\n\r\n";

@@ -59,7 +59,8 @@ async fn endpoint_answering_503_is_ejected_without_resent_posts() {
     while sum(&client, EJECTIONS, &[]) == 0.0 {
         ask(&client, "POST", "", "{}").await;
         posts += 1;
-        // Whoever was slow with its first answer is asked again when that is forgotten.
+        // An endpoint with a slow first response gets calls again once that measurement has
+        // decayed.
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(posts < 500, "it must rest: {}", client.metrics());
     }
@@ -86,7 +87,8 @@ async fn the_one_of_three_that_truncates_its_answers_rests() {
     while sum(&client, EJECTIONS, &["cause=\"failures\""]) == 0.0 {
         ask(&client, "GET", "", "").await;
         gets += 1;
-        // Whoever was slow with its first answer is asked again when that is forgotten.
+        // An endpoint with a slow first response gets calls again once that measurement has
+        // decayed.
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(gets < 500, "it must rest: {}", client.metrics());
     }
@@ -98,8 +100,8 @@ async fn the_one_of_three_that_truncates_its_answers_rests() {
     assert_eq!(bad.request_count(), before, "nothing, while it rests");
 }
 
-/// The only attempt of a POST goes on for as long as the call may take, but all see after
-/// `backendRequest` that nobody answers there.
+/// The only attempt of a POST goes on for as long as the call may take, but each attempt without a
+/// response after `backendRequest` counts as a failure.
 #[tokio::test]
 async fn silent_endpoint_is_ejected_while_its_posts_wait() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -165,7 +167,8 @@ async fn a_policy_switches_ejection_off() {
     while apps[0].request_count() <= 20 {
         ask(&client, "POST", "", "{}").await;
         posts += 1;
-        // Whoever was slow with its first answer is asked again when that is forgotten.
+        // An endpoint with a slow first response gets calls again once that measurement has
+        // decayed.
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(posts < 1000, "{} of {posts}", apps[0].request_count());
     }
@@ -188,7 +191,7 @@ async fn response_is_not_abandoned_for_ejected_endpoint() {
         assert!(answer.ends_with("no"), "the application's own: {answer}");
     }
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
-    // Somebody who works takes the retry.
+    // A working endpoint takes the retry.
     let good = App::new(server.ip, OK).await;
     let all = vec![there(unreachable.port()), there(app.port), there(good.port)];
     client.set(vec![endpoints("api", all)]);

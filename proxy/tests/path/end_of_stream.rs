@@ -30,7 +30,7 @@ async fn upgraded(caller: &mut TcpStream, application: &TcpListener) -> TcpStrea
     serving
 }
 
-/// Sends `ALL` bytes, and says that they were all where that is to be told.
+/// Sends `ALL` bytes, and closes the direction if `closes`.
 async fn say(serving: &mut TcpStream, closes: bool) {
     serving.write_all(&vec![b'x'; ALL]).await.unwrap();
     if closes {
@@ -54,7 +54,7 @@ async fn idle_relay_completes_closed_side_and_resets_other() {
         let mut caller = client.call(vip()).await;
         let mut serving = upgraded(&mut caller, &application).await;
         say(&mut serving, closes).await;
-        assert!(rest(&mut serving).await.is_err(), "told: {closes}");
+        assert!(rest(&mut serving).await.is_err(), "closes: {closes}");
         let read = rest(&mut caller).await;
         assert_eq!(read.is_ok_and(|got| got == ALL), closes);
     }
@@ -72,13 +72,13 @@ async fn revoked_upgrade_completes_only_after_server_close() {
         // Until all of it has passed the proxy.
         sleep(Duration::from_millis(500)).await;
         server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
-        assert!(rest(&mut serving).await.is_err(), "told: {closes}");
+        assert!(rest(&mut serving).await.is_err(), "closes: {closes}");
         let read = rest(&mut caller).await;
         assert_eq!(read.is_ok_and(|got| got == ALL), closes);
     }
 }
 
-/// By each way that bytes take which are not requests.
+/// Each path of bytes that are no requests.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Inbound,
@@ -110,7 +110,10 @@ async fn revoked_opaque_connection_completes_if_server_had_closed() {
                 Way::Inbound => server.mode("api", Enforcement::Enforce, MtlsMode::Permissive),
                 Way::ToPeer | Way::Outside => restrict_to_read_only(&client, &[]),
             }
-            assert!(rest(&mut serving).await.is_err(), "{way:?}, told: {closes}");
+            assert!(
+                rest(&mut serving).await.is_err(),
+                "{way:?}, closes: {closes}"
+            );
             let read = rest(&mut caller).await;
             assert_eq!(read.is_ok_and(|got| got == ALL), closes, "{way:?}");
         }
@@ -119,7 +122,7 @@ async fn revoked_opaque_connection_completes_if_server_had_closed() {
 
 #[tokio::test]
 async fn data_after_server_close_arrives_however_late_read() {
-    /// More than the whole way holds while nobody reads.
+    /// More than all buffers of the path hold while the receiver does not read.
     const MUCH: usize = 16 * 1024 * 1024;
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;

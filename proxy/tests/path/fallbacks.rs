@@ -82,7 +82,7 @@ impl Shop {
         (shop, app)
     }
 
-    /// `api` is served by a port on which nobody listens.
+    /// `api` is served by a port without a listener.
     async fn out_of_order(self, meshed: bool) -> Self {
         let listener = TcpListener::bind((self.server.ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -173,7 +173,7 @@ async fn service_without_endpoints_and_split_without_backends_fall_back() {
     assert_eq!(
         sum(&shop.client, ATTEMPTS, &failed),
         1.0,
-        "nobody was chosen"
+        "no endpoint was chosen"
     );
     assert_eq!(shop.counted(Cause::Unreachable, "success"), 2.0);
     // What the other Service cannot answer either ends as it would have.
@@ -239,7 +239,7 @@ async fn fallback_has_only_remaining_time_of_call() {
     assert_eq!(status, 504, "{answer}");
     assert_eq!(shop.spare.request_count(), 1);
     assert_eq!(shop.counted(Cause::Timeout, "deadline"), 1.0);
-    // Of what is left the other Service is told, and held to it.
+    // The other Service receives the remaining time, and the proxy enforces it.
     let silent = App::new(shop.server.ip, SILENCE).await;
     let there = endpoint(shop.server.ip, silent.port, Some("api"));
     shop.client.set(vec![endpoints("spare", vec![there])]);

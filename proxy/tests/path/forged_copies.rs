@@ -75,7 +75,7 @@ async fn claimed_mirror_request_is_limited_and_counted_normally() {
     comes_to(&server, "weft_rate_limited_total", &[], 1.0).await;
 }
 
-/// Not what its pod is held to, which is no business of theirs, and it costs nobody a token.
+/// A rejected request costs no token, and reveals nothing of the pod's mirror restrictions.
 #[tokio::test]
 async fn claimed_mirror_request_needs_admission_like_others() {
     let authority = Authority::new();

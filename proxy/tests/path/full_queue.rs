@@ -36,7 +36,7 @@ const TRIES: usize = 5;
 /// A client that has said nothing for so long may wait for its server to speak first.
 const LATE: Duration = Duration::from_millis(200);
 
-/// Somebody listens, nobody accepts, and there is no room for another connection.
+/// A listener that does not accept, without room for another connection.
 pub(super) struct FullQueue {
     listener: TcpListener,
     queued: Vec<TcpStream>,
@@ -99,8 +99,8 @@ async fn ask(client: &Pod, protocol: Protocol) -> u16 {
     answer.status().as_u16()
 }
 
-/// The status of a call that meets a full queue. `None`: it failed where this process stood
-/// still until nobody could have been served in time.
+/// The status of a call that meets a full queue. `None`: it failed because this process stalled
+/// until no call could have been served in time.
 async fn status_behind(protocol: Protocol, meshed: bool) -> Option<u16> {
     let (client, server, _, _) = pair(protocol).await;
     let queue = FullQueue::of(&server).await;
@@ -145,8 +145,7 @@ async fn a_queue_that_stays_full_ends_the_call() {
     let (status, answer) = get_within(client.call(vip()).await, "/", "", PATIENCE).await;
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("weft-reason: connect-failed"), "{answer}");
-    // Whoever comes later is told in time to go elsewhere; each may meet a machine that stands
-    // still.
+    // A later call is refused in time to go elsewhere; each may meet a machine that stalls.
     let mut soonest = PATIENCE;
     for _ in 0..TRIES {
         let began = Instant::now();
@@ -154,7 +153,7 @@ async fn a_queue_that_stays_full_ends_the_call() {
         soonest = soonest.min(began.elapsed());
     }
     assert!(soonest < DECIDED_BY, "{soonest:?}");
-    // Nobody is forgotten for that.
+    // The endpoint stays in use after that.
     queue.serve();
     assert_eq!(ask(&client, Protocol::Http1).await, 200);
 }
@@ -241,8 +240,8 @@ async fn no_failover_time_is_reserved_without_other_pod() {
     panic!("no time was kept: {last}");
 }
 
-/// A client of a port that nobody declared, which waits until the proxy opens the way to a
-/// server whose queue is full, and that queue. And how long it has waited.
+/// A client of an undeclared port, which waits until the proxy opens a connection to a server whose
+/// queue is full; that queue; and how long the client has waited.
 async fn late_client(meshed: bool) -> (Pod, TcpStream, FullQueue, Duration) {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let queue = FullQueue::of(&server).await;
@@ -278,8 +277,8 @@ async fn http_is_recognized_while_server_queue_is_full() {
     }
 }
 
-/// What is answered to bytes that come while the queue is full, as soon as that serves. `None`:
-/// nothing, where this process stood still until nobody could have been served in time.
+/// The response to bytes that arrive while the queue is full, once the server accepts. `None`:
+/// none, because this process stalled until no call could have been served in time.
 async fn answer_behind(meshed: bool) -> Option<String> {
     let (_client, mut stream, queue, waited) = late_client(meshed).await;
     let began = Instant::now();

@@ -67,7 +67,7 @@ impl Server {
             self.0.read_exact(&mut payload).await?;
             let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             match head[3] {
-                // Whoever connects waits for this.
+                // A connecting client waits for this.
                 PING if head[4] == 0 => self.write([PING, ACK], 0, &payload).await?,
                 HEADERS => return Ok((id, payload.first() == Some(&GET))),
                 _ => {}

@@ -217,7 +217,8 @@ impl Calls {
         self.made += 1;
         self.failed += usize::from(status != OK);
         assert!([OK, UNAVAILABLE].contains(&&*status), "{status}");
-        // Whoever was slow with its first answer is asked again when that is forgotten.
+        // An endpoint with a slow first response gets calls again once that measurement has
+        // decayed.
         sleep(Duration::from_millis(10)).await;
         assert!(self.made < 1500, "{outage:?}: {}", client.metrics());
     }

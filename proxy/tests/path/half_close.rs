@@ -35,8 +35,8 @@ async fn http1_half_closed_caller_gets_complete_response() {
     assert_eq!(sum(&client, CANCELLED, &["outbound"]), 0.0);
 }
 
-/// A close of its socket looks like that to whoever waits for it. Two seconds are given to those
-/// that still read.
+/// A close of the caller's socket looks like that to a proxy that waits. A caller that still reads
+/// gets two seconds.
 #[tokio::test]
 async fn closed_caller_without_a_head_is_gone_everywhere() {
     for meshed in [true, false] {

@@ -19,7 +19,7 @@ use crate::support::{Pod, endpoint, endpoints, raw, resource};
 
 /// The Service, as its clients name it.
 const NAMED: &str = "api.shop";
-/// Some address.
+/// A host that names another address.
 const OTHER_ADDR: &str = "10.0.0.1";
 const OPEN: &str = "weft-reason: circuit-open";
 /// What comes of a connection that is reset.
@@ -282,5 +282,5 @@ async fn client_chosen_pod_goes_first_when_all_ejected() {
     }
     assert_eq!(app.request_count(), 20);
     assert_eq!(resting(), 2.0, "{}", client.metrics());
-    assert_eq!(attempts(), before + 20.0, "nobody else was asked");
+    assert_eq!(attempts(), before + 20.0, "no other endpoint was called");
 }

@@ -173,7 +173,7 @@ async fn kept_connection_never_reaches_next_pod_of_address() {
         assert_eq!(answer, None, "it breaks as it does without a mesh: {uid:?}");
         client.set(vec![pod_at(next.addr(), account, "uid-2", Protocol::Http1)]);
         assert_eq!(next.app.request_count(), 0, "{uid:?}");
-        // A new connection is to whoever has the address now.
+        // A new connection reaches the pod that has the address now.
         let (fresh, answer) = get(client.call(next.addr()).await, "/", "").await;
         assert_eq!(fresh, 200, "{answer}");
         assert_eq!(next.app.request_count(), 1);

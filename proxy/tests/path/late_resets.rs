@@ -21,11 +21,11 @@ use super::mesh_port::secured;
 use super::overload::{cap, guard, guard_port};
 use crate::support::{Authority, Pod, pair, vip, workload_of_bytes};
 
-/// Heads that are sent together: more than a holder may give up at once.
+/// Heads that are sent together: more than an owner may abandon at once.
 const BATCH: usize = 100;
-/// All connections are begun by then, and count where they are given up.
+/// All connections are started by then, and count where they are abandoned.
 const EARLY: Duration = Duration::from_millis(30);
-/// What is given up by then was waited for.
+/// A connection that is abandoned by then was waited for.
 const LATE: Duration = Duration::from_millis(150);
 /// From one look to the next, and longer than what is said takes to be heard.
 const MOMENT: Duration = Duration::from_millis(5);
@@ -37,7 +37,7 @@ const TRIES: usize = 5;
 /// A call has waited for its turn.
 const COUNTED: &str = "weft_limit_reached_total{limit=\"given-up-connections\"}";
 
-/// Calls that nobody has left.
+/// Calls that are not cancelled.
 type Calls = Vec<(ResponseFuture, SendStream<Bytes>)>;
 
 /// A hand-made peer, which asks one port.
@@ -87,7 +87,7 @@ impl Member {
         }
     }
 
-    /// What a call is told that an application answers.
+    /// The status of a call that an application answers.
     async fn status(&mut self) -> u16 {
         let (answer, _) = self.ask("http1", "/now").await;
         answer.await.unwrap().status().as_u16()
@@ -131,8 +131,7 @@ async fn serve(mut stream: TcpStream) {
     let _ = stream.read(&mut head).await;
 }
 
-/// Connections that the application gets of so many batches, and how many that are at most where
-/// they are begun in turn.
+/// Accepted connections of so many batches, and the max when they are started in turn.
 async fn accepted_of(batches: usize, reset_after: Duration) -> (usize, usize) {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -271,7 +270,7 @@ async fn used_tunnels_do_not_offset_later_abandoned_ones() {
     panic!("{waits:?}");
 }
 
-/// Whether a member has to wait once a change of rules has ended a batch of its tunnels, or itself.
+/// Whether a member must wait after a change of rules has ended a batch of its tunnels, or itself.
 async fn has_to_wait_revoked(is_revoked: bool) -> bool {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -335,8 +334,8 @@ async fn tunnels_with_http2_server_greeting_are_not_abandoned() {
     panic!("{waits:?}");
 }
 
-/// Whether a member has to wait once it has said something in each of its tunnels, or that it
-/// says no more, and reset them. The queue of the application has room, and nobody accepts.
+/// Whether a member has to wait after it has sent bytes or an end of stream in each of its tunnels,
+/// and reset them. The application's queue has room, and no connection is accepted.
 async fn has_to_wait_having_said(
     (says, ends, is_declared): (&'static str, bool, bool),
     reset_after: Duration,
@@ -407,7 +406,7 @@ async fn has_to_wait_having_been_silent(asks: bool) -> (usize, bool) {
     for _ in 0..BATCH {
         callers.push(client.call(vip()).await);
     }
-    // As soon as they are open: of an old one nobody would say that it is given up.
+    // As soon as they are open: an old connection would not count as abandoned.
     let opening = async {
         while accepted.load(Relaxed) < BATCH {
             sleep(MOMENT).await;

@@ -169,7 +169,7 @@ async fn no_call_is_lost_on_undetected_dead_connection() {
         good(&client, "POST", "").await;
     }
     lose.send_replace(true);
-    // Control: whoever is on his way when it begins. Nobody says of it that it is gone.
+    // Control: the call in flight when the loss starts. It does not count as unreachable.
     let mut late = 0;
     for _ in 0..300 {
         late += usize::from(ask(&client, "POST", "", "{}").await.0 == 504);
@@ -238,7 +238,7 @@ async fn no_call_waits_beside_known_silent_connection() {
     }
     let calls = calls.join_all().await;
     watching.abort();
-    // Control: nobody knows at first, and who is on its way then is lost.
+    // Control: the loss is unknown at first, and calls in flight then are lost.
     let bad = calls.iter().filter(|(status, _)| *status != 200).count();
     assert!((1..calls.len()).contains(&bad), "{bad} of {}", calls.len());
     let good = calls.iter().filter(|(status, _)| *status == 200);

@@ -143,7 +143,7 @@ async fn callers_without_a_valid_certificate_are_refused() {
     for (case, certs) in cases {
         let refused = match peer(&authority, &certs, &server).await {
             Err(_) => true,
-            // TLS 1.3 tells a client of its refusal after the handshake.
+            // A TLS 1.3 client receives its refusal after the handshake.
             Ok(mut sender) => ask(
                 &mut sender,
                 Method::GET,
@@ -253,13 +253,13 @@ async fn connection_takes_no_request_after_caller_certificate_expiry() {
     let refused = timeout(Duration::from_secs(10), refused).await;
     assert!(refused.is_ok(), "it still takes requests");
     assert_eq!(status(&mut stays, &port).await.unwrap(), 200);
-    // What it had begun comes to its end.
+    // Its request in flight completes.
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     served.write_all(answer).await.unwrap();
     assert_eq!(in_flight.await.unwrap().unwrap(), 200);
 }
 
-/// HTTP in a tunnel, whose connection nobody else ends.
+/// HTTP in a tunnel, whose connection no other party ends.
 // Claims: attack-8
 #[tokio::test]
 async fn tunnel_takes_no_request_after_caller_certificate_expiry() {
@@ -292,7 +292,7 @@ async fn tunnel_takes_no_request_after_caller_certificate_expiry() {
             let _ = bytes.flow_control().release_capacity(answer.len());
             pass(passes).await;
         }
-        // An end is told with the answer to one more.
+        // The end is announced with the response to one more request.
         let mut answered = 0;
         for _ in 0..3 {
             let _ = sent.send_data(ask.clone(), false);

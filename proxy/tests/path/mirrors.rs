@@ -231,7 +231,7 @@ async fn mirror_waits_for_complete_body_up_to_64_kib() {
     let large = "x".repeat(64 * 1024 + 1);
     assert_eq!(ask(&shop.client, "POST", "", &large).await.0, 200);
     shop.until("body", 1.0).await;
-    // What its sender breaks off is copied to nobody.
+    // A request that its sender breaks off is not copied.
     let mut stream = shop.client.call(vip()).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(b"abc").await.unwrap();
@@ -315,7 +315,7 @@ async fn read_only_mirror_reaches_only_restricted_pod() {
     shop.shadow.replace(wire::names::GUARD, Vec::new());
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 2.0).await;
-    // Without a proxy nobody holds it to anything.
+    // Without a proxy the receiver is not restricted.
     let plain = endpoint(shop.shadow.ip, shop.next.port, None);
     shop.client.set(vec![endpoints("next", vec![plain])]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
@@ -332,7 +332,7 @@ async fn read_only_mirror_reaches_only_restricted_pod() {
         "{:?}",
         shop.next.heads()
     );
-    // Nobody asks again whether a copy of what is not recorded is.
+    // The copy of an unrecorded request is not sampled again.
     shop.client
         .set(vec![tracing("http://10.0.0.1:4317", 0, &["tracecontext"])]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
@@ -415,7 +415,7 @@ async fn read_only_pod_reaches_nothing_outside_mesh() {
     assert!(answer.contains("weft-reason: shadow-write"), "{answer}");
     assert_eq!(echoed(pod, addr).await, "");
     assert!(seen.lock().is_empty());
-    // Control: whoever gets no copies does.
+    // Control: a pod without copies may.
     shop.client.set(vec![outside(addr)]);
     assert_eq!(get(shop.client.call(addr).await, "/", "").await.0, 200);
 }

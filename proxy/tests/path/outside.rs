@@ -33,7 +33,7 @@ fn lacking(service: &str) -> Target {
     })
 }
 
-/// Waits until a call that nobody serves has ended.
+/// Waits until an unserved call has ended.
 async fn in_vain(client: &Pod, at: SocketAddr) {
     let mut stream = client.call(at).await;
     // Some are refused before they say anything.
@@ -58,7 +58,7 @@ async fn hosts_outside_are_told_by_name_else_by_address() {
     client.set(vec![external(named), external(unnamed)]);
     assert_eq!(get(client.call(named).await, "/", "").await.0, 200);
     assert_eq!(seen.lock().len(), 1, "all that was said arrived");
-    // Whoever waits for the other end to speak is held up by nothing.
+    // A caller that waits for the other end to speak is not delayed.
     let banner = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"220 hello\r\n").await.unwrap();
@@ -102,7 +102,8 @@ async fn outside_host_is_named_for_late_client() {
     assert_eq!(remotes, ["web.shop"], "{edges:?}");
 }
 
-/// Nobody reads it as HTTP, so that any protocol passes; docs/operating.md tells what that means.
+/// The proxy does not read it as HTTP, so that any protocol passes; docs/operating.md explains the
+/// consequences.
 #[tokio::test]
 async fn outside_traffic_is_relayed_with_copied_mesh_headers() {
     const ID: &str = "spiffe://cluster.local/ns/shop/sa/caller";
@@ -139,7 +140,7 @@ async fn only_callers_without_identity_are_reported_by_address() {
         let address: IpAddr = edge.remote.parse().unwrap();
         assert!(address.is_loopback(), "{edge:?}");
     }
-    // Its certificate names its pod, which is told as the caller and nowhere else.
+    // Its certificate names its pod, which is reported as the caller and nowhere else.
     for edge in meshed {
         assert_eq!((&*edge.caller, &*edge.remote), ("uid-1", ""), "{edge:?}");
     }
@@ -178,7 +179,7 @@ async fn lacked_port_reports_service_and_unknown_one_its_address() {
     }
 }
 
-/// More than two slots tell apart.
+/// More ports than two intervals keep apart.
 #[tokio::test]
 async fn service_port_scan_makes_bounded_edges() {
     const PORTS: u16 = 200;
@@ -193,9 +194,12 @@ async fn service_port_scan_makes_bounded_edges() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let edges = reported_edges(&client).await;
     let reported: BTreeSet<u32> = edges.iter().map(|edge| edge.port).collect();
-    // Those that are told apart, and the others.
+    // The ports with a row of their own, and the row of all others.
     assert_eq!(reported.len(), 64 + 1, "{reported:?}");
-    assert!(reported.contains(&0) && reported.contains(&1), "{reported:?}");
+    assert!(
+        reported.contains(&0) && reported.contains(&1),
+        "{reported:?}"
+    );
     assert!(edges.iter().all(|edge| edge.service == "shop/cart"));
     let failures: u64 = edges.iter().map(|edge| edge.failure).sum();
     assert_eq!(failures, u64::from(PORTS), "each is counted");

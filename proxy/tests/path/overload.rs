@@ -115,9 +115,9 @@ async fn request_beyond_application_capacity_gets_503_unseen() {
     let failed = ["success=\"false\""];
     assert_eq!(sum(&client, "weft_attempts_total", &failed), 2.0);
     assert_eq!(sum(&client, "weft_ejections_total", &[]), 0.0);
-    // Where nobody else is left nothing is paid for a move.
+    // Without another endpoint a move costs no retry.
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
-    // A policy that goes lets everybody in, whoever is in flight.
+    // Without the policy every request is admitted, whatever is in flight.
     server.replace(wire::names::GUARD, Vec::new());
     let _more = calls_in_flight(&client, &app, "", 2).await;
     assert_eq!(app.request_count(), 4);
@@ -139,7 +139,7 @@ async fn request_or_upgrade_is_in_flight_until_response_head() {
     }
     let (client, server, app) = one(SILENCE).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
-    // Whoever asks to switch protocols asks for a request like any other until it is answered.
+    // An upgrade counts like any other request until its response.
     let _upgrade = calls_in_flight(&client, &app, WEBSOCKET, 1).await;
     assert_eq!(ask(&client, "GET", "", "").await.0, 503, "it is full");
     assert_eq!(ask(&client, "GET", WEBSOCKET, "").await.0, 503);
@@ -228,7 +228,7 @@ async fn overload_move_is_single_and_needs_retry_budget() {
     };
     assert_eq!(classes(), (1.0, 1.0), "a retry counts one class lower");
     assert_eq!(retries(&client, "failure"), 1.0);
-    // There is one retry a second for which nobody has to save.
+    // One retry a second is outside the budget.
     ask(&client, "POST", "", "{}").await;
     assert_eq!(classes(), (2.0, 1.0));
     assert_eq!(retries(&client, "budget"), 1.0);
@@ -441,7 +441,7 @@ async fn application_survives_triple_load_without_shedding_at_half() {
     assert!(shed > 0.0, "{}", server.metrics());
     let limit = server.metrics();
     assert!(limit.contains("weft_overload_limit{port="), "{limit}");
-    // Whoever held nothing back before.
+    // A caller that held nothing back before.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(load(&client().await, 25, 2).await, (50, 0), "it is over");
     assert_eq!(sum(&server, SHED, &[]), shed);

@@ -105,7 +105,7 @@ impl Shop {
     }
 }
 
-/// A request that its application has, and does not answer, by whoever sent it.
+/// A request that its application has, and does not answer, from any sender.
 async fn waiting(app: &App, mut caller: TcpStream, headers: &str) -> (TcpStream, String) {
     let before = app.request_count();
     let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
@@ -198,7 +198,7 @@ async fn listed_pods_choose_route_also_behind_next_hop() {
         qa.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
         let there = endpoint(web.ip, app.port, Some(&*web.proxy.own.pod));
         qa.set(vec![endpoints("api", vec![there])]);
-        // A token that nobody lists takes nothing away.
+        // An unlisted token takes nothing away.
         for token in ["", "weft-route-token: old\r\n"] {
             let headers = format!("{ROUTE}{token}");
             let (_kept, context) = waiting(&app, qa.call(vip()).await, &headers).await;

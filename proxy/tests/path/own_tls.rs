@@ -37,7 +37,8 @@ pub(super) fn hello(host: &str) -> Vec<u8> {
     sent
 }
 
-/// Says that to an application that echoes, and hears it again. The connection stays.
+/// Sends the bytes to an application that echoes, and receives them again. The connection stays
+/// open.
 pub(super) async fn said(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
     stream.write_all(bytes).await.unwrap();
     let mut heard = vec![0; bytes.len()];
@@ -46,7 +47,7 @@ pub(super) async fn said(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// What the pod tells of its only connection.
+/// What the pod reports about its only connection.
 async fn reported(pod: &Pod) -> (Protocol, Security) {
     let edges = reported_edges(pod).await;
     let [edge] = &edges[..] else {
@@ -96,7 +97,7 @@ async fn external_tls_is_reported_separately_from_other_bytes() {
     assert!(edges.iter().all(plain), "{edges:?}");
 }
 
-/// Says that to an address where nobody listens, and waits for the end.
+/// Sends the bytes to an address without a listener, and waits for the end.
 async fn in_vain(mut stream: TcpStream, bytes: &[u8]) {
     // It may be reset before.
     let _ = stream.write_all(bytes).await;
@@ -105,7 +106,7 @@ async fn in_vain(mut stream: TcpStream, bytes: &[u8]) {
     assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
 }
 
-/// An address of the pod at which nobody listens any more.
+/// An address of the pod without a listener.
 async fn nowhere(pod: &Pod) -> SocketAddr {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     listener.local_addr().unwrap()
@@ -130,7 +131,7 @@ async fn failed_external_connections_are_reported_by_sent_bytes() {
     client.set(vec![external(at)]);
     let (named, nameless) = (hello("api.example.com"), hello("10.0.0.1"));
     let request: &[u8] = b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n";
-    // Whoever says nothing is held up by nothing for long.
+    // A silent caller is not delayed for long.
     for bytes in [&named[..], &nameless[..], request, BYTES, b""] {
         in_vain(client.call(at).await, bytes).await;
     }
@@ -166,8 +167,8 @@ async fn immediately_failed_external_connection_reports_later_bytes() {
     assert!(reported.contains_key(&known), "{edges:?}");
 }
 
-/// What both ends tell of a connection between two proxies to a Service of this protocol, whose
-/// pod may declare one too; its client speaks after so many milliseconds.
+/// What both ends report about a connection between two proxies to a Service of this protocol,
+/// whose pod may declare one too; its client speaks after so many milliseconds.
 async fn between(
     (service, port): (Protocol, Option<Protocol>),
     says: &[u8],

@@ -24,12 +24,12 @@ use super::shown::{Does, call, grpc, serve, without_warmup};
 use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
-/// Kernels take megabytes of a body before anybody waits.
+/// Kernels take megabytes of a body before a writer waits.
 const LARGE: usize = 10 << 20;
 const PART: usize = 128 << 10;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// It hangs since it came, so nobody has ever measured how fast it is.
+/// It has hung from its start, so it has no measured latency.
 #[tokio::test]
 async fn hanging_endpoint_draws_few_calls_despite_cancelling_callers() {
     let (client, server, _, _) = pair(Protocol::Http2).await;

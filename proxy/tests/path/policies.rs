@@ -67,7 +67,7 @@ async fn policy_applies_only_to_callers_of_named_account() {
     served_by(&client, &server, &[&apps[0], &apps[1]]);
     let request_count = || apps.iter().map(App::request_count).sum::<usize>();
     client.set(vec![policy_of(&EffectivePolicy {
-        retry: for_callers("somebody", &NEVER),
+        retry: for_callers("absent", &NEVER),
         ..EffectivePolicy::default()
     })]);
     ask(&client, "GET", "", "").await;
@@ -287,13 +287,13 @@ async fn enforced_mesh_policy_reaches_every_called_service() {
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
 }
 
-/// No rule here is for callers outside the mesh, for whose sake pods were told of times before.
+/// No rule here is for callers outside the mesh, for which pods received timeouts before.
 #[tokio::test]
 async fn timeout_at_pod_address_applies_to_named_account() {
     let (client, server, apps) = fleet([SILENCE]).await;
     let addr = by_address(&client, &server, apps[0].port);
     let request = format!("GET / HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
-    for (account, ends) in [("web", true), ("somebody", false)] {
+    for (account, ends) in [("web", true), ("absent", false)] {
         let mut said = timeouts(Some(300), None);
         let scoped = said.timeouts.rules[0].then.as_mut().unwrap();
         scoped.sources = Sources::Only(vec![Source::Identity(id(account))]);

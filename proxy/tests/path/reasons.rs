@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 enum Asks {
     /// The application of the client, this address.
     Client(SocketAddr),
-    /// Somebody outside the mesh, this port of the server.
+    /// A caller outside the mesh, this port of the server.
     Outsider(u16),
 }
 

@@ -89,7 +89,7 @@ pub(super) async fn send(mut stream: TcpStream, bytes: &str) -> String {
     raw(&mut stream, bytes.as_bytes(), PATIENCE).await
 }
 
-/// A port of the pod on which nobody listens.
+/// A port of the pod without a listener.
 async fn closed(pod: &Pod) -> u16 {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     listener.local_addr().unwrap().port()
@@ -153,7 +153,7 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
             "no-identity",
         ),
         (
-            "nobody listens",
+            "no listener",
             closed_port,
             GET,
             Enforcement::Open,
@@ -161,7 +161,7 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
             "connect-failed",
         ),
         (
-            "bytes, nobody listens",
+            "bytes, no listener",
             closed_port,
             BYTES,
             Enforcement::Open,
@@ -212,7 +212,7 @@ async fn every_peer_refusal_increments_one_counter_once() {
             "bad-request",
         ),
         (
-            "tunnel, nobody listens",
+            "tunnel, no listener",
             Method::POST,
             "tcp",
             "http://h/",
@@ -220,7 +220,7 @@ async fn every_peer_refusal_increments_one_counter_once() {
             "connect-failed",
         ),
         (
-            "peer, nobody listens",
+            "peer, no listener",
             Method::GET,
             "http1",
             "http://h/",
@@ -269,7 +269,7 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
     let strict = || client.mode("web", Enforcement::Open, MtlsMode::Strict);
     for (case, resources, addr, reason, kinds) in [
         (
-            "nobody listens",
+            "no listener",
             service(vec![]),
             vip(),
             "connect-failed",
@@ -290,7 +290,7 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
             &[GET, BYTES],
         ),
         (
-            "external, nobody listens",
+            "external, no listener",
             vec![to(external, Target::External(v1::External {}))],
             external,
             "connect-failed",

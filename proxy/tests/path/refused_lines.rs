@@ -33,8 +33,8 @@ fn heads() -> Vec<(&'static str, String)> {
     heads
 }
 
-/// Method, path and status in the line of this one. Of a head whose body ends nobody knows
-/// where, nothing is kept but that.
+/// Method, path and status in the log line of this case. For a head whose body has no known end,
+/// only the status is kept.
 fn expected_fields(case: &str) -> [String; 3] {
     let (method, path, status) = match case {
         "CONNECT" => ("CONNECT", String::new(), "400"),

@@ -73,7 +73,7 @@ async fn retry_without_endpoint_after_backoff_is_not_made() {
     }
 }
 
-/// An address of a pod at which nobody listens.
+/// An address of a pod without a listener.
 async fn closed(pod: &Pod) -> SocketAddr {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     listener.local_addr().unwrap()

@@ -85,7 +85,7 @@ async fn fast_404_endpoint_counts_as_faster_one() {
     panic!("of 100 each: {found:?}");
 }
 
-/// As in a rollout whose new pods let nobody in.
+/// As in a rollout whose new pods refuse every caller.
 #[tokio::test]
 async fn nor_does_one_whose_proxy_refuses_at_once() {
     let authority = Authority::new();
@@ -179,7 +179,7 @@ async fn calls_awaiting_one_connection_count_its_failure_once() {
     let all = [(server.ip, port), (late.ip, port)];
     let all = all.map(|(ip, port)| endpoint(ip, port, Some("api")));
     client.set(vec![endpoints("api", all.to_vec())]);
-    // Whoever chooses sees no answer before all have chosen.
+    // No call sees a response before all calls have chosen an endpoint.
     server.late.store(300, Relaxed);
     let client = Arc::new(client);
     let calls: Vec<_> = (0..40)

@@ -82,7 +82,10 @@ async fn upgrade_caller_leaving_early_is_cancelled_at_application() {
                 drop(caller);
             }
             let case = format!("meshed: {meshed}, resets: {resets}");
-            assert!(is_let_go(serving).await, "{case}: it works on for nobody");
+            assert!(
+                is_let_go(serving).await,
+                "{case}: it works on without a caller"
+            );
             of_client += f64::from(u8::from(meshed));
             of_server += 1.0;
             cancelled(&client, of_client).await;
@@ -110,7 +113,7 @@ async fn reset_after_earlier_upgrade_offer_cancels_later_request() {
     caller.write_all(GET).await.unwrap();
     let serving = accept_upgrade(&application).await;
     crash(caller);
-    assert!(is_let_go(serving).await, "it works on for nobody");
+    assert!(is_let_go(serving).await, "it works on without a caller");
     for pod in [&client, &server] {
         cancelled(pod, 1.0).await;
     }

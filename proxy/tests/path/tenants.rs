@@ -275,7 +275,7 @@ async fn application_cache_control_is_kept_beside_tenant_cookie() {
     let (_, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(header(&answer, "cache-control"), ["max-age=60", "private"]);
     assert_eq!(header(&answer, "set-cookie").len(), 2, "{answer}");
-    // One that may be given to anybody is not any more.
+    // A shared response becomes private.
     let shared = App::new(server.ip, SHARED).await;
     served_by(&client, &server, &[&shared]);
     let (_, answer) = ask(&client, "GET", "", "").await;

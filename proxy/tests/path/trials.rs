@@ -12,7 +12,7 @@ use super::own_tls::{BYTES, hello, said};
 use super::tcp::echo;
 use crate::support::{Pod, get, listening, pair, rule, vip};
 
-/// These rules, and nothing else, as somebody would try them.
+/// A dry run of these rules, and nothing else.
 fn ask(enforcement: Enforcement, rules: &[v1::Resource]) -> v1::TrialAsk {
     let rules = rules.iter().filter_map(wire::convert::rule_in).cloned();
     v1::TrialAsk {
@@ -88,7 +88,7 @@ async fn dry_run_evaluates_live_requests_and_all_pass() {
     }
     assert_eq!(shown, 20);
 
-    // Nobody looks on any more.
+    // The dry run has no client any more.
     drop(running);
     assert_eq!(load(&client, &["/private"], 1).await, [200]);
     assert!(examples.try_recv().is_err());

@@ -12,7 +12,7 @@ pub(super) async fn serve(stream: TcpStream) {
     let mut first = [0; 3];
     loop {
         match stream.peek(&mut first).await {
-            // Nobody says anything.
+            // The caller has closed.
             Ok(0) => return,
             Ok(1..=2) => {}
             Ok(_) | Err(_) => break,

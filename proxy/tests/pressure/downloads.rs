@@ -26,7 +26,7 @@ const TAKEN_EVERY: Duration = Duration::from_millis(200);
 /// The same of callers that are slower still: 20 kB in a second.
 const SLOWER_EVERY: Duration = Duration::from_millis(800);
 const SLOWER_CALLERS: usize = 300;
-/// In percent of the limit: what somebody else holds beside them.
+/// In percent of the limit: memory that others hold beside the downloads.
 const BESIDE: usize = 45;
 /// Small buffers of the kernel, which would otherwise take all of an answer at once.
 const KERNEL: usize = 8 * 1024;
@@ -217,8 +217,8 @@ async fn slow_downloads_lose_nothing_to_many_long_polls() {
     come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
-/// Each holds what it does not take for seconds, and nobody beside them holds as much who
-/// could lose anything: what there is room for begins, and what has begun goes on.
+/// Each caller holds its unread data for seconds, and no other connection that could be cut off
+/// holds as much: downloads with room start, and started downloads continue.
 // Claims: attack-41
 #[tokio::test]
 async fn heaviest_holders_twenty_kilobyte_downloads_all_complete() {
@@ -228,7 +228,7 @@ async fn heaviest_holders_twenty_kilobyte_downloads_all_complete() {
     for _ in 0..SLOWER_CALLERS {
         streams.push(open_narrow(&testbed, 2).await);
     }
-    // Nobody is known whose.
+    // Memory without a known owner.
     let rest = vec![1_u8; LIMIT / 100 * BESIDE];
     come_to_their_end(&testbed, streams, SLOWER_EVERY).await;
     drop(rest);

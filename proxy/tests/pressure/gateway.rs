@@ -105,7 +105,7 @@ async fn goes_on(route: EntryPoint) {
     let polls = polls(&testbed, route).await;
     sleep(Duration::from_millis(500)).await;
     heap_count();
-    // Somebody else's, and nobody is known whose.
+    // Memory of others, without a known owner.
     let rest = vec![1_u8; (LIMIT / 100 * route.stands_at()).saturating_sub(used())];
     sleep(Duration::from_millis(500)).await;
     let mut all = JoinSet::new();

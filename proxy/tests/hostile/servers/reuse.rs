@@ -37,12 +37,12 @@ async fn request_does_not_wait_behind_upload_answered_unread() {
             assert_ne!(count, 0, "{entry:?}: {answer}");
             answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
-        // The request is whole before the answer is.
+        // The request is complete before the response is.
         stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
         let end = rest(&mut stream, Duration::from_secs(1)).await;
         assert_eq!(end, "k", "{entry:?}");
         let next = timeout(Duration::from_secs(2), pods.send(entry, request("GET"))).await;
-        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits where nobody reads"));
+        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits on an unread connection"));
         assert_eq!(status(&next), 200, "{entry:?}: {next}");
     }
 }
@@ -72,7 +72,7 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
         let answer = pods.send(entry, posted).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         let next = timeout(Duration::from_secs(2), pods.send(entry, request("GET"))).await;
-        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits where nobody reads"));
+        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits on an unread connection"));
         assert_eq!(status(&next), 200, "{entry:?}: {next}");
     }
 }
@@ -150,7 +150,7 @@ async fn ask(pods: &TwoPods, entry: EntryPoint, request: &[u8]) -> String {
     rest(&mut stream, Duration::from_secs(5)).await
 }
 
-/// Whoever calls directly has a connection of its own, and loses none of these.
+/// A caller without a proxy has a connection of its own, and loses none of these.
 // Claims: attack-61
 #[tokio::test]
 async fn posts_to_servers_that_close_unannounced_are_all_answered() {

@@ -30,7 +30,7 @@ async fn call_unanswered_at_deadline_causes_no_upstream_retry() {
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
         assert_eq!(next.iter().map(App::request_count).sum::<usize>(), attempts);
         request.answer(UNAVAILABLE).await;
-        assert!(chain.is_quiet().await, "nobody is asked again");
+        assert!(chain.is_quiet().await, "no retry");
         assert_eq!(call.await.unwrap().0, 503);
         assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
     }
@@ -66,7 +66,7 @@ async fn grpc_response_unfinished_at_deadline_causes_no_upstream_retry() {
         }
         request.answer(UNAVAILABLE).await;
         if late {
-            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(call.await.unwrap().0, 503, "no retry");
             assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
         } else {
             chain.request().await.answer(OK).await;
@@ -76,7 +76,7 @@ async fn grpc_response_unfinished_at_deadline_causes_no_upstream_retry() {
     }
 }
 
-/// Waits while the clock stands still, which it does as long as somebody has work.
+/// Waits while the clock is paused, which it is as long as a task has work.
 async fn at_once(done: impl Fn() -> bool) {
     let started = Instant::now();
     while !done() {
@@ -120,7 +120,7 @@ async fn grpc_call_cancelled_at_deadline_causes_no_upstream_retry() {
         tokio::time::resume();
         request.answer(UNAVAILABLE).await;
         if late {
-            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(call.await.unwrap().0, 503, "no retry");
             assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
         } else {
             chain.request().await.answer(OK).await;

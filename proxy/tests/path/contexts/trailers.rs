@@ -45,10 +45,10 @@ async fn listed_grpc_trailer_code_causes_no_upstream_retry() {
         assert_eq!(status, 200, "{answer}");
         assert!(answer.contains(says), "{answer}");
         let request_count = next.iter().map(App::request_count).sum::<usize>();
-        assert_eq!(request_count, 1, "what has begun is not tried again");
+        assert_eq!(request_count, 1, "a started response is not retried");
         request.answer(UNAVAILABLE).await;
         if listed {
-            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(call.await.unwrap().0, 503, "no retry");
             assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
         } else {
             chain.request().await.answer(OK).await;

@@ -16,7 +16,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const FIRST_PROXY: Duration = Duration::from_millis(150);
 const BOTH_PROXIES: Duration = Duration::from_millis(250);
 
-/// Answers every head at once, and tells what it then gets of the body of a POST.
+/// Responds to every head at once, and sends what it then receives of the body of a POST.
 async fn hasty(mut stream: TcpStream, bodies: UnboundedSender<Vec<u8>>) -> std::io::Result<()> {
     loop {
         let mut head = Vec::new();

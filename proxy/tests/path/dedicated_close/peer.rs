@@ -56,9 +56,9 @@ async fn play(trick: Option<Trick>, mut near: Near, frozen: &AtomicBool) {
     }
 }
 
-/// A peer proxy that plays tricks with its first dedicated connection and is honest by
-/// HTTP/2. Tells the requests that came by such a one, or without a trick the
-/// connections: then it knows HTTP/2 only.
+/// A peer proxy that plays tricks with its first dedicated connection and is honest over HTTP/2.
+/// Returns the requests that came over such a one, or without a trick the connections: then it
+/// supports HTTP/2 only.
 async fn trickster(trick: Option<Trick>) -> (Pod, Pod, SeenRequests, Arc<AtomicU32>) {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
@@ -158,7 +158,7 @@ async fn post_possibly_taken_by_dedicated_connection_is_not_resent() {
     }
 }
 
-/// No other sign tells it: the kernel of the peer acknowledges all that comes.
+/// There is no other sign: the peer's kernel acknowledges all that arrives.
 #[tokio::test]
 async fn request_to_frozen_peer_ends_within_ten_seconds() {
     let (client, _server, seen, dedicated) = trickster(Some(Trick::Freeze)).await;
