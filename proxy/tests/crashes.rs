@@ -52,7 +52,7 @@ const FILLING: usize = 6 * MIB;
 const FILLED_WITHIN: Duration = Duration::from_millis(500);
 /// Bytes that each of the other callers sends, which stay unread too.
 const UNFILLED: usize = 1000;
-/// What a proxy may hold: so much that each of that many streams has a whole window.
+/// Memory limit of a proxy: room for a complete window of each of that many streams.
 const ROOM: usize = 256 * MIB;
 /// What the application takes. One is more than the window of a connection between two
 /// proxies, and of the others many share what is left of it.

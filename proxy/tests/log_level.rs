@@ -122,7 +122,7 @@ fn log_filter_unites_all_workloads_of_process() {
     set(&second, "off");
     assert_eq!(logged(), (false, false, false), "none asks for anything");
 
-    // One that comes is not silenced by those that were there, nor heard when it is gone.
+    // A new one is not silenced by earlier ones, and is not logged once it is gone.
     let third = workload();
     assert_eq!(logged(), (false, true, false));
     set(&third, "debug");

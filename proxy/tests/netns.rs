@@ -42,7 +42,7 @@ mod testbed;
 
 use testbed::{Testbed, Who};
 
-// The proxy's own, which says how much it holds: this binary plays proxies too.
+// The proxy's own allocator, which measures its heap: this binary plays proxies too.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -49,7 +49,7 @@ use raw_http2::{
 };
 use support::{Authority, Pod, raw};
 
-// The proxy's own, which says how much it holds.
+// The proxy's own allocator, which measures its heap.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -93,7 +93,7 @@ async fn settled() -> usize {
     least
 }
 
-/// A pod with an application, its places, and who sees to its memory.
+/// A pod with an application, its permits, and the task that relieves its memory.
 struct Testbed {
     authority: Authority,
     pod: Arc<Pod>,
@@ -190,7 +190,7 @@ impl Testbed {
         for _ in 0..many {
             let (mut stream, bytes) = (self.open(2).await, attack.clone());
             flood.push(tokio::spawn(async move {
-                // Before a server has said how much it takes it takes little.
+                // Before a server has announced its window it takes little.
                 let (first, rest) = bytes.split_at(60);
                 let _ = stream.write_all(first).await;
                 sleep(Duration::from_millis(100)).await;
@@ -298,7 +298,7 @@ async fn unread_http2_uploads_cost_their_sender_connections() {
     assert!(testbed.cut_off() > 0);
 }
 
-/// Bodies that are kept whole to be sent again, and such as stand still on their way.
+/// Bodies that are kept complete for a retry, and bodies that stall on their way.
 #[tokio::test]
 async fn thousand_unread_post_bodies_cost_no_other_caller() {
     let _alone = ONE_AT_A_TIME.lock().await;

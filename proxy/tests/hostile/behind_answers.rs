@@ -20,9 +20,9 @@ use wire::v1::Protocol;
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 
 const SOON: Duration = Duration::from_secs(5);
-/// Seconds. What stands still this long behind an answer is given up,
+/// Seconds. An upload that stalls this long behind a response is abandoned.
 const LATE: u64 = 20;
-/// and what does so less long is not.
+/// Seconds. An upload that stalls this long is not.
 const EARLY: u64 = 10;
 /// What an application takes at a time.
 const TAKEN: usize = 1024 * 1024;
@@ -94,7 +94,7 @@ async fn fill(caller: &mut TcpStream) {
     while let Ok(Ok(())) = timeout(patience, caller.write_all(&ZEROS)).await {}
 }
 
-/// What stands still behind an answer is there for a while, and then at no end any more.
+/// An upload that stalls behind a response stays for a while, and is then gone at both ends.
 async fn ends_in_time(open: &AtomicUsize, mut caller: TcpStream, case: &str) {
     pass(EARLY).await;
     assert_eq!(open.load(Relaxed), 1, "{case}: it may go on yet");
@@ -184,7 +184,7 @@ async fn http2_upload_behind_response_is_reset_without_error() {
     assert!(ended.try_recv().is_err(), "it may read on yet");
     pass(LATE - EARLY).await;
     let there = timeout(SOON, ended.recv()).await;
-    // Its application must not take the half of it for the whole.
+    // The application must not take the half for the complete body.
     assert_eq!(there.unwrap().unwrap(), Some(Reason::CANCEL));
     let here = timeout(SOON, poll_fn(|cx| out.poll_reset(cx))).await;
     assert_eq!(here.unwrap().unwrap(), Reason::NO_ERROR);

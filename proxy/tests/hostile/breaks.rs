@@ -329,8 +329,8 @@ fn one_message(respond: &mut SendResponse<Bytes>) -> SendStream<Bytes> {
     send
 }
 
-/// How a stream of gRPC ends when this has happened after its first message, which says by
-/// when it does.
+/// The end of a gRPC stream when this has happened after its first message; `happens` returns the
+/// deadline of that end.
 async fn trailers_after(stream: TcpStream, happens: impl FnOnce() -> Instant) -> HeaderMap {
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);

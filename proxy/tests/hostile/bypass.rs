@@ -110,7 +110,7 @@ impl Ground {
         String::from_utf8_lossy(&std::mem::take(&mut *self.kept.lock())).into_owned()
     }
 
-    /// Sends each case in two parts, the second one late, and says what arrived.
+    /// Sends each case in two parts, the second one late, and returns what arrived.
     async fn arrived(&self, by: By, cases: &[(Vec<u8>, Vec<u8>)]) -> String {
         let mut streams = Vec::new();
         for (first, then) in cases {
@@ -296,7 +296,7 @@ async fn declared_opaque_port_follows_tcproute_of_any_target() {
 
 /// Says its SETTINGS as soon as it is connected, as a server of HTTP/2 may.
 async fn eager(stream: TcpStream) {
-    // Who only finds out what is spoken leaves without a word.
+    // A caller that only probes the protocol leaves without an error.
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
@@ -420,7 +420,7 @@ async fn reporting_load(pod: &Pod) -> u16 {
     .await
 }
 
-/// Sends a request by a tunnel, and from outside, and says what comes back.
+/// Sends a request in a tunnel, and from outside, and returns both responses.
 async fn in_a_tunnel_and_plain(pods: &TwoPods, request: &str) -> [String; 2] {
     let mut answers = [String::new(), String::new()];
     for (answer, entry) in answers.iter_mut().zip(ENTRY_POINTS) {

@@ -15,8 +15,8 @@ use crate::support::{SeenRequests, http_app, id};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Ways in for HTTP/2. On the mesh port it is turned into HTTP/1.1 when the
-/// peer says that the application speaks that.
+/// Entry points for HTTP/2. On the mesh port it is turned into HTTP/1.1 when the peer names that as
+/// the application's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
     Outbound,
@@ -84,7 +84,7 @@ impl Both {
         ]
     }
 
-    /// Sends one request and says what became of it.
+    /// Sends one request and returns its outcome.
     async fn ask(&self, door: Door, fields: &[(&[u8], &[u8])], data: Option<&[u8]>) -> Outcome {
         let mut raw = self.open(door).await;
         let extra = self.extra(door);

@@ -457,7 +457,7 @@ async fn peer_requesting_every_port_takes_bounded_pool_entries() {
     let mut raw = RawHttp2::new(secured.unwrap()).await;
     let most = 0x7fff_0000_u32.to_be_bytes();
     raw.write(&frame(WINDOW_UPDATE, 0, 0, &most)).await;
-    // Each status is said in full.
+    // Each status is encoded in full.
     raw.write(&frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0])).await;
     let before = resident();
     for batch in 0..100_u32 {

@@ -7,14 +7,13 @@ use super::two_pods::{EntryPoint, TwoPods};
 
 /// After every attack an ordinary request is answered within this time.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(1);
-/// One of so many is: a machine that stands still for a moment delays one or two, a proxy that
+/// One of these tries succeeds: a machine that stalls for a moment delays one or two, a proxy that
 /// the attack has hurt delays all.
 const TRIES: usize = 3;
 /// The others are answered too, within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks until the answer came soon, and returns how often it has asked. What the answer is
-/// `ask` asserts.
+/// Sends requests until a response came soon, and returns their number. `ask` asserts the response.
 pub(crate) async fn answers_soon(case: &str, ask: impl AsyncFn()) -> usize {
     let mut took = Vec::new();
     while took.len() < TRIES {
@@ -28,7 +27,7 @@ pub(crate) async fn answers_soon(case: &str, ask: impl AsyncFn()) -> usize {
     panic!("after {case}: {took:?}");
 }
 
-/// A new caller of HTTP/2 is served. Returns how often it has asked.
+/// A new HTTP/2 caller is served. Returns the number of requests.
 pub(crate) async fn works_by_http2(case: &str, pods: &TwoPods, entry: EntryPoint) -> usize {
     let case = format!("{case}, {entry:?}");
     answers_soon(&case, async || {

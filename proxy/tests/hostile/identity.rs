@@ -91,7 +91,7 @@ async fn identity_header_with_altered_hyphens_is_removed() {
     pods.works("other marks").await;
 }
 
-/// An application over HTTP/2 that keeps the fields of what it is asked.
+/// An HTTP/2 application that keeps the fields of its requests.
 async fn keep(stream: TcpStream, kept: Arc<Mutex<String>>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;

@@ -186,7 +186,7 @@ fn cut(text: &str) -> &str {
     text.get(..300).unwrap_or(text)
 }
 
-/// A transfer coding says where an answer ends; a length beside it is none.
+/// A transfer coding determines the end of a response; a length beside it does not.
 // Claims: attack-60
 #[tokio::test]
 async fn response_with_length_and_chunks_arrives_complete() {

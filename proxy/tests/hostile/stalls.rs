@@ -36,7 +36,7 @@ async fn fill(stream: &mut TcpStream) {
     while let Ok(Ok(())) = timeout(Duration::from_millis(300), stream.write_all(&chunk)).await {}
 }
 
-/// Answers each request with its body's size once that has come whole.
+/// Answers each request with its body's size once the complete body has arrived.
 async fn sizes(stream: TcpStream) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;

@@ -196,8 +196,8 @@ async fn a_lost_caller_cancels_its_calls_at_the_server() {
     }
 }
 
-/// Whose deadline has passed resets with CANCEL, and gRPC clients then look at their own
-/// clocks; any other answer would be taken for what the application says.
+/// A client whose deadline has passed resets with CANCEL, and gRPC clients then look at their own
+/// clocks; any other response would be taken for the application's.
 // Claims: attack-58
 #[tokio::test]
 async fn application_stream_reset_code_is_passed_to_caller() {

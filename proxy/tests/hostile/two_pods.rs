@@ -23,7 +23,7 @@ const SILENT: Duration = Duration::from_secs(2);
 /// How long the test waits for more bytes where no end is announced.
 const LINGER: Duration = Duration::from_millis(150);
 
-/// One whole request, as it stood in the application's socket.
+/// One complete request, as it stood in the application's socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
     pub(crate) head: String,

@@ -33,7 +33,7 @@ const PORT: u16 = 8080;
 /// How long certificates live.
 const LIFE: Duration = Duration::from_secs(3600);
 
-/// What the applications are asked by.
+/// The protocol of the applications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaks {
     /// GETs are answered, but for those of `/wait`.

@@ -78,7 +78,7 @@ fn ten_thousand_silent_http2_connections_block_no_calls() {
     }
     let page = testbed.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="hoarder""#), "{page}");
-    // Memory that runs out ends them as well, and would hide that they stay when asked to go.
+    // A lack of memory would end them as well, and hide that they stay when the proxy closes them.
     assert!(!page.contains(r#"limit="memory""#), "{page}");
 }
 
@@ -141,7 +141,7 @@ fn unread_log_blocks_no_request_and_counts_losses() {
         .find_map(|line| line.strip_prefix("weft_log_lines_lost_total "))
         .map(|lost| lost.parse::<u64>().unwrap());
     assert!(lost > Some(0), "{page}");
-    // What is queued is written at the end, with what says that it ends.
+    // Queued lines are written at the end, with the line that announces the end.
     let said = proxy.end();
     assert!(said.contains("\"stopping\""), "{said}");
 }
@@ -223,7 +223,7 @@ fn answer(answers: &mut impl BufRead) -> std::io::Result<String> {
     }
 }
 
-/// Role: `to path`. The whole answer.
+/// Role: `to path`. The complete response.
 pub(crate) fn page(arguments: &str) -> String {
     let (to, path) = arguments.split_once(' ').unwrap();
     let read = || -> std::io::Result<String> {
@@ -326,7 +326,7 @@ fn unfinished_http2() -> Vec<u8> {
         bytes.extend_from_slice(&[kind, 0, 0, 0, 0, stream]);
         bytes.extend_from_slice(content);
     };
-    // GET / of http, then a literal whose length says more than comes.
+    // GET / of http, then a literal with a larger length than its bytes.
     let mut head = vec![0x82, 0x84, 0x86, 0x00, 1, b'x', 0x7f];
     let mut length = LARGE - 127;
     while length >= 128 {

@@ -19,7 +19,7 @@ use crate::support::vip;
 /// another one at its own client.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// What an answer says that never ends.
+/// Content of a response that never ends.
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 /// Whether that is what a connection begins with. Nothing is taken of it.

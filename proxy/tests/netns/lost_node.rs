@@ -35,7 +35,7 @@ const SETTLED: Duration = Duration::from_secs(16);
 const WATCHED: Duration = Duration::from_secs(24);
 /// Longer than any call may take.
 const PATIENCE: Duration = Duration::from_secs(16);
-/// A user who waited longer has gone.
+/// A user leaves after a longer wait.
 const GOOD_WITHIN: Duration = Duration::from_secs(1);
 /// What waited for a lost peer has ended by then.
 const GIVEN_UP: Duration = Duration::from_secs(13);
@@ -231,9 +231,9 @@ impl Lost {
         bad.map(move |at| (self.calls[at].started - self.since, self.calls[at]))
     }
 
-    /// A busy machine makes calls late as well, and then those that begin right after: what
-    /// they took is taken off. One that stands still delays only those in flight: the time that
-    /// the caller's thread stood still meanwhile is taken off instead, where it is longer.
+    /// A busy machine delays calls as well, and then those that start right after: their duration
+    /// is taken off. A stalled machine delays only those in flight: the time that the caller's
+    /// thread stalled meanwhile is taken off instead, where it is longer.
     fn is_bad(&self, at: usize, promise: Promise) -> bool {
         let call = self.calls[at];
         let next = self.calls[at + 1..].iter().take(3);

@@ -237,9 +237,9 @@ impl Outage {
         outage
     }
 
-    /// It rests for what those who waited there lost, none of them for so long that it is not
-    /// tried again. A machine that takes longer than that to let it fall, or stands still
-    /// meanwhile, tries once more.
+    /// The readers that waited there eject it by their ends, before any of them waits so long that
+    /// it is tried again. A machine that takes longer than that to eject it, or stalls meanwhile,
+    /// starts over.
     fn begins_at_once(name: &str, fall: impl Fn(&mut Served)) -> Self {
         let fallen = (0..FALLS).find_map(|nth| {
             let outage = Self::begins(&format!("{name}{nth}"), &fall);
@@ -280,7 +280,7 @@ impl Outage {
         });
     }
 
-    /// Who falls.
+    /// The endpoint that fails.
     fn bad(&mut self) -> &mut Served {
         &mut self.fleet.endpoints[self.bad]
     }
@@ -311,7 +311,7 @@ impl Outage {
         });
     }
 
-    /// It works again, and rests all the same.
+    /// It works again, and stays ejected.
     #[track_caller]
     fn is_left_alone(&self) {
         let bad = &self.fleet.endpoints[self.bad];
@@ -364,7 +364,7 @@ impl Outage {
             assert!(since(call) < LEFT_ALONE && over < GIVEN_UP, "{call:?}");
         }
         let later = gets.iter().filter(|call| since(call) >= LEFT_ALONE);
-        // What the caller's thread stood still is taken off, unless that was often: its proxy
+        // The time that the caller's thread stalled is taken off, unless that was often: its proxy
         // has the same thread and must not block it.
         let passed = self.since.elapsed();
         let seldom = self.standstills.within(self.since, passed) < passed / 5;

@@ -11,7 +11,7 @@ use super::testbed::{Namespace, PREFIX, Who, run};
 pub(crate) struct Flood(pub(super) Process);
 
 impl Flood {
-    /// What it says next.
+    /// Its next line of output.
     pub(crate) fn report(&mut self) -> String {
         serde_json::from_str(&self.0.line()).unwrap()
     }
@@ -88,7 +88,7 @@ impl Group {
         }
     }
 
-    /// Who is in it, by number.
+    /// The processes in it, by number.
     pub(crate) fn processes(&self) -> Vec<String> {
         let content = fs::read_to_string(self.folder.join("cgroup.procs")).unwrap();
         content.lines().map(str::to_owned).collect()

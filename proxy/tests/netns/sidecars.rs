@@ -169,7 +169,7 @@ impl Arguments {
     }
 }
 
-/// Role: [`Arguments`]. Serves as the program does, and says when it begins.
+/// Role: [`Arguments`]. Serves as the program does, and prints when it starts.
 pub(crate) fn serve(arguments: &str, print: impl Fn(String)) {
     let parsed: Arguments = serde_json::from_str(arguments).unwrap();
     let limit = memory_limit(Path::new(ROOT)).expect("it is in a group") as usize;

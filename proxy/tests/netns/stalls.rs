@@ -18,13 +18,13 @@ use super::http2::{self, Caller};
 use super::sidecars::{APP, BYTES, HTTP, Sidecars, bytes};
 use crate::support::{raw, vip};
 
-/// Streams of each kind that stand still at once.
+/// Streams of each kind that stall at once.
 const STALLED: usize = 100;
 /// Streams of one HTTP/2 connection that are never read.
 const UNREAD: usize = 20;
 /// Requests with and without them, half of them by one connection of HTTP/2.
 const ASKED: usize = 2000;
-/// Both are asked in turn, so that what else the machine does meets both alike.
+/// Both get calls in turn, so that other load of the machine affects both alike.
 const ROUNDS: usize = 4;
 /// Of a request that carries content. Its answer carries as much.
 const CONTENT: usize = 30_000;
@@ -32,7 +32,7 @@ const CONTENT: usize = 30_000;
 const FEW: Duration = Duration::from_millis(20);
 /// Longer than any request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// All stalled streams stand still by then.
+/// All stalled streams have stopped by then.
 const STANDS: Duration = Duration::from_secs(20);
 /// No byte is taken for this long.
 const STILL: Duration = Duration::from_millis(500);
@@ -50,9 +50,9 @@ const TAKEN: usize = 1000;
 /// How often both do.
 const TRICKLE: Duration = Duration::from_millis(100);
 const LASTS: Duration = Duration::from_secs(60);
-/// How often the neighbour asks.
+/// Interval between the neighbour's calls.
 const EVERY: Duration = Duration::from_millis(20);
-/// How long it asks without them before.
+/// Duration of its calls before, without stalled streams.
 const CALM: Duration = Duration::from_secs(10);
 /// Longer than a peer waits for a sign of life.
 const STOPPED: Duration = Duration::from_secs(12);
@@ -60,7 +60,7 @@ const STOPPED: Duration = Duration::from_secs(12);
 /// optimised: what they do for the streams beside it takes several times as long then.
 const NOTICED: Duration = Duration::from_millis(100);
 
-/// What an application says that never ends.
+/// Content of a response that never ends.
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 // Claims: R3, attack-32
@@ -246,7 +246,7 @@ async fn ask_steadily(lasts: Duration) -> Vec<Asked> {
     all.join_all().await
 }
 
-/// Streams that stand still.
+/// Streams that stall.
 struct Stalled {
     streams: Vec<TcpStream>,
     unread: Vec<RecvStream>,
@@ -263,7 +263,7 @@ impl Stalled {
     }
 }
 
-/// Opens streams of all kinds, which stand still when this returns.
+/// Opens streams of all kinds, which have stalled when this returns.
 async fn stall() -> Stalled {
     let mut opening = JoinSet::new();
     for _ in 0..STALLED {

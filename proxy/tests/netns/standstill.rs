@@ -30,7 +30,7 @@ impl Standstills {
         }
     }
 
-    /// How long it stood still in a time that began then and lasted so long.
+    /// How long it stalled within an interval that started then and lasted so long.
     pub(super) fn within(&self, started: Instant, lasted: Duration) -> Duration {
         let ended = started + lasted;
         let gaps = self.0.lock();

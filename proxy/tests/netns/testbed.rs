@@ -217,8 +217,8 @@ impl Namespace {
         }
     }
 
-    /// A connection that is watched closely, and waits for an answer to
-    /// `question`, or for nothing. Ends with how long it took to be given up.
+    /// A connection that waits for a response to `question`, or for nothing. Ends with the time
+    /// after which the kernel gave it up.
     pub(crate) fn watch(&self, to: &str, question: &str) -> Watch {
         let mut process = Process::play(self, Who::App, "watch", &format!("{to} {question}"));
         assert_eq!(process.line(), "\"ready\"");
@@ -291,7 +291,7 @@ impl Namespace {
         self.run(&["nft", commands]);
     }
 
-    /// Runs the real `weft-proxy capture` and gives what it says.
+    /// Runs the real `weft-proxy capture` and returns its output.
     pub(crate) fn capture(&self, arguments: &[&str]) -> Result<String, String> {
         self.capture_as(Who::Init, arguments)
     }
@@ -428,7 +428,7 @@ fn output_of(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// Namespaces whose maker is no more: a run that was killed.
+/// Namespaces that a killed run left.
 fn remove_what_dead_runs_left() {
     let Ok(entries) = fs::read_dir("/run/netns") else {
         return;

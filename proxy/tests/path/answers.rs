@@ -29,7 +29,7 @@ pub(super) const ONCE: &str = "once";
 pub(super) const HALF: &str = "half";
 /// No answer ever.
 pub(super) const SILENCE: &str = "silence";
-/// [`OK`], but no answer ever to who asks for `/wait`.
+/// [`OK`], but never a response to a request for `/wait`.
 pub(super) const WAITS: &str = "waits";
 /// A head, a part of what it announces, and the end of the connection.
 pub(super) const TRUNCATED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
@@ -180,7 +180,7 @@ pub(super) async fn ask(client: &Pod, method: &str, headers: &str, body: &str) -
     (status.unwrap_or(0), answer)
 }
 
-/// Samples of a pod's metrics whose line holds all of `parts`, added up.
+/// Sum of a pod's samples whose line contains all of `parts`.
 pub(super) fn sum(pod: &Pod, name: &str, parts: &[&str]) -> f64 {
     let text = pod.metrics();
     let lines = text.lines().filter(|line| {

@@ -236,7 +236,7 @@ async fn caller_uses_its_subset_once_position_is_known() {
     for index in 0..3 {
         client.set(vec![position(index)]);
         let part = used().await;
-        // One that was slow once may be left out for a while.
+        // An endpoint that was slow once may be skipped for a while.
         assert!((1..=2).contains(&part.len()), "{index}: {part:?}");
         all.extend(part);
     }

@@ -437,7 +437,7 @@ async fn silent_connections_are_no_breaker_successes() {
     assert_eq!(app.request_count(), 10);
 }
 
-/// That it could be opened then says nothing of how the Service fares now.
+/// An open connection then shows nothing of the Service's present state.
 #[tokio::test]
 async fn preopened_connection_does_not_probe_opened_breaker() {
     let (client, server, _, _) = pair(Protocol::Detect).await;

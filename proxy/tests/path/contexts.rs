@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_secs(5);
 const PARENT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
 const OTHER: &str = "traceparent: 00-00000000000000000000000000000001-00f067aa0ba902b7-01\r\n";
 
-/// `web` calls `api`, whose application asks the next one.
+/// `web` calls `api`, whose application calls the next one.
 struct Chain {
     web: Pod,
     api: Pod,
@@ -110,7 +110,7 @@ impl Chain {
         Request { head, stream }
     }
 
-    /// Whether no application of `api` is asked any more for a while.
+    /// Whether no application of `api` gets a request for a while.
     async fn is_quiet(&self) -> bool {
         let [one, other] = &self.listeners;
         let no_request = async {
@@ -403,7 +403,7 @@ async fn call_retried_downstream_is_not_retried_upstream() {
         assert_eq!(next.iter().map(App::request_count).sum::<usize>(), 2);
         request.answer(UNAVAILABLE).await;
         if headers.is_empty() {
-            // Nothing says what the call was made for.
+            // No header names the request that caused the call.
             chain.request().await.answer(OK).await;
             assert_eq!(call.await.unwrap().0, 200);
             continue;

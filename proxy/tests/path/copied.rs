@@ -97,11 +97,11 @@ async fn calls_made_for_mirrored_request_are_not_mirrored() {
     let of_call = format!("{TRACE}tracestate: weft=call\r\n");
     calls(receiver, &of_call).await;
     comes_to(receiver, "success", 2.0).await;
-    // So does whom it calls, one after the other.
+    // So does each called application, one after the other.
     calls_as_the_client_does(&shop, &shop.server);
     calls(&shop.server, "").await;
     assert_eq!(copies(&shop.server, "shadow"), 1.0);
-    // And who calls on his own account is copied as before.
+    // And a caller's own calls are mirrored as before.
     calls(&shop.client, "").await;
     shop.until("success", 2.0).await;
 }
@@ -240,7 +240,7 @@ async fn unfinished_write_stops_when_pod_becomes_read_only() {
     half.write_all(format!("{HEAD}abc").as_bytes())
         .await
         .unwrap();
-    // What was sent whole is answered.
+    // A completely sent request is answered.
     let mut whole = pod.call(vip()).await;
     let sent = format!("{HEAD}abcdef");
     whole.write_all(sent.as_bytes()).await.unwrap();

@@ -15,7 +15,7 @@ use crate::support::{
     Pod, endpoint, endpoints, get, http_app, id, pair, raw, resource, rule, service, split, vip,
 };
 
-/// Samples of a pod's metrics whose line holds all of `parts`, added up.
+/// Sum of a pod's samples whose line contains all of `parts`.
 pub(crate) fn sum(pod: &Pod, name: &str, parts: &[&str]) -> f64 {
     pod.metrics()
         .lines()
@@ -153,7 +153,8 @@ async fn request_counts_once_as_success_failure_or_cancelled() {
     assert!(!connection.is_finished(), "one stream ended, no connection");
 }
 
-/// As over HTTP/1.1, where a caller that only says that it sends no more is waited for at first.
+/// As over HTTP/1.1, where the proxy first waits for a caller that has only closed its sending
+/// side.
 #[tokio::test]
 async fn http1_caller_reset_cancels_but_half_close_waits() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -283,13 +284,13 @@ pub(crate) async fn reported_edges(pod: &Pod) -> Vec<v1::Edge> {
     reports.flat_map(|report| report.edges).collect()
 }
 
-/// The same, slot by slot.
+/// The same, interval by interval.
 pub(crate) async fn reports(pod: &Pod) -> Vec<v1::Report> {
     let telemetry = Arc::clone(&pod.proxy.telemetry);
     telemetry.reports.leave();
     let (stream, mut reports) = tokio::sync::mpsc::channel(8);
     let feeding = tokio::spawn(async move { telemetry.reports.feed(stream).await });
-    // One that comes later replaces one of the same slot.
+    // A later report replaces one of the same interval.
     let mut slots = std::collections::BTreeMap::new();
     let patience = Duration::from_millis(100);
     while let Ok(Some(report)) = tokio::time::timeout(patience, reports.recv()).await {

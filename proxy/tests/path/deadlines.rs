@@ -101,7 +101,7 @@ async fn call_by_pod_address_gets_pods_timeout() {
     for (host, ends) in [
         (&*ip, true),
         (&*with_port, true),
-        // Its proxy says that it was asked by no name that it knows.
+        // The caller's proxy reports that the call used no name that it knows.
         ("api-0.elsewhere", true),
         ("10.0.0.1", true),
         // Its own proxy sets the timeout of the Service.
@@ -109,7 +109,7 @@ async fn call_by_pod_address_gets_pods_timeout() {
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let mut stream = client.call(addr).await;
-        // Who has no end is not waited for.
+        // A call without a deadline is not waited for.
         let patience = Duration::from_secs(if ends { 10 } else { 1 });
         let answer = raw(&mut stream, request.as_bytes(), patience).await;
         let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");
@@ -139,7 +139,7 @@ async fn pod_destination_header_passes_only_between_two_proxies() {
     assert!(named.is_err(), "it has all the time: {named:?}");
 }
 
-/// Waits until all that an application was asked has been broken off.
+/// Waits until all requests of an application have been broken off.
 pub(super) async fn broken_off(app: &App) {
     let started = Instant::now();
     while app.ended() == 0 {
@@ -322,7 +322,7 @@ async fn application_may_shorten_but_not_extend_its_call() {
     assert_eq!(status, 504, "{answer}");
     assert!(answer.contains("weft-reason: deadline"), "{answer}");
     assert_eq!(apps[0].request_count(), 1);
-    // No longer than the policy says.
+    // No longer than the policy's timeout.
     client.set(vec![policy_of(&timeouts(Some(300), None))]);
     let started = Instant::now();
     ask(&client, "GET", "weft-timeout: 60000ms\r\n", "").await;

@@ -47,7 +47,7 @@ pub(super) async fn warm(client: &Pod, dedicated: &Arc<Dedicated>) {
 /// What the application got, request by request: heads in lower case, and bodies.
 type Got = Arc<Mutex<Vec<String>>>;
 
-/// Two pods, and an application that answers by the path that it is asked for.
+/// Two pods, and an application whose response depends on the requested path.
 struct Testbed {
     client: Pod,
     server: Pod,

@@ -28,7 +28,7 @@ use super::answers::{UNAVAILABLE, limited, policy_of, retries, whole};
 use super::leftover::{answer, closes, head};
 use crate::support::{Pod, endpoint, endpoints, pair, vip};
 
-/// An answer that says that it is the last one of its connection, and two that do not.
+/// A response that announces the end of its connection, and two that do not.
 const TOO_LARGE: &str = "HTTP/1.1 413 No\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig";
 const UNKNOWN: &str = "HTTP/1.1 401 No\r\ncontent-length: 3\r\n\r\nwho";
 const ACCEPTED: &str = "HTTP/1.1 202 Yes\r\ncontent-length: 3\r\n\r\nyes";
@@ -66,7 +66,7 @@ where
     (port, count)
 }
 
-/// Answers each head at once, and reads nothing of its body. How often it was asked.
+/// Answers each head at once, and reads nothing of its body. The number of requests.
 async fn hasty(ip: IpAddr, answer: &'static str) -> (u16, Arc<AtomicUsize>) {
     at_head(ip, move |mut stream, request_count| async move {
         request_count.fetch_add(1, Relaxed);
@@ -107,7 +107,7 @@ impl Testbed {
     }
 }
 
-/// As large as it is said to be, or in chunks.
+/// Of the announced size, or in chunks.
 fn body(bytes: usize, chunked: bool) -> Vec<u8> {
     let body = vec![BYTE; bytes];
     if !chunked {
@@ -182,7 +182,7 @@ async fn response_before_timely_body_keeps_connection() {
     }
 }
 
-/// Reads all of each body and says how much that is; what it has seen.
+/// Reads all of each body and returns its size; what it has seen.
 async fn counts(ip: IpAddr) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

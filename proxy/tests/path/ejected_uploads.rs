@@ -140,7 +140,7 @@ async fn upload(client: &Pod, number: usize) -> bool {
     };
     let mut answer = Vec::new();
     let exchange = async {
-        // Who has its answer may be broken off.
+        // A call that has its response may be broken off.
         let _ = tokio::join!(sending, read.read_to_end(&mut answer));
     };
     let patience = Duration::from_secs(20);

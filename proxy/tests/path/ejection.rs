@@ -48,7 +48,7 @@ async fn one_of_three() -> (Pod, Pod, [App; 3]) {
 async fn endpoint_answering_503_is_ejected_without_resent_posts() {
     let (client, server, apps) = one_of_three().await;
     let [bad, one, other] = &apps;
-    // As many answers as it takes to compare with, before the bad one is asked at all.
+    // As many responses as a comparison needs, before the bad one gets a call.
     served_by(&client, &server, &[one, other]);
     let mut posts = 0;
     while posts < 20 {
@@ -145,7 +145,7 @@ async fn all_that_fail_alike_are_left_in_peace() {
         apps.push(App::new(server.ip, UNAVAILABLE).await);
     }
     served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
-    // Some at a time, so that the one whose first answer took longest is asked as well.
+    // Some at a time, so that the one with the slowest first response gets calls as well.
     for _ in 0..25 {
         join_all((0..6).map(|_| ask(&client, "POST", "", "{}"))).await;
     }
@@ -175,7 +175,7 @@ async fn a_policy_switches_ejection_off() {
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
 }
 
-/// One of two is not there, and rests. The other one's answer is all that its callers can get.
+/// One of two is down, and is ejected. The other one's response is all that its callers can get.
 #[tokio::test]
 async fn response_is_not_abandoned_for_ejected_endpoint() {
     let Rests {
@@ -203,7 +203,7 @@ async fn response_is_not_abandoned_for_ejected_endpoint() {
     }
 }
 
-/// A gRPC application that says this in trailers; how often it was asked.
+/// A gRPC application with this status in trailers; its number of requests.
 pub(super) async fn grpc_app(
     pod: &Pod,
     metadata: &[(&'static str, &'static str)],
@@ -290,7 +290,7 @@ async fn one_of_three_rests(bad: &[(&'static str, &'static str)]) {
     assert_eq!(request_count.sum::<usize>(), calls, "none was sent twice");
 }
 
-/// One of two applications is not there, and its endpoint rests.
+/// One of two applications is down, and its endpoint is ejected.
 struct Rests {
     client: Pod,
     server: Pod,
@@ -330,8 +330,8 @@ async fn one_of_two_rests(protocol: Protocol, answer: &'static str, base_time: D
     }
 }
 
-/// A connection that probes the endpoint, at its application, which is back. Nothing is said on
-/// it, nor on the `silent` ones, which stay open.
+/// A connection that probes the endpoint, at its application, which is back. No bytes pass on it,
+/// nor on the `silent` ones, which stay open.
 async fn silent_probe(
     client: &Pod,
     back: &TcpListener,

@@ -20,7 +20,7 @@ use crate::support::{listening, pair, vip};
 /// More than a reader's socket takes by itself, less than those of a reader and a writer.
 const ALL: usize = 256 * 1024;
 
-/// The application's side of an upgrade that `caller` asks for.
+/// The application's side of an upgrade that `caller` requests.
 async fn upgraded(caller: &mut TcpStream, application: &TcpListener) -> TcpStream {
     caller.write_all(WEBSOCKET).await.unwrap();
     let mut serving = accept_upgrade(application).await;

@@ -232,7 +232,7 @@ async fn fallback_has_only_remaining_time_of_call() {
     assert_eq!(status, 200, "{answer}");
     assert!(started.elapsed() >= Duration::from_millis(250));
     assert_eq!(shop.counted(Cause::Timeout, "success"), 1.0);
-    // The time of the whole call is over.
+    // The timeout of the complete call has passed.
     shop.client
         .set(vec![policy_of(&times(Some(300), None, to_spare()))]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
@@ -345,7 +345,7 @@ async fn failed_fallback_keeps_original_response_without_chaining() {
     assert_eq!(shop.counted(Cause::ServerError, "failure"), 1.0);
     let labels = ["backend=\"shop/api\"", "status=\"503\""];
     assert_eq!(sum(&shop.client, REQUESTS, &labels), 1.0);
-    // What it answers badly by itself is passed on: it is asked once.
+    // Its own error response is passed on: it gets one request.
     let bad = App::new(
         shop.server.ip,
         "HTTP/1.1 500 No\r\ncontent-length: 3\r\n\r\nbad",

@@ -142,7 +142,7 @@ async fn response_arrives_complete_though_server_ignores_body() {
             assert_eq!(got.await.unwrap(), LARGE, "{route}, in parallel");
         }
     }
-    // Who has no such window sees the server cut its answer.
+    // A caller without such a window sees the server truncate its response.
     let (ip, port) = (scene.server.ip, scene.port);
     let direct = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect((ip, port)).unwrap();

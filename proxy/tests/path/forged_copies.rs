@@ -25,7 +25,7 @@ async fn forger(authority: &Authority, server: &Pod) -> Sender {
     peer(authority, &certs, server).await.unwrap()
 }
 
-/// The status of the answer to a request of which this is said.
+/// The status of a request with this mark.
 async fn calls(sender: &mut Sender, app: &App, value: &str) -> u16 {
     let request = Request::builder()
         .method(Method::GET)

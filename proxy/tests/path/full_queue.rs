@@ -24,16 +24,16 @@ use super::deadlines::{by_address, timeouts};
 use super::limits::guarded;
 use crate::support::{Pod, endpoint, endpoints, get_within, pair, raw, vip};
 
-/// By then the kernel has asked again in vain, after a second.
+/// By then the kernel has retried in vain, after a second.
 const FULL_FOR: Duration = Duration::from_millis(1500);
-/// After three seconds it asks once more, or each second.
+/// After three seconds it retries once more, or each second.
 const IN_TIME: Duration = Duration::from_millis(2800);
 /// The next ones have 1.25 s where a queue stays full, and this machine some more.
 const DECIDED_BY: Duration = Duration::from_millis(1750);
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Calls, of which each may meet a machine that stands still.
+/// Calls, of which each may meet a machine that stalls.
 const TRIES: usize = 5;
-/// A client that has said nothing for so long may wait for its server to speak first.
+/// A client that has been silent for so long may wait for its server to speak first.
 const LATE: Duration = Duration::from_millis(200);
 
 /// A listener that does not accept, without room for another connection.
@@ -158,15 +158,15 @@ async fn a_queue_that_stays_full_ends_the_call() {
     assert_eq!(ask(&client, Protocol::Http1).await, 200);
 }
 
-/// A call that has two seconds, at a pod whose queue stays full beside one that answers, and the
-/// next one there: what is answered to both, and how long the second took.
+/// A call with two seconds, to a pod whose queue stays full beside one that answers, and the next
+/// call there: both statuses, and how long the second took.
 async fn beside_one_that_answers() -> ([u16; 2], Duration) {
     let (client, server, port, _) = pair(Protocol::Http1).await;
     let queue = FullQueue::of(&server).await;
     let there = |port| endpoint(server.ip, port, Some("api"));
     let both = vec![there(queue.port()), there(port)];
     client.set(vec![endpoints("api", both)]);
-    // Which the client chooses first; that it may go elsewhere says a policy.
+    // The client chooses this one first; a policy allows it to go elsewhere.
     let full = by_address(&client, &server, queue.port());
     client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(Retry::DEFAULT),
@@ -188,7 +188,7 @@ async fn beside_one_that_answers() -> ([u16; 2], Duration) {
 #[tokio::test]
 async fn short_call_fails_over_from_full_queue() {
     let mut last = None;
-    // Each may meet a machine that stands still.
+    // Each may meet a machine that stalls.
     for _ in 0..TRIES {
         let (statuses, second_took) = beside_one_that_answers().await;
         if statuses == [200, 200] && second_took < DECIDED_BY {
@@ -199,7 +199,7 @@ async fn short_call_fails_over_from_full_queue() {
     panic!("the call did not go elsewhere in time: {last:?}");
 }
 
-/// What is answered to a call of two seconds at the only pod, whose queue stays full: by a caller
+/// The response to a call of two seconds to the only pod, whose queue stays full: from a caller
 /// without a proxy, or to the pod's own address.
 async fn sent_to_this_very_pod(outside: bool) -> (u16, String) {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -208,7 +208,7 @@ async fn sent_to_this_very_pod(outside: bool) -> (u16, String) {
     let stream = if outside {
         server.plain(queue.port()).await
     } else {
-        // Of the Service that may be asked by this name it knows nothing.
+        // It knows no Service of this name.
         client
             .call(by_address(&client, &server, queue.port()))
             .await
@@ -223,8 +223,7 @@ async fn no_failover_time_is_reserved_without_other_pod() {
         assert_eq!(status, 504, "outside: {outside}, {answer}");
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
     }
-    // Control: a caller's proxy that may know of another one. Each may meet a machine that stands
-    // still.
+    // Control: a caller's proxy that may know of another one. Each may meet a machine that stalls.
     let mut last = String::new();
     for _ in 0..TRIES {
         let (client, server, _, _) = pair(Protocol::Http1).await;

@@ -12,7 +12,7 @@ use super::answers::{App, LATE, SILENCE, served_by, sum};
 use super::counts::CANCELLED;
 use crate::support::{pair, raw, vip};
 
-/// Whatever it says of its connection, and with what version.
+/// Whatever its Connection header, and with each version.
 #[tokio::test]
 async fn http1_half_closed_caller_gets_complete_response() {
     let (client, server, _, _) = pair(Protocol::Http1).await;

@@ -147,7 +147,7 @@ async fn dead_pod_of_alike_ones_is_passed_over_once() {
     assert_eq!(request_counts(&apps), [2]);
     // What the application itself answers is its word.
     assert_eq!(retries(&client, "success"), 0.0, "{}", client.metrics());
-    // Who names no Service called that pod, and gRPC balances by itself.
+    // A caller that names no Service called that pod, and gRPC balances by itself.
     assert_eq!(ask(&client, gone, "GET", OTHER_ADDR).await.0, 503);
     let mut stream = client.call(gone).await;
     let grpc = format!(

@@ -104,8 +104,8 @@ impl Incarnation {
     }
 }
 
-/// What the controller says of an address: a pod of headless Service `api`, of account `api`
-/// or without a proxy.
+/// The controller's resource of an address: a pod of headless Service `api`, of account `api` or
+/// without a proxy.
 fn pod_at(addr: SocketAddr, account: Option<&str>, uid: &str, protocol: Protocol) -> v1::Resource {
     let pod = v1::PodTarget {
         endpoint: Some(v1::Endpoint {
@@ -340,7 +340,7 @@ async fn plaintext_relay_ends_where_endpoints_name_its_address() {
     relayed.write_all(b"ping").await.unwrap();
     let (mut application, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
     application.read_exact(&mut [0; 4]).await.unwrap();
-    // On this one nothing was said by then, so it is not relayed yet.
+    // On this one no byte has passed by then, so it is not relayed yet.
     let mut silent = client.call(addr).await;
     let (mut accepted, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
 

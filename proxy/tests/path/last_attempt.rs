@@ -95,7 +95,7 @@ async fn hung_calls_are_abandoned_within_retry_budget_only() {
         ..Retry::DEFAULT
     };
     let (client, _server, apps) = fleet([LATER, LATER], &patient(saved)).await;
-    // It saves the one token, and none of those that hang is done before it was asked for.
+    // It saves the one token, and none of the hanging calls ends before it is needed.
     assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
     let calls = (0..8).map(|_| ask(&client, "GET", "", ""));
     for (status, answer) in join_all(calls).await {
@@ -132,7 +132,7 @@ async fn body_too_long_to_resend_makes_attempt_final() {
     assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
 }
 
-/// Control: its first attempt is given up as soon as it has taken its time.
+/// Control: its first attempt is abandoned at its own timeout.
 #[tokio::test]
 async fn attempt_is_abandoned_when_other_endpoint_is_available() {
     let (client, _server, apps) = fleet([SILENCE, OK], &patient(Retry::DEFAULT)).await;
@@ -148,7 +148,7 @@ async fn attempt_is_abandoned_when_other_endpoint_is_available() {
     assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
 }
 
-/// The one of two that is not there was asked before, and then it rests.
+/// The one of two that is down got a call before, and then it is ejected.
 #[tokio::test]
 async fn endpoint_without_working_alternative_gets_full_call_time() {
     let policy = EffectivePolicy {

@@ -27,11 +27,11 @@ const BATCH: usize = 100;
 const EARLY: Duration = Duration::from_millis(30);
 /// A connection that is abandoned by then was waited for.
 const LATE: Duration = Duration::from_millis(150);
-/// From one look to the next, and longer than what is said takes to be heard.
+/// Poll interval, and longer than bytes take to arrive.
 const MOMENT: Duration = Duration::from_millis(5);
 /// From one turn of such a member to the next, in milliseconds.
 const APART: usize = 5;
-/// Each may meet a machine that stands still.
+/// Each may meet a machine that stalls.
 const TRIES: usize = 5;
 
 /// A call has waited for its turn.
@@ -40,7 +40,7 @@ const COUNTED: &str = "weft_limit_reached_total{limit=\"given-up-connections\"}"
 /// Calls that are not cancelled.
 type Calls = Vec<(ResponseFuture, SendStream<Bytes>)>;
 
-/// A hand-made peer, which asks one port.
+/// A hand-made peer, which sends requests to one port.
 struct Member {
     sender: SendRequest<Bytes>,
     port: u16,
@@ -101,7 +101,7 @@ impl Member {
     }
 }
 
-/// Answers what is asked for `/now` and nothing else, and counts its connections.
+/// Answers requests for `/now` and nothing else, and counts its connections.
 async fn application(pod: &Pod) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -150,7 +150,7 @@ async fn connections_of_resetting_member_are_opened_in_turn() {
     let mut last = None;
     for _ in 0..TRIES {
         let early = accepted_of(6, EARLY).await;
-        // Control: as many as were asked for, where they are waited for.
+        // Control: as many as requested, when the member waits for them.
         let late = accepted_of(3, LATE).await;
         if early.0 <= early.1 && late.0 == 3 * BATCH {
             return;
@@ -174,7 +174,7 @@ async fn resetting_members_turns_delay_no_other_member() {
         let _in_turn = hostile.batch("http1").await;
         sleep(EARLY).await;
         let other = other.waits().await;
-        // Control: behind what the same account has asked by another connection.
+        // Control: behind the requests of the same account on another connection.
         let same = same.waits().await;
         if other < LATE && same > LATE {
             return;
@@ -218,7 +218,7 @@ async fn reset_requests_and_tunnels_count_before_acceptance_too() {
     }
 }
 
-/// Says something on each connection before it is asked, and keeps it until its caller leaves.
+/// Sends a greeting on each connection before any request, and keeps it until its caller leaves.
 async fn greeter(pod: &Pod, greeting: &'static [u8]) -> u16 {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -235,8 +235,8 @@ async fn greeter(pod: &Pod, greeting: &'static [u8]) -> u16 {
     port
 }
 
-/// Whether a member has to wait that resets a batch of tunnels, and ends as many others right
-/// behind that, in which an application has spoken long before.
+/// Whether a member must wait that resets a batch of tunnels, and ends as many others right behind
+/// that, on which an application has sent bytes long before.
 async fn has_to_wait_ending_others(reset_after: Duration) -> bool {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -308,7 +308,7 @@ async fn tunnels_closed_by_rule_change_are_not_abandoned() {
     panic!("{waits:?}");
 }
 
-/// Whether a member has to wait that resets tunnels to an application which says this first.
+/// Whether a member must wait that resets tunnels to an application with this greeting.
 async fn has_to_wait_being_greeted(greeting: &'static [u8]) -> bool {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -324,7 +324,7 @@ async fn tunnels_with_http2_server_greeting_are_not_abandoned() {
     for _ in 0..TRIES {
         // SETTINGS without any.
         let greeted = has_to_wait_being_greeted(b"\0\0\0\x04\0\0\0\0\0").await;
-        // Control: it says nothing.
+        // Control: without a greeting.
         let silent = has_to_wait_being_greeted(b"").await;
         waits = (greeted, silent);
         if waits == (false, true) {

@@ -114,7 +114,7 @@ async fn requests_beyond_limit_get_429_unseen_and_unretried() {
     assert_eq!(ask(&client, "GET", "", "").await.0, 200);
 }
 
-/// Callers of these names, whom they call, and the application there.
+/// Callers of these names, the pod that they call, and its application.
 async fn called_by<const N: usize>(names: [&str; N]) -> (Vec<Pod>, Pod, App) {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;

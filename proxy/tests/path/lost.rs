@@ -41,7 +41,7 @@ fn unreachable(client: &Pod) -> f64 {
     sum(client, "weft_ejections_total", &["cause=\"unreachable\""])
 }
 
-/// Asks, and says how long a good answer took.
+/// Sends a request, and returns the duration of a good response.
 async fn good(client: &Pod, method: &str, headers: &str) -> Duration {
     let started = Instant::now();
     let (status, answer) = ask(client, method, headers, "").await;
@@ -86,7 +86,7 @@ async fn probe_connection_to_lost_endpoint_delays_no_call() {
     let there = |ip| endpoint(ip, app.port, Some("api"));
     client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
     client.set(vec![policy_of(&resting(1))]);
-    // Control: until it rests one does.
+    // Control: until the ejection one does.
     let mut waited = Duration::ZERO;
     while unreachable(&client) == 0.0 {
         waited = waited.max(good(&client, "GET", "").await);
@@ -190,7 +190,7 @@ async fn no_call_is_lost_on_undetected_dead_connection() {
     assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
 }
 
-/// The longest time for which this thread did nothing at all.
+/// The max time for which this thread was stalled.
 async fn watch_standstills(longest: Arc<Mutex<Duration>>) {
     let every = Duration::from_millis(20);
     loop {
@@ -224,8 +224,8 @@ async fn no_call_waits_beside_known_silent_connection() {
     // first few may all have the same.
     let mut callers = tenants().cycle();
     while started.elapsed() < Duration::from_secs(11) {
-        // Fewer than the streams of a connection, until its silence is known: who finds none left
-        // would open another one, and all of them may be kept there.
+        // Fewer than the streams of a connection, until its silence is known: a call without a free
+        // stream would open another connection, and all of them may be kept there.
         for tenant in callers.by_ref().take(9) {
             let client = Arc::clone(&client);
             calls.spawn(async move {

@@ -106,7 +106,7 @@ async fn mesh_port_reaches_no_proxy_port_or_other_address() {
             .unwrap(),
         503
     );
-    // An upgrade says what to; anything else that would become bytes is refused.
+    // An upgrade names its protocol; anything else that would become bytes is refused.
     let uri = format!("127.0.0.1:{port}");
     assert_eq!(
         ask(

@@ -386,7 +386,7 @@ async fn a_pod_that_gets_copies_reads_and_changes_nothing() {
     assert_eq!(ask(pod, "POST", "", "{}").await.0, 403);
 }
 
-/// What comes back of bytes that `pod` says to `addr`.
+/// The echo of bytes that `pod` sends to `addr`.
 pub(super) async fn echoed(pod: &Pod, addr: std::net::SocketAddr) -> String {
     let mut stream = pod.call(addr).await;
     stream.write_all(b"\0binary").await.unwrap();

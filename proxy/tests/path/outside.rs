@@ -25,7 +25,7 @@ fn stands(at: SocketAddr, target: Target) -> v1::Resource {
     resource(&name, Content::Destination(v1::Destination { target }))
 }
 
-/// What the controller says of a port that a Service lacks; older ones do not name the Service.
+/// The controller's target for a port that a Service lacks; older ones do not name the Service.
 fn lacking(service: &str) -> Target {
     Target::Refused(v1::Refused {
         reason: "no such port".to_owned(),

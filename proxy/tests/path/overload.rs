@@ -168,7 +168,7 @@ async fn audit_counts_what_it_would_shed_and_disabled_nothing() {
     }
 }
 
-/// Who has what a full application may have.
+/// The caller that occupies a full application.
 type Other = (Pod, Vec<TcpStream>);
 
 /// A client and two applications of a server: `full` has the one request that it may have,

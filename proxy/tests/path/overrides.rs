@@ -82,7 +82,7 @@ impl Shop {
         pod
     }
 
-    /// Calls of `pod` with these headers go where they are asked to go, or do not.
+    /// Calls of `pod` with these headers reach the requested Service, or do not.
     async fn goes(&self, pod: &Pod, headers: &str, outcome: Option<&str>) {
         let granted = outcome == Some("granted");
         let before = (self.api.request_count(), self.next.request_count());
@@ -254,7 +254,8 @@ async fn route_override_does_not_bypass_target_access_rules() {
     let guarded = Pod::new(&shop.authority, "next").await;
     shop.next = App::new(guarded.ip, OK).await;
     guarded.mode("next", Enforcement::Enforce, MtlsMode::Strict);
-    // Who asks first and who passes it on may be two, and it is who calls that is judged.
+    // The first caller and the forwarding one may differ, and the rules apply to the one that
+    // calls.
     guarded.set(vec![rule("t", "cart", None, Some(&["/"]))]);
     let policy = offered(&["qa", "cart"], &["web"], NEVER);
     let reaching = async |account: &str| {
@@ -270,7 +271,7 @@ async fn route_override_does_not_bypass_target_access_rules() {
     );
     let first = App::new(web.ip, SILENCE).await;
     let there = endpoint(web.ip, first.port, Some(&*web.proxy.own.pod));
-    // `cart` asks by `web`, of whom no rule speaks.
+    // `cart` calls through `web`, which no rule names.
     let asks = Pod::new(&shop.authority, "cart").await;
     asks.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
     asks.set(vec![endpoints("api", vec![there])]);

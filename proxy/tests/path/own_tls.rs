@@ -22,7 +22,7 @@ use crate::support::{Authority, Pod, endpoint, external, id, pair, resource, vip
 pub(super) const BYTES: &[u8] = b"\x00binary";
 const CONNECTIONS: &str = "weft_tcp_connections_total";
 
-/// What a client of TLS says first to a host of this name, or of this address.
+/// A TLS client's first bytes to a host of this name, or of this address.
 pub(super) fn hello(host: &str) -> Vec<u8> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -146,7 +146,7 @@ async fn failed_external_connections_are_reported_by_sent_bytes() {
     assert_eq!(failures(&edges), BTreeMap::from(expected), "{edges:?}");
 }
 
-/// A host that is near refuses a connection before its caller has said anything.
+/// A near host refuses a connection before its caller has sent a byte.
 #[tokio::test]
 async fn immediately_failed_external_connection_reports_later_bytes() {
     let authority = Authority::new();
@@ -155,7 +155,7 @@ async fn immediately_failed_external_connection_reports_later_bytes() {
     let at = nowhere(&host).await;
     client.set(vec![external(at)]);
     let hello = hello("api.example.com");
-    // A machine that stands still makes some of them late.
+    // A machine that stalls makes some of them late.
     for _ in 0..20 {
         let stream = client.call(at).await;
         tokio::time::sleep(Duration::from_millis(3)).await;
@@ -207,7 +207,7 @@ async fn tls_between_pods_is_reported_as_declared_or_detected() {
     for (service, port, says, after, expected) in [
         (tls, Some(tls), hello, 0, [tls, tls]),
         (detect, None, hello, 0, [tls, tls]),
-        // The way was opened before its client said anything.
+        // The upstream connection was opened before its client sent a byte.
         (detect, None, hello, 300, [tls, tls]),
         // A declaration is believed, and what it covers is not looked at.
         (tls, Some(tls), BYTES, 0, [tls, tls]),

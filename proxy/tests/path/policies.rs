@@ -113,7 +113,7 @@ async fn policy_for_pods_applies_by_own_certificates_uid() {
     assert_eq!(request_count(), 3, "another pod of the account");
 }
 
-/// What is said of calls to `name`.
+/// The policy of calls to `name`.
 fn traffic_policy(name: &str, traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", name, 80),
@@ -167,7 +167,7 @@ async fn split_backends_ejection_policy_overrides_called_services_default() {
     client.set(vec![traffic_policy("api", &ejection(0))]);
     ask_until(&client, || apps[0].request_count() >= 6).await;
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "the root's word counts");
-    // The one that serves says otherwise.
+    // The policy of the serving one differs.
     client.set(vec![traffic_policy("v2", &ejection(3))]);
     ask_until(&client, || sum(&client, EJECTIONS, &[]) > 0.0).await;
 }
@@ -300,7 +300,7 @@ async fn timeout_at_pod_address_applies_to_named_account() {
         let for_pods = said.for_pods(Parts::IN_FORCE);
         server.set(vec![guarded(apps[0].port, for_pods)]);
         let mut stream = client.call(addr).await;
-        // Who has no end is not waited for.
+        // A call without a deadline is not waited for.
         let patience = Duration::from_secs(if ends { 10 } else { 1 });
         let answer = raw(&mut stream, request.as_bytes(), patience).await;
         let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");

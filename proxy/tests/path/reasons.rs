@@ -26,7 +26,7 @@ use crate::support::{Authority, Pod, endpoint, endpoints, pair, raw, rule, servi
 const GRPC: &str = "content-type: application/grpc\r\n";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who asks.
+/// The caller.
 #[derive(Clone, Copy)]
 enum Asks {
     /// The application of the client, this address.

@@ -38,8 +38,8 @@ fn counted(pod: &Pod, side: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until `pod` has counted one more call than `before`, and checks that it stays
-/// at that and says why.
+/// Waits until `pod` has counted one more call than `before`, and checks that the count stays there
+/// and has this reason.
 async fn one_more(pod: &Pod, side: &str, before: &[String], reason: &str, case: &str) {
     let started = Instant::now();
     while counted(pod, side).len() == before.len() {

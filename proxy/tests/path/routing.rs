@@ -313,7 +313,7 @@ async fn a_split_may_match_the_host_over_http2_too() {
             .unwrap();
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.headers()["x-app"], app, "{host}");
-        // The authority says it already; twice is once too often for some servers.
+        // The authority has the name already; a second copy is too much for some servers.
         let body = http_body_util::BodyExt::collect(response.into_body())
             .await
             .unwrap()

@@ -40,7 +40,7 @@ fn tenant(of: usize) -> String {
     format!("x-tenant: t{of}\r\n")
 }
 
-/// Two callers of `api`, whose applications stand in one pod.
+/// Two callers of `api`; its applications run in one pod.
 struct Shop {
     callers: [Pod; 2],
     server: Pod,
@@ -129,7 +129,7 @@ async fn who_names_no_tenant_goes_where_it_went_without() {
     let shop = Shop::new().await;
     let web = &shop.callers[0];
     for headers in ["", "x-tenant: t1\r\n"] {
-        // Without a policy the header says nothing either.
+        // Without a policy the header has no effect either.
         if headers.is_empty() {
             shop.apply_policy(&by_header(StickyScope::Endpoint));
         } else {

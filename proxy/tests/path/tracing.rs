@@ -229,7 +229,7 @@ async fn call_spans_form_one_chain_between_applications() {
         assert_eq!(called.name, "GET");
         assert!(called.start_time_unix_nano <= served.start_time_unix_nano);
         assert!(served.end_time_unix_nano >= served.start_time_unix_nano);
-        // Of the workload, as the controller says; and no span of the way to the collector.
+        // Of the workload, as the controller names it; and no span of the way to the collector.
         let first = got.requests.lock()[0].resource_spans[0].clone();
         let resource = first.resource.unwrap();
         assert_eq!(resource.attributes[0].key, "service.name");
@@ -303,7 +303,7 @@ async fn a_verdict_holds_from_where_the_trace_began() {
     assert_eq!(get(client.call(vip()).await, "/", &came).await.0, 200);
     assert_eq!(header(&heads, "traceparent"), Some(unsampled));
     assert_eq!(header(&heads, "b3"), None);
-    // The calling proxy is the root and says no; the called one, which would say yes, obeys.
+    // The calling proxy is the root and does not sample; the called one, which would, follows.
     client.set(vec![tracing(&url, 0, &["tracecontext", "b3"])]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     let sent = header(&heads, "traceparent").unwrap();
@@ -378,8 +378,8 @@ pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
 const SPANS: &str = "weft_spans_total";
 const DROPPED: &str = "weft_telemetry_dropped_total";
 
-/// The collector is a Service of the mesh: its proxy gets the spans by mutual TLS, and
-/// who may not call it is refused there, which costs no request.
+/// The collector is a Service of the mesh: its proxy gets the spans by mutual TLS, and refuses
+/// callers without permission, which costs no request.
 #[tokio::test]
 async fn mesh_collector_gets_mutual_tls_and_denial_counts() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -445,7 +445,7 @@ async fn dead_collector_costs_no_request_and_counts_spans() {
             && sum(&client, DROPPED, &["reason=\"failed\""]) > 0.0
     })
     .await;
-    // With tracing off what still waits is given up, so that every span has become something.
+    // With tracing off waiting spans are dropped, so that every span is accounted for.
     client.replace(wire::names::TELEMETRY, Vec::new());
     let dropped = || sum(&client, DROPPED, &["signal=\"spans\""]);
     until("none waits any more", || dropped() >= CALLS as f64).await;

@@ -175,7 +175,7 @@ async fn dry_run_evaluates_opaque_connections_even_when_refused() {
     assert!(examples.try_recv().is_err(), "bytes are no requests");
 }
 
-/// As the graph has its edge. Nothing of how it is judged hangs on that: TLS is no request.
+/// The same protocol as in the graph's edge. It does not affect the decision: TLS is no request.
 #[tokio::test]
 async fn dry_run_treats_tls_as_bytes_but_counts_tls() {
     let rules = [rule("t", "web", None, Some(&["/"]))];

@@ -35,7 +35,7 @@ const CALM: u32 = 90;
 const TWICE: u32 = 400;
 /// One of so many rounds must hold.
 const ROUNDS: usize = 3;
-/// A user who waited longer has gone.
+/// A user leaves after a longer wait.
 const GOOD_WITHIN: Duration = Duration::from_secs(1);
 
 /// An application that answers as fast as its workers. Others wait.
@@ -98,8 +98,8 @@ async fn good(client: &Arc<Pod>, per_second: u32, seconds: u32) -> u32 {
     calls.join_all().await.into_iter().map(u32::from).sum()
 }
 
-/// What others need of the machine makes calls late, and an endpoint look busy that is not, so
-/// a round that fails says less than one that does not.
+/// Other load of the machine delays calls, and makes an endpoint look busy that is not, so a failed
+/// round shows less than a good one.
 #[tokio::test]
 async fn calm_calls_stay_in_zone_and_double_load_succeeds() {
     let mut failed = Vec::new();

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::downloads;
 
-/// Speaks both versions, and does as the path says.
+/// Serves both versions; the path selects the behaviour.
 pub(super) async fn serve(stream: TcpStream) {
     let mut first = [0; 3];
     loop {

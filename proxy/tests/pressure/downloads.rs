@@ -18,7 +18,7 @@ use super::support::raw;
 use super::{LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, Testbed};
 
 const CALLERS: usize = 1000;
-/// What each of them asks for.
+/// The size of each download.
 pub(super) const LENGTH: usize = 100 * 1024;
 /// What one of them takes at a time, and how often.
 const TAKEN: usize = 16 * 1024;
@@ -183,7 +183,7 @@ async fn thousand_concurrent_slow_downloads_all_complete() {
     come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
-/// None of them asks for much.
+/// Each of them requests little.
 // Claims: attack-44
 #[tokio::test]
 async fn slow_downloads_of_two_hundred_callers_all_complete() {
@@ -196,7 +196,7 @@ async fn slow_downloads_of_two_hundred_callers_all_complete() {
     come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
-/// It asks for more all the time, and none of what it has ends.
+/// It requests more all the time, and none of its downloads ends.
 // Claims: attack-45
 #[tokio::test]
 async fn slow_downloads_lose_nothing_to_many_long_polls() {

@@ -67,7 +67,7 @@ async fn tunnels(testbed: &Testbed, account: &str, many: u32) -> JoinHandle<()> 
     fields.push((b"weft-port", port.as_bytes()));
     fields.push((b"weft-protocol", b"tcp"));
     let head = block(&fields);
-    // Each status is said in full.
+    // Each status is encoded in full.
     let mut asks = frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]);
     for at in 0..many {
         asks.extend(frame(HEADERS, END_HEADERS, 2 * at + 1, &head));

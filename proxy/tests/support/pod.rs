@@ -107,7 +107,7 @@ pub(crate) struct Pod {
     pub(crate) peers: Arc<OnceLock<Arc<Occupancy>>>,
 }
 
-/// Loopback addresses, one per pod of the whole test run.
+/// Loopback addresses, one per pod of the complete test run.
 fn next_ip() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(2);
     let at = NEXT.fetch_add(1, Relaxed);
@@ -139,7 +139,7 @@ impl Pod {
         Self::with(authority.roots(), certs, account).await
     }
 
-    /// A pod whose certificate says which one it is, as those of a real mesh do.
+    /// A pod whose certificate names the pod, as in a real mesh.
     pub(crate) async fn of_uid(authority: &Authority, account: &str, uid: &str) -> Self {
         let life = Duration::from_secs(3600);
         let certs = authority.leaf_of(account, Some(uid), life, SystemTime::now());
@@ -408,7 +408,7 @@ pub(crate) async fn raw(stream: &mut TcpStream, bytes: &[u8], patience: Duration
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// One GET with `connection: close`: status and the whole answer.
+/// One GET with `connection: close`: status and the complete response.
 pub(crate) async fn get(stream: TcpStream, path: &str, headers: &str) -> (u16, String) {
     get_within(stream, path, headers, Duration::from_secs(5)).await
 }

@@ -50,7 +50,7 @@ pub(crate) fn workload_of_bytes(account: &str, port: u16) -> v1::Resource {
     )
 }
 
-/// A TrafficTarget's rule: who may do what.
+/// A TrafficTarget's rule: one source, its ports and paths.
 pub(crate) fn rule(
     name: &str,
     account: &str,

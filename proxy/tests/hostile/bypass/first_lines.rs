@@ -152,8 +152,8 @@ async fn pipelined_request_never_carries_forged_identity() {
     }
 }
 
-/// First lines that end otherwise than HTTP's and that some server reads as a request with
-/// headers, each with the way in which it comes: whole, in two parts, letter by letter.
+/// First lines that end otherwise than HTTP's and that some server reads as a request with headers,
+/// each with its way of sending: complete, in two parts, letter by letter.
 fn requests_of_other_names() -> Vec<(Vec<u8>, Vec<u8>)> {
     let lines: [&[u8]; 16] = [
         b"GET rtsp://a/private RTSP/1.0\r\n",

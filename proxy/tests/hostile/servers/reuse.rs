@@ -78,7 +78,7 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
 }
 
 /// Answers POSTs with five bytes and GETs without any, and as soon as `keeps` is unset closes
-/// `after` an answer without having said so.
+/// `after` a response without an announcement.
 async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration) {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -235,8 +235,9 @@ async fn post_answered_501_505_or_400_is_sent_once() {
     }
 }
 
-/// The control: requests that only read share, also those of many callers at once, which go by
-/// HTTP/2 between the proxies: there one without a body says so by the end of its stream alone.
+/// The control: requests that only read share connections, also those of many callers at once,
+/// which use HTTP/2 between the proxies: there the end of the stream alone shows that a request has
+/// no body.
 #[tokio::test]
 async fn gets_share_connections_before_server_proves_keep_alive() {
     const CALLERS: usize = 8;

@@ -101,7 +101,7 @@ async fn grpc_call_cancelled_at_deadline_causes_no_upstream_retry() {
         let outbound = ["direction=\"outbound\""];
         let left = || sum(&chain.api, "weft_requests_cancelled_total", &outbound);
         let mut sender = grpc(&chain.api).await;
-        // All connections are there before the clock stands still: some need time to be made.
+        // All connections are open before the clock is paused: some need time.
         let first = tokio::spawn(sender.send_request(shown::call()));
         at_once(|| request_count.load(Relaxed) == 1).await;
         first.abort();

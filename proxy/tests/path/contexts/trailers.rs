@@ -18,7 +18,7 @@ macro_rules! ending {
     };
 }
 
-/// What ends after two bytes and never says how it went, which is `Unknown`.
+/// A response that ends after two bytes without a status, which is `Unknown`.
 const SILENT: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
 
 #[tokio::test]
