@@ -1,6 +1,6 @@
-//! Ten thousand tunnels, upgrades and uploads that crash leave nothing behind: no connection,
-//! nothing of the windows of HTTP/2, no memory. A process of its own, because what is measured
-//! is the process: clients and applications of the test included.
+//! Tests that ten thousand tunnels, upgrades and uploads that crash leave nothing behind: no
+//! connection, no share of an HTTP/2 window, no memory. They run in a process of their own,
+//! because the process is measured, clients and applications of the test included.
 //!
 //! Claims: attack-21
 
@@ -50,9 +50,9 @@ const FILLED: usize = 20;
 /// The kernel alone takes almost three MiB of it on the way to the application.
 const FILLING: usize = 6 * MIB;
 const FILLED_WITHIN: Duration = Duration::from_millis(500);
-/// What all others say, which nobody reads either.
+/// Bytes that each of the other callers sends, which stay unread too.
 const UNFILLED: usize = 1000;
-/// What a proxy may hold: so much that each of that many streams has a whole window.
+/// Memory limit of a proxy: room for a complete window of each of that many streams.
 const ROOM: usize = 256 * MIB;
 /// What the application takes. One is more than the window of a connection between two
 /// proxies, and of the others many share what is left of it.
@@ -126,8 +126,8 @@ impl Drop for Accepted {
     }
 }
 
-/// Answers a byte by a byte, switches protocols, or takes an upload. After the first two it
-/// reads nothing, until its other end crashes or it is told to crash.
+/// Echoes one byte, switches protocols, or takes an upload. After the first two it reads nothing,
+/// until its other end crashes or the `crashes` channel makes it crash.
 async fn serve(mut stream: TcpStream, mut crashes: watch::Receiver<usize>) {
     let mut got = Vec::new();
     let end = loop {
@@ -331,7 +331,7 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
     passed.expect("an upload does not pass");
     sleep(Duration::from_secs(1)).await;
     let before = (bytes_in_use(), resident(), open_files());
-    let begun = Instant::now();
+    let started = Instant::now();
     for batch in 0..BATCHES {
         let kind = KINDS[batch % KINDS.len()];
         let filled = if batch % FILLED_EVERY < KINDS.len() {
@@ -341,14 +341,14 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
         };
         testbed.crash(kind, filled).await;
     }
-    let took = begun.elapsed();
-    let begun = Instant::now();
+    let took = started.elapsed();
+    let started = Instant::now();
     let passed = timeout(SOON, testbed.upload(UPLOADS[0])).await;
     passed.expect("windows were lost: an upload does not pass");
     let several = join_all((0..SHARING).map(|_| testbed.upload(UPLOADS[1])));
     let passed = timeout(SOON, several).await;
     passed.expect("windows were lost: uploads beside each other do not pass");
-    let uploaded = begun.elapsed();
+    let uploaded = started.elapsed();
     sleep(Duration::from_secs(1)).await;
     let (more, resident) = (
         bytes_in_use().saturating_sub(before.0),

@@ -49,8 +49,7 @@ const EXPLAINED: &[(&str, &str, &str, &str)] = &[(
      HTTP/1.1, and is refused with a 400 of that version before the close",
 )];
 
-/// Cases of the suite, strict ones left out: fewer would mean that a part of
-/// it was not run.
+/// Cases of the suite, without strict ones: fewer would mean that a part of it did not run.
 const CASES: usize = 140;
 
 fn h2spec() -> &'static PathBuf {

@@ -1,6 +1,6 @@
-//! What nobody polite would send: messages that can be read two ways, floods,
-//! forged identities, servers that lie. Every attack is followed by a request
-//! that must succeed, and what the application got is read by a strict parser.
+//! Attacks on the data path: ambiguous messages, floods, forged identities, lying servers. After
+//! every attack an ordinary request must succeed, and a strict parser reads what the application
+//! received.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,8 +1,8 @@
-//! Clients and servers that we did not write, through this proxy.
+//! Clients and servers from other projects, through this proxy.
 //!
-//! The harness is e2e/interop, which needs root, and installs what is missing where
-//! it can. A row that cannot be tried fails this test: the short form is made of
-//! programs that every machine with tests must have.
+//! The harness is e2e/interop, which needs root, and installs what is missing where it can. A row
+//! that cannot run fails this test: the short form consists of programs that every machine with
+//! tests must have.
 
 // Helpers of tests are tests to us; clippy sees only functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

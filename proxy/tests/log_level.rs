@@ -1,4 +1,4 @@
-//! What a proxy logs changes while it runs, as its controller says.
+//! The controller changes a proxy's log level while the proxy runs.
 //!
 //! In a process of its own, because a process has one log.
 //!
@@ -118,15 +118,11 @@ fn log_filter_unites_all_workloads_of_process() {
     assert_eq!(logged(), (true, true, false), "the other's holds");
 
     set(&first, "off");
-    assert_eq!(
-        logged(),
-        (false, true, false),
-        "nobody said anything of one"
-    );
+    assert_eq!(logged(), (false, true, false), "no line names one");
     set(&second, "off");
     assert_eq!(logged(), (false, false, false), "none asks for anything");
 
-    // One that comes is not silenced by those that were there, nor heard when it is gone.
+    // A new one is not silenced by earlier ones, and is not logged once it is gone.
     let third = workload();
     assert_eq!(logged(), (false, true, false));
     set(&third, "debug");

@@ -1,6 +1,6 @@
-//! How much memory traffic through two proxies takes. A process of its own,
-//! and one test at a time, because what is measured is the process: clients
-//! and applications of the tests included, so the true numbers are smaller.
+//! Memory that traffic through two proxies takes. The test has a process of its own, one test at a
+//! time, because the process is measured: clients and applications of the tests included, so the
+//! true numbers are smaller.
 
 #![allow(
     clippy::unwrap_used,
@@ -229,7 +229,7 @@ async fn hundreds_that_read_nothing_are_held_back() {
         stream.read_exact(&mut first).await.unwrap();
         head(&mut stream).await;
         if first == *b"P" {
-            // An upload: nobody reads it.
+            // An upload that is never read.
             return std::future::pending().await;
         }
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
@@ -255,7 +255,7 @@ async fn hundreds_that_read_nothing_are_held_back() {
         let part = vec![b'x'; PART];
         for round in 0..40 {
             for stream in open.iter().skip(1).step_by(2) {
-                // As much as is taken, without waiting for anybody.
+                // As much as the socket takes without waiting.
                 while matches!(stream.try_write(&part), Ok(1..)) {}
             }
             if round % 2 == 0 {

@@ -1,7 +1,6 @@
-//! docs/metrics.md names every metric of the proxy, as a scraper sees it, and every
-//! value of a label whose values are fixed; no page names what does not exist.
-//! `WEFT_WRITE_GENERATED=1 cargo test -p proxy --test metrics_doc` writes the table of
-//! metrics anew.
+//! docs/metrics.md names every metric of the proxy as a scraper sees it, and every value of a
+//! label with fixed values; no page names a metric that does not exist. `WEFT_WRITE_GENERATED=1
+//! cargo test -p proxy --test metrics_doc` regenerates the table of metrics.
 
 #![allow(clippy::expect_used, clippy::panic)]
 
@@ -235,8 +234,8 @@ fn documented_injector_metrics_match_its_source() {
     words::same("reason of refused pods", &documented_values, &refusals);
 }
 
-/// Makes one series of every family, because families without one are not shown.
-/// Every field is named, so that nobody adds one and forgets it here.
+/// Makes one series of every family, because families without one are not shown. Every field is
+/// named, so that a new field without a line here does not compile.
 fn touch(metrics: &Metrics) {
     let Metrics {
         calls,

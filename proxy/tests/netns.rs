@@ -1,6 +1,6 @@
-//! Redirection as the kernel does it: two network namespaces, a pod and a peer,
-//! joined by a virtual cable, with the real rules in the pod. And endpoints that fall, as
-//! the kernel lets them.
+//! Redirection by the kernel: two network namespaces, a pod and a peer, joined by a virtual cable,
+//! with the real rules in the pod. Also endpoints that fail in the ways in which a kernel lets
+//! them fail.
 //!
 //! Needs root and fails without it. Nothing outside the namespaces is touched.
 //!
@@ -42,7 +42,7 @@ mod testbed;
 
 use testbed::{Testbed, Who};
 
-// The proxy's own, which says how much it holds: this binary plays proxies too.
+// The proxy's own allocator, which measures its heap: this binary plays proxies too.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -144,7 +144,7 @@ fn proxy_ports_are_reached_directly_without_original_destination() {
             assert_eq!((met.name.as_str(), met.original), (name, None), "{to}");
         }
     }
-    // The outbound listener is on loopback only, so nobody outside can use it.
+    // The outbound listener is on loopback only, so no peer outside the pod can use it.
     let met = testbed.peer().try_connect(Who::App, "10.77.0.2:15101");
     assert!(met.unwrap_err().contains("refused"));
 }

@@ -1,6 +1,6 @@
-//! A decision is made of one configuration, however often that changes.
+//! Each decision is made from one configuration, however often the configuration changes.
 //!
-//! A program of its own: what swaps them takes a core, and tests beside it measure time.
+//! A program of its own: swapping configurations takes a core, and other tests measure time.
 //!
 //! Claims: attack-53
 
@@ -48,7 +48,7 @@ const NORMAL: &str = "/ok";
 /// Requests that an application saw, by caller and path.
 type RequestCounts = Arc<Mutex<BTreeMap<(String, String), usize>>>;
 
-/// Answers requests of both versions, and switches where it is asked to.
+/// Answers requests of both versions, and switches on request.
 async fn app(pod: &Pod) -> (u16, RequestCounts) {
     let seen = RequestCounts::default();
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
@@ -159,7 +159,7 @@ fn inbound(port: u16, bytes: u16, wrong: u16) -> Two {
         resource(wire::names::WORKLOAD, content)
     };
     let (port, on_bytes) = (u32::from(port), [u32::from(bytes)]);
-    // Who gets there by mistake is to be seen there.
+    // Misrouted requests show there.
     let mistakes = || {
         let port = [u32::from(wrong)];
         ["web", "raw"].map(|who| rule(&format!("wrong-{who}"), who, Some(&port), None))

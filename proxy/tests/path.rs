@@ -1,7 +1,6 @@
-//! The whole data path in process: two proxies with real certificates and real
-//! sockets, an application behind one of them, a client before the other. Pods
-//! are loopback addresses; only the redirection is missing, so the original
-//! address is told to the proxy by the test.
+//! The complete data path in process: two proxies with real certificates and real sockets, an
+//! application behind one of them, a client before the other. Pods are loopback addresses. Only
+//! the redirection is missing, so the test passes the original address to the proxy.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +29,7 @@ mod path {
     mod early;
     mod ejected_uploads;
     mod ejection;
+    mod end_of_stream;
     mod fallbacks;
     mod few_threads;
     mod forged_copies;
@@ -75,7 +75,6 @@ mod path {
     mod switching;
     mod tcp;
     mod tenants;
-    mod told_end;
     mod tracing;
     mod trials;
     mod unconfigured;

@@ -1,7 +1,7 @@
-//! What a proxy holds when strangers try to make it hold all they can: requests that
-//! nobody finishes, answers that nobody takes, heads as large as heads may be. A process
-//! of its own and one test at a time, because what is measured is the process: clients
-//! and applications of the tests included, so the true numbers are smaller.
+//! Memory of a proxy while unauthenticated peers try to fill it: unfinished requests, responses
+//! that are not read, heads of the max size. A process of its own and one test at a time, because
+//! the process is measured: clients and applications of the tests included, so the true numbers
+//! are smaller.
 //!
 //! Claims: attack-37
 
@@ -49,7 +49,7 @@ use raw_http2::{
 };
 use support::{Authority, Pod, raw};
 
-// The proxy's own, which says how much it holds.
+// The proxy's own allocator, which measures its heap.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -59,9 +59,9 @@ const MIB: usize = 1024 * 1024;
 const LIMIT: usize = 64 * MIB;
 /// What may come on top of [`FULL`]: what no read brings, such as heads that are sent on.
 const ON_TOP: usize = 10 * MIB;
-/// In percent of the limit: nobody reads before somebody has lost something.
+/// In percent of the limit: above it the proxy reads nothing before it has cut off a connection.
 const FULL: usize = 65;
-/// What the stranger makes the proxy hold goes on for so long.
+/// How long the flood of the unauthenticated peer goes on.
 const FLOODED: Duration = Duration::from_secs(3);
 /// It has filled what it may within this time, on a machine that does other things too.
 const FULL_WITHIN: Duration = Duration::from_secs(30);
@@ -78,8 +78,8 @@ fn used() -> usize {
     used
 }
 
-/// What is held once all is gone that the test before left, however long that takes: what
-/// went later would make room that nobody counts.
+/// Heap in use once everything that the test before left is gone, however long that takes: memory
+/// that was freed later would make uncounted room.
 async fn settled() -> usize {
     let (mut least, mut since) = (usize::MAX, Instant::now());
     while since.elapsed() < Duration::from_millis(500) {
@@ -93,7 +93,7 @@ async fn settled() -> usize {
     least
 }
 
-/// A pod with an application, its places, and who sees to its memory.
+/// A pod with an application, its permits, and the task that relieves its memory.
 struct Testbed {
     authority: Authority,
     pod: Arc<Pod>,
@@ -129,7 +129,8 @@ impl Testbed {
         let _ = pod.peers.set(Arc::clone(&peers.occupancy));
         let all = [&permits, &own, &peers].map(Clone::clone);
         tokio::spawn(relieve(budget, all.to_vec()));
-        // Whoever begins hundreds of requests at once finds it as patient as any other.
+        // A caller that opens hundreds of connections at once finds room in the queue, as any
+        // other.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((pod.ip, 0).into()).unwrap();
         let listener = socket.listen(4096).unwrap();
@@ -156,8 +157,8 @@ impl Testbed {
         self.pod.plain_at(self.port, permit).await
     }
 
-    /// Somebody else's calls for as long as the flood lasts: how many were served. It lasts
-    /// until it has filled what it may, which takes a busy machine longer.
+    /// Another caller's calls for as long as the flood lasts: how many were served. The flood lasts
+    /// until it has filled what it may, which takes longer on a busy machine.
     async fn honest_calls(&self) -> usize {
         let (began, mut served) = (Instant::now(), 0);
         let is_full = || self.cut_off() + self.held_back() > 0;
@@ -180,8 +181,8 @@ impl Testbed {
         served
     }
 
-    /// `many` connections of a stranger, each of which writes `attack` until nobody takes
-    /// it, and reads nothing.
+    /// `many` connections of an unauthenticated peer, each of which writes `attack` until no more
+    /// is taken, and reads nothing.
     async fn survives(&self, many: usize, attack: Vec<u8>) {
         // One copy for all of them: it is no memory of the proxy.
         let attack = Bytes::from(attack);
@@ -189,7 +190,7 @@ impl Testbed {
         for _ in 0..many {
             let (mut stream, bytes) = (self.open(2).await, attack.clone());
             flood.push(tokio::spawn(async move {
-                // Before a server has said how much it takes it takes little.
+                // Before a server has announced its window it takes little.
                 let (first, rest) = bytes.split_at(60);
                 let _ = stream.write_all(first).await;
                 sleep(Duration::from_millis(100)).await;
@@ -297,7 +298,7 @@ async fn unread_http2_uploads_cost_their_sender_connections() {
     assert!(testbed.cut_off() > 0);
 }
 
-/// Bodies that are kept whole to be sent again, and such as stand still on their way.
+/// Bodies that are kept complete for a retry, and bodies that stall on their way.
 #[tokio::test]
 async fn thousand_unread_post_bodies_cost_no_other_caller() {
     let _alone = ONE_AT_A_TIME.lock().await;

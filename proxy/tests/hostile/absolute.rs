@@ -1,5 +1,5 @@
-//! Whole addresses as targets, as forward proxies get them: what is judged is what arrives, with
-//! nothing of the mesh's beside it.
+//! Request targets in absolute form, as forward proxies get them: rules are evaluated on the
+//! target that arrives, and no header of the mesh is added to it.
 //!
 //! Claims: attack-103
 
@@ -14,8 +14,8 @@ fn get(target: &str, host: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
 }
 
-/// The line that the application gets of a request for `/ok` at this address. A peer proxy says in
-/// a header of ours that its caller wrote one, and this one says nothing.
+/// The request line that the application receives for `/ok` at this address. A peer proxy marks in
+/// a header of Weft that its caller wrote an absolute target, and this one marks nothing.
 fn line(address: &str, from: Speaker) -> String {
     let address = if from == Speaker::Peer { "" } else { address };
     format!("GET {address}/ok HTTP/1.1")
@@ -51,7 +51,7 @@ async fn absolute_target_authority_overrides_host_header() {
             let bytes = format!("GET {target} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
             let answer = pods.send(from, bytes).await;
             let got = pods.recorded(target);
-            // A scheme says nothing about what the path may do.
+            // The scheme does not affect the rules of the path.
             if target == "ftp://x/ok" && status(&answer) == 200 {
                 assert_eq!(got[0].line(), line("ftp://x", from));
                 continue;
@@ -85,7 +85,7 @@ async fn whole_address_arrives_as_it_was_written() {
             assert_eq!(got[0].line(), format!("GET {target} HTTP/1.1"), "{entry:?}");
             assert_eq!(got[0].values("host"), [host], "{target}, {entry:?}");
         }
-        // Of the server as a whole, which servers answer as for its first page.
+        // For the complete server, which servers answer as their first page.
         let options = "OPTIONS http://t HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
         let answer = pods.send(entry, options).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
@@ -136,8 +136,8 @@ async fn forward_proxy_learns_nothing_of_copies() {
         let got = pods.recorded(line).remove(0);
         assert_eq!(got.line(), line);
         assert_eq!(got.values("traceparent").len(), 1, "{got:?}");
-        let tells = got.head.to_lowercase().contains("weft");
-        assert_eq!(tells, form.is_empty(), "{got:?}");
+        let names_weft = got.head.to_lowercase().contains("weft");
+        assert_eq!(names_weft, form.is_empty(), "{got:?}");
         let marked = got.values("tracestate") == ["weft=copy"];
         assert_eq!(marked, form.is_empty(), "{got:?}");
     }

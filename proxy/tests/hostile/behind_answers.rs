@@ -1,5 +1,5 @@
-//! Uploads that their servers have answered whole: as long as the rest moves it goes on, and
-//! then it ends.
+//! Uploads whose server has already sent its complete response: an upload goes on as long as it
+//! makes progress, and is ended once it stalls.
 //!
 //! Claims: calls-8
 
@@ -20,9 +20,9 @@ use wire::v1::Protocol;
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 
 const SOON: Duration = Duration::from_secs(5);
-/// Seconds. What stands still this long behind an answer is given up,
+/// Seconds. An upload that stalls this long behind a response is abandoned.
 const LATE: u64 = 20;
-/// and what does so less long is not.
+/// Seconds. An upload that stalls this long is not.
 const EARLY: u64 = 10;
 /// What an application takes at a time.
 const TAKEN: usize = 1024 * 1024;
@@ -88,13 +88,13 @@ async fn answered(pods: &TwoPods, entry: EntryPoint, path: &str) -> TcpStream {
     caller
 }
 
-/// Writes until nobody takes any more.
+/// Writes until no more is taken.
 async fn fill(caller: &mut TcpStream) {
     let patience = Duration::from_millis(300);
     while let Ok(Ok(())) = timeout(patience, caller.write_all(&ZEROS)).await {}
 }
 
-/// What stands still behind an answer is there for a while, and then at no end any more.
+/// An upload that stalls behind a response stays for a while, and is then gone at both ends.
 async fn ends_in_time(open: &AtomicUsize, mut caller: TcpStream, case: &str) {
     pass(EARLY).await;
     assert_eq!(open.load(Relaxed), 1, "{case}: it may go on yet");
@@ -105,8 +105,8 @@ async fn ends_in_time(open: &AtomicUsize, mut caller: TcpStream, case: &str) {
 }
 
 async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
-    let begun = Instant::now();
-    while open.load(Relaxed) != count && begun.elapsed() < SOON {
+    let started = Instant::now();
+    while open.load(Relaxed) != count && started.elapsed() < SOON {
         sleep(Duration::from_millis(20)).await;
     }
     open.load(Relaxed) == count
@@ -141,7 +141,8 @@ async fn upload_behind_response_continues_with_slow_server() {
     assert_eq!(open.load(Relaxed), 1);
 }
 
-/// Answers at once, and reads the body without making room for more of it: tells how it ended.
+/// Responds at once, and reads the body without making room for more of it: sends how the body
+/// ended.
 async fn hasty2(stream: TcpStream, ended: mpsc::Sender<Option<Reason>>) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
@@ -183,7 +184,7 @@ async fn http2_upload_behind_response_is_reset_without_error() {
     assert!(ended.try_recv().is_err(), "it may read on yet");
     pass(LATE - EARLY).await;
     let there = timeout(SOON, ended.recv()).await;
-    // Its application must not take the half of it for the whole.
+    // The application must not take the half for the complete body.
     assert_eq!(there.unwrap().unwrap(), Some(Reason::CANCEL));
     let here = timeout(SOON, poll_fn(|cx| out.poll_reset(cx))).await;
     assert_eq!(here.unwrap().unwrap(), Reason::NO_ERROR);

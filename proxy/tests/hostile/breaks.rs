@@ -1,5 +1,5 @@
-//! What breaks on one side breaks on the other: a reset, a server that is lost, or a
-//! connection between two proxies that is cut never looks like a good end.
+//! Breaks on one side reach the other side as breaks: a reset, a lost server or a cut connection
+//! between two proxies never looks like a regular end.
 //!
 //! Claims: attack-30
 
@@ -31,10 +31,10 @@ const GIVEN_UP: Duration = Duration::from_secs(12);
 /// How a connection between two proxies is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
-    /// Without a word of TLS, as the kernel closes what a process that is killed has open.
+    /// Without a TLS message, as the kernel closes the connections of a killed process.
     Close,
     Reset,
-    /// Nothing passes any more either way, and neither end is told, as when a node is lost.
+    /// No packet passes either way, and neither end gets an error, as when a node is lost.
     Silence,
 }
 
@@ -104,7 +104,7 @@ impl Cable {
     /// before that is over.
     fn cut(&self, how: Cut) {
         self.silent.send_replace(how == Cut::Silence);
-        self.cuts.send(how).expect("nobody speaks by it");
+        self.cuts.send(how).expect("a connection must pass it");
     }
 
     /// Ends its silence for what comes later.
@@ -113,9 +113,9 @@ impl Cable {
     }
 }
 
-/// An application that says one byte when one came. Whoever says 1 is reset after more, and who
-/// says 3 is let go in good order. Of all others it tells how many further bytes came, and
-/// whether a reset was their end.
+/// An application that answers one byte with one byte. A caller that sends 1 is reset after more
+/// bytes, a caller that sends 3 gets a regular close. For all others the application reports how
+/// many further bytes came, and whether a reset was their end.
 async fn teller(pod: &Pod) -> (u16, UnboundedReceiver<(usize, bool)>) {
     let (tx, rx) = unbounded_channel();
     let port = serving(pod, move |mut stream: TcpStream| {
@@ -329,8 +329,8 @@ fn one_message(respond: &mut SendResponse<Bytes>) -> SendStream<Bytes> {
     send
 }
 
-/// How a stream of gRPC ends when this has happened after its first message, which says by
-/// when it does.
+/// The end of a gRPC stream when this has happened after its first message; `happens` returns the
+/// deadline of that end.
 async fn trailers_after(stream: TcpStream, happens: impl FnOnce() -> Instant) -> HeaderMap {
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);

@@ -1,6 +1,6 @@
-//! Ways around what is judged: bytes that a lenient server reads as HTTP and the
-//! proxy does not, tunnels, switched protocols. The application here keeps every
-//! byte that it gets, whatever it looks like, and gives it back.
+//! Attempts to bypass the access rules: bytes that a lenient server reads as HTTP and the proxy
+//! does not, tunnels, switched protocols. The application keeps every byte that it gets and echoes
+//! it.
 //!
 //! Claims: attack-1
 
@@ -24,7 +24,7 @@ mod first_lines;
 mod foreign;
 mod switches;
 
-/// Longer than a proxy waits for the first bytes on a port that nobody declared.
+/// Longer than a proxy waits for the first bytes on an undeclared port.
 const LATE: Duration = Duration::from_millis(1300);
 /// What is on its way arrives within this time.
 const SETTLED: Duration = Duration::from_millis(300);
@@ -110,7 +110,7 @@ impl Ground {
         String::from_utf8_lossy(&std::mem::take(&mut *self.kept.lock())).into_owned()
     }
 
-    /// Sends each case in two parts, the second one late, and says what arrived.
+    /// Sends each case in two parts, the second one late, and returns what arrived.
     async fn arrived(&self, by: By, cases: &[(Vec<u8>, Vec<u8>)]) -> String {
         let mut streams = Vec::new();
         for (first, then) in cases {
@@ -171,7 +171,7 @@ struct Passing {
 }
 
 impl Passing {
-    /// Strictly, nobody gets in without a certificate.
+    /// In strict mode no caller gets in without a certificate.
     fn admits(&self, by: By) -> bool {
         self.mtls == MtlsMode::Permissive || by != By::Caller(EntryPoint::Inbound)
     }
@@ -296,7 +296,7 @@ async fn declared_opaque_port_follows_tcproute_of_any_target() {
 
 /// Says its SETTINGS as soon as it is connected, as a server of HTTP/2 may.
 async fn eager(stream: TcpStream) {
-    // Who only finds out what is spoken leaves without a word.
+    // A caller that only probes the protocol leaves without an error.
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
@@ -354,7 +354,7 @@ async fn silent_connection_to_guarded_port_waits_for_request() {
     }
 }
 
-/// Longer than a head may take once it has begun.
+/// The connection waits longer than a head may take from its first byte.
 #[tokio::test]
 async fn preopened_connection_waits_for_first_request() {
     for protocol in [Protocol::Detect, Protocol::Http1] {
@@ -375,7 +375,7 @@ async fn preopened_connection_waits_for_first_request() {
     }
 }
 
-/// Whoever waits for the server to speak learns that it never will.
+/// A caller that waits for the server to speak learns that it never will.
 #[tokio::test]
 async fn silent_unadmitted_caller_is_disconnected_after_one_second() {
     let ground = Ground::new(Protocol::Detect, "220 ready\r\n").await;
@@ -399,7 +399,7 @@ async fn silent_unadmitted_caller_is_disconnected_after_one_second() {
     }
 }
 
-/// What [`reporting_load`] answers; a peer's proxy would be told of its load.
+/// Response of [`reporting_load`]; a proxy would report this load to a peer's proxy.
 const LOAD_REPORT: &str = "HTTP/1.1 404 Fine\r\nContent-Length: 2\r\n\
                        endpoint-load-metrics: TEXT application_utilization=0.9\r\n\r\nno";
 
@@ -420,7 +420,7 @@ async fn reporting_load(pod: &Pod) -> u16 {
     .await
 }
 
-/// Sends a request by a tunnel, and from outside, and says what comes back.
+/// Sends a request in a tunnel, and from outside, and returns both responses.
 async fn in_a_tunnel_and_plain(pods: &TwoPods, request: &str) -> [String; 2] {
     let mut answers = [String::new(), String::new()];
     for (answer, entry) in answers.iter_mut().zip(ENTRY_POINTS) {
@@ -459,7 +459,7 @@ async fn proxy_headers_in_tunneled_http_are_not_trusted() {
             assert!(served, "{request:?}: {plain}");
         }
     }
-    // Nobody listens, which proxies tell each other in words of their own.
+    // A port without a listener, which proxies report to each other in a response of their own.
     let gone = std::net::TcpListener::bind((pods.server.ip, 0)).unwrap();
     pods.port = gone.local_addr().unwrap().port();
     drop(gone);

@@ -1,5 +1,5 @@
-//! HTTP/2 whose fields would mean something else in HTTP/1.1, and bodies that
-//! are not as long as they say.
+//! HTTP/2 requests whose fields would mean something else in HTTP/1.1, and bodies whose length
+//! differs from the announced one.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,8 +15,8 @@ use crate::support::{SeenRequests, http_app, id};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Ways in for HTTP/2. On the mesh port it is turned into HTTP/1.1 when the
-/// peer says that the application speaks that.
+/// Entry points for HTTP/2. On the mesh port it is turned into HTTP/1.1 when the peer names that as
+/// the application's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
     Outbound,
@@ -84,7 +84,7 @@ impl Both {
         ]
     }
 
-    /// Sends one request and says what became of it.
+    /// Sends one request and returns its outcome.
     async fn ask(&self, door: Door, fields: &[(&[u8], &[u8])], data: Option<&[u8]>) -> Outcome {
         let mut raw = self.open(door).await;
         let extra = self.extra(door);
@@ -228,8 +228,8 @@ async fn a_body_of_another_length_than_announced_is_refused() {
                 outcome.is_refusal() || matches!(outcome, Outcome::Status(502)),
                 "{case}, {door:?}: {outcome:?}"
             );
-            // An application may have been told of the beginning, with a body
-            // that broke off; the recorder counts whole requests only.
+            // An application may have received the beginning, with a body that broke off; the
+            // recorder counts complete requests only.
             if door == Door::MeshTo1 {
                 assert_eq!(both.log1.lock().len(), 0, "{case}");
             }
@@ -294,7 +294,7 @@ async fn mesh_headers_of_a_peer_end_at_the_proxy() {
     assert_eq!(ours.len(), 1, "{ours:?}");
 }
 
-/// A cookie in crumbs is one header again before anybody judges it.
+/// A cookie in crumbs is one header again before any rule evaluates it.
 #[tokio::test]
 async fn crumbs_of_a_cookie_become_one_header() {
     let both = Both::new().await;

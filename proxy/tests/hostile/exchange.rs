@@ -1,4 +1,4 @@
-//! Corners of an ordinary exchange that a proxy likes to get wrong.
+//! Details of an ordinary exchange that proxies often get wrong.
 //!
 //! Claims: attack-104
 
@@ -161,7 +161,7 @@ async fn answers_without_a_body_keep_their_framing() {
                     .to_lowercase()
                     .lines()
                     .find_map(|line| line.strip_prefix("content-length: ").map(str::to_owned));
-                // On a 304 it is only information, and may be left out.
+                // On a 304 it is only information, and may be skipped.
                 if given.is_some() || status(head) != 304 {
                     assert_eq!(given.as_deref(), length, "{case}");
                 }
@@ -171,7 +171,7 @@ async fn answers_without_a_body_keep_their_framing() {
     }
 }
 
-/// A body that ends with its connection is whole when the connection closes.
+/// A body that ends with its connection is complete when the connection closes.
 #[tokio::test]
 async fn an_answer_that_ends_with_its_connection_arrives_whole() {
     let mut pods = TwoPods::new(Protocol::Http1).await;

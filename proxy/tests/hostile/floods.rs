@@ -1,5 +1,5 @@
-//! Floods of HTTP/2 frames that cost the sender little: each ends by a count or
-//! a bound, memory stays flat, and others are served meanwhile.
+//! Floods of HTTP/2 frames that cost the sender little: each ends at a count or a bound, memory
+//! stays flat, and other callers are served meanwhile.
 //!
 //! Claims: attack-18
 
@@ -107,13 +107,13 @@ async fn survive(
     let mut controls = 0;
     for entry in ENTRY_POINTS {
         let before = resident();
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut raw = RawHttp2::new(pods.open(entry).await).await;
         attack(&mut raw, entry).await;
         assert!(
-            begun.elapsed() < OVER_WITHIN,
+            started.elapsed() < OVER_WITHIN,
             "{case}, {entry:?}: {:?}",
-            begun.elapsed()
+            started.elapsed()
         );
         let grown = resident().saturating_sub(before);
         assert!(grown < GROWTH, "{case}, {entry:?}: {grown} bytes more");
@@ -150,7 +150,7 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
             tokio::task::yield_now().await;
         }
         raw.drain(Duration::from_secs(1)).await;
-        assert!(sent < 100_000, "{entry:?}: nobody minded");
+        assert!(sent < 100_000, "{entry:?}: no limit ended it");
         assert!(raw.over.is_some(), "{entry:?}: {:?} after {sent}", raw.over);
         let most = busy.most.load(Ordering::Relaxed);
         assert!(most <= STREAMS, "{entry:?}: {most} at once");
@@ -181,7 +181,7 @@ async fn work_that_was_begun_is_cancelled_with_its_stream() {
         }
         raw.drain(Duration::from_millis(300)).await;
         let now = busy.now.load(Ordering::Relaxed);
-        assert_eq!(now, 0, "{entry:?}: the application still works for nobody");
+        assert_eq!(now, 0, "{entry:?}: the application still works");
     })
     .await;
 }
@@ -253,7 +253,7 @@ async fn malformed_requests_without_end_end_the_connection() {
             tokio::task::yield_now().await;
         }
         raw.drain(Duration::from_secs(1)).await;
-        assert!(raw.over.is_some(), "{entry:?}: nobody minded");
+        assert!(raw.over.is_some(), "{entry:?}: no limit ended it");
     })
     .await;
     assert_eq!(busy.began.load(Ordering::Relaxed), controls);
@@ -333,7 +333,7 @@ async fn flood_of_unread_tiny_data_frames_ends_connection() {
             raw.drain(Duration::from_secs(1)).await;
             assert!(
                 raw.over.is_some() || raw.all().any(|seen| matches!(seen, Outcome::Reset(_))),
-                "{entry:?}: a million frames, and nobody minded"
+                "{entry:?}: a million frames, and no limit ended it"
             );
         })
         .await;
@@ -379,7 +379,7 @@ async fn thousand_concurrent_requests_are_held_to_stream_limit() {
             refused >= 1000 - STREAMS || raw.over.is_some(),
             "{entry:?}: {refused} refused"
         );
-        // Whoever goes away takes the work with it.
+        // A closed connection cancels its work.
         drop(raw);
         for _ in 0..200 {
             if busy.now.load(Ordering::Relaxed) == 0 {
@@ -442,7 +442,7 @@ async fn one_byte_windows_hold_no_more_than_send_buffer() {
     }
 }
 
-/// A member of the mesh names one port of the pod after the other, on which nobody listens.
+/// A member of the mesh names one port of the pod after the other, none with a listener.
 // Claims: attack-15
 #[tokio::test]
 async fn peer_requesting_every_port_takes_bounded_pool_entries() {
@@ -457,7 +457,7 @@ async fn peer_requesting_every_port_takes_bounded_pool_entries() {
     let mut raw = RawHttp2::new(secured.unwrap()).await;
     let most = 0x7fff_0000_u32.to_be_bytes();
     raw.write(&frame(WINDOW_UPDATE, 0, 0, &most)).await;
-    // Each status is said in full.
+    // Each status is encoded in full.
     raw.write(&frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0])).await;
     let before = resident();
     for batch in 0..100_u32 {

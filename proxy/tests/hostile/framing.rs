@@ -1,4 +1,4 @@
-//! Messages of HTTP/1.1 that one parser reads otherwise than the next.
+//! HTTP/1.1 messages that two parsers frame differently.
 //!
 //! Claims: mesh-18
 
@@ -11,8 +11,8 @@ use super::two_pods::{ENTRY_POINTS, SPEAKERS, TwoPods, answers, rest, status};
 
 mod behind;
 
-/// Sends `bytes` from everybody; nobody may take them for a request, and the
-/// caller is told so or hung up on.
+/// Sends `bytes` from every speaker; no receiver may read them as a request, and the caller gets a
+/// refusal or a close.
 async fn refused(pods: &TwoPods, case: &str, bytes: &[u8]) {
     for from in SPEAKERS {
         let answer = pods.send(from, bytes).await;

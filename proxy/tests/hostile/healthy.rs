@@ -1,4 +1,4 @@
-//! The control after an attack: whoever asks an ordinary thing is answered soon.
+//! The control after an attack: an ordinary request is answered soon.
 
 use std::time::{Duration, Instant};
 
@@ -7,28 +7,27 @@ use super::two_pods::{EntryPoint, TwoPods};
 
 /// After every attack an ordinary request is answered within this time.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(1);
-/// One of so many is: a machine that stands still for a moment delays one or two, a proxy that
+/// One of these tries succeeds: a machine that stalls for a moment delays one or two, a proxy that
 /// the attack has hurt delays all.
 const TRIES: usize = 3;
 /// The others are answered too, within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks until the answer came soon, and returns how often it has asked. What the answer is
-/// `ask` asserts.
+/// Sends requests until a response came soon, and returns their number. `ask` asserts the response.
 pub(crate) async fn answers_soon(case: &str, ask: impl AsyncFn()) -> usize {
     let mut took = Vec::new();
     while took.len() < TRIES {
-        let begun = Instant::now();
+        let started = Instant::now();
         ask().await;
-        took.push(begun.elapsed());
-        if begun.elapsed() < HEALTHY_WITHIN {
+        took.push(started.elapsed());
+        if started.elapsed() < HEALTHY_WITHIN {
             return took.len();
         }
     }
     panic!("after {case}: {took:?}");
 }
 
-/// A new caller of HTTP/2 is served. Returns how often it has asked.
+/// A new HTTP/2 caller is served. Returns the number of requests.
 pub(crate) async fn works_by_http2(case: &str, pods: &TwoPods, entry: EntryPoint) -> usize {
     let case = format!("{case}, {entry:?}");
     answers_soon(&case, async || {

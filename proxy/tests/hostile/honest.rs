@@ -1,5 +1,4 @@
-//! Rare and legal: what honest clients send, and what they must get as they would
-//! without a proxy in between.
+//! Rare and legal traffic: honest clients get the same as without a proxy in between.
 //!
 //! Claims: attack-104
 

@@ -1,5 +1,5 @@
-//! Who a caller is comes from TLS alone, and the proxy is no way to anywhere
-//! but the application.
+//! A caller's identity comes from TLS alone, and the proxy forwards to nothing but the
+//! application.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ async fn identity_header_with_altered_hyphens_is_removed() {
             assert_eq!(status(&answer), 200, "{name}, {entry:?}: {answer}");
             let got = pods.recorded(name);
             assert!(!got[0].head.contains("evil"), "{name}, {entry:?}: {got:?}");
-            // The trailer that is nobody's passes.
+            // The trailer without a reserved name passes.
             let trailers = got[0].trailers.to_lowercase();
             assert_eq!(trailers, "x-sum: 1", "{name}, {entry:?}");
         }
@@ -91,7 +91,7 @@ async fn identity_header_with_altered_hyphens_is_removed() {
     pods.works("other marks").await;
 }
 
-/// An application over HTTP/2 that keeps the fields of what it is asked.
+/// An HTTP/2 application that keeps the fields of its requests.
 async fn keep(stream: TcpStream, kept: Arc<Mutex<String>>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;

@@ -1,5 +1,6 @@
-//! Fields that HTTP/2 forbids: an application that ends its connection for one would end the
-//! calls of all that share it, and a caller's connection would end for what it was answered.
+//! Fields that HTTP/2 forbids. If one was forwarded, an application that ends its connection for
+//! it would end the calls of every caller on that connection, and a caller's connection would end
+//! because of a response.
 //!
 //! Claims: attack-16
 

@@ -1,4 +1,4 @@
-//! Who loses its permit on the mesh port where nearly all are taken.
+//! Which connection loses its permit on the mesh port when nearly all permits are taken.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use wire::v1::{Enforcement, Protocol};
 use super::two_pods::{EntryPoint, TwoPods, serving};
 
 const SOON: Duration = Duration::from_secs(5);
-/// Whoever had nothing to lose is asked again by then.
+/// A connection that had nothing to lose is checked again by then.
 const AGAIN: Duration = Duration::from_millis(100);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Ten of them, and how often somebody lost one.
+/// Ten permits, and how often a connection lost one.
 fn permits() -> (Arc<Occupancy>, Arc<AtomicUsize>) {
     let bounds = Bounds {
         permits: 10,
@@ -36,7 +36,7 @@ fn permits() -> (Arc<Occupancy>, Arc<AtomicUsize>) {
     (occupancy, lost)
 }
 
-/// Somebody who comes from an address of its own.
+/// A caller with an address of its own.
 fn enter(occupancy: &Arc<Occupancy>, last: u8) -> Arc<Permit> {
     let holder = Holder::from(IpAddr::from([10, 0, 0, last]));
     occupancy.try_admit(&holder).unwrap().unwrap()
@@ -60,9 +60,9 @@ async fn application(mut stream: TcpStream, came: Arc<AtomicUsize>, may: Arc<Not
 }
 
 async fn until(what: &str, so: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !so() {
-        assert!(begun.elapsed() < SOON, "{what}");
+        assert!(started.elapsed() < SOON, "{what}");
         sleep(AGAIN).await;
     }
 }

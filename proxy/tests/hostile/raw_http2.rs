@@ -21,7 +21,7 @@ pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
-/// What an HTTP/2 connection says about a stream, whichever comes first.
+/// The first event of a stream on an HTTP/2 connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Status(u16),
@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Told off: no application can have answered this.
+    /// A refusal: no application can have sent this.
     pub(crate) const fn is_refusal(self) -> bool {
         match self {
             Self::Status(status) => status >= 400 && status < 500,
@@ -59,7 +59,7 @@ pub(crate) struct RawHttp2 {
     io: Box<dyn Io>,
     bytes: Vec<u8>,
     outcomes: HashMap<u32, Outcome>,
-    /// Of the whole connection.
+    /// Of the complete connection.
     pub(crate) over: Option<Outcome>,
 }
 

@@ -1,5 +1,5 @@
-//! Applications that lie, break off or flood: the caller gets one well-formed
-//! answer or a 502, and the broken connection serves nobody else.
+//! Applications that send wrong framing, break off or flood: the caller gets one well-formed
+//! response or a 502, and the broken connection is not reused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,8 +19,8 @@ use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, answers, rest, serving,
 mod http2;
 mod reuse;
 
-/// Reads the head of a request and writes `script`; `keep` leaves the
-/// connection open afterwards, for whoever would use it again.
+/// Reads the head of a request and writes `script`; `keep` leaves the connection open afterwards,
+/// for reuse.
 async fn scripted(mut stream: TcpStream, script: Arc<Vec<u8>>, keep: bool) {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
@@ -186,7 +186,7 @@ fn cut(text: &str) -> &str {
     text.get(..300).unwrap_or(text)
 }
 
-/// A transfer coding says where an answer ends; a length beside it is none.
+/// A transfer coding determines the end of a response; a length beside it does not.
 // Claims: attack-60
 #[tokio::test]
 async fn response_with_length_and_chunks_arrives_complete() {
@@ -219,7 +219,7 @@ async fn response_with_length_and_chunks_arrives_complete() {
     }
 }
 
-/// A body behind the answer to a HEAD would be the answer to whoever is next.
+/// A body behind the response to a HEAD would become the response to the next request.
 #[tokio::test]
 async fn what_follows_an_answer_reaches_nobody_else() {
     for (method, script) in [

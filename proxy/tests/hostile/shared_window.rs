@@ -17,10 +17,10 @@ use wire::v1::Protocol;
 
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 
-/// An upload that nobody holds up is over within this time.
+/// An unhindered upload is over within this time.
 const SOON: Duration = Duration::from_secs(1);
-/// Uploads that stand still on each of two connections of the caller. Together fewer than
-/// two connections to the application take, so that another one has to be chosen.
+/// Uploads that stall on each of two connections of the caller. Together fewer than two connections
+/// to the application take, so that another one has to be chosen.
 const STALLED: usize = 90;
 /// Bytes of each. A connection to the application takes 65 535 of all.
 const SENT: usize = 4096;
@@ -36,7 +36,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Reads the body and says how large it was, except for `/stall`.
+    /// Reads the body and returns its size, except for `/stall`.
     async fn serve(self, stream: TcpStream) {
         let Ok(mut connection) = h2::server::handshake(stream).await else {
             return;

@@ -1,5 +1,5 @@
-//! Slashes that applications read in several ways, `%2F` and `//`: they arrive as they were sent
-//! where no rule depends on how they are read, and lead around no other one.
+//! Slashes that applications read in several ways, `%2F` and `//`: the path arrives as it was sent
+//! where no rule depends on the reading, and bypasses no other rule.
 //!
 //! Claims: attack-9
 

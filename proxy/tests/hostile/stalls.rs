@@ -1,5 +1,5 @@
-//! Streams that nobody reads, and that crash while they are stuck: they cost themselves and
-//! nobody else.
+//! Streams that stall because their receiver does not read, and that crash while stalled: they
+//! slow down no other stream.
 //!
 //! Claims: attack-18, attack-22
 
@@ -30,13 +30,13 @@ pub(super) fn crash(stream: TcpStream) {
     drop(stream);
 }
 
-/// Writes until nobody takes any more.
+/// Writes until no more is taken.
 async fn fill(stream: &mut TcpStream) {
     let chunk = [b'x'; 64 * 1024];
     while let Ok(Ok(())) = timeout(Duration::from_millis(300), stream.write_all(&chunk)).await {}
 }
 
-/// Answers each request with its body's size once that has come whole.
+/// Answers each request with its body's size once the complete body has arrived.
 async fn sizes(stream: TcpStream) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
@@ -197,7 +197,8 @@ async fn stuck_upload_with_non_http_response_ends_at_application() {
     assert!(open.reaches(0).await, "it is left");
 }
 
-/// Whoever says all and leaves has said all, however slow who hears it is.
+/// A request that was sent completely arrives completely after its caller has left, however slow
+/// the receiver is.
 // Claims: R2
 #[tokio::test]
 async fn complete_unread_request_arrives_after_caller_crash() {
@@ -282,15 +283,15 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
         "y".repeat(30_000)
     );
     let ask = async || {
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = pods.send(entry, &post).await;
         assert_eq!(
             status(&answer),
             200,
             "after {:?}: {answer}",
-            begun.elapsed()
+            started.elapsed()
         );
-        begun.elapsed()
+        started.elapsed()
     };
     let mut calm = Duration::ZERO;
     for _ in 0..50 {
@@ -396,7 +397,7 @@ async fn an_answer_given_before_the_request_was_read_arrives() {
                 b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\nnone",
             )
             .await;
-        // Closes with most of the request unread, which the kernel tells by a reset.
+        // Closes with most of the request unread, for which the kernel sends a reset.
     })
     .await;
     pods.deliver_to(pods.port);

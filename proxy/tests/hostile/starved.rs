@@ -1,5 +1,5 @@
-//! A proxy whose thread gets no time for longer than a caller may be silent, as beside a
-//! flood: what came and what passed are then seen at once.
+//! A proxy whose thread gets no CPU for longer than a caller may be silent, as beside a flood:
+//! afterwards it sees arrived bytes and passed time at once.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use wire::v1::{Enforcement, Protocol};
 
 use super::two_pods::{EntryPoint, TwoPods};
 
-/// Longer than somebody may be silent who may ask nothing.
+/// Longer than a caller without any permission may be silent.
 const STARVED: Duration = Duration::from_millis(1200);
 /// What was accepted waits for its first byte by then.
 const ACCEPTED: Duration = Duration::from_millis(200);

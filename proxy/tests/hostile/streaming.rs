@@ -1,5 +1,4 @@
-//! Calls whose two directions live at the same time, as gRPC's do, through two
-//! proxies.
+//! Calls with both directions open at the same time, as in gRPC, through two proxies.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// What a server tells the test about its stream.
+/// Events of its stream that a server reports to the test.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Began,
@@ -197,8 +196,8 @@ async fn a_lost_caller_cancels_its_calls_at_the_server() {
     }
 }
 
-/// Whose deadline has passed resets with CANCEL, and gRPC clients then look at their own
-/// clocks; any other answer would be taken for what the application says.
+/// A client whose deadline has passed resets with CANCEL, and gRPC clients then look at their own
+/// clocks; any other response would be taken for the application's.
 // Claims: attack-58
 #[tokio::test]
 async fn application_stream_reset_code_is_passed_to_caller() {

@@ -1,5 +1,5 @@
-//! Request targets, authorities, methods and headers against HTTP rules: what
-//! is judged is what arrives, and nothing arrives that no rule allows.
+//! Request targets, authorities, methods and headers against HTTP rules: the proxy evaluates
+//! exactly what arrives, and no request arrives that no rule allows.
 
 use std::time::Duration;
 
@@ -120,8 +120,8 @@ async fn query_passes_and_does_not_affect_decision() {
     }
 }
 
-/// curl and others send some bytes as they are that belong percent-encoded. They are
-/// encoded before anything is judged, and what is judged arrives.
+/// curl and others send some bytes as they are that belong percent-encoded. The proxy encodes them
+/// before it evaluates rules, and the encoded target arrives.
 #[tokio::test]
 async fn unencoded_target_is_evaluated_and_forwarded_in_one_form() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -311,7 +311,7 @@ async fn methods_are_compared_as_they_are() {
     pods.works("methods").await;
 }
 
-/// A denied handshake stays HTTP: what follows is judged as requests.
+/// A denied handshake stays HTTP: rules apply to what follows as requests.
 #[tokio::test]
 async fn websocket_to_denied_path_is_refused_without_upgrade() {
     let pods = TwoPods::new(Protocol::Http1).await;
@@ -331,16 +331,15 @@ async fn websocket_to_denied_path_is_refused_without_upgrade() {
 async fn denied_expect_100_request_gets_403_without_body() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/ok"]);
-    // The inbound side decides before it asks for a body.
+    // The inbound side decides before it requests a body.
     let mut stream = pods.open(super::two_pods::EntryPoint::Inbound).await;
     let head = "POST /denied HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
     assert_eq!(status(&answer), 403, "{answer}");
     assert!(!answer.contains(" 100 "), "{answer}");
-    // Through two proxies the first one asks for the body, once: an interim
-    // answer of the second could not come back to it. The verdict still comes
-    // without the body.
+    // Through two proxies the first one requests the body, once: an interim response of the second
+    // could not come back to it. The verdict still comes without the body.
     let mut stream = pods.open(super::two_pods::EntryPoint::Outbound).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;

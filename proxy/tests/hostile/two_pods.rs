@@ -1,4 +1,4 @@
-//! Two pods, and an application that records what came and reads it strictly.
+//! Two pods, and an application that records what it receives and parses it strictly.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,10 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const STAY: Duration = Duration::from_millis(500);
 /// An answer by a dedicated connection begins within this time, or there is none.
 const SILENT: Duration = Duration::from_secs(2);
-/// So long more is waited for after what came, where nobody says that it was all.
+/// How long the test waits for more bytes where no end is announced.
 const LINGER: Duration = Duration::from_millis(150);
 
-/// One whole request, as it stood in the application's socket.
+/// One complete request, as it stood in the application's socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
     pub(crate) head: String,
@@ -61,7 +61,7 @@ pub(crate) enum EntryPoint {
 
 pub(crate) const ENTRY_POINTS: [EntryPoint; 2] = [EntryPoint::Outbound, EntryPoint::Inbound];
 
-/// Whoever can send bytes that are to be read as HTTP/1.1.
+/// A sender of bytes that are to be read as HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaker {
     Caller(EntryPoint),
@@ -244,7 +244,7 @@ impl TwoPods {
     }
 }
 
-/// A rule whose callers are the client pod and whoever is outside the mesh.
+/// A rule that admits the client pod and callers outside the mesh.
 pub(crate) fn for_everybody(paths: &[&str], methods: &[&str]) -> v1::Resource {
     let rule = v1::Rule {
         origin: Some(v1::ObjectRef {

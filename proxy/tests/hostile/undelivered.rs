@@ -1,4 +1,4 @@
-//! Answers over HTTP/2 that are reset before their clients have taken what came of them.
+//! HTTP/2 responses that are reset before their clients have read what arrived of them.
 //!
 //! Claims: attack-27
 
@@ -18,7 +18,7 @@ const UNREAD: usize = 20_000;
 /// and far more than the client does.
 const SMALL_WINDOW: u32 = 1000;
 
-/// As Node resets streams that it pipes, of which it has said no length.
+/// As Node resets streams that it pipes, without an announced length.
 #[tokio::test]
 async fn data_before_stream_reset_arrives_however_late_read() {
     let mut pods = TwoPods::new(Protocol::Http2).await;

@@ -1,5 +1,5 @@
-//! A scrape as a table, and the part of docs/metrics.md that it stands in.
-//! The controller's test uses this file too.
+//! A scrape as a table, and the part of docs/metrics.md that contains it. The controller's test
+//! uses this file too.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Words of the pages and of the code: what one names and the other cannot say.
+//! Names that docs pages and code must both know: metrics, labels and their values.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

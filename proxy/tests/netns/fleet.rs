@@ -33,7 +33,7 @@ const PORT: u16 = 8080;
 /// How long certificates live.
 const LIFE: Duration = Duration::from_secs(3600);
 
-/// What the applications are asked by.
+/// The protocol of the applications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaks {
     /// GETs are answered, but for those of `/wait`.
@@ -49,7 +49,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Everybody serves, and the caller has been told so.
+    /// All endpoints serve, and the caller has its configuration.
     pub(crate) fn new(name: &str, speaks: Speaks) -> Self {
         let authority = Authority::new();
         let leaf = |account: &str| authority.leaf(account, LIFE, SystemTime::now());
@@ -139,12 +139,12 @@ impl Served {
         (self.app, self.process) = (Some(app), Some(process));
     }
 
-    /// Nobody listens any more, and what was open is closed by the kernel.
+    /// Stops listening; the kernel closes open connections.
     pub(crate) fn end(&mut self) {
         (self.app, self.process) = (None, None);
     }
 
-    /// In their place somebody takes every connection and resets it at once.
+    /// A listener in their place accepts every connection and resets it at once.
     pub(crate) fn reset_all(&mut self) {
         self.end();
         let ip = self.ip;
@@ -207,19 +207,19 @@ impl Inside {
             move_into_link_name_space(namespace.as_fd(), kind).unwrap();
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let begun = begin().await;
-                tx.send((Handle::current(), begun)).unwrap();
-                // Nobody sends: the other end is dropped.
+                let value = begin().await;
+                tx.send((Handle::current(), value)).unwrap();
+                // No value is sent: the other end is dropped.
                 let _ = ended.await;
             });
         });
-        let (runtime, begun) = rx.recv().expect("it begins");
+        let (runtime, value) = rx.recv().expect("it begins");
         let inside = Self {
             runtime,
             end: Some(end),
             thread: Some(thread),
         };
-        (begun, inside)
+        (value, inside)
     }
 }
 
@@ -227,7 +227,7 @@ impl Drop for Inside {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // What made it panic was told.
+            // The thread has printed its panic.
             let _ = thread.join();
         }
     }

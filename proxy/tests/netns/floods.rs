@@ -1,6 +1,5 @@
-//! The real proxy in its pod, flooded from outside and with nobody who reads its
-//! logs. No controller tells it anything, so every request is refused: an answer
-//! is an answer.
+//! Floods from outside against the real proxy in its pod, while no process reads its logs. The
+//! proxy has no controller, so it refuses every request: any response counts.
 //!
 //! Claims: attack-69, attack-75, calls-60
 
@@ -62,7 +61,7 @@ fn half_heads_beyond_soft_file_limit_block_no_calls() {
     assert!(!page.contains(r#"limit="open-files""#), "{page}");
 }
 
-/// More than all places of a listener need, in MiB: nobody loses one for want of memory.
+/// More than all permits of a listener need, in MiB: no connection is lost for want of memory.
 const AMPLE: u64 = 4096;
 
 /// They rest, so newcomers cost them their places, and they answer nothing to that.
@@ -79,7 +78,7 @@ fn ten_thousand_silent_http2_connections_block_no_calls() {
     }
     let page = testbed.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="hoarder""#), "{page}");
-    // Memory that runs out ends them as well, and would hide that they stay when asked to go.
+    // A lack of memory would end them as well, and hide that they stay when the proxy closes them.
     assert!(!page.contains(r#"limit="memory""#), "{page}");
 }
 
@@ -92,8 +91,8 @@ fn endless_large_heads_neither_kill_proxy_nor_block_callers() {
     let (testbed, mut proxy) = with_proxy("memory", true, Some(&group));
     for (kind, count) in [("http1", 1500), ("http2", 1500), ("whole", 1500)] {
         let mut hoard = testbed.peer().hoard(PLAIN, kind, count);
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(2) {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(2) {
             for (of, from, to) in [
                 (testbed.peer(), UNUSED, PLAIN),
                 (testbed.pod(), ANY, OWN_CALL),
@@ -142,12 +141,12 @@ fn unread_log_blocks_no_request_and_counts_losses() {
         .find_map(|line| line.strip_prefix("weft_log_lines_lost_total "))
         .map(|lost| lost.parse::<u64>().unwrap());
     assert!(lost > Some(0), "{page}");
-    // What is queued is written at the end, with what says that it ends.
+    // Queued lines are written at the end, with the line that announces the end.
     let said = proxy.end();
     assert!(said.contains("\"stopping\""), "{said}");
 }
 
-/// `logs`: somebody reads them.
+/// `logs`: a reader takes them.
 fn with_proxy(name: &str, logs: bool, group: Option<&Group>) -> (Testbed, Proxy) {
     with(name, |pod, bundle| pod.proxy(bundle, logs, group))
 }
@@ -161,9 +160,9 @@ fn with(name: &str, begin: impl FnOnce(&Namespace, &str) -> Proxy) -> (Testbed, 
     let bundle = std::env::temp_dir().join(format!("weft-t-{}-{name}.pem", std::process::id()));
     fs::write(&bundle, root.cert_pem()).unwrap();
     let proxy = begin(testbed.pod(), bundle.to_str().unwrap());
-    let begun = Instant::now();
+    let started = Instant::now();
     while !testbed.peer().page(ADMIN, "/live").ends_with("live\n") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "no proxy");
+        assert!(started.elapsed() < Duration::from_secs(20), "no proxy");
         std::thread::sleep(Duration::from_millis(50));
     }
     fs::remove_file(bundle).unwrap();
@@ -180,8 +179,8 @@ fn dial(from: &str, to: &str) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Role: `from to path count`. Asks on one connection, and tells the first and
-/// the last status, or what went wrong.
+/// Role: `from to path count`. Sends requests on one connection, and returns the first and the last
+/// status, or the error.
 pub(crate) fn ask(arguments: &str) -> String {
     let [from, to, path, count] = arguments.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{arguments}");
@@ -202,7 +201,7 @@ pub(crate) fn ask(arguments: &str) -> String {
     asked().unwrap_or_else(|error| error.to_string())
 }
 
-/// Reads one answer, and tells its status.
+/// Reads one response, and returns its status.
 fn answer(answers: &mut impl BufRead) -> std::io::Result<String> {
     let (mut status, mut length) = (String::new(), 0);
     loop {
@@ -224,7 +223,7 @@ fn answer(answers: &mut impl BufRead) -> std::io::Result<String> {
     }
 }
 
-/// Role: `to path`. The whole answer.
+/// Role: `to path`. The complete response.
 pub(crate) fn page(arguments: &str) -> String {
     let (to, path) = arguments.split_once(' ').unwrap();
     let read = || -> std::io::Result<String> {
@@ -238,8 +237,8 @@ pub(crate) fn page(arguments: &str) -> String {
     read().unwrap_or_else(|error| error.to_string())
 }
 
-/// Role: `to count`. Opens connections with the first byte of a head on each, says
-/// so, and after twelve seconds tells how many of them are still open.
+/// Role: `to count`. Opens connections with the first byte of a head on each, prints that, and
+/// after twelve seconds prints how many of them are still open.
 pub(crate) fn flood(arguments: &str, print: impl Fn(String)) {
     let (to, count) = arguments.split_once(' ').unwrap();
     let mut all = Vec::new();
@@ -267,10 +266,9 @@ const LARGE: usize = 60_000;
 /// Longer than any test waits for an answer: what ends by itself makes room for others.
 const STAYS: Duration = Duration::from_secs(300);
 
-/// Role: `to kind count`. Opens connections with most of a large head on each, with a
-/// whole one over and over, or with the beginning of HTTP/2 alone, reads nothing, says so,
-/// and after three seconds, of the last kind after [`STAYS`], tells how many of them are
-/// still open.
+/// Role: `to kind count`. Opens connections with most of a large head on each, with a complete one
+/// over and over, or with the HTTP/2 preface alone, reads nothing, and prints that. After three
+/// seconds, of the last kind after [`STAYS`], prints how many of them are still open.
 pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
     let [to, kind, count] = arguments.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{arguments}");
@@ -282,7 +280,7 @@ pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
             .repeat(3)
             .into_bytes(),
         "http2" => unfinished_http2(),
-        "mute" => begun_http2(),
+        "mute" => http2_preface(),
         other => panic!("no such kind: {other}"),
     };
     let mut all = Vec::new();
@@ -313,8 +311,8 @@ pub(crate) fn hoard(arguments: &str, print: impl Fn(String)) {
     print(open.to_string());
 }
 
-/// The beginning of HTTP/2: preface and settings.
-fn begun_http2() -> Vec<u8> {
+/// The HTTP/2 preface and settings.
+fn http2_preface() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
     bytes
@@ -322,13 +320,13 @@ fn begun_http2() -> Vec<u8> {
 
 /// The same, and the beginning of a head whose last frame never comes.
 fn unfinished_http2() -> Vec<u8> {
-    let mut bytes = begun_http2();
+    let mut bytes = http2_preface();
     let mut frame = |kind: u8, stream: u8, content: &[u8]| {
         bytes.extend_from_slice(&(content.len() as u32).to_be_bytes()[1..]);
         bytes.extend_from_slice(&[kind, 0, 0, 0, 0, stream]);
         bytes.extend_from_slice(content);
     };
-    // GET / of http, then a literal whose length says more than comes.
+    // GET / of http, then a literal with a larger length than its bytes.
     let mut head = vec![0x82, 0x84, 0x86, 0x00, 1, b'x', 0x7f];
     let mut length = LARGE - 127;
     while length >= 128 {

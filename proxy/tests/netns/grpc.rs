@@ -1,4 +1,4 @@
-//! An application that speaks gRPC, and a call of it.
+//! A gRPC application, and a call of it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl GrpcApp {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let log = Arc::clone(&log);
                     async move {
-                        // Whoever breaks off has not asked.
+                        // A cancelled request does not count.
                         if request.into_body().collect().await.is_ok() {
                             log.fetch_add(1, Relaxed);
                         }

@@ -1,5 +1,5 @@
-//! HTTP/2 of what stands still and of what is asked beside it: an application that speaks
-//! it, and callers by one connection each.
+//! HTTP/2 for stalled streams and for requests beside them: an application, and callers with one
+//! connection each.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 
 use crate::support::vip;
 
-/// More than all streams of a connection may bring that nobody reads, so that none of them
-/// waits for another one at its own client.
+/// More than all streams of a connection may bring without being read, so that no stream waits for
+/// another one at its own client.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// What an answer says that never ends.
+/// Content of a response that never ends.
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 /// Whether that is what a connection begins with. Nothing is taken of it.
@@ -42,7 +42,7 @@ pub(super) async fn answer(stream: TcpStream, stalled: Arc<AtomicUsize>) {
     while let Some(Ok((request, respond))) = connection.accept().await {
         let stalled = Arc::clone(&stalled);
         tokio::spawn(async move {
-            // Whoever asked has left.
+            // The caller may have left.
             let _ = if request.uri().path() == "/echo" {
                 echo(request.into_body(), respond).await
             } else {
@@ -112,7 +112,7 @@ impl Caller {
         whole(&mut body).await.map_err(|error| error.to_string())
     }
 
-    /// A download without end, of which nobody reads anything as long as it is kept.
+    /// An endless download that is not read while the value is held.
     pub(super) async fn unread(&self) -> RecvStream {
         let answer = self.begin(Method::GET, "/endless", "").await;
         answer.unwrap().into_body()

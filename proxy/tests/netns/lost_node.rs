@@ -1,10 +1,10 @@
-//! What short calls see of a node that is lost, when nobody waits there for long: what
-//! docs/resilience.md promises, by the second in which a user is still there.
+//! Short calls to a node that is lost, without long waits to it. docs/resilience.md promises how
+//! many fail, by the second in which a user is still there.
 //!
-//! Readers whose ends make the endpoint rest (`outages.rs`) hide one thing. Of short calls
-//! hardly one is under way when it falls, and fewer than five fail there, so that it does not
-//! rest: each time that it is no longer dear to its callers one of their calls would find out
-//! anew, for a second.
+//! The readers in `outages.rs` hide one case: their ends eject the endpoint. Of short calls hardly
+//! one is in flight at the failure, and fewer than five fail there, so the endpoint is not
+//! ejected. Each time that its cost has decayed, a caller's next call to it would take a second to
+//! find out.
 //!
 //! Claims: calls-4
 
@@ -35,7 +35,7 @@ const SETTLED: Duration = Duration::from_secs(16);
 const WATCHED: Duration = Duration::from_secs(24);
 /// Longer than any call may take.
 const PATIENCE: Duration = Duration::from_secs(16);
-/// A user who waited longer has gone.
+/// A user leaves after a longer wait.
 const GOOD_WITHIN: Duration = Duration::from_secs(1);
 /// What waited for a lost peer has ended by then.
 const GIVEN_UP: Duration = Duration::from_secs(13);
@@ -126,25 +126,25 @@ fn under_grpc(name: &str, timeouts: Timeouts) -> (Fleet, Arc<Calls>) {
 /// A call that is over.
 #[derive(Clone, Copy, Debug)]
 struct Ended {
-    begun: Instant,
+    started: Instant,
     took: Duration,
     good: bool,
 }
 
 #[derive(Default)]
 struct Calls {
-    begun: AtomicUsize,
+    started: AtomicUsize,
     ended: Mutex<Vec<Ended>>,
     stopped: AtomicBool,
 }
 
 impl Calls {
     async fn make(self: Arc<Self>, call: impl Future<Output = bool>) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let good = call.await;
         self.ended.lock().push(Ended {
-            begun,
-            took: begun.elapsed(),
+            started,
+            took: started.elapsed(),
             good,
         });
     }
@@ -157,7 +157,7 @@ impl Calls {
         let mut ticks = tokio::time::interval(EVERY);
         while !self.stopped.load(Relaxed) {
             ticks.tick().await;
-            self.begun.fetch_add(1, Relaxed);
+            self.started.fetch_add(1, Relaxed);
             tokio::spawn(Arc::clone(&self).make(call()));
         }
     }
@@ -168,7 +168,7 @@ impl Calls {
         // One may be about to begin.
         sleep(5 * EVERY);
         until("every call ends", PATIENCE, || {
-            self.ended.lock().len() >= self.begun.load(Relaxed)
+            self.ended.lock().len() >= self.started.load(Relaxed)
         });
         std::mem::take(&mut *self.ended.lock())
     }
@@ -185,8 +185,8 @@ fn shares(fleet: &Fleet) -> Vec<usize> {
         .collect()
 }
 
-/// All is well for a while; then the endpoint that gets most loses all that comes and goes,
-/// and nobody is told.
+/// All endpoints are healthy for a while; then the endpoint with the most calls loses all its
+/// packets, without any notification.
 #[track_caller]
 fn lose_one(fleet: Fleet, calls: &Calls) -> Lost {
     let standstills = Arc::<Standstills>::default();
@@ -200,8 +200,8 @@ fn lose_one(fleet: Fleet, calls: &Calls) -> Lost {
     let since = Instant::now();
     sleep(WATCHED);
     let mut calls = calls.all();
-    calls.retain(|call| call.begun >= since);
-    calls.sort_by_key(|call| call.begun);
+    calls.retain(|call| call.started >= since);
+    calls.sort_by_key(|call| call.started);
     // It is taken off what calls waited, and a proxy that blocks the thread must be seen.
     let stood = standstills.within(since, since.elapsed());
     let control = "control: the caller's thread stood still";
@@ -228,17 +228,17 @@ impl Lost {
     fn bad(&self, promise: Promise) -> impl Iterator<Item = (Duration, Ended)> {
         let numbers = 0..self.calls.len();
         let bad = numbers.filter(move |at| self.is_bad(*at, promise));
-        bad.map(move |at| (self.calls[at].begun - self.since, self.calls[at]))
+        bad.map(move |at| (self.calls[at].started - self.since, self.calls[at]))
     }
 
-    /// A busy machine makes calls late as well, and then those that begin right after: what
-    /// they took is taken off. One that stands still delays only those in flight: the time that
-    /// the caller's thread stood still meanwhile is taken off instead, where it is longer.
+    /// A busy machine delays calls as well, and then those that start right after: their duration
+    /// is taken off. A stalled machine delays only those in flight: the time that the caller's
+    /// thread stalled meanwhile is taken off instead, where it is longer.
     fn is_bad(&self, at: usize, promise: Promise) -> bool {
         let call = self.calls[at];
         let next = self.calls[at + 1..].iter().take(3);
         let busy = next.map(|next| next.took).min().unwrap_or_default();
-        let stood = self.standstills.within(call.begun, call.took);
+        let stood = self.standstills.within(call.started, call.took);
         let waited = call.took.saturating_sub(busy.max(stood)) >= promise.finds_out;
         waited || (!call.good && call.took < promise.finds_out)
     }
@@ -247,9 +247,9 @@ impl Lost {
     #[track_caller]
     fn keeps(&self, promise: Promise) {
         let not_good = |call: &Ended| !call.good || call.took >= GOOD_WITHIN;
-        let control = "control: whoever is sent there at first is lost";
+        let control = "control: the first calls to the endpoint are lost";
         assert!(self.calls.iter().any(not_good), "{control}");
-        let late = |(begun, _): &(Duration, Ended)| *begun >= promise.good_after;
+        let late = |(started, _): &(Duration, Ended)| *started >= promise.good_after;
         let late: Vec<_> = self.bad(promise).filter(late).collect();
         assert!(late.is_empty(), "{late:?}");
     }
@@ -258,8 +258,8 @@ impl Lost {
     #[track_caller]
     fn is_over_by(&self, then: Duration) {
         let failed = self.calls.iter().filter(|call| !call.good);
-        let failed = failed.map(|call| (call.begun - self.since, *call));
-        let over = |(begun, call): (Duration, Ended)| begun + call.took;
+        let failed = failed.map(|call| (call.started - self.since, *call));
+        let over = |(started, call): (Duration, Ended)| started + call.took;
         let longest = self.bad(NODE_LOST).chain(failed).map(over).max();
         assert!(longest < Some(then), "{longest:?}");
     }

@@ -1,12 +1,11 @@
-//! What callers see when one of three endpoints falls, with no object at all: what
-//! docs/resilience.md and bench/RESILIENCE.md promise, where the kernel loses, refuses and
-//! resets.
+//! Calls while one of three endpoints fails, with no policy object at all. docs/resilience.md and
+//! bench/RESILIENCE.md promise the results; here the kernel drops, refuses and resets.
 //!
-//! A hundred GETs begin in each second, whatever became of those before, and readers wait at
-//! every endpoint for an answer that does not come. Their ends make the endpoint rest that
-//! falls: that takes five failures in a row, and of short calls hardly one is under way. Nor do
-//! many fail there later, because whoever could not be reached once is so dear that it is tried
-//! again only seconds later. What callers see where nobody waits is in `lost_node.rs`.
+//! A hundred GETs start in each second, whatever became of earlier ones, and readers wait at every
+//! endpoint for an answer that does not come. The ends of these readers eject the endpoint:
+//! ejection takes five failures in a row, and of short calls hardly one is in flight. Few later
+//! calls fail there, because an endpoint that was unreachable once has so high a cost that it is
+//! tried again only seconds later. Callers without waiting readers are in `lost_node.rs`.
 //!
 //! Claims: calls-3
 
@@ -34,7 +33,7 @@ const READERS: usize = 24;
 /// So many wait at each endpoint at least: five failures make one rest, and one of them waits
 /// by a connection of its own.
 const WAIT_EACH: usize = 7;
-/// What the kernel tells at once is seen within this time.
+/// Errors that the kernel reports at once are seen within this time.
 const SOON: Duration = Duration::from_secs(3);
 /// What is lost later than this after it was sent is not tried again: docs/resilience.md.
 const TRIED_AGAIN: Duration = Duration::from_secs(1);
@@ -54,14 +53,14 @@ const GIVEN_UP: Duration = Duration::from_secs(13);
 const SECOND_CHOICE: Duration = Duration::from_secs(2);
 /// So many GETs, of two seconds, are enough to judge a share of them.
 const JUDGED: usize = 200;
-/// They have begun by then, on a machine that stands still meanwhile too.
+/// They have started by then, also on a machine that stalls meanwhile.
 const JUDGED_WITHIN: Duration = Duration::from_secs(8);
 /// What such a machine begins late and all at once is answered by then.
 const CAUGHT_UP: Duration = Duration::from_secs(2);
 /// Longer than any GET may take.
 const PATIENCE: Duration = Duration::from_secs(16);
 
-/// Whatever comes or goes is lost, and nobody is told.
+/// All packets in both directions are lost, without any notification.
 pub(super) const LOSE_ALL: &str = "add table inet faults; \
     add chain inet faults input { type filter hook input priority 0; }; \
     add rule inet faults input iifname eth0 drop; \
@@ -82,7 +81,7 @@ fn three_healthy_endpoints_lose_nothing_without_ejection() {
     let client = &outage.fleet.client;
     assert_eq!(sum(client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
     assert_eq!(sum(client, RESTING, &[]), 0.0);
-    outage.nobody_noticed();
+    outage.no_call_is_lost();
 }
 
 #[test]
@@ -112,7 +111,7 @@ fn endpoint_with_reset_connections_is_ejected_unnoticed_by_reads() {
     outage.bad().namespace.nft(NO_FAULTS);
     outage.is_left_alone();
     outage.comes_back(FIRST_REST);
-    outage.nobody_noticed();
+    outage.no_call_is_lost();
 }
 
 #[test]
@@ -123,7 +122,7 @@ fn endpoint_refusing_connections_is_ejected_unnoticed_by_reads() {
     outage.bad().start();
     outage.is_left_alone();
     outage.comes_back(SECOND_REST);
-    outage.nobody_noticed();
+    outage.no_call_is_lost();
 }
 
 #[test]
@@ -134,13 +133,13 @@ fn endpoint_resetting_new_connections_is_ejected_unnoticed_by_reads() {
     outage.bad().start();
     outage.is_left_alone();
     outage.comes_back(SECOND_REST);
-    outage.nobody_noticed();
+    outage.no_call_is_lost();
 }
 
 /// A call that is over.
 #[derive(Clone, Copy, Debug)]
 struct Ended {
-    begun: Instant,
+    started: Instant,
     took: Duration,
     status: u16,
 }
@@ -148,20 +147,20 @@ struct Ended {
 /// Calls of one kind.
 #[derive(Default)]
 struct Calls {
-    begun: AtomicUsize,
+    started: AtomicUsize,
     ended: Mutex<Vec<Ended>>,
     stopped: AtomicBool,
 }
 
 impl Calls {
     async fn make(self: Arc<Self>, client: Arc<Pod>, path: &'static str, patience: Duration) {
-        self.begun.fetch_add(1, Relaxed);
-        let begun = Instant::now();
+        self.started.fetch_add(1, Relaxed);
+        let started = Instant::now();
         let stream = client.call(vip()).await;
         let (status, _) = get_within(stream, path, "", patience).await;
         self.ended.lock().push(Ended {
-            begun,
-            took: begun.elapsed(),
+            started,
+            took: started.elapsed(),
             status,
         });
     }
@@ -190,7 +189,7 @@ struct Outage {
 }
 
 impl Outage {
-    /// All is well, and nobody waits.
+    /// All endpoints are healthy, and no reader waits.
     fn under_load(name: &str) -> Self {
         let fleet = Fleet::new(name, Speaks::Http1);
         let (gets, readers) = (Arc::<Calls>::default(), Arc::<Calls>::default());
@@ -212,19 +211,19 @@ impl Outage {
     /// Readers wait at each, and go on to wait for as long as the test goes on.
     fn begin_readers(&mut self) {
         let waiting = || self.fleet.endpoints.iter().map(Served::waiting);
-        let mut begun = 0;
+        let mut started = 0;
         while waiting().any(|there| there < WAIT_EACH) {
-            assert!(begun < 10 * READERS, "nobody waits at one of them");
-            begun += READERS;
+            assert!(started < 10 * READERS, "no reader waits at one of them");
+            started += READERS;
             for _ in 0..READERS {
                 let client = Arc::clone(&self.fleet.client);
                 let reads = Arc::clone(&self.readers).make(client, "/wait", 10 * PATIENCE);
                 self.fleet.spawn(reads);
             }
-            let all = || waiting().sum::<usize>() >= begun;
+            let all = || waiting().sum::<usize>() >= started;
             until("every reader waits", SOON, all);
         }
-        // The least taken is drawn most: who sends nothing there sees nothing.
+        // The least used endpoint gets most calls: without calls to it, its failure would not show.
         let least = waiting().enumerate().min_by_key(|(_, there)| *there);
         (self.bad, self.in_flight) = least.unwrap();
         self.since = Instant::now();
@@ -238,14 +237,14 @@ impl Outage {
         outage
     }
 
-    /// It rests for what those who waited there lost, none of them for so long that it is not
-    /// tried again. A machine that takes longer than that to let it fall, or stands still
-    /// meanwhile, tries once more.
+    /// The readers that waited there eject it by their ends, before any of them waits so long that
+    /// it is tried again. A machine that takes longer than that to eject it, or stalls meanwhile,
+    /// starts over.
     fn begins_at_once(name: &str, fall: impl Fn(&mut Served)) -> Self {
         let fallen = (0..FALLS).find_map(|nth| {
             let outage = Self::begins(&format!("{name}{nth}"), &fall);
-            // One of them comes to it, whomever single calls are drawn to: until then nobody
-            // knows that its connections are gone.
+            // At least one of them reaches it, whichever endpoint single calls prefer: only a call
+            // shows that the connections are gone.
             for _ in 0..READERS {
                 let client = Arc::clone(&outage.fleet.client);
                 let get = Arc::clone(&outage.gets).make(client, "/", PATIENCE);
@@ -256,8 +255,8 @@ impl Outage {
             sleep(Duration::from_millis(200));
             let readers = outage.readers.ended.lock().clone();
             let late = readers.iter().any(|reader| {
-                let fell_after = outage.since.saturating_duration_since(reader.begun);
-                let stood = outage.standstills.within(reader.begun, reader.took);
+                let fell_after = outage.since.saturating_duration_since(reader.started);
+                let stood = outage.standstills.within(reader.started, reader.took);
                 reader.took > TRIED_AGAIN && fell_after + stood > TRIED_AGAIN / 2
             });
             (!late).then_some(outage)
@@ -265,10 +264,10 @@ impl Outage {
         fallen.expect("it falls within a second of the readers' beginning")
     }
 
-    /// Each answers more than a tenth of what is asked in two seconds. Not in every two
-    /// seconds: whose first answer waited for a handshake is left alone for a moment. And not
-    /// while readers wait: they count as load, and whoever has one more than the others gets
-    /// next to nothing.
+    /// Each answers more than a tenth of the calls of two seconds. Not in every two seconds: an
+    /// endpoint whose first response waited for a handshake gets no calls for a moment. And not
+    /// while readers wait: they count as load, and an endpoint with one reader more than the others
+    /// gets next to no calls.
     #[track_caller]
     fn each_takes_part(&self) {
         let request_count = || self.fleet.endpoints.iter().map(Served::request_count);
@@ -281,7 +280,7 @@ impl Outage {
         });
     }
 
-    /// Who falls.
+    /// The endpoint that fails.
     fn bad(&mut self) -> &mut Served {
         &mut self.fleet.endpoints[self.bad]
     }
@@ -303,8 +302,8 @@ impl Outage {
             let others = all.filter(|(at, _)| *at != self.bad);
             others.map(|(_, one)| one.request_count()).sum::<usize>()
         };
-        let (before, begun) = (request_count(), self.gets.begun.load(Relaxed));
-        let made = || self.gets.begun.load(Relaxed) - begun;
+        let (before, started) = (request_count(), self.gets.started.load(Relaxed));
+        let made = || self.gets.started.load(Relaxed) - started;
         until("two hundred begin", JUDGED_WITHIN, || made() >= JUDGED);
         until("the others take all", CAUGHT_UP, || {
             let taken = request_count() - before;
@@ -312,7 +311,7 @@ impl Outage {
         });
     }
 
-    /// It works again, and rests all the same.
+    /// It works again, and stays ejected.
     #[track_caller]
     fn is_left_alone(&self) {
         let bad = &self.fleet.endpoints[self.bad];
@@ -338,12 +337,12 @@ impl Outage {
         self.gets.stopped.store(true, Relaxed);
         let ended = || self.gets.ended.lock().len();
         until("every call ends", PATIENCE, || {
-            ended() >= self.gets.begun.load(Relaxed)
+            ended() >= self.gets.started.load(Relaxed)
         });
         std::mem::take(&mut *self.gets.ended.lock())
     }
 
-    fn nobody_noticed(self) {
+    fn no_call_is_lost(self) {
         let mut gets = self.gets();
         assert!(gets.len() > 200, "{}", gets.len());
         gets.retain(|get| get.status != 200);
@@ -358,38 +357,39 @@ impl Outage {
         // One of them waits by a connection of its own, which may outlive the outage.
         let most = self.in_flight;
         assert!((most - 1..=most).contains(&readers.len()), "{readers:?}");
-        let since = |call: &Ended| call.begun.saturating_duration_since(self.since);
+        let since = |call: &Ended| call.started.saturating_duration_since(self.since);
         let lost = |call: &&Ended| call.status != 200;
         for call in gets.iter().filter(lost).chain(&readers) {
             let over = since(call) + call.took;
             assert!(since(call) < LEFT_ALONE && over < GIVEN_UP, "{call:?}");
         }
         let later = gets.iter().filter(|call| since(call) >= LEFT_ALONE);
-        // What the caller's thread stood still is taken off, unless that was often: its proxy
+        // The time that the caller's thread stalled is taken off, unless that was often: its proxy
         // has the same thread and must not block it.
         let passed = self.since.elapsed();
         let seldom = self.standstills.within(self.since, passed) < passed / 5;
         let waited = |call: &Ended| {
-            let stood = self.standstills.within(call.begun, call.took);
+            let stood = self.standstills.within(call.started, call.took);
             let stood = if seldom { stood } else { Duration::ZERO };
             call.took.saturating_sub(stood)
         };
         let slow: Vec<&Ended> = later.filter(|call| waited(call) >= SECOND_CHOICE).collect();
         assert!(slow.is_empty(), "{slow:?}");
-        // Nobody knows of it yet. A third of these calls would be what it had before.
-        let at_first = |call: &&Ended| call.begun >= self.since && since(call) < SUSPECTED;
+        // The failure is not detected yet. A third of these calls would be the endpoint's previous
+        // share.
+        let at_first = |call: &&Ended| call.started >= self.since && since(call) < SUSPECTED;
         let first: Vec<&Ended> = gets.iter().filter(at_first).collect();
         let gone = first.iter().filter(|call| call.status != 200).count();
         assert!(5 * gone < first.len(), "{gone} of {}", first.len());
     }
 }
 
-/// Looks until it is so.
+/// Polls until the condition holds.
 #[track_caller]
 pub(super) fn until(what: &str, within: Duration, holds: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < within, "{what}: not within {within:?}");
+        assert!(started.elapsed() < within, "{what}: not within {within:?}");
         sleep(Duration::from_millis(20));
     }
 }

@@ -1,4 +1,4 @@
-//! Processes inside a namespace, and what limits them.
+//! Processes inside a namespace, and their limits.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -11,7 +11,7 @@ use super::testbed::{Namespace, PREFIX, Who, run};
 pub(crate) struct Flood(pub(super) Process);
 
 impl Flood {
-    /// What it says next.
+    /// Its next line of output.
     pub(crate) fn report(&mut self) -> String {
         serde_json::from_str(&self.0.line()).unwrap()
     }
@@ -34,7 +34,7 @@ impl Proxy {
         words.take(2).map(str::to_owned).collect()
     }
 
-    /// Tells it to end, and gives what it wrote to standard error.
+    /// Stops the process, and returns its standard error.
     pub(crate) fn end(mut self) -> String {
         let pid = self.0.id().to_string();
         run(&["kill", "-TERM", &pid]);
@@ -59,8 +59,8 @@ impl Drop for Proxy {
     }
 }
 
-/// A control group with a memory limit, of version 2 or 1. Gone with this value, once
-/// nobody is in it.
+/// A control group with a memory limit, of version 2 or 1. Dropping this value removes it once it
+/// holds no process.
 pub(crate) struct Group {
     pub(super) folder: PathBuf,
     /// In bytes.
@@ -88,13 +88,13 @@ impl Group {
         }
     }
 
-    /// Who is in it, by number.
+    /// The processes in it, by number.
     pub(crate) fn processes(&self) -> Vec<String> {
         let content = fs::read_to_string(self.folder.join("cgroup.procs")).unwrap();
         content.lines().map(str::to_owned).collect()
     }
 
-    /// The most that was held at one time, in MiB, where the kernel tells.
+    /// Peak memory in MiB, where the kernel reports it.
     pub(crate) fn peak(&self) -> Option<u64> {
         let files = ["memory.peak", "memory.max_usage_in_bytes"];
         let mut files = files.iter().map(|file| self.folder.join(file));
@@ -102,7 +102,7 @@ impl Group {
         Some(content.trim().parse::<u64>().unwrap() >> 20)
     }
 
-    /// How often somebody in it was killed for want of memory.
+    /// How often the kernel killed a process in it for want of memory.
     pub(crate) fn killed(&self) -> u64 {
         let files = ["memory.events", "memory.oom_control"];
         let mut files = files.iter().map(|file| self.folder.join(file));
@@ -118,7 +118,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Who was in it ends a moment after it was told.
+        // A process in it ends a moment after its signal.
         for _ in 0..100 {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;

@@ -1,5 +1,5 @@
-//! What the test binary does when it starts itself inside a namespace: serve
-//! ports, or dial one. Its answers are lines of JSON on stdout.
+//! Roles of the test binary when it starts itself inside a namespace: serve ports, or dial one. It
+//! prints its results as lines of JSON on stdout.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ pub(crate) const ARGUMENTS: &str = "WEFT_TEST_ARGUMENTS";
 /// A handshake inside one machine; a rule that loses packets shows as this.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// Who answered a connection, and what the kernel told it.
+/// The responder of a connection, and the original address from its kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Met {
     pub(crate) name: String,
@@ -102,7 +102,7 @@ fn connect(to: &str) {
     print(&dial(to).map(|(_, _, met)| met));
 }
 
-/// Dials, then sends every line of stdin and tells what comes back.
+/// Dials, then sends every line of stdin and prints what comes back.
 fn hold(to: &str) {
     let dialled = dial(to);
     print(&dialled.as_ref().map(|(_, _, met)| met));
@@ -117,8 +117,8 @@ fn hold(to: &str) {
     }
 }
 
-/// `address question`: dials, waits for a line of stdin, asks, and tells after how
-/// many seconds of waiting the kernel gave the connection up.
+/// `address question`: dials, waits for a line of stdin, sends the question, and prints after how
+/// many seconds the kernel gave the connection up.
 fn watch(arguments: &str) {
     let (to, question) = arguments.split_once(' ').unwrap();
     let (mut stream, _reader, _) = dial(to).unwrap();
@@ -126,13 +126,13 @@ fn watch(arguments: &str) {
     stream.set_read_timeout(Some(4 * WITHIN)).unwrap();
     print(&"ready");
     std::io::stdin().lines().next().unwrap().unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     stream.write_all(question.as_bytes()).unwrap();
     let read = match stream.read(&mut [0; 64]) {
         Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
-            Ok(begun.elapsed().as_secs())
+            Ok(started.elapsed().as_secs())
         }
-        other => Err(format!("{other:?} after {:?}", begun.elapsed())),
+        other => Err(format!("{other:?} after {:?}", started.elapsed())),
     };
     print(&read);
 }

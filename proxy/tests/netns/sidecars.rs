@@ -31,9 +31,9 @@ use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 /// Where the application is.
 pub(crate) const APP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 9, 1));
-/// It speaks HTTP here, for the Service `api` at [`vip`],
+/// The application speaks HTTP on this port, for the Service `api` at [`vip`].
 pub(crate) const HTTP: u16 = 8080;
-/// and nothing that anybody knows here, for the Service `bytes` at [`bytes`].
+/// An unknown protocol on this port, for the Service `bytes` at [`bytes`].
 pub(crate) const BYTES: u16 = 9000;
 /// Account of the application.
 const SERVER: &str = "api";
@@ -77,9 +77,9 @@ impl Sidecars {
             Sidecar::new(name, at, &Arguments::new(account, ip, &root))
         };
         let callers = (1..).zip(callers).map(joined).collect();
-        let ((), begun) = Inside::begin(&namespace, app);
+        let ((), running) = Inside::begin(&namespace, app);
         Self {
-            _app: begun,
+            _app: running,
             server: Sidecar::new(name, namespace, &Arguments::new(SERVER, APP, &root)),
             callers,
         }
@@ -149,7 +149,7 @@ impl Sidecar {
     }
 }
 
-/// What the process of a proxy is told, in the place of a controller.
+/// The configuration of a proxy's process, in place of a controller's.
 #[derive(Debug, Serialize, Deserialize)]
 struct Arguments {
     account: String,
@@ -169,7 +169,7 @@ impl Arguments {
     }
 }
 
-/// Role: [`Arguments`]. Serves as the program does, and says when it begins.
+/// Role: [`Arguments`]. Serves as the program does, and prints when it starts.
 pub(crate) fn serve(arguments: &str, print: impl Fn(String)) {
     let parsed: Arguments = serde_json::from_str(arguments).unwrap();
     let limit = memory_limit(Path::new(ROOT)).expect("it is in a group") as usize;

@@ -1,6 +1,6 @@
-//! Streams that stand still or trickle, through proxies of 64 MiB and real redirection:
-//! they cost those beside them nothing, of the same pair of pods or of another one. And proxies
-//! that stand still themselves.
+//! Streams that stall or trickle, through proxies of 64 MiB and real redirection: they cost other
+//! streams nothing, of the same pair of pods or of another one. Also proxies that stall
+//! themselves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::http2::{self, Caller};
 use super::sidecars::{APP, BYTES, HTTP, Sidecars, bytes};
 use crate::support::{raw, vip};
 
-/// Streams of each kind that stand still at once.
+/// Streams of each kind that stall at once.
 const STALLED: usize = 100;
-/// And streams of one connection of HTTP/2 that nobody reads.
+/// Streams of one HTTP/2 connection that are never read.
 const UNREAD: usize = 20;
 /// Requests with and without them, half of them by one connection of HTTP/2.
 const ASKED: usize = 2000;
-/// Both are asked in turn, so that what else the machine does meets both alike.
+/// Both get calls in turn, so that other load of the machine affects both alike.
 const ROUNDS: usize = 4;
 /// Of a request that carries content. Its answer carries as much.
 const CONTENT: usize = 30_000;
@@ -32,9 +32,9 @@ const CONTENT: usize = 30_000;
 const FEW: Duration = Duration::from_millis(20);
 /// Longer than any request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// All stalled streams stand still by then.
+/// All stalled streams have stopped by then.
 const STANDS: Duration = Duration::from_secs(20);
-/// Nobody takes more for so long.
+/// No byte is taken for this long.
 const STILL: Duration = Duration::from_millis(500);
 /// What was cut off is gone by then.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
@@ -50,9 +50,9 @@ const TAKEN: usize = 1000;
 /// How often both do.
 const TRICKLE: Duration = Duration::from_millis(100);
 const LASTS: Duration = Duration::from_secs(60);
-/// How often the neighbour asks.
+/// Interval between the neighbour's calls.
 const EVERY: Duration = Duration::from_millis(20);
-/// How long it asks without them before.
+/// Duration of its calls before, without stalled streams.
 const CALM: Duration = Duration::from_secs(10);
 /// Longer than a peer waits for a sign of life.
 const STOPPED: Duration = Duration::from_secs(12);
@@ -60,7 +60,7 @@ const STOPPED: Duration = Duration::from_secs(12);
 /// optimised: what they do for the streams beside it takes several times as long then.
 const NOTICED: Duration = Duration::from_millis(100);
 
-/// What an application says that never ends.
+/// Content of a response that never ends.
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 // Claims: R3, attack-32
@@ -76,9 +76,9 @@ fn hundreds_of_stalled_streams_slow_no_other_requests() {
             ask_in_turn(&caller, &format!("round {round}, before"), &mut calm).await;
             let before = stalled.load(Relaxed);
             let stuck = stall().await;
-            let begun = Instant::now();
+            let started = Instant::now();
             let came = || stalled.load(Relaxed) - before;
-            while came() < stuck.len() && begun.elapsed() < STANDS {
+            while came() < stuck.len() && started.elapsed() < STANDS {
                 sleep(STILL).await;
             }
             assert_eq!(came(), stuck.len(), "round {round}: not all have come");
@@ -119,8 +119,8 @@ fn hundreds_of_slow_transfers_affect_neither_proxy_nor_neighbours() {
     let least = read.iter().min().unwrap();
     assert!(*least >= wanted / 4, "{least} of {wanted} bytes: {read:?}");
     assert!(written.iter().all(|one| *one > 0), "{written:?}");
-    // Tells of the caller's machine alone: it skips what it is too late to begin, and waits for
-    // no answer before it asks again.
+    // Measures the caller's machine alone: it skips calls that it is too late to start, and sends
+    // the next call without waiting for a response.
     let due = (LASTS.as_millis() / EVERY.as_millis()) as usize;
     assert!(quiet.len() >= due - due / 10, "{} of {due}", quiet.len());
     let p99 = p99(&quiet);
@@ -177,7 +177,7 @@ fn p99(all: &[Asked]) -> Duration {
 
 /// Sends so much content, over a connection of its own.
 async fn ask(content: usize) -> Asked {
-    let begun = Instant::now();
+    let started = Instant::now();
     let body = "y".repeat(content);
     let method = if content == 0 { "GET" } else { "POST" };
     let request = format!(
@@ -191,14 +191,14 @@ async fn ask(content: usize) -> Asked {
     let right = answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&format!("\r\n\r\n{body}"));
     let begins = answer.chars().take(300).collect();
     Asked {
-        took: begun.elapsed(),
+        took: started.elapsed(),
         wrong: (!right).then_some(begins),
     }
 }
 
 /// The same by a connection that others use as well.
 async fn ask_by(caller: &Caller, content: usize) -> Asked {
-    let begun = Instant::now();
+    let started = Instant::now();
     let body = "y".repeat(content);
     let answer = timeout(PATIENCE, caller.ask(&body)).await;
     let wrong = match answer {
@@ -208,7 +208,7 @@ async fn ask_by(caller: &Caller, content: usize) -> Asked {
         Err(_) => Some("nothing".to_owned()),
     };
     Asked {
-        took: begun.elapsed(),
+        took: started.elapsed(),
         wrong,
     }
 }
@@ -236,17 +236,17 @@ async fn ask_in_turn(caller: &Caller, when: &str, all: &mut Vec<Asked>) {
 /// Begins a request every [`EVERY`], whatever became of those before. What a machine that stood
 /// still has missed is not made up for: it would begin at once, and be late for that.
 async fn ask_steadily(lasts: Duration) -> Vec<Asked> {
-    let (begun, mut ticks) = (Instant::now(), interval(EVERY));
+    let (started, mut ticks) = (Instant::now(), interval(EVERY));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut all = JoinSet::new();
-    while begun.elapsed() < lasts {
+    while started.elapsed() < lasts {
         ticks.tick().await;
         all.spawn(ask(0));
     }
     all.join_all().await
 }
 
-/// Streams that stand still.
+/// Streams that stall.
 struct Stalled {
     streams: Vec<TcpStream>,
     unread: Vec<RecvStream>,
@@ -263,7 +263,7 @@ impl Stalled {
     }
 }
 
-/// Opens streams of all kinds, which stand still when this returns.
+/// Opens streams of all kinds, which have stalled when this returns.
 async fn stall() -> Stalled {
     let mut opening = JoinSet::new();
     for _ in 0..STALLED {
@@ -289,7 +289,7 @@ async fn stall() -> Stalled {
     for _ in 0..UNREAD {
         unread.push(caller.unread().await);
     }
-    // Of the downloads nobody knows it but the application.
+    // Only the application knows about the downloads.
     sleep(STILL).await;
     Stalled { streams, unread }
 }
@@ -310,7 +310,7 @@ async fn begin(to: SocketAddr, line: &str, length: usize) -> TcpStream {
     stream
 }
 
-/// Writes until nobody takes any more.
+/// Writes until no more is taken.
 async fn fill(stream: &mut TcpStream) {
     let filling =
         async { while let Ok(Ok(())) = timeout(STILL, stream.write_all(&ZEROS)).await {} };
@@ -339,10 +339,10 @@ async fn trickle(lasts: Duration) -> (Vec<usize>, Vec<usize>) {
 /// Something comes again and again, or this panics.
 async fn read_slowly(lasts: Duration, patience: Duration) -> usize {
     let mut stream = begin(vip(), "GET /endless", 0).await;
-    let (begun, mut ticks) = (Instant::now(), interval(TRICKLE));
+    let (started, mut ticks) = (Instant::now(), interval(TRICKLE));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut part, mut all) = (vec![0; READ], 0);
-    while begun.elapsed() < lasts {
+    while started.elapsed() < lasts {
         ticks.tick().await;
         let reading = timeout(patience, stream.read_exact(&mut part)).await;
         let reading = reading.unwrap_or_else(|_| panic!("nothing came after {all} bytes"));
@@ -353,10 +353,10 @@ async fn read_slowly(lasts: Duration, patience: Duration) -> usize {
 
 async fn write_all_it_takes(lasts: Duration) -> usize {
     let mut stream = begin(vip(), "POST /slow", 1_000_000_000).await;
-    let (begun, mut all) = (Instant::now(), 0);
-    while begun.elapsed() < lasts {
+    let (started, mut all) = (Instant::now(), 0);
+    while started.elapsed() < lasts {
         // It is taken slowly, so it takes until the end and longer.
-        let left = lasts.saturating_sub(begun.elapsed());
+        let left = lasts.saturating_sub(started.elapsed());
         match timeout(left, stream.write(&ZEROS)).await {
             Ok(wrote) => all += wrote.unwrap_or_else(|error| panic!("{error} after {all} bytes")),
             Err(_) => break,

@@ -1,5 +1,5 @@
-//! When the thread of a runtime stood still, as it does on a machine that stops for a moment:
-//! what a call waited meanwhile says nothing of whom it called.
+//! Intervals in which the thread of a runtime was stalled, as on a machine that stops for a
+//! moment: the time that a call waited then is not due to the called pod.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,12 +30,12 @@ impl Standstills {
         }
     }
 
-    /// How long it stood still in a time that began then and lasted so long.
-    pub(super) fn within(&self, begun: Instant, lasted: Duration) -> Duration {
-        let ended = begun + lasted;
+    /// How long it stalled within an interval that started then and lasted so long.
+    pub(super) fn within(&self, started: Instant, lasted: Duration) -> Duration {
+        let ended = started + lasted;
         let gaps = self.0.lock();
         let shared = gaps.iter().map(|(from, to)| {
-            let (from, to) = ((*from).max(begun), (*to).min(ended));
+            let (from, to) = ((*from).max(started), (*to).min(ended));
             to.saturating_duration_since(from)
         });
         shared.sum()

@@ -84,7 +84,7 @@ impl Testbed {
         (testbed, behind)
     }
 
-    /// Both families have routes, nobody listens, no rules.
+    /// Both families have routes; there are no listeners and no rules.
     pub(crate) fn unoccupied(name: &str) -> Self {
         let testbed = Self::joined(name);
         testbed.with_ipv4();
@@ -195,7 +195,7 @@ impl Namespace {
         fs::File::open(Path::new("/run/netns").join(&self.name)).unwrap()
     }
 
-    /// Dials from here and tells who answered.
+    /// Dials from here and returns the responder.
     #[track_caller]
     pub(crate) fn connect(&self, who: Who, to: &str) -> Met {
         self.try_connect(who, to)
@@ -217,8 +217,8 @@ impl Namespace {
         }
     }
 
-    /// A connection that is watched closely, and waits for an answer to
-    /// `question`, or for nothing. Ends with how long it took to be given up.
+    /// A connection that waits for a response to `question`, or for nothing. Ends with the time
+    /// after which the kernel gave it up.
     pub(crate) fn watch(&self, to: &str, question: &str) -> Watch {
         let mut process = Process::play(self, Who::App, "watch", &format!("{to} {question}"));
         assert_eq!(process.line(), "\"ready\"");
@@ -252,9 +252,8 @@ impl Namespace {
         Flood(process)
     }
 
-    /// Runs the real `weft-proxy run`, without a controller. `logs`: they go
-    /// where this test's go, else nobody reads them. In a `group` it sees the limit as
-    /// in a container.
+    /// Runs the real `weft-proxy run`, without a controller. `logs`: they go to this test's output,
+    /// else they are not read. In a `group` it sees the limit as in a container.
     pub(crate) fn proxy(&self, bundle: &str, logs: bool, group: Option<&Group>) -> Proxy {
         let binary = env!("CARGO_BIN_EXE_weft-proxy");
         let command = match group {
@@ -277,7 +276,7 @@ impl Namespace {
         begin_proxy(command, bundle, true)
     }
 
-    /// Takes the cable off: whoever is on the other side hears nothing more.
+    /// Unplugs the cable: the other side receives nothing more.
     pub(crate) fn unplug(&self) {
         self.ip("link set eth0 down");
     }
@@ -292,12 +291,12 @@ impl Namespace {
         self.run(&["nft", commands]);
     }
 
-    /// Runs the real `weft-proxy capture` and gives what it says.
+    /// Runs the real `weft-proxy capture` and returns its output.
     pub(crate) fn capture(&self, arguments: &[&str]) -> Result<String, String> {
         self.capture_as(Who::Init, arguments)
     }
 
-    /// With what a container is told by its environment.
+    /// With the environment of a container.
     pub(crate) fn capture_with(
         &self,
         environment: &[(&str, &str)],
@@ -313,7 +312,7 @@ impl Namespace {
         output_of(self.command(who, binary).arg("capture").args(arguments))
     }
 
-    /// The rules as somebody else's program sees them.
+    /// The rules as another program sees them.
     pub(crate) fn ruleset(&self) -> String {
         let output = run(&["ip", "netns", "exec", &self.name, "nft", "list", "ruleset"]);
         String::from_utf8(output.stdout).unwrap()
@@ -429,7 +428,7 @@ fn output_of(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// Namespaces whose maker is no more: a run that was killed.
+/// Namespaces that a killed run left.
 fn remove_what_dead_runs_left() {
     let Ok(entries) = fs::read_dir("/run/netns") else {
         return;

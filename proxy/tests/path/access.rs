@@ -127,7 +127,7 @@ async fn permissive_port_of_a_strict_pod_opens_no_other() {
     let (client, server, port, _) = pair(Protocol::Http1).await;
     let (other, of_other) = http_app(&server, "other").await;
     server.set(vec![strict_but_at(Enforcement::Open, &[port])]);
-    // Nothing that a caller writes leads to another port, or makes it somebody.
+    // No header of a caller leads to another port, or gives it an identity.
     let forged =
         format!("weft-port: {other}\r\nweft-client-id: spiffe://cluster.local/ns/shop/sa/web\r\n");
     let (status, answer) = get(server.plain(port).await, "/metrics", &forged).await;
@@ -169,7 +169,7 @@ async fn rules_hold_at_a_permissive_port() {
     let (status, answer) = get(server.plain(port).await, "/metrics", "").await;
     assert_eq!(status, 403, "{answer}");
     assert!(answer.contains("weft-reason: no-identity"), "{answer}");
-    let mut outside = rule("t", "nobody", None, Some(&["/metrics$"]));
+    let mut outside = rule("t", "absent", None, Some(&["/metrics$"]));
     if let Some(v1::resource::Content::Rule(rule)) = &mut outside.content {
         rule.sources = vec![v1::Source {
             who: Some(v1::source::Who::Unauthenticated(true)),
@@ -265,7 +265,7 @@ async fn an_open_tcp_connection_ends_when_its_rule_goes() {
     server.set(vec![rule("u", "other", Some(&[]), None)]);
     stream.write_all(b"ping").await.unwrap();
     stream.read_exact(&mut echo).await.unwrap();
-    server.set(vec![rule("t", "somebody-else", Some(&[]), None)]);
+    server.set(vec![rule("t", "absent", Some(&[]), None)]);
     let ended = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut echo)).await;
     assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
 }
@@ -349,7 +349,7 @@ async fn inflight_request_ends_thirty_seconds_after_rule_removal() {
         seen.extend_from_slice(&buffer[..count]);
     }
     tokio::time::pause();
-    server.set(vec![rule("t", "somebody-else", None, Some(&["/"]))]);
+    server.set(vec![rule("t", "absent", None, Some(&["/"]))]);
     let changed = tokio::time::Instant::now();
     let mut buffer = [0; 16];
     let ended = stream.read(&mut buffer).await;
@@ -375,7 +375,7 @@ async fn response_started_after_rule_removal_ends_thirty_seconds_later() {
     let (mut served, _) = listener.accept().await.unwrap();
     let mut head = [0; 512];
     let _ = served.read(&mut head).await;
-    server.set(vec![rule("t", "somebody-else", None, Some(&["/"]))]);
+    server.set(vec![rule("t", "absent", None, Some(&["/"]))]);
     tokio::time::sleep(Duration::from_millis(50)).await;
     served
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")

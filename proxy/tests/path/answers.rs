@@ -1,4 +1,4 @@
-//! Applications that answer as they are told, and policies about calls to them.
+//! Applications that send a scripted response, and policies about calls to them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) const ONCE: &str = "once";
 pub(super) const HALF: &str = "half";
 /// No answer ever.
 pub(super) const SILENCE: &str = "silence";
-/// [`OK`], but no answer ever to who asks for `/wait`.
+/// [`OK`], but never a response to a request for `/wait`.
 pub(super) const WAITS: &str = "waits";
 /// A head, a part of what it announces, and the end of the connection.
 pub(super) const TRUNCATED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
@@ -126,8 +126,8 @@ async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
             WAITS if waits => continue,
             ONCE if nth > 0 => return None,
             HALF if nth > 0 => {
-                let begun = b"HTTP/1.1 200 OK\r\ncontent-le";
-                stream.write_all(begun).await.ok()?;
+                let partial_head = b"HTTP/1.1 200 OK\r\ncontent-le";
+                stream.write_all(partial_head).await.ok()?;
                 return None;
             }
             TRUNCATED => {
@@ -180,7 +180,7 @@ pub(super) async fn ask(client: &Pod, method: &str, headers: &str, body: &str) -
     (status.unwrap_or(0), answer)
 }
 
-/// Samples of a pod's metrics whose line holds all of `parts`, added up.
+/// Sum of a pod's samples whose line contains all of `parts`.
 pub(super) fn sum(pod: &Pod, name: &str, parts: &[&str]) -> f64 {
     let text = pod.metrics();
     let lines = text.lines().filter(|line| {

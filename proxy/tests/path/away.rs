@@ -1,4 +1,4 @@
-//! What a proxy does with what it knows while no controller answers.
+//! Proxies without a reachable controller: which configuration they use.
 //!
 //! Claims: attack-12
 
@@ -13,7 +13,7 @@ use crate::support::{
     Authority, Pod, endpoint, endpoints, get, http_app, pair, raw, resource, service, vip,
 };
 
-/// The resource that says what stands at an address.
+/// The resource of an address.
 fn destination(at: SocketAddr, target: Target) -> v1::Resource {
     resource(
         &wire::names::destination(at.ip(), at.port()),
@@ -76,7 +76,7 @@ async fn formerly_meshed_address_is_refused_when_unknown() {
             answer.contains("weft-reason: unknown-destination"),
             "{answer}"
         );
-        // The honest reuse of an address: as soon as it is said to be outside the mesh.
+        // The honest reuse of an address: once the controller declares it outside the mesh.
         client.set(vec![destination(at, Target::External(v1::External {}))]);
         client.replace(&name, Vec::new());
         assert_eq!(get(client.call(at).await, "/", "").await.0, 200);
@@ -131,8 +131,7 @@ async fn hour_idle_destination_is_called_immediately_with_identity() {
     for to in [vip(), pod] {
         assert_eq!(get(client.call(to).await, "/", "").await.0, 200, "{to}");
     }
-    // Only for this: with a clock that stands still, every wait for a socket would be the end
-    // of a time limit.
+    // Only for this: with a paused clock, every wait for a socket would be the end of a time limit.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3600)).await;
     tokio::time::resume();
@@ -149,7 +148,7 @@ async fn hour_idle_destination_is_called_immediately_with_identity() {
     let identity = "id=spiffe://cluster.local/ns/shop/sa/web";
     assert_eq!(seen.len(), 4, "{seen:?}");
     assert!(seen.iter().all(|line| line.contains(identity)), "{seen:?}");
-    // Control: of an address that was never used a controller is asked first.
+    // Control: for an address that was never used the proxy queries a controller first.
     let outside = Pod::new(&Authority::new(), "outside").await;
     let (port, _) = http_app(&outside, "outside").await;
     let began = Instant::now();

@@ -1,5 +1,5 @@
-//! Calls that stay in their zone, as long as nobody there says that it is busy, and calls
-//! that use a part of a large Service.
+//! Calls that stay in their zone as long as no endpoint there reports overload, and calls that use
+//! a part of a large Service.
 //!
 //! Claims: calls-25, calls-64
 
@@ -86,7 +86,7 @@ async fn zones(near: &'static str) -> (Pod, Pod, [App; 2]) {
         App::new(server.ip, OK).await,
     ];
     let ports = [(apps[1].port, "b"), (apps[0].port, "a")];
-    // In this order by a proxy that has just come: it is told of itself last.
+    // In this order, as in a new proxy: its own location comes last.
     client.set(vec![near_by(&server, Some("api"), &ports)]);
     client.set(vec![runs_in("a", "node-0")]);
     (client, server, apps)
@@ -132,7 +132,7 @@ async fn calls_stay_in_requested_zone_counted_by_locality() {
     })]);
     let both = request_count(&client, &apps, 60).await;
     assert!(both.iter().all(|some| *some > 0), "{both:?}");
-    assert_eq!(sum(&client, LOCALITY, &[]), 121.0, "nobody asks for it");
+    assert_eq!(sum(&client, LOCALITY, &[]), 121.0, "a policy turns it off");
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn load_in_grpc_trailers_counts_from_next_response() {
     assert_eq!(far_asked.load(Relaxed), 8);
 }
 
-/// Nobody but a proxy of the mesh is believed, and no report is more than it is.
+/// Only a proxy of the mesh may report load, and no report exceeds its maximum.
 #[tokio::test]
 async fn invalid_or_forged_loads_are_ignored_and_invalid_counted() {
     const FORGED: &str =
@@ -231,12 +231,12 @@ async fn caller_uses_its_subset_once_position_is_known() {
         let used = after.enumerate().filter(|(_, (now, then))| now > then);
         used.map(|(at, _)| at).collect::<BTreeSet<_>>()
     };
-    assert!(used().await.len() > 2, "nobody has told");
+    assert!(used().await.len() > 2, "no position received");
     let mut all = BTreeSet::new();
     for index in 0..3 {
         client.set(vec![position(index)]);
         let part = used().await;
-        // One that was slow once may be left out for a while.
+        // An endpoint that was slow once may be skipped for a while.
         assert!((1..=2).contains(&part.len()), "{index}: {part:?}");
         all.extend(part);
     }

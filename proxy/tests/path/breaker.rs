@@ -1,4 +1,4 @@
-//! A Service of which most calls fail is sent nothing for a while.
+//! The breaker of a Service: when most calls fail, the proxy sends it nothing for a while.
 //!
 //! Claims: calls-2, calls-67
 
@@ -186,7 +186,7 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
     assert_eq!(request_count(), 2, "control: it is tried again");
     post(&client, 8).await;
     assert!(ask(&client, "POST", "", "{}").await.1.contains(OPEN));
-    // As long as the one retry that nobody has to save for takes to come back.
+    // As long as the one retry outside the budget takes to come back.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 503);
@@ -437,7 +437,7 @@ async fn silent_connections_are_no_breaker_successes() {
     assert_eq!(app.request_count(), 10);
 }
 
-/// That it could be opened then says nothing of how the Service fares now.
+/// An open connection then shows nothing of the Service's present state.
 #[tokio::test]
 async fn preopened_connection_does_not_probe_opened_breaker() {
     let (client, server, _, _) = pair(Protocol::Detect).await;

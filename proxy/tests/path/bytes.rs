@@ -1,4 +1,4 @@
-//! Bytes of requests, of answers and of what connections become, told while they pass.
+//! Byte counts of requests, responses and upgraded connections, reported while the bytes pass.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ const SOON: Duration = Duration::from_secs(5);
 const SWITCHED: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
-/// What is open now, and the bytes from and to the caller by now.
-async fn told(pod: &Pod) -> (u64, u64, u64) {
+/// Open connections now, and the bytes from and to the caller by now.
+async fn reported_bytes(pod: &Pod) -> (u64, u64, u64) {
     let reports = reports(pod).await;
-    let last = reports.last().expect("something is told");
+    let last = reports.last().expect("a report must exist");
     let open = last.edges.iter().map(|edge| edge.open).sum::<u64>();
     let edges = || reports.iter().flat_map(|report| &report.edges);
     let all = |of: fn(&v1::Edge) -> u64| edges().map(of).sum::<u64>();
@@ -26,9 +26,9 @@ async fn told(pod: &Pod) -> (u64, u64, u64) {
 
 /// Until the only request of the pod has ended well.
 async fn ended(pod: &Pod) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while sum(pod, "weft_requests_total", &["success=\"true\""]) != 1.0 {
-        assert!(begun.elapsed() < SOON, "{}", pod.metrics());
+        assert!(started.elapsed() < SOON, "{}", pod.metrics());
         sleep(Duration::from_millis(10)).await;
     }
 }
@@ -59,12 +59,12 @@ async fn upgraded_connection_tells_its_bytes_while_it_is_open() {
     passes(&mut caller, &mut serving, b"ping!").await;
     passes(&mut serving, &mut caller, b"pong").await;
     for pod in [&client, &server] {
-        assert_eq!(told(pod).await, (1, 5, 4));
+        assert_eq!(reported_bytes(pod).await, (1, 5, 4));
     }
     drop((caller, serving));
     for pod in [&client, &server] {
         ended(pod).await;
-        assert_eq!(told(pod).await, (0, 5, 4), "each counts once");
+        assert_eq!(reported_bytes(pod).await, (0, 5, 4), "each counts once");
     }
 }
 
@@ -81,7 +81,7 @@ async fn bodies_tell_their_bytes_while_they_are_under_way() {
     let read = timeout(SOON, serving.read_exact(&mut came)).await;
     read.expect("the half must come").unwrap();
     for pod in [&client, &server] {
-        assert_eq!(told(pod).await, (1, 4, 0));
+        assert_eq!(reported_bytes(pod).await, (1, 4, 0));
     }
     passes(&mut caller, &mut serving, b" of it").await;
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n";
@@ -92,11 +92,11 @@ async fn bodies_tell_their_bytes_while_they_are_under_way() {
     let read = timeout(SOON, caller.read_exact(&mut came)).await;
     read.expect("the half must come").unwrap();
     for pod in [&client, &server] {
-        assert_eq!(told(pod).await, (1, 10, 3));
+        assert_eq!(reported_bytes(pod).await, (1, 10, 3));
     }
     passes(&mut serving, &mut caller, b"def").await;
     for pod in [&client, &server] {
         ended(pod).await;
-        assert_eq!(told(pod).await, (0, 10, 6), "each counts once");
+        assert_eq!(reported_bytes(pod).await, (0, 10, 6), "each counts once");
     }
 }

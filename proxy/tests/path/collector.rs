@@ -1,5 +1,5 @@
-//! A collector of traces that shares no code with the proxies: its messages and its server
-//! are OpenTelemetry's own.
+//! A collector of traces that shares no code with the proxies: its messages and its server are
+//! OpenTelemetry's own.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Calls that an application makes for a request: how long they may take, what becomes of
-//! them when nobody waits any more, and that one layer tries again.
+//! Calls that an application makes while it serves a request: their deadline, their end when the
+//! request's caller has left, and retries by one layer only.
 //!
 //! Claims: calls-43, calls-45, calls-46
 
@@ -19,7 +19,7 @@ use wire::v1::Protocol;
 use super::answers::{
     App, OK, SILENCE, UNAVAILABLE, ask, limited, policy_of, retries, served_by, sum, whole,
 };
-use super::deadlines::{BEGUN, SWITCHED, broken_off};
+use super::deadlines::{PARTIAL_RESPONSE, SWITCHED, broken_off};
 use crate::support::{Authority, Pod, endpoint, endpoints, raw, service, vip};
 
 mod abandoned;
@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_secs(5);
 const PARENT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
 const OTHER: &str = "traceparent: 00-00000000000000000000000000000001-00f067aa0ba902b7-01\r\n";
 
-/// `web` calls `api`, whose application asks the next one.
+/// `web` calls `api`, whose application calls the next one.
 struct Chain {
     web: Pod,
     api: Pod,
@@ -110,7 +110,7 @@ impl Chain {
         Request { head, stream }
     }
 
-    /// Whether no application of `api` is asked any more for a while.
+    /// Whether no application of `api` gets a request for a while.
     async fn is_quiet(&self) -> bool {
         let [one, other] = &self.listeners;
         let no_request = async {
@@ -159,9 +159,9 @@ fn left_at(app: &App) -> u64 {
 }
 
 async fn until_asked(app: &App) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while app.request_count() == 0 {
-        assert!(begun.elapsed() < SOON, "it was never asked");
+        assert!(started.elapsed() < SOON, "it was never asked");
         sleep(Duration::from_millis(2)).await;
     }
 }
@@ -181,7 +181,7 @@ async fn call_inherits_remaining_time_by_context_or_trace() {
         let request = chain.request().await;
         let left_ms = millis(request.header("weft-timeout").unwrap());
         assert!((500..=900).contains(&left_ms), "{left_ms}");
-        let begun = Instant::now();
+        let started = Instant::now();
         sleep(Duration::from_millis(300)).await;
         let passed_on = if by_name {
             request.context()
@@ -189,7 +189,7 @@ async fn call_inherits_remaining_time_by_context_or_trace() {
             PARENT.to_owned()
         };
         let (status, answer) = ask(&chain.api, "GET", &passed_on, "").await;
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert_eq!(status, 504, "{answer}");
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
         assert!((500..1500).contains(&took.as_millis()), "{took:?}");
@@ -218,10 +218,10 @@ async fn call_gets_policy_share_of_remaining_time() {
     })]);
     let _call = chain.called("GET", "weft-timeout: 4000ms\r\n").await;
     let request = chain.request().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(&chain.api, "GET", &request.context(), "").await;
     assert_eq!(status, 504, "{answer}");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
     let left = left_at(&next[0]);
     assert!((400..=800).contains(&left), "{left}");
@@ -279,7 +279,7 @@ async fn write_outlives_parent_deadline_but_nothing_new_starts() {
         assert_eq!(status, 504, "{method}: {answer}");
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
     }
-    assert_eq!(next[0].request_count(), 1, "nobody was asked any more");
+    assert_eq!(next[0].request_count(), 1, "no further request");
     assert_eq!(of_context(&chain.api, "over"), 2.0);
     drop(writer);
 }
@@ -329,7 +329,7 @@ async fn unbounded_request_prevails_among_two_of_same_trace() {
     until_asked(&next[0]).await;
     assert_eq!(first.await.unwrap().0, 504);
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(next[0].ended(), 0, "somebody may wait for it");
+    assert_eq!(next[0].ended(), 0, "its caller may wait");
     assert!(!next[0].heads()[0].contains("weft-timeout"));
 }
 
@@ -344,7 +344,7 @@ fn crash(stream: TcpStream) {
 async fn departed_caller_cancels_reads_but_not_writes() {
     for (answer, method, ends) in [
         (SILENCE, "GET", true),
-        (BEGUN, "GET", true),
+        (PARTIAL_RESPONSE, "GET", true),
         (SILENCE, "POST", false),
     ] {
         let chain = Chain::new().await;
@@ -358,7 +358,7 @@ async fn departed_caller_cancels_reads_but_not_writes() {
         let head = format!("{method} / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n{context}\r\n");
         call.write_all(head.as_bytes()).await.unwrap();
         until_asked(&next[0]).await;
-        if answer == BEGUN {
+        if answer == PARTIAL_RESPONSE {
             call.read_u8().await.unwrap();
         }
         assert_eq!(next[0].ended(), 0);
@@ -403,7 +403,7 @@ async fn call_retried_downstream_is_not_retried_upstream() {
         assert_eq!(next.iter().map(App::request_count).sum::<usize>(), 2);
         request.answer(UNAVAILABLE).await;
         if headers.is_empty() {
-            // Nothing says what the call was made for.
+            // No header names the request that caused the call.
             chain.request().await.answer(OK).await;
             assert_eq!(call.await.unwrap().0, 200);
             continue;
@@ -432,7 +432,7 @@ async fn open_breaker_refusal_is_not_retried_upstream() {
     let request = chain.request().await;
     assert_eq!(ask(&chain.api, "GET", PARENT, "").await.0, 503);
     request.answer(UNAVAILABLE).await;
-    assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+    assert_eq!(call.await.unwrap().0, 503, "no retry");
     assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
     assert_eq!(next[0].request_count(), 0);
 }

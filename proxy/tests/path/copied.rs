@@ -1,5 +1,5 @@
-//! What is never copied: what is made for a copy, and what no application has seen. And what
-//! copies change for who calls the same pods.
+//! Requests that are never mirrored: calls made for a copy, and calls that no application has
+//! seen. Also what copies change for other callers of the same pods.
 //!
 //! Claims: calls-53, calls-55
 
@@ -22,7 +22,7 @@ use crate::support::{Pod, endpoint, endpoints, raw, service, vip};
 
 const TRACE: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
 
-fn to_anybody() -> Mirror {
+fn for_any_caller() -> Mirror {
     Mirror {
         downstream: Downstream::Any,
         ..mirror()
@@ -40,7 +40,7 @@ fn calls_as_the_client_does(shop: &Shop, pod: &Pod) {
     let next = endpoint(shop.shadow.ip, shop.next.port, Some("api"));
     pod.set(vec![endpoints("next", vec![next])]);
     pod.set(vec![policy_of(&EffectivePolicy {
-        mirror: limited(vec![to_anybody()].into()),
+        mirror: limited(vec![for_any_caller()].into()),
         ..EffectivePolicy::default()
     })]);
 }
@@ -51,10 +51,10 @@ async fn calls(pod: &Pod, headers: &str) {
 }
 
 async fn comes_to(pod: &Pod, outcome: &str, count: f64) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while copies(pod, outcome) < count {
         assert!(
-            begun.elapsed() < Duration::from_secs(5),
+            started.elapsed() < Duration::from_secs(5),
             "{}",
             pod.metrics()
         );
@@ -66,7 +66,7 @@ async fn comes_to(pod: &Pod, outcome: &str, count: f64) {
 #[tokio::test]
 async fn calls_made_for_mirrored_request_are_not_mirrored() {
     let shop = Shop::unrestricted(OK).await;
-    shop.mirrors(vec![to_anybody()]);
+    shop.mirrors(vec![for_any_caller()]);
     let receiver = &shop.shadow;
     calls_as_the_client_does(&shop, receiver);
     // Control: no copy came to it until now.
@@ -75,7 +75,7 @@ async fn calls_made_for_mirrored_request_are_not_mirrored() {
     assert_eq!(header(&shop.api.heads()[0], "weft-shadow"), None);
     calls(&shop.client, TRACE).await;
     shop.until("success", 1.0).await;
-    // Its application says what it calls for, by either of what it was told.
+    // The application marks its calls, by either of the headers that it received.
     let of_copy = format!("{TRACE}tracestate: a=b,weft=copy\r\n");
     for (shown, headers) in [(1.0, "weft-shadow: true\r\n"), (2.0, &*of_copy)] {
         calls(receiver, headers).await;
@@ -85,7 +85,7 @@ async fn calls_made_for_mirrored_request_are_not_mirrored() {
     }
     let head = shop.api.heads().pop().unwrap();
     assert_eq!(header(&head, "tracestate"), Some("weft=copy,a=b"), "{head}");
-    // Or says nothing.
+    // Or it marks nothing.
     for headers in ["", TRACE] {
         calls(receiver, headers).await;
         let head = shop.api.heads().pop().unwrap();
@@ -97,19 +97,19 @@ async fn calls_made_for_mirrored_request_are_not_mirrored() {
     let of_call = format!("{TRACE}tracestate: weft=call\r\n");
     calls(receiver, &of_call).await;
     comes_to(receiver, "success", 2.0).await;
-    // So does whom it calls, one after the other.
+    // So does each called application, one after the other.
     calls_as_the_client_does(&shop, &shop.server);
     calls(&shop.server, "").await;
     assert_eq!(copies(&shop.server, "shadow"), 1.0);
-    // And who calls on his own account is copied as before.
+    // And a caller's own calls are mirrored as before.
     calls(&shop.client, "").await;
     shop.until("success", 2.0).await;
 }
 
 async fn until_asked(app: &App, times: usize) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while app.request_count() < times {
-        assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
+        assert!(started.elapsed() < Duration::from_secs(5), "it never came");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -123,7 +123,7 @@ fn context(head: &str) -> String {
 #[tokio::test]
 async fn call_context_identifies_calls_made_for_mirrored_request() {
     let shop = Shop::unrestricted(SILENCE).await;
-    shop.mirrors(vec![to_anybody()]);
+    shop.mirrors(vec![for_any_caller()]);
     let (receiver, next) = (&shop.shadow, &shop.next);
     calls(&shop.client, "").await;
     until_asked(next, 1).await;
@@ -148,7 +148,7 @@ async fn call_context_identifies_calls_made_for_mirrored_request() {
     let head = shop.api.heads().pop().unwrap();
     assert_eq!(header(&head, "weft-shadow"), None, "{head}");
     comes_to(receiver, "success", 1.0).await;
-    // Control: without a name nobody knows.
+    // Control: an unmarked call is not recognized.
     calls(receiver, "").await;
     assert_eq!(copies(receiver, "shadow"), 2.0);
 }
@@ -157,11 +157,11 @@ async fn call_context_identifies_calls_made_for_mirrored_request() {
 async fn unseen_or_fallback_served_call_is_not_mirrored() {
     let shop = Shop::new(OK).await;
     let listener = TcpListener::bind((shop.server.ip, 0)).await.unwrap();
-    let nobody = listener.local_addr().unwrap().port();
+    let closed_port = listener.local_addr().unwrap().port();
     drop(listener);
     for dead in [
         Vec::new(),
-        vec![endpoint(shop.server.ip, nobody, Some("api"))],
+        vec![endpoint(shop.server.ip, closed_port, Some("api"))],
     ] {
         shop.client.set(vec![endpoints("api", dead)]);
         assert_eq!(ask(&shop.client, "GET", "", "").await.0, 503);
@@ -203,7 +203,7 @@ async fn unseen_or_fallback_served_call_is_not_mirrored() {
 #[tokio::test]
 async fn a_copy_that_hangs_is_in_nobodys_way() {
     let shop = Shop::unrestricted(SILENCE).await;
-    shop.mirrors(vec![to_anybody()]);
+    shop.mirrors(vec![for_any_caller()]);
     // Both are served by one pod.
     let next = App::new(shop.server.ip, SILENCE).await;
     let there = endpoint(shop.server.ip, next.port, Some("api"));
@@ -212,11 +212,11 @@ async fn a_copy_that_hangs_is_in_nobodys_way() {
     let connections = dedicated(client, &shop.server);
     shop.mirrors(Vec::new());
     warm(client, &connections).await;
-    shop.mirrors(vec![to_anybody()]);
+    shop.mirrors(vec![for_any_caller()]);
     calls(client, "").await;
-    let begun = Instant::now();
+    let started = Instant::now();
     while next.request_count() == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     shop.mirrors(Vec::new());
@@ -240,13 +240,13 @@ async fn unfinished_write_stops_when_pod_becomes_read_only() {
     half.write_all(format!("{HEAD}abc").as_bytes())
         .await
         .unwrap();
-    // What was sent whole is answered.
+    // A completely sent request is answered.
     let mut whole = pod.call(vip()).await;
     let sent = format!("{HEAD}abcdef");
     whole.write_all(sent.as_bytes()).await.unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     while slow.request_count() == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     restrict_to_read_only(pod, &[]);

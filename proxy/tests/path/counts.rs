@@ -1,4 +1,4 @@
-//! What the proxies count of a call, on both sides.
+//! Metrics and reports of a call, on both sides.
 //!
 //! Claims: attack-50, attack-76, calls-44, observe-92
 
@@ -15,7 +15,7 @@ use crate::support::{
     Pod, endpoint, endpoints, get, http_app, id, pair, raw, resource, rule, service, split, vip,
 };
 
-/// Samples of a pod's metrics whose line holds all of `parts`, added up.
+/// Sum of a pod's samples whose line contains all of `parts`.
 pub(crate) fn sum(pod: &Pod, name: &str, parts: &[&str]) -> f64 {
     pod.metrics()
         .lines()
@@ -76,7 +76,7 @@ async fn answering(pod: &Pod, answer: &'static str) -> u16 {
     port
 }
 
-/// An application that reads and never answers; tells how many heads it saw.
+/// An application that reads and never responds; counts the heads that it saw.
 async fn hanging(pod: &Pod) -> (u16, Arc<Mutex<usize>>) {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -143,17 +143,18 @@ async fn request_counts_once_as_success_failure_or_cancelled() {
         .await;
         assert_eq!(sum(pod, REQUESTS, &[side, GOOD]), 1.0, "{}", pod.metrics());
         assert_eq!(sum(pod, REQUESTS, &[side, BAD]), bad, "{}", pod.metrics());
-        // Nobody waited for these answers, so they have no latency.
+        // No caller waited for these responses, so they have no latency.
         let counted = sum(pod, "weft_request_duration_seconds_count", &[side]);
         assert_eq!(counted, 1.0 + bad, "{}", pod.metrics());
     }
-    // Nobody knows how the attempts of callers that left would have ended.
+    // The results of attempts whose callers left are unknown.
     assert_eq!(sum(&client, ATTEMPTS, &[GOOD]), 1.0, "{}", client.metrics());
     assert_eq!(sum(&client, ATTEMPTS, &[BAD]), 1.0, "{}", client.metrics());
     assert!(!connection.is_finished(), "one stream ended, no connection");
 }
 
-/// As over HTTP/1.1, where a caller that only says that it sends no more is waited for at first.
+/// As over HTTP/1.1, where the proxy first waits for a caller that has only closed its sending
+/// side.
 #[tokio::test]
 async fn http1_caller_reset_cancels_but_half_close_waits() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -231,7 +232,7 @@ async fn attempts_count_per_backend_and_request_once() {
     assert_eq!(
         sum(&server, ATTEMPTS, &[]),
         0.0,
-        "whoever calls counts them"
+        "the caller's proxy counts them"
     );
 }
 
@@ -277,19 +278,19 @@ async fn chosen_backend_counts_failures_unlike_own_proxys_refusals() {
     assert_eq!(sum(&client, ATTEMPTS, &[]), 4.0, "{}", client.metrics());
 }
 
-/// What the pod tells its controller of the calls since it began.
+/// Edges that the pod has reported to its controller since it started.
 pub(crate) async fn reported_edges(pod: &Pod) -> Vec<v1::Edge> {
     let reports = reports(pod).await.into_iter();
     reports.flat_map(|report| report.edges).collect()
 }
 
-/// The same, slot by slot.
+/// The same, interval by interval.
 pub(crate) async fn reports(pod: &Pod) -> Vec<v1::Report> {
     let telemetry = Arc::clone(&pod.proxy.telemetry);
     telemetry.reports.leave();
     let (stream, mut reports) = tokio::sync::mpsc::channel(8);
     let feeding = tokio::spawn(async move { telemetry.reports.feed(stream).await });
-    // One that comes later replaces one of the same slot.
+    // A later report replaces one of the same interval.
     let mut slots = std::collections::BTreeMap::new();
     let patience = Duration::from_millis(100);
     while let Ok(Some(report)) = tokio::time::timeout(patience, reports.recv()).await {
@@ -311,12 +312,12 @@ async fn report_counts_attempt_only_with_chosen_backend() {
     let edges = reported_edges(&client).await;
     for (reason, attempts) in [("no-endpoint", 1), ("no-backend", 0)] {
         let named = |edge: &&v1::Edge| edge.reasons.iter().any(|one| one.reason == reason);
-        let told: Vec<_> = edges
+        let reported: Vec<_> = edges
             .iter()
             .filter(named)
             .map(|edge| (edge.failure, edge.attempts, edge.attempt_failures))
             .collect();
-        assert_eq!(told, [(1, Some(attempts), attempts)], "{edges:?}");
+        assert_eq!(reported, [(1, Some(attempts), attempts)], "{edges:?}");
     }
 }
 
@@ -397,7 +398,7 @@ async fn report_includes_open_requests_caller_faults_and_reasons() {
     }
 }
 
-/// Ports that nothing declares and nobody serves.
+/// Ports that are neither declared nor served.
 const SCANNED: std::ops::Range<u16> = 20_000..20_300;
 
 // Claims: B4

@@ -1,4 +1,4 @@
-//! Calls that end with their time, and what the application is told of it.
+//! Calls that end at their deadline, and the deadline that the application receives.
 //!
 //! Claims: calls-17, calls-18, calls-42, calls-50
 
@@ -22,7 +22,7 @@ use super::shown::{Does, call, grpc, serve};
 use crate::support::{Pod, endpoint, endpoints, get, pair, raw, resource, vip};
 
 /// The head of an answer and two bytes of a hundred.
-pub(super) const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nab";
+pub(super) const PARTIAL_RESPONSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nab";
 const GRPC: &str = "content-type: application/grpc\r\n";
 pub(super) const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
                         Connection: Upgrade\r\n\r\n";
@@ -101,15 +101,15 @@ async fn call_by_pod_address_gets_pods_timeout() {
     for (host, ends) in [
         (&*ip, true),
         (&*with_port, true),
-        // Its proxy says that it was asked by no name that it knows.
+        // The caller's proxy reports that the call used no name that it knows.
         ("api-0.elsewhere", true),
         ("10.0.0.1", true),
-        // It has the time that its own proxy was told.
+        // Its own proxy sets the timeout of the Service.
         ("api.shop", false),
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let mut stream = client.call(addr).await;
-        // Who has no end is not waited for.
+        // A call without a deadline is not waited for.
         let patience = Duration::from_secs(if ends { 10 } else { 1 });
         let answer = raw(&mut stream, request.as_bytes(), patience).await;
         let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");
@@ -139,11 +139,11 @@ async fn pod_destination_header_passes_only_between_two_proxies() {
     assert!(named.is_err(), "it has all the time: {named:?}");
 }
 
-/// Waits until all that an application was asked has been broken off.
+/// Waits until all requests of an application have been broken off.
 pub(super) async fn broken_off(app: &App) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while app.ended() == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(2), "it works on");
+        assert!(started.elapsed() < Duration::from_secs(2), "it works on");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -159,9 +159,9 @@ async fn policy_timeout_reaches_application_and_ends_its_call() {
     for method in ["GET", "POST"] {
         let (client, server, apps) = fleet([SILENCE]).await;
         client.set(vec![policy_of(&timeouts(Some(400), None))]);
-        let begun = Instant::now();
+        let started = Instant::now();
         let (status, answer) = ask(&client, method, "", "{}").await;
-        let took = begun.elapsed();
+        let took = started.elapsed();
         assert_eq!(status, 504, "{answer}");
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
         assert!((350..1500).contains(&took.as_millis()), "{took:?}");
@@ -187,9 +187,9 @@ async fn retries_stay_within_call_timeout() {
         retry: limited(retry),
         ..timeouts(Some(700), Some(250))
     })]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(&client, "GET", "", "").await;
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert_eq!(status, 504, "{answer}");
     assert!((600..1500).contains(&took.as_millis()), "{took:?}");
     let request_count: usize = apps.iter().map(App::request_count).sum();
@@ -199,15 +199,15 @@ async fn retries_stay_within_call_timeout() {
 
 #[tokio::test]
 async fn response_unfinished_at_deadline_is_aborted() {
-    let (client, _server, apps) = fleet([BEGUN]).await;
+    let (client, _server, apps) = fleet([PARTIAL_RESPONSE]).await;
     client.set(vec![policy_of(&timeouts(Some(400), None))]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 200, "{answer}");
     assert!(
-        begun.elapsed() < Duration::from_secs(2),
+        started.elapsed() < Duration::from_secs(2),
         "{:?}",
-        begun.elapsed()
+        started.elapsed()
     );
     broken_off(&apps[0]).await;
     let labels = ["status=\"200\"", "reason=\"deadline\"", "success=\"false\""];
@@ -231,13 +231,13 @@ async fn unfinished_grpc_stream_reports_deadline_in_trailers() {
     )]);
     client.set(vec![policy_of(&timeouts(Some(400), None))]);
     let mut sender = grpc(&client).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let answer = sender.send_request(call()).await.unwrap();
     assert_eq!(answer.status(), 200);
     let answer = tokio::time::timeout(Duration::from_secs(5), answer.into_body().collect());
     let answer = answer.await.unwrap().unwrap();
     assert_eq!(answer.trailers().unwrap()["grpc-status"], "4");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!((350..1500).contains(&took.as_millis()), "{took:?}");
     assert_eq!(request_count.load(Relaxed), 1);
     assert_eq!(
@@ -261,7 +261,7 @@ async fn upgraded_connection_and_started_stream_outlive_their_timeouts() {
     }
     assert_eq!((apps[0].request_count(), apps[0].ended()), (2, 0));
 
-    let (client, _server, apps) = fleet([BEGUN]).await;
+    let (client, _server, apps) = fleet([PARTIAL_RESPONSE]).await;
     client.set(vec![policy_of(&timeouts(None, Some(300)))]);
     let mut stream = client.call(vip()).await;
     let ask = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n";
@@ -278,15 +278,15 @@ async fn upgraded_connection_and_started_stream_outlive_their_timeouts() {
 async fn grpc_timeout_needs_no_policy_and_shrinks_per_hop() {
     let (client, server, apps) = fleet([SILENCE]).await;
     let headers = format!("{GRPC}grpc-timeout: 400m\r\n");
-    let begun = Instant::now();
+    let started = Instant::now();
     let (_, answer) = ask(&client, "POST", &headers, "call").await;
     assert!(answer.contains("grpc-status: 4"), "{answer}");
-    assert!((350..1500).contains(&begun.elapsed().as_millis()));
+    assert!((350..1500).contains(&started.elapsed().as_millis()));
     broken_off(&apps[0]).await;
     let left = header(&apps[0], "grpc-timeout").unwrap();
     let left: u64 = left.strip_suffix('u').unwrap().parse().unwrap();
     assert!((200_000..400_000).contains(&left), "{left}");
-    // What nobody can read is nobody's time, and is counted.
+    // An unreadable timeout sets none, and is counted.
     let quick = App::new(server.ip, OK).await;
     served_by(&client, &server, &[&quick]);
     let headers = format!("{GRPC}grpc-timeout: soon\r\n");
@@ -322,11 +322,11 @@ async fn application_may_shorten_but_not_extend_its_call() {
     assert_eq!(status, 504, "{answer}");
     assert!(answer.contains("weft-reason: deadline"), "{answer}");
     assert_eq!(apps[0].request_count(), 1);
-    // No longer than the policy says.
+    // No longer than the policy's timeout.
     client.set(vec![policy_of(&timeouts(Some(300), None))]);
-    let begun = Instant::now();
+    let started = Instant::now();
     ask(&client, "GET", "weft-timeout: 60000ms\r\n", "").await;
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -351,17 +351,17 @@ async fn outside_caller_sets_no_timeout_except_grpc_timeout() {
 async fn outside_caller_gets_policy_timeout_and_meshed_its_own() {
     let (client, server, apps) = fleet([SILENCE]).await;
     server.set(vec![guarded(apps[0].port, timeouts(Some(300), None))]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = get(server.plain(apps[0].port).await, "/", "").await;
     assert_eq!(status, 504, "{answer}");
     assert!(answer.contains("weft-reason: deadline"), "{answer}");
-    assert!((250..1500).contains(&begun.elapsed().as_millis()));
+    assert!((250..1500).contains(&started.elapsed().as_millis()));
     broken_off(&apps[0]).await;
     // Whose own proxy is asked for it.
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, _) = ask(&client, "GET", "weft-timeout: 900ms\r\n", "").await;
     assert_eq!(status, 504);
-    assert!(begun.elapsed() > Duration::from_millis(800));
+    assert!(started.elapsed() > Duration::from_millis(800));
 }
 
 #[tokio::test]
@@ -373,10 +373,13 @@ async fn outside_request_gets_timeout_of_its_normalized_path() {
     server.set(vec![guarded(apps[0].port, said)]);
     // Rules cannot see how the last one is read, so it has no more time than any other.
     for path in ["/slow", "/a/../slow", "/%73low", "/%2fslow", "/a%5cb"] {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (status, answer) = get(server.plain(apps[0].port).await, path, "").await;
         assert_eq!(status, 504, "{path}: {answer}");
-        assert!((250..1500).contains(&begun.elapsed().as_millis()), "{path}");
+        assert!(
+            (250..1500).contains(&started.elapsed().as_millis()),
+            "{path}"
+        );
     }
     let other = get(server.plain(apps[0].port).await, "/slow/../other", "");
     let other = tokio::time::timeout(Duration::from_secs(1), other).await;
@@ -390,7 +393,7 @@ async fn what_has_no_time_left_reaches_no_application() {
     assert_eq!(status, 504, "{answer}");
     assert_eq!(apps[0].request_count(), 0);
     assert_eq!(ask(&client, "GET", "", "").await.0, 200, "the next one");
-    assert_eq!(header(&apps[0], "weft-timeout"), None, "nobody set a time");
+    assert_eq!(header(&apps[0], "weft-timeout"), None, "no timeout was set");
 }
 
 /// The peer proxy gives up a little sooner, so that its answer comes when the time is over
@@ -430,7 +433,7 @@ async fn expired_grpc_call_gets_grpc_status_whatever_responds() {
             tokio::spawn(async move {
                 stream.read_u8().await.unwrap();
                 stream.write_all(PAGE).await.unwrap();
-                // The one thread of this test: whoever waits sees head and time together.
+                // The one thread of this test: a waiter sees head and timeout together.
                 std::thread::sleep(Duration::from_millis(150));
                 std::future::pending::<()>().await;
             });
@@ -450,7 +453,7 @@ async fn expired_grpc_call_gets_grpc_status_whatever_responds() {
     assert_eq!(status, 504, "{answer}");
 }
 
-/// An application that is told more than there is works on when nobody waits any more.
+/// An application that receives more time than remains works on after its caller has left.
 #[tokio::test]
 async fn passed_timeout_is_what_remains_after_connecting() {
     let (client, server, apps) = fleet([OK]).await;

@@ -1,5 +1,5 @@
-//! What applications see is the same by a dedicated connection and by HTTP/2: every shape of
-//! request and answer, over both.
+//! Applications see the same over a dedicated connection and over HTTP/2: every shape of request
+//! and response, over both.
 //!
 //! Claims: calls-21, mesh-15
 
@@ -47,7 +47,7 @@ pub(super) async fn warm(client: &Pod, dedicated: &Arc<Dedicated>) {
 /// What the application got, request by request: heads in lower case, and bodies.
 type Got = Arc<Mutex<Vec<String>>>;
 
-/// Two pods, and an application that answers by the path that it is asked for.
+/// Two pods, and an application whose response depends on the requested path.
 struct Testbed {
     client: Pod,
     server: Pod,
@@ -177,7 +177,7 @@ async fn application(mut stream: TcpStream, log: Got) {
         "/gone" => String::new(),
         "/teapot" => format!("HTTP/1.1 418 Short and stout\r\n{close}Content-Length: 0\r\n\r\n"),
         "/wait" => {
-            // Speaks until nobody listens.
+            // Writes until the connection is closed.
             let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
             let _ = stream.write_all(head).await;
             while stream.write_all(b"1\r\nx\r\n").await.is_ok() {
@@ -361,7 +361,7 @@ async fn request_proven_unsent_on_dedicated_connection_fails_over() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
     let dedicated = dedicated(&client, &server);
     let there = endpoint(server.ip, port, Some("api"));
-    // Same pod, one port that nobody serves: the peer proxy proves it.
+    // Same pod, an unserved port: the peer proxy reports it.
     let dead = endpoint(server.ip, 1, Some("api"));
     let mut one_by_one = 0;
     for _ in 0..6 {

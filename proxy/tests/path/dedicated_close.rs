@@ -1,5 +1,5 @@
-//! How dedicated connections begin and end: beside which peers, and that no request is lost
-//! or sent twice with one.
+//! Start and end of dedicated connections: to which peers they are opened, and that none loses a
+//! request or sends one twice.
 //!
 //! Claims: mesh-15
 

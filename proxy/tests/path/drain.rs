@@ -1,4 +1,4 @@
-//! A pod that goes loses no request.
+//! A pod that shuts down loses no request.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Applications that answer before they have the body of a request: its caller gets one whole
-//! answer and knows whether another request may follow, and what is sent again is whole.
+//! Applications that respond before they have the body of a request: the caller gets one complete
+//! response and knows whether another request may follow, and a retried request is complete.
 //!
 //! Claims: calls-7
 
@@ -28,7 +28,7 @@ use super::answers::{UNAVAILABLE, limited, policy_of, retries, whole};
 use super::leftover::{answer, closes, head};
 use crate::support::{Pod, endpoint, endpoints, pair, vip};
 
-/// An answer that says that it is the last one of its connection, and two that do not.
+/// A response that announces the end of its connection, and two that do not.
 const TOO_LARGE: &str = "HTTP/1.1 413 No\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig";
 const UNKNOWN: &str = "HTTP/1.1 401 No\r\ncontent-length: 3\r\n\r\nwho";
 const ACCEPTED: &str = "HTTP/1.1 202 Yes\r\ncontent-length: 3\r\n\r\nyes";
@@ -66,7 +66,7 @@ where
     (port, count)
 }
 
-/// Answers each head at once, and reads nothing of its body. How often it was asked.
+/// Answers each head at once, and reads nothing of its body. The number of requests.
 async fn hasty(ip: IpAddr, answer: &'static str) -> (u16, Arc<AtomicUsize>) {
     at_head(ip, move |mut stream, request_count| async move {
         request_count.fetch_add(1, Relaxed);
@@ -107,7 +107,7 @@ impl Testbed {
     }
 }
 
-/// As large as it is said to be, or in chunks.
+/// Of the announced size, or in chunks.
 fn body(bytes: usize, chunked: bool) -> Vec<u8> {
     let body = vec![BYTE; bytes];
     if !chunked {
@@ -133,14 +133,14 @@ async fn response_before_incomplete_body_announces_connection_close() {
         let testbed = Testbed::to(early_head).await;
         for (bytes, chunked, sent) in [(500_000, false, 90_000), (9000, true, 8000), (5, false, 3)]
         {
-            let begun = body(bytes, chunked);
+            let complete = body(bytes, chunked);
             for (route, mut stream) in testbed.connections().await {
                 let case = format!("{route}, {sent} of {bytes}: {early_head}");
                 let head = head_of(bytes, chunked);
                 stream.write_all(head.as_bytes()).await.unwrap();
                 // The other end may stop to read.
                 let (mut reads, mut writes) = stream.into_split();
-                let rest = begun[..sent].to_vec();
+                let rest = complete[..sent].to_vec();
                 let written = tokio::spawn(async move {
                     let _ = writes.write_all(&rest).await;
                     writes
@@ -182,7 +182,7 @@ async fn response_before_timely_body_keeps_connection() {
     }
 }
 
-/// Reads all of each body and says how much that is; what it has seen.
+/// Reads all of each body and returns its size; what it has seen.
 async fn counts(ip: IpAddr) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -220,13 +220,13 @@ async fn post(client: &Pod, bytes: usize, chunked: bool, later: Duration) -> Str
     let head = head_of(bytes, chunked);
     let body = body(bytes, chunked);
     let sending = async {
-        let (begun, rest) = body.split_at(body.len() / 2);
+        let (first_half, rest) = body.split_at(body.len() / 2);
         writes.write_all(head.as_bytes()).await?;
-        writes.write_all(begun).await?;
+        writes.write_all(first_half).await?;
         sleep(later).await;
         writes.write_all(rest).await
     };
-    // Where the answer came first nobody may read on.
+    // When the response came first, the body may stay unread.
     let (answer, _) = tokio::join!(answer(&mut reads), sending);
     let answer = answer.unwrap_or_else(|what| panic!("{bytes}, {chunked}, {later:?}: {what}"));
     let mut behind = Vec::new();
@@ -287,7 +287,7 @@ async fn request_answered_early_is_resent_complete_or_never() {
     assert!(expected.len() as f64 > again, "some were not asked twice");
 }
 
-/// A body that comes in two halves, and whoever gives the answer reads on after it.
+/// Half of a body; its receiver reads on after its response.
 const HALF: usize = 300_000;
 const TRAILED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
                        2\r\nok\r\n0\r\nx-sum: 2\r\n\r\n";

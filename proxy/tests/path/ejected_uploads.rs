@@ -1,5 +1,5 @@
-//! Uploads that are longer than what is kept of a body, while an endpoint fails them, rests and
-//! is probed: no two applications see one of them.
+//! Uploads larger than the retained part of a body, while an endpoint fails them, is ejected and
+//! is probed: no two applications see the same upload.
 //!
 //! Claims: calls-1
 
@@ -78,7 +78,7 @@ impl Uploads {
     /// One upload.
     async fn take(&self, mut stream: TcpStream) -> Option<()> {
         let mut bytes = Vec::new();
-        let (head, begun) = loop {
+        let (head, received) = loop {
             more(&mut stream, &mut bytes).await?;
             let text = String::from_utf8_lossy(&bytes);
             if let Some(end) = text.find("\r\n\r\n") {
@@ -92,7 +92,7 @@ impl Uploads {
             Way::FailsEarly => stream.write_all(UNAVAILABLE.as_bytes()).await.ok()?,
             Way::Good | Way::Fails => {}
         }
-        let mut body = vec![0; BODY - begun];
+        let mut body = vec![0; BODY - received];
         stream.read_exact(&mut body).await.ok()?;
         match way {
             Way::Good => stream.write_all(OK.as_bytes()).await.ok(),
@@ -140,7 +140,7 @@ async fn upload(client: &Pod, number: usize) -> bool {
     };
     let mut answer = Vec::new();
     let exchange = async {
-        // Who has its answer may be broken off.
+        // A call that has its response may be broken off.
         let _ = tokio::join!(sending, read.read_to_end(&mut answer));
     };
     let patience = Duration::from_secs(20);
@@ -163,10 +163,10 @@ impl Uploader {
     }
 
     async fn until(&mut self, what: &str, holds: impl Fn(&Pod) -> bool) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while !holds(&self.client) {
             self.round().await;
-            let waited = begun.elapsed();
+            let waited = started.elapsed();
             let metrics = self.client.metrics();
             assert!(waited < Duration::from_secs(60), "{what}: {metrics}");
         }

@@ -1,4 +1,4 @@
-//! Endpoints that fail are left alone.
+//! Ejection of endpoints that fail.
 //!
 //! Claims: calls-2, calls-24, calls-39, calls-67
 
@@ -48,7 +48,7 @@ async fn one_of_three() -> (Pod, Pod, [App; 3]) {
 async fn endpoint_answering_503_is_ejected_without_resent_posts() {
     let (client, server, apps) = one_of_three().await;
     let [bad, one, other] = &apps;
-    // As many answers as it takes to compare with, before the bad one is asked at all.
+    // As many responses as a comparison needs, before the bad one gets a call.
     served_by(&client, &server, &[one, other]);
     let mut posts = 0;
     while posts < 20 {
@@ -59,7 +59,8 @@ async fn endpoint_answering_503_is_ejected_without_resent_posts() {
     while sum(&client, EJECTIONS, &[]) == 0.0 {
         ask(&client, "POST", "", "{}").await;
         posts += 1;
-        // Whoever was slow with its first answer is asked again when that is forgotten.
+        // An endpoint with a slow first response gets calls again once that measurement has
+        // decayed.
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(posts < 500, "it must rest: {}", client.metrics());
     }
@@ -86,7 +87,8 @@ async fn the_one_of_three_that_truncates_its_answers_rests() {
     while sum(&client, EJECTIONS, &["cause=\"failures\""]) == 0.0 {
         ask(&client, "GET", "", "").await;
         gets += 1;
-        // Whoever was slow with its first answer is asked again when that is forgotten.
+        // An endpoint with a slow first response gets calls again once that measurement has
+        // decayed.
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(gets < 500, "it must rest: {}", client.metrics());
     }
@@ -98,8 +100,8 @@ async fn the_one_of_three_that_truncates_its_answers_rests() {
     assert_eq!(bad.request_count(), before, "nothing, while it rests");
 }
 
-/// The only attempt of a POST goes on for as long as the call may take, but all see after
-/// `backendRequest` that nobody answers there.
+/// The only attempt of a POST goes on for as long as the call may take, but each attempt without a
+/// response after `backendRequest` counts as a failure.
 #[tokio::test]
 async fn silent_endpoint_is_ejected_while_its_posts_wait() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -143,7 +145,7 @@ async fn all_that_fail_alike_are_left_in_peace() {
         apps.push(App::new(server.ip, UNAVAILABLE).await);
     }
     served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
-    // Some at a time, so that the one whose first answer took longest is asked as well.
+    // Some at a time, so that the one with the slowest first response gets calls as well.
     for _ in 0..25 {
         join_all((0..6).map(|_| ask(&client, "POST", "", "{}"))).await;
     }
@@ -165,14 +167,15 @@ async fn a_policy_switches_ejection_off() {
     while apps[0].request_count() <= 20 {
         ask(&client, "POST", "", "{}").await;
         posts += 1;
-        // Whoever was slow with its first answer is asked again when that is forgotten.
+        // An endpoint with a slow first response gets calls again once that measurement has
+        // decayed.
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(posts < 1000, "{} of {posts}", apps[0].request_count());
     }
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
 }
 
-/// One of two is not there, and rests. The other one's answer is all that its callers can get.
+/// One of two is down, and is ejected. The other one's response is all that its callers can get.
 #[tokio::test]
 async fn response_is_not_abandoned_for_ejected_endpoint() {
     let Rests {
@@ -188,7 +191,7 @@ async fn response_is_not_abandoned_for_ejected_endpoint() {
         assert!(answer.ends_with("no"), "the application's own: {answer}");
     }
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
-    // Somebody who works takes the retry.
+    // A working endpoint takes the retry.
     let good = App::new(server.ip, OK).await;
     let all = vec![there(unreachable.port()), there(app.port), there(good.port)];
     client.set(vec![endpoints("api", all)]);
@@ -200,7 +203,7 @@ async fn response_is_not_abandoned_for_ejected_endpoint() {
     }
 }
 
-/// A gRPC application that says this in trailers; how often it was asked.
+/// A gRPC application with this status in trailers; its number of requests.
 pub(super) async fn grpc_app(
     pod: &Pod,
     metadata: &[(&'static str, &'static str)],
@@ -287,7 +290,7 @@ async fn one_of_three_rests(bad: &[(&'static str, &'static str)]) {
     assert_eq!(request_count.sum::<usize>(), calls, "none was sent twice");
 }
 
-/// One of two applications is not there, and its endpoint rests.
+/// One of two applications is down, and its endpoint is ejected.
 struct Rests {
     client: Pod,
     server: Pod,
@@ -327,8 +330,8 @@ async fn one_of_two_rests(protocol: Protocol, answer: &'static str, base_time: D
     }
 }
 
-/// A connection that probes the endpoint, at its application, which is back. Nothing is said on
-/// it, nor on the `silent` ones, which stay open.
+/// A connection that probes the endpoint, at its application, which is back. No bytes pass on it,
+/// nor on the `silent` ones, which stay open.
 async fn silent_probe(
     client: &Pod,
     back: &TcpListener,

@@ -1,4 +1,4 @@
-//! What answers a call of which every attempt has failed.
+//! Fallbacks for calls of which every attempt has failed.
 //!
 //! Claims: calls-52
 
@@ -82,7 +82,7 @@ impl Shop {
         (shop, app)
     }
 
-    /// `api` is served by a port on which nobody listens.
+    /// `api` is served by a port without a listener.
     async fn out_of_order(self, meshed: bool) -> Self {
         let listener = TcpListener::bind((self.server.ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -173,7 +173,7 @@ async fn service_without_endpoints_and_split_without_backends_fall_back() {
     assert_eq!(
         sum(&shop.client, ATTEMPTS, &failed),
         1.0,
-        "nobody was chosen"
+        "no endpoint was chosen"
     );
     assert_eq!(shop.counted(Cause::Unreachable, "success"), 2.0);
     // What the other Service cannot answer either ends as it would have.
@@ -225,30 +225,30 @@ async fn fallback_has_only_remaining_time_of_call() {
         ..fallback(to, Causes::ALL)
     };
     let (shop, _app) = Shop::answering(SILENCE).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     shop.client
         .set(vec![policy_of(&times(None, Some(300), to_spare()))]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 200, "{answer}");
-    assert!(begun.elapsed() >= Duration::from_millis(250));
+    assert!(started.elapsed() >= Duration::from_millis(250));
     assert_eq!(shop.counted(Cause::Timeout, "success"), 1.0);
-    // The time of the whole call is over.
+    // The timeout of the complete call has passed.
     shop.client
         .set(vec![policy_of(&times(Some(300), None, to_spare()))]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 504, "{answer}");
     assert_eq!(shop.spare.request_count(), 1);
     assert_eq!(shop.counted(Cause::Timeout, "deadline"), 1.0);
-    // Of what is left the other Service is told, and held to it.
+    // The other Service receives the remaining time, and the proxy enforces it.
     let silent = App::new(shop.server.ip, SILENCE).await;
     let there = endpoint(shop.server.ip, silent.port, Some("api"));
     shop.client.set(vec![endpoints("spare", vec![there])]);
     shop.client
         .set(vec![policy_of(&times(Some(700), Some(300), to_spare()))]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(&shop.client, "GET", "", "").await;
     assert_eq!(status, 504, "{answer}");
-    let took = begun.elapsed().as_millis();
+    let took = started.elapsed().as_millis();
     assert!((600..1500).contains(&took), "{took}");
     assert!(
         silent.heads()[0].contains("weft-timeout: "),
@@ -345,7 +345,7 @@ async fn failed_fallback_keeps_original_response_without_chaining() {
     assert_eq!(shop.counted(Cause::ServerError, "failure"), 1.0);
     let labels = ["backend=\"shop/api\"", "status=\"503\""];
     assert_eq!(sum(&shop.client, REQUESTS, &labels), 1.0);
-    // What it answers badly by itself is passed on: it is asked once.
+    // Its own error response is passed on: it gets one request.
     let bad = App::new(
         shop.server.ip,
         "HTTP/1.1 500 No\r\ncontent-length: 3\r\n\r\nbad",

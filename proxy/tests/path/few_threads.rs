@@ -1,5 +1,5 @@
-//! Applications that serve one connection after the other, and such that close with a part of
-//! the body unread.
+//! Applications that serve one connection after the other, and applications that close with a part
+//! of the body unread.
 //!
 //! Claims: calls-11
 
@@ -142,7 +142,7 @@ async fn response_arrives_complete_though_server_ignores_body() {
             assert_eq!(got.await.unwrap(), LARGE, "{route}, in parallel");
         }
     }
-    // Who has no such window sees the server cut its answer.
+    // A caller without such a window sees the server truncate its response.
     let (ip, port) = (scene.server.ip, scene.port);
     let direct = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect((ip, port)).unwrap();
@@ -182,7 +182,7 @@ async fn single_threaded_server_serves_others_beside_kept_connection() {
             answers
         });
         sleep(Duration::from_millis(100)).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         for round in 0..4 {
             let answer = scene.post(route, "/small").await;
             assert!(
@@ -190,7 +190,7 @@ async fn single_threaded_server_serves_others_beside_kept_connection() {
                 "{route}, {round}: {answer}"
             );
         }
-        assert!(begun.elapsed() < Duration::from_secs(4), "{route}");
+        assert!(started.elapsed() < Duration::from_secs(4), "{route}");
         let (mut read, mut write) = scene.open(route).await.into_split();
         let sending = tokio::spawn(async move {
             let request = posted("/small", LONG_BODY);

@@ -1,5 +1,5 @@
-//! Peers that call their requests copies, which nobody can check: they gain nothing by it, and
-//! it is known who said so.
+//! Peers that mark their requests as copies, which the proxy cannot verify: they gain nothing by
+//! it, and the metrics name the sender.
 //!
 //! Claims: calls-56
 
@@ -25,7 +25,7 @@ async fn forger(authority: &Authority, server: &Pod) -> Sender {
     peer(authority, &certs, server).await.unwrap()
 }
 
-/// The status of the answer to a request of which this is said.
+/// The status of a request with this mark.
 async fn calls(sender: &mut Sender, app: &App, value: &str) -> u16 {
     let request = Request::builder()
         .method(Method::GET)
@@ -42,8 +42,8 @@ async fn calls(sender: &mut Sender, app: &App, value: &str) -> u16 {
 }
 
 async fn comes_to(server: &Pod, name: &str, labels: &[&str], count: f64) {
-    let begun = Instant::now();
-    while sum(server, name, labels) < count && begun.elapsed() < Duration::from_secs(5) {
+    let started = Instant::now();
+    while sum(server, name, labels) < count && started.elapsed() < Duration::from_secs(5) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(sum(server, name, labels), count, "{}", server.metrics());
@@ -75,7 +75,7 @@ async fn claimed_mirror_request_is_limited_and_counted_normally() {
     comes_to(&server, "weft_rate_limited_total", &[], 1.0).await;
 }
 
-/// Not what its pod is held to, which is no business of theirs, and it costs nobody a token.
+/// A rejected request costs no token, and reveals nothing of the pod's mirror restrictions.
 #[tokio::test]
 async fn claimed_mirror_request_needs_admission_like_others() {
     let authority = Authority::new();

@@ -1,5 +1,5 @@
-//! Applications whose queue of connections is full for a moment. The kernel drops what asks for
-//! another one, and asks again by itself, so without proxies nothing is lost but time.
+//! Applications whose accept queue is full for a moment. The kernel drops the next connection
+//! attempt and retries it by itself, so without proxies nothing is lost but time.
 //!
 //! Claims: calls-10
 
@@ -24,19 +24,19 @@ use super::deadlines::{by_address, timeouts};
 use super::limits::guarded;
 use crate::support::{Pod, endpoint, endpoints, get_within, pair, raw, vip};
 
-/// By then the kernel has asked again in vain, after a second.
+/// By then the kernel has retried in vain, after a second.
 const FULL_FOR: Duration = Duration::from_millis(1500);
-/// After three seconds it asks once more, or each second.
+/// After three seconds it retries once more, or each second.
 const IN_TIME: Duration = Duration::from_millis(2800);
 /// The next ones have 1.25 s where a queue stays full, and this machine some more.
-const TOLD_BY: Duration = Duration::from_millis(1750);
+const DECIDED_BY: Duration = Duration::from_millis(1750);
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Calls, of which each may meet a machine that stands still.
+/// Calls, of which each may meet a machine that stalls.
 const TRIES: usize = 5;
-/// A client that has said nothing for so long may wait for its server to speak first.
+/// A client that has been silent for so long may wait for its server to speak first.
 const LATE: Duration = Duration::from_millis(200);
 
-/// Somebody listens, nobody accepts, and there is no room for another connection.
+/// A listener that does not accept, without room for another connection.
 pub(super) struct FullQueue {
     listener: TcpListener,
     queued: Vec<TcpStream>,
@@ -99,8 +99,8 @@ async fn ask(client: &Pod, protocol: Protocol) -> u16 {
     answer.status().as_u16()
 }
 
-/// The status of a call that meets a full queue. `None`: it failed where this process stood
-/// still until nobody could have been served in time.
+/// The status of a call that meets a full queue. `None`: it failed because this process stalled
+/// until no call could have been served in time.
 async fn status_behind(protocol: Protocol, meshed: bool) -> Option<u16> {
     let (client, server, _, _) = pair(protocol).await;
     let queue = FullQueue::of(&server).await;
@@ -145,29 +145,28 @@ async fn a_queue_that_stays_full_ends_the_call() {
     let (status, answer) = get_within(client.call(vip()).await, "/", "", PATIENCE).await;
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("weft-reason: connect-failed"), "{answer}");
-    // Whoever comes later is told in time to go elsewhere; each may meet a machine that stands
-    // still.
+    // A later call is refused in time to go elsewhere; each may meet a machine that stalls.
     let mut soonest = PATIENCE;
     for _ in 0..TRIES {
         let began = Instant::now();
         assert_eq!(ask(&client, Protocol::Http1).await, 503);
         soonest = soonest.min(began.elapsed());
     }
-    assert!(soonest < TOLD_BY, "{soonest:?}");
-    // Nobody is forgotten for that.
+    assert!(soonest < DECIDED_BY, "{soonest:?}");
+    // The endpoint stays in use after that.
     queue.serve();
     assert_eq!(ask(&client, Protocol::Http1).await, 200);
 }
 
-/// A call that has two seconds, at a pod whose queue stays full beside one that answers, and the
-/// next one there: what is answered to both, and how long the second took.
+/// A call with two seconds, to a pod whose queue stays full beside one that answers, and the next
+/// call there: both statuses, and how long the second took.
 async fn beside_one_that_answers() -> ([u16; 2], Duration) {
     let (client, server, port, _) = pair(Protocol::Http1).await;
     let queue = FullQueue::of(&server).await;
     let there = |port| endpoint(server.ip, port, Some("api"));
     let both = vec![there(queue.port()), there(port)];
     client.set(vec![endpoints("api", both)]);
-    // Which the client chooses first; that it may go elsewhere says a policy.
+    // The client chooses this one first; a policy allows it to go elsewhere.
     let full = by_address(&client, &server, queue.port());
     client.set(vec![policy_of(&EffectivePolicy {
         retry: limited(Retry::DEFAULT),
@@ -189,10 +188,10 @@ async fn beside_one_that_answers() -> ([u16; 2], Duration) {
 #[tokio::test]
 async fn short_call_fails_over_from_full_queue() {
     let mut last = None;
-    // Each may meet a machine that stands still.
+    // Each may meet a machine that stalls.
     for _ in 0..TRIES {
         let (statuses, second_took) = beside_one_that_answers().await;
-        if statuses == [200, 200] && second_took < TOLD_BY {
+        if statuses == [200, 200] && second_took < DECIDED_BY {
             return;
         }
         last = Some((statuses, second_took));
@@ -200,7 +199,7 @@ async fn short_call_fails_over_from_full_queue() {
     panic!("the call did not go elsewhere in time: {last:?}");
 }
 
-/// What is answered to a call of two seconds at the only pod, whose queue stays full: by a caller
+/// The response to a call of two seconds to the only pod, whose queue stays full: from a caller
 /// without a proxy, or to the pod's own address.
 async fn sent_to_this_very_pod(outside: bool) -> (u16, String) {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -209,7 +208,7 @@ async fn sent_to_this_very_pod(outside: bool) -> (u16, String) {
     let stream = if outside {
         server.plain(queue.port()).await
     } else {
-        // Of the Service that may be asked by this name it knows nothing.
+        // It knows no Service of this name.
         client
             .call(by_address(&client, &server, queue.port()))
             .await
@@ -224,8 +223,7 @@ async fn no_failover_time_is_reserved_without_other_pod() {
         assert_eq!(status, 504, "outside: {outside}, {answer}");
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
     }
-    // Control: a caller's proxy that may know of another one. Each may meet a machine that stands
-    // still.
+    // Control: a caller's proxy that may know of another one. Each may meet a machine that stalls.
     let mut last = String::new();
     for _ in 0..TRIES {
         let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -241,8 +239,8 @@ async fn no_failover_time_is_reserved_without_other_pod() {
     panic!("no time was kept: {last}");
 }
 
-/// A client of a port that nobody declared, which waits until the proxy opens the way to a
-/// server whose queue is full, and that queue. And how long it has waited.
+/// A client of an undeclared port, which waits until the proxy opens a connection to a server whose
+/// queue is full; that queue; and how long the client has waited.
 async fn late_client(meshed: bool) -> (Pod, TcpStream, FullQueue, Duration) {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let queue = FullQueue::of(&server).await;
@@ -278,8 +276,8 @@ async fn http_is_recognized_while_server_queue_is_full() {
     }
 }
 
-/// What is answered to bytes that come while the queue is full, as soon as that serves. `None`:
-/// nothing, where this process stood still until nobody could have been served in time.
+/// The response to bytes that arrive while the queue is full, once the server accepts. `None`:
+/// none, because this process stalled until no call could have been served in time.
 async fn answer_behind(meshed: bool) -> Option<String> {
     let (_client, mut stream, queue, waited) = late_client(meshed).await;
     let began = Instant::now();

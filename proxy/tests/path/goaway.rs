@@ -1,5 +1,5 @@
-//! Servers of HTTP/2 that end their connections with GOAWAY: what they did not take is sent
-//! again, and not without end.
+//! HTTP/2 servers that end their connections with GOAWAY: the proxy resends what they did not
+//! take, with a bound.
 //!
 //! Claims: attack-25, calls-14
 
@@ -33,7 +33,7 @@ const GET: u8 = 0x82;
 const OK: u8 = 0x88;
 /// `content-length: 10485760`, as a literal that is not indexed.
 const LARGE: &[u8] = b"\x0f\x0d\x0810485760";
-/// A server that took no further connection is not asked for one again before that.
+/// A server that refused a connection gets no other one before that.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// A connection of HTTP/2 to a server, frame by frame.
@@ -67,7 +67,7 @@ impl Server {
             self.0.read_exact(&mut payload).await?;
             let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             match head[3] {
-                // Whoever connects waits for this.
+                // A connecting client waits for this.
                 PING if head[4] == 0 => self.write([PING, ACK], 0, &payload).await?,
                 HEADERS => return Ok((id, payload.first() == Some(&GET))),
                 _ => {}
@@ -238,7 +238,7 @@ async fn single_connection_server_gets_calls_beside_large_response() {
         for _ in 0..4 {
             statuses.push(status(&mut sender, "POST").await);
         }
-        // It may have done what it was asked for where it says nothing.
+        // A silent server may have processed the request.
         let first = if says_so { 200 } else { 502 };
         let stood_still = began.elapsed() >= REFUSED_FOR;
         assert!(

@@ -1,5 +1,5 @@
-//! How calls of gRPC end, in trailers alone or behind messages: what that shows of their
-//! endpoint, and what their callers see of it.
+//! Ends of gRPC calls, in trailers alone or behind messages: what they show of the endpoint, and
+//! what the caller gets.
 //!
 //! Claims: calls-2
 
@@ -34,7 +34,7 @@ const RESTING: &str = "weft_resting_endpoints";
 /// Answers of each endpoint before one of them fails: those of two are enough to compare with,
 /// and all together save enough for the retries.
 const WARM: usize = 20;
-/// Calls while it rests, which are over long before that is.
+/// Calls while it is ejected, which are over long before that is.
 const WATCHED: usize = 40;
 /// So many failures in a row make an endpoint rest.
 const ROW: usize = 5;
@@ -131,7 +131,7 @@ async fn made(mut sender: SendRequest<Empty<Bytes>>) -> (String, Option<String>)
     (status, head.headers.get("weft-reason").map(text))
 }
 
-/// One of three says UNAVAILABLE so, and calls may be tried again for it or not.
+/// One of three ends with UNAVAILABLE so, and calls may be retried for it or not.
 #[derive(Clone, Copy, Debug)]
 struct Outage {
     trailers_only: bool,
@@ -217,7 +217,8 @@ impl Calls {
         self.made += 1;
         self.failed += usize::from(status != OK);
         assert!([OK, UNAVAILABLE].contains(&&*status), "{status}");
-        // Whoever was slow with its first answer is asked again when that is forgotten.
+        // An endpoint with a slow first response gets calls again once that measurement has
+        // decayed.
         sleep(Duration::from_millis(10)).await;
         assert!(self.made < 1500, "{outage:?}: {}", client.metrics());
     }

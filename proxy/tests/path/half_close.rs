@@ -1,4 +1,4 @@
-//! Callers over HTTP/1 that send no more and wait for their answer.
+//! HTTP/1 callers that close their sending side and wait for the response.
 //!
 //! Claims: calls-44
 
@@ -12,7 +12,7 @@ use super::answers::{App, LATE, SILENCE, served_by, sum};
 use super::counts::CANCELLED;
 use crate::support::{pair, raw, vip};
 
-/// Whatever it says of its connection, and with what version.
+/// Whatever its Connection header, and with each version.
 #[tokio::test]
 async fn http1_half_closed_caller_gets_complete_response() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -35,8 +35,8 @@ async fn http1_half_closed_caller_gets_complete_response() {
     assert_eq!(sum(&client, CANCELLED, &["outbound"]), 0.0);
 }
 
-/// A close of its socket looks like that to whoever waits for it. Two seconds are given to those
-/// that still read.
+/// A close of the caller's socket looks like that to a proxy that waits. A caller that still reads
+/// gets two seconds.
 #[tokio::test]
 async fn closed_caller_without_a_head_is_gone_everywhere() {
     for meshed in [true, false] {

@@ -1,4 +1,4 @@
-//! Calls at the addresses of a headless Service's pods, which their clients have chosen.
+//! Calls to the addresses of a headless Service's pods, which the clients have chosen.
 //!
 //! Claims: calls-19
 
@@ -19,8 +19,8 @@ use crate::support::{Pod, endpoint, endpoints, raw, resource};
 
 /// The Service, as its clients name it.
 const NAMED: &str = "api.shop";
-/// Some address.
-const NOBODY: &str = "10.0.0.1";
+/// A host that names another address.
+const OTHER_ADDR: &str = "10.0.0.1";
 const OPEN: &str = "weft-reason: circuit-open";
 /// What comes of a connection that is reset.
 const BROKEN: (u16, String) = (0, String::new());
@@ -62,7 +62,7 @@ async fn client_chosen_pod_failure_moves_elsewhere_only_by_policy() {
     assert_eq!(status, 200, "{answer}");
     assert_eq!(request_counts(&apps), [3, 1]);
     assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
-    for (method, host) in [("POST", NAMED), ("GET", NOBODY)] {
+    for (method, host) in [("POST", NAMED), ("GET", OTHER_ADDR)] {
         let (status, answer) = ask(&client, bad, method, host).await;
         assert_eq!(status, 503, "{method} {host}: {answer}");
     }
@@ -113,7 +113,7 @@ async fn missing_pod_is_ejected_for_calls_by_service() {
     assert_eq!(sum(&client, "weft_ejections_total", &rested), 1.0);
     assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 200);
     assert_eq!(attempts(), before + 3.0, "it is not even tried");
-    assert_eq!(ask(&client, gone, "POST", NOBODY).await.0, 503);
+    assert_eq!(ask(&client, gone, "POST", OTHER_ADDR).await.0, 503);
 }
 
 /// The same where no pod has a hostname of its own.
@@ -147,8 +147,8 @@ async fn dead_pod_of_alike_ones_is_passed_over_once() {
     assert_eq!(request_counts(&apps), [2]);
     // What the application itself answers is its word.
     assert_eq!(retries(&client, "success"), 0.0, "{}", client.metrics());
-    // Who names no Service called that pod, and gRPC balances by itself.
-    assert_eq!(ask(&client, gone, "GET", NOBODY).await.0, 503);
+    // A caller that names no Service called that pod, and gRPC balances by itself.
+    assert_eq!(ask(&client, gone, "GET", OTHER_ADDR).await.0, 503);
     let mut stream = client.call(gone).await;
     let grpc = format!(
         "POST / HTTP/1.1\r\nHost: {NAMED}\r\nContent-Type: application/grpc\r\n\
@@ -225,7 +225,7 @@ async fn breaker_applies_to_headless_calls_without_moving_them() {
     }
     let labels = ["service=\"shop/api\"", "backend=\"shop/api\""];
     assert_eq!(sum(&client, "weft_breaker_state", &labels), 2.0);
-    assert_eq!(ask(&client, good, "GET", NOBODY).await.0, 200);
+    assert_eq!(ask(&client, good, "GET", OTHER_ADDR).await.0, 200);
     assert_eq!(request_counts(&apps), [10, 1]);
 }
 
@@ -282,5 +282,5 @@ async fn client_chosen_pod_goes_first_when_all_ejected() {
     }
     assert_eq!(app.request_count(), 20);
     assert_eq!(resting(), 2.0, "{}", client.metrics());
-    assert_eq!(attempts(), before + 20.0, "nobody else was asked");
+    assert_eq!(attempts(), before + 20.0, "no other endpoint was called");
 }

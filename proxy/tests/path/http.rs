@@ -234,7 +234,7 @@ async fn bodiless_post_gets_zero_length_behind_two_proxies() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let app = App::new(server.ip, OK).await;
     client.reaches(&server, app.port);
-    for (method, told) in [
+    for (method, needs_length) in [
         ("POST", true),
         ("PUT", true),
         ("PATCH", true),
@@ -250,7 +250,7 @@ async fn bodiless_post_gets_zero_length_behind_two_proxies() {
             assert!(answer.starts_with("HTTP/1.1 200"), "{method}: {answer}");
             let head = app.heads().pop().unwrap();
             let length = head.contains("\r\ncontent-length: 0");
-            assert_eq!(length, told && peer, "{head}");
+            assert_eq!(length, needs_length && peer, "{head}");
         }
     }
 }
@@ -303,9 +303,9 @@ async fn both(client: &Pod, server: &Pod, port: u16, request: &str) -> [String; 
     [outbound, inbound]
 }
 
-/// The parser drops a length beside an encoding, so the request cannot be told
-/// from one without. Then the encoding alone must count, here
-/// and for the application, and nothing after the message may become another.
+/// The parser drops a length beside an encoding, so the request looks the same as one without. Then
+/// the encoding alone must count, here and for the application, and nothing after the message may
+/// become another.
 #[tokio::test]
 async fn a_length_beside_an_encoding_frames_nothing() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
@@ -380,7 +380,7 @@ async fn oversized_heads_get_their_own_statuses() {
 #[tokio::test]
 async fn undelivered_request_goes_to_other_endpoint() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
-    // Same pod, one port that nobody serves: the peer proxy proves it.
+    // Same pod, an unserved port: the peer proxy reports it.
     client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
     client.set(vec![endpoints(
         "api",

@@ -1,4 +1,4 @@
-//! Calls and connections of which nothing moves any more.
+//! Idle timeouts of calls and connections.
 //!
 //! Claims: calls-51
 
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use wire::v1::Protocol;
 
 use super::answers::{OK, SILENCE, ask, limited, policy_of, sum};
-use super::deadlines::{BEGUN, SWITCHED, broken_off, fleet};
+use super::deadlines::{PARTIAL_RESPONSE, SWITCHED, broken_off, fleet};
 use crate::support::{endpoint, endpoints, listening, pair, raw, vip};
 
 const IDLE: Duration = Duration::from_millis(600);
@@ -58,9 +58,9 @@ async fn idle_opaque_connection_closes_and_active_one_stays() {
     let mut silent = client.call(vip()).await;
     let mut busy = client.call(vip()).await;
     assert!(echoes(&mut silent).await);
-    let begun = Instant::now();
-    while begun.elapsed() < IDLE * 3 {
-        assert!(echoes(&mut busy).await, "after {:?}", begun.elapsed());
+    let started = Instant::now();
+    while started.elapsed() < IDLE * 3 {
+        assert!(echoes(&mut busy).await, "after {:?}", started.elapsed());
         tokio::time::sleep(OFTEN).await;
     }
     closed(&mut silent).await;
@@ -93,12 +93,12 @@ async fn drips(ip: IpAddr) -> u16 {
 
 #[tokio::test]
 async fn stalled_response_is_aborted_and_slow_one_completes() {
-    let (client, server, apps) = fleet([BEGUN]).await;
+    let (client, server, apps) = fleet([PARTIAL_RESPONSE]).await;
     client.set(vec![policy_of(&idle())]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 200, "{answer}");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!((IDLE..IDLE * 3).contains(&took), "{took:?}");
     broken_off(&apps[0]).await;
     let labels = ["status=\"200\"", "reason=\"deadline\"", "success=\"false\""];
@@ -115,11 +115,11 @@ async fn stalled_response_is_aborted_and_slow_one_completes() {
 async fn stalled_request_ends_and_progressing_upload_continues() {
     let (client, _server, apps) = fleet([SILENCE]).await;
     client.set(vec![policy_of(&idle())]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(status, 504, "{answer}");
     assert!(answer.contains("weft-reason: deadline"), "{answer}");
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!((IDLE..IDLE * 3).contains(&took), "{took:?}");
     broken_off(&apps[0]).await;
 
@@ -143,8 +143,8 @@ async fn what_switched_protocols_and_stands_still_is_broken_off() {
     client.set(vec![policy_of(&idle())]);
     let mut stream = client.call(vip()).await;
     let ask = b"GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let begun = Instant::now();
-    while begun.elapsed() < IDLE * 3 {
+    let started = Instant::now();
+    while started.elapsed() < IDLE * 3 {
         stream.write_all(ask).await.unwrap();
         let mut answer = [0; 512];
         let count = stream.read(&mut answer).await.unwrap();

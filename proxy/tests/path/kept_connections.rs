@@ -1,5 +1,5 @@
-//! Connections that applications keep, after what they were opened to has gone: a pod whose
-//! address another one has, and a Service.
+//! Connections that applications keep after their target has gone: a pod whose address another pod
+//! has now, and a Service.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Incarnation {
         uid: Option<&'static str>,
     ) -> Self {
         let authority = Arc::clone(authority);
-        let (begins, begun) = oneshot::channel();
+        let (begins, started) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let life = async move {
             let mut at = addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -82,7 +82,7 @@ impl Incarnation {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             runtime.enable_all().build().unwrap().block_on(life);
         });
-        let (app, ip) = begun.await.unwrap();
+        let (app, ip) = started.await.unwrap();
         Self {
             app,
             ip,
@@ -104,8 +104,8 @@ impl Incarnation {
     }
 }
 
-/// What the controller says of an address: a pod of headless Service `api`, of account `api`
-/// or without a proxy.
+/// The controller's resource of an address: a pod of headless Service `api`, of account `api` or
+/// without a proxy.
 fn pod_at(addr: SocketAddr, account: Option<&str>, uid: &str, protocol: Protocol) -> v1::Resource {
     let pod = v1::PodTarget {
         endpoint: Some(v1::Endpoint {
@@ -173,7 +173,7 @@ async fn kept_connection_never_reaches_next_pod_of_address() {
         assert_eq!(answer, None, "it breaks as it does without a mesh: {uid:?}");
         client.set(vec![pod_at(next.addr(), account, "uid-2", Protocol::Http1)]);
         assert_eq!(next.app.request_count(), 0, "{uid:?}");
-        // A new connection is to whoever has the address now.
+        // A new connection reaches the pod that has the address now.
         let (fresh, answer) = get(client.call(next.addr()).await, "/", "").await;
         assert_eq!(fresh, 200, "{answer}");
         assert_eq!(next.app.request_count(), 1);
@@ -340,7 +340,7 @@ async fn plaintext_relay_ends_where_endpoints_name_its_address() {
     relayed.write_all(b"ping").await.unwrap();
     let (mut application, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
     application.read_exact(&mut [0; 4]).await.unwrap();
-    // On this one nothing was said by then, so it is not relayed yet.
+    // On this one no byte has passed by then, so it is not relayed yet.
     let mut silent = client.call(addr).await;
     let (mut accepted, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
 

@@ -1,4 +1,4 @@
-//! The last attempt of a call has all the time that is left, whatever makes it the last.
+//! The last attempt of a call gets all the remaining time, for whatever reason it is the last.
 //!
 //! Claims: calls-2
 
@@ -95,7 +95,7 @@ async fn hung_calls_are_abandoned_within_retry_budget_only() {
         ..Retry::DEFAULT
     };
     let (client, _server, apps) = fleet([LATER, LATER], &patient(saved)).await;
-    // It saves the one token, and none of those that hang is done before it was asked for.
+    // It saves the one token, and none of the hanging calls ends before it is needed.
     assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
     let calls = (0..8).map(|_| ask(&client, "GET", "", ""));
     for (status, answer) in join_all(calls).await {
@@ -132,23 +132,23 @@ async fn body_too_long_to_resend_makes_attempt_final() {
     assert_eq!((status, request_count(&apps)), (200, 1), "{answer}");
 }
 
-/// Control: its first attempt is given up as soon as it has taken its time.
+/// Control: its first attempt is abandoned at its own timeout.
 #[tokio::test]
 async fn attempt_is_abandoned_when_other_endpoint_is_available() {
     let (client, _server, apps) = fleet([SILENCE, OK], &patient(Retry::DEFAULT)).await;
     let mut gets = 0;
     while apps[0].request_count() == 0 {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (status, answer) = ask(&client, "GET", "", "").await;
         assert_eq!(status, 200, "{answer}");
-        assert!(apps[0].request_count() == 0 || begun.elapsed() >= ATTEMPT);
+        assert!(apps[0].request_count() == 0 || started.elapsed() >= ATTEMPT);
         gets += 1;
         assert!(gets < 200, "the silent one must be asked");
     }
     assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
 }
 
-/// The one of two that is not there was asked before, and then it rests.
+/// The one of two that is down got a call before, and then it is ejected.
 #[tokio::test]
 async fn endpoint_without_working_alternative_gets_full_call_time() {
     let policy = EffectivePolicy {
@@ -198,9 +198,9 @@ async fn endpoint_is_not_abandoned_for_silent_alternative() {
     let mut asked = 0;
     let mut waited = Duration::ZERO;
     while waited < Duration::from_millis(1900) {
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
-        waited = begun.elapsed();
+        waited = started.elapsed();
         asked += 1;
         assert!(asked < 50, "the lost one must be asked");
     }

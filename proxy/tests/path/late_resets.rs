@@ -1,5 +1,5 @@
-//! A member of the mesh that asks much and resets it a moment later. Each call begins a
-//! connection to the application, in whose queue it lies until that accepts it.
+//! A member of the mesh that sends many requests and resets each a moment later. Each call opens a
+//! connection to the application, which lies in the accept queue until the application accepts it.
 //!
 //! Claims: calls-13
 
@@ -21,26 +21,26 @@ use super::mesh_port::secured;
 use super::overload::{cap, guard, guard_port};
 use crate::support::{Authority, Pod, pair, vip, workload_of_bytes};
 
-/// Heads that are sent together: more than a holder may give up at once.
+/// Heads that are sent together: more than an owner may abandon at once.
 const BATCH: usize = 100;
-/// All connections are begun by then, and count where they are given up.
+/// All connections are started by then, and count where they are abandoned.
 const EARLY: Duration = Duration::from_millis(30);
-/// What is given up by then was waited for.
+/// A connection that is abandoned by then was waited for.
 const LATE: Duration = Duration::from_millis(150);
-/// From one look to the next, and longer than what is said takes to be heard.
+/// Poll interval, and longer than bytes take to arrive.
 const MOMENT: Duration = Duration::from_millis(5);
 /// From one turn of such a member to the next, in milliseconds.
 const APART: usize = 5;
-/// Each may meet a machine that stands still.
+/// Each may meet a machine that stalls.
 const TRIES: usize = 5;
 
 /// A call has waited for its turn.
 const COUNTED: &str = "weft_limit_reached_total{limit=\"given-up-connections\"}";
 
-/// Calls that nobody has left.
+/// Calls that are not cancelled.
 type Calls = Vec<(ResponseFuture, SendStream<Bytes>)>;
 
-/// A hand-made peer, which asks one port.
+/// A hand-made peer, which sends requests to one port.
 struct Member {
     sender: SendRequest<Bytes>,
     port: u16,
@@ -87,7 +87,7 @@ impl Member {
         }
     }
 
-    /// What a call is told that an application answers.
+    /// The status of a call that an application answers.
     async fn status(&mut self) -> u16 {
         let (answer, _) = self.ask("http1", "/now").await;
         answer.await.unwrap().status().as_u16()
@@ -101,7 +101,7 @@ impl Member {
     }
 }
 
-/// Answers what is asked for `/now` and nothing else, and counts its connections.
+/// Answers requests for `/now` and nothing else, and counts its connections.
 async fn application(pod: &Pod) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -131,8 +131,7 @@ async fn serve(mut stream: TcpStream) {
     let _ = stream.read(&mut head).await;
 }
 
-/// Connections that the application gets of so many batches, and how many that are at most where
-/// they are begun in turn.
+/// Accepted connections of so many batches, and the max when they are started in turn.
 async fn accepted_of(batches: usize, reset_after: Duration) -> (usize, usize) {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -151,7 +150,7 @@ async fn connections_of_resetting_member_are_opened_in_turn() {
     let mut last = None;
     for _ in 0..TRIES {
         let early = accepted_of(6, EARLY).await;
-        // Control: as many as were asked for, where they are waited for.
+        // Control: as many as requested, when the member waits for them.
         let late = accepted_of(3, LATE).await;
         if early.0 <= early.1 && late.0 == 3 * BATCH {
             return;
@@ -175,7 +174,7 @@ async fn resetting_members_turns_delay_no_other_member() {
         let _in_turn = hostile.batch("http1").await;
         sleep(EARLY).await;
         let other = other.waits().await;
-        // Control: behind what the same account has asked by another connection.
+        // Control: behind the requests of the same account on another connection.
         let same = same.waits().await;
         if other < LATE && same > LATE {
             return;
@@ -219,7 +218,7 @@ async fn reset_requests_and_tunnels_count_before_acceptance_too() {
     }
 }
 
-/// Says something on each connection before it is asked, and keeps it until its caller leaves.
+/// Sends a greeting on each connection before any request, and keeps it until its caller leaves.
 async fn greeter(pod: &Pod, greeting: &'static [u8]) -> u16 {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -236,8 +235,8 @@ async fn greeter(pod: &Pod, greeting: &'static [u8]) -> u16 {
     port
 }
 
-/// Whether a member has to wait that resets a batch of tunnels, and ends as many others right
-/// behind that, in which an application has spoken long before.
+/// Whether a member must wait that resets a batch of tunnels, and ends as many others right behind
+/// that, on which an application has sent bytes long before.
 async fn has_to_wait_ending_others(reset_after: Duration) -> bool {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -271,7 +270,7 @@ async fn used_tunnels_do_not_offset_later_abandoned_ones() {
     panic!("{waits:?}");
 }
 
-/// Whether a member has to wait once a change of rules has ended a batch of its tunnels, or itself.
+/// Whether a member must wait after a change of rules has ended a batch of its tunnels, or itself.
 async fn has_to_wait_revoked(is_revoked: bool) -> bool {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -309,7 +308,7 @@ async fn tunnels_closed_by_rule_change_are_not_abandoned() {
     panic!("{waits:?}");
 }
 
-/// Whether a member has to wait that resets tunnels to an application which says this first.
+/// Whether a member must wait that resets tunnels to an application with this greeting.
 async fn has_to_wait_being_greeted(greeting: &'static [u8]) -> bool {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -325,7 +324,7 @@ async fn tunnels_with_http2_server_greeting_are_not_abandoned() {
     for _ in 0..TRIES {
         // SETTINGS without any.
         let greeted = has_to_wait_being_greeted(b"\0\0\0\x04\0\0\0\0\0").await;
-        // Control: it says nothing.
+        // Control: without a greeting.
         let silent = has_to_wait_being_greeted(b"").await;
         waits = (greeted, silent);
         if waits == (false, true) {
@@ -335,8 +334,8 @@ async fn tunnels_with_http2_server_greeting_are_not_abandoned() {
     panic!("{waits:?}");
 }
 
-/// Whether a member has to wait once it has said something in each of its tunnels, or that it
-/// says no more, and reset them. The queue of the application has room, and nobody accepts.
+/// Whether a member has to wait after it has sent bytes or an end of stream in each of its tunnels,
+/// and reset them. The application's queue has room, and no connection is accepted.
 async fn has_to_wait_having_said(
     (says, ends, is_declared): (&'static str, bool, bool),
     reset_after: Duration,
@@ -407,7 +406,7 @@ async fn has_to_wait_having_been_silent(asks: bool) -> (usize, bool) {
     for _ in 0..BATCH {
         callers.push(client.call(vip()).await);
     }
-    // As soon as they are open: of an old one nobody would say that it is given up.
+    // As soon as they are open: an old connection would not count as abandoned.
     let opening = async {
         while accepted.load(Relaxed) < BATCH {
             sleep(MOMENT).await;

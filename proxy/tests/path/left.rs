@@ -1,4 +1,4 @@
-//! Applications learn that a caller has left, whether or not its call had an end.
+//! Applications learn that a caller has left, whether or not its call had a deadline.
 //!
 //! Claims: calls-44
 
@@ -24,9 +24,9 @@ async fn application_sees_call_end_soon_after_caller_reset() {
         };
         let head = b"GET / HTTP/1.1\r\nHost: web.shop\r\n\r\n";
         caller.write_all(head).await.unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         while app.request_count() == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(5), "it is asked");
+            assert!(started.elapsed() < Duration::from_secs(5), "it is asked");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         assert_eq!(app.ended(), 0, "it is waited for: {meshed}");

@@ -1,5 +1,5 @@
-//! Requests whose body nobody wants: their answer comes, and what is sent behind it on the
-//! same connection is either served or was told not to be.
+//! Requests whose body the proxy does not need: their response comes, and a request behind the
+//! body on the same connection is either served or was announced as not served.
 //!
 //! Claims: calls-7
 
@@ -13,12 +13,12 @@ use crate::support::{Pod, endpoints, http_app, pair, vip};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A head without its body, which says its length.
+/// A head without its body, with the body's length.
 pub(super) fn head(bytes: usize, more: &str) -> String {
     format!("POST /x HTTP/1.1\r\nHost: web.shop\r\nContent-Length: {bytes}\r\n{more}\r\n")
 }
 
-/// One whole answer and no byte behind it, or what came instead.
+/// One complete response and no byte behind it, or what came instead.
 pub(super) async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<String, String> {
     let mut text = Vec::new();
     let whole = async {
@@ -50,7 +50,7 @@ pub(super) fn closes(answer: &str) -> bool {
     answer.to_lowercase().contains("\r\nconnection: close\r\n")
 }
 
-/// A caller whose every request is refused, by each of the ways in which that happens.
+/// Setups that refuse every request of a caller, one for each kind of refusal.
 struct Refusing {
     via: &'static str,
     status: u16,
@@ -64,7 +64,7 @@ impl Refusing {
     async fn all() -> [Self; 3] {
         let (client, server, port, _) = pair(Protocol::Http1).await;
         client.set(vec![endpoints("api", Vec::new())]);
-        let nobody = Self {
+        let no_endpoint = Self {
             via: "by the own proxy",
             status: 503,
             client,
@@ -92,7 +92,7 @@ impl Refusing {
             server,
             port,
         };
-        [nobody, peer, outside]
+        [no_endpoint, peer, outside]
     }
 
     async fn connect(&self) -> TcpStream {

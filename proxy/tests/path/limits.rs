@@ -1,4 +1,4 @@
-//! Limits that the proxy of the called pod keeps.
+//! Limits that the called pod's proxy enforces.
 //!
 //! Claims: calls-59, calls-71
 
@@ -114,7 +114,7 @@ async fn requests_beyond_limit_get_429_unseen_and_unretried() {
     assert_eq!(ask(&client, "GET", "", "").await.0, 200);
 }
 
-/// Callers of these names, whom they call, and the application there.
+/// Callers of these names, the pod that they call, and its application.
 async fn called_by<const N: usize>(names: [&str; N]) -> (Vec<Pod>, Pod, App) {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
@@ -226,7 +226,7 @@ async fn limit_applies_per_route_and_source_without_charging_refusals() {
         HttpMatch::new("reads", None, &["GET"], &[] as &[(&str, &str)]).unwrap(),
     ]);
     let mut others = rule(limit("others", 1));
-    others.then.as_mut().unwrap().sources = Sources::Only(vec![Source::Identity(id("somebody"))]);
+    others.then.as_mut().unwrap().sources = Sources::Only(vec![Source::Identity(id("absent"))]);
     let both = rule(limit("both", 3));
     server.set(vec![guard(app.port, vec![reads, others, both])]);
     assert_eq!(ask(&client, "GET", "", "").await.0, 200);
@@ -308,7 +308,7 @@ async fn declared_opaque_bytes_are_decided_once_before_connecting() {
         guard(port, vec![rule(limit("few", 2))]),
     ]);
     assert_eq!(answered(&client).await, 2, "{}", server.metrics());
-    assert_eq!(accepted.load(Relaxed), 2, "nobody is heard of the others");
+    assert_eq!(accepted.load(Relaxed), 2, "no other connection is accepted");
     // Both sides know why, and each refusal is one.
     for (pod, side) in [(&client, "outbound"), (&server, "inbound")] {
         let side = format!("direction=\"{side}\"");

@@ -1,4 +1,4 @@
-//! Endpoints to which packets are lost: nobody waits a second time to learn that they are.
+//! Endpoints whose packets are lost: a caller's proxy waits for one once, and not again.
 //!
 //! Claims: calls-62
 
@@ -41,12 +41,12 @@ fn unreachable(client: &Pod) -> f64 {
     sum(client, "weft_ejections_total", &["cause=\"unreachable\""])
 }
 
-/// Asks, and says how long a good answer took.
+/// Sends a request, and returns the duration of a good response.
 async fn good(client: &Pod, method: &str, headers: &str) -> Duration {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, answer) = ask(client, method, headers, "").await;
     assert_eq!(status, 200, "{answer}");
-    begun.elapsed()
+    started.elapsed()
 }
 
 fn resting(consecutive_failures: u8) -> EffectivePolicy {
@@ -86,7 +86,7 @@ async fn probe_connection_to_lost_endpoint_delays_no_call() {
     let there = |ip| endpoint(ip, app.port, Some("api"));
     client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
     client.set(vec![policy_of(&resting(1))]);
-    // Control: until it rests one does.
+    // Control: until the ejection one does.
     let mut waited = Duration::ZERO;
     while unreachable(&client) == 0.0 {
         waited = waited.max(good(&client, "GET", "").await);
@@ -169,7 +169,7 @@ async fn no_call_is_lost_on_undetected_dead_connection() {
         good(&client, "POST", "").await;
     }
     lose.send_replace(true);
-    // Control: whoever is on his way when it begins. Nobody says of it that it is gone.
+    // Control: the call in flight when the loss starts. It does not count as unreachable.
     let mut late = 0;
     for _ in 0..300 {
         late += usize::from(ask(&client, "POST", "", "{}").await.0 == 504);
@@ -190,13 +190,13 @@ async fn no_call_is_lost_on_undetected_dead_connection() {
     assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
 }
 
-/// The longest time for which this thread did nothing at all.
+/// The max time for which this thread was stalled.
 async fn watch_standstills(longest: Arc<Mutex<Duration>>) {
     let every = Duration::from_millis(20);
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         tokio::time::sleep(every).await;
-        let stood = begun.elapsed().saturating_sub(every);
+        let stood = started.elapsed().saturating_sub(every);
         let mut longest = longest.lock();
         *longest = stood.max(*longest);
     }
@@ -219,26 +219,26 @@ async fn no_call_waits_beside_known_silent_connection() {
     let watching = tokio::spawn(watch_standstills(Arc::clone(&longest)));
     let client = Arc::new(client);
     let mut calls = JoinSet::new();
-    let begun = Instant::now();
+    let started = Instant::now();
     // Others each time: which endpoint a tenant has goes by the addresses of this run, and the
     // first few may all have the same.
     let mut callers = tenants().cycle();
-    while begun.elapsed() < Duration::from_secs(11) {
-        // Fewer than the streams of a connection, until its silence is known: who finds none left
-        // would open another one, and all of them may be kept there.
+    while started.elapsed() < Duration::from_secs(11) {
+        // Fewer than the streams of a connection, until its silence is known: a call without a free
+        // stream would open another connection, and all of them may be kept there.
         for tenant in callers.by_ref().take(9) {
             let client = Arc::clone(&client);
             calls.spawn(async move {
-                let begun = Instant::now();
+                let started = Instant::now();
                 let status = ask(&client, "POST", &tenant, "").await.0;
-                (status, begun.elapsed())
+                (status, started.elapsed())
             });
         }
         tokio::time::sleep(Duration::from_millis(900)).await;
     }
     let calls = calls.join_all().await;
     watching.abort();
-    // Control: nobody knows at first, and who is on its way then is lost.
+    // Control: the loss is unknown at first, and calls in flight then are lost.
     let bad = calls.iter().filter(|(status, _)| *status != 200).count();
     assert!((1..calls.len()).contains(&bad), "{bad} of {}", calls.len());
     let good = calls.iter().filter(|(status, _)| *status == 200);

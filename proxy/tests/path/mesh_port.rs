@@ -1,4 +1,4 @@
-//! Who may use the port between proxies, and for what.
+//! Access to the port between proxies: which peers, and for what.
 //!
 //! Claims: attack-28, attack-6
 
@@ -106,7 +106,7 @@ async fn mesh_port_reaches_no_proxy_port_or_other_address() {
             .unwrap(),
         503
     );
-    // An upgrade says what to; anything else that would become bytes is refused.
+    // An upgrade names its protocol; anything else that would become bytes is refused.
     let uri = format!("127.0.0.1:{port}");
     assert_eq!(
         ask(
@@ -143,7 +143,7 @@ async fn callers_without_a_valid_certificate_are_refused() {
     for (case, certs) in cases {
         let refused = match peer(&authority, &certs, &server).await {
             Err(_) => true,
-            // TLS 1.3 tells a client of its refusal after the handshake.
+            // A TLS 1.3 client receives its refusal after the handshake.
             Ok(mut sender) => ask(
                 &mut sender,
                 Method::GET,
@@ -236,7 +236,7 @@ async fn connection_takes_no_request_after_caller_certificate_expiry() {
     let slow = TcpListener::bind((server.ip, 0)).await.unwrap();
     let slow_port = slow.local_addr().unwrap().port().to_string();
     let mut other = ends.clone();
-    let begun = tokio::spawn(async move { status(&mut other, &slow_port).await });
+    let in_flight = tokio::spawn(async move { status(&mut other, &slow_port).await });
     let (mut served, _) = slow.accept().await.unwrap();
     let _ = served.read(&mut [0; 512]).await.unwrap();
     pass(20).await;
@@ -253,13 +253,13 @@ async fn connection_takes_no_request_after_caller_certificate_expiry() {
     let refused = timeout(Duration::from_secs(10), refused).await;
     assert!(refused.is_ok(), "it still takes requests");
     assert_eq!(status(&mut stays, &port).await.unwrap(), 200);
-    // What it had begun comes to its end.
+    // Its request in flight completes.
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     served.write_all(answer).await.unwrap();
-    assert_eq!(begun.await.unwrap().unwrap(), 200);
+    assert_eq!(in_flight.await.unwrap().unwrap(), 200);
 }
 
-/// HTTP in a tunnel, whose connection nobody else ends.
+/// HTTP in a tunnel, whose connection no other party ends.
 // Claims: attack-8
 #[tokio::test]
 async fn tunnel_takes_no_request_after_caller_certificate_expiry() {
@@ -292,7 +292,7 @@ async fn tunnel_takes_no_request_after_caller_certificate_expiry() {
             let _ = bytes.flow_control().release_capacity(answer.len());
             pass(passes).await;
         }
-        // An end is told with the answer to one more.
+        // The end is announced with the response to one more request.
         let mut answered = 0;
         for _ in 0..3 {
             let _ = sent.send_data(ask.clone(), false);

@@ -1,4 +1,4 @@
-//! Where a pod that gets copies may open connections of opaque bytes to.
+//! Targets to which a pod that gets copies may open opaque connections.
 //!
 //! Claims: calls-53
 

@@ -1,4 +1,4 @@
-//! Requests that end otherwise than by an answer, and receivers that are sent nothing.
+//! Mirrored requests that end without a response, and receivers that are sent nothing.
 //!
 //! Claims: calls-53
 
@@ -44,7 +44,7 @@ async fn timed_out_request_is_mirrored_whatever_limit_applied() {
         shop.until("success", f64::from(copies)).await;
     }
     assert_eq!((silent.request_count(), shop.next.request_count()), (3, 3));
-    // What has no time from the beginning comes to nobody.
+    // A request without any time at its start is neither sent nor copied.
     shop.client.set(timed(Timeouts::DEFAULT));
     let (status, answer) = ask(&shop.client, "GET", "weft-timeout: 0ms\r\n", "").await;
     assert_eq!(status, 504, "{answer}");

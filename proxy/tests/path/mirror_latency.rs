@@ -1,4 +1,4 @@
-//! What copies of requests cost those who wait for the answers: nothing that they notice.
+//! Latency of mirrored requests: their callers notice nothing of the copies.
 
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,10 @@ const UNNOTICED: f64 = 1.05;
 async fn slowest(client: &Pod) -> Duration {
     let calls = (0..REQUESTS).map(|nth| async move {
         tokio::time::sleep(APART * nth).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         let (status, answer) = ask(client, "GET", "", "").await;
         assert_eq!(status, 200, "{answer}");
-        begun.elapsed()
+        started.elapsed()
     });
     join_all(calls).await.into_iter().max().unwrap()
 }
@@ -64,10 +64,10 @@ const BUSY: Duration = Duration::from_millis(5);
 async fn percentile_of_fast(client: &Pod) -> Duration {
     let mut took = Vec::new();
     for _ in 0..FAST {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (status, answer) = ask(client, "GET", "", "").await;
         assert_eq!(status, 200, "{answer}");
-        took.push(begun.elapsed());
+        took.push(started.elapsed());
     }
     took.sort();
     took[took.len() - 2]

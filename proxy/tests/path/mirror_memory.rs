@@ -1,4 +1,4 @@
-//! Copies of requests where the proxy is short of memory.
+//! Mirroring while the proxy is short of memory.
 //!
 //! Claims: calls-53
 

@@ -1,4 +1,4 @@
-//! Copies to receivers whose proxies are of a version that knows of none.
+//! Copies to receivers whose proxies have a version without mirroring.
 //!
 //! Claims: calls-53
 
@@ -32,7 +32,7 @@ async fn read_only_mirror_stops_at_older_proxy() {
     shop.until("proxy-too-old", 1.0).await;
     assert_eq!(sum(&shop.client, MIRRORED, &[]), 1.0);
     assert_eq!(request_count.load(std::sync::atomic::Ordering::Relaxed), 1);
-    // Who lets copies change something lets them go where nobody says that they are one.
+    // A policy whose copies may change things sends them also to proxies that do not mark copies.
     let mut any = mirror();
     any.downstream = Downstream::Any;
     shop.mirrors(vec![any]);

@@ -1,4 +1,4 @@
-//! Copies of requests: who gets them, what they cost the others, and what their receivers
+//! Mirroring: which Services get copies, what copies cost other callers, and what the receivers
 //! may do.
 //!
 //! Claims: calls-53
@@ -125,10 +125,10 @@ impl Shop {
 
     /// Waits until so many copies have come to this.
     pub(super) async fn until(&self, outcome: &str, copies: f64) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.counted(outcome) < copies {
             let metrics = || self.client.metrics();
-            assert!(begun.elapsed() < Duration::from_secs(10), "{}", metrics());
+            assert!(started.elapsed() < Duration::from_secs(10), "{}", metrics());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(self.counted(outcome), copies);
@@ -231,7 +231,7 @@ async fn mirror_waits_for_complete_body_up_to_64_kib() {
     let large = "x".repeat(64 * 1024 + 1);
     assert_eq!(ask(&shop.client, "POST", "", &large).await.0, 200);
     shop.until("body", 1.0).await;
-    // What its sender breaks off is copied to nobody.
+    // A request that its sender breaks off is not copied.
     let mut stream = shop.client.call(vip()).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(b"abc").await.unwrap();
@@ -279,15 +279,15 @@ async fn mirror_of_http2_call_has_its_complete_body() {
 async fn failing_mirror_target_costs_calls_nothing_capped_at_64() {
     let shop = Shop::new(SILENCE).await;
     for _ in 0..80 {
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(started.elapsed() < Duration::from_secs(2));
     }
     shop.until("full", 16.0).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     while shop.next.request_count() < 64 {
         assert!(
-            begun.elapsed() < Duration::from_secs(5),
+            started.elapsed() < Duration::from_secs(5),
             "{}",
             shop.next.request_count()
         );
@@ -315,7 +315,7 @@ async fn read_only_mirror_reaches_only_restricted_pod() {
     shop.shadow.replace(wire::names::GUARD, Vec::new());
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 2.0).await;
-    // Without a proxy nobody holds it to anything.
+    // Without a proxy the receiver is not restricted.
     let plain = endpoint(shop.shadow.ip, shop.next.port, None);
     shop.client.set(vec![endpoints("next", vec![plain])]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
@@ -332,7 +332,7 @@ async fn read_only_mirror_reaches_only_restricted_pod() {
         "{:?}",
         shop.next.heads()
     );
-    // Nobody asks again whether a copy of what is not recorded is.
+    // The copy of an unrecorded request is not sampled again.
     shop.client
         .set(vec![tracing("http://10.0.0.1:4317", 0, &["tracecontext"])]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
@@ -386,7 +386,7 @@ async fn a_pod_that_gets_copies_reads_and_changes_nothing() {
     assert_eq!(ask(pod, "POST", "", "{}").await.0, 403);
 }
 
-/// What comes back of bytes that `pod` says to `addr`.
+/// The echo of bytes that `pod` sends to `addr`.
 pub(super) async fn echoed(pod: &Pod, addr: std::net::SocketAddr) -> String {
     let mut stream = pod.call(addr).await;
     stream.write_all(b"\0binary").await.unwrap();
@@ -415,7 +415,7 @@ async fn read_only_pod_reaches_nothing_outside_mesh() {
     assert!(answer.contains("weft-reason: shadow-write"), "{answer}");
     assert_eq!(echoed(pod, addr).await, "");
     assert!(seen.lock().is_empty());
-    // Control: whoever gets no copies does.
+    // Control: a pod without copies may.
     shop.client.set(vec![outside(addr)]);
     assert_eq!(get(shop.client.call(addr).await, "/", "").await.0, 200);
 }

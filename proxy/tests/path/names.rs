@@ -1,4 +1,4 @@
-//! By which name requests are counted at the pod that serves them.
+//! The name under which the serving pod counts a request.
 //!
 //! Claims: observe-137
 
@@ -76,7 +76,7 @@ async fn request_counts_under_first_matching_name_even_refused() {
         4.0,
         "{page}"
     );
-    // Whoever calls does not judge by them, and is told nothing of them.
+    // The caller's proxy does not use route names, and receives none.
     assert!(!client.metrics().contains("route="), "{}", client.metrics());
     assert!(seen.lock().iter().all(|head| !head.contains("cart/item")));
 }
@@ -129,7 +129,7 @@ async fn route_names_vanish_with_resource_but_survive_invalid_update() {
     assert_eq!(get(client.call(vip()).await, "/items", "").await.0, 200);
     assert!(
         !server.metrics().contains("route="),
-        "nobody asked for names"
+        "no names were requested"
     );
     server.set(vec![routes(&[("cart", "items", "/items")])]);
     let nacks = server.try_set(vec![routes(&[("cart", "items", "/(")])]);

@@ -1,4 +1,4 @@
-//! What the proxies tell of both ends that are outside the mesh.
+//! Reports about peers outside the mesh, on both sides of a call.
 //!
 //! Claims: observe-140, observe-144
 
@@ -25,7 +25,7 @@ fn stands(at: SocketAddr, target: Target) -> v1::Resource {
     resource(&name, Content::Destination(v1::Destination { target }))
 }
 
-/// What the controller says of a port that a Service lacks; older ones do not name the Service.
+/// The controller's target for a port that a Service lacks; older ones do not name the Service.
 fn lacking(service: &str) -> Target {
     Target::Refused(v1::Refused {
         reason: "no such port".to_owned(),
@@ -33,7 +33,7 @@ fn lacking(service: &str) -> Target {
     })
 }
 
-/// Waits until a call that nobody serves has ended.
+/// Waits until an unserved call has ended.
 async fn in_vain(client: &Pod, at: SocketAddr) {
     let mut stream = client.call(at).await;
     // Some are refused before they say anything.
@@ -58,7 +58,7 @@ async fn hosts_outside_are_told_by_name_else_by_address() {
     client.set(vec![external(named), external(unnamed)]);
     assert_eq!(get(client.call(named).await, "/", "").await.0, 200);
     assert_eq!(seen.lock().len(), 1, "all that was said arrived");
-    // Whoever waits for the other end to speak is held up by nothing.
+    // A caller that waits for the other end to speak is not delayed.
     let banner = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"220 hello\r\n").await.unwrap();
@@ -102,7 +102,8 @@ async fn outside_host_is_named_for_late_client() {
     assert_eq!(remotes, ["web.shop"], "{edges:?}");
 }
 
-/// Nobody reads it as HTTP, so that any protocol passes; docs/operating.md tells what that means.
+/// The proxy does not read it as HTTP, so that any protocol passes; docs/operating.md explains the
+/// consequences.
 #[tokio::test]
 async fn outside_traffic_is_relayed_with_copied_mesh_headers() {
     const ID: &str = "spiffe://cluster.local/ns/shop/sa/caller";
@@ -139,7 +140,7 @@ async fn only_callers_without_identity_are_reported_by_address() {
         let address: IpAddr = edge.remote.parse().unwrap();
         assert!(address.is_loopback(), "{edge:?}");
     }
-    // Its certificate names its pod, which is told as the caller and nowhere else.
+    // Its certificate names its pod, which is reported as the caller and nowhere else.
     for edge in meshed {
         assert_eq!((&*edge.caller, &*edge.remote), ("uid-1", ""), "{edge:?}");
     }
@@ -162,7 +163,7 @@ async fn lacked_port_reports_service_and_unknown_one_its_address() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     let edges = reported_edges(&client).await;
-    let told: BTreeSet<(&str, u32, &str)> = edges
+    let reported: BTreeSet<(&str, u32, &str)> = edges
         .iter()
         .map(|edge| (edge.service.as_str(), edge.port, edge.remote.as_str()))
         .collect();
@@ -171,14 +172,14 @@ async fn lacked_port_reports_service_and_unknown_one_its_address() {
         ("", 0, "10.96.7.2"),
         ("", 0, "10.96.7.7"),
     ];
-    assert_eq!(told, BTreeSet::from(expected), "{edges:?}");
+    assert_eq!(reported, BTreeSet::from(expected), "{edges:?}");
     for edge in &edges {
         assert_eq!((edge.failure, edge.attempts), (1, Some(0)), "{edge:?}");
         assert!(edge.pod.is_empty() && edge.backend.is_empty(), "{edge:?}");
     }
 }
 
-/// More than two slots tell apart.
+/// More ports than two intervals keep apart.
 #[tokio::test]
 async fn service_port_scan_makes_bounded_edges() {
     const PORTS: u16 = 200;
@@ -192,10 +193,13 @@ async fn service_port_scan_makes_bounded_edges() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     let edges = reported_edges(&client).await;
-    let told: BTreeSet<u32> = edges.iter().map(|edge| edge.port).collect();
-    // Those that are told apart, and the others.
-    assert_eq!(told.len(), 64 + 1, "{told:?}");
-    assert!(told.contains(&0) && told.contains(&1), "{told:?}");
+    let reported: BTreeSet<u32> = edges.iter().map(|edge| edge.port).collect();
+    // The ports with a row of their own, and the row of all others.
+    assert_eq!(reported.len(), 64 + 1, "{reported:?}");
+    assert!(
+        reported.contains(&0) && reported.contains(&1),
+        "{reported:?}"
+    );
     assert!(edges.iter().all(|edge| edge.service == "shop/cart"));
     let failures: u64 = edges.iter().map(|edge| edge.failure).sum();
     assert_eq!(failures, u64::from(PORTS), "each is counted");

@@ -1,4 +1,5 @@
-//! What the proxy of a pod keeps from an application that has no room for it.
+//! Overload protection: requests that a pod's proxy keeps from an application without room for
+//! them.
 //!
 //! Claims: calls-69
 
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, SILENCE, ask, limited, policy_of, retries, served_by, sum, whole};
-use super::deadlines::{BEGUN, SWITCHED};
+use super::deadlines::{PARTIAL_RESPONSE, SWITCHED};
 use super::mirrors::header;
 use crate::support::{Authority, Pod, endpoint, endpoints, get, pair, resource, service, vip};
 
@@ -82,9 +83,9 @@ pub(super) async fn calls_in_flight(
         let mut stream = client.call(vip()).await;
         let request = format!("GET / HTTP/1.1\r\nHost: web.shop\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         while app.request_count() == before {
-            assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
+            assert!(started.elapsed() < Duration::from_secs(5), "it never came");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         callers.push(stream);
@@ -114,9 +115,9 @@ async fn request_beyond_application_capacity_gets_503_unseen() {
     let failed = ["success=\"false\""];
     assert_eq!(sum(&client, "weft_attempts_total", &failed), 2.0);
     assert_eq!(sum(&client, "weft_ejections_total", &[]), 0.0);
-    // Where nobody else is left nothing is paid for a move.
+    // Without another endpoint a move costs no retry.
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
-    // A policy that goes lets everybody in, whoever is in flight.
+    // Without the policy every request is admitted, whatever is in flight.
     server.replace(wire::names::GUARD, Vec::new());
     let _more = calls_in_flight(&client, &app, "", 2).await;
     assert_eq!(app.request_count(), 4);
@@ -124,7 +125,7 @@ async fn request_beyond_application_capacity_gets_503_unseen() {
 
 #[tokio::test]
 async fn request_or_upgrade_is_in_flight_until_response_head() {
-    let (client, server, app) = one(BEGUN).await;
+    let (client, server, app) = one(PARTIAL_RESPONSE).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
     let mut open = Vec::new();
     for _ in 0..3 {
@@ -138,7 +139,7 @@ async fn request_or_upgrade_is_in_flight_until_response_head() {
     }
     let (client, server, app) = one(SILENCE).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
-    // Whoever asks to switch protocols asks for a request like any other until it is answered.
+    // An upgrade counts like any other request until its response.
     let _upgrade = calls_in_flight(&client, &app, WEBSOCKET, 1).await;
     assert_eq!(ask(&client, "GET", "", "").await.0, 503, "it is full");
     assert_eq!(ask(&client, "GET", WEBSOCKET, "").await.0, 503);
@@ -167,7 +168,7 @@ async fn audit_counts_what_it_would_shed_and_disabled_nothing() {
     }
 }
 
-/// Who has what a full application may have.
+/// The caller that occupies a full application.
 type Other = (Pod, Vec<TcpStream>);
 
 /// A client and two applications of a server: `full` has the one request that it may have,
@@ -227,7 +228,7 @@ async fn overload_move_is_single_and_needs_retry_budget() {
     };
     assert_eq!(classes(), (1.0, 1.0), "a retry counts one class lower");
     assert_eq!(retries(&client, "failure"), 1.0);
-    // There is one retry a second for which nobody has to save.
+    // One retry a second is outside the budget.
     ask(&client, "POST", "", "{}").await;
     assert_eq!(classes(), (2.0, 1.0));
     assert_eq!(retries(&client, "budget"), 1.0);
@@ -337,9 +338,9 @@ async fn caller_sends_fewer_calls_of_shed_class_only() {
     client.set(vec![policy_of(&classes)]);
     server.set(vec![guard([(app.port, classes)])]);
     let _held = calls_in_flight(&client, &app, "", 1).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut calls = 0.0;
-    while begun.elapsed() < Duration::from_millis(7500) {
+    while started.elapsed() < Duration::from_millis(7500) {
         assert_eq!(ask(&client, "GET", "", "").await.0, 503);
         calls += 1.0;
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -405,9 +406,9 @@ async fn load(client: &Arc<Pod>, per_second: u32, seconds: u32) -> (u32, u32) {
         ticks.tick().await;
         let client = Arc::clone(client);
         calls.spawn(async move {
-            let begun = Instant::now();
+            let started = Instant::now();
             let (status, _) = ask(&client, "GET", "", "").await;
-            (status, begun.elapsed())
+            (status, started.elapsed())
         });
     }
     let mut seen = (0, 0);
@@ -440,7 +441,7 @@ async fn application_survives_triple_load_without_shedding_at_half() {
     assert!(shed > 0.0, "{}", server.metrics());
     let limit = server.metrics();
     assert!(limit.contains("weft_overload_limit{port="), "{limit}");
-    // Whoever held nothing back before.
+    // A caller that held nothing back before.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(load(&client().await, 25, 2).await, (50, 0), "it is over");
     assert_eq!(sum(&server, SHED, &[]), shed);
@@ -460,9 +461,9 @@ async fn disabled_overload_policy_reports_no_limit() {
     load(&client, 25, 2).await;
     let caller = Arc::clone(&client);
     let beyond = tokio::spawn(async move { load(&caller, 150, 5).await });
-    let begun = Instant::now();
+    let started = Instant::now();
     while sum(&server, LIMIT, &[]) == 0.0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it is limited");
+        assert!(started.elapsed() < Duration::from_secs(10), "it is limited");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     server.replace(wire::names::GUARD, Vec::new());

@@ -1,4 +1,4 @@
-//! Requests that choose another Service than the one they call, and those that may not.
+//! Requests that select another Service than the one they call: which may, and which may not.
 //!
 //! Claims: calls-58
 
@@ -82,7 +82,7 @@ impl Shop {
         pod
     }
 
-    /// Calls of `pod` with these headers go where they are asked to go, or do not.
+    /// Calls of `pod` with these headers reach the requested Service, or do not.
     async fn goes(&self, pod: &Pod, headers: &str, outcome: Option<&str>) {
         let granted = outcome == Some("granted");
         let before = (self.api.request_count(), self.next.request_count());
@@ -105,14 +105,14 @@ impl Shop {
     }
 }
 
-/// A request that its application has, and does not answer, by whoever sent it.
+/// A request that its application has, and does not answer, from any sender.
 async fn waiting(app: &App, mut caller: TcpStream, headers: &str) -> (TcpStream, String) {
     let before = app.request_count();
     let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
     caller.write_all(head.as_bytes()).await.unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     while app.request_count() == before {
-        assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
+        assert!(started.elapsed() < Duration::from_secs(5), "it never came");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let head = app.heads().pop().unwrap();
@@ -198,7 +198,7 @@ async fn listed_pods_choose_route_also_behind_next_hop() {
         qa.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
         let there = endpoint(web.ip, app.port, Some(&*web.proxy.own.pod));
         qa.set(vec![endpoints("api", vec![there])]);
-        // A token that nobody lists takes nothing away.
+        // An unlisted token takes nothing away.
         for token in ["", "weft-route-token: old\r\n"] {
             let headers = format!("{ROUTE}{token}");
             let (_kept, context) = waiting(&app, qa.call(vip()).await, &headers).await;
@@ -254,7 +254,8 @@ async fn route_override_does_not_bypass_target_access_rules() {
     let guarded = Pod::new(&shop.authority, "next").await;
     shop.next = App::new(guarded.ip, OK).await;
     guarded.mode("next", Enforcement::Enforce, MtlsMode::Strict);
-    // Who asks first and who passes it on may be two, and it is who calls that is judged.
+    // The first caller and the forwarding one may differ, and the rules apply to the one that
+    // calls.
     guarded.set(vec![rule("t", "cart", None, Some(&["/"]))]);
     let policy = offered(&["qa", "cart"], &["web"], NEVER);
     let reaching = async |account: &str| {
@@ -270,7 +271,7 @@ async fn route_override_does_not_bypass_target_access_rules() {
     );
     let first = App::new(web.ip, SILENCE).await;
     let there = endpoint(web.ip, first.port, Some(&*web.proxy.own.pod));
-    // `cart` asks by `web`, of whom no rule speaks.
+    // `cart` calls through `web`, which no rule names.
     let asks = Pod::new(&shop.authority, "cart").await;
     asks.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
     asks.set(vec![endpoints("api", vec![there])]);

@@ -1,5 +1,5 @@
-//! TLS of the applications' own: told as such where it is declared or where a connection was
-//! seen to begin so, and counted by metrics as any other bytes.
+//! TLS of the applications' own: reported as TLS where it is declared or where the proxy saw a
+//! connection begin so, and counted by metrics as any other bytes.
 //!
 //! Claims: observe-145
 
@@ -22,7 +22,7 @@ use crate::support::{Authority, Pod, endpoint, external, id, pair, resource, vip
 pub(super) const BYTES: &[u8] = b"\x00binary";
 const CONNECTIONS: &str = "weft_tcp_connections_total";
 
-/// What a client of TLS says first to a host of this name, or of this address.
+/// A TLS client's first bytes to a host of this name, or of this address.
 pub(super) fn hello(host: &str) -> Vec<u8> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -37,7 +37,8 @@ pub(super) fn hello(host: &str) -> Vec<u8> {
     sent
 }
 
-/// Says that to an application that echoes, and hears it again. The connection stays.
+/// Sends the bytes to an application that echoes, and receives them again. The connection stays
+/// open.
 pub(super) async fn said(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
     stream.write_all(bytes).await.unwrap();
     let mut heard = vec![0; bytes.len()];
@@ -46,8 +47,8 @@ pub(super) async fn said(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// What the pod tells of its only connection.
-async fn told(pod: &Pod) -> (Protocol, Security) {
+/// What the pod reports about its only connection.
+async fn reported(pod: &Pod) -> (Protocol, Security) {
     let edges = reported_edges(pod).await;
     let [edge] = &edges[..] else {
         panic!("{edges:?}");
@@ -96,7 +97,7 @@ async fn external_tls_is_reported_separately_from_other_bytes() {
     assert!(edges.iter().all(plain), "{edges:?}");
 }
 
-/// Says that to an address where nobody listens, and waits for the end.
+/// Sends the bytes to an address without a listener, and waits for the end.
 async fn in_vain(mut stream: TcpStream, bytes: &[u8]) {
     // It may be reset before.
     let _ = stream.write_all(bytes).await;
@@ -105,7 +106,7 @@ async fn in_vain(mut stream: TcpStream, bytes: &[u8]) {
     assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
 }
 
-/// An address of the pod at which nobody listens any more.
+/// An address of the pod without a listener.
 async fn nowhere(pod: &Pod) -> SocketAddr {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     listener.local_addr().unwrap()
@@ -130,7 +131,7 @@ async fn failed_external_connections_are_reported_by_sent_bytes() {
     client.set(vec![external(at)]);
     let (named, nameless) = (hello("api.example.com"), hello("10.0.0.1"));
     let request: &[u8] = b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n";
-    // Whoever says nothing is held up by nothing for long.
+    // A silent caller is not delayed for long.
     for bytes in [&named[..], &nameless[..], request, BYTES, b""] {
         in_vain(client.call(at).await, bytes).await;
     }
@@ -145,7 +146,7 @@ async fn failed_external_connections_are_reported_by_sent_bytes() {
     assert_eq!(failures(&edges), BTreeMap::from(expected), "{edges:?}");
 }
 
-/// A host that is near refuses a connection before its caller has said anything.
+/// A near host refuses a connection before its caller has sent a byte.
 #[tokio::test]
 async fn immediately_failed_external_connection_reports_later_bytes() {
     let authority = Authority::new();
@@ -154,20 +155,20 @@ async fn immediately_failed_external_connection_reports_later_bytes() {
     let at = nowhere(&host).await;
     client.set(vec![external(at)]);
     let hello = hello("api.example.com");
-    // A machine that stands still makes some of them late.
+    // A machine that stalls makes some of them late.
     for _ in 0..20 {
         let stream = client.call(at).await;
         tokio::time::sleep(Duration::from_millis(3)).await;
         in_vain(stream, &hello).await;
     }
     let edges = reported_edges(&client).await;
-    let told = failures(&edges);
+    let reported = failures(&edges);
     let known = ("api.example.com", Protocol::Tls);
-    assert!(told.contains_key(&known), "{edges:?}");
+    assert!(reported.contains_key(&known), "{edges:?}");
 }
 
-/// What both ends tell of a connection between two proxies to a Service of this protocol, whose
-/// pod may declare one too; its client speaks after so many milliseconds.
+/// What both ends report about a connection between two proxies to a Service of this protocol,
+/// whose pod may declare one too; its client speaks after so many milliseconds.
 async fn between(
     (service, port): (Protocol, Option<Protocol>),
     says: &[u8],
@@ -194,7 +195,7 @@ async fn between(
     let stream = client.call(vip()).await;
     tokio::time::sleep(Duration::from_millis(after)).await;
     let _stays = said(stream, says).await;
-    let (one, other) = (told(&client).await, told(&server).await);
+    let (one, other) = (reported(&client).await, reported(&server).await);
     assert_eq!((one.1, other.1), (Security::Mtls, Security::Mtls));
     [one.0, other.0]
 }
@@ -206,7 +207,7 @@ async fn tls_between_pods_is_reported_as_declared_or_detected() {
     for (service, port, says, after, expected) in [
         (tls, Some(tls), hello, 0, [tls, tls]),
         (detect, None, hello, 0, [tls, tls]),
-        // The way was opened before its client said anything.
+        // The upstream connection was opened before its client sent a byte.
         (detect, None, hello, 300, [tls, tls]),
         // A declaration is believed, and what it covers is not looked at.
         (tls, Some(tls), BYTES, 0, [tls, tls]),
@@ -229,7 +230,7 @@ async fn outside_callers_tls_is_reported_separately_from_bytes() {
         server.mode("api", Enforcement::Open, MtlsMode::Permissive);
         let port = echo(&server, "").await;
         let _stays = said(server.plain(port).await, says).await;
-        assert_eq!(told(&server).await, (expected, Security::Plaintext));
+        assert_eq!(reported(&server).await, (expected, Security::Plaintext));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Callers that give up, callers that are slow, and endpoints that keep everybody waiting.
+//! Callers that give up, slow callers, and endpoints that keep every caller waiting.
 //!
 //! Claims: calls-24
 
@@ -24,12 +24,12 @@ use super::shown::{Does, call, grpc, serve, without_warmup};
 use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
-/// Kernels take megabytes of a body before anybody waits.
+/// Kernels take megabytes of a body before a writer waits.
 const LARGE: usize = 10 << 20;
 const PART: usize = 128 << 10;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// It hangs since it came, so nobody has ever measured how fast it is.
+/// It has hung from its start, so it has no measured latency.
 #[tokio::test]
 async fn hanging_endpoint_draws_few_calls_despite_cancelling_callers() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
@@ -159,7 +159,7 @@ async fn an_endpoint_that_takes_no_body_rests() {
         let all = ports.map(|port| endpoint(server.ip, port, account));
         client.set(vec![endpoints("api", all[..2].to_vec())]);
         client.set(vec![policy_of(&strict(500))]);
-        // Who rests is worse than the others, of which something is known by now.
+        // An ejected endpoint ranks below the others, which are measured by now.
         for _ in 0..60 {
             assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
         }
@@ -170,13 +170,13 @@ async fn an_endpoint_that_takes_no_body_rests() {
             posts += 1;
             assert!(posts < 100, "{account:?}: {}", client.metrics());
         }
-        // Who is left takes them.
+        // The remaining one takes them.
         assert_eq!(large_post(&client).await, "HTTP/1.1 200", "{account:?}");
     }
 }
 
-/// A peer proxy that has no memory for any request, and says so at once; how often it was
-/// asked.
+/// A peer proxy that has no memory for any request, and reports that at once; its number of
+/// requests.
 async fn full(authority: &Authority) -> (IpAddr, Arc<AtomicUsize>) {
     stand_in(authority, |_| {
         Response::builder()
@@ -190,7 +190,7 @@ async fn full(authority: &Authority) -> (IpAddr, Arc<AtomicUsize>) {
 /// What a peer proxy answers to a request with this head.
 type Answer = fn(&HeaderMap) -> response::Builder;
 
-/// Something in the place of a peer proxy, and how often it was asked.
+/// A stand-in for a peer proxy, and its number of requests.
 pub(super) async fn stand_in(authority: &Authority, answer: Answer) -> (IpAddr, Arc<AtomicUsize>) {
     let leaf = || authority.leaf("api", HOUR, SystemTime::now());
     let config = tls::mesh_server_config(

@@ -1,4 +1,4 @@
-//! Callers that are told apart by their pod and not by their account.
+//! Callers that are distinguished by pod and not by account.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which policy speaks, and to whom: as the controller has resolved it.
+//! Which policy applies to which caller, as the controller has resolved it.
 //!
 //! Claims: calls-18, calls-39
 
@@ -67,7 +67,7 @@ async fn policy_applies_only_to_callers_of_named_account() {
     served_by(&client, &server, &[&apps[0], &apps[1]]);
     let request_count = || apps.iter().map(App::request_count).sum::<usize>();
     client.set(vec![policy_of(&EffectivePolicy {
-        retry: for_callers("somebody", &NEVER),
+        retry: for_callers("absent", &NEVER),
         ..EffectivePolicy::default()
     })]);
     ask(&client, "GET", "", "").await;
@@ -113,7 +113,7 @@ async fn policy_for_pods_applies_by_own_certificates_uid() {
     assert_eq!(request_count(), 3, "another pod of the account");
 }
 
-/// What is said of calls to `name`.
+/// The policy of calls to `name`.
 fn traffic_policy(name: &str, traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", name, 80),
@@ -154,9 +154,9 @@ async fn split_to_v2() -> (Pod, Pod, [App; 3]) {
 
 /// Asks until `done`, for which chance must choose the failing one often enough.
 async fn ask_until(client: &Pod, done: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < PATIENCE, "{}", client.metrics());
+        assert!(started.elapsed() < PATIENCE, "{}", client.metrics());
         ask(client, "POST", "", "{}").await;
     }
 }
@@ -167,7 +167,7 @@ async fn split_backends_ejection_policy_overrides_called_services_default() {
     client.set(vec![traffic_policy("api", &ejection(0))]);
     ask_until(&client, || apps[0].request_count() >= 6).await;
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "the root's word counts");
-    // The one that serves says otherwise.
+    // The policy of the serving one differs.
     client.set(vec![traffic_policy("v2", &ejection(3))]);
     ask_until(&client, || sum(&client, EJECTIONS, &[]) > 0.0).await;
 }
@@ -287,20 +287,20 @@ async fn enforced_mesh_policy_reaches_every_called_service() {
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
 }
 
-/// No rule here is for callers outside the mesh, for whose sake pods were told of times before.
+/// No rule here is for callers outside the mesh, for which pods received timeouts before.
 #[tokio::test]
 async fn timeout_at_pod_address_applies_to_named_account() {
     let (client, server, apps) = fleet([SILENCE]).await;
     let addr = by_address(&client, &server, apps[0].port);
     let request = format!("GET / HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
-    for (account, ends) in [("web", true), ("somebody", false)] {
+    for (account, ends) in [("web", true), ("absent", false)] {
         let mut said = timeouts(Some(300), None);
         let scoped = said.timeouts.rules[0].then.as_mut().unwrap();
         scoped.sources = Sources::Only(vec![Source::Identity(id(account))]);
-        let told = said.for_pods(Parts::IN_FORCE);
-        server.set(vec![guarded(apps[0].port, told)]);
+        let for_pods = said.for_pods(Parts::IN_FORCE);
+        server.set(vec![guarded(apps[0].port, for_pods)]);
         let mut stream = client.call(addr).await;
-        // Who has no end is not waited for.
+        // A call without a deadline is not waited for.
         let patience = Duration::from_secs(if ends { 10 } else { 1 });
         let answer = raw(&mut stream, request.as_bytes(), patience).await;
         let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");

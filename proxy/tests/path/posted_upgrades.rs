@@ -1,4 +1,4 @@
-//! Upgrades by POST, as remote commands of containers ask for them.
+//! Upgrades by POST, as remote commands of containers use them.
 //!
 //! Claims: attack-102
 

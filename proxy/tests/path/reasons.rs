@@ -1,5 +1,5 @@
-//! Every reason that the page of refusals names, as a client gets to see it: with the status
-//! that stands there, and over gRPC with the code.
+//! Every reason that the page of refusals names, as a client receives it: with the status from the
+//! page, and over gRPC with the code.
 //!
 //! Claims: calls-29
 
@@ -26,12 +26,12 @@ use crate::support::{Authority, Pod, endpoint, endpoints, pair, raw, rule, servi
 const GRPC: &str = "content-type: application/grpc\r\n";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who asks.
+/// The caller.
 #[derive(Clone, Copy)]
 enum Asks {
     /// The application of the client, this address.
     Client(SocketAddr),
-    /// Somebody outside the mesh, this port of the server.
+    /// A caller outside the mesh, this port of the server.
     Outsider(u16),
 }
 

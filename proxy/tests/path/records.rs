@@ -1,4 +1,4 @@
-//! Lines of the access log at a collector.
+//! Access log records at a collector.
 //!
 //! Claims: observe-95
 
@@ -21,7 +21,7 @@ const DROPPED: &str = "weft_telemetry_dropped_total";
 /// As OpenTelemetry numbers severities.
 const ERROR: i32 = 17;
 
-/// The line of a request has the trace that it belongs to, also where nobody records it.
+/// The log line of a request has its trace, also where the trace is not recorded.
 #[tokio::test]
 async fn lines_of_the_access_log_go_to_the_collector() {
     let (addr, got) = grpc("127.0.0.1:0").await;
@@ -43,7 +43,7 @@ async fn lines_of_the_access_log_go_to_the_collector() {
     assert_eq!(records.len(), 3, "{records:#?}");
     for record in &records {
         assert_eq!(hex(&record.trace_id), TRACE);
-        assert!(record.span_id.is_empty(), "nobody records it");
+        assert!(record.span_id.is_empty(), "it is not recorded");
     }
     let errors = records.iter().filter(|one| one.severity_number == ERROR);
     assert_eq!(errors.count(), 2);
@@ -57,7 +57,7 @@ async fn lines_of_the_access_log_go_to_the_collector() {
     .await;
 }
 
-/// Whoever leaves before the head of the answer is no failure of anybody.
+/// A caller that leaves before the head of the response is no failure.
 #[tokio::test]
 async fn departed_caller_has_log_line_with_own_reason() {
     let (addr, got) = grpc("127.0.0.1:0").await;

@@ -1,4 +1,4 @@
-//! Every refusal moves one counter by one, whoever refuses and however early.
+//! Every refusal increments one counter by one, whichever proxy refuses and however early.
 //!
 //! Claims: attack-54
 
@@ -38,8 +38,8 @@ fn counted(pod: &Pod, side: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until `pod` has counted one more call than `before`, and checks that it stays
-/// at that and says why.
+/// Waits until `pod` has counted one more call than `before`, and checks that the count stays there
+/// and has this reason.
 async fn one_more(pod: &Pod, side: &str, before: &[String], reason: &str, case: &str) {
     let started = Instant::now();
     while counted(pod, side).len() == before.len() {
@@ -89,7 +89,7 @@ pub(super) async fn send(mut stream: TcpStream, bytes: &str) -> String {
     raw(&mut stream, bytes.as_bytes(), PATIENCE).await
 }
 
-/// A port of the pod on which nobody listens.
+/// A port of the pod without a listener.
 async fn closed(pod: &Pod) -> u16 {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     listener.local_addr().unwrap().port()
@@ -108,7 +108,7 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
-    let nobody = closed(&server).await;
+    let closed_port = closed(&server).await;
     let mode = |enforcement, mtls| server.mode("api", enforcement, mtls);
     // Where an answer is due, whatever might be a request is read as one.
     mode(Enforcement::Open, MtlsMode::Strict);
@@ -153,16 +153,16 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
             "no-identity",
         ),
         (
-            "nobody listens",
-            nobody,
+            "no listener",
+            closed_port,
             GET,
             Enforcement::Open,
             permissive,
             "connect-failed",
         ),
         (
-            "bytes, nobody listens",
-            nobody,
+            "bytes, no listener",
+            closed_port,
             BYTES,
             Enforcement::Open,
             permissive,
@@ -182,10 +182,10 @@ async fn every_peer_refusal_increments_one_counter_once() {
     let authority = Authority::new();
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
-    let nobody = closed(&server).await;
+    let closed_port = closed(&server).await;
     let certs = authority.leaf("web", Duration::from_secs(60), SystemTime::now());
     let mut sender = peer(&authority, &certs, &server).await.unwrap();
-    let (port, nobody) = (port.to_string(), nobody.to_string());
+    let (port, closed_port) = (port.to_string(), closed_port.to_string());
     for (case, method, protocol, uri, port, reason) in [
         (
             "no port",
@@ -212,19 +212,19 @@ async fn every_peer_refusal_increments_one_counter_once() {
             "bad-request",
         ),
         (
-            "tunnel, nobody listens",
+            "tunnel, no listener",
             Method::POST,
             "tcp",
             "http://h/",
-            &nobody,
+            &closed_port,
             "connect-failed",
         ),
         (
-            "peer, nobody listens",
+            "peer, no listener",
             Method::GET,
             "http1",
             "http://h/",
-            &nobody,
+            &closed_port,
             "connect-failed",
         ),
     ] {
@@ -249,9 +249,9 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
     use v1::destination::Target;
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
-    let nobody = endpoint(client.ip, closed(&client).await, None);
+    let closed_endpoint = endpoint(client.ip, closed(&client).await, None);
     client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
-    client.set(vec![endpoints("api", vec![nobody.clone()])]);
+    client.set(vec![endpoints("api", vec![closed_endpoint.clone()])]);
     for (case, head) in refused_heads() {
         let before = counted(&client, "outbound");
         let answer = send(client.call(vip()).await, &head).await;
@@ -269,7 +269,7 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
     let strict = || client.mode("web", Enforcement::Open, MtlsMode::Strict);
     for (case, resources, addr, reason, kinds) in [
         (
-            "nobody listens",
+            "no listener",
             service(vec![]),
             vip(),
             "connect-failed",
@@ -290,7 +290,7 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
             &[GET, BYTES],
         ),
         (
-            "external, nobody listens",
+            "external, no listener",
             vec![to(external, Target::External(v1::External {}))],
             external,
             "connect-failed",

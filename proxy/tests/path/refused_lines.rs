@@ -1,4 +1,4 @@
-//! A request that is refused by its head has its line in the access log, as one that is served.
+//! A request that is refused for its head gets an access log line, as a served one does.
 //!
 //! Claims: observe-98
 
@@ -33,9 +33,9 @@ fn heads() -> Vec<(&'static str, String)> {
     heads
 }
 
-/// Method, path and status in the line of this one. Of a head whose body ends nobody knows
-/// where, nothing is kept but that.
-fn told(case: &str) -> [String; 3] {
+/// Method, path and status in the log line of this case. For a head whose body has no known end,
+/// only the status is kept.
+fn expected_fields(case: &str) -> [String; 3] {
     let (method, path, status) = match case {
         "CONNECT" => ("CONNECT", String::new(), "400"),
         "a long target" => ("GET", format!("/{}", "a".repeat(255)), "414"),
@@ -82,7 +82,7 @@ async fn refused_head_and_served_request_each_log_once() {
                 "url.path",
                 "http.response.status_code",
             ];
-            assert_eq!(keys.map(of), told(case), "{side}, {case}");
+            assert_eq!(keys.map(of), expected_fields(case), "{side}, {case}");
             assert_eq!(of("weft.direction"), side, "{case}");
             assert_eq!(of("weft.reason"), "bad-request", "{side}, {case}");
             let ends = [of("weft.peer"), of("weft.service")];

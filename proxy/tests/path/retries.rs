@@ -1,4 +1,4 @@
-//! What is sent again, what never is, and what that may cost.
+//! Retries: which requests are retried, which never are, and what retries may cost.
 //!
 //! Claims: calls-1, calls-39
 
@@ -108,7 +108,7 @@ async fn a_backend_that_answers_nothing_else_earns_no_retries() {
     for _ in 0..30 {
         assert_eq!(ask(&client, "GET", "", "").await.0, 503);
     }
-    // One each second, for which nobody has to save.
+    // One each second is outside the budget.
     let most = 1 + started.elapsed().as_secs() as usize;
     let made = request_count(&apps) - 30;
     assert!((1..=most).contains(&made), "{made} of {most}");
@@ -173,7 +173,7 @@ async fn body_too_long_to_buffer_is_sent_once() {
 #[tokio::test]
 async fn grpc_retries_need_listed_code_and_nothing_forwarded() {
     const GRPC: &str = "content-type: application/grpc\r\n";
-    const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
+    const PARTIAL_RESPONSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
                          grpc-status: 14\r\ncontent-length: 2\r\n\r\nab";
     const OTHER: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
                          grpc-status: 8\r\ncontent-length: 0\r\n\r\n";
@@ -181,7 +181,7 @@ async fn grpc_retries_need_listed_code_and_nothing_forwarded() {
     for (answer, code, expected) in [
         (REFUSED, unavailable, 2),
         (UNAVAILABLE, unavailable, 2),
-        (BEGUN, unavailable, 1),
+        (PARTIAL_RESPONSE, unavailable, 1),
         (OTHER, unavailable, 1),
         // A connection that ends is UNAVAILABLE, and nothing else.
         (NOTHING, unavailable, 2),
@@ -310,7 +310,7 @@ async fn timed_out_attempt_is_retried_only_for_reads() {
     client.set(vec![policy_of(&within(300))]);
     until_seen(&client, &apps[0]).await;
     assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
-    // A writer is told, and nobody else sees what it wrote.
+    // A POST gets the error, and no other endpoint sees its body.
     let (client, _server, apps) = fleet([SILENCE, SILENCE]).await;
     client.set(vec![policy_of(&within(300))]);
     let started = Instant::now();
@@ -321,8 +321,8 @@ async fn timed_out_attempt_is_retried_only_for_reads() {
     assert!((300..3000).contains(&took.as_millis()), "{took:?}");
 }
 
-/// The server may have closed a kept connection just then; of a writer nobody knows what it
-/// has done before.
+/// The server may have closed a kept connection just then; what it did with a write before that is
+/// unknown.
 // Claims: calls-31
 #[tokio::test]
 async fn write_lost_on_kept_connection_is_not_resent() {
@@ -333,7 +333,7 @@ async fn write_lost_on_kept_connection_is_not_resent() {
         ask(&client, method, "", "{}").await;
         assert_eq!(apps[0].request_count(), 2, "{method}");
     }
-    // A reader may, also by a method that is no retry.
+    // A read is resent, also with a method that is not retried.
     for method in ["GET", "OPTIONS", "TRACE"] {
         let (client, _server, apps) = fleet([ONCE]).await;
         for method in ["GET", method] {
@@ -345,7 +345,7 @@ async fn write_lost_on_kept_connection_is_not_resent() {
     }
 }
 
-/// Whoever began to answer has taken the request.
+/// A server that started its response has taken the request.
 #[tokio::test]
 async fn get_is_not_resent_once_its_response_started() {
     let (client, _server, apps) = fleet([HALF]).await;

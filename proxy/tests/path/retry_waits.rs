@@ -1,4 +1,4 @@
-//! What becomes of a retry whose endpoint is not what it was once it has waited.
+//! Retries whose endpoint changes while they wait for their backoff.
 //!
 //! Claims: calls-1
 
@@ -27,15 +27,15 @@ fn request_count(apps: &[App]) -> usize {
     apps.iter().map(App::request_count).sum()
 }
 
-/// A call that may be tried again twice, and whose endpoints all leave once so many were asked:
-/// its status, how many were asked in all, and the retries that failed.
+/// A call that may be retried twice, and whose endpoints all leave once so many got a request: its
+/// status, the number of requests in all, and the retries that failed.
 async fn all_leave_after(answer: &'static str, asked: usize) -> (u16, usize, f64) {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let mut apps = Vec::new();
     for _ in 0..3 {
         apps.push(App::new(server.ip, answer).await);
     }
-    // Without proxies, which would answer in the place of who gives none.
+    // Without proxies, which would respond in the place of an endpoint that does not.
     let all = apps.iter().map(|app| endpoint(server.ip, app.port, None));
     client.set(vec![endpoints("api", all.collect())]);
     client.set(vec![policy_of(&EffectivePolicy {
@@ -66,23 +66,23 @@ async fn all_leave_after(answer: &'static str, asked: usize) -> (u16, usize, f64
 #[tokio::test]
 async fn retry_without_endpoint_after_backoff_is_not_made() {
     for (answer, status) in [(NOTHING, 502), (UNAVAILABLE, 503)] {
-        // Control: the second retry is made of three that were asked.
+        // Control: the second retry, after three requests.
         let of = [1, 2, 3].map(|asked| all_leave_after(answer, asked));
         let expected = [(status, 1, 0.0), (status, 2, 1.0), (status, 3, 2.0)];
         assert_eq!(join_all(of).await, expected, "{answer}");
     }
 }
 
-/// An address of a pod at which nobody listens.
+/// An address of a pod without a listener.
 async fn closed(pod: &Pod) -> SocketAddr {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     listener.local_addr().unwrap()
 }
 
 /// A call whose first attempt ends like this, and whose retry waits to go to the only other
-/// endpoint. Meanwhile that `rests`, since it is not there for a moment, or nothing is asked of it;
-/// and `another` one comes, or none does. The call's status, the requests that came to the chosen
-/// endpoint and to the other one, and the retries that made the call good.
+/// endpoint. Meanwhile that one is ejected (`rests`), since it is down for a moment, or gets no
+/// request; and `another` one comes, or none does. The call's status, the requests that came to the
+/// chosen endpoint and to the other one, and the retries that made the call good.
 async fn chosen_and_then(
     answer: &'static str,
     rests: bool,
@@ -91,7 +91,7 @@ async fn chosen_and_then(
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let first = TcpListener::bind((server.ip, 0)).await.unwrap();
     let tried = first.local_addr().unwrap().port();
-    let (chosen, nobody) = (closed(&server).await, closed(&server).await);
+    let (chosen, unserved) = (closed(&server).await, closed(&server).await);
     let other = App::new(server.ip, OK).await;
     let served_at = |ports: &[u16]| {
         let all = ports.iter().map(|port| endpoint(server.ip, *port, None));
@@ -119,8 +119,8 @@ async fn chosen_and_then(
         drop(stream);
         sleep(KEPT).await;
         if rests {
-            // Where nothing is sent another one is asked, so this comes to both.
-            served_at(&[chosen.port(), nobody.port()]);
+            // A request that was not sent is retried on another one, so this comes to both.
+            served_at(&[chosen.port(), unserved.port()]);
             assert_eq!(ask(&client, "POST", "", "{}").await.0, 503);
             let ejected = sum(&client, "weft_ejections_total", &["cause=\"unreachable\""]);
             assert_eq!(ejected, 2.0, "{}", client.metrics());

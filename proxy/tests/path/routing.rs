@@ -102,7 +102,7 @@ async fn connection_setup_time_is_not_counted_against_endpoint() {
         .body(())
         .unwrap()
         .into_parts();
-    let begun = Instant::now();
+    let started = Instant::now();
     let peer = client
         .proxy
         .peers
@@ -114,7 +114,7 @@ async fn connection_setup_time_is_not_counted_against_endpoint() {
     };
     let body = Replay::new(empty_body());
     let answer = peer.send(&request, &body).await.unwrap();
-    assert!(begun.elapsed() >= late, "the connection was not new");
+    assert!(started.elapsed() >= late, "the connection was not new");
     assert!(answer.took < late / 2, "{:?}", answer.took);
 }
 
@@ -313,7 +313,7 @@ async fn a_split_may_match_the_host_over_http2_too() {
             .unwrap();
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.headers()["x-app"], app, "{host}");
-        // The authority says it already; twice is once too often for some servers.
+        // The authority has the name already; a second copy is too much for some servers.
         let body = http_body_util::BodyExt::collect(response.into_body())
             .await
             .unwrap()

@@ -85,7 +85,7 @@ async fn fast_404_endpoint_counts_as_faster_one() {
     panic!("of 100 each: {found:?}");
 }
 
-/// As in a rollout whose new pods let nobody in.
+/// As in a rollout whose new pods refuse every caller.
 #[tokio::test]
 async fn nor_does_one_whose_proxy_refuses_at_once() {
     let authority = Authority::new();
@@ -109,8 +109,8 @@ async fn nor_does_one_whose_proxy_refuses_at_once() {
     assert!((40..100).contains(&good), "{good} of 100 were good");
 }
 
-/// The same where calls come at once: what waits at the one that works is no reason to
-/// prefer the other. Neither rests nor warms up, or that would decide.
+/// The same with concurrent calls: those that wait at the working one are no reason to prefer the
+/// other. Neither is ejected or warms up, or that would decide.
 #[tokio::test]
 async fn nor_where_calls_wait_at_the_one_that_works() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -179,7 +179,7 @@ async fn calls_awaiting_one_connection_count_its_failure_once() {
     let all = [(server.ip, port), (late.ip, port)];
     let all = all.map(|(ip, port)| endpoint(ip, port, Some("api")));
     client.set(vec![endpoints("api", all.to_vec())]);
-    // Whoever chooses sees no answer before all have chosen.
+    // No call sees a response before all calls have chosen an endpoint.
     server.late.store(300, Relaxed);
     let client = Arc::new(client);
     let calls: Vec<_> = (0..40)
@@ -222,11 +222,11 @@ pub(super) enum Does {
     /// The head of a gRPC answer, and nothing behind it while its caller stays.
     Streams,
     Answers,
-    /// 503, and to be asked again in a second.
+    /// 503, with a retry after a second.
     AsksForTime,
 }
 
-/// An HTTP/2 application that has its port already; how often it was asked.
+/// An HTTP/2 application on a given listener; its number of requests.
 pub(super) fn serve(listener: TcpListener, does: Does) -> Arc<AtomicUsize> {
     let request_count = Arc::new(AtomicUsize::new(0));
     let log = Arc::clone(&request_count);

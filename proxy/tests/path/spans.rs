@@ -1,5 +1,5 @@
-//! What spans tell of calls that did not simply succeed: tried again, refused, late, left by
-//! their callers, upgraded.
+//! Spans of calls that did not simply succeed: retried, refused, late, cancelled by their callers,
+//! upgraded.
 //!
 //! Claims: observe-100, observe-101
 
@@ -113,7 +113,7 @@ async fn served_call_span_has_route_and_allowing_rule() {
     let plain = ("GET".to_owned(), None);
     let routed = ("GET cart/item".to_owned(), Some("cart/item".to_owned()));
     assert_eq!(of_kind(SERVER), [plain.clone(), routed]);
-    // Whoever calls does not know it.
+    // The caller's proxy does not know the route.
     assert_eq!(of_kind(CLIENT), [plain.clone(), plain]);
     for span in spans.iter().filter(|span| span.kind == SERVER) {
         let target = text(span, "weft.target");

@@ -1,4 +1,4 @@
-//! Upgrades whose callers leave before they are answered.
+//! Upgrades whose callers leave before the response.
 //!
 //! Claims: calls-16
 
@@ -54,9 +54,9 @@ async fn is_let_go(mut application: TcpStream) -> bool {
 
 /// Waits until so many callers of the pod are counted as gone.
 async fn cancelled(pod: &Pod, count: f64) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while sum(pod, "weft_requests_cancelled_total", &[]) != count {
-        assert!(begun.elapsed() < SOON, "not {count}: {}", pod.metrics());
+        assert!(started.elapsed() < SOON, "not {count}: {}", pod.metrics());
         sleep(Duration::from_millis(10)).await;
     }
 }
@@ -82,7 +82,10 @@ async fn upgrade_caller_leaving_early_is_cancelled_at_application() {
                 drop(caller);
             }
             let case = format!("meshed: {meshed}, resets: {resets}");
-            assert!(is_let_go(serving).await, "{case}: it works on for nobody");
+            assert!(
+                is_let_go(serving).await,
+                "{case}: it works on without a caller"
+            );
             of_client += f64::from(u8::from(meshed));
             of_server += 1.0;
             cancelled(&client, of_client).await;
@@ -110,7 +113,7 @@ async fn reset_after_earlier_upgrade_offer_cancels_later_request() {
     caller.write_all(GET).await.unwrap();
     let serving = accept_upgrade(&application).await;
     crash(caller);
-    assert!(is_let_go(serving).await, "it works on for nobody");
+    assert!(is_let_go(serving).await, "it works on without a caller");
     for pod in [&client, &server] {
         cancelled(pod, 1.0).await;
     }

@@ -1,4 +1,4 @@
-//! Bytes through two proxies, as both applications see them.
+//! Opaque bytes through two proxies, as both applications see them.
 //!
 //! Claims: attack-4
 

@@ -1,4 +1,4 @@
-//! Which backend and endpoint a tenant keeps, and how it is known.
+//! Tenants: how the proxy recognizes one, and which backend and endpoint it keeps.
 //!
 //! Claims: calls-57
 
@@ -40,7 +40,7 @@ fn tenant(of: usize) -> String {
     format!("x-tenant: t{of}\r\n")
 }
 
-/// Two callers of `api`, whose applications stand in one pod.
+/// Two callers of `api`; its applications run in one pod.
 struct Shop {
     callers: [Pod; 2],
     server: Pod,
@@ -129,7 +129,7 @@ async fn who_names_no_tenant_goes_where_it_went_without() {
     let shop = Shop::new().await;
     let web = &shop.callers[0];
     for headers in ["", "x-tenant: t1\r\n"] {
-        // Without a policy the header says nothing either.
+        // Without a policy the header has no effect either.
         if headers.is_empty() {
             shop.apply_policy(&by_header(StickyScope::Endpoint));
         } else {
@@ -275,7 +275,7 @@ async fn application_cache_control_is_kept_beside_tenant_cookie() {
     let (_, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(header(&answer, "cache-control"), ["max-age=60", "private"]);
     assert_eq!(header(&answer, "set-cookie").len(), 2, "{answer}");
-    // One that may be given to anybody is not any more.
+    // A shared response becomes private.
     let shared = App::new(server.ip, SHARED).await;
     served_by(&client, &server, &[&shared]);
     let (_, answer) = ask(&client, "GET", "", "").await;

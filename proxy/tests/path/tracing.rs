@@ -1,5 +1,5 @@
-//! Which requests are recorded, what their headers say from here on, and the way of spans to
-//! their collector.
+//! Tracing: which requests are recorded, which headers they carry from here on, and how spans
+//! reach their collector.
 //!
 //! Claims: observe-91, observe-92, observe-94, observe-99
 
@@ -183,8 +183,8 @@ fn as_applications_read(parent: &str) -> SpanContext {
 pub(super) const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 pub(super) const PARENT: &str = "b7ad6b7169203331";
 
-/// The application's span, that of its proxy, and that of the proxy which is called: each
-/// the parent of the next, and the last one is what the called application is told.
+/// The application's span, that of its proxy, and that of the called proxy: each the parent of the
+/// next. The called application receives the last one.
 // Claims: observability-11
 #[tokio::test]
 async fn call_spans_form_one_chain_between_applications() {
@@ -229,7 +229,7 @@ async fn call_spans_form_one_chain_between_applications() {
         assert_eq!(called.name, "GET");
         assert!(called.start_time_unix_nano <= served.start_time_unix_nano);
         assert!(served.end_time_unix_nano >= served.start_time_unix_nano);
-        // Of the workload, as the controller says; and no span of the way to the collector.
+        // Of the workload, as the controller names it; and no span of the way to the collector.
         let first = got.requests.lock()[0].resource_spans[0].clone();
         let resource = first.resource.unwrap();
         assert_eq!(resource.attributes[0].key, "service.name");
@@ -297,13 +297,13 @@ async fn a_verdict_holds_from_where_the_trace_began() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let url = format!("http://{addr}");
     let (client, server, heads) = traced(addr, &url, &["tracecontext", "b3"]).await;
-    // What nobody records passes byte for byte.
+    // Headers of an unrecorded trace pass byte for byte.
     let unsampled = format!("00-{TRACE}-{PARENT}-00");
     let came = format!("traceparent: {unsampled}\r\n");
     assert_eq!(get(client.call(vip()).await, "/", &came).await.0, 200);
     assert_eq!(header(&heads, "traceparent"), Some(unsampled));
     assert_eq!(header(&heads, "b3"), None);
-    // The calling proxy is the root and says no; the called one, which would say yes, obeys.
+    // The calling proxy is the root and does not sample; the called one, which would, follows.
     client.set(vec![tracing(&url, 0, &["tracecontext", "b3"])]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     let sent = header(&heads, "traceparent").unwrap();
@@ -327,8 +327,8 @@ async fn a_verdict_holds_from_where_the_trace_began() {
     assert_eq!(header(&heads, "traceparent"), None);
 }
 
-/// What nobody records goes to a peer without a word, and to whom no proxy serves with the
-/// decision; and where its caller writes it down both sides know one trace.
+/// An unrecorded call reaches a peer without headers, and a pod without a proxy with the decision;
+/// where the caller's proxy logs it, both sides know one trace.
 #[tokio::test]
 async fn unrecorded_trace_starts_where_call_arrives() {
     let (addr, got) = grpc("127.0.0.1:0").await;
@@ -339,22 +339,22 @@ async fn unrecorded_trace_starts_where_call_arrives() {
     server.replace(wire::names::TELEMETRY, Vec::new());
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     assert_eq!(header(&heads, "traceparent"), None);
-    // It tells its application, in its own formats.
+    // The called proxy passes the decision to its application, in its own formats.
     server.set(vec![tracing(&url, ALL, &["b3"])]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     assert!(header(&heads, "b3").unwrap().ends_with("-0"));
-    // Whoever calls without a proxy has decided nothing.
+    // A caller without a proxy has decided nothing.
     let plain = server.plain(port).await;
     assert_eq!(get(plain, "/", "").await.0, 200);
     assert!(header(&heads, "b3").unwrap().ends_with("-1"));
-    // Whoever writes it down names the trace that the called one is told.
+    // The caller's log line names the trace that the called application receives.
     client.set(vec![logging(&url, "otlp")]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     until("the caller's line is there", || got.records().len() == 1).await;
     let sent = header(&heads, "traceparent").unwrap();
     assert_eq!(sent.get(3..35), Some(&*hex(&got.records()[0].trace_id)));
     client.set(vec![tracing(&url, 0, &["tracecontext"])]);
-    // An application without a proxy is told by the calling one.
+    // An application without a proxy gets the decision from the calling proxy.
     let (port, outside) = keeping_heads(&server).await;
     client.set(vec![endpoints(
         "api",
@@ -378,8 +378,8 @@ pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
 const SPANS: &str = "weft_spans_total";
 const DROPPED: &str = "weft_telemetry_dropped_total";
 
-/// The collector is a Service of the mesh: its proxy gets the spans by mutual TLS, and
-/// who may not call it is refused there, which costs no request.
+/// The collector is a Service of the mesh: its proxy gets the spans by mutual TLS, and refuses
+/// callers without permission, which costs no request.
 #[tokio::test]
 async fn mesh_collector_gets_mutual_tls_and_denial_counts() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -445,7 +445,7 @@ async fn dead_collector_costs_no_request_and_counts_spans() {
             && sum(&client, DROPPED, &["reason=\"failed\""]) > 0.0
     })
     .await;
-    // With tracing off what still waits is given up, so that every span has become something.
+    // With tracing off waiting spans are dropped, so that every span is accounted for.
     client.replace(wire::names::TELEMETRY, Vec::new());
     let dropped = || sum(&client, DROPPED, &["signal=\"spans\""]);
     until("none waits any more", || dropped() >= CALLS as f64).await;

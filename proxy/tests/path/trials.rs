@@ -1,5 +1,5 @@
-//! Rules that are only tried on live calls: what they would do is counted, and nothing of
-//! what is done changes.
+//! Dry runs of rules on live calls: the proxy counts what the rules would do, and changes nothing
+//! of what it does.
 //!
 //! Claims: observe-121
 
@@ -12,7 +12,7 @@ use super::own_tls::{BYTES, hello, said};
 use super::tcp::echo;
 use crate::support::{Pod, get, listening, pair, rule, vip};
 
-/// These rules, and nothing else, as somebody would try them.
+/// A dry run of these rules, and nothing else.
 fn ask(enforcement: Enforcement, rules: &[v1::Resource]) -> v1::TrialAsk {
     let rules = rules.iter().filter_map(wire::convert::rule_in).cloned();
     v1::TrialAsk {
@@ -88,7 +88,7 @@ async fn dry_run_evaluates_live_requests_and_all_pass() {
     }
     assert_eq!(shown, 20);
 
-    // Nobody looks on any more.
+    // The dry run has no client any more.
     drop(running);
     assert_eq!(load(&client, &["/private"], 1).await, [200]);
     assert!(examples.try_recv().is_err());
@@ -175,7 +175,7 @@ async fn dry_run_evaluates_opaque_connections_even_when_refused() {
     assert!(examples.try_recv().is_err(), "bytes are no requests");
 }
 
-/// As the graph has its edge. Nothing of how it is judged hangs on that: TLS is no request.
+/// The same protocol as in the graph's edge. It does not affect the decision: TLS is no request.
 #[tokio::test]
 async fn dry_run_treats_tls_as_bytes_but_counts_tls() {
     let rules = [rule("t", "web", None, Some(&["/"]))];
@@ -188,10 +188,10 @@ async fn dry_run_treats_tls_as_bytes_but_counts_tls() {
         client.reaches(&server, port);
         let tried = ask(Enforcement::Enforce, &rules);
         let (tried, _examples) = server.proxy.config.trials.begin(&tried).unwrap();
-        let told = |edge: &v1::Edge, _: &str| edge.protocol() == carried;
+        let same_protocol = |edge: &v1::Edge, _: &str| edge.protocol() == carried;
         let _stays = said(client.call(vip()).await, says).await;
         let counts = tried.counts();
-        assert_eq!(sum(&counts, told), [0, 1, 0], "{counts:?}");
+        assert_eq!(sum(&counts, same_protocol), [0, 1, 0], "{counts:?}");
         assert_eq!(sum(&counts, |_, _| true), [0, 1, 0], "{counts:?}");
 
         // And so it is.
@@ -201,7 +201,7 @@ async fn dry_run_treats_tls_as_bytes_but_counts_tls() {
         stream.write_all(says).await.unwrap();
         assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)), "closed");
         let counts = tried.counts();
-        assert_eq!(sum(&counts, told), [1, 1, 0], "{counts:?}");
+        assert_eq!(sum(&counts, same_protocol), [1, 1, 0], "{counts:?}");
         assert_eq!(sum(&counts, |_, _| true), [1, 1, 0], "{counts:?}");
     }
 }

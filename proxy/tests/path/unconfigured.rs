@@ -1,4 +1,4 @@
-//! A proxy that no controller has told anything allows nothing, and says why.
+//! A proxy without any configuration from a controller allows nothing, and logs why.
 //!
 //! Claims: attack-47
 

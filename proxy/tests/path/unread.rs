@@ -1,5 +1,5 @@
-//! Applications that answer without reading a body, or that send one where their answer has
-//! none: what is left on the connection is no part of somebody else's call.
+//! Applications that respond without reading a body, or that send one where the response has none:
+//! the bytes left on the connection do not reach another call.
 //!
 //! Claims: calls-9
 
@@ -16,7 +16,7 @@ use wire::v1::Protocol;
 use crate::support::{Pod, pair, raw, vip};
 
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What a caller would like others to be told.
+/// A response that a caller would inject for others.
 const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nEVIL";
 /// A request that no rule saw.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -148,7 +148,7 @@ impl Scene {
         raw(&mut stream, request.as_bytes(), PATIENCE).await
     }
 
-    /// Somebody else's call is answered as it was asked.
+    /// Another caller's call gets its own response.
     async fn honest(&self, route: usize, after: &str) {
         let answer = self.ask(route, "GET /honest", "").await;
         let right = answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n/honest");

@@ -1,4 +1,4 @@
-//! Requests that wait for memory, wherever they come in.
+//! Requests that wait for memory, on every listener.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! One process that serves two workloads: each by its own rules, counted in its own
-//! telemetry, and ended by itself.
+//! One process that serves two workloads: each with its own rules, its own telemetry and its own
+//! end.
 
 use std::collections::HashMap;
 use std::io;
@@ -151,7 +151,7 @@ async fn workloads_of_process_are_enforced_counted_drained_separately() {
     assert_eq!((by(&open.seen, "strict"), open.seen.lock().len()), (2, 3));
     assert_eq!((by(&strict.seen, "open"), strict.seen.lock().len()), (1, 1));
 
-    // Counted by whoever called, and by whoever was called.
+    // Counted by the caller's proxy, and by the called one.
     let inbound = r#"direction="inbound""#;
     let outbound = r#"direction="outbound""#;
     for (workload, labels, count) in [
@@ -173,7 +173,7 @@ async fn workloads_of_process_are_enforced_counted_drained_separately() {
     assert_eq!(ask(&mut of_strict).await, "403");
     assert_eq!(ask(&mut of_open).await, "200");
     open.pod.proxy.leave();
-    assert!(ends(&mut of_open).await, "its callers are told to go");
+    assert!(ends(&mut of_open).await, "its callers get a GOAWAY");
     assert_eq!(ask(&mut of_strict).await, "403", "those of the other stay");
     assert_eq!(open.status(OUTBOUND, "/a").await, 200, "it is still served");
     assert!(!strict.pod.proxy.drain.is_draining());

@@ -1,5 +1,5 @@
-//! A zone that is asked for twice what it can do, by real proxies and applications with
-//! workers: what `policy/tests/simulate/zones.rs` holds of the algorithm alone.
+//! A zone that gets twice the load that it can serve, with real proxies and applications with
+//! workers. `policy/tests/simulate/zones.rs` tests the algorithm alone.
 //!
 //! Claims: calls-64
 
@@ -35,7 +35,7 @@ const CALM: u32 = 90;
 const TWICE: u32 = 400;
 /// One of so many rounds must hold.
 const ROUNDS: usize = 3;
-/// A user who waited longer has gone.
+/// A user leaves after a longer wait.
 const GOOD_WITHIN: Duration = Duration::from_secs(1);
 
 /// An application that answers as fast as its workers. Others wait.
@@ -90,16 +90,16 @@ async fn good(client: &Arc<Pod>, per_second: u32, seconds: u32) -> u32 {
         ticks.tick().await;
         let client = Arc::clone(client);
         calls.spawn(async move {
-            let begun = Instant::now();
+            let started = Instant::now();
             let (status, _) = ask(&client, "GET", "", "").await;
-            status == 200 && begun.elapsed() <= GOOD_WITHIN
+            status == 200 && started.elapsed() <= GOOD_WITHIN
         });
     }
     calls.join_all().await.into_iter().map(u32::from).sum()
 }
 
-/// What others need of the machine makes calls late, and an endpoint look busy that is not, so
-/// a round that fails says less than one that does not.
+/// Other load of the machine delays calls, and makes an endpoint look busy that is not, so a failed
+/// round shows less than a good one.
 #[tokio::test]
 async fn calm_calls_stay_in_zone_and_double_load_succeeds() {
     let mut failed = Vec::new();
@@ -145,7 +145,7 @@ async fn round() -> Result<(), String> {
         format!("{near} of {all} near when calm")
     })?;
 
-    let (calls, begun) = (TWICE * 8, Instant::now());
+    let (calls, started) = (TWICE * 8, Instant::now());
     let busy = good(&client, TWICE, 8).await;
     let far = request_count(&apps[NEAR..]);
     println!("busy: {busy} of {calls} good, {far} elsewhere");
@@ -153,7 +153,7 @@ async fn round() -> Result<(), String> {
         format!("{busy} of {calls} good when busy")
     })?;
     // What the own zone could not do in that time, or half of it.
-    let own = (NEAR * WORKERS) as f64 * begun.elapsed().as_secs_f64() / WORK.as_secs_f64();
+    let own = (NEAR * WORKERS) as f64 * started.elapsed().as_secs_f64() / WORK.as_secs_f64();
     let rest = (f64::from(calls) - own) / 2.0;
     let control = || format!("control: {far} went elsewhere of {rest}");
     holds(far as f64 >= rest, control)

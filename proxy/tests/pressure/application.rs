@@ -1,4 +1,4 @@
-//! What the calls of these tests are for.
+//! The application that the calls of these tests reach.
 
 use bytes::Bytes;
 use http::Response;
@@ -7,12 +7,12 @@ use tokio::net::TcpStream;
 
 use super::downloads;
 
-/// Speaks both versions, and does as the path says.
+/// Serves both versions; the path selects the behaviour.
 pub(super) async fn serve(stream: TcpStream) {
     let mut first = [0; 3];
     loop {
         match stream.peek(&mut first).await {
-            // Nobody says anything.
+            // The caller has closed.
             Ok(0) => return,
             Ok(1..=2) => {}
             Ok(_) | Err(_) => break,

@@ -1,5 +1,5 @@
-//! Honest callers that are many and slow: each of them gets all of its answer, those that
-//! find no room a little later, and nobody beside them waits.
+//! Honest callers that are many and slow: each gets its complete response, those without room a
+//! little later, and other callers do not wait.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ use super::support::raw;
 use super::{LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, Testbed};
 
 const CALLERS: usize = 1000;
-/// What each of them asks for.
+/// The size of each download.
 pub(super) const LENGTH: usize = 100 * 1024;
 /// What one of them takes at a time, and how often.
 const TAKEN: usize = 16 * 1024;
@@ -26,7 +26,7 @@ const TAKEN_EVERY: Duration = Duration::from_millis(200);
 /// The same of callers that are slower still: 20 kB in a second.
 const SLOWER_EVERY: Duration = Duration::from_millis(800);
 const SLOWER_CALLERS: usize = 300;
-/// In percent of the limit: what somebody else holds beside them.
+/// In percent of the limit: memory that others hold beside the downloads.
 const BESIDE: usize = 45;
 /// Small buffers of the kernel, which would otherwise take all of an answer at once.
 const KERNEL: usize = 8 * 1024;
@@ -156,9 +156,9 @@ async fn come_to_their_end(testbed: &Testbed, streams: Vec<TcpStream>, every: Du
 /// A neighbour's calls, for ever, and how long each took.
 pub(super) async fn calls_beside(testbed: &Testbed, took: &mut Vec<Duration>) {
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         one_call(testbed).await;
-        took.push(begun.elapsed());
+        took.push(started.elapsed());
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -183,7 +183,7 @@ async fn thousand_concurrent_slow_downloads_all_complete() {
     come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
-/// None of them asks for much.
+/// Each of them requests little.
 // Claims: attack-44
 #[tokio::test]
 async fn slow_downloads_of_two_hundred_callers_all_complete() {
@@ -196,7 +196,7 @@ async fn slow_downloads_of_two_hundred_callers_all_complete() {
     come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
-/// It asks for more all the time, and none of what it has ends.
+/// It requests more all the time, and none of its downloads ends.
 // Claims: attack-45
 #[tokio::test]
 async fn slow_downloads_lose_nothing_to_many_long_polls() {
@@ -217,8 +217,8 @@ async fn slow_downloads_lose_nothing_to_many_long_polls() {
     come_to_their_end(&testbed, streams, TAKEN_EVERY).await;
 }
 
-/// Each holds what it does not take for seconds, and nobody beside them holds as much who
-/// could lose anything: what there is room for begins, and what has begun goes on.
+/// Each caller holds its unread data for seconds, and no other connection that could be cut off
+/// holds as much: downloads with room start, and started downloads continue.
 // Claims: attack-41
 #[tokio::test]
 async fn heaviest_holders_twenty_kilobyte_downloads_all_complete() {
@@ -228,7 +228,7 @@ async fn heaviest_holders_twenty_kilobyte_downloads_all_complete() {
     for _ in 0..SLOWER_CALLERS {
         streams.push(open_narrow(&testbed, 2).await);
     }
-    // Nobody is known whose.
+    // Memory without a known owner.
     let rest = vec![1_u8; LIMIT / 100 * BESIDE];
     come_to_their_end(&testbed, streams, SLOWER_EVERY).await;
     drop(rest);

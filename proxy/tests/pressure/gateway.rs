@@ -1,5 +1,5 @@
-//! One caller with many users behind it: what it asks for and does not end soon holds up
-//! nothing else of it, as long as there is memory.
+//! One caller with many users behind it: its long requests hold up none of its other requests, as
+//! long as there is memory.
 //!
 //! Claims: attack-43
 
@@ -105,7 +105,7 @@ async fn goes_on(route: EntryPoint) {
     let polls = polls(&testbed, route).await;
     sleep(Duration::from_millis(500)).await;
     heap_count();
-    // Somebody else's, and nobody is known whose.
+    // Memory of others, without a known owner.
     let rest = vec![1_u8; (LIMIT / 100 * route.stands_at()).saturating_sub(used())];
     sleep(Duration::from_millis(500)).await;
     let mut all = JoinSet::new();

@@ -1,6 +1,6 @@
-//! Peers with many tunnels in which nothing is said. What those cost is known, so whoever
-//! opened them pays where memory runs out, and an honest gateway with as many as it needs
-//! does not pay for others.
+//! Peers with many idle tunnels. The proxy knows what a tunnel costs, so the peer that opened them
+//! pays when memory runs out, and an honest gateway with as many as it needs does not pay for
+//! others.
 //!
 //! Claims: attack-42
 
@@ -67,7 +67,7 @@ async fn tunnels(testbed: &Testbed, account: &str, many: u32) -> JoinHandle<()> 
     fields.push((b"weft-port", port.as_bytes()));
     fields.push((b"weft-protocol", b"tcp"));
     let head = block(&fields);
-    // Each status is said in full.
+    // Each status is encoded in full.
     let mut asks = frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]);
     for at in 0..many {
         asks.extend(frame(HEADERS, END_HEADERS, 2 * at + 1, &head));
@@ -75,7 +75,7 @@ async fn tunnels(testbed: &Testbed, account: &str, many: u32) -> JoinHandle<()> 
     let stream = TcpStream::connect((testbed.pod.ip, MESH_PORT))
         .await
         .unwrap();
-    // Whoever is cut off while it begins has nothing.
+    // A connection that is cut off in its handshake has nothing.
     let secured = TlsConnector::from(config).connect(tls::peer_name(), stream);
     let secured = secured.await;
     tokio::spawn(async move {
@@ -117,7 +117,7 @@ async fn silent_tunnels_cost_their_holder_only() {
     stand(&testbed, CONNECTIONS * TUNNELS as usize).await;
     heap_count();
     let in_use = used();
-    // Somebody else's, and nobody is known whose.
+    // Memory of others, without a known owner.
     let rest = vec![1_u8; (LIMIT / 100 * (FULL + 2)).saturating_sub(in_use)];
     let mut took = Vec::new();
     let beside = calls_beside(&testbed, &mut took);
@@ -138,8 +138,7 @@ async fn silent_tunnels_cost_their_holder_only() {
     assert!(lost > 0, "there was room for all of them");
 }
 
-/// The control: what is known of them makes nobody the one who pays that holds less than
-/// others.
+/// The control: the known cost of tunnels cuts off no peer that holds less than others.
 #[tokio::test]
 async fn idle_gateway_tunnels_lose_nothing_to_flood() {
     let _alone = ONE_AT_A_TIME.lock().await;

@@ -1,5 +1,5 @@
-//! Uploads over HTTP/2 that an application does not read: they stand still, and what their
-//! caller asks for beside them goes on.
+//! HTTP/2 uploads that an application does not read: they stall, and their caller's other requests
+//! go on.
 
 use std::future::poll_fn;
 use std::sync::atomic::Ordering::Relaxed;
@@ -61,16 +61,18 @@ async fn uploads(testbed: &Testbed) -> JoinSet<()> {
     all
 }
 
-/// A call of whoever has so many uploads on their way: how long it took, where it was served.
+/// A call of the caller with so many uploads in flight: its duration if it was served.
 async fn call(testbed: &Testbed) -> Option<Duration> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let ask = b"GET /echo HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n";
     let asking = async {
         let mut stream = testbed.open(2).await;
         raw(&mut stream, ask, SOON).await
     };
     let answer = timeout(SOON, asking).await.ok()?;
-    answer.starts_with("HTTP/1.1 200").then(|| begun.elapsed())
+    answer
+        .starts_with("HTTP/1.1 200")
+        .then(|| started.elapsed())
 }
 
 /// Uploads on one connection after the other, so long apart.
@@ -82,8 +84,8 @@ async fn goes_on(apart: Duration) {
         still.push(uploads(&testbed).await);
         sleep(apart).await;
     }
-    // Somebody else's, and nobody is known whose: where uploads alone come to rest follows
-    // from when each of them came.
+    // Memory of others, without a known owner: the level at which uploads alone stall depends on
+    // when each of them arrived.
     let mut rest = Vec::new();
     for _ in 0..2 {
         sleep(STANDS).await;
@@ -117,7 +119,7 @@ async fn goes_on(apart: Duration) {
     assert_eq!(
         testbed.cut_off(),
         cut_off,
-        "somebody lost something for them"
+        "a connection was cut off for them"
     );
     assert!(peak <= testbed.most, "{} MiB", peak / MIB);
     // Or this would say nothing.

@@ -107,15 +107,15 @@ pub(crate) struct Pod {
     pub(crate) peers: Arc<OnceLock<Arc<Occupancy>>>,
 }
 
-/// Loopback addresses, one per pod of the whole test run.
+/// Loopback addresses, one per pod of the complete test run.
 fn next_ip() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(2);
     let at = NEXT.fetch_add(1, Relaxed);
     IpAddr::from([127, own_part(), (at >> 8) as u8, at as u8])
 }
 
-/// What the addresses of this process have in common, and those of no other one: test programs
-/// run at the same time. It is had by whoever listens at its last address.
+/// The second octet of this process's addresses, different from that of other test programs, which
+/// run at the same time. The process that listens at its last address owns it.
 fn own_part() -> u8 {
     const PARTS: u32 = 200;
     static OWN: OnceLock<(u8, std::net::TcpListener)> = OnceLock::new();
@@ -139,7 +139,7 @@ impl Pod {
         Self::with(authority.roots(), certs, account).await
     }
 
-    /// A pod whose certificate says which one it is, as those of a real mesh do.
+    /// A pod whose certificate names the pod, as in a real mesh.
     pub(crate) async fn of_uid(authority: &Authority, account: &str, uid: &str) -> Self {
         let life = Duration::from_secs(3600);
         let certs = authority.leaf_of(account, Some(uid), life, SystemTime::now());
@@ -166,7 +166,7 @@ impl Pod {
         pod
     }
 
-    /// A pod whose proxy no controller has told anything.
+    /// A pod whose proxy has no configuration from a controller.
     pub(crate) async fn without_configuration(
         budget: Arc<Budget>,
         roots: Roots,
@@ -178,7 +178,7 @@ impl Pod {
         pod
     }
 
-    /// The same, and nobody listens on its mesh port.
+    /// The same, without a listener on its mesh port.
     pub(crate) fn unserved(
         budget: &Arc<Budget>,
         roots: Roots,
@@ -221,7 +221,7 @@ impl Pod {
         }
     }
 
-    /// Serves from now on whoever comes to its mesh port.
+    /// Serves its mesh port from now on.
     pub(crate) async fn listen(&self) {
         let listener = TcpListener::bind((self.ip, MESH_PORT)).await.unwrap();
         let (proxy, late) = (Arc::clone(&self.proxy), Arc::clone(&self.late));
@@ -298,7 +298,7 @@ impl Pod {
         self.plain_at(port, Permit::unlisted()).await
     }
 
-    /// The same from whoever has this permit.
+    /// The same with this permit.
     pub(crate) async fn plain_at(&self, port: u16, permit: Arc<Permit>) -> TcpStream {
         let (client, stream) = self.accepted().await;
         let proxy = Arc::clone(&self.proxy);
@@ -408,12 +408,12 @@ pub(crate) async fn raw(stream: &mut TcpStream, bytes: &[u8], patience: Duration
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// One GET with `connection: close`: status and the whole answer.
+/// One GET with `connection: close`: status and the complete response.
 pub(crate) async fn get(stream: TcpStream, path: &str, headers: &str) -> (u16, String) {
     get_within(stream, path, headers, Duration::from_secs(5)).await
 }
 
-/// The same for whoever waits so long.
+/// The same with this time limit.
 pub(crate) async fn get_within(
     mut stream: TcpStream,
     path: &str,

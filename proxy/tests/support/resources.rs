@@ -1,4 +1,4 @@
-//! What a controller tells the proxies of tests.
+//! Resources as a controller sends them to proxies, for tests.
 
 use std::net::IpAddr;
 
@@ -50,7 +50,7 @@ pub(crate) fn workload_of_bytes(account: &str, port: u16) -> v1::Resource {
     )
 }
 
-/// A TrafficTarget's rule: who may do what.
+/// A TrafficTarget's rule: one source, its ports and paths.
 pub(crate) fn rule(
     name: &str,
     account: &str,
@@ -92,7 +92,7 @@ pub(crate) fn rule(
 pub(crate) fn rule_for_pods(name: &str, uids: &[&str], paths: Option<&[&str]>) -> v1::Resource {
     let any: &[u32] = &[];
     let ports = paths.is_none().then_some(any);
-    let mut resource = rule(name, "nobody", ports, paths);
+    let mut resource = rule(name, "replaced", ports, paths);
     if let Some(v1::resource::Content::Rule(rule)) = &mut resource.content {
         let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
         rule.sources = vec![v1::Source {

@@ -1,4 +1,4 @@
-//! First lines that are HTTP to some server, and those of other protocols.
+//! First lines that some server accepts as HTTP, and first lines of other protocols.
 //!
 //! Claims: attack-3
 
@@ -152,8 +152,8 @@ async fn pipelined_request_never_carries_forged_identity() {
     }
 }
 
-/// First lines that end otherwise than HTTP's and that some server reads as a request with
-/// headers, each with the way in which it comes: whole, in two parts, letter by letter.
+/// First lines that end otherwise than HTTP's and that some server reads as a request with headers,
+/// each with its way of sending: complete, in two parts, letter by letter.
 fn requests_of_other_names() -> Vec<(Vec<u8>, Vec<u8>)> {
     let lines: [&[u8]; 16] = [
         b"GET rtsp://a/private RTSP/1.0\r\n",
@@ -202,13 +202,13 @@ async fn request_like_line_of_other_protocol_forges_no_identity() {
             .no_identity_comes(&mode, &requests_of_other_names())
             .await;
         for by in EVERY {
-            // Whoever sends one sees its connection end, and it is counted.
+            // The connection that sent one ends, and is counted.
             let mut stream = ground.open(by).await;
             let bytes = format!("GET rtsp://a/x RTSP/1.0\r\n{FORGED}");
             let sent = stream.write_all(bytes.as_bytes()).await;
             assert!(sent.is_ok() || !mode.admits(by), "{mode}, {by:?}: {sent:?}");
             let read = timeout(LATE, stream.read(&mut [0; 16])).await;
-            // Whom nothing admits may be told so first.
+            // A caller without admission may get a refusal first.
             let ended = matches!(read, Ok(Ok(0) | Err(_)));
             assert!(ended || !mode.admits(by), "{mode}, {by:?}: {read:?}");
         }
@@ -222,8 +222,8 @@ async fn request_like_line_of_other_protocol_forges_no_identity() {
     }
 }
 
-/// What clients of other text protocols say first. Redis' inline form of a command
-/// with a path as its first word is the one that cannot be told from HTTP.
+/// First lines of clients of other text protocols. Redis' inline form of a command with a path as
+/// its first word is the one that looks the same as HTTP.
 const FIRST_BYTES: [(&str, &str); 15] = [
     ("memcached", "get k\r\n"),
     ("memcached", "get /a/path\r\n"),

@@ -1,4 +1,4 @@
-//! Bytes with which no request can begin, to ports that are declared as HTTP.
+//! Bytes that cannot begin a request, sent to ports that are declared as HTTP.
 
 use super::*;
 

@@ -1,16 +1,16 @@
-//! Upgrades: nobody leaves for HTTP/2, whatever it is called.
+//! Upgrades: no connection switches to HTTP/2, whatever the protocol is called.
 //!
 //! Claims: attack-102, attack-5
 
 use super::super::raw_http2::{DATA, END_STREAM, frame};
 use super::*;
 
-/// How a request begins that asks for an upgrade, and its body.
+/// The beginning of a request for an upgrade, and its body.
 const GET: (&[u8], &[u8]) = (b"GET /ok HTTP/1.1\r\n", b"");
 const POST: (&[u8], &[u8]) = (b"POST /ok HTTP/1.1\r\nContent-Length: 5\r\n", b"hello");
 
-/// Answers every request that asks for an upgrade with a switch to what `chosen`
-/// says, or to what was asked for, and keeps all that it gets.
+/// Answers every request for an upgrade with a switch to `chosen`, or to the requested protocol,
+/// and keeps all that it receives.
 async fn switching(pod: &Pod, chosen: Option<&'static str>) -> (u16, Bytes) {
     let kept = Bytes::default();
     let log = Arc::clone(&kept);
@@ -203,7 +203,8 @@ async fn post_to_a_denied_path_is_refused_without_its_upgrade() {
     assert_eq!(status, 101);
 }
 
-/// What a peer proxy sends in one piece with a body, less than it said, or what it may not ask.
+/// Messages of a peer proxy in one piece with a body, shorter than announced, or that it may not
+/// send.
 #[tokio::test]
 async fn peer_smuggles_no_bytes_with_the_body_of_a_post() {
     let mut pods = TwoPods::new(Protocol::Http1).await;

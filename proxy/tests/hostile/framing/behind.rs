@@ -1,4 +1,4 @@
-//! What comes behind a message that was refused is no request by itself.
+//! Bytes behind a refused message are not read as a request.
 //!
 //! Claims: mesh-18
 

@@ -1,4 +1,4 @@
-//! Servers of HTTP/2 that break its rules.
+//! HTTP/2 servers that break the protocol's rules.
 
 use super::*;
 
@@ -50,7 +50,7 @@ async fn rule_breaking_http2_server_costs_caller_one_502() {
         ("headers without end", endless),
         ("push", frame(PUSH_PROMISE, END_HEADERS, 1, &push)),
         (
-            "body on a stream of nobody",
+            "body on an unopened stream",
             frame(raw_http2::DATA, 0, 77, b"x"),
         ),
         (

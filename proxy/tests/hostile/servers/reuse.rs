@@ -1,4 +1,4 @@
-//! Servers that leave requests unread, or close between two of them: who is served next.
+//! Connection reuse with servers that leave requests unread, or close between two requests.
 
 use super::*;
 
@@ -37,12 +37,12 @@ async fn request_does_not_wait_behind_upload_answered_unread() {
             assert_ne!(count, 0, "{entry:?}: {answer}");
             answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
-        // The request is whole before the answer is.
+        // The request is complete before the response is.
         stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
         let end = rest(&mut stream, Duration::from_secs(1)).await;
         assert_eq!(end, "k", "{entry:?}");
         let next = timeout(Duration::from_secs(2), pods.send(entry, request("GET"))).await;
-        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits where nobody reads"));
+        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits on an unread connection"));
         assert_eq!(status(&next), 200, "{entry:?}: {next}");
     }
 }
@@ -72,13 +72,13 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
         let answer = pods.send(entry, posted).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");
         let next = timeout(Duration::from_secs(2), pods.send(entry, request("GET"))).await;
-        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits where nobody reads"));
+        let next = next.unwrap_or_else(|_| panic!("{entry:?}: it waits on an unread connection"));
         assert_eq!(status(&next), 200, "{entry:?}: {next}");
     }
 }
 
 /// Answers POSTs with five bytes and GETs without any, and as soon as `keeps` is unset closes
-/// `after` an answer without having said so.
+/// `after` a response without an announcement.
 async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration) {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -150,7 +150,7 @@ async fn ask(pods: &TwoPods, entry: EntryPoint, request: &[u8]) -> String {
     rest(&mut stream, Duration::from_secs(5)).await
 }
 
-/// Whoever calls directly has a connection of its own, and loses none of these.
+/// A caller without a proxy has a connection of its own, and loses none of these.
 // Claims: attack-61
 #[tokio::test]
 async fn posts_to_servers_that_close_unannounced_are_all_answered() {
@@ -180,7 +180,7 @@ async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
         let application = Closing::new(true, Duration::from_millis(5)).await;
         for keeps in [true, false, true] {
             application.keeps.store(keeps, Ordering::Relaxed);
-            let begun = application.connections();
+            let before = application.connections();
             for _ in 0..20 {
                 assert_eq!(
                     status(&post(&application.pods, entry).await),
@@ -189,7 +189,7 @@ async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
                 );
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            assert_eq!(application.connections() - begun, 20, "{entry:?}");
+            assert_eq!(application.connections() - before, 20, "{entry:?}");
         }
     }
 }
@@ -235,8 +235,9 @@ async fn post_answered_501_505_or_400_is_sent_once() {
     }
 }
 
-/// The control: requests that only read share, also those of many callers at once, which go by
-/// HTTP/2 between the proxies: there one without a body says so by the end of its stream alone.
+/// The control: requests that only read share connections, also those of many callers at once,
+/// which use HTTP/2 between the proxies: there the end of the stream alone shows that a request has
+/// no body.
 #[tokio::test]
 async fn gets_share_connections_before_server_proves_keep_alive() {
     const CALLERS: usize = 8;

@@ -1,4 +1,4 @@
-//! What is tried again for a request that nobody waits for any more: nothing.
+//! A request whose caller has left causes no retries.
 //!
 //! Claims: calls-2
 
@@ -63,7 +63,7 @@ async fn unawaited_write_is_not_cancelled_for_impossible_retry() {
     let (chain, status, made) = made_for_a_request("POST", [LATER, LATER], &policy, true).await;
     let tried = sum(&chain.api, "weft_retries_total", &[]);
     assert_eq!((status, made, tried), (200, 1, 0.0));
-    // Control: somebody waits.
+    // Control: the caller waits.
     let (chain, status, made) = made_for_a_request("POST", [LATER, LATER], &policy, false).await;
     assert_eq!(
         (status, made, retries(&chain.api, "success")),
@@ -84,7 +84,7 @@ async fn retry_abandoned_during_backoff_counts_as_no_failure() {
     let (chain, status, made) = made_for_a_request("GET", answers, &policy, true).await;
     let tried = sum(&chain.api, "weft_retries_total", &[]);
     assert_eq!((status, made, tried), (504, 1, 0.0));
-    // Control: somebody waits.
+    // Control: the caller waits.
     let (chain, status, made) = made_for_a_request("GET", answers, &policy, false).await;
     assert_eq!(
         (status, made, retries(&chain.api, "failure")),

@@ -1,4 +1,4 @@
-//! Calls that end by their own time.
+//! Calls that end at their own deadline.
 //!
 //! Claims: calls-46
 
@@ -30,7 +30,7 @@ async fn call_unanswered_at_deadline_causes_no_upstream_retry() {
         assert!(answer.contains("weft-reason: deadline"), "{answer}");
         assert_eq!(next.iter().map(App::request_count).sum::<usize>(), attempts);
         request.answer(UNAVAILABLE).await;
-        assert!(chain.is_quiet().await, "nobody is asked again");
+        assert!(chain.is_quiet().await, "no retry");
         assert_eq!(call.await.unwrap().0, 503);
         assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
     }
@@ -57,8 +57,8 @@ async fn grpc_response_unfinished_at_deadline_causes_no_upstream_retry() {
         );
         let answer = raw(&mut stream, asks.as_bytes(), patience).await;
         crash(stream);
-        let begun = answer.starts_with("HTTP/1.1 200") && answer.contains("ab");
-        assert!(begun, "{answer}");
+        let started = answer.starts_with("HTTP/1.1 200") && answer.contains("ab");
+        assert!(started, "{answer}");
         if late {
             broken_off(&next[0]).await;
         } else {
@@ -66,7 +66,7 @@ async fn grpc_response_unfinished_at_deadline_causes_no_upstream_retry() {
         }
         request.answer(UNAVAILABLE).await;
         if late {
-            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(call.await.unwrap().0, 503, "no retry");
             assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
         } else {
             chain.request().await.answer(OK).await;
@@ -76,11 +76,11 @@ async fn grpc_response_unfinished_at_deadline_causes_no_upstream_retry() {
     }
 }
 
-/// Waits while the clock stands still, which it does as long as somebody has work.
+/// Waits while the clock is paused, which it is as long as a task has work.
 async fn at_once(done: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < SOON, "it never came");
+        assert!(started.elapsed() < SOON, "it never came");
         tokio::task::yield_now().await;
     }
 }
@@ -101,7 +101,7 @@ async fn grpc_call_cancelled_at_deadline_causes_no_upstream_retry() {
         let outbound = ["direction=\"outbound\""];
         let left = || sum(&chain.api, "weft_requests_cancelled_total", &outbound);
         let mut sender = grpc(&chain.api).await;
-        // All connections are there before the clock stands still: some need time to be made.
+        // All connections are open before the clock is paused: some need time.
         let first = tokio::spawn(sender.send_request(shown::call()));
         at_once(|| request_count.load(Relaxed) == 1).await;
         first.abort();
@@ -120,7 +120,7 @@ async fn grpc_call_cancelled_at_deadline_causes_no_upstream_retry() {
         tokio::time::resume();
         request.answer(UNAVAILABLE).await;
         if late {
-            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(call.await.unwrap().0, 503, "no retry");
             assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
         } else {
             chain.request().await.answer(OK).await;

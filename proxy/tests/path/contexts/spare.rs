@@ -1,4 +1,4 @@
-//! Calls that another Service is to answer where the next one cannot.
+//! Calls for which a fallback Service is configured.
 //!
 //! Claims: calls-46
 

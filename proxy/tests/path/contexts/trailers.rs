@@ -1,4 +1,4 @@
-//! Calls over gRPC that say in their trailers how they went.
+//! gRPC calls whose status comes in the trailers.
 //!
 //! Claims: calls-46
 
@@ -18,7 +18,7 @@ macro_rules! ending {
     };
 }
 
-/// What ends after two bytes and never says how it went, which is `Unknown`.
+/// A response that ends after two bytes without a status, which is `Unknown`.
 const SILENT: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
 
 #[tokio::test]
@@ -45,10 +45,10 @@ async fn listed_grpc_trailer_code_causes_no_upstream_retry() {
         assert_eq!(status, 200, "{answer}");
         assert!(answer.contains(says), "{answer}");
         let request_count = next.iter().map(App::request_count).sum::<usize>();
-        assert_eq!(request_count, 1, "what has begun is not tried again");
+        assert_eq!(request_count, 1, "a started response is not retried");
         request.answer(UNAVAILABLE).await;
         if listed {
-            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(call.await.unwrap().0, 503, "no retry");
             assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
         } else {
             chain.request().await.answer(OK).await;

@@ -1,4 +1,4 @@
-//! Bodies that come behind the answer to their request.
+//! Request bodies that arrive after the response.
 //!
 //! Claims: calls-7
 
@@ -16,7 +16,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const FIRST_PROXY: Duration = Duration::from_millis(150);
 const BOTH_PROXIES: Duration = Duration::from_millis(250);
 
-/// Answers every head at once, and tells what it then gets of the body of a POST.
+/// Responds to every head at once, and sends what it then receives of the body of a POST.
 async fn hasty(mut stream: TcpStream, bodies: UnboundedSender<Vec<u8>>) -> std::io::Result<()> {
     loop {
         let mut head = Vec::new();
@@ -73,12 +73,12 @@ impl HastyPods {
         }
     }
 
-    /// A caller that has sent the head of a POST by the dedicated connection, and `begun` of
+    /// A caller that has sent the head of a POST by the dedicated connection, and `first_part` of
     /// its body.
-    async fn begin(&self, begun: &[u8]) -> TcpStream {
+    async fn begin(&self, first_part: &[u8]) -> TcpStream {
         let mut caller = self.client.call(vip()).await;
         let head = head(BODY.len(), "");
-        let sent = [head.as_bytes(), begun].concat();
+        let sent = [head.as_bytes(), first_part].concat();
         caller.write_all(&sent).await.unwrap();
         caller
     }
@@ -131,13 +131,13 @@ async fn caller_leaving_after_response_aborts_its_body_only_then() {
     let mut pods = HastyPods::new().await;
     warm(&pods.client, &pods.dedicated).await;
     let before = pods.dedicated.used().1;
-    let (begun, _) = BODY.split_at(4);
-    let mut caller = pods.begin(begun).await;
+    let (first_part, _) = BODY.split_at(4);
+    let mut caller = pods.begin(first_part).await;
     let answer = answer(&mut caller).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let stays = timeout(Duration::from_millis(300), pods.came.recv()).await;
     assert!(stays.is_err(), "broken off before: {stays:?}");
     drop(caller);
-    assert_eq!(pods.came().await, begun);
+    assert_eq!(pods.came().await, first_part);
     assert_eq!(pods.dedicated.used().1, before + 1, "by another connection");
 }

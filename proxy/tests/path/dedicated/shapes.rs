@@ -1,4 +1,4 @@
-//! Messages of every shape: the same by HTTP/2 and by a dedicated connection.
+//! Messages of every shape: the same over HTTP/2 and over a dedicated connection.
 //!
 //! Claims: mesh-15
 

@@ -1,4 +1,4 @@
-//! A peer that closes a dedicated connection in the moment in which it is used.
+//! A peer that closes a dedicated connection at the moment of its use.
 //!
 //! Claims: calls-21, mesh-15
 
@@ -56,9 +56,9 @@ async fn play(trick: Option<Trick>, mut near: Near, frozen: &AtomicBool) {
     }
 }
 
-/// A peer proxy that plays tricks with its first dedicated connection and is honest by
-/// HTTP/2. Tells the requests that came by such a one, or without a trick the
-/// connections: then it knows HTTP/2 only.
+/// A peer proxy that plays tricks with its first dedicated connection and is honest over HTTP/2.
+/// Returns the requests that came over such a one, or without a trick the connections: then it
+/// supports HTTP/2 only.
 async fn trickster(trick: Option<Trick>) -> (Pod, Pod, SeenRequests, Arc<AtomicU32>) {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
@@ -158,7 +158,7 @@ async fn post_possibly_taken_by_dedicated_connection_is_not_resent() {
     }
 }
 
-/// No other sign tells it: the kernel of the peer acknowledges all that comes.
+/// There is no other sign: the peer's kernel acknowledges all that arrives.
 #[tokio::test]
 async fn request_to_frozen_peer_ends_within_ten_seconds() {
     let (client, _server, seen, dedicated) = trickster(Some(Trick::Freeze)).await;
@@ -169,10 +169,10 @@ async fn request_to_frozen_peer_ends_within_ten_seconds() {
     let (answer, took) = loop {
         sent += 1;
         let mut stream = client.call(vip()).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = raw(&mut stream, POST.as_bytes(), 4 * PATIENCE).await;
         if dedicated.load(Relaxed) > 0 {
-            break (answer, begun.elapsed());
+            break (answer, started.elapsed());
         }
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         tokio::time::sleep(Duration::from_millis(20)).await;

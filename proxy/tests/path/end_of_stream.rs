@@ -1,5 +1,5 @@
-//! Byte streams one direction of which has ended: who was told so gets all of it, though the other
-//! direction is cut off, and that one goes on while it may.
+//! Byte streams with one direction closed: a reader that got the close gets all bytes, though the
+//! other direction is cut off, and the open direction goes on while it may.
 
 use std::io;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::support::{listening, pair, vip};
 /// More than a reader's socket takes by itself, less than those of a reader and a writer.
 const ALL: usize = 256 * 1024;
 
-/// The application's side of an upgrade that `caller` asks for.
+/// The application's side of an upgrade that `caller` requests.
 async fn upgraded(caller: &mut TcpStream, application: &TcpListener) -> TcpStream {
     caller.write_all(WEBSOCKET).await.unwrap();
     let mut serving = accept_upgrade(application).await;
@@ -30,10 +30,10 @@ async fn upgraded(caller: &mut TcpStream, application: &TcpListener) -> TcpStrea
     serving
 }
 
-/// Sends `ALL` bytes, and says that they were all where that is to be told.
-async fn say(serving: &mut TcpStream, told: bool) {
+/// Sends `ALL` bytes, and closes the direction if `closes`.
+async fn say(serving: &mut TcpStream, closes: bool) {
     serving.write_all(&vec![b'x'; ALL]).await.unwrap();
-    if told {
+    if closes {
         serving.shutdown().await.unwrap();
     }
 }
@@ -47,38 +47,38 @@ async fn rest(stream: &mut TcpStream) -> io::Result<usize> {
 
 #[tokio::test]
 async fn idle_relay_completes_closed_side_and_resets_other() {
-    for told in [true, false] {
+    for closes in [true, false] {
         let (client, server, _, _) = pair(Protocol::Http1).await;
         let application = listening(&client, &server).await;
         client.set(vec![policy_of(&idle())]);
         let mut caller = client.call(vip()).await;
         let mut serving = upgraded(&mut caller, &application).await;
-        say(&mut serving, told).await;
-        assert!(rest(&mut serving).await.is_err(), "told: {told}");
+        say(&mut serving, closes).await;
+        assert!(rest(&mut serving).await.is_err(), "closes: {closes}");
         let read = rest(&mut caller).await;
-        assert_eq!(read.is_ok_and(|got| got == ALL), told);
+        assert_eq!(read.is_ok_and(|got| got == ALL), closes);
     }
 }
 
 #[tokio::test]
 async fn revoked_upgrade_completes_only_after_server_close() {
-    for told in [true, false] {
+    for closes in [true, false] {
         let (client, server, _, _) = pair(Protocol::Http1).await;
         let application = listening(&client, &server).await;
         let port = application.local_addr().unwrap().port();
         let mut caller = server.plain(port).await;
         let mut serving = upgraded(&mut caller, &application).await;
-        say(&mut serving, told).await;
+        say(&mut serving, closes).await;
         // Until all of it has passed the proxy.
         sleep(Duration::from_millis(500)).await;
         server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
-        assert!(rest(&mut serving).await.is_err(), "told: {told}");
+        assert!(rest(&mut serving).await.is_err(), "closes: {closes}");
         let read = rest(&mut caller).await;
-        assert_eq!(read.is_ok_and(|got| got == ALL), told);
+        assert_eq!(read.is_ok_and(|got| got == ALL), closes);
     }
 }
 
-/// By each way that bytes take which are not requests.
+/// Each path of bytes that are no requests.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Inbound,
@@ -89,7 +89,7 @@ enum Way {
 #[tokio::test]
 async fn revoked_opaque_connection_completes_if_server_had_closed() {
     for way in [Way::Inbound, Way::ToPeer, Way::Outside] {
-        for told in [true, false] {
+        for closes in [true, false] {
             let (client, server, _, _) = pair(Protocol::Opaque).await;
             let application = listening(&client, &server).await;
             let at = application.local_addr().unwrap();
@@ -103,23 +103,26 @@ async fn revoked_opaque_connection_completes_if_server_had_closed() {
             };
             let accepted = timeout(Duration::from_secs(5), application.accept()).await;
             let (mut serving, _) = accepted.expect("it is called").unwrap();
-            say(&mut serving, told).await;
+            say(&mut serving, closes).await;
             // Until all of it has passed the proxies.
             sleep(Duration::from_millis(500)).await;
             match way {
                 Way::Inbound => server.mode("api", Enforcement::Enforce, MtlsMode::Permissive),
                 Way::ToPeer | Way::Outside => restrict_to_read_only(&client, &[]),
             }
-            assert!(rest(&mut serving).await.is_err(), "{way:?}, told: {told}");
+            assert!(
+                rest(&mut serving).await.is_err(),
+                "{way:?}, closes: {closes}"
+            );
             let read = rest(&mut caller).await;
-            assert_eq!(read.is_ok_and(|got| got == ALL), told, "{way:?}");
+            assert_eq!(read.is_ok_and(|got| got == ALL), closes, "{way:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn data_after_server_close_arrives_however_late_read() {
-    /// More than the whole way holds while nobody reads.
+    /// More than all buffers of the path hold while the receiver does not read.
     const MUCH: usize = 16 * 1024 * 1024;
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
