@@ -11,11 +11,11 @@
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
     ("accepted connection", 344),
-    ("outbound connection", 1936),
-    ("inbound connection in plaintext", 2520),
-    ("connection of a peer", 5264),
-    ("outbound request", 5280),
-    ("inbound request", 4872),
+    ("outbound connection", 1944),
+    ("inbound connection in plaintext", 1752),
+    ("connection of a peer", 4920),
+    ("outbound request", 5288),
+    ("inbound request", 5256),
     ("idle relay", 152),
 ];
 

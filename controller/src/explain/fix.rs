@@ -12,7 +12,6 @@
 //! lets these callers stay would let them in on the pods that refuse too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 
 use crds::observe::Fix;
 use http::header::COOKIE;
@@ -24,6 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::account::Protected;
+use self::plaintext::Advice;
 use super::call::Request;
 use super::judge::{Judged, Ruling};
 use super::outcome::{BackendOutcome, Question};
@@ -208,23 +208,6 @@ impl Source {
                 "kind": "ServiceAccount", "name": &*account.name, "namespace": &*account.namespace,
             }),
             Self::Outside => json!({"kind": "Group", "name": "system:unauthenticated"}),
-        }
-    }
-}
-
-/// What to do where no object helps.
-struct Advice {
-    /// For a shell, or a comment for a person.
-    command: String,
-    /// What it does besides.
-    warning: Option<String>,
-}
-
-impl Advice {
-    fn comment(text: impl Display) -> Self {
-        Self {
-            command: format!("# {text}"),
-            warning: None,
         }
     }
 }

@@ -265,7 +265,7 @@ fn why_no_retry_was_made_is_said() {
     let spent = Attempted { spent: true, ..one };
     assert_eq!(
         next(&retry, &spent),
-        Next::Denied(RetryOutcome::RetryExhaustedTraces)
+        Next::Denied(RetryOutcome::TraceExhausted)
     );
     let body = Attempted {
         body_kept: false,

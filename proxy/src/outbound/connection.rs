@@ -92,10 +92,13 @@ impl Connection {
         tracing::debug!(addr = %self.addr, %failure, "reset a connection");
         let mut call = self.call(CallKind::Bytes);
         if let Destination::Pod(pod) = &*self.opened.destination {
-            // By it a controller finds the Service that declares the port.
+            // The controller declares what this port carries, so it may be a label.
+            let (telemetry, port) = (&self.proxy.telemetry, self.addr.port());
+            let _ = telemetry.port_label(Direction::outbound, "", port, true);
+            // By the pod the controller finds the Service that declares the port.
             call.between(CallEnds::Outbound {
                 service: Arc::default(),
-                port: self.addr.port(),
+                port,
                 backend: Arc::default(),
                 rule: None,
                 pod: Arc::clone(&pod.endpoint.pod),

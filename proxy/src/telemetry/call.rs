@@ -63,7 +63,7 @@ enum Why {
 enum At {
     /// Nowhere yet: it may be refused before anybody knows where it goes.
     Nowhere(CallEnds),
-    CallCounters(Arc<CallCounters>),
+    Counters(Arc<CallCounters>),
 }
 
 /// Begins before anything can refuse it. A refusal goes by [`Call::refuse`] or [`Call::reset`],
@@ -150,7 +150,7 @@ impl Call {
     }
 
     fn count_upload(&self) {
-        if let (Some(upload), At::CallCounters(cell)) = (&self.upload, &self.at) {
+        if let (Some(upload), At::Counters(cell)) = (&self.upload, &self.at) {
             upload.counts_on(cell.flows());
         }
     }
@@ -174,7 +174,7 @@ impl Call {
     pub(crate) fn carries_tls(&mut self) {
         self.protocol = Protocol::Tls;
         // The way of a connection that was opened ahead is one of whatever bytes.
-        if let At::CallCounters(cell) = &self.at
+        if let At::Counters(cell) = &self.at
             && !matches!(cell.key().parties, CallEnds::Rest(_))
         {
             self.at = At::Nowhere(cell.key().parties.clone());
@@ -212,7 +212,7 @@ impl Call {
     /// Counts it on this cell from now on.
     pub(crate) fn on(&mut self, cell: Arc<CallCounters>) {
         self.leave();
-        self.at = At::CallCounters(cell);
+        self.at = At::Counters(cell);
         self.count_upload();
         if self.kind == CallKind::Request {
             self.arrive();
@@ -232,7 +232,7 @@ impl Call {
     /// The attempt has failed, and another one follows, if its caller waits for it.
     pub(crate) fn attempt_failed(&mut self) {
         if std::mem::take(&mut self.trying)
-            && let At::CallCounters(failed) = &self.at
+            && let At::Counters(failed) = &self.at
         {
             failed.attempted(false);
         }
@@ -251,7 +251,7 @@ impl Call {
     }
 
     fn arrive(&mut self) {
-        if let At::CallCounters(cell) = &self.at
+        if let At::Counters(cell) = &self.at
             && !std::mem::replace(&mut self.arrived, true)
         {
             cell.begin();
@@ -259,7 +259,7 @@ impl Call {
     }
 
     fn leave(&mut self) {
-        if let At::CallCounters(cell) = &self.at
+        if let At::Counters(cell) = &self.at
             && std::mem::take(&mut self.arrived)
         {
             cell.leave();
@@ -283,11 +283,11 @@ impl Call {
     fn cell(&mut self, served: bool) -> Arc<CallCounters> {
         let parties = match &self.at {
             At::Nowhere(parties) => parties,
-            At::CallCounters(cell) => &cell.key().parties,
+            At::Counters(cell) => &cell.key().parties,
         };
         let news = served && parties.port() == 0 && !matches!(parties, CallEnds::Rest(_));
         match &self.at {
-            At::CallCounters(cell) if !news => Arc::clone(cell),
+            At::Counters(cell) if !news => Arc::clone(cell),
             _ => {
                 if served {
                     let (direction, service) = (parties.direction(), parties.service_name());
@@ -298,14 +298,14 @@ impl Call {
                 let cell = self.telemetry.cell_of(self.cell_key());
                 // It counts once, and where it is now.
                 let moved =
-                    matches!(&self.at, At::CallCounters(current) if !Arc::ptr_eq(current, &cell));
+                    matches!(&self.at, At::Counters(current) if !Arc::ptr_eq(current, &cell));
                 if moved
                     && std::mem::take(&mut self.arrived)
-                    && let At::CallCounters(current) = &self.at
+                    && let At::Counters(current) = &self.at
                 {
                     current.moves();
                 }
-                self.at = At::CallCounters(Arc::clone(&cell));
+                self.at = At::Counters(Arc::clone(&cell));
                 self.count_upload();
                 cell
             }
@@ -315,7 +315,7 @@ impl Call {
     fn parties(&self) -> &CallEnds {
         match &self.at {
             At::Nowhere(parties) => parties,
-            At::CallCounters(cell) => &cell.key().parties,
+            At::Counters(cell) => &cell.key().parties,
         }
     }
 

@@ -240,7 +240,7 @@ async fn connect_is_refused_with_the_way_out() {
     let pods = TwoPods::new(Protocol::Detect).await;
     for entry in ENTRY_POINTS {
         let connect = "CONNECT t:443 HTTP/1.1\r\nHost: t:443\r\n\r\n";
-        let answer = pods.send(entry, connect).await;
+        let answer = pods.send_and_stay(entry, connect).await;
         assert_eq!(status(&answer), 400, "{entry:?}: {answer}");
         assert!(
             answer.contains("tcp-") && answer.contains("appProtocol"),

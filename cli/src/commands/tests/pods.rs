@@ -32,15 +32,15 @@ async fn pod_rows_count_requests_sent_to_each_pod() {
         rows.collect::<Vec<Vec<String>>>()
     };
     let failing = [
-        "web-1", "-", "80.00%", "0.2", "1.5ms", "4.0ms", "9.0ms", "-", "-",
+        "web-1", "-", "80.00%", "0.2", "1.5ms", "4.0ms", "9.0ms", "-", "-", "-",
     ];
     let well = [
-        "web-2", "-", "100%", "1.0", "1.5ms", "4.0ms", "9.0ms", "-", "-",
+        "web-2", "-", "100%", "1.0", "1.5ms", "4.0ms", "9.0ms", "-", "-", "-",
     ];
     assert_eq!(rows("stat pod").await, [failing, well]);
     assert_eq!(rows("stat pod/web-2").await, [well]);
     let wide = rows("stat pod/web-1 -o wide").await;
-    assert_eq!(wide[0][9..], ["10", "2"]);
+    assert_eq!(wide[0][10..], ["10", "2"]);
     let (code, out, err) = run(api.client(), "weft stat pod/web-3 -n shop").await;
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
     assert!(err.contains("no calls in the last 60 s"), "{err}");

@@ -1,15 +1,32 @@
 //! What lets plaintext reach the rules of a strict workload: the port in a list, and no other.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use crds::labels::PERMISSIVE_PORTS;
 use policy::protocol::PortRange;
 
-use super::Advice;
 use crate::explain::outcome::BackendOutcome;
 use crate::model::modes::{self, Exception};
 use crate::model::protocols::{holds, ranges};
 use crate::model::{Index, PodId};
+
+/// What to do where no object helps.
+pub(super) struct Advice {
+    /// For a shell, or a comment for a person.
+    pub(super) command: String,
+    /// What it does besides.
+    pub(super) warning: Option<String>,
+}
+
+impl Advice {
+    pub(super) fn comment(text: impl Display) -> Self {
+        Self {
+            command: format!("# {text}"),
+            warning: None,
+        }
+    }
+}
 
 /// What permits plaintext at a port of a strict pod. No object does.
 pub(super) fn permit(

@@ -11,7 +11,7 @@ impl Call {
     pub(super) fn cell_key(&self) -> CellKey {
         let (parties, route) = match &self.at {
             At::Nowhere(parties) => (parties, None),
-            At::CallCounters(cell) => (&cell.key().parties, cell.key().route.clone()),
+            At::Counters(cell) => (&cell.key().parties, cell.key().route.clone()),
         };
         CellKey {
             parties: parties.clone().at_port(self.port),
@@ -30,7 +30,7 @@ impl Call {
         if let Some(logged) = &mut self.logged {
             logged.route = Some(Arc::clone(route));
         }
-        let At::CallCounters(cell) = &self.at else {
+        let At::Counters(cell) = &self.at else {
             return;
         };
         if matches!(cell.key().parties, CallEnds::Rest(_)) {
@@ -53,7 +53,7 @@ impl Call {
         });
         // It counts once, and where it is now.
         if std::mem::take(&mut self.arrived)
-            && let At::CallCounters(current) = &self.at
+            && let At::Counters(current) = &self.at
         {
             current.moves();
         }

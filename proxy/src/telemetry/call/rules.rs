@@ -25,7 +25,7 @@ impl Call {
 
     /// A rule allows it, where one was needed.
     pub(crate) fn allowed_by(&mut self, rule: Option<&Origin>) {
-        let (At::CallCounters(cell), Some(rule)) = (&self.at, rule) else {
+        let (At::Counters(cell), Some(rule)) = (&self.at, rule) else {
             return;
         };
         cell.allowed_by(rule);

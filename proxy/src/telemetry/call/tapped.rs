@@ -22,7 +22,7 @@ impl Call {
             port: self.port,
             route: match &self.at {
                 At::Nowhere(_) => None,
-                At::CallCounters(cell) => cell.key().route.as_deref(),
+                At::Counters(cell) => cell.key().route.as_deref(),
             },
             status,
             grpc,
