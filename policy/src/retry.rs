@@ -144,7 +144,7 @@ pub enum RetryOutcome {
     /// or there was no time for it,
     Deadline,
     /// or it was tried below, or is a retry's own call.
-    TraceExhausted,
+    Spent,
 }
 
 impl RetryOutcome {
@@ -154,7 +154,7 @@ impl RetryOutcome {
         Self::Budget,
         Self::Body,
         Self::Deadline,
-        Self::TraceExhausted,
+        Self::Spent,
     ];
 
     #[must_use]
@@ -165,7 +165,7 @@ impl RetryOutcome {
             Self::Budget => "budget",
             Self::Body => "body",
             Self::Deadline => "deadline",
-            Self::TraceExhausted => "spent",
+            Self::Spent => "spent",
         }
     }
 }
@@ -275,7 +275,7 @@ pub fn may_retry(
         return Next::Pass;
     }
     if attempted.spent {
-        return Next::Denied(RetryOutcome::TraceExhausted);
+        return Next::Denied(RetryOutcome::Spent);
     }
     if !attempted.body_kept {
         return Next::Denied(RetryOutcome::Body);

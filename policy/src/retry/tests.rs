@@ -263,10 +263,7 @@ fn why_no_retry_was_made_is_said() {
     let retry = Retry::DEFAULT;
     let one = attempted(&Method::GET, status(503));
     let spent = Attempted { spent: true, ..one };
-    assert_eq!(
-        next(&retry, &spent),
-        Next::Denied(RetryOutcome::TraceExhausted)
-    );
+    assert_eq!(next(&retry, &spent), Next::Denied(RetryOutcome::Spent));
     let body = Attempted {
         body_kept: false,
         ..one
