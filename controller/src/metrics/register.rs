@@ -92,7 +92,7 @@ impl StreamMetrics {
             self.nacks.clone(),
         );
         registry.register(
-            "destinations_left_out",
+            "destinations_skipped",
             "Destinations that exceeded the bound of one proxy, or whose names are none",
             self.left_out.clone(),
         );
@@ -137,7 +137,7 @@ impl ConnectionMetrics {
             self.handshakes_failed.clone(),
         );
         registry.register(
-            "connections_turned_away",
+            "connections_rejected",
             "Connections turned away or closed because too many were open or came",
             self.turned_away.clone(),
         );
@@ -147,7 +147,7 @@ impl ConnectionMetrics {
 impl WorldMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
-            "objects_left_out",
+            "objects_skipped",
             "Times that an object of this kind was listed or changed and could not be read",
             self.unreadable.clone(),
         );
@@ -182,22 +182,22 @@ impl StorageMetrics {
 impl ObservedMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
-            "proxies_away",
+            "proxies_disconnected",
             "Proxies without a stream whose pods are there",
             self.away.clone(),
         );
         registry.register(
-            "proxies_away_forgotten",
+            "disconnected_proxies_forgotten",
             "Proxies without a stream whose last state did not fit",
             self.away_forgotten.clone(),
         );
         registry.register(
-            "remembered_destinations",
+            "persisted_destinations",
             "Destinations that workloads used and are remembered",
             self.destinations.clone(),
         );
         registry.register(
-            "remembered_destinations_forgotten",
+            "persisted_destinations_forgotten",
             "Remembered destinations that went because there were too many",
             self.destinations_forgotten.clone(),
         );
@@ -217,7 +217,7 @@ impl ReportMetrics {
             self.edges.clone(),
         );
         registry.register(
-            "report_slots_dropped",
+            "report_intervals_dropped",
             "Slots of a pod that were forgotten early because it held most and all together too much",
             self.slots_dropped.clone(),
         );
@@ -242,7 +242,7 @@ impl GraphMetrics {
             self.edges.clone(),
         );
         registry.register(
-            "graph_remembered",
+            "graph_persisted_edges",
             "Edges that are remembered with first and last seen",
             self.remembered.clone(),
         );
@@ -287,17 +287,17 @@ impl ObserveMetrics {
 impl AskMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
-            "asks",
+            "live_queries",
             "Questions to live proxies that are open, with those of other replicas",
             self.open.clone(),
         );
         registry.register(
-            "ask_answers_dropped",
+            "live_query_responses_dropped",
             "Answers of proxies that found no room where they wait for their reader",
             self.answers_dropped.clone(),
         );
         registry.register(
-            "ask_orders_dropped",
+            "live_query_commands_dropped",
             "Questions, and ends of questions, that found no room on their way to a proxy or replica",
             self.orders_dropped.clone(),
         );
@@ -312,7 +312,7 @@ impl ApiMetrics {
             self.answers.clone(),
         );
         registry.register(
-            "metrics_api_turned_away",
+            "metrics_api_rejected",
             "Connections to the metrics API that were closed because too many were open",
             self.turned_away.clone(),
         );

@@ -38,7 +38,7 @@ static WITHOUT_A_FAULT: [(&str, &str); 8] = [
     ("weft_controller_limit_reached_total", "no controller does"),
     ("weft_injector_limit_reached_total", "no injector does"),
     (
-        "weft_controller_objects_left_out_total",
+        "weft_controller_objects_skipped_total",
         "every object can be read",
     ),
     (

@@ -74,7 +74,7 @@ fn a_query_without_an_answer_is_found() -> Outcome {
             "nil",
         ),
         (
-            "sum(weft_resting_endpoints) / sum(weft_resting_endpoints)",
+            "sum(weft_ejected_endpoints) / sum(weft_ejected_endpoints)",
             "nil",
         ),
         ("sum(rate(weft_requests_total[$__interval]))", "parse error"),

@@ -99,7 +99,7 @@ pub(super) fn of(metrics: &Metrics, full: fn(&Metrics), shared: bool, permits: u
     let counting = metrics.clone();
     let occupancy = Occupancy::new(bounds, move |reached| match reached {
         Reached::Full => full(&counting),
-        Reached::Hoarder => counting.limit("hoarder"),
+        Reached::Hoarder => counting.limit("largest-holder"),
         Reached::SlowHead => counting.limit("slow-head"),
         Reached::NoMemory { in_use: true } => counting.limit("memory-wait"),
         Reached::NoMemory { in_use: false } => counting.limit("memory-expected"),

@@ -247,13 +247,13 @@ impl Metrics {
                 &self.control_connected,
             ),
             (
-                "weft_asks",
+                "weft_live_queries",
                 "Live queries about this proxy that it answers",
                 &self.asks,
             ),
             ("weft_destinations", "Destinations held", &self.destinations),
             (
-                "weft_resting_endpoints",
+                "weft_ejected_endpoints",
                 "Endpoints that get no requests, or one probe, because others failed there",
                 &self.ejected,
             ),

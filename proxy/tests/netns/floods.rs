@@ -77,7 +77,7 @@ fn ten_thousand_silent_http2_connections_block_no_calls() {
         assert_eq!(testbed.pod().ask(ANY, OWN_CALL, "/", 1), "503 503");
     }
     let page = testbed.peer().page(ADMIN, "/metrics");
-    assert!(page.contains(r#"limit="hoarder""#), "{page}");
+    assert!(page.contains(r#"limit="largest-holder""#), "{page}");
     // A lack of memory would end them as well, and hide that they stay when the proxy closes them.
     assert!(!page.contains(r#"limit="memory""#), "{page}");
 }

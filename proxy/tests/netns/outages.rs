@@ -22,7 +22,7 @@ use crate::answers::sum;
 use crate::support::{Pod, get_within, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
-const RESTING: &str = "weft_resting_endpoints";
+const RESTING: &str = "weft_ejected_endpoints";
 
 /// A call begins so often.
 const EVERY: Duration = Duration::from_millis(10);

@@ -219,7 +219,7 @@ async fn long_upload_reaches_one_endpoint_during_ejection_cycle() {
     assert!(bad.seen.lock().all.len() > before, "by an upload");
     bad.broken.store(false, Relaxed);
     let until_back = uploader.until("it must be back", |client| {
-        sum(client, "weft_resting_endpoints", &[]) == 0.0
+        sum(client, "weft_ejected_endpoints", &[]) == 0.0
     });
     until_back.await;
     uploader.round().await;

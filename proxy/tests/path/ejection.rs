@@ -29,7 +29,7 @@ use super::answers::{
 use crate::support::{Pod, endpoint, endpoints, pair, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
-const RESTING: &str = "weft_resting_endpoints";
+const RESTING: &str = "weft_ejected_endpoints";
 
 /// Three applications, of which the first answers 503.
 async fn one_of_three() -> (Pod, Pod, [App; 3]) {

@@ -30,7 +30,7 @@ const STATUS: &str = "grpc-status";
 const OK: &str = "0";
 const UNAVAILABLE: &str = "14";
 const EJECTIONS: &str = "weft_ejections_total";
-const RESTING: &str = "weft_resting_endpoints";
+const RESTING: &str = "weft_ejected_endpoints";
 /// Answers of each endpoint before one of them fails: those of two are enough to compare with,
 /// and all together save enough for the retries.
 const WARM: usize = 20;

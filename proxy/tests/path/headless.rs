@@ -246,7 +246,7 @@ async fn a_breaker_alone_makes_no_pod_rest() {
     assert_eq!(request_counts(&apps), [0], "it moves nothing either");
     let ejections = sum(&client, "weft_ejections_total", &[]);
     assert_eq!(ejections, 0.0, "{}", client.metrics());
-    let resting = sum(&client, "weft_resting_endpoints", &[]);
+    let resting = sum(&client, "weft_ejected_endpoints", &[]);
     assert_eq!(resting, 0.0, "{}", client.metrics());
 }
 
@@ -271,7 +271,7 @@ async fn client_chosen_pod_goes_first_when_all_ejected() {
         ..EffectivePolicy::default()
     })]);
     assert_eq!(ask(&client, addr, "POST", NAMED).await.0, 503);
-    let resting = || sum(&client, "weft_resting_endpoints", &[]);
+    let resting = || sum(&client, "weft_ejected_endpoints", &[]);
     assert_eq!(resting(), 2.0, "{}", client.metrics());
     // It is back before this proxy knows.
     let app = App::on(TcpListener::bind(addr).await.unwrap(), OK);

@@ -25,7 +25,7 @@ use super::answers::{App, SLOW, UNAVAILABLE, ask, limited, policy_of, served_by,
 use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
-const RESTING: &str = "weft_resting_endpoints";
+const RESTING: &str = "weft_ejected_endpoints";
 
 /// Endpoints have all of their share at once, so that how fast they are is what counts.
 pub(super) fn without_warmup(client: &Pod) {
