@@ -27,7 +27,7 @@ mod route;
 mod words;
 
 pub use self::answer::Explained;
-pub(crate) use self::answer::UNTOLD_HOST;
+pub(crate) use self::answer::UNKNOWN_HOST;
 pub use self::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
 pub(crate) use self::noticed::limited;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};

@@ -21,7 +21,7 @@ const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and w
 
 /// The result for a query that depends on the host, which it does not name. It names no object: a
 /// caller finds out as much by calling.
-pub(crate) const UNTOLD_HOST: &str = "what becomes of this call depends on its host, which every request names: say which, with \
+pub(crate) const UNKNOWN_HOST: &str = "what becomes of this call depends on its host, which every request names: say which, with \
      -H 'host: NAME' as the client sends it";
 
 /// The answer, and what it was made of.
@@ -122,7 +122,7 @@ impl Model {
         }
         if outcomes.iter().any(BackendOutcome::is_by_host) {
             status.verdict = ExplanationVerdict::Unknown;
-            status.reason = UNTOLD_HOST.to_owned();
+            status.reason = UNKNOWN_HOST.to_owned();
         }
         if let (Some(reason), ExplanationVerdict::Refused) = (refusals.first(), status.verdict) {
             status.reason = reason.to_string();

@@ -26,7 +26,7 @@ use super::worker_pool::WorkerPool;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers, UNTOLD_HOST, limited};
+use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers, UNKNOWN_HOST, limited};
 use crate::graph::follow::UNREAD;
 use crate::graph::key::NodeKey;
 use crate::inventory::kind::MetricsKind;
@@ -338,7 +338,7 @@ fn warn_of_unread(status: &mut ExplanationStatus) {
 
 /// What a caller would find out by calling.
 fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> ExplanationStatus {
-    if status.verdict == ExplanationVerdict::Unknown && status.reason != UNTOLD_HOST {
+    if status.verdict == ExplanationVerdict::Unknown && status.reason != UNKNOWN_HOST {
         return hidden_called();
     }
     ExplanationStatus {

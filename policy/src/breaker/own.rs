@@ -117,7 +117,7 @@ impl Breaker {
     /// The same of a request that started then and is sent only now: a connection that was
     /// opened before it was known what it is to carry. If that was before the breaker opened, it
     /// shows nothing of what came after: it is no probe, and rejected as all that is none.
-    pub fn admit_begun(
+    pub fn admit_started(
         &mut self,
         now: Instant,
         started: Instant,

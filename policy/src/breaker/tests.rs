@@ -118,7 +118,7 @@ fn call_before_breaker_opening_is_rejected_not_probed() {
     for by_controller in [false, true] {
         let mut breaker = Breaker::new(before);
         let admit =
-            |breaker: &mut Breaker, now, started| breaker.admit_begun(now, started, &SETTINGS, 0);
+            |breaker: &mut Breaker, now, started| breaker.admit_started(now, started, &SETTINGS, 0);
         let calm = admit(&mut breaker, opens, before);
         assert_eq!(calm, Admit::Pass, "control: nothing is amiss");
         if by_controller {

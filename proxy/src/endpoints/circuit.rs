@@ -83,11 +83,11 @@ impl Circuits {
 
     /// Whether a call is sent, and what the breaker is now, if that is to be shown.
     pub fn admit(&self, by: &DecidedBy, settings: &Settings) -> (Admit, Option<ShownState>) {
-        self.admit_begun(by, settings, now())
+        self.admit_started(by, settings, now())
     }
 
     /// The same of a connection that was opened then, before anybody knew what for.
-    pub(crate) fn admit_begun(
+    pub(crate) fn admit_started(
         &self,
         by: &DecidedBy,
         settings: &Settings,
@@ -97,7 +97,9 @@ impl Circuits {
         self.with(by, |circuit| {
             (circuit.settings, circuit.used) = (*settings, now);
             let random = rand::random();
-            let admit = circuit.breaker.admit_begun(now, started, settings, random);
+            let admit = circuit
+                .breaker
+                .admit_started(now, started, settings, random);
             let news = circuit.news();
             // A series that is not touched for long is forgotten.
             let open = (admit == Admit::Refuse).then_some(circuit.shown);

@@ -318,7 +318,7 @@ impl StopConditions {
         self
     }
 
-    pub(crate) const fn is_told_in_grpc(&self) -> bool {
+    pub(crate) const fn is_reported_in_grpc(&self) -> bool {
         self.grpc
     }
 

@@ -147,7 +147,7 @@ where
 {
     /// Watches `body`, whose bytes go to the caller by `flows`, and takes its first part if it is
     /// there already.
-    pub(crate) async fn begun(body: B, flows: Arc<Flows>, finish: F) -> Self {
+    pub(crate) async fn start(body: B, flows: Arc<Flows>, finish: F) -> Self {
         // Watched from now on: a caller that leaves during the wait is counted as well.
         let mut watched = Self {
             inner: PrefetchedBody::new(body),

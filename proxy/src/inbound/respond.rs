@@ -82,7 +82,7 @@ impl Connection {
         }
         let incoming = EndingBody::new(incoming, StopConditions::at(allowed.ends), &parts.headers);
         let flows = counted.flows();
-        let mut watched = Watched::begun(incoming, flows, move |end, bytes, trailers| {
+        let mut watched = Watched::start(incoming, flows, move |end, bytes, trailers| {
             drop(permit);
             kept.ended(end);
             counted.done(end, bytes, trailers);

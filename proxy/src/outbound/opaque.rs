@@ -85,7 +85,7 @@ impl Ahead {
     /// It carries bytes, and so counts as any connection of them that began when it was opened.
     fn counted(mut self, proxy: &Proxy, call: &Call) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(&self.opened.route);
-        attempts.admit_begun(proxy, self.opened.started)?;
+        attempts.admit_started(proxy, self.opened.started)?;
         attempts.opened(&mut self.tunnel.in_flight, call);
         Ok(self.tunnel)
     }

@@ -86,10 +86,10 @@ pub(crate) async fn respond(
     let grpc = served
         .ends
         .as_deref()
-        .is_some_and(StopConditions::is_told_in_grpc);
+        .is_some_and(StopConditions::is_reported_in_grpc);
     let incoming = EndingBody::new(incoming, served.ends.take(), &parts.headers);
     let (lists, flows) = (Arc::clone(connection), counted.flows());
-    let mut watched = Watched::begun(incoming, flows, move |end, bytes, trailers| {
+    let mut watched = Watched::start(incoming, flows, move |end, bytes, trailers| {
         drop(permit);
         served.ended(end, trailers, counted.call(), |among, endpoint| {
             among.lists(&lists.proxy, endpoint)

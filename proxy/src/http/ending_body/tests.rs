@@ -46,7 +46,7 @@ async fn late_body_finishes_with_grpc_trailers_or_abort() {
         StopConditions::at(at),
         &head("application/grpc+proto"),
     );
-    let mut grpc = Watched::begun(grpc, Arc::default(), |end, _, _| ended.set(Some(end))).await;
+    let mut grpc = Watched::start(grpc, Arc::default(), |end, _, _| ended.set(Some(end))).await;
     let trailers = grpc.frame().await.unwrap().unwrap();
     assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "4");
     assert!(grpc.frame().await.is_none());
@@ -72,7 +72,7 @@ async fn body_closed_with_request_reports_cause() {
     ] {
         let ended = Cell::new(None);
         let body = EndingBody::new(silent(), ends, &head("application/grpc"));
-        let mut body = Watched::begun(body, Arc::default(), |end, _, _| ended.set(Some(end))).await;
+        let mut body = Watched::start(body, Arc::default(), |end, _, _| ended.set(Some(end))).await;
         assert!(body.frame().await.unwrap().unwrap().is_trailers());
         assert_eq!(ended.get(), Some(BodyEnd::OutOfTime(over)));
     }
@@ -109,7 +109,7 @@ async fn late_empty_response_is_replaceable_without_length() {
     let over = || StopConditions::at(Some(now()));
     let ended = Cell::new(None);
     let body = EndingBody::new(text("all of it"), over(), &HeaderMap::new());
-    let mut body = Watched::begun(body, Arc::default(), |end, _, _| ended.set(Some(end))).await;
+    let mut body = Watched::start(body, Arc::default(), |end, _, _| ended.set(Some(end))).await;
     assert_eq!(
         body.size_hint().exact(),
         None,
@@ -122,12 +122,12 @@ async fn late_empty_response_is_replaceable_without_length() {
     let head = head("application/grpc");
     let body = EndingBody::new(text("all of it"), over(), &head);
     assert!(
-        !Watched::begun(body, Arc::default(), |_, _, _| ())
+        !Watched::start(body, Arc::default(), |_, _, _| ())
             .await
             .is_late()
     );
     let body = EndingBody::new(text("all of it"), StopConditions::at(None), &head);
-    let mut whole = Watched::begun(body, Arc::default(), |_, _, _| ()).await;
+    let mut whole = Watched::start(body, Arc::default(), |_, _, _| ()).await;
     assert_eq!(whole.size_hint().exact(), Some(9));
     assert!(!whole.is_late());
 }

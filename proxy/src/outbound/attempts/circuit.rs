@@ -22,14 +22,14 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// When it is open, and the call is not sent.
     pub(in crate::outbound) fn admit(&mut self, proxy: &Proxy) -> Result<(), Failure> {
-        self.admit_begun(proxy, now())
+        self.admit_started(proxy, now())
     }
 
     /// The same of a connection that was opened then, before anybody knew what for.
     ///
     /// # Errors
     /// When it is open, and the connection is not used.
-    pub(in crate::outbound) fn admit_begun(
+    pub(in crate::outbound) fn admit_started(
         &mut self,
         proxy: &Proxy,
         started: Instant,
@@ -38,7 +38,7 @@ impl<'a> Attempts<'a> {
         let Some((set, by, decides)) = self.breaker() else {
             return Ok(());
         };
-        let (admit, state) = set.circuits.admit_begun(&by, decides.settings, started);
+        let (admit, state) = set.circuits.admit_started(&by, decides.settings, started);
         if let Some(state) = state {
             let metrics = &proxy.telemetry.metrics;
             metrics.circuit(&by.service, &route.backend, state);
