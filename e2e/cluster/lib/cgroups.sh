@@ -57,7 +57,7 @@ signal_all() {
   done
 }
 
-nobody_left() { [ -z "$(members "${1:-}")" ]; }
+no_process_left() { [ -z "$(members "${1:-}")" ]; }
 
 remove_cgroups() {
   local hierarchy

@@ -35,12 +35,12 @@ require_packages() {
 # Another run may install at the same time, and one that was killed leaves an apt-get that goes
 # on, or packages that are unpacked and no more.
 install_packages() {
-  local log status begun=$SECONDS
+  local log status started=$SECONDS
   log=$(mktemp)
   while :; do
     status=0
     apt_install "$@" </dev/null >"$log" 2>&1 || status=$?
-    [ "$status" != 0 ] && [ $((SECONDS - begun)) -lt "$APT_SECONDS" ] || break
+    [ "$status" != 0 ] && [ $((SECONDS - started)) -lt "$APT_SECONDS" ] || break
     if grep -q 'dpkg was interrupted' "$log"; then
       DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null >>"$log" 2>&1 || break
     else

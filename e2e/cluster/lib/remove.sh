@@ -42,7 +42,7 @@ stop_processes() {
 
 wait_gone() {
   local tries=$(($1 * 10))
-  until nobody_left; do
+  until no_process_left; do
     [ $((tries -= 1)) -gt 0 ] || return 1
     sleep 0.1
   done

@@ -61,17 +61,17 @@ module_folder() {
 # module_files MODULE@VERSION SUM: where the files of a module lie that nothing is built
 # from; its sum is as go.sum would have it.
 module_files() {
-  local told
+  local module
   require_go
   # Not in a module, whose versions would count.
-  told=$(cd / && go mod download -json "$1")
+  module=$(cd / && go mod download -json "$1")
   python3 -c '
 import json, sys
-told = json.loads(sys.argv[1])
-if told["Sum"] != sys.argv[2]:
-    sys.exit("error: %s has the sum %s" % (told["Path"], told["Sum"]))
-print(told["Dir"])
-' "$told" "$2"
+module = json.loads(sys.argv[1])
+if module["Sum"] != sys.argv[2]:
+    sys.exit("error: %s has the sum %s" % (module["Path"], module["Sum"]))
+print(module["Dir"])
+' "$module" "$2"
 }
 
 # tool MODULE PACKAGE LDFLAGS NAME...: every NAME is the one program that MODULE builds of

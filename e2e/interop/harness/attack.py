@@ -48,7 +48,7 @@ ADMIN = "15190"
 FLOODS = [
     ("silent", "15108", 3000), ("tls", "15108", 1000), ("silent", ADMIN, 2000), ("bytes", "9002", 3000), ("silent", "9001", 2000),
     ("head", "9002", 1000), ("body", "9002", 1000), ("reader", "9004", 300), ("storm", "9002", 50), ("http", "9002", 50), ("http", ADMIN, 50),
-    ("head", ADMIN, 1000), ("begun", ADMIN, 1000), ("slow", ADMIN, 300),
+    ("head", ADMIN, 1000), ("partial", ADMIN, 1000), ("slow", ADMIN, 300),
     ("heads", "9002", 1500), ("long", "9002", 1500), ("down", "9001", 10), ("drip", "9001", 20), ("up", "9001", 60), ("crash", "9004", 100),
     ("silent", DIRECT, 3000), ("storm", DIRECT, 50),
 ]
@@ -58,7 +58,7 @@ OF_THE_PROXY = {DIRECT, "15108", ADMIN}
 COUNTED = {DIRECT: 'weft_limit_reached_total{limit="direct-call"', ADMIN: "weft_admin_connections_closed_total"}
 # Kinds whose connections hold a place and give nothing for it: of an address that has far more than its share at the admin
 # port most are closed.
-HOLDING = {"silent", "head", "begun", "slow"}
+HOLDING = {"silent", "head", "partial", "slow"}
 # Seconds in which a probe is answered, and probe and scrape while the admin port itself is flooded.
 PROBE_WITHIN, ADMIN_WITHIN = 3, 1
 # The same from the client itself, through its proxy: whoever may call must not stop the pair for its own other calls.
@@ -195,7 +195,7 @@ class Attack:
         name = f"{count} x {kind} at {port}" + (" by the client itself" if pod == "client" else "")
         before = self.ended_at(port)
 
-        def told(said):
+        def describe(said):
             last = said[-1] if said else ""
             if port not in COUNTED:
                 return last
@@ -205,7 +205,7 @@ class Attack:
                 self.complain(f"{name}: the proxy counted {ended} connections that it turned away or closed, fewer than {least}")
             return f"{last}; the proxy {'turned' if port == DIRECT else 'closed'} {ended}{' away' if port == DIRECT else ''}"
 
-        self.beside(name, script, seconds, pod, told, port == ADMIN)
+        self.beside(name, script, seconds, pod, describe, port == ADMIN)
 
     def ended_at(self, port):
         """Connections to this port that the server's proxy has turned away or closed for the sake of others."""
@@ -221,7 +221,7 @@ class Attack:
         script = ["slowhttptest", "-c", SLOW_COUNT, "-r", "300", "-i", "5", "-l", int(seconds), "-p", "5", *how, "-u", url]
         before = members.accepted(self.where, ())
         one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger",
-                          told=lambda said: self.opened(how[0], said, members.accepted(self.where, ()) - before))
+                          describe=lambda said: self.opened(how[0], said, members.accepted(self.where, ()) - before))
         if one:
             self.hold_to_p99(f"slowhttptest {how[0]}", one)
 
@@ -251,8 +251,8 @@ class Attack:
             return f"all ended by the other side before it looked again; the proxy accepted {accepted}"
         return f"held {held} at most; {best['connected']} connected, {best['closed']} closed, {best['error']} failed; the proxy accepted {accepted}"
 
-    def beside(self, name, script, seconds, pod, told=lambda said: said[-1] if said else "", at_admin=False):
-        """A flood from `pod` while the client calls on: what became of its calls. `told` makes
+    def beside(self, name, script, seconds, pod, describe=lambda said: said[-1] if said else "", at_admin=False):
+        """A flood from `pod` while the client calls on: what became of its calls. `describe` makes
         of the lines that the flood printed what the page says of it. `at_admin`: probes are held
         to a second then, and metrics are scraped beside them."""
         if self.only not in name:
@@ -280,7 +280,7 @@ class Attack:
             return None
         one = json.loads(out)
         scraped = f"; {unscraped} of {scrapes} scrapes missed" if at_admin else ""
-        self.floods.append((name, one, probes, missed, told(said) + scraped))
+        self.floods.append((name, one, probes, missed, describe(said) + scraped))
         if one["failed"]:
             self.complain(f"beside {name} {one['failed']} of {one['calls']} honest calls failed: {one['reasons']}")
         if missed:

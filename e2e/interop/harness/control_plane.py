@@ -227,11 +227,11 @@ class Cluster:
         until = time.monotonic() + WITHIN["change"]
         while time.monotonic() < until:
             split = self.get("trafficsplit", "catalog", SHOP)
-            told = [one for one in split.get("status", {}).get("conditions", []) if one["type"] == "Programmed"]
-            if told and told[0]["status"] == "True" and told[0]["observedGeneration"] == split["metadata"]["generation"]:
+            programmed = [one for one in split.get("status", {}).get("conditions", []) if one["type"] == "Programmed"]
+            if programmed and programmed[0]["status"] == "True" and programmed[0]["observedGeneration"] == split["metadata"]["generation"]:
                 return
             time.sleep(0.2)
-        raise place.Failed(f"not in use: {told}")
+        raise place.Failed(f"not in use: {programmed}")
 
     def metrics(self):
         self.run("get", "--raw", f"/apis/metrics.smi-spec.io/v1alpha2/namespaces/{SHOP}/deployments/web")

@@ -86,7 +86,7 @@ def run(chosen, where):
             tried.append((trial, became))
             wrong = judge(trial, became)
             complaints += [f"leaving, {trial.name}, {trial.how}: {said}" for said in wrong]
-            print(f"{'DIFFERS' if wrong else 'as it should':17} {trial.name}, {trial.how}: " + "; ".join(f"{name}: {told(one)}" for name, one in became.items()), flush=True)
+            print(f"{'DIFFERS' if wrong else 'as it should':17} {trial.name}, {trial.how}: " + "; ".join(f"{name}: {described(one)}" for name, one in became.items()), flush=True)
     return tried, complaints
 
 
@@ -99,10 +99,10 @@ def try_one(trial, where):
     calling = threading.Thread(target=lambda: client.update(zip(("status", "out", "err"), where.call("client", asked, SECONDS + 60), strict=True)))
     try:
         place.until(lambda: where.listening("server", trial.port), 40, f"server of {trial.name} in {where.folder}")
-        begun = time.monotonic()
+        started = time.monotonic()
         calling.start()
         for when in LEAVES:
-            time.sleep(max(0, begun + when - time.monotonic()))
+            time.sleep(max(0, started + when - time.monotonic()))
             servers.append(leave(trial, where, line, servers[-1]))
         calling.join()
     finally:
@@ -155,7 +155,7 @@ def judge(trial, became):
     return wrong
 
 
-def told(kinds):
+def described(kinds):
     """In words, for the page."""
     said = []
     for kind, one in kinds.items():
@@ -175,4 +175,4 @@ def section(tried):
              "unless some fail directly. Nobody sends a POST twice; what became of those stands beside. Numbers in front of `x` are calls that",
              "failed, with what their caller was told.", "",
              "| server | is | directly | through the mesh |", "|---|---|---|---|"]
-    return lines + [f"| {trial.name} | {trial.how} | {told(became['direct'])} | {told(became['declared'])} |" for trial, became in tried]
+    return lines + [f"| {trial.name} | {trial.how} | {described(became['direct'])} | {described(became['declared'])} |" for trial, became in tried]

@@ -78,7 +78,7 @@ def beside(attack, flood, seconds):
     logs = {log: log.stat().st_size if log.exists() else 0 for log in (attack.log, attack.flooded)}
     before = accepted(where, names)
 
-    def told(said):
+    def described(said):
         if len(said) < 2:
             attack.complain(f"{name} said nothing of itself")
             return ""
@@ -92,7 +92,7 @@ def beside(attack, flood, seconds):
         uploads = f"; {counts['stuck']} uploads reached the application" if kind == "uploads" else ""
         return f"{said[-1]}; the proxy accepted {counts['accepted']}{uploads}{passed}"
 
-    one = attack.beside(name, script, seconds, pod, told)
+    one = attack.beside(name, script, seconds, pod, described)
     if one and kind in OF_FRAMES:
         attack.hold_to_p99(name, one)
 

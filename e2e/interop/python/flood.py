@@ -32,7 +32,7 @@ host, port = address.rsplit(":", 1)
 end = time.monotonic() + seconds
 held = most = refused = sent = 0
 FIRST = {
-    "silent": b"", "bytes": b"G", "begun": b"GET /metrics HTTP/1.1\r\nHost: a", "head": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: ",
+    "silent": b"", "bytes": b"G", "partial": b"GET /metrics HTTP/1.1\r\nHost: a", "head": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: ",
     "body": b"POST /slow HTTP/1.1\r\nHost: app\r\nContent-Length: 1000000\r\n\r\n",
     "reader": b"GET /large HTTP/1.1\r\nHost: app\r\n\r\n",
     "heads": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: " + b"v" * 60_000,

@@ -143,9 +143,9 @@ async def main():
         if at % 20 == 19:
             await asyncio.sleep(0.05)
     await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0) + AFTER)
-    told = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
+    statuses = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
     print(f"{seen['most']} held at most, {seen['opened']} opened, {seen['refused']} refused, {seen['requests']} requests and {seen['frames']} frames sent, "
-          f"{seen['resets']} RST_STREAM and {seen['goaways']} GOAWAY came, answered {told}")
+          f"{seen['resets']} RST_STREAM and {seen['goaways']} GOAWAY came, answered {statuses}")
 
 
 if __name__ == "__main__":

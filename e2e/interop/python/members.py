@@ -199,9 +199,9 @@ async def main():
             await asyncio.sleep(0.05)
     await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0) + AFTER)
     print(json.dumps({**seen, "answers": answers}))
-    told = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
+    statuses = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
     print(f"{seen['most']} held at most, {seen['opened']} opened, {seen['ended']} ended by the other side, {seen['refused']} refused, "
-          f"{seen['frames']} frames and {seen['requests']} requests sent, {seen['pings']} PING and {seen['goaways']} GOAWAY came, answered {told}")
+          f"{seen['frames']} frames and {seen['requests']} requests sent, {seen['pings']} PING and {seen['goaways']} GOAWAY came, answered {statuses}")
 
 
 if __name__ == "__main__":

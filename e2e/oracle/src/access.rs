@@ -179,20 +179,20 @@ impl World {
             return false;
         }
         let home = namespace(target);
-        let somebody = list(&spec(target)["sources"])
+        let any_source = list(&spec(target)["sources"])
             .iter()
-            .any(|source| self.could_mean_somebody(source, home));
+            .any(|source| self.can_match_callers(source, home));
         let rules = list(rules(target));
         let mut routes = rules.iter().filter(|rule| rule["kind"] == "TCPRoute");
         let limited = rules.iter().any(|rule| rule["kind"] == "TCPRoute");
-        somebody
+        any_source
             && rules.iter().any(|rule| rule["kind"] == "HTTPRouteGroup")
             && (!limited
                 || routes.any(|rule| self.route_holds(home, text(&rule["name"]), pod, port)))
             && self.destination_port_fits(target, pod, port)
     }
 
-    fn could_mean_somebody(&self, source: &Value, home: &str) -> bool {
+    fn can_match_callers(&self, source: &Value, home: &str) -> bool {
         let name = text(&source["name"]);
         let account = |text: &str| text.len() <= 253 && text.split('.').all(is_label);
         let stated = text(&source["namespace"]);
@@ -205,7 +205,7 @@ impl World {
             Some("IdentityBinding") => {
                 let stated = if stated.is_empty() { home } else { stated };
                 self.find("IdentityBinding", stated, name)
-                    .is_some_and(|binding| self.binding_could_mean_somebody(binding))
+                    .is_some_and(|binding| self.binding_can_match_callers(binding))
             }
             _ => false,
         }

@@ -39,7 +39,7 @@ impl Seeds {
     }
 
     /// What is told at the end; nothing of a test that came to no case.
-    fn told(&self, test: &str, failed: bool) -> Option<String> {
+    fn summary(&self, test: &str, failed: bool) -> Option<String> {
         let last = self.first.wrapping_add(self.tried.checked_sub(1)?);
         let package = self.caller.file().split('/').next().unwrap_or_default();
         Some(if failed {
@@ -68,8 +68,8 @@ impl Drop for Seeds {
         // The thread of a test has its name.
         let current = thread::current();
         let test = current.name().unwrap_or_default();
-        if let Some(told) = self.told(test, thread::panicking()) {
-            println!("{told}");
+        if let Some(summary) = self.summary(test, thread::panicking()) {
+            println!("{summary}");
         }
     }
 }
@@ -92,17 +92,17 @@ mod tests {
     #[test]
     fn failure_names_failing_seed_and_repeat_command() {
         let mut seeds = from(Some("700"));
-        assert_eq!(seeds.told("a::test", true), None);
+        assert_eq!(seeds.summary("a::test", true), None);
         assert_eq!((seeds.next(), seeds.next()), (Some(700), Some(701)));
         let package = file!().split('/').next().unwrap();
         assert_eq!(
-            seeds.told("a::test", true),
+            seeds.summary("a::test", true),
             Some(format!(
                 "once more: WEFT_FUZZ_FROM=701 cargo test -p {package} a::test"
             ))
         );
         assert_eq!(
-            seeds.told("a::test", false),
+            seeds.summary("a::test", false),
             Some(format!("cases of {package} a::test: 2"))
         );
     }

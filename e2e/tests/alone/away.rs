@@ -125,10 +125,10 @@ impl OpenBreaker {
         ensure!(took <= SERVED, "that took {took:?}");
         // A machine that stands still at the end of a window takes calls out of it.
         eventually(SOON, "all calls come", || {
-            let (before, begun) = (self.api.arrived(&self.ratings)?, Instant::now());
+            let (before, started) = (self.api.arrived(&self.ratings)?, Instant::now());
             thread::sleep(COUNTED);
             let calls = self.api.arrived(&self.ratings)? - before;
-            let seconds = begun.elapsed().as_secs_f64();
+            let seconds = started.elapsed().as_secs_f64();
             let wanted = f64::from(RATE) * self.callers.len() as f64 * seconds;
             ensure!(calls >= 0.8 * wanted, "{calls} calls came, of {wanted:.0}");
             Ok(())

@@ -144,14 +144,14 @@ impl<'a> Scene<'a> {
     }
 
     fn opens(&self) -> anyhow::Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let broken = json!({"status": 503, "only": "/items"});
         self.api.set_fault(&self.ratings, &broken)?;
         let broken = json!({"status": 503, "only": "/items/alone"});
         self.api.set_fault(&self.reviews, &broken)?;
         let arrived = || self.api.arrived(&self.ratings);
         let (last, _) = settled(PATIENCE, NO_CALL, arrived)?;
-        let took = last.duration_since(begun);
+        let took = last.duration_since(started);
         println!("nobody called {took:?} after the failure had begun");
         ensure!(took <= OPENED, "the last call came after {took:?}");
 
@@ -273,10 +273,10 @@ impl<'a> Scene<'a> {
     /// Calls that came to `ratings`, and in how many seconds.
     fn counted(&self) -> anyhow::Result<(f64, f64)> {
         let before = self.api.arrived(&self.ratings)?;
-        let begun = Instant::now();
+        let started = Instant::now();
         thread::sleep(COUNTED);
         let after = self.api.arrived(&self.ratings)?;
-        Ok((after - before, begun.elapsed().as_secs_f64()))
+        Ok((after - before, started.elapsed().as_secs_f64()))
     }
 
     /// What each caller's breaker of a Service is.

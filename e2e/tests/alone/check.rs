@@ -118,8 +118,8 @@ fn kubectl(cluster: &Cluster, args: &[&str]) -> anyhow::Result<String> {
 /// What is looked at before an install: the rights of who would install, and whose the
 /// definitions are.
 fn before_an_install(ns: &Namespace) -> anyhow::Result<()> {
-    let nobody = ["--pre", "--as", "system:serviceaccount:default:default"];
-    fail_with(ns, &nobody, &[("rights", "error")])?;
+    let no_rights = ["--pre", "--as", "system:serviceaccount:default:default"];
+    fail_with(ns, &no_rights, &[("rights", "error")])?;
     let definition = "customresourcedefinition/trafficsplits.split.smi-spec.io";
     let owner = |release: &str| {
         let release = format!("meta.helm.sh/release-name={release}");

@@ -118,9 +118,9 @@ fn known(ns: &Namespace, client: &str, called: &RangeInclusive<i64>) -> anyhow::
 /// with as much on both sides as slots and clocks take.
 fn calls_once(ns: &Namespace, client: &str) -> anyhow::Result<RangeInclusive<i64>> {
     let now = || OffsetDateTime::now_utc().unix_timestamp();
-    let begun = now();
+    let started = now();
     ns.pod(client)?.report(&url("till", 8080, "/"), &[])?;
-    let called = begun - 2 * SLOT..=now() + 2 * SLOT;
+    let called = started - 2 * SLOT..=now() + 2 * SLOT;
     known(ns, client, &called)?;
     ns.kubectl(&["delete", "deployment", client])?;
     let selector = format!("app={client}");

@@ -48,10 +48,10 @@ fn upgrade_with_new_values_reaches_pods_without_disruption() -> Outcome {
     let server = ns.pod("server")?;
     let altered = Altered::begin()?;
     unmeasured::apis_are_served(&ns.cluster)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let load = load(&ns.pod("client")?)?;
     mesh::install(&[&["access.default=audit"], &unmeasured::OFF[..]].concat())?;
-    println!("upgraded after {:?}", begun.elapsed());
+    println!("upgraded after {:?}", started.elapsed());
     eventually(SETTLED, "audit is the new default", || {
         let metrics = server.proxy_metrics()?;
         ensure!(
@@ -62,7 +62,7 @@ fn upgrade_with_new_values_reaches_pods_without_disruption() -> Outcome {
     })?;
     unmeasured::apis_are_gone_and_hold_up_no_namespace(&ns.cluster)?;
     altered.restore()?;
-    println!("back after {:?}", begun.elapsed());
+    println!("back after {:?}", started.elapsed());
     nothing_lost(&load.end()?);
     assert_eq!(ns.pod("server")?.restarts(), 0);
     unmeasured::apis_are_served_again(&ns.cluster)?;
@@ -92,10 +92,10 @@ fn uninstall_keeps_traffic_and_objects_and_allows_reinstall() -> Outcome {
     let client = ns.pod("client")?;
     client.report(&url("server", 8080, "/"), &[])?;
     let deleted = Namespace::unmeshed("uninstalled")?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let load = load(&client)?;
     let output = uninstall(&ns.cluster)?;
-    println!("uninstalled after {:?}:\n{output}", begun.elapsed());
+    println!("uninstalled after {:?}:\n{output}", started.elapsed());
     names_what_is_left(&output, &ns)?;
     let bundle = ns.json(&["get", "configmap", "weft-trust-bundle"])?;
     assert_eq!(bundle["data"]["leaving"], "true", "{bundle}");
@@ -111,7 +111,7 @@ fn uninstall_keeps_traffic_and_objects_and_allows_reinstall() -> Outcome {
     nothing_else_is_left(&ns.cluster)?;
 
     altered.restore()?;
-    println!("installed again after {:?}", begun.elapsed());
+    println!("installed again after {:?}", started.elapsed());
     guarded.takes_a_newcomer(&ns)?;
     ns.kubectl(&["get", "trafficsplit", "shop"])?;
     eventually(SETTLED, "the mark is taken away", || {

@@ -204,7 +204,7 @@ pub(crate) fn in_time(
 struct Looks {
     written: Instant,
     /// When the last one began.
-    begun: Instant,
+    started: Instant,
     /// The same since the write, without what the machine stood still.
     ran: Duration,
 }
@@ -214,7 +214,7 @@ impl Looks {
         let written = Instant::now();
         Self {
             written,
-            begun: written,
+            started: written,
             ran: Duration::ZERO,
         }
     }
@@ -223,8 +223,8 @@ impl Looks {
     fn step(&mut self) -> Duration {
         thread::sleep(GLANCE);
         let (now, before) = (Instant::now(), self.ran);
-        self.ran += now.duration_since(self.begun).min(STEP);
-        self.begun = now;
+        self.ran += now.duration_since(self.started).min(STEP);
+        self.started = now;
         before
     }
 }

@@ -32,11 +32,11 @@ const CAUGHT_UP: Duration = Duration::from_secs(60);
 fn rolling_restart_under_load_loses_no_request() -> Outcome {
     let ns = members("rolling", &[App::new("server").replicas(3)])?;
     let before: Vec<String> = ns.pods("server")?.into_iter().map(|pod| pod.name).collect();
-    let begun = Instant::now();
+    let started = Instant::now();
     let load = load(&ns.pod("client")?, "server")?;
     ns.kubectl(&["rollout", "restart", "deployment/server"])?;
     ns.ready(&["server"])?;
-    println!("restarted within {:?}", begun.elapsed());
+    println!("restarted within {:?}", started.elapsed());
     let seen = load.end()?;
     nothing_lost(&seen)?;
     assert!(
@@ -55,7 +55,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
     let altered = Altered::begin()?;
     let client = ns.pod("client")?;
     let before = own_pods(&ns.cluster)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let load = load(&client, "server")?;
     ns.cluster.kubectl(&[
         "-n",
@@ -71,7 +71,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
         ensure!(!now.iter().any(|pod| before.contains(pod)), "{now:?}");
         Ok(())
     })?;
-    println!("restarted within {:?}", begun.elapsed());
+    println!("restarted within {:?}", started.elapsed());
     nothing_lost(&load.end()?)?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     eventually(CAUGHT_UP, "the new replicas are heard", || {

@@ -45,10 +45,10 @@ fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
     ns.ready(&["client", "ledger", "server"])?;
     let (client, ledger) = (ns.pod("client")?, ns.pod("ledger")?);
     let api = Api::open(&ns.cluster)?;
-    told_twice_is_found(&api, &client, &ledger)?;
+    repeated_report_is_found(&api, &client, &ledger)?;
 
     let before: Vec<String> = ns.pods("server")?.into_iter().map(|pod| pod.name).collect();
-    let begun = Instant::now();
+    let started = Instant::now();
     let uploads = load(&client, UPLOADS, &["-X", "POST", "--body-size", BODY])?;
     let payments = load(
         &client,
@@ -58,7 +58,7 @@ fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
     let calls = load(&client, CALLS, &["--grpc", "--body-size", BODY])?;
     ns.kubectl(&["rollout", "restart", "deployment/server"])?;
     ns.ready(&["server"])?;
-    println!("rolled over within {:?}", begun.elapsed());
+    println!("rolled over within {:?}", started.elapsed());
     let (uploads, payments, calls) = (uploads.end()?, payments.end()?, calls.end()?);
 
     for (path, seen, good) in [
@@ -90,7 +90,7 @@ fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
 }
 
 /// A request that is sent twice on purpose shows as what it is.
-fn told_twice_is_found(api: &Api, client: &Pod, ledger: &Pod) -> anyhow::Result<()> {
+fn repeated_report_is_found(api: &Api, client: &Pod, ledger: &Pod) -> anyhow::Result<()> {
     let parent = format!("traceparent:00-{:032x}-{:016x}-01", 7, 7);
     let args = ["-X", "POST", "-H", parent.as_str(), "-n", "2"];
     let seen = client.get(&url("server", 8080, "/twice"), &args)?;

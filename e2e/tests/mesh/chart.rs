@@ -25,10 +25,10 @@ fn rendered(settings: &[&str]) -> anyhow::Result<Vec<Value>> {
 /// The same with these arguments of helm, which looks into the cluster as it does when it
 /// installs: without one it renders no hook.
 fn rendered_by(values: &[&str]) -> anyhow::Result<Vec<Value>> {
-    told_by_helm(&[&["--dry-run=server"][..], values].concat())
+    template_output(&[&["--dry-run=server"][..], values].concat())
 }
 
-fn told_by_helm(values: &[&str]) -> anyhow::Result<Vec<Value>> {
+fn template_output(values: &[&str]) -> anyhow::Result<Vec<Value>> {
     let chart = mesh::chart();
     let mut args = vec!["template", "weft", &chart, "-n", mesh::NAMESPACE];
     // Helm was not built for a Kubernetes of its own.

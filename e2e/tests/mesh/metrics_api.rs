@@ -386,7 +386,7 @@ fn metrics_replicas_agree_and_serve_only_api_server() -> Outcome {
         near(counts(&answers[0].1["items"][0])?.0, 500)
     })?;
 
-    for who in [direct::As::Nobody, direct::As::Administrator] {
+    for who in [direct::As::Anonymous, direct::As::Administrator] {
         let (status, body) = caller.ask(&pods[0], &path, who)?;
         assert_eq!(
             (status, &body["kind"]),

@@ -357,9 +357,9 @@ fn notes_name_every_definition_that_stays_behind() -> Outcome {
     );
     let text = notes("definitions", &[])?;
     let mut lines = text.lines().map(str::trim);
-    let told = lines.find_map(|line| line.strip_prefix("kubectl delete crd "));
-    let told = told.context("no line that deletes them")?;
-    let told: BTreeSet<&str> = told.split_whitespace().collect();
-    assert_eq!(told, stays);
+    let named = lines.find_map(|line| line.strip_prefix("kubectl delete crd "));
+    let named = named.context("no line that deletes them")?;
+    let named: BTreeSet<&str> = named.split_whitespace().collect();
+    assert_eq!(named, stays);
     Ok(())
 }

@@ -34,12 +34,12 @@ func serveUntilTerminated(server *http.Server, address string) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	told, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	select {
 	case err := <-ended:
 		log.Fatal(err)
-	case <-told.Done():
+	case <-terminated.Done():
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()

@@ -127,12 +127,12 @@ fn hops_have_deadlines(api: &Api, pods: &[Pod; 3], path: &str) -> anyhow::Result
         let mut off = Vec::new();
         for first in &before {
             let then = same(&here, first)?;
-            let (all, told) = (left(first)?, left(then)?);
+            let (all, reported) = (left(first)?, left(then)?);
             // Whenever the machine stood still, and however late a log was written.
             let most = all - waits;
             ensure!(most < limit - 500.0, "{most} ms is no less than its own");
-            ensure!(told <= most + WITHIN, "{service}: {told} ms of {most}");
-            off.push(told - (all - between(first.began, then.began)));
+            ensure!(reported <= most + WITHIN, "{service}: {reported} ms of {most}");
+            off.push(reported - (all - between(first.began, then.began)));
         }
         ensure!(off.len() == EACH, "{service}: {off:?}");
         println!("{path}: {service} was told what was left, by so many ms: {off:?}");

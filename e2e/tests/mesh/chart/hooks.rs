@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use e2e::harness::Outcome;
 use serde_json::{Value, json};
 
-use super::{hook, of_kind, pods, rendered, told_by_helm};
+use super::{hook, of_kind, pods, rendered, template_output};
 
 /// Names of the objects that helm makes before the chart goes, or for its test.
 fn hooks(objects: &[Value]) -> Vec<String> {
@@ -28,7 +28,7 @@ fn leaving(objects: &[Value]) -> Vec<String> {
 // Claims: attack-106
 #[test]
 fn offline_rendering_contains_no_uninstall_or_test_hooks() -> Outcome {
-    let (alone, seen) = (told_by_helm(&[])?, rendered(&[])?);
+    let (alone, seen) = (template_output(&[])?, rendered(&[])?);
     assert_eq!(leaving(&alone), [] as [&str; 0]);
     assert_eq!(hooks(&alone), [] as [&str; 0]);
     // Controls: nothing else is missing, and with a cluster all of it is there.

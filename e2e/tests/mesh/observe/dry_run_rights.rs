@@ -82,10 +82,10 @@ fn refused(ns: &Namespace, user: &str, change: &[&str], words: &[&str]) -> anyho
         for part in words {
             ensure!(output.err.contains(part), "no {part:?}: {output:?}");
         }
-        let told = output.json()?;
+        let response = output.json()?;
         ensure!(
-            told["error"].is_string() && told["status"].is_null(),
-            "{told}"
+            response["error"].is_string() && response["status"].is_null(),
+            "{response}"
         );
         Ok(())
     })
@@ -147,8 +147,8 @@ fn dry_run_needs_change_permission_and_hides_unreadable_parts() -> Outcome {
         }
         for name in [&from, &to] {
             let printed = [&output.out, &output.err];
-            let told = printed.iter().any(|text| text.contains(name.as_str()));
-            ensure!(!told, "{name} is told: {output:?}");
+            let named = printed.iter().any(|text| text.contains(name.as_str()));
+            ensure!(!named, "{name} is told: {output:?}");
         }
         Ok(())
     })?;

@@ -18,7 +18,7 @@ use super::printed;
 /// of the controller are in it.
 const WITHIN: Duration = Duration::from_secs(10);
 /// From the start of kubectl until what it runs in a pod has called.
-const BEGUN: Duration = Duration::from_secs(3);
+const STARTED: Duration = Duration::from_secs(3);
 /// Longer than both together: what is held is still open when it has to be seen.
 const OPEN_FOR: &str = "20s";
 /// A host that is asked for by name, at an address outside the cluster.
@@ -84,7 +84,7 @@ fn first_call_of_any_edge_shows_within_10_s() -> Outcome {
         ["tcp", "cart:9000", "--duration", OPEN_FOR].to_vec(),
         ["tls", &address, HOST, "--duration", OPEN_FOR].to_vec(),
     ];
-    let begun = Instant::now();
+    let started = Instant::now();
     thread::scope(|scope| -> anyhow::Result<()> {
         let running = connections.iter();
         let running = running.map(|args| scope.spawn(move || web.exec(args)));
@@ -94,7 +94,7 @@ fn first_call_of_any_edge_shows_within_10_s() -> Outcome {
             edge_to(workload("cart"), "tcp"),
             edge_to(host.clone(), "tls"),
         ] {
-            let left = (WITHIN + BEGUN).saturating_sub(begun.elapsed());
+            let left = (WITHIN + STARTED).saturating_sub(started.elapsed());
             eventually(left, "what is held shows", || {
                 let edge = found(&api, &ns, &fields)?;
                 ensure!(edge["open"].as_u64() >= Some(1), "{edge:#}");
