@@ -5,8 +5,8 @@
 //! [`Propagate`] says, as an application or its framework passes them on. Connections are kept
 //! for the next call.
 //!
-//! A call ends with the request that it is made for: whoever drops its future resets the
-//! connection, by which a server of HTTP/1.1 learns that nobody waits any more.
+//! A call ends with the request that it is made for: when its future is dropped, the
+//! connection is reset, by which an HTTP/1.1 server learns that its caller is gone.
 
 use std::{
     sync::{Mutex, PoisonError},

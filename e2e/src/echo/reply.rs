@@ -1,10 +1,10 @@
-//! What the main HTTP port answers: a report of the request it saw, bent to the
-//! caller's wishes (`?delay=200ms&status=503&size=10240&header=name:value`), and by the
-//! failure that somebody has set, see [`fault`].
+//! The response of the main HTTP port: a report of the request, changed by its query
+//! (`?delay=200ms&status=503&size=10240&header=name:value`) and by the failure that is
+//! set, see [`fault`].
 //!
-//! With `NEXT` the next one is asked the same first, after the delay. Its status is that of
-//! the answer, and the report names it and those behind it. With `WITNESS` somebody is told of
-//! each request before anything of its body is read.
+//! With `NEXT` the same request goes to the next service first, after the delay. Its status
+//! becomes the response's, and the report names it and those behind it. With `WITNESS` each
+//! request is reported to the witness before its body is read.
 
 use std::{
     collections::BTreeMap,
@@ -81,7 +81,7 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
     let notified = notify_witness(app, &head).await;
     let request = Request::from_parts(head, body);
     let mut response = if let Err(error) = notified {
-        let why = format!("WITNESS was not told: {error:#}\n");
+        let why = format!("the WITNESS was not notified: {error:#}\n");
         text(StatusCode::BAD_GATEWAY, why)
     } else if grpc::is_grpc(&request) {
         let wrong = app.fault.of(request.uri().path(), Instant::now());
@@ -108,8 +108,7 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
     response
 }
 
-/// Whoever is to know of a request is told at its head, and so of one as well whose body does
-/// not come whole.
+/// The witness is notified at the head, so also of a request whose body stays incomplete.
 async fn notify_witness(app: &App, head: &Parts) -> anyhow::Result<()> {
     let Some(witness) = &app.witness else {
         return Ok(());
@@ -282,7 +281,7 @@ impl Wishes {
                     let (name, value) = value.split_once(':').context("header needs name:value")?;
                     wishes.headers.push((name.parse()?, value.parse()?));
                 }
-                // Other parameters belong to whoever tests paths and queries.
+                // Other parameters belong to tests of paths and queries.
                 _ => {}
             }
         }

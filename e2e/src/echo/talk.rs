@@ -60,8 +60,8 @@ pub async fn begin_tls(address: &str, name: &str, duration: Duration) -> anyhow:
     Ok(())
 }
 
-/// Shakes hands over TLS with whoever answers. Returns what a person can read of the
-/// certificate that it shows, where names stand as they are.
+/// Makes a TLS handshake with any server. Returns the printable text of its certificate, in
+/// which names stand as they are.
 pub async fn certificate(address: &str, name: &str) -> anyhow::Result<String> {
     let stream = connect(address).await?;
     let secured = timeout(STEP, tls::shake_hands(stream, name)).await??;

@@ -135,11 +135,10 @@ impl OpenBreaker {
         })
     }
 
-    /// While nobody answers for our groups of the API server, tools that get everything have all
-    /// the rest.
+    /// While no server answers for our API groups, tools that get everything have all the rest.
     pub(super) fn all_else_is_gotten(&self) -> anyhow::Result<()> {
         let ours = self.ns.kubectl(&["get", "proxies.observe.weft.dev"]);
-        ensure!(ours.is_err(), "somebody answers: {ours:?}");
+        ensure!(ours.is_err(), "our group answers: {ours:?}");
         let mut names = everything::listable(&self.ns.cluster)?;
         names.retain(|name| !everything::is_ours(name));
         let here = everything::get(&self.ns.cluster, &names, &["-n", &self.ns.name])?;

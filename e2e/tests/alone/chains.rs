@@ -23,7 +23,7 @@ mod deadlines;
 pub(crate) mod links;
 mod timeouts;
 
-/// What is told takes effect within 2 s; kubectl's own time and a busy machine come on top.
+/// A change takes effect within 2 s; kubectl's own time and a busy machine come on top.
 const SOON: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
 
@@ -51,11 +51,11 @@ fn order(
     serde_json::from_str(&text).with_context(|| format!("{} answered {text}", from.name))
 }
 
-/// Milliseconds that the application was told to have left.
+/// The remaining milliseconds that the application received.
 fn left(record: &Record) -> anyhow::Result<f64> {
     let left = record.headers.get("weft-timeout");
     let left = left.and_then(|left| left.strip_suffix("ms"));
-    let left = left.with_context(|| format!("it was told no time: {record:?}"))?;
+    let left = left.with_context(|| format!("it received no time: {record:?}"))?;
     Ok(left.parse()?)
 }
 

@@ -215,15 +215,14 @@ fn comes_back_with_a_proxy(ns: &Namespace) -> anyhow::Result<()> {
     })
 }
 
-/// The API server asks every group what there is before it deletes a namespace, so one for
-/// which nobody answers holds up all of them. `restart` has the minute in which no controller
-/// is there.
+/// The API server queries every group before it deletes a namespace, so one group without a
+/// server holds up every deletion. `restart` has the minute in which no controller is there.
 // Claims: observability-17
 pub(super) fn namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand(
     namespace: &Namespace,
 ) -> anyhow::Result<()> {
     let cluster = &namespace.cluster;
-    eventually(SETTLED, "nobody answers for the group", || {
+    eventually(SETTLED, "no server answers for the group", || {
         let service = cluster.json(&["get", "apiservice", OBSERVE])?;
         let available = condition(&service, "Available")?;
         ensure!(available["status"] == "False", "{available}");

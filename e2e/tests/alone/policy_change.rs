@@ -52,7 +52,7 @@ fn policy_change_applies_within_second_without_lost_calls() -> Outcome {
     scene.client.report(&called, &[])?;
     let args = ["--rate", "200", "--duration", UNTIL_ENDED, "-c", "20"];
     let mut loads = vec![scene.client.start_load(&called, &args)?];
-    // Each is called by its address too, whoever of them the callers of the Service prefer.
+    // Each is called by its address too, whichever of them the callers of the Service prefer.
     for server in &scene.servers {
         let called = format!("http://{}:8080/", server.ip);
         let args = ["--rate", "20", "--duration", UNTIL_ENDED, "-c", "2"];
@@ -159,7 +159,7 @@ impl Scene {
             write()?;
             last_change(SOON, ENDED, || self.effects())
         };
-        in_time("nobody does any more", IN_USE, round, || {
+        in_time("no proxy does so any more", IN_USE, round, || {
             let before = self.effects()?;
             undo()?;
             eventually(SOON, "every proxy does so again", || {
@@ -172,7 +172,7 @@ impl Scene {
 /// When something came about after a write: between these two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Came {
-    /// When the look before had begun, without what the machine stood still.
+    /// When the look before started, without the time in which the machine stalled.
     earliest: Duration,
     /// When the look that showed it had ended.
     latest: Duration,
@@ -197,7 +197,7 @@ pub(crate) fn in_time(
             undo()?;
         }
     }
-    bail!("{what}: none of {ROUNDS} rounds tells whether within {bound:?}")
+    bail!("{what}: none of {ROUNDS} rounds shows whether within {bound:?}")
 }
 
 /// The looks since a write.
@@ -219,7 +219,7 @@ impl Looks {
         }
     }
 
-    /// Waits for the next one, and returns when the one before had begun.
+    /// Waits for the next one, and returns when the one before started.
     fn step(&mut self) -> Duration {
         thread::sleep(GLANCE);
         let (now, before) = (Instant::now(), self.ran);
@@ -229,7 +229,7 @@ impl Looks {
     }
 }
 
-/// Repeats `look` after a write until it succeeds, and tells from when on it would have.
+/// Repeats `look` after a write until it succeeds, and returns from when on it would have.
 fn first_success(
     limit: Duration,
     mut look: impl FnMut() -> anyhow::Result<()>,
@@ -249,8 +249,8 @@ fn first_success(
     }
 }
 
-/// Repeats `look` after a write until nothing has changed for `still`, and tells when the last
-/// change was; an error if it still changes after `limit`.
+/// Repeats `look` after a write until nothing has changed for `still`, and returns the time of
+/// the last change; an error if it still changes after `limit`.
 pub(crate) fn last_change<T: PartialEq + Debug>(
     limit: Duration,
     still: Duration,
@@ -330,7 +330,7 @@ fn mesh_policy_stops_retries_of_twelve_proxies_within_second() -> Outcome {
     of_the_mesh.remove()?;
     all_retry()?;
 
-    // The documented one says what holds where nobody closer says otherwise, as here.
+    // The documented policy holds where no closer one sets otherwise, as here.
     let documented = OfTheMesh::documented(&ns.cluster)?;
     documented.is_accepted()?;
     all_retry()?;
@@ -352,7 +352,7 @@ fn begin_to_call(ns: &Namespace) -> anyhow::Result<()> {
             "retry": {"attempts": 1, "budget": {"minPerSecond": 100}}}}),
     ];
     objects.extend(App::new("catalog").replicas(2).objects());
-    // Calls that come before what they call fail, and nobody counts those.
+    // Calls that start before their destination fail, and are not counted.
     objects.extend(callers.objects());
     ns.apply_all(&objects)?;
     ns.ready(&["catalog", "callers"])

@@ -1,4 +1,4 @@
-//! Certificates end while everything runs, and nobody notices. A part of what `upgraded` tries.
+//! Certificates expire under load, and no call fails. A part of what `upgraded` tries.
 
 use std::{
     collections::BTreeSet,

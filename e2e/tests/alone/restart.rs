@@ -149,7 +149,7 @@ fn mesh_survives_minute_without_control_plane_then_catches_up() -> Outcome {
     Ok(())
 }
 
-/// What is written while nobody is there changes nothing yet.
+/// A write while no controller runs changes nothing yet.
 fn changes_wait(ns: &Namespace, client: &Pod, spare: &Pod) -> anyhow::Result<()> {
     ns.kubectl(&["label", "pod", &spare.name, "tier=web"])?;
     split(ns, 0, 100)?;

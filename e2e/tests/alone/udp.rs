@@ -131,7 +131,7 @@ pub(super) fn network_policies_appear_change_and_make_way_for_foreign_ones(
     let ports = r#"{"spec":{"matches":{"ports":[8303]}}}"#;
     ground.patch("udproute", "dns", ports)?;
     ground.stands(&[8303])?;
-    // What somebody edits or deletes is put back.
+    // A policy that another client edits or deletes is restored.
     ground.patch("networkpolicy", name, r#"{"spec":{"ingress":[{}]}}"#)?;
     ground.stands(&[8303])?;
     ns.kubectl(&["delete", "networkpolicy", name])?;
@@ -169,7 +169,7 @@ pub(super) fn network_policies_vanish(ground: &Ground) -> Outcome {
         Ok(())
     })?;
     // The new controllers may still wait for the Lease.
-    eventually(COLLECTED, "the target says that nobody enforces it", || {
+    eventually(COLLECTED, "the target says that it is not enforced", || {
         let condition = ground.ns.condition("traffictarget/server", "Accepted")?;
         ensure!(condition["reason"] == json!("NotEnforced"), "{condition}");
         Ok(())

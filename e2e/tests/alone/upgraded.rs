@@ -20,7 +20,7 @@ fn one_upgrade_enables_minute_certificates_traces_and_network_policies() -> Outc
     let [endpoint, sampling] = traces::values(&services);
     mesh::install(&[renewal::LIFE.1, udp::SWITCHED_ON, &endpoint, &sampling])?;
     own_ready(&services.cluster)?;
-    // Whoever fails in a thread of its own ends the test when all have come to their end.
+    // A failure in one thread ends the test after all threads have ended.
     let ground = thread::scope(|scope| -> Result<Ground, Failed> {
         scope.spawn(
             renewal::certificates_of_one_minute_are_renewed_under_load_without_a_lost_request,

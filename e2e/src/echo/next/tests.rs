@@ -129,7 +129,7 @@ async fn forwarded_call_keeps_request_and_returns_status_and_hops() {
     assert_eq!(
         (status, report.hops.len()),
         (200, 0),
-        "the last asks nobody"
+        "the last one calls no other"
     );
 }
 
@@ -337,7 +337,7 @@ async fn witness_is_notified_once_request_head_arrives() {
     assert_eq!((status, report.hops.len()), (200, 0), "it is no NEXT");
     assert_eq!(c.ended("/whole").await.status, Some(200));
 
-    // What nobody knows of is not done.
+    // A request that the witness did not receive is not served.
     let unreachable: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let b = link("b", |settings| set_witness(settings, unreachable)).await;
     let answer = Client::new(b.ask("/")).send().await.unwrap();

@@ -76,7 +76,7 @@ fn failures_without_controllers_cause_no_duplicate_post_or_storm() -> Outcome {
 struct Town {
     api: Api,
     clients: Vec<Pod>,
-    /// Who uploads, and who calls by gRPC: how soon an instance rests is told by its own calls.
+    /// The uploader and the gRPC caller. Each ejects an instance by its own calls alone.
     uploader: Pod,
     caller: Pod,
     orders: Vec<Pod>,
@@ -233,7 +233,7 @@ impl Town {
         Ok(())
     }
 
-    /// What one instance answers with a code that is listed shows to nobody.
+    /// No caller sees the instance's responses with a retried code.
     fn were_tried_again(&self, loads: Vec<Load>) -> anyhow::Result<()> {
         let (mut planned, mut good) = (0, 0);
         for load in loads {
