@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    /// Whether the target has HTTP rules for the port that could allow somebody.
+    /// Whether the target has HTTP rules for the port that could allow any caller.
     fn has_http_rules(&self, target: &Value, pod: &Value, port: u16) -> bool {
         if !readable(target) || !self.is_destination(target, pod) {
             return false;

@@ -11,14 +11,14 @@ use crate::{
 /// Ports on which servers are known to speak first.
 const OPAQUE: [u16; 8] = [25, 587, 3306, 4444, 5432, 6379, 9300, 11211];
 
-/// What somebody said that a port carries.
+/// What a port is declared to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carries {
     /// Whatever the bytes look like.
     Unknown,
     /// HTTP.
     Http,
-    /// Bytes that nobody looks at.
+    /// Opaque bytes.
     Bytes,
 }
 

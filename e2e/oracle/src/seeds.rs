@@ -8,8 +8,8 @@ use std::thread;
 /// The first seed, for tests that shall try others than usual.
 const FROM: &str = "WEFT_FUZZ_FROM";
 
-/// Seeds, one after another. At its end it tells on standard output how many were tried; if
-/// that is a failure, the last of them and the command that tries this one first.
+/// Seeds, one after another. At its end it prints on standard output how many were tried; after
+/// a failure, the last of them and the command that tries this one first.
 #[derive(Debug)]
 pub struct Seeds {
     first: u64,
@@ -38,7 +38,7 @@ impl Seeds {
         }
     }
 
-    /// What is told at the end; nothing of a test that came to no case.
+    /// The line that is printed at the end; none for a test without a case.
     fn summary(&self, test: &str, failed: bool) -> Option<String> {
         let last = self.first.wrapping_add(self.tried.checked_sub(1)?);
         let package = self.caller.file().split('/').next().unwrap_or_default();

@@ -9,7 +9,7 @@ use super::Cluster;
 pub const OURS: [&str; 2] = ["metrics.smi-spec.io", "observe.weft.dev"];
 
 /// Every resource that can be listed, as `kubectl get` takes it. A group that does not answer
-/// is missing, as it is for whoever asks.
+/// is missing, as for any client.
 pub fn listable(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let words = ["api-resources", "--verbs=list", "-o", "name"];
     // Ends with 1 where some group does not answer, and names the others all the same.

@@ -165,7 +165,7 @@ impl Window {
             let (status, answer) = caller.ask(&pod, &path, As::ApiServer)?;
             ensure!(status == 200, "{} answered {status}: {answer}", pod.name);
             let ends = (&answer["metadata"]["end"], &shown["metadata"]["end"]);
-            ensure!(ends.0 == ends.1, "{} tells of {ends:?}", pod.name);
+            ensure!(ends.0 == ends.1, "{} reports {ends:?}", pod.name);
             // The command shows rows of Deployments.
             let own = format!("{}/Deployment/", ns.name);
             let is_row = |edge: &Value| edge["to"].as_str().is_some_and(|to| to.starts_with(&own));
@@ -176,7 +176,7 @@ impl Window {
             let (answer, shown) = (counted(&answer)?, counted(&shown)?);
             ensure!(
                 answer == shown,
-                "{} tells {answer:#?}, weft shows {shown:#?}",
+                "{} reports {answer:#?}, weft shows {shown:#?}",
                 pod.name
             );
         }

@@ -195,7 +195,7 @@ impl Town {
         let every = ["--rate", "16", "--duration", LOAD, "-c", "8"];
         Ok(Loads {
             steady: load(FAULTY, "40", &[])?,
-            // Over HTTP/1.1 whoever closes may still be reading: only HTTP/2 says that it left.
+            // Over HTTP/1.1 a client that closes may still read: only HTTP/2 signals a cancel.
             left: load("/slow?delay=3s", "4", &["--http2", "--timeout", "500ms"])?,
             unary: grpc("0", "20")?,
             faulty: grpc("13", "2")?,

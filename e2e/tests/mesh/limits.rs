@@ -30,11 +30,11 @@ const KEPT: RangeInclusive<f64> = 90.0..=110.0;
 /// which the machine never stood still.
 const WATCHED: Duration = Duration::from_secs(12);
 const WINDOWS: usize = 3;
-/// Nobody goes on looking for those after that.
+/// The limit of the search for those.
 const AT_MOST: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(500);
-/// What a limit lets through at once is one second's worth, so nobody makes up for what was not
-/// sent in a longer time.
+/// The burst of a limit is one second's worth, so no caller makes up for what it did not send
+/// in a longer time.
 const BURST: Duration = Duration::from_secs(1);
 /// What one of five pods lets through in a second.
 const FIFTH: RangeInclusive<f64> = 15.0..=25.0;

@@ -115,8 +115,8 @@ fn latencies_agree(
     Ok(())
 }
 
-/// Both ends of the calls of the town, each in its own direction, and nothing merged: what was
-/// asked, and what was told.
+/// Both ends of the calls of the town, each in its own direction, and nothing merged: the
+/// queries and their results.
 fn both_ends_show_the_calls(ns: &Namespace) -> anyhow::Result<Vec<(String, String)>> {
     let out = read(ns, &inside(ns, "deployments/client/edges"))?;
     ensure!(items(&out).len() == 2, "{out}");
@@ -215,10 +215,10 @@ fn metrics_counts_latencies_and_edges_match_load_generator() -> Outcome {
     let idle = read(&ns, &inside(&ns, "deployments/client"))?;
     assert_eq!(counts(&idle)?, (0.0, 0.0));
     assert_eq!(metric(&idle, "p99_response_latency")?, 0.0);
-    let missing = read(&ns, &inside(&ns, "deployments/nobody")).unwrap_err();
+    let missing = read(&ns, &inside(&ns, "deployments/missing")).unwrap_err();
     assert!(format!("{missing:#}").contains("not found"), "{missing:#}");
     row.saw(
-        "GET deployments/client, which nobody calls",
+        "GET deployments/client, which has no callers",
         "zeros, no NaN, no error",
     );
     row.passed()?;
@@ -228,7 +228,7 @@ fn metrics_counts_latencies_and_edges_match_load_generator() -> Outcome {
 #[test]
 fn split_metrics_show_received_calls_of_every_backend() -> Outcome {
     let mut row = Record::part("E20", "split")?;
-    let ns = split::shop("told")?;
+    let ns = split::shop("split-metrics")?;
     // What is called before a split is in force counts at none of its backends.
     split::all_to(&ns, "stable")?;
     split::weigh(&ns, &[("stable", 70), ("canary", 30), ("absent", 0)])?;

@@ -1,5 +1,5 @@
-//! What the mesh tells of itself: `weft` as a user runs it, and the read API that it asks,
-//! through the cluster's own API server.
+//! Observability: `weft` as a user runs it, and the read API that it queries, through the
+//! cluster's own API server.
 //!
 //! Claims: observe-153
 

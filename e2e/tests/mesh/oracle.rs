@@ -176,7 +176,7 @@ struct Shop {
     plain: Pod,
 }
 
-/// A call as it will be on the wire, the name of the pod that sends it, and what that is told.
+/// A call as it will be on the wire, the name of the pod that sends it, and the order to that.
 type Ordered = (Call, String, Order);
 
 impl Shop {
@@ -357,7 +357,7 @@ fn called(by_service: bool, (service, pod): (&str, &Pod), port: u16) -> Value {
 }
 
 /// Namespace, pods and Services as the API server has them; without the pod that has no proxy,
-/// which nobody calls and whose calls are those of anybody outside.
+/// which no pod calls and whose calls are those of any unmeshed client.
 fn surroundings(ns: &Namespace) -> anyhow::Result<Vec<Value>> {
     let mut objects = vec![ns.cluster.json(&["get", "namespace", &ns.name])?];
     for (kind, plural) in [("Pod", "pods"), ("Service", "services")] {

@@ -16,7 +16,7 @@ pub(crate) const A_CLUSTER: &str = "apiregistration.k8s.io/v1";
 pub(crate) fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
     let ended = Command::new(program)
         .args(args)
-        // Nobody's cluster is asked by accident.
+        // No cluster is queried by accident.
         .env("KUBECONFIG", "/dev/null")
         .output()
         .with_context(|| format!("start {program}: the ring is run by e2e/run prometheus"))?;
@@ -24,7 +24,7 @@ pub(crate) fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
         String::from_utf8_lossy(&ended.stdout),
         String::from_utf8_lossy(&ended.stderr),
     );
-    // promtool tells what is wrong with queries on its standard output.
+    // promtool prints errors in queries on its standard output.
     ensure!(ended.status.success(), "{program} {args:?}: {errors}{out}");
     Ok(out.into_owned())
 }

@@ -55,8 +55,8 @@ impl Previous {
         if self.knows_policies { &[] } else { older }
     }
 
-    /// As revision 1, by somebody who never saw this version: with an authority that the older
-    /// one makes, and without a definition that it does not bring.
+    /// As revision 1, as before this version existed: with an authority that the older version
+    /// makes, and without a definition that it does not bring.
     pub(crate) fn install(&self, cluster: &Cluster) -> anyhow::Result<()> {
         remove(cluster)?;
         let tag = format!("image.tag={}", self.number);

@@ -46,9 +46,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
     // What is decided must be what a reader decides who shares no code.
     ("crds", &["oracle"]),
-    // What asks and what answers must mean the same.
+    // Client and server of the read API must mean the same.
     ("controller", &["fake_api", "cli", "oracle"]),
-    // What a file is told must be what its author would be told by the webhook.
+    // A file must get the same errors as its object would get from the webhook.
     ("injector", &["controller", "fake_api", "cli", "oracle"]),
     ("cli", &["fake_api", "oracle"]),
     // Its seeds alone.
@@ -172,7 +172,7 @@ const EXEMPT: Exempt = Exempt {
     ],
 };
 
-/// Crates whose programs run in somebody's cluster.
+/// Crates whose programs run in a user's cluster.
 const SHIPPED: &[&str] = &[
     "policy",
     "wire",

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::read_sources;
 
-/// Pages that lead somebody into the code.
+/// Pages that lead a reader into the code.
 const PAGES: [&str; 2] = ["README.md", "docs/architecture.md"];
 /// Where all other pages lie. What they name by a path is as much a promise.
 const FOLDERS: [&str; 6] = [
@@ -19,7 +19,7 @@ const FOLDERS: [&str; 6] = [
     "e2e/cluster",
     "e2e/interop",
 ];
-/// What somebody looks for who changes the mesh, each with a row that names its files.
+/// Topics of docs/architecture.md, each with a row that names its files.
 const DECISIONS: [&str; 8] = [
     "split",
     "access",

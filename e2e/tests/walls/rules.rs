@@ -72,7 +72,7 @@ pub(crate) struct Spelt {
     pub besides: &'static [(&'static str, &'static str)],
 }
 
-/// Within `folders` of the crate `of` nobody names the crate `about`.
+/// No file within `folders` of the crate `of` names the crate `about`.
 #[derive(Debug)]
 pub(crate) struct Silent {
     pub of: &'static str,

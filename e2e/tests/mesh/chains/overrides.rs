@@ -113,8 +113,8 @@ impl Case<'_> {
             .start_load(&url(self.first, 8080, self.path), &args)
     }
 
-    /// Those that were answered well, and those that were answered as if nobody were there:
-    /// any other end is none that may be.
+    /// The successful calls, and those that were answered as if there were no endpoint: no
+    /// other result is allowed.
     fn split(&self, seen: &Summary) -> anyhow::Result<(u64, u64)> {
         let (answers, well, unavailable) = match self.path {
             CALLS => (&seen.by_grpc_status, "0", "14"),
@@ -157,7 +157,7 @@ fn send(ns: &Namespace, api: &Api, cases: &[Case<'_>]) -> anyhow::Result<()> {
         println!("{left:?} are left, {refused} calls had no endpoint");
         ensure!(
             unavailable as f64 <= refused,
-            "{unavailable} were answered as if nobody were there, and {refused} found nobody"
+            "{unavailable} were answered as without an endpoint, and {refused} had none"
         );
         if left.iter().all(|left| *left == 0) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What helm runs at its own time, and nobody else may.
+//! The chart's hooks: Jobs and rights that exist only while helm runs them.
 
 use anyhow::Context as _;
 use e2e::harness::Outcome;
@@ -39,7 +39,7 @@ fn offline_rendering_contains_no_uninstall_or_test_hooks() -> Outcome {
     Ok(())
 }
 
-/// A Job that has succeeded and stays tells each controller that starts to give way.
+/// A Job that has succeeded and stays makes each controller that starts step down.
 // Claims: attack-106
 #[test]
 fn uninstall_job_expires_after_helm_has_read_it() -> Outcome {

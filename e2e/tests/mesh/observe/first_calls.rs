@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::super::url;
 use super::printed;
 
-/// The promise: from a call until its edge shows. A slot of 5 s, its report, and the next look
-/// of the controller are in it.
+/// The promise: from a call until its edge shows. It includes an interval of 5 s, its report,
+/// and the controller's next poll.
 const WITHIN: Duration = Duration::from_secs(10);
 /// From the start of kubectl until what it runs in a pod has called.
 const STARTED: Duration = Duration::from_secs(3);
@@ -51,7 +51,7 @@ fn first_call_of_any_edge_shows_within_10_s() -> Outcome {
     let (web, cart) = (&ns.pod("web")?, ns.pod("cart")?);
     let outsider = ns.pod("outsider")?;
     let api = Api::open(&ns.cluster)?;
-    // Its connections come about although nobody accepts them.
+    // The kernel completes connections to it without an accept.
     let listener = beside::listener()?;
     let address = listener.local_addr()?.to_string();
     let workload = |name: &str| Value::from(format!("{}/Deployment/{name}", ns.name));

@@ -146,7 +146,7 @@ fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
             };
             ensure!(
                 verdict == real,
-                "{from} {method} {path}: {real:?} is told as {json:#}"
+                "{from} {method} {path}: {real:?} is explained as {json:#}"
             );
             Ok(())
         })?;

@@ -67,7 +67,7 @@ fn named_routes_are_counted_and_missing_group_is_event() -> Outcome {
         ensure!(served[""] >= CALLS, "{served:?}");
         Ok(())
     })?;
-    eventually(SHOWN, "the missing group is told", || {
+    eventually(SHOWN, "the missing group is reported", || {
         let events = ns.json(&["get", "events"])?.to_string();
         let has_event = events.contains("RefNotFound") && events.contains("HTTPRouteGroup gone");
         ensure!(has_event, "{events}");

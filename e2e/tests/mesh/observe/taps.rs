@@ -77,7 +77,7 @@ fn refused(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
     })?;
     ensure!(ended.starts_with("exit status: 3: "), "{ended}");
     if let Ok(line) = tap.lines.recv_timeout(LINE) {
-        bail!("it told {line}, and ended with {ended}");
+        bail!("it printed {line}, and ended with {ended}");
     }
     Ok(ended)
 }
