@@ -1,5 +1,5 @@
-# What the disk must have free. A kubelet of a full one accepts no pod, and whoever waits
-# for its pods learns only that they do not come.
+# The free disk space that the cluster needs. With a full disk a kubelet accepts no pod, and a
+# wait for its pods only times out.
 
 # For images, containers and logs, beyond what a kubelet wants free.
 DISK_MARGIN_GIB=3

@@ -4,7 +4,7 @@ PACKAGES="containerd:containerd runc:runc iptables:iptables ip:iproute2 conntrac
   ethtool:ethtool nft:nftables openssl:openssl nsenter:util-linux flock:util-linux mount:mount sysctl:procps
   python3:python3 strip:binutils cc:gcc"
 CNI_BIN=/usr/lib/cni
-# How long whoever else installs something is waited for.
+# How long another installation of packages is waited for.
 APT_SECONDS=300
 
 missing_packages() {
@@ -54,7 +54,7 @@ install_packages() {
   return "$status"
 }
 
-# What fails is told in the words that are looked for, in whatever language the user is.
+# Errors come in English, which the caller searches, whatever the user's language is.
 apt_install() (
   export LC_ALL=C DEBIAN_FRONTEND=noninteractive
   apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"

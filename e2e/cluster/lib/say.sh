@@ -25,8 +25,8 @@ step() {
   [ "$status" = 0 ] || fail "$text failed after $((SECONDS - started)) s (status $status)"
 }
 
-# with_pulse TEXT COMMAND...: says every ten seconds that the command still runs, so
-# that silence never has to be told from hanging. Returns its status.
+# with_pulse TEXT COMMAND...: prints every ten seconds that the command still runs, so
+# that silence always means that it hangs. Returns its status.
 with_pulse() {
   local text=$1 pulse status
   shift

@@ -1,7 +1,7 @@
 """Servers whose manners the rows need: serve.py MANNER PORT.
 
 http      keeps connections, answers with its name, and serves two seconds more when it is ended
-either    TLS and HTTP on one port, told apart by the first byte, as GitOps servers do
+either    TLS and HTTP on one port, distinguished by the first byte, as GitOps servers do
 raw       answers the first bytes of a connection with `N`, as PostgreSQL without TLS does
 truncate  head, 3 of 1 000 bytes, reset
 slow      answers after SLOW seconds, and prints when it saw the end of a connection

@@ -1,9 +1,9 @@
-"""Hostile neighbours beside an honest load, for as long as one likes.
+"""Hostile neighbours beside an honest load, for any duration.
 
-Three meshes in namespaces (meshes.py). Beside client and server each has a stranger without
-a proxy, a member whose proxy is told that everything is opaque, so that what it sends arrives
-in tunnels, and one that holds certificates and has no proxy (members.py). The application
-believes anything and writes down what reached it.
+Three meshes in namespaces (meshes.py). Beside client and server each has an unauthenticated
+peer without a proxy, a member whose proxy is configured with opaque ports only, so that its
+bytes arrive in tunnels, and one with certificates and no proxy (members.py). The application
+trusts every header and records what reached it.
 
 guarded     undeclared; one target with an HTTPRouteGroup of /public and a TCPRoute
 declared    the same, declared as HTTP/1.1
@@ -33,14 +33,14 @@ LARGE = 9004
 # Of a proxy that takes 64 MiB at most.
 MEMORY_MIB = 64
 HONEST_RATE = 40
-# Longer than any wait of a proxy that a flood may run into, of which the longest is the 15 s
-# for an upload that nobody takes; and three meshes within half an hour.
+# Longer than any timeout of a proxy that a flood may run into, of which the longest is the 15 s
+# for an upload that no peer reads; and three meshes within half an hour.
 FLOOD_SECONDS = 18
 # Minutes below which a run is a trial, and seconds of each flood then: as long as a thousand connections take.
 TRIAL_BELOW, TRIAL_SECONDS = 20, 6
 # Seconds of the honest load around a flood.
 AROUND = 2
-# Takes what was redirected to it, and turns away whoever calls it.
+# Takes redirected connections, and rejects direct ones.
 DIRECT = "15106"
 # Probes and scrapes come here, and anybody may.
 ADMIN = "15190"
@@ -61,7 +61,7 @@ COUNTED = {DIRECT: 'weft_limit_reached_total{limit="direct-call"', ADMIN: "weft_
 HOLDING = {"silent", "head", "partial", "slow"}
 # Seconds in which a probe is answered, and probe and scrape while the admin port itself is flooded.
 PROBE_WITHIN, ADMIN_WITHIN = 3, 1
-# The same from the client itself, through its proxy: whoever may call must not stop the pair for its own other calls.
+# The same from the client itself, through its proxy: an allowed caller must not stop the pair for its own other calls.
 OF_THE_PAIR = [("crash", "9004", 100), ("stuck", "9004", 100), ("reader", "9004", 100), ("up", "9001", 1)]
 # Milliseconds that 99 of 100 honest calls take at most beside slowhttptest, and beside floods of HTTP/2 frames.
 P99_MS = 100
@@ -160,7 +160,7 @@ class Attack:
         except place.Failed:
             self.where.close()
             raise
-        # Told together.
+        # Reported together.
         self.bytes.wrong = self.wrong
 
     def complain(self, said):
@@ -240,11 +240,11 @@ class Attack:
         # It prints a status every five seconds: by the next one all whose heads were refused are
         # closed, and it has ended.
         ended = how == "-B" and not self.mesh.lets_strangers_in() and any("No open connections left" in line for line in said)
-        # Where nobody listens they count as closed too, so the proxy must have seen them.
+        # Where nothing listens they count as closed too, so the proxy must have seen them.
         if accepted < SLOW_COUNT * OPENED or (not ended and best["connected"] + best["closed"] < SLOW_COUNT * OPENED):
             self.complain(f"slowhttptest {how} was asked for {SLOW_COUNT} connections, the proxy accepted {accepted}, and it said: {best}")
-        # Whose request is refused at its head is closed on; a head that does not end and an
-        # answer that nobody reads are held in every mesh.
+        # A connection whose request is refused at its head is closed; an endless head and an
+        # unread response are held in every mesh.
         if held < SLOW_COUNT / 2 and (how != "-B" or self.mesh.lets_strangers_in()):
             self.complain(f"slowhttptest {how} held {held} connections at most, and was asked for {SLOW_COUNT}: {best}")
         if ended:
@@ -322,7 +322,7 @@ def slow_counts(said):
     """Of each status that slowhttptest prints, how many connections are in which state."""
     counts = []
     for line in said:
-        # It colours what it prints, whoever reads it.
+        # It colours its output, also into a pipe.
         found = re.match(r"(pending|connected|error|closed):\s+(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", line).strip())
         if found and found[1] == "pending":
             counts.append({})

@@ -1,9 +1,9 @@
 """Floods against controller and injector from a pod without rights, in the cluster of
 the demo: `python -m harness.control_plane --seconds 20`.
 
-The flood starts in the network namespace of a pod that nobody gave a proxy or a right.
-Beside each, what the control plane is for goes on: pods are injected, specs are judged,
-a changed TrafficSplit reaches its proxies, and traffic metrics can be read.
+The flood starts in the network namespace of a pod without a proxy and without rights.
+Beside each the control plane still works: pods are injected, specs are validated, a
+changed TrafficSplit reaches its proxies, and traffic metrics can be read.
 
 A port that speaks TLS is asked which HTTP it negotiates, and is flooded within TLS by that as
 well: in clear most floods end in its handshake. No flood shows a certificate.
@@ -32,7 +32,7 @@ WITHIN_TLS = {
     "http/1.1": [("head", 500), ("body", 500), ("http", 50)],
     "h2": [("head2", 500), ("body2", 500), ("http2", 50), ("control", 10), ("resets", 10)],
 }
-# What is asked for at the ports of each part, where most is done for somebody unknown.
+# The paths at the ports of each part on which an unauthenticated peer costs most.
 PATHS = {"controller": "/weft.v1.Control/Certify", "injector": "/mutate"}
 ELSEWHERE = "/apis/metrics.smi-spec.io/v1alpha2"
 # What waits longer than this has failed.
@@ -167,7 +167,7 @@ class Cluster:
                 if not any(known.endswith(f":{port['port']}") for known in ports):
                     seen.setdefault((one["metadata"]["labels"]["kubernetes.io/service-name"], port["name"] or str(port["port"])), address)
         for (part, name), address in seen.items():
-            # A control: a port that nobody listens on would be flooded in vain.
+            # A control: a flood of a closed port would prove nothing.
             with socket.create_connection(address.split(":"), 5):
                 yield part, address, name
 

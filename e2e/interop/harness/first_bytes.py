@@ -99,10 +99,10 @@ class FirstBytes:
                 arrived.add((self.known["classes"][int(number)], way, one["port"]))
             for way, number in re.findall(r"spiffe://forged/(\w+)-(\d+)\.", one["came"]):
                 key = (self.known["classes"][int(number)], way, one["port"])
-                # Folded into another field it is that field's text, and in a tunnel of bytes nobody's.
+                # Folded into another field it is that field's text, and in a tunnel of bytes no identity.
                 if key[0] not in self.known["not_http"] and key[0] != "folded identity":
                     forged.add(key)
-                # Whatever it asks for, nobody without a certificate is heard.
+                # No request without a certificate may pass.
                 if way == "direct" and self.mesh.mtls == "strict":
                     past.add(key)
         past.update(key for key in arrived if self.forbidden(*key[1:]))
@@ -150,7 +150,7 @@ def against_older(proxy, options, inner, python):
 
 
 def misread(book):
-    """Signs that an older proxy did not read what the stand-in of today told it: what passes it is no hole of its own then."""
+    """Signs that an older proxy did not read the configuration of today's stand-in: what passes it is no hole of its own then."""
     said = []
     # It refuses this, where it has rules at all.
     if any((PLAIN, "proxy", PORTS[kind]) in book.past for kind in ("guarded", "declared")):

@@ -45,15 +45,15 @@ ACCEPTED = 0.9
 
 
 def own(flood, mesh):
-    """Whether what becomes of it is the mesh's own. What a member says on the mesh port is read
-    alike in all of them. Only lies are also told where no rule keeps them from the application;
-    to who shows a certificate, a mesh that requires one is as open as one without rules."""
+    """Whether its result depends on the mesh. All meshes read a member's bytes on the mesh port
+    alike. Only forged identities are also sent where no rule keeps them from the application;
+    to a peer with a certificate, a mesh that requires one is as open as one without rules."""
     kind, _, names, _ = flood
     return not names or kind.startswith("forged") and names != [OUTSIDER] and mesh.mtls == "permissive"
 
 
 def let_in(mesh, names):
-    """Whether whoever shows these certificates may ask for what every rule allows members."""
+    """Whether a peer with these certificates may request what every rule allows members."""
     if not names:
         return mesh.lets_strangers_in()
     return not mesh.has_rules() or names != [OUTSIDER]

@@ -14,7 +14,7 @@ class Mesh(typing.NamedTuple):
         return self.access == "enforce"
 
     def lets_strangers_in(self):
-        """Whether whoever has no certificate may ask for anything."""
+        """Whether a peer without a certificate may request anything."""
         return not self.has_rules() and self.mtls == "permissive"
 
 

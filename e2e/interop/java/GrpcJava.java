@@ -71,7 +71,7 @@ final class GrpcJava {
         Server server = NettyServerBuilder.forPort(port).addService(service).build().start();
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             try {
-                // Clients are told by GOAWAY; what they have begun is answered.
+                // Clients receive GOAWAY; calls in flight are answered.
                 server.shutdown().awaitTermination(GRACE_SECONDS, TimeUnit.SECONDS);
             } catch (InterruptedException error) {
                 server.shutdownNow();

@@ -68,7 +68,7 @@ def lies():
         yield "CONNECT", "", "http1", [("weft-upgrade", to), ("weft-target", f"/private-member-{number}."), ("weft-client-id", f"spiffe://forged/member-{number}.")]
 
 
-# Of all connections together, so that one that is ended for a lie keeps no other from being told.
+# Of all connections together, so that a connection closed for one lie does not stop the others.
 LIES = itertools.cycle(lies())
 # Of a connection each, where all kinds are sent.
 KINDS = itertools.cycle(h2_peer.CONTROL)

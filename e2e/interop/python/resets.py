@@ -151,7 +151,7 @@ def exchanges(number):
 def break_off(number, at, sent, answered, together):
     """Whether all went well until the connection is reset in the exchange `at`."""
     one = connect()
-    # Nobody goes before all are there.
+    # None resets before all are connected.
     together.wait(PATIENCE)
     heard = [hear(one, protocol.greeting)] if protocol.greeting and (sent or at) else []
     said = exchanges(number)
@@ -168,7 +168,7 @@ def break_off(number, at, sent, answered, together):
 
 
 def stages():
-    """Exchange, bytes that are sent in it, and whether the answer has begun when the connection is reset."""
+    """Exchange, bytes that are sent in it, and whether the response has started at the reset."""
     whole = len(protocol.first)
     yield from [(0, 0, False), (0, 1, False), (0, whole // 2, False), (0, whole - 1, False), (0, whole, False), (0, whole, True)]
     for at, (says, pattern) in enumerate(protocol.later, 1):

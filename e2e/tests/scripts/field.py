@@ -47,8 +47,8 @@ def drained(drain, local):
     return {"drain": drain, "why": "", "storage": not drain, "evicted": True, "local": local}
 
 
-def quota(starts, told):
-    return {"starts": starts, "event": told, "check": told, "mended": True}
+def quota(starts, reported):
+    return {"starts": starts, "event": reported, "check": reported, "mended": True}
 
 
 def connected(nc, first, seconds, status):
