@@ -1,4 +1,4 @@
-//! Access and mTLS modes: what the chart, the namespace and the pod say.
+//! Access and mTLS modes, as set by the chart, the namespace and the pod.
 
 use serde_json::Value;
 

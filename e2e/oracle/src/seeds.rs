@@ -1,4 +1,4 @@
-//! Which seeds a test of random cases tries: the same in every run, and others under `make fuzz`.
+//! The seeds of a test with random cases: the same in every run, and others under `make fuzz`.
 //!
 //! Claims: attack-74
 

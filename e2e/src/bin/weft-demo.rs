@@ -1,5 +1,5 @@
 //! `make demo`, from the chart on: installs the mesh, opens the shop, shows what its
-//! proxies count, and fails when that is not what was promised.
+//! proxies count, and fails when a promise is not kept.
 
 use std::{
     io::{IsTerminal as _, Write as _},

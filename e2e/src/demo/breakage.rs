@@ -1,7 +1,7 @@
-//! One instance is broken on purpose for a while, and what the mesh does about it.
+//! The demo's failure: one instance is broken on purpose for a while, and the mesh ejects it.
 //!
-//! Its application answers 503 to the calls of the shop, and to no probe: Kubernetes goes on
-//! to think that it is well. The proxies of its callers find out by themselves.
+//! Its application answers 503 to the calls of the shop, and to no probe, so Kubernetes keeps
+//! it ready. The proxies of its callers detect the failure by themselves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The demo judges right, over counts that are made up.
+//! The demo's verdicts, over invented counters.
 
 use serde_json::json;
 

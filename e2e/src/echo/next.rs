@@ -1,9 +1,9 @@
-//! Calls on: what this instance is asked it asks the next one, before it answers, so that
-//! instances make a chain as services behind each other do.
+//! Calls to the next service: this instance sends each request on before it answers, so that
+//! instances form a chain of services.
 //!
-//! Method, path, query and body are the same; of the headers only those go along that
-//! [`Propagate`] says, as an application or its framework passes them on. Connections are kept
-//! for the next call.
+//! Method, path, query and body are the same; of the headers only those of [`Propagate`] go
+//! along, as an application or its framework passes them on. Connections are kept for the next
+//! call.
 //!
 //! A call ends with the request that it is made for: when its future is dropped, the
 //! connection is reset, by which an HTTP/1.1 server learns that its caller is gone.

@@ -1,5 +1,5 @@
-//! Binds the ports, serves until SIGTERM, then leaves in the hardest way that
-//! loses nothing: listeners close at once, what is in flight is finished.
+//! The server: binds the ports, serves until SIGTERM, then ends as fast as it can without
+//! losing a request: listeners close at once, requests in flight are finished.
 //!
 //! A mesh that loses requests with such an application would lose them with
 //! most others too.

@@ -1,4 +1,4 @@
-//! Who this instance is and where it listens, read from the environment.
+//! The name and the addresses of this instance, read from the environment.
 
 use std::{net::IpAddr, time::Duration};
 

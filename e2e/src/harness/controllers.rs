@@ -1,4 +1,4 @@
-//! The controller's replicas, and their end.
+//! The controller's replicas: finds and kills them.
 
 use anyhow::Context as _;
 

@@ -1,4 +1,4 @@
-//! Waiting with a limit, and saying what was last seen when it passes.
+//! Waits with a limit; their errors show the last state that was seen.
 
 use std::{
     fmt::Debug,

@@ -1,5 +1,5 @@
-//! What tools do that handle all that a cluster has: they ask what there is, and get every
-//! kind of it.
+//! Access to all kinds of a cluster, as generic tools have it: discovery first, then every
+//! kind that it lists.
 
 use anyhow::{Context as _, ensure};
 

@@ -1,4 +1,4 @@
-//! Why an installation was not ready in time: what its pods and the nodes say of themselves.
+//! Why an installation was not ready in time: the states of its pods and of the nodes.
 
 use serde_json::Value;
 

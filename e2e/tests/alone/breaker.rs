@@ -1,5 +1,5 @@
-//! The breaker of the mesh: all callers of a Service that fails hold back together and come
-//! back together, and none of them for what one account alone sees.
+//! The breaker of the mesh: all callers of a failing Service open and close together, and
+//! none of them for failures that one account alone sees.
 //!
 //! Claims: calls-80
 

@@ -1,8 +1,8 @@
-//! Services behind each other: what one of them uses of the time shows at the others, to some
-//! hundredths of a second.
+//! Chains of services: the time that one of them uses reduces the deadline of the others, to
+//! some hundredths of a second.
 //!
-//! Beside other tests no time of one call says so much: a round of calls holds when each of
-//! them does, and of three rounds one has to. What the proxies do they do in each.
+//! Under other tests' load the time of a single call proves little: a round holds when each of
+//! its calls does, and one of three rounds must hold. The proxies' decisions hold in each round.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Modes are switched on a running namespace: in time, without a restart, and
-//! without an error that the new mode does not ask for.
+//! Mode switches on a running namespace: in time, without a restart, and without an error
+//! that the new mode does not require.
 
 use std::{
     thread,

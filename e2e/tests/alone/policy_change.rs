@@ -1,5 +1,5 @@
-//! A TrafficPolicy that is written is in use within a second, of a Service under load and of
-//! the whole mesh, and costs no call.
+//! A new TrafficPolicy takes effect within a second, for a Service under load and for the
+//! mesh, and costs no call.
 //!
 //! Claims: calls-73, calls-86
 

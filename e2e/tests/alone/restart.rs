@@ -1,4 +1,4 @@
-//! Nothing is lost while pods come and go, those of the mesh included.
+//! No call is lost while pods restart, those of the mesh included.
 //!
 //! Claims: calls-84, observability-17, smi-8
 

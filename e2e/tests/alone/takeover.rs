@@ -1,5 +1,5 @@
-//! Definitions of another product are taken over with what is stored in them, and the
-//! uninstall leaves objects that everybody can read.
+//! Definitions of another product are taken over with their stored objects, and the
+//! uninstall leaves objects that every client can read.
 //!
 //! Claims: smi-10, smi-13
 

@@ -1,5 +1,5 @@
-//! UDPRoutes as NetworkPolicies: they appear, change and vanish as asked, and the
-//! target says what is in force. The local cluster's network plugin enforces none;
+//! UDPRoutes as NetworkPolicies: they appear, change and vanish with the route, and the
+//! target reports what is in force. The local cluster's network plugin enforces none;
 //! what the policies allow is proven in the controller's own tests. A part of what
 //! `upgraded` tries.
 //!

@@ -1,5 +1,5 @@
-//! The metrics API and the read API are switched off, and on again. A part of what the upgrade
-//! of `lifecycle` tries.
+//! The metrics API and the read API are switched off and on again. A part of the upgrade in
+//! `lifecycle`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What an upgrade switches on, each part with namespaces of its own and all of them side by
-//! side: every upgrade replaces all controllers, and so does the way back to the defaults.
+//! The features that an upgrade switches on, each in namespaces of its own and all in
+//! parallel: every upgrade replaces all controllers, and so does the way back to the defaults.
 //!
 //! Claims: mesh-12, observe-91, smi-6
 

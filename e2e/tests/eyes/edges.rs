@@ -1,9 +1,9 @@
-//! Five minutes of calls of every kind stand in the graph as those counted them who made
-//! them, although a controller is killed in their middle, and both replicas tell the same.
+//! The graph after five minutes of calls of every kind equals the callers' own counts, although
+//! a controller is killed in their middle, and both replicas report the same.
 //!
-//! A window of the graph is five minutes at most and ends with a half of one, so two that
-//! lie side by side hold the load and what is left of it. The first one is asked for while
-//! everything that stays open is open.
+//! A window of the graph is five minutes at most and ends on a half minute, so two adjacent
+//! ones contain the load and its remainder. The first one is queried while all long-lived
+//! connections are open.
 
 use std::{
     collections::BTreeMap,

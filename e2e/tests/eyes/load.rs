@@ -1,5 +1,5 @@
-//! Five minutes of calls of every kind, and what came of them as those saw it who made them:
-//! the generator, and where the mesh sends something again the applications.
+//! The load of `make eyes`: five minutes of calls of every kind, and their results as counted by
+//! the generator and, where the mesh retries, by the applications.
 
 use std::thread::{self, ScopedJoinHandle};
 

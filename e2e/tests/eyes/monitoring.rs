@@ -1,6 +1,6 @@
-//! Whatever the chart's rules, alerts and dashboards ask for has an answer in a real
-//! Prometheus, once there was some of everything; exemplars lead to traces; and the
-//! Prometheus Operator's definitions take the chart's objects.
+//! Every query of the chart's rules, alerts and dashboards has a result in a real
+//! Prometheus, after calls of every kind; exemplars lead to traces; and the
+//! Prometheus Operator's definitions accept the chart's objects.
 
 use std::{collections::BTreeSet, fs, path::Path, thread, time::Duration};
 

@@ -1,5 +1,5 @@
-//! What stands at a real collector after calls over three services, and what becomes of
-//! headers of traces that applications pass on.
+//! The spans at a real collector after calls over three services, and the trace headers that
+//! applications propagate.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Who gets a proxy, and that pods with one still do what they did.
+//! Which pods get a proxy, and that pods with one work as before.
 //!
 //! Claims: attack-13, observe-54
 

@@ -355,7 +355,10 @@ fn of_a_trace_the_loosest_end_holds(town: &Town, round: usize) -> anyhow::Result
         return Ok(false);
     }
 
-    ensure!(call.answer.status == 200, "its caller waits for it: {call:?}");
+    ensure!(
+        call.answer.status == 200,
+        "its caller waits for it: {call:?}"
+    );
     let records = town.one_each(&path)?;
     went_on(&records, end)?;
     let both = records.iter().all(|record| record.began < end);

@@ -1,4 +1,4 @@
-//! What each service of a chain has left is what those before it have not used.
+//! The remaining time at each service of a chain: its own timeout, or what earlier hops left.
 
 use anyhow::{Context as _, anyhow, ensure};
 use e2e::{
@@ -131,7 +131,10 @@ fn hops_have_deadlines(api: &Api, pods: &[Pod; 3], path: &str) -> anyhow::Result
             // Whenever the machine stood still, and however late a log was written.
             let most = all - waits;
             ensure!(most < limit - 500.0, "{most} ms is no less than its own");
-            ensure!(reported <= most + WITHIN, "{service}: {reported} ms of {most}");
+            ensure!(
+                reported <= most + WITHIN,
+                "{service}: {reported} ms of {most}"
+            );
             off.push(reported - (all - between(first.began, then.began)));
         }
         ensure!(off.len() == EACH, "{service}: {off:?}");

@@ -1,4 +1,4 @@
-//! The applications of a chain, and what their logs tell.
+//! The applications of a chain, and their logs.
 
 use anyhow::ensure;
 use e2e::{

@@ -1,5 +1,5 @@
-//! A request that chooses another Service behind several others: by whose right, through
-//! whom, and what of it shows on the way.
+//! A request that chooses another Service further down the chain: with which rights, through
+//! which services, and what they see of it.
 
 use anyhow::{Context as _, bail, ensure};
 use e2e::{

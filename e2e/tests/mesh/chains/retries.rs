@@ -1,4 +1,4 @@
-//! What is at the end of a chain and down is not asked again by every layer above it.
+//! A failing service at the end of a chain is not retried by every layer above it.
 
 use anyhow::ensure;
 use e2e::{

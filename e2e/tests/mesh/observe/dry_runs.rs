@@ -1,4 +1,4 @@
-//! A change that proxies try on live calls before it is made, and what making it does.
+//! A dry run of a change on live calls, compared with the effect of the change itself.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is new shows soon: the first call of each kind of edge, held ones while they are open.
+//! New edges show soon: the first call of each kind of edge, and long calls while they are open.
 //!
 //! Claims: observe-144, observe-146
 

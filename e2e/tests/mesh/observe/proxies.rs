@@ -1,4 +1,4 @@
-//! What single proxies are, hold and log, as they and their controllers tell it.
+//! The state and the logs of single proxies, as they and their controllers report them.
 //!
 //! Claims: observe-103, observe-105, observe-51, observe-90
 

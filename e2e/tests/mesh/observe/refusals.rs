@@ -1,4 +1,4 @@
-//! Why a call is refused, and that what is printed lets it pass and nothing else.
+//! Explanations of refused calls: the printed fix lets that call pass and no other.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Requests as they end, through the API server and by every kubeconfig.
+//! Taps: requests as they end, through the API server and by every kubeconfig.
 //!
 //! Claims: observe-128
 
