@@ -37,7 +37,7 @@ impl World {
             _ => {}
         }
         let request = match &call.traffic {
-            // What is declared as bytes is judged as bytes, whatever it is.
+            // A port that is declared as bytes is evaluated as bytes, whatever it carries.
             Traffic::Http(request) if carries != Carries::Bytes => Some(request),
             _ => None,
         };
@@ -119,8 +119,8 @@ impl World {
             (true, true, true) => request_in_group && port_in_route,
             (true, true, false) => request_in_group,
             (true, false, true) => port_in_route,
-            // What is declared as bytes asks for no HTTP. Bytes on any other port are
-            // no request, and a target with HTTP rules asks for one.
+            // A port that is declared as bytes needs no HTTP. Bytes on any other port are
+            // no request, and a target with HTTP rules requires one.
             (false, true, true) => port_in_route && self.carries(pod, call.port) == Carries::Bytes,
             (false, false, true) => port_in_route,
             (_, _, false) => false,

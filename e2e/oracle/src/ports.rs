@@ -74,9 +74,9 @@ impl World {
             .collect()
     }
 
-    /// What the port of a pod carries, by what was said about it: the pod's list of
-    /// opaque ports, the oldest Service with a known `appProtocol`, the lists of the
-    /// namespace and of everybody.
+    /// What the port of a pod carries, by its declarations: the pod's list of opaque
+    /// ports, the oldest Service with a known `appProtocol`, the lists of the namespace
+    /// and of the mesh.
     pub(crate) fn carries(&self, pod: &Value, port: u16) -> Carries {
         let listed = |object: &Value| {
             let ports = annotation(object, "weft.dev/opaque-ports").unwrap_or_default();

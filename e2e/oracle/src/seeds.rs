@@ -19,7 +19,7 @@ pub struct Seeds {
 }
 
 /// So many seeds: from 0, or from the number that the environment has in `WEFT_FUZZ_FROM`.
-/// Kept until the end of a test, they tell of a failure behind the last case as well.
+/// Kept until the end of a test, they report a failure after the last case as well.
 #[track_caller]
 pub fn seeds(count: u64) -> Seeds {
     let from = std::env::var(FROM).ok();

@@ -178,7 +178,7 @@ pub fn make(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
         r#"{{"status": 503, "only": "/products", "for": "{}s"}}"#,
         BROKEN_FOR.as_secs()
     );
-    // Within the pod, past its proxy: no TrafficTarget allows it to anybody else.
+    // Within the pod, past its proxy: no TrafficTarget allows it to another caller.
     let words = ["exec", pod, "-c", "app", "--", "/weft-echo", "get"];
     let url = [
         "http://127.0.0.1:8080/fault",

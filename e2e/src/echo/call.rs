@@ -49,7 +49,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// The JSON body that orders this, with the headers of who is asked.
+    /// The JSON body that orders this, with the headers of the one that gets it.
     pub fn written(url: String, method: &str, body: String) -> anyhow::Result<String> {
         Ok(serde_json::to_string(&Self {
             url,

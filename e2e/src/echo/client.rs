@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 /// A pod's connect fails or succeeds well within this.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is asked, the same for every request of a run.
+/// The request, the same throughout a run.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub uri: Uri,
@@ -149,7 +149,7 @@ impl Client {
         }
     }
 
-    /// What is asked from now on, at the same place.
+    /// Sets the request from now on, at the same address.
     pub fn turn_to(&mut self, ask: Ask) {
         self.ask = ask;
     }

@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use super::duration;
 
-/// Where it is asked for.
+/// The path that sets it.
 pub const PATH: &str = "/fault";
 /// No failure is meant to outlive a test.
 const LONGEST: Duration = Duration::from_secs(600);

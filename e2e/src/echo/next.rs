@@ -64,7 +64,7 @@ impl Propagate {
     }
 }
 
-/// Who is asked next, and the connections there that are free.
+/// The next service, and the idle connections to it.
 #[derive(Debug)]
 pub struct Next {
     ask: Ask,
@@ -89,7 +89,7 @@ impl Next {
         })
     }
 
-    /// Asks the next one what was asked here.
+    /// Sends this request to the next service.
     pub async fn ask(&self, head: &Parts, body: Bytes) -> anyhow::Result<WholeResponse> {
         let ask = self.same(head, body)?;
         let mut client = match self.free() {

@@ -53,7 +53,7 @@ pub struct Report {
     pub headers: BTreeMap<String, String>,
     /// Length of the request's body in bytes.
     pub body_bytes: u64,
-    /// Pods that were asked for this one's answer, the next one first.
+    /// Pods that were called for this one's response, the next one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hops: Vec<String>,
 }
@@ -65,7 +65,7 @@ struct Passed {
     hops: Vec<String>,
 }
 
-/// What the caller asked of the answer.
+/// The changes of the response that the query requests.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wishes {
     delay: Duration,
@@ -211,7 +211,7 @@ async fn read(mut body: Incoming, keep: usize) -> Result<(Bytes, u64), hyper::Er
     Ok((kept.into(), bytes))
 }
 
-/// What the next one answers, where there is one; else why it could not be asked.
+/// The response of the next service, where there is one; else why the call failed.
 async fn pass_on(
     app: &App,
     head: &Parts,
@@ -237,7 +237,7 @@ async fn pass_on(
     }
 }
 
-/// Who answered, if it was one of us, and whom that one asked.
+/// The pod that answered, if it runs this program, and the pods that it called.
 fn hops(answer: &[u8]) -> Vec<String> {
     let Ok(report) = serde_json::from_slice::<Report>(answer) else {
         return Vec::new();

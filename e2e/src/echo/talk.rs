@@ -49,8 +49,8 @@ pub async fn hold_tcp(address: &str, count: u64, duration: Duration) -> anyhow::
     Ok(alive)
 }
 
-/// Says what a TLS client says first, asks for the host `name` by it, and keeps the connection
-/// for `duration`. What comes back is not read: no server needs to have that name.
+/// Sends a ClientHello with the SNI `name`, and keeps the connection for `duration`. The
+/// response is not read: no server needs to have that name.
 pub async fn begin_tls(address: &str, name: &str, duration: Duration) -> anyhow::Result<()> {
     // Made before: a proxy waits a second for who has connected to say something.
     let hello = tls::hello(name)?;

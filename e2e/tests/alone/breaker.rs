@@ -72,7 +72,7 @@ fn twelve_callers_throttle_together_unlike_single_account() -> Outcome {
     Ok(())
 }
 
-/// `ratings` fails for everybody, `reviews` for the calls of one account.
+/// `ratings` fails for all callers, `reviews` for the calls of one account.
 struct Scene<'a> {
     ns: &'a Namespace,
     api: Api,
@@ -173,7 +173,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// While it fails it is asked seldom, by all of them together.
+    /// While it fails all callers together probe it seldom.
     fn probes(&self) -> anyhow::Result<()> {
         thread::sleep(OPEN);
         let (probes, seconds) = self.counted()?;
@@ -202,7 +202,7 @@ impl<'a> Scene<'a> {
         self.reports_state("ratings", &["Closed"])?;
         // A tenth of the calls first, and all of them ten seconds later.
         self.all_closed()?;
-        // A machine that stands still at the end of a window takes calls out of it.
+        // A machine that stalls at the end of a window takes calls out of it.
         eventually(Duration::from_secs(30), "all calls come", || {
             let (calls, seconds) = self.counted()?;
             let wanted = f64::from(RATE) * self.callers.len() as f64 * seconds;

@@ -41,7 +41,7 @@ fn failing(ns: &Namespace) -> anyhow::Result<Vec<String>> {
 #[test]
 fn check_finds_namespace_faults_by_id_until_repaired() -> Outcome {
     let ns = Namespace::unmeshed("check-faults")?;
-    // A pod that was there before its namespace asked.
+    // A pod that was there before its namespace was labelled.
     ns.apply_all(&App::new("early").objects())?;
     eventually(FOUND, "the early pod is there", || {
         let pods = ns.kubectl(&["get", "pods", "-l", "app=early", "-o", "name"])?;
@@ -211,7 +211,7 @@ fn check_finds_control_plane_faults_by_id() -> Outcome {
     fail(&ns, &warnings.map(|id| (id, "warning")))?;
     weft(&ns, &["check", "--fail-on", "warning"])?.with_status(1)?;
     before_an_install(&ns)?;
-    // No check reads what another fault is about, so one upgrade mends several of them.
+    // No check depends on another's fault, so one upgrade repairs several of them.
     without_webhooks(&ns)?;
     without_a_definition(&ns)?;
     mesh::install(&[])?;

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{altered::Altered, unmeasured, url};
 
-/// What a mesh that has just been installed may take to reach everybody.
+/// How long a new mesh may take to configure every proxy.
 const SETTLED: Duration = Duration::from_secs(90);
 /// Kubernetes looks at a namespace that could not go after up to a minute again.
 const GONE_WITHIN: Duration = Duration::from_secs(150);
@@ -244,8 +244,8 @@ pub(super) fn namespaces_that_wait_for_controllers_go_when_their_apiservices_wen
     put_back(cluster, &before, &words)
 }
 
-/// The APIServices of these names as they were, so that who comes back is asked again at once:
-/// controllers write whom to trust into a new one only when they look next.
+/// Restores the APIServices of these names, so that returning controllers are called at once:
+/// they write the CA bundle into a new one only at their next check.
 fn put_back(cluster: &Cluster, before: &Value, names: &[&str]) -> anyhow::Result<()> {
     let services = before["items"].as_array().into_iter().flatten();
     let gone = services.filter(|service| {

@@ -26,10 +26,10 @@ const ENDED: Duration = Duration::from_millis(1500);
 
 /// Between two looks.
 const GLANCE: Duration = Duration::from_millis(50);
-/// From one look to the next while the machine runs. What took longer counts as this, so that
-/// what stood still with the machine is neither late nor over.
+/// From one look to the next while the machine runs. A longer step counts as this, so that a
+/// stall of the machine makes a change neither late nor over.
 const STEP: Duration = Duration::from_millis(250);
-/// A change is written so often at most until the looks tell whether it came in time.
+/// A change is written so often at most until the looks show whether it came in time.
 const ROUNDS: usize = 3;
 
 /// Proxies that try calls again, and calls of each in a second.
@@ -178,8 +178,8 @@ pub(crate) struct Came {
     latest: Duration,
 }
 
-/// Judges what came about after a change was written, which `round` does and looks at. Where
-/// the looks were too far apart to tell whether that was in time, it is undone and written again.
+/// Evaluates the effect of a change, which `round` writes and watches. When the looks were too
+/// far apart to show whether it came in time, the change is undone and written again.
 pub(crate) fn in_time(
     what: &str,
     bound: Duration,
@@ -205,7 +205,7 @@ struct Looks {
     written: Instant,
     /// When the last one began.
     started: Instant,
-    /// The same since the write, without what the machine stood still.
+    /// The same since the write, without the time in which the machine stalled.
     ran: Duration,
 }
 

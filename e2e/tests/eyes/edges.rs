@@ -139,7 +139,7 @@ fn end(record: Record, within: bool, missed: &mut Vec<String>) -> anyhow::Result
 }
 
 impl Window {
-    /// The window of so many seconds that has just ended, which both replicas tell alike.
+    /// The window of so many seconds that has just ended, which both replicas report alike.
     fn read(ns: &Namespace, length: u64, replicas: &mut Record) -> anyhow::Result<Self> {
         let window = format!("{length}s");
         let shown = eventually(ANSWERED, "nothing more comes", || {
@@ -207,7 +207,7 @@ impl Window {
     }
 }
 
-/// Edges by id, without what a replica remembers of the time before the window.
+/// Edges by id, without the replica's data from before the window.
 fn counted(graph: &Value) -> anyhow::Result<BTreeMap<String, Value>> {
     let edges = graph["edges"].as_array().context("no edges")?;
     let counted = edges.iter().map(|edge| {

@@ -26,8 +26,8 @@ const OFFERED: u32 = 60;
 const SETTLING: Duration = Duration::from_secs(3);
 const WINDOW: Duration = Duration::from_secs(10);
 const KEPT: RangeInclusive<f64> = 90.0..=110.0;
-/// How long it is looked at, so that there are several such windows, and so many at least in
-/// which the machine never stood still.
+/// How long it is watched, so that there are several such windows, and so many at least in
+/// which the machine never stalled.
 const WATCHED: Duration = Duration::from_secs(12);
 const WINDOWS: usize = 3;
 /// The limit of the search for those.
@@ -127,8 +127,8 @@ impl Look {
         calls / longest.as_secs_f64()..=calls / shortest.as_secs_f64()
     }
 
-    /// Whether nothing stood still from this look to the next, neither those who call nor who
-    /// looks. Callers send later what they could not, so their calls alone do not tell it.
+    /// Whether nothing stalled from this look to the next, neither the callers nor this test.
+    /// Callers send delayed requests later, so their calls alone do not show a stall.
     fn ran_until(&self, next: &Self) -> bool {
         let step = next.ended.duration_since(self.ended);
         let offered = f64::from(OFFERED) * self.passed.len() as f64 * step.as_secs_f64();
@@ -141,7 +141,7 @@ impl Look {
 struct Window {
     /// What was let through in a second, between these two.
     rate: RangeInclusive<f64>,
-    /// Whether nothing stood still, so that too little is the fault of those who let through.
+    /// Whether nothing stalled, so that too few calls are the fault of the limit.
     ran: bool,
 }
 
@@ -189,7 +189,7 @@ impl Scene<'_> {
             );
             Ok(())
         })?;
-        // A machine that stands still for a moment offers less meanwhile.
+        // A machine that stalls for a moment offers less meanwhile.
         eventually(SOON, "more is answered than the limit will be", || {
             let (before, started) = (self.ended("200")?, Instant::now());
             thread::sleep(SETTLING);

@@ -17,7 +17,7 @@ mod direct;
 
 /// Where everything below stands.
 const ROOT: &str = "/apis/metrics.smi-spec.io/v1alpha1";
-/// A slot of 5 s, 5 s until it can be asked for, and what a busy machine adds.
+/// An interval of 5 s, 5 s until it can be queried, and what a busy machine adds.
 const REPORTED: Duration = Duration::from_secs(60);
 /// Of a test that is held up no call leaves it.
 const WINDOW: &str = "t=3m";
@@ -200,7 +200,7 @@ fn metrics_counts_latencies_and_edges_match_load_generator() -> Outcome {
 
     latencies_agree(&mut row, &ns, &quick, &slow)?;
 
-    // Any replica answers, and the other one may have heard of these calls a moment later.
+    // Any replica answers, and the other one may learn of these calls a moment later.
     let shown = eventually(REPORTED, "both ends show the calls", || {
         both_ends_show_the_calls(&ns)
     })?;
@@ -368,9 +368,9 @@ fn metrics_replicas_agree_and_serve_only_api_server() -> Outcome {
         .collect();
     assert!(pods.len() >= 2, "{list}");
     let mut caller = direct::Caller::new(&ns.cluster)?;
-    // The window moves on every five seconds, perhaps between two questions, and of what
-    // proxies report to one replica the others hear a moment later.
-    eventually(REPORTED, "all replicas tell the same calls", || {
+    // The window moves on every five seconds, perhaps between two queries, and a report to one
+    // replica reaches the others a moment later.
+    eventually(REPORTED, "all replicas report the same calls", || {
         let mut answers = Vec::new();
         for pod in &pods {
             answers.push(caller.ask(pod, &path, direct::As::ApiServer)?);

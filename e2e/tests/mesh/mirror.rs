@@ -40,8 +40,8 @@ fn tenth_of_requests_is_mirrored_and_target_cannot_write() -> Outcome {
         ensure!(scene.copies("success")? > 0.0, "none yet");
         Ok(())
     })?;
-    // Copies are counted when they have ended, and where they came to when they have been
-    // answered there: while the machine stands still one count may be behind another.
+    // The sender counts copies when they have ended, the destination when it has answered:
+    // while the machine stalls one count may be behind another.
     let before = eventually(SOON, "each copy so far has come to its end", || {
         let counts = scene.made_answered_and_come()?;
         ensure!(counts[1] == counts[2], "{counts:?}");

@@ -27,15 +27,15 @@ use serde_json::{Value, json};
 
 const ROUNDS: usize = 20;
 const REQUESTS: usize = 100;
-/// Of the requests of a round so many are asked about as well, one after another: six
-/// hundred in all, at some tens of milliseconds each.
+/// So many requests of a round are explained as well, one after another: six hundred in
+/// all, at some tens of milliseconds each.
 const EXPLAINED: usize = 30;
 /// Of so many requests one goes to the Service in front of the pod, the others to its address.
 const BY_SERVICE: usize = 3;
-/// Of the requests that are asked about at least so many go to a Service, and so many come
-/// from without the mesh.
+/// At least so many of the explained requests go to a Service, and so many come from outside
+/// the mesh.
 const LEAST_OF_A_KIND: usize = 20;
-/// Where explanations are asked for.
+/// The API of explanations.
 const OBSERVE: &str = "observe.weft.dev/v1alpha1";
 /// A change takes effect within 2 s of the API server having it; the rest is for a
 /// busy machine.

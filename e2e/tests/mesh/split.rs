@@ -1,4 +1,4 @@
-//! TrafficSplits: the shares that were asked for, and no error on the way.
+//! TrafficSplits: calls have the requested shares, and none fails.
 
 use anyhow::ensure;
 use e2e::{

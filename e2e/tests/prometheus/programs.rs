@@ -1,4 +1,4 @@
-//! Helm and Prometheus' promtool, each asked without any cluster.
+//! Runs helm and Prometheus' promtool, without any cluster.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use e2e::harness::{cluster::root, mesh};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// What a cluster offers that helm does not take for granted, as a real one would tell.
+/// The API that a real cluster offers and helm does not assume.
 pub(crate) const A_CLUSTER: &str = "apiregistration.k8s.io/v1";
 
 /// Standard output of a program, or what it complained of.

@@ -50,7 +50,7 @@ impl Previous {
         }
     }
 
-    /// Those of these pods with an older proxy whom a policy names that they call by.
+    /// Those of these pods with an older proxy that their policy's status names.
     pub(crate) const fn too_old<'a>(&self, older: &'a [&'a Pod]) -> &'a [&'a Pod] {
         if self.knows_policies { &[] } else { older }
     }

@@ -38,7 +38,7 @@ const EACH: &str = "25";
 fn node_loss_without_controllers_costs_only_ongoing_calls() -> Outcome {
     let scene = Scene::new()?;
     let mut seen = scene.lose(0)?;
-    // A machine that stands still delays calls to what works as well: then once more.
+    // A machine that stalls delays calls to healthy pods as well: then once more.
     if let Err(error) = seen.kept()
         && !seen.steady.is_whole()
     {
@@ -184,7 +184,7 @@ impl Scene {
 /// The network of a pod of the local cluster, as its machine sees it.
 struct PodNetwork {
     namespace: String,
-    /// Its node, by which the kubelet asks whether it is ready.
+    /// Its node, from which the kubelet probes it.
     node: Ipv4Addr,
 }
 

@@ -32,8 +32,8 @@ const LISTED: &str = "x-listed";
 /// What a request of the chain is asked for, and how often what is down at its end may be.
 const BY_TRACE: &str = "/by-trace";
 const TIMES: f64 = 1.08;
-/// So many of the calls that may be tried again take a second at most. The slowest say how long
-/// the machine stood still.
+/// So many of the calls that may be retried take a second at most. The slowest show how long
+/// the machine stalled.
 const PROMPT: f64 = 1000.0;
 
 /// A POST and a call of gRPC of which no policy speaks come to one application whatever
@@ -143,7 +143,7 @@ impl Town {
         Ok(town)
     }
 
-    /// Every proxy knows whom it calls, and what holds of it, before the controllers go.
+    /// Every proxy has its destinations and their policies before the controllers go.
     fn warm_up(&self) -> anyhow::Result<()> {
         let callers = [&self.uploader, &self.caller];
         for caller in self.clients.iter().chain(callers) {

@@ -55,8 +55,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// `web`, `cart` and `api` pass on what comes to them, each to the next, and the last one to
-/// `catalog`. So does `stranger`, to `cart`, of whom no policy speaks.
+/// `web`, `cart` and `api` pass on their requests, each to the next, and the last one to
+/// `catalog`. So does `stranger`, which no policy names, to `cart`.
 fn town(token: &Value) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed("chain-overrides")?;
     ns.annotate("weft.dev/access-log", Some("json"))?;

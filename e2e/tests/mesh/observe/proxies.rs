@@ -16,7 +16,7 @@ use super::{SHOWN, cell, weft};
 const FOLLOWS: Duration = Duration::from_secs(60);
 /// The promise, from the end of the command to the log's own line of it.
 const FOLLOWS_WITHIN: time::Duration = time::Duration::seconds(5);
-/// An odd number of changes, of which the median counts: a machine that stands still for some
+/// An odd number of changes, of which the median counts: a machine that stalls for some
 /// seconds holds one of them up. Each lets the line of the next one pass.
 const LEVELS: [&str; 5] = [
     "debug",
