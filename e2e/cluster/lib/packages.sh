@@ -64,7 +64,7 @@ require_root() {
   [ "$(id -u)" = 0 ] || fail "the local cluster needs root: network namespaces, mounts, cgroups. Or use your own: CLUSTER=external KUBECONFIG=..."
 }
 
-# Chromium, and what the page of the dashboard is built and judged with.
+# Chromium, and the tools that build and check the page of the dashboard.
 require_browser() (
   PACKAGES="chromium:chromium node:nodejs npm:npm" require_packages
   cd "$ROOT/dashboard" || exit 1

@@ -11,7 +11,7 @@ TOOLS_BIN=$TARGET/tools/bin
 # Oldest Go that knows `tool` lines and what the modules' own go.mod ask for.
 GO_MINOR_AT_LEAST=25
 
-# By whose definitions the chart's objects for the Prometheus Operator are judged.
+# The definitions against which the chart's objects for the Prometheus Operator are validated.
 PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
 PROMETHEUS_OPERATOR_SUM=h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=
 

@@ -42,9 +42,9 @@ TRIAL_BELOW, TRIAL_SECONDS = 20, 6
 AROUND = 2
 # Takes redirected connections, and rejects direct ones.
 DIRECT = "15106"
-# Probes and scrapes come here, and anybody may.
+# Probes and scrapes come here, from any peer.
 ADMIN = "15190"
-# kind, port, how many: from the stranger, who has no rights at all.
+# kind, port, how many: from the unauthenticated peer, which has no rights at all.
 FLOODS = [
     ("silent", "15108", 3000), ("tls", "15108", 1000), ("silent", ADMIN, 2000), ("bytes", "9002", 3000), ("silent", "9001", 2000),
     ("head", "9002", 1000), ("body", "9002", 1000), ("reader", "9004", 300), ("storm", "9002", 50), ("http", "9002", 50), ("http", ADMIN, 50),
@@ -65,7 +65,7 @@ PROBE_WITHIN, ADMIN_WITHIN = 3, 1
 OF_THE_PAIR = [("crash", "9004", 100), ("stuck", "9004", 100), ("reader", "9004", 100), ("up", "9001", 1)]
 # Milliseconds that 99 of 100 honest calls take at most beside slowhttptest, and beside floods of HTTP/2 frames.
 P99_MS = 100
-# Connections that slowhttptest is asked for, and how many of them it must have opened, or it was no attack.
+# Connections that slowhttptest is set to open, and how many of them it must have opened, or it was no attack.
 SLOW_COUNT, OPENED = 1000, 0.9
 SLOW = [("-H",), ("-B",), ("-X", "-w", "100", "-y", "200", "-n", "5", "-z", "32", "-k", "3")]
 
@@ -208,7 +208,7 @@ class Attack:
         self.beside(name, script, seconds, pod, describe, port == ADMIN)
 
     def ended_at(self, port):
-        """Connections to this port that the server's proxy has turned away or closed for the sake of others."""
+        """Connections to this port that the server's proxy has rejected or closed in favour of others."""
         if port not in COUNTED:
             return 0
         lines = [line for line in self.where.metrics("server").splitlines() if line.startswith(COUNTED[port])]

@@ -152,7 +152,7 @@ class Cluster:
         return next(one["image"] for one in pods[0]["spec"]["containers"] if not one["name"].startswith("weft"))
 
     def targets(self):
-        """Each port that anybody may connect to, once: what listens on one pod listens on all."""
+        """Each port that any peer may connect to, once: what listens on one pod listens on all."""
         seen = {}
         for pod in json.loads(self.run("get", "pods", "-n", MESH, "-o", "json"))["items"]:
             part, ip = pod["metadata"]["labels"].get("app.kubernetes.io/component", pod["metadata"]["name"].split("-")[1]), pod["status"]["podIP"]

@@ -25,7 +25,7 @@ DECLARED = {9002: "http1", 9004: "http1"}
 WAYS = {"proxy": "client", "direct": "stranger", "tunnel": "tunneller"}
 # Pods beside client and server, with what the stand-in says of them.
 OTHERS = {"stranger": None, "tunneller": {"sees": "opaque"}}
-# A request that is HTTP to everybody: where everything is allowed it arrives.
+# A request that every parser reads as HTTP: where everything is allowed it arrives.
 PLAIN = "get"
 SECONDS = 240
 # What the classes are made to find. Which book has it, at which ports, and whether by an upgrade.
@@ -115,7 +115,7 @@ class FirstBytes:
                 self.complain(f"{PLAIN} by {way} is allowed at {here[2]} and did not arrive: what did not pass may not have been seen")
 
     def forbidden(self, way, port):
-        """Whether the private path may not be asked for by this way at this port."""
+        """Whether the private path must not be reached by this way at this port."""
         if way == "direct":
             return not self.mesh.lets_strangers_in()
         return self.mesh.has_rules() and port != PORTS["bytes"]

@@ -24,7 +24,7 @@ UNDER_WAY = 0.1
 SETTLED = 0.5
 # Comes in many pieces, and is the most that each of these servers takes of 50 at once.
 LARGE = 500_000
-# What is longer is judged by its beginning and its end.
+# Longer ones are compared by their beginning and end.
 JUDGED = 4096
 
 
@@ -79,7 +79,7 @@ PROTOCOLS = {
     "redis": Protocol(b"*1\r\n$4\r\nPING\r\n", rb"^\+PONG\r\n$", later=(
         (b"*3\r\n$3\r\nSET\r\n$1\r\nr\r\n$%d\r\n%b\r\n*2\r\n$3\r\nGET\r\n$1\r\nr\r\n" % (LARGE, MUCH), rb"^\+OK\r\n\$%d\r\nr+\r\n$" % LARGE),
         (b"*1\r\n$4\r\nQUIT\r\n", rb"^\+OK\r\n$"))),
-    # At a time of its own the server asks whether the client is there.
+    # The server pings the client at a time of its own.
     "nats": Protocol(b'CONNECT {"verbose":false}\r\nPING\r\n', rb"PONG\r\n$", rb"^INFO \{.*\} *\r\n", (
         (b"SUB r.OWN 1\r\nPUB r.OWN %d\r\n%b\r\n" % (LARGE, MUCH), rb"MSG r\.\d+ 1 %d\r\nr+\r\n(?:PING\r\n)?$" % LARGE),
         (b"PING\r\n", rb"PONG\r\n(?:PING\r\n)?$"))),
