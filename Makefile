@@ -50,7 +50,7 @@ test-all: ## every test, in parts; goes on where it was ended (PARTS="mesh alone
 conformance: ## the table of SMI conformance, with real Flagger and Argo Rollouts
 	@e2e/conformance/run
 
-eyes: ## what the mesh tells of itself, held against a load, a real collector, Prometheus and browser, 15 min
+eyes: ## what the mesh reports, compared with a load, a real collector, Prometheus and browser, 15 min
 	@e2e/eyes/run
 
 skew: ## an older version and this one beside each other, by upgrade and rollback, 25 min for each (PREVIOUS="commits")

@@ -59,7 +59,7 @@ python_packages() {
   cp "$here/python/requirements.txt" "$stamp"
 }
 
-# The toolchain's own cache tells whether anything has to be built.
+# The toolchain's own cache decides whether anything has to be built.
 go_programs() {
   mkdir -p "$PROGRAMS/go"
   step "building Go programs" go_build

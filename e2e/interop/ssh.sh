@@ -17,7 +17,7 @@ killed() {
   local got=killed-$$-$1
   mkfifo "$got"
   ssh $o -p "$3" "root@$2" "$5" < "$4" > "$got" &
-  # Open until the end, so that nobody notices before it is killed.
+  # Open until the end, so that neither side sees its end before the kill.
   exec 9< "$got"
   head -c "$6" <&9 | wc -c
   kill -KILL $!

@@ -1,10 +1,8 @@
-//! The conformance rows: what each claims, where it runs, and what it was seen
-//! to do.
+//! The conformance rows: what each claims, where it runs, and its recorded result.
 //!
 //! A row is a step of the Service Mesh Interface's own conformance suite or a
-//! case that suite leaves out. Tests write down what they sent and saw
-//! ([`Record`]); `weft-conformance` makes the table of it and misses what was
-//! not run.
+//! case that the suite omits. Tests record what they sent and saw ([`Record`]);
+//! `weft-conformance` makes the table of it and reports rows that were not run.
 
 pub mod lower;
 pub mod record;

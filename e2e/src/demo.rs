@@ -1,7 +1,7 @@
 //! The demo: a small shop in the mesh, and a table of what its proxies count.
 //!
-//! It judges itself. What the table shows is compared with what was promised, and
-//! the demo fails when they differ, so it can never be a picture of a broken mesh.
+//! It checks itself. The table's numbers are compared with the promises, and the demo
+//! fails when they differ, so it never shows a broken mesh as a working one.
 
 pub mod breakage;
 pub mod call;

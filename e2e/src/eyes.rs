@@ -1,5 +1,4 @@
-//! The rows of `make eyes`: what the mesh tells of itself, held against those who saw it
-//! otherwise.
+//! The rows of `make eyes`: what the mesh reports, compared with independent measurements.
 //!
 //! Tests write down what they measured ([`Record`]); `weft-eyes` makes bench/EYES.md of it
 //! and misses what was not run.

@@ -1,5 +1,5 @@
-//! Hands for tests in a real cluster: everything a person would do with kubectl
-//! and helm, and nothing that a person could not.
+//! The harness of tests in a real cluster: everything that a user does with kubectl
+//! and helm, and nothing beyond that.
 //!
 //! It blocks on purpose. A test is a list of steps, and parallel tests are
 //! threads, each in a namespace of its own.

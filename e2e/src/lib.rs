@@ -1,6 +1,6 @@
-//! What end-to-end tests are made of: the application that is meshed (`echo`),
-//! the hands that work the cluster (`harness`), the demo made of both, and the
-//! tables of `make conformance` and `make eyes`, with what lower rings prove for them (`proof`).
+//! The parts of end-to-end tests: the meshed application (`echo`), the client of the
+//! cluster (`harness`), the demo made of both, and the tables of `make conformance` and
+//! `make eyes`, with the results of lower test tiers for them (`proof`).
 
 pub mod conformance;
 pub mod demo;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::harness::cluster::root;
 
-/// What it printed, and whether it passed. `target`: what cargo is told of where it is.
+/// The test's output, and whether it passed. `target`: cargo's arguments that locate it.
 pub fn proof(target: &[&str], test: &str) -> anyhow::Result<(String, bool)> {
     // Of the packages that all tiers are built of (e2e/cluster/lib/cargo.sh): one package
     // alone has other features of the same dependencies, and they would compile once more.

@@ -1,9 +1,9 @@
 # Every process of the cluster lives below one cgroup: the control plane, nodes'
 # daemons, and through them all shims and containers. Membership is inherited and
-# cannot go stale, so stopping by cgroup never hits a stranger whose pid was
+# cannot go stale, so stopping by cgroup never hits a foreign process whose pid was
 # written in a file of ours once, and never misses a child.
 
-# The hierarchy that is asked who is a member; with cgroup v2 there is only one.
+# The hierarchy from which members are read; with cgroup v2 there is only one.
 if [ -f /sys/fs/cgroup/cgroup.procs ]; then
   CGROUP_HIERARCHIES=/sys/fs/cgroup
   CGROUP_MEMBERS=/sys/fs/cgroup/$CGROUP
@@ -57,7 +57,7 @@ signal_all() {
   done
 }
 
-nobody_left() { [ -z "$(members "${1:-}")" ]; }
+no_process_left() { [ -z "$(members "${1:-}")" ]; }
 
 remove_cgroups() {
   local hierarchy

@@ -1,8 +1,8 @@
 # Where everything of the local cluster is, and what it is called.
 #
 # Bridge, network namespaces, cgroups and mounts belong to the machine and outlive
-# a checkout and a killed run. So their names are fixed: whoever starts a cluster
-# can find and remove what anybody left behind, from whichever folder it came.
+# a checkout and a killed run. So their names are fixed: every start of a cluster
+# finds and removes what an earlier run left behind, from whichever folder it came.
 
 ROOT=$(cd "$CLUSTER_SOURCE/../.." && pwd -P)
 TARGET=$ROOT/target

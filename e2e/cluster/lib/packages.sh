@@ -4,7 +4,7 @@ PACKAGES="containerd:containerd runc:runc iptables:iptables ip:iproute2 conntrac
   ethtool:ethtool nft:nftables openssl:openssl nsenter:util-linux flock:util-linux mount:mount sysctl:procps
   python3:python3 strip:binutils cc:gcc"
 CNI_BIN=/usr/lib/cni
-# How long whoever else installs something is waited for.
+# How long another installation of packages is waited for.
 APT_SECONDS=300
 
 missing_packages() {
@@ -35,12 +35,12 @@ require_packages() {
 # Another run may install at the same time, and one that was killed leaves an apt-get that goes
 # on, or packages that are unpacked and no more.
 install_packages() {
-  local log status begun=$SECONDS
+  local log status started=$SECONDS
   log=$(mktemp)
   while :; do
     status=0
     apt_install "$@" </dev/null >"$log" 2>&1 || status=$?
-    [ "$status" != 0 ] && [ $((SECONDS - begun)) -lt "$APT_SECONDS" ] || break
+    [ "$status" != 0 ] && [ $((SECONDS - started)) -lt "$APT_SECONDS" ] || break
     if grep -q 'dpkg was interrupted' "$log"; then
       DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null >>"$log" 2>&1 || break
     else
@@ -54,7 +54,7 @@ install_packages() {
   return "$status"
 }
 
-# What fails is told in the words that are looked for, in whatever language the user is.
+# Errors come in English, which the caller searches, whatever the user's language is.
 apt_install() (
   export LC_ALL=C DEBIAN_FRONTEND=noninteractive
   apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"
@@ -64,7 +64,7 @@ require_root() {
   [ "$(id -u)" = 0 ] || fail "the local cluster needs root: network namespaces, mounts, cgroups. Or use your own: CLUSTER=external KUBECONFIG=..."
 }
 
-# Chromium, and what the page of the dashboard is built and judged with.
+# Chromium, and the tools that build and check the page of the dashboard.
 require_browser() (
   PACKAGES="chromium:chromium node:nodejs npm:npm" require_packages
   cd "$ROOT/dashboard" || exit 1

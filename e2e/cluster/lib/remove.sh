@@ -42,7 +42,7 @@ stop_processes() {
 
 wait_gone() {
   local tries=$(($1 * 10))
-  until nobody_left; do
+  until no_process_left; do
     [ $((tries -= 1)) -gt 0 ] || return 1
     sleep 0.1
   done
@@ -58,8 +58,8 @@ unmount_below() {
 
 remove_networks() {
   local node netns
-  # A pod's namespace is held by its pause process. When that is gone nobody else
-  # lives in it, while pods of another runtime on this machine still do.
+  # A pod's namespace is held by its pause process. When that is gone no process
+  # is in it, while pods of another runtime on this machine still have theirs.
   local inhabited
   inhabited=" $({ stat -Lc %i /proc/[0-9]*/ns/net 2>/dev/null || true; } | sort -u | tr '\n' ' ') "
   for netns in /run/netns/cni-*; do

@@ -14,7 +14,7 @@ fail() {
 # step TEXT COMMAND...: announces the command, shows that it runs, and ends this
 # script when it fails.
 step() {
-  local text=$1 begun=$SECONDS status
+  local text=$1 started=$SECONDS status
   say "$text"
   shift
   # A plain `with_pulse ... || fail` would switch off errexit inside the command.
@@ -22,11 +22,11 @@ step() {
   with_pulse "$text" "$@"
   status=$?
   set -e
-  [ "$status" = 0 ] || fail "$text failed after $((SECONDS - begun)) s (status $status)"
+  [ "$status" = 0 ] || fail "$text failed after $((SECONDS - started)) s (status $status)"
 }
 
-# with_pulse TEXT COMMAND...: says every ten seconds that the command still runs, so
-# that silence never has to be told from hanging. Returns its status.
+# with_pulse TEXT COMMAND...: prints every ten seconds that the command still runs, so
+# that silence always means that it hangs. Returns its status.
 with_pulse() {
   local text=$1 pulse status
   shift
@@ -46,14 +46,14 @@ with_pulse() {
 
 # until_true SECONDS TEXT COMMAND...: polls a quick command.
 until_true() {
-  local seconds=$1 text=$2 begun=$SECONDS told=$SECONDS
+  local seconds=$1 text=$2 started=$SECONDS reported=$SECONDS
   shift 2
   until "$@" >/dev/null 2>&1; do
-    if [ $((SECONDS - begun)) -ge "$seconds" ]; then
+    if [ $((SECONDS - started)) -ge "$seconds" ]; then
       fail "$text: not within $seconds s; logs are in ${LOGS:-target/cluster/log}"
     fi
-    if [ $((SECONDS - told)) -ge 10 ]; then
-      told=$SECONDS
+    if [ $((SECONDS - reported)) -ge 10 ]; then
+      reported=$SECONDS
       say "  still waiting: $text"
     fi
     sleep 0.2

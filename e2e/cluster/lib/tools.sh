@@ -11,7 +11,7 @@ TOOLS_BIN=$TARGET/tools/bin
 # Oldest Go that knows `tool` lines and what the modules' own go.mod ask for.
 GO_MINOR_AT_LEAST=25
 
-# By whose definitions the chart's objects for the Prometheus Operator are judged.
+# The definitions against which the chart's objects for the Prometheus Operator are validated.
 PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
 PROMETHEUS_OPERATOR_SUM=h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=
 
@@ -61,17 +61,17 @@ module_folder() {
 # module_files MODULE@VERSION SUM: where the files of a module lie that nothing is built
 # from; its sum is as go.sum would have it.
 module_files() {
-  local told
+  local module
   require_go
   # Not in a module, whose versions would count.
-  told=$(cd / && go mod download -json "$1")
+  module=$(cd / && go mod download -json "$1")
   python3 -c '
 import json, sys
-told = json.loads(sys.argv[1])
-if told["Sum"] != sys.argv[2]:
-    sys.exit("error: %s has the sum %s" % (told["Path"], told["Sum"]))
-print(told["Dir"])
-' "$told" "$2"
+module = json.loads(sys.argv[1])
+if module["Sum"] != sys.argv[2]:
+    sys.exit("error: %s has the sum %s" % (module["Path"], module["Sum"]))
+print(module["Dir"])
+' "$module" "$2"
 }
 
 # tool MODULE PACKAGE LDFLAGS NAME...: every NAME is the one program that MODULE builds of

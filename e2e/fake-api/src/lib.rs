@@ -51,7 +51,7 @@ struct State {
     uncreatable: BTreeMap<String, StatusCode>,
     /// Statuses of what is created in a collection, which answers and stores nothing.
     judged: BTreeMap<String, Value>,
-    /// What is told to whoever watches a path.
+    /// The watch events of a path, for every watcher.
     texts: BTreeMap<String, String>,
 }
 
@@ -171,7 +171,7 @@ impl FakeApi {
         state.judged.insert(collection.to_owned(), status);
     }
 
-    /// From now on whoever watches this path is told these lines, and then nothing more.
+    /// From now on a watch of this path receives these lines, and then nothing more.
     pub fn put_lines(&self, path: &str, lines: &[Value]) {
         let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
         self.state.lock().texts.insert(path.to_owned(), lines);

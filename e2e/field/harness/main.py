@@ -44,7 +44,7 @@ def main():
         sys.exit(f"error: {error}")
     cluster = Cluster(args.weft)
     sides = [Side(cluster, NAMESPACES["plain"], False), Side(cluster, NAMESPACES["meshed"], True)]
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         say("installing or upgrading the mesh")
         install(args.images)
@@ -52,7 +52,7 @@ def main():
         delete(cluster)
         held = programs()
         both(lambda side: side.make(held), sides)
-        results = all_tried(rows, sides, begun, args.at_once)
+        results = all_tried(rows, sides, started, args.at_once)
     except Failure as failure:
         sys.exit(f"error: {failure}")
     finally:
@@ -64,7 +64,7 @@ def main():
     if args.counts:
         count(args.counts, results, failed)
     print("row | plain | meshed | verdict", *(result["line"] for result in results), sep="\n")
-    print(f"{len(results) - failed} rows are alike or named, {failed} are not; {round(time.monotonic() - begun)} s")
+    print(f"{len(results) - failed} rows are alike or named, {failed} are not; {round(time.monotonic() - started)} s")
     return 1 if failed else 0
 
 
@@ -91,10 +91,10 @@ def chosen(only, external=False):
     return [row for row in here if not numbers or row.number in numbers]
 
 
-def all_tried(rows, sides, begun, at_once):
+def all_tried(rows, sides, started, at_once):
     """Results in the order of rows: several at a time, then each that is to be alone, the last one behind these."""
     def one(row):
-        result = tried(row, sides, begun)
+        result = tried(row, sides, started)
         say(result["line"])
         return row.number, result
 
@@ -109,11 +109,11 @@ def is_a(kind, row):
     return getattr(row, kind, False)
 
 
-def tried(row, sides, begun):
+def tried(row, sides, started):
     """Results of both sides, and what they come to."""
     start = time.monotonic()
     plain = meshed = None
-    if start - begun > BEGIN_WITHIN:
+    if start - started > BEGIN_WITHIN:
         verdict = not_tried("no time was left")
     else:
         say(f"row {row.number}: {row.what}")

@@ -59,12 +59,12 @@ def keep(host, port):
 def until_marked(ask):
     """Calls every PAUSE until LAST seconds after a line on standard input."""
     marked = mark()
-    begun, end, calls = time.monotonic(), None, []
+    started, end, calls = time.monotonic(), None, []
     while True:
         now = time.monotonic()
         if end is None and marked.is_set():
             end = now + LAST
-        if now >= (end or begun + MOST):
+        if now >= (end or started + MOST):
             break
         calls.append((now, ask()))
         time.sleep(max(0.0, now + PAUSE - time.monotonic()))
@@ -119,11 +119,11 @@ def half(host, port):
 
 def first_of(host, port, sent, half_close):
     """What comes first behind these bytes, and after how many seconds."""
-    begun, answer = time.monotonic(), b""
+    started, answer = time.monotonic(), b""
     try:
         with socket.create_connection((host, port), timeout=PATIENCE) as connection:
             connection.settimeout(LONG)
-            begun = time.monotonic()
+            started = time.monotonic()
             connection.sendall(sent)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
@@ -135,7 +135,7 @@ def first_of(host, port, sent, half_close):
         what = "refused"
     except OSError:
         what = "reset"
-    return {"first": what, "seconds": round(time.monotonic() - begun, 2), "answer": answer.decode("latin-1")}
+    return {"first": what, "seconds": round(time.monotonic() - started, 2), "answer": answer.decode("latin-1")}
 
 
 def paths(host, port, *asked):
@@ -167,12 +167,12 @@ def upgraded(host, port):
                 pass
             if " 101 " not in status:
                 return status or "end"
-            begun = lines.readline().strip()
+            first = lines.readline().strip()
             connection.sendall(b"ls\n")
             echo = lines.readline().strip()
     except OSError as error:
         return type(error).__name__
-    return GOOD if (begun, echo) == (b"POST " + body, b"ls") else "other bytes"
+    return GOOD if (first, echo) == (b"POST " + body, b"ls") else "other bytes"
 
 
 def streams(host, port, count):
@@ -199,11 +199,11 @@ def rate(host, port, a_second, seconds, path="/", at="inf", then="/"):
         idle.put((time.monotonic(), connection))
         return due, what
 
-    begun, calls = time.monotonic(), []
+    started, calls = time.monotonic(), []
     with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
         for number in range(int(a_second * seconds)):
             due = number / a_second
-            time.sleep(max(0.0, begun + due - time.monotonic()))
+            time.sleep(max(0.0, started + due - time.monotonic()))
             calls.append(pool.submit(one, due))
     # By the second in which a call was due.
     counts = [collections.Counter() for _ in range(int(seconds))]

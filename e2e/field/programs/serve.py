@@ -1,7 +1,7 @@
 """Servers whose manners the rows need: serve.py MANNER PORT.
 
 http      keeps connections, answers with its name, and serves two seconds more when it is ended
-either    TLS and HTTP on one port, told apart by the first byte, as GitOps servers do
+either    TLS and HTTP on one port, distinguished by the first byte, as GitOps servers do
 raw       answers the first bytes of a connection with `N`, as PostgreSQL without TLS does
 truncate  head, 3 of 1 000 bytes, reset
 slow      answers after SLOW seconds, and prints when it saw the end of a connection
@@ -128,13 +128,13 @@ class Slow(socketserver.BaseRequestHandler):
         self.request.settimeout(IDLE)
         if not read_head(self.request):
             return
-        begun, ended = time.monotonic(), None
-        while (left := begun + SLOW - time.monotonic()) > 0:
+        started, ended = time.monotonic(), None
+        while (left := started + SLOW - time.monotonic()) > 0:
             if ended is not None:
                 time.sleep(left)
                 break
             if select.select([self.request], [], [], left)[0] and not received(self.request):
-                ended = round(time.monotonic() - begun, 2)
+                ended = round(time.monotonic() - started, 2)
         print(json.dumps({"end": ended}), flush=True)
         self.request.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
 

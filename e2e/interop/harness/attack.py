@@ -1,9 +1,9 @@
-"""Hostile neighbours beside an honest load, for as long as one likes.
+"""Hostile neighbours beside an honest load, for any duration.
 
-Three meshes in namespaces (meshes.py). Beside client and server each has a stranger without
-a proxy, a member whose proxy is told that everything is opaque, so that what it sends arrives
-in tunnels, and one that holds certificates and has no proxy (members.py). The application
-believes anything and writes down what reached it.
+Three meshes in namespaces (meshes.py). Beside client and server each has an unauthenticated
+peer without a proxy, a member whose proxy is configured with opaque ports only, so that its
+bytes arrive in tunnels, and one with certificates and no proxy (members.py). The application
+trusts every header and records what reached it.
 
 guarded     undeclared; one target with an HTTPRouteGroup of /public and a TCPRoute
 declared    the same, declared as HTTP/1.1
@@ -33,22 +33,22 @@ LARGE = 9004
 # Of a proxy that takes 64 MiB at most.
 MEMORY_MIB = 64
 HONEST_RATE = 40
-# Longer than any wait of a proxy that a flood may run into, of which the longest is the 15 s
-# for an upload that nobody takes; and three meshes within half an hour.
+# Longer than any timeout of a proxy that a flood may run into, of which the longest is the 15 s
+# for an upload that no peer reads; and three meshes within half an hour.
 FLOOD_SECONDS = 18
 # Minutes below which a run is a trial, and seconds of each flood then: as long as a thousand connections take.
 TRIAL_BELOW, TRIAL_SECONDS = 20, 6
 # Seconds of the honest load around a flood.
 AROUND = 2
-# Takes what was redirected to it, and turns away whoever calls it.
+# Takes redirected connections, and rejects direct ones.
 DIRECT = "15106"
-# Probes and scrapes come here, and anybody may.
+# Probes and scrapes come here, from any peer.
 ADMIN = "15190"
-# kind, port, how many: from the stranger, who has no rights at all.
+# kind, port, how many: from the unauthenticated peer, which has no rights at all.
 FLOODS = [
     ("silent", "15108", 3000), ("tls", "15108", 1000), ("silent", ADMIN, 2000), ("bytes", "9002", 3000), ("silent", "9001", 2000),
     ("head", "9002", 1000), ("body", "9002", 1000), ("reader", "9004", 300), ("storm", "9002", 50), ("http", "9002", 50), ("http", ADMIN, 50),
-    ("head", ADMIN, 1000), ("begun", ADMIN, 1000), ("slow", ADMIN, 300),
+    ("head", ADMIN, 1000), ("partial", ADMIN, 1000), ("slow", ADMIN, 300),
     ("heads", "9002", 1500), ("long", "9002", 1500), ("down", "9001", 10), ("drip", "9001", 20), ("up", "9001", 60), ("crash", "9004", 100),
     ("silent", DIRECT, 3000), ("storm", DIRECT, 50),
 ]
@@ -58,14 +58,14 @@ OF_THE_PROXY = {DIRECT, "15108", ADMIN}
 COUNTED = {DIRECT: 'weft_limit_reached_total{limit="direct-call"', ADMIN: "weft_admin_connections_closed_total"}
 # Kinds whose connections hold a place and give nothing for it: of an address that has far more than its share at the admin
 # port most are closed.
-HOLDING = {"silent", "head", "begun", "slow"}
+HOLDING = {"silent", "head", "partial", "slow"}
 # Seconds in which a probe is answered, and probe and scrape while the admin port itself is flooded.
 PROBE_WITHIN, ADMIN_WITHIN = 3, 1
-# The same from the client itself, through its proxy: whoever may call must not stop the pair for its own other calls.
+# The same from the client itself, through its proxy: an allowed caller must not stop the pair for its own other calls.
 OF_THE_PAIR = [("crash", "9004", 100), ("stuck", "9004", 100), ("reader", "9004", 100), ("up", "9001", 1)]
 # Milliseconds that 99 of 100 honest calls take at most beside slowhttptest, and beside floods of HTTP/2 frames.
 P99_MS = 100
-# Connections that slowhttptest is asked for, and how many of them it must have opened, or it was no attack.
+# Connections that slowhttptest is set to open, and how many of them it must have opened, or it was no attack.
 SLOW_COUNT, OPENED = 1000, 0.9
 SLOW = [("-H",), ("-B",), ("-X", "-w", "100", "-y", "200", "-n", "5", "-z", "32", "-k", "3")]
 
@@ -160,7 +160,7 @@ class Attack:
         except place.Failed:
             self.where.close()
             raise
-        # Told together.
+        # Reported together.
         self.bytes.wrong = self.wrong
 
     def complain(self, said):
@@ -195,7 +195,7 @@ class Attack:
         name = f"{count} x {kind} at {port}" + (" by the client itself" if pod == "client" else "")
         before = self.ended_at(port)
 
-        def told(said):
+        def describe(said):
             last = said[-1] if said else ""
             if port not in COUNTED:
                 return last
@@ -205,10 +205,10 @@ class Attack:
                 self.complain(f"{name}: the proxy counted {ended} connections that it turned away or closed, fewer than {least}")
             return f"{last}; the proxy {'turned' if port == DIRECT else 'closed'} {ended}{' away' if port == DIRECT else ''}"
 
-        self.beside(name, script, seconds, pod, told, port == ADMIN)
+        self.beside(name, script, seconds, pod, describe, port == ADMIN)
 
     def ended_at(self, port):
-        """Connections to this port that the server's proxy has turned away or closed for the sake of others."""
+        """Connections to this port that the server's proxy has rejected or closed in favour of others."""
         if port not in COUNTED:
             return 0
         lines = [line for line in self.where.metrics("server").splitlines() if line.startswith(COUNTED[port])]
@@ -221,7 +221,7 @@ class Attack:
         script = ["slowhttptest", "-c", SLOW_COUNT, "-r", "300", "-i", "5", "-l", int(seconds), "-p", "5", *how, "-u", url]
         before = members.accepted(self.where, ())
         one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger",
-                          told=lambda said: self.opened(how[0], said, members.accepted(self.where, ()) - before))
+                          describe=lambda said: self.opened(how[0], said, members.accepted(self.where, ()) - before))
         if one:
             self.hold_to_p99(f"slowhttptest {how[0]}", one)
 
@@ -240,19 +240,19 @@ class Attack:
         # It prints a status every five seconds: by the next one all whose heads were refused are
         # closed, and it has ended.
         ended = how == "-B" and not self.mesh.lets_strangers_in() and any("No open connections left" in line for line in said)
-        # Where nobody listens they count as closed too, so the proxy must have seen them.
+        # Where nothing listens they count as closed too, so the proxy must have seen them.
         if accepted < SLOW_COUNT * OPENED or (not ended and best["connected"] + best["closed"] < SLOW_COUNT * OPENED):
             self.complain(f"slowhttptest {how} was asked for {SLOW_COUNT} connections, the proxy accepted {accepted}, and it said: {best}")
-        # Whose request is refused at its head is closed on; a head that does not end and an
-        # answer that nobody reads are held in every mesh.
+        # A connection whose request is refused at its head is closed; an endless head and an
+        # unread response are held in every mesh.
         if held < SLOW_COUNT / 2 and (how != "-B" or self.mesh.lets_strangers_in()):
             self.complain(f"slowhttptest {how} held {held} connections at most, and was asked for {SLOW_COUNT}: {best}")
         if ended:
             return f"all ended by the other side before it looked again; the proxy accepted {accepted}"
         return f"held {held} at most; {best['connected']} connected, {best['closed']} closed, {best['error']} failed; the proxy accepted {accepted}"
 
-    def beside(self, name, script, seconds, pod, told=lambda said: said[-1] if said else "", at_admin=False):
-        """A flood from `pod` while the client calls on: what became of its calls. `told` makes
+    def beside(self, name, script, seconds, pod, describe=lambda said: said[-1] if said else "", at_admin=False):
+        """A flood from `pod` while the client calls on: what became of its calls. `describe` makes
         of the lines that the flood printed what the page says of it. `at_admin`: probes are held
         to a second then, and metrics are scraped beside them."""
         if self.only not in name:
@@ -280,7 +280,7 @@ class Attack:
             return None
         one = json.loads(out)
         scraped = f"; {unscraped} of {scrapes} scrapes missed" if at_admin else ""
-        self.floods.append((name, one, probes, missed, told(said) + scraped))
+        self.floods.append((name, one, probes, missed, describe(said) + scraped))
         if one["failed"]:
             self.complain(f"beside {name} {one['failed']} of {one['calls']} honest calls failed: {one['reasons']}")
         if missed:
@@ -322,7 +322,7 @@ def slow_counts(said):
     """Of each status that slowhttptest prints, how many connections are in which state."""
     counts = []
     for line in said:
-        # It colours what it prints, whoever reads it.
+        # It colours its output, also into a pipe.
         found = re.match(r"(pending|connected|error|closed):\s+(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", line).strip())
         if found and found[1] == "pending":
             counts.append({})

@@ -15,7 +15,7 @@ application; `forged` those that reached it with a `weft-client-id` of the sende
 """
 CLASSES = """## First bytes
 
-Ways: by the caller's proxy, directly without a proxy, in a tunnel. Sent to a guarded port that nobody declared, a guarded
+Ways: by the caller's proxy, directly without a proxy, in a tunnel. Sent to an undeclared guarded port, a guarded
 one declared as HTTP/1.1, and one with a TCPRoute only.
 
 | class | sent | past: proxy, direct, tunnel | forged: proxy, direct, tunnel |
@@ -25,8 +25,8 @@ FLOODS = """## Floods
 From the neighbour without a proxy, by the client itself through its proxy, or by members with a certificate and no
 proxy, while the client makes 40 calls a second and a probe comes each second. A flood at what is alike in all meshes (the
 mesh port, the admin port, the client's own pair of proxies) is sent in one of them in each round. Of a member's flood the
-server's proxy must have accepted as many connections as it says to have held, and it must have been answered as whoever
-does that is; of slowhttptest's it must have accepted nearly all. What was not seen was no attack, and is a complaint.
+server's proxy must have accepted as many connections as it reports to have held, and it must have been answered as such a
+member is; of slowhttptest's it must have accepted nearly all. What was not seen was no attack, and is a complaint.
 Floods of HTTP/2 frames (`pings`, `settings`, `updates`, `priorities`, `empty` DATA, `control` for all of them, and `resets`,
 requests that are taken back at once) begin behind an answered request and send up to 100 000 frames a second. Beside them
 and beside slowhttptest 99 of 100 honest calls must take no more than 100 ms. A probe must be answered within 3 s, and

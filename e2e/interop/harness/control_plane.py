@@ -1,9 +1,9 @@
 """Floods against controller and injector from a pod without rights, in the cluster of
 the demo: `python -m harness.control_plane --seconds 20`.
 
-The flood starts in the network namespace of a pod that nobody gave a proxy or a right.
-Beside each, what the control plane is for goes on: pods are injected, specs are judged,
-a changed TrafficSplit reaches its proxies, and traffic metrics can be read.
+The flood starts in the network namespace of a pod without a proxy and without rights.
+Beside each the control plane still works: pods are injected, specs are validated, a
+changed TrafficSplit reaches its proxies, and traffic metrics can be read.
 
 A port that speaks TLS is asked which HTTP it negotiates, and is flooded within TLS by that as
 well: in clear most floods end in its handshake. No flood shows a certificate.
@@ -32,7 +32,7 @@ WITHIN_TLS = {
     "http/1.1": [("head", 500), ("body", 500), ("http", 50)],
     "h2": [("head2", 500), ("body2", 500), ("http2", 50), ("control", 10), ("resets", 10)],
 }
-# What is asked for at the ports of each part, where most is done for somebody unknown.
+# The paths at the ports of each part on which an unauthenticated peer costs most.
 PATHS = {"controller": "/weft.v1.Control/Certify", "injector": "/mutate"}
 ELSEWHERE = "/apis/metrics.smi-spec.io/v1alpha2"
 # What waits longer than this has failed.
@@ -152,7 +152,7 @@ class Cluster:
         return next(one["image"] for one in pods[0]["spec"]["containers"] if not one["name"].startswith("weft"))
 
     def targets(self):
-        """Each port that anybody may connect to, once: what listens on one pod listens on all."""
+        """Each port that any peer may connect to, once: what listens on one pod listens on all."""
         seen = {}
         for pod in json.loads(self.run("get", "pods", "-n", MESH, "-o", "json"))["items"]:
             part, ip = pod["metadata"]["labels"].get("app.kubernetes.io/component", pod["metadata"]["name"].split("-")[1]), pod["status"]["podIP"]
@@ -167,7 +167,7 @@ class Cluster:
                 if not any(known.endswith(f":{port['port']}") for known in ports):
                     seen.setdefault((one["metadata"]["labels"]["kubernetes.io/service-name"], port["name"] or str(port["port"])), address)
         for (part, name), address in seen.items():
-            # A control: a port that nobody listens on would be flooded in vain.
+            # A control: a flood of a closed port would prove nothing.
             with socket.create_connection(address.split(":"), 5):
                 yield part, address, name
 
@@ -227,11 +227,11 @@ class Cluster:
         until = time.monotonic() + WITHIN["change"]
         while time.monotonic() < until:
             split = self.get("trafficsplit", "catalog", SHOP)
-            told = [one for one in split.get("status", {}).get("conditions", []) if one["type"] == "Programmed"]
-            if told and told[0]["status"] == "True" and told[0]["observedGeneration"] == split["metadata"]["generation"]:
+            programmed = [one for one in split.get("status", {}).get("conditions", []) if one["type"] == "Programmed"]
+            if programmed and programmed[0]["status"] == "True" and programmed[0]["observedGeneration"] == split["metadata"]["generation"]:
                 return
             time.sleep(0.2)
-        raise place.Failed(f"not in use: {told}")
+        raise place.Failed(f"not in use: {programmed}")
 
     def metrics(self):
         self.run("get", "--raw", f"/apis/metrics.smi-spec.io/v1alpha2/namespaces/{SHOP}/deployments/web")

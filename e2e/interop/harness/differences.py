@@ -81,7 +81,7 @@ NAMED = {
     ),
     "trailers": Difference(
         "Trailers of an HTTP/1.1 answer reach clients that say `TE: trailers`, where the server announced them, and others not",
-        "Nobody else has to understand them (RFC 9110, 6.5.1). gRPC says so, and over HTTP/2 they always pass.",
+        "Other clients need not understand them (RFC 9110, 6.5.1). gRPC sends it, and over HTTP/2 they always pass.",
         without_trailers,
     ),
     "empty": Difference(
@@ -96,7 +96,7 @@ NAMED = {
     ),
     "interim": Difference(
         "103 Early Hints are not passed on; over HTTP/2 no `100 Continue` comes, so that a client that asked for it waits until it gives up waiting",
-        "The HTTP library gives interim answers to nobody. The final answer is the same.",
+        "The HTTP library passes interim responses to no caller. The final response is the same.",
         lambda text: re.sub(r"(?m)^([^:\n]*):(?: 10[03])+ ", r"\1: ", text),
     ),
     "headers": Difference(

@@ -25,7 +25,7 @@ DECLARED = {9002: "http1", 9004: "http1"}
 WAYS = {"proxy": "client", "direct": "stranger", "tunnel": "tunneller"}
 # Pods beside client and server, with what the stand-in says of them.
 OTHERS = {"stranger": None, "tunneller": {"sees": "opaque"}}
-# A request that is HTTP to everybody: where everything is allowed it arrives.
+# A request that every parser reads as HTTP: where everything is allowed it arrives.
 PLAIN = "get"
 SECONDS = 240
 # What the classes are made to find. Which book has it, at which ports, and whether by an upgrade.
@@ -99,10 +99,10 @@ class FirstBytes:
                 arrived.add((self.known["classes"][int(number)], way, one["port"]))
             for way, number in re.findall(r"spiffe://forged/(\w+)-(\d+)\.", one["came"]):
                 key = (self.known["classes"][int(number)], way, one["port"])
-                # Folded into another field it is that field's text, and in a tunnel of bytes nobody's.
+                # Folded into another field it is that field's text, and in a tunnel of bytes no identity.
                 if key[0] not in self.known["not_http"] and key[0] != "folded identity":
                     forged.add(key)
-                # Whatever it asks for, nobody without a certificate is heard.
+                # No request without a certificate may pass.
                 if way == "direct" and self.mesh.mtls == "strict":
                     past.add(key)
         past.update(key for key in arrived if self.forbidden(*key[1:]))
@@ -115,7 +115,7 @@ class FirstBytes:
                 self.complain(f"{PLAIN} by {way} is allowed at {here[2]} and did not arrive: what did not pass may not have been seen")
 
     def forbidden(self, way, port):
-        """Whether the private path may not be asked for by this way at this port."""
+        """Whether the private path must not be reached by this way at this port."""
         if way == "direct":
             return not self.mesh.lets_strangers_in()
         return self.mesh.has_rules() and port != PORTS["bytes"]
@@ -150,7 +150,7 @@ def against_older(proxy, options, inner, python):
 
 
 def misread(book):
-    """Signs that an older proxy did not read what the stand-in of today told it: what passes it is no hole of its own then."""
+    """Signs that an older proxy did not read the configuration of today's stand-in: what passes it is no hole of its own then."""
     said = []
     # It refuses this, where it has rules at all.
     if any((PLAIN, "proxy", PORTS[kind]) in book.past for kind in ("guarded", "declared")):

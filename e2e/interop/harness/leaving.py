@@ -1,10 +1,10 @@
-"""Servers that leave while they are called, and those that take their place: a rolling
-restart under fifty calls at once, connections that are mostly idle, and calls that nobody
-may send twice. What clients see directly and through the mesh stands side by side.
+"""Servers that leave while they are called, and their replacements: a rolling restart under
+fifty calls at once, connections that are mostly idle, and calls that must not be sent
+twice. The results of clients directly and through the mesh stand side by side.
 
-What must hold: no answer that was broken off looks whole; and where the next server takes
+What must hold: no truncated response looks complete; and where the next server takes
 connections before the last one leaves, no call that is safe to send twice fails through the
-mesh while none fails directly. Of POSTs and of servers that leave a gap the page tells.
+mesh while none fails directly. The page reports POSTs and servers that leave a gap.
 """
 
 import collections
@@ -26,7 +26,7 @@ HERE = pathlib.Path(__file__).resolve().parents[1]
 PLACES = ("direct", "declared")
 # Seconds of a trial, and when the server leaves.
 SECONDS, LEAVES = 8, (2, 4, 6)
-# Until a server that was started beside another one takes connections, and until one that was told to end must have.
+# Until a server that was started beside another one takes connections, and until one must end after SIGTERM.
 BESIDE, ENDS = 1.5, 15
 DRIP = ("/drip", "45")
 RELOADED, REPLACED, GAP = "reloaded: the next one takes over its socket", "replaced by one that listens beside it", "ended, and started again after that"
@@ -86,7 +86,7 @@ def run(chosen, where):
             tried.append((trial, became))
             wrong = judge(trial, became)
             complaints += [f"leaving, {trial.name}, {trial.how}: {said}" for said in wrong]
-            print(f"{'DIFFERS' if wrong else 'as it should':17} {trial.name}, {trial.how}: " + "; ".join(f"{name}: {told(one)}" for name, one in became.items()), flush=True)
+            print(f"{'DIFFERS' if wrong else 'as it should':17} {trial.name}, {trial.how}: " + "; ".join(f"{name}: {described(one)}" for name, one in became.items()), flush=True)
     return tried, complaints
 
 
@@ -99,10 +99,10 @@ def try_one(trial, where):
     calling = threading.Thread(target=lambda: client.update(zip(("status", "out", "err"), where.call("client", asked, SECONDS + 60), strict=True)))
     try:
         place.until(lambda: where.listening("server", trial.port), 40, f"server of {trial.name} in {where.folder}")
-        begun = time.monotonic()
+        started = time.monotonic()
         calling.start()
         for when in LEAVES:
-            time.sleep(max(0, begun + when - time.monotonic()))
+            time.sleep(max(0, started + when - time.monotonic()))
             servers.append(leave(trial, where, line, servers[-1]))
         calling.join()
     finally:
@@ -155,7 +155,7 @@ def judge(trial, became):
     return wrong
 
 
-def told(kinds):
+def described(kinds):
     """In words, for the page."""
     said = []
     for kind, one in kinds.items():
@@ -172,7 +172,7 @@ def section(tried):
              f"A server leaves {len(LEAVES)} times in {SECONDS} s, while it is called by 50 clients that are in the middle of answers nearly always (answers of",
              "200 ms; of gRPC, streams), by 10 on connections that are mostly idle, and by 5 that POST. An answer that is broken off never",
              "looks whole. Where the next server takes connections before the last one leaves, no GET and no stream fails through the mesh",
-             "unless some fail directly. Nobody sends a POST twice; what became of those stands beside. Numbers in front of `x` are calls that",
-             "failed, with what their caller was told.", "",
+             "unless some fail directly. A POST is never sent twice; the results of those stand beside. Numbers in front of `x` are calls that",
+             "failed, with what their caller received.", "",
              "| server | is | directly | through the mesh |", "|---|---|---|---|"]
-    return lines + [f"| {trial.name} | {trial.how} | {told(became['direct'])} | {told(became['declared'])} |" for trial, became in tried]
+    return lines + [f"| {trial.name} | {trial.how} | {described(became['direct'])} | {described(became['declared'])} |" for trial, became in tried]

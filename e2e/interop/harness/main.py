@@ -138,7 +138,7 @@ def finish(results, complaints, missing, took, options):
     for one in missing:
         print(f"{'FAILED' if options.all else ''} not tried: {one}".lstrip())
     tried = len([one for one in results if one.place != "direct"])
-    print(f"{tried} trials through the mesh in {took:.0f} s, {len(unnamed)} with differences that nobody named, "
+    print(f"{tried} trials through the mesh in {took:.0f} s, {len(unnamed)} with unnamed differences, "
           f"{len(missing)} rows not tried")
     sys.exit(1 if unnamed or complaints or (options.all and missing) else 0)
 

@@ -18,7 +18,7 @@ ADMITTED = [f"member-{number}" for number in range(8)]
 OUTSIDER = "outsider"
 CERTIFIED = {**{name: {} for name in ADMITTED}, OUTSIDER: {"admitted": False}}
 MESH_PORT = 15108
-# kind, connections, names of whose certificates they show; without any it is the stranger, at this port.
+# kind, connections, names of the certificates' owners; without any it is the unauthenticated peer, at this port.
 # A hundred tunnels or uploads go over each connection of these kinds, so that 1 000 stand open.
 # The hoarders ask for more connections than a proxy of 64 MiB has permits, 2 048.
 FLOODS = [
@@ -26,7 +26,7 @@ FLOODS = [
     ("tunnels", 10, ADMITTED[:1], MESH_PORT), ("tunnels", 10, [OUTSIDER], MESH_PORT), ("hoard", 2100, ADMITTED, MESH_PORT),
     ("half", 500, ADMITTED[:1], MESH_PORT), ("half", 500, [], 9002), ("uploads", 10, ADMITTED[:1], MESH_PORT),
     ("forged", 10, ADMITTED[:1], MESH_PORT), ("forged", 10, [OUTSIDER], MESH_PORT), ("forged1", 10, ADMITTED[:1], MESH_PORT),
-    # Of who is not admitted and of strangers all kinds of control frames at once: they are read before anybody asks who it is.
+    # All kinds of control frames at once from peers that are not admitted or unauthenticated: they are read before the identity counts.
     ("pings", 10, ADMITTED[:1], MESH_PORT), ("settings", 10, ADMITTED[:1], MESH_PORT), ("updates", 10, ADMITTED[:1], MESH_PORT),
     ("priorities", 10, ADMITTED[:1], MESH_PORT), ("empty", 10, ADMITTED[:1], MESH_PORT),
     ("control", 1, ADMITTED[:1], MESH_PORT), ("control", 10, [OUTSIDER], MESH_PORT), ("control", 10, [], 9004),
@@ -34,9 +34,9 @@ FLOODS = [
 ]
 # Those beside which honest calls may take as long as beside slowhttptest: they cost their sender even less.
 OF_FRAMES = {"pings", "settings", "updates", "priorities", "empty", "control", "resets"}
-# Frames of them that each connection must have been rid of: some batches, or it ended before it was heard.
+# Frames of them that each connection must have sent: some batches, or it ended before it was read.
 FRAMES = 1000
-# Seconds after which a peer that says nothing is asked by a PING.
+# Seconds after which a silent peer gets a PING.
 PING_WITHIN = 12
 # What proxies say to each other and no application ever reads.
 BETWEEN_PROXIES = re.compile(r"(?im)^weft[^a-z0-9:\s](?:status|upgrade|target|port|protocol|unsent|proof)\s*:")
@@ -45,15 +45,15 @@ ACCEPTED = 0.9
 
 
 def own(flood, mesh):
-    """Whether what becomes of it is the mesh's own. What a member says on the mesh port is read
-    alike in all of them. Only lies are also told where no rule keeps them from the application;
-    to who shows a certificate, a mesh that requires one is as open as one without rules."""
+    """Whether its result depends on the mesh. All meshes read a member's bytes on the mesh port
+    alike. Only forged identities are also sent where no rule keeps them from the application;
+    to a peer with a certificate, a mesh that requires one is as open as one without rules."""
     kind, _, names, _ = flood
     return not names or kind.startswith("forged") and names != [OUTSIDER] and mesh.mtls == "permissive"
 
 
 def let_in(mesh, names):
-    """Whether whoever shows these certificates may ask for what every rule allows members."""
+    """Whether a peer with these certificates may request what every rule allows members."""
     if not names:
         return mesh.lets_strangers_in()
     return not mesh.has_rules() or names != [OUTSIDER]
@@ -78,7 +78,7 @@ def beside(attack, flood, seconds):
     logs = {log: log.stat().st_size if log.exists() else 0 for log in (attack.log, attack.flooded)}
     before = accepted(where, names)
 
-    def told(said):
+    def described(said):
         if len(said) < 2:
             attack.complain(f"{name} said nothing of itself")
             return ""
@@ -92,13 +92,13 @@ def beside(attack, flood, seconds):
         uploads = f"; {counts['stuck']} uploads reached the application" if kind == "uploads" else ""
         return f"{said[-1]}; the proxy accepted {counts['accepted']}{uploads}{passed}"
 
-    one = attack.beside(name, script, seconds, pod, told)
+    one = attack.beside(name, script, seconds, pod, described)
     if one and kind in OF_FRAMES:
         attack.hold_to_p99(name, one)
 
 
 def accepted(where, names):
-    """Connections that the server's proxy has accepted, of peers or of anybody."""
+    """Connections that the server's proxy has accepted, of meshed peers or of any."""
     wanted = ('direction="inbound"', f'security="{"mtls" if names else "plaintext"}"')
     lines = [line for line in where.metrics("server").splitlines() if line.startswith("weft_connections_total{")]
     return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if all(one in line for one in wanted))
@@ -119,7 +119,7 @@ def judge_what_came(attack, name, came):
         past.update(re.findall(r"private-member-(\d+)\.", text))
         forged.update(re.findall(r"spiffe://forged/member-(\d+)\.", text))
         between += bool(BETWEEN_PROXIES.search(text))
-    # Where everything is open, every path may be asked for.
+    # Where everything is open, every path may be requested.
     if not attack.mesh.has_rules():
         past.clear()
     for wrong, what in ((past, "kinds of requests that no rule admits reached the application"), (forged, "kinds of forged identities reached the application"),
@@ -137,7 +137,7 @@ def unseen(flood, may, counts, seconds):
     lacks = []
     if most < min(count, 1000) / 2:
         lacks.append(f"only {most} connections were held")
-    # What a stranger half says is no request yet, and no connection of HTTP.
+    # An unauthenticated peer's unfinished head is no request yet, and no connection of HTTP.
     if counts["accepted"] < most * ACCEPTED and not (kind == "half" and not names):
         lacks.append(f"the proxy accepted {counts['accepted']} connections, and {most} were held")
     if kind == "half":

@@ -14,10 +14,10 @@ class Mesh(typing.NamedTuple):
         return self.access == "enforce"
 
     def lets_strangers_in(self):
-        """Whether whoever has no certificate may ask for anything."""
+        """Whether a peer without a certificate may request anything."""
         return not self.has_rules() and self.mtls == "permissive"
 
 
-# `strict` has no rules: what keeps a stranger out is that it has no certificate, and not
+# `strict` has no rules: an unauthenticated peer is refused for its missing certificate, and not
 # that no rule names it as well.
 MESHES = (Mesh("enforce", "enforce", "permissive"), Mesh("open", "open", "permissive"), Mesh("strict", "open", "strict"))

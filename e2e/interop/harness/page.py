@@ -31,7 +31,7 @@ def write(results, rows, missing, proxy, seconds, more=()):
         "",
         "Written by `make interop`; do not edit. Every client talks to every server of its row three times in network",
         "namespaces: directly, through two proxies with mutual TLS and real redirection to a port that its Service declares,",
-        "and the same on a port that nobody declared. What the clients print (bytes, their order, how it ended, errors) must",
+        "and the same on an undeclared port. What the clients print (bytes, their order, how it ended, errors) must",
         "be the same, apart from the differences that this page names. Any other fails the run.",
         "",
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, Linux {platform.release()}, {proxy}. "
@@ -53,7 +53,7 @@ def write(results, rows, missing, proxy, seconds, more=()):
     lines += ["| name | difference | why | seen by |", "|---|---|---|---|"]
     for name, difference in NAMED.items():
         seen = sorted({f"{one.row.name}" for one in through if name in one.named})
-        lines.append(f"| {name} | {difference.says} | {difference.reason} | {', '.join(seen) or 'nobody in this run'} |")
+        lines.append(f"| {name} | {difference.says} | {difference.reason} | {', '.join(seen) or 'no client in this run'} |")
     lines += ["", "What is done without any policy ([resilience](resilience.md#without-any-policy)), and no transcript shows:", ""]
     lines += ["| difference | why |", "|---|---|", *[f"| {one.says} | {one.reason} |" for one in BY_DEFAULT]]
     lines += ["", "## Programs", "", *programs(), "", "## Not tried", ""]

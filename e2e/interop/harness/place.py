@@ -111,7 +111,7 @@ class Place:
             try:
                 self._mesh(stand_in, ports or {}, access, mtls, list(rules), {who: said for who, said in others.items() if said is not None})
             except Exception:
-                # Nobody gets a place to close of one that did not come to be.
+                # After a failed start the caller has no place to close.
                 self.close()
                 raise
 

@@ -37,7 +37,7 @@ def nginx(where):
 
 
 def nginx_with_master(where):
-    """With a master, which starts new workers at SIGHUP and lets the old ones end what they have begun."""
+    """With a master, which starts new workers at SIGHUP and lets the old ones finish their requests."""
     nginx(where)
     file = where.folder / "nginx.conf"
     file.write_text(file.read_text().replace("master_process off;", "master_process on; user root; worker_processes 1; worker_shutdown_timeout 20s;"))

@@ -11,7 +11,7 @@ from . import place
 from .row import Client, Row, try_row
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
-# For everybody of the mesh, on every port; nothing else is let in.
+# For every member of the mesh, on every port; nothing else is allowed.
 RULES = [{"name": "pages", "paths": ["/hello"]}, {"name": "calls", "paths": ["/grpc.testing.TestService/EmptyCall"]}]
 PLACES = {"refused-declared": "declared", "refused-undeclared": "undeclared"}
 CALLS = 1_000

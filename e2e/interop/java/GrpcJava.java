@@ -71,7 +71,7 @@ final class GrpcJava {
         Server server = NettyServerBuilder.forPort(port).addService(service).build().start();
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             try {
-                // Clients are told by GOAWAY; what they have begun is answered.
+                // Clients receive GOAWAY; calls in flight are answered.
                 server.shutdown().awaitTermination(GRACE_SECONDS, TimeUnit.SECONDS);
             } catch (InterruptedException error) {
                 server.shutdownNow();
@@ -117,7 +117,7 @@ final class GrpcJava {
             byte[] got = ClientCalls.blockingUnaryCall(channel, UNARY, deadline(), ASKED);
             return Arrays.equals(got, ANSWER) ? null : "wrong answer of " + got.length + " bytes";
         } catch (StatusRuntimeException error) {
-            return told(error.getStatus());
+            return described(error.getStatus());
         }
     }
 
@@ -134,7 +134,7 @@ final class GrpcJava {
                 out.onNext(ASKED_IN_STREAM);
                 Object got = came.poll(2 * DEADLINE_SECONDS, TimeUnit.SECONDS);
                 if (got instanceof Status status) {
-                    return told(status);
+                    return described(status);
                 }
                 if (!(got instanceof byte[] answer) || !Arrays.equals(answer, ANSWER)) {
                     return "wrong answer in a stream";
@@ -142,7 +142,7 @@ final class GrpcJava {
             }
             out.onCompleted();
             Object got = came.poll(2 * DEADLINE_SECONDS, TimeUnit.SECONDS);
-            return got == END ? null : got instanceof Status status ? told(status) : "no end of a stream";
+            return got == END ? null : got instanceof Status status ? described(status) : "no end of a stream";
         } catch (InterruptedException error) {
             return "interrupted";
         }
@@ -152,7 +152,7 @@ final class GrpcJava {
         return CallOptions.DEFAULT.withDeadlineAfter(DEADLINE_SECONDS, TimeUnit.SECONDS);
     }
 
-    private static String told(Status status) {
+    private static String described(Status status) {
         return status.getCode() + " " + status.getDescription();
     }
 

@@ -19,7 +19,7 @@ const asked = framed(Buffer.concat([Buffer.from([2 << 3, SIZE]), field(3, payloa
 const expected = framed(field(1, payload));
 
 const reasons = new Map();
-let [begun, done, session] = [0, 0, null];
+let [started, done, session] = [0, 0, null];
 const opened = () => {
   if (!session || session.closed || session.destroyed) {
     session = http2.connect(`http://${to}`);
@@ -29,8 +29,8 @@ const opened = () => {
 };
 
 function next() {
-  if (begun >= calls) return;
-  begun += 1;
+  if (started >= calls) return;
+  started += 1;
   const pieces = [];
   let [status, reason] = [undefined, null];
   const finish = () => {

@@ -17,7 +17,7 @@ function ask(session, method, path) {
     call.on('error', (error) => seen.push(error.code));
     call.on('close', () => resolve(`${seen.join(' ')} length=${length} ${count} bytes reset ${call.rstCode}`));
     call.setTimeout(15000, () => { seen.push('timeout'); call.close(http2.constants.NGHTTP2_CANCEL); });
-    // A request that has not ended tells Node that its answer broke off.
+    // While its request is open, Node reports that the response was truncated.
     if (method === 'GET') call.end();
   });
 }

@@ -54,7 +54,7 @@ function answer(request, response) {
     response.write('half');
     setTimeout(() => (response.stream ? response.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR) : request.socket.destroy()), 50);
   } else if (path.startsWith('/part/') && response.stream) {
-    // No length, and then a reset that blames nobody. What was written has left by then.
+    // No length, and then a reset with NO_ERROR. The written bytes have left by then.
     const reset = () => response.stream.close(http2.constants.NGHTTP2_NO_ERROR);
     response.write(Buffer.alloc(Number(path.slice(6)), piece), () => setTimeout(reset, 50));
   } else {

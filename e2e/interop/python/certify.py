@@ -60,7 +60,7 @@ def request_and_key():
 
 
 def ask(address, message):
-    """The answer to one unary call, whoever gives it: this run's stand-in is the only one there."""
+    """The response to one unary call, from any server: this run's stand-in is the only one there."""
     anybody = ssl.create_default_context()
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
     anybody.set_alpn_protocols(["h2"])

@@ -1,17 +1,17 @@
 """One flood for some seconds: `flood.py KIND HOST:PORT COUNT SECONDS`. Kinds:
 
-silent  connections that say nothing          head    heads that come byte by byte
-body    bodies that come byte by byte         reader  answers of 5 MB that nobody reads
+silent  connections that send nothing         head    heads that come byte by byte
+body    bodies that come byte by byte         reader  responses of 5 MB that stay unread
 bytes   one byte per connection               storm   connections that are reset at once
 http    as many GET as go                     tls     TLS handshakes that never end
 heads   60 KB of a head that never ends       long    60 KB of a head, whole, and no answer read
-begun   heads that are begun and rest so
+partial heads that stay unfinished
 over TLS where the port speaks it, and HTTP/1.1:
 slow    GETs without an end, whose answers are read a byte a second
 large   heads of 1 MB, again and again        review  AdmissionReviews of 3 MB, again and again
 over HTTP/2, a hundred streams on each connection:
-down    answers of 5 MB that nobody reads, with windows as large as they may be
-drip    the same with windows of one byte     up      bodies of 16 KB that nobody reads
+down    responses of 5 MB that stay unread, with windows as large as they may be
+drip    the same with windows of one byte     up      bodies of 16 KB that stay unread
 Ends with what it held at most.
 """
 
@@ -32,7 +32,7 @@ host, port = address.rsplit(":", 1)
 end = time.monotonic() + seconds
 held = most = refused = sent = 0
 FIRST = {
-    "silent": b"", "bytes": b"G", "begun": b"GET /metrics HTTP/1.1\r\nHost: a", "head": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: ",
+    "silent": b"", "bytes": b"G", "partial": b"GET /metrics HTTP/1.1\r\nHost: a", "head": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: ",
     "body": b"POST /slow HTTP/1.1\r\nHost: app\r\nContent-Length: 1000000\r\n\r\n",
     "reader": b"GET /large HTTP/1.1\r\nHost: app\r\n\r\n",
     "heads": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: " + b"v" * 60_000,
@@ -87,7 +87,7 @@ whole = WITHIN_TLS[kind]() if kind in WITHIN_TLS else b""
 ROUND = 1
 # Seconds after which an upload crashes.
 MOMENT = 1
-# Seconds after its end that a flood is waited for: whatever still connects then is nobody's.
+# Seconds after its end that a flood is waited for: later connections are not counted.
 AFTER = 2
 # Set once it is known that the port speaks TLS.
 tls = None
@@ -118,7 +118,7 @@ async def hold_within_tls(raw):
             writer.write(whole)
             sent += 1
             if kind == "slow":
-                # What nobody takes waits; so does this.
+                # Unread bytes wait; so does this.
                 taken = asyncio.ensure_future(writer.drain())
                 while not taken.done() and time.monotonic() < end:
                     if not await asyncio.wait_for(reader.read(1), max(end - time.monotonic(), 0.1)):
@@ -131,7 +131,7 @@ async def hold_within_tls(raw):
                     return
                 await asyncio.sleep(ROUND)
     except OSError:
-        # Whoever refuses so much may reset the connection; the next one has time.
+        # A server that refuses so much may reset the connection; the next one has time.
         await asyncio.sleep(ROUND)
     finally:
         writer.transport.abort()
@@ -181,7 +181,7 @@ async def hold(raw):
         sent += 1
         until = end if kind == "stuck" else min(end, time.monotonic() + MOMENT)
         try:
-            # As long as somebody takes it.
+            # As long as the peer reads it.
             while time.monotonic() < until:
                 await asyncio.wait_for(loop.sock_sendall(raw, b"z" * 65536), until - time.monotonic())
         except TimeoutError:
@@ -193,7 +193,7 @@ async def hold(raw):
     sent += 1
     if then:
         await asyncio.sleep(0.2)
-        # What nobody takes waits; so does this.
+        # Unread bytes wait; so does this.
         await asyncio.wait_for(loop.sock_sendall(raw, then), max(end - time.monotonic(), 0.1))
     while time.monotonic() < end:
         await asyncio.sleep(1)

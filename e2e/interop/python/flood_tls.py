@@ -1,4 +1,4 @@
-"""One flood within TLS for some seconds, by somebody without a certificate:
+"""One flood within TLS for some seconds, by a client without a certificate:
 `flood_tls.py KIND HOST:PORT COUNT SECONDS PATH`. Kinds, over HTTP/1.1:
 
 head     heads that come byte by byte         body     bodies that come byte by byte
@@ -27,14 +27,14 @@ count, seconds = int(count), float(seconds)
 host, port = address.rsplit(":", 1)
 end = time.monotonic() + seconds
 HTTP1 = ("head", "body", "http")
-# Bytes of a body: fewer than any port takes as too many from somebody who has proven nothing, 32 KiB.
+# Bytes of a body: fewer than the 32 KiB that any port accepts from an unauthenticated peer.
 LENGTH = 30_000
 # Seconds between two bytes, and before a connection that ended or was refused is replaced.
 DRIP, PAUSE = 1, 0.2
 HANDSHAKE = 10
 # Seconds after its end that it is waited for: a handshake that still goes on then shows nothing.
 AFTER = 2
-# Requests whose bodies come on one connection over HTTP/2: as many as the controller takes of somebody who has proven nothing.
+# Requests whose bodies come on one connection over HTTP/2: as many as the controller accepts from an unauthenticated peer.
 STREAMS = (1, 3)
 HEAD = f"POST {path} HTTP/1.1\r\nHost: app\r\nContent-Type: application/json\r\n".encode()
 BEGIN = {"head": HEAD + b"X: ", "body": HEAD + b"Content-Length: %d\r\n\r\n" % LENGTH, "http": HEAD + b"Content-Length: 2\r\n\r\n{}"}
@@ -143,9 +143,9 @@ async def main():
         if at % 20 == 19:
             await asyncio.sleep(0.05)
     await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0) + AFTER)
-    told = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
+    statuses = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
     print(f"{seen['most']} held at most, {seen['opened']} opened, {seen['refused']} refused, {seen['requests']} requests and {seen['frames']} frames sent, "
-          f"{seen['resets']} RST_STREAM and {seen['goaways']} GOAWAY came, answered {told}")
+          f"{seen['resets']} RST_STREAM and {seen['goaways']} GOAWAY came, answered {statuses}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 as whoever does not keep to its rules needs them: made by hand."""
+"""HTTP/2 frames made by hand, for peers that break the protocol's rules."""
 
 import struct
 

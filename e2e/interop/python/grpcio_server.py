@@ -46,6 +46,6 @@ server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.test
 })])
 server.add_insecure_port(f"0.0.0.0:{sys.argv[1]}")
 server.start()
-# Clients are told by GOAWAY, and what they have begun is answered; seconds.
+# Clients receive GOAWAY, and calls in flight are answered; seconds.
 signal.signal(signal.SIGTERM, lambda *_: server.stop(5))
 server.wait_for_termination()

@@ -1,5 +1,5 @@
-"""A connection of Python's h2 that reads and writes when it is told to, and keeps what came
-of each stream and how it ended."""
+"""A connection of Python's h2 that reads and writes only by call, and keeps what came of
+each stream and how it ended."""
 
 import collections
 import socket
@@ -61,7 +61,7 @@ class Connection:
                 case h2.events.StreamReset():
                     self.ends[event.stream_id] = f"reset {name(event.error_code)}"
                 case h2.events.ConnectionTerminated():
-                    # What else came before the end is still to be told.
+                    # Events before the end are still reported.
                     self.gone = f"GOAWAY {name(event.error_code)} {(event.additional_data or b'').decode()}"
         if not self.gone:
             self.flush()

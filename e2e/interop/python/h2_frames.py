@@ -56,7 +56,7 @@ def host_and_no_authority(connection):
 
 
 def rest_in_the_middle(first):
-    """Long enough that whoever passes it on takes the stream for a slow one again."""
+    """Long enough that a proxy takes the stream for a slow one again."""
 
     def act(connection):
         stream = connection.request("/echo")

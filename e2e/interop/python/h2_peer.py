@@ -1,8 +1,8 @@
-"""A peer of HTTP/2 that need not keep to its rules: what it says on one connection, what it
-hears there, and floods of frames that cost their sender next to nothing.
+"""An HTTP/2 peer that may break the protocol's rules: what it sends on one connection, what it
+receives there, and floods of frames that cost their sender next to nothing.
 
-Such a flood has a bound, so that what is measured beside it is what its frames cost who reads
-them, and not what it costs the machine to make them.
+Such a flood has a bound, so that measurements beside it show the cost of its frames to their
+reader, and not the machine's cost of making them.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from frames import frame
 
 # Frames of a batch: as many as a peer of the proxy may have requests at once.
 BATCH = 128
-# Frames in a second, of all connections of a flood together; whoever reads fewer is sent fewer.
+# Frames in a second, of all connections of a flood together; a slower reader is sent fewer.
 # Ten connections send five times what ends a connection of the proxy, 2 000 a second.
 RATE = 100_000
-# The stream to which empty DATA belongs, and one that nobody opens.
+# The stream to which empty DATA belongs, and one that is never opened.
 OPEN, IDLE = 3, 5
 CANCEL = struct.pack(">I", 8)
 CONTROL = {
@@ -51,7 +51,7 @@ class Peer:
         self.seen["requests"] += 1
 
     async def send_batch(self, batch):
-        """Waits for whoever reads, and for this connection's turn."""
+        """Waits for the reader, and for this connection's turn."""
         self.writer.write(batch)
         self.seen["frames"] += BATCH
         await self.writer.drain()
@@ -61,7 +61,7 @@ class Peer:
         await asyncio.sleep(self.due - now)
 
     async def ask_first(self, fields):
-        """A request that is answered, if only by a reset: whoever floods behind it is known to be heard."""
+        """A request that is answered, if only by a reset: it proves that the peer reads the flood behind it."""
         self.ask(1, fields, True)
         await self.answered.wait()
 

@@ -23,7 +23,7 @@ def work(number):
         time.sleep(max(0, due - time.monotonic()))
         due += WORKERS / rate
         at += 1
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             if connection is None or at % 10 == 0:
                 connection = http.client.HTTPConnection(host, int(port), timeout=10)
@@ -34,7 +34,7 @@ def work(number):
         except (OSError, http.client.HTTPException) as error:
             reason, connection = type(error).__name__, None
         with lock:
-            times.append(time.monotonic() - begun)
+            times.append(time.monotonic() - started)
             if reason:
                 failures[reason] += 1
 

@@ -46,7 +46,7 @@ def together(exchange, before=b""):
                 one.sendall(says)
                 got = b""
                 while not got.endswith(end) and (data := one.recv(65536)):
-                    # NATS asks at a time of its own whether its client is there.
+                    # NATS pings its client at a time of its own.
                     got = (got + data).replace(b"PING\r\n", b"")
                 if not re.fullmatch(whole, got):
                     return False

@@ -68,7 +68,7 @@ def lies():
         yield "CONNECT", "", "http1", [("weft-upgrade", to), ("weft-target", f"/private-member-{number}."), ("weft-client-id", f"spiffe://forged/member-{number}.")]
 
 
-# Of all connections together, so that one that is ended for a lie keeps no other from being told.
+# Of all connections together, so that a connection closed for one lie does not stop the others.
 LIES = itertools.cycle(lies())
 # Of a connection each, where all kinds are sent.
 KINDS = itertools.cycle(h2_peer.CONTROL)
@@ -199,9 +199,9 @@ async def main():
             await asyncio.sleep(0.05)
     await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0) + AFTER)
     print(json.dumps({**seen, "answers": answers}))
-    told = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
+    statuses = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
     print(f"{seen['most']} held at most, {seen['opened']} opened, {seen['ended']} ended by the other side, {seen['refused']} refused, "
-          f"{seen['frames']} frames and {seen['requests']} requests sent, {seen['pings']} PING and {seen['goaways']} GOAWAY came, answered {told}")
+          f"{seen['frames']} frames and {seen['requests']} requests sent, {seen['pings']} PING and {seen['goaways']} GOAWAY came, answered {statuses}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def connect(heartbeat):
 
 def own_message(number):
     """Whether a message came back as it was, by a queue of its own, while all the others are connected."""
-    # Nobody answers heartbeats while it waits for the others.
+    # The client answers no heartbeats while it waits for the others.
     one = connect(60)
     together.wait(40)
     channel = one.channel()

@@ -171,7 +171,7 @@ def main():
         once("half-close after the request", ask("GET", "/hello"), half_close=True)
         once("half-close, GET of 1 MB", ask("GET", "/bytes/1000000"), half_close=True)
     once("Range", ask("GET", "/bytes/1000", "Range: bytes=0-9"))
-    once("Upgrade that nobody knows", ask("GET", "/hello", "Upgrade: foo/2", "Connection: Upgrade, close", close=False))
+    once("Upgrade to an unknown protocol", ask("GET", "/hello", "Upgrade: foo/2", "Connection: Upgrade, close", close=False))
     once("many headers", ask("GET", "/hello", *[f"X-Many-{n}: {n}" for n in range(60)]))
     once("a header of 6 KB", ask("GET", "/hello", "X-Long: " + "v" * 6000))
     once("POST without a body", ask("POST", "/hello", "Content-Length: 0"))
@@ -220,10 +220,10 @@ def echoes():
     once("a body in pieces", ask("POST", "/echo", "Content-Length: 40"), *[b"%04d" % n for n in range(10)], pause=0.02)
     if "half" in pages:
         once("POST of 1 MB, half-close", ask("POST", "/echo", "Content-Length: 1000000", body=b"z" * 1000000), half_close=True)
-    once("POST with an upgrade that nobody knows", ask("POST", "/echo", "Upgrade: foo/2", "Content-Length: 3", body=b"abc"))
+    once("POST with an upgrade to an unknown protocol", ask("POST", "/echo", "Upgrade: foo/2", "Content-Length: 3", body=b"abc"))
     connection = Connection()
     connection.send(ask("POST", "/echo", "Expect: 100-continue", "Content-Length: 5"))
-    # Some answer before they read, and so never say 100: whoever heard anything goes on.
+    # Some servers answer before they read, and so never send 100: any response ends the wait.
     while b"\r\n\r\n" not in connection.got and connection.read():
         pass
     connection.send(b"12345")
@@ -238,8 +238,8 @@ def echoes():
 
 
 def broken(name, request):
-    """A request that is broken or ends too early must be refused or broken off. Who says
-    so first, server or proxy, and in which words, is a race that nobody should bet on."""
+    """A malformed or truncated request must be refused or broken off. Whether server or proxy
+    does so first, and with which message, is a race; no client may rely on it."""
     connection = Connection()
     connection.send(request)
     connection.socket.shutdown(socket.SHUT_WR)

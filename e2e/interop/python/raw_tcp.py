@@ -27,7 +27,7 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 256
     said = {}
 
-    # The handler closes by itself, in the way that it was asked to.
+    # The handler closes by itself, in the requested way.
     def shutdown_request(self, request):
         pass
 

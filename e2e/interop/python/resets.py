@@ -24,7 +24,7 @@ UNDER_WAY = 0.1
 SETTLED = 0.5
 # Comes in many pieces, and is the most that each of these servers takes of 50 at once.
 LARGE = 500_000
-# What is longer is judged by its beginning and its end.
+# Longer ones are compared by their beginning and end.
 JUDGED = 4096
 
 
@@ -79,7 +79,7 @@ PROTOCOLS = {
     "redis": Protocol(b"*1\r\n$4\r\nPING\r\n", rb"^\+PONG\r\n$", later=(
         (b"*3\r\n$3\r\nSET\r\n$1\r\nr\r\n$%d\r\n%b\r\n*2\r\n$3\r\nGET\r\n$1\r\nr\r\n" % (LARGE, MUCH), rb"^\+OK\r\n\$%d\r\nr+\r\n$" % LARGE),
         (b"*1\r\n$4\r\nQUIT\r\n", rb"^\+OK\r\n$"))),
-    # At a time of its own the server asks whether the client is there.
+    # The server pings the client at a time of its own.
     "nats": Protocol(b'CONNECT {"verbose":false}\r\nPING\r\n', rb"PONG\r\n$", rb"^INFO \{.*\} *\r\n", (
         (b"SUB r.OWN 1\r\nPUB r.OWN %d\r\n%b\r\n" % (LARGE, MUCH), rb"MSG r\.\d+ 1 %d\r\nr+\r\n(?:PING\r\n)?$" % LARGE),
         (b"PING\r\n", rb"PONG\r\n(?:PING\r\n)?$"))),
@@ -151,7 +151,7 @@ def exchanges(number):
 def break_off(number, at, sent, answered, together):
     """Whether all went well until the connection is reset in the exchange `at`."""
     one = connect()
-    # Nobody goes before all are there.
+    # None resets before all are connected.
     together.wait(PATIENCE)
     heard = [hear(one, protocol.greeting)] if protocol.greeting and (sent or at) else []
     said = exchanges(number)
@@ -168,7 +168,7 @@ def break_off(number, at, sent, answered, together):
 
 
 def stages():
-    """Exchange, bytes that are sent in it, and whether the answer has begun when the connection is reset."""
+    """Exchange, bytes that are sent in it, and whether the response has started at the reset."""
     whole = len(protocol.first)
     yield from [(0, 0, False), (0, 1, False), (0, whole // 2, False), (0, whole - 1, False), (0, whole, False), (0, whole, True)]
     for at, (says, pattern) in enumerate(protocol.later, 1):

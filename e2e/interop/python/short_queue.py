@@ -1,5 +1,5 @@
-"""Python's HTTP server with the shortest queue of connections, of which it takes one each
-100 ms: whoever finds the queue full is not heard by its kernel, and asks again."""
+"""Python's HTTP server with the shortest accept queue, of which it takes one connection each
+100 ms: while the queue is full the kernel drops a client's SYN, and the client repeats it."""
 
 import http.server
 import sys

@@ -60,7 +60,7 @@ async def serve(reader, writer):
             elif b"upgrade: h2c" in data.lower():
                 writer.write(SWITCH)
             elif data.startswith(b"POST /stuck"):
-                # Nobody looks at this connection for a while, whatever becomes of it.
+                # This connection stays unread for a while, whatever becomes of it.
                 await asyncio.sleep(STUCK)
                 break
             elif data.startswith(b"GET /large"):

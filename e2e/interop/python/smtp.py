@@ -14,7 +14,7 @@ for size in (10, 1000, 1_000_000):
 
 
 def send(number):
-    """A mail on a connection of its own: whether nobody was refused."""
+    """A mail on a connection of its own: whether no recipient was refused."""
     with smtplib.SMTP(host, port, local_hostname="client", timeout=20) as one:
         return not one.sendmail("a@client", ["b@server", "c@server"], "Subject: x\r\n\r\n" + f"{number}\r\n" * 100)
 

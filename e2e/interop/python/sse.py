@@ -68,7 +68,7 @@ def until_listening(count):
 
 
 def in_time(took):
-    """Before the server has sent the next one, so that nobody has kept it back."""
+    """Before the server has sent the next one, so that no proxy has buffered it."""
     return "ok" if took < BETWEEN else "not ok"
 
 

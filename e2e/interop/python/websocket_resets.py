@@ -181,7 +181,7 @@ STAGES = {
 def break_off(stage, together):
     """Whether all went well until the reset."""
     one = Socket()
-    # Nobody goes before all are there.
+    # None resets before all are connected.
     together.wait(PATIENCE)
     try:
         good = stage(one)

@@ -37,7 +37,7 @@ impl World {
             _ => {}
         }
         let request = match &call.traffic {
-            // What is declared as bytes is judged as bytes, whatever it is.
+            // A port that is declared as bytes is evaluated as bytes, whatever it carries.
             Traffic::Http(request) if carries != Carries::Bytes => Some(request),
             _ => None,
         };
@@ -119,8 +119,8 @@ impl World {
             (true, true, true) => request_in_group && port_in_route,
             (true, true, false) => request_in_group,
             (true, false, true) => port_in_route,
-            // What is declared as bytes asks for no HTTP. Bytes on any other port are
-            // no request, and a target with HTTP rules asks for one.
+            // A port that is declared as bytes needs no HTTP. Bytes on any other port are
+            // no request, and a target with HTTP rules requires one.
             (false, true, true) => port_in_route && self.carries(pod, call.port) == Carries::Bytes,
             (false, false, true) => port_in_route,
             (_, _, false) => false,
@@ -173,26 +173,26 @@ impl World {
         }
     }
 
-    /// Whether the target has HTTP rules for the port that could allow somebody.
+    /// Whether the target has HTTP rules for the port that could allow any caller.
     fn has_http_rules(&self, target: &Value, pod: &Value, port: u16) -> bool {
         if !readable(target) || !self.is_destination(target, pod) {
             return false;
         }
         let home = namespace(target);
-        let somebody = list(&spec(target)["sources"])
+        let any_source = list(&spec(target)["sources"])
             .iter()
-            .any(|source| self.could_mean_somebody(source, home));
+            .any(|source| self.can_match_callers(source, home));
         let rules = list(rules(target));
         let mut routes = rules.iter().filter(|rule| rule["kind"] == "TCPRoute");
         let limited = rules.iter().any(|rule| rule["kind"] == "TCPRoute");
-        somebody
+        any_source
             && rules.iter().any(|rule| rule["kind"] == "HTTPRouteGroup")
             && (!limited
                 || routes.any(|rule| self.route_holds(home, text(&rule["name"]), pod, port)))
             && self.destination_port_fits(target, pod, port)
     }
 
-    fn could_mean_somebody(&self, source: &Value, home: &str) -> bool {
+    fn can_match_callers(&self, source: &Value, home: &str) -> bool {
         let name = text(&source["name"]);
         let account = |text: &str| text.len() <= 253 && text.split('.').all(is_label);
         let stated = text(&source["namespace"]);
@@ -205,7 +205,7 @@ impl World {
             Some("IdentityBinding") => {
                 let stated = if stated.is_empty() { home } else { stated };
                 self.find("IdentityBinding", stated, name)
-                    .is_some_and(|binding| self.binding_could_mean_somebody(binding))
+                    .is_some_and(|binding| self.binding_can_match_callers(binding))
             }
             _ => false,
         }

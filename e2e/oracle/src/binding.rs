@@ -39,7 +39,7 @@ impl World {
     }
 
     /// Whether a caller that the binding means could exist.
-    pub(crate) fn binding_could_mean_somebody(&self, binding: &Value) -> bool {
+    pub(crate) fn binding_can_match_callers(&self, binding: &Value) -> bool {
         let schemes = &spec(binding)["schemes"];
         // Accounts of other namespaces of this mesh are none of its business.
         let home = format!("{TRUST_DOMAIN}/ns/{}/sa/", namespace(binding));

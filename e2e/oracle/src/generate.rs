@@ -1,5 +1,5 @@
-//! Random worlds and calls. Small vocabularies, so that names meet; and mistakes of
-//! every kind that people make, so that it shows what they cost.
+//! Random worlds and calls. Their vocabularies are small, so that names match, and they
+//! contain every kind of mistake that authors make, so that its effect is tested.
 
 mod calls;
 mod hostile;

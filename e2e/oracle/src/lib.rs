@@ -1,12 +1,11 @@
-//! Says what SMI objects mean, straight from their text: may this call pass, and
-//! which share of it goes where.
+//! The oracle: evaluates SMI objects straight from their text. May this call pass, and
+//! which share of it goes where?
 //!
-//! This is what the mesh is compared with, so it is written to be read beside
-//! docs/smi.md and shares no code with the mesh: nothing is compiled, converted or
-//! kept. Every question walks through all objects again, as JSON, in whichever
-//! version their author chose.
+//! The mesh is compared with it, so it is written to be read beside docs/smi.md and
+//! shares no code with the mesh: nothing is compiled, converted or cached. Every query
+//! walks through all objects again, as JSON, in whichever version they are written.
 //!
-//! Left out: UDP, ports that a pod skips, and protocols declared by port names.
+//! Skipped: UDP, ports that a pod skips, and protocols declared by port names.
 
 mod access;
 mod binding;

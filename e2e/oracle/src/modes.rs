@@ -1,4 +1,4 @@
-//! Access and mTLS modes: what the chart, the namespace and the pod say.
+//! Access and mTLS modes, as set by the chart, the namespace and the pod.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ impl World {
         self.mode(pod, "weft.dev/access", &ACCESS, &self.chart.access)
     }
 
-    /// Whether the pod refuses whoever has no identity.
+    /// Whether the pod refuses callers without an identity.
     pub(crate) fn is_strict(&self, pod: &Value) -> bool {
         self.mode(pod, "weft.dev/mtls", &MTLS, &self.chart.mtls) == "strict"
     }

@@ -1,4 +1,4 @@
-//! The one spelling of a path that rules judge (M2), or that it has none.
+//! The normal form of a path that rules match (M2), or that it has none.
 
 /// Segment by segment. `None` is answered with 400.
 pub(crate) fn normal(path: &str) -> Option<String> {

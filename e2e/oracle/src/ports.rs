@@ -11,14 +11,14 @@ use crate::{
 /// Ports on which servers are known to speak first.
 const OPAQUE: [u16; 8] = [25, 587, 3306, 4444, 5432, 6379, 9300, 11211];
 
-/// What somebody said that a port carries.
+/// What a port is declared to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carries {
     /// Whatever the bytes look like.
     Unknown,
     /// HTTP.
     Http,
-    /// Bytes that nobody looks at.
+    /// Opaque bytes.
     Bytes,
 }
 
@@ -74,9 +74,9 @@ impl World {
             .collect()
     }
 
-    /// What the port of a pod carries, by what was said about it: the pod's list of
-    /// opaque ports, the oldest Service with a known `appProtocol`, the lists of the
-    /// namespace and of everybody.
+    /// What the port of a pod carries, by its declarations: the pod's list of opaque
+    /// ports, the oldest Service with a known `appProtocol`, the lists of the namespace
+    /// and of the mesh.
     pub(crate) fn carries(&self, pod: &Value, port: u16) -> Carries {
         let listed = |object: &Value| {
             let ports = annotation(object, "weft.dev/opaque-ports").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which seeds a test of random cases tries: the same in every run, and others under `make fuzz`.
+//! The seeds of a test with random cases: the same in every run, and others under `make fuzz`.
 //!
 //! Claims: attack-74
 
@@ -8,8 +8,8 @@ use std::thread;
 /// The first seed, for tests that shall try others than usual.
 const FROM: &str = "WEFT_FUZZ_FROM";
 
-/// Seeds, one after another. At its end it tells on standard output how many were tried; if
-/// that is a failure, the last of them and the command that tries this one first.
+/// Seeds, one after another. At its end it prints on standard output how many were tried; after
+/// a failure, the last of them and the command that tries this one first.
 #[derive(Debug)]
 pub struct Seeds {
     first: u64,
@@ -19,7 +19,7 @@ pub struct Seeds {
 }
 
 /// So many seeds: from 0, or from the number that the environment has in `WEFT_FUZZ_FROM`.
-/// Kept until the end of a test, they tell of a failure behind the last case as well.
+/// Kept until the end of a test, they report a failure after the last case as well.
 #[track_caller]
 pub fn seeds(count: u64) -> Seeds {
     let from = std::env::var(FROM).ok();
@@ -38,8 +38,8 @@ impl Seeds {
         }
     }
 
-    /// What is told at the end; nothing of a test that came to no case.
-    fn told(&self, test: &str, failed: bool) -> Option<String> {
+    /// The line that is printed at the end; none for a test without a case.
+    fn summary(&self, test: &str, failed: bool) -> Option<String> {
         let last = self.first.wrapping_add(self.tried.checked_sub(1)?);
         let package = self.caller.file().split('/').next().unwrap_or_default();
         Some(if failed {
@@ -68,8 +68,8 @@ impl Drop for Seeds {
         // The thread of a test has its name.
         let current = thread::current();
         let test = current.name().unwrap_or_default();
-        if let Some(told) = self.told(test, thread::panicking()) {
-            println!("{told}");
+        if let Some(summary) = self.summary(test, thread::panicking()) {
+            println!("{summary}");
         }
     }
 }
@@ -92,17 +92,17 @@ mod tests {
     #[test]
     fn failure_names_failing_seed_and_repeat_command() {
         let mut seeds = from(Some("700"));
-        assert_eq!(seeds.told("a::test", true), None);
+        assert_eq!(seeds.summary("a::test", true), None);
         assert_eq!((seeds.next(), seeds.next()), (Some(700), Some(701)));
         let package = file!().split('/').next().unwrap();
         assert_eq!(
-            seeds.told("a::test", true),
+            seeds.summary("a::test", true),
             Some(format!(
                 "once more: WEFT_FUZZ_FROM=701 cargo test -p {package} a::test"
             ))
         );
         assert_eq!(
-            seeds.told("a::test", false),
+            seeds.summary("a::test", false),
             Some(format!("cases of {package} a::test: 2"))
         );
     }

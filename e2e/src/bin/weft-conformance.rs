@@ -1,5 +1,5 @@
-//! `make conformance`, besides running the tests: clears what was kept, runs the
-//! rows of lower rings, prints the table, writes the page.
+//! `make conformance`, besides running the tests: clears old records, runs the rows
+//! of lower test tiers, prints the table, writes the page.
 
 use std::{fs, process::ExitCode};
 

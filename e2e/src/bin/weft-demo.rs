@@ -1,5 +1,5 @@
 //! `make demo`, from the chart on: installs the mesh, opens the shop, shows what its
-//! proxies count, and fails when that is not what was promised.
+//! proxies count, and fails when a promise is not kept.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -151,8 +151,8 @@ fn draw(view: &View) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same from the mesh itself, as anybody asks it, and as the README shows it. Whether it
-/// names the reason for which a call is refused, and the object that would allow it.
+/// The same from `weft explain`, as the README shows it. Whether it names the reason for which
+/// a call is refused, and the object that would allow it.
 fn ask(cluster: &Cluster) -> anyhow::Result<bool> {
     let explain = ["explain", "deploy/web", "svc/payments", "POST", "/pay"];
     let fix = [&explain[..], &["-o", "fix"]].concat();

@@ -1,4 +1,4 @@
-//! `make eyes`, besides running the tests in the cluster: clears what was kept, runs the
+//! `make eyes`, besides running the tests in the cluster: clears old records, runs the
 //! tests of the dashboard's page, prints the table, writes bench/EYES.md when every row
 //! was run.
 

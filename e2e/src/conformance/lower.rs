@@ -1,4 +1,4 @@
-//! Rows that a lower ring proves: runs their tests and keeps what they print.
+//! Rows that a lower test tier proves: runs their tests and keeps their output.
 //!
 //! Such a test lives in a crate that must not know this one, so it prints lines
 //! `sent: ...` and `saw: ...` in pairs.

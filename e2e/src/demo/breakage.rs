@@ -1,7 +1,7 @@
-//! One instance is broken on purpose for a while, and what the mesh does about it.
+//! The demo's failure: one instance is broken on purpose for a while, and the mesh ejects it.
 //!
-//! Its application answers 503 to the calls of the shop, and to no probe: Kubernetes goes on
-//! to think that it is well. The proxies of its callers find out by themselves.
+//! Its application answers 503 to the calls of the shop, and to no probe, so Kubernetes keeps
+//! it ready. The proxies of its callers detect the failure by themselves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::harness::Cluster;
 pub const VERSION: &str = "v1";
 const SERVICE: &str = "shop/catalog";
 const BACKEND: &str = "shop/catalog-v1";
-/// Where the proxy of a caller tells which endpoints of the backend rest, to its own pod alone.
+/// The page on which a caller's proxy lists the backend's ejected endpoints, to its own pod alone.
 pub const PAGE: &str = "/traffic/shop/catalog-v1";
 /// The port of that page.
 pub const PAGE_PORT: u16 = 15190;
@@ -40,7 +40,7 @@ pub fn resting(page: &Value) -> Rested {
     let services = page["services"].as_object().into_iter().flatten();
     let endpoints = services.flat_map(|(_, service)| service["endpoints"].as_array());
     let rests = |endpoint: &&Value| {
-        // Its rest is over, and nobody has found out yet how it is.
+        // `ProbeDue`: the ejection is over, and no probe has run yet.
         endpoint["state"] == "Resting" || endpoint["state"] == "ProbeDue"
     };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -111,7 +111,7 @@ impl Breakage {
         self.seconds < BROKEN_FOR.as_secs_f64()
     }
 
-    /// Whether it rested, and nobody else.
+    /// Whether it was ejected, and no other endpoint.
     fn it_alone_rested(&self) -> bool {
         self.rests > 0.0 && self.rested.keys().eq([&self.pod])
     }
@@ -120,7 +120,7 @@ impl Breakage {
         let rested = self.rested.iter();
         let rested: Vec<String> = rested.map(|(pod, at)| format!("{pod} at {at}")).collect();
         if rested.is_empty() {
-            "nobody".to_owned()
+            "no endpoint".to_owned()
         } else {
             rested.join(" and ")
         }
@@ -133,7 +133,7 @@ impl Breakage {
         saved + self.seconds + 1.0
     }
 
-    /// Where nobody notices that one instance fails, and nothing is asked twice as often.
+    /// The promises: no caller notices the failing instance, and retries stay within the budget.
     pub fn promises(&self) -> Vec<Promise> {
         let Self { pod, .. } = self;
         let retried = self.retried_well + self.retried_badly;
@@ -148,7 +148,7 @@ impl Breakage {
                     self.who_rested(),
                     self.rests
                 ),
-                // At first nobody knows.
+                // Before the first failures no caller has ejected it.
                 kept: self.lasts() || (self.failed > 0.0 && self.it_alone_rested()),
             },
             Promise {
@@ -178,7 +178,7 @@ pub fn make(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
         r#"{{"status": 503, "only": "/products", "for": "{}s"}}"#,
         BROKEN_FOR.as_secs()
     );
-    // Within the pod, past its proxy: no TrafficTarget allows it to anybody else.
+    // Within the pod, past its proxy: no TrafficTarget allows it to another caller.
     let words = ["exec", pod, "-c", "app", "--", "/weft-echo", "get"];
     let url = [
         "http://127.0.0.1:8080/fault",

@@ -1,4 +1,4 @@
-//! A promise, and how it stands.
+//! A promise, and whether it is kept.
 
 /// One promise and how it stands.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,4 +1,4 @@
-//! A way to ask the API server often and cheaply.
+//! Access to the API server for frequent, cheap requests.
 //!
 //! A look at the shop is about ten requests every two seconds. One kubectl per
 //! request would cost more processor time than the shop itself, so one

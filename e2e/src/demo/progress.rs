@@ -10,7 +10,7 @@ use std::{
 /// Silence any longer looks like hanging.
 const PULSE: Duration = Duration::from_secs(10);
 
-/// Tells on standard error what happens.
+/// Reports each step on standard error.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     start: Instant,

@@ -1,4 +1,4 @@
-//! What the demo promises, and whether what was counted keeps it.
+//! The demo's promises, and whether the counters keep them.
 
 use super::{
     breakage::Breakage,

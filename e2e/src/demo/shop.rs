@@ -26,7 +26,7 @@ use crate::harness::{Cluster, Forward, app, cluster::root, eventually, metrics::
 const OWN: &str = "weft-demo";
 /// Five small pods on three nodes; images are there already.
 const READY: &str = "--timeout=120s";
-/// Whoever makes the load, in the order in which they start: web calls cart at once.
+/// The Deployments that make the load, in their order of start: web calls cart at once.
 const LOADERS: [&str; 2] = ["cart", "web"];
 /// Their programs refuse more than half an hour, by the clocks of their nodes.
 const LOAD_FOR: Duration = Duration::from_secs(27 * 60);

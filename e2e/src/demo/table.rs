@@ -1,6 +1,6 @@
 //! The demo's view as text, which is a pure function of it.
 //!
-//! Whether a line is drawn over the one before or written below it, `weft-demo` knows.
+//! `weft-demo` decides whether a line overwrites the one before or follows it.
 
 use std::fmt::Write as _;
 

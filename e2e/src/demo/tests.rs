@@ -1,4 +1,4 @@
-//! The demo judges right, over counts that are made up.
+//! The demo's verdicts, over invented counters.
 
 use serde_json::json;
 
@@ -192,7 +192,7 @@ fn visible_or_costly_break_fails_the_promise() {
     let seen = r#"status="503",success="false""#;
     let lost = changed(r#"status="200",success="true""#, seen);
     assert_eq!(lost, ["callers"]);
-    // At first nobody knows that it is broken.
+    // Before the first failures no caller has ejected it.
     let at_once = broken_while(1.0, "", &Rested::new());
     assert_eq!(broken(&at_once), [] as [&str; 0]);
 }
@@ -209,7 +209,7 @@ fn another_one_that_rests_is_not_the_broken_one() {
             both,
             "v1-a at 10.0.0.1:8080 and v1-b at 10.0.0.2:8080 rested",
         ),
-        (rested("nobody"), "nobody rested"),
+        (rested("none"), "no endpoint rested"),
     ] {
         let seen = broken_while(30.0, WEB_BROKEN, &rested);
         assert_eq!(broken(&seen), ["rest"], "{rested:?}");

@@ -21,13 +21,13 @@ pub struct App {
     pub posted: Posted,
     /// Requests of the HTTP port so far, for `FAIL_EVERY`.
     pub request_count: AtomicU32,
-    /// What somebody asked to go wrong on the HTTP port.
+    /// The failure that was requested for the HTTP port.
     pub fault: Fault,
     /// What reached the HTTP port.
     pub requests: RequestLog,
-    /// Who is asked before a request of the HTTP port is answered.
+    /// The next service, called before a request of the HTTP port is answered.
     pub next: Option<Next>,
-    /// Who is told that a request has come to the HTTP port.
+    /// The witness, to which each request of the HTTP port is reported.
     pub witness: Option<Next>,
     /// Present when the TLS port is served.
     pub tls: Option<Arc<ServerConfig>>,

@@ -140,8 +140,8 @@ async fn run_load(options: Options) -> anyhow::Result<load::Summary> {
     })
 }
 
-/// Load until a moment, and then none until the process is told to end: where a kubelet starts
-/// it anew, no further load begins.
+/// Load until a moment, then idle until SIGTERM: when a kubelet restarts the container, no
+/// further load starts.
 async fn steady(options: Options, ends: SystemTime) -> anyhow::Result<()> {
     ensure!(options.rate.is_some(), "--ends needs a --rate");
     let left = ends.duration_since(SystemTime::now()).unwrap_or_default();
@@ -179,7 +179,7 @@ async fn bytes(options: &Options) -> anyhow::Result<String> {
     }
 }
 
-/// Until nobody can write to standard input any more.
+/// Waits until standard input is closed.
 async fn end_of_input() {
     let (ended, end) = tokio::sync::oneshot::channel();
     // A thread of its own: a runtime waits at its end for those that it lends.

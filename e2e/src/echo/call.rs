@@ -1,11 +1,11 @@
-//! The interface of the SMI conformance application: a caller that reports how
-//! its calls went, so that a harness outside the mesh can judge them.
+//! The interface of the SMI conformance application: a caller that reports the
+//! results of its calls, so that a harness outside the mesh can evaluate them.
 //!
-//! `POST /call` makes a request, `/echo` gives back the raw request, `/metrics`
-//! tells who called and how own calls ended. Beyond the original, `POST /proxy`
-//! makes the same call and returns status, headers and body as JSON, calls
-//! without any answer are listed too, and `/requests` tells what reached the
-//! HTTP port, see [`request_log`].
+//! `POST /call` makes a request, `/echo` returns the raw request, `/metrics`
+//! lists the callers and the results of own calls. Beyond the original, `POST
+//! /proxy` makes the same call and returns status, headers and body as JSON,
+//! calls without a response are listed too, and `/requests` lists what reached
+//! the HTTP port, see [`request_log`].
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -49,7 +49,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// The JSON body that orders this, with the headers of who is asked.
+    /// The JSON body that orders this, with the headers of the one that gets it.
     pub fn written(url: String, method: &str, body: String) -> anyhow::Result<String> {
         Ok(serde_json::to_string(&Self {
             url,

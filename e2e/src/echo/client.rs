@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 /// A pod's connect fails or succeeds well within this.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is asked, the same for every request of a run.
+/// The request, the same throughout a run.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub uri: Uri,
@@ -26,8 +26,8 @@ pub struct Ask {
     pub http2: bool,
     /// Each request begins a trace, as the first service of a chain does.
     pub traced: bool,
-    /// The end of the connection is a reset: over HTTP/1.1 nothing else tells a server that
-    /// nobody waits for its answer any more.
+    /// The connection ends with a reset: over HTTP/1.1 a server has no other sign that its
+    /// caller is gone.
     pub resets: bool,
     /// From sending to the last byte of the answer.
     pub timeout: Duration,
@@ -149,7 +149,7 @@ impl Client {
         }
     }
 
-    /// What is asked from now on, at the same place.
+    /// Sets the request from now on, at the same address.
     pub fn turn_to(&mut self, ask: Ask) {
         self.ask = ask;
     }
@@ -273,7 +273,7 @@ impl WholeResponse {
     }
 }
 
-/// W3C trace context of a trace that nobody else is in.
+/// W3C trace context of a new trace.
 fn new_trace() -> anyhow::Result<HeaderValue> {
     // All zeros would be no id.
     let (trace, span) = (rand::random::<u128>() | 1, rand::random::<u64>() | 1);

@@ -1,11 +1,11 @@
 //! Failures on demand: `POST /fault` with
 //! `{"status": 503, "percent": 50, "delay": "200ms", "only": "/products", "for": "15s"}`.
 //!
-//! All fields may be left out: then every answer is 503 for ten minutes. `only` is how a path
-//! must begin, so that probes go on to succeed; `for` is when it is over by itself, so that
-//! nobody has to come back to mend it, and `"percent": 0` ends it at once. Each one replaces
-//! the one before. Unary calls of gRPC fail with status 14, whatever `status` is; streams and
-//! websockets stay as they are.
+//! All fields are optional: without any, every response is 503 for ten minutes. `only` is the
+//! prefix of the paths that fail, so that probes still succeed; `for` is how long it lasts, so
+//! that no second request has to end it, and `"percent": 0` ends it at once. Each fault
+//! replaces the one before. Unary calls of gRPC fail with status 14, whatever `status` is;
+//! streams and websockets are unaffected.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use super::duration;
 
-/// Where it is asked for.
+/// The path that sets it.
 pub const PATH: &str = "/fault";
 /// No failure is meant to outlive a test.
 const LONGEST: Duration = Duration::from_secs(600);

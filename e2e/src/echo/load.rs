@@ -28,7 +28,7 @@ pub const CONNECTIONS_LIMIT: u64 = 1000;
 /// Longer than any test runs.
 pub const DURATION_LIMIT: Duration = Duration::from_secs(600);
 
-/// How much to ask.
+/// The load: which requests, how many, over how many connections, at which rate.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub ask: Ask,
@@ -36,7 +36,7 @@ pub struct Plan {
     pub requests: u64,
     /// Keep-alive connections; requests on one connection follow each other.
     pub connections: u64,
-    /// Requests per second over all connections; none asks as fast as answered.
+    /// Requests per second over all connections; none sends as fast as answered.
     pub rate: Option<f64>,
     /// Ends after this time.
     pub duration: Option<Duration>,

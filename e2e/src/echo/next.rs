@@ -1,12 +1,12 @@
-//! Calls on: what this instance is asked it asks the next one, before it answers, so that
-//! instances make a chain as services behind each other do.
+//! Calls to the next service: this instance sends each request on before it answers, so that
+//! instances form a chain of services.
 //!
-//! Method, path, query and body are the same; of the headers only those go along that
-//! [`Propagate`] says, as an application or its framework passes them on. Connections are kept
-//! for the next call.
+//! Method, path, query and body are the same; of the headers only those of [`Propagate`] go
+//! along, as an application or its framework passes them on. Connections are kept for the next
+//! call.
 //!
-//! A call ends with the request that it is made for: whoever drops its future resets the
-//! connection, by which a server of HTTP/1.1 learns that nobody waits any more.
+//! A call ends with the request that it is made for: when its future is dropped, the
+//! connection is reset, by which an HTTP/1.1 server learns that its caller is gone.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -64,7 +64,7 @@ impl Propagate {
     }
 }
 
-/// Who is asked next, and the connections there that are free.
+/// The next service, and the idle connections to it.
 #[derive(Debug)]
 pub struct Next {
     ask: Ask,
@@ -89,7 +89,7 @@ impl Next {
         })
     }
 
-    /// Asks the next one what was asked here.
+    /// Sends this request to the next service.
     pub async fn ask(&self, head: &Parts, body: Bytes) -> anyhow::Result<WholeResponse> {
         let ask = self.same(head, body)?;
         let mut client = match self.free() {

@@ -1,5 +1,5 @@
-//! What a collector of traces is sent over HTTP: kept as it came, for a test that reads it
-//! by messages that nobody here wrote.
+//! The bodies posted to this application as a trace collector, unchanged. A test decodes them
+//! with message definitions that are not this project's own.
 
 use std::{
     collections::VecDeque,

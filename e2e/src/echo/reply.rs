@@ -1,10 +1,10 @@
-//! What the main HTTP port answers: a report of the request it saw, bent to the
-//! caller's wishes (`?delay=200ms&status=503&size=10240&header=name:value`), and by the
-//! failure that somebody has set, see [`fault`].
+//! The response of the main HTTP port: a report of the request, changed by its query
+//! (`?delay=200ms&status=503&size=10240&header=name:value`) and by the failure that is
+//! set, see [`fault`].
 //!
-//! With `NEXT` the next one is asked the same first, after the delay. Its status is that of
-//! the answer, and the report names it and those behind it. With `WITNESS` somebody is told of
-//! each request before anything of its body is read.
+//! With `NEXT` the same request goes to the next service first, after the delay. Its status
+//! becomes the response's, and the report names it and those behind it. With `WITNESS` each
+//! request is reported to the witness before its body is read.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +53,7 @@ pub struct Report {
     pub headers: BTreeMap<String, String>,
     /// Length of the request's body in bytes.
     pub body_bytes: u64,
-    /// Pods that were asked for this one's answer, the next one first.
+    /// Pods that were called for this one's response, the next one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hops: Vec<String>,
 }
@@ -65,7 +65,7 @@ struct Passed {
     hops: Vec<String>,
 }
 
-/// What the caller asked of the answer.
+/// The changes of the response that the query requests.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wishes {
     delay: Duration,
@@ -81,7 +81,7 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
     let notified = notify_witness(app, &head).await;
     let request = Request::from_parts(head, body);
     let mut response = if let Err(error) = notified {
-        let why = format!("WITNESS was not told: {error:#}\n");
+        let why = format!("the WITNESS was not notified: {error:#}\n");
         text(StatusCode::BAD_GATEWAY, why)
     } else if grpc::is_grpc(&request) {
         let wrong = app.fault.of(request.uri().path(), Instant::now());
@@ -108,8 +108,7 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
     response
 }
 
-/// Whoever is to know of a request is told at its head, and so of one as well whose body does
-/// not come whole.
+/// The witness is notified at the head, so also of a request whose body stays incomplete.
 async fn notify_witness(app: &App, head: &Parts) -> anyhow::Result<()> {
     let Some(witness) = &app.witness else {
         return Ok(());
@@ -212,7 +211,7 @@ async fn read(mut body: Incoming, keep: usize) -> Result<(Bytes, u64), hyper::Er
     Ok((kept.into(), bytes))
 }
 
-/// What the next one answers, where there is one; else why it could not be asked.
+/// The response of the next service, where there is one; else why the call failed.
 async fn pass_on(
     app: &App,
     head: &Parts,
@@ -238,7 +237,7 @@ async fn pass_on(
     }
 }
 
-/// Who answered, if it was one of us, and whom that one asked.
+/// The pod that answered, if it runs this program, and the pods that it called.
 fn hops(answer: &[u8]) -> Vec<String> {
     let Ok(report) = serde_json::from_slice::<Report>(answer) else {
         return Vec::new();
@@ -282,7 +281,7 @@ impl Wishes {
                     let (name, value) = value.split_once(':').context("header needs name:value")?;
                     wishes.headers.push((name.parse()?, value.parse()?));
                 }
-                // Other parameters belong to whoever tests paths and queries.
+                // Other parameters belong to tests of paths and queries.
                 _ => {}
             }
         }

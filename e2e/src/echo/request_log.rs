@@ -1,9 +1,9 @@
-//! What reached the HTTP port: each request with its headers, when it began, and when and how
-//! it ended. From it tests read what an application was told and whether it was let go.
+//! The log of the HTTP port: each request with its headers, when it started, and when and how
+//! it ended. From it tests read what an application received and whether it was cancelled.
 //!
-//! `GET /requests` of the conformance ports gives all of it, `GET /requests?only=/path` what
-//! begins with that path, and `DELETE /requests` forgets it. Where there is no room the oldest
-//! go, and how many of them is told with the others.
+//! `GET /requests` of the conformance ports returns all of it, `GET /requests?only=/path` the
+//! requests with that prefix, and `DELETE /requests` clears it. When the log is full the oldest
+//! are dropped, and their number is reported with the others.
 
 use std::{
     collections::{BTreeMap, VecDeque},

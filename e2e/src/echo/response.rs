@@ -1,4 +1,4 @@
-//! Whole responses, and the one body type of all of them.
+//! Complete responses, and the one body type of all of them.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Binds the ports, serves until SIGTERM, then leaves in the hardest way that
-//! loses nothing: listeners close at once, what is in flight is finished.
+//! The server: binds the ports, serves until SIGTERM, then ends as fast as it can without
+//! losing a request: listeners close at once, requests in flight are finished.
 //!
 //! A mesh that loses requests with such an application would lose them with
 //! most others too.
@@ -238,8 +238,8 @@ async fn http(
         }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
-    // The end of a connection is the end of whoever asked, as for most servers: that is how a
-    // proxy tells an application over HTTP/1.1 that nobody waits any more.
+    // A closed connection cancels its request, as for most servers: over HTTP/1.1 this is how
+    // a proxy signals an application that the caller is gone.
     server.http1().timer(TokioTimer::new());
     server.http2().timer(TokioTimer::new());
     let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);

@@ -1,4 +1,4 @@
-//! Who this instance is and where it listens, read from the environment.
+//! The name and the addresses of this instance, read from the environment.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -7,8 +7,8 @@ use http::StatusCode;
 
 use super::{duration, next::Propagate};
 
-/// Everything the server must be told. `Default` is what a pod without any
-/// environment gets.
+/// The server's settings. `Default` is what a pod without any environment
+/// gets.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `POD_NAME`, else the host's name.
@@ -38,14 +38,14 @@ pub struct Settings {
     pub fail_status: StatusCode,
     /// `DELAY`, such as `200ms`: how long every answer of the HTTP port waits.
     pub delay: Duration,
-    /// `NEXT`, such as `http://cart:8080`: who is asked the same before a request of the
-    /// HTTP port is answered; unset asks nobody.
+    /// `NEXT`, such as `http://cart:8080`: the service that receives the same request before
+    /// one of the HTTP port is answered; unset calls none.
     pub next: Option<String>,
     /// `PROPAGATE`: which headers go along, `none` (default), `trace` or `context`.
     pub propagate: Propagate,
-    /// `WITNESS`, such as `http://ledger:8080`: who is told of each request of the HTTP port,
-    /// by its method, path and trace, as soon as its head is there; unset tells nobody. It
-    /// remembers what an instance that is gone was asked.
+    /// `WITNESS`, such as `http://ledger:8080`: the service to which each request of the HTTP
+    /// port is reported, with its method, path and trace, as soon as its head is there; unset
+    /// reports to none. It retains the requests of instances that are gone.
     pub witness: Option<String>,
 }
 

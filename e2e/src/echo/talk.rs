@@ -49,8 +49,8 @@ pub async fn hold_tcp(address: &str, count: u64, duration: Duration) -> anyhow::
     Ok(alive)
 }
 
-/// Says what a TLS client says first, asks for the host `name` by it, and keeps the connection
-/// for `duration`. What comes back is not read: no server needs to have that name.
+/// Sends a ClientHello with the SNI `name`, and keeps the connection for `duration`. The
+/// response is not read: no server needs to have that name.
 pub async fn begin_tls(address: &str, name: &str, duration: Duration) -> anyhow::Result<()> {
     // Made before: a proxy waits a second for who has connected to say something.
     let hello = tls::hello(name)?;
@@ -60,8 +60,8 @@ pub async fn begin_tls(address: &str, name: &str, duration: Duration) -> anyhow:
     Ok(())
 }
 
-/// Shakes hands over TLS with whoever answers. Returns what a person can read of the
-/// certificate that it shows, where names stand as they are.
+/// Makes a TLS handshake with any server. Returns the printable text of its certificate, in
+/// which names stand as they are.
 pub async fn certificate(address: &str, name: &str) -> anyhow::Result<String> {
     let stream = connect(address).await?;
     let secured = timeout(STEP, tls::shake_hands(stream, name)).await??;

@@ -1,4 +1,4 @@
-//! The two ports that know no protocol.
+//! The two ports for plain bytes, without a protocol.
 
 use std::io;
 

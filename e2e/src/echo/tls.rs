@@ -1,7 +1,6 @@
-//! HTTPS with a certificate that nobody signed, for probes of scheme HTTPS: the
-//! kubelet does not verify what it probes. And clients: one that says only what comes
-//! first, which tells a proxy on the way which host is asked for, and one that shakes
-//! hands with whoever answers.
+//! HTTPS with a self-signed certificate, for probes of scheme HTTPS: the kubelet does
+//! not verify what it probes. And two clients: one sends only the ClientHello, whose
+//! SNI names the host to a proxy on the way, one completes a handshake with any server.
 
 use std::sync::Arc;
 

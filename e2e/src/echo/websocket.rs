@@ -1,7 +1,7 @@
-//! A websocket that gives back what it gets (RFC 6455), both ends of it.
+//! A websocket echo (RFC 6455), server and client.
 //!
-//! It proves that an upgrade survives the mesh: what is said once the connection has
-//! left HTTP is tungstenite's.
+//! It proves that an upgrade survives the mesh: after the upgrade the frames are
+//! tungstenite's.
 
 use std::time::Duration;
 

@@ -73,8 +73,8 @@ pub fn page(rows: &[Judged], run: &Run<'_>) -> String {
         machine,
     } = run;
     let mut text = format!(
-        "# What the mesh tells of itself\n\n\
-        Written by `make eyes`, {date}. Commit {commit}. Machine: {machine}; the cluster, its load and whoever asks\n\
+        "# What the mesh reports, compared with independent measurements\n\n\
+        Written by `make eyes`, {date}. Commit {commit}. Machine: {machine}; the cluster, its load and the tests\n\
         share it. {}.\n\n\
         How: the local cluster of three nodes with the mesh as the chart installs it. The load is `weft-echo` in meshed\n\
         pods, an open loop that counts by itself what it sent and what came back, and a log in the application of what\n\

@@ -1,5 +1,5 @@
-//! The API server over plain HTTP, for what is timed or asked often: a kubectl
-//! takes a tenth of a second of processor to start, which would be measured too.
+//! The API server over plain HTTP, for timed and frequent requests: a kubectl takes
+//! a tenth of a second of processor to start, which would be measured too.
 
 use std::{
     io::{BufRead as _, BufReader},

@@ -44,7 +44,7 @@ impl App {
         self
     }
 
-    /// The version that it says it is; its name when it is told nothing.
+    /// The version that it reports; its name when unset.
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.into();
         self

@@ -34,8 +34,7 @@ pub fn free_address() -> anyhow::Result<String> {
 }
 
 impl Beside {
-    /// Starts a program that is told to listen at `address`. What it logs goes into a file of
-    /// `folder`.
+    /// Starts a program that listens at `address`. Its log goes into a file of `folder`.
     pub fn start(command: &mut Command, address: &str, folder: &Path) -> anyhow::Result<Self> {
         let log = fs::File::create(folder.join("log"))?;
         let name = command.get_program().to_string_lossy().into_owned();

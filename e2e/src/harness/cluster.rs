@@ -1,4 +1,4 @@
-//! kubectl and helm as functions whose errors show what was run and what it said.
+//! kubectl and helm as functions whose errors show the command and its output.
 
 use std::{
     ffi::OsString,

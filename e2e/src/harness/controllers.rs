@@ -1,4 +1,4 @@
-//! The controller's replicas, and their end.
+//! The controller's replicas: finds and kills them.
 
 use anyhow::Context as _;
 
@@ -18,10 +18,10 @@ pub fn all(cluster: &Cluster) -> anyhow::Result<Vec<Pod>> {
 pub fn leader(cluster: &Cluster) -> anyhow::Result<String> {
     let lease = cluster.json(&["-n", mesh::NAMESPACE, "get", "lease", "weft-controller"])?;
     let holder = lease["spec"]["holderIdentity"].as_str();
-    Ok(holder.context("nobody holds the Lease")?.to_owned())
+    Ok(holder.context("no controller holds the Lease")?.to_owned())
 }
 
-/// Ends those pods without a word to anybody.
+/// Kills those pods without a graceful end.
 pub fn kill(cluster: &Cluster, pods: &[String]) -> anyhow::Result<()> {
     let delete = ["-n", mesh::NAMESPACE, "delete", "pod", "--wait=false"];
     let force = ["--grace-period=0", "--force"];

@@ -1,4 +1,4 @@
-//! Waiting with a limit, and saying what was last seen when it passes.
+//! Waits with a limit; their errors show the last state that was seen.
 
 use std::{
     fmt::Debug,
@@ -63,12 +63,12 @@ mod tests {
 
     #[test]
     fn settled_value_reports_last_change_and_unsettled_fails() {
-        let begun = Instant::now();
+        let started = Instant::now();
         let last = Duration::from_millis(200);
-        let steps = || Ok(begun.elapsed().min(last).as_millis() / 100);
+        let steps = || Ok(started.elapsed().min(last).as_millis() / 100);
         let (at, seen) = settled(Duration::from_secs(10), 2 * last, steps).unwrap();
         assert_eq!(seen, 2);
-        assert!(at >= begun + last && at.elapsed() >= 2 * last);
+        assert!(at >= started + last && at.elapsed() >= 2 * last);
 
         let never = settled(last, 10 * last, || Ok(Instant::now()));
         assert!(never.is_err(), "{never:?}");

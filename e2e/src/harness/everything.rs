@@ -1,5 +1,5 @@
-//! What tools do that handle all that a cluster has: they ask what there is, and get every
-//! kind of it.
+//! Access to all kinds of a cluster, as generic tools have it: discovery first, then every
+//! kind that it lists.
 
 use anyhow::{Context as _, ensure};
 
@@ -9,7 +9,7 @@ use super::Cluster;
 pub const OURS: [&str; 2] = ["metrics.smi-spec.io", "observe.weft.dev"];
 
 /// Every resource that can be listed, as `kubectl get` takes it. A group that does not answer
-/// is missing, as it is for whoever asks.
+/// is missing, as for any client.
 pub fn listable(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let words = ["api-resources", "--verbs=list", "-o", "name"];
     // Ends with 1 where some group does not answer, and names the others all the same.

@@ -1,4 +1,4 @@
-//! One port of one pod, asked as from the pod's own loopback.
+//! A port forward to one port of one pod: requests come from the pod's own loopback.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},

@@ -1,5 +1,5 @@
-//! A namespace per test: made with a random name, looked into when the test
-//! fails, and removed when it ends.
+//! A namespace per test: made with a random name, described when the test fails,
+//! and removed when it ends.
 
 use std::{thread, time::Duration};
 

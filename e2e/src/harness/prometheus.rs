@@ -163,8 +163,8 @@ fn targets_of(folder: &Path, job: &str) -> PathBuf {
     folder.join(job).with_extension("json")
 }
 
-/// Looks for pods until it is told to stop. A look that fails is repeated; what is not
-/// scraped shows as a query without a value.
+/// Looks for pods until `stop` is set. A look that fails is repeated; what is not scraped
+/// shows as a query without a value.
 fn discover(ns: &Namespace, folder: PathBuf, stop: Arc<AtomicBool>) {
     let (cluster, name) = (ns.cluster.clone(), ns.name.clone());
     thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Why an installation was not ready in time: what its pods and the nodes say of themselves.
+//! Why an installation was not ready in time: the states of its pods and of the nodes.
 
 use serde_json::Value;
 
@@ -167,8 +167,8 @@ mod tests {
         let evicted = json!({"metadata": {"name": "x"}, "status": {
             "phase": "Failed", "message": "m".repeat(10 * WIDTH)}});
         let pods = Ok(json!({"items": vec![evicted; 500]}));
-        let told = state(&Err(anyhow::anyhow!("no way")), &pods, "weft-system");
-        let lines: Vec<&str> = told.lines().skip(1).collect();
+        let printed = state(&Err(anyhow::anyhow!("no way")), &pods, "weft-system");
+        let lines: Vec<&str> = printed.lines().skip(1).collect();
         assert_eq!(lines.len(), LINES + 1);
         assert_eq!(lines.first(), Some(&"the nodes cannot be read: no way"));
         assert_eq!(lines.last(), Some(&"and 461 more"));

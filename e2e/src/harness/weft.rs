@@ -46,7 +46,7 @@ impl Cluster {
     /// Runs `weft ARGS`. A refusal is a result, not an error.
     pub fn weft(&self, args: &[&str]) -> anyhow::Result<CommandOutput> {
         let program = program()?;
-        let begun = Instant::now();
+        let started = Instant::now();
         let output = self
             .command(&program.to_string_lossy(), args)
             .output()
@@ -59,7 +59,7 @@ impl Cluster {
                 .with_context(|| format!("weft {args:?} was killed"))?,
             out: text(&output.stdout),
             err: text(&output.stderr),
-            took: begun.elapsed(),
+            took: started.elapsed(),
         })
     }
 }

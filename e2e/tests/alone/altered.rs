@@ -57,7 +57,7 @@ pub(crate) fn own_pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     Ok(names.lines().map(str::to_owned).collect())
 }
 
-/// Scales these Deployments of the mesh. Whoever holds [`Altered`] leaves them as they were.
+/// Scales these Deployments of the mesh. [`Altered`] restores them when it is dropped.
 pub(crate) fn scale(cluster: &Cluster, parts: &[&str], replicas: u32) -> anyhow::Result<()> {
     let replicas = format!("--replicas={replicas}");
     let words = ["-n", mesh::NAMESPACE, "scale", &replicas];

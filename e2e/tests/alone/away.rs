@@ -38,7 +38,7 @@ const COUNTED: Duration = Duration::from_secs(3);
 /// As `weft_breaker_state` says it.
 const NONE_BUT_PROBES: f64 = 2.0;
 
-/// Callers of the Service of which one instance fails, and what each asks in a second.
+/// Callers of the Service of which one instance fails, and the requests of each in a second.
 const CLIENTS: usize = 4;
 const EACH: &str = "50";
 /// Before it fails.
@@ -57,7 +57,7 @@ const EACH_HUNG: &str = "12";
 const GOOD_HUNG: f64 = 0.99;
 /// After this all of them are good.
 const ALL_GOOD: Duration = Duration::from_secs(3);
-/// Windows in which that is looked at, where the machine stands still in the first ones.
+/// Windows that are tried, in case the machine stalls in the first ones.
 const WINDOWS: usize = 3;
 
 /// A breaker that the controllers opened, before they go: `restart` has the minute in which
@@ -123,23 +123,22 @@ impl OpenBreaker {
         let took = mended.elapsed();
         println!("every caller called again {took:?} after the mend");
         ensure!(took <= SERVED, "that took {took:?}");
-        // A machine that stands still at the end of a window takes calls out of it.
+        // A machine that stalls at the end of a window takes calls out of it.
         eventually(SOON, "all calls come", || {
-            let (before, begun) = (self.api.arrived(&self.ratings)?, Instant::now());
+            let (before, started) = (self.api.arrived(&self.ratings)?, Instant::now());
             thread::sleep(COUNTED);
             let calls = self.api.arrived(&self.ratings)? - before;
-            let seconds = begun.elapsed().as_secs_f64();
+            let seconds = started.elapsed().as_secs_f64();
             let wanted = f64::from(RATE) * self.callers.len() as f64 * seconds;
             ensure!(calls >= 0.8 * wanted, "{calls} calls came, of {wanted:.0}");
             Ok(())
         })
     }
 
-    /// While nobody answers for our groups of the API server, tools that get everything have all
-    /// the rest.
+    /// While no server answers for our API groups, tools that get everything have all the rest.
     pub(super) fn all_else_is_gotten(&self) -> anyhow::Result<()> {
         let ours = self.ns.kubectl(&["get", "proxies.observe.weft.dev"]);
-        ensure!(ours.is_err(), "somebody answers: {ours:?}");
+        ensure!(ours.is_err(), "our group answers: {ours:?}");
         let mut names = everything::listable(&self.ns.cluster)?;
         names.retain(|name| !everything::is_ours(name));
         let here = everything::get(&self.ns.cluster, &names, &["-n", &self.ns.name])?;
@@ -243,7 +242,7 @@ fn shop(ns: &Namespace) -> anyhow::Result<Vec<Pod>> {
     Ok(clients)
 }
 
-/// Each client asks so often in a second, and waits for a second.
+/// Each client sends so many requests in a second, and waits for a second.
 fn begin(clients: &[Pod], called: &str, rate: &str) -> anyhow::Result<Vec<Load>> {
     let rate = ["--rate", rate, "--duration", UNTIL_ENDED];
     let args = [&rate[..], &["-c", "5", "--timeout", IN_TIME]].concat();
@@ -297,8 +296,8 @@ impl Tally {
     }
 }
 
-/// Calls that must all be good, and at the same moments calls to what works: where these are
-/// late as well the machine stood still, and nothing is said of the mesh.
+/// Calls that must all succeed, and at the same moments calls to a healthy Service: when those
+/// are late too, the machine stalled, and the window proves nothing.
 struct Compared {
     judged: Vec<Load>,
     steady: Vec<Load>,
@@ -313,7 +312,7 @@ impl Compared {
     }
 }
 
-/// In one of a few windows, of which only those may fail in which the machine stood still.
+/// In one of a few windows, of which only those may fail in which the machine stalled.
 fn all_good(mut loads: Compared, clients: &[Pod], called: &str) -> anyhow::Result<()> {
     for window in 1.. {
         let judged = Tally::end(loads.judged)?;
@@ -350,7 +349,7 @@ fn others_ready(cluster: &Cluster, before: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All replicas at once, without a word to anybody. Others are started for them.
+/// Kills all replicas at once, without a graceful end. Others are started for them.
 fn kill_controllers(cluster: &Cluster) -> anyhow::Result<()> {
     let words = [
         "-n",

@@ -1,5 +1,5 @@
-//! The breaker of the mesh: all callers of a Service that fails hold back together and come
-//! back together, and none of them for what one account alone sees.
+//! The breaker of the mesh: all callers of a failing Service open and close together, and
+//! none of them for failures that one account alone sees.
 //!
 //! Claims: calls-80
 
@@ -17,12 +17,12 @@ use super::{
     url,
 };
 
-/// The promises: from the first failure until nobody calls any more, from the mend until
-/// everybody may call again, and from the write of a state until it is obeyed.
+/// The promises: from the first failure until no caller calls any more, from the repair until
+/// all may call again, and from the write of a state until it takes effect.
 const OPENED: Duration = Duration::from_secs(7);
 const CLOSED: Duration = Duration::from_secs(15);
 const WRITTEN: Duration = Duration::from_secs(1);
-/// What a status or an Event tells of it, with kubectl's own time.
+/// Until a status or an Event reports it, with kubectl's own time.
 const SOON: Duration = Duration::from_secs(10);
 /// Of all callers together, while it is open.
 const PROBES_PER_SECOND: f64 = 12.0;
@@ -42,7 +42,7 @@ const CALM: Duration = Duration::from_secs(10);
 /// Far longer than from one call to the next of 48 in a second, and shorter than the
 /// breaker is open before it probes.
 const NO_CALL: Duration = Duration::from_millis(1500);
-/// Nobody goes on looking for the end of the calls after that.
+/// The limit of the wait for the end of the calls.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the breaker is open before it probes.
 const OPEN: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ fn twelve_callers_throttle_together_unlike_single_account() -> Outcome {
     Ok(())
 }
 
-/// `ratings` fails for everybody, `reviews` for the calls of one account.
+/// `ratings` fails for all callers, `reviews` for the calls of one account.
 struct Scene<'a> {
     ns: &'a Namespace,
     api: Api,
@@ -144,15 +144,15 @@ impl<'a> Scene<'a> {
     }
 
     fn opens(&self) -> anyhow::Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let broken = json!({"status": 503, "only": "/items"});
         self.api.set_fault(&self.ratings, &broken)?;
         let broken = json!({"status": 503, "only": "/items/alone"});
         self.api.set_fault(&self.reviews, &broken)?;
         let arrived = || self.api.arrived(&self.ratings);
         let (last, _) = settled(PATIENCE, NO_CALL, arrived)?;
-        let took = last.duration_since(begun);
-        println!("nobody called {took:?} after the failure had begun");
+        let took = last.duration_since(started);
+        println!("the last call came {took:?} after the failure had started");
         ensure!(took <= OPENED, "the last call came after {took:?}");
 
         self.reports_state("ratings", &["Open", "Probing"])?;
@@ -173,7 +173,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// While it fails it is asked seldom, by all of them together.
+    /// While it fails all callers together probe it seldom.
     fn probes(&self) -> anyhow::Result<()> {
         thread::sleep(OPEN);
         let (probes, seconds) = self.counted()?;
@@ -202,7 +202,7 @@ impl<'a> Scene<'a> {
         self.reports_state("ratings", &["Closed"])?;
         // A tenth of the calls first, and all of them ten seconds later.
         self.all_closed()?;
-        // A machine that stands still at the end of a window takes calls out of it.
+        // A machine that stalls at the end of a window takes calls out of it.
         eventually(Duration::from_secs(30), "all calls come", || {
             let (calls, seconds) = self.counted()?;
             let wanted = f64::from(RATE) * self.callers.len() as f64 * seconds;
@@ -215,15 +215,15 @@ impl<'a> Scene<'a> {
     }
 
     fn all_closed(&self) -> anyhow::Result<()> {
-        eventually(PATIENCE, "nobody holds a call back", || {
+        eventually(PATIENCE, "no proxy holds a call back", || {
             let states = self.states("ratings")?;
             ensure!(states.iter().all(|state| *state == ALL_CALLS), "{states:?}");
             Ok(())
         })
     }
 
-    /// Its own proxies hold back what it alone sees fail, and have done so all the while;
-    /// nobody else has been told, and nobody's policy is said to be open.
+    /// Its own proxies hold back what it alone sees fail, and did so all the while. No other
+    /// proxy was notified, and no policy's status says open.
     fn one_account_alone(&self) -> anyhow::Result<()> {
         let refused = self.request_rates("reviews", ("reason", "circuit-open"))?;
         let states = self.states("reviews")?;
@@ -258,7 +258,7 @@ impl<'a> Scene<'a> {
             write("Open")?;
             last_change(PATIENCE, NO_CALL, || self.api.arrived(&self.ratings))
         };
-        in_time("state Open: nobody calls", WRITTEN, round, || {
+        in_time("state Open: no calls", WRITTEN, round, || {
             write("Auto")?;
             self.all_closed()
         })?;
@@ -273,10 +273,10 @@ impl<'a> Scene<'a> {
     /// Calls that came to `ratings`, and in how many seconds.
     fn counted(&self) -> anyhow::Result<(f64, f64)> {
         let before = self.api.arrived(&self.ratings)?;
-        let begun = Instant::now();
+        let started = Instant::now();
         thread::sleep(COUNTED);
         let after = self.api.arrived(&self.ratings)?;
-        Ok((after - before, begun.elapsed().as_secs_f64()))
+        Ok((after - before, started.elapsed().as_secs_f64()))
     }
 
     /// What each caller's breaker of a Service is.
@@ -317,7 +317,7 @@ impl<'a> Scene<'a> {
 
     /// Waits until the status of the policy says one of these, by the words of all callers.
     fn reports_state(&self, policy: &str, states: &[&str]) -> anyhow::Result<()> {
-        eventually(SOON, "the status tells of the breaker", || {
+        eventually(SOON, "the status reports the breaker", || {
             let status = self.ns.json(&["get", "tp", policy])?["status"]["breaker"].clone();
             let state = status["state"].as_str().unwrap_or_default();
             ensure!(states.contains(&state), "it says {status}");

@@ -1,8 +1,8 @@
-//! Services behind each other: what one of them uses of the time shows at the others, to some
-//! hundredths of a second.
+//! Chains of services: the time that one of them uses reduces the deadline of the others, to
+//! some hundredths of a second.
 //!
-//! Beside other tests no time of one call says so much: a round of calls holds when each of
-//! them does, and of three rounds one has to. What the proxies do they do in each.
+//! Under other tests' load the time of a single call proves little: a round holds when each of
+//! its calls does, and one of three rounds must hold. The proxies' decisions hold in each round.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ mod deadlines;
 pub(crate) mod links;
 mod timeouts;
 
-/// What is told takes effect within 2 s; kubectl's own time and a busy machine come on top.
+/// A change takes effect within 2 s; kubectl's own time and a busy machine come on top.
 const SOON: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
 
@@ -51,11 +51,11 @@ fn order(
     serde_json::from_str(&text).with_context(|| format!("{} answered {text}", from.name))
 }
 
-/// Milliseconds that the application was told to have left.
+/// The remaining milliseconds that the application received.
 fn left(record: &Record) -> anyhow::Result<f64> {
     let left = record.headers.get("weft-timeout");
     let left = left.and_then(|left| left.strip_suffix("ms"));
-    let left = left.with_context(|| format!("it was told no time: {record:?}"))?;
+    let left = left.with_context(|| format!("it received no time: {record:?}"))?;
     Ok(left.parse()?)
 }
 

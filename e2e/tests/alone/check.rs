@@ -1,4 +1,4 @@
-//! `weft check` looks at the whole cluster and names the first few faults of each kind, so
+//! `weft check` looks at the complete cluster and names the first few faults of each kind, so
 //! no other test may plant any meanwhile.
 //!
 //! Claims: observe-156
@@ -16,7 +16,7 @@ const INJECTOR: [&str; 1] = ["deployment/weft-injector"];
 
 /// The namespaces of other tests go meanwhile, and so do pods that were replaced.
 const FOUND: Duration = Duration::from_secs(180);
-/// In the order in which they are told.
+/// In the order of the output.
 const IDS: [&str; 4] = ["pods-without-proxy", "resolved", "annotations", "labels"];
 
 fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<CommandOutput> {
@@ -41,7 +41,7 @@ fn failing(ns: &Namespace) -> anyhow::Result<Vec<String>> {
 #[test]
 fn check_finds_namespace_faults_by_id_until_repaired() -> Outcome {
     let ns = Namespace::unmeshed("check-faults")?;
-    // A pod that was there before its namespace asked.
+    // A pod that was there before its namespace was labelled.
     ns.apply_all(&App::new("early").objects())?;
     eventually(FOUND, "the early pod is there", || {
         let pods = ns.kubectl(&["get", "pods", "-l", "app=early", "-o", "name"])?;
@@ -65,7 +65,7 @@ fn check_finds_namespace_faults_by_id_until_repaired() -> Outcome {
     label("=true")?;
     ns.apply(
         "apiVersion: split.smi-spec.io/v1alpha4\nkind: TrafficSplit\nmetadata: {name: lost}\n\
-         spec: {service: nobody, backends: [{service: late, weight: 1}]}\n",
+         spec: {service: missing, backends: [{service: late, weight: 1}]}\n",
     )?;
     eventually(FOUND, "each fault is found at its own id", || {
         let found = failing(&ns)?;
@@ -118,8 +118,8 @@ fn kubectl(cluster: &Cluster, args: &[&str]) -> anyhow::Result<String> {
 /// What is looked at before an install: the rights of who would install, and whose the
 /// definitions are.
 fn before_an_install(ns: &Namespace) -> anyhow::Result<()> {
-    let nobody = ["--pre", "--as", "system:serviceaccount:default:default"];
-    fail_with(ns, &nobody, &[("rights", "error")])?;
+    let no_rights = ["--pre", "--as", "system:serviceaccount:default:default"];
+    fail_with(ns, &no_rights, &[("rights", "error")])?;
     let definition = "customresourcedefinition/trafficsplits.split.smi-spec.io";
     let owner = |release: &str| {
         let release = format!("meta.helm.sh/release-name={release}");
@@ -128,19 +128,19 @@ fn before_an_install(ns: &Namespace) -> anyhow::Result<()> {
     };
     owner("others")?;
     let found = fail_with(ns, &["--pre"], &[("foreign-definitions", "warning")]);
-    // At once: nobody can upgrade a release whose definitions are somebody else's.
+    // At once: no release can be upgraded whose definitions belong to another.
     owner("weft")?;
     found
 }
 
-/// A kind that nobody uses is gone.
+/// The definition of an unused kind is gone.
 fn without_a_definition(ns: &Namespace) -> anyhow::Result<()> {
     ns.cluster
         .kubectl(&["delete", "crd", "udproutes.specs.smi-spec.io"])?;
     fail(ns, &[("definitions", "error")])
 }
 
-/// Nobody asks the injector any more: what nobody judged is stored.
+/// The API server no longer calls the injector: objects are stored unvalidated.
 fn without_webhooks(ns: &Namespace) -> anyhow::Result<()> {
     for webhook in [
         "mutatingwebhookconfiguration/weft-injector",
@@ -170,8 +170,7 @@ fn take_both_away(ns: &Namespace) -> anyhow::Result<()> {
     })
 }
 
-/// The webhooks trust an authority that signs for somebody else, and the injector, who would
-/// mend that, is away.
+/// The webhooks trust a foreign authority, and the injector, which would repair that, is away.
 fn without_injector(ns: &Namespace) -> anyhow::Result<()> {
     let secret = ["-n", mesh::NAMESPACE, "get", "secret", "weft-ca"];
     let other = ns.cluster.json(&secret)?["data"]["issuer.crt"].clone();
@@ -185,11 +184,11 @@ fn without_injector(ns: &Namespace) -> anyhow::Result<()> {
     fail(ns, &["injector", "ca-bundles"].map(|id| (id, "error")))
 }
 
-/// Nobody holds the Lease, answers for our groups or restores what others write.
+/// No controller holds the Lease, serves our groups or restores what other clients write.
 fn without_controller(ns: &Namespace) -> anyhow::Result<()> {
     let gone = ["lease", "api-services", "controller"];
     fail(ns, &gone.map(|id| (id, "error")))?;
-    let patch = json!({"data": {"ca.crt": "of somebody else"}}).to_string();
+    let patch = json!({"data": {"ca.crt": "of another authority"}}).to_string();
     let map = "configmap/weft-trust-bundle";
     ns.kubectl(&["patch", map, "--type=merge", "-p", &patch])?;
     fail(ns, &[("trust-bundles", "error")])
@@ -212,7 +211,7 @@ fn check_finds_control_plane_faults_by_id() -> Outcome {
     fail(&ns, &warnings.map(|id| (id, "warning")))?;
     weft(&ns, &["check", "--fail-on", "warning"])?.with_status(1)?;
     before_an_install(&ns)?;
-    // No check reads what another fault is about, so one upgrade mends several of them.
+    // No check depends on another's fault, so one upgrade repairs several of them.
     without_webhooks(&ns)?;
     without_a_definition(&ns)?;
     mesh::install(&[])?;

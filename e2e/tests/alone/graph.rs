@@ -1,4 +1,4 @@
-//! The service graph is true whoever draws it.
+//! The service graph is the same from every controller, also when controllers are replaced.
 //!
 //! Claims: observe-147, observe-149
 
@@ -66,7 +66,7 @@ fn replace(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// When the edge from `client` to `till` was seen last, in seconds since 1970, of each replica
-/// that tells of it by itself.
+/// that reports it by itself.
 fn last_seen(ns: &Namespace, client: &str) -> anyhow::Result<Vec<i64>> {
     let path = format!(
         "/apis/observe.weft.dev/v1alpha1/namespaces/{}/graphs/live?window=60s&quiet=1&gone=1",
@@ -118,9 +118,9 @@ fn known(ns: &Namespace, client: &str, called: &RangeInclusive<i64>) -> anyhow::
 /// with as much on both sides as slots and clocks take.
 fn calls_once(ns: &Namespace, client: &str) -> anyhow::Result<RangeInclusive<i64>> {
     let now = || OffsetDateTime::now_utc().unix_timestamp();
-    let begun = now();
+    let started = now();
     ns.pod(client)?.report(&url("till", 8080, "/"), &[])?;
-    let called = begun - 2 * SLOT..=now() + 2 * SLOT;
+    let called = started - 2 * SLOT..=now() + 2 * SLOT;
     known(ns, client, &called)?;
     ns.kubectl(&["delete", "deployment", client])?;
     let selector = format!("app={client}");
@@ -140,7 +140,7 @@ fn all_show(ns: &Namespace, what: &str) -> anyhow::Result<Value> {
             edge["requests"] == CALLS && edge["success"] == CALLS,
             "{edge:#}"
         );
-        // Before the caller's side is there, the other's stands for it and tells less.
+        // Before the caller's side is there, the other's stands for it and reports less.
         ensure!(edge["server"]["requests"] == CALLS, "{edge:#}");
         Ok(edge)
     })
@@ -169,8 +169,8 @@ fn graph_keeps_calls_and_edges_across_controller_replacement() -> Outcome {
     }
     known(&ns, "early", &early)?;
 
-    // Of the last hour, so it is written down nowhere: whoever is left knows it, and tells the
-    // one that comes.
+    // Of the last hour, so it is persisted nowhere: the remaining replica has it, and sends it
+    // to the new one.
     let late = calls_once(&ns, "late")?;
     controllers::kill(&ns.cluster, &[controllers::leader(&ns.cluster)?])?;
     known(&ns, "late", &late)?;

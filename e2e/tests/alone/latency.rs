@@ -1,4 +1,4 @@
-//! The balancer finds out which instance is slow, and asks it less.
+//! The balancer detects a slow instance, and sends it fewer requests.
 
 use e2e::{
     echo::load::Summary,
@@ -12,8 +12,8 @@ const SLOW: &str = "slow";
 const OTHERS: [&str; 2] = ["quick", "brisk"];
 /// Of all requests, for the slow one of three.
 const SHARE: f64 = 0.05;
-/// And for each of the others, in one of so many windows: an answer that takes a second because
-/// the machine stood still keeps its instance out for some seconds.
+/// And for each of the others, in one of so many windows: a response that takes a second because
+/// the machine stalled keeps its instance out for some seconds.
 const FAIR: f64 = 0.25;
 const WINDOWS: usize = 4;
 
@@ -38,8 +38,8 @@ fn instance_slowed_by_200_ms_gets_under_5_percent() -> Outcome {
             &["--rate", "200", "--duration", seconds, "-c", "20"],
         )
     };
-    // An unmeasured instance counts as the cheapest, so all three are asked at
-    // first; later the slow one may well get nothing.
+    // An unmeasured instance counts as the cheapest, so all three get requests at
+    // first; later the slow one may get none.
     let warm_up = load("5s")?;
     assert_eq!(
         warm_up.by_version.len(),

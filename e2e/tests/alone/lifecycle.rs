@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{altered::Altered, unmeasured, url};
 
-/// What a mesh that has just been installed may take to reach everybody.
+/// How long a new mesh may take to configure every proxy.
 const SETTLED: Duration = Duration::from_secs(90);
 /// Kubernetes looks at a namespace that could not go after up to a minute again.
 const GONE_WITHIN: Duration = Duration::from_secs(150);
@@ -48,10 +48,10 @@ fn upgrade_with_new_values_reaches_pods_without_disruption() -> Outcome {
     let server = ns.pod("server")?;
     let altered = Altered::begin()?;
     unmeasured::apis_are_served(&ns.cluster)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let load = load(&ns.pod("client")?)?;
     mesh::install(&[&["access.default=audit"], &unmeasured::OFF[..]].concat())?;
-    println!("upgraded after {:?}", begun.elapsed());
+    println!("upgraded after {:?}", started.elapsed());
     eventually(SETTLED, "audit is the new default", || {
         let metrics = server.proxy_metrics()?;
         ensure!(
@@ -62,7 +62,7 @@ fn upgrade_with_new_values_reaches_pods_without_disruption() -> Outcome {
     })?;
     unmeasured::apis_are_gone_and_hold_up_no_namespace(&ns.cluster)?;
     altered.restore()?;
-    println!("back after {:?}", begun.elapsed());
+    println!("back after {:?}", started.elapsed());
     nothing_lost(&load.end()?);
     assert_eq!(ns.pod("server")?.restarts(), 0);
     unmeasured::apis_are_served_again(&ns.cluster)?;
@@ -92,10 +92,10 @@ fn uninstall_keeps_traffic_and_objects_and_allows_reinstall() -> Outcome {
     let client = ns.pod("client")?;
     client.report(&url("server", 8080, "/"), &[])?;
     let deleted = Namespace::unmeshed("uninstalled")?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let load = load(&client)?;
     let output = uninstall(&ns.cluster)?;
-    println!("uninstalled after {:?}:\n{output}", begun.elapsed());
+    println!("uninstalled after {:?}:\n{output}", started.elapsed());
     names_what_is_left(&output, &ns)?;
     let bundle = ns.json(&["get", "configmap", "weft-trust-bundle"])?;
     assert_eq!(bundle["data"]["leaving"], "true", "{bundle}");
@@ -111,7 +111,7 @@ fn uninstall_keeps_traffic_and_objects_and_allows_reinstall() -> Outcome {
     nothing_else_is_left(&ns.cluster)?;
 
     altered.restore()?;
-    println!("installed again after {:?}", begun.elapsed());
+    println!("installed again after {:?}", started.elapsed());
     guarded.takes_a_newcomer(&ns)?;
     ns.kubectl(&["get", "trafficsplit", "shop"])?;
     eventually(SETTLED, "the mark is taken away", || {
@@ -215,15 +215,14 @@ fn comes_back_with_a_proxy(ns: &Namespace) -> anyhow::Result<()> {
     })
 }
 
-/// The API server asks every group what there is before it deletes a namespace, so one for
-/// which nobody answers holds up all of them. `restart` has the minute in which no controller
-/// is there.
+/// The API server queries every group before it deletes a namespace, so one group without a
+/// server holds up every deletion. `restart` has the minute in which no controller is there.
 // Claims: observability-17
 pub(super) fn namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand(
     namespace: &Namespace,
 ) -> anyhow::Result<()> {
     let cluster = &namespace.cluster;
-    eventually(SETTLED, "nobody answers for the group", || {
+    eventually(SETTLED, "no server answers for the group", || {
         let service = cluster.json(&["get", "apiservice", OBSERVE])?;
         let available = condition(&service, "Available")?;
         ensure!(available["status"] == "False", "{available}");
@@ -245,8 +244,8 @@ pub(super) fn namespaces_that_wait_for_controllers_go_when_their_apiservices_wen
     put_back(cluster, &before, &words)
 }
 
-/// The APIServices of these names as they were, so that who comes back is asked again at once:
-/// controllers write whom to trust into a new one only when they look next.
+/// Restores the APIServices of these names, so that returning controllers are called at once:
+/// they write the CA bundle into a new one only at their next check.
 fn put_back(cluster: &Cluster, before: &Value, names: &[&str]) -> anyhow::Result<()> {
     let services = before["items"].as_array().into_iter().flatten();
     let gone = services.filter(|service| {

@@ -11,7 +11,7 @@ mod breaker;
 mod chains;
 mod check;
 #[path = "../mesh/metrics_api/direct.rs"]
-#[expect(dead_code, reason = "nobody is refused here")]
+#[expect(dead_code, reason = "no client is refused here")]
 mod direct;
 mod grant;
 mod graph;

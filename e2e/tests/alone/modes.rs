@@ -1,5 +1,5 @@
-//! Modes are switched on a running namespace: in time, without a restart, and
-//! without an error that the new mode does not ask for.
+//! Mode switches on a running namespace: in time, without a restart, and without an error
+//! that the new mode does not require.
 
 use std::{
     thread,
@@ -138,7 +138,7 @@ fn access_modes_take_effect_within_2_s_and_cut_nothing_else(ns: &Namespace) -> a
     let target = url("server", 8080, "/");
     let passes = || client.report(&target, &[]).map(drop);
     let refused = || client.refused(&target, &[], 403, "not-allowed");
-    eventually(OPENED, "nobody is refused", passes)?;
+    eventually(OPENED, "no caller is refused", passes)?;
     let audited_before = audited(&server)?;
     let loads = [load(&client, &target, "50")?, load(&friend, &target, "50")?];
     all(&client, &target, "200")?;

@@ -1,5 +1,5 @@
-//! A TrafficPolicy that is written is in use within a second, of a Service under load and of
-//! the whole mesh, and costs no call.
+//! A new TrafficPolicy takes effect within a second, for a Service under load and for the
+//! mesh, and costs no call.
 //!
 //! Claims: calls-73, calls-86
 
@@ -26,10 +26,10 @@ const ENDED: Duration = Duration::from_millis(1500);
 
 /// Between two looks.
 const GLANCE: Duration = Duration::from_millis(50);
-/// From one look to the next while the machine runs. What took longer counts as this, so that
-/// what stood still with the machine is neither late nor over.
+/// From one look to the next while the machine runs. A longer step counts as this, so that a
+/// stall of the machine makes a change neither late nor over.
 const STEP: Duration = Duration::from_millis(250);
-/// A change is written so often at most until the looks tell whether it came in time.
+/// A change is written so often at most until the looks show whether it came in time.
 const ROUNDS: usize = 3;
 
 /// Proxies that try calls again, and calls of each in a second.
@@ -52,7 +52,7 @@ fn policy_change_applies_within_second_without_lost_calls() -> Outcome {
     scene.client.report(&called, &[])?;
     let args = ["--rate", "200", "--duration", UNTIL_ENDED, "-c", "20"];
     let mut loads = vec![scene.client.start_load(&called, &args)?];
-    // Each is called by its address too, whoever of them the callers of the Service prefer.
+    // Each is called by its address too, whichever of them the callers of the Service prefer.
     for server in &scene.servers {
         let called = format!("http://{}:8080/", server.ip);
         let args = ["--rate", "20", "--duration", UNTIL_ENDED, "-c", "2"];
@@ -159,7 +159,7 @@ impl Scene {
             write()?;
             last_change(SOON, ENDED, || self.effects())
         };
-        in_time("nobody does any more", IN_USE, round, || {
+        in_time("no proxy does so any more", IN_USE, round, || {
             let before = self.effects()?;
             undo()?;
             eventually(SOON, "every proxy does so again", || {
@@ -172,14 +172,14 @@ impl Scene {
 /// When something came about after a write: between these two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Came {
-    /// When the look before had begun, without what the machine stood still.
+    /// When the look before started, without the time in which the machine stalled.
     earliest: Duration,
     /// When the look that showed it had ended.
     latest: Duration,
 }
 
-/// Judges what came about after a change was written, which `round` does and looks at. Where
-/// the looks were too far apart to tell whether that was in time, it is undone and written again.
+/// Evaluates the effect of a change, which `round` writes and watches. When the looks were too
+/// far apart to show whether it came in time, the change is undone and written again.
 pub(crate) fn in_time(
     what: &str,
     bound: Duration,
@@ -197,15 +197,15 @@ pub(crate) fn in_time(
             undo()?;
         }
     }
-    bail!("{what}: none of {ROUNDS} rounds tells whether within {bound:?}")
+    bail!("{what}: none of {ROUNDS} rounds shows whether within {bound:?}")
 }
 
 /// The looks since a write.
 struct Looks {
     written: Instant,
     /// When the last one began.
-    begun: Instant,
-    /// The same since the write, without what the machine stood still.
+    started: Instant,
+    /// The same since the write, without the time in which the machine stalled.
     ran: Duration,
 }
 
@@ -214,22 +214,22 @@ impl Looks {
         let written = Instant::now();
         Self {
             written,
-            begun: written,
+            started: written,
             ran: Duration::ZERO,
         }
     }
 
-    /// Waits for the next one, and returns when the one before had begun.
+    /// Waits for the next one, and returns when the one before started.
     fn step(&mut self) -> Duration {
         thread::sleep(GLANCE);
         let (now, before) = (Instant::now(), self.ran);
-        self.ran += now.duration_since(self.begun).min(STEP);
-        self.begun = now;
+        self.ran += now.duration_since(self.started).min(STEP);
+        self.started = now;
         before
     }
 }
 
-/// Repeats `look` after a write until it succeeds, and tells from when on it would have.
+/// Repeats `look` after a write until it succeeds, and returns from when on it would have.
 fn first_success(
     limit: Duration,
     mut look: impl FnMut() -> anyhow::Result<()>,
@@ -249,8 +249,8 @@ fn first_success(
     }
 }
 
-/// Repeats `look` after a write until nothing has changed for `still`, and tells when the last
-/// change was; an error if it still changes after `limit`.
+/// Repeats `look` after a write until nothing has changed for `still`, and returns the time of
+/// the last change; an error if it still changes after `limit`.
 pub(crate) fn last_change<T: PartialEq + Debug>(
     limit: Duration,
     still: Duration,
@@ -330,7 +330,7 @@ fn mesh_policy_stops_retries_of_twelve_proxies_within_second() -> Outcome {
     of_the_mesh.remove()?;
     all_retry()?;
 
-    // The documented one says what holds where nobody closer says otherwise, as here.
+    // The documented policy holds where no closer one sets otherwise, as here.
     let documented = OfTheMesh::documented(&ns.cluster)?;
     documented.is_accepted()?;
     all_retry()?;
@@ -352,7 +352,7 @@ fn begin_to_call(ns: &Namespace) -> anyhow::Result<()> {
             "retry": {"attempts": 1, "budget": {"minPerSecond": 100}}}}),
     ];
     objects.extend(App::new("catalog").replicas(2).objects());
-    // Calls that come before what they call fail, and nobody counts those.
+    // Calls that start before their destination fail, and are not counted.
     objects.extend(callers.objects());
     ns.apply_all(&objects)?;
     ns.ready(&["catalog", "callers"])

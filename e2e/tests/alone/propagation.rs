@@ -17,10 +17,10 @@ const CHANGES: usize = 100;
 /// Of the changes, how many must be everywhere within a second.
 const WITHIN_A_SECOND: usize = 95;
 const LONGEST: Duration = Duration::from_secs(5);
-/// Between two looks at a change: looking costs the controllers time, so it begins when most
-/// changes are everywhere. When they were there is told by the controllers' own clock.
+/// Between two looks at a change: looking costs the controllers time, so it starts when most
+/// changes are everywhere. The controllers' own clock dates their arrival.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
-/// A change that takes longer than this is given up, and has failed.
+/// A change that takes longer than this is abandoned, and has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Fifty pods on two processors.
 const START: &str = "--timeout=300s";

@@ -1,4 +1,4 @@
-//! Certificates end while everything runs, and nobody notices. A part of what `upgraded` tries.
+//! Certificates expire under load, and no call fails. A part of what `upgraded` tries.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +23,7 @@ pub(super) fn certificates_of_one_minute_are_renewed_under_load_without_a_lost_r
     let (client, server) = (ns.pod("client")?, ns.pod("server")?);
     let target = url("server", 8080, "/");
     client.report(&target, &[])?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let length = format!("{}s", LOAD.as_secs());
     let load = client.start_load(
         &target,
@@ -31,7 +31,7 @@ pub(super) fn certificates_of_one_minute_are_renewed_under_load_without_a_lost_r
     )?;
 
     let mut ends = [BTreeSet::new(), BTreeSet::new()];
-    while begun.elapsed() < LOAD - Duration::from_secs(5) {
+    while started.elapsed() < LOAD - Duration::from_secs(5) {
         for (pod, ends) in [&client, &server].into_iter().zip(&mut ends) {
             let end = certificate_end(pod)?;
             let left = end as f64 - SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();

@@ -1,4 +1,4 @@
-//! Nothing is lost while pods come and go, those of the mesh included.
+//! No call is lost while pods restart, those of the mesh included.
 //!
 //! Claims: calls-84, observability-17, smi-8
 
@@ -32,11 +32,11 @@ const CAUGHT_UP: Duration = Duration::from_secs(60);
 fn rolling_restart_under_load_loses_no_request() -> Outcome {
     let ns = members("rolling", &[App::new("server").replicas(3)])?;
     let before: Vec<String> = ns.pods("server")?.into_iter().map(|pod| pod.name).collect();
-    let begun = Instant::now();
+    let started = Instant::now();
     let load = load(&ns.pod("client")?, "server")?;
     ns.kubectl(&["rollout", "restart", "deployment/server"])?;
     ns.ready(&["server"])?;
-    println!("restarted within {:?}", begun.elapsed());
+    println!("restarted within {:?}", started.elapsed());
     let seen = load.end()?;
     nothing_lost(&seen)?;
     assert!(
@@ -55,7 +55,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
     let altered = Altered::begin()?;
     let client = ns.pod("client")?;
     let before = own_pods(&ns.cluster)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let load = load(&client, "server")?;
     ns.cluster.kubectl(&[
         "-n",
@@ -71,7 +71,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
         ensure!(!now.iter().any(|pod| before.contains(pod)), "{now:?}");
         Ok(())
     })?;
-    println!("restarted within {:?}", begun.elapsed());
+    println!("restarted within {:?}", started.elapsed());
     nothing_lost(&load.end()?)?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     eventually(CAUGHT_UP, "the new replicas are heard", || {
@@ -149,7 +149,7 @@ fn mesh_survives_minute_without_control_plane_then_catches_up() -> Outcome {
     Ok(())
 }
 
-/// What is written while nobody is there changes nothing yet.
+/// A write while no controller runs changes nothing yet.
 fn changes_wait(ns: &Namespace, client: &Pod, spare: &Pod) -> anyhow::Result<()> {
     ns.kubectl(&["label", "pod", &spare.name, "tier=web"])?;
     split(ns, 0, 100)?;

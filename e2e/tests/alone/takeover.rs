@@ -1,5 +1,5 @@
-//! Definitions of another product are taken over with what is stored in them, and the
-//! uninstall leaves objects that everybody can read.
+//! Definitions of another product are taken over with their stored objects, and the
+//! uninstall leaves objects that every client can read.
 //!
 //! Claims: smi-10, smi-13
 
@@ -68,7 +68,7 @@ fn foreign_definition_takeover_is_explicit_and_lossless() -> Outcome {
     let target = ns.json(&["get", "traffictargets.v1alpha4.access.smi-spec.io/old"])?;
     assert_eq!(target["spec"]["destination"]["port"], 8080, "{target}");
 
-    // What nobody can read harms nobody else, and stays changeable.
+    // An unreadable object harms no other, and stays changeable.
     ns.await_condition("httproutegroup/routes", "Accepted", "True")?;
     ns.await_condition("httproutegroup/nested", "Accepted", "False")?;
     ns.kubectl(&["label", "httproutegroup/nested", "team=web"])?;
@@ -104,7 +104,7 @@ fn foreign_definition_takeover_is_explicit_and_lossless() -> Outcome {
     Ok(())
 }
 
-/// With a definition that says that older versions are stored, and nobody who rewrites.
+/// With a definition that says that older versions are stored, and no controller to rewrite them.
 fn refusal_names_the_way_out(cluster: &Cluster) -> anyhow::Result<()> {
     let controller = ["-n", mesh::NAMESPACE, "scale", "deployment/weft-controller"];
     cluster.kubectl(&[&controller[..], &["--replicas=0"]].concat())?;

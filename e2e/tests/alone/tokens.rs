@@ -1,4 +1,4 @@
-//! Certificates are given for tokens, and for nothing that a request says.
+//! Certificates depend on tokens alone, and on no other field of a request.
 //!
 //! Claims: mesh-11
 

@@ -40,8 +40,8 @@ pub(super) fn services() -> anyhow::Result<Namespace> {
     Ok(ns)
 }
 
-/// Values of the chart that send spans to that collector: only what comes with a sampling
-/// decision is recorded, so nothing of whoever else is in the mesh.
+/// Values of the chart that send spans to that collector: only requests with a sampling
+/// decision are recorded, so none of other workloads in the mesh.
 pub(super) fn values(ns: &Namespace) -> [String; 2] {
     let endpoint = format!("http://collector.{}:8080{}", ns.name, posted::PATH);
     let endpoint = format!("tracing.endpoint={endpoint}");

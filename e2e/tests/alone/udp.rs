@@ -1,5 +1,5 @@
-//! UDPRoutes as NetworkPolicies: they appear, change and vanish as asked, and the
-//! target says what is in force. The local cluster's network plugin enforces none;
+//! UDPRoutes as NetworkPolicies: they appear, change and vanish with the route, and the
+//! target reports what is in force. The local cluster's network plugin enforces none;
 //! what the policies allow is proven in the controller's own tests. A part of what
 //! `upgraded` tries.
 //!
@@ -131,7 +131,7 @@ pub(super) fn network_policies_appear_change_and_make_way_for_foreign_ones(
     let ports = r#"{"spec":{"matches":{"ports":[8303]}}}"#;
     ground.patch("udproute", "dns", ports)?;
     ground.stands(&[8303])?;
-    // What somebody edits or deletes is put back.
+    // A policy that another client edits or deletes is restored.
     ground.patch("networkpolicy", name, r#"{"spec":{"ingress":[{}]}}"#)?;
     ground.stands(&[8303])?;
     ns.kubectl(&["delete", "networkpolicy", name])?;
@@ -169,7 +169,7 @@ pub(super) fn network_policies_vanish(ground: &Ground) -> Outcome {
         Ok(())
     })?;
     // The new controllers may still wait for the Lease.
-    eventually(COLLECTED, "the target says that nobody enforces it", || {
+    eventually(COLLECTED, "the target says that it is not enforced", || {
         let condition = ground.ns.condition("traffictarget/server", "Accepted")?;
         ensure!(condition["reason"] == json!("NotEnforced"), "{condition}");
         Ok(())

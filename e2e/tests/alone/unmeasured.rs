@@ -1,5 +1,5 @@
-//! The metrics API and the read API are switched off, and on again. A part of what the upgrade
-//! of `lifecycle` tries.
+//! The metrics API and the read API are switched off and on again. A part of the upgrade in
+//! `lifecycle`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::altered::{own_pods, own_ready};
 const SOON: Duration = Duration::from_secs(60);
 /// The metrics API's own words.
 const NO_CERTIFICATE: &str = "no client certificate was shown";
-/// What the API server says of a port on which nobody listens.
+/// The API server's error for a port on which nothing listens.
 const CLOSED: &str = ":8444: connect: connection refused";
 /// Both, as values of the chart.
 pub(super) const OFF: [&str; 2] = ["metricsApi.enabled=false", "observe.enabled=false"];
@@ -55,7 +55,7 @@ fn api_services(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     Ok(ours.map(str::to_owned).collect())
 }
 
-/// What every controller's port says to somebody without a certificate, of one at least.
+/// The response of every controller's port, one at least, to a client without a certificate.
 fn answers(cluster: &Cluster, word: &str) -> anyhow::Result<()> {
     eventually(SOON, word, || {
         let pods = own_pods(cluster)?;

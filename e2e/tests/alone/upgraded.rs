@@ -1,5 +1,5 @@
-//! What an upgrade switches on, each part with namespaces of its own and all of them side by
-//! side: every upgrade replaces all controllers, and so does the way back to the defaults.
+//! The features that an upgrade switches on, each in namespaces of its own and all in
+//! parallel: every upgrade replaces all controllers, and so does the way back to the defaults.
 //!
 //! Claims: mesh-12, observe-91, smi-6
 
@@ -20,7 +20,7 @@ fn one_upgrade_enables_minute_certificates_traces_and_network_policies() -> Outc
     let [endpoint, sampling] = traces::values(&services);
     mesh::install(&[renewal::LIFE.1, udp::SWITCHED_ON, &endpoint, &sampling])?;
     own_ready(&services.cluster)?;
-    // Whoever fails in a thread of its own ends the test when all have come to their end.
+    // A failure in one thread ends the test after all threads have ended.
     let ground = thread::scope(|scope| -> Result<Ground, Failed> {
         scope.spawn(
             renewal::certificates_of_one_minute_are_renewed_under_load_without_a_lost_request,

@@ -1,7 +1,7 @@
-//! Whoever writes much is served once, also while the pods that serve come and go.
+//! Large uploads are served once, also while the server's pods come and go.
 //!
-//! Every request begins a trace, and the application tells a witness of each as soon as its
-//! head is there, before its body: so a request that came to two of its instances shows, also
+//! Every request begins a trace, and the application reports each to a witness as soon as its
+//! head is there, before its body: so a request that reached two of its instances shows, also
 //! where one of them saw a part only and is gone since.
 
 use std::{collections::BTreeMap, time::Instant};
@@ -24,7 +24,7 @@ const LOG: u16 = 9091;
 /// More than a proxy keeps of a body; and less, which it could send to two.
 const BODY: &str = "102400";
 const SMALL_BODY: &str = "4096";
-/// Of so many requests one may fail. What a pod has begun to take when it ends it finishes
+/// Of so many requests one may fail. A pod that ends finishes the uploads that it has started
 /// within moments, so none should.
 const ONE_FAILURE_IN: u64 = 200;
 const UPLOADS: &str = "/orders";
@@ -38,17 +38,17 @@ fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
     let server = App::new("server")
         .replicas(3)
         .env("WITNESS", "http://ledger:8080")
-        // Not by the port whose requests are told.
+        // Not by the port whose requests are reported.
         .readiness(json!({"httpGet": {"path": "/metrics", "port": "call"}, "periodSeconds": 1}));
     let apps = [App::new("client"), App::new("ledger"), server];
     ns.apply_all(&apps.iter().flat_map(App::objects).collect::<Vec<_>>())?;
     ns.ready(&["client", "ledger", "server"])?;
     let (client, ledger) = (ns.pod("client")?, ns.pod("ledger")?);
     let api = Api::open(&ns.cluster)?;
-    told_twice_is_found(&api, &client, &ledger)?;
+    repeated_report_is_found(&api, &client, &ledger)?;
 
     let before: Vec<String> = ns.pods("server")?.into_iter().map(|pod| pod.name).collect();
-    let begun = Instant::now();
+    let started = Instant::now();
     let uploads = load(&client, UPLOADS, &["-X", "POST", "--body-size", BODY])?;
     let payments = load(
         &client,
@@ -58,7 +58,7 @@ fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
     let calls = load(&client, CALLS, &["--grpc", "--body-size", BODY])?;
     ns.kubectl(&["rollout", "restart", "deployment/server"])?;
     ns.ready(&["server"])?;
-    println!("rolled over within {:?}", begun.elapsed());
+    println!("rolled over within {:?}", started.elapsed());
     let (uploads, payments, calls) = (uploads.end()?, payments.end()?, calls.end()?);
 
     for (path, seen, good) in [
@@ -90,7 +90,7 @@ fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
 }
 
 /// A request that is sent twice on purpose shows as what it is.
-fn told_twice_is_found(api: &Api, client: &Pod, ledger: &Pod) -> anyhow::Result<()> {
+fn repeated_report_is_found(api: &Api, client: &Pod, ledger: &Pod) -> anyhow::Result<()> {
     let parent = format!("traceparent:00-{:032x}-{:016x}-01", 7, 7);
     let args = ["-X", "POST", "-H", parent.as_str(), "-n", "2"];
     let seen = client.get(&url("server", 8080, "/twice"), &args)?;
@@ -119,7 +119,7 @@ fn few_failed(path: &str, seen: &Summary, good: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often the witness was told of a request of each trace.
+/// How many reports of each trace the witness received.
 fn by_trace(api: &Api, ledger: &Pod, path: &str) -> anyhow::Result<BTreeMap<String, u32>> {
     let path_and_query = format!("{PATH}?only={path}");
     let (status, text) = api.ask_pod(ledger, LOG, &Method::GET, &path_and_query, "")?;

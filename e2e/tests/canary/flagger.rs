@@ -1,9 +1,9 @@
 //! Rows FL-01 and FL-02: Flagger with all three versions of TrafficSplit that it
 //! can write, at the same time.
 //!
-//! A status that nobody tries again shows to callers as it is. One that is tried again, 503,
-//! shows to them in part only; so the version that answers it has two instances, or nothing
-//! would be tried again, and Flagger judges by the attempts.
+//! Callers see every response with a status that is not retried. Of one that is retried, 503,
+//! they see a part only; so the version that answers it has two instances, or no retry would
+//! happen, and Flagger evaluates the attempts.
 //!
 //! Claims: calls-6
 
@@ -25,7 +25,7 @@ use super::{
 
 /// A canary takes 10 s per step, and pods have to start and end.
 const PHASE: Duration = Duration::from_secs(240);
-/// A request that fails and nobody tries again, and one that is tried again.
+/// A failure that is not retried, and one that is.
 const BROKEN: &str = "500";
 const UNAVAILABLE: &str = "503";
 

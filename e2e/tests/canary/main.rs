@@ -1,9 +1,9 @@
-//! Real progressive delivery controllers drive whole canaries through Weft's
-//! TrafficSplits, with a real Prometheus to judge them by.
+//! Real progressive delivery controllers run complete canaries through Weft's
+//! TrafficSplits, and evaluate them with a real Prometheus.
 //!
 //! Not part of `make test`: Flagger and Argo Rollouts are built from source for it.
 //! `make conformance` makes what these tests need, names it in the environment and
-//! runs them; what the tools write is tested in a lower ring by `crds/tests/clients.rs`.
+//! runs them; what the tools write is tested in a lower tier by `crds/tests/clients.rs`.
 
 mod argo;
 mod client;

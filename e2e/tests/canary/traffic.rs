@@ -1,4 +1,4 @@
-//! Traffic to a canary for as long as it takes, which nobody knows beforehand.
+//! Traffic to a canary until the rollout ends, whose duration is not known beforehand.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +53,7 @@ impl Traffic {
         }
     }
 
-    /// Ends it and tells what came back.
+    /// Ends it and returns the results.
     pub(crate) fn finish(mut self) -> anyhow::Result<TrafficResult> {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {

@@ -1,9 +1,9 @@
-//! Five minutes of calls of every kind stand in the graph as those counted them who made
-//! them, although a controller is killed in their middle, and both replicas tell the same.
+//! The graph after five minutes of calls of every kind equals the callers' own counts, although
+//! a controller is killed in their middle, and both replicas report the same.
 //!
-//! A window of the graph is five minutes at most and ends with a half of one, so two that
-//! lie side by side hold the load and what is left of it. The first one is asked for while
-//! everything that stays open is open.
+//! A window of the graph is five minutes at most and ends on a half minute, so two adjacent
+//! ones contain the load and its remainder. The first one is queried while all long-lived
+//! connections are open.
 
 use std::{
     collections::BTreeMap,
@@ -139,7 +139,7 @@ fn end(record: Record, within: bool, missed: &mut Vec<String>) -> anyhow::Result
 }
 
 impl Window {
-    /// The window of so many seconds that has just ended, which both replicas tell alike.
+    /// The window of so many seconds that has just ended, which both replicas report alike.
     fn read(ns: &Namespace, length: u64, replicas: &mut Record) -> anyhow::Result<Self> {
         let window = format!("{length}s");
         let shown = eventually(ANSWERED, "nothing more comes", || {
@@ -165,7 +165,7 @@ impl Window {
             let (status, answer) = caller.ask(&pod, &path, As::ApiServer)?;
             ensure!(status == 200, "{} answered {status}: {answer}", pod.name);
             let ends = (&answer["metadata"]["end"], &shown["metadata"]["end"]);
-            ensure!(ends.0 == ends.1, "{} tells of {ends:?}", pod.name);
+            ensure!(ends.0 == ends.1, "{} reports {ends:?}", pod.name);
             // The command shows rows of Deployments.
             let own = format!("{}/Deployment/", ns.name);
             let is_row = |edge: &Value| edge["to"].as_str().is_some_and(|to| to.starts_with(&own));
@@ -176,7 +176,7 @@ impl Window {
             let (answer, shown) = (counted(&answer)?, counted(&shown)?);
             ensure!(
                 answer == shown,
-                "{} tells {answer:#?}, weft shows {shown:#?}",
+                "{} reports {answer:#?}, weft shows {shown:#?}",
                 pod.name
             );
         }
@@ -207,7 +207,7 @@ impl Window {
     }
 }
 
-/// Edges by id, without what a replica remembers of the time before the window.
+/// Edges by id, without the replica's data from before the window.
 fn counted(graph: &Value) -> anyhow::Result<BTreeMap<String, Value>> {
     let edges = graph["edges"].as_array().context("no edges")?;
     let counted = edges.iter().map(|edge| {

@@ -1,5 +1,5 @@
-//! Five minutes of calls of every kind, and what came of them as those saw it who made them:
-//! the generator, and where the mesh sends something again the applications.
+//! The load of `make eyes`: five minutes of calls of every kind, and their results as counted by
+//! the generator and, where the mesh retries, by the applications.
 
 use std::thread::{self, ScopedJoinHandle};
 
@@ -25,11 +25,11 @@ const CONNECTIONS: u64 = 20;
 /// Connections of bytes that come and go: so many at once, for so long, so often. A little
 /// less than the load lasts.
 const SHORT: (&str, &str, usize) = ("20", "4s", 45);
-/// Logs of the application; pods that are asked for theirs skip the port, so that no proxy
-/// counts what the test itself asks.
+/// The port of the application's log; pods skip it, so that no proxy counts the test's own
+/// requests.
 const BYPASS: u16 = 9092;
-/// What is asked below this path fails in so many percent: with 500, which callers see, and
-/// with 503, which is sent again within its budget.
+/// Requests below this path fail in so many percent: with 500, which callers see, and with
+/// 503, which is retried within the budget.
 const FAULTY: &str = "/items";
 const FAILED: u32 = 10;
 const SENT_AGAIN: u32 = 4;
@@ -88,7 +88,7 @@ impl Town {
     /// All of it runs, was called once over each way, and fails as it shall.
     pub(crate) fn begin() -> anyhow::Result<Self> {
         let ns = Namespace::meshed("eyes-load")?;
-        // Two, because nothing is sent again to whom it was sent already.
+        // Two, because a retry never goes to the endpoint of the first attempt.
         let shaky = App::new("shaky")
             .replicas(2)
             .annotation("weft.dev/skip-inbound-ports", &BYPASS.to_string());
@@ -195,7 +195,7 @@ impl Town {
         let every = ["--rate", "16", "--duration", LOAD, "-c", "8"];
         Ok(Loads {
             steady: load(FAULTY, "40", &[])?,
-            // Over HTTP/1.1 whoever closes may still be reading: only HTTP/2 says that it left.
+            // Over HTTP/1.1 a client that closes may still read: only HTTP/2 signals a cancel.
             left: load("/slow?delay=3s", "4", &["--http2", "--timeout", "500ms"])?,
             unary: grpc("0", "20")?,
             faulty: grpc("13", "2")?,

@@ -1,5 +1,5 @@
-//! What the mesh tells of itself, held against those who saw it otherwise: a load generator
-//! for five minutes, a real OpenTelemetry Collector, a real Prometheus.
+//! What the mesh reports, compared with independent measurements: a load generator for five
+//! minutes, a real OpenTelemetry Collector, a real Prometheus.
 //!
 //! Not part of `make test`: it is long, and the collector is built from source for it.
 //! `make eyes` makes what these tests need, names it in the environment and runs them one
@@ -10,7 +10,7 @@
 mod altered;
 mod collector;
 #[path = "../mesh/metrics_api/direct.rs"]
-#[expect(dead_code, reason = "nobody is refused here")]
+#[expect(dead_code, reason = "no client is refused here")]
 mod direct;
 mod edges;
 mod load;

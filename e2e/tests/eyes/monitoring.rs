@@ -1,6 +1,6 @@
-//! Whatever the chart's rules, alerts and dashboards ask for has an answer in a real
-//! Prometheus, once there was some of everything; exemplars lead to traces; and the
-//! Prometheus Operator's definitions take the chart's objects.
+//! Every query of the chart's rules, alerts and dashboards has a result in a real
+//! Prometheus, after calls of every kind; exemplars lead to traces; and the
+//! Prometheus Operator's definitions accept the chart's objects.
 
 use std::{collections::BTreeSet, fs, path::Path, thread, time::Duration};
 
@@ -48,7 +48,7 @@ static WITHOUT_A_FAULT: [(&str, &str); 8] = [
     // A panel shows who got one too.
     (
         "weft_controller_certify_answers_total{outcome!~",
-        "nobody is refused a certificate",
+        "no proxy is refused a certificate",
     ),
 ];
 
@@ -162,8 +162,8 @@ fn accepted(cluster: &Cluster, mut record: Record) -> anyhow::Result<()> {
     record.holds()
 }
 
-/// Calls that succeed, fail, are refused, limited, left, tried again and not, as requests and
-/// as bytes; and those of whoever looks at the mesh.
+/// Calls that succeed, fail, are refused, limited, cancelled, retried and not, as requests and
+/// as bytes; and queries of users of the mesh.
 fn some_of_everything(ns: &Namespace) -> anyhow::Result<()> {
     applications(ns)?;
     let (client, web) = (ns.pod("client")?, ns.pod(WORKLOAD)?);

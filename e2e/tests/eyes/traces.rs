@@ -1,5 +1,5 @@
-//! What stands at a real collector after calls over three services, and what becomes of
-//! headers of traces that applications pass on.
+//! The spans at a real collector after calls over three services, and the trace headers that
+//! applications propagate.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 
@@ -32,7 +32,7 @@ const SERVER: u64 = 2;
 const CLIENT: u64 = 3;
 const APPS: [&str; 4] = ["client", "front", "middle", "back"];
 
-/// How an application tells of its own span.
+/// The format in which an application propagates its own span.
 struct Format {
     /// The row of its chain.
     row: &'static str,
@@ -74,7 +74,7 @@ static FORMATS: [Format; 3] = [
     },
 ];
 
-/// A span of an application, in a trace that nobody else is in.
+/// A span of an application, in a trace of its own.
 struct Own {
     trace: String,
     span: String,
@@ -150,7 +150,7 @@ fn three_service_spans_form_one_chain_without_loss() -> Outcome {
     Ok(())
 }
 
-/// What the last of three services was told of, when it was called with these headers.
+/// What the last of three services received, when the first was called with these headers.
 fn through(client: &Pod, headers: &[(&str, String)]) -> anyhow::Result<Report> {
     let back = Order::written(url("back", 8080, "/"), "GET", String::new())?;
     let middle = Order::written(url("middle", 9091, "/proxy"), "POST", back)?;
@@ -171,7 +171,7 @@ fn through(client: &Pod, headers: &[(&str, String)]) -> anyhow::Result<Report> {
     serde_json::from_str(&back.body).with_context(|| format!("back answered {back:?}"))
 }
 
-/// Headers of traces that nobody records come to the last service as they were sent; the
+/// Headers of traces that are not recorded reach the last service unchanged; returns the
 /// traces.
 fn untouched(client: &Pod, decisions: &[bool], record: &mut Record) -> anyhow::Result<Vec<String>> {
     let mut traces = Vec::new();

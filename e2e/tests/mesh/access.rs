@@ -1,5 +1,5 @@
-//! TrafficTargets: exactly what they list passes, and what is refused never
-//! reaches the application.
+//! TrafficTargets: exactly the calls that they list pass, and refused calls never
+//! reach the application.
 
 use anyhow::ensure;
 use e2e::{

@@ -1,5 +1,5 @@
-//! TrafficTargets add up, each judged on its own: what one target says of a
-//! port never widens what another says of a route or a source.
+//! TrafficTargets add up, each evaluated on its own: the port of one target never
+//! widens the routes or sources of another.
 
 use anyhow::ensure;
 use e2e::{

@@ -1,4 +1,4 @@
-//! Calls stay in their zone where somebody wishes it, in a cluster of several zones.
+//! Calls stay in their zone where a policy sets it, in a cluster of several zones.
 //!
 //! Claims: calls-83
 
@@ -18,7 +18,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 const PODS: usize = 3;
 /// The promise, for all callers together.
 const OWN_ZONE: f64 = 0.95;
-/// What shows that calls leave their zone as long as nobody wishes otherwise: it is a third
+/// Below this share calls leave their zone, as they do without a policy: the share is a third
 /// where all endpoints are alike.
 const ANY_ZONE: f64 = 0.8;
 

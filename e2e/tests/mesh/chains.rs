@@ -1,7 +1,7 @@
-//! Services behind each other: what one of them fails in or is allowed shows at the others.
+//! Chains of services: a failure or a policy of one of them shows at the others.
 //!
-//! The test application calls on (`NEXT`), and its log of requests tells what reached it,
-//! what it was told, and when and how that ended. What has a bound of time is in
+//! The test application calls the next service (`NEXT`), and its request log holds what reached
+//! it, with which headers, and when and how that ended. Tests with a bound of time are in
 //! `alone/chains.rs`.
 
 mod links;

@@ -25,10 +25,10 @@ fn rendered(settings: &[&str]) -> anyhow::Result<Vec<Value>> {
 /// The same with these arguments of helm, which looks into the cluster as it does when it
 /// installs: without one it renders no hook.
 fn rendered_by(values: &[&str]) -> anyhow::Result<Vec<Value>> {
-    told_by_helm(&[&["--dry-run=server"][..], values].concat())
+    template_output(&[&["--dry-run=server"][..], values].concat())
 }
 
-fn told_by_helm(values: &[&str]) -> anyhow::Result<Vec<Value>> {
+fn template_output(values: &[&str]) -> anyhow::Result<Vec<Value>> {
     let chart = mesh::chart();
     let mut args = vec!["template", "weft", &chart, "-n", mesh::NAMESPACE];
     // Helm was not built for a Kubernetes of its own.
@@ -185,15 +185,15 @@ fn viewers_may_read_graphs_and_proxies_and_ask_why() -> Outcome {
         labels["rbac.authorization.k8s.io/aggregate-to-edit"],
         "true"
     );
-    // Watching requests is a right that nobody has before it is given to him.
-    let tap = role("weft-tap").context("nobody can be given the right to tap")?;
+    // No default role includes the right to watch requests; it is granted explicitly.
+    let tap = role("weft-tap").context("no role grants the right to tap")?;
     assert_eq!(tap["rules"][0]["verbs"], json!(["get", "create"]));
     let labels = tap["metadata"]["labels"].to_string();
     assert!(!labels.contains("aggregate-to"), "{labels}");
     let bound = of_kind(&objects, "ClusterRoleBinding").into_iter();
     let mut bound = bound.chain(of_kind(&objects, "RoleBinding"));
     assert!(bound.all(|binding| binding["roleRef"]["name"] != "weft-tap"));
-    let scopes = role("weft-observe-scopes").context("nobody may ask where")?;
+    let scopes = role("weft-observe-scopes").context("no role grants queries of scopes")?;
     assert_eq!(scopes["rules"].to_string().matches("scopes").count(), 1);
     Ok(())
 }
@@ -277,7 +277,7 @@ fn control_plane_network_policies_open_every_served_port() -> Outcome {
     Ok(())
 }
 
-/// An APIService that nobody serves holds up the deletion of every namespace.
+/// An APIService without a server holds up the deletion of every namespace.
 #[test]
 fn api_service_goes_before_whoever_serves_it() -> Outcome {
     let objects = rendered(&[])?;
@@ -319,7 +319,7 @@ fn api_service_goes_before_whoever_serves_it() -> Outcome {
         })
     };
     let role = hooks.iter().find(may_delete);
-    let role = role.context("nobody may delete the APIServices at the end")?;
+    let role = role.context("no hook may delete the APIServices at the end")?;
     let binding = hooks
         .iter()
         .find(|hook| {

@@ -1,4 +1,4 @@
-//! Whose call it is: verified between meshed pods, unknown from outside.
+//! The caller's identity: verified between meshed pods, unknown from outside.
 
 use anyhow::ensure;
 use e2e::harness::{App, Namespace, Outcome, eventually};

@@ -8,7 +8,7 @@ use e2e::harness::{Namespace, Outcome, Pod, eventually};
 
 use super::{SOON, url};
 
-/// Everybody whom binding `callers` means may call `server`, by HTTP and by TCP.
+/// Every workload that binding `callers` matches may call `server`, by HTTP and by TCP.
 const TARGET: &str = r"
 apiVersion: specs.smi-spec.io/v1alpha4
 kind: TCPRoute

@@ -1,4 +1,4 @@
-//! Who gets a proxy, and that pods with one still do what they did.
+//! Which pods get a proxy, and that pods with one work as before.
 //!
 //! Claims: attack-13, observe-54
 
@@ -233,7 +233,7 @@ fn probes_keep_their_meaning_in_strict_and_deny() -> Outcome {
                 .objects(),
         )?;
     }
-    // Nobody listens there, so a probe that only reached the proxy would succeed.
+    // Nothing listens there, so a probe that only reached the proxy would succeed.
     let dead = App::new("dead").readiness(quick(json!({"tcpSocket": {"port": 7777}})));
     ns.apply_all(&dead.objects())?;
     ns.ready(&["http", "tcp", "grpc"])?;
@@ -293,7 +293,7 @@ fn host_network_pod_is_skipped_with_warning_and_event() -> Outcome {
     Ok(())
 }
 
-/// What kubectl tells beside its answer.
+/// The warnings that kubectl prints beside its result.
 fn warnings_of(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
     let output = ns.cluster.command("kubectl", args).output()?;
     let warnings = String::from_utf8_lossy(&output.stderr).into_owned();

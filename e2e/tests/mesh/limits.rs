@@ -26,15 +26,15 @@ const OFFERED: u32 = 60;
 const SETTLING: Duration = Duration::from_secs(3);
 const WINDOW: Duration = Duration::from_secs(10);
 const KEPT: RangeInclusive<f64> = 90.0..=110.0;
-/// How long it is looked at, so that there are several such windows, and so many at least in
-/// which the machine never stood still.
+/// How long it is watched, so that there are several such windows, and so many at least in
+/// which the machine never stalled.
 const WATCHED: Duration = Duration::from_secs(12);
 const WINDOWS: usize = 3;
-/// Nobody goes on looking for those after that.
+/// The limit of the search for those.
 const AT_MOST: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(500);
-/// What a limit lets through at once is one second's worth, so nobody makes up for what was not
-/// sent in a longer time.
+/// The burst of a limit is one second's worth, so no caller makes up for what it did not send
+/// in a longer time.
 const BURST: Duration = Duration::from_secs(1);
 /// What one of five pods lets through in a second.
 const FIFTH: RangeInclusive<f64> = 15.0..=25.0;
@@ -111,7 +111,7 @@ struct Scene<'a> {
 
 /// What the pods had counted, each at some moment of this look.
 struct Look {
-    begun: Instant,
+    started: Instant,
     ended: Instant,
     /// Calls that each let through.
     passed: Vec<f64>,
@@ -122,13 +122,13 @@ struct Look {
 impl Look {
     /// The least and the most that so many calls from this look to a later one may be in a second.
     fn in_a_second(&self, calls: f64, later: &Self) -> RangeInclusive<f64> {
-        let longest = later.ended.duration_since(self.begun);
-        let shortest = later.begun.duration_since(self.ended);
+        let longest = later.ended.duration_since(self.started);
+        let shortest = later.started.duration_since(self.ended);
         calls / longest.as_secs_f64()..=calls / shortest.as_secs_f64()
     }
 
-    /// Whether nothing stood still from this look to the next, neither those who call nor who
-    /// looks. Callers send later what they could not, so their calls alone do not tell it.
+    /// Whether nothing stalled from this look to the next, neither the callers nor this test.
+    /// Callers send delayed requests later, so their calls alone do not show a stall.
     fn ran_until(&self, next: &Self) -> bool {
         let step = next.ended.duration_since(self.ended);
         let offered = f64::from(OFFERED) * self.passed.len() as f64 * step.as_secs_f64();
@@ -141,7 +141,7 @@ impl Look {
 struct Window {
     /// What was let through in a second, between these two.
     rate: RangeInclusive<f64>,
-    /// Whether nothing stood still, so that too little is the fault of those who let through.
+    /// Whether nothing stalled, so that too few calls are the fault of the limit.
     ran: bool,
 }
 
@@ -189,11 +189,11 @@ impl Scene<'_> {
             );
             Ok(())
         })?;
-        // A machine that stands still for a moment offers less meanwhile.
+        // A machine that stalls for a moment offers less meanwhile.
         eventually(SOON, "more is answered than the limit will be", || {
-            let (before, begun) = (self.ended("200")?, Instant::now());
+            let (before, started) = (self.ended("200")?, Instant::now());
             thread::sleep(SETTLING);
-            let rate = (self.ended("200")? - before) / begun.elapsed().as_secs_f64();
+            let rate = (self.ended("200")? - before) / started.elapsed().as_secs_f64();
             ensure!(
                 rate >= 1.5 * f64::from(LIMIT),
                 "only {rate:.1} calls in a second are answered without a limit"
@@ -225,10 +225,10 @@ impl Scene<'_> {
 
     /// Waits until so many are called, and goes on to look.
     fn until_called(&mut self, pods: usize) -> anyhow::Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.pods.len() < pods {
             ensure!(
-                begun.elapsed() < STARTED,
+                started.elapsed() < STARTED,
                 "there are no {pods} pods after {STARTED:?}"
             );
             self.look()?;
@@ -239,12 +239,12 @@ impl Scene<'_> {
     }
 
     fn look(&mut self) -> anyhow::Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let pods = self.api.metrics_of_each(&self.pods)?;
         let ended = Instant::now();
         let passed = pods.iter().map(|pod| calls(pod, &[("status", "200")]));
         self.seen.push(Look {
-            begun,
+            started,
             ended,
             passed: passed.collect(),
             came: pods.iter().map(|pod| calls(pod, &[])).sum(),
@@ -257,10 +257,10 @@ impl Scene<'_> {
     fn settle(&mut self) -> anyhow::Result<Instant> {
         let mut from = Instant::now() + SETTLING;
         while Instant::now() < from {
-            let begun = Instant::now();
+            let started = Instant::now();
             self.look()?;
             thread::sleep(STEP);
-            from += begun.elapsed().saturating_sub(BURST);
+            from += started.elapsed().saturating_sub(BURST);
         }
         Ok(from)
     }
@@ -305,7 +305,7 @@ impl Scene<'_> {
     }
 
     fn between(&self, from: Instant, to: Instant) -> &[Look] {
-        let first = self.seen.partition_point(|look| look.begun < from);
+        let first = self.seen.partition_point(|look| look.started < from);
         let end = self.seen.partition_point(|look| look.ended <= to);
         self.seen.get(first..end).unwrap_or_default()
     }
@@ -317,7 +317,7 @@ impl Scene<'_> {
             let rest = looks.get(at..)?;
             let first = rest.first()?;
             let end = first.ended + WINDOW;
-            let last = rest.iter().position(|look| look.begun >= end)?;
+            let last = rest.iter().position(|look| look.started >= end)?;
             let (last, steps) = (rest.get(last)?, rest.get(..=last)?);
             let passed = last.passed.iter().sum::<f64>() - first.passed.iter().sum::<f64>();
             let ran = |step: &[Look]| matches!(step, [one, next] if one.ran_until(next));

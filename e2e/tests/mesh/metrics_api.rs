@@ -17,7 +17,7 @@ mod direct;
 
 /// Where everything below stands.
 const ROOT: &str = "/apis/metrics.smi-spec.io/v1alpha1";
-/// A slot of 5 s, 5 s until it can be asked for, and what a busy machine adds.
+/// An interval of 5 s, 5 s until it can be queried, and what a busy machine adds.
 const REPORTED: Duration = Duration::from_secs(60);
 /// Of a test that is held up no call leaves it.
 const WINDOW: &str = "t=3m";
@@ -115,8 +115,8 @@ fn latencies_agree(
     Ok(())
 }
 
-/// Both ends of the calls of the town, each in its own direction, and nothing merged: what was
-/// asked, and what was told.
+/// Both ends of the calls of the town, each in its own direction, and nothing merged: the
+/// queries and their results.
 fn both_ends_show_the_calls(ns: &Namespace) -> anyhow::Result<Vec<(String, String)>> {
     let out = read(ns, &inside(ns, "deployments/client/edges"))?;
     ensure!(items(&out).len() == 2, "{out}");
@@ -200,7 +200,7 @@ fn metrics_counts_latencies_and_edges_match_load_generator() -> Outcome {
 
     latencies_agree(&mut row, &ns, &quick, &slow)?;
 
-    // Any replica answers, and the other one may have heard of these calls a moment later.
+    // Any replica answers, and the other one may learn of these calls a moment later.
     let shown = eventually(REPORTED, "both ends show the calls", || {
         both_ends_show_the_calls(&ns)
     })?;
@@ -215,10 +215,10 @@ fn metrics_counts_latencies_and_edges_match_load_generator() -> Outcome {
     let idle = read(&ns, &inside(&ns, "deployments/client"))?;
     assert_eq!(counts(&idle)?, (0.0, 0.0));
     assert_eq!(metric(&idle, "p99_response_latency")?, 0.0);
-    let missing = read(&ns, &inside(&ns, "deployments/nobody")).unwrap_err();
+    let missing = read(&ns, &inside(&ns, "deployments/missing")).unwrap_err();
     assert!(format!("{missing:#}").contains("not found"), "{missing:#}");
     row.saw(
-        "GET deployments/client, which nobody calls",
+        "GET deployments/client, which has no callers",
         "zeros, no NaN, no error",
     );
     row.passed()?;
@@ -228,7 +228,7 @@ fn metrics_counts_latencies_and_edges_match_load_generator() -> Outcome {
 #[test]
 fn split_metrics_show_received_calls_of_every_backend() -> Outcome {
     let mut row = Record::part("E20", "split")?;
-    let ns = split::shop("told")?;
+    let ns = split::shop("split-metrics")?;
     // What is called before a split is in force counts at none of its backends.
     split::all_to(&ns, "stable")?;
     split::weigh(&ns, &[("stable", 70), ("canary", 30), ("absent", 0)])?;
@@ -368,9 +368,9 @@ fn metrics_replicas_agree_and_serve_only_api_server() -> Outcome {
         .collect();
     assert!(pods.len() >= 2, "{list}");
     let mut caller = direct::Caller::new(&ns.cluster)?;
-    // The window moves on every five seconds, perhaps between two questions, and of what
-    // proxies report to one replica the others hear a moment later.
-    eventually(REPORTED, "all replicas tell the same calls", || {
+    // The window moves on every five seconds, perhaps between two queries, and a report to one
+    // replica reaches the others a moment later.
+    eventually(REPORTED, "all replicas report the same calls", || {
         let mut answers = Vec::new();
         for pod in &pods {
             answers.push(caller.ask(pod, &path, direct::As::ApiServer)?);
@@ -386,7 +386,7 @@ fn metrics_replicas_agree_and_serve_only_api_server() -> Outcome {
         near(counts(&answers[0].1["items"][0])?.0, 500)
     })?;
 
-    for who in [direct::As::Nobody, direct::As::Administrator] {
+    for who in [direct::As::Anonymous, direct::As::Administrator] {
         let (status, body) = caller.ask(&pods[0], &path, who)?;
         assert_eq!(
             (status, &body["kind"]),

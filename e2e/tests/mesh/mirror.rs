@@ -1,5 +1,5 @@
-//! Copies of requests: how many there are, that nobody waits for them, and that whoever gets
-//! them changes nothing.
+//! Mirrored requests: their share, that no caller waits for them, and that their destination
+//! affects no response.
 //!
 //! Claims: calls-54, calls-82
 
@@ -17,7 +17,7 @@ const REQUESTS: u32 = 3000;
 const COPIED: f64 = 0.1;
 /// A proxy has so many copies under way at most.
 const IN_FLIGHT: f64 = 64.0;
-/// What copies take that nobody waits for.
+/// How long copies take that no caller waits for.
 const HANGS: &str = "60s";
 /// Loads of a second, of which the best one counts: a busy machine only ever adds to a load.
 const ROUNDS: usize = 30;
@@ -40,8 +40,8 @@ fn tenth_of_requests_is_mirrored_and_target_cannot_write() -> Outcome {
         ensure!(scene.copies("success")? > 0.0, "none yet");
         Ok(())
     })?;
-    // Copies are counted when they have ended, and where they came to when they have been
-    // answered there: while the machine stands still one count may be behind another.
+    // The sender counts copies when they have ended, the destination when it has answered:
+    // while the machine stalls one count may be behind another.
     let before = eventually(SOON, "each copy so far has come to its end", || {
         let counts = scene.made_answered_and_come()?;
         ensure!(counts[1] == counts[2], "{counts:?}");
@@ -166,7 +166,7 @@ impl<'a> Scene<'a> {
             client: ns.pod("client")?,
             next: ns.pod("next")?,
         };
-        // Whoever has called a Service is told of its policies.
+        // A proxy receives the policies of the Services that it has called.
         scene.ask(1)?;
         ns.apply_all(&[
             json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
@@ -242,7 +242,7 @@ impl<'a> Scene<'a> {
 
     /// Copies that were to be made, whatever became of them, once none is under way.
     fn copied(&self) -> anyhow::Result<f64> {
-        // Nobody waits for a copy, so the last ones may end after the load.
+        // No caller waits for a copy, so the last ones may end after the load.
         let (_, copied) = settled(SOON, ENDED, || self.counted(&[]))?;
         Ok(copied)
     }

@@ -1,5 +1,5 @@
-//! What the mesh tells of itself: `weft` as a user runs it, and the read API that it asks,
-//! through the cluster's own API server.
+//! Observability: `weft` as a user runs it, and the read API that it queries, through the
+//! cluster's own API server.
 //!
 //! Claims: observe-153
 
@@ -115,7 +115,7 @@ fn graph_and_tables_match_calls_of_load_generator() -> Outcome {
         assert_eq!(found[field], expected, "{field} of {found:#}");
     }
 
-    // Any replica answers, and the other one may have heard of these calls a moment later.
+    // Any replica answers, and the other one may learn of these calls a moment later.
     eventually(SHOWN, "the tables have all calls", || {
         let stat = weft(&ns, &["stat", "deploy", "-o", "wide", "-t", "5m"])?.with_status(0)?;
         for (column, expected) in [

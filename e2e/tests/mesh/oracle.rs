@@ -27,15 +27,15 @@ use serde_json::{Value, json};
 
 const ROUNDS: usize = 20;
 const REQUESTS: usize = 100;
-/// Of the requests of a round so many are asked about as well, one after another: six
-/// hundred in all, at some tens of milliseconds each.
+/// So many requests of a round are explained as well, one after another: six hundred in
+/// all, at some tens of milliseconds each.
 const EXPLAINED: usize = 30;
 /// Of so many requests one goes to the Service in front of the pod, the others to its address.
 const BY_SERVICE: usize = 3;
-/// Of the requests that are asked about at least so many go to a Service, and so many come
-/// from without the mesh.
+/// At least so many of the explained requests go to a Service, and so many come from outside
+/// the mesh.
 const LEAST_OF_A_KIND: usize = 20;
-/// Where explanations are asked for.
+/// The API of explanations.
 const OBSERVE: &str = "observe.weft.dev/v1alpha1";
 /// A change takes effect within 2 s of the API server having it; the rest is for a
 /// busy machine.
@@ -176,7 +176,7 @@ struct Shop {
     plain: Pod,
 }
 
-/// A call as it will be on the wire, the name of the pod that sends it, and what that is told.
+/// A call as it will be on the wire, the name of the pod that sends it, and the order to that.
 type Ordered = (Call, String, Order);
 
 impl Shop {
@@ -357,7 +357,7 @@ fn called(by_service: bool, (service, pod): (&str, &Pod), port: u16) -> Value {
 }
 
 /// Namespace, pods and Services as the API server has them; without the pod that has no proxy,
-/// which nobody calls and whose calls are those of anybody outside.
+/// which no pod calls and whose calls are those of any unmeshed client.
 fn surroundings(ns: &Namespace) -> anyhow::Result<Vec<Value>> {
     let mut objects = vec![ns.cluster.json(&["get", "namespace", &ns.name])?];
     for (kind, plural) in [("Pod", "pods"), ("Service", "services")] {

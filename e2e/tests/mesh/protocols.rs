@@ -133,7 +133,7 @@ fn tcp_echo_returns_and_undeclared_banner_arrives_promptly() -> Outcome {
     Ok(())
 }
 
-/// Its port is named `grpc-tls`: read as gRPC in cleartext it would answer nobody.
+/// Its port is named `grpc-tls`: as gRPC in cleartext it would answer no client.
 // Claims: R6, mesh-17
 #[test]
 fn tls_to_controller_port_gets_its_certificate() -> Outcome {

@@ -1,4 +1,4 @@
-//! TrafficSplits: the shares that were asked for, and no error on the way.
+//! TrafficSplits: calls have the requested shares, and none fails.
 
 use anyhow::ensure;
 use e2e::{
@@ -158,7 +158,7 @@ fn backend_without_a_service_gets_nothing_and_breaks_nothing() -> Outcome {
 }
 
 /// Sends `count` requests to the root, all of which must be answered with 200, and
-/// tells for how many the root itself and the canary were chosen as backend.
+/// returns for how many the root itself and the canary were chosen as backend.
 ///
 /// Which pod answers for the root is the balancer's choice, so shares are those of
 /// the backends that the split chose, as the client's proxy counts them.

@@ -1,5 +1,5 @@
-//! What the mesh says about objects: rejected at the door or shown in a
-//! condition, never silently half used.
+//! The mesh's verdicts on objects: rejected at the webhook or shown in a condition,
+//! never silently half used.
 
 use std::time::Duration;
 

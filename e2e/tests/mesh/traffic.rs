@@ -1,4 +1,4 @@
-//! What lasts long or weighs much goes through, and the proxies stay small.
+//! Long and large transfers go through, and the proxies' memory stays small.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

@@ -130,7 +130,7 @@ fn kubectl_shows_policy_target_sections_and_conditions() -> Outcome {
     for word in ["Service/catalog", "timeouts, retry"] {
         assert!(row.contains(word), "{shown}");
     }
-    // A younger one that says the same decides nothing, and is told who does.
+    // A younger policy for the same target has no effect, and its status names the older one.
     ns.apply_all(&[policy("later", &json!({"retry": {"attempts": 3}}))])?;
     let later = ns.await_condition("tp/later", "Accepted", "False")?;
     assert!(later["reason"] == "Conflicted", "{later}");
@@ -149,7 +149,7 @@ fn policy_is_applied_by_proxies_and_shown_programmed() -> Outcome {
     ns.apply_all(&App::new("catalog").replicas(2).objects())?;
     ns.ready(&["client", "catalog"])?;
     let client = ns.pod("client")?;
-    // Whoever fails alike is never taken out, so that each call may be tried again.
+    // Endpoints that all fail alike are never ejected, so that each call may be retried.
     let request_count = || {
         client.get(&url("catalog", 8080, "/?status=503"), &["-n", "5"])?;
         let metrics = client.proxy_metrics()?;

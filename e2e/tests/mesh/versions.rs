@@ -147,7 +147,7 @@ impl Desk<'_> {
     fn update(&self, form: &Form, to: usize, name: &str) -> anyhow::Result<Value> {
         let path = self.path(to, name);
         let limit = Duration::from_secs(20);
-        eventually(limit, "nobody else writes", || {
+        eventually(limit, "no other client writes", || {
             let mut update = self.api.read(&path)?;
             update["metadata"]["labels"]["team"] = "shop".into();
             if let Some((pointers, value)) = &form.change {

@@ -1,5 +1,5 @@
-//! What there is to ask for: the metrics of docs/metrics.md, which tests of proxy and
-//! controller compare with what a scraper sees, and what rules record.
+//! The metrics that queries may use: those of docs/metrics.md, which tests of proxy and
+//! controller compare with a scrape, and those that rules record.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,5 @@
-//! The chart's rules, alerts and dashboards ask for what is counted, and each alert leads
-//! to what to do. Whether Prometheus takes them, and whether they fire, is asked of a real
-//! one by the ring `prometheus`.
+//! The chart's rules, alerts and dashboards query existing metrics, and each alert links to
+//! its repair. The tier `prometheus` tests with a real Prometheus that they load and fire.
 //!
 //! Claims: observe-83
 

@@ -1,5 +1,5 @@
-//! Which metrics, labels and values a query asks for. Prometheus itself judges whether it
-//! is well formed, in the ring `prometheus`; this only finds names.
+//! Which metrics, labels and values a query names. Prometheus itself validates its syntax,
+//! in the tier `prometheus`; this only finds names.
 
 /// Words that are no metric although nothing opens behind them.
 const WORDS: [&str; 14] = [

@@ -1,5 +1,5 @@
-//! What an alert asks for, without the thresholds by which it keeps quiet while all is well:
-//! each of it must have an answer. `make eyes` uses this file too.
+//! The queries of an alert, without the thresholds that keep it quiet in a healthy mesh: each
+//! must have a result. `make eyes` uses this file too.
 
 /// What stands between two parts of an alert.
 const BETWEEN: [&str; 3] = ["and", "or", "unless"];

@@ -1,5 +1,5 @@
-//! Rules over series that were made up: alerts.yaml says for every alert when it fires and
-//! when it must not, records.yaml what the recording rules make. promtool judges.
+//! Rules over invented series, evaluated by promtool: alerts.yaml has for every alert when it
+//! fires and when it must not, records.yaml the results of the recording rules.
 //!
 //! Claims: attack-88, observe-84
 
@@ -91,7 +91,7 @@ fn test_of(case: &Case, severity: &str) -> Value {
     })
 }
 
-/// Lets promtool judge these tests of the chart's rules.
+/// Runs these tests of the chart's rules by promtool.
 fn judged(name: &str, tests: &[Value]) -> anyhow::Result<String> {
     let rules = sources::file("charts/weft/monitoring/rules.yaml");
     let file = json!({
@@ -122,8 +122,8 @@ fn every_alert_fires_for_its_cause_only() -> Outcome {
     Ok(())
 }
 
-/// Control of the test above: promtool is heard when an alert does not fire where it is
-/// expected, and when one fires that is not.
+/// Control of the test above: it fails when an expected alert does not fire, and when an
+/// unexpected one fires.
 // Claims: observability-16
 #[test]
 fn missing_or_unexpected_alert_is_detected() -> Outcome {

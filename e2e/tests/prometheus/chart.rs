@@ -187,7 +187,7 @@ fn cluster_without_operator_is_refused_naming_value() -> Outcome {
     Ok(())
 }
 
-/// It makes no object: the controller is told.
+/// The value makes no object: it sets the controller's environment.
 #[test]
 fn service_graph_value_sets_controller_and_requires_read_api() -> Outcome {
     let service_graph = |settings: &[&str]| -> anyhow::Result<Value> {
@@ -199,7 +199,7 @@ fn service_graph_value_sets_controller_and_requires_read_api() -> Outcome {
         let env = &controller["spec"]["template"]["spec"]["containers"][0]["env"];
         let mut env = env.as_array().into_iter().flatten();
         let one = env.find(|one| one["name"] == "WEFT_SERVICE_GRAPH");
-        Ok(one.context("the controller is told nothing")?["value"].clone())
+        Ok(one.context("the controller has no such variable")?["value"].clone())
     };
     assert_eq!(service_graph(&[])?, "false");
     assert_eq!(service_graph(&[&on("serviceGraph")])?, "true");
@@ -306,11 +306,11 @@ fn notes(test: &str, settings: &[&str]) -> anyhow::Result<String> {
     ensure!(copied.success(), "the chart cannot be copied");
     let chart = folder.join("weft");
     fs::write(
-        chart.join("templates/told.yaml"),
-        "apiVersion: v1\nkind: Told\ntext: {{ include (print .Template.BasePath \"/NOTES.txt\") . | toJson }}\n",
+        chart.join("templates/notes.yaml"),
+        "apiVersion: v1\nkind: Notes\ntext: {{ include (print .Template.BasePath \"/NOTES.txt\") . | toJson }}\n",
     )?;
     let objects = rendered(&chart.to_string_lossy(), settings, &[])?;
-    let text = only(&objects, "Told")?["text"].as_str();
+    let text = only(&objects, "Notes")?["text"].as_str();
     Ok(text.context("no text")?.to_owned())
 }
 
@@ -357,9 +357,9 @@ fn notes_name_every_definition_that_stays_behind() -> Outcome {
     );
     let text = notes("definitions", &[])?;
     let mut lines = text.lines().map(str::trim);
-    let told = lines.find_map(|line| line.strip_prefix("kubectl delete crd "));
-    let told = told.context("no line that deletes them")?;
-    let told: BTreeSet<&str> = told.split_whitespace().collect();
-    assert_eq!(told, stays);
+    let named = lines.find_map(|line| line.strip_prefix("kubectl delete crd "));
+    let named = named.context("no line that deletes them")?;
+    let named: BTreeSet<&str> = named.split_whitespace().collect();
+    assert_eq!(named, stays);
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! A real Prometheus takes the chart's rules, its alerts fire and stay quiet, every query
-//! of a dashboard has an answer, and helm makes of each value what it says. Run by
-//! `e2e/run prometheus`: needs helm and promtool, and no cluster.
+//! Tests with a real Prometheus and helm: the chart's rules load, its alerts fire and stay
+//! quiet, every query of a dashboard has a result, and every value renders as documented. Run
+//! by `e2e/run prometheus`: needs helm and promtool, and no cluster.
 
 mod alerts;
 mod chart;

@@ -1,4 +1,4 @@
-//! Helm and Prometheus' promtool, each asked without any cluster.
+//! Runs helm and Prometheus' promtool, without any cluster.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use e2e::harness::{cluster::root, mesh};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// What a cluster offers that helm does not take for granted, as a real one would tell.
+/// The API that a real cluster offers and helm does not assume.
 pub(crate) const A_CLUSTER: &str = "apiregistration.k8s.io/v1";
 
 /// Standard output of a program, or what it complained of.
 pub(crate) fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
     let ended = Command::new(program)
         .args(args)
-        // Nobody's cluster is asked by accident.
+        // No cluster is queried by accident.
         .env("KUBECONFIG", "/dev/null")
         .output()
         .with_context(|| format!("start {program}: the ring is run by e2e/run prometheus"))?;
@@ -24,7 +24,7 @@ pub(crate) fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
         String::from_utf8_lossy(&ended.stdout),
         String::from_utf8_lossy(&ended.stderr),
     );
-    // promtool tells what is wrong with queries on its standard output.
+    // promtool prints errors in queries on its standard output.
     ensure!(ended.status.success(), "{program} {args:?}: {errors}{out}");
     Ok(out.into_owned())
 }

@@ -5,8 +5,8 @@ use e2e::harness::{Outcome, mesh};
 
 use crate::programs::rendered;
 
-/// Each of these would give objects that the API server refuses, images that nobody can
-/// pull, or a mesh that does not start.
+/// Each of these would give objects that the API server refuses, images that cannot be
+/// pulled, or a mesh that does not start.
 #[test]
 fn unusable_values_are_refused_by_schema() -> Outcome {
     let long = format!("image.tag={}", "a".repeat(129));

@@ -47,8 +47,8 @@ def drained(drain, local):
     return {"drain": drain, "why": "", "storage": not drain, "evicted": True, "local": local}
 
 
-def quota(starts, told):
-    return {"starts": starts, "event": told, "check": told, "mended": True}
+def quota(starts, reported):
+    return {"starts": starts, "event": reported, "check": reported, "mended": True}
 
 
 def connected(nc, first, seconds, status):
@@ -187,22 +187,22 @@ def test_forward_proxy_that_gets_connect_is_the_same():
 
 
 def test_rows_that_are_alone_come_behind_others_and_in_their_order():
-    begun = []
-    rows = [Recorded(number, begun) for number in (1, 20, 21, 4)]
+    started = []
+    rows = [Recorded(number, started) for number in (1, 20, 21, 4)]
     results = main.all_tried(rows, [True, False], time.monotonic(), 2)
     assert [result["row"] for result in results] == [1, 20, 21, 4]
-    assert sorted(begun[:4]) == [1, 1, 4, 4] and begun[4:] == [21, 21, 20, 20], begun
+    assert sorted(started[:4]) == [1, 1, 4, 4] and started[4:] == [21, 21, 20, 20], started
 
 
 class Recorded:
     """A row that writes down when it is tried, with the kinds of a real one."""
 
-    def __init__(self, number, begun):
-        self.number, self.what, self.begun = number, "", begun
+    def __init__(self, number, started):
+        self.number, self.what, self.started = number, "", started
         self.alone, self.last = (getattr(BY_NUMBER[number], kind, False) for kind in ("alone", "last"))
 
     def tried(self, side):
-        self.begun.append(self.number)
+        self.started.append(self.number)
         return {"side": side}
 
     def shown(self, result):

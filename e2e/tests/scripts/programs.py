@@ -25,7 +25,7 @@ def derived(threads, tests, printed):
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("test_programs", loader))
     loader.exec_module(module)
     program = module.Program({"command": ["mesh-0"], "folder": "", "environment": {"CARGO_PKG_NAME": "e2e"}})
-    program.threads, program.tests, program.begun, program.ended = threads, tests, 0.0, printed[-1][0]
+    program.threads, program.tests, program.started, program.ended = threads, tests, 0.0, printed[-1][0]
     program.output, program.arrived = bytearray(), []
     for at, text in printed:
         program.output += text.encode()

@@ -60,7 +60,7 @@ pub(crate) fn are_no_requests(
             Ok(())
         },
     )?;
-    // Nobody waits for copies, so the last ones may still be under way.
+    // No caller waits for copies, so the last ones may still be under way.
     let (served, came) = eventually(SOON, "all copies have ended", || {
         let (served, came) = (copies("success")?, answered()?);
         ensure!(served == came, "{served} were served, and {came} came");

@@ -50,13 +50,13 @@ impl Previous {
         }
     }
 
-    /// Those of these pods with an older proxy whom a policy names that they call by.
+    /// Those of these pods with an older proxy that their policy's status names.
     pub(crate) const fn too_old<'a>(&self, older: &'a [&'a Pod]) -> &'a [&'a Pod] {
         if self.knows_policies { &[] } else { older }
     }
 
-    /// As revision 1, by somebody who never saw this version: with an authority that the older
-    /// one makes, and without a definition that it does not bring.
+    /// As revision 1, as before this version existed: with an authority that the older version
+    /// makes, and without a definition that it does not bring.
     pub(crate) fn install(&self, cluster: &Cluster) -> anyhow::Result<()> {
         remove(cluster)?;
         let tag = format!("image.tag={}", self.number);

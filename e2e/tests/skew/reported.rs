@@ -1,4 +1,4 @@
-//! What `weft` tells of proxies of both versions.
+//! What `weft` reports of proxies of both versions.
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{CommandOutput, Namespace, Pod, eventually};
@@ -24,7 +24,7 @@ pub(crate) fn versions(
     older: &[&Pod],
     newer: &[&Pod],
 ) -> anyhow::Result<()> {
-    eventually(SOON, "every proxy tells what it is", || {
+    eventually(SOON, "every proxy reports its version", || {
         let proxies = weft(ns, &["proxies", "-o", "json"])?.json()?;
         for pod in older {
             let status = status_of(&proxies, pod)?;

@@ -48,7 +48,7 @@ impl Shop {
         Ok(shop)
     }
 
-    /// These accounts may call both servers, and nobody else.
+    /// These accounts may call both servers, and no others.
     pub(crate) fn admit(&self, accounts: &[&str]) -> anyhow::Result<()> {
         let ns = &self.ns.name;
         let account =
@@ -79,7 +79,7 @@ impl Shop {
         let identity = format!("spiffe://cluster.local/ns/{}/sa/{account}", self.ns.name);
         for (server, weights) in [("first", [1, 0]), ("second", [0, 1])] {
             self.split(weights)?;
-            let what = format!("{} calls {server} and nobody else", caller.name);
+            let what = format!("{} calls {server} and no other", caller.name);
             eventually(SOON, &what, || {
                 let seen = caller.get(&root(), &["-n", &CALLS.to_string()])?;
                 let there = seen.by_version.get(server) == Some(&CALLS);
@@ -90,7 +90,7 @@ impl Shop {
             let proven = report.client_id.as_ref() == Some(&identity);
             ensure!(
                 proven,
-                "{server} was called by somebody else than {identity}: {report:?}"
+                "{server} was called by another identity than {identity}: {report:?}"
             );
             stranger.refused(&root(), &[], 403, "not-allowed")?;
         }

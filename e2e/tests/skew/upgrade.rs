@@ -1,5 +1,5 @@
 //! Proxies of the version before with this controller: an upgrade, after which running pods
-//! keep the proxies that they have until somebody restarts them.
+//! keep the proxies that they have until they are restarted.
 //!
 //! Claims: calls-38
 

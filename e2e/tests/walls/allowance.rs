@@ -1,7 +1,7 @@
-//! What does not keep to the walls yet, one line each, and can only become less.
+//! The breaches of the walls that are allowed so far, one line each; the list can only shrink.
 //!
-//! A line that is no longer needed fails the test as a new breach does: otherwise the
-//! room that one mended would be there for the next one to use.
+//! A line that is no longer needed fails the test as a new breach does: otherwise a new
+//! breach could take the place of a repaired one.
 
 use std::collections::BTreeMap;
 use std::fmt;

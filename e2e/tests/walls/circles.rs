@@ -1,4 +1,4 @@
-//! Finds what lies in a circle: the arrows whose end leads back to their start.
+//! Finds cycles of imports: the edges whose end leads back to their start.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! The kind that only tests have is named where a new one has to be, and nowhere else.
+//! A kind that exists only in tests: the code names it where a new kind must be added, and
+//! nowhere else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

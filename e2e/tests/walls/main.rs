@@ -1,8 +1,8 @@
-//! Who may use whom: crates, checked against what Cargo says, and inside each crate
-//! its folders and files, checked against what they import.
+//! The allowed dependencies: between crates, checked against Cargo's metadata, and
+//! inside each crate between folders and files, checked against their imports.
 //!
-//! What does not hold yet stands in `walls/allowance`, which can only shrink. After a
-//! merge it is written anew by
+//! Breaches that are allowed so far stand in `walls/allowance`, which can only shrink.
+//! After a merge it is written anew by
 //! `WEFT_WRITE_GENERATED=1 cargo test -p e2e --test walls`; read the difference.
 
 mod allowance;
@@ -42,13 +42,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bench", &["policy", "wire", "identity"]),
 ];
 
-/// The same, for tests alone: they may ask two crates and compare the answers.
+/// The same, for tests alone: they may call two crates and compare the results.
 const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
     // What is decided must be what a reader decides who shares no code.
     ("crds", &["oracle"]),
-    // What asks and what answers must mean the same.
+    // Client and server of the read API must mean the same.
     ("controller", &["fake_api", "cli", "oracle"]),
-    // What a file is told must be what its author would be told by the webhook.
+    // A file must get the same errors as its object would get from the webhook.
     ("injector", &["controller", "fake_api", "cli", "oracle"]),
     ("cli", &["fake_api", "oracle"]),
     // Its seeds alone.
@@ -86,9 +86,9 @@ const EXEMPT: Exempt = Exempt {
         ("identity/src/tls.rs", "tls13"),
     ],
     rationed: &[
-        // What decides about a call is asked of one snapshot, taken once. What ends calls
-        // that are no longer allowed is there to read newer ones, and so are those who
-        // speak with the controller and who show what is held.
+        // All decisions about a call use one snapshot, taken once. Exempt are the file that
+        // ends calls that are no longer allowed, which reads newer ones, the client of the
+        // controller and the admin pages.
         Rationed {
             method: "snapshot",
             folders: &["proxy/src"],
@@ -106,11 +106,10 @@ const EXEMPT: Exempt = Exempt {
                 // never come to `serve`.
                 ("proxy/src/inbound/tunnel.rs", "tunnel"),
                 ("proxy/src/outbound/request.rs", "handle_request"),
-                // Bytes: when it is known that they are, or a server is asked who
-                // speaks first.
+                // Bytes: when they are known to be, or when a server is connected to learn
+                // which side speaks first.
                 ("proxy/src/outbound/opaque.rs", "route_bytes"),
-                // What answers in place of a call that failed, or is asked the same, is
-                // another call.
+                // A fallback for a failed call, or a mirrored request, is another call.
                 ("proxy/src/outbound/route.rs", "elsewhere"),
             ],
             again_in: &[],
@@ -141,8 +140,8 @@ const EXEMPT: Exempt = Exempt {
                 ("proxy/src/outbound/passthrough.rs", "unknown"),
             ],
         },
-        // Bytes that flow are asked about again, of newer snapshots: the pod may begin to get
-        // nothing but copies, and what it opened before could change something elsewhere.
+        // Open byte streams are checked again, with newer snapshots: the pod may become one
+        // that gets only copies, and its open streams could change something elsewhere.
         Rationed {
             method: "until_refused",
             folders: &["proxy/src"],
@@ -172,7 +171,7 @@ const EXEMPT: Exempt = Exempt {
     ],
 };
 
-/// Crates whose programs run in somebody's cluster.
+/// Crates whose programs run in a user's cluster.
 const SHIPPED: &[&str] = &[
     "policy",
     "wire",

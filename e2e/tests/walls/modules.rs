@@ -2,7 +2,7 @@
 //!
 //! Read from the source and not from the compiler, because a wall stands between
 //! files: a re-export is looked through, so a name counts for the file that defines
-//! it, and tests do not count, since they may look at what nobody else may.
+//! it, and tests do not count, since they may import what other modules may not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,7 +89,7 @@ impl Target {
         target
     }
 
-    /// Forgets what functions of these files are like: nobody wrote them. Their arrows stay.
+    /// Drops the functions of these files, which are generated. Their imports stay.
     pub(crate) fn leave_out(&mut self, files: &[&str]) {
         let written = |file: &String| !files.contains(&file.as_str());
         self.functions.retain(|function| written(&function.file));

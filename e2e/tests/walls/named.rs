@@ -1,14 +1,14 @@
-//! What pages name of the code exists: files by their path or a link. No page names a test:
-//! tests carry the ids of claims. What the code names of pages exists too: headings and anchors. And the way from
-//! the README to what decides takes two steps, each step of the ways that the architecture
-//! draws names its files, and its tables of folders are those that the walls hold.
+//! Links between pages and code: every file that a page names by path or link exists, and so
+//! does every heading and anchor that the code names. No page names a test; tests carry the
+//! ids of claims. From the README to a deciding file it takes two steps, each step of the paths
+//! in docs/architecture.md names its files, and its tables of folders equal those of the walls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::read_sources;
 
-/// Pages that lead somebody into the code.
+/// Pages that lead a reader into the code.
 const PAGES: [&str; 2] = ["README.md", "docs/architecture.md"];
 /// Where all other pages lie. What they name by a path is as much a promise.
 const FOLDERS: [&str; 6] = [
@@ -19,7 +19,7 @@ const FOLDERS: [&str; 6] = [
     "e2e/cluster",
     "e2e/interop",
 ];
-/// What somebody looks for who changes the mesh, each with a row that names its files.
+/// Topics of docs/architecture.md, each with a row that names its files.
 const DECISIONS: [&str; 8] = [
     "split",
     "access",

@@ -1,5 +1,5 @@
-//! Each wall, seen to hold back what it is there for: over a tree of a few lines in
-//! which nothing else is wrong.
+//! Each wall with a planted breach, which it must report: over a tree of a few lines
+//! without other breaches.
 
 mod rooms;
 mod written;

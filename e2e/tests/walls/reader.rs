@@ -375,7 +375,7 @@ impl<'ast> Visit<'ast> for SourceReader<'_> {
         self.tokens(call.tokens.clone());
     }
 
-    /// What a derive is told in an attribute becomes code of this file.
+    /// The arguments of a derive's attribute become code of this file.
     fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
         if let syn::Meta::List(list) = &attribute.meta {
             self.tokens(list.tokens.clone());

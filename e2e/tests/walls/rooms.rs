@@ -10,7 +10,7 @@
 //! # a comment
 //! ```
 //!
-//! What a row names is used: an arrow that nobody needs is a door that nobody watches.
+//! Every import that a row allows is used: an unused one would be an unwatched exception.
 //! Within a room everything may be imported; circles have a rule of their own. The
 //! root of a crate (`lib.rs`, `main.rs`) is called `root`, and imports what it likes.
 

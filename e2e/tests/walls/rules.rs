@@ -1,4 +1,4 @@
-//! What holds inside every crate, and where it does not.
+//! Rules that hold inside every crate, and their exceptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ pub(crate) const HEADER_WORDS: usize = 5;
 pub(crate) const FILE_LINES: usize = 480;
 /// Lines of one function, its head included.
 pub(crate) const FUNCTION_LINES: usize = 100;
-/// Lines that 99 of 100 functions outside tests keep to, and those that tell how a request
-/// goes.
+/// Lines that 99 of 100 functions outside tests keep to, and every function of the request
+/// path.
 pub(crate) const MOST_FUNCTION_LINES: usize = 60;
 pub(crate) const PARAMETERS: usize = 6;
 
@@ -72,7 +72,7 @@ pub(crate) struct Spelt {
     pub besides: &'static [(&'static str, &'static str)],
 }
 
-/// Within `folders` of the crate `of` nobody names the crate `about`.
+/// No file within `folders` of the crate `of` names the crate `about`.
 #[derive(Debug)]
 pub(crate) struct Silent {
     pub of: &'static str,

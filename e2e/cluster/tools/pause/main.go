@@ -1,4 +1,4 @@
-// What keeps a pod's namespaces alive: it waits until it is told to end.
+// Keeps a pod's namespaces alive: waits for a signal to end.
 package main
 
 import (

@@ -96,7 +96,7 @@ class StandsStill:
     number = 27
     what = "both proxies stand still for 12 s (SIGSTOP), while 20 answers are on their way between them"
     alone = True
-    # A silent peer is given up after 10 s, so one that ran meanwhile would have a right to it.
+    # A silent peer is abandoned after 10 s, so one that ran meanwhile would have a right to it.
     STREAMS, STOPPED = 20, 12
     PODS = ("r27", "r27-client")
 

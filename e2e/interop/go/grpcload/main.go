@@ -71,7 +71,7 @@ func main() {
 					reasons[fmt.Sprintf("%s %s", status.Code(err), status.Convert(err).Message())]++
 					lock.Unlock()
 					if *lasting > 0 {
-						// Where nobody listens, calls fail at once.
+						// Where nothing listens, calls fail at once.
 						time.Sleep(50 * time.Millisecond)
 					}
 				}

@@ -77,7 +77,7 @@ func interim(base string, h2 bool) {
 	show("GET /hello behind them")
 }
 
-// withInterim makes a call, and tells its interim answers before the answer itself.
+// withInterim makes a call, and returns its interim responses before the final one.
 func withInterim(client *http.Client, method, url string, body io.Reader, expect string) string {
 	var seen strings.Builder
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {

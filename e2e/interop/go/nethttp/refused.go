@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// What is printed of an answer's body: as much as tells that it is the mesh's refusal.
+// The printed length of a response's body: enough to recognize the mesh's refusal.
 const shownOfBody = 17
 
 // refused asks for what no rule admits in every way, and then for what one does. The

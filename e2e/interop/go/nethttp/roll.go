@@ -15,12 +15,12 @@ import (
 // Where a child of roll finds the listening socket: behind standard error.
 const inherited = 3
 
-// grace is the time that a server has for what it has begun.
+// grace is the time that a server has for requests in flight.
 const grace = 10 * time.Second
 
-// serveUntilTerminated serves until SIGTERM, and then what has begun: clients of HTTP/2
-// are told by GOAWAY, and idle connections are closed. The address "inherited" is the
-// socket of roll.
+// serveUntilTerminated serves until SIGTERM, and then requests in flight: clients of HTTP/2
+// receive GOAWAY, and idle connections are closed. The address "inherited" is the socket of
+// roll.
 func serveUntilTerminated(server *http.Server, address string) {
 	var listener net.Listener
 	var err error
@@ -34,12 +34,12 @@ func serveUntilTerminated(server *http.Server, address string) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	told, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	select {
 	case err := <-ended:
 		log.Fatal(err)
-	case <-told.Done():
+	case <-terminated.Done():
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
@@ -49,8 +49,8 @@ func serveUntilTerminated(server *http.Server, address string) {
 }
 
 // roll holds the listening socket and serves by a child. At SIGHUP it starts another one
-// and then ends the old one, as a rolling restart does: no connection finds nobody who
-// takes it.
+// and then ends the old one, as a rolling restart does: every connection finds a process
+// that accepts it.
 func roll(address string) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

@@ -71,7 +71,7 @@ func under(arguments []string, h2 bool) {
 					}
 					lock.Unlock()
 					if failed != "" {
-						// Where nobody listens, calls fail at once.
+						// Where nothing listens, calls fail at once.
 						time.Sleep(postEvery)
 					}
 					time.Sleep(rest)

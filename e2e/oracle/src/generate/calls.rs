@@ -1,4 +1,4 @@
-//! Random calls: half of them drawn up after a target, else almost all would be
+//! Random calls: half of them are derived from a target, else almost all would be
 //! refused for the caller alone.
 
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! Objects that somebody wrote to do harm, or by accident: of every kind and version,
-//! with anything anywhere but in the metadata, which the API server guards itself.
+//! Objects that are malformed on purpose or by accident: of every kind and version, with
+//! any value in any field but the metadata, which the API server validates itself.
 
 use serde_json::{Map, Value, json};
 

@@ -8,7 +8,7 @@ use crate::random::Random;
 /// The last of each does not exist.
 const GROUPS: [&str; 5] = ["routes", "more", "routes", "more", "gone"];
 const TCP_ROUTES: [&str; 5] = ["ports", "all", "ports", "all", "lost"];
-const BINDINGS: [&str; 3] = ["front", "friends", "nobody"];
+const BINDINGS: [&str; 3] = ["front", "friends", "absent"];
 const MATCHES: [&str; 4] = ["read", "write", "admin", "none"];
 
 /// What paths are described with; the second half only by mistake.

@@ -1,4 +1,4 @@
-//! All SMI objects of one place.
+//! All SMI objects of one random namespace.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What random objects may talk about.
+//! The names that random objects use.
 
 /// What random objects may talk about.
 #[derive(Clone, Copy, Debug)]

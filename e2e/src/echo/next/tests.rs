@@ -80,13 +80,13 @@ impl Link {
 
     /// The one request for `path`, once it has ended.
     async fn ended(&self, path: &str) -> Record {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let got = self.got(path).await;
             assert!(got.len() <= 1, "{got:?}");
             match got.into_iter().next() {
                 Some(record) if record.how != RequestState::Open => return record,
-                seen => assert!(begun.elapsed() < Duration::from_secs(2), "{seen:?}"),
+                seen => assert!(started.elapsed() < Duration::from_secs(2), "{seen:?}"),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -129,7 +129,7 @@ async fn forwarded_call_keeps_request_and_returns_status_and_hops() {
     assert_eq!(
         (status, report.hops.len()),
         (200, 0),
-        "the last asks nobody"
+        "the last one calls no other"
     );
 }
 
@@ -176,14 +176,14 @@ async fn caller_cancellation_cancels_all_downstream_calls() {
         let mut ask = a.ask(path);
         ask.http2 = http2;
         ask.timeout = Duration::from_millis(300);
-        let begun = Instant::now();
+        let started = Instant::now();
         let none = Client::new(ask).send().await.unwrap_err();
         assert_eq!(none.failure, Failure::Timeout);
         for link in [&a, &b, &c] {
             let record = link.ended(path).await;
             assert_eq!((record.how, record.status), (RequestState::Cancelled, None));
         }
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(started.elapsed() < Duration::from_secs(2));
     }
 }
 
@@ -206,10 +206,10 @@ async fn abandoned_call_is_reset_and_not_only_closed() {
         }
     }
     // After a reset the kernel forgets who was at the other end; of an end alone it does not.
-    let begun = Instant::now();
+    let started = Instant::now();
     while stream.peer_addr().is_ok() {
         assert!(
-            begun.elapsed() < Duration::from_secs(1),
+            started.elapsed() < Duration::from_secs(1),
             "closed, not reset"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -283,9 +283,9 @@ async fn fault_at_last_service_yields_trailers_only_or_delay() {
         order.method = Method::POST;
         order.body = fault.into();
         assert_eq!(Client::new(order).send().await.unwrap().status, 200);
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = Client::new(unary(&b, "0")).send().await.unwrap();
-        assert!(begun.elapsed() >= takes, "{fault}");
+        assert!(started.elapsed() >= takes, "{fault}");
         let alone = status != "0";
         assert_eq!(answer.headers.contains_key("grpc-status"), alone, "{fault}");
         let expected = if alone {
@@ -299,8 +299,8 @@ async fn fault_at_last_service_yields_trailers_only_or_delay() {
 
 #[tokio::test]
 async fn who_has_nobody_next_that_answers_says_so() {
-    let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let b = calls_on("b", nobody, Propagate::Nothing).await;
+    let unreachable: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let b = calls_on("b", unreachable, Propagate::Nothing).await;
     let answer = Client::new(b.ask("/")).send().await.unwrap();
     assert_eq!(answer.status.as_u16(), 502);
     let text = String::from_utf8_lossy(&answer.body).into_owned();
@@ -326,10 +326,10 @@ async fn witness_is_notified_once_request_head_arrives() {
     let c = last().await;
     let a = link("a", |settings| set_witness(settings, c.http)).await;
     let mut stream = TcpStream::connect(a.http).await.unwrap();
-    let begun = format!(
+    let unfinished = format!(
         "POST /half HTTP/1.1\r\nhost: a\r\ntraceparent: {TRACE}\r\ncontent-length: 9\r\n\r\nabc"
     );
-    stream.write_all(begun.as_bytes()).await.unwrap();
+    stream.write_all(unfinished.as_bytes()).await.unwrap();
     let record = c.ended("/half").await;
     assert_eq!(record.method, "POST");
     assert_eq!(record.headers["traceparent"], TRACE);
@@ -337,9 +337,9 @@ async fn witness_is_notified_once_request_head_arrives() {
     assert_eq!((status, report.hops.len()), (200, 0), "it is no NEXT");
     assert_eq!(c.ended("/whole").await.status, Some(200));
 
-    // What nobody knows of is not done.
-    let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let b = link("b", |settings| set_witness(settings, nobody)).await;
+    // A request that the witness did not receive is not served.
+    let unreachable: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let b = link("b", |settings| set_witness(settings, unreachable)).await;
     let answer = Client::new(b.ask("/")).send().await.unwrap();
     assert_eq!(answer.status.as_u16(), 502);
 }

@@ -1,4 +1,4 @@
-//! How much the generator asks, and what it says of it.
+//! The load generator: how many requests it sends, and what it reports.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -1,8 +1,8 @@
-//! A node that is lost while all controllers are killed: nobody is told of it, and what its
-//! pods were asked is never answered.
+//! A node that is lost while all controllers are killed: no proxy is notified, and requests to
+//! its pods are never answered.
 //!
-//! One pod is cut off, from all but its own kubelet: as of a node that is lost, nothing says
-//! that it is not ready until the cluster misses its node, which takes longer than this.
+//! One pod is cut off from all but its own kubelet. As with a lost node, its endpoint stays
+//! ready until the cluster misses its node, which takes longer than this test.
 //!
 //! Claims: calls-85
 
@@ -26,7 +26,7 @@ const NOTICED: Duration = Duration::from_secs(8);
 const GIVEN_UP: Duration = Duration::from_secs(13);
 /// So long is looked. A call that finds out anew does so by then.
 const WATCHED: Duration = Duration::from_secs(20);
-/// In milliseconds: whoever was sent to the lost pod waited at least so long.
+/// In milliseconds: a call that was sent to the lost pod waited at least so long.
 const WAITED: f64 = 1000.0;
 /// Until what was lost is called again.
 const BACK: Duration = Duration::from_secs(90);
@@ -38,7 +38,7 @@ const EACH: &str = "25";
 fn node_loss_without_controllers_costs_only_ongoing_calls() -> Outcome {
     let scene = Scene::new()?;
     let mut seen = scene.lose(0)?;
-    // A machine that stands still delays calls to what works as well: then once more.
+    // A machine that stalls delays calls to healthy pods as well: then once more.
     if let Err(error) = seen.kept()
         && !seen.steady.is_whole()
     {
@@ -74,7 +74,7 @@ impl Seen {
     fn kept(&self) -> anyhow::Result<()> {
         ensure!(
             self.slowest >= WAITED,
-            "control: nobody waited for what was lost: {self:?}"
+            "control: no call waited for the lost pod: {self:?}"
         );
         ensure!(
             self.over <= GIVEN_UP,
@@ -184,7 +184,7 @@ impl Scene {
 /// The network of a pod of the local cluster, as its machine sees it.
 struct PodNetwork {
     namespace: String,
-    /// Its node, by which the kubelet asks whether it is ready.
+    /// Its node, from which the kubelet probes it.
     node: Ipv4Addr,
 }
 
@@ -217,7 +217,7 @@ impl PodNetwork {
         )
     }
 
-    /// Whatever comes or goes is lost, and nobody is told, until the value goes.
+    /// All packets of the pod are dropped without a reset until the value is dropped.
     fn cut(&self) -> anyhow::Result<Cut<'_>> {
         let node = self.node;
         let rules = format!(

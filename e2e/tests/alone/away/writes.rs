@@ -32,8 +32,8 @@ const LISTED: &str = "x-listed";
 /// What a request of the chain is asked for, and how often what is down at its end may be.
 const BY_TRACE: &str = "/by-trace";
 const TIMES: f64 = 1.08;
-/// So many of the calls that may be tried again take a second at most. The slowest say how long
-/// the machine stood still.
+/// So many of the calls that may be retried take a second at most. The slowest show how long
+/// the machine stalled.
 const PROMPT: f64 = 1000.0;
 
 /// A POST and a call of gRPC of which no policy speaks come to one application whatever
@@ -76,7 +76,7 @@ fn failures_without_controllers_cause_no_duplicate_post_or_storm() -> Outcome {
 struct Town {
     api: Api,
     clients: Vec<Pod>,
-    /// Who uploads, and who calls by gRPC: how soon an instance rests is told by its own calls.
+    /// The uploader and the gRPC caller. Each ejects an instance by its own calls alone.
     uploader: Pod,
     caller: Pod,
     orders: Vec<Pod>,
@@ -143,7 +143,7 @@ impl Town {
         Ok(town)
     }
 
-    /// Every proxy knows whom it calls, and what holds of it, before the controllers go.
+    /// Every proxy has its destinations and their policies before the controllers go.
     fn warm_up(&self) -> anyhow::Result<()> {
         let callers = [&self.uploader, &self.caller];
         for caller in self.clients.iter().chain(callers) {
@@ -233,7 +233,7 @@ impl Town {
         Ok(())
     }
 
-    /// What one instance answers with a code that is listed shows to nobody.
+    /// No caller sees the instance's responses with a retried code.
     fn were_tried_again(&self, loads: Vec<Load>) -> anyhow::Result<()> {
         let (mut planned, mut good) = (0, 0);
         for load in loads {

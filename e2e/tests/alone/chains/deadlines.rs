@@ -1,5 +1,4 @@
-//! When the time of a request is over, whoever reads for it ends at every hop, and whoever
-//! writes does not.
+//! When a request's deadline passes, reads for it end at every hop, and writes go on.
 
 use std::{
     thread,
@@ -29,7 +28,7 @@ const SEEN_AT_MOST: f64 = 1900.0;
 /// Microseconds that a call has at the first hop at least, or it may not come to the others in
 /// time.
 const SPARE: u64 = 500_000;
-/// Whole milliseconds are told, and rounded down at each hop.
+/// Each hop sends whole milliseconds, rounded down.
 const EARLY: f64 = 50.0;
 
 /// `client` calls `gate`, behind which is a chain, whose last one is slow below `/slow`. The
@@ -174,8 +173,8 @@ fn end(held_call: &Record) -> anyhow::Result<u64> {
     Ok(held_call.began + (left(held_call)? * 1000.0) as u64)
 }
 
-/// Its application saw that its time was over: it was cut, or the call that it made was and
-/// told so first. The last one of a chain calls nobody, and answers nothing but 200.
+/// Its application saw its deadline pass: its request was cancelled, or its own call was, and
+/// reported that first. The last one of a chain makes no call, and answers nothing but 200.
 fn saw_end(record: &Record) -> bool {
     match record.how {
         RequestState::Cancelled => true,
@@ -356,7 +355,10 @@ fn of_a_trace_the_loosest_end_holds(town: &Town, round: usize) -> anyhow::Result
         return Ok(false);
     }
 
-    ensure!(call.answer.status == 200, "somebody waits for it: {call:?}");
+    ensure!(
+        call.answer.status == 200,
+        "its caller waits for it: {call:?}"
+    );
     let records = town.one_each(&path)?;
     went_on(&records, end)?;
     let both = records.iter().all(|record| record.began < end);

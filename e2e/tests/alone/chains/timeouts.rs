@@ -1,4 +1,4 @@
-//! What each service of a chain has left is what those before it have not used.
+//! The remaining time at each service of a chain: its own timeout, or what earlier hops left.
 
 use anyhow::{Context as _, anyhow, ensure};
 use e2e::{
@@ -15,8 +15,8 @@ use super::{ROUNDS, SOON, between, left, same};
 const LIMITS: [(&str, f64); 3] = [("a", 30_000.0), ("b", 10_000.0), ("c", 3_000.0)];
 /// What a hop may add to or take from what is left, beside what it uses.
 const WITHIN: f64 = 50.0;
-/// How much less it may be told in a round that does not hold: where a hop is told that it has
-/// nothing, it is 2000 at the last one.
+/// How much less it may receive in a round that does not hold: where a hop receives no time,
+/// it is 2000 at the last one.
 const LESS_AT_MOST: f64 = 1900.0;
 /// What `a` and `b` wait before they call on: so much that less than its own time is left for
 /// each next one.
@@ -71,12 +71,12 @@ fn each_hop_receives_time_unused_by_earlier_hops() -> Outcome {
     let api = Api::open(&ns.cluster)?;
     let client = ns.pod("client")?;
     let pods = [ns.pod("a")?, ns.pod("b")?, ns.pod("c")?];
-    eventually(SOON, "where nobody uses much each has its own time", || {
+    eventually(SOON, "where no hop uses much each has its own time", || {
         client.report(&url("a", 8080, "/quick"), &[])?;
         for ((service, limit), record) in LIMITS.into_iter().zip(last(&api, &pods, "/quick")?) {
             let left = left(&record)?;
             let all = (limit - WITHIN..=limit).contains(&left);
-            ensure!(all, "{service} was told {left} ms of {limit}");
+            ensure!(all, "{service} received {left} ms of {limit}");
         }
         Ok(())
     })?;
@@ -90,11 +90,11 @@ fn each_hop_receives_time_unused_by_earlier_hops() -> Outcome {
             return Ok(());
         }
     }
-    let none = anyhow!("in none of {ROUNDS} rounds all were told to {WITHIN} ms what was left");
+    let none = anyhow!("in none of {ROUNDS} rounds all received the remaining time to {WITHIN} ms");
     Err(none)?
 }
 
-/// Whether each hop of each of nine calls was told what was left, over either protocol.
+/// Whether each hop of each of nine calls received the remaining time, over either protocol.
 fn all_have_deadlines(
     api: &Api,
     client: &Pod,
@@ -127,15 +127,18 @@ fn hops_have_deadlines(api: &Api, pods: &[Pod; 3], path: &str) -> anyhow::Result
         let mut off = Vec::new();
         for first in &before {
             let then = same(&here, first)?;
-            let (all, told) = (left(first)?, left(then)?);
+            let (all, reported) = (left(first)?, left(then)?);
             // Whenever the machine stood still, and however late a log was written.
             let most = all - waits;
             ensure!(most < limit - 500.0, "{most} ms is no less than its own");
-            ensure!(told <= most + WITHIN, "{service}: {told} ms of {most}");
-            off.push(told - (all - between(first.began, then.began)));
+            ensure!(
+                reported <= most + WITHIN,
+                "{service}: {reported} ms of {most}"
+            );
+            off.push(reported - (all - between(first.began, then.began)));
         }
         ensure!(off.len() == EACH, "{service}: {off:?}");
-        println!("{path}: {service} was told what was left, by so many ms: {off:?}");
+        println!("{path}: {service} received the remaining time, off by so many ms: {off:?}");
         let least = off.iter().copied().fold(f64::MAX, f64::min);
         ensure!(least >= -LESS_AT_MOST, "{service}: {least} ms off");
         holds &= off.iter().all(|off| off.abs() <= WITHIN);

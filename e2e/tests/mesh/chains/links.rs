@@ -1,4 +1,4 @@
-//! The applications of a chain, and what their logs tell.
+//! The applications of a chain, and their logs.
 
 use anyhow::ensure;
 use e2e::{
@@ -14,9 +14,9 @@ pub(crate) const BYPASS: u16 = 9092;
 /// What calls of gRPC ask each of a chain for: its path is that of its method.
 pub(crate) const CALLS: &str = "/weft.echo.Echo/Unary";
 
-/// An application that asks nobody. It is ready as soon as it answers, and stays so while the
-/// machine is busy: with the defaults three probes in a row that take over a second take the
-/// only pod of a link out of its Service, and whoever calls then is rightly told `no-endpoint`.
+/// An application that calls no other. It is ready as soon as it answers, and stays so while
+/// the machine is busy: with the defaults three probes in a row that take over a second remove
+/// the only pod of a link from its Service, and its callers rightly receive `no-endpoint`.
 pub(crate) fn link(name: &str) -> App {
     App::new(name)
         .annotation("weft.dev/skip-inbound-ports", &BYPASS.to_string())
@@ -43,7 +43,7 @@ pub(crate) fn fault(pod: &Pod, fault: &str) -> anyhow::Result<()> {
         .map(drop)
 }
 
-/// The application's log of what reached it below `path`, as it tells it.
+/// The application's log of what reached it below `path`, as it returns it.
 pub(crate) fn log(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<String> {
     let path = format!("{PATH}?only={path}");
     let (status, text) = api.ask_pod(pod, BYPASS, &Method::GET, &path, "")?;

@@ -1,5 +1,5 @@
-//! A request that chooses another Service behind several others: by whose right, through
-//! whom, and what of it shows on the way.
+//! A request that chooses another Service further down the chain: with which rights, through
+//! which services, and what they see of it.
 
 use anyhow::{Context as _, bail, ensure};
 use e2e::{
@@ -55,8 +55,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// `web`, `cart` and `api` pass on what comes to them, each to the next, and the last one to
-/// `catalog`. So does `stranger`, to `cart`, of whom no policy speaks.
+/// `web`, `cart` and `api` pass on their requests, each to the next, and the last one to
+/// `catalog`. So does `stranger`, which no policy names, to `cart`.
 fn town(token: &Value) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed("chain-overrides")?;
     ns.annotate("weft.dev/access-log", Some("json"))?;
@@ -113,8 +113,8 @@ impl Case<'_> {
             .start_load(&url(self.first, 8080, self.path), &args)
     }
 
-    /// Those that were answered well, and those that were answered as if nobody were there:
-    /// any other end is none that may be.
+    /// The successful calls, and those that were answered as if there were no endpoint: no
+    /// other result is allowed.
     fn split(&self, seen: &Summary) -> anyhow::Result<(u64, u64)> {
         let (answers, well, unavailable) = match self.path {
             CALLS => (&seen.by_grpc_status, "0", "14"),
@@ -157,7 +157,7 @@ fn send(ns: &Namespace, api: &Api, cases: &[Case<'_>]) -> anyhow::Result<()> {
         println!("{left:?} are left, {refused} calls had no endpoint");
         ensure!(
             unavailable as f64 <= refused,
-            "{unavailable} were answered as if nobody were there, and {refused} found nobody"
+            "{unavailable} were answered as without an endpoint, and {refused} had none"
         );
         if left.iter().all(|left| *left == 0) {
             return Ok(());

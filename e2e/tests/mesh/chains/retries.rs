@@ -1,4 +1,4 @@
-//! What is at the end of a chain and down is not asked again by every layer above it.
+//! A failing service at the end of a chain is not retried by every layer above it.
 
 use anyhow::ensure;
 use e2e::{
@@ -16,8 +16,8 @@ const GRPC: &str = "grpc";
 const RATE: &str = "50";
 const TIME: &str = "30s";
 
-/// From `a` a chain for each way to the same `d`. Two pods each, but of `a`: without another
-/// one that was not asked yet nobody could try again.
+/// From `a` a chain for each way to the same `d`. Two pods each, but of `a`: a retry needs an
+/// endpoint that was not tried yet.
 fn town() -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed("chain-retries")?;
     ns.apply_all(&link("a").objects())?;
@@ -52,7 +52,7 @@ fn path(variant: &str) -> String {
 fn load(a: &Pod, variant: &str) -> anyhow::Result<Load> {
     let first = url(&format!("b-{variant}"), 8080, &path(variant));
     let shown: &[&str] = match variant {
-        // Only of a request with an end, or the like, the mesh tells the name.
+        // The mesh sends the name only of a request with a deadline, or the like.
         "context" => &["-H", "weft-timeout:20000ms"],
         GRPC => &["-H", "weft-timeout:20000ms", "--grpc"],
         "trace" => &["--trace"],
@@ -116,12 +116,12 @@ fn one_layer_of_chain_retries_and_spares_failed_instances() -> Outcome {
         let c = times(&ns, &api, (&format!("c-{variant}"), variant), sent)?;
         let d = times(&ns, &api, ("d", variant), sent)?;
         println!("{variant}: {c:.3} at c and {d:.3} at d for each of {sent}");
-        assert!(d >= 1.01, "{variant}: nobody tried again: {d}");
+        assert!(d >= 1.01, "{variant}: no retries: {d}");
         if variant == "none" {
-            assert!(c >= 1.02, "{variant}: above c nobody tried again: {c}");
+            assert!(c >= 1.02, "{variant}: no retries above c: {c}");
             assert!(d <= 1.20, "{variant}: {d} at d");
         } else {
-            assert!(c <= 1.01, "{variant}: above c somebody tried again: {c}");
+            assert!(c <= 1.01, "{variant}: retries above c: {c}");
             assert!(d <= 1.08, "{variant}: {d} at d");
         }
     }

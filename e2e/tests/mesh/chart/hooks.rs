@@ -1,10 +1,10 @@
-//! What helm runs at its own time, and nobody else may.
+//! The chart's hooks: Jobs and rights that exist only while helm runs them.
 
 use anyhow::Context as _;
 use e2e::harness::Outcome;
 use serde_json::{Value, json};
 
-use super::{hook, of_kind, pods, rendered, told_by_helm};
+use super::{hook, of_kind, pods, rendered, template_output};
 
 /// Names of the objects that helm makes before the chart goes, or for its test.
 fn hooks(objects: &[Value]) -> Vec<String> {
@@ -28,7 +28,7 @@ fn leaving(objects: &[Value]) -> Vec<String> {
 // Claims: attack-106
 #[test]
 fn offline_rendering_contains_no_uninstall_or_test_hooks() -> Outcome {
-    let (alone, seen) = (told_by_helm(&[])?, rendered(&[])?);
+    let (alone, seen) = (template_output(&[])?, rendered(&[])?);
     assert_eq!(leaving(&alone), [] as [&str; 0]);
     assert_eq!(hooks(&alone), [] as [&str; 0]);
     // Controls: nothing else is missing, and with a cluster all of it is there.
@@ -39,7 +39,7 @@ fn offline_rendering_contains_no_uninstall_or_test_hooks() -> Outcome {
     Ok(())
 }
 
-/// A Job that has succeeded and stays tells each controller that starts to give way.
+/// A Job that has succeeded and stays makes each controller that starts step down.
 // Claims: attack-106
 #[test]
 fn uninstall_job_expires_after_helm_has_read_it() -> Outcome {

@@ -1,12 +1,12 @@
-//! What Pod Security Admission has to be told.
+//! The Pod Security labels and settings that the chart must render.
 
 use anyhow::Context as _;
 use e2e::harness::Outcome;
 
 use super::{hook, of_kind, rendered};
 
-/// An API server may enforce `baseline` wherever nobody says a level, and refuses uid 0
-/// with `NET_ADMIN` then.
+/// An API server may enforce `baseline` where no level is set, and then refuses uid 0
+/// with `NET_ADMIN`.
 // Claims: attack-99
 #[test]
 fn helm_test_namespace_admits_meshed_init_container() -> Outcome {

@@ -33,7 +33,7 @@ fn all_probe_kinds_of_two_containers_keep_meaning() -> Outcome {
             json!({"exec": {"command": ["/weft-echo", "get", "http://127.0.0.1:8080/"]}}),
         ),
     ];
-    // Nobody listens on 7777; a probe that only reached the proxy would succeed.
+    // Nothing listens on 7777; a probe that only reached the proxy would succeed.
     let dead = [
         ("no-http", json!({"httpGet": {"path": "/", "port": 7777}})),
         (
@@ -73,7 +73,7 @@ fn all_probe_kinds_of_two_containers_keep_meaning() -> Outcome {
     }
     for (name, probe) in &dead {
         not_ready(&ns, name)?;
-        row.saw(format!("readiness {probe}, nobody listens"), "not ready");
+        row.saw(format!("readiness {probe}, nothing listens"), "not ready");
     }
     row.saw(
         "two containers, each with an http probe of its own port",
@@ -94,7 +94,7 @@ fn all_probe_kinds_of_two_containers_keep_meaning() -> Outcome {
         Ok(())
     })?;
     row.saw(
-        "the same, nobody listens on the second one's port",
+        "the same, nothing listens on the second one's port",
         "first container ready, second not",
     );
     row.passed()?;

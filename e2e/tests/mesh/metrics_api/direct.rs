@@ -22,7 +22,7 @@ pub(crate) enum As {
     /// The one that the API server calls with.
     ApiServer,
     /// None, with the headers of a mighty user all the same.
-    Nobody,
+    Anonymous,
     /// One of the same authority, for another name.
     Administrator,
 }
@@ -69,7 +69,7 @@ impl Caller {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots.clone());
         let name = match who {
-            As::Nobody => return Ok(Arc::new(config.with_no_client_auth())),
+            As::Anonymous => return Ok(Arc::new(config.with_no_client_auth())),
             As::ApiServer => "front-proxy",
             As::Administrator => "admin",
         };

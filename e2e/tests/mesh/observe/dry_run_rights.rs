@@ -1,4 +1,5 @@
-//! Who may try a change, and what of it he is told: as the cluster's own authorizer decides.
+//! Rights of a dry run: which users may run one and which parts it shows them, as the
+//! cluster's own authorizer decides.
 //!
 //! Claims: observe-117
 
@@ -24,7 +25,7 @@ const BLIND: &str = "[{apiGroups: [observe.weft.dev], resources: [dryruns], verb
 struct ChangeFile(PathBuf);
 
 impl ChangeFile {
-    /// Which lets nobody into `cart` but an account that calls nothing.
+    /// A target of `cart` that allows only an account without any calls.
     fn closing_cart(ns: &Namespace) -> anyhow::Result<Self> {
         let change = format!(
             "apiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\n\
@@ -33,7 +34,7 @@ impl ChangeFile {
              metadata: {{name: cart-read}}\nspec:\n  \
              destination: {{kind: ServiceAccount, name: cart, namespace: {0}}}\n  \
              rules: [{{kind: HTTPRouteGroup, name: cart, matches: [read]}}]\n  \
-             sources: [{{kind: ServiceAccount, name: nobody, namespace: {0}}}]\n",
+             sources: [{{kind: ServiceAccount, name: unused, namespace: {0}}}]\n",
             ns.name
         );
         let file = std::env::temp_dir().join(format!("{}.yaml", ns.name));
@@ -74,7 +75,7 @@ fn account_with(ns: &Namespace, name: &str, rules: &str) -> anyhow::Result<Strin
     account(ns, name, "Role", name)
 }
 
-/// Nothing is told, and the words name what is missing.
+/// The response has an error and no status, and the message names what is missing.
 fn refused(ns: &Namespace, user: &str, change: &[&str], words: &[&str]) -> anyhow::Result<()> {
     // Until a right counts that was just given, another one is missing.
     eventually(SHOWN, "the missing right is named", || {
@@ -82,10 +83,10 @@ fn refused(ns: &Namespace, user: &str, change: &[&str], words: &[&str]) -> anyho
         for part in words {
             ensure!(output.err.contains(part), "no {part:?}: {output:?}");
         }
-        let told = output.json()?;
+        let response = output.json()?;
         ensure!(
-            told["error"].is_string() && told["status"].is_null(),
-            "{told}"
+            response["error"].is_string() && response["status"].is_null(),
+            "{response}"
         );
         Ok(())
     })
@@ -111,7 +112,7 @@ fn dry_run_needs_change_permission_and_hides_unreadable_parts() -> Outcome {
         "ClusterRole edit grants this",
     ];
     refused(&bank, &viewer, &change, &may_not_try)?;
-    // What he may ask about is what he may make.
+    // A user may dry-run only what that user may create.
     let may_not_make = ["cannot create resource \"httproutegroups\""];
     refused(&bank, &author, &change, &may_not_make)?;
     let may_not_annotate = ["cannot update resource \"namespaces\""];
@@ -127,17 +128,17 @@ fn dry_run_needs_change_permission_and_hides_unreadable_parts() -> Outcome {
         format!("{}/Deployment/web", shop.name),
         format!("{}/Deployment/cart", bank.name),
     );
-    eventually(SHOWN, "the editor is told whose calls end", || {
+    eventually(SHOWN, "the editor sees whose calls end", || {
         let output = ask(&bank, &editor, &change)?.with_status(1)?;
         let status = output.json()?["status"].clone();
         let mut changed = status["changed"].as_array().into_iter().flatten();
         let edge = changed.find(|edge| edge["from"] == from.as_str() && edge["to"] == to.as_str());
-        let edge = edge.with_context(|| format!("not told: {status:#}"))?;
+        let edge = edge.with_context(|| format!("no such edge: {status:#}"))?;
         ensure!(edge["change"] == "refused", "{status:#}");
         ensure!(status["hidden"] == 0, "{status:#}");
         Ok(())
     })?;
-    eventually(SHOWN, "who reads no graph is told a number", || {
+    eventually(SHOWN, "a user without graph rights sees a number", || {
         let output = ask(&bank, &blind, &change)?.with_status(1)?;
         let status = output.json()?["status"].clone();
         ensure!(status["changed"] == json!([]), "{status:#}");
@@ -147,8 +148,8 @@ fn dry_run_needs_change_permission_and_hides_unreadable_parts() -> Outcome {
         }
         for name in [&from, &to] {
             let printed = [&output.out, &output.err];
-            let told = printed.iter().any(|text| text.contains(name.as_str()));
-            ensure!(!told, "{name} is told: {output:?}");
+            let named = printed.iter().any(|text| text.contains(name.as_str()));
+            ensure!(!named, "{name} is shown: {output:?}");
         }
         Ok(())
     })?;

@@ -1,4 +1,4 @@
-//! A change that proxies try on live calls before it is made, and what making it does.
+//! A dry run of a change on live calls, compared with the effect of the change itself.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn items() -> String {
     url("cart", 8080, "/items")
 }
 
-/// Calls of a pod that go on while somebody watches.
+/// Calls of a pod that go on while a dry run watches.
 pub(super) fn load(pod: &Pod, method: &str) -> anyhow::Result<Load> {
     let args = ["-X", method, "--rate", "20", "--duration", LASTS, "-c", "2"];
     pod.start_load(&items(), &args)
@@ -95,7 +95,7 @@ fn watched_dry_run_matches_actual_effect_of_change() -> Outcome {
         Ok(trial)
     })?;
     let _ = std::fs::remove_file(&file);
-    // Whoever may tap is shown some of them, and none of those that would pass.
+    // A user who may tap is shown some of them, and none of those that would pass.
     let examples = trial["examples"].as_array().context("no examples")?;
     let web_id = format!("{}/Deployment/web", ns.name);
     for example in examples {

@@ -1,5 +1,5 @@
-//! What handles all that a cluster has beside the read API: Argo CD watches it, Velero stores it,
-//! and kubectl gets whatever discovery offers.
+//! Generic tools beside the read API: Argo CD watches the cluster, Velero stores it, and
+//! kubectl gets whatever discovery offers.
 //!
 //! Claims: observe-127, smi-8
 

@@ -1,4 +1,4 @@
-//! What is new shows soon: the first call of each kind of edge, held ones while they are open.
+//! New edges show soon: the first call of each kind of edge, and long calls while they are open.
 //!
 //! Claims: observe-144, observe-146
 
@@ -14,11 +14,11 @@ use serde_json::Value;
 use super::super::url;
 use super::printed;
 
-/// The promise: from a call until its edge shows. A slot of 5 s, its report, and the next look
-/// of the controller are in it.
+/// The promise: from a call until its edge shows. It includes an interval of 5 s, its report,
+/// and the controller's next poll.
 const WITHIN: Duration = Duration::from_secs(10);
 /// From the start of kubectl until what it runs in a pod has called.
-const BEGUN: Duration = Duration::from_secs(3);
+const STARTED: Duration = Duration::from_secs(3);
 /// Longer than both together: what is held is still open when it has to be seen.
 const OPEN_FOR: &str = "20s";
 /// A host that is asked for by name, at an address outside the cluster.
@@ -51,7 +51,7 @@ fn first_call_of_any_edge_shows_within_10_s() -> Outcome {
     let (web, cart) = (&ns.pod("web")?, ns.pod("cart")?);
     let outsider = ns.pod("outsider")?;
     let api = Api::open(&ns.cluster)?;
-    // Its connections come about although nobody accepts them.
+    // The kernel completes connections to it without an accept.
     let listener = beside::listener()?;
     let address = listener.local_addr()?.to_string();
     let workload = |name: &str| Value::from(format!("{}/Deployment/{name}", ns.name));
@@ -84,7 +84,7 @@ fn first_call_of_any_edge_shows_within_10_s() -> Outcome {
         ["tcp", "cart:9000", "--duration", OPEN_FOR].to_vec(),
         ["tls", &address, HOST, "--duration", OPEN_FOR].to_vec(),
     ];
-    let begun = Instant::now();
+    let started = Instant::now();
     thread::scope(|scope| -> anyhow::Result<()> {
         let running = connections.iter();
         let running = running.map(|args| scope.spawn(move || web.exec(args)));
@@ -94,7 +94,7 @@ fn first_call_of_any_edge_shows_within_10_s() -> Outcome {
             edge_to(workload("cart"), "tcp"),
             edge_to(host.clone(), "tls"),
         ] {
-            let left = (WITHIN + BEGUN).saturating_sub(begun.elapsed());
+            let left = (WITHIN + STARTED).saturating_sub(started.elapsed());
             eventually(left, "what is held shows", || {
                 let edge = found(&api, &ns, &fields)?;
                 ensure!(edge["open"].as_u64() >= Some(1), "{edge:#}");

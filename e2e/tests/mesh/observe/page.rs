@@ -1,4 +1,4 @@
-//! The dashboard of somebody with role `view` in one namespace, asked as a browser asks it.
+//! The dashboard of a user with role `view` in one namespace, requested as a browser does.
 //!
 //! Claims: observe-80
 
@@ -19,7 +19,7 @@ use super::rights::{reader, two};
 /// For one answer; a busy machine is no fault of it.
 const LIMIT: Duration = Duration::from_secs(30);
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
-/// All that a caller is told of a call to somebody else's namespace.
+/// All fields that a user receives of a call to another namespace.
 const DISCLOSED: [&str; 4] = ["httpStatus", "owner", "reason", "verdict"];
 
 /// A running `weft dashboard`, which ends when this is dropped.
@@ -117,7 +117,7 @@ fn namespace_reader_gets_own_page_and_foreign_verdict_only() -> Outcome {
     assert_eq!(shown, Some((true, true)), "{own:#}");
     let proxies = page.read(&format!("{OBSERVE}/namespaces/{}/proxies", shop.name))?;
     assert_eq!(proxies["items"].as_array().map(Vec::len), Some(1));
-    eventually(SHOWN, "the scope is told", || {
+    eventually(SHOWN, "the scope is reported", || {
         let scope = page.read(&format!("{OBSERVE}/scopes/live"))?;
         let one = scope["namespaces"] == json!([shop.name]);
         ensure!(scope["cluster"] == false && one, "{scope}");
@@ -145,7 +145,7 @@ fn namespace_reader_gets_own_page_and_foreign_verdict_only() -> Outcome {
         graph(&bank.name),
         format!("{OBSERVE}/graphs/live"),
         format!("{OBSERVE}/namespaces/{}/proxies", bank.name),
-        // Whoever may view does not tap.
+        // The role `view` does not include taps.
         format!("{OBSERVE}/namespaces/{}/taps/live?watch=1", shop.name),
     ] {
         let (status, body) = page.get(&path, &page.key)?;

@@ -1,4 +1,4 @@
-//! What single proxies are, hold and log, as they and their controllers tell it.
+//! The state and the logs of single proxies, as they and their controllers report them.
 //!
 //! Claims: observe-103, observe-105, observe-51, observe-90
 
@@ -16,7 +16,7 @@ use super::{SHOWN, cell, weft};
 const FOLLOWS: Duration = Duration::from_secs(60);
 /// The promise, from the end of the command to the log's own line of it.
 const FOLLOWS_WITHIN: time::Duration = time::Duration::seconds(5);
-/// An odd number of changes, of which the median counts: a machine that stands still for some
+/// An odd number of changes, of which the median counts: a machine that stalls for some
 /// seconds holds one of them up. Each lets the line of the next one pass.
 const LEVELS: [&str; 5] = [
     "debug",
@@ -33,7 +33,7 @@ fn proxies_tell_version_certificate_memory_and_clock() -> Outcome {
     let ns = Namespace::meshed("eyes-proxies")?;
     ns.run(&["web", "cart"])?;
     let (web, cart) = (ns.pod("web")?, ns.pod("cart")?);
-    let table = eventually(SHOWN, "every proxy has told", || {
+    let table = eventually(SHOWN, "every proxy has reported", || {
         let output = weft(&ns, &["proxies", "-o", "wide"])?.with_status(0)?;
         for pod in [&web, &cart] {
             let memory = cell(&output.out, &pod.name, "MEMORY")?;
@@ -58,8 +58,8 @@ fn proxies_tell_version_certificate_memory_and_clock() -> Outcome {
         let clock = cell(&table, &pod.name, "CLOCK")?.trim_end_matches("ms");
         assert!(clock.parse::<i64>()?.abs() < 5_000, "{table}");
     }
-    // Any replica answers, and one may have heard of the other's proxies a moment later.
-    eventually(SHOWN, "the end of a certificate is told", || {
+    // Any replica answers, and one may learn of the other's proxies a moment later.
+    eventually(SHOWN, "the end of a certificate is reported", || {
         let list = weft(&ns, &["proxies", "-o", "json"])?.json()?;
         let items = list["items"].as_array().context("no items")?;
         ensure!(items.len() == 2, "{list:#}");
@@ -97,7 +97,7 @@ fn identity_and_configuration_are_told_by_the_proxies_themselves() -> Outcome {
     let reported = weft(&ns, &["proxy-config", &web.name, "-o", "json"])?;
     assert_eq!(reported.with_status(0)?.json()?["identity"], spiffe);
     assert_eq!(direct["identity"], spiffe);
-    // Its controller asks it, whichever replica that is: nobody needs to forward a port.
+    // Its controller queries it, whichever replica that is: no port forward is needed.
     let path = "/apis/observe.weft.dev/v1alpha1/namespaces";
     let path = format!("{path}/{}/proxies/{}", ns.name, web.name);
     let proxy = ns.cluster.kubectl(&["get", "--raw", &path])?;
@@ -175,11 +175,11 @@ fn proxy_log_level_follows_annotation_of_live_pod() -> Outcome {
         ensure!(logs(&web.name, "\"filter\":\"info\"")?, "nothing yet");
         Ok(())
     })?;
-    // What cannot be read is refused before it is written, and told where it is written
-    // all the same.
+    // The CLI refuses an unknown level before the write; written by other means it becomes an
+    // Event.
     weft(&ns, &["log-level", &web.name, "loud"])?.with_status(2)?;
     ns.kubectl(&["annotate", "pod", &web.name, "weft.dev/log-level=loud"])?;
-    eventually(SHOWN, "an Event tells", || {
+    eventually(SHOWN, "an Event reports it", || {
         let events = ns.kubectl(&["get", "events"])?;
         ensure!(events.contains("weft.dev/log-level"), "{events}");
         Ok(())

@@ -1,4 +1,4 @@
-//! Why a call is refused, and that what is printed lets it pass and nothing else.
+//! Explanations of refused calls: the printed fix lets that call pass and no other.
 
 use std::time::Duration;
 
@@ -132,7 +132,7 @@ fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
         let real = pod.get(&url("cart", 8080, path), &["-X", method])?.last;
         let real = (real.status, real.headers.get("weft-reason").cloned());
         let from = format!("deploy/{from}");
-        // By whichever replica, which may hear of the rule a moment after the proxies do.
+        // By any replica, which may receive the rule a moment after the proxies do.
         eventually(IN_FORCE_WITHIN, "the explanation agrees", || {
             let args = ["explain", &from, "svc/cart:8080", method, path];
             let json = weft(&ns, &[&args[..], &["-o", "json"]].concat())?.json()?;
@@ -146,7 +146,7 @@ fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
             };
             ensure!(
                 verdict == real,
-                "{from} {method} {path}: {real:?} is told as {json:#}"
+                "{from} {method} {path}: {real:?} is explained as {json:#}"
             );
             Ok(())
         })?;

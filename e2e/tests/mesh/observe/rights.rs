@@ -1,4 +1,5 @@
-//! Readers with rights in one namespace see that one, and of others what may be told.
+//! Rights of readers: a user with rights in one namespace sees that one, and of others only
+//! the parts that are open.
 
 use anyhow::ensure;
 use e2e::harness::{CommandOutput, Namespace, Outcome, eventually};
@@ -17,7 +18,7 @@ pub(super) fn reader(ns: &Namespace) -> anyhow::Result<String> {
     Ok(format!("system:serviceaccount:{}:reader", ns.name))
 }
 
-/// What `weft` tells this user.
+/// The output of `weft` for this user.
 pub(super) fn ask(ns: &Namespace, user: &str, args: &[&str]) -> anyhow::Result<CommandOutput> {
     ns.cluster.weft(&[args, &["--as", user], &PATIENT].concat())
 }
@@ -38,7 +39,7 @@ pub(super) fn two(claim: &str) -> anyhow::Result<(Namespace, Namespace)> {
 fn namespace_reader_sees_own_graph_and_foreign_names_only() -> Outcome {
     let (shop, bank) = two("eyes-rights")?;
     let user = reader(&shop)?;
-    // Everything that is told: `stat` leaves out what is called elsewhere.
+    // The complete list: `stat` omits calls to other namespaces.
     let own = ["edges", "--since", "24h", "-o", "json", "-n", &shop.name];
     let own = eventually(SHOWN, "the reader sees the call", || {
         let output = ask(&shop, &user, &own)?;
@@ -79,7 +80,7 @@ fn scopes_name_the_namespaces_that_a_reader_may_read() -> Outcome {
     let shop = Namespace::meshed("eyes-scopes")?;
     let user = reader(&shop)?;
     let path = "/apis/observe.weft.dev/v1alpha1/scopes/live";
-    eventually(SHOWN, "the scope is told", || {
+    eventually(SHOWN, "the scope is reported", || {
         let raw = ["get", "--raw", path, "--as", &user];
         let scope: serde_json::Value = serde_json::from_str(&shop.cluster.kubectl(&raw)?)?;
         ensure!(scope["cluster"] == false, "{scope}");
@@ -110,7 +111,7 @@ fn explanation_shows_only_what_permitted_end_may_know() -> Outcome {
         "--to-namespace",
         to,
     ];
-    let output = eventually(SHOWN, "the refusal is told", || {
+    let output = eventually(SHOWN, "the refusal is explained", || {
         ask(&shop, &user, &question)?.with_status(1)
     })?;
     assert!(output.out.starts_with("REFUSED"), "{output:?}");
@@ -132,7 +133,7 @@ fn explanation_shows_only_what_permitted_end_may_know() -> Outcome {
         "--from-namespace",
         from,
     ];
-    eventually(SHOWN, "its own reader is told the steps", || {
+    eventually(SHOWN, "its own reader sees the steps", || {
         let output = ask(&bank, &owner, &question)?.with_status(1)?;
         ensure!(output.out.contains(" access "), "{output:?}");
         Ok(())

@@ -47,7 +47,7 @@ fn named_routes_are_counted_and_missing_group_is_event() -> Outcome {
     };
     call_one()?;
     ns.kubectl(&["annotate", "service", "cart", "weft.dev/routes=gone,items"])?;
-    // The called side names them, which has one pod: what it is asked from here on has a name.
+    // The called side names them, which has one pod: its requests from here on have a name.
     eventually(SHOWN, "calls have names", || {
         call_one()?;
         let served = served(&ns)?;
@@ -67,7 +67,7 @@ fn named_routes_are_counted_and_missing_group_is_event() -> Outcome {
         ensure!(served[""] >= CALLS, "{served:?}");
         Ok(())
     })?;
-    eventually(SHOWN, "the missing group is told", || {
+    eventually(SHOWN, "the missing group is reported", || {
         let events = ns.json(&["get", "events"])?.to_string();
         let has_event = events.contains("RefNotFound") && events.contains("HTTPRouteGroup gone");
         ensure!(has_event, "{events}");

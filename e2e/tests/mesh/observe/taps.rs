@@ -1,4 +1,4 @@
-//! Requests as they end, through the API server and by every kubeconfig.
+//! Taps: requests as they end, through the API server and by every kubeconfig.
 //!
 //! Claims: observe-128
 
@@ -77,7 +77,7 @@ fn refused(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
     })?;
     ensure!(ended.starts_with("exit status: 3: "), "{ended}");
     if let Ok(line) = tap.lines.recv_timeout(LINE) {
-        bail!("it told {line}, and ended with {ended}");
+        bail!("it printed {line}, and ended with {ended}");
     }
     Ok(ended)
 }
@@ -93,8 +93,8 @@ fn reader(ns: &Namespace, role: &str) -> anyhow::Result<()> {
     .map(drop)
 }
 
-/// To the API server a tap is a `get`, which an auditor of everything may; the controller asks
-/// for a right that no `*` of readers grants.
+/// To the API server a tap is a `get`, which an auditor of everything may; the controller
+/// requires a right that no `*` of readers grants.
 fn refused_who_may_get_everything(ns: &Namespace, user: &str, tap: &[&str]) -> anyhow::Result<()> {
     ns.apply(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: everything}\n\
@@ -171,8 +171,8 @@ fn tap_streams_requests_only_with_permission_and_names_user() -> Outcome {
     let args = [&args[..], &PATIENT].concat();
     let mut all = Tap::start(&ns, &args)?;
     eventually(SHOWN, "an Event names who taps a namespace", || {
-        // A tap that is refused at its begin ends. It may be asked of the other replica, which
-        // remembers for 5 s that it refused this user above.
+        // A tap that is refused at its start ends. It may reach the other replica, which caches
+        // for 5 s that it refused this user above.
         if let Some(ended) = all.ended()? {
             all = Tap::start(&ns, &args)?;
             bail!("the tap of all ended with {ended}");

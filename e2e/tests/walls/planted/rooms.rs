@@ -110,7 +110,7 @@ fn allowed_submodule_must_be_imported_itself() {
     );
 }
 
-/// What a derive is told becomes code, and it names what it calls.
+/// The arguments of a derive become code, and name what that calls.
 #[test]
 fn what_an_attribute_is_given_counts() {
     let files = |attribute: &str| {
