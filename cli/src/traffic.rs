@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn how_many_had_no_place_is_told_once() {
+    fn dropped_row_count_is_shown_once() {
         let why = "the answer is too long: 5 edges and nodes had no room in it";
         let cut = json!({"complete": false, "incomplete": why, "leftOut": 5});
         let expected = format!("the numbers are not complete: {why}");

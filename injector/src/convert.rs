@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_can_be_answered_is_answered() {
+    fn every_convertible_review_is_answered() {
         for (body, word, reason) in [
             (
                 review("apiextensions.k8s.io/v1beta1", &json!([])),

@@ -264,7 +264,7 @@ fn capture_check_proves_service_address_arrives_unchanged() {
 }
 
 #[test]
-fn check_fails_where_nobody_wrote_rules() {
+fn check_fails_where_rules_are_missing() {
     let testbed = Testbed::unoccupied("unchecked");
     let output = testbed.pod().capture(&["--check-only"]).unwrap_err();
     assert!(

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_proxies_have_to_tell_is_decoded() {
+    fn messages_of_proxies_are_decoded() {
         let name = |at: usize| format!("endpoints/shop-{}/orders-{at}/8080", at % 100);
         let hello = v1::Hello {
             held: (0..20_000)

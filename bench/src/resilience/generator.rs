@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_no_timeout() {
+    async fn missing_peer_is_no_timeout() {
         let target = Target {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             host: "web",

@@ -112,7 +112,7 @@ async fn fix_of_unknown_verdict_is_inconclusive() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_is_said_once() {
+async fn unknown_result_is_printed_once() {
     let unknown = json!({"status": {"verdict": "Unknown", "reason": "no such Service"}});
     let client = explaining(vec![("shop", 201, unknown)]);
     let (code, out, err) = run(client, "weft explain deploy/web svc/cart").await;
@@ -205,7 +205,7 @@ async fn explain_falls_back_to_callers_namespace_without_permission() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_is_neither_yes_nor_no() {
+async fn unknown_result_is_neither_yes_nor_no() {
     let unknown = json!({"status": {"verdict": "Perhaps", "reason": "no proxy says"}});
     let (code, out, _) = run(
         explaining(vec![("shop", 201, unknown)]),

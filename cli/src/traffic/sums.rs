@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_by_policy_are_told_from_failures() {
+    fn policy_refusals_are_counted_apart_from_failures() {
         let mut sums = TrafficTotals::default();
         let refused = [("not-allowed", 3), ("limit", 2), ("no-endpoint", 7)];
         sums.add(&Edge {

@@ -365,7 +365,7 @@ async fn graph_is_never_shown_under_other_namespace() {
 }
 
 #[tokio::test]
-async fn what_nobody_told_is_not_called_well() {
+async fn unreported_values_are_not_shown_as_well() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.page("Health").await;
     let of = |name: &str| {

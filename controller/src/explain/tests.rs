@@ -88,7 +88,7 @@ fn try_ask(
 
 /// In rules `*` stands for all methods, and proxies send no `CONNECT` on.
 #[test]
-fn no_call_is_asked_about_that_nobody_makes() {
+fn calls_that_no_pod_makes_are_not_explained() {
     for method in ["*", "CONNECT"] {
         let query = spec("Pod/client", "Service/api", method, "/items/7");
         let answer = try_ask(&read_only(), &query, &Defaults::default());

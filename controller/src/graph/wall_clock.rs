@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn step_is_told_once() {
+    fn clock_step_is_reported_once() {
         let at = Instant::now();
         let mut clock = WallClock::new(start(), at);
         assert!(clock.look(start() + SECOND * 600, at + SECOND).is_some());

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_bounded_and_go_when_nobody_calls() {
+    fn idle_pairs_are_removed_and_all_are_bounded() {
         let (metrics, by) = (ServiceGraphMetrics::default(), by("shop", "web"));
         for number in 0..PAIRS {
             assert!(metrics.add(pair(&number.to_string()), &by, &calls(1, 0), 7));

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn preferred_version_lets_kubectl_tell_resources_apart() {
+    fn preferred_version_lets_kubectl_distinguish_resources() {
         let list = resources(VERSIONS[0]);
         let resources = list["resources"].as_array().unwrap().iter();
         let named = resources.filter(|one| !one["name"].as_str().unwrap().contains('/'));

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_no_pod_can_carry_are_told_apart() {
+    fn impossible_pod_labels_are_distinguished() {
         for (name, value) in [("app", "web"), ("a.b/c_d.e", ""), ("x", "A-1_b.c")] {
             assert!(can_be_label(name, value), "{name}={value}");
         }

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_bounded_in_count_and_bytes() {
+    fn reports_of_ended_pods_are_bounded() {
         let (there, now) = (RwLock::new(Inventory::default()), Instant::now());
         let long = "x".repeat(MAX_NAMES.1 - 5);
         let pod = |at: usize| v1::EndedPod {

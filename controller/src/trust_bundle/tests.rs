@@ -167,7 +167,7 @@ async fn new_namespace_gets_its_copy_when_it_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn foreign_edit_is_undone_and_told() {
+async fn foreign_edit_is_undone_and_reported() {
     let mut bench = Bench::new(&["shop"]);
     bench.settle("one").await;
     bench.edit("shop", |map| map["data"][ROOTS_KEY] = json!("mine"));
@@ -197,7 +197,7 @@ async fn forged_annotations_hide_no_foreign_roots() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn foreign_mark_of_leaving_is_undone_and_told() {
+async fn foreign_leaving_mark_is_undone_and_reported() {
     let mut bench = Bench::new(&["shop"]);
     bench.settle("one").await;
     bench.edit("shop", |map| map["data"][LEAVING_KEY] = json!("true"));
@@ -207,7 +207,7 @@ async fn foreign_mark_of_leaving_is_undone_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mark_in_base64_is_undone_and_told() {
+async fn base64_mark_is_undone_and_reported() {
     let mut bench = Bench::new(&["shop"]);
     bench.settle("one").await;
     bench.edit("shop", |map| map["binaryData"] = json!({LEAVING_KEY: ""}));
@@ -217,7 +217,7 @@ async fn mark_in_base64_is_undone_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frozen_copy_is_made_anew_and_told() {
+async fn frozen_copy_is_replaced_and_reported() {
     let mut bench = Bench::new(&["shop"]);
     bench.settle("one").await;
     bench.edit("shop", |map| {

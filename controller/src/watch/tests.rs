@@ -147,7 +147,7 @@ async fn irrelevant_write_produces_no_new_world() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn collecting_ends_when_nobody_reads() {
+async fn collecting_ends_without_a_reader() {
     let (steps, worlds) = started();
     drop(worlds);
     timeout(Duration::from_secs(1), steps.closed())

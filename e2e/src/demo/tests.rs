@@ -162,7 +162,7 @@ fn each_promise_is_broken_by_what_it_forbids() {
 
 // Claims: calls-40
 #[test]
-fn a_broken_instance_rests_and_nobody_notices() {
+fn broken_instance_is_ejected_without_failed_calls() {
     let seen = broken_for(30.0, WEB_BROKEN);
     assert_eq!(broken(&seen), [] as [&str; 0], "{:?}", seen.promises());
     let text = table::render(&seen);

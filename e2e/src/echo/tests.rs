@@ -74,7 +74,7 @@ fn ask(address: SocketAddr, path: &str) -> Ask {
 }
 
 #[tokio::test]
-async fn report_tells_what_arrived_over_http1_and_http2() {
+async fn report_counts_arrivals_over_http1_and_http2() {
     let app = running("pod-a").await;
     for http2 in [false, true] {
         let mut ask = ask(app.http, "/some/path?a=b");

@@ -279,7 +279,7 @@ fn control_plane_network_policies_open_every_served_port() -> Outcome {
 
 /// An APIService without a server holds up the deletion of every namespace.
 #[test]
-fn api_service_goes_before_whoever_serves_it() -> Outcome {
+fn api_service_goes_before_its_server() -> Outcome {
     let objects = rendered(&[])?;
     let leaves = |object: &&Value| hook(object, "helm.sh/hook") == Some("pre-delete");
     let weight = |object: &Value| -> anyhow::Result<i64> {

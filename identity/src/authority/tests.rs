@@ -174,7 +174,7 @@ fn authority_survives_its_pem_form() {
 }
 
 #[test]
-fn unusable_issuer_is_told_from_a_usable_one() {
+fn unusable_issuer_is_distinguished_from_usable_one() {
     let authority = Authority::new();
     let other = Authority::new();
     let now = SystemTime::now();

@@ -395,7 +395,7 @@ fn serving_certificate_of_the_webhook_is_no_identity() {
 }
 
 #[test]
-fn nothing_presented_is_told_apart_from_something_bad() {
+fn missing_certificate_is_distinguished_from_bad_one() {
     assert_eq!(peer_identity(&[]), Err(IdentityError::NoCertificate));
     let garbage = [CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])];
     assert!(matches!(

@@ -354,7 +354,7 @@ fn wrong_field_type_is_refused_without_panic() {
 }
 
 #[test]
-fn binding_must_name_somebody_who_can_exist() {
+fn binding_must_name_possible_identity() {
     let binding = |schemes: Value| {
         let spec = json!({ "schemes": schemes });
         request(smi::ACCESS_GROUP, "IdentityBinding", spec)

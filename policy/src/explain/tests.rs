@@ -174,7 +174,7 @@ fn first_failing_rule_part_is_reported_in_narrowing_order() {
 }
 
 #[test]
-fn match_that_comes_furthest_is_told_of() {
+fn closest_match_is_reported() {
     let other = HttpMatch::new("other", Some("/other"), &["PUT"], &[] as &[(&str, &str)]).unwrap();
     let near = HttpMatch::new("near", Some("/items"), &["GET"], &[] as &[(&str, &str)]).unwrap();
     let broken = HttpMatch::as_written("broken", Some("("), &["GET"], &[] as &[(&str, &str)]);

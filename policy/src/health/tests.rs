@@ -86,7 +86,7 @@ fn below_three_endpoints_only_unreachable_ones_are_ejected() {
 }
 
 #[test]
-fn whoever_fails_as_the_others_do_works_on() {
+fn endpoint_failing_like_others_is_not_ejected() {
     let now = Instant::now();
     let judged = |row, answers, failures| {
         after(row, Failed, now)
@@ -262,7 +262,7 @@ fn rests_start_over_after_a_longer_time_of_work() {
 }
 
 #[test]
-fn ejection_that_is_off_ejects_nobody() {
+fn disabled_ejection_ejects_no_endpoint() {
     let off = Ejection {
         consecutive_failures: 0,
         ..Ejection::DEFAULT

@@ -237,7 +237,7 @@ fn application_crash_behind_proxy_counts_as_connection_loss() {
 }
 
 #[test]
-fn a_call_that_found_nobody_marks_the_request_above() {
+fn call_without_endpoint_marks_parent_request() {
     let marks = |ended| attempted(&Method::POST, ended).marks_spent(&Retry::DEFAULT);
     for reason in Reason::ALL {
         let expected = matches!(

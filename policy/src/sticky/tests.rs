@@ -79,7 +79,7 @@ fn only_growing_backend_of_three_gains_tenants() {
 }
 
 #[test]
-fn without_any_weight_nobody_is_chosen() {
+fn split_without_weight_chooses_no_backend() {
     assert_eq!(backend(&backends(&[("v1", 0)]), Key::of(b"x")), None);
     assert_eq!(backend(&[], Key::of(b"x")), None);
 }

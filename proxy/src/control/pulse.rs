@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_happened_while_nobody_listened_is_not_told() {
+    async fn events_without_a_stream_are_not_reported() {
         let config = config();
         let circuits = config.registry.circuits(NAME);
         circuits.record(&by(), &Breaker::DEFAULT, now(), true);

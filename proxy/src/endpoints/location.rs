@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_names_is_near_to_nothing() {
+    fn endpoint_without_location_is_near_to_nothing() {
         let own = Location::new("a", "n1");
         for (zone, node, nearness) in [
             ("a", "n1", Nearness::SameNode),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_read_as_it_was_told() {
+    fn location_is_read_as_it_was_sent() {
         let atomic = AtomicLocation::default();
         assert_eq!(atomic.get(), Location::default());
         let location = Location::new("a", "n1");

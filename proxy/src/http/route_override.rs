@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_could_grant_or_read_goes_no_further() {
+    fn ungrantable_or_unreadable_override_is_not_forwarded() {
         let unproven = headers(&[("weft-route", "a=b")]).unwrap();
         let route_override = unproven.read(OUTSIDE, HOME).unwrap().unwrap();
         assert_eq!(forwarded(&route_override, "web"), None);

@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_has_to_wait_begins_nothing_before_its_turn() {
+    async fn waiting_call_opens_nothing_before_its_turn() {
         let (given_up, holder) = (given_up(), holder());
         let call = given_up.connect_guard(&holder, None);
         // Control: nothing was abandoned.

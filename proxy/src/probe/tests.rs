@@ -457,7 +457,7 @@ fn mistakes_name_the_variable_the_key_and_the_reason() {
 }
 
 #[test]
-fn mistakes_in_hooks_do_not_tell_the_token() {
+fn hook_errors_do_not_reveal_the_token() {
     let hooks = json!({ format!("{TOKEN}/app/preStop"): {} }).to_string();
     let error = Probes::parse("", &hooks, POD).unwrap_err().to_string();
     assert!(

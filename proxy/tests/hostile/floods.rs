@@ -161,7 +161,7 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
 /// Each stream was taken up by the application before it is reset: its work
 /// ends with the stream, so no more than the limit is ever under way.
 #[tokio::test]
-async fn work_that_was_begun_is_cancelled_with_its_stream() {
+async fn started_work_is_cancelled_with_its_stream() {
     let (pods, busy) = pods().await;
     survive("late reset", &pods, async |raw, entry| {
         for at in 0..300_u32 {
@@ -341,7 +341,7 @@ async fn flood_of_unread_tiny_data_frames_ends_connection() {
 }
 
 #[tokio::test]
-async fn questions_whose_answers_nobody_reads_fill_no_memory() {
+async fn unread_query_responses_fill_no_memory() {
     let (pods, _) = pods().await;
     for (case, question) in [
         ("ping", frame(PING, 0, 0, &[1; 8])),

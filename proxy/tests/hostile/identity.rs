@@ -164,7 +164,7 @@ async fn what_belongs_to_one_connection_ends_there() {
 
 /// Bytes that are no text in a header that the proxy takes apart.
 #[tokio::test]
-async fn a_connection_header_of_odd_bytes_harms_nobody() {
+async fn odd_connection_header_affects_no_other_request() {
     let pods = TwoPods::new(Protocol::Http1).await;
     for entry in ENTRY_POINTS {
         let mut bytes =
@@ -188,7 +188,7 @@ async fn a_connection_header_of_odd_bytes_harms_nobody() {
 
 /// The inbound side serves the pod's own addresses and no port of the proxy.
 #[tokio::test]
-async fn the_inbound_side_relays_to_nobody_else() {
+async fn inbound_side_relays_to_its_own_pod_only() {
     let pods = TwoPods::new(Protocol::Detect).await;
     let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let elsewhere = other.local_addr().unwrap();

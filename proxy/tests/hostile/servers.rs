@@ -221,7 +221,7 @@ async fn response_with_length_and_chunks_arrives_complete() {
 
 /// A body behind the response to a HEAD would become the response to the next request.
 #[tokio::test]
-async fn what_follows_an_answer_reaches_nobody_else() {
+async fn bytes_behind_a_response_reach_no_other_caller() {
     for (method, script) in [
         (
             "HEAD",

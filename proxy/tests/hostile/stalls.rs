@@ -57,7 +57,7 @@ async fn sizes(stream: TcpStream) {
 
 // Claims: R1
 #[tokio::test]
-async fn frames_that_hold_nothing_cost_nobody_a_connection() {
+async fn empty_frames_end_no_connection() {
     let mut pods = TwoPods::new(Protocol::Http2).await;
     pods.port = serving(&pods.server, sizes).await;
     pods.deliver_to(pods.port);
@@ -273,7 +273,7 @@ async fn moody(mut stream: TcpStream) {
 
 // Claims: R3
 #[tokio::test]
-async fn streams_that_nobody_reads_hold_up_no_other() {
+async fn unread_streams_hold_up_no_other() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
     pods.port = serving(&pods.server, moody).await;
     pods.deliver_to(pods.port);

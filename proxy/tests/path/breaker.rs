@@ -197,7 +197,7 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
 }
 
 #[tokio::test]
-async fn a_probe_that_reached_nobody_is_not_moved_on() {
+async fn unconnected_probe_is_not_sent_elsewhere() {
     let (client, server, _app) = one(UNAVAILABLE).await;
     let mut closed = Vec::new();
     for _ in 0..3 {

@@ -47,7 +47,7 @@ async fn passes(
 }
 
 #[tokio::test]
-async fn upgraded_connection_tells_its_bytes_while_it_is_open() {
+async fn upgraded_connection_reports_bytes_while_open() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
     let mut caller = client.call(vip()).await;
@@ -69,7 +69,7 @@ async fn upgraded_connection_tells_its_bytes_while_it_is_open() {
 }
 
 #[tokio::test]
-async fn bodies_tell_their_bytes_while_they_are_under_way() {
+async fn body_bytes_are_counted_while_under_way() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let application = listening(&client, &server).await;
     let mut caller = client.call(vip()).await;

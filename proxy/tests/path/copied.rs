@@ -201,7 +201,7 @@ async fn unseen_or_fallback_served_call_is_not_mirrored() {
 }
 
 #[tokio::test]
-async fn a_copy_that_hangs_is_in_nobodys_way() {
+async fn hanging_mirror_delays_no_call() {
     let shop = Shop::unrestricted(SILENCE).await;
     shop.mirrors(vec![for_any_caller()]);
     // Both are served by one pod.

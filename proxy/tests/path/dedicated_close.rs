@@ -327,7 +327,7 @@ async fn peer_with_wrong_identity_gets_no_dedicated_connection() {
 }
 
 #[tokio::test]
-async fn lines_are_few_and_end_when_nobody_uses_them() {
+async fn dedicated_connections_are_few_and_end_when_idle() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let dedicated = dedicated(&client, &server);
     // Called once: not worth a second handshake.

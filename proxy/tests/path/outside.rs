@@ -47,7 +47,7 @@ async fn in_vain(client: &Pod, at: SocketAddr) {
 
 // Claims: observability-1
 #[tokio::test]
-async fn hosts_outside_are_told_by_name_else_by_address() {
+async fn outside_hosts_are_reported_by_name_else_address() {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let host = Pod::new(&authority, "api").await;

@@ -85,7 +85,7 @@ fn strict(millis: u64) -> EffectivePolicy {
 }
 
 #[tokio::test]
-async fn callers_that_are_slow_themselves_make_nobody_rest() {
+async fn slow_callers_eject_no_endpoint() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let apps = [
         App::new(server.ip, OK).await,

@@ -370,7 +370,7 @@ async fn retry_ending_in_other_failure_counts_as_failure() {
 }
 
 #[tokio::test]
-async fn failures_that_nobody_tries_again_save_no_retries_either() {
+async fn failures_without_retry_add_no_budget() {
     let started = Instant::now();
     let (client, server, _apps) = fleet([BAD_GATEWAY]).await;
     for _ in 0..100 {

@@ -63,7 +63,7 @@ async fn retried_call_has_one_span_parenting_each_attempt() {
 }
 
 #[tokio::test]
-async fn a_refused_call_tells_its_reason_on_both_sides() {
+async fn refused_call_has_its_reason_on_both_sides() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let (client, server, apps) = fleet([OK]).await;
     for pod in [&client, &server] {

@@ -457,7 +457,7 @@ async fn dead_collector_costs_no_request_and_counts_spans() {
 /// Whatever a caller writes into these headers: its request is served, and the headers
 /// that others beside it sent are none the worse.
 #[tokio::test]
-async fn hostile_headers_of_traces_harm_nobody() {
+async fn hostile_trace_headers_affect_no_call() {
     let (addr, got) = grpc("127.0.0.1:0").await;
     let url = format!("http://{addr}");
     let (client, _server, heads) = traced(addr, &url, &["tracecontext"]).await;

@@ -472,7 +472,7 @@ async fn holder_is_stalled_when_no_waiting_request_starts() {
 }
 
 #[test]
-fn what_every_holder_has_is_told_by_connection() {
+fn usage_of_each_holder_is_listed_by_connection() {
     let (occupancy, _) = occupancy(BOUNDS);
     let permits = [enter(&occupancy, 1), enter(&occupancy, 1)];
     let _held = permits[0].reserve_bytes(1000);

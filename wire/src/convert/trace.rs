@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn tracing_comes_back_as_it_was_told() {
+    fn tracing_settings_survive_a_round_trip() {
         let message = v1::Tracing::from(&tracing());
         assert_eq!(Tracing::try_from(&message), Ok(tracing()));
         // What a newer controller knows besides is left out.

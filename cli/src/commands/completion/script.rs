@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn fish_is_told_of_each_argument_that_names_something() {
+    fn fish_completes_each_argument_that_names_objects() {
         let script = of(Shell::Fish, &mut args::command(), "ask-me");
         assert!(
             script.contains("$words[1] ask-me $words[2..-1]"),

@@ -79,7 +79,7 @@ async fn identity_uses_controller_data_without_proxy_access() {
 }
 
 #[tokio::test]
-async fn nobody_with_a_certificate_is_told_with_the_nearest() {
+async fn unknown_identity_suggests_nearest_name() {
     let api = town();
     for (line, code, words) in [
         (

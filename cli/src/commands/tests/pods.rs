@@ -137,7 +137,7 @@ async fn namespace_pod_table_lists_all_pods_with_mesh_state() {
 }
 
 #[tokio::test]
-async fn pods_beyond_one_answer_are_told_to_be_missing() {
+async fn pods_beyond_one_response_are_reported_missing() {
     let api = FakeApi::default();
     api.put(METRICS, json!({"items": [metrics("web-500", "8", "2")]}));
     for number in 0..500 {

@@ -73,7 +73,7 @@ async fn json_and_yaml_contain_queried_part_of_graph() {
 
 // Claims: observe-48
 #[tokio::test]
-async fn split_is_told_with_all_its_backends() {
+async fn split_is_shown_with_all_its_backends() {
     let api = shop();
     let put = |name: &str, backends: Value| {
         api.put(

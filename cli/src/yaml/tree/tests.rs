@@ -45,7 +45,7 @@ fn json_is_read_as_what_it_is() {
 }
 
 #[test]
-fn what_is_no_manifest_is_told_with_its_place() {
+fn invalid_manifest_is_reported_with_its_position() {
     for (text, line, message) in [
         ("a: 1\nb: [", 2, ""),
         ("a: 1\na: 2\n", 2, "stands twice"),

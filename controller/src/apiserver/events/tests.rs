@@ -38,7 +38,7 @@ async fn same_note_is_written_once_and_another_text_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_somebody_does_again_minutes_later_is_written_again() {
+async fn action_repeated_minutes_later_is_recorded_again() {
     let api = FakeApi::default();
     let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
     tokio::spawn(writer.run(std::future::pending()));

@@ -267,7 +267,7 @@ async fn request_that_is_no_certificate_request_is_refused() {
 }
 
 #[tokio::test]
-async fn oversized_token_is_refused_before_anybody_is_asked() {
+async fn oversized_token_is_refused_before_any_review() {
     let bench = Bench::new();
     let long = "x".repeat(TOKEN_LIMIT + 1);
     bench

@@ -58,7 +58,7 @@ fn missing_account_is_reported_until_it_exists() {
 }
 
 #[test]
-fn accounts_of_another_namespace_are_not_told_as_meant() {
+fn accounts_of_another_namespace_are_not_suggested() {
     let elsewhere = set(misspelt(), "/spec/sources/0/namespace", json!("bank"));
     let cluster = with(&["apii"])
         .with(elsewhere)

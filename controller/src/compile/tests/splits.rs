@@ -273,7 +273,7 @@ fn conditional_splits_come_first_by_age_and_unconditional_last() {
 }
 
 #[test]
-fn a_split_that_cannot_work_conflicts_with_nobody() {
+fn unusable_split_conflicts_with_no_other() {
     let cluster = cluster()
         .with(created(split("bad", "api", &[("v1", -1)]), 1))
         .with(created(split("good", "api", &[("v2", 1)]), 2));

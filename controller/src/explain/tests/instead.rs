@@ -21,7 +21,7 @@ fn call() -> ExplanationSpec {
 }
 
 #[test]
-fn fallback_of_a_service_that_nobody_serves_is_followed() {
+fn fallback_of_service_without_endpoints_is_followed() {
     let status = ask(&to_api(), &call());
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert_eq!((status.reason.as_str(), &status.fix), ("", &None));

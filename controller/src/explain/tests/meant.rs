@@ -18,7 +18,7 @@ fn why(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn the_nearest_name_is_told_of_what_is_called() {
+fn nearest_name_of_called_service_is_suggested() {
     for (to, reason) in [
         ("Service/apu", "there is no Service shop/apu"),
         (

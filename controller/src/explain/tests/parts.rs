@@ -52,7 +52,7 @@ fn pods_with_different_verdicts_are_reported_separately() {
 }
 
 #[test]
-fn pods_that_refuse_for_different_reasons_are_told_apart() {
+fn pods_refusing_for_different_reasons_stay_separate() {
     let other = annotate(pod("api-2", "10.0.0.12", "other"), ACCESS, "deny");
     let status = ask(&read_only().with(other), &call("/a%2Fb"));
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");

@@ -65,7 +65,7 @@ fn invalid_host_is_refused_for_every_call() {
 }
 
 #[test]
-fn where_requests_are_bytes_nobody_reads_their_host() {
+fn host_is_not_read_from_opaque_bytes() {
     let bytes = annotate(
         pod("api-1", "10.0.0.11", "api"),
         "weft.dev/opaque-ports",

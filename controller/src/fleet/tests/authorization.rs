@@ -173,7 +173,7 @@ fn rights_are_those_of_the_newest_model() {
 }
 
 #[test]
-fn nobody_has_called_what_nobody_serves() {
+fn service_without_endpoints_has_no_callers() {
     let empty = cluster::slice("api-x", "api", &[("http", 8080)], &[]);
     let bench = Bench::new(&with_auto_breaker().with(empty));
     bench.receive_for_api(WEB, seen(10, 10));

@@ -368,7 +368,7 @@ fn application_tls_is_reported_despite_opaque_server_side() {
 /// A caller can report calls, and routes, that no called side served.
 // Claims: observe-7
 #[test]
-fn routes_and_refusals_are_told_by_the_called_side() {
+fn called_side_reports_routes_and_refusals() {
     let reports = reports();
     let by_route = |route: &str, edge: wire::v1::Edge| wire::v1::Edge {
         routes: vec![wire::v1::EdgeRoute {

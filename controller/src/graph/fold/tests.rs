@@ -103,7 +103,7 @@ fn ports_leading_to_same_pod_differ_by_protocol() {
 }
 
 #[test]
-fn callee_s_numbers_are_shown_where_no_caller_told() {
+fn callee_counts_are_shown_when_caller_is_silent() {
     let reports = reports();
     report(&reports, "shop/api", vec![seen_by_server("bank/web", 5, 1)]);
     let mut unknown = seen_by_server("old/batch", 3, 0);

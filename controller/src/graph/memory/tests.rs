@@ -222,7 +222,7 @@ fn twenty_thousand_long_edges_fit_api_server_limit() {
 }
 
 #[test]
-fn broken_piece_is_told_and_nothing_of_it_taken() {
+fn broken_shard_is_reported_and_skipped() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     memory.see(&edge(&mut edges, 1), at(DAY));
     let shard = memory.shards().unwrap();

@@ -191,7 +191,7 @@ fn pod_that_is_gone_still_counts_for_its_owners() {
 }
 
 #[test]
-fn split_has_its_calls_by_backend_and_nobody_elses() {
+fn split_has_only_its_own_calls_by_backend() {
     let (inventory, reports) = (inventory(), reports());
     let through = |split: &str, backend: &str, good| wire::v1::Edge {
         split: split.to_owned(),

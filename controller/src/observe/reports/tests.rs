@@ -139,7 +139,7 @@ fn edge_overflow_drops_and_counts_oldest_intervals() {
 }
 
 #[test]
-fn replicas_that_tell_each_other_hold_the_same() {
+fn exchanging_replicas_hold_the_same_state() {
     let (one, other) = (
         Reports::new(ReportMetrics::default()),
         Reports::new(ReportMetrics::default()),

@@ -397,7 +397,7 @@ async fn invalid_queries_name_parameter_and_unsupported_verbs_list_alternatives(
 }
 
 #[tokio::test]
-async fn nothing_is_told_before_everything_is_known() {
+async fn requests_are_refused_until_caches_are_complete() {
     let mut bench = Bench::new();
     let api = Arc::get_mut(&mut bench.api).unwrap();
     api.context.latest = watch::channel(None).1;

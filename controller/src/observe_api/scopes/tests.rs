@@ -145,7 +145,7 @@ async fn partial_scope_reviews_are_kept_after_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn users_with_many_namespaces_hold_up_nobody() {
+async fn user_with_many_namespaces_delays_no_other_user() {
     let review_log = Arc::default();
     let gate = slow_gate(&review_log, Duration::from_millis(100));
     let scopes = Scopes::default();

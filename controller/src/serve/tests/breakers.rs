@@ -145,7 +145,7 @@ fn listen(bench: &Bench, other: &Fleet) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test]
-async fn what_one_replica_hears_opens_it_at_the_others() {
+async fn report_to_one_replica_opens_breaker_at_others() {
     let bench = Bench::start(&with_breaker()).await;
     let caller = ready(&bench, "web", "uid-client").await;
     let other = bench.other_fleet();

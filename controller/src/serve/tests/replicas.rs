@@ -29,7 +29,7 @@ fn listener(bench: &Bench, observed: Observed, reports: Reports) -> Listener {
 }
 
 #[tokio::test]
-async fn replica_hears_what_another_observes_and_what_changes() {
+async fn replica_receives_observations_and_changes_of_another() {
     let bench = Bench::start(&with_split(10)).await;
     let mut proxy = bench.client(asks(&[API])).await;
     let batch = proxy.batch().await;

@@ -133,7 +133,7 @@ fn ineffective_injection_request_is_reported_once_with_spelling() {
 }
 
 #[test]
-fn problem_of_an_object_is_told_with_its_field() {
+fn object_problem_is_reported_with_its_field() {
     let cluster = cluster::shop().with(cluster::split("canary", "api", &[("api", -1)]));
     let notes = EventState::default().news(&compiled(&cluster));
     let note = notes
@@ -233,7 +233,7 @@ fn conflict_of_two_ports_is_shown_on_its_service() {
 }
 
 #[test]
-fn workload_that_another_target_still_names_is_not_told() {
+fn workload_named_by_another_target_is_not_reported() {
     let one = cluster::shop().with(cluster::target("one", "api", &["web"], json!([])));
     let two = one
         .clone()

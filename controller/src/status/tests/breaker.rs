@@ -8,7 +8,7 @@ use crate::fleet::Caller;
 const POLICY: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/trafficpolicies/p";
 
 #[tokio::test(start_paused = true)]
-async fn status_says_how_the_breaker_fares_while_anybody_calls() {
+async fn status_shows_breaker_state_while_calls_arrive() {
     let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "breaker": {}});
     let policy = cluster::traffic_policy("p", spec);
     let world = Arc::new(cluster::shop().with(policy.clone()).world());

@@ -298,7 +298,7 @@ async fn fault_at_last_service_yields_trailers_only_or_delay() {
 }
 
 #[tokio::test]
-async fn who_has_nobody_next_that_answers_says_so() {
+async fn unreachable_next_service_is_reported() {
     let unreachable: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let b = calls_on("b", unreachable, Propagate::Nothing).await;
     let answer = Client::new(b.ask("/")).send().await.unwrap();

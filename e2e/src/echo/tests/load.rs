@@ -108,7 +108,7 @@ async fn interrupted_load_has_sent_everything_due() {
 }
 
 #[tokio::test]
-async fn load_against_nobody_counts_connect_errors() {
+async fn load_without_server_counts_connect_errors() {
     let plan = Plan {
         ask: Ask::get("http://127.0.0.1:1/").unwrap(),
         requests: 3,

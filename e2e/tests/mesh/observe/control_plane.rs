@@ -44,7 +44,7 @@ fn check_finds_the_control_plane_well() -> Outcome {
 }
 
 #[test]
-fn diagnostics_hold_what_a_stranger_needs_and_no_secret() -> Outcome {
+fn diagnostics_hold_what_support_needs_without_secrets() -> Outcome {
     let ns = Namespace::meshed("eyes-bundle")?;
     let secret = ["-n", "weft-system", "get", "secret", "weft-ca"];
     let secret = ns.cluster.json(&secret)?;

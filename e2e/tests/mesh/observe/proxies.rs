@@ -29,7 +29,7 @@ const LEVELS: [&str; 5] = [
 const CHANGED: &str = "the log's level changes";
 
 #[test]
-fn proxies_tell_version_certificate_memory_and_clock() -> Outcome {
+fn proxies_report_version_certificate_memory_and_clock() -> Outcome {
     let ns = Namespace::meshed("eyes-proxies")?;
     ns.run(&["web", "cart"])?;
     let (web, cart) = (ns.pod("web")?, ns.pod("cart")?);
@@ -75,7 +75,7 @@ fn proxies_tell_version_certificate_memory_and_clock() -> Outcome {
 }
 
 #[test]
-fn identity_and_configuration_are_told_by_the_proxies_themselves() -> Outcome {
+fn identity_and_configuration_come_from_the_proxies() -> Outcome {
     let ns = Namespace::meshed("eyes-identity")?;
     ns.run(&["web", "cart"])?;
     let web = ns.pod("web")?;

@@ -193,7 +193,7 @@ async fn large_list_is_converted_within_memory_of_few_objects() {
 }
 
 #[tokio::test]
-async fn answer_that_nobody_takes_is_given_up() {
+async fn unread_response_is_abandoned() {
     let harness = Harness::start().await;
     let many: Vec<Value> = (0..900).map(|i| target(&format!("t{i}"), 200)).collect();
     let body = conversion(&many.into());

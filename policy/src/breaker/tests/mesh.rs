@@ -171,7 +171,7 @@ fn who_makes_up_probes_decides_no_more_than_others() {
 }
 
 #[test]
-fn it_closes_where_nobody_obeys_or_nobody_calls() {
+fn breaker_closes_without_obedience_or_calls() {
     let (mut fleet, start) = fleet_of(&[(60, 60)]);
     fleet.tick(start + ms(5000), &SETTINGS);
     fleet.tick(start + ms(14_999), &SETTINGS);

@@ -32,7 +32,7 @@ const W3C_OFF: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 const ONE: &str = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1";
 
 #[test]
-fn every_format_tells_its_trace_and_its_verdict() {
+fn every_format_carries_trace_and_verdict() {
     use SamplingDecision::{Open, Sampled, Unsampled};
     let id = "0af7651916cd43dd8448eb211c80319c";
     let span = "b7ad6b7169203331";

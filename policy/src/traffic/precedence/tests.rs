@@ -267,7 +267,7 @@ fn policies_of_1000_routes_are_compared_in_seconds() {
 }
 
 #[test]
-fn limits_add_up_and_nobody_loses_one() {
+fn limits_add_up_and_none_is_lost() {
     let limit = |name: &str| {
         Arc::new(RateLimit {
             name: name.into(),

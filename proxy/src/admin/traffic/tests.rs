@@ -113,7 +113,7 @@ fn read(snapshot: &Snapshot, services: &str) -> Value {
 }
 
 #[test]
-fn paths_of_the_page_are_told_from_all_others() {
+fn page_paths_are_distinguished_from_all_others() {
     assert_eq!(requested_services("/traffic"), Some(""));
     assert_eq!(
         requested_services("/traffic/shop/api:80"),

@@ -224,7 +224,7 @@ fn new_limit_on_serving_pod_is_complete_until_shared() {
 }
 
 #[test]
-fn an_audited_limit_refuses_nothing_and_is_told() {
+fn audited_limit_refuses_nothing_and_is_reported() {
     let audit = RateLimit {
         mode: LimitMode::Audit,
         ..limit(1, LimitKey::None)

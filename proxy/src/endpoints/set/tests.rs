@@ -381,7 +381,7 @@ async fn service_without_ejection_ends_no_ejection_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_ejection_is_switched_off_nobody_rests_any_more() {
+async fn disabled_ejection_returns_all_ejected_endpoints() {
     let fleet = Fleet::new();
     fleet.eject();
     let off = policy::traffic::endpoint::Ejection {

@@ -328,7 +328,7 @@ async fn request_continues_after_early_complete_response() {
 /// it wants something.
 // Claims: attack-59
 #[tokio::test(start_paused = true)]
-async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
+async fn peers_without_proxy_may_be_silent_for_minutes() {
     const MINUTES: Duration = Duration::from_secs(10 * 60);
     // As an application: it has the request, and is silent.
     let (near, mut far) = duplex(1 << 20);
@@ -413,7 +413,7 @@ async fn send(stream: &mut ByteStream, chunk: &'static [u8]) -> std::io::Result<
 }
 
 #[tokio::test]
-async fn pieces_arrive_in_order_and_the_end_is_told() {
+async fn pieces_arrive_in_order_and_end_is_reported() {
     let (mut stream, _sender) = opened(|mut stream: ByteStream| async move {
         let mut got = Vec::new();
         stream.read_to_end(&mut got).await.unwrap();
@@ -448,7 +448,7 @@ async fn sender_dropped_early_aborts_body() {
 }
 
 #[tokio::test]
-async fn a_sender_learns_that_nobody_wants_more() {
+async fn sender_stops_when_receiver_is_gone() {
     let (mut stream, _sender) = opened(|stream: ByteStream| async move { drop(stream) }).await;
     let sending = async { while send(&mut stream, &[7; 60_000]).await.is_ok() {} };
     timeout(Duration::from_secs(5), sending).await.unwrap();

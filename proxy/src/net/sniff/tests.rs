@@ -38,7 +38,7 @@ fn slow_start_is_request_only_with_recognizable_method() {
 }
 
 #[test]
-fn first_bytes_tell_the_protocol() {
+fn first_bytes_identify_the_protocol() {
     for (bytes, seen) in [
         (&b"GET / HTTP/1.1\r\n"[..], Sniffed::Http1),
         (b"OPTIONS * HTTP/1.1\r\n", Sniffed::Http1),

@@ -254,7 +254,7 @@ async fn freed_room_goes_to_least_busy_caller_first() {
 
 /// With thousands that wait, each of them every quarter of a second would be a load.
 #[tokio::test(start_paused = true)]
-async fn where_there_is_no_room_nobody_is_woken() {
+async fn no_waiter_is_woken_without_room() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, LEAST);
     USED.set(40 * MIB);

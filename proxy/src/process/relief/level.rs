@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_loses_anything_while_another_one_holds_more() {
+    fn only_largest_holder_loses_memory() {
         let goal = |of_much| Goal {
             much: 0,
             of_much,

@@ -66,7 +66,7 @@ fn count(metrics: &Metrics) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_costs_the_flooder_and_nobody_beside_it() {
+async fn flood_costs_only_the_flooder() {
     let (budget, occupancy, metrics) = setting();
     let honest = enter(&occupancy, 1, MIB);
     let flood: Vec<_> = (0..44).map(|_| enter(&occupancy, 2, MIB)).collect();

@@ -59,7 +59,7 @@ impl Cells {
 }
 
 #[test]
-fn a_way_has_one_cell_whoever_asks() {
+fn way_has_one_cell_for_all_lookups() {
     let cells = Cells::default();
     let (one, placed) = cells.find(cell_key(80));
     assert!(placed && Arc::ptr_eq(&one, &cells.find(cell_key(80)).0));

@@ -112,7 +112,7 @@ fn calls_add_up_by_edge_and_slot() {
 
 /// It went nowhere, so it went in plaintext neither.
 #[test]
-fn call_without_endpoint_tells_no_security() {
+fn call_without_endpoint_reports_no_security() {
     let reports = reports();
     let of = |parties| CellKey {
         parties,
@@ -210,7 +210,7 @@ fn kept_slots_are_bounded_by_number_and_by_edges() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_stream_is_told_again_what_was_told_before() {
+async fn new_stream_gets_earlier_reports_again() {
     let reports = Arc::new(reports());
     let (now, at) = (SystemTime::now(), Instant::now());
     let ago = [3, 2, 1].map(|slots| Duration::from_secs(slots * SLOT));
@@ -263,7 +263,7 @@ async fn new_report_stream_omits_intervals_before_clock_set() {
 }
 
 #[tokio::test]
-async fn ending_pod_tells_its_open_slot_at_once() {
+async fn ending_pod_sends_its_open_slot_at_once() {
     let reports = Arc::new(reports());
     let (stream, mut received) = mpsc::channel(1);
     let feeding = Arc::clone(&reports);

@@ -89,7 +89,7 @@ async fn peer(pods: &TwoPods) -> RawHttp2 {
 
 // Claims: A3
 #[tokio::test]
-async fn nobody_switches_to_http2_whatever_it_is_called() {
+async fn no_upgrade_switches_to_http2_by_any_name() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
     let (port, kept) = switching(&pods.server, None).await;
     pods.deliver_to(port);
@@ -259,7 +259,7 @@ async fn peer_smuggles_no_bytes_with_the_body_of_a_post() {
 
 /// What a peer proxy sends behind a body is no request where its application switches to nothing.
 #[tokio::test]
-async fn bytes_behind_an_unswitched_post_reach_nobody() {
+async fn bytes_behind_unswitched_post_reach_no_application() {
     let pods = TwoPods::new(Protocol::Http1).await;
     pods.allow(Protocol::Http1, &["/ok"]);
     let port = pods.port.to_string();

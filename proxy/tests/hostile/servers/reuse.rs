@@ -50,7 +50,7 @@ async fn request_does_not_wait_behind_upload_answered_unread() {
 /// The same, where all of the request was sent before the answer came.
 // Claims: attack-61
 #[tokio::test]
-async fn nobody_waits_behind_chunks_that_were_left_unread() {
+async fn no_request_waits_behind_unread_chunks() {
     let mut pods = TwoPods::new(Protocol::Http1).await;
     let port = serving(&pods.server, |mut stream| async move {
         let mut buffer = [0; 4096];

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_failed_five_calls_of_a_caller_must_rest() {
+    fn endpoint_failing_five_calls_is_ejected() {
         let of = |failed, times| rests(&POSTS, &weft(0, failed, times)).bound_result;
         assert_eq!(of(4, 0.0), BoundResult::Met);
         assert_eq!(of(5, 0.0), BoundResult::Missed);

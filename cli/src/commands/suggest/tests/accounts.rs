@@ -182,7 +182,7 @@ fn unknown_port_is_dash_and_may_match_unserviced_port() {
 }
 
 #[test]
-fn calls_by_two_services_are_told_apart() {
+fn calls_by_two_services_stay_separate() {
     let unproven = |service: &str, backend: &str| {
         let more = json!({"service": service, "backend": backend, "mtls": 0.0});
         edge("web", "cart", 80, more)

@@ -67,7 +67,7 @@ fn calls_reported_only_by_caller_are_not_suggested() {
 }
 
 #[test]
-fn minutes_of_which_callers_alone_told_prove_nothing() {
+fn minutes_reported_by_callers_alone_prove_nothing() {
     let with = |proven: bool| {
         let minute = json!({"start": "2026-11-02T09:40:00Z", "requests": 3, "mtls": 1.0,
             "proven": proven});

@@ -125,7 +125,7 @@ fn port_known_only_to_service_maps_to_container_port() {
 }
 
 #[test]
-fn a_port_that_nobody_declares_means_itself() {
+fn undeclared_port_means_itself() {
     let rules = json!([tcp_rule()]);
     let cluster =
         cluster()

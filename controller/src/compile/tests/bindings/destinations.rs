@@ -104,7 +104,7 @@ fn contradictory_destination_binding_protects_both_and_allows_nothing() {
 }
 
 #[test]
-fn a_missing_destination_binding_means_nobody_and_says_so() {
+fn missing_destination_binding_matches_no_pod_and_is_reported() {
     let cluster = shop()
         .with(tcp_route("ports", &[8080]))
         .with(to_binding("callees"));

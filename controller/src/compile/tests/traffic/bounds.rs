@@ -141,7 +141,7 @@ fn policy_overridden_by_many_warns_once_per_section() {
 }
 
 #[test]
-fn what_nobody_enforces_is_told_of_each_section_once() {
+fn unenforced_section_is_reported_once() {
     let mut cluster = with_services(shop(), 20)
         .with(cluster::plain_pod("plain", "10.0.0.31", "api"))
         .with(of_namespace("wide", &json!({"overload": {}})));

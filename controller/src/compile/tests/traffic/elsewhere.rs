@@ -70,7 +70,7 @@ fn policy_of_other_namespace_guards_no_foreign_pods() {
 }
 
 #[test]
-fn nobody_makes_pods_of_another_namespace_read_only() {
+fn policy_cannot_make_foreign_pods_read_only() {
     let spec = json!({"targetRef": {"kind": "Service", "name": "root"},
         "mirror": [{"service": "x", "percent": 100}]});
     let root = in_namespace(service("root", "10.96.0.8", &[("http", 80)]), "other");

@@ -262,7 +262,7 @@ async fn tap_of_namespace_never_reaches_pods_of_another() {
 }
 
 #[tokio::test]
-async fn filter_tells_nobody_what_there_is_in_another_namespace() {
+async fn tap_filter_hides_contents_of_other_namespaces() {
     let bench = Bench::of(&beyond());
     let mut proxy = Proxy::of(&bench, "uid-client");
     let no_pod = "-".repeat(36);
@@ -375,7 +375,7 @@ async fn tap_event_names_user_on_tapped_object() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_taps_again_is_named_again() {
+async fn repeated_tap_is_recorded_again() {
     let bench = Bench::new();
     let _proxy = Proxy::of(&bench, "uid-client");
     for taps in 1..=2 {

@@ -5,7 +5,7 @@
 use super::*;
 
 #[test]
-fn every_default_is_told_by_kubectl_explain() {
+fn kubectl_explain_shows_every_default() {
     let schema = schema::<TrafficPolicySpec>();
     for (pointer, default) in [
         ("timeouts.request", "0s, no limit,"),

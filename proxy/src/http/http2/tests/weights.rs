@@ -83,7 +83,7 @@ async fn a_silent_stream_counts_until_it_ends() {
 }
 
 #[tokio::test]
-async fn what_nobody_takes_of_a_stream_counts() {
+async fn unread_bytes_of_stream_count() {
     const CHUNK: &[u8] = &[7; 60_000];
     let (occupancy, mut sender, mut streams) = accepting().await;
     let _unread = sender.open(asks(), None).await.unwrap();

@@ -149,7 +149,7 @@ fn windows(mut bytes: &[u8]) -> Vec<u32> {
 
 /// However fast a stream is: not every application expects it.
 #[tokio::test]
-async fn windows_towards_applications_stay_as_they_were_told_first() {
+async fn windows_towards_applications_stay_as_announced_first() {
     const SIZE: usize = 8 << 20;
     let captured = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
     let capture = |io| {

@@ -6,7 +6,7 @@ use super::super::{dry_runs, taps, trials};
 use super::*;
 
 #[tokio::test]
-async fn command_line_tells_which_calls_a_change_would_refuse() {
+async fn command_line_shows_calls_a_change_would_refuse() {
     let town = Town::before(dry_runs::bench().await).await;
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});

@@ -80,7 +80,7 @@ async fn head_waiting_for_memory_is_served_later_without_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_no_memory_in_time_is_told_so() {
+async fn request_without_memory_in_time_gets_refusal() {
     for after_first in [false, true] {
         let (mut served, _, _held) = saturated();
         USED.set(0);
@@ -336,7 +336,7 @@ async fn early_admitted_half_head_is_checked_again_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_request_waited_is_told_with_it() {
+async fn request_carries_time_it_waited() {
     use crate::net::ticket::Waited;
     let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
     let (permit, other) = (enter(&occupancy), enter(&occupancy));
