@@ -50,7 +50,7 @@ async fn pod_rows_count_requests_sent_to_each_pod() {
     // One of the last second, of which no controller knows yet.
     let waits = json!({"metadata": {"name": "web-4", "namespace": "shop"}});
     api.put("/api/v1/namespaces/shop/pods/web-4", waits);
-    let idle = ["web-4", "0/1", "-", "0.0", "-", "-", "-", "-", "-"];
+    let idle = ["web-4", "0/1", "-", "0.0", "-", "-", "-", "-", "-", "-"];
     assert_eq!(rows("stat pod/web-4").await, [idle]);
     // As JSON it is the API's own.
     let (_, out, _) = run(api.client(), "weft stat pod/web-1 -n shop -o json").await;
