@@ -119,7 +119,7 @@ fn every_counted_limit_is_documented_and_no_other() {
 
 #[test]
 fn refusal_reasons_are_documented_and_reserved_ones_unused() {
-    let page = words::read("docs/operating.md");
+    let page = words::read("docs/reference.md");
     let table = page
         .split_once("## Refusals")
         .and_then(|(_, rest)| rest.split_once("\n\nBroken syntax"))

@@ -277,7 +277,7 @@ fn name_table_contains_every_constant_of_every_program() {
 
 /// The kinds of each name in the table of the manual; none for what Weft writes.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
-    let page = fs::read_to_string(top().join("docs/operating.md")).unwrap();
+    let page = fs::read_to_string(top().join("docs/reference.md")).unwrap();
     let (_, section) = page.split_once("\n## Labels and annotations\n").unwrap();
     let lines = section.lines().skip_while(|line| !line.starts_with('|'));
     let rows = lines.take_while(|line| line.starts_with('|')).skip(2);

@@ -268,7 +268,7 @@ fn put_back(cluster: &Cluster, before: &Value, names: &[&str]) -> anyhow::Result
 
 /// What the manual says after `kubectl`.
 fn command_against_a_group_without_answer() -> anyhow::Result<String> {
-    let manual = fs::read_to_string(root().join("docs/operating.md"))?;
+    let manual = fs::read_to_string(root().join("docs/upgrade.md"))?;
     let mut lines = manual.lines().map(str::trim);
     let command = lines.find_map(|line| {
         let words = line.strip_prefix("kubectl ")?;

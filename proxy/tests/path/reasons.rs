@@ -155,7 +155,7 @@ async fn served(client: &Pod, server: &Pod, answer: &'static str) -> App {
 
 /// The status and the gRPC code of each reason, as the page has them.
 fn promised() -> BTreeMap<String, (u16, u16)> {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, table) = page.split_once("| reason | HTTP | gRPC |").unwrap();
     let rows = table.lines().skip(2);
