@@ -3,7 +3,7 @@
 //!
 //! A section comes into force part by part. A proxy names the parts that it carries out,
 //! the controller sends it those and no others, and the object's status names the rest. All
-//! three, and the table in docs/resilience.md, go by [`Part::IN_FORCE`].
+//! three, and the table in docs/trafficpolicy.md, go by [`Part::IN_FORCE`].
 
 use std::fmt;
 

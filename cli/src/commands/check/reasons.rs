@@ -4,7 +4,7 @@
 //! Claims: observe-46
 
 /// Reasons of `Accepted` and `ResolvedRefs` where they are False, as docs/smi.md and
-/// docs/resilience.md list them.
+/// docs/trafficpolicy.md list them.
 const ADVICE: [(&str, &str); 14] = [
     (
         "Unreadable",
@@ -88,7 +88,7 @@ mod tests {
     fn documented() -> BTreeSet<String> {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         let mut reasons = BTreeSet::new();
-        for page in ["smi.md", "resilience.md"] {
+        for page in ["smi.md", "trafficpolicy.md"] {
             let text = std::fs::read_to_string(docs.join(page)).unwrap();
             for row in text.lines() {
                 let cells: Vec<&str> = row.split(" | ").collect();

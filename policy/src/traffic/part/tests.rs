@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-const PAGE: &str = include_str!("../../../../docs/resilience.md");
+const PAGE: &str = include_str!("../../../../docs/trafficpolicy.md");
 
 #[test]
 fn every_part_has_unique_name_and_bit() {
@@ -31,6 +31,9 @@ fn page_states_for_every_part_whether_in_force() {
         let field = part.field().split_once(' ');
         let (field, rest) = field.unwrap_or((part.field(), ""));
         let row = format!("| `{field}` {rest}").trim_end().to_owned() + &format!(" | {word} |");
-        assert!(PAGE.contains(&row), "docs/resilience.md has no row {row}");
+        assert!(
+            PAGE.contains(&row),
+            "docs/trafficpolicy.md has no row {row}"
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::weft::{duration::written, parse_duration};
 
-/// What stands in the table of docs/resilience.md, once more: a field, its default in the
+/// What stands in the table of docs/trafficpolicy.md, once more: a field, its default in the
 /// words of the page and as it would be written, and what it may hold.
 const FIELDS: &str = r#"
 targetRef.kind | required | - | -
@@ -103,7 +103,7 @@ fn fields() -> Vec<Field> {
 }
 
 fn page() -> String {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/resilience.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/trafficpolicy.md");
     std::fs::read_to_string(page).unwrap()
 }
 
