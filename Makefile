@@ -105,7 +105,7 @@ fmt: ## format all code
 	@cargo fmt --all && gofmt -w e2e/cluster/tools
 
 lint: ## what a change must pass before it is read
-	@cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings
+	@e2e/words && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings
 
 deny: ## licences, banned crates, sources
 	@.ci/deny

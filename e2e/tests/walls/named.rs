@@ -9,7 +9,7 @@ use std::path::Path;
 use super::read_sources;
 
 /// Pages that lead a reader into the code.
-const PAGES: [&str; 2] = ["README.md", "docs/architecture.md"];
+const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "docs/architecture.md"];
 /// Where all other pages lie. What they name by a path is as much a promise.
 const FOLDERS: [&str; 6] = [
     "docs",
