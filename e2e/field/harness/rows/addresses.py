@@ -13,7 +13,8 @@ REDIS = ["/usr/bin/redis-server", "--save", "", "--dir", "/tmp", "--protected-mo
 class AddressAgain:
     number = 2
     what = "a kept connection to a pod of a headless Service, whose address another account's pod gets"
-    local = True
+    # Else a pod of another row takes the address.
+    alone = in_turn = local = True
     OTHER = "r2-other"
     TRIES = 5
     # Where the local cluster's nodes keep the address that they gave last; the next one is given next.
