@@ -1,7 +1,7 @@
 # The commands people type. `make` alone prints them. A recipe that sets a variable says
 # `exec`, so that a signal to make reaches the program and no shell before it.
 .DEFAULT_GOAL := help
-.PHONY: breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
+.PHONY: shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -100,6 +100,9 @@ bench-control: ## what the controller costs with 10 000 pods and 2 000 proxies, 
 
 scale: ## what 2 000 TrafficTargets cost, and how it grows, 15 min
 	@bench/control/run scale
+
+shape: ## figures of the project: files, names of tests, words of the manual
+	@e2e/shape
 
 fmt: ## format all code
 	@cargo fmt --all && gofmt -w e2e/cluster/tools
