@@ -29,7 +29,7 @@ mod words;
 pub use self::answer::Explained;
 pub(crate) use self::answer::UNKNOWN_HOST;
 pub use self::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
-pub(crate) use self::noticed::limited;
+pub(crate) use self::noticed::of_seen_calls;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
 
 #[cfg(test)]

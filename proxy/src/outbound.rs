@@ -7,12 +7,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Version;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 mod attempt_outcome;
 mod attempts;
@@ -101,7 +103,12 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
     };
     // A declaration names the family; the bytes show which version it is.
     let sniff_head: fn(&[u8]) -> Sniffed = if is_declared { sniff_declared } else { sniff };
-    let looked = stream.look_at_head(HEAD_PATIENCE, sniff_head, &permit);
+    // A connection without a byte ends with its target, as an idle one does.
+    tokio::select! {
+        _ = timeout(HEAD_PATIENCE, stream.first_bytes()) => {}
+        () = connection.over() => return,
+    }
+    let looked = stream.look_at_head(Duration::ZERO, sniff_head, &permit);
     if looked.await.is_err() {
         return;
     }
@@ -158,7 +165,7 @@ fn requests(
 
 /// An idle connection of a declared port may stay silent for this long before
 /// the declared version is assumed.
-const HEAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3600);
+const HEAD_PATIENCE: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 pub(crate) fn size_of_a_request() -> usize {

@@ -57,11 +57,24 @@ pub(super) fn steps(
     met.map(|(line, text, _)| see(line, text)).collect()
 }
 
-/// The step of calls that a limit was seen to refuse.
-pub(crate) fn limited(seen: &RecentCalls) -> Option<Step> {
-    let by_limit = seen.refused.contains_key(Reason::Limit.as_str());
-    let text = "calls below a limit may be answered 429 where few of the pods get them";
-    by_limit.then(|| see(ChangeLine::BelowLimit, text))
+/// The steps of what calls of the last minutes met.
+pub(crate) fn of_seen_calls(seen: &RecentCalls) -> Vec<Step> {
+    let lines = [
+        (
+            Reason::Limit,
+            ChangeLine::BelowLimit,
+            "calls below a limit may be answered 429 where few of the pods get them",
+        ),
+        (
+            Reason::BadRequest,
+            ChangeLine::ForeignBytes,
+            "bytes that begin no request are refused bad-request on a port that is declared as HTTP",
+        ),
+    ];
+    let refused = lines
+        .into_iter()
+        .filter(|(reason, ..)| seen.refused.contains_key(reason.as_str()));
+    refused.map(|(_, line, text)| see(line, text)).collect()
 }
 
 fn see(line: ChangeLine, text: &str) -> Step {

@@ -26,7 +26,9 @@ use super::worker_pool::WorkerPool;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers, UNKNOWN_HOST, limited};
+use crate::explain::{
+    BadQuestion, CallerView, Explained, SeenCallers, UNKNOWN_HOST, of_seen_calls,
+};
 use crate::graph::follow::UNREAD;
 use crate::graph::key::NodeKey;
 use crate::inventory::kind::MetricsKind;
@@ -318,8 +320,8 @@ fn explain(
     explained.status.programmed = programmed(context, &explained);
     if rights.caller {
         explained.status.seen = seen(context, spec);
-        let limited = explained.status.seen.as_ref().and_then(limited);
-        explained.status.steps.extend(limited);
+        let met = explained.status.seen.as_ref().map(of_seen_calls);
+        explained.status.steps.extend(met.unwrap_or_default());
     }
     Ok(ExplainedCall {
         status: explained.status,

@@ -201,7 +201,7 @@ impl Connection {
             }
             Destination::External | Destination::Refused { .. } => Err(Failure::not_sent(
                 Reason::UnknownDestination,
-                "the address has left the mesh",
+                "no Service or pod of the mesh has this address and port any more",
             )),
         }
     }

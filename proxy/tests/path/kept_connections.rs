@@ -206,9 +206,10 @@ async fn idle_connection_to_gone_pod_is_closed() {
     assert_eq!(status(ask(&mut used).await.as_ref()), "200");
     let mut other = client.call(server.addr()).await;
     assert_eq!(status(ask(&mut other).await.as_ref()), "200");
+    let mut silent = client.call(server.addr()).await;
     let addr = server.end();
     client.set(vec![external(addr)]);
-    assert!(ends(&mut used).await && ends(&mut other).await);
+    assert!(ends(&mut used).await && ends(&mut other).await && ends(&mut silent).await);
 }
 
 #[tokio::test]

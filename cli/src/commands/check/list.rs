@@ -130,7 +130,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "certificate-authority",
         control::root,
         "the root that all proxies trust ends in sixty days at the earliest",
-        "renew the root before it ends (docs/operating.md, certificates)",
+        "replace the root before it ends (docs/mtls.md#certificates)",
     ),
     check(
         CONTROL,
@@ -277,14 +277,14 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "annotations",
         objects::annotations,
         "annotations of the mesh have names that are read where they stand, and values that mean something",
-        "docs/operating.md has the names, where each acts, and the values; a mode that cannot be read counts as the tightest",
+        "docs/reference.md#labels-and-annotations has the names, where each acts, and the values; a mode that cannot be read counts as the tightest",
     ),
     check(
         OBJECTS,
         "labels",
         objects::labels,
         "requests for injection and other labels of the mesh are spelt and placed so that they are heard",
-        "write weft.dev/inject=enabled or disabled as a label of the Namespace or Pod; docs/operating.md has the other names",
+        "write weft.dev/inject=enabled or disabled as a label of the Namespace or Pod; docs/reference.md#labels-and-annotations has the other names",
     ),
 ];
 

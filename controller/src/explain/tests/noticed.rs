@@ -4,7 +4,7 @@ use crds::observe::RecentCalls;
 
 use super::places::http_and_https;
 use super::*;
-use crate::explain::limited;
+use crate::explain::of_seen_calls;
 
 /// The anchors that an answer names.
 fn anchors(status: &ExplanationStatus) -> String {
@@ -64,12 +64,20 @@ fn call_names_the_manuals_line_that_it_meets() {
 }
 
 #[test]
-fn calls_that_a_limit_refused_name_its_line() {
+fn refused_calls_name_the_line_that_they_met() {
     let seen = |reason: &str| RecentCalls {
         refused: [(reason.to_owned(), 3)].into(),
         ..RecentCalls::default()
     };
-    let step = limited(&seen("limit")).unwrap();
-    assert!(step.text.ends_with("(docs/applications.md#below-limit)"));
-    assert_eq!(limited(&seen("not-allowed")), None);
+    for (reason, end) in [
+        ("limit", "(docs/applications.md#below-limit)"),
+        ("bad-request", "(docs/applications.md#foreign-bytes)"),
+    ] {
+        let steps = of_seen_calls(&seen(reason));
+        assert!(
+            steps.len() == 1 && steps[0].text.ends_with(end),
+            "{steps:?}"
+        );
+    }
+    assert_eq!(of_seen_calls(&seen("not-allowed")), []);
 }
