@@ -307,7 +307,10 @@ async fn pod_count_elsewhere_is_revealed_only_with_graph_permission() {
         // With the right to it the number is known anyway.
         assert_eq!(words(1, "watcher", end).await.0, 200, "{end}");
         let many = words(1_000, "watcher", end).await;
-        assert!(many.1.contains("more pods than a query to a proxy"), "{many:?}");
+        assert!(
+            many.1.contains("more pods than a query to a proxy"),
+            "{many:?}"
+        );
     }
 }
 
