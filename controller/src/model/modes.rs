@@ -97,9 +97,9 @@ pub(crate) fn permissive_ports(
 /// Whose list of permissive ports has to hold a port, so that it takes plaintext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exception {
-    OfNamespace,
-    OfPod,
-    OfBoth,
+    Namespace,
+    Pod,
+    Both,
 }
 
 /// The list that makes plaintext pass at a port of a strict pod: the namespace's where that is
@@ -116,14 +116,14 @@ pub(crate) fn exception(
         by_namespace: true,
         ..held
     }) {
-        Exception::OfNamespace
+        Exception::Namespace
     } else if permits(Excepted {
         by_pod: true,
         ..held
     }) {
-        Exception::OfPod
+        Exception::Pod
     } else {
-        Exception::OfBoth
+        Exception::Both
     }
 }
 

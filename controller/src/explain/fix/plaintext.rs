@@ -44,7 +44,7 @@ pub(super) fn permit(
     let of_namespace = list(of_namespace, &ports);
     let of_pod = list(facts.appearance.permissive_ports.as_deref(), &ports);
     let also = match modes::exception(&index.defaults, namespace, &facts.appearance, port) {
-        Exception::OfNamespace => {
+        Exception::Namespace => {
             let at: Vec<String> = ports.iter().map(ToString::to_string).collect();
             return Advice {
                 command: format!(
@@ -57,8 +57,8 @@ pub(super) fn permit(
                 )),
             };
         }
-        Exception::OfPod => String::new(),
-        Exception::OfBoth => {
+        Exception::Pod => String::new(),
+        Exception::Both => {
             format!(", and annotate namespace {name} {PERMISSIVE_PORTS}={of_namespace}")
         }
     };

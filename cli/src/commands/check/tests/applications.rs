@@ -16,7 +16,7 @@ fn meshed() -> Value {
     pod
 }
 
-fn autoscaler(metric: Value) -> Value {
+fn autoscaler(metric: &Value) -> Value {
     let target = json!({"kind": "Deployment", "name": "web"});
     json!({"metadata": {"name": "web", "namespace": "shop"},
         "spec": {"scaleTargetRef": target, "metrics": [metric]}})
@@ -85,14 +85,14 @@ async fn autoscaler_by_cpu_of_meshed_pods_is_named() {
         "containerResource": {"name": "cpu", "container": "app"}});
     let api = healthy();
     for metric in [memory, of_container] {
-        api.put(HPA, autoscaler(metric));
+        api.put(HPA, autoscaler(&metric));
         assert_eq!(said(&api, meshed()).await, "none");
     }
-    api.put(HPA, autoscaler(cpu.clone()));
+    api.put(HPA, autoscaler(&cpu));
     let message = said(&api, meshed()).await;
     let end = ": shop/web (docs/applications.md#autoscaler-by-cpu)";
     assert!(message.ends_with(end), "{message}");
-    let mut other = autoscaler(cpu);
+    let mut other = autoscaler(&cpu);
     other["spec"]["scaleTargetRef"]["name"] = json!("cart");
     api.put(HPA, other);
     assert_eq!(said(&api, meshed()).await, "none");
