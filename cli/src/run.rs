@@ -236,7 +236,7 @@ mod tests {
     /// No file is there, of none of these names.
     const NOWHERE: &str = "/nowhere/config";
 
-    /// Why a command line is refused before anybody is connected to and any file is read.
+    /// Why a command line is refused before a connection is made or a file is read.
     async fn refused(line: &str) -> Option<String> {
         let (ended, _) = ran(&format!("weft {line} --kubeconfig {NOWHERE}")).await;
         let words = ended.err()?.to_string();

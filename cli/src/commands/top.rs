@@ -35,7 +35,7 @@ const EACH: Duration = Duration::from_secs(5);
 #[command(
     about = "Show the busiest edges, live",
     long_about = "Shows who calls whom, the busiest first, again every five seconds. With --paths \
-                  it shows what the pods of RES are asked and ask instead, by method, path and \
+                  it shows the requests that pods of RES serve and send instead, by method, path and \
                   route, again every second. That is a tap: it needs ClusterRole weft-tap in the \
                   namespace, and the controller's log and an Event at RES name who watches. It \
                   shows about 100 requests in a second, or --max-rps, of those that fit the \

@@ -291,7 +291,7 @@ impl Document {
     /// The document as JSON.
     ///
     /// # Errors
-    /// Where aliases make more of it than anybody reads.
+    /// Where aliases make more of it than is read.
     pub(crate) fn value(&self) -> Result<Value, BadYaml> {
         let mut left = MOST_NODES;
         self.value_of(self.root, &mut left, 0)

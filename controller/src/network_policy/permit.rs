@@ -24,7 +24,7 @@ pub(super) enum Peer {
     /// Every pod that carries an account's label.
     Mesh,
     /// Every address.
-    AcceptAnyServerCert,
+    Any,
 }
 
 /// Ports of containers.
@@ -167,7 +167,7 @@ impl TargetReader<'_> {
         match source.kind {
             Some(SourceKind::ServiceAccount) => vec![Peer::Account(named())],
             Some(SourceKind::Authenticated) => vec![Peer::Mesh],
-            Some(SourceKind::Unauthenticated) => vec![Peer::AcceptAnyServerCert],
+            Some(SourceKind::Unauthenticated) => vec![Peer::Any],
             Some(SourceKind::IdentityBinding) => self.bound(&named()),
             None => Vec::new(),
         }

@@ -61,14 +61,14 @@ pub(super) fn udp(
     if peers.is_empty() || ports.is_none() {
         return None;
     }
-    let anybody = peers.contains(&Peer::AcceptAnyServerCert);
+    let any_peer = peers.contains(&Peer::Any);
     let peers = peers.iter().filter_map(|peer| selected(peer, pods));
     let ports = match ports {
         Ports::Any => vec![any_port("UDP")],
         Ports::Only(ports) => ports.iter().map(|port| udp_port(*port)).collect(),
     };
     Some(NetworkPolicyIngressRule {
-        from: (!anybody).then(|| peers.collect()),
+        from: (!any_peer).then(|| peers.collect()),
         ports: Some(ports),
     })
 }
@@ -84,7 +84,7 @@ fn selected(peer: &Peer, pods: &Pods<'_>) -> Option<NetworkPolicyPeer> {
             (Some(namespace), labels)
         }
         Peer::Mesh => (None, with_account(LabelSelector::default())),
-        Peer::AcceptAnyServerCert => return None,
+        Peer::Any => return None,
     };
     Some(NetworkPolicyPeer {
         ip_block: None,

@@ -200,9 +200,9 @@ async fn stream_without_a_certificate_is_refused() {
 #[tokio::test]
 async fn certificate_of_another_authority_is_refused_in_the_handshake() {
     let bench = Bench::start(&cluster::shop()).await;
-    let stranger = Authority::in_memory();
+    let foreign = Authority::in_memory();
     let handle = CertHandle::empty();
-    handle.store(leaf(&stranger, &account("shop", "web"), Some("uid-client")));
+    handle.store(leaf(&foreign, &account("shop", "web"), Some("uid-client")));
     let tls = mesh_client_config(&bench.roots, &handle, bench.identity.clone(), &[H2_ALPN]);
     // With TLS 1.3 the client learns of it with its first read.
     let refused = match channel(bench.addr, tls).await {
@@ -265,8 +265,8 @@ async fn certificate_without_a_pod_opens_no_stream() {
 #[tokio::test]
 async fn pods_state_is_not_served_to_another_identity() {
     let bench = Bench::start(&cluster::shop()).await;
-    for stranger in [account("shop", "api"), account("bank", "web")] {
-        let channel = bench.mesh_channel(&stranger, Some("uid-client")).await;
+    for foreign in [account("shop", "api"), account("bank", "web")] {
+        let channel = bench.mesh_channel(&foreign, Some("uid-client")).await;
         let refused = Proxy::try_open(channel, asks(&[])).await.err().unwrap();
         assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     }

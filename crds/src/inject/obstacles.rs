@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn pod_with_amounts_of_its_own_is_judged_by_them() {
+    fn own_resource_amounts_of_pod_decide_admission() {
         let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"limits.cpu": "4"}}});
         let judged = |pod: &Value| {
             let quotas = std::slice::from_ref(&quota);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn range_of_pods_is_reported_where_the_proxy_breaks_it() {
+    fn pod_limit_range_that_proxy_breaks_is_reported() {
         let found = |item: Value, proxy: &Value, application: &Value| {
             let mut range = json!({"metadata": {"name": "r"}, "spec": {"limits": [item]}});
             range["spec"]["limits"][0]["type"] = json!("Pod");

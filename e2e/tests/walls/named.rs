@@ -396,7 +396,7 @@ fn decision_without_file_and_dead_link_are_detected() {
 }
 
 #[test]
-fn place_in_a_page_is_found_in_code_and_page() {
+fn page_anchor_is_found_in_code_and_page() {
     let source = "see (docs/a.md#b-c). `docs/d.md#e` docs/{page}.md#f docs/a.md#{} docs/g.md";
     let found: Vec<_> = places(source).collect();
     assert_eq!(found, [("docs/a.md", "b-c"), ("docs/d.md", "e")]);
@@ -406,7 +406,7 @@ fn place_in_a_page_is_found_in_code_and_page() {
 }
 
 #[test]
-fn a_file_that_is_gone_and_a_named_test_are_found() {
+fn missing_file_and_named_test_are_found() {
     let page = "see `a/b.rs`, `b.rs` and `a/gone.rs`, `a_test_that_is_there` and `{a,b}/c.rs`";
     let exists = |path: &str| path == "a/b.rs";
     assert_eq!(unknown(page, exists), ["b.rs", "a/gone.rs"]);

@@ -104,7 +104,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_class_that_is_refused_is_held_back_after_five_seconds_and_no_other_and_not_for_ever() {
+    fn only_refused_class_is_throttled_after_five_seconds() {
         let throttle = ClientThrottle::default();
         let start = Instant::now();
         let admit = |now, class| throttle.admit(now, class, SURE);

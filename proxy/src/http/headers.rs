@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn only_get_and_post_over_http_1_1_ask_for_an_upgrade() {
+    fn only_http1_get_and_post_may_upgrade() {
         let asks = |method: &str, version, pairs: &[(&'static str, &'static str)]| {
             let request = http::Request::builder()
                 .method(method)

@@ -283,7 +283,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         OBJECTS,
         "labels",
         objects::labels,
-        "requests for injection and other labels of the mesh are spelt and placed so that they are heard",
+        "requests for injection and other labels of the mesh are spelt and placed so that they count",
         "write weft.dev/inject=enabled or disabled as a label of the Namespace or Pod; docs/reference.md#labels-and-annotations has the other names",
     ),
 ];

@@ -80,7 +80,7 @@ fn list_of_a_pod_permits_plaintext_where_enough() {
 }
 
 #[test]
-fn ports_of_all_pods_that_refuse_stand_in_one_list() {
+fn one_list_holds_ports_of_all_refusing_pods() {
     let strict = annotate(namespace("shop"), MTLS, "strict");
     let other = slice(
         "api-y",

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_what_is_said_of_udp_are_warned_of() {
+    fn changed_udp_rules_produce_a_warning() {
         let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
         let cluster = shop().with(target("dns", "api", &["web"], rules.clone()));
         let world = cluster.with(udp_route("dns", &[53])).world();

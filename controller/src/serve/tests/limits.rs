@@ -36,7 +36,7 @@ async fn silent(bench: &Bench, from: [u8; 4], count: usize) -> Vec<TcpStream> {
 }
 
 /// Connections that say nothing, each from an address of its own.
-async fn strangers(bench: &Bench, count: usize) -> Vec<TcpStream> {
+async fn unauthenticated(bench: &Bench, count: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for at in 0..count {
         let third = u8::try_from(1 + at / 250).unwrap();
@@ -91,12 +91,12 @@ async fn address_flood_closes_oldest_connections_and_no_proxy() {
     let mut proxy = bench.client(asks(&[API])).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
-    let mut flood = strangers(&bench, UNPROVEN.total + MORE).await;
+    let mut flood = unauthenticated(&bench, UNPROVEN.total + MORE).await;
     must_be_served(&bench).await;
     // Long before their time for a handshake is over.
     let oldest = async {
-        for stranger in &mut flood[..MORE] {
-            let read = stranger.read(&mut [0; 1]).await;
+        for connection in &mut flood[..MORE] {
+            let read = connection.read(&mut [0; 1]).await;
             assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
         }
     };

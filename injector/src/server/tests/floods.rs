@@ -81,7 +81,7 @@ async fn must_be_answered_on(sender: &http2::SendRequest<Slow>) {
 }
 
 /// Connections that say nothing, each from an address of its own.
-async fn strangers(harness: &Harness, count: usize) -> Vec<TcpStream> {
+async fn unauthenticated(harness: &Harness, count: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for at in 0..count {
         let last = u8::try_from(at + 1).unwrap();
@@ -103,7 +103,7 @@ async fn connection_flood_closes_no_api_server_connections() {
         must_be_answered_on(&sender).await;
         api.push(sender);
     }
-    let flood = strangers(&harness, CONNECTIONS.total + 50).await;
+    let flood = unauthenticated(&harness, CONNECTIONS.total + 50).await;
     let closed = || harness.webhooks.metrics.limits.count("connections");
     let deadline = Instant::now() + Duration::from_secs(5);
     while closed() < 50 {
