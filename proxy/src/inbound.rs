@@ -14,26 +14,21 @@ use tokio::net::TcpStream;
 
 mod authorize;
 mod connection;
-mod context;
-mod detect;
 mod forward;
 mod guard;
-mod load;
 mod opaque;
-mod overload;
 mod path;
 mod peer;
 mod reauthorize;
 mod request;
 mod respond;
 mod serve;
-mod trial;
-mod tunnel;
 
 use crate::http::asked::Asked;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::{CallerContext, Connection};
 use crate::inbound::peer::PeerProxy;
+use crate::inbound::serve::{detect, serve};
 use crate::mesh::accept::{Secured, accept};
 use crate::mesh::protocol::Transport;
 use crate::net::connect;
@@ -119,8 +114,8 @@ pub async fn serve_plain(
     let connection = Arc::new(Connection::new(proxy, who, original));
     let mut stream = Prefixed::new(stream);
     permit.silent();
-    let spoken = connection.protocol(&mut stream, &permit).await;
-    connection.serve(stream, spoken, &permit, None).await;
+    let spoken = detect(&connection, &mut stream, &permit).await;
+    serve(connection, stream, spoken, &permit, None).await;
 }
 
 /// A caller of something that is no application of the pod gets nothing of it.
@@ -131,5 +126,5 @@ fn turn_away(proxy: &Proxy, stream: &TcpStream) {
 
 #[cfg(test)]
 pub(crate) fn size_of_a_request() -> usize {
-    crate::future_sizes::future_of(connection::Connection::handle_request)
+    crate::future_sizes::future_of(request::handle_request)
 }

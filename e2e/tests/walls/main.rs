@@ -104,7 +104,7 @@ const EXEMPT: Exempt = Exempt {
                 ("proxy/src/inbound/serve.rs", "serve"),
                 // Bytes that need no look: they are decided before their way is opened, and
                 // never come to `serve`.
-                ("proxy/src/inbound/tunnel.rs", "tunnel"),
+                ("proxy/src/inbound/peer.rs", "tunnel"),
                 ("proxy/src/outbound/request.rs", "handle_request"),
                 // Bytes: when they are known to be, or when a server is connected to learn
                 // which side speaks first.
@@ -136,7 +136,7 @@ const EXEMPT: Exempt = Exempt {
             // is no longer allowed to be there.
             again_in: &[
                 ("proxy/src/process/listener.rs", "accept"),
-                ("proxy/src/inbound/detect.rs", "protocol"),
+                ("proxy/src/inbound/serve.rs", "detect"),
                 ("proxy/src/outbound/passthrough.rs", "unknown"),
             ],
         },

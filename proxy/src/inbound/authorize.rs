@@ -1,14 +1,15 @@
 //! May this caller do that, as of now? Every decision is made here, and made
-//! again when the policy changes.
+//! again when the policy changes. Dry runs of rules are evaluated beside it.
 //!
 //! Invariant: one snapshot decides everything about one request, or about one connection at one
 //! moment. Two would let a change in between combine an old mode with a new rule.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Uri;
+use http::request::Parts;
 use policy::access::requests::RequestVerdict;
-use policy::access::{JudgedTraffic, Verdict};
+use policy::access::{Access, JudgedTraffic, Verdict};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -57,207 +58,262 @@ pub(super) struct Admitted {
     pub(super) as_of: u64,
 }
 
-impl Connection {
-    /// True when plaintext is refused altogether, whatever the rules.
-    pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
-        self.peer.is_none() && !snapshot.takes_plaintext(self.local.port())
-    }
+/// True when plaintext is refused altogether, whatever the rules.
+pub(super) fn needs_identity(connection: &Connection, snapshot: &Snapshot) -> bool {
+    connection.peer.is_none() && !snapshot.takes_plaintext(connection.local.port())
+}
 
-    /// What this caller may send on the port, as of `snapshot`. That decides how it is read;
-    /// whether it passes is decided when it is known what was sent.
-    pub(super) fn expected(&self, snapshot: &Snapshot) -> Expected {
-        let declared = self.declared(snapshot);
-        if declared.is_opaque() {
-            return Expected::Bytes;
-        }
-        let passes = self.judge_bytes(snapshot).is_allowed();
-        if !declared.is_http() && passes {
-            return Expected::Either;
-        }
-        let (declared, port) = (declared.is_http(), self.local.port());
-        // Where requests are evaluated or need an identity, whatever might be one is read as one,
-        // so that its sender gets the reason.
-        let answered = snapshot.access.judges_requests(port) || self.needs_identity(snapshot);
-        // Clients open connections ahead of their first request. One that waits for the
-        // server to send first learns from the end of its connection that it never will, and a
-        // caller that may request nothing has nothing to keep a connection for.
-        let welcome = passes
-            || !self.needs_identity(snapshot) && snapshot.access.may_request(self.caller(), port);
-        Expected::Http {
-            declared,
-            silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
-            sniff: if declared {
-                sniff_declared
-            } else if answered {
-                sniff_strictly
-            } else {
-                sniff_leniently
-            },
-        }
+/// What this caller may send on the port, as of `snapshot`. That decides how it is read;
+/// whether it passes is decided when it is known what was sent.
+pub(super) fn expected(connection: &Connection, snapshot: &Snapshot) -> Expected {
+    let declared = declared(connection, snapshot);
+    if declared.is_opaque() {
+        return Expected::Bytes;
     }
-
-    /// What is declared for the port, which holds in tunnels as well.
-    fn declared(&self, snapshot: &Snapshot) -> Protocol {
-        snapshot
-            .workload
-            .as_ref()
-            .map_or(Protocol::Detect, |workload| {
-                workload.ports.lookup(self.local.port())
-            })
+    let passes = judge_bytes(connection, snapshot).is_allowed();
+    if !declared.is_http() && passes {
+        return Expected::Either;
     }
-
-    /// Which bytes come to the port, as far as that is declared.
-    pub(super) fn declared_bytes(&self, snapshot: &Snapshot) -> Protocol {
-        match self.declared(snapshot) {
-            Protocol::Tls => Protocol::Tls,
-            _ => Protocol::Opaque,
-        }
-    }
-
-    /// May this caller use the port for opaque bytes? How they begin decides nothing: a
-    /// connection that begins with TLS proves nothing by that.
-    pub(super) fn authorize_bytes(
-        &self,
-        snapshot: &Snapshot,
-        begins_as_tls: bool,
-    ) -> Result<Admitted, Failure> {
-        let verdict = self.judge_bytes(snapshot);
-        self.try_on_bytes(snapshot, verdict.is_allowed(), begins_as_tls);
-        let audited = self.audit(&verdict);
-        self.enforce(snapshot, &verdict)?;
-        Ok(Admitted {
-            by: verdict.by().cloned(),
-            audited,
-            watched: !self.declared(snapshot).is_opaque(),
-            as_of: snapshot.policy_revision,
-        })
-    }
-
-    pub(super) fn refuses_bytes(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        self.enforce(snapshot, &self.judge_bytes(snapshot))
-    }
-
-    fn judge_bytes<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
-        self.judge(snapshot, self.traffic_of_bytes(snapshot))
-    }
-
-    /// On a port that is declared to carry no HTTP, rules about HTTP do not apply. On any other
-    /// they are not satisfied by bytes that were not read as HTTP.
-    pub(super) fn traffic_of_bytes(&self, snapshot: &Snapshot) -> JudgedTraffic<'static> {
-        if self.declared(snapshot).is_opaque() {
-            JudgedTraffic::Opaque
+    let (declared, port) = (declared.is_http(), connection.local.port());
+    // Where requests are evaluated or need an identity, whatever might be one is read as one,
+    // so that its sender gets the reason.
+    let answered = snapshot.access.judges_requests(port) || needs_identity(connection, snapshot);
+    // Clients open connections ahead of their first request. One that waits for the
+    // server to send first learns from the end of its connection that it never will, and a
+    // caller that may request nothing has nothing to keep a connection for.
+    let welcome = passes
+        || !needs_identity(connection, snapshot)
+            && snapshot.access.may_request(connection.caller(), port);
+    Expected::Http {
+        declared,
+        silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
+        sniff: if declared {
+            sniff_declared
+        } else if answered {
+            sniff_strictly
         } else {
-            JudgedTraffic::Bytes
-        }
+            sniff_leniently
+        },
     }
+}
 
-    /// Plaintext where none is accepted does not pass, whatever the rules.
-    fn judge<'a>(&self, snapshot: &'a Snapshot, traffic: JudgedTraffic<'_>) -> Verdict<'a> {
-        if self.needs_identity(snapshot) {
-            return WITHOUT_IDENTITY;
-        }
-        let port = self.local.port();
-        snapshot.access.decide(self.caller(), port, traffic)
-    }
-
-    /// True where requests are evaluated one by one: callers without any right to send bytes
-    /// may have one to requests, and what may be a request is read as one.
-    pub(super) fn judges_requests(&self, snapshot: &Snapshot) -> bool {
-        snapshot.access.judges_requests(self.local.port())
-    }
-
-    /// What a verdict means for the caller.
-    fn enforce(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) -> Result<(), Failure> {
-        let Verdict::Refuse { reason, by } = *verdict else {
-            return Ok(());
-        };
-        // No rule has refused it yet.
-        if !snapshot.is_complete() {
-            return Err(Failure::no_configuration());
-        }
-        let detail = if self.needs_identity(snapshot) {
-            "plaintext is not accepted here"
-        } else {
-            "no TrafficTarget allows this call"
-        };
-        Err(Failure::Refused {
-            reason,
-            by: by.cloned(),
-            detail: detail.into(),
+/// What is declared for the port, which holds in tunnels as well.
+fn declared(connection: &Connection, snapshot: &Snapshot) -> Protocol {
+    snapshot
+        .workload
+        .as_ref()
+        .map_or(Protocol::Detect, |workload| {
+            workload.ports.lookup(connection.local.port())
         })
-    }
+}
 
-    /// Reports a call that deny would refuse, and returns whether this is one.
-    fn audit(&self, verdict: &Verdict<'_>) -> bool {
-        let audited = matches!(verdict, Verdict::Audit { .. });
-        if audited {
-            tracing::info!(peer = %self.label, port = self.local.port(), "deny would refuse this call");
-        }
-        audited
+/// Which bytes come to the port, as far as that is declared.
+pub(super) fn declared_bytes(connection: &Connection, snapshot: &Snapshot) -> Protocol {
+    match declared(connection, snapshot) {
+        Protocol::Tls => Protocol::Tls,
+        _ => Protocol::Opaque,
     }
+}
 
-    /// Decides, on the path that will be forwarded and on no other, and returns which revision of
-    /// the policy allowed it. The call records what decided.
-    pub(super) fn authorize(
-        &self,
-        snapshot: &Snapshot,
-        parts: &mut http::request::Parts,
-        path: &JudgedPath,
-        call: &mut Call,
-    ) -> Result<u64, Failure> {
-        let facts = path.facts(parts);
-        let names = snapshot.names.as_ref();
-        let route = names.and_then(|names| path.route(names, parts));
-        if let Some(route) = route {
-            // Counted by that, and decided by nothing of it.
-            call.takes_route(route);
-        }
-        let judged = self.judge_request(snapshot, parts, path);
-        if self.proxy.config.trials.any() {
-            let passes = |judged: &RequestVerdict<'_, '_>| judged.verdict.is_allowed();
-            let judged = Judged {
-                key: self.cell_key(call.protocol(), route),
-                passes: judged.as_ref().is_ok_and(passes),
-                request: Some(&facts),
-                runs: path.forms().readings().len().max(1),
-            };
-            self.try_on(snapshot, &judged, Some((&*parts, path)));
-        }
-        let RequestVerdict { verdict, replaced } = judged?;
-        self.audit(&verdict);
-        call.judged(&verdict);
-        self.enforce(snapshot, &verdict)
-            .map_err(|failure| failure.with_caller(&self.label))?;
-        let Some(replaced) = replaced else {
-            return Ok(snapshot.policy_revision);
+/// May this caller use the port for opaque bytes? How they begin decides nothing: a
+/// connection that begins with TLS proves nothing by that.
+pub(super) fn authorize_bytes(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    begins_as_tls: bool,
+) -> Result<Admitted, Failure> {
+    let verdict = judge_bytes(connection, snapshot);
+    dry_run_bytes(connection, snapshot, verdict.is_allowed(), begins_as_tls);
+    let audited = audit(connection, &verdict);
+    enforce(connection, snapshot, &verdict)?;
+    Ok(Admitted {
+        by: verdict.by().cloned(),
+        audited,
+        watched: !declared(connection, snapshot).is_opaque(),
+        as_of: snapshot.policy_revision,
+    })
+}
+
+pub(super) fn refuses_bytes(connection: &Connection, snapshot: &Snapshot) -> Result<(), Failure> {
+    enforce(connection, snapshot, &judge_bytes(connection, snapshot))
+}
+
+fn judge_bytes<'a>(connection: &Connection, snapshot: &'a Snapshot) -> Verdict<'a> {
+    judge(connection, snapshot, traffic_of_bytes(connection, snapshot))
+}
+
+/// On a port that is declared to carry no HTTP, rules about HTTP do not apply. On any other
+/// they are not satisfied by bytes that were not read as HTTP.
+fn traffic_of_bytes(connection: &Connection, snapshot: &Snapshot) -> JudgedTraffic<'static> {
+    if declared(connection, snapshot).is_opaque() {
+        JudgedTraffic::Opaque
+    } else {
+        JudgedTraffic::Bytes
+    }
+}
+
+/// Plaintext where none is accepted does not pass, whatever the rules.
+fn judge<'a>(
+    connection: &Connection,
+    snapshot: &'a Snapshot,
+    traffic: JudgedTraffic<'_>,
+) -> Verdict<'a> {
+    if needs_identity(connection, snapshot) {
+        return WITHOUT_IDENTITY;
+    }
+    let port = connection.local.port();
+    snapshot.access.decide(connection.caller(), port, traffic)
+}
+
+/// True where requests are evaluated one by one: callers without any right to send bytes
+/// may have one to requests, and what may be a request is read as one.
+pub(super) fn judges_requests(connection: &Connection, snapshot: &Snapshot) -> bool {
+    snapshot.access.judges_requests(connection.local.port())
+}
+
+/// What a verdict means for the caller.
+fn enforce(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    verdict: &Verdict<'_>,
+) -> Result<(), Failure> {
+    let Verdict::Refuse { reason, by } = *verdict else {
+        return Ok(());
+    };
+    // No rule has refused it yet.
+    if !snapshot.is_complete() {
+        return Err(Failure::no_configuration());
+    }
+    let detail = if needs_identity(connection, snapshot) {
+        "plaintext is not accepted here"
+    } else {
+        "no TrafficTarget allows this call"
+    };
+    Err(Failure::Refused {
+        reason,
+        by: by.cloned(),
+        detail: detail.into(),
+    })
+}
+
+/// Reports a call that deny would refuse, and returns whether this is one.
+fn audit(connection: &Connection, verdict: &Verdict<'_>) -> bool {
+    let audited = matches!(verdict, Verdict::Audit { .. });
+    if audited {
+        tracing::info!(peer = %connection.label, port = connection.local.port(), "deny would refuse this call");
+    }
+    audited
+}
+
+/// Decides, on the path that will be forwarded and on no other, and returns which revision of
+/// the policy allowed it. The call records what decided.
+pub(super) fn authorize(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    parts: &mut Parts,
+    path: &JudgedPath,
+    call: &mut Call,
+) -> Result<u64, Failure> {
+    let facts = path.facts(parts);
+    let names = snapshot.names.as_ref();
+    let route = names.and_then(|names| path.route(names, parts));
+    if let Some(route) = route {
+        // Counted by that, and decided by nothing of it.
+        call.takes_route(route);
+    }
+    let judged = judge_request(connection, snapshot, parts, path);
+    if connection.proxy.config.trials.any() {
+        let passes = |judged: &RequestVerdict<'_, '_>| judged.verdict.is_allowed();
+        let judged = Judged {
+            key: connection.cell_key(call.protocol(), route),
+            passes: judged.as_ref().is_ok_and(passes),
+            request: Some(&facts),
+            runs: path.forms().readings().len().max(1),
         };
-        parts.uri = with_path(&parts.uri, replaced)
-            .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
-        Ok(snapshot.policy_revision)
+        dry_run(connection, snapshot, &judged, Some((&*parts, path)));
     }
+    let RequestVerdict { verdict, replaced } = judged?;
+    audit(connection, &verdict);
+    call.judged(&verdict);
+    enforce(connection, snapshot, &verdict)
+        .map_err(|failure| failure.with_caller(&connection.label))?;
+    let Some(replaced) = replaced else {
+        return Ok(snapshot.policy_revision);
+    };
+    parts.uri = with_path(&parts.uri, replaced)
+        .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
+    Ok(snapshot.policy_revision)
+}
 
-    /// The verdict of the rules on a request, and which path of it is sent on. A request whose
-    /// path they could see in another way than the application is refused where they decide by
-    /// it, from any caller.
-    pub(super) fn judge_request<'a, 'p>(
-        &self,
-        snapshot: &'a Snapshot,
-        parts: &http::request::Parts,
-        path: &'p JudgedPath,
-    ) -> Result<RequestVerdict<'a, 'p>, Failure> {
-        let (port, sent) = (self.local.port(), JudgedPath::sent(parts));
-        let access = &snapshot.access;
-        let judged = access.decide_request(self.caller(), port, &sent, path.forms());
-        let judged =
-            judged.map_err(|error| Failure::refused(Reason::BadRequest, error.refusal()))?;
-        Ok(if self.needs_identity(snapshot) {
-            RequestVerdict {
-                verdict: WITHOUT_IDENTITY,
-                replaced: None,
-            }
+/// The verdict of the rules on a request, and which path of it is sent on. A request whose
+/// path they could see in another way than the application is refused where they decide by
+/// it, from any caller.
+pub(super) fn judge_request<'a, 'p>(
+    connection: &Connection,
+    snapshot: &'a Snapshot,
+    parts: &Parts,
+    path: &'p JudgedPath,
+) -> Result<RequestVerdict<'a, 'p>, Failure> {
+    let (port, sent) = (connection.local.port(), JudgedPath::sent(parts));
+    let access = &snapshot.access;
+    let judged = access.decide_request(connection.caller(), port, &sent, path.forms());
+    let judged = judged.map_err(|error| Failure::refused(Reason::BadRequest, error.refusal()))?;
+    Ok(if needs_identity(connection, snapshot) {
+        RequestVerdict {
+            verdict: WITHOUT_IDENTITY,
+            replaced: None,
+        }
+    } else {
+        judged
+    })
+}
+
+/// Evaluates dry runs of rules on a request that was evaluated, or, without one, on a connection
+/// of opaque bytes. They are evaluated beside the verdict, and are no part of it.
+#[cold]
+fn dry_run(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    judged: &Judged<'_>,
+    request: Option<(&Parts, &JudgedPath)>,
+) {
+    // Nothing is evaluated before the rules arrive, and everything is refused.
+    if !snapshot.is_complete() {
+        return;
+    }
+    let (caller, port) = (connection.caller(), connection.local.port());
+    let would_pass = |candidate: &Access| {
+        if needs_identity(connection, snapshot) {
+            return false;
+        }
+        let Some((parts, path)) = request else {
+            let bytes = traffic_of_bytes(connection, snapshot);
+            return candidate.decide(caller, port, bytes).is_allowed();
+        };
+        let sent = JudgedPath::sent(parts);
+        let judged = candidate.decide_request(caller, port, &sent, path.forms());
+        judged.is_ok_and(|judged| judged.verdict.is_allowed())
+    };
+    let trials = &connection.proxy.config.trials;
+    trials.judge(judged, would_pass, Instant::now);
+}
+
+/// Evaluates dry runs on a connection of opaque bytes that passes, or does not. They go by what is
+/// declared of the port, as the rules in force do, and count as the connection does.
+fn dry_run_bytes(connection: &Connection, snapshot: &Snapshot, passes: bool, begins_as_tls: bool) {
+    if connection.proxy.config.trials.any() {
+        let carried = if begins_as_tls {
+            Protocol::Tls
         } else {
-            judged
-        })
+            declared_bytes(connection, snapshot)
+        };
+        let judged = Judged {
+            key: connection.cell_key(carried, None),
+            passes,
+            request: None,
+            runs: 1,
+        };
+        dry_run(connection, snapshot, &judged, None);
     }
 }
 

@@ -212,9 +212,7 @@ impl Connection {
     pub(super) const fn security(&self) -> Security {
         Security::of(self.peer.is_some())
     }
-}
 
-impl Connection {
     /// A call of this caller begins.
     pub(super) fn call(&self, kind: CallKind) -> Call {
         Call::begin(&self.proxy.telemetry, kind, self.parties())

@@ -12,7 +12,8 @@ use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline::{self, StopConditions};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
-use crate::inbound::reauthorize::{Allowed, no_longer_allowed, unless_revoked};
+use crate::inbound::guard::wait_for_turn;
+use crate::inbound::reauthorize::{Allowed, no_longer_allowed, revoked_request, unless_revoked};
 use crate::mesh::protocol::AppHttp;
 use crate::net::connect::ConnectTimeout;
 
@@ -25,89 +26,87 @@ fn connect_timeout(allowed: &Allowed) -> ConnectTimeout {
     ConnectTimeout::of_application(ends.map(left))
 }
 
-impl Connection {
-    /// The head of the application's answer, if it comes before a change of policy has
-    /// taken the right to it away. `let_in` is another one behind a wait for the call's turn.
-    pub(super) async fn forward(
-        &self,
-        allowed: &Allowed,
-        replay: &Replay,
-        speak: AppHttp,
-        let_in: &mut Option<Box<AdmittedRequest>>,
-    ) -> Result<UpstreamResponse, Failure> {
-        let parts = &allowed.parts;
-        // Outside of what ends by itself: dropped with this future, the caller has left.
-        let beginning = self.beginning();
-        let sent = async {
-            if speak == AppHttp::Http2 {
-                return self.forward_http2(allowed, replay).await;
-            }
-            let clients = &self.proxy.clients;
-            loop {
-                // Reckoned behind the turn, which takes of the same time.
-                let limit = connect_timeout(allowed);
-                let begins = Some(&beginning);
-                match exchange::http1(clients, self.local, limit, parts, replay, begins).await {
-                    Err(_) if beginning.has_to_wait() => {}
-                    sent => return sent,
-                }
-                // On the heap: hardly any call waits here.
-                Box::pin(self.wait_for_turn(&beginning, let_in)).await?;
-            }
-        };
-        let sent = pin!(sent);
-        let sent = deadline::until(StopConditions::at(allowed.ends), sent);
-        let revoked = pin!(self.revoked_request(allowed));
-        let sent = unless_revoked(sent, revoked).await;
-        if matches!(&sent, Some(Ok(Ok(_)))) {
-            beginning.answered();
-        } else {
-            beginning.ended();
+/// The head of the application's answer, if it comes before a change of policy has
+/// taken the right to it away. `let_in` is another one behind a wait for the call's turn.
+pub(super) async fn forward(
+    connection: &Connection,
+    allowed: &Allowed,
+    replay: &Replay,
+    speak: AppHttp,
+    let_in: &mut Option<Box<AdmittedRequest>>,
+) -> Result<UpstreamResponse, Failure> {
+    let parts = &allowed.parts;
+    // Outside of what ends by itself: dropped with this future, the caller has left.
+    let beginning = connection.beginning();
+    let sent = async {
+        if speak == AppHttp::Http2 {
+            return forward_http2(connection, allowed, replay).await;
         }
-        match sent {
-            Some(sent) => sent.unwrap_or_else(|_| Err(deadline::passed())),
-            None => Err(no_longer_allowed()),
-        }
-    }
-
-    /// What the connection in use did not take goes by an unshared one, once: the calling proxy
-    /// may try three endpoints, each of which does so. Where the application serves others and
-    /// takes no further connection, it goes by one of those first.
-    async fn forward_http2(
-        &self,
-        allowed: &Allowed,
-        replay: &Replay,
-    ) -> Result<UpstreamResponse, Failure> {
-        let clients = &self.proxy.clients;
-        let shared = clients.http2(self.local, &self.label);
-        let mut application = Arc::clone(&shared);
-        let (mut by_others, mut renewed) = (false, false);
+        let clients = &connection.proxy.clients;
         loop {
-            let Some(body) = replay.take() else {
-                return Err(Failure::lost("the request's body is gone"));
-            };
-            let (parts, limit) = (&allowed.parts, connect_timeout(allowed));
-            match exchange::http2(&application, parts, body, limit).await {
-                // The connection was at its end and took nothing; another one may do.
-                Err(failure) if failure.next() == Next::SameEndpoint => {
-                    if renewed {
-                        let detail = format!("no connection takes requests: {}", failure.detail());
-                        return Err(Failure::not_sent(Reason::ConnectFailed, detail));
-                    }
-                    if !by_others && shared.takes_no_further() {
-                        // May be at its end as well.
-                        by_others = true;
-                        continue;
-                    }
-                    renewed = true;
-                    application = clients.http2_exclusive(self.local, &self.label);
+            // Reckoned behind the turn, which takes of the same time.
+            let limit = connect_timeout(allowed);
+            let begins = Some(&beginning);
+            match exchange::http1(clients, connection.local, limit, parts, replay, begins).await {
+                Err(_) if beginning.has_to_wait() => {}
+                sent => return sent,
+            }
+            // On the heap: hardly any call waits here.
+            Box::pin(wait_for_turn(connection, &beginning, let_in)).await?;
+        }
+    };
+    let sent = pin!(sent);
+    let sent = deadline::until(StopConditions::at(allowed.ends), sent);
+    let revoked = pin!(revoked_request(connection, allowed));
+    let sent = unless_revoked(sent, revoked).await;
+    if matches!(&sent, Some(Ok(Ok(_)))) {
+        beginning.answered();
+    } else {
+        beginning.ended();
+    }
+    match sent {
+        Some(sent) => sent.unwrap_or_else(|_| Err(deadline::passed())),
+        None => Err(no_longer_allowed()),
+    }
+}
+
+/// What the connection in use did not take goes by an unshared one, once: the calling proxy
+/// may try three endpoints, each of which does so. Where the application serves others and
+/// takes no further connection, it goes by one of those first.
+async fn forward_http2(
+    connection: &Connection,
+    allowed: &Allowed,
+    replay: &Replay,
+) -> Result<UpstreamResponse, Failure> {
+    let clients = &connection.proxy.clients;
+    let shared = clients.http2(connection.local, &connection.label);
+    let mut application = Arc::clone(&shared);
+    let (mut by_others, mut renewed) = (false, false);
+    loop {
+        let Some(body) = replay.take() else {
+            return Err(Failure::lost("the request's body is gone"));
+        };
+        let (parts, limit) = (&allowed.parts, connect_timeout(allowed));
+        match exchange::http2(&application, parts, body, limit).await {
+            // The connection was at its end and took nothing; another one may do.
+            Err(failure) if failure.next() == Next::SameEndpoint => {
+                if renewed {
+                    let detail = format!("no connection takes requests: {}", failure.detail());
+                    return Err(Failure::not_sent(Reason::ConnectFailed, detail));
                 }
-                sent => {
-                    if sent.is_ok() {
-                        shared.answered();
-                    }
-                    return sent;
+                if !by_others && shared.takes_no_further() {
+                    // May be at its end as well.
+                    by_others = true;
+                    continue;
                 }
+                renewed = true;
+                application = clients.http2_exclusive(connection.local, &connection.label);
+            }
+            sent => {
+                if sent.is_ok() {
+                    shared.answered();
+                }
+                return sent;
             }
         }
     }

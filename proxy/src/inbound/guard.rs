@@ -1,4 +1,6 @@
-//! What stands before the application: how long a request may take, and limits of this pod.
+//! What stands before the application besides access: how long a request may take, whether it is
+//! a copy, the rate limits of this pod, of what class it is, and whether the application has room
+//! for one more.
 
 use std::sync::Arc;
 
@@ -6,173 +8,191 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, header};
 use policy::deadline::Deadline;
 use policy::limit::Emptied;
+use policy::overload::Admit;
 use policy::path::PathReadings;
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::{Arrival, Exceeded, Noticed, PortGuard};
+use crate::config::overload::{AdmittedRequest, PendingRequest, PortOverload};
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::deadline::{self, Timed, now};
 use crate::http::received::{Received, authority_of};
 use crate::http::shadow::Shadow;
-use crate::inbound::authorize::Admitted;
+use crate::inbound::authorize::{Admitted, authorize_bytes};
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
+use crate::net::given_up::ConnectGuard;
 use crate::telemetry::call::Call;
-use crate::telemetry::labels::{RateLimitedLabels, ShadowLabels};
+use crate::telemetry::labels::{OverloadLabels, Port, RateLimitedLabels, ShadowLabels, ShedLabels};
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-impl Connection {
-    /// Until when a request has to be done: by its caller, and by policies where its caller's
-    /// proxy did not apply them: it has none or carried bytes, or the pod was called by its own
-    /// address. A peer proxy marks that, and one of an earlier version shows where the host is
-    /// that address. Headers of ours count only from peer proxies.
-    pub(super) fn deadline(
-        &self,
-        snapshot: &Snapshot,
-        received: &Received,
-        path: &JudgedPath,
-    ) -> Deadline {
-        let (parts, is_proxy) = (&received.parts, self.is_of_proxy());
-        let times = received.times.as_deref().filter(|_| is_proxy);
-        let weft = times.and_then(|times| times.timeout.as_ref());
-        let rest = times.and_then(|times| times.rest.as_ref());
-        let timed = Timed::read(&parts.headers, received.grpc, weft, rest);
-        self.proxy.telemetry.metrics.read_time(timed.unreadable);
-        let guard = self.guard(snapshot).filter(|guard| guard.has_times());
-        let guard = guard.filter(|_| !self.is_called_as_service(received));
-        let request = guard.and_then(|guard| {
-            guard.request_time(self.caller(), &path.facts(parts), path.forms().ways())
-        });
-        deadline::arrived(parts, timed, request)
-    }
+/// Until when a request has to be done: by its caller, and by policies where its caller's
+/// proxy did not apply them: it has none or carried bytes, or the pod was called by its own
+/// address. A peer proxy marks that, and one of an earlier version shows where the host is
+/// that address. Headers of ours count only from peer proxies.
+pub(super) fn deadline(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    received: &Received,
+    path: &JudgedPath,
+) -> Deadline {
+    let (parts, is_proxy) = (&received.parts, connection.is_of_proxy());
+    let times = received.times.as_deref().filter(|_| is_proxy);
+    let weft = times.and_then(|times| times.timeout.as_ref());
+    let rest = times.and_then(|times| times.rest.as_ref());
+    let timed = Timed::read(&parts.headers, received.grpc, weft, rest);
+    connection
+        .proxy
+        .telemetry
+        .metrics
+        .read_time(timed.unreadable);
+    let guard = port_guard(connection, snapshot).filter(|guard| guard.has_times());
+    let guard = guard.filter(|_| !is_called_as_service(connection, received));
+    let request = guard.and_then(|guard| {
+        guard.request_time(connection.caller(), &path.facts(parts), path.forms().ways())
+    });
+    deadline::arrived(parts, timed, request)
+}
 
-    /// Whether the proxy of its caller applied policies to a request, and may choose another
-    /// endpoint for it: it read the request, which was not sent to this very pod.
-    pub(super) fn is_called_as_service(&self, received: &Received) -> bool {
-        let times = received.times.as_deref();
-        let leaves_policies = times.is_some_and(|times| times.unlimited);
-        self.is_of_proxy() && !leaves_policies && !self.is_called_by_address(&received.parts)
-    }
+/// Whether the proxy of its caller applied policies to a request, and may choose another
+/// endpoint for it: it read the request, which was not sent to this very pod.
+pub(super) fn is_called_as_service(connection: &Connection, received: &Received) -> bool {
+    let times = received.times.as_deref();
+    let leaves_policies = times.is_some_and(|times| times.unlimited);
+    connection.is_of_proxy()
+        && !leaves_policies
+        && !is_called_by_address(connection, &received.parts)
+}
 
-    /// Whether a request names no Service as its host, but the pod's own address.
-    fn is_called_by_address(&self, parts: &Parts) -> bool {
-        let host = authority_of(parts);
-        let host = host
-            .as_ref()
-            .map(|host| host.host().trim_matches(['[', ']']));
-        let ip = host.and_then(|host| host.parse().ok());
-        ip.is_some_and(|ip| self.proxy.own.has(ip))
-    }
+/// Whether a request names no Service as its host, but the pod's own address.
+fn is_called_by_address(connection: &Connection, parts: &Parts) -> bool {
+    let host = authority_of(parts);
+    let host = host
+        .as_ref()
+        .map(|host| host.host().trim_matches(['[', ']']));
+    let ip = host.and_then(|host| host.parse().ok());
+    ip.is_some_and(|ip| connection.proxy.own.has(ip))
+}
 
-    /// May a copy come in that is only for pods which can change nothing?
-    pub(super) fn admit_copy(
-        &self,
-        snapshot: &Snapshot,
-        received: &Received,
-    ) -> Result<(), Failure> {
-        let wants = self.shadow(received) == Some(Shadow::ReadOnly);
-        if wants && snapshot.takes_copies().is_none() {
-            let detail = "a copy that is only for pods which their proxy lets change nothing, and \
-                          this is none";
-            return Err(Failure::refused(Reason::ShadowWrite, detail));
-        }
-        Ok(())
+/// May a copy come in that is only for pods which can change nothing?
+pub(super) fn admit_copy(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    received: &Received,
+) -> Result<(), Failure> {
+    let wants = shadow(connection, received) == Some(Shadow::ReadOnly);
+    if wants && snapshot.takes_copies().is_none() {
+        let detail = "a copy that is only for pods which their proxy lets change nothing, and \
+                      this is none";
+        return Err(Failure::refused(Reason::ShadowWrite, detail));
     }
+    Ok(())
+}
 
-    /// What a request has to do with copies, which only a proxy of the mesh may state. It proves
-    /// nothing: the receiver of a mirror could learn whose copies it gets, and so could its own
-    /// callees. So it may only take something from a request, which is evaluated, limited and
-    /// counted as any other, and goes last ([`Self::requested_class`]).
-    pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
-        received.shadow.filter(|_| self.is_of_proxy())
+/// What a request has to do with copies, which only a proxy of the mesh may state. It proves
+/// nothing: the receiver of a mirror could learn whose copies it gets, and so could its own
+/// callees. So it may only take something from a request, which is evaluated, limited and
+/// counted as any other, and goes last ([`requested_class`]).
+pub(super) fn shadow(connection: &Connection, received: &Received) -> Option<Shadow> {
+    received.shadow.filter(|_| connection.is_of_proxy())
+}
+
+/// Counts by whose word calls of this pod are not copied for a while.
+pub(super) fn count_shadow(connection: &Connection, shadow: Option<Shadow>) {
+    let said = match shadow {
+        None => return,
+        Some(Shadow::Any | Shadow::ReadOnly) => "copy",
+        Some(Shadow::Perhaps(_)) => "perhaps",
+    };
+    let peer = Arc::clone(&connection.label);
+    let labels = ShadowLabels { peer, said };
+    let metrics = &connection.proxy.telemetry.metrics;
+    metrics.shadow_requests.at(&labels).inc();
+}
+
+/// The class that a request states, which counts only from peer proxies. A copy is Sheddable
+/// whatever it states, or a false mark as a copy would cost nothing.
+pub(super) fn requested_class(connection: &Connection, received: &Received) -> Option<Priority> {
+    match shadow(connection, received) {
+        Some(Shadow::Any | Shadow::ReadOnly) => Some(Priority::Sheddable),
+        Some(Shadow::Perhaps(_)) | None => received.priority.filter(|_| connection.is_of_proxy()),
     }
+}
 
-    /// Counts by whose word calls of this pod are not copied for a while.
-    pub(super) fn count_shadow(&self, shadow: Option<Shadow>) {
-        let said = match shadow {
-            None => return,
-            Some(Shadow::Any | Shadow::ReadOnly) => "copy",
-            Some(Shadow::Perhaps(_)) => "perhaps",
+/// The limit that refuses this request, after it was allowed: others use no tokens.
+pub(super) fn limited(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    parts: &Parts,
+    path: &JudgedPath,
+) -> Option<Box<Exceeded>> {
+    let guard = port_guard(connection, snapshot)?;
+    exceeds(
+        connection,
+        guard,
+        &Arrival {
+            caller: connection.caller(),
+            request: Some(&path.facts(parts)),
+            path: path.forms().ways(),
+        },
+    )
+}
+
+/// May this caller use the port for opaque bytes, and for one more connection of them?
+/// `begins_as_tls`: as far as they were looked at.
+pub(super) fn admit_bytes(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    begins_as_tls: bool,
+) -> Result<Admitted, Failure> {
+    let admitted = authorize_bytes(connection, snapshot, begins_as_tls)?;
+    let arrival = Arrival {
+        caller: connection.caller(),
+        request: None,
+        path: PathReadings::One,
+    };
+    let guard = port_guard(connection, snapshot);
+    match guard.and_then(|guard| exceeds(connection, guard, &arrival)) {
+        Some(exceeded) => Err(failure(&exceeded)),
+        None => Ok(admitted),
+    }
+}
+
+fn port_guard<'a>(connection: &Connection, snapshot: &'a Snapshot) -> Option<&'a PortGuard> {
+    let guard = snapshot.guard.as_ref()?;
+    guard.port(connection.local.port()).map(|port| &**port)
+}
+
+fn exceeds(
+    connection: &Connection,
+    guard: &PortGuard,
+    arrival: &Arrival<'_>,
+) -> Option<Box<Exceeded>> {
+    let count = |origin: &policy::origin::Origin, mode| {
+        let labels = RateLimitedLabels {
+            policy: format!("{}/{}", origin.namespace(), origin.name()).into(),
+            limit: origin.rule_name().unwrap_or_default().into(),
+            mode,
         };
-        let peer = Arc::clone(&self.label);
-        let labels = ShadowLabels { peer, said };
-        let metrics = &self.proxy.telemetry.metrics;
-        metrics.shadow_requests.at(&labels).inc();
-    }
-
-    /// The class that a request states, which counts only from peer proxies. A copy is Sheddable
-    /// whatever it states, or a false mark as a copy would cost nothing.
-    pub(super) fn requested_class(&self, received: &Received) -> Option<Priority> {
-        match self.shadow(received) {
-            Some(Shadow::Any | Shadow::ReadOnly) => Some(Priority::Sheddable),
-            Some(Shadow::Perhaps(_)) | None => received.priority.filter(|_| self.is_of_proxy()),
-        }
-    }
-
-    /// The limit that refuses this request, after it was allowed: others use no tokens.
-    pub(super) fn limited(
-        &self,
-        snapshot: &Snapshot,
-        parts: &Parts,
-        path: &JudgedPath,
-    ) -> Option<Box<Exceeded>> {
-        let guard = self.guard(snapshot)?;
-        self.exceeds(
-            guard,
-            &Arrival {
-                caller: self.caller(),
-                request: Some(&path.facts(parts)),
-                path: path.forms().ways(),
-            },
-        )
-    }
-
-    /// May this caller use the port for opaque bytes, and for one more connection of them?
-    /// `begins_as_tls`: as far as they were looked at.
-    pub(super) fn admit_bytes(
-        &self,
-        snapshot: &Snapshot,
-        begins_as_tls: bool,
-    ) -> Result<Admitted, Failure> {
-        let admitted = self.authorize_bytes(snapshot, begins_as_tls)?;
-        let arrival = Arrival {
-            caller: self.caller(),
-            request: None,
-            path: PathReadings::One,
-        };
-        let guard = self.guard(snapshot);
-        match guard.and_then(|guard| self.exceeds(guard, &arrival)) {
-            Some(exceeded) => Err(failure(&exceeded)),
-            None => Ok(admitted),
-        }
-    }
-
-    pub(super) fn guard<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a PortGuard> {
-        let guard = snapshot.guard.as_ref()?;
-        guard.port(self.local.port()).map(|port| &**port)
-    }
-
-    fn exceeds(&self, guard: &PortGuard, arrival: &Arrival<'_>) -> Option<Box<Exceeded>> {
-        let count = |origin: &policy::origin::Origin, mode| {
-            let labels = RateLimitedLabels {
-                policy: format!("{}/{}", origin.namespace(), origin.name()).into(),
-                limit: origin.rule_name().unwrap_or_default().into(),
-                mode,
-            };
-            self.proxy.telemetry.metrics.rate_limited.at(&labels).inc();
-        };
-        let admitted = guard.admit(now(), arrival, |noticed| match noticed {
-            Noticed::Audited(origin) => count(origin, "Audit"),
-            Noticed::Overflowed => self.proxy.telemetry.metrics.limit("rate-limit-keys"),
-        });
-        let exceeded = admitted.err()?;
-        count(&exceeded.origin, "Enforce");
-        Some(Box::new(exceeded))
-    }
+        connection
+            .proxy
+            .telemetry
+            .metrics
+            .rate_limited
+            .at(&labels)
+            .inc();
+    };
+    let admitted = guard.admit(now(), arrival, |noticed| match noticed {
+        Noticed::Audited(origin) => count(origin, "Audit"),
+        Noticed::Overflowed => connection.proxy.telemetry.metrics.limit("rate-limit-keys"),
+    });
+    let exceeded = admitted.err()?;
+    count(&exceeded.origin, "Enforce");
+    Some(Box::new(exceeded))
 }
 
 fn failure(exceeded: &Exceeded) -> Failure {
@@ -207,4 +227,106 @@ pub(super) fn answer(exceeded: &Exceeded, call: Call, parts: &Parts, grpc: bool)
         .headers_mut()
         .insert(name, HeaderValue::from(value));
     response
+}
+
+/// Admits a request of this class that access and limits have passed. It counts as in flight
+/// until what comes back is dropped, or gets its response, which may be that it switched
+/// protocols.
+///
+/// # Errors
+/// When the application has no room for it.
+pub(super) fn let_in(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    received: &Received,
+    class: Option<Priority>,
+) -> Result<Option<Box<AdmittedRequest>>, Failure> {
+    let guard = port_guard(connection, snapshot);
+    let Some(overload) = guard.and_then(PortGuard::overload) else {
+        return Ok(None);
+    };
+    let asks = PendingRequest {
+        priority: class.unwrap_or_default(),
+        retry: received.retry && connection.is_of_proxy(),
+        audited: false,
+    };
+    arrives(connection, overload, asks).map(Some)
+}
+
+/// Waits until the call may open a connection. What waits here is not in flight, and needs
+/// room when it goes on: others may have taken it.
+///
+/// # Errors
+/// When too many wait, or the application has no room by then.
+pub(super) async fn wait_for_turn(
+    connection: &Connection,
+    beginning: &ConnectGuard<'_>,
+    let_in: &mut Option<Box<AdmittedRequest>>,
+) -> Result<(), Failure> {
+    let put_off = let_in.take().map(|let_in| let_in.put_off());
+    let turn = beginning.turn().await;
+    turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
+    if let Some((overload, asks)) = put_off {
+        *let_in = Some(arrives(connection, &overload, asks)?);
+    }
+    Ok(())
+}
+
+fn arrives(
+    connection: &Connection,
+    overload: &PortOverload,
+    asks: PendingRequest,
+) -> Result<Box<AdmittedRequest>, Failure> {
+    let decided = overload.arrive(now(), asks, |limit| show_limit(connection, limit));
+    if decided.admit != Admit::Pass && !asks.audited {
+        let labels = ShedLabels {
+            port: Port::Number(connection.local.port()),
+            priority: asks.class().as_str(),
+        };
+        connection.proxy.telemetry.metrics.shed.at(&labels).inc();
+    }
+    decided.let_in.ok_or_else(|| Failure::Refused {
+        reason: Reason::Overload,
+        by: Some(overload.origin().clone()),
+        detail: format!(
+            "the application has more requests than it can answer in time, by {}; this one, \
+             of class {}, was not sent to it",
+            overload.origin(),
+            asks.class().as_str()
+        )
+        .into(),
+    })
+}
+
+/// The class of a request, where policies cover this port. Headers about it count only from
+/// peer proxies.
+pub(super) fn class(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    received: &Received,
+    path: &JudgedPath,
+) -> Option<Priority> {
+    let guard = port_guard(connection, snapshot)?;
+    let facts = path.facts(&received.parts);
+    let class = guard.class(connection.caller(), &facts, path.forms().ways());
+    Some(Priority::of_call(
+        requested_class(connection, received),
+        class,
+    ))
+}
+
+/// The head of the answer to a request is there.
+pub(super) fn answered(connection: &Connection, let_in: Option<Box<AdmittedRequest>>) {
+    if let Some(let_in) = let_in {
+        let_in.answered(now(), |limit| show_limit(connection, limit));
+    }
+}
+
+/// The limit of the port is another one than before.
+fn show_limit(connection: &Connection, limit: i64) {
+    let labels = OverloadLabels {
+        port: Port::Number(connection.local.port()),
+    };
+    let metrics = &connection.proxy.telemetry.metrics;
+    metrics.overload_limit.at(&labels).set(limit);
 }

@@ -9,8 +9,9 @@ use policy::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::failure::Failure;
-use crate::inbound::authorize::Admitted;
+use crate::inbound::authorize::{Admitted, declared_bytes};
 use crate::inbound::connection::Connection;
+use crate::inbound::reauthorize::revoked;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::forward::forward_chunks_out;
 use crate::net::given_up::ConnectGuard;
@@ -20,111 +21,110 @@ use crate::net::relay;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::Direction;
 
-impl Connection {
-    /// Serves opaque bytes as it was decided, for as long as they are allowed. `beginning`: of
-    /// the connection `server`, where that counts if its caller gives it up.
-    pub(super) async fn opaque<S>(
-        &self,
-        mut stream: Prefixed<S>,
-        mut server: Option<Prefixed<TcpStream>>,
-        decided: Result<Admitted, Failure>,
-        beginning: Option<&ConnectGuard<'_>>,
-    ) where
-        S: ChunkIo,
-    {
-        let mut call = self.call_of_bytes();
-        if stream.begins_as_tls() {
-            call.carries_tls();
-        }
-        self.count_on_cell(&mut call);
-        let admitted = match decided {
-            Ok(admitted) => admitted,
-            Err(failure) => {
-                return call.reset(&failure, || {
-                    stream.abort();
-                    if let Some(server) = &mut server {
-                        server.abort();
-                    }
-                });
-            }
-        };
-        call.allowed_by(admitted.by.as_ref());
-        if admitted.audited {
-            call.audited();
-        }
-        let server = match server {
-            Some(server) => Ok(server),
-            None => self.connect().await.map(Prefixed::new),
-        };
-        let server = match server {
-            Ok(server) => server,
-            Err(error) => {
-                let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
-                return call.reset(&failure, || stream.abort());
-            }
-        };
-        self.proxy
-            .count_connection(Direction::inbound, "opaque", self.security());
-        let (mut stream, mut server) = self.sides(stream, server, admitted.watched, beginning);
-        let cell = call.open();
-        tokio::select! {
-            // First this: nothing passes that a change forbids which came while the way was
-            // opened.
-            biased;
-            failure = self.revoked(admitted.as_of) => {
-                if let Some(beginning) = beginning {
-                    beginning.ended();
+/// Serves opaque bytes as it was decided, for as long as they are allowed. `beginning`: of
+/// the connection `server`, where that counts if its caller gives it up.
+pub(super) async fn relay_bytes<S>(
+    connection: &Connection,
+    mut stream: Prefixed<S>,
+    mut server: Option<Prefixed<TcpStream>>,
+    decided: Result<Admitted, Failure>,
+    beginning: Option<&ConnectGuard<'_>>,
+) where
+    S: ChunkIo,
+{
+    let mut call = call_of_bytes(connection);
+    if stream.begins_as_tls() {
+        call.carries_tls();
+    }
+    connection.count_on_cell(&mut call);
+    let admitted = match decided {
+        Ok(admitted) => admitted,
+        Err(failure) => {
+            return call.reset(&failure, || {
+                stream.abort();
+                if let Some(server) = &mut server {
+                    server.abort();
                 }
-                // A side that had not received its end was aborted with the relay.
-                call.reset(&failure, || {});
+            });
+        }
+    };
+    call.allowed_by(admitted.by.as_ref());
+    if admitted.audited {
+        call.audited();
+    }
+    let server = match server {
+        Some(server) => Ok(server),
+        None => connection.connect().await.map(Prefixed::new),
+    };
+    let server = match server {
+        Ok(server) => server,
+        Err(error) => {
+            let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
+            return call.reset(&failure, || stream.abort());
+        }
+    };
+    connection
+        .proxy
+        .count_connection(Direction::inbound, "opaque", connection.security());
+    let (mut stream, mut server) = sides(connection, stream, server, admitted.watched, beginning);
+    let cell = call.open();
+    tokio::select! {
+        // First this: nothing passes that a change forbids which came while the way was
+        // opened.
+        biased;
+        failure = revoked(connection, admitted.as_of) => {
+            if let Some(beginning) = beginning {
+                beginning.ended();
             }
-            outcome = relay::relay(&mut stream, &mut server, self.proxy.budget(), cell.flows()) => {
-                if let Some(found) = stream.found {
-                    // Both ends were aborted with the relay.
-                    call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});
-                } else {
-                    call.relayed(outcome);
-                }
+            // A side that had not received its end was aborted with the relay.
+            call.reset(&failure, || {});
+        }
+        outcome = relay::relay(&mut stream, &mut server, connection.proxy.budget(), cell.flows()) => {
+            if let Some(found) = stream.found {
+                // Both ends were aborted with the relay.
+                call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});
+            } else {
+                call.relayed(outcome);
             }
         }
     }
+}
 
-    /// A call of bytes begins. Their declaration only decides how it counts, so it need not be of
-    /// the snapshot that decides about them.
-    pub(super) fn call_of_bytes(&self) -> Call {
-        let mut call = self.call(CallKind::Bytes);
-        let config = &self.proxy.config;
-        if config.inspect(|now| self.declared_bytes(now)) == Protocol::Tls {
-            call.carries_tls();
-        }
-        call
+/// A call of bytes begins. Their declaration only decides how it counts, so it need not be of
+/// the snapshot that decides about them.
+pub(super) fn call_of_bytes(connection: &Connection) -> Call {
+    let mut call = connection.call(CallKind::Bytes);
+    let config = &connection.proxy.config;
+    if config.inspect(|now| declared_bytes(connection, now)) == Protocol::Tls {
+        call.carries_tls();
     }
+    call
+}
 
-    /// Both sides of opaque bytes, with what is looked at in them.
-    fn sides<'a, S>(
-        &'a self,
-        stream: Prefixed<S>,
-        server: Prefixed<TcpStream>,
-        watched: bool,
-        beginning: Option<&'a ConnectGuard<'a>>,
-    ) -> (ScannedStream<'a, S>, AnsweringServer<'a>) {
-        let spoke_first = server.has_bytes();
-        if spoke_first {
-            self.note_answer_by(beginning);
-        }
-        let stream = ScannedStream {
-            inner: stream,
-            connection: self,
-            scan: watched.then(|| OpaqueScan::new(spoke_first)),
-            found: None,
-        };
-        let server = AnsweringServer {
-            inner: server,
-            connection: self,
-            beginning,
-        };
-        (stream, server)
+/// Both sides of opaque bytes, with what is looked at in them.
+fn sides<'a, S>(
+    connection: &'a Connection,
+    stream: Prefixed<S>,
+    server: Prefixed<TcpStream>,
+    watched: bool,
+    beginning: Option<&'a ConnectGuard<'a>>,
+) -> (ScannedStream<'a, S>, AnsweringServer<'a>) {
+    let spoke_first = server.has_bytes();
+    if spoke_first {
+        connection.note_answer_by(beginning);
     }
+    let stream = ScannedStream {
+        inner: stream,
+        connection,
+        scan: watched.then(|| OpaqueScan::new(spoke_first)),
+        found: None,
+    };
+    let server = AnsweringServer {
+        inner: server,
+        connection,
+        beginning,
+    };
+    (stream, server)
 }
 
 /// What a caller sends as opaque bytes, up to what must not pass unread.

@@ -8,17 +8,28 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
-use crate::failure::Failure;
+use crate::config::snapshot::Snapshot;
+use crate::failure::{Failure, Next};
 use crate::http::asked::Asked;
-use crate::http::body::Body;
+use crate::http::body::{self, Body};
+use crate::http::byte_stream::ByteStream;
+use crate::http::http2::recv::RecvBody;
+use crate::http::http2::server::Accept;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{PeerUpgrade, Upgrades};
 use crate::http::replay::KeptBody;
+use crate::inbound::authorize::{Admitted, Expected, expected, judges_requests};
 use crate::inbound::connection::{CallerContext, Connection};
+use crate::inbound::guard::admit_bytes;
+use crate::inbound::opaque::{call_of_bytes, relay_bytes};
+use crate::inbound::request::handle_request;
+use crate::inbound::serve::{detect, race, serve};
 use crate::mesh::protocol::upgrade::marked;
-use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, Transport};
+use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, RequestKind, Transport, not_sent};
+use crate::net::prefixed::Prefixed;
 use crate::net::tuning::HEAD_WITHIN;
 use crate::proxy::Proxy;
 use crate::telemetry::call::CallKind;
@@ -54,9 +65,7 @@ impl PeerProxy {
             | PeerRequest::ReadOnlyCopy { port, speak, parts } => {
                 let request = Request::from_parts(parts, body);
                 let connection = Arc::new(self.of_port(Some(port)).of_proxy());
-                connection
-                    .handle_request(request, speak, Upgrades::FromPeer(None))
-                    .await
+                handle_request(connection, request, speak, Upgrades::FromPeer(None)).await
             }
             PeerRequest::Upgrade {
                 port,
@@ -74,7 +83,7 @@ impl PeerProxy {
                 IncomingBody::Http2(body) => {
                     let permit = self.charged.within();
                     let connection = Arc::new(self.of_port(Some(port)));
-                    connection.tunnel(body, permit).await
+                    tunnel(connection, body, permit).await
                 }
                 _ => self.malformed("tunnels are for HTTP/2", &method),
             },
@@ -94,9 +103,7 @@ impl PeerProxy {
         };
         let upgrade = Upgrades::FromPeer(Some(Box::new(PeerUpgrade { to, body })));
         let connection = Arc::new(self.of_port(Some(port)).of_proxy());
-        connection
-            .handle_request(request, AppHttp::Http1, upgrade)
-            .await
+        handle_request(connection, request, AppHttp::Http1, upgrade).await
     }
 
     fn malformed(&self, detail: &'static str, method: &Method) -> Response<Body> {
@@ -127,4 +134,115 @@ async fn first_bytes(request: &mut Request<IncomingBody>, size: usize) -> Option
         (bytes.len() == size).then(|| bytes.freeze())
     };
     timeout(HEAD_WITHIN, read).await.ok()?
+}
+
+/// What a tunnel may carry, as it is decided before anything of it is read.
+enum TunnelContent {
+    /// Nothing but requests passes, each of them evaluated.
+    Requests,
+    /// It may carry either, and is evaluated when its protocol is known.
+    Either,
+    /// Bytes, and these may pass.
+    Bytes(Admitted),
+}
+
+/// Bytes that come as the body of a peer proxy's request, declared as opaque. Where they are
+/// HTTP, its requests count for the peer as any others.
+async fn tunnel(
+    connection: Arc<Connection>,
+    incoming: RecvBody,
+    permit: Arc<Permit>,
+) -> Response<Body> {
+    let (accept, out) = Accept::new();
+    let mut response = Response::new(body::empty());
+    response.extensions_mut().insert(accept);
+    let content = tunnel_content(&connection, &connection.proxy.config.snapshot());
+    let admitted = match content {
+        Ok(TunnelContent::Requests) => {
+            #[expect(clippy::disallowed_methods, reason = "one byte stream")]
+            tokio::spawn(async move {
+                let Ok(out) = out.await else { return };
+                let mut stream = Prefixed::new(ByteStream::new(out, incoming));
+                // As from outside: a silent caller may lose its permit.
+                permit.silent();
+                let spoken = detect(&connection, &mut stream, &permit).await;
+                serve(connection, stream, spoken, &permit, None).await;
+            });
+            return response;
+        }
+        Ok(TunnelContent::Either) => None,
+        Ok(TunnelContent::Bytes(admitted)) => Some(admitted),
+        // A caller without any access gets that before it sends anything.
+        Err(failure) => return unopened(&connection, &failure),
+    };
+    let (server, began) = match connect_in_turn(&connection).await {
+        Ok((server, began)) => (Prefixed::new(server), began),
+        Err(failure) => return unopened(&connection, &failure),
+    };
+    #[expect(clippy::disallowed_methods, reason = "one byte stream")]
+    tokio::spawn(async move {
+        // What the caller sends, or that it sends no more, makes nothing of the connection:
+        // it may leave right behind that.
+        let beginning = connection.connect_guard(began);
+        let Ok(out) = out.await else { return };
+        let mut stream = Prefixed::new(ByteStream::new(out, incoming));
+        if let Some(admitted) = admitted {
+            permit.busy();
+            let begins = Some(&beginning);
+            relay_bytes(&connection, stream, Some(server), Ok(admitted), begins).await;
+        } else {
+            // The peer's declaration as opaque does not count: unless the port is declared
+            // so, HTTP in a tunnel is evaluated and cleaned as HTTP.
+            let begins = Some(&beginning);
+            let spoken = race(&connection, &mut stream, server, begins).await;
+            serve(Arc::clone(&connection), stream, spoken, &permit, begins).await;
+        }
+        // Requests go by connections of their own, whose answers make up for nothing here.
+        if connection.has_answered() {
+            beginning.ended();
+        }
+    });
+    response
+}
+
+/// Opens a connection to the application when the caller may, and returns when that began.
+async fn connect_in_turn(connection: &Connection) -> Result<(TcpStream, Option<Instant>), Failure> {
+    let beginning = connection.beginning();
+    let turn = beginning.begins_in_turn().await;
+    turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
+    let connected = connection.connect().await;
+    let began = beginning.handed_on();
+    match connected {
+        Ok(server) => Ok((server, began)),
+        Err(error) => Err(Failure::not_sent(Reason::ConnectFailed, error.to_string())),
+    }
+}
+
+/// What may be sent in a tunnel; and where that is known to be bytes, whether they may pass.
+/// By one snapshot, and those are not evaluated again.
+///
+/// # Errors
+/// When nothing may pass.
+fn tunnel_content(connection: &Connection, snapshot: &Snapshot) -> Result<TunnelContent, Failure> {
+    match expected(connection, snapshot) {
+        Expected::Http { declared, .. } if declared || judges_requests(connection, snapshot) => {
+            Ok(TunnelContent::Requests)
+        }
+        Expected::Either => Ok(TunnelContent::Either),
+        Expected::Bytes | Expected::Http { .. } => {
+            // Nothing of them has come yet.
+            let admitted = admit_bytes(connection, snapshot, false);
+            admitted.map(TunnelContent::Bytes)
+        }
+    }
+}
+
+/// The answer to a peer whose tunnel is not opened.
+fn unopened(connection: &Connection, failure: &Failure) -> Response<Body> {
+    let call = call_of_bytes(connection);
+    let response = call.refuse(failure, &Method::POST, false);
+    match failure.next() {
+        Next::Stop => response,
+        Next::SameEndpoint | Next::OtherEndpoint => not_sent(failure, response, RequestKind::Tcp),
+    }
 }
