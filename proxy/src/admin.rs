@@ -16,7 +16,7 @@ use http::{Method, StatusCode};
 use runtime::admin::{Request, Response, json, text};
 use serde_json::{Map, Value};
 
-use crate::config::summary::Summary;
+use crate::config::snapshot::Summary;
 use crate::probe::Probes;
 use crate::proxy::Proxy;
 use crate::telemetry::startup::milliseconds;

@@ -9,6 +9,4 @@ pub(crate) mod policies;
 mod shares;
 pub(crate) mod snapshot;
 pub(crate) mod store;
-pub(crate) mod summary;
-mod telemetry;
 pub(crate) mod trial;

@@ -13,7 +13,6 @@
 
 pub(crate) mod ask;
 pub(crate) mod certificate;
-pub(crate) mod channel;
 pub(crate) mod leaving;
 pub(crate) mod pulse;
 pub(crate) mod status;
@@ -24,11 +23,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use identity::Roots;
-use identity::tls::CertHandle;
+use hyper_util::rt::TokioIo;
+use identity::tls::{self, CertHandle};
+use identity::{IdentityError, Roots};
 use policy::name::SpiffeId;
 use runtime::clock::Clock;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::config::store::Store;
 use crate::control::leaving::{Contact, Leaving};
@@ -37,6 +40,8 @@ use crate::telemetry::startup::StartupStep;
 
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
+/// Resolving the controller's name and connecting to one of its addresses.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What it needs and fills.
@@ -126,6 +131,63 @@ impl Control {
 
     fn reached(&self, step: StartupStep) {
         self.config.telemetry.metrics.startup.reached(step);
+    }
+
+    /// One connection to whichever controller answers first. Reports one of unknown authority to
+    /// `doubt`.
+    async fn channel(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+        contact: &watch::Sender<Contact>,
+        doubt: Option<&Doubt>,
+    ) -> Result<Channel, BoxError> {
+        let secured = timeout(CONNECT_WITHIN, self.connect(config, doubt)).await;
+        let unreachable = !matches!(secured, Ok(Ok(_)));
+        contact.send_if_modified(|contact| {
+            std::mem::replace(&mut contact.unreachable, unreachable) != unreachable
+        });
+        let secured = secured
+            .map_err(|_| format!("{} did not answer in time", self.controller.address))??;
+        let io = parking_lot::Mutex::new(Some(TokioIo::new(secured)));
+        // One connection, made already: when it ends, so does the stream.
+        let connector = tower::service_fn(move |_| {
+            let io = io.lock().take();
+            std::future::ready(io.ok_or_else(|| std::io::Error::other("the connection has ended")))
+        });
+        Ok(Endpoint::from_static("http://weft-controller")
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true)
+            .connect_with_connector(connector)
+            .await?)
+    }
+
+    async fn connect(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+        doubt: Option<&Doubt>,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
+        let controller = &self.controller.address;
+        let addresses = tokio::net::lookup_host(controller)
+            .await
+            .map_err(|error| format!("{controller} has no address: {error}"))?;
+        let mut last: BoxError = format!("{controller} has no address").into();
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    let _ = stream.set_nodelay(true);
+                    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
+                    let secured = connector.connect(tls::peer_name(), stream).await;
+                    let why = secured.as_ref().err().and_then(IdentityError::from_io);
+                    if let (Some(IdentityError::UnknownAuthority), Some(doubt)) = (why, doubt) {
+                        doubt.raise();
+                    }
+                    return Ok(secured?);
+                }
+                Err(error) => last = format!("{address}: {error}").into(),
+            }
+        }
+        Err(last)
     }
 }
 

@@ -2,11 +2,9 @@
 //!
 //! Imports `telemetry::cell`, for the cells of calls to an address.
 
-pub(crate) mod affinity;
 pub(crate) mod circuit;
 pub(crate) mod endpoint;
 pub(crate) mod learned;
-pub(crate) mod local_info;
 pub(crate) mod location;
 mod part;
 mod presence;

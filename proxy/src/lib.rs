@@ -55,7 +55,7 @@ pub use crate::http::client::Clients;
 pub use crate::http::client::dedicated::{Acquire, Dedicated};
 pub use crate::http::replay::Replay;
 pub use crate::inbound::{serve_mesh, serve_plain};
-pub use crate::mesh::peers::Peers;
+pub use crate::mesh::peer::Peers;
 pub use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
 pub use crate::mesh::tls::MeshTls;
 pub use crate::net::budget::Budget;

@@ -24,10 +24,9 @@ use runtime::admin::{self, Response};
 mod exchange;
 mod grpc;
 mod http_get;
-pub(crate) mod result;
 pub(crate) mod target;
 
-use crate::probe::result::ProbeResult;
+use crate::probe::exchange::ProbeResult;
 pub(crate) use target::BadTargets;
 use target::{Check, HttpGet, Probe};
 

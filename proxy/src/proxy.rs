@@ -16,7 +16,7 @@ use crate::http::context::Contexts;
 use crate::http::copies::Copies;
 use crate::http::shadow::ShadowTracker;
 use crate::mesh::load::Loads;
-use crate::mesh::peers::Peers;
+use crate::mesh::peer::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
 use crate::net::connect::Connector;

@@ -17,9 +17,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 
-mod attributes;
+mod netlink;
 
-use self::attributes::Attributes;
+use self::netlink::{Attributes, KernelAck, Message, NFTABLES};
 use super::rules::{Chain, Hook, Match, PacketVerdict, Rule};
 
 /// The one table, in the namespace's list of tables.
@@ -101,26 +101,6 @@ fn refusal(errno: i32, step: String) -> WriteError {
     }
 }
 
-/// The kernel's result for one message of a batch.
-struct KernelAck {
-    /// 0 for success, else a positive error number.
-    errno: i32,
-    /// Position of the message in the batch.
-    sequence: u32,
-}
-
-impl KernelAck {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-        let sequence = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
-        let errno = i32::from_ne_bytes(bytes.get(16..20)?.try_into().ok()?);
-        (i32::from(kind) == libc::NLMSG_ERROR).then_some(Self {
-            errno: errno.checked_neg()?,
-            sequence,
-        })
-    }
-}
-
 /// Where `iptables` puts destination nat. kube-proxy and CNI plugins work in
 /// other namespaces, so nothing competes.
 const DESTINATION_NAT: i32 = -100;
@@ -131,37 +111,21 @@ enum Family {
     Ipv4 = 2,
 }
 
-// Message types; those of nf_tables carry the subsystem in the upper byte.
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
-const NFTABLES: u16 = 10;
+// Message types, with the subsystem in the upper byte.
 const NEW_TABLE: u16 = NFTABLES << 8;
 const DELETE_TABLE: u16 = NFTABLES << 8 | 2;
 const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
 const NEW_RULE: u16 = NFTABLES << 8 | 6;
 
 // Message flags.
-const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
 const CREATE: u16 = 0x400;
 /// For rules: behind the existing ones, not before them.
 const APPEND: u16 = 0x800;
-
-/// The netlink header and nfnetlink's behind it, bytes.
-const HEADERS: usize = 16 + 4;
 
 /// A transaction: messages for the kernel between a begin and an end.
 struct Batch {
     family: Family,
     messages: Vec<Message>,
-}
-
-struct Message {
-    kind: u16,
-    flags: u16,
-    /// What the message does, for people.
-    step: String,
-    attributes: Attributes,
 }
 
 impl Batch {
@@ -212,38 +176,7 @@ impl Batch {
             let step = message.step.clone();
             return Err(WriteError::TooLong { step });
         }
-        let mut bytes = Vec::new();
-        let nothing = Attributes::default();
-        let mut sequence = 0..;
-        let mut put =
-            |kind: u16, flags: u16, family: u8, resource: u16, attributes: &Attributes| {
-                let length = HEADERS + attributes.bytes.len();
-                bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
-                bytes.extend(kind.to_ne_bytes());
-                bytes.extend((REQUEST | flags).to_ne_bytes());
-                bytes.extend(sequence.next().unwrap_or(u32::MAX).to_ne_bytes());
-                bytes.extend(0_u32.to_ne_bytes()); // the sender's port: the kernel fills it in
-                bytes.extend([family, 0]); // and version 0 of nfnetlink
-                bytes.extend(resource.to_be_bytes());
-                bytes.extend(&attributes.bytes);
-            };
-        put(BATCH_BEGIN, 0, 0, NFTABLES, &nothing);
-        for (index, message) in self.messages.iter().enumerate() {
-            let ack = if index + 1 == self.messages.len() {
-                ACK
-            } else {
-                0
-            };
-            put(
-                message.kind,
-                message.flags | ack,
-                self.family as u8,
-                0,
-                &message.attributes,
-            );
-        }
-        put(BATCH_END, 0, 0, NFTABLES, &nothing);
-        Ok(bytes)
+        Ok(netlink::encode(self.family as u8, &self.messages))
     }
 
     /// Messages are numbered from 1; 0 is the begin of the transaction.

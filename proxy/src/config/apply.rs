@@ -11,10 +11,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::access::{self, Access, Ports};
+use policy::access_log::{AccessLog, NotAnAccessLog};
+use policy::log_filter::LogFilter;
 use policy::mode::Enforcement;
 use policy::name::{ServiceId, SpiffeId};
 use policy::route::names::Names;
 use policy::route::{Forward, Rule, Table};
+use policy::trace::Tracing;
 use policy::traffic::pod::PodGuard;
 use prost::Message as _;
 use wire::{convert, v1};
@@ -23,15 +26,20 @@ mod lists;
 
 use crate::config::apply::lists::{endpoint_of, meshed_address, port_of, positions_of};
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
-use crate::config::telemetry;
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
+use crate::telemetry::trace::TracingConfig;
 
 /// Ports of the own pod that count as declared; further ports are distinguished only once they
 /// are served.
 const DECLARED_PORTS: usize = 256;
 /// Longer ranges define how ports are treated, not which there are.
 const DECLARED_RANGE: u16 = 64;
+
+/// Attributes that spans have of their workload.
+const MAX_ATTRIBUTES: usize = 32;
+/// Bytes of the name and of the value of one of them.
+const MAX_ATTRIBUTE_LEN: usize = 512;
 
 /// The address that a destination resource is named after.
 fn address_in(name: &str) -> Option<SocketAddr> {
@@ -109,6 +117,39 @@ fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<
             .map(|backend| backend.endpoints.as_str().into())
             .collect(),
     })
+}
+
+fn log_filter_of(message: &v1::Telemetry) -> Result<LogFilter, String> {
+    match message.log_filter.as_str() {
+        "" => Ok(LogFilter::default()),
+        filter => filter.parse().map_err(|bad| format!("log_filter {bad}")),
+    }
+}
+
+/// Which requests are written down. `None`: as the proxy was started.
+fn access_log_of(message: &v1::Telemetry) -> Result<Option<AccessLog>, String> {
+    match message.access_log.as_str() {
+        "" => Ok(None),
+        log => {
+            let read = log.parse().map(Some);
+            read.map_err(|bad: NotAnAccessLog| format!("access_log {bad}"))
+        }
+    }
+}
+
+/// Which traces are recorded. `None`: none, and headers pass as they came.
+fn tracing_of(message: v1::Telemetry) -> Result<Option<Arc<TracingConfig>>, String> {
+    let Some(message) = message.tracing else {
+        return Ok(None);
+    };
+    let tracing = Tracing::try_from(&message).map_err(|bad| format!("tracing.{bad}"))?;
+    let attributes = message.resource.into_iter();
+    let fitting = attributes.filter(|one| one.name.len().max(one.value.len()) <= MAX_ATTRIBUTE_LEN);
+    let resource = fitting.map(|one| (one.name, one.value));
+    Ok(Some(Arc::new(TracingConfig {
+        tracing,
+        resource: resource.take(MAX_ATTRIBUTES).collect(),
+    })))
 }
 
 impl Snapshot {
@@ -306,9 +347,9 @@ impl Snapshot {
                 self.policies.set(&name, &policy, own)?;
             }
             v1::resource::Content::Telemetry(message) => {
-                let log_filter = telemetry::log_filter(&message)?;
-                let access_log = telemetry::access_log(&message)?;
-                self.tracing = telemetry::tracing(message)?;
+                let log_filter = log_filter_of(&message)?;
+                let access_log = access_log_of(&message)?;
+                self.tracing = tracing_of(message)?;
                 (self.log_filter, self.access_log) = (Some(log_filter), access_log);
             }
             v1::resource::Content::Routes(routes) => {

@@ -26,10 +26,10 @@ use policy::traffic::pod::PodGuard;
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
 use crate::config::shares::Shares;
-use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::now;
 use crate::endpoints::location::Location;
+use crate::endpoints::registry::Affinity;
 use crate::endpoints::set::EndpointSet;
 use crate::telemetry::trace::TracingConfig;
 
@@ -317,6 +317,33 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn endpoints_of(&self, name: &str) -> Option<&Arc<EndpointSet>> {
         self.endpoints.get(name)
+    }
+}
+
+/// A summary of the configuration: the pod, its modes, and the names and versions of all resources.
+/// The admin port shows it, and a controller may query it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) identity: String,
+    pub(crate) enforcement: String,
+    pub(crate) mtls: String,
+    pub(crate) draining: bool,
+    /// Name and version of each resource, by name.
+    pub(crate) resources: Vec<(String, String)>,
+}
+
+impl Summary {
+    pub(crate) fn of(snapshot: &Snapshot, identity: &SpiffeId, draining: bool) -> Self {
+        let mut resources: Vec<(String, String)> =
+            snapshot.resource_versions().into_iter().collect();
+        resources.sort();
+        Self {
+            identity: identity.as_str().to_owned(),
+            enforcement: format!("{:?}", snapshot.access.enforcement).to_lowercase(),
+            mtls: format!("{:?}", snapshot.mtls()).to_lowercase(),
+            draining,
+            resources,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use wire::v1::answered::What as Answer;
 use wire::v1::ask::What as Question;
 use wire::v1::control_client::ControlClient;
 
-use crate::config::summary::Summary;
+use crate::config::snapshot::Summary;
 use crate::config::trial::Running;
 use crate::control::Control;
 use crate::telemetry::tap::watch::Watch;

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use policy::hashing::hash;
+use policy::subset::PeerPositions;
 use policy::traffic::endpoint::Locality;
 
 /// Where something runs, as far as it is known.
@@ -19,6 +20,14 @@ pub struct Location {
     /// 0: not known.
     zone: u32,
     node: u32,
+}
+
+/// From where the own pod sees endpoints: where it runs, and which of its workload's proxies it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LocalInfo {
+    pub(crate) location: Location,
+    /// `None`: not known.
+    pub(crate) positions: Option<PeerPositions>,
 }
 
 /// How near an endpoint is, the nearest first.

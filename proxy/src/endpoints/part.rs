@@ -12,7 +12,7 @@ use policy::subset::{Member, members};
 use policy::traffic::endpoint::Subset;
 
 use crate::endpoints::endpoint::Endpoint;
-use crate::endpoints::local_info::LocalInfo;
+use crate::endpoints::location::LocalInfo;
 
 /// Parts of one Service port that are kept: policies of several Services may lead there,
 /// each with a part of its own.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::affinity::Session;
@@ -18,7 +18,6 @@ use policy::retry::RetryBudget;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
-use crate::endpoints::affinity::Affinity;
 use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::{Learned, now};
@@ -34,6 +33,21 @@ pub struct PodRef<'a> {
     /// `namespace/name`.
     pub name: &'a str,
     pub uid: &'a str,
+}
+
+/// Session affinity of this pod's calls to one Service port: the same endpoint for the same caller,
+/// while a session lasts.
+#[derive(Debug)]
+pub struct Affinity {
+    limit: Duration,
+    session: Mutex<Session>,
+}
+
+impl Affinity {
+    /// The epoch of a call that is made at `now`.
+    pub fn epoch(&self, now: Instant) -> u64 {
+        self.session.lock().call(now, self.limit)
+    }
 }
 
 /// Addresses kept as meshed: what a table of 65 536 places takes, 2.6 MiB.

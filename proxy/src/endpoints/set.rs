@@ -14,8 +14,7 @@ use policy::traffic::endpoint::{Balance, Ejection, Locality, Subset};
 use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::{Endpoint, EndpointView, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
-use crate::endpoints::local_info::LocalInfo;
-use crate::endpoints::location::{Near, Nearness, TopologyHints};
+use crate::endpoints::location::{LocalInfo, Near, Nearness, TopologyHints};
 use crate::endpoints::part::{PartSettings, Parts};
 use crate::endpoints::throttle::ClientThrottle;
 

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use crate::http::asked::Asked;
 use crate::http::refusal::NotHandled;
-use crate::mesh::certificate_end::CertificateEnd;
 use crate::mesh::load::LastReportedLoad;
+use crate::mesh::tls::CertificateEnd;
 use crate::net::connect::ConnectTimeout;
 use crate::net::given_up::ConnectGuard;
 use crate::proxy::Proxy;

@@ -1,24 +1,29 @@
-//! Mutual TLS between two proxies: the port, the protocol name, and the
-//! configurations that both sides use.
+//! Mutual TLS between two proxies: the configurations that both sides use, the handshake of either
+//! side, and when the certificate of a caller ends.
+//!
+//! Claims: attack-8
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use identity::Roots;
 use identity::tls::{self, CertHandle, ClientAuth, DEDICATED_ALPN, MESH_ALPN, peer_name};
-use identity::verify::{IdentityError, peer_identity};
+use identity::verify::{IdentityError, PeerIdentity, peer_identity, peer_with_expiry};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
+use runtime::clock::Clock;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
 use crate::failure::Failure;
+use crate::mesh::protocol::Transport;
 use crate::net::coalesce::{Coalescing, FlushHandle};
 use crate::net::connect::connect_to_proxy;
 use crate::net::scheduled::scheduled_within;
@@ -27,6 +32,8 @@ use crate::ports::MESH_PORT;
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A caller has this long to finish the TLS handshake.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Client configurations kept, one per identity called.
 const CONFIGS_KEPT: usize = 1024;
 
@@ -162,7 +169,7 @@ pub(crate) async fn secure(
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     tune(&stream);
-    let connector = tokio_rustls::TlsConnector::from(config);
+    let connector = TlsConnector::from(config);
     let (coalescing, flush_handle) = Coalescing::new(stream);
     let handshake = connector.connect_with(peer_name(), coalescing, |tls| {
         tls.set_buffer_limit(Some(TLS_BUFFER));
@@ -198,5 +205,137 @@ fn must_be_pod(secured: &TlsStream<Coalescing>, expected: &str) -> Result<(), Id
             expected: expected.to_owned(),
             presented: presented.unwrap_or_default().to_owned(),
         }),
+    }
+}
+
+/// A peer that has proved its identity.
+pub(crate) struct Secured {
+    pub(crate) stream: server::TlsStream<Coalescing>,
+    pub(crate) flush: FlushHandle,
+    pub(crate) peer: PeerIdentity,
+    /// Of the certificate that it proved that by.
+    pub(crate) certificate_end: CertificateEnd,
+    pub(crate) transport: Transport,
+}
+
+/// The handshake with a caller of the mesh port.
+///
+/// # Errors
+/// The reason by which a failed handshake is counted.
+pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, &'static str> {
+    let (coalescing, flush) = Coalescing::new(stream);
+    let handshake = TlsAcceptor::from(tls.server()).accept_with(coalescing, |tls| {
+        tls.set_buffer_limit(Some(TLS_BUFFER));
+    });
+    let stream = scheduled_within(ACCEPT_TIMEOUT, handshake)
+        .await
+        .ok_or("timeout")?
+        .map_err(|error| {
+            tracing::debug!(%error, "refused a caller on the mesh port");
+            tls_failure(&error)
+        })?;
+    let session = stream.get_ref().1;
+    let certs = session.peer_certificates().unwrap_or_default();
+    let (peer, not_after) = peer_with_expiry(certs).map_err(|error| {
+        tracing::debug!(%error, "refused a caller on the mesh port");
+        error.label()
+    })?;
+    let transport = if session.alpn_protocol() == Some(DEDICATED_ALPN) {
+        Transport::Http1
+    } else {
+        Transport::Http2
+    };
+    Ok(Secured {
+        stream,
+        flush,
+        peer,
+        certificate_end: CertificateEnd::new(not_after, Clock::system()),
+        transport,
+    })
+}
+
+/// The end of the certificate by which one caller has proved its identity. Clones are of the same
+/// one.
+///
+/// Certificates end by the wall clock. A timer stops while the machine is suspended, and knows
+/// nothing of a clock that is set: by it a caller would be believed for as long again.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateEnd {
+    at: SystemTime,
+    clock: Clock,
+}
+
+impl CertificateEnd {
+    /// Of one that is valid until `not_after` by `clock`.
+    pub(crate) fn new(not_after: SystemTime, clock: Clock) -> Self {
+        let now = clock.now();
+        let left = not_after.duration_since(now).unwrap_or_default();
+        // All connections of a caller were made with one certificate, and are not to be made anew
+        // all at once. By then it has the next one.
+        let early = left.mul_f64(rand::random::<f64>() / 16.0);
+        let at = now + left.saturating_sub(early);
+        Self { at, clock }
+    }
+
+    /// Returns once it has come.
+    pub(crate) async fn passed(&self) {
+        self.clock.sleep_until(self.at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use runtime::clock::LOOK_EVERY;
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// A clock that goes with paused time, and how many seconds it is ahead.
+    fn clock() -> (Clock, Arc<AtomicU64>) {
+        let (start, ahead) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let jumps = Arc::clone(&ahead);
+        let clock = Clock::from_fn(move || {
+            let jump = Duration::from_secs(jumps.load(Relaxed));
+            UNIX_EPOCH + 1_000 * HOUR + start.elapsed() + jump
+        });
+        (clock, ahead)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn certificate_end_is_early_by_max_sixteenth_with_jitter() {
+        let (clock, _) = clock();
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            let (start, not_after) = (Instant::now(), clock.now() + 16 * HOUR);
+            CertificateEnd::new(not_after, clock.clone()).passed().await;
+            let took = start.elapsed();
+            let most = 16 * HOUR + Duration::from_secs(1);
+            assert!((15 * HOUR..most).contains(&took), "{took:?}");
+            all.push(took);
+        }
+        all.dedup();
+        assert!(all.len() > 1, "all at once: {all:?}");
+        // One that is over already.
+        let start = Instant::now();
+        CertificateEnd::new(UNIX_EPOCH, clock).passed().await;
+        assert!(start.elapsed().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspended_machine_accepts_no_certificate_expired_meanwhile() {
+        let (clock, ahead) = clock();
+        let end = CertificateEnd::new(clock.now() + 8 * HOUR, clock.clone());
+        let waiting = tokio::spawn(async move { end.passed().await });
+        sleep(HOUR).await;
+        assert!(!waiting.is_finished());
+        ahead.store(8 * HOUR.as_secs(), Relaxed);
+        let ended = timeout(2 * LOOK_EVERY, waiting).await;
+        ended.expect("believed for hours").unwrap();
     }
 }

@@ -35,6 +35,9 @@ const MAX_BODY: usize = 10 * 1024;
 /// Bytes of an answer's head, far more than any probe's answer has.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// The result of a probe or hook, in short; `Err` is a failure.
+pub(super) type ProbeResult = Result<String, String>;
+
 /// What came back. A body longer than the bound is cut off.
 pub(super) struct ProbeAnswer {
     pub(super) head: http::response::Parts,

@@ -7,10 +7,9 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use prost::Message;
 
-use super::exchange;
+use super::exchange::{self, ProbeResult};
 use super::http_get::{USER_AGENT, authority};
 use super::target::Grpc;
-use crate::probe::result::ProbeResult;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct HealthCheckRequest {

@@ -9,9 +9,8 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 
-use super::exchange::{self, Encrypted, ProbeAnswer};
+use super::exchange::{self, Encrypted, ProbeAnswer, ProbeResult};
 use super::target::{self, HttpGet};
-use crate::probe::result::ProbeResult;
 
 /// Applications distinguish probes from users by the first part.
 pub(super) const USER_AGENT: &str = concat!("kube-probe/weft-", env!("CARGO_PKG_VERSION"));

@@ -1,5 +1,6 @@
 //! The netlink messages to the kernel, and its answers.
 
+use super::netlink::ACK;
 use super::*;
 use crate::capture::rules::{self, Forwarded};
 use crate::capture::settings::Settings;

@@ -14,8 +14,7 @@ use wire::{convert, v1};
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::now;
-use crate::endpoints::local_info::LocalInfo;
-use crate::endpoints::location::{Location, TopologyHints};
+use crate::endpoints::location::{LocalInfo, Location, TopologyHints};
 use crate::endpoints::registry::{PodRef, Registry};
 use crate::endpoints::set::EndpointSet;
 

@@ -6,8 +6,7 @@ use policy::subset::{PeerPosition, PeerPositions};
 use policy::traffic::endpoint::{Balance, Locality, Subset};
 
 use super::*;
-use crate::endpoints::local_info::LocalInfo;
-use crate::endpoints::location::{Location, Nearness, TopologyHints};
+use crate::endpoints::location::{LocalInfo, Location, Nearness, TopologyHints};
 
 fn by(balance: &Balance) -> Draw<'_> {
     Draw {
