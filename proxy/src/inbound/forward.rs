@@ -27,13 +27,13 @@ fn connect_timeout(allowed: &Allowed) -> ConnectTimeout {
 }
 
 /// The head of the application's answer, if it comes before a change of policy has
-/// taken the right to it away. `let_in` is another one behind a wait for the call's turn.
+/// taken the right to it away. `admitted` is another one behind a wait for the call's turn.
 pub(super) async fn forward(
     connection: &Connection,
     allowed: &Allowed,
     replay: &Replay,
     speak: AppHttp,
-    let_in: &mut Option<Box<AdmittedRequest>>,
+    admitted: &mut Option<Box<AdmittedRequest>>,
 ) -> Result<UpstreamResponse, Failure> {
     let parts = &allowed.parts;
     // Outside of what ends by itself: dropped with this future, the caller has left.
@@ -52,7 +52,7 @@ pub(super) async fn forward(
                 sent => return sent,
             }
             // On the heap: hardly any call waits here.
-            Box::pin(wait_for_turn(connection, &beginning, let_in)).await?;
+            Box::pin(wait_for_turn(connection, &beginning, admitted)).await?;
         }
     };
     let sent = pin!(sent);

@@ -215,7 +215,12 @@ fn failure(exceeded: &Exceeded) -> Failure {
 }
 
 /// The answer to a request that exceeds a limit: with when to come again.
-pub(super) fn answer(exceeded: &Exceeded, call: Call, parts: &Parts, grpc: bool) -> Response<Body> {
+pub(super) fn limit_response(
+    exceeded: &Exceeded,
+    call: Call,
+    parts: &Parts,
+    grpc: bool,
+) -> Response<Body> {
     let mut response = call.refuse(&failure(exceeded), &parts.method, grpc);
     let (name, value) = if grpc {
         let millis = exceeded.refused.wait.as_millis().max(1);
@@ -235,7 +240,7 @@ pub(super) fn answer(exceeded: &Exceeded, call: Call, parts: &Parts, grpc: bool)
 ///
 /// # Errors
 /// When the application has no room for it.
-pub(super) fn let_in(
+pub(super) fn admit_request(
     connection: &Connection,
     snapshot: &Snapshot,
     received: &Received,
@@ -261,13 +266,13 @@ pub(super) fn let_in(
 pub(super) async fn wait_for_turn(
     connection: &Connection,
     beginning: &ConnectGuard<'_>,
-    let_in: &mut Option<Box<AdmittedRequest>>,
+    admitted: &mut Option<Box<AdmittedRequest>>,
 ) -> Result<(), Failure> {
-    let put_off = let_in.take().map(|let_in| let_in.put_off());
+    let put_off = admitted.take().map(|admitted| admitted.put_off());
     let turn = beginning.turn().await;
     turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
     if let Some((overload, asks)) = put_off {
-        *let_in = Some(arrives(connection, &overload, asks)?);
+        *admitted = Some(arrives(connection, &overload, asks)?);
     }
     Ok(())
 }
@@ -316,9 +321,9 @@ pub(super) fn class(
 }
 
 /// The head of the answer to a request is there.
-pub(super) fn answered(connection: &Connection, let_in: Option<Box<AdmittedRequest>>) {
-    if let Some(let_in) = let_in {
-        let_in.answered(now(), |limit| show_limit(connection, limit));
+pub(super) fn answered(connection: &Connection, admitted: Option<Box<AdmittedRequest>>) {
+    if let Some(admitted) = admitted {
+        admitted.answered(now(), |limit| show_limit(connection, limit));
     }
 }
 

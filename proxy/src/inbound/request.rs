@@ -42,13 +42,13 @@ struct AuthorizedRequest {
     /// Revision of the policy that allowed it.
     as_of: u64,
     class: Option<Priority>,
-    let_in: Option<Box<AdmittedRequest>>,
+    admitted: Option<Box<AdmittedRequest>>,
 }
 
-/// Why a request does not pass. Each is answered in a way of its own.
+/// Why a request does not pass. Each gets a response of its own form.
 enum Refused {
     /// Its time is over, it is a copy for others, or its caller may not send it.
-    Judged(Failure),
+    Denied(Failure),
     Limited(Box<Exceeded>),
     Shed(Failure),
 }
@@ -58,8 +58,8 @@ struct Prepared {
     allowed: Allowed,
     replay: Replay,
     upload: Upload,
-    kept: OpenRequest,
-    let_in: Option<Box<AdmittedRequest>>,
+    open_request: OpenRequest,
+    admitted: Option<Box<AdmittedRequest>>,
     caller_side: Option<Side>,
     grpc: bool,
 }
@@ -77,31 +77,38 @@ pub(super) async fn handle_request(
         Err(rejected) => return call.reject(&rejected),
     };
     let snapshot = connection.proxy.config.snapshot();
-    let passed = decide(&connection, &snapshot, &mut received, &mut call);
+    let authorized = decide(&connection, &snapshot, &mut received, &mut call);
     drop(snapshot);
-    let passed = match passed {
-        Ok(passed) => passed,
+    let authorized = match authorized {
+        Ok(authorized) => authorized,
         Err(refused) => return refuse(&connection, refused, call, &received),
     };
     let Prepared {
         allowed,
         replay,
         upload,
-        kept,
-        mut let_in,
+        open_request,
+        mut admitted,
         caller_side,
         grpc,
-    } = prepare(&connection, received, passed, &mut call);
-    match forward(&connection, &allowed, &replay, speak, &mut let_in).await {
+    } = prepare(&connection, received, authorized, &mut call);
+    match forward(&connection, &allowed, &replay, speak, &mut admitted).await {
         Ok(answer) => {
             connection.note_answer();
-            guard::answered(&connection, let_in);
+            guard::answered(&connection, admitted);
             replay.forget();
-            respond(connection, answer, call, allowed, caller_side, kept).await
+            respond(connection, answer, call, allowed, caller_side, open_request).await
         }
         Err(failure) => {
             let failure = upload.blame(failure);
-            fail(&connection, &failure, call, &allowed.parts, grpc, kept)
+            fail(
+                &connection,
+                &failure,
+                call,
+                &allowed.parts,
+                grpc,
+                open_request,
+            )
         }
     }
 }
@@ -142,17 +149,17 @@ fn decide(
         .and_then(|()| authorize(connection, snapshot, &mut received.parts, &path, call))
         // A caller without access gets that reason, and learns nothing of this pod's limits.
         .and_then(|as_of| guard::admit_copy(connection, snapshot, received).map(|()| as_of))
-        .map_err(Refused::Judged)?;
+        .map_err(Refused::Denied)?;
     if let Some(exceeded) = guard::limited(connection, snapshot, &received.parts, &path) {
         return Err(Refused::Limited(exceeded));
     }
     let class = guard::class(connection, snapshot, received, &path);
-    let let_in = guard::let_in(connection, snapshot, received, class);
+    let admitted = guard::admit_request(connection, snapshot, received, class);
     Ok(AuthorizedRequest {
         deadline,
         as_of,
         class,
-        let_in: let_in.map_err(Refused::Shed)?,
+        admitted: admitted.map_err(Refused::Shed)?,
     })
 }
 
@@ -165,11 +172,11 @@ fn refuse(
 ) -> Response<Body> {
     let (parts, grpc) = (&received.parts, received.grpc);
     match refused {
-        Refused::Judged(failure) => {
+        Refused::Denied(failure) => {
             let response = call.refuse(&failure, &parts.method, grpc);
             proven(connection, &failure, response)
         }
-        Refused::Limited(exceeded) => guard::answer(&exceeded, call, parts, grpc),
+        Refused::Limited(exceeded) => guard::limit_response(&exceeded, call, parts, grpc),
         Refused::Shed(failure) => call.refuse(&failure, &parts.method, grpc),
     }
 }
@@ -179,15 +186,15 @@ fn refuse(
 fn prepare(
     connection: &Connection,
     mut received: Received,
-    passed: AuthorizedRequest,
+    authorized: AuthorizedRequest,
     call: &mut Call,
 ) -> Prepared {
     let AuthorizedRequest {
         deadline,
         as_of,
         class,
-        let_in,
-    } = passed;
+        admitted,
+    } = authorized;
     let ends = deadline::ends(deadline, &received.parts.method);
     // Decided only where there is time to keep.
     let replaceable = ends.is_some() && guard::is_called_as_service(connection, &received);
@@ -206,7 +213,7 @@ fn prepare(
         call.pass_on_trace(map);
         tracker.arrives(shadow, map);
     }
-    let kept = register(connection, &mut received, deadline, class);
+    let open_request = register(connection, &mut received, deadline, class);
     let Received {
         mut parts,
         body,
@@ -231,8 +238,8 @@ fn prepare(
         },
         replay,
         upload,
-        kept,
-        let_in,
+        open_request,
+        admitted,
         caller_side,
         grpc,
     }
@@ -271,11 +278,11 @@ fn register(
         route_override: route_override(connection, received),
     };
     let map = &mut received.parts.headers;
-    let (kept, room) = connection.proxy.contexts.arrives(&inherited, map);
+    let (open_request, room) = connection.proxy.contexts.arrives(&inherited, map);
     if !room {
         connection.proxy.telemetry.metrics.limit("contexts");
     }
-    kept
+    open_request
 }
 
 /// Where the calls that are made for a request are to go. What no proxy wrote has the
@@ -308,12 +315,12 @@ fn fail(
     call: Call,
     request_parts: &Parts,
     grpc: bool,
-    kept: OpenRequest,
+    open_request: OpenRequest,
 ) -> Response<Body> {
     let mut response = call.refuse(failure, &request_parts.method, grpc);
     let head = (response.status(), response.headers_mut());
-    write_spent(connection, &kept, &request_parts.headers, head);
-    kept.refused(failure.reason());
+    write_spent(connection, &open_request, &request_parts.headers, head);
+    open_request.refused(failure.reason());
     proven(connection, failure, response)
 }
 

@@ -41,7 +41,7 @@ struct Upgraded {
     /// What the application switched to.
     to: Option<HeaderValue>,
     /// The request that it was for.
-    kept: OpenRequest,
+    open_request: OpenRequest,
 }
 
 /// Passes the answer to a request on that was `allowed`. `caller_side` is there where the
@@ -52,7 +52,7 @@ pub(super) async fn respond(
     call: Call,
     allowed: Allowed,
     caller_side: Option<Side>,
-    kept: OpenRequest,
+    open_request: OpenRequest,
 ) -> Response<Body> {
     let UpstreamResponse {
         mut response,
@@ -63,7 +63,7 @@ pub(super) async fn respond(
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switches && !headers::may_switch(response.headers().get_all(header::UPGRADE)) {
         let failure = Failure::lost("the application switched to HTTP on the connection");
-        kept.refused(failure.reason());
+        open_request.refused(failure.reason());
         return call.refuse(&failure, &allowed.parts.method, false);
     }
     let to = response.headers().get(header::UPGRADE).cloned();
@@ -74,7 +74,7 @@ pub(super) async fn respond(
         write_load(&connection, &mut parts, took);
     }
     let head = (parts.status, &mut parts.headers);
-    write_spent(&connection, &kept, &allowed.parts.headers, head);
+    write_spent(&connection, &open_request, &allowed.parts.headers, head);
     let mut counted = call.answered(&parts, None);
     let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
     if let (true, Some(caller)) = (switches, caller_side) {
@@ -82,7 +82,7 @@ pub(super) async fn respond(
             caller,
             server,
             to,
-            kept,
+            open_request,
         };
         return switch(connection, parts, upgraded, allowed, counted);
     }
@@ -93,7 +93,7 @@ pub(super) async fn respond(
     let flows = counted.flows();
     let mut watched = Watched::start(incoming, flows, move |end, bytes, trailers| {
         drop(permit);
-        kept.ended(end);
+        open_request.ended(end);
         counted.done(end, bytes, trailers);
     })
     .await;
@@ -136,9 +136,9 @@ fn switch(
         caller,
         server,
         to,
-        kept,
+        open_request,
     } = upgraded;
-    kept.switched();
+    open_request.switched();
     let (accept, out) = Accept::new();
     if matches!(caller, Side::Mesh(_)) {
         parts = PeerResponse::Switched { to, parts }.encode(RequestKind::Upgrade);
@@ -168,7 +168,7 @@ fn switch(
             () = cut => BodyEnd::Failed,
         };
         if end == BodyEnd::Complete {
-            kept.ended(end);
+            open_request.ended(end);
         }
         counted.done(end, own.received(), None);
     });
@@ -286,13 +286,16 @@ fn too_many(connection: &Connection, _: TooManyPorts) {
 /// headers, and that failed in its last attempt: a retry here would be a retry there.
 pub(super) fn write_spent(
     connection: &Connection,
-    kept: &OpenRequest,
+    open_request: &OpenRequest,
     request_headers: &HeaderMap,
     (status, answer): (StatusCode, &mut HeaderMap),
 ) {
     if connection.is_of_proxy()
         && is_failing(status, answer)
-        && connection.proxy.contexts.is_spent(kept, request_headers)
+        && connection
+            .proxy
+            .contexts
+            .is_spent(open_request, request_headers)
     {
         answer.insert(SPENT, HeaderValue::from_static("true"));
     }
