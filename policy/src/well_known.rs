@@ -14,7 +14,8 @@ pub const INBOUND_PORT: u16 = 15106;
 pub const MESH_PORT: u16 = 15108;
 /// Probes, metrics and the kubelet's requests.
 pub const ADMIN_PORT: u16 = 15190;
-/// Ports that no container of a meshed pod may use.
+/// Ports that the proxy itself listens on. No container of a meshed pod may use them; they are never
+/// redirected, and nothing is delivered to them.
 pub const PROXY_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_PORT];
 
 /// Uid and gid of the proxy; what they send is not redirected.

@@ -118,12 +118,12 @@ mod tests {
     use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, Overload, RateLimit};
     use policy::traffic::pod::{GuardPort, PodGuard};
     use policy::traffic::{Scoped, Sources};
+    use policy::well_known::ADMIN_PORT;
     use prometheus_client::registry::Registry;
     use wire::v1;
 
     use super::*;
     use crate::net::budget::Budget;
-    use crate::ports::ADMIN_PORT;
     use crate::settings::Own;
     use crate::telemetry::Telemetry;
     use crate::telemetry::metrics::Metrics;

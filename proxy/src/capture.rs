@@ -6,7 +6,7 @@
 //! then on, so the proxy itself needs no privilege. They can be written again
 //! at any time: the whole table is replaced in one transaction.
 //!
-//! Imports `net` and `ports`.
+//! Imports `net`.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 //! are closed gracefully while everything is still served. Stopping begins with SIGTERM, which a
 //! native sidecar gets after the application has ended, so little is left to wait for.
 //!
-//! Imports `ports`.
+//! Imports nothing of this crate.
 //!
 //! Claims: calls-15
 

@@ -2,13 +2,14 @@
 //! where permitted), detect, then per request or connection authorize, forward
 //! to the application, and count how it ended.
 //!
-//! Imports `config`, `failure`, `http`, `mesh`, `net`, `ports`, `proxy` and `telemetry`;
+//! Imports `config`, `failure`, `http`, `mesh`, `net`, `proxy` and `telemetry`;
 //! not `endpoints`, and never `outbound`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Version;
+use policy::well_known::PROXY_PORTS;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
 
@@ -33,7 +34,6 @@ use crate::mesh::protocol::Transport;
 use crate::mesh::tls::{Secured, accept};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
-use crate::ports::OWN_PORTS;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::{Direction, Security};
 
@@ -106,7 +106,7 @@ pub async fn serve_plain(
     original: SocketAddr,
     permit: Arc<Permit>,
 ) {
-    if !proxy.own.has(original.ip()) || OWN_PORTS.contains(&original.port()) {
+    if !proxy.own.has(original.ip()) || PROXY_PORTS.contains(&original.port()) {
         return turn_away(&proxy, &stream);
     }
     let from = stream.peer_addr().ok().map(|from| from.ip());

@@ -1,6 +1,6 @@
 //! The messages between two proxies, and the connections that carry them.
 //!
-//! Imports `failure`, `http`, `net` and `ports`.
+//! Imports `failure`, `http` and `net`.
 
 pub(crate) mod load;
 pub(crate) mod peer;

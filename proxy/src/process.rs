@@ -11,8 +11,8 @@
 //! ([`runtime::log`]), and standard output, with the access log lines of each. [`run`] serves
 //! one: its pages are at a fixed port.
 //!
-//! Imports `admin`, `control`, `drain`, `inbound`, `mesh`, `net`, `outbound`, `ports`,
-//! `proxy`, `settings` and `telemetry`.
+//! Imports `admin`, `control`, `drain`, `inbound`, `mesh`, `net`, `outbound`, `proxy`,
+//! `settings` and `telemetry`.
 
 pub(crate) mod collector;
 pub(crate) mod heap;

@@ -10,9 +10,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use policy::well_known::OUTBOUND_PORT;
+
 use crate::capture::settings::{Settings, UID};
 use crate::net::original_dst::original_dst;
-use crate::ports::OUTBOUND_PORT;
 
 /// A connection within one machine takes microseconds; the rest is for one that
 /// is starved of CPU.

@@ -18,9 +18,9 @@
 
 use ipnet::IpNet;
 use policy::protocol::PortRange;
+use policy::well_known::{INBOUND_PORT, OUTBOUND_PORT, PROXY_PORTS};
 
 use crate::capture::settings::{GID, Settings, UID};
-use crate::ports::{INBOUND_PORT, OUTBOUND_PORT, OWN_PORTS};
 
 /// One chain of the table, hooked into the kernel's destination nat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub(crate) fn plan(settings: &Settings, forwarded: Forwarded) -> Vec<Chain> {
     ]
     .into_iter()
     .chain(passing)
-    .chain(OWN_PORTS.map(|port| rule([Match::PortBetween(port, port)], PacketVerdict::Return)))
+    .chain(PROXY_PORTS.map(|port| rule([Match::PortBetween(port, port)], PacketVerdict::Return)))
     .chain(ports(&settings.skip_inbound_ports))
     .chain([rule([], PacketVerdict::Redirect(INBOUND_PORT))])
     .collect();

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::ports::ADMIN_PORT;
+use policy::well_known::ADMIN_PORT;
 
 /// The proxy takes note and answers at once; draining itself goes on without us.
 const WITHIN: Duration = Duration::from_secs(5);

@@ -23,6 +23,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Response, StatusCode, Uri, Version, header, response};
 use policy::reason::Reason;
+use policy::well_known::PROXY_PORTS;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
@@ -33,7 +34,6 @@ use crate::http::number::number;
 use crate::http::received::{AbsoluteForm, acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::http::shadow::Shadow;
-use crate::ports::OWN_PORTS;
 
 pub(crate) mod upgrade;
 
@@ -62,7 +62,7 @@ pub struct AppPort(u16);
 impl AppPort {
     #[must_use]
     pub fn new(port: u16) -> Option<Self> {
-        (port != 0 && !OWN_PORTS.contains(&port)).then_some(Self(port))
+        (port != 0 && !PROXY_PORTS.contains(&port)).then_some(Self(port))
     }
 
     pub(crate) const fn get(self) -> u16 {

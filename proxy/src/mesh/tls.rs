@@ -17,6 +17,7 @@ use identity::verify::{IdentityError, PeerIdentity, peer_identity, peer_with_exp
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
+use policy::well_known::MESH_PORT;
 use runtime::clock::Clock;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -28,7 +29,6 @@ use crate::net::coalesce::{Coalescing, FlushHandle};
 use crate::net::connect::connect_to_proxy;
 use crate::net::scheduled::scheduled_within;
 use crate::net::tuning::TLS_BUFFER;
-use crate::ports::MESH_PORT;
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::well_known::{INBOUND_PORT, MESH_PORT, OUTBOUND_PORT, PROXY_PORTS};
 use runtime::occupancy::Permit;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +18,6 @@ use crate::control::leaving::Leaving;
 use crate::net::connect::{self, ConnectTimeout};
 use crate::net::original_dst::original_dst;
 use crate::net::relay::{Flows, relay};
-use crate::ports::{INBOUND_PORT, MESH_PORT, OUTBOUND_PORT, OWN_PORTS};
 use crate::process::permits::{self, Permits};
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
@@ -235,7 +235,7 @@ async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAd
 }
 
 fn is_own_listener(proxy: &Proxy, addr: SocketAddr) -> bool {
-    OWN_PORTS.contains(&addr.port()) && (addr.ip().is_loopback() || proxy.own.has(addr.ip()))
+    PROXY_PORTS.contains(&addr.port()) && (addr.ip().is_loopback() || proxy.own.has(addr.ip()))
 }
 
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -257,7 +257,7 @@ fn served_before(parts: &Parts, transport: Transport) -> Option<(u16, &'static s
     }
     let map = &parts.headers;
     let port = map.get(PORT)?.to_str().ok()?.parse::<u16>().ok()?;
-    if port == 0 || OWN_PORTS.contains(&port) {
+    if port == 0 || PROXY_PORTS.contains(&port) {
         return None;
     }
     let protocol = map.get(PROTOCOL).map(HeaderValue::as_bytes);
