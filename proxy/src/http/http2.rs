@@ -38,7 +38,6 @@ pub(crate) mod send_window;
 pub(crate) mod server;
 pub(crate) mod silence;
 pub(crate) mod suspects;
-mod unflushed;
 mod until_end;
 mod used_streams;
 
