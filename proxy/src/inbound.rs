@@ -30,7 +30,7 @@ mod serve;
 mod trial;
 mod tunnel;
 
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::{CallerContext, Connection};
 use crate::inbound::peer::PeerProxy;

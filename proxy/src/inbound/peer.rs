@@ -11,15 +11,15 @@ use runtime::occupancy::Permit;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::http::asked::Asked;
 use crate::http::body::Body;
+use crate::http::head::Asked;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{PeerUpgrade, Upgrades};
 use crate::http::replay::KeptBody;
 use crate::inbound::connection::{CallerContext, Connection};
 use crate::mesh::protocol::upgrade::marked;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, Transport};
-use crate::net::tuning::HEAD_WITHIN;
+use crate::net::prefixed::HEAD_WITHIN;
 use crate::proxy::Proxy;
 use crate::telemetry::call::CallKind;
 

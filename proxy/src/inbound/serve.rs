@@ -7,7 +7,7 @@ use policy::reason::Reason;
 use runtime::occupancy::Permit;
 
 use crate::failure::Failure;
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::Upgrades;

@@ -13,9 +13,9 @@ use tokio_rustls::server::TlsStream;
 use crate::mesh::certificate_end::CertificateEnd;
 use crate::mesh::protocol::Transport;
 use crate::mesh::tls::{MeshTls, tls_failure};
+use crate::net::chunk::TLS_BUFFER;
 use crate::net::coalesce::{Coalescing, FlushHandle};
-use crate::net::scheduled::scheduled_within;
-use crate::net::tuning::TLS_BUFFER;
+use crate::net::idle::scheduled_within;
 
 /// A caller has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 
-use crate::http::http2::suspects::Suspects;
+use crate::http::http2::keepalive::Suspects;
 use crate::mesh::peer::Peer;
 use crate::mesh::tls::{ExpectedPeer, MeshTls};
 use crate::net::budget::Budget;

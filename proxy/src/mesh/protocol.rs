@@ -26,10 +26,10 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
+use crate::http::head::number;
 use crate::http::header_names::{
     PORT, PROTOCOL, SCHEME, SHADOW, STATUS, TARGET, UNSENT, UPGRADE_TO,
 };
-use crate::http::number::number;
 use crate::http::received::{AbsoluteForm, acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::http::shadow::Shadow;

@@ -19,10 +19,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::failure::Failure;
+use crate::net::chunk::TLS_BUFFER;
 use crate::net::coalesce::{Coalescing, FlushHandle};
 use crate::net::connect::connect_to_proxy;
-use crate::net::scheduled::scheduled_within;
-use crate::net::tuning::TLS_BUFFER;
+use crate::net::idle::scheduled_within;
 use crate::ports::MESH_PORT;
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.

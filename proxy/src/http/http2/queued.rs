@@ -19,7 +19,7 @@ use runtime::occupancy::{Permit, ReservedBytes};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::deadline::{self, PreviousHop};
-use crate::http::limits::size;
+use crate::http::head::size;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, WAIT, Waited};

@@ -27,9 +27,9 @@ use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::deadline::PreviousHop;
+use crate::http::head::Asked;
 use crate::http::refusal::{NoAnswer, NotHandled, not_admitted};
 use crate::http::replay::KeptBody;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
@@ -41,9 +41,8 @@ use crate::net::abort::MayAbort;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
-use crate::net::prefixed::Prefixed;
+use crate::net::prefixed::{HEAD_WITHIN, Prefixed};
 use crate::net::ticket::NotAdmitted;
-use crate::net::tuning::HEAD_WITHIN;
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy

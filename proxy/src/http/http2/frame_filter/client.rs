@@ -7,9 +7,9 @@ use std::task::Poll;
 
 use runtime::occupancy::Permit;
 
+use crate::http::head::HEADER_COUNT;
 use crate::http::http2::field_count::FieldCount;
 use crate::http::http2::graceful_shutdown::LateAnswer;
-use crate::http::limits::HEADER_COUNT;
 
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;

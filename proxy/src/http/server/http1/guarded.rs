@@ -12,9 +12,9 @@ use http::{Response, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::{self, Body, BoxError};
-use crate::http::limits::size;
+use crate::http::ending_body::{Undelivered, is_delivered};
+use crate::http::head::size;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
-use crate::http::undelivered::{Undelivered, is_delivered};
 
 /// The error of a body that broke off, from then on.
 const BROKE_OFF: &str = "the answer's body broke off";
