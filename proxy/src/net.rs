@@ -13,6 +13,7 @@ pub(crate) mod given_up;
 pub(crate) mod headroom;
 pub(crate) mod idle;
 pub(crate) mod linger;
+pub(crate) mod memory;
 pub(crate) mod opaque_scan;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use runtime::occupancy::{InFlight, Permit, ReservedBytes};
 use tokio::io::AsyncRead;
 
-use self::admission::{AHEAD, Admission};
+use self::admission::{AHEAD, RequestAdmission};
 use self::phases::{AtomicPhase, NextHead, OtherProtocol, Queue, Unanswered};
 use crate::http::deadline::PreviousHop;
 use crate::http::server::refused_head;
@@ -40,7 +40,7 @@ const REQUEST: usize = 16 * 1024;
 pub(super) struct ConnectionUse {
     pub(super) permit: Arc<Permit>,
     pub(super) budget: Arc<Budget>,
-    pub(super) admission: Admission,
+    pub(super) admission: RequestAdmission,
     pub(super) head: Head,
     requests: AtomicU64,
     /// Answers that have not been handed over in full.
@@ -128,7 +128,7 @@ impl ConnectionUse {
         from: PreviousHop,
     ) -> Self {
         Self {
-            admission: Admission::new(Arc::clone(&budget), Arc::clone(&permit), class, from),
+            admission: RequestAdmission::new(Arc::clone(&budget), Arc::clone(&permit), class, from),
             head: Head {
                 phase: AtomicPhase::new(NextHead::NotExpected),
                 bytes: AtomicUsize::default(),

@@ -20,7 +20,7 @@ use crate::http::server::refused_head::skip_blank_lines;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::{Budget, Promise};
 use crate::net::prefixed::Prefixed;
-use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, Waited};
+use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, Waited, admit};
 
 /// So much is read of what lies behind a head that waits, to see whether its caller leaves.
 pub(super) const AHEAD: usize = 4 * 1024;
@@ -51,7 +51,7 @@ impl AdmittedHead {
 
 /// How the requests of one connection are let in.
 #[derive(Debug)]
-pub(in super::super) struct Admission {
+pub(in super::super) struct RequestAdmission {
     permit: Arc<Permit>,
     budget: Arc<Budget>,
     /// The class by which a request waits where there is no room for it.
@@ -69,7 +69,7 @@ pub(in super::super) struct Admission {
     waited: AtomicU64,
 }
 
-impl Admission {
+impl RequestAdmission {
     pub(super) fn new(
         budget: Arc<Budget>,
         permit: Arc<Permit>,
@@ -124,7 +124,7 @@ impl Admission {
         self.forgets();
         let mut admitted_head = match early.filter(|early| early.is_still_admitted()) {
             Some(early) => early,
-            None => match self.budget.admit(&self.permit, self.class) {
+            None => match admit(&self.budget, &self.permit, self.class) {
                 Ok(at_once) => self.admit_with(at_once),
                 // Boxed: an idle connection has no room for it.
                 Err(ticket) => Box::pin(self.queues(io, ticket)).await?,
@@ -186,7 +186,7 @@ impl Admission {
             *self.head.lock() = Some(admitted_head);
             return None;
         }
-        match self.budget.admit(&self.permit, self.class) {
+        match admit(&self.budget, &self.permit, self.class) {
             Ok(reservation) => {
                 *self.head.lock() = Some(self.admit_with(reservation));
                 None
