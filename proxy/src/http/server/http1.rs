@@ -129,10 +129,8 @@ where
         // Nothing is done for it before it is admitted.
         let (handler, refused) = (Arc::clone(&handler), counted.clone());
         Either::Right(Box::pin(async move {
-            let admission = &busy.used.admission;
-            let until = admission.until(request.headers());
-            let reserved = &busy.used.head.reserved;
-            let admitted = admission.admitted(ticket, until, reserved).await;
+            let until = busy.used.admission.until(request.headers());
+            let admitted = busy.used.admitted(ticket, until).await;
             if let Err(why) = admitted {
                 return Ok(guard(rejected(why, request, peer, &refused), old, busy));
             }

@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use runtime::occupancy::{InFlight, Permit, ReservedBytes};
 use tokio::io::AsyncRead;
+use tokio::time::Instant;
 
 use self::admission::{AHEAD, RequestAdmission};
 use self::phases::{AtomicPhase, NextHead, OtherProtocol, Queue, Unanswered};
@@ -31,6 +32,7 @@ use crate::net::abort::Abort;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::{Budget, Holder, Promise};
 use crate::net::prefixed::Prefixed;
+use crate::net::ticket::{AdmissionTicket, NotAdmitted};
 
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
@@ -239,6 +241,15 @@ impl ConnectionUse {
             in_flight: None,
         };
         (busy, upgrade)
+    }
+
+    /// As [`RequestAdmission::admitted`].
+    pub(super) fn admitted(
+        &self,
+        ticket: AdmissionTicket,
+        until: Option<Instant>,
+    ) -> impl Future<Output = Result<(), NotAdmitted>> {
+        self.admission.admitted(ticket, until, &self.head.reserved)
     }
 
     /// The last request has its answer, or asks for no other protocol.

@@ -205,7 +205,7 @@ impl RequestAdmission {
     ///
     /// # Errors
     /// When it was late before that, or its sender left.
-    pub(in super::super) async fn admitted(
+    pub(super) async fn admitted(
         &self,
         ticket: AdmissionTicket,
         until: Option<Instant>,
