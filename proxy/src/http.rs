@@ -4,21 +4,18 @@
 //! Imports `failure` and `net`, and nothing of the mesh: the part that opens or accepts a
 //! connection says that a peer proxy is on its other end.
 
-pub(crate) mod asked;
 pub(crate) mod body;
 pub(crate) mod byte_stream;
 pub(crate) mod client;
 pub(crate) mod context;
-pub(crate) mod copies;
 pub(crate) mod deadline;
 pub(crate) mod ending_body;
 pub(crate) mod grpc;
+pub(crate) mod head;
 pub(crate) mod header_names;
 pub(crate) mod headers;
 pub(crate) mod http2;
 pub(crate) mod incoming;
-pub(crate) mod limits;
-pub(crate) mod number;
 pub(crate) mod orca;
 pub(crate) mod plain_stream;
 pub(crate) mod received;
@@ -28,7 +25,6 @@ pub(crate) mod route_override;
 pub(crate) mod server;
 pub(crate) mod shadow;
 pub(crate) mod stuck_upload;
-pub(crate) mod undelivered;
 pub(crate) mod unread_body;
 pub(crate) mod upgrade;
 pub(crate) mod upload;

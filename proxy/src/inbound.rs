@@ -25,7 +25,7 @@ mod request;
 mod respond;
 mod serve;
 
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::{CallerContext, Connection};
 use crate::inbound::peer::PeerProxy;

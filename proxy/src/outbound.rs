@@ -45,7 +45,7 @@ use self::request::handle_request;
 use crate::config::snapshot::Destination;
 use crate::config::store::TooManyInUse;
 use crate::failure::Failure;
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::plain_stream::PlainStream;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect;

@@ -13,8 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::http::http2::cost::StreamCost;
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::MayAbort;
-use crate::net::chunk::{ChunkIo, ReadSize};
-use crate::net::tuning::SMALL_CHUNK;
+use crate::net::chunk::{ChunkIo, ReadSize, SMALL_CHUNK};
 
 /// Both directions. Dropped before its end, it resets the HTTP/2 stream.
 #[derive(Debug)]

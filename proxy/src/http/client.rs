@@ -2,16 +2,13 @@
 //!
 //! Claims: calls-11
 
-mod answer_guard;
+mod bodies;
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
-mod gated;
-pub(crate) mod graceful_closes;
 pub(crate) mod http1;
 pub(crate) mod multiplexed;
 pub(crate) mod silence;
 pub(crate) mod upstream;
-pub(crate) mod window;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,10 +21,9 @@ use policy::reason::Reason;
 use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
-use crate::http::client::graceful_closes::GracefulCloses;
-use crate::http::client::http1::{Http1, Pool, http1_connection};
+use crate::http::client::http1::{GracefulCloses, Http1, Pool, http1_connection};
 use crate::http::client::multiplexed::{Multiplexed, handshake};
-use crate::http::client::window::Windows;
+use crate::http::client::upstream::Windows;
 use crate::http::http2::PLAIN;
 use crate::http::http2::client::RequestSender;
 use crate::net::budget::Budget;

@@ -1,13 +1,15 @@
 //! The body of an answer that ends with its request: by its time, in silence, or when its client is
-//! gone.
+//! gone. And the bytes before a break, as long as the client has not taken them ([`Undelivered`]).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use policy::reason::Reason;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::failure::Failure;
 use crate::http::body::BoxError;
@@ -113,6 +115,42 @@ where
         self.inner
             .as_ref()
             .map_or_else(unknown, HttpBody::size_hint)
+    }
+}
+
+/// Behind a break something is taken within this time. Twice what an upload has behind its
+/// answer: it is seen chunk by chunk, and one may have more than 100 KiB.
+pub(crate) const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+
+/// Whether what came before an answer broke off goes first. What this proxy ends itself, because
+/// its time is over or it is not allowed any more, ends at once.
+pub(crate) fn is_delivered(error: &(dyn std::error::Error + 'static)) -> bool {
+    ended_for(error).is_none()
+}
+
+/// The received bytes of an answer that broke off, as long as its client has not taken them.
+///
+/// A client that is connected to the application itself reads what was sent, and then sees the
+/// break. So these bytes go first, in order. But a client that takes none of them must not keep an
+/// answer whose server is gone, with its memory and its permit, for as long as it likes.
+///
+/// Ready when what is left is abandoned.
+#[derive(Debug, Default)]
+pub(crate) struct Undelivered {
+    progress: usize,
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl Undelivered {
+    /// Polled while something is left: ready once `progress`, which is another one whenever some of
+    /// it was taken, has been the same for too long.
+    pub(crate) fn poll_given_up(&mut self, progress: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let new = || Box::pin(sleep(TAKEN_WITHIN));
+        let wait = self.wait.get_or_insert_with(new);
+        if std::mem::replace(&mut self.progress, progress) != progress {
+            wait.as_mut().reset(Instant::now() + TAKEN_WITHIN);
+        }
+        wait.as_mut().poll(cx)
     }
 }
 

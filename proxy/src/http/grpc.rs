@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use policy::reason::Reason;
 
-use crate::http::number::number;
+use crate::http::head::number;
 
 /// True for gRPC requests, whose failures travel in `grpc-status`.
 #[must_use]

@@ -10,8 +10,7 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 use http::{Method, Version};
 
-use crate::http::limits::UPGRADE_BODY;
-use crate::http::number::number;
+use crate::http::head::{UPGRADE_BODY, number};
 use crate::net::sniff::is_token;
 
 mod ours;

@@ -14,31 +14,26 @@
 //! - a proxy that owes something and is silent is abandoned within ten seconds ([`keepalive`]); an
 //!   application is left its time, and later requests go by another connection ([`silence`]);
 //! - no value begins or ends with a blank, which strict peers end a connection for
-//!   ([`field_values`]);
+//!   ([`trim_values`]);
 //! - a server that shuts down takes requests that were started before GOAWAY arrived
 //!   ([`graceful_shutdown`]).
 
 pub(crate) mod client;
 pub(crate) mod cost;
 mod field_count;
-mod field_values;
 mod flood;
 pub(crate) mod flow;
 mod frame_filter;
 mod frame_heads;
 mod graceful_shutdown;
 mod inbox;
-mod keepalive;
+pub(crate) mod keepalive;
 mod pipe;
 mod queued;
 pub(crate) mod recv;
-pub(crate) mod send_error;
-mod send_queue;
 pub(crate) mod send_window;
 pub(crate) mod server;
 pub(crate) mod silence;
-pub(crate) mod suspects;
-mod unflushed;
 mod until_end;
 mod used_streams;
 
@@ -47,12 +42,12 @@ mod tests;
 
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue};
 
 use crate::http::http2::flow::WindowChanges;
 use crate::net::budget::Budget;
-use crate::net::tuning::LARGEST_CHUNK;
+use crate::net::chunk::LARGEST_CHUNK;
 
 /// Largest frame that may be received from applications: what all of them send.
 pub(crate) const PLAIN_FRAME: u32 = 16 * 1024;
@@ -161,5 +156,67 @@ fn strip_connection_headers(map: &mut HeaderMap) {
     }
     if map.get(TE).is_some_and(|te| te != "trailers") {
         map.remove(TE);
+    }
+}
+
+/// Takes the blanks off the ends of field values.
+///
+/// HTTP/2 forbids a value that begins or ends with a blank or a tab (RFC 9113, 8.2.1), and `h2`
+/// hands it over as it came. Passed on it would cost others their calls: some servers and clients,
+/// those built on Python's h2 among them, end the whole connection for one, and a connection is
+/// shared. Trimmed and not refused, because the blanks mean nothing: they are no part of a value
+/// (RFC 9110, 5.5), HTTP/1.1 reads it without them, and gRPC allows to strip them. So rules see the
+/// same value by either version as well.
+///
+/// Whatever comes by HTTP/2 passes here before it is read, heads and trailers, of requests and
+/// answers. What comes by HTTP/1.1 is trimmed by the parser of hyper.
+///
+/// Looks at the first and the last byte of each value, and copies those that change.
+fn trim_values(map: &mut HeaderMap) {
+    for value in map.values_mut() {
+        if !matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t']) {
+            continue;
+        }
+        // A part of a value is one.
+        if let Ok(mut trimmed) = HeaderValue::from_bytes(value.as_bytes().trim_ascii()) {
+            trimmed.set_sensitive(value.is_sensitive());
+            *value = trimmed;
+        }
+    }
+}
+
+/// Why a request has no answer, and whether its server can have seen it.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Nothing of the request was taken, or has gone out.
+    #[error("the connection took no request: {0}")]
+    Unsent(h2::Error),
+    /// The server refused this stream and none of the connection: nothing of the request
+    /// was processed (RFC 9113, 8.7).
+    #[error("the server refused the stream: {0}")]
+    Refused(h2::Error),
+    /// The request has no form in HTTP/2.
+    #[error("the request has no form in HTTP/2: {0}")]
+    Malformed(h2::Error),
+    #[error("HTTP/2: {0}")]
+    Lost(h2::Error),
+}
+
+impl SendError {
+    /// Of a request that was given to `h2`. `has_started`: something of it went out.
+    fn of(error: h2::Error, has_started: bool) -> Self {
+        let reason = error.reason();
+        match reason {
+            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
+                Self::Refused(error)
+            }
+            Some(h2::Reason::REFUSED_STREAM) => Self::Unsent(error),
+            // Whatever the server goes for: only streams behind the last that it has looked at end
+            // with this.
+            _ if error.is_go_away() && error.is_remote() => Self::Unsent(error),
+            // Nothing goes out any more by a connection that has ended.
+            _ if error.is_io() && !has_started => Self::Unsent(error),
+            _ => Self::Lost(error),
+        }
     }
 }

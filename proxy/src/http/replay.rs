@@ -16,8 +16,8 @@ use runtime::occupancy::ReservedBytes;
 
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError, empty};
+use crate::http::head::UPGRADE_BODY;
 use crate::http::headers;
-use crate::http::limits::UPGRADE_BODY;
 
 /// Bytes of a request body kept for sending it again. Larger bodies are sent
 /// once; 64 KiB holds nearly every API call and bounds memory per request.

@@ -18,16 +18,14 @@ use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::http::asked::Asked;
 use crate::http::body::{self, Body};
 use crate::http::deadline::PreviousHop;
 use crate::http::grpc::is_grpc;
-use crate::http::http2::server;
-use crate::http::http2::{MESH, PLAIN};
-use crate::http::incoming::IncomingBody;
-use crate::http::limits::{
-    BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
+use crate::http::head::{
+    Asked, BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
+use crate::http::http2::{MESH, PLAIN, server};
+use crate::http::incoming::IncomingBody;
 use crate::http::refusal::{NotHandled, answer_to, not_admitted, refusal};
 use crate::http::unread_body;
 use crate::net::abort::MayAbort;

@@ -13,7 +13,7 @@ use policy::protocol::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::refusal::NotHandled;
 use crate::mesh::load::LastReportedLoad;
 use crate::mesh::tls::CertificateEnd;

@@ -13,9 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next};
-use crate::http::asked::Asked;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
+use crate::http::head::Asked;
 use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
 use crate::http::incoming::IncomingBody;
@@ -29,8 +29,7 @@ use crate::inbound::request::handle_request;
 use crate::inbound::serve::{detect, race, serve};
 use crate::mesh::protocol::upgrade::marked;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, RequestKind, Transport, not_sent};
-use crate::net::prefixed::Prefixed;
-use crate::net::tuning::HEAD_WITHIN;
+use crate::net::prefixed::{HEAD_WITHIN, Prefixed};
 use crate::proxy::Proxy;
 use crate::telemetry::call::CallKind;
 

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::Upgrades;

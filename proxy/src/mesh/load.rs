@@ -16,8 +16,8 @@ use policy::balance::{FADES, LoadReporter};
 use policy::overload::Limiter;
 use policy::traffic::guard::{Overload, OverloadMode};
 
+use crate::http::head::number;
 use crate::http::header_names::LOAD;
-use crate::http::number::number;
 
 /// Ports whose load is measured, each 1 KiB: more than an application serves.
 const PORTS: usize = 64;

@@ -27,10 +27,10 @@ use policy::well_known::PROXY_PORTS;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
+use crate::http::head::number;
 use crate::http::header_names::{
     PORT, PROTOCOL, SCHEME, SHADOW, STATUS, TARGET, UNSENT, UPGRADE_TO,
 };
-use crate::http::number::number;
 use crate::http::received::{AbsoluteForm, acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::http::shadow::Shadow;

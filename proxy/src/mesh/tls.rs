@@ -25,10 +25,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
 use crate::failure::Failure;
 use crate::mesh::protocol::Transport;
+use crate::net::chunk::TLS_BUFFER;
 use crate::net::coalesce::{Coalescing, FlushHandle};
 use crate::net::connect::connect_to_proxy;
-use crate::net::scheduled::scheduled_within;
-use crate::net::tuning::TLS_BUFFER;
+use crate::net::idle::scheduled_within;
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -12,32 +12,26 @@
 //! smallest, soon after that holders with much in flight wait with more ([`crate::net::ticket`]);
 //! from [`Budget::is_full`] on nothing is read until the holder of most has lost connections
 //! ([`crate::process::relief`]).
-//!
-//! Claims: attack-35, attack-39
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use runtime::occupancy::{Permit, Requests, ReservedPermit};
 use tokio::sync::Notify;
 
-use crate::net::admission::{Admission, Generation};
+use crate::net::admission::{Admission, AdmissionClass, Generation, MIN_IN_FLIGHT};
+use crate::net::headroom::{Entry, Headroom, NoneLeft, least, reserved_permits};
+use crate::net::memory::Memory;
 
 /// A chunk that is on its way. Smaller ones cost more in system calls than they save.
 const LEAST_CHUNK: usize = 4 * 1024;
-/// In percent of what the process may use: chunks and windows are the smallest.
-const TIGHT: usize = 55;
-/// Part of the memory that a holder must hold to be slowed or to lose anything on account of the
-/// others.
-pub(crate) const WORTH: usize = 32;
-/// A holder of this part of the memory makes more room than others do where it runs out, and does
-/// so for those that it keeps waiting.
-pub(crate) const HEAVY: usize = 8;
-/// Nothing is read before a holder has lost something. What is left is for what no read brings,
-/// for pages that are free and not given back yet, and for the program itself.
-const FULL: usize = 65;
+/// A holder of much less than the holder of most waits no longer without getting anything before
+/// that one loses something. Where requests end at all, room changes hands within this.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// More than any chunk has.
 const LARGEST_CHUNK: usize = 128 * 1024;
 
@@ -50,17 +44,10 @@ const WAITING: usize = 64 * 1024;
 pub struct Budget {
     /// What is shared out among connections, in bytes.
     limit: usize,
-    /// What the process may use of memory, in bytes.
-    heap: usize,
+    memory: Memory,
     holders: AtomicUsize,
     /// What windows have grown by, in bytes.
     grown: AtomicUsize,
-    /// What heads that have come will cost once they are sent on, in bytes.
-    promised: AtomicUsize,
-    /// What the program holds of memory, in bytes.
-    used: fn() -> usize,
-    /// What the kernel holds for its sockets, where that counts, in bytes.
-    sockets: AtomicUsize,
     /// Nothing may be read.
     closed: AtomicBool,
     /// Everybody may read, though it is full.
@@ -96,12 +83,9 @@ impl Budget {
     pub fn measured(limit: usize, heap: usize, used: fn() -> usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
-            heap,
+            memory: Memory::new(heap, used),
             holders: AtomicUsize::new(0),
             grown: AtomicUsize::new(0),
-            promised: AtomicUsize::new(0),
-            used,
-            sockets: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             spared: AtomicBool::new(false),
             waiting: Mutex::default(),
@@ -113,18 +97,18 @@ impl Budget {
     /// What the process may use of memory, in bytes.
     #[must_use]
     pub const fn heap(&self) -> usize {
-        self.heap
+        self.memory.heap()
     }
 
     /// What the process holds of memory, or will without reading more, in bytes.
     #[must_use]
     pub fn used(&self) -> usize {
-        (self.used)() + self.promised.load(Relaxed) + self.sockets.load(Relaxed)
+        self.memory.used()
     }
 
     /// Notes what the kernel holds for the sockets, in bytes.
     pub(crate) fn note_sockets(&self, bytes: usize) {
-        self.sockets.store(bytes, Relaxed);
+        self.memory.note_sockets(bytes);
     }
 
     /// Counts a head of so many bytes until the guard is dropped: it is held once more for its
@@ -133,7 +117,7 @@ impl Budget {
     pub fn promise(self: &Arc<Self>, head: usize) -> Promise {
         let bytes = 2 * head.saturating_sub(SMALL_HEAD);
         if bytes > 0 {
-            self.promised.fetch_add(bytes, Relaxed);
+            self.memory.promise(bytes);
         }
         Promise {
             budget: Arc::clone(self),
@@ -145,25 +129,25 @@ impl Budget {
     /// So much is in use that each holder gets only the least.
     #[must_use]
     pub(crate) fn is_tight(&self) -> bool {
-        self.used() > self.tight_from()
+        self.memory.is_tight()
     }
 
     /// So much is in use that a holder must lose something.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.used() > self.full_from()
+        self.memory.is_full()
     }
 
     /// The same, in bytes.
     #[must_use]
     pub(crate) const fn full_from(&self) -> usize {
-        self.heap / 100 * FULL
+        self.memory.full_from()
     }
 
     /// As [`Self::is_tight`], in bytes.
     #[must_use]
     pub(crate) const fn tight_from(&self) -> usize {
-        self.heap / 100 * TIGHT
+        self.memory.tight_from()
     }
 
     /// Ready when bytes may be read from anywhere.
@@ -252,6 +236,121 @@ impl Budget {
         self.grown.fetch_add(after, Relaxed);
         self.grown.fetch_sub(before, Relaxed);
     }
+
+    /// How a request may begin that has just come. It overtakes no request of its own holder, nor
+    /// others for which there is room.
+    pub(super) fn passes(&self, requests: &Requests, class: AdmissionClass) -> Option<Entry> {
+        if requests.waiting() > 0 {
+            return None;
+        }
+        self.headroom().passes(requests, class)
+    }
+
+    /// A request of this holder begins so. Gives what it keeps until it has ended, if anything.
+    ///
+    /// # Errors
+    /// When it was to begin by a reserved permit, and none is left: it has to wait.
+    pub(super) fn enters(
+        &self,
+        entry: Entry,
+        requests: &Arc<Requests>,
+    ) -> Result<Option<Arc<ReservedPermit>>, NoneLeft> {
+        match entry {
+            Entry::Headroom => {}
+            Entry::Spared => self.admission.spares(),
+            Entry::Reserved => {
+                let permit = requests
+                    .reserve_permit(reserved_permits(self.heap(), requests))
+                    .ok_or(NoneLeft)?;
+                return Ok(Some(permit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets the next request by this permit begin of which no more than the first bytes have
+    /// come, where it need not wait. It gets no reserved permit: the rest may never come.
+    pub(crate) fn lets_in(&self, permit: &Permit, class: AdmissionClass) -> bool {
+        let Some(requests) = permit.requests() else {
+            return true;
+        };
+        let Some(entry) = self.passes(requests, class) else {
+            return false;
+        };
+        entry != Entry::Reserved && self.enters(entry, requests).is_ok()
+    }
+
+    /// Whether the next request by this permit would wait.
+    pub(crate) fn holds_back(&self, permit: &Permit, class: AdmissionClass) -> bool {
+        let requests = permit.requests();
+        requests.is_some_and(|requests| self.passes(requests, class).is_none())
+    }
+
+    /// Notes how many requests of callers are in flight.
+    pub(crate) fn note_callers(&self, requests: usize) {
+        self.admission.note_callers(requests);
+    }
+
+    /// There may be room for one that waits.
+    pub(crate) fn look_again(&self) {
+        if self.admission.is_empty() {
+            return;
+        }
+        let headroom = self.headroom();
+        self.admission
+            .call(|requests, class| headroom.admits(requests, class).is_some());
+    }
+
+    /// What requests take that began before the last call of this has been measured, and
+    /// there may be room. To be called every now and then.
+    pub(crate) fn settle(&self) {
+        self.admission.settle();
+        self.admission
+            .look_again(|requests, class| self.least(requests, class));
+        self.look_again();
+    }
+
+    /// A request waits, or may have to.
+    pub(crate) fn may_hold_back(&self) -> bool {
+        self.is_tight() || !self.admission.is_empty()
+    }
+
+    /// What those will take, in bytes, that hold much less than another one and waited for
+    /// long without getting anything.
+    pub(crate) fn pressed_for(&self) -> usize {
+        let headroom = self.headroom();
+        let waiting = self.admission.waiting(|requests, class| {
+            requests.is_light()
+                && requests.is_stalled(PATIENCE)
+                && !headroom.is_for(requests, class)
+        });
+        waiting.saturating_mul(MIN_IN_FLIGHT)
+    }
+
+    /// No request waits, and no holder's next request would.
+    pub(crate) fn has_room_for_all(&self) -> bool {
+        self.headroom().is_for_all()
+    }
+
+    /// Whether what is in use bounds requests by reserved permits, and not their number alone.
+    pub(crate) fn reserves_by_what_is_in_use(&self) -> bool {
+        self.headroom().is_below_reserved()
+    }
+
+    /// Whether what is in use leaves no room for the next request of this holder, whatever is
+    /// expected beside that of requests that began just now.
+    pub(super) fn lacks_memory(&self, requests: &Requests, class: AdmissionClass) -> bool {
+        !Headroom::in_use(&self.memory, &self.admission).is_for(requests, class)
+    }
+
+    pub(super) fn headroom(&self) -> Headroom<'_> {
+        Headroom::new(&self.memory, &self.admission)
+    }
+
+    /// As [`least`].
+    pub(super) fn least(&self, requests: &Requests, class: AdmissionClass) -> usize {
+        least(&self.admission, requests, class)
+    }
 }
 
 /// What a request will cost that is on its way.
@@ -270,7 +369,7 @@ impl Promise {
     pub(crate) fn answered(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         if bytes > 0 {
-            self.budget.promised.fetch_sub(bytes, Relaxed);
+            self.budget.memory.settle(bytes);
         }
     }
 
@@ -316,99 +415,4 @@ impl Drop for Holder {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::future::poll_fn;
-    use std::sync::Arc;
-    use std::task::{Context, Waker};
-
-    use super::{Budget, Holder, LARGEST_CHUNK, LEAST_CHUNK};
-
-    const LIMIT: usize = 64 * 1024 * 1024;
-    const MIB: usize = 1024 * 1024;
-
-    thread_local! {
-        /// What the program of a test holds.
-        static USED: Cell<usize> = const { Cell::new(0) };
-    }
-
-    fn measured() -> Arc<Budget> {
-        Budget::measured(LIMIT, LIMIT, || USED.get())
-    }
-
-    fn may_read(budget: &Budget) -> bool {
-        budget
-            .poll_room(&Context::from_waker(Waker::noop()))
-            .is_ready()
-    }
-    /// Places of a stream that hold a chunk each.
-    const PLACES: usize = 5;
-
-    #[test]
-    fn thousand_sequential_connections_fit_in_memory() {
-        let budget = Budget::new(LIMIT);
-        assert_eq!(budget.chunk_size(), LARGEST_CHUNK);
-        let (mut holders, mut all): (Vec<Holder>, _) = (Vec::new(), 0);
-        for _ in 0..1000 {
-            holders.push(budget.enter());
-            all += PLACES * budget.chunk_size() + budget.window().min(64 * 1024);
-        }
-        assert!(all <= LIMIT * 7 / 8, "{all}");
-        assert_eq!(budget.chunk_size(), LEAST_CHUNK);
-        holders.clear();
-        assert_eq!((budget.holders(), budget.chunk_size()), (0, LARGEST_CHUNK));
-    }
-
-    #[test]
-    fn chunks_and_windows_are_smallest_when_memory_is_tight() {
-        let budget = measured();
-        USED.set(35 * MIB);
-        assert_eq!(budget.chunk_size(), LARGEST_CHUNK);
-        assert!(budget.window() > 0 && may_read(&budget));
-        USED.set(36 * MIB);
-        assert_eq!((budget.chunk_size(), budget.window()), (LEAST_CHUNK, 0));
-        assert!(may_read(&budget), "there is room");
-    }
-
-    #[tokio::test]
-    async fn reading_stops_at_full_memory_until_room_is_made() {
-        let budget = measured();
-        USED.set(45 * MIB);
-        assert!(!may_read(&budget));
-        budget.filled().await;
-        // Less is held, but making room is not done.
-        USED.set(40 * MIB);
-        assert!(!may_read(&budget));
-        let waiting = Arc::clone(&budget);
-        let reader = tokio::spawn(async move { poll_fn(|cx| waiting.poll_room(cx)).await });
-        tokio::task::yield_now().await;
-        assert!(!reader.is_finished());
-        budget.reopen(false);
-        reader.await.unwrap();
-        assert!(may_read(&budget));
-    }
-
-    #[test]
-    fn what_the_kernel_holds_for_sockets_counts() {
-        let budget = measured();
-        USED.set(20 * MIB);
-        budget.note_sockets(10 * MIB);
-        assert!(!budget.is_tight());
-        budget.note_sockets(25 * MIB);
-        assert!(budget.is_full());
-    }
-
-    #[test]
-    fn received_heads_count_for_their_forwarding_cost() {
-        let budget = measured();
-        USED.set(40 * MIB);
-        let small = budget.promise(8000);
-        assert_eq!(budget.used(), 40 * MIB, "no more than a request");
-        let heads: Vec<_> = (0..50).map(|_| budget.promise(60_000)).collect();
-        assert!(!may_read(&budget), "{}", budget.used());
-        drop((heads, small));
-        assert_eq!(budget.used(), 40 * MIB);
-        budget.reopen(false);
-        assert!(may_read(&budget));
-    }
-}
+mod tests;

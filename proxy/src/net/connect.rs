@@ -2,19 +2,23 @@
 //!
 //! Claims: calls-10
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
-use crate::net::full_queues::FullQueues;
-use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
+/// A peer that TCP alone watches is probed after this silence,
+const PING_INTERVAL: Duration = Duration::from_secs(7);
+/// and has this long to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is to accept a connection, and so how long that may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,6 +280,42 @@ pub fn tune_closely(stream: &impl AsFd) {
 /// Makes the close of `stream` a reset, as a refused connection looks like.
 pub(crate) fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Of one workload: a pod has few applications, and calls few that have no proxy. The oldest goes.
+const MAX_FULL: usize = 64;
+
+/// Applications whose queue of connections has been full for long.
+///
+/// An application that hangs accepts nothing, so its queue fills and stays so. Calls that then
+/// waited as long as a momentarily full queue is worth would have no time left for another
+/// endpoint. A caller that left after a second without a response is as good a sign as one that
+/// stayed.
+///
+/// Addresses of applications with a wait in vain and no accepted connection since.
+#[derive(Debug, Default)]
+struct FullQueues(Mutex<VecDeque<SocketAddr>>);
+
+impl FullQueues {
+    fn contain(&self, addr: SocketAddr) -> bool {
+        self.0.lock().contains(&addr)
+    }
+
+    /// A caller waited for it in vain.
+    fn note(&self, addr: SocketAddr) {
+        let mut full = self.0.lock();
+        if !full.contains(&addr) {
+            if full.len() >= MAX_FULL {
+                full.pop_front();
+            }
+            full.push_back(addr);
+        }
+    }
+
+    /// It accepts, or refuses.
+    fn forget(&self, addr: SocketAddr) {
+        self.0.lock().retain(|full| *full != addr);
+    }
 }
 
 #[cfg(test)]

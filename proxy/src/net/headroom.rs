@@ -17,12 +17,10 @@
 //! known to hold an [`HEAVY`]th part of the memory goes on there as well, by half of its permits:
 //! where that fills the memory it is among those who make room.
 
-use std::sync::Arc;
+use runtime::occupancy::Requests;
 
-use runtime::occupancy::{Requests, ReservedPermit};
-
-use crate::net::admission::{AdmissionClass, MIN_IN_FLIGHT, REQUEST};
-use crate::net::budget::{Budget, HEAVY};
+use crate::net::admission::{Admission, AdmissionClass, MIN_IN_FLIGHT, REQUEST};
+use crate::net::memory::{HEAVY, Memory};
 
 /// In percent: a holder of nothing finds room up to here. The rest up to where nothing is read is
 /// for responses that take more than was expected of them.
@@ -70,109 +68,51 @@ pub(super) struct NoneLeft;
 /// What is in use, looked at once for all requests.
 #[derive(Clone, Copy)]
 pub(super) struct Headroom<'a> {
-    budget: &'a Budget,
+    memory: &'a Memory,
+    admission: &'a Admission,
     /// With what is going to be in use, and one request more, in bytes.
     taken: usize,
 }
 
-impl Budget {
-    /// How a request may begin that has just come. It overtakes no request of its own holder, nor
-    /// others for which there is room.
-    pub(super) fn passes(&self, requests: &Requests, class: AdmissionClass) -> Option<Entry> {
-        if requests.waiting() > 0 {
-            return None;
+impl<'a> Headroom<'a> {
+    /// Beside what is expected of requests that began just now.
+    pub(super) fn new(memory: &'a Memory, admission: &'a Admission) -> Self {
+        let expected = admission.expected() + REQUEST;
+        Self {
+            memory,
+            admission,
+            taken: memory.used().saturating_add(expected),
         }
-        let headroom = self.headroom();
-        if headroom.is_for_all() {
+    }
+
+    /// Whatever is expected of those.
+    pub(super) fn in_use(memory: &'a Memory, admission: &'a Admission) -> Self {
+        Self {
+            memory,
+            admission,
+            taken: memory.used().saturating_add(REQUEST),
+        }
+    }
+
+    /// How a request may begin that has just come. It overtakes no others for which there is room.
+    pub(super) fn passes(&self, requests: &Requests, class: AdmissionClass) -> Option<Entry> {
+        if self.is_for_all() {
             return Some(Entry::Headroom);
         }
-        match headroom.admits(requests, class) {
-            Some(Entry::Headroom | Entry::Reserved) if self.others_first(&headroom, requests) => {
-                headroom.spares(requests, class).then_some(Entry::Spared)
+        match self.admits(requests, class) {
+            Some(Entry::Headroom | Entry::Reserved) if self.others_first(requests) => {
+                self.spares(requests, class).then_some(Entry::Spared)
             }
             entry => entry,
         }
     }
 
-    /// No request waits, and no holder's next request would.
-    pub(crate) fn has_room_for_all(&self) -> bool {
-        self.headroom().is_for_all()
-    }
-
-    /// A request of this holder begins so. Gives what it keeps until it has ended, if anything.
-    ///
-    /// # Errors
-    /// When it was to begin by a reserved permit, and none is left: it has to wait.
-    pub(super) fn enters(
-        &self,
-        entry: Entry,
-        requests: &Arc<Requests>,
-    ) -> Result<Option<Arc<ReservedPermit>>, NoneLeft> {
-        match entry {
-            Entry::Headroom => {}
-            Entry::Spared => self.admission.spares(),
-            Entry::Reserved => {
-                let permit = requests
-                    .reserve_permit(self.reserved_permits(requests))
-                    .ok_or(NoneLeft)?;
-                return Ok(Some(permit));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether what is in use leaves no room for the next request of this holder, whatever is
-    /// expected beside that of requests that began just now.
-    pub(super) fn lacks_memory(&self, requests: &Requests, class: AdmissionClass) -> bool {
-        let in_use = Headroom {
-            budget: self,
-            taken: self.used().saturating_add(REQUEST),
-        };
-        !in_use.is_for(requests, class)
-    }
-
-    /// Whether what is in use bounds requests by reserved permits, and not their number alone.
-    pub(crate) fn reserves_by_what_is_in_use(&self) -> bool {
-        self.headroom().is_below_reserved()
-    }
-
-    pub(super) fn headroom(&self) -> Headroom<'_> {
-        let expected = self.admission.expected() + REQUEST;
-        Headroom {
-            budget: self,
-            taken: self.used().saturating_add(expected),
-        }
-    }
-
-    /// Requests that may be in flight though there is no room. For the own application as many
-    /// more as callers have: each of those may have to end after one of its own calls. A call
-    /// that can only end after another one does so through a request of a caller, and no two do
-    /// through the same one next to them, so with more in flight than callers have some of them
-    /// wait for no other here.
-    pub(super) fn least(&self, requests: &Requests, class: AdmissionClass) -> usize {
-        let part = (LEAST / requests.sharers().max(1)).max(1);
-        match class {
-            AdmissionClass::Callers => part,
-            AdmissionClass::Own => part + self.admission.callers(),
-        }
-    }
-
-    /// Reserved permits of a holder, or its part of them where there are more holders. At
-    /// least one, however many they are: what all of them take is bounded by [`RESERVED`].
-    fn reserved_permits(&self, requests: &Requests) -> usize {
-        let all = self.heap() / RESERVE / REQUEST;
-        (all / requests.sharers().max(1)).max(1)
-    }
-
     /// A request waits for which there is room, and its holder has no more in flight.
-    fn others_first(&self, headroom: &Headroom<'_>, requests: &Requests) -> bool {
-        self.admission.any(|one, class| {
-            one.in_flight() <= requests.in_flight() && headroom.is_for(one, class)
-        })
+    fn others_first(&self, requests: &Requests) -> bool {
+        self.admission
+            .any(|one, class| one.in_flight() <= requests.in_flight() && self.is_for(one, class))
     }
-}
 
-impl Headroom<'_> {
     /// How the next request of this holder may begin, where none goes before it.
     pub(super) fn admits(&self, requests: &Requests, class: AdmissionClass) -> Option<Entry> {
         if self.is_for(requests, class) {
@@ -185,14 +125,14 @@ impl Headroom<'_> {
     }
 
     /// Whether no request waits, and there is room for the next request of any holder.
-    fn is_for_all(&self) -> bool {
-        self.taken <= self.budget.heap() / 100 * CALLERS && self.budget.admission.is_empty()
+    pub(super) fn is_for_all(&self) -> bool {
+        self.taken <= self.memory.heap() / 100 * CALLERS && self.admission.is_empty()
     }
 
     /// Whether there is room for the next request of this holder.
     pub(super) fn is_for(&self, requests: &Requests, class: AdmissionClass) -> bool {
         const STEPS: usize = 256;
-        let heap = self.budget.heap();
+        let heap = self.memory.heap();
         let (part, much) = (heap / 100, (heap / MUCH).max(1));
         let least = match class {
             AdmissionClass::Callers => CALLERS,
@@ -206,27 +146,27 @@ impl Headroom<'_> {
 
     /// Whether its next request may begin though there is none.
     pub(super) fn spares(&self, requests: &Requests, class: AdmissionClass) -> bool {
-        let (budget, heap) = (self.budget, self.budget.heap());
-        if requests.in_flight() >= budget.least(requests, class) {
+        let (admission, heap) = (self.admission, self.memory.heap());
+        if requests.in_flight() >= least(admission, requests, class) {
             return false;
         }
-        let admission = &budget.admission;
-        let below = budget.used() + REQUEST <= heap / 100 * LAST;
+        let below = self.memory.used() + REQUEST <= heap / 100 * LAST;
         (below && admission.spared() + REQUEST <= heap / SPARED)
             || admission.expected() + REQUEST <= heap / TRICKLE
     }
 
-    fn is_below_reserved(&self) -> bool {
-        self.taken <= self.budget.heap() / 100 * RESERVED
+    /// Whether what is in use bounds requests by reserved permits, and not their number alone.
+    pub(super) fn is_below_reserved(&self) -> bool {
+        self.taken <= self.memory.heap() / 100 * RESERVED
     }
 
     /// Whether its next request may begin by a reserved permit.
     fn reserves(&self, requests: &Requests) -> bool {
-        let (budget, heap) = (self.budget, self.budget.heap());
-        let permits = budget.reserved_permits(requests);
+        let heap = self.memory.heap();
+        let permits = reserved_permits(heap, requests);
         let usable = if self.is_below_reserved() {
             permits
-        } else if requests.weight() >= heap / HEAVY && !budget.is_full() {
+        } else if requests.weight() >= heap / HEAVY && !self.memory.is_full() {
             // By number and not by what is in use, or it would wait for ever at the mark.
             (permits / 2).max(1)
         } else {
@@ -234,4 +174,25 @@ impl Headroom<'_> {
         };
         requests.reserved() < usable
     }
+}
+
+/// Requests that may be in flight though there is no room. For the own application as many
+/// more as callers have: each of those may have to end after one of its own calls. A call
+/// that can only end after another one does so through a request of a caller, and no two do
+/// through the same one next to them, so with more in flight than callers have some of them
+/// wait for no other here.
+pub(super) fn least(admission: &Admission, requests: &Requests, class: AdmissionClass) -> usize {
+    let part = (LEAST / requests.sharers().max(1)).max(1);
+    match class {
+        AdmissionClass::Callers => part,
+        AdmissionClass::Own => part + admission.callers(),
+    }
+}
+
+/// Reserved permits of a holder where the process may use `heap` bytes, or its part of them where
+/// there are more holders. At least one, however many they are: what all of them take is bounded by
+/// [`RESERVED`].
+pub(super) fn reserved_permits(heap: usize, requests: &Requests) -> usize {
+    let all = heap / RESERVE / REQUEST;
+    (all / requests.sharers().max(1)).max(1)
 }

@@ -1,6 +1,6 @@
-//! Notices that nothing moves any more.
+//! Notices that nothing moves any more, and bounds waits for another process.
 //!
-//! Claims: attack-29, calls-51
+//! Claims: attack-28, attack-29, calls-51
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
@@ -162,19 +162,60 @@ impl<T: ChunkIo> ChunkIo for Moving<'_, T> {
     }
 }
 
+/// By which a wait goes.
+const STEP: Duration = Duration::from_millis(250);
+/// A step that ends so much later than it was to end is one of a process that stood still.
+const LATE: Duration = Duration::from_millis(100);
+
+/// Waits for another process that count only the time in which this one ran.
+///
+/// A process that is not scheduled, on a CPU that others have, reads nothing, and once it goes on
+/// its timers end before it has read what came meanwhile. What takes several turns, as a handshake
+/// or the answer to a ping, would fail by that, and the other side would be blamed.
+///
+/// So such a wait goes by short steps, and one that ends late does not count.
+///
+/// What `work` comes to; `None` where it does not within this time. Steps that end late count as
+/// well once they have taken as much: work that is never on time waits for twice as many turns.
+pub(crate) async fn scheduled_within<T>(
+    time: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    let (mut left, mut spared) = (time, time);
+    loop {
+        let step = left.min(STEP);
+        let due = Instant::now() + step;
+        if let Ok(done) = timeout_at(due, work.as_mut()).await {
+            return Some(done);
+        }
+        let counted = if due.elapsed() >= LATE && !spared.is_zero() {
+            &mut spared
+        } else {
+            &mut left
+        };
+        *counted = counted.saturating_sub(step);
+        if left.is_zero() {
+            return None;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::future::poll_fn;
+    use std::future::{pending, poll_fn, ready};
     use std::pin::pin;
     use std::task::Poll;
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
-    use tokio::time::{Instant, sleep, timeout};
+    use tokio::time::{Instant, advance, sleep, timeout};
 
-    use super::{Budget, Flows, Idle, LOOKS, is_still, relay_moving, still, unless_still};
+    use super::{
+        Budget, Flows, Idle, LOOKS, is_still, relay_moving, scheduled_within, still, unless_still,
+    };
 
     const LIMIT: Duration = Duration::from_secs(4);
 
@@ -265,5 +306,37 @@ mod tests {
     async fn without_a_limit_nothing_ends() {
         let day = Duration::from_secs(86_400);
         assert!(timeout(day, still(None, || false)).await.is_err());
+    }
+
+    const WAIT: Duration = Duration::from_secs(2);
+    const MOMENT: Duration = Duration::from_millis(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn wait_does_not_count_what_the_process_stood_still() {
+        let mut wait = pin!(scheduled_within(WAIT, pending::<()>()));
+        assert!(timeout(Duration::ZERO, wait.as_mut()).await.is_err());
+        advance(Duration::from_secs(12)).await;
+        assert!(timeout(WAIT - MOMENT, wait.as_mut()).await.is_err());
+        assert_eq!(timeout(2 * MOMENT, wait.as_mut()).await, Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scheduled_wait_ends_in_always_late_process() {
+        let mut wait = pin!(scheduled_within(WAIT, pending::<()>()));
+        let mut turns = 0;
+        while timeout(Duration::ZERO, wait.as_mut()).await.is_err() {
+            turns += 1;
+            assert!(turns <= 17, "it waits for ever");
+            advance(Duration::from_secs(1)).await;
+        }
+        assert!(turns > 8, "{turns}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wait_takes_its_time_and_no_more() {
+        assert_eq!(scheduled_within(WAIT, ready(1)).await, Some(1));
+        let began = Instant::now();
+        assert_eq!(scheduled_within(WAIT, sleep(WAIT * 2)).await, None);
+        assert!((WAIT..WAIT + MOMENT).contains(&began.elapsed()));
     }
 }

@@ -15,7 +15,9 @@ use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::forward::{forward_chunks_out, forward_shutdown, forward_write};
 use crate::net::sniff::{SILENCE, Sniffed, begins_request, begins_tls, sniff_greeting};
-use crate::net::tuning::HEAD_WITHIN;
+
+/// Time for a head, from its first byte.
+pub(crate) const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// A stream whose first bytes were read already.
 #[derive(Debug)]

@@ -14,7 +14,7 @@
 //! that never end do not hold up all others.
 //!
 //! Room goes to the holder of fewest in flight. A holder of much less than the largest one that
-//! gets nothing at all for [`PATIENCE`] takes from that one, little at a time: where memory
+//! gets nothing at all for five seconds takes from that one, little at a time: where memory
 //! changes hands by itself, no holder loses anything. Calls of the own application wait from a
 //! higher part on, because a request from outside may end only after them, and only beyond as
 //! many as there are such requests.
@@ -36,109 +36,44 @@ use std::time::Duration;
 use runtime::occupancy::{Look, Permit, Requests, ReservedPermit};
 use tokio::time::{Instant, timeout_at};
 
-use crate::net::admission::{AdmissionClass, MIN_IN_FLIGHT};
+use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
-use crate::net::headroom::Entry;
 
 /// No request waits longer than this. Clients that have a time limit have left by then.
 pub(crate) const WAIT: Duration = Duration::from_secs(30);
-/// A holder of much less than the holder of most waits no longer without getting anything before
-/// that one loses something. Where requests end at all, room changes hands within this.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a request that may begin keeps until it has ended; nothing where there was room.
 pub(crate) type Reservation = Option<Arc<ReservedPermit>>;
 
-impl Budget {
-    /// Lets the next request by this permit begin, or gives it a ticket. Its reservation goes to
-    /// [`Permit::begin_request_by`].
-    ///
-    /// # Errors
-    /// When it has to wait.
-    pub(crate) fn admit(
-        self: &Arc<Self>,
-        permit: &Permit,
-        class: AdmissionClass,
-    ) -> Result<Reservation, AdmissionTicket> {
-        let Some(requests) = permit.requests() else {
-            return Ok(None);
-        };
-        if let Some(entry) = self.passes(requests, class)
-            && let Ok(reservation) = self.enters(entry, requests)
-        {
-            return Ok(reservation);
-        }
-        permit.waits_for_memory(self.lacks_memory(requests, class));
-        let ticket = AdmissionTicket {
-            number: self
-                .admission
-                .enter(requests, class, self.least(requests, class)),
-            budget: Arc::clone(self),
-            requests: Arc::clone(requests),
-            class,
-        };
-        self.look_again();
-        Err(ticket)
+/// Lets the next request by this permit begin, or gives it a ticket. Its reservation goes to
+/// [`Permit::begin_request_by`].
+///
+/// # Errors
+/// When it has to wait.
+pub(crate) fn admit(
+    budget: &Arc<Budget>,
+    permit: &Permit,
+    class: AdmissionClass,
+) -> Result<Reservation, AdmissionTicket> {
+    let Some(requests) = permit.requests() else {
+        return Ok(None);
+    };
+    if let Some(entry) = budget.passes(requests, class)
+        && let Ok(reservation) = budget.enters(entry, requests)
+    {
+        return Ok(reservation);
     }
-
-    /// Lets the next request by this permit begin of which no more than the first bytes have
-    /// come, where it need not wait. It gets no reserved permit: the rest may never come.
-    pub(crate) fn lets_in(&self, permit: &Permit, class: AdmissionClass) -> bool {
-        let Some(requests) = permit.requests() else {
-            return true;
-        };
-        let Some(entry) = self.passes(requests, class) else {
-            return false;
-        };
-        entry != Entry::Reserved && self.enters(entry, requests).is_ok()
-    }
-
-    /// Whether the next request by this permit would wait.
-    pub(crate) fn holds_back(&self, permit: &Permit, class: AdmissionClass) -> bool {
-        let requests = permit.requests();
-        requests.is_some_and(|requests| self.passes(requests, class).is_none())
-    }
-
-    /// Notes how many requests of callers are in flight.
-    pub(crate) fn note_callers(&self, requests: usize) {
-        self.admission.note_callers(requests);
-    }
-
-    /// There may be room for one that waits.
-    pub(crate) fn look_again(&self) {
-        if self.admission.is_empty() {
-            return;
-        }
-        let headroom = self.headroom();
-        self.admission
-            .call(|requests, class| headroom.admits(requests, class).is_some());
-    }
-
-    /// What requests take that began before the last call of this has been measured, and
-    /// there may be room. To be called every now and then.
-    pub(crate) fn settle(&self) {
-        self.admission.settle();
-        self.admission
-            .look_again(|requests, class| self.least(requests, class));
-        self.look_again();
-    }
-
-    /// A request waits, or may have to.
-    pub(crate) fn may_hold_back(&self) -> bool {
-        self.is_tight() || !self.admission.is_empty()
-    }
-
-    /// What those will take, in bytes, that hold much less than another one and waited for
-    /// long without getting anything.
-    pub(crate) fn pressed_for(&self) -> usize {
-        let headroom = self.headroom();
-        let waiting = self.admission.waiting(|requests, class| {
-            requests.is_light()
-                && requests.is_stalled(PATIENCE)
-                && !headroom.is_for(requests, class)
-        });
-        waiting.saturating_mul(MIN_IN_FLIGHT)
-    }
+    permit.waits_for_memory(budget.lacks_memory(requests, class));
+    let ticket = AdmissionTicket {
+        number: budget
+            .admission
+            .enter(requests, class, budget.least(requests, class)),
+        budget: Arc::clone(budget),
+        requests: Arc::clone(requests),
+        class,
+    };
+    budget.look_again();
+    Err(ticket)
 }
 
 /// Ready when a request may begin. Dropped, it leaves the queue to the next.

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::refusal::{NO_REQUEST, NotHandled};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::snapshot::Snapshot;
 use crate::config::store::DestinationGuard;
 use crate::failure::Failure;
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::{Received, Upgrades};

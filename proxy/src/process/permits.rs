@@ -12,7 +12,7 @@ use std::time::Duration;
 use runtime::cgroup::{ROOT, memory_limit};
 use runtime::occupancy::{Bounds, Occupancy, Reached};
 
-use crate::net::tuning::HEAD_WITHIN;
+use crate::net::prefixed::HEAD_WITHIN;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections that one listener serves at once; more wait in the kernel's queue.

@@ -18,7 +18,8 @@ use std::time::Duration;
 use runtime::cgroup::{ROOT, socket_memory};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::net::budget::{Budget, HEAVY, WORTH};
+use crate::net::budget::Budget;
+use crate::net::memory::{HEAVY, WORTH};
 use crate::process::heap;
 use crate::process::permits::Permits;
 use crate::process::relief::level::{Goal, HolderLoss, MemoryUse, losses};

@@ -26,9 +26,9 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
-use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
+use crate::http::head::Asked;
 use crate::http::refusal::reason_in;
 use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;

@@ -17,15 +17,14 @@ use policy::reason::Reason;
 
 use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
-use crate::http::client::answer_guard::{AnswerGuard, GuardedBody};
+use crate::http::client::bodies::{AnswerGuard, GuardedBody, gated};
 use crate::http::client::dedicated::ResponseBody;
-use crate::http::client::gated::gated;
 use crate::http::client::multiplexed::{Multiplexed, Sends, StreamPermit};
 use crate::http::client::{Clients, give_back};
 use crate::http::deadline;
-use crate::http::http2::send_error::SendError;
+use crate::http::head::{HEADER_BYTES, HEADER_COUNT};
+use crate::http::http2::SendError;
 use crate::http::incoming::IncomingBody;
-use crate::http::limits::{HEADER_BYTES, HEADER_COUNT};
 use crate::http::received::written_target;
 use crate::http::replay::Replay;
 use crate::net::connect::ConnectTimeout;

@@ -10,14 +10,13 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use policy::reason::Reason;
+use runtime::rate::{Allowance, Rate};
 use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::client::graceful_closes::GracefulCloses;
-use crate::http::client::upstream::{Upstream, UpstreamWatch};
-use crate::http::client::window::{WINDOW, Window};
-use crate::http::limits::{BUFFER, HEADER_COUNT};
+use crate::http::client::upstream::{Upstream, UpstreamWatch, WINDOW, Window};
+use crate::http::head::{BUFFER, HEADER_COUNT};
 use crate::net::abort::Abort;
 use crate::net::budget::Budget;
 use crate::net::connect::{ConnectTimeout, Connector};
@@ -210,6 +209,33 @@ pub(crate) async fn http1_connection(
         abort,
         watch,
     })
+}
+
+/// The port of each stays taken for a minute, and there are some 28 000: even a burst of two
+/// kinds and what follows it within that minute take fewer.
+const MAY_LEAVE: Allowance = Allowance {
+    burst: 200,
+    every: Duration::from_millis(5),
+};
+
+/// Connections of one kind that may be closed as usual, and not by a reset.
+#[derive(Clone, Debug)]
+pub(crate) struct GracefulCloses(Arc<Mutex<Rate>>);
+
+impl Default for GracefulCloses {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Rate::new(MAY_LEAVE))))
+    }
+}
+
+impl GracefulCloses {
+    /// A connection is about to be closed, which `abort` makes a reset.
+    pub(crate) fn close(&self, abort: &Abort) {
+        if self.0.lock().take(Instant::now()).is_err() {
+            // A reset leaves no port taken.
+            abort.set();
+        }
+    }
 }
 
 #[cfg(test)]

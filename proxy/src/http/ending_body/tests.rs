@@ -1,14 +1,16 @@
 //! How the body of an answer ends with its request.
 //!
-//! Claims: calls-17, calls-42
+//! Claims: attack-27, calls-17, calls-42
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 
 use super::*;
 use crate::http::body::text;
@@ -130,4 +132,20 @@ async fn late_empty_response_is_replaceable_without_length() {
     let mut whole = Watched::start(body, Arc::default(), |_, _, _| ()).await;
     assert_eq!(whole.size_hint().exact(), Some(9));
     assert!(!whole.is_late());
+}
+
+const MOMENT: Duration = Duration::from_millis(10);
+
+async fn is_given_up_within(rest: &mut Undelivered, left: usize, time: Duration) -> bool {
+    let given_up = poll_fn(|cx| rest.poll_given_up(left, cx));
+    timeout(time, given_up).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn slowly_read_response_is_kept_but_stalled_one_abandoned() {
+    let mut rest = Undelivered::default();
+    for left in (0..20).rev() {
+        assert!(!is_given_up_within(&mut rest, left, TAKEN_WITHIN - MOMENT).await);
+    }
+    assert!(is_given_up_within(&mut rest, 0, MOMENT * 2).await);
 }

@@ -17,25 +17,25 @@ use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::field_values;
 use super::flood::log_server_left;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
-use super::keepalive::{Keepalive, Peer, WatchedIo};
+use super::keepalive::{Keepalive, Peer, Suspected, Suspects, WatchedIo};
 use super::pipe::{Pipe, send_body};
 use super::recv::{RecvBody, UploadGuard};
-use super::send_error::SendError;
 use super::send_window::{Credit, CreditSignal, SendWindow};
 use super::silence::{Asked, SilenceDetector};
-use super::suspects::{Suspected, Suspects};
 use super::until_end::UntilEnd;
-use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
+use super::{
+    RESET_FOR, RESETS, SMALL_FRAMES, SendError, Tuning, reset_errors, strip_connection_headers,
+    trim_values,
+};
 use crate::http::body::Body;
-use crate::http::limits::HEADER_BYTES;
+use crate::http::head::HEADER_BYTES;
 use crate::http::stuck_upload::Answered;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
-use crate::net::scheduled::scheduled_within;
+use crate::net::idle::scheduled_within;
 
 /// A server has this long to announce its limits.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
@@ -367,7 +367,7 @@ impl RequestSender {
         };
         let failed = |error| SendError::of(error, has_started());
         let (mut head, stream) = answered.map_err(failed)?.into_parts();
-        field_values::trim(&mut head.headers);
+        trim_values(&mut head.headers);
         let body = RecvBody::new(stream, share, &head.headers).sent_by(upload);
         Ok(Response::from_parts(head, body))
     }

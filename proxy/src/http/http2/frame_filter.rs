@@ -3,7 +3,7 @@
 //! on later what a client answers to its server's GOAWAY ([`super::graceful_shutdown`]). Where a
 //! server is read it has the frames counted that change how much that one takes
 //! ([`super::send_window`]), and what a client does not take of its answers is bounded
-//! ([`super::unflushed`]).
+//! ([`client::Unflushed`]).
 //!
 //! Some clients and servers send an empty frame between two parts of a body, or before its end,
 //! without a meaning. `h2` takes a hundred of them for an attack, over the whole life of a
@@ -14,10 +14,12 @@
 //! ([`super::inbox`]), and the connection after very many unsolicited ones ([`super::flood`]).
 //!
 //! A client's trailers with more fields than a head may have end the connection here
-//! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but trailers it
+//! ([`super::field_count`]): a head is refused with a reason once `h2` has handed it over, but trailers it
 //! keeps.
 //!
 //! Claims: attack-18, calls-15
+
+mod client;
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -27,27 +29,18 @@ use std::task::{Context, Poll, ready};
 use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::field_count::FieldCount;
+use self::client::{Block, Client};
 use super::flood::FloodDetector;
 use super::frame_heads::{DATA, FrameHeads, HEAD, HEADERS, PREFACE};
-use super::graceful_shutdown::{ACK, CONTENT, LateAnswer, PING, SHUTDOWN_ANSWER, ShutdownState};
+use super::graceful_shutdown::{ACK, CONTENT, PING, SHUTDOWN_ANSWER, ShutdownState};
 use super::inbox::{SMALL, SmallFrames};
 use super::send_window::{INCREMENT, SendWindow, WINDOW_UPDATE};
-use super::unflushed::Unflushed;
 use super::until_end::may_have_left;
-use crate::http::limits::HEADER_COUNT;
 use crate::net::forward::forward_shutdown;
 
 const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const PRIORITY: u8 = 0x20;
-/// Bytes of a HEADERS frame before its block: where padding has a length, and which
-/// other stream comes first.
-const PAD_LENGTH: usize = 1;
-const PRIORITY_FIELDS: usize = 5;
 /// Bytes of a frame that are looked at together, at most.
 const LOOKED: usize = HEAD + CONTENT;
 /// After a read with more frames that count than this the next ones are small, in bytes.
@@ -74,27 +67,14 @@ const fn looked_at(frame: &[u8]) -> usize {
     }
 }
 
-/// How far a block of fields has come: a head, or trailers. `h2` keeps what has come of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Block {
-    None,
-    /// Another frame goes on with it.
-    GoesOn,
-    /// The frame that is coming ends it.
-    Ends,
-}
-
 /// A connection whose frames are looked at before `h2` reads them.
 #[derive(Debug)]
 pub(super) struct FrameFilter<I> {
     io: I,
+    peer: Peer,
     /// Bytes of the frame under way that were not looked at with its head.
     content: usize,
-    /// What is looked at together and has not come whole.
-    head: [u8; LOOKED],
-    got: usize,
-    /// At the end of `head`: what the reader gets next, and has had no room for.
-    unread: usize,
+    held: Held,
     allowed: u32,
     small: SmallFrames,
     flood: FloodDetector,
@@ -102,82 +82,79 @@ pub(super) struct FrameFilter<I> {
     heads: FrameHeads,
     /// Frames of the last read that count for a turn.
     dense: u32,
-    /// The newest stream that a client began; `None` where a server is read.
-    newest: Option<u32>,
-    /// Of trailers that are coming: bytes that are no block, and the fields. Padding
-    /// behind the block counts as block, which `h2` would not read: at worst a field a byte.
-    trailers: Option<(usize, FieldCount)>,
-    block: Block,
-    /// Learns of a client's heads when they begin and when they have come.
-    permit: Option<Arc<Permit>>,
-    late: LateAnswer,
-    /// Of answers to the client that is read.
-    unflushed: Unflushed,
-    /// Of the server that is read, for what is written to it. On the heap: connections of
-    /// clients have none, and are many.
-    window: Option<Box<SendWindow>>,
+}
+
+/// What is read.
+#[derive(Debug)]
+enum Peer {
+    Client(Client),
+    /// With what it takes of what is written to it. On the heap: connections of clients have none,
+    /// and are many.
+    Server(Box<SendWindow>),
+}
+
+/// Bytes that were read, and are not in the reader's buffer.
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    /// The first `got` bytes of what is looked at together and has not come whole.
+    Partial {
+        looked: [u8; LOOKED],
+        got: usize,
+    },
+    /// The last `unread` bytes are what the reader gets next, and has had no room for.
+    Unread {
+        looked: [u8; LOOKED],
+        unread: usize,
+    },
+}
+
+impl Held {
+    /// The reader gets the first `bytes` of `looked` next.
+    fn unread(mut looked: [u8; LOOKED], bytes: usize) -> Self {
+        looked.copy_within(..bytes, LOOKED - bytes);
+        Self::Unread {
+            looked,
+            unread: bytes,
+        }
+    }
 }
 
 impl<I> FrameFilter<I> {
     /// Of a client, which begins with the preface. `permit` sees to slow heads.
     pub(super) fn of_client(io: I, small: SmallFrames, permit: Arc<Permit>) -> Self {
-        let mut this = Self::new(io, small, FrameHeads::of_server(), None);
+        let (heads, client) = (FrameHeads::of_server(), Client::new(permit));
+        let mut this = Self::new(io, small, heads, Peer::Client(client));
         this.content = PREFACE;
-        this.newest = Some(0);
-        this.permit = Some(permit);
         this
     }
 
     /// For the sender of GOAWAY to the client that is read.
     pub(super) fn shutdown_state(&self) -> ShutdownState {
-        self.late.shutdown_state()
+        match &self.peer {
+            Peer::Client(client) => client.late.shutdown_state(),
+            // Only clients are sent GOAWAY.
+            Peer::Server(_) => ShutdownState::default(),
+        }
     }
 
     /// Of a server. `window` is what it takes.
     pub(super) fn of_server(io: I, small: SmallFrames, window: SendWindow) -> Self {
         let heads = FrameHeads::of_client();
-        Self::new(io, small, heads, Some(Box::new(window)))
+        Self::new(io, small, heads, Peer::Server(Box::new(window)))
     }
 
-    fn new(io: I, small: SmallFrames, heads: FrameHeads, window: Option<Box<SendWindow>>) -> Self {
+    fn new(io: I, small: SmallFrames, heads: FrameHeads, peer: Peer) -> Self {
         Self {
             io,
+            peer,
             content: 0,
-            head: [0; LOOKED],
-            got: 0,
-            unread: 0,
+            held: Held::Nothing,
             allowed: ALLOWED,
             small,
             flood: FloodDetector::new(),
             heads,
             dense: 0,
-            newest: None,
-            trailers: None,
-            block: Block::None,
-            permit: None,
-            late: LateAnswer::none(),
-            unflushed: Unflushed::new(),
-            window,
-        }
-    }
-
-    /// A frame of a block of fields begins.
-    fn block_begins(&mut self, flags: u8) {
-        let goes_on = flags & END_HEADERS == 0;
-        self.block = if goes_on { Block::GoesOn } else { Block::Ends };
-        if let Some(permit) = &self.permit {
-            permit.head_begins();
-        }
-    }
-
-    /// The reader gets the rest of the frame that was coming.
-    fn frame_came(&mut self) {
-        if self.block != Block::Ends {
-            return;
-        }
-        self.block = Block::None;
-        if let Some(permit) = &self.permit {
-            permit.head_came();
         }
     }
 
@@ -189,16 +166,18 @@ impl<I> FrameFilter<I> {
         let [a, b, c, kind, flags, d, e, f, g] = *head;
         self.content = u32::from_be_bytes([0, a, b, c]) as usize - content.len();
         self.count(kind);
-        if matches!(kind, HEADERS | CONTINUATION) {
-            self.block_begins(flags);
-            if self.content == 0 {
-                self.frame_came();
+        if let Peer::Client(client) = &mut self.peer {
+            if matches!(kind, HEADERS | CONTINUATION) {
+                client.block_begins(flags);
+                if self.content == 0 {
+                    client.frame_came();
+                }
             }
-        }
-        if kind == HEADERS {
-            self.trailers_of(flags, u32::from_be_bytes([d & 0x7f, e, f, g]));
-        } else if kind != CONTINUATION {
-            self.trailers = None;
+            if kind == HEADERS {
+                client.trailers_of(flags, u32::from_be_bytes([d & 0x7f, e, f, g]));
+            } else if kind != CONTINUATION {
+                client.trailers = None;
+            }
         }
         match kind {
             DATA if self.content == 0 && flags & END_STREAM == 0 => {
@@ -213,12 +192,15 @@ impl<I> FrameFilter<I> {
                 self.allowed = (self.allowed + 1).min(ALLOWED);
                 true
             }
-            // Only clients are sent GOAWAY.
-            PING if self.newest.is_some() => !self.late.keeps(content),
+            PING => match &mut self.peer {
+                Peer::Client(client) => !client.late.keeps(content),
+                // Only clients are sent GOAWAY.
+                Peer::Server(_) => true,
+            },
             WINDOW_UPDATE => {
                 // Of a stream's the content is not looked at.
                 let increment = <[u8; INCREMENT]>::try_from(content);
-                if let (Some(window), Ok(increment)) = (&mut self.window, increment) {
+                if let (Peer::Server(window), Ok(increment)) = (&mut self.peer, increment) {
                     window.open(increment);
                 }
                 true
@@ -231,7 +213,7 @@ impl<I> FrameFilter<I> {
     fn count(&mut self, kind: u8) {
         // The head that was written has called for it, and a server may send heads before its
         // answer (1xx) without end.
-        let answers = kind == HEADERS && self.newest.is_none();
+        let answers = kind == HEADERS && matches!(self.peer, Peer::Server(_));
         let for_turn = match kind {
             DATA | CONTINUATION => false,
             HEADERS | RST_STREAM => answers || self.small.paces_streams(),
@@ -261,70 +243,59 @@ impl<I> FrameFilter<I> {
     ) -> io::Result<()> {
         let offered = parts.iter().map(|part| part.len()).sum();
         let left = may_have_left(offered, written);
-        let (flood, window) = (&mut self.flood, &mut self.window);
+        let (flood, peer) = (&mut self.flood, &mut self.peer);
         self.heads
             .wrote(parts, left, |kind, length, stream| match kind {
                 HEADERS => {
                     flood.calls_for_some();
-                    window.iter_mut().for_each(|window| window.began(stream));
+                    if let Peer::Server(window) = peer {
+                        window.began(stream);
+                    }
                 }
                 DATA => {
                     flood.data_calls_for_some(length);
-                    window.iter_mut().for_each(|window| window.sent(length));
+                    if let Peer::Server(window) = peer {
+                        window.sent(length);
+                    }
                 }
                 _ => {}
             });
-        if self.newest.is_some() {
-            self.unflushed.note(offered, written)?;
+        if let Peer::Client(client) = &mut self.peer {
+            client.unflushed.note(offered, written)?;
         }
         Ok(())
     }
 
-    /// The reader gets the first `bytes` of `head` next.
-    fn hand_on(&mut self, bytes: usize) {
-        self.head.copy_within(..bytes, LOOKED - bytes);
-        self.unread = bytes;
-    }
-
-    /// The reader has the complete last frame, and nothing of the next. Nothing may come between
-    /// the frames of a block.
-    const fn is_between_frames(&self) -> bool {
-        let within = matches!(self.block, Block::GoesOn);
-        self.content == 0 && self.got == 0 && self.unread == 0 && !within
-    }
-
-    /// A HEADERS frame begins: it holds trailers where its stream is no new one.
-    fn trailers_of(&mut self, flags: u8, stream: u32) {
-        let Some(newest) = self.newest else { return };
-        if stream > newest {
-            (self.newest, self.trailers) = (Some(stream), None);
-            return;
+    /// Passes on `content` of the frame that is coming.
+    ///
+    /// # Errors
+    /// When trailers have too many fields.
+    fn pass_content(&mut self, content: &[u8]) -> io::Result<()> {
+        if let Peer::Client(client) = &mut self.peer {
+            client.look(content)?;
         }
-        let mut before = 0;
-        if flags & PADDED != 0 {
-            before += PAD_LENGTH;
-        }
-        if flags & PRIORITY != 0 {
-            before += PRIORITY_FIELDS;
-        }
-        self.trailers = Some((before, FieldCount::default()));
-    }
-
-    /// Counts the fields where `content` is of trailers.
-    fn look(&mut self, content: &[u8]) -> io::Result<()> {
-        let Some((before, count)) = &mut self.trailers else {
-            return Ok(());
-        };
-        let skipped = (*before).min(content.len());
-        *before -= skipped;
-        count.feed(&content[skipped..]);
-        if count.fields() > HEADER_COUNT {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "trailers of more than 100 fields",
-            ));
+        self.content -= content.len();
+        if let Peer::Client(client) = &mut self.peer
+            && self.content == 0
+        {
+            client.frame_came();
         }
         Ok(())
+    }
+
+    /// Ready once when the answer to a shutdown is to come between two frames: the reader has the
+    /// complete last one, and nothing of the next. Nothing may come between the frames of a block.
+    fn poll_late_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.peer {
+            Peer::Client(client)
+                if self.content == 0
+                    && matches!(self.held, Held::Nothing)
+                    && client.block != Block::GoesOn =>
+            {
+                client.late.poll(cx)
+            }
+            _ => Poll::Pending,
+        }
     }
 
     /// Skips what is not passed on, and keeps a head that is not complete. Returns how many bytes
@@ -334,20 +305,18 @@ impl<I> FrameFilter<I> {
         while at < bytes.len() {
             let content = self.content.min(bytes.len() - at);
             if content > 0 {
-                self.look(&bytes[at..at + content])?;
+                self.pass_content(&bytes[at..at + content])?;
                 bytes.copy_within(at..at + content, kept);
-                self.content -= content;
-                if self.content == 0 {
-                    self.frame_came();
-                }
                 (at, kept) = (at + content, kept + content);
                 continue;
             }
             let frame = &bytes[at..];
             let whole = looked_at(frame);
             if frame.len() < whole {
-                self.head[..frame.len()].copy_from_slice(frame);
-                self.got = frame.len();
+                let mut looked = [0; LOOKED];
+                looked[..frame.len()].copy_from_slice(frame);
+                let got = frame.len();
+                self.held = Held::Partial { looked, got };
                 break;
             }
             if self.passes(&frame[..whole]) {
@@ -361,24 +330,26 @@ impl<I> FrameFilter<I> {
 }
 
 impl<I: AsyncRead + Unpin> FrameFilter<I> {
-    /// Reads more of a head that has arrived in part.
-    fn poll_partial_frame(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let whole = looked_at(&self.head[..self.got]);
-        let mut rest = [0; LOOKED];
-        let mut rest = ReadBuf::new(&mut rest[self.got..whole]);
+    /// Reads more of a head of which so much has arrived: the first `got` bytes of `looked`.
+    fn poll_partial_frame(
+        &mut self,
+        mut looked: [u8; LOOKED],
+        got: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let whole = looked_at(&looked[..got]);
+        let mut rest = ReadBuf::new(&mut looked[got..whole]);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut rest))?;
-        let rest = rest.filled();
-        self.head[self.got..][..rest.len()].copy_from_slice(rest);
-        self.got += rest.len();
-        let (looked, got) = (self.head, self.got);
-        if !rest.is_empty() && got < looked_at(&looked[..got]) {
-            return Poll::Ready(Ok(()));
-        }
-        self.got = 0;
-        // Where the connection ends within a head, the reader gets what there is of it.
-        if rest.is_empty() || self.passes(&looked[..got]) {
-            self.hand_on(got);
-        }
+        let more = rest.filled().len();
+        let got = got + more;
+        self.held = if more > 0 && got < looked_at(&looked[..got]) {
+            Held::Partial { looked, got }
+        } else if more == 0 || self.passes(&looked[..got]) {
+            // Where the connection ends within a head, the reader gets what there is of it.
+            Held::unread(looked, got)
+        } else {
+            Held::Nothing
+        };
         Poll::Ready(Ok(()))
     }
 }
@@ -396,19 +367,25 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
             return Poll::Pending;
         }
         loop {
-            if this.is_between_frames() && this.late.poll(cx).is_ready() {
-                this.head = SHUTDOWN_ANSWER;
-                this.unread = LOOKED;
+            if this.poll_late_answer(cx).is_ready() {
+                this.held = Held::unread(SHUTDOWN_ANSWER, LOOKED);
             }
-            if this.unread > 0 {
-                let now = this.unread.min(out.remaining());
-                out.put_slice(&this.head[LOOKED - this.unread..][..now]);
-                this.unread -= now;
-                return Poll::Ready(Ok(()));
-            }
-            if this.got > 0 {
-                ready!(this.poll_partial_frame(cx))?;
-                continue;
+            match &mut this.held {
+                Held::Nothing => {}
+                Held::Partial { looked, got } => {
+                    let (looked, got) = (*looked, *got);
+                    ready!(this.poll_partial_frame(looked, got, cx))?;
+                    continue;
+                }
+                Held::Unread { looked, unread } => {
+                    let now = (*unread).min(out.remaining());
+                    out.put_slice(&looked[LOOKED - *unread..][..now]);
+                    *unread -= now;
+                    if *unread == 0 {
+                        this.held = Held::Nothing;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
             }
             let before = out.filled().len();
             if this.dense > DENSE {
@@ -425,12 +402,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
             if bytes.len() <= this.content {
                 // In the middle of a frame, as most reads of a fast stream are; or the
                 // end of the connection.
-                this.look(bytes)?;
-                let bytes = bytes.len();
-                this.content -= bytes;
-                if this.content == 0 {
-                    this.frame_came();
-                }
+                this.pass_content(bytes)?;
                 return Poll::Ready(Ok(()));
             }
             let kept = this.filter(bytes)?;

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, StreamId};
 use parking_lot::Mutex;
 
-use crate::net::tuning::LARGEST_CHUNK;
+use crate::net::chunk::LARGEST_CHUNK;
 
 /// A frame with less is small; `h2` counts those as well.
 pub(super) const SMALL: usize = 256;

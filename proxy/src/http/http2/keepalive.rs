@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -196,5 +196,35 @@ impl Keepalive {
     fn dead(&self, now: Instant) -> bool {
         self.pinged_at
             .is_some_and(|pinged_at| now - self.last >= DEAD && now - pinged_at >= 2 * SUSPECT)
+    }
+}
+
+/// Counts connections whose peer owes a sign of life, of all that count together.
+///
+/// The choice among peers reads this first: while there is no such connection, which is nearly
+/// always, it need not look at the peer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Suspects(Arc<AtomicUsize>);
+
+impl Suspects {
+    /// Whether there is one.
+    pub(crate) fn any(&self) -> bool {
+        self.0.load(Relaxed) > 0
+    }
+
+    /// Counts one until the guard is dropped.
+    pub(super) fn begin(&self) -> Suspected {
+        self.0.fetch_add(1, Relaxed);
+        Suspected(self.clone())
+    }
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Suspected(Suspects);
+
+impl Drop for Suspected {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
     }
 }

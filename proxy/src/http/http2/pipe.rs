@@ -15,11 +15,10 @@ use http::HeaderMap;
 use http_body::Body as HttpBody;
 use runtime::occupancy::ReservedBytes;
 
-use super::cost::{SmallChunks, StreamCost};
-use super::send_queue::SendQueue;
+use super::cost::{SendQueue, SmallChunks, StreamCost};
 use crate::http::body::{self, Body, BoxError};
+use crate::http::ending_body::{Undelivered, is_delivered};
 use crate::http::stuck_upload::{Answered, StuckUpload};
-use crate::http::undelivered::{Undelivered, is_delivered};
 
 /// Behind a chunk that is larger than this and waits for credit the body is not polled: what comes
 /// would have to be held as well.

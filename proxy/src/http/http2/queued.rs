@@ -19,10 +19,10 @@ use runtime::occupancy::{Permit, ReservedBytes};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::deadline::{self, PreviousHop};
-use crate::http::limits::size;
+use crate::http::head::size;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
-use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, WAIT, Waited};
+use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, WAIT, Waited, admit};
 
 /// What one of them costs beside its head, in bytes.
 const STREAM: usize = 2 * 1024;
@@ -98,7 +98,7 @@ impl QueuedRequests {
             return Some(marked(accepted, NotAdmitted::Left));
         }
         if self.waiting.is_empty() {
-            match self.budget.admit(&self.permit, self.class) {
+            match admit(&self.budget, &self.permit, self.class) {
                 Ok(reservation) => return Some(reserved(accepted, reservation)),
                 Err(ticket) => self.ticket = Some(ticket),
             }
@@ -169,7 +169,7 @@ impl QueuedRequests {
             let late_at = first.since + WAIT;
             let admitted = match &mut self.ticket {
                 Some(ticket) => Pin::new(ticket).poll(cx),
-                None => match self.budget.admit(&self.permit, self.class) {
+                None => match admit(&self.budget, &self.permit, self.class) {
                     Ok(reservation) => Poll::Ready(reservation),
                     Err(ticket) => {
                         self.ticket = Some(ticket);

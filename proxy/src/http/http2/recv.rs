@@ -12,9 +12,9 @@ use runtime::occupancy::{InFlight, ReservedBytes};
 use tokio::task::AbortHandle;
 
 use super::cost::{StreamCost, counted};
-use super::field_values;
 use super::flow::Share;
 use super::inbox::Inbox;
+use super::trim_values;
 use crate::http::body::BoxError;
 use crate::http::grpc::ends_in_trailers;
 use crate::http::stuck_upload::Answered;
@@ -214,7 +214,7 @@ impl HttpBody for RecvBody {
         }
         Poll::Ready(match trailers {
             Ok(Some(mut trailers)) => {
-                field_values::trim(&mut trailers);
+                trim_values(&mut trailers);
                 Some(Ok(Frame::trailers(trailers)))
             }
             Ok(None) => None,

@@ -18,7 +18,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::field_values;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS, base};
 use super::frame_filter::FrameFilter;
 use super::graceful_shutdown::ShuttingDown;
@@ -26,20 +25,19 @@ use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::queued::{AcceptedStream, QueuedRequests};
 use super::recv::RecvBody;
-use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
+use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers, trim_values};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::deadline::PreviousHop;
-use crate::http::ending_body::ended_for;
+use crate::http::ending_body::{ended_for, is_delivered};
 use crate::http::grpc::{self, is_grpc};
-use crate::http::limits::{HEADER_BYTES, size};
+use crate::http::head::{HEADER_BYTES, size};
 use crate::http::replay::KeptBody;
-use crate::http::undelivered::is_delivered;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
+use crate::net::prefixed::HEAD_WITHIN;
 use crate::net::ticket::NotAdmitted;
-use crate::net::tuning::HEAD_WITHIN;
 
 /// What a connection costs beside its permit, in bytes: what `h2` reads and writes by.
 const CONNECTION: usize = 24 * 1024;
@@ -233,7 +231,7 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
 
 /// Runs before anything reads the head.
 fn trimmed((mut request, respond): AcceptedStream) -> AcceptedStream {
-    field_values::trim(request.headers_mut());
+    trim_values(request.headers_mut());
     (request, respond)
 }
 

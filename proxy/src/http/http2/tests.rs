@@ -36,10 +36,9 @@ use tokio_util::io::InspectReader;
 
 use super::client::{self, RequestSender};
 use super::flow::{STREAM_WINDOW, WindowChanges};
-use super::send_error::SendError;
+use super::keepalive::Suspects;
 use super::server::{self, Accept};
-use super::suspects::Suspects;
-use super::{MESH, PLAIN, PLAIN_FRAME, Tuning};
+use super::{MESH, PLAIN, PLAIN_FRAME, SendError, Tuning};
 use crate::http::body::{self, Body, BoxError};
 use crate::http::byte_stream::ByteStream;
 use crate::http::deadline::PreviousHop;

@@ -5,7 +5,6 @@
 
 mod activity;
 mod guarded;
-mod unread_head;
 mod write_observer;
 
 use std::future::{Future, poll_fn};
@@ -28,9 +27,9 @@ use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::http::asked::Asked;
 use crate::http::body::Body;
 use crate::http::deadline::PreviousHop;
+use crate::http::head::Asked;
 use crate::http::refusal::{NoAnswer, NotHandled, not_admitted};
 use crate::http::replay::KeptBody;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
@@ -42,9 +41,8 @@ use crate::net::abort::MayAbort;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
-use crate::net::prefixed::Prefixed;
+use crate::net::prefixed::{HEAD_WITHIN, Prefixed};
 use crate::net::ticket::NotAdmitted;
-use crate::net::tuning::HEAD_WITHIN;
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
@@ -110,7 +108,7 @@ where
     let noted = Arc::clone(&used);
     let (counted, handler) = (refused.clone(), Arc::new(handler));
     let mut service = service_fn(move |mut request: Request<Incoming>| {
-        let ticket = noted.ticket();
+        let ticket = noted.admission.ticket();
         let (busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if !request.body().is_end_stream() {
@@ -122,7 +120,7 @@ where
         }
         // A client of HTTP/1.0 may read an answer to the end of the connection.
         let old = request.version() == Version::HTTP_10;
-        if let Some(waited) = noted.waited() {
+        if let Some(waited) = noted.admission.waited() {
             request.extensions_mut().insert(waited);
         }
         let Some(ticket) = ticket else {
@@ -131,12 +129,12 @@ where
         // Nothing is done for it before it is admitted.
         let (handler, refused) = (Arc::clone(&handler), counted.clone());
         Either::Right(Box::pin(async move {
-            let until = busy.used.until(request.headers());
+            let until = busy.used.admission.until(request.headers());
             let admitted = busy.used.admitted(ticket, until).await;
             if let Err(why) = admitted {
                 return Ok(guard(rejected(why, request, peer, &refused), old, busy));
             }
-            if let Some(waited) = busy.used.waited() {
+            if let Some(waited) = busy.used.admission.waited() {
                 request.extensions_mut().insert(waited);
             }
             answered(handler(request), old, upgrade, busy).await
@@ -216,14 +214,18 @@ async fn begins<I>(
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin,
 {
-    let early = if io.has_head() { None } else { used.lets_in() };
+    let early = if io.has_head() {
+        None
+    } else {
+        used.admission.lets_in()
+    };
     used.note_head_bytes(0);
     let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
     if !matches!(whole, Ok(Ok(()))) {
         used.permit.head_is_overdue(HEAD_WITHIN);
         return false;
     }
-    let Err(why) = used.admits(io, early).await else {
+    let Err(why) = used.admission.admits(io, early).await else {
         return true;
     };
     report_unread(io, used, NotHandled::answered(why), refused);
@@ -326,7 +328,7 @@ async fn send_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     status: StatusCode,
     peer: bool,
 ) {
-    used.forgets();
+    used.admission.forgets();
     let taken = used.has_head_of(io);
     let mut head = io.take_prefix();
     if taken {
@@ -382,7 +384,7 @@ where
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Event::Ended(ended));
             }
-            if used.upgrade.load(Relaxed) {
+            if used.requests_other_protocol() {
                 return Poll::Ready(Event::Upgrade);
             }
             if close.as_mut().poll(cx).is_ready() {

@@ -19,10 +19,9 @@ use super::{
     AppHttp, AppPort, BY_POST, Malformed, NO_HOST, PeerRequest, PeerResponse, RequestKind, TUNNEL,
     Transport, head_of, only,
 };
+use crate::http::head::{UPGRADE_BODY, number};
 use crate::http::header_names::{BODY, STATUS, TARGET, UNSENT, UPGRADE_TO};
 use crate::http::headers::without_http;
-use crate::http::limits::UPGRADE_BODY;
-use crate::http::number::number;
 use crate::http::received::{acceptable, authority_of};
 use crate::http::refusal::reason_in;
 

@@ -73,14 +73,20 @@ fn take_reserved(permit: &Permit) -> Vec<Arc<ReservedPermit>> {
 }
 
 fn passes(budget: &Arc<Budget>, permit: &Arc<Permit>, class: AdmissionClass) -> bool {
-    budget.admit(permit, class).is_ok()
+    admit(budget, permit, class).is_ok()
 }
 
 /// Whether the request was admitted, once that is known.
 fn waits(budget: &Arc<Budget>, permit: &Arc<Permit>) -> JoinHandle<bool> {
-    let admitted = budget.admit(permit, AdmissionClass::Callers);
+    let admitted = admit(budget, permit, AdmissionClass::Callers);
     let ticket = admitted.expect_err("it waits");
     tokio::spawn(async move { ticket.admitted_by(None).await.is_ok() })
+}
+
+/// The ticket of a request that has to wait.
+fn queues(budget: &Arc<Budget>, permit: &Arc<Permit>) -> AdmissionTicket {
+    let admitted = admit(budget, permit, AdmissionClass::Callers);
+    admitted.err().unwrap()
 }
 
 async fn a_moment() {
@@ -174,7 +180,7 @@ async fn turns_come_in_order_and_newcomers_go_behind() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut all = Vec::new();
     for at in 0..3 {
-        let ticket = budget.admit(&busy, AdmissionClass::Callers).err().unwrap();
+        let ticket = queues(&budget, &busy);
         let order = Arc::clone(&order);
         all.push(tokio::spawn(async move {
             assert!(ticket.admitted_by(None).await.is_ok());
@@ -204,10 +210,7 @@ async fn callers_wait_behind_their_own_requests_only() {
     let ahead = waits(&budget, &first);
     a_moment().await;
     let own = (0..3).map(|_| {
-        let ticket = budget
-            .admit(&second, AdmissionClass::Callers)
-            .err()
-            .unwrap();
+        let ticket = queues(&budget, &second);
         let permit = Arc::clone(&second);
         tokio::spawn(async move {
             assert!(ticket.admitted_by(None).await.is_ok());
@@ -236,7 +239,7 @@ async fn freed_room_goes_to_least_busy_caller_first() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut all = Vec::new();
     for (name, permit) in [("many", &many), ("few", &few)] {
-        let ticket = budget.admit(permit, AdmissionClass::Callers).err().unwrap();
+        let ticket = queues(&budget, permit);
         let order = Arc::clone(&order);
         all.push(tokio::spawn(async move {
             assert!(ticket.admitted_by(None).await.is_ok());
@@ -260,7 +263,7 @@ async fn no_waiter_is_woken_without_room() {
     USED.set(40 * MIB);
     let woken = Arc::<AtomicUsize>::default();
     for _ in 0..100 {
-        let mut ticket = Box::pin(budget.admit(&busy, AdmissionClass::Callers).err().unwrap());
+        let mut ticket = Box::pin(queues(&budget, &busy));
         let woken = Arc::clone(&woken);
         tokio::spawn(poll_fn(move |cx| {
             woken.fetch_add(1, Relaxed);
@@ -413,9 +416,7 @@ async fn ticket_wait_ends_at_deadline_or_common_maximum() {
         (Duration::from_secs(2), 2, NotAdmitted::Deadline),
         (WAIT * 2, WAIT.as_secs(), NotAdmitted::Late),
     ] {
-        let ticket = budget
-            .admit(&busy, AdmissionClass::Callers)
-            .expect_err("it waits");
+        let ticket = admit(&budget, &busy, AdmissionClass::Callers).expect_err("it waits");
         let started = Instant::now();
         let admitted = ticket.admitted_by(Some(started + own)).await;
         assert_eq!(admitted.unwrap_err(), why);
@@ -431,9 +432,7 @@ async fn own_calls_skip_wait_for_dependent_requests() {
     let (own, _calls) = busy(&occupancy, 1, LEAST);
     USED.set(41 * MIB);
     let first = {
-        let ticket = budget
-            .admit(&own, AdmissionClass::Own)
-            .expect_err("it waits");
+        let ticket = admit(&budget, &own, AdmissionClass::Own).expect_err("it waits");
         tokio::spawn(async move { ticket.admitted_by(None).await.is_ok() })
     };
     a_moment().await;

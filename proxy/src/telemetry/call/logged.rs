@@ -6,7 +6,7 @@ use http::Method;
 use policy::access_log::AccessLog;
 use policy::origin::Origin;
 
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::telemetry::access_log::cut;
 use crate::telemetry::trace::{self, Trace};
 

@@ -4,8 +4,8 @@
 use http::Response;
 
 use super::Call;
-use crate::http::asked::Asked;
 use crate::http::body::Body;
+use crate::http::head::Asked;
 use crate::http::received::Rejected;
 use crate::http::refusal::NotHandled;
 use crate::telemetry::cell::CallOutcome;

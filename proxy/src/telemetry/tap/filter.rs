@@ -10,7 +10,7 @@ use http::{HeaderName, Method};
 use policy::well_known::SECRET_HEADERS;
 use wire::v1;
 
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::CallEnds;
 

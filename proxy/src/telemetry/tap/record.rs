@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 use policy::protocol::Protocol;
 use wire::v1;
 
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::ends;
 use crate::telemetry::tap::watch::{Tap, Taps};

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::mpsc::Receiver;
 use wire::v1;
 
-use crate::http::asked::Asked;
+use crate::http::head::Asked;
 use crate::http::header_names::{PROOF, TOKEN};
 use crate::http::refusal::NotHandled;
 use crate::http::watched::BodyEnd;

@@ -5,6 +5,7 @@
 use http::{HeaderValue, StatusCode, header};
 
 use super::*;
+use crate::http::http2::trim_values;
 
 fn blanks() -> HeaderValue {
     HeaderValue::from_static("\t a ")
@@ -49,4 +50,37 @@ async fn response_without_content_by_status_has_no_length() {
     let answer = sender.send(post(body::empty())).await.unwrap();
     assert_eq!(answer.status(), StatusCode::NO_CONTENT);
     assert!(!answer.headers().contains_key(header::CONTENT_LENGTH));
+}
+
+#[test]
+fn field_value_loses_only_surrounding_blanks() {
+    for (came, left) in [
+        ("a", "a"),
+        (" a", "a"),
+        ("a ", "a"),
+        ("\ta", "a"),
+        ("a\t", "a"),
+        (" \t a\t b \t ", "a\t b"),
+        (" ", ""),
+        ("\t", ""),
+        ("", ""),
+    ] {
+        let mut map = HeaderMap::new();
+        for name in ["x", "y"] {
+            map.append(name, HeaderValue::from_static("1"));
+            map.append(name, HeaderValue::from_static(came));
+        }
+        trim_values(&mut map);
+        for name in ["x", "y"] {
+            let values: Vec<&HeaderValue> = map.get_all(name).iter().collect();
+            assert_eq!(values, ["1", left], "{came:?}");
+        }
+    }
+    let mut map = HeaderMap::new();
+    let mut secret = HeaderValue::from_bytes(b" \xffa ").unwrap();
+    secret.set_sensitive(true);
+    map.insert("x", secret);
+    trim_values(&mut map);
+    assert_eq!(map["x"].as_bytes(), b"\xffa");
+    assert!(map["x"].is_sensitive());
 }

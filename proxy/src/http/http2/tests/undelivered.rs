@@ -8,7 +8,7 @@ use policy::reason::Reason;
 use super::super::recv::RecvBody;
 use super::*;
 use crate::failure::Failure;
-use crate::http::undelivered::TAKEN_WITHIN;
+use crate::http::ending_body::TAKEN_WITHIN;
 
 /// What the application sends, apart from each other.
 const PARTS: [&str; 2] = ["what came ", "before it "];

@@ -12,9 +12,9 @@ use http::{Response, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::{self, Body, BoxError};
-use crate::http::limits::size;
+use crate::http::ending_body::{Undelivered, is_delivered};
+use crate::http::head::size;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
-use crate::http::undelivered::{Undelivered, is_delivered};
 
 /// The error of a body that broke off, from then on.
 const BROKE_OFF: &str = "the answer's body broke off";
@@ -57,7 +57,7 @@ struct Broken {
 impl Broken {
     fn new(error: BoxError, used: &ConnectionUse) -> Self {
         if is_delivered(&*error) {
-            used.unwritten.store(1, Relaxed);
+            used.answers.unwritten.store(1, Relaxed);
         }
         Self {
             error: Some(error),
@@ -67,8 +67,8 @@ impl Broken {
 
     /// Waits until what came before was written, or its client takes nothing.
     fn poll_error(&mut self, used: &ConnectionUse, cx: &mut Context<'_>) -> Poll<BoxError> {
-        used.taken.register(cx.waker());
-        let unwritten = used.unwritten.load(Relaxed);
+        used.answers.taken.register(cx.waker());
+        let unwritten = used.answers.unwritten.load(Relaxed);
         if unwritten > 0 {
             ready!(self.undelivered.poll_given_up(unwritten, cx));
         }
@@ -83,7 +83,7 @@ impl Guarded {
         if used.is_full() {
             // hyper would take more, up to a fixed size that many slow readers together
             // do not fit.
-            used.taken.register(cx.waker());
+            used.answers.taken.register(cx.waker());
             if used.is_full() {
                 return Poll::Pending;
             }
@@ -92,7 +92,8 @@ impl Guarded {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            used.unsent
+            used.answers
+                .unsent
                 .fetch_add(isize::try_from(data.len()).unwrap_or(isize::MAX), Relaxed);
         }
         polled

@@ -33,7 +33,7 @@ impl<I: MayAbort> WriteObserver<I> {
 
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         let stuck = written.is_pending();
-        if self.used.stuck.swap(stuck, Relaxed) != stuck && self.used.expects.load(Relaxed) {
+        if self.used.answers.stuck.swap(stuck, Relaxed) != stuck && self.used.head.is_expected() {
             self.used.rests();
         }
         written
@@ -41,10 +41,10 @@ impl<I: MayAbort> WriteObserver<I> {
 
     fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
-            if self.used.unwritten.load(Relaxed) > 0 {
-                self.used.unwritten.fetch_add(1, Relaxed);
+            if self.used.answers.unwritten.load(Relaxed) > 0 {
+                self.used.answers.unwritten.fetch_add(1, Relaxed);
             }
-            self.used.written(*bytes);
+            self.used.answers.written(*bytes);
         }
         self.note(written)
     }
@@ -91,8 +91,7 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
         this.used.note_head_bytes(out.filled().len() - before);
         // Behind a body nothing is repaired: only what hyper waits for as a head is one.
         let mut read = read;
-        if this.used.expects.load(Relaxed)
-            && this.used.fresh.swap(false, Relaxed)
+        if this.used.head.begins()
             && let Some(mended) = refused_head::mend(&out.filled()[before..])
         {
             out.set_filled(before);
@@ -100,7 +99,7 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
             read = read_at_most(this.io()?, cx, out, most);
         }
         let came = out.filled().len() - before;
-        this.used.head.fetch_add(came, Relaxed);
+        this.used.head.bytes.fetch_add(came, Relaxed);
         read
     }
 }
@@ -153,9 +152,9 @@ impl<I: AsyncRead + AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<
         }
         let flushed = this.io()?.poll_flush(cx);
         // hyper has nothing left to write by then.
-        if this.used.unwritten.load(Relaxed) > 0 && matches!(flushed, Poll::Ready(Ok(()))) {
-            this.used.unwritten.store(0, Relaxed);
-            this.used.taken.wake();
+        if this.used.answers.unwritten.load(Relaxed) > 0 && matches!(flushed, Poll::Ready(Ok(()))) {
+            this.used.answers.unwritten.store(0, Relaxed);
+            this.used.answers.taken.wake();
         }
         this.note(flushed)
     }

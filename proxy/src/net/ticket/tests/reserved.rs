@@ -12,7 +12,7 @@ const TRIES: usize = 100;
 
 /// A request of this caller; `None` where it has to wait.
 fn begins(budget: &Arc<Budget>, permit: &Arc<Permit>) -> Option<InFlight> {
-    let reservation = budget.admit(permit, AdmissionClass::Callers).ok()?;
+    let reservation = admit(budget, permit, AdmissionClass::Callers).ok()?;
     Some(permit.begin_request_by(reservation))
 }
 
@@ -38,7 +38,7 @@ async fn reserved_permits_admit_few_requests_beside_endless_ones() {
     assert_eq!((started.len(), reserved(&busy)), (RESERVED, RESERVED));
     let waiting: Vec<_> = (0..3)
         .map(|_| {
-            let ticket = budget.admit(&busy, AdmissionClass::Callers).err().unwrap();
+            let ticket = queues(&budget, &busy);
             let permit = Arc::clone(&busy);
             tokio::spawn(async move {
                 let reservation = ticket.admitted_by(None).await.unwrap();
@@ -211,7 +211,7 @@ async fn reserved_permit_returns_once_however_request_ends() {
     assert_eq!(reserved(&busy), 1);
     drop(body);
     // It was admitted, and its caller left.
-    drop(budget.admit(&busy, AdmissionClass::Callers));
+    drop(admit(&budget, &busy, AdmissionClass::Callers));
     assert_eq!(reserved(&busy), 0);
     let in_flight = busy.requests().unwrap().in_flight();
     assert_eq!(in_flight, MANY);

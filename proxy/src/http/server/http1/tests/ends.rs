@@ -9,7 +9,7 @@ use http_body_util::StreamBody;
 
 use super::*;
 use crate::failure::Failure;
-use crate::http::undelivered::TAKEN_WITHIN;
+use crate::http::ending_body::TAKEN_WITHIN;
 
 mod half_closed;
 
