@@ -142,6 +142,7 @@ impl Budget {
 }
 
 /// Ready when a request may begin. Dropped, it leaves the queue to the next.
+#[derive(Debug)]
 pub(crate) struct AdmissionTicket {
     budget: Arc<Budget>,
     requests: Arc<Requests>,
