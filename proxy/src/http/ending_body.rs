@@ -47,6 +47,7 @@ pub(crate) fn ended_for(error: &(dyn std::error::Error + 'static)) -> Option<Rea
 
 /// The body of an answer, which ends with its request's time. Its source is dropped then, so that
 /// its server stops working for it.
+#[derive(Debug)]
 pub(crate) struct EndingBody<B> {
     inner: Option<B>,
     ends: Option<Box<StopConditions>>,

@@ -49,6 +49,7 @@ pub(crate) enum Profile {
 }
 
 /// What is known of a connection before its first byte.
+#[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) version: Version,
     pub(crate) profile: Profile,

@@ -16,6 +16,7 @@ use crate::http::headers;
 use crate::net::relay::Flows;
 
 /// The body of an answer, with its first part if that was there already.
+#[derive(Debug)]
 pub(crate) struct PrefetchedBody<B> {
     first: Option<Result<Frame<Bytes>, BoxError>>,
     rest: B,

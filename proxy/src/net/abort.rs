@@ -119,7 +119,7 @@ impl MayAbort for TcpStream {
     }
 }
 
-#[cfg(test)]
+/// A pipe in memory, by which tests stand in for a socket: there is nothing below it to reset.
 impl MayAbort for tokio::io::DuplexStream {
     fn abort(&mut self) {}
 }

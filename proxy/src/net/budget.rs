@@ -11,7 +11,7 @@
 //! nothing grows without one. From [`Budget::is_tight`] on chunks and windows are the
 //! smallest, soon after that holders with much in flight wait with more ([`crate::net::ticket`]);
 //! from [`Budget::is_full`] on nothing is read until the holder of most has lost connections
-//! ([`crate::process::relief`]).
+//! (`process::relief`).
 
 use std::fmt;
 use std::sync::Arc;

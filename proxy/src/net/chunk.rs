@@ -128,7 +128,7 @@ impl Plain for TcpStream {
     }
 }
 
-#[cfg(test)]
+/// A pipe in memory, by which tests stand in for a socket: there is nothing below it to reset.
 impl Plain for tokio::io::DuplexStream {
     fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
         Ok(())

@@ -32,6 +32,7 @@ const LINGER_IN_SILENCE: Duration = Duration::from_secs(2);
 const SCRAP: usize = 2 * 1024;
 
 /// A connection whose shutdown is over when the other side has noticed it.
+#[derive(Debug)]
 pub(crate) struct Lingering<I> {
     io: I,
     /// `None`: its shutdown waits for nothing.
@@ -41,6 +42,7 @@ pub(crate) struct Lingering<I> {
 }
 
 /// Longest wait for the end of what comes, and for more of it.
+#[derive(Debug)]
 struct Waits {
     whole: Duration,
     silence: Duration,

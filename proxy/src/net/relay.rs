@@ -63,6 +63,7 @@ pub(crate) fn relay<'a, A: ChunkIo, B: ChunkIo>(
 }
 
 /// See [`relay`].
+#[derive(Debug)]
 pub(crate) struct Relay<'a, A: ChunkIo, B: ChunkIo> {
     caller: &'a mut A,
     callee: &'a mut B,

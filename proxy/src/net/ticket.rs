@@ -1,7 +1,7 @@
 //! Tickets: requests that wait for memory before they begin.
 //!
 //! A request in flight holds some 40 KiB until its response was taken, and to cut it off is the
-//! last resort ([`crate::process::relief`]). One that waits holds next to nothing: most
+//! last resort (`process::relief`). One that waits holds next to nothing: most
 //! of it is in the kernel still. So from a part of the memory on requests wait until it falls,
 //! each only behind others of its own holder. From which part on follows from what that one holds
 //! already, see [`crate::net::headroom`]: a holder of little finds room where others wait, and
@@ -77,6 +77,7 @@ pub(crate) fn admit(
 }
 
 /// Ready when a request may begin. Dropped, it leaves the queue to the next.
+#[derive(Debug)]
 pub(crate) struct AdmissionTicket {
     budget: Arc<Budget>,
     requests: Arc<Requests>,

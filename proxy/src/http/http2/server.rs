@@ -58,6 +58,7 @@ impl Accept {
 }
 
 /// What a connection may take, and what sends for it.
+#[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) profile: Tuning,
     pub(crate) budget: Arc<Budget>,

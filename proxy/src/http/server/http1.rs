@@ -62,6 +62,7 @@ const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a connection may take, and for how long.
+#[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) builder: Builder,
     /// After this long without a request it is closed.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::net::admission::AdmissionClass;
-use crate::net::ticket::WAIT;
+use crate::net::ticket::{WAIT, admit};
 
 /// What a request in flight over HTTP/1.1 takes, and what of it is known to be its
 /// connection's.
@@ -103,7 +103,7 @@ async fn request(
     let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
     permit.busy();
     let began = Instant::now();
-    let reservation = match budget.admit(&permit, class) {
+    let reservation = match admit(budget, &permit, class) {
         Ok(reservation) => reservation,
         Err(ticket) => match ticket.admitted_by(None).await {
             Ok(reservation) => reservation,
@@ -261,7 +261,7 @@ async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: u
         permit.busy();
         let (budget, admitted) = (Arc::clone(budget), Arc::clone(&admitted));
         tokio::spawn(async move {
-            let reservation = match budget.admit(&permit, AdmissionClass::Callers) {
+            let reservation = match admit(&budget, &permit, AdmissionClass::Callers) {
                 Ok(reservation) => reservation,
                 Err(ticket) => match ticket.admitted_by(None).await {
                     Ok(reservation) => reservation,
