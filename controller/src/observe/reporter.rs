@@ -32,7 +32,7 @@ impl Reporter {
     }
 
     /// As replicas tell each other: its namespace is the pod's.
-    pub(super) fn account_name(&self) -> String {
+    pub(crate) fn account_name(&self) -> String {
         let name = self.account.as_ref().map(|account| &*account.name);
         name.unwrap_or_default().to_owned()
     }

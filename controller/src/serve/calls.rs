@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use identity::PeerIdentity;
 use runtime::pool::Share;
+use runtime::stop;
+use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use tracing::info;
 use wire::v1;
 use wire::v1::control_server::Control;
 use wire::v1::replica_server::Replica;
 
-use super::answers;
 use super::framed::ToProxies;
+use super::open;
 use super::stream::Streams;
 use crate::authority::certify::Certifier;
 use crate::observe::asks::replicas::Passed;
@@ -84,7 +86,7 @@ impl Control for ControlService {
                 "a stream needs a client certificate: call Certify first",
             ));
         };
-        let stream = self.streams.open(identity, request.into_inner()).await?;
+        let stream = open::open(&self.streams, identity, request.into_inner()).await?;
         info!(addr = %peer.addr, "stream opened");
         Ok(Response::new(stream))
     }
@@ -98,8 +100,29 @@ impl Control for ControlService {
         let uid = uid.ok_or_else(|| {
             Status::unauthenticated("answers need the client certificate of a pod")
         })?;
-        answers::take(&self.streams, uid, request.into_inner()).await;
+        take_answers(&self.streams, uid, request.into_inner()).await;
         Ok(Response::new(v1::AnswerEnd {}))
+    }
+}
+
+/// Takes what this pod's proxy answers to queries until it, or the process, ends.
+///
+/// Read as fast as it may come: a proxy that sends more is slowed down, and then keeps or drops at
+/// its own end what it has to send. No reader is waited for.
+async fn take_answers(streams: &Streams, uid: &str, mut answers: Streaming<v1::Answered>) {
+    let pod: Arc<str> = uid.into();
+    let taking = async {
+        while let Ok(Some(answered)) = answers.message().await {
+            while let Err(wait) = streams.asks.may_answer(&pod, Instant::now()) {
+                streams.limits.counter("ask-answers").inc();
+                sleep(wait).await;
+            }
+            streams.asks.answered(uid, answered);
+        }
+    };
+    tokio::select! {
+        () = taking => {}
+        () = stop::requested(streams.stop.clone()) => {}
     }
 }
 

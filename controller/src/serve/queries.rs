@@ -1,10 +1,9 @@
-//! Commands on a proxy's stream beside its configuration: users' queries.
+//! Users' queries, which go to a proxy on its stream.
 //!
 //! Configuration goes first: a query waits while there is no more room than batches may need, and
 //! is lost, counted, where too many wait.
 
 use wire::capability::{Capabilities, Capability};
-use wire::v1;
 use wire::v1::ask::What;
 use wire::v1::to_proxy::Message;
 
@@ -15,22 +14,22 @@ use crate::observe::asks::{AskRegistration, Asks, Orders};
 /// always find room.
 pub(super) const OUTBOX: usize = 4;
 /// Queries on their way beside them.
-const QUESTIONS: usize = 8;
+const QUERIES: usize = 8;
 
 /// The queue of a stream.
 pub(super) fn outbox() -> (Outbox, ToProxies) {
-    ToProxies::queue(OUTBOX + QUESTIONS)
+    ToProxies::queue(OUTBOX + QUERIES)
 }
 
 /// The queries for one proxy.
 #[derive(Debug)]
-pub(super) struct ProxyQuestions {
+pub(super) struct ProxyQueries {
     registration: Option<(AskRegistration, Orders)>,
     /// It tries rules on command.
     tries: bool,
 }
 
-impl ProxyQuestions {
+impl ProxyQueries {
     /// Those for the proxy of this pod; none where it does not understand them.
     pub(super) fn of(asks: &Asks, uid: Option<&str>, capabilities: &Capabilities) -> Self {
         let uid = uid.filter(|_| capabilities.has(Capability::Asks));
@@ -52,13 +51,6 @@ impl ProxyQuestions {
         }
         // None, or a newer stream of the pod gets them.
         std::future::pending().await
-    }
-
-    /// Sends one. There is room: see [`OUTBOX`].
-    pub(super) fn pass(order: Message, outbox: &Outbox) {
-        let message = Some(order);
-        // Closed: the proxy went away, and what is read next says so.
-        let _ = outbox.try_send(Ok(Box::new(v1::ToProxy { message })));
     }
 }
 
