@@ -15,7 +15,7 @@ use crds::observe::{NodeKind, Protocol};
 use super::edges::{EdgeRef, Edges};
 use super::key::{EdgeKey, NodeKey};
 use super::owners::Owners;
-use super::protocol::protocol;
+use super::protocol;
 pub(crate) use super::sums::OTHER;
 use super::sums::{EdgeTotals, OTHER_NAME};
 use crate::observe::given_up::GivenUp;

@@ -13,7 +13,7 @@ use wire::v1;
 use wire::v1::answered::What;
 
 use crate::aggregated::server::ApiResponse;
-use crate::graph::protocol::protocol;
+use crate::graph::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
 use crate::observe::asks::Answers;
