@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use identity::PeerIdentity;
 use runtime::pool::Share;
-use runtime::stop;
-use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use tracing::info;
 use wire::v1;
@@ -14,8 +12,8 @@ use wire::v1::control_server::Control;
 use wire::v1::replica_server::Replica;
 
 use super::framed::ToProxies;
-use super::open;
 use super::stream::Streams;
+use super::{open, queries};
 use crate::authority::certify::Certifier;
 use crate::observe::asks::replicas::Passed;
 use crate::observe::exchange;
@@ -100,29 +98,11 @@ impl Control for ControlService {
         let uid = uid.ok_or_else(|| {
             Status::unauthenticated("answers need the client certificate of a pod")
         })?;
-        take_answers(&self.streams, uid, request.into_inner()).await;
+        let Streams {
+            asks, limits, stop, ..
+        } = &self.streams;
+        queries::take_answers(asks, limits, stop.clone(), uid, request.into_inner()).await;
         Ok(Response::new(v1::AnswerEnd {}))
-    }
-}
-
-/// Takes what this pod's proxy answers to queries until it, or the process, ends.
-///
-/// Read as fast as it may come: a proxy that sends more is slowed down, and then keeps or drops at
-/// its own end what it has to send. No reader is waited for.
-async fn take_answers(streams: &Streams, uid: &str, mut answers: Streaming<v1::Answered>) {
-    let pod: Arc<str> = uid.into();
-    let taking = async {
-        while let Ok(Some(answered)) = answers.message().await {
-            while let Err(wait) = streams.asks.may_answer(&pod, Instant::now()) {
-                streams.limits.counter("ask-answers").inc();
-                sleep(wait).await;
-            }
-            streams.asks.answered(uid, answered);
-        }
-    };
-    tokio::select! {
-        () = taking => {}
-        () = stop::requested(streams.stop.clone()) => {}
     }
 }
 

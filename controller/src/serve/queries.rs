@@ -1,9 +1,17 @@
-//! Users' queries, which go to a proxy on its stream.
+//! Users' queries, which go to a proxy on its stream, and its answers, which come beside it.
 //!
 //! Configuration goes first: a query waits while there is no more room than batches may need, and
 //! is lost, counted, where too many wait.
 
+use std::sync::Arc;
+
+use runtime::limit::Reached;
+use runtime::stop;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tonic::Streaming;
 use wire::capability::{Capabilities, Capability};
+use wire::v1;
 use wire::v1::ask::What;
 use wire::v1::to_proxy::Message;
 
@@ -56,4 +64,31 @@ impl ProxyQueries {
 
 fn is_trial(order: &Message) -> bool {
     matches!(order, Message::Ask(ask) if matches!(ask.what, Some(What::Trial(_))))
+}
+
+/// Takes what the proxy of this pod answers until it, or the process, ends.
+///
+/// Read as fast as it may come: a proxy that sends more is slowed down, and then keeps or drops at
+/// its own end what it has to send. No reader is waited for.
+pub(super) async fn take_answers(
+    asks: &Asks,
+    limits: &Reached,
+    stop: watch::Receiver<bool>,
+    uid: &str,
+    mut answers: Streaming<v1::Answered>,
+) {
+    let pod: Arc<str> = uid.into();
+    let taking = async {
+        while let Ok(Some(answered)) = answers.message().await {
+            while let Err(wait) = asks.may_answer(&pod, Instant::now()) {
+                limits.counter("ask-answers").inc();
+                sleep(wait).await;
+            }
+            asks.answered(uid, answered);
+        }
+    };
+    tokio::select! {
+        () = taking => {}
+        () = stop::requested(stop) => {}
+    }
 }
