@@ -19,7 +19,6 @@ pub(crate) mod history;
 pub(crate) mod key;
 pub(crate) mod memory;
 mod otlp;
-pub(crate) mod owners;
 pub(crate) mod push;
 pub(crate) mod sums;
 mod wall_clock;

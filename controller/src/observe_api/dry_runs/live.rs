@@ -11,13 +11,15 @@ use std::time::Duration;
 use crds::observe::{DryRunSpec, Resource, Scope, Trial};
 use futures::stream;
 use parking_lot::RwLock;
+use policy::access::Access;
+use policy::well_known::SECRET_HEADERS;
 use prost::Message as _;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
 use super::seen::{LiveTally, MAX_EXAMPLES, Rights, by_address, reads};
-use super::{QueryContext, TrialPermit, headers};
+use super::{QueryContext, TrialPermit};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::ApiResponse;
@@ -27,9 +29,8 @@ use crate::inventory::Inventory;
 use crate::inventory::kind::MetricsKind;
 use crate::model::PodId;
 use crate::observe::asks::{self, Answers};
-use crate::observe_api::lines::{self, LIFE};
 use crate::observe_api::query::may;
-use crate::observe_api::stream::StreamPermits;
+use crate::observe_api::stream::{LIFE, StreamPermits, line, streamed};
 use crate::world::ObjectKey;
 
 /// More time for proxies than that: they end by themselves should no message end them.
@@ -189,7 +190,7 @@ impl QueryContext<'_> {
         let world = &self.compiled.world;
         for set in sets {
             let may_tap = tapped.contains(&set.namespace);
-            if let Some(why) = headers::objection(&set.access, may_tap, &self.context.tap_headers) {
+            if let Some(why) = header_objection(&set.access, may_tap, &self.context.tap_headers) {
                 all.reasons.push(why);
                 continue;
             }
@@ -307,8 +308,33 @@ async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
 }
 
 fn streamed(reader: TrialStream) -> ApiResponse {
-    lines::answer(stream::unfold(reader, |mut reader| async move {
+    streamed(stream::unfold(reader, |mut reader| async move {
         let message = reader.next().await?;
-        Some((lines::line(&message), reader))
+        Some((line(&message), reader))
     }))
+}
+
+/// Why these rules are not tried for a user who may see requests one by one, or may not;
+/// `shown`: headers that a tap may show.
+///
+/// The results of rules that are only tried reveal whether a pattern fits a header's value, so a
+/// few dry runs would read the value out. No other user sees anything of that, unlike rules that
+/// are applied.
+fn header_objection(access: &Access, may_tap: bool, shown: &BTreeSet<String>) -> Option<String> {
+    let names = access.header_names();
+    let mut secret = names.iter().filter(|name| is_secret(name));
+    if let Some(name) = secret.next() {
+        return Some(format!(
+            "their rules look at header {name}, which proves the identity of a caller"
+        ));
+    }
+    let mut others = names.iter().filter(|name| !shown.contains(*name));
+    let other = others.next().filter(|_| !may_tap)?;
+    Some(format!(
+        "their rules look at header {other}, which takes the right to get and create taps there"
+    ))
+}
+
+fn is_secret(name: &str) -> bool {
+    SECRET_HEADERS.contains(&name)
 }

@@ -1,7 +1,7 @@
 //! How long a response of many edges takes.
 
 use super::*;
-use crate::testing::cpu_time::computed;
+use crate::testing::computed;
 
 /// Workloads, and edges of each, of which a response must be there in this time.
 const WORKLOADS: usize = 1_000;
