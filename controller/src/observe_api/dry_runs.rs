@@ -28,6 +28,7 @@ use tokio::time::{self, timeout};
 
 use self::change::TriedChange;
 use self::edges::Edges;
+pub(super) use self::live::watch;
 use self::rights::Author;
 use super::context::ObserveContext;
 use super::scopes::Scopes;

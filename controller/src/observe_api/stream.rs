@@ -35,7 +35,7 @@ use crate::observe::reports::slot_of;
 pub(super) const LIFE: Duration = Duration::from_secs(50);
 
 /// These lines, as they come.
-pub(super) fn streamed(lines: impl Stream<Item = Bytes> + Send + 'static) -> ApiResponse {
+pub(super) fn line_stream(lines: impl Stream<Item = Bytes> + Send + 'static) -> ApiResponse {
     let frames = lines.map(|line| Ok::<_, Infallible>(Frame::data(line)));
     let mut answer = whole(StatusCode::OK, Bytes::new());
     *answer.body_mut() = StreamBody::new(frames).boxed_unsync();
@@ -117,7 +117,7 @@ pub(super) async fn answer(
         let line = reader.later().await?;
         Some((with_newline(line), reader))
     });
-    let stream = streamed(stream::once(ready(with_newline(first))).chain(later));
+    let stream = line_stream(stream::once(ready(with_newline(first))).chain(later));
     Ok(match room {
         Some(room) => room.of_first_line(stream),
         None => stream,

@@ -17,7 +17,7 @@ use crate::graph::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
 use crate::observe::asks::Answers;
-use crate::observe_api::stream::{LIFE, StreamPermits, line, streamed};
+use crate::observe_api::stream::{LIFE, StreamPermits, line, line_stream};
 
 /// The time for proxies: they end by themselves should no message end them.
 pub(super) const LASTS: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ pub(super) fn answer(
         ended: false,
         _permits: permits,
     };
-    streamed(stream::unfold(reader, |mut reader| async move {
+    line_stream(stream::unfold(reader, |mut reader| async move {
         let message = reader.next().await?;
         Some((line(&message), reader))
     }))
