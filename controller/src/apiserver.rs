@@ -3,8 +3,16 @@
 //!
 //! May import nothing else of this crate, because everything may import it.
 
-#[macro_use]
-mod debug;
+/// `Debug` for a type that holds a kube client, which has none.
+macro_rules! opaque_debug {
+    ($name:ident) => {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    };
+}
 
 pub(crate) mod client;
 pub(crate) mod events;

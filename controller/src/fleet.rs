@@ -14,7 +14,6 @@
 mod announced;
 mod authorization;
 mod circuit;
-mod key;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -32,11 +31,10 @@ use self::authorization::{Authorizations, LOOKED_AT};
 use self::circuit::{Decision, KnownCircuit};
 use crate::model::compiled::LatestModel;
 
-pub(crate) use self::announced::{AnnouncedState, AnnouncedStates, closed};
+pub(crate) use self::announced::{AnnouncedState, AnnouncedStates, Caller, Key, closed};
 pub(crate) use self::circuit::BreakerReport;
 #[cfg(test)]
 pub(crate) use self::circuit::Phase;
-pub(crate) use self::key::{Caller, Key};
 
 /// Between two looks at what the pulses come to.
 const EVERY: Duration = Duration::from_millis(250);

@@ -14,5 +14,5 @@ pub(crate) mod given_up;
 mod latency_counts;
 pub(crate) mod propagation;
 mod report_store;
-mod reporter;
 pub(crate) mod reports;
+mod stored_report;

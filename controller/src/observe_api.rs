@@ -14,7 +14,6 @@ pub(crate) mod context;
 mod documents;
 mod dry_runs;
 mod explanations;
-mod lines;
 mod parameters;
 mod proxies;
 mod query;

@@ -15,19 +15,15 @@
 
 pub(crate) mod allowances;
 mod announced_breakers;
-mod answers;
 mod buffers;
-mod bundle;
 mod calls;
+mod configuration;
 mod framed;
-mod messages;
 mod open;
-mod orders;
 mod proxy_info;
+mod queries;
+mod quota_shares;
 pub(crate) mod session;
-mod shared;
-mod state;
-mod steer;
 pub(crate) mod stream;
 
 use std::convert::Infallible;

@@ -10,7 +10,6 @@
 mod board;
 mod demand;
 mod divide;
-mod given;
 mod key;
 mod lead;
 

@@ -19,7 +19,6 @@ pub(crate) mod breakers;
 mod conditions;
 pub(crate) mod events;
 pub(crate) mod gauges;
-mod shown;
 mod udp;
 pub(crate) mod unexpected;
 mod unmeshed;
@@ -42,8 +41,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use self::conditions::{COUNT_EVERY, Status, When, Written, kinds, read, resource, when, word};
-use self::shown::WrittenBreaker;
+use self::conditions::{
+    COUNT_EVERY, Status, When, Written, WrittenBreaker, kinds, read, resource, when, word,
+};
 use self::unmeshed::Unmeshed;
 use crate::fleet::Fleet;
 use crate::model::compiled::{Compiled, LatestModel};

@@ -16,7 +16,7 @@ use policy::access::{Access, Caller as Proven, Source};
 use policy::mode::Enforcement;
 use policy::name::SpiffeId;
 
-use super::key::{Caller, Key};
+use super::announced::{Caller, Key};
 use crate::model::compiled::Compiled;
 use crate::model::{Endpoint, Index, Target};
 use crate::world::ObjectKey;

@@ -10,8 +10,7 @@ use policy::origin::Origin;
 use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
 use tokio::time::Instant;
 
-use super::announced::AnnouncedState;
-use super::key::{Caller, Key};
+use super::announced::{AnnouncedState, Caller, Key};
 use crate::model::compiled::Compiled;
 use crate::world::{ObjectKey, object};
 

@@ -1,7 +1,6 @@
 //! The read API's response about the graph: which nodes and edges it holds, and what of each.
 
-mod counts;
-mod overflow;
+mod fields;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,8 +12,7 @@ use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use self::counts::{numbers, route_sums, server_sums, shared_sums};
-use self::overflow::Overflow;
+use self::fields::{Overflow, numbers, route_sums, server_sums, shared_sums};
 use super::edges::EdgeRef;
 use super::history::{self, History};
 use super::key::{EdgeKey, NodeKey};

@@ -26,9 +26,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::blocking::run_blocking;
 use super::follow::{Graph, seconds};
 use super::memory::{SHARDS, Unreadable};
+use super::run_blocking;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;
 
@@ -101,7 +101,7 @@ impl Checkpointer {
             // The holder too: the one before it writes last when it has let the Lease go.
             let is_read = self.read(&mut versions).await;
             if is_read {
-                self.graph.recalled();
+                self.graph.startup().recalled();
             }
             if leads && is_read && Instant::now() >= next {
                 let written = self.write().await;
@@ -126,7 +126,7 @@ impl Checkpointer {
 
     /// Until the next look.
     fn pause(&self) -> Duration {
-        if self.graph.awaits_recall() {
+        if self.graph.startup().awaits_recall() {
             RECALL_EVERY
         } else {
             LOOK_EVERY
@@ -156,13 +156,15 @@ impl Checkpointer {
                         }
                     }
                 }
-                Err(error) if self.graph.has_recalled() => {
+                Err(error) if self.graph.startup().has_recalled() => {
                     debug!(%error, shard, "what was written of the service graph not fetched");
                     return false;
                 }
                 Err(error) => {
                     let (role, namespace) = (ROLE, &self.namespace);
-                    self.graph.cannot_recall(unread(shard, namespace, &error));
+                    self.graph
+                        .startup()
+                        .cannot_recall(unread(shard, namespace, &error));
                     warn!(
                         %error, shard, role, namespace,
                         "what was written of the service graph not fetched: the graph answers 503 \

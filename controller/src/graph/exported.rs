@@ -11,9 +11,9 @@ use std::time::SystemTime;
 
 use policy::latency::Histogram;
 
-use super::blocking::run_blocking;
 use super::follow::Graph;
 use super::history;
+use super::run_blocking;
 use super::window::Counted;
 use crate::metrics::GraphMetrics;
 use crate::metrics::service_graph::{Calls, Pair, ReportingWorkload, ServiceGraphMetrics};

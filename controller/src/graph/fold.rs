@@ -14,10 +14,10 @@ use crds::observe::{NodeKind, Protocol};
 
 use super::edges::{EdgeRef, Edges};
 use super::key::{EdgeKey, NodeKey};
-use super::owners::Owners;
-use super::protocol::protocol;
+use super::protocol;
 pub(crate) use super::sums::OTHER;
 use super::sums::{EdgeTotals, OTHER_NAME};
+use super::workloads::Owners;
 use crate::observe::given_up::GivenUp;
 use crate::observe::reports::{PodSlot, ReportedEdgeKey, RouteCalls};
 use crate::world::ObjectKey;

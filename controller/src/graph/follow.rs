@@ -5,38 +5,44 @@
 //! connections: so looks run on a thread of their own, and so do queries. That one thread never
 //! waits for the state, and no waiter for the state holds the inventory, which is written there.
 
-mod callers;
-mod recalled;
-mod set_clock;
 mod shown;
 mod startup;
+mod state;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use crds::observe::NodeKind;
+use crds::observe::RecentCalls;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::warn;
 
-use self::startup::{Startup, StartupEvent};
+use self::shown::SharedResponses;
+use self::startup::StartupProgress;
+use self::state::GraphState;
 use super::answer::{self, Extent, GraphSink, Sources};
-use super::blocking::run_blocking;
 use super::edges::EdgeRef;
 use super::fold::Fold;
-use super::history::{self, History};
-use super::key::NodeKey;
-use super::memory::{Memory, Seen};
-use super::owners::Owners;
-use super::wall_clock::WallClock;
-use super::window::{self, Counted, Incomplete};
-use super::workloads::{CachedWorkloads, workloads};
+use super::history;
+use super::key::{EdgeKey, NodeKey};
+use super::memory::Memory;
+use super::run_blocking;
+use super::wall_clock::ClockStep;
+use super::window::{Counted, Incomplete};
+use super::workloads::{Owners, workloads};
 use super::written::Written;
 use crate::inventory::Inventory;
 use crate::metrics::GraphMetrics;
-use crate::model::compiled::LatestModel;
+use crate::model::compiled::{Compiled, LatestModel};
 use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
+use crate::world::ObjectKey;
+
+pub(crate) use self::shown::GraphWindow;
+pub(crate) use self::startup::UNREAD;
+pub(crate) use self::state::seconds;
 
 /// Between two looks at what was reported.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -52,15 +58,11 @@ const GATHER: Duration = Duration::from_secs(30);
 const YOUNG: Duration = GATHER.saturating_add(SETTLED);
 /// Pods between which others get at the state.
 const AT_ONCE: usize = 64;
-/// What is not persisted is kept in memory for this long.
-const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
 /// Why a response is incomplete, beside the window's own reasons.
 const HOARDED: &str = "pods of it reported more than their share, and some of that had no room in the controller's \
      memory";
 const GATHERS: &str =
     "this controller began a moment ago, and not every proxy has reported yet what it counted";
-pub(crate) const UNREAD: &str =
-    "what was written down of earlier calls cannot be read; the controller's log says why";
 const CLOCK_SET: &str = "the clock of the controller's node was set meanwhile, so calls may be missing or stand at \
      another time";
 
@@ -79,68 +81,9 @@ struct Inner {
     state: Mutex<GraphState>,
     /// Edges of the memory that were dropped since the last query of this number.
     truncated: AtomicUsize,
-    startup: Mutex<Startup>,
-    /// Why what was written down could not be read when that was last tried.
-    unread: Mutex<Option<String>>,
-    /// Responses since the last look.
-    written: Mutex<Vec<Shared>>,
-    /// Counts looks.
-    looks: watch::Sender<u64>,
+    startup: StartupProgress,
+    written: SharedResponses,
     metrics: GraphMetrics,
-}
-
-/// A response that several readers share.
-#[derive(Debug)]
-struct Shared {
-    /// Slot and look.
-    at: (u64, u64),
-    requested: GraphWindow,
-    written: Arc<Written>,
-}
-
-#[derive(Debug, Default)]
-struct GraphState {
-    history: History,
-    memory: Memory,
-    workloads: CachedWorkloads,
-    /// The slot before which the memory has what only called sides reported.
-    remembered_to: u64,
-    /// Of the inventory: changes when other replicas report whose pods were.
-    peer_revision: u64,
-    /// The slot in which the clock was set last.
-    clock_set_in: Option<u64>,
-    /// As it was looked at last; `None` before it is followed.
-    clock: Option<WallClock>,
-}
-
-/// Which window, and what of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct GraphWindow {
-    /// Length in slots.
-    pub slots: u64,
-    /// Only what is settled.
-    pub settled: bool,
-    /// The slot before which it ends, if not now.
-    pub end: Option<u64>,
-    /// What of it.
-    pub extent: Extent,
-}
-
-impl GraphState {
-    /// Remembers what only called sides reported, of slots whose reports are complete: sooner, and
-    /// it would be an edge of its own, by other names than its caller's proxy has.
-    fn remember_served(&mut self, settled: u64) {
-        let oldest = settled.saturating_sub(history::FINE);
-        // What ends a call in the slot after it must be there too.
-        for slot in self.remembered_to.max(oldest)..settled.saturating_sub(1) {
-            for edge in self.history.only_served(slot) {
-                if self.history.is_known(slot, &edge) {
-                    self.memory.see(&edge, seen_in(slot));
-                }
-            }
-            self.remembered_to = slot + 1;
-        }
-    }
 }
 
 impl Graph {
@@ -160,10 +103,8 @@ impl Graph {
                 remember,
                 state: Mutex::default(),
                 truncated: AtomicUsize::new(0),
-                startup: Mutex::new(Startup::of(!remember.is_zero())),
-                unread: Mutex::default(),
-                written: Mutex::default(),
-                looks: watch::Sender::new(0),
+                startup: StartupProgress::new(!remember.is_zero()),
+                written: SharedResponses::new(),
                 metrics,
             }),
         }
@@ -176,7 +117,7 @@ impl Graph {
         self,
         whole: impl Fn() -> bool + Send + Sync,
     ) -> impl Future<Output = ()> + Send {
-        self.advance(StartupEvent::Followed);
+        self.inner.startup.followed();
         self.fold_forever(whole)
     }
 
@@ -200,29 +141,52 @@ impl Graph {
                     graph.tidy(now);
                 }
                 if age > YOUNG {
-                    graph.grow();
+                    graph.startup().grow();
                 }
-                graph.looked();
+                graph.inner.written.looked();
             })
             .await;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// A look is over. Responses from before it are never shown again, and would stay until the
-    /// next query.
-    fn looked(&self) {
-        self.inner.looks.send_modify(|looks| *looks += 1);
-        let looks = *self.inner.looks.borrow();
-        self.inner
-            .written
-            .lock()
-            .retain(|cached| cached.at.1 == looks);
+    /// How far it is with its start.
+    pub(crate) fn startup(&self) -> &StartupProgress {
+        &self.inner.startup
+    }
+
+    /// The first look. Of what was counted before, proxies send again what a window of max length
+    /// would have that ends when all of them had time for that.
+    fn begins(&self, now: SystemTime) {
+        let grown = slot_of(now) + YOUNG.as_secs() / SLOT;
+        let known = grown.saturating_sub(history::LONGEST);
+        self.inner.state.lock().history.begins(known);
+    }
+
+    /// Looks at the clock, which shows `now` at the moment `at`.
+    fn look_at_clock(&self, now: SystemTime, at: std::time::Instant) {
+        let step = self.inner.state.lock().look_at_clock(now, at);
+        if let Some(step) = step {
+            self.clock_was_set(step, now);
+        }
+    }
+
+    /// The clock was set, and shows `now`.
+    fn clock_was_set(&self, step: ClockStep, now: SystemTime) {
+        warn!(
+            %step,
+            "the clock of this node was set: answers of the service graph that go back to that \
+             say that they are not complete"
+        );
+        self.inner.metrics.clock_sets.inc();
+        let current = slot_of(now);
+        self.inner.reports.forget_from(current);
+        self.inner.state.lock().clock_was_set(current);
     }
 
     /// Changes with every look.
     pub(crate) fn looks(&self) -> watch::Receiver<u64> {
-        self.inner.looks.subscribe()
+        self.inner.written.looks()
     }
 
     /// One look, for tests that wait for it.
@@ -236,7 +200,9 @@ impl Graph {
     /// became known whose pods of theirs were.
     fn look_now(&self, now: SystemTime, back: bool) {
         let current = slot_of(now);
-        let back = self.peer_pods_changed() || back;
+        let peer_revision = self.inner.inventory.read().peer_revision();
+        let peer_pods_changed = self.inner.state.lock().peer_pods_changed(peer_revision);
+        let back = peer_pods_changed || back;
         let whole_from = self.inner.reports.whole_from();
         for (slot, revision) in self.inner.reports.revisions().into_iter().rev() {
             let fresh = slot + FRESH > current;
@@ -256,20 +222,6 @@ impl Graph {
         metrics.remembered.set(gauge(state.memory.len()));
     }
 
-    /// Whether other replicas reported whose pods were since the last look. What was folded without
-    /// that is wrong.
-    fn peer_pods_changed(&self) -> bool {
-        let peer_revision = self.inner.inventory.read().peer_revision();
-        let mut state = self.inner.state.lock();
-        let is_new = state.peer_revision != peer_revision;
-        if is_new {
-            state.peer_revision = peer_revision;
-            state.history.lack_unknown();
-            state.remembered_to = 0;
-        }
-        is_new
-    }
-
     fn fold(&self, slot: u64, revision: u64) {
         let reported = self.inner.reports.of_slot(slot);
         let mut fold = Fold::default();
@@ -281,21 +233,7 @@ impl Graph {
         // Read last: what is dropped in between counts as missing, and is there.
         folded.given_up = self.inner.reports.given_up(slot);
         let mut state = self.inner.state.lock();
-        // A pod without a known owner is no workload, and would be taken for one for weeks.
-        let sure = window::sure(&folded).filter(|edge| !folded.unknown.contains(*edge));
-        for edge in sure {
-            state.memory.see(edge, seen_in(slot));
-        }
-        if !folded.given_up.is_empty() {
-            // What stays of before must not stand beside the same by its owners.
-            let inventory = self.inner.inventory.read();
-            let moved = |node: &NodeKey| {
-                node.kind == NodeKind::Pod
-                    && NodeKey::of_workload(inventory.topmost(&node.object, "")) != *node
-            };
-            state.history.let_go(slot, moved);
-        }
-        state.history.take(slot, revision, folded);
+        state.take(slot, revision, folded, &self.inner.inventory);
         let took = began.elapsed().as_secs_f64();
         self.inner.metrics.fold_seconds.inc_by(took);
     }
@@ -319,27 +257,47 @@ impl Graph {
     /// Puts together what is due and drops what is old.
     pub(crate) fn tidy(&self, now: SystemTime) {
         let mut state = self.inner.state.lock();
-        let GraphState {
-            history,
-            memory,
-            clock_set_in,
-            ..
-        } = &mut *state;
-        let mut remember = self.inner.remember.max(SHORTEST_MEMORY);
-        let forgets_from = |slot: u64| slot + SHORTEST_MEMORY.as_secs() / SLOT;
-        if clock_set_in.is_some_and(|slot| slot_of(now) < forgets_from(slot)) {
-            // A clock that is set wrong is mostly set right again, and what is forgotten is gone.
-            remember = Duration::MAX;
-        }
-        let truncated = memory.tidy(seconds(now), remember);
+        let minutes = state.history.dropped;
+        let truncated = state.tidy(now, self.inner.remember);
         let all = &self.inner.truncated;
         all.fetch_add(truncated, Ordering::Relaxed);
-        let before = (history.dropped, history.edges.left_out);
-        history.tidy(slot_of(now));
         let metrics = &self.inner.metrics;
-        metrics.dropped("minute", history.dropped - before.0);
-        metrics.dropped("edge", std::mem::take(&mut history.edges.left_out));
-        metrics.dropped("remembered", std::mem::take(&mut memory.dropped));
+        metrics.dropped("minute", state.history.dropped - minutes);
+        metrics.dropped("edge", std::mem::take(&mut state.history.edges.left_out));
+        metrics.dropped("remembered", std::mem::take(&mut state.memory.dropped));
+    }
+
+    /// A response as it is written. While nothing new was folded, readers share it.
+    pub(crate) fn written(&self, requested: &GraphWindow, now: SystemTime) -> Arc<Written> {
+        let write = || Written::of(|to| self.write_answer(requested, now, to));
+        self.inner.written.response(requested, now, write)
+    }
+
+    /// What a reader was shown whose window ended before this slot, or more. `None` where that is
+    /// not known any more. `now`: of the reader's next response, which was made before: it is what
+    /// workloads are compared with.
+    pub(crate) fn shown_before(
+        &self,
+        requested: &GraphWindow,
+        end: u64,
+        now: SystemTime,
+    ) -> Option<Arc<Written>> {
+        let current = slot_of(now);
+        let is_held = requested.slots <= history::FINE
+            && end <= current
+            && end + history::FINE_HISTORY >= current
+            && self.inner.state.lock().workloads.known_from() <= end;
+        if !is_held {
+            return None;
+        }
+        let mut before = GraphWindow {
+            end: Some(end),
+            ..requested.clone()
+        };
+        // Ends of quiet edges may have gone since.
+        before.extent.gone = true;
+        let written = self.written(&before, now);
+        (!written.lacks()).then_some(written)
     }
 
     /// The response as an object, for tests that read it.
@@ -382,11 +340,13 @@ impl Graph {
         let first = requested.extent.first_slot(bounds.0);
         if window.given_up.concerns(is_meant) || self.hoards(&requested.extent, bounds.0) {
             window.incomplete = Some(Incomplete::Lost(HOARDED));
-        } else if state.clock_is_set() || state.clock_set_in.is_some_and(|slot| first <= slot) {
+        } else if state.clock_is_set(first) {
             window.incomplete = Some(Incomplete::Lost(CLOCK_SET));
-        } else if self.gathers() {
+        } else if self.startup().gathers() {
             window.incomplete = Some(Incomplete::Lost(GATHERS));
-        } else if self.lacks_recall() && !matches!(window.incomplete, Some(Incomplete::Lost(_))) {
+        } else if self.startup().lacks_recall()
+            && !matches!(window.incomplete, Some(Incomplete::Lost(_)))
+        {
             window.incomplete = Some(Incomplete::Lost(UNREAD));
         }
         let domain = compiled
@@ -409,6 +369,26 @@ impl Graph {
     fn hoards(&self, extent: &Extent, first: u64) -> bool {
         let mut hoarders = self.inner.reports.hoarders(first).into_iter();
         hoarders.any(|(reporter, _)| extent.owns_namespace(&reporter.pod.namespace))
+    }
+
+    /// What was counted in the max window on the edges that `chosen` accepts.
+    pub(crate) fn between(
+        &self,
+        now: SystemTime,
+        chosen: impl Fn(&EdgeKey) -> bool,
+    ) -> RecentCalls {
+        self.inner.state.lock().calls_between(now, chosen)
+    }
+
+    /// Accounts of the callers that these nodes ever had, and how many there were of which none is
+    /// known.
+    pub(crate) fn callers_of(
+        &self,
+        nodes: &BTreeSet<NodeKey>,
+        compiled: &Compiled,
+    ) -> (BTreeSet<ObjectKey>, usize) {
+        let workloads = workloads(&compiled.model, &self.inner.inventory.read());
+        self.inner.state.lock().callers_of(nodes, &workloads)
     }
 
     /// What was counted in a slot, each call once.
@@ -437,19 +417,6 @@ impl Graph {
     pub(crate) fn take_truncated(&self) -> usize {
         self.inner.truncated.swap(0, Ordering::Relaxed)
     }
-}
-
-/// When a slot's calls were.
-const fn seen_in(slot: u64) -> Seen {
-    Seen {
-        first: slot * SLOT,
-        last: (slot + 1) * SLOT,
-    }
-}
-
-/// Seconds since 1970.
-pub(crate) fn seconds(now: SystemTime) -> u64 {
-    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

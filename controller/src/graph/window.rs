@@ -10,13 +10,10 @@
 //! What it counted of calls that may have come by several edges is shown for all of them together
 //! and as the own count of none.
 
-mod sets;
-
 use std::collections::{BTreeMap, HashMap};
 
 use crds::observe::{NodeKind, Protocol};
 
-use self::sets::Sets;
 use super::edges::EdgeRef;
 use super::fold::{Folded, Routes, Row};
 use super::key::NodeKey;
@@ -410,6 +407,54 @@ pub(crate) fn routes_by_node(routes: &Routes) -> BTreeMap<&NodeKey, Vec<(&str, &
         routes.sort_by_key(|(route, _)| *route);
     }
     by_node
+}
+
+/// Sets of edges whose calls the called side cannot distinguish, each with the one that stands for it: the one with the least id, so that it is
+/// the same in every response of every replica.
+#[derive(Debug, Default)]
+struct Sets<'a> {
+    /// By edge one of its set with a lesser id; the one with the least has none.
+    lesser: HashMap<&'a EdgeRef, &'a EdgeRef>,
+}
+
+impl<'a> Sets<'a> {
+    /// The one that stands for the set of this edge.
+    fn head(&mut self, edge: &'a EdgeRef) -> &'a EdgeRef {
+        let mut head = edge;
+        while let Some(lesser) = self.lesser.get(head).copied() {
+            head = lesser;
+        }
+        // The next lookup finds it at once.
+        if head != edge {
+            self.lesser.insert(edge, head);
+        }
+        head
+    }
+
+    /// Makes one set of those of two edges.
+    fn join(&mut self, one: &'a EdgeRef, other: &'a EdgeRef) {
+        let (one, other) = (self.head(one), self.head(other));
+        if one == other {
+            return;
+        }
+        let (least, more) = if one.id() <= other.id() {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        self.lesser.insert(more, least);
+    }
+
+    /// All sets of several edges, each by the one that stands for it.
+    fn all(&mut self) -> HashMap<&'a EdgeRef, Vec<&'a EdgeRef>> {
+        let joined: Vec<&'a EdgeRef> = self.lesser.keys().copied().collect();
+        let mut all: HashMap<&'a EdgeRef, Vec<&'a EdgeRef>> = HashMap::new();
+        for edge in joined {
+            let head = self.head(edge);
+            all.entry(head).or_insert_with(|| vec![head]).push(edge);
+        }
+        all
+    }
 }
 
 #[cfg(test)]

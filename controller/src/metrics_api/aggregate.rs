@@ -1,5 +1,9 @@
 //! Adds up what proxies reported, for the objects of a query.
 //!
+//! The graph folds the same reports, and cannot serve here: it knows each pod by its topmost owner
+//! only, and its numbers are those of one side of each call. A query here is about pods, nodes or
+//! any owner between, and has the sums of both sides.
+//!
 //! Invariants
 //! - Every direction and every side has sums of its own; nothing that was
 //!   measured at both ends is counted twice.

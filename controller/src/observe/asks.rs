@@ -9,7 +9,7 @@
 //! its pod.
 
 pub(crate) mod config;
-mod orders;
+mod queues;
 pub(crate) mod replicas;
 #[cfg(test)]
 mod tests;
@@ -35,8 +35,8 @@ use wire::v1::ask::What as Question;
 use wire::v1::replica_ask::Message as Passed;
 use wire::v1::to_proxy::Message as Order;
 
-pub(crate) use self::orders::Orders;
-use self::orders::ToOrders;
+pub(crate) use self::queues::{Orders, ProxyAnswer};
+use self::queues::{QueuedBytes, ToOrders};
 use crate::metrics::AskMetrics;
 
 /// Queries of this replica's users at one time, and of each other replica's.
@@ -45,10 +45,6 @@ const MAX_ASKS: usize = 64;
 const MAX_PODS: usize = 512;
 /// Answers to one query that wait for their reader.
 const QUEUE: usize = 256;
-/// Their bytes. A proxy sends what it holds in 4 MiB at most.
-const QUEUE_BYTES: usize = 6 << 20;
-/// Bytes of all answers that wait.
-const ALL_BYTES: usize = 32 << 20;
 /// Commands on their way to one proxy: eight queries may run there at a time, and each of them may
 /// end.
 const ORDERS: usize = 16;
@@ -119,45 +115,6 @@ struct Open {
     dropped_elsewhere: BTreeMap<IpAddr, u64>,
     /// Bytes that wait in it.
     waiting: Arc<AtomicUsize>,
-}
-
-/// One answer.
-#[derive(Debug)]
-pub(crate) struct ProxyAnswer {
-    /// Of the pod.
-    pub(crate) uid: Arc<str>,
-    /// `None`: its proxy is away, and says nothing more.
-    pub(crate) what: Option<Answered>,
-    _bytes: QueuedBytes,
-}
-
-/// Bytes that wait.
-#[derive(Debug)]
-struct QueuedBytes {
-    bytes: usize,
-    of: [Arc<AtomicUsize>; 2],
-}
-
-impl QueuedBytes {
-    /// Takes room in the queue and among all.
-    fn take(queue: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
-        let taken = Self {
-            bytes,
-            of: [Arc::clone(queue), Arc::clone(all)],
-        };
-        let add = |count: &AtomicUsize| count.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let fits = [add(queue) <= QUEUE_BYTES, add(all) <= ALL_BYTES];
-        // Where it does not fit it gives the room back.
-        (fits == [true, true]).then_some(taken)
-    }
-}
-
-impl Drop for QueuedBytes {
-    fn drop(&mut self) {
-        for count in &self.of {
-            count.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
-    }
 }
 
 /// There are as many queries as there may be.
@@ -384,6 +341,57 @@ impl Asks {
         }
     }
 
+    /// Another replica passes queries on, in this call.
+    fn joins(&self, peer: IpAddr, orders: mpsc::Sender<v1::ReplicaAsk>) -> AskRegistration {
+        let mut state = self.inner.state.lock();
+        let number = state.next();
+        state.replicas.insert(peer, Joining { number, orders });
+        self.here(number, AskTarget::Replica(peer))
+    }
+
+    /// Takes what a proxy of another replica answers.
+    fn answered_elsewhere(&self, peer: IpAddr, answered: v1::ReplicaAnswered) {
+        let v1::ReplicaAnswered {
+            uid,
+            answered,
+            id,
+            dropped,
+        } = answered;
+        // First: with the last proxy that goes the query is over.
+        self.dropped_elsewhere(peer, id, dropped);
+        match answered {
+            Some(answered) => self.answered(&uid, v1::Answered { id, ..answered }),
+            None if uid.is_empty() => {}
+            None => self.finish(&mut self.inner.state.lock(), id, &uid),
+        }
+    }
+
+    /// Another replica had no room for so many answers since it was queried. Its own metrics count
+    /// them.
+    fn dropped_elsewhere(&self, peer: IpAddr, id: u64, dropped: u64) {
+        if dropped == 0 {
+            return;
+        }
+        let mut state = self.inner.state.lock();
+        let Some(open) = state.open.get_mut(&id) else {
+            return;
+        };
+        let counted = open.dropped_elsewhere.entry(peer).or_default();
+        let more = dropped.saturating_sub(*counted);
+        *counted += more;
+        open.dropped.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Queries this replica's proxies for another replica, and gives the id that the other replica
+    /// knows the query by.
+    fn passed_on(&self, request: v1::PodsAsk) -> Option<(u64, Answers)> {
+        let ask = request.ask?;
+        let uids: Vec<Arc<str>> = request.uids.into_iter().map(Arc::from).collect();
+        let question = (ask.what?, Duration::from_millis(ask.lasts));
+        let answers = self.open(&mut self.inner.state.lock(), question, &uids, false);
+        Some((ask.id, answers))
+    }
+
     fn put(&self, open: &Open, uid: &str, what: Option<Answered>, size: usize) {
         let Some(uid) = open.uids.get(uid) else {
             return;
@@ -391,11 +399,7 @@ impl Asks {
         let bytes = size + size_of::<ProxyAnswer>();
         let put =
             QueuedBytes::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|taken| {
-                let answer = ProxyAnswer {
-                    uid: Arc::clone(uid),
-                    what,
-                    _bytes: taken,
-                };
+                let answer = ProxyAnswer::new(Arc::clone(uid), what, taken);
                 open.queue.try_send(answer).is_ok()
             });
         if !put {

@@ -37,7 +37,7 @@ use wire::v1::replica_client::ReplicaClient;
 
 use super::acknowledged::Observed;
 use super::asks::Asks;
-use super::asks::replicas::Passed;
+use super::asks::replicas::{self, Passed};
 use super::clock_offset::ClockOffset;
 use super::ended_pods;
 use super::reports::Reports;
@@ -140,7 +140,7 @@ impl Answerer {
         messages: Streaming<v1::ReplicaAsk>,
     ) -> Result<Passed, Status> {
         self.admit(peer)?;
-        Ok(self.asks.pass(messages, self.stop.clone()))
+        Ok(replicas::pass(&self.asks, messages, self.stop.clone()))
     }
 
     fn admit(&self, peer: Option<&PeerIdentity>) -> Result<(), Status> {
@@ -354,7 +354,7 @@ impl Listener {
         let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_RECEIVED);
         let mut report = client.observe(v1::ObserveRequest {}).await?.into_inner();
         let reports = self.read_reports(client.clone(), peer.ip(), clock);
-        let asks = self.asks.pass_to(peer.ip(), client);
+        let asks = replicas::pass_to(&self.asks, peer.ip(), client);
         tokio::pin!(reports, asks);
         loop {
             tokio::select! {

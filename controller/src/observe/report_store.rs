@@ -8,8 +8,6 @@
 //! own doing: its own figures are incomplete and say so, and no other's are. Else some pods that
 //! fill the newest slots would take every window from all others.
 
-mod forgetting;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -18,8 +16,7 @@ use wire::v1;
 
 use super::given_up::BySlot;
 use super::latency_counts::LatencyCounts;
-use super::reporter::{Reporter, TEXT_BYTES};
-use crate::world::ObjectKey;
+use super::stored_report::{Detail, Edge, ReportedEdgeKey, Reporter, RouteCalls, key};
 
 /// Bytes of all edges, as if each had its key to itself: what the edges of the
 /// default memory limit with usual names come to.
@@ -33,131 +30,6 @@ pub(super) const MAX_POD_BYTES: usize = 16 * 1024 * 1024;
 const FAIR_SHARES: usize = 256;
 /// Edges with which no pod hoards, however little may be held: one in each slot.
 const MODEST_EDGES: usize = 64;
-/// What an edge takes besides its texts and its latencies.
-const EDGE_BYTES: usize = 128;
-
-/// What an edge is about; shared by all slots that have it.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ReportedEdgeKey {
-    /// Whether the caller's proxy measured it.
-    pub client: bool,
-    /// Client side: the pod that was called.
-    pub pod: Option<ObjectKey>,
-    /// Server side: uid of the calling pod.
-    pub caller: Arc<str>,
-    /// Server side: namespace and service account of the caller.
-    pub account: Option<ObjectKey>,
-    /// The Service that was called.
-    pub service: Option<ObjectKey>,
-    /// Its port.
-    pub port: u16,
-    /// The Service whose endpoints served.
-    pub backend: Option<ObjectKey>,
-    /// The TrafficSplit that chose it.
-    pub split: Option<ObjectKey>,
-    /// What protects the connection between the two pods.
-    pub security: v1::Security,
-    /// What caller and callee speak.
-    pub protocol: v1::Protocol,
-    /// The other end where it is outside the mesh.
-    pub remote: Arc<str>,
-}
-
-/// The sums of one edge in one slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Edge {
-    /// What it is about.
-    pub key: Arc<ReportedEdgeKey>,
-    /// Calls that went well.
-    pub success: u64,
-    /// Calls that did not.
-    pub failure: u64,
-    /// HTTP requests by bucket of [`policy::latency`].
-    pub latency: LatencyCounts,
-    /// Bytes from and to the caller.
-    pub bytes: (u64, u64),
-    /// Tries at this backend, if they are counted apart: a caller's edge nearly always has them.
-    pub attempts: Option<u32>,
-    /// What not every edge has; absent where all of it is zero.
-    pub detail: Option<Box<Detail>>,
-}
-
-/// What was counted beside success and failure.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Detail {
-    /// Requests and connections under way.
-    pub open: u64,
-    /// Opaque connections that began.
-    pub opened: u64,
-    /// Requests whose caller left.
-    pub cancelled: u64,
-    /// Tries that failed, of the edge's attempts.
-    pub attempt_failures: u64,
-    /// Answers with 4xx.
-    pub client_errors: u64,
-    /// What deny would have refused.
-    pub audit: u64,
-    /// What has names; absent where there are none, as on most edges.
-    pub named: Option<Box<Named>>,
-}
-
-// Every edge has the first in each slot, and few have the second.
-const _: () = assert!(size_of::<Edge>() <= 72 && size_of::<Detail>() <= 64);
-
-/// What was counted by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Named {
-    /// Failures by reason.
-    pub reasons: Box<[(Arc<str>, u64)]>,
-    /// Targets that allowed calls.
-    pub rules: Box<[ObjectKey]>,
-    /// Requests by route.
-    pub routes: Box<[(Arc<str>, u64)]>,
-}
-
-impl Named {
-    fn of(edge: &mut v1::Edge) -> Option<Box<Self>> {
-        let named = |(name, count): (String, u64)| (Arc::from(name), count);
-        let reasons = std::mem::take(&mut edge.reasons).into_iter();
-        let routes = std::mem::take(&mut edge.routes).into_iter();
-        let all = Self {
-            reasons: reasons.map(|one| named((one.reason, one.calls))).collect(),
-            rules: edge.rules.iter().filter_map(|rule| key(rule)).collect(),
-            routes: routes.map(|one| named((one.route, one.requests))).collect(),
-        };
-        (all != Self::default()).then(|| Box::new(all))
-    }
-
-    fn bytes(&self) -> usize {
-        let named = self.reasons.iter().chain(&self.routes);
-        let named: usize = named.map(|(name, _)| TEXT_BYTES + name.len()).sum();
-        let rules = self.rules.iter();
-        let rules: usize = rules
-            .map(|key| 2 * TEXT_BYTES + key.namespace.len() + key.name.len())
-            .sum();
-        size_of::<Self>() + named + rules
-    }
-}
-
-impl Detail {
-    fn of(edge: &mut v1::Edge) -> Option<Box<Self>> {
-        let detail = Self {
-            open: edge.open,
-            opened: edge.opened,
-            cancelled: edge.cancelled,
-            attempt_failures: edge.attempt_failures,
-            client_errors: edge.client_errors,
-            audit: edge.audit,
-            named: Named::of(edge),
-        };
-        (detail != Self::default()).then(|| Box::new(detail))
-    }
-
-    fn bytes(&self) -> usize {
-        let named = self.named.as_ref().map_or(0, |named| named.bytes());
-        size_of::<Self>() + named
-    }
-}
 
 /// Pod uid and process.
 pub(super) type Author = (Arc<str>, u64);
@@ -221,55 +93,6 @@ pub(super) struct StoredReport {
     pub(super) edges: Arc<[Edge]>,
     /// What the pod served, by route.
     pub(super) routes: Arc<[RouteCalls]>,
-}
-
-/// Requests of one route, at the pod that serves them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RouteCalls {
-    /// Name; empty for what no route describes.
-    pub route: Arc<str>,
-    /// The pod's port.
-    pub port: u16,
-    /// Requests that went well, that did not, and whose caller left.
-    pub calls: (u64, u64, u64),
-    /// Answers with 4xx.
-    pub client_errors: u64,
-    /// Requests by bucket of [`policy::latency`].
-    pub latency: Box<[u32]>,
-}
-
-impl RouteCalls {
-    pub(super) fn of(calls: v1::RouteCalls) -> Self {
-        Self {
-            route: calls.route.into(),
-            port: u16::try_from(calls.port).unwrap_or(0),
-            calls: (calls.success, calls.failure, calls.cancelled),
-            client_errors: calls.client_errors,
-            latency: calls.latency.into(),
-        }
-    }
-
-    pub(super) fn message(&self) -> v1::RouteCalls {
-        v1::RouteCalls {
-            port: self.port.into(),
-            route: self.route.to_string(),
-            success: self.calls.0,
-            failure: self.calls.1,
-            cancelled: self.calls.2,
-            client_errors: self.client_errors,
-            latency: self.latency.to_vec(),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + TEXT_BYTES + self.route.len() + size_of_val(&*self.latency)
-    }
-}
-
-/// `namespace/name`.
-pub(super) fn key(text: &str) -> Option<ObjectKey> {
-    let (namespace, name) = text.split_once('/')?;
-    Some(ObjectKey::new(namespace, name))
 }
 
 impl ReportStore {
@@ -434,23 +257,42 @@ impl ReportStore {
         lost.map(|pod| (Arc::clone(&pod.reporter), pod.whole_from))
             .collect()
     }
-}
 
-impl Edge {
-    /// What it takes, if no other report shares its key.
-    pub(super) fn bytes_at_most(&self) -> usize {
-        let key = &self.key;
-        let objects = [
-            &key.pod,
-            &key.account,
-            &key.service,
-            &key.backend,
-            &key.split,
-        ];
-        let texts = objects.into_iter().flatten();
-        let texts: usize = texts.map(|key| key.namespace.len() + key.name.len()).sum();
-        let detail = self.detail.as_ref().map_or(0, |detail| detail.bytes());
-        let own = key.caller.len() + key.remote.len() + self.latency.bytes();
-        EDGE_BYTES + own + texts + detail
+    /// Drops slots before `first`.
+    pub(super) fn forget_before(&mut self, first: u64) {
+        while let Some((slot, stored)) = self.slots.first_key_value() {
+            let slot = *slot;
+            if slot >= first {
+                break;
+            }
+            let authors: Vec<Author> = stored.keys().cloned().collect();
+            for author in &authors {
+                self.drop_report(slot, author);
+            }
+            self.slots.remove(&slot);
+        }
+        let before = self.changed.len();
+        self.changed = self.changed.split_off(&first);
+        self.given_up = self.given_up.split_off(&first);
+        if self.changed.len() < before {
+            self.hoarders.retain(|_, pod| pod.whole_from > first);
+        }
+    }
+
+    /// Drops `slot` and later ones, which come only now: the clock was set back.
+    pub(super) fn forget_from(&mut self, slot: u64) {
+        let later = self.slots.range(slot..);
+        let later: Vec<(u64, Author)> = later
+            .flat_map(|(slot, stored)| stored.keys().map(move |author| (*slot, author.clone())))
+            .collect();
+        for (slot, author) in &later {
+            self.drop_report(*slot, author);
+        }
+        drop(self.changed.split_off(&slot));
+        drop(self.given_up.split_off(&slot));
+        self.whole_from = self.whole_from.min(slot);
+        for pod in self.hoarders.values_mut() {
+            pod.whole_from = pod.whole_from.min(slot);
+        }
     }
 }

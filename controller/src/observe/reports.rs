@@ -27,8 +27,7 @@ use super::given_up::GivenUp;
 use super::report_store::{Author, ReportStore, StoredReport};
 
 pub(crate) use super::clock_offset::SLOT;
-pub(crate) use super::report_store::{Detail, Edge, ReportedEdgeKey, RouteCalls};
-pub(crate) use super::reporter::Reporter;
+pub(crate) use super::stored_report::{Detail, Edge, ReportedEdgeKey, Reporter, RouteCalls};
 use crate::metrics::{ReportMetrics, ReportOutcome};
 use crate::world::ObjectKey;
 

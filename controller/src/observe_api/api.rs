@@ -167,7 +167,7 @@ impl ObserveApi {
         };
         if requested.spec.watch_seconds > 0 {
             let permits = self.permits(user)?;
-            return asking.watch(&requested.spec, permits).await;
+            return dry_runs::watch(&asking, &requested.spec, permits).await;
         }
         json(StatusCode::CREATED, &asking.answer(requested).await?)
     }

@@ -56,7 +56,7 @@ impl ObserveContext {
     /// # Errors
     /// While the remembered calls are being read.
     pub(super) fn must_not_await_recall(&self) -> Result<(), Refusal> {
-        if self.graph.awaits_recall() {
+        if self.graph.startup().awaits_recall() {
             self.must_have_recalled()
         } else {
             Ok(())
@@ -68,11 +68,11 @@ impl ObserveContext {
     /// # Errors
     /// Until the remembered calls have been read.
     pub(super) fn must_have_recalled(&self) -> Result<(), Refusal> {
-        if self.graph.has_recalled() {
+        if self.graph.startup().has_recalled() {
             return Ok(());
         }
-        if self.graph.lacks_recall() {
-            return Err(Refusal::unavailable(self.graph.why_unread()));
+        if self.graph.startup().lacks_recall() {
+            return Err(Refusal::unavailable(self.graph.startup().why_unread()));
         }
         let words = "this controller is starting up and has not read yet which calls there \
                      were; try again in a few seconds";

@@ -2,8 +2,8 @@
 //!
 //! `change` reads it, `rights` checks that the user may make it, `edges` compares the remembered
 //! calls by the current Model and by the changed one, `live` lets the proxies of called pods
-//! evaluate live calls by both, `headers` lists which headers these may look at, `seen` adds up
-//! their results. Nothing is stored, and nothing of a change is enforced.
+//! evaluate live calls by both, as far as the user may see the headers that they look at, `seen`
+//! adds up their results. Nothing is stored, and nothing of a change is enforced.
 //!
 //! The user must be allowed to make the very change. Of edges between namespaces whose graphs the
 //! user may not read the response has the number, and nothing else.
@@ -12,7 +12,6 @@
 
 mod change;
 mod edges;
-mod headers;
 mod live;
 mod rights;
 mod seen;
@@ -29,6 +28,7 @@ use tokio::time::{self, timeout};
 
 use self::change::TriedChange;
 use self::edges::Edges;
+pub(super) use self::live::watch;
 use self::rights::Author;
 use super::context::ObserveContext;
 use super::scopes::Scopes;

@@ -279,7 +279,7 @@ fn explain(
     let lacks = Cell::new(false);
     let callers = |pods: &BTreeSet<PodId>| {
         recalled.set(context.must_not_await_recall());
-        lacks.set(context.graph.lacks_recall());
+        lacks.set(context.graph.startup().lacks_recall());
         let nodes = pods.iter().map(|pod| NodeKey::of_workload(topmost(pod)));
         let (seen, unknown_to_all) = context.graph.callers_of(&nodes.collect(), compiled);
         let (accounts, others): (BTreeSet<_>, BTreeSet<_>) =

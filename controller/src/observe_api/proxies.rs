@@ -19,6 +19,7 @@ use super::query::ListQuery;
 use crate::aggregated::refusal::Refusal;
 use crate::model::PodId;
 use crate::model::compiled::Compiled;
+use crate::observe::asks::config::held_config;
 use crate::world::ObjectKey;
 
 /// Max proxies of one response.
@@ -88,7 +89,7 @@ pub(super) async fn ask(context: &ObserveContext, proxy: &mut Proxy) {
         return;
     }
     let uid: Arc<str> = proxy.metadata.uid.as_str().into();
-    match context.asks.config(&uid).await {
+    match held_config(&context.asks, &uid).await {
         Ok(config) => proxy.status.config = Some(config),
         Err(error) => {
             let (namespace, pod) = (&proxy.metadata.namespace, &proxy.metadata.name);

@@ -1,23 +1,53 @@
-//! A streamed graph: a line for each slot. Its reader resumes it with `since`.
+//! Streamed responses: one JSON object on a line after the other; and the streamed graph, which has
+//! a line for each slot. Its reader resumes it with `since`.
+//!
+//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by itself before
+//! that, and reports it; its reader requests it again and is authorized anew.
+//!
+//! Paths and headers in it come from any caller, and `kubectl get --raw` prints them as they are:
+//! what a terminal acts upon is escaped.
 
+use std::convert::Infallible;
 use std::future::ready;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
+use http::StatusCode;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use policy::terminal::escaped_json;
 use prometheus_client::metrics::gauge::Gauge;
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::lines::{self, LIFE};
 use super::query::GraphQuery;
 use super::worker_pool::WorkerPool;
 use crate::aggregated::bodies::{AnswerBudget, Share};
 use crate::aggregated::refusal::Refusal;
-use crate::aggregated::server::ApiResponse;
+use crate::aggregated::server::{ApiResponse, whole};
 use crate::graph::follow::Graph;
 use crate::graph::written::{LastShown, Written};
 use crate::observe::reports::slot_of;
+
+/// From a stream's begin to its end.
+pub(super) const LIFE: Duration = Duration::from_secs(50);
+
+/// These lines, as they come.
+pub(super) fn line_stream(lines: impl Stream<Item = Bytes> + Send + 'static) -> ApiResponse {
+    let frames = lines.map(|line| Ok::<_, Infallible>(Frame::data(line)));
+    let mut answer = whole(StatusCode::OK, Bytes::new());
+    *answer.body_mut() = StreamBody::new(frames).boxed_unsync();
+    answer
+}
+
+/// One line.
+pub(super) fn line(message: &impl Serialize) -> Bytes {
+    let mut line = escaped_json(serde_json::to_string(message).unwrap_or_default());
+    line.push('\n');
+    line.into()
+}
 
 /// What one reader receives, and until when.
 struct GraphStream {
@@ -87,7 +117,7 @@ pub(super) async fn answer(
         let line = reader.later().await?;
         Some((with_newline(line), reader))
     });
-    let stream = lines::answer(stream::once(ready(with_newline(first))).chain(later));
+    let stream = line_stream(stream::once(ready(with_newline(first))).chain(later));
     Ok(match room {
         Some(room) => room.of_first_line(stream),
         None => stream,
@@ -186,5 +216,22 @@ impl GraphStream {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::line;
+
+    // Claims: observe-16
+    #[test]
+    fn stream_line_escapes_terminal_characters_and_keeps_meaning() {
+        let message = json!({"path": "/caf\u{e9}\n\u{202e}x\u{9b}2J"});
+        let line = line(&message);
+        let text = std::str::from_utf8(&line).unwrap();
+        assert_eq!(text, "{\"path\":\"/caf\u{e9}\\n\\u202ex\\u009b2J\"}\n");
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), message);
     }
 }

@@ -3,7 +3,6 @@
 //! `question` reads the query, `pods` finds whose proxies are queried and which pods the filters
 //! mean, `stream` sends their responses. The log and an Event at what is tapped name the user.
 
-mod end;
 mod pods;
 mod question;
 mod stream;
@@ -15,8 +14,7 @@ use http::StatusCode;
 use tracing::info;
 use wire::v1::ask::What;
 
-use self::end::TapEnd;
-use self::pods::Pods;
+use self::pods::{Pods, TapEnd};
 use self::question::Question;
 use super::context::ObserveContext;
 use super::query::may;

@@ -18,7 +18,7 @@ pub(super) struct AnnouncedBreakers {
     announced: BTreeMap<Key, AnnouncedState>,
     /// Of those, what is to be sent again.
     again: BTreeSet<Key>,
-    /// There may be something to tell.
+    /// There may be something to send.
     pub(super) due: bool,
 }
 

@@ -11,9 +11,9 @@ use wire::v1;
 use wire::v1::control_server::Control;
 use wire::v1::replica_server::Replica;
 
-use super::answers;
 use super::framed::ToProxies;
 use super::stream::Streams;
+use super::{open, queries};
 use crate::authority::certify::Certifier;
 use crate::observe::asks::replicas::Passed;
 use crate::observe::exchange;
@@ -84,7 +84,7 @@ impl Control for ControlService {
                 "a stream needs a client certificate: call Certify first",
             ));
         };
-        let stream = self.streams.open(identity, request.into_inner()).await?;
+        let stream = open::open(&self.streams, identity, request.into_inner()).await?;
         info!(addr = %peer.addr, "stream opened");
         Ok(Response::new(stream))
     }
@@ -98,7 +98,10 @@ impl Control for ControlService {
         let uid = uid.ok_or_else(|| {
             Status::unauthenticated("answers need the client certificate of a pod")
         })?;
-        answers::take(&self.streams, uid, request.into_inner()).await;
+        let Streams {
+            asks, limits, stop, ..
+        } = &self.streams;
+        queries::take_answers(asks, limits, stop.clone(), uid, request.into_inner()).await;
         Ok(Response::new(v1::AnswerEnd {}))
     }
 }

@@ -12,7 +12,8 @@ use runtime::pool::Share;
 use tokio::net::TcpStream;
 
 use super::Port;
-use super::stream::{ProxyStream, Streams};
+use super::open;
+use super::stream::ProxyStream;
 
 /// Bytes of a connection, most of which hyper's HTTP/2 takes.
 const CONNECTION: usize = 2816;
@@ -33,7 +34,7 @@ fn silent_proxy_costs_no_more_than_it_did() {
     };
     let rows = [
         ("connection", of_four(attend), CONNECTION),
-        ("stream", of_four(Streams::stream), STREAM),
+        ("stream", of_four(open::stream), STREAM),
         ("proxy", size_of::<ProxyStream<'_>>(), PROXY),
     ];
     for (what, now, _) in rows {

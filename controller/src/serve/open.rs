@@ -18,14 +18,14 @@ use wire::v1::from_proxy::Message;
 
 use super::allowances::OPENINGS;
 use super::announced_breakers::AnnouncedBreakers;
+use super::configuration::{Configuration, keep_names};
 use super::framed::{Outbox, ToProxies};
-use super::orders::{self, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
-use super::session::{Session, Target};
-use super::stream::{ProxyStream, StreamEnd, Streams, Unsent, keep_names, taken_over};
+use super::queries::{self, ProxyQueries};
+use super::quota_shares::QuotaShares;
+use super::stream::{ProxyStream, StreamEnd, StreamOwner, Streams, taken_over};
 use crate::fleet::Caller;
 use crate::model::PodId;
-use crate::model::changes::Interest;
 use crate::model::compiled::Compiled;
 use crate::observe::reports::Reporter;
 
@@ -35,202 +35,182 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// that it exists, so the watch will show it.
 const POD_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Streams {
-    /// Starts to serve a proxy with this identity.
-    ///
-    /// # Errors
-    /// When it does not say Hello, or its pod is not known.
-    pub(crate) async fn open(
-        &self,
-        identity: PeerIdentity,
-        incoming: Streaming<v1::FromProxy>,
-    ) -> Result<ToProxies, Status> {
-        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
-        if let Err(wait) = self.allowances.open(&uid, Instant::now()) {
-            self.limits.counter("stream-openings").inc();
-            return Err(too_often(wait));
-        }
-        let permit = self.permits.take(uid, 1).map_err(|full| {
-            Status::resource_exhausted(format!("there are too many streams: {full}"))
-        })?;
-        let pod = self.pod_of(&identity).await?;
-        let (outbox, sent) = orders::outbox();
-        let whose = (identity, pod, permit);
-        let stream = self.clone().stream(whose, incoming, outbox);
-        runtime::task::spawn("stream", stream);
-        Ok(sent)
+/// Starts to serve a proxy with this identity.
+///
+/// # Errors
+/// When it does not say Hello, or its pod is not known.
+pub(super) async fn open(
+    streams: &Streams,
+    identity: PeerIdentity,
+    incoming: Streaming<v1::FromProxy>,
+) -> Result<ToProxies, Status> {
+    let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
+    if let Err(wait) = streams.allowances.open(&uid, Instant::now()) {
+        streams.limits.counter("stream-openings").inc();
+        return Err(too_often(wait));
     }
+    let permit = streams.permits.take(uid, 1).map_err(|full| {
+        Status::resource_exhausted(format!("there are too many streams: {full}"))
+    })?;
+    let pod = pod_of(streams, &identity).await?;
+    let (outbox, sent) = queries::outbox();
+    let whose = (identity, pod, permit);
+    let stream = stream(streams.clone(), whose, incoming, outbox);
+    runtime::task::spawn("stream", stream);
+    Ok(sent)
+}
 
-    /// One proxy's stream from its Hello to its end. There are as many of these as proxies,
-    /// so what it holds while it waits is bounded by a test: it lends what it holds, since
-    /// an async function keeps each of its arguments twice.
-    pub(super) fn stream(
-        self,
-        (identity, pod, permit): (PeerIdentity, PodId, Share<Arc<str>>),
-        mut incoming: Streaming<v1::FromProxy>,
-        outbox: Outbox,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let opened = Instant::now();
-        async move {
-            // The answer's head goes out before the Hello comes: a client may
-            // wait for one before it sends the other.
-            let hello = tokio::select! {
-                hello = hello(&mut incoming) => hello,
-                () = permit.taken() => Err(taken_over()),
-            };
-            let end = match hello {
-                Ok(hello) => {
-                    let stream = self.begin((&pod, &identity), *hello, opened, &outbox);
-                    self.serve(stream, &mut incoming, &permit).await
-                }
-                Err(refusal) => StreamEnd::Refused(refusal),
-            };
-            match end {
-                StreamEnd::Over => debug!(%pod, "stream ended"),
-                StreamEnd::Refused(status) => {
-                    info!(%pod, reason = status.message(), "stream ended");
-                    let _ = timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
-                }
+/// One proxy's stream from its Hello to its end. There are as many of these as proxies,
+/// so what it holds while it waits is bounded by a test: it lends what it holds, since
+/// an async function keeps each of its arguments twice.
+pub(super) fn stream(
+    streams: Streams,
+    (identity, pod, permit): (PeerIdentity, PodId, Share<Arc<str>>),
+    mut incoming: Streaming<v1::FromProxy>,
+    outbox: Outbox,
+) -> impl Future<Output = ()> + Send + 'static {
+    let opened = Instant::now();
+    async move {
+        // The answer's head goes out before the Hello comes: a client may
+        // wait for one before it sends the other.
+        let hello = tokio::select! {
+            hello = hello(&mut incoming) => hello,
+            () = permit.taken() => Err(taken_over()),
+        };
+        let end = match hello {
+            Ok(hello) => {
+                let stream = begin(&streams, (&pod, &identity), *hello, opened, &outbox);
+                serve(stream, &mut incoming, &permit).await
+            }
+            Err(refusal) => StreamEnd::Refused(refusal),
+        };
+        match end {
+            StreamEnd::Over => debug!(%pod, "stream ended"),
+            StreamEnd::Refused(status) => {
+                info!(%pod, reason = status.message(), "stream ended");
+                let _ = timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
             }
         }
     }
+}
 
-    /// The pod that a certificate names, once the model shows it.
-    async fn pod_of(&self, identity: &PeerIdentity) -> Result<PodId, Status> {
-        let Some(uid) = identity.pod_uid() else {
-            return Err(Status::permission_denied("the certificate names no pod"));
-        };
-        let deadline = Instant::now() + POD_TIMEOUT;
-        let mut latest = self.latest.clone();
-        let found = timeout_at(
-            deadline,
-            latest.wait_for(|latest| {
-                latest
-                    .as_ref()
-                    .is_some_and(|compiled| compiled.pod_by_uid(uid).is_some())
-            }),
-        )
-        .await;
-        let compiled = match found {
-            Ok(Ok(latest)) => latest.clone(),
-            Ok(Err(_)) => return Err(Status::unavailable("the controller is ending")),
-            Err(_) => None,
-        };
-        let Some((compiled, pod)) = compiled.and_then(|compiled| {
-            let pod = compiled.pod_by_uid(uid)?.clone();
-            Some((compiled, pod))
-        }) else {
-            return Err(Status::not_found("the pod of the certificate is not known"));
-        };
-        if !runs_as(&compiled, &pod, identity) {
-            return Err(Status::permission_denied(
-                "the pod does not run as the certificate's identity",
-            ));
-        }
-        Ok(pod)
+/// The pod that a certificate names, once the model shows it.
+async fn pod_of(streams: &Streams, identity: &PeerIdentity) -> Result<PodId, Status> {
+    let Some(uid) = identity.pod_uid() else {
+        return Err(Status::permission_denied("the certificate names no pod"));
+    };
+    let deadline = Instant::now() + POD_TIMEOUT;
+    let mut latest = streams.latest.clone();
+    let found = timeout_at(
+        deadline,
+        latest.wait_for(|latest| {
+            latest
+                .as_ref()
+                .is_some_and(|compiled| compiled.pod_by_uid(uid).is_some())
+        }),
+    )
+    .await;
+    let compiled = match found {
+        Ok(Ok(latest)) => latest.clone(),
+        Ok(Err(_)) => return Err(Status::unavailable("the controller is ending")),
+        Err(_) => None,
+    };
+    let Some((compiled, pod)) = compiled.and_then(|compiled| {
+        let pod = compiled.pod_by_uid(uid)?.clone();
+        Some((compiled, pod))
+    }) else {
+        return Err(Status::not_found("the pod of the certificate is not known"));
+    };
+    if !runs_as(&compiled, &pod, identity) {
+        return Err(Status::permission_denied(
+            "the pod does not run as the certificate's identity",
+        ));
     }
+    Ok(pod)
+}
 
-    /// What a stream begins with after its Hello.
-    fn begin<'a>(
-        &'a self,
-        (pod, identity): (&'a PodId, &PeerIdentity),
-        mut hello: v1::Hello,
-        opened: Instant,
-        outbox: &'a Outbox,
-    ) -> Box<ProxyStream<'a>> {
-        let account = identity.spiffe.service_account();
-        let account = account.unwrap_or_default().to_owned();
-        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
-        let paused = self.pause_after(&uid, &hello);
-        let unnamed = keep_names(&mut hello.destinations);
-        self.left_out(pod, unnamed);
-        let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
-        let proxy_info = ProxyInfo::hello(&hello, self.slots_ahead(pod, &uid), opened);
-        // A proxy that is new holds no shares.
-        let forget = !hello.held.is_empty();
-        let version = proxy_info.version();
-        let mut remembered: BTreeSet<String> = (self.observed)
-            .remembered(&pod.namespace, &account)
-            .into_iter()
-            .collect();
-        remembered.retain(|name| !asked.contains(name));
-        debug!(%pod, version, asked = asked.len(), remembered = remembered.len(), "hello");
-        let (session, left_out) = Session::new(hello, remembered.iter().cloned());
-        self.left_out(pod, left_out);
-        let orders = ProxyQuestions::of(&self.asks, identity.pod_uid(), session.capabilities());
-        // What found no place is not sent to other replicas either.
-        asked.retain(|name| session.destinations().contains(name));
-        Box::new(ProxyStream {
-            number: self.next.fetch_add(1, Ordering::Relaxed),
-            shared: self,
-            pod,
+/// What a stream begins with after its Hello.
+fn begin<'a>(
+    streams: &'a Streams,
+    (pod, identity): (&PodId, &PeerIdentity),
+    mut hello: v1::Hello,
+    opened: Instant,
+    outbox: &'a Outbox,
+) -> Box<ProxyStream<'a>> {
+    let account = identity.spiffe.service_account().unwrap_or_default();
+    let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
+    let paused = pause_after(streams, &uid, &hello);
+    let unnamed = keep_names(&mut hello.destinations);
+    streams.left_out(pod, unnamed);
+    let requested: BTreeSet<String> = hello.destinations.iter().cloned().collect();
+    let proxy_info = ProxyInfo::hello(&hello, slots_ahead(streams, pod, &uid), opened);
+    let is_new = hello.held.is_empty();
+    let version = proxy_info.version();
+    let mut remembered: BTreeSet<String> = (streams.observed)
+        .remembered(&pod.namespace, account)
+        .into_iter()
+        .collect();
+    remembered.retain(|name| !requested.contains(name));
+    debug!(%pod, version, asked = requested.len(), remembered = remembered.len(), "hello");
+    let (configuration, left_out) = Configuration::new(hello, requested, remembered);
+    streams.left_out(pod, left_out);
+    let capabilities = configuration.capabilities();
+    Box::new(ProxyStream {
+        shared: streams,
+        owner: StreamOwner {
+            number: streams.next.fetch_add(1, Ordering::Relaxed),
             caller: Caller {
                 account: format!("{}/{account}", pod.namespace).into(),
                 uid: Arc::clone(&uid),
             },
-            breakers: AnnouncedBreakers::new(),
-            shares_due: true,
-            forget,
-            reporter: Reporter::certified(uid, pod, &account),
-            account,
-            session,
-            proxy_info,
-            target: Target::new(),
-            asks: asked,
-            remembered,
-            unsent: Unsent::Urgent,
-            must_look: false,
-            must_yield: false,
-            paused,
-            seen: 0,
-            interest: Interest::default(),
-            outbox,
-            orders,
-        })
-    }
+            reporter: Reporter::certified(uid, pod, account),
+        },
+        breakers: AnnouncedBreakers::new(),
+        shares: QuotaShares::new(capabilities, is_new),
+        queries: ProxyQueries::of(&streams.asks, identity.pod_uid(), capabilities),
+        configuration,
+        proxy_info,
+        outbox,
+        paused,
+        must_yield: false,
+    })
+}
 
-    async fn serve(
-        &self,
-        mut stream: Box<ProxyStream<'_>>,
-        incoming: &mut Streaming<v1::FromProxy>,
-        permit: &Share<Arc<str>>,
-    ) -> StreamEnd {
-        self.metrics.open.inc();
-        let (board, uid) = (&self.board, Arc::clone(&stream.caller.uid));
-        if stream.keeps_shares() {
-            let lost = board.connected(&uid, stream.number, Instant::now());
-            stream.forget &= lost;
-        } else {
-            stream.forget = false;
-        }
-        let end = stream.run(incoming, permit).await;
-        if stream.keeps_shares() {
-            board.ended(&uid, stream.number, Instant::now());
-        }
-        self.metrics.open.dec();
-        self.observed.ended(stream.number, &stream.key());
-        end
-    }
+async fn serve(
+    mut stream: Box<ProxyStream<'_>>,
+    incoming: &mut Streaming<v1::FromProxy>,
+    permit: &Share<Arc<str>>,
+) -> StreamEnd {
+    let streams = stream.shared;
+    streams.metrics.open.inc();
+    let ProxyStream { shares, owner, .. } = &mut *stream;
+    shares.connected(&streams.board, owner.uid(), owner.number);
+    let Err(end) = stream.run(incoming, permit).await;
+    let ProxyStream { shares, owner, .. } = &*stream;
+    shares.ended(&streams.board, owner.uid(), owner.number);
+    streams.metrics.open.dec();
+    streams.observed.ended(owner.number, &owner.key());
+    end
+}
 
-    /// Until when nothing more is read of a stream that began with this Hello.
-    fn pause_after(&self, uid: &Arc<str>, hello: &v1::Hello) -> Option<Instant> {
-        let now = Instant::now();
-        let wait = self.allowances.hello(uid, hello, now);
-        if wait.is_zero() {
-            return None;
-        }
-        self.limits.counter("stream-messages").inc();
-        Some(now + wait)
+/// Until when nothing more is read of a stream that began with this Hello.
+fn pause_after(streams: &Streams, uid: &Arc<str>, hello: &v1::Hello) -> Option<Instant> {
+    let now = Instant::now();
+    let wait = streams.allowances.hello(uid, hello, now);
+    if wait.is_zero() {
+        return None;
     }
+    streams.limits.counter("stream-messages").inc();
+    Some(now + wait)
+}
 
-    /// By how much the reports of this pod were shifted last, by whichever replica.
-    fn slots_ahead(&self, pod: &PodId, uid: &str) -> i64 {
-        let last = self
-            .observed
-            .proxy(pod)
-            .filter(|(_, state)| state.uid == uid);
-        last.map_or(0, |(_, state)| state.slots_ahead)
-    }
+/// By how much the reports of this pod were shifted last, by whichever replica.
+fn slots_ahead(streams: &Streams, pod: &PodId, uid: &str) -> i64 {
+    let last = streams
+        .observed
+        .proxy(pod)
+        .filter(|(_, state)| state.uid == uid);
+    last.map_or(0, |(_, state)| state.slots_ahead)
 }
 
 async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<Box<v1::Hello>, Status> {

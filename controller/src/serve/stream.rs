@@ -1,14 +1,14 @@
 //! One proxy's stream, from its Hello to its end.
 //!
-//! Which pod it serves follows from the certificate alone: the pod whose uid is
-//! in it, if that pod runs as the service account in it. What is sent is decided
-//! in `session`; this file moves messages and waits. `open` makes it, and
-//! `messages` takes what the proxy says.
+//! Which pod it serves follows from the certificate alone: the pod whose uid is in it, if that pod
+//! runs as the service account in it. `open` makes a stream. This file moves messages and waits;
+//! what is received and sent belongs to the type of its concern: the configuration with its
+//! acknowledgements, breakers, quota shares, queries, and what the proxy reports of itself.
 
-use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
 use runtime::limit::Reached;
@@ -17,25 +17,25 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
-use tonic::{Status, Streaming};
-use tracing::warn;
+use tonic::{Code, Status, Streaming};
+use tracing::{debug, warn};
 use wire::v1;
+use wire::v1::{from_proxy, to_proxy};
 
 use super::allowances::Allowances;
 use super::announced_breakers::AnnouncedBreakers;
-use super::bundle::bundle;
+use super::configuration::{Configuration, NextBatch};
 use super::framed::Outbox;
-use super::orders::{OUTBOX, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
-use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
+use super::queries::{OUTBOX, ProxyQueries};
+use super::quota_shares::QuotaShares;
+use super::session::ANSWER_TIMEOUT;
 use crate::authority::Authority;
 use crate::fleet::{Caller, Fleet};
 use crate::metrics::StreamMetrics;
 use crate::model::PodId;
-use crate::model::changes::Interest;
 use crate::model::compiled::LatestModel;
-use crate::model::published::EncodedResource;
-use crate::observe::acknowledged::Observed;
+use crate::observe::acknowledged::{Observed, pod_key};
 use crate::observe::asks::Asks;
 use crate::observe::reports::{Reporter, Reports};
 use crate::shares::Board;
@@ -52,6 +52,12 @@ const STREAM_LIMITS: Limits = Limits {
 };
 /// Messages that are taken in before the model is looked at once for all of them.
 const TOGETHER: usize = 64;
+/// Resources of an answer after which other streams have their turn: it takes about a
+/// millisecond.
+const LARGE: usize = 512;
+/// Until the proxy has taken what was sent before.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// Where streams have their places, by uid of the pod.
 pub(crate) fn stream_permits(limits: &Reached) -> Pool<Arc<str>> {
     Pool::new(STREAM_LIMITS, limits.counter("streams"))
@@ -95,15 +101,17 @@ pub(super) enum StreamEnd {
     Refused(Status),
 }
 
-/// Keeps names of destinations and nothing else: what is kept is persisted and sent to all
-/// replicas. Returns how many it skipped.
-pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
-    let before = names.len();
-    names.retain(|name| {
-        let name = wire::names::parse(name);
-        matches!(name, Some(wire::names::Name::Destination { .. }))
-    });
-    before - names.len()
+impl From<Status> for StreamEnd {
+    fn from(refusal: Status) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<watch::error::RecvError> for StreamEnd {
+    /// What the stream follows ends with the process.
+    fn from(_: watch::error::RecvError) -> Self {
+        Self::Over
+    }
 }
 
 impl Streams {
@@ -123,270 +131,341 @@ pub(super) fn taken_over() -> Status {
     Status::aborted("newer streams of this pod have taken over")
 }
 
-/// What of the target is not on its way to the proxy yet; the greater one decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unsent {
-    Nothing,
-    /// At the pace of batches.
-    Paced,
-    /// At once: a subscription, or a change that must not wait.
-    Urgent,
+/// Whose stream it is.
+pub(super) struct StreamOwner {
+    /// Of the stream.
+    pub(super) number: u64,
+    /// The identity for reports.
+    pub(super) reporter: Reporter,
+    /// The identity for breakers.
+    pub(super) caller: Caller,
 }
 
+impl StreamOwner {
+    const fn pod(&self) -> &PodId {
+        &self.reporter.pod
+    }
+
+    pub(super) const fn uid(&self) -> &Arc<str> {
+        &self.reporter.uid
+    }
+
+    /// As far as it is reported to all replicas.
+    fn state(&self) -> v1::ProxyState {
+        v1::ProxyState {
+            namespace: self.pod().namespace.to_string(),
+            pod: self.pod().name.to_string(),
+            uid: self.uid().to_string(),
+            service_account: self.reporter.account_name(),
+            ..v1::ProxyState::default()
+        }
+    }
+
+    /// What of its state other replicas find it by.
+    pub(super) fn key(&self) -> String {
+        pod_key(&self.state())
+    }
+}
+
+/// A stream, a type for each concern.
 pub(super) struct ProxyStream<'a> {
-    pub(super) number: u64,
     pub(super) shared: &'a Streams,
-    pub(super) pod: &'a PodId,
-    pub(super) account: String,
-    pub(super) reporter: Reporter,
-    /// Its identity for breakers.
-    pub(super) caller: Caller,
+    pub(super) owner: StreamOwner,
+    pub(super) configuration: Configuration,
     pub(super) breakers: AnnouncedBreakers,
-    /// There may be shares to tell.
-    pub(super) shares_due: bool,
-    /// Others may have the shares that it holds, and the pod must learn that.
-    pub(super) forget: bool,
-    pub(super) session: Session,
+    pub(super) shares: QuotaShares,
+    pub(super) queries: ProxyQueries,
     pub(super) proxy_info: ProxyInfo,
-    pub(super) target: Target,
-    /// What this proxy requested itself, which is what gets persisted.
-    pub(super) asks: BTreeSet<String>,
-    /// What others requested; those of no use are dropped after the first look.
-    pub(super) remembered: BTreeSet<String>,
-    pub(super) unsent: Unsent,
-    /// Messages have changed what is requested.
-    pub(super) must_look: bool,
-    /// Others have to have their turn.
-    pub(super) must_yield: bool,
+    pub(super) outbox: &'a Outbox,
     /// Until when nothing is read, because too much came.
     pub(super) paused: Option<Instant>,
-    /// Number of the model that was seen last, and what was read of it.
-    pub(super) seen: u64,
-    pub(super) interest: Interest,
-    pub(super) outbox: &'a Outbox,
-    /// Queries of users to it.
-    pub(super) orders: ProxyQuestions,
+    /// Others have to have their turn.
+    pub(super) must_yield: bool,
 }
 
 impl ProxyStream<'_> {
+    /// Sends what is due and takes what comes, until the stream ends.
     pub(super) async fn run(
         &mut self,
         incoming: &mut Streaming<v1::FromProxy>,
         permit: &Share<Arc<str>>,
-    ) -> StreamEnd {
+    ) -> Result<Infallible, StreamEnd> {
         let mut latest = self.shared.latest.clone();
         let mut roots = self.shared.authority.roots_pem();
         let mut stop = self.shared.stop.clone();
         let mut breakers = self.shared.fleet.changes();
         let mut given = self.shared.board.given_changes();
         let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
-        if let Err(end) = self.look(&mut latest) {
-            return end;
-        }
+        self.look(&mut latest)?;
         loop {
             if std::mem::take(&mut self.must_yield) {
                 yield_now().await;
             }
-            let wake = match self.send_all() {
-                Ok(wake) => wake.min(over),
-                Err(end) => return end,
-            };
+            let wake = self.send_all()?.min(over);
             let wake = self.paused.map_or(wake, |until| wake.min(until));
             tokio::select! {
                 message = incoming.next(), if self.paused.is_none() => {
-                    let mut message = Some(message);
-                    for _ in 0..TOGETHER {
-                        // At first the one that came, then those that are there already.
-                        let Some(next) = message.take().or_else(|| incoming.next().now_or_never())
-                        else {
-                            break;
-                        };
-                        if let Err(end) = self.handle_message(next) {
-                            return end;
-                        }
-                        if self.paused.is_some() || self.must_yield {
-                            break;
-                        }
+                    self.take_all(message, incoming)?;
+                    if self.configuration.take_outdated() {
+                        self.look(&mut latest)?;
                     }
-                    if std::mem::take(&mut self.must_look)
-                        && let Err(end) = self.look(&mut latest)
-                    {
-                        return end;
-                    }
-                },
-                () = permit.taken() => return StreamEnd::Refused(taken_over()),
+                }
+                () = permit.taken() => return Err(taken_over().into()),
                 changed = latest.changed() => {
-                    if changed.is_err() {
-                        return StreamEnd::Over;
-                    }
-                    if !self.is_kept_up(&mut latest)
-                        && let Err(end) = self.look(&mut latest)
-                    {
-                        return end;
-                    }
+                    changed?;
+                    self.keep_up(&mut latest)?;
                 }
                 changed = roots.changed() => {
-                    if changed.is_err() {
-                        return StreamEnd::Over;
-                    }
-                    if let Err(end) = self.look(&mut latest) {
-                        return end;
-                    }
+                    changed?;
+                    self.look(&mut latest)?;
                 }
-                order = self.orders.next(), if self.outbox.capacity() > OUTBOX => {
-                    ProxyQuestions::pass(order, self.outbox);
+                query = self.queries.next(), if self.outbox.capacity() > OUTBOX => {
+                    // Closed: the proxy went away, and what is read next says so.
+                    let _ = self.send(query);
                 }
                 changed = breakers.changed() => {
-                    if changed.is_err() {
-                        return StreamEnd::Over;
-                    }
+                    changed?;
                     self.breakers.due = true;
                 }
                 changed = given.changed() => {
-                    if changed.is_err() {
-                        return StreamEnd::Over;
-                    }
-                    self.shares_due = true;
+                    changed?;
+                    self.shares.note_change();
                 }
-                _ = stop.wait_for(|stop| *stop) => return StreamEnd::Over,
-                () = sleep_until(wake) => {
-                    let now = Instant::now();
-                    if now >= over {
-                        return StreamEnd::Over;
-                    }
-                    self.paused = self.paused.filter(|until| now < *until);
-                    if self.session.is_stuck(now) {
-                        return StreamEnd::Refused(Status::deadline_exceeded("a batch was not answered"));
-                    }
-                }
+                _ = stop.wait_for(|stop| *stop) => return Err(StreamEnd::Over),
+                () = sleep_until(wake) => self.pass_time(Instant::now(), over)?,
             }
         }
     }
 
-    /// Goes along with the newest model without a whole look at it. Most models hold
-    /// nothing new for this proxy, and most others nothing but the state of endpoints
-    /// that it knows. False if there may be more.
-    fn is_kept_up(&mut self, latest: &mut LatestModel) -> bool {
-        let latest = latest.borrow_and_update();
-        let Some(compiled) = latest.as_ref() else {
-            return false;
-        };
-        let Some(services) = compiled.states_since(self.seen, &self.interest) else {
-            return false;
-        };
-        self.seen = compiled.number();
-        if services.is_empty() {
-            return true;
+    /// What there is to do at this moment, where nothing else has happened.
+    fn pass_time(&mut self, now: Instant, over: Instant) -> Result<(), StreamEnd> {
+        if now >= over {
+            return Err(StreamEnd::Over);
         }
-        let (pod, target) = (self.pod, &mut self.target);
-        let names = compiled.model.refresh(pod, &services, target);
-        let of_objects = |name: &String| {
-            target
-                .get(name)
-                .is_some_and(|resource| resource.is_of_objects())
-        };
-        let objects = names.iter().any(of_objects);
-        let urgent = self.session.is_urgent_among(&names, target);
-        self.note_unsent(urgent);
-        if objects {
+        self.paused = self.paused.filter(|until| now < *until);
+        if self.configuration.is_stuck(now) {
+            return Err(Status::deadline_exceeded("a batch was not answered").into());
+        }
+        Ok(())
+    }
+
+    /// Follows the newest model.
+    fn keep_up(&mut self, latest: &mut LatestModel) -> Result<(), StreamEnd> {
+        let (pod, authority) = (self.owner.pod(), &self.shared.authority);
+        if self.configuration.keep_up(pod, latest, authority)? {
             self.note();
         }
-        true
+        Ok(())
     }
 
     /// Reads the newest model.
     fn look(&mut self, latest: &mut LatestModel) -> Result<(), StreamEnd> {
-        let compiled = latest.borrow_and_update().clone();
-        let gone = || StreamEnd::Refused(Status::not_found("the pod is gone"));
-        let compiled = compiled.ok_or_else(gone)?;
-        let (destinations, capabilities) =
-            (self.session.destinations(), self.session.capabilities());
-        let set = compiled
-            .model
-            .resolve(self.pod, destinations, capabilities)
-            .ok_or_else(gone)?;
-        self.session.leave_out(set.left_out);
-        let mut target = set.resources;
-        self.drop_useless(&mut target);
-        let destinations = self.session.destinations();
-        self.interest = compiled.model.interest(self.pod, destinations);
-        self.seen = compiled.number();
-        let bundle = bundle(&self.shared.authority, &compiled.model.index.shared);
-        target.insert(bundle.resource.name.clone(), bundle);
-        let urgent = self.session.is_urgent(&target);
-        self.target = target;
-        self.note_unsent(urgent);
+        let (pod, authority) = (self.owner.pod(), &self.shared.authority);
+        self.configuration.look(pod, latest, authority)?;
         self.note();
         Ok(())
     }
 
-    fn note_unsent(&mut self, urgent: bool) {
-        let unsent = if urgent {
-            Unsent::Urgent
-        } else {
-            Unsent::Paced
-        };
-        self.unsent = self.unsent.max(unsent);
+    /// Reports to all replicas what this proxy has.
+    fn note(&self) {
+        let mut state = self.owner.state();
+        self.configuration.add_to(&mut state);
+        self.proxy_info.add_to(&mut state);
+        self.shared.observed.note(self.owner.number, state);
     }
 
-    /// Persisted destinations that lead nowhere by now are not sent: pods' addresses come and go,
-    /// and no client asked for these.
-    fn drop_useless(&mut self, target: &mut Target) {
-        let useless = |published: &EncodedResource| match &published.resource.content {
-            Some(v1::resource::Content::Destination(destination)) => matches!(
-                destination.target,
-                None | Some(
-                    v1::destination::Target::External(_) | v1::destination::Target::Refused(_)
-                )
-            ),
-            _ => false,
-        };
-        let remembered = std::mem::take(&mut self.remembered);
-        let useless: Vec<String> = remembered
-            .into_iter()
-            .filter(|name| target.get(name).is_none_or(|published| useless(published)))
-            .collect();
-        for name in &useless {
-            target.remove(name);
+    /// Takes the message that came, and those that are there already.
+    fn take_all(
+        &mut self,
+        first: Option<Result<v1::FromProxy, Status>>,
+        incoming: &mut Streaming<v1::FromProxy>,
+    ) -> Result<(), StreamEnd> {
+        let mut first = Some(first);
+        for _ in 0..TOGETHER {
+            let Some(next) = first.take().or_else(|| incoming.next().now_or_never()) else {
+                break;
+            };
+            self.handle_message(next)?;
+            if self.paused.is_some() || self.must_yield {
+                break;
+            }
         }
-        self.session.forget(&useless);
+        Ok(())
+    }
+
+    /// One message, or the end of them.
+    fn handle_message(
+        &mut self,
+        message: Option<Result<v1::FromProxy, Status>>,
+    ) -> Result<(), StreamEnd> {
+        let message = match message {
+            Some(Ok(message)) => message,
+            // Ours, see `buffers`: the proxy gets the reason.
+            Some(Err(status))
+                if matches!(
+                    status.code(),
+                    Code::DeadlineExceeded | Code::ResourceExhausted
+                ) =>
+            {
+                return Err(StreamEnd::Refused(status));
+            }
+            Some(Err(status)) => {
+                debug!(pod = %self.owner.pod(), %status, "stream broke");
+                return Err(StreamEnd::Over);
+            }
+            None => return Err(StreamEnd::Over),
+        };
+        let now = Instant::now();
+        let wait = (self.shared.allowances).message(self.owner.uid(), &message, now);
+        // Not an end: a proxy that really has so much to send is only slowed down.
+        if !wait.is_zero() && self.paused.replace(now + wait).is_none() {
+            self.shared.limits.counter("stream-messages").inc();
+        }
+        self.take(message)
+    }
+
+    fn take(&mut self, message: v1::FromProxy) -> Result<(), StreamEnd> {
+        use from_proxy::Message;
+        let (board, uid) = (&self.shared.board, self.owner.uid());
+        match message.message {
+            Some(Message::Ack(ack)) => self.take_ack(ack)?,
+            Some(Message::Subscribe(change)) => {
+                let left_out = self.configuration.subscribe(change);
+                self.shared.left_out(self.owner.pod(), left_out);
+            }
+            Some(Message::Hello(_)) => {
+                return Err(Status::invalid_argument("a second Hello").into());
+            }
+            Some(Message::Report(report)) => self.take_report(report),
+            Some(Message::Pulse(pulse)) => self.take_pulse(pulse),
+            Some(Message::SharesTaken(taken)) => board.taken(uid, &taken),
+            Some(Message::OfferedLoads(offered)) => board.offered(uid, &offered),
+            Some(Message::Status(status)) => {
+                self.proxy_info
+                    .status(status, SystemTime::now(), Instant::now());
+                self.note();
+            }
+            // A newer proxy may say more than this controller knows.
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn take_ack(&mut self, ack: v1::Ack) -> Result<(), StreamEnd> {
+        let answered = self.configuration.acknowledge(ack)?;
+        let metrics = &self.shared.metrics;
+        if let Some(after) = answered.after {
+            metrics.answer_seconds.observe(after.as_secs_f64());
+        }
+        if answered.refused > 0 {
+            metrics.nacks.inc_by(answered.refused as u64);
+            // The conditions of the objects tell which and why.
+            let (allowances, pod) = (&self.shared.allowances, self.owner.pod());
+            if allowances.may_log(pod, "could not use", Instant::now()) {
+                let resources = answered.refused;
+                warn!(%pod, resources, "proxy could not use resources");
+            }
+        }
+        if answered.objects {
+            self.note();
+        }
+        self.must_yield |= answered.carried > LARGE;
+        Ok(())
+    }
+
+    fn take_report(&mut self, report: v1::Report) {
+        let (reports, now) = (&self.shared.reports, SystemTime::now());
+        if self.proxy_info.reports_of(report.slot, now, Instant::now()) {
+            self.note();
+        }
+        let report = self.proxy_info.dated(report);
+        reports.take(&self.owner.reporter, report, true, now);
+    }
+
+    /// Takes what the proxy reports of calls to Services with a breaker.
+    fn take_pulse(&mut self, pulse: v1::Pulse) {
+        let (caller, now) = (&self.owner.caller, Instant::now());
+        if self.shared.allowances.pulse(&caller.uid, now) {
+            self.breakers.note_pulse(&pulse);
+            self.shared.fleet.take(caller, pulse, now);
+        } else {
+            self.shared.limits.counter("breaker-pulses").inc();
+        }
     }
 
     /// Sends all that is due. Returns when to look again at the latest.
     fn send_all(&mut self) -> Result<Instant, StreamEnd> {
-        let wake = self.send()?;
-        let later = self.steer()?.into_iter().chain(self.share()?);
+        let wake = self.send_batch()?;
+        let later = self.send_breakers()?.into_iter().chain(self.send_shares()?);
         Ok(later.fold(wake, Instant::min))
     }
 
     /// Sends what is due of resources.
-    fn send(&mut self) -> Result<Instant, StreamEnd> {
+    fn send_batch(&mut self) -> Result<Instant, StreamEnd> {
         let now = Instant::now();
-        let patience = now + ANSWER_TIMEOUT;
-        if self.unsent == Unsent::Nothing {
-            return Ok(patience);
-        }
-        match self.session.due(self.unsent == Unsent::Urgent, now) {
-            Due::Now => {}
-            Due::At(at) => return Ok(at),
-            Due::AfterAnswer => return Ok(patience),
-        }
-        self.unsent = Unsent::Nothing;
-        let Some(batch) = self.session.next(&self.target, now) else {
-            return Ok(patience);
+        let batch = match self.configuration.next_batch(now) {
+            NextBatch::Now(batch) => batch,
+            NextBatch::NotBefore(at) => return Ok(at),
         };
         // What it is sent may have a breaker.
         self.breakers.due = true;
-        self.share_after(&batch);
+        self.shares
+            .note_batch(&batch, &self.shared.board, self.owner.uid());
         self.shared.metrics.batches.inc();
         self.shared.metrics.resources.inc_by(batch.set.len() as u64);
-        let message = v1::ToProxy {
-            message: Some(v1::to_proxy::Message::Batch(batch)),
-        };
-        match self.outbox.try_send(Ok(Box::new(message))) {
-            Ok(()) => Ok(patience),
-            // Closed: the proxy went away. Full cannot be, see OUTBOX.
-            Err(_) => Err(StreamEnd::Over),
+        self.send(to_proxy::Message::Batch(batch))?;
+        Ok(now + ANSWER_TIMEOUT)
+    }
+
+    /// Sends the proxy what it does not know yet of the breakers that its calls go by. Returns when
+    /// to try again, if that has to be.
+    fn send_breakers(&mut self) -> Result<Option<Instant>, StreamEnd> {
+        let now = Instant::now();
+        if !self.breakers.due {
+            return Ok(None);
         }
+        if self.is_busy() {
+            return Ok(Some(now + AGAIN));
+        }
+        let (session, account) = (self.configuration.session(), &self.owner.caller.account);
+        let all = self.shared.fleet.announced();
+        let states = self.breakers.news(&all, session, account, now);
+        if !states.is_empty() {
+            self.send(to_proxy::Message::Steer(v1::Steer { states }))?;
+        }
+        Ok(None)
+    }
+
+    /// Sends the proxy the quota shares that it did not get yet. Returns when to try again, if that
+    /// has to be.
+    fn send_shares(&mut self) -> Result<Option<Instant>, StreamEnd> {
+        if !self.shares.are_due() {
+            return Ok(None);
+        }
+        if self.is_busy() {
+            return Ok(Some(Instant::now() + AGAIN));
+        }
+        let has_limits = self.configuration.session().was_sent(wire::names::GUARD);
+        let (board, uid) = (&self.shared.board, self.owner.uid());
+        if let Some(shares) = self.shares.next(has_limits, board, uid) {
+            self.send(to_proxy::Message::Shares(shares))?;
+        }
+        Ok(None)
+    }
+
+    /// Whether something is on its way: batches need all places but one, and the first message is
+    /// a batch.
+    fn is_busy(&self) -> bool {
+        self.outbox.capacity() < self.outbox.max_capacity()
+    }
+
+    fn send(&self, message: to_proxy::Message) -> Result<(), StreamEnd> {
+        let message = v1::ToProxy {
+            message: Some(message),
+        };
+        // Closed: the proxy went away. Full cannot be, see OUTBOX.
+        self.outbox
+            .try_send(Ok(Box::new(message)))
+            .map_err(|_| StreamEnd::Over)
     }
 }

@@ -14,8 +14,7 @@ use wire::v1;
 
 use super::demand::named;
 use super::divide::{Held, PodsSeen, ShareMessage};
-use super::given::{Given, loads, message, pod_shares, read, read_offered};
-use super::key::{NamedLimit, ShareOf};
+use super::key::{Given, NamedLimit, ShareOf, loads, message, pod_shares, read, read_offered};
 use crate::model::compiled::LatestModel;
 
 /// A pod without a stream keeps what it held for so long: it most likely comes back, and until then

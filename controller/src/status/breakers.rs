@@ -8,8 +8,7 @@ use std::time::Duration;
 use policy::name::ObjectRef;
 use tokio::time::{Instant, sleep};
 
-use super::conditions::api_version;
-use super::shown::rfc3339;
+use super::conditions::{api_version, rfc3339};
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::fleet::{BreakerReport, Fleet, Key};
 use crate::model::compiled::LatestModel;

@@ -4,15 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::core::{ApiResource, DynamicObject};
 use policy::name::{Kind, ObjectRef};
 use policy::traffic::part::Part;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::shown::WrittenBreaker;
+use crate::fleet::BreakerReport;
 use crate::network_policy::InForce;
 use crate::observe::acknowledged::Tally;
 use crate::problem::{Condition, ObjectReport, few};
@@ -360,6 +361,56 @@ pub(super) fn resource(kind: Kind) -> Option<ApiResource> {
 pub(crate) fn api_version(kind: Kind) -> String {
     let resource = kinds::row(kind).map(|row| (row.resource)());
     resource.map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
+}
+
+/// How a breaker fares, as it stands in a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WrittenBreaker {
+    pub(super) state: &'static str,
+    /// RFC 3339.
+    pub(super) since: String,
+    pub(super) counts: Counts,
+}
+
+/// What ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    failure_percent: u8,
+    requests: u32,
+    callers: usize,
+}
+
+impl From<BreakerReport> for WrittenBreaker {
+    fn from(report: BreakerReport) -> Self {
+        Self {
+            state: report.state.as_str(),
+            since: rfc3339(report.since),
+            counts: Counts {
+                failure_percent: report.failure_percent,
+                requests: report.requests,
+                callers: report.callers,
+            },
+        }
+    }
+}
+
+impl WrittenBreaker {
+    /// The field `status.breaker`.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "state": self.state,
+            "since": self.since,
+            "failurePercent": self.counts.failure_percent,
+            "requests": self.counts.requests,
+            "callers": self.counts.callers,
+        })
+    }
+}
+
+/// As Kubernetes writes times.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    let time = Timestamp::try_from(time).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

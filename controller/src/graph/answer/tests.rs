@@ -4,9 +4,8 @@
 
 use super::*;
 use crate::graph::fold::Fold;
-use crate::graph::owners::Owners;
 use crate::graph::window::Incomplete;
-use crate::graph::workloads::Workload;
+use crate::graph::workloads::{Owners, Workload};
 use crate::graph::written::{LastShown, Written};
 use crate::inventory::InventoryObject;
 use crate::inventory::kind::MetricsKind;

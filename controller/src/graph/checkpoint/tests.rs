@@ -151,11 +151,11 @@ async fn what_was_read_already_is_not_fetched_again() {
 async fn graph_reports_when_all_persisted_edges_are_loaded() {
     let api = cluster();
     let reader = checkpointer(&api, false);
-    assert!(!reader.graph.has_recalled());
+    assert!(!reader.graph.startup().has_recalled());
     let (_stop, stopping) = watch::channel(false);
     let task = tokio::spawn(reader.clone().run(stopping));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(reader.graph.has_recalled());
+    assert!(reader.graph.startup().has_recalled());
     task.abort();
     let nothing = Graph::new(
         reports(),
@@ -164,7 +164,7 @@ async fn graph_reports_when_all_persisted_edges_are_loaded() {
         Duration::ZERO,
         GraphMetrics::default(),
     );
-    assert!(nothing.has_recalled(), "nothing is written down");
+    assert!(nothing.startup().has_recalled(), "nothing is written down");
 }
 
 #[tokio::test]
@@ -173,10 +173,10 @@ async fn persisted_edges_are_polled_faster_until_first_load() {
         let reader = checkpointer(&cluster(), false);
         assert_eq!(reader.pause(), RECALL_EVERY);
         if is_read {
-            reader.graph.recalled();
+            reader.graph.startup().recalled();
         } else {
             // No query waits for it any more.
-            reader.graph.grow();
+            reader.graph.startup().grow();
         }
         assert_eq!(reader.pause(), LOOK_EVERY, "read: {is_read}");
     }
@@ -186,15 +186,15 @@ async fn persisted_edges_are_polled_faster_until_first_load() {
 async fn failed_load_is_named_with_advice_until_resolved() {
     let api = cluster();
     let reader = checkpointer(&api, false);
-    let unknown = reader.graph.why_unread();
+    let unknown = reader.graph.startup().why_unread();
     api.break_down();
     assert!(!reader.read(&mut Versions::default()).await);
-    let why = reader.graph.why_unread();
+    let why = reader.graph.startup().why_unread();
     for words in ["ConfigMap weft-graph-0 ", "weft-system", "500", ROLE] {
         assert!(why.contains(words) && !unknown.contains(words), "{why}");
     }
-    reader.graph.recalled();
-    assert_eq!(reader.graph.why_unread(), unknown);
+    reader.graph.startup().recalled();
+    assert_eq!(reader.graph.startup().why_unread(), unknown);
 }
 
 #[tokio::test(start_paused = true)]

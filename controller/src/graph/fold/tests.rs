@@ -12,7 +12,7 @@ use crate::graph::window::{Counted, edges};
 use crate::inventory::Inventory;
 use crate::observe::clock_offset::ClockOffset;
 use crate::observe::reports::{Reports, SLOT};
-use crate::testing::cpu_time::computed;
+use crate::testing::computed;
 use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, now, report, report_at, reports, seen_by_client, seen_by_server,
 };

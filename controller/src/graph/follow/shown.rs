@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Graph, GraphWindow, Shared};
-use crate::graph::history;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::graph::answer::Extent;
 use crate::graph::written::Written;
 use crate::observe::reports::slot_of;
 
@@ -13,16 +15,71 @@ pub(super) const MAX_SHARED: usize = 4;
 /// Bytes of these: three responses of 10 000 edges. A query beyond that gets one of its own.
 pub(super) const MAX_SHARED_BYTES: usize = 20 * 1024 * 1024;
 
-impl Graph {
-    /// A response as it is written. While nothing new was folded, readers share it.
-    pub(crate) fn written(&self, requested: &GraphWindow, now: SystemTime) -> Arc<Written> {
-        let at = (slot_of(now), *self.inner.looks.borrow());
-        let mut shared = self.inner.written.lock();
+/// Which window, and what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GraphWindow {
+    /// Length in slots.
+    pub slots: u64,
+    /// Only what is settled.
+    pub settled: bool,
+    /// The slot before which it ends, if not now.
+    pub end: Option<u64>,
+    /// What of it.
+    pub extent: Extent,
+}
+
+/// A response that several readers share.
+#[derive(Debug)]
+struct Shared {
+    /// Slot and look.
+    at: (u64, u64),
+    requested: GraphWindow,
+    written: Arc<Written>,
+}
+
+/// Those since the last look.
+#[derive(Debug)]
+pub(super) struct SharedResponses {
+    written: Mutex<Vec<Shared>>,
+    /// Counts looks.
+    looks: watch::Sender<u64>,
+}
+
+impl SharedResponses {
+    pub(super) fn new() -> Self {
+        Self {
+            written: Mutex::default(),
+            looks: watch::Sender::new(0),
+        }
+    }
+
+    /// Changes with every look.
+    pub(super) fn looks(&self) -> watch::Receiver<u64> {
+        self.looks.subscribe()
+    }
+
+    /// A look is over. Responses from before it are never shown again, and would stay until the
+    /// next query.
+    pub(super) fn looked(&self) {
+        self.looks.send_modify(|looks| *looks += 1);
+        let looks = *self.looks.borrow();
+        self.written.lock().retain(|cached| cached.at.1 == looks);
+    }
+
+    /// A response. While nothing new was folded, readers share it.
+    pub(super) fn response(
+        &self,
+        requested: &GraphWindow,
+        now: SystemTime,
+        write: impl FnOnce() -> Written,
+    ) -> Arc<Written> {
+        let at = (slot_of(now), *self.looks.borrow());
+        let mut shared = self.written.lock();
         shared.retain(|cached| cached.at == at);
         if let Some(cached) = shared.iter().find(|cached| cached.requested == *requested) {
             return Arc::clone(&cached.written);
         }
-        let written = Arc::new(Written::of(|to| self.write_answer(requested, now, to)));
+        let written = Arc::new(write());
         let cached = shared.iter().map(|cached| cached.written.size());
         if has_room(cached, written.size()) {
             shared.push(Shared {
@@ -34,31 +91,10 @@ impl Graph {
         written
     }
 
-    /// What a reader was shown whose window ended before this slot, or more. `None` where that is
-    /// not known any more. `now`: of the reader's next response, which was made before: it is what
-    /// workloads are compared with.
-    pub(crate) fn shown_before(
-        &self,
-        requested: &GraphWindow,
-        end: u64,
-        now: SystemTime,
-    ) -> Option<Arc<Written>> {
-        let current = slot_of(now);
-        let is_held = requested.slots <= history::FINE
-            && end <= current
-            && end + history::FINE_HISTORY >= current
-            && self.inner.state.lock().workloads.known_from() <= end;
-        if !is_held {
-            return None;
-        }
-        let mut before = GraphWindow {
-            end: Some(end),
-            ..requested.clone()
-        };
-        // Ends of quiet edges may have gone since.
-        before.extent.gone = true;
-        let written = self.written(&before, now);
-        (!written.lacks()).then_some(written)
+    /// How many are shared now.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.written.lock().len()
     }
 }
 

@@ -3,9 +3,15 @@
 //! Three things happen to it, in any order: it is followed, so that proxies report again what they
 //! counted; the checkpoint is loaded; and every proxy had time to report again.
 
+use parking_lot::Mutex;
+
+/// Why a response is incomplete: the checkpoint could not be loaded.
+pub(crate) const UNREAD: &str =
+    "what was written down of earlier calls cannot be read; the controller's log says why";
+
 /// What it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Startup {
+enum Startup {
     /// To be followed, and for what was written down.
     New,
     /// Waits for what proxies report again, and for the checkpoint.
@@ -20,7 +26,7 @@ pub(super) enum Startup {
 
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StartupEvent {
+enum StartupEvent {
     /// From now on reports are folded.
     Followed,
     /// What was written down has been read.
@@ -31,12 +37,12 @@ pub(super) enum StartupEvent {
 
 impl Startup {
     /// Of a graph of which nothing happened yet. `written_down`: whether it is anywhere.
-    pub(super) const fn of(written_down: bool) -> Self {
+    const fn of(written_down: bool) -> Self {
         if written_down { Self::New } else { Self::Whole }
     }
 
     /// The only place in which one becomes another.
-    pub(super) const fn after(self, event: StartupEvent) -> Self {
+    const fn after(self, event: StartupEvent) -> Self {
         match (event, self) {
             (StartupEvent::Followed, Self::New | Self::Gathering | Self::GrownUnread) => {
                 Self::Gathering
@@ -54,23 +60,94 @@ impl Startup {
     }
 
     /// Whether what was written down has been read.
-    pub(super) const fn has_recalled(self) -> bool {
+    const fn has_recalled(self) -> bool {
         matches!(self, Self::GatheringRecalled | Self::Whole)
     }
 
     /// Whether that is waited for.
-    pub(super) const fn awaits_recall(self) -> bool {
+    const fn awaits_recall(self) -> bool {
         matches!(self, Self::New | Self::Gathering)
     }
 
     /// Whether it was not read, and is not waited for any more.
-    pub(super) const fn lacks_recall(self) -> bool {
+    const fn lacks_recall(self) -> bool {
         matches!(self, Self::GrownUnread)
     }
 
     /// Whether proxies still report what they counted before.
-    pub(super) const fn gathers(self) -> bool {
+    const fn gathers(self) -> bool {
         matches!(self, Self::Gathering | Self::GatheringRecalled)
+    }
+}
+
+/// How far a graph is.
+#[derive(Debug)]
+pub(crate) struct StartupProgress {
+    state: Mutex<Startup>,
+    /// Why what was written down could not be read when that was last tried.
+    unread: Mutex<Option<String>>,
+}
+
+impl StartupProgress {
+    /// Of a graph of which nothing happened yet. `written_down`: whether it is anywhere.
+    pub(super) fn new(written_down: bool) -> Self {
+        Self {
+            state: Mutex::new(Startup::of(written_down)),
+            unread: Mutex::default(),
+        }
+    }
+
+    /// From now on reports are folded.
+    pub(super) fn followed(&self) {
+        self.advance(StartupEvent::Followed);
+    }
+
+    /// What was written down has been read.
+    pub(crate) fn recalled(&self) {
+        self.advance(StartupEvent::Recalled);
+        *self.unread.lock() = None;
+    }
+
+    /// Every proxy had time to report again.
+    pub(crate) fn grow(&self) {
+        self.advance(StartupEvent::Grown);
+    }
+
+    fn advance(&self, event: StartupEvent) {
+        let mut state = self.state.lock();
+        *state = state.after(event);
+    }
+
+    /// What was written down could not be read, for this reason, which names the object.
+    pub(crate) fn cannot_recall(&self, why: String) {
+        *self.unread.lock() = Some(why);
+    }
+
+    /// Why what was written down cannot be read, and what to do.
+    pub(crate) fn why_unread(&self) -> String {
+        let unread = self.unread.lock().clone();
+        unread.unwrap_or_else(|| UNREAD.to_owned())
+    }
+
+    /// Whether it knows of the calls that were seen before this process began.
+    pub(crate) fn has_recalled(&self) -> bool {
+        self.state.lock().has_recalled()
+    }
+
+    /// Whether the checkpoint is not loaded yet, and will be in a moment. One that cannot be read
+    /// at all would be awaited without end, so later on responses report that they lack it.
+    pub(crate) fn awaits_recall(&self) -> bool {
+        self.state.lock().awaits_recall()
+    }
+
+    /// Whether it does not, and is not waited for any more.
+    pub(crate) fn lacks_recall(&self) -> bool {
+        self.state.lock().lacks_recall()
+    }
+
+    /// Whether it is starting up, so that some proxies have not sent it yet what they counted.
+    pub(super) fn gathers(&self) -> bool {
+        self.state.lock().gathers()
     }
 }
 

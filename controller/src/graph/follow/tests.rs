@@ -2,7 +2,7 @@
 //!
 //! Claims: observe-1, observe-2, observe-4
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -217,7 +217,7 @@ fn known_edges(graph: &Graph, at: SystemTime) -> Vec<(String, String, u64)> {
 }
 
 fn remembered(graph: &Graph) -> Vec<String> {
-    let from = |(edge, _): (&EdgeRef, Seen)| edge.key().from.to_string();
+    let from = |(edge, _): (&EdgeRef, crate::graph::memory::Seen)| edge.key().from.to_string();
     graph.with_memory(|memory, _| memory.iter().map(from).collect())
 }
 
@@ -342,9 +342,9 @@ async fn graph_response_is_shared_until_next_look_only() {
     let read = || graph.written(&window_of(Extent::default()), now());
     let first = read();
     assert!(Arc::ptr_eq(&first, &read()), "made twice");
-    assert_eq!(graph.inner.written.lock().len(), 1);
-    graph.looked();
-    assert_eq!(graph.inner.written.lock().len(), 0, "no reader has it");
+    assert_eq!(graph.inner.written.count(), 1);
+    graph.inner.written.looked();
+    assert_eq!(graph.inner.written.count(), 0, "no reader has it");
     assert!(!Arc::ptr_eq(&first, &read()), "of the look before");
     // Of more windows than are shared each is written, and held by its reader.
     for slots in 1..=12 {
@@ -354,7 +354,7 @@ async fn graph_response_is_shared_until_next_look_only() {
         };
         graph.written(&window_of, now());
     }
-    assert_eq!(graph.inner.written.lock().len(), MAX_SHARED);
+    assert_eq!(graph.inner.written.count(), MAX_SHARED);
 }
 
 #[test]

@@ -35,42 +35,40 @@ pub(crate) enum ConfigUnavailable {
     Broken,
 }
 
-impl Asks {
-    /// What the proxy of a pod holds, as its page `/config` shows it.
-    ///
-    /// # Errors
-    /// When it does not say so, whole and in time.
-    pub(crate) async fn config(&self, uid: &Arc<str>) -> Result<Value, ConfigUnavailable> {
-        let question = Question::Config(v1::ConfigAsk {});
-        let uids = std::slice::from_ref(uid);
-        let mut answers = self.ask(question, uids, WITHIN)?;
-        let collecting = async {
-            let mut config = PartialConfig::default();
-            while let Some(answer) = answers.next().await {
-                match answer.what {
-                    Some(Answered::Config(part)) => {
-                        if config.add(part)? {
-                            return Ok(config.page);
-                        }
+/// What the proxy of a pod holds, as its page `/config` shows it.
+///
+/// # Errors
+/// When it does not say so, whole and in time.
+pub(crate) async fn held_config(asks: &Asks, uid: &Arc<str>) -> Result<Value, ConfigUnavailable> {
+    let question = Question::Config(v1::ConfigAsk {});
+    let uids = std::slice::from_ref(uid);
+    let mut answers = asks.ask(question, uids, WITHIN)?;
+    let collecting = async {
+        let mut config = PartialConfig::default();
+        while let Some(answer) = answers.next().await {
+            match answer.what {
+                Some(Answered::Config(part)) => {
+                    if config.add(part)? {
+                        return Ok(config.page);
                     }
-                    Some(Answered::Refused(why)) => {
-                        return Err(ConfigUnavailable::Refused(cut(&why)));
-                    }
-                    Some(
-                        Answered::Record(_)
-                        | Answered::Summary(_)
-                        | Answered::Trial(_)
-                        | Answered::Example(_),
-                    ) => return Err(ConfigUnavailable::Broken),
-                    None => return Err(ConfigUnavailable::Away),
                 }
+                Some(Answered::Refused(why)) => {
+                    return Err(ConfigUnavailable::Refused(cut(&why)));
+                }
+                Some(
+                    Answered::Record(_)
+                    | Answered::Summary(_)
+                    | Answered::Trial(_)
+                    | Answered::Example(_),
+                ) => return Err(ConfigUnavailable::Broken),
+                None => return Err(ConfigUnavailable::Away),
             }
-            Err(ConfigUnavailable::Away)
-        };
-        timeout(WITHIN, collecting)
-            .await
-            .unwrap_or(Err(ConfigUnavailable::Late))
-    }
+        }
+        Err(ConfigUnavailable::Away)
+    };
+    timeout(WITHIN, collecting)
+        .await
+        .unwrap_or(Err(ConfigUnavailable::Late))
 }
 
 /// Characters of a proxy's words that are passed on.

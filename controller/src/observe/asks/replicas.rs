@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -21,7 +19,7 @@ use wire::v1;
 use wire::v1::replica_ask::Message;
 use wire::v1::replica_client::ReplicaClient;
 
-use super::{Answers, AskRegistration, AskTarget, Asks, Joining, MAX_ASKS};
+use super::{Answers, Asks, MAX_ASKS};
 
 /// Queries and ends of queries on their way to one replica.
 const ORDERS: usize = 4 * MAX_ASKS;
@@ -48,142 +46,88 @@ impl<S> AskMessages for S where
 /// What a querying replica is sent.
 pub(crate) type Passed = ReceiverStream<Result<v1::ReplicaAnswered, Status>>;
 
-impl Asks {
-    /// Passes queries on to another replica, and takes what its proxies answer, until the call
-    /// ends.
-    pub(in crate::observe) async fn pass_to(
-        &self,
-        peer: IpAddr,
-        mut client: ReplicaClient<Channel>,
-    ) -> Result<(), tower::BoxError> {
-        let (orders, messages) = mpsc::channel(ORDERS);
-        let mut answers = match client.ask(ReceiverStream::new(messages)).await {
-            Ok(answers) => answers.into_inner(),
-            // A replica of the version before passes nothing on.
-            Err(status) if status.code() == Code::Unimplemented => {
-                return std::future::pending().await;
-            }
-            Err(status) => return Err(status.into()),
+/// Passes queries on to another replica, and takes what its proxies answer, until the call
+/// ends.
+pub(in crate::observe) async fn pass_to(
+    asks: &Asks,
+    peer: IpAddr,
+    mut client: ReplicaClient<Channel>,
+) -> Result<(), tower::BoxError> {
+    let (orders, messages) = mpsc::channel(ORDERS);
+    let mut answers = match client.ask(ReceiverStream::new(messages)).await {
+        Ok(answers) => answers.into_inner(),
+        // A replica of the version before passes nothing on.
+        Err(status) if status.code() == Code::Unimplemented => {
+            return std::future::pending().await;
+        }
+        Err(status) => return Err(status.into()),
+    };
+    let _joined = asks.joins(peer, orders);
+    while let Some(answered) = answers.message().await? {
+        asks.answered_elsewhere(peer, answered);
+    }
+    Ok(())
+}
+
+/// Queries this replica's proxies for another replica, until `stop` says true.
+pub(in crate::observe) fn pass(
+    asks: &Asks,
+    messages: impl AskMessages,
+    stop: watch::Receiver<bool>,
+) -> Passed {
+    let (outbox, sent) = mpsc::channel(OUTBOX);
+    let passing = keep_passing(asks.clone(), messages, outbox);
+    runtime::task::spawn("asks of a replica", async move {
+        tokio::select! {
+            () = passing => {}
+            () = stop::requested(stop) => {}
+        }
+    });
+    ReceiverStream::new(sent)
+}
+
+async fn keep_passing(
+    asks: Asks,
+    mut messages: impl AskMessages,
+    outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
+) {
+    let mut open: BTreeMap<u64, AbortHandle> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let message = tokio::select! {
+            message = messages.next() => message,
+            () = outbox.closed() => return,
         };
-        let _joined = self.joins(peer, orders);
-        while let Some(answered) = answers.message().await? {
-            self.answered_elsewhere(peer, answered);
-        }
-        Ok(())
-    }
-
-    pub(super) fn joins(
-        &self,
-        peer: IpAddr,
-        orders: mpsc::Sender<v1::ReplicaAsk>,
-    ) -> AskRegistration {
-        let mut state = self.inner.state.lock();
-        let number = state.next();
-        state.replicas.insert(peer, Joining { number, orders });
-        self.here(number, AskTarget::Replica(peer))
-    }
-
-    pub(super) fn answered_elsewhere(&self, peer: IpAddr, answered: v1::ReplicaAnswered) {
-        let v1::ReplicaAnswered {
-            uid,
-            answered,
-            id,
-            dropped,
-        } = answered;
-        // First: with the last proxy that goes the query is over.
-        self.dropped_elsewhere(peer, id, dropped);
-        match answered {
-            Some(answered) => self.answered(&uid, v1::Answered { id, ..answered }),
-            None if uid.is_empty() => {}
-            None => self.finish(&mut self.inner.state.lock(), id, &uid),
-        }
-    }
-
-    /// Another replica had no room for so many answers since it was queried. Its own metrics count
-    /// them.
-    fn dropped_elsewhere(&self, peer: IpAddr, id: u64, dropped: u64) {
-        if dropped == 0 {
-            return;
-        }
-        let mut state = self.inner.state.lock();
-        let Some(open) = state.open.get_mut(&id) else {
-            return;
-        };
-        let counted = open.dropped_elsewhere.entry(peer).or_default();
-        let more = dropped.saturating_sub(*counted);
-        *counted += more;
-        open.dropped.fetch_add(more, Ordering::Relaxed);
-    }
-
-    /// Queries this replica's proxies for another replica, until `stop` says true.
-    pub(in crate::observe) fn pass(
-        &self,
-        messages: impl AskMessages,
-        stop: watch::Receiver<bool>,
-    ) -> Passed {
-        let (outbox, sent) = mpsc::channel(OUTBOX);
-        let passing = self.clone().keep_passing(messages, outbox);
-        runtime::task::spawn("asks of a replica", async move {
-            tokio::select! {
-                () = passing => {}
-                () = stop::requested(stop) => {}
+        let Some(Ok(message)) = message else { return };
+        while tasks.try_join_next().is_some() {}
+        open.retain(|_, task| !task.is_finished());
+        match message.message {
+            Some(Message::Ask(request)) if open.len() < MAX_ASKS => {
+                let lasts = request.ask.as_ref().map_or(0, |ask| ask.lasts);
+                let lasts = Duration::from_millis(lasts).min(LONGEST);
+                let Some((id, answers)) = asks.passed_on(request) else {
+                    continue;
+                };
+                let passing = pass_back(id, answers, outbox.clone());
+                // What says that it is over may be lost on its way.
+                #[expect(clippy::disallowed_methods, reason = "its panic ends one question")]
+                let task = tasks.spawn(async move {
+                    let _ = timeout(lasts + GRACE, passing).await;
+                });
+                if let Some(before) = open.insert(id, task) {
+                    before.abort();
+                }
             }
-        });
-        ReceiverStream::new(sent)
-    }
-
-    async fn keep_passing(
-        self,
-        mut messages: impl AskMessages,
-        outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
-    ) {
-        let mut open: BTreeMap<u64, AbortHandle> = BTreeMap::new();
-        let mut tasks = JoinSet::new();
-        loop {
-            let message = tokio::select! {
-                message = messages.next() => message,
-                () = outbox.closed() => return,
-            };
-            let Some(Ok(message)) = message else { return };
-            while tasks.try_join_next().is_some() {}
-            open.retain(|_, task| !task.is_finished());
-            match message.message {
-                Some(Message::Ask(request)) if open.len() < MAX_ASKS => {
-                    let lasts = request.ask.as_ref().map_or(0, |ask| ask.lasts);
-                    let lasts = Duration::from_millis(lasts).min(LONGEST);
-                    let Some((id, answers)) = self.passed_on(request) else {
-                        continue;
-                    };
-                    let passing = pass_back(id, answers, outbox.clone());
-                    // What says that it is over may be lost on its way.
-                    #[expect(clippy::disallowed_methods, reason = "its panic ends one question")]
-                    let task = tasks.spawn(async move {
-                        let _ = timeout(lasts + GRACE, passing).await;
-                    });
-                    if let Some(before) = open.insert(id, task) {
-                        before.abort();
-                    }
-                }
-                Some(Message::Ask(_)) => {
-                    self.inner.too_many.inc();
-                }
-                Some(Message::EndAsk(id)) => {
-                    if let Some(task) = open.remove(&id) {
-                        task.abort();
-                    }
-                }
-                None => {}
+            Some(Message::Ask(_)) => {
+                asks.inner.too_many.inc();
             }
+            Some(Message::EndAsk(id)) => {
+                if let Some(task) = open.remove(&id) {
+                    task.abort();
+                }
+            }
+            None => {}
         }
-    }
-
-    /// Queries them, and gives the id that the other replica knows the query by.
-    fn passed_on(&self, request: v1::PodsAsk) -> Option<(u64, Answers)> {
-        let ask = request.ask?;
-        let uids: Vec<Arc<str>> = request.uids.into_iter().map(Arc::from).collect();
-        let question = (ask.what?, Duration::from_millis(ask.lasts));
-        let answers = self.open(&mut self.inner.state.lock(), question, &uids, false);
-        Some((ask.id, answers))
     }
 }
 

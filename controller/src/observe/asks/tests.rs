@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::config::ConfigUnavailable;
+use super::config::{ConfigUnavailable, held_config};
+use super::queues::ALL_BYTES;
 use super::*;
 
 const LASTS: Duration = Duration::from_secs(60);
@@ -172,7 +173,7 @@ async fn query_from_peer_replica_expires_without_cancellation() {
     }));
     let requests = stream::iter([Ok(v1::ReplicaAsk { message })]).chain(stream::pending());
     let (_stop, stopping) = watch::channel(false);
-    let _answers = asks.pass(requests, stopping);
+    let _answers = replicas::pass(&asks, requests, stopping);
     let Some(Order::Ask(ask)) = orders.recv().await else {
         panic!("not asked");
     };
@@ -193,7 +194,7 @@ async fn answers_dropped_at_peer_are_counted_at_querying_replica() {
     let (passing, passed) = mpsc::channel(ORDERS);
     let _joined = here.joins(peer, passing);
     let (_stop, stopping) = watch::channel(false);
-    let mut passed_on = there.pass(ReceiverStream::new(passed).map(Ok), stopping);
+    let mut passed_on = replicas::pass(&there, ReceiverStream::new(passed).map(Ok), stopping);
     let mut answers = here.ask(question(), &[uid("a")], LASTS).unwrap();
     let Some(Order::Ask(ask)) = orders.recv().await else {
         panic!("not asked");
@@ -248,7 +249,7 @@ async fn answered(parts: Vec<Answered>) -> Result<serde_json::Value, ConfigUnava
     let (_here, mut orders) = asks.listens(uid("a"));
     let asking = tokio::spawn({
         let asks = asks.clone();
-        async move { asks.config(&uid("a")).await }
+        async move { held_config(&asks, &uid("a")).await }
     });
     let Some(Order::Ask(ask)) = orders.recv().await else {
         panic!("not asked");
@@ -295,6 +296,6 @@ async fn proxy_config_is_returned_completely_or_never() {
         answered(vec![part(0, false, &[])]).await,
         Err(ConfigUnavailable::Late)
     );
-    let absent = Asks::default().config(&uid("a")).await;
+    let absent = held_config(&Asks::default(), &uid("a")).await;
     assert_eq!(absent, Err(ConfigUnavailable::Away), "and at once");
 }

@@ -215,7 +215,7 @@ impl Bench {
             Duration::from_secs(3600),
             GraphMetrics::default(),
         );
-        graph.recalled();
+        graph.startup().recalled();
         let reviewed = Arc::default();
         let recorded = Arc::default();
         let client = recorder(Arc::clone(&recorded));

@@ -11,13 +11,15 @@ use std::time::Duration;
 use crds::observe::{DryRunSpec, Resource, Scope, Trial};
 use futures::stream;
 use parking_lot::RwLock;
+use policy::access::Access;
+use policy::well_known::SECRET_HEADERS;
 use prost::Message as _;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
 use super::seen::{LiveTally, MAX_EXAMPLES, Rights, by_address, reads};
-use super::{QueryContext, TrialPermit, headers};
+use super::{QueryContext, TrialPermit};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::ApiResponse;
@@ -27,9 +29,8 @@ use crate::inventory::Inventory;
 use crate::inventory::kind::MetricsKind;
 use crate::model::PodId;
 use crate::observe::asks::{self, Answers};
-use crate::observe_api::lines::{self, LIFE};
 use crate::observe_api::query::may;
-use crate::observe_api::stream::StreamPermits;
+use crate::observe_api::stream::{LIFE, StreamPermits, line, line_stream};
 use crate::world::ObjectKey;
 
 /// More time for proxies than that: they end by themselves should no message end them.
@@ -54,197 +55,199 @@ struct QueriedProxies {
     reasons: Vec<String>,
 }
 
-impl QueryContext<'_> {
-    /// Starts to stream which live calls there are, and what the change would mean for them.
-    ///
-    /// # Errors
-    /// When the request cannot be read, the user may not make the change, or too much is tried
-    /// already.
-    pub(in crate::observe_api) async fn watch(
-        &self,
-        spec: &DryRunSpec,
-        permits: StreamPermits,
-    ) -> Result<ApiResponse, Refusal> {
-        let started = Instant::now();
-        let long = Duration::from_secs(spec.watch_seconds.into());
-        if long > LIFE {
-            let most = LIFE.as_secs();
-            let why = format!("spec.watchSeconds: {} is more than {most}", long.as_secs());
-            return Err(Refusal::bad(why));
-        }
-        let change = self.change(spec).await?;
-        let (what, own) = (change.words(), change.namespaces());
-        let scope = self.scope().await?;
-        let trial = self.working.trial(self.user)?;
-        let turn = self.working.turn().await?;
-        let readable = Arc::clone(&scope);
-        let found = self.compare(turn, change.change, move |models, until| {
-            let may_ask = |namespace: &str| own.contains(namespace) || reads(&readable, namespace);
-            Candidates::of(models, may_ask, until)
-        });
-        let found = found.await?;
-        let mut tapped = self.tapped(&found.sets).await?;
-        let queried = self.query(&found.sets, &tapped, long + GRACE)?;
-        let (user, proxies) = (&self.user.name, found.pods);
-        let (headers, pods) = (&queried.headers, queried.pods.len());
-        info!(
-            ?user,
-            what,
-            ?headers,
-            proxies,
-            asked = pods,
-            "trial started"
+/// Starts to stream which live calls there are, and what the change would mean for them.
+///
+/// # Errors
+/// When the request cannot be read, the user may not make the change, or too much is tried
+/// already.
+pub(in crate::observe_api) async fn watch(
+    query: &QueryContext<'_>,
+    spec: &DryRunSpec,
+    permits: StreamPermits,
+) -> Result<ApiResponse, Refusal> {
+    let started = Instant::now();
+    let long = Duration::from_secs(spec.watch_seconds.into());
+    if long > LIFE {
+        let most = LIFE.as_secs();
+        let why = format!("spec.watchSeconds: {} is more than {most}", long.as_secs());
+        return Err(Refusal::bad(why));
+    }
+    let change = query.change(spec).await?;
+    let (what, own) = (change.words(), change.namespaces());
+    let scope = query.scope().await?;
+    let trial = query.working.trial(query.user)?;
+    let turn = query.working.turn().await?;
+    let readable = Arc::clone(&scope);
+    let found = query.compare(turn, change.change, move |models, until| {
+        let may_ask = |namespace: &str| own.contains(namespace) || reads(&readable, namespace);
+        Candidates::of(models, may_ask, until)
+    });
+    let found = found.await?;
+    let mut tapped = tapped(query, &found.sets).await?;
+    let queried = query_proxies(query, &found.sets, &tapped, long + GRACE)?;
+    let (user, proxies) = (&query.user.name, found.pods);
+    let (headers, pods) = (&queried.headers, queried.pods.len());
+    info!(
+        ?user,
+        what,
+        ?headers,
+        proxies,
+        asked = pods,
+        "trial started"
+    );
+    tapped.retain(|namespace| {
+        let mut pods = queried.pods.values();
+        pods.any(|pod| pod.namespace == *namespace)
+    });
+    record_user(query, &tapped);
+    let rights = rights(query, scope, tapped);
+    // Of pods elsewhere the response shows that there are some, or it would be yes for
+    // them, and not how many.
+    let mut seen = LiveTally::new(rights, queried.pods, proxies - found.foreign);
+    for why in &queried.reasons {
+        seen.because(why);
+    }
+    if found.foreign > 0 {
+        seen.because(
+            "some pods are in namespaces of which the change has no object, and whose graphs \
+             you may not read",
         );
-        tapped.retain(|namespace| {
-            let mut pods = queried.pods.values();
-            pods.any(|pod| pod.namespace == *namespace)
-        });
-        self.record_user(&tapped);
-        let rights = self.rights(scope, tapped);
-        // Of pods elsewhere the response shows that there are some, or it would be yes for
-        // them, and not how many.
-        let mut seen = LiveTally::new(rights, queried.pods, proxies - found.foreign);
-        for why in &queried.reasons {
-            seen.because(why);
-        }
-        if found.foreign > 0 {
-            seen.because(
-                "some pods are in namespaces of which the change has no object, and whose graphs \
-                 you may not read",
-            );
-        }
-        if found.truncated {
-            seen.because(&format!(
-                "the change gives more than {MAX_PODS} pods or {MAX_SETS} sets of rules to try"
-            ));
-        }
-        if found.late {
-            seen.because("not every pod was looked at in the time that there is");
-        }
-        let now = Instant::now();
-        let until = (now + long).min(started + LIFE);
-        let reader = TrialStream {
-            until: if queried.answers.is_empty() {
-                now
-            } else {
-                until
-            },
-            answers: queried.answers,
-            turn: 0,
-            seen,
-            inventory: Arc::clone(&self.context.followed.inventory),
-            last_sent: None,
-            lines: interval(LINE_EVERY),
-            ended: false,
-            _permits: permits,
-            _trial: trial,
-        };
-        Ok(streamed(reader))
     }
+    if found.truncated {
+        seen.because(&format!(
+            "the change gives more than {MAX_PODS} pods or {MAX_SETS} sets of rules to try"
+        ));
+    }
+    if found.late {
+        seen.because("not every pod was looked at in the time that there is");
+    }
+    let now = Instant::now();
+    let until = (now + long).min(started + LIFE);
+    let reader = TrialStream {
+        until: if queried.answers.is_empty() {
+            now
+        } else {
+            until
+        },
+        answers: queried.answers,
+        turn: 0,
+        seen,
+        inventory: Arc::clone(&query.context.followed.inventory),
+        last_sent: None,
+        lines: interval(LINE_EVERY),
+        ended: false,
+        _permits: permits,
+        _trial: trial,
+    };
+    Ok(streamed(reader))
+}
 
-    /// What of the results may be shown, by what is remembered now.
-    fn rights(&self, scope: Arc<Scope>, tapped: BTreeSet<Arc<str>>) -> Rights {
-        let by_address = self.context.graph.with_memory(|memory, _| {
-            let edges = memory.iter().map(|(edge, _)| edge.key());
-            by_address(edges, &scope)
-        });
-        Rights {
-            scope,
-            tapped,
-            by_address,
+/// What of the results may be shown, by what is remembered now.
+fn rights(query: &QueryContext<'_>, scope: Arc<Scope>, tapped: BTreeSet<Arc<str>>) -> Rights {
+    let by_address = query.context.graph.with_memory(|memory, _| {
+        let edges = memory.iter().map(|(edge, _)| edge.key());
+        by_address(edges, &scope)
+    });
+    Rights {
+        scope,
+        tapped,
+        by_address,
+    }
+}
+
+/// Of these namespaces, those whose requests the user may see one by one.
+async fn tapped(
+    query: &QueryContext<'_>,
+    sets: &[TrialCandidate],
+) -> Result<BTreeSet<Arc<str>>, Refusal> {
+    let mut tapped = BTreeSet::new();
+    let namespaces: BTreeSet<&Arc<str>> = sets.iter().map(|set| &set.namespace).collect();
+    for namespace in namespaces {
+        if may_tap(query, namespace).await? {
+            tapped.insert(Arc::clone(namespace));
         }
     }
+    Ok(tapped)
+}
 
-    /// Of these namespaces, those whose requests the user may see one by one.
-    async fn tapped(&self, sets: &[TrialCandidate]) -> Result<BTreeSet<Arc<str>>, Refusal> {
-        let mut tapped = BTreeSet::new();
-        let namespaces: BTreeSet<&Arc<str>> = sets.iter().map(|set| &set.namespace).collect();
-        for namespace in namespaces {
-            if self.may_tap(namespace).await? {
-                tapped.insert(Arc::clone(namespace));
-            }
+/// Both rights that a tap takes.
+async fn may_tap(query: &QueryContext<'_>, namespace: &str) -> Result<bool, Refusal> {
+    for verb in ["get", "create"] {
+        let tap = may(verb, Resource::Taps, Some(namespace));
+        let decision = query.context.gate.admits(query.user, &tap).await;
+        if decision.map_err(Refusal::unavailable)? != AccessDecision::Allowed {
+            return Ok(false);
         }
-        Ok(tapped)
     }
+    Ok(true)
+}
 
-    /// Both rights that a tap takes.
-    async fn may_tap(&self, namespace: &str) -> Result<bool, Refusal> {
-        for verb in ["get", "create"] {
-            let tap = may(verb, Resource::Taps, Some(namespace));
-            let decision = self.context.gate.admits(self.user, &tap).await;
-            if decision.map_err(Refusal::unavailable)? != AccessDecision::Allowed {
-                return Ok(false);
-            }
+/// Queries the proxies of these pods.
+fn query_proxies(
+    query: &QueryContext<'_>,
+    sets: &[TrialCandidate],
+    tapped: &BTreeSet<Arc<str>>,
+    lasts: Duration,
+) -> Result<QueriedProxies, Refusal> {
+    let mut all = QueriedProxies::default();
+    let world = &query.compiled.world;
+    for set in sets {
+        let may_tap = tapped.contains(&set.namespace);
+        if let Some(why) = header_objection(&set.access, may_tap, &query.context.tap_headers) {
+            all.reasons.push(why);
+            continue;
         }
-        Ok(true)
-    }
-
-    fn query(
-        &self,
-        sets: &[TrialCandidate],
-        tapped: &BTreeSet<Arc<str>>,
-        lasts: Duration,
-    ) -> Result<QueriedProxies, Refusal> {
-        let mut all = QueriedProxies::default();
-        let world = &self.compiled.world;
-        for set in sets {
-            let may_tap = tapped.contains(&set.namespace);
-            if let Some(why) = headers::objection(&set.access, may_tap, &self.context.tap_headers) {
+        let examples = if may_tap { MAX_EXAMPLES } else { 0 };
+        let rules = match wire::convert::trial_ask(&set.access, examples) {
+            Ok(rules) if rules.encoded_len() <= MAX_QUERY_BYTES => rules,
+            Ok(_) => {
+                let why = format!("their rules take more than {} KiB", MAX_QUERY_BYTES / 1024);
                 all.reasons.push(why);
                 continue;
             }
-            let examples = if may_tap { MAX_EXAMPLES } else { 0 };
-            let rules = match wire::convert::trial_ask(&set.access, examples) {
-                Ok(rules) if rules.encoded_len() <= MAX_QUERY_BYTES => rules,
-                Ok(_) => {
-                    let why = format!("their rules take more than {} KiB", MAX_QUERY_BYTES / 1024);
-                    all.reasons.push(why);
-                    continue;
-                }
-                Err(bad) => {
-                    all.reasons.push(format!("their {bad}"));
-                    continue;
-                }
-            };
-            let facts = |pod: &PodId| Some((Arc::clone(&world.pods.get(pod)?.uid), pod.clone()));
-            let pods: Vec<(Arc<str>, PodId)> = set.pods.iter().filter_map(facts).collect();
-            let uids: Vec<Arc<str>> = pods.iter().map(|(uid, _)| Arc::clone(uid)).collect();
-            for together in uids.chunks(TOGETHER) {
-                let question = What::Trial(rules.clone());
-                let answers = self.context.asks.ask(question, together, lasts);
-                let answers = answers.map_err(|full| Refusal::held(full.to_string()))?;
-                all.answers.push(answers);
+            Err(bad) => {
+                all.reasons.push(format!("their {bad}"));
+                continue;
             }
-            all.headers.extend(set.access.header_names());
-            all.pods.extend(pods);
+        };
+        let facts = |pod: &PodId| Some((Arc::clone(&world.pods.get(pod)?.uid), pod.clone()));
+        let pods: Vec<(Arc<str>, PodId)> = set.pods.iter().filter_map(facts).collect();
+        let uids: Vec<Arc<str>> = pods.iter().map(|(uid, _)| Arc::clone(uid)).collect();
+        for together in uids.chunks(TOGETHER) {
+            let question = What::Trial(rules.clone());
+            let answers = query.context.asks.ask(question, together, lasts);
+            let answers = answers.map_err(|full| Refusal::held(full.to_string()))?;
+            all.answers.push(answers);
         }
-        Ok(all)
+        all.headers.extend(set.access.header_names());
+        all.pods.extend(pods);
     }
+    Ok(all)
+}
 
-    /// An Event names the user who sees requests where they are, as it does for taps.
-    fn record_user(&self, tapped: &BTreeSet<Arc<str>>) {
-        let inventory = self.context.followed.inventory.read();
-        for namespace in tapped {
-            let thing = inventory.get(MetricsKind::Namespace, &ObjectKey::new("", namespace));
-            let about = About {
-                api_version: MetricsKind::Namespace.api_version().to_owned(),
-                kind: MetricsKind::Namespace.name().to_owned(),
-                namespace: namespace.to_string(),
-                name: namespace.to_string(),
-                uid: thing.map(|thing| thing.uid.to_string()).unwrap_or_default(),
-            };
-            self.context.events.record_deed(Event {
-                about,
-                event_type: EventType::Normal,
-                reason: "TapStarted",
-                action: "Tap",
-                text: format!(
-                    "{:?} tries a change, and sees requests of Namespace {namespace} that it \
-                     would judge otherwise",
-                    self.user.name
-                ),
-            });
-        }
+/// An Event names the user who sees requests where they are, as it does for taps.
+fn record_user(query: &QueryContext<'_>, tapped: &BTreeSet<Arc<str>>) {
+    let inventory = query.context.followed.inventory.read();
+    for namespace in tapped {
+        let thing = inventory.get(MetricsKind::Namespace, &ObjectKey::new("", namespace));
+        let about = About {
+            api_version: MetricsKind::Namespace.api_version().to_owned(),
+            kind: MetricsKind::Namespace.name().to_owned(),
+            namespace: namespace.to_string(),
+            name: namespace.to_string(),
+            uid: thing.map(|thing| thing.uid.to_string()).unwrap_or_default(),
+        };
+        query.context.events.record_deed(Event {
+            about,
+            event_type: EventType::Normal,
+            reason: "TapStarted",
+            action: "Tap",
+            text: format!(
+                "{:?} tries a change, and sees requests of Namespace {namespace} that it \
+                 would judge otherwise",
+                query.user.name
+            ),
+        });
     }
 }
 
@@ -307,8 +310,33 @@ async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
 }
 
 fn streamed(reader: TrialStream) -> ApiResponse {
-    lines::answer(stream::unfold(reader, |mut reader| async move {
+    line_stream(stream::unfold(reader, |mut reader| async move {
         let message = reader.next().await?;
-        Some((lines::line(&message), reader))
+        Some((line(&message), reader))
     }))
+}
+
+/// Why these rules are not tried for a user who may see requests one by one, or may not;
+/// `shown`: headers that a tap may show.
+///
+/// The results of rules that are only tried reveal whether a pattern fits a header's value, so a
+/// few dry runs would read the value out. No other user sees anything of that, unlike rules that
+/// are applied.
+fn header_objection(access: &Access, may_tap: bool, shown: &BTreeSet<String>) -> Option<String> {
+    let names = access.header_names();
+    let mut secret = names.iter().filter(|name| is_secret(name));
+    if let Some(name) = secret.next() {
+        return Some(format!(
+            "their rules look at header {name}, which proves the identity of a caller"
+        ));
+    }
+    let mut others = names.iter().filter(|name| !shown.contains(*name));
+    let other = others.next().filter(|_| !may_tap)?;
+    Some(format!(
+        "their rules look at header {other}, which takes the right to get and create taps there"
+    ))
+}
+
+fn is_secret(name: &str) -> bool {
+    SECRET_HEADERS.contains(&name)
 }

@@ -19,7 +19,7 @@ use wire::v1::answered::What;
 
 use crate::graph::fold::OTHER;
 use crate::graph::key::{EdgeKey, NodeKey};
-use crate::graph::protocol::protocol;
+use crate::graph::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
 use crate::observe::asks::ProxyAnswer;

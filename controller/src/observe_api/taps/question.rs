@@ -11,8 +11,8 @@ use http::Method;
 use prost::Message as _;
 use wire::v1;
 
-use super::end::TapEnd;
 use super::pods::Pods;
+use super::pods::TapEnd;
 use crate::aggregated::duration;
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::MetricsKind;

@@ -13,12 +13,11 @@ use wire::v1;
 use wire::v1::answered::What;
 
 use crate::aggregated::server::ApiResponse;
-use crate::graph::protocol::protocol;
+use crate::graph::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
 use crate::observe::asks::Answers;
-use crate::observe_api::lines::{self, LIFE};
-use crate::observe_api::stream::StreamPermits;
+use crate::observe_api::stream::{LIFE, StreamPermits, line, line_stream};
 
 /// The time for proxies: they end by themselves should no message end them.
 pub(super) const LASTS: Duration = Duration::from_secs(60);
@@ -68,9 +67,9 @@ pub(super) fn answer(
         ended: false,
         _permits: permits,
     };
-    lines::answer(stream::unfold(reader, |mut reader| async move {
+    line_stream(stream::unfold(reader, |mut reader| async move {
         let message = reader.next().await?;
-        Some((lines::line(&message), reader))
+        Some((line(&message), reader))
     }))
 }
 

@@ -1,7 +1,7 @@
 //! How long a response of many edges takes.
 
 use super::*;
-use crate::testing::cpu_time::computed;
+use crate::testing::computed;
 
 /// Workloads, and edges of each, of which a response must be there in this time.
 const WORKLOADS: usize = 1_000;
@@ -67,7 +67,7 @@ fn answered(graph: &Graph, edges: usize) -> Duration {
     assert_eq!(answer.edges.len(), edges);
     let mut took = [(); 5].map(|()| {
         // What was made for another reader is not what is measured.
-        graph.inner.looks.send_modify(|looks| *looks += 1);
+        graph.inner.written.looked();
         let began = computed();
         let text = graph.written(&window_of(Extent::default()), now()).whole();
         let took = computed() - began;

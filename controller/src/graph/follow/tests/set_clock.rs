@@ -3,6 +3,7 @@
 //! Claims: observe-11
 
 use super::*;
+use crate::graph::follow::state::SHORTEST_MEMORY;
 use crate::graph::wall_clock::{ClockStep, WallClock};
 
 /// What a graph shows of five calls, and three in the same slot once more, which came again when

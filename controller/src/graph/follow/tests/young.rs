@@ -20,7 +20,7 @@ fn incomplete(graph: &Graph) -> Option<String> {
 #[tokio::test(start_paused = true)]
 async fn new_graph_is_incomplete_until_every_proxy_could_report() {
     let graph = graph(&reports());
-    graph.recalled();
+    graph.startup().recalled();
     assert_eq!(incomplete(&graph), None, "one that is old");
     let follow = graph.clone().follow(|| true);
     let young = Some(GATHERS.to_owned());
@@ -45,13 +45,13 @@ async fn unreadable_persisted_edges_are_awaited_briefly_then_reported() {
     let graph = graph(&reports());
     tokio::spawn(graph.clone().follow(|| true));
     tokio::time::sleep(YOUNG - LOOK_EVERY).await;
-    assert!(graph.awaits_recall() && !graph.lacks_recall());
+    assert!(graph.startup().awaits_recall() && !graph.startup().lacks_recall());
     tokio::time::sleep(3 * LOOK_EVERY).await;
-    assert!(!graph.awaits_recall() && graph.lacks_recall());
+    assert!(!graph.startup().awaits_recall() && graph.startup().lacks_recall());
     assert_eq!(incomplete(&graph), Some(UNREAD.to_owned()));
     // It could be read all the same.
-    graph.recalled();
-    assert!(!graph.awaits_recall() && !graph.lacks_recall());
+    graph.startup().recalled();
+    assert!(!graph.startup().awaits_recall() && !graph.startup().lacks_recall());
     assert_eq!(incomplete(&graph), None);
 }
 

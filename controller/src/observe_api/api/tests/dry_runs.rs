@@ -269,7 +269,7 @@ async fn dry_run_is_unavailable_before_calls_are_loaded() {
     );
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     assert_eq!(status, 503, "{answer}");
-    bench.api.context.graph.recalled();
+    bench.api.context.graph.startup().recalled();
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     assert_eq!(status, 201, "{answer}");
 }
@@ -280,14 +280,19 @@ async fn permanent_dry_run_obstacle_is_named() {
     let mut bench = Bench::new();
     bench.begin_anew();
     let why = "ConfigMap weft-graph-3 cannot be fetched";
-    bench.api.context.graph.cannot_recall(why.to_owned());
+    bench
+        .api
+        .context
+        .graph
+        .startup()
+        .cannot_recall(why.to_owned());
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     let message = answer["message"].as_str().unwrap_or_default();
     assert!(status == 503 && message.contains("try again"), "{answer}");
-    bench.api.context.graph.grow();
+    bench.api.context.graph.startup().grow();
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     assert_eq!((status, &answer["message"]), (503, &json!(why)), "{answer}");
-    bench.api.context.graph.recalled();
+    bench.api.context.graph.startup().recalled();
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     assert_eq!(status, 201, "{answer}");
 }

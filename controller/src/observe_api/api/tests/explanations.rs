@@ -235,7 +235,7 @@ async fn fix_is_unavailable_before_callers_are_loaded() {
     let query = asks("shop", "ServiceAccount", "shop");
     let (status, body) = bench.explain("viewer", path, query.clone()).await;
     assert_eq!(status, 503, "{body}");
-    bench.api.context.graph.recalled();
+    bench.api.context.graph.startup().recalled();
     let (status, body) = bench.explain("viewer", path, query).await;
     assert_eq!(status, 201, "{body}");
     let warnings = body["status"]["fix"]["warnings"].to_string();
@@ -248,7 +248,7 @@ async fn fix_warns_of_missing_callers_with_unreadable_history() {
     let cluster = half_closed("api-2", "10.0.0.12").with(pod("web-1", "10.0.0.71", "shopper"));
     let mut bench = Bench::of(&cluster);
     bench.begin_anew();
-    bench.api.context.graph.grow();
+    bench.api.context.graph.startup().grow();
     let query = asks("shop", "ServiceAccount", "shop");
     let path = "namespaces/shop/explanations";
     let (status, body) = bench.explain("viewer", path, query).await;

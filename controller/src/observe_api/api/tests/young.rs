@@ -41,7 +41,7 @@ async fn graph_is_unavailable_before_known_calls_are_loaded() {
     }
     // What is wrong with a query is reported at once.
     assert_eq!(bench.get("admin", "graphs/live?window=1h").await.0, 400);
-    bench.api.context.graph.recalled();
+    bench.api.context.graph.startup().recalled();
     for path in paths {
         let answer = bench.send("admin", Method::GET, path, String::new()).await;
         assert_eq!(answer.status(), 200, "{path}");
@@ -52,11 +52,11 @@ async fn graph_is_unavailable_before_known_calls_are_loaded() {
 async fn graph_with_unreadable_history_is_served_as_incomplete() {
     let mut bench = Bench::new();
     bench.begin_anew();
-    bench.api.context.graph.grow();
+    bench.api.context.graph.startup().grow();
     let (status, body) = bench.get("admin", "graphs/live").await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(body["metadata"]["incomplete"], UNREAD, "{body}");
-    bench.api.context.graph.recalled();
+    bench.api.context.graph.startup().recalled();
     let (_, body) = bench.get("admin", "graphs/live?quiet=1").await;
     assert_eq!(body["metadata"]["unsettled"], true, "{body}");
 }

@@ -1,8 +1,15 @@
-//! Commands on a proxy's stream beside its configuration: users' queries.
+//! Users' queries, which go to a proxy on its stream, and its answers, which come beside it.
 //!
 //! Configuration goes first: a query waits while there is no more room than batches may need, and
 //! is lost, counted, where too many wait.
 
+use std::sync::Arc;
+
+use runtime::limit::Reached;
+use runtime::stop;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tonic::Streaming;
 use wire::capability::{Capabilities, Capability};
 use wire::v1;
 use wire::v1::ask::What;
@@ -15,22 +22,22 @@ use crate::observe::asks::{AskRegistration, Asks, Orders};
 /// always find room.
 pub(super) const OUTBOX: usize = 4;
 /// Queries on their way beside them.
-const QUESTIONS: usize = 8;
+const QUERIES: usize = 8;
 
 /// The queue of a stream.
 pub(super) fn outbox() -> (Outbox, ToProxies) {
-    ToProxies::queue(OUTBOX + QUESTIONS)
+    ToProxies::queue(OUTBOX + QUERIES)
 }
 
 /// The queries for one proxy.
 #[derive(Debug)]
-pub(super) struct ProxyQuestions {
+pub(super) struct ProxyQueries {
     registration: Option<(AskRegistration, Orders)>,
     /// It tries rules on command.
     tries: bool,
 }
 
-impl ProxyQuestions {
+impl ProxyQueries {
     /// Those for the proxy of this pod; none where it does not understand them.
     pub(super) fn of(asks: &Asks, uid: Option<&str>, capabilities: &Capabilities) -> Self {
         let uid = uid.filter(|_| capabilities.has(Capability::Asks));
@@ -53,15 +60,35 @@ impl ProxyQuestions {
         // None, or a newer stream of the pod gets them.
         std::future::pending().await
     }
-
-    /// Sends one. There is room: see [`OUTBOX`].
-    pub(super) fn pass(order: Message, outbox: &Outbox) {
-        let message = Some(order);
-        // Closed: the proxy went away, and what is read next says so.
-        let _ = outbox.try_send(Ok(Box::new(v1::ToProxy { message })));
-    }
 }
 
 fn is_trial(order: &Message) -> bool {
     matches!(order, Message::Ask(ask) if matches!(ask.what, Some(What::Trial(_))))
+}
+
+/// Takes what the proxy of this pod answers until it, or the process, ends.
+///
+/// Read as fast as it may come: a proxy that sends more is slowed down, and then keeps or drops at
+/// its own end what it has to send. No reader is waited for.
+pub(super) async fn take_answers(
+    asks: &Asks,
+    limits: &Reached,
+    stop: watch::Receiver<bool>,
+    uid: &str,
+    mut answers: Streaming<v1::Answered>,
+) {
+    let pod: Arc<str> = uid.into();
+    let taking = async {
+        while let Ok(Some(answered)) = answers.message().await {
+            while let Err(wait) = asks.may_answer(&pod, Instant::now()) {
+                limits.counter("ask-answers").inc();
+                sleep(wait).await;
+            }
+            asks.answered(uid, answered);
+        }
+    };
+    tokio::select! {
+        () = taking => {}
+        () = stop::requested(stop) => {}
+    }
 }

@@ -1,0 +1,215 @@
+//! What the graph of a replica knows, which one lock guards.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crds::observe::{NodeKind, RecentCalls};
+use parking_lot::RwLock;
+use policy::name::SpiffeId;
+
+use crate::graph::answer;
+use crate::graph::edges::EdgeRef;
+use crate::graph::fold::Folded;
+use crate::graph::history::{self, History};
+use crate::graph::key::{EdgeKey, NodeKey};
+use crate::graph::memory::{Memory, Seen};
+use crate::graph::wall_clock::{ClockStep, WallClock};
+use crate::graph::window;
+use crate::graph::workloads::{CachedWorkloads, Workloads};
+use crate::inventory::Inventory;
+use crate::observe::reports::{SLOT, slot_of};
+use crate::world::ObjectKey;
+
+/// What is not persisted is kept in memory for this long.
+pub(super) const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
+
+/// See the module header.
+#[derive(Debug, Default)]
+pub(super) struct GraphState {
+    pub(super) history: History,
+    pub(super) memory: Memory,
+    pub(super) workloads: CachedWorkloads,
+    /// The slot before which the memory has what only called sides reported.
+    remembered_to: u64,
+    /// Of the inventory: changes when other replicas report whose pods were.
+    peer_revision: u64,
+    /// The slot in which the clock was set last.
+    clock_set_in: Option<u64>,
+    /// As it was looked at last; `None` before it is followed.
+    pub(super) clock: Option<WallClock>,
+}
+
+impl GraphState {
+    /// Whether other replicas reported whose pods were since the last look. What was folded without
+    /// that is wrong.
+    pub(super) fn peer_pods_changed(&mut self, peer_revision: u64) -> bool {
+        let is_new = self.peer_revision != peer_revision;
+        if is_new {
+            self.peer_revision = peer_revision;
+            self.history.lack_unknown();
+            self.remembered_to = 0;
+        }
+        is_new
+    }
+
+    /// Takes what was folded of a slot.
+    pub(super) fn take(
+        &mut self,
+        slot: u64,
+        revision: u64,
+        folded: Folded,
+        inventory: &RwLock<Inventory>,
+    ) {
+        // A pod without a known owner is no workload, and would be taken for one for weeks.
+        let sure = window::sure(&folded).filter(|edge| !folded.unknown.contains(*edge));
+        for edge in sure {
+            self.memory.see(edge, seen_in(slot));
+        }
+        if !folded.given_up.is_empty() {
+            // What stays of before must not stand beside the same by its owners.
+            let inventory = inventory.read();
+            let moved = |node: &NodeKey| {
+                node.kind == NodeKind::Pod
+                    && NodeKey::of_workload(inventory.topmost(&node.object, "")) != *node
+            };
+            self.history.let_go(slot, moved);
+        }
+        self.history.take(slot, revision, folded);
+    }
+
+    /// Remembers what only called sides reported, of slots whose reports are complete: sooner, and
+    /// it would be an edge of its own, by other names than its caller's proxy has.
+    pub(super) fn remember_served(&mut self, settled: u64) {
+        let oldest = settled.saturating_sub(history::FINE);
+        // What ends a call in the slot after it must be there too.
+        for slot in self.remembered_to.max(oldest)..settled.saturating_sub(1) {
+            for edge in self.history.only_served(slot) {
+                if self.history.is_known(slot, &edge) {
+                    self.memory.see(&edge, seen_in(slot));
+                }
+            }
+            self.remembered_to = slot + 1;
+        }
+    }
+
+    /// Puts together what is due and drops what is old. `remember`: how long edges without calls
+    /// are remembered. Returns how many edges of the memory had no room.
+    pub(super) fn tidy(&mut self, now: SystemTime, remember: Duration) -> usize {
+        let mut remember = remember.max(SHORTEST_MEMORY);
+        let forgets_from = |slot: u64| slot + SHORTEST_MEMORY.as_secs() / SLOT;
+        if self
+            .clock_set_in
+            .is_some_and(|slot| slot_of(now) < forgets_from(slot))
+        {
+            // A clock that is set wrong is mostly set right again, and what is forgotten is gone.
+            remember = Duration::MAX;
+        }
+        let truncated = self.memory.tidy(seconds(now), remember);
+        self.history.tidy(slot_of(now));
+        truncated
+    }
+
+    /// Looks at the clock, which shows `now` at the moment `at`. From the first look on responses
+    /// report when it is set. Returns how it was set since the last look.
+    pub(super) fn look_at_clock(&mut self, now: SystemTime, at: Instant) -> Option<ClockStep> {
+        let Some(clock) = &mut self.clock else {
+            self.clock = Some(WallClock::new(now, at));
+            return None;
+        };
+        let step = clock.look(now, at)?;
+        // Before any query finds the clock looked at.
+        self.clock_set_in = Some(slot_of(now));
+        Some(step)
+    }
+
+    /// Whether the clock was set in this slot or after it, or since the last look.
+    pub(super) fn clock_is_set(&self, first: u64) -> bool {
+        let clock = self.clock.as_ref();
+        clock.is_some_and(|clock| clock.is_set(SystemTime::now(), Instant::now()))
+            || self.clock_set_in.is_some_and(|slot| first <= slot)
+    }
+
+    /// The clock was set, and its slot is this one. What stands in slots that come only now would
+    /// be taken for what is counted in them, or keep it out, until the clock is there again. So it
+    /// goes; what is before them stays where it is.
+    pub(super) fn clock_was_set(&mut self, current: u64) {
+        self.history.forget_from(current);
+        self.remembered_to = self.remembered_to.min(current);
+        self.clock_set_in = Some(current);
+    }
+
+    /// What was counted in the max window on the edges that `chosen` accepts.
+    pub(super) fn calls_between(
+        &self,
+        now: SystemTime,
+        chosen: impl Fn(&EdgeKey) -> bool,
+    ) -> RecentCalls {
+        let current = slot_of(now);
+        let slots = (current.saturating_sub(history::LONGEST), current);
+        let window = self.history.window(slots, current, 0);
+        let mut seen = RecentCalls {
+            window_seconds: history::LONGEST * SLOT,
+            ..RecentCalls::default()
+        };
+        let mut last = 0;
+        for (edge, counted) in window.edges.iter().filter(|(edge, _)| chosen(edge.key())) {
+            seen.requests += counted.sums.requests();
+            seen.failure += u64::from(counted.sums.failure);
+            for (reason, calls) in counted.sums.rare.iter().flat_map(|rare| &rare.reasons) {
+                *seen.refused.entry(reason.to_string()).or_default() += u64::from(*calls);
+            }
+            last = last.max(self.memory.get(edge).map_or(0, |seen| seen.last));
+        }
+        seen.last = (last > 0).then(|| answer::timestamp(last));
+        seen
+    }
+
+    /// Accounts of the callers that these nodes ever had, as far as they are in the memory or were
+    /// there in the last minutes, and how many there were of which none is known.
+    pub(super) fn callers_of(
+        &self,
+        nodes: &BTreeSet<NodeKey>,
+        workloads: &Workloads,
+    ) -> (BTreeSet<ObjectKey>, usize) {
+        let remembered = self.memory.iter().map(|(edge, _)| edge);
+        let edges = remembered.chain(self.history.unknown());
+        let edges = edges.map(EdgeRef::key);
+        let mut accounts = BTreeSet::new();
+        let mut unknown = BTreeSet::new();
+        for edge in edges.filter(|edge| nodes.contains(&edge.to)) {
+            let own = (edge.from.kind == NodeKind::ServiceAccount).then_some(&edge.from.object);
+            if let Some(account) = edge.account.as_ref().or(own) {
+                accounts.insert(account.clone());
+                continue;
+            }
+            let workload = workloads.get(&edge.from);
+            let identities = workload
+                .into_iter()
+                .flat_map(|workload| &workload.identities);
+            let known: BTreeSet<ObjectKey> = identities.filter_map(|id| account_of(id)).collect();
+            if known.is_empty() {
+                unknown.insert(&edge.from);
+            }
+            accounts.extend(known);
+        }
+        (accounts, unknown.len())
+    }
+}
+
+/// When a slot's calls were.
+const fn seen_in(slot: u64) -> Seen {
+    Seen {
+        first: slot * SLOT,
+        last: (slot + 1) * SLOT,
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn account_of(id: &str) -> Option<ObjectKey> {
+    let id = SpiffeId::try_from(id).ok()?;
+    Some(ObjectKey::new(id.namespace()?, id.service_account()?))
+}

@@ -1,0 +1,297 @@
+//! The configuration of one proxy: what it requested, what of the newest model it should hold, and
+//! what of that is not on its way yet.
+//!
+//! What a batch holds is decided in `session`. The trusted roots are a resource like any other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tonic::Status;
+use wire::capability::Capabilities;
+use wire::v1;
+
+use super::session::{ANSWER_TIMEOUT, Answered, Due, Session, Target};
+use crate::authority::Authority;
+use crate::model::PodId;
+use crate::model::changes::Interest;
+use crate::model::compiled::LatestModel;
+use crate::model::published::{EncodedResource, SharedResources};
+
+/// What of the target is not on its way to the proxy yet; the greater one decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unsent {
+    Nothing,
+    /// At the pace of batches.
+    Paced,
+    /// At once: a subscription, or a change that must not wait.
+    Urgent,
+}
+
+/// The batch that is due.
+#[derive(Debug)]
+pub(super) enum NextBatch {
+    Now(v1::Batch),
+    /// None before this moment, unless something happens.
+    NotBefore(Instant),
+}
+
+/// See the module header.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    session: Session,
+    target: Target,
+    /// Destinations that this proxy requested itself, which is what gets persisted.
+    requested: BTreeSet<String>,
+    /// What others requested; those of no use are dropped after the first look.
+    remembered: BTreeSet<String>,
+    unsent: Unsent,
+    /// The requested destinations changed since the last look.
+    is_outdated: bool,
+    /// Number of the model that was seen last, and what was read of it.
+    seen: u64,
+    interest: Interest,
+}
+
+impl Configuration {
+    /// `remembered`: what other proxies of the same workload requested. Returns also how many
+    /// destinations did not fit.
+    pub(super) fn new(
+        hello: v1::Hello,
+        mut requested: BTreeSet<String>,
+        remembered: BTreeSet<String>,
+    ) -> (Self, usize) {
+        let (session, left_out) = Session::new(hello, remembered.iter().cloned());
+        // What found no place is not sent to other replicas either.
+        requested.retain(|name| session.destinations().contains(name));
+        let configuration = Self {
+            session,
+            target: Target::new(),
+            requested,
+            remembered,
+            unsent: Unsent::Urgent,
+            is_outdated: false,
+            seen: 0,
+            interest: Interest::default(),
+        };
+        (configuration, left_out)
+    }
+
+    /// What the proxy understands.
+    pub(super) fn capabilities(&self) -> &Capabilities {
+        self.session.capabilities()
+    }
+
+    /// What the proxy was sent, and has answered.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Whether the newest model has to be read again because of what the proxy requested. Once
+    /// after each change.
+    pub(super) fn take_outdated(&mut self) -> bool {
+        std::mem::take(&mut self.is_outdated)
+    }
+
+    /// Returns how many names were skipped.
+    pub(super) fn subscribe(&mut self, mut change: v1::Subscribe) -> usize {
+        let unnamed = keep_names(&mut change.add);
+        for name in &change.remove {
+            self.requested.remove(name);
+        }
+        self.requested.extend(change.add.iter().cloned());
+        let left_out = self.session.subscribe(change);
+        self.requested
+            .retain(|name| self.session.destinations().contains(name));
+        self.unsent = Unsent::Urgent;
+        self.is_outdated = true;
+        unnamed + left_out
+    }
+
+    /// Takes the proxy's answer to a batch.
+    ///
+    /// # Errors
+    /// When there was no such batch.
+    pub(super) fn acknowledge(&mut self, ack: v1::Ack) -> Result<Answered, Status> {
+        let answered = self.session.answer(ack, Instant::now());
+        if answered.unknown {
+            return Err(Status::invalid_argument(
+                "answer to a batch that was not sent",
+            ));
+        }
+        Ok(answered)
+    }
+
+    /// Follows the newest model. True if there may be something else to report of the proxy.
+    ///
+    /// # Errors
+    /// When the pod is gone.
+    pub(super) fn keep_up(
+        &mut self,
+        pod: &PodId,
+        latest: &mut LatestModel,
+        authority: &Authority,
+    ) -> Result<bool, Status> {
+        if let Some(of_objects) = self.refresh(pod, latest) {
+            return Ok(of_objects);
+        }
+        self.look(pod, latest, authority)?;
+        Ok(true)
+    }
+
+    /// Goes along with the newest model without a whole look at it. Most models hold
+    /// nothing new for this proxy, and most others nothing but the state of endpoints
+    /// that it knows. `None` if there may be more, otherwise whether resources that were made from
+    /// objects have changed.
+    fn refresh(&mut self, pod: &PodId, latest: &mut LatestModel) -> Option<bool> {
+        let latest = latest.borrow_and_update();
+        let compiled = latest.as_ref()?;
+        let services = compiled.states_since(self.seen, &self.interest)?;
+        self.seen = compiled.number();
+        if services.is_empty() {
+            return Some(false);
+        }
+        let target = &mut self.target;
+        let names = compiled.model.refresh(pod, &services, target);
+        let of_objects = |name: &String| {
+            target
+                .get(name)
+                .is_some_and(|resource| resource.is_of_objects())
+        };
+        let objects = names.iter().any(of_objects);
+        let urgent = self.session.is_urgent_among(&names, target);
+        self.note_unsent(urgent);
+        Some(objects)
+    }
+
+    /// Reads the newest model.
+    ///
+    /// # Errors
+    /// When the pod is gone.
+    pub(super) fn look(
+        &mut self,
+        pod: &PodId,
+        latest: &mut LatestModel,
+        authority: &Authority,
+    ) -> Result<(), Status> {
+        let compiled = latest.borrow_and_update().clone();
+        let gone = || Status::not_found("the pod is gone");
+        let compiled = compiled.ok_or_else(gone)?;
+        let (destinations, capabilities) =
+            (self.session.destinations(), self.session.capabilities());
+        let set = compiled
+            .model
+            .resolve(pod, destinations, capabilities)
+            .ok_or_else(gone)?;
+        self.session.leave_out(set.left_out);
+        let mut target = set.resources;
+        self.drop_useless(&mut target);
+        let destinations = self.session.destinations();
+        self.interest = compiled.model.interest(pod, destinations);
+        self.seen = compiled.number();
+        let bundle = bundle(authority, &compiled.model.index.shared);
+        target.insert(bundle.resource.name.clone(), bundle);
+        let urgent = self.session.is_urgent(&target);
+        self.target = target;
+        self.note_unsent(urgent);
+        Ok(())
+    }
+
+    fn note_unsent(&mut self, urgent: bool) {
+        let unsent = if urgent {
+            Unsent::Urgent
+        } else {
+            Unsent::Paced
+        };
+        self.unsent = self.unsent.max(unsent);
+    }
+
+    /// Persisted destinations that lead nowhere by now are not sent: pods' addresses come and go,
+    /// and no client asked for these.
+    fn drop_useless(&mut self, target: &mut Target) {
+        let useless = |published: &EncodedResource| match &published.resource.content {
+            Some(v1::resource::Content::Destination(destination)) => matches!(
+                destination.target,
+                None | Some(
+                    v1::destination::Target::External(_) | v1::destination::Target::Refused(_)
+                )
+            ),
+            _ => false,
+        };
+        let remembered = std::mem::take(&mut self.remembered);
+        let useless: Vec<String> = remembered
+            .into_iter()
+            .filter(|name| target.get(name).is_none_or(|published| useless(published)))
+            .collect();
+        for name in &useless {
+            target.remove(name);
+        }
+        self.session.forget(&useless);
+    }
+
+    /// The batch that is due, which counts as sent from now on.
+    pub(super) fn next_batch(&mut self, now: Instant) -> NextBatch {
+        let patience = NextBatch::NotBefore(now + ANSWER_TIMEOUT);
+        if self.unsent == Unsent::Nothing {
+            return patience;
+        }
+        match self.session.due(self.unsent == Unsent::Urgent, now) {
+            Due::Now => {}
+            Due::At(at) => return NextBatch::NotBefore(at),
+            Due::AfterAnswer => return patience,
+        }
+        self.unsent = Unsent::Nothing;
+        self.session
+            .next(&self.target, now)
+            .map_or(patience, NextBatch::Now)
+    }
+
+    /// True when the proxy has let a batch wait for too long.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        self.session.is_stuck(now)
+    }
+
+    /// Adds it to what is reported of the proxy.
+    pub(super) fn add_to(&self, state: &mut v1::ProxyState) {
+        state.objects = self.session.objects(&self.target);
+        state.destinations = self.requested.iter().cloned().collect();
+        state.given = self
+            .session
+            .destinations()
+            .difference(&self.requested)
+            .cloned()
+            .collect();
+    }
+}
+
+/// Keeps names of destinations and nothing else: what is kept is persisted and sent to all
+/// replicas. Returns how many it skipped.
+pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
+    let before = names.len();
+    names.retain(|name| {
+        let name = wire::names::parse(name);
+        matches!(name, Some(wire::names::Name::Destination { .. }))
+    });
+    before - names.len()
+}
+
+/// The trusted roots, one resource for all streams.
+fn bundle(authority: &Authority, shared: &SharedResources) -> Arc<EncodedResource> {
+    let roots = authority.roots_der();
+    let content = v1::resource::Content::Bundle(v1::Bundle { roots });
+    shared.of(wire::names::BUNDLE, content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_share_one_bundle_until_roots_change() {
+        let (authority, shared) = (Authority::in_memory(), SharedResources::default());
+        let first = bundle(&authority, &shared);
+        assert!(Arc::ptr_eq(&first, &bundle(&authority, &shared)));
+        let other = bundle(&Authority::in_memory(), &shared);
+        assert_ne!(other.resource.version, first.resource.version);
+    }
+}
