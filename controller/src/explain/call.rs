@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crds::observe::{ExplanationSpec, From, To};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use policy::access::Source;
+use policy::host::named_once;
 use policy::name::SpiffeId;
 use policy::path::MAX_TARGET;
+use policy::protocol::CONNECT_REFUSED;
 use policy::well_known::PROXY_PORTS;
 
 use super::question::{BadQuestion, CallerView, Owner};
@@ -45,8 +47,8 @@ impl Request {
         let method = spec.method.as_deref().unwrap_or("GET");
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| BadQuestion::new("method", format!("{method:?} is no HTTP method")))?;
-        // The first is a legal one, but stands for all in rules; proxies refuse the other.
-        if method == "*" || method == Method::CONNECT {
+        // A legal one, but it stands for all in rules.
+        if method == "*" {
             let reason = format!("{method} is no method that clients send; name one such as GET");
             return Err(BadQuestion::new("method", reason));
         }
@@ -84,12 +86,18 @@ impl Request {
         }
         Ok(Self {
             tcp: spec.tcp,
-            method,
             path,
-            malformed: policy::host::named_once(&headers).err(),
+            malformed: malformed(&method, &headers),
+            method,
             headers,
         })
     }
+}
+
+/// Why no proxy sends such a request on.
+fn malformed(method: &Method, headers: &HeaderMap) -> Option<&'static str> {
+    let connects = (*method == Method::CONNECT).then_some(CONNECT_REFUSED);
+    named_once(headers).err().or(connects)
 }
 
 /// Callers that no rule distinguishes.
