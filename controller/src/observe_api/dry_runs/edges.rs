@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crds::observe::{BackendShare, Change, ChangedEdge, DryRunStatus, NodeKind, Protocol, Scope};
 use policy::access::passes::Effect;
+use policy::well_known::PROXY_PORTS;
 
 use crate::explain::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
 use crate::graph::answer::timestamp;
@@ -72,11 +73,13 @@ impl Edges {
             }
             let may_read = |end: &NodeKey| scope.cluster || known.contains(end.namespace());
             let is_shown = may_read(&edge.from) || may_read(&edge.to);
-            if lacks_port(before, edge) {
+            if lacks_port(before, edge) || is_of_proxy(edge) {
                 status.kept += u64::from(is_shown);
                 continue;
             }
-            let calls = self.calls(before, edge);
+            // What has no port was refused unread, whatever the rules.
+            let past = edge.port == 0 || self.is_past(before, edge);
+            let calls = self.calls(before, edge).filter(|_| !past);
             let Some(meaning) = calls.and_then(|calls| comparison.of(&calls)) else {
                 if comparison.is_late() {
                     status.uncompared += 1;
@@ -84,7 +87,7 @@ impl Edges {
                 }
                 status.unknown += u64::from(is_shown);
                 // Of what is outside the cluster there is never anything to show.
-                if is_shown && edge.to.kind != NodeKind::External {
+                if is_shown && !past && edge.to.kind != NodeKind::External {
                     status
                         .changed
                         .push(shown(edge, *last, Change::Unknown, None));
@@ -127,6 +130,16 @@ impl Edges {
             !comparison.is_late() && pods.iter().any(|pod| comparison.opens(pod))
         });
         opened.map(|(node, _)| node)
+    }
+
+    /// Whether an end is in a namespace that is not there any more.
+    fn is_past(&self, model: &Model, edge: &EdgeKey) -> bool {
+        let is_gone = |end: &NodeKey| {
+            let namespace = end.namespace();
+            let exists = || model.index.world.namespace(namespace).is_some();
+            !namespace.is_empty() && !self.pods.contains_key(end) && !exists()
+        };
+        is_gone(&edge.from) || is_gone(&edge.to)
     }
 
     /// The calls of an edge; `None` where an end has no pods, or lies outside the cluster.
@@ -201,6 +214,12 @@ fn lacks_port(model: &Model, edge: &EdgeKey) -> bool {
     let service = edge.service.as_ref();
     let service = service.and_then(|service| model.index.services.get(service));
     edge.port != 0 && service.is_some_and(|service| !service.ports.contains_key(&edge.port))
+}
+
+/// Whether a port of a pod's proxy was called, which no rule of the pod is about.
+fn is_of_proxy(edge: &EdgeKey) -> bool {
+    let by_address = edge.service.is_none() && edge.to.kind != NodeKind::External;
+    by_address && PROXY_PORTS.contains(&edge.port)
 }
 
 /// The kind of change that is reported; `None`: nothing changes.

@@ -229,3 +229,62 @@ fn calls_are_evaluated_by_calling_account_despite_current_pods() {
         assert_eq!(changes, [expected], "{from} {account}");
     }
 }
+
+/// How many rows there are, and how many edges are kept or unknown, of calls of these.
+fn counts_of(called: Vec<EdgeKey>) -> (usize, u64, u64) {
+    let (before, after) = opened_for_reads();
+    let node = |id: &str| NodeKey::parse(id).unwrap();
+    let edges = Edges {
+        edges: called.into_iter().map(|key| (key, 1)).collect(),
+        pods: BTreeMap::from([
+            (node("shop/Pod/client"), pods(&["client"])),
+            (node("shop/Deployment/api"), pods(&["api-1", "api-2"])),
+        ]),
+    };
+    let all = Scope {
+        cluster: true,
+        ..Scope::default()
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    let outcome = edges.compared((&before, &after), &all, until);
+    (outcome.changed.len(), outcome.kept, outcome.unknown)
+}
+
+#[test]
+fn proxy_ports_and_unknown_ports_make_no_row() {
+    let by_address = |port: u16| {
+        let (mut key, _) = edge("shop/Deployment/api", None);
+        key.from = NodeKey::parse("shop/Pod/client").unwrap();
+        key.port = port;
+        key
+    };
+    assert_eq!(
+        counts_of(vec![by_address(15190), by_address(15108)]),
+        (0, 2, 0)
+    );
+    assert_eq!(counts_of(vec![by_address(0)]), (0, 0, 1));
+    assert_eq!(counts_of(vec![by_address(8080)]), (1, 0, 0), "control");
+    // Nor where nothing runs there now: then rows say that.
+    let mut gone = by_address(15190);
+    gone.from = NodeKey::parse("shop/Job/nightly").unwrap();
+    assert_eq!(counts_of(vec![gone.clone()]), (0, 1, 0));
+    gone.port = 8080;
+    assert_eq!(counts_of(vec![gone]), (1, 0, 1), "control");
+}
+
+#[test]
+fn edges_of_deleted_namespaces_make_no_row() {
+    let called = |from: &str, to: &str| {
+        let (mut key, _) = edge(to, None);
+        key.from = NodeKey::parse(from).unwrap();
+        key.port = 8080;
+        // Its calls would be judged by the account, without a pod.
+        key.account = Some(ObjectKey::new(key.from.namespace(), "web"));
+        key
+    };
+    let from_there = called("before/Deployment/web", "shop/Deployment/api");
+    let to_there = called("shop/Pod/client", "before/Deployment/api");
+    assert_eq!(counts_of(vec![from_there, to_there]), (0, 0, 2));
+    let inside = called("shop/Job/nightly", "shop/Deployment/api");
+    assert_eq!(counts_of(vec![inside]), (1, 0, 0), "control");
+}
