@@ -312,7 +312,13 @@ fn decoded(answer: UpstreamResponse, kind: RequestKind) -> Result<UpstreamRespon
             parts
         }
         PeerResponse::NotSent { reason, .. } => {
-            let detail = "the peer proxy could not reach the application";
+            let detail = match reason {
+                Reason::BadRequest => {
+                    "the application does not take a request of this form: where this one came \
+                     over HTTP/2, it may speak HTTP/1.1 alone"
+                }
+                _ => "the peer proxy could not reach the application",
+            };
             return Err(Failure::not_sent(reason, detail));
         }
     };

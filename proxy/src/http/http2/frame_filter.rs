@@ -188,6 +188,7 @@ impl<I> FrameFilter<I> {
         };
         let [a, b, c, kind, flags, d, e, f, g] = *head;
         self.content = u32::from_be_bytes([0, a, b, c]) as usize - content.len();
+        self.window.iter().for_each(|it| it.comes(self.content));
         self.count(kind);
         if matches!(kind, HEADERS | CONTINUATION) {
             self.block_begins(flags);

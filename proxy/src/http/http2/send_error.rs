@@ -1,4 +1,18 @@
-//! Why a request has no answer, and whether its server can have seen it.
+//! Why a request has no answer, and whether its server can have seen it; and why a connection does
+//! not stand, so that it has seen none.
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("HTTP/2: {0}")]
+    Broken(#[from] h2::Error),
+    /// The server answered in text.
+    #[error(
+        "the application does not speak HTTP/2, as its answer to the preface shows: send HTTP/1.1 \
+         to it, or let it serve HTTP/2 without TLS on this port"
+    )]
+    OtherProtocol,
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
