@@ -1,6 +1,4 @@
 //! Compares the remembered calls by the current Model and by the changed one.
-//!
-//! Claims: observe-109
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

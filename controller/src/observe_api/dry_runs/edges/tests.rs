@@ -1,4 +1,6 @@
 //! Which remembered calls a dry run lists, counts or hides.
+//!
+//! Claims: observe-109
 
 use std::time::Duration;
 
