@@ -314,7 +314,7 @@ fn decoded(answer: UpstreamResponse, kind: RequestKind) -> Result<UpstreamRespon
         PeerResponse::NotSent { reason, .. } => {
             let detail = match reason {
                 Reason::BadRequest => {
-                    "the application does not take a request of this form: where this one came \
+                    "a request of this form cannot be sent to the application: where this one came \
                      over HTTP/2, it may speak HTTP/1.1 alone"
                 }
                 _ => "the peer proxy could not reach the application",
