@@ -103,6 +103,8 @@ pub enum Reason {
     FieldIgnored,
     /// A method that no client is likely to send.
     UnusualMethod,
+    /// An expression for paths that fits no path.
+    UnusualPath,
     /// A source without a namespace was taken for one of the object's own.
     NamespaceDefaulted,
 }
@@ -132,6 +134,7 @@ impl Reason {
             Self::PartlyOverridden => "PartlyOverridden",
             Self::FieldIgnored => "FieldIgnored",
             Self::UnusualMethod => "UnusualMethod",
+            Self::UnusualPath => "UnusualPath",
             Self::NamespaceDefaulted => "NamespaceDefaulted",
         }
     }
@@ -146,6 +149,7 @@ impl From<Code> for Reason {
             Code::UnsupportedKind => Self::UnsupportedKind,
             Code::FieldIgnored => Self::FieldIgnored,
             Code::UnusualMethod => Self::UnusualMethod,
+            Code::UnusualPath => Self::UnusualPath,
         }
     }
 }

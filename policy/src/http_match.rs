@@ -12,7 +12,7 @@ mod budget;
 mod pattern;
 
 pub use budget::{Budget, MAX_REGEX_LEN};
-pub use pattern::{any_of, exactly};
+pub use pattern::{any_of, exactly, fits_no_path};
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};

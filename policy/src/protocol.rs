@@ -21,6 +21,10 @@ pub enum Protocol {
     Tls,
 }
 
+/// Why a proxy answers CONNECT with 400 wherever it reads requests, and the way out.
+pub const CONNECT_REFUSED: &str = "CONNECT is not served on a port that carries HTTP: name the \
+                                   port of the Service tcp-..., or set its appProtocol to tcp";
+
 /// Ports on which servers are known to speak first or to upgrade in place:
 /// SMTP (25, 587), MySQL (3306, 4444 for Galera), PostgreSQL (5432), Redis
 /// (6379), Elasticsearch's transport (9300) and memcached (11211). Opaque unless

@@ -10,6 +10,7 @@ mod watch;
 
 pub(super) use conclusion::{Advice, conclude};
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -193,15 +194,15 @@ pub(super) fn print(
         ))?;
     }
     let mut table = Table::new(&["CHANGE", "FROM", "TO", "SERVICE", "PORT", "LAST", "WHY"]);
-    for edge in &status.changed {
+    for edge in merged(&status.changed) {
         let row: Vec<Cell> = vec![
             edge.change.as_str().into(),
             edge.from.as_str().into(),
             edge.to.as_str().into(),
             edge.service.as_str().into(),
             edge.port.to_string().into(),
-            last(edge, now).into(),
-            why(edge).into(),
+            last(&edge, now).into(),
+            why(&edge).into(),
         ];
         table.row(row);
     }
@@ -227,11 +228,34 @@ pub(super) fn print(
         ))?;
     }
     console.word(&format!(
-        "{} edges stay as they are; of {} nothing is known, since no pod of one end runs now or it \
-         is outside the cluster",
+        "{} edges stay as they are; of {} nothing is known, since no pod of one end runs now, it \
+         is outside the cluster or its port is not known",
         status.kept, status.unknown
     ))?;
     Ok(())
+}
+
+/// Edges that a row distinguishes, each with when it was last seen. Those that differ by protocol or
+/// backend alone are one row.
+fn merged(edges: &[ChangedEdge]) -> Vec<ChangedEdge> {
+    let mut rows: Vec<ChangedEdge> = Vec::new();
+    let mut numbers = BTreeMap::new();
+    for edge in edges {
+        let ends = (edge.from.as_str(), edge.to.as_str());
+        let called = (edge.service.as_str(), edge.port);
+        let number = numbers
+            .entry((edge.change, ends, called, why(edge)))
+            .or_insert(rows.len());
+        match rows.get_mut(*number) {
+            // RFC 3339 of one zone sorts by time.
+            Some(row) if row.last_seen < edge.last_seen => {
+                row.last_seen.clone_from(&edge.last_seen);
+            }
+            Some(_) => {}
+            None => rows.push(edge.clone()),
+        }
+    }
+    rows
 }
 
 /// What becomes of a workload, by its id in the graph.
@@ -287,6 +311,8 @@ fn shares(shares: &[BackendShare]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crds::observe::Protocol;
+
     use super::*;
     use crate::console::Streams;
 
@@ -306,6 +332,28 @@ mod tests {
         assert!(out.starts_with(line), "{out}");
         assert!(err.contains("2 more workloads are opened"), "{err}");
         assert!(err.contains("weft.dev/access: deny"), "{err}");
+    }
+
+    #[test]
+    fn edges_that_differ_by_protocol_are_one_row() {
+        let edge = |protocol: Protocol, port: u16, last_seen: &str| ChangedEdge {
+            change: Change::Refused,
+            from: "shop/Deployment/web".to_owned(),
+            to: "shop/Deployment/cart".to_owned(),
+            port,
+            protocol,
+            last_seen: last_seen.to_owned(),
+            ..ChangedEdge::default()
+        };
+        let edges = [
+            edge(Protocol::Http1, 80, "2026-01-01T00:00:00Z"),
+            edge(Protocol::Http2, 80, "2026-01-01T00:09:00Z"),
+            edge(Protocol::Http1, 81, "2026-01-01T00:00:00Z"),
+        ];
+        let rows = merged(&edges);
+        let shown: Vec<(u16, &str)> = rows.iter().map(|row| (row.port, &*row.last_seen)).collect();
+        let expected = [(80, "2026-01-01T00:09:00Z"), (81, "2026-01-01T00:00:00Z")];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -59,11 +59,12 @@ pub(super) const TO: &[ResourceKind] = &[
                   is the reason. FROM is deploy/web, sa/web and the like, or outside for a caller \
                   without a proxy. A name without a kind is taken for the workload that has it, or \
                   where it is called for the Service, and what it was taken for is said. PORT is \
-                  its number, or the name that a Service has for it. Where rules or splits look at \
-                  the host, say it with -H: every request has one. see names a line of \
-                  docs/applications.md that the call meets. -o fix prints objects that allow this \
-                  call, and what passes besides where that cannot be helped. Exit status 1 if it \
-                  is refused, 3 if that is not known.",
+                  its number, or the name that a Service has for it; of a headless Service it is \
+                  the pods' own, which its clients call. Where rules or splits look at the host, \
+                  say it with -H: every request has one. see names a line of docs/applications.md \
+                  that the call meets. -o fix prints objects that allow this call, and what passes \
+                  besides where that cannot be helped. Exit status 1 if it is refused, 3 if that \
+                  is not known.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:80 DELETE /items/7 -n shop"
 )]
 pub(crate) struct Explain {

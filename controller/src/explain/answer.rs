@@ -24,6 +24,18 @@ const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and w
 pub(crate) const UNKNOWN_HOST: &str = "what becomes of this call depends on its host, which every request names: say which, with \
      -H 'host: NAME' as the client sends it";
 
+/// A port of a called Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CountedPort {
+    /// By that of the query; by any where it has none.
+    #[default]
+    AsAsked,
+    /// By this one, behind which pods of a headless Service have the port of the query.
+    Of(u16),
+    /// By none: the port of the query is none of the Service's.
+    Past,
+}
+
 /// The answer, and what it was made of.
 #[derive(Clone, Debug, Default)]
 pub struct Explained {
@@ -34,6 +46,8 @@ pub struct Explained {
     /// Namespaces of the pods of which something is said. A Service may lead to those of
     /// another one than its own.
     pub namespaces: BTreeSet<Arc<str>>,
+    /// By which port of a called Service the calls are counted.
+    pub counted_at: CountedPort,
     /// Objects that they judge by, with the generation that is compiled.
     pub origins: BTreeSet<(ObjectRef, i64)>,
 }
@@ -141,6 +155,7 @@ impl Model {
         let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
         let mut explained = Explained {
             status,
+            counted_at: counted_at(&question.to),
             ..Explained::default()
         };
         for one in judged {
@@ -156,6 +171,14 @@ impl Model {
             }
         }
         explained
+    }
+}
+
+const fn counted_at(to: &Called) -> CountedPort {
+    match to {
+        Called::Service(_, port) => CountedPort::Of(*port),
+        Called::PastService(..) => CountedPort::Past,
+        Called::Pods(..) | Called::External => CountedPort::AsAsked,
     }
 }
 

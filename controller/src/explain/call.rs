@@ -6,11 +6,14 @@ use std::sync::Arc;
 use crds::observe::{ExplanationSpec, From, To};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use policy::access::Source;
+use policy::host::named_once;
 use policy::name::SpiffeId;
 use policy::path::MAX_TARGET;
+use policy::protocol::CONNECT_REFUSED;
 use policy::well_known::PROXY_PORTS;
 
 use super::question::{BadQuestion, CallerView, Owner};
+use super::service_names::{HeadlessPort, headless_port, stands_for};
 use crate::model::{Index, Model, PodId};
 use crate::world::{ObjectKey, PodFacts, Proxy};
 
@@ -45,8 +48,8 @@ impl Request {
         let method = spec.method.as_deref().unwrap_or("GET");
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| BadQuestion::new("method", format!("{method:?} is no HTTP method")))?;
-        // The first is a legal one, but stands for all in rules; proxies refuse the other.
-        if method == "*" || method == Method::CONNECT {
+        // A legal one, but it stands for all in rules.
+        if method == "*" {
             let reason = format!("{method} is no method that clients send; name one such as GET");
             return Err(BadQuestion::new("method", reason));
         }
@@ -84,12 +87,18 @@ impl Request {
         }
         Ok(Self {
             tcp: spec.tcp,
-            method,
             path,
-            malformed: policy::host::named_once(&headers).err(),
+            malformed: malformed(&method, &headers),
+            method,
             headers,
         })
     }
+}
+
+/// Why no proxy sends such a request on.
+fn malformed(method: &Method, headers: &HeaderMap) -> Option<&'static str> {
+    let connects = (*method == Method::CONNECT).then_some(CONNECT_REFUSED);
+    named_once(headers).err().or(connects)
 }
 
 /// Callers that no rule distinguishes.
@@ -261,6 +270,8 @@ pub(super) enum Called {
     Service(ObjectKey, u16),
     /// A port of these pods, by their own addresses.
     Pods(ObjectKey, BTreeSet<PodId>, u16),
+    /// The same by the name of a headless Service that leads to another port of them.
+    PastService(ObjectKey, BTreeSet<PodId>, u16),
     /// Outside the cluster.
     External,
 }
@@ -338,6 +349,17 @@ impl Called {
                 Err(why) => Ok(Err(format!("Service {key} stands for {name}, {why}"))),
             };
         }
+        if entry.facts.headless
+            && let Some(port) = requested
+        {
+            match headless_port(entry, port) {
+                Some(HeadlessPort::Served(number)) => return Ok(Ok(Self::Service(key, number))),
+                Some(HeadlessPort::Past(pods)) => {
+                    return Ok(Ok(Self::PastService(key, pods, port)));
+                }
+                None => {}
+            }
+        }
         let Some(port) = requested.or(only) else {
             return Err(BadQuestion::new("to.port", which(entry.ports.keys())));
         };
@@ -361,12 +383,19 @@ impl Called {
         };
         match self {
             Self::Service(key, port) => index.services.get(key).is_some_and(|entry| {
-                let own = entry.facts.cluster_ips.iter().copied();
-                let at = entry.ports.get(port).filter(|_| entry.facts.headless);
-                let pods = at.into_iter().flat_map(|at| &at.candidates);
-                proxy.leaves_out(own.chain(pods.map(|one| one.endpoint.ip)), *port)
+                if !entry.facts.headless {
+                    return proxy.leaves_out(entry.facts.cluster_ips.iter().copied(), *port);
+                }
+                let at = entry.ports.get(port);
+                let mut pods = at.into_iter().flat_map(|at| &at.candidates);
+                pods.any(|one| {
+                    let ip = std::iter::once(one.endpoint.ip);
+                    proxy.leaves_out(ip, one.endpoint.port)
+                })
             }),
-            Self::Pods(_, pods, port) => proxy.leaves_out(pods.iter().flat_map(of_pod), *port),
+            Self::Pods(_, pods, port) | Self::PastService(_, pods, port) => {
+                proxy.leaves_out(pods.iter().flat_map(of_pod), *port)
+            }
             Self::External => false,
         }
     }
@@ -387,45 +416,12 @@ impl Called {
     /// Whose it is.
     pub(super) fn namespace(&self) -> &str {
         match self {
-            Self::Service(key, _) | Self::Pods(key, ..) => &key.namespace,
+            Self::Service(key, _) | Self::Pods(key, ..) | Self::PastService(key, ..) => {
+                &key.namespace
+            }
             Self::External => "",
         }
     }
-}
-
-/// The Service that an ExternalName is another name of; nothing where it leads out of the
-/// cluster.
-///
-/// # Errors
-/// Why nothing can be said of it. Services of other namespaces are queried by their own names:
-/// whether the user may know of them is decided by these.
-fn stands_for(
-    index: &Index,
-    alias: &ObjectKey,
-    name: &str,
-) -> Result<Option<ObjectKey>, &'static str> {
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let domain = &*index.defaults.cluster_domain;
-    let inside = name.strip_suffix(domain);
-    let inside = inside.and_then(|name| name.strip_suffix('.'));
-    let Some(inside) = inside.or(Some(&*name).filter(|name| name.ends_with(".svc"))) else {
-        return Ok(None);
-    };
-    let service = inside.strip_suffix(".svc");
-    let service = service.and_then(|name| name.split_once('.'));
-    let (service, namespace) = service
-        .filter(|(_, namespace)| !namespace.contains('.'))
-        .ok_or("a name of the cluster that is no Service's")?;
-    if *namespace != *alias.namespace {
-        return Err("a Service of another namespace; ask about that one");
-    }
-    let service = ObjectKey::new(namespace, service);
-    let entry = index.services.get(&service);
-    let entry = entry.ok_or("and there is no such Service")?;
-    if entry.facts.external_name.is_some() {
-        return Err("which stands for another name itself");
-    }
-    Ok(Some(service))
 }
 
 fn which<'a>(ports: impl Iterator<Item = &'a u16>) -> String {

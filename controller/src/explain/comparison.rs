@@ -15,10 +15,11 @@ use policy::mode::{Enforcement, MtlsMode};
 use policy::name::SpiffeId;
 use policy::reason::Reason;
 use policy::route::{Backend, Forward, Match, Rule, shares};
+use policy::well_known::PROXY_PORTS;
 
 use super::judge::PodAccess;
 use crate::model::{Index, Model, PodId, Target, modes};
-use crate::world::ObjectKey;
+use crate::world::{ObjectKey, Proxy};
 
 /// The caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -297,7 +298,8 @@ fn passes<'a>(
     let Some(facts) = index.world.pods.get(pod) else {
         return Passes::All;
     };
-    if facts.proxy.as_ref().is_some_and(|proxy| proxy.skips(port)) {
+    let is_unjudged = |proxy: &Proxy| PROXY_PORTS.contains(&port) || proxy.skips(port);
+    if facts.proxy.as_ref().is_some_and(is_unjudged) {
         return Passes::All;
     }
     let id = caller.identity.as_deref();

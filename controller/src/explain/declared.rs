@@ -5,7 +5,7 @@ use crds::labels::OPAQUE_PORTS;
 use policy::protocol::{DEFAULT_OPAQUE_PORTS, Protocol};
 
 use crate::model::Index;
-use crate::model::protocols::{Declares, declaration, holds, ranges};
+use crate::model::protocols::{Declares, ServiceClaim, claims, holds, ranges};
 use crate::world::{ObjectKey, PodFacts};
 
 /// What the protocol of a port holds by.
@@ -48,33 +48,27 @@ pub(super) fn by(index: &Index, pod: &ObjectKey, facts: &PodFacts, port: u16) ->
 fn by_service(index: &Index, pod: &ObjectKey, port: u16) -> Option<By> {
     let entry = index.pods.get(pod)?;
     let protocol = *entry.declared.get(&port)?;
-    let here = entry.serves.iter().filter(|(_, _, own)| *own == port);
-    let claims = here.filter_map(|(key, number, _)| {
-        let service = index.world.services.get(key)?;
-        let (declared, by) = declaration(service, *number)?;
-        let text = match by {
-            Declares::Annotation => format!("annotation {OPAQUE_PORTS} of Service {key}"),
-            Declares::AppProtocol(value) => format!("appProtocol {value} of Service {key}"),
-            Declares::PortName(name) => format!("port name {name} of Service {key}"),
-        };
-        Some(((service.created, key, *number), declared, text))
-    });
-    let mut claims: Vec<_> = claims.collect();
-    claims.sort();
+    let claims = claims(&index.world, &entry.serves, port);
     if protocol == Protocol::Detect {
-        let texts: Vec<String> = claims.iter().map(|(.., text)| text.clone()).collect();
-        let ((_, key, _), ..) = claims.first()?;
+        let texts: Vec<String> = claims.iter().map(text).collect();
+        let first = claims.first()?;
         return Some(By {
             text: format!("{} contradict each other", few(&texts, texts.len())),
-            service: Some(format!("Service {key}")),
+            service: Some(format!("Service {}", first.service)),
         });
     }
-    let mut decides = claims
-        .into_iter()
-        .filter(|(_, declared, _)| *declared == protocol);
-    let ((_, key, _), _, text) = decides.next()?;
+    let decides = claims.iter().find(|claim| claim.protocol == protocol)?;
     Some(By {
-        text,
-        service: Some(format!("Service {key}")),
+        text: text(decides),
+        service: Some(format!("Service {}", decides.service)),
     })
+}
+
+fn text(claim: &ServiceClaim<'_>) -> String {
+    let service = claim.service;
+    match claim.by {
+        Declares::Annotation => format!("annotation {OPAQUE_PORTS} of Service {service}"),
+        Declares::AppProtocol(value) => format!("appProtocol {value} of Service {service}"),
+        Declares::PortName(name) => format!("port name {name} of Service {service}"),
+    }
 }

@@ -30,7 +30,7 @@ pub(super) fn steps(
         (
             ChangeLine::PodAddress,
             "a call to a pod's own address follows no TrafficSplit",
-            matches!(question.to, Called::Pods(..)),
+            matches!(question.to, Called::Pods(..) | Called::PastService(..)),
         ),
         (
             ChangeLine::HeadlessName,

@@ -13,7 +13,7 @@ use policy::traffic::call::{FallbackTo, Retry};
 use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
-use super::host;
+use super::{host, service_names};
 use crate::model::{Endpoint, Index, Model, PortEntry, identity_at};
 use crate::world::ObjectKey;
 
@@ -81,7 +81,9 @@ impl BackendRoute {
         {
             let label = match to {
                 Called::External => OUTSIDE.to_owned(),
-                Called::Service(key, _) | Called::Pods(key, ..) => key.to_string(),
+                Called::Service(key, _) | Called::Pods(key, ..) | Called::PastService(key, ..) => {
+                    key.to_string()
+                }
             };
             return vec![Self {
                 refused: Some(Reason::BadRequest),
@@ -94,14 +96,18 @@ impl BackendRoute {
                 outside: true,
                 ..Self::to(OUTSIDE.to_owned(), Vec::new(), 0)
             }],
-            Called::Pods(key, pods, port) => {
+            Called::Pods(key, pods, port) | Called::PastService(key, pods, port) => {
                 let endpoints: Vec<Endpoint> = pods
                     .iter()
                     .filter_map(|pod| pod_endpoint(index, pod, *port))
                     .collect();
                 let all = endpoints.len();
+                let note = match to {
+                    Called::PastService(..) => service_names::unmapped(index, key, *port),
+                    _ => Some(BY_ADDRESS.to_owned()),
+                };
                 vec![Self {
-                    note: Some(BY_ADDRESS.to_owned()),
+                    note,
                     ..Self::to(key.to_string(), endpoints, all)
                 }]
             }
@@ -122,7 +128,11 @@ impl BackendRoute {
         let Some(at) = entry.ports.get(&port) else {
             return Vec::new();
         };
-        let root = || vec![Self::over(index, caller, key, port, 1.0, None)];
+        let root = || {
+            let over = Self::over(index, caller, key, port, 1.0, None);
+            let note = service_names::unmapped(index, key, port).or(over.note);
+            vec![Self { note, ..over }]
+        };
         // A caller without a proxy is carried by Kubernetes, which knows neither splits nor
         // policies.
         if caller.identity.is_none() {
@@ -308,7 +318,7 @@ fn reads_requests(index: &Index, to: &Called) -> bool {
             let at = entry.and_then(|entry| entry.ports.get(port));
             at.is_some_and(|at| !at.protocol.is_opaque())
         }
-        Called::Pods(_, pods, port) => {
+        Called::Pods(_, pods, port) | Called::PastService(_, pods, port) => {
             let mut endpoints = pods
                 .iter()
                 .filter_map(|pod| pod_endpoint(index, pod, *port));

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use policy::protocol::{DEFAULT_OPAQUE_PORTS, MAX_PORT_RANGES, PortProtocols, PortRange, Protocol};
 
-use crate::world::{NamespaceFacts, PodFacts, ServiceFacts};
+use super::served::Served;
+use crate::world::{NamespaceFacts, ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Declared protocols of a pod's ports, in order of precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,40 @@ pub(crate) fn declaration(service: &ServiceFacts, number: u16) -> Option<(Protoc
     let by = app_protocol.map_or(Declares::PortName(&port.name), Declares::AppProtocol);
     let protocol = Protocol::declared(app_protocol, Some(&port.name));
     (protocol != Protocol::Detect).then_some((protocol, by))
+}
+
+/// What a Service declares for a port of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceClaim<'a> {
+    pub(crate) service: &'a ObjectKey,
+    /// Port of the Service.
+    pub(crate) number: u16,
+    pub(crate) protocol: Protocol,
+    pub(crate) by: Declares<'a>,
+}
+
+/// What Services declare for a pod's own port, the oldest first: that one decides unless the port
+/// is detected.
+pub(crate) fn claims<'a>(
+    world: &'a World,
+    serves: &'a [Served],
+    own: u16,
+) -> Vec<ServiceClaim<'a>> {
+    let here = serves.iter().filter(|(_, _, port)| *port == own);
+    let claims = here.filter_map(|(key, number, _)| {
+        let service = world.services.get(key)?;
+        let (protocol, by) = declaration(service, *number)?;
+        let claim = ServiceClaim {
+            service: key,
+            number: *number,
+            protocol,
+            by,
+        };
+        Some((service.created, claim))
+    });
+    let mut claims: Vec<(i64, ServiceClaim<'a>)> = claims.collect();
+    claims.sort_by_key(|(created, claim)| (*created, claim.service, claim.number));
+    claims.into_iter().map(|(_, claim)| claim).collect()
 }
 
 /// What a port carries, in the words of the field.

@@ -1,8 +1,8 @@
 //! The record of acknowledgements: when a generation of an object was first
 //! compiled, and when every proxy that needs it had it. `GET /acks` shows it;
-//! it is how propagation is timed.
+//! it is how propagation is timed. What was deleted leaves the record.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -48,11 +48,12 @@ pub(crate) struct Acks {
 
 #[derive(Debug, Default)]
 struct Record {
-    entries: VecDeque<Entry>,
+    /// By number; the oldest has the lowest.
+    entries: BTreeMap<u64, Entry>,
     /// The generation in force of each object, and the number of its entry.
     current: BTreeMap<ObjectRef, (i64, u64)>,
-    /// Number of the first entry.
-    first: u64,
+    /// Number of the next entry.
+    next: u64,
 }
 
 impl Acks {
@@ -109,7 +110,8 @@ impl Acks {
     /// Never in practice: the entries are plain.
     pub(crate) fn json(&self) -> Result<String, serde_json::Error> {
         let record = self.record.lock();
-        serde_json::to_string(&serde_json::json!({"acks": record.entries}))
+        let entries: Vec<&Entry> = record.entries.values().collect();
+        serde_json::to_string(&serde_json::json!({"acks": entries}))
     }
 
     /// Notes what a model says. Returns the objects about which it says something else
@@ -127,12 +129,16 @@ impl Acks {
             record.saw(generations, compiled.at);
             return Box::new(reports.keys());
         };
+        let mut gone = BTreeSet::new();
         for object in compiled.problems.news(before) {
             match reports.get(object) {
                 Some(report) => record.note(object, report.generation, compiled.at),
-                None => drop(record.current.remove(object)),
+                None => {
+                    gone.insert(object);
+                }
             }
         }
+        record.forget(&gone);
         Box::new(compiled.problems.news(before))
     }
 
@@ -161,7 +167,6 @@ impl Record {
         }
     }
 
-    /// Objects that are not there any more leave their entries behind.
     fn note(&mut self, object: &ObjectRef, generation: i64, at: SystemTime) {
         let number = match self.current.get(object) {
             Some((known, number)) if *known == generation => *number,
@@ -172,10 +177,9 @@ impl Record {
 
     fn add(&mut self, object: &ObjectRef, generation: i64, at: SystemTime) -> u64 {
         if self.entries.len() >= MAX_ENTRIES {
-            self.entries.pop_front();
-            self.first += 1;
+            self.entries.pop_first();
         }
-        self.entries.push_back(Entry {
+        let entry = Entry {
             kind: object.kind.as_str(),
             namespace: object.namespace.to_string(),
             name: object.name.to_string(),
@@ -184,18 +188,33 @@ impl Record {
             complete_at: None,
             needed: 0,
             acknowledged: 0,
-        });
-        self.first + self.entries.len() as u64 - 1
+        };
+        let number = self.next;
+        self.entries.insert(number, entry);
+        self.next += 1;
+        number
+    }
+
+    /// Drops all generations of objects that are not there any more: the proxies that had them
+    /// may be gone as well, and nothing would correct their number.
+    fn forget(&mut self, gone: &BTreeSet<&ObjectRef>) {
+        if gone.is_empty() {
+            return;
+        }
+        self.current.retain(|object, _| !gone.contains(object));
+        let names = gone
+            .iter()
+            .map(|object| (object.kind.as_str(), &*object.namespace, &*object.name));
+        let names: BTreeSet<(&str, &str, &str)> = names.collect();
+        self.entries
+            .retain(|_, one| !names.contains(&(one.kind, &*one.namespace, &*one.name)));
     }
 
     fn count(&mut self, object: &ObjectRef, tally: &Tally, now: SystemTime) {
         let Some((_, number)) = self.current.get(object) else {
             return;
         };
-        let index = number
-            .checked_sub(self.first)
-            .and_then(|index| usize::try_from(index).ok());
-        let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else {
+        let Some(entry) = self.entries.get_mut(number) else {
             return;
         };
         entry.needed = tally.needed;
@@ -216,8 +235,10 @@ mod tests {
     use std::time::Duration;
 
     use policy::name::Kind;
+    use serde_json::json;
 
     use super::*;
+    use crate::testing::cluster::{Cluster, group, shop};
 
     const START: SystemTime = UNIX_EPOCH;
 
@@ -238,12 +259,12 @@ mod tests {
         let mut record = Record::default();
         record.saw([(&split(), 3)].into_iter(), START);
         record.count(&split(), &tally(1, 2), START + Duration::from_millis(5));
-        assert_eq!(record.entries[0].complete_at, None);
+        assert_eq!(record.entries[&0].complete_at, None);
         record.count(&split(), &tally(2, 2), START + Duration::from_millis(9));
         record.count(&split(), &tally(2, 3), START + Duration::from_millis(50));
-        assert_eq!(record.entries[0].complete_at, Some(9));
+        assert_eq!(record.entries[&0].complete_at, Some(9));
         assert_eq!(
-            (record.entries[0].acknowledged, record.entries[0].needed),
+            (record.entries[&0].acknowledged, record.entries[&0].needed),
             (2, 3)
         );
     }
@@ -256,10 +277,31 @@ mod tests {
         }
         let generations: Vec<i64> = record
             .entries
-            .iter()
+            .values()
             .map(|entry| entry.generation)
             .collect();
         assert_eq!(generations, [1, 2]);
+    }
+
+    #[test]
+    fn deleted_object_leaves_the_record() {
+        let acks = Acks::default();
+        let compiled = |cluster: &Cluster| {
+            let (model, problems) = cluster.compile();
+            Compiled::new(Arc::new(cluster.world()), model, problems)
+        };
+        let group = |name: &str| group(name, json!([{"name": "all", "methods": ["GET"]}]));
+        let both = compiled(&shop().with(group("kept")).with(group("gone")));
+        drop(acks.compiled(&both, None));
+        let one = compiled(&shop().with(group("kept")));
+        drop(acks.compiled(&one, Some(&both.problems)));
+        let shown = acks.json().unwrap();
+        assert!(shown.contains(r#""name":"kept""#), "{shown}");
+        assert!(!shown.contains("gone"), "{shown}");
+        // One that is made again is another object.
+        drop(acks.compiled(&both, Some(&one.problems)));
+        let shown = acks.json().unwrap();
+        assert_eq!(shown.matches(r#""name":"gone""#).count(), 1, "{shown}");
     }
 
     #[test]
@@ -267,7 +309,7 @@ mod tests {
         let mut record = Record::default();
         record.saw([(&split(), 1)].into_iter(), START);
         record.count(&split(), &tally(0, 0), START);
-        assert_eq!(record.entries[0].complete_at, None);
+        assert_eq!(record.entries[&0].complete_at, None);
     }
 
     #[test]
@@ -278,6 +320,7 @@ mod tests {
         }
         assert_eq!(record.entries.len(), MAX_ENTRIES);
         record.count(&split(), &tally(1, 1), START);
-        assert!(record.entries.back().unwrap().complete_at.is_some());
+        let (_, newest) = record.entries.last_key_value().unwrap();
+        assert!(newest.complete_at.is_some());
     }
 }

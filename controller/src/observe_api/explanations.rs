@@ -27,7 +27,7 @@ use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::explain::{
-    BadQuestion, CallerView, Explained, SeenCallers, UNKNOWN_HOST, of_seen_calls,
+    BadQuestion, CallerView, CountedPort, Explained, SeenCallers, UNKNOWN_HOST, of_seen_calls,
 };
 use crate::graph::follow::UNREAD;
 use crate::graph::key::NodeKey;
@@ -319,7 +319,7 @@ fn explain(
     elsewhere.remove(&spec.to.namespace);
     explained.status.programmed = programmed(context, &explained);
     if rights.caller {
-        explained.status.seen = seen(context, spec);
+        explained.status.seen = seen(context, spec, explained.counted_at);
         let met = explained.status.seen.as_ref().map(of_seen_calls);
         explained.status.steps.extend(met.unwrap_or_default());
     }
@@ -399,7 +399,11 @@ fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Program
 
 /// What was counted, where edges distinguish these two from others: they begin and end at what owns
 /// the pods.
-fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observe::RecentCalls> {
+fn seen(
+    context: &ObserveContext,
+    spec: &ExplanationSpec,
+    counted_at: CountedPort,
+) -> Option<crds::observe::RecentCalls> {
     let key = |kind: &str, namespace: &str, name: &str| {
         NodeKey::parse(&format!("{namespace}/{kind}/{name}"))
     };
@@ -429,7 +433,11 @@ fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observ
             Some(caller) => edge.from == *caller,
             None => edge.from.kind == crds::observe::NodeKind::Outside,
         };
-        let port = to.port.is_none_or(|port| port == edge.port);
+        let port = match counted_at {
+            CountedPort::AsAsked => to.port.is_none_or(|port| port == edge.port),
+            CountedPort::Of(port) => port == edge.port,
+            CountedPort::Past => false,
+        };
         let through = to.kind == "Service" && edge.service.as_ref() == Some(&called) && port;
         by && (through || workload.as_ref() == Some(&edge.to))
     }))

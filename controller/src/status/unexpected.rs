@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use crds::labels::OPAQUE_PORTS;
 use policy::name::Kind;
 use policy::reason::Reason;
 use tokio::time::{Instant, sleep};
@@ -16,7 +17,7 @@ use wire::v1;
 use super::conditions::api_version;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::model::compiled::{Compiled, LatestModel};
-use crate::model::protocols::{Declares, declaration};
+use crate::model::protocols::{Declares, ServiceClaim, claims, declaration};
 use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
 use crate::world::ObjectKey;
 
@@ -142,18 +143,26 @@ fn about(compiled: &Compiled, service: &ObjectKey, port: u16, is_tls: bool) -> O
     } else {
         ("something else than HTTP", "tcp")
     };
-    let by_name = || format!("name it {fitting}, or set appProtocol");
-    let (declared, way_out) = match declaration(&entry.facts, port) {
-        Some((_, Declares::PortName(name))) => (format!("named {name}"), by_name()),
-        Some((_, Declares::AppProtocol(value))) => (
-            format!("with appProtocol {value}"),
-            format!("set appProtocol {fitting}"),
-        ),
-        Some((_, Declares::Annotation)) | None => (
-            "that another Service declares as HTTP".to_owned(),
-            by_name(),
-        ),
-    };
+    let own = declaration(&entry.facts, port);
+    let declared = own.map_or_else(String::new, |(_, by)| format!(" {}", words(by)));
+    let of_own = own
+        .filter(|(protocol, _)| protocol.is_http())
+        .map(|(_, by)| way_out(by, "it", fitting));
+    let of_other = decider(compiled, service, port).map(|(other, pods_port)| {
+        format!(
+            "port {} {} of Service {} decides for container port {pods_port}: {}, or add \
+             {pods_port} to annotation {OPAQUE_PORTS} of the pods",
+            other.number,
+            words(other.by),
+            other.service,
+            way_out(other.by, "that one", fitting),
+        )
+    });
+    let ways_out: Vec<String> = of_own.into_iter().chain(of_other).collect();
+    // Its last endpoint has gone since, and with it what another Service declared.
+    if ways_out.is_empty() {
+        return None;
+    }
     Some(Event {
         about: About {
             api_version: api_version(Kind::Service),
@@ -165,8 +174,47 @@ fn about(compiled: &Compiled, service: &ObjectKey, port: u16, is_tls: bool) -> O
         event_type: EventType::Warning,
         reason: "UnexpectedProtocol",
         action: "Observe",
-        text: format!("{what} on port {port} {declared} of Service {service}: {way_out}"),
+        text: format!(
+            "{what} on port {port}{declared} of Service {service}: {}",
+            ways_out.join("; and ")
+        ),
     })
+}
+
+/// The other Service port by which the pods of this one carry HTTP, and the pods' own port.
+fn decider<'a>(
+    compiled: &'a Compiled,
+    service: &ObjectKey,
+    port: u16,
+) -> Option<(ServiceClaim<'a>, u16)> {
+    let index = &compiled.model.index;
+    let candidates = &index.services.get(service)?.ports.get(&port)?.candidates;
+    let first = candidates.iter().find_map(|candidate| {
+        let endpoint = &candidate.endpoint;
+        let pod = index.pods.get(endpoint.pod.as_ref()?)?;
+        let claims = claims(&index.world, &pod.serves, endpoint.port);
+        let first = claims.into_iter().next()?;
+        first.protocol.is_http().then_some((first, endpoint.port))
+    });
+    first.filter(|(first, _)| (first.service, first.number) != (service, port))
+}
+
+fn words(by: Declares<'_>) -> String {
+    match by {
+        Declares::PortName(name) => format!("named {name}"),
+        Declares::AppProtocol(value) => format!("with appProtocol {value}"),
+        Declares::Annotation => format!("in annotation {OPAQUE_PORTS}"),
+    }
+}
+
+/// What has to be changed where that declares HTTP.
+fn way_out(by: Declares<'_>, it: &str, fitting: &str) -> String {
+    match by {
+        Declares::AppProtocol(_) => format!("set appProtocol {fitting}"),
+        Declares::PortName(_) | Declares::Annotation => {
+            format!("name {it} {fitting}, or set appProtocol")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -270,6 +318,45 @@ mod tests {
             "{event:?}"
         );
         assert!(news(&cluster, by_address(5000)).is_empty());
+    }
+
+    #[test]
+    fn advice_names_the_service_port_that_decides() {
+        let endpoints = [cluster::endpoint("api-1", "10.0.0.11")];
+        let late = |name: &str| {
+            let service = cluster::service("late", "10.96.0.2", &[(name, 9000)]);
+            let slice = cluster::slice("late-x", "late", &[(name, 8080)], &endpoints);
+            let service = cluster::created(service, 5);
+            cluster::shop().with(service).with(slice)
+        };
+        let to_late = |protocol: v1::Protocol| v1::Edge {
+            service: "shop/late".to_owned(),
+            port: 9000,
+            ..edge(CLIENT, protocol, Reason::BadRequest)
+        };
+        let bytes = || to_late(v1::Protocol::Opaque);
+        let text = |cluster: &Cluster, edge: v1::Edge| news(cluster, edge)[0].text.clone();
+        assert_eq!(
+            text(&late("tcp"), bytes()),
+            "something else than HTTP on port 9000 named tcp of Service shop/late: port 80 named \
+             http of Service shop/api decides for container port 8080: name that one tcp, or set \
+             appProtocol, or add 8080 to annotation weft.dev/opaque-ports of the pods"
+        );
+        // Both, where both declare HTTP, and the other one alone, where this one declares nothing.
+        let both = text(&late("http-late"), to_late(TLS));
+        let begin = "TLS on port 9000 named http-late of Service shop/late: name it https or tcp, \
+                     or set appProtocol; and port 80 named http of Service shop/api decides";
+        assert!(both.starts_with(begin), "{both}");
+        let begin = "TLS on port 9000 of Service shop/late: port 80 named http of Service shop/api";
+        let silent = text(&late("any"), to_late(TLS));
+        assert!(silent.starts_with(begin), "{silent}");
+        // What the advice names helps: the older port's name, and the annotation.
+        let older = cluster::service("api", "10.96.0.1", &[("tcp", 80)]);
+        let slice = cluster::slice("api-x", "api", &[("tcp", 8080)], &endpoints);
+        assert!(news(&late("tcp").with(older).with(slice), bytes()).is_empty());
+        let pod = cluster::pod("api-1", "10.0.0.11", "api");
+        let pod = cluster::annotate(pod, OPAQUE_PORTS, "8080");
+        assert!(news(&late("tcp").with(pod), bytes()).is_empty());
     }
 
     #[test]

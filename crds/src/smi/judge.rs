@@ -132,6 +132,8 @@ pub enum Code {
     FieldIgnored,
     /// A method that no client is likely to send.
     UnusualMethod,
+    /// An expression for paths that fits no path.
+    UnusualPath,
 }
 
 /// One thing that is wrong with one object.

@@ -94,7 +94,7 @@ def _try_row(row, where, only):
 
 
 # What the scripts of the harness call, which no row names.
-CALLED_BY = {"curl.sh": "curl", "https.sh": "curl", "mariadb.sh": "mariadb", "nghttp.sh": "nghttp", "psql.sh": "psql", "redis.sh": "redis-cli",
+CALLED_BY = {"curl.sh": "curl", "forward.sh": "curl", "https.sh": "curl", "mariadb.sh": "mariadb", "nghttp.sh": "nghttp", "psql.sh": "psql", "redis.sh": "redis-cli",
              "refused.sh": "curl", "short_queue.sh": "curl", "ssh.sh": "ssh"}
 
 

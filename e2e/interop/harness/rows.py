@@ -8,6 +8,7 @@ from . import prepare
 from .row import Client, Row, absent
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
+FIELD = HERE.parent / "field/programs"
 HTTP1 = ("names", "hop", "version", "phrase", "h2c")
 LONG_CALLS, SHORT_CALLS = 100_000, 2_000
 
@@ -109,6 +110,13 @@ def http1(programs, short):
         Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers", "headers"))]),
         Row("Python http.server", [[python, scripts / "careless.py", "8105"]], 8105, "http1",
             [Client("Python http.client", [python, scripts / "neighbours.py", "{to}"], 90, must="honest DELETE /delete: 300 x 200 /honest")], short=True),
+        Row("Node http, upgrades by POST", [["node", FIELD / "serve.js", "exec", "8107"]], 8107, "http1",
+            [Client("bare sockets", [python, scripts / "posted_upgrade.py", "{to}"], 60, must="20 at once: 20 x 101 to tcp, body and 69000 bytes whole"),
+             Client("Node http", ["node", HERE / "node/posted_upgrade.js", "http://{to}"], 60, must="20 at once: 20 x 101 to tcp, 105034 bytes whole")]),
+        Row("Node http, a forward proxy", [[go / "nethttp", "serve", "127.0.0.1:8081"], ["node", FIELD / "serve.js", "forward", "8108"]], 8108, "http1",
+            [Client("curl", ["bash", HERE / "forward.sh", "{to}", "http://127.0.0.1:8081"], 60,
+                    must=r"== GET\nhello\nx-added: none\nx-host: 127.0.0.1:8081\nx-target: http://127.0.0.1:8081/hello\?a=%41&b=c\n(?s:.*)\n +20 200 6\n")],
+            ready=lambda where: where.listening("server", 8081) and where.listening("server", 8108)),
         # Of their own, like those of HTTP/2 below: the short form has no time for them.
         Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [interim(go)]),
         Row("Python http.server, its queue full", [[python, scripts / "short_queue.py", "8106"]], 8106, "http1", [queue]),

@@ -23,6 +23,23 @@ pub fn any_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
+/// Whether an expression for paths fits none, because it begins with a character that no path
+/// begins with: a path begins with a slash, or is `*`. False where that takes more than a look.
+#[must_use]
+pub fn fits_no_path(regex: &str) -> bool {
+    let has_parts = regex.contains(['(', '[', '\\']);
+    if has_parts && regex.contains('|') {
+        return false;
+    }
+    regex.split('|').all(|branch| {
+        let mut characters = branch.strip_prefix('^').unwrap_or(branch).chars();
+        let first = characters.next();
+        let is_optional = matches!(characters.next(), Some('*' | '?' | '{'));
+        let is_literal = |first: char| first.is_alphanumeric() || "-_~%".contains(first);
+        first.is_some_and(is_literal) && !is_optional
+    })
+}
+
 /// Which ends of the text the pattern is tied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
@@ -278,6 +295,32 @@ mod tests {
         }
         let dot = Pattern::compile(&exactly("/a.b"), Anchor::Start, &mut Budget::single());
         assert!(!dot.unwrap().matches("/axb"));
+    }
+
+    #[test]
+    fn expression_that_begins_no_path_is_recognized() {
+        for none in [
+            "a/b",
+            "^items",
+            "items|^carts",
+            "http://a/b",
+            "a+/b",
+            "ä",
+            "a[/]b",
+        ] {
+            assert!(fits_no_path(none), "{none}");
+            let pattern = Pattern::compile(none, Anchor::Start, &mut Budget::single()).unwrap();
+            for path in ["/", "/a/b", "/items", "*"] {
+                assert!(!pattern.matches(path), "{none} {path}");
+            }
+        }
+        let fitting = [
+            "", "^", "/", "/a", "^/a", ".*", "a*/b", "a?/b", "a{0}/b", "a|/b", "(a|/b)", "(a)?/b",
+            "[a/]b", "a(b|c)", r"\/a", r"\*", "|a", "^^/a",
+        ];
+        for some in fitting {
+            assert!(!fits_no_path(some), "{some}");
+        }
     }
 
     #[test]

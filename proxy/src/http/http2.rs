@@ -185,6 +185,19 @@ fn trim_values(map: &mut HeaderMap) {
     }
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("HTTP/2: {0}")]
+    Broken(#[from] h2::Error),
+    /// The server answered in text.
+    #[error(
+        "the application does not speak HTTP/2, as its answer to the preface shows: send HTTP/1.1 \
+         to it, or let it serve HTTP/2 without TLS on this port"
+    )]
+    OtherProtocol,
+}
+
 /// Why a request has no answer, and whether its server can have seen it.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {

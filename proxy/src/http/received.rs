@@ -8,6 +8,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version, header};
 use policy::context::Id;
 use policy::host::{is_host, named_once};
+use policy::protocol::CONNECT_REFUSED;
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
@@ -201,10 +202,7 @@ pub(crate) fn authority_of(parts: &Parts) -> Option<Authority> {
 
 fn not_connect(parts: &Parts) -> Result<(), &'static str> {
     if parts.method == Method::CONNECT {
-        return Err(
-            "CONNECT is not served on a port that carries HTTP: name the port of the Service tcp-..., \
-             or set its appProtocol to tcp",
-        );
+        return Err(CONNECT_REFUSED);
     }
     Ok(())
 }

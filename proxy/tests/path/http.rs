@@ -123,6 +123,40 @@ async fn http2_keeps_trailers_both_ways() {
 }
 
 #[tokio::test]
+async fn http2_for_an_http1_application_is_a_bad_request() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let listener = listening(&client, &server).await;
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut preface = [0; 24];
+                stream.read_exact(&mut preface).await.unwrap();
+                let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                // A close before the rest is read would be a reset.
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            });
+        }
+    });
+    let stream = client.call(vip()).await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("http://api.shop/")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert_eq!(answer.headers()["weft-reason"], "bad-request");
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let body = String::from_utf8_lossy(&body);
+    assert!(body.contains("HTTP/1.1 alone"), "{body}");
+}
+
+#[tokio::test]
 async fn a_websocket_passes_and_carries_bytes_both_ways() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let listener = listening(&client, &server).await;

@@ -78,6 +78,18 @@ pub(super) async fn numbered(
     let all = ports::of(&service);
     let found = all.iter().find(|(known, _)| *known == typed);
     let (_, number) = found.ok_or_else(|| ports::no_such(&name, typed, &all))?;
+    if ports::is_headless(&service) {
+        let own = ports::own(&service, *number).map_err(|pods| {
+            Failure::usage(format!(
+                "port {typed} of headless Service {name}: its clients call the pods' own port, \
+                 which the pods name {pods}; say its number"
+            ))
+        })?;
+        console.word(&format!(
+            "port {typed} is taken for {own}, which clients of headless Service {name} call"
+        ))?;
+        return Ok(format!("{object}:{own}"));
+    }
     console.word(&format!(
         "port {typed} is taken for {number} of Service {name}"
     ))?;

@@ -119,6 +119,38 @@ fn caller_without_identity_is_refused_and_podless_account_evaluated() {
     assert_eq!(meaning(&before, &after, &nowhere), None);
 }
 
+#[test]
+fn proxy_ports_are_judged_by_no_rule() {
+    let endpoints = [endpoint("api-1", "10.0.0.11")];
+    let before = shop()
+        .with(service("metrics", "10.96.0.9", &[("http", 9090)]))
+        .with(slice(
+            "metrics-x",
+            "metrics",
+            &[("http", 15190)],
+            &endpoints,
+        ));
+    let after = before.clone().with(tcp_route("port", &[8080])).with(target(
+        "all",
+        "api",
+        &["other"],
+        by_port(),
+    ));
+    let of = |service: Option<&str>, port: u16| {
+        let service = service.map(|name| ObjectKey::new("shop", name));
+        let calls = Calls {
+            service,
+            port,
+            ..calls()
+        };
+        meaning(&before, &after, &calls).unwrap().effect
+    };
+    assert_eq!(of(Some("metrics"), 9090), Effect::Kept);
+    assert_eq!(of(None, 15190), Effect::Kept);
+    assert_eq!(of(Some("api"), 80), Effect::Refused, "control");
+    assert_eq!(of(None, 8080), Effect::Refused, "control");
+}
+
 /// The client may not learn which pods an account has, and so nothing of what a rule by pod means.
 #[test]
 fn account_effect_of_pod_rule_depends_on_pods() {

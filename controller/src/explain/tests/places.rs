@@ -197,6 +197,48 @@ fn the_wire_says_by_what_its_protocol_holds() {
     }
 }
 
+/// Its name leads to pods, and nothing maps ports there.
+#[test]
+fn port_of_a_headless_service_is_the_pods_own() {
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"},
+        {"kind": "TCPRoute", "name": "port"}]);
+    let limited = || {
+        read_only().with(tcp_route("port", &[8080])).with(target(
+            "read",
+            "api",
+            &["web"],
+            rules.clone(),
+        ))
+    };
+    let headless = limited().with(service("api", "None", &[("http", 80)]));
+    let at = |cluster: &Cluster, port: Option<u16>| {
+        let mut query = spec("Pod/client", "Service/api", "GET", "/items/7");
+        query.to.port = port;
+        let status = ask(cluster, &query);
+        let [route, wire] = ["route", "wire"].map(|step| texts(&status, step).join("; "));
+        (status.verdict, route, wire)
+    };
+    let (allowed, refused) = (ExplanationVerdict::Allowed, ExplanationVerdict::Refused);
+    let words = "port 80 of the Service is port 8080, which clients have to call";
+    for (port, expected, met) in [
+        (Some(80), refused, "on port 80"),
+        (Some(8080), allowed, "HTTP/1.1 on port 8080"),
+        (None, allowed, "HTTP/1.1 on port 8080"),
+    ] {
+        let (verdict, route, wire) = at(&headless, port);
+        assert_eq!(verdict, expected, "{port:?}: {route}");
+        assert!(route.contains(words), "{port:?}: {route}");
+        assert!(wire.contains(met), "{port:?}: {wire}");
+    }
+    let (verdict, ..) = at(&headless, Some(81));
+    assert_eq!(verdict, ExplanationVerdict::Unknown);
+    // Control: an address of its own maps the port, and has no other one.
+    let (verdict, route, wire) = at(&limited(), Some(80));
+    assert!(verdict == allowed && !route.contains(words), "{route}");
+    assert!(wire.contains("HTTP/1.1 on port 8080"), "{wire}");
+    assert_eq!(at(&limited(), Some(8080)).0, ExplanationVerdict::Unknown);
+}
+
 /// Whose client chose a pod by its address; only a request says which Service it names.
 #[test]
 fn bytes_to_a_headless_service_follow_no_split() {

@@ -65,6 +65,35 @@ fn invalid_host_is_refused_for_every_call() {
 }
 
 #[test]
+fn connect_is_refused_wherever_requests_are_read() {
+    let call = |to: &str| spec("Pod/client", to, "CONNECT", "/");
+    let from_outside = ExplanationSpec {
+        method: Some("CONNECT".to_owned()),
+        ..outside("Service/api")
+    };
+    for query in [
+        call("Service/api"),
+        call("External/api.example.com"),
+        from_outside,
+    ] {
+        let status = ask(&shop(), &query);
+        assert_eq!(ending(&status), BAD, "{status:?}");
+        let mut texts = status.steps.iter().map(|step| &step.text);
+        assert!(
+            texts.any(|text| text.contains("name the port of the Service tcp-...")),
+            "{status:?}"
+        );
+    }
+    let bytes = annotate(
+        pod("api-1", "10.0.0.11", "api"),
+        "weft.dev/opaque-ports",
+        "8080",
+    );
+    let status = ask(&shop().with(bytes), &call("Pod/api-1"));
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
+}
+
+#[test]
 fn host_is_not_read_from_opaque_bytes() {
     let bytes = annotate(
         pod("api-1", "10.0.0.11", "api"),

@@ -1,12 +1,11 @@
 //! Compares the remembered calls by the current Model and by the changed one.
-//!
-//! Claims: observe-109
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crds::observe::{BackendShare, Change, ChangedEdge, DryRunStatus, NodeKind, Protocol, Scope};
 use policy::access::passes::Effect;
+use policy::well_known::PROXY_PORTS;
 
 use crate::explain::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
 use crate::graph::answer::timestamp;
@@ -72,11 +71,13 @@ impl Edges {
             }
             let may_read = |end: &NodeKey| scope.cluster || known.contains(end.namespace());
             let is_shown = may_read(&edge.from) || may_read(&edge.to);
-            if lacks_port(before, edge) {
+            if lacks_port(before, edge) || is_of_proxy(edge) {
                 status.kept += u64::from(is_shown);
                 continue;
             }
-            let calls = self.calls(before, edge);
+            // What has no port was refused unread, whatever the rules.
+            let past = edge.port == 0 || self.is_past(before, edge);
+            let calls = self.calls(before, edge).filter(|_| !past);
             let Some(meaning) = calls.and_then(|calls| comparison.of(&calls)) else {
                 if comparison.is_late() {
                     status.uncompared += 1;
@@ -84,7 +85,7 @@ impl Edges {
                 }
                 status.unknown += u64::from(is_shown);
                 // Of what is outside the cluster there is never anything to show.
-                if is_shown && edge.to.kind != NodeKind::External {
+                if is_shown && !past && edge.to.kind != NodeKind::External {
                     status
                         .changed
                         .push(shown(edge, *last, Change::Unknown, None));
@@ -127,6 +128,16 @@ impl Edges {
             !comparison.is_late() && pods.iter().any(|pod| comparison.opens(pod))
         });
         opened.map(|(node, _)| node)
+    }
+
+    /// Whether an end is in a namespace that is not there any more.
+    fn is_past(&self, model: &Model, edge: &EdgeKey) -> bool {
+        let is_gone = |end: &NodeKey| {
+            let namespace = end.namespace();
+            let exists = || model.index.world.namespace(namespace).is_some();
+            !namespace.is_empty() && !self.pods.contains_key(end) && !exists()
+        };
+        is_gone(&edge.from) || is_gone(&edge.to)
     }
 
     /// The calls of an edge; `None` where an end has no pods, or lies outside the cluster.
@@ -203,6 +214,12 @@ fn lacks_port(model: &Model, edge: &EdgeKey) -> bool {
     edge.port != 0 && service.is_some_and(|service| !service.ports.contains_key(&edge.port))
 }
 
+/// Whether a port of a pod's proxy was called, which no rule of the pod is about.
+fn is_of_proxy(edge: &EdgeKey) -> bool {
+    let by_address = edge.service.is_none() && edge.to.kind != NodeKind::External;
+    by_address && PROXY_PORTS.contains(&edge.port)
+}
+
 /// The kind of change that is reported; `None`: nothing changes.
 fn change(meaning: &Meaning) -> Option<Change> {
     Some(match (meaning.effect, &meaning.rerouted) {
@@ -245,237 +262,4 @@ fn shown(edge: &EdgeKey, last: u64, change: Change, meaning: Option<Meaning>) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::testing::cluster::{group, shop, target};
-    use crate::world::ObjectKey;
-
-    /// What a Job that ran at night called.
-    fn edge(to: &str, service: Option<ObjectKey>) -> (EdgeKey, u64) {
-        let node = |id: &str| NodeKey::parse(id).unwrap();
-        let key = EdgeKey {
-            from: node("shop/Job/nightly"),
-            to: node(to),
-            service,
-            port: 80,
-            backend: None,
-            split: None,
-            protocol: Protocol::Http1,
-            account: None,
-        };
-        (key, 1)
-    }
-
-    #[test]
-    fn absent_caller_is_listed_and_unevaluated_edges_are_counted() {
-        let (model, _) = shop().compile();
-        let outside = format!("{}/example.com", NodeKind::External.as_str());
-        let edges = Edges {
-            edges: vec![
-                edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api"))),
-                edge(&outside, None),
-            ],
-            pods: BTreeMap::new(),
-        };
-        let all = Scope {
-            cluster: true,
-            ..Scope::default()
-        };
-        let compared = |scope: &Scope, within: u64| {
-            let until = Instant::now() + Duration::from_secs(within);
-            edges.compared((&model, &model), scope, until)
-        };
-        let outcome = compared(&all, 60);
-        assert_eq!((outcome.unknown, outcome.uncompared), (2, 0));
-        let [listed] = &*outcome.changed else {
-            panic!("{:?}", outcome.changed)
-        };
-        assert_eq!(listed.change, Change::Unknown);
-        assert_eq!(listed.from, "shop/Job/nightly");
-        let outcome = compared(&Scope::default(), 60);
-        assert_eq!((outcome.unknown, outcome.changed), (0, Vec::new()));
-        let outcome = compared(&all, 0);
-        assert_eq!((outcome.unknown, outcome.uncompared), (0, 2));
-    }
-
-    /// The shop, and the same where accounts of `web` may read items.
-    fn opened_for_reads() -> (Model, Model) {
-        let reads = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
-        let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
-        let after =
-            shop()
-                .with(group("routes", reads))
-                .with(target("read", "api", &["web"], rules));
-        (shop().compile().0, after.compile().0)
-    }
-
-    fn pods(names: &[&str]) -> Vec<PodId> {
-        let names = names.iter();
-        names.map(|name| PodId::new("shop", name)).collect()
-    }
-
-    // Claims: observe-110
-    #[test]
-    fn workload_opened_by_deletion_is_listed_without_calls() {
-        let (closed, _) = {
-            let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
-            let read = target("read", "api", &["web"], rules);
-            shop().with(read).compile()
-        };
-        let (open, _) = shop().compile();
-        let node = |id: &str| NodeKey::parse(id).unwrap();
-        let edges = Edges {
-            edges: Vec::new(),
-            pods: BTreeMap::from([
-                (node("shop/Pod/client"), pods(&["client"])),
-                (node("shop/Deployment/api"), pods(&["api-1", "api-2"])),
-            ]),
-        };
-        let opened = |models: (&Model, &Model), namespaces: &[&str]| {
-            let scope = Scope {
-                namespaces: namespaces.iter().map(ToString::to_string).collect(),
-                ..Scope::default()
-            };
-            let until = Instant::now() + Duration::from_secs(60);
-            let outcome = edges.compared(models, &scope, until);
-            (outcome.opened, outcome.hidden_opened)
-        };
-        let api = vec!["shop/Deployment/api".to_owned()];
-        assert_eq!(opened((&closed, &open), &["shop"]), (api, 0));
-        assert_eq!(opened((&closed, &open), &["bank"]), (Vec::new(), 1));
-        // Control: what is open stays open, and what is closed stays closed.
-        for same in [&closed, &open] {
-            assert_eq!(opened((same, same), &["shop"]), (Vec::new(), 0));
-        }
-        assert_eq!(opened((&open, &closed), &["shop"]), (Vec::new(), 0));
-    }
-
-    #[test]
-    fn mixed_edge_shows_pod_ports_and_counts_where_hidden() {
-        let (before, after) = opened_for_reads();
-        let node = |id: &str| NodeKey::parse(id).unwrap();
-        let (mut called, last) = edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
-        called.from = node("shop/Pod/client");
-        let own = EdgeKey {
-            service: None,
-            port: 8080,
-            ..called.clone()
-        };
-        let edges = Edges {
-            edges: vec![(called, last), (own, last)],
-            pods: BTreeMap::from([
-                (node("shop/Pod/client"), pods(&["client"])),
-                (node("shop/Deployment/api"), pods(&["api-1", "api-2"])),
-            ]),
-        };
-        let compared = |scope: &Scope| {
-            let until = Instant::now() + Duration::from_secs(60);
-            edges.compared((&before, &after), scope, until)
-        };
-        let outcome = compared(&Scope {
-            cluster: true,
-            ..Scope::default()
-        });
-        assert_eq!(
-            (outcome.changed.len(), outcome.hidden_depends),
-            (2, Some(0))
-        );
-        for edge in &outcome.changed {
-            assert_eq!(edge.change, Change::Depends, "{edge:?}");
-            assert_eq!(edge.pod_ports, [8080], "{edge:?}");
-        }
-        let outcome = compared(&Scope::default());
-        let counts = (
-            outcome.hidden,
-            outcome.hidden_refused,
-            outcome.hidden_depends,
-        );
-        assert_eq!(counts, (2, 0, Some(2)));
-        assert!(outcome.changed.is_empty(), "{:?}", outcome.changed);
-    }
-
-    #[test]
-    fn ports_behind_service_need_permission_on_called_namespace() {
-        let (before, after) = opened_for_reads();
-        let node = |id: &str| NodeKey::parse(id).unwrap();
-        let (mut called, last) = edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
-        called.from = node("bank/Pod/client");
-        let own = EdgeKey {
-            service: None,
-            port: 8080,
-            ..called.clone()
-        };
-        let edges = Edges {
-            edges: vec![(called, last), (own, last)],
-            pods: BTreeMap::from([
-                (node("bank/Pod/client"), pods(&["client"])),
-                (node("shop/Deployment/api"), pods(&["api-1", "api-2"])),
-            ]),
-        };
-        let results = |namespaces: &[&str]| {
-            let scope = Scope {
-                namespaces: namespaces.iter().map(ToString::to_string).collect(),
-                ..Scope::default()
-            };
-            let until = Instant::now() + Duration::from_secs(60);
-            let outcome = edges.compared((&before, &after), &scope, until);
-            let changed = outcome.changed.into_iter();
-            let ports: Vec<(u16, Vec<u16>)> =
-                changed.map(|edge| (edge.port, edge.pod_ports)).collect();
-            ports
-        };
-        // What was called by address is in `port` anyway.
-        let bare: [(u16, Vec<u16>); 2] = [(80, Vec::new()), (8080, vec![8080])];
-        assert_eq!(results(&["bank"]), bare);
-        // Control: a user with the right to read both, or the called one alone.
-        for namespaces in [&["bank", "shop"][..], &["shop"][..]] {
-            let all: [(u16, Vec<u16>); 2] = [(80, vec![8080]), (8080, vec![8080])];
-            assert_eq!(results(namespaces), all, "{namespaces:?}");
-        }
-    }
-
-    #[test]
-    fn calls_are_evaluated_by_calling_account_despite_current_pods() {
-        let (before, after) = opened_for_reads();
-        let called = |from: &str, account: &str| {
-            let (mut called, last) =
-                edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
-            called.from = NodeKey::parse(from).unwrap();
-            called.account = Some(ObjectKey::new("shop", account));
-            (called, last)
-        };
-        let client = "shop/Pod/client";
-        let pods = BTreeMap::from([
-            (NodeKey::parse(client).unwrap(), pods(&["client"])),
-            (
-                NodeKey::parse("shop/Deployment/api").unwrap(),
-                pods(&["api-1", "api-2"]),
-            ),
-        ]);
-        for (from, account, expected) in [
-            // As its pod still does.
-            (client, "web", Change::Depends),
-            // No pod calls by that any more.
-            (client, "before", Change::Unknown),
-            // No pod of it runs now, and its account is known all the same.
-            ("shop/Job/nightly", "web", Change::Depends),
-        ] {
-            let edges = Edges {
-                edges: vec![called(from, account)],
-                pods: pods.clone(),
-            };
-            let all = Scope {
-                cluster: true,
-                ..Scope::default()
-            };
-            let until = Instant::now() + Duration::from_secs(60);
-            let outcome = edges.compared((&before, &after), &all, until);
-            let changes: Vec<Change> = outcome.changed.iter().map(|edge| edge.change).collect();
-            assert_eq!(changes, [expected], "{from} {account}");
-        }
-    }
-}
+mod tests;

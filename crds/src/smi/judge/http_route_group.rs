@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use policy::http_match::{Budget, HttpMatch};
+use policy::http_match::{Budget, HttpMatch, fits_no_path};
 use serde_json::Value;
 
 use super::{Code, Judge, Mistake, Mistakes, ValidationContext};
@@ -133,6 +133,11 @@ fn criteria(
     if let Err(bad) = HttpMatch::within(budget, &written.name, path, methods, &headers) {
         never(&bad.field, &bad.reason);
         return None;
+    }
+    if path.is_some_and(fits_no_path) {
+        let text = "fits no path, since every path begins with a slash: begin it with one; this \
+                    match never fits";
+        mistakes.warn(Code::UnusualPath, format!("{field}.pathRegex"), text);
     }
     Some(Criteria {
         path_regex: path.map(Arc::from),

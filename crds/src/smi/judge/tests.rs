@@ -340,6 +340,22 @@ fn an_unusual_method_is_taken_with_a_warning() {
 }
 
 #[test]
+fn path_without_leading_slash_is_taken_with_a_warning() {
+    let paths = ["a/b", "/a/b", ".*"];
+    let matches: Vec<Value> = paths
+        .iter()
+        .map(|path| json!({"name": path, "pathRegex": path}))
+        .collect();
+    let (group, mistakes) = judged::<HttpRouteGroupSpec>(json!({ "matches": matches }));
+    assert!(group.matches.iter().all(|one| one.criteria.is_some()));
+    assert_eq!(
+        fields(&mistakes),
+        [("spec.matches[0].pathRegex", Code::UnusualPath)]
+    );
+    assert_eq!(mistakes[0].severity, Severity::Warn);
+}
+
+#[test]
 fn many_validation_errors_are_bounded_in_time_and_count() {
     let before = std::time::Instant::now();
     let lists = Value::Array(vec![json!([]); 300_000]);

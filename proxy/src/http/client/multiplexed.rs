@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout};
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::client::multiplexed::attempt::{Attempts, Connect};
-use crate::http::http2::Tuning;
+use crate::http::http2::{HandshakeError, Tuning};
 use crate::http::http2::client::{self, RequestSender};
 use crate::http::http2::flow::STREAMS;
 use crate::http::http2::send_window::Credit;
@@ -432,7 +432,8 @@ impl Multiplexed {
 /// Begins to speak HTTP/2 on a connection that stands.
 ///
 /// # Errors
-/// When it breaks before that.
+/// When it breaks before that, or the application speaks something else: then no connection failed,
+/// and its other callers are served.
 pub(crate) async fn handshake<I>(
     io: I,
     profile: Tuning,
@@ -444,7 +445,13 @@ where
 {
     client::handshake(io, profile, budget, flush_handle)
         .await
-        .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
+        .map_err(|error| {
+            let reason = match error {
+                HandshakeError::Broken(_) => Reason::ConnectFailed,
+                HandshakeError::OtherProtocol => Reason::BadRequest,
+            };
+            Failure::not_sent(reason, error.to_string())
+        })
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ use super::send_window::{Credit, CreditSignal, SendWindow};
 use super::silence::{Asked, SilenceDetector};
 use super::until_end::UntilEnd;
 use super::{
-    RESET_FOR, RESETS, SMALL_FRAMES, SendError, Tuning, reset_errors, strip_connection_headers,
-    trim_values,
+    HandshakeError, RESET_FOR, RESETS, SMALL_FRAMES, SendError, Tuning, reset_errors,
+    strip_connection_headers, trim_values,
 };
 use crate::http::body::Body;
 use crate::http::head::HEADER_BYTES;
@@ -108,7 +108,7 @@ pub(crate) async fn handshake<I>(
     profile: Tuning,
     budget: Arc<Budget>,
     flush_handle: Option<FlushHandle>,
-) -> Result<RequestSender, h2::Error>
+) -> Result<RequestSender, HandshakeError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -138,7 +138,7 @@ where
         .await?;
     let Some(mut pings) = connection.ping_pong() else {
         // It is taken once per connection, here.
-        return Err(h2::Reason::INTERNAL_ERROR.into());
+        return Err(h2::Error::from(h2::Reason::INTERNAL_ERROR).into());
     };
     if profile.learn_limit {
         pings.send_ping(Ping::opaque())?;
@@ -158,7 +158,10 @@ where
             pings.poll_pong(cx).map_ok(|_| ())
         });
         if let Ok(Err(error)) = timeout(SETTINGS_WITHIN, learned).await {
-            return Err(error);
+            if shared.credit.is_text() {
+                return Err(HandshakeError::OtherProtocol);
+            }
+            return Err(error.into());
         }
     }
     if !profile.pings {

@@ -165,6 +165,9 @@ impl<I> FrameFilter<I> {
         };
         let [a, b, c, kind, flags, d, e, f, g] = *head;
         self.content = u32::from_be_bytes([0, a, b, c]) as usize - content.len();
+        if let Peer::Server(window) = &self.peer {
+            window.comes(self.content);
+        }
         self.count(kind);
         if let Peer::Client(client) = &mut self.peer {
             if matches!(kind, HEADERS | CONTINUATION) {

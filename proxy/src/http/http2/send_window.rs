@@ -13,7 +13,7 @@
 //! Claims: attack-23
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,6 +32,9 @@ const LEAST: i64 = 16 * 1024;
 pub(crate) const STALLED_AFTER: Duration = Duration::from_millis(100);
 /// In place of a time: the window is not low.
 const NEVER: u64 = u64::MAX;
+/// Bytes that are text, read as the length of a frame, are this or more: the first of them is a line
+/// feed or a later character. No frame that is taken is as long.
+const LENGTH_OF_TEXT: usize = 0x0a_00_00;
 
 /// What a body that is sent on a connection now may expect of its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +46,10 @@ pub(crate) enum Credit {
     Stalled,
 }
 
-/// Reports the state of the connection's window to the choice of a connection, and to the sender of
-/// a lost one whether its call went out. Written where the window becomes low or is no longer so,
-/// and by each head, and not by every frame.
+/// Reports the state of the connection's window to the choice of a connection, to the sender of a
+/// lost one whether its call went out, and to the opener of a connection whether its server speaks
+/// something else. Written where the window becomes low or is no longer so, and by each head, and
+/// not by every frame.
 #[derive(Debug)]
 pub(super) struct CreditSignal {
     started: Instant,
@@ -53,6 +57,8 @@ pub(super) struct CreditSignal {
     low_since: AtomicU64,
     /// The newest stream of which anything was written.
     newest: AtomicU32,
+    /// Text came in place of a frame.
+    is_text: AtomicBool,
 }
 
 impl Default for CreditSignal {
@@ -61,11 +67,17 @@ impl Default for CreditSignal {
             started: Instant::now(),
             low_since: AtomicU64::new(NEVER),
             newest: AtomicU32::new(0),
+            is_text: AtomicBool::new(false),
         }
     }
 }
 
 impl CreditSignal {
+    /// Whether the server answered in text, as one of HTTP/1.1 alone does.
+    pub(super) fn is_text(&self) -> bool {
+        self.is_text.load(Relaxed)
+    }
+
     pub(super) fn credit(&self) -> Credit {
         let low_since = self.low_since.load(Relaxed);
         if low_since == NEVER {
@@ -117,6 +129,13 @@ impl SendWindow {
     /// A frame of DATA of this length was started.
     pub(super) fn sent(&mut self, length: u32) {
         self.change(-i64::from(length));
+    }
+
+    /// A frame of this length comes, by its head.
+    pub(super) fn comes(&self, length: usize) {
+        if length >= LENGTH_OF_TEXT {
+            self.signal.is_text.store(true, Relaxed);
+        }
     }
 
     /// The server opens the window by so many bytes: the content of its WINDOW_UPDATE.

@@ -4,7 +4,7 @@
 
 mod apart;
 
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -237,4 +237,29 @@ async fn call_reuses_connection_attempt_of_cancelled_call() {
     let stream = peer.stream(Sends::Nothing).await.unwrap();
     assert!(stream.first);
     assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_in_place_of_http2_is_no_failed_connection() {
+    let cases: [(&[u8], Reason); 5] = [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Reason::BadRequest),
+        // Some answer as before HTTP/1.0, without a head.
+        (b"<!DOCTYPE HTML>\n", Reason::BadRequest),
+        (b"", Reason::ConnectFailed),
+        // The end behind SETTINGS, and a frame of 64 KiB.
+        (&[0, 0, 0, 4, 0, 0, 0, 0, 0], Reason::ConnectFailed),
+        (&[1, 0, 0, 4, 0, 0, 0, 0, 0], Reason::ConnectFailed),
+    ];
+    for (answer, reason) in cases {
+        let (near, mut far) = duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut preface = [0; 24];
+            far.read_exact(&mut preface).await.unwrap();
+            far.write_all(answer).await.unwrap();
+        });
+        let opened = handshake(near, PLAIN, Budget::new(64 << 20), None).await;
+        let failure = opened.unwrap_err();
+        assert_eq!(failure.reason(), reason, "{answer:?}: {failure}");
+        assert_eq!(failure.next(), Next::OtherEndpoint, "{answer:?}");
+    }
 }
