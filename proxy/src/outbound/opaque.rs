@@ -16,6 +16,7 @@ use crate::endpoints::learned::now;
 use crate::failure::Failure;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
+use crate::outbound::admission::look_at_breaker;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
@@ -169,10 +170,10 @@ impl Connection {
         let mut attempts = Attempts::new(route);
         match signal {
             ConnectSignal::Serves => attempts.admit(&self.proxy)?,
-            ConnectSignal::IsNoSign => attempts.look_at_breaker()?,
+            ConnectSignal::IsNoSign => look_at_breaker(route)?,
         }
-        while let Some(mut to) = attempts.next(&self.proxy, call) {
-            let endpoint = to.endpoint();
+        while let Some(mut attempt) = attempts.next(&self.proxy, call) {
+            let endpoint = attempt.endpoint();
             let opened = match &endpoint.identity {
                 Some(identity) => tunnel::open(&self.proxy, endpoint, identity).await,
                 None => {
@@ -184,11 +185,11 @@ impl Connection {
             match opened {
                 Ok(path) => {
                     if signal == ConnectSignal::Serves {
-                        attempts.opened(&mut to, call);
+                        attempts.opened(&mut attempt.in_flight, call);
                     }
-                    return Ok(path.counted(to, idle));
+                    return Ok(path.counted(attempt.in_flight, idle));
                 }
-                Err(failure) => attempts.failed(to, failure, call),
+                Err(failure) => attempts.failed(attempt, failure, call),
             }
         }
         Err(attempts.failure(call))

@@ -23,11 +23,11 @@ use crate::http::unread_body::ends_connection;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::net::ticket::Waited;
-use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, CancelGuard};
-use crate::outbound::fallback::{self, Attempted, Due, Sent};
+use crate::outbound::exchange::{Exchange, Sent};
+use crate::outbound::fallback::{self, Attempted, Due};
 use crate::outbound::mirror;
 use crate::outbound::overridden;
 use crate::outbound::respond::respond;
@@ -133,8 +133,8 @@ async fn attempt(
     let sent = {
         // Gone before the answer.
         let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
-        let mut attempts = Attempts::of(route, outgoing);
-        unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
+        let mut exchange = Exchange::new(proxy, route, outgoing, upload);
+        unsettled.over(exchange.send(call).await)
     };
     let Some(others) = connection.others(route, outgoing, &sent) else {
         return (sent, false);
@@ -153,8 +153,8 @@ async fn send_to(
     call: &mut Call,
 ) -> Sent {
     let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
-    let mut attempts = Attempts::instead(&others, outgoing).besides(chosen);
-    unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
+    let exchange = Exchange::instead(proxy, &others, outgoing, upload);
+    unsettled.over(exchange.besides(chosen).send(call).await)
 }
 
 /// The request, cleaned, and noted in the call. One that is rejected counts for what was
