@@ -194,7 +194,7 @@ impl Call {
         let logged = || Box::new(Logged::of(asked(), trace, log));
         self.logged = log.is_on().then(logged);
         if self.telemetry.taps.any() {
-            self.tapped = self.telemetry.taps.note(self.parties(), asked(), trace);
+            self.tapped = Tapped::note(&self.telemetry.taps, self.parties(), asked(), trace);
         }
     }
 

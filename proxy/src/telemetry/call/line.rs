@@ -7,7 +7,7 @@ use http::Method;
 use super::Call;
 use crate::telemetry::access_log;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::trace::record;
+use crate::telemetry::trace::signal::log_record;
 
 impl Call {
     /// Where only those that failed are written down, others have no line.
@@ -28,7 +28,7 @@ impl Call {
             access_log::write(&line);
         }
         if logged.log.is_otlp() {
-            let record = record::encode(&line, logged.failed, SystemTime::now());
+            let record = log_record(&line, logged.failed, SystemTime::now());
             if let Err(why) = self.telemetry.tracer.record(record) {
                 self.telemetry.metrics.telemetry_dropped(why, "logs", 1);
             }

@@ -6,7 +6,7 @@ use http::{HeaderMap, request};
 
 use super::{Call, Why};
 use crate::telemetry::cell::CallCounters;
-use crate::telemetry::exemplar::Exemplar;
+use crate::telemetry::histogram::Exemplar;
 use crate::telemetry::trace::span::{Ended, Span};
 use crate::telemetry::trace::{CameFrom, SpanStart, Trace};
 
