@@ -21,8 +21,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, Revocable};
 use crate::mesh::protocol::{PeerResponse, RequestKind};
 use crate::net::relay::{Flows, relay};
-use crate::telemetry::call::Call;
-use crate::telemetry::call::counted::Counted;
+use crate::telemetry::call::{Call, Counted};
 
 /// The two sides of an upgraded connection, before they carry the other protocol.
 struct Upgraded {

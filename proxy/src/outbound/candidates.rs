@@ -15,7 +15,6 @@ use crate::outbound::attempt_outcome;
 use crate::outbound::call_policy;
 use crate::outbound::route::Route;
 use crate::proxy::Proxy;
-use crate::telemetry::call::endpoint::ejected;
 use crate::telemetry::labels::LocalityLabels;
 
 /// So many that may be gone are passed over by one call.
@@ -184,7 +183,7 @@ impl<'a> Candidates<'a> {
             };
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, false);
             if let Some(cause) = set.record(&mut checked, latency, signal, &ejection) {
-                ejected(&telemetry, &parties, cause);
+                telemetry.metrics.ejected(&parties, cause);
             }
         });
     }

@@ -23,8 +23,7 @@ use crate::outbound::connection::Connection;
 use crate::outbound::opened_to::until_pod_gone;
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
-use crate::telemetry::call::Call;
-use crate::telemetry::call::counted::Counted;
+use crate::telemetry::call::{Call, Counted};
 
 /// The two sides of an upgraded connection, before they carry the other protocol.
 struct Upgraded {

@@ -9,6 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use policy::breaker::own::ShownState;
+use policy::health::EjectedFor;
+use policy::retry::RetryOutcome;
+use policy::traffic::call::Cause;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -26,6 +29,7 @@ use crate::telemetry::labels::{
     RetryLabels, ShadowLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, ThrottledLabels,
     TlsLabels,
 };
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::series::{Series, Shared};
 use crate::telemetry::startup::Startup;
 
@@ -286,6 +290,43 @@ impl Metrics {
             });
         }
         self
+    }
+
+    /// Counts that a call between these was tried again, or was not for this reason.
+    pub(crate) fn retried(&self, parties: &CallEnds, outcome: RetryOutcome) {
+        let labels = RetryLabels {
+            service: parties.service(),
+            backend: parties.backend(),
+            outcome: outcome.as_str(),
+        };
+        self.retries.at(&labels).inc();
+    }
+
+    /// Counts that an endpoint of calls between these is ejected from now on.
+    pub(crate) fn ejected(&self, parties: &CallEnds, cause: EjectedFor) {
+        let labels = EjectionLabels {
+            service: parties.service(),
+            backend: parties.backend(),
+            cause: cause.as_str(),
+        };
+        self.ejections.at(&labels).inc();
+    }
+
+    /// Counts that something else was to answer a call of the Service.
+    pub(crate) fn fell_back(
+        &self,
+        service: Arc<str>,
+        to: &str,
+        when: Cause,
+        outcome: &'static str,
+    ) {
+        let labels = FallbackLabels {
+            service,
+            fallback: to.into(),
+            when: when.as_str(),
+            outcome,
+        };
+        self.fallbacks.at(&labels).inc();
     }
 
     /// Shows what the breaker is now by which the policy of `service` decides.
