@@ -54,6 +54,8 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff, sniff_declared};
 use crate::outbound::connection::Connection;
+use crate::outbound::detect::detect;
+use crate::outbound::opaque::relay;
 use crate::outbound::opened_to::OpenedTo;
 use crate::outbound::passthrough::{external, turn_away, unknown, unserved};
 use crate::proxy::Proxy;
@@ -89,7 +91,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
     permit.silent();
     let is_declared = protocol.is_http();
     let (protocol, tunnel) = match protocol {
-        Protocol::Detect => match Box::pin(connection.detect(&mut stream)).await {
+        Protocol::Detect => match Box::pin(detect(&connection, &mut stream)).await {
             Ok(found) => found,
             Err(failure) => return connection.failed_tcp(&failure, || {}),
         },
@@ -100,7 +102,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
             permit.busy();
-            return Box::pin(connection.relay(stream, tunnel, protocol)).await;
+            return Box::pin(relay(&connection, stream, tunnel, protocol)).await;
         }
     };
     // A declaration names the family; the bytes show which version it is.

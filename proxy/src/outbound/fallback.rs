@@ -24,7 +24,7 @@ use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::CancelGuard;
 use crate::outbound::exchange::{Exchange, Sent};
-use crate::outbound::respond::respond;
+use crate::outbound::respond::{failure_of, respond};
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::ServingHeaders;
@@ -129,7 +129,7 @@ pub(super) async fn answer(
             respond(answer, call, served, on_upgrade, connection).await
         }
         Err(failure) => {
-            let failure = connection.failure_of(route, failure);
+            let failure = failure_of(connection, route, failure);
             call.refuse(&failure, &outgoing.parts.method, outgoing.grpc)
         }
     }
