@@ -30,7 +30,6 @@ mod fallback;
 mod mirror;
 mod opaque;
 mod opened_to;
-mod overridden;
 mod passthrough;
 mod request;
 mod respond;

@@ -28,7 +28,6 @@ use crate::outbound::context::{self, CancelGuard};
 use crate::outbound::exchange::{Exchange, Sent};
 use crate::outbound::fallback::{self, Attempted, Due};
 use crate::outbound::mirror;
-use crate::outbound::overridden;
 use crate::outbound::respond::{failure_of, passes_on, refuse, respond};
 use crate::outbound::route::{Route, route_call};
 use crate::outbound::send::Outgoing;
@@ -185,7 +184,7 @@ impl Provenance {
         received: &mut Received,
     ) -> Self {
         let made_for = context::of_call(proxy, received);
-        let route_override = overridden::route_override_of(proxy, received, &made_for);
+        let route_override = context::route_override(proxy, received, &made_for);
         let shadow = shadow::of_call(proxy, snapshot, received, &made_for);
         Self {
             made_for,

@@ -25,8 +25,8 @@ use crate::http::route_override::RouteOverride;
 use crate::outbound::call_policy::{self, CallPolicy, Names};
 use crate::outbound::choice::{Choice, RoutedEndpoints};
 use crate::outbound::connection::Connection;
+use crate::outbound::context::override_target;
 use crate::outbound::opened_to::{Standing, may_call};
-use crate::outbound::overridden;
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
@@ -257,7 +257,7 @@ fn to_override(
         return Ok(None);
     }
     let service = known_service(snapshot, name)?;
-    let target = overridden::target(&connection.proxy, snapshot, service, (name, route_override));
+    let target = override_target(&connection.proxy, snapshot, service, (name, route_override));
     let Some(target) = target else {
         return Ok(None);
     };
