@@ -57,7 +57,7 @@ pub(super) async fn detect(
     if let Some(sniffed) = heard {
         return Ok((spoken(sniffed, stream), Some(OpenedTunnel { ahead, call })));
     }
-    // No limit: while both are silent nothing is withheld from anybody.
+    // No limit: while both are silent nothing is withheld.
     tokio::select! {
         _ = stream.first_bytes() => {}
         _ = ahead.tunnel.io.first_bytes() => {
