@@ -16,30 +16,31 @@ use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+mod admission;
 mod attempt_outcome;
 mod attempts;
 mod call_policy;
+mod candidates;
 mod choice;
-mod circuit_recorder;
 mod connection;
 mod context;
 mod detect;
-mod failovers;
+mod exchange;
 mod fallback;
 mod mirror;
 mod opaque;
 mod opened_to;
-mod overridden;
 mod passthrough;
 mod request;
 mod respond;
+mod retries;
 mod route;
 mod send;
 mod serving;
 mod shadow;
 mod tenant;
+mod time_limits;
 mod tunnel;
-mod unanswered;
 
 use self::request::handle_request;
 use crate::config::snapshot::Destination;
@@ -52,6 +53,8 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff, sniff_declared};
 use crate::outbound::connection::Connection;
+use crate::outbound::detect::detect;
+use crate::outbound::opaque::relay;
 use crate::outbound::opened_to::OpenedTo;
 use crate::outbound::passthrough::{external, turn_away, unknown, unserved};
 use crate::proxy::Proxy;
@@ -87,7 +90,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
     permit.silent();
     let is_declared = protocol.is_http();
     let (protocol, tunnel) = match protocol {
-        Protocol::Detect => match Box::pin(connection.detect(&mut stream)).await {
+        Protocol::Detect => match Box::pin(detect(&connection, &mut stream)).await {
             Ok(found) => found,
             Err(failure) => return connection.failed_tcp(&failure, || {}),
         },
@@ -98,7 +101,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
             permit.busy();
-            return Box::pin(connection.relay(stream, tunnel, protocol)).await;
+            return Box::pin(relay(&connection, stream, tunnel, protocol)).await;
         }
     };
     // A declaration names the family; the bytes show which version it is.

@@ -8,15 +8,12 @@ pub(crate) mod call;
 pub(crate) mod cell;
 pub(crate) mod cells;
 pub(crate) mod compatibility;
-pub(crate) mod exemplar;
 pub(crate) mod families;
 pub(crate) mod histogram;
+pub(crate) mod label_limits;
 pub(crate) mod labels;
-pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod parties;
-pub(crate) mod ports;
-pub(crate) mod remotes;
 pub(crate) mod report;
 pub(crate) mod series;
 pub(crate) mod startup;
@@ -32,13 +29,12 @@ use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 
 use crate::telemetry::cell::{CallCounters, CellKey};
+use crate::telemetry::label_limits::{LackedPorts, Remotes, ServedPorts};
 use crate::telemetry::labels::{Direction, Port};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::CallEnds;
-use crate::telemetry::ports::{LackedPorts, ServedPorts};
-use crate::telemetry::remotes::Remotes;
 use crate::telemetry::report::Reports;
-use crate::telemetry::tap::watch::Taps;
+use crate::telemetry::tap::Taps;
 use crate::telemetry::trace::Tracer;
 
 /// Where a call is reported when it ends.

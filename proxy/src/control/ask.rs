@@ -21,7 +21,7 @@ use wire::v1::control_client::ControlClient;
 use crate::config::snapshot::Summary;
 use crate::config::trial::Running;
 use crate::control::Control;
-use crate::telemetry::tap::watch::Watch;
+use crate::telemetry::tap::Watch;
 
 /// Queries that run at one time. A client watches each of them.
 const MAX_OPEN: usize = 8;

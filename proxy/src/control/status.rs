@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use wire::v1;
 
 use crate::control::Control;
-use crate::telemetry::memory;
+use crate::telemetry::metrics::resident;
 use crate::telemetry::report::{CLOCK_SET, SLOT};
 
 /// Between two looks for changes. From when the clock is set until its controller knows, reports
@@ -92,7 +92,7 @@ impl Control {
         });
         v1::ProxyStatus {
             certificate,
-            memory: memory::resident().unwrap_or_default(),
+            memory: resident().unwrap_or_default(),
             draining: *self.draining.borrow(),
             now: u64::try_from(since(self.clock.now()).as_millis()).unwrap_or(u64::MAX),
         }

@@ -22,9 +22,9 @@ use crate::net::given_up::ConnectGuard;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::{CellCache, CellKey};
+use crate::telemetry::label_limits::Remotes;
 use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::parties::{CallEnds, OUTSIDE};
-use crate::telemetry::remotes::Remotes;
 
 /// The caller, as all its calls are named and counted.
 #[derive(Clone)]

@@ -27,8 +27,7 @@ use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE, no_longer_allowed, r
 use crate::mesh::load::{self, Answered, LastReportedLoad, TooManyPorts};
 use crate::mesh::protocol::{PeerResponse, RequestKind};
 use crate::net::relay::{Flows, relay};
-use crate::telemetry::call::Call;
-use crate::telemetry::call::counted::Counted;
+use crate::telemetry::call::{Call, Counted};
 
 /// Frames of a response that pass before it is evaluated again: most responses have fewer, and
 /// need no watch.

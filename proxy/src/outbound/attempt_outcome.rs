@@ -9,6 +9,7 @@ use http::{HeaderMap, Response, StatusCode};
 use policy::health::HealthSignal;
 use policy::reason::Reason;
 use policy::retry::{self, Ended, RequestedWait};
+use policy::traffic::call::Retry;
 use policy::traffic::endpoint::Ejection;
 use policy::traffic::set::GrpcCode;
 
@@ -38,6 +39,28 @@ pub(super) enum AtEnd {
     Status,
     /// Whether all of it came.
     Whole,
+}
+
+impl AtEnd {
+    /// What it reports behind this head. A response that another may replace is judged by its
+    /// head, since it may have no reader to its end.
+    pub(super) fn of<B: http_body::Body>(
+        outcome: AttemptOutcome,
+        signal: Option<HealthSignal>,
+        head: &Response<B>,
+        retry: &Retry,
+    ) -> Option<Self> {
+        match outcome {
+            AttemptOutcome::Open => Some(Self::Status),
+            AttemptOutcome::Ended(ended @ Ended::Status(status)) => {
+                let looks_good = signal == Some(HealthSignal::Good) && !status.is_server_error();
+                let has_more =
+                    status != StatusCode::SWITCHING_PROTOCOLS && !head.body().is_end_stream();
+                (looks_good && has_more && !ended.is_failure(retry)).then_some(Self::Whole)
+            }
+            AttemptOutcome::Ended(_) | AttemptOutcome::Mesh(_) => None,
+        }
+    }
 }
 
 impl AttemptOutcome {

@@ -115,9 +115,7 @@ impl Connection {
     pub(super) fn turned_away(&self, how: NotHandled, asked: Asked<'_>) {
         self.call(CallKind::Request).turned_away(how, asked);
     }
-}
 
-impl Connection {
     /// A call begins of which nothing else is known.
     pub(super) fn call(&self, kind: CallKind) -> Call {
         let called = self.proxy.config.inspect(|now| self.called(now));

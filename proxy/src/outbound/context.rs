@@ -1,22 +1,25 @@
-//! What a call of the application is made for, and what it takes over of that.
+//! What a call of the application is made for, and what it takes over of that: its class, and its
+//! route override, by which it goes to another Service than the one it is made to, because its
+//! request names it and the called Service's policy grants it.
 
-use std::pin::pin;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use policy::access::Caller;
 use policy::deadline::DeadlineSource;
+use policy::name::ServiceId;
+use policy::overrides::grant;
+use policy::traffic::call::Override;
 use policy::traffic::guard::Priority;
-use policy::traffic::set::is_safe;
-use tokio::time::sleep;
 
-use crate::failure::Failure;
-use crate::http::context::{Asker, Contexts, ParentRequest, ServedRequest};
-use crate::http::deadline::{self, Left, StopConditions};
+use crate::config::snapshot::{Service, Snapshot};
+use crate::http::context::{Contexts, ParentRequest, ServedRequest};
+use crate::http::deadline;
 use crate::http::received::Received;
-use crate::http::upload::Upload;
+use crate::http::route_override::{OverrideAuthor, RouteOverride};
 use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
-use crate::telemetry::labels::ContextLabels;
+use crate::telemetry::labels::{ContextLabels, OverrideLabels};
 
 /// What a call is made for, from its headers.
 pub(super) fn of_call(proxy: &Proxy, received: &Received) -> ParentRequest {
@@ -40,69 +43,72 @@ pub(super) fn priority(
     inherited.or(configured)
 }
 
-impl Outgoing {
-    /// # Errors
-    /// When no time is left for it, or no caller waits any more for what it is made for.
-    pub(super) fn check(&self) -> Result<(), Failure> {
-        deadline::check(self.deadline)?;
-        if self.is_left() {
-            return Err(deadline::left());
-        }
-        Ok(())
-    }
-
-    /// Whether no caller waits any more for what it is made for.
-    pub(super) fn is_left(&self) -> bool {
-        let request = self.made_for.as_ref();
-        request.is_some_and(|request| request.has_left())
-    }
-
-    /// What ends it under way when no caller waits any more for what it is made for. What may be
-    /// half done goes on.
-    pub(super) fn leaving(&self) -> Option<Left> {
-        let request = self.made_for.as_ref()?;
-        is_safe(&self.parts.method).then(|| request.leaving())
-    }
-
-    /// Waits before the next attempt, no longer than a caller waits for what it is made for.
-    pub(super) async fn pause(&self, wait: Duration, upload: &Upload) {
-        if wait.is_zero() {
-            return;
-        }
-        let left = StopConditions::new(None, None, upload, self.leaving());
-        // A caller that has left is noticed before the next attempt.
-        let _ = deadline::until(left, pin!(sleep(wait))).await;
-    }
-
-    /// What it is made for is tried again already.
-    pub(super) fn is_for_retry(&self) -> bool {
-        let request = self.made_for.as_ref();
-        request.is_some_and(|request| request.inherited().retry)
-    }
-
-    /// Notes whether its last attempt until now is a failure of what it is made for.
-    pub(super) fn note_spent(&self, spent: bool) {
-        self.spent.store(spent, Relaxed);
-    }
-
-    /// What was noted last.
-    pub(super) fn is_spent(&self) -> bool {
-        self.spent.load(Relaxed)
-    }
-
-    /// The call has come to its end as it was noted.
-    pub(super) fn settle(&self, proxy: &Proxy) {
-        if self.is_spent()
-            && let Some(asker) = self.asker()
-        {
-            proxy.contexts.spend(&asker);
+/// Where a call requests to go: by its own header, else by the request that it is made for.
+pub(super) fn route_override(
+    proxy: &Proxy,
+    received: &Received,
+    made_for: &ParentRequest,
+) -> Option<Arc<RouteOverride>> {
+    let inherited = match made_for {
+        ParentRequest::Request(request) => request.inherited().route_override.as_ref(),
+        _ => None,
+    };
+    let Some(headers) = &received.route_override else {
+        return inherited.cloned();
+    };
+    match headers.read(OverrideAuthor::Own, &proxy.own.namespace) {
+        Ok(Some(route_override)) => Some(Arc::new(route_override)),
+        Ok(None) => inherited.cloned(),
+        Err(()) => {
+            count_override(proxy, "unreadable");
+            None
         }
     }
+}
 
-    /// The request to report its failure to.
-    pub(super) fn asker(&self) -> Option<Asker> {
-        Asker::of(self.made_for.as_ref(), &self.parts.headers)
+/// Where a call to `service` goes instead, if that is requested and granted.
+pub(super) fn override_target(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    service: &Service,
+    (resource, route_override): (&str, Option<&RouteOverride>),
+) -> Option<ServiceId> {
+    let route_override = route_override?;
+    let target = route_override.of(&service.id)?;
+    let policies = snapshot.policies.of(resource);
+    let offered = policies.and_then(|policies| policies.overrides.decide(None).0.as_deref());
+    let offered: &[Override] = offered.unwrap_or_default();
+    let own = Caller::Mesh {
+        id: &proxy.own.identity,
+        pod: snapshot.policies.pod(),
+    };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // A clock before 1970 is none: what expires has.
+    let unix = since.map_or(i64::MAX, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    });
+    match grant(
+        offered,
+        &target,
+        own,
+        route_override.requested(),
+        route_override.proof(),
+        unix,
+    ) {
+        Ok(()) => {
+            count_override(proxy, "granted");
+            Some(target)
+        }
+        Err(ignored) => {
+            count_override(proxy, ignored.as_str());
+            None
+        }
     }
+}
+
+fn count_override(proxy: &Proxy, outcome: &'static str) {
+    let metrics = &proxy.telemetry.metrics;
+    metrics.overrides.at(&OverrideLabels { outcome }).inc();
 }
 
 /// A call without an end. Dropped before that is over, its caller has left: at the end of the
@@ -143,6 +149,7 @@ impl Drop for CancelGuard<'_> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use http::{HeaderMap, HeaderName, HeaderValue, Request};
     use policy::deadline::{Deadline, RequestedTimeout};

@@ -15,25 +15,21 @@ use policy::traffic::call::{Cause, Fallback, FallbackResponse, FallbackTo};
 
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
-use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline;
 use crate::http::headers::{DEGRADED, FIXED_RESPONSE};
 use crate::http::refusal::answer_to;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
-use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::CancelGuard;
-use crate::outbound::respond::respond;
+use crate::outbound::exchange::{Exchange, Sent};
+use crate::outbound::respond::{failure_of, respond};
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{Serving, ServingHeaders};
+use crate::outbound::serving::ServingHeaders;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
-
-/// What the attempts of a call came to.
-pub(super) type Sent = Result<(UpstreamResponse, Serving), Failure>;
 
 /// A request that was attempted.
 #[derive(Clone, Copy)]
@@ -133,7 +129,7 @@ pub(super) async fn answer(
             respond(answer, call, served, on_upgrade, connection).await
         }
         Err(failure) => {
-            let failure = connection.failure_of(route, failure);
+            let failure = failure_of(connection, route, failure);
             call.refuse(&failure, &outgoing.parts.method, outgoing.grpc)
         }
     }
@@ -198,8 +194,8 @@ impl<'a> Due<'a> {
         let before = call.falls_back(instead.parties());
         let spent = outgoing.is_spent();
         let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
-        let mut attempts = Attempts::instead(&instead, outgoing);
-        let answered = unsettled.over(attempts.send(proxy, outgoing, upload, call).await);
+        let mut exchange = Exchange::instead(proxy, &instead, outgoing, upload);
+        let answered = unsettled.over(exchange.send(call).await);
         match answered {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
                 serving.marks = ServingHeaders::degraded(&instead.backend);

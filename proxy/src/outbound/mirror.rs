@@ -30,9 +30,10 @@ use crate::http::refusal::reason_in;
 use crate::http::replay::Replay;
 use crate::http::shadow::{CopyPermit, Shadow};
 use crate::net::connect::ConnectTimeout;
-use crate::outbound::attempts::Attempts;
+use crate::outbound::admission::look_at_breaker;
 use crate::outbound::call_policy;
-use crate::outbound::fallback::{Attempted, Sent};
+use crate::outbound::exchange::Sent;
+use crate::outbound::fallback::Attempted;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
@@ -178,7 +179,7 @@ pub(super) fn copy(
         }
         let to = route.elsewhere(proxy, (&mirror.service, port), None);
         // Looked at only: the results of copies are not reported to its breaker.
-        if Attempts::new(&to).look_at_breaker().is_err() {
+        if look_at_breaker(&to).is_err() {
             counted.came_to(MirrorOutcome::CircuitOpen);
             continue;
         }

@@ -16,12 +16,13 @@ use crate::endpoints::learned::now;
 use crate::failure::Failure;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
+use crate::outbound::admission::look_at_breaker;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
 use crate::outbound::opened_to::until_pod_gone;
-use crate::outbound::route::Route;
+use crate::outbound::route::{Route, route_call};
 use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::proxy::Proxy;
@@ -91,163 +92,166 @@ impl Ahead {
     }
 }
 
-impl Connection {
-    /// Opens a byte stream to an endpoint of the Service that was called, before it is known
-    /// whether one is wanted.
-    pub(super) async fn open_ahead(&self, call: &mut Call) -> Result<Ahead, Failure> {
-        let RoutedBytes { route, .. } = self.route_bytes(call)?;
-        let opened = Box::new(OpenedRoute {
-            route,
-            started: now(),
-        });
-        let idle = call_policy::timeouts(opened.route.policy.as_deref()).idle;
-        let mut tunnel = self
-            .open_by(&opened.route, idle, ConnectSignal::IsNoSign, call)
-            .await?;
-        tunnel.led_to = opened.route.led_to();
-        Ok(Ahead { tunnel, opened })
-    }
+/// Opens a byte stream to an endpoint of the Service that was called, before it is known
+/// whether one is wanted.
+pub(super) async fn open_ahead(connection: &Connection, call: &mut Call) -> Result<Ahead, Failure> {
+    let RoutedBytes { route, .. } = route_bytes(connection, call)?;
+    let opened = Box::new(OpenedRoute {
+        route,
+        started: now(),
+    });
+    let idle = call_policy::timeouts(opened.route.policy.as_deref()).idle;
+    let mut tunnel = open_by(
+        connection,
+        &opened.route,
+        idle,
+        ConnectSignal::IsNoSign,
+        call,
+    )
+    .await?;
+    tunnel.led_to = opened.route.led_to();
+    Ok(Ahead { tunnel, opened })
+}
 
-    fn route_bytes(&self, call: &mut Call) -> Result<RoutedBytes, Failure> {
-        let snapshot = self.proxy.config.snapshot();
-        shadow::may_open(&snapshot, &self.opened.destination)?;
-        let route = self.route(&snapshot, None, None)?;
-        shadow::may_be_led_to(&snapshot, route.led_to().as_ref())?;
-        call.between(route.parties());
-        let fallback = fallback::service_of_bytes(&route).map(led_to);
-        let may_fall_back = shadow::may_be_led_to(&snapshot, fallback.as_ref()).is_ok();
-        Ok(RoutedBytes {
-            route,
-            may_fall_back,
-        })
-    }
+fn route_bytes(connection: &Connection, call: &mut Call) -> Result<RoutedBytes, Failure> {
+    let snapshot = connection.proxy.config.snapshot();
+    shadow::may_open(&snapshot, &connection.opened.destination)?;
+    let route = route_call(connection, &snapshot, None, None)?;
+    shadow::may_be_led_to(&snapshot, route.led_to().as_ref())?;
+    call.between(route.parties());
+    let fallback = fallback::service_of_bytes(&route).map(led_to);
+    let may_fall_back = shadow::may_be_led_to(&snapshot, fallback.as_ref()).is_ok();
+    Ok(RoutedBytes {
+        route,
+        may_fall_back,
+    })
+}
 
-    /// The same, or to the Service that takes connections in its place.
-    async fn open_or_fall_back(
-        &self,
-        signal: ConnectSignal,
-        call: &mut Call,
-    ) -> Result<Tunnel, Failure> {
-        let RoutedBytes {
-            route,
-            may_fall_back,
-        } = self.route_bytes(call)?;
-        let idle = call_policy::timeouts(route.policy.as_deref()).idle;
-        let failure = match self.open_by(&route, idle, signal, call).await {
-            Ok(mut tunnel) => {
-                tunnel.led_to = route.led_to();
-                return Ok(tunnel);
-            }
-            Err(failure) => failure,
-        };
-        let to = fallback::of_bytes(&route, &failure).filter(|_| may_fall_back);
-        let Some(to) = to else {
-            return Err(failure);
-        };
-        let instead = route.elsewhere(&self.proxy, to, None);
-        let before = call.falls_back(instead.parties());
-        let opened = Box::pin(self.open_by(&instead, idle, signal, call)).await;
-        fallback::count_bytes(call, to.0, opened.is_ok());
-        let mut tunnel = opened.map_err(|_| {
-            call.returns(before);
-            failure
-        })?;
-        tunnel.led_to = Some(led_to(to));
-        Ok(tunnel)
-    }
-
-    /// Opens a byte stream to an endpoint, trying others while none was reached. What `call` is
-    /// counted on is the endpoint that was tried last. It ends after `idle` in which nothing
-    /// moved, which the called Service defines.
-    async fn open_by(
-        &self,
-        route: &Route,
-        idle: Option<Duration>,
-        signal: ConnectSignal,
-        call: &mut Call,
-    ) -> Result<Tunnel, Failure> {
-        let mut attempts = Attempts::new(route);
-        match signal {
-            ConnectSignal::Serves => attempts.admit(&self.proxy)?,
-            ConnectSignal::IsNoSign => attempts.look_at_breaker()?,
+/// The same, or to the Service that takes connections in its place.
+async fn open_or_fall_back(
+    connection: &Connection,
+    signal: ConnectSignal,
+    call: &mut Call,
+) -> Result<Tunnel, Failure> {
+    let RoutedBytes {
+        route,
+        may_fall_back,
+    } = route_bytes(connection, call)?;
+    let idle = call_policy::timeouts(route.policy.as_deref()).idle;
+    let failure = match open_by(connection, &route, idle, signal, call).await {
+        Ok(mut tunnel) => {
+            tunnel.led_to = route.led_to();
+            return Ok(tunnel);
         }
-        while let Some(mut to) = attempts.next(&self.proxy, call) {
-            let endpoint = to.endpoint();
-            let opened = match &endpoint.identity {
-                Some(identity) => tunnel::open(&self.proxy, endpoint, identity).await,
-                None => {
-                    let limit = attempts.connect_timeout();
-                    let connecting = self.proxy.connector.connect(endpoint.addr, limit);
-                    tunnel::open_plain(endpoint.addr, connecting).await
-                }
-            };
-            match opened {
-                Ok(path) => {
-                    if signal == ConnectSignal::Serves {
-                        attempts.opened(&mut to, call);
-                    }
-                    return Ok(path.counted(to, idle));
-                }
-                Err(failure) => attempts.failed(to, failure, call),
-            }
-        }
-        Err(attempts.failure(call))
-    }
+        Err(failure) => failure,
+    };
+    let to = fallback::of_bytes(&route, &failure).filter(|_| may_fall_back);
+    let Some(to) = to else {
+        return Err(failure);
+    };
+    let instead = route.elsewhere(&connection.proxy, to, None);
+    let before = call.falls_back(instead.parties());
+    let opened = Box::pin(open_by(connection, &instead, idle, signal, call)).await;
+    fallback::count_bytes(call, to.0, opened.is_ok());
+    let mut tunnel = opened.map_err(|_| {
+        call.returns(before);
+        failure
+    })?;
+    tunnel.led_to = Some(led_to(to));
+    Ok(tunnel)
+}
 
-    /// Relays bytes of this protocol to an endpoint; `opened` is the way to one, if there is one
-    /// already.
-    pub(super) async fn relay(
-        &self,
-        mut stream: Prefixed<TcpStream>,
-        opened: Option<OpenedTunnel>,
-        protocol: Protocol,
-    ) {
-        let signal = ConnectSignal::of(protocol);
-        let is_tls = protocol == Protocol::Tls;
-        let (tunnel, call) = match opened {
-            Some(OpenedTunnel { ahead, mut call }) => {
-                if is_tls {
-                    call.carries_tls();
-                }
-                match signal {
-                    ConnectSignal::Serves => (ahead.counted(&self.proxy, &call), call),
-                    ConnectSignal::IsNoSign => (Ok(ahead.tunnel), call),
-                }
-            }
+/// Opens a byte stream to an endpoint, trying others while none was reached. What `call` is
+/// counted on is the endpoint that was tried last. It ends after `idle` in which nothing
+/// moved, which the called Service defines.
+async fn open_by(
+    connection: &Connection,
+    route: &Route,
+    idle: Option<Duration>,
+    signal: ConnectSignal,
+    call: &mut Call,
+) -> Result<Tunnel, Failure> {
+    let mut attempts = Attempts::new(route);
+    match signal {
+        ConnectSignal::Serves => attempts.admit(&connection.proxy)?,
+        ConnectSignal::IsNoSign => look_at_breaker(route)?,
+    }
+    while let Some(mut attempt) = attempts.next(&connection.proxy, call) {
+        let endpoint = attempt.endpoint();
+        let opened = match &endpoint.identity {
+            Some(identity) => tunnel::open(&connection.proxy, endpoint, identity).await,
             None => {
-                let mut call = self.call(CallKind::Bytes);
-                if is_tls {
-                    call.carries_tls();
+                let limit = attempts.connect_timeout();
+                let connecting = connection.proxy.connector.connect(endpoint.addr, limit);
+                tunnel::open_plain(endpoint.addr, connecting).await
+            }
+        };
+        match opened {
+            Ok(path) => {
+                if signal == ConnectSignal::Serves {
+                    attempts.opened(&mut attempt.in_flight, call);
                 }
-                let tunnel = Box::pin(self.open_or_fall_back(signal, &mut call)).await;
-                (tunnel, call)
+                return Ok(path.counted(attempt.in_flight, idle));
             }
-        };
-        let mut tunnel = match tunnel {
-            Ok(tunnel) => tunnel,
-            Err(failure) => {
-                tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
-                return call.reset(&failure, || connect::reset(&stream.inner));
-            }
-        };
-        if signal == ConnectSignal::IsNoSign {
-            // One side may have ended without a word, and the other one stays for hours.
-            tunnel.in_flight.shows_nothing();
+            Err(failure) => attempts.failed(attempt, failure, call),
         }
-        self.count("opaque", "opaque", Version::HTTP_11);
-        let led_to = tunnel.led_to.clone();
-        let may_go_on = |now: &Snapshot| {
-            shadow::may_open(now, &self.opened.destination)
-                .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
-        };
-        let config = &self.proxy.config;
-        let forbidden = async {
-            tokio::select! {
-                refused = config.until_refused(may_go_on) => refused,
-                gone = until_pod_gone(config, &self.opened) => gone,
-            }
-        };
-        let budget = self.proxy.budget();
-        tunnel.relay(&mut stream, budget, call, forbidden).await;
     }
+    Err(attempts.failure(call))
+}
+
+/// Relays bytes of this protocol to an endpoint; `opened` is the way to one, if there is one
+/// already.
+pub(super) async fn relay(
+    connection: &Connection,
+    mut stream: Prefixed<TcpStream>,
+    opened: Option<OpenedTunnel>,
+    protocol: Protocol,
+) {
+    let signal = ConnectSignal::of(protocol);
+    let is_tls = protocol == Protocol::Tls;
+    let (tunnel, call) = match opened {
+        Some(OpenedTunnel { ahead, mut call }) => {
+            if is_tls {
+                call.carries_tls();
+            }
+            match signal {
+                ConnectSignal::Serves => (ahead.counted(&connection.proxy, &call), call),
+                ConnectSignal::IsNoSign => (Ok(ahead.tunnel), call),
+            }
+        }
+        None => {
+            let mut call = connection.call(CallKind::Bytes);
+            if is_tls {
+                call.carries_tls();
+            }
+            let tunnel = Box::pin(open_or_fall_back(connection, signal, &mut call)).await;
+            (tunnel, call)
+        }
+    };
+    let mut tunnel = match tunnel {
+        Ok(tunnel) => tunnel,
+        Err(failure) => {
+            tracing::debug!(addr = %connection.addr, %failure, "could not serve a connection");
+            return call.reset(&failure, || connect::reset(&stream.inner));
+        }
+    };
+    if signal == ConnectSignal::IsNoSign {
+        // One side may have ended without a word, and the other one stays for hours.
+        tunnel.in_flight.shows_nothing();
+    }
+    connection.count("opaque", "opaque", Version::HTTP_11);
+    let led_to = tunnel.led_to.clone();
+    let may_go_on = |now: &Snapshot| {
+        shadow::may_open(now, &connection.opened.destination)
+            .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
+    };
+    let config = &connection.proxy.config;
+    let forbidden = async {
+        tokio::select! {
+            refused = config.until_refused(may_go_on) => refused,
+            gone = until_pod_gone(config, &connection.opened) => gone,
+        }
+    };
+    let budget = connection.proxy.budget();
+    tunnel.relay(&mut stream, budget, call, forbidden).await;
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response};
 use policy::http_match::RequestFacts;
 
 use crate::config::snapshot::Snapshot;
@@ -19,19 +19,17 @@ use crate::http::received::{AbsoluteForm, Received, Rejected, Upgrades, host_of}
 use crate::http::replay::Replay;
 use crate::http::route_override::RouteOverride;
 use crate::http::shadow::Shadow;
-use crate::http::unread_body::ends_connection;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::net::ticket::Waited;
-use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, CancelGuard};
-use crate::outbound::fallback::{self, Attempted, Due, Sent};
+use crate::outbound::exchange::{Exchange, Sent};
+use crate::outbound::fallback::{self, Attempted, Due};
 use crate::outbound::mirror;
-use crate::outbound::overridden;
-use crate::outbound::respond::respond;
-use crate::outbound::route::Route;
+use crate::outbound::respond::{failure_of, passes_on, refuse, respond};
+use crate::outbound::route::{Route, route_call};
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::ServingHeaders;
 use crate::outbound::shadow;
@@ -73,9 +71,7 @@ pub(super) async fn handle_request(
     let times_read_only = shadow::times_read_only(proxy);
     let snapshot = proxy.config.snapshot();
     let came = Provenance::of(proxy, &snapshot, times_read_only, &mut received);
-    let route = shadow::may_send(&snapshot, &received).and_then(|()| {
-        connection.route_request(&snapshot, &received, came.route_override.as_deref())
-    });
+    let route = route_request(&connection, &snapshot, &received, &came);
     call.between(match &route {
         Ok(route) => route.parties(),
         Err(_) => connection.called(&snapshot),
@@ -83,7 +79,7 @@ pub(super) async fn handle_request(
     drop(snapshot);
     let route = match route {
         Ok(route) => route,
-        Err(failure) => return connection.refuse(call, &failure, &received),
+        Err(failure) => return refuse(&connection, call, &failure, &received),
     };
     let Prepared {
         outgoing,
@@ -109,10 +105,10 @@ pub(super) async fn handle_request(
         Ok((answer, served)) => {
             outgoing.replay.forget();
             let answer = respond(answer, call, served, caller_side, &connection).await;
-            connection.passes_on(answer, is_moved)
+            passes_on(&connection, answer, is_moved)
         }
         Err(failure) => refused(
-            &connection.failure_of(&route, failure),
+            &failure_of(&connection, &route, failure),
             call,
             &route,
             &outgoing,
@@ -133,10 +129,10 @@ async fn attempt(
     let sent = {
         // Gone before the answer.
         let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
-        let mut attempts = Attempts::of(route, outgoing);
-        unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
+        let mut exchange = Exchange::new(proxy, route, outgoing, upload);
+        unsettled.over(exchange.send(call).await)
     };
-    let Some(others) = connection.others(route, outgoing, &sent) else {
+    let Some(others) = others(connection, route, outgoing, &sent) else {
         return (sent, false);
     };
     // On the heap: hardly any call goes on to another pod.
@@ -153,8 +149,8 @@ async fn send_to(
     call: &mut Call,
 ) -> Sent {
     let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
-    let mut attempts = Attempts::instead(&others, outgoing).besides(chosen);
-    unsettled.over(attempts.send(proxy, outgoing, upload, call).await)
+    let exchange = Exchange::instead(proxy, &others, outgoing, upload);
+    unsettled.over(exchange.besides(chosen).send(call).await)
 }
 
 /// The request, cleaned, and noted in the call. One that is rejected counts for what was
@@ -188,7 +184,7 @@ impl Provenance {
         received: &mut Received,
     ) -> Self {
         let made_for = context::of_call(proxy, received);
-        let route_override = overridden::route_override_of(proxy, received, &made_for);
+        let route_override = context::route_override(proxy, received, &made_for);
         let shadow = shadow::of_call(proxy, snapshot, received, &made_for);
         Self {
             made_for,
@@ -272,72 +268,41 @@ fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) ->
     response
 }
 
-impl Connection {
-    /// Where a call goes that could not be connected to the pod of its client's choice, while
-    /// that pod is there and the client knows nothing of it.
-    fn others(
-        &self,
-        route: &Route,
-        outgoing: &Outgoing,
-        sent: &Sent,
-    ) -> Option<(SocketAddr, Route)> {
-        let failure = sent.as_ref().err()?;
-        let movable = failure.is_unconnected()
-            && outgoing.replay.may_be_sent()
-            && !self.has_answered()
-            && self.opened.is_there(&self.proxy.config);
-        route.to_others().filter(|_| movable)
-    }
+/// Where a call goes that could not be connected to the pod of its client's choice, while
+/// that pod is there and the client knows nothing of it.
+fn others(
+    connection: &Connection,
+    route: &Route,
+    outgoing: &Outgoing,
+    sent: &Sent,
+) -> Option<(SocketAddr, Route)> {
+    let failure = sent.as_ref().err()?;
+    let movable = failure.is_unconnected()
+        && outgoing.replay.may_be_sent()
+        && !connection.has_answered()
+        && connection.opened.is_there(&connection.proxy.config);
+    route.to_others().filter(|_| movable)
+}
 
-    /// The answer to a request that goes nowhere. One whose pod is gone ends the connection.
-    fn refuse(&self, call: Call, failure: &Failure, received: &Received) -> Response<Body> {
-        if matches!(failure, Failure::TargetGone { .. }) {
-            self.breaks();
-        }
-        call.refuse(failure, &received.parts.method, received.grpc)
-    }
-
-    /// Why a call has no answer. What names a headless Service and could not be connected to
-    /// its pod breaks the connection, by which its client knows that it can try the next one.
-    pub(super) fn failure_of(&self, route: &Route, failure: Failure) -> Failure {
-        let failure = self.opened.unsent(&self.proxy.config, failure);
-        let of_headless =
-            self.opened.is_pod() && route.choice.is_one() && !route.service.is_empty();
-        if of_headless && failure.is_unconnected() {
-            self.breaks();
-            return failure.breaks_connection();
-        }
-        if matches!(failure, Failure::TargetGone { .. }) {
-            self.breaks();
-        } else {
-            self.note_answer();
-        }
-        failure
-    }
-
-    /// The answer that the client gets. Where the call was moved, the connection ends behind
-    /// it, so that the next request is for the pod of the client's choice again.
-    fn passes_on(&self, mut answer: Response<Body>, is_moved: bool) -> Response<Body> {
-        self.note_answer();
-        if is_moved && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            ends_connection(&mut answer);
-            self.breaks();
-        }
-        answer
-    }
-
-    fn route_request(
-        &self,
-        snapshot: &Snapshot,
-        received: &Received,
-        route_override: Option<&RouteOverride>,
-    ) -> Result<Route, Failure> {
-        let parts = &received.parts;
-        let facts = RequestFacts {
-            method: &parts.method,
-            path: parts.uri.path(),
-            headers: &parts.headers,
-        };
-        self.route(snapshot, Some((&facts, host_of(parts))), route_override)
-    }
+/// Where the request goes, where it may be sent at all.
+fn route_request(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    received: &Received,
+    came: &Provenance,
+) -> Result<Route, Failure> {
+    shadow::may_send(snapshot, received)?;
+    let parts = &received.parts;
+    let facts = RequestFacts {
+        method: &parts.method,
+        path: parts.uri.path(),
+        headers: &parts.headers,
+    };
+    let request = Some((&facts, host_of(parts)));
+    route_call(
+        connection,
+        snapshot,
+        request,
+        came.route_override.as_deref(),
+    )
 }

@@ -1,4 +1,5 @@
-//! Hands the answer to the application, and counts when its body has ended.
+//! Hands the answer to the application, or the reason why there is none, and counts when its body
+//! has ended.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,16 +16,18 @@ use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline::{self, StopConditions, WaitEnd};
 use crate::http::ending_body::EndingBody;
 use crate::http::headers;
+use crate::http::received::Received;
+use crate::http::unread_body::ends_connection;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::net::idle::unless_still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::connection::Connection;
 use crate::outbound::opened_to::until_pod_gone;
+use crate::outbound::route::Route;
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
-use crate::telemetry::call::Call;
-use crate::telemetry::call::counted::Counted;
+use crate::telemetry::call::{Call, Counted};
 
 /// The two sides of an upgraded connection, before they carry the other protocol.
 struct Upgraded {
@@ -101,6 +104,52 @@ pub(crate) async fn respond(
         return deadline::passed().response(grpc);
     }
     Response::from_parts(parts, watched.boxed_unsync())
+}
+
+/// The answer to a request that goes nowhere. One whose pod is gone ends the connection.
+pub(super) fn refuse(
+    connection: &Connection,
+    call: Call,
+    failure: &Failure,
+    received: &Received,
+) -> Response<Body> {
+    if matches!(failure, Failure::TargetGone { .. }) {
+        connection.breaks();
+    }
+    call.refuse(failure, &received.parts.method, received.grpc)
+}
+
+/// Why a call has no answer. What names a headless Service and could not be connected to
+/// its pod breaks the connection, by which its client knows that it can try the next one.
+pub(super) fn failure_of(connection: &Connection, route: &Route, failure: Failure) -> Failure {
+    let failure = connection.opened.unsent(&connection.proxy.config, failure);
+    let of_headless =
+        connection.opened.is_pod() && route.choice.is_one() && !route.service.is_empty();
+    if of_headless && failure.is_unconnected() {
+        connection.breaks();
+        return failure.breaks_connection();
+    }
+    if matches!(failure, Failure::TargetGone { .. }) {
+        connection.breaks();
+    } else {
+        connection.note_answer();
+    }
+    failure
+}
+
+/// The answer that the client gets. Where the call was moved, the connection ends behind
+/// it, so that the next request is for the pod of the client's choice again.
+pub(super) fn passes_on(
+    connection: &Connection,
+    mut answer: Response<Body>,
+    is_moved: bool,
+) -> Response<Body> {
+    connection.note_answer();
+    if is_moved && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        ends_connection(&mut answer);
+        connection.breaks();
+    }
+    answer
 }
 
 /// Takes out what is for this proxy only, but for the reason that a peer proxy gave.

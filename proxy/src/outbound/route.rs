@@ -25,8 +25,8 @@ use crate::http::route_override::RouteOverride;
 use crate::outbound::call_policy::{self, CallPolicy, Names};
 use crate::outbound::choice::{Choice, RoutedEndpoints};
 use crate::outbound::connection::Connection;
+use crate::outbound::context::override_target;
 use crate::outbound::opened_to::{Standing, may_call};
-use crate::outbound::overridden;
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
@@ -165,118 +165,118 @@ impl Route {
     }
 }
 
-impl Connection {
-    pub(super) fn route(
-        &self,
-        snapshot: &Snapshot,
-        request: Option<(&RequestFacts<'_>, Option<&str>)>,
-        route_override: Option<&RouteOverride>,
-    ) -> Result<Route, Failure> {
-        let standing = self.opened.standing(snapshot);
-        let facts = request.map(|(facts, _)| facts);
-        match self.opened.target(snapshot, standing) {
-            Destination::Service(name) => {
-                let called = (&**name, route_override);
-                self.to_service(snapshot, called, facts, |asks| asks.service())
-            }
-            Destination::Pod(pod) => {
-                let host = request.and_then(|(_, host)| host);
-                match host.and_then(|host| headless(pod, host)) {
-                    Some(name) => {
-                        let called = (name, route_override);
-                        let may_call = may_call(pod, standing);
-                        // Clients of gRPC balance by themselves, and have to see what fails.
-                        let balances = facts.is_some_and(|facts| is_grpc(facts.headers));
-                        let may_move =
-                            standing == Standing::There && !balances && !self.has_answered();
-                        self.to_service(snapshot, called, facts, |asks| {
-                            asks.pod(pod, may_call, may_move)
-                        })
-                    }
-                    None => {
-                        may_call(pod, standing)?;
-                        Ok(self.to_pod(pod))
-                    }
+/// Where a call on a connection goes: `request` is its head and the host that it names, and
+/// `None` of opaque bytes.
+pub(super) fn route_call(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    request: Option<(&RequestFacts<'_>, Option<&str>)>,
+    route_override: Option<&RouteOverride>,
+) -> Result<Route, Failure> {
+    let standing = connection.opened.standing(snapshot);
+    let facts = request.map(|(facts, _)| facts);
+    match connection.opened.target(snapshot, standing) {
+        Destination::Service(name) => {
+            let called = (&**name, route_override);
+            to_service(connection, snapshot, called, facts, |asks| asks.service())
+        }
+        Destination::Pod(pod) => {
+            let host = request.and_then(|(_, host)| host);
+            match host.and_then(|host| headless(pod, host)) {
+                Some(name) => {
+                    let called = (name, route_override);
+                    let may_call = may_call(pod, standing);
+                    // Clients of gRPC balance by themselves, and have to see what fails.
+                    let balances = facts.is_some_and(|facts| is_grpc(facts.headers));
+                    let may_move =
+                        standing == Standing::There && !balances && !connection.has_answered();
+                    to_service(connection, snapshot, called, facts, |asks| {
+                        asks.pod(pod, may_call, may_move)
+                    })
+                }
+                None => {
+                    may_call(pod, standing)?;
+                    Ok(to_pod(connection, pod))
                 }
             }
-            Destination::External | Destination::Refused { .. } => Err(Failure::not_sent(
-                Reason::UnknownDestination,
-                "no Service or pod of the mesh has this address and port any more",
-            )),
         }
+        Destination::External | Destination::Refused { .. } => Err(Failure::not_sent(
+            Reason::UnknownDestination,
+            "no Service or pod of the mesh has this address and port any more",
+        )),
     }
+}
 
-    /// To a pod by its own address, whichever Services it serves.
-    fn to_pod(&self, pod: &PodTarget) -> Route {
-        Route {
-            service: Arc::default(),
-            port: self.addr.port(),
-            backend: Arc::default(),
-            rule: None,
-            choice: Choice::One(Arc::clone(&pod.endpoint)),
-            policy: None,
-            cookie: None,
-            overridden: false,
-        }
+/// To a pod by its own address, whichever Services it serves.
+fn to_pod(connection: &Connection, pod: &PodTarget) -> Route {
+    Route {
+        service: Arc::default(),
+        port: connection.addr.port(),
+        backend: Arc::default(),
+        rule: None,
+        choice: Choice::One(Arc::clone(&pod.endpoint)),
+        policy: None,
+        cookie: None,
+        overridden: false,
     }
+}
 
-    /// To where an override or a split sends a call of that Service, and else `otherwise`.
-    fn to_service(
-        &self,
-        snapshot: &Snapshot,
-        (name, route_override): (&str, Option<&RouteOverride>),
-        facts: Option<&RequestFacts<'_>>,
-        otherwise: impl FnOnce(&RouteQuery<'_>) -> Result<Route, Failure>,
-    ) -> Result<Route, Failure> {
-        if let Some(route) = self.overridden(snapshot, (name, route_override), facts)? {
-            return Ok(route);
-        }
-        let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
-        let asks = RouteQuery {
-            snapshot,
-            name,
-            facts,
-            tenant: tenant.as_ref(),
-        };
-        match asks.split()? {
-            Some(route) => Ok(route),
-            None => otherwise(&asks),
-        }
+/// To where an override or a split sends a call of that Service, and else `otherwise`.
+fn to_service(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    (name, route_override): (&str, Option<&RouteOverride>),
+    facts: Option<&RequestFacts<'_>>,
+    otherwise: impl FnOnce(&RouteQuery<'_>) -> Result<Route, Failure>,
+) -> Result<Route, Failure> {
+    if let Some(route) = to_override(connection, snapshot, (name, route_override), facts)? {
+        return Ok(route);
     }
+    let tenant = tenant::of(snapshot, name, facts, &connection.proxy.own.pod);
+    let asks = RouteQuery {
+        snapshot,
+        name,
+        facts,
+        tenant: tenant.as_ref(),
+    };
+    match asks.split()? {
+        Some(route) => Ok(route),
+        None => otherwise(&asks),
+    }
+}
 
-    /// To the Service that its request asks for, before splits and tenants, where the policy of
-    /// the called one grants that. Without an endpoint there, the called one does not serve it.
-    fn overridden(
-        &self,
-        snapshot: &Snapshot,
-        (name, route_override): (&str, Option<&RouteOverride>),
-        facts: Option<&RequestFacts<'_>>,
-    ) -> Result<Option<Route>, Failure> {
-        if route_override.is_none() {
-            return Ok(None);
-        }
-        let service = known_service(snapshot, name)?;
-        let target = overridden::target(&self.proxy, snapshot, service, (name, route_override));
-        let Some(target) = target else {
-            return Ok(None);
-        };
-        let endpoints: Arc<str> =
-            wire::names::endpoints(&target.namespace, &target.name, service.port).into();
-        let names = Names {
-            root: name,
-            serving: Some(&endpoints),
-        };
-        Ok(Some(Route {
-            service: Arc::clone(&service.label),
-            port: service.port,
-            backend: target.to_string().into(),
-            rule: None,
-            choice: Choice::Any(RoutedEndpoints::of(snapshot, &endpoints)),
-            policy: CallPolicy::of(&snapshot.policies, names, facts),
-            cookie: None,
-            overridden: true,
-        }))
+/// To the Service that its request asks for, before splits and tenants, where the policy of
+/// the called one grants that. Without an endpoint there, the called one does not serve it.
+fn to_override(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    (name, route_override): (&str, Option<&RouteOverride>),
+    facts: Option<&RequestFacts<'_>>,
+) -> Result<Option<Route>, Failure> {
+    if route_override.is_none() {
+        return Ok(None);
     }
+    let service = known_service(snapshot, name)?;
+    let target = override_target(&connection.proxy, snapshot, service, (name, route_override));
+    let Some(target) = target else {
+        return Ok(None);
+    };
+    let endpoints: Arc<str> =
+        wire::names::endpoints(&target.namespace, &target.name, service.port).into();
+    let names = Names {
+        root: name,
+        serving: Some(&endpoints),
+    };
+    Ok(Some(Route {
+        service: Arc::clone(&service.label),
+        port: service.port,
+        backend: target.to_string().into(),
+        rule: None,
+        choice: Choice::Any(RoutedEndpoints::of(snapshot, &endpoints)),
+        policy: CallPolicy::of(&snapshot.policies, names, facts),
+        cookie: None,
+        overridden: true,
+    }))
 }
 
 /// A call to a Service that looks for its way.

@@ -1,8 +1,10 @@
-//! One attempt: sends a request to one endpoint.
+//! A request on its way to an endpoint, and one attempt at one.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -10,18 +12,21 @@ use http::{HeaderValue, Method, Uri, Version, header};
 use policy::deadline::Deadline;
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
+use policy::traffic::set::is_safe;
+use tokio::time::sleep;
 
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
-use crate::http::context::ServedRequest;
-use crate::http::deadline::{self, NextHop};
+use crate::http::context::{Asker, ServedRequest};
+use crate::http::deadline::{self, Left, NextHop, StopConditions};
 use crate::http::header_names::SHADOW;
 use crate::http::headers;
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::http::route_override::ForwardedOverride;
 use crate::http::shadow::Shadow;
+use crate::http::upload::Upload;
 use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
 use crate::net::connect::ConnectTimeout;
@@ -76,6 +81,69 @@ impl Outgoing {
             onward: None,
             aside: false,
         }
+    }
+
+    /// # Errors
+    /// When no time is left for it, or no caller waits any more for what it is made for.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        deadline::check(self.deadline)?;
+        if self.is_left() {
+            return Err(deadline::left());
+        }
+        Ok(())
+    }
+
+    /// Whether no caller waits any more for what it is made for.
+    pub(super) fn is_left(&self) -> bool {
+        let request = self.made_for.as_ref();
+        request.is_some_and(|request| request.has_left())
+    }
+
+    /// What ends it under way when no caller waits any more for what it is made for. What may be
+    /// half done goes on.
+    pub(super) fn leaving(&self) -> Option<Left> {
+        let request = self.made_for.as_ref()?;
+        is_safe(&self.parts.method).then(|| request.leaving())
+    }
+
+    /// Waits before the next attempt, no longer than a caller waits for what it is made for.
+    pub(super) async fn pause(&self, wait: Duration, upload: &Upload) {
+        if wait.is_zero() {
+            return;
+        }
+        let left = StopConditions::new(None, None, upload, self.leaving());
+        // A caller that has left is noticed before the next attempt.
+        let _ = deadline::until(left, pin!(sleep(wait))).await;
+    }
+
+    /// What it is made for is tried again already.
+    pub(super) fn is_for_retry(&self) -> bool {
+        let request = self.made_for.as_ref();
+        request.is_some_and(|request| request.inherited().retry)
+    }
+
+    /// Notes whether its last attempt until now is a failure of what it is made for.
+    pub(super) fn note_spent(&self, spent: bool) {
+        self.spent.store(spent, Relaxed);
+    }
+
+    /// What was noted last.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent.load(Relaxed)
+    }
+
+    /// The call has come to its end as it was noted.
+    pub(super) fn settle(&self, proxy: &Proxy) {
+        if self.is_spent()
+            && let Some(asker) = self.asker()
+        {
+            proxy.contexts.spend(&asker);
+        }
+    }
+
+    /// The request to report its failure to.
+    pub(super) fn asker(&self) -> Option<Asker> {
+        Asker::of(self.made_for.as_ref(), &self.parts.headers)
     }
 
     /// Sends one attempt to one endpoint, after so many others that an application may have

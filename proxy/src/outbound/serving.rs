@@ -20,12 +20,12 @@ use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
+use crate::outbound::admission::CircuitRecorder;
 use crate::outbound::attempt_outcome::{
     is_limited, latency_at_end, limited_for, signal_at_end, signal_of_body,
 };
 use crate::outbound::call_policy::{self, CallPolicy};
 use crate::outbound::choice::RoutedEndpoints;
-use crate::outbound::circuit_recorder::CircuitRecorder;
 use crate::telemetry::call::Call;
 
 /// The endpoint that serves a call.

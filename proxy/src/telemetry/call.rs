@@ -4,154 +4,85 @@
 //! ones are all requests there were. Opaque bytes that are dropped while they are relayed were
 //! cut off, and count as lost.
 //!
-//! A call counts once, on the cell of its last attempt; each attempt counts on the cell of
-//! its own endpoint.
+//! `Counting` holds where it counts, `Notes` what the access log, traces and taps will report
+//! of it.
 
-pub(crate) mod counted;
-pub(crate) mod endpoint;
-mod line;
-mod logged;
-mod refused_head;
-mod routes;
-mod rules;
-mod tapped;
-mod traced;
+mod counting;
+mod notes;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Response, StatusCode, Version, request, response};
+use policy::access::Verdict;
+use policy::breaker::own::ShownState;
+use policy::health::EjectedFor;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use policy::retry::RetryOutcome;
+use policy::traffic::call::Cause;
 
+pub(crate) use self::counting::CallKind;
+use self::counting::{Before, Counting};
+use self::notes::Notes;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::head::Asked;
-use crate::http::refusal::reason_in;
+use crate::http::received::Rejected;
+use crate::http::refusal::{NotHandled, reason_in};
 use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
+use crate::net::relay::Flows;
 use crate::telemetry::Telemetry;
-use crate::telemetry::call::logged::Logged;
 use crate::telemetry::cell::{CallCounters, CallOutcome};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::CallEnds;
-use crate::telemetry::tap::record::Tapped;
-use crate::telemetry::trace::{CameFrom, Trace};
-
-/// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CallKind {
-    Request,
-    /// A connection of opaque bytes.
-    Bytes,
-}
-
-/// Why a call ended as it did.
-#[derive(Clone, Copy, Debug)]
-enum Why {
-    /// By the application, or by the mesh for this reason.
-    Answered(Option<Reason>),
-    /// Its caller left before.
-    Cancelled,
-}
-
-/// Where a call is counted.
-#[derive(Debug)]
-enum At {
-    /// Nowhere yet: it may be refused before anybody knows where it goes.
-    Nowhere(CallEnds),
-    Counters(Arc<CallCounters>),
-}
+use crate::telemetry::tap::record::TapEnding;
+use crate::telemetry::trace::{CameFrom, Trace, span};
 
 /// Begins before anything can refuse it. A refusal goes by [`Call::refuse`] or [`Call::reset`],
 /// which count it.
 #[derive(Debug)]
 pub(crate) struct Call {
     telemetry: Arc<Telemetry>,
-    kind: CallKind,
-    at: At,
-    protocol: Protocol,
-    /// The port that was called, also where its cell does not distinguish it.
-    port: u16,
     started: Instant,
-    /// On the heap, because most are not logged.
-    logged: Option<Box<Logged>>,
-    /// Where it changes headers, or is recorded.
-    trace: Option<Box<Trace>>,
-    /// What taps see of it; only made where one may want it.
-    tapped: Option<Box<Tapped>>,
-    /// A request, or bytes that are relayed, that nothing has counted yet.
-    awaited: bool,
-    /// The cell counts it as under way.
-    arrived: bool,
-    /// What allowed it, where it may go on to the cell of its port.
-    allowed: Option<Box<Origin>>,
-    /// An attempt is under way, or none was possible, and that is not counted yet.
-    trying: bool,
-    /// The body of the request, where it has one.
-    upload: Option<Upload>,
+    counting: Counting,
+    notes: Notes,
+}
+
+/// A call whose caller has the head of its answer. It counts once it is known how the
+/// body ended.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    call: Call,
+    head: Head,
+}
+
+/// The head of an answer, as far as it is counted.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    status: StatusCode,
+    grpc: Option<u16>,
+    reason: Option<Reason>,
+    /// Time from the request to this head; `None`: there was none, and it ends now.
+    after: Option<Duration>,
 }
 
 /// The status in the access log where the caller left before the response, as of other proxies.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// The head of an answer, as far as it is counted.
-#[derive(Clone, Copy, Debug)]
-struct Ended {
-    status: StatusCode,
-    grpc: Option<u16>,
-    reason: Option<Reason>,
-    /// Time from the request to this head.
-    after: Option<Duration>,
-}
-
-impl Ended {
-    fn new(parts: &response::Parts, reason: Option<Reason>) -> Self {
-        Self {
-            status: parts.status,
-            grpc: grpc_status(&parts.headers),
-            reason,
-            after: None,
-        }
-    }
-}
 
 impl Call {
     #[must_use]
     pub(crate) fn begin(telemetry: &Arc<Telemetry>, kind: CallKind, parties: CallEnds) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
-            kind,
-            port: parties.port(),
-            at: At::Nowhere(parties),
-            protocol: match kind {
-                CallKind::Request => Protocol::Detect,
-                CallKind::Bytes => Protocol::Opaque,
-            },
             started: Instant::now(),
-            logged: None,
-            trace: None,
-            tapped: None,
-            awaited: kind == CallKind::Request,
-            arrived: false,
-            allowed: None,
-            trying: false,
-            upload: None,
-        }
-    }
-
-    /// The bytes of this body count where the request does, from now on.
-    pub(crate) fn uploads(&mut self, upload: &Upload) {
-        self.upload = upload.comes().then(|| upload.clone());
-        self.count_upload();
-    }
-
-    fn count_upload(&self) {
-        if let (Some(upload), At::Counters(cell)) = (&self.upload, &self.at) {
-            upload.counts_on(cell.flows());
+            counting: Counting::new(kind, parties),
+            notes: Notes::default(),
         }
     }
 
@@ -160,163 +91,142 @@ impl Call {
         self.started = self.started.checked_sub(long).unwrap_or(self.started);
     }
 
+    /// The bytes of this body count where the request does, from now on.
+    pub(crate) fn uploads(&mut self, upload: &Upload) {
+        self.counting.uploads(upload);
+    }
+
     /// Notes which HTTP the two applications speak with each other.
     pub(crate) const fn speaks(&mut self, version: Version, grpc: bool) {
-        self.protocol = match version {
-            Version::HTTP_2 if grpc => Protocol::Grpc,
-            Version::HTTP_2 => Protocol::Http2,
-            _ => Protocol::Http1,
-        };
+        self.counting.speaks(version, grpc);
     }
 
     /// Notes that its bytes are TLS of the application's own, as declared or as they begin. Of a
     /// connection that does not count as open yet.
     pub(crate) fn carries_tls(&mut self) {
-        self.protocol = Protocol::Tls;
-        // The way of a connection that was opened ahead is one of whatever bytes.
-        if let At::Counters(cell) = &self.at
-            && !matches!(cell.key().parties, CallEnds::Rest(_))
-        {
-            self.at = At::Nowhere(cell.key().parties.clone());
-        }
+        self.counting.carries_tls();
     }
 
     /// Notes the request, as far as the access log, traces and taps will report it.
     pub(crate) fn asks(&mut self, parts: &request::Parts, from: CameFrom) {
-        let trace = self.begin_trace(parts, from);
-        self.note(|| Asked::of(parts), trace.as_deref());
-        self.trace = trace;
+        let (parties, came) = (self.counting.parties(), (from, self.started));
+        self.notes.request(&self.telemetry, parties, parts, came);
     }
 
-    /// `asked` is only made for a receiver of it.
-    fn note<'a>(&mut self, asked: impl Fn() -> Asked<'a>, trace: Option<&Trace>) {
-        let log = self.telemetry.access_log();
-        let logged = || Box::new(Logged::of(asked(), trace, log));
-        self.logged = log.is_on().then(logged);
-        if self.telemetry.taps.any() {
-            self.tapped = self.telemetry.taps.note(self.parties(), asked(), trace);
-        }
+    /// Notes the request of a head that will be refused, for the access log and taps. It begins
+    /// no trace, since nothing of it is sent on.
+    pub(crate) fn asks_in_vain(&mut self, asked: Asked<'_>) {
+        let parties = self.counting.parties();
+        self.notes.head(&self.telemetry, parties, || asked, None);
+    }
+
+    /// Writes into the headers of a request that is sent on what its trace is from here on.
+    pub(crate) fn pass_on_trace(&self, map: &mut HeaderMap) {
+        self.notes.pass_on_trace(map);
+    }
+
+    /// The same of a request that goes to another proxy, where its endpoint has one. Returns what
+    /// only the others get.
+    pub(crate) fn pass_on_trace_to_peers(&mut self, map: &mut HeaderMap) -> Option<Box<Trace>> {
+        self.notes.pass_on_trace_to_peers(map)
     }
 
     /// What is spoken, as far as it is known by now.
     pub(crate) const fn protocol(&self) -> Protocol {
-        self.protocol
+        self.counting.protocol()
     }
 
     /// Notes its two ends.
     pub(crate) fn between(&mut self, parties: CallEnds) {
-        self.port = parties.port();
-        self.at = At::Nowhere(parties);
+        self.counting.between(parties);
     }
 
     /// Counts it on this cell from now on.
     pub(crate) fn on(&mut self, cell: Arc<CallCounters>) {
-        self.leave();
-        self.at = At::Counters(cell);
-        self.count_upload();
-        if self.kind == CallKind::Request {
-            self.arrive();
+        self.counting.on(cell);
+    }
+
+    /// A route of this name describes it, or, where the name is empty, none does. Counts it
+    /// by that from now on, where its way has a cell of its own. The access log and the span
+    /// report it wherever that counts.
+    pub(crate) fn takes_route(&mut self, route: &Arc<str>) {
+        self.notes.takes_route(route);
+        self.counting.takes_route(&self.telemetry, route);
+    }
+
+    /// Counts and notes what was decided of a request.
+    pub(crate) fn judged(&mut self, verdict: &Verdict<'_>) {
+        if matches!(verdict, Verdict::Audit { .. }) {
+            self.audited();
         }
+        self.decided_by(verdict.by());
+        if verdict.is_allowed() {
+            self.allowed_by(verdict.by());
+        }
+    }
+
+    /// Deny would have refused it.
+    pub(crate) fn audited(&mut self) {
+        self.counting.audited(&self.telemetry);
+    }
+
+    /// A rule allows it, where one was needed.
+    pub(crate) fn allowed_by(&mut self, rule: Option<&Origin>) {
+        if let Some(rule) = rule {
+            self.counting.allowed_by(rule);
+        }
+    }
+
+    /// Notes what allowed or refused the call, for the access log and the span.
+    pub(crate) fn decided_by(&mut self, rule: Option<&Origin>) {
+        self.notes.decided_by(rule);
     }
 
     /// Sends it to the endpoint of this cell now: another one failed it before, or none did.
     pub(crate) fn attempt(&mut self, cell: Arc<CallCounters>) {
-        self.attempt_failed();
-        self.trying = true;
-        if let Some(span) = self.span() {
-            span.attempt();
-        }
-        self.on(cell);
+        self.notes.attempt();
+        self.counting.attempt(cell);
     }
 
     /// The attempt has failed, and another one follows, if its caller waits for it.
     pub(crate) fn attempt_failed(&mut self) {
-        if std::mem::take(&mut self.trying)
-            && let At::Counters(failed) = &self.at
-        {
-            failed.attempted(false);
-        }
+        self.counting.attempt_failed();
     }
 
     /// The backend that was chosen has nothing to send it to.
     pub(crate) const fn unserved(&mut self) {
-        self.trying = true;
+        self.counting.unserved();
     }
 
-    /// An opaque connection is served from now on, since the other end has taken it. Its
-    /// bytes are counted on the cell.
-    pub(crate) fn open(&mut self) -> Arc<CallCounters> {
-        self.awaited = true;
-        self.settle(true)
+    /// It was tried again, or was not for this reason.
+    pub(crate) fn retried(&self, outcome: RetryOutcome) {
+        self.telemetry.metrics.retried(self.parties(), outcome);
     }
 
-    fn arrive(&mut self) {
-        if let At::Counters(cell) = &self.at
-            && !std::mem::replace(&mut self.arrived, true)
-        {
-            cell.begin();
-        }
+    /// The endpoint that it was sent to is ejected from now on.
+    pub(crate) fn ejected(&self, cause: EjectedFor) {
+        self.telemetry.metrics.ejected(self.parties(), cause);
     }
 
-    fn leave(&mut self) {
-        if let At::Counters(cell) = &self.at
-            && std::mem::take(&mut self.arrived)
-        {
-            cell.leave();
-        }
+    /// The breaker of what serves is another now.
+    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: ShownState) {
+        self.telemetry.metrics.circuit(service, backend, state);
     }
 
-    /// The cell that counts it, on which it is under way from now on.
-    fn settle(&mut self, served: bool) -> Arc<CallCounters> {
-        let cell = self.cell(served);
-        if let Some(rule) = self.allowed.take()
-            && cell.key().parties.port() != 0
-        {
-            cell.allowed_by(&rule);
-        }
-        self.arrive();
-        cell
+    /// What was tried has failed, and from now on it goes between these.
+    pub(crate) fn falls_back(&mut self, to: CallEnds) -> Before {
+        self.counting.falls_back(&self.telemetry, to)
     }
 
-    /// The cell that counts it; `served` when the other end itself has answered, which makes the
-    /// port a distinguished one.
-    fn cell(&mut self, served: bool) -> Arc<CallCounters> {
-        let parties = match &self.at {
-            At::Nowhere(parties) => parties,
-            At::Counters(cell) => &cell.key().parties,
-        };
-        let news = served && parties.port() == 0 && !matches!(parties, CallEnds::Rest(_));
-        match &self.at {
-            At::Counters(cell) if !news => Arc::clone(cell),
-            _ => {
-                if served {
-                    let (direction, service) = (parties.direction(), parties.service_name());
-                    let _ = self
-                        .telemetry
-                        .port_label(direction, service, self.port, true);
-                }
-                let cell = self.telemetry.cell_of(self.cell_key());
-                // It counts once, and where it is now.
-                let moved =
-                    matches!(&self.at, At::Counters(current) if !Arc::ptr_eq(current, &cell));
-                if moved
-                    && std::mem::take(&mut self.arrived)
-                    && let At::Counters(current) = &self.at
-                {
-                    current.moves();
-                }
-                self.at = At::Counters(Arc::clone(&cell));
-                self.count_upload();
-                cell
-            }
-        }
+    /// That has failed as well, and it ends as it did before.
+    pub(crate) fn returns(&mut self, before: Before) {
+        self.counting.returns(&self.telemetry, before);
     }
 
-    fn parties(&self) -> &CallEnds {
-        match &self.at {
-            At::Nowhere(parties) => parties,
-            At::Counters(cell) => &cell.key().parties,
-        }
+    /// Something else was to answer it.
+    pub(crate) fn fell_back(&self, to: &str, when: Cause, outcome: &'static str) {
+        let service = self.parties().service();
+        self.telemetry.metrics.fell_back(service, to, when, outcome);
     }
 
     /// True when the other end has proved that it is a proxy of the mesh: only then do
@@ -326,11 +236,49 @@ impl Call {
         self.parties().security() == Security::mtls
     }
 
+    fn parties(&self) -> &CallEnds {
+        self.counting.parties()
+    }
+
     /// Why the peer proxy answered instead of the application. An application's
     /// own header of that name means nothing.
     #[must_use]
     pub(crate) fn reason_of(&self, map: &HeaderMap) -> Option<Reason> {
         self.is_mutual().then(|| reason_in(map))?
+    }
+
+    /// An opaque connection is served from now on, since the other end has taken it. Its
+    /// bytes are counted on the cell.
+    pub(crate) fn open(&mut self) -> Arc<CallCounters> {
+        self.counting.open(&self.telemetry)
+    }
+
+    /// No request could be made out, or there was no room for one. When it came is not
+    /// known here, so that counts as no latency.
+    pub(crate) fn turned_away(mut self, how: NotHandled, asked: Asked<'_>) {
+        self.asks_in_vain(asked);
+        let NotHandled::Answered(reason, status) = how else {
+            // Dropped, it counts as cancelled.
+            return;
+        };
+        let outcome = CallOutcome {
+            status: status.as_u16(),
+            success: false,
+            reason: Some(reason),
+        };
+        self.counting.end(&self.telemetry, outcome, None);
+        self.notes.keep_line_of(true);
+        let waited = self.started.elapsed();
+        self.report((outcome.status, None), reason.as_str(), waited, 0);
+    }
+
+    /// Refuses by an answer of this proxy what can be read in two ways, or is not for a proxy
+    /// to send on.
+    #[must_use]
+    pub(crate) fn reject(mut self, rejected: &Rejected) -> Response<Body> {
+        let parts = &rejected.parts;
+        self.asks_in_vain(Asked::of(parts));
+        self.refuse(&rejected.failure, &parts.method, false)
     }
 
     /// Refuses it by a response of this proxy: to a request of this method, whose caller may want
@@ -346,90 +294,43 @@ impl Call {
             self.decided_by(Some(by));
         }
         let reason = failure.reason();
-        match self.kind {
-            CallKind::Request => self.count(reason.status(), None, Some(reason), None, 0),
-            CallKind::Bytes => self.count_tcp(Some(reason)),
+        match self.counting.kind() {
+            CallKind::Request => {
+                let head = Head {
+                    status: reason.status(),
+                    grpc: None,
+                    reason: Some(reason),
+                    after: None,
+                };
+                self.count(head, 0);
+            }
+            CallKind::Bytes => self.bytes_ended(Some(reason)),
         }
         failure.response_to(method, grpc)
     }
 
     /// Refuses it, or ends it, without an answer: `abort` is how.
-    pub(crate) fn reset(self, failure: &Failure, abort: impl FnOnce()) {
+    pub(crate) fn reset(mut self, failure: &Failure, abort: impl FnOnce()) {
         abort();
-        self.count_tcp(Some(failure.reason()));
+        self.bytes_ended(Some(failure.reason()));
     }
 
-    /// The caller got an answer with this head, and its body has ended.
-    fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
-        let grpc = trailers.and_then(grpc_status).or(ended.grpc);
-        let (status, reason) = match end {
-            BodyEnd::Failed => (ended.status, Some(Reason::ConnectionLost)),
-            BodyEnd::OutOfTime(_) => (ended.status, Some(Reason::Deadline)),
-            BodyEnd::Late(_) => (Reason::Deadline.status(), Some(Reason::Deadline)),
-            BodyEnd::Complete | BodyEnd::Dropped => (ended.status, ended.reason),
-        };
-        self.count(status, grpc, reason, ended.after, bytes);
-    }
-
-    /// Notes when the head of the answer came.
-    fn head(&self, mut ended: Ended) -> Ended {
-        ended.after = Some(self.started.elapsed());
-        ended
-    }
-
-    fn count(
-        mut self,
-        status: StatusCode,
-        grpc: Option<u16>,
-        reason: Option<Reason>,
-        after: Option<Duration>,
-        bytes: u64,
-    ) {
-        self.awaited = false;
-        let latency = after.unwrap_or_else(|| self.started.elapsed());
-        // An answer of the mesh instead of the application's is a failure, whatever
-        // its status.
-        let success = reason.is_none() && is_success(status, grpc);
-        let outcome = CallOutcome {
-            status: status.as_u16(),
-            success,
+    /// The caller gets an answer with this head now. `reason` is there where a peer proxy
+    /// gave it instead of the application.
+    #[must_use]
+    pub(crate) fn answered(self, head: &response::Parts, reason: Option<Reason>) -> Counted {
+        let head = Head {
+            status: head.status,
+            grpc: grpc_status(&head.headers),
             reason,
+            after: Some(self.started.elapsed()),
         };
-        let cell = self.settle(reason.is_none());
-        cell.answered(outcome, latency);
-        self.exemplify(&cell, latency);
-        if std::mem::take(&mut self.trying) {
-            // Beyond a limit nothing has shown that the backend fails.
-            cell.attempted(success || reason == Some(Reason::Limit));
-        }
-        self.leave();
-        self.end_trace(status.as_u16(), grpc, Why::Answered(reason));
-        self.keep_line_of(!success);
-        let reason = reason.map_or("", Reason::as_str);
-        self.log(status.as_u16(), reason, latency, bytes);
-        self.show((status.as_u16(), grpc), reason, latency, bytes);
-    }
-
-    /// The caller left before there was a response. That shows nothing of how good the response
-    /// would have been, so it is neither a success nor a failure, and no latency.
-    fn cancelled(&mut self) {
-        let waited = self.started.elapsed();
-        self.end_trace(0, None, Why::Cancelled);
-        self.keep_line_of(false);
-        self.log(CLIENT_CLOSED_REQUEST, "cancelled", waited, 0);
-        self.show((CLIENT_CLOSED_REQUEST, None), "cancelled", waited, 0);
-        let tried = std::mem::take(&mut self.trying);
-        let cell = self.settle(false);
-        cell.cancel();
-        if tried {
-            cell.left();
-        }
-        self.leave();
+        Counted { call: self, head }
     }
 
     /// An opaque connection that was served, and has ended. Its bytes are counted already.
-    pub(crate) fn relayed(self, outcome: std::io::Result<()>) {
-        self.count_tcp(outcome.err().map(|error| {
+    pub(crate) fn relayed(mut self, outcome: std::io::Result<()>) {
+        self.bytes_ended(outcome.err().map(|error| {
             if is_still(&error) {
                 Reason::Deadline
             } else {
@@ -438,35 +339,137 @@ impl Call {
         }));
     }
 
-    fn count_tcp(mut self, reason: Option<Reason>) {
-        self.bytes_ended(reason);
-    }
-
     fn bytes_ended(&mut self, reason: Option<Reason>) {
-        self.awaited = false;
         let outcome = CallOutcome {
             status: 0,
             success: reason.is_none(),
             reason,
         };
-        let cell = self.settle(reason.is_none());
-        cell.outcome(outcome);
-        if std::mem::take(&mut self.trying) {
-            // As of requests: a limit shows nothing of the backend.
-            cell.attempted(reason.is_none() || reason == Some(Reason::Limit));
-        }
-        self.leave();
+        self.counting.end(&self.telemetry, outcome, None);
+    }
+
+    /// The request has ended with this head of an answer, and so many bytes behind it.
+    fn count(&mut self, head: Head, bytes: u64) {
+        let (status, grpc, reason) = (head.status.as_u16(), head.grpc, head.reason);
+        let latency = head.after.unwrap_or_else(|| self.started.elapsed());
+        // An answer of the mesh instead of the application's is a failure, whatever
+        // its status.
+        let success = reason.is_none() && is_success(head.status, grpc);
+        let outcome = CallOutcome {
+            status,
+            success,
+            reason,
+        };
+        let answered = (latency, self.notes.exemplar(latency));
+        self.counting.end(&self.telemetry, outcome, Some(answered));
+        self.end_trace(status, grpc, reason, false);
+        self.notes.keep_line_of(!success);
+        let reason = reason.map_or("", Reason::as_str);
+        self.report((status, grpc), reason, latency, bytes);
+    }
+
+    /// The caller left before there was a response. That shows nothing of how good the response
+    /// would have been, so it is neither a success nor a failure, and no latency.
+    fn cancelled(&mut self) {
+        let waited = self.started.elapsed();
+        self.end_trace(0, None, None, true);
+        self.notes.keep_line_of(false);
+        self.report((CLIENT_CLOSED_REQUEST, None), "cancelled", waited, 0);
+        self.counting.cancel(&self.telemetry);
+    }
+
+    fn end_trace(&mut self, status: u16, grpc: Option<u16>, reason: Option<Reason>, left: bool) {
+        let (parties, started) = (self.counting.parties(), self.started);
+        self.notes.end_trace(&self.telemetry, || span::Ended {
+            parties,
+            status,
+            grpc,
+            reason,
+            cancelled: left,
+            after: started.elapsed(),
+        });
+    }
+
+    /// Reports how it ended to the access log and to taps. A status of gRPC stands beside that of
+    /// HTTP.
+    fn report(
+        &mut self,
+        (status, grpc): (u16, Option<u16>),
+        reason: &'static str,
+        latency: Duration,
+        bytes: u64,
+    ) {
+        let counting = &self.counting;
+        let ending = TapEnding {
+            port: counting.port(),
+            route: counting.route(),
+            status,
+            grpc,
+            reason,
+            latency,
+            bytes,
+        };
+        let call = (counting.parties(), counting.protocol());
+        self.notes.report(&self.telemetry, call, &ending);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        match self.kind {
-            _ if !self.awaited => {}
+        match self.counting.kind() {
+            _ if !self.counting.is_awaited() => {}
             CallKind::Request => self.cancelled(),
             CallKind::Bytes => self.bytes_ended(Some(Reason::ConnectionLost)),
         }
-        self.leave();
+        self.counting.leave();
+    }
+}
+
+impl Counted {
+    pub(crate) const fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// Where the bytes of the answer, or of the connection that it became, are counted as they
+    /// pass.
+    pub(crate) fn flows(&mut self) -> Arc<Flows> {
+        let served = self.head.reason.is_none();
+        let call = &mut self.call;
+        Arc::clone(call.counting.settle(&call.telemetry, served).flows())
+    }
+
+    /// The caller gets this many bytes, and that is all of the answer.
+    pub(crate) fn whole(mut self, bytes: u64) {
+        self.flows().received.fetch_add(bytes, Relaxed);
+        self.done(BodyEnd::Complete, bytes, None);
+    }
+
+    /// The body of the answer, or the connection that it became, has ended. So many bytes of it
+    /// passed, and are counted by then.
+    pub(crate) fn done(mut self, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
+        let head = self.head;
+        let (status, reason) = match end {
+            BodyEnd::Failed => (head.status, Some(Reason::ConnectionLost)),
+            BodyEnd::OutOfTime(_) => (head.status, Some(Reason::Deadline)),
+            BodyEnd::Late(_) => (Reason::Deadline.status(), Some(Reason::Deadline)),
+            BodyEnd::Complete | BodyEnd::Dropped => (head.status, head.reason),
+        };
+        let ended = Head {
+            status,
+            grpc: trailers.and_then(grpc_status).or(head.grpc),
+            reason,
+            ..head
+        };
+        self.call.count(ended, bytes);
+    }
+
+    /// This proxy has ended it, for this reason.
+    pub(crate) fn cut(mut self, reason: Reason, bytes: u64) {
+        let ended = Head {
+            reason: Some(reason),
+            ..self.head
+        };
+        self.call.count(ended, bytes);
     }
 }
 

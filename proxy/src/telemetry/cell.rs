@@ -9,8 +9,6 @@
 //!
 //! Imports `parties` and the counters of a relay, and no holder of cells.
 
-mod routed;
-
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -22,9 +20,10 @@ use policy::latency::{BUCKETS, Histogram, bucket};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use policy::route::names::MAX_NAMES;
 
 use crate::net::relay::Flows;
-use crate::telemetry::exemplar::{Exemplar, Exemplars};
+use crate::telemetry::histogram::{Exemplar, Exemplars};
 use crate::telemetry::parties::CallEnds;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
@@ -36,6 +35,8 @@ const MORE_OUTCOMES: usize = 64;
 const RULES: usize = 8;
 /// Ways of which one endpoint or connection retains the cells.
 const KEPT: usize = 8;
+/// Routes of which one way retains the cells: all names, and none.
+const KEPT_ROUTES: usize = MAX_NAMES + 1;
 
 /// What one cell is about. Ports that are not distinguished are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -297,6 +298,24 @@ impl CallCounters {
         }
     }
 
+    /// The cell of this way's requests of a route, if that was looked up before: without a lock,
+    /// and without a look at the map of all cells.
+    pub(crate) fn of_route(&self, route: &Arc<str>) -> Option<Arc<Self>> {
+        let current = self.routed.load();
+        let same = |(name, _): &&(Arc<str>, Weak<Self>)| Arc::ptr_eq(name, route) || name == route;
+        current.as_ref()?.iter().find(same)?.1.upgrade()
+    }
+
+    /// Retains that; the route that came first makes room.
+    pub(crate) fn keep_route(&self, route: &Arc<str>, cell: &Arc<Self>) {
+        self.routed.rcu(|current| {
+            let current = current.iter().flat_map(|current| current.iter());
+            let others = current.filter(|(name, cell)| name != route && cell.strong_count() > 0);
+            let this = (Arc::clone(route), Arc::downgrade(cell));
+            newest(this, others.cloned(), KEPT_ROUTES)
+        });
+    }
+
     /// What was counted since the last time; `None` for nothing. `seen` is the number of started
     /// and ended calls at that time.
     pub(crate) fn take(&self, seen: &mut (u64, u64)) -> Option<Counts> {
@@ -444,13 +463,15 @@ impl CellCache {
         self.0.rcu(|current| {
             let current = current.iter().flat_map(|current| current.iter());
             let living = current.filter(|cell| cell.strong_count() > 0).cloned();
-            let kept: Vec<_> = std::iter::once(Arc::downgrade(cell))
-                .chain(living)
-                .take(KEPT)
-                .collect();
-            Some(Arc::new(kept))
+            newest(Arc::downgrade(cell), living, KEPT)
         });
     }
+}
+
+/// The new one, and as many of the others as there is room for.
+fn newest<T>(new: T, others: impl Iterator<Item = T>, room: usize) -> Option<Arc<Vec<T>>> {
+    let kept = std::iter::once(new).chain(others).take(room);
+    Some(Arc::new(kept.collect()))
 }
 
 #[cfg(test)]

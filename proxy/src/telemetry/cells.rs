@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use policy::protocol::Protocol;
 
 use crate::telemetry::cell::{CallCounters, CellKey, Counts};
-use crate::telemetry::exemplar::Exemplars;
+use crate::telemetry::histogram::Exemplars;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::CallEnds;
 

@@ -5,12 +5,19 @@
 //! forgotten, so that pods and Services which are gone do not stay for ever. A counter that comes
 //! back starts at zero, which every consumer of counters understands.
 
+use std::fmt;
 use std::sync::Arc;
 
 use policy::breaker::own::ShownState;
+use policy::health::EjectedFor;
+use policy::retry::RetryOutcome;
+use policy::traffic::call::Cause;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Registry, Unit};
 
 use crate::settings::{self, Own};
 use crate::telemetry::cell::{CallCounters, CellKey};
@@ -22,7 +29,7 @@ use crate::telemetry::labels::{
     RetryLabels, ShadowLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, ThrottledLabels,
     TlsLabels,
 };
-use crate::telemetry::memory::Memory;
+use crate::telemetry::parties::CallEnds;
 use crate::telemetry::series::{Series, Shared};
 use crate::telemetry::startup::Startup;
 
@@ -285,6 +292,43 @@ impl Metrics {
         self
     }
 
+    /// Counts that a call between these was tried again, or was not for this reason.
+    pub(crate) fn retried(&self, parties: &CallEnds, outcome: RetryOutcome) {
+        let labels = RetryLabels {
+            service: parties.service(),
+            backend: parties.backend(),
+            outcome: outcome.as_str(),
+        };
+        self.retries.at(&labels).inc();
+    }
+
+    /// Counts that an endpoint of calls between these is ejected from now on.
+    pub(crate) fn ejected(&self, parties: &CallEnds, cause: EjectedFor) {
+        let labels = EjectionLabels {
+            service: parties.service(),
+            backend: parties.backend(),
+            cause: cause.as_str(),
+        };
+        self.ejections.at(&labels).inc();
+    }
+
+    /// Counts that something else was to answer a call of the Service.
+    pub(crate) fn fell_back(
+        &self,
+        service: Arc<str>,
+        to: &str,
+        when: Cause,
+        outcome: &'static str,
+    ) {
+        let labels = FallbackLabels {
+            service,
+            fallback: to.into(),
+            when: when.as_str(),
+            outcome,
+        };
+        self.fallbacks.at(&labels).inc();
+    }
+
     /// Shows what the breaker is now by which the policy of `service` decides.
     pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: ShownState) {
         let labels = BreakerLabels {
@@ -346,5 +390,57 @@ impl Metrics {
     /// Counts that a named bound was reached.
     pub fn limit(&self, limit: &'static str) {
         self.limits.at(&LimitLabels { limit }).inc();
+    }
+}
+
+/// How much memory the process holds, under the name that every Prometheus client library uses,
+/// so that dashboards and tests find it. Reads the kernel's figure at every scrape.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory;
+
+impl Collector for Memory {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        // Without a figure of the kernel the metric is left out; zero would be a lie.
+        let Some(bytes) = resident() else {
+            return Ok(());
+        };
+        let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(
+            "process_resident_memory",
+            "Memory that the process holds",
+            Some(&Unit::Bytes),
+            MetricType::Gauge,
+        )?)
+    }
+}
+
+/// Bytes that are in memory now, not swapped out.
+pub(crate) fn resident() -> Option<u64> {
+    of_status(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Linux writes `VmRSS:   12345 kB` and means KiB.
+fn of_status(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{of_status, resident};
+
+    #[test]
+    fn resident_memory_is_read_in_bytes() {
+        let status = "Name:\tweft-proxy\nVmHWM:\t  9000 kB\nVmRSS:\t  8040 kB\nThreads:\t2\n";
+        assert_eq!(of_status(status), Some(8040 * 1024));
+        assert_eq!(of_status("Name:\tkthread\n"), None);
+    }
+
+    #[test]
+    fn a_running_process_holds_memory() {
+        assert!(resident().is_some_and(|bytes| bytes > 1024 * 1024));
     }
 }

@@ -15,7 +15,6 @@
 pub(crate) mod export;
 mod otlp;
 mod queue;
-pub(crate) mod record;
 mod send;
 pub(crate) mod signal;
 pub(crate) mod span;

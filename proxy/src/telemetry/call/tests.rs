@@ -8,7 +8,7 @@ use policy::trace::{Format, Share, Tracing};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::http::refusal::NotHandled;
+use crate::telemetry::access_log::Line;
 use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
@@ -44,6 +44,20 @@ fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
     call
 }
 
+/// The line of a call that ends so at once.
+fn line_of<'a>(call: &'a Call, status: u16, reason: &'static str) -> Option<Line<'a>> {
+    let ending = TapEnding {
+        port: 80,
+        route: None,
+        status,
+        grpc: None,
+        reason,
+        latency: Duration::ZERO,
+        bytes: 0,
+    };
+    call.notes.line(call.parties(), &ending)
+}
+
 #[test]
 fn the_access_log_names_what_decided_on_either_side() {
     for (direction, kind) in [
@@ -52,10 +66,10 @@ fn the_access_log_names_what_decided_on_either_side() {
     ] {
         let rule = Origin::new(kind, "shop", "web");
         let call = decided(direction, AccessLog::JSON, &rule);
-        let line = call.line(200, "", Duration::ZERO, 0).unwrap();
+        let line = line_of(&call, 200, "").unwrap();
         assert_eq!(line.rule, Some(&rule));
         let silent = decided(direction, AccessLog::OFF, &rule);
-        assert!(silent.line(200, "", Duration::ZERO, 0).is_none());
+        assert!(line_of(&silent, 200, "").is_none());
     }
 }
 
@@ -64,7 +78,7 @@ fn access_log_names_route_without_counting_cell() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let mut call = decided(Direction::inbound, AccessLog::JSON, &rule);
     let route = |call: &Call| {
-        let line = call.line(200, "", Duration::ZERO, 0).unwrap();
+        let line = line_of(call, 200, "").unwrap();
         line.route.to_owned()
     };
     assert_eq!(route(&call), "", "it was not judged");
@@ -90,13 +104,13 @@ fn refused_head_is_logged_with_its_readable_parts() {
     ] {
         let mut call = decided(Direction::inbound, AccessLog::JSON, &rule);
         call.asks_in_vain(asked);
-        let line = call.line(400, "bad-request", Duration::ZERO, 0).unwrap();
+        let line = line_of(&call, 400, "bad-request").unwrap();
         assert_eq!((line.method, line.path, line.host), (method, path, ""));
         assert_eq!((line.direction, line.peer), ("inbound", "shop/web"));
         assert_eq!((line.trace, line.rule), (None, None));
         let mut silent = decided(Direction::inbound, AccessLog::OFF, &rule);
         silent.asks_in_vain(asked);
-        assert!(silent.line(400, "bad-request", Duration::ZERO, 0).is_none());
+        assert!(line_of(&silent, 400, "bad-request").is_none());
     }
 }
 
@@ -110,8 +124,8 @@ fn the_access_log_follows_the_controller_and_goes_back() {
         let parties = call.parties().clone();
         let mut call = Call::begin(&telemetry, CallKind::Request, parties);
         call.asks(&parts, CameFrom::Application);
-        call.keep_line_of(failed);
-        call.line(200, "", Duration::ZERO, 0).is_some()
+        call.notes.keep_line_of(failed);
+        line_of(&call, 200, "").is_some()
     };
     for (configured, good, bad) in [
         (None, true, true),
@@ -258,7 +272,7 @@ fn connection_counts_once_with_distinguished_or_other_port() {
         call.audited();
         let cell = call.open();
         assert_eq!(cell.key().parties.port() == 9090, distinguished);
-        call.count_tcp(None);
+        call.bytes_ended(None);
         let (mut started, mut audited) = (0, 0);
         let cells = Arc::clone(&telemetry.metrics.calls.cells);
         cells.drain(|_, counts| {
@@ -297,7 +311,7 @@ fn connection_counts_once_if_drained_before_port_is_known() {
     take();
     assert_eq!(call.open().key().parties.port(), 9090);
     take();
-    call.count_tcp(None);
+    call.bytes_ended(None);
     take();
     assert_eq!(started, 1);
     assert!(

@@ -10,7 +10,7 @@ use wire::v1;
 use crate::http::head::Asked;
 use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::ends;
-use crate::telemetry::tap::watch::{Tap, Taps};
+use crate::telemetry::tap::{Tap, Taps};
 use crate::telemetry::trace::{self, Trace};
 
 /// Bytes of a path that are reported.
@@ -57,17 +57,17 @@ pub(crate) struct TapEnding<'a> {
     pub(crate) bytes: u64,
 }
 
-impl Taps {
+impl Tapped {
     /// What is written down of a request that comes, where a tap may want it; `trace` is there
     /// where this proxy changes its trace headers.
     #[cold]
     pub(crate) fn note(
-        &self,
+        taps: &Taps,
         parties: &CallEnds,
         asked: Asked<'_>,
         trace: Option<&Trace>,
-    ) -> Option<Box<Tapped>> {
-        let open = self.open.load();
+    ) -> Option<Box<Self>> {
+        let open = taps.open.load();
         let direction = parties.direction();
         let fits = |tap: &&Arc<Tap>| {
             // The caller is known from the begin on; the callee is not.
@@ -76,11 +76,9 @@ impl Taps {
                 && (!ends_are_known || tap.filter.wants_end(parties))
         };
         let taps: Vec<Arc<Tap>> = open.iter().filter(fits).cloned().collect();
-        (!taps.is_empty()).then(|| Box::new(Tapped::new(taps, asked, trace)))
+        (!taps.is_empty()).then(|| Box::new(Self::new(taps, asked, trace)))
     }
-}
 
-impl Tapped {
     fn new(taps: Vec<Arc<Tap>>, asked: Asked<'_>, trace: Option<&Trace>) -> Self {
         let headers = taps.iter();
         let headers = headers.map(|tap| {

@@ -1,23 +1,62 @@
-//! Presence checks: no call waits to learn whether an endpoint is there. Where nothing arrived
-//! from its proxy when something was due, and where there is no connection to the one of an
-//! endpoint whose ejection is over, it is checked beside the calls, which go to others meanwhile.
+//! The endpoints that a call may still be sent to, and the presence checks of those that may be
+//! gone.
+//!
+//! No call waits to learn whether an endpoint is there. Where nothing arrived from its proxy when
+//! something was due, and where there is no connection to the one of an endpoint whose ejection
+//! is over, it is checked beside the calls, which go to others meanwhile.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Attempts;
-use super::failed::Doubted;
-use crate::endpoints::endpoint::InFlight;
-use crate::endpoints::learned::Fallback;
+use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::learned::{Draw, Fallback};
 use crate::mesh::peer::Peer;
 use crate::outbound::attempt_outcome;
 use crate::outbound::call_policy;
+use crate::outbound::route::Route;
 use crate::proxy::Proxy;
-use crate::telemetry::call::endpoint::ejected;
+use crate::telemetry::labels::LocalityLabels;
 
 /// So many that may be gone are passed over by one call.
 const PASSED_OVER: usize = 8;
 
-impl Attempts<'_> {
+/// What becomes of an endpoint that may be gone, where no other works.
+#[derive(Clone, Copy)]
+pub(super) enum Doubted {
+    /// The call itself is the check.
+    Called,
+    /// It is checked beside the call, which may have its response yet elsewhere.
+    PassedOver,
+}
+
+/// The endpoints of a route that have not failed the call.
+pub(super) struct Candidates<'a> {
+    route: &'a Route,
+    /// Those that have.
+    tried: Vec<SocketAddr>,
+    /// The call may be sent again if the next one fails it.
+    may_retry: bool,
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) const fn new(route: &'a Route, may_retry: bool) -> Self {
+        Self {
+            route,
+            tried: Vec::new(),
+            may_retry,
+        }
+    }
+
+    /// This one has failed the call.
+    pub(super) fn exclude(&mut self, addr: SocketAddr) {
+        self.tried.push(addr);
+    }
+
+    /// Undoes the last exclusion.
+    pub(super) fn readmit(&mut self) {
+        self.tried.pop();
+    }
+
     /// The endpoint to try: one that works, or one whose ejection is over and that is probed.
     pub(super) fn choose(
         &self,
@@ -33,8 +72,48 @@ impl Attempts<'_> {
         if other.is_none() && matches!(doubted, Doubted::Called) {
             other = Some(passed_over.remove(0).0);
         }
-        self.check_all(proxy, passed_over);
+        for (endpoint, peer) in passed_over {
+            self.check_beside(proxy, &peer, endpoint);
+        }
         other
+    }
+
+    /// Whether an endpoint that was chosen a while ago still works, as what it was.
+    pub(super) fn still_works(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
+        let draw = self.draw(Fallback::NoEndpoint, &self.tried);
+        self.route.choice.still_works(proxy, endpoint, &draw)
+    }
+
+    /// Counts how near an endpoint is that gets an attempt, where calls go by that.
+    pub(super) fn count_nearness(&self, proxy: &Proxy, to: &Endpoint) {
+        let route = self.route;
+        let balance = call_policy::balance(route.policy.as_deref());
+        if let Some(nearness) = route.choice.nearness(to, balance) {
+            let labels = LocalityLabels {
+                service: Arc::clone(&route.service),
+                locality: nearness.as_str(),
+            };
+            proxy.telemetry.metrics.locality.at(&labels).inc();
+        }
+    }
+
+    /// One that is none of `besides`.
+    fn pick(&self, proxy: &Proxy, fallback: Fallback, besides: &[SocketAddr]) -> Option<InFlight> {
+        let draw = self.draw(fallback, besides);
+        self.route.choice.pick(proxy, &draw)
+    }
+
+    /// What a choice goes by of one that is none of `besides`.
+    fn draw<'b>(&'b self, fallback: Fallback, besides: &'b [SocketAddr]) -> Draw<'b> {
+        let policy = self.route.policy.as_deref();
+        Draw {
+            tried: besides,
+            first: self.tried.is_empty(),
+            may_retry: self.may_retry,
+            ejection: call_policy::ejection_if(policy, self.route.choice.ejects()),
+            balance: call_policy::balance(policy),
+            fallback,
+        }
     }
 
     /// Another one than `first`, and those that are passed over for it, from the first on.
@@ -59,12 +138,6 @@ impl Attempts<'_> {
             }
         };
         (other, passed_over)
-    }
-
-    fn check_all(&self, proxy: &Proxy, passed_over: Vec<(InFlight, Arc<Peer>)>) {
-        for (endpoint, peer) in passed_over {
-            self.check_beside(proxy, &peer, endpoint);
-        }
     }
 
     /// Which peer to check before a call waits for it: where it is doubted, where its connections
@@ -110,7 +183,7 @@ impl Attempts<'_> {
             };
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, false);
             if let Some(cause) = set.record(&mut checked, latency, signal, &ejection) {
-                ejected(&telemetry, &parties, cause);
+                telemetry.metrics.ejected(&parties, cause);
             }
         });
     }

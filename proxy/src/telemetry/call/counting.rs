@@ -1,0 +1,360 @@
+//! Where a call counts, and what of it is counted.
+//!
+//! A call counts once, on the cell of its last attempt; each attempt counts on the cell of its own
+//! endpoint. Until it is known where a call goes it counts nowhere, and it may move from one cell
+//! to another before it ends: where it is under way is where it leaves.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Version;
+use policy::origin::Origin;
+use policy::protocol::Protocol;
+use policy::reason::Reason;
+
+use crate::http::upload::Upload;
+use crate::telemetry::Telemetry;
+use crate::telemetry::cell::{CallCounters, CallOutcome, CellKey};
+use crate::telemetry::histogram::Exemplar;
+use crate::telemetry::parties::CallEnds;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallKind {
+    Request,
+    /// A connection of opaque bytes.
+    Bytes,
+}
+
+/// Where a call is counted.
+#[derive(Debug)]
+enum At {
+    /// Nowhere yet: it may be refused before it is known where it goes.
+    Nowhere(CallEnds),
+    Counters(Arc<CallCounters>),
+}
+
+/// Where a call was counted that something else is to answer.
+#[derive(Debug)]
+pub(crate) struct Before {
+    at: At,
+    port: u16,
+}
+
+/// See the module header.
+#[derive(Debug)]
+pub(super) struct Counting {
+    kind: CallKind,
+    at: At,
+    protocol: Protocol,
+    /// The port that was called, also where its cell does not distinguish it.
+    port: u16,
+    /// A request, or bytes that are relayed, that nothing has counted yet.
+    awaited: bool,
+    /// The cell counts it as under way.
+    arrived: bool,
+    /// What allowed it, where it may go on to the cell of its port.
+    allowed: Option<Box<Origin>>,
+    /// An attempt is under way, or none was possible, and that is not counted yet.
+    trying: bool,
+    /// The body of the request, where it has one.
+    upload: Option<Upload>,
+}
+
+impl Counting {
+    pub(super) fn new(kind: CallKind, parties: CallEnds) -> Self {
+        Self {
+            kind,
+            port: parties.port(),
+            at: At::Nowhere(parties),
+            protocol: match kind {
+                CallKind::Request => Protocol::Detect,
+                CallKind::Bytes => Protocol::Opaque,
+            },
+            awaited: kind == CallKind::Request,
+            arrived: false,
+            allowed: None,
+            trying: false,
+            upload: None,
+        }
+    }
+
+    pub(super) const fn kind(&self) -> CallKind {
+        self.kind
+    }
+
+    pub(super) const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub(super) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) const fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
+    pub(super) fn parties(&self) -> &CallEnds {
+        match &self.at {
+            At::Nowhere(parties) => parties,
+            At::Counters(cell) => &cell.key().parties,
+        }
+    }
+
+    pub(super) fn route(&self) -> Option<&str> {
+        match &self.at {
+            At::Nowhere(_) => None,
+            At::Counters(cell) => cell.key().route.as_deref(),
+        }
+    }
+
+    pub(super) fn uploads(&mut self, upload: &Upload) {
+        self.upload = upload.comes().then(|| upload.clone());
+        self.count_upload();
+    }
+
+    fn count_upload(&self) {
+        if let (Some(upload), At::Counters(cell)) = (&self.upload, &self.at) {
+            upload.counts_on(cell.flows());
+        }
+    }
+
+    pub(super) const fn speaks(&mut self, version: Version, grpc: bool) {
+        self.protocol = match version {
+            Version::HTTP_2 if grpc => Protocol::Grpc,
+            Version::HTTP_2 => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+    }
+
+    pub(super) fn carries_tls(&mut self) {
+        self.protocol = Protocol::Tls;
+        // The way of a connection that was opened ahead is one of whatever bytes.
+        if let At::Counters(cell) = &self.at
+            && !matches!(cell.key().parties, CallEnds::Rest(_))
+        {
+            self.at = At::Nowhere(cell.key().parties.clone());
+        }
+    }
+
+    pub(super) fn between(&mut self, parties: CallEnds) {
+        self.port = parties.port();
+        self.at = At::Nowhere(parties);
+    }
+
+    /// Counts it on this cell from now on.
+    pub(super) fn on(&mut self, cell: Arc<CallCounters>) {
+        self.leave();
+        self.at = At::Counters(cell);
+        self.count_upload();
+        if self.kind == CallKind::Request {
+            self.arrive();
+        }
+    }
+
+    /// The same, where it goes by this route, if its way has a cell of its own for that.
+    pub(super) fn takes_route(&mut self, telemetry: &Telemetry, route: &Arc<str>) {
+        let At::Counters(cell) = &self.at else {
+            return;
+        };
+        if matches!(cell.key().parties, CallEnds::Rest(_)) {
+            return;
+        }
+        let by_route = cell.of_route(route).unwrap_or_else(|| {
+            let key = CellKey {
+                route: Some(Arc::clone(route)),
+                ..self.cell_key()
+            };
+            let by_route = telemetry.cell_of(key);
+            if by_route.key().route.is_none() {
+                telemetry.metrics.limit("routes");
+            }
+            // A cell of undistinguished ports is no way to one that is distinguished by now.
+            if by_route.key().parties.port() == cell.key().parties.port() {
+                cell.keep_route(route, &by_route);
+            }
+            by_route
+        });
+        // It counts once, and where it is now.
+        if mem::take(&mut self.arrived)
+            && let At::Counters(current) = &self.at
+        {
+            current.moves();
+        }
+        self.on(by_route);
+    }
+
+    /// It goes to the endpoint of this cell now: another one failed it before, or none did.
+    pub(super) fn attempt(&mut self, cell: Arc<CallCounters>) {
+        self.attempt_failed();
+        self.trying = true;
+        self.on(cell);
+    }
+
+    pub(super) fn attempt_failed(&mut self) {
+        if mem::take(&mut self.trying)
+            && let At::Counters(failed) = &self.at
+        {
+            failed.attempted(false);
+        }
+    }
+
+    pub(super) const fn unserved(&mut self) {
+        self.trying = true;
+    }
+
+    pub(super) fn open(&mut self, telemetry: &Telemetry) -> Arc<CallCounters> {
+        self.awaited = true;
+        self.settle(telemetry, true)
+    }
+
+    /// What was tried has failed, and from now on it goes between these.
+    pub(super) fn falls_back(&mut self, telemetry: &Telemetry, to: CallEnds) -> Before {
+        self.gives_up(telemetry);
+        let port = mem::replace(&mut self.port, to.port());
+        let at = mem::replace(&mut self.at, At::Nowhere(to));
+        Before { at, port }
+    }
+
+    /// That has failed as well, and it ends as it did before.
+    pub(super) fn returns(&mut self, telemetry: &Telemetry, before: Before) {
+        self.gives_up(telemetry);
+        self.at = before.at;
+        self.port = before.port;
+    }
+
+    /// The last attempt, and the want of an endpoint, are counted where they were made.
+    fn gives_up(&mut self, telemetry: &Telemetry) {
+        if mem::take(&mut self.trying) {
+            self.settle(telemetry, false).attempted(false);
+        }
+        self.leave();
+    }
+
+    /// Deny would have refused it.
+    pub(super) fn audited(&mut self, telemetry: &Telemetry) {
+        // Not settled: a connection may go on to the cell of its port yet.
+        self.cell(telemetry, false).audited();
+    }
+
+    /// This rule allows it.
+    pub(super) fn allowed_by(&mut self, rule: &Origin) {
+        let At::Counters(cell) = &self.at else {
+            return;
+        };
+        cell.allowed_by(rule);
+        // It is reported where the call counts in the end, too.
+        if cell.key().parties.port() == 0 {
+            self.allowed = Some(Box::new(rule.clone()));
+        }
+    }
+
+    /// It has ended so. `answered`: after the time to the head of its answer, which may be the
+    /// exemplar of such times.
+    pub(super) fn end(
+        &mut self,
+        telemetry: &Telemetry,
+        outcome: CallOutcome,
+        answered: Option<(Duration, Option<Exemplar>)>,
+    ) {
+        self.awaited = false;
+        let cell = self.settle(telemetry, outcome.reason.is_none());
+        match answered {
+            Some((latency, exemplar)) => {
+                cell.answered(outcome, latency);
+                if let Some(exemplar) = exemplar {
+                    cell.recorded(exemplar);
+                }
+            }
+            None => cell.outcome(outcome),
+        }
+        if mem::take(&mut self.trying) {
+            // Beyond a limit nothing has shown that the backend fails.
+            cell.attempted(outcome.success || outcome.reason == Some(Reason::Limit));
+        }
+        self.leave();
+    }
+
+    /// Its caller left before there was a response.
+    pub(super) fn cancel(&mut self, telemetry: &Telemetry) {
+        let tried = mem::take(&mut self.trying);
+        let cell = self.settle(telemetry, false);
+        cell.cancel();
+        if tried {
+            cell.left();
+        }
+        self.leave();
+    }
+
+    fn arrive(&mut self) {
+        if let At::Counters(cell) = &self.at
+            && !mem::replace(&mut self.arrived, true)
+        {
+            cell.begin();
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        if let At::Counters(cell) = &self.at
+            && mem::take(&mut self.arrived)
+        {
+            cell.leave();
+        }
+    }
+
+    /// The cell that counts it, on which it is under way from now on.
+    pub(super) fn settle(&mut self, telemetry: &Telemetry, served: bool) -> Arc<CallCounters> {
+        let cell = self.cell(telemetry, served);
+        if let Some(rule) = self.allowed.take()
+            && cell.key().parties.port() != 0
+        {
+            cell.allowed_by(&rule);
+        }
+        self.arrive();
+        cell
+    }
+
+    /// The cell that counts it; `served` when the other end itself has answered, which makes the
+    /// port a distinguished one.
+    fn cell(&mut self, telemetry: &Telemetry, served: bool) -> Arc<CallCounters> {
+        let parties = self.parties();
+        let news = served && parties.port() == 0 && !matches!(parties, CallEnds::Rest(_));
+        match &self.at {
+            At::Counters(cell) if !news => Arc::clone(cell),
+            _ => {
+                if served {
+                    let (direction, service) = (parties.direction(), parties.service_name());
+                    let _ = telemetry.port_label(direction, service, self.port, true);
+                }
+                let cell = telemetry.cell_of(self.cell_key());
+                // It counts once, and where it is now.
+                let moved =
+                    matches!(&self.at, At::Counters(current) if !Arc::ptr_eq(current, &cell));
+                if moved
+                    && mem::take(&mut self.arrived)
+                    && let At::Counters(current) = &self.at
+                {
+                    current.moves();
+                }
+                self.at = At::Counters(Arc::clone(&cell));
+                self.count_upload();
+                cell
+            }
+        }
+    }
+
+    /// The way that it goes, to the port that was called.
+    fn cell_key(&self) -> CellKey {
+        let (parties, route) = match &self.at {
+            At::Nowhere(parties) => (parties, None),
+            At::Counters(cell) => (&cell.key().parties, cell.key().route.clone()),
+        };
+        CellKey {
+            parties: parties.clone().at_port(self.port),
+            protocol: self.protocol,
+            route,
+        }
+    }
+}
