@@ -12,8 +12,11 @@ use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
     problem::Problems,
     translate,
-    watch::{Collector, News, Step},
-    world::{ObjectKey, World, kinds::every_kind},
+    world::{
+        ObjectKey, World,
+        collect::{Collector, News, Step},
+        kinds::every_kind,
+    },
 };
 
 /// Objects in the order in which they were applied.
