@@ -30,7 +30,7 @@ mod whole;
 use std::sync::Arc;
 
 use crate::{
-    model::{Defaults, Model, changes::Changes},
+    model::{Defaults, Model, changes::Changes, compiled::Compiled},
     problem::Problems,
     world::World,
 };
@@ -60,6 +60,14 @@ impl Model {
             after::compile_after(world, defaults, &before.index, problems);
         let index = Arc::new(index);
         (Self { index }, problems, changes)
+    }
+}
+
+impl Compiled {
+    /// Compiles a World after the one that `self` was made from.
+    pub(crate) fn after(&self, world: Arc<World>, defaults: &Defaults) -> Self {
+        let compiled = Model::compile_after(&world, defaults, &self.model, &self.problems);
+        self.followed_by(world, compiled)
     }
 }
 

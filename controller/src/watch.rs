@@ -15,7 +15,6 @@
 //!
 //! May import `apiserver`, `metrics`, `translate` and `world`.
 
-mod collect;
 mod outage;
 
 use std::{sync::Arc, time::Duration};
@@ -34,16 +33,16 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-pub(crate) use self::collect::{Collector, News, Step};
 use crate::{
     apiserver::client::WATCH_SECONDS,
     metrics::WorldMetrics,
     translate::{self, Unusable},
-    watch::{
-        collect::KindFacts,
-        outage::{Outage, Outages},
+    watch::outage::{Outage, Outages},
+    world::{
+        Fact, ObjectKey, World,
+        collect::{Collector, KindFacts, News, Step},
+        kinds::every_kind,
     },
-    world::{Fact, ObjectKey, World, kinds::every_kind},
 };
 
 /// At most one World in this time, except for what must not wait.

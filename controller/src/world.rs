@@ -9,6 +9,7 @@
 //!
 //! May import nothing else of this crate.
 
+pub mod collect;
 mod fact;
 mod facts;
 mod key;
@@ -18,7 +19,7 @@ mod traffic;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub(crate) use fact::Fact;
+pub use fact::Fact;
 // Whole, so that nothing here names the kinds one by one.
 pub use facts::*;
 pub use key::ObjectKey;

@@ -10,14 +10,6 @@ use crate::{
     world::World,
 };
 
-impl Compiled {
-    /// Compiles a World after the one that `self` was made from.
-    pub(crate) fn after(&self, world: Arc<World>, defaults: &Defaults) -> Self {
-        let compiled = Model::compile_after(&world, defaults, &self.model, &self.problems);
-        self.followed_by(world, compiled)
-    }
-}
-
 /// Compiles every World that `worlds` brings. Ends with it.
 pub(crate) async fn run(
     mut worlds: watch::Receiver<Option<Arc<World>>>,

@@ -12,12 +12,15 @@ use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
     problem::Problems,
     translate,
-    watch::{Collector, News, Step},
-    world::{ObjectKey, World, kinds::every_kind},
+    world::{
+        ObjectKey, World,
+        collect::{Collector, News, Step},
+        kinds::every_kind,
+    },
 };
 
 /// Objects in the order in which they were applied.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
     objects: Vec<Value>,
 }
@@ -74,6 +77,7 @@ impl Cluster {
         &self.objects
     }
 
+    /// The World of these objects.
     pub(crate) fn world(&self) -> World {
         let mut collector = Collector::default();
         for object in &self.objects {
@@ -82,10 +86,12 @@ impl Cluster {
         collector.world()
     }
 
+    /// Its Model, and the problems of its objects.
     pub(crate) fn compile(&self) -> (Model, Problems) {
         self.compile_with(&Defaults::default())
     }
 
+    /// The same with other defaults.
     pub(crate) fn compile_with(&self, defaults: &Defaults) -> (Model, Problems) {
         Model::compile(&self.world(), defaults)
     }
@@ -96,6 +102,7 @@ impl Cluster {
     }
 }
 
+/// What the proxy of a pod in namespace `shop` gets that has no optional capability.
 pub(crate) fn resolve(
     model: &Model,
     pod: &str,
@@ -119,10 +126,12 @@ pub(crate) fn resolve_newest(model: &Model, pod: &str, destinations: &[&str]) ->
 }
 
 /// Resources by name, with readers that fail loudly.
+#[derive(Debug)]
 pub(crate) struct Resolved(pub(crate) BTreeMap<String, Arc<EncodedResource>>);
 
 macro_rules! reader {
     ($name:ident, $content:ident) => {
+        #[doc = concat!("The ", stringify!($content), " of this name.")]
         pub(crate) fn $name(&self, name: &str) -> wire::v1::$content {
             match &self.published(name).resource.content {
                 Some(wire::v1::resource::Content::$content(content)) => Clone::clone(content),
@@ -133,12 +142,14 @@ macro_rules! reader {
 }
 
 impl Resolved {
+    /// The encoded resource of this name.
     pub(crate) fn published(&self, name: &str) -> &EncodedResource {
         self.0
             .get(name)
             .unwrap_or_else(|| panic!("no {name} in {:?}", self.names()))
     }
 
+    /// All names.
     pub(crate) fn names(&self) -> Vec<&str> {
         self.0.keys().map(String::as_str).collect()
     }
@@ -165,10 +176,12 @@ impl Resolved {
         (&self.guard_named("guard")).try_into().unwrap()
     }
 
+    /// What the pod is.
     pub(crate) fn workload(&self) -> wire::v1::Workload {
         self.workload_named("workload")
     }
 
+    /// What an address with a port means.
     pub(crate) fn destination(&self, at: &str) -> wire::v1::destination::Target {
         self.destination_named(&format!("destination/{at}"))
             .target
@@ -208,6 +221,7 @@ pub(crate) fn set(mut object: Value, pointer: &str, value: Value) -> Value {
     object
 }
 
+/// Adds an annotation to an object.
 pub(crate) fn annotate(object: Value, name: &str, value: &str) -> Value {
     set(
         object,
@@ -216,6 +230,7 @@ pub(crate) fn annotate(object: Value, name: &str, value: &str) -> Value {
     )
 }
 
+/// Puts an object into another namespace than `shop`.
 pub(crate) fn in_namespace(object: Value, namespace: &str) -> Value {
     set(object, "/metadata/namespace", json!(namespace))
 }
@@ -227,6 +242,7 @@ fn meta(name: &str) -> Value {
     })
 }
 
+/// The object as created at this second.
 pub(crate) fn created(object: Value, second: u8) -> Value {
     let time = format!("2026-01-01T00:00:{second:02}Z");
     set(object, "/metadata/creationTimestamp", json!(time))
@@ -319,6 +335,7 @@ fn smi(kind: &str, api_version: &str, name: &str, spec: Value) -> Value {
     object
 }
 
+/// A split of `root` to backends `(service, weight)`.
 pub(crate) fn split(name: &str, root: &str, backends: &[(&str, i64)]) -> Value {
     let backends: Vec<Value> = backends
         .iter()
@@ -340,17 +357,20 @@ pub(crate) fn target(name: &str, to: &str, from: &[&str], rules: Value) -> Value
     smi("TrafficTarget", "access.smi-spec.io/v1alpha4", name, spec)
 }
 
+/// An HTTPRouteGroup with these matches.
 pub(crate) fn group(name: &str, matches: Value) -> Value {
     let mut spec = json!({});
     spec["matches"] = matches;
     smi("HTTPRouteGroup", "specs.smi-spec.io/v1alpha4", name, spec)
 }
 
+/// A TCPRoute for these ports.
 pub(crate) fn tcp_route(name: &str, ports: &[i64]) -> Value {
     let spec = json!({"matches": {"ports": ports}});
     smi("TCPRoute", "specs.smi-spec.io/v1alpha4", name, spec)
 }
 
+/// A UDPRoute for these ports.
 pub(crate) fn udp_route(name: &str, ports: &[i64]) -> Value {
     let spec = json!({"matches": {"ports": ports}});
     smi("UDPRoute", "specs.smi-spec.io/v1alpha4", name, spec)
@@ -368,6 +388,7 @@ pub(crate) fn traffic_policy(name: &str, spec: Value) -> Value {
     smi("TrafficPolicy", "weft.dev/v1alpha1", name, spec)
 }
 
+/// A namespace without labels.
 pub(crate) fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
@@ -377,6 +398,7 @@ pub(crate) fn service_account(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(name)})
 }
 
+/// A node of this zone.
 pub(crate) fn node(name: &str, zone: &str) -> Value {
     let labels = json!({"topology.kubernetes.io/zone": zone});
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})

@@ -88,6 +88,7 @@ macro_rules! every_kind {
 pub(crate) use {every_kind, rows};
 
 /// What can be said of a kind without its types.
+#[derive(Debug)]
 pub(crate) struct Row {
     /// What it is called as an object that something is said about.
     pub(crate) object: Option<Kind>,

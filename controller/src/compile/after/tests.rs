@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::model::compiled::Compiled;
 use crate::model::published::EncodedResource;
 use crate::testing::cluster;
-use crate::watch::Collector;
+use crate::world::collect::Collector;
 
 mod readiness;
 mod served;

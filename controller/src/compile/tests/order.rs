@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use crate::{
     model::{Defaults, Model},
     testing::cluster::*,
-    watch::{Collector, Step},
-    world::ObjectKey,
+    world::{
+        ObjectKey,
+        collect::{Collector, Step},
+    },
 };
 
 const ASKED: [&str; 6] = [

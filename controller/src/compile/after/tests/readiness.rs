@@ -3,7 +3,7 @@
 //! Claims: calls-20
 
 use super::*;
-use crate::watch::News;
+use crate::world::collect::News;
 
 /// The pod, whose condition Ready has this status since then.
 pub(super) fn ready(pod: Value, status: &str, time: &str) -> Value {

@@ -11,7 +11,7 @@ use crate::{
     model::{Defaults, Model},
     problem::Problems,
     testing::cluster::{Cluster, *},
-    watch::Collector,
+    world::collect::Collector,
 };
 
 /// So many policies about `api`, each with what `fields` makes of its number.

@@ -1,12 +1,12 @@
-//! Holds what the watchers have sent so far, and finds what of it is a change.
+//! Collects the steps that watchers send into Worlds, and finds what of them is a change.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::world::{Fact, ObjectKey, Store, World, kinds::every_kind};
+use super::{Fact, ObjectKey, Store, World, kinds::every_kind};
 
 /// Whether a step changed anything, and whether that can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum News {
+pub enum News {
     /// Nothing changed.
     None,
     /// Something changed.
@@ -18,7 +18,7 @@ pub(crate) enum News {
 /// What a watcher says about one kind. A fact of `None` means that the object
 /// exists but is of no use.
 #[derive(Clone, Debug)]
-pub(crate) enum Step<T> {
+pub enum Step<T> {
     /// A new list begins.
     Restart,
     /// Part of the new list.
@@ -35,7 +35,7 @@ pub(crate) enum Step<T> {
 
 /// The facts of one kind.
 #[derive(Debug)]
-pub(crate) struct KindFacts<T> {
+pub struct KindFacts<T> {
     store: Store<T>,
     incoming: Option<BTreeMap<ObjectKey, Arc<T>>>,
     complete: bool,
@@ -53,7 +53,7 @@ impl<T> Default for KindFacts<T> {
 
 impl<T: Fact> KindFacts<T> {
     /// Applies one step.
-    pub(crate) fn take(&mut self, step: Step<T>) -> News {
+    pub fn take(&mut self, step: Step<T>) -> News {
         match step {
             Step::Restart => {
                 self.incoming = Some(BTreeMap::new());
@@ -120,18 +120,18 @@ macro_rules! collector {
         $change:ident, $object:expr, $status:expr;)+) => {
         /// The facts of all kinds.
         #[derive(Debug, Default)]
-        pub(crate) struct Collector {
-            $(pub(crate) $field: KindFacts<crate::world::$facts>,)+
+        pub struct Collector {
+            $($(#[$doc])* pub $field: KindFacts<crate::world::$facts>,)+
         }
 
         impl Collector {
             /// Whether every kind has been listed.
-            pub(crate) fn complete(&self) -> bool {
+            pub fn complete(&self) -> bool {
                 $(self.$field.complete)&&+
             }
 
             /// A snapshot.
-            pub(crate) fn world(&self) -> World {
+            pub fn world(&self) -> World {
                 World {
                     $($field: self.$field.store.clone(),)+
                 }
