@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use policy::traffic::part::Parts;
 use policy::traffic::pod::PodGuard;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -348,12 +347,12 @@ fn policies(pod: Pod) -> v1::Resource {
     let every = sections::every();
     match pod {
         Pod::Client => {
-            let policy = convert::policy_message(&every.for_callers(Parts::ALL));
+            let policy = convert::policy_message(&every.for_callers());
             let name = names::policy(NAMESPACE, resources::WEB, resources::HTTP_PORT);
             standing_in::resource(&name, v1::resource::Content::Policy(policy))
         }
         Pod::Server => {
-            let guarded = every.for_pods(Parts::ALL);
+            let guarded = every.for_pods();
             let ports = resources::HTTP_TARGETS.map(|port| (port, guarded.clone()));
             let guard = PodGuard {
                 ports: ports.into(),

@@ -12,7 +12,6 @@
 pub(crate) mod bindings;
 pub(crate) mod changes;
 pub(crate) mod compiled;
-pub(crate) mod cuts;
 mod defaults;
 mod dependents;
 pub(crate) mod modes;
@@ -46,7 +45,6 @@ pub(crate) use self::served::{Served, by_say, has_say, has_shared_port};
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 use self::{
     bindings::Bindings,
-    cuts::Cuts,
     published::SharedResources,
     route_names::RouteNames,
     traffic::{Guard, Policies},
@@ -239,7 +237,7 @@ pub(crate) struct PodEntry {
     /// What policies say of requests to it.
     pub(crate) guard: OnceLock<Option<Guard>>,
     /// The same, encoded.
-    pub(crate) guard_cuts: Cuts,
+    pub(crate) guard_resource: OnceLock<Option<Arc<EncodedResource>>>,
     /// How requests to it are named.
     pub(crate) routes: OnceLock<Option<Arc<EncodedResource>>>,
 }

@@ -10,20 +10,20 @@
 //!    accounts are replaced by what they stand for.
 //! 2. [`precedence::resolve`] makes one [`EffectivePolicy`] per Service port, and reports what
 //!    lost. That is what travels to proxies: the same for every caller.
-//! 3. Each proxy gets what it carries out of it, [`part`]: [`EffectivePolicy::for_callers`] and
-//!    [`EffectivePolicy::for_pods`].
+//! 3. Each proxy gets what concerns its side of it, [`EffectivePolicy::for_callers`] and
+//!    [`EffectivePolicy::for_pods`]; what it does not carry out of that is known by [`part`].
 //! 4. A caller's proxy keeps what its own workload may see of it, [`EffectivePolicy::seen_by`],
 //!    once per configuration.
 //! 5. For each request [`crate::route::Table::decide`] gives the section and the object
 //!    that it came from. The server's proxy queries [`Scoped`] tables with the proven caller.
 pub mod bounds;
 pub mod call;
-mod cut;
 pub mod endpoint;
 pub mod guard;
 pub mod part;
 pub mod pod;
 pub mod precedence;
+mod sent;
 pub mod set;
 pub mod without_object;
 

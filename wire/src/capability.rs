@@ -7,8 +7,9 @@
 //! A name that a controller does not know is of no use to it and ignored. A proxy that
 //! names none is older than the names, and has those of [`Capabilities::default`].
 //!
-//! Of TrafficPolicies a proxy names every part that it carries out, and is sent those: what
-//! is made of a policy is cut before, so that no resource of that kind needs a capability.
+//! Of TrafficPolicies a proxy names every part that it carries out. With one of them it is sent
+//! what is made of policies, as it is: [`crate::convert`] ignores what it does not know, in the way
+//! that is never wider. The names of the parts serve the object's status.
 
 use std::collections::BTreeSet;
 
@@ -60,14 +61,7 @@ capabilities! {
 
 impl Capability {
     /// What a proxy of this version has.
-    pub const OF_THIS_VERSION: &'static [Self] = &[
-        Self::ExtendedRule,
-        Self::Telemetry,
-        Self::Routes,
-        Self::Asks,
-        Self::Place,
-        Self::Trial,
-    ];
+    pub const OF_THIS_VERSION: &'static [Self] = Self::ALL;
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]

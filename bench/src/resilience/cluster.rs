@@ -200,8 +200,9 @@ impl Cluster {
                 Content::Service(service),
             ),
         ];
-        let policy = convert::policy_message(&self.traffic()?.for_callers(parts));
-        if !policy.rules.is_empty() {
+        let policy = convert::policy_message(&self.traffic()?.for_callers());
+        // A proxy that names no part is older than policies.
+        if !parts.is_empty() && !policy.rules.is_empty() {
             all.push(resource(
                 &names::policy(NAMESPACE, name, port),
                 Content::Policy(policy),
@@ -242,8 +243,8 @@ impl ClusterView for Cluster {
             ..v1::Workload::default()
         };
         let mut own = vec![resource(names::WORKLOAD, Content::Workload(workload))];
-        let traffic = self.traffic()?.for_pods(parts);
-        if pod.service.is_some() && traffic != EffectivePolicy::default() {
+        let traffic = self.traffic()?.for_pods();
+        if !parts.is_empty() && pod.service.is_some() && traffic != EffectivePolicy::default() {
             let ports = [(HTTP, traffic.clone()), (GRPC, traffic)];
             let guard = PodGuard {
                 ports: ports.into(),
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_is_sent_only_parts_it_supports() {
+    fn proxy_older_than_policies_is_sent_none() {
         let requested = Asked {
             attempt: Some(Duration::from_millis(500)),
             overload: Some("caller"),
@@ -377,13 +378,12 @@ mod tests {
         let policy = "policy/bench/web:84".to_owned();
         let attempts = Parts::of(&[Part::AttemptTimeout]);
         assert!(names(&cluster, attempts, GRPC_PORT).contains(&policy));
-        let retries = Parts::of(&[Part::Retry]);
-        assert!(!names(&cluster, retries, GRPC_PORT).contains(&policy));
+        assert!(!names(&cluster, Parts::NONE, GRPC_PORT).contains(&policy));
 
         let own = |parts| cluster.own("web-1", parts).unwrap();
-        assert_eq!(own(attempts).len(), 1);
+        assert_eq!(own(Parts::NONE).len(), 1);
+        let guarded = own(attempts);
         assert_eq!(cluster.carried(), attempts);
-        let guarded = own(Parts::of(&[Part::Overload, Part::Priority]));
         let Some(Content::Guard(guard)) = &guarded[1].content else {
             panic!("{guarded:?}")
         };

@@ -297,7 +297,7 @@ impl Change<'_> {
                 elsewhere,
                 workload: OnceLock::new(),
                 guard: OnceLock::new(),
-                guard_cuts: crate::model::cuts::Cuts::default(),
+                guard_resource: OnceLock::new(),
                 routes: OnceLock::new(),
             };
             if was.is_some_and(|was| {

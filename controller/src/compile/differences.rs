@@ -136,7 +136,7 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
                     elsewhere: entry.elsewhere.clone(),
                     workload: old.workload.clone(),
                     guard: OnceLock::new(),
-                    guard_cuts: crate::model::cuts::Cuts::default(),
+                    guard_resource: OnceLock::new(),
                     routes: old.routes.clone(),
                 })
             };

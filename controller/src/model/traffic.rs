@@ -26,7 +26,7 @@ pub(crate) use self::merged::Overridden;
 
 use self::merged::{GuardBuilder, Ranks};
 use super::{
-    cuts::Cuts,
+    published::EncodedResource,
     served::{Served, has_shared_port},
 };
 use crate::world::ObjectKey;
@@ -72,8 +72,8 @@ pub(crate) struct PortPolicies {
     pub(crate) ranks: Ranks,
     /// Services that calls may be sent to instead.
     pub(crate) leads_to: BTreeSet<ObjectKey>,
-    /// What callers get, by what their proxies carry out.
-    pub(crate) cuts: Cuts,
+    /// What callers get, encoded at the first query; `None` if nothing.
+    pub(crate) resource: OnceLock<Option<Arc<EncodedResource>>>,
     /// The objects behind what callers and what pods get, computed at the first query.
     pub(crate) of_callers: OnceLock<RequiredParts>,
     pub(crate) of_pods: OnceLock<RequiredParts>,
@@ -153,18 +153,17 @@ impl Guard {
         *all = all.and(parts);
     }
 
-    /// What a proxy gets that carries out these parts; `None` if nothing.
-    pub(crate) fn cut(&self, to: Parts) -> Option<PodGuard> {
+    /// What the pod's proxy is sent; `None` if nothing.
+    pub(crate) fn sent(&self) -> Option<PodGuard> {
         let ports = self.guard.ports.iter();
-        let ports = ports.map(|(number, port)| (*number, port.for_pods(to)));
-        let allowed = self.guard.read_only.clone();
-        let cut = PodGuard {
+        let ports = ports.map(|(number, port)| (*number, port.for_pods()));
+        let sent = PodGuard {
             ports: ports
                 .filter(|(_, port)| *port != GuardPort::default())
                 .collect(),
-            read_only: allowed.filter(|_| to.has(Part::ReadOnly)),
+            read_only: self.guard.read_only.clone(),
         };
-        (cut != PodGuard::default()).then_some(cut)
+        (sent != PodGuard::default()).then_some(sent)
     }
 }
 

@@ -1,9 +1,9 @@
-//! What TrafficPolicies say, encoded for callers and for each pod: as much of it as their
-//! proxies carry out.
+//! What TrafficPolicies say, encoded for callers and for each pod, and what of it their proxies do
+//! not carry out.
 
 use std::sync::Arc;
 
-use policy::{name::ObjectRef, traffic::part::Parts};
+use policy::traffic::part::Parts;
 use wire::{convert, names, v1};
 
 use super::left_out::LeftOut;
@@ -22,23 +22,22 @@ pub(super) struct PolicyResource {
 }
 
 impl PortPolicies {
-    /// What callers of the port get whose proxies carry out these parts.
+    /// What callers of the port get whose proxies carry out these parts: nothing, if they are older
+    /// than policies.
     pub(super) fn for_callers(&self, key: &ObjectKey, port: u16, parts: Parts) -> PolicyResource {
         let needs = self.caller_needs();
-        // Parts that no object needs make no difference.
-        let parts = all(needs).within(parts);
-        let resource = self.cuts.of(parts, || {
-            let message = convert::policy_message(&self.traffic.for_callers(parts));
+        let encode = || {
+            let message = convert::policy_message(&self.traffic.for_callers());
             (!message.rules.is_empty()).then(|| {
-                EncodedResource::new(
+                Arc::new(EncodedResource::new(
                     names::policy(&key.namespace, &key.name, port),
                     v1::resource::Content::Policy(message),
-                    carried(needs, parts),
-                )
+                    needs.keys().cloned().collect(),
+                ))
             })
-        });
+        };
         PolicyResource {
-            resource,
+            resource: of_kind(parts, || self.resource.get_or_init(encode).clone()),
             left_out: left_out(needs, parts),
         }
     }
@@ -54,32 +53,27 @@ impl Index {
             return PolicyResource::default();
         };
         let needs = &guard.needs;
-        let parts = all(needs).within(parts);
-        let resource = entry.guard_cuts.of(parts, || {
-            let cut = guard.cut(parts)?;
-            Some(EncodedResource::new(
+        let encode = || {
+            let sent = guard.sent()?;
+            Some(Arc::new(EncodedResource::new(
                 names::GUARD.to_owned(),
-                v1::resource::Content::Guard((&cut).into()),
-                carried(needs, parts),
-            ))
-        });
+                v1::resource::Content::Guard((&sent).into()),
+                needs.keys().cloned().collect(),
+            )))
+        };
         PolicyResource {
-            resource,
+            resource: of_kind(parts, || entry.guard_resource.get_or_init(encode).clone()),
             left_out: left_out(needs, parts),
         }
     }
 }
 
-fn all(needs: &RequiredParts) -> Parts {
-    needs.values().copied().collect()
-}
-
-/// The objects of which something is carried out.
-fn carried(needs: &RequiredParts, parts: Parts) -> Vec<(ObjectRef, i64)> {
-    let carried = needs
-        .iter()
-        .filter(|(_, needed)| !needed.within(parts).is_empty());
-    carried.map(|(object, _)| object.clone()).collect()
+/// The resource for a proxy that carries out these parts, unless it is older than policies.
+fn of_kind(
+    parts: Parts,
+    resource: impl FnOnce() -> Option<Arc<EncodedResource>>,
+) -> Option<Arc<EncodedResource>> {
+    if parts.is_empty() { None } else { resource() }
 }
 
 /// The objects of which something is not carried out.

@@ -239,8 +239,7 @@ impl Gathering<'_> {
             return;
         };
         self.policy_alone(key, port);
-        let parts = self.capabilities.parts();
-        let goes_there = !parts.within(Parts::LEADING_ELSEWHERE).is_empty();
+        let goes_there = !self.capabilities.parts().is_empty();
         for other in &policies.leads_to {
             let entry = index.services.get(other);
             let at = entry.and_then(|entry| Some((entry, entry.ports.get(&port)?)));

@@ -1,9 +1,10 @@
 //! The parts of a TrafficPolicy that a proxy can carry out by themselves, and which of them
 //! the proxies of this version do.
 //!
-//! A section comes into force part by part. A proxy names the parts that it carries out,
-//! the controller sends it those and no others, and the object's status names the rest. All
-//! three, and the table in docs/trafficpolicy.md, go by [`Part::IN_FORCE`].
+//! A section comes into force part by part. A proxy names the parts that it carries out. One that
+//! names none is older than policies and is sent none; any other is sent policies as they are, and
+//! the object's status names the parts that it did not name. Both, and the table in
+//! docs/trafficpolicy.md, go by [`Part::IN_FORCE`].
 
 use std::fmt;
 
@@ -102,29 +103,9 @@ parts! {
 }
 
 impl Part {
-    /// What the proxies of this version carry out.
-    pub const IN_FORCE: &'static [Self] = &[
-        Self::RequestTimeout,
-        Self::AttemptTimeout,
-        Self::IdleTimeout,
-        Self::TimeoutShare,
-        Self::OutsideTimeout,
-        Self::Retry,
-        Self::Ejection,
-        Self::Breaker,
-        Self::Fallback,
-        Self::InstanceLimit,
-        Self::ServiceLimit,
-        Self::Priority,
-        Self::Overload,
-        Self::Mirror,
-        Self::ReadOnly,
-        Self::Locality,
-        Self::Subset,
-        Self::Warmup,
-        Self::Sticky,
-        Self::Overrides,
-    ];
+    /// What the proxies of this version carry out: all that there is, while no part waits for its
+    /// implementation.
+    pub const IN_FORCE: &'static [Self] = Self::ALL;
 }
 
 impl fmt::Display for Part {
@@ -141,8 +122,6 @@ impl Parts {
     pub const NONE: Self = Self(0);
     pub const ALL: Self = Self::of(Part::ALL);
     pub const IN_FORCE: Self = Self::of(Part::IN_FORCE);
-    /// Those by which a call may go to a Service that it was not made to.
-    pub const LEADING_ELSEWHERE: Self = Self::of(&[Part::Fallback, Part::Mirror, Part::Overrides]);
 
     #[must_use]
     pub const fn of(parts: &[Part]) -> Self {
@@ -173,12 +152,6 @@ impl Parts {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
-    }
-
-    /// Those that are in both.
-    #[must_use]
-    pub const fn within(self, other: Self) -> Self {
-        Self(self.0 & other.0)
     }
 
     pub fn iter(self) -> impl Iterator<Item = Part> {

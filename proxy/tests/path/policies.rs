@@ -9,7 +9,6 @@ use policy::origin::Origin;
 use policy::route::{Match, Rule};
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
-use policy::traffic::part::Parts;
 use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources};
 use wire::v1::{self, Protocol};
 
@@ -297,7 +296,7 @@ async fn timeout_at_pod_address_applies_to_named_account() {
         let mut said = timeouts(Some(300), None);
         let scoped = said.timeouts.rules[0].then.as_mut().unwrap();
         scoped.sources = Sources::Only(vec![Source::Identity(id(account))]);
-        let for_pods = said.for_pods(Parts::IN_FORCE);
+        let for_pods = said.for_pods();
         server.set(vec![guarded(apps[0].port, for_pods)]);
         let mut stream = client.call(addr).await;
         // A call without a deadline is not waited for.

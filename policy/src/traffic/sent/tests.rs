@@ -1,4 +1,4 @@
-//! What is sent to proxies that carry out only some parts of a policy.
+//! What of a policy is sent to callers and to pods, and what carrying it out takes.
 //!
 //! Claims: calls-36
 
@@ -41,47 +41,22 @@ fn parts<const N: usize>(parts: [Part; N]) -> Parts {
 }
 
 #[test]
-fn unsupported_part_removes_no_other_and_keeps_precedence() {
-    let both = Timeouts {
-        request: Some(SECOND * 3),
-        backend_request: Some(SECOND),
-        ..Timeouts::DEFAULT
-    };
-    let closest = Timeouts {
-        request: Some(SECOND),
-        ..Timeouts::DEFAULT
-    };
-    let traffic = timeouts(&[("closest", closest), ("wider", both)]);
-    let cut = traffic.for_callers(parts([Part::AttemptTimeout]));
-    let left: Vec<_> = cut
-        .timeouts
-        .rules
-        .iter()
-        .map(|rule| rule.then.as_ref().unwrap().section)
-        .collect();
-    let wider = Timeouts {
-        request: None,
-        ..both
-    };
-    assert_eq!(
-        left,
-        [Timeouts::DEFAULT, wider],
-        "the closest one still decides"
-    );
-    // What no proxy carries out is not sent.
-    let cut = timeouts(&[("closest", closest)]).for_callers(parts([Part::AttemptTimeout]));
-    assert_eq!(cut, EffectivePolicy::default());
-}
-
-#[test]
-fn empty_section_reaches_proxies_supporting_that_section() {
+fn empty_section_reaches_callers() {
     let empty = timeouts(&[("empty", Timeouts::DEFAULT)]);
-    assert_eq!(empty.for_callers(Parts::IN_FORCE), empty);
-    assert_eq!(empty.for_callers(Parts::NONE), EffectivePolicy::default());
+    assert_eq!(empty.for_callers(), empty);
+}
+
+/// A rule that sets nothing, as the absent sections of an object do.
+#[test]
+fn rule_without_section_is_not_sent() {
+    let mut traffic = timeouts(&[("some", Timeouts::DEFAULT)]);
+    traffic.timeouts.rules[0].then = None;
+    assert_eq!(traffic.for_callers(), EffectivePolicy::default());
+    assert_eq!(traffic.for_pods(), EffectivePolicy::default());
 }
 
 #[test]
-fn capable_proxies_get_all_parts_of_their_side() {
+fn proxies_get_all_sections_of_their_side() {
     let limit = |name: &str, scope| {
         Arc::new(RateLimit {
             name: name.into(),
@@ -116,17 +91,12 @@ fn capable_proxies_get_all_parts_of_their_side() {
         rate_limits: Table::only(None),
         ..traffic.clone()
     };
-    assert_eq!(traffic.for_callers(Parts::ALL), of_callers);
-    let pods = traffic.for_pods(Parts::ALL);
+    assert_eq!(traffic.for_callers(), of_callers);
+    let pods = traffic.for_pods();
     assert_eq!(pods.rate_limits, traffic.rate_limits);
     let section = pods.timeouts.rules[0].then.as_ref().unwrap().section;
     assert_eq!((section.request, section.idle), (Some(SECOND), None));
     assert_eq!(pods.balance, Table::only(None));
-
-    let one = traffic.for_pods(parts([Part::InstanceLimit]));
-    let limits: Vec<_> = one.rate_limits.rules.iter().collect();
-    assert_eq!(limits, [&traffic.rate_limits.rules[0]]);
-    assert!(one.timeouts.rules.is_empty());
 
     let needs = |needs: Vec<(&Origin, Parts)>| -> Vec<(String, Parts)> {
         let named = needs.into_iter();
@@ -166,7 +136,7 @@ fn pods_get_timeouts_for_mesh_accounts_and_outside_callers() {
             request: Some(SECOND),
             ..Timeouts::DEFAULT
         });
-        let pods = traffic.for_pods(parts([Part::OutsideTimeout]));
+        let pods = traffic.for_pods();
         // The rule behind it ends nothing, and keeps its place.
         assert_eq!(pods.timeouts, traffic.timeouts, "{source:?}");
         let needs: Vec<_> = traffic.pod_needs().collect();
@@ -176,14 +146,12 @@ fn pods_get_timeouts_for_mesh_accounts_and_outside_callers() {
             [(&some, parts([Part::OutsideTimeout]))],
             "{source:?}"
         );
-        // Control: whose proxy needs none of it, and a section that ends no call.
-        let without = Parts::ALL.without(parts([Part::OutsideTimeout]));
-        assert_eq!(traffic.for_pods(without), EffectivePolicy::default());
+        // Control: a section that ends no call.
         let idle = of(Timeouts {
             idle: Some(SECOND),
             ..Timeouts::DEFAULT
         });
-        assert_eq!(idle.for_pods(Parts::ALL), EffectivePolicy::default());
+        assert_eq!(idle.for_pods(), EffectivePolicy::default());
         assert_eq!(idle.pod_needs().count(), 0);
     }
 }
@@ -216,8 +184,8 @@ fn callers_get_priorities_and_only_pods_get_overload() {
         priority: traffic.priority.clone(),
         ..EffectivePolicy::default()
     };
-    assert_eq!(traffic.for_callers(Parts::ALL), of_callers);
-    assert_eq!(traffic.for_pods(Parts::ALL), traffic);
+    assert_eq!(traffic.for_callers(), of_callers);
+    assert_eq!(traffic.for_pods(), traffic);
     let callers: Vec<_> = traffic.caller_needs().map(|(_, parts)| parts).collect();
     assert_eq!(callers, [parts([Part::Priority])]);
     let pods: Vec<_> = traffic.pod_needs().map(|(_, parts)| parts).collect();

@@ -1,7 +1,8 @@
-//! What of the winners is sent to a proxy that carries out only some parts of them.
+//! What of the winners is sent to callers and what to pods, and which parts carrying it out takes.
 //!
-//! A part that is left out changes no precedence: the rule stays with what is left of it,
-//! and only a section of which nothing is left goes as a whole.
+//! A proxy is sent all of its side or, if it is older than policies, nothing. A part that it does
+//! not carry out it ignores, as `wire` reads whatever it does not know; the object's status names
+//! that part.
 
 use std::sync::Arc;
 
@@ -14,14 +15,9 @@ use crate::traffic::part::{Part, Parts};
 use crate::traffic::{EffectivePolicy, Limited, Scoped};
 
 /// A section that is carried out by parts.
-trait Carried: Clone {
+trait Carried {
     /// What a proxy has to carry out to do all that it sets.
     fn needs(&self) -> Parts;
-
-    /// What is left of it for a proxy that carries out these; `None`: nothing.
-    fn cut(&self, to: Parts) -> Option<Self> {
-        (!self.needs().within(to).is_empty()).then(|| self.clone())
-    }
 }
 
 impl Carried for Timeouts {
@@ -39,21 +35,6 @@ impl Carried for Timeouts {
         }
         parts
     }
-
-    /// Stays even when it sets nothing any more: it ends what a wider policy sets.
-    fn cut(&self, to: Parts) -> Option<Self> {
-        let kept = |part, limit: Option<_>| limit.filter(|_| to.has(part));
-        Some(Self {
-            request: kept(Part::RequestTimeout, self.request),
-            backend_request: kept(Part::AttemptTimeout, self.backend_request),
-            idle: kept(Part::IdleTimeout, self.idle),
-            share: if to.has(Part::TimeoutShare) {
-                self.share
-            } else {
-                Self::DEFAULT.share
-            },
-        })
-    }
 }
 
 impl Carried for Balance {
@@ -69,23 +50,6 @@ impl Carried for Balance {
             parts = parts.and(Parts::of(&[Part::Subset]));
         }
         parts
-    }
-
-    fn cut(&self, to: Parts) -> Option<Self> {
-        let default = Self::DEFAULT;
-        Some(Self {
-            locality: self.locality.filter(|_| to.has(Part::Locality)),
-            subset: if to.has(Part::Subset) {
-                self.subset
-            } else {
-                default.subset
-            },
-            warmup: if to.has(Part::Warmup) {
-                self.warmup
-            } else {
-                default.warmup
-            },
-        })
     }
 }
 
@@ -124,13 +88,6 @@ impl<T: Carried> Carried for Scoped<T> {
     fn needs(&self) -> Parts {
         self.section.needs()
     }
-
-    fn cut(&self, to: Parts) -> Option<Self> {
-        Some(Self {
-            sources: self.sources.clone(),
-            section: self.section.cut(to)?,
-        })
-    }
 }
 
 impl EffectivePolicy {
@@ -157,38 +114,45 @@ impl EffectivePolicy {
             .chain(needs(&self.overload))
     }
 
-    /// What is sent to a caller's proxy that carries out these parts.
+    /// What is sent to a caller's proxy.
     #[must_use]
-    pub fn for_callers(&self, parts: Parts) -> Self {
+    pub fn for_callers(&self) -> Self {
         Self {
-            timeouts: cut(&self.timeouts, parts),
-            retry: cut(&self.retry, parts),
-            fallback: cut(&self.fallback, parts),
-            mirror: cut(&self.mirror, parts),
-            priority: cut(&self.priority, parts),
-            ejection: cut(&self.ejection, parts),
-            breaker: cut(&self.breaker, parts),
-            balance: cut(&self.balance, parts),
-            sticky: cut(&self.sticky, parts),
-            overrides: cut(&self.overrides, parts),
+            timeouts: stated(&self.timeouts),
+            retry: stated(&self.retry),
+            fallback: stated(&self.fallback),
+            mirror: stated(&self.mirror),
+            priority: stated(&self.priority),
+            ejection: stated(&self.ejection),
+            breaker: stated(&self.breaker),
+            balance: stated(&self.balance),
+            sticky: stated(&self.sticky),
+            overrides: stated(&self.overrides),
             ..Self::default()
         }
     }
 
-    /// What is sent to a pod's proxy that carries out these parts.
+    /// What is sent to a pod's proxy.
     #[must_use]
-    pub fn for_pods(&self, parts: Parts) -> Self {
-        let ends = parts.has(Part::OutsideTimeout) && request_ends(&self.timeouts).next().is_some();
+    pub fn for_pods(&self) -> Self {
+        let mut timeouts = Table::only(None);
+        if request_ends(&self.timeouts).next().is_some() {
+            timeouts = stated(&self.timeouts);
+            for rule in &mut timeouts.rules {
+                if let Some(scoped) = &mut rule.then {
+                    // Of these a pod needs nothing but `request`.
+                    scoped.section = Timeouts {
+                        request: scoped.section.request,
+                        ..Timeouts::DEFAULT
+                    };
+                }
+            }
+        }
         Self {
-            timeouts: if ends {
-                // Of these a pod needs nothing but `request`.
-                cut_rules(&self.timeouts, Parts::of(&[Part::RequestTimeout]))
-            } else {
-                Table::only(None)
-            },
-            rate_limits: cut(&self.rate_limits, parts),
-            priority: cut(&self.priority, parts),
-            overload: cut(&self.overload, parts),
+            timeouts,
+            rate_limits: stated(&self.rate_limits),
+            priority: stated(&self.priority),
+            overload: stated(&self.overload),
             ..Self::default()
         }
     }
@@ -210,21 +174,11 @@ fn needs<T: Carried>(table: &Table<Option<T>>) -> impl Iterator<Item = (&Origin,
     })
 }
 
-fn cut<T: Carried>(table: &Table<Option<T>>, to: Parts) -> Table<Option<T>> {
-    let all: Parts = needs(table).map(|(_, parts)| parts).collect();
-    if all.within(to).is_empty() {
-        return Table::only(None);
-    }
-    cut_rules(table, to)
-}
-
-fn cut_rules<T: Carried>(table: &Table<Option<T>>, to: Parts) -> Table<Option<T>> {
-    let rules = table.rules.iter().filter_map(|rule| {
-        let section = rule.then.as_ref()?.cut(to)?;
-        Some(rule.clone().map(|_| Some(section)))
-    });
+/// The rules that set something.
+fn stated<T: Clone>(table: &Table<Option<T>>) -> Table<Option<T>> {
+    let rules = table.rules.iter().filter(|rule| rule.then.is_some());
     Table {
-        rules: rules.collect(),
+        rules: rules.cloned().collect(),
         otherwise: None,
     }
 }
