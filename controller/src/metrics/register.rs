@@ -193,7 +193,7 @@ impl ObservedMetrics {
         );
         registry.register(
             "persisted_destinations",
-            "Destinations that workloads used and are remembered",
+            "Destinations that workloads used and are retained",
             self.destinations.clone(),
         );
         registry.register(
@@ -243,7 +243,7 @@ impl GraphMetrics {
         );
         registry.register(
             "graph_persisted_edges",
-            "Edges that are remembered with first and last seen",
+            "Edges that are persisted with first and last seen",
             self.remembered.clone(),
         );
         registry.register(
@@ -258,7 +258,7 @@ impl GraphMetrics {
         );
         registry.register(
             "graph_dropped",
-            "What the graph let go for want of room: edges, stretches of time, remembered edges, edges that were not written down, exported calls",
+            "What the graph let go for want of room: edges, stretches of time, persisted edges, edges that were not written down, exported calls",
             self.dropped.clone(),
         );
     }

@@ -93,7 +93,7 @@ impl QueryContext<'_> {
             ?headers,
             proxies,
             asked = pods,
-            "trial started"
+            "live dry run started"
         );
         tapped.retain(|namespace| {
             let mut pods = queried.pods.values();
@@ -240,7 +240,7 @@ impl QueryContext<'_> {
                 action: "Tap",
                 text: format!(
                     "{:?} tries a change, and sees requests of Namespace {namespace} that it \
-                     would judge otherwise",
+                     would come to another verdict",
                     self.user.name
                 ),
             });
