@@ -14,7 +14,7 @@ use crate::global::Global;
 #[command(
     name = "weft",
     version,
-    about = "Asks the mesh, and explains it",
+    about = "Queries the mesh, and explains it",
     after_help = "Exit status: 0 yes or fine, 1 no, 2 bad usage or input, 3 it could not be found out.",
     disable_help_subcommand = true,
     propagate_version = false

@@ -402,7 +402,7 @@ fn redirected(head: &http::response::Parts) -> String {
     });
     format!(
         "status {} redirects to {place}, which is not followed; `kubectl config view --minify` \
-         shows which API server is asked",
+         shows which API server is queried",
         head.status.as_u16()
     )
 }

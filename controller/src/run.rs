@@ -109,7 +109,7 @@ pub async fn run(
         timeout(ENDING, join_all(writing)),
     );
     if streams.is_err() || lease.is_err() || written.is_err() {
-        warn!("ended before everybody had gone");
+        warn!("stopped before all callers had disconnected");
     }
     Ok(())
 }

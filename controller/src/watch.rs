@@ -214,7 +214,7 @@ fn usable<T>(
         Err(Unusable::NotOurs) => (key, None),
         Err(error) => {
             metrics.left_out(kind);
-            warn!(kind, %key, %error, "object left out");
+            warn!(kind, %key, %error, "object skipped");
             (key, None)
         }
     }

@@ -55,7 +55,7 @@ pub struct Hello {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// Names of destination resources that it wants.
+    /// Names of the destination resources that it subscribes to.
     #[prost(string, repeated, tag = "3")]
     pub destinations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What the proxy understands, by name; see wire/src/capability.rs. None: it is
@@ -70,7 +70,7 @@ pub struct Subscribe {
     #[prost(string, repeated, tag = "2")]
     pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Answers one batch. Resources not named in nacks are in use.
+/// Acknowledges one batch. Resources not named in nacks are in use.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Ack {
     #[prost(uint64, tag = "1")]
@@ -87,13 +87,13 @@ pub struct Nack {
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
 }
-/// What a proxy says of itself: on every new stream, every five minutes, and when it changed.
-/// That it drains it says at once; every five seconds it looks whether its certificate is another
-/// one, or its clock was set, which it says twice. More or less memory alone is said at most
-/// once in half a minute.
+/// The state of a proxy: sent on every new stream, every five minutes, and when it changed.
+/// A proxy reports at once that it drains. Every five seconds it checks whether its certificate
+/// is another one, or its clock was set, which it reports twice. A change of memory alone is
+/// reported at most once in half a minute.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProxyStatus {
-    /// Absent: it has none.
+    /// Absent: the proxy has none.
     #[prost(message, optional, tag = "1")]
     pub certificate: ::core::option::Option<Certificate>,
     /// Bytes that the process holds; 0: not known.
@@ -102,7 +102,7 @@ pub struct ProxyStatus {
     /// Its pod is being deleted.
     #[prost(bool, tag = "3")]
     pub draining: bool,
-    /// Its clock when it said this, in milliseconds since 1970.
+    /// The proxy's clock when it sent this, in milliseconds since 1970.
     #[prost(uint64, tag = "4")]
     pub now: u64,
 }
@@ -117,19 +117,19 @@ pub struct Certificate {
     /// Seconds since 1970.
     #[prost(uint64, tag = "3")]
     pub not_after: u64,
-    /// The same of its begin; 0: an older proxy, which does not say it.
+    /// When it starts to be valid, in the same unit; 0: an older proxy, which does not send it.
     #[prost(uint64, tag = "4")]
     pub not_before: u64,
 }
-/// What a proxy did in the last second with calls to Services that have a breaker. Said
-/// once a second at most, and only by proxies that carry breakers out, where there is
-/// something to tell.
+/// The breaker report: results of a proxy's calls, in the last second, to Services that have a
+/// breaker. Sent once a second at most, only by proxies that apply breakers, and only where
+/// there were calls.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Pulse {
     #[prost(message, repeated, tag = "1")]
     pub circuits: ::prost::alloc::vec::Vec<CircuitPulse>,
 }
-/// The calls that one policy decides about, to the endpoints of one Service port.
+/// The calls to the endpoints of one Service port that one policy's breaker decides.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Circuit {
     /// Namespace/name of the Service whose policy decides: the one that serves, or the one
@@ -174,10 +174,10 @@ pub mod to_proxy {
     pub enum Message {
         #[prost(message, tag = "1")]
         Batch(super::Batch),
-        /// Only for a proxy with the capability to be asked.
+        /// A live query. Only for a proxy with the capability `asks`.
         #[prost(message, tag = "2")]
         Ask(super::Ask),
-        /// An ask, by its id, whose answers nobody reads any more.
+        /// Id of a live query whose results are no longer needed.
         #[prost(uint64, tag = "3")]
         EndAsk(u64),
         #[prost(message, tag = "50")]
@@ -186,8 +186,8 @@ pub mod to_proxy {
         Shares(super::Shares),
     }
 }
-/// What the breaker of the whole mesh is. Sent where it changed, never answered, and apart
-/// from the resources: it is gone with the controllers that say so.
+/// The state of the fleet's breakers. Sent where it changed, never acknowledged, and apart
+/// from the resources: it ends with the controllers that send it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Steer {
     #[prost(message, repeated, tag = "1")]
@@ -202,7 +202,7 @@ pub struct CircuitState {
     /// Milliseconds between two probes of one proxy; only with PROBING.
     #[prost(uint64, tag = "3")]
     pub every: u64,
-    /// Milliseconds since it began to close; only with CLOSING.
+    /// Milliseconds since the breaker started to close; only with CLOSING.
     #[prost(uint64, tag = "4")]
     pub since: u64,
 }
@@ -225,9 +225,9 @@ pub mod circuit_state {
         Closed = 0,
         /// Nothing is sent.
         Open = 1,
-        /// Nothing but a probe in a while.
+        /// Only a probe from time to time.
         Probing = 2,
-        /// A part that grows.
+        /// A growing part of the calls.
         Closing = 3,
     }
     impl State {
@@ -255,43 +255,44 @@ pub mod circuit_state {
         }
     }
 }
-/// A question to a live proxy. It ends with the stream on which it came.
+/// A live query to a proxy. It ends with the stream on which it came.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Ask {
     /// Given by the replica that serves the stream.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    /// Milliseconds from when it comes to when it ends by itself; a proxy makes more than
+    /// Milliseconds from the query's arrival until it ends by itself; a proxy lowers more than
     /// 600 000 to that. No point in time, since two machines' clocks may differ.
     #[prost(uint64, tag = "2")]
     pub lasts: u64,
-    /// Absent: of a kind that the proxy does not know. It says so.
+    /// Absent: a kind that the proxy does not know; it returns `refused`.
     #[prost(oneof = "ask::What", tags = "3, 4, 5")]
     pub what: ::core::option::Option<ask::What>,
 }
 /// Nested message and enum types in `Ask`.
 pub mod ask {
-    /// Absent: of a kind that the proxy does not know. It says so.
+    /// Absent: a kind that the proxy does not know; it returns `refused`.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum What {
         #[prost(message, tag = "3")]
         Config(super::ConfigAsk),
         #[prost(message, tag = "4")]
         Tap(super::TapAsk),
-        /// Only for a proxy with the capability to try rules.
+        /// A dry run. Only for a proxy with the capability `trial`.
         #[prost(message, tag = "5")]
         Trial(super::TrialAsk),
     }
 }
-/// What the proxy holds, as its admin port's page /config shows it.
+/// Queries what the proxy holds, as its admin port's page /config shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigAsk {}
-/// Requests as they end, which fit all of this. What is empty or 0 fits everything.
+/// Queries requests as they end. A request must match every field; an empty field or 0 matches
+/// everything.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TapAsk {
-    /// Only calls to these (outbound) or from these (inbound). All four empty: both ways,
-    /// whoever is at the other end. Services and pods that are called as namespace/name,
-    /// calling pods by uid, calling accounts as namespace/name.
+    /// Only calls to these (outbound) or from these (inbound). All four empty: both directions,
+    /// with any peer. Called Services and pods as namespace/name, calling pods by uid, calling
+    /// accounts as namespace/name.
     #[prost(string, repeated, tag = "1")]
     pub to_services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "2")]
@@ -305,41 +306,41 @@ pub struct TapAsk {
     /// Of the path, without its query.
     #[prost(string, tag = "6")]
     pub path_prefix: ::prost::alloc::string::String,
-    /// Of the answer, both inclusive.
+    /// Of the response, both inclusive.
     #[prost(uint32, tag = "7")]
     pub status_first: u32,
     #[prost(uint32, tag = "8")]
     pub status_last: u32,
-    /// Microseconds to the head of the answer, at least.
+    /// At least this many microseconds to the head of the response.
     #[prost(uint64, tag = "9")]
     pub slower: u64,
-    /// Requests that are told in one second.
+    /// Requests that are reported in one second.
     #[prost(uint32, tag = "10")]
     pub max_per_second: u32,
-    /// Headers of the request that are told too, in small letters.
+    /// Headers of the request that are reported too, in lower case.
     #[prost(string, repeated, tag = "11")]
     pub headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Only calls to the pod itself that this route of its describes.
+    /// Only calls to the pod itself that match this one of its routes.
     #[prost(string, tag = "12")]
     pub route: ::prost::alloc::string::String,
 }
-/// Rules that might protect the pod soon. They judge the calls to it beside those that do,
-/// and decide nothing.
+/// A dry run: rules that are not in force. The proxy evaluates them for each call to the pod
+/// beside the rules in force; they decide nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrialAsk {
-    /// Of the workload as it would be.
+    /// The enforcement that the workload would have.
     #[prost(enumeration = "Enforcement", tag = "1")]
     pub enforcement: i32,
-    /// All that would protect it, those with what only an extended rule says among them.
+    /// All rules that would protect it, also those that need an extended rule.
     #[prost(message, repeated, tag = "2")]
     pub rules: ::prost::alloc::vec::Vec<Rule>,
-    /// Requests that are told one by one, of those that are judged otherwise; 0: none.
+    /// How many requests with a changed verdict are reported one by one; 0: none.
     #[prost(uint32, tag = "3")]
     pub examples: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answered {
-    /// Of the ask.
+    /// Of the live query.
     #[prost(uint64, tag = "1")]
     pub id: u64,
     #[prost(oneof = "answered::What", tags = "2, 3, 4, 5, 6, 7")]
@@ -349,7 +350,7 @@ pub struct Answered {
 pub mod answered {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum What {
-        /// Why there is no answer, or no more of it.
+        /// Why there is no result, or no further one.
         #[prost(string, tag = "2")]
         Refused(::prost::alloc::string::String),
         #[prost(message, tag = "3")]
@@ -370,7 +371,7 @@ pub struct TapRecord {
     /// When it came, milliseconds since 1970.
     #[prost(uint64, tag = "1")]
     pub at: u64,
-    /// The other end, and the way there: nothing is counted in it.
+    /// The peer, and how the call reached it: the counters are not set.
     #[prost(message, optional, tag = "2")]
     pub edge: ::core::option::Option<Edge>,
     #[prost(string, tag = "3")]
@@ -379,19 +380,19 @@ pub struct TapRecord {
     pub host: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub path: ::prost::alloc::string::String,
-    /// 499: the caller left before there was an answer.
+    /// 499: the caller cancelled before there was a response.
     #[prost(uint32, tag = "6")]
     pub status: u32,
-    /// Absent: the answer was none of gRPC.
+    /// Absent: the response was not gRPC.
     #[prost(uint32, optional, tag = "7")]
     pub grpc_status: ::core::option::Option<u32>,
-    /// Of policy::reason, where the mesh answered.
+    /// Of policy::reason, where the mesh sent the response.
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
-    /// Microseconds to the head of the answer.
+    /// Microseconds to the head of the response.
     #[prost(uint64, tag = "9")]
     pub latency: u64,
-    /// Of the answer's body.
+    /// Of the response's body.
     #[prost(uint64, tag = "10")]
     pub bytes: u64,
     /// Of the trace that it belongs to, in hexadecimal.
@@ -399,59 +400,60 @@ pub struct TapRecord {
     pub trace: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "12")]
     pub headers: ::prost::alloc::vec::Vec<Header>,
-    /// Of the pod itself, where one describes a call to it.
+    /// The pod's route that a call to it matched, if any.
     #[prost(string, tag = "13")]
     pub route: ::prost::alloc::string::String,
 }
-/// Since the tap began, at one proxy. The first comes at once: the proxy takes part.
+/// Counters of one proxy since the tap started. The first is sent at once, as a sign that the
+/// proxy takes part.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TapSummary {
     #[prost(uint64, tag = "1")]
     pub matched: u64,
     #[prost(uint64, tag = "2")]
     pub shown: u64,
-    /// Found no room on their way. What neither is shown nor dropped was beyond
+    /// Records that found no room in a queue. What is neither shown nor dropped was beyond
     /// max_per_second.
     #[prost(uint64, tag = "3")]
     pub dropped: u64,
 }
-/// What a trial came to since it began, at one proxy. The first comes at once: the proxy
-/// takes part. Comes in parts, because a message has a bound, and what a row says takes the
-/// place of what was said before of the same edge and route.
+/// Counters of one proxy since the dry run started. The first is sent at once, as a sign that
+/// the proxy takes part. They are sent in parts, because a message has a bound, and a row
+/// replaces an earlier one of the same edge and route.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrialCounts {
     #[prost(message, repeated, tag = "1")]
     pub rows: ::prost::alloc::vec::Vec<TrialRow>,
-    /// Calls that were judged only by the rules that hold, since there was no time for more.
+    /// Calls that were evaluated only with the rules in force, since there was no time for more.
     #[prost(uint64, tag = "2")]
     pub skipped: u64,
 }
-/// Calls over one edge that one route describes: requests, and connections of opaque bytes.
+/// Calls over one edge that match one route: requests, and connections of opaque bytes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrialRow {
-    /// The other end, and the way there: nothing is counted in it.
+    /// The peer, and how the call reached it: the counters are not set.
     #[prost(message, optional, tag = "1")]
     pub edge: ::core::option::Option<Edge>,
-    /// Of the pod itself. Empty: none describes them.
+    /// Of the pod itself. Empty: they match none.
     #[prost(string, tag = "2")]
     pub route: ::prost::alloc::string::String,
-    /// Pass or not as they would.
+    /// The verdict stays as it is.
     #[prost(uint64, tag = "3")]
     pub kept: u64,
-    /// Pass, and would not.
+    /// Allowed by the rules in force, and refused by those of the dry run.
     #[prost(uint64, tag = "4")]
     pub would_refuse: u64,
-    /// Do not pass, and would.
+    /// Refused by the rules in force, and allowed by those of the dry run.
     #[prost(uint64, tag = "5")]
     pub would_allow: u64,
 }
-/// One request that is judged otherwise. Never a body, never a query, no header.
+/// One request whose verdict would change. Never a body, never a query, no header.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrialExample {
     /// When it came, milliseconds since 1970.
     #[prost(uint64, tag = "1")]
     pub at: u64,
-    /// The other end, and the way there: nothing is counted in it.
+    /// The peer, and how the call reached it: the counters are not set.
     #[prost(message, optional, tag = "2")]
     pub edge: ::core::option::Option<Edge>,
     #[prost(string, tag = "3")]
@@ -461,11 +463,11 @@ pub struct TrialExample {
     /// As rules see it.
     #[prost(string, tag = "5")]
     pub path: ::prost::alloc::string::String,
-    /// It does not pass, and would; else the other way round.
+    /// True: refused by the rules in force, and allowed by those of the dry run; else the reverse.
     #[prost(bool, tag = "6")]
     pub would_allow: bool,
 }
-/// What a proxy holds. Comes in parts, in order, because a message has a bound.
+/// What a proxy holds. Sent in parts, in order, because a message has a bound.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeldConfig {
     /// Counts from 0.
@@ -474,7 +476,7 @@ pub struct HeldConfig {
     /// No part follows.
     #[prost(bool, tag = "2")]
     pub last: bool,
-    /// In the first part only, as all but the resources: SPIFFE id that the proxy has.
+    /// The proxy's SPIFFE id. In the first part only, as all fields but the resources.
     #[prost(string, tag = "3")]
     pub identity: ::prost::alloc::string::String,
     /// As in annotation weft.dev/access, but that of a mode that closes is enforce.
@@ -516,13 +518,13 @@ pub struct Batch {
     #[prost(string, repeated, tag = "5")]
     pub unchanged: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// What the receiving pod may let through of limits that all pods of a Service keep
-/// together. Each is used from now on, until it is told another, and answered.
+/// The receiving pod's quota shares of rate limits that all pods of a Service keep together.
+/// The pod uses each of them until it receives another one, and acknowledges it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Shares {
     #[prost(message, repeated, tag = "1")]
     pub shares: ::prost::alloc::vec::Vec<Share>,
-    /// Others may hold what was told before, so it is forgotten first.
+    /// Other pods may hold the shares that were sent before, so the pod drops these first.
     #[prost(bool, tag = "2")]
     pub forget: bool,
 }
@@ -533,7 +535,7 @@ pub struct Share {
     /// Thousandths of a request in the limit's time.
     #[prost(uint64, tag = "2")]
     pub thousandths: u64,
-    /// Who divides, and the number of this message: told back.
+    /// The dividing replica's term, and the number of this message; both are sent back.
     #[prost(uint64, tag = "3")]
     pub term: u64,
     #[prost(uint64, tag = "4")]
@@ -552,7 +554,7 @@ pub struct ShareOf {
     #[prost(string, tag = "3")]
     pub limit: ::prost::alloc::string::String,
 }
-/// Answers Shares: they are in use.
+/// Acknowledges Shares: they are in use.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SharesTaken {
     #[prost(message, repeated, tag = "1")]
@@ -567,9 +569,9 @@ pub struct ShareTaken {
     #[prost(uint64, tag = "3")]
     pub number: u64,
 }
-/// What came of late to limits that all pods of a Service keep together, passed or not. Said
-/// once a second at most, of those where it is another than was said before, and never
-/// answered. A pod of which it is not said has an even part.
+/// Recent requests for rate limits that all pods of a Service keep together, passed or not.
+/// Sent once a second at most, only for limits where the value changed, and never acknowledged.
+/// A pod for which none was sent has an even part.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OfferedLoads {
     #[prost(message, repeated, tag = "1")]
@@ -615,7 +617,7 @@ pub mod resource {
         Service(super::Service),
         #[prost(message, tag = "8")]
         Endpoints(super::Endpoints),
-        /// A Rule that says something which the first version of Rule could not:
+        /// A Rule with something that the first version of Rule could not hold:
         /// a proxy of that version would skip the unknown field and allow more, or
         /// keep the rule that this one replaces. So it has a name and a kind of its
         /// own: such a proxy drops the old rule, refuses the new one, and allows less.
@@ -873,11 +875,11 @@ pub struct Backend {
 pub struct Endpoints {
     #[prost(message, repeated, tag = "1")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
-    /// Where callers prefer to go of whom no policy says anything of it.
+    /// The locality of callers for which no policy sets one.
     #[prost(enumeration = "balance::Locality", tag = "60")]
     pub locality: i32,
-    /// Of a headless Service: no endpoint has a hostname of its own, so whoever names the Service
-    /// means any of them. A call that cannot be connected to one may go to another.
+    /// Of a headless Service: no endpoint has a hostname of its own, so the Service's name stands
+    /// for any of them. A call that cannot be connected to one may go to another.
     #[prost(bool, tag = "2")]
     pub alike: bool,
 }
@@ -898,13 +900,13 @@ pub struct Endpoint {
     pub pod: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub zone: ::prost::alloc::string::String,
-    /// Do not look at what flows: relay bytes.
+    /// Relay bytes without reading them.
     #[prost(bool, tag = "7")]
     pub opaque: bool,
     #[prost(string, tag = "60")]
     pub node: ::prost::alloc::string::String,
-    /// Since when the pod is ready, in seconds since 1970 by the clock of its node. 0: nobody
-    /// says.
+    /// Since when the pod is ready, in seconds since 1970 by the clock of its node. 0: not
+    /// known.
     #[prost(uint64, tag = "8")]
     pub ready_since: u64,
     /// Uid of that pod. A peer whose certificate is of another pod is not called. Empty: no pod,
@@ -935,8 +937,8 @@ pub struct Place {
     #[prost(uint32, tag = "4")]
     pub zone_peers: u32,
 }
-/// What the proxy of the receiving pod tells of itself and of its calls. Apart from
-/// Workload: what cannot be read of it takes no mode with it.
+/// What the proxy of the receiving pod logs and traces. Apart from Workload, so that a
+/// refused part of it leaves the modes in force.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Telemetry {
     /// Filter of its log, such as warn,weft_proxy::control=debug, in the syntax of
@@ -946,8 +948,8 @@ pub struct Telemetry {
     /// Absent: no spans, and headers of traces pass as they came.
     #[prost(message, optional, tag = "2")]
     pub tracing: ::core::option::Option<Tracing>,
-    /// Which requests it writes down, in the syntax of policy::access_log. Empty: as it was
-    /// started.
+    /// Which requests the access log holds, in the syntax of policy::access_log. Empty: as the
+    /// proxy was started.
     #[prost(string, tag = "3")]
     pub access_log: ::prost::alloc::string::String,
 }
@@ -957,19 +959,19 @@ pub struct Tracing {
     /// Its address, in the syntax of policy::trace.
     #[prost(string, tag = "1")]
     pub collector: ::prost::alloc::string::String,
-    /// Of the traces that begin at this proxy, those that are recorded, in millionths.
+    /// The part of the traces started by this proxy that is recorded, in millionths.
     #[prost(uint32, tag = "2")]
     pub share: u32,
-    /// tracecontext, b3 or b3multi: how the requests of such traces tell of them.
+    /// tracecontext, b3 or b3multi: the headers that requests of such traces carry.
     #[prost(string, repeated, tag = "3")]
     pub inject: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Spans that begin in a second.
+    /// Spans that start in a second.
     #[prost(uint32, tag = "4")]
     pub most_per_second: u32,
-    /// Whether spans tell the paths of requests.
+    /// Whether spans carry the paths of requests.
     #[prost(bool, tag = "5")]
     pub paths: bool,
-    /// What spans say of the workload that sent them.
+    /// Attributes of the workload that sent the spans.
     #[prost(message, repeated, tag = "6")]
     pub resource: ::prost::alloc::vec::Vec<Attribute>,
 }
@@ -980,8 +982,8 @@ pub struct Attribute {
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
 }
-/// How the proxy of the receiving pod names requests to it: by the first of these that
-/// describes one, as group/match. Names are counted and told, and decide nothing.
+/// The routes by which the proxy of the receiving pod names requests to it: the first that
+/// matches, as group/match. Names are counted and reported, and decide nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Routes {
     #[prost(message, repeated, tag = "1")]
@@ -995,21 +997,21 @@ pub struct Route {
     #[prost(message, optional, tag = "2")]
     pub http: ::core::option::Option<HttpMatch>,
 }
-/// What TrafficPolicies say of calls to one Service port, for its callers.
+/// The rules of TrafficPolicies for calls to one Service port, for its callers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
-    /// In order of precedence, section by section: the first rule of a section that fits
-    /// the request and admits the caller decides about it.
+    /// In order of precedence, section by section: the first rule of a section that matches
+    /// the request and admits the caller decides it.
     #[prost(message, repeated, tag = "1")]
     pub rules: ::prost::alloc::vec::Vec<PolicyRule>,
 }
-/// What TrafficPolicies say of requests that the receiving pod serves.
+/// The rules of TrafficPolicies for requests that the receiving pod serves.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Guard {
     #[prost(message, repeated, tag = "1")]
     pub ports: ::prost::alloc::vec::Vec<GuardPort>,
     /// Present: the pod receives copies of requests and nothing else. Its own proxy
-    /// refuses whatever could change something.
+    /// refuses every call that could change something.
     #[prost(message, optional, tag = "2")]
     pub read_only: ::core::option::Option<ReadOnly>,
 }
@@ -1018,19 +1020,18 @@ pub struct GuardPort {
     /// Of the container.
     #[prost(uint32, tag = "1")]
     pub port: u32,
-    /// As in Policy, but every rate limit that fits counts.
+    /// As in Policy, but every rate limit that matches counts.
     #[prost(message, repeated, tag = "2")]
     pub rules: ::prost::alloc::vec::Vec<PolicyRule>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadOnly {
-    /// What it may open for opaque bytes all the same.
+    /// Targets to which it may still open opaque connections.
     #[prost(message, repeated, tag = "1")]
     pub allow_tcp: ::prost::alloc::vec::Vec<TcpTarget>,
 }
-/// One section of one TrafficPolicy. Without a section that the receiver knows it is
-/// ignored: it says something of which an older proxy has no idea, and takes nothing
-/// away from other rules.
+/// One section of one TrafficPolicy. A rule without a section that the receiver knows is
+/// ignored: its section is newer than the proxy, and other rules stay as they are.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PolicyRule {
     #[prost(message, optional, tag = "1")]
@@ -1038,7 +1039,7 @@ pub struct PolicyRule {
     /// Absent: every request and connection. Present and empty: nothing.
     #[prost(message, optional, tag = "2")]
     pub matches: ::core::option::Option<HttpMatches>,
-    /// Absent: every caller. Present and empty: nobody.
+    /// Absent: every caller. Present and empty: no caller.
     #[prost(message, optional, tag = "3")]
     pub sources: ::core::option::Option<Callers>,
     #[prost(
@@ -1243,16 +1244,16 @@ pub struct RateLimit {
     /// Counted and passed on.
     #[prost(bool, tag = "8")]
     pub audit: bool,
-    /// Absent, as of a kind that is not known: the limit is left out.
+    /// Absent, as of a kind that is not known: the limit is skipped.
     #[prost(oneof = "rate_limit::Key", tags = "5, 6")]
     pub key: ::core::option::Option<rate_limit::Key>,
 }
 /// Nested message and enum types in `RateLimit`.
 pub mod rate_limit {
-    /// Absent, as of a kind that is not known: the limit is left out.
+    /// Absent, as of a kind that is not known: the limit is skipped.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Key {
-        /// Each caller by itself, or, where false, everything together.
+        /// True: each caller by itself. False: all requests together.
         #[prost(bool, tag = "5")]
         Caller(bool),
         #[prost(string, tag = "6")]
@@ -1326,7 +1327,7 @@ pub struct Mirror {
     pub percent: u32,
     #[prost(message, optional, tag = "3")]
     pub methods: ::core::option::Option<Methods>,
-    /// The pods that get the copies may do what they like.
+    /// The pods that receive the copies may make any call.
     #[prost(bool, tag = "4")]
     pub any_downstream: bool,
     #[prost(message, repeated, tag = "5")]
@@ -1467,31 +1468,31 @@ pub struct ProxyState {
     pub pod: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "3")]
     pub objects: ::prost::alloc::vec::Vec<ObjectState>,
-    /// Destinations that the proxy asked for.
+    /// Destinations that the proxy subscribes to.
     #[prost(string, repeated, tag = "4")]
     pub destinations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "5")]
     pub service_account: ::prost::alloc::string::String,
-    /// Destinations that it was given without having asked, because other proxies of its
-    /// workload did.
+    /// Destinations that it was sent without a subscription, because other proxies of its
+    /// workload subscribe to them.
     #[prost(string, repeated, tag = "6")]
     pub given: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Of the pod: another one may come to have its name.
+    /// Of the pod: a later pod may have the same name.
     #[prost(string, tag = "7")]
     pub uid: ::prost::alloc::string::String,
-    /// As it said in Hello.
+    /// As in its Hello.
     #[prost(string, tag = "8")]
     pub version: ::prost::alloc::string::String,
-    /// Capabilities that the replica which serves it has and it lacks, by name.
+    /// Names of the capabilities that its serving replica has and the proxy lacks.
     #[prost(string, repeated, tag = "9")]
     pub lacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// What it said of itself last; absent: nothing.
+    /// The last status that the proxy sent; absent: none.
     #[prost(message, optional, tag = "10")]
     pub status: ::core::option::Option<ProxyStatus>,
     /// By how many milliseconds its clock was ahead of the replica's then.
     #[prost(sint64, tag = "11")]
     pub clock_ahead: i64,
-    /// Slots of five seconds by which its reports are kept earlier than it dated them, since
+    /// Intervals of five seconds by which its reports are stored earlier than it dated them, since
     /// its clock is ahead.
     #[prost(sint64, tag = "12")]
     pub slots_ahead: i64,
@@ -1509,35 +1510,35 @@ pub struct ObjectState {
     /// Reason of a nack, if any.
     #[prost(string, tag = "4")]
     pub nack: ::prost::alloc::string::String,
-    /// Something made of the object is not sent, because the proxy lacks a capability.
+    /// A resource made from the object is not sent, because the proxy lacks a capability.
     #[prost(bool, tag = "5")]
     pub too_old: bool,
-    /// Fields of the object that the proxy does not carry out and therefore was not sent;
+    /// Fields of the object that the proxy does not apply and therefore was not sent;
     /// none where the object has no parts that could be named.
     #[prost(string, repeated, tag = "6")]
     pub lacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// What one proxy counted in one slot of five seconds, by its clock. Sent shortly after the
-/// slot's end, and again on every new stream while the proxy holds it: a report
-/// replaces an earlier one of the same pod, process and slot. On its stream a proxy's
-/// status comes before its reports; replicas tell each other slots of their own clock.
+/// What one proxy counted in one interval of five seconds, by its clock. Sent shortly after the
+/// interval's end, and again on every new stream while the proxy holds it: a report
+/// replaces an earlier one of the same pod, process and interval. On its stream a proxy's
+/// status comes before its reports; replicas send each other intervals of their own clock.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Report {
     /// Random, the same for the life of the proxy's process.
     #[prost(uint64, tag = "1")]
     pub process: u64,
-    /// Start of the slot in seconds since 1970, a multiple of 5. A call counts in
-    /// the slot in which it ended.
+    /// Start of the interval in seconds since 1970, a multiple of 5. A call counts in
+    /// the interval in which it ended.
     #[prost(uint64, tag = "2")]
     pub slot: u64,
     #[prost(message, repeated, tag = "3")]
     pub edges: ::prost::alloc::vec::Vec<Edge>,
-    /// Requests that this pod served, by route: empty until it is told of routes.
+    /// Requests that this pod served, by route: empty until it receives its routes.
     #[prost(message, repeated, tag = "4")]
     pub routes: ::prost::alloc::vec::Vec<RouteCalls>,
 }
-/// Requests of one route, at the pod that serves them. Its name is empty for what
-/// none of the routes describes.
+/// Requests of one route, at the pod that serves them. Its name is empty for requests that
+/// match no route.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RouteCalls {
     #[prost(uint32, tag = "1")]
@@ -1556,10 +1557,10 @@ pub struct RouteCalls {
     #[prost(uint32, repeated, tag = "7")]
     pub latency: ::prost::alloc::vec::Vec<u32>,
 }
-/// Calls of one kind: one side, one other end, one way that they went. An edge
-/// whose other end is empty in every field holds what is outside the mesh, and
-/// what found no place in the proxy's table. What stands behind `received` was not
-/// told by the first proxies, and is left out where it is zero.
+/// Calls of one kind: one side, one peer, one path through the mesh. An edge
+/// whose peer is empty in every field holds the calls outside the mesh, and
+/// those that found no room in the proxy's table. The first proxies do not send the
+/// fields after `received`; these are absent where they are zero.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Edge {
     #[prost(enumeration = "Side", tag = "1")]
@@ -1567,7 +1568,7 @@ pub struct Edge {
     /// Client side: namespace/name of the pod that was called, if one was chosen.
     #[prost(string, tag = "2")]
     pub pod: ::prost::alloc::string::String,
-    /// Server side: uid of the calling pod, as its certificate says.
+    /// Server side: uid of the calling pod, from its certificate.
     #[prost(string, tag = "3")]
     pub caller: ::prost::alloc::string::String,
     /// Server side: namespace/service-account of the caller. Empty: outside.
@@ -1588,12 +1589,12 @@ pub struct Edge {
     pub success: u64,
     #[prost(uint64, tag = "10")]
     pub failure: u64,
-    /// HTTP requests by time to the head of the answer, in the buckets that
-    /// policy::latency fixes; trailing zeros are left out.
+    /// HTTP requests by time to the head of the response, in the buckets that
+    /// policy::latency fixes; trailing zeros are not sent.
     #[prost(uint32, repeated, tag = "11")]
     pub latency: ::prost::alloc::vec::Vec<u32>,
-    /// Bytes from the caller, and to the caller: of bodies of answers that have
-    /// ended, and of opaque connections, open ones too. The first proxies told of
+    /// Bytes from the caller, and to the caller: of bodies of responses that have
+    /// ended, and of opaque connections, open ones too. The first proxies reported
     /// opaque connections when they had ended.
     #[prost(uint64, tag = "12")]
     pub sent: u64,
@@ -1602,47 +1603,47 @@ pub struct Edge {
     /// What protects the connection between the two pods.
     #[prost(enumeration = "Security", tag = "14")]
     pub security: i32,
-    /// What caller and callee speak: OPAQUE is any TCP, DETECT is not told.
+    /// The protocol of the calls: OPAQUE is any TCP, DETECT is unknown.
     #[prost(enumeration = "Protocol", tag = "15")]
     pub protocol: i32,
     /// Requests (upgrades and streams are long ones) and opaque connections that are
-    /// under way when this is told.
+    /// open when this is sent.
     #[prost(uint64, tag = "16")]
     pub open: u64,
-    /// Opaque connections that began in the slot. Each counts in success or failure in
-    /// the slot in which it ends.
+    /// Opaque connections that started in the interval. Each counts in success or failure in
+    /// the interval in which it ends.
     #[prost(uint64, tag = "17")]
     pub opened: u64,
-    /// Requests whose caller left before the head of an answer: neither success nor
+    /// Requests whose caller cancelled before the head of a response: neither success nor
     /// failure.
     #[prost(uint64, tag = "18")]
     pub cancelled: u64,
     /// Client side: requests and opaque connections that were sent to this backend, each
-    /// try for itself and counted when it ends, also when there was no endpoint or it
+    /// attempt for itself and counted when it ends, also when there was no endpoint or it
     /// could not be reached. Success, failure and cancelled count the same calls once, as
-    /// their callers saw them, with their last try. Absent: the proxy does not tell them apart.
+    /// their callers saw them, with their last attempt. Absent: the proxy does not count attempts.
     #[prost(uint64, optional, tag = "19")]
     pub attempts: ::core::option::Option<u64>,
-    /// Those of them that failed. What is in neither this nor `cancelled` went well.
+    /// The attempts that failed. Those in neither this nor `cancelled` succeeded.
     #[prost(uint64, tag = "20")]
     pub attempt_failures: u64,
-    /// Requests that the application answered with 4xx; part of success.
+    /// Requests that got 4xx from the application; part of success.
     #[prost(uint64, tag = "21")]
     pub client_errors: u64,
     /// Server side: calls that deny would have refused, let through by audit.
     #[prost(uint64, tag = "22")]
     pub audit: u64,
-    /// Calls that the mesh answered or ended instead of the application, by
+    /// Calls that the mesh refused or ended instead of the application, by
     /// policy::reason; part of failure.
     #[prost(message, repeated, tag = "23")]
     pub reasons: ::prost::alloc::vec::Vec<ReasonCalls>,
     /// Server side: namespace/name of the TrafficTargets that allowed calls, at most 8.
     #[prost(string, repeated, tag = "24")]
     pub rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Server side: requests by route, at most 16; 0 of a route that is only under way.
+    /// Server side: requests by route, at most 16; 0 of a route that has only open ones.
     #[prost(message, repeated, tag = "25")]
     pub routes: ::prost::alloc::vec::Vec<EdgeRoute>,
-    /// The other end where it is outside the mesh: its address, or the name by which it
+    /// The peer where it is outside the mesh: its address, or the name by which it
     /// was called.
     #[prost(string, tag = "26")]
     pub remote: ::prost::alloc::string::String,
@@ -1665,26 +1666,26 @@ pub struct EdgeRoute {
 pub struct ReportsRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Reports {
-    /// Their slots are those of the clock of who tells.
+    /// Their intervals are by the clock of the sending replica.
     #[prost(message, repeated, tag = "1")]
     pub reports: ::prost::alloc::vec::Vec<PodReport>,
-    /// That clock when this was told, in milliseconds since 1970. 0: nothing is dated by it, or
-    /// who tells is of a version that did not say.
+    /// That clock when this was sent, in milliseconds since 1970. 0: nothing is dated by it, or
+    /// the sending replica is of a version without this field.
     #[prost(uint64, tag = "2")]
     pub now: u64,
     #[prost(message, repeated, tag = "50")]
     pub pulses: ::prost::alloc::vec::Vec<PodPulse>,
-    /// What the one that holds the Lease gives to pods, whoever serves them.
+    /// The quota shares that the holder of the Lease gives to pods of all replicas.
     #[prost(message, repeated, tag = "51")]
     pub divided: ::prost::alloc::vec::Vec<PodShares>,
-    /// Pods that stream from the answering replica, and what they hold.
+    /// Pods that stream from the sending replica, and the quota shares that they hold.
     #[prost(message, repeated, tag = "52")]
     pub held: ::prost::alloc::vec::Vec<PodShares>,
-    /// Pods that ended in the last minutes, before the first report that may name them.
+    /// Pods that ended in the last minutes; sent before the first report that may name them.
     #[prost(message, repeated, tag = "53")]
     pub ended: ::prost::alloc::vec::Vec<EndedPod>,
 }
-/// A pod that is gone. What it counted, and what others counted of it, is its owners'.
+/// A pod that is gone. The counters of its calls, by both sides, belong to its owners.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EndedPod {
     #[prost(string, tag = "1")]
@@ -1698,7 +1699,7 @@ pub struct EndedPod {
     /// From the nearest to the topmost.
     #[prost(message, repeated, tag = "5")]
     pub owners: ::prost::alloc::vec::Vec<PodOwner>,
-    /// Milliseconds since its end, when this was told.
+    /// Milliseconds since its end, when this was sent.
     #[prost(uint64, tag = "6")]
     pub ago: u64,
 }
@@ -1717,10 +1718,10 @@ pub struct PodShares {
     /// Of `held`: its stream has ended.
     #[prost(bool, tag = "2")]
     pub gone: bool,
-    /// Of `held`: the most that the pod may be using, and what it took last.
+    /// Of `held`: the most that the pod may be using, and the shares that it acknowledged last.
     #[prost(message, repeated, tag = "3")]
     pub shares: ::prost::alloc::vec::Vec<Share>,
-    /// Of `held`: what it said last.
+    /// Of `held`: the offered loads that it sent last.
     #[prost(message, repeated, tag = "4")]
     pub offered: ::prost::alloc::vec::Vec<OfferedLoad>,
 }
@@ -1745,33 +1746,34 @@ pub mod replica_ask {
     pub enum Message {
         #[prost(message, tag = "1")]
         Ask(super::PodsAsk),
-        /// An ask, by its id, whose answers nobody reads any more.
+        /// Id of a live query whose results are no longer needed.
         #[prost(uint64, tag = "2")]
         EndAsk(u64),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodsAsk {
-    /// Its id is of the asking replica.
+    /// Its id is given by the replica that sends the query.
     #[prost(message, optional, tag = "1")]
     pub ask: ::core::option::Option<Ask>,
-    /// Uids of the pods whose proxies are asked. Those that stream from another replica are
-    /// passed over.
+    /// Uids of the pods whose proxies get the query. Pods that stream from another replica are
+    /// skipped.
     #[prost(string, repeated, tag = "2")]
     pub uids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplicaAnswered {
-    /// Of the pod whose proxy answers. Empty: nobody answers, and `dropped` is all that is told.
+    /// Of the pod whose proxy sends the result. Empty: no proxy does, and only `dropped` is set.
     #[prost(string, tag = "1")]
     pub uid: ::prost::alloc::string::String,
-    /// Absent: its stream has ended, and the answers with it. The id is of the asking replica.
+    /// Absent: its stream has ended, and the results with it. The id is that of the replica that
+    /// sent the query.
     #[prost(message, optional, tag = "2")]
     pub answered: ::core::option::Option<Answered>,
-    /// Of the ask, as in `answered`.
+    /// Of the live query, as in `answered`.
     #[prost(uint64, tag = "3")]
     pub id: u64,
-    /// Answers to the ask that found no room at the replica that tells this, since it was asked.
+    /// Results of the live query that found no room at the sending replica, since it started.
     #[prost(uint64, tag = "4")]
     pub dropped: u64,
 }
@@ -1785,8 +1787,8 @@ pub struct PodReport {
     pub uid: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "4")]
     pub report: ::core::option::Option<Report>,
-    /// Name of the service account that the pod's certificate names. Empty: who tells is of a
-    /// version that did not say.
+    /// Name of the service account that the pod's certificate names. Empty: the sending replica is
+    /// of a version without this field.
     #[prost(string, tag = "5")]
     pub account: ::prost::alloc::string::String,
 }
@@ -1948,7 +1950,7 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Security {
-    /// There was nobody to send the calls to, or the proxy is older than this field.
+    /// There was no endpoint for the calls, or the proxy is older than this field.
     NotTold = 0,
     Mtls = 1,
     Plaintext = 2,
@@ -2108,8 +2110,8 @@ pub mod control_client {
             req.extensions_mut().insert(GrpcMethod::new("weft.v1.Control", "Stream"));
             self.inner.streaming(req, path, codec).await
         }
-        /// What the proxy answers to the asks that come on its Stream. A call of its own on the
-        /// same connection, so that a flood of answers delays no acknowledgement.
+        /// The proxy's results of the live queries that come on its Stream. A call of its own on the
+        /// same connection, so that a flood of results delays no acknowledgement.
         pub async fn answer(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::Answered>,
@@ -2157,8 +2159,8 @@ pub mod control_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::FromProxy>>,
         ) -> std::result::Result<tonic::Response<Self::StreamStream>, tonic::Status>;
-        /// What the proxy answers to the asks that come on its Stream. A call of its own on the
-        /// same connection, so that a flood of answers delays no acknowledgement.
+        /// The proxy's results of the live queries that come on its Stream. A call of its own on the
+        /// same connection, so that a flood of results delays no acknowledgement.
         async fn answer(
             &self,
             request: tonic::Request<tonic::Streaming<super::Answered>>,
@@ -2423,7 +2425,7 @@ pub mod replica_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Controller to controller: what the answering replica has observed of the
+    /// Controller to controller: what the serving replica has observed of the
     /// proxies that stream from it. The first message is complete (`full`).
     #[derive(Debug, Clone)]
     pub struct ReplicaClient<T> {
@@ -2526,7 +2528,7 @@ pub mod replica_client {
             req.extensions_mut().insert(GrpcMethod::new("weft.v1.Replica", "Observe"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// What the proxies that stream from the answering replica reported: first
+        /// What the proxies that stream from the serving replica reported: first
         /// the reports of the last minutes, then each as it comes.
         pub async fn reports(
             &mut self,
@@ -2549,8 +2551,8 @@ pub mod replica_client {
             req.extensions_mut().insert(GrpcMethod::new("weft.v1.Replica", "Reports"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Asks proxies that stream from the answering replica, and tells what they answer: one
-        /// call for all asks. It passes nothing on to further replicas.
+        /// Sends live queries to proxies that stream from the serving replica, and returns their
+        /// results: one call for all queries. It passes nothing on to further replicas.
         pub async fn ask(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ReplicaAsk>,
@@ -2603,7 +2605,7 @@ pub mod replica_server {
             >
             + std::marker::Send
             + 'static;
-        /// What the proxies that stream from the answering replica reported: first
+        /// What the proxies that stream from the serving replica reported: first
         /// the reports of the last minutes, then each as it comes.
         async fn reports(
             &self,
@@ -2615,14 +2617,14 @@ pub mod replica_server {
             >
             + std::marker::Send
             + 'static;
-        /// Asks proxies that stream from the answering replica, and tells what they answer: one
-        /// call for all asks. It passes nothing on to further replicas.
+        /// Sends live queries to proxies that stream from the serving replica, and returns their
+        /// results: one call for all queries. It passes nothing on to further replicas.
         async fn ask(
             &self,
             request: tonic::Request<tonic::Streaming<super::ReplicaAsk>>,
         ) -> std::result::Result<tonic::Response<Self::AskStream>, tonic::Status>;
     }
-    /// Controller to controller: what the answering replica has observed of the
+    /// Controller to controller: what the serving replica has observed of the
     /// proxies that stream from it. The first message is complete (`full`).
     #[derive(Debug)]
     pub struct ReplicaServer<T> {

@@ -46,7 +46,7 @@ impl Refusal {
             kube::Error::Service(error) if error.is::<TooLong>() => Why::Other(error.to_string()),
             kube::Error::Service(error) => Why::Other(format!(
                 "the API server is not reached: {}; `kubectl config view --minify` shows which \
-                 one is asked",
+                 one is queried",
                 chain(&*error)
             )),
             error => Why::Other(chain(&error)),
@@ -179,7 +179,7 @@ impl Refusal {
                 ),
                 503 if of_ours(&what) && again_in == 0 => format!(
                     "{what}: no controller of Weft answers ({message}); `weft check` says why, and \
-                     `weft proxy-config POD --direct` asks a proxy without one"
+                     `weft proxy-config POD --direct` queries a proxy without one"
                 ),
                 _ => format!("{what}: {message}"),
             },
@@ -457,7 +457,7 @@ mod tests {
         assert_eq!(
             refusal.into_failure().to_string(),
             "graphs of shop: the API server is not reached: connection refused; `kubectl config \
-             view --minify` shows which one is asked"
+             view --minify` shows which one is queried"
         );
     }
 }

@@ -34,7 +34,7 @@ use crate::output::{self, Format, NARROW, number};
 /// In less than a report's pace hardly a call is seen, and in no time none.
 const SHORTEST: Duration = Duration::from_secs(1);
 const ADVICE: Advice = Advice {
-    live: "--watch 60s judges live calls",
+    live: "--watch 60s evaluates live calls",
     less: "try a smaller change",
 };
 
@@ -43,18 +43,18 @@ const ADVICE: Advice = Advice {
 #[command(
     about = "Say which calls a change would refuse, allow or lead elsewhere",
     long_about = "Lays a change over the cluster without making it, and compares what becomes of \
-                  every call that the mesh remembers. depends: that is decided by each request's \
-                  method, path or headers, which are not remembered. With --watch the proxies of \
-                  called pods judge live calls by the change too, for so long, and enforce nothing \
+                  every call that the mesh has recorded. depends: that is decided by each request's \
+                  method, path or headers, which are not recorded. With --watch the proxies of \
+                  called pods evaluate live calls by the change too, for so long, and enforce nothing \
                   of it. The user must be allowed to make the change. An object of a namespace \
                   that is neither there nor in the files is bad input, and so is a kind or a \
                   version that a group of SMI or of Weft does not have. Exit status 1 if a call \
                   that was seen would be refused, or a workload that refuses calls now would be \
-                  open to everybody. Else 3 if the mesh remembers no call that can be judged, or \
+                  open to every caller. Else 3 if the mesh has recorded no call that can be evaluated, or \
                   could not compare them all; if calls depend, and none of the same caller to the \
-                  same port was judged live; if calls depend in namespaces whose graphs the user \
+                  same port was evaluated live; if calls depend in namespaces whose graphs the user \
                   may not read, or the controller is older and does not say whether they do; if \
-                  with --watch not every proxy that the change concerns judged live calls, or some \
+                  with --watch not every proxy that the change concerns evaluated live calls, or some \
                   were skipped for want of time; or if the files hold what decides about calls and \
                   is not tried, such as weft.dev/mtls of a Namespace or weft.dev/opaque-ports of a \
                   pod template, or if a Namespace in them lacks such an annotation or label that \
@@ -99,7 +99,7 @@ impl ClusterCommand for DryRun {
         };
         absent::must_have_namespaces(cluster, &gathered, &status).await?;
         if is_of_nothing(&status) && self.watch.is_none() {
-            let why = "the mesh remembers no call, so nothing is known of this change";
+            let why = "the mesh has recorded no call, so nothing is known of this change";
             return Err(Failure::unknown(why));
         }
         if format == Format::Table {
@@ -182,7 +182,7 @@ pub(super) fn print(
     }
     if status.hidden_opened > 0 {
         console.word(&format!(
-            "{} more workloads are opened to everybody in namespaces whose graphs you may not read",
+            "{} more workloads are opened to every caller in namespaces whose graphs you may not read",
             status.hidden_opened
         ))?;
     }
@@ -208,7 +208,7 @@ pub(super) fn print(
     }
     let mut listed = status.changed.iter();
     if listed.all(|edge| edge.change == Change::Unknown) {
-        console.line("no call that can be judged changes")?;
+        console.line("no call that can be evaluated changes")?;
     }
     if !table.is_empty() {
         table.write(console.out, console.color)?;
@@ -263,10 +263,10 @@ fn opened(node: &str) -> String {
     let mut parts = node.splitn(3, '/');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(namespace), Some(kind), Some(name)) => format!(
-            "opens {kind} {name} to everybody in namespace {namespace}: calls that no rule \
+            "opens {kind} {name} to every caller in namespace {namespace}: calls that no rule \
              allows are refused there now, and would pass"
         ),
-        _ => format!("opens {node} to everybody"),
+        _ => format!("opens {node} to every caller"),
     }
 }
 
@@ -328,7 +328,7 @@ mod tests {
         };
         print(&status, SystemTime::now(), &mut streams.console()).unwrap();
         let (out, err) = streams.texts();
-        let line = "opens Deployment cart to everybody in namespace shop";
+        let line = "opens Deployment cart to every caller in namespace shop";
         assert!(out.starts_with(line), "{out}");
         assert!(err.contains("2 more workloads are opened"), "{err}");
         assert!(err.contains("weft.dev/access: deny"), "{err}");
@@ -373,7 +373,7 @@ mod tests {
         print(&status, SystemTime::now(), &mut console).unwrap();
         let (out, err) = streams.texts();
         for word in [
-            "no call that can be judged changes",
+            "no call that can be evaluated changes",
             "unknown",
             "shop/Job/nightly",
         ] {

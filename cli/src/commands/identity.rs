@@ -53,7 +53,7 @@ type Silent = (PodName, Option<Failure>);
     about = "Show the certificates of pods, or of the mesh's authority",
     long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy \
                   reports it by port-forward: SPIFFE id, serial, issuer, end, and when it is \
-                  renewed. Of a proxy that the user may not ask, or that does not answer within \
+                  renewed. Of a proxy that the user may not query, or that does not answer within \
                   half a minute, and of all beyond 20, what controllers know of it. With --ca the \
                   roots that proxies trust, and the issuer that signs below them.",
     after_help = "Example:\n  weft identity pod/web-5d8"
@@ -203,7 +203,7 @@ fn by_controllers(
     }
     if added > 0 {
         let reason = reason.map_or_else(
-            || format!("no more than {MOST} proxies are asked themselves"),
+            || format!("no more than {MOST} proxies are queried directly"),
             |why| why.to_string(),
         );
         console.word(&format!(

@@ -36,7 +36,7 @@ pub(crate) struct Inject {
     /// Add the sidecar itself, not the label
     #[arg(long)]
     manual: bool,
-    /// With --manual: the proxy's image; the cluster's injector is asked without it
+    /// With --manual: the proxy's image; the cluster's injector is queried without it
     #[arg(long, value_name = "IMAGE", requires = "manual")]
     proxy_image: Option<String>,
     /// Manifests; - is the standard input

@@ -1,4 +1,4 @@
-//! `weft proxy-config`: what a proxy holds, by its own word.
+//! `weft proxy-config`: what a proxy holds, as the proxy itself reports it.
 //!
 //! Claims: observe-106
 
@@ -21,9 +21,9 @@ use crate::output::{self, Format, NARROW};
 /// Arguments of `weft proxy-config`.
 #[derive(Args, Debug)]
 #[command(
-    about = "Show what the proxy of a pod holds, by its own word",
+    about = "Show what the proxy of a pod holds, as the proxy itself reports it",
     long_about = "Shows identity, modes and the names and versions of all that the proxy of a pod \
-                  holds. If no controller reports it, the proxy itself is asked, by port-forward; \
+                  holds. If no controller reports it, the proxy itself is queried, by port-forward; \
                   with --direct at once. The proxy itself also shows the steps of its start. With \
                   --traffic it reports by port-forward what its calls go by: sections of policies, \
                   retry budgets, breakers and endpoints.",

@@ -41,7 +41,7 @@ const TIMES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3_600
 const BY_ROUTE: Duration = Duration::from_secs(300);
 /// What else helps if the dry run of the objects has no result.
 const ADVICE: Advice = Advice {
-    live: "`weft dry-run -f FILE --watch 60s`, with these objects as FILE, judges live calls",
+    live: "`weft dry-run -f FILE --watch 60s`, with these objects as FILE, evaluates live calls",
     less: "--to RES suggests, and tries, less",
 };
 
@@ -51,7 +51,7 @@ const ADVICE: Advice = Advice {
     about = "Write TrafficTargets that allow exactly the calls that there are",
     long_about = "Prints TrafficTargets, with TCPRoutes or by the names of routes, for the calls \
                   of the last hour that mutual TLS proved and that were served, as the called \
-                  pods' proxies say, and for no others. What is only remembered, unproven, failed \
+                  pods' proxies say, and for no others. What is only persisted, unproven, failed \
                   or reported by its caller alone stands there as comments, and so do the numbers \
                   of calls that no rule allowed, by caller and port, and calls of accounts that do \
                   not exist any more, with when they were seen last. Routes are known of the last \
@@ -207,7 +207,7 @@ async fn try_out(
             return Ok(());
         }
     };
-    console.word("dry run: what becomes of the calls that are remembered")?;
+    console.word("dry run: what becomes of the recorded calls")?;
     let (mut table, mut words) = (Vec::<u8>::new(), Vec::<u8>::new());
     let mut buffered = Console {
         input: &mut std::io::empty(),

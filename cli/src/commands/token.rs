@@ -27,7 +27,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
     about = "Make a token for the overrides of a TrafficPolicy",
     long_about = "Makes a secret of 256 random bits and shows it once: as the header that a request \
                   sends beside weft-route, and as the entry of overrides[].tokens of a \
-                  TrafficPolicy, which holds only its hash. No cluster is asked, and nothing is kept.",
+                  TrafficPolicy, which holds only its hash. No cluster is queried, and nothing is kept.",
     after_help = "Example:\n  weft token --expires 30d"
 )]
 pub(crate) struct Token {

@@ -52,7 +52,7 @@ pub(crate) struct Top {
     /// KIND/NAME at either end; all edges without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
-    /// What RES is asked and asks, by method, path and route
+    /// The requests to and from RES, by method, path and route
     #[arg(long, requires = "resource")]
     paths: bool,
     /// Length of the window of --paths, 1s to 1m

@@ -65,7 +65,7 @@ const IN_OTHER_NAMESPACES: (&str, &str, &str) = ("RoleBinding", "weft-aggregated
     about = "Print what is left of a mesh outside its namespace, to be deleted",
     long_about = "Prints every object of the mesh that is in no namespace, webhooks and APIServices \
                   first, as manifests for kubectl delete: for a mesh whose namespace or release is \
-                  gone, or which helm did not install. No cluster is asked. Definitions of SMI \
+                  gone, or which helm did not install. No cluster is queried. Definitions of SMI \
                   kinds and of TrafficPolicies are printed with --definitions only: all objects of \
                   these kinds go with them. Pods keep their proxies until their workloads are \
                   restarted.",

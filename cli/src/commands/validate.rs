@@ -21,9 +21,9 @@ use crate::output::{self, NARROW};
 /// Arguments of `weft validate`.
 #[derive(Args, Debug)]
 #[command(
-    about = "Judge objects of SMI and of Weft in files as the cluster's webhook would, without a cluster",
-    long_about = "Judges objects of SMI, in every version, and of Weft in files by the code of the \
-                  webhook: each mistake with its line and field, and before that by the schema of \
+    about = "Validate objects of SMI and of Weft in files as the cluster's webhook would, without a cluster",
+    long_about = "Validates objects of SMI, in every version, and of Weft in files by the code of the \
+                  webhook: each error with its line and field, and before that by the schema of \
                   its kind and version as the API server does. Fields that a kind does not have in \
                   its version, which the cluster passes over, are warned of, and so are labels and \
                   annotations of Weft that have no effect where they stand, on every kind: of one \
@@ -31,7 +31,7 @@ use crate::output::{self, NARROW};
                   json has them all. Of other kinds nothing else is looked at. Whether what an \
                   object names exists is not known here. Exit status 1 if an object would be \
                   refused, 2 if a file or one of its documents cannot be read; other documents are \
-                  judged all the same.",
+                  validated all the same.",
     after_help = "Example:\n  weft validate -f policy.yaml"
 )]
 pub(crate) struct Validate {
@@ -94,7 +94,7 @@ impl Validate {
             }
             let warnings = findings.len() - refused;
             console.word(&format!(
-                "{objects} objects judged: {refused} mistakes, {warnings} warnings"
+                "{objects} objects validated: {refused} errors, {warnings} warnings"
             ))?;
         }
         if !unread.is_empty() {

@@ -26,7 +26,7 @@ use crate::output::{self, NARROW};
     after_help = "Example:\n  weft version --client"
 )]
 pub(crate) struct Version {
-    /// Only of this command; no cluster is asked
+    /// Only of this command; no cluster is queried
     #[arg(long)]
     client: bool,
 }

@@ -17,7 +17,7 @@ const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 const ASKING: [(&str, &str); 6] = [
     ("explain", "ALLOWED"),
     ("tap", "/items/7"),
-    ("dry-run", "no call that can be judged changes"),
+    ("dry-run", "no call that can be evaluated changes"),
     ("proxies", "web-5d8"),
     ("proxy-config", "shop/cart-read"),
     ("identity", "spiffe://cluster.local/ns/shop/sa/web"),

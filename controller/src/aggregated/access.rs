@@ -110,8 +110,12 @@ impl Gate {
         let params = PostParams::default();
         let answer = timeout(PATIENCE, self.reviews.create(&params, &review))
             .await
-            .map_err(|_| "the API server did not say in time whether this is allowed".to_owned())?
-            .map_err(|error| format!("whether this is allowed could not be asked: {error}"))?;
+            .map_err(|_| {
+                "the API server did not answer in time whether this is allowed".to_owned()
+            })?
+            .map_err(|error| {
+                format!("the API server could not be queried whether this is allowed: {error}")
+            })?;
         let status = answer.status.unwrap_or_default();
         Ok(if status.allowed {
             AccessDecision::Allowed

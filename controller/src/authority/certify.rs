@@ -125,7 +125,7 @@ pub enum Refusal {
     #[error("too many requests at once, try again")]
     Overloaded,
     /// Too many of one caller.
-    #[error("{who} asks for certificates too often, try again in {} ms", wait.as_millis())]
+    #[error("{who} requests certificates too often, try again in {} ms", wait.as_millis())]
     Throttled {
         /// An address or a pod.
         who: String,
@@ -133,7 +133,7 @@ pub enum Refusal {
         wait: Duration,
     },
     /// The API server could not be queried.
-    #[error("the API server could not be asked, try again: {0}")]
+    #[error("the API server could not be reached, try again: {0}")]
     Unavailable(String),
     /// There is no authority to sign with.
     #[error("certificates cannot be signed now, try again: {0}")]

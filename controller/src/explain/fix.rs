@@ -279,7 +279,7 @@ fn nothing_helps(reason: Reason, request: &Request) -> String {
     match (reason, path) {
         (Reason::BadRequest, Some(path)) if request.malformed.is_none() => not_written(path),
         (Reason::BadRequest, _) => {
-            "no object helps: the call has no form that rules could judge".to_owned()
+            "no object helps: the call has no form that rules could evaluate".to_owned()
         }
         (other, _) => format!("no object helps against {other}"),
     }

@@ -95,7 +95,7 @@ pub(super) fn endpoint(
     if proxy.skips(endpoint.port) {
         return unjudged(
             endpoint,
-            "the port is left out of traffic capture, so no proxy judges",
+            "the port is left out of traffic capture, so no proxy evaluates rules",
         );
     }
     let pod_access = PodAccess::of(index, pod, facts);
@@ -144,7 +144,7 @@ fn unjudged(endpoint: &Endpoint, why: &'static str) -> Judged {
 fn at_own_port(caller: &Caller, endpoint: &Endpoint) -> Judged {
     let own = unjudged(
         endpoint,
-        "the port is the proxy's own, which traffic capture leaves alone, so no proxy judges",
+        "the port is the proxy's own, which traffic capture leaves alone, so no proxy evaluates rules",
     );
     if endpoint.port == ADMIN_PORT {
         return Judged {

@@ -220,7 +220,7 @@ fn call_leaving_cluster_is_relayed_without_evaluation() {
         &spec("Pod/client", "External/api.example.com", "GET", "/"),
     );
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
-    assert!(texts(&status, "route")[0].contains("no proxy of the mesh judges it"));
+    assert!(texts(&status, "route")[0].contains("no proxy of the mesh evaluates rules for it"));
     assert_eq!(status.fix, None);
 }
 

@@ -96,7 +96,7 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
                 split.clone().unwrap_or_default()
             ),
             _ if backend_route.outside => {
-                format!("{share}: relayed as it is, no proxy of the mesh judges it")
+                format!("{share}: relayed as it is, no proxy of the mesh evaluates rules for it")
             }
             _ => format!(
                 "{share}; {} of {} endpoints may take calls",

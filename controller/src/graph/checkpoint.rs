@@ -353,11 +353,12 @@ impl Checkpointer {
         let gone = self.graph.take_truncated();
         if gone > 0 && self.leadership.is_held() {
             let now = seconds(SystemTime::now());
-            debug!(gone, now, "remembered edges went");
+            debug!(gone, now, "persisted edges removed");
             self.warn_once(
                 0,
                 TRUNCATED,
-                "more edges than can be remembered: the longest unseen are forgotten".to_owned(),
+                "more edges than can be persisted: those not seen for longest are dropped"
+                    .to_owned(),
             );
         }
     }

@@ -184,7 +184,7 @@ fn observed(metrics: &ObservedMetrics, registry: &mut Registry) {
     );
     registry.register(
         "persisted_destinations",
-        "Destinations that workloads used and are remembered",
+        "Destinations that workloads used and are retained",
         metrics.destinations.clone(),
     );
     registry.register(
@@ -230,7 +230,7 @@ fn graph(metrics: &GraphMetrics, registry: &mut Registry) {
     );
     registry.register(
         "graph_persisted_edges",
-        "Edges that are remembered with first and last seen",
+        "Edges that are persisted with first and last seen",
         metrics.remembered.clone(),
     );
     registry.register(
@@ -245,7 +245,7 @@ fn graph(metrics: &GraphMetrics, registry: &mut Registry) {
     );
     registry.register(
         "graph_dropped",
-        "What the graph let go for want of room: edges, stretches of time, remembered edges, edges that were not written down, exported calls",
+        "What the graph let go for want of room: edges, stretches of time, persisted edges, edges that were not written down, exported calls",
         metrics.dropped.clone(),
     );
 }

@@ -40,7 +40,7 @@ fn schemas(version: &str, prefix: &str) -> Vec<(String, Value)> {
             "edge": {"type": "object", "description": "Which of its traffic.", "properties": {
                 "direction": text("from: calls that the object receives; to: calls that it makes."),
                 "side": text("client or server: whose proxy measured it."),
-                "resource": object("The other end. Empty for everybody; kind External for what is outside the mesh."),
+                "resource": object("The other end. Empty for all of them; kind External for what is outside the mesh."),
             }},
             "backend": {"type": "object", "description": "For TrafficSplits: the backend that was chosen.", "properties": {
                 "apex": text("Root Service of the split."),

@@ -152,7 +152,7 @@ impl Frame {
                 "Other End",
                 "string",
                 0,
-                "Who calls or is called; * for everybody.",
+                "The caller or the called object; * for all.",
             ),
             ("Success", "integer", 0, "Calls that went well."),
             ("Failure", "integer", 0, "Calls that did not."),

@@ -311,7 +311,7 @@ impl Listener {
         loop {
             match self.read(peer, &mut backoff, &mut clock).await {
                 Ok(()) => debug!(%peer, "replica ended its report"),
-                Err(error) => debug!(%peer, %error, "replica not heard"),
+                Err(error) => debug!(%peer, %error, "replica not reached"),
             }
             // What it said is kept for a while: it most likely still holds.
             backoff.wait().await;

@@ -242,7 +242,7 @@ impl ReportStore {
             known.whole_from = known.whole_from.max(whole_from);
             return;
         }
-        warn!(pod = %reporter.pod, "pod reports more than its share: its oldest slots are forgotten");
+        warn!(pod = %reporter.pod, "pod reports more than its share: its oldest intervals are dropped");
         let hoarder = Hoarder {
             reporter: Arc::clone(reporter),
             whole_from,

@@ -93,7 +93,7 @@ impl Scopes {
             Ok(Ok(())) | Err(_) => {
                 let learned = entry.learned.lock();
                 learned.scope().ok_or_else(|| {
-                    "the API server has not said in time where graphs may be read; ask again"
+                    "the API server did not answer in time where graphs may be read; try again"
                         .to_owned()
                 })
             }

@@ -121,7 +121,7 @@ impl Streams {
         }
         self.metrics.left_out.inc_by(names as u64);
         if self.allowances.may_log(pod, "left out", Instant::now()) {
-            warn!(%pod, left_out = names, "proxy asks for too many destinations, or for what is none");
+            warn!(%pod, left_out = names, "proxy subscribes to too many destinations, or to invalid ones");
         }
     }
 }

@@ -196,7 +196,7 @@ fn programmed(accepted: bool, tally: &Tally) -> Condition {
     } else if *unheard > 0 && acknowledged == needed {
         message = format!(
             "{message}; {unheard} have not connected since this controller started, so not \
-             everybody who calls it is known"
+             every caller of it is known"
         );
         (false, "Pending")
     } else if acknowledged != needed {

@@ -30,7 +30,7 @@ pub struct DryRunSpec {
     pub delete: Vec<Deleted>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<AccessChange>,
-    /// For so many seconds, 1 to 50, proxies judge live calls by the change as well, and
+    /// For so many seconds, 1 to 50, proxies evaluate live calls by the change as well, and
     /// enforce nothing of it. The answer is a stream then, of what `status.trial` holds: a
     /// JSON object on each line. 0: calls that are remembered are compared, at once.
     #[serde(skip_serializing_if = "is_zero")]

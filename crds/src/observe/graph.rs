@@ -122,7 +122,7 @@ impl NodeKind {
     }
 }
 
-/// One end of edges. A node of a namespace that was not asked for shows its id, kind,
+/// One end of edges. A node of a namespace that was not requested shows its id, kind,
 /// namespace, name and accounts, and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

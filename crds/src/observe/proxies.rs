@@ -91,7 +91,7 @@ pub struct ProxyStatus {
     /// Further ones, of namespaces whose graphs the reader may not read.
     #[serde(skip_serializing_if = "is_zero")]
     pub hidden_destinations: u32,
-    /// What it holds, by its own word; only of a single proxy, and where it answers. Its
+    /// What it holds, as the proxy itself reports it; only of a single proxy, and where it answers. Its
     /// `hidden` counts further `resources` of namespaces whose graphs the reader may not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,

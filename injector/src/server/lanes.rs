@@ -118,7 +118,7 @@ impl Lane {
             refused(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
-                "the review could not be judged",
+                "the review could not be evaluated",
             )
         })
     }

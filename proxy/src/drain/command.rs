@@ -17,7 +17,7 @@ const MAX_ANSWER: u64 = 16 * 1024;
 /// Why the proxy does not drain.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DrainError {
-    #[error("the proxy's admin port {0} cannot be asked: {1}")]
+    #[error("the proxy's admin port {0} cannot be reached: {1}")]
     Unreachable(SocketAddr, #[source] io::Error),
     #[error("the proxy refused: {0}")]
     Refused(String),

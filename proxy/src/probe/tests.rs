@@ -211,7 +211,7 @@ async fn probe_accepts_foreign_redirect_but_not_endless_one() {
 
 #[tokio::test]
 async fn https_probe_accepts_any_certificate_but_no_plaintext() {
-    let certified = rcgen::generate_simple_self_signed(["nobody.example".to_owned()]).unwrap();
+    let certified = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
     let key =
         rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -35,7 +35,7 @@ const TUNNEL: usize = 8 * 1024;
 /// Longer than a test lasts.
 const LASTS: Duration = Duration::from_secs(300);
 
-/// The application's port is declared to carry HTTP, and open to everybody.
+/// The application's port is declared to carry HTTP, and open to every caller.
 fn declare_http(testbed: &Testbed) {
     let workload = v1::Workload {
         identity: id("api").as_str().to_owned(),

@@ -61,8 +61,8 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
     names(
         &bare,
         CheckStatus::Warning,
-        "all that asked have one",
-        "pods asked for a proxy and have none",
+        "all pods that requested one have one",
+        "pods requested a proxy and have none",
     )
 }
 

@@ -192,7 +192,7 @@ impl Facts {
         match self.parts.get(name) {
             Some(Ok(value)) => Ok(value),
             Some(Err(missing)) => Err(missing.clone()),
-            None => Err(Missing::Unseen("was not asked for".to_owned())),
+            None => Err(Missing::Unseen("was not requested".to_owned())),
         }
     }
 

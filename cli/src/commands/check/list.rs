@@ -144,7 +144,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "trust-bundles",
         control::bundles,
         "every namespace has the same trust bundle",
-        "look for who writes ConfigMap weft-trust-bundle; the controller restores it",
+        "find out what writes ConfigMap weft-trust-bundle; the controller restores it",
     ),
     check(
         CONTROL,
@@ -165,13 +165,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "ca-bundles",
         webhooks::ca_bundles,
         "every webhook and definition trusts the authority that signs for the injector, and it has not ended",
-        "the injector writes caBundle; look at its logs, and for who else writes it",
+        "the injector writes caBundle; look at its logs, and for what else writes it",
     ),
     check(
         CONTROL,
         "injection",
         webhooks::injection,
-        "a pod that asks for a proxy gets one",
+        "a pod that requests a proxy gets one",
         "look at the injector's logs and at NetworkPolicies between the API server and port 8443",
     ),
     check(
@@ -179,7 +179,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "validation",
         webhooks::validation,
         "an SMI object that cannot mean anything is refused",
-        "look at the injector's logs; until then mistakes show in status only",
+        "look at the injector's logs; until then errors show in status only",
     ),
     check(
         CONTROL,
@@ -199,14 +199,14 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         DATA,
         "pods-without-proxy",
         data::without_proxy,
-        "every pod that asked for a proxy has one",
+        "every pod that requested a proxy has one",
         "restart their workloads: kubectl rollout restart",
     ),
     check(
         DATA,
         "admission",
         data::admission,
-        "nothing of a namespace that asks for proxies keeps pods out because of them: ResourceQuota, LimitRange, or a level of Pod Security",
+        "nothing of a namespace that requests proxies keeps pods out because of them: ResourceQuota, LimitRange, or a level of Pod Security",
         "set the annotations of the Namespace that the message names, proxy.limits in the chart's values for all namespaces, or the level (docs/applications.md#no-pod-starts)",
     ),
     check(

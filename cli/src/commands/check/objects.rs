@@ -209,11 +209,11 @@ pub(super) fn labels(facts: &Facts) -> CheckResult {
     }
     add_unread(&mut found, facts, Place::Labels)?;
     Ok(if found.is_empty() {
-        (CheckStatus::Ok, "all are heard".to_owned())
+        (CheckStatus::Ok, "all have an effect".to_owned())
     } else {
         (
             CheckStatus::Warning,
-            format!("{} are not heard: {}", found.len(), few(&found)),
+            format!("{} have no effect: {}", found.len(), few(&found)),
         )
     })
 }

@@ -111,11 +111,11 @@ pub(in crate::commands) async fn version(
 /// Tries out.
 pub(super) async fn all(cluster: &Cluster, pre: bool) -> Probes {
     let namespace = cluster.namespace().to_owned();
-    let not = || Tried::Not("was not asked for".to_owned());
+    let not = || Tried::Not("was not requested".to_owned());
     let mut probes = Probes {
         injection: not(),
         validation: not(),
-        denied: Err("was not asked for".to_owned()),
+        denied: Err("was not requested".to_owned()),
         namespace,
     };
     if pre {

@@ -142,7 +142,7 @@ pub(super) fn validation(facts: &Facts) -> CheckResult {
         Tried::Not(why) => Err(why.clone()),
         Tried::Taken(_) => Ok((
             CheckStatus::Error,
-            "nonsense was taken: the webhook was not asked or did not answer".to_owned(),
+            "nonsense was accepted: the webhook was not called or did not answer".to_owned(),
         )),
         Tried::Refused(_, why) if why.contains("is invalid") => {
             Ok((CheckStatus::Ok, "works".to_owned()))

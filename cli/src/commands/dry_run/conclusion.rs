@@ -50,7 +50,7 @@ pub(in crate::commands) fn conclude(
     let judged = live.map_or(0, |live| live.judged);
     let compared = status.kept + status.hidden + judged;
     if compared == 0 && count(Change::Unknown) == status.changed.len() {
-        let why = "no call that is remembered can be judged";
+        let why = "no recorded call can be evaluated";
         return Err(Failure::unknown(why));
     }
     Ok(Conclusion::Yes)
@@ -90,7 +90,7 @@ fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
     }
     match live {
         Some(live) if live.skipped > 0 => Err(Failure::unknown(format!(
-            "proxies had time to judge {} live calls, which would pass, and not for {} more",
+            "proxies had time to evaluate {} live calls, which would pass, and not for {} more",
             live.judged, live.skipped
         ))),
         _ => Ok(()),
@@ -127,7 +127,7 @@ fn is_judged(edge: &ChangedEdge, live: &Trial) -> bool {
 }
 
 fn unjudged_words(unjudged: usize, live: Option<&Trial>, advice: Advice) -> String {
-    let what = "depends on what is not remembered or may not be shown: their method, path or \
+    let what = "depends on what is not recorded or may not be shown: their method, path or \
                 headers, or the pod that calls";
     match (unjudged, live) {
         (0, _) => format!(
@@ -145,7 +145,7 @@ fn unjudged_words(unjudged: usize, live: Option<&Trial>, advice: Advice) -> Stri
         ),
         (edges, Some(_)) => format!(
             "what becomes of the calls of {edges} edges {what}, and none of their live calls was \
-             judged; watch for longer, or while they call"
+             evaluated; watch for longer, or while they call"
         ),
     }
 }
@@ -156,7 +156,7 @@ fn all_took_part(live: &Trial) -> Result<(), Failure> {
         if live.reasons.is_empty() {
             return Ok(());
         }
-        let why = "not every proxy that the change concerns judged live calls by it";
+        let why = "not every proxy that the change concerns evaluated live calls by it";
         return Err(Failure::unknown(why));
     }
     let some = match live.taking_part {
@@ -164,7 +164,7 @@ fn all_took_part(live: &Trial) -> Result<(), Failure> {
         some => format!("only {some}"),
     };
     Err(Failure::unknown(format!(
-        "{some} of {} proxies judged live calls by the change; `weft proxies` says which are \
+        "{some} of {} proxies evaluated live calls by the change; `weft proxies` says which are \
          away or older than this question",
         live.proxies
     )))

@@ -162,7 +162,7 @@ fn gather(
 pub(super) fn caution(kind: &str, name: &str, console: &mut Console<'_>) -> Result<(), Failure> {
     if kind == Kind::TrafficPolicy.as_str() {
         console.word(&format!(
-            "{kind} {name}: its limits, retries and the like are not judged"
+            "{kind} {name}: its limits, retries and the like are not evaluated"
         ))?;
     }
     Ok(())

@@ -192,7 +192,8 @@ impl Sum {
 /// When the output is closed.
 pub(super) fn print(trial: &Trial, console: &mut Console<'_>) -> Result<(), Failure> {
     if trial.proxies == 0 && trial.reasons.is_empty() {
-        console.word("the change gives no proxy other rules, so no live call is judged by it")?;
+        console
+            .word("the change gives no proxy other rules, so no live call is evaluated by it")?;
         return Ok(());
     }
     let mut table = Table::new(&[
@@ -221,7 +222,7 @@ pub(super) fn print(trial: &Trial, console: &mut Console<'_>) -> Result<(), Fail
         table.row(row);
     }
     if table.is_empty() {
-        console.line("no live call that is reported is judged otherwise")?;
+        console.line("no live call that is reported has another verdict")?;
     } else {
         table.write(console.out, console.color)?;
     }
@@ -241,8 +242,8 @@ pub(super) fn print(trial: &Trial, console: &mut Console<'_>) -> Result<(), Fail
         console.word(&format!("some proxies take no part: {reason}"))?;
     }
     console.word(&format!(
-        "{} live calls were judged by the change: {} of them pass and would be refused, {} would \
-         be let in; {} more were not judged by it",
+        "{} live calls were evaluated by the change: {} of them pass and would be refused, {} would \
+         be let in; {} more were not evaluated by it",
         trial.judged, trial.refused, trial.allowed, trial.skipped
     ))?;
     Ok(())

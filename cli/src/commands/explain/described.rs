@@ -133,7 +133,9 @@ fn waiting(programmed: &Programmed) -> Vec<String> {
     let mut lines = Vec::new();
     let (have, of) = (programmed.proxies, programmed.of);
     if have < of {
-        lines.push(format!(" waiting {have} of {of} proxies have what this says; the others judge by the version before"));
+        lines.push(format!(
+            " waiting {have} of {of} proxies have what this says; the others use the version before"
+        ));
     }
     let nacks = programmed.nacks.iter().take(NACKS);
     lines.extend(nacks.map(|nack| format!(" nack    {nack}")));

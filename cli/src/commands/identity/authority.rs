@@ -75,7 +75,7 @@ async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
 
 /// What a proxy presents behind its own certificate.
 async fn issuers(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
-    let mut refused = Failure::unknown("no proxy was asked");
+    let mut refused = Failure::unknown("no proxy was queried");
     for pod in pods::meshed(cluster, None).await?.iter().take(MAX_TRIED) {
         match pods::presented(cluster, pod).await {
             Ok((_, behind)) => return Ok(behind),

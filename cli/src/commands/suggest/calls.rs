@@ -102,7 +102,7 @@ impl Calls {
         refusals::earlier_refusals_are_known(traffic, edge)?;
         if !served(edge) {
             return Err(match edge.requests {
-                0 => format!("is only remembered, last seen {}", edge.last_seen),
+                0 => format!("is only persisted, last seen {}", edge.last_seen),
                 _ => "was not served".to_owned(),
             });
         }

@@ -186,7 +186,7 @@ fn unproven_or_unserved_calls_become_comments_with_reason() {
         ),
         (
             json!({"requests": 0, "success": 0, "quiet": true, "lastSeen": "2026-11-02T09:00:00Z"}),
-            "only remembered",
+            "only persisted",
         ),
         (json!({"port": 81}), "which container port"),
     ] {

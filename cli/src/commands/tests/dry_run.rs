@@ -122,7 +122,7 @@ async fn object_needs_existing_namespace_or_one_its_file_creates() {
     let (code, out, err) = outcome_of(&made, "-n shop").await;
     assert_eq!(code, 0, "{err}");
     assert!(
-        out.starts_with("no call that can be judged changes"),
+        out.starts_with("no call that can be evaluated changes"),
         "{out}"
     );
     assert!(err.contains("warning: there is no namespace shpo"), "{err}");
@@ -172,6 +172,6 @@ async fn manifest_that_lost_an_applied_mode_is_no_yes() {
 async fn deletion_of_a_policy_says_what_is_not_judged() {
     let line = "weft dry-run --delete TrafficPolicy/cart -n shop";
     let (_, _, err) = run(shop(), line).await;
-    let words = "TrafficPolicy cart: its limits, retries and the like are not judged";
+    let words = "TrafficPolicy cart: its limits, retries and the like are not evaluated";
     assert!(err.contains(words), "{err}");
 }

@@ -99,7 +99,7 @@ async fn once(
     if !table.is_empty() {
         table.write(console.out, console.color)?;
     } else if is_away {
-        console.word(&format!("no controller reported what {of} is asked"))?;
+        console.word(&format!("no controller reported the requests to {of}"))?;
     } else {
         console.word(&format!("no request of {of} has ended meanwhile"))?;
     }

@@ -277,7 +277,7 @@ fn headless_service_is_named_on_pod_target_port_only() {
 #[test]
 fn a_pod_that_does_not_exist_gets_no_answer() {
     let (model, _) = shop().compile();
-    let unknown = crate::model::PodId::new("shop", "nobody");
+    let unknown = crate::model::PodId::new("shop", "absent");
     let capabilities = wire::capability::Capabilities::default();
     assert!(
         model

@@ -132,7 +132,7 @@ fn bad_object_leaves_bytes_of_others_unchanged() {
         split("bad", "ghost", &[("v1", 1)]),
         split("bad2", "v1", &[("v1", -1)]),
         set(split("bad3", "v1", &[]), "/spec/backends", json!(7)),
-        target("bad", "nobody", &[], json!([])),
+        target("bad", "absent", &[], json!([])),
         set(
             target("bad2", "x", &[], json!([])),
             "/spec/rules",

@@ -168,7 +168,7 @@ fn ports_of_proxy_itself_evaluate_no_rules() {
             texts(&status, "wire"),
             [
                 "plaintext: the port is the proxy's own, which traffic capture leaves alone, so \
-                 no proxy judges; HTTP/1.1 on port 15190"
+                 no proxy evaluates rules; HTTP/1.1 on port 15190"
             ]
         );
         let status = at(query, 8080);

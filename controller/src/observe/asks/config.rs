@@ -1,4 +1,4 @@
-//! What a proxy holds, by its own word.
+//! What a proxy holds, as the proxy itself reports it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +25,9 @@ const MAX_BYTES: usize = 4 << 20;
 pub(crate) enum ConfigUnavailable {
     #[error(transparent)]
     TooMany(#[from] TooMany),
-    #[error("the proxy says: {0}")]
+    #[error("the proxy reports: {0}")]
     Refused(String),
-    #[error("the proxy is away, or cannot be asked")]
+    #[error("the proxy is not connected, or takes no queries")]
     Away,
     #[error("the proxy did not answer within {} s", WITHIN.as_secs())]
     Late,

@@ -172,7 +172,9 @@ impl TriedChange {
         let warnings: Vec<String> = of_udp
             .map(|(kind, key, _)| {
                 let kind = kind.as_str();
-                format!("{kind} {key}: what it says of UDP is not judged: compare NetworkPolicies")
+                format!(
+                    "{kind} {key}: what it says of UDP is not evaluated: compare NetworkPolicies"
+                )
             })
             .collect();
         self.warnings.extend(warnings);

@@ -93,7 +93,7 @@ pub(in crate::observe_api) async fn watch(
         ?headers,
         proxies,
         asked = pods,
-        "trial started"
+        "live dry run started"
     );
     tapped.retain(|namespace| {
         let mut pods = queried.pods.values();
@@ -244,7 +244,7 @@ fn record_user(query: &QueryContext<'_>, tapped: &BTreeSet<Arc<str>>) {
             action: "Tap",
             text: format!(
                 "{:?} tries a change, and sees requests of Namespace {namespace} that it \
-                 would judge otherwise",
+                 would come to another verdict",
                 query.user.name
             ),
         });

@@ -199,7 +199,7 @@ fn nothing_shows(ns: &Namespace, api: &Api, token: &str) -> anyhow::Result<()> {
 // Claims: calls-78
 #[test]
 fn only_authorized_request_overrides_route_behind_three_forwarders() -> Outcome {
-    // No cluster is asked for it.
+    // No cluster is queried for it.
     let made = Cluster::connect()?.weft(&["token", "--expires", "1h", "-o", "json"])?;
     let made = made.with_status(0)?.json()?;
     let token = made["token"].as_str().context("no token")?;

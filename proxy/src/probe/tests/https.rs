@@ -4,7 +4,7 @@ use super::*;
 
 /// What an application needs to serve TLS that names these protocols.
 fn acceptor(alpn: &[&str]) -> tokio_rustls::TlsAcceptor {
-    let certified = rcgen::generate_simple_self_signed(["nobody.example".to_owned()]).unwrap();
+    let certified = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
     let key =
         rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -40,7 +40,7 @@ async fn misspelt_or_misplaced_names_are_found_with_suggestion() {
     );
     assert_eq!(
         message(&report, "labels"),
-        "1 are not heard: weft.dev/inject of TrafficSplit shop/cart is not read on kind \
+        "1 have no effect: weft.dev/inject of TrafficSplit shop/cart is not read on kind \
          TrafficSplit; it is a label of Namespace and Pod"
     );
 }

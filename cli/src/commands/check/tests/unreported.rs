@@ -86,7 +86,7 @@ async fn what_was_not_read_is_not_called_well() {
         "{report:#}"
     );
     assert!(!skipped.contains(&"connected".to_owned()), "{report:#}");
-    let words = "all that asked have one, of the first 20000 pods; more were not read";
+    let words = "all pods that requested one have one, of the first 20000 pods; more were not read";
     assert!(table.contains(words), "{table}");
 }
 

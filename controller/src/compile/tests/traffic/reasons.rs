@@ -218,11 +218,11 @@ fn unusable_match_or_caller_is_reported_on_naming_policy() {
         .with(group("some", json!([broken, gets])))
         .with(group("none", json!([broken])))
         .with(group("empty", json!([])))
-        .with(binding("nobody", json!({})));
+        .with(binding("broken", json!({})));
     let routes = |group: &str| json!([{"kind": "HTTPRouteGroup", "name": group}]);
     let named =
         |matches: &[&str]| json!([{"kind": "HTTPRouteGroup", "name": "some", "matches": matches}]);
-    let callers = json!([{"kind": "IdentityBinding", "name": "nobody"}]);
+    let callers = json!([{"kind": "IdentityBinding", "name": "broken"}]);
     for (limits, expected, decides) in [
         (
             json!({"routes": named(&["reads"])}),
@@ -248,7 +248,7 @@ fn unusable_match_or_caller_is_reported_on_naming_policy() {
             json!({"sources": callers}),
             Some((
                 "spec.sources[0].name",
-                "IdentityBinding shop/nobody cannot be",
+                "IdentityBinding shop/broken cannot be",
             )),
             false,
         ),

@@ -68,7 +68,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
     );
     // Only the called side's: nothing of the caller beyond the request's own text, whether it
     // exists.
-    for name in ["client", "nobody"] {
+    for name in ["client", "absent"] {
         let mut query = asks("bank", "Pod", "shop");
         query["from"]["name"] = json!(name);
         let (_, body) = bench
@@ -340,7 +340,7 @@ async fn called_side_permission_reveals_nothing_about_callers_pods() {
         let caller = if proxy { pod } else { plain_pod };
         let caller = in_namespace(caller("teller-7", "10.0.0.70", "web"), "bank");
         let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
-        let closed = target("closed", "api", &["somebody"], rules);
+        let closed = target("closed", "api", &["other"], rules);
         let cluster = shop().with(namespace("bank")).with(caller);
         Bench::of(&cluster.with(tcp_route("ports", &[8080])).with(closed))
     };

@@ -419,7 +419,7 @@ async fn proxies_are_listed_named_and_printed() {
     assert_eq!(body["status"]["version"], "0.1.0");
     assert_eq!(
         bench
-            .get("viewer", "namespaces/shop/proxies/nobody")
+            .get("viewer", "namespaces/shop/proxies/absent")
             .await
             .0,
         404

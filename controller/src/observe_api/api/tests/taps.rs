@@ -392,8 +392,8 @@ async fn repeated_tap_is_recorded_again() {
 async fn tap_of_unknown_target_or_filter_is_refused() {
     let bench = Bench::new();
     for (query, status, words) in [
-        ("of=Deployment/nobody", 404, "Deployment shop/nobody"),
-        ("of=Pod/client&to=Deployment/nobody", 400, "parameter to:"),
+        ("of=Deployment/absent", 404, "Deployment shop/absent"),
+        ("of=Pod/client&to=Deployment/absent", 400, "parameter to:"),
         (
             "of=Pod/client&to=Service/apii",
             400,

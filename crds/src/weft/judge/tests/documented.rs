@@ -65,8 +65,8 @@ sticky.type | required | - | -
 sticky.scope | `Endpoint` | "Endpoint" | -
 sticky.ttl | `0s` | "0s" | 0s to 8760h
 overrides[].to | required | - | up to 64
-overrides[].sources | nobody | [] | up to 64
-overrides[].forwarders | nobody | [] | up to 64
+overrides[].sources | no caller | [] | up to 64
+overrides[].forwarders | no caller | [] | up to 64
 overrides[].tokens | none | [] | up to 64
 "#;
 

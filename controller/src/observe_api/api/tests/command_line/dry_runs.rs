@@ -46,7 +46,7 @@ async fn command_line_shows_calls_a_change_would_refuse() {
     let line = "dry-run --delete traffictargets/read -n shop";
     let (code, out, err) = town.weft("editor", line).await;
     assert_eq!(code, 1, "{err}");
-    let opened = "opens Deployment api to everybody in namespace shop";
+    let opened = "opens Deployment api to every caller in namespace shop";
     let (first, table) = out.split_once('\n').unwrap();
     assert!(first.starts_with(opened), "{out}");
     let rows = super::rows(table);
@@ -108,12 +108,12 @@ async fn watched_dry_run_fails_on_refused_live_call() {
     let example = "09:00:00Z refused GET /items/7 shop/Deployment/web -> shop/Deployment/api:8080";
     assert!(out.contains(example), "{out}");
     assert!(err.contains("1 of 2 take part"), "{err}");
-    assert!(err.contains("3 live calls were judged"), "{err}");
+    assert!(err.contains("3 live calls were evaluated"), "{err}");
 
     // Where all of them would pass, it is yes if all took part.
     let (code, _, err) = watched(&line, 0, false).await;
     assert_eq!(code, 3, "{err}");
-    assert!(err.contains("only 1 of 2 proxies judged"), "{err}");
+    assert!(err.contains("only 1 of 2 proxies evaluated"), "{err}");
     // The output is the API's own response.
     let (code, out, err) = watched(&format!("{line} -o json"), 0, true).await;
     assert_eq!(code, 0, "{out}{err}");
@@ -135,7 +135,7 @@ async fn watched_dry_run_reports_what_it_cannot_determine() {
     // No proxy streams from this controller.
     let (code, _, err) = town.weft("editor", &format!("{line} 1s")).await;
     assert_eq!(code, 3, "{err}");
-    assert!(err.contains("none of 2 proxies judged"), "{err}");
+    assert!(err.contains("none of 2 proxies evaluated"), "{err}");
     let (code, _, err) = town.weft("editor", &format!("{line} 0s")).await;
     assert!(code == 2 && err.contains("--watch"), "{code} {err}");
     // What admission refuses is refused with its message, and nothing is watched.
@@ -155,13 +155,13 @@ async fn dry_run_gives_no_approval_without_known_calls() {
     let line = "dry-run --access deny -n shop";
     let (code, out, err) = town.weft("editor", line).await;
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
-    assert!(err.contains("remembers no call"), "{err}");
+    assert!(err.contains("has recorded no call"), "{err}");
     // What is opened is known without any call.
     let line = "dry-run --delete TrafficTarget/read -n shop";
     let (code, out, err) = town.weft("editor", line).await;
     assert_eq!(code, 1, "{err}");
     assert!(
-        out.starts_with("opens Deployment api to everybody"),
+        out.starts_with("opens Deployment api to every caller"),
         "{out}"
     );
 }
