@@ -28,8 +28,8 @@ mod route;
 mod service_names;
 mod words;
 
-pub(crate) use self::answer::UNKNOWN_HOST;
-pub use self::answer::{CountedPort, Explained};
+pub use self::answer::Explained;
+pub(crate) use self::answer::{CountedPort, UNKNOWN_HOST};
 pub use self::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
 pub(crate) use self::noticed::of_seen_calls;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};

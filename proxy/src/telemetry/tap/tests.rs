@@ -411,10 +411,7 @@ fn request_that_no_tap_wants_is_written_down_nowhere() {
     let _taps = [posts, others].map(|ask| watch(&telemetry, ask));
     let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
     let noted = move || {
-        telemetry
-            .taps
-            .note(&parties, Asked::of(&parts), None)
-            .is_some()
+        Tapped::note(&telemetry.taps, &parties, Asked::of(&parts), None).is_some()
     };
     let looking = std::thread::spawn(move || {
         assert!(!noted());
