@@ -22,7 +22,7 @@ use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::Security;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::CallEnds;
-use crate::telemetry::tap::Watch;
+use crate::telemetry::tap::{Tapped, Watch};
 use crate::telemetry::trace::CameFrom;
 
 fn telemetry() -> Arc<Telemetry> {
@@ -410,9 +410,7 @@ fn request_that_no_tap_wants_is_written_down_nowhere() {
     };
     let _taps = [posts, others].map(|ask| watch(&telemetry, ask));
     let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
-    let noted = move || {
-        Tapped::note(&telemetry.taps, &parties, Asked::of(&parts), None).is_some()
-    };
+    let noted = move || Tapped::note(&telemetry.taps, &parties, Asked::of(&parts), None).is_some();
     let looking = std::thread::spawn(move || {
         assert!(!noted());
         let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();
