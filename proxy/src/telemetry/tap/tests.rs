@@ -22,7 +22,8 @@ use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::Security;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::CallEnds;
-use crate::telemetry::tap::{Tapped, Watch};
+use crate::telemetry::tap::Watch;
+use crate::telemetry::tap::record::Tapped;
 use crate::telemetry::trace::CameFrom;
 
 fn telemetry() -> Arc<Telemetry> {
