@@ -1,6 +1,8 @@
 //! The data plane: a proxy beside every pod, and the redirection that brings
 //! the pod's traffic to it.
 //!
+//! Sockets and HTTP are the crates in `net` and `http` beside `src`.
+//!
 //! `outbound` and `inbound` serve connections; everything else is a step of one of the
 //! two, or keeps what they need up to date. `process` puts the parts together. Modules
 //! are private: what `main` and the integration tests name is re-exported here.
@@ -20,19 +22,21 @@ mod config;
 mod control;
 mod drain;
 mod endpoints;
-mod failure;
 #[cfg(test)]
 mod future_sizes;
-mod http;
 mod inbound;
 mod mesh;
-mod net;
 mod outbound;
 mod probe;
 mod process;
 mod proxy;
 mod settings;
 mod telemetry;
+
+// What paths from `crate::http`, `crate::failure` and `crate::net` mean: the crates beside `src`.
+use ::weft_proxy_http as http;
+use ::weft_proxy_http::failure;
+use ::weft_proxy_net as net;
 
 // The program.
 pub use crate::capture::command as capture_command;

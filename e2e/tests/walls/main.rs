@@ -31,7 +31,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "controller",
         &["crds", "policy", "wire", "identity", "runtime"],
     ),
-    ("proxy", &["policy", "wire", "identity", "runtime"]),
+    ("proxy_net", &["policy", "runtime"]),
+    ("proxy_http", &["policy", "runtime", "proxy_net"]),
+    (
+        "proxy",
+        &[
+            "policy",
+            "wire",
+            "identity",
+            "runtime",
+            "proxy_http",
+            "proxy_net",
+        ],
+    ),
     ("injector", &["crds", "policy", "identity", "runtime"]),
     ("cli", &["crds", "policy"]),
     ("e2e", &["crds", "policy", "wire", "identity", "oracle"]),
@@ -72,13 +84,46 @@ const EXEMPT: Exempt = Exempt {
     ],
     // What is measured and what it must not exceed, a row each.
     tables: &["bench/src/measures.rs"],
-    silent: &[Silent {
-        of: "controller",
-        folders: &["compile", "model"],
-        // It is what of a model goes to the proxies.
-        besides: &["model/published"],
-        about: "wire",
-    }],
+    silent: &[
+        Silent {
+            of: "controller",
+            folders: &["compile", "model"],
+            // It is what of a model goes to the proxies.
+            besides: &["model/published"],
+            about: "wire",
+        },
+        // What they hold is about Services, configuration and the controller, in whatever bytes
+        // it goes over the network.
+        Silent {
+            of: "proxy",
+            folders: &[
+                "settings",
+                "endpoints",
+                "config",
+                "drain",
+                "control",
+                "capture",
+                "admin",
+                "process",
+            ],
+            besides: &[],
+            about: "weft_proxy_http",
+        },
+        Silent {
+            of: "proxy",
+            folders: &[
+                "settings",
+                "endpoints",
+                "config",
+                "drain",
+                "control",
+                "probe",
+                "admin",
+            ],
+            besides: &[],
+            about: "weft_proxy_net",
+        },
+    ],
     proven: &[
         // Structs and maps with text as keys, whose numbers came out of JSON.
         ("crds/src/convert/hash.rs", "json"),
@@ -159,8 +204,8 @@ const EXEMPT: Exempt = Exempt {
     ],
     spelt: &[Spelt {
         prefix: "weft-",
-        folders: &["proxy/src"],
-        file: "proxy/src/http/header_names.rs",
+        folders: &["proxy/src", "proxy/http/src", "proxy/net/src"],
+        file: "proxy/http/src/header_names.rs",
         // The name of the program, as collectors see it.
         besides: &[("proxy/src/telemetry/trace/signal.rs", "weft-proxy")],
     }],
@@ -179,6 +224,8 @@ const SHIPPED: &[&str] = &[
     "runtime",
     "crds",
     "controller",
+    "proxy_net",
+    "proxy_http",
     "proxy",
     "injector",
     "cli",
