@@ -14,7 +14,7 @@
 //! one, so a controller that is configured with another refuses to start and leaves the mesh to
 //! those that go on.
 //!
-//! May import `apiserver`, `metrics`, `model` and `settings`.
+//! May import `apiserver`, `latest_model`, `metrics` and `settings`.
 
 pub(crate) mod certify;
 pub(crate) mod own_certificate;

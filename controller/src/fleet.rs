@@ -9,7 +9,7 @@
 //! about a Service without a breaker, about a backend that nothing leads to, or by an account that
 //! may not call there, is not taken.
 //!
-//! May import `model` and `world`.
+//! May import `latest_model`.
 
 mod announced;
 mod authorization;
@@ -29,7 +29,7 @@ use wire::v1;
 
 use self::authorization::{Authorizations, LOOKED_AT};
 use self::circuit::{Decision, KnownCircuit};
-use crate::model::compiled::LatestModel;
+use crate::latest_model::LatestModel;
 
 pub(crate) use self::announced::{AnnouncedState, AnnouncedStates, Caller, Key, closed};
 pub(crate) use self::circuit::BreakerReport;

@@ -7,7 +7,7 @@
 //! slots was set. `exported` counts the graph as metrics for other tools, `push` sends those to a
 //! collector.
 //!
-//! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
+//! May import `apiserver`, `inventory`, `latest_model`, `metrics` and `observe`.
 
 pub(crate) mod answer;
 pub(crate) mod checkpoint;

@@ -4,7 +4,7 @@
 //! owners. It is no longer listed itself. Pods that ended before this replica began come from the
 //! others.
 //!
-//! May import `model`, `translate` and `world`.
+//! May import `latest_model`.
 
 pub(crate) mod follow;
 pub(crate) mod kind;
@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::world::ObjectKey;
 use tokio::time::Instant;
 
 use self::kind::MetricsKind;
-use crate::world::ObjectKey;
 
 /// How long an object is kept after its end: longer than any window.
 const REMEMBERED: Duration = Duration::from_secs(600);

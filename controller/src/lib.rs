@@ -1,9 +1,9 @@
 //! The control plane: reads the cluster, compiles it into what proxies need, and sends it to them.
 //!
-//! `watch` follows the API server and hands on one immutable `world` after another, made
-//! of objects by `translate`; `compile` turns each into a `model`, purely; `resources`
-//! picks what one proxy gets of it and `serve` sends that; `observe` collects what proxies
-//! acknowledge, and `status` writes back what became of it. `run` starts all of that.
+//! `watch` follows the API server and hands on one immutable World after another;
+//! `latest_model` has the crate `model` compile each, and `serve` sends what one proxy gets of
+//! that; `observe` collects what proxies acknowledge, and `status` writes back what became of
+//! it. `run` starts all of that.
 //!
 //! What a folder may import stands at its head, and for all of them in
 //! docs/architecture.md.
@@ -24,32 +24,24 @@ mod apiserver;
 mod admin;
 mod aggregated;
 mod authority;
-mod compile;
-mod explain;
 mod fleet;
 mod graph;
 mod inventory;
+mod latest_model;
 mod metrics;
 mod metrics_api;
-mod model;
 mod network_policy;
 mod observe;
 mod observe_api;
-mod problem;
-mod resources;
 mod run;
 mod serve;
 mod settings;
 mod shares;
 mod status;
 mod storage_migration;
-// The test that compares decisions with a second reader takes a cluster in as this
-// crate does.
-pub mod translate;
 mod trust_bundle;
 mod uninstall;
 mod watch;
-pub mod world;
 
 #[cfg(test)]
 mod testing;
@@ -61,13 +53,5 @@ pub use self::{
     settings::{Settings, caps::Caps},
     uninstall::hook::leave,
 };
-// What tests of the whole crate, and of its agreement with the webhook, name.
-pub use self::{
-    explain::{
-        BadQuestion, CallerSet, CallerView, Callers, Calls, Explained, Meaning, ModelComparison,
-        Owner, SeenCallers, Share,
-    },
-    metrics::{CertifyResult, Metrics, ReportOutcome},
-    model::{Defaults, Model, PodId},
-    problem::{ConditionType, Problem, Reason, Severity},
-};
+// What tests of the whole crate name.
+pub use self::metrics::{CertifyResult, Metrics, ReportOutcome};

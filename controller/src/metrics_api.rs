@@ -7,7 +7,7 @@
 //! (`inventory`): `query` reads the request, `aggregate` adds up, `render` gives it the shape that
 //! clients know.
 //!
-//! May import `aggregated`, `inventory`, `metrics`, `model`, `observe` and `world`.
+//! May import `aggregated`, `inventory`, `latest_model`, `metrics` and `observe`.
 //!
 //! Claims: smi-9
 

@@ -17,7 +17,7 @@
 //! Only where the chart value `access.udpNetworkPolicies` is set, because it needs the right to
 //! write NetworkPolicies everywhere.
 //!
-//! May import `apiserver`, `model`, `problem`, `translate` and `world`.
+//! May import `apiserver` and `latest_model`.
 
 mod live;
 mod permit;

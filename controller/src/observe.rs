@@ -1,8 +1,8 @@
 //! What the proxies have reported: which resources they have acknowledged and what they have
 //! counted, on this replica and, by exchange, on the others.
 //!
-//! May import `fleet`, `inventory`, `metrics`, `model`, `problem`, `settings`, `shares` and
-//! `world`. `serve` registers streams here, and nothing here knows of them otherwise.
+//! May import `fleet`, `inventory`, `latest_model`, `metrics`, `settings` and `shares`. `serve`
+//! registers streams here, and nothing here knows of them otherwise.
 
 pub(crate) mod acknowledged;
 pub(crate) mod acknowledgements;

@@ -6,8 +6,8 @@
 //! beside the thread of connections. The content is made elsewhere: by `graph`, and by `explain`.
 //! The types are `crds::observe`'s.
 //!
-//! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`,
-//! `observe`, `translate` and `world`.
+//! May import `aggregated`, `apiserver`, `graph`, `inventory`, `latest_model`, `metrics` and
+//! `observe`.
 
 pub(crate) mod api;
 pub(crate) mod context;

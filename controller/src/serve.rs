@@ -10,8 +10,7 @@
 //! a request for a certificate needs and no more. What they do never costs a place of a client with
 //! a certificate.
 //!
-//! May import `authority`, `fleet`, `metrics`, `model`, `observe`, `resources` and
-//! `shares`.
+//! May import `authority`, `fleet`, `latest_model`, `metrics`, `observe` and `shares`.
 
 pub(crate) mod allowances;
 mod announced_breakers;

@@ -5,7 +5,7 @@
 //! Each replica sends the others what its own pods hold and are offered, so a holder that is new
 //! goes on from there, and passes on to its pods what the holder gives them.
 //!
-//! May import `model` and `world`.
+//! May import `latest_model`.
 
 mod board;
 mod demand;

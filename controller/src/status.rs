@@ -12,8 +12,7 @@
 //!
 //! Only the Lease holder runs this.
 //!
-//! May import `apiserver`, `fleet`, `metrics`, `model`, `network_policy`, `observe`, `problem`
-//! and `world`.
+//! May import `apiserver`, `fleet`, `latest_model`, `metrics`, `network_policy` and `observe`.
 
 pub(crate) mod breakers;
 mod conditions;
@@ -33,6 +32,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
+use model::compiled::Compiled;
+use model::problem::{ObjectReport, Problems};
+use model::world::{ObjectKey, PodFacts, Store, World};
 use policy::name::{Kind, ObjectRef};
 use policy::traffic::guard::LimitScope;
 use prometheus_client::metrics::counter::Counter;
@@ -46,11 +48,9 @@ use self::conditions::{
 };
 use self::unmeshed::Unmeshed;
 use crate::fleet::Fleet;
-use crate::model::compiled::{Compiled, LatestModel};
+use crate::latest_model::LatestModel;
 use crate::network_policy::Enforced;
 use crate::observe::acknowledged::{Consumer, Observed};
-use crate::problem::{ObjectReport, Problems};
-use crate::world::{ObjectKey, PodFacts, Store, World};
 
 /// Changes that come within this time are written together; the streams take
 /// about as long to see a new model.

@@ -4,7 +4,8 @@
 //! May import everything; nothing but tests may import it.
 
 pub(crate) use fake_api as api_server;
-pub(crate) mod cluster;
+pub(crate) use model::fixtures as cluster;
+
 pub(crate) mod front_proxy;
 pub(crate) mod topology;
 pub(crate) mod warnings;

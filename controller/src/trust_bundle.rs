@@ -13,7 +13,7 @@
 //! ([`Uninstallation`]) and at no other time. An earlier installation is known by the
 //! uid of the service account that wrote the copy.
 //!
-//! May import `apiserver`, `model` and `world`.
+//! May import `apiserver` and `latest_model`.
 
 pub(crate) mod copy;
 pub(crate) mod uninstalling;

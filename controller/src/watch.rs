@@ -13,7 +13,7 @@
 //! A kind whose CustomResourceDefinition is missing counts as empty until it
 //! appears.
 //!
-//! May import `apiserver`, `metrics`, `translate` and `world`.
+//! May import `apiserver` and `metrics`.
 
 mod outage;
 
@@ -26,6 +26,14 @@ use kube::{
     core::{ApiResource, DynamicObject},
     runtime::{WatchStreamExt, watcher},
 };
+use model::{
+    translate::{self, Unusable},
+    world::{
+        Fact, ObjectKey, World,
+        collect::{Collector, KindFacts, News, Step},
+        kinds::every_kind,
+    },
+};
 use runtime::ready::Ready;
 use tokio::{
     sync::{mpsc, watch},
@@ -36,13 +44,7 @@ use tracing::{debug, info, warn};
 use crate::{
     apiserver::client::WATCH_SECONDS,
     metrics::WorldMetrics,
-    translate::{self, Unusable},
     watch::outage::{Outage, Outages},
-    world::{
-        Fact, ObjectKey, World,
-        collect::{Collector, KindFacts, News, Step},
-        kinds::every_kind,
-    },
 };
 
 /// At most one World in this time, except for what must not wait.

@@ -17,6 +17,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use model::PodId;
 use policy::name::SpiffeId;
 use runtime::keyed_semaphore::KeyedSemaphore;
 use runtime::rate::{Allowance, Rates};
@@ -26,9 +27,8 @@ use tracing::{info, warn};
 use wire::v1;
 
 use super::{Authority, SigningError};
+use crate::latest_model::LatestModel;
 use crate::metrics::{CertifyMetrics, CertifyResult};
-use crate::model::PodId;
-use crate::model::compiled::LatestModel;
 use crate::settings::AUDIENCE;
 
 /// Reviews under way at one time. A review takes milliseconds, so this is

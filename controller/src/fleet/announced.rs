@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::world::ObjectKey;
 use policy::breaker::Steer;
 use tokio::time::Instant;
 use wire::v1;
-
-use crate::world::ObjectKey;
 
 /// The proxy that sends a pulse.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,15 +11,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use model::compiled::Compiled;
+use model::world::ObjectKey;
+use model::{Endpoint, Index, Target};
 use policy::access::passes::{Passes, Spoken};
 use policy::access::{Access, Caller as Proven, Source};
 use policy::mode::Enforcement;
 use policy::name::SpiffeId;
 
 use super::announced::{Caller, Key};
-use crate::model::compiled::Compiled;
-use crate::model::{Endpoint, Index, Target};
-use crate::world::ObjectKey;
 
 /// Results that are kept: 400 accounts that call 50 Services each. What is not kept is evaluated
 /// again for each pulse.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use model::compiled::Compiled;
+use model::world::{ObjectKey, object};
 use policy::breaker::fleet::Fleet as Sums;
 use policy::breaker::{Pulse, Steer};
 use policy::name::{Kind, ObjectRef};
@@ -11,8 +13,6 @@ use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
 use tokio::time::Instant;
 
 use super::announced::{AnnouncedState, Caller, Key};
-use crate::model::compiled::Compiled;
-use crate::world::{ObjectKey, object};
 
 /// What a policy says of it.
 #[derive(Clone, Debug)]

@@ -8,6 +8,8 @@ mod called;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use model::compiled::Compiled;
+use model::{Defaults, Model};
 use policy::breaker::Steer;
 use policy::name::Kind;
 use prometheus_client::metrics::counter::Counter;
@@ -15,8 +17,6 @@ use serde_json::json;
 use wire::v1::circuit_state::State as WireState;
 
 use super::*;
-use crate::model::compiled::Compiled;
-use crate::model::{Defaults, Model};
 use crate::testing::cluster::{self, Cluster};
 
 const SECOND: Duration = Duration::from_secs(1);

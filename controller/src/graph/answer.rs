@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 #[cfg(test)]
 use crds::observe::{API_VERSION, Graph, Resource};
 use crds::observe::{Edge, GraphMetadata, Minute, Node, NodeKind, RouteSums};
+use model::world::ObjectKey;
 use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -22,7 +23,6 @@ use super::window::{Counted, MinuteRow, Window, routes_by_node};
 use super::workloads::Workloads;
 use crate::inventory::Inventory;
 use crate::observe::reports::SLOT;
-use crate::world::ObjectKey;
 
 /// Max edges of one response.
 const MAX_EDGES: usize = 20_000;

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crds::observe::{NodeKind, Protocol};
+use model::world::ObjectKey;
 
 use super::edges::{EdgeRef, Edges};
 use super::key::{EdgeKey, NodeKey};
@@ -20,7 +21,6 @@ use super::sums::{EdgeTotals, OTHER_NAME};
 use super::workloads::Owners;
 use crate::observe::given_up::GivenUp;
 use crate::observe::reports::{PodSlot, ReportedEdgeKey, RouteCalls};
-use crate::world::ObjectKey;
 
 /// Routes of all workloads in one slot, and of one of them.
 const MAX_ROUTES: usize = 20_000;

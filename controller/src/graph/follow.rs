@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crds::observe::RecentCalls;
+use model::compiled::Compiled;
+use model::world::ObjectKey;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -35,10 +37,9 @@ use super::window::{Counted, Incomplete};
 use super::workloads::{Owners, workloads};
 use super::written::Written;
 use crate::inventory::Inventory;
+use crate::latest_model::LatestModel;
 use crate::metrics::GraphMetrics;
-use crate::model::compiled::{Compiled, LatestModel};
 use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
-use crate::world::ObjectKey;
 
 pub(crate) use self::shown::GraphWindow;
 pub(crate) use self::startup::UNREAD;

@@ -7,11 +7,11 @@ use std::fmt;
 
 use crds::label_syntax::is_object_name;
 use crds::observe::{NodeKind, Protocol};
+use model::world::ObjectKey;
 use sha2::{Digest as _, Sha256};
 
 use crate::inventory::ObjectId;
 use crate::inventory::kind::MetricsKind;
-use crate::world::ObjectKey;
 
 /// One end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -13,11 +13,11 @@ use crds::observe::Protocol;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use model::world::ObjectKey;
 use serde::{Deserialize, Serialize};
 
 use super::edges::{EdgeRef, Edges};
 use super::key::{EdgeKey, NodeKey};
-use crate::world::ObjectKey;
 
 /// Edges that are remembered.
 pub(crate) const MAX_REMEMBERED: usize = 20_000;

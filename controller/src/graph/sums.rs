@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, LazyLock};
 
+use model::world::ObjectKey;
 use policy::latency::Histogram;
 use policy::reason::Reason;
 use wire::v1;
 
 use crate::observe::reports::Edge;
-use crate::world::ObjectKey;
 
 /// Callers, addresses and names that are not counted apart.
 pub(crate) const OTHER: &str = "other";

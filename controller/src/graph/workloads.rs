@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::labels;
+use model::world::{ObjectKey, PodFacts};
+use model::{Model, PodEntry, modes};
 use policy::mode::{AccessMode, MtlsMode};
 use tokio::time::Instant;
 
 use super::key::NodeKey;
 use crate::inventory::Inventory;
-use crate::model::{Model, PodEntry, modes};
 use crate::observe::reports::Reporter;
-use crate::world::{ObjectKey, PodFacts};
 
 /// How long they are held.
 const CACHED_FOR: Duration = Duration::from_secs(5);
@@ -166,10 +166,10 @@ impl Owners<'_> {
 
 #[cfg(test)]
 mod tests {
+    use model::Defaults;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::Defaults;
     use crate::testing::cluster::{self, Cluster};
 
     #[test]

@@ -21,15 +21,15 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, Resource};
+use model::translate;
+use model::world::{ObjectKey, Owner, PodFacts, Store};
 use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Inventory, InventoryObject, Labels, kind::MetricsKind};
-use crate::model::compiled::LatestModel;
-use crate::translate;
-use crate::world::{ObjectKey, Owner, PodFacts, Store};
+use crate::latest_model::LatestModel;
 
 /// How often objects that ended long ago are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! The kinds of objects that have traffic figures.
 
-use crate::world::{self, Owner};
+use model::world::{self, Owner};
 
 /// A kind whose objects traffic belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

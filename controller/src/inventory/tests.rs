@@ -2,9 +2,10 @@
 //!
 //! Claims: observe-141
 
+use model::world::Owner;
+
 use super::*;
 use crate::testing::topology::{inventory, key};
-use crate::world::Owner;
 
 #[test]
 fn terminated_objects_resolve_for_ten_minutes_but_are_unlisted() {

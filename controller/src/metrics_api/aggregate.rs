@@ -12,13 +12,13 @@
 
 use std::collections::BTreeMap;
 
+use model::world::ObjectKey;
 use policy::latency::Histogram;
 
 use super::query::Side;
 use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, ObjectId};
 use crate::observe::reports::{Edge, Reporter, Reports};
-use crate::world::ObjectKey;
 
 /// Sums of one item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
+use model::world::{ObjectKey, SplitFacts, Store};
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -15,9 +16,8 @@ use super::render::{Backend, Frame, Item, Page, missing, reference};
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, InventoryObject};
-use crate::model::compiled::LatestModel;
+use crate::latest_model::LatestModel;
 use crate::observe::reports::{Reports, SLOT};
-use crate::world::{ObjectKey, SplitFacts, Store};
 
 /// Items of one answer without a limit of the client's; a cluster of 20 000 pods sends all of them
 /// in one go.

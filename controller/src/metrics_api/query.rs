@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt as _};
+use model::world::ObjectKey;
 
 use crate::aggregated::access::Attributes;
 use crate::aggregated::duration;
@@ -11,7 +12,6 @@ use crate::aggregated::selector;
 use crate::inventory::Labels;
 use crate::inventory::kind::MetricsKind;
 use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
-use crate::world::ObjectKey;
 
 /// Group of the API.
 pub(crate) const GROUP: &str = "metrics.smi-spec.io";

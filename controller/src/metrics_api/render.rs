@@ -1,13 +1,13 @@
 //! Answers as Kubernetes clients read them: objects, lists, tables, refusals.
 
 use http::StatusCode;
+use model::world::ObjectKey;
 use serde_json::{Value, json};
 
 use super::aggregate::{Direction, EdgeEnd, EdgeOf, ItemTotals};
 use super::query::{GROUP, Mistake, Side};
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::MetricsKind;
-use crate::world::ObjectKey;
 
 /// One item of an answer, before it has a shape.
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
+use model::world::ObjectKey;
 
 use super::selector::{Labels, picks};
-use crate::world::ObjectKey;
 
 /// Field manager of the policies.
 pub(super) const MANAGER: &str = "weft-network-policy";

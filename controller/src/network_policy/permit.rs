@@ -6,13 +6,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crds::smi::judge::{DestinationKind, PortLimit, Rule, RuleKind, Source, SourceKind};
+use model::bindings::Bindings;
+use model::world::{BindingFacts, ObjectKey, TargetFacts, World};
 
 use super::{
     pods::{Pods, account_of},
     selector::{Labels, can_be_label, is_value},
 };
-use crate::model::bindings::Bindings;
-use crate::world::{BindingFacts, ObjectKey, TargetFacts, World};
 
 /// The pods that may send.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,6 +11,11 @@ use std::{
 
 use crds::labels::short_hash;
 use k8s_openapi::api::networking::v1::{NetworkPolicyIngressRule, NetworkPolicySpec};
+use model::{
+    Defaults, Model, modes,
+    problem::few,
+    world::{Appearance, ObjectKey, World},
+};
 use policy::mode::AccessMode;
 
 use super::{
@@ -19,11 +24,6 @@ use super::{
     pods::{Pod, Pods},
     selector::Labels,
     shape,
-};
-use crate::{
-    model::{Defaults, Model, modes},
-    problem::few,
-    world::{Appearance, ObjectKey, World},
 };
 
 /// Peers and ports in the policies of one account. About 200 bytes each, and an object

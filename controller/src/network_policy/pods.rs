@@ -3,8 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use crds::labels::{ACCOUNT, account_hash};
-
-use crate::world::{ObjectKey, PodFacts, World};
+use model::world::{ObjectKey, PodFacts, World};
 
 /// A pod that has not ended.
 pub(super) type Pod<'a> = (&'a ObjectKey, &'a PodFacts);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crds::labels::{ACCOUNT, account_hash};
+use model::Defaults;
 use policy::mode::AccessMode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,10 +18,7 @@ use super::{
     plan::plan,
     tests::{foreign, network, seen, udp_route},
 };
-use crate::{
-    model::Defaults,
-    testing::cluster::{self, Cluster},
-};
+use crate::testing::cluster::{self, Cluster};
 
 mod scene;
 

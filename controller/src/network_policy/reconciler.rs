@@ -23,6 +23,9 @@ use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource as _};
+use model::problem::few;
+use model::translate;
+use model::world::ObjectKey;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -32,10 +35,7 @@ use super::live::{Live, Lives, MANAGER, OWNER_LABEL};
 use super::plan::{Lack, Plan, TargetNeeds, plan};
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
-use crate::model::compiled::LatestModel;
-use crate::problem::few;
-use crate::translate;
-use crate::world::ObjectKey;
+use crate::latest_model::LatestModel;
 
 /// ClusterRole with the rights that this needs; owner of all that it writes.
 pub(crate) const ROLE: &str = "weft-network-policies";

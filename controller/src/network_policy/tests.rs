@@ -4,6 +4,7 @@
 
 use crds::labels::{ACCOUNT, account_hash};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use model::{Defaults, world::ObjectKey};
 use policy::mode::AccessMode;
 use serde_json::{Value, json};
 
@@ -12,11 +13,7 @@ use super::{
     live::{Live, Lives},
     plan::{LackReason, Plan, plan},
 };
-use crate::{
-    model::Defaults,
-    testing::cluster::{self, Cluster},
-    world::ObjectKey,
-};
+use crate::testing::cluster::{self, Cluster};
 
 mod limits;
 

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use model::{Model, PodId};
 use parking_lot::Mutex;
 use policy::name::ObjectRef;
 use prost::Message as _;
@@ -26,7 +27,6 @@ use wire::v1;
 pub(crate) use super::acknowledgements::Consumer;
 use super::acknowledgements::{Acknowledgements, OwnStream};
 use crate::metrics::ObservedMetrics;
-use crate::model::{Model, PodId};
 use crate::settings::caps::Caps;
 
 /// Ended streams that a peer may still have to receive; a peer that is further behind gets

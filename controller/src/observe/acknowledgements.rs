@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use model::{Model, PodId};
 use policy::name::ObjectRef;
 use tokio::time::Instant;
 use wire::v1;
 
 use crate::metrics::ObservedMetrics;
-use crate::model::{Model, PodId};
 
 /// Destinations that are remembered per workload; the longest unused goes first.
 pub(crate) const MAX_REMEMBERED: usize = 512;

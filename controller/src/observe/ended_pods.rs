@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crds::label_syntax::is_object_name;
+use model::world::ObjectKey;
 use parking_lot::RwLock;
 use prost::Message as _;
 use tokio::time::Instant;
@@ -15,7 +16,6 @@ use wire::v1;
 use super::reports::{CHUNK, MAX_NAMES};
 use crate::inventory::kind::MetricsKind;
 use crate::inventory::{DEEPEST, EndedPod, Inventory, InventoryObject, ObjectId};
-use crate::world::ObjectKey;
 
 /// Pods of one message; `wire::codec` takes more.
 const MAX_PODS: usize = 5_000;

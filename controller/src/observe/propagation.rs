@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use model::compiled::Compiled;
+use model::problem::Problems;
+use model::world::{PodFacts, Store};
 use parking_lot::Mutex;
 use policy::name::ObjectRef;
 use serde::Serialize;
 
 use super::acknowledged::{Consumer, Observed, Tally};
-use crate::model::compiled::{Compiled, LatestModel};
-use crate::problem::Problems;
-use crate::world::{PodFacts, Store};
+use crate::latest_model::LatestModel;
 
 /// Generations that are kept; the oldest goes first.
 const MAX_ENTRIES: usize = 4096;

@@ -26,10 +26,11 @@ use super::clock_offset::{ClockOffset, millis};
 use super::given_up::GivenUp;
 use super::report_store::{Author, ReportStore, StoredReport};
 
+use model::world::ObjectKey;
+
 pub(crate) use super::clock_offset::SLOT;
 pub(crate) use super::stored_report::{Detail, Edge, ReportedEdgeKey, Reporter, RouteCalls};
 use crate::metrics::{ReportMetrics, ReportOutcome};
-use crate::world::ObjectKey;
 
 /// The longest window that can be queried.
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(300);

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
+use model::world::ObjectKey;
 use wire::v1;
 
 use super::latency_counts::LatencyCounts;
-use crate::world::ObjectKey;
 
 /// What a text takes besides its characters: where it is, and its two counts.
 const TEXT_BYTES: usize = 40;

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Incoming};
+use model::compiled::Compiled;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
@@ -25,7 +26,6 @@ use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::{self, ApiResponse, Handler, whole};
-use crate::model::compiled::Compiled;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -14,8 +14,8 @@ use crate::aggregated::refusal::Refusal;
 use crate::apiserver::events::EventRecorder;
 use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
+use crate::latest_model::LatestModel;
 use crate::metrics::ObserveMetrics;
-use crate::model::compiled::LatestModel;
 use crate::observe::acknowledged::Observed;
 use crate::observe::asks::Asks;
 

@@ -22,6 +22,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crds::observe::{API_VERSION, DryRun, DryRunSpec, Resource, Scope};
 use http::StatusCode;
+use model::Model;
+use model::compiled::Compiled;
+use model::translate::change::Change;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{self, timeout};
@@ -35,9 +38,6 @@ use super::scopes::Scopes;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::graph::follow::seconds;
-use crate::model::Model;
-use crate::model::compiled::Compiled;
-use crate::translate::change::Change;
 
 /// Max bytes of one request.
 pub(super) const MAX_BODY: usize = 1 << 20;

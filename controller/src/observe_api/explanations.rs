@@ -18,6 +18,12 @@ use crds::observe::{
     Resource,
 };
 use http::StatusCode;
+use model::PodId;
+use model::compiled::Compiled;
+use model::explain::{
+    BadQuestion, CallerView, CountedPort, Explained, SeenCallers, UNKNOWN_HOST, of_seen_calls,
+};
+use model::world::ObjectKey;
 use policy::name::ObjectRef;
 
 use super::context::ObserveContext;
@@ -26,15 +32,9 @@ use super::worker_pool::WorkerPool;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::explain::{
-    BadQuestion, CallerView, CountedPort, Explained, SeenCallers, UNKNOWN_HOST, of_seen_calls,
-};
 use crate::graph::follow::UNREAD;
 use crate::graph::key::NodeKey;
 use crate::inventory::kind::MetricsKind;
-use crate::model::PodId;
-use crate::model::compiled::Compiled;
-use crate::world::ObjectKey;
 
 /// Max bytes of one request.
 pub(super) const MAX_BODY: usize = 64 * 1024;

@@ -9,6 +9,9 @@ use crds::observe::{
 };
 use identity::authority::BACKDATE;
 use k8s_openapi::jiff::Timestamp;
+use model::PodId;
+use model::compiled::Compiled;
+use model::world::ObjectKey;
 use serde_json::{Value, json};
 use tracing::info;
 use wire::capability::Capability;
@@ -17,10 +20,7 @@ use wire::v1::ProxyState;
 use super::context::ObserveContext;
 use super::query::ListQuery;
 use crate::aggregated::refusal::Refusal;
-use crate::model::PodId;
-use crate::model::compiled::Compiled;
 use crate::observe::asks::config::held_config;
-use crate::world::ObjectKey;
 
 /// Max proxies of one response.
 const MAX_PROXIES: usize = 20_000;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crds::observe::{GROUP, LIVE, Resource, VERSION};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::{Selector, SelectorExt as _};
+use model::world::ObjectKey;
 
 use crate::aggregated::access::Attributes;
 use crate::aggregated::duration;
@@ -17,7 +18,6 @@ use crate::aggregated::selector;
 use crate::graph::answer::Extent;
 use crate::graph::follow::{GraphWindow, seconds};
 use crate::observe::reports::{LONGEST_WINDOW, SLOT};
-use crate::world::ObjectKey;
 
 /// Window when none is requested.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);

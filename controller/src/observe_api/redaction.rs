@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crds::observe::{Proxy, ProxyStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use model::Index;
 use serde_json::{Value, json};
 use wire::names::{self, Name};
 
@@ -14,7 +15,6 @@ use super::scopes::graph_of;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::model::Index;
 
 /// Max namespaces that are checked for one response. What is of further ones is skipped.
 const MAX_CHECKED: usize = 64;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crds::observe::{LIVE, Resource};
 use http::StatusCode;
+use model::compiled::Compiled;
 use tracing::info;
 use wire::v1::ask::What;
 
@@ -24,7 +25,6 @@ use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
-use crate::model::compiled::Compiled;
 
 /// Proxies of one tap. Each shows at least one request in a second.
 const MAX_PROXIES: usize = 512;

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use anyhow::Context as _;
 use crds::labels;
 use identity::{CertHandle, Roots};
+use model::{Defaults, compiled::Compiled};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -31,9 +32,7 @@ use crate::{
         reconciler::Reconciler,
         secret::CaError,
     },
-    compile,
-    model::{Defaults, compiled::Compiled},
-    network_policy,
+    latest_model, network_policy,
     observe::{
         exchange::{Answerer, Listener},
         propagation::Acks,
@@ -111,7 +110,7 @@ pub(super) fn models(
         context.metrics.world.clone(),
         ready,
     );
-    runtime::task::spawn("compile", compile::run::run(worlds, publish, defaults));
+    runtime::task::spawn("compile", latest_model::run(worlds, publish, defaults));
     let gauges = gauges::follow(context.latest.clone(), context.metrics.world.clone());
     runtime::task::spawn("gauges", gauges);
     let mut first = context.latest.clone();

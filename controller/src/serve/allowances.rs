@@ -8,13 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::PodId;
 use prost::Message as _;
 use runtime::rate::{Allowance, Rates};
 use tokio::time::Instant;
 use wire::v1;
 use wire::v1::from_proxy::Message;
-
-use crate::model::PodId;
 
 /// Streams that a pod opens. A proxy has one, and opens the next a moment after its end; a
 /// Hello costs as much as its 4 MiB and a look at the whole Model.

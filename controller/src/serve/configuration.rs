@@ -6,6 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use model::PodId;
+use model::changes::Interest;
+use model::published::{EncodedResource, SharedResources};
 use tokio::time::Instant;
 use tonic::Status;
 use wire::capability::Capabilities;
@@ -13,10 +16,7 @@ use wire::v1;
 
 use super::session::{ANSWER_TIMEOUT, Answered, Due, Session, Target};
 use crate::authority::Authority;
-use crate::model::PodId;
-use crate::model::changes::Interest;
-use crate::model::compiled::LatestModel;
-use crate::model::published::{EncodedResource, SharedResources};
+use crate::latest_model::LatestModel;
 
 /// What of the target is not on its way to the proxy yet; the greater one decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use identity::PeerIdentity;
+use model::PodId;
+use model::compiled::Compiled;
 use runtime::pool::Share;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Status, Streaming};
@@ -25,8 +27,6 @@ use super::queries::{self, ProxyQueries};
 use super::quota_shares::QuotaShares;
 use super::stream::{ProxyStream, StreamEnd, StreamOwner, Streams, taken_over};
 use crate::fleet::Caller;
-use crate::model::PodId;
-use crate::model::compiled::Compiled;
 use crate::observe::reports::Reporter;
 
 /// From the call to the Hello.

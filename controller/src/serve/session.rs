@@ -15,13 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::published::EncodedResource;
+use model::resources::{left_out::LeftOut, urgency::must_not_wait};
 use policy::name::ObjectRef;
 use tokio::time::Instant;
 use wire::capability::Capabilities;
 use wire::v1;
-
-use crate::model::published::EncodedResource;
-use crate::resources::{left_out::LeftOut, urgency::must_not_wait};
 
 /// Destinations that one proxy may request. One per address and port that its pod ever calls; what
 /// is above is refused and counted.

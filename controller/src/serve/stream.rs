@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
+use model::PodId;
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
 use tokio::sync::watch;
@@ -32,9 +33,8 @@ use super::quota_shares::QuotaShares;
 use super::session::ANSWER_TIMEOUT;
 use crate::authority::Authority;
 use crate::fleet::{Caller, Fleet};
+use crate::latest_model::LatestModel;
 use crate::metrics::StreamMetrics;
-use crate::model::PodId;
-use crate::model::compiled::LatestModel;
 use crate::observe::acknowledged::{Observed, pod_key};
 use crate::observe::asks::Asks;
 use crate::observe::reports::{Reporter, Reports};

@@ -15,7 +15,7 @@ use wire::v1;
 use super::demand::named;
 use super::divide::{Held, PodsSeen, ShareMessage};
 use super::key::{Given, NamedLimit, ShareOf, loads, message, pod_shares, read, read_offered};
-use crate::model::compiled::LatestModel;
+use crate::latest_model::LatestModel;
 
 /// A pod without a stream keeps what it held for so long: it most likely comes back, and until then
 /// uses it. Afterwards it may be given to others, and a pod that comes back gets a message to

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use model::world::ObjectKey;
+use model::{Index, PodEntry};
 use policy::traffic::guard::LimitScope;
 
 use super::key::{LimitKey, NamedLimit};
-use crate::model::{Index, PodEntry};
-use crate::world::ObjectKey;
 
 /// A limit, and the ready pods that keep it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use model::world::ObjectKey;
 use policy::limit::offered::Offered;
 use policy::name::Kind;
 use policy::origin::Origin;
 use wire::v1;
-
-use crate::world::ObjectKey;
 
 /// A limit of one port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

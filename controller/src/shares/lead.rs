@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::board::Board;
 use super::demand::demands;
 use super::divide::Divider;
-use crate::model::compiled::LatestModel;
+use crate::latest_model::LatestModel;
 
 /// Until every replica has sent a new holder what its pods hold.
 const LISTEN: Duration = Duration::from_secs(3);

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::world::ObjectKey;
+use model::{Defaults, Model};
 use policy::limit::shares::LEAVES;
 use serde_json::json;
 use tokio::time::Instant;
@@ -16,9 +18,7 @@ use super::board::{ABSENT_AFTER, Board};
 use super::demand::{Demand, demands};
 use super::divide::Divider;
 use super::key::{LimitKey, ShareOf};
-use crate::model::{Defaults, Model};
 use crate::testing::cluster::{self, Cluster};
-use crate::world::ObjectKey;
 
 mod kept;
 

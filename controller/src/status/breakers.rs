@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::conditions::{api_version, rfc3339};
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::fleet::{BreakerReport, Fleet, Key};
-use crate::model::compiled::LatestModel;
+use crate::latest_model::LatestModel;
 
 /// Between two looks: a breaker that flaps says so this often.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -132,11 +132,11 @@ fn about(
 mod tests {
     use std::time::SystemTime;
 
+    use model::world::ObjectKey;
     use policy::name::Kind;
 
     use super::*;
     use crate::fleet::Phase;
-    use crate::world::ObjectKey;
 
     fn open(name: &str) -> (Key, (ObjectRef, BreakerReport)) {
         let service = ObjectKey::new("shop", name);

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::core::{ApiResource, DynamicObject};
+use model::problem::{Condition, ObjectReport, few};
+use model::world::kinds;
 use policy::name::{Kind, ObjectRef};
 use policy::traffic::part::Part;
 use serde_json::{Value, json};
@@ -16,8 +18,6 @@ use tokio::time::Instant;
 use crate::fleet::BreakerReport;
 use crate::network_policy::InForce;
 use crate::observe::acknowledged::Tally;
-use crate::problem::{Condition, ObjectReport, few};
-use crate::world::kinds;
 
 /// Time between two writes of an object whose counts only tick.
 pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(5);

@@ -15,6 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{inject, labels};
+use model::PodId;
+use model::compiled::Compiled;
+use model::problem::{Problem, Severity};
+use model::world::{Appearance, ObjectKey, PodFacts, World};
 use policy::mode::AccessMode;
 use policy::name::{Kind, ObjectRef};
 use tokio::time::{Instant, sleep};
@@ -22,10 +26,7 @@ use tokio::time::{Instant, sleep};
 use super::conditions::api_version;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::{self, Leadership};
-use crate::model::PodId;
-use crate::model::compiled::{Compiled, LatestModel};
-use crate::problem::{Problem, Severity};
-use crate::world::{Appearance, ObjectKey, PodFacts, World};
+use crate::latest_model::LatestModel;
 
 /// Between two looks at the newest model. An Event may be a second late.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use model::world::{PodFacts, Store};
+
+use crate::latest_model::LatestModel;
 use crate::metrics::WorldMetrics;
-use crate::model::compiled::LatestModel;
-use crate::world::{PodFacts, Store};
 
 /// Sets the gauges from every Model until the Models end.
 pub(crate) async fn follow(mut latest: LatestModel, metrics: WorldMetrics) {
@@ -30,6 +31,8 @@ pub(crate) async fn follow(mut latest: LatestModel, metrics: WorldMetrics) {
 
 #[cfg(test)]
 mod tests {
+    use model::compiled::Compiled;
+    use model::{Defaults, Model};
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
     use serde_json::json;
@@ -37,8 +40,6 @@ mod tests {
 
     use super::*;
     use crate::metrics::Metrics;
-    use crate::model::compiled::Compiled;
-    use crate::model::{Defaults, Model};
     use crate::testing::cluster;
     use crate::testing::cluster::Cluster;
 

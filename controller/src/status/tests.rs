@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use model::{Defaults, Model};
 use policy::name::Kind;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -11,7 +12,6 @@ use wire::v1;
 
 use super::conditions::RECONNECT;
 use super::*;
-use crate::model::{Defaults, Model};
 use crate::network_policy::InForce;
 use crate::testing::api_server::FakeApi;
 use crate::testing::cluster;
@@ -291,7 +291,7 @@ async fn udp_objects_are_programmed_after_their_network_policies() {
             lacks,
             message: message.to_owned(),
         };
-        let key = crate::world::ObjectKey::new("shop", "t");
+        let key = model::world::ObjectKey::new("shop", "t");
         enforced.send_replace(Some(Arc::new(Enforced::from([(key, in_force)]))));
     };
     say((1, 1), Some("ForeignNetworkPolicy"), "NetworkPolicy theirs");

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use model::problem::few;
+use model::world::{ObjectKey, TargetFacts, World};
 use policy::name::{Kind, ObjectRef};
 
 use crate::network_policy::{Enforced, InForce, names_udp, udp_routes};
-use crate::problem::few;
-use crate::world::{ObjectKey, TargetFacts, World};
 
 /// What became of the UDPRoutes of a TrafficTarget, or of a UDPRoute in all targets that
 /// name it; `None` when there is nothing to enforce.

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crds::labels::OPAQUE_PORTS;
+use model::compiled::Compiled;
+use model::protocols::{Declares, ServiceClaim, claims, declaration};
+use model::world::ObjectKey;
 use policy::name::Kind;
 use policy::reason::Reason;
 use tokio::time::{Instant, sleep};
@@ -16,10 +19,8 @@ use wire::v1;
 
 use super::conditions::api_version;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
-use crate::model::compiled::{Compiled, LatestModel};
-use crate::model::protocols::{Declares, ServiceClaim, claims, declaration};
+use crate::latest_model::LatestModel;
 use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
-use crate::world::ObjectKey;
 
 /// Between two looks. Each slot is looked at once, when it has settled.
 const PAUSE: Duration = Duration::from_secs(SLOT);
@@ -221,9 +222,10 @@ fn way_out(by: Declares<'_>, it: &str, fitting: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use model::{Defaults, Model};
+
     use super::*;
     use crate::metrics::ReportMetrics;
-    use crate::model::{Defaults, Model};
     use crate::observe::reports::Reporter;
     use crate::testing::cluster::{self, Cluster};
 

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::smi::judge::DestinationKind;
+use model::compiled::Compiled;
+use model::problem::few;
+use model::world::{ObjectKey, PodFacts, World};
 use policy::name::{Kind, ObjectRef};
 use policy::traffic::Target;
 
 use super::conditions::Unneeded;
-use crate::model::compiled::Compiled;
-use crate::problem::few;
-use crate::world::{ObjectKey, PodFacts, World};
 
 /// Pods of one service account, or behind one Service, that have not ended.
 #[derive(Clone, Copy, Debug, Default)]

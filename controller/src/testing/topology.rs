@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use model::world::ObjectKey;
 use wire::v1;
 
 use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, InventoryObject, Labels};
 use crate::metrics::ReportMetrics;
 use crate::observe::reports::{Reporter, Reports, SLOT};
-use crate::world::ObjectKey;
 
 /// The slot that everything happens in, and the time at which it may be queried.
 pub(crate) const SLOT_NOW: u64 = 1000;

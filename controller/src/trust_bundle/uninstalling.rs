@@ -15,13 +15,13 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use model::world::{ObjectKey, PodFacts, Store, World};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::apiserver::lease::Stage;
-use crate::model::compiled::LatestModel;
-use crate::world::{ObjectKey, PodFacts, Store, World};
+use crate::latest_model::LatestModel;
 
 /// Service account of the job that runs before the chart is deleted.
 const ACCOUNT: &str = "weft-leave";
@@ -224,11 +224,11 @@ impl Uninstallation {
 
 #[cfg(test)]
 mod tests {
+    use model::compiled::Compiled;
+    use model::{Defaults, Model};
     use tokio::sync::watch;
 
     use super::*;
-    use crate::model::compiled::Compiled;
-    use crate::model::{Defaults, Model};
     use crate::testing::api_server::FakeApi;
     use crate::testing::cluster;
     use crate::testing::cluster::Cluster;

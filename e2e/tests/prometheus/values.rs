@@ -53,7 +53,7 @@ fn boundary_values_are_accepted_by_schema() -> Outcome {
         long.as_str(),
         "image.registry=r",
         "image.registry=localhost:5000/a",
-        "controller.log=weft_controller::model=debug\\,info",
+        "controller.log=weft_controller::serve=debug\\,info",
         "injector.log=WARN",
         "controller.resources.limits.memory=1",
         "controller.resources.limits.memory=0.5Gi",

@@ -8,9 +8,9 @@ use std::path::Path;
 const NAMES: [&str; 3] = ["ConfigMapFacts", "config_maps", "config_map"];
 /// Its row, its facts and its translation.
 const PLACES: [&str; 3] = [
-    "controller/src/translate/core.rs",
-    "controller/src/world/facts.rs",
-    "controller/src/world/kinds.rs",
+    "model/src/translate/core.rs",
+    "model/src/world/facts.rs",
+    "model/src/world/kinds.rs",
 ];
 
 /// Whether a text has one of the names as a word.
@@ -37,6 +37,7 @@ fn kind_is_named_only_in_row_facts_and_translation() {
         .expect("e2e lies in the workspace");
     let mut sources = BTreeMap::new();
     super::read_sources(top, "controller/src", &mut sources);
+    super::read_sources(top, "model/src", &mut sources);
     assert_eq!(naming(&sources), BTreeSet::from(PLACES));
 }
 

@@ -35,7 +35,7 @@ const PATHS: [&str; 3] = ["config", "outbound", "inbound"];
 /// The page of which single lines are named, each by an explicit anchor.
 const WITH_ANCHORS: &str = "docs/applications.md";
 /// Crates whose folders have a table, in this order.
-const TABLES: [&str; 2] = ["proxy", "controller"];
+const TABLES: [&str; 3] = ["proxy", "controller", "model"];
 const TABLE_OF_FOLDERS: &str = "| folder | what it is | may import |";
 /// Folders of pages that people read who do not carry on the code, and of evidence, which
 /// tests name and not the other way round.

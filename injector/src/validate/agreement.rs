@@ -9,15 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::core::DynamicObject;
+use model::{
+    Defaults, Model,
+    problem::{ConditionType, Problem, Reason, Severity},
+    translate, world,
+};
 use oracle::{
     generate::{SHOP, Vocabulary, hostile},
     random::Random,
     seeds::seeds,
 };
 use serde_json::{Value, json};
-use weft_controller::{
-    ConditionType, Defaults, Model, Problem, Reason, Severity, translate, world,
-};
 
 use super::*;
 

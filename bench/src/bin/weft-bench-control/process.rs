@@ -27,7 +27,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const TICKS: f64 = 100.0;
 /// The default, and how long each compiling took: by where it is said now, and where
 /// earlier releases say it.
-const LOG: &str = "info,weft_controller::compile::run=debug,weft_controller::compiled=debug";
+const LOG: &str = "info,weft_controller::latest_model=debug";
 /// Longer than any run.
 const TOKEN_SECONDS: u32 = 2 * 3600;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crds::observe::{NodeKind, RecentCalls};
+use model::world::ObjectKey;
 use parking_lot::RwLock;
 use policy::name::SpiffeId;
 
@@ -18,7 +19,6 @@ use crate::graph::window;
 use crate::graph::workloads::{CachedWorkloads, Workloads};
 use crate::inventory::Inventory;
 use crate::observe::reports::{SLOT, slot_of};
-use crate::world::ObjectKey;
 
 /// What is not persisted is kept in memory for this long.
 pub(super) const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);

@@ -11,6 +11,7 @@ use http::Response;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
+use model::world::ObjectKey;
 use runtime::limit::Reached;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -25,7 +26,6 @@ use crate::aggregated::server::{Apis, serve};
 use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::front_proxy::Ca;
 use crate::testing::topology::{call, inventory, reports, seen_by_server};
-use crate::world::ObjectKey;
 
 #[path = "tests/floods.rs"]
 mod floods;

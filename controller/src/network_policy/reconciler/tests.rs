@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crds::labels::account_hash;
 use http::Method;
+use model::compiled::Compiled;
+use model::{Defaults, Model};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::compiled::Compiled;
-use crate::model::{Defaults, Model};
 use crate::network_policy::tests::{pod, udp_route};
 use crate::testing::api_server::FakeApi;
 use crate::testing::cluster;

@@ -200,7 +200,7 @@ impl Bench {
             uid: "uid-client".into(),
             ..Default::default()
         };
-        let pod = crate::world::ObjectKey::new("shop", "client");
+        let pod = model::world::ObjectKey::new("shop", "client");
         known.put(
             crate::inventory::kind::MetricsKind::Pod,
             pod,
@@ -262,7 +262,7 @@ impl Bench {
             let (namespace, name) = caller.split_once('/').unwrap();
             let reporter = crate::observe::reports::Reporter {
                 uid: format!("{namespace}-{name}").into(),
-                pod: crate::world::ObjectKey::new(namespace, &format!("{name}-1")),
+                pod: model::world::ObjectKey::new(namespace, &format!("{name}-1")),
                 account: None,
             };
             let report = wire::v1::Report {

@@ -8,13 +8,13 @@ use crds::smi::judge::{Cluster, Mistake, RuleKind, Severity};
 use crds::smi::{STORAGE_VERSION, SmiKind};
 use crds::weft;
 use kube::core::DynamicObject;
+use model::translate::change::{Change, exists};
+use model::world::{ObjectKey, World};
 use policy::mode::AccessMode;
 use policy::name::Kind;
 use serde_json::Value;
 
 use crate::aggregated::refusal::Refusal;
-use crate::translate::change::{Change, exists};
-use crate::world::{ObjectKey, World};
 
 /// Max objects of one change; each costs up to four queries to the API server.
 const MAX_OBJECTS: usize = 64;
@@ -125,7 +125,7 @@ impl TriedChange {
     /// What it is, for the log: no control character, and cut.
     pub(super) fn words(&self) -> String {
         let put = self.change.objects.iter().map(|(kind, object)| {
-            let key = crate::translate::key(&object.metadata);
+            let key = model::translate::key(&object.metadata);
             format!("{} {key}", kind.as_str())
         });
         let deleted = self.change.delete.iter();
@@ -160,7 +160,7 @@ impl TriedChange {
     /// that one which is opened or refused changes no call.
     pub(super) fn warn_of_udp(&mut self, world: &World) {
         let put = self.change.objects.iter().map(|(kind, object)| {
-            let key = crate::translate::key(&object.metadata);
+            let key = model::translate::key(&object.metadata);
             (*kind, key, names_udp(object))
         });
         let deleted = self.change.delete.iter();

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crds::observe::{BackendShare, Change, ChangedEdge, DryRunStatus, NodeKind, Protocol, Scope};
+use model::compiled::Compiled;
+use model::explain::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
+use model::{Model, PodId};
 use policy::access::passes::Effect;
 use policy::well_known::PROXY_PORTS;
 
-use crate::explain::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
 use crate::graph::answer::timestamp;
 use crate::graph::key::{EdgeKey, NodeKey};
-use crate::model::compiled::Compiled;
-use crate::model::{Model, PodId};
 use crate::observe_api::context::ObserveContext;
 
 /// Max edges of one response, the worst first.

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use crds::observe::{DryRunSpec, Resource, Scope, Trial};
 use futures::stream;
+use model::PodId;
+use model::explain::candidates::{Candidates, MAX_PODS, MAX_SETS, TrialCandidate};
+use model::world::ObjectKey;
 use parking_lot::RwLock;
 use policy::access::Access;
 use policy::well_known::SECRET_HEADERS;
@@ -24,14 +27,11 @@ use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
-use crate::explain::candidates::{Candidates, MAX_PODS, MAX_SETS, TrialCandidate};
 use crate::inventory::Inventory;
 use crate::inventory::kind::MetricsKind;
-use crate::model::PodId;
 use crate::observe::asks::{self, Answers};
 use crate::observe_api::query::may;
 use crate::observe_api::stream::{LIFE, StreamPermits, line, line_stream};
-use crate::world::ObjectKey;
 
 /// More time for proxies than that: they end by themselves should no message end them.
 const GRACE: Duration = Duration::from_secs(10);

@@ -8,13 +8,13 @@ use crds::smi::{STORAGE_VERSION, SmiKind};
 use crds::weft;
 use futures::future;
 use http::StatusCode;
+use model::translate::change::{Change, exists};
+use model::world::{ObjectKey, World};
 use policy::name::Kind;
 
 use crate::aggregated::access::{AccessDecision, Attributes, Gate, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::translate::change::{Change, exists};
-use crate::world::{ObjectKey, World};
 
 /// The user who would make a change.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl Author<'_> {
         world: &World,
     ) -> Result<(), Refusal> {
         for (kind, object) in &change.objects {
-            let key = crate::translate::key(&object.metadata);
+            let key = model::translate::key(&object.metadata);
             let there = exists(world, *kind, &key);
             self.must_put(*kind, &key, there).await?;
         }

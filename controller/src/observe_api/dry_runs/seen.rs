@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use crds::observe::{Change, NodeKind, Protocol, Scope, Trial, TriedEdge, TriedRequest};
 use k8s_openapi::jiff::Timestamp;
+use model::PodId;
+use model::world::ObjectKey;
 use policy::route::names::MAX_NAME_BYTES;
 use policy::terminal::acts_upon;
 use wire::v1;
@@ -21,9 +23,7 @@ use crate::graph::fold::OTHER;
 use crate::graph::key::{EdgeKey, NodeKey};
 use crate::graph::protocol;
 use crate::inventory::Inventory;
-use crate::model::PodId;
 use crate::observe::asks::ProxyAnswer;
-use crate::world::ObjectKey;
 
 /// Max rows of one proxy, which counts 128 apart and of others only what they speak.
 const MAX_ROWS: usize = 136;

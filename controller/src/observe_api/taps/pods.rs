@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use model::world::ObjectKey;
+use model::{Model, PodId};
+
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::Inventory;
 use crate::inventory::kind::MetricsKind;
-use crate::model::{Model, PodId};
-use crate::world::ObjectKey;
 
 /// Fits no pod: a filter without names would fit all of them. As long as a uid, so that what fits
 /// into a query does not reveal whether there is a pod.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use model::PodId;
+use model::world::ObjectKey;
 use prost::Message as _;
 use wire::v1;
 
@@ -16,8 +18,6 @@ use super::pods::TapEnd;
 use crate::aggregated::duration;
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::MetricsKind;
-use crate::model::PodId;
-use crate::world::ObjectKey;
 
 /// Length of a query; the API server bounds it further.
 const MAX_QUERY: usize = 8192;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crds::observe::{Direction, Header, TapLine, TapMetadata, TapRequest};
 use futures::stream;
 use k8s_openapi::jiff::Timestamp;
+use model::PodId;
 use parking_lot::RwLock;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 use wire::v1;
@@ -15,7 +16,6 @@ use wire::v1::answered::What;
 use crate::aggregated::server::ApiResponse;
 use crate::graph::protocol;
 use crate::inventory::Inventory;
-use crate::model::PodId;
 use crate::observe::asks::Answers;
 use crate::observe_api::stream::{LIFE, StreamPermits, line, line_stream};
 

@@ -2,8 +2,9 @@
 //!
 //! Claims: observe-104
 
+use model::PodId;
+
 use super::*;
-use crate::model::PodId;
 use crate::observe::reports::SLOT;
 
 const HOUR: Duration = Duration::from_secs(3600);

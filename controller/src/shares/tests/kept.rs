@@ -2,11 +2,11 @@
 //!
 //! Claims: calls-66
 
+use model::compiled::Compiled;
 use prost::Message as _;
 use tokio::sync::watch;
 
 use super::*;
-use crate::model::compiled::Compiled;
 use crate::shares::board::{KEPT, TOGETHER_BYTES};
 use crate::shares::divide::ShareMessage;
 use crate::shares::key::NamedLimit;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use model::{Defaults, Model};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
-use crate::model::{Defaults, Model};
 use crate::testing::api_server::FakeApi;
 use crate::testing::cluster;
 use crate::testing::cluster::Cluster;

@@ -89,7 +89,7 @@ impl Harness {
     /// have acknowledged what they were sent.
     fn streams(&self, capabilities: &[String]) {
         for (stream, pod) in [(1, "client"), (2, "api-1"), (3, "api-2")] {
-            let pod_id = crate::model::PodId::new("shop", pod);
+            let pod_id = model::PodId::new("shop", pod);
             let mut names = BTreeSet::new();
             if pod == "client" {
                 names.insert("destination/10.96.0.1:80".to_owned());

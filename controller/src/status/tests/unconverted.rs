@@ -51,7 +51,7 @@ async fn unconvertible_stored_weight_is_reported_without_stopping_others() {
         runtime::ready::Ready::new(),
     );
     let (publish, mut latest) = watch::channel(None);
-    tokio::spawn(crate::compile::run::run(
+    tokio::spawn(crate::latest_model::run(
         worlds,
         publish,
         Defaults::default(),

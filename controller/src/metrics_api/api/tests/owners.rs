@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use model::compiled::Compiled;
+
 use super::*;
 use crate::inventory::InventoryObject;
 use crate::inventory::kind::MetricsKind;
-use crate::model::compiled::Compiled;
 use crate::testing::cluster;
 
 /// An API server that lists these objects by path, and whose watches never say anything.

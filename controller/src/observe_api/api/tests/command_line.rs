@@ -9,6 +9,7 @@ use std::io::Write as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use model::world::ObjectKey;
 use prometheus_client::metrics::counter::Counter;
 use runtime::limit::Reached;
 use rustls::crypto::aws_lc_rs;
@@ -25,7 +26,6 @@ use crate::aggregated::server::{Apis, serve};
 use crate::observe::reports::Reporter;
 use crate::testing::front_proxy::Ca;
 use crate::testing::topology::seen_by_server;
-use crate::world::ObjectKey;
 
 mod dry_runs;
 mod taps;

@@ -4,12 +4,12 @@
 
 use futures::future::join_all;
 use http_body_util::BodyExt as _;
+use model::world::ObjectKey;
 use wire::v1;
 
 use super::*;
 use crate::observe::reports::Reporter;
 use crate::testing::cluster::{in_namespace, namespace};
-use crate::world::ObjectKey;
 
 /// `client` has called `api`, whose target lets it read.
 pub(super) async fn bench() -> Bench {

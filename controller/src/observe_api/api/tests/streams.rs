@@ -12,7 +12,7 @@ impl Bench {
         let now = SystemTime::now();
         let reporter = crate::observe::reports::Reporter {
             uid: "shop-web".into(),
-            pod: crate::world::ObjectKey::new("shop", "web-1"),
+            pod: model::world::ObjectKey::new("shop", "web-1"),
             account: None,
         };
         let edges = (1..=100).map(|port| wire::v1::Edge {

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
+use model::world::ObjectKey;
 use serde_json::json;
 
 use super::*;
 use crate::testing::cluster::{group, shop, target};
-use crate::world::ObjectKey;
 
 /// What a Job that ran at night called.
 fn edge(to: &str, service: Option<ObjectKey>) -> (EdgeKey, u64) {

@@ -89,7 +89,7 @@ async fn called_by_address(bench: &Bench, port: u32) {
     let now = SystemTime::now();
     let reporter = crate::observe::reports::Reporter {
         uid: "bank-web".into(),
-        pod: crate::world::ObjectKey::new("bank", "web-1"),
+        pod: model::world::ObjectKey::new("bank", "web-1"),
         account: None,
     };
     let edge = v1::Edge {

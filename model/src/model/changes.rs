@@ -1,0 +1,138 @@
+//! What differs between two models, and which proxies that concerns.
+//!
+//! Most changes concern few proxies. A proxy that remembers what its resources were
+//! made from need not look at a model whose changes touch none of it.
+//!
+//! Invariant: a change that is not reported is no change of any resource of the proxy. In doubt
+//! more is reported.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use super::{Index, PodId, peers::Workload};
+use crate::world::ObjectKey;
+
+/// What of a model is not as it was in the one before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Nothing but the state of endpoints: every proxy needs resources of the same names
+    /// as before.
+    pub(crate) states_only: bool,
+    /// Services with another port, endpoint, protocol or split, or none before or now.
+    pub services: HashSet<ObjectKey>,
+    /// Pods with another address, mode, protocol or rule, or none before or now.
+    pub pods: HashSet<ObjectKey>,
+    /// Addresses that lead elsewhere.
+    pub addresses: HashSet<IpAddr>,
+    /// Workloads with other proxies, or in other zones.
+    pub workloads: HashSet<Workload>,
+    /// Those among them that are larger or smaller by much.
+    pub(crate) resized: HashSet<Workload>,
+}
+
+/// What the resources of one proxy were made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    services: HashSet<ObjectKey>,
+    pods: HashSet<ObjectKey>,
+    addresses: HashSet<IpAddr>,
+    /// The pod's own.
+    workload: Option<Workload>,
+    /// Its proxy gets which of its workload's it is, not only how many there are.
+    uses_parts: bool,
+}
+
+impl Changes {
+    /// Pods that are not what they were.
+    pub fn pods(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.pods.iter()
+    }
+
+    /// Whether a proxy with this interest may get something else now.
+    pub(crate) fn concern(&self, interest: &Interest) -> bool {
+        !(self.services.is_disjoint(&interest.services)
+            && self.pods.is_disjoint(&interest.pods)
+            && self.addresses.is_disjoint(&interest.addresses))
+            || interest
+                .workload
+                .as_ref()
+                .is_some_and(|own| self.concern_peers_in(own, interest.uses_parts))
+    }
+
+    fn concern_peers_in(&self, workload: &Workload, uses_parts: bool) -> bool {
+        let concerned = if uses_parts {
+            &self.workloads
+        } else {
+            &self.resized
+        };
+        concerned.contains(workload)
+    }
+
+    /// The Services among these whose endpoints' states are all that changed; `None` if
+    /// there is more.
+    pub(crate) fn states_of<'a>(
+        &'a self,
+        interest: &'a Interest,
+    ) -> Option<impl Iterator<Item = &'a ObjectKey>> {
+        self.states_only
+            .then(|| self.services.intersection(&interest.services))
+    }
+}
+
+impl Interest {
+    /// What the resources of this pod about what stands at these addresses are made from.
+    pub fn of(
+        index: &Index,
+        pod: &PodId,
+        addresses: impl IntoIterator<Item = (IpAddr, u16)>,
+    ) -> Self {
+        let mut interest = Self {
+            pods: HashSet::from([pod.clone()]),
+            ..Self::default()
+        };
+        for (ip, port) in addresses {
+            interest.add(index, ip, port);
+        }
+        if !interest.services.is_empty() {
+            let facts = index.world.pods.get(pod);
+            interest.workload = facts.map(|facts| Workload::of(pod, facts));
+        }
+        let mut services = interest.services.iter();
+        interest.uses_parts =
+            !index.policies.is_empty() && services.any(|service| index.is_used_in_part(service));
+        interest
+    }
+
+    fn add(&mut self, index: &Index, ip: IpAddr, port: u16) {
+        self.addresses.insert(ip);
+        if let Some(service) = index.services_by_ip.get(&ip) {
+            self.add_service(index, service);
+        } else if let Some(pod) = index.pods_by_ip.get(&ip) {
+            self.pods.insert(pod.clone());
+            let headless = index
+                .pods
+                .get(pod)
+                .into_iter()
+                .flat_map(|pod| &pod.headless);
+            for (_, service, _) in headless {
+                self.add_service(index, service);
+            }
+        } else if let Some(service) = index.services_by_outer.get(&(ip, port)) {
+            self.add_service(index, service);
+        }
+    }
+
+    fn add_service(&mut self, index: &Index, service: &ObjectKey) {
+        self.services.insert(service.clone());
+        let splits = index
+            .services
+            .get(service)
+            .into_iter()
+            .flat_map(|entry| &entry.splits);
+        for (backend, _) in splits.flat_map(|split| &split.backends) {
+            self.services.insert(backend.clone());
+        }
+        let policies = index.policies.ports_of(service);
+        let others = policies.flat_map(|port| &port.leads_to);
+        self.services.extend(others.cloned());
+    }
+}

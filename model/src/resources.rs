@@ -1,0 +1,16 @@
+//! From a Model to the resources that one proxy gets: its own policy, the destinations that it
+//! requested, and whatever those refer to.
+//!
+//! May import `model` and `world`. Pure, and encodes nothing twice: what is encoded stays
+//! in the Model for the next proxy.
+
+mod attributes;
+mod destination;
+mod endpoints;
+pub mod left_out;
+mod policy;
+mod resolve;
+mod route_names;
+mod service;
+pub mod urgency;
+mod workload;

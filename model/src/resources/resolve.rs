@@ -1,0 +1,272 @@
+//! Answers one proxy: its own policy, the destinations that it requested, and whatever those refer
+//! to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use policy::{subset::PeerPosition, traffic::part::Parts};
+use wire::{capability::Capabilities, names, v1};
+
+use super::{endpoints::endpoints, left_out::LeftOut, policy::PolicyResource};
+use crate::model::changes::Interest;
+use crate::model::peers::{self, Workload};
+use crate::model::published::EncodedResource;
+use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
+use crate::world::{ObjectKey, PodFacts};
+
+/// What one proxy needs.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceSet {
+    /// By name, without the trust bundle.
+    pub resources: BTreeMap<String, Arc<EncodedResource>>,
+    /// What is not among them because the proxy could not use it.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl Model {
+    /// Every resource that the proxy of `pod` needs and can use. `destinations` are names of
+    /// destination resources; one that is no such name is skipped. `None` when there is no such
+    /// pod.
+    pub fn resolve(
+        &self,
+        pod: &PodId,
+        destinations: &BTreeSet<String>,
+        capabilities: &Capabilities,
+    ) -> Option<ResourceSet> {
+        let index = &self.index;
+        let facts = index.world.pods.get(pod)?;
+        let mut set = Gathering {
+            index,
+            node: &facts.node,
+            capabilities,
+            set: ResourceSet::default(),
+            calls: false,
+            uses_parts: false,
+        };
+        for resource in index.workload(pod, facts) {
+            set.add(resource.clone());
+        }
+        set.add_policy(index.guard(pod, capabilities.parts()));
+        if let Some(names) = index.routes(pod, facts) {
+            set.add(names);
+        }
+        for name in destinations {
+            let Some((ip, port)) = address(name) else {
+                continue;
+            };
+            let destination = index.destination(ip, port);
+            set.follow(&destination);
+            let content = v1::resource::Content::Destination(destination);
+            set.add(index.shared.of(name, content));
+        }
+        let positions = if set.uses_parts {
+            index.positions(pod, facts)
+        } else if set.calls {
+            shared(index, pod, facts)
+        } else {
+            None
+        };
+        if let Some(positions) = positions {
+            set.add(Arc::new(position(positions)));
+        }
+        Some(set.set)
+    }
+
+    /// What [`Self::resolve`] reads for this pod and these destinations.
+    pub fn interest<'a>(
+        &self,
+        pod: &PodId,
+        destinations: impl IntoIterator<Item = &'a String>,
+    ) -> Interest {
+        let addresses = destinations.into_iter().filter_map(|name| address(name));
+        Interest::of(&self.index, pod, addresses)
+    }
+
+    /// Brings what a pod's proxy has of some Services up to date, when nothing but the
+    /// state of their endpoints changed. Returns the names of those resources.
+    pub fn refresh<'a>(
+        &self,
+        pod: &PodId,
+        services: impl IntoIterator<Item = &'a ObjectKey>,
+        resources: &mut BTreeMap<String, Arc<EncodedResource>>,
+    ) -> Vec<String> {
+        let index = &self.index;
+        let mut refreshed = Vec::new();
+        let Some(facts) = index.world.pods.get(pod) else {
+            return refreshed;
+        };
+        let mut replace = |name: String, new: &dyn Fn() -> Arc<EncodedResource>| {
+            if let Some(current) = resources.get_mut(&name) {
+                *current = new();
+                refreshed.push(name);
+            }
+        };
+        for key in services {
+            let Some(entry) = index.services.get(key) else {
+                continue;
+            };
+            for (port, at) in &entry.ports {
+                replace(names::service(&key.namespace, &key.name, *port), &|| {
+                    index.service(key, entry, *port, at).clone()
+                });
+                replace(names::endpoints(&key.namespace, &key.name, *port), &|| {
+                    endpoints(key, entry, *port, at, &facts.node)
+                });
+            }
+        }
+        refreshed
+    }
+}
+
+/// What a destination resource is about; `None` for another name.
+fn address(name: &str) -> Option<(IpAddr, u16)> {
+    match names::parse(name)? {
+        names::Name::Destination { ip, port } => Some((ip, port)),
+        _ => None,
+    }
+}
+
+/// How many proxies a workload has, for one that uses no part of any Service; `None` for one
+/// that is alone.
+fn shared(index: &Index, pod: &PodId, facts: &PodFacts) -> Option<[PeerPosition; 2]> {
+    let peers = peers::sharers(index.peers(), &Workload::of(pod, facts));
+    let first = PeerPosition { index: 0, peers };
+    (peers > 1).then_some([first; 2])
+}
+
+/// Which of its workload's proxies the receiving one is.
+fn position([all, zone]: [PeerPosition; 2]) -> EncodedResource {
+    let message = v1::Place {
+        index: all.index,
+        peers: all.peers,
+        zone_index: zone.index,
+        zone_peers: zone.peers,
+    };
+    let content = v1::resource::Content::Place(message);
+    EncodedResource::new(names::PLACE.to_owned(), content, Vec::new())
+}
+
+struct Gathering<'a> {
+    index: &'a Index,
+    node: &'a Arc<str>,
+    capabilities: &'a Capabilities,
+    set: ResourceSet,
+    /// It calls some Service.
+    calls: bool,
+    /// It is configured to use a part of one.
+    uses_parts: bool,
+}
+
+impl Gathering<'_> {
+    fn add(&mut self, published: Arc<EncodedResource>) {
+        let resource = &published.resource;
+        if self.capabilities.suffice_for(resource) {
+            self.set.resources.insert(resource.name.clone(), published);
+        } else {
+            let origins = published.origins.iter().cloned();
+            let left_out = origins.map(|(object, generation)| LeftOut {
+                object,
+                generation,
+                lacks: Parts::NONE,
+            });
+            self.set.left_out.extend(left_out);
+        }
+    }
+
+    /// Adds what policies say.
+    fn add_policy(&mut self, part: PolicyResource) {
+        if let Some(resource) = part.resource {
+            self.add(resource);
+        }
+        self.set.left_out.extend(part.left_out);
+    }
+
+    /// Adds what a destination refers to.
+    fn follow(&mut self, destination: &v1::Destination) {
+        use v1::destination::Target;
+        match &destination.target {
+            Some(Target::Service(name)) => self.service_named(name),
+            Some(Target::Pod(pod)) => {
+                for headless in &pod.headless {
+                    self.service_named(&headless.service);
+                }
+            }
+            Some(Target::External(_) | Target::Refused(_)) | None => {}
+        }
+    }
+
+    fn service_named(&mut self, name: &str) {
+        let Some(names::Name::Service {
+            namespace,
+            name: service,
+            port,
+        }) = names::parse(name)
+        else {
+            return;
+        };
+        let key = ObjectKey::new(namespace, service);
+        let Some(entry) = self.index.services.get(&key) else {
+            return;
+        };
+        let Some(port_entry) = entry.ports.get(&port) else {
+            return;
+        };
+        if self.set.resources.contains_key(name) {
+            return;
+        }
+        self.calls = true;
+        self.add(self.index.service(&key, entry, port, port_entry).clone());
+        self.endpoints(&key, entry, port, port_entry);
+        self.policy(&key, port);
+        for (backend, _) in entry.splits.iter().flat_map(|split| &split.backends) {
+            let Some(entry) = self.index.services.get(backend) else {
+                continue;
+            };
+            if let Some(port_entry) = entry.ports.get(&port) {
+                self.endpoints(backend, entry, port, port_entry);
+                self.policy_alone(backend, port);
+            }
+        }
+    }
+
+    /// What policies say of a port to its callers, and where else calls may go by it.
+    fn policy(&mut self, key: &ObjectKey, port: u16) {
+        let index = self.index;
+        let Some(policies) = index.policies.of(key, port) else {
+            return;
+        };
+        self.policy_alone(key, port);
+        let goes_there = !self.capabilities.parts().is_empty();
+        for other in &policies.leads_to {
+            let entry = index.services.get(other);
+            let at = entry.and_then(|entry| Some((entry, entry.ports.get(&port)?)));
+            let Some((entry, at)) = at else { continue };
+            if goes_there {
+                self.endpoints(other, entry, port, at);
+            }
+            // A proxy that may come to need a policy reports whether it can carry it out.
+            self.policy_alone(other, port);
+        }
+    }
+
+    /// What policies say of the endpoints of a Service that calls come to by another: where
+    /// else those go is said by the other's.
+    fn policy_alone(&mut self, key: &ObjectKey, port: u16) {
+        let parts = self.capabilities.parts();
+        if let Some(configured) = self.index.policies.of(key, port) {
+            let part = configured.for_callers(key, port, parts);
+            self.add_policy(part);
+            self.uses_parts = self.uses_parts || self.index.is_used_in_part(key);
+        }
+    }
+
+    fn endpoints(&mut self, key: &ObjectKey, entry: &ServiceEntry, port: u16, at: &PortEntry) {
+        self.add(endpoints(key, entry, port, at, self.node));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! Which changes of a resource must not wait for others.
+
+use wire::v1::{self, resource::Content};
+
+use crate::model::published::EncodedResource;
+
+/// Whether going from `old` to `new` takes something away: an endpoint that left,
+/// a rule that changed or went, a mode that became tighter, a pod that left its address. Such a change is sent
+/// at once; all others may wait for company.
+pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
+    fn content(published: Option<&EncodedResource>) -> Option<&Content> {
+        published?.resource.content.as_ref()
+    }
+    match (content(old), content(new)) {
+        (Some(Content::Endpoints(old)), Some(Content::Endpoints(new))) => {
+            let kept = |removed: &v1::Endpoint| {
+                let mut now = new.endpoints.iter();
+                // Lists are long, and addresses tell almost all apart.
+                now.any(|now| {
+                    now.ip == removed.ip && without_readiness(now) == without_readiness(removed)
+                })
+            };
+            !old.endpoints.iter().all(kept)
+        }
+        (Some(Content::Endpoints(_) | Content::Rule(_) | Content::ExtendedRule(_)), None) => true,
+        (Some(Content::Rule(old)), Some(Content::Rule(new)))
+        | (Some(Content::ExtendedRule(old)), Some(Content::ExtendedRule(new))) => old != new,
+        (Some(Content::Workload(old)), Some(Content::Workload(new))) => {
+            let closed = |range: &v1::PortRange| !new.permissive_ports.contains(range);
+            // Lower numbers are tighter in both enums. A permissive pod names no ports.
+            new.enforcement < old.enforcement
+                || new.mtls < old.mtls
+                || new.mtls == old.mtls && old.permissive_ports.iter().any(closed)
+        }
+        // Connections to a pod that is gone end by this.
+        (Some(Content::Destination(old)), Some(Content::Destination(new))) => {
+            let pod = pod_uid(old);
+            pod.is_some() && pod != pod_uid(new)
+        }
+        _ => false,
+    }
+}
+
+/// Of the pod at a destination.
+fn pod_uid(of: &v1::Destination) -> Option<&str> {
+    match of.target.as_ref()? {
+        v1::destination::Target::Pod(pod) => Some(&pod.endpoint.as_ref()?.pod_uid),
+        _ => None,
+    }
+}
+
+/// All but since when it is ready, and whose callers it is meant for.
+fn without_readiness(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 6]) {
+    let v1::Endpoint {
+        ip,
+        port,
+        identity,
+        namespace,
+        pod,
+        zone,
+        opaque,
+        node,
+        ready_since: _,
+        pod_uid,
+        for_zones: _,
+        for_nodes: _,
+    } = of;
+    let names = [identity, namespace, pod, zone, node, pod_uid];
+    (ip.as_str(), *port, *opaque, names.map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,22 @@
+//! Turns Kubernetes objects into facts. Pure: one object in, one fact out.
+//!
+//! An object that cannot be read gives an error (or, for SMI kinds, a fact that
+//! says so) and never disturbs its neighbours.
+//!
+//! May import `world`.
+
+pub mod change;
+mod core;
+mod metadata;
+mod smi;
+mod traffic;
+
+// Whole, so that nothing here names the kinds one by one.
+pub use self::{
+    core::*,
+    metadata::{Unusable, key},
+    smi::*,
+    traffic::*,
+};
+#[cfg(test)]
+mod tests;

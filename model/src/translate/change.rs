@@ -1,0 +1,143 @@
+//! Objects that are not applied yet, laid over a World: the cluster as it would be.
+
+use std::sync::Arc;
+
+use crds::smi::judge::Cluster;
+use kube::core::DynamicObject;
+use policy::mode::AccessMode;
+use policy::name::Kind;
+
+use super::metadata::key;
+use super::smi::{binding, group, split, target, tcp_route, udp_route};
+use super::traffic::traffic_policy;
+use crate::world::{Meta, ObjectKey, World};
+
+/// What would be changed, all at once.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// In the version that is stored.
+    pub objects: Vec<(Kind, DynamicObject)>,
+    pub delete: Vec<(Kind, ObjectKey)>,
+    /// Mode of these namespaces, as their annotation would say it.
+    pub access: Vec<(ObjectKey, AccessMode)>,
+}
+
+/// Puts or takes an object of one store.
+macro_rules! lay {
+    ($store:expr, $key:expr, $put:expr) => {{
+        let store = Arc::make_mut($store);
+        match $put {
+            Some((facts, now)) => {
+                let existing = store.get($key).map(|existing| existing.meta.clone());
+                let mut facts = facts;
+                facts.meta = written(facts.meta, existing, now);
+                store.insert($key.clone(), Arc::new(facts));
+            }
+            None => {
+                store.remove($key);
+            }
+        }
+    }};
+}
+
+impl Change {
+    /// The World as it would be if this were done at `now`, in seconds since 1970.
+    #[must_use]
+    pub fn over(&self, world: &World, cluster: &Cluster, now: i64) -> World {
+        let mut changed = world.clone();
+        for (kind, object) in &self.objects {
+            put(
+                &mut changed,
+                *kind,
+                &key(&object.metadata),
+                Some((object, cluster, now)),
+            );
+        }
+        for (kind, key) in &self.delete {
+            put(&mut changed, *kind, key, None);
+        }
+        for (namespace, mode) in &self.access {
+            let namespaces = Arc::make_mut(&mut changed.namespaces);
+            if let Some(facts) = namespaces.get_mut(namespace) {
+                Arc::make_mut(facts).appearance.access = Some(mode.as_str().into());
+            }
+        }
+        changed
+    }
+}
+
+/// Whether there is such an object.
+#[must_use]
+pub fn exists(world: &World, kind: Kind, key: &ObjectKey) -> bool {
+    match kind {
+        Kind::TrafficTarget => world.targets.contains_key(key),
+        Kind::TrafficSplit => world.splits.contains_key(key),
+        Kind::HttpRouteGroup => world.groups.contains_key(key),
+        Kind::TcpRoute => world.tcp_routes.contains_key(key),
+        Kind::UdpRoute => world.udp_routes.contains_key(key),
+        Kind::IdentityBinding => world.bindings.contains_key(key),
+        Kind::TrafficPolicy => world.policies.contains_key(key),
+        Kind::Service | Kind::Pod | Kind::Namespace => false,
+    }
+}
+
+type Put<'a> = Option<(&'a DynamicObject, &'a Cluster, i64)>;
+
+/// Puts the object there, or takes the one that is there away.
+fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
+    match kind {
+        Kind::TrafficTarget => lay!(
+            &mut world.targets,
+            key,
+            object.map(|(o, c, now)| (target(o, c), now))
+        ),
+        Kind::TrafficSplit => lay!(
+            &mut world.splits,
+            key,
+            object.map(|(o, c, now)| (split(o, c), now))
+        ),
+        Kind::HttpRouteGroup => lay!(
+            &mut world.groups,
+            key,
+            object.map(|(o, c, now)| (group(o, c), now))
+        ),
+        Kind::TcpRoute => lay!(
+            &mut world.tcp_routes,
+            key,
+            object.map(|(o, c, now)| (tcp_route(o, c), now))
+        ),
+        Kind::UdpRoute => lay!(
+            &mut world.udp_routes,
+            key,
+            object.map(|(o, c, now)| (udp_route(o, c), now))
+        ),
+        Kind::IdentityBinding => lay!(
+            &mut world.bindings,
+            key,
+            object.map(|(o, c, now)| (binding(o, c), now))
+        ),
+        Kind::TrafficPolicy => lay!(
+            &mut world.policies,
+            key,
+            object.map(|(o, c, now)| (traffic_policy(o, c), now))
+        ),
+        Kind::Service | Kind::Pod | Kind::Namespace => {}
+    }
+}
+
+/// The older object wins conflicts, so what changes keeps its age, and what is new is the youngest.
+fn written(made: Meta, existing: Option<Meta>, now: i64) -> Meta {
+    let (generation, created, uid) = match existing {
+        Some(existing) => (existing.generation + 1, existing.created, existing.uid),
+        None => (1, now, made.uid),
+    };
+    Meta {
+        generation,
+        created,
+        uid,
+        mistakes: made.mistakes,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! Everything the controller knows about the cluster, as one immutable value.
+//!
+//! Each fact is a small struct of our own, trimmed to what compiling needs, so
+//! that ten thousand pods cost megabytes and not their full manifests, and so
+//! that a pod whose status only ticks does not look changed.
+//!
+//! Taking a snapshot costs one reference per store: the maps sit behind `Arc`
+//! and are copied only when they change while an older World is still in use.
+//!
+//! May import nothing else of this crate.
+
+pub mod collect;
+mod fact;
+mod facts;
+mod key;
+pub mod kinds;
+mod smi;
+mod traffic;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use fact::Fact;
+// Whole, so that nothing here names the kinds one by one.
+pub use facts::*;
+pub use key::ObjectKey;
+pub use key::object;
+pub(crate) use key::{named, origin};
+pub use smi::*;
+pub use traffic::*;
+
+/// One kind's facts by name.
+pub type Store<T> = Arc<BTreeMap<ObjectKey, Arc<T>>>;
+
+macro_rules! world {
+    ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
+        $change:ident, $object:expr, $status:expr;)+) => {
+        /// What was true of the cluster at one moment.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct World {
+            $($(#[$doc])* pub $field: Store<$facts>,)+
+        }
+    };
+}
+
+kinds::every_kind!(world);
+
+impl World {
+    /// Facts of a namespace, if it exists.
+    pub fn namespace(&self, name: &str) -> Option<&NamespaceFacts> {
+        self.namespaces
+            .get(&ObjectKey::new("", name))
+            .map(Arc::as_ref)
+    }
+
+    /// Zone of a node; empty when the node or its zone is unknown.
+    pub fn zone(&self, node: &str) -> &str {
+        self.nodes
+            .get(&ObjectKey::new("", node))
+            .map_or("", |node| node.zone.as_ref())
+    }
+}

@@ -1,0 +1,75 @@
+//! How objects are named: by namespace and name within a kind, and as text in decisions.
+//!
+//! Names are shared and not copied: a World of ten thousand pods says each of them often.
+
+use std::{fmt, sync::Arc};
+
+use policy::{
+    name::{Kind, ObjectRef, ServiceId},
+    origin::Origin,
+};
+
+use super::smi::Meta;
+
+/// Namespace and name of an object. Cluster-scoped objects have an empty namespace.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Namespace, or empty.
+    pub namespace: Arc<str>,
+    /// Name within the namespace.
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    /// The key of `namespace/name`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl From<&ServiceId> for ObjectKey {
+    fn from(service: &ServiceId) -> Self {
+        Self {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The name of an object as problems and origins carry it.
+pub fn object(kind: Kind, key: &ObjectKey) -> ObjectRef {
+    ObjectRef {
+        kind,
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+    }
+}
+
+/// The same as text, as a decision names it.
+pub(crate) fn named(object: &ObjectRef) -> Origin {
+    Origin::new(
+        object.kind.as_str(),
+        object.namespace.clone(),
+        object.name.clone(),
+    )
+}
+
+/// An object with its generation.
+pub(crate) fn origin(kind: Kind, key: &ObjectKey, meta: &Meta) -> (ObjectRef, i64) {
+    (object(kind, key), meta.generation)
+}

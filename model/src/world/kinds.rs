@@ -1,0 +1,125 @@
+//! The table of kinds: what is read of the cluster, a row for each.
+//!
+//! Whatever has to know every kind is made from these rows: the World, what collects it
+//! and when that is complete, the tasks that follow the API server, which changes concern
+//! pods and endpoints alone, whose status is written, and how the API names each. A kind
+//! is added by a row, its facts and its translation.
+//!
+//! A macro, because every row has types of its own; [`ROWS`] is what can be said of a kind
+//! without them.
+
+use kube::core::{ApiResource, Resource};
+use policy::name::Kind;
+
+/// Hands every row to the macro `$with`. A row says:
+/// - the field that holds its facts in a World, and of which type they are,
+/// - the type that says how the API names it, and how an object is read: `read` where that
+///   can fail, `judge` where what is wrong with it becomes part of the fact,
+/// - `places` if it says where pods and endpoints are, whose changes are compiled in part,
+///   `accounts` if only what objects of users name counts, and else `policy`,
+/// - what it is called as an object that something is said about, if it ever is,
+/// - whether its status is written.
+#[macro_export]
+macro_rules! rows {
+    ($with:ident $($more:tt)*) => {
+        $with! {
+            /// Pods.
+            pods: PodFacts = k8s_openapi::api::core::v1::Pod,
+                read pod, places, Some(Kind::Pod), false;
+            /// Services.
+            services: ServiceFacts = k8s_openapi::api::core::v1::Service,
+                read service, policy, Some(Kind::Service), false;
+            /// EndpointSlices of both address families.
+            slices: SliceFacts = k8s_openapi::api::discovery::v1::EndpointSlice,
+                read slice, places, None, false;
+            /// Namespaces; the key's namespace is empty.
+            namespaces: NamespaceFacts = k8s_openapi::api::core::v1::Namespace,
+                read namespace, policy, Some(Kind::Namespace), false;
+            /// Nodes; the key's namespace is empty.
+            nodes: NodeFacts = k8s_openapi::api::core::v1::Node,
+                read node, policy, None, false;
+            /// ServiceAccounts.
+            service_accounts: ServiceAccountFacts = k8s_openapi::api::core::v1::ServiceAccount,
+                read service_account, accounts, None, false;
+            /// TrafficTargets.
+            targets: TargetFacts = crds::smi::TrafficTarget,
+                judge target, policy, Some(Kind::TrafficTarget), true;
+            /// TrafficSplits.
+            splits: SplitFacts = crds::smi::TrafficSplit,
+                judge split, policy, Some(Kind::TrafficSplit), true;
+            /// HTTPRouteGroups.
+            groups: GroupFacts = crds::smi::HTTPRouteGroup,
+                judge group, policy, Some(Kind::HttpRouteGroup), true;
+            /// TCPRoutes.
+            tcp_routes: TcpRouteFacts = crds::smi::TCPRoute,
+                judge tcp_route, policy, Some(Kind::TcpRoute), true;
+            /// UDPRoutes.
+            udp_routes: UdpRouteFacts = crds::smi::UDPRoute,
+                judge udp_route, policy, Some(Kind::UdpRoute), true;
+            /// IdentityBindings.
+            bindings: BindingFacts = crds::smi::IdentityBinding,
+                judge binding, policy, Some(Kind::IdentityBinding), true;
+            /// TrafficPolicies.
+            policies: PolicyFacts = crds::weft::TrafficPolicy,
+                judge traffic_policy, policy, Some(Kind::TrafficPolicy), true;
+            $($more)*
+        }
+    };
+}
+
+#[cfg(not(any(test, feature = "fixtures")))]
+#[macro_export]
+macro_rules! every_kind {
+    ($with:ident) => {
+        $crate::world::kinds::rows! { $with }
+    };
+}
+
+/// With a kind that the mesh has no use for: tests see that a row is all that it takes.
+#[cfg(any(test, feature = "fixtures"))]
+#[macro_export]
+macro_rules! every_kind {
+    ($with:ident) => {
+        $crate::world::kinds::rows! { $with
+            /// ConfigMaps, in tests.
+            config_maps: ConfigMapFacts = k8s_openapi::api::core::v1::ConfigMap,
+                read config_map, policy, None, false;
+        }
+    };
+}
+
+pub use {every_kind, rows};
+
+/// What can be said of a kind without its types.
+#[derive(Debug)]
+pub struct Row {
+    /// What it is called as an object that something is said about.
+    pub object: Option<Kind>,
+    /// Whether its status is written.
+    pub has_status: bool,
+    /// How the API names it.
+    pub resource: fn() -> ApiResource,
+}
+
+macro_rules! table {
+    ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
+        $change:ident, $object:expr, $status:expr;)+) => {
+        /// Every kind, in the order of the table.
+        pub const ROWS: &[Row] = &[$(Row {
+            object: $object,
+            has_status: $status,
+            resource: named::<$kind>,
+        }),+];
+    };
+}
+
+every_kind!(table);
+
+fn named<K: Resource<DynamicType = ()>>() -> ApiResource {
+    ApiResource::erase::<K>(&())
+}
+
+/// The row of an object that something is said about.
+pub fn row(object: Kind) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.object == Some(object))
+}
