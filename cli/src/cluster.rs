@@ -3,8 +3,6 @@
 //! Every request has a timeout and every error names the request, because a command that waits for
 //! ever and one that prints "error" are of the same use.
 
-mod bounded;
-pub(crate) mod clock;
 pub(crate) mod existing;
 pub(crate) mod forward;
 mod kubeconfig;
@@ -13,6 +11,7 @@ pub(crate) mod names;
 pub(crate) mod nearest;
 pub(crate) mod ports;
 mod refusal;
+pub(crate) mod response;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -26,7 +25,7 @@ use kube::core::Status;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::clock::Clock;
+use self::response::Clock;
 use crate::failure::Failure;
 use crate::global::{Global, WEFT_NAMESPACE};
 
@@ -407,5 +406,5 @@ fn redirected(head: &http::response::Parts) -> String {
     )
 }
 
-pub(crate) use bounded::whole;
 pub(crate) use refusal::Refusal;
+pub(crate) use response::whole;

@@ -10,17 +10,15 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use crds::observe::ProxyList;
-use futures::StreamExt as _;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use tokio::time::timeout;
 
 use self::certificate::Certificate;
 use self::pods::PodName;
 use self::rows::Row;
-use super::proxies;
+use super::{ClusterCommand, proxies};
 use crate::cluster::Cluster;
 use crate::cluster::names::{Named, ResourceKind};
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;

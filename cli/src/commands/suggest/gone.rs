@@ -8,9 +8,8 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::ObjectList;
 
-use super::called::{self, Account};
+use super::called::{self, Account, Ports};
 use super::calls::Calls;
-use super::ports::Ports;
 use crate::cluster::Cluster;
 use crate::traffic::IndexedGraph;
 

@@ -2,17 +2,15 @@
 
 use crds::convert::{SmiKind, convert};
 use crds::inject::{self, SPELLED};
-use crds::names;
 use crds::shallow::Authored;
 use crds::smi::judge::{Cluster, Mistake, Severity};
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
-use crds::weft;
+use crds::{names, weft};
 use policy::name::Kind;
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::each_once::each_once;
-use super::finding::{Finding, Judged};
 use super::identity;
 use crate::yaml::tree::{Document, Step};
 
@@ -223,4 +221,34 @@ fn namespace(object: &Value) -> Option<&str> {
     object
         .pointer("/metadata/namespace")
         .and_then(Value::as_str)
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Of the field, from 1.
+    pub line: usize,
+    /// Whether the object would be refused; else it is a warning.
+    pub refused: bool,
+    /// Kind, namespace and name; of a document that cannot be read its number.
+    pub object: String,
+    /// Path of the field: as it was written if only the API server reports it, else in the version
+    /// that is stored; empty for the complete object.
+    pub field: String,
+    /// What is wrong, and the way out.
+    pub text: String,
+    /// Set for a warning about a name of ours, which all objects of a chart may have: the key of
+    /// those that one line covers. Objects that create pods have another way out than the rest.
+    pub group: Option<String>,
+}
+
+/// A validated text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Objects of SMI and of Weft in it.
+    pub objects: usize,
+    /// Documents that could not be read; each has a finding.
+    pub unreadable: usize,
+    /// In the order of the text.
+    pub findings: Vec<Finding>,
 }

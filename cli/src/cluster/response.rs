@@ -1,15 +1,19 @@
-//! The cluster's time, taken from the responses of its API server.
+//! What is taken from a response of the API server: the cluster's time, and a body up to a bound.
 //!
 //! A clock of the user's machine that is ten minutes ahead would make calls of the last minute
-//! long past, and certificates that last seem ended.
+//! long past, and certificates that last seem ended. An endless body would fill the memory.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderMap, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use k8s_openapi::jiff::fmt::strtime;
 use k8s_openapi::jiff::tz::TimeZone;
+use kube::client::Body;
 
 /// The time of the last response that had one; shared by all requests.
 #[derive(Clone, Default)]
@@ -47,6 +51,41 @@ fn http_date(text: &str) -> Option<i64> {
     let at = strtime::parse("%a, %d %b %Y %H:%M:%S GMT", text).ok()?;
     let at = at.to_datetime().ok()?;
     Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
+}
+
+/// The error of a response that exceeds this max number of bytes.
+#[derive(Debug)]
+pub(super) struct TooLong(usize);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(most) = *self;
+        let (number, unit) = match most >> 20 {
+            0 => (most >> 10, "KiB"),
+            number => (number, "MiB"),
+        };
+        write!(
+            f,
+            "the answer is too long to be read, longer than {number} {unit}; ask for less, such as one \
+             namespace"
+        )
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+/// The complete body of a response that has at most `most` bytes.
+pub(crate) async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
+    let bytes = Limited::new(body, most).collect().await;
+    // The error that ended the body is returned itself, not wrapped in another error.
+    let bytes = bytes.map_err(|error| match error.downcast::<kube::Error>() {
+        Ok(error) => *error,
+        Err(error) if error.is::<LengthLimitError>() => {
+            kube::Error::Service(Box::new(TooLong(most)))
+        }
+        Err(error) => kube::Error::Service(error),
+    });
+    Ok(bytes?.to_bytes())
 }
 
 #[cfg(test)]
