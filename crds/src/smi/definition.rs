@@ -4,13 +4,11 @@ use kube::Resource;
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
+use super::columns::{Column, SUMMARY_PATH, column, printer_columns};
 use super::{
     HTTPRouteGroup, HttpRouteGroupSpec, IdentityBinding, IdentityBindingSpec, SmiKind, SmiVersion,
     Status, TCPRoute, TcpRouteSpec, TrafficSplit, TrafficSplitSpec, TrafficTarget,
-    TrafficTargetSpec, UDPRoute, UdpRouteSpec,
-    columns::{Column, SUMMARY_PATH, column, printer_columns},
-    schema::schema,
-    versions,
+    TrafficTargetSpec, UDPRoute, UdpRouteSpec, schema, versions,
 };
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::few::few;
+use crds::names::few;
 use crds::observe::{Edge, Minute, Node, NodeKind, Protocol};
 
 use super::called::{self, Account, Ports};
