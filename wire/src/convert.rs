@@ -9,7 +9,6 @@
 mod breaker;
 mod error;
 mod http_match;
-mod names;
 mod object;
 mod port;
 mod route;
