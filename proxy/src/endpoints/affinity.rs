@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use policy::affinity::Session;
+use policy::sticky::Session;
 
 /// Session affinity of this pod's calls to one Service port.
 #[derive(Debug)]
