@@ -8,8 +8,6 @@
 //! Claims: smi-11
 
 mod access;
-mod binding;
-mod columns;
 mod definition;
 mod headers;
 pub mod judge;
@@ -28,9 +26,11 @@ pub(crate) use access::{
     GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE,
     SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING, SUBJECT_SERVICE_ACCOUNT,
 };
-pub use access::{RuleRef, Subject, TrafficTarget, TrafficTargetSpec};
-pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
-pub(crate) use columns::FAILING_PATH;
+pub use access::{
+    IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels, RuleRef, Subject,
+    TrafficTarget, TrafficTargetSpec,
+};
+pub(crate) use definition::FAILING_PATH;
 #[cfg(test)]
 pub(crate) use definition::tests::{
     MANIFESTS, assert_explained, assert_structural, each_node, violations,
