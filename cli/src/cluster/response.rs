@@ -1,4 +1,5 @@
-//! What is taken from a response of the API server: the cluster's time, and a body up to a bound.
+//! What is taken from a response of the API server: the cluster's time, a body up to a bound, and
+//! lines as they come.
 //!
 //! A clock of the user's machine that is ten minutes ahead would make calls of the last minute
 //! long past, and certificates that last seem ended. An endless body would fill the memory.
@@ -14,6 +15,8 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use k8s_openapi::jiff::fmt::strtime;
 use k8s_openapi::jiff::tz::TimeZone;
 use kube::client::Body;
+
+use crate::failure::Failure;
 
 /// The time of the last response that had one; shared by all requests.
 #[derive(Clone, Default)]
@@ -86,6 +89,55 @@ pub(crate) async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
         Err(error) => kube::Error::Service(error),
     });
     Ok(bytes?.to_bytes())
+}
+
+/// Bytes of one line. A request with all its headers has a tenth of that.
+const LONGEST: usize = 256 * 1024;
+
+/// The rest of a streamed response, line by line.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    what: String,
+    body: Body,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn of(what: &str, body: Body) -> Self {
+        Self {
+            what: what.to_owned(),
+            body,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The next line, without its end; `None` after the last.
+    ///
+    /// # Errors
+    /// When the connection breaks, or a line is too long.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let rest = self.buffer.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.buffer, rest);
+                line.pop();
+                return Ok(Some(line));
+            }
+            let broken = |why: &str| Failure::unknown(format!("{}: {why}", self.what));
+            if self.buffer.len() > LONGEST {
+                return Err(broken("a line is too long"));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(broken(&error.to_string())),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 mod authority;
 mod certificate;
 mod pods;
-mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -14,8 +13,7 @@ use futures::{StreamExt as _, stream};
 use tokio::time::timeout;
 
 use self::certificate::Certificate;
-use self::pods::PodName;
-use self::rows::Row;
+use self::pods::{PodName, Row};
 use super::{ClusterCommand, proxies};
 use crate::cluster::Cluster;
 use crate::cluster::names::{Named, ResourceKind};
@@ -114,7 +112,7 @@ impl ClusterCommand for Identity {
         let sort_key = |row: &Row| (row.namespace.clone(), row.name.clone());
         rows.sort_by_key(sort_key);
         let all = cluster.scope().is_none();
-        rows::print(&rows, "POD", all, cluster.now(now), format, console)?;
+        pods::print_rows(&rows, "POD", all, cluster.now(now), format, console)?;
         Ok(conclusion)
     }
 }

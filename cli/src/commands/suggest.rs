@@ -104,7 +104,7 @@ impl ClusterCommand for Suggest {
         let edges = edges.filter(|edge| to.as_ref().is_none_or(|to| to.is_to(&traffic, edge)));
         let mut calls = Calls::of(&traffic, edges, &ports, cluster.scope(), self.routes);
         let existing = Existing::of(cluster, &calls).await;
-        calls.leave_out_gone(&existing, &traffic, &ports);
+        existing.leave_out_gone(&mut calls, &traffic, &ports);
         let objects = objects_of(&calls);
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         if output::data(console, format, &list)? {

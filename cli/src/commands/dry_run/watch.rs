@@ -14,7 +14,7 @@ use crds::observe::{
 use http::Request;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::cluster::lines::Lines;
+use crate::cluster::response::Lines;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::certificate::{self, Certificate};
 use super::pods;
-use super::rows::{self, Row};
+use super::pods::{self, Row};
 use crate::cluster::{Cluster, existing};
 use crate::commands::proxies;
 use crate::console::Console;
@@ -40,7 +40,7 @@ pub(super) async fn print(
         }
         Err(error) => console.word(&instead(&here, &error).await)?,
     }
-    rows::print(&rows, "ROLE", false, here.now(now), format, console)?;
+    pods::print_rows(&rows, "ROLE", false, here.now(now), format, console)?;
     Ok(Conclusion::Yes)
 }
 

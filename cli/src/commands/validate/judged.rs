@@ -2,7 +2,6 @@
 //! and spelling are those of `crds`, which the webhooks use too.
 
 mod documents;
-mod each_once;
 mod identity;
 mod reader;
 
