@@ -203,8 +203,8 @@ impl Row {
     }
 }
 
-/// Prints certificates at this time, a row each for people, and data for programs; `head` is the column of their names, and `all` means that they are of
-/// many namespaces.
+/// Prints certificates at this time, a row each for people, and data for programs; `head` is the
+/// column of their names, and `all` means that they are of many namespaces.
 pub(super) fn print_rows(
     rows: &[Row],
     head: &'static str,

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::observe::{Edge, RouteSums};
 
 use super::called::{self, Account, Ports};
-use super::reported;
 use super::reported::{self, Routes};
 use crate::traffic::IndexedGraph;
 
