@@ -8,7 +8,6 @@
 
 mod breaker;
 mod error;
-mod http_match;
 mod object;
 mod port;
 mod route;
