@@ -4,8 +4,8 @@
 //! succeeds saves a part of a retry, so a dead backend earns none and gets hardly more
 //! than its load. *One layer*: when the last attempt of a call fails, the request that it
 //! was made for is marked, and callers above do not try again what was tried below
-//! ([`RetryExhaustedTraces`]). And *no application sees a call twice*: an unsafe call goes out once, unless
-//! its author lists the method.
+//! ([`RetryExhaustedTraces`]). And *no application sees a call twice*: an unsafe call goes out
+//! once, unless its author lists the method.
 //!
 //! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an
 //! attempt ended, or has taken as long as one may, which ends it only where another one follows;

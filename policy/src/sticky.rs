@@ -11,8 +11,8 @@
 //! chosen by the epoch, so nothing about endpoints needs to be stored there either.
 //!
 //! The hash is one that every proxy of every version agrees on: which endpoint a tenant has, and
-//! where an endpoint lies on a ring, must not depend on a process, a release of the standard library
-//! or a machine. It protects from nothing: a caller that chooses its key may choose its endpoint.
+//! where an endpoint lies on a ring, must not depend on a process, a release of the standard
+//! library or a machine. It protects from nothing: a caller that chooses its key may choose its endpoint.
 //!
 //! Invariant: time is an argument.
 //!
