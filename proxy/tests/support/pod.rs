@@ -11,9 +11,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use identity::LeafKey;
+use identity::Roots;
 use identity::authority::{ISSUER_LIFE, Issuer, LeafNames, ROOT_LIFE, Root};
 use identity::tls::{CertHandle, Leaf};
-use identity::{LeafKey, Roots};
 use parking_lot::Mutex;
 use policy::access_log::AccessLog;
 use policy::name::SpiffeId;
@@ -22,9 +23,13 @@ use runtime::env::EnvReader;
 use runtime::occupancy::{Occupancy, Permit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::{
-    Budget, MESH_PORT, Metrics, Proxy, Settings, Telemetry, serve_mesh, serve_outbound, serve_plain,
-};
+use weft_proxy::Budget;
+use weft_proxy::MESH_PORT;
+use weft_proxy::Metrics;
+use weft_proxy::Proxy;
+use weft_proxy::Settings;
+use weft_proxy::Telemetry;
+use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
 use wire::v1;
 
 mod resources;

@@ -152,7 +152,7 @@ pub(super) fn refusals(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
 fn of_its_own(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     let reasons = unallowed(edge);
     let calls = total(&reasons);
-    let before = minutes(traffic, edge).filter(|minute| minute.refused);
+    let before = earlier_minutes(traffic, edge).filter(|minute| minute.refused);
     let seconds = traffic.graph.metadata.window_seconds;
     let reasons: Vec<String> = reasons
         .iter()
