@@ -11,10 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use identity::authority::{ISSUER_LIFE, Issuer, LeafNames, ROOT_LIFE, Root};
-use identity::key::LeafKey;
 use identity::tls::{ClientAuth, H2_ALPN, mesh_server_config};
 use identity::verify::peer_identity;
-use identity::{CertHandle, Issued, Leaf, Roots};
+use identity::{CertHandle, Issued, Leaf, LeafKey, Roots};
 use policy::name::SpiffeId;
 use policy::traffic::part::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};

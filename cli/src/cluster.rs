@@ -3,16 +3,14 @@
 //! Every request has a timeout and every error names the request, because a command that waits for
 //! ever and one that prints "error" are of the same use.
 
-mod bounded;
-pub(crate) mod clock;
 pub(crate) mod existing;
 pub(crate) mod forward;
 mod kubeconfig;
-pub(crate) mod lines;
 pub(crate) mod names;
 pub(crate) mod nearest;
 pub(crate) mod ports;
 mod refusal;
+pub(crate) mod response;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -26,7 +24,7 @@ use kube::core::Status;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::clock::Clock;
+use self::response::{Clock, Lines};
 use crate::failure::Failure;
 use crate::global::{Global, WEFT_NAMESPACE};
 
@@ -325,6 +323,45 @@ impl Cluster {
         self.ask_again(what, call).await
     }
 
+    /// Begins to read what the API server streams at `path`, as it comes.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`]. Only the begin has a time limit.
+    pub(crate) async fn stream(&self, what: &str, path: &str) -> Result<Body, Refusal> {
+        let request = match http::Request::get(path).body(Vec::new()) {
+            Ok(request) => request,
+            Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
+        };
+        self.begin(what, &request).await
+    }
+
+    /// The same, line by line.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub(crate) async fn lines(&self, what: &str, path: &str) -> Result<Lines, Refusal> {
+        let body = self.stream(what, path).await?;
+        Ok(Lines::of(what, body))
+    }
+
+    /// The same of any request.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`]. Only the begin has a time limit.
+    pub(crate) async fn lines_of(
+        &self,
+        what: &str,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<Lines, Refusal> {
+        let body = self.begin(what, &request).await?;
+        Ok(Lines::of(what, body))
+    }
+
+    async fn begin(&self, what: &str, request: &http::Request<Vec<u8>>) -> Result<Body, Refusal> {
+        let call = || self.body_of(request.clone().map(Body::from));
+        self.ask_again(what, call).await
+    }
+
     /// The rest of a response that is no refusal.
     async fn body_of(&self, request: http::Request<Body>) -> kube::Result<Body> {
         let answer = self.client.send(request).await?;
@@ -407,5 +444,5 @@ fn redirected(head: &http::response::Parts) -> String {
     )
 }
 
-pub(crate) use bounded::whole;
 pub(crate) use refusal::Refusal;
+pub(crate) use response::whole;

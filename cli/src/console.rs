@@ -1,11 +1,14 @@
 //! The streams of a command: results go to the output, messages to the error stream, so that `weft
-//! ... | kubectl apply -f -` carries only the result.
+//! ... | kubectl apply -f -` carries only the result. Manifests are read from files and from the
+//! standard input.
 //!
 //! Claims: observe-28
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal as _, Read, Write};
+use std::path::Path;
 
 use crate::escape;
+use crate::failure::Failure;
 
 /// The three streams of a process, or of a test.
 pub struct Console<'a> {
@@ -61,6 +64,21 @@ impl Console<'_> {
     }
 }
 
+/// Whether results are coloured: on a terminal, unless `NO_COLOR` is set to something.
+#[must_use]
+pub(crate) fn color() -> bool {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a convention of command lines, and no setting of ours"
+    )]
+    let unwanted = std::env::var_os("NO_COLOR");
+    colored(std::io::stdout().is_terminal(), unwanted.as_deref())
+}
+
+fn colored(terminal: bool, unwanted: Option<&std::ffi::OsStr>) -> bool {
+    terminal && unwanted.is_none_or(std::ffi::OsStr::is_empty)
+}
+
 /// What a command of a test reads, and what it wrote.
 #[cfg(test)]
 #[derive(Debug, Default)]
@@ -97,9 +115,68 @@ impl<'a> Streams<'a> {
     }
 }
 
+/// Most bytes of one manifest. What a cluster takes is far smaller; a whole distribution
+/// in one file is smaller too.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// One manifest.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    /// As it was named, for messages.
+    pub(crate) name: String,
+    /// Its text, without the mark that some editors write before it.
+    pub(crate) text: String,
+    /// Whether the text had that mark.
+    pub(crate) marked: bool,
+}
+
+/// Reads a file, or the standard input for `-`.
+///
+/// # Errors
+/// When it cannot be read, is too large or is no text.
+pub(crate) fn read(name: &str, console: &mut Console<'_>) -> Result<Manifest, Failure> {
+    let bad = |why: String| Failure::usage(format!("{name}: {why}"));
+    let mut bytes = Vec::new();
+    let read = if name == "-" {
+        console.input.take(MOST_BYTES + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(Path::new(name))
+            .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| bad(error.to_string()))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(bad(format!("is larger than {} MiB", MOST_BYTES >> 20)));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .split(|byte| *byte == b'\n')
+            .count();
+        Failure::usage(format!("{name}:{line}:1: is no UTF-8 text"))
+    })?;
+    let (marked, text) = match text.strip_prefix('\u{feff}') {
+        Some(rest) => (true, rest.to_owned()),
+        None => (false, text),
+    };
+    Ok(Manifest {
+        name: name.to_owned(),
+        text,
+        marked,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_terminal_without_no_color_gets_colours() {
+        let set = std::ffi::OsStr::new("1");
+        let empty = std::ffi::OsStr::new("");
+        assert!(colored(true, None));
+        assert!(colored(true, Some(empty)), "set to nothing is not set");
+        assert!(!colored(true, Some(set)));
+        assert!(!colored(false, None));
+    }
 
     #[test]
     fn cluster_text_cannot_write_additional_lines() {

@@ -19,15 +19,12 @@ mod commands;
 pub mod console;
 mod escape;
 pub mod failure;
-mod files;
 mod global;
 mod kinds;
 mod line;
-mod namespace;
 mod output;
 pub mod reference;
 mod run;
-mod settings;
 mod traffic;
 mod yaml;
 

@@ -9,15 +9,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use super::commands::ClusterCommand as _;
 use crate::args::{self, Cli, Command};
-use crate::commands::cluster_command::ClusterCommand as _;
 use crate::commands::completion;
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::failure::{Conclusion, Failure, exit_code};
 use crate::global::Global;
 use crate::line::Line;
 use crate::output::{self, Format};
-use crate::settings;
 
 /// The whole program.
 #[must_use]
@@ -26,7 +25,7 @@ pub fn main() -> ExitCode {
         input: &mut io::stdin(),
         out: &mut io::stdout(),
         err: &mut io::stderr(),
-        color: settings::color(),
+        color: console::color(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -3,7 +3,6 @@
 //! Claims: observe-74
 
 pub(crate) mod known;
-pub(crate) mod latency;
 pub(crate) mod select;
 pub(crate) mod sums;
 

@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     // First, so that a signal while starting is not lost.
-    let signal = runtime::shutdown::signal().context("signals")?;
+    let signal = runtime::stop::signal().context("signals")?;
     let mut settings = Settings::read(EnvReader::from_env())?;
     runtime::log::init(&settings.log, Format::Json, acts_upon)?;
     // Before anything is opened: how many streams there may be follows it.

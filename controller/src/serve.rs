@@ -191,7 +191,7 @@ impl Port {
         let mut stop = pin!(stop::requested(self.stop.clone()));
         loop {
             let (socket, addr) = tokio::select! {
-                accepted = runtime::accept::next(&listener, "proxies", &ran_out) => accepted,
+                accepted = runtime::listen::next(&listener, "proxies", &ran_out) => accepted,
                 () = &mut stop => return,
             };
             let source = addr.ip().to_canonical();

@@ -17,22 +17,18 @@
 //! is an error; see [`ConversionError`].
 
 mod annotation;
-mod content;
-mod error;
 mod fragment;
-mod hash;
 mod hidden;
-mod review;
 mod shape;
-#[cfg(test)]
-mod tests;
 mod weight;
 
+use kube::core::Status;
+use kube::core::conversion::{ConversionResponse, ConversionReview};
 use serde_json::{Map, Value};
 
 use annotation::{Lossless, Written};
-pub use error::ConversionError;
-pub use review::{one, review};
+
+pub use hidden::ConversionError;
 
 pub use crate::smi::{SmiKind, SmiVersion};
 
@@ -76,7 +72,7 @@ fn stored(
     version: SmiVersion,
     mut object: Map<String, Value>,
 ) -> Result<Map<String, Value>, ConversionError> {
-    let visible = content::take(&mut object);
+    let visible = fragment::take_content(&mut object);
     let raw = annotation::take(&mut object)?;
     let note = raw.as_deref().and_then(|raw| annotation::read(kind, raw));
     if note.is_none() && raw.as_deref().is_some_and(annotation::claims_to_hide) {
@@ -120,7 +116,7 @@ fn shown(
     version: SmiVersion,
     mut object: Map<String, Value>,
 ) -> Result<Map<String, Value>, ConversionError> {
-    let content = content::take(&mut object);
+    let content = fragment::take_content(&mut object);
     let raw = annotation::take(&mut object)?;
     let read = raw.as_deref().and_then(|raw| annotation::read(kind, raw));
     // Hidden parts in storage were put there by hand. They would count on the way
@@ -153,3 +149,53 @@ fn shown(
     object.extend(visible);
     Ok(object)
 }
+
+/// Answers the API server's ConversionReview: every object converted, in the order of the
+/// request, or the first failure with the object's name and none converted.
+pub fn review(mut review: ConversionReview) -> ConversionReview {
+    let Some(request) = review.request.take() else {
+        let status = Status::failure("the ConversionReview holds no request", "BadRequest");
+        let response = ConversionResponse::invalid(status);
+        return answer(review, response);
+    };
+    let converted: Result<Vec<Value>, String> = request
+        .objects
+        .iter()
+        .map(|object| one(object, &request.desired_api_version))
+        .collect();
+    let response = ConversionResponse::for_request(request);
+    let response = match converted {
+        Ok(objects) => response.success(objects),
+        Err(message) => response.failure(Status::failure(&message, "ConversionFailed")),
+    };
+    answer(review, response)
+}
+
+/// One object of a review in another version, or why not, with the object's name.
+///
+/// # Errors
+/// As [`convert`], with the object's kind and name before it.
+pub fn one(object: &Value, to: &str) -> Result<Value, String> {
+    convert(object, to).map_err(|error| format!("{}: {error}", name(object)))
+}
+
+fn answer(mut review: ConversionReview, response: ConversionResponse) -> ConversionReview {
+    review.response = Some(response);
+    review
+}
+
+fn name(object: &Value) -> String {
+    let text = |pointer: &str| {
+        let value = object.pointer(pointer).and_then(Value::as_str);
+        value.unwrap_or("?").to_owned()
+    };
+    format!(
+        "{} {}/{}",
+        text("/kind"),
+        text("/metadata/namespace"),
+        text("/metadata/name")
+    )
+}
+
+#[cfg(test)]
+mod tests;

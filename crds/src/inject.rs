@@ -1,4 +1,4 @@
-//! Gives a pod its proxy.
+//! Gives a pod its proxy, and takes it out again.
 //!
 //! A pure function from a pod to a changed pod, so that the webhook and a command
 //! line decide alike. It works on the JSON, not on a typed pod: fields that are
@@ -8,42 +8,40 @@
 //! the defaults that the API server filled in, and what other webhooks added,
 //! stay, and a second run changes nothing.
 
-mod account;
 mod checks;
 mod containers;
-mod dns;
 mod drain;
 mod earlier;
 mod guaranteed;
 mod handlers;
-mod merge;
 mod obstacles;
 mod overrides;
-mod patch;
 mod placement;
 mod pod;
 mod pod_resources;
 mod refusal;
-mod remove;
-mod request;
 mod spelling;
 mod workload;
 
-use json_patch::Patch;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation};
 use serde_json::{Map, Value};
+
+use crate::labels::{
+    self, ACCOUNT, DEFAULT_CONTAINER, DRAIN_DELAY, PROXY_VERSION, account_hash, account_of,
+    parse_drain_delay,
+};
+use crate::objects::VOLUMES;
+use earlier::Earlier;
+use overrides::Overrides;
+use pod::object;
 
 pub use checks::ephemeral;
 pub use guaranteed::is_guaranteed;
 pub use obstacles::{PodDemand, obstacles, obstacles_of};
+pub use overrides::{DefaultLimits, HookToken, Namespace, Settings};
 pub use refusal::Refusal;
-pub use remove::remove;
-pub use request::{DefaultLimits, HookToken, Namespace, Settings};
 pub use spelling::{SPELLED, misspelled, unheard};
-
-use crate::labels;
-use earlier::Earlier;
-use overrides::Overrides;
-use pod::object;
 
 /// What became of a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,13 +123,13 @@ pub fn inject(
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
     placement::check(spec)?;
-    let warning = dns::check(spec, &settings.controller_address)?;
+    let warning = checks::check_dns(spec, &settings.controller_address)?;
 
     let mut changed = pod.clone();
     let mut warnings: Vec<String> = warning.into_iter().collect();
     stamp(&mut changed, settings, &overrides);
     let workload = workload::workload(pod);
-    account::stamp(&mut changed, namespace, earlier.present)?;
+    stamp_account(&mut changed, namespace, earlier.present)?;
     let spec = changed
         .get_mut("spec")
         .and_then(Value::as_object_mut)
@@ -141,7 +139,7 @@ pub fn inject(
     let share = pod_resources::add(spec, &overrides, &earlier.share);
     containers::add(spec, settings, &overrides, &handlers, &workload, &share);
 
-    let patch = patch::patch(pod, &changed);
+    let patch = patch(pod, &changed);
     Ok(InjectionOutcome::Injected(Box::new(Injected {
         pod: changed,
         patch,
@@ -221,6 +219,174 @@ fn stamp(pod: &mut Value, settings: &Settings, overrides: &Overrides) {
         annotations
             .entry(labels::DRAIN_DELAY)
             .or_insert_with(|| seconds.to_string().into());
+    }
+}
+
+/// Writes the label by which NetworkPolicies know a pod's service account. `again`: the pod
+/// carries a proxy already, so a label that is there is an earlier run's, and another webhook has
+/// changed the account since.
+///
+/// # Errors
+/// When the pod already has another value. It is not put right silently: a controller
+/// whose selector holds that value would not know its own pod and make the next one.
+fn stamp_account(pod: &mut Value, namespace: &Namespace, again: bool) -> Result<(), Refusal> {
+    let account = pod.get("spec").map_or("default", account_of).to_owned();
+    let right = account_hash(&namespace.name, &account);
+    let metadata = pod.as_object_mut().and_then(|pod| object(pod, "metadata"));
+    let Some(labels) = metadata.and_then(|metadata| object(metadata, "labels")) else {
+        return Err(Refusal::NotAPod);
+    };
+    if let Some(found) = labels.get(ACCOUNT).filter(|found| **found != *right)
+        && !again
+    {
+        return Err(Refusal::FalseAccount {
+            found: found
+                .as_str()
+                .unwrap_or_default()
+                .chars()
+                .take(80)
+                .collect(),
+            account,
+            right,
+        });
+    }
+    labels.insert(ACCOUNT.into(), right.into());
+    Ok(())
+}
+
+/// The JSON patch from a pod to the one with a proxy.
+///
+/// Replaces whole members of `spec`, of the annotations and of the labels. Finer differences would move
+/// list entries about, and a difference by position can mix two containers.
+fn patch(old: &Value, new: &Value) -> Patch {
+    let mut operations = Vec::new();
+    if old.get("metadata").is_some() {
+        for map in ["annotations", "labels"] {
+            let path = ["metadata", map];
+            let current = old.get("metadata").and_then(|metadata| metadata.get(map));
+            if current.is_some_and(Value::is_object) {
+                members(old, new, &path, &mut operations);
+            } else if let Some(map) = new["metadata"].get(map).filter(|map| Some(*map) != current) {
+                operations.push(add(&path, map));
+            }
+        }
+    } else if let Some(metadata) = new.get("metadata") {
+        operations.push(add(&["metadata"], metadata));
+    }
+    members(old, new, &["spec"], &mut operations);
+    Patch(operations)
+}
+
+fn members(old: &Value, new: &Value, path: &[&str], operations: &mut Vec<PatchOperation>) {
+    let empty = Value::Object(Map::new());
+    let (old, new) = (
+        at(old, path).unwrap_or(&empty),
+        at(new, path).unwrap_or(&empty),
+    );
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return;
+    };
+    for (key, value) in new {
+        if old.get(key) != Some(value) {
+            // "add" replaces an existing member, and needs no test for one.
+            operations.push(add(&[path, &[key]].concat(), value));
+        }
+    }
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        let path = PointerBuf::from_tokens([path, &[key.as_str()]].concat());
+        operations.push(PatchOperation::Remove(RemoveOperation { path }));
+    }
+}
+
+fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, key| value.get(key))
+}
+
+fn add(path: &[&str], value: &Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation {
+        path: PointerBuf::from_tokens(path.iter().copied()),
+        value: value.clone(),
+    })
+}
+
+/// The pod without its proxy, without what `inject` wrote and nothing else; nothing where it has
+/// no proxy that `inject` gave it.
+///
+/// What the user may have written in the same words goes too. Where a pod means something else
+/// without it, as without a sleep of just that length, the command line reports it. Probes and
+/// hooks come back as the proxy got them, a port that had a name as its number. What a
+/// namespace's annotations gave the pod stays: it has no effect without a proxy. So does the
+/// processor that its nodes must have: a user may have set it for the application, and any other
+/// pod can run there.
+///
+/// # Errors
+/// When it cannot be read what the pod's probes and hooks were.
+pub fn remove(pod: &Value) -> Result<Option<Value>, Refusal> {
+    let Some(spec) = pod.get("spec").and_then(Value::as_object) else {
+        return Ok(None);
+    };
+    let earlier = Earlier::read(spec)?;
+    if !earlier.present {
+        return Ok(None);
+    }
+    let annotations = pod.pointer("/metadata/annotations");
+    let requested = annotations.and_then(|all| all.get(DRAIN_DELAY)?.as_str());
+    let requested = requested.and_then(|text| parse_drain_delay(text).ok());
+    let delay = drain::seconds(spec, requested);
+    let first = pod::list(spec, "containers").next().map(pod::name);
+
+    let mut without = pod.clone();
+    let Some(members) = without.as_object_mut() else {
+        return Err(Refusal::NotAPod);
+    };
+    if let Some(metadata) = members.get_mut("metadata").and_then(Value::as_object_mut) {
+        take_members(metadata, "labels", |name, _| name == ACCOUNT);
+        take_members(metadata, "annotations", |name, value| {
+            // kubectl takes the first container by itself.
+            name == PROXY_VERSION || (name == DEFAULT_CONTAINER && value.as_str() == first)
+        });
+    }
+    let metadata = members.get("metadata").and_then(Value::as_object);
+    if metadata.is_some_and(Map::is_empty) {
+        members.remove("metadata");
+    }
+    if let Some(spec) = members.get_mut("spec").and_then(Value::as_object_mut) {
+        handlers::restore(spec, &earlier)?;
+        drain::take_delay(spec, delay);
+        pod_resources::take(spec, &earlier.share);
+        take_items(spec, "initContainers", pod::is_ours);
+        take_items(spec, "volumes", |volume| {
+            VOLUMES.contains(&pod::name(volume))
+        });
+    }
+    Ok(Some(without))
+}
+
+/// Takes members out of a map, and the map itself where it held nothing else.
+fn take_members(
+    parent: &mut Map<String, Value>,
+    member: &str,
+    is_ours: impl Fn(&str, &Value) -> bool,
+) {
+    let Some(map) = parent.get_mut(member).and_then(Value::as_object_mut) else {
+        return;
+    };
+    let before = map.len();
+    map.retain(|name, value| !is_ours(name, value));
+    if map.is_empty() && before > 0 {
+        parent.remove(member);
+    }
+}
+
+/// The same of a list.
+fn take_items(spec: &mut Map<String, Value>, member: &str, is_ours: impl Fn(&Value) -> bool) {
+    let Some(list) = spec.get_mut(member).and_then(Value::as_array_mut) else {
+        return;
+    };
+    let before = list.len();
+    list.retain(|item| !is_ours(item));
+    if list.is_empty() && before > 0 {
+        spec.remove(member);
     }
 }
 

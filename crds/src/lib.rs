@@ -16,7 +16,6 @@
 pub mod applications;
 pub mod chart;
 pub mod convert;
-pub mod few;
 pub mod inject;
 pub mod item;
 mod kind;

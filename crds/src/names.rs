@@ -5,6 +5,8 @@
 //! reported here, for files, for webhooks and for stored objects alike. It is never more than a
 //! warning: an object must not depend on which version knows which names.
 //!
+//! Messages name the first of many names, and count the others.
+//!
 //! Values are validated by their readers, and requests for injection, values and all, by
 //! [`unheard`](crate::inject::unheard).
 
@@ -357,6 +359,23 @@ fn template<'a>(kind: &str, object: &'a Value) -> Option<(&'static str, &'a Valu
 
 fn short(text: &str) -> String {
     text.chars().take(LONGEST).collect()
+}
+
+/// Names that a sentence holds; it only counts what is beyond.
+const NAMED: usize = 4;
+
+/// The first of so many names: `a`, `a and b`, or `a, b, c, d and 3 more`.
+#[must_use]
+pub fn few(names: impl IntoIterator<Item = impl AsRef<str>>, of: usize) -> String {
+    let names = names.into_iter().take(NAMED);
+    let shown: Vec<String> = names.map(|name| name.as_ref().to_owned()).collect();
+    match (of.saturating_sub(shown.len()), shown.as_slice()) {
+        (0, [before @ .., last]) if !before.is_empty() => {
+            format!("{} and {last}", before.join(", "))
+        }
+        (0, _) => shown.join(", "),
+        (more, _) => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 #[cfg(test)]

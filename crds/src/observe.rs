@@ -4,22 +4,20 @@
 //! Answers are read leniently, so that a client understands a newer controller; questions
 //! strictly, because a misspelt field would be answered as if it had not been asked.
 
-mod change;
 mod dry_run;
 mod explanation;
 mod graph;
 mod proxies;
-mod scopes;
 mod tap;
-mod trial;
 
-use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use change::Change;
 pub use dry_run::{
-    AccessChange, BackendShare, ChangedEdge, Deleted, DryRun, DryRunSpec, DryRunStatus,
+    AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun, DryRunSpec, DryRunStatus,
+    Trial, TriedEdge, TriedRequest,
 };
 pub use explanation::{
     BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix, From,
@@ -32,9 +30,7 @@ pub use graph::{
 pub use proxies::{
     Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata, ProxyStatus,
 };
-pub use scopes::Scope;
 pub use tap::{Direction, TapLine, TapMetadata, TapRequest};
-pub use trial::{Trial, TriedEdge, TriedRequest};
 
 /// Group of the API.
 pub const GROUP: &str = "observe.weft.dev";
@@ -161,6 +157,25 @@ pub fn schema(resource: Resource) -> Value {
         Resource::Taps => generator.into_root_schema_for::<TapLine>(),
     };
     schema.to_value()
+}
+
+/// The answer to `scopes/live`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Scope {
+    pub api_version: String,
+    pub kind: String,
+    /// He may read the graph of the whole cluster. Namespaces are all listed then.
+    pub cluster: bool,
+    /// Namespaces whose graph he may read, in order.
+    pub namespaces: Vec<String>,
+    /// There are more namespaces than are asked about.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// Some were not checked yet, because the API server answers slowly: a later request
+    /// gets more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
 }
 
 #[cfg(test)]

@@ -8,25 +8,29 @@
 //! Claims: smi-11
 
 mod access;
-mod binding;
-mod columns;
 mod definition;
 mod headers;
 pub mod judge;
 mod kinds;
-mod schema;
 mod specs;
 mod split;
 mod status;
 mod versions;
 
+use kube::core::schema::{OptionalEnum, StructuralSchemaRewriter};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
 pub(crate) use access::{
     GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE,
     SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING, SUBJECT_SERVICE_ACCOUNT,
 };
-pub use access::{RuleRef, Subject, TrafficTarget, TrafficTargetSpec};
-pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
-pub(crate) use columns::FAILING_PATH;
+pub use access::{
+    IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels, RuleRef, Subject,
+    TrafficTarget, TrafficTargetSpec,
+};
+pub(crate) use definition::FAILING_PATH;
 #[cfg(test)]
 pub(crate) use definition::tests::{
     MANIFESTS, assert_explained, assert_structural, each_node, violations,
@@ -34,7 +38,6 @@ pub(crate) use definition::tests::{
 pub use definition::{CONVERSION_SERVICE, definitions};
 pub(crate) use headers::parse_headers;
 pub use kinds::{SmiKind, SmiVersion};
-pub(crate) use schema::schema;
 pub use specs::{
     HTTPRouteGroup, HttpRouteGroupSpec, RouteMatch, TCPRoute, TcpMatch, TcpRouteSpec, UDPRoute,
     UdpMatch, UdpRouteSpec,
@@ -60,5 +63,42 @@ pub(crate) fn without_defaults(schema: &mut schemars::Schema) {
         if let Some(property) = property.as_object_mut() {
             property.remove("default");
         }
+    }
+}
+
+/// The structural schema of one Rust type, in the subset of OpenAPI v3 that the API
+/// server accepts.
+pub(crate) fn schema<S: JsonSchema>() -> Value {
+    let schema = SchemaSettings::openapi3()
+        .with(|settings| {
+            settings.inline_subschemas = true;
+            settings.meta_schema = None;
+        })
+        .with_transform(StructuralSchemaRewriter)
+        .with_transform(OptionalEnum)
+        .into_generator()
+        .into_root_schema_for::<S>();
+    let mut value = schema.to_value();
+    tidy(&mut value);
+    value
+}
+
+/// Removes what schemars adds and the API server ignores or warns about: titles,
+/// and formats that Kubernetes does not know. Joins the lines of doc comments.
+fn tidy(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else {
+        return;
+    };
+    if map.get("title").is_some_and(Value::is_string) {
+        map.remove("title");
+    }
+    if let Some(Value::String(text)) = map.get_mut("description") {
+        *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(tidy);
+    }
+    if let Some(items) = map.get_mut("items") {
+        tidy(items);
     }
 }

@@ -1,4 +1,5 @@
-//! The kinds that are Weft's own, in the group `weft.dev`.
+//! The kinds that are Weft's own, in the group `weft.dev`, and what they refer to: targets,
+//! requests, callers.
 //!
 //! As with SMI, every type reads leniently: what is wrong with an object is reported by the
 //! judge, which both the webhook and the controller call. The schemas refuse the same
@@ -8,13 +9,16 @@ mod definition;
 mod duration;
 pub mod judge;
 
-mod refs;
 mod sections;
 mod traffic_policy;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::smi::without_defaults;
+
 pub use definition::definitions;
 pub use duration::{BadDuration, add_up, parse_duration};
-pub use refs::{RouteRef, SourceRef, TargetRef};
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
     Overload, Override, OverrideToken, RateLimit, Retry, RetryBudget, Sticky, Timeouts,
@@ -27,3 +31,72 @@ pub const GROUP: &str = "weft.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Name of TrafficPolicies in paths.
 pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
+
+/// What a policy is about.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(
+    extend("required" = ["kind"]),
+    extend("x-kubernetes-validations" = [
+        {
+            "rule": "self.kind != 'Service' || has(self.name)",
+            "message": "name must say which Service",
+        },
+        {
+            "rule": "self.kind == 'Service' || !has(self.name) && !has(self.port)",
+            "message": "name and port are for a Service only",
+        },
+    ]),
+    transform = without_defaults
+)]
+pub struct TargetRef {
+    /// `Service` of the policy's namespace, `Namespace` for all Services of the policy's
+    /// namespace, or `Mesh` for all Services, in the namespace of the mesh only.
+    #[schemars(extend("enum" = ["Service", "Namespace", "Mesh"]))]
+    pub kind: String,
+    /// Name of the Service. Left out for the other kinds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+    /// One port of the Service, by the number that callers use, not the container port, which
+    /// TrafficTargets name; all when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i64>,
+}
+
+/// Requests that some HTTPRouteGroup names.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["kind", "name"]), transform = without_defaults)]
+pub struct RouteRef {
+    /// `HTTPRouteGroup`.
+    #[schemars(extend("enum" = ["HTTPRouteGroup"]))]
+    pub kind: String,
+    /// Name of the object, in this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Names of its matches, at most 64; every match when left out, and none when empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub matches: Option<Vec<String>>,
+}
+
+/// A caller.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["kind", "name"]), transform = without_defaults)]
+pub struct SourceRef {
+    /// `ServiceAccount`, `IdentityBinding` or `Group`.
+    #[schemars(extend("enum" = ["ServiceAccount", "IdentityBinding", "Group"]))]
+    pub kind: String,
+    /// Name of the service account, the IdentityBinding or the group:
+    /// `system:authenticated` (every identity of the mesh) or `system:unauthenticated`
+    /// (callers outside the mesh).
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Namespace of the service account or IdentityBinding; the policy's own when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+}

@@ -16,8 +16,7 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::key::{KeyError, LeafKey};
-use crate::request::{self, BadRequest, RequestError};
+use crate::request::{self, BadRequest, KeyError, LeafKey, RequestError};
 use crate::verify::{self, IdentityError, Purpose, Roots};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -8,7 +8,7 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, S
 use rustls_pki_types::CertificateDer;
 
 use crate::authority::{ISSUER_LIFE, Issuer, LeafNames, ROOT_LIFE, Root};
-use crate::key::LeafKey;
+use crate::request::LeafKey;
 use crate::tls::{CertHandle, Leaf};
 use crate::verify::{Roots, pod_dns};
 

@@ -22,14 +22,13 @@
 
 pub mod authority;
 pub mod front_proxy;
-pub mod key;
 pub mod request;
 pub mod rotate;
 pub mod tls;
 pub mod verify;
 
 pub use authority::{Issued, Issuer, LeafNames, Root};
-pub use key::LeafKey;
+pub use request::LeafKey;
 pub use tls::{CertHandle, Leaf};
 pub use verify::{IdentityError, PeerIdentity, Roots};
 

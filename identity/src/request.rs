@@ -1,17 +1,23 @@
-//! Certificate signing requests, as a carrier of one public key.
+//! The private key of a workload, and certificate signing requests, as a carrier of its public key.
+//!
+//! The key is made in memory, has no way to be written by this crate's users, and does not appear
+//! in debug output.
 //!
 //! A request may ask for anything: to be an authority, other names, other
 //! purposes. None of it is read. What is checked is that the sender holds the
 //! private key (the request's own signature) and that the key is P-256; the kind
 //! is checked first, so that no sender makes this process verify a huge RSA key.
 
-use rcgen::{CertificateParams, DistinguishedName, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use std::fmt;
+
+use rcgen::{
+    CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,
+};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use webpki::aws_lc_rs::ECDSA_P256_SHA256;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry::OID_SIG_ECDSA_WITH_SHA256;
 use x509_parser::prelude::FromDer;
-
-use crate::key::LeafKey;
 
 /// Largest request in bytes. One with a P-256 key and no names has about 200;
 /// the rest is room for clients that say more than they need to.
@@ -78,6 +84,42 @@ pub(crate) fn public_key(csr_der: &[u8]) -> Result<rcgen::SubjectPublicKeyInfo, 
         .verify_signature(point, info.raw, &request.signature_value.data)
         .map_err(|_| BadRequest::BadSignature)?;
     Ok(key)
+}
+
+/// A P-256 key for one certificate.
+pub struct LeafKey {
+    pair: KeyPair,
+}
+
+/// The system could not make a key.
+#[derive(Debug, thiserror::Error)]
+#[error("a key could not be made")]
+pub struct KeyError(#[source] rcgen::Error);
+
+impl LeafKey {
+    /// Makes a new key.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn generate() -> Result<Self, KeyError> {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(KeyError)?;
+        Ok(Self { pair })
+    }
+
+    pub(crate) fn pair(&self) -> &KeyPair {
+        &self.pair
+    }
+
+    /// The key for rustls.
+    pub(crate) fn to_der(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.pair.serialize_der()).into()
+    }
+}
+
+impl fmt::Debug for LeafKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeafKey").finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

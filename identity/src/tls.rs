@@ -26,7 +26,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::authority::Serving;
-use crate::key::LeafKey;
+use crate::request::LeafKey;
 use crate::verify::{
     self, ClientVerifier, IdentityError, PeerIdentity, Purpose, Roots, ServerVerifier,
 };

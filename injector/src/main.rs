@@ -14,7 +14,6 @@ mod account;
 mod authority;
 mod bundle;
 mod convert;
-mod ephemeral;
 mod metrics;
 mod mutate;
 mod obstacles;
@@ -40,7 +39,7 @@ use prometheus_client::registry::Registry;
 use runtime::admin::{self, Admin};
 use runtime::env::EnvReader;
 use runtime::ready::Ready;
-use runtime::{files, listen, log, shutdown, task};
+use runtime::{files, listen, log, stop, task};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -99,7 +98,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     // First of all, so that no SIGTERM is lost.
-    let mut ended = Box::pin(shutdown::signal().context("no signal handler")?);
+    let mut ended = Box::pin(stop::signal().context("no signal handler")?);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let ready = Ready::new();

@@ -1,5 +1,5 @@
-//! Answers for pods: fetches the namespace, lets `crds::inject` decide, returns the patch to the
-//! API server.
+//! Answers for pods, and for containers that are added to a running one: fetches the namespace, lets
+//! `crds::inject` decide, returns the patch to the API server.
 
 use crds::inject::{self, HookToken, InjectionOutcome, PodDemand};
 use k8s_openapi::api::core::v1::Namespace;
@@ -143,5 +143,50 @@ fn name_of(request: &Request) -> &str {
     match request.name.as_str() {
         "" => generated.unwrap_or("(without a name)"),
         name => name,
+    }
+}
+
+/// The answer for one write of `pods/ephemeralcontainers`: containers that are added to a running
+/// pod for debugging come without injection, into the network that the proxy guards.
+pub(crate) fn ephemeral(request: &Request) -> AdmissionResponse {
+    match inject::ephemeral(&request.object, &request.old_object) {
+        Ok(()) => AdmissionResponse::allow(),
+        Err(refusal) => AdmissionResponse::refuse(format!(
+            "weft refuses this container in pod {}/{}: {refusal}",
+            request.namespace, request.name
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn refused(debugger: &Value) -> Option<String> {
+        let pod = |more: Value| {
+            json!({"spec": {
+                "initContainers": [{"name": "weft-capture"}, {"name": "weft-proxy"}],
+                "containers": [{"name": "app"}], "ephemeralContainers": more,
+            }})
+        };
+        let request = json!({
+            "uid": "u", "kind": {"group": "", "kind": "Pod"}, "namespace": "shop",
+            "name": "web", "operation": "UPDATE", "subResource": "ephemeralcontainers",
+            "object": pod(json!([debugger])), "oldObject": pod(json!([])),
+        });
+        ephemeral(&serde_json::from_value(request).unwrap()).refusal
+    }
+
+    #[test]
+    fn only_debugger_running_as_proxy_user_is_refused() {
+        let as_proxy = json!({"name": "d", "securityContext": {"runAsUser": 15190}});
+        let why = refused(&as_proxy).unwrap();
+        assert!(
+            why.contains("pod shop/web: spec.ephemeralContainers[0].securityContext.runAsUser"),
+            "{why}"
+        );
+        assert_eq!(refused(&json!({"name": "d", "image": "shell"})), None);
     }
 }

@@ -48,7 +48,7 @@ use crate::metrics::Metrics;
 use crate::mutate::{self, Mutator};
 use crate::obstacles::Obstacles;
 use crate::review::AdmissionResponse;
-use crate::{account, convert, ephemeral, review, spelling, validate};
+use crate::{account, convert, review, spelling, validate};
 
 /// Bytes of one call. The API server's own limit for a request is 3 MiB.
 pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -366,7 +366,7 @@ fn judged(
     let review = read_as(body, review::parse)?;
     let answer = match path {
         "account" => account::check(&review),
-        "ephemeral" => ephemeral::check(&review),
+        "ephemeral" => mutate::ephemeral(&review),
         "spelling" => spelling::check(&review),
         _ => validate::validate(&review, cluster),
     };

@@ -12,7 +12,6 @@
 
 pub mod fleet;
 pub mod own;
-mod probes;
 mod streams;
 mod window;
 

@@ -29,12 +29,10 @@ use crate::traffic::bounds::WARMUP;
 use crate::traffic::endpoint::Ejection;
 use crate::traffic::set::Percent;
 
-mod recent;
 mod signal;
 
-pub use recent::Recent;
-use recent::Window;
-pub use signal::HealthSignal;
+use signal::Window;
+pub use signal::{HealthSignal, Recent};
 
 /// Responses that the others must have given before an endpoint is compared with them.
 pub(crate) const COMPARED_WITH: u32 = 20;

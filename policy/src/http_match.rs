@@ -8,11 +8,9 @@
 //! The engine is linear in the input whatever the pattern. Characters in classes
 //! are Unicode; `\p{...}` classes by script or category are not offered.
 
-mod budget;
 mod pattern;
 
-pub use budget::{Budget, MAX_REGEX_LEN};
-pub use pattern::{any_of, exactly, fits_no_path};
+pub use pattern::{Budget, MAX_REGEX_LEN, any_of, exactly, fits_no_path};
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -16,7 +16,6 @@
 
 pub mod access;
 pub mod access_log;
-pub mod affinity;
 pub mod balance;
 pub mod breaker;
 pub mod context;
@@ -24,7 +23,6 @@ pub mod deadline;
 pub(crate) mod expiring_set;
 pub mod explain;
 pub mod fallback;
-pub mod hashing;
 pub mod health;
 pub mod host;
 pub mod http_match;

@@ -18,12 +18,10 @@ use crate::name::{ServiceId, SpiffeId};
 use crate::traffic::call::{Override, Token};
 
 mod proof;
-mod proof_header;
 
-pub use proof::{Proof, sha256};
 #[cfg(test)]
-pub(crate) use proof_header::HOPS;
-pub use proof_header::ProofHeader;
+pub(crate) use proof::HOPS;
+pub use proof::{Proof, ProofHeader, sha256};
 
 /// Longest value of `weft-route`, in bytes.
 pub const LONGEST: usize = 512;

@@ -4,8 +4,8 @@
 //! succeeds saves a part of a retry, so a dead backend earns none and gets hardly more
 //! than its load. *One layer*: when the last attempt of a call fails, the request that it
 //! was made for is marked, and callers above do not try again what was tried below
-//! ([`spent`]). And *no application sees a call twice*: an unsafe call goes out once, unless
-//! its author lists the method.
+//! ([`RetryExhaustedTraces`]). And *no application sees a call twice*: an unsafe call goes out
+//! once, unless its author lists the method.
 //!
 //! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an
 //! attempt ended, or has taken as long as one may, which ends it only where another one follows;
@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 
 use crate::deadline::Deadline;
+use crate::expiring_set::ExpiringSet;
 use crate::reason::Reason;
 use crate::traffic::call::Retry;
 use crate::traffic::set::GrpcCode;
 
 mod budget;
-pub mod spent;
 
 pub use budget::RetryBudget;
 
@@ -302,6 +302,49 @@ pub fn backoff(base: Duration, retries: u8, random: u64) -> Duration {
     let doubled = base.saturating_mul(1 << u32::from(retries.min(8)));
     let spread = doubled.mul_f64(1.0 + crate::balance::unit(random));
     spread.min(base.saturating_mul(LONGEST_BACKOFF))
+}
+
+/// Longer than an answer takes to its caller.
+pub const TRACES_KEPT: Duration = Duration::from_secs(10);
+
+/// Failures remembered; 32 bytes each, in two places. Beyond, the oldest make room.
+pub const MAX_TRACES: usize = 10_000;
+
+/// Requests below which a retry was made in vain, by trace id.
+///
+/// Where applications hand on no context, the trace id is what ties an outgoing call to
+/// the request that it was made for. Only failures are kept, and for ten seconds: any client
+/// may choose a trace id, and it must not keep others from retrying for longer than one bad
+/// response takes to travel up.
+#[derive(Debug)]
+pub struct RetryExhaustedTraces(ExpiringSet<u128>);
+
+impl Default for RetryExhaustedTraces {
+    fn default() -> Self {
+        Self(ExpiringSet::new(TRACES_KEPT, MAX_TRACES))
+    }
+}
+
+impl RetryExhaustedTraces {
+    pub fn mark(&mut self, trace: u128, now: Instant) {
+        self.0.note(trace, now);
+    }
+
+    /// Whether a request of this trace was marked lately.
+    #[must_use]
+    pub fn is_marked(&self, trace: u128, now: Instant) -> bool {
+        self.0.has(&trace, now)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,16 @@
 //! moves elsewhere or back. An endpoint that goes takes its own tenants along and no
 //! others; while it is ejected they use their next one, and return.
 //!
+//! A client with session affinity keeps its endpoint for as long as the next call comes within the
+//! Service's time. After that another session begins, and with it another *epoch*. The endpoint is
+//! chosen by the epoch, so nothing about endpoints needs to be stored there either.
+//!
+//! The hash is one that every proxy of every version agrees on: which endpoint a tenant has, and
+//! where an endpoint lies on a ring, must not depend on a process, a release of the standard
+//! library or a machine. It protects from nothing: a caller that chooses its key may choose its endpoint.
+//!
+//! Invariant: time is an argument.
+//!
 //! In use: [`Key::of`] once per request; [`backend`] instead of [`crate::route::choose`];
 //! [`endpoint`] instead of [`crate::balance::choose`], with [`seed`] made once per
 //! endpoint, so that one request costs an addition and a few shifts per endpoint, and twice
@@ -13,9 +23,9 @@
 
 use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use crate::balance::unit;
-use crate::hashing::{hash, mix};
 use crate::route::Backend;
 
 /// A tenant, as a hash: of a header's or cookie's value, or of the calling pod's name.
@@ -85,6 +95,45 @@ pub fn highest<R: Ord, T>(
     let others = left.filter(|index| *index != first);
     let mut others: BinaryHeap<(R, usize)> = others.map(ranked).collect();
     std::iter::from_fn(|| others.pop()).find_map(|(_, index)| take(index))
+}
+
+/// What one client remembers of its calls to one Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    epoch: u64,
+    last: Option<Instant>,
+}
+
+impl Session {
+    /// The epoch of a call at `now`: the one of the call before, unless that was longer
+    /// ago than `limit`.
+    pub fn call(&mut self, now: Instant, limit: Duration) -> u64 {
+        let over = |last: Instant| now.saturating_duration_since(last) > limit;
+        if self.last.is_some_and(over) {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        self.last = Some(now);
+        self.epoch
+    }
+}
+
+/// FNV-1a, mixed so that neighbours lie far apart.
+#[must_use]
+pub fn hash(bytes: &[u8]) -> u64 {
+    let fold = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fold))
+}
+
+/// From one state of splitmix64 to the next: [`mix`] of each is the sequence of its numbers.
+pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Every bit of the result depends on every bit of `z`: the finalizer of splitmix64.
+#[must_use]
+pub const fn mix(z: u64) -> u64 {
+    let z = z.wrapping_add(STEP);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]

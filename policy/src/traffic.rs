@@ -21,11 +21,9 @@ pub mod call;
 pub mod endpoint;
 pub mod guard;
 pub mod part;
-pub mod pod;
 pub mod precedence;
 mod sent;
 pub mod set;
-pub mod without_object;
 
 use std::fmt;
 use std::sync::Arc;
@@ -390,6 +388,48 @@ pub fn serving_or_root<'a, T>(
         _ => None,
     };
     decided(serving).or_else(|| decided(root))
+}
+
+pub mod pod {
+    //! What the proxy in front of a pod does with requests, by port of the container.
+
+    use std::collections::BTreeMap;
+
+    use super::EffectivePolicy;
+    use super::call::TcpTarget;
+
+    /// All that policies say of requests to one pod.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct PodGuard {
+        /// By port of the container.
+        pub ports: BTreeMap<u16, GuardPort>,
+        /// What a pod that gets nothing but copies may open for opaque bytes; `None` for
+        /// every other pod.
+        pub read_only: Option<Vec<TcpTarget>>,
+    }
+
+    /// Of a [`EffectivePolicy`], what concerns the pod that serves: timeouts for callers outside the
+    /// mesh, limits, priority, overload.
+    pub type GuardPort = EffectivePolicy;
+}
+
+pub mod without_object {
+    //! What holds for calls to a Service without any TrafficPolicy.
+    //!
+    //! Where a table decides `None`, these are used for retries, ejection and warm-up. Every
+    //! other section has no effect until a policy sets it.
+
+    use crate::traffic::call::Retry;
+    use crate::traffic::endpoint::{Balance, Ejection};
+
+    pub static RETRY: Retry = Retry::DEFAULT;
+    pub static EJECTION: Ejection = Ejection::DEFAULT;
+    /// Where clients choose the pod, and no object ejects any.
+    pub static EJECTION_OFF: Ejection = Ejection {
+        consecutive_failures: 0,
+        ..Ejection::DEFAULT
+    };
+    pub static BALANCE: Balance = Balance::DEFAULT;
 }
 
 #[cfg(test)]

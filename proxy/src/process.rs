@@ -85,7 +85,7 @@ pub fn run(settings: WorkloadSettings, began: Instant) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let leaving = progress.await?.leaving;
-        let stopped = runtime::shutdown::signal()?;
+        let stopped = runtime::stop::signal()?;
         runtime::task::spawn(
             "to the collector",
             collector::serve(Arc::clone(&proxy), to_collector),

@@ -12,7 +12,6 @@
 
 mod exchange;
 mod large;
-mod scraped;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -40,12 +39,12 @@ use tracing::{debug, warn};
 
 use self::exchange::Exchange;
 use self::large::Large;
-pub use self::scraped::Scraped;
+pub use crate::metrics::Scraped;
 
 use crate::head_timer::watch_heads;
 use crate::occupancy::{Bounds, Occupancy, Permit, Reached};
 use crate::ready::Ready;
-use crate::{accept, metrics, task};
+use crate::{listen, metrics, task};
 
 /// Connections at one time: a kubelet, a few scrapers and people, with room.
 pub(crate) const MAX_CONNECTIONS: usize = 128;
@@ -137,7 +136,7 @@ impl Admin {
         });
         task::spawn("admin connections", Arc::clone(&occupancy).watch());
         loop {
-            let (stream, peer) = accept::next(&self.listener, "admin", || ()).await;
+            let (stream, peer) = listen::next(&self.listener, "admin", || ()).await;
             let permit = timeout(EVICTION_WITHIN, occupancy.admit(peer.ip().into())).await;
             let Ok(permit) = permit else {
                 metrics::admin_closed();

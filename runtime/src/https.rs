@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use crate::accept;
+use crate::listen;
 use crate::rate::{Allowance, Rates};
 
 /// Addresses whose connections are counted at one time.
@@ -62,7 +62,7 @@ impl HttpsListener {
         let ran_out = || {
             self.no_file.inc();
         };
-        let (stream, addr) = accept::next(&self.listener, self.port, ran_out).await;
+        let (stream, addr) = listen::next(&self.listener, self.port, ran_out).await;
         match self.arrivals.take(&source(addr), Instant::now()) {
             Ok(()) => Ok((stream, addr)),
             Err(_) => {

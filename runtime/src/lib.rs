@@ -14,7 +14,6 @@
     )
 )]
 
-pub mod accept;
 pub mod admin;
 pub mod backoff;
 pub mod cgroup;
@@ -33,6 +32,5 @@ pub mod occupancy;
 pub mod pool;
 pub mod rate;
 pub mod ready;
-pub mod shutdown;
 pub mod stop;
 pub mod task;

@@ -1,8 +1,11 @@
-//! What every binary counts about itself, under the same names.
+//! What every binary counts about itself, under the same names, and the page of a scrape.
 
-use std::sync::LazyLock;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -39,5 +42,49 @@ impl Collector for LostLines {
             None,
             MetricType::Counter,
         )?)
+    }
+}
+
+/// What a scrape reads: the page of a registry, and what its library cannot write there.
+pub struct Scraped {
+    registry: Arc<Mutex<Registry>>,
+    finish: Option<Box<Finish>>,
+}
+
+type Finish = dyn Fn(String) -> String + Send + Sync;
+
+impl From<Arc<Mutex<Registry>>> for Scraped {
+    fn from(registry: Arc<Mutex<Registry>>) -> Self {
+        Self {
+            registry,
+            finish: None,
+        }
+    }
+}
+
+impl fmt::Debug for Scraped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scraped").finish_non_exhaustive()
+    }
+}
+
+impl Scraped {
+    /// The same, with every page finished by `finish`.
+    #[must_use]
+    pub fn finished(self, finish: impl Fn(String) -> String + Send + Sync + 'static) -> Self {
+        Self {
+            finish: Some(Box::new(finish)),
+            ..self
+        }
+    }
+
+    /// The page as it is now.
+    pub(crate) fn page(&self) -> Result<String, fmt::Error> {
+        let mut page = String::new();
+        encode(&mut page, &self.registry.lock())?;
+        Ok(match &self.finish {
+            Some(finish) => finish(page),
+            None => page,
+        })
     }
 }

@@ -19,18 +19,12 @@
 //! long as there is a permit. Where there is none, a hoarder does not queue before others.
 //!
 //! Beside its permit a connection notes about how many bytes it has the process
-//! hold; what follows when memory runs out stands in `weight`.
+//! hold; what follows when memory runs out stands in `eviction`.
 
-mod account;
 mod eviction;
-mod in_flight;
-mod keep;
-mod proof;
+mod permit;
 mod requests;
-mod reserved;
 mod slot;
-mod watch;
-mod weight;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,18 +37,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-pub use in_flight::InFlight;
-pub use requests::{Look, Requests};
-pub use reserved::ReservedPermit;
+pub use eviction::Weights;
+pub use permit::InFlight;
+pub use requests::{Look, Requests, ReservedPermit};
 pub use slot::ReservedBytes;
-use slot::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, TrackedConnection, YOUNG, millis};
-pub use weight::Weights;
-
-/// When no holder has anything to lose, none is asked again for this long.
-const EVICTION_PAUSE: Duration = Duration::from_millis(50);
-/// The holder of most loses this part of its connections at once, so that a flood
-/// of newcomers does not search the whole table for each.
-const BATCH: usize = 128;
+use slot::{CLOSE, CUT, IDLE, Loss, STAY, TrackedConnection, YOUNG, millis};
 
 /// The holder of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -249,6 +236,30 @@ impl Occupancy {
         }
     }
 
+    /// Requests in flight of all holders but the pod itself.
+    #[must_use]
+    pub fn requests_of_callers(&self) -> usize {
+        if !self.bounds.shared {
+            return 0;
+        }
+        let table = self.table.lock();
+        table.requests.values().map(|one| one.in_flight()).sum()
+    }
+
+    /// There is room for all: requests that began by reserved permits are like all others from
+    /// now on.
+    pub fn release_reserved(&self) {
+        self.release_older_reserved();
+        self.release_older_reserved();
+    }
+
+    /// The same of those that began so before the last call of this.
+    pub fn release_older_reserved(&self) {
+        let table = self.table.lock();
+        let all = table.requests.values();
+        all.for_each(|requests| requests.release_older());
+    }
+
     /// Connections that have a permit and were not asked to go.
     fn staying(&self, table: &Table) -> usize {
         table.taken.saturating_sub(self.leaving.load(Relaxed))
@@ -333,131 +344,15 @@ impl Table {
         }
         slot
     }
-}
 
-impl Permit {
-    /// A permit in no table: for connections that are not bounded here.
-    #[must_use]
-    pub fn unlisted() -> Arc<Self> {
-        Arc::new(Self {
-            slot: Arc::default(),
-            began: Instant::now(),
-            of: None,
-            account: None,
-        })
-    }
-
-    /// Neither side has sent anything yet: may be cut off.
-    pub fn silent(&self) {
-        self.does(SILENT);
-    }
-
-    /// Whatever head was coming has come whole.
-    pub fn head_came(&self) {
-        self.slot.head.store(0, Relaxed);
-    }
-
-    /// Between two requests: may be closed. A head may be coming already.
-    pub fn idle(&self) {
-        self.does(IDLE);
-        if self.slot.verdict.load(Relaxed) != STAY {
-            // It came while this was in use.
-            self.slot.changed.notify_waiters();
+    /// Those of this holder.
+    fn requests_of(&mut self, holder: &Holder) -> Arc<Requests> {
+        if let Some(known) = self.requests.get(holder) {
+            return Arc::clone(known);
         }
-    }
-
-    /// In use: stays, however long. Whatever head was coming is complete.
-    pub fn busy(&self) {
-        self.head_came();
-        self.does(BUSY);
-    }
-
-    /// In use, though a head may be coming: stays.
-    pub fn stuck(&self) {
-        self.does(BUSY);
-    }
-
-    /// The first byte of a head came, or a handshake begins. Later bytes of the
-    /// same head change nothing.
-    pub fn head_begins(&self) {
-        let now = self.now() + 1;
-        let _ = self.slot.head.compare_exchange(0, now, Relaxed, Relaxed);
-    }
-
-    /// True, and counted once, when the head that is coming began `within` ago:
-    /// for servers that need not wait for the next poll.
-    pub fn head_is_overdue(&self, within: Duration) -> bool {
-        let age = self.slot.head_age(self.now());
-        let overdue = !self.slot.is_in_use() && age.is_some_and(|age| age >= millis(within));
-        if overdue
-            && let Some(of) = &self.of
-            && of.occupancy.send(&self.slot, CUT)
-        {
-            (of.occupancy.reached)(Reached::SlowHead);
-        }
-        overdue
-    }
-
-    /// So much is open on it: streams, and responses that go on without theirs. While a permit
-    /// within this one is idle for each, the connection may be closed though it is in use.
-    pub fn carries(&self, open: usize) {
-        self.slot.open.store(open, Relaxed);
-    }
-
-    /// Returns when the connection should end as between two requests, or after
-    /// the one in flight.
-    pub async fn wanted(&self) {
-        self.verdict(CLOSE).await;
-    }
-
-    /// Returns when the connection should be dropped as it is.
-    pub async fn cut(&self) {
-        self.verdict(CUT).await;
-    }
-
-    async fn verdict(&self, at_least: u8) {
-        loop {
-            let changed = self.slot.changed.notified();
-            let verdict = self.slot.verdict.load(Relaxed);
-            let in_use = self.slot.is_in_use();
-            // What began meanwhile goes on: it was not to be lost.
-            let spared = at_least == CUT && in_use && verdict != SHED;
-            if verdict >= at_least && !spared {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    fn does(&self, activity: u8) {
-        let now = self.now();
-        self.slot.since.store(now, Relaxed);
-        let Some(account) = &self.account else {
-            return self.slot.activity.store(activity, Relaxed);
-        };
-        let before = self.slot.activity.swap(activity, Relaxed);
-        match (before == BUSY, activity == BUSY) {
-            (true, false) => account.slot.goes_idle(now),
-            (false, true) => account.slot.ends_idle(now),
-            _ => {}
-        }
-    }
-
-    fn now(&self) -> u64 {
-        millis(self.began.elapsed())
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(of) = &self.of {
-            of.occupancy.leave(of, &self.slot);
-        }
-        if let Some(account) = &self.account
-            && self.slot.activity.load(Relaxed) != BUSY
-        {
-            account.slot.ends_idle(self.now());
-        }
+        let entry = self.requests.entry(holder.clone());
+        let active = &self.active;
+        Arc::clone(entry.or_insert_with(|| Arc::new(Requests::counted_in(active))))
     }
 }
 
@@ -466,12 +361,6 @@ impl fmt::Debug for Occupancy {
         f.debug_struct("Occupancy")
             .field("bounds", &self.bounds)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,6 @@
 //! ever is, a pool may spare those whose work came to a good end; see `victim`.
 
 mod victim;
-mod worked;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -21,8 +20,6 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
-
-use worked::Worked;
 
 /// How much there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -344,6 +341,44 @@ impl<K: Clone + Ord + Hash> Drop for Share<K> {
                 holder.shares.remove(&self.number);
             });
         }
+    }
+}
+
+/// Holders that are remembered. API servers are a few.
+const MAX_WORKED: usize = 1024;
+
+/// Holders that completed work last, also when they hold nothing by now, and when they did.
+struct Worked<K> {
+    last: HashMap<K, u64>,
+    order: BTreeMap<u64, K>,
+}
+
+impl<K> Default for Worked<K> {
+    fn default() -> Self {
+        Self {
+            last: HashMap::new(),
+            order: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Clone + Ord + Hash> Worked<K> {
+    /// Records that this one completed work `now`, a number that no other had before.
+    fn note(&mut self, holder: &K, now: u64) {
+        if let Some(before) = self.last.insert(holder.clone(), now) {
+            self.order.remove(&before);
+        }
+        self.order.insert(now, holder.clone());
+        if self.order.len() > MAX_WORKED
+            && let Some((_, longest_ago)) = self.order.pop_first()
+        {
+            self.last.remove(&longest_ago);
+        }
+    }
+
+    /// When it last completed work.
+    fn last(&self, holder: &K) -> Option<u64> {
+        self.last.get(holder).copied()
     }
 }
 

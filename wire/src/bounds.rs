@@ -6,7 +6,10 @@
 //!
 //! Claims: attack-84
 
-use crate::codec::Bounded;
+use tonic::Streaming;
+use tonic::body::Body;
+
+use crate::codec::{Bounded, BoundedDecoder};
 use crate::v1;
 
 /// Parts of one message of a proxy: what it holds and wants (1 000 destinations and what they
@@ -143,6 +146,14 @@ impl<'a> Fields<'a> {
         self.0 = rest;
         Some(taken)
     }
+}
+
+/// What a proxy sends on its stream, for a server that answers without the generated one: the
+/// messages in this body, each of so many bytes at most, decoded as the generated
+/// server does.
+#[must_use]
+pub fn from_proxy(body: Body, most: usize) -> Streaming<v1::FromProxy> {
+    Streaming::new_request(BoundedDecoder::default(), body, None, Some(most))
 }
 
 #[cfg(test)]

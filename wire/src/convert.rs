@@ -8,8 +8,6 @@
 
 mod breaker;
 mod error;
-mod http_match;
-mod names;
 mod object;
 mod port;
 mod route;

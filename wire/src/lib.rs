@@ -18,8 +18,9 @@ pub mod capability;
 mod codec;
 pub mod convert;
 pub mod names;
-pub mod stream;
 pub mod version;
+
+pub use bounds::from_proxy;
 
 /// Generated from `proto/weft.proto`; the test `generated` writes it.
 #[allow(

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use policy::hashing::mix;
+use policy::sticky::mix;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
@@ -373,7 +373,7 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
     use std::sync::Arc;
 
-    use policy::hashing::mix;
+    use policy::sticky::mix;
     use tokio::sync::watch;
 
     use super::{App, Behaviour, Call, Client, ID, METHOD, Repeats, Target, serve};

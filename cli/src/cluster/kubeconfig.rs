@@ -13,9 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::nearest::{hint, nearest};
 use crate::failure::Failure;
-use crate::global::Global;
-use crate::namespace::namespace;
-use crate::settings;
+use crate::global::{Global, namespace};
 
 /// The file that is read where none is named, as people write it.
 const HOME: &str = "~/.kube/config";
@@ -65,7 +63,7 @@ impl Unusable {
 pub(super) async fn config(global: &Global) -> Result<Config, Failure> {
     let read = match &global.kubeconfig {
         Some(path) => of_file(path).map(Some),
-        None => match settings::kubeconfigs() {
+        None => match kubeconfigs() {
             paths if paths.is_empty() => of_home(),
             paths => merged(&paths).map(Some),
         },
@@ -84,6 +82,17 @@ pub(super) async fn config(global: &Global) -> Result<Config, Failure> {
              --kubeconfig",
         )),
     }
+}
+
+/// The files that `KUBECONFIG` names.
+fn kubeconfigs() -> Vec<PathBuf> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a convention of Kubernetes, and no setting of ours"
+    )]
+    let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let paths = std::env::split_paths(&list);
+    paths.filter(|path| !path.as_os_str().is_empty()).collect()
 }
 
 /// The context that is named, or else the current one.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crds::observe::GROUP;
 
-use super::bounded::TooLong;
+use super::response::TooLong;
 use crate::failure::Failure;
 
 /// Why a request has no result.

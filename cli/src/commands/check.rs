@@ -1,16 +1,13 @@
 //! `weft check`: whether the cluster can have a mesh, and whether the mesh is well.
 
 mod applications;
-mod certificates;
 mod control;
 mod data;
 mod facts;
 mod list;
 mod objects;
-mod outcome;
 mod platform;
 pub(super) mod probes;
-mod reasons;
 mod webhooks;
 
 use std::time::{Duration, SystemTime};
@@ -19,10 +16,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::facts::{Facts, MOST};
-use self::outcome::CheckStatus;
+use self::facts::{CheckStatus, Facts, MOST};
+use super::ClusterCommand;
 use crate::cluster::{Cluster, Refusal, existing};
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::output::{self, Format, NARROW, number};

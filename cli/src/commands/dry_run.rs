@@ -2,7 +2,6 @@
 //! come while it watches.
 
 mod absent;
-mod ask;
 mod conclusion;
 mod gathered;
 mod taken_away;
@@ -22,8 +21,8 @@ use crds::observe::{
 
 use self::conclusion::{is_of_nothing, tried};
 use self::gathered::{Gathered, caution, deleted};
+use super::ClusterCommand;
 use crate::cluster::{Cluster, Refusal};
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
@@ -165,8 +164,8 @@ async fn submit(
 }
 
 pub(super) async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<DryRunObject, Refusal> {
-    let request = ask::request(cluster, spec)?;
-    cluster.try_request(ask::WHAT, request).await
+    let request = watch::request(cluster, spec)?;
+    cluster.try_request(watch::WHAT, request).await
 }
 
 pub(super) fn print(

@@ -3,7 +3,6 @@
 //! Claims: observe-145
 
 mod drawing;
-mod secured;
 
 use std::time::{Duration, SystemTime};
 
@@ -11,11 +10,11 @@ use clap::Args;
 use crds::observe::{Edge, NodeKind};
 use k8s_openapi::jiff::Timestamp;
 
-use self::secured::Secured;
+use self::drawing::Secured;
+use super::ClusterCommand;
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::cluster::nearest::hint;
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;

@@ -13,14 +13,13 @@ use crds::observe::{
 };
 use http::Request;
 
+use super::ClusterCommand;
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, Refusal, existing, ports};
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
-use crate::global::Global;
-use crate::namespace::namespace;
+use crate::global::{Global, namespace};
 use crate::output::{self, Format};
 
 /// Kinds that can call.

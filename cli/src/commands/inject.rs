@@ -13,9 +13,8 @@ use serde_json::{Value, json};
 
 use self::sidecar::Sidecar;
 use self::template::Template;
-use crate::console::Console;
+use crate::console::{self, Console, Manifest};
 use crate::failure::{Conclusion, Failure};
-use crate::files::{self, Manifest};
 use crate::global::Global;
 use crate::yaml::{change, differ, tree};
 
@@ -122,7 +121,7 @@ fn read(files: &[String], console: &mut Console<'_>) -> Result<Vec<Manifest>, Fa
         return Err(Failure::usage("-: the standard input can be read once"));
     }
     let files = files.iter();
-    files.map(|name| files::read(name, console)).collect()
+    files.map(|name| console::read(name, console)).collect()
 }
 
 /// The namespaces of the manifests' pods. What cannot be read is reported when it is edited.

@@ -1,4 +1,8 @@
-//! Whether a proxy's certificate has missed its renewal.
+//! When certificates end: whether a proxy's has missed its renewal, and how long those of a PEM
+//! list last.
+//!
+//! PEM text of the cluster is read apart from the checks that need it: an invalid certificate is
+//! reported in a clause that fits into any of their lines.
 //!
 //! Claims: observe-74
 
@@ -6,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use crds::observe::Certificate;
 use k8s_openapi::jiff::Timestamp;
+use x509_parser::pem::Pem;
 
 /// A proxy requests its next certificate when 40 to 30 % of the life of the last one are left. The
 /// renewal is missed if less than one part of so many is.
@@ -38,6 +43,40 @@ pub(super) fn is_late(certificate: &Certificate, ttl: Option<Duration>, now: Sys
 fn time(text: &str) -> Option<SystemTime> {
     let time: Timestamp = text.parse().ok()?;
     Some(time.into())
+}
+
+/// A day in seconds.
+const DAY: i64 = 86_400;
+
+/// Whole days until the first certificate of a PEM list ends; negative when it has. An
+/// error is a clause about the list.
+pub(super) fn days_left(pem: &[u8], now: SystemTime) -> Result<i64, String> {
+    let now = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_err(|_| "this machine's clock is before 1970".to_owned())?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let mut soonest: Option<i64> = None;
+    for block in Pem::iter_from_buffer(pem) {
+        let block = block.map_err(|error| format!("is no PEM: {error}"))?;
+        let certificate = block
+            .parse_x509()
+            .map_err(|error| format!("holds no certificate: {error}"))?;
+        let end = certificate.validity().not_after.timestamp();
+        soonest = Some(soonest.map_or(end, |soonest| soonest.min(end)));
+    }
+    let soonest = soonest.ok_or("holds no certificate")?;
+    Ok(soonest.saturating_sub(now).div_euclid(DAY))
+}
+
+/// Whether the first certificate of a PEM list is one of another list. What cannot be read
+/// is none.
+pub(super) fn first_is_among(list: &[u8], others: &[u8]) -> bool {
+    let read = |pem: &[u8]| -> Vec<Vec<u8>> {
+        let blocks = Pem::iter_from_buffer(pem).filter_map(Result::ok);
+        blocks.map(|block| block.contents).collect()
+    };
+    let first = read(list).into_iter().next();
+    first.is_some_and(|first| read(others).contains(&first))
 }
 
 #[cfg(test)]

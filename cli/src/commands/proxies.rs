@@ -6,9 +6,9 @@ use clap::Args;
 use crds::observe::{Certificate, Proxy, ProxyList, Resource};
 use k8s_openapi::jiff::Timestamp;
 
+use super::ClusterCommand;
 use super::lifetime::is_late;
 use crate::cluster::{Cluster, existing};
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::output::table::{Cell, Table, Tone};

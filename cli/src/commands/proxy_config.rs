@@ -9,9 +9,9 @@ use crds::observe::{Proxy, Resource};
 use policy::well_known::ADMIN_PORT;
 use serde_json::Value;
 
+use super::ClusterCommand;
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, existing, forward};
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
+use super::ClusterCommand;
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;

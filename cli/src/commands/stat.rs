@@ -10,9 +10,9 @@ use clap::Args;
 use kube::core::{DynamicObject, ObjectList};
 
 use self::groups::{Asked, Group, Weights};
+use super::ClusterCommand;
 use crate::cluster::Cluster;
 use crate::cluster::names::{Named, ResourceKind, counted_kinds};
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;

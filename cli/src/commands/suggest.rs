@@ -2,31 +2,28 @@
 
 mod called;
 mod calls;
-mod earlier;
 mod gone;
-mod objects;
-mod ports;
 mod refusals;
 mod reported;
-mod routes;
-mod shared;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use crds::labels::short_hash;
 use crds::observe::DryRunSpec;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::ObjectList;
 use serde_json::{Value, json};
 
-use self::calls::Calls;
+use self::called::{Account, Ports};
+use self::calls::{Calls, Traffics};
 use self::gone::Existing;
-use self::ports::Ports;
+use super::ClusterCommand;
 use super::dry_run::{self, Advice};
 use crate::cluster::names::Named;
 use crate::cluster::{Cluster, Refusal};
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
@@ -107,8 +104,8 @@ impl ClusterCommand for Suggest {
         let edges = edges.filter(|edge| to.as_ref().is_none_or(|to| to.is_to(&traffic, edge)));
         let mut calls = Calls::of(&traffic, edges, &ports, cluster.scope(), self.routes);
         let existing = Existing::of(cluster, &calls).await;
-        calls.leave_out_gone(&existing, &traffic, &ports);
-        let objects = objects::of(&calls);
+        existing.leave_out_gone(&mut calls, &traffic, &ports);
+        let objects = objects_of(&calls);
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         if output::data(console, format, &list)? {
             // The list has no place for it, and silence would read as completeness.
@@ -233,6 +230,81 @@ async fn ports(cluster: &Cluster) -> Result<Ports, Failure> {
     let slices = format!("/apis/discovery.k8s.io/v1/{place}endpointslices");
     let slices: ObjectList<EndpointSlice> = cluster.read("EndpointSlices", &slices).await?;
     Ok(Ports::of(&services.items, &slices.items))
+}
+
+/// The longest name that stays readable.
+const LONGEST_NAME: usize = 63;
+
+/// Calls as TrafficTargets and TCPRoutes, the routes before the targets that name them.
+///
+/// Sources stand in one target only if they made the same calls: a target allows each of its
+/// sources all of its rules.
+fn objects_of(calls: &Calls) -> Vec<Value> {
+    let mut targets: BTreeMap<(&Account, &Traffics), BTreeSet<&Account>> = BTreeMap::new();
+    for ((destination, source, _), traffics) in &calls.facts {
+        targets
+            .entry((destination, traffics))
+            .or_default()
+            .insert(source);
+    }
+    let mut objects = BTreeMap::new();
+    let mut last = Vec::new();
+    for (((namespace, account), traffics), sources) in targets {
+        let route = route_name(account, &traffics.ports);
+        let ports: Vec<u16> = traffics.ports.iter().copied().collect();
+        let tcp = json!({
+            "apiVersion": "specs.smi-spec.io/v1alpha4",
+            "kind": "TCPRoute",
+            "metadata": {"name": route, "namespace": namespace},
+            "spec": {"matches": {"ports": ports}},
+        });
+        objects.insert((namespace.clone(), route.clone()), tcp);
+        let mut rules = vec![json!({"kind": "TCPRoute", "name": route})];
+        for (group, matches) in &traffics.routes {
+            let matches: Vec<&String> = matches.iter().collect();
+            rules.push(json!({"kind": "HTTPRouteGroup", "name": group, "matches": matches}));
+        }
+        let sources: Vec<Value> = sources
+            .into_iter()
+            .map(|(namespace, name)| json!({"kind": "ServiceAccount", "name": name, "namespace": namespace}))
+            .collect();
+        let spec = json!({
+            "destination": {"kind": "ServiceAccount", "name": account, "namespace": namespace},
+            "sources": sources,
+            "rules": rules,
+        });
+        last.push(json!({
+            "apiVersion": "access.smi-spec.io/v1alpha4",
+            "kind": "TrafficTarget",
+            "metadata": {"name": target_name(account, &spec), "namespace": namespace},
+            "spec": spec,
+        }));
+    }
+    objects.into_values().chain(last).collect()
+}
+
+/// The same ports have the same name in every run. The hash distinguishes account `web` with port
+/// 80 and 8080 from account `web-80` with port 8080.
+fn route_name(account: &str, ports: &BTreeSet<u16>) -> String {
+    let hash = short_hash(&json!([account, ports]).to_string());
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    shortened(format!("{account}-{}-{}", ports.join("-"), &hash[..8]))
+}
+
+/// The name is made of the content, so that a second run changes what is there and adds no twin.
+fn target_name(account: &str, spec: &Value) -> String {
+    let what = json!([spec["destination"], spec["rules"]]).to_string();
+    let hash = short_hash(&what);
+    shortened(format!("{account}-{}", &hash[..8]))
+}
+
+fn shortened(name: String) -> String {
+    if name.len() <= LONGEST_NAME {
+        return name;
+    }
+    let hash = short_hash(&name);
+    let kept: String = name.chars().take(LONGEST_NAME - 1 - hash.len()).collect();
+    format!("{}-{hash}", kept.trim_end_matches(['-', '.']))
 }
 
 #[cfg(test)]

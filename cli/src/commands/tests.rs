@@ -12,9 +12,9 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use super::ClusterCommand;
 use crate::args::{Cli, Command};
 use crate::cluster::Cluster;
-use crate::commands::cluster_command::ClusterCommand;
 use crate::console::{Console, Streams};
 use crate::failure::{Conclusion, Failure, status};
 use crate::global::Global;

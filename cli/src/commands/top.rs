@@ -2,7 +2,6 @@
 
 mod frame;
 mod paths;
-mod rows;
 mod terminal;
 mod window;
 

@@ -12,9 +12,9 @@ use crds::smi::judge::Cluster;
 use serde_json::json;
 
 use self::judged::Finding;
+use crate::console;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
-use crate::files;
 use crate::global::Global;
 use crate::output::{self, NARROW};
 
@@ -66,7 +66,7 @@ impl Validate {
         let (mut objects, mut unreadable) = (0, 0);
         let mut unread = Vec::new();
         for name in &self.files {
-            let manifest = match files::read(name, console) {
+            let manifest = match console::read(name, console) {
                 Ok(manifest) => manifest,
                 Err(why) => {
                     unread.push(why.to_string());

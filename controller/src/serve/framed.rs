@@ -53,7 +53,7 @@ pub(super) async fn call(
     request: HttpRequest<Body>,
     most: usize,
 ) -> http::Response<Body> {
-    let request = request.map(|body| wire::stream::from_proxy(body, most));
+    let request = request.map(|body| wire::from_proxy(body, most));
     match control.stream(Request::from_http(request)).await {
         Ok(answer) => {
             let body = Body::new(FramedMessages::of(answer.into_inner()));

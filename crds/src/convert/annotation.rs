@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{content::Content, error::ConversionError, hash::canonical, hidden::Hidden, shape};
+use super::fragment::{Content, canonical};
+use super::hidden::{ConversionError, Hidden};
+use super::shape;
 use crate::{
     labels::SMI_LOSSLESS,
     smi::{SmiKind, SmiVersion},

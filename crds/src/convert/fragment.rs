@@ -1,9 +1,9 @@
-//! Fields that a version has no place for, cut out of an object and put back.
+//! What an author wrote in an object, and the fields of it that a version has no place for: cut
+//! out, and put back where a hash knows their place again.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use super::{content::Content, hash::hash};
+use sha2::{Digest, Sha256};
 
 /// What identifies an entry of a list to its author.
 const IDENTITY: &[&str] = &["kind", "name", "namespace"];
@@ -135,4 +135,40 @@ fn find(
                 .find(|(_, entry)| fragment.like == Some(likeness(entry)))
         })
         .map(|(at, _)| at.clone())
+}
+
+/// The value's content. Its maps are sorted, so that equal content has one text.
+pub(super) fn canonical(value: &impl Serialize) -> String {
+    json(value).to_string()
+}
+
+fn json(value: &impl Serialize) -> Value {
+    // Structs and maps with text as keys, whose numbers came out of JSON.
+    serde_json::to_value(value).expect("plain data must have a JSON form")
+}
+
+/// The first 16 hex digits of SHA-256 over the value's content, whatever the order
+/// of its keys, bound to a purpose.
+pub(super) fn hash(purpose: &str, value: &impl Serialize) -> String {
+    let digest = Sha256::digest(format!("{purpose} {}", json(value)));
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The top-level keys of an object other than `apiVersion`, `kind`, `metadata` and
+/// `status`: what the author wrote.
+pub(super) type Content = Map<String, Value>;
+
+/// Takes what the author wrote out of the object.
+pub(super) fn take_content(object: &mut Map<String, Value>) -> Content {
+    let keys: Vec<String> = object
+        .keys()
+        .filter(|key| !["apiVersion", "kind", "metadata", "status"].contains(&key.as_str()))
+        .cloned()
+        .collect();
+    keys.into_iter()
+        .filter_map(|key| object.remove_entry(&key))
+        .collect()
 }

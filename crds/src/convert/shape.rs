@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{content::Content, fragment::Fragment, weight};
+use super::fragment::{Content, Fragment};
+use super::weight;
 use crate::smi::{
     SmiKind,
     SmiVersion::{self, V1alpha1, V1alpha2, V1alpha3},

@@ -3,11 +3,9 @@
 use policy::well_known::PROXY_UID;
 use serde_json::{Map, Value};
 
-use super::{
-    Refusal,
-    earlier::Earlier,
-    pod::{is_ours, is_proxy_port, list, name},
-};
+use super::Refusal;
+use super::earlier::Earlier;
+use super::pod::{is_ours, is_proxy_port, list, name};
 use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER, VOLUMES};
 
 /// Refuses ids, ports and names that belong to the proxy.
@@ -127,6 +125,30 @@ fn ports(field: &str, container: &Value) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Refuses a pod that queries the node's name servers, which do not know Services. The warning
+/// where the pod names servers of its own, which may know them.
+///
+/// The proxy knows its controller by a name of the cluster. A proxy that cannot resolve that name
+/// waits for its certificate for ever, and the pod stays in `Init` without a word from Kubernetes
+/// about the reason.
+///
+/// # Errors
+/// A [`Refusal`] that names the field.
+pub(super) fn check_dns(
+    spec: &Map<String, Value>,
+    controller: &str,
+) -> Result<Option<String>, Refusal> {
+    // `ClusterFirstWithHostNet` means the same as the default without the node's network.
+    match spec.get("dnsPolicy").and_then(Value::as_str) {
+        Some("Default") => Err(Refusal::NodeDns),
+        Some("None") => Ok(Some(format!(
+            "weft: spec.dnsPolicy is None: the pod starts only if spec.dnsConfig.nameservers \
+             resolve {controller}, where its proxy gets its certificate"
+        ))),
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]

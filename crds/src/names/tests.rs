@@ -311,3 +311,20 @@ fn manual_lists_every_name_with_its_effective_kinds() {
         .collect();
     assert_eq!(documented(), known);
 }
+
+#[test]
+fn first_names_are_said_and_the_others_counted() {
+    let names = ["a", "b", "c", "d", "e"];
+    for (named, of, text) in [
+        (1, 1, "a"),
+        (2, 2, "a and b"),
+        (4, 4, "a, b, c and d"),
+        (5, 5, "a, b, c, d and 1 more"),
+        // Of more than were named.
+        (1, 9, "a and 8 more"),
+        (5, 9, "a, b, c, d and 5 more"),
+        (0, 0, ""),
+    ] {
+        assert_eq!(few(&names[..named], of), text);
+    }
+}

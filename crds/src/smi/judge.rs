@@ -15,7 +15,6 @@
 mod http_route_group;
 mod identity_binding;
 mod port_routes;
-mod ports;
 mod shape;
 mod traffic_split;
 mod traffic_target;
@@ -28,8 +27,8 @@ use serde_json::Value;
 
 pub use http_route_group::{Criteria, RouteGroup, RouteGroupMatch, unusual_method};
 pub use identity_binding::{Binding, BindingId};
-pub use ports::RoutePorts;
-pub(crate) use ports::judged_port;
+pub use port_routes::RoutePorts;
+pub(crate) use port_routes::judged_port;
 pub(crate) use shape::check_object;
 pub use shape::spec;
 pub use traffic_split::{Backend, ServiceRef, Split};

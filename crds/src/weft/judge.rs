@@ -9,7 +9,6 @@
 
 mod calls;
 mod endpoints;
-mod judged;
 mod limits;
 mod overrides;
 mod reader;
@@ -25,12 +24,12 @@ use serde_json::Value;
 
 use self::reader::FieldReader;
 use super::TrafficPolicySpec;
-use crate::smi::{
-    judge::{Judge, Mistake, Mistakes, ValidationContext, check_object, unknown_fields},
-    schema,
+use crate::smi::judge::{
+    Judge, Mistake, Mistakes, ValidationContext, check_object, unknown_fields,
 };
+use crate::smi::schema;
 
-pub use self::judged::{Override, Policy, Route};
+pub use self::scope::{Override, Policy, Route};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<TrafficPolicySpec>);
 

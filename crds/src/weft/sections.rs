@@ -6,7 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{duration::between, refs::SourceRef};
+use super::SourceRef;
+use super::duration::between;
 use crate::smi::without_defaults;
 
 /// Milliseconds of a day, the longest timeout.

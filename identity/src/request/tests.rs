@@ -100,3 +100,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn debug_output_holds_no_key() {
+    let key = LeafKey::generate().unwrap();
+    assert_eq!(format!("{key:?}"), "LeafKey { .. }");
+}

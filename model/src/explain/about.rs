@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::few::few;
+use crds::names::few;
 use crds::observe::Step;
 
 use super::judge::Judged;

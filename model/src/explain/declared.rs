@@ -1,7 +1,7 @@
 //! Which object declares the protocol of a pod's port, in words.
 
-use crds::few::few;
 use crds::labels::OPAQUE_PORTS;
+use crds::names::few;
 use policy::protocol::{DEFAULT_OPAQUE_PORTS, Protocol};
 
 use crate::model::Index;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::few::few;
+use crds::names::few;
 use crds::observe::Step;
 use policy::mode::Enforcement;
 use policy::path::PathForms;

@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::hashing::{STEP, mix};
+use crate::sticky::{STEP, mix};
 
 mod choosing;
 

@@ -11,8 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::breaker::probes::Probes;
-use crate::breaker::window::{Sum, Window};
+use crate::breaker::window::{Probes, Sum, Window};
 use crate::breaker::{Pulse, RAMP, Steer};
 use crate::traffic::endpoint::Breaker as Settings;
 

@@ -10,9 +10,8 @@
 use std::time::{Duration, Instant};
 
 use crate::balance::unit;
-use crate::breaker::probes::Probes;
 use crate::breaker::streams::{Stream, Streams};
-use crate::breaker::window::{Sum, Window};
+use crate::breaker::window::{Probes, Sum, Window};
 use crate::breaker::{Pulse, RAMP, Steer, ramp};
 use crate::traffic::endpoint::{Breaker as Settings, BreakerState};
 

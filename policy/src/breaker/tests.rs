@@ -7,7 +7,7 @@ mod mesh;
 use std::time::{Duration, Instant};
 
 use super::own::{Admit, Breaker, ShownState, WITHOUT_CONTROLLER};
-use super::probes::Probes;
+use super::window::Probes;
 use super::*;
 use crate::traffic::endpoint::{Breaker as Settings, BreakerState};
 

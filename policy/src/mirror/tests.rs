@@ -3,8 +3,8 @@
 //! Claims: calls-53
 
 use super::*;
-use crate::hashing::{STEP, mix};
 use crate::name::ServiceId;
+use crate::sticky::{STEP, mix};
 use crate::traffic::call::Downstream;
 use crate::traffic::set::{Methods, Percent};
 

@@ -207,7 +207,7 @@ fn forwarded_proof_stays_readable_and_short_for_any_accounts() {
     let mut hops = 0;
     while let Some(one) = handed {
         let text = one.write();
-        assert!(text.len() <= proof_header::LONGEST);
+        assert!(text.len() <= proof::LONGEST);
         assert_eq!(ProofHeader::parse(text.as_bytes()).as_ref(), Some(&one));
         handed = one.after(&long(hops));
         hops += 1;

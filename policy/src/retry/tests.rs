@@ -4,7 +4,6 @@
 
 use super::*;
 use crate::deadline::RequestedTimeout;
-use crate::retry::spent::{KEPT, MOST, RetryExhaustedTraces};
 use crate::traffic::call::Budget;
 use crate::traffic::set::{GrpcCode, GrpcCodes, Methods, Percent, Statuses};
 
@@ -456,20 +455,20 @@ fn marks_are_kept_for_ten_seconds_and_are_bounded() {
     let start = Instant::now();
     let mut spent = RetryExhaustedTraces::default();
     spent.mark(7, start);
-    assert!(spent.is_marked(7, start + KEPT - ms(1)));
-    assert!(!spent.is_marked(7, start + KEPT) && !spent.is_marked(8, start));
+    assert!(spent.is_marked(7, start + TRACES_KEPT - ms(1)));
+    assert!(!spent.is_marked(7, start + TRACES_KEPT) && !spent.is_marked(8, start));
     // Marked again: the older entry takes the newer one with it neither by age ...
     spent.mark(7, start + ms(5000));
-    spent.mark(8, start + KEPT);
-    assert!(spent.is_marked(7, start + KEPT));
+    spent.mark(8, start + TRACES_KEPT);
+    assert!(spent.is_marked(7, start + TRACES_KEPT));
     // ... nor by number.
-    for trace in 0..3 * MOST as u128 {
-        spent.mark(1000 + trace, start + KEPT);
+    for trace in 0..3 * MAX_TRACES as u128 {
+        spent.mark(1000 + trace, start + TRACES_KEPT);
     }
-    assert_eq!(spent.len(), MOST);
-    assert!(spent.is_marked(1000 + 3 * MOST as u128 - 1, start + KEPT));
-    assert!(!spent.is_marked(1000, start + KEPT));
-    spent.mark(1, start + KEPT + KEPT);
+    assert_eq!(spent.len(), MAX_TRACES);
+    assert!(spent.is_marked(1000 + 3 * MAX_TRACES as u128 - 1, start + TRACES_KEPT));
+    assert!(!spent.is_marked(1000, start + TRACES_KEPT));
+    spent.mark(1, start + TRACES_KEPT + TRACES_KEPT);
     assert_eq!(spent.len(), 1);
     assert!(!spent.is_empty());
 }

@@ -4,7 +4,7 @@ use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
 use super::*;
-use crate::hashing::{STEP, mix};
+use crate::sticky::{STEP, mix};
 
 fn backends(weights: &[u32]) -> Vec<Backend> {
     weights

@@ -165,3 +165,29 @@ const FIXED: &str = "v1 v2 v1 v2 v1 v2 v1 v1";
 
 /// Of 10.0.0.0 to 10.0.0.9.
 const FIXED_ENDPOINTS: [usize; 8] = [4, 0, 7, 3, 7, 8, 8, 2];
+
+#[test]
+fn session_is_renewed_by_timely_calls_else_replaced() {
+    let (start, limit) = (Instant::now(), Duration::from_secs(30));
+    let mut session = Session::default();
+    let mut at = |seconds: u64| session.call(start + Duration::from_secs(seconds), limit);
+    assert_eq!(at(0), 0);
+    assert_eq!(at(30), 0, "each call renews it");
+    assert_eq!(at(60), 0);
+    assert_eq!(at(91), 1);
+    assert_eq!(at(121), 1);
+    assert_eq!(at(400), 2, "however long ago");
+    // Clocks of two threads may cross.
+    assert_eq!(at(399), 2);
+}
+
+#[test]
+fn what_two_versions_must_agree_on_does_not_change() {
+    assert_eq!(hash(b""), mix(0xcbf2_9ce4_8422_2325));
+    // FNV-1a's own test vector, before mixing.
+    assert_eq!(hash(b"a"), mix(0xaf63_dc4c_8601_ec8c));
+    assert_eq!(hash(b"foobar"), mix(0x8594_4171_f739_67e8));
+    // The first numbers of splitmix64 from 0.
+    assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+    assert_eq!(mix(STEP), 0x6e78_9e6a_a1b9_65f4);
+}

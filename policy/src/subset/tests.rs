@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::hashing::mix;
+use crate::sticky::mix;
 
 fn seeds(len: usize) -> Vec<u64> {
     (0..len as u64).map(mix).collect()

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use policy::hashing::{STEP, mix};
+use policy::sticky::{STEP, mix};
 
 pub(crate) const SEEDS: u64 = 20;
 

@@ -3,7 +3,7 @@
 //! Claims: calls-64
 
 use policy::balance::{Candidate, Cost, choose};
-use policy::hashing::mix;
+use policy::sticky::mix;
 use policy::subset::{Member, PeerPosition, PeerPositions, members};
 use policy::traffic::endpoint::Subset;
 

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use policy::context::{Id, Key, Lookup, Table};
 use policy::deadline::Deadline;
 use policy::reason::Reason;
-use policy::retry::spent::RetryExhaustedTraces;
+use policy::retry::RetryExhaustedTraces;
 use policy::trace::context as trace;
 use policy::traffic::guard::Priority;
 use tokio::sync::Notify;

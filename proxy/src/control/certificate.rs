@@ -3,7 +3,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use identity::key::LeafKey;
+use identity::LeafKey;
 use identity::tls::{self, H2_ALPN, Leaf};
 use runtime::backoff::Backoff;
 use rustls::pki_types::CertificateDer;

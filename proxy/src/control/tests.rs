@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::{Instant, SystemTime};
 
+use identity::LeafKey;
 use identity::Roots;
 use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
-use identity::key::LeafKey;
 use identity::tls::ClientAuth;
 use identity::tls::{self, CertHandle, H2_ALPN, Leaf};
 use identity::verify::{Purpose, verify_chain};

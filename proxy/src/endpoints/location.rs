@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use policy::hashing::hash;
+use policy::sticky::hash;
 use policy::subset::PeerPositions;
 use policy::traffic::endpoint::Locality;
 

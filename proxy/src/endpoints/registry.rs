@@ -12,9 +12,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use policy::affinity::Session;
 use policy::name::SpiffeId;
 use policy::retry::RetryBudget;
+use policy::sticky::Session;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 

@@ -11,10 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use identity::Roots;
 use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE, Root};
-use identity::key::LeafKey;
 use identity::tls::{CertHandle, Leaf};
+use identity::{LeafKey, Roots};
 use policy::well_known::{INBOUND_PORT, OUTBOUND_PORT};
 use runtime::cgroup::{ROOT, memory_limit};
 use serde::{Deserialize, Serialize};

@@ -1,14 +1,40 @@
-//! Which holder loses a permit to a newcomer where nearly all are taken.
+//! Which connections end, and when: those that a newcomer needs the permit of where nearly all are
+//! taken; without a newcomer those whose heads take too long, that were idle too long, or that
+//! were asked to go and stay; and when memory runs out, and only then, those of the holder of most
+//! bytes, whatever they do, the largest first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::slot::{CLOSE, CUT, TrackedConnection, YOUNGER, millis};
-use super::{BATCH, EVICTION_PAUSE, Holder, Occupancy, Reached, Table, TurnedAway};
+use tokio::time::sleep;
 
+use super::slot::{CLOSE, CUT, SHED, TrackedConnection, YOUNGER, millis};
+use super::{Holder, Occupancy, Reached, Table, TurnedAway};
+
+/// When no holder has anything to lose, none is asked again for this long.
+pub(super) const EVICTION_PAUSE: Duration = Duration::from_millis(50);
+/// The holder of most loses this part of its connections at once, so that a flood
+/// of newcomers does not search the whole table for each.
+const BATCH: usize = 128;
 /// A connection that is asked to go is gone by then; servers of HTTP/1.1 give it half of this.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+/// So often is looked.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A client that is asked to go between two requests has this long. One of HTTP/2 may never
+/// respond to that, and would keep its permit for ever.
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the connections of one holder have the process hold, without those that were asked
+/// to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    pub holder: Holder,
+    /// In bytes, one for each connection, the largest last.
+    pub connections: Vec<usize>,
+}
 
 impl Occupancy {
     /// Where all permits are taken. A listener takes one connection after the other, so a newcomer
@@ -87,5 +113,142 @@ impl Occupancy {
             }
         }
         taken
+    }
+
+    /// Whether the last connection of a holder takes what is left to others, and none of its
+    /// own can go instead.
+    pub(super) fn hoards_with_last(&self, table: &Table, holder: &Holder) -> bool {
+        let before = table.in_use(holder).saturating_sub(1);
+        let full = self.staying(table).saturating_sub(1) >= self.eviction_threshold();
+        if !full || !self.bounds.shared || before <= 1 {
+            return false;
+        }
+        let hoards = self.hoards(table, holder, (before, table.taken.saturating_sub(1)));
+        hoards && !self.take_from(table, holder, self.now())
+    }
+
+    /// Cuts off connections that take too long over a head or do not go when asked, and closes
+    /// those that were idle too long, for ever.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            self.look();
+        }
+    }
+
+    fn look(&self) {
+        let now = self.now();
+        let table = self.table.lock();
+        for slot in table.holders.values().flat_map(HashMap::values) {
+            let ignores = slot
+                .verdict_age(now, &[CLOSE, CUT])
+                .is_some_and(|age| age >= millis(CLOSE_WITHIN));
+            // No newcomer needs the permit of what yields, or it would be gone.
+            let in_use = slot.is_in_use() || slot.yields();
+            let goes_on = in_use || slot.age(now) < millis(CLOSE_WITHIN);
+            // It is used all the same, as through a tunnel: its place is taken.
+            if ignores && goes_on && slot.leaves.swap(false, Relaxed) {
+                self.leaving.fetch_sub(1, Relaxed);
+            }
+            if in_use {
+                continue;
+            }
+            let overdue = slot
+                .head_age(now)
+                .map(|age| age >= millis(self.bounds.head_within));
+            let rested = slot.age(now) >= millis(self.bounds.idle_within);
+            if overdue == Some(true) && self.send(slot, CUT) {
+                (self.reached)(Reached::SlowHead);
+            }
+            if overdue.is_none() && !slot.is_silent() && rested {
+                self.send(slot, CLOSE);
+            }
+            // What was in use when it was asked has its time from then on.
+            if ignores && !goes_on {
+                self.send(slot, CUT);
+            }
+        }
+    }
+
+    /// What every holder has the process hold.
+    #[must_use]
+    pub fn weights(&self) -> Vec<Weights> {
+        let table = self.table.lock();
+        let of = |(holder, slots): (&Holder, &HashMap<u64, Arc<TrackedConnection>>)| {
+            let weights = slots.values().map(|slot| slot.weight());
+            let mut connections: Vec<_> = weights.filter(|weight| *weight > 0).collect();
+            connections.sort_unstable();
+            Weights {
+                holder: holder.clone(),
+                connections,
+            }
+        };
+        table.holders.iter().map(of).collect()
+    }
+
+    /// Which holder has the process hold most bytes, and about how many. Connections that were
+    /// asked to go do not count.
+    #[must_use]
+    pub fn heaviest(&self) -> Option<(usize, Holder)> {
+        let table = self.table.lock();
+        let heaviest = table
+            .holders
+            .iter()
+            .map(|(holder, slots)| (slots.values().map(|slot| slot.weight()).sum(), holder))
+            .max_by_key(|(weight, _): &(usize, _)| *weight)?;
+        Some((heaviest.0, heaviest.1.clone()))
+    }
+
+    /// Notes of each holder what it has the process hold, and whether that is less than
+    /// `bytes`.
+    pub fn weigh(&self, bytes: usize) {
+        let table = self.table.lock();
+        for (holder, requests) in &table.requests {
+            let slots = table.holders.get(holder).into_iter();
+            let weight: usize = slots
+                .flat_map(HashMap::values)
+                .map(|slot| slot.weight())
+                .sum();
+            requests.note_weight(weight, weight < bytes);
+        }
+    }
+
+    /// About what all connections have the process hold, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let table = self.table.lock();
+        let slots = table.holders.values().flat_map(HashMap::values);
+        slots.map(|slot| slot.weight()).sum()
+    }
+
+    /// Connections that were cut off by [`Self::shed`] and are not gone.
+    #[must_use]
+    pub fn leaving(&self) -> usize {
+        let table = self.table.lock();
+        let slots = table.holders.values().flat_map(HashMap::values);
+        slots.filter(|slot| slot.is_shed()).count()
+    }
+
+    /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
+    /// gives how many.
+    pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {
+        let table = self.table.lock();
+        let slots = table.holders.get(holder).into_iter();
+        let mut slots: Vec<_> = slots
+            .flat_map(HashMap::values)
+            .map(|slot| (slot.weight(), slot))
+            .filter(|(weight, _)| *weight > 0)
+            .collect();
+        slots.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        let (mut freed, mut shed) = (0, 0);
+        for (weight, slot) in slots {
+            if freed >= bytes {
+                break;
+            }
+            freed += weight;
+            shed += 1;
+            self.send(slot, SHED);
+        }
+        shed
     }
 }

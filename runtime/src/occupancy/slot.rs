@@ -158,6 +158,22 @@ impl TrackedConnection {
         self.idle.fetch_sub(1, Relaxed);
     }
 
+    /// Those of the connection's holder.
+    pub(super) fn of_holder(&self) -> &Arc<Requests> {
+        self.proven.get().unwrap_or(&self.entered)
+    }
+
+    /// From here on its requests are those of another holder. None begins or ends
+    /// on this connection meanwhile.
+    pub(super) fn proves(&self, requests: &Arc<Requests>) {
+        let before = Arc::clone(self.of_holder());
+        if self.proven.set(Arc::clone(requests)).is_ok() {
+            let moved = self.requests.load(Relaxed);
+            requests.begin(moved);
+            before.end(moved);
+        }
+    }
+
     pub(super) fn reserve_bytes(this: &Arc<Self>, bytes: usize) -> ReservedBytes {
         this.reserved.fetch_add(bytes, Relaxed);
         ReservedBytes {

@@ -8,8 +8,8 @@ use std::task::{Context, Waker};
 
 use tokio::time::sleep;
 
+use super::eviction::{CLOSE_WITHIN, EVICTION_PAUSE};
 use super::slot::CONNECTION;
-use super::watch::CLOSE_WITHIN;
 use super::*;
 
 mod full;

@@ -214,3 +214,17 @@ async fn established_holder_gets_share_from_smaller_newcomers() {
     third.begin();
     assert_eq!(pool.take(0, 1).unwrap_err(), Full, "it has enough");
 }
+
+#[test]
+fn least_recently_active_holders_are_dropped_beyond_limit() {
+    let mut worked = Worked::default();
+    worked.note(&0, 1);
+    for holder in 1..=MAX_WORKED {
+        worked.note(&holder, 2 * holder as u64);
+        worked.note(&0, 2 * holder as u64 + 1);
+    }
+    assert_eq!(worked.last(&1), None);
+    assert!(worked.last(&0).is_some() && worked.last(&2).is_some());
+    assert_eq!(worked.last.len(), MAX_WORKED);
+    assert_eq!(worked.order.len(), MAX_WORKED);
+}

@@ -1,12 +1,18 @@
-//! Splits: which share of a Service's traffic goes where.
+//! Matches of HTTP requests, of rules and of splits; splits, which share of a Service's traffic
+//! goes where; and the names by which a pod's requests are counted, from the routes that its
+//! Services name.
+//!
+//! Names decide nothing, and are bounded nevertheless: a proxy matches every request with them.
 
 use std::sync::Arc;
 
+use policy::http_match::{Budget, HttpMatch};
 use policy::name::ServiceId;
+use policy::origin::Origin;
+use policy::route::names::{MAX_NAMES, Names};
 use policy::route::{Backend, Match, Rule};
 
-use super::error::BadResource;
-use super::http_match::matches;
+use super::error::{BadResource, each};
 use super::object::origin;
 use crate::v1;
 
@@ -49,6 +55,104 @@ impl From<&Rule<Vec<Backend>>> for v1::Split {
                     endpoints: backend.endpoints.to_string(),
                 })
                 .collect(),
+        }
+    }
+}
+
+impl TryFrom<&v1::Routes> for Names {
+    type Error = BadResource;
+
+    /// The expressions of all together may take what those of one group may: a proxy holds
+    /// them beside those of its rules.
+    fn try_from(message: &v1::Routes) -> Result<Self, BadResource> {
+        let mut budget = Budget::group();
+        let counted = message.routes.iter().take(MAX_NAMES).enumerate();
+        let read = counted.map(|(i, route)| {
+            route_of(&mut budget, route).map_err(|bad| bad.within(format_args!("routes[{i}]")))
+        });
+        let matches: Vec<(Origin, HttpMatch)> = read.collect::<Result<_, _>>()?;
+        Ok(Self::of(matches))
+    }
+}
+
+fn route_of(budget: &mut Budget, route: &v1::Route) -> Result<(Origin, HttpMatch), BadResource> {
+    let http = route.http.as_ref();
+    let http = http.ok_or_else(|| BadResource::new("http", "is missing"))?;
+    let fits = within(budget, http).map_err(|bad| bad.within("http"))?;
+    Ok((origin(route.origin.as_ref())?, fits))
+}
+
+impl From<&Names> for v1::Routes {
+    fn from(names: &Names) -> Self {
+        let routes = names.matches().map(|(origin, one)| v1::Route {
+            origin: Some(origin.into()),
+            http: Some(one.into()),
+        });
+        Self {
+            routes: routes.collect(),
+        }
+    }
+}
+
+pub(super) fn matches(
+    message: Option<&v1::HttpMatches>,
+    field: &str,
+) -> Result<Option<Vec<HttpMatch>>, BadResource> {
+    message
+        .map(|list| each("matches", &list.matches).map_err(|bad| bad.within(field)))
+        .transpose()
+}
+
+impl TryFrom<&v1::HttpMatch> for HttpMatch {
+    type Error = BadResource;
+
+    fn try_from(message: &v1::HttpMatch) -> Result<Self, BadResource> {
+        within(&mut Budget::group(), message)
+    }
+}
+
+/// One of several that share what their expressions may take.
+pub(super) fn within(
+    budget: &mut Budget,
+    message: &v1::HttpMatch,
+) -> Result<HttpMatch, BadResource> {
+    let headers: Vec<(&str, &str)> = message
+        .headers
+        .iter()
+        .map(|header| (header.name.as_str(), header.regex.as_str()))
+        .collect();
+    HttpMatch::within(
+        budget,
+        &message.name,
+        message.path_regex.as_deref(),
+        &message.methods,
+        &headers,
+    )
+    .map_err(|bad| BadResource::new(bad.field, bad.reason))
+}
+
+impl From<&HttpMatch> for v1::HttpMatch {
+    fn from(one: &HttpMatch) -> Self {
+        Self {
+            name: one.name().to_owned(),
+            path_regex: one.path_regex().map(str::to_owned),
+            methods: one.methods().to_vec(),
+            headers: one
+                .headers()
+                .iter()
+                .map(|(name, regex)| v1::HeaderMatch {
+                    name: name.clone(),
+                    regex: regex.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<&[HttpMatch]> for v1::HttpMatches {
+    fn from(matches: &[HttpMatch]) -> Self {
+        Self {
+            matches: matches.iter().map(v1::HttpMatch::from).collect(),
         }
     }
 }

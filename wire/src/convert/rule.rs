@@ -5,8 +5,8 @@ use policy::http_match::{Budget, HttpMatch};
 use policy::name::SpiffeId;
 
 use super::error::{BadResource, each};
-use super::http_match::within;
 use super::object::origin;
+use super::route::within;
 use crate::v1;
 
 impl TryFrom<&v1::Source> for Source {

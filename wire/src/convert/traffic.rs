@@ -1,26 +1,29 @@
-//! TrafficPolicies: rules with one section each, and the tables that are made of them.
+//! TrafficPolicies: rules with one section each, and the tables that are made of them; and what the
+//! proxy in front of a pod does with requests, by port of the container.
 //!
 //! A section that is not known is ignored, and so is a rule whose callers or requests are
 //! not understood: it could say something of more calls than were meant. What is known and
 //! wrong refuses the whole resource, so that the last good one stays.
 
-mod guard;
 mod section;
-mod to_section;
 mod values;
 
-use policy::{
-    access::Source,
-    origin::Origin,
-    route::{Match, Rule, Table},
-    traffic::{EffectivePolicy, Limited, Scoped, Sources, Whole},
-};
+use std::collections::BTreeMap;
 
-use self::to_section::ToSection;
+use policy::access::Source;
+use policy::origin::Origin;
+use policy::route::{Match, Rule, Table};
+use policy::traffic::pod::{GuardPort, PodGuard};
+use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources, Whole};
+
+use self::section::ToSection;
+use self::values::{tcp_messages, tcp_targets};
 use super::error::{BadResource, each};
-use super::http_match::matches;
 use super::object::origin;
-use crate::v1::{self, policy_rule::Section};
+use super::route::matches;
+use crate::convert::port::port;
+use crate::v1;
+use crate::v1::policy_rule::Section;
 
 /// What a caller's proxy has to know of a Service port.
 ///
@@ -189,6 +192,47 @@ fn whole<T: ToSection>(table: &Table<Option<T>>, rules: &mut Vec<v1::PolicyRule>
                 sources: None,
                 section: Some(section.to_section()),
             });
+        }
+    }
+}
+
+impl TryFrom<&v1::Guard> for PodGuard {
+    type Error = BadResource;
+
+    fn try_from(message: &v1::Guard) -> Result<Self, BadResource> {
+        let ports = message.ports.iter().enumerate().map(|(i, one)| {
+            let read = || Ok((port("port", one.port)?, gather(&one.rules)?));
+            read().map_err(|bad: BadResource| bad.within(format_args!("ports[{i}]")))
+        });
+        let ports = ports.collect::<Result<BTreeMap<u16, GuardPort>, _>>()?;
+        let read_only = message.read_only.as_ref();
+        let read_only = read_only.map(|one| tcp_targets(&one.allow_tcp));
+        Ok(Self {
+            ports,
+            read_only: read_only.transpose()?,
+        })
+    }
+}
+
+impl From<&PodGuard> for v1::Guard {
+    fn from(guard: &PodGuard) -> Self {
+        let ports = guard.ports.iter().map(|(port, traffic)| {
+            let mut rules = Vec::new();
+            limited(&traffic.timeouts, &mut rules);
+            limited(&traffic.rate_limits, &mut rules);
+            limited(&traffic.priority, &mut rules);
+            whole(&traffic.overload, &mut rules);
+            v1::GuardPort {
+                port: u32::from(*port),
+                rules,
+            }
+        });
+        let read_only = guard.read_only.as_deref();
+        Self {
+            ports: ports.collect(),
+            read_only: read_only.map(|targets| v1::ReadOnly {
+                allow_tcp: tcp_messages(targets),
+            }),
         }
     }
 }

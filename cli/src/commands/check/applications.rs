@@ -13,8 +13,7 @@ use policy::well_known::ADMIN_PORT;
 use serde_json::Value;
 
 use super::data::{has_proxy, is_being_deleted, is_over, proxy_status};
-use super::facts::{Facts, few, name_of};
-use super::outcome::{CheckResult, CheckStatus};
+use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
 
 /// Of handlers that the proxy carries out for the kubelet, at its own port.
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
-use super::certificates::days_left;
-use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{CheckResult, CheckStatus};
+use super::facts::{CheckResult, CheckStatus, Facts, Missing, few, name_of};
+use crate::commands::lifetime::days_left;
 use crate::kinds;
 use crate::output::number;
 

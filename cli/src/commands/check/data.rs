@@ -12,8 +12,7 @@ use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
 use super::control::{needed, variable};
-use super::facts::{Facts, few, name_of};
-use super::outcome::{CheckResult, CheckStatus};
+use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
 use crate::commands::lifetime::is_late;
 use crate::output::number;
 

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use futures::future::{OptionFuture, join_all};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::probes::{self, Tried};
 use crate::cluster::{Cluster, Refusal};
 use crate::kinds;
+use crate::output::table::Tone;
 
 /// Objects of one page of a list.
 const PAGE: usize = 500;
@@ -395,5 +397,32 @@ pub(super) fn few(names: &[String]) -> String {
     match names.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
+    }
+}
+
+/// How a check comes out, from best to worst in one order.
+///
+/// The exit status and the colour of a line are read from it, so they cannot disagree. A
+/// check that cannot be made is skipped with a reason, and is neither good nor bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CheckStatus {
+    Ok,
+    Skipped,
+    Warning,
+    Error,
+}
+
+/// What a check finds; an error is the reason why it is skipped.
+pub(super) type CheckResult = Result<(CheckStatus, String), String>;
+
+impl CheckStatus {
+    pub(super) fn shown(self) -> (&'static str, Tone) {
+        match self {
+            Self::Ok => ("ok", Tone::Good),
+            Self::Skipped => ("skipped", Tone::Plain),
+            Self::Warning => ("warning", Tone::Warning),
+            Self::Error => ("error", Tone::Bad),
+        }
     }
 }

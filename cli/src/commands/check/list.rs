@@ -3,8 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::facts::Facts;
-use super::outcome::CheckResult;
+use super::facts::{CheckResult, Facts};
 use super::{applications, control, data, objects, platform, webhooks};
 
 /// One check.

@@ -4,8 +4,7 @@
 
 use serde_json::Value;
 
-use super::facts::{Facts, few, name_of};
-use super::outcome::{CheckResult, CheckStatus};
+use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
 
 /// The oldest minor version of Kubernetes 1.
 const OLDEST_MINOR: u32 = 33;

@@ -10,7 +10,7 @@ use http::{Request, StatusCode, header};
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use crate::cluster::{self, Cluster, Refusal, clock};
+use crate::cluster::{self, Cluster, Refusal, response};
 
 /// What came of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub(in crate::commands) async fn version(
     let began = SystemTime::now();
     let answering = async {
         let answer = client.send(request).await?;
-        let date = clock::date(answer.headers());
+        let date = response::date(answer.headers());
         if answer.status() == StatusCode::FORBIDDEN {
             return Ok((date, None));
         }

@@ -4,11 +4,10 @@
 use crds::objects::{INJECTOR_CA_SECRET, PROXY_CONTAINER};
 use serde_json::Value;
 
-use super::certificates::{days_left, first_is_among};
 use super::control::{WEBHOOKS, bytes, needed, remaining};
-use super::facts::{Facts, is_exclusion, name_of};
-use super::outcome::{CheckResult, CheckStatus};
+use super::facts::{CheckResult, CheckStatus, Facts, is_exclusion, name_of};
 use super::probes::Tried;
+use crate::commands::lifetime::{days_left, first_is_among};
 
 /// The Service that the API server calls.
 const SERVICE: &str = "weft-injector";

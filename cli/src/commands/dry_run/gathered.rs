@@ -14,9 +14,9 @@ use serde_json::Value;
 use super::conclusion::tried;
 use crate::cluster::nearest::{hint, nearest};
 use crate::commands::inject::template;
+use crate::console;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
-use crate::files;
 use crate::kinds::{self, UserKind};
 use crate::yaml::tree;
 
@@ -61,7 +61,7 @@ impl Gathered {
         namespace: &str,
         console: &mut Console<'_>,
     ) -> Result<(), Failure> {
-        let manifest = files::read(name, console)?;
+        let manifest = console::read(name, console)?;
         let bad = |why: String| Failure::usage(format!("{name}:{why}"));
         for document in tree::parse(&manifest.text).map_err(|error| bad(error.to_string()))? {
             let value = document.value().map_err(|error| bad(error.to_string()))?;

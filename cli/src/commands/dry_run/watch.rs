@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::observe::{Change, DryRunSpec, Protocol, Trial, TriedEdge, TriedRequest};
+use crds::observe::{
+    API_VERSION, Change, DryRun, DryRunSpec, Protocol, Resource, Trial, TriedEdge, TriedRequest,
+};
+use http::Request;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::ask::{self, WHAT};
-use crate::cluster::lines::Lines;
+use crate::cluster::response::Lines;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
@@ -86,7 +88,7 @@ async fn begin(cluster: &Cluster, spec: &DryRunSpec, left: Duration) -> Result<L
         watch_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
         ..spec.clone()
     };
-    let request = ask::request(cluster, spec)?;
+    let request = request(cluster, spec)?;
     cluster.lines_of(WHAT, request).await
 }
 
@@ -266,6 +268,29 @@ fn words(example: &TriedRequest) -> String {
         line.push_str(&example.route);
     }
     line
+}
+
+/// The name of the resource in messages.
+pub(super) const WHAT: &str = Resource::DryRuns.plural();
+
+/// The request for this spec.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn request(cluster: &Cluster, spec: DryRunSpec) -> Result<Request<Vec<u8>>, Refusal> {
+    let question = DryRun {
+        api_version: API_VERSION.to_owned(),
+        kind: Resource::DryRuns.kind().to_owned(),
+        spec,
+        status: None,
+    };
+    let body = serde_json::to_vec(&question);
+    let body = body.map_err(|error| Refusal::of(WHAT, kube::Error::SerdeError(error)))?;
+    let path = Resource::DryRuns.path(Some(cluster.namespace()), None);
+    Request::post(path)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .map_err(|error| Refusal::of(WHAT, kube::Error::HttpError(error)))
 }
 
 #[cfg(test)]

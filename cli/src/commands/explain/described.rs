@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use crds::few::few;
+use crds::names::few;
 use crds::observe::{BackendVerdict, ExplanationStatus, ExplanationVerdict, Programmed};
 
 use crate::output::number;

@@ -8,16 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::observe::{Edge, Minute, NodeKind, Protocol};
+use crds::names::few;
+use crds::observe::{Edge, Minute, Node, NodeKind, Protocol};
 
-use super::called::{self, Account};
-use super::earlier;
-use super::ports::Ports;
+use super::called::{self, Account, Ports};
 use super::refusals::{self, Refusals};
-use super::reported;
-use super::routes::{self, Routes};
-use super::shared::Sharing;
-use crate::traffic::IndexedGraph;
+use super::reported::{self, Routes};
+use crate::traffic::{IndexedGraph, select};
 
 /// What one account called of another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,7 +123,7 @@ impl Calls {
         }
         let mut by_port = None;
         let routes = if evidence.by_route && is_http(edge.protocol) {
-            routes::of(traffic, edge).unwrap_or_else(|why| {
+            reported::served_routes(traffic, edge).unwrap_or_else(|why| {
                 by_port = Some(format!("{named}: {why}"));
                 Routes::new()
             })
@@ -153,8 +150,8 @@ impl Calls {
     fn unserved(&mut self, traffic: &IndexedGraph, edge: &Edge, why: &str) -> String {
         // The called side's report of the window is known; of minutes before, an older controller
         // reports nothing.
-        let has_unreported =
-            reported::server(edge).is_none() || earlier::minutes(traffic, edge).any(Minute::served);
+        let has_unreported = reported::server(edge).is_none()
+            || reported::earlier_minutes(traffic, edge).any(Minute::served);
         if has_unreported && !traffic.reports_sides() {
             self.unreported += 1;
             return reported::UNREPORTED.to_owned();
@@ -244,4 +241,83 @@ fn proven(edge: &Edge) -> f64 {
 
 fn is_http(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc)
+}
+
+/// By account, `namespace/name`, its workloads as people type them.
+///
+/// Accounts that several workloads run under: what a rule allows to one of them, or at one of
+/// them, it allows to and at all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sharing(BTreeMap<String, BTreeSet<String>>);
+
+impl Sharing {
+    /// From all edges and nodes of the response. If a workload has no pods now, as a CronJob
+    /// between two runs, the accounts are those of its calls.
+    pub(super) fn of(traffic: &IndexedGraph, here: Option<&str>) -> Self {
+        let mut sharing = Self::default();
+        for node in &traffic.graph.nodes {
+            sharing.add(traffic, node, &node.accounts, here);
+        }
+        for edge in traffic.edges() {
+            let from = traffic.node(&edge.from);
+            if let Some(node) = from.filter(|node| node.accounts.is_empty()) {
+                sharing.add(traffic, node, &edge.identities, here);
+            }
+        }
+        sharing
+    }
+
+    fn add(&mut self, traffic: &IndexedGraph, node: &Node, ids: &[String], here: Option<&str>) {
+        if !is_workload(node) {
+            return;
+        }
+        for (namespace, name) in ids.iter().filter_map(|id| called::account(id)) {
+            let workloads = self.0.entry(format!("{namespace}/{name}")).or_default();
+            workloads.insert(select::shown(traffic, &node.id, here));
+        }
+    }
+
+    /// Whether no workload has it for itself.
+    pub(super) fn is_shared(&self, account: &str) -> bool {
+        is_default(account) || self.workloads(account).len() > 1
+    }
+
+    /// The workloads that share an account, and what follows.
+    pub(super) fn words(&self, account: &str) -> String {
+        if is_default(account) {
+            return format!(
+                "{account} is the account of every pod that names none; what it is allowed to \
+                 call, all of them may"
+            );
+        }
+        let workloads = self.workloads(account);
+        format!(
+            "{account} is the account of {} workloads ({}); what it is allowed to call, all of \
+             them may, and a caller that may call one of them there may call all",
+            workloads.len(),
+            few(&workloads, workloads.len())
+        )
+    }
+
+    fn workloads(&self, account: &str) -> Vec<&str> {
+        let workloads = self.0.get(account).into_iter().flatten();
+        workloads.map(String::as_str).collect()
+    }
+}
+
+fn is_default(account: &str) -> bool {
+    account.ends_with("/default")
+}
+
+/// Whether it has an account for pods that there are, or will be.
+fn is_workload(node: &Node) -> bool {
+    let is_one = !matches!(
+        node.kind,
+        NodeKind::Service
+            | NodeKind::ServiceAccount
+            | NodeKind::External
+            | NodeKind::Outside
+            | NodeKind::Unknown
+    );
+    is_one && (!node.gone || node.kind == NodeKind::CronJob)
 }

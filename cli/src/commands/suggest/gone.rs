@@ -8,9 +8,8 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::ObjectList;
 
-use super::called::{self, Account};
+use super::called::{self, Account, Ports};
 use super::calls::Calls;
-use super::ports::Ports;
 use crate::cluster::Cluster;
 use crate::traffic::IndexedGraph;
 
@@ -40,20 +39,13 @@ impl Existing {
         let known = self.0.get(namespace);
         known.is_some_and(|names| !names.contains(name))
     }
-}
 
-impl Calls {
-    /// Leaves out what is of accounts that do not exist any more, each with when it was seen last.
-    pub(super) fn leave_out_gone(
-        &mut self,
-        existing: &Existing,
-        traffic: &IndexedGraph,
-        ports: &Ports,
-    ) {
+    /// Leaves out of `calls` what is of accounts that do not exist any more, each with when it was
+    /// seen last.
+    pub(super) fn leave_out_gone(&self, calls: &mut Calls, traffic: &IndexedGraph, ports: &Ports) {
         let mut reported = BTreeSet::new();
-        self.facts.retain(|(to, from, _), _| {
-            let Some((namespace, name)) = [from, to].into_iter().find(|one| existing.lacks(one))
-            else {
+        calls.facts.retain(|(to, from, _), _| {
+            let Some((namespace, name)) = [from, to].into_iter().find(|one| self.lacks(one)) else {
                 return true;
             };
             let last = last_seen(traffic, ports, from, to).unwrap_or("an unknown time");
@@ -64,7 +56,7 @@ impl Calls {
             ));
             false
         });
-        self.left.extend(reported);
+        calls.left.extend(reported);
     }
 }
 
@@ -109,7 +101,7 @@ mod tests {
                 _ => Existing(BTreeMap::from([("shop".to_owned(), names.collect())])),
             };
             let mut calls = suggested_by(&traffic, false);
-            calls.leave_out_gone(&existing, &traffic, &ports());
+            existing.leave_out_gone(&mut calls, &traffic, &ports());
             (calls.facts.len(), calls.left)
         };
         let job = "calls of account shop/job to account shop/cart: ServiceAccount shop/job does not \

@@ -6,11 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::{Edge, RouteSums};
 
-use super::called::{self, Account};
-use super::earlier;
-use super::ports::Ports;
-use super::reported;
-use super::routes::{self, Routes};
+use super::called::{self, Account, Ports};
+use super::reported::{self, Routes};
 use crate::traffic::IndexedGraph;
 
 /// Edges with calls that were refused, or may have been.
@@ -131,7 +128,7 @@ impl Refusal<'_> {
             return true;
         }
         let mut own = self.edge.routes.iter().filter(|route| is_among(route));
-        own.any(|route| !matches!(routes::is_served(traffic, self.edge, route), Ok(true)))
+        own.any(|route| !matches!(reported::is_served(traffic, self.edge, route), Ok(true)))
     }
 }
 
@@ -164,7 +161,7 @@ pub(super) fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<()
             "{refused} were not allowed, and a rule for its port would let them pass"
         ));
     }
-    let failed: u64 = earlier::minutes(traffic, edge)
+    let failed: u64 = reported::earlier_minutes(traffic, edge)
         .map(|minute| minute.failure)
         .fold(0, u64::saturating_add);
     if failed > 0 {
@@ -176,7 +173,7 @@ pub(super) fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<()
         ));
     }
     // Its caller counted no failure, and the called side refused all the same.
-    if earlier::minutes(traffic, edge).any(|minute| minute.refused) {
+    if reported::earlier_minutes(traffic, edge).any(|minute| minute.refused) {
         let seconds = traffic.graph.metadata.window_seconds;
         return Err(format!(
             "some calls by its port before the last {seconds} s were not allowed, and a rule for \

@@ -2,12 +2,12 @@
 //! suggestion relies on the called side's report, as far as it goes. If one report covers several
 //! edges, these are evaluated as one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crds::observe::{Edge, Minute, ServerSums};
+use crds::observe::{Edge, Minute, RouteSums, ServerSums};
+use k8s_openapi::jiff::Timestamp;
 use policy::reason::Reason;
 
-use super::earlier;
 use crate::traffic::IndexedGraph;
 
 /// Why the called side's word of an edge is not known beside a controller that does not pass it on.
@@ -152,7 +152,7 @@ pub(super) fn refusals(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
 fn of_its_own(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
     let reasons = unallowed(edge);
     let calls = total(&reasons);
-    let before = earlier::minutes(traffic, edge).filter(|minute| minute.refused);
+    let before = earlier_minutes(traffic, edge).filter(|minute| minute.refused);
     let seconds = traffic.graph.metadata.window_seconds;
     let reasons: Vec<String> = reasons
         .iter()
@@ -177,4 +177,109 @@ fn of_its_own(traffic: &IndexedGraph, edge: &Edge) -> Option<String> {
 /// Whether a minute is one of calls that the called side served.
 pub(super) fn is_of_served(minute: &Minute) -> bool {
     minute.proven && minute.served()
+}
+
+/// The minutes that began before the window. Of these minutes less is known than of the window:
+/// neither the routes of the calls, nor how many of the failed ones were refused; proxies and
+/// controllers of older versions do not report whether any were.
+pub(super) fn earlier_minutes<'a>(
+    traffic: &IndexedGraph,
+    edge: &'a Edge,
+) -> impl Iterator<Item = &'a Minute> + use<'a> {
+    let metadata = &traffic.graph.metadata;
+    let window = i64::try_from(metadata.window_seconds).unwrap_or(i64::MAX);
+    let begin = seconds(&metadata.end).map(|end| end.saturating_sub(window));
+    edge.history.iter().filter(move |minute| {
+        let is_inside = match (seconds(&minute.start), begin) {
+            (Some(start), Some(begin)) => start >= begin,
+            // What cannot be read is taken for older.
+            _ => false,
+        };
+        !is_inside
+    })
+}
+
+fn seconds(text: &str) -> Option<i64> {
+    let at: Timestamp = text.parse().ok()?;
+    Some(at.as_second())
+}
+
+/// Percent of the calls that callers report as served which routes must cover at least. Both sides
+/// count in intervals of 5 s, and a call may end in another interval at its caller.
+const MIN_COVERED: u64 = 95;
+
+/// HTTPRouteGroups and their matches.
+pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
+
+/// The routes of the calls that were served, if they cover all that was served.
+///
+/// Routes are reported only for the window and for requests, by called pods whose proxies are
+/// connected to a controller: what only another pod served has no route, and callers count it all
+/// the same. How many calls of a route failed is known of the called workload, for all callers:
+/// what exceeds that was served.
+///
+/// # Errors
+/// Why a rule for the known ones would refuse others, or may.
+pub(super) fn served_routes(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> {
+    let seconds = traffic.graph.metadata.window_seconds;
+    if earlier_minutes(traffic, edge).any(is_of_served) {
+        return Err(format!(
+            "calls before the last {seconds} s have no known route; --since {seconds}s looks at \
+             the later ones alone"
+        ));
+    }
+    let (requests, failure) = match server(edge) {
+        Some(server) => (server.requests, server.failure),
+        // Only the called side reported it.
+        None => (edge.requests, edge.failure),
+    };
+    let covered: u64 = edge.routes.iter().map(|route| route.requests).sum();
+    if edge.routes.is_empty() || requests > covered {
+        return Err("the routes of some calls are not known".to_owned());
+    }
+    // Routes are reported for all edges together that share the called side's report.
+    let success = sharers(traffic, edge).map(|sharer| sharer.success);
+    let success = success.fold(0, u64::saturating_add);
+    if covered.saturating_mul(100) < success.saturating_mul(MIN_COVERED) {
+        return Err("some called pods report no routes".to_owned());
+    }
+    let mut routes = Routes::new();
+    for route in &edge.routes {
+        if failure > 0 && !is_served(traffic, edge, route)? {
+            continue;
+        }
+        let Some((group, name)) = route.route.split_once('/') else {
+            return Err("some calls have no route".to_owned());
+        };
+        let matches = routes.entry(group.to_owned()).or_default();
+        matches.insert(name.to_owned());
+    }
+    if routes.is_empty() {
+        return Err("of no route it is known that it was served".to_owned());
+    }
+    Ok(routes)
+}
+
+/// Whether calls of a route were served on an edge of which some failed.
+///
+/// # Errors
+/// When that is not reported.
+pub(super) fn is_served(
+    traffic: &IndexedGraph,
+    edge: &Edge,
+    route: &RouteSums,
+) -> Result<bool, String> {
+    // Under way, so it was not refused.
+    if route.requests == 0 {
+        return Ok(true);
+    }
+    let routes = traffic.node(&edge.to).map(|node| node.routes.as_slice());
+    let mut routes = routes.unwrap_or_default().iter();
+    let all = routes.find(|one| one.route == route.route);
+    let lost = |all: &RouteSums| all.failure.saturating_add(all.cancelled);
+    match all {
+        Some(all) if route.requests > lost(all) => Ok(true),
+        Some(all) if all.requests <= lost(all) => Ok(false),
+        _ => Err("some calls failed, and it is not known of which route".to_owned()),
+    }
 }

@@ -6,9 +6,8 @@ use crds::observe::Graph;
 use crds::smi::judge::{Cluster, Severity};
 use serde_json::{Value, json};
 
+use super::called::Ports;
 use super::calls::Calls;
-use super::objects;
-use super::ports::Ports;
 use crate::traffic::IndexedGraph;
 
 mod accounts;
@@ -60,7 +59,7 @@ fn suggested(edges: &[Value], by_route: bool) -> (Vec<Value>, Calls) {
 /// With what `cart` served by route, for all callers, in the five minutes before ten.
 fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>, Calls) {
     let calls = suggested_by(&indexed(edges, served), by_route);
-    (objects::of(&calls), calls)
+    (super::objects_of(&calls), calls)
 }
 
 /// The graph of these edges, where `cart` served this by route.
@@ -441,10 +440,14 @@ fn similarly_named_accounts_and_ports_get_separate_objects() {
         };
         calls.facts.insert((of(account), of("job"), None), traffics);
     }
-    let objects = objects::of(&calls);
+    let objects = super::objects_of(&calls);
     let routes = objects.iter().filter(|one| one["kind"] == "TCPRoute");
     let mut ports: Vec<&Value> = routes.map(|one| &one["spec"]["matches"]["ports"]).collect();
     ports.sort_by_key(|ports| ports.to_string());
     assert_eq!(ports, [&json!([80, 8080]), &json!([8080])]);
-    assert_eq!(objects, objects::of(&calls), "the same names in every run");
+    assert_eq!(
+        objects,
+        super::objects_of(&calls),
+        "the same names in every run"
+    );
 }

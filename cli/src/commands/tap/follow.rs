@@ -12,8 +12,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, LocalBoxStream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::cluster::lines::Lines;
 use crate::cluster::names::Named;
+use crate::cluster::response::Lines;
 use crate::cluster::{Cluster, Refusal};
 use crate::failure::Failure;
 use crate::traffic::known;

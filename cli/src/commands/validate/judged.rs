@@ -2,18 +2,15 @@
 //! and spelling are those of `crds`, which the webhooks use too.
 
 mod documents;
-mod each_once;
-mod finding;
 mod identity;
 mod reader;
 
 use crds::smi::judge::Cluster;
 
 use self::reader::ObjectReader;
-use crate::yaml::BadYaml;
-use crate::yaml::tree;
+use crate::yaml::{BadYaml, tree};
 
-pub use self::finding::{Finding, Judged};
+pub use self::reader::{Finding, Judged};
 
 /// Validates every object of a text as the webhook does.
 ///

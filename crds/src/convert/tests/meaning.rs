@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{SmiKind, SmiVersion, VERSIONS, annotation, generate, stored, to, with_annotation};
-use crate::convert::{annotation::Lossless, content, hidden, shape};
+use crate::convert::annotation::Lossless;
+use crate::convert::{fragment, hidden, shape};
 use SmiVersion::{V1alpha1, V1alpha2, V1alpha3, V1alpha4};
 
 #[derive(Debug)]
@@ -164,8 +165,8 @@ fn older() -> impl Strategy<Value = SmiVersion> {
 /// A note with any text of its forger, with hashes that fit.
 fn forged(kind: SmiKind, view: &Value, other_stored: &Value) -> Option<String> {
     let version = version_of(view);
-    let visible = content::take(&mut view.as_object().unwrap().clone());
-    let other = content::take(&mut other_stored.as_object().unwrap().clone());
+    let visible = fragment::take_content(&mut view.as_object().unwrap().clone());
+    let other = fragment::take_content(&mut other_stored.as_object().unwrap().clone());
     let fragments = shape::to_version(kind, version, &other).fragments;
     let note = Lossless {
         hidden: hidden::hide(kind, version, &visible, fragments, &other, true),

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::demand::{PodDemand, RESOURCES, Resource, sum};
 use crate::inject::overrides;
-use crate::inject::request::{DefaultLimits, Namespace};
+use crate::inject::overrides::{DefaultLimits, Namespace};
 use crate::labels::quantity_in_milli;
 
 /// What each of the proxy's containers requests of one resource.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Code, Judge, Mistake, Mistakes, ValidationContext, ports::judged_port};
+use super::port_routes::judged_port;
+use super::{Code, Judge, Mistake, Mistakes, ValidationContext};
 use crate::label_syntax::{is_dns_label, is_dns_subdomain};
 use crate::smi::{
     GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE, RuleRef,

@@ -6,11 +6,8 @@ use policy::{
     traffic::{bounds, call::Token},
 };
 
-use super::{
-    judged::Override,
-    reader::{FieldReader, shown},
-    scope,
-};
+use super::reader::{FieldReader, shown};
+use super::scope::{self, Override};
 use crate::{
     smi::judge::{Code, Source, SourceKind},
     weft::{self, OverrideToken, SourceRef},

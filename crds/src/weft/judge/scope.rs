@@ -1,26 +1,19 @@
-//! What a policy is about: targets, requests, callers.
+//! What is made of a TrafficPolicy, and what it is about: targets, requests, callers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use policy::{
-    name::ServiceId,
-    traffic::{
-        Target,
-        bounds::{ROUTES, SOURCES},
-    },
-};
+use policy::name::ServiceId;
+use policy::traffic::bounds::{ROUTES, SOURCES};
+use policy::traffic::call::Token;
+use policy::traffic::{Section, Sections, Target};
 
-use super::judged::Route;
 use super::reader::shown;
-use crate::{
-    label_syntax::{is_dns_label, is_dns_subdomain},
-    near::hint,
-    smi::{
-        RULE_HTTP_ROUTE_GROUP, Subject,
-        judge::{Code, Mistakes, Source, ValidationContext, judged_port, source},
-    },
-    weft::{RouteRef, SourceRef, TargetRef},
-};
+use crate::label_syntax::{is_dns_label, is_dns_subdomain};
+use crate::near::hint;
+use crate::smi::judge::{Code, Mistakes, Source, ValidationContext, judged_port, source};
+use crate::smi::{RULE_HTTP_ROUTE_GROUP, Subject};
+use crate::weft::{RouteRef, SourceRef, TargetRef};
 
 /// A policy about a Service.
 pub(super) const SERVICE: &str = "Service";
@@ -197,4 +190,46 @@ fn no_caller() -> Source {
 fn too_many(field: &str, found: usize, most: usize, mistakes: &mut Mistakes) {
     let text = format!("has {found} entries, but may have {most}; it fits nothing");
     mistakes.invalid(field, text);
+}
+
+/// The content of a TrafficPolicy: parsed, and without what cannot be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What it is about; `None` when that cannot be read, and then it has no effect.
+    pub target: Option<Target>,
+    /// Whether it beats every other policy; only of the mesh.
+    pub enforce: bool,
+    /// The requests that it is about, by place; `None` for an entry that fits nothing.
+    /// Without any entry, every request.
+    pub routes: Vec<Option<Route>>,
+    /// The callers that it is about, by place. Without any entry, every caller.
+    pub sources: Vec<Source>,
+    /// The sections that can be used, without `overrides`.
+    pub sections: Sections,
+    /// That section, whose callers other objects may name.
+    pub overrides: Option<Vec<Override>>,
+    /// The sections that were written, whether or not they can be used.
+    pub written: Vec<Section>,
+}
+
+/// Requests that an HTTPRouteGroup of the policy's namespace names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Name of the HTTPRouteGroup.
+    pub group: Arc<str>,
+    /// Names of matches. Absent means every match, and an empty list none.
+    pub matches: Option<Vec<Arc<str>>>,
+}
+
+/// One entry of `overrides`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// Services that may be chosen.
+    pub to: Vec<ServiceId>,
+    /// Callers that may choose.
+    pub sources: Vec<Source>,
+    /// Callers that pass a choice on.
+    pub forwarders: Vec<Source>,
+    /// Secrets that prove the right to choose.
+    pub tokens: Vec<Token>,
 }

@@ -19,11 +19,8 @@ use policy::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::smi::{
-    each_node,
-    judge::{Code, Severity, SourceKind, spec},
-    schema, violations,
-};
+use crate::smi::judge::{Code, Severity, SourceKind, spec};
+use crate::smi::{each_node, schema, violations};
 
 /// A spec with every field.
 const EVERYTHING: &str = include_str!("../everything.yaml");

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::few::few;
+use crds::names::few;
 use policy::mode::{AccessMode, Enforcement};
 
 use crate::explain::outcome::{BackendOutcome, Question};

@@ -4,22 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use policy::{
-    access::Caller,
-    http_match::HttpMatch,
-    name::{ServiceId, SpiffeId},
-    traffic::{
-        call::{
-            Budget, Cause, Causes, Downstream, Fallback, FallbackResponse, FallbackTo, Mirror,
-            Override, Retry, Sticky, StickyKey, StickyScope, TcpTarget, Timeouts, Token,
-        },
-        endpoint::{Balance, Breaker, BreakerState, Ejection, Locality, Subset},
-        guard::{LimitKey, LimitMode, LimitScope, Overload, OverloadMode, Priority, RateLimit},
-        pod::{GuardPort, PodGuard},
-        set::{GrpcCode, GrpcCodes, Methods, Percent, Statuses},
-    },
+use policy::access::Caller;
+use policy::http_match::HttpMatch;
+use policy::name::{ServiceId, SpiffeId};
+use policy::traffic::call::{
+    Budget, Cause, Causes, Downstream, Fallback, FallbackResponse, FallbackTo, Mirror, Override,
+    Retry, Sticky, StickyKey, StickyScope, TcpTarget, Timeouts, Token,
 };
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use policy::traffic::endpoint::{Balance, Breaker, BreakerState, Ejection, Locality, Subset};
+use policy::traffic::guard::{
+    LimitKey, LimitMode, LimitScope, Overload, OverloadMode, Priority, RateLimit,
+};
+use policy::traffic::pod::{GuardPort, PodGuard};
+use policy::traffic::set::{GrpcCode, GrpcCodes, Methods, Percent, Statuses};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
 use prost::Message as _;
 
 use super::*;

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::{edge, judged, ports, route, rules, suggested, suggested_of};
 use crate::commands::suggest::calls::Calls;
-use crate::commands::suggest::objects;
 use crate::traffic::IndexedGraph;
 
 const SHARED: &str = "spiffe://cluster.local/ns/shop/sa/shared";
@@ -130,7 +129,7 @@ fn refusal_on_unselected_edge_also_blocks_rule() {
     let traffic = IndexedGraph::of(graph(&[("web", "web"), ("job", "job")], &edges));
     let asked = traffic.edges().iter().take(1);
     let calls = Calls::of(&traffic, asked, &ports(), Some("shop"), false);
-    assert_eq!(objects::of(&calls), [] as [Value; 0]);
+    assert_eq!(super::super::objects_of(&calls), [] as [Value; 0]);
     assert_eq!(calls.left.len(), 1, "{:?}", calls.left);
     assert!(calls.left[0].contains("deploy/job"), "{:?}", calls.left);
 }

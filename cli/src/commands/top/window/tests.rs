@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::commands::top::frame::Order;
-use crate::commands::top::rows;
+use crate::commands::top::paths;
 
 /// What makes one request another.
 type Edit = fn(&mut TapRequest);
@@ -59,7 +59,7 @@ fn counts(window: &mut Window, now: Instant, (matched, shown, dropped): (u64, u6
 /// The cells of the rows below the head.
 fn table(look: &WindowView<'_>, order: Order) -> Vec<Vec<String>> {
     let mut out = Vec::new();
-    let table = rows::table(look, order, usize::MAX);
+    let table = paths::table(look, order, usize::MAX);
     table.write(&mut out, false).unwrap();
     let text = String::from_utf8(out).unwrap();
     let words = |line: &str| -> Vec<String> {
@@ -169,7 +169,7 @@ fn rates_are_scaled_by_tap_losses_counted_per_stream() {
     assert_eq!(look.counts, expected);
     assert_eq!(table(&look, Order::Rate)[0][3], "10.0", "20 of 100 in 10 s");
     assert_eq!(
-        rows::summary(&look),
+        paths::summary(&look),
         "20 of 100 requests in 10 s were shown, 4 found no room; rates are scaled to all of \
          them; 3 of 4 proxies take part"
     );
@@ -179,7 +179,7 @@ fn rates_are_scaled_by_tap_losses_counted_per_stream() {
     counts(&mut window, at(start, 1), (1, 1, 0));
     let look = window.look(at(start, 10));
     assert_eq!(table(&look, Order::Rate)[0][3], "0.1");
-    assert!(!rows::summary(&look).contains("scaled"));
+    assert!(!paths::summary(&look).contains("scaled"));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn requests_beyond_row_limit_form_one_last_row() {
         let last = table(&look, order).pop().unwrap();
         assert_eq!(last[8], "(others)", "{order:?}");
     }
-    assert!(rows::summary(&look).contains("7 of those shown are in (others)"));
+    assert!(paths::summary(&look).contains("7 of those shown are in (others)"));
     drop(look);
     // Rows that are free again are used again.
     shows(&mut window, at(start, 20), served("/late", 1.0));
@@ -235,7 +235,7 @@ fn held_requests_are_bounded_and_evicted_ones_counted() {
     assert_eq!(window.requests.len(), REQUESTS);
     let look = window.look(at(start, 1));
     assert_eq!((look.rows.len(), look.evicted), (1, 5));
-    assert!(rows::summary(&look).contains("5 had to leave too early"));
+    assert!(paths::summary(&look).contains("5 had to leave too early"));
     drop(look);
     // The names of a row are bounded too, whatever the request has.
     let long = format!("/{}", "\u{fc}".repeat(TEXT));
@@ -265,7 +265,7 @@ fn path_reaches_the_terminal_as_text() {
     );
     let mut out = Vec::new();
     let look = window.look(at(start, 1));
-    let table = rows::table(&look, Order::Rate, usize::MAX);
+    let table = paths::table(&look, Order::Rate, usize::MAX);
     table.write(&mut out, true).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.lines().count(), 2, "{text:?}");

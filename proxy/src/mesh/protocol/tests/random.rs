@@ -1,7 +1,7 @@
 //! Messages between two proxies at random, the same for the same seed.
 
 use http::{Request, Response};
-use policy::hashing::{STEP, mix};
+use policy::sticky::{STEP, mix};
 
 use super::super::*;
 use crate::http::header_names::{

@@ -17,12 +17,11 @@ use policy::traffic::{
     set::{GrpcCode, GrpcCodes},
 };
 
-use super::super::to_section::ToSection;
 use super::super::values::{
     codes, header, methods, methods_message, milliseconds, number, percent, service, some_time,
     statuses, tcp_messages, tcp_targets, time,
 };
-use super::Read;
+use super::{Read, ToSection};
 use crate::convert::error::{BadResource, each};
 use crate::v1::{self, policy_rule::Section};
 

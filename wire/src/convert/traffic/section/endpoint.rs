@@ -8,9 +8,8 @@ use policy::traffic::{
     endpoint::{Balance, Breaker, BreakerState, Ejection, Subset},
 };
 
-use super::super::to_section::ToSection;
 use super::super::values::{codes, milliseconds, number, percent, statuses, time};
-use super::Read;
+use super::{Read, ToSection};
 use crate::convert::{locality, locality_message};
 use crate::v1::{self, policy_rule::Section};
 

@@ -7,9 +7,8 @@ use policy::traffic::{
     guard::{LimitKey, LimitMode, LimitScope, Overload, OverloadMode, Priority, RateLimit},
 };
 
-use super::super::to_section::ToSection;
 use super::super::values::{header, milliseconds, number, time};
-use super::Read;
+use super::{Read, ToSection};
 use crate::convert::error::BadResource;
 use crate::v1::{self, policy_rule::Section};
 
