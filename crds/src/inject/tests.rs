@@ -50,7 +50,7 @@ fn pod(spec: Value) -> Value {
 
 fn one_container(extra: Value) -> Value {
     let mut container = json!({ "name": "app", "image": "app" });
-    merge::overlay(&mut container, extra);
+    containers::overlay(&mut container, extra);
     pod(json!({ "containers": [container] }))
 }
 

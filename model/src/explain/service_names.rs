@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::few::few;
+use crds::names::few;
 
 use crate::model::{Index, PodId, PortEntry, ServiceEntry};
 use crate::world::ObjectKey;
