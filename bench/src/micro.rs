@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use http::{HeaderMap, Method};
-use policy::access::{Access, Caller, JudgedTraffic, Rule, Source};
+use policy::access::{Access, Caller, EvaluatedTraffic, Rule, Source};
 use policy::balance::{Cost, pick};
 use policy::http_match::{HttpMatch, RequestFacts};
 use policy::mode::Enforcement;
@@ -56,7 +56,7 @@ fn deciding(what: String, rules: Vec<Rule>, caller: &SpiffeId) -> Timing {
         rules,
     };
     timed(what, || {
-        let verdict = access.decide(Caller::mesh(caller), 8080, JudgedTraffic::Http(&facts));
+        let verdict = access.decide(Caller::mesh(caller), 8080, EvaluatedTraffic::Http(&facts));
         black_box(verdict.is_allowed());
     })
 }

@@ -141,7 +141,7 @@ impl Cluster {
         }
     }
 
-    /// For requests to the API server; within [`Self::try_ask`].
+    /// For requests to the API server; within [`Self::try_call`].
     #[must_use]
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
@@ -223,7 +223,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no response, or it is a refusal.
-    pub(crate) async fn try_ask<T>(
+    pub(crate) async fn try_call<T>(
         &self,
         what: &str,
         call: impl Future<Output = kube::Result<T>>,
@@ -236,13 +236,13 @@ impl Cluster {
     }
 
     /// The same with retries while a controller reports that it will respond in a moment.
-    async fn ask_again<T, F>(&self, what: &str, call: impl Fn() -> F) -> Result<T, Refusal>
+    async fn call_with_retries<T, F>(&self, what: &str, call: impl Fn() -> F) -> Result<T, Refusal>
     where
         F: Future<Output = kube::Result<T>>,
     {
         let until = Instant::now() + STARTUP_WITHIN;
         loop {
-            match self.try_ask(what, call()).await {
+            match self.try_call(what, call()).await {
                 Err(refusal) if refusal.passes_in().is_some() && Instant::now() < until => {
                     sleep(AGAIN).await;
                 }
@@ -270,7 +270,7 @@ impl Cluster {
     /// The same; the caller distinguishes what is missing from what the user may not see.
     ///
     /// # Errors
-    /// As [`Self::try_ask`].
+    /// As [`Self::try_call`].
     pub(crate) async fn try_read<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -286,7 +286,7 @@ impl Cluster {
     /// The response to a request; its time is noted, too.
     ///
     /// # Errors
-    /// As [`Self::try_ask`].
+    /// As [`Self::try_call`].
     pub(crate) async fn try_request<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -299,13 +299,13 @@ impl Cluster {
                 serde_json::from_slice::<T>(&bytes).map_err(kube::Error::SerdeError)
             }
         };
-        self.ask_again(what, call).await
+        self.call_with_retries(what, call).await
     }
 
     /// Reads what the API server has at `path` as it is, of at most `most` bytes.
     ///
     /// # Errors
-    /// As [`Self::try_ask`].
+    /// As [`Self::try_call`].
     pub(crate) async fn try_read_bytes(
         &self,
         what: &str,
@@ -320,13 +320,13 @@ impl Cluster {
             let body = self.body_of(request.clone().map(Body::from));
             async move { whole(body.await?, most).await }
         };
-        self.ask_again(what, call).await
+        self.call_with_retries(what, call).await
     }
 
     /// Begins to read what the API server streams at `path`, as it comes.
     ///
     /// # Errors
-    /// As [`Self::try_ask`]. Only the begin has a time limit.
+    /// As [`Self::try_call`]. Only the begin has a time limit.
     pub(crate) async fn stream(&self, what: &str, path: &str) -> Result<Body, Refusal> {
         let request = match http::Request::get(path).body(Vec::new()) {
             Ok(request) => request,
@@ -347,7 +347,7 @@ impl Cluster {
     /// The same of any request.
     ///
     /// # Errors
-    /// As [`Self::try_ask`]. Only the begin has a time limit.
+    /// As [`Self::try_call`]. Only the begin has a time limit.
     pub(crate) async fn lines_of(
         &self,
         what: &str,
@@ -359,7 +359,7 @@ impl Cluster {
 
     async fn begin(&self, what: &str, request: &http::Request<Vec<u8>>) -> Result<Body, Refusal> {
         let call = || self.body_of(request.clone().map(Body::from));
-        self.ask_again(what, call).await
+        self.call_with_retries(what, call).await
     }
 
     /// The rest of a response that is no refusal.
@@ -387,7 +387,7 @@ impl Cluster {
     /// The same; the caller distinguishes what is missing from what the user may not see.
     ///
     /// # Errors
-    /// As [`Self::try_ask`].
+    /// As [`Self::try_call`].
     pub(crate) async fn try_observe<T: DeserializeOwned>(
         &self,
         resource: Resource,

@@ -29,5 +29,5 @@ mod traffic;
 mod yaml;
 
 pub use args::command;
-pub use commands::validate::judged;
+pub use commands::validate::validated;
 pub use run::{main, run};

@@ -31,7 +31,7 @@ pub(crate) struct Question {
     /// Each edge by route.
     pub(crate) routes: bool,
     /// Edges without calls in the window, and nodes that no longer exist.
-    pub(crate) remembered: bool,
+    pub(crate) persisted: bool,
 }
 
 impl Question {
@@ -65,7 +65,7 @@ impl Question {
         }
         for (wanted, parameters) in [
             (self.routes, "&routes=1"),
-            (self.remembered, "&quiet=1&gone=1"),
+            (self.persisted, "&quiet=1&gone=1"),
         ] {
             if wanted {
                 query.push_str(parameters);
@@ -90,7 +90,7 @@ impl IndexedGraph {
     ///
     /// # Errors
     /// When there is no response.
-    pub(crate) async fn ask(cluster: &Cluster, question: &Question) -> Result<Self, Failure> {
+    pub(crate) async fn fetch(cluster: &Cluster, question: &Question) -> Result<Self, Failure> {
         let query = question.query();
         let graph: Graph = cluster
             .observe(Resource::Graphs, cluster.scope(), Some(LIVE), &query)
@@ -270,7 +270,7 @@ mod tests {
         let mut question = Question::window(Duration::from_secs(60)).unwrap();
         assert_eq!(question.query(), "window=60s");
         question.history = Some(Duration::from_secs(3600));
-        question.remembered = true;
+        question.persisted = true;
         question.routes = true;
         assert_eq!(
             question.query(),

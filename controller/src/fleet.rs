@@ -1,11 +1,11 @@
 //! Breakers of the complete mesh: sums what proxies report of calls to Services with a `breaker`,
 //! and lets `policy::breaker::fleet` decide what that means.
 //!
-//! Every replica receives the pulses of its own proxies, passes them on to the others, and comes to
+//! Every replica receives the breaker reports of its own proxies, passes them on to the others, and comes to
 //! the same decision by itself; none queries another and none leads. What was counted is gone with
 //! the replica: another one has it within an interval, and proxies decide alone meanwhile.
 //!
-//! A proxy reports only itself, and an account has one voice however many pods it has. A pulse
+//! A proxy reports only itself, and an account has one voice however many pods it has. A breaker report
 //! about a Service without a breaker, about a backend that nothing leads to, or by an account that
 //! may not call there, is not taken.
 //!
@@ -36,20 +36,20 @@ pub(crate) use self::circuit::BreakerReport;
 #[cfg(test)]
 pub(crate) use self::circuit::Phase;
 
-/// Between two looks at what the pulses come to.
+/// Between two looks at what the breaker reports come to.
 const EVERY: Duration = Duration::from_millis(250);
-/// Pulses that are kept for other replicas; each receives them at once while it listens, and while
+/// Breaker reports that are kept for other replicas; each receives them at once while it listens, and while
 /// none does none are kept.
 const KEPT: Duration = Duration::from_secs(3);
 /// Callers of all breakers together: 2000 proxies that call 50 Services each. One takes 250
 /// bytes where no other has its account.
 const CALLERS: usize = 100_000;
-/// Breakers that one pulse may tell of: Services that one application calls at one time.
+/// Breakers that one breaker report may tell of: Services that one application calls at one time.
 pub(crate) const CIRCUITS: usize = 1024;
-/// Bytes of pulses that are kept for other replicas: what 2000 proxies that call 50 Services each
+/// Bytes of breaker reports that are kept for other replicas: what 2000 proxies that call 50 Services each
 /// report in a second, of which each replica receives within a third of one.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
-/// Pulses in one message to another replica, and its bytes.
+/// Breaker reports in one message to another replica, and its bytes.
 const TOGETHER: usize = 2000;
 const TOGETHER_BYTES: usize = 1024 * 1024;
 
@@ -67,12 +67,12 @@ struct Inner {
     announced: watch::Sender<u64>,
     /// Counts changes of which policies have a breaker with callers.
     called: watch::Sender<u64>,
-    /// Counts pulses of this replica's own streams.
+    /// Counts breaker reports of this replica's own streams.
     own: watch::Sender<u64>,
     started: Notify,
     /// Counts callers of breakers beyond [`CALLERS`], and those whose rights take more than
-    /// [`LOOKED_AT`] to know; what a pulse says beyond [`CIRCUITS`] or of a breaker again; and
-    /// pulses beyond [`KEPT_BYTES`], for each replica that did not get them.
+    /// [`LOOKED_AT`] to know; what a breaker report says beyond [`CIRCUITS`] or of a breaker again; and
+    /// breaker reports beyond [`KEPT_BYTES`], for each replica that did not get them.
     at_capacity: Counter,
 }
 
@@ -84,8 +84,8 @@ struct FleetState {
     /// Policies that decided about one of them at the last look.
     policies: BTreeSet<ObjectRef>,
     announced: AnnouncedStates,
-    /// Own pulses, the oldest first.
-    own: VecDeque<OwnPulse>,
+    /// Own breaker reports, the oldest first.
+    own: VecDeque<OwnReport>,
     /// What they take.
     own_bytes: usize,
     /// Revision of the last one that went for want of room.
@@ -96,7 +96,7 @@ struct FleetState {
 
 /// What a pod of this replica's own streams said.
 #[derive(Debug)]
-struct OwnPulse {
+struct OwnReport {
     revision: u64,
     at: Instant,
     bytes: usize,
@@ -110,12 +110,12 @@ impl FleetState {
         circuits.map(|circuit| circuit.object().clone()).collect()
     }
 
-    /// Keeps a pulse for other replicas, for which the oldest may have to go.
+    /// Keeps a breaker report for other replicas, for which the oldest may have to go.
     fn keep(&mut self, reported: v1::PodPulse, at: Instant) {
         self.revision += 1;
         let bytes = bytes_of(&reported);
         self.own_bytes += bytes;
-        self.own.push_back(OwnPulse {
+        self.own.push_back(OwnReport {
             revision: self.revision,
             at,
             bytes,
@@ -137,23 +137,26 @@ impl FleetState {
     }
 
     fn forget_before(&mut self, now: Instant) {
-        let old = |pulse: &OwnPulse| now.duration_since(pulse.at) > KEPT;
+        let old = |breaker_report: &OwnReport| now.duration_since(breaker_report.at) > KEPT;
         while self.own.front().is_some_and(old) {
             self.drop_oldest();
         }
     }
 }
 
-/// What a pulse takes in memory.
+/// What a breaker report takes in memory.
 fn bytes_of(reported: &v1::PodPulse) -> usize {
-    let circuits = reported.pulse.iter().flat_map(|pulse| &pulse.circuits);
+    let circuits = reported
+        .pulse
+        .iter()
+        .flat_map(|breaker_report| &breaker_report.circuits);
     let circuits = circuits.map(|sample| {
         let names = sample.circuit.as_ref();
         let names = names.map_or(0, |of| of.service.len() + of.backend.len());
         size_of::<v1::CircuitPulse>() + names
     });
     let texts = reported.account.len() + reported.uid.len();
-    size_of::<OwnPulse>() + texts + circuits.sum::<usize>()
+    size_of::<OwnReport>() + texts + circuits.sum::<usize>()
 }
 
 impl Fleet {
@@ -185,9 +188,9 @@ impl Fleet {
     }
 
     /// Takes what a pod of this replica's own streams says.
-    pub(crate) fn take(&self, from: &Caller, pulse: v1::Pulse, now: Instant) {
-        let circuits = self.count(from, pulse, now);
-        // A replica that starts to listen does not get earlier pulses.
+    pub(crate) fn take(&self, from: &Caller, breaker_report: v1::Pulse, now: Instant) {
+        let circuits = self.count(from, breaker_report, now);
+        // A replica that starts to listen does not get earlier breaker reports.
         if circuits.is_empty() || self.inner.own.receiver_count() == 0 {
             return;
         }
@@ -200,20 +203,25 @@ impl Fleet {
     }
 
     /// Takes what another replica passes on of its own.
-    pub(crate) fn receive(&self, pulses: Vec<v1::PodPulse>, now: Instant) {
-        for reported in pulses {
+    pub(crate) fn receive(&self, breaker_reports: Vec<v1::PodPulse>, now: Instant) {
+        for reported in breaker_reports {
             let from = Caller {
                 account: reported.account.into(),
                 uid: reported.uid.into(),
             };
-            if let Some(pulse) = reported.pulse {
-                self.count(&from, pulse, now);
+            if let Some(breaker_report) = reported.pulse {
+                self.count(&from, breaker_report, now);
             }
         }
     }
 
     /// Returns what of it was taken.
-    fn count(&self, from: &Caller, pulse: v1::Pulse, now: Instant) -> Vec<v1::CircuitPulse> {
+    fn count(
+        &self,
+        from: &Caller,
+        breaker_report: v1::Pulse,
+        now: Instant,
+    ) -> Vec<v1::CircuitPulse> {
         let mut taken = Vec::new();
         let Some(compiled) = self.inner.latest.borrow().clone() else {
             return taken;
@@ -221,10 +229,10 @@ impl Fleet {
         let mut state = self.inner.state.lock();
         let state = &mut *state;
         let mut left = LOOKED_AT;
-        let beyond = pulse.circuits.len().saturating_sub(CIRCUITS);
+        let beyond = breaker_report.circuits.len().saturating_sub(CIRCUITS);
         self.inner.at_capacity.inc_by(beyond as u64);
         let mut reported = BTreeSet::new();
-        for sample in pulse.circuits.into_iter().take(CIRCUITS) {
+        for sample in breaker_report.circuits.into_iter().take(CIRCUITS) {
             let Some(key) = sample.circuit.as_ref().and_then(Key::read) else {
                 continue;
             };
@@ -252,14 +260,14 @@ impl Fleet {
             }
             let circuit = state.circuits.entry(key);
             let circuit = circuit.or_insert_with(|| KnownCircuit::new(now, decision));
-            circuit.pulse(now, from, (&sample).into());
+            circuit.add_counts(now, from, (&sample).into());
             self.inner.started.notify_one();
             taken.push(sample);
         }
         taken
     }
 
-    /// Goes on to what follows from the time and from the pulses.
+    /// Goes on to what follows from the time and from the breaker reports.
     fn tick(&self, now: Instant, clock: SystemTime) {
         let compiled = self.inner.latest.borrow().clone();
         let mut state = self.inner.state.lock();
@@ -329,18 +337,20 @@ impl Fleet {
         let state = self.inner.state.lock();
         let lost = state.cut.saturating_sub(since);
         self.inner.at_capacity.inc_by(lost);
-        let after = state.own.partition_point(|pulse| pulse.revision <= since);
+        let after = state
+            .own
+            .partition_point(|breaker_report| breaker_report.revision <= since);
         let news = state.own.range(after..).take(TOGETHER);
         let mut reported = state.revision;
         let mut message = v1::Reports::default();
         let mut bytes = 0;
-        for pulse in news {
-            bytes += framed(&pulse.reported);
+        for breaker_report in news {
+            bytes += framed(&breaker_report.reported);
             if bytes > TOGETHER_BYTES && !message.pulses.is_empty() {
                 break;
             }
-            reported = pulse.revision;
-            message.pulses.push(pulse.reported.clone());
+            reported = breaker_report.revision;
+            message.pulses.push(breaker_report.reported.clone());
         }
         (reported, (!message.pulses.is_empty()).then_some(message))
     }
@@ -385,7 +395,7 @@ impl Fleet {
     }
 }
 
-/// Bytes of a pulse in a message: its field's number and its length stand before it.
+/// Bytes of a breaker report in a message: its field's number and its length stand before it.
 fn framed(reported: &v1::PodPulse) -> usize {
     let bytes = reported.encoded_len();
     2 + length_delimiter_len(bytes) + bytes

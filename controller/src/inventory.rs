@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::kind::MetricsKind;
 
 /// How long an object is kept after its end: longer than any window.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const RETAINED_FOR: Duration = Duration::from_secs(600);
 /// Objects that are kept after their end. A cluster that ends more in ten minutes loses the owners
 /// of the first of them. With names of 60 bytes and their owners 20 000 pods are 10 MB.
 const MAX_ENDED: usize = 20_000;
@@ -117,7 +117,7 @@ impl Inventory {
     /// Another replica knows of the end of a pod, which may have been before this one began.
     pub(crate) fn add_ended(&mut self, pod: EndedPod, now: Instant) {
         let uid = Arc::clone(&pod.thing.uid);
-        let is_old = now.duration_since(pod.at) >= REMEMBERED;
+        let is_old = now.duration_since(pod.at) >= RETAINED_FOR;
         if is_old || self.pods.contains_key(&uid) {
             return;
         }
@@ -218,7 +218,7 @@ impl Inventory {
         let cutoff = cutoff.copied();
         let keeps = |entry: &InventoryEntry| {
             entry.end.is_none_or(|end| {
-                now.duration_since(end) < REMEMBERED && cutoff.is_none_or(|limit| end >= limit)
+                now.duration_since(end) < RETAINED_FOR && cutoff.is_none_or(|limit| end >= limit)
             })
         };
         for objects in self.objects.values_mut() {
@@ -227,7 +227,7 @@ impl Inventory {
         let entry = self.objects.values().flat_map(BTreeMap::values);
         self.ended_count = entry.filter(|entry| entry.end.is_some()).count();
         self.ended.retain(|_, pod| {
-            now.duration_since(pod.at) < REMEMBERED && cutoff.is_none_or(|limit| pod.at >= limit)
+            now.duration_since(pod.at) < RETAINED_FOR && cutoff.is_none_or(|limit| pod.at >= limit)
         });
         // A uid stays as long as the pod has its name or its end is kept, even though another one
         // has followed; its own entry is the last.

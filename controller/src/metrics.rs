@@ -60,7 +60,7 @@ pub struct Metrics {
     /// The read API.
     pub observe: ObserveMetrics,
     /// Queries to live proxies.
-    pub asks: AskMetrics,
+    pub live_queries: LiveQueryMetrics,
     /// Bounds that were reached.
     pub limits: Reached,
 }
@@ -71,7 +71,7 @@ pub struct GraphMetrics {
     /// Edges that are known.
     pub edges: Gauge,
     /// Edges that are persisted.
-    pub remembered: Gauge,
+    pub persisted: Gauge,
     /// Bytes of what was counted.
     pub bytes: Gauge,
     /// Seconds of computing that folding took.
@@ -87,7 +87,7 @@ struct DroppedLabel {
 }
 
 impl GraphMetrics {
-    /// Counts what went for want of room: `edge`, `minute`, `remembered`, `unwritten` or
+    /// Counts what went for want of room: `edge`, `minute`, `persisted`, `unwritten` or
     /// `exported`.
     pub fn dropped(&self, what: &'static str, count: u64) {
         if count > 0 {
@@ -137,7 +137,7 @@ impl ObserveMetrics {
 
 /// Queries to live proxies.
 #[derive(Clone, Debug, Default)]
-pub struct AskMetrics {
+pub struct LiveQueryMetrics {
     /// Queries that are open, with those of other replicas.
     pub open: Gauge,
     /// Answers that found no room where they wait for their reader.
@@ -154,8 +154,8 @@ pub struct ReportMetrics {
     pub edges: Gauge,
     /// Bytes that they take at most.
     pub bytes: Gauge,
-    /// Slots of a pod that went early because it, or all, held too much.
-    pub slots_dropped: Counter,
+    /// Intervals of a pod that went early because it, or all, held too much.
+    pub intervals_dropped: Counter,
 }
 
 /// What became of a report.
@@ -165,7 +165,7 @@ pub enum ReportOutcome {
     Taken,
     /// It was held already.
     Known,
-    /// Its slot is too old, lies ahead, or is none.
+    /// Its interval is too old, lies ahead, or is none.
     OutOfTime,
     /// It has more edges or longer names than a proxy of ours sends.
     TooLarge,

@@ -6,12 +6,12 @@
 
 pub(crate) mod acknowledged;
 pub(crate) mod acknowledgements;
-pub(crate) mod asks;
 pub(crate) mod clock_offset;
+pub(crate) mod dropped_reports;
 pub(crate) mod ended_pods;
 pub(crate) mod exchange;
-pub(crate) mod given_up;
 mod latency_counts;
+pub(crate) mod live_queries;
 pub(crate) mod propagation;
 mod report_store;
 pub(crate) mod reports;

@@ -15,9 +15,9 @@
 pub(crate) mod allowances;
 mod announced_breakers;
 mod buffers;
-mod calls;
 mod configuration;
 mod framed;
+mod grpc;
 mod open;
 mod proxy_info;
 mod queries;
@@ -57,7 +57,7 @@ use wire::v1::control_server::{self, ControlServer};
 use wire::v1::replica_server::{self, ReplicaServer};
 
 use self::buffers::Buffers;
-use self::calls::{ControlService, Peer};
+use self::grpc::{ControlService, Peer};
 use self::stream::Streams;
 use crate::authority::certify::Certifier;
 use crate::metrics::ConnectionMetrics;

@@ -70,7 +70,7 @@ pub struct Settings {
     pub observe: bool,
     /// How long edges of the graph without calls are persisted; none: only while this replica runs,
     /// for an hour.
-    pub remember_for: Duration,
+    pub retention: Duration,
     /// Headers of requests that a tap may show, in small letters.
     pub tap_headers: Arc<BTreeSet<String>>,
     /// Whether the holder of the Lease shows the graph as metrics, for tools that draw one.
@@ -123,7 +123,7 @@ impl Settings {
         let excluded: Vec<String> = env.list("WEFT_EXCLUDED_NAMESPACES");
         let metrics_api = env.or("WEFT_METRICS_API", false);
         let observe = env.or("WEFT_OBSERVE", false);
-        let remember_for = remember_for(&mut env);
+        let retention = retention(&mut env);
         let tap_headers = tap_headers(&mut env);
         let service_graph = env.or("WEFT_SERVICE_GRAPH", false);
         let tracing = tracing::read(&mut env);
@@ -145,7 +145,7 @@ impl Settings {
                 excluded_namespaces: Arc::new(excluded.into_iter().collect()),
                 metrics_api,
                 observe,
-                remember_for,
+                retention,
                 tap_headers: Arc::new(tap_headers),
                 service_graph,
                 tracing: tracing.map(Arc::new),
@@ -195,15 +195,15 @@ fn tap_headers(env: &mut EnvReader) -> BTreeSet<String> {
 }
 
 /// How long edges of the graph are persisted.
-fn remember_for(env: &mut EnvReader) -> Duration {
-    let remember_for = env.duration("WEFT_REMEMBER_FOR", Duration::from_secs(30 * 24 * 3600));
-    if !remember_for.is_zero() && !(SHORTEST_MEMORY..=LONGEST_MEMORY).contains(&remember_for) {
+fn retention(env: &mut EnvReader) -> Duration {
+    let retention = env.duration("WEFT_REMEMBER_FOR", Duration::from_secs(30 * 24 * 3600));
+    if !retention.is_zero() && !(SHORTEST_MEMORY..=LONGEST_MEMORY).contains(&retention) {
         env.mistake(
             "WEFT_REMEMBER_FOR",
             "must be 0s or lie between 1h and 8760h",
         );
     }
-    remember_for
+    retention
 }
 
 #[cfg(test)]

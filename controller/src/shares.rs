@@ -7,14 +7,14 @@
 //!
 //! May import `latest_model`.
 
-mod board;
 mod demand;
 mod divide;
 mod key;
 mod lead;
+mod registry;
 
-pub(crate) use self::board::Board;
 pub(crate) use self::lead::lead;
+pub(crate) use self::registry::ShareRegistry;
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ mod outage;
 
 use std::{sync::Arc, time::Duration};
 
-use crds::{item::Item, smi::judge::Cluster};
+use crds::{item::Item, smi::validation::Cluster};
 use futures::{TryStreamExt, pin_mut};
 use kube::{
     Api, Client, Resource,
@@ -108,21 +108,21 @@ every_kind!(followers);
 
 impl Follower {
     /// Follows a kind whose objects are judged when they are read.
-    fn judge<K, T>(
+    fn validate<K, T>(
         &self,
-        slot: fn(&mut Collector) -> &mut KindFacts<T>,
+        pick: fn(&mut Collector) -> &mut KindFacts<T>,
         translate: fn(&DynamicObject, &Cluster) -> T,
     ) where
         K: Resource<DynamicType = ()>,
         T: Fact,
     {
         let cluster = self.cluster.clone();
-        self.read::<K, T>(slot, move |object| Ok(translate(&object, &cluster)));
+        self.read::<K, T>(pick, move |object| Ok(translate(&object, &cluster)));
     }
 
     fn read<K, T>(
         &self,
-        slot: fn(&mut Collector) -> &mut KindFacts<T>,
+        pick: fn(&mut Collector) -> &mut KindFacts<T>,
         translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync + 'static,
     ) where
         K: Resource<DynamicType = ()>,
@@ -132,7 +132,7 @@ impl Follower {
         let api = Api::all_with(self.client.clone(), &resource);
         let (steps, outages) = (self.steps.clone(), self.outages.clone());
         runtime::task::spawn("watch", async move {
-            follow_kind(api, &resource.kind, steps, outages, slot, translate).await;
+            follow_kind(api, &resource.kind, steps, outages, pick, translate).await;
         });
     }
 }
@@ -142,7 +142,7 @@ async fn follow_kind<T: Fact>(
     kind: &str,
     steps: mpsc::Sender<AnyStep>,
     outages: Outages,
-    slot: fn(&mut Collector) -> &mut KindFacts<T>,
+    pick: fn(&mut Collector) -> &mut KindFacts<T>,
     translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync,
 ) {
     let usable = |object| usable(object, kind, &outages.metrics, &translate);
@@ -190,7 +190,7 @@ async fn follow_kind<T: Fact>(
                 None => continue,
             },
         };
-        let step: AnyStep = Box::new(move |collector| slot(collector).take(step));
+        let step: AnyStep = Box::new(move |collector| pick(collector).take(step));
         if steps.send(step).await.is_err() {
             return;
         }

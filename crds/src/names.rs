@@ -300,13 +300,13 @@ impl<'a> Part<'a> {
                 name,
                 place,
                 metadata: self.path,
-                why: self.judged(place, name)?,
+                why: self.without_effect(place, name)?,
             })
         })
     }
 
     /// Why this name has no effect, if that is so.
-    fn judged(&self, place: Place, name: &str) -> Option<Why<'a>> {
+    fn without_effect(&self, place: Place, name: &str) -> Option<Why<'a>> {
         let Some(known) = ALL.iter().find(|known| known.name == name) else {
             return Some(Why::Unknown);
         };

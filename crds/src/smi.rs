@@ -10,11 +10,11 @@
 mod access;
 mod definition;
 mod headers;
-pub mod judge;
 mod kinds;
 mod specs;
 mod split;
 mod status;
+pub mod validation;
 mod versions;
 
 use kube::core::schema::{OptionalEnum, StructuralSchemaRewriter};

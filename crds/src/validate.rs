@@ -16,7 +16,7 @@ use crate::{
     smi::{
         self, HttpRouteGroupSpec, IdentityBindingSpec, SmiKind, TcpRouteSpec, TrafficSplitSpec,
         TrafficTargetSpec, UdpRouteSpec,
-        judge::{Mistake, Mistakes, ValidationContext, spec, unknown_fields},
+        validation::{Mistake, Mistakes, ValidationContext, spec, unknown_fields},
     },
     weft::{self, TrafficPolicySpec},
 };
@@ -198,7 +198,7 @@ fn metadata() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smi::judge::Severity;
+    use crate::smi::validation::Severity;
 
     /// Field, and the field that was meant; empty where none is reported.
     fn listed(object: &Value) -> Vec<(String, String)> {
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn schema_valid_object_is_readable_into_its_type() {
-        use crate::smi::judge::{Cluster, Code};
+        use crate::smi::validation::{Cluster, Code};
         use oracle::{
             generate::{SHOP, hostile},
             random::Random,

@@ -7,7 +7,7 @@
 
 mod definition;
 mod duration;
-pub mod judge;
+pub mod validation;
 
 mod sections;
 mod traffic_policy;

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use crds::smi::judge::Cluster;
+use crds::smi::validation::Cluster;
 use identity::tls::{ServingHandle, webhook_server_config};
 use kube::Client;
 use parking_lot::Mutex;

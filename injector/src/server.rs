@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crds::{inject, smi::judge::Cluster};
+use crds::{inject, smi::validation::Cluster};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -281,7 +281,7 @@ impl Webhooks {
         if path != "mutate" {
             let cluster = Arc::clone(&self.cluster);
             return lane
-                .run(source, move || judged(path, &body, &cluster))
+                .run(source, move || validated(path, &body, &cluster))
                 .await?;
         }
         let (namespace, dry_run) = {
@@ -358,7 +358,7 @@ fn mutated(
     Ok((outcome, mutation.demand))
 }
 
-fn judged(
+fn validated(
     path: &'static str,
     body: &[u8],
     cluster: &Cluster,

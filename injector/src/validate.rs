@@ -6,7 +6,7 @@
 //! may come in any order.
 
 use crds::names;
-use crds::smi::judge::{Cluster, Mistake, Severity, ValidationContext};
+use crds::smi::validation::{Cluster, Mistake, Severity, ValidationContext};
 
 use crate::review::{AdmissionResponse, Request};
 
@@ -19,7 +19,7 @@ pub(crate) fn validate(request: &Request, cluster: &Cluster) -> AdmissionRespons
         return AdmissionResponse::allow();
     }
     let at = cluster.around(&request.namespace);
-    let Some(mistakes) = judged(request, &at) else {
+    let Some(mistakes) = validated(request, &at) else {
         // It reaches us only through a wrong selector.
         let kind: String = request.kind.kind.chars().take(80).collect();
         return refusal(
@@ -72,7 +72,7 @@ fn concerns_us(request: &Request) -> bool {
 }
 
 /// What is wrong with the object; `None` if its kind is none of ours.
-fn judged(request: &Request, at: &ValidationContext<'_>) -> Option<Vec<Mistake>> {
+fn validated(request: &Request, at: &ValidationContext<'_>) -> Option<Vec<Mistake>> {
     let kind = &request.kind;
     crds::validate::object(&kind.group, &kind.kind, request.object.get("spec"), at)
 }

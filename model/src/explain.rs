@@ -18,15 +18,15 @@ mod call;
 pub mod candidates;
 pub mod comparison;
 mod declared;
+mod evaluate;
 mod fix;
 mod host;
-mod judge;
 mod noticed;
 mod outcome;
 mod question;
 mod route;
 mod service_names;
-mod words;
+mod steps;
 
 pub use self::answer::Explained;
 pub use self::answer::{CountedPort, UNKNOWN_HOST};

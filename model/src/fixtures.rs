@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::smi::judge::Cluster as Judged;
+use crds::smi::validation::Cluster as Judged;
 use kube::core::{DynamicObject, Resource};
 use serde_json::{Value, json};
 use wire::capability::Capabilities;

@@ -21,7 +21,7 @@ pub mod protocols;
 pub mod published;
 pub(crate) mod route_names;
 mod routes;
-mod served;
+mod service_ports;
 mod targets;
 pub(crate) mod telemetry;
 pub(crate) mod traffic;
@@ -41,7 +41,7 @@ use policy::{
 
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
-pub(crate) use self::served::{Served, by_say, has_say, has_shared_port};
+pub(crate) use self::service_ports::{Served, by_say, has_say, has_shared_port};
 pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
@@ -103,7 +103,7 @@ impl Model {
     pub fn access_mode(&self, pod: &PodId) -> Option<AccessMode> {
         let facts = self.index.world.pods.get(pod)?;
         let namespace = self.index.world.namespace(&pod.namespace);
-        let mode = modes::access(&self.index.defaults, namespace, &facts.appearance);
+        let mode = modes::access(&self.index.defaults, namespace, &facts.annotations);
         Some(mode)
     }
 
@@ -292,7 +292,7 @@ impl Index {
         targets: &[&Target],
     ) -> Enforcement {
         let namespace = self.world.namespace(&key.namespace);
-        let access = modes::access(&self.defaults, namespace, &facts.appearance);
+        let access = modes::access(&self.defaults, namespace, &facts.annotations);
         let protected = targets.iter().any(|target| target.protects);
         access.enforcement(protected)
     }

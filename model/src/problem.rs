@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crds::smi::judge::Code;
+use crds::smi::validation::Code;
 use policy::name::ObjectRef;
 
 /// The condition that a problem belongs to.

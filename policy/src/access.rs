@@ -6,9 +6,9 @@
 //!
 //! Whatever is empty allows nothing, so a lost or half-written list refuses.
 
+pub mod dry_run;
 pub mod passes;
 pub mod requests;
-pub mod trial;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ impl Source {
 
 /// What a caller sends, as far as it is judged.
 #[derive(Clone, Copy, Debug)]
-pub enum JudgedTraffic<'a> {
+pub enum EvaluatedTraffic<'a> {
     /// One HTTP request. Its path must be in a form that [`requests`] confirms to be what is
     /// forwarded.
     Http(&'a RequestFacts<'a>),
@@ -138,11 +138,11 @@ impl Rule {
         self.limit.as_ref().is_none_or(|limit| limit.contains(port))
     }
 
-    fn allows(&self, port: u16, traffic: JudgedTraffic<'_>) -> bool {
+    fn allows(&self, port: u16, traffic: EvaluatedTraffic<'_>) -> bool {
         match traffic {
-            JudgedTraffic::Http(request) => self.allows_request(port, request),
-            JudgedTraffic::Opaque => self.allows_bytes(port),
-            JudgedTraffic::Bytes => self.http.is_none() && self.allows_bytes(port),
+            EvaluatedTraffic::Http(request) => self.allows_request(port, request),
+            EvaluatedTraffic::Opaque => self.allows_bytes(port),
+            EvaluatedTraffic::Bytes => self.http.is_none() && self.allows_bytes(port),
         }
     }
 
@@ -165,7 +165,7 @@ impl Rule {
         self.reaches(port) && self.ports.as_ref().is_some_and(allows)
     }
 
-    fn judges_requests_on(&self, port: u16) -> bool {
+    fn evaluates_requests_on(&self, port: u16) -> bool {
         self.http.is_some()
             && self.reaches(port)
             && self.ports.as_ref().is_none_or(|ports| ports.contains(port))
@@ -225,7 +225,12 @@ impl Access {
     }
 
     /// Judges one call.
-    pub fn decide(&self, caller: Caller<'_>, port: u16, traffic: JudgedTraffic<'_>) -> Verdict<'_> {
+    pub fn decide(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        traffic: EvaluatedTraffic<'_>,
+    ) -> Verdict<'_> {
         let mut admitting = self.rules.iter().filter(|rule| rule.admits(caller));
         let by = admitting.find(|rule| rule.allows(port, traffic));
         let reason = match caller {
@@ -247,14 +252,17 @@ impl Access {
     pub fn may_request(&self, caller: Caller<'_>, port: u16) -> bool {
         self.rules
             .iter()
-            .any(|rule| rule.admits(caller) && rule.judges_requests_on(port))
+            .any(|rule| rule.admits(caller) && rule.evaluates_requests_on(port))
     }
 
     /// True when requests on this port are judged one by one. In open mode nothing is
     /// judged.
     pub fn has_http_rule(&self, port: u16) -> bool {
         self.enforcement != Enforcement::Open
-            && self.rules.iter().any(|rule| rule.judges_requests_on(port))
+            && self
+                .rules
+                .iter()
+                .any(|rule| rule.evaluates_requests_on(port))
     }
 }
 

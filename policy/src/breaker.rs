@@ -34,7 +34,7 @@ fn ramp(since: Duration) -> f64 {
 
 /// What one proxy did in the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub struct BreakerCounts {
     /// Attempts that ended, or whose answers have lasted, probes not among them; and those
     /// that failed.
     pub sent: u32,
@@ -50,7 +50,7 @@ pub struct Pulse {
 
 /// The controller's command to a proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Steer {
+pub enum FleetBreakerState {
     #[default]
     Closed,
     Open,

@@ -6,7 +6,7 @@
 //! an end. So of a trace the loosest holds, and while requests of unknown trace are in
 //! flight, trace ids decide nothing: a call is never ended while a caller waits for it.
 //!
-//! In use: [`Table::remember`] when a request goes to the application; [`Table::forget`] or
+//! In use: [`Table::record`] when a request goes to the application; [`Table::forget`] or
 //! [`Table::end`] when its answer has ended; [`Table::find`] for each call of the
 //! application.
 
@@ -120,7 +120,7 @@ impl<T: Clone> Table<T> {
     ///
     /// # Errors
     /// When there is no room for it, or another one has its name.
-    pub fn remember(&mut self, key: &Key, until: Option<Instant>, known: T) -> Result<(), Full> {
+    pub fn record(&mut self, key: &Key, until: Option<Instant>, known: T) -> Result<(), Full> {
         let taken = |id: &Id| self.named.contains_key(id);
         if self.requests >= MOST || key.id.as_ref().is_some_and(taken) {
             return Err(Full);

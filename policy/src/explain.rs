@@ -5,7 +5,7 @@
 //! matches the one that comes furthest is reported, because that is the one its author
 //! meant.
 
-use crate::access::{Access, Caller, JudgedTraffic, Rule, Verdict};
+use crate::access::{Access, Caller, EvaluatedTraffic, Rule, Verdict};
 use crate::http_match::{HttpMatch, MatchPart, RequestFacts};
 use crate::path::{BadPath, PathForms};
 
@@ -72,7 +72,7 @@ impl Access {
         &self,
         caller: Caller<'_>,
         port: u16,
-        traffic: JudgedTraffic<'_>,
+        traffic: EvaluatedTraffic<'_>,
     ) -> Reasons<'_> {
         let verdict = self.decide(caller, port, traffic);
         let rules = self.rules.iter().map(|rule| RuleAnswer {
@@ -103,7 +103,7 @@ impl Access {
             path: path.normal(request.path).unwrap_or(sent),
             headers: request.headers,
         };
-        let reasons = self.explain(caller, port, JudgedTraffic::Http(&facts));
+        let reasons = self.explain(caller, port, EvaluatedTraffic::Http(&facts));
         Ok(Reasons {
             verdict: decided.verdict,
             ..reasons
@@ -112,7 +112,12 @@ impl Access {
 }
 
 impl Rule {
-    fn fails(&self, caller: Caller<'_>, port: u16, traffic: JudgedTraffic<'_>) -> Option<Part<'_>> {
+    fn fails(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        traffic: EvaluatedTraffic<'_>,
+    ) -> Option<Part<'_>> {
         if !self.admits(caller) {
             return Some(Part::Source);
         }
@@ -122,12 +127,12 @@ impl Rule {
         match (traffic, &self.http, &self.ports) {
             (_, None, None) => Some(Part::Routes),
             (_, _, Some(ports)) if !ports.contains(port) => Some(Part::Port),
-            (JudgedTraffic::Bytes, Some(_), _) | (JudgedTraffic::Opaque, Some(_), None) => {
+            (EvaluatedTraffic::Bytes, Some(_), _) | (EvaluatedTraffic::Opaque, Some(_), None) => {
                 Some(Part::Bytes)
             }
-            (JudgedTraffic::Bytes | JudgedTraffic::Opaque, _, Some(_))
-            | (JudgedTraffic::Http(_), None, Some(_)) => None,
-            (JudgedTraffic::Http(request), Some(matches), _) => nearest(matches, request),
+            (EvaluatedTraffic::Bytes | EvaluatedTraffic::Opaque, _, Some(_))
+            | (EvaluatedTraffic::Http(_), None, Some(_)) => None,
+            (EvaluatedTraffic::Http(request), Some(matches), _) => nearest(matches, request),
         }
     }
 }

@@ -13,7 +13,7 @@
 //! In use: one [`Health`] per endpoint, beside its cost under the same lock. The end of an
 //! attempt goes to [`Health::record`]; where that returns [`HealthChange::RowIsFull`], which is
 //! rare, the proxy adds up [`Health::recent`] of the other endpoints and calls
-//! [`Health::judge`]. No other thread may judge the same set between the two, or two endpoints
+//! [`Health::evaluate`]. No other thread may judge the same set between the two, or two endpoints
 //! take the last place; the proxy has one thread for data and does not wait between them.
 //! [`Health::status`] is read when endpoints are drawn, and [`Health::begin_probe`] is called
 //! for the one that is sent a probe. [`Health::settle`] comes before each of these, at the same
@@ -61,7 +61,7 @@ const LASTED: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthChange {
     Nothing,
-    /// It failed often enough in a row: [`Health::judge`].
+    /// It failed often enough in a row: [`Health::evaluate`].
     RowIsFull,
     /// Its probe failed, and it is ejected again.
     EjectedAgain,
@@ -268,7 +268,7 @@ impl Health {
     /// Its probe failed, and it is to be ejected again. Where others have taken all places
     /// meanwhile it works on instead, and its next failure decides anew, as before a first
     /// ejection. Whether that is so.
-    pub fn returns_for_lack_of_slot(&mut self, others: &Others, settings: &Ejection) -> bool {
+    pub fn returns_at_ejection_limit(&mut self, others: &Others, settings: &Ejection) -> bool {
         let full = others.ejected >= max_ejected(others.endpoints, settings.max_percent);
         if !full || !matches!(self.phase, Phase::Ejected { .. }) {
             return false;
@@ -283,7 +283,7 @@ impl Health {
 
     /// Ejects it if it is worse than the others and few enough are ejected. `None`: it works
     /// on, and the next failure decides anew.
-    pub fn judge(
+    pub fn evaluate(
         &mut self,
         now: Instant,
         others: &Others,
@@ -343,7 +343,7 @@ impl Health {
     /// Whether it takes a place among the few that may be ejected: one whose ejection is over
     /// and that no caller probes, because it is far away, takes none.
     #[must_use]
-    pub fn takes_slot(&self, now: Instant) -> bool {
+    pub fn counts_as_ejected(&self, now: Instant) -> bool {
         match self.phase {
             Phase::Working => false,
             Phase::Ejected { until } => now < until,

@@ -40,12 +40,12 @@ use crate::traffic::guard::{Overload, OverloadMode, Priority};
 
 mod baseline;
 mod cap;
-mod slots;
+mod intervals;
 mod throttle;
 
 use baseline::Baseline;
 use cap::Cap;
-use slots::Slots;
+use intervals::Intervals;
 pub use throttle::Throttle;
 
 /// Between two attempts to let in more.
@@ -114,7 +114,7 @@ impl Admit {
 #[derive(Debug)]
 pub struct Limiter {
     in_flight: u32,
-    slots: Slots,
+    intervals: Intervals,
     baseline: Baseline,
     /// Since when both conditions hold.
     behind: Option<Instant>,
@@ -128,12 +128,12 @@ pub struct Limiter {
 struct Shedding {
     limit: f64,
     last_shed: Instant,
-    trial: LimitTrial,
+    probe: LimitProbe,
     measure: Measure,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum LimitTrial {
+enum LimitProbe {
     /// The first limit, until calls that were let in under it have ended. Where the
     /// application is full they take `stay` seconds.
     First {
@@ -160,7 +160,7 @@ impl Limiter {
     pub fn new(now: Instant) -> Self {
         Self {
             in_flight: 0,
-            slots: Slots::new(now),
+            intervals: Intervals::new(now),
             baseline: Baseline::default(),
             behind: None,
             shedding: None,
@@ -179,7 +179,7 @@ impl Limiter {
         settings: &Overload,
     ) -> Admit {
         self.look(now, settings);
-        self.slots.arrived();
+        self.intervals.arrived();
         if settings.mode == OverloadMode::Off {
             self.end(now);
             self.ended = None;
@@ -219,14 +219,14 @@ impl Limiter {
     pub fn done(&mut self, now: Instant, took: Duration, settings: &Overload) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.look(now, settings);
-        self.slots.completed(took);
+        self.intervals.completed(took);
         self.baseline.saw(now, took);
     }
 
     /// The caller went before an answer came.
     pub fn left(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.slots.left();
+        self.intervals.left();
         self.baseline.left();
     }
 
@@ -234,7 +234,7 @@ impl Limiter {
     /// It does not wait for the application.
     pub fn put_off(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.slots.put_off();
+        self.intervals.put_off();
         self.baseline.put_off();
     }
 
@@ -252,11 +252,11 @@ impl Limiter {
     #[must_use]
     pub fn limit(&self) -> Option<f64> {
         let shedding = self.shedding?;
-        Some(match (shedding.measure, shedding.trial) {
+        Some(match (shedding.measure, shedding.probe) {
             (Measure::Until(_), _) => {
-                (self.slots.completions_per_second() * self.baseline.mean()).max(LEAST)
+                (self.intervals.completions_per_second() * self.baseline.mean()).max(LEAST)
             }
-            (_, LimitTrial::First { limit, .. } | LimitTrial::Until { limit, .. }) => limit,
+            (_, LimitProbe::First { limit, .. } | LimitProbe::Until { limit, .. }) => limit,
             _ => shedding.limit,
         })
     }
@@ -272,9 +272,9 @@ impl Limiter {
         self.baseline.waiting_percent(settings.queue_time)
     }
 
-    /// Once in each slot that something happens in.
+    /// Once in each interval that something happens in.
     fn look(&mut self, now: Instant, settings: &Overload) {
-        let Some(ended) = self.slots.advance(now) else {
+        let Some(ended) = self.intervals.advance(now) else {
             return;
         };
         let waits = self.baseline.waits_longer_by(settings.queue_time);
@@ -284,14 +284,14 @@ impl Limiter {
         match self.shedding {
             None => {
                 if ended.mean.is_some() {
-                    self.baseline.learn(waits, ended.slots);
+                    self.baseline.learn(waits, ended.intervals);
                 }
                 if !waits {
-                    self.slots.calm();
+                    self.intervals.calm();
                 }
                 let behind = waits
-                    && self.slots.fall_behind()
-                    && self.slots.queue(self.in_flight, self.baseline.mean());
+                    && self.intervals.fall_behind()
+                    && self.intervals.queue(self.in_flight, self.baseline.mean());
                 if behind && settings.mode != OverloadMode::Off {
                     let since = *self.behind.get_or_insert(now);
                     if now.saturating_duration_since(since) >= self.holds() {
@@ -319,7 +319,7 @@ impl Limiter {
         self.shedding = Some(Shedding {
             limit,
             last_shed: now,
-            trial: LimitTrial::First { limit, stay },
+            probe: LimitProbe::First { limit, stay },
             measure: Measure::At(now + MEASURE_EVERY),
         });
     }
@@ -346,7 +346,7 @@ impl Limiter {
 
     /// What is in flight while it completes all that it can and calls wait `queueTime`.
     fn sustainable(&self, settings: &Overload) -> f64 {
-        (self.slots.completions_per_second() * self.stay(settings)).max(LEAST)
+        (self.intervals.completions_per_second() * self.stay(settings)).max(LEAST)
     }
 
     fn try_for(&self) -> Duration {
@@ -363,7 +363,7 @@ impl Limiter {
         match shedding.measure {
             Measure::At(at) if now >= at => {
                 shedding.measure = Measure::Until(now + MEASURE_FOR);
-                shedding.trial = LimitTrial::At(now + TRY_EVERY);
+                shedding.probe = LimitProbe::At(now + TRY_EVERY);
                 return Some(shedding);
             }
             Measure::Until(end) if now < end => return Some(shedding),
@@ -378,10 +378,10 @@ impl Limiter {
 
     /// The same, where the calm time is not being measured.
     fn try_limit(&mut self, now: Instant, mut shedding: Shedding) -> Option<Shedding> {
-        let rate = self.slots.completions_per_second_lately();
+        let rate = self.intervals.completions_per_second_lately();
         let lasts = self.try_for();
-        match shedding.trial {
-            LimitTrial::First { limit, stay } => {
+        match shedding.probe {
+            LimitProbe::First { limit, stay } => {
                 let Some(took) = self.baseline.sampled(limit) else {
                     return Some(shedding);
                 };
@@ -390,16 +390,16 @@ impl Limiter {
                     self.end(now);
                     return None;
                 }
-                shedding.trial = LimitTrial::At(now + TRY_EVERY);
+                shedding.probe = LimitProbe::At(now + TRY_EVERY);
             }
-            LimitTrial::At(at) if now >= at => {
-                shedding.trial = LimitTrial::Until {
+            LimitProbe::At(at) if now >= at => {
+                shedding.probe = LimitProbe::Until {
                     end: now + lasts,
                     limit: shedding.limit * TRY_MORE,
                     before: rate,
                 };
             }
-            LimitTrial::Until { end, limit, before } if now >= end => {
+            LimitProbe::Until { end, limit, before } if now >= end => {
                 let followed = rate * FOLLOWS >= before;
                 if shedding.last_shed + lasts < now && followed {
                     // All that came was let in and completed: the calm time was wrong. Where
@@ -408,17 +408,17 @@ impl Limiter {
                     self.end(now);
                     return None;
                 }
-                shedding.trial = if rate >= before * FOLLOWS {
-                    LimitTrial::Until {
+                shedding.probe = if rate >= before * FOLLOWS {
+                    LimitProbe::Until {
                         end: now + lasts,
                         limit: limit * TRY_DOUBLE,
                         before: rate,
                     }
                 } else {
-                    LimitTrial::At(now + TRY_EVERY)
+                    LimitProbe::At(now + TRY_EVERY)
                 };
             }
-            LimitTrial::At(_) | LimitTrial::Until { .. } => {}
+            LimitProbe::At(_) | LimitProbe::Until { .. } => {}
         }
         Some(shedding)
     }

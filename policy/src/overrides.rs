@@ -231,8 +231,8 @@ impl Override {
             ) => {
                 // Of the peer itself its connection proves the pod as well.
                 let itself = through.is_empty() && id == first;
-                let asks = if itself { peer } else { Caller::mesh(first) };
-                admits(&self.sources, asks)
+                let origin = if itself { peer } else { Caller::mesh(first) };
+                admits(&self.sources, origin)
             }
             (OverrideOrigin::With(..), _) => false,
         };

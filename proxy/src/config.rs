@@ -3,10 +3,10 @@
 //! Imports `endpoints` and `telemetry`.
 
 pub(crate) mod apply;
+pub(crate) mod dry_run;
 pub(crate) mod guard;
 pub(crate) mod overload;
 pub(crate) mod policies;
 mod shares;
 pub(crate) mod snapshot;
 pub(crate) mod store;
-pub(crate) mod trial;

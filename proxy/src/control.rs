@@ -11,10 +11,10 @@
 //!
 //! Imports `config`, `endpoints`, `settings` and `telemetry`.
 
-pub(crate) mod ask;
+pub(crate) mod breaker_reports;
 pub(crate) mod certificate;
 pub(crate) mod leaving;
-pub(crate) mod pulse;
+pub(crate) mod live_queries;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod trust_bundle;
@@ -61,12 +61,12 @@ pub(crate) struct Control {
 
 /// Whether a controller was met whose authority is unknown.
 #[derive(Debug, Default)]
-pub(crate) struct Doubt {
+pub(crate) struct UnknownAuthorityFlag {
     raised: AtomicBool,
     news: Notify,
 }
 
-impl Doubt {
+impl UnknownAuthorityFlag {
     pub(super) fn raise(&self) {
         self.raised.store(true, Ordering::Relaxed);
         self.news.notify_one();
@@ -102,17 +102,17 @@ impl Control {
         let (leaving, leaving_seen) = watch::channel(Leaving::No);
         let contact = watch::Sender::new(Contact::default());
         let contact_seen = contact.subscribe();
-        let doubt = Arc::new(Doubt::default());
-        let (control, doubted) = (self.clone(), Arc::clone(&doubt));
+        let unknown_authority = Arc::new(UnknownAuthorityFlag::default());
+        let (control, unknown) = (self.clone(), Arc::clone(&unknown_authority));
         let made = contact.clone();
         runtime::task::spawn("certificate", async move {
-            control.keep_certified(certified, &made, &doubted).await
+            control.keep_certified(certified, &made, &unknown).await
         });
         let control = self.clone();
         let ready = certified_seen.clone();
         runtime::task::spawn("control stream", async move {
             control
-                .keep_streaming(ready, configured, &contact, &doubt)
+                .keep_streaming(ready, configured, &contact, &unknown_authority)
                 .await
         });
         let telemetry = Arc::clone(&self.config.telemetry);
@@ -134,14 +134,14 @@ impl Control {
     }
 
     /// One connection to whichever controller answers first. Reports one of unknown authority to
-    /// `doubt`.
+    /// `unknown_authority`.
     async fn channel(
         &self,
         config: Arc<rustls::ClientConfig>,
         contact: &watch::Sender<Contact>,
-        doubt: Option<&Doubt>,
+        unknown_authority: Option<&UnknownAuthorityFlag>,
     ) -> Result<Channel, BoxError> {
-        let secured = timeout(CONNECT_WITHIN, self.connect(config, doubt)).await;
+        let secured = timeout(CONNECT_WITHIN, self.connect(config, unknown_authority)).await;
         let unreachable = !matches!(secured, Ok(Ok(_)));
         contact.send_if_modified(|contact| {
             std::mem::replace(&mut contact.unreachable, unreachable) != unreachable
@@ -165,7 +165,7 @@ impl Control {
     async fn connect(
         &self,
         config: Arc<rustls::ClientConfig>,
-        doubt: Option<&Doubt>,
+        unknown_authority: Option<&UnknownAuthorityFlag>,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
         let controller = &self.controller.address;
         let addresses = tokio::net::lookup_host(controller)
@@ -179,8 +179,10 @@ impl Control {
                     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
                     let secured = connector.connect(tls::peer_name(), stream).await;
                     let why = secured.as_ref().err().and_then(IdentityError::from_io);
-                    if let (Some(IdentityError::UnknownAuthority), Some(doubt)) = (why, doubt) {
-                        doubt.raise();
+                    if let (Some(IdentityError::UnknownAuthority), Some(unknown_authority)) =
+                        (why, unknown_authority)
+                    {
+                        unknown_authority.raise();
                     }
                     return Ok(secured?);
                 }

@@ -25,7 +25,7 @@ mod request;
 mod respond;
 mod serve;
 
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::{CallerContext, Connection};
 use crate::inbound::peer::PeerProxy;
@@ -77,7 +77,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit
     });
     let refused = {
         let peer = Arc::clone(&peer);
-        move |how, asked: Asked<'_>| peer.of_port(None).turned_away(how, asked)
+        move |how, head: ReportedHead<'_>| peer.of_port(None).turned_away(how, head)
     };
     let handler = move |request| Arc::clone(&peer).handle(request);
     let close = async move {

@@ -46,7 +46,7 @@ use self::request::handle_request;
 use crate::config::snapshot::Destination;
 use crate::config::store::TooManyInUse;
 use crate::failure::Failure;
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::plain_stream::PlainStream;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect;
@@ -149,7 +149,7 @@ fn requests(
     let budget = Arc::clone(connection.proxy.budget());
     let refused = {
         let connection = Arc::clone(&connection);
-        move |how, asked: Asked<'_>| connection.turned_away(how, asked)
+        move |how, head: ReportedHead<'_>| connection.turned_away(how, head)
     };
     let gone = {
         let connection = Arc::clone(&connection);

@@ -53,7 +53,7 @@ impl Probes {
     /// # Errors
     /// Names the variable, the key and what is wrong with it.
     pub(crate) fn parse(probes: &str, hooks: &str, pod_ip: IpAddr) -> Result<Self, BadTargets> {
-        let slot = |probe| {
+        let entry = |probe| {
             Arc::new(SharedProbe {
                 probe,
                 running: Mutex::new(None),
@@ -62,7 +62,7 @@ impl Probes {
         let probes = target::probes(probes)?.into_iter();
         Ok(Self {
             pod_ip,
-            probes: probes.map(|(key, probe)| (key, slot(probe))).collect(),
+            probes: probes.map(|(key, probe)| (key, entry(probe))).collect(),
             hooks: target::hooks(hooks)?,
         })
     }
@@ -74,8 +74,8 @@ impl Probes {
         if probe.or(hook).is_some() && method != Method::GET {
             return Some(admin::text(StatusCode::METHOD_NOT_ALLOWED, "GET\n"));
         }
-        if let Some(slot) = probe.and_then(|key| self.probes.get(key)) {
-            return Some(probed(slot.verdict(self.pod_ip).await));
+        if let Some(entry) = probe.and_then(|key| self.probes.get(key)) {
+            return Some(probed(entry.verdict(self.pod_ip).await));
         }
         if let Some(hook) = hook.and_then(|key| self.hooks.get(key)) {
             // No time limit but the asker's patience: the kubelet gives hooks
@@ -96,8 +96,10 @@ impl SharedProbe {
         if let Some(run) = under_way.filter(|run| run.peek().is_none()) {
             return run;
         }
-        let slot = Arc::clone(self);
-        let run = async move { slot.probe.run(pod_ip).await }.boxed().shared();
+        let entry = Arc::clone(self);
+        let run = async move { entry.probe.run(pod_ip).await }
+            .boxed()
+            .shared();
         *running = run.downgrade();
         run
     }

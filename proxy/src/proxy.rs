@@ -17,9 +17,9 @@ use crate::http::shadow::{Copies, ShadowTracker};
 use crate::mesh::load::Loads;
 use crate::mesh::peer::Peers;
 use crate::mesh::tls::MeshTls;
+use crate::net::abandon_limiter::AbandonLimiter;
 use crate::net::budget::Budget;
 use crate::net::connect::Connector;
-use crate::net::given_up::GivenUp;
 use crate::settings::Own;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -31,7 +31,7 @@ pub struct Proxy {
     pub config: Arc<Store>,
     pub peers: Peers,
     pub(crate) connector: Arc<Connector>,
-    pub(crate) given_up: GivenUp,
+    pub(crate) abandon_limiter: AbandonLimiter,
     /// To the application beside it.
     pub clients: Clients,
     /// To servers without a proxy.
@@ -63,7 +63,7 @@ impl Proxy {
             let metrics = telemetry.metrics.clone();
             move || metrics.limit("pooled-addresses")
         };
-        let given_up = GivenUp::new({
+        let abandon_limiter = AbandonLimiter::new({
             let metrics = telemetry.metrics.clone();
             move || metrics.limit("given-up-connections")
         });
@@ -84,7 +84,7 @@ impl Proxy {
             loads: Loads::default(),
             contexts: Arc::default(),
             connector,
-            given_up,
+            abandon_limiter,
             telemetry,
             drain: Drain::default(),
         }

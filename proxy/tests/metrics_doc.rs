@@ -4,10 +4,10 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+#[path = "metrics_doc/documented_names.rs"]
+mod documented_names;
 #[path = "metrics_doc/table.rs"]
 mod table;
-#[path = "metrics_doc/words.rs"]
-mod words;
 
 use policy::reason::Reason;
 use prometheus_client::registry::Registry;
@@ -30,52 +30,52 @@ fn the_page_names_every_metric_of_the_proxy() {
     table::check("proxy", &registry);
 }
 
-fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> words::Words {
+fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> documented_names::Words {
     words.into_iter().map(str::to_owned).collect()
 }
 
 #[test]
 fn fixed_label_values_match_their_documentation() {
-    let page = words::read("docs/metrics.md");
-    let code = words::code("proxy/src");
-    let documented = |label: &str| words::quoted(words::cell(&page, label));
+    let page = documented_names::read("docs/metrics.md");
+    let code = documented_names::code("proxy/src");
+    let documented = |label: &str| documented_names::quoted(documented_names::cell(&page, label));
     // As the derive makes label values from the variants' names.
     let directions = [Direction::inbound, Direction::outbound].map(|one| match one {
         Direction::inbound => "inbound",
         Direction::outbound => "outbound",
     });
-    words::same("direction", &documented("`direction`"), &set(directions));
+    documented_names::same("direction", &documented("`direction`"), &set(directions));
     let securities = [Security::mtls, Security::plaintext, Security::none];
     let securities = securities.map(|one| match one {
         Security::mtls => "mtls",
         Security::plaintext => "plaintext",
         Security::none => "none",
     });
-    words::same("security", &documented("`security`"), &set(securities));
-    words::same("success", &documented("`success`"), &set(["true", "false"]));
+    documented_names::same("security", &documented("`security`"), &set(securities));
+    documented_names::same("success", &documented("`success`"), &set(["true", "false"]));
     let steps = set(StartupStep::ALL.map(StartupStep::name));
-    words::same("step", &documented("`step`"), &steps);
+    documented_names::same("step", &documented("`step`"), &steps);
 
-    let flows = words::literals(&code, "for (flow, bytes) in [", "] {");
-    words::same("flow", &documented("`flow`"), &flows);
+    let flows = documented_names::literals(&code, "for (flow, bytes) in [", "] {");
+    documented_names::same("flow", &documented("`flow`"), &flows);
     let protocols = documented("`protocol`");
     for protocol in &protocols {
         assert!(code.contains(&format!("\"{protocol}\"")), "{protocol}");
     }
-    let counted = words::first_arguments(&code, "count_connection(Direction::inbound,");
-    let counted = &counted | &words::first_arguments(&code, "self.count(");
+    let counted = documented_names::first_arguments(&code, "count_connection(Direction::inbound,");
+    let counted = &counted | &documented_names::first_arguments(&code, "self.count(");
     assert!(counted.is_subset(&protocols), "{counted:?} {protocols:?}");
 
-    let dropped = words::first_arguments(&code, "telemetry_dropped(");
+    let dropped = documented_names::first_arguments(&code, "telemetry_dropped(");
     let documented_values = documented("`signal`, `reason` of `weft_telemetry_dropped_total`");
-    words::same(
+    documented_names::same(
         "reason of dropped telemetry",
         &documented_values,
         &(&dropped | &set(["spans", "logs"])),
     );
 
-    let verifier = words::read("identity/src/verify/error.rs");
-    let mut failures = words::literals(&verifier, "pub fn label(", "\n    }\n");
+    let verifier = documented_names::read("identity/src/verify/error.rs");
+    let mut failures = documented_names::literals(&verifier, "pub fn label(", "\n    }\n");
     for (word, at) in [
         ("handshake", "map_or(\"handshake\""),
         ("timeout", "failed(\"timeout\")"),
@@ -84,14 +84,14 @@ fn fixed_label_values_match_their_documentation() {
         failures.insert(word.to_owned());
     }
     let reasons = documented("`reason` of `weft_tls_failures_total`");
-    words::same("reason of TLS failures", &reasons, &failures);
+    documented_names::same("reason of TLS failures", &reasons, &failures);
 }
 
 // Claims: R8
 #[test]
 fn every_counted_limit_is_documented_and_no_other() {
-    let page = words::read("docs/metrics.md");
-    let code = words::code("proxy/src");
+    let page = documented_names::read("docs/metrics.md");
+    let code = documented_names::code("proxy/src");
     for (at, call) in code.match_indices("metrics.limit(") {
         let argument = code[at + call.len()..].trim_start();
         let line = argument.lines().next().unwrap_or_default();
@@ -110,24 +110,27 @@ fn every_counted_limit_is_documented_and_no_other() {
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .map(str::to_owned)
         .collect();
-    words::same(
+    documented_names::same(
         "limit",
         &documented,
-        &words::first_arguments(&code, ".limit("),
+        &documented_names::first_arguments(&code, ".limit("),
     );
 }
 
 #[test]
 fn refusal_reasons_are_documented_and_reserved_ones_unused() {
-    let page = words::read("docs/reference.md");
+    let page = documented_names::read("docs/reference.md");
     let table = page
         .split_once("## Refusals")
         .and_then(|(_, rest)| rest.split_once("\n\nBroken syntax"))
         .expect("the page must have the table of refusals")
         .0;
-    let (mut given, mut reserved) = (words::Words::new(), words::Words::new());
+    let (mut given, mut reserved) = (
+        documented_names::Words::new(),
+        documented_names::Words::new(),
+    );
     for line in table.lines().filter(|line| line.starts_with("| `")) {
-        let names = words::quoted(line[2..].split(" | ").next().unwrap_or_default());
+        let names = documented_names::quoted(line[2..].split(" | ").next().unwrap_or_default());
         let to = if line.contains("reserved") {
             &mut reserved
         } else {
@@ -135,17 +138,17 @@ fn refusal_reasons_are_documented_and_reserved_ones_unused() {
         };
         to.extend(names);
     }
-    let code = words::code("proxy/src");
+    let code = documented_names::code("proxy/src");
     let (used, unused): (Vec<Reason>, Vec<Reason>) = Reason::ALL
         .into_iter()
         .partition(|reason| code.contains(&format!("Reason::{reason:?}")));
     let named = |reasons: &[Reason]| set(reasons.iter().map(|reason| reason.as_str()));
-    words::same("refusals", &given, &named(&used));
-    words::same("reserved refusals", &reserved, &named(&unused));
+    documented_names::same("refusals", &given, &named(&used));
+    documented_names::same("reserved refusals", &reserved, &named(&unused));
 }
 
 /// First cells of the tables of metrics.
-fn documented_metrics(page: &str) -> words::Words {
+fn documented_metrics(page: &str) -> documented_names::Words {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| row.split_once("` | "))
         .filter(|(_, rest)| {
@@ -160,7 +163,7 @@ fn documented_metrics(page: &str) -> words::Words {
 // Claims: R8
 #[test]
 fn pages_name_only_existing_metrics_and_label_values() {
-    let known = documented_metrics(&words::read("docs/metrics.md"));
+    let known = documented_metrics(&documented_names::read("docs/metrics.md"));
     assert!(known.len() > 40, "{known:?}");
     // Targets of log filters, and the beginning of a pattern for grep.
     let no_metrics = set(["weft_controller", "weft_proxy", "weft_injector", "weft_"]);
@@ -170,11 +173,11 @@ fn pages_name_only_existing_metrics_and_label_values() {
         known.contains(name) || bare.is_some_and(|name| known.contains(name))
     };
     // What queries may ask for.
-    let failures = words::read("identity/src/verify/error.rs");
-    let mut reasons = words::literals(&failures, "pub fn label(", "\n    }\n");
+    let failures = documented_names::read("identity/src/verify/error.rs");
+    let mut reasons = documented_names::literals(&failures, "pub fn label(", "\n    }\n");
     reasons.extend(set(Reason::ALL.map(Reason::as_str)));
     reasons.extend(set(["", "handshake", "timeout"]));
-    let limits = words::first_arguments(&words::code("proxy/src"), ".limit(");
+    let limits = documented_names::first_arguments(&documented_names::code("proxy/src"), ".limit(");
     let values = [
         ("limit", limits),
         ("reason", reasons),
@@ -183,9 +186,9 @@ fn pages_name_only_existing_metrics_and_label_values() {
         ("security", set(["mtls", "plaintext", "none"])),
     ];
     for folder in ["docs", "charts"] {
-        for path in words::below(folder, &[".md", ".yaml", ".txt", ".tpl"]) {
+        for path in documented_names::below(folder, &[".md", ".yaml", ".txt", ".tpl"]) {
             let text = std::fs::read_to_string(&path).expect("the page must be readable");
-            for name in words::names(&text) {
+            for name in documented_names::names(&text) {
                 assert!(
                     exists(&name) || no_metrics.contains(&name),
                     "{}: nothing counts {name}",
@@ -193,7 +196,7 @@ fn pages_name_only_existing_metrics_and_label_values() {
                 );
             }
             for (label, values) in &values {
-                let arguments = words::first_arguments(&text, &format!("{label}="));
+                let arguments = documented_names::first_arguments(&text, &format!("{label}="));
                 let never: Vec<_> = arguments.difference(values).collect();
                 assert!(
                     never.is_empty(),
@@ -207,31 +210,35 @@ fn pages_name_only_existing_metrics_and_label_values() {
 
 #[test]
 fn documented_injector_metrics_match_its_source() {
-    let page = words::read("docs/metrics.md");
-    let code = words::read("injector/src/metrics.rs");
-    let mut registered = words::first_arguments(&code, "registry.register(");
+    let page = documented_names::read("docs/metrics.md");
+    let code = documented_names::read("injector/src/metrics.rs");
+    let mut registered = documented_names::first_arguments(&code, "registry.register(");
     // Shared with the controller.
     assert!(code.contains("runtime::limit::Reached"));
-    let limits = words::read("runtime/src/limit.rs");
-    registered.extend(words::first_arguments(&limits, "registry.register("));
+    let limits = documented_names::read("runtime/src/limit.rs");
+    registered.extend(documented_names::first_arguments(
+        &limits,
+        "registry.register(",
+    ));
     let documented = documented_metrics(&page)
         .iter()
         .filter_map(|name| name.strip_prefix("weft_injector_"))
         .map(|name| name.strip_suffix("_total").unwrap_or(name).to_owned())
         .collect();
-    words::same("metrics of the injector", &documented, &registered);
-    let server = words::read("injector/src/server.rs");
-    let mut paths = words::literals(&server, "\"/mutate\" => ", "};");
+    documented_names::same("metrics of the injector", &documented, &registered);
+    let server = documented_names::read("injector/src/server.rs");
+    let mut paths = documented_names::literals(&server, "\"/mutate\" => ", "};");
     paths.retain(|path| !path.starts_with('/'));
-    let documented_values = words::quoted(words::cell(&page, "`path`"));
-    words::same("path", &documented_values, &paths);
-    let refusals = words::read("crds/src/inject/refusal.rs");
-    let mut refusals = words::literals(&refusals, "Self::NotAPod => ", "\n    }\n");
-    let mutate = words::read("injector/src/mutate.rs");
-    refusals.extend(words::first_arguments(&mutate, "reason: "));
+    let documented_values = documented_names::quoted(documented_names::cell(&page, "`path`"));
+    documented_names::same("path", &documented_values, &paths);
+    let refusals = documented_names::read("crds/src/inject/refusal.rs");
+    let mut refusals = documented_names::literals(&refusals, "Self::NotAPod => ", "\n    }\n");
+    let mutate = documented_names::read("injector/src/mutate.rs");
+    refusals.extend(documented_names::first_arguments(&mutate, "reason: "));
     refusals.remove("");
-    let documented_values = words::quoted(words::cell(&page, "`reason` of `refused`"));
-    words::same("reason of refused pods", &documented_values, &refusals);
+    let documented_values =
+        documented_names::quoted(documented_names::cell(&page, "`reason` of `refused`"));
+    documented_names::same("reason of refused pods", &documented_values, &refusals);
 }
 
 /// Makes one series of every family, because families without one are not shown. Every field is

@@ -356,7 +356,7 @@ fn watched_connection_closes_ten_seconds_after_peer_vanishes() {
     testbed.peer().unplug();
     let waits = std::thread::scope(|scope| {
         watched
-            .map(|watch| scope.spawn(|| watch.given_up_after()))
+            .map(|watch| scope.spawn(|| watch.failed_after()))
             .map(|waiting| waiting.join().unwrap())
     });
     for waited in waits {

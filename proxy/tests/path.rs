@@ -26,6 +26,7 @@ mod path {
     mod dedicated;
     mod dedicated_close;
     mod drain;
+    mod dry_runs;
     mod early;
     mod ejected_uploads;
     mod ejection;
@@ -76,7 +77,6 @@ mod path {
     mod tcp;
     mod tenants;
     mod tracing;
-    mod trials;
     mod unconfigured;
     mod unread;
     mod waiting;

@@ -161,22 +161,22 @@ fn change_or_warn(requests: &Requests) {
 /// Logs what any of these requests, and where there are none, as the process was started.
 fn change_level(requests: &Requests) -> Result<(), BadLog> {
     let Some(log) = LOG.get() else { return Ok(()) };
-    let asked = requests.values();
-    let mut asked: BTreeSet<&str> = asked
+    let requested = requests.values();
+    let mut requested: BTreeSet<&str> = requested
         .map(|level| level.as_deref().unwrap_or(&log.level))
         .collect();
-    if asked.is_empty() {
-        asked.insert(&log.level);
+    if requested.is_empty() {
+        requested.insert(&log.level);
     }
-    let filters: Vec<Targets> = asked
+    let filters: Vec<Targets> = requested
         .iter()
         .map(|level| filter(level))
         .collect::<Result<_, _>>()?;
     let together = filters.into_iter().reduce(|all, more| either(&all, &more));
     let next = together.unwrap_or_default();
     // One alone is reported as it was written.
-    let level = match asked.first() {
-        Some(only) if asked.len() == 1 => (*only).to_owned(),
+    let level = match requested.first() {
+        Some(only) if requested.len() == 1 => (*only).to_owned(),
         _ => next.to_string(),
     };
     let failed = |reason| BadLog::Change {

@@ -24,7 +24,7 @@
 mod eviction;
 mod permit;
 mod requests;
-mod slot;
+mod tracked;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -40,8 +40,8 @@ use tokio::time::{Instant, timeout};
 pub use eviction::Weights;
 pub use permit::InFlight;
 pub use requests::{Look, Requests, ReservedPermit};
-pub use slot::ReservedBytes;
-use slot::{CLOSE, CUT, IDLE, Loss, STAY, TrackedConnection, YOUNG, millis};
+pub use tracked::ReservedBytes;
+use tracked::{CLOSE, CUT, GRACE, IDLE, Loss, STAY, TrackedConnection, millis};
 
 /// The holder of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -116,7 +116,7 @@ struct Table {
 
 /// The permit of one connection. Given back when the last clone of the `Arc` is gone.
 pub struct Permit {
-    slot: Arc<TrackedConnection>,
+    conn: Arc<TrackedConnection>,
     began: Instant,
     of: Option<Of>,
     account: Option<Account>,
@@ -131,7 +131,7 @@ struct Of {
 /// The connection within which the one of a permit lies, which is charged for it.
 #[derive(Clone)]
 struct Account {
-    slot: Arc<TrackedConnection>,
+    conn: Arc<TrackedConnection>,
     occupancy: Arc<Occupancy>,
 }
 
@@ -168,7 +168,7 @@ impl Occupancy {
                 (self.reached)(Reached::Full);
             }
             // A holder that had nothing to lose may have something now.
-            let _ = timeout(YOUNG, freed).await;
+            let _ = timeout(GRACE, freed).await;
         }
     }
 
@@ -200,15 +200,15 @@ impl Occupancy {
         let id = table.next;
         table.next += 1;
         table.taken += 1;
-        let slot = Arc::new(TrackedConnection {
+        let conn = Arc::new(TrackedConnection {
             entered: table.requests_of(holder),
             ..TrackedConnection::default()
         });
-        slot.since.store(now, Relaxed);
-        let slots = table.holders.entry(holder.clone()).or_default();
-        slots.insert(id, Arc::clone(&slot));
+        conn.since.store(now, Relaxed);
+        let conns = table.holders.entry(holder.clone()).or_default();
+        conns.insert(id, Arc::clone(&conn));
         Ok(Some(Arc::new(Permit {
-            slot,
+            conn,
             began: self.began,
             of: Some(Of {
                 occupancy: Arc::clone(self),
@@ -232,7 +232,7 @@ impl Occupancy {
             if self.taken() == 0 {
                 return;
             }
-            let _ = timeout(YOUNG, freed).await;
+            let _ = timeout(GRACE, freed).await;
         }
     }
 
@@ -274,41 +274,41 @@ impl Occupancy {
     fn hoards(&self, table: &Table, holder: &Holder, (in_use, taken): (usize, usize)) -> bool {
         let left = self.bounds.permits.saturating_sub(taken);
         let others = table.holders.iter().filter(|(other, _)| *other != holder);
-        let most = others.map(|(_, slots)| slots.len()).max();
+        let most = others.map(|(_, conns)| conns.len()).max();
         // Where nothing is left, a waiting newcomer takes nothing from others.
         most.is_none_or(|most| in_use >= most) || (left > 0 && in_use > left / 2)
     }
 
     /// Takes one from a holder that has its share, the oldest first.
     fn take_from(&self, table: &Table, holder: &Holder, now: u64) -> bool {
-        let slots = table.holders.get(holder).into_iter();
-        let longest = slots
+        let conns = table.holders.get(holder).into_iter();
+        let longest = conns
             .flat_map(HashMap::values)
-            .filter_map(|slot| Some((slot.loss(now)?, slot)))
+            .filter_map(|conn| Some((conn.loss(now)?, conn)))
             .min_by_key(|(loss, _)| *loss);
-        longest.is_some_and(|(loss, slot)| self.take(slot, loss))
+        longest.is_some_and(|(loss, conn)| self.take(conn, loss))
     }
 
-    fn take(&self, slot: &TrackedConnection, loss: Loss) -> bool {
+    fn take(&self, conn: &TrackedConnection, loss: Loss) -> bool {
         let verdict = if loss.class == IDLE { CLOSE } else { CUT };
-        let sent = self.send(slot, verdict);
+        let sent = self.send(conn, verdict);
         if sent {
             (self.reached)(Reached::Hoarder);
         }
         sent
     }
 
-    fn send(&self, slot: &TrackedConnection, verdict: u8) -> bool {
-        if slot.verdict.load(Relaxed) == STAY {
-            slot.verdict_at.store(self.now(), Relaxed);
+    fn send(&self, conn: &TrackedConnection, verdict: u8) -> bool {
+        if conn.verdict.load(Relaxed) == STAY {
+            conn.verdict_at.store(self.now(), Relaxed);
         }
-        let before = slot.verdict.fetch_max(verdict, Relaxed);
+        let before = conn.verdict.fetch_max(verdict, Relaxed);
         if before == STAY {
             self.leaving.fetch_add(1, Relaxed);
-            slot.leaves.store(true, Relaxed);
+            conn.leaves.store(true, Relaxed);
         }
         if before < verdict {
-            slot.changed.notify_waiters();
+            conn.changed.notify_waiters();
         }
         before == STAY
     }
@@ -317,12 +317,12 @@ impl Occupancy {
         millis(self.began.elapsed())
     }
 
-    fn leave(&self, of: &Of, slot: &TrackedConnection) {
+    fn leave(&self, of: &Of, conn: &TrackedConnection) {
         let holder = of.holder.lock();
         let mut table = self.table.lock();
         table.remove(&holder, of.id);
         table.taken -= 1;
-        if slot.leaves.load(Relaxed) {
+        if conn.leaves.load(Relaxed) {
             self.leaving.fetch_sub(1, Relaxed);
         }
         drop(table);
@@ -336,13 +336,13 @@ impl Table {
     }
 
     fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<TrackedConnection>> {
-        let slots = self.holders.get_mut(holder)?;
-        let slot = slots.remove(&id);
-        if slots.is_empty() {
+        let conns = self.holders.get_mut(holder)?;
+        let conn = conns.remove(&id);
+        if conns.is_empty() {
             self.holders.remove(holder);
             self.requests.remove(holder);
         }
-        slot
+        conn
     }
 
     /// Those of this holder.

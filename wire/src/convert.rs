@@ -7,6 +7,7 @@
 //! Enumerations are read towards the safe side instead, as the protocol requires.
 
 mod breaker;
+mod dry_run;
 mod error;
 mod object;
 mod port;
@@ -14,7 +15,6 @@ mod route;
 mod rule;
 mod trace;
 mod traffic;
-mod trial;
 
 use policy::mode::{Enforcement, MtlsMode};
 use policy::protocol::Protocol;
@@ -22,12 +22,12 @@ use policy::traffic::endpoint::Locality;
 
 use crate::v1;
 
-pub use breaker::{circuit_pulse, circuit_state};
+pub use breaker::{circuit_counts, circuit_state};
+pub use dry_run::{candidate, dry_run_query};
 pub use error::BadResource;
 pub use port::{permissive_ports, port, port_protocol, port_protocols, port_range};
 pub use rule::{rule_in, rule_resource};
 pub use traffic::{policy_message, traffic};
-pub use trial::{candidate, trial_ask};
 
 /// Reads a field of type Enforcement; an unknown value is the tightest.
 pub fn enforcement(raw: i32) -> Enforcement {

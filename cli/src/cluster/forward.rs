@@ -28,7 +28,7 @@ async fn connect(
     let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
     let what = format!("port {port} of Pod {namespace}/{pod}");
     let ports = [port];
-    let forwarded = cluster.try_ask(&what, pods.portforward(pod, &ports));
+    let forwarded = cluster.try_call(&what, pods.portforward(pod, &ports));
     let mut forwarder = match forwarded.await {
         Ok(forwarder) => forwarder,
         Err(refusal) => {
@@ -62,7 +62,7 @@ pub(crate) async fn page(
 }
 
 async fn fetch(stream: Box<dyn Stream>, path: &str, within: Duration) -> Result<String, String> {
-    let asking = async {
+    let querying = async {
         let (read, mut write) = tokio::io::split(stream);
         let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
         write.write_all(request.as_bytes()).await?;
@@ -71,7 +71,7 @@ async fn fetch(stream: Box<dyn Stream>, path: &str, within: Duration) -> Result<
         read.take(MOST_BYTES).read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    let answer = timeout(within, asking)
+    let answer = timeout(within, querying)
         .await
         .map_err(|_| format!("no answer within {} s", within.as_secs_f32()))?
         .map_err(|error| error.to_string())?;

@@ -189,8 +189,8 @@ impl Check {
     }
 
     async fn once(&self, cluster: &Cluster) -> Result<CheckReport, Refusal> {
-        let gathering = Facts::gather(cluster, self.pre);
-        let facts = timeout(ALL_WITHIN, gathering).await;
+        let querying = Facts::query(cluster, self.pre);
+        let facts = timeout(ALL_WITHIN, querying).await;
         let facts = facts.map_err(|_| Refusal::late("all checks", ALL_WITHIN))??;
         let checks: Vec<Done> = list::CHECKS
             .iter()
@@ -198,7 +198,7 @@ impl Check {
                 check.pre == self.pre || check.category == list::KUBERNETES && !check.pre
             })
             .map(|check| {
-                let found = (check.judge)(&facts);
+                let found = (check.evaluate)(&facts);
                 // Taken of a check that failed, too: else the next check would report it.
                 let cut = facts.take_cut();
                 let denied = matches!(&found, Err(why) if facts.is_denied(why));
@@ -264,8 +264,8 @@ fn conclude(checks: &[Done], fails: CheckStatus) -> Conclusion {
     let of_the_mesh = checks
         .iter()
         .filter(|check| check.category != list::KUBERNETES);
-    let mut judged = of_the_mesh.filter(|check| check.result != CheckStatus::Skipped);
-    match judged.next() {
+    let mut completed_checks = of_the_mesh.filter(|check| check.result != CheckStatus::Skipped);
+    match completed_checks.next() {
         Some(_) => Conclusion::Yes,
         None => Conclusion::Unknown,
     }

@@ -2,8 +2,8 @@
 //! come while it watches.
 
 mod absent;
+mod collected;
 mod conclusion;
-mod gathered;
 mod taken_away;
 mod watch;
 
@@ -19,8 +19,8 @@ use crds::observe::{
     DryRunStatus,
 };
 
+use self::collected::{CollectedChange, caution, deleted};
 use self::conclusion::{is_of_nothing, tried};
-use self::gathered::{Gathered, caution, deleted};
 use super::ClusterCommand;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
@@ -90,13 +90,13 @@ impl ClusterCommand for DryRun {
         now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let mut gathered = self.gathered(cluster.namespace(), console)?;
-        taken_away::note(cluster, &mut gathered, console).await?;
-        let mut answer = submit(cluster, &mut gathered, console).await?;
+        let mut collected = self.collected(cluster.namespace(), console)?;
+        taken_away::note(cluster, &mut collected, console).await?;
+        let mut answer = submit(cluster, &mut collected, console).await?;
         let Some(mut status) = answer.status.take() else {
             return Err(Failure::unknown("the dry run has no status"));
         };
-        absent::must_have_namespaces(cluster, &gathered, &status).await?;
+        absent::must_have_namespaces(cluster, &collected, &status).await?;
         if is_of_nothing(&status) && self.watch.is_none() {
             let why = "the mesh has recorded no call, so nothing is known of this change";
             return Err(Failure::unknown(why));
@@ -105,13 +105,13 @@ impl ClusterCommand for DryRun {
             print(&status, cluster.now(now), console)?;
         }
         if let Some(long) = self.watch {
-            let trial = watch::watch(cluster, &gathered.spec, long, console).await?;
+            let trial = watch::watch(cluster, &collected.spec, long, console).await?;
             if format == Format::Table {
                 watch::print(&trial, console)?;
             }
             status.trial = Some(trial);
         }
-        let conclusion = tried(conclude(&status, ADVICE), gathered.untried);
+        let conclusion = tried(conclude(&status, ADVICE), collected.untried);
         answer.status = Some(status);
         output::data(console, format, &answer)?;
         conclusion
@@ -119,12 +119,16 @@ impl ClusterCommand for DryRun {
 }
 
 impl DryRun {
-    fn gathered(&self, namespace: &str, console: &mut Console<'_>) -> Result<Gathered, Failure> {
-        let mut gathered = Gathered::default();
+    fn collected(
+        &self,
+        namespace: &str,
+        console: &mut Console<'_>,
+    ) -> Result<CollectedChange, Failure> {
+        let mut collected = CollectedChange::default();
         for name in &self.files {
-            gathered.read(name, namespace, console)?;
+            collected.read(name, namespace, console)?;
         }
-        let spec = &mut gathered.spec;
+        let spec = &mut collected.spec;
         for text in &self.delete {
             let gone = deleted(text, namespace)?;
             caution(&gone.kind, &gone.name, console)?;
@@ -135,8 +139,8 @@ impl DryRun {
                 namespace: namespace.to_owned(),
                 mode: mode.clone(),
             }));
-        gathered.must_try_something()?;
-        Ok(gathered)
+        collected.must_try_something()?;
+        Ok(collected)
     }
 }
 
@@ -147,23 +151,26 @@ impl DryRun {
 /// When the API does not respond, the change is refused, or nothing of it is left.
 async fn submit(
     cluster: &Cluster,
-    gathered: &mut Gathered,
+    collected: &mut CollectedChange,
     console: &mut Console<'_>,
 ) -> Result<DryRunObject, Failure> {
     loop {
-        let refusal = match ask(cluster, gathered.spec.clone()).await {
+        let refusal = match submit_to(cluster, collected.spec.clone()).await {
             Ok(answer) => return Ok(answer),
             Err(refusal) => refusal,
         };
-        let new = absent::yet_to_be_made(cluster, gathered, &refusal).await;
+        let new = absent::yet_to_be_made(cluster, collected, &refusal).await;
         if new.is_empty() {
-            return Err(absent::or_refused(cluster, &gathered.spec, refusal).await);
+            return Err(absent::or_refused(cluster, &collected.spec, refusal).await);
         }
-        gathered.leave_out(&new, console)?;
+        collected.leave_out(&new, console)?;
     }
 }
 
-pub(super) async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<DryRunObject, Refusal> {
+pub(super) async fn submit_to(
+    cluster: &Cluster,
+    spec: DryRunSpec,
+) -> Result<DryRunObject, Refusal> {
     let request = watch::request(cluster, spec)?;
     cluster.try_request(watch::WHAT, request).await
 }

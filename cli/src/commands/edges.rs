@@ -91,7 +91,7 @@ impl ClusterCommand for Edges {
         now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let mut traffic = IndexedGraph::ask(cluster, &self.question()?).await?;
+        let mut traffic = IndexedGraph::fetch(cluster, &self.question()?).await?;
         let now = traffic.end().unwrap_or(now);
         let (here, named) = (cluster.scope(), self.named()?);
         known::check(cluster, &traffic, named.as_ref()).await?;
@@ -147,7 +147,7 @@ impl Edges {
                 number::written(window)
             ))
         })?;
-        question.remembered = self.since.is_some();
+        question.persisted = self.since.is_some();
         Ok(question)
     }
 

@@ -122,7 +122,7 @@ impl ClusterCommand for Explain {
         let object = bare::named(&called, object, TO, console).await?;
         let to = port::numbered(&called, &object, TO, port, console).await?;
         let spec = self.question(namespace, &from, &to)?;
-        let answer = ask(cluster, spec).await?;
+        let answer = request_explanation(cluster, spec).await?;
         let Some(status) = &answer.status else {
             return Err(Failure::unknown("the explanation has no status"));
         };
@@ -156,7 +156,7 @@ impl Explain {
         console: &mut Console<'_>,
     ) -> Result<(), Failure> {
         let method = self.method.as_deref();
-        if let Some(unusual) = method.and_then(crds::smi::judge::unusual_method) {
+        if let Some(unusual) = method.and_then(crds::smi::validation::unusual_method) {
             console.word(&format!("METHOD {unusual}"))?;
         }
         // An account may be queried before it exists, and be misspelt.
@@ -268,8 +268,11 @@ async fn must_be_there(
 ///
 /// # Errors
 /// When it is not known.
-async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Failure> {
-    let answer = try_ask(cluster, spec).await;
+async fn request_explanation(
+    cluster: &Cluster,
+    spec: ExplanationSpec,
+) -> Result<Explanation, Failure> {
+    let answer = try_explain(cluster, spec).await;
     answer.map_err(|refusal| refusal.into_failure())
 }
 
@@ -277,7 +280,7 @@ async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Fa
 ///
 /// # Errors
 /// When it is not known.
-pub(crate) async fn try_ask(
+pub(crate) async fn try_explain(
     cluster: &Cluster,
     spec: ExplanationSpec,
 ) -> Result<Explanation, Refusal> {
@@ -293,7 +296,7 @@ pub(crate) async fn try_ask(
     };
     let body = serde_json::to_vec(&question);
     let body = body.map_err(|error| Refusal::of(what, kube::Error::SerdeError(error)))?;
-    let ask_in = async |place: &str| {
+    let explain_in = async |place: &str| {
         let request = Request::post(Resource::Explanations.path(Some(place), None))
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(body.clone())
@@ -304,12 +307,12 @@ pub(crate) async fn try_ask(
     // Without the right to query in the called side's namespace, the caller's own namespace gives a
     // shorter result.
     for place in &places {
-        match ask_in(place).await {
+        match explain_in(place).await {
             Err(refusal) if refusal.is_forbidden() => {}
             answer => return answer,
         }
     }
-    ask_in(last.as_deref().unwrap_or(cluster.namespace())).await
+    explain_in(last.as_deref().unwrap_or(cluster.namespace())).await
 }
 
 /// Objects for `kubectl apply -f -`; what no object can repair goes to the error stream.

@@ -75,7 +75,7 @@ impl LogLevel {
         let what = format!("Pod {}/{pod}", cluster.namespace());
         let parameters = PatchParams::default();
         let patch = Patch::Merge(&patch);
-        let patched = cluster.try_ask(&what, pods.patch(&pod, &parameters, &patch));
+        let patched = cluster.try_call(&what, pods.patch(&pod, &parameters, &patch));
         let written = match patched.await {
             Ok(written) => written,
             Err(refusal) => {

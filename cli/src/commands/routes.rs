@@ -54,7 +54,7 @@ impl ClusterCommand for Routes {
         let named = self.named()?;
         let mut question = Question::window(self.window)?;
         question.routes = true;
-        let mut traffic = IndexedGraph::ask(cluster, &question).await?;
+        let mut traffic = IndexedGraph::fetch(cluster, &question).await?;
         known::check(cluster, &traffic, Some(&named)).await?;
         let selected = Selected::new(named, cluster.scope());
         let nodes = &mut traffic.graph.nodes;

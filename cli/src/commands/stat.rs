@@ -163,7 +163,7 @@ impl Stat {
             ResourceKind::Namespace => &cluster.about(resource.name.as_deref()),
             _ => cluster,
         };
-        let traffic = IndexedGraph::ask(requested, &question).await?;
+        let traffic = IndexedGraph::fetch(requested, &question).await?;
         known::check(requested, &traffic, Some(&resource)).await?;
         for end in ends.iter().flatten() {
             known::check(cluster, &traffic, Some(end)).await?;

@@ -1,8 +1,8 @@
 //! `weft suggest`: TrafficTargets for the calls that there are.
 
 mod called;
-mod calls;
 mod gone;
+mod observed_calls;
 mod refusals;
 mod reported;
 
@@ -18,8 +18,8 @@ use kube::core::ObjectList;
 use serde_json::{Value, json};
 
 use self::called::{Account, Ports};
-use self::calls::{Calls, Traffics};
 use self::gone::Existing;
+use self::observed_calls::{Calls, Traffics};
 use super::ClusterCommand;
 use super::dry_run::{self, Advice};
 use crate::cluster::names::Named;
@@ -94,8 +94,8 @@ impl ClusterCommand for Suggest {
         // The window has all of a shorter time.
         question.history = (self.since > BY_ROUTE).then_some(self.since);
         question.routes = self.routes;
-        question.remembered = true;
-        let traffic = IndexedGraph::ask(cluster, &question).await?;
+        question.persisted = true;
+        let traffic = IndexedGraph::fetch(cluster, &question).await?;
         let to = self.to()?;
         known::check(cluster, &traffic, to.as_ref()).await?;
         let ports = ports(cluster).await?;
@@ -194,7 +194,7 @@ async fn try_out(
         objects,
         ..DryRunSpec::default()
     };
-    let answer = dry_run::ask(cluster, spec).await;
+    let answer = dry_run::submit_to(cluster, spec).await;
     let answer = answer.map_err(Refusal::into_failure);
     let tried = answer.map(|answer| answer.status.unwrap_or_default());
     let status = match tried {

@@ -165,7 +165,7 @@ async fn answer<L: Future>(pending: &mut Option<Pin<Box<L>>>) -> L::Output {
 }
 
 async fn look(cluster: &Cluster) -> Result<IndexedGraph, Failure> {
-    IndexedGraph::ask(cluster, &Question::window(WINDOW)?).await
+    IndexedGraph::fetch(cluster, &Question::window(WINDOW)?).await
 }
 
 #[cfg(test)]

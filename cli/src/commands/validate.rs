@@ -3,15 +3,15 @@
 //!
 //! Claims: attack-115
 
-pub mod judged;
+pub mod validated;
 
 use std::collections::BTreeMap;
 
 use clap::Args;
-use crds::smi::judge::Cluster;
+use crds::smi::validation::Cluster;
 use serde_json::json;
 
-use self::judged::Finding;
+use self::validated::Finding;
 use crate::console;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -73,10 +73,10 @@ impl Validate {
                     continue;
                 }
             };
-            let judged = judged::judge_each(&manifest.text, namespace, &cluster);
-            objects += judged.objects;
-            unreadable += judged.unreadable;
-            let of_file = judged.findings.into_iter();
+            let validated = validated::validate_each(&manifest.text, namespace, &cluster);
+            objects += validated.objects;
+            unreadable += validated.unreadable;
+            let of_file = validated.findings.into_iter();
             findings.extend(of_file.map(|finding| (name.clone(), finding)));
         }
         let refused = findings
@@ -177,8 +177,8 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<(String, Finding)> {
-        let judged = judged::judge(text, "shop", &Cluster::default()).unwrap();
-        let findings = judged.findings.into_iter();
+        let validated = validated::validate_text(text, "shop", &Cluster::default()).unwrap();
+        let findings = validated.findings.into_iter();
         findings.map(|one| ("f".to_owned(), one)).collect()
     }
 

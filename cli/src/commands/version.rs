@@ -63,7 +63,7 @@ impl Version {
         };
         let asked = match self.client {
             true => Ok(()),
-            false => versions.ask(global, console).await,
+            false => versions.query(global, console).await,
         };
         // What is known is printed, even if a part does not respond.
         if !output::data(console, format, &versions)? {
@@ -75,7 +75,7 @@ impl Version {
 
 impl Versions {
     /// Notes what runs in the cluster, up to the first part that does not respond.
-    async fn ask(&mut self, global: &Global, console: &mut Console<'_>) -> Result<(), Failure> {
+    async fn query(&mut self, global: &Global, console: &mut Console<'_>) -> Result<(), Failure> {
         let cluster = Cluster::connect(global).await?;
         let kubernetes: Info = cluster.read("the API server's version", "/version").await?;
         self.kubernetes = Some(kubernetes.git_version);

@@ -96,7 +96,7 @@ pub(crate) async fn wrong(cluster: &Cluster, names: &[Named]) -> Option<Failure>
         window: LOOK,
         ..Question::default()
     };
-    let traffic = IndexedGraph::ask(cluster, &question).await.ok()?;
+    let traffic = IndexedGraph::fetch(cluster, &question).await.ok()?;
     for named in names {
         let found = looked_up(cluster, &traffic, Some(named)).await;
         if let Err(wrong @ Failure::Usage(_)) = found {
@@ -118,7 +118,7 @@ pub(crate) async fn nearest_of(
         ..Question::default()
     };
     let here = cluster.about(Some(cluster.namespace()));
-    let traffic = IndexedGraph::ask(&here, &question).await.ok()?;
+    let traffic = IndexedGraph::fetch(&here, &question).await.ok()?;
     let all = names(&traffic);
     let of = |wanted: ResourceKind| {
         let all = all.iter();

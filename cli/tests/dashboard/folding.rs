@@ -251,7 +251,7 @@ async fn every_edge_shows_mutual_tls_state_as_lock() {
 
 #[tokio::test]
 async fn earlier_calls_are_queried_only_on_demand() {
-    let mut shown = Shown::of(&shop::remembered()).await;
+    let mut shown = Shown::of(&shop::persisted()).await;
     let browser = &mut shown.browser;
     browser
         .wait("document.querySelectorAll('.way').length === 7")

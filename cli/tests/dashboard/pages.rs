@@ -82,20 +82,20 @@ async fn unknown_minutes_are_reported_beside_drawn_ones() {
     shown.browser.see("deploy/cart in shop").await;
     let words = "document.querySelector('.panel .words').textContent";
     assert_eq!(shown.browser.eval(words).await, "", "the control");
-    let mut young = shop::shop(60);
-    young["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:48:00Z");
-    shown.mesh.graph(&young);
+    let mut new_mesh = shop::shop(60);
+    new_mesh["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:48:00Z");
+    shown.mesh.graph(&new_mesh);
     let since = "new Date('2026-11-02T08:48:00Z').toTimeString().slice(0, 8)";
     let condition = format!("{words}.startsWith(`Minutes before ${{{since}}} are not known`)");
     shown.browser.wait(&condition).await;
     // What is drawn begins half an hour before 09:00, and all of that is known.
-    young["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:30:00Z");
-    shown.mesh.graph(&young);
+    new_mesh["metadata"]["historySince"] = serde_json::json!("2026-11-02T08:30:00Z");
+    shown.mesh.graph(&new_mesh);
     shown.browser.wait(&format!("{words} === ''")).await;
-    let full = &mut young["edges"][0];
+    let full = &mut new_mesh["edges"][0];
     full["history"] = serde_json::json!([]);
     full["historyLeftOut"] = serde_json::json!(true);
-    shown.mesh.graph(&young);
+    shown.mesh.graph(&new_mesh);
     let condition = format!("{words}.startsWith('Minutes of 1 of its 1 edges are missing')");
     shown.browser.wait(&condition).await;
     assert_eq!(shown.browser.faults().await, [""; 0]);

@@ -96,7 +96,7 @@ pub(super) fn neighbours() -> Value {
 }
 
 /// The shop, and a call that was made hours ago.
-pub(super) fn remembered() -> Value {
+pub(super) fn persisted() -> Value {
     let mut graph = shop(60);
     let mut quiet = edge("q1", "cart", "catalog-v1", 0, 0);
     quiet["quiet"] = json!(true);

@@ -202,8 +202,8 @@ async fn exec_plugin_in_completion_runs_non_interactively() {
     std::fs::write(&kubeconfig, text).unwrap();
     let plugin = folder.join("plugin");
     let script = std::fs::read_to_string(&plugin).unwrap();
-    let asking = "\necho \"$KUBERNETES_EXEC_INFO\" >output\necho 'log in, please' >&2\n";
-    std::fs::write(&plugin, script.replacen('\n', asking, 1)).unwrap();
+    let querying = "\necho \"$KUBERNETES_EXEC_INFO\" >output\necho 'log in, please' >&2\n";
+    std::fs::write(&plugin, script.replacen('\n', querying, 1)).unwrap();
     let script_output = || std::fs::read_to_string(folder.join("output")).unwrap();
     let names = ["complete-names", "log-level", "web"];
     let (code, out, err) = run(WEFT, &names, &kubeconfig).await;

@@ -16,10 +16,10 @@ use tokio::time::{Instant, timeout};
 use super::front_proxy::{User, digest};
 
 /// How long an answer holds. A right that is taken away is gone after it.
-const REMEMBERED: Duration = Duration::from_secs(5);
+const CACHED_FOR: Duration = Duration::from_secs(5);
 /// Answers that are kept, each below 1 KiB: of a query its hash, of a refusal so many bytes of the
 /// reason.
-const MAX_REMEMBERED: usize = 1024;
+const MAX_CACHED: usize = 1024;
 const MAX_REASON: usize = 512;
 /// Time for one query.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ type Question = [u8; 32];
 #[derive(Clone)]
 pub(crate) struct Gate {
     reviews: Api<SubjectAccessReview>,
-    remembered: Arc<Mutex<HashMap<Question, (AccessDecision, Instant)>>>,
+    cached: Arc<Mutex<HashMap<Question, (AccessDecision, Instant)>>>,
 }
 
 opaque_debug!(Gate);
@@ -69,7 +69,7 @@ impl Gate {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             reviews: Api::all(client),
-            remembered: Arc::default(),
+            cached: Arc::default(),
         }
     }
 
@@ -83,13 +83,13 @@ impl Gate {
         attributes: &Attributes,
     ) -> Result<AccessDecision, String> {
         let question = digest(&(user, attributes));
-        if let Some((verdict, until)) = self.remembered.lock().get(&question)
+        if let Some((verdict, until)) = self.cached.lock().get(&question)
             && Instant::now() < *until
         {
             return Ok(verdict.clone());
         }
         let verdict = self.check(user, attributes).await?;
-        self.remember(question, verdict.clone());
+        self.cache(question, verdict.clone());
         Ok(verdict)
     }
 
@@ -125,15 +125,15 @@ impl Gate {
         })
     }
 
-    fn remember(&self, question: Question, verdict: AccessDecision) {
+    fn cache(&self, question: Question, verdict: AccessDecision) {
         let now = Instant::now();
-        let mut remembered = self.remembered.lock();
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.retain(|_, (_, until)| now < *until);
+        let mut cached = self.cached.lock();
+        if cached.len() >= MAX_CACHED {
+            cached.retain(|_, (_, until)| now < *until);
         }
         // Full of what is still fresh: this one is queried again next time.
-        if remembered.len() < MAX_REMEMBERED {
-            remembered.insert(question, (verdict, now + REMEMBERED));
+        if cached.len() < MAX_CACHED {
+            cached.insert(question, (verdict, now + CACHED_FOR));
         }
     }
 }

@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 /// Events that wait to be written. Far above what one change makes.
 const QUEUE: usize = 512;
 /// Events that are kept for not being repeated.
-const REMEMBERED: usize = 8192;
+const MAX_RETAINED: usize = 8192;
 /// After this time the same Event may be said again; the API server forgets
 /// Events after an hour.
 const REPEAT_AFTER: Duration = Duration::from_secs(50 * 60);
@@ -249,10 +249,10 @@ impl Writer {
     }
 
     fn is_news(&mut self, event: &Event, again_after: Duration, now: Instant) -> bool {
-        if self.published.len() >= REMEMBERED {
+        if self.published.len() >= MAX_RETAINED {
             self.published
                 .retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
-            if self.published.len() >= REMEMBERED {
+            if self.published.len() >= MAX_RETAINED {
                 debug!("event memory is full and starts again");
                 self.published.clear();
             }

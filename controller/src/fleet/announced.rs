@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::world::ObjectKey;
-use policy::breaker::Steer;
+use policy::breaker::FleetBreakerState;
 use tokio::time::Instant;
 use wire::v1;
 
-/// The proxy that sends a pulse.
+/// The proxy that sends a breaker report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// Namespace/name of its service account.
@@ -57,7 +57,7 @@ pub(crate) type AnnouncedStates = Arc<BTreeMap<Key, AnnouncedState>>;
 /// What is announced, and since when it holds: two are the same while no proxy needs the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AnnouncedState {
-    steer: Steer,
+    fleet_state: FleetBreakerState,
     at: Instant,
     /// The account whose proxies get it; `None`: all.
     only: Option<Arc<str>>,
@@ -68,16 +68,18 @@ impl AnnouncedState {
     /// between two probes with them.
     pub(super) fn after(
         before: Option<Self>,
-        steer: Steer,
+        fleet_state: FleetBreakerState,
         only: Option<&Arc<str>>,
         at: Instant,
     ) -> Option<Self> {
-        if steer == Steer::Closed {
+        if fleet_state == FleetBreakerState::Closed {
             return None;
         }
-        let same = |before: &Self| is_about(before.steer, steer) && before.only.as_ref() == only;
+        let same = |before: &Self| {
+            is_about(before.fleet_state, fleet_state) && before.only.as_ref() == only
+        };
         let new = || Self {
-            steer,
+            fleet_state,
             at,
             only: only.cloned(),
         };
@@ -91,21 +93,24 @@ impl AnnouncedState {
 
     /// As it is sent now.
     pub(crate) fn message(&self, circuit: &Key, now: Instant) -> v1::CircuitState {
-        let steer = match self.steer {
-            Steer::Closing { since } => Steer::Closing {
+        let fleet_state = match self.fleet_state {
+            FleetBreakerState::Closing { since } => FleetBreakerState::Closing {
                 since: since + now.duration_since(self.at),
             },
             other => other,
         };
-        wire::convert::circuit_state(circuit.message(), steer)
+        wire::convert::circuit_state(circuit.message(), fleet_state)
     }
 }
 
 /// Whether a proxy that got the one does nearly as with the other.
-fn is_about(one: Steer, other: Steer) -> bool {
+fn is_about(one: FleetBreakerState, other: FleetBreakerState) -> bool {
     match (one, other) {
-        (Steer::Closing { .. }, Steer::Closing { .. }) => true,
-        (Steer::Probing { every: one }, Steer::Probing { every: other }) => {
+        (FleetBreakerState::Closing { .. }, FleetBreakerState::Closing { .. }) => true,
+        (
+            FleetBreakerState::Probing { every: one },
+            FleetBreakerState::Probing { every: other },
+        ) => {
             let most: Duration = one.max(other);
             one.abs_diff(other) * 4 <= most
         }
@@ -115,5 +120,5 @@ fn is_about(one: Steer, other: Steer) -> bool {
 
 /// That a breaker is closed.
 pub(crate) fn closed(circuit: &Key) -> v1::CircuitState {
-    wire::convert::circuit_state(circuit.message(), Steer::Closed)
+    wire::convert::circuit_state(circuit.message(), FleetBreakerState::Closed)
 }

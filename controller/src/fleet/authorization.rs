@@ -22,8 +22,8 @@ use policy::name::SpiffeId;
 use super::announced::{Caller, Key};
 
 /// Results that are kept: 400 accounts that call 50 Services each. What is not kept is evaluated
-/// again for each pulse.
-const REMEMBERED: usize = 20_000;
+/// again for each breaker report.
+const MAX_CACHED: usize = 20_000;
 /// Pods of a Service that are evaluated, evenly spread over all: they nearly always hold the same
 /// rules.
 const MAX_SAMPLED: usize = 16;
@@ -85,7 +85,7 @@ impl Authorizations {
                 false if rules.name_pods => Allowed::SomePods,
                 false => Allowed::NoPods,
             };
-            if self.answers.len() < REMEMBERED {
+            if self.answers.len() < MAX_CACHED {
                 self.answers.insert(about, allowed);
             }
             if allowed != Allowed::SomePods {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use model::compiled::Compiled;
 use model::world::{ObjectKey, object};
 use policy::breaker::fleet::Fleet as Sums;
-use policy::breaker::{Pulse, Steer};
+use policy::breaker::{BreakerCounts, FleetBreakerState};
 use policy::name::{Kind, ObjectRef};
 use policy::origin::Origin;
 use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
@@ -122,12 +122,12 @@ impl KnownCircuit {
         self.sums.callers()
     }
 
-    pub(super) fn pulse(&mut self, now: Instant, from: &Caller, pulse: Pulse) {
+    pub(super) fn add_counts(&mut self, now: Instant, from: &Caller, counts: BreakerCounts) {
         self.last_report = now;
         let (account, uid) = (&from.account, &from.uid);
         let settings = &self.decision.settings;
         self.sums
-            .pulse(now.into_std(), account, uid, pulse, settings);
+            .add_counts(now.into_std(), account, uid, counts, settings);
     }
 
     /// Goes on to what follows; false once there are no callers and nothing is held back.
@@ -143,16 +143,20 @@ impl KnownCircuit {
         }
         self.sums.tick(at, settings);
         // A state that is written down is in the policy, where proxies read it.
-        let steer = match settings.state {
-            BreakerState::Auto => self.sums.steer(at),
-            BreakerState::Open | BreakerState::Closed => Steer::Closed,
+        let fleet_state = match settings.state {
+            BreakerState::Auto => self.sums.fleet_state(at),
+            BreakerState::Open | BreakerState::Closed => FleetBreakerState::Closed,
         };
-        self.announced =
-            AnnouncedState::after(self.announced.take(), steer, self.sums.sole_account(), now);
-        let phase = match (settings.state, steer) {
-            (BreakerState::Open, _) | (_, Steer::Open) => Phase::Open,
-            (_, Steer::Probing { .. }) => Phase::Probing,
-            (_, Steer::Closed | Steer::Closing { .. }) => Phase::Closed,
+        self.announced = AnnouncedState::after(
+            self.announced.take(),
+            fleet_state,
+            self.sums.sole_account(),
+            now,
+        );
+        let phase = match (settings.state, fleet_state) {
+            (BreakerState::Open, _) | (_, FleetBreakerState::Open) => Phase::Open,
+            (_, FleetBreakerState::Probing { .. }) => Phase::Probing,
+            (_, FleetBreakerState::Closed | FleetBreakerState::Closing { .. }) => Phase::Closed,
         };
         if phase != self.phase {
             (self.phase, self.since) = (phase, clock);

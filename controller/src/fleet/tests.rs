@@ -1,4 +1,4 @@
-//! Pulses in, states of breakers out.
+//! Breaker reports in, states of breakers out.
 //!
 //! Claims: calls-68
 
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use model::compiled::Compiled;
 use model::{Defaults, Model};
-use policy::breaker::Steer;
+use policy::breaker::FleetBreakerState;
 use policy::name::Kind;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
@@ -62,22 +62,34 @@ impl Bench {
     }
 
     /// A pod of this account of namespace `shop` says what became of its calls to `api`.
-    fn send_pulse(&self, account: &str, pulse: v1::CircuitPulse) {
-        self.send_pulse_of(account, "shop/api", "shop/api", pulse);
+    fn send_report(&self, account: &str, breaker_report: v1::CircuitPulse) {
+        self.send_report_of(account, "shop/api", "shop/api", breaker_report);
     }
 
-    fn send_pulse_of(&self, account: &str, service: &str, backend: &str, pulse: v1::CircuitPulse) {
+    fn send_report_of(
+        &self,
+        account: &str,
+        service: &str,
+        backend: &str,
+        breaker_report: v1::CircuitPulse,
+    ) {
         let from = caller(&format!("shop/{account}"), &format!("uid-{account}"));
-        self.receive(&from, service, backend, pulse);
+        self.receive(&from, service, backend, breaker_report);
     }
 
-    fn receive(&self, from: &Caller, service: &str, backend: &str, mut pulse: v1::CircuitPulse) {
-        pulse.circuit = Some(v1::Circuit {
+    fn receive(
+        &self,
+        from: &Caller,
+        service: &str,
+        backend: &str,
+        mut breaker_report: v1::CircuitPulse,
+    ) {
+        breaker_report.circuit = Some(v1::Circuit {
             service: service.to_owned(),
             backend: backend.to_owned(),
             port: 80,
         });
-        let circuits = vec![pulse];
+        let circuits = vec![breaker_report];
         self.fleet.take(from, v1::Pulse { circuits }, self.now);
     }
 
@@ -126,11 +138,11 @@ fn api(state: WireState, every: u64) -> Vec<(String, WireState, u64)> {
 fn account_majority_opens_breaker_and_probes_or_time_close() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
-    bench.send_pulse("web", seen(100, 100));
-    bench.send_pulse("other", seen(20, 0));
+    bench.send_report("web", seen(100, 100));
+    bench.send_report("other", seen(20, 0));
     bench.passes(SECOND);
     assert!(bench.announced_states().is_empty(), "one of two accounts");
-    bench.send_pulse("other", seen(60, 60));
+    bench.send_report("other", seen(60, 60));
     let changes = bench.fleet.changes();
     bench.passes(SECOND);
     assert_eq!(bench.announced_states(), api(WireState::Open, 0));
@@ -140,8 +152,8 @@ fn account_majority_opens_breaker_and_probes_or_time_close() {
     assert_eq!((report.requests, report.callers), (180, 2));
     assert_eq!(bench.fleet.open(bench.now).len(), 1);
     for _ in 0..5 {
-        bench.send_pulse("web", wants());
-        bench.send_pulse("other", wants());
+        bench.send_report("web", wants());
+        bench.send_report("other", wants());
         bench.passes(SECOND);
     }
     assert_eq!(bench.announced_states(), api(WireState::Probing, 200));
@@ -153,7 +165,7 @@ fn account_majority_opens_breaker_and_probes_or_time_close() {
                 probes: 5,
                 ..v1::CircuitPulse::default()
             };
-            bench.send_pulse(account, good);
+            bench.send_report(account, good);
         }
         bench.passes(SECOND);
     }
@@ -187,7 +199,7 @@ fn reports_without_breaker_or_for_unrouted_backends_are_ignored() {
         ("shop/api", "no name"),
         ("absent/nothing", "absent/nothing"),
     ] {
-        bench.send_pulse_of("web", service, backend, seen(1000, 1000));
+        bench.send_report_of("web", service, backend, seen(1000, 1000));
     }
     bench.passes(SECOND);
     assert!(bench.announced_states().is_empty() && bench.fleet.objects().is_empty());
@@ -195,7 +207,7 @@ fn reports_without_breaker_or_for_unrouted_backends_are_ignored() {
     bench
         .models
         .send_replace(Some(compiled(&cluster.with(split))));
-    bench.send_pulse_of("web", "shop/api", "shop/v2", seen(1000, 1000));
+    bench.send_report_of("web", "shop/api", "shop/v2", seen(1000, 1000));
     bench.passes(SECOND);
     assert_eq!(
         bench.announced_states(),
@@ -211,7 +223,7 @@ fn overridden_calls_use_breaker_policy_of_called_service() {
     });
     let cluster = with_v2(cluster::shop()).with(cluster::traffic_policy("p", spec));
     let mut bench = Bench::new(&cluster);
-    bench.send_pulse_of("web", "shop/api", "shop/v2", seen(1000, 1000));
+    bench.send_report_of("web", "shop/api", "shop/v2", seen(1000, 1000));
     bench.passes(SECOND);
     assert_eq!(
         bench.announced_states(),
@@ -224,7 +236,7 @@ fn deleted_policy_or_explicit_state_withdraws_announced_state() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
     let open = |bench: &mut Bench| {
-        bench.send_pulse("web", seen(100, 100));
+        bench.send_report("web", seen(100, 100));
         bench.passes(SECOND);
         assert_eq!(bench.announced_states(), api(WireState::Open, 0));
     };
@@ -247,7 +259,7 @@ fn deleted_policy_or_explicit_state_withdraws_announced_state() {
         bench.passes(SECOND);
         let auto = compiled(&with_breaker(&json!({})));
         bench.models.send_replace(Some(auto));
-        bench.send_pulse("web", seen(1, 0));
+        bench.send_report("web", seen(1, 0));
         bench.passes(SECOND);
         assert!(
             bench.announced_states().is_empty(),
@@ -271,14 +283,14 @@ fn explicit_breaker_state_is_not_reported_as_opened() {
     let opened = |bench: &Bench| bench.fleet.open(bench.now).len();
     let key = |bench: &Bench| bench.fleet.open(bench.now).into_keys().next();
     let mut bench = Bench::new(&state("Open"));
-    bench.send_pulse("web", wants());
+    bench.send_report("web", wants());
     bench.passes(SECOND);
     assert_eq!(opened(&bench), 0);
     // Nor has one that had opened by itself, which is not called again.
     let auto = with_breaker(&json!({}));
     for (written, stays) in [("Open", true), ("Closed", false)] {
         let mut bench = Bench::new(&auto);
-        bench.send_pulse("web", seen(100, 100));
+        bench.send_report("web", seen(100, 100));
         bench.passes(SECOND);
         assert_eq!(opened(&bench), 1);
         let key = key(&bench).unwrap();
@@ -297,8 +309,8 @@ fn replica_receives_reports_once_and_reaches_same_state() {
         Bench::new(&with_breaker(&json!({}))),
     );
     let news = bench.fleet.own_changes();
-    bench.send_pulse("web", seen(30, 30));
-    bench.send_pulse("other", seen(30, 30));
+    bench.send_report("web", seen(30, 30));
+    bench.send_report("other", seen(30, 30));
     assert!(!news.has_changed().unwrap(), "they travel together");
     bench.passes(SECOND);
     assert!(news.has_changed().unwrap());
@@ -317,10 +329,10 @@ fn replica_receives_reports_once_and_reaches_same_state() {
 #[test]
 fn callers_are_bounded_and_known_ones_continue() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
-    bench.send_pulse("web", seen(30, 30));
+    bench.send_report("web", seen(30, 30));
     bench.fleet.inner.state.lock().callers = CALLERS;
-    bench.send_pulse("other", seen(1000, 0));
-    bench.send_pulse("web", seen(30, 30));
+    bench.send_report("other", seen(1000, 0));
+    bench.send_report("web", seen(30, 30));
     assert_eq!(bench.fleet.inner.at_capacity.get(), 1);
     bench.passes(SECOND);
     assert_eq!(
@@ -329,40 +341,40 @@ fn callers_are_bounded_and_known_ones_continue() {
         "no other caller was counted"
     );
     assert_eq!(bench.fleet.inner.state.lock().callers, 1, "there is room");
-    bench.send_pulse("other", seen(1, 0));
+    bench.send_report("other", seen(1, 0));
     assert_eq!(bench.fleet.inner.at_capacity.get(), 1);
 }
 
 #[test]
 fn caller_changes_are_announced_only_when_probe_interval_changes() {
-    let probing = |millis| Steer::Probing {
+    let probing = |millis| FleetBreakerState::Probing {
         every: Duration::from_millis(millis),
     };
     let at = Instant::now();
     let news = AnnouncedState::after(None, probing(1000), None, at);
-    let then = |steer| AnnouncedState::after(news.clone(), steer, None, at + SECOND);
+    let then = |fleet_state| AnnouncedState::after(news.clone(), fleet_state, None, at + SECOND);
     assert_eq!(then(probing(1200)), news);
     assert_ne!(then(probing(2000)), news);
-    assert_ne!(then(Steer::Open), news);
-    assert_eq!(then(Steer::Closed), None);
+    assert_ne!(then(FleetBreakerState::Open), news);
+    assert_eq!(then(FleetBreakerState::Closed), None);
     let web = Arc::from("shop/web");
     let of_one = AnnouncedState::after(news.clone(), probing(1000), Some(&web), at);
     assert_ne!(of_one, news);
 }
 
-/// What a proxy says `times` over of its calls to `api`, in one pulse.
+/// What a proxy says `times` over of its calls to `api`, in one breaker report.
 fn again(times: usize) -> v1::Pulse {
     let circuit = v1::Circuit {
         service: "shop/api".to_owned(),
         backend: "shop/api".to_owned(),
         port: 80,
     };
-    let pulse = v1::CircuitPulse {
+    let breaker_report = v1::CircuitPulse {
         circuit: Some(circuit),
         ..seen(10, 0)
     };
     v1::Pulse {
-        circuits: vec![pulse; times],
+        circuits: vec![breaker_report; times],
     }
 }
 
@@ -383,7 +395,7 @@ fn breaker_repeated_in_one_report_counts_and_forwards_once() {
     assert_eq!(left_out, CIRCUITS as u64 + 6, "all but the first");
 }
 
-/// A caller that takes so many bytes of each pulse.
+/// A caller that takes so many bytes of each breaker report.
 fn large(bytes: usize) -> Caller {
     caller("shop/web", &"u".repeat(bytes))
 }
@@ -402,7 +414,7 @@ fn pending_breaker_reports_are_bounded_in_bytes() {
         let bytes: usize = state
             .own
             .iter()
-            .map(|pulse| bytes_of(&pulse.reported))
+            .map(|breaker_report| bytes_of(&breaker_report.reported))
             .sum();
         assert_eq!(bytes, state.own_bytes);
         assert!(bytes <= KEPT_BYTES, "{bytes}");

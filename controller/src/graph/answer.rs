@@ -22,7 +22,7 @@ use super::sums::EdgeTotals;
 use super::window::{Counted, MinuteRow, Window, routes_by_node};
 use super::workloads::Workloads;
 use crate::inventory::Inventory;
-use crate::observe::reports::SLOT;
+use crate::observe::reports::INTERVAL;
 
 /// Max edges of one response.
 const MAX_EDGES: usize = 20_000;
@@ -122,7 +122,7 @@ pub(crate) fn write(
         overflow.left_out += usize::from(!fits);
     }
     GraphMetadata {
-        end: timestamp(sources.window.slots.1 * SLOT),
+        end: timestamp(sources.window.intervals.1 * INTERVAL),
         history_since: sources.history_since(extent),
         ..overflow.metadata(sources.window, beyond)
     }
@@ -179,8 +179,8 @@ impl Extent {
         self.owns_any(&[&edge.from, &edge.to])
     }
 
-    /// The first slot of a response whose window begins with this one.
-    pub(crate) fn first_slot(&self, of_window: u64) -> u64 {
+    /// The first interval of a response whose window begins with this one.
+    pub(crate) fn first_interval(&self, of_window: u64) -> u64 {
         let minute = self.history.unwrap_or(u64::MAX);
         minute.saturating_mul(history::FINE).min(of_window)
     }
@@ -270,7 +270,7 @@ impl Sources<'_> {
         if !self.as_it_was {
             return Some(seen);
         }
-        let end = self.window.slots.1 * SLOT;
+        let end = self.window.intervals.1 * INTERVAL;
         (seen.first < end).then(|| Seen {
             last: seen.last.min(end),
             ..seen
@@ -348,7 +348,7 @@ impl Sources<'_> {
         let key = edge.key();
         let text =
             |key: &Option<ObjectKey>| key.as_ref().map(ToString::to_string).unwrap_or_default();
-        let end = self.window.slots.1 * SLOT;
+        let end = self.window.intervals.1 * INTERVAL;
         let seen = seen.unwrap_or(Seen {
             first: end,
             last: end,

@@ -39,7 +39,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(3600);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Between two tries to load the checkpoint when a replica starts: meanwhile the graph serves no
 /// response.
-const RECALL_EVERY: Duration = Duration::from_secs(5);
+const LOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// What was seen before that is known to every replica that was there. A replica that starts
 /// receives the reports of a longer time again.
 const SETTLED: Duration = Duration::from_secs(120);
@@ -101,7 +101,7 @@ impl Checkpointer {
             // The holder too: the one before it writes last when it has let the Lease go.
             let is_read = self.read(&mut versions).await;
             if is_read {
-                self.graph.startup().recalled();
+                self.graph.startup().set_loaded();
             }
             if leads && is_read && Instant::now() >= next {
                 let written = self.write().await;
@@ -126,8 +126,8 @@ impl Checkpointer {
 
     /// Until the next look.
     fn pause(&self) -> Duration {
-        if self.graph.startup().awaits_recall() {
-            RECALL_EVERY
+        if self.graph.startup().awaits_load() {
+            LOAD_INTERVAL
         } else {
             LOOK_EVERY
         }
@@ -156,7 +156,7 @@ impl Checkpointer {
                         }
                     }
                 }
-                Err(error) if self.graph.startup().has_recalled() => {
+                Err(error) if self.graph.startup().has_loaded() => {
                     debug!(%error, shard, "what was written of the service graph not fetched");
                     return false;
                 }
@@ -164,7 +164,7 @@ impl Checkpointer {
                     let (role, namespace) = (ROLE, &self.namespace);
                     self.graph
                         .startup()
-                        .cannot_recall(unread(shard, namespace, &error));
+                        .cannot_load(unread(shard, namespace, &error));
                     warn!(
                         %error, shard, role, namespace,
                         "what was written of the service graph not fetched: the graph answers 503 \

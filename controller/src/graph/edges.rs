@@ -1,6 +1,6 @@
 //! The known edges of the graph, each once, within their bounds.
 //!
-//! Slots, memory and history speak of the same edges by the thousand, so they share one key
+//! Intervals, memory and history speak of the same edges by the thousand, so they share one key
 //! and compare where it lies. A proxy can make up edges, so no node and no namespace takes the
 //! places of all others.
 //!

@@ -1,6 +1,6 @@
 //! The graph as metrics, for tools that draw one from Prometheus.
 //!
-//! Counters only grow, so a slot is counted once: when nothing more comes of it and of the
+//! Counters only grow, so an interval is counted once: when nothing more comes of it and of the
 //! one after it, in which the other end of a call may have counted. One replica shows them,
 //! the holder of the Lease, since each of them knows all.
 //!
@@ -17,22 +17,22 @@ use super::run_blocking;
 use super::window::Counted;
 use crate::metrics::GraphMetrics;
 use crate::metrics::service_graph::{Calls, Pair, ReportingWorkload, ServiceGraphMetrics};
-use crate::observe::reports::{SETTLED, SLOT, slot_of};
+use crate::observe::reports::{INTERVAL, SETTLED, interval_of};
 
-/// Slots without calls after which a pair is forgotten: ten minutes, as in the proxies.
-const IDLE: u64 = 600 / SLOT;
+/// Intervals without calls after which a pair is forgotten: ten minutes, as in the proxies.
+const IDLE: u64 = 600 / INTERVAL;
 
-/// Slots by which a clock goes back without being set.
+/// Intervals by which a clock goes back without being set.
 const JITTER: u64 = 2;
 
-/// Slots back of which the graph still knows each call.
+/// Intervals back of which the graph still knows each call.
 const OLDEST: u64 = history::FINE + history::FINE_HISTORY;
 
 /// What is shown; goes with it.
 struct ExportedPairs {
     pairs: ServiceGraphMetrics,
     metrics: GraphMetrics,
-    /// The first slot that is not counted yet.
+    /// The first interval that is not counted yet.
     next: u64,
 }
 
@@ -41,21 +41,21 @@ pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: Grap
     let mut shown = ExportedPairs::new(pairs, metrics, SystemTime::now());
     let mut looks = graph.looks();
     while looks.changed().await.is_ok() {
-        let slots = shown.due(SystemTime::now());
+        let intervals = shown.due(SystemTime::now());
         let graph = graph.clone();
-        let calls_of_slots = run_blocking(move || calls_of_slots(&graph, slots)).await;
-        shown.count(calls_of_slots, slots.1);
+        let calls_of_intervals = run_blocking(move || calls_of_intervals(&graph, intervals)).await;
+        shown.count(calls_of_intervals, intervals.1);
     }
 }
 
-/// Calls by pair and by the workload whose proxy reported them, of each slot.
-type SlotCalls = Vec<(u64, Vec<(Pair, ReportingWorkload, Calls)>)>;
+/// Calls by pair and by the workload whose proxy reported them, of each interval.
+type IntervalCalls = Vec<(u64, Vec<(Pair, ReportingWorkload, Calls)>)>;
 
-/// What was reported of these slots.
-fn calls_of_slots(graph: &Graph, (first, end): (u64, u64)) -> SlotCalls {
-    let of = |slot| {
-        let calls_of_slot = graph.calls_of(slot).into_iter();
-        let calls_of_slot = calls_of_slot.map(|(edge, counted)| {
+/// What was reported of these intervals.
+fn calls_of_intervals(graph: &Graph, (first, end): (u64, u64)) -> IntervalCalls {
+    let of = |interval| {
+        let calls_of_interval = graph.calls_of(interval).into_iter();
+        let calls_of_interval = calls_of_interval.map(|(edge, counted)| {
             let key = edge.key();
             let pair = Pair::new(&key.from.to_string(), &key.to.to_string());
             let by = ReportingWorkload {
@@ -64,17 +64,18 @@ fn calls_of_slots(graph: &Graph, (first, end): (u64, u64)) -> SlotCalls {
             };
             (pair, by, calls(&counted))
         });
-        let mut calls_of_slot: Vec<(Pair, ReportingWorkload, Calls)> = calls_of_slot.collect();
+        let mut calls_of_interval: Vec<(Pair, ReportingWorkload, Calls)> =
+            calls_of_interval.collect();
         // Those that come first may find the last places: always the same ones.
-        calls_of_slot.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
-        (slot, calls_of_slot)
+        calls_of_interval.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
+        (interval, calls_of_interval)
     };
     (first..end).map(of).collect()
 }
 
-/// The slot before which the reports of each slot and the one after it are complete.
+/// The interval before which the reports of each interval and the one after it are complete.
 fn reported_before(now: SystemTime) -> u64 {
-    slot_of(now - SETTLED).saturating_sub(1)
+    interval_of(now - SETTLED).saturating_sub(1)
 }
 
 impl ExportedPairs {
@@ -87,25 +88,25 @@ impl ExportedPairs {
         }
     }
 
-    /// The slots to count. A clock that was set back shows slots again that were counted: those
-    /// from now on are new, and all pairs start anew: with slots to come in them, they would not
+    /// The intervals to count. A clock that was set back shows intervals again that were counted: those
+    /// from now on are new, and all pairs start anew: with intervals to come in them, they would not
     /// become idle, and would seem newer than those that come now. One that was set ahead has
-    /// passed slots in which nothing was.
+    /// passed intervals in which nothing was.
     fn due(&mut self, now: SystemTime) -> (u64, u64) {
         let end = reported_before(now);
         if end + JITTER < self.next {
-            self.next = slot_of(now);
+            self.next = interval_of(now);
             self.pairs.clear();
         }
         (self.next.max(end.saturating_sub(OLDEST)), end)
     }
 
-    /// Counts what was reported of the slots up to `end`, which are over.
-    fn count(&mut self, calls_of_slots: SlotCalls, end: u64) {
-        for (slot, calls_of_slots) in calls_of_slots {
+    /// Counts what was reported of the intervals up to `end`, which are over.
+    fn count(&mut self, calls_of_intervals: IntervalCalls, end: u64) {
+        for (interval, calls_of_intervals) in calls_of_intervals {
             let mut left_out = 0;
-            for (pair, by, calls) in calls_of_slots {
-                if !self.pairs.add(pair, &by, &calls, slot) {
+            for (pair, by, calls) in calls_of_intervals {
+                if !self.pairs.add(pair, &by, &calls, interval) {
                     left_out += calls.requests;
                 }
             }
@@ -185,10 +186,10 @@ mod tests {
             .sum()
     }
 
-    /// Counts the slots that are over by now.
+    /// Counts the intervals that are over by now.
     fn count(shown: &mut ExportedPairs, graph: &Graph, now: SystemTime) {
-        let slots = shown.due(now);
-        shown.count(calls_of_slots(graph, slots), slots.1);
+        let intervals = shown.due(now);
+        shown.count(calls_of_intervals(graph, intervals), intervals.1);
     }
 
     const REQUESTS: &str = "traces_service_graph_request_total{";
@@ -226,14 +227,14 @@ mod tests {
         let steady = reported_before(now());
         for (step, expected) in [
             (0, (steady - 12, steady)),
-            (-3600, (slot_of(now()) - 720, steady - 720)),
+            (-3600, (interval_of(now()) - 720, steady - 720)),
             (
                 3600 * 24 * 365,
                 (steady + 6_307_200 - OLDEST, steady + 6_307_200),
             ),
         ] {
             let mut shown = shown();
-            let set = topology::SLOT_NOW * SLOT + 2 * SLOT;
+            let set = topology::INTERVAL_NOW * INTERVAL + 2 * INTERVAL;
             let set = Duration::from_secs(set.saturating_add_signed(step));
             let due = shown.due(SystemTime::UNIX_EPOCH + set);
             assert_eq!(due, expected, "{step} s");
@@ -250,7 +251,7 @@ mod tests {
             requests: 1,
             ..Calls::default()
         };
-        for (back, kept) in [(0, 1), (JITTER * SLOT, 1), (3600, 0)] {
+        for (back, kept) in [(0, 1), (JITTER * INTERVAL, 1), (3600, 0)] {
             let mut shown = shown();
             let (_, end) = shown.due(now());
             let pair = Pair::new("shop/Deployment/web", "shop/Deployment/api");
@@ -262,7 +263,7 @@ mod tests {
             let pairs = shown.pairs.all();
             assert_eq!(pairs.len(), kept, "{back} s back");
             let started = pairs.iter().map(|one| one.since);
-            assert!(started.max() <= Some(slot_of(set)), "{back} s back");
+            assert!(started.max() <= Some(interval_of(set)), "{back} s back");
         }
     }
 
@@ -273,7 +274,7 @@ mod tests {
         let served = vec![topology::seen_by_server("shop/web", 1, 0)];
         topology::report(&reports, "shop/api", served);
         let called = vec![topology::seen_by_client("shop/api", 1, 0)];
-        topology::report_in(&reports, topology::SLOT_NOW + 1, "shop/web", called);
+        topology::report_in(&reports, topology::INTERVAL_NOW + 1, "shop/web", called);
         let later = now() + Duration::from_secs(30);
         graph.look(later, true).await;
         count(&mut shown, &graph, later);
@@ -293,8 +294,9 @@ mod tests {
         let served = vec![topology::seen_by_server("shop/web", 5, 0)];
         topology::report(&reports, "shop/api", served);
         graph.look(now() + Duration::from_secs(20), true).await;
-        let slots = calls_of_slots(&graph, (topology::SLOT_NOW, topology::SLOT_NOW + 1));
-        let counted = slots.iter().flat_map(|(_, calls)| calls);
+        let intervals =
+            calls_of_intervals(&graph, (topology::INTERVAL_NOW, topology::INTERVAL_NOW + 1));
+        let counted = intervals.iter().flat_map(|(_, calls)| calls);
         let counted = counted.fold((0_u64, 0_u64), |sum, (_, _, calls)| {
             (sum.0 + calls.requests, sum.1 + calls.took.total())
         });
@@ -310,8 +312,9 @@ mod tests {
         let called = vec![topology::seen_by_client("shop/web", 1, 0)];
         topology::report(&reports, "bank/web", called);
         graph.look(now() + Duration::from_secs(20), true).await;
-        let slots = calls_of_slots(&graph, (topology::SLOT_NOW, topology::SLOT_NOW + 1));
-        let counted = slots.iter().flat_map(|(_, calls)| calls);
+        let intervals =
+            calls_of_intervals(&graph, (topology::INTERVAL_NOW, topology::INTERVAL_NOW + 1));
+        let counted = intervals.iter().flat_map(|(_, calls)| calls);
         let counted: Vec<[&str; 3]> = counted
             .map(|(pair, by, _)| [&*pair.client, &*by.namespace, &*by.node])
             .collect();

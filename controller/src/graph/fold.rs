@@ -1,9 +1,9 @@
-//! Turns the reports of one slot into sums by edge of the graph.
+//! Turns the reports of one interval into sums by edge of the graph.
 //!
 //! Pods become what owns them, and each side's numbers stay apart: `window` decides whose
-//! are shown. A function of its arguments; that a slot is folded again gives the same.
+//! are shown. A function of its arguments; that an interval is folded again gives the same.
 //!
-//! Two thousand proxies with twenty edges each make 40 000 rows a slot, of which those of
+//! Two thousand proxies with twenty edges each make 40 000 rows an interval, of which those of
 //! one workload are alike. So names are looked up once for a pod and once for an edge of a
 //! workload, and a row costs two lookups by number.
 
@@ -19,13 +19,13 @@ use super::protocol;
 pub(crate) use super::sums::OTHER;
 use super::sums::{EdgeTotals, OTHER_NAME};
 use super::workloads::Owners;
-use crate::observe::given_up::GivenUp;
-use crate::observe::reports::{PodSlot, ReportedEdgeKey, RouteCalls};
+use crate::observe::dropped_reports::DroppedReports;
+use crate::observe::reports::{PodInterval, ReportedEdgeKey, RouteCalls};
 
-/// Routes of all workloads in one slot, and of one of them.
+/// Routes of all workloads in one interval, and of one of them.
 const MAX_ROUTES: usize = 20_000;
 const MAX_ROUTES_OF_NODE: usize = 512;
-/// Reasons, rules and routes on all edges that the pods of one workload report in one slot, each
+/// Reasons, rules and routes on all edges that the pods of one workload report in one interval, each
 /// once for an edge. A pod that makes them up takes no more memory than that.
 const MAX_NAMES_OF_NODE: usize = 4_096;
 
@@ -51,7 +51,7 @@ pub(crate) struct Folded {
     /// What workloads served.
     pub routes: Routes,
     /// Whose reports of it were not there any more.
-    pub given_up: GivenUp,
+    pub dropped_reports: DroppedReports,
     /// Edges of pods whose owner was unknown.
     pub unknown: HashSet<EdgeRef>,
 }
@@ -62,14 +62,14 @@ impl Folded {
         let rows: usize = self.rows.iter().map(|row| 24 + row.sums.size()).sum();
         let rows = rows + 16 * self.unknown.len();
         let routes: usize = self.routes.values().map(|sums| 96 + sums.size()).sum();
-        rows + routes + self.given_up.bytes()
+        rows + routes + self.dropped_reports.bytes()
     }
 
     /// Takes over what the fold before this one counted of the same stretch and this one does not,
     /// because reports were dropped in between. What other proxies reported since is in this one
     /// alone, so of an edge that has both the fuller sums stand.
     pub(crate) fn keep(&mut self, before: &Self) {
-        let went = |node: &NodeKey| self.given_up.concerns(|one| one == node.namespace());
+        let went = |node: &NodeKey| self.dropped_reports.concerns(|one| one == node.namespace());
         let teller = |row: &Row| match row.server {
             true => went(&row.edge.key().to),
             false => went(&row.edge.key().from),
@@ -128,12 +128,12 @@ impl Folded {
         // With whether what is open of it comes from the last settled stretch.
         let mut rows: HashMap<(EdgeRef, bool), (EdgeTotals, bool)> = HashMap::new();
         let (mut routes, mut unknown) = (Routes::new(), HashSet::new());
-        let mut given_up = GivenUp::default();
+        let mut dropped_reports = DroppedReports::default();
         let settled = settled.into_iter().map(|part| (part, true));
         let unsettled = unsettled.into_iter().map(|part| (part, false));
         for (part, is_settled) in settled.chain(unsettled) {
             unknown.extend(part.unknown.iter().cloned());
-            given_up.add(&part.given_up);
+            dropped_reports.add(&part.dropped_reports);
             // The last stretch decides what is open; an edge that is not in it has nothing
             // open. An unsettled stretch shows less than there is, so the one before holds.
             for (sums, holds) in rows.values_mut() {
@@ -165,7 +165,7 @@ impl Folded {
         Self {
             rows: rows.collect(),
             routes,
-            given_up,
+            dropped_reports,
             unknown,
         }
     }
@@ -194,8 +194,8 @@ pub(crate) struct Fold {
 
 impl Fold {
     /// Adds what one process of a pod counted.
-    pub(crate) fn add(&mut self, owners: Owners<'_>, slot: &PodSlot, known: &mut Edges) {
-        let reporter = &slot.reporter;
+    pub(crate) fn add(&mut self, owners: Owners<'_>, interval: &PodInterval, known: &mut Edges) {
+        let reporter = &interval.reporter;
         let own = self.nodes.of_pod(owners, &reporter.pod, &reporter.uid);
         let account = owners.account(reporter);
         let next = self.accounts.len();
@@ -205,7 +205,7 @@ impl Fold {
             pod: &reporter.pod,
             account: account.as_ref(),
         };
-        for edge in &*slot.edges {
+        for edge in &*interval.edges {
             let at = (own, number, Arc::as_ptr(&edge.key).addr());
             let row = match self.known.get(&at) {
                 Some(row) => *row,
@@ -226,7 +226,7 @@ impl Fold {
                 }
             }
         }
-        for calls in &*slot.routes {
+        for calls in &*interval.routes {
             self.route(own, calls);
         }
     }
@@ -236,7 +236,7 @@ impl Fold {
         Folded {
             rows: self.rows,
             routes: self.routes,
-            given_up: GivenUp::default(),
+            dropped_reports: DroppedReports::default(),
             unknown: self.unknown,
         }
     }

@@ -1,7 +1,7 @@
 //! The task that keeps the graph current as proxies report.
 //!
-//! Reports of a slot come within a second of its end, so every look folds what is new of the last
-//! slots. That is 40 000 rows of 2 000 proxies, and the replica has one thread for all its
+//! Reports of an interval come within a second of its end, so every look folds what is new of the last
+//! intervals. That is 40 000 rows of 2 000 proxies, and the replica has one thread for all its
 //! connections: so looks run on a thread of their own, and so do queries. That one thread never
 //! waits for the state, and no waiter for the state holds the inventory, which is written there.
 
@@ -39,7 +39,7 @@ use super::written::Written;
 use crate::inventory::Inventory;
 use crate::latest_model::LatestModel;
 use crate::metrics::GraphMetrics;
-use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
+use crate::observe::reports::{INTERVAL, PodInterval, Reports, SETTLED, interval_of};
 
 pub(crate) use self::shown::GraphWindow;
 pub(crate) use self::startup::UNREAD;
@@ -47,22 +47,22 @@ pub(crate) use self::state::seconds;
 
 /// Between two looks at what was reported.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Slots whose reports may still come in every look.
+/// Intervals whose reports may still come in every look.
 const FRESH: u64 = 3;
-/// Every so many looks older slots are looked at too: proxies report them again when they connect
+/// Every so many looks older intervals are looked at too: proxies report them again when they connect
 /// to another replica.
 const LOOK_BACK: u64 = 5;
 /// After a start other replicas and proxies send what they have. Until then nothing is put together
 /// that what comes would have to be added to.
-const GATHER: Duration = Duration::from_secs(30);
+const COLLECTED_WITHIN: Duration = Duration::from_secs(30);
 /// By then the last of that can be queried.
-const YOUNG: Duration = GATHER.saturating_add(SETTLED);
+const STARTUP_TIME: Duration = COLLECTED_WITHIN.saturating_add(SETTLED);
 /// Pods between which others get at the state.
 const AT_ONCE: usize = 64;
 /// Why a response is incomplete, beside the window's own reasons.
 const HOARDED: &str = "pods of it reported more than their share, and some of that had no room in the controller's \
      memory";
-const GATHERS: &str =
+const COLLECTING: &str =
     "this controller began a moment ago, and not every proxy has reported yet what it counted";
 const CLOCK_SET: &str = "the clock of the controller's node was set meanwhile, so calls may be missing or stand at \
      another time";
@@ -78,7 +78,7 @@ struct Inner {
     reports: Reports,
     inventory: Arc<RwLock<Inventory>>,
     latest: LatestModel,
-    remember: Duration,
+    retention: Duration,
     state: Mutex<GraphState>,
     /// Edges of the memory that were dropped since the last query of this number.
     truncated: AtomicUsize,
@@ -88,12 +88,12 @@ struct Inner {
 }
 
 impl Graph {
-    /// An empty one. `remember`: how long edges without calls are remembered.
+    /// An empty one. `retention`: how long edges without calls are remembered.
     pub(crate) fn new(
         reports: Reports,
         inventory: Arc<RwLock<Inventory>>,
         latest: LatestModel,
-        remember: Duration,
+        retention: Duration,
         metrics: GraphMetrics,
     ) -> Self {
         Self {
@@ -101,10 +101,10 @@ impl Graph {
                 reports,
                 inventory,
                 latest,
-                remember,
+                retention,
                 state: Mutex::default(),
                 truncated: AtomicUsize::new(0),
-                startup: StartupProgress::new(!remember.is_zero()),
+                startup: StartupProgress::new(!retention.is_zero()),
                 written: SharedResponses::new(),
                 metrics,
             }),
@@ -138,10 +138,10 @@ impl Graph {
                     graph.begins(now);
                 }
                 graph.look_now(now, look.is_multiple_of(LOOK_BACK));
-                if age > GATHER {
+                if age > COLLECTED_WITHIN {
                     graph.tidy(now);
                 }
-                if age > YOUNG {
+                if age > STARTUP_TIME {
                     graph.startup().grow();
                 }
                 graph.inner.written.looked();
@@ -159,7 +159,7 @@ impl Graph {
     /// The first look. Of what was counted before, proxies send again what a window of max length
     /// would have that ends when all of them had time for that.
     fn begins(&self, now: SystemTime) {
-        let grown = slot_of(now) + YOUNG.as_secs() / SLOT;
+        let grown = interval_of(now) + STARTUP_TIME.as_secs() / INTERVAL;
         let known = grown.saturating_sub(history::LONGEST);
         self.inner.state.lock().history.begins(known);
     }
@@ -180,7 +180,7 @@ impl Graph {
              say that they are not complete"
         );
         self.inner.metrics.clock_sets.inc();
-        let current = slot_of(now);
+        let current = interval_of(now);
         self.inner.reports.forget_from(current);
         self.inner.state.lock().clock_was_set(current);
     }
@@ -197,34 +197,34 @@ impl Graph {
         run_blocking(move || graph.look_now(now, back)).await;
     }
 
-    /// Folds the slots of which something is new; of older ones only if `back` is set, or where it
+    /// Folds the intervals of which something is new; of older ones only if `back` is set, or where it
     /// became known whose pods of theirs were.
     fn look_now(&self, now: SystemTime, back: bool) {
-        let current = slot_of(now);
+        let current = interval_of(now);
         let peer_revision = self.inner.inventory.read().peer_revision();
         let peer_pods_changed = self.inner.state.lock().peer_pods_changed(peer_revision);
         let back = peer_pods_changed || back;
         let whole_from = self.inner.reports.whole_from();
-        for (slot, revision) in self.inner.reports.revisions().into_iter().rev() {
-            let fresh = slot + FRESH > current;
+        for (interval, revision) in self.inner.reports.revisions().into_iter().rev() {
+            let fresh = interval + FRESH > current;
             // What went for want of room would be folded without it.
-            let whole = slot >= whole_from;
-            let lacks = || self.inner.state.lock().history.lacks(slot, revision);
+            let whole = interval >= whole_from;
+            let lacks = || self.inner.state.lock().history.lacks(interval, revision);
             if (fresh || back) && whole && lacks() {
-                self.fold(slot, revision);
+                self.fold(interval, revision);
             }
         }
         let mut state = self.inner.state.lock();
-        state.remember_served(slot_of(now - SETTLED));
+        state.persist_served(interval_of(now - SETTLED));
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let metrics = &self.inner.metrics;
         metrics.edges.set(gauge(state.history.edges.size().0));
         metrics.bytes.set(gauge(state.history.size()));
-        metrics.remembered.set(gauge(state.memory.len()));
+        metrics.persisted.set(gauge(state.memory.len()));
     }
 
-    fn fold(&self, slot: u64, revision: u64) {
-        let reported = self.inner.reports.of_slot(slot);
+    fn fold(&self, interval: u64, revision: u64) {
+        let reported = self.inner.reports.of_interval(interval);
         let mut fold = Fold::default();
         for pods in reported.chunks(AT_ONCE) {
             self.fold_some(&mut fold, pods);
@@ -232,14 +232,14 @@ impl Graph {
         let began = std::time::Instant::now();
         let mut folded = fold.done();
         // Read last: what is dropped in between counts as missing, and is there.
-        folded.given_up = self.inner.reports.given_up(slot);
+        folded.dropped_reports = self.inner.reports.dropped_reports(interval);
         let mut state = self.inner.state.lock();
-        state.take(slot, revision, folded, &self.inner.inventory);
+        state.take(interval, revision, folded, &self.inner.inventory);
         let took = began.elapsed().as_secs_f64();
         self.inner.metrics.fold_seconds.inc_by(took);
     }
 
-    fn fold_some(&self, fold: &mut Fold, pods: &[PodSlot]) {
+    fn fold_some(&self, fold: &mut Fold, pods: &[PodInterval]) {
         let began = std::time::Instant::now();
         let compiled = self.inner.latest.borrow().clone();
         let mut state = self.inner.state.lock();
@@ -259,7 +259,7 @@ impl Graph {
     pub(crate) fn tidy(&self, now: SystemTime) {
         let mut state = self.inner.state.lock();
         let minutes = state.history.dropped;
-        let truncated = state.tidy(now, self.inner.remember);
+        let truncated = state.tidy(now, self.inner.retention);
         let all = &self.inner.truncated;
         all.fetch_add(truncated, Ordering::Relaxed);
         let metrics = &self.inner.metrics;
@@ -274,7 +274,7 @@ impl Graph {
         self.inner.written.response(requested, now, write)
     }
 
-    /// What a reader was shown whose window ended before this slot, or more. `None` where that is
+    /// What a reader was shown whose window ended before this interval, or more. `None` where that is
     /// not known any more. `now`: of the reader's next response, which was made before: it is what
     /// workloads are compared with.
     pub(crate) fn shown_before(
@@ -283,8 +283,8 @@ impl Graph {
         end: u64,
         now: SystemTime,
     ) -> Option<Arc<Written>> {
-        let current = slot_of(now);
-        let is_held = requested.slots <= history::FINE
+        let current = interval_of(now);
+        let is_held = requested.intervals <= history::FINE
             && end <= current
             && end + history::FINE_HISTORY >= current
             && self.inner.state.lock().workloads.known_from() <= end;
@@ -319,33 +319,33 @@ impl Graph {
         let compiled = self.inner.latest.borrow().clone();
         let inventory = &*self.inner.inventory;
         let mut state = self.inner.state.lock();
-        let workloads = state.workloads.get(slot_of(now), || {
+        let workloads = state.workloads.get(interval_of(now), || {
             let model = compiled.as_ref().map(|compiled| &compiled.model);
             let made = model.map(|model| workloads(model, &inventory.read()));
             made.unwrap_or_default()
         });
-        // Before this slot nothing more comes.
-        let settled = slot_of(now - SETTLED);
-        let now = slot_of(now);
+        // Before this interval nothing more comes.
+        let settled = interval_of(now - SETTLED);
+        let now = interval_of(now);
         let end = match requested.end {
             Some(end) => end.min(now),
             None if requested.settled => settled,
             None => now,
         };
-        let bounds = history::bounds(requested.slots, end);
+        let bounds = history::bounds(requested.intervals, end);
         let whole_from = self.inner.reports.whole_from();
         let known = (settled, whole_from);
         let keep = |nodes: &[&NodeKey]| requested.extent.owns_any(nodes);
         let mut window = state.history.window_of(bounds, known, keep);
         let is_meant = |namespace: &str| requested.extent.owns_namespace(namespace);
-        let first = requested.extent.first_slot(bounds.0);
-        if window.given_up.concerns(is_meant) || self.hoards(&requested.extent, bounds.0) {
+        let first = requested.extent.first_interval(bounds.0);
+        if window.dropped_reports.concerns(is_meant) || self.hoards(&requested.extent, bounds.0) {
             window.incomplete = Some(Incomplete::Lost(HOARDED));
         } else if state.clock_is_set(first) {
             window.incomplete = Some(Incomplete::Lost(CLOCK_SET));
-        } else if self.startup().gathers() {
-            window.incomplete = Some(Incomplete::Lost(GATHERS));
-        } else if self.startup().lacks_recall()
+        } else if self.startup().is_collecting() {
+            window.incomplete = Some(Incomplete::Lost(COLLECTING));
+        } else if self.startup().lacks_loaded()
             && !matches!(window.incomplete, Some(Incomplete::Lost(_)))
         {
             window.incomplete = Some(Incomplete::Lost(UNREAD));
@@ -392,9 +392,9 @@ impl Graph {
         self.inner.state.lock().callers_of(nodes, &workloads)
     }
 
-    /// What was counted in a slot, each call once.
-    pub(crate) fn calls_of(&self, slot: u64) -> Vec<(EdgeRef, Counted)> {
-        self.inner.state.lock().history.calls_of(slot)
+    /// What was counted in an interval, each call once.
+    pub(crate) fn calls_of(&self, interval: u64) -> Vec<(EdgeRef, Counted)> {
+        self.inner.state.lock().history.calls_of(interval)
     }
 
     /// Runs something on what is remembered.

@@ -1,10 +1,10 @@
 //! The graph's counts: of the last minutes and, by minute, of the last hour.
 //!
-//! Slots of five seconds stand alone for a minute and then become rows of half a minute:
-//! 20 000 edges in every slot of five minutes would not fit. So a window of up to a minute
-//! ends with any slot, and a longer one with a multiple of 30 s.
+//! Intervals of five seconds stand alone for a minute and then become rows of half a minute:
+//! 20 000 edges in every interval of five minutes would not fit. So a window of up to a minute
+//! ends with any interval, and a longer one with a multiple of 30 s.
 //!
-//! A slot is folded again as long as reports of it come. A slot whose reports were dropped early
+//! An interval is folded again as long as reports of it come. An interval whose reports were dropped early
 //! for want of room stays as it was folded, and so does the part of pods that reported too much.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,31 +14,31 @@ use super::fold::Folded;
 use super::key::NodeKey;
 use super::window::{self, Incomplete, MinuteRow, Window};
 
-/// Slots in half a minute.
+/// Intervals in half a minute.
 pub(crate) const HALF: u64 = 6;
-/// The max window of single slots, in slots.
+/// The max window of single intervals, in intervals.
 pub(crate) const FINE: u64 = 12;
-/// The max window, in slots.
+/// The max window, in intervals.
 pub(crate) const LONGEST: u64 = 60;
-/// Slots that stand alone: the longest such window, the time in which reports come, and half a
+/// Intervals that stand alone: the longest such window, the time in which reports come, and half a
 /// minute that is not full.
 const KEPT: u64 = FINE + FINE_HISTORY + 1;
-/// Slots back for which a window of single slots can still be shown.
+/// Intervals back for which a window of single intervals can still be shown.
 pub(crate) const FINE_HISTORY: u64 = HALF + 2;
 /// Halves that are kept: the longest window and one that is not full.
 const HALVES: u64 = LONGEST / HALF + 2;
-/// No slot that has reports has this revision.
+/// No interval that has reports has this revision.
 const NEVER: u64 = 0;
 /// Minutes of the history.
 pub(crate) const MINUTES: u64 = 60;
-/// Bytes of everything here: an hour of 20 000 edges of which a quarter calls in each slot. Where
-/// more do, minutes go first, then halves, then the oldest slots.
+/// Bytes of everything here: an hour of 20 000 edges of which a quarter calls in each interval. Where
+/// more do, minutes go first, then halves, then the oldest intervals.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Why a window is incomplete that lost something.
 const NO_ROOM: &str = "some of what was counted had no room in the controller's memory";
 
-/// The slots of a window of so many slots that ends with `end`, or where it is longer than
+/// The intervals of a window of so many intervals that ends with `end`, or where it is longer than
 /// a minute with the last half of a minute before that.
 pub(crate) fn bounds(length: u64, end: u64) -> (u64, u64) {
     if length <= FINE {
@@ -63,7 +63,7 @@ struct Stretch {
 pub(crate) struct History {
     /// All edges that anything here is about.
     pub(crate) edges: Edges,
-    slots: BTreeMap<u64, Stretch>,
+    intervals: BTreeMap<u64, Stretch>,
     halves: BTreeMap<u64, Stretch>,
     minutes: BTreeMap<u64, Box<[MinuteRow]>>,
     /// The minute before which all are made.
@@ -71,37 +71,37 @@ pub(crate) struct History {
     /// The first minute that is known: before it this replica did not count, or had no room.
     minutes_from: u64,
     bytes: usize,
-    /// First slot from which on nothing went for want of room.
+    /// First interval from which on nothing went for want of room.
     whole_from: u64,
-    /// Minutes, half minutes and slots that went for want of room.
+    /// Minutes, half minutes and intervals that went for want of room.
     pub(crate) dropped: u64,
 }
 
 impl History {
-    /// Whether a slot has to be folded, given the number of its reports' last change.
-    pub(crate) fn lacks(&self, slot: u64, revision: u64) -> bool {
+    /// Whether an interval has to be folded, given the number of its reports' last change.
+    pub(crate) fn lacks(&self, interval: u64, revision: u64) -> bool {
         // What went for want of room would go again.
-        if slot < self.whole_from {
+        if interval < self.whole_from {
             return false;
         }
-        match self.slots.get(&slot) {
+        match self.intervals.get(&interval) {
             Some(stored) => stored.revision != revision,
             // A half that is full already.
-            None => !self.halves.contains_key(&(slot / HALF)),
+            None => !self.halves.contains_key(&(interval / HALF)),
         }
     }
 
-    /// Drops what was counted in a slot for pods whose owner is known by now.
-    pub(crate) fn let_go(&mut self, slot: u64, moved: impl Fn(&NodeKey) -> bool) {
-        if let Some(stored) = self.slots.get_mut(&slot) {
+    /// Drops what was counted in an interval for pods whose owner is known by now.
+    pub(crate) fn let_go(&mut self, interval: u64, moved: impl Fn(&NodeKey) -> bool) {
+        if let Some(stored) = self.intervals.get_mut(&interval) {
             stored.folded.let_go(moved);
         }
     }
 
-    /// Takes a slot that was folded.
-    pub(crate) fn take(&mut self, slot: u64, revision: u64, mut folded: Folded) {
-        if let Some(before) = self.slots.get(&slot)
-            && !folded.given_up.is_empty()
+    /// Takes an interval that was folded.
+    pub(crate) fn take(&mut self, interval: u64, revision: u64, mut folded: Folded) {
+        if let Some(before) = self.intervals.get(&interval)
+            && !folded.dropped_reports.is_empty()
         {
             folded.keep(&before.folded);
         }
@@ -112,60 +112,60 @@ impl History {
             revision,
             bytes,
         };
-        if let Some(before) = self.slots.insert(slot, stretch) {
+        if let Some(before) = self.intervals.insert(interval, stretch) {
             self.bytes -= before.bytes;
         }
     }
 
-    /// Edges of a slot that callers' proxies reported neither in it nor beside it.
-    pub(crate) fn only_served(&self, slot: u64) -> Vec<EdgeRef> {
-        let Some(stored) = self.slots.get(&slot) else {
+    /// Edges of an interval that callers' proxies reported neither in it nor beside it.
+    pub(crate) fn only_served(&self, interval: u64) -> Vec<EdgeRef> {
+        let Some(stored) = self.intervals.get(&interval) else {
             return Vec::new();
         };
-        let beside = [slot.checked_sub(1), slot.checked_add(1)]
+        let beside = [interval.checked_sub(1), interval.checked_add(1)]
             .into_iter()
             .flatten();
-        let beside = beside.filter_map(|slot| self.slots.get(&slot));
+        let beside = beside.filter_map(|interval| self.intervals.get(&interval));
         let beside: Vec<&Folded> = beside.map(|stored| &stored.folded).collect();
         let served = window::only_served(&stored.folded, &beside).into_iter();
         served.cloned().collect()
     }
 
-    /// Whether it was known whose the pods of this edge were when the slot was folded.
-    pub(crate) fn is_known(&self, slot: u64, edge: &EdgeRef) -> bool {
-        let stored = self.slots.get(&slot);
+    /// Whether it was known whose the pods of this edge were when the interval was folded.
+    pub(crate) fn is_known(&self, interval: u64, edge: &EdgeRef) -> bool {
+        let stored = self.intervals.get(&interval);
         stored.is_some_and(|stored| !stored.folded.unknown.contains(edge))
     }
 
     /// Edges of the last minutes, of pods of which it was not known whose they were.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = &EdgeRef> {
-        let stretches = self.slots.values().chain(self.halves.values());
+        let stretches = self.intervals.values().chain(self.halves.values());
         stretches.flat_map(|stored| &stored.folded.unknown)
     }
 
-    /// Has every slot that stands alone folded again in which pods were not known.
+    /// Has every interval that stands alone folded again in which pods were not known.
     pub(crate) fn lack_unknown(&mut self) {
-        let slots = self.slots.values_mut();
-        for stored in slots.filter(|stored| !stored.folded.unknown.is_empty()) {
+        let intervals = self.intervals.values_mut();
+        for stored in intervals.filter(|stored| !stored.folded.unknown.is_empty()) {
             stored.revision = NEVER;
         }
     }
 
-    /// What was counted in a slot, each call once: without what called sides reported of calls that
-    /// their callers' proxies reported in this slot or beside it.
-    pub(crate) fn calls_of(&self, slot: u64) -> Vec<(EdgeRef, window::Counted)> {
-        let Some(stored) = self.slots.get(&slot) else {
+    /// What was counted in an interval, each call once: without what called sides reported of calls that
+    /// their callers' proxies reported in this interval or beside it.
+    pub(crate) fn calls_of(&self, interval: u64) -> Vec<(EdgeRef, window::Counted)> {
+        let Some(stored) = self.intervals.get(&interval) else {
             return Vec::new();
         };
         let once = window::sure(&stored.folded).cloned();
-        let once: HashSet<EdgeRef> = once.chain(self.only_served(slot)).collect();
+        let once: HashSet<EdgeRef> = once.chain(self.only_served(interval)).collect();
         let edges = window::edges(&stored.folded).into_iter();
         edges.filter(|(edge, _)| once.contains(edge)).collect()
     }
 
-    /// What was counted before this slot is never shown again.
-    pub(crate) fn begins(&mut self, slot: u64) {
-        self.minutes_from = self.minutes_from.max(slot.div_ceil(FINE));
+    /// What was counted before this interval is never shown again.
+    pub(crate) fn begins(&mut self, interval: u64) {
+        self.minutes_from = self.minutes_from.max(interval.div_ceil(FINE));
     }
 
     /// When its first minute begins, in seconds since 1970, where that is later than minute
@@ -175,28 +175,28 @@ impl History {
         (from > first).then_some(from * 60)
     }
 
-    /// Drops what stands in this slot and later ones, which come only now: the clock was set back.
+    /// Drops what stands in this interval and later ones, which come only now: the clock was set back.
     /// A half or a minute that ends after it is dropped entirely.
-    pub(crate) fn forget_from(&mut self, slot: u64) {
-        for stored in self.slots.split_off(&slot).into_values() {
+    pub(crate) fn forget_from(&mut self, interval: u64) {
+        for stored in self.intervals.split_off(&interval).into_values() {
             self.bytes -= stored.bytes;
         }
-        for stored in self.halves.split_off(&(slot / HALF)).into_values() {
+        for stored in self.halves.split_off(&(interval / HALF)).into_values() {
             self.bytes -= stored.bytes;
         }
-        for rows in self.minutes.split_off(&(slot / FINE)).into_values() {
+        for rows in self.minutes.split_off(&(interval / FINE)).into_values() {
             self.bytes -= size_of_val(&*rows);
         }
-        self.minutes_to = self.minutes_to.min(slot / FINE);
-        self.minutes_from = self.minutes_from.min(slot / FINE);
-        self.whole_from = self.whole_from.min(slot);
+        self.minutes_to = self.minutes_to.min(interval / FINE);
+        self.minutes_from = self.minutes_from.min(interval / FINE);
+        self.whole_from = self.whole_from.min(interval);
     }
 
-    /// Makes halves of slots and minutes of halves, and drops what is old. `current`: the slot that
+    /// Makes halves of intervals and minutes of halves, and drops what is old. `current`: the interval that
     /// is now.
     pub(crate) fn tidy(&mut self, current: u64) {
         let alone = current.saturating_sub(KEPT);
-        while let Some((first, _)) = self.slots.first_key_value()
+        while let Some((first, _)) = self.intervals.first_key_value()
             && (*first / HALF + 1) * HALF <= alone
         {
             self.make_half(*first / HALF);
@@ -233,19 +233,19 @@ impl History {
         }
         // The newest one stays: a window that ends now is short, and there.
         while self.size() > MAX_BYTES
-            && self.slots.len() > 1
-            && let Some((slot, gone)) = self.slots.pop_first()
+            && self.intervals.len() > 1
+            && let Some((interval, gone)) = self.intervals.pop_first()
         {
             self.bytes -= gone.bytes;
-            self.whole_from = self.whole_from.max(slot + 1);
+            self.whole_from = self.whole_from.max(interval + 1);
             self.dropped += 1;
         }
     }
 
     fn make_half(&mut self, half: u64) {
         let mut parts = Vec::new();
-        for slot in half * HALF..(half + 1) * HALF {
-            if let Some(part) = self.slots.remove(&slot) {
+        for interval in half * HALF..(half + 1) * HALF {
+            if let Some(part) = self.intervals.remove(&interval) {
                 self.bytes -= part.bytes;
                 parts.push(part.folded);
             }
@@ -265,7 +265,7 @@ impl History {
         }
     }
 
-    /// Makes minutes of which no slot stands alone any more. Either half may be missing: it had no
+    /// Makes minutes of which no interval stands alone any more. Either half may be missing: it had no
     /// calls.
     fn make_minutes(&mut self, alone: u64) {
         let end = alone / FINE;
@@ -301,50 +301,50 @@ impl History {
         }
     }
 
-    /// What was counted in these slots. `settled`: the first slot of which reports may
+    /// What was counted in these intervals. `settled`: the first interval of which reports may
     /// still come; `whole_from`: the first of which the reports did not go early.
-    pub(crate) fn window(&self, slots: (u64, u64), settled: u64, whole_from: u64) -> Window {
-        self.window_of(slots, (settled, whole_from), |_| true)
+    pub(crate) fn window(&self, intervals: (u64, u64), settled: u64, whole_from: u64) -> Window {
+        self.window_of(intervals, (settled, whole_from), |_| true)
     }
 
     /// The same of edges with these ends and of routes of these nodes.
     pub(crate) fn window_of(
         &self,
-        slots: (u64, u64),
+        intervals: (u64, u64),
         (settled, whole_from): (u64, u64),
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Window {
         let fine = |from: u64, to: u64| {
-            let stored = self.slots.range(from..to);
+            let stored = self.intervals.range(from..to);
             stored.map(|(_, stored)| &stored.folded)
         };
-        let halves = self.halves.range(slots.0 / HALF..slots.1 / HALF);
+        let halves = self.halves.range(intervals.0 / HALF..intervals.1 / HALF);
         let halves = halves
-            .filter(|(half, _)| **half * HALF >= slots.0)
+            .filter(|(half, _)| **half * HALF >= intervals.0)
             .map(|(_, stored)| &stored.folded);
         // Up to here all reports are there, and what is open by then holds until the rest come.
-        let whole_to = slots.1.min(settled).max(slots.0);
-        // Without reports of the last such slot, nothing was open.
+        let whole_to = intervals.1.min(settled).max(intervals.0);
+        // Without reports of the last such interval, nothing was open.
         let nothing = Folded::default();
         let last = whole_to.saturating_sub(1);
         let is_reported =
-            self.slots.contains_key(&last) || self.halves.contains_key(&(last / HALF));
+            self.intervals.contains_key(&last) || self.halves.contains_key(&(last / HALF));
         let unreported = (!is_reported).then_some(&nothing);
-        let whole = halves.chain(fine(slots.0, whole_to)).chain(unreported);
-        let folded = Folded::of(whole, fine(whole_to, slots.1), keep);
+        let whole = halves.chain(fine(intervals.0, whole_to)).chain(unreported);
+        let folded = Folded::of(whole, fine(whole_to, intervals.1), keep);
         let edges = window::edges(&folded);
         let lost = self.whole_from.max(self.lost(whole_from));
-        let incomplete = if lost > slots.0 {
+        let incomplete = if lost > intervals.0 {
             Some(Incomplete::Lost(NO_ROOM))
-        } else if slots.1 > settled {
+        } else if intervals.1 > settled {
             Some(Incomplete::Unsettled)
         } else {
             None
         };
         Window {
-            slots,
+            intervals,
             incomplete,
-            given_up: folded.given_up,
+            dropped_reports: folded.dropped_reports,
             edges,
             routes: folded.routes,
         }
@@ -352,8 +352,9 @@ impl History {
 
     /// What was dropped before it was folded.
     fn lost(&self, whole_from: u64) -> u64 {
-        let folded =
-            |slot: u64| self.slots.contains_key(&slot) || self.halves.contains_key(&(slot / HALF));
+        let folded = |interval: u64| {
+            self.intervals.contains_key(&interval) || self.halves.contains_key(&(interval / HALF))
+        };
         match whole_from.checked_sub(1) {
             Some(last) if !folded(last) => whole_from,
             _ => 0,

@@ -20,7 +20,7 @@ use super::edges::{EdgeRef, Edges};
 use super::key::{EdgeKey, NodeKey};
 
 /// Edges that are remembered.
-pub(crate) const MAX_REMEMBERED: usize = 20_000;
+pub(crate) const MAX_PERSISTED: usize = 20_000;
 /// Shards that they are written down in.
 pub(crate) const SHARDS: usize = 8;
 /// Bytes of one shard, as it is stored. The API server takes objects of 1.5 MiB.
@@ -116,17 +116,17 @@ impl Memory {
     /// Forgets what was not seen for so long, at most an hour late, and of too many the longest
     /// unseen of the nodes that reported most: a node that makes edges up loses its own. Returns
     /// how many those were.
-    pub(crate) fn tidy(&mut self, now: u64, remember: Duration) -> usize {
+    pub(crate) fn tidy(&mut self, now: u64, retention: Duration) -> usize {
         // What was read was seen at some time of the hour that is recorded. A whole hour goes
         // at once, so that all replicas remember the same.
-        let first = now.saturating_sub(remember.as_secs()) / HOUR * HOUR;
+        let first = now.saturating_sub(retention.as_secs()) / HOUR * HOUR;
         self.forgotten_before = first;
         self.seen.retain(|_, seen| seen.last >= first);
         // Looking through all takes long, and nothing is to be taken over where none is new.
         if std::mem::take(&mut self.has_new) {
             self.take_over_accountless();
         }
-        let over = self.seen.len().saturating_sub(MAX_REMEMBERED);
+        let over = self.seen.len().saturating_sub(MAX_PERSISTED);
         if over > 0 {
             for edge in self.surplus(over) {
                 self.seen.remove(&edge);
@@ -171,7 +171,7 @@ impl Memory {
                 .push((seen.last, edge));
         }
         let counts: Vec<usize> = by_node.values().map(Vec::len).collect();
-        let most = level(counts, MAX_REMEMBERED);
+        let most = level(counts, MAX_PERSISTED);
         let by_last = |one: &(u64, &EdgeRef), other: &(u64, &EdgeRef)| {
             (one.0, one.1.id()).cmp(&(other.0, other.1.id()))
         };

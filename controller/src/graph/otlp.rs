@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use policy::latency::{BOUNDS, BUCKETS};
 
 use crate::metrics::service_graph::{Calls, Pair, PairCalls};
-use crate::observe::reports::SLOT;
+use crate::observe::reports::INTERVAL;
 
 /// Numbers add up from the start that each of them names.
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
@@ -122,7 +122,7 @@ fn text(key: &str, text: &str) -> KeyValue {
 }
 
 fn began(one: &PairCalls) -> u64 {
-    nanoseconds(Duration::from_secs(one.since.saturating_mul(SLOT)))
+    nanoseconds(Duration::from_secs(one.since.saturating_mul(INTERVAL)))
 }
 
 fn nanoseconds(since_1970: Duration) -> u64 {

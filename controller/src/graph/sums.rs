@@ -81,7 +81,7 @@ impl EdgeTotals {
         self.requests() == 0 && self.open == 0 && self.opened == 0 && self.attempts == 0
     }
 
-    /// Adds what one proxy reported of one slot. Names beyond `room` count under [`OTHER`].
+    /// Adds what one proxy reported of one interval. Names beyond `room` count under [`OTHER`].
     pub(crate) fn count(&mut self, edge: &Edge, room: &mut usize) {
         self.success = self.success.saturating_add(count(edge.success));
         self.failure = self.failure.saturating_add(count(edge.failure));

@@ -1,4 +1,4 @@
-//! Detects that the clock that numbers the slots was set: compares what it shows with the time that
+//! Detects that the clock that numbers the intervals was set: compares what it shows with the time that
 //! passed. A clock that is slewed, or a thread that waits, is no such step.
 //!
 //! Claims: observe-11
@@ -6,11 +6,11 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::observe::reports::SLOT;
+use crate::observe::reports::INTERVAL;
 
 /// A clock that shows something else than the time that passed, by more than this, was set.
-/// Less puts calls into a slot beside theirs.
-const SET: Duration = Duration::from_secs(2 * SLOT);
+/// Less puts calls into an interval beside theirs.
+const SET: Duration = Duration::from_secs(2 * INTERVAL);
 
 /// By how much the clock was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use super::edges::EdgeRef;
 use super::fold::{Folded, Routes, Row};
 use super::key::NodeKey;
 use super::sums::EdgeTotals;
-use crate::observe::given_up::GivenUp;
+use crate::observe::dropped_reports::DroppedReports;
 
 /// One edge of a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Counted {
 /// Why something of a window is not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Incomplete {
-    /// Its last slots are not settled, as those of every window that ends now. Nothing is lost.
+    /// Its last intervals are not settled, as those of every window that ends now. Nothing is lost.
     Unsettled,
     /// For this reason.
     Lost(&'static str),
@@ -97,12 +97,12 @@ impl Incomplete {
 /// What was counted in a window.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    /// First slot, and the one after the last.
-    pub slots: (u64, u64),
+    /// First interval, and the one after the last.
+    pub intervals: (u64, u64),
     /// Why not everything of it is here.
     pub incomplete: Option<Incomplete>,
     /// Whose reports are not in it.
-    pub given_up: GivenUp,
+    pub dropped_reports: DroppedReports,
     /// Edges with calls.
     pub edges: HashMap<EdgeRef, Counted>,
     /// What workloads served.
@@ -201,7 +201,7 @@ pub(crate) fn sure(folded: &Folded) -> impl Iterator<Item = &EdgeRef> {
 }
 
 /// Edges that only the called side reported: callers reported nothing of them, neither in `folded`
-/// nor `beside` it, because one end may count a call in the slot after the other's.
+/// nor `beside` it, because one end may count a call in the interval after the other's.
 pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a EdgeRef> {
     let served = folded.rows.iter().filter(|row| {
         row.server && !row.sums.is_idle() && row.edge.key().from.kind != NodeKind::Outside

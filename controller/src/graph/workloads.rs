@@ -17,7 +17,7 @@ use crate::observe::reports::Reporter;
 
 /// How long they are held.
 const CACHED_FOR: Duration = Duration::from_secs(5);
-/// Slots for which one that has gone may still be shown: by another replica, which made its own
+/// Intervals for which one that has gone may still be shown: by another replica, which made its own
 /// [`CACHED_FOR`] ago and a response of them two seconds ago.
 const STILL_SHOWN: u64 = 3;
 
@@ -55,14 +55,14 @@ pub(crate) fn workloads(model: &Model, inventory: &Inventory) -> Workloads {
         let services = serves.iter().map(|(service, ..)| service.clone());
         workload.services.extend(services);
         if facts.proxy.is_none() {
-            workload.without_proxy += u32::from(asks_for_proxy(model, pod, facts));
+            workload.without_proxy += u32::from(requests_proxy(model, pod, facts));
             continue;
         }
         workload.meshed += 1;
         workload.identities.insert(index.identity(pod, facts));
         let namespace = index.world.namespace(&pod.namespace);
-        let access = modes::access(&index.defaults, namespace, &facts.appearance);
-        let mtls = modes::mtls(&index.defaults, namespace, &facts.appearance);
+        let access = modes::access(&index.defaults, namespace, &facts.annotations);
+        let mtls = modes::mtls(&index.defaults, namespace, &facts.annotations);
         workload.access = Some(workload.access.map_or(access, |cached| cached.min(access)));
         workload.mtls = Some(workload.mtls.map_or(mtls, |cached| cached.min(mtls)));
     }
@@ -71,7 +71,7 @@ pub(crate) fn workloads(model: &Model, inventory: &Inventory) -> Workloads {
 
 /// Whether a pod requests a proxy, by its own label or its namespace's, where one can be given. One
 /// that ends will not be given any more.
-fn asks_for_proxy(model: &Model, pod: &ObjectKey, facts: &PodFacts) -> bool {
+fn requests_proxy(model: &Model, pod: &ObjectKey, facts: &PodFacts) -> bool {
     let index = &model.index;
     let excluded = &index.defaults.excluded_namespaces;
     if facts.terminating || facts.host_network || excluded.contains(&*pod.namespace) {
@@ -91,8 +91,12 @@ pub(crate) struct CachedWorkloads {
 }
 
 impl CachedWorkloads {
-    /// What is there in this slot.
-    pub(crate) fn get(&mut self, slot: u64, make: impl FnOnce() -> Workloads) -> Arc<Workloads> {
+    /// What is there in this interval.
+    pub(crate) fn get(
+        &mut self,
+        interval: u64,
+        make: impl FnOnce() -> Workloads,
+    ) -> Arc<Workloads> {
         if let Some((made, cached)) = &self.made
             && made.elapsed() < CACHED_FOR
         {
@@ -100,9 +104,9 @@ impl CachedWorkloads {
         }
         let new = Arc::new(make());
         match &self.made {
-            None => self.known_from = slot,
+            None => self.known_from = interval,
             Some((_, old)) if old.keys().any(|node| !new.contains_key(node)) => {
-                self.known_from = slot + STILL_SHOWN;
+                self.known_from = interval + STILL_SHOWN;
             }
             Some(_) => {}
         }
@@ -110,7 +114,7 @@ impl CachedWorkloads {
         new
     }
 
-    /// The slot since which none has gone, as far as is known here. A reader that was shown what
+    /// The interval since which none has gone, as far as is known here. A reader that was shown what
     /// was there before may have been shown more than there is now.
     pub(crate) fn known_from(&self) -> u64 {
         self.known_from

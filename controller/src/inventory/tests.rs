@@ -15,13 +15,13 @@ fn terminated_objects_resolve_for_ten_minutes_but_are_unlisted() {
     inventory.end(MetricsKind::Pod, &pod, start);
     inventory.end(MetricsKind::ReplicaSet, &key("shop", "api-rs"), start);
     assert_eq!(inventory.list(MetricsKind::Pod, Some("shop")).count(), 2);
-    inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
+    inventory.tidy(start + RETAINED_FOR - Duration::from_secs(1));
     let owner = || Some(key("shop", "api"));
     assert_eq!(
         inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
         owner()
     );
-    inventory.tidy(start + REMEMBERED);
+    inventory.tidy(start + RETAINED_FOR);
     assert_eq!(
         inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
         None
@@ -83,13 +83,13 @@ fn terminated_pod_with_reused_name_is_kept_equally_long() {
         ..InventoryObject::default()
     };
     inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(next));
-    inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
+    inventory.tidy(start + RETAINED_FOR - Duration::from_secs(1));
     let owner = Some(key("shop", "api"));
     assert_eq!(
         inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
         owner
     );
-    inventory.tidy(start + REMEMBERED);
+    inventory.tidy(start + RETAINED_FOR);
     assert_eq!(inventory.pod_by_uid("shop-api"), None);
     assert_eq!(inventory.pod_by_uid("next"), Some(&pod));
 }
@@ -130,9 +130,9 @@ fn peers_terminated_pod_resolves_to_owners_with_original_age() {
     ] {
         assert_eq!(here.list(kind, None).count(), 0, "{kind:?}");
     }
-    here.tidy(start + REMEMBERED);
+    here.tidy(start + RETAINED_FOR);
     assert_eq!((here.pod_by_uid("shop-api"), here.ended_count), (None, 0));
-    here.add_ended(ended_pod(), start + REMEMBERED);
+    here.add_ended(ended_pod(), start + RETAINED_FOR);
     assert_eq!(here.peer_revision(), 1, "of long ago");
     // One that is there ends by what is seen here.
     let mut living = inventory();

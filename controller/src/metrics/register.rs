@@ -3,9 +3,9 @@
 use prometheus_client::registry::Registry;
 
 use super::{
-    ApiMetrics, AskMetrics, AuthorityMetrics, CertifyMetrics, ConnectionMetrics, GraphMetrics,
-    Metrics, ObserveMetrics, ObservedMetrics, ReportMetrics, StorageMetrics, StreamMetrics,
-    WorldMetrics,
+    ApiMetrics, AuthorityMetrics, CertifyMetrics, ConnectionMetrics, GraphMetrics,
+    LiveQueryMetrics, Metrics, ObserveMetrics, ObservedMetrics, ReportMetrics, StorageMetrics,
+    StreamMetrics, WorldMetrics,
 };
 
 impl Metrics {
@@ -27,7 +27,7 @@ impl Metrics {
         api(&metrics.api, registry);
         graph(&metrics.graph, registry);
         observe(&metrics.observe, registry);
-        asks(&metrics.asks, registry);
+        live_queries(&metrics.live_queries, registry);
         metrics.limits.register(registry);
         metrics
     }
@@ -208,7 +208,7 @@ fn reports(metrics: &ReportMetrics, registry: &mut Registry) {
     registry.register(
         "report_intervals_dropped",
         "Slots of a pod that were forgotten early because it held most and all together too much",
-        metrics.slots_dropped.clone(),
+        metrics.intervals_dropped.clone(),
     );
     registry.register(
         "report_bytes",
@@ -231,7 +231,7 @@ fn graph(metrics: &GraphMetrics, registry: &mut Registry) {
     registry.register(
         "graph_persisted_edges",
         "Edges that are persisted with first and last seen",
-        metrics.remembered.clone(),
+        metrics.persisted.clone(),
     );
     registry.register(
         "graph_bytes",
@@ -268,7 +268,7 @@ fn observe(metrics: &ObserveMetrics, registry: &mut Registry) {
     );
 }
 
-fn asks(metrics: &AskMetrics, registry: &mut Registry) {
+fn live_queries(metrics: &LiveQueryMetrics, registry: &mut Registry) {
     registry.register(
         "live_queries",
         "Questions to live proxies that are open, with those of other replicas",

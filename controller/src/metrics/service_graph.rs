@@ -93,7 +93,7 @@ pub(crate) struct PairCalls {
     pub pair: Pair,
     /// How often.
     pub calls: Calls,
-    /// Slot of the first call.
+    /// Interval of the first call.
     pub since: u64,
 }
 
@@ -102,7 +102,7 @@ struct PairTotals {
     calls: Calls,
     /// Whose place it takes.
     by: ReportingWorkload,
-    /// Slots of the first and of the last call.
+    /// Intervals of the first and of the last call.
     first: u64,
     last: u64,
 }
@@ -145,7 +145,7 @@ impl ServiceGraphMetrics {
     /// Adds the calls of an interval, which `by` reported, and returns whether there was room for
     /// them. Where all places are taken, a namespace that has more than others loses one, and
     /// within it the workload that has most.
-    pub fn add(&self, pair: Pair, by: &ReportingWorkload, calls: &Calls, slot: u64) -> bool {
+    pub fn add(&self, pair: Pair, by: &ReportingWorkload, calls: &Calls, interval: u64) -> bool {
         let mut pairs = self.pairs.lock();
         if !pairs.totals.contains_key(&pair) {
             if !pairs.make_room(by) {
@@ -156,13 +156,13 @@ impl ServiceGraphMetrics {
         let totals = pairs.totals.entry(pair).or_insert_with(|| PairTotals {
             calls: Calls::default(),
             by: by.clone(),
-            first: slot,
-            last: slot,
+            first: interval,
+            last: interval,
         });
         totals.calls.requests += calls.requests;
         totals.calls.failed += calls.failed;
         totals.calls.took.add(calls.took.counts().iter().copied());
-        totals.last = totals.last.max(slot);
+        totals.last = totals.last.max(interval);
         true
     }
 
@@ -177,13 +177,13 @@ impl ServiceGraphMetrics {
         all.collect()
     }
 
-    /// Forgets pairs without a call since this slot. One that comes back begins at zero,
+    /// Forgets pairs without a call since this interval. One that comes back begins at zero,
     /// which every consumer of counters understands.
-    pub(crate) fn forget_before(&self, slot: u64) {
+    pub(crate) fn forget_before(&self, interval: u64) {
         let mut pairs = self.pairs.lock();
         let Pairs { totals, shares } = &mut *pairs;
         totals.retain(|_, one| {
-            let is_kept = one.last >= slot;
+            let is_kept = one.last >= interval;
             if !is_kept {
                 shares.give_back(&one.by);
             }
@@ -286,11 +286,11 @@ mod tests {
         metrics: &ServiceGraphMetrics,
         by: &ReportingWorkload,
         callers: std::ops::Range<usize>,
-        slot: u64,
+        interval: u64,
     ) -> usize {
         let left_out = callers.filter(|number| {
             let client = format!("{}/{number:04}", by.node);
-            !metrics.add(pair(&client), by, &calls(1, 0), slot)
+            !metrics.add(pair(&client), by, &calls(1, 0), interval)
         });
         left_out.count()
     }
@@ -315,9 +315,9 @@ mod tests {
     fn service_graph_pair_uses_standard_metric_names_and_accumulates() {
         let metrics = ServiceGraphMetrics::default();
         assert_eq!(page(&metrics), "# EOF\n");
-        for slot in [7, 8] {
+        for interval in [7, 8] {
             let by = by("shop", "web");
-            assert!(metrics.add(pair("shop/Deployment/web"), &by, &calls(2, 1), slot));
+            assert!(metrics.add(pair("shop/Deployment/web"), &by, &calls(2, 1), interval));
         }
         let page = page(&metrics);
         let labels = "client=\"shop/Deployment/web\",server=\"shop/Deployment/cart\"";
@@ -370,17 +370,17 @@ mod tests {
         assert_eq!(left_out(&metrics, &flooding, 0..PAIRS, 7), 0);
         let before = clients(&metrics);
         assert_eq!(left_out(&metrics, &honest, 0..100, 8), 0);
-        // Names alone decide among those of one slot.
+        // Names alone decide among those of one interval.
         let mut expected: BTreeSet<String> = before.into_iter().take(PAIRS - 100).collect();
         expected.extend((0..100).map(|number| format!("{}/{number:04}", honest.node)));
         assert_eq!(clients(&metrics), expected);
         // What goes on calling and what is made up anew change nothing of that.
-        for slot in 9..12 {
+        for interval in 9..12 {
             assert_eq!(
-                left_out(&metrics, &flooding, 0..2 * PAIRS, slot),
+                left_out(&metrics, &flooding, 0..2 * PAIRS, interval),
                 PAIRS + 100
             );
-            assert_eq!(left_out(&metrics, &honest, 0..100, slot), 0);
+            assert_eq!(left_out(&metrics, &honest, 0..100, interval), 0);
             assert_eq!(clients(&metrics), expected);
         }
         // No workload takes more than the others have.

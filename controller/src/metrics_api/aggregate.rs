@@ -51,8 +51,8 @@ fn tries(edge: &Edge) -> (u64, u64) {
     let detail = edge.detail.as_deref();
     let cancelled = detail.map_or(0, |detail| detail.cancelled);
     let failed = detail.map_or(0, |detail| detail.attempt_failures);
-    let judged = u64::from(attempts).saturating_sub(cancelled);
-    (judged.saturating_sub(failed), failed)
+    let completed = u64::from(attempts).saturating_sub(cancelled);
+    (completed.saturating_sub(failed), failed)
 }
 
 /// Which way calls go, seen from the object.
@@ -109,8 +109,8 @@ pub(crate) struct View<'a> {
     pub inventory: &'a Inventory,
     /// What was counted.
     pub reports: &'a Reports,
-    /// Slots of the window.
-    pub slots: (u64, u64),
+    /// Intervals of the window.
+    pub intervals: (u64, u64),
 }
 
 impl View<'_> {
@@ -220,7 +220,7 @@ impl View<'_> {
     }
 
     fn each(&self, see: impl FnMut(&Reporter, &Edge)) {
-        self.reports.each(self.slots.0, self.slots.1, see);
+        self.reports.each(self.intervals.0, self.intervals.1, see);
     }
 
     fn member(&self, kind: MetricsKind, reporter: &Reporter) -> Option<ObjectKey> {

@@ -17,7 +17,7 @@ use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, InventoryObject};
 use crate::latest_model::LatestModel;
-use crate::observe::reports::{Reports, SLOT};
+use crate::observe::reports::{INTERVAL, Reports};
 
 /// Items of one answer without a limit of the client's; a cluster of 20 000 pods sends all of them
 /// in one go.
@@ -81,28 +81,28 @@ impl Sources {
         table: bool,
         now: SystemTime,
     ) -> Result<MetricsAnswer, Refusal> {
-        let requested = parameters.slots(now);
+        let requested = parameters.intervals(now);
         let first = requested.0.max(self.reports.whole_from());
         let gaps = self.gaps(path, parameters, first);
-        let slots = (first.max(gaps.own), requested.1);
+        let intervals = (first.max(gaps.own), requested.1);
         let (why, way_out) = if gaps.own > first { HOARDS } else { FULL };
-        if slots.0 >= slots.1 {
+        if intervals.0 >= intervals.1 {
             let message = format!("{why}: nothing of the window is left; {way_out}");
             let code = StatusCode::SERVICE_UNAVAILABLE;
             return Err(Refusal::new(code, "ServiceUnavailable", message));
         }
-        let window = (slots.1 - slots.0) * SLOT;
-        let cut = (slots != requested)
+        let window = (intervals.1 - intervals.0) * INTERVAL;
+        let cut = (intervals != requested)
             .then(|| format!("only the last {window}s of the window are shown: {why}; {way_out}"));
         let warnings: Vec<String> = cut.into_iter().chain(gaps.warning()).collect();
-        let body = self.body_of(path, parameters, table, slots)?;
+        let body = self.body_of(path, parameters, table, intervals)?;
         Ok(MetricsAnswer {
             body,
             warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         })
     }
 
-    /// What hoarders lost, from slot `first` on, of what is queried.
+    /// What hoarders lost, from interval `first` on, of what is queried.
     fn gaps(&self, path: &MetricsPath, parameters: &Parameters, first: u64) -> Gaps {
         let inventory = self.inventory.read();
         let mut gaps = Gaps::default();
@@ -127,18 +127,18 @@ impl Sources {
         path: &MetricsPath,
         parameters: &Parameters,
         table: bool,
-        slots: (u64, u64),
+        intervals: (u64, u64),
     ) -> Result<Value, Refusal> {
         let frame = Frame {
             version: path.version,
-            timestamp: rfc3339(slots.1 * SLOT)?,
-            window: (slots.1 - slots.0) * SLOT,
+            timestamp: rfc3339(intervals.1 * INTERVAL)?,
+            window: (intervals.1 - intervals.0) * INTERVAL,
         };
         let inventory = self.inventory.read();
         let view = View {
             inventory: &inventory,
             reports: &self.reports,
-            slots,
+            intervals,
         };
         let requested = MetricsRequest {
             view,
@@ -156,7 +156,7 @@ impl Sources {
                 frame.object(item)
             });
         }
-        let (page, items) = paged(items, parameters, slots.1)?;
+        let (page, items) = paged(items, parameters, intervals.1)?;
         if table {
             return Ok(frame.table(&page, &items));
         }
@@ -175,7 +175,7 @@ impl Sources {
 /// What is missing because pods reported more than their share.
 #[derive(Clone, Copy, Debug, Default)]
 struct Gaps {
-    /// The first slot from which on the pods of the one object that is queried are complete.
+    /// The first interval from which on the pods of the one object that is queried are complete.
     own: u64,
     /// Other pods of whose reports something would be in the answer.
     pods: usize,

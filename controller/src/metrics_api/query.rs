@@ -11,7 +11,7 @@ use crate::aggregated::duration;
 use crate::aggregated::selector;
 use crate::inventory::Labels;
 use crate::inventory::kind::MetricsKind;
-use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
+use crate::observe::reports::{INTERVAL, LONGEST_WINDOW, SETTLED, interval_of};
 
 /// Group of the API.
 pub(crate) const GROUP: &str = "metrics.smi-spec.io";
@@ -102,7 +102,7 @@ pub(crate) struct Parameters {
 /// the number of items before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Continue {
-    /// End of the window of the first page, in slots.
+    /// End of the window of the first page, in intervals.
     pub end: u64,
     /// Items that were sent.
     pub seen: usize,
@@ -286,14 +286,14 @@ impl Parameters {
         (!self.written.is_empty()).then(|| self.selector.clone().into())
     }
 
-    /// The slots of the window: from the first up to but without the second. It
+    /// The intervals of the window: from the first up to but without the second. It
     /// ends on the last boundary that is at least [`SETTLED`] in the past.
-    pub(crate) fn slots(&self, now: SystemTime) -> (u64, u64) {
+    pub(crate) fn intervals(&self, now: SystemTime) -> (u64, u64) {
         let end = match self.from {
             Some(from) => from.end,
-            None => slot_of(now - SETTLED),
+            None => interval_of(now - SETTLED),
         };
-        (end.saturating_sub(self.window.as_secs() / SLOT), end)
+        (end.saturating_sub(self.window.as_secs() / INTERVAL), end)
     }
 }
 
@@ -306,8 +306,8 @@ impl Continue {
     /// Whether its window ended when there may still be numbers of it. Of another one there would
     /// be zeros.
     fn is_kept(self) -> bool {
-        let now = slot_of(SystemTime::now());
-        let oldest = now.saturating_sub(LONGEST_WINDOW.as_secs() / SLOT);
+        let now = interval_of(SystemTime::now());
+        let oldest = now.saturating_sub(LONGEST_WINDOW.as_secs() / INTERVAL);
         (oldest..=now).contains(&self.end)
     }
 
@@ -320,7 +320,7 @@ impl Continue {
     }
 }
 
-/// A window, rounded up to whole slots; `said` is the name by which the query has one already.
+/// A window, rounded up to whole intervals; `said` is the name by which the query has one already.
 fn window(
     parameter: &'static str,
     text: &str,
@@ -338,9 +338,9 @@ fn window(
     if length > LONGEST_WINDOW {
         return Err(bad("is too long; the longest window is 5m"));
     }
-    let slots = length.as_millis().div_ceil(u128::from(SLOT) * 1000);
+    let intervals = length.as_millis().div_ceil(u128::from(INTERVAL) * 1000);
     Ok(Duration::from_secs(
-        u64::try_from(slots).unwrap_or(1) * SLOT,
+        u64::try_from(intervals).unwrap_or(1) * INTERVAL,
     ))
 }
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crds::smi::judge::{DestinationKind, PortLimit, Rule, RuleKind, Source, SourceKind};
+use crds::smi::validation::{DestinationKind, PortLimit, Rule, RuleKind, Source, SourceKind};
 use model::bindings::Bindings;
 use model::world::{BindingFacts, ObjectKey, TargetFacts, World};
 

@@ -14,7 +14,7 @@ use k8s_openapi::api::networking::v1::{NetworkPolicyIngressRule, NetworkPolicySp
 use model::{
     Defaults, Model, modes,
     problem::few,
-    world::{Appearance, ObjectKey, World},
+    world::{Annotations, ObjectKey, World},
 };
 use policy::mode::AccessMode;
 
@@ -124,7 +124,7 @@ pub(super) fn plan(model: &Model, lives: &Lives) -> Plan {
     }
     let foreign = Foreign::new(lives);
     for (account, about) in accounts {
-        let judge = Judge {
+        let planner = Planner {
             world,
             defaults,
             pods: &pods,
@@ -132,7 +132,7 @@ pub(super) fn plan(model: &Model, lives: &Lives) -> Plan {
             account,
             about,
         };
-        judge.settle(&mut plan);
+        planner.settle(&mut plan);
     }
     plan
 }
@@ -163,7 +163,7 @@ impl<'a> Foreign<'a> {
     }
 }
 
-struct Judge<'a> {
+struct Planner<'a> {
     world: &'a World,
     defaults: &'a Defaults,
     pods: &'a Pods<'a>,
@@ -172,7 +172,7 @@ struct Judge<'a> {
     about: Account<'a>,
 }
 
-impl Judge<'_> {
+impl Planner<'_> {
     fn settle(&self, plan: &mut Plan) {
         let obstacle = match self.obstacle() {
             Ok(true) => None,
@@ -204,9 +204,9 @@ impl Judge<'_> {
         let (closed, open): (Vec<_>, Vec<_>) = selected
             .iter()
             .filter(|(_, facts)| facts.proxy.is_some())
-            .partition(|pod| self.closes(&pod.1.appearance, Some(*pod)));
+            .partition(|pod| self.closes(&pod.1.annotations, Some(*pod)));
         if closed.is_empty() {
-            let before_pods = open.is_empty() && self.closes(&Appearance::default(), None);
+            let before_pods = open.is_empty() && self.closes(&Annotations::default(), None);
             if !before_pods {
                 return Ok(false);
             }
@@ -241,9 +241,9 @@ impl Judge<'_> {
 
     /// Whether a pod of the account refuses UDP that no target allows. Without a pod:
     /// one that has no mode of its own.
-    fn closes(&self, appearance: &Appearance, pod: Option<&Pod<'_>>) -> bool {
+    fn closes(&self, annotations: &Annotations, pod: Option<&Pod<'_>>) -> bool {
         let namespace = self.world.namespace(&self.account.namespace);
-        match modes::access(self.defaults, namespace, appearance) {
+        match modes::access(self.defaults, namespace, annotations) {
             AccessMode::Deny => true,
             AccessMode::Auto => self.about.sayings.iter().any(|(_, permit, labels)| {
                 let concerns = labels.is_none_or(|labels| {

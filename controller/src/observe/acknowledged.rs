@@ -99,7 +99,7 @@ impl Observed {
         // 0 requests everything, so the first revision is 1.
         let state = Acknowledgements {
             revision: 1,
-            most_remembered: destinations,
+            max_retained: destinations,
             ..Acknowledgements::default()
         };
         Self {
@@ -165,7 +165,7 @@ impl Observed {
                 return false;
             }
             inner.revision += 1;
-            inner.remember(&state, &self.inner.metrics);
+            inner.retain_used(&state, &self.inner.metrics);
             let revision = inner.revision;
             inner.own.insert(
                 key.clone(),
@@ -223,7 +223,7 @@ impl Observed {
                 current.insert(pod_key(state), state.clone());
             }
             for state in &news.proxies {
-                inner.remember(state, &self.inner.metrics);
+                inner.retain_used(state, &self.inner.metrics);
                 // The peer that spoke last holds the stream.
                 let key = pod_key(state);
                 for (other, states) in &mut inner.peers {
@@ -401,10 +401,10 @@ impl Observed {
     }
 
     /// Destinations that pods of a workload have requested.
-    pub(crate) fn remembered(&self, namespace: &str, service_account: &str) -> Vec<String> {
+    pub(crate) fn retained(&self, namespace: &str, service_account: &str) -> Vec<String> {
         let workload = (namespace.to_owned(), service_account.to_owned());
         let state = self.inner.state.lock();
-        let workload = state.remembered.get(&workload);
+        let workload = state.retained.get(&workload);
         let names = workload
             .into_iter()
             .flat_map(|current| current.names.keys());

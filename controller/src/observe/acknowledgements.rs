@@ -15,7 +15,7 @@ use wire::v1;
 use crate::metrics::ObservedMetrics;
 
 /// Destinations that are remembered per workload; the longest unused goes first.
-pub(crate) const MAX_REMEMBERED: usize = 512;
+pub(crate) const MAX_RETAINED: usize = 512;
 /// Workloads with remembered destinations.
 const MAX_WORKLOADS: usize = 10_000;
 /// Proxies without a stream whose last state is kept until their pods are gone: as many
@@ -70,15 +70,15 @@ pub(super) struct Acknowledgements {
     /// Objects whose tally may have changed since they were last taken, by consumer; `None` once
     /// there are more than [`MAX_TOUCHED`].
     pub(super) touched: [Touched; CONSUMERS],
-    pub(super) remembered: HashMap<Workload, Remembered>,
-    /// Destinations in `remembered`, and how many there may be.
+    pub(super) retained: HashMap<Workload, RetainedDestinations>,
+    /// Destinations in `retained`, and how many there may be.
     pub(super) destinations: usize,
-    pub(super) most_remembered: usize,
+    pub(super) max_retained: usize,
 }
 
 /// The destinations of one workload, each with the revision at which it was last used.
 #[derive(Debug, Default)]
-pub(super) struct Remembered {
+pub(super) struct RetainedDestinations {
     pub(super) used: u64,
     pub(super) names: BTreeMap<Arc<str>, u64>,
 }
@@ -250,13 +250,13 @@ impl Acknowledgements {
         }
     }
 
-    pub(super) fn remember(&mut self, state: &v1::ProxyState, metrics: &ObservedMetrics) {
+    pub(super) fn retain_used(&mut self, state: &v1::ProxyState, metrics: &ObservedMetrics) {
         if state.destinations.is_empty() {
             return;
         }
         let workload = (state.namespace.clone(), state.service_account.clone());
         let now = self.revision;
-        let entry = self.remembered.entry(workload.clone()).or_default();
+        let entry = self.retained.entry(workload.clone()).or_default();
         entry.used = now;
         for name in &state.destinations {
             if let Some(used) = entry.names.get_mut(name.as_str()) {
@@ -271,7 +271,7 @@ impl Acknowledgements {
             self.destinations += 1;
             self.users.entry(name).or_default().insert(workload.clone());
         }
-        let over = entry.names.len().saturating_sub(MAX_REMEMBERED);
+        let over = entry.names.len().saturating_sub(MAX_RETAINED);
         if over > 0 {
             // One look at all of them, however many are over: a pod may bring thousands
             // with every message.
@@ -288,15 +288,15 @@ impl Acknowledgements {
             }
             metrics.destinations_forgotten.inc_by(over as u64);
         }
-        while self.remembered.len() > MAX_WORKLOADS
-            || (self.destinations > self.most_remembered && self.remembered.len() > 1)
+        while self.retained.len() > MAX_WORKLOADS
+            || (self.destinations > self.max_retained && self.retained.len() > 1)
         {
-            let others = self.remembered.iter().filter(|(one, _)| **one != workload);
+            let others = self.retained.iter().filter(|(one, _)| **one != workload);
             let idle = others.min_by_key(|(_, entry)| entry.used);
             let Some(idle) = idle.map(|(one, _)| one.clone()) else {
                 break;
             };
-            let entry = self.remembered.remove(&idle).unwrap_or_default();
+            let entry = self.retained.remove(&idle).unwrap_or_default();
             self.destinations -= entry.names.len();
             metrics
                 .destinations_forgotten

@@ -36,15 +36,15 @@ use wire::v1;
 use wire::v1::replica_client::ReplicaClient;
 
 use super::acknowledged::Observed;
-use super::asks::Asks;
-use super::asks::replicas::{self, Passed};
 use super::clock_offset::ClockOffset;
 use super::ended_pods;
+use super::live_queries::LiveQueries;
+use super::live_queries::replicas::{self, Passed};
 use super::reports::Reports;
 use crate::fleet::Fleet;
 use crate::inventory::Inventory;
 use crate::settings::SERVE_PORT;
-use crate::shares::Board;
+use crate::shares::ShareRegistry;
 
 /// Changes within this time travel together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -74,11 +74,11 @@ pub(crate) struct Answerer {
     /// Whose the pods were that it names.
     pub inventory: Arc<RwLock<Inventory>>,
     /// What may be queried from proxies.
-    pub asks: Asks,
+    pub live_queries: LiveQueries,
     /// What they said of calls to Services with a breaker.
     pub fleet: Fleet,
     /// What pods are given of limits, and hold.
-    pub board: Board,
+    pub share_registry: ShareRegistry,
     /// The identity that may call.
     pub identity: SpiffeId,
     /// Says true when the process ends.
@@ -119,8 +119,11 @@ impl Answerer {
             }
         };
         self.answer("reports", changes, news, outbox.clone());
-        let (board, changes) = (self.board.clone(), self.board.own_changes());
-        let news = move |since| board.own_since(since);
+        let (share_registry, changes) = (
+            self.share_registry.clone(),
+            self.share_registry.own_changes(),
+        );
+        let news = move |since| share_registry.own_since(since);
         self.answer("shares", changes, news, outbox.clone());
         let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
         // Its last stream sent what was reported before, and that would count twice.
@@ -134,13 +137,17 @@ impl Answerer {
     ///
     /// # Errors
     /// When the client is no controller.
-    pub(crate) fn asks(
+    pub(crate) fn live_queries(
         &self,
         peer: Option<&PeerIdentity>,
         messages: Streaming<v1::ReplicaAsk>,
     ) -> Result<Passed, Status> {
         self.admit(peer)?;
-        Ok(replicas::pass(&self.asks, messages, self.stop.clone()))
+        Ok(replicas::pass(
+            &self.live_queries,
+            messages,
+            self.stop.clone(),
+        ))
     }
 
     fn admit(&self, peer: Option<&PeerIdentity>) -> Result<(), Status> {
@@ -220,11 +227,11 @@ pub(crate) struct Listener {
     /// Where it goes whose the pods were that they name.
     pub inventory: Arc<RwLock<Inventory>>,
     /// The queries to them, and where answers go.
-    pub asks: Asks,
-    /// Where pulses go.
+    pub live_queries: LiveQueries,
+    /// Where breaker reports go.
     pub fleet: Fleet,
     /// Where shares go.
-    pub board: Board,
+    pub share_registry: ShareRegistry,
     /// The roots to trust.
     pub roots: Roots,
     /// What to show.
@@ -287,7 +294,7 @@ impl Listener {
             if !stays {
                 task.abort();
                 self.observed.lost(*peer);
-                self.board.lost(*peer, Instant::now());
+                self.share_registry.lost(*peer, Instant::now());
                 info!(%peer, "replica is gone");
             }
             stays
@@ -317,7 +324,7 @@ impl Listener {
             backoff.wait().await;
             if backoff.failures() > 5 {
                 self.observed.lost(peer.ip());
-                self.board.lost(peer.ip(), Instant::now());
+                self.share_registry.lost(peer.ip(), Instant::now());
             }
         }
     }
@@ -354,8 +361,8 @@ impl Listener {
         let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_RECEIVED);
         let mut report = client.observe(v1::ObserveRequest {}).await?.into_inner();
         let reports = self.read_reports(client.clone(), peer.ip(), clock);
-        let asks = replicas::pass_to(&self.asks, peer.ip(), client);
-        tokio::pin!(reports, asks);
+        let live_queries = replicas::pass_to(&self.live_queries, peer.ip(), client);
+        tokio::pin!(reports, live_queries);
         loop {
             tokio::select! {
                 news = report.message() => {
@@ -364,7 +371,7 @@ impl Listener {
                     self.observed.receive(peer.ip(), news);
                 }
                 ended = &mut reports => return ended,
-                ended = &mut asks => return ended,
+                ended = &mut live_queries => return ended,
             }
         }
     }
@@ -388,9 +395,9 @@ impl Listener {
         while let Some(mut news) = reported.message().await? {
             let ended = std::mem::take(&mut news.ended);
             ended_pods::receive(&self.inventory, ended, Instant::now());
-            let pulses = std::mem::take(&mut news.pulses);
-            self.fleet.receive(pulses, Instant::now());
-            self.board.receive(peer, &news, Instant::now());
+            let breaker_reports = std::mem::take(&mut news.pulses);
+            self.fleet.receive(breaker_reports, Instant::now());
+            self.share_registry.receive(peer, &news, Instant::now());
             self.reports
                 .receive(news, clock, SystemTime::now(), Instant::now());
         }

@@ -1,6 +1,6 @@
 //! Calls by bucket of latency, as a report keeps them.
 //!
-//! A controller holds a report of every edge for each slot of its window, most of them with
+//! A controller holds a report of every edge for each interval of its window, most of them with
 //! calls in a few neighbouring buckets, so this is what most of its memory would go to. Only
 //! buckets with calls are kept, as numbers of variable length, and few of those need an
 //! allocation of their own.
@@ -27,7 +27,7 @@ enum Encoded {
     Long(Box<Box<[u8]>>),
 }
 
-// Every edge of every slot has one.
+// Every edge of every interval has one.
 const _: () = assert!(size_of::<LatencyCounts>() <= 16);
 
 impl LatencyCounts {

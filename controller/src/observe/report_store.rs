@@ -1,12 +1,12 @@
-//! Reports by slot, pod and process, with what each pod takes of the room.
+//! Reports by interval, pod and process, with what each pod takes of the room.
 //!
 //! Any pod of the mesh may report whatever it likes about itself. So a pod has a share in
-//! bytes, and when all together are too much, the pod with most loses its oldest slots.
+//! bytes, and when all together are too much, the pod with most loses its oldest intervals.
 //!
 //! The owner of a loss decides which windows it shortens. Where pods with little each are too many,
-//! all of them lose old slots, and every window begins after them. A pod that hoards loses by its
+//! all of them lose old intervals, and every window begins after them. A pod that hoards loses by its
 //! own doing: its own figures are incomplete and say so, and no other's are. Else some pods that
-//! fill the newest slots would take every window from all others.
+//! fill the newest intervals would take every window from all others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use std::sync::Arc;
 use tracing::warn;
 use wire::v1;
 
-use super::given_up::BySlot;
+use super::dropped_reports::ByInterval;
 use super::latency_counts::LatencyCounts;
 use super::stored_report::{Detail, Edge, ReportedEdgeKey, Reporter, RouteCalls, key};
 
 /// Bytes of all edges, as if each had its key to itself: what the edges of the
 /// default memory limit with usual names come to.
 pub(super) const MAX_BYTES: usize = 96 * 1024 * 1024;
-/// Edges of one pod. A proxy that has all its edges in every slot has 33 000.
+/// Edges of one pod. A proxy that has all its edges in every interval has 33 000.
 const MAX_POD_EDGES: usize = 40_000;
 /// Bytes of one pod's edges.
 pub(super) const MAX_POD_BYTES: usize = 16 * 1024 * 1024;
 /// A pod hoards when it has more than this part of everything: 1 180 edges by default, 18
-/// in each slot. So many pods of one tenant would be needed to fill it without hoarding.
+/// in each interval. So many pods of one tenant would be needed to fill it without hoarding.
 const FAIR_SHARES: usize = 256;
-/// Edges with which no pod hoards, however little may be held: one in each slot.
+/// Edges with which no pod hoards, however little may be held: one in each interval.
 const MODEST_EDGES: usize = 64;
 
 /// Pod uid and process.
@@ -36,8 +36,8 @@ pub(super) type Author = (Arc<str>, u64);
 
 #[derive(Debug, Default)]
 pub(super) struct ReportStore {
-    pub(super) slots: BTreeMap<u64, HashMap<Author, StoredReport>>,
-    /// Edges of all slots that may be held.
+    pub(super) intervals: BTreeMap<u64, HashMap<Author, StoredReport>>,
+    /// Edges of all intervals that may be held.
     most: usize,
     pub(super) edges: usize,
     pub(super) bytes: usize,
@@ -45,25 +45,25 @@ pub(super) struct ReportStore {
     pub(super) pods: HashMap<Arc<str>, PodShare>,
     /// Pods by weight.
     pub(super) largest: BTreeSet<(usize, Arc<str>)>,
-    /// Pods that lost slots because they hoard, by uid.
+    /// Pods that lost intervals because they hoard, by uid.
     hoarders: HashMap<Arc<str>, Hoarder>,
-    pub(super) given_up: BySlot,
+    pub(super) dropped_reports: ByInterval,
     pub(super) keys: HashSet<Arc<ReportedEdgeKey>>,
     pub(super) revision: u64,
-    /// Reports that were taken in, by slot.
+    /// Reports that were taken in, by interval.
     pub(super) changed: BTreeMap<u64, u64>,
-    /// First slot of which nothing went early, but what hoarders lost.
+    /// First interval of which nothing went early, but what hoarders lost.
     pub(super) whole_from: u64,
     /// Own reports by the revision at which they came.
     pub(super) own: BTreeMap<u64, (u64, Author)>,
 }
 
-/// What one pod has in all slots.
+/// What one pod has in all intervals.
 #[derive(Debug, Default)]
 pub(super) struct PodShare {
     pub(super) edges: usize,
     pub(super) bytes: usize,
-    /// Slot and process.
+    /// Interval and process.
     pub(super) reports: BTreeSet<(u64, u64)>,
 }
 
@@ -75,11 +75,11 @@ impl PodShare {
     }
 }
 
-/// A pod that lost slots by its own excess.
+/// A pod that lost intervals by its own excess.
 #[derive(Debug)]
 struct Hoarder {
     reporter: Arc<Reporter>,
-    /// First of its slots from which on nothing went.
+    /// First of its intervals from which on nothing went.
     whole_from: u64,
 }
 
@@ -106,7 +106,7 @@ impl ReportStore {
 
     pub(super) fn edge(&mut self, mut edge: v1::Edge) -> Edge {
         let detail = Detail::of(&mut edge);
-        let in_a_slot = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let in_an_interval = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let fresh = ReportedEdgeKey {
             security: edge.security(),
             protocol: edge.protocol(),
@@ -134,33 +134,33 @@ impl ReportStore {
             failure: edge.failure,
             latency: LatencyCounts::new(&edge.latency),
             bytes: (edge.sent, edge.received),
-            attempts: edge.attempts.map(in_a_slot),
+            attempts: edge.attempts.map(in_an_interval),
             detail,
         }
     }
 
     /// Takes a report in.
-    pub(super) fn keep(&mut self, slot: u64, author: &Author, stored: StoredReport) {
+    pub(super) fn keep(&mut self, interval: u64, author: &Author, stored: StoredReport) {
         let (edges, bytes) = (stored.edges.len(), stored.bytes);
         self.share(&author.0, |share| {
             share.edges += edges;
             share.bytes += bytes;
-            share.reports.insert((slot, author.1));
+            share.reports.insert((interval, author.1));
         });
         self.edges += edges;
         self.bytes += bytes;
-        self.slots
-            .entry(slot)
+        self.intervals
+            .entry(interval)
             .or_default()
             .insert(author.clone(), stored);
     }
 
     /// Takes a report out, and keys that no other report has. Returns whose it was.
-    pub(super) fn drop_report(&mut self, slot: u64, author: &Author) -> Option<Arc<Reporter>> {
-        let reports = self.slots.get_mut(&slot)?;
+    pub(super) fn drop_report(&mut self, interval: u64, author: &Author) -> Option<Arc<Reporter>> {
+        let reports = self.intervals.get_mut(&interval)?;
         let stored = reports.remove(author)?;
         if reports.is_empty() {
-            self.slots.remove(&slot);
+            self.intervals.remove(&interval);
         }
         self.edges -= stored.edges.len();
         self.bytes -= stored.bytes;
@@ -170,7 +170,7 @@ impl ReportStore {
         self.share(&author.0, |share| {
             share.edges -= stored.edges.len();
             share.bytes -= stored.bytes;
-            share.reports.remove(&(slot, author.1));
+            share.reports.remove(&(interval, author.1));
         });
         for Edge { key, .. } in &*stored.edges {
             // One in the set, and this one.
@@ -200,20 +200,20 @@ impl ReportStore {
         MAX_BYTES / self.most.max(1)
     }
 
-    /// Makes the pod `uid`, and then all together, fit. Returns how many slots of pods
+    /// Makes the pod `uid`, and then all together, fit. Returns how many intervals of pods
     /// went for it.
     pub(super) fn fit(&mut self, uid: &Arc<str>) -> u64 {
         let mut dropped = 0;
         while let Some((victim, hoards)) = self.victim(uid) {
             let share = self.pods.get(&victim);
             let oldest = share.and_then(|share| share.reports.first()).copied();
-            let Some((slot, process)) = oldest else {
+            let Some((interval, process)) = oldest else {
                 return dropped;
             };
-            let reporter = self.drop_report(slot, &(victim, process));
+            let reporter = self.drop_report(interval, &(victim, process));
             match reporter.filter(|_| hoards) {
-                Some(reporter) => self.note_hoarder(&reporter, slot),
-                None => self.whole_from = self.whole_from.max(slot + 1),
+                Some(reporter) => self.note_hoarder(&reporter, interval),
+                None => self.whole_from = self.whole_from.max(interval + 1),
             }
             dropped += 1;
         }
@@ -233,11 +233,11 @@ impl ReportStore {
         Some((largest.clone(), *weight > fair))
     }
 
-    /// Notes that what this pod had of a slot went early.
-    fn note_hoarder(&mut self, reporter: &Arc<Reporter>, slot: u64) {
-        let given_up = self.given_up.entry(slot).or_default();
-        given_up.note(&reporter.pod.namespace);
-        let whole_from = slot + 1;
+    /// Notes that what this pod had of an interval went early.
+    fn note_hoarder(&mut self, reporter: &Arc<Reporter>, interval: u64) {
+        let dropped_reports = self.dropped_reports.entry(interval).or_default();
+        dropped_reports.note(&reporter.pod.namespace);
+        let whole_from = interval + 1;
         if let Some(known) = self.hoarders.get_mut(&reporter.uid) {
             known.whole_from = known.whole_from.max(whole_from);
             return;
@@ -250,49 +250,51 @@ impl ReportStore {
         self.hoarders.insert(reporter.uid.clone(), hoarder);
     }
 
-    /// Pods of which slots from `first` on went early because they hoard, each with the
-    /// first slot from which on it is whole.
+    /// Pods of which intervals from `first` on went early because they hoard, each with the
+    /// first interval from which on it is whole.
     pub(super) fn hoarders(&self, first: u64) -> Vec<(Arc<Reporter>, u64)> {
         let lost = self.hoarders.values().filter(|pod| pod.whole_from > first);
         lost.map(|pod| (Arc::clone(&pod.reporter), pod.whole_from))
             .collect()
     }
 
-    /// Drops slots before `first`.
+    /// Drops intervals before `first`.
     pub(super) fn forget_before(&mut self, first: u64) {
-        while let Some((slot, stored)) = self.slots.first_key_value() {
-            let slot = *slot;
-            if slot >= first {
+        while let Some((interval, stored)) = self.intervals.first_key_value() {
+            let interval = *interval;
+            if interval >= first {
                 break;
             }
             let authors: Vec<Author> = stored.keys().cloned().collect();
             for author in &authors {
-                self.drop_report(slot, author);
+                self.drop_report(interval, author);
             }
-            self.slots.remove(&slot);
+            self.intervals.remove(&interval);
         }
         let before = self.changed.len();
         self.changed = self.changed.split_off(&first);
-        self.given_up = self.given_up.split_off(&first);
+        self.dropped_reports = self.dropped_reports.split_off(&first);
         if self.changed.len() < before {
             self.hoarders.retain(|_, pod| pod.whole_from > first);
         }
     }
 
-    /// Drops `slot` and later ones, which come only now: the clock was set back.
-    pub(super) fn forget_from(&mut self, slot: u64) {
-        let later = self.slots.range(slot..);
+    /// Drops `interval` and later ones, which come only now: the clock was set back.
+    pub(super) fn forget_from(&mut self, interval: u64) {
+        let later = self.intervals.range(interval..);
         let later: Vec<(u64, Author)> = later
-            .flat_map(|(slot, stored)| stored.keys().map(move |author| (*slot, author.clone())))
+            .flat_map(|(interval, stored)| {
+                stored.keys().map(move |author| (*interval, author.clone()))
+            })
             .collect();
-        for (slot, author) in &later {
-            self.drop_report(*slot, author);
+        for (interval, author) in &later {
+            self.drop_report(*interval, author);
         }
-        drop(self.changed.split_off(&slot));
-        drop(self.given_up.split_off(&slot));
-        self.whole_from = self.whole_from.min(slot);
+        drop(self.changed.split_off(&interval));
+        drop(self.dropped_reports.split_off(&interval));
+        self.whole_from = self.whole_from.min(interval);
         for pod in self.hoarders.values_mut() {
-            pod.whole_from = pod.whole_from.min(slot);
+            pod.whole_from = pod.whole_from.min(interval);
         }
     }
 }

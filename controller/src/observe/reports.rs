@@ -23,23 +23,23 @@ use tokio::time::Instant;
 use wire::v1;
 
 use super::clock_offset::{ClockOffset, millis};
-use super::given_up::GivenUp;
+use super::dropped_reports::DroppedReports;
 use super::report_store::{Author, ReportStore, StoredReport};
 
 use model::world::ObjectKey;
 
-pub(crate) use super::clock_offset::SLOT;
+pub(crate) use super::clock_offset::INTERVAL;
 pub(crate) use super::stored_report::{Detail, Edge, ReportedEdgeKey, Reporter, RouteCalls};
 use crate::metrics::{ReportMetrics, ReportOutcome};
 
 /// The longest window that can be queried.
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(300);
-/// Slots end this long before they can be queried: proxies report within a second, and replicas
+/// Intervals end this long before they can be queried: proxies report within a second, and replicas
 /// send each other reports at once.
 pub(crate) const SETTLED: Duration = Duration::from_secs(5);
-/// Slots that are kept: the longest window, what is not settled, and one that a
+/// Intervals that are kept: the longest window, what is not settled, and one that a
 /// clock may be ahead.
-const SLOTS: u64 = LONGEST_WINDOW.as_secs() / SLOT + 4;
+const INTERVALS: u64 = LONGEST_WINDOW.as_secs() / INTERVAL + 4;
 /// Intervals by which a report of an own stream may be ahead. A clock that is wrong by an interval
 /// is believed, see [`ClockOffset`], and a pod that ends reports the interval that is open.
 const AHEAD: u64 = 1;
@@ -70,9 +70,9 @@ pub(crate) struct Reports {
     inner: Arc<Inner>,
 }
 
-/// What one process of one pod counted in one slot.
+/// What one process of one pod counted in one interval.
 #[derive(Clone, Debug)]
-pub(crate) struct PodSlot {
+pub(crate) struct PodInterval {
     /// The pod.
     pub reporter: Arc<Reporter>,
     /// Its calls, and those to it.
@@ -97,7 +97,7 @@ impl Reports {
         Self::with_capacity(metrics, crate::settings::caps::Caps::default().report_edges)
     }
 
-    /// An empty store for at most this many edges of all slots, about 150 bytes each:
+    /// An empty store for at most this many edges of all intervals, about 150 bytes each:
     /// 300 000 are 45 MB, or 1000 pods with five edges each over the longest window.
     pub(crate) fn with_capacity(metrics: ReportMetrics, most: usize) -> Self {
         Self {
@@ -127,22 +127,22 @@ impl Reports {
         own: bool,
         now: SystemTime,
     ) -> ReportOutcome {
-        let current = slot_of(now);
-        let slot = report.slot / SLOT;
+        let current = interval_of(now);
+        let at = report.slot / INTERVAL;
         let ahead = if own { AHEAD } else { AHEAD_OF_PEERS };
         if let Some(refused) = refused(&report, current, ahead) {
             return refused;
         }
         let author: Author = (reporter.uid.clone(), report.process);
         let mut state = self.inner.state.lock();
-        state.forget_before((current + 1).saturating_sub(SLOTS));
+        state.forget_before((current + 1).saturating_sub(INTERVALS));
         let calls = calls(&report);
-        let stored = state.slots.get(&slot).and_then(|slot| slot.get(&author));
+        let stored = state.intervals.get(&at).and_then(|at| at.get(&author));
         let known = match stored {
             // A peer sent it first: now this replica has to send it.
             Some(stored) => stored.calls >= calls && (stored.revision.is_some() || !own),
             None => {
-                let pods = state.slots.get(&slot).into_iter().flatten();
+                let pods = state.intervals.get(&at).into_iter().flatten();
                 pods.filter(|((uid, _), _)| *uid == author.0).count() >= MAX_PROCESSES
             }
         };
@@ -160,7 +160,7 @@ impl Reports {
         let revision = own.then(|| {
             state.revision += 1;
             let revision = state.revision;
-            state.own.insert(revision, (slot, author.clone()));
+            state.own.insert(revision, (at, author.clone()));
             revision
         });
         let stored = StoredReport {
@@ -171,11 +171,11 @@ impl Reports {
             edges,
             routes,
         };
-        state.drop_report(slot, &author);
-        state.keep(slot, &author, stored);
-        *state.changed.entry(slot).or_default() += 1;
+        state.drop_report(at, &author);
+        state.keep(at, &author, stored);
+        *state.changed.entry(at).or_default() += 1;
         let dropped = state.fit(&author.0);
-        self.inner.metrics.slots_dropped.inc_by(dropped);
+        self.inner.metrics.intervals_dropped.inc_by(dropped);
         self.inner.metrics.bytes.set(gauge(state.bytes));
         self.inner.metrics.edges.set(gauge(state.edges));
         ReportOutcome::Taken
@@ -183,9 +183,9 @@ impl Reports {
 
     /// Drops what was reported of this interval and later ones, because the clock was set back and
     /// they come only now.
-    pub(crate) fn forget_from(&self, slot: u64) {
+    pub(crate) fn forget_from(&self, at: u64) {
         let mut state = self.inner.state.lock();
-        state.forget_from(slot);
+        state.forget_from(at);
         self.inner.metrics.bytes.set(gauge(state.bytes));
         self.inner.metrics.edges.set(gauge(state.edges));
     }
@@ -196,27 +196,27 @@ impl Reports {
         self.inner.state.lock().whole_from
     }
 
-    /// Pods that reported more than their share and lost slots from `first` on for it, each
-    /// with the first slot from which on its reports are whole. That a call of theirs is
+    /// Pods that reported more than their share and lost intervals from `first` on for it, each
+    /// with the first interval from which on its reports are whole. That a call of theirs is
     /// missing before does not mean that there was none.
     pub(crate) fn hoarders(&self, first: u64) -> Vec<(Arc<Reporter>, u64)> {
         self.inner.state.lock().hoarders(first)
     }
 
-    /// Whose reports of a slot went because their pods hoard.
-    pub(crate) fn given_up(&self, slot: u64) -> GivenUp {
+    /// Whose reports of an interval went because their pods hoard.
+    pub(crate) fn dropped_reports(&self, at: u64) -> DroppedReports {
         let state = self.inner.state.lock();
-        state.given_up.get(&slot).cloned().unwrap_or_default()
+        state.dropped_reports.get(&at).cloned().unwrap_or_default()
     }
 
-    /// Shows every edge of the slots from `first` up to but without `end`
-    /// (numbers of slots), with the pod that reported it.
+    /// Shows every edge of the intervals from `first` up to but without `end`
+    /// (numbers of intervals), with the pod that reported it.
     pub(crate) fn each(&self, first: u64, end: u64, mut see: impl FnMut(&Reporter, &Edge)) {
         let state = self.inner.state.lock();
         for stored in state
-            .slots
+            .intervals
             .range(first..end)
-            .flat_map(|(_, slot)| slot.values())
+            .flat_map(|(_, at)| at.values())
         {
             for edge in &*stored.edges {
                 see(&stored.reporter, edge);
@@ -224,12 +224,16 @@ impl Reports {
         }
     }
 
-    /// What is held of one slot. The lock is held for a moment only.
-    pub(crate) fn of_slot(&self, slot: u64) -> Vec<PodSlot> {
+    /// What is held of one interval. The lock is held for a moment only.
+    pub(crate) fn of_interval(&self, at: u64) -> Vec<PodInterval> {
         let state = self.inner.state.lock();
-        let stored = state.slots.get(&slot).into_iter().flat_map(HashMap::values);
+        let stored = state
+            .intervals
+            .get(&at)
+            .into_iter()
+            .flat_map(HashMap::values);
         stored
-            .map(|stored| PodSlot {
+            .map(|stored| PodInterval {
                 reporter: Arc::clone(&stored.reporter),
                 edges: Arc::clone(&stored.edges),
                 routes: Arc::clone(&stored.routes),
@@ -237,12 +241,12 @@ impl Reports {
             .collect()
     }
 
-    /// The slots that are held, each with a number that changes with what is held of it.
+    /// The intervals that are held, each with a number that changes with what is held of it.
     pub(crate) fn revisions(&self) -> Vec<(u64, u64)> {
         let state = self.inner.state.lock();
-        let slots = state.slots.keys();
-        slots
-            .map(|slot| (*slot, state.changed.get(slot).copied().unwrap_or_default()))
+        let intervals = state.intervals.keys();
+        intervals
+            .map(|at| (*at, state.changed.get(at).copied().unwrap_or_default()))
             .collect()
     }
 
@@ -260,8 +264,8 @@ impl Reports {
             ..v1::Reports::default()
         };
         let (mut bytes, mut sent) = (news.encoded_len(), since);
-        for (revision, (slot, author)) in state.own.range(since + 1..) {
-            let stored = state.slots.get(slot).and_then(|slot| slot.get(author));
+        for (revision, (at, author)) in state.own.range(since + 1..) {
+            let stored = state.intervals.get(at).and_then(|at| at.get(author));
             let Some(stored) = stored else { continue };
             let report = v1::PodReport {
                 namespace: stored.reporter.pod.namespace.to_string(),
@@ -270,7 +274,7 @@ impl Reports {
                 account: stored.reporter.account_name(),
                 report: Some(v1::Report {
                     process: author.1,
-                    slot: slot * SLOT,
+                    slot: at * INTERVAL,
                     edges: stored.edges.iter().map(message).collect(),
                     routes: stored.routes.iter().map(RouteCalls::message).collect(),
                 }),
@@ -315,9 +319,9 @@ fn gauge(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Number of the slot that `now` lies in.
-pub(crate) fn slot_of(now: SystemTime) -> u64 {
-    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SLOT
+/// Number of the interval that `now` lies in.
+pub(crate) fn interval_of(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / INTERVAL
 }
 
 /// The figure by which the fuller of two reports of one interval is found.
@@ -330,11 +334,11 @@ fn calls(report: &v1::Report) -> u64 {
     })
 }
 
-/// Why a report cannot be taken, whatever is held, if it cannot. `ahead`: slots that it may
+/// Why a report cannot be taken, whatever is held, if it cannot. `ahead`: intervals that it may
 /// lie ahead.
 fn refused(report: &v1::Report, current: u64, ahead: u64) -> Option<ReportOutcome> {
-    let slot = report.slot / SLOT;
-    if !report.slot.is_multiple_of(SLOT) || slot > current + ahead || slot + SLOTS <= current {
+    let at = report.slot / INTERVAL;
+    if !report.slot.is_multiple_of(INTERVAL) || at > current + ahead || at + INTERVALS <= current {
         return Some(ReportOutcome::OutOfTime);
     }
     if report.edges.len() > MAX_REPORT_EDGES

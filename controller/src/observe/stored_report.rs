@@ -52,7 +52,7 @@ impl Reporter {
     }
 }
 
-/// What an edge is about; shared by all slots that have it.
+/// What an edge is about; shared by all intervals that have it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ReportedEdgeKey {
     /// Whether the caller's proxy measured it.
@@ -79,7 +79,7 @@ pub(crate) struct ReportedEdgeKey {
     pub remote: Arc<str>,
 }
 
-/// The sums of one edge in one slot.
+/// The sums of one edge in one interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edge {
     /// What it is about.
@@ -117,7 +117,7 @@ pub(crate) struct Detail {
     pub named: Option<Box<Named>>,
 }
 
-// Every edge has the first in each slot, and few have the second.
+// Every edge has the first in each interval, and few have the second.
 const _: () = assert!(size_of::<Edge>() <= 72 && size_of::<Detail>() <= 64);
 
 /// What was counted by name.

@@ -29,7 +29,7 @@ use crate::aggregated::server::{self, ApiResponse, Handler, whole};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Streams at one time. Each new slot costs a reader some milliseconds.
+/// Streams at one time. Each new interval costs a reader some milliseconds.
 const MAX_STREAMS: usize = 64;
 /// Streams of one user, who may have the page open in a few windows.
 const MAX_USER_STREAMS: usize = 8;
@@ -135,13 +135,13 @@ impl ObserveApi {
             }
             Resource::Explanations => {
                 let body = body(request, explanations::MAX_BODY).await?;
-                let asking = explanations::QueryContext {
+                let querying = explanations::QueryContext {
                     context: &self.context,
                     workers: &self.workers,
                     user,
                     compiled,
                 };
-                json(StatusCode::CREATED, &asking.answer(path, &body).await?)
+                json(StatusCode::CREATED, &querying.answer(path, &body).await?)
             }
             Resource::DryRuns => {
                 let body = body(request, dry_runs::MAX_BODY).await?;
@@ -158,7 +158,7 @@ impl ObserveApi {
         body: &[u8],
     ) -> Result<ApiResponse, Refusal> {
         let requested = dry_runs::read(body)?;
-        let asking = dry_runs::QueryContext {
+        let querying = dry_runs::QueryContext {
             context: &self.context,
             scopes: &self.scopes,
             working: &self.dry_runs,
@@ -167,9 +167,9 @@ impl ObserveApi {
         };
         if requested.spec.watch_seconds > 0 {
             let permits = self.permits(user)?;
-            return dry_runs::watch(&asking, &requested.spec, permits).await;
+            return dry_runs::watch(&querying, &requested.spec, permits).await;
         }
-        json(StatusCode::CREATED, &asking.answer(requested).await?)
+        json(StatusCode::CREATED, &querying.answer(requested).await?)
     }
 
     async fn must_be_allowed(&self, user: &User, requested: &Attributes) -> Result<(), Refusal> {
@@ -195,7 +195,7 @@ impl ObserveApi {
     ) -> Result<ApiResponse, Refusal> {
         let now = SystemTime::now();
         let query = GraphQuery::parse(query, namespace, now)?;
-        self.context.must_not_await_recall()?;
+        self.context.must_not_await_load()?;
         let (graph, answers) = (self.context.graph.clone(), self.context.answers.of(user));
         if query.watch {
             let permits = self.permits(user)?;
@@ -248,7 +248,7 @@ impl ObserveApi {
             (Some(namespace), Some(name)) => {
                 let mut proxy = proxies::get(&self.context, compiled, namespace, name)?;
                 if !table && !query.without_config {
-                    proxies::ask(&self.context, &mut proxy).await;
+                    proxies::query_config(&self.context, &mut proxy).await;
                 }
                 let index = &compiled.model.index;
                 redaction::redact(&self.context, user, index, &mut proxy).await?;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::smi::judge::Cluster;
+use crds::smi::validation::Cluster;
 
 use crate::aggregated::access::Gate;
 use crate::aggregated::bodies::AnswerBudget;
@@ -17,7 +17,7 @@ use crate::inventory::follow::Followed;
 use crate::latest_model::LatestModel;
 use crate::metrics::ObserveMetrics;
 use crate::observe::acknowledged::Observed;
-use crate::observe::asks::Asks;
+use crate::observe::live_queries::LiveQueries;
 
 /// What responses are made of, and the check of rights.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct ObserveContext {
     /// What proxies acknowledged.
     pub observed: Observed,
     /// Live queries to proxies.
-    pub asks: Asks,
+    pub live_queries: LiveQueries,
     /// Headers that a tap may show, in small letters.
     pub tap_headers: Arc<BTreeSet<String>>,
     /// For how long proxies' certificates live that are issued now.
@@ -55,9 +55,9 @@ impl ObserveContext {
     ///
     /// # Errors
     /// While the remembered calls are being read.
-    pub(super) fn must_not_await_recall(&self) -> Result<(), Refusal> {
-        if self.graph.startup().awaits_recall() {
-            self.must_have_recalled()
+    pub(super) fn must_not_await_load(&self) -> Result<(), Refusal> {
+        if self.graph.startup().awaits_load() {
+            self.must_have_loaded()
         } else {
             Ok(())
         }
@@ -67,11 +67,11 @@ impl ObserveContext {
     ///
     /// # Errors
     /// Until the remembered calls have been read.
-    pub(super) fn must_have_recalled(&self) -> Result<(), Refusal> {
-        if self.graph.startup().has_recalled() {
+    pub(super) fn must_have_loaded(&self) -> Result<(), Refusal> {
+        if self.graph.startup().has_loaded() {
             return Ok(());
         }
-        if self.graph.startup().lacks_recall() {
+        if self.graph.startup().lacks_loaded() {
             return Err(Refusal::unavailable(self.graph.startup().why_unread()));
         }
         let words = "this controller is starting up and has not read yet which calls there \

@@ -52,7 +52,7 @@ const WITHIN: Duration = Duration::from_secs(8);
 const LEAST: Duration = Duration::from_secs(1);
 /// Changes that proxies try at one time: each is a dozen queries of the 64 of a replica, and one of
 /// the eight of a proxy. Of one user's one, so none keeps others out alone.
-const TRIALS: usize = 2;
+const MAX_LIVE_DRY_RUNS: usize = 2;
 
 /// Changes that are worked on.
 #[derive(Debug)]
@@ -94,18 +94,18 @@ impl Working {
         })
     }
 
-    fn trial(&self, user: &User) -> Result<TrialPermit, Refusal> {
+    fn live_dry_run(&self, user: &User) -> Result<LiveDryRunPermit, Refusal> {
         let mut trying = self.trying.lock();
         if trying.contains(&user.name) {
             let words = "proxies try a change of this user's already; end it or try again later";
             return Err(too_many(words));
         }
-        if trying.len() >= TRIALS {
+        if trying.len() >= MAX_LIVE_DRY_RUNS {
             let words = "proxies try as many changes for this replica as they may; try again later";
             return Err(too_many(words));
         }
         trying.insert(user.name.clone());
-        Ok(TrialPermit {
+        Ok(LiveDryRunPermit {
             user: user.name.clone(),
             trying: Arc::clone(&self.trying),
         })
@@ -123,12 +123,12 @@ struct Turn {
 
 /// A permit of all that are tried, and the user's only one.
 #[derive(Debug)]
-struct TrialPermit {
+struct LiveDryRunPermit {
     user: String,
     trying: Arc<Mutex<BTreeSet<String>>>,
 }
 
-impl Drop for TrialPermit {
+impl Drop for LiveDryRunPermit {
     fn drop(&mut self) {
         self.trying.lock().remove(&self.user);
     }
@@ -168,7 +168,7 @@ impl QueryContext<'_> {
     /// When it cannot be read, the user may not make the change, or its turn does not come.
     pub(super) async fn answer(&self, requested: DryRun) -> Result<DryRun, Refusal> {
         let change = self.change(&requested.spec).await?;
-        self.context.must_have_recalled()?;
+        self.context.must_have_loaded()?;
         let scope = self.scope().await?;
         let turn = self.working.turn().await?;
         let (context, compiled) = (self.context.clone(), Arc::clone(self.compiled));

@@ -86,11 +86,11 @@ impl QueryContext<'_> {
 }
 
 async fn answer(
-    asking: QueryContext<'_>,
+    querying: QueryContext<'_>,
     path: &ObservePath,
     body: &[u8],
 ) -> Result<Explanation, Refusal> {
-    let QueryContext { context, user, .. } = asking;
+    let QueryContext { context, user, .. } = querying;
     let requested: Explanation = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad(format!("the Explanation cannot be read: {error}")))?;
     if !requested.api_version.is_empty() && requested.api_version != API_VERSION {
@@ -125,7 +125,7 @@ async fn answer(
         hidden_called()
     } else {
         let known = ReadableNamespaces::at_the_ends(&requested.spec, rights);
-        explain_in_full(asking, &requested.spec, rights, known).await?
+        explain_in_full(querying, &requested.spec, rights, known).await?
     };
     Ok(Explanation {
         api_version: API_VERSION.to_owned(),
@@ -213,13 +213,13 @@ impl ReadableNamespaces {
 
 /// Explains, and a second time where that names callers which the user may know.
 async fn explain_in_full(
-    asking: QueryContext<'_>,
+    querying: QueryContext<'_>,
     spec: &ExplanationSpec,
     rights: Rights,
     mut known: ReadableNamespaces,
 ) -> Result<ExplanationStatus, Refusal> {
-    let QueryContext { context, user, .. } = asking;
-    let explained = asking.explain(spec, rights, &known).await?;
+    let QueryContext { context, user, .. } = querying;
+    let explained = querying.explain(spec, rights, &known).await?;
     if !may_in_each(context, user, &explained.elsewhere).await? {
         // What others find out by calling is not for this user to know either.
         return Ok(if rights.caller && !spec.from.outside {
@@ -231,7 +231,7 @@ async fn explain_in_full(
     if explained.unnamed.is_empty() || !known.learn(context, user, explained.unnamed).await? {
         return Ok(explained.status);
     }
-    Ok(asking.explain(spec, rights, &known).await?.status)
+    Ok(querying.explain(spec, rights, &known).await?.status)
 }
 
 /// Whether the user may create explanations in all of these.
@@ -275,11 +275,11 @@ fn explain(
     };
     let unknown = RefCell::new(BTreeSet::new());
     // What would close out callers that are not known yet is no fix.
-    let recalled = Cell::new(Ok(()));
+    let loaded = Cell::new(Ok(()));
     let lacks = Cell::new(false);
     let callers = |pods: &BTreeSet<PodId>| {
-        recalled.set(context.must_not_await_recall());
-        lacks.set(context.graph.startup().lacks_recall());
+        loaded.set(context.must_not_await_load());
+        lacks.set(context.graph.startup().lacks_loaded());
         let nodes = pods.iter().map(|pod| NodeKey::of_workload(topmost(pod)));
         let (seen, unknown_to_all) = context.graph.callers_of(&nodes.collect(), compiled);
         let (accounts, others): (BTreeSet<_>, BTreeSet<_>) =
@@ -307,7 +307,7 @@ fn explain(
             elsewhere: BTreeSet::new(),
         });
     }
-    recalled.into_inner()?;
+    loaded.into_inner()?;
     if lacks.get() {
         warn_of_unread(&mut explained.status);
     }
@@ -354,14 +354,14 @@ fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> Explanat
 
 /// Whether the proxies that evaluate have what was evaluated here.
 fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Programmed> {
-    if explained.judges.is_empty() {
+    if explained.deciding_pods.is_empty() {
         return None;
     }
     let mut programmed = Programmed {
-        of: u32::try_from(explained.judges.len()).unwrap_or(u32::MAX),
+        of: u32::try_from(explained.deciding_pods.len()).unwrap_or(u32::MAX),
         ..Programmed::default()
     };
-    for pod in &explained.judges {
+    for pod in &explained.deciding_pods {
         let Some((_, state)) = context.observed.proxy(pod) else {
             continue;
         };

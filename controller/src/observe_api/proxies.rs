@@ -20,7 +20,7 @@ use wire::v1::ProxyState;
 use super::context::ObserveContext;
 use super::query::ListQuery;
 use crate::aggregated::refusal::Refusal;
-use crate::observe::asks::config::held_config;
+use crate::observe::live_queries::config::held_config;
 
 /// Max proxies of one response.
 const MAX_PROXIES: usize = 20_000;
@@ -83,13 +83,13 @@ pub(super) fn get(
 }
 
 /// Adds what the proxy reports that it holds; nothing where it does not report it.
-pub(super) async fn ask(context: &ObserveContext, proxy: &mut Proxy) {
+pub(super) async fn query_config(context: &ObserveContext, proxy: &mut Proxy) {
     let lacks = |one: &String| *one == Capability::Asks.as_str();
     if !proxy.status.connected || proxy.status.lacks.iter().any(lacks) {
         return;
     }
     let uid: Arc<str> = proxy.metadata.uid.as_str().into();
-    match held_config(&context.asks, &uid).await {
+    match held_config(&context.live_queries, &uid).await {
         Ok(config) => proxy.status.config = Some(config),
         Err(error) => {
             let (namespace, pod) = (&proxy.metadata.namespace, &proxy.metadata.name);

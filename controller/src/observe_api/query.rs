@@ -17,11 +17,11 @@ use crate::aggregated::refusal::Refusal;
 use crate::aggregated::selector;
 use crate::graph::answer::Extent;
 use crate::graph::follow::{GraphWindow, seconds};
-use crate::observe::reports::{LONGEST_WINDOW, SLOT};
+use crate::observe::reports::{INTERVAL, LONGEST_WINDOW};
 
 /// Window when none is requested.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
-/// A window of a single slot would be empty half of the time.
+/// A window of a single interval would be empty half of the time.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(10);
 /// Minutes that are kept.
 const LONGEST_HISTORY: Duration = Duration::from_secs(3600);
@@ -43,7 +43,7 @@ pub(super) struct GraphQuery {
     pub(super) requested: GraphWindow,
     /// As a stream.
     pub(super) watch: bool,
-    /// The slot before which the stream ended that this one resumes.
+    /// The interval before which the stream ended that this one resumes.
     pub(super) since: Option<u64>,
 }
 
@@ -182,7 +182,7 @@ impl GraphQuery {
         }
         let mut read = Self {
             requested: GraphWindow {
-                slots: slots(DEFAULT_WINDOW),
+                intervals: intervals(DEFAULT_WINDOW),
                 extent: Extent {
                     namespace,
                     ..Extent::default()
@@ -196,7 +196,7 @@ impl GraphQuery {
             match &*name {
                 "window" => {
                     let window = length("window", &value, (SHORTEST_WINDOW, LONGEST_WINDOW))?;
-                    read.requested.slots = slots(window);
+                    read.requested.intervals = intervals(window);
                 }
                 "history" => {
                     let bounds = (Duration::from_secs(60), LONGEST_HISTORY);
@@ -223,8 +223,8 @@ fn wrong(name: &str, why: &str) -> Refusal {
     Refusal::bad(format!("parameter {name}: {why}"))
 }
 
-fn slots(window: Duration) -> u64 {
-    window.as_secs().div_ceil(SLOT)
+fn intervals(window: Duration) -> u64 {
+    window.as_secs().div_ceil(INTERVAL)
 }
 
 fn length(name: &str, text: &str, bounds: (Duration, Duration)) -> Result<Duration, Refusal> {
@@ -249,12 +249,12 @@ fn flag(name: &str, text: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// The slot before which a window ended.
+/// The interval before which a window ended.
 fn end(name: &str, text: &str) -> Result<u64, Refusal> {
     let bad = || wrong(name, &format!("{text:?} is no metadata.end of an answer"));
     let at: Timestamp = text.parse().map_err(|_| bad())?;
     let seconds = u64::try_from(at.as_second()).map_err(|_| bad())?;
-    Ok(seconds / SLOT)
+    Ok(seconds / INTERVAL)
 }
 
 #[cfg(test)]
@@ -355,11 +355,11 @@ mod tests {
         let query = "window=61s&history=30m&routes=1&quiet=1&watch=true&\
                      since=1970-01-01T01:30:05Z&resourceVersion=0";
         let read = GraphQuery::parse(query, Some("shop".to_owned()), now).unwrap();
-        assert_eq!((read.requested.slots, read.since), (13, Some(1081)));
+        assert_eq!((read.requested.intervals, read.since), (13, Some(1081)));
         let extent = &read.requested.extent;
         assert_eq!(extent.history, Some(70));
         assert!(extent.routes && extent.quiet && !extent.gone && read.watch);
         let plain = GraphQuery::parse("", None, now).unwrap();
-        assert_eq!((plain.requested.slots, plain.watch), (12, false));
+        assert_eq!((plain.requested.intervals, plain.watch), (12, false));
     }
 }

@@ -31,7 +31,7 @@ const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How long a result holds, and how long the parts of one are collected at most: longer than 2000
 /// queries of 100 ms take.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const CACHED_FOR: Duration = Duration::from_secs(60);
 /// Max users whose results are kept, each at most 130 KB.
 const MAX_USERS: usize = 64;
 
@@ -39,7 +39,7 @@ const MAX_USERS: usize = 64;
 /// each with a new token every time.
 #[derive(Debug)]
 pub(super) struct Scopes {
-    remembered: Mutex<HashMap<[u8; 32], Arc<UserEntry>>>,
+    cached: Mutex<HashMap<[u8; 32], Arc<UserEntry>>>,
     checks: Semaphore,
 }
 
@@ -67,7 +67,7 @@ struct Learned {
 impl Default for Scopes {
     fn default() -> Self {
         Self {
-            remembered: Mutex::default(),
+            cached: Mutex::default(),
             checks: Semaphore::new(AT_ONCE),
         }
     }
@@ -103,22 +103,22 @@ impl Scopes {
     /// The user's place. Where there are too many, one without waiters is evicted: one that holds
     /// nothing any more, or the one that soonest will.
     fn entry(&self, user: [u8; 32]) -> Arc<UserEntry> {
-        let mut remembered = self.remembered.lock();
-        if let Some(entry) = remembered.get(&user) {
+        let mut cached = self.cached.lock();
+        if let Some(entry) = cached.get(&user) {
             return Arc::clone(entry);
         }
-        if remembered.len() >= MAX_USERS {
-            let idle = remembered.iter().filter_map(|(user, entry)| {
+        if cached.len() >= MAX_USERS {
+            let idle = cached.iter().filter_map(|(user, entry)| {
                 let until = entry.learned.lock().until;
                 (Arc::strong_count(entry) == 1).then_some((until, *user))
             });
             if let Some((_, oldest)) = idle.min() {
-                remembered.remove(&oldest);
+                cached.remove(&oldest);
             }
         }
         let entry = Arc::<UserEntry>::default();
-        if remembered.len() < MAX_USERS {
-            remembered.insert(user, Arc::clone(&entry));
+        if cached.len() < MAX_USERS {
+            cached.insert(user, Arc::clone(&entry));
         }
         entry
     }
@@ -186,7 +186,7 @@ impl Learned {
         let now = Instant::now();
         if self.until.is_none_or(|until| until <= now) {
             *self = Self {
-                until: Some(now + REMEMBERED),
+                until: Some(now + CACHED_FOR),
                 ..Self::default()
             };
         }
@@ -206,7 +206,7 @@ impl Learned {
             ..scope(self.cluster == Some(true), namespaces)
         };
         self.whole = Some(Arc::new(scope));
-        self.until = Some(Instant::now() + REMEMBERED);
+        self.until = Some(Instant::now() + CACHED_FOR);
     }
 
     /// All that is known; nothing where even that is not.

@@ -1,5 +1,5 @@
 //! Streamed responses: one JSON object on a line after the other; and the streamed graph, which has
-//! a line for each slot. Its reader resumes it with `since`.
+//! a line for each interval. Its reader resumes it with `since`.
 //!
 //! The API server cuts what it takes for a plain call after 60 s. So a stream ends by itself before
 //! that, and reports it; its reader requests it again and is authorized anew.
@@ -29,7 +29,7 @@ use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::{ApiResponse, whole};
 use crate::graph::follow::Graph;
 use crate::graph::written::{LastShown, Written};
-use crate::observe::reports::slot_of;
+use crate::observe::reports::interval_of;
 
 /// From a stream's begin to its end.
 pub(super) const LIFE: Duration = Duration::from_secs(50);
@@ -56,7 +56,7 @@ struct GraphStream {
     query: GraphQuery,
     looks: watch::Receiver<u64>,
     shown: LastShown,
-    /// The slot in which the last line was written.
+    /// The interval in which the last line was written.
     sent_at: u64,
     /// End of the last window that was sent; empty before the first.
     end: String,
@@ -133,7 +133,7 @@ fn with_newline(mut line: String) -> Bytes {
 impl GraphStream {
     /// The graph of now, written by `render`, which knows what the reader was shown. All of them
     /// are made beside this thread, since 64 readers of 10 000 edges compare as many hashes in
-    /// every slot.
+    /// every interval.
     ///
     /// # Errors
     /// When the replica ends.
@@ -168,7 +168,7 @@ impl GraphStream {
         now: SystemTime,
         answers: AnswerBudget,
     ) -> Result<(String, Option<Share>), Refusal> {
-        self.sent_at = slot_of(now);
+        self.sent_at = interval_of(now);
         let requested = self.query.requested.clone();
         let since = self.query.since;
         let render = move |graph: &Graph, written: &Written, shown: &mut LastShown| {
@@ -186,7 +186,7 @@ impl GraphStream {
         self.line(now, render).await?
     }
 
-    /// Waits for the next slot, and for what was reported of it: the next line; `None` after the
+    /// Waits for the next interval, and for what was reported of it: the next line; `None` after the
     /// last, and when the replica ends.
     async fn later(&mut self) -> Option<String> {
         if self.ended {
@@ -196,9 +196,9 @@ impl GraphStream {
             let looked = timeout_at(self.until, self.looks.changed()).await;
             let now = SystemTime::now();
             match looked {
-                Ok(Ok(())) if slot_of(now) == self.sent_at => {}
+                Ok(Ok(())) if interval_of(now) == self.sent_at => {}
                 Ok(Ok(())) => {
-                    self.sent_at = slot_of(now);
+                    self.sent_at = interval_of(now);
                     let render = |_: &Graph, written: &Written, shown: &mut LastShown| {
                         shown.changes(written, false)
                     };

@@ -65,8 +65,8 @@ pub(super) async fn answer(
     drop(inventory);
     let uids: Vec<Arc<str>> = watched.iter().map(|(uid, _)| Arc::clone(uid)).collect();
     let answers = context
-        .asks
-        .ask(What::Tap(tap_request), &uids, stream::LASTS);
+        .live_queries
+        .query(What::Tap(tap_request), &uids, stream::LASTS);
     let answers = answers.map_err(|full| Refusal::held(full.to_string()))?;
     info!(user = ?user.name, of, ?query, proxies, "tap started");
     context.events.record_deed(Event {

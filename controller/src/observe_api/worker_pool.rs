@@ -5,7 +5,7 @@
 //! So such work is done beside it, a few responses at one time; others wait in the order in which
 //! they came. How many may wait is bounded by the permits of calls and of streams.
 //!
-//! Streams come with as many lines at once as there are readers, whenever a slot is over. So they
+//! Streams come with as many lines at once as there are readers, whenever an interval is over. So they
 //! take turns for one of the threads, and a call finds the other.
 
 use std::sync::Arc;

@@ -122,7 +122,7 @@ fn handlers(
             latest,
             followed,
             observed: context.observed.clone(),
-            asks: context.asks.clone(),
+            live_queries: context.live_queries.clone(),
             tap_headers: Arc::clone(&context.settings.tap_headers),
             leaf_ttl: context.settings.leaf_ttl,
             cluster: context.cluster(),
@@ -141,7 +141,7 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
         context.reports.clone(),
         Arc::clone(&followed.inventory),
         context.latest.clone(),
-        context.settings.remember_for,
+        context.settings.retention,
         context.metrics.graph.clone(),
     );
     let (whole, latest) = (followed.clone(), context.latest.clone());
@@ -158,8 +158,8 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
         });
         push(context);
     }
-    let remembers = !context.settings.remember_for.is_zero();
-    let kept = remembers.then(|| {
+    let persists = !context.settings.retention.is_zero();
+    let kept = persists.then(|| {
         let checkpointer = Checkpointer {
             leading: context.leading_client("graph"),
             client: context.client.clone(),

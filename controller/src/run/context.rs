@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crds::smi::judge::Cluster;
+use crds::smi::validation::Cluster;
 use kube::Client;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -17,9 +17,9 @@ use crate::{
     inventory::Inventory,
     latest_model::LatestModel,
     metrics::Metrics,
-    observe::{acknowledged::Observed, asks::Asks, reports::Reports},
+    observe::{acknowledged::Observed, live_queries::LiveQueries, reports::Reports},
     settings::Settings,
-    shares::Board,
+    shares::ShareRegistry,
     trust_bundle::uninstalling::Uninstallation,
 };
 
@@ -39,9 +39,9 @@ pub(super) struct Context {
     pub(super) observed: Observed,
     pub(super) reports: Reports,
     pub(super) inventory: Arc<RwLock<Inventory>>,
-    pub(super) asks: Asks,
+    pub(super) live_queries: LiveQueries,
     pub(super) fleet: Fleet,
-    pub(super) board: Board,
+    pub(super) share_registry: ShareRegistry,
     pub(super) uninstallation: Uninstallation,
     /// Says true when the process ends.
     pub(super) stopping: watch::Receiver<bool>,
@@ -74,8 +74,8 @@ impl Context {
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
             reports: Reports::with_capacity(metrics.reports.clone(), settings.caps.report_edges),
             inventory: Arc::default(),
-            asks: Asks::new(metrics.asks.clone(), &metrics.limits),
-            board: Board::default(),
+            live_queries: LiveQueries::new(metrics.live_queries.clone(), &metrics.limits),
+            share_registry: ShareRegistry::default(),
             fleet: Fleet::new(latest.clone(), metrics.limits.counter("breakers")),
             settings,
             client,

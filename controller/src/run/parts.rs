@@ -197,10 +197,13 @@ pub(super) fn breakers(context: &Context) {
 
 /// Limits that all pods of a Service keep together.
 pub(super) fn shares(context: &Context) {
-    runtime::task::spawn("shares", context.board.clone().keep(context.latest.clone()));
-    let (board, latest) = (context.board.clone(), context.latest.clone());
+    runtime::task::spawn(
+        "shares",
+        context.share_registry.clone().keep(context.latest.clone()),
+    );
+    let (share_registry, latest) = (context.share_registry.clone(), context.latest.clone());
     context.while_leading("shares", move || {
-        crate::shares::lead(board.clone(), latest.clone())
+        crate::shares::lead(share_registry.clone(), latest.clone())
     });
 }
 
@@ -264,9 +267,9 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
         observed: context.observed.clone(),
         reports: context.reports.clone(),
         inventory: Arc::clone(&context.inventory),
-        asks: context.asks.clone(),
+        live_queries: context.live_queries.clone(),
         fleet: context.fleet.clone(),
-        board: context.board.clone(),
+        share_registry: context.share_registry.clone(),
         roots: roots.clone(),
         certificate: certificate.clone(),
         identity: context.settings.identity.clone(),
@@ -294,9 +297,9 @@ pub(super) fn services(context: &Context) -> Services {
             latest: context.latest.clone(),
             observed: context.observed.clone(),
             reports: context.reports.clone(),
-            asks: context.asks.clone(),
+            live_queries: context.live_queries.clone(),
             fleet: context.fleet.clone(),
-            board: context.board.clone(),
+            share_registry: context.share_registry.clone(),
             authority: context.authority.clone(),
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),
@@ -309,9 +312,9 @@ pub(super) fn services(context: &Context) -> Services {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
             inventory: Arc::clone(&context.inventory),
-            asks: context.asks.clone(),
+            live_queries: context.live_queries.clone(),
             fleet: context.fleet.clone(),
-            board: context.board.clone(),
+            share_registry: context.share_registry.clone(),
             identity: settings.identity.clone(),
             stop: context.stopping.clone(),
         },

@@ -31,8 +31,8 @@ const MESSAGES: Allowance = Allowance {
 /// Bytes of a message for which it counts once more, answers to batches too: 6 MiB/s, where the
 /// reports of a busy proxy come to less than 1 MiB in 5 s.
 const COUNTS_AGAIN: usize = 64 * 1024;
-/// Pulses of a pod: one in a second, and some that were late.
-const PULSES: Allowance = Allowance {
+/// Breaker reports of a pod: one in a second, and some that were late.
+const BREAKER_REPORTS: Allowance = Allowance {
     burst: 4,
     every: Duration::from_millis(900),
 };
@@ -55,7 +55,7 @@ pub(crate) struct Allowances {
 struct Used {
     openings: Rates<Arc<str>>,
     messages: Rates<Arc<str>>,
-    pulses: Rates<Arc<str>>,
+    breaker_reports: Rates<Arc<str>>,
     log_rates: Rates<(PodId, &'static str)>,
 }
 
@@ -66,7 +66,7 @@ impl Default for Allowances {
             used: Arc::new(Used {
                 openings: Rates::new(OPENINGS, MAX_PODS),
                 messages: Rates::new(MESSAGES, MAX_PODS),
-                pulses: Rates::new(PULSES, MAX_PODS),
+                breaker_reports: Rates::new(BREAKER_REPORTS, MAX_PODS),
                 log_rates: Rates::new(LOG_RATE, MAX_PODS),
             }),
         }
@@ -104,9 +104,9 @@ impl Allowances {
         }
     }
 
-    /// Whether a pulse of this pod is taken.
-    pub(super) fn pulse(&self, uid: &Arc<str>, now: Instant) -> bool {
-        self.used.pulses.take(uid, now).is_ok()
+    /// Whether a breaker report of this pod is taken.
+    pub(super) fn admits_breaker_report(&self, uid: &Arc<str>, now: Instant) -> bool {
+        self.used.breaker_reports.take(uid, now).is_ok()
     }
 
     /// Whether the log says `what` of this pod once more.

@@ -33,8 +33,8 @@ impl AnnouncedBreakers {
 
     /// A proxy that calls gets it again, in case that what it got found no place there. What that
     /// was stays known: it may end before there is room to send it.
-    pub(super) fn note_pulse(&mut self, pulse: &v1::Pulse) {
-        for sample in pulse.circuits.iter().take(CIRCUITS) {
+    pub(super) fn note_breaker_report(&mut self, breaker_report: &v1::Pulse) {
+        for sample in breaker_report.circuits.iter().take(CIRCUITS) {
             let key = sample.circuit.as_ref().and_then(Key::read);
             if let Some(key) = key.filter(|key| self.announced.contains_key(key)) {
                 self.again.insert(key);

@@ -44,7 +44,7 @@ pub(super) struct Configuration {
     /// Destinations that this proxy requested itself, which is what gets persisted.
     requested: BTreeSet<String>,
     /// What others requested; those of no use are dropped after the first look.
-    remembered: BTreeSet<String>,
+    retained: BTreeSet<String>,
     unsent: Unsent,
     /// The requested destinations changed since the last look.
     is_outdated: bool,
@@ -54,21 +54,21 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// `remembered`: what other proxies of the same workload requested. Returns also how many
+    /// `retained`: what other proxies of the same workload requested. Returns also how many
     /// destinations did not fit.
     pub(super) fn new(
         hello: v1::Hello,
         mut requested: BTreeSet<String>,
-        remembered: BTreeSet<String>,
+        retained: BTreeSet<String>,
     ) -> (Self, usize) {
-        let (session, left_out) = Session::new(hello, remembered.iter().cloned());
+        let (session, left_out) = Session::new(hello, retained.iter().cloned());
         // What found no place is not sent to other replicas either.
         requested.retain(|name| session.destinations().contains(name));
         let configuration = Self {
             session,
             target: Target::new(),
             requested,
-            remembered,
+            retained,
             unsent: Unsent::Urgent,
             is_outdated: false,
             seen: 0,
@@ -218,8 +218,8 @@ impl Configuration {
             ),
             _ => false,
         };
-        let remembered = std::mem::take(&mut self.remembered);
-        let useless: Vec<String> = remembered
+        let retained = std::mem::take(&mut self.retained);
+        let useless: Vec<String> = retained
             .into_iter()
             .filter(|name| target.get(name).is_none_or(|published| useless(published)))
             .collect();

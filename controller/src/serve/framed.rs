@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn queues_of_a_silent_stream_are_small() {
         let (outbox, _sent) = ToProxies::queue(1);
-        // A queue has a block of 32 slots from its beginning.
+        // A queue has a block of 32 intervals from its beginning.
         assert!(of_one(&outbox) <= 16, "{} bytes", of_one(&outbox));
         assert!(size_of::<v1::ToProxy>() > 100, "boxes it for nothing");
     }

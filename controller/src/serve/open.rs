@@ -146,13 +146,13 @@ fn begin<'a>(
     let proxy_info = ProxyInfo::hello(&hello, slots_ahead(streams, pod, &uid), opened);
     let is_new = hello.held.is_empty();
     let version = proxy_info.version();
-    let mut remembered: BTreeSet<String> = (streams.observed)
-        .remembered(&pod.namespace, account)
+    let mut retained: BTreeSet<String> = (streams.observed)
+        .retained(&pod.namespace, account)
         .into_iter()
         .collect();
-    remembered.retain(|name| !requested.contains(name));
-    debug!(%pod, version, asked = requested.len(), remembered = remembered.len(), "hello");
-    let (configuration, left_out) = Configuration::new(hello, requested, remembered);
+    retained.retain(|name| !requested.contains(name));
+    debug!(%pod, version, wanted = requested.len(), retained = retained.len(), "hello");
+    let (configuration, left_out) = Configuration::new(hello, requested, retained);
     streams.left_out(pod, left_out);
     let capabilities = configuration.capabilities();
     Box::new(ProxyStream {
@@ -167,7 +167,7 @@ fn begin<'a>(
         },
         breakers: AnnouncedBreakers::new(),
         shares: QuotaShares::new(capabilities, is_new),
-        queries: ProxyQueries::of(&streams.asks, identity.pod_uid(), capabilities),
+        queries: ProxyQueries::of(&streams.live_queries, identity.pod_uid(), capabilities),
         configuration,
         proxy_info,
         outbox,
@@ -184,10 +184,10 @@ async fn serve(
     let streams = stream.shared;
     streams.metrics.open.inc();
     let ProxyStream { shares, owner, .. } = &mut *stream;
-    shares.connected(&streams.board, owner.uid(), owner.number);
+    shares.connected(&streams.share_registry, owner.uid(), owner.number);
     let Err(end) = stream.run(incoming, permit).await;
     let ProxyStream { shares, owner, .. } = &*stream;
-    shares.ended(&streams.board, owner.uid(), owner.number);
+    shares.ended(&streams.share_registry, owner.uid(), owner.number);
     streams.metrics.open.dec();
     streams.observed.ended(owner.number, &owner.key());
     end

@@ -58,16 +58,16 @@ impl ProxyInfo {
         });
     }
 
-    /// It reports of a slot that starts there, at this time of ours, which is this moment. True
+    /// It reports of an interval that starts there, at this time of ours, which is this moment. True
     /// where its reports are dated otherwise from now on: it is of a version that does not say
     /// what its clock shows.
-    pub(super) fn reports_of(&mut self, slot: u64, now: SystemTime, at: Instant) -> bool {
-        let before = self.clock.slots();
-        self.clock.follow_ours(slot, now, at);
+    pub(super) fn reports_of(&mut self, interval: u64, now: SystemTime, at: Instant) -> bool {
+        let before = self.clock.intervals();
+        self.clock.follow_ours(interval, now, at);
         if self.status.is_none() {
-            self.clock.note_slot(slot, now, at);
+            self.clock.note_interval(interval, now, at);
         }
-        self.clock.slots() != before
+        self.clock.intervals() != before
     }
 
     /// Its report, dated by our clock.
@@ -81,7 +81,7 @@ impl ProxyInfo {
         state.lacks.clone_from(&self.lacks);
         state.status.clone_from(&self.status);
         state.clock_ahead = self.clock.ahead();
-        state.slots_ahead = self.clock.slots();
+        state.slots_ahead = self.clock.intervals();
     }
 }
 

@@ -16,7 +16,7 @@ use wire::v1::ask::What;
 use wire::v1::to_proxy::Message;
 
 use super::framed::{Outbox, ToProxies};
-use crate::observe::asks::{AskRegistration, Asks, Orders};
+use crate::observe::live_queries::{LiveQueries, LiveQueryRegistration, Orders};
 
 /// Batches on their way to the proxy. Sessions leave at most three unanswered, so they
 /// always find room.
@@ -32,17 +32,21 @@ pub(super) fn outbox() -> (Outbox, ToProxies) {
 /// The queries for one proxy.
 #[derive(Debug)]
 pub(super) struct ProxyQueries {
-    registration: Option<(AskRegistration, Orders)>,
+    registration: Option<(LiveQueryRegistration, Orders)>,
     /// It tries rules on command.
     tries: bool,
 }
 
 impl ProxyQueries {
     /// Those for the proxy of this pod; none where it does not understand them.
-    pub(super) fn of(asks: &Asks, uid: Option<&str>, capabilities: &Capabilities) -> Self {
+    pub(super) fn of(
+        live_queries: &LiveQueries,
+        uid: Option<&str>,
+        capabilities: &Capabilities,
+    ) -> Self {
         let uid = uid.filter(|_| capabilities.has(Capability::Asks));
         Self {
-            registration: uid.map(|uid| asks.listens(uid.into())),
+            registration: uid.map(|uid| live_queries.listens(uid.into())),
             tries: capabilities.has(Capability::Trial),
         }
     }
@@ -52,7 +56,7 @@ impl ProxyQueries {
         if let Some((_, orders)) = &mut self.registration {
             while let Some(order) = orders.recv().await {
                 // An older proxy gets no query, and sends nothing: it takes no part.
-                if self.tries || !is_trial(&order) {
+                if self.tries || !is_dry_run(&order) {
                     return order;
                 }
             }
@@ -62,7 +66,7 @@ impl ProxyQueries {
     }
 }
 
-fn is_trial(order: &Message) -> bool {
+fn is_dry_run(order: &Message) -> bool {
     matches!(order, Message::Ask(ask) if matches!(ask.what, Some(What::Trial(_))))
 }
 
@@ -71,7 +75,7 @@ fn is_trial(order: &Message) -> bool {
 /// Read as fast as it may come: a proxy that sends more is slowed down, and then keeps or drops at
 /// its own end what it has to send. No reader is waited for.
 pub(super) async fn take_answers(
-    asks: &Asks,
+    live_queries: &LiveQueries,
     limits: &Reached,
     stop: watch::Receiver<bool>,
     uid: &str,
@@ -80,11 +84,11 @@ pub(super) async fn take_answers(
     let pod: Arc<str> = uid.into();
     let taking = async {
         while let Ok(Some(answered)) = answers.message().await {
-            while let Err(wait) = asks.may_answer(&pod, Instant::now()) {
+            while let Err(wait) = live_queries.may_answer(&pod, Instant::now()) {
                 limits.counter("ask-answers").inc();
                 sleep(wait).await;
             }
-            asks.answered(uid, answered);
+            live_queries.answered(uid, answered);
         }
     };
     tokio::select! {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use wire::capability::Capabilities;
 use wire::v1;
 
-use crate::shares::Board;
+use crate::shares::ShareRegistry;
 
 /// See the module header.
 #[derive(Debug)]
@@ -33,15 +33,20 @@ impl QuotaShares {
     }
 
     /// The stream begins.
-    pub(super) fn connected(&mut self, board: &Board, uid: &Arc<str>, stream: u64) {
-        let lost = self.kept && board.connected(uid, stream, Instant::now());
+    pub(super) fn connected(
+        &mut self,
+        share_registry: &ShareRegistry,
+        uid: &Arc<str>,
+        stream: u64,
+    ) {
+        let lost = self.kept && share_registry.connected(uid, stream, Instant::now());
         self.forget &= lost;
     }
 
     /// The stream has ended.
-    pub(super) fn ended(&self, board: &Board, uid: &Arc<str>, stream: u64) {
+    pub(super) fn ended(&self, share_registry: &ShareRegistry, uid: &Arc<str>, stream: u64) {
         if self.kept {
-            board.ended(uid, stream, Instant::now());
+            share_registry.ended(uid, stream, Instant::now());
         }
     }
 
@@ -52,11 +57,16 @@ impl QuotaShares {
 
     /// After a batch there may be shares to send. With other limits all of them are sent again:
     /// what the pod held of one that had gone it has forgotten.
-    pub(super) fn note_batch(&mut self, batch: &v1::Batch, board: &Board, uid: &Arc<str>) {
+    pub(super) fn note_batch(
+        &mut self,
+        batch: &v1::Batch,
+        share_registry: &ShareRegistry,
+        uid: &Arc<str>,
+    ) {
         self.due = true;
         let is_guard = |one: &v1::Resource| one.name == wire::names::GUARD;
         if self.kept && batch.set.iter().any(is_guard) {
-            board.resend(uid);
+            share_registry.resend(uid);
         }
     }
 
@@ -70,13 +80,13 @@ impl QuotaShares {
     pub(super) fn next(
         &mut self,
         has_limits: bool,
-        board: &Board,
+        share_registry: &ShareRegistry,
         uid: &Arc<str>,
     ) -> Option<v1::Shares> {
         let mut shares = Vec::new();
         if has_limits {
             self.due = false;
-            shares = board.send(uid);
+            shares = share_registry.send(uid);
         }
         let forget = std::mem::take(&mut self.forget);
         (forget || !shares.is_empty()).then_some(v1::Shares { shares, forget })

@@ -116,11 +116,11 @@ pub(crate) struct Answered {
 }
 
 impl Session {
-    /// `remembered`: what other proxies of the same workload requested. Returns the session and how
+    /// `retained`: what other proxies of the same workload requested. Returns the session and how
     /// many destinations did not fit.
     pub(crate) fn new(
         hello: v1::Hello,
-        remembered: impl IntoIterator<Item = String>,
+        retained: impl IntoIterator<Item = String>,
     ) -> (Self, usize) {
         let mut session = Self {
             initial_versions: hello.held.into_iter().collect(),
@@ -136,7 +136,7 @@ impl Session {
         };
         let left_out = session.add(hello.destinations);
         // What does not fit of the persisted was not requested, so it is no loss.
-        for name in remembered {
+        for name in retained {
             if session.destinations.len() < MAX_DESTINATIONS
                 && session.destinations.insert(name.clone())
             {

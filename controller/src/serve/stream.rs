@@ -36,9 +36,9 @@ use crate::fleet::{Caller, Fleet};
 use crate::latest_model::LatestModel;
 use crate::metrics::StreamMetrics;
 use crate::observe::acknowledged::{Observed, pod_key};
-use crate::observe::asks::Asks;
+use crate::observe::live_queries::LiveQueries;
 use crate::observe::reports::{Reporter, Reports};
-use crate::shares::Board;
+use crate::shares::ShareRegistry;
 
 /// Life of a stream, so that proxies spread over replicas again.
 const LIFE: Duration = Duration::from_secs(30 * 60);
@@ -73,11 +73,11 @@ pub(crate) struct Streams {
     /// Where reports go.
     pub reports: Reports,
     /// Queries to proxies.
-    pub asks: Asks,
-    /// Where pulses go, and states of breakers come from.
+    pub live_queries: LiveQueries,
+    /// Where breaker reports go, and states of breakers come from.
     pub fleet: Fleet,
     /// Shares of limits that the pods of a Service keep together.
-    pub board: Board,
+    pub share_registry: ShareRegistry,
     /// For the trust bundle.
     pub authority: Authority,
     /// Counters.
@@ -194,7 +194,7 @@ impl ProxyStream<'_> {
         let mut roots = self.shared.authority.roots_pem();
         let mut stop = self.shared.stop.clone();
         let mut breakers = self.shared.fleet.changes();
-        let mut given = self.shared.board.given_changes();
+        let mut given = self.shared.share_registry.given_changes();
         let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
         self.look(&mut latest)?;
         loop {
@@ -326,7 +326,7 @@ impl ProxyStream<'_> {
 
     fn take(&mut self, message: v1::FromProxy) -> Result<(), StreamEnd> {
         use from_proxy::Message;
-        let (board, uid) = (&self.shared.board, self.owner.uid());
+        let (share_registry, uid) = (&self.shared.share_registry, self.owner.uid());
         match message.message {
             Some(Message::Ack(ack)) => self.take_ack(ack)?,
             Some(Message::Subscribe(change)) => {
@@ -337,9 +337,9 @@ impl ProxyStream<'_> {
                 return Err(Status::invalid_argument("a second Hello").into());
             }
             Some(Message::Report(report)) => self.take_report(report),
-            Some(Message::Pulse(pulse)) => self.take_pulse(pulse),
-            Some(Message::SharesTaken(taken)) => board.taken(uid, &taken),
-            Some(Message::OfferedLoads(offered)) => board.offered(uid, &offered),
+            Some(Message::Pulse(breaker_report)) => self.take_pulse(breaker_report),
+            Some(Message::SharesTaken(taken)) => share_registry.taken(uid, &taken),
+            Some(Message::OfferedLoads(offered)) => share_registry.offered(uid, &offered),
             Some(Message::Status(status)) => {
                 self.proxy_info
                     .status(status, SystemTime::now(), Instant::now());
@@ -383,11 +383,11 @@ impl ProxyStream<'_> {
     }
 
     /// Takes what the proxy reports of calls to Services with a breaker.
-    fn take_pulse(&mut self, pulse: v1::Pulse) {
+    fn take_pulse(&mut self, breaker_report: v1::Pulse) {
         let (caller, now) = (&self.owner.caller, Instant::now());
         if self.shared.allowances.pulse(&caller.uid, now) {
-            self.breakers.note_pulse(&pulse);
-            self.shared.fleet.take(caller, pulse, now);
+            self.breakers.note_breaker_report(&breaker_report);
+            self.shared.fleet.take(caller, breaker_report, now);
         } else {
             self.shared.limits.counter("breaker-pulses").inc();
         }
@@ -410,7 +410,7 @@ impl ProxyStream<'_> {
         // What it is sent may have a breaker.
         self.breakers.due = true;
         self.shares
-            .note_batch(&batch, &self.shared.board, self.owner.uid());
+            .note_batch(&batch, &self.shared.share_registry, self.owner.uid());
         self.shared.metrics.batches.inc();
         self.shared.metrics.resources.inc_by(batch.set.len() as u64);
         self.send(to_proxy::Message::Batch(batch))?;
@@ -446,8 +446,8 @@ impl ProxyStream<'_> {
             return Ok(Some(Instant::now() + AGAIN));
         }
         let has_limits = self.configuration.session().was_sent(wire::names::GUARD);
-        let (board, uid) = (&self.shared.board, self.owner.uid());
-        if let Some(shares) = self.shares.next(has_limits, board, uid) {
+        let (share_registry, uid) = (&self.shared.share_registry, self.owner.uid());
+        if let Some(shares) = self.shares.next(has_limits, share_registry, uid) {
             self.send(to_proxy::Message::Shares(shares))?;
         }
         Ok(None)

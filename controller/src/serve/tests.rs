@@ -38,7 +38,7 @@ async fn new_proxy_gets_certificate_that_opens_its_stream() {
     let handle = CertHandle::empty();
     handle.store(Leaf::new(chain, &key).unwrap());
     let tls = mesh_client_config(&bench.roots, &handle, bench.identity.clone(), &[H2_ALPN]);
-    let mut proxy = Proxy::open(channel(bench.addr, tls).await.unwrap(), asks(&[])).await;
+    let mut proxy = Proxy::open(channel(bench.addr, tls).await.unwrap(), hello_for(&[])).await;
     let batch = proxy.batch().await;
     assert!(batch.full);
     assert_eq!(names(&batch), ["bundle", "workload"]);
@@ -65,7 +65,7 @@ async fn refused_certificate_is_a_status_with_its_reason() {
 #[tokio::test]
 async fn first_batch_follows_hello_without_resending_held_resources() {
     let bench = Bench::start(&cluster::shop()).await;
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     let first = proxy.batch().await;
     assert!(first.full);
     assert_eq!(
@@ -88,7 +88,7 @@ async fn first_batch_follows_hello_without_resending_held_resources() {
     let mut again = bench
         .client(v1::Hello {
             held: versions,
-            ..asks(&[API])
+            ..hello_for(&[API])
         })
         .await;
     let batch = again.batch().await;
@@ -99,7 +99,7 @@ async fn first_batch_follows_hello_without_resending_held_resources() {
 #[tokio::test]
 async fn subscription_immediately_returns_destination_and_its_references() {
     let bench = Bench::start(&cluster::shop()).await;
-    let mut proxy = bench.client(asks(&[])).await;
+    let mut proxy = bench.client(hello_for(&[])).await;
     // Not even the answer to the first batch is waited for.
     proxy.batch().await;
     proxy
@@ -128,7 +128,7 @@ async fn subscription_immediately_returns_destination_and_its_references() {
 #[tokio::test]
 async fn acknowledgement_marks_source_object_programmed() {
     let bench = Bench::start(&with_split(10)).await;
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     let batch = proxy.batch().await;
     assert_eq!(bench.tally_now(&canary()).acknowledged, 0);
     proxy.ack(&batch).await;
@@ -139,7 +139,7 @@ async fn acknowledgement_marks_source_object_programmed() {
 #[tokio::test]
 async fn nack_names_proxy_and_reason_and_stops_resending() {
     let bench = Bench::start(&with_split(10)).await;
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     let batch = proxy.batch().await;
     let service = batch
         .set
@@ -171,7 +171,7 @@ async fn nack_names_proxy_and_reason_and_stops_resending() {
 #[tokio::test]
 async fn slow_proxy_gets_only_the_newest_state() {
     let bench = Bench::start(&with_split(1)).await;
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     let first = proxy.batch().await;
     for share in 2..=20 {
         bench.publish(&with_split(share));
@@ -190,7 +190,7 @@ async fn slow_proxy_gets_only_the_newest_state() {
 #[tokio::test]
 async fn stream_without_a_certificate_is_refused() {
     let bench = Bench::start(&cluster::shop()).await;
-    let refused = Proxy::try_open(bench.bootstrap_channel().await, asks(&[]))
+    let refused = Proxy::try_open(bench.bootstrap_channel().await, hello_for(&[]))
         .await
         .err()
         .unwrap();
@@ -206,7 +206,7 @@ async fn certificate_of_another_authority_is_refused_in_the_handshake() {
     let tls = mesh_client_config(&bench.roots, &handle, bench.identity.clone(), &[H2_ALPN]);
     // With TLS 1.3 the client learns of it with its first read.
     let refused = match channel(bench.addr, tls).await {
-        Ok(channel) => Proxy::try_open(channel, asks(&[])).await.is_err(),
+        Ok(channel) => Proxy::try_open(channel, hello_for(&[])).await.is_err(),
         Err(_) => true,
     };
     assert!(refused);
@@ -231,7 +231,7 @@ async fn foreign_trust_domain_opens_no_proxy_or_replica_stream() {
             Ok(channel) => {
                 let replica = ReplicaClient::new(channel.clone());
                 let observing = { replica }.observe(v1::ObserveRequest {}).await;
-                observing.is_err() && Proxy::try_open(channel, asks(&[])).await.is_err()
+                observing.is_err() && Proxy::try_open(channel, hello_for(&[])).await.is_err()
             }
             Err(_) => true,
         };
@@ -244,7 +244,7 @@ async fn foreign_trust_domain_opens_no_proxy_or_replica_stream() {
     );
     assert_eq!(bench.metrics.stream.batches.get(), 0);
 
-    let mut honest = bench.client(asks(&[])).await;
+    let mut honest = bench.client(hello_for(&[])).await;
     assert!(honest.batch().await.full);
     // A replica does not listen to a controller of another trust domain either.
     bench
@@ -258,7 +258,10 @@ async fn foreign_trust_domain_opens_no_proxy_or_replica_stream() {
 async fn certificate_without_a_pod_opens_no_stream() {
     let bench = Bench::start(&cluster::shop()).await;
     let channel = bench.mesh_channel(&account("shop", "web"), None).await;
-    let refused = Proxy::try_open(channel, asks(&[])).await.err().unwrap();
+    let refused = Proxy::try_open(channel, hello_for(&[]))
+        .await
+        .err()
+        .unwrap();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
 }
 
@@ -267,7 +270,10 @@ async fn pods_state_is_not_served_to_another_identity() {
     let bench = Bench::start(&cluster::shop()).await;
     for foreign in [account("shop", "api"), account("bank", "web")] {
         let channel = bench.mesh_channel(&foreign, Some("uid-client")).await;
-        let refused = Proxy::try_open(channel, asks(&[])).await.err().unwrap();
+        let refused = Proxy::try_open(channel, hello_for(&[]))
+            .await
+            .err()
+            .unwrap();
         assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     }
 }
@@ -279,12 +285,12 @@ async fn each_pod_gets_its_own_rules_only() {
         .with(cluster::tcp_route("all", &[]))
         .with(cluster::target("guard", "api", &["web"], rules));
     let bench = Bench::start(&guarded).await;
-    let mut client = bench.client(asks(&[])).await;
+    let mut client = bench.client(hello_for(&[])).await;
     assert_eq!(names(&client.batch().await), ["bundle", "workload"]);
     let channel = bench
         .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
         .await;
-    let mut server = Proxy::open(channel, asks(&[])).await;
+    let mut server = Proxy::open(channel, hello_for(&[])).await;
     assert!(names(&server.batch().await).contains(&"rule/shop/guard"));
 }
 
@@ -294,7 +300,7 @@ async fn pod_that_is_not_known_yet_is_waited_for() {
     let channel = bench
         .mesh_channel(&account("shop", "web"), Some("uid-client"))
         .await;
-    let opening = tokio::spawn(Proxy::open(channel, asks(&[])));
+    let opening = tokio::spawn(Proxy::open(channel, hello_for(&[])));
     sleep(Duration::from_millis(100)).await;
     bench.publish(&cluster::shop());
     let mut proxy = timeout(PATIENCE, opening).await.unwrap().unwrap();
@@ -304,7 +310,7 @@ async fn pod_that_is_not_known_yet_is_waited_for() {
 #[tokio::test]
 async fn stream_of_deleted_pod_closes_with_that_reason() {
     let bench = Bench::start(&cluster::shop()).await;
-    let mut proxy = bench.client(asks(&[])).await;
+    let mut proxy = bench.client(hello_for(&[])).await;
     proxy.batch().await;
     bench.publish(&Cluster::default().with(cluster::namespace("shop")));
     let status = timeout(PATIENCE, proxy.inbox.message())
@@ -348,14 +354,14 @@ async fn new_workload_replica_gets_destinations_before_subscribing() {
     let bench = Bench::start(&replicas).await;
     // One destination that serves, and one outside the mesh that is not worth remembering.
     let mut first = bench
-        .client(asks(&[API, "destination/192.0.2.9:443"]))
+        .client(hello_for(&[API, "destination/192.0.2.9:443"]))
         .await;
     let batch = first.batch().await;
     first.ack(&batch).await;
     let channel = bench
         .mesh_channel(&account("shop", "web"), Some("uid-client-2"))
         .await;
-    let mut second = Proxy::open(channel, asks(&[])).await;
+    let mut second = Proxy::open(channel, hello_for(&[])).await;
     assert_eq!(
         names(&second.batch().await),
         [
@@ -371,7 +377,7 @@ async fn new_workload_replica_gets_destinations_before_subscribing() {
 #[tokio::test]
 async fn stop_ends_streams_in_order_and_then_the_server() {
     let bench = Bench::start(&cluster::shop()).await;
-    let mut proxy = bench.client(asks(&[])).await;
+    let mut proxy = bench.client(hello_for(&[])).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
     bench.stop.send_replace(true);

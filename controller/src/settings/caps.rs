@@ -27,7 +27,7 @@ const OF_AN_EDGE: u64 = 160;
 /// An answer reads all of them.
 const MOST_EDGES: u64 = 1_200_000;
 /// Percent of the limit for destinations that workloads used.
-const REMEMBERED: u64 = 8;
+const RETAINED_SHARE: u64 = 8;
 /// Bytes of one of them, in the two maps that hold it.
 const OF_A_DESTINATION: u64 = 256;
 /// Twice 10 000 workloads with a hundred destinations each.
@@ -57,7 +57,7 @@ impl Caps {
         Self {
             connections: share(STREAMS, OF_A_STREAM, MOST_STREAMS.min(files).max(1)),
             report_edges: share(REPORTS, OF_AN_EDGE, MOST_EDGES),
-            destinations: share(REMEMBERED, OF_A_DESTINATION, MOST_DESTINATIONS),
+            destinations: share(RETAINED_SHARE, OF_A_DESTINATION, MOST_DESTINATIONS),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep};
 
-use super::board::Board;
 use super::demand::demands;
 use super::divide::Divider;
+use super::registry::ShareRegistry;
 use crate::latest_model::LatestModel;
 
 /// Until every replica has sent a new holder what its pods hold.
@@ -20,10 +20,10 @@ const PACE: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Divides for as long as the Lease is held.
-pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
+pub(crate) async fn lead(share_registry: ShareRegistry, mut latest: LatestModel) {
     sleep(LISTEN).await;
-    let term = term(&board);
-    let mut changes = board.in_use_changes();
+    let term = term(&share_registry);
+    let mut changes = share_registry.in_use_changes();
     let mut divider = Divider::default();
     loop {
         changes.mark_unchanged();
@@ -34,17 +34,17 @@ pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
             let mut messages = Vec::new();
             // No stream is opened to a pod that the model does not know, so none of those comes
             // back.
-            for gone in board.forget(now, |uid| compiled.pod_by_uid(uid).is_some()) {
+            for gone in share_registry.forget(now, |uid| compiled.pod_by_uid(uid).is_some()) {
                 messages.extend(divider.remove_pod(&gone));
             }
-            for (uid, of, number) in board.taken_of(term) {
+            for (uid, of, number) in share_registry.taken_of(term) {
                 messages.extend(divider.taken(&uid, &of, number));
             }
             let at = now.into_std();
-            messages.extend(divider.update(at, &demands, &board.pods()));
+            messages.extend(divider.update(at, &demands, &share_registry.pods()));
             messages.extend(divider.tick(at));
             if !messages.is_empty() {
-                board.give(term, messages);
+                share_registry.give(term, messages);
             }
         }
         sleep(PACE).await;
@@ -57,10 +57,10 @@ pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
 }
 
 /// Later than any that gave something before.
-fn term(board: &Board) -> u64 {
+fn term(share_registry: &ShareRegistry) -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    now.max(board.term().saturating_add(1))
+    now.max(share_registry.term().saturating_add(1))
 }

@@ -14,10 +14,10 @@ use serde_json::json;
 use tokio::time::Instant;
 use wire::v1;
 
-use super::board::{ABSENT_AFTER, Board};
 use super::demand::{Demand, demands};
 use super::divide::Divider;
 use super::key::{LimitKey, ShareOf};
+use super::registry::{ABSENT_AFTER, ShareRegistry};
 use crate::testing::cluster::{self, Cluster};
 
 mod kept;
@@ -43,7 +43,7 @@ fn demanded(cluster: &Cluster) -> BTreeMap<LimitKey, Demand> {
 
 /// A replica, with the pods that stream to it.
 struct Replica {
-    board: Board,
+    share_registry: ShareRegistry,
     ip: IpAddr,
     revisions: BTreeMap<IpAddr, u64>,
     /// What its pods use, in thousandths.
@@ -52,12 +52,12 @@ struct Replica {
 
 impl Replica {
     fn new(last: u8, pods: &[&str], now: Instant) -> Self {
-        let board = Board::default();
+        let share_registry = ShareRegistry::default();
         for (at, pod) in pods.iter().enumerate() {
-            board.connected(&Arc::from(*pod), at as u64 + 1, now);
+            share_registry.connected(&Arc::from(*pod), at as u64 + 1, now);
         }
         Self {
-            board,
+            share_registry,
             ip: IpAddr::from([10, 0, 0, last]),
             revisions: BTreeMap::new(),
             use_of: pods.iter().map(|pod| (Arc::from(*pod), 0)).collect(),
@@ -66,52 +66,57 @@ impl Replica {
 
     fn receive(&mut self, other: &Self, now: Instant) {
         let since = self.revisions.entry(other.ip).or_default();
-        let (latest, news) = other.board.own_since(*since);
+        let (latest, news) = other.share_registry.own_since(*since);
         *since = latest;
         if let Some(news) = news {
-            self.board.receive(other.ip, &news, now);
+            self.share_registry.receive(other.ip, &news, now);
         }
     }
 
     /// Its pods get what they are given, and answer.
     fn serves(&mut self) {
         for (pod, uses) in &mut self.use_of {
-            for share in self.board.send(pod) {
+            for share in self.share_registry.send(pod) {
                 *uses = share.thousandths;
                 let taken = vec![v1::ShareTaken {
                     of: share.of,
                     term: share.term,
                     number: share.number,
                 }];
-                self.board.taken(pod, &v1::SharesTaken { taken });
+                self.share_registry.taken(pod, &v1::SharesTaken { taken });
             }
         }
     }
 }
 
 /// One look of the divider.
-fn divide(board: &Board, divider: &mut Divider, demand: &BTreeMap<LimitKey, Demand>, now: Instant) {
-    divide_in(TERM, board, divider, demand, now);
+fn divide(
+    share_registry: &ShareRegistry,
+    divider: &mut Divider,
+    demand: &BTreeMap<LimitKey, Demand>,
+    now: Instant,
+) {
+    divide_in(TERM, share_registry, divider, demand, now);
 }
 
 fn divide_in(
     term: u64,
-    board: &Board,
+    share_registry: &ShareRegistry,
     divider: &mut Divider,
     demand: &BTreeMap<LimitKey, Demand>,
     now: Instant,
 ) {
     let mut messages = Vec::new();
-    for gone in board.forget(now, |_| true) {
+    for gone in share_registry.forget(now, |_| true) {
         messages.extend(divider.remove_pod(&gone));
     }
-    for (uid, of, number) in board.taken_of(term) {
+    for (uid, of, number) in share_registry.taken_of(term) {
         messages.extend(divider.taken(&uid, &of, number));
     }
     let at = now.into_std();
-    messages.extend(divider.update(at, demand, &board.pods()));
+    messages.extend(divider.update(at, demand, &share_registry.pods()));
     messages.extend(divider.tick(at));
-    board.give(term, messages);
+    share_registry.give(term, messages);
 }
 
 #[test]
@@ -152,7 +157,7 @@ fn settled(now: Instant) -> (Replica, Replica, Divider) {
     );
     let mut divider = Divider::default();
     // At first only one of them is known.
-    divide(&one.board, &mut divider, &demand, now);
+    divide(&one.share_registry, &mut divider, &demand, now);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 100_000);
     go_on(&mut one, &mut two, &mut divider, &demand, now);
@@ -172,7 +177,7 @@ fn go_on(
     for round in 0..6 {
         let now = now + SECOND * round;
         one.receive(two, now);
-        divide(&one.board, divider, demand, now);
+        divide(&one.share_registry, divider, demand, now);
         two.receive(one, now);
         two.serves();
         let sum = one.use_of["uid-api-1"] + two.use_of["uid-api-2"];
@@ -185,7 +190,7 @@ fn go_on(
 fn restored_limit_is_divided_anew_at_every_replica() {
     let now = Instant::now();
     let (mut one, mut two, mut divider) = settled(now);
-    divide(&one.board, &mut divider, &BTreeMap::new(), now);
+    divide(&one.share_registry, &mut divider, &BTreeMap::new(), now);
     let demand = demanded(&with_limit(10));
     go_on(&mut one, &mut two, &mut divider, &demand, now);
     assert_eq!(one.use_of["uid-api-1"], 5_000);
@@ -202,7 +207,7 @@ fn new_divider_counts_share_of_unready_pod() {
     let demand = demanded(&with_limit(100));
     let mut one = Replica::new(1, &["uid-api-1"], now);
     let mut divider = Divider::default();
-    divide(&one.board, &mut divider, &demand, now);
+    divide(&one.share_registry, &mut divider, &demand, now);
     one.serves();
     let mut two = Replica::new(2, &["uid-api-2"], now);
     two.receive(&one, now);
@@ -213,7 +218,7 @@ fn new_divider_counts_share_of_unready_pod() {
     }
     let mut divider = Divider::default();
     let mut look = |one: &mut Replica, two: &mut Replica, now: Instant| {
-        divide_in(TERM + 1, &two.board, &mut divider, &demand, now);
+        divide_in(TERM + 1, &two.share_registry, &mut divider, &demand, now);
         two.serves();
         let sum = one.use_of["uid-api-1"] + two.use_of["uid-api-2"];
         assert!(sum <= 100_000, "{sum}");
@@ -236,20 +241,20 @@ fn new_divider_continues_from_current_shares() {
     let demand = demanded(&with_limit(100));
     let mut one = Replica::new(1, &["uid-api-1"], now);
     let mut divider = Divider::default();
-    divide(&one.board, &mut divider, &demand, now);
+    divide(&one.share_registry, &mut divider, &demand, now);
     one.serves();
     // Another replica holds the Lease, and has a pod of its own.
     let mut two = Replica::new(2, &["uid-api-2"], now);
     two.receive(&one, now);
     let mut divider = Divider::default();
-    divide_in(TERM + 1, &two.board, &mut divider, &demand, now);
+    divide_in(TERM + 1, &two.share_registry, &mut divider, &demand, now);
     two.serves();
     assert_eq!(two.use_of["uid-api-2"], 0, "the first one has all of it");
     one.receive(&two, now);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 50_000);
     two.receive(&one, now);
-    divide_in(TERM + 1, &two.board, &mut divider, &demand, now);
+    divide_in(TERM + 1, &two.share_registry, &mut divider, &demand, now);
     two.serves();
     assert_eq!(two.use_of["uid-api-2"], 50_000);
 }
@@ -260,7 +265,7 @@ fn pod_in_another_service_shares_its_limit_there() {
     let demand = demanded(&with_limit(100));
     let mut one = Replica::new(1, &["uid-api-1"], now);
     let mut divider = Divider::default();
-    divide(&one.board, &mut divider, &demand, now);
+    divide(&one.share_registry, &mut divider, &demand, now);
     one.serves();
     let (key, mut left) = demand.into_iter().next().unwrap();
     let mut joined = left.clone();
@@ -275,7 +280,7 @@ fn pod_in_another_service_shares_its_limit_there() {
     };
     let demand = BTreeMap::from([(key, left), (other, joined)]);
     for after in [Duration::ZERO, LEAVES, 2 * LEAVES] {
-        divide(&one.board, &mut divider, &demand, now + after);
+        divide(&one.share_registry, &mut divider, &demand, now + after);
         one.serves();
         assert_eq!(one.use_of["uid-api-1"], 60_000, "{after:?}");
     }
@@ -317,7 +322,12 @@ fn pod_in_two_services_shares_limit_in_each() {
     let sizes: Vec<usize> = demand.values().map(|demand| demand.pods.len()).collect();
     assert_eq!(sizes, [2, 4]);
     for round in 0..6 {
-        divide(&one.board, &mut divider, &demand, now + SECOND * round);
+        divide(
+            &one.share_registry,
+            &mut divider,
+            &demand,
+            now + SECOND * round,
+        );
         one.serves();
         let sum: u64 = one.use_of.values().sum();
         assert!(sum <= 100_000, "{sum} in round {round}");
@@ -330,7 +340,7 @@ fn pod_in_two_services_shares_limit_in_each() {
     }
     let later = now + 2 * LEAVES;
     for after in [Duration::ZERO, LEAVES, LEAVES, 2 * LEAVES] {
-        divide(&one.board, &mut divider, &demand, later + after);
+        divide(&one.share_registry, &mut divider, &demand, later + after);
         one.serves();
         let sum: u64 = one.use_of.values().sum();
         assert!(sum <= 100_000, "{sum} after {after:?}");
@@ -340,7 +350,12 @@ fn pod_in_two_services_shares_limit_in_each() {
     // What held two of them to that is no Service any more.
     demand.retain(|key, _| *key.service.name == *"api");
     for after in [3, 4] {
-        divide(&one.board, &mut divider, &demand, later + after * LEAVES);
+        divide(
+            &one.share_registry,
+            &mut divider,
+            &demand,
+            later + after * LEAVES,
+        );
         one.serves();
     }
     assert_eq!(one.use_of["uid-api-1"], 50_000);
@@ -354,18 +369,23 @@ fn share_survives_brief_absence_but_not_long_one() {
     let mut one = Replica::new(1, &["uid-api-1", "uid-api-2"], now);
     let mut divider = Divider::default();
     for _ in 0..2 {
-        divide(&one.board, &mut divider, &demand, now);
+        divide(&one.share_registry, &mut divider, &demand, now);
         one.serves();
     }
     let pods: BTreeSet<u64> = one.use_of.values().copied().collect();
     assert_eq!(pods, BTreeSet::from([50_000]));
     let gone: Arc<str> = "uid-api-2".into();
-    one.board.ended(&gone, 2, now);
+    one.share_registry.ended(&gone, 2, now);
     let later = now + ABSENT_AFTER - SECOND;
-    divide(&one.board, &mut divider, &demand, later);
+    divide(&one.share_registry, &mut divider, &demand, later);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 50_000, "it may come back");
-    divide(&one.board, &mut divider, &demand, now + ABSENT_AFTER);
+    divide(
+        &one.share_registry,
+        &mut divider,
+        &demand,
+        now + ABSENT_AFTER,
+    );
     one.use_of.remove(&gone);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 100_000);

@@ -18,7 +18,7 @@ use crds::{inject, labels};
 use model::PodId;
 use model::compiled::Compiled;
 use model::problem::{Problem, Severity};
-use model::world::{Appearance, ObjectKey, PodFacts, World};
+use model::world::{Annotations, ObjectKey, PodFacts, World};
 use policy::mode::AccessMode;
 use policy::name::{Kind, ObjectRef};
 use tokio::time::{Instant, sleep};
@@ -323,14 +323,14 @@ fn about_skipped(world: &World, pod: &PodId) -> Event {
 /// Namespaces, and pods without a proxy, that request one in a way that is not read. Of the pods of
 /// one account a few: what makes them has to be changed.
 fn misspelled(world: &World) -> BTreeMap<ObjectRef, String> {
-    let wrong = |labels: &BTreeMap<Arc<str>, Arc<str>>, appearance: &Appearance| {
+    let wrong = |labels: &BTreeMap<Arc<str>, Arc<str>>, annotations: &Annotations| {
         inject::misspelled(
             labels.get(labels::INJECT).map(AsRef::as_ref),
-            appearance.inject.as_deref(),
+            annotations.inject.as_deref(),
         )
     };
     let namespaces = world.namespaces.iter().filter_map(|(key, facts)| {
-        let text = wrong(&facts.labels, &facts.appearance)?;
+        let text = wrong(&facts.labels, &facts.annotations)?;
         Some((ObjectRef::new(Kind::Namespace, "", key.name.clone()), text))
     });
     let mut few = FewOfAccount::new();
@@ -338,7 +338,7 @@ fn misspelled(world: &World) -> BTreeMap<ObjectRef, String> {
         if facts.ended || facts.proxy.is_some() {
             return None;
         }
-        let text = wrong(&facts.labels, &facts.appearance)?;
+        let text = wrong(&facts.labels, &facts.annotations)?;
         let object = ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone());
         few.admits(pod, facts, ()).then_some((object, text))
     });

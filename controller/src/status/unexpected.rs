@@ -20,12 +20,12 @@ use wire::v1;
 use super::conditions::api_version;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::latest_model::LatestModel;
-use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
+use crate::observe::reports::{INTERVAL, PodInterval, Reports, SETTLED, interval_of};
 
-/// Between two looks. Each slot is looked at once, when it has settled.
-const PAUSE: Duration = Duration::from_secs(SLOT);
+/// Between two looks. Each interval is looked at once, when it has settled.
+const PAUSE: Duration = Duration::from_secs(INTERVAL);
 /// Intervals that one look catches up on. What is older is not reported.
-const MOST_SLOTS: u64 = 12;
+const MAX_INTERVALS: u64 = 12;
 /// An Event about a port is not repeated for this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
@@ -50,8 +50,8 @@ pub(crate) async fn report(reports: Reports, latest: LatestModel, events: EventR
         sleep(PAUSE).await;
         let end = settled(SystemTime::now());
         let mut arrived = Arrived::new();
-        for slot in next.clamp(end.saturating_sub(MOST_SLOTS), end)..end {
-            note(&reports.of_slot(slot), &mut arrived);
+        for interval in next.clamp(end.saturating_sub(MAX_INTERVALS), end)..end {
+            note(&reports.of_interval(interval), &mut arrived);
         }
         next = end;
         let compiled = latest.borrow().clone();
@@ -62,12 +62,12 @@ pub(crate) async fn report(reports: Reports, latest: LatestModel, events: EventR
     }
 }
 
-/// The first slot that has not settled.
+/// The first interval that has not settled.
 fn settled(now: SystemTime) -> u64 {
-    slot_of(now.checked_sub(SETTLED).unwrap_or(now))
+    interval_of(now.checked_sub(SETTLED).unwrap_or(now))
 }
 
-fn note(pods: &[PodSlot], arrived: &mut Arrived) {
+fn note(pods: &[PodInterval], arrived: &mut Arrived) {
     for edge in pods.iter().flat_map(|pod| &*pod.edges) {
         let key = &edge.key;
         let is_tls = key.protocol == v1::Protocol::Tls;
@@ -250,18 +250,18 @@ mod tests {
     /// What a pod's report of this edge comes to.
     fn arrived(edge: v1::Edge) -> Arrived {
         let now = SystemTime::now();
-        let slot = slot_of(now);
+        let interval = interval_of(now);
         let reports = Reports::new(ReportMetrics::default());
         let reporter = Reporter::certified("uid".into(), &ObjectKey::new("shop", "client"), "web");
         let report = v1::Report {
             process: 1,
-            slot: slot * SLOT,
+            slot: interval * INTERVAL,
             edges: vec![edge],
             ..v1::Report::default()
         };
         reports.take(&reporter, report, true, now);
         let mut arrived = Arrived::new();
-        note(&reports.of_slot(slot), &mut arrived);
+        note(&reports.of_interval(interval), &mut arrived);
         arrived
     }
 

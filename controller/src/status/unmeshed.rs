@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::smi::judge::DestinationKind;
+use crds::smi::validation::DestinationKind;
 use model::compiled::Compiled;
 use model::problem::few;
 use model::world::{ObjectKey, PodFacts, World};

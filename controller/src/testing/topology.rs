@@ -9,13 +9,13 @@ use wire::v1;
 use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, InventoryObject, Labels};
 use crate::metrics::ReportMetrics;
-use crate::observe::reports::{Reporter, Reports, SLOT};
+use crate::observe::reports::{INTERVAL, Reporter, Reports};
 
-/// The slot that everything happens in, and the time at which it may be queried.
-pub(crate) const SLOT_NOW: u64 = 1000;
+/// The interval that everything happens in, and the time at which it may be queried.
+pub(crate) const INTERVAL_NOW: u64 = 1000;
 
 pub(crate) fn now() -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs((SLOT_NOW + 2) * SLOT)
+    UNIX_EPOCH + Duration::from_secs((INTERVAL_NOW + 2) * INTERVAL)
 }
 
 pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
@@ -103,23 +103,23 @@ pub(crate) fn seen_by_server(client: &str, good: u64, bad: u64) -> v1::Edge {
     }
 }
 
-/// One process per report, so that several of one pod and slot add up.
+/// One process per report, so that several of one pod and interval add up.
 pub(crate) fn report(reports: &Reports, pod: &str, edges: Vec<v1::Edge>) {
-    report_in(reports, SLOT_NOW, pod, edges);
+    report_in(reports, INTERVAL_NOW, pod, edges);
 }
 
-/// The same of another slot.
-pub(crate) fn report_in(reports: &Reports, slot: u64, pod: &str, edges: Vec<v1::Edge>) {
+/// The same of another interval.
+pub(crate) fn report_in(reports: &Reports, interval: u64, pod: &str, edges: Vec<v1::Edge>) {
     static PROCESS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let process = PROCESS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    report_at(reports, now(), (slot, process), (pod, edges));
+    report_at(reports, now(), (interval, process), (pod, edges));
 }
 
-/// The same of a process that may tell of a slot again, at this time. No other one is 0.
+/// The same of a process that may tell of an interval again, at this time. No other one is 0.
 pub(crate) fn report_at(
     reports: &Reports,
     at: SystemTime,
-    (slot, process): (u64, u64),
+    (interval, process): (u64, u64),
     (pod, edges): (&str, Vec<v1::Edge>),
 ) {
     let (namespace, name) = pod.split_once('/').unwrap();
@@ -130,7 +130,7 @@ pub(crate) fn report_at(
     };
     let report = v1::Report {
         process,
-        slot: slot * SLOT,
+        slot: interval * INTERVAL,
         edges,
         ..v1::Report::default()
     };

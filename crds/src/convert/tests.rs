@@ -9,7 +9,7 @@ mod losses;
 mod meaning;
 mod reviews;
 mod schemas;
-mod words;
+mod written_annotations;
 
 use serde_json::{Value, json};
 

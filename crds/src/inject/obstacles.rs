@@ -31,7 +31,7 @@ pub fn obstacles(
     quotas: &[Value],
 ) -> Vec<String> {
     let amounts = Amounts::of_namespace(namespace, defaults);
-    judge(namespace, amounts, None, ranges, quotas)
+    find_obstacles(namespace, amounts, None, ranges, quotas)
 }
 
 /// One sentence for each obstacle to a pod with these amounts and scopes.
@@ -43,10 +43,10 @@ pub fn obstacles_of(
     quotas: &[Value],
 ) -> Vec<String> {
     let amounts = Amounts::of_pod(namespace, demand);
-    judge(namespace, amounts, Some(demand), ranges, quotas)
+    find_obstacles(namespace, amounts, Some(demand), ranges, quotas)
 }
 
-fn judge(
+fn find_obstacles(
     namespace: &Namespace,
     of_proxy: [Amounts; 2],
     demand: Option<&PodDemand>,
@@ -288,21 +288,21 @@ mod tests {
     #[test]
     fn own_resource_amounts_of_pod_decide_admission() {
         let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"limits.cpu": "4"}}});
-        let judged = |pod: &Value| {
+        let found_for = |pod: &Value| {
             let quotas = std::slice::from_ref(&quota);
             obstacles_of(&PodDemand::of(pod), &shop(&[]), &[], quotas)
         };
         let app = amounts("1", Some("1"));
-        assert!(judged(&pod(&amounts("10m", Some("1")), &app)).is_empty());
+        assert!(found_for(&pod(&amounts("10m", Some("1")), &app)).is_empty());
         let mut lacking = pod(&amounts("10m", None), &app);
-        let found = judged(&lacking);
+        let found = found_for(&lacking);
         assert!(
             found[0].ends_with("weft.dev/proxy-cpu-limit of Namespace shop"),
             "{found:?}"
         );
         // An annotation of the pod goes before that of the Namespace.
         lacking["metadata"]["annotations"]["weft.dev/proxy-cpu-limit"] = json!("");
-        let found = judged(&lacking);
+        let found = found_for(&lacking);
         assert!(
             found[0].ends_with("weft.dev/proxy-cpu-limit of the pod"),
             "{found:?}"

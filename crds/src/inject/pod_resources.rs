@@ -20,7 +20,7 @@ pub(super) fn add(
     overrides: &Overrides,
     earlier: &Map<String, Value>,
 ) -> Map<String, Value> {
-    let asks = [
+    let entries = [
         ("cpu", &overrides.cpu_request, &overrides.cpu_limit),
         ("memory", &overrides.memory_request, &overrides.memory_limit),
     ];
@@ -29,7 +29,7 @@ pub(super) fn add(
         let Some(amounts) = amounts(spec, kind) else {
             continue;
         };
-        for (resource, request, limit) in asks {
+        for (resource, request, limit) in entries {
             let ours = match limit {
                 Some(limit) if kind == "limits" => limit,
                 _ => request,

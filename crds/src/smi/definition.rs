@@ -223,11 +223,7 @@ pub(crate) const FAILING_PATH: &str = r#".status.conditions[?(@.status=="False")
 
 const SUMMARY_PATH: &str = ".status.summary";
 
-const fn column(
-    name: &'static str,
-    path: &'static str,
-    description: &'static str,
-) -> Column {
+const fn column(name: &'static str, path: &'static str, description: &'static str) -> Column {
     Column {
         name,
         path,

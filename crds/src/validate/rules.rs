@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{SERVED, as_written, by_schema, object, structural::refused_field};
-use crate::smi::judge::{Cluster, Severity};
+use crate::smi::validation::{Cluster, Severity};
 
 /// A rule of TrafficPolicies, fields of a spec that it refuses, and the same as it takes them.
 const POLICIES: &str = r#"

@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::{
     near::hint,
-    smi::judge::{Code, Mistakes},
+    smi::validation::{Code, Mistakes},
 };
 
 /// Levels that are followed; no schema of ours has as many.

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Silence any longer looks like hanging.
-const PULSE: Duration = Duration::from_secs(10);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reports each step on standard error.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ impl Progress {
         let (done, ended) = mpsc::channel::<()>();
         thread::scope(|scope| {
             scope.spawn(move || {
-                while ended.recv_timeout(PULSE) == Err(RecvTimeoutError::Timeout) {
+                while ended.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     self.say(&format!("  still {text}"));
                 }
             });

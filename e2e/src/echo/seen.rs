@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::client::WholeResponse;
 
 /// A test clears the lists long before; the oldest entry goes.
-const REMEMBERED: usize = 10_000;
+const MAX_RETAINED: usize = 10_000;
 /// What this instance saw since the last `DELETE /metrics`.
 #[derive(Debug, Default)]
 pub struct Calls(Mutex<EchoMetrics>);
@@ -77,7 +77,7 @@ impl Calls {
 }
 
 fn push<T>(list: &mut Vec<T>, entry: T) {
-    if list.len() >= REMEMBERED {
+    if list.len() >= MAX_RETAINED {
         list.remove(0);
     }
     list.push(entry);

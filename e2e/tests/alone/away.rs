@@ -214,9 +214,9 @@ fn faulty_instance_stays_hidden_while_controllers_are_killed() -> Outcome {
     all_good(late, &clients, &stock)?;
     let backend = format!("{}/stock", ns.name);
     let failed = [("backend", backend.as_str()), ("success", "false")];
-    let given_up = api.sums(&clients, "weft_attempts_total", &failed)?;
-    let given_up: f64 = given_up.iter().sum();
-    assert!(given_up >= CLIENTS as f64, "{given_up} attempts hung");
+    let abandoned = api.sums(&clients, "weft_attempts_total", &failed)?;
+    let abandoned: f64 = abandoned.iter().sum();
+    assert!(abandoned >= CLIENTS as f64, "{abandoned} attempts hung");
     others_ready(&ns.cluster, &before)?;
     Ok(())
 }

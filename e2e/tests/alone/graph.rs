@@ -26,7 +26,7 @@ const REPLICAS: usize = 2;
 /// Of `web` to `cart`.
 const CALLS: u64 = 200;
 /// Seconds of a slot, which is how exactly it is known when a call was.
-const SLOT: i64 = 5;
+const INTERVAL: i64 = 5;
 
 /// The edge from `web` to `cart` in the last five minutes.
 fn edge(ns: &Namespace) -> anyhow::Result<Value> {
@@ -107,7 +107,7 @@ fn known(ns: &Namespace, client: &str, called: &RangeInclusive<i64>) -> anyhow::
         // time is written down to the hour, the first one exactly.
         let ends = all.iter().min().zip(all.iter().max());
         ensure!(
-            ends.is_some_and(|(first, last)| last - first <= SLOT),
+            ends.is_some_and(|(first, last)| last - first <= INTERVAL),
             "seen {all:?}"
         );
         Ok(())
@@ -120,7 +120,7 @@ fn calls_once(ns: &Namespace, client: &str) -> anyhow::Result<RangeInclusive<i64
     let now = || OffsetDateTime::now_utc().unix_timestamp();
     let started = now();
     ns.pod(client)?.report(&url("till", 8080, "/"), &[])?;
-    let called = started - 2 * SLOT..=now() + 2 * SLOT;
+    let called = started - 2 * INTERVAL..=now() + 2 * INTERVAL;
     known(ns, client, &called)?;
     ns.kubectl(&["delete", "deployment", client])?;
     let selector = format!("app={client}");

@@ -232,7 +232,7 @@ fn split_stat_shows_desired_weights_and_observed_shares() -> Outcome {
 
 // Claims: observability-3
 #[test]
-fn edges_are_remembered_after_their_caller_is_gone() -> Outcome {
+fn edges_are_persisted_after_their_caller_is_gone() -> Outcome {
     let ns = Namespace::meshed("eyes-memory")?;
     ns.run(&["web", "cart"])?;
     ns.pod("web")?.report(&url("cart", 8080, "/"), &[])?;
@@ -244,8 +244,8 @@ fn edges_are_remembered_after_their_caller_is_gone() -> Outcome {
     eventually(limit, "the edge is quiet and remembered", || {
         let now = printed(&ns, &[])?;
         ensure!(edges(&ns, &now, "web", "cart").is_empty(), "{now:#}");
-        let remembered = printed(&ns, &["--since", "24h"])?;
-        let found = edge(&ns, &remembered, "web", "cart")?;
+        let persisted = printed(&ns, &["--since", "24h"])?;
+        let found = edge(&ns, &persisted, "web", "cart")?;
         let seen = found["lastSeen"].as_str().unwrap_or_default();
         ensure!(found["quiet"] == true && !seen.is_empty(), "{found:#}");
         Ok(())

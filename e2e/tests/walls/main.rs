@@ -159,7 +159,7 @@ const EXEMPT: Exempt = Exempt {
             folders: &["proxy/src"],
             besides: &[
                 "proxy/src/inbound/reauthorize.rs",
-                "proxy/src/control/ask.rs",
+                "proxy/src/control/live_queries.rs",
                 "proxy/src/control/stream.rs",
                 "proxy/src/control/trust_bundle.rs",
                 "proxy/src/admin.rs",

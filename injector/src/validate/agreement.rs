@@ -293,7 +293,7 @@ fn collect(at: &str, value: &Value, pointers: &mut Vec<String>) {
 // Claims: attack-68
 #[test]
 fn webhook_refuses_exactly_objects_that_controller_rejects() {
-    let (mut judged, mut refused) = (0, 0);
+    let (mut validated, mut refused) = (0, 0);
     let mut differences: BTreeMap<String, (usize, String)> = BTreeMap::new();
     for seed in seeds(2 * OBJECTS) {
         let mut random = Random::new(seed);
@@ -304,7 +304,7 @@ fn webhook_refuses_exactly_objects_that_controller_rejects() {
         };
         let Some(mut object) = made else { continue };
         object["metadata"] = json!({"name": "x", "namespace": "shop", "generation": 1});
-        judged += 1;
+        validated += 1;
         refused += u64::from(reviewed(&object).refusal.is_some());
         if let Some(difference) = difference(&object) {
             let kind = object["kind"].as_str().unwrap();
@@ -331,13 +331,13 @@ fn webhook_refuses_exactly_objects_that_controller_rejects() {
         .collect();
     assert!(
         differences.is_empty(),
-        "{} of {judged} objects differ:\n{}",
+        "{} of {validated} objects differ:\n{}",
         differences.values().map(|(times, _)| times).sum::<usize>(),
         shown.join("\n")
     );
     assert!(
-        (judged / 5..judged * 4 / 5).contains(&refused),
-        "{refused} of {judged}"
+        (validated / 5..validated * 4 / 5).contains(&refused),
+        "{refused} of {validated}"
     );
 }
 

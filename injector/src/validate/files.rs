@@ -12,7 +12,7 @@ use oracle::{
     seeds::seeds,
 };
 use serde_json::{Value, json};
-use weft_cli::judged::{Finding, judge};
+use weft_cli::validated::{Finding, validate_text};
 
 use super::{agreement, traffic, *};
 
@@ -58,11 +58,13 @@ impl Compared {
     /// Has both say what they say of an object.
     fn compare(&mut self, seed: u64, object: &Value) {
         // JSON is YAML. A text that the reader of files refuses never reaches a cluster.
-        let Ok(judged) = judge(&object.to_string(), "shop", &Cluster::default()) else {
+        let Ok(validated) = validate_text(&object.to_string(), "shop", &Cluster::default()) else {
             return;
         };
-        let (errors, warnings): (Vec<&Finding>, Vec<&Finding>) =
-            judged.findings.iter().partition(|finding| finding.refused);
+        let (errors, warnings): (Vec<&Finding>, Vec<&Finding>) = validated
+            .findings
+            .iter()
+            .partition(|finding| finding.refused);
         match reviewed(object) {
             Err(why) => {
                 assert_eq!(errors.len(), 1, "seed {seed}: {errors:?}");

@@ -11,7 +11,7 @@ mod sources;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use crds::smi::judge::{DestinationKind, Rule, RuleKind};
+use crds::smi::validation::{DestinationKind, Rule, RuleKind};
 use policy::{
     access,
     http_match::HttpMatch,
@@ -56,7 +56,7 @@ pub(super) fn targets(
         let this = object(Kind::TrafficTarget, key);
         findings.seen(this.clone(), &facts.meta, summary(facts));
         let mut about = findings.about(&this, facts.meta.generation);
-        about.judged(&facts.meta.mistakes);
+        about.add_mistakes(&facts.meta.mistakes);
         let reading = Reading {
             named,
             pods: &pods,

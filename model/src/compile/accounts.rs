@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crds::near;
-use crds::smi::judge::{DestinationKind, Source, SourceKind};
+use crds::smi::validation::{DestinationKind, Source, SourceKind};
 use policy::name::SpiffeId;
 
 use super::findings::About;

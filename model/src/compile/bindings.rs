@@ -28,7 +28,7 @@ pub(super) fn bindings(world: &World, defaults: &Defaults, findings: &mut Findin
         let this = object(Kind::IdentityBinding, key);
         findings.seen(this.clone(), &facts.meta, summary(facts));
         let mut about = findings.about(&this, facts.meta.generation);
-        about.judged(&facts.meta.mistakes);
+        about.add_mistakes(&facts.meta.mistakes);
         let reading = Reading {
             world,
             defaults,

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use crds::smi::judge::{self, Mistake};
+use crds::smi::validation::{self, Mistake};
 use policy::name::ObjectRef;
 
 use crate::{
@@ -33,7 +33,7 @@ const MAX_DISTINCT: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     findings: BTreeMap<ObjectRef, ObjectFindings>,
-    objects: BTreeMap<ObjectRef, JudgedObject>,
+    objects: BTreeMap<ObjectRef, FoundObject>,
 }
 
 /// What is wrong with one object.
@@ -55,7 +55,7 @@ struct Worst {
 }
 
 #[derive(Debug)]
-struct JudgedObject {
+struct FoundObject {
     generation: i64,
     uid: Arc<str>,
     summary: String,
@@ -65,7 +65,7 @@ struct JudgedObject {
 impl Findings {
     /// Notes an object, so that it gets a report.
     pub(crate) fn seen(&mut self, object: ObjectRef, meta: &Meta, summary: String) {
-        let seen = JudgedObject {
+        let seen = FoundObject {
             generation: meta.generation,
             uid: meta.uid.clone(),
             summary,
@@ -184,11 +184,11 @@ pub(crate) struct About<'a> {
 
 impl About<'_> {
     /// What is wrong with the object by itself, with the messages of the webhook.
-    pub(crate) fn judged(&mut self, mistakes: &[Mistake]) {
+    pub(crate) fn add_mistakes(&mut self, mistakes: &[Mistake]) {
         for mistake in mistakes {
             let severity = match mistake.severity {
-                judge::Severity::Refuse => Severity::Failure,
-                judge::Severity::Warn => Severity::Warning,
+                validation::Severity::Refuse => Severity::Failure,
+                validation::Severity::Warn => Severity::Warning,
             };
             let reason = mistake.code.into();
             self.add(

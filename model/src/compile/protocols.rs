@@ -199,7 +199,7 @@ impl Protocols<'_> {
         let Some(facts) = self.world.pods.get(pod) else {
             return Protocol::Detect;
         };
-        if holds(&ranges(facts.appearance.opaque_ports.as_deref()), port) {
+        if holds(&ranges(facts.annotations.opaque_ports.as_deref()), port) {
             return Protocol::Opaque;
         }
         if let Some(declared) = self.declared(pod, port) {
@@ -236,7 +236,7 @@ impl Protocols<'_> {
             .filter_map(|found| Some((found.pod.as_ref()?, found.port)));
         let says_opaque = |(pod, port): (&ObjectKey, u16)| {
             let facts = self.world.pods.get(pod);
-            let list = facts.and_then(|facts| facts.appearance.opaque_ports.as_deref());
+            let list = facts.and_then(|facts| facts.annotations.opaque_ports.as_deref());
             holds(&ranges(list), port)
         };
         if pods.clone().any(says_opaque) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::smi::judge::{self, Criteria};
+use crds::smi::validation::{self, Criteria};
 use policy::{
     http_match::HttpMatch,
     name::{Kind, ObjectRef},
@@ -105,7 +105,7 @@ fn group(key: &ObjectKey, facts: &GroupFacts, findings: &mut Findings) -> Group 
         few(matches.iter().map(|one| &one.name)),
     );
     let mut about = findings.about(&this, facts.meta.generation);
-    about.judged(&facts.meta.mistakes);
+    about.add_mistakes(&facts.meta.mistakes);
     let matches = matches.iter().map(|one| {
         let criteria = one.criteria.as_ref();
         let usable = criteria.map(|criteria| usable(&one.name, criteria));
@@ -149,7 +149,7 @@ fn route_ports(
     kind: Kind,
     key: &ObjectKey,
     meta: &Meta,
-    judge::RoutePorts(written): &judge::RoutePorts,
+    validation::RoutePorts(written): &validation::RoutePorts,
     findings: &mut Findings,
 ) -> RoutePorts {
     let this = object(kind, key);
@@ -157,7 +157,7 @@ fn route_ports(
     findings.seen(this.clone(), meta, few(ports.map(ToString::to_string)));
     findings
         .about(&this, meta.generation)
-        .judged(&meta.mistakes);
+        .add_mistakes(&meta.mistakes);
     RoutePorts {
         origin: origin(kind, key, meta),
         ports: written

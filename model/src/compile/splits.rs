@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::smi::judge::{Backend, ServiceRef};
+use crds::smi::validation::{Backend, ServiceRef};
 use policy::{
     name::{Kind, ObjectRef},
     route::Match,
@@ -32,7 +32,7 @@ pub(super) fn by_root(
         let this = object(Kind::TrafficSplit, key);
         findings.seen(this.clone(), &facts.meta, summary(facts));
         let mut about = findings.about(&this, facts.meta.generation);
-        about.judged(&facts.meta.mistakes);
+        about.add_mistakes(&facts.meta.mistakes);
         let reading = Reading {
             world,
             routes,

@@ -24,7 +24,7 @@ use policy::{
     traffic::{
         bounds::POLICIES_PER_NAMESPACE,
         call::{Downstream, FallbackTo, Mirror},
-        precedence::{Rank, Standings, resolve},
+        precedence::{PrecedenceResults, Rank, resolve},
     },
 };
 
@@ -47,7 +47,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
     }
     let candidates = candidates(named, &mut policies.watched, findings);
     let mut by_target = ByTarget::new(&candidates);
-    let mut standings = Standings::default();
+    let mut results = PrecedenceResults::default();
     for (key, entry) in named.services {
         let service = ServiceId::new(key.namespace.clone(), key.name.clone());
         let ports: Vec<u16> = entry.ports.keys().copied().collect();
@@ -65,7 +65,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
             let written: Vec<Cow<'_, policy::traffic::Policy>> = written.collect();
             let mut resolved = resolve(written.iter().map(Cow::as_ref), &service, *port);
             resolved.lost.extend(counting.lost);
-            standings.add(&resolved);
+            results.add(&resolved);
             if resolved.won.is_empty() {
                 continue;
             }
@@ -96,7 +96,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
     }
     by_target.report(findings);
     let overridden = shared_pods::overridden(named, &policies);
-    conditions::rivals(&candidates, &standings, &overridden, findings);
+    conditions::report_conflicts(&candidates, &results, &overridden, findings);
     conditions::not_enforced(named, &candidates, &mut policies, findings);
     policies
 }
@@ -151,7 +151,7 @@ fn noted<'a>(key: &ObjectKey, facts: &PolicyFacts, findings: &'a mut Findings) -
     findings.seen(this.clone(), &facts.meta, conditions::summary(facts));
     findings.targeted(&this, conditions::target(facts));
     let mut about = findings.about(&this, facts.meta.generation);
-    about.judged(&facts.meta.mistakes);
+    about.add_mistakes(&facts.meta.mistakes);
     about
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::names::few;
 use crds::observe::Step;
 
-use super::judge::Judged;
+use super::evaluate::EvaluatedEndpoint;
 use super::outcome::{BackendOutcome, step};
 
 /// Names of endpoints, by the backend that they belong to.
@@ -26,7 +26,7 @@ impl<'a> About<'a> {
         let mut all = Endpoints::new();
         for outcome in outcomes {
             let backend = all.entry(&outcome.backend_route.label).or_default();
-            backend.extend(outcome.judged.iter().map(Judged::name));
+            backend.extend(outcome.evaluated.iter().map(EvaluatedEndpoint::name));
         }
         Self {
             all,
@@ -37,7 +37,7 @@ impl<'a> About<'a> {
     /// Says it of one endpoint of a backend.
     pub(super) fn say(
         &mut self,
-        (outcome, one): (&'a BackendOutcome<'_>, &Judged),
+        (outcome, one): (&'a BackendOutcome<'_>, &EvaluatedEndpoint),
         text: String,
         by: impl IntoIterator<Item = String>,
     ) {

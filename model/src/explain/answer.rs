@@ -8,11 +8,11 @@ use policy::name::ObjectRef;
 use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
-use super::judge::{self, Judged};
+use super::evaluate::{self, EvaluatedEndpoint};
 use super::outcome::{BackendOutcome, Question, together};
 use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::BackendRoute;
-use super::{backends, fix, noticed, words};
+use super::{backends, fix, noticed, steps};
 use crate::model::{Model, PodId};
 
 const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
@@ -42,7 +42,7 @@ pub struct Explained {
     /// For the user.
     pub status: ExplanationStatus,
     /// Pods whose proxies judge the call.
-    pub judges: BTreeSet<PodId>,
+    pub deciding_pods: BTreeSet<PodId>,
     /// Namespaces of the pods of which something is said. A Service may lead to those of
     /// another one than its own.
     pub namespaces: BTreeSet<Arc<str>>,
@@ -100,15 +100,15 @@ impl Model {
         request: &Request,
         backend_route: BackendRoute,
     ) -> BackendOutcome<'a> {
-        let judged: Vec<Judged> = backend_route
+        let evaluated: Vec<EvaluatedEndpoint> = backend_route
             .called_endpoints()
             .iter()
-            .map(|endpoint| judge::endpoint(self, caller, endpoint, request))
+            .map(|endpoint| evaluate::endpoint(self, caller, endpoint, request))
             .collect();
         BackendOutcome {
             caller,
             backend_route,
-            judged,
+            evaluated,
         }
     }
 
@@ -119,7 +119,7 @@ impl Model {
         owner: Owner<'_>,
         callers: Callers<'_>,
     ) -> Explained {
-        let mut steps = words::steps(self, question, outcomes);
+        let mut steps = steps::steps(self, question, outcomes);
         steps.extend(noticed::steps(&self.index, question, outcomes));
         let mut status = ExplanationStatus {
             owner: question.to.namespace().to_owned(),
@@ -152,13 +152,13 @@ impl Model {
             let fix = fix::of(self, question, outcomes, owner, callers);
             status.fix = (fix != Fix::default()).then_some(fix);
         }
-        let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
+        let evaluated = outcomes.iter().flat_map(|outcome| &outcome.evaluated);
         let mut explained = Explained {
             status,
             counted_at: counted_at(&question.to),
             ..Explained::default()
         };
-        for one in judged {
+        for one in evaluated {
             let namespace = one
                 .endpoint
                 .pod
@@ -166,7 +166,7 @@ impl Model {
                 .map(|pod| Arc::clone(&pod.namespace));
             explained.namespaces.extend(namespace);
             if let Some((pod, origins)) = &one.by {
-                explained.judges.insert(pod.clone());
+                explained.deciding_pods.insert(pod.clone());
                 explained.origins.extend(origins.iter().cloned());
             }
         }
@@ -185,8 +185,8 @@ const fn counted_at(to: &Called) -> CountedPort {
 /// Whether rules may allow some pods of an account, and the client has no right to learn which pods
 /// the account has.
 fn depends_on_unknown_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
-    let mut judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
-    question.view == CallerView::AccountOnly && judged.any(|one| one.names_pods)
+    let mut evaluated = outcomes.iter().flat_map(|outcome| &outcome.evaluated);
+    question.view == CallerView::AccountOnly && evaluated.any(|one| one.names_pods)
 }
 
 fn unknown(why: String) -> Explained {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::observe::{BackendVerdict, ExplanationVerdict};
 use policy::reason::Reason;
 
-use super::judge::Ruling;
+use super::evaluate::Ruling;
 use super::outcome::{BackendOutcome, Question};
 use super::question::Owner;
 
@@ -36,12 +36,12 @@ pub(super) fn verdicts(outcomes: &[BackendOutcome<'_>]) -> Vec<BackendVerdict> {
         let backend_route = &outcome.backend_route;
         let label = backend_route.label.as_str();
         let share = weight(outcome) / callers * backend_route.share;
-        let of_each = share / outcome.judged.len().max(1) as f64;
-        let ends = outcome.judged.iter().map(|one| {
+        let of_each = share / outcome.evaluated.len().max(1) as f64;
+        let ends = outcome.evaluated.iter().map(|one| {
             let (verdict, reason) = outcome.at(one);
             (verdict, reason, Some(one.name()))
         });
-        let before = outcome.judged.is_empty().then(|| {
+        let before = outcome.evaluated.is_empty().then(|| {
             let verdict = outcome.verdict();
             let refused = verdict == ExplanationVerdict::Refused;
             let reason = outcome.refusals().next().filter(|_| refused);
@@ -100,7 +100,7 @@ pub(super) fn refusing(
             }
             continue;
         }
-        let refusing = outcome.judged.iter();
+        let refusing = outcome.evaluated.iter();
         let refusing = refusing.filter(|one| matches!(one.ruling, Ruling::Refused(_)));
         for (pod, _) in refusing.filter_map(|one| one.by.as_ref()) {
             let (kind, key) = owner(pod);

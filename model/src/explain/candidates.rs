@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use policy::access::Access;
 
-use super::judge::PodAccess;
+use super::evaluate::PodAccess;
 use crate::model::{Model, PodId};
 
 /// Sets of rules that are tried at one time: each is a query of its own.
@@ -18,7 +18,7 @@ pub const MAX_PODS: usize = 512;
 
 /// What pods of one namespace would hold for their inbound side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrialCandidate {
+pub struct DryRunCandidate {
     pub namespace: Arc<str>,
     pub access: Access,
     pub pods: Vec<PodId>,
@@ -27,7 +27,7 @@ pub struct TrialCandidate {
 /// What is to be tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidates {
-    pub sets: Vec<TrialCandidate>,
+    pub sets: Vec<DryRunCandidate>,
     /// Pods that would hold something else than they do, also those that found no place above.
     pub pods: usize,
     /// Of these, pods of namespaces where none may be queried.
@@ -39,12 +39,12 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// What the proxies of `before` would hold by `after`, where that differs; `may_ask`: whether
+    /// What the proxies of `before` would hold by `after`, where that differs; `may_query`: whether
     /// those of a namespace may be queried.
     #[must_use]
     pub fn of(
         (before, after): (&Model, &Model),
-        may_ask: impl Fn(&str) -> bool,
+        may_query: impl Fn(&str) -> bool,
         until: Instant,
     ) -> Self {
         let mut found = Self::default();
@@ -61,7 +61,7 @@ impl Candidates {
                 && was.access() != will.access()
             {
                 found.pods += 1;
-                if may_ask(&pod.namespace) {
+                if may_query(&pod.namespace) {
                     found.add(pod, will.access());
                 } else {
                     found.foreign += 1;
@@ -82,7 +82,7 @@ impl Candidates {
         if let Some(set) = known {
             set.pods.push(pod.clone());
         } else if self.sets.len() < MAX_SETS {
-            self.sets.push(TrialCandidate {
+            self.sets.push(DryRunCandidate {
                 namespace: Arc::clone(&pod.namespace),
                 access: access.clone(),
                 pods: vec![pod.clone()],

@@ -17,7 +17,7 @@ use policy::reason::Reason;
 use policy::route::{Backend, Forward, Match, Rule, shares};
 use policy::well_known::PROXY_PORTS;
 
-use super::judge::PodAccess;
+use super::evaluate::PodAccess;
 use crate::model::{Index, Model, PodId, Target, modes};
 use crate::world::{ObjectKey, Proxy};
 
@@ -311,7 +311,7 @@ fn passes<'a>(
         },
         None => {
             let namespace = index.world.namespace(&pod.namespace);
-            let mtls = modes::mtls_at(&index.defaults, namespace, &facts.appearance, port);
+            let mtls = modes::mtls_at(&index.defaults, namespace, &facts.annotations, port);
             if mtls == MtlsMode::Strict {
                 return Passes::Nothing;
             }

@@ -24,14 +24,14 @@ pub(super) fn by(index: &Index, pod: &ObjectKey, facts: &PodFacts, port: u16) ->
         text,
         service: None,
     };
-    if lists(facts.appearance.opaque_ports.as_deref()) {
+    if lists(facts.annotations.opaque_ports.as_deref()) {
         return without_service(format!("annotation {OPAQUE_PORTS} of the pod"));
     }
     if let Some(by) = by_service(index, pod, port) {
         return by;
     }
     let namespace = index.world.namespace(&pod.namespace);
-    let list = namespace.and_then(|namespace| namespace.appearance.opaque_ports.as_deref());
+    let list = namespace.and_then(|namespace| namespace.annotations.opaque_ports.as_deref());
     if lists(list) {
         let name = &pod.namespace;
         return without_service(format!("annotation {OPAQUE_PORTS} of namespace {name}"));

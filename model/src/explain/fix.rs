@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 use self::account::Protected;
 use self::plaintext::Advice;
 use super::call::Request;
-use super::judge::{Judged, Ruling};
+use super::evaluate::{EvaluatedEndpoint, Ruling};
 use super::outcome::{BackendOutcome, Question};
 use super::question::{Callers, Owner};
 use crate::model::{Index, Model, PodId};
@@ -109,7 +109,7 @@ fn wanted(
                 fix.warnings.push(nothing_helps(reason, &question.request));
             }
         }
-        for one in &outcome.judged {
+        for one in &outcome.evaluated {
             let Ruling::Refused(reason) = one.ruling else {
                 continue;
             };
@@ -216,7 +216,7 @@ impl Source {
 fn source(
     index: &Index,
     outcomes: &[BackendOutcome<'_>],
-    (outcome, one): (&BackendOutcome<'_>, &Judged),
+    (outcome, one): (&BackendOutcome<'_>, &EvaluatedEndpoint),
 ) -> Result<Source, Advice> {
     if let Some(id) = &outcome.caller.identity {
         let account = id.namespace().zip(id.service_account());
@@ -250,7 +250,7 @@ fn source(
     }
 }
 
-fn account_of(index: &Index, one: &Judged) -> Option<ObjectKey> {
+fn account_of(index: &Index, one: &EvaluatedEndpoint) -> Option<ObjectKey> {
     let (pod, _) = one.by.as_ref()?;
     let facts = index.world.pods.get(pod)?;
     Some(ObjectKey {

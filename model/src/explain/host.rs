@@ -33,8 +33,8 @@ pub(super) fn may_let_in(
         enforcement: access.enforcement,
         rules: access.rules.iter().map(open).collect(),
     };
-    let judged = access.decide_request(caller, port, request, path);
-    judged.is_ok_and(|judged| judged.verdict.is_allowed())
+    let evaluated = access.decide_request(caller, port, request, path);
+    evaluated.is_ok_and(|evaluated| evaluated.verdict.is_allowed())
 }
 
 /// Whether with some host another rule decides than for the call without one.

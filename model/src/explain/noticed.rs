@@ -10,7 +10,7 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use super::call::Called;
-use super::judge::Judged;
+use super::evaluate::EvaluatedEndpoint;
 use super::outcome::{BackendOutcome, Question, step};
 use crate::model::{Index, modes};
 
@@ -20,10 +20,10 @@ pub(super) fn steps(
     question: &Question<'_>,
     outcomes: &[BackendOutcome<'_>],
 ) -> Vec<Step> {
-    let any = |meets: &dyn Fn(&BackendOutcome<'_>, &Judged) -> bool| {
+    let any = |meets: &dyn Fn(&BackendOutcome<'_>, &EvaluatedEndpoint) -> bool| {
         outcomes
             .iter()
-            .any(|outcome| outcome.judged.iter().any(|one| meets(outcome, one)))
+            .any(|outcome| outcome.evaluated.iter().any(|one| meets(outcome, one)))
     };
     let meshed = question.from.iter().any(|caller| caller.identity.is_some());
     let lines = [
@@ -90,18 +90,18 @@ fn is_headless(index: &Index, to: &Called) -> bool {
 }
 
 /// Whether the pod's mode is strict, whatever its mode is at this port.
-fn is_strict(index: &Index, one: &Judged) -> bool {
+fn is_strict(index: &Index, one: &EvaluatedEndpoint) -> bool {
     let facts = one.by.as_ref().and_then(|(pod, _)| {
         let facts = index.world.pods.get(pod)?;
         Some((index.world.namespace(&pod.namespace), facts))
     });
     facts.is_some_and(|(namespace, facts)| {
-        modes::mtls(&index.defaults, namespace, &facts.appearance) == MtlsMode::Strict
+        modes::mtls(&index.defaults, namespace, &facts.annotations) == MtlsMode::Strict
     })
 }
 
 /// Whether Services declare the port as HTTP and as TLS, which is detected then.
-fn is_http_and_tls(index: &Index, one: &Judged) -> bool {
+fn is_http_and_tls(index: &Index, one: &EvaluatedEndpoint) -> bool {
     let declared = one.by.as_ref().and_then(|(pod, _)| {
         let entry = index.pods.get(pod)?;
         entry.declared.get(&one.endpoint.port)

@@ -4,7 +4,7 @@ use crds::observe::{ExplanationSpec, ExplanationVerdict, Step};
 use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
-use super::judge::{Judged, Ruling};
+use super::evaluate::{EvaluatedEndpoint, Ruling};
 use super::question::CallerView;
 use super::route::BackendRoute;
 
@@ -24,13 +24,13 @@ pub(super) struct BackendOutcome<'a> {
     pub(super) caller: &'a Caller,
     pub(super) backend_route: BackendRoute,
     /// By endpoint.
-    pub(super) judged: Vec<Judged>,
+    pub(super) evaluated: Vec<EvaluatedEndpoint>,
 }
 
 impl BackendOutcome<'_> {
     pub(super) fn refusals(&self) -> impl Iterator<Item = Reason> {
         let ended = self.backend_route.refused;
-        let of_pods = self.judged.iter().filter_map(|one| one.ruling.refusal());
+        let of_pods = self.evaluated.iter().filter_map(|one| one.ruling.refusal());
         // A fallback that refuses leaves the call as it was.
         let of_pods = of_pods.map(move |reason| ended.unwrap_or(reason));
         let stands = ended.filter(|_| !self.backend_route.is_answered());
@@ -39,16 +39,16 @@ impl BackendOutcome<'_> {
 
     /// Whether it depends on the host, which was not said.
     pub(super) fn is_by_host(&self) -> bool {
-        self.backend_route.by_host || self.judged.iter().any(|one| one.by_host)
+        self.backend_route.by_host || self.evaluated.iter().any(|one| one.by_host)
     }
 
     /// What becomes of the calls that go to one of its endpoints, and why they are refused.
-    pub(super) fn at(&self, one: &Judged) -> (ExplanationVerdict, Option<Reason>) {
+    pub(super) fn at(&self, one: &EvaluatedEndpoint) -> (ExplanationVerdict, Option<Reason>) {
         if self.backend_route.by_host || one.by_host {
             return (ExplanationVerdict::Unknown, None);
         }
         match one.ruling {
-            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => {
+            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotEvaluated(_) => {
                 (ExplanationVerdict::Allowed, None)
             }
             // A fallback that refuses leaves the call as it was.
@@ -69,7 +69,7 @@ impl BackendOutcome<'_> {
         if self.backend_route.outside || self.backend_route.is_held() {
             return ExplanationVerdict::Allowed;
         }
-        together(self.judged.iter().map(|one| self.at(one).0))
+        together(self.evaluated.iter().map(|one| self.at(one).0))
     }
 }
 

@@ -68,10 +68,10 @@ fn owner(pod: &PodId) -> (String, ObjectKey) {
 }
 
 fn ask_with(cluster: &Cluster, spec: &ExplanationSpec, defaults: &Defaults) -> ExplanationStatus {
-    try_ask(cluster, spec, defaults).unwrap()
+    try_explain(cluster, spec, defaults).unwrap()
 }
 
-fn try_ask(
+fn try_explain(
     cluster: &Cluster,
     spec: &ExplanationSpec,
     defaults: &Defaults,
@@ -90,11 +90,11 @@ fn try_ask(
 #[test]
 fn calls_that_no_pod_makes_are_not_explained() {
     let query = spec("Pod/client", "Service/api", "*", "/items/7");
-    let answer = try_ask(&read_only(), &query, &Defaults::default());
+    let answer = try_explain(&read_only(), &query, &Defaults::default());
     assert_eq!(answer.unwrap_err().field, "method");
 }
 
-fn ask(cluster: &Cluster, spec: &ExplanationSpec) -> ExplanationStatus {
+fn explain(cluster: &Cluster, spec: &ExplanationSpec) -> ExplanationStatus {
     ask_with(cluster, spec, &Defaults::default())
 }
 
@@ -113,7 +113,7 @@ fn read_only() -> Cluster {
 
 #[test]
 fn refusal_names_nearest_rule_and_what_it_lacks() {
-    let status = ask(
+    let status = explain(
         &read_only(),
         &spec("Pod/client", "Service/api", "DELETE", "/items/7"),
     );
@@ -136,7 +136,7 @@ fn refusal_names_nearest_rule_and_what_it_lacks() {
     assert!(texts(&status, "route")[0].starts_with("shop/api; 2 of 2 endpoints"));
     assert!(texts(&status, "who")[0].contains("spiffe://cluster.local/ns/shop/sa/web"));
     assert_eq!(status.backends.len(), 1);
-    let allowed = ask(
+    let allowed = explain(
         &read_only(),
         &spec("Pod/client", "Service/api", "GET", "/items/7?x=1"),
     );
@@ -146,25 +146,25 @@ fn refusal_names_nearest_rule_and_what_it_lacks() {
 
 #[test]
 fn owner_of_pods_is_asked_about_as_they_are() {
-    let status = ask(
+    let status = explain(
         &read_only(),
         &spec("ServiceAccount/web", "Deployment/api", "PUT", "/items"),
     );
     assert_eq!(status.verdict, ExplanationVerdict::Refused);
     // An account that has no pod yet.
-    let status = ask(
+    let status = explain(
         &read_only(),
         &spec("ServiceAccount/new", "Deployment/api", "GET", "/items"),
     );
     assert_eq!(status.verdict, ExplanationVerdict::Refused);
     assert!(texts(&status, "rule")[0].contains("none of its sources"));
-    let status = ask(
+    let status = explain(
         &read_only(),
         &spec("Deployment/absent", "Service/api", "GET", "/"),
     );
     assert_eq!(status.verdict, ExplanationVerdict::Unknown);
     assert!(status.reason.contains("has no pods"), "{}", status.reason);
-    let status = ask(
+    let status = explain(
         &read_only(),
         &spec("Pod/client", "Service/nothing", "GET", "/"),
     );
@@ -215,7 +215,7 @@ fn question_without_a_meaning_is_refused_by_its_field() {
 
 #[test]
 fn call_leaving_cluster_is_relayed_without_evaluation() {
-    let status = ask(
+    let status = explain(
         &shop(),
         &spec("Pod/client", "External/api.example.com", "GET", "/"),
     );
@@ -239,7 +239,7 @@ fn backends_are_judged_each_with_its_share() {
         .with(split("s", "api", &[("api", 90), ("v2", 10)]))
         .with(tcp_route("ports", &[8080]))
         .with(target("closed", "v2", &["absent"], rules));
-    let status = ask(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
+    let status = explain(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
     assert_eq!(
         (status.verdict, status.reason.as_str()),
         (ExplanationVerdict::Mixed, "")
@@ -257,13 +257,13 @@ fn backends_are_judged_each_with_its_share() {
         ]
     );
     // A caller without a proxy knows no splits.
-    let status = ask(&cluster, &outside("Service/api"));
+    let status = explain(&cluster, &outside("Service/api"));
     assert_eq!(
         (status.verdict, status.backends.len()),
         (ExplanationVerdict::Allowed, 1)
     );
     let without_backend = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
-    let status = ask(
+    let status = explain(
         &without_backend,
         &spec("Pod/client", "Service/api", "GET", "/"),
     );
@@ -283,12 +283,12 @@ fn missing_endpoints_and_missing_proxies_are_explained() {
     let cluster = shop()
         .with(service("empty", "10.96.0.3", &[("http", 80)]))
         .with(plain_pod("old-1", "10.0.0.31", "old"));
-    let status = ask(&cluster, &spec("Pod/client", "Service/empty", "GET", "/"));
+    let status = explain(&cluster, &spec("Pod/client", "Service/empty", "GET", "/"));
     assert_eq!(
         (status.verdict, status.reason.as_str()),
         (ExplanationVerdict::Refused, "no-endpoint")
     );
-    let status = ask(&cluster, &spec("Pod/client", "Pod/old-1", "GET", "/"));
+    let status = explain(&cluster, &spec("Pod/client", "Pod/old-1", "GET", "/"));
     assert_eq!(status.verdict, ExplanationVerdict::Allowed);
     assert!(texts(&status, "wire")[0].contains("the pod has no proxy"));
     let deny = Defaults {
@@ -332,7 +332,7 @@ fn applied(cluster: Cluster, objects: &[Value]) -> Cluster {
 #[test]
 fn fix_takes_a_name_that_no_object_has() {
     let query = spec("Pod/client", "Service/api", "DELETE", "/items/7");
-    let first = ask(&read_only(), &query).fix.unwrap();
+    let first = explain(&read_only(), &query).fix.unwrap();
     let name = first.objects[0]["metadata"]["name"].as_str().unwrap();
     let matches = json!([{"name": "all", "pathRegex": ".*", "methods": ["*"]}]);
     for own in [
@@ -342,13 +342,13 @@ fn fix_takes_a_name_that_no_object_has() {
         binding(name, json!({"serviceAccount": "other"})),
     ] {
         let cluster = read_only().with(own.clone());
-        let fix = ask(&cluster, &query).fix.unwrap();
+        let fix = explain(&cluster, &query).fix.unwrap();
         assert!(!fix.objects.is_empty(), "{own}");
         for object in &fix.objects {
             assert_ne!(object["metadata"]["name"], name, "{object}");
         }
         let after = applied(cluster, &fix.objects);
-        let verdict = ask(&after, &query).verdict;
+        let verdict = explain(&after, &query).verdict;
         assert_eq!(verdict, ExplanationVerdict::Allowed, "{own}");
     }
 }
@@ -357,7 +357,7 @@ fn fix_takes_a_name_that_no_object_has() {
 #[test]
 fn fix_allows_this_call_and_none_beside_it() {
     let query = spec("Pod/client", "Service/api", "DELETE", "/items/7");
-    let fix = ask(&read_only(), &query).fix.unwrap();
+    let fix = explain(&read_only(), &query).fix.unwrap();
     assert_eq!((fix.commands.len(), fix.warnings.len()), (0, 0), "{fix:?}");
     let group = fix
         .objects
@@ -368,7 +368,7 @@ fn fix_allows_this_call_and_none_beside_it() {
         "^/items/7$"
     );
     let after = applied(read_only(), &fix.objects);
-    let verdict = |spec: &ExplanationSpec| ask(&after, spec).verdict;
+    let verdict = |spec: &ExplanationSpec| explain(&after, spec).verdict;
     assert_eq!(verdict(&query), ExplanationVerdict::Allowed);
     for (from, method, path) in [
         ("Pod/client", "PUT", "/items/7"),
@@ -405,7 +405,7 @@ fn raw_tcp_is_fixed_by_port_if_possible() {
     let mut query = spec("Pod/client", "Pod/api-1", "GET", "/");
     (query.method, query.path, query.tcp) = (None, None, true);
     query.to.port = Some(8081);
-    let status = ask(&cluster, &query);
+    let status = explain(&cluster, &query);
     assert_eq!(
         (status.verdict, status.http_status),
         (ExplanationVerdict::Refused, None)
@@ -417,10 +417,10 @@ fn raw_tcp_is_fixed_by_port_if_possible() {
             .all(|object| object["kind"] != "HTTPRouteGroup")
     );
     let after = applied(cluster, &fix.objects);
-    assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Allowed);
+    assert_eq!(explain(&after, &query).verdict, ExplanationVerdict::Allowed);
     query.to.port = Some(8082);
-    assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Refused);
-    let bad = ask(
+    assert_eq!(explain(&after, &query).verdict, ExplanationVerdict::Refused);
+    let bad = explain(
         &read_only(),
         &spec("Pod/client", "Service/api", "GET", "/a%2Fb"),
     );

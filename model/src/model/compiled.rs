@@ -13,7 +13,7 @@ use crate::world::{ObjectKey, World};
 
 /// Models whose changes are kept. A stream that is further behind looks at all that it needs, as it
 /// does at first.
-const REMEMBERED: usize = 32;
+const MAX_RETAINED: usize = 32;
 
 /// One World, compiled.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Compiled {
         let pods = self.pods_after(&model, &changes);
         let mut recent = self.recent.clone();
         recent.push_back(Arc::new(changes));
-        while recent.len() > REMEMBERED {
+        while recent.len() > MAX_RETAINED {
             recent.pop_front();
         }
         Self {

@@ -11,15 +11,15 @@ use policy::protocol::PortRange;
 
 use super::defaults::Defaults;
 use super::protocols::{holds, ranges};
-use crate::world::{Appearance, NamespaceFacts};
+use crate::world::{Annotations, NamespaceFacts};
 
 /// The access mode of a pod.
 pub fn access(
     defaults: &Defaults,
     namespace: Option<&NamespaceFacts>,
-    pod: &Appearance,
+    pod: &Annotations,
 ) -> AccessMode {
-    let namespace = namespace.and_then(|n| read(n.appearance.access.as_deref(), AccessMode::Deny));
+    let namespace = namespace.and_then(|n| read(n.annotations.access.as_deref(), AccessMode::Deny));
     let pod = read(pod.access.as_deref(), AccessMode::Deny);
     resolve(
         defaults.access,
@@ -30,10 +30,10 @@ pub fn access(
 }
 
 /// Which object set the access mode of a pod, as far as it was set.
-pub(crate) fn access_set_by(namespace: Option<&NamespaceFacts>, pod: &Appearance) -> &'static str {
+pub(crate) fn access_set_by(namespace: Option<&NamespaceFacts>, pod: &Annotations) -> &'static str {
     match (
         &pod.access,
-        namespace.and_then(|n| n.appearance.access.as_ref()),
+        namespace.and_then(|n| n.annotations.access.as_ref()),
     ) {
         (Some(_), Some(_)) => "set on the pod and its namespace",
         (Some(_), None) => "set on the pod",
@@ -43,7 +43,11 @@ pub(crate) fn access_set_by(namespace: Option<&NamespaceFacts>, pod: &Appearance
 }
 
 /// The mTLS mode of a pod, but for its [`permissive_ports`].
-pub fn mtls(defaults: &Defaults, namespace: Option<&NamespaceFacts>, pod: &Appearance) -> MtlsMode {
+pub fn mtls(
+    defaults: &Defaults,
+    namespace: Option<&NamespaceFacts>,
+    pod: &Annotations,
+) -> MtlsMode {
     mtls_where(defaults, namespace, pod, Excepted::default())
 }
 
@@ -51,7 +55,7 @@ pub fn mtls(defaults: &Defaults, namespace: Option<&NamespaceFacts>, pod: &Appea
 pub(crate) fn mtls_at(
     defaults: &Defaults,
     namespace: Option<&NamespaceFacts>,
-    pod: &Appearance,
+    pod: &Annotations,
     port: u16,
 ) -> MtlsMode {
     let excepted = Excepted::at(namespace, pod, port);
@@ -63,12 +67,12 @@ pub(crate) fn mtls_at(
 pub(crate) fn permissive_ports(
     defaults: &Defaults,
     namespace: Option<&NamespaceFacts>,
-    pod: &Appearance,
+    pod: &Annotations,
 ) -> Vec<PortRange> {
     if mtls(defaults, namespace, pod) == MtlsMode::Permissive {
         return Vec::new();
     }
-    let of_namespace = permissive_list(namespace.map(|n| &n.appearance));
+    let of_namespace = permissive_list(namespace.map(|n| &n.annotations));
     let of_pod = permissive_list(Some(pod));
     // Ports between two neighbouring bounds are in the same lists.
     let written = of_namespace.iter().chain(&of_pod);
@@ -103,7 +107,7 @@ pub(crate) enum Exception {
 pub(crate) fn exception(
     defaults: &Defaults,
     namespace: Option<&NamespaceFacts>,
-    pod: &Appearance,
+    pod: &Annotations,
     port: u16,
 ) -> Exception {
     let held = Excepted::at(namespace, pod, port);
@@ -131,9 +135,9 @@ struct Excepted {
 }
 
 impl Excepted {
-    fn at(namespace: Option<&NamespaceFacts>, pod: &Appearance, port: u16) -> Self {
+    fn at(namespace: Option<&NamespaceFacts>, pod: &Annotations, port: u16) -> Self {
         Self {
-            by_namespace: holds(&permissive_list(namespace.map(|n| &n.appearance)), port),
+            by_namespace: holds(&permissive_list(namespace.map(|n| &n.annotations)), port),
             by_pod: holds(&permissive_list(Some(pod)), port),
         }
     }
@@ -144,25 +148,25 @@ impl Excepted {
 fn mtls_where(
     defaults: &Defaults,
     namespace: Option<&NamespaceFacts>,
-    pod: &Appearance,
+    pod: &Annotations,
     excepted: Excepted,
 ) -> MtlsMode {
-    let word = |appearance: &Appearance, excepted: bool| {
-        let mode = read(appearance.mtls.as_deref(), MtlsMode::Strict);
+    let word = |annotations: &Annotations, excepted: bool| {
+        let mode = read(annotations.mtls.as_deref(), MtlsMode::Strict);
         if excepted {
             Some(MtlsMode::Permissive)
         } else {
             mode
         }
     };
-    let namespace = namespace.and_then(|n| word(&n.appearance, excepted.by_namespace));
+    let namespace = namespace.and_then(|n| word(&n.annotations, excepted.by_namespace));
     let pod = word(pod, excepted.by_pod);
     resolve(defaults.mtls, namespace, pod, defaults.mtls_pods_may_loosen)
 }
 
 /// The list of an annotation. One that cannot be read excepts nothing.
-fn permissive_list(appearance: Option<&Appearance>) -> Vec<PortRange> {
-    ranges(appearance.and_then(|appearance| appearance.permissive_ports.as_deref()))
+fn permissive_list(annotations: Option<&Annotations>) -> Vec<PortRange> {
+    ranges(annotations.and_then(|annotations| annotations.permissive_ports.as_deref()))
 }
 
 fn read<M: FromStr>(value: Option<&str>, tightest: M) -> Option<M> {

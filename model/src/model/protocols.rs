@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use policy::protocol::{DEFAULT_OPAQUE_PORTS, MAX_PORT_RANGES, PortProtocols, PortRange, Protocol};
 
-use super::served::Served;
+use super::service_ports::Served;
 use crate::world::{NamespaceFacts, ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Declared protocols of a pod's ports, in order of precedence.
@@ -39,7 +39,7 @@ pub(crate) fn of_pod(
     namespace: Option<&NamespaceFacts>,
     declared: Option<&BTreeMap<u16, Protocol>>,
 ) -> Declared {
-    let own = ranges(pod.appearance.opaque_ports.as_deref());
+    let own = ranges(pod.annotations.opaque_ports.as_deref());
     let declared = declared.into_iter().flatten();
     let declared = declared.filter_map(|(port, protocol)| Some((single(*port)?, *protocol)));
     Declared(PortProtocols::new(
@@ -65,7 +65,7 @@ pub enum Declares<'a> {
 
 /// What a Service itself says about one of its ports, and by what; `None`: nothing.
 pub fn declaration(service: &ServiceFacts, number: u16) -> Option<(Protocol, Declares<'_>)> {
-    if holds(&ranges(service.appearance.opaque_ports.as_deref()), number) {
+    if holds(&ranges(service.annotations.opaque_ports.as_deref()), number) {
         return Some((Protocol::Opaque, Declares::Annotation));
     }
     let port = service.ports.iter().find(|port| port.number == number)?;
@@ -119,7 +119,7 @@ pub(crate) const fn spoken(protocol: Protocol) -> &'static str {
 
 /// The namespace's list and the default list.
 pub(crate) fn opaque_list(namespace: Option<&NamespaceFacts>) -> Vec<PortRange> {
-    let mut list = ranges(namespace.and_then(|n| n.appearance.opaque_ports.as_deref()));
+    let mut list = ranges(namespace.and_then(|n| n.annotations.opaque_ports.as_deref()));
     list.extend(DEFAULT_OPAQUE_PORTS.into_iter().filter_map(single));
     list
 }

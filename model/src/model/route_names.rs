@@ -11,7 +11,7 @@ use policy::{http_match::HttpMatch, name::Kind, route::names::Names};
 
 use super::{
     published::{EncodedResource, match_len},
-    served::Served,
+    service_ports::Served,
     targets::Target,
 };
 use crate::world::{ObjectKey, named, object};

@@ -27,7 +27,7 @@ pub(crate) use self::merged::Overridden;
 use self::merged::{GuardBuilder, Ranks};
 use super::{
     published::EncodedResource,
-    served::{Served, has_shared_port},
+    service_ports::{Served, has_shared_port},
 };
 use crate::world::ObjectKey;
 

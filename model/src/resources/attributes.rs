@@ -15,8 +15,8 @@ const LONGEST: usize = 256;
 /// What spans of this pod say of it.
 pub(super) fn of_pod(key: &ObjectKey, facts: &PodFacts) -> Vec<v1::Attribute> {
     let owners = owners(facts);
-    let named = usable(facts.appearance.service_name.as_deref());
-    let within = usable(facts.appearance.service_namespace.as_deref());
+    let named = usable(facts.annotations.service_name.as_deref());
+    let within = usable(facts.annotations.service_namespace.as_deref());
     let owner = owners.first().map(|(_, name)| *name);
     let mut all = vec![
         ("service.name", named.or(owner).unwrap_or(&key.name)),
@@ -67,7 +67,7 @@ fn attribute(kind: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{Appearance, Owner};
+    use crate::world::{Annotations, Owner};
 
     const HASH: &str = "pod-template-hash";
     const ROLLOUTS: &str = "rollouts-pod-template-hash";
@@ -191,9 +191,9 @@ mod tests {
         let long = "x".repeat(10_000);
         for (named, expected) in [("checkout", "checkout"), ("", "web"), (&long, "web")] {
             let facts = PodFacts {
-                appearance: Appearance {
+                annotations: Annotations {
                     service_name: Some(named.into()),
-                    ..Appearance::default()
+                    ..Annotations::default()
                 },
                 ..PodFacts::default()
             };
@@ -219,9 +219,9 @@ mod tests {
             (None, "shop"),
         ] {
             let facts = PodFacts {
-                appearance: Appearance {
+                annotations: Annotations {
                     service_namespace: written.map(Into::into),
-                    ..Appearance::default()
+                    ..Annotations::default()
                 },
                 ..PodFacts::default()
             };

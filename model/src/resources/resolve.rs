@@ -38,7 +38,7 @@ impl Model {
     ) -> Option<ResourceSet> {
         let index = &self.index;
         let facts = index.world.pods.get(pod)?;
-        let mut set = Gathering {
+        let mut set = CollectedResources {
             index,
             node: &facts.node,
             capabilities,
@@ -149,7 +149,7 @@ fn position([all, zone]: [PeerPosition; 2]) -> EncodedResource {
     EncodedResource::new(names::PLACE.to_owned(), content, Vec::new())
 }
 
-struct Gathering<'a> {
+struct CollectedResources<'a> {
     index: &'a Index,
     node: &'a Arc<str>,
     capabilities: &'a Capabilities,
@@ -160,7 +160,7 @@ struct Gathering<'a> {
     uses_parts: bool,
 }
 
-impl Gathering<'_> {
+impl CollectedResources<'_> {
     fn add(&mut self, published: Arc<EncodedResource>) {
         let resource = &published.resource;
         if self.capabilities.suffice_for(resource) {

@@ -39,7 +39,7 @@ impl Index {
             pod: key.name.to_string(),
             identity: self.identity(key, facts),
             enforcement: v1::Enforcement::from(enforcement).into(),
-            mtls: v1::MtlsMode::from(modes::mtls(&self.defaults, namespace, &facts.appearance))
+            mtls: v1::MtlsMode::from(modes::mtls(&self.defaults, namespace, &facts.annotations))
                 .into(),
             ports: self
                 .pod_protocols(key, facts)
@@ -49,10 +49,14 @@ impl Index {
             zone: self.world.zone(&facts.node).to_owned(),
             node: facts.node.to_string(),
             ips: facts.ips.iter().map(ToString::to_string).collect(),
-            permissive_ports: modes::permissive_ports(&self.defaults, namespace, &facts.appearance)
-                .into_iter()
-                .map(wire::convert::port_range)
-                .collect(),
+            permissive_ports: modes::permissive_ports(
+                &self.defaults,
+                namespace,
+                &facts.annotations,
+            )
+            .into_iter()
+            .map(wire::convert::port_range)
+            .collect(),
         };
         // Whether a target protects shows in the enforcement, so it is an origin.
         let origins = targets.iter().map(|target| target.origin.clone()).collect();
@@ -73,7 +77,7 @@ impl Index {
     /// What the proxy of a pod is to report; sent also where no object says anything, so that it
     /// forgets what it was started with.
     fn telemetry(&self, key: &ObjectKey, facts: &PodFacts) -> EncodedResource {
-        let (namespace, pod) = (self.world.namespace(&key.namespace), &facts.appearance);
+        let (namespace, pod) = (self.world.namespace(&key.namespace), &facts.annotations);
         let tracing = telemetry::tracing(&self.defaults, namespace, pod);
         let message = v1::Telemetry {
             log_filter: telemetry::log_filter(namespace, pod).as_str().to_owned(),

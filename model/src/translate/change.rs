@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crds::smi::judge::Cluster;
+use crds::smi::validation::Cluster;
 use kube::core::DynamicObject;
 use policy::mode::AccessMode;
 use policy::name::Kind;
@@ -59,7 +59,7 @@ impl Change {
         for (namespace, mode) in &self.access {
             let namespaces = Arc::make_mut(&mut changed.namespaces);
             if let Some(facts) = namespaces.get_mut(namespace) {
-                Arc::make_mut(facts).appearance.access = Some(mode.as_str().into());
+                Arc::make_mut(facts).annotations.access = Some(mode.as_str().into());
             }
         }
         changed

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::metadata::{Unusable, annotation, created, text};
 use crate::world::{
-    Appearance, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
+    Annotations, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
     ServiceAccountFacts, ServiceFacts, ServicePort, SliceFacts, SlicePort, TopologyHints,
 };
 
@@ -83,7 +83,7 @@ pub fn pod(object: DynamicObject) -> Result<PodFacts, Unusable> {
         owner: owner(&meta),
         labels: pairs(meta.labels.as_ref()),
         ports: container_ports(&spec),
-        appearance: appearance(&meta),
+        annotations: annotations(&meta),
         proxy: proxy(&meta, &spec, &status),
         created: created(&meta),
     })
@@ -248,7 +248,7 @@ pub fn service(object: DynamicObject) -> Result<ServiceFacts, Unusable> {
         locality: locality(&spec),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         external_name: external.then(|| text(spec.external_name.as_deref())),
-        appearance: appearance(&meta),
+        annotations: annotations(&meta),
         routes: annotation(&meta, labels::ROUTES),
         created: created(&meta),
         generation: meta.generation.unwrap_or(0),
@@ -395,7 +395,7 @@ pub fn namespace(object: DynamicObject) -> Result<NamespaceFacts, Unusable> {
     Ok(NamespaceFacts {
         uid: text(meta.uid.as_deref()),
         labels: pairs(meta.labels.as_ref()),
-        appearance: appearance(&meta),
+        annotations: annotations(&meta),
         terminating: meta.deletion_timestamp.is_some(),
     })
 }
@@ -412,8 +412,8 @@ pub fn node(object: DynamicObject) -> Result<NodeFacts, Unusable> {
     })
 }
 
-fn appearance(meta: &ObjectMeta) -> Appearance {
-    Appearance {
+fn annotations(meta: &ObjectMeta) -> Annotations {
+    Annotations {
         access: annotation(meta, labels::ACCESS),
         mtls: annotation(meta, labels::MTLS),
         permissive_ports: annotation(meta, labels::PERMISSIVE_PORTS),

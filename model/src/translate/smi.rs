@@ -3,7 +3,7 @@
 use crds::smi::{
     HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec, TrafficTargetSpec,
     UdpRouteSpec,
-    judge::{self, Cluster, Judge},
+    validation::{self, Cluster, Validate},
 };
 use kube::core::DynamicObject;
 
@@ -13,10 +13,13 @@ use crate::world::{
 };
 
 /// Judges the object. Its status is what Weft itself has written, and decides nothing.
-pub(super) fn judged<S: Judge>(object: &DynamicObject, cluster: &Cluster) -> (Meta, S::Judged) {
+pub(super) fn validated<S: Validate>(
+    object: &DynamicObject,
+    cluster: &Cluster,
+) -> (Meta, S::Validated) {
     let metadata = &object.metadata;
     let at = cluster.around(metadata.namespace.as_deref().unwrap_or_default());
-    let (spec, mistakes) = judge::spec::<S>(object.data.get("spec"), &at);
+    let (spec, mistakes) = validation::spec::<S>(object.data.get("spec"), &at);
     let meta = Meta {
         generation: metadata.generation.unwrap_or(0),
         created: created(metadata),
@@ -28,36 +31,36 @@ pub(super) fn judged<S: Judge>(object: &DynamicObject, cluster: &Cluster) -> (Me
 
 /// A TrafficTarget.
 pub fn target(object: &DynamicObject, cluster: &Cluster) -> TargetFacts {
-    let (meta, spec) = judged::<TrafficTargetSpec>(object, cluster);
+    let (meta, spec) = validated::<TrafficTargetSpec>(object, cluster);
     TargetFacts { meta, spec }
 }
 
 /// A TrafficSplit.
 pub fn split(object: &DynamicObject, cluster: &Cluster) -> SplitFacts {
-    let (meta, spec) = judged::<TrafficSplitSpec>(object, cluster);
+    let (meta, spec) = validated::<TrafficSplitSpec>(object, cluster);
     SplitFacts { meta, spec }
 }
 
 /// An HTTPRouteGroup.
 pub fn group(object: &DynamicObject, cluster: &Cluster) -> GroupFacts {
-    let (meta, spec) = judged::<HttpRouteGroupSpec>(object, cluster);
+    let (meta, spec) = validated::<HttpRouteGroupSpec>(object, cluster);
     GroupFacts { meta, spec }
 }
 
 /// A TCPRoute.
 pub fn tcp_route(object: &DynamicObject, cluster: &Cluster) -> TcpRouteFacts {
-    let (meta, ports) = judged::<TcpRouteSpec>(object, cluster);
+    let (meta, ports) = validated::<TcpRouteSpec>(object, cluster);
     TcpRouteFacts { meta, ports }
 }
 
 /// A UDPRoute.
 pub fn udp_route(object: &DynamicObject, cluster: &Cluster) -> UdpRouteFacts {
-    let (meta, ports) = judged::<UdpRouteSpec>(object, cluster);
+    let (meta, ports) = validated::<UdpRouteSpec>(object, cluster);
     UdpRouteFacts { meta, ports }
 }
 
 /// An IdentityBinding.
 pub fn binding(object: &DynamicObject, cluster: &Cluster) -> BindingFacts {
-    let (meta, spec) = judged::<IdentityBindingSpec>(object, cluster);
+    let (meta, spec) = validated::<IdentityBindingSpec>(object, cluster);
     BindingFacts { meta, spec }
 }

@@ -1,6 +1,6 @@
 //! Objects of the API server become facts.
 
-use crds::smi::judge::Cluster;
+use crds::smi::validation::Cluster;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ fn trace_service_names_come_from_separate_annotations() {
     ] {
         object = cluster::annotate(object, name, value);
     }
-    let read = pod(dynamic(object)).unwrap().appearance;
+    let read = pod(dynamic(object)).unwrap().annotations;
     let names = (&read.service_name, &read.service_namespace);
     assert_eq!(names, (&Some("checkout".into()), &Some("retail".into())));
 }

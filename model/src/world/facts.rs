@@ -35,7 +35,7 @@ pub fn workload_version(kind: &str) -> Option<&'static str> {
 /// already split from the rest. Values are kept as written: what they mean, and
 /// whether they mean anything, is decided in `compile`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Appearance {
+pub struct Annotations {
     /// `weft.dev/access`.
     pub access: Option<Arc<str>>,
     /// `weft.dev/mtls`.
@@ -131,7 +131,7 @@ pub struct PodFacts {
     /// TCP ports that containers declare, by number; the name may be empty.
     pub ports: BTreeMap<u16, Arc<str>>,
     /// The mesh's annotations.
-    pub appearance: Appearance,
+    pub annotations: Annotations,
     /// Present when the pod carries a proxy.
     pub proxy: Option<Proxy>,
     /// Creation time in seconds since 1970; decides which was first.
@@ -143,7 +143,7 @@ impl Fact for PodFacts {
         let Some(old) = old else { return false };
         new.is_none_or(|new| {
             // Labels may decide the identity of a pod for others.
-            new.appearance != old.appearance
+            new.annotations != old.annotations
                 || new.labels != old.labels
                 // One that was never ready is in no list.
                 || (new.unready && old.ready_since > 0)
@@ -192,7 +192,7 @@ pub struct ServiceFacts {
     /// Publish endpoints that are not ready.
     pub publish_not_ready: bool,
     /// The mesh's annotations.
-    pub appearance: Appearance,
+    pub annotations: Annotations,
     /// `weft.dev/routes`, as written.
     pub routes: Option<Arc<str>>,
     /// Creation time in seconds since 1970; decides which was first.
@@ -275,14 +275,14 @@ pub struct NamespaceFacts {
     /// Labels.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// The mesh's annotations.
-    pub appearance: Appearance,
+    pub annotations: Annotations,
     /// Being deleted.
     pub terminating: bool,
 }
 
 impl Fact for NamespaceFacts {
     fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
-        old.map(|namespace| &namespace.appearance) != new.map(|namespace| &namespace.appearance)
+        old.map(|namespace| &namespace.annotations) != new.map(|namespace| &namespace.annotations)
     }
 }
 

@@ -14,7 +14,7 @@ use policy::name::Kind;
 /// Hands every row to the macro `$with`. A row says:
 /// - the field that holds its facts in a World, and of which type they are,
 /// - the type that says how the API names it, and how an object is read: `read` where that
-///   can fail, `judge` where what is wrong with it becomes part of the fact,
+///   can fail, `validate` where what is wrong with it becomes part of the fact,
 /// - `places` if it says where pods and endpoints are, whose changes are compiled in part,
 ///   `accounts` if only what objects of users name counts, and else `policy`,
 /// - what it is called as an object that something is said about, if it ever is,
@@ -43,25 +43,25 @@ macro_rules! rows {
                 read service_account, accounts, None, false;
             /// TrafficTargets.
             targets: TargetFacts = crds::smi::TrafficTarget,
-                judge target, policy, Some(Kind::TrafficTarget), true;
+                validate target, policy, Some(Kind::TrafficTarget), true;
             /// TrafficSplits.
             splits: SplitFacts = crds::smi::TrafficSplit,
-                judge split, policy, Some(Kind::TrafficSplit), true;
+                validate split, policy, Some(Kind::TrafficSplit), true;
             /// HTTPRouteGroups.
             groups: GroupFacts = crds::smi::HTTPRouteGroup,
-                judge group, policy, Some(Kind::HttpRouteGroup), true;
+                validate group, policy, Some(Kind::HttpRouteGroup), true;
             /// TCPRoutes.
             tcp_routes: TcpRouteFacts = crds::smi::TCPRoute,
-                judge tcp_route, policy, Some(Kind::TcpRoute), true;
+                validate tcp_route, policy, Some(Kind::TcpRoute), true;
             /// UDPRoutes.
             udp_routes: UdpRouteFacts = crds::smi::UDPRoute,
-                judge udp_route, policy, Some(Kind::UdpRoute), true;
+                validate udp_route, policy, Some(Kind::UdpRoute), true;
             /// IdentityBindings.
             bindings: BindingFacts = crds::smi::IdentityBinding,
-                judge binding, policy, Some(Kind::IdentityBinding), true;
+                validate binding, policy, Some(Kind::IdentityBinding), true;
             /// TrafficPolicies.
             policies: PolicyFacts = crds::weft::TrafficPolicy,
-                judge traffic_policy, policy, Some(Kind::TrafficPolicy), true;
+                validate traffic_policy, policy, Some(Kind::TrafficPolicy), true;
             $($more)*
         }
     };

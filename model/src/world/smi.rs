@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crds::smi::judge::{Binding, Code, Mistake, RouteGroup, RoutePorts, Split, Target};
+use crds::smi::validation::{Binding, Code, Mistake, RouteGroup, RoutePorts, Split, Target};
 
 use super::fact::Fact;
 

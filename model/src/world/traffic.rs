@@ -1,6 +1,6 @@
 //! What is kept of a TrafficPolicy.
 
-use crds::weft::judge::Policy;
+use crds::weft::validation::Policy;
 
 use super::{fact::Fact, smi::Meta};
 

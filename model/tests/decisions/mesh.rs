@@ -8,7 +8,7 @@ use std::{
 
 use crds::{
     observe::{ExplanationSpec, From, Header, To},
-    smi::judge::Cluster,
+    smi::validation::Cluster,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use kube::core::DynamicObject;
@@ -20,7 +20,7 @@ use model::{
 };
 use oracle::{Call, Caller, Shares, Traffic, World};
 use policy::{
-    access::{Access, Caller as Proven, JudgedTraffic as Sent, Rule},
+    access::{Access, Caller as Proven, EvaluatedTraffic as Sent, Rule},
     http_match::RequestFacts,
     mode::MtlsMode,
     name::SpiffeId,
@@ -185,7 +185,7 @@ impl Mesh {
                 SeenCallers::default()
             })
             .ok()?;
-        (!explained.judges.is_empty()).then_some(explained)
+        (!explained.deciding_pods.is_empty()).then_some(explained)
     }
 
     /// How a client's proxy shares out what is sent to a Service's address; `None` if

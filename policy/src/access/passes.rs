@@ -4,7 +4,7 @@
 //! Edges of a graph are kept without their requests. Where rules look at requests, whether
 //! one passes depends on the request, and that is reported rather than guessed.
 
-use super::{Access, Caller, JudgedTraffic, Rule};
+use super::{Access, Caller, EvaluatedTraffic, Rule};
 use crate::http_match::HttpMatch;
 use crate::mode::Enforcement;
 
@@ -13,9 +13,9 @@ use crate::mode::Enforcement;
 pub enum Spoken {
     /// Requests.
     Http,
-    /// See [`JudgedTraffic::Opaque`].
+    /// See [`EvaluatedTraffic::Opaque`].
     Opaque,
-    /// See [`JudgedTraffic::Bytes`].
+    /// See [`EvaluatedTraffic::Bytes`].
     Bytes,
 }
 
@@ -52,8 +52,8 @@ impl Access {
         }
         let traffic = match spoken {
             Spoken::Http => return self.requests(caller, port),
-            Spoken::Opaque => JudgedTraffic::Opaque,
-            Spoken::Bytes => JudgedTraffic::Bytes,
+            Spoken::Opaque => EvaluatedTraffic::Opaque,
+            Spoken::Bytes => EvaluatedTraffic::Bytes,
         };
         if self.decide(caller, port, traffic).is_allowed() {
             Passes::All
@@ -68,7 +68,7 @@ impl Access {
             if rule.allows_every_request(port) {
                 return Passes::All;
             }
-            if rule.judges_requests_on(port) {
+            if rule.evaluates_requests_on(port) {
                 matches.extend(rule.http.iter().flatten());
             }
         }
@@ -85,7 +85,7 @@ impl Rule {
         match &self.http {
             None => self.allows_bytes(port),
             Some(matches) => {
-                self.judges_requests_on(port) && matches.iter().any(HttpMatch::is_every_request)
+                self.evaluates_requests_on(port) && matches.iter().any(HttpMatch::is_every_request)
             }
         }
     }

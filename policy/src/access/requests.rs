@@ -12,7 +12,7 @@
 //! The proxy of the called pod, rules that are only tried, and explanations of calls all judge
 //! here, so that they cannot differ.
 
-use super::{Access, Caller, JudgedTraffic, Rule, Verdict};
+use super::{Access, Caller, EvaluatedTraffic, Rule, Verdict};
 use crate::http_match::{HttpMatch, RequestFacts};
 use crate::mode::Enforcement;
 use crate::path::{BadPath, PathForms};
@@ -30,7 +30,7 @@ impl Access {
     /// is the one that is sent on, and a path that cannot be judged is refused. Audit refuses
     /// nothing and changes no path.
     #[must_use]
-    pub fn judges_requests(&self, port: u16) -> bool {
+    pub fn evaluates_requests(&self, port: u16) -> bool {
         self.enforcement == Enforcement::Enforce && self.has_http_rule(port)
     }
 
@@ -46,10 +46,10 @@ impl Access {
         path: &'p PathForms,
     ) -> Result<RequestVerdict<'_, 'p>, BadPath> {
         let normal = path.normal(request.path);
-        if !self.judges_requests(port) {
-            let judged = normal.unwrap_or(request.path);
+        if !self.evaluates_requests(port) {
+            let evaluated = normal.unwrap_or(request.path);
             return Ok(RequestVerdict {
-                verdict: self.judge_path(caller, port, request, judged),
+                verdict: self.evaluate_path(caller, port, request, evaluated),
                 replaced: None,
             });
         }
@@ -66,9 +66,9 @@ impl Access {
         if let [sent, others @ ..] = path.readings()
             && !(path.may_name_host() && self.looks_at_host(caller))
         {
-            let judge = |path: &str| self.judge_path(caller, port, request, path);
-            let verdict = judge(sent);
-            if verdict.is_allowed() && others.iter().all(|other| judge(other).is_allowed()) {
+            let evaluate = |path: &str| self.evaluate_path(caller, port, request, path);
+            let verdict = evaluate(sent);
+            if verdict.is_allowed() && others.iter().all(|other| evaluate(other).is_allowed()) {
                 return Ok(RequestVerdict {
                     verdict,
                     replaced: path.kept(request.path),
@@ -76,12 +76,12 @@ impl Access {
             }
         }
         Ok(RequestVerdict {
-            verdict: self.judge_path(caller, port, request, normal?),
+            verdict: self.evaluate_path(caller, port, request, normal?),
             replaced: path.changed(),
         })
     }
 
-    fn judge_path(
+    fn evaluate_path(
         &self,
         caller: Caller<'_>,
         port: u16,
@@ -93,7 +93,7 @@ impl Access {
             path,
             headers: request.headers,
         };
-        self.decide(caller, port, JudgedTraffic::Http(&facts))
+        self.decide(caller, port, EvaluatedTraffic::Http(&facts))
     }
 
     /// The first rule that allows the request whatever its path is.
@@ -124,7 +124,7 @@ impl Rule {
         };
         match &self.http {
             None => self.allows_bytes(port),
-            Some(matches) => self.judges_requests_on(port) && matches.iter().any(fits),
+            Some(matches) => self.evaluates_requests_on(port) && matches.iter().any(fits),
         }
     }
 }

@@ -45,8 +45,12 @@ fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str
         headers: &headers,
     };
     match who {
-        "" => access.decide(Caller::Outside, port, JudgedTraffic::Http(&request)),
-        _ => access.decide(Caller::mesh(&id(who)), port, JudgedTraffic::Http(&request)),
+        "" => access.decide(Caller::Outside, port, EvaluatedTraffic::Http(&request)),
+        _ => access.decide(
+            Caller::mesh(&id(who)),
+            port,
+            EvaluatedTraffic::Http(&request),
+        ),
     }
 }
 
@@ -56,13 +60,13 @@ fn allowed(access: &Access, who: &str, port: u16, method: &Method, path: &str) -
 
 fn tcp(access: &Access, who: &str, port: u16) -> bool {
     access
-        .decide(Caller::mesh(&id(who)), port, JudgedTraffic::Opaque)
+        .decide(Caller::mesh(&id(who)), port, EvaluatedTraffic::Opaque)
         .is_allowed()
 }
 
 fn unread(access: &Access, who: &str, port: u16) -> bool {
     access
-        .decide(Caller::mesh(&id(who)), port, JudgedTraffic::Bytes)
+        .decide(Caller::mesh(&id(who)), port, EvaluatedTraffic::Bytes)
         .is_allowed()
 }
 
@@ -191,7 +195,7 @@ fn pod_is_admitted_only_by_uid_in_certificate() {
     let web = id("web");
     let may = |pod: Option<&str>| {
         access
-            .decide(Caller::Mesh { id: &web, pod }, 80, JudgedTraffic::Opaque)
+            .decide(Caller::Mesh { id: &web, pod }, 80, EvaluatedTraffic::Opaque)
             .is_allowed()
     };
     assert!(may(Some("a")) && may(Some("b")) && may(Some("c")));
@@ -199,7 +203,7 @@ fn pod_is_admitted_only_by_uid_in_certificate() {
     assert!(!may(None), "a certificate that names no pod");
     assert!(
         !access
-            .decide(Caller::Outside, 80, JudgedTraffic::Opaque)
+            .decide(Caller::Outside, 80, EvaluatedTraffic::Opaque)
             .is_allowed()
     );
     let no_pods = enforced(vec![Rule {
@@ -213,7 +217,7 @@ fn pod_is_admitted_only_by_uid_in_certificate() {
     };
     assert!(
         !no_pods
-            .decide(caller, 80, JudgedTraffic::Opaque)
+            .decide(caller, 80, EvaluatedTraffic::Opaque)
             .is_allowed()
     );
 }
@@ -407,7 +411,7 @@ fn audit_and_open_only_report_deny_verdict() {
         assert_eq!((really, really.is_allowed()), (Verdict::Allow { by }, true));
         assert!(
             access
-                .decide(Caller::Outside, 81, JudgedTraffic::Opaque)
+                .decide(Caller::Outside, 81, EvaluatedTraffic::Opaque)
                 .is_allowed()
         );
     }

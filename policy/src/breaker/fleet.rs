@@ -1,18 +1,18 @@
 //! The breaker of a Service for the whole mesh, as the controller keeps it.
 //!
-//! Every replica adds up the same pulses and comes to the same verdict. Accounts are
+//! Every replica adds up the same breaker reports and comes to the same verdict. Accounts are
 //! compared, not pods: an account with a hundred pods has one voice, as it is one client
 //! with one bug.
 //!
-//! In use: [`Fleet::pulse`] for each pulse that arrives, of the pod whose stream it came
-//! by; [`Fleet::tick`] after pulses and every second, and then [`Fleet::steer`] is sent where it
+//! In use: [`Fleet::add_counts`] for each breaker report that arrives, of the pod whose stream it came
+//! by; [`Fleet::tick`] after breaker reports and every second, and then [`Fleet::fleet_state`] is sent where it
 //! changed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::breaker::window::{Probes, Sum, Window};
-use crate::breaker::{Pulse, RAMP, Steer};
+use crate::breaker::{BreakerCounts, FleetBreakerState, RAMP};
 use crate::traffic::endpoint::Breaker as Settings;
 
 /// Between two probes of the whole mesh: ten in a second.
@@ -72,12 +72,12 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
         }
     }
 
-    pub fn pulse(
+    pub fn add_counts(
         &mut self,
         now: Instant,
         account: &A,
         proxy: &P,
-        pulse: Pulse,
+        counts: BreakerCounts,
         settings: &Settings,
     ) {
         if self.callers.contains_key(proxy) || self.callers.len() < PROXIES {
@@ -89,16 +89,16 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             window.add(
                 now,
                 settings.interval,
-                pulse.sent,
-                pulse.failed.min(pulse.sent),
+                counts.sent,
+                counts.failed.min(counts.sent),
             );
         }
         if matches!(self.phase, Phase::Probing { .. }) {
-            if pulse.refused > 0 || pulse.sent_probes > 0 || pulse.probes > 0 {
+            if counts.refused > 0 || counts.sent_probes > 0 || counts.probes > 0 {
                 self.obeyed = now;
             }
-            for at in 0..pulse.probes.min(self.asked_of_one()) {
-                self.probes.add(at < pulse.failed_probes);
+            for at in 0..counts.probes.min(self.probes_of_one()) {
+                self.probes.add(at < counts.failed_probes);
             }
         }
     }
@@ -117,7 +117,7 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
 
     /// Probes that one proxy has in a second at most, and one that was late. So no proxy
     /// decides alone by making up more of them.
-    fn asked_of_one(&self) -> u32 {
+    fn probes_of_one(&self) -> u32 {
         let callers = u32::try_from(self.callers.len()).unwrap_or(u32::MAX);
         PROBES_IN_A_SECOND.div_ceil(callers.max(1)) + 1
     }
@@ -213,17 +213,17 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
 
     /// The command for proxies. Probes are divided among those that call.
     #[must_use]
-    pub fn steer(&self, now: Instant) -> Steer {
+    pub fn fleet_state(&self, now: Instant) -> FleetBreakerState {
         match self.phase {
-            Phase::Closed => Steer::Closed,
-            Phase::Open { .. } => Steer::Open,
+            Phase::Closed => FleetBreakerState::Closed,
+            Phase::Open { .. } => FleetBreakerState::Open,
             Phase::Probing { .. } => {
                 let callers = u32::try_from(self.callers.len()).unwrap_or(u32::MAX);
-                Steer::Probing {
+                FleetBreakerState::Probing {
                     every: PROBE_EVERY.saturating_mul(callers.max(1)),
                 }
             }
-            Phase::Closing { since } => Steer::Closing {
+            Phase::Closing { since } => FleetBreakerState::Closing {
                 since: now.saturating_duration_since(since),
             },
         }

@@ -3,16 +3,16 @@
 //! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`]
 //! before the first attempt, [`Breaker::record`] or [`Breaker::record_probe`] with the end of
 //! each attempt, by the rules of ejection, or [`Breaker::begin_stream`] and
-//! [`Breaker::end_stream`] where its trailers decide; [`Breaker::steer`] with each command of the
+//! [`Breaker::end_stream`] where its trailers decide; [`Breaker::set_fleet_state`] with each command of the
 //! controller, [`Breaker::controller_lost`] when its stream ends, [`Breaker::settle`] and
-//! [`Breaker::pulse`] every second.
+//! [`Breaker::take_counts`] every second.
 
 use std::time::{Duration, Instant};
 
 use crate::balance::unit;
 use crate::breaker::streams::{Stream, Streams};
 use crate::breaker::window::{Probes, Sum, Window};
-use crate::breaker::{Pulse, RAMP, Steer, ramp};
+use crate::breaker::{BreakerCounts, FleetBreakerState, RAMP, ramp};
 use crate::traffic::endpoint::{Breaker as Settings, BreakerState};
 
 /// What a controller said is obeyed for so long without it.
@@ -60,7 +60,7 @@ pub struct Breaker {
     /// When it began to send nothing but probes last, here or by the controller's word.
     opened_at: Option<Instant>,
     phase: Phase,
-    ordered: Steer,
+    ordered: FleetBreakerState,
     ordered_at: Instant,
     /// Until when what was said holds, where no controller is there to say more.
     until: Option<Instant>,
@@ -73,7 +73,7 @@ pub struct Breaker {
     /// Calls whose trailers are to tell how they went, and probes.
     streams: Streams,
     probe_streams: Streams,
-    pulse: Pulse,
+    counts: BreakerCounts,
 }
 
 impl Breaker {
@@ -84,7 +84,7 @@ impl Breaker {
             counts_from: None,
             opened_at: None,
             phase: Phase::Closed,
-            ordered: Steer::Closed,
+            ordered: FleetBreakerState::Closed,
             ordered_at: now,
             until: None,
             obeys: false,
@@ -92,7 +92,7 @@ impl Breaker {
             was_written: false,
             streams: Streams::new(now),
             probe_streams: Streams::new(now),
-            pulse: Pulse::default(),
+            counts: BreakerCounts::default(),
         }
     }
 
@@ -107,8 +107,8 @@ impl Breaker {
         };
         match admit {
             Admit::Pass => {}
-            Admit::Probe => self.pulse.sent_probes = self.pulse.sent_probes.saturating_add(1),
-            Admit::Refuse => self.pulse.refused = self.pulse.refused.saturating_add(1),
+            Admit::Probe => self.counts.sent_probes = self.counts.sent_probes.saturating_add(1),
+            Admit::Refuse => self.counts.refused = self.counts.refused.saturating_add(1),
         }
         admit
     }
@@ -125,7 +125,7 @@ impl Breaker {
     ) -> Admit {
         let is_older = self.opened_at.is_some_and(|opened| started < opened);
         if is_older && self.is_open(now, settings) {
-            self.pulse.refused = self.pulse.refused.saturating_add(1);
+            self.counts.refused = self.counts.refused.saturating_add(1);
             return Admit::Refuse;
         }
         self.admit(now, settings, random)
@@ -139,7 +139,10 @@ impl Breaker {
             BreakerState::Auto => self.expire(now),
         }
         if self.must_hold(now, settings) {
-            return matches!(self.ordered, Steer::Open | Steer::Probing { .. });
+            return matches!(
+                self.ordered,
+                FleetBreakerState::Open | FleetBreakerState::Probing { .. }
+            );
         }
         matches!(self.phase, Phase::Open { .. } | Phase::Probing { .. })
     }
@@ -154,9 +157,9 @@ impl Breaker {
         }
         if self.must_hold(now, settings) {
             return match self.ordered {
-                Steer::Open => true,
-                Steer::Probing { .. } => self.next_probe.is_some_and(|next| now < next),
-                Steer::Closed | Steer::Closing { .. } => false,
+                FleetBreakerState::Open => true,
+                FleetBreakerState::Probing { .. } => self.next_probe.is_some_and(|next| now < next),
+                FleetBreakerState::Closed | FleetBreakerState::Closing { .. } => false,
             };
         }
         match self.phase {
@@ -191,10 +194,10 @@ impl Breaker {
         };
         if self.must_hold(now, settings) {
             return match self.ordered {
-                Steer::Closed => Admit::Pass,
-                Steer::Open => Admit::Refuse,
-                Steer::Probing { every } => self.probe(now, every, random),
-                Steer::Closing { since } => {
+                FleetBreakerState::Closed => Admit::Pass,
+                FleetBreakerState::Open => Admit::Refuse,
+                FleetBreakerState::Probing { every } => self.probe(now, every, random),
+                FleetBreakerState::Closing { since } => {
                     part(since + now.saturating_duration_since(self.ordered_at))
                 }
             };
@@ -228,7 +231,7 @@ impl Breaker {
     /// Whether the controller's command is what counts: it is another one than closed,
     /// and what this proxy has seen does not contradict it.
     fn must_hold(&mut self, now: Instant, settings: &Settings) -> bool {
-        if self.ordered == Steer::Closed {
+        if self.ordered == FleetBreakerState::Closed {
             return false;
         }
         if !self.obeys {
@@ -271,8 +274,8 @@ impl Breaker {
     }
 
     fn count(&mut self, now: Instant, sent: u32, failed: u32, settings: &Settings) {
-        self.pulse.sent = self.pulse.sent.saturating_add(sent);
-        self.pulse.failed = self.pulse.failed.saturating_add(failed);
+        self.counts.sent = self.counts.sent.saturating_add(sent);
+        self.counts.failed = self.counts.failed.saturating_add(failed);
         let is_written = settings.state != BreakerState::Auto;
         // What a written state let in speaks neither for nor against what comes after it.
         if is_written && !self.was_written {
@@ -291,8 +294,8 @@ impl Breaker {
 
     /// A probe ended, in the same way.
     pub fn record_probe(&mut self, now: Instant, failed: bool, settings: &Settings) {
-        self.pulse.probes = self.pulse.probes.saturating_add(1);
-        self.pulse.failed_probes = self.pulse.failed_probes.saturating_add(failed.into());
+        self.counts.probes = self.counts.probes.saturating_add(1);
+        self.counts.failed_probes = self.counts.failed_probes.saturating_add(failed.into());
         if let Phase::Probing { probes, .. } = &mut self.phase {
             probes.add(failed);
             if probes.are_good(OWN_PROBES, settings.failure_percent.get()) {
@@ -351,8 +354,13 @@ impl Breaker {
 
     /// A command of the controller. When it begins to close, what was seen before counts
     /// no longer, here neither.
-    pub fn steer(&mut self, now: Instant, ordered: Steer) {
-        let closes = |steer| matches!(steer, Steer::Closed | Steer::Closing { .. });
+    pub fn set_fleet_state(&mut self, now: Instant, ordered: FleetBreakerState) {
+        let closes = |fleet_state| {
+            matches!(
+                fleet_state,
+                FleetBreakerState::Closed | FleetBreakerState::Closing { .. }
+            )
+        };
         if closes(ordered) && !closes(self.ordered) && self.obeys {
             self.phase = Phase::Closed;
             self.forget_all(now);
@@ -360,11 +368,11 @@ impl Breaker {
         if closes(self.ordered) && !closes(ordered) {
             self.opened_at = Some(now);
         }
-        self.obeys &= ordered != Steer::Closed;
+        self.obeys &= ordered != FleetBreakerState::Closed;
         if self.ordered != ordered {
             self.ordered_at = now;
         }
-        if !matches!(ordered, Steer::Probing { .. }) {
+        if !matches!(ordered, FleetBreakerState::Probing { .. }) {
             self.next_probe = None;
         }
         self.ordered = ordered;
@@ -378,21 +386,23 @@ impl Breaker {
 
     fn expire(&mut self, now: Instant) {
         if self.until.is_some_and(|until| now >= until) {
-            self.steer(now, Steer::Closed);
+            self.set_fleet_state(now, FleetBreakerState::Closed);
         }
     }
 
     /// What was done since the last time; `None`: nothing.
-    pub fn pulse(&mut self) -> Option<Pulse> {
-        let pulse = std::mem::take(&mut self.pulse);
-        (pulse != Pulse::default()).then_some(pulse)
+    pub fn take_counts(&mut self) -> Option<BreakerCounts> {
+        let counts = std::mem::take(&mut self.counts);
+        (counts != BreakerCounts::default()).then_some(counts)
     }
 
     #[must_use]
     pub fn state(&self, settings: &Settings) -> ShownState {
         let ordered = match self.ordered {
-            Steer::Open | Steer::Probing { .. } if self.obeys => ShownState::Open,
-            Steer::Closing { .. } if self.obeys => ShownState::Closing,
+            FleetBreakerState::Open | FleetBreakerState::Probing { .. } if self.obeys => {
+                ShownState::Open
+            }
+            FleetBreakerState::Closing { .. } if self.obeys => ShownState::Closing,
             _ => ShownState::Closed,
         };
         let own = match self.phase {
@@ -412,8 +422,8 @@ impl Breaker {
     pub fn is_at_rest(&mut self, now: Instant) -> bool {
         self.expire(now);
         matches!(self.phase, Phase::Closed)
-            && self.ordered == Steer::Closed
-            && self.pulse == Pulse::default()
+            && self.ordered == FleetBreakerState::Closed
+            && self.counts == BreakerCounts::default()
             && self.streams.are_none()
             && self.probe_streams.are_none()
     }

@@ -12,10 +12,10 @@
 use std::time::{Duration, Instant};
 
 /// How exactly it is known when an answer began.
-const SLOT: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// After so many slots an answer has lasted, and one more that is just filling.
-const SLOTS: usize = 11;
+/// After so many intervals an answer has lasted, and one more that is just filling.
+const INTERVALS: usize = 11;
 
 /// A response that has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Stream {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams {
     /// The current interval first.
-    started: [u32; SLOTS],
+    started: [u32; INTERVALS],
     /// Which one that is, from `start` on.
     current: u64,
     start: Instant,
@@ -37,7 +37,7 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
-            started: [0; SLOTS],
+            started: [0; INTERVALS],
             current: 0,
             start: now,
         }
@@ -50,9 +50,9 @@ impl Streams {
 
     /// How many have lasted since this was asked last.
     pub(super) fn lasted(&mut self, now: Instant) -> u32 {
-        let current = self.slot(now).max(self.current);
-        let passed = usize::try_from(current - self.current).unwrap_or(SLOTS);
-        let passed = passed.min(SLOTS);
+        let current = self.interval(now).max(self.current);
+        let passed = usize::try_from(current - self.current).unwrap_or(INTERVALS);
+        let passed = passed.min(INTERVALS);
         self.current = current;
         self.started.rotate_right(passed);
         let old = &mut self.started[..passed];
@@ -65,13 +65,13 @@ impl Streams {
     pub(super) fn end(&mut self, now: Instant, since: Instant) -> bool {
         if since < self.start {
             // It began when another one counted.
-            return now.saturating_duration_since(since) < SLOT * SLOTS as u32;
+            return now.saturating_duration_since(since) < INTERVAL * INTERVALS as u32;
         }
-        let began = self.slot(since);
-        if self.slot(now).saturating_sub(began) >= SLOTS as u64 {
+        let began = self.interval(since);
+        if self.interval(now).saturating_sub(began) >= INTERVALS as u64 {
             return false;
         }
-        let at = usize::try_from(self.current.saturating_sub(began)).unwrap_or(SLOTS);
+        let at = usize::try_from(self.current.saturating_sub(began)).unwrap_or(INTERVALS);
         if let Some(started) = self.started.get_mut(at) {
             *started = started.saturating_sub(1);
         }
@@ -80,11 +80,11 @@ impl Streams {
 
     /// Whether none has started of late.
     pub(super) fn are_none(&self) -> bool {
-        self.started == [0; SLOTS]
+        self.started == [0; INTERVALS]
     }
 
-    fn slot(&self, at: Instant) -> u64 {
+    fn interval(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.start);
-        u64::try_from(since.as_nanos() / SLOT.as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(since.as_nanos() / INTERVAL.as_nanos()).unwrap_or(u64::MAX)
     }
 }

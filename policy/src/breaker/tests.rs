@@ -122,9 +122,9 @@ fn call_before_breaker_opening_is_rejected_not_probed() {
         let calm = admit(&mut breaker, opens, before);
         assert_eq!(calm, Admit::Pass, "control: nothing is amiss");
         if by_controller {
-            breaker.steer(opens, Steer::Open);
+            breaker.set_fleet_state(opens, FleetBreakerState::Open);
             let every = ms(1000);
-            breaker.steer(opens + ms(5000), Steer::Probing { every });
+            breaker.set_fleet_state(opens + ms(5000), FleetBreakerState::Probing { every });
         } else {
             send(&mut breaker, opens, 50, 50);
         }
@@ -132,7 +132,7 @@ fn call_before_breaker_opening_is_rejected_not_probed() {
         for _ in 0..3 {
             assert_eq!(admit(&mut breaker, due, before), Admit::Refuse);
         }
-        assert_eq!(breaker.pulse().map_or(0, |said| said.refused), 3);
+        assert_eq!(breaker.take_counts().map_or(0, |said| said.refused), 3);
         assert_eq!(admit(&mut breaker, due, opens), Admit::Probe, "since then");
     }
 }
@@ -140,32 +140,36 @@ fn call_before_breaker_opening_is_rejected_not_probed() {
 #[test]
 fn fleet_state_is_obeyed_unless_own_calls_succeed() {
     let now = Instant::now();
-    let steered = |mut breaker: Breaker| {
-        breaker.steer(now, Steer::Open);
+    let with_fleet_state = |mut breaker: Breaker| {
+        breaker.set_fleet_state(now, FleetBreakerState::Open);
         breaker.admit(now, &SETTINGS, 0)
     };
     assert_eq!(
-        steered(seen(now, 0, 0)),
+        with_fleet_state(seen(now, 0, 0)),
         Admit::Refuse,
         "nothing of its own"
     );
     assert_eq!(
-        steered(seen(now, 4, 2)),
+        with_fleet_state(seen(now, 4, 2)),
         Admit::Refuse,
         "it sees the failures"
     );
-    assert_eq!(steered(seen(now, 5, 2)), Admit::Pass, "its calls succeed");
+    assert_eq!(
+        with_fleet_state(seen(now, 5, 2)),
+        Admit::Pass,
+        "its calls succeed"
+    );
 
     // A proxy that obeys goes on to, although it sees nothing any more.
     let mut breaker = seen(now, 4, 4);
-    breaker.steer(now, Steer::Open);
+    breaker.set_fleet_state(now, FleetBreakerState::Open);
     assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Refuse);
     let later = now + ms(60_000);
-    breaker.steer(later, Steer::Probing { every: ms(1200) });
+    breaker.set_fleet_state(later, FleetBreakerState::Probing { every: ms(1200) });
     assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Probe);
     assert_eq!(breaker.admit(later + ms(1199), &SETTINGS, 0), Admit::Refuse);
     assert_eq!(breaker.admit(later + ms(1200), &SETTINGS, 0), Admit::Probe);
-    breaker.steer(later, Steer::Closing { since: ms(0) });
+    breaker.set_fleet_state(later, FleetBreakerState::Closing { since: ms(0) });
     assert_eq!(breaker.state(&SETTINGS), ShownState::Closing);
     let half = 1 << 63;
     assert_eq!(
@@ -176,7 +180,7 @@ fn fleet_state_is_obeyed_unless_own_calls_succeed() {
         breaker.admit(later + ms(5000), &SETTINGS, half),
         Admit::Pass
     );
-    breaker.steer(later, Steer::Closed);
+    breaker.set_fleet_state(later, FleetBreakerState::Closed);
     assert_eq!(breaker.admit(later, &SETTINGS, half), Admit::Pass);
 }
 
@@ -184,7 +188,7 @@ fn fleet_state_is_obeyed_unless_own_calls_succeed() {
 fn without_a_controller_its_word_ends_after_fifteen_seconds() {
     let start = Instant::now();
     let mut breaker = seen(start, 0, 0);
-    breaker.steer(start, Steer::Open);
+    breaker.set_fleet_state(start, FleetBreakerState::Open);
     let lost = start + ms(1000);
     breaker.controller_lost(lost);
     breaker.controller_lost(lost + ms(5000));
@@ -198,9 +202,9 @@ fn without_a_controller_its_word_ends_after_fifteen_seconds() {
     );
     // Another one came in time.
     let mut breaker = seen(start, 0, 0);
-    breaker.steer(start, Steer::Open);
+    breaker.set_fleet_state(start, FleetBreakerState::Open);
     breaker.controller_lost(start);
-    breaker.steer(start + ms(14_000), Steer::Open);
+    breaker.set_fleet_state(start + ms(14_000), FleetBreakerState::Open);
     assert_eq!(
         breaker.admit(start + ms(60_000), &SETTINGS, 0),
         Admit::Refuse
@@ -291,12 +295,12 @@ fn late_call_end_of_configured_state_is_ignored() {
 }
 
 #[test]
-fn a_pulse_says_what_happened_since_the_last() {
+fn counts_cover_the_time_since_the_last_report() {
     let now = Instant::now();
     let mut breaker = seen(now, 60, 60);
     assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Refuse);
     breaker.record_probe(now, true, &SETTINGS);
-    let expected = Pulse {
+    let expected = BreakerCounts {
         sent: 60,
         failed: 60,
         refused: 1,
@@ -304,8 +308,8 @@ fn a_pulse_says_what_happened_since_the_last() {
         failed_probes: 1,
         sent_probes: 0,
     };
-    assert_eq!(breaker.pulse(), Some(expected));
-    assert_eq!(breaker.pulse(), None);
+    assert_eq!(breaker.take_counts(), Some(expected));
+    assert_eq!(breaker.take_counts(), None);
 }
 
 /// Those of a watch, of which all break when their server restarts.
@@ -362,8 +366,8 @@ fn lasting_streams_dilute_failures_locally_and_in_reports() {
         breaker.settle(now, &SETTINGS);
         send(&mut breaker, now, 50, 50);
         assert_eq!(breaker.admit(now, &SETTINGS, 0), admit, "{streams}");
-        let pulse = breaker.pulse().unwrap();
-        assert_eq!((pulse.sent, pulse.failed), (streams + 50, 50));
+        let counts = breaker.take_counts().unwrap();
+        assert_eq!((counts.sent, counts.failed), (streams + 50, 50));
     }
 }
 
@@ -383,9 +387,9 @@ fn lasting_probe_stream_succeeds_but_abandoned_shows_nothing() {
     }
     breaker.settle(now, &SETTINGS);
     assert_eq!(breaker.state(&SETTINGS), ShownState::Closing);
-    let pulse = breaker.pulse().unwrap();
+    let counts = breaker.take_counts().unwrap();
     assert_eq!(
-        (pulse.sent_probes, pulse.probes, pulse.failed_probes),
+        (counts.sent_probes, counts.probes, counts.failed_probes),
         (7, 5, 0)
     );
 }
@@ -400,13 +404,13 @@ fn refusal_preview_matches_call_and_consumes_no_probe() {
     assert_eq!(breaker.admit(due, &SETTINGS, 0), Admit::Probe, "left");
     assert!(breaker.would_refuse(due + ms(999), &SETTINGS));
     assert!(!breaker.would_refuse(due + ms(1000), &SETTINGS));
-    let mut steered = Breaker::new(start);
-    assert!(!steered.would_refuse(start, &SETTINGS));
-    steered.steer(start, Steer::Open);
-    assert!(steered.would_refuse(start + ms(60_000), &SETTINGS));
-    assert_eq!(steered.pulse(), None);
+    let mut with_fleet_state = Breaker::new(start);
+    assert!(!with_fleet_state.would_refuse(start, &SETTINGS));
+    with_fleet_state.set_fleet_state(start, FleetBreakerState::Open);
+    assert!(with_fleet_state.would_refuse(start + ms(60_000), &SETTINGS));
+    assert_eq!(with_fleet_state.take_counts(), None);
     for (state, refuses) in [(BreakerState::Open, true), (BreakerState::Closed, false)] {
         let written = Settings { state, ..SETTINGS };
-        assert_eq!(steered.would_refuse(start, &written), refuses);
+        assert_eq!(with_fleet_state.would_refuse(start, &written), refuses);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-const SLOTS: usize = 10;
+const STEPS: usize = 10;
 
 /// Attempts, and those of them that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Sum {
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// The current slot first.
-    slots: [Sum; SLOTS],
+    steps: [Sum; STEPS],
     began: Instant,
 }
 
@@ -39,32 +39,32 @@ impl Window {
     #[must_use]
     pub const fn new(now: Instant) -> Self {
         Self {
-            slots: [Sum { sent: 0, failed: 0 }; SLOTS],
+            steps: [Sum { sent: 0, failed: 0 }; STEPS],
             began: now,
         }
     }
 
     pub fn add(&mut self, now: Instant, interval: Duration, sent: u32, failed: u32) {
-        let slot = slot(interval);
-        let passed = self.passed(now, slot);
+        let step = step(interval);
+        let passed = self.passed(now, step);
         if passed > 0 {
-            self.slots.rotate_right(passed.min(SLOTS));
-            self.slots[..passed.min(SLOTS)].fill(Sum::default());
-            self.began = if passed < SLOTS {
-                self.began + slot * passed as u32
+            self.steps.rotate_right(passed.min(STEPS));
+            self.steps[..passed.min(STEPS)].fill(Sum::default());
+            self.began = if passed < STEPS {
+                self.began + step * passed as u32
             } else {
                 now
             };
         }
-        let current = &mut self.slots[0];
+        let current = &mut self.steps[0];
         current.sent = current.sent.saturating_add(sent);
         current.failed = current.failed.saturating_add(failed);
     }
 
     #[must_use]
     pub fn sum(&self, now: Instant, interval: Duration) -> Sum {
-        let left = SLOTS.saturating_sub(self.passed(now, slot(interval)));
-        self.slots[..left]
+        let left = STEPS.saturating_sub(self.passed(now, step(interval)));
+        self.steps[..left]
             .iter()
             .fold(Sum::default(), |sum, one| Sum {
                 sent: sum.sent.saturating_add(one.sent),
@@ -72,14 +72,14 @@ impl Window {
             })
     }
 
-    fn passed(&self, now: Instant, slot: Duration) -> usize {
+    fn passed(&self, now: Instant, step: Duration) -> usize {
         let since = now.saturating_duration_since(self.began);
-        (since.as_nanos() / slot.as_nanos()) as usize
+        (since.as_nanos() / step.as_nanos()) as usize
     }
 }
 
-fn slot(interval: Duration) -> Duration {
-    (interval / SLOTS as u32).max(Duration::from_millis(1))
+fn step(interval: Duration) -> Duration {
+    (interval / STEPS as u32).max(Duration::from_millis(1))
 }
 
 /// Most probes that are looked back on.

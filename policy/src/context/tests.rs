@@ -56,8 +56,8 @@ fn a_name_is_sixteen_hex_digits_and_nothing_else() {
 fn call_belongs_only_to_request_it_names() {
     let now = Instant::now();
     let mut table = Table::default();
-    table.remember(&both(1, 7), Some(now + ms(5)), 'a').unwrap();
-    table.remember(&both(2, 7), None, 'b').unwrap();
+    table.record(&both(1, 7), Some(now + ms(5)), 'a').unwrap();
+    table.record(&both(2, 7), None, 'b').unwrap();
     assert_eq!(table.find(&named(1), now), Lookup::Named('a'));
     assert_eq!(table.find(&both(2, 7), now), Lookup::Named('b'));
     // A call that names a request that is not there means none of its trace either.
@@ -73,17 +73,17 @@ fn loosest_deadline_of_trace_holds_until_requests_finish() {
     let now = Instant::now();
     let mut table = Table::default();
     let until = |n| Some(now + ms(n));
-    table.remember(&traced(7), until(5), ()).unwrap();
-    table.remember(&traced(8), until(3), ()).unwrap();
+    table.record(&traced(7), until(5), ()).unwrap();
+    table.record(&traced(8), until(3), ()).unwrap();
     assert_eq!(table.find(&traced(7), now), Lookup::Traced(until(5)));
-    table.remember(&traced(7), until(9), ()).unwrap();
-    table.remember(&traced(7), until(2), ()).unwrap();
+    table.record(&traced(7), until(9), ()).unwrap();
+    table.record(&traced(7), until(2), ()).unwrap();
     assert_eq!(table.find(&traced(7), now), Lookup::Traced(until(9)));
     table.forget(&traced(7));
     assert_eq!(table.find(&traced(7), now), Lookup::Traced(until(9)));
     // One without an end: nothing made for it may be ended.
-    table.remember(&traced(7), None, ()).unwrap();
-    table.remember(&traced(7), until(1), ()).unwrap();
+    table.record(&traced(7), None, ()).unwrap();
+    table.record(&traced(7), until(1), ()).unwrap();
     assert_eq!(table.find(&traced(7), now), Lookup::Traced(None));
     for _ in 0..4 {
         assert_ne!(table.find(&traced(7), now), Lookup::Nothing);
@@ -91,7 +91,7 @@ fn loosest_deadline_of_trace_holds_until_requests_finish() {
     }
     assert_eq!(table.find(&traced(7), now), Lookup::Nothing);
     assert_eq!(table.find(&traced(8), now), Lookup::Traced(until(3)));
-    table.remember(&traced(7), until(1), ()).unwrap();
+    table.record(&traced(7), until(1), ()).unwrap();
     assert_eq!(table.find(&traced(7), now), Lookup::Traced(until(1)));
 }
 
@@ -100,9 +100,9 @@ fn removing_request_deadline_removes_it_from_its_trace() {
     let now = Instant::now();
     let mut table = Table::default();
     let until = |n| Some(now + ms(n));
-    table.remember(&both(1, 7), until(5), 'a').unwrap();
-    table.remember(&traced(7), until(9), 'b').unwrap();
-    table.remember(&both(2, 8), until(3), 'c').unwrap();
+    table.record(&both(1, 7), until(5), 'a').unwrap();
+    table.record(&traced(7), until(9), 'b').unwrap();
+    table.record(&both(2, 8), until(3), 'c').unwrap();
     table.loosen(&both(1, 7));
     assert_eq!(table.find(&traced(7), now), Lookup::Traced(None));
     assert_eq!(table.find(&traced(8), now), Lookup::Traced(until(3)));
@@ -121,14 +121,14 @@ fn removing_request_deadline_removes_it_from_its_trace() {
 fn finished_request_name_is_known_for_one_minute() {
     let now = Instant::now();
     let mut table = Table::default();
-    table.remember(&both(1, 7), None, ()).unwrap();
+    table.record(&both(1, 7), None, ()).unwrap();
     table.end(&both(1, 7), now);
     assert!(table.is_empty());
     assert_eq!(table.find(&both(1, 7), now + OVER - ms(1)), Lookup::Over);
     assert_eq!(table.find(&named(1), now + OVER), Lookup::Nothing);
     // A call with the trace alone may mean another request of it.
     assert_eq!(table.find(&traced(7), now), Lookup::Nothing);
-    table.remember(&traced(9), None, ()).unwrap();
+    table.record(&traced(9), None, ()).unwrap();
     table.end(&traced(9), now);
     assert_eq!(table.find(&traced(9), now), Lookup::Nothing);
 }
@@ -138,14 +138,14 @@ fn request_table_refuses_entries_beyond_its_capacity() {
     let now = Instant::now();
     let mut table = Table::default();
     for id in 0..MOST as u64 {
-        table.remember(&both(id, id.into()), None, ()).unwrap();
+        table.record(&both(id, id.into()), None, ()).unwrap();
     }
-    assert_eq!(table.remember(&named(u64::MAX), None, ()), Err(Full));
-    assert_eq!(table.remember(&traced(1), None, ()), Err(Full));
+    assert_eq!(table.record(&named(u64::MAX), None, ()), Err(Full));
+    assert_eq!(table.record(&traced(1), None, ()), Err(Full));
     assert_eq!(table.len(), MOST);
     table.end(&both(0, 0), now);
-    table.remember(&named(u64::MAX), None, ()).unwrap();
-    assert_eq!(table.remember(&named(0), None, ()), Err(Full));
+    table.record(&named(u64::MAX), None, ()).unwrap();
+    assert_eq!(table.record(&named(0), None, ()), Err(Full));
     // Nor of those that are over.
     for id in 1..MOST as u64 {
         table.end(&both(id, id.into()), now);
@@ -160,15 +160,15 @@ fn request_table_refuses_entries_beyond_its_capacity() {
 fn two_requests_never_have_one_name() {
     let now = Instant::now();
     let mut table = Table::default();
-    table.remember(&named(1), None, 'a').unwrap();
-    assert_eq!(table.remember(&both(1, 7), None, 'b'), Err(Full));
+    table.record(&named(1), None, 'a').unwrap();
+    assert_eq!(table.record(&both(1, 7), None, 'b'), Err(Full));
     assert_eq!(table.find(&named(1), now), Lookup::Named('a'));
     assert_eq!(table.find(&traced(7), now), Lookup::Nothing);
 }
 
 /// By half of an entry's room that a map leaves free at worst, and the list beside it.
 #[test]
-fn what_is_remembered_fits_its_bytes() {
+fn retained_contexts_fit_their_bytes() {
     let slots = (MOST * 8 / 7).next_power_of_two();
     let map = |entry: usize| slots * (entry + 1);
     let named = map(size_of::<(Id, usize)>());

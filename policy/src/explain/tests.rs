@@ -104,9 +104,9 @@ proptest! {
         let method = if get { Method::GET } else { Method::DELETE };
         let request = RequestFacts { method: &method, path, headers: &headers };
         let call = match kind {
-            0 => JudgedTraffic::Opaque,
-            1 => JudgedTraffic::Bytes,
-            _ => JudgedTraffic::Http(&request),
+            0 => EvaluatedTraffic::Opaque,
+            1 => EvaluatedTraffic::Bytes,
+            _ => EvaluatedTraffic::Http(&request),
         };
         let decided = access.decide(caller, port, call);
         let reasons = access.explain(caller, port, call);
@@ -139,7 +139,7 @@ fn part<'a>(
         path,
         headers: &headers,
     };
-    rule.fails(Caller::mesh(&id(0)), 80, JudgedTraffic::Http(&request))
+    rule.fails(Caller::mesh(&id(0)), 80, EvaluatedTraffic::Http(&request))
 }
 
 #[test]

@@ -58,8 +58,8 @@ impl HealthSignal {
     }
 }
 
-const SLOTS: usize = 5;
-const SLOT: Duration = Duration::from_secs(2);
+const INTERVALS: usize = 5;
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Answers, and those of them that were failures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,20 +87,20 @@ impl std::ops::Add for Recent {
     }
 }
 
-/// Counts by slots of two seconds; the oldest is dropped as a whole, so the window is
+/// Counts by intervals of two seconds; the oldest is dropped as a whole, so the window is
 /// between eight and ten seconds long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
-    /// Answers and failures, the current slot first.
-    slots: [(u16, u16); SLOTS],
-    /// When the current slot began.
+    /// Answers and failures, the current interval first.
+    intervals: [(u16, u16); INTERVALS],
+    /// When the current interval began.
     began: Instant,
 }
 
 impl Window {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
-            slots: [(0, 0); SLOTS],
+            intervals: [(0, 0); INTERVALS],
             began: now,
         }
     }
@@ -108,16 +108,16 @@ impl Window {
     pub(super) fn add(&mut self, now: Instant, failed: bool) {
         let passed = self.passed(now);
         if passed > 0 {
-            self.slots.rotate_right(passed.min(SLOTS));
-            self.slots[..passed.min(SLOTS)].fill((0, 0));
-            self.began = if passed < SLOTS {
-                self.began + SLOT * passed as u32
+            self.intervals.rotate_right(passed.min(INTERVALS));
+            self.intervals[..passed.min(INTERVALS)].fill((0, 0));
+            self.began = if passed < INTERVALS {
+                self.began + INTERVAL * passed as u32
             } else {
                 now
             };
         }
-        let (answers, failures) = &mut self.slots[0];
-        // What a slot cannot hold is left out of both, so that the rate stays.
+        let (answers, failures) = &mut self.intervals[0];
+        // What an interval cannot hold is left out of both, so that the rate stays.
         if *answers < u16::MAX {
             *answers += 1;
             *failures += u16::from(failed);
@@ -125,9 +125,9 @@ impl Window {
     }
 
     pub(super) fn sum(&self, now: Instant) -> Recent {
-        let left = SLOTS.saturating_sub(self.passed(now));
-        let slots = self.slots[..left].iter();
-        slots.fold(Recent::default(), |sum, (answers, failures)| {
+        let left = INTERVALS.saturating_sub(self.passed(now));
+        let intervals = self.intervals[..left].iter();
+        intervals.fold(Recent::default(), |sum, (answers, failures)| {
             sum + Recent {
                 answers: (*answers).into(),
                 failures: (*failures).into(),
@@ -135,10 +135,10 @@ impl Window {
         })
     }
 
-    /// Slots that ended since the current one began.
+    /// Intervals that ended since the current one began.
     fn passed(&self, now: Instant) -> usize {
         let since = now.saturating_duration_since(self.began);
-        (since.as_millis() / SLOT.as_millis()) as usize
+        (since.as_millis() / INTERVAL.as_millis()) as usize
     }
 }
 

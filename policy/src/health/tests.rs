@@ -38,7 +38,7 @@ fn after(failures: usize, signal: HealthSignal, now: Instant) -> Health {
 
 fn rested(now: Instant) -> Health {
     let mut health = after(5, Failed, now);
-    let cause = health.judge(now, &others(3, 20, 0), &Ejection::DEFAULT, EVEN);
+    let cause = health.evaluate(now, &others(3, 20, 0), &Ejection::DEFAULT, EVEN);
     assert_eq!(cause, Some(EjectedFor::Failures));
     health
 }
@@ -46,13 +46,13 @@ fn rested(now: Instant) -> Health {
 #[test]
 fn five_consecutive_failures_eject_after_twenty_responses_elsewhere() {
     let now = Instant::now();
-    let judged = |failures, answers| {
-        after(failures, Failed, now).judge(now, &others(3, answers, 0), &Ejection::DEFAULT, 0)
+    let evaluated = |failures, answers| {
+        after(failures, Failed, now).evaluate(now, &others(3, answers, 0), &Ejection::DEFAULT, 0)
     };
-    assert_eq!(judged(5, 20), Some(EjectedFor::Failures));
-    assert_eq!(judged(4, 20), None);
-    assert_eq!(judged(5, 19), None);
-    assert_eq!(judged(50, 19), None);
+    assert_eq!(evaluated(5, 20), Some(EjectedFor::Failures));
+    assert_eq!(evaluated(4, 20), None);
+    assert_eq!(evaluated(5, 19), None);
+    assert_eq!(evaluated(50, 19), None);
 }
 
 #[test]
@@ -77,27 +77,27 @@ fn below_three_endpoints_only_unreachable_ones_are_ejected() {
         (1, Unreachable, None),
     ] {
         let cause =
-            after(5, signal, now).judge(now, &others(endpoints, 100, 0), &Ejection::DEFAULT, 0);
+            after(5, signal, now).evaluate(now, &others(endpoints, 100, 0), &Ejection::DEFAULT, 0);
         assert_eq!(cause, expected, "{endpoints} {signal:?}");
     }
     // Without any answer of the others: they may be dead as well, but they are others.
-    let cause = after(5, Unreachable, now).judge(now, &others(3, 0, 0), &Ejection::DEFAULT, 0);
+    let cause = after(5, Unreachable, now).evaluate(now, &others(3, 0, 0), &Ejection::DEFAULT, 0);
     assert_eq!(cause, Some(EjectedFor::Unreachable));
 }
 
 #[test]
 fn endpoint_failing_like_others_is_not_ejected() {
     let now = Instant::now();
-    let judged = |row, answers, failures| {
+    let evaluated = |row, answers, failures| {
         after(row, Failed, now)
-            .judge(now, &others(4, answers, failures), &Ejection::DEFAULT, 0)
+            .evaluate(now, &others(4, answers, failures), &Ejection::DEFAULT, 0)
             .is_some()
     };
-    assert!(judged(5, 200, 2), "others fail now and then");
-    assert!(!judged(5, 200, 60), "a row of five at 30 % is chance");
-    assert!(judged(12, 200, 60), "a row of twelve is none");
+    assert!(evaluated(5, 200, 2), "others fail now and then");
+    assert!(!evaluated(5, 200, 60), "a row of five at 30 % is chance");
+    assert!(evaluated(12, 200, 60), "a row of twelve is none");
     assert!(
-        !judged(100, 200, 101),
+        !evaluated(100, 200, 101),
         "no endpoint fails twice as often as half"
     );
 }
@@ -105,7 +105,7 @@ fn endpoint_failing_like_others_is_not_ejected() {
 #[test]
 fn shorter_failure_run_ejects_if_configured_and_others_healthy() {
     let now = Instant::now();
-    let judged = |row, answers, failures| {
+    let evaluated = |row, answers, failures| {
         let settings = Ejection {
             consecutive_failures: row,
             ..Ejection::DEFAULT
@@ -115,14 +115,14 @@ fn shorter_failure_run_ejects_if_configured_and_others_healthy() {
             health.record(now, Failed, None, &settings, EVEN);
         }
         let others = others(3, answers, failures);
-        health.judge(now, &others, &settings, EVEN).is_some()
+        health.evaluate(now, &others, &settings, EVEN).is_some()
     };
     for row in 1..=5 {
-        assert!(judged(row, 20, 0), "{row} in a row");
-        assert!(!judged(row, 19, 0), "{row} in a row");
+        assert!(evaluated(row, 20, 0), "{row} in a row");
+        assert!(!evaluated(row, 19, 0), "{row} in a row");
     }
-    assert!(judged(3, 200, 1), "hardly anybody else fails");
-    assert!(!judged(3, 200, 20), "three in a row at 10 % are chance");
+    assert!(evaluated(3, 200, 1), "hardly anybody else fails");
+    assert!(!evaluated(3, 200, 20), "three in a row at 10 % are chance");
 }
 
 #[test]
@@ -131,15 +131,15 @@ fn judgements_about_one_set_come_one_after_the_other() {
     let settings = &Ejection::DEFAULT;
     let row = || after(5, Failed, now);
     let mut set = [row(), row(), Health::new(now, None)];
-    let mut judge = |at: usize| {
+    let mut evaluate = |at: usize| {
         let others = Others {
             ejected: set.iter().filter(|one| one.is_ejected()).count(),
             ..others(3, 100, 0)
         };
-        set[at].judge(now, &others, settings, EVEN)
+        set[at].evaluate(now, &others, settings, EVEN)
     };
-    assert_eq!(judge(0), Some(EjectedFor::Failures));
-    assert_eq!(judge(1), None, "one of three at most");
+    assert_eq!(evaluate(0), Some(EjectedFor::Failures));
+    assert_eq!(evaluate(1), None, "one of three at most");
     assert_eq!(set.iter().filter(|one| one.is_ejected()).count(), 1);
 }
 
@@ -170,7 +170,7 @@ fn no_more_rest_than_the_percentage_says() {
         ..others(3, 100, 0)
     };
     assert_eq!(
-        after(5, Unreachable, now).judge(now, &full, &Ejection::DEFAULT, 0),
+        after(5, Unreachable, now).evaluate(now, &full, &Ejection::DEFAULT, 0),
         None
     );
 }
@@ -223,7 +223,7 @@ fn ejection_time_doubles_up_to_max_with_fifth_jitter() {
     }
     for (random, rest) in [(0, 4000), (u64::MAX, 6000)] {
         let mut health = after(5, Failed, start);
-        health.judge(start, &others(3, 20, 0), &Ejection::DEFAULT, random);
+        health.evaluate(start, &others(3, 20, 0), &Ejection::DEFAULT, random);
         assert_eq!(
             health.status(start + ms(rest - 1), true, ms(0)),
             Status::Ejected
@@ -250,7 +250,7 @@ fn rests_start_over_after_a_longer_time_of_work() {
         }
         assert!(
             health
-                .judge(now, &others(3, 20, 0), &Ejection::DEFAULT, EVEN)
+                .evaluate(now, &others(3, 20, 0), &Ejection::DEFAULT, EVEN)
                 .is_some()
         );
         assert_eq!(
@@ -275,7 +275,7 @@ fn disabled_ejection_ejects_no_endpoint() {
             HealthChange::Nothing
         );
     }
-    assert_eq!(health.judge(now, &others(3, 100, 0), &off, 0), None);
+    assert_eq!(health.evaluate(now, &others(3, 100, 0), &off, 0), None);
 }
 
 #[test]

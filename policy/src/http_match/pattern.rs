@@ -234,7 +234,7 @@ pub(crate) const MAX_GROUP_SIZE: usize = 4 * 1024 * 1024;
 
 /// What the compiled expressions of rules that are only tried may take together, in bytes: a
 /// proxy may try eight such sets beside what it holds.
-const MAX_TRIAL_SIZE: usize = 1024 * 1024;
+const MAX_DRY_RUN_SIZE: usize = 1024 * 1024;
 
 /// What is left for the expressions of one object. What it refuses costs nothing to
 /// compile.
@@ -258,8 +258,8 @@ impl Budget {
     #[must_use]
     pub const fn trial() -> Self {
         Self {
-            whole: MAX_TRIAL_SIZE,
-            left: MAX_TRIAL_SIZE,
+            whole: MAX_DRY_RUN_SIZE,
+            left: MAX_DRY_RUN_SIZE,
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// So long a pod that refused something claims more than an even part.
 pub const WINDOW: Duration = Duration::from_secs(5);
 /// Parts of the time that is counted over.
-const SLOTS: usize = 5;
+const INTERVALS: usize = 5;
 /// Of the whole limit, and so a few for each pod of many.
 const TOKENS: u32 = 20;
 /// Cells of a row. Two rows take 5 KiB.
@@ -50,13 +50,13 @@ pub struct Meter {
     start: Instant,
     requests: u32,
     per: Duration,
-    slot: Duration,
-    /// Number of the slot that is counted now.
+    interval: Duration,
+    /// Number of the interval that is counted now.
     current: u64,
     /// Of a row. One without keys, and one row then.
     width: usize,
-    /// Row after row, by number of the slot.
-    cells: Vec<[u32; SLOTS]>,
+    /// Row after row, by number of the interval.
+    cells: Vec<[u32; INTERVALS]>,
     /// When something was refused last.
     refused: Option<Instant>,
 }
@@ -71,10 +71,10 @@ impl Meter {
             start: now,
             requests,
             per,
-            slot: tokens.max(WINDOW) / SLOTS as u32,
+            interval: tokens.max(WINDOW) / INTERVALS as u32,
             current: 0,
             width,
-            cells: vec![[0; SLOTS]; cells],
+            cells: vec![[0; INTERVALS]; cells],
             refused: None,
         }
     }
@@ -88,11 +88,11 @@ impl Meter {
     /// One request, or connection, has come with a key of this hash.
     pub fn count(&mut self, now: Instant, hash: u64, is_refused: bool) {
         self.go_on(now);
-        let (slot, width) = (self.slot_of(self.current), self.width);
+        let (interval, width) = (self.interval_of(self.current), self.width);
         for (row, cells) in self.cells.chunks_mut(width).enumerate() {
             let at = (hash >> (16 * row)) as usize % width;
             if let Some(cell) = cells.get_mut(at) {
-                cell[slot] = cell[slot].saturating_add(1);
+                cell[interval] = cell[interval].saturating_add(1);
             }
         }
         if is_refused {
@@ -103,11 +103,11 @@ impl Meter {
     /// What was offered of late; `None` while that is not known.
     pub fn offered(&mut self, now: Instant) -> Option<Offered> {
         self.go_on(now);
-        let counted = self.since(now, SLOTS as u64);
+        let counted = self.since(now, INTERVALS as u64);
         let refused = self
             .refused
             .is_some_and(|refused| now.saturating_duration_since(refused) < WINDOW);
-        if counted < self.slot * SLOTS as u32 / 2 && !refused {
+        if counted < self.interval * INTERVALS as u32 / 2 && !refused {
             return None;
         }
         let all = u64::from(self.busiest(|cell| cell.iter().copied().fold(0, u32::saturating_add)));
@@ -120,8 +120,8 @@ impl Meter {
         }
         // Until the mean has risen, more would be refused.
         let (last, before) = (
-            self.slot_of(self.current),
-            self.slot_of(self.current + SLOTS as u64 - 1),
+            self.interval_of(self.current),
+            self.interval_of(self.current + INTERVALS as u64 - 1),
         );
         let newest = u64::from(self.busiest(|cell| cell[last].saturating_add(cell[before])));
         let newest = self.rate(1000 * newest, self.since(now, 2));
@@ -131,13 +131,13 @@ impl Meter {
         })
     }
 
-    /// How long the newest slots have lasted by now, together.
-    fn since(&self, now: Instant, slots: u64) -> Duration {
-        let before = (self.current + 1).saturating_sub(slots);
+    /// How long the newest intervals have lasted by now, together.
+    fn since(&self, now: Instant, intervals: u64) -> Duration {
+        let before = (self.current + 1).saturating_sub(intervals);
         let before = u32::try_from(before).unwrap_or(u32::MAX);
         let elapsed = now.saturating_duration_since(self.start);
-        let lasted = elapsed.saturating_sub(self.slot.saturating_mul(before));
-        lasted.max(self.slot)
+        let lasted = elapsed.saturating_sub(self.interval.saturating_mul(before));
+        lasted.max(self.interval)
     }
 
     /// So many thousandths of a request in a time, as of the limit's time.
@@ -147,26 +147,26 @@ impl Meter {
     }
 
     /// The most of any key, by what is read of a cell.
-    fn busiest(&self, read: impl Fn(&[u32; SLOTS]) -> u32) -> u32 {
+    fn busiest(&self, read: impl Fn(&[u32; INTERVALS]) -> u32) -> u32 {
         let rows = self.cells.chunks(self.width);
         let most = rows.map(|cells| cells.iter().map(&read).max().unwrap_or(0));
         most.min().unwrap_or(0)
     }
 
-    const fn slot_of(&self, number: u64) -> usize {
-        (number % SLOTS as u64) as usize
+    const fn interval_of(&self, number: u64) -> usize {
+        (number % INTERVALS as u64) as usize
     }
 
     /// Forgets what is no longer counted.
     fn go_on(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.start).as_nanos();
-        let number = elapsed / self.slot.as_nanos().max(1);
+        let number = elapsed / self.interval.as_nanos().max(1);
         let number = u64::try_from(number).unwrap_or(u64::MAX);
-        let passed = number.saturating_sub(self.current).min(SLOTS as u64);
+        let passed = number.saturating_sub(self.current).min(INTERVALS as u64);
         for behind in 0..passed {
-            let slot = self.slot_of(number - behind);
+            let interval = self.interval_of(number - behind);
             for cell in &mut self.cells {
-                cell[slot] = 0;
+                cell[interval] = 0;
             }
         }
         self.current = self.current.max(number);

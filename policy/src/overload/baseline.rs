@@ -16,20 +16,20 @@ const STEP: f64 = 1.1;
 /// Nothing is faster, so that steps stay steps.
 const FASTEST: f64 = 1e-5;
 
-/// Part of the way that the baseline goes towards the values of a slot. The typical call's
+/// Part of the way that the baseline goes towards the values of an interval. The typical call's
 /// in ten minutes up, or a load that lasts would pass for calm, and in a second down,
 /// because nothing makes calls faster than calm. What the mean has beyond it in half a
-/// minute, and at first the plain average of all slots. The last two are of slots with calls,
+/// minute, and at first the plain average of all intervals. The last two are of intervals with calls,
 /// and take longer where there are few.
 const UP: f64 = 1.0 / 24_000.0;
 const DOWN: f64 = 1.0 / 40.0;
-const BEYOND_SLOTS: u32 = 1200;
+const BEYOND_INTERVALS: u32 = 1200;
 
-/// Slots in which calls waited although nothing fell behind: after a minute that is what
+/// Intervals in which calls waited although nothing fell behind: after a minute that is what
 /// they take.
 const PATIENCE: u32 = 2400;
 
-/// Where calls are few, one stands for the slots without any before it as well, up to a second:
+/// Where calls are few, one stands for the intervals without any before it as well, up to a second:
 /// ten minutes are ten minutes then too, and a silence of an hour shows nothing.
 const STANDS_FOR: u32 = 40;
 
@@ -58,10 +58,10 @@ pub(super) struct Baseline {
     /// What the mean call takes beyond the typical one, in seconds: much where long polls are
     /// among them.
     beyond_typical: f64,
-    /// Of the last slot with calls, in seconds.
+    /// Of the last interval with calls, in seconds.
     last_mean: f64,
-    /// Slots that it was learned from, up to [`BEYOND_SLOTS`].
-    slots: u32,
+    /// Intervals that it was learned from, up to [`BEYOND_INTERVALS`].
+    intervals: u32,
     waited: u32,
     /// Calls under the first limit.
     sample: Option<Sample>,
@@ -183,25 +183,25 @@ impl Baseline {
             && self.typical > self.baseline_typical + queue_time.as_secs_f64()
     }
 
-    /// A slot with calls ended, which took `mean` seconds.
+    /// An interval with calls ended, which took `mean` seconds.
     pub(super) fn saw_mean(&mut self, mean: f64) {
         self.last_mean = mean;
-        self.slots = (self.slots + 1).min(BEYOND_SLOTS);
+        self.intervals = (self.intervals + 1).min(BEYOND_INTERVALS);
         let deviation = mean - self.typical - self.beyond_typical;
-        self.beyond_typical += deviation / f64::from(self.slots);
+        self.beyond_typical += deviation / f64::from(self.intervals);
     }
 
-    /// The same, and nothing was shed. So many slots ended since one before that had calls.
-    pub(super) fn learn(&mut self, waits: bool, slots: u32) {
+    /// The same, and nothing was shed. So many intervals ended since one before that had calls.
+    pub(super) fn learn(&mut self, waits: bool, intervals: u32) {
         if self.baseline_typical == 0.0 {
             if self.calls >= FIRST && self.ended >= ENDED {
                 self.baseline_typical = self.typical;
             }
             return;
         }
-        let slots = slots.min(STANDS_FOR);
+        let intervals = intervals.min(STANDS_FOR);
         if waits {
-            self.waited += slots;
+            self.waited += intervals;
             if self.waited >= PATIENCE {
                 self.adopt();
             }
@@ -211,7 +211,7 @@ impl Baseline {
         let part = if self.typical < self.baseline_typical {
             DOWN
         } else {
-            UP * f64::from(slots)
+            UP * f64::from(intervals)
         };
         self.baseline_typical += (self.typical - self.baseline_typical) * part;
     }

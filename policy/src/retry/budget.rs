@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::traffic::call::Budget;
 
-const SLOT: Duration = Duration::from_millis(500);
+const STEP: Duration = Duration::from_millis(500);
 /// The longest interval is a minute.
-const SLOTS: usize = 120;
+const STEPS: usize = 120;
 /// A retry, in hundredths of a token: a success saves the percentage of the budget.
 const RETRY: i32 = 100;
 
@@ -26,7 +26,7 @@ const RETRY: i32 = 100;
 pub struct RetryBudget {
     start: Instant,
     /// Number of the slot in the upper half, its balance in the lower.
-    slots: [AtomicU64; SLOTS],
+    steps: [AtomicU64; STEPS],
     /// When the reserve is full again, in nanoseconds since `start`.
     reserve: AtomicU64,
 }
@@ -36,14 +36,14 @@ impl RetryBudget {
     pub fn new(start: Instant) -> Self {
         Self {
             start,
-            slots: [const { AtomicU64::new(0) }; SLOTS],
+            steps: [const { AtomicU64::new(0) }; STEPS],
             reserve: AtomicU64::new(0),
         }
     }
 
     /// A first attempt succeeded.
     pub fn save(&self, now: Instant, settings: &Budget) {
-        self.add(self.slot(now), settings.percent.get().into());
+        self.add(self.step(now), settings.percent.get().into());
     }
 
     /// Takes what a retry costs, if it is there: one of `minPerSecond`, which comes again
@@ -52,14 +52,14 @@ impl RetryBudget {
         if self.spend_reserve(now, settings, peers) {
             return true;
         }
-        let slot = self.slot(now);
-        if self.balance(slot, settings) < RETRY {
+        let step = self.step(now);
+        if self.balance(step, settings) < RETRY {
             return false;
         }
-        self.add(slot, -RETRY);
-        let paid = self.balance(slot, settings) >= 0;
+        self.add(step, -RETRY);
+        let paid = self.balance(step, settings) >= 0;
         if !paid {
-            self.add(slot, RETRY);
+            self.add(step, RETRY);
         }
         paid
     }
@@ -67,7 +67,7 @@ impl RetryBudget {
     /// Retries that the savings would pay for, for the page of the proxy.
     #[must_use]
     pub fn saved(&self, now: Instant, settings: &Budget) -> u32 {
-        let balance = self.balance(self.slot(now), settings) / RETRY;
+        let balance = self.balance(self.step(now), settings) / RETRY;
         u32::try_from(balance).unwrap_or(0)
     }
 
@@ -90,31 +90,31 @@ impl RetryBudget {
     }
 
     /// Slots are numbered from 1, so that an untouched word is an old one.
-    fn slot(&self, now: Instant) -> u32 {
+    fn step(&self, now: Instant) -> u32 {
         let since = now.saturating_duration_since(self.start);
-        1 + (since.as_millis() / SLOT.as_millis()) as u32
+        1 + (since.as_millis() / STEP.as_millis()) as u32
     }
 
-    fn add(&self, slot: u32, amount: i32) {
-        let word = &self.slots[slot as usize % SLOTS];
+    fn add(&self, step: u32, amount: i32) {
+        let word = &self.steps[step as usize % STEPS];
         let change = |word: u64| {
-            let before = if number(word) == slot {
+            let before = if number(word) == step {
                 balance(word)
             } else {
                 0
             };
-            Some(pack(slot, before.saturating_add(amount)))
+            Some(pack(step, before.saturating_add(amount)))
         };
         // It always has a value to write.
         let _ = word.fetch_update(Relaxed, Relaxed, change);
     }
 
-    fn balance(&self, slot: u32, settings: &Budget) -> i32 {
-        let word = self.slots.iter().map(|word| word.load(Relaxed));
-        let counted = settings.interval.as_millis().div_ceil(SLOT.as_millis());
-        let counted = counted.clamp(1, SLOTS as u128) as u32;
-        let oldest = slot.saturating_sub(counted - 1);
-        let current = word.filter(|word| (oldest..=slot).contains(&number(*word)));
+    fn balance(&self, step: u32, settings: &Budget) -> i32 {
+        let word = self.steps.iter().map(|word| word.load(Relaxed));
+        let counted = settings.interval.as_millis().div_ceil(STEP.as_millis());
+        let counted = counted.clamp(1, STEPS as u128) as u32;
+        let oldest = step.saturating_sub(counted - 1);
+        let current = word.filter(|word| (oldest..=step).contains(&number(*word)));
         current.fold(0, |sum: i32, word| sum.saturating_add(balance(word)))
     }
 }
@@ -127,8 +127,8 @@ const fn balance(word: u64) -> i32 {
     word as u32 as i32
 }
 
-const fn pack(slot: u32, balance: i32) -> u64 {
-    (slot as u64) << 32 | balance as u32 as u64
+const fn pack(step: u32, balance: i32) -> u64 {
+    (step as u64) << 32 | balance as u32 as u64
 }
 
 #[cfg(test)]
@@ -182,6 +182,6 @@ mod tests {
         assert_eq!(budget.saved(storm + ms(6000), &settings), 0);
         // What was spent is not held against what comes later.
         budget.save(storm + ms(6000), &settings);
-        assert_eq!(budget.balance(budget.slot(storm + ms(6000)), &settings), 20);
+        assert_eq!(budget.balance(budget.step(storm + ms(6000)), &settings), 20);
     }
 }

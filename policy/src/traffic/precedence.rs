@@ -9,14 +9,14 @@
 //! or all sources. That two narrow rules cover a third together is not looked for.
 
 mod covered;
-mod decided;
+mod deciding_sections;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use self::covered::Calls;
-pub use self::decided::{Asked, Decided};
+pub use self::deciding_sections::{Decided, SectionOutcome};
 
 use self::covered::Covered;
 use crate::name::ServiceId;
@@ -267,7 +267,7 @@ fn rule<T>(policy: &Policy, origin: Origin, section: T) -> Rule<Option<Scoped<T>
 
 /// How one policy fares everywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct PrecedenceResult {
     /// Ports at which closer, narrower or older ones decide a section. For a policy of the
     /// mesh or of a namespace that is normal life, and its status holds no more than this.
     pub lost_at: BTreeMap<Section, u32>,
@@ -287,7 +287,7 @@ pub struct Winner {
 
 /// What is reported to the author of a policy about others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rivalry {
+pub enum Conflict {
     None,
     /// It wins nothing anywhere: `Accepted=False Conflicted`.
     Conflicted(Vec<(Section, Winner)>),
@@ -295,44 +295,44 @@ pub enum Rivalry {
     PartlyOverridden(Vec<(Section, Winner)>),
 }
 
-impl Standing {
+impl PrecedenceResult {
     #[must_use]
-    pub fn rivalry(&self) -> Rivalry {
+    pub fn conflict(&self) -> Conflict {
         if self.lost.is_empty() {
-            return Rivalry::None;
+            return Conflict::None;
         }
         let lost = self.lost.iter();
         let lost = lost.map(|(section, winner)| (*section, winner.clone()));
         let lost = lost.collect();
         if self.won.is_empty() {
-            Rivalry::Conflicted(lost)
+            Conflict::Conflicted(lost)
         } else {
-            Rivalry::PartlyOverridden(lost)
+            Conflict::PartlyOverridden(lost)
         }
     }
 }
 
 /// How every policy fares, summed over the ports of all Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standings(BTreeMap<Origin, Standing>);
+pub struct PrecedenceResults(BTreeMap<Origin, PrecedenceResult>);
 
-impl Standings {
+impl PrecedenceResults {
     pub fn add(&mut self, resolved: &Resolved) {
         for lost in &resolved.lost {
-            let standing = self.0.entry(lost.loser.clone()).or_default();
-            *standing.lost_at.entry(lost.section).or_default() += 1;
+            let result = self.0.entry(lost.loser.clone()).or_default();
+            *result.lost_at.entry(lost.section).or_default() += 1;
         }
         for (winner, section) in &resolved.won {
-            let standing = self.0.entry(winner.clone()).or_default();
-            standing.won.insert(*section);
+            let result = self.0.entry(winner.clone()).or_default();
+            result.won.insert(*section);
         }
         for lost in &resolved.lost {
-            let standing = self.0.entry(lost.loser.clone()).or_default();
+            let result = self.0.entry(lost.loser.clone()).or_default();
             let new = || Winner {
                 origin: lost.winner.clone(),
                 by: lost.by,
             };
-            let winner = standing.lost.entry(lost.section).or_insert_with(new);
+            let winner = result.lost.entry(lost.section).or_insert_with(new);
             if lost.winner < winner.origin {
                 *winner = new();
             }
@@ -341,7 +341,7 @@ impl Standings {
 
     /// `None`: it is about no Service that exists, or sets nothing.
     #[must_use]
-    pub fn of(&self, policy: &Origin) -> Option<&Standing> {
+    pub fn of(&self, policy: &Origin) -> Option<&PrecedenceResult> {
         self.0.get(policy)
     }
 }

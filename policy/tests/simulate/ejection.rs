@@ -215,8 +215,8 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
                     recent
                 };
         }
-        let judged = &mut endpoints[attempt.endpoint].health;
-        let cause = judged.judge(now, &others, &EJECTION, self.dice.roll());
+        let evaluated = &mut endpoints[attempt.endpoint].health;
+        let cause = evaluated.evaluate(now, &others, &EJECTION, self.dice.roll());
         self.result.ejections += u32::from(cause.is_some());
     }
 }

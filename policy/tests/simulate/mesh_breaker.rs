@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use policy::breaker::Steer;
+use policy::breaker::FleetBreakerState;
 use policy::breaker::fleet::Fleet;
 use policy::breaker::own::{Admit, Breaker, ShownState};
 use policy::traffic::endpoint::Breaker as Settings;
@@ -20,9 +20,9 @@ enum Event {
     Arrival(usize),
     Ended(usize, bool),
     /// Each second a proxy reports what it did,
-    Pulse(usize),
+    Report(usize),
     /// and the controller's command comes to it a little later.
-    Steered(usize, Steer),
+    FleetState(usize, FleetBreakerState),
     Tick,
 }
 
@@ -39,7 +39,7 @@ struct Scene {
     opened: Vec<Option<Duration>>,
     serves: Vec<Option<Duration>>,
     probes: Vec<u32>,
-    last_steer: Steer,
+    last_fleet_state: FleetBreakerState,
     /// What the Service answers well are streams, which never end.
     streams: bool,
 }
@@ -54,7 +54,7 @@ impl Scene {
         let start = events.now();
         for caller in 0..CALLERS {
             events.after(dice.gap(1.0), Event::Arrival(caller));
-            events.after(secs(1).mul_f64(dice.unit()), Event::Pulse(caller));
+            events.after(secs(1).mul_f64(dice.unit()), Event::Report(caller));
         }
         events.after(secs(1).mul_f64(dice.unit()), Event::Tick);
         Self {
@@ -68,7 +68,7 @@ impl Scene {
             opened: vec![None; CALLERS],
             serves: vec![None; CALLERS],
             probes: vec![0; 200],
-            last_steer: Steer::Closed,
+            last_fleet_state: FleetBreakerState::Closed,
             streams: false,
         }
     }
@@ -91,8 +91,10 @@ impl Scene {
                         breaker.record(now, failed, &SETTINGS);
                     }
                 }
-                Event::Pulse(caller) => self.pulse(now, caller),
-                Event::Steered(caller, steer) => self.breakers[caller].steer(now, steer),
+                Event::Report(caller) => self.report(now, caller),
+                Event::FleetState(caller, fleet_state) => {
+                    self.breakers[caller].set_fleet_state(now, fleet_state)
+                }
                 Event::Tick => {
                     self.events.after(secs(1), Event::Tick);
                     self.decide(now);
@@ -124,15 +126,15 @@ impl Scene {
         }
     }
 
-    fn pulse(&mut self, now: Instant, caller: usize) {
-        self.events.after(secs(1), Event::Pulse(caller));
+    fn report(&mut self, now: Instant, caller: usize) {
+        self.events.after(secs(1), Event::Report(caller));
         if self.events.since() >= self.controller_until {
             return self.breakers[caller].controller_lost(now);
         }
         self.breakers[caller].settle(now, &SETTINGS);
-        if let Some(pulse) = self.breakers[caller].pulse() {
+        if let Some(counts) = self.breakers[caller].take_counts() {
             self.fleet
-                .pulse(now, &account(caller), &caller, pulse, &SETTINGS);
+                .add_counts(now, &account(caller), &caller, counts, &SETTINGS);
             self.decide(now);
         }
     }
@@ -142,16 +144,17 @@ impl Scene {
             return;
         }
         self.fleet.tick(now, &SETTINGS);
-        let steer = self.fleet.steer(now);
-        let news = match (steer, self.last_steer) {
-            (Steer::Closing { .. }, Steer::Closing { .. }) => false,
-            (steer, before) => steer != before,
+        let fleet_state = self.fleet.fleet_state(now);
+        let news = match (fleet_state, self.last_fleet_state) {
+            (FleetBreakerState::Closing { .. }, FleetBreakerState::Closing { .. }) => false,
+            (fleet_state, before) => fleet_state != before,
         };
         if news {
-            self.last_steer = steer;
+            self.last_fleet_state = fleet_state;
             for caller in 0..CALLERS {
                 let wait = ms(50).mul_f64(1.0 + self.dice.unit());
-                self.events.after(wait, Event::Steered(caller, steer));
+                self.events
+                    .after(wait, Event::FleetState(caller, fleet_state));
             }
         }
     }

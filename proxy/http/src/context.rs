@@ -83,7 +83,7 @@ pub enum ParentRequest {
 /// The scope of a call's failure in its last attempt: the request that it is made for, or where
 /// that is not known all of its trace.
 #[derive(Clone, Debug)]
-pub enum Asker {
+pub enum RetryParent {
     Request(Arc<ServedRequest>),
     Trace(u128),
 }
@@ -148,7 +148,7 @@ impl Contexts {
             leaves: Notify::new(),
         });
         let known = Arc::clone(&served);
-        let room = self.table.lock().remember(&key, served.until(), known);
+        let room = self.table.lock().record(&key, served.until(), known);
         if room.is_err() {
             return (self.unknown(), false);
         }
@@ -198,10 +198,10 @@ impl Contexts {
     }
 
     /// The last attempt of a call failed: its parent request is not to be retried for that.
-    pub fn spend(&self, asker: &Asker) {
-        match asker {
-            Asker::Request(served) => served.spent.store(true, Relaxed),
-            Asker::Trace(trace) => {
+    pub fn spend(&self, retry_parent: &RetryParent) {
+        match retry_parent {
+            RetryParent::Request(served) => served.spent.store(true, Relaxed),
+            RetryParent::Trace(trace) => {
                 self.spent.lock().mark(*trace, now());
                 self.marks.store(true, Relaxed);
             }
@@ -219,7 +219,7 @@ impl Contexts {
     }
 }
 
-impl Asker {
+impl RetryParent {
     /// Of a call with these headers.
     pub fn of(made_for: Option<&Arc<ServedRequest>>, map: &HeaderMap) -> Option<Self> {
         match made_for {

@@ -145,7 +145,7 @@ pub struct Undelivered {
 impl Undelivered {
     /// Polled while something is left: ready once `progress`, which is another one whenever some of
     /// it was taken, has been the same for too long.
-    pub(crate) fn poll_given_up(&mut self, progress: usize, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_abandoned(&mut self, progress: usize, cx: &mut Context<'_>) -> Poll<()> {
         let new = || Box::pin(sleep(TAKEN_WITHIN));
         let wait = self.wait.get_or_insert_with(new);
         if std::mem::replace(&mut self.progress, progress) != progress {

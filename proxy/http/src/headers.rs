@@ -97,22 +97,22 @@ pub(crate) fn clean_trailers(map: &mut HeaderMap) {
 /// count, by whatever name: the proxy answers such requests over HTTP/1.1.
 #[must_use]
 pub(crate) fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
-    if parts.version != Version::HTTP_11 || !may_ask(parts) {
+    if parts.version != Version::HTTP_11 || !may_upgrade(parts) {
         return None;
     }
     let map = &parts.headers;
-    let asks = map
+    let upgrades = map
         .get_all(CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    asks.then(|| without_http(map.get_all(UPGRADE)))?
+    upgrades.then(|| without_http(map.get_all(UPGRADE)))?
 }
 
 /// GET may without a body, which is all that most protocols define it for; POST also with one of a
 /// known length that is small enough to be kept. A body that its sender holds back until 100
 /// (Continue) does not count.
-fn may_ask(parts: &Parts) -> bool {
+fn may_upgrade(parts: &Parts) -> bool {
     let map = &parts.headers;
     match parts.method {
         Method::GET => !has_body(parts),
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn only_http1_get_and_post_may_upgrade() {
-        let asks = |method: &str, version, pairs: &[(&'static str, &'static str)]| {
+        let upgrades = |method: &str, version, pairs: &[(&'static str, &'static str)]| {
             let request = http::Request::builder()
                 .method(method)
                 .version(version)
@@ -316,26 +316,29 @@ mod tests {
             ("connection", "keep-alive, Upgrade"),
             ("upgrade", "websocket"),
         ];
-        assert!(asks("GET", Version::HTTP_11, &websocket));
+        assert!(upgrades("GET", Version::HTTP_11, &websocket));
         let h2c = [("connection", "Upgrade"), ("upgrade", "h2c")];
         for method in ["GET", "POST"] {
-            assert!(asks(method, Version::HTTP_11, &websocket));
-            assert!(!asks(method, Version::HTTP_10, &websocket));
-            assert!(!asks(method, Version::HTTP_2, &websocket));
-            assert!(!asks(method, Version::HTTP_11, &h2c));
+            assert!(upgrades(method, Version::HTTP_11, &websocket));
+            assert!(!upgrades(method, Version::HTTP_10, &websocket));
+            assert!(!upgrades(method, Version::HTTP_2, &websocket));
+            assert!(!upgrades(method, Version::HTTP_11, &h2c));
             let unnamed = [("upgrade", "websocket")];
-            assert!(!asks(method, Version::HTTP_11, &unnamed));
+            assert!(!upgrades(method, Version::HTTP_11, &unnamed));
         }
         for method in ["PUT", "HEAD", "OPTIONS", "post"] {
-            assert!(!asks(method, Version::HTTP_11, &websocket), "{method}");
+            assert!(!upgrades(method, Version::HTTP_11, &websocket), "{method}");
         }
         let with = |header| [websocket[0], websocket[1], header];
         let lengths = [("content-length", "5"), ("transfer-encoding", "chunked")];
         for length in lengths {
-            assert!(!asks("GET", Version::HTTP_11, &with(length)), "{length:?}");
+            assert!(
+                !upgrades("GET", Version::HTTP_11, &with(length)),
+                "{length:?}"
+            );
         }
         let length = |length| with(("content-length", length));
-        assert!(asks("GET", Version::HTTP_11, &length("0")));
+        assert!(upgrades("GET", Version::HTTP_11, &length("0")));
         for (framing, passes) in [
             (length("0"), true),
             (length("5"), true),
@@ -346,8 +349,8 @@ mod tests {
             (with(("transfer-encoding", "chunked")), false),
             (with(("expect", "100-continue")), false),
         ] {
-            let asked = asks("POST", Version::HTTP_11, &framing);
-            assert_eq!(asked, passes, "{framing:?}");
+            let found = upgrades("POST", Version::HTTP_11, &framing);
+            assert_eq!(found, passes, "{framing:?}");
         }
     }
 

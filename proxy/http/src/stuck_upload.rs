@@ -73,7 +73,7 @@ impl StuckUpload {
     }
 
     /// Polled while nothing moves: ready once that lasts too long behind the answer.
-    pub(crate) fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.answered.poll_noted(cx));
         let new = || Box::pin(sleep(MOVES_WITHIN));
         self.wait.get_or_insert_with(new).as_mut().poll(cx)
@@ -90,19 +90,19 @@ mod tests {
 
     const MOMENT: Duration = Duration::from_millis(10);
 
-    async fn is_given_up_within(stuck: &mut StuckUpload, time: Duration) -> bool {
-        let given_up = poll_fn(|cx| stuck.poll_given_up(cx));
-        timeout(time, given_up).await.is_ok()
+    async fn is_abandoned_within(stuck: &mut StuckUpload, time: Duration) -> bool {
+        let abandoned = poll_fn(|cx| stuck.poll_abandoned(cx));
+        timeout(time, abandoned).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn stalled_upload_is_abandoned_only_after_its_response() {
         let answered = Answered::default();
         let mut stuck = StuckUpload::new(answered.clone());
-        assert!(!is_given_up_within(&mut stuck, MOVES_WITHIN * 20).await);
+        assert!(!is_abandoned_within(&mut stuck, MOVES_WITHIN * 20).await);
         // A waiting sender is woken by the answer.
         let waits =
-            tokio::spawn(async move { is_given_up_within(&mut stuck, MOVES_WITHIN * 9).await });
+            tokio::spawn(async move { is_abandoned_within(&mut stuck, MOVES_WITHIN * 9).await });
         sleep(MOMENT).await;
         answered.note();
         sleep(MOVES_WITHIN - MOMENT).await;
@@ -118,9 +118,9 @@ mod tests {
         let mut stuck = StuckUpload::new(answered.clone());
         answered.note();
         for _ in 0..20 {
-            assert!(!is_given_up_within(&mut stuck, MOVES_WITHIN - MOMENT).await);
+            assert!(!is_abandoned_within(&mut stuck, MOVES_WITHIN - MOMENT).await);
             stuck.moves();
         }
-        assert!(is_given_up_within(&mut stuck, MOVES_WITHIN + MOMENT).await);
+        assert!(is_abandoned_within(&mut stuck, MOVES_WITHIN + MOMENT).await);
     }
 }

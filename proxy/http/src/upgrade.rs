@@ -191,7 +191,7 @@ pub struct Upgrade {
 
 impl Plain for Upgrade {
     fn broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        self.abort.ask();
+        self.abort.check_next_flush();
         match Pin::new(&mut self.io).poll_flush(cx) {
             Poll::Ready(Err(error)) => Err(error),
             _ => Ok(()),

@@ -22,7 +22,7 @@ pub struct Abort(Arc<Signals>);
 #[derive(Debug, Default)]
 struct Signals {
     abort: AtomicBool,
-    asks: AtomicBool,
+    checks: AtomicBool,
     discards: AtomicBool,
     half_closes: AtomicBool,
     /// Waits until the other end takes more.
@@ -70,14 +70,14 @@ impl Abort {
 
     /// The next flush of the connection fails where the other end has broken it off. Nothing else
     /// shows that on a connection that has no reader at the time.
-    pub fn ask(&self) {
-        self.0.asks.store(true, Relaxed);
+    pub fn check_next_flush(&self) {
+        self.0.checks.store(true, Relaxed);
     }
 
     /// Whether that flush is this one.
-    pub fn take_ask(&self) -> bool {
+    pub fn take_check(&self) -> bool {
         // The swap only where it changes something: flushes are many.
-        self.0.asks.load(Relaxed) && self.0.asks.swap(false, Relaxed)
+        self.0.checks.load(Relaxed) && self.0.checks.swap(false, Relaxed)
     }
 }
 

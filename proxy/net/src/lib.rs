@@ -11,6 +11,7 @@
     )
 )]
 
+pub mod abandon_limiter;
 pub mod abort;
 pub mod admission;
 pub mod budget;
@@ -18,7 +19,6 @@ pub mod chunk;
 pub mod coalesce;
 pub mod connect;
 pub mod forward;
-pub mod given_up;
 mod headroom;
 pub mod idle;
 pub mod linger;

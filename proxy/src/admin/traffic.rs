@@ -68,11 +68,11 @@ fn subjects(snapshot: &Snapshot, services: &str) -> BTreeSet<String> {
     let resources = snapshot.services.keys().chain(snapshot.endpoints.keys());
     let of_resources = resources.filter_map(|name| Some(name.split_once('/')?.1));
     let all = of_resources.chain(snapshot.policies.subjects());
-    let is_asked_for = |subject: &&str| match subject.strip_prefix(services) {
+    let is_requested = |subject: &&str| match subject.strip_prefix(services) {
         Some(rest) => services.is_empty() || rest.is_empty() || rest.starts_with(':'),
         None => false,
     };
-    all.filter(is_asked_for).map(str::to_owned).collect()
+    all.filter(is_requested).map(str::to_owned).collect()
 }
 
 /// Those whose clients choose the pod, as far as one of their pods was called.

@@ -63,7 +63,7 @@ pub(crate) struct Decided {
 #[derive(Debug)]
 pub(crate) struct AdmittedRequest {
     by: PortOverload,
-    asks: PendingRequest,
+    pending: PendingRequest,
     since: Instant,
     /// It is no longer in flight.
     over: bool,
@@ -127,7 +127,7 @@ impl PortOverload {
     pub(crate) fn arrive(
         &self,
         now: Instant,
-        asks: PendingRequest,
+        pending: PendingRequest,
         show: impl FnOnce(i64),
     ) -> Decided {
         let mut application = self.application.lock();
@@ -135,7 +135,7 @@ impl PortOverload {
             priority,
             retry,
             audited,
-        } = asks;
+        } = pending;
         let limiter = &mut application.limiter;
         let admit = limiter.arrive(now, priority, retry, &self.settings);
         application.show_limit(now, show);
@@ -143,9 +143,9 @@ impl PortOverload {
         let let_in = admit.passes().then(|| {
             Box::new(AdmittedRequest {
                 by: self.clone(),
-                asks: PendingRequest {
+                pending: PendingRequest {
                     audited: audited || admit == Admit::Audit,
-                    ..asks
+                    ..pending
                 },
                 since: now,
                 over: false,
@@ -161,7 +161,7 @@ impl AdmittedRequest {
     pub(crate) fn put_off(mut self) -> (PortOverload, PendingRequest) {
         self.over = true;
         self.by.application.lock().limiter.put_off();
-        (self.by.clone(), self.asks)
+        (self.by.clone(), self.pending)
     }
 
     /// The head of its response is there. `show` gets the limit, if that changed.

@@ -28,8 +28,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use wire::v1;
 
+use crate::config::dry_run::DryRuns;
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
-use crate::config::trial::Trials;
 use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{OverloadLabels, Port};
@@ -88,7 +88,7 @@ pub struct Store {
     /// The log level of this workload; the log is one for the process.
     log: LevelRequest,
     /// Rules that are only tried.
-    pub trials: Arc<Trials>,
+    pub dry_runs: Arc<DryRuns>,
     /// Which pod this is.
     certs: CertHandle,
     /// How often the pod began to get nothing but copies.
@@ -138,7 +138,7 @@ impl Store {
             subscriptions_changed: Notify::new(),
             telemetry,
             log: LevelRequest::of_the_start(),
-            trials: Arc::default(),
+            dry_runs: Arc::default(),
             certs: CertHandle::empty(),
             read_only_began: Arc::default(),
         }
@@ -159,8 +159,8 @@ impl Store {
 
     /// Reads one thing of the newest snapshot: what may be spoken, how something is counted.
     /// Nothing can keep that snapshot, and two results may be of two.
-    pub fn inspect<T>(&self, ask: impl FnOnce(&Snapshot) -> T) -> T {
-        ask(&self.snapshot.load())
+    pub fn inspect<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(&self.snapshot.load())
     }
 
     /// True once a controller has sent what this pod is.
@@ -185,11 +185,11 @@ impl Store {
         changes
     }
 
-    /// The refusal by `judge`, once a change of the own policy makes it refuse.
-    pub(crate) async fn until_refused<E>(&self, judge: impl Fn(&Snapshot) -> Result<(), E>) -> E {
+    /// The refusal by `check`, once a change of the own policy makes it refuse.
+    pub(crate) async fn until_refused<E>(&self, check: impl Fn(&Snapshot) -> Result<(), E>) -> E {
         let mut changes = self.policy_changes();
         loop {
-            if let Err(refused) = judge(&self.snapshot.load()) {
+            if let Err(refused) = check(&self.snapshot.load()) {
                 return refused;
             }
             if changes.changed().await.is_err() {
@@ -212,7 +212,7 @@ impl Store {
         let leaf = self.certs.current();
         next.prove_pod(leaf.as_ref().and_then(|leaf| leaf.identity().pod_uid()));
         if before.log_filter != next.log_filter {
-            self.ask_log(next.log_filter.as_ref());
+            self.request_log_filter(next.log_filter.as_ref());
         }
         if before.access_log != next.access_log {
             self.telemetry.log_as(next.access_log);
@@ -271,7 +271,7 @@ impl Store {
         }
     }
 
-    fn ask_log(&self, filter: Option<&LogFilter>) {
+    fn request_log_filter(&self, filter: Option<&LogFilter>) {
         if let Err(error) = self.log.set(filter.map(LogFilter::as_str)) {
             tracing::warn!(%error, "the log's level stays");
         }

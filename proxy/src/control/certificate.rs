@@ -13,7 +13,7 @@ use wire::v1;
 use wire::v1::control_client::ControlClient;
 
 use crate::control::leaving::Contact;
-use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
+use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, UnknownAuthorityFlag};
 use crate::telemetry::startup::StartupStep;
 
 /// One request for a certificate.
@@ -28,11 +28,11 @@ impl Control {
         &self,
         certified: watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
-        doubt: &Doubt,
+        unknown_authority: &UnknownAuthorityFlag,
     ) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
-            match self.certify(contact, doubt).await {
+            match self.certify(contact, unknown_authority).await {
                 Ok(leaf) => {
                     let issued = self.clock.now();
                     let (since, end) = (leaf.not_before(), leaf.not_after());
@@ -53,15 +53,15 @@ impl Control {
                         seconds = wait.as_secs(),
                         "certificate received, renewal planned"
                     );
-                    let doubted = async {
+                    let wait_for_unknown_authority = async {
                         sleep(FRESH_FOR).await;
-                        doubt.raised().await;
+                        unknown_authority.raised().await;
                     };
                     tokio::select! {
                         () = self.clock.sleep_until(renew) => {}
                         // Peers that know the time refuse it until then.
                         () = self.clock.back_before(since) => {}
-                        () = doubted => {}
+                        () = wait_for_unknown_authority => {}
                     }
                 }
                 Err(error) => {
@@ -76,14 +76,14 @@ impl Control {
     pub(super) async fn certify(
         &self,
         contact: &watch::Sender<Contact>,
-        doubt: &Doubt,
+        unknown_authority: &UnknownAuthorityFlag,
     ) -> Result<Leaf, BoxError> {
         let token = tokio::fs::read_to_string(&self.controller.token_file)
             .await
             .map_err(|error| format!("{}: {error}", self.controller.token_file.display()))?;
         let key = LeafKey::generate()?;
         let csr = key.csr()?;
-        let mounted = match doubt.take() {
+        let mounted = match unknown_authority.take() {
             true => self.mounted_roots().await,
             false => None,
         };
@@ -93,8 +93,8 @@ impl Control {
             &[H2_ALPN],
         );
         // A mounted bundle that is wrong must not be what is tried next time.
-        let doubt = Some(doubt).filter(|_| mounted.is_none());
-        let channel = self.channel(config, contact, doubt).await?;
+        let unknown_authority = Some(unknown_authority).filter(|_| mounted.is_none());
+        let channel = self.channel(config, contact, unknown_authority).await?;
         self.reached(StartupStep::Connection);
         let request = v1::CertifyRequest {
             token: token.trim().to_owned(),

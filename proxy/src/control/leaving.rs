@@ -50,7 +50,7 @@ pub(crate) enum Leaving {
 
 impl Facts {
     #[must_use]
-    pub(crate) fn judge(&self, now: SystemTime) -> Leaving {
+    pub(crate) fn evaluate(&self, now: SystemTime) -> Leaving {
         let certified = self.certificate_until.is_some_and(|end| now < end);
         match self {
             Self { marked: false, .. } => Leaving::No,
@@ -150,7 +150,7 @@ mod tests {
             certificate_until: Some(now + Duration::from_secs(1)),
         };
         change(&mut facts);
-        facts.judge(now)
+        facts.evaluate(now)
     }
 
     // Claims: C4

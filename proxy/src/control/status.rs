@@ -16,11 +16,11 @@ use wire::v1;
 
 use crate::control::Control;
 use crate::telemetry::metrics::resident;
-use crate::telemetry::report::{CLOCK_SET, SLOT};
+use crate::telemetry::report::{CLOCK_SET, INTERVAL};
 
 /// Between two looks for changes. From when the clock is set until its controller knows, reports
-/// are dated as before, and may be too far off to be taken: one slot's at most.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(SLOT);
+/// are dated as before, and may be too far off to be taken: one interval's at most.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(INTERVAL);
 /// Without a change as well, so that a clock that drifts is noticed.
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// Memory has changed when it differs by one part of so many, and not more often than this.

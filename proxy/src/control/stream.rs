@@ -20,11 +20,11 @@ use wire::v1;
 use wire::v1::control_client::ControlClient;
 use wire::v1::to_proxy::Message as ToProxy;
 
-use crate::control::ask::OpenQuestions;
+use crate::control::breaker_reports::{self, BreakerReports};
 use crate::control::leaving::Contact;
-use crate::control::pulse::{self, Pulses};
+use crate::control::live_queries::OpenQuestions;
 use crate::control::status::{self, LastSent};
-use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
+use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, UnknownAuthorityFlag};
 use crate::telemetry::startup::StartupStep;
 
 /// Messages to the controller that wait to be sent; more than a handful means
@@ -69,16 +69,18 @@ impl Control {
         mut certified: watch::Receiver<bool>,
         configured: watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
-        doubt: &Doubt,
+        unknown_authority: &UnknownAuthorityFlag,
     ) {
         if certified.wait_for(|certified| *certified).await.is_err() {
             return;
         }
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
-            let ended = self.stream(&configured, contact, &mut backoff, doubt).await;
+            let ended = self
+                .stream(&configured, contact, &mut backoff, unknown_authority)
+                .await;
             self.config.telemetry.metrics.control_connected.set(0);
-            pulse::lost(&self.config);
+            breaker_reports::lost(&self.config);
             contact.send_modify(|contact| contact.streaming = false);
             match ended {
                 // The controller ends streams now and then, so that replicas share them.
@@ -94,7 +96,7 @@ impl Control {
         configured: &watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
         backoff: &mut Backoff,
-        doubt: &Doubt,
+        unknown_authority: &UnknownAuthorityFlag,
     ) -> Result<(), BoxError> {
         let config = tls::mesh_client_config(
             &self.roots,
@@ -102,7 +104,9 @@ impl Control {
             self.controller.identity.clone(),
             &[H2_ALPN],
         );
-        let channel = self.channel(config, contact, Some(doubt)).await?;
+        let channel = self
+            .channel(config, contact, Some(unknown_authority))
+            .await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
         let mut subscribed = self.config.subscriptions();
@@ -114,7 +118,7 @@ impl Control {
         };
         outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
         let mut client = ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
-        let mut asks = OpenQuestions::new(self, client.clone());
+        let mut live_queries = OpenQuestions::new(self, client.clone());
         let mut batches = client
             .stream(outgoing(messages, reported))
             .await
@@ -128,7 +132,7 @@ impl Control {
             LastSent::default(),
         );
         let mut draining = self.draining.clone();
-        let mut pulses = Pulses::begin(&self.config);
+        let mut breaker_reports = BreakerReports::begin(&self.config);
         // Before any report.
         self.send_status(&outbox, &mut last_sent)?;
         loop {
@@ -138,15 +142,15 @@ impl Control {
                     let batch = match message.message {
                         Some(ToProxy::Batch(batch)) => batch,
                         Some(ToProxy::Ask(ask)) => {
-                            asks.begin(ask);
+                            live_queries.begin(ask);
                             continue;
                         }
                         Some(ToProxy::EndAsk(id)) => {
-                            asks.end(id);
+                            live_queries.end(id);
                             continue;
                         }
-                        Some(ToProxy::Steer(steer)) => {
-                            pulse::steered(&self.config, &steer);
+                        Some(ToProxy::Steer(fleet_states)) => {
+                            breaker_reports::apply_fleet_states(&self.config, &fleet_states);
                             continue;
                         }
                         Some(ToProxy::Shares(shares)) => {
@@ -178,7 +182,7 @@ impl Control {
                 () = status::deleted(&mut draining), if !last_sent.is_draining() => {
                     self.send_status(&outbox, &mut last_sent)?;
                 }
-                () = pulses.due(&self.config) => self.pulse(&outbox, &mut pulses)?,
+                () = breaker_reports.due(&self.config) => self.send_breaker_reports(&outbox, &mut breaker_reports)?,
                 () = &mut reports => return Err("the stream takes no reports".into()),
             }
         }
@@ -203,15 +207,15 @@ impl Control {
     }
 
     /// Sends the breaker report, and the load of limits of the own Service.
-    fn pulse(
+    fn send_breaker_reports(
         &self,
         outbox: &mpsc::Sender<v1::FromProxy>,
-        pulses: &mut Pulses,
+        breaker_reports: &mut BreakerReports,
     ) -> Result<(), BoxError> {
-        if let Some(pulse) = pulse::take(&self.config) {
-            outbox.try_send(from_proxy(v1::from_proxy::Message::Pulse(pulse)))?;
+        if let Some(breaker_report) = breaker_reports::take(&self.config) {
+            outbox.try_send(from_proxy(v1::from_proxy::Message::Pulse(breaker_report)))?;
         }
-        if let Some(loads) = pulses.offered(&self.config) {
+        if let Some(loads) = breaker_reports.offered(&self.config) {
             let loads = v1::from_proxy::Message::OfferedLoads(loads);
             outbox.try_send(from_proxy(loads))?;
         }

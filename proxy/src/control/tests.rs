@@ -101,7 +101,7 @@ struct StandIn {
     answered: Arc<Mutex<Vec<v1::Answered>>>,
     /// Their breaker reports of calls to Services with a breaker. A proxy that reports failures
     /// gets back that the breaker is open.
-    pulses: Arc<Mutex<Vec<v1::CircuitPulse>>>,
+    breaker_reports: Arc<Mutex<Vec<v1::CircuitPulse>>>,
     /// Shares that they reported as taken.
     taken: Arc<Mutex<Vec<v1::SharesTaken>>>,
     /// All messages of them.
@@ -136,8 +136,8 @@ impl Service for StandIn {
         let (sender, batches) = mpsc::channel(1);
         *self.proxy.lock() = Some(sender.clone());
         let (mut incoming, statuses) = (request.into_inner(), Arc::clone(&self.statuses));
-        let (pulses, taken) = (Arc::clone(&self.pulses), Arc::clone(&self.taken));
-        let (steer, messages) = (sender.clone(), Arc::clone(&self.messages));
+        let (breaker_reports, taken) = (Arc::clone(&self.breaker_reports), Arc::clone(&self.taken));
+        let (fleet_states, messages) = (sender.clone(), Arc::clone(&self.messages));
         // Open for as long as the connection.
         tokio::spawn(async move {
             let listening = async {
@@ -147,9 +147,9 @@ impl Service for StandIn {
                         Some(v1::from_proxy::Message::Status(status)) => {
                             statuses.lock().push(status)
                         }
-                        Some(v1::from_proxy::Message::Pulse(pulse)) => {
-                            let _ = steer.send(Ok(opens(&pulse))).await;
-                            pulses.lock().extend(pulse.circuits);
+                        Some(v1::from_proxy::Message::Pulse(breaker_report)) => {
+                            let _ = fleet_states.send(Ok(opens(&breaker_report))).await;
+                            breaker_reports.lock().extend(breaker_report.circuits);
                         }
                         Some(v1::from_proxy::Message::SharesTaken(shares)) => {
                             taken.lock().push(shares);
@@ -181,8 +181,8 @@ impl Service for StandIn {
 }
 
 /// That the breakers of which something failed are open.
-fn opens(pulse: &v1::Pulse) -> v1::ToProxy {
-    let failing = pulse.circuits.iter().filter(|one| one.failed > 0);
+fn opens(breaker_report: &v1::Pulse) -> v1::ToProxy {
+    let failing = breaker_report.circuits.iter().filter(|one| one.failed > 0);
     let states = failing.map(|one| v1::CircuitState {
         circuit: one.circuit.clone(),
         state: v1::circuit_state::State::Open.into(),
@@ -223,7 +223,7 @@ impl Bench {
             proxy: Arc::default(),
             answers: Arc::default(),
             answered: Arc::default(),
-            pulses: Arc::default(),
+            breaker_reports: Arc::default(),
             taken: Arc::default(),
             messages: Arc::default(),
         };

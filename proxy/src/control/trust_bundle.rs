@@ -74,8 +74,8 @@ impl Control {
                 configured: self.config.snapshot().is_complete(),
                 certificate_until: self.certs.not_after(),
             };
-            let judged = facts.judge(self.clock.now());
-            leaving.send_if_modified(|leaving| std::mem::replace(leaving, judged) != judged);
+            let evaluated = facts.evaluate(self.clock.now());
+            leaving.send_if_modified(|leaving| std::mem::replace(leaving, evaluated) != evaluated);
             if self.certs.current().is_none()
                 && let Ok(bundle) = tokio::fs::read_to_string(&self.controller.trust_bundle).await
                 && bundle != last

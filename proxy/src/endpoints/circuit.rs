@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::breaker::own::{Admit, Breaker, ShownState};
-use policy::breaker::{Pulse, Steer, Stream, Sum};
+use policy::breaker::{BreakerCounts, FleetBreakerState, Stream, Sum};
 use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
 use tokio::sync::Notify;
 
@@ -58,7 +58,7 @@ struct Circuit {
 pub struct CircuitReport {
     pub by: DecidedBy,
     /// `None`: nothing has happened.
-    pub pulse: Option<Pulse>,
+    pub counts: Option<BreakerCounts>,
     pub state: ShownState,
 }
 
@@ -176,13 +176,13 @@ impl Circuits {
     }
 
     /// The controller sends the state of the fleet's breaker.
-    pub fn steer(&self, by: &DecidedBy, steer: Steer) {
+    pub fn set_fleet_state(&self, by: &DecidedBy, fleet_state: FleetBreakerState) {
         let now = now();
         let is_known = self.deciding.lock().iter().any(|circuit| circuit.by == *by);
-        if is_known || steer != Steer::Closed {
+        if is_known || fleet_state != FleetBreakerState::Closed {
             self.with(by, |circuit| {
                 circuit.used = now;
-                circuit.breaker.steer(now, steer);
+                circuit.breaker.set_fleet_state(now, fleet_state);
             });
         }
     }
@@ -196,17 +196,17 @@ impl Circuits {
     }
 
     /// Reports each since the last time. Those that are not in use are forgotten.
-    pub fn pulse(&self, mut report: impl FnMut(CircuitReport)) {
+    pub fn report(&self, mut report: impl FnMut(CircuitReport)) {
         let now = now();
         self.deciding.lock().retain_mut(|circuit| {
             circuit.breaker.settle(now, &circuit.settings);
-            let pulse = circuit.breaker.pulse();
+            let counts = circuit.breaker.take_counts();
             let is_idle = now.saturating_duration_since(circuit.used) >= FORGOTTEN;
-            let forget = is_idle && pulse.is_none() && circuit.breaker.is_at_rest(now);
+            let forget = is_idle && counts.is_none() && circuit.breaker.is_at_rest(now);
             circuit.news();
             report(CircuitReport {
                 by: circuit.by.clone(),
-                pulse,
+                counts,
                 state: if forget {
                     ShownState::Closed
                 } else {
@@ -235,10 +235,10 @@ impl Circuits {
         !self.deciding.lock().is_empty()
     }
 
-    fn with<T>(&self, by: &DecidedBy, ask: impl FnOnce(&mut Circuit) -> T) -> T {
+    fn with<T>(&self, by: &DecidedBy, change: impl FnOnce(&mut Circuit) -> T) -> T {
         let mut deciding = self.deciding.lock();
         if let Some(at) = deciding.iter().position(|circuit| circuit.by == *by) {
-            return ask(&mut deciding[at]);
+            return change(&mut deciding[at]);
         }
         if deciding.len() >= DECIDING {
             deciding.remove(0);
@@ -251,7 +251,7 @@ impl Circuits {
             used: now,
             shown: ShownState::Closed,
         };
-        let answer = ask(&mut new);
+        let answer = change(&mut new);
         deciding.push(new);
         self.reportable.notify_one();
         answer
@@ -330,24 +330,24 @@ mod tests {
             assert_eq!(fails(&circuits, &by, 50), Some(ShownState::Open));
             advance(Duration::from_secs(5)).await;
             if by_controller {
-                circuits.steer(&by, Steer::Open);
+                circuits.set_fleet_state(&by, FleetBreakerState::Open);
                 assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
                 let since = Duration::from_secs(10);
-                circuits.steer(&by, Steer::Closing { since });
+                circuits.set_fleet_state(&by, FleetBreakerState::Closing { since });
             }
             for _ in 0..5 {
                 circuits.admit(&by, &SETTINGS);
                 circuits.record_probe(&by, &SETTINGS, false);
                 advance(Duration::from_secs(1)).await;
             }
-            circuits.pulse(|_| ());
+            circuits.report(|_| ());
             let stream = circuits.begin_stream(&by, false);
             for _ in 0..200 {
                 circuits.record(&by, &SETTINGS, before, true);
             }
             circuits.end_stream(&by, &SETTINGS, before, (stream, Some(true)));
-            circuits.pulse(|reported| {
-                let failed = reported.pulse.map_or(0, |pulse| pulse.failed);
+            circuits.report(|reported| {
+                let failed = reported.counts.map_or(0, |counts| counts.failed);
                 assert_eq!((failed, reported.state == ShownState::Open), (0, false));
             });
             // What was let in since then does.
@@ -358,9 +358,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fleet_state_expires_15_seconds_after_controller_loss() {
         let (circuits, by) = (Circuits::default(), by("shop/api"));
-        circuits.steer(&by, Steer::Closed);
+        circuits.set_fleet_state(&by, FleetBreakerState::Closed);
         assert!(!circuits.are_in_use(), "that is nothing to remember");
-        circuits.steer(&by, Steer::Open);
+        circuits.set_fleet_state(&by, FleetBreakerState::Open);
         assert!(circuits.are_in_use());
         assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
         advance(Duration::from_secs(3600)).await;
@@ -382,7 +382,7 @@ mod tests {
         let by = by("shop/api");
         let reports = || {
             let mut all = Vec::new();
-            circuits.pulse(|reports| all.push((reports.pulse, reports.state)));
+            circuits.report(|reports| all.push((reports.counts, reports.state)));
             all
         };
         assert_eq!(reports(), []);
@@ -391,18 +391,18 @@ mod tests {
             .await
             .unwrap();
         circuits.record(&by, &SETTINGS, now(), true);
-        let one = Pulse {
+        let one = BreakerCounts {
             sent: 1,
             failed: 1,
-            ..Pulse::default()
+            ..BreakerCounts::default()
         };
         assert_eq!(reports(), [(Some(one), ShownState::Closed)]);
         assert_eq!(reports(), [(None, ShownState::Closed)]);
-        circuits.steer(&by, Steer::Open);
+        circuits.set_fleet_state(&by, FleetBreakerState::Open);
         advance(FORGOTTEN).await;
         assert_eq!(reports(), [(None, ShownState::Closed)]);
         assert!(circuits.are_in_use(), "the mesh says that it is open");
-        circuits.steer(&by, Steer::Closed);
+        circuits.set_fleet_state(&by, FleetBreakerState::Closed);
         advance(FORGOTTEN).await;
         assert_eq!(reports(), [(None, ShownState::Closed)]);
         assert_eq!(reports(), []);
@@ -415,9 +415,9 @@ mod tests {
         let (circuits, by) = (Circuits::default(), by("shop/api"));
         let counted = || {
             let mut counted = (0, 0);
-            circuits.pulse(|reports| {
-                let pulse = reports.pulse.unwrap_or_default();
-                counted = (counted.0 + pulse.sent, counted.1 + pulse.failed);
+            circuits.report(|reports| {
+                let counts = reports.counts.unwrap_or_default();
+                counted = (counted.0 + counts.sent, counted.1 + counts.failed);
             });
             counted
         };

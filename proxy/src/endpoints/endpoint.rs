@@ -20,7 +20,7 @@ use crate::endpoints::presence::Presence;
 use crate::telemetry::cell::CellCache;
 
 /// A caller that waits so long in vain may wait for an endpoint that is gone.
-const DOUBTED_AFTER: Duration = Duration::from_secs(1);
+const SUSPECTED_AFTER: Duration = Duration::from_secs(1);
 
 /// One address that serves.
 #[derive(Debug)]
@@ -154,18 +154,18 @@ impl Endpoint {
     }
 
     /// No caller waits for its response any more, which had not started after `waited`.
-    pub(crate) fn given_up(&self, waited: Duration) {
+    pub(crate) fn attempt_abandoned(&self, waited: Duration) {
         let mut learned = self.learned.lock();
         learned.cost.observe_at_least(now(), waited);
         drop(learned);
-        if waited >= DOUBTED_AFTER {
-            self.presence.doubt();
+        if waited >= SUSPECTED_AFTER {
+            self.presence.suspect();
         }
     }
 
     /// Nothing arrived from it when something was due, so that a call may wait in vain.
-    pub(crate) fn is_doubted(&self) -> bool {
-        self.presence.is_doubted()
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.presence.is_suspected()
     }
 
     /// It gave a sign of life when it was checked, and no call went there since.
@@ -186,9 +186,9 @@ impl Endpoint {
     }
 
     /// Its probe failed, and whether there is no place for another ejection.
-    pub(super) fn returns_for_lack_of_slot(&self, others: &Others, ejection: &Ejection) -> bool {
+    pub(super) fn returns_at_ejection_limit(&self, others: &Others, ejection: &Ejection) -> bool {
         let mut learned = self.learned.lock();
-        let none = learned.health.returns_for_lack_of_slot(others, ejection);
+        let none = learned.health.returns_at_ejection_limit(others, ejection);
         if none {
             self.ejected.dec();
         }
@@ -196,15 +196,15 @@ impl Endpoint {
     }
 
     /// Ejects it if it is worse than the others.
-    pub(super) fn judge(&self, others: &Others, ejection: &Ejection) -> Option<EjectedFor> {
+    pub(super) fn evaluate(&self, others: &Others, ejection: &Ejection) -> Option<EjectedFor> {
         let mut learned = self.learned.lock();
-        let judged = learned
+        let evaluated = learned
             .health
-            .judge(now(), others, ejection, rand::random());
-        if judged.is_some() {
+            .evaluate(now(), others, ejection, rand::random());
+        if evaluated.is_some() {
             self.ejected.inc();
         }
-        judged
+        evaluated
     }
 }
 

@@ -16,7 +16,7 @@ use crate::endpoints::learned::Latency;
 /// It has answered, or nothing else is known.
 const ASSUMED: u8 = 0;
 /// Nothing arrived where something was due.
-const DOUBTED: u8 = 1;
+const SUSPECTED: u8 = 1;
 /// The same, or its ejection is over, and a task checks it.
 const CHECKING: u8 = 2;
 /// It gave a sign of life, and no call went there since.
@@ -31,7 +31,7 @@ impl Presence {
     pub(super) fn learn(&self, latency: Latency, signal: Option<HealthSignal>) {
         match (latency, signal) {
             // Without anything seen it was this side's own failure, or a bound of the other's.
-            (Latency::Failed, Some(_)) => self.doubt(),
+            (Latency::Failed, Some(_)) => self.suspect(),
             (Latency::Head(_), _) | (_, Some(HealthSignal::Good | HealthSignal::Reached)) => {
                 self.alive()
             }
@@ -49,14 +49,14 @@ impl Presence {
     }
 
     /// Nothing arrived. The next caller checks it.
-    pub(super) fn doubt(&self) {
+    pub(super) fn suspect(&self) {
         if self.0.load(Relaxed) != CHECKING {
-            self.0.store(DOUBTED, Relaxed);
+            self.0.store(SUSPECTED, Relaxed);
         }
     }
 
-    pub(super) fn is_doubted(&self) -> bool {
-        matches!(self.0.load(Relaxed), DOUBTED | CHECKING)
+    pub(super) fn is_suspected(&self) -> bool {
+        matches!(self.0.load(Relaxed), SUSPECTED | CHECKING)
     }
 
     /// The next call goes there, whatever became of the connection since: callers that seldom
@@ -76,7 +76,9 @@ impl Presence {
 
     /// No check runs any more. It is doubted unless something arrived.
     pub(super) fn end_check(&self) {
-        let _ = self.0.compare_exchange(CHECKING, DOUBTED, Relaxed, Relaxed);
+        let _ = self
+            .0
+            .compare_exchange(CHECKING, SUSPECTED, Relaxed, Relaxed);
     }
 }
 
@@ -89,21 +91,21 @@ mod tests {
     #[test]
     fn presence_check_runs_alone_until_sign_of_life() {
         let presence = Presence::default();
-        assert!(!presence.is_doubted());
-        presence.doubt();
+        assert!(!presence.is_suspected());
+        presence.suspect();
         for _ in 0..2 {
-            assert!(presence.is_doubted());
+            assert!(presence.is_suspected());
             assert!(presence.begin_check());
-            presence.doubt();
+            presence.suspect();
             assert!(!presence.begin_check());
-            assert!(presence.is_doubted());
+            assert!(presence.is_suspected());
             presence.end_check();
         }
         for alive in [Presence::alive, Presence::vouch] {
             assert!(presence.begin_check());
             alive(&presence);
             presence.end_check();
-            assert!(!presence.is_doubted());
+            assert!(!presence.is_suspected());
         }
         assert!(presence.is_vouched());
         presence.learn(Latency::Failed, None);
@@ -112,10 +114,10 @@ mod tests {
             Latency::of_head(Duration::ZERO, false),
             Some(HealthSignal::Failed),
         );
-        assert!(!presence.is_vouched() && !presence.is_doubted());
+        assert!(!presence.is_vouched() && !presence.is_suspected());
         presence.learn(Latency::Failed, Some(HealthSignal::Unreachable));
-        assert!(presence.is_doubted() && !presence.is_vouched());
+        assert!(presence.is_suspected() && !presence.is_vouched());
         presence.learn(Latency::Recorded, Some(HealthSignal::Good));
-        assert!(!presence.is_doubted());
+        assert!(!presence.is_suspected());
     }
 }

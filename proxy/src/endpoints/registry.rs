@@ -311,8 +311,8 @@ mod tests {
         registry.note_meshed(at(0), true);
         registry.note_meshed(at(MESHED), true);
         assert!(registry.forgot_meshed());
-        for (number, remembered) in [(0, true), (1, false), (MESHED - 1, true), (MESHED, true)] {
-            assert_eq!(registry.was_meshed(at(number)), remembered, "{number}");
+        for (number, retained) in [(0, true), (1, false), (MESHED - 1, true), (MESHED, true)] {
+            assert_eq!(registry.was_meshed(at(number)), retained, "{number}");
         }
         assert!(registry.meshed.lock().seen_at.len() <= MESHED);
         registry.note_meshed(at(0), false);

@@ -339,7 +339,7 @@ impl EndpointSet {
             HealthChange::Nothing | HealthChange::Returned => None,
             HealthChange::EjectedAgain => {
                 let probed = attempt.endpoint();
-                if probed.returns_for_lack_of_slot(&self.others(probed), ejection) {
+                if probed.returns_at_ejection_limit(&self.others(probed), ejection) {
                     return None;
                 }
                 Some(match signal {
@@ -350,8 +350,8 @@ impl EndpointSet {
             HealthChange::RowIsFull => {
                 // The data path is one thread and nothing waits between counting the ejected and
                 // deciding, so no other decision takes the same last place.
-                let judged = attempt.endpoint();
-                judged.judge(&self.others(judged), ejection)
+                let evaluated = attempt.endpoint();
+                evaluated.evaluate(&self.others(evaluated), ejection)
             }
         }
     }
@@ -372,18 +372,18 @@ impl EndpointSet {
     }
 
     /// What an endpoint is compared with. Made when a row is full, which is rare.
-    fn others(&self, judged: &Arc<Endpoint>) -> Others {
+    fn others(&self, evaluated: &Arc<Endpoint>) -> Others {
         let now = now();
         let mut others = Others {
             endpoints: self.endpoints.len(),
             ..Others::default()
         };
         for endpoint in &self.endpoints {
-            if Arc::ptr_eq(endpoint, judged) {
+            if Arc::ptr_eq(endpoint, evaluated) {
                 continue;
             }
             let learned = endpoint.settled(now);
-            others.ejected += usize::from(learned.health.takes_slot(now));
+            others.ejected += usize::from(learned.health.counts_as_ejected(now));
             others.recent = others.recent + learned.health.recent(now);
         }
         others

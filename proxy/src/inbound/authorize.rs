@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use http::Uri;
 use http::request::Parts;
 use policy::access::requests::RequestVerdict;
-use policy::access::{Access, JudgedTraffic, Verdict};
+use policy::access::{Access, EvaluatedTraffic, Verdict};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
+use crate::config::dry_run::EvaluatedCall;
 use crate::config::snapshot::Snapshot;
-use crate::config::trial::Judged;
 use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
 use crate::inbound::connection::Connection;
-use crate::inbound::path::JudgedPath;
+use crate::inbound::path::EvaluatedPath;
 use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff_declared, sniff_leniently, sniff_strictly};
 use crate::telemetry::call::Call;
 
@@ -70,14 +70,14 @@ pub(super) fn expected(connection: &Connection, snapshot: &Snapshot) -> Expected
     if declared.is_opaque() {
         return Expected::Bytes;
     }
-    let passes = judge_bytes(connection, snapshot).is_allowed();
+    let passes = evaluate_bytes(connection, snapshot).is_allowed();
     if !declared.is_http() && passes {
         return Expected::Either;
     }
     let (declared, port) = (declared.is_http(), connection.local.port());
     // Where requests are evaluated or need an identity, whatever might be one is read as one,
     // so that its sender gets the reason.
-    let answered = snapshot.access.judges_requests(port) || needs_identity(connection, snapshot);
+    let answered = snapshot.access.evaluates_requests(port) || needs_identity(connection, snapshot);
     // Clients open connections ahead of their first request. One that waits for the
     // server to send first learns from the end of its connection that it never will, and a
     // caller that may request nothing has nothing to keep a connection for.
@@ -122,7 +122,7 @@ pub(super) fn authorize_bytes(
     snapshot: &Snapshot,
     begins_as_tls: bool,
 ) -> Result<Admitted, Failure> {
-    let verdict = judge_bytes(connection, snapshot);
+    let verdict = evaluate_bytes(connection, snapshot);
     dry_run_bytes(connection, snapshot, verdict.is_allowed(), begins_as_tls);
     let audited = audit(connection, &verdict);
     enforce(connection, snapshot, &verdict)?;
@@ -135,28 +135,28 @@ pub(super) fn authorize_bytes(
 }
 
 pub(super) fn refuses_bytes(connection: &Connection, snapshot: &Snapshot) -> Result<(), Failure> {
-    enforce(connection, snapshot, &judge_bytes(connection, snapshot))
+    enforce(connection, snapshot, &evaluate_bytes(connection, snapshot))
 }
 
-fn judge_bytes<'a>(connection: &Connection, snapshot: &'a Snapshot) -> Verdict<'a> {
-    judge(connection, snapshot, traffic_of_bytes(connection, snapshot))
+fn evaluate_bytes<'a>(connection: &Connection, snapshot: &'a Snapshot) -> Verdict<'a> {
+    evaluate(connection, snapshot, traffic_of_bytes(connection, snapshot))
 }
 
 /// On a port that is declared to carry no HTTP, rules about HTTP do not apply. On any other
 /// they are not satisfied by bytes that were not read as HTTP.
-fn traffic_of_bytes(connection: &Connection, snapshot: &Snapshot) -> JudgedTraffic<'static> {
+fn traffic_of_bytes(connection: &Connection, snapshot: &Snapshot) -> EvaluatedTraffic<'static> {
     if declared(connection, snapshot).is_opaque() {
-        JudgedTraffic::Opaque
+        EvaluatedTraffic::Opaque
     } else {
-        JudgedTraffic::Bytes
+        EvaluatedTraffic::Bytes
     }
 }
 
 /// Plaintext where none is accepted does not pass, whatever the rules.
-fn judge<'a>(
+fn evaluate<'a>(
     connection: &Connection,
     snapshot: &'a Snapshot,
-    traffic: JudgedTraffic<'_>,
+    traffic: EvaluatedTraffic<'_>,
 ) -> Verdict<'a> {
     if needs_identity(connection, snapshot) {
         return WITHOUT_IDENTITY;
@@ -167,8 +167,8 @@ fn judge<'a>(
 
 /// True where requests are evaluated one by one: callers without any right to send bytes
 /// may have one to requests, and what may be a request is read as one.
-pub(super) fn judges_requests(connection: &Connection, snapshot: &Snapshot) -> bool {
-    snapshot.access.judges_requests(connection.local.port())
+pub(super) fn evaluates_requests(connection: &Connection, snapshot: &Snapshot) -> bool {
+    snapshot.access.evaluates_requests(connection.local.port())
 }
 
 /// What a verdict means for the caller.
@@ -211,7 +211,7 @@ pub(super) fn authorize(
     connection: &Connection,
     snapshot: &Snapshot,
     parts: &mut Parts,
-    path: &JudgedPath,
+    path: &EvaluatedPath,
     call: &mut Call,
 ) -> Result<u64, Failure> {
     let facts = path.facts(parts);
@@ -221,20 +221,20 @@ pub(super) fn authorize(
         // Counted by that, and decided by nothing of it.
         call.takes_route(route);
     }
-    let judged = judge_request(connection, snapshot, parts, path);
-    if connection.proxy.config.trials.any() {
-        let passes = |judged: &RequestVerdict<'_, '_>| judged.verdict.is_allowed();
-        let judged = Judged {
+    let evaluated = evaluate_request(connection, snapshot, parts, path);
+    if connection.proxy.config.dry_runs.any() {
+        let passes = |evaluated: &RequestVerdict<'_, '_>| evaluated.verdict.is_allowed();
+        let evaluated = EvaluatedCall {
             key: connection.cell_key(call.protocol(), route),
-            passes: judged.as_ref().is_ok_and(passes),
+            passes: evaluated.as_ref().is_ok_and(passes),
             request: Some(&facts),
             runs: path.forms().readings().len().max(1),
         };
-        dry_run(connection, snapshot, &judged, Some((&*parts, path)));
+        dry_run(connection, snapshot, &evaluated, Some((&*parts, path)));
     }
-    let RequestVerdict { verdict, replaced } = judged?;
+    let RequestVerdict { verdict, replaced } = evaluated?;
     audit(connection, &verdict);
-    call.judged(&verdict);
+    call.note_verdict(&verdict);
     enforce(connection, snapshot, &verdict)
         .map_err(|failure| failure.with_caller(&connection.label))?;
     let Some(replaced) = replaced else {
@@ -248,23 +248,24 @@ pub(super) fn authorize(
 /// The verdict of the rules on a request, and which path of it is sent on. A request whose
 /// path they could see in another way than the application is refused where they decide by
 /// it, from any caller.
-pub(super) fn judge_request<'a, 'p>(
+pub(super) fn evaluate_request<'a, 'p>(
     connection: &Connection,
     snapshot: &'a Snapshot,
     parts: &Parts,
-    path: &'p JudgedPath,
+    path: &'p EvaluatedPath,
 ) -> Result<RequestVerdict<'a, 'p>, Failure> {
-    let (port, sent) = (connection.local.port(), JudgedPath::sent(parts));
+    let (port, sent) = (connection.local.port(), EvaluatedPath::sent(parts));
     let access = &snapshot.access;
-    let judged = access.decide_request(connection.caller(), port, &sent, path.forms());
-    let judged = judged.map_err(|error| Failure::refused(Reason::BadRequest, error.refusal()))?;
+    let evaluated = access.decide_request(connection.caller(), port, &sent, path.forms());
+    let evaluated =
+        evaluated.map_err(|error| Failure::refused(Reason::BadRequest, error.refusal()))?;
     Ok(if needs_identity(connection, snapshot) {
         RequestVerdict {
             verdict: WITHOUT_IDENTITY,
             replaced: None,
         }
     } else {
-        judged
+        evaluated
     })
 }
 
@@ -274,8 +275,8 @@ pub(super) fn judge_request<'a, 'p>(
 fn dry_run(
     connection: &Connection,
     snapshot: &Snapshot,
-    judged: &Judged<'_>,
-    request: Option<(&Parts, &JudgedPath)>,
+    evaluated: &EvaluatedCall<'_>,
+    request: Option<(&Parts, &EvaluatedPath)>,
 ) {
     // Nothing is evaluated before the rules arrive, and everything is refused.
     if !snapshot.is_complete() {
@@ -290,30 +291,30 @@ fn dry_run(
             let bytes = traffic_of_bytes(connection, snapshot);
             return candidate.decide(caller, port, bytes).is_allowed();
         };
-        let sent = JudgedPath::sent(parts);
-        let judged = candidate.decide_request(caller, port, &sent, path.forms());
-        judged.is_ok_and(|judged| judged.verdict.is_allowed())
+        let sent = EvaluatedPath::sent(parts);
+        let evaluated = candidate.decide_request(caller, port, &sent, path.forms());
+        evaluated.is_ok_and(|evaluated| evaluated.verdict.is_allowed())
     };
-    let trials = &connection.proxy.config.trials;
-    trials.judge(judged, would_pass, Instant::now);
+    let dry_runs = &connection.proxy.config.dry_runs;
+    dry_runs.evaluate(evaluated, would_pass, Instant::now);
 }
 
 /// Evaluates dry runs on a connection of opaque bytes that passes, or does not. They go by what is
 /// declared of the port, as the rules in force do, and count as the connection does.
 fn dry_run_bytes(connection: &Connection, snapshot: &Snapshot, passes: bool, begins_as_tls: bool) {
-    if connection.proxy.config.trials.any() {
+    if connection.proxy.config.dry_runs.any() {
         let carried = if begins_as_tls {
             Protocol::Tls
         } else {
             declared_bytes(connection, snapshot)
         };
-        let judged = Judged {
+        let evaluated = EvaluatedCall {
             key: connection.cell_key(carried, None),
             passes,
             request: None,
             runs: 1,
         };
-        dry_run(connection, snapshot, &judged, None);
+        dry_run(connection, snapshot, &evaluated, None);
     }
 }
 

@@ -13,12 +13,12 @@ use policy::protocol::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::refusal::NotHandled;
 use crate::mesh::load::LastReportedLoad;
 use crate::mesh::tls::CertificateEnd;
+use crate::net::abandon_limiter::ConnectGuard;
 use crate::net::connect::ConnectTimeout;
-use crate::net::given_up::ConnectGuard;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::{CellCache, CellKey};
@@ -153,7 +153,9 @@ impl Connection {
 
     /// The same of a call that opened one at this moment.
     pub(super) fn connect_guard(&self, began: Option<Instant>) -> ConnectGuard<'_> {
-        self.proxy.given_up.connect_guard(&self.holder, began)
+        self.proxy
+            .abandon_limiter
+            .connect_guard(&self.holder, began)
     }
 
     /// The application has sent something to this caller, or has closed its connection.
@@ -254,8 +256,8 @@ impl Connection {
     }
 
     /// Counts a request that was refused before it was read.
-    pub(super) fn turned_away(&self, how: NotHandled, asked: Asked<'_>) {
-        self.call(CallKind::Request).turned_away(how, asked);
+    pub(super) fn turned_away(&self, how: NotHandled, head: ReportedHead<'_>) {
+        self.call(CallKind::Request).turned_away(how, head);
     }
 }
 

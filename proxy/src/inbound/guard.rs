@@ -23,8 +23,8 @@ use crate::http::received::{Received, authority_of};
 use crate::http::shadow::Shadow;
 use crate::inbound::authorize::{Admitted, authorize_bytes};
 use crate::inbound::connection::Connection;
-use crate::inbound::path::JudgedPath;
-use crate::net::given_up::ConnectGuard;
+use crate::inbound::path::EvaluatedPath;
+use crate::net::abandon_limiter::ConnectGuard;
 use crate::telemetry::call::Call;
 use crate::telemetry::labels::{OverloadLabels, Port, RateLimitedLabels, ShadowLabels, ShedLabels};
 
@@ -38,7 +38,7 @@ pub(super) fn deadline(
     connection: &Connection,
     snapshot: &Snapshot,
     received: &Received,
-    path: &JudgedPath,
+    path: &EvaluatedPath,
 ) -> Deadline {
     let (parts, is_proxy) = (&received.parts, connection.is_of_proxy());
     let times = received.times.as_deref().filter(|_| is_proxy);
@@ -128,7 +128,7 @@ pub(super) fn limited(
     connection: &Connection,
     snapshot: &Snapshot,
     parts: &Parts,
-    path: &JudgedPath,
+    path: &EvaluatedPath,
 ) -> Option<Box<Exceeded>> {
     let guard = port_guard(connection, snapshot)?;
     exceeds(
@@ -309,7 +309,7 @@ pub(super) fn class(
     connection: &Connection,
     snapshot: &Snapshot,
     received: &Received,
-    path: &JudgedPath,
+    path: &EvaluatedPath,
 ) -> Option<Priority> {
     let guard = port_guard(connection, snapshot)?;
     let facts = path.facts(&received.parts);

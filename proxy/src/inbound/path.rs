@@ -11,9 +11,9 @@ use policy::route::names::Names;
 
 /// The forms of a request's path.
 #[derive(Debug)]
-pub(super) struct JudgedPath(PathForms);
+pub(super) struct EvaluatedPath(PathForms);
 
-impl JudgedPath {
+impl EvaluatedPath {
     pub(super) fn of(parts: &Parts) -> Self {
         Self(PathForms::of(parts.uri.path()))
     }
@@ -75,14 +75,14 @@ mod tests {
             ("//items", "/items"),
         ] {
             let mut parts = parts(path);
-            let judged = JudgedPath::of(&parts);
-            assert_eq!(judged.facts(&parts).path, normal, "{path}");
+            let evaluated = EvaluatedPath::of(&parts);
+            assert_eq!(evaluated.facts(&parts).path, normal, "{path}");
             parts.uri = normal.parse().unwrap();
-            assert_eq!(judged.facts(&parts).path, normal);
+            assert_eq!(evaluated.facts(&parts).path, normal);
         }
         let parts = parts("/a%2fb");
-        let judged = JudgedPath::of(&parts);
-        assert_eq!(judged.facts(&parts).path, "/a%2fb");
+        let evaluated = EvaluatedPath::of(&parts);
+        assert_eq!(evaluated.facts(&parts).path, "/a%2fb");
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
             ("/a%5Cb", None),
         ] {
             let parts = parts(path);
-            let route = JudgedPath::of(&parts).route(&names, &parts);
+            let route = EvaluatedPath::of(&parts).route(&names, &parts);
             assert_eq!(route.map(|name| &**name), name, "{path}");
         }
     }

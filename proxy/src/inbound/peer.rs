@@ -15,13 +15,13 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next};
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{PeerUpgrade, Upgrades};
 use crate::http::replay::KeptBody;
-use crate::inbound::authorize::{Admitted, Expected, expected, judges_requests};
+use crate::inbound::authorize::{Admitted, Expected, evaluates_requests, expected};
 use crate::inbound::connection::{CallerContext, Connection};
 use crate::inbound::guard::admit_bytes;
 use crate::inbound::opaque::{call_of_bytes, relay_bytes};
@@ -108,9 +108,9 @@ impl PeerProxy {
     fn malformed(&self, detail: &'static str, method: &Method) -> Response<Body> {
         let failure = Failure::refused(Reason::BadRequest, detail);
         let mut call = self.of_port(None).call(CallKind::Request);
-        call.asks_in_vain(Asked {
+        call.note_rejected(ReportedHead {
             method: Some(method),
-            ..Asked::default()
+            ..ReportedHead::default()
         });
         call.refuse(&failure, method, false)
     }
@@ -224,7 +224,7 @@ async fn connect_in_turn(connection: &Connection) -> Result<(TcpStream, Option<I
 /// When nothing may pass.
 fn tunnel_content(connection: &Connection, snapshot: &Snapshot) -> Result<TunnelContent, Failure> {
     match expected(connection, snapshot) {
-        Expected::Http { declared, .. } if declared || judges_requests(connection, snapshot) => {
+        Expected::Http { declared, .. } if declared || evaluates_requests(connection, snapshot) => {
             Ok(TunnelContent::Requests)
         }
         Expected::Either => Ok(TunnelContent::Either),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use policy::reason::Reason;
 
 use crate::failure::Failure;
-use crate::inbound::authorize::{judge_request, needs_identity, refuses_bytes};
+use crate::inbound::authorize::{evaluate_request, needs_identity, refuses_bytes};
 use crate::inbound::connection::Connection;
-use crate::inbound::path::JudgedPath;
+use crate::inbound::path::EvaluatedPath;
 
 /// A request in flight that a change no longer allows may go on for this long.
 pub(super) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
@@ -89,11 +89,11 @@ pub(super) async fn revoked_request(connection: &Connection, allowed: &Allowed) 
         if changes.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        let path = JudgedPath::of(parts);
+        let path = EvaluatedPath::of(parts);
         let snapshot = config.snapshot();
-        let passes = judge_request(connection, &snapshot, parts, &path).is_ok_and(|judged| {
-            let stays = judged.replaced.is_none() || !path.forms().has_odd_slashes();
-            judged.verdict.is_allowed() && stays
+        let passes = evaluate_request(connection, &snapshot, parts, &path).is_ok_and(|evaluated| {
+            let stays = evaluated.replaced.is_none() || !path.forms().has_odd_slashes();
+            evaluated.verdict.is_allowed() && stays
         });
         if !passes {
             return;

@@ -27,7 +27,7 @@ use crate::inbound::authorize::authorize;
 use crate::inbound::connection::Connection;
 use crate::inbound::forward::forward;
 use crate::inbound::guard;
-use crate::inbound::path::JudgedPath;
+use crate::inbound::path::EvaluatedPath;
 use crate::inbound::reauthorize::Allowed;
 use crate::inbound::respond::{respond, write_spent};
 use crate::mesh::protocol::{AppHttp, RequestKind, not_sent};
@@ -129,7 +129,7 @@ fn receive(
     if let Some(Waited(long)) = received.parts.extensions.get() {
         call.waited(*long);
     }
-    call.asks(&received.parts, from);
+    call.note_request(&received.parts, from);
     call.speaks(speak.version(), received.grpc);
     connection.count_on_cell(call);
     Ok(received)
@@ -143,7 +143,7 @@ fn decide(
     received: &mut Received,
     call: &mut Call,
 ) -> Result<AuthorizedRequest, Refused> {
-    let path = JudgedPath::of(&received.parts);
+    let path = EvaluatedPath::of(&received.parts);
     let deadline = guard::deadline(connection, snapshot, received, &path);
     let as_of = deadline::check(deadline)
         .and_then(|()| authorize(connection, snapshot, &mut received.parts, &path, call))

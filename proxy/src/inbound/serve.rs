@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::Upgrades;
@@ -25,8 +25,8 @@ use crate::inbound::opaque::relay_bytes;
 use crate::inbound::reauthorize::plaintext_forbidden;
 use crate::inbound::request::handle_request;
 use crate::mesh::protocol::AppHttp;
+use crate::net::abandon_limiter::ConnectGuard;
 use crate::net::chunk::ChunkIo;
-use crate::net::given_up::ConnectGuard;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, FIRST_LINE_TIMEOUT, SILENCE, Sniffed, sniff_leniently};
 use crate::telemetry::call::CallKind;
@@ -196,7 +196,7 @@ async fn requests(
     };
     let refused = {
         let connection = Arc::clone(&connection);
-        move |how, asked: Asked<'_>| connection.turned_away(how, asked)
+        move |how, head: ReportedHead<'_>| connection.turned_away(how, head)
     };
     let handler = move |request: Request<IncomingBody>| {
         let connection = Arc::clone(&connection);

@@ -27,7 +27,7 @@ use crate::net::connect::ConnectTimeout;
 use crate::outbound::admission::{self, CircuitRecorder};
 use crate::outbound::attempt_outcome::{self, AttemptOutcome};
 use crate::outbound::call_policy;
-use crate::outbound::candidates::{Candidates, Doubted};
+use crate::outbound::candidates::{Candidates, SuspectPeer};
 use crate::outbound::retries::{Failed, Retries};
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
@@ -139,7 +139,7 @@ impl<'a> Attempts<'a> {
             }
             Following::Choice => {
                 self.candidates
-                    .choose(proxy, Fallback::Ejected, Doubted::Called)?
+                    .choose(proxy, Fallback::Ejected, SuspectPeer::Called)?
             }
         };
         self.candidates.count_nearness(proxy, to.endpoint());
@@ -197,7 +197,7 @@ impl<'a> Attempts<'a> {
     /// What follows a call that failed. A retry is chosen and paid for with that, and counts once
     /// it is made.
     pub(super) fn retry(&mut self, proxy: &Proxy, failed: &Failed<'_>) -> retry::Next {
-        self.retry_by(proxy, failed, Doubted::Called)
+        self.retry_by(proxy, failed, SuspectPeer::Called)
     }
 
     /// An attempt to that endpoint has taken as long as one may. Whether it is abandoned for
@@ -212,14 +212,19 @@ impl<'a> Attempts<'a> {
     ) -> bool {
         let failed = Failed::new(outgoing, retry::Ended::TimedOut);
         self.candidates.exclude(to);
-        let next = self.retry_by(proxy, &failed, Doubted::PassedOver);
+        let next = self.retry_by(proxy, &failed, SuspectPeer::PassedOver);
         // It is noted once the attempt has ended.
         self.candidates.readmit();
         // Why none follows is not counted: nothing has failed.
         matches!(next, retry::Next::Retry { .. })
     }
 
-    fn retry_by(&mut self, proxy: &Proxy, failed: &Failed<'_>, doubted: Doubted) -> retry::Next {
+    fn retry_by(
+        &mut self,
+        proxy: &Proxy,
+        failed: &Failed<'_>,
+        doubted: SuspectPeer,
+    ) -> retry::Next {
         let Some(set) = self.route.choice.set() else {
             return retry::Next::Pass;
         };
@@ -257,7 +262,7 @@ impl<'a> Attempts<'a> {
         }
         let wait = *wait;
         // Those that work come first: one whose ejection is over would be drawn before them.
-        let choose = |fallback| self.candidates.choose(proxy, fallback, Doubted::Called);
+        let choose = |fallback| self.candidates.choose(proxy, fallback, SuspectPeer::Called);
         let to = choose(Fallback::NoEndpoint).or_else(|| choose(fallback));
         self.following = match to {
             Some(to) => Following::Retry { to, wait },

@@ -22,7 +22,7 @@ const PASSED_OVER: usize = 8;
 
 /// What becomes of an endpoint that may be gone, where no other works.
 #[derive(Clone, Copy)]
-pub(super) enum Doubted {
+pub(super) enum SuspectPeer {
     /// The call itself is the check.
     Called,
     /// It is checked beside the call, which may have its response yet elsewhere.
@@ -62,14 +62,14 @@ impl<'a> Candidates<'a> {
         &self,
         proxy: &Proxy,
         fallback: Fallback,
-        doubted: Doubted,
+        doubted: SuspectPeer,
     ) -> Option<InFlight> {
         let chosen = self.pick(proxy, fallback, &self.tried)?;
         let Some(peer) = self.to_check(proxy, &chosen) else {
             return Some(chosen);
         };
         let (mut other, mut passed_over) = self.pass_over(proxy, chosen, peer);
-        if other.is_none() && matches!(doubted, Doubted::Called) {
+        if other.is_none() && matches!(doubted, SuspectPeer::Called) {
             other = Some(passed_over.remove(0).0);
         }
         for (endpoint, peer) in passed_over {
@@ -145,7 +145,7 @@ impl<'a> Candidates<'a> {
     /// endpoint goes there as long as there is a connection.
     fn to_check(&self, proxy: &Proxy, chosen: &InFlight) -> Option<Arc<Peer>> {
         let endpoint = chosen.endpoint();
-        let doubted = endpoint.is_doubted();
+        let doubted = endpoint.is_suspected();
         let asks = doubted || (chosen.probes() && !endpoint.is_vouched());
         if !asks && !proxy.peers.any_suspect() {
             return None;

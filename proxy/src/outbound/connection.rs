@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::refusal::{NO_REQUEST, NotHandled};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
@@ -112,8 +112,8 @@ impl Connection {
     }
 
     /// Counts a request that was refused before it was read.
-    pub(super) fn turned_away(&self, how: NotHandled, asked: Asked<'_>) {
-        self.call(CallKind::Request).turned_away(how, asked);
+    pub(super) fn turned_away(&self, how: NotHandled, head: ReportedHead<'_>) {
+        self.call(CallKind::Request).turned_away(how, head);
     }
 
     /// A call begins of which nothing else is known.

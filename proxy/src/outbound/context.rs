@@ -140,8 +140,8 @@ impl Drop for CancelGuard<'_> {
         if self.over || deadline::reached(self.outgoing.deadline) != Some(DeadlineSource::Own) {
             return;
         }
-        if let Some(asker) = self.outgoing.asker() {
-            self.contexts.spend(&asker);
+        if let Some(retry_parent) = self.outgoing.retry_parent() {
+            self.contexts.spend(&retry_parent);
         }
     }
 }

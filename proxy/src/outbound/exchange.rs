@@ -117,7 +117,7 @@ impl<'a> Exchange<'a> {
                 }
                 // No endpoint could serve the call, and none is to blame.
                 Err(failure) if self.upload.broke() => {
-                    attempt.endpoint().given_up(Duration::ZERO);
+                    attempt.endpoint().attempt_abandoned(Duration::ZERO);
                     return Err(self.upload.blame(failure));
                 }
                 Err(failure) => self.lost(attempt, failure, sent, call),
@@ -440,7 +440,7 @@ impl<'a> Exchange<'a> {
         }
         Some(Box::new(TrailerListener {
             contexts: Arc::clone(&self.proxy.contexts),
-            asker: self.outgoing.asker()?,
+            retry_parent: self.outgoing.retry_parent()?,
             any,
             deadline,
         }))

@@ -15,7 +15,7 @@
 //!
 //! A controller that has just started may know less than the one before it. So only a change
 //! within one control stream is proof; what a new stream does not know is doubted for
-//! [`DOUBT`] first. While it is doubted, a pod with a proxy is still called, as its certificate
+//! [`CONFIRMED_WITHIN`] first. While it is doubted, a pod with a proxy is still called, as its certificate
 //! proves which one answers, and a pod without one is not.
 
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ use crate::failure::Failure;
 /// A new control stream that does not know the target for this long is believed. A
 /// controller accepts streams once it has listed every kind, and lags behind others by less
 /// than a second.
-const DOUBT: Duration = Duration::from_secs(10);
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a connection was opened to.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct OpenedTo {
 pub(super) enum Standing {
     There,
     /// A new control stream knows something else at the address.
-    Doubtful,
+    Unconfirmed,
     Gone,
 }
 
@@ -85,7 +85,7 @@ impl OpenedTo {
         if self.known_in.load(Relaxed) == snapshot.stream {
             Standing::Gone
         } else {
-            Standing::Doubtful
+            Standing::Unconfirmed
         }
     }
 
@@ -130,8 +130,8 @@ impl OpenedTo {
 pub(super) fn may_call(pod: &PodTarget, standing: Standing) -> Result<(), Failure> {
     match standing {
         Standing::There => Ok(()),
-        Standing::Doubtful if pod.endpoint.meshed() => Ok(()),
-        Standing::Doubtful | Standing::Gone => Err(gone()),
+        Standing::Unconfirmed if pod.endpoint.meshed() => Ok(()),
+        Standing::Unconfirmed | Standing::Gone => Err(gone()),
     }
 }
 
@@ -146,8 +146,8 @@ pub(super) async fn until_gone(store: &Store, opened: &OpenedTo) {
                 believed_at = None;
                 changed.await;
             }
-            Standing::Doubtful => {
-                let until = *believed_at.get_or_insert_with(|| Instant::now() + DOUBT);
+            Standing::Unconfirmed => {
+                let until = *believed_at.get_or_insert_with(|| Instant::now() + CONFIRMED_WITHIN);
                 // Boxed: hardly any connection waits here.
                 if Box::pin(timeout_at(until, changed)).await.is_err() {
                     return;
@@ -199,7 +199,7 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
 
     const IDENTITY: &str = "spiffe://cluster.local/ns/shop/sa/db";
-    /// More than it takes to be notified, and far less than [`DOUBT`].
+    /// More than it takes to be notified, and far less than [`CONFIRMED_WITHIN`].
     const SOON: Duration = Duration::from_secs(1);
 
     fn addr() -> SocketAddr {
@@ -278,14 +278,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn new_stream_is_doubted_before_it_is_believed() {
+    async fn new_stream_is_unconfirmed_at_first() {
         let store = store();
         say(&store, pod("a", IDENTITY), true);
         let opened = opened(&store).await;
         let outside = || Target::External(v1::External {});
         say(&store, outside(), true);
         let standing = || store.inspect(|now| opened.standing(now));
-        assert_eq!(standing(), Standing::Doubtful);
+        assert_eq!(standing(), Standing::Unconfirmed);
         assert!(!is_gone(&store, &opened).await);
         // It has learned of the pod, and from then on its word counts.
         say(&store, pod("a", IDENTITY), false);
@@ -297,7 +297,7 @@ mod tests {
         say(&store, pod("a", IDENTITY), true);
         let opened = self::opened(&store).await;
         say(&store, outside(), true);
-        let gone = timeout(DOUBT * 2, until_gone(&store, &opened)).await;
+        let gone = timeout(CONFIRMED_WITHIN * 2, until_gone(&store, &opened)).await;
         assert!(gone.is_ok(), "it does not learn of the pod");
     }
 
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn doubtful_pod_is_called_only_with_a_certificate() {
+    async fn unconfirmed_pod_is_called_only_with_a_certificate() {
         for (identity, may) in [(IDENTITY, true), ("", false)] {
             let store = store();
             say(&store, pod("a", identity), true);

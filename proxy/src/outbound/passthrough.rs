@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::snapshot::Snapshot;
 use crate::config::store::DestinationGuard;
 use crate::failure::Failure;
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::incoming::IncomingBody;
 use crate::http::plain_stream::PlainStream;
 use crate::http::received::{Received, Upgrades};
@@ -175,7 +175,7 @@ pub(crate) async fn turn_away(
         let mut call = begin(CallKind::Request);
         let response = match Received::new(request, Upgrades::Own) {
             Ok(received) => {
-                call.asks(&received.parts, CameFrom::Application);
+                call.note_request(&received.parts, CameFrom::Application);
                 call.refuse(&failure(), &received.parts.method, received.grpc)
             }
             Err(rejected) => call.reject(&rejected),
@@ -188,7 +188,7 @@ pub(crate) async fn turn_away(
         budget,
         permit,
     };
-    let refused = move |how, asked: Asked<'_>| call(CallKind::Request).turned_away(how, asked);
+    let refused = move |how, head: ReportedHead<'_>| call(CallKind::Request).turned_away(how, head);
     let stream = stream.map(PlainStream::from);
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }

@@ -171,7 +171,7 @@ fn receive(
     if let Some(Waited(long)) = received.parts.extensions.get() {
         call.waited(*long);
     }
-    call.asks(&received.parts, CameFrom::Application);
+    call.note_request(&received.parts, CameFrom::Application);
     call.speaks(received.parts.version, received.grpc);
     Ok(received)
 }

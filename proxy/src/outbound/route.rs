@@ -178,7 +178,7 @@ pub(super) fn route_call(
     match connection.opened.target(snapshot, standing) {
         Destination::Service(name) => {
             let called = (&**name, route_override);
-            to_service(connection, snapshot, called, facts, |asks| asks.service())
+            to_service(connection, snapshot, called, facts, |query| query.service())
         }
         Destination::Pod(pod) => {
             let host = request.and_then(|(_, host)| host);
@@ -190,8 +190,8 @@ pub(super) fn route_call(
                     let balances = facts.is_some_and(|facts| is_grpc(facts.headers));
                     let may_move =
                         standing == Standing::There && !balances && !connection.has_answered();
-                    to_service(connection, snapshot, called, facts, |asks| {
-                        asks.pod(pod, may_call, may_move)
+                    to_service(connection, snapshot, called, facts, |query| {
+                        query.pod(pod, may_call, may_move)
                     })
                 }
                 None => {
@@ -233,15 +233,15 @@ fn to_service(
         return Ok(route);
     }
     let tenant = tenant::of(snapshot, name, facts, &connection.proxy.own.pod);
-    let asks = RouteQuery {
+    let query = RouteQuery {
         snapshot,
         name,
         facts,
         tenant: tenant.as_ref(),
     };
-    match asks.split()? {
+    match query.split()? {
         Some(route) => Ok(route),
-        None => otherwise(&asks),
+        None => otherwise(&query),
     }
 }
 

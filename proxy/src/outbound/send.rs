@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
-use crate::http::context::{Asker, ServedRequest};
+use crate::http::context::{RetryParent, ServedRequest};
 use crate::http::deadline::{self, Left, NextHop, StopConditions};
 use crate::http::header_names::SHADOW;
 use crate::http::headers;
@@ -135,15 +135,15 @@ impl Outgoing {
     /// The call has come to its end as it was noted.
     pub(super) fn settle(&self, proxy: &Proxy) {
         if self.is_spent()
-            && let Some(asker) = self.asker()
+            && let Some(retry_parent) = self.retry_parent()
         {
-            proxy.contexts.spend(&asker);
+            proxy.contexts.spend(&retry_parent);
         }
     }
 
     /// The request to report its failure to.
-    pub(super) fn asker(&self) -> Option<Asker> {
-        Asker::of(self.made_for.as_ref(), &self.parts.headers)
+    pub(super) fn retry_parent(&self) -> Option<RetryParent> {
+        RetryParent::of(self.made_for.as_ref(), &self.parts.headers)
     }
 
     /// Sends one attempt to one endpoint, after so many others that an application may have
@@ -265,7 +265,7 @@ impl Outgoing {
         let port = app_port(port)?;
         if let Some(to) = &self.upgrade {
             // On the heap: most requests are for no upgrade.
-            let asked = Box::pin(self.ask_for_upgrade(peer, port, to, parts)).await?;
+            let asked = Box::pin(self.request_upgrade(peer, port, to, parts)).await?;
             if let Some(answer) = asked {
                 return Ok(answer);
             }
@@ -291,7 +291,7 @@ impl Outgoing {
 
     /// Sends a peer an upgrade. `None`: its proxy knows none by POST, and the request is to go
     /// without.
-    async fn ask_for_upgrade(
+    async fn request_upgrade(
         &self,
         peer: &Peer,
         port: AppPort,

@@ -14,7 +14,7 @@ use policy::traffic::set::GrpcCode;
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Latency, now};
 use crate::endpoints::set::EndpointSet;
-use crate::http::context::{Asker, Contexts};
+use crate::http::context::{Contexts, RetryParent};
 use crate::http::deadline::{self, StopConditions, WaitEnd};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
@@ -162,7 +162,7 @@ impl Open {
 #[derive(Debug)]
 pub(super) struct TrailerListener {
     pub(super) contexts: Arc<Contexts>,
-    pub(super) asker: Asker,
+    pub(super) retry_parent: RetryParent,
     /// Of any failure, not only of those that the policy lists.
     pub(super) any: bool,
     /// Of the call.
@@ -183,7 +183,7 @@ impl TrailerListener {
             |code: u16| u8::try_from(code).is_ok_and(|code| retry.grpc_codes.contains(code));
         let fails = |code: u16| code != 0 && (self.any || listed(code));
         if code.is_some_and(fails) || self.is_late(end, final_status) {
-            self.contexts.spend(&self.asker);
+            self.contexts.spend(&self.retry_parent);
         }
     }
 
@@ -306,7 +306,7 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     /// The timeout of a call that has so long.
-    type Asked = fn(Duration) -> RequestedTimeout;
+    type Make = fn(Duration) -> RequestedTimeout;
 
     fn own(left: Duration) -> RequestedTimeout {
         RequestedTimeout {
@@ -323,14 +323,14 @@ mod tests {
     }
 
     /// Whether a call that has 300 ms and ends so marks what it was made for.
-    async fn marks(requested: Asked, after: u64, end: BodyEnd, status: Option<u16>) -> bool {
+    async fn marks(requested: Make, after: u64, end: BodyEnd, status: Option<u16>) -> bool {
         let name = HeaderName::from_static("traceparent");
         let map = HeaderMap::from_iter([(name, HeaderValue::from_static(PARENT))]);
         let contexts = Arc::<Contexts>::default();
         let requested = requested(Duration::from_millis(300));
         let listener = TrailerListener {
             contexts: Arc::clone(&contexts),
-            asker: Asker::of(None, &map).unwrap(),
+            retry_parent: RetryParent::of(None, &map).unwrap(),
             any: false,
             deadline: Deadline::arrived(deadline::now(), requested, None),
         };
@@ -342,7 +342,7 @@ mod tests {
     /// No status is listed.
     #[tokio::test(start_paused = true)]
     async fn grpc_call_unfinished_at_deadline_marks_parent_request() {
-        let cases: [(Asked, u64, BodyEnd, Option<u16>, bool); 14] = [
+        let cases: [(Make, u64, BodyEnd, Option<u16>, bool); 14] = [
             (own, 300, BodyEnd::OutOfTime(WaitEnd::Time), None, true),
             (own, 300, BodyEnd::Late(WaitEnd::Time), None, true),
             (own, 100, BodyEnd::OutOfTime(WaitEnd::Still), None, true),

@@ -120,6 +120,6 @@ impl Drop for Unanswered<'_> {
         } else {
             self.since.elapsed()
         };
-        self.to.given_up(waited);
+        self.to.attempt_abandoned(waited);
     }
 }

@@ -46,7 +46,7 @@ async fn fetch(get: &HttpGet, pod_ip: IpAddr) -> Result<StatusCode, String> {
     };
     let mut headers = headers(get);
     for _ in 0..=MAX_REDIRECTS {
-        let answer = ask(&url, &headers, pod_ip).await?;
+        let answer = send_probe(&url, &headers, pod_ip).await?;
         let status = answer.head.status;
         let location = match status.as_u16() {
             301 | 302 | 303 | 307 | 308 => answer.head.headers.get(header::LOCATION),
@@ -68,7 +68,7 @@ async fn fetch(get: &HttpGet, pod_ip: IpAddr) -> Result<StatusCode, String> {
     Err(format!("stopped after {MAX_REDIRECTS} redirects"))
 }
 
-async fn ask(url: &Url, headers: &HeaderMap, pod_ip: IpAddr) -> Result<ProbeAnswer, String> {
+async fn send_probe(url: &Url, headers: &HeaderMap, pod_ip: IpAddr) -> Result<ProbeAnswer, String> {
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.uri_mut() = Uri::from(url.path.clone());
     *request.headers_mut() = headers.clone();

@@ -30,7 +30,7 @@ use self::notes::Notes;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::received::Rejected;
 use crate::http::refusal::{NotHandled, reason_in};
 use crate::http::upload::Upload;
@@ -108,16 +108,17 @@ impl Call {
     }
 
     /// Notes the request, as far as the access log, traces and taps will report it.
-    pub(crate) fn asks(&mut self, parts: &request::Parts, from: CameFrom) {
+    pub(crate) fn note_request(&mut self, parts: &request::Parts, from: CameFrom) {
         let (parties, came) = (self.counting.parties(), (from, self.started));
         self.notes.request(&self.telemetry, parties, parts, came);
     }
 
     /// Notes the request of a head that will be refused, for the access log and taps. It begins
     /// no trace, since nothing of it is sent on.
-    pub(crate) fn asks_in_vain(&mut self, asked: Asked<'_>) {
+    pub(crate) fn note_rejected(&mut self, reported_head: ReportedHead<'_>) {
         let parties = self.counting.parties();
-        self.notes.head(&self.telemetry, parties, || asked, None);
+        self.notes
+            .head(&self.telemetry, parties, || reported_head, None);
     }
 
     /// Writes into the headers of a request that is sent on what its trace is from here on.
@@ -155,7 +156,7 @@ impl Call {
     }
 
     /// Counts and notes what was decided of a request.
-    pub(crate) fn judged(&mut self, verdict: &Verdict<'_>) {
+    pub(crate) fn evaluated(&mut self, verdict: &Verdict<'_>) {
         if matches!(verdict, Verdict::Audit { .. }) {
             self.audited();
         }
@@ -255,8 +256,8 @@ impl Call {
 
     /// No request could be made out, or there was no room for one. When it came is not
     /// known here, so that counts as no latency.
-    pub(crate) fn turned_away(mut self, how: NotHandled, asked: Asked<'_>) {
-        self.asks_in_vain(asked);
+    pub(crate) fn turned_away(mut self, how: NotHandled, reported_head: ReportedHead<'_>) {
+        self.note_rejected(reported_head);
         let NotHandled::Answered(reason, status) = how else {
             // Dropped, it counts as cancelled.
             return;
@@ -277,7 +278,7 @@ impl Call {
     #[must_use]
     pub(crate) fn reject(mut self, rejected: &Rejected) -> Response<Body> {
         let parts = &rejected.parts;
-        self.asks_in_vain(Asked::of(parts));
+        self.note_rejected(ReportedHead::of(parts));
         self.refuse(&rejected.failure, &parts.method, false)
     }
 

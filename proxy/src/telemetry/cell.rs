@@ -268,14 +268,14 @@ impl CallCounters {
     /// A call ended so.
     pub(crate) fn outcome(&self, outcome: CallOutcome) {
         let packed = outcome.packed();
-        for slot in &self.outcomes {
-            let mut current = slot.outcome.load(Relaxed);
+        for record in &self.outcomes {
+            let mut current = record.outcome.load(Relaxed);
             if current == 0 {
-                let taken = slot.outcome.compare_exchange(0, packed, Relaxed, Relaxed);
+                let taken = record.outcome.compare_exchange(0, packed, Relaxed, Relaxed);
                 current = taken.map_or_else(|current| current, |_| packed);
             }
             if current == packed {
-                slot.calls.fetch_add(1, Relaxed);
+                record.calls.fetch_add(1, Relaxed);
                 return;
             }
         }
@@ -350,10 +350,10 @@ impl CallCounters {
             ..Counts::default()
         };
         counts.latency.add(self.latency.iter().map(few));
-        for slot in &self.outcomes {
-            let calls = few(&slot.calls);
+        for record in &self.outcomes {
+            let calls = few(&record.calls);
             if calls > 0 {
-                let outcome = CallOutcome::unpacked(slot.outcome.load(Relaxed));
+                let outcome = CallOutcome::unpacked(record.outcome.load(Relaxed));
                 counts.outcomes.push((outcome, calls));
             }
         }
@@ -433,9 +433,9 @@ impl Counts {
 
     /// Tries that succeeded and that failed. The result of those whose caller left is unknown.
     pub(crate) fn attempts_by_success(&self) -> (u64, u64) {
-        let judged = self.attempts.saturating_sub(self.attempts_left);
+        let completed = self.attempts.saturating_sub(self.attempts_left);
         let failed = self.attempt_failures;
-        (judged.saturating_sub(failed), failed)
+        (completed.saturating_sub(failed), failed)
     }
 
     /// Calls of all outcomes that fit.

@@ -15,7 +15,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::telemetry::labels::Direction;
-use crate::telemetry::report::SLOT;
+use crate::telemetry::report::INTERVAL;
 
 /// Ports that are known only because they were served, in each direction. A server
 /// that opens more (passive FTP does) is counted under one label for the rest.
@@ -73,12 +73,12 @@ impl LackedPorts {
     }
 }
 
-/// Names of one side in one slot, which a report has room for beside the mesh's own edges.
+/// Names of one side in one interval, which a report has room for beside the mesh's own edges.
 const REMOTES: usize = 64;
 /// Bytes of a name: the longest of DNS.
 const LONGEST: usize = 253;
 
-/// Names and addresses outside the mesh that are distinguished: so many in one slot.
+/// Names and addresses outside the mesh that are distinguished: so many in one interval.
 #[derive(Debug)]
 pub(crate) struct Remotes {
     began: Instant,
@@ -105,7 +105,7 @@ impl Default for Remotes {
 impl Remotes {
     /// The name to count by; empty if there are too many, or if it is none.
     pub(crate) fn admit(&self, direction: Direction, name: &str) -> Arc<str> {
-        let now = self.began.elapsed().as_secs() / SLOT;
+        let now = self.began.elapsed().as_secs() / INTERVAL;
         let side = match direction {
             Direction::inbound => &self.inbound,
             Direction::outbound => &self.outbound,

@@ -72,7 +72,7 @@ pub struct Metrics {
     pub certificate_failures: Counter,
     pub control_connected: Gauge,
     /// Queries of the controller that are being answered.
-    pub asks: Gauge,
+    pub live_queries: Gauge,
     pub batches: Counter,
     pub nacks: Counter,
     pub destinations: Gauge,
@@ -187,7 +187,7 @@ impl Metrics {
             certificate_expiry: Gauge::default(),
             certificate_failures: Counter::default(),
             control_connected: Gauge::default(),
-            asks: Gauge::default(),
+            live_queries: Gauge::default(),
             batches: Counter::default(),
             nacks: Counter::default(),
             destinations: Gauge::default(),
@@ -256,7 +256,7 @@ impl Metrics {
             (
                 "weft_live_queries",
                 "Live queries about this proxy that it answers",
-                &self.asks,
+                &self.live_queries,
             ),
             ("weft_destinations", "Destinations held", &self.destinations),
             (

@@ -1,15 +1,15 @@
-//! Reports to the controller of the calls that this proxy saw: sums by edge and slot of five
+//! Reports to the controller of the calls that this proxy saw: sums by edge and interval of five
 //! seconds.
 //!
-//! A call costs nothing here: a task of the control thread closes a slot when it ends, with what
+//! A call costs nothing here: a task of the control thread closes an interval when it ends, with what
 //! has come together in the cells since the one before. What was sent is kept for some minutes
 //! and sent again on every new stream, because the controller that answers then may be another
-//! one, or may have started anew. It recognises repeated slots, so that nothing counts twice.
-//! After the clock was set it could not: the controller dates slots by how wrong the clock is
+//! one, or may have started anew. It recognises repeated intervals, so that nothing counts twice.
+//! After the clock was set it could not: the controller dates intervals by how wrong the clock is
 //! now, so those from before would lie beside themselves, and are not sent again.
 //!
-//! Nothing here waits: where a slot has too many edges the rest of its calls lose their other end
-//! and stay counted, and what is kept drops its oldest slots.
+//! Nothing here waits: where an interval has too many edges the rest of its calls lose their other end
+//! and stay counted, and what is kept drops its oldest intervals.
 
 mod routes;
 
@@ -28,43 +28,43 @@ use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::{CallEnds, OUTSIDE};
 
-/// Length of a slot in seconds. Slots begin at multiples of it.
-pub(crate) const SLOT: u64 = 5;
-/// Edges of one slot, about 300 bytes each. A pod that talks to more others within five seconds
+/// Length of an interval in seconds. Slots begin at multiples of it.
+pub(crate) const INTERVAL: u64 = 5;
+/// Edges of one interval, about 300 bytes each. A pod that talks to more others within five seconds
 /// keeps its sums and loses the names of the others.
 const EDGES: usize = 512;
 /// Slots that are kept for a new stream: five minutes, the longest window that
 /// the controller answers for.
-const KEPT_SLOTS: usize = 60;
-/// Edges of all slots that are kept, about 1 MiB.
+const KEPT_INTERVALS: usize = 60;
+/// Edges of all intervals that are kept, about 1 MiB.
 const KEPT_EDGES: usize = 4096;
 /// Slots by which a clock may go back without beginning anew: a minute, for which nothing is
 /// reported then.
-const MAX_STEP_BACK: u64 = 60 / SLOT;
+const MAX_STEP_BACK: u64 = 60 / INTERVAL;
 /// A clock that shows something else than the time that passed, by more than this, was set.
-/// From there on controllers shift slots.
-pub(crate) const CLOCK_SET: Duration = Duration::from_secs(SLOT);
-/// From the end of a slot to its report: calls that end with it are in.
+/// From there on controllers shift intervals.
+pub(crate) const CLOCK_SET: Duration = Duration::from_secs(INTERVAL);
+/// From the end of an interval to its report: calls that end with it are in.
 const LAG: Duration = Duration::from_millis(200);
 /// Proxies spread their reports over this time, so that a controller does not
 /// get all of them at once. With [`LAG`] far below the 5 s after which the
-/// controller answers for a slot.
+/// controller answers for an interval.
 const SPREAD: u64 = 800;
-/// While the pod ends, what the open slot holds so far goes out this often.
+/// While the pod ends, what the open interval holds so far goes out this often.
 const LEAVING_EVERY: Duration = Duration::from_millis(500);
 
-/// The slots that were closed, and which one is open.
+/// The intervals that were closed, and which one is open.
 #[derive(Debug)]
 pub struct Reports {
     process: u64,
     metrics: Metrics,
-    state: Mutex<SlotState>,
+    state: Mutex<IntervalState>,
     leaving: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
-struct SlotState {
-    slot: u64,
+struct IntervalState {
+    interval: u64,
     /// What the clock showed at the last look, and when that was.
     looked: Option<(SystemTime, Instant)>,
     /// Numbered from 1 in the order of closing.
@@ -87,32 +87,32 @@ impl Reports {
         }
     }
 
-    /// Looks at the clock, which shows `now` at the moment `at`, and closes the open slot if
+    /// Looks at the clock, which shows `now` at the moment `at`, and closes the open interval if
     /// it is over.
     fn close(&self, now: SystemTime, at: Instant) {
         let mut state = self.state.lock();
         let before = state.looked.replace((now, at));
-        self.close_before(&mut state, slot_of(now));
+        self.close_before(&mut state, interval_of(now));
         if before.is_some_and(|before| was_set(before, (now, at))) {
             state.before_set = state.last;
         }
     }
 
-    /// Closes the open slot if `next` is a later one: calls that end from now on are in
-    /// that. A clock that went back a little must not tear a slot apart; one that was set
+    /// Closes the open interval if `next` is a later one: calls that end from now on are in
+    /// that. A clock that went back a little must not tear an interval apart; one that was set
     /// back is followed, else nothing would be reported until it is there again.
-    fn close_before(&self, state: &mut SlotState, next: u64) {
-        if next <= state.slot && state.slot - next <= MAX_STEP_BACK {
+    fn close_before(&self, state: &mut IntervalState, next: u64) {
+        if next <= state.interval && state.interval - next <= MAX_STEP_BACK {
             return;
         }
-        if state.slot == 0 {
+        if state.interval == 0 {
             // None was open before.
-            state.slot = next;
+            state.interval = next;
             return;
         }
         self.metrics.calls.refresh();
-        let report = self.report(state.slot, self.metrics.calls.cells.read());
-        state.slot = next;
+        let report = self.report(state.interval, self.metrics.calls.cells.read());
+        state.interval = next;
         if report.edges.is_empty() {
             return;
         }
@@ -120,25 +120,25 @@ impl Reports {
         state.kept_edges += weight(&report);
         let number = state.last;
         state.closed.push_back((number, report));
-        while state.closed.len() > KEPT_SLOTS || state.kept_edges > KEPT_EDGES {
+        while state.closed.len() > KEPT_INTERVALS || state.kept_edges > KEPT_EDGES {
             let Some((_, oldest)) = state.closed.pop_front() else {
                 break;
             };
             state.kept_edges -= weight(&oldest);
-            if oldest.slot / SLOT + KEPT_SLOTS as u64 > next {
+            if oldest.slot / INTERVAL + KEPT_INTERVALS as u64 > next {
                 self.metrics.limit("report-slots");
             }
         }
     }
 
-    /// What the open slot holds so far; the slot goes on.
+    /// What the open interval holds so far; the interval goes on.
     fn so_far(&self) -> v1::Report {
         let state = self.state.lock();
         self.metrics.calls.refresh();
-        self.report(state.slot, self.metrics.calls.cells.read_so_far())
+        self.report(state.interval, self.metrics.calls.cells.read_so_far())
     }
 
-    fn report(&self, slot: u64, readings: Vec<CellReading>) -> v1::Report {
+    fn report(&self, interval: u64, readings: Vec<CellReading>) -> v1::Report {
         let (mut readings, mut routes) = routes::apart(readings);
         if readings.len() > EDGES {
             self.leave_ends_out(&mut readings);
@@ -149,7 +149,7 @@ impl Reports {
         };
         let report = v1::Report {
             process: self.process,
-            slot: slot * SLOT,
+            slot: interval * INTERVAL,
             edges: readings.iter().map(edge).collect(),
             routes: routes.rows(),
         };
@@ -187,19 +187,19 @@ impl Reports {
         }
     }
 
-    /// The first closed slot after number `seen`.
+    /// The first closed interval after number `seen`.
     fn after(&self, seen: u64) -> Option<(u64, v1::Report)> {
         let state = self.state.lock();
         let at = state.closed.partition_point(|(number, _)| *number <= seen);
         state.closed.get(at).cloned()
     }
 
-    /// Closes every slot when it ends, for ever, whether a controller listens or not.
+    /// Closes every interval when it ends, for ever, whether a controller listens or not.
     pub(crate) async fn keep_time(&self) {
         loop {
             let now = SystemTime::now();
             self.close(now, Instant::now());
-            tokio::time::sleep(until_next_slot(now)).await;
+            tokio::time::sleep(until_next_interval(now)).await;
         }
     }
 
@@ -208,18 +208,18 @@ impl Reports {
         self.leaving.send_replace(true);
     }
 
-    /// The number of the last slot that a new stream does not get.
-    fn last_skipped_slot(&self) -> u64 {
+    /// The number of the last interval that a new stream does not get.
+    fn last_skipped_interval(&self) -> u64 {
         self.close(SystemTime::now(), Instant::now());
         self.state.lock().before_set
     }
 
-    /// Sends what is kept, and then every slot after its end, for as long as the
+    /// Sends what is kept, and then every interval after its end, for as long as the
     /// stream takes them.
     pub async fn feed(&self, stream: mpsc::Sender<v1::Report>) {
         let spread = Duration::from_millis(self.process % SPREAD);
         let mut leaving = self.leaving.subscribe();
-        let mut seen = self.last_skipped_slot();
+        let mut seen = self.last_skipped_interval();
         loop {
             let now = SystemTime::now();
             self.close(now, Instant::now());
@@ -239,7 +239,7 @@ impl Reports {
             let pause = if going {
                 LEAVING_EVERY
             } else {
-                until_next_slot(now) + LAG + spread
+                until_next_interval(now) + LAG + spread
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -343,13 +343,13 @@ fn was_set(before: (SystemTime, Instant), now: (SystemTime, Instant)) -> bool {
     off.unwrap_or_else(|behind| behind.duration()) > CLOCK_SET
 }
 
-fn slot_of(now: SystemTime) -> u64 {
-    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SLOT
+fn interval_of(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / INTERVAL
 }
 
-fn until_next_slot(now: SystemTime) -> Duration {
+fn until_next_interval(now: SystemTime) -> Duration {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_secs((since.as_secs() / SLOT + 1) * SLOT).saturating_sub(since)
+    Duration::from_secs((since.as_secs() / INTERVAL + 1) * INTERVAL).saturating_sub(since)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use policy::well_known::SECRET_HEADERS;
 use tokio::sync::{Notify, mpsc};
 use wire::v1;
 
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::CallEnds;
 
@@ -236,7 +236,7 @@ impl Filter {
     }
 
     /// Whether a request with this head may be wanted.
-    fn wants_head(&self, direction: Direction, asked: Asked<'_>) -> bool {
+    fn wants_head(&self, direction: Direction, asked: ReportedHead<'_>) -> bool {
         let side = match (self.is_for_ends(), direction) {
             ((false, false), _) => true,
             ((to, _), Direction::outbound) => to,

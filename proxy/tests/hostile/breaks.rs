@@ -26,7 +26,7 @@ use crate::support::{Pod, endpoint, endpoints, external};
 const SOON: Duration = Duration::from_secs(5);
 /// Ten seconds, which `http2/tests.rs` and `http2/tests/silent.rs` hold either end to by a clock of
 /// their own, and a moment for a test that shares its machine.
-const GIVEN_UP: Duration = Duration::from_secs(12);
+const ABANDONED_WITHIN: Duration = Duration::from_secs(12);
 
 /// How a connection between two proxies is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Cut {
     fn is_known_by(self) -> Instant {
         let within = match self {
             Self::Close | Self::Reset => SOON,
-            Self::Silence => GIVEN_UP,
+            Self::Silence => ABANDONED_WITHIN,
         };
         Instant::now() + within
     }

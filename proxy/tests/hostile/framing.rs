@@ -229,7 +229,7 @@ async fn ambiguous_chunks_never_form_complete_request() {
 }
 
 #[tokio::test]
-async fn heads_with_a_doubtful_syntax_are_refused() {
+async fn heads_with_ambiguous_syntax_are_refused() {
     let pods = TwoPods::new(Protocol::Http1).await;
     for head in [
         "GET /ok HTTP/1.1\r\n Host: s\r\n\r\n",

@@ -61,7 +61,7 @@ fn request(method: &str) -> String {
 }
 
 /// Answers that end, or begin, elsewhere for another parser.
-fn doubtful_answers() -> Vec<(&'static str, String)> {
+fn malformed_responses() -> Vec<(&'static str, String)> {
     let large = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(1024 * 1024));
     let many = format!(
         "HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n",
@@ -135,7 +135,7 @@ fn doubtful_answers() -> Vec<(&'static str, String)> {
 
 #[tokio::test]
 async fn ambiguous_response_becomes_one_response_or_502() {
-    for (case, script) in doubtful_answers() {
+    for (case, script) in malformed_responses() {
         let (pods, _) = lying(script, false).await;
         for entry in ENTRY_POINTS {
             let answer = pods.send(entry, request("GET")).await;

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(16);
 /// A user leaves after a longer wait.
 const GOOD_WITHIN: Duration = Duration::from_secs(1);
 /// What waited for a lost peer has ended by then.
-const GIVEN_UP: Duration = Duration::from_secs(13);
+const ABANDONED_WITHIN: Duration = Duration::from_secs(13);
 
 /// What is kept of a lost node.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ fn lost_idle_node_costs_gets_under_second_once_noticed() {
     fleet.spawn(Arc::clone(&calls).make_steadily(get));
     let lost = lose_one(fleet, &calls);
     lost.keeps(NODE_LOST);
-    lost.is_over_by(GIVEN_UP);
+    lost.is_over_by(ABANDONED_WITHIN);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn lost_idle_node_costs_grpc_under_second_once_noticed() {
     let (fleet, calls) = under_grpc("quietgrpc", Timeouts::DEFAULT);
     let lost = lose_one(fleet, &calls);
     lost.keeps(NODE_LOST);
-    lost.is_over_by(GIVEN_UP);
+    lost.is_over_by(ABANDONED_WITHIN);
 }
 
 #[test]

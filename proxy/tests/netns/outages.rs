@@ -48,13 +48,13 @@ const SUSPECTED: Duration = Duration::from_secs(5);
 /// A peer that is silent gets no calls from then on.
 const LEFT_ALONE: Duration = Duration::from_secs(8);
 /// What waited for such a peer has ended by then.
-const GIVEN_UP: Duration = Duration::from_secs(13);
+const ABANDONED_WITHIN: Duration = Duration::from_secs(13);
 /// A call that meets an endpoint without a connection tries for one second to get one.
 const SECOND_CHOICE: Duration = Duration::from_secs(2);
 /// So many GETs, of two seconds, are enough to judge a share of them.
-const JUDGED: usize = 200;
+const EVALUATED: usize = 200;
 /// They have started by then, also on a machine that stalls meanwhile.
-const JUDGED_WITHIN: Duration = Duration::from_secs(8);
+const EVALUATED_WITHIN: Duration = Duration::from_secs(8);
 /// What such a machine begins late and all at once is answered by then.
 const CAUGHT_UP: Duration = Duration::from_secs(2);
 /// Longer than any GET may take.
@@ -87,7 +87,7 @@ fn three_healthy_endpoints_lose_nothing_without_ejection() {
 #[test]
 fn packet_dropping_endpoint_is_ejected_losing_only_inflight_calls() {
     let mut outage = Outage::begins("lost", |endpoint| endpoint.namespace.nft(LOSE_ALL));
-    outage.rests_for("failures", GIVEN_UP);
+    outage.rests_for("failures", ABANDONED_WITHIN);
     outage.bad().namespace.nft(NO_FAULTS);
     outage.others_take_all();
     outage.comes_back(FIRST_REST);
@@ -97,7 +97,7 @@ fn packet_dropping_endpoint_is_ejected_losing_only_inflight_calls() {
 #[test]
 fn unplugged_endpoint_is_ejected_losing_only_inflight_calls() {
     let mut outage = Outage::begins("unplugged", |endpoint| endpoint.namespace.unplug());
-    outage.rests_for("failures", GIVEN_UP);
+    outage.rests_for("failures", ABANDONED_WITHIN);
     outage.bad().namespace.plug();
     outage.others_take_all();
     outage.comes_back(FIRST_REST);
@@ -304,7 +304,9 @@ impl Outage {
         };
         let (before, started) = (request_count(), self.gets.started.load(Relaxed));
         let made = || self.gets.started.load(Relaxed) - started;
-        until("two hundred begin", JUDGED_WITHIN, || made() >= JUDGED);
+        until("two hundred begin", EVALUATED_WITHIN, || {
+            made() >= EVALUATED
+        });
         until("the others take all", CAUGHT_UP, || {
             let taken = request_count() - before;
             4 * taken >= 3 * made()
@@ -361,7 +363,10 @@ impl Outage {
         let lost = |call: &&Ended| call.status != 200;
         for call in gets.iter().filter(lost).chain(&readers) {
             let over = since(call) + call.took;
-            assert!(since(call) < LEFT_ALONE && over < GIVEN_UP, "{call:?}");
+            assert!(
+                since(call) < LEFT_ALONE && over < ABANDONED_WITHIN,
+                "{call:?}"
+            );
         }
         let later = gets.iter().filter(|call| since(call) >= LEFT_ALONE);
         // The time that the caller's thread stalled is taken off, unless that was often: its proxy

@@ -132,7 +132,7 @@ pub(crate) struct Watch(pub(super) Process);
 
 impl Watch {
     /// Seconds until the connection was given up, from the start or the question.
-    pub(crate) fn given_up_after(mut self) -> u64 {
+    pub(crate) fn failed_after(mut self) -> u64 {
         writeln!(self.0.stdin, "ask").unwrap();
         let answer: Result<u64, String> = serde_json::from_str(&self.0.line()).unwrap();
         answer.unwrap()

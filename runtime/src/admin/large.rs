@@ -21,7 +21,7 @@ pub(super) const MAX_PAGES: usize = 16;
 const MAX_PAGES_PER_ADDRESS: usize = 4;
 /// One that has been read for less goes only where its address would still have as many as
 /// the newcomer: an honest reader has mostly taken all by then.
-const YOUNG: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);
 /// A reader that lost its permit gives it back within a tick of the runtime.
 const FREED_WITHIN: Duration = Duration::from_millis(20);
 
@@ -74,14 +74,14 @@ impl Large {
         reader: IpAddr,
         goes: &Arc<Notify>,
     ) -> Option<Reading> {
-        match Self::ask(of, reader, goes) {
+        match Self::try_enter(of, reader, goes) {
             Answer::Enters(reading) => Some(reading),
             Answer::Inherits(place) => timeout(FREED_WITHIN, place).await.ok()?.ok(),
             Answer::Refused => None,
         }
     }
 
-    fn ask(of: &Arc<Self>, reader: IpAddr, goes: &Arc<Notify>) -> Answer {
+    fn try_enter(of: &Arc<Self>, reader: IpAddr, goes: &Arc<Notify>) -> Answer {
         let mut places = of.0.lock();
         if places.count(reader) >= MAX_PAGES_PER_ADDRESS {
             return Answer::Refused;
@@ -132,7 +132,7 @@ impl Places {
         let losses = self.held.iter().filter_map(|place| {
             let since = place.read_since.filter(|_| place.heir.is_none())?;
             let (has, age) = (self.count(place.reader), now.duration_since(since));
-            let may = has > then || (has == then && age >= YOUNG);
+            let may = has > then || (has == then && age >= GRACE);
             may.then_some((has, age, Reverse(place.id)))
         });
         let (.., Reverse(id)) = losses.max()?;
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn newcomer_gets_released_oldest_slot_of_largest_holder() {
+    async fn newcomer_gets_released_oldest_permit_of_largest_holder() {
         let large = Arc::<Large>::default();
         let mut held = Vec::new();
         for last in [1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5] {
@@ -248,19 +248,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sole_slot_yields_only_during_slow_reading() {
+    async fn sole_permit_yields_only_during_slow_reading() {
         let large = Arc::<Large>::default();
         let mut held = Vec::new();
         for last in 1..=16 {
             held.push(read(&large, last).await);
         }
         assert!(enter(&large, 99).await.is_none(), "all are young");
-        sleep(YOUNG).await;
+        sleep(GRACE).await;
         assert!(enter(&large, 1).await.is_none(), "it has as many");
         held.iter().for_each(Reading::is_made);
         assert!(enter(&large, 99).await.is_none(), "all are being made");
         held[7].is_read();
-        sleep(YOUNG).await;
+        sleep(GRACE).await;
         let newcomer = waits(&large, 99).await;
         assert_eq!(lost(&held), [7]);
         drop(held.remove(7));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slot_too_late_for_its_newcomer_is_free() {
+    async fn permit_too_late_for_its_newcomer_is_free() {
         let large = Arc::<Large>::default();
         let mut held = Vec::new();
         for last in [1, 2, 3, 4].repeat(4) {

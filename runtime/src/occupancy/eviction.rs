@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::slot::{CLOSE, CUT, SHED, TrackedConnection, YOUNGER, millis};
+use super::tracked::{CLOSE, CUT, SHED, TrackedConnection, WITHIN_GRACE, millis};
 use super::{Holder, Occupancy, Reached, Table, TurnedAway};
 
 /// When no holder has anything to lose, none is asked again for this long.
@@ -55,22 +55,22 @@ impl Occupancy {
         }
         let most = table.holders.values().map(HashMap::len).max().unwrap_or(0);
         let own = table.holders.get(holder);
-        let own = own.filter(|slots| slots.len() > 1 && slots.len() * 2 >= most);
+        let own = own.filter(|conns| conns.len() > 1 && conns.len() * 2 >= most);
         // Ends at the first: a flood must not cost a look at the whole table for each of it.
         let mut own = own.into_iter().flat_map(HashMap::values);
         // Only what may go by itself: of what is cut off nothing is left soon.
-        let closing_for = |slot: &TrackedConnection| slot.verdict_age(now, &[CLOSE]);
-        if own.any(|slot| closing_for(slot).is_some()) {
+        let closing_for = |conn: &TrackedConnection| conn.verdict_age(now, &[CLOSE]);
+        if own.any(|conn| closing_for(conn).is_some()) {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
         }
         let all = table.holders.values().flat_map(HashMap::values);
-        let late = |slot: &&Arc<TrackedConnection>| {
-            let age = closing_for(slot);
-            age.is_some_and(|age| age >= millis(ANSWERED_WITHIN)) && !slot.is_in_use()
+        let late = |conn: &&Arc<TrackedConnection>| {
+            let age = closing_for(conn);
+            age.is_some_and(|age| age >= millis(ANSWERED_WITHIN)) && !conn.is_in_use()
         };
-        for slot in all.filter(late) {
-            self.send(slot, CUT);
+        for conn in all.filter(late) {
+            self.send(conn, CUT);
         }
         Ok(())
     }
@@ -84,12 +84,12 @@ impl Occupancy {
         }
         let mut losses = Vec::new();
         let mut spared = false;
-        for (holder, slots) in &table.holders {
-            let in_use = usize::MAX - slots.len();
-            for slot in slots.values() {
-                match slot.loss(now) {
-                    Some(loss) if loss.class == YOUNGER && holder == newcomer => spared = true,
-                    Some(loss) => losses.push((in_use, loss, holder, slot)),
+        for (holder, conns) in &table.holders {
+            let in_use = usize::MAX - conns.len();
+            for conn in conns.values() {
+                match conn.loss(now) {
+                    Some(loss) if loss.class == WITHIN_GRACE && holder == newcomer => spared = true,
+                    Some(loss) => losses.push((in_use, loss, holder, conn)),
                     None => {}
                 }
             }
@@ -107,9 +107,9 @@ impl Occupancy {
         }
         let batch = (most / BATCH).max(1);
         let mut taken = false;
-        for (_, loss, holder, slot) in losses.iter().take(batch) {
+        for (_, loss, holder, conn) in losses.iter().take(batch) {
             if holder == first {
-                taken |= self.take(slot, *loss);
+                taken |= self.take(conn, *loss);
             }
         }
         taken
@@ -139,33 +139,33 @@ impl Occupancy {
     fn look(&self) {
         let now = self.now();
         let table = self.table.lock();
-        for slot in table.holders.values().flat_map(HashMap::values) {
-            let ignores = slot
+        for conn in table.holders.values().flat_map(HashMap::values) {
+            let ignores = conn
                 .verdict_age(now, &[CLOSE, CUT])
                 .is_some_and(|age| age >= millis(CLOSE_WITHIN));
             // No newcomer needs the permit of what yields, or it would be gone.
-            let in_use = slot.is_in_use() || slot.yields();
-            let goes_on = in_use || slot.age(now) < millis(CLOSE_WITHIN);
+            let in_use = conn.is_in_use() || conn.yields();
+            let goes_on = in_use || conn.age(now) < millis(CLOSE_WITHIN);
             // It is used all the same, as through a tunnel: its place is taken.
-            if ignores && goes_on && slot.leaves.swap(false, Relaxed) {
+            if ignores && goes_on && conn.leaves.swap(false, Relaxed) {
                 self.leaving.fetch_sub(1, Relaxed);
             }
             if in_use {
                 continue;
             }
-            let overdue = slot
+            let overdue = conn
                 .head_age(now)
                 .map(|age| age >= millis(self.bounds.head_within));
-            let rested = slot.age(now) >= millis(self.bounds.idle_within);
-            if overdue == Some(true) && self.send(slot, CUT) {
+            let rested = conn.age(now) >= millis(self.bounds.idle_within);
+            if overdue == Some(true) && self.send(conn, CUT) {
                 (self.reached)(Reached::SlowHead);
             }
-            if overdue.is_none() && !slot.is_silent() && rested {
-                self.send(slot, CLOSE);
+            if overdue.is_none() && !conn.is_silent() && rested {
+                self.send(conn, CLOSE);
             }
             // What was in use when it was asked has its time from then on.
             if ignores && !goes_on {
-                self.send(slot, CUT);
+                self.send(conn, CUT);
             }
         }
     }
@@ -174,8 +174,8 @@ impl Occupancy {
     #[must_use]
     pub fn weights(&self) -> Vec<Weights> {
         let table = self.table.lock();
-        let of = |(holder, slots): (&Holder, &HashMap<u64, Arc<TrackedConnection>>)| {
-            let weights = slots.values().map(|slot| slot.weight());
+        let of = |(holder, conns): (&Holder, &HashMap<u64, Arc<TrackedConnection>>)| {
+            let weights = conns.values().map(|conn| conn.weight());
             let mut connections: Vec<_> = weights.filter(|weight| *weight > 0).collect();
             connections.sort_unstable();
             Weights {
@@ -194,7 +194,7 @@ impl Occupancy {
         let heaviest = table
             .holders
             .iter()
-            .map(|(holder, slots)| (slots.values().map(|slot| slot.weight()).sum(), holder))
+            .map(|(holder, conns)| (conns.values().map(|conn| conn.weight()).sum(), holder))
             .max_by_key(|(weight, _): &(usize, _)| *weight)?;
         Some((heaviest.0, heaviest.1.clone()))
     }
@@ -204,10 +204,10 @@ impl Occupancy {
     pub fn weigh(&self, bytes: usize) {
         let table = self.table.lock();
         for (holder, requests) in &table.requests {
-            let slots = table.holders.get(holder).into_iter();
-            let weight: usize = slots
+            let conns = table.holders.get(holder).into_iter();
+            let weight: usize = conns
                 .flat_map(HashMap::values)
-                .map(|slot| slot.weight())
+                .map(|conn| conn.weight())
                 .sum();
             requests.note_weight(weight, weight < bytes);
         }
@@ -217,37 +217,37 @@ impl Occupancy {
     #[must_use]
     pub fn weight(&self) -> usize {
         let table = self.table.lock();
-        let slots = table.holders.values().flat_map(HashMap::values);
-        slots.map(|slot| slot.weight()).sum()
+        let conns = table.holders.values().flat_map(HashMap::values);
+        conns.map(|conn| conn.weight()).sum()
     }
 
     /// Connections that were cut off by [`Self::shed`] and are not gone.
     #[must_use]
     pub fn leaving(&self) -> usize {
         let table = self.table.lock();
-        let slots = table.holders.values().flat_map(HashMap::values);
-        slots.filter(|slot| slot.is_shed()).count()
+        let conns = table.holders.values().flat_map(HashMap::values);
+        conns.filter(|conn| conn.is_shed()).count()
     }
 
     /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
     /// gives how many.
     pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {
         let table = self.table.lock();
-        let slots = table.holders.get(holder).into_iter();
-        let mut slots: Vec<_> = slots
+        let conns = table.holders.get(holder).into_iter();
+        let mut conns: Vec<_> = conns
             .flat_map(HashMap::values)
-            .map(|slot| (slot.weight(), slot))
+            .map(|conn| (conn.weight(), conn))
             .filter(|(weight, _)| *weight > 0)
             .collect();
-        slots.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        conns.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
         let (mut freed, mut shed) = (0, 0);
-        for (weight, slot) in slots {
+        for (weight, conn) in conns {
             if freed >= bytes {
                 break;
             }
             freed += weight;
             shed += 1;
-            self.send(slot, SHED);
+            self.send(conn, SHED);
         }
         shed
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::requests::{Requests, ReservedPermit};
-use super::slot::{
+use super::tracked::{
     BUSY, CLOSE, CUT, IDLE, ReservedBytes, SHED, SILENT, STAY, TrackedConnection, YIELDS, millis,
 };
 use super::{Account, Holder, Occupancy, Permit, Reached};
@@ -34,7 +34,7 @@ impl Permit {
     #[must_use]
     pub fn unlisted() -> Arc<Self> {
         Arc::new(Self {
-            slot: Arc::default(),
+            conn: Arc::default(),
             began: Instant::now(),
             of: None,
             account: None,
@@ -47,11 +47,11 @@ impl Permit {
     #[must_use]
     pub fn within(&self) -> Arc<Self> {
         let own = self.of.as_ref().map(|of| Account {
-            slot: Arc::clone(&self.slot),
+            conn: Arc::clone(&self.conn),
             occupancy: Arc::clone(&of.occupancy),
         });
         Arc::new(Self {
-            slot: Arc::default(),
+            conn: Arc::default(),
             began: self.began,
             of: None,
             account: own.or_else(|| self.account.clone()),
@@ -65,15 +65,15 @@ impl Permit {
 
     /// Whatever head was coming has come whole.
     pub fn head_came(&self) {
-        self.slot.head.store(0, Relaxed);
+        self.conn.head.store(0, Relaxed);
     }
 
     /// Between two requests: may be closed. A head may be coming already.
     pub fn idle(&self) {
         self.does(IDLE);
-        if self.slot.verdict.load(Relaxed) != STAY {
+        if self.conn.verdict.load(Relaxed) != STAY {
             // It came while this was in use.
-            self.slot.changed.notify_waiters();
+            self.conn.changed.notify_waiters();
         }
     }
 
@@ -92,9 +92,9 @@ impl Permit {
     /// servers whose exchanges are short unless a peer draws them out.
     pub fn yields(&self) {
         self.does(YIELDS);
-        if self.slot.verdict.load(Relaxed) != STAY {
+        if self.conn.verdict.load(Relaxed) != STAY {
             // It came while this had to stay.
-            self.slot.changed.notify_waiters();
+            self.conn.changed.notify_waiters();
         }
     }
 
@@ -102,17 +102,17 @@ impl Permit {
     /// same head change nothing.
     pub fn head_begins(&self) {
         let now = self.now() + 1;
-        let _ = self.slot.head.compare_exchange(0, now, Relaxed, Relaxed);
+        let _ = self.conn.head.compare_exchange(0, now, Relaxed, Relaxed);
     }
 
     /// True, and counted once, when the head that is coming began `within` ago:
     /// for servers that need not wait for the next poll.
     pub fn head_is_overdue(&self, within: Duration) -> bool {
-        let age = self.slot.head_age(self.now());
-        let overdue = !self.slot.is_in_use() && age.is_some_and(|age| age >= millis(within));
+        let age = self.conn.head_age(self.now());
+        let overdue = !self.conn.is_in_use() && age.is_some_and(|age| age >= millis(within));
         if overdue
             && let Some(of) = &self.of
-            && of.occupancy.send(&self.slot, CUT)
+            && of.occupancy.send(&self.conn, CUT)
         {
             (of.occupancy.reached)(Reached::SlowHead);
         }
@@ -122,7 +122,7 @@ impl Permit {
     /// So much is open on it: streams, and responses that go on without theirs. While a permit
     /// within this one is idle for each, the connection may be closed though it is in use.
     pub fn carries(&self, open: usize) {
-        self.slot.open.store(open, Relaxed);
+        self.conn.open.store(open, Relaxed);
     }
 
     /// Returns when the connection should end as between two requests, or after
@@ -153,20 +153,20 @@ impl Permit {
         let Some(of) = &self.of else { return };
         let mut holder = of.holder.lock();
         let mut table = of.occupancy.table.lock();
-        if self.slot.proven.get().is_some() {
+        if self.conn.proven.get().is_some() {
             return;
         }
         let proven = Holder::Identity(identity.into());
-        if let Some(slot) = table.remove(&holder, of.id) {
-            slot.proves(&table.requests_of(&proven));
-            let slots = table.holders.entry(proven.clone()).or_default();
-            slots.insert(of.id, slot);
+        if let Some(conn) = table.remove(&holder, of.id) {
+            conn.proves(&table.requests_of(&proven));
+            let conns = table.holders.entry(proven.clone()).or_default();
+            conns.insert(of.id, conn);
         }
         let one_too_many = of.occupancy.hoards_with_last(&table, &proven);
         drop(table);
         *holder = proven;
         // No request has started on it.
-        if one_too_many && of.occupancy.send(&self.slot, SHED) {
+        if one_too_many && of.occupancy.send(&self.conn, SHED) {
             (of.occupancy.reached)(Reached::Hoarder);
         }
     }
@@ -181,11 +181,11 @@ impl Permit {
     /// with the guard.
     #[must_use]
     pub fn begin_request_by(&self, reserved: Option<Arc<ReservedPermit>>) -> InFlight {
-        let slot = self.charged();
-        slot.requests.fetch_add(1, Relaxed);
-        slot.of_holder().begin(1);
+        let conn = self.charged();
+        conn.requests.fetch_add(1, Relaxed);
+        conn.of_holder().begin(1);
         InFlight {
-            connection: Arc::clone(slot),
+            connection: Arc::clone(conn),
             _reserved: reserved,
         }
     }
@@ -219,9 +219,9 @@ impl Permit {
 
     async fn verdict(&self, at_least: u8) {
         loop {
-            let changed = self.slot.changed.notified();
-            let verdict = self.slot.verdict.load(Relaxed);
-            let in_use = self.slot.is_in_use();
+            let changed = self.conn.changed.notified();
+            let verdict = self.conn.verdict.load(Relaxed);
+            let in_use = self.conn.is_in_use();
             // What began meanwhile goes on: it was not to be lost.
             let spared = at_least == CUT && in_use && verdict != SHED;
             if verdict >= at_least && !spared {
@@ -233,14 +233,14 @@ impl Permit {
 
     fn does(&self, activity: u8) {
         let now = self.now();
-        self.slot.since.store(now, Relaxed);
+        self.conn.since.store(now, Relaxed);
         let Some(account) = &self.account else {
-            return self.slot.activity.store(activity, Relaxed);
+            return self.conn.activity.store(activity, Relaxed);
         };
-        let before = self.slot.activity.swap(activity, Relaxed);
+        let before = self.conn.activity.swap(activity, Relaxed);
         match (before == BUSY, activity == BUSY) {
-            (true, false) => account.slot.goes_idle(now),
-            (false, true) => account.slot.ends_idle(now),
+            (true, false) => account.conn.goes_idle(now),
+            (false, true) => account.conn.ends_idle(now),
             _ => {}
         }
     }
@@ -251,7 +251,7 @@ impl Permit {
 
     /// The slot for which requests and bytes count.
     fn charged(&self) -> &Arc<TrackedConnection> {
-        self.account.as_ref().map_or(&self.slot, |of| &of.slot)
+        self.account.as_ref().map_or(&self.conn, |of| &of.conn)
     }
 
     /// Whose table it stands in, or the connection within which it lies.
@@ -264,12 +264,12 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(of) = &self.of {
-            of.occupancy.leave(of, &self.slot);
+            of.occupancy.leave(of, &self.conn);
         }
         if let Some(account) = &self.account
-            && self.slot.activity.load(Relaxed) != BUSY
+            && self.conn.activity.load(Relaxed) != BUSY
         {
-            account.slot.ends_idle(self.now());
+            account.conn.ends_idle(self.now());
         }
     }
 }

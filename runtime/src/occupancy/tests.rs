@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use tokio::time::sleep;
 
 use super::eviction::{CLOSE_WITHIN, EVICTION_PAUSE};
-use super::slot::CONNECTION;
+use super::tracked::CONNECTION;
 use super::*;
 
 mod full;
@@ -269,7 +269,7 @@ async fn half_heads_yield_immediately_to_others_later_to_holder() {
     let other = half(2);
     assert_eq!(hoard.iter().filter(|permit| now(permit.cut())).count(), 1);
     assert!(!now(other.cut()));
-    sleep(YOUNG).await;
+    sleep(GRACE).await;
     drop(other);
     let again = occupancy.try_admit(&holder(1)).unwrap();
     assert!(again.is_some());
@@ -398,7 +398,7 @@ fn reserved_bytes_are_released_with_their_guards() {
 }
 
 #[test]
-fn nested_permit_counts_for_connection_without_own_slot() {
+fn nested_permit_counts_for_connection_without_own_permit() {
     let (occupancy, counts) = occupancy(BOUNDS);
     let permit = enter(&occupancy, 1);
     permit.prove("spiffe://cluster.local/ns/shop/sa/web");
@@ -414,7 +414,7 @@ fn nested_permit_counts_for_connection_without_own_slot() {
     // What it is doing is not what the connection is doing.
     permit.idle();
     within.busy();
-    assert_eq!(permit.slot.activity.load(Relaxed), IDLE);
+    assert_eq!(permit.conn.activity.load(Relaxed), IDLE);
     drop(permit);
     assert_eq!(occupancy.taken(), 0);
     drop((request, bytes));

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use policy::breaker::{Pulse, Steer};
+use policy::breaker::{BreakerCounts, FleetBreakerState};
 
 use crate::v1;
 use crate::v1::circuit_state::State;
 
 /// What one proxy did.
 #[must_use]
-pub fn circuit_pulse(circuit: v1::Circuit, pulse: Pulse) -> v1::CircuitPulse {
-    let Pulse {
+pub fn circuit_counts(circuit: v1::Circuit, counts: BreakerCounts) -> v1::CircuitPulse {
+    let BreakerCounts {
         sent,
         failed,
         refused,
         probes,
         failed_probes,
         sent_probes,
-    } = pulse;
+    } = counts;
     v1::CircuitPulse {
         circuit: Some(circuit),
         sent,
@@ -29,7 +29,7 @@ pub fn circuit_pulse(circuit: v1::Circuit, pulse: Pulse) -> v1::CircuitPulse {
     }
 }
 
-impl From<&v1::CircuitPulse> for Pulse {
+impl From<&v1::CircuitPulse> for BreakerCounts {
     fn from(message: &v1::CircuitPulse) -> Self {
         Self {
             sent: message.sent,
@@ -44,13 +44,13 @@ impl From<&v1::CircuitPulse> for Pulse {
 
 /// The state that proxies get.
 #[must_use]
-pub fn circuit_state(circuit: v1::Circuit, steer: Steer) -> v1::CircuitState {
+pub fn circuit_state(circuit: v1::Circuit, fleet_state: FleetBreakerState) -> v1::CircuitState {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let (state, every, since) = match steer {
-        Steer::Closed => (State::Closed, 0, 0),
-        Steer::Open => (State::Open, 0, 0),
-        Steer::Probing { every } => (State::Probing, millis(every), 0),
-        Steer::Closing { since } => (State::Closing, 0, millis(since)),
+    let (state, every, since) = match fleet_state {
+        FleetBreakerState::Closed => (State::Closed, 0, 0),
+        FleetBreakerState::Open => (State::Open, 0, 0),
+        FleetBreakerState::Probing { every } => (State::Probing, millis(every), 0),
+        FleetBreakerState::Closing { since } => (State::Closing, 0, millis(since)),
     };
     v1::CircuitState {
         circuit: Some(circuit),
@@ -60,7 +60,7 @@ pub fn circuit_state(circuit: v1::Circuit, steer: Steer) -> v1::CircuitState {
     }
 }
 
-impl From<&v1::CircuitState> for Steer {
+impl From<&v1::CircuitState> for FleetBreakerState {
     fn from(message: &v1::CircuitState) -> Self {
         match message.state() {
             State::Closed => Self::Closed,
@@ -83,20 +83,23 @@ mod tests {
     fn breaker_state_survives_wire_and_unknown_is_closed() {
         let circuit = v1::Circuit::default;
         let every = Duration::from_millis(1200);
-        for steer in [
-            Steer::Closed,
-            Steer::Open,
-            Steer::Probing { every },
-            Steer::Closing { since: every },
+        for fleet_state in [
+            FleetBreakerState::Closed,
+            FleetBreakerState::Open,
+            FleetBreakerState::Probing { every },
+            FleetBreakerState::Closing { since: every },
         ] {
-            assert_eq!(Steer::from(&circuit_state(circuit(), steer)), steer);
+            assert_eq!(
+                FleetBreakerState::from(&circuit_state(circuit(), fleet_state)),
+                fleet_state
+            );
         }
         let newer = v1::CircuitState {
             state: 99,
             ..v1::CircuitState::default()
         };
-        assert_eq!(Steer::from(&newer), Steer::Closed);
-        let pulse = Pulse {
+        assert_eq!(FleetBreakerState::from(&newer), FleetBreakerState::Closed);
+        let counts = BreakerCounts {
             sent: 1,
             failed: 2,
             refused: 3,
@@ -104,6 +107,9 @@ mod tests {
             failed_probes: 5,
             sent_probes: 6,
         };
-        assert_eq!(Pulse::from(&circuit_pulse(circuit(), pulse)), pulse);
+        assert_eq!(
+            BreakerCounts::from(&circuit_counts(circuit(), counts)),
+            counts
+        );
     }
 }

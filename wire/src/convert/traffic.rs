@@ -30,7 +30,7 @@ use crate::v1::policy_rule::Section;
 /// # Errors
 /// With the field that is wrong.
 pub fn traffic(message: &v1::Policy) -> Result<EffectivePolicy, BadResource> {
-    gather(&message.rules)
+    collect_rules(&message.rules)
 }
 
 /// The inverse of [`traffic`]. Sections that only the server's proxy needs are left out.
@@ -50,7 +50,7 @@ pub fn policy_message(traffic: &EffectivePolicy) -> v1::Policy {
 }
 
 /// Reads rules into one table for each section, in their order.
-fn gather(rules: &[v1::PolicyRule]) -> Result<EffectivePolicy, BadResource> {
+fn collect_rules(rules: &[v1::PolicyRule]) -> Result<EffectivePolicy, BadResource> {
     let mut traffic = EffectivePolicy::default();
     for (i, message) in rules.iter().enumerate() {
         read(message, &mut traffic).map_err(|bad| bad.within(format_args!("rules[{i}]")))?;
@@ -201,7 +201,7 @@ impl TryFrom<&v1::Guard> for PodGuard {
 
     fn try_from(message: &v1::Guard) -> Result<Self, BadResource> {
         let ports = message.ports.iter().enumerate().map(|(i, one)| {
-            let read = || Ok((port("port", one.port)?, gather(&one.rules)?));
+            let read = || Ok((port("port", one.port)?, collect_rules(&one.rules)?));
             read().map_err(|bad: BadResource| bad.within(format_args!("ports[{i}]")))
         });
         let ports = ports.collect::<Result<BTreeMap<u16, GuardPort>, _>>()?;

@@ -11,7 +11,8 @@ use wire::v1;
 use wire::v1::resource::Content;
 
 use crate::bench::Bench;
-use crate::board::{Board, Change};
+use crate::breaker_reports;
+use crate::change_tracker::{Change, ChangeTracker};
 use crate::cluster::{self, Size};
 use crate::figures::{Delays, load, seconds};
 use crate::fleet::{Fleet, Role};
@@ -19,7 +20,6 @@ use crate::graph;
 use crate::moved::Moved;
 use crate::probe::{Probe, Requests};
 use crate::process::{Controller, Memory, cpu, metric};
-use crate::pulses;
 
 /// Endpoint changes per second.
 const RATE: u32 = 50;
@@ -52,7 +52,7 @@ pub(crate) struct Figures {
     pub(crate) alone: Memory,
     pub(crate) connected: Memory,
     pub(crate) graph: graph::Figures,
-    pub(crate) pulses: pulses::Figures,
+    pub(crate) breaker_reports: breaker_reports::Figures,
     pub(crate) after_changes: Memory,
     pub(crate) after_restart: Memory,
     pub(crate) changes: usize,
@@ -120,12 +120,13 @@ pub(crate) async fn measure(
     let alone = controller.memory()?;
     bench.log_progress("connecting proxies");
     let started = Instant::now();
-    let fleet = Fleet::start(&bench.api, &Board::default(), roles(size)).await?;
+    let fleet = Fleet::start(&bench.api, &ChangeTracker::default(), roles(size)).await?;
     let first_connect = seconds(started.elapsed());
     controller.settled(SETTLE).await?;
     let (connected, load) = (controller.memory()?, load());
     let graph = graph::measure(bench, &fleet, changing).await?;
-    let pulses = pulses::measure(bench, &controller, &fleet, central(size), changing).await?;
+    let breaker_reports =
+        breaker_reports::measure(bench, &controller, &fleet, central(size), changing).await?;
 
     let endpoints = change_endpoints(bench, &controller, &fleet, size, changing).await?;
     let (after_changes, changes) = (controller.memory()?, &endpoints.changes);
@@ -145,7 +146,7 @@ pub(crate) async fn measure(
         alone,
         connected,
         graph,
-        pulses,
+        breaker_reports,
         after_changes,
         changes: changes.len(),
         lost: changes.iter().map(Change::missed).sum(),
@@ -281,15 +282,17 @@ async fn change(
         let address = cluster::pod_ip(service * size.pods_per_service).to_string();
         let shows = move |resource: &v1::Resource| shows(resource, &address) == Some(there);
         let proxies = callers.get(service).cloned().unwrap_or_default();
-        fleet.board().expect(&resource, proxies, Box::new(shows));
-        let (api, board) = (bench.api.clone(), fleet.board().clone());
+        fleet
+            .change_tracker()
+            .expect(&resource, proxies, Box::new(shows));
+        let (api, change_tracker) = (bench.api.clone(), fleet.change_tracker().clone());
         writes.push(tokio::spawn(async move {
             let change = json!([
                 {"op": "replace", "path": "/endpoints/0/conditions/ready", "value": there},
                 {"op": "replace", "path": "/endpoints/0/conditions/serving", "value": there},
             ]);
             api.patch(&cluster::slice_path(service), &change).await?;
-            board.written(&resource);
+            change_tracker.written(&resource);
             anyhow::Ok(())
         }));
     }
@@ -297,9 +300,9 @@ async fn change(
         write.await??;
     }
     // What is missing then is counted as lost.
-    let _ = timeout(PATIENCE, fleet.board().all_seen()).await;
+    let _ = timeout(PATIENCE, fleet.change_tracker().all_seen()).await;
     restore(bench, &ready).await?;
-    Ok(fleet.board().take())
+    Ok(fleet.change_tracker().take())
 }
 
 /// Whether the endpoint of this address is among those of the resource, if it has any.
@@ -365,8 +368,8 @@ async fn come_and_go(
             bench.api.delete(&cluster::job(before).0).await?;
         }
     }
-    let _ = timeout(PATIENCE, fleet.board().all_seen()).await;
-    Ok((rounds * 5, fleet.board().take()))
+    let _ = timeout(PATIENCE, fleet.change_tracker().all_seen()).await;
+    Ok((rounds * 5, fleet.change_tracker().take()))
 }
 
 struct Restart {

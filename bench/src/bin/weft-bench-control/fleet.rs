@@ -29,7 +29,7 @@ use wire::v1::control_client::ControlClient;
 use wire::v1::from_proxy::Message;
 
 use crate::api::Api;
-use crate::board::Board;
+use crate::change_tracker::ChangeTracker;
 use crate::cluster;
 use crate::messages;
 use crate::process::{NAMESPACE, SERVES};
@@ -71,7 +71,7 @@ struct Member {
 pub(crate) struct Fleet {
     members: Vec<Arc<Member>>,
     tasks: Vec<JoinHandle<()>>,
-    board: Board,
+    change_tracker: ChangeTracker,
     roots: Roots,
     /// How many have an open stream that has brought its first batch.
     connected: Arc<watch::Sender<usize>>,
@@ -87,12 +87,16 @@ pub(crate) struct Role {
 
 impl Fleet {
     /// Certifies and connects one proxy per role.
-    pub(crate) async fn start(api: &Api, board: &Board, roles: Vec<Role>) -> Result<Self> {
+    pub(crate) async fn start(
+        api: &Api,
+        change_tracker: &ChangeTracker,
+        roles: Vec<Role>,
+    ) -> Result<Self> {
         let roots = Roots::from_pem(&controller()?, &trust_bundle(api).await?)?;
         let mut fleet = Self {
             members: Vec::new(),
             tasks: Vec::new(),
-            board: board.clone(),
+            change_tracker: change_tracker.clone(),
             roots,
             connected: Arc::new(watch::Sender::new(0)),
         };
@@ -116,8 +120,13 @@ impl Fleet {
         drop(certified);
         for member in &fleet.members {
             let (member, roots) = (Arc::clone(member), fleet.roots.clone());
-            let (board, connected) = (board.clone(), Arc::clone(&fleet.connected));
-            let keep = async move { member.keep_streaming(&roots, &board, &connected).await };
+            let (change_tracker, connected) =
+                (change_tracker.clone(), Arc::clone(&fleet.connected));
+            let keep = async move {
+                member
+                    .keep_streaming(&roots, &change_tracker, &connected)
+                    .await
+            };
             fleet.tasks.push(tokio::spawn(keep));
         }
         fleet.all_connected().await?;
@@ -128,8 +137,8 @@ impl Fleet {
         self.members.len()
     }
 
-    pub(crate) fn board(&self) -> &Board {
-        &self.board
+    pub(crate) fn change_tracker(&self) -> &ChangeTracker {
+        &self.change_tracker
     }
 
     /// Proxies that call a Service.
@@ -160,8 +169,8 @@ impl Fleet {
 
     /// Every proxy reports how its calls of the last second went. `failing`: a Service to which
     /// all failed.
-    pub(crate) fn pulse(&self, failing: Option<usize>) -> Result<()> {
-        self.send_all(|member| Message::Pulse(member.pulse(failing)))
+    pub(crate) fn send_breaker_reports(&self, failing: Option<usize>) -> Result<()> {
+        self.send_all(|member| Message::Pulse(member.breaker_report(failing)))
     }
 
     /// Proxies whose calls a breaker holds back.
@@ -256,10 +265,15 @@ impl Member {
         Ok(())
     }
 
-    async fn keep_streaming(&self, roots: &Roots, board: &Board, connected: &watch::Sender<usize>) {
+    async fn keep_streaming(
+        &self,
+        roots: &Roots,
+        change_tracker: &ChangeTracker,
+        connected: &watch::Sender<usize>,
+    ) {
         let mut failures = 0;
         loop {
-            let ended = self.stream(roots, board, connected).await;
+            let ended = self.stream(roots, change_tracker, connected).await;
             *self.outbox() = None;
             let was = std::mem::take(
                 &mut *self
@@ -296,7 +310,7 @@ impl Member {
     async fn stream(
         &self,
         roots: &Roots,
-        board: &Board,
+        change_tracker: &ChangeTracker,
         connected: &watch::Sender<usize>,
     ) -> Result<()> {
         let config = mesh_client_config(roots, &self.certs, controller()?, &[H2_ALPN]);
@@ -318,8 +332,8 @@ impl Member {
         while let Some(message) = batches.message().await? {
             let batch = match message.message {
                 Some(v1::to_proxy::Message::Batch(batch)) => batch,
-                Some(v1::to_proxy::Message::Steer(steer)) => {
-                    if let Some(held_back) = messages::holds_back(&steer) {
+                Some(v1::to_proxy::Message::Steer(fleet_states)) => {
+                    if let Some(held_back) = messages::holds_back(&fleet_states) {
                         self.held_back.store(held_back, Ordering::Relaxed);
                     }
                     continue;
@@ -332,7 +346,7 @@ impl Member {
                 nacks: Vec::new(),
             };
             outbox.try_send(from_proxy(Message::Ack(ack)))?;
-            board.saw(self.number, &batch.set);
+            change_tracker.saw(self.number, &batch.set);
             let mut was = self
                 .connected
                 .lock()
@@ -370,14 +384,14 @@ impl Member {
         self.held_back.load(Ordering::Relaxed)
     }
 
-    fn pulse(&self, failing: Option<usize>) -> v1::Pulse {
+    fn breaker_report(&self, failing: Option<usize>) -> v1::Pulse {
         let held_back = self.is_held_back();
-        let pulse_of = |service: &usize| {
+        let counts_of = |service: &usize| {
             let fails = failing == Some(*service);
             messages::of_service(*service, fails, held_back)
         };
         v1::Pulse {
-            circuits: self.calls.iter().map(pulse_of).collect(),
+            circuits: self.calls.iter().map(counts_of).collect(),
         }
     }
 

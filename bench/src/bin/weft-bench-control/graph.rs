@@ -25,7 +25,7 @@ use crate::fleet::Fleet;
 use crate::process::metric;
 
 /// Seconds of a slot; slots begin at multiples of it.
-const SLOT: u64 = 5;
+const INTERVAL: u64 = 5;
 /// From the end of a slot to the reports of it, as proxies do it in the middle.
 const LAG: Duration = Duration::from_millis(600);
 /// Windows that are asked for, in seconds: an answer that was made for one of them is not
@@ -58,13 +58,13 @@ pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Res
     const FOLDED: &str = "weft_controller_graph_fold_seconds_total";
     bench.log_progress("reporting calls");
     let reader = GraphClient::new(&bench.api, &bench.pki).await?;
-    let slots = time.as_secs() / SLOT;
+    let intervals = time.as_secs() / INTERVAL;
     let before = metric(FOLDED).await?;
-    for _ in 0..slots {
-        fleet.report(ended_slot().await)?;
+    for _ in 0..intervals {
+        fleet.report(ended_interval().await)?;
     }
     // What came last is folded with the next look.
-    sleep(Duration::from_secs(SLOT)).await;
+    sleep(Duration::from_secs(INTERVAL)).await;
     let folded = metric(FOLDED).await? - before;
     let (mut took, mut last) = (Vec::new(), Bytes::new());
     for window in WINDOWS {
@@ -83,7 +83,7 @@ pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Res
     let mib = 1024.0 * 1024.0;
     Ok(Figures {
         edges,
-        percent: folded * 100.0 / (slots * SLOT) as f64,
+        percent: folded * 100.0 / (intervals * INTERVAL) as f64,
         graph_mib: graph_bytes / mib,
         answers: Delays::of_seconds(took),
         answer: last.len() as f64 / mib,
@@ -91,12 +91,12 @@ pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Res
 }
 
 /// Waits until a slot has ended and its reports are due: when it began.
-async fn ended_slot() -> u64 {
+async fn ended_interval() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default();
-    let end = (now.as_secs() / SLOT + 1) * SLOT;
+    let end = (now.as_secs() / INTERVAL + 1) * INTERVAL;
     sleep(Duration::from_secs(end).saturating_sub(now) + LAG).await;
-    end - SLOT
+    end - INTERVAL
 }
 
 /// A client that queries as the API server does.

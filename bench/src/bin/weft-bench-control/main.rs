@@ -4,7 +4,8 @@
 
 mod api;
 mod bench;
-mod board;
+mod breaker_reports;
+mod change_tracker;
 mod cluster;
 mod control;
 #[path = "../../curves.rs"]
@@ -19,7 +20,6 @@ mod probe;
 mod process;
 #[path = "../../provenance.rs"]
 mod provenance;
-mod pulses;
 mod scale;
 
 use std::path::{Path, PathBuf};

@@ -61,8 +61,8 @@ pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::Ci
 }
 
 /// Whether calls are held back, if this is about any Service: calls to one alone fail.
-pub(crate) fn holds_back(steer: &v1::Steer) -> Option<bool> {
-    let last = steer.states.last()?;
+pub(crate) fn holds_back(fleet_states: &v1::Steer) -> Option<bool> {
+    let last = fleet_states.states.last()?;
     Some(last.state() != State::Closed)
 }
 

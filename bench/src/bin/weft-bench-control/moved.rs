@@ -60,8 +60,8 @@ impl Moved {
             _ => false,
         };
         let callers = fleet.callers(self.service);
-        let board = fleet.board();
-        board.expect(&self.resource, callers, Box::new(shows));
+        let change_tracker = fleet.change_tracker();
+        change_tracker.expect(&self.resource, callers, Box::new(shows));
     }
 
     /// Takes the pod out of its slice or puts it back.
@@ -75,7 +75,7 @@ impl Moved {
         };
         let slice = cluster::slice_path(self.service);
         bench.api.patch(&slice, &change).await?;
-        fleet.board().written(&self.resource);
+        fleet.change_tracker().written(&self.resource);
         Ok(())
     }
 }

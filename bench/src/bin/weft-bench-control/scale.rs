@@ -11,7 +11,7 @@ use wire::v1;
 use wire::v1::resource::Content;
 
 use crate::bench::Bench;
-use crate::board::{Board, Change, Shows};
+use crate::change_tracker::{Change, ChangeTracker, Shows};
 use crate::cluster::{self, Size};
 use crate::figures::{Delays, load, seconds};
 use crate::fleet::{Fleet, Role};
@@ -78,7 +78,7 @@ pub(crate) async fn measure(
         replica: 0,
         calls: BTreeSet::from([service]),
     });
-    let fleet = Fleet::start(&bench.api, &Board::default(), roles.collect()).await?;
+    let fleet = Fleet::start(&bench.api, &ChangeTracker::default(), roles.collect()).await?;
     if !controller.settled(SETTLE).await? {
         bench.log_progress("the controller is still busy");
     }
@@ -92,7 +92,7 @@ pub(crate) async fn measure(
     }
     let cpu_per_change = (controller.cpu()? - cpu) * 1000.0 / count;
     let memory = controller.memory()?;
-    let done = fleet.board().take();
+    let done = fleet.change_tracker().take();
     Ok(Figures {
         size: *size,
         ready,
@@ -115,12 +115,12 @@ async fn change(bench: &Bench, fleet: &Fleet, turn: usize) -> Result<()> {
         1 => retarget(proxy, turn),
         _ => resplit(proxy, turn),
     };
-    let board = fleet.board();
-    board.expect(&resource, proxies, shows);
+    let change_tracker = fleet.change_tracker();
+    change_tracker.expect(&resource, proxies, shows);
     bench.api.merge(&path, &patch).await?;
-    board.written(&resource);
+    change_tracker.written(&resource);
     // What is missing then is counted as lost.
-    let _ = timeout(PATIENCE, board.all_seen()).await;
+    let _ = timeout(PATIENCE, change_tracker.all_seen()).await;
     Ok(())
 }
 

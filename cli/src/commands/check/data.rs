@@ -37,7 +37,7 @@ fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> Che
 
 pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
     let excluded = facts.excluded();
-    let asking: Vec<&str> = facts
+    let injected: Vec<&str> = facts
         .list("namespaces")?
         .iter()
         .filter(|namespace| namespace["metadata"]["labels"][INJECT] == ENABLED)
@@ -51,7 +51,7 @@ pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
         }
         let requested = match metadata["labels"][INJECT].as_str() {
             Some(label) => label == ENABLED,
-            None => asking.contains(&namespace),
+            None => injected.contains(&namespace),
         };
         // A pod of the node's network gets no proxy, even if injection is requested.
         requested && !is_over(pod) && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)

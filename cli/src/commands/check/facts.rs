@@ -134,7 +134,7 @@ impl Facts {
     ///
     /// # Errors
     /// When the API server does not respond at all, or does not know the user.
-    pub(super) async fn gather(cluster: &Cluster, pre: bool) -> Result<Self, Refusal> {
+    pub(super) async fn query(cluster: &Cluster, pre: bool) -> Result<Self, Refusal> {
         let until = Instant::now() + LISTS_WITHIN;
         // Alone and first, so that a missing API server is reported soon and once.
         let (version, clock_ahead) = probes::version(cluster).await?;

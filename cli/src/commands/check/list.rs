@@ -16,7 +16,7 @@ pub(super) struct CheckDefinition {
     meaning: &'static str,
     /// What to do.
     pub(super) hint: &'static str,
-    pub(super) judge: fn(&Facts) -> CheckResult,
+    pub(super) evaluate: fn(&Facts) -> CheckResult,
 }
 
 /// Of the cluster itself; done always.
@@ -29,7 +29,7 @@ const OBJECTS: &str = "objects";
 const fn check(
     category: &'static str,
     id: &'static str,
-    judge: fn(&Facts) -> CheckResult,
+    evaluate: fn(&Facts) -> CheckResult,
     meaning: &'static str,
     hint: &'static str,
 ) -> CheckDefinition {
@@ -39,19 +39,19 @@ const fn check(
         id,
         meaning,
         hint,
-        judge,
+        evaluate,
     }
 }
 
 const fn before(
     id: &'static str,
-    judge: fn(&Facts) -> CheckResult,
+    evaluate: fn(&Facts) -> CheckResult,
     meaning: &'static str,
     hint: &'static str,
 ) -> CheckDefinition {
     CheckDefinition {
         pre: true,
-        ..check(INSTALL, id, judge, meaning, hint)
+        ..check(INSTALL, id, evaluate, meaning, hint)
     }
 }
 

@@ -66,7 +66,7 @@ fn with_condition(
 }
 
 /// What is wrong with the values of one annotation, if it is one of ours that has rules.
-fn judged(name: &str, value: &str) -> Option<String> {
+fn unusable_value(name: &str, value: &str) -> Option<String> {
     let bad = |found: Result<(), String>| found.err();
     match name {
         labels::ACCESS => bad(value
@@ -173,7 +173,7 @@ pub(super) fn annotations(facts: &Facts) -> CheckResult {
             let annotations = object["metadata"]["annotations"].as_object();
             for (name, value) in annotations.into_iter().flatten() {
                 let value = value.as_str().unwrap_or_default();
-                if let Some(why) = judged(name, value) {
+                if let Some(why) = unusable_value(name, value) {
                     found.push(format!("{name} of {kind} {} {why}", name_of(object)));
                 }
             }

@@ -94,7 +94,7 @@ pub(in crate::commands) async fn version(
         let body = cluster::whole(body, cluster::MOST_ANSWER).await?;
         Ok((date, Some(body)))
     };
-    let (theirs, body) = cluster.try_ask(VERSION, answering).await?;
+    let (theirs, body) = cluster.try_call(VERSION, answering).await?;
     let version = match body {
         Some(body) => serde_json::from_slice(&body)
             .map_err(|error| Refusal::of(VERSION, kube::Error::SerdeError(error)))?,

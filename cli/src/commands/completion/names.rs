@@ -28,13 +28,13 @@ pub(super) async fn found(cursor: &Cursor) -> Vec<String> {
         return kinds;
     }
     let mut found = BTreeSet::new();
-    let asking = async {
+    let querying = async {
         let global = global(&cursor.options)?;
         let cluster = Cluster::connect_unattended(&global).await.ok()?;
         of(&cluster, cursor, &mut found).await.ok()
     };
     // What was found by then is of use without the rest.
-    let _ = timeout(WITHIN, asking).await;
+    let _ = timeout(WITHIN, querying).await;
     found.into_iter().take(MOST).collect()
 }
 

@@ -253,7 +253,7 @@ fn refused(refusal: Refusal) -> PageResponse {
 
 /// Nothing is stored by this `create`: it is how the read API takes a query.
 async fn explained(cluster: &Cluster, spec: crds::observe::ExplanationSpec) -> PageResponse {
-    let explanation = match explain::try_ask(cluster, spec).await {
+    let explanation = match explain::try_explain(cluster, spec).await {
         Ok(explanation) => explanation,
         Err(refusal) => return refused(refusal),
     };

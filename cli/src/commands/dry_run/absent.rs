@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crds::observe::{Deleted, DryRunSpec, DryRunStatus};
 use serde_json::Value;
 
-use super::gathered::Gathered;
+use super::collected::CollectedChange;
 use crate::cluster::nearest::{hint, nearest};
 use crate::cluster::{Cluster, Refusal, existing};
 use crate::failure::Failure;
@@ -25,13 +25,13 @@ const NOT_THERE: &str = ": there is no ";
 /// With the nearest namespace that there is.
 pub(super) async fn must_have_namespaces(
     cluster: &Cluster,
-    gathered: &Gathered,
+    collected: &CollectedChange,
     status: &DryRunStatus,
 ) -> Result<(), Failure> {
-    let objects = gathered.spec.objects.iter();
+    let objects = collected.spec.objects.iter();
     let namespaces = objects.filter_map(|object| object["metadata"]["namespace"].as_str());
     let mut namespaces: BTreeSet<&str> = namespaces.collect();
-    namespaces.retain(|namespace| !gathered.namespaces.contains_key(*namespace));
+    namespaces.retain(|namespace| !collected.namespaces.contains_key(*namespace));
     for namespace in namespaces {
         let warning = format!("there is no namespace {namespace}: ");
         let mut warnings = status.warnings.iter();
@@ -50,16 +50,16 @@ pub(super) async fn must_have_namespaces(
 /// create.
 pub(super) async fn yet_to_be_made(
     cluster: &Cluster,
-    gathered: &Gathered,
+    collected: &CollectedChange,
     refusal: &Refusal,
 ) -> Vec<String> {
     let mut new = Vec::new();
     if !is_of_a_name(refusal) {
         return new;
     }
-    let modes = gathered.spec.access.iter();
+    let modes = collected.spec.access.iter();
     let mut names: BTreeSet<&String> = modes.map(|change| &change.namespace).collect();
-    names.retain(|name| gathered.namespaces.contains_key(*name));
+    names.retain(|name| collected.namespaces.contains_key(*name));
     for name in names {
         let there = existing::must_be_a_namespace(cluster, name).await;
         if matches!(there, Err(Failure::Usage(_))) {

@@ -46,7 +46,7 @@ pub(in crate::commands) fn conclude(
             status.uncompared, advice.less
         )));
     }
-    all_judged(status, advice)?;
+    all_evaluated(status, advice)?;
     let judged = live.map_or(0, |live| live.judged);
     let compared = status.kept + status.hidden + judged;
     if compared == 0 && count(Change::Unknown) == status.changed.len() {
@@ -74,19 +74,23 @@ pub(super) fn tried(
 
 /// Calls that were not evaluated may pass or not: of each edge that depends on the request some
 /// live ones must have been evaluated.
-fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
+fn all_evaluated(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
     hidden_are_counted(status)?;
     let listed = status.changed.iter();
     let depends = listed.filter(|edge| edge.change == Change::Depends);
     let live = status.trial.as_ref();
-    let unjudged = depends
-        .filter(|edge| !live.is_some_and(|live| is_judged(edge, live)))
+    let not_evaluated = depends
+        .filter(|edge| !live.is_some_and(|live| is_evaluated(edge, live)))
         .count();
     // The worst are listed first, so that others of the last one's kind may be truncated.
     let last = status.changed.last();
     let is_cut = status.truncated && last.is_some_and(|edge| edge.change == Change::Depends);
-    if unjudged > 0 || is_cut {
-        return Err(Failure::unknown(unjudged_words(unjudged, live, advice)));
+    if not_evaluated > 0 || is_cut {
+        return Err(Failure::unknown(not_evaluated_text(
+            not_evaluated,
+            live,
+            advice,
+        )));
     }
     match live {
         Some(live) if live.skipped > 0 => Err(Failure::unknown(format!(
@@ -116,7 +120,7 @@ fn hidden_are_counted(status: &DryRunStatus) -> Result<(), Failure> {
 
 /// Whether live calls of this very edge were evaluated. Proxies know the ports of their own pods,
 /// and no Service's. If the controller does not report these ports, the edge's ends decide.
-fn is_judged(edge: &ChangedEdge, live: &Trial) -> bool {
+fn is_evaluated(edge: &ChangedEdge, live: &Trial) -> bool {
     let ports = &edge.pod_ports;
     let mut between = live.edges.iter();
     between.any(|seen| {
@@ -126,10 +130,10 @@ fn is_judged(edge: &ChangedEdge, live: &Trial) -> bool {
     })
 }
 
-fn unjudged_words(unjudged: usize, live: Option<&Trial>, advice: Advice) -> String {
+fn not_evaluated_text(not_evaluated: usize, live: Option<&Trial>, advice: Advice) -> String {
     let what = "depends on what is not recorded or may not be shown: their method, path or \
                 headers, or the pod that calls";
-    match (unjudged, live) {
+    match (not_evaluated, live) {
         (0, _) => format!(
             "what becomes of the calls of more edges than are listed {what}; {}",
             advice.less

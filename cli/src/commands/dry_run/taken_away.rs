@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::gathered::{Gathered, MAPS, decides, names};
+use super::collected::{CollectedChange, MAPS, decides, names};
 use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::failure::Failure;
@@ -22,11 +22,11 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// When the error stream cannot be written.
 pub(super) async fn note(
     cluster: &Cluster,
-    gathered: &mut Gathered,
+    collected: &mut CollectedChange,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let mut count = 0;
-    for (name, kept) in &gathered.namespaces {
+    for (name, kept) in &collected.namespaces {
         let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         if name.is_empty() || !name.bytes().all(letters) {
             continue;
@@ -56,7 +56,7 @@ pub(super) async fn note(
             count += usize::from(decides(key));
         }
     }
-    gathered.untried += count;
+    collected.untried += count;
     Ok(())
 }
 

@@ -122,7 +122,7 @@ pub(super) fn take_out(template: &Template, words: &mut Vec<String>) -> Result<V
     match inject::remove(&template.value) {
         Err(refusal) => Err(refusal.to_string()),
         Ok(Some(without)) => {
-            words.extend(doubts(&template.value, &without));
+            words.extend(unread_annotations(&template.value, &without));
             Ok(without)
         }
         Ok(None) => {
@@ -133,7 +133,7 @@ pub(super) fn take_out(template: &Template, words: &mut Vec<String>) -> Result<V
 }
 
 /// Fields that the user may have written with the same value as injection.
-fn doubts(with: &Value, without: &Value) -> Vec<String> {
+fn unread_annotations(with: &Value, without: &Value) -> Vec<String> {
     let mut words = Vec::new();
     let nodes = without.pointer("/spec/nodeSelector");
     if let Some(arch) = nodes.and_then(|nodes| nodes.get(ARCH)?.as_str()) {
@@ -167,7 +167,7 @@ fn containers(pod: &Value) -> &[Value] {
 async fn of_namespace(cluster: &Cluster, name: &str) -> Result<BTreeMap<String, String>, Failure> {
     let api: Api<k8s::Namespace> = Api::all(cluster.client());
     let what = format!("Namespace {name}");
-    match cluster.try_ask(&what, api.get(name)).await {
+    match cluster.try_call(&what, api.get(name)).await {
         Ok(namespace) => Ok(namespace.metadata.annotations.unwrap_or_default()),
         Err(refusal) if refusal.is_missing() => Ok(BTreeMap::new()),
         Err(refusal) => Err(refusal.into_failure()),
@@ -178,7 +178,7 @@ async fn of_namespace(cluster: &Cluster, name: &str) -> Result<BTreeMap<String, 
 async fn settings(cluster: &Cluster, namespace: &str) -> Result<Settings, Failure> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
     let what = format!("Deployment {namespace}/{INJECTOR}");
-    let deployment = match cluster.try_ask(&what, deployments.get(INJECTOR)).await {
+    let deployment = match cluster.try_call(&what, deployments.get(INJECTOR)).await {
         Ok(deployment) => deployment,
         Err(refusal) => {
             // A misspelt namespace of Weft is reported as that, and not as a missing object there.

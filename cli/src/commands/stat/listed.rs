@@ -73,7 +73,7 @@ impl ListedPods {
     ///
     /// # Errors
     /// When they cannot be listed.
-    pub(super) async fn ask(
+    pub(super) async fn fetch(
         cluster: &Cluster,
         name: Option<&str>,
     ) -> Result<Option<Self>, Failure> {

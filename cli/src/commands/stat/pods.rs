@@ -74,7 +74,7 @@ pub(super) async fn print(
     let path = format!("{API}{scope}/pods?t={}s&side=client", window.as_secs());
     let (answer, listed) = futures::join!(
         cluster.try_read::<Value>(ANSWER, &path),
-        ListedPods::ask(cluster, resource.name.as_deref()),
+        ListedPods::fetch(cluster, resource.name.as_deref()),
     );
     let mut list = match answer {
         Ok(list) => list,

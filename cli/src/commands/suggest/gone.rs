@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::core::ObjectList;
 
 use super::called::{self, Account, Ports};
-use super::calls::Calls;
+use super::observed_calls::Calls;
 use crate::cluster::Cluster;
 use crate::traffic::IndexedGraph;
 

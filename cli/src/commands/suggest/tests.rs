@@ -3,11 +3,11 @@
 //! Claims: observe-19, observe-5
 
 use crds::observe::Graph;
-use crds::smi::judge::{Cluster, Severity};
+use crds::smi::validation::{Cluster, Severity};
 use serde_json::{Value, json};
 
 use super::called::Ports;
-use super::calls::Calls;
+use super::observed_calls::Calls;
 use crate::traffic::IndexedGraph;
 
 mod accounts;
@@ -326,7 +326,7 @@ fn edge_with_incomplete_routes_is_allowed_by_port() {
         json!({"start": start, "requests": 3, "failure": failure, "mtls": 1.0,
             "proven": failure < 3})
     };
-    let given_up = json!({"start": "2026-11-02T09:40:00Z", "requests": 3, "failure": 1,
+    let failing = json!({"start": "2026-11-02T09:40:00Z", "requests": 3, "failure": 1,
         "cancelled": 2, "mtls": 1.0});
     let with = |minute: Value| json!({"routes": read, "history": [minute]});
     let counted = |by_route: u64| {
@@ -336,7 +336,7 @@ fn edge_with_incomplete_routes_is_allowed_by_port() {
     for by_route in [
         with(minute("09:55", 0)),
         with(minute("09:40", 3)),
-        with(given_up),
+        with(failing),
         // The two sides count in slots of their own.
         counted(95),
     ] {
@@ -434,9 +434,9 @@ fn similarly_named_accounts_and_ports_get_separate_objects() {
     let mut calls = Calls::default();
     for (account, ports) in [("web", vec![80, 8080]), ("web-80", vec![8080])] {
         let of = |name: &str| ("shop".to_owned(), name.to_owned());
-        let traffics = super::calls::Traffics {
+        let traffics = super::observed_calls::Traffics {
             ports: ports.into_iter().collect(),
-            ..super::calls::Traffics::default()
+            ..super::observed_calls::Traffics::default()
         };
         calls.facts.insert((of(account), of("job"), None), traffics);
     }

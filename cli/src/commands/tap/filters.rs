@@ -96,7 +96,7 @@ impl Filters {
     /// The warning about a method that no request has.
     #[must_use]
     pub(crate) fn caution(&self) -> Option<String> {
-        let unusual = crds::smi::judge::unusual_method(self.method.as_deref()?)?;
+        let unusual = crds::smi::validation::unusual_method(self.method.as_deref()?)?;
         Some(format!("--method {unusual}"))
     }
 

@@ -12,7 +12,7 @@ const AWAY: &str = "no controller of Weft answers";
 
 /// An API that refuses so often before it responds. `soon`: the refusal has the seconds after which
 /// to retry.
-fn young(refusals: usize, soon: bool) -> Client {
+fn starting_up(refusals: usize, soon: bool) -> Client {
     refusing(503, refusals, soon)
 }
 
@@ -57,7 +57,7 @@ async fn starting_controller_is_retried_and_distinguished_from_absent_one() {
         // A controller that is away for a moment is not waited for.
         (1, false, 3, AWAY),
     ] {
-        let client = young(refusals, soon);
+        let client = starting_up(refusals, soon);
         let (code, out, err) = run(client, "weft stat deploy -n shop").await;
         assert_eq!(code, ends_with, "{refusals}, {soon}: {err}");
         assert!(err.contains(words), "{refusals}, {soon}: {err}");
@@ -91,14 +91,14 @@ async fn streams_and_raw_reads_are_retried_too() {
         // A controller that is away for a moment is not waited for.
         (1, false, false),
     ] {
-        let cluster = Cluster::of(young(refusals, soon), &global);
+        let cluster = Cluster::of(starting_up(refusals, soon), &global);
         let tap = cluster.lines("taps of shop", "/taps").await;
         assert_eq!(tap.is_ok(), answered, "{refusals}, {soon}: {tap:?}");
-        let cluster = Cluster::of(young(refusals, soon), &global);
+        let cluster = Cluster::of(starting_up(refusals, soon), &global);
         let request = Request::post("/dryruns").body(Vec::new()).unwrap();
         let trial = cluster.lines_of("dryruns", request).await;
         assert_eq!(trial.is_ok(), answered, "{refusals}, {soon}: {trial:?}");
-        let cluster = Cluster::of(young(refusals, soon), &global);
+        let cluster = Cluster::of(starting_up(refusals, soon), &global);
         let graph = cluster
             .try_read_bytes("graphs of shop", "/graphs", 1 << 20)
             .await;

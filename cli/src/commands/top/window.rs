@@ -18,7 +18,7 @@ const TEXT: usize = 1024;
 /// and the longest window has 60 of them.
 const REQUESTS: usize = 32_768;
 /// Counts that came within this time are added up.
-const SLOT: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The key of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,7 +162,7 @@ pub(super) struct Window {
     requests: VecDeque<TappedRequest>,
     /// Keys that have a row, and how many requests of each are held.
     keys: BTreeMap<Arc<RowKey>, usize>,
-    /// One for each `SLOT` of the window.
+    /// One for each `INTERVAL` of the window.
     counts: VecDeque<(Instant, Counts)>,
     /// The last counts of the stream.
     baseline: TapMetadata,
@@ -273,7 +273,7 @@ impl Window {
             ..metadata.clone()
         };
         match self.counts.back_mut() {
-            Some((at, counts)) if now.saturating_duration_since(*at) < SLOT => counts.add(more),
+            Some((at, counts)) if now.saturating_duration_since(*at) < INTERVAL => counts.add(more),
             _ => self.counts.push_back((now, more)),
         }
     }

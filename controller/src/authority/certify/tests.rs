@@ -98,7 +98,7 @@ impl Bench {
         }
     }
 
-    async fn ask(&self, token: &str) -> Result<v1::CertifyResponse, tonic::Status> {
+    async fn fetch(&self, token: &str) -> Result<v1::CertifyResponse, tonic::Status> {
         self.ask_from(SOMEWHERE, token).await
     }
 
@@ -115,7 +115,7 @@ impl Bench {
     }
 
     async fn must_refuse(&self, token: &str, code: tonic::Code, outcome: CertifyResult) {
-        let status = self.ask(token).await.unwrap_err();
+        let status = self.fetch(token).await.unwrap_err();
         assert_eq!(status.code(), code, "{status}");
         assert_eq!(self.metrics.answers(outcome), 1, "{status}");
         assert_eq!(self.metrics.answers(CertifyResult::Issued), 0);
@@ -125,7 +125,7 @@ impl Bench {
 #[tokio::test]
 async fn pod_token_yields_certificate_with_pod_uid() {
     let bench = Bench::new();
-    let answer = bench.ask("good").await.unwrap();
+    let answer = bench.fetch("good").await.unwrap();
     let chain: Vec<_> = answer
         .chain
         .into_iter()
@@ -314,7 +314,7 @@ async fn pod_gets_ten_certificates_then_one_per_ten_seconds() {
         .knows("other", "shop", "web", "web-1", "uid-1");
     let mut issued = 0;
     for _ in 0..50 {
-        match bench.ask("good").await {
+        match bench.fetch("good").await {
             Ok(_) => issued += 1,
             Err(refused) => {
                 assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
@@ -325,10 +325,10 @@ async fn pod_gets_ten_certificates_then_one_per_ten_seconds() {
     assert_eq!(issued, 10);
     assert_eq!(bench.metrics.answers(CertifyResult::Throttled), 40);
     // Another pod is not held back by it, and neither is this one for long.
-    bench.ask("other").await.unwrap();
+    bench.fetch("other").await.unwrap();
     tokio::time::advance(Duration::from_secs(10)).await;
-    bench.ask("good").await.unwrap();
-    bench.ask("good").await.unwrap_err();
+    bench.fetch("good").await.unwrap();
+    bench.fetch("good").await.unwrap_err();
 }
 
 // Claims: B6
@@ -358,17 +358,17 @@ async fn refused_address_is_logged_once_per_reason() {
     let bench = Bench::new();
     let (warnings, _counting) = Warnings::counted();
     for _ in 0..BY_SOURCE.burst {
-        bench.ask("forged").await.unwrap_err();
+        bench.fetch("forged").await.unwrap_err();
     }
     assert_eq!(warnings.count(), 1);
-    let refused = bench.ask("forged").await.unwrap_err();
+    let refused = bench.fetch("forged").await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
     assert_eq!(warnings.count(), 2, "another reason");
     let other = [10, 0, 0, 66].into();
     bench.ask_from(other, "forged").await.unwrap_err();
     assert_eq!(warnings.count(), 3, "another address");
     tokio::time::advance(LOG_RATE.every).await;
-    bench.ask("forged").await.unwrap_err();
+    bench.fetch("forged").await.unwrap_err();
     assert_eq!(warnings.count(), 4, "later");
 }
 
@@ -380,7 +380,7 @@ async fn address_whose_reviews_take_long_leaves_turns_to_others() {
     let mut certifier = bench.certifier.clone();
     certifier.cluster = Arc::new(slow);
     let csr = &bench.csr;
-    let ask = |from: [u8; 4], token: &str| {
+    let fetch = |from: [u8; 4], token: &str| {
         let request = v1::CertifyRequest {
             token: token.to_owned(),
             csr: csr.clone(),
@@ -389,11 +389,11 @@ async fn address_whose_reviews_take_long_leaves_turns_to_others() {
         async move { certifier.certify(request, from.into()).await }
     };
     let flood: Vec<_> = (0..PARALLEL + 30)
-        .map(|_| tokio::spawn(ask([10, 0, 0, 66], "forged")))
+        .map(|_| tokio::spawn(fetch([10, 0, 0, 66], "forged")))
         .collect();
     tokio::time::sleep(Duration::from_millis(10)).await;
     let begin = Instant::now();
-    ask([10, 0, 0, 2], "good").await.unwrap();
+    fetch([10, 0, 0, 2], "good").await.unwrap();
     let took = begin.elapsed();
     assert!(
         took < Duration::from_millis(2100),

@@ -1,4 +1,4 @@
-//! Which pulses count: those of accounts that may call.
+//! Which breaker reports count: those of accounts that may call.
 //!
 //! Claims: calls-68
 
@@ -26,9 +26,9 @@ fn with_auto_breaker() -> Cluster {
 }
 
 impl Bench {
-    fn receive_for_api(&self, account: &str, pulse: v1::CircuitPulse) {
+    fn receive_for_api(&self, account: &str, breaker_report: v1::CircuitPulse) {
         let from = caller(account, &format!("uid of {account}"));
-        self.receive(&from, "shop/api", "shop/api", pulse);
+        self.receive(&from, "shop/api", "shop/api", breaker_report);
     }
 
     /// How many requests count, and of how many callers.

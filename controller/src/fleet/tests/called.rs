@@ -16,13 +16,13 @@ fn only_first_call_and_end_of_calls_notify_watchers() {
     let announced = bench.fleet.changes();
     bench.passes(SECOND);
     assert!(!was_notified(&mut called), "there is no caller");
-    bench.send_pulse("web", seen(10, 0));
+    bench.send_report("web", seen(10, 0));
     assert!(!was_notified(&mut called), "they are looked at together");
     bench.passes(SECOND);
     assert!(was_notified(&mut called));
     // It goes on, and others begin.
     for account in ["web", "other", "web"] {
-        bench.send_pulse(account, seen(10, 0));
+        bench.send_report(account, seen(10, 0));
         bench.passes(SECOND);
         assert!(!was_notified(&mut called), "{account}");
     }
@@ -41,10 +41,10 @@ fn policy_removal_notifies_but_its_second_breaker_does_not() {
     let cluster = cluster.with(cluster::split("s", "api", &[("v2", 1)]));
     let mut bench = Bench::new(&cluster);
     let mut called = bench.fleet.called_changes();
-    bench.send_pulse("web", seen(10, 0));
+    bench.send_report("web", seen(10, 0));
     bench.passes(SECOND);
     assert!(was_notified(&mut called));
-    bench.send_pulse_of("web", "shop/api", "shop/v2", seen(10, 0));
+    bench.send_report_of("web", "shop/api", "shop/v2", seen(10, 0));
     bench.passes(SECOND);
     assert!(
         !was_notified(&mut called),

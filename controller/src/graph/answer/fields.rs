@@ -7,7 +7,7 @@ use crds::observe::{Edge, GraphMetadata, Latency, RouteSums, ServerSums, SharedS
 
 use crate::graph::sums::EdgeTotals;
 use crate::graph::window::{Incomplete, Shared, Window};
-use crate::observe::reports::SLOT;
+use crate::observe::reports::INTERVAL;
 
 /// What is shown of an edge's calls.
 pub(super) fn numbers(shown: &mut Edge, sums: &EdgeTotals) {
@@ -114,7 +114,7 @@ impl Overflow {
             (_, Some(why)) => Some(why.clone()),
         };
         GraphMetadata {
-            window_seconds: (window.slots.1 - window.slots.0) * SLOT,
+            window_seconds: (window.intervals.1 - window.intervals.0) * INTERVAL,
             complete: incomplete.is_none(),
             incomplete,
             unsettled: unsettled && why.is_none(),

@@ -11,7 +11,7 @@ use crate::inventory::InventoryObject;
 use crate::inventory::kind::MetricsKind;
 use crate::observe::reports::{Reporter, Reports};
 use crate::testing::topology::{
-    SLOT_NOW, call, inventory, key, now, report, reports, seen_by_client, seen_by_server,
+    INTERVAL_NOW, call, inventory, key, now, report, reports, seen_by_client, seen_by_server,
 };
 
 mod crowded;
@@ -41,18 +41,18 @@ impl Town {
             model: None,
         };
         let mut fold = Fold::default();
-        for slot in &reports.of_slot(SLOT_NOW) {
-            fold.add(owners, slot, &mut town.history.edges);
+        for interval in &reports.of_interval(INTERVAL_NOW) {
+            fold.add(owners, interval, &mut town.history.edges);
         }
-        town.history.take(SLOT_NOW, 1, fold.done());
+        town.history.take(INTERVAL_NOW, 1, fold.done());
         *town.inventory.write() = inventory;
         town
     }
 
     fn graph(&self, extent: &Extent) -> Graph {
-        let window = self
-            .history
-            .window((SLOT_NOW - 11, SLOT_NOW + 1), SLOT_NOW + 1, 0);
+        let window =
+            self.history
+                .window((INTERVAL_NOW - 11, INTERVAL_NOW + 1), INTERVAL_NOW + 1, 0);
         self.answer(&window, extent)
     }
 
@@ -148,7 +148,7 @@ fn edge_identity_belongs_to_caller_not_current_pods() {
     };
     let report = wire::v1::Report {
         process: 1,
-        slot: SLOT_NOW * SLOT,
+        slot: INTERVAL_NOW * INTERVAL,
         edges: vec![seen_by_client("shop/api", 1, 0)],
         ..wire::v1::Report::default()
     };
@@ -234,7 +234,7 @@ fn cronjob_runs_form_one_node_until_last_job_ends() {
 #[test]
 fn graph_states_end_and_length_of_window() {
     let graph = Town::of(&busy()).graph(&Extent::default());
-    assert_eq!(graph.metadata.end, timestamp((SLOT_NOW + 1) * SLOT));
+    assert_eq!(graph.metadata.end, timestamp((INTERVAL_NOW + 1) * INTERVAL));
     assert_eq!(graph.metadata.window_seconds, 60);
     assert!(graph.metadata.complete);
     assert_eq!(timestamp(0), "1970-01-01T00:00:00Z");
@@ -266,11 +266,11 @@ fn read(line: &str) -> Graph {
 #[test]
 fn what_is_written_by_part_is_the_graph() {
     let extent = Extent::default();
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
+    let intervals = (INTERVAL_NOW - 11, INTERVAL_NOW + 1);
     // Edges come in another order each time; here in one that is not that of their ids.
     let towns = (0..64).map(|_| {
         let town = Town::of(&busy());
-        let window = town.history.window(slots, SLOT_NOW + 1, 0);
+        let window = town.history.window(intervals, INTERVAL_NOW + 1, 0);
         (town, window)
     });
     let mut unsorted = towns.filter(|(town, window)| {

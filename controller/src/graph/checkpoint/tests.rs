@@ -74,9 +74,9 @@ async fn one_that_saw(api: &FakeApi, from: &str, to: &str) -> Checkpointer {
     checkpointer
 }
 
-fn remembered(checkpointer: &Checkpointer) -> Vec<(String, String)> {
+fn persisted(checkpointer: &Checkpointer) -> Vec<(String, String)> {
     let window = GraphWindow {
-        slots: 12,
+        intervals: 12,
         extent: Extent {
             quiet: true,
             gone: true,
@@ -110,7 +110,7 @@ async fn persisted_edge_survives_replica_and_foreign_writes() {
         ends("bank/Deployment/web", "shop/Deployment/api"),
         ends("shop/Deployment/web", "shop/Deployment/api"),
     ];
-    assert_eq!(remembered(&third), both);
+    assert_eq!(persisted(&third), both);
     // What is as it was is not written again.
     let writes = api.writes().len();
     assert!(second.write().await);
@@ -137,7 +137,7 @@ async fn what_was_read_already_is_not_fetched_again() {
     let before = fetched();
     assert!(reader.read(&mut versions).await);
     assert!(fetched() > before);
-    assert_eq!(remembered(&reader).len(), 2);
+    assert_eq!(persisted(&reader).len(), 2);
     // Nor is what is gone.
     let before = fetched();
     for shard in 0..SHARDS {
@@ -151,11 +151,11 @@ async fn what_was_read_already_is_not_fetched_again() {
 async fn graph_reports_when_all_persisted_edges_are_loaded() {
     let api = cluster();
     let reader = checkpointer(&api, false);
-    assert!(!reader.graph.startup().has_recalled());
+    assert!(!reader.graph.startup().has_loaded());
     let (_stop, stopping) = watch::channel(false);
     let task = tokio::spawn(reader.clone().run(stopping));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(reader.graph.startup().has_recalled());
+    assert!(reader.graph.startup().has_loaded());
     task.abort();
     let nothing = Graph::new(
         reports(),
@@ -164,16 +164,16 @@ async fn graph_reports_when_all_persisted_edges_are_loaded() {
         Duration::ZERO,
         GraphMetrics::default(),
     );
-    assert!(nothing.startup().has_recalled(), "nothing is written down");
+    assert!(nothing.startup().has_loaded(), "nothing is written down");
 }
 
 #[tokio::test]
 async fn persisted_edges_are_polled_faster_until_first_load() {
     for is_read in [true, false] {
         let reader = checkpointer(&cluster(), false);
-        assert_eq!(reader.pause(), RECALL_EVERY);
+        assert_eq!(reader.pause(), LOAD_INTERVAL);
         if is_read {
-            reader.graph.startup().recalled();
+            reader.graph.startup().set_loaded();
         } else {
             // No query waits for it any more.
             reader.graph.startup().grow();
@@ -193,7 +193,7 @@ async fn failed_load_is_named_with_advice_until_resolved() {
     for words in ["ConfigMap weft-graph-0 ", "weft-system", "500", ROLE] {
         assert!(why.contains(words) && !unknown.contains(words), "{why}");
     }
-    reader.graph.startup().recalled();
+    reader.graph.startup().set_loaded();
     assert_eq!(reader.graph.startup().why_unread(), unknown);
 }
 
@@ -205,11 +205,11 @@ async fn final_write_of_holder_reaches_earlier_started_replicas() {
     let task = tokio::spawn(reader.clone().run(stopping));
     tokio::time::sleep(Duration::from_secs(5)).await;
     let ending = one_that_saw(&api, "shop/web", "shop/api").await;
-    assert!(remembered(&reader).is_empty());
+    assert!(persisted(&reader).is_empty());
     assert!(ending.write().await);
     tokio::time::sleep(LOOK_EVERY).await;
     assert_eq!(
-        remembered(&reader),
+        persisted(&reader),
         [ends("shop/Deployment/web", "shop/Deployment/api")]
     );
     // What is as it was is not taken in again.
@@ -217,7 +217,7 @@ async fn final_write_of_holder_reaches_earlier_started_replicas() {
         *memory = crate::graph::memory::Memory::default();
     });
     tokio::time::sleep(LOOK_EVERY).await;
-    assert!(remembered(&reader).is_empty());
+    assert!(persisted(&reader).is_empty());
     task.abort();
 }
 
@@ -288,7 +288,7 @@ async fn unreadable_shard_is_set_aside_and_reported_others_continue() {
             .any(|event| event["reason"] == "GraphUnreadable"),
         "{events:?}"
     );
-    assert_eq!(remembered(&checkpointer).len(), 1);
+    assert_eq!(persisted(&checkpointer).len(), 1);
 }
 
 #[tokio::test]
@@ -362,7 +362,7 @@ async fn new_holder_soon_writes_known_and_earlier_persisted_edges() {
     let written = async || {
         let reader = checkpointer(&api, false);
         assert!(reader.read(&mut Versions::default()).await);
-        remembered(&reader)
+        persisted(&reader)
     };
     sleep(Duration::from_secs(600)).await;
     let old = ends("bank/Deployment/web", "shop/Deployment/api");
@@ -393,7 +393,7 @@ async fn last_write_of_predecessor_reaches_new_holder() {
     assert!(before.write().await);
     sleep(LOOK_EVERY).await;
     let known = [ends("shop/Deployment/web", "shop/Deployment/api")];
-    assert_eq!(remembered(&holder), known);
+    assert_eq!(persisted(&holder), known);
     task.abort();
 }
 
@@ -423,7 +423,7 @@ async fn edges_lost_by_holder_are_written_by_replica() {
     let written = async || {
         let reader = checkpointer(&api, false);
         assert!(reader.read(&mut Versions::default()).await);
-        remembered(&reader)
+        persisted(&reader)
     };
     let new = ends("bank/Deployment/web", "shop/Deployment/api");
     let old = ends("shop/Deployment/web", "shop/Deployment/api");

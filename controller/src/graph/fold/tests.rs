@@ -11,27 +11,28 @@ use super::*;
 use crate::graph::window::{Counted, edges};
 use crate::inventory::Inventory;
 use crate::observe::clock_offset::ClockOffset;
-use crate::observe::reports::{Reports, SLOT};
+use crate::observe::reports::{INTERVAL, Reports};
 use crate::testing::computed;
 use crate::testing::topology::{
-    SLOT_NOW, call, inventory, key, now, report, report_at, reports, seen_by_client, seen_by_server,
+    INTERVAL_NOW, call, inventory, key, now, report, report_at, reports, seen_by_client,
+    seen_by_server,
 };
 
 mod accounts;
 
 fn fold(reports: &Reports) -> (Folded, Edges) {
-    fold_slots(&reports.of_slot(SLOT_NOW))
+    fold_intervals(&reports.of_interval(INTERVAL_NOW))
 }
 
-fn fold_slots(slots: &[PodSlot]) -> (Folded, Edges) {
+fn fold_intervals(intervals: &[PodInterval]) -> (Folded, Edges) {
     let inventory = inventory();
     let owners = Owners {
         inventory: &inventory,
         model: None,
     };
     let (mut fold, mut known) = (Fold::default(), Edges::default());
-    for slot in slots {
-        fold.add(owners, slot, &mut known);
+    for interval in intervals {
+        fold.add(owners, interval, &mut known);
     }
     (fold.done(), known)
 }
@@ -125,9 +126,9 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     let api = || ("shop/api", vec![seen_by_server("shop/web", 7, 2)]);
     let bank = || ("bank/web", vec![seen_by_client("shop/api", 1, 0)]);
     let deliver = |reports: &Reports, at, (process, by)| {
-        report_at(reports, at, (SLOT_NOW, process), by);
+        report_at(reports, at, (INTERVAL_NOW, process), by);
     };
-    // The caller's proxy restarted within the slot.
+    // The caller's proxy restarted within the interval.
     for by in [(0, web(7, 2)), (1, web(1, 0)), (0, api()), (0, bank())] {
         deliver(&one, now(), by);
     }
@@ -143,9 +144,9 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     for by in [(0, api()), (0, web(7, 2))] {
         deliver(&two, now(), by);
     }
-    // All of the slot overtook what it had while it was open.
+    // All of the interval overtook what it had while it was open.
     deliver(&two, now(), (0, web(3, 1)));
-    deliver(&two, now() + Duration::from_secs(4 * SLOT), (0, bank()));
+    deliver(&two, now() + Duration::from_secs(4 * INTERVAL), (0, bank()));
     assert_eq!(graph(&two), expected);
     // Another replica sends all of it, twice.
     let reported = one.own_since(0, now()).1.unwrap();
@@ -156,10 +157,10 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
         assert_eq!(graph(reports), expected);
     }
     // Nor does it matter in which order they are held.
-    let mut slots = two.of_slot(SLOT_NOW);
-    for _ in 0..slots.len() {
-        slots.rotate_left(1);
-        assert_eq!(by_ends(&fold_slots(&slots).0), expected);
+    let mut intervals = two.of_interval(INTERVAL_NOW);
+    for _ in 0..intervals.len() {
+        intervals.rotate_left(1);
+        assert_eq!(by_ends(&fold_intervals(&intervals).0), expected);
     }
 }
 
@@ -275,10 +276,10 @@ fn merged_intervals_count_calls_once_and_last_open_calls() {
     let mut known = Edges::default();
     let parts = [one, two].map(|reports| {
         let mut fold = Fold::default();
-        let slots = reports.of_slot(SLOT_NOW);
-        slots
+        let intervals = reports.of_interval(INTERVAL_NOW);
+        intervals
             .iter()
-            .for_each(|slot| fold.add(owners, slot, &mut known));
+            .for_each(|interval| fold.add(owners, interval, &mut known));
         fold.done()
     });
     let both = Folded::together(&parts);
@@ -293,14 +294,14 @@ fn merged_intervals_count_calls_once_and_last_open_calls() {
 }
 
 /// Proxies, and edges of each, of which a mesh of this size must be folded within 3 % of a
-/// core: a slot every five seconds.
+/// core: an interval every five seconds.
 const PROXIES: usize = 2000;
 const EDGES_OF_EACH: usize = 20;
 const MOST: Duration = Duration::from_millis(150);
 /// The same where the compiler hardly optimises, as for tests.
 const MOST_HERE: u32 = if cfg!(debug_assertions) { 4 } else { 1 };
 
-/// Each proxy's edges in one slot, reported by a process of this number. So many proxies of a
+/// Each proxy's edges in one interval, reported by a process of this number. So many proxies of a
 /// workload call the same pods.
 fn large(reports: &Reports, process: u64, alike: usize) {
     for pod in 0..PROXIES {
@@ -330,14 +331,14 @@ fn interval_of_two_thousand_proxies_folds_within_core_share() {
     for alike in [20, 1] {
         let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100_000);
         large(&reports, 1, alike);
-        let slots = reports.of_slot(SLOT_NOW);
-        assert_eq!(slots.len(), PROXIES);
+        let intervals = reports.of_interval(INTERVAL_NOW);
+        assert_eq!(intervals.len(), PROXIES);
         let mut took = [(); 3].map(|()| {
             let (mut fold, mut known) = (Fold::default(), Edges::default());
             let began = computed();
-            slots
+            intervals
                 .iter()
-                .for_each(|slot| fold.add(owners, slot, &mut known));
+                .for_each(|interval| fold.add(owners, interval, &mut known));
             let looked_up = fold.looked_up;
             let folded = fold.done();
             let took = computed() - began;
@@ -366,8 +367,8 @@ fn row_and_pod_owner_are_looked_up_once() {
         large(&reports, process, 1);
     }
     let (mut fold, mut known) = (Fold::default(), Edges::default());
-    for slot in reports.of_slot(SLOT_NOW) {
-        fold.add(owners, &slot, &mut known);
+    for interval in reports.of_interval(INTERVAL_NOW) {
+        fold.add(owners, &interval, &mut known);
     }
     // Two processes of each pod report the same, and each pod both reports and is called.
     let looked_up = (fold.looked_up, fold.nodes.looked_up);
@@ -410,7 +411,7 @@ fn report_of(reports: &Reports, (pod, process): (usize, u64), edges: Vec<v1::Edg
     };
     let report = v1::Report {
         process,
-        slot: SLOT_NOW * crate::observe::reports::SLOT,
+        slot: INTERVAL_NOW * crate::observe::reports::INTERVAL,
         edges,
         ..v1::Report::default()
     };

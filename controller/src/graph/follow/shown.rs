@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::graph::answer::Extent;
 use crate::graph::written::Written;
-use crate::observe::reports::slot_of;
+use crate::observe::reports::interval_of;
 
 /// Different responses that are shared until the next look.
 pub(super) const MAX_SHARED: usize = 4;
@@ -18,11 +18,11 @@ pub(super) const MAX_SHARED_BYTES: usize = 20 * 1024 * 1024;
 /// Which window, and what of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GraphWindow {
-    /// Length in slots.
-    pub slots: u64,
+    /// Length in intervals.
+    pub intervals: u64,
     /// Only what is settled.
     pub settled: bool,
-    /// The slot before which it ends, if not now.
+    /// The interval before which it ends, if not now.
     pub end: Option<u64>,
     /// What of it.
     pub extent: Extent,
@@ -31,7 +31,7 @@ pub(crate) struct GraphWindow {
 /// A response that several readers share.
 #[derive(Debug)]
 struct Shared {
-    /// Slot and look.
+    /// Interval and look.
     at: (u64, u64),
     requested: GraphWindow,
     written: Arc<Written>,
@@ -73,7 +73,7 @@ impl SharedResponses {
         now: SystemTime,
         write: impl FnOnce() -> Written,
     ) -> Arc<Written> {
-        let at = (slot_of(now), *self.looks.borrow());
+        let at = (interval_of(now), *self.looks.borrow());
         let mut shared = self.written.lock();
         shared.retain(|cached| cached.at == at);
         if let Some(cached) = shared.iter().find(|cached| cached.requested == *requested) {

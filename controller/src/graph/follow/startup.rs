@@ -15,9 +15,9 @@ enum Startup {
     /// To be followed, and for what was written down.
     New,
     /// Waits for what proxies report again, and for the checkpoint.
-    Gathering,
+    Collecting,
     /// Waits for what proxies report again; the checkpoint is loaded.
-    GatheringRecalled,
+    CollectingLoaded,
     /// For nothing; what was written down has not been read.
     GrownUnread,
     /// For nothing, and it lacks nothing.
@@ -30,7 +30,7 @@ enum StartupEvent {
     /// From now on reports are folded.
     Followed,
     /// What was written down has been read.
-    Recalled,
+    Loaded,
     /// Every proxy had time to report again what it counted.
     Grown,
 }
@@ -44,39 +44,39 @@ impl Startup {
     /// The only place in which one becomes another.
     const fn after(self, event: StartupEvent) -> Self {
         match (event, self) {
-            (StartupEvent::Followed, Self::New | Self::Gathering | Self::GrownUnread) => {
-                Self::Gathering
+            (StartupEvent::Followed, Self::New | Self::Collecting | Self::GrownUnread) => {
+                Self::Collecting
             }
-            (StartupEvent::Followed, Self::GatheringRecalled | Self::Whole)
-            | (StartupEvent::Recalled, Self::Gathering | Self::GatheringRecalled) => {
-                Self::GatheringRecalled
+            (StartupEvent::Followed, Self::CollectingLoaded | Self::Whole)
+            | (StartupEvent::Loaded, Self::Collecting | Self::CollectingLoaded) => {
+                Self::CollectingLoaded
             }
-            (StartupEvent::Grown, Self::New | Self::Gathering | Self::GrownUnread) => {
+            (StartupEvent::Grown, Self::New | Self::Collecting | Self::GrownUnread) => {
                 Self::GrownUnread
             }
-            (StartupEvent::Recalled, Self::New | Self::GrownUnread | Self::Whole)
-            | (StartupEvent::Grown, Self::GatheringRecalled | Self::Whole) => Self::Whole,
+            (StartupEvent::Loaded, Self::New | Self::GrownUnread | Self::Whole)
+            | (StartupEvent::Grown, Self::CollectingLoaded | Self::Whole) => Self::Whole,
         }
     }
 
     /// Whether what was written down has been read.
-    const fn has_recalled(self) -> bool {
-        matches!(self, Self::GatheringRecalled | Self::Whole)
+    const fn has_loaded(self) -> bool {
+        matches!(self, Self::CollectingLoaded | Self::Whole)
     }
 
     /// Whether that is waited for.
-    const fn awaits_recall(self) -> bool {
-        matches!(self, Self::New | Self::Gathering)
+    const fn awaits_load(self) -> bool {
+        matches!(self, Self::New | Self::Collecting)
     }
 
     /// Whether it was not read, and is not waited for any more.
-    const fn lacks_recall(self) -> bool {
+    const fn lacks_loaded(self) -> bool {
         matches!(self, Self::GrownUnread)
     }
 
     /// Whether proxies still report what they counted before.
-    const fn gathers(self) -> bool {
-        matches!(self, Self::Gathering | Self::GatheringRecalled)
+    const fn is_collecting(self) -> bool {
+        matches!(self, Self::Collecting | Self::CollectingLoaded)
     }
 }
 
@@ -103,8 +103,8 @@ impl StartupProgress {
     }
 
     /// What was written down has been read.
-    pub(crate) fn recalled(&self) {
-        self.advance(StartupEvent::Recalled);
+    pub(crate) fn set_loaded(&self) {
+        self.advance(StartupEvent::Loaded);
         *self.unread.lock() = None;
     }
 
@@ -119,7 +119,7 @@ impl StartupProgress {
     }
 
     /// What was written down could not be read, for this reason, which names the object.
-    pub(crate) fn cannot_recall(&self, why: String) {
+    pub(crate) fn cannot_load(&self, why: String) {
         *self.unread.lock() = Some(why);
     }
 
@@ -130,60 +130,64 @@ impl StartupProgress {
     }
 
     /// Whether it knows of the calls that were seen before this process began.
-    pub(crate) fn has_recalled(&self) -> bool {
-        self.state.lock().has_recalled()
+    pub(crate) fn has_loaded(&self) -> bool {
+        self.state.lock().has_loaded()
     }
 
     /// Whether the checkpoint is not loaded yet, and will be in a moment. One that cannot be read
     /// at all would be awaited without end, so later on responses report that they lack it.
-    pub(crate) fn awaits_recall(&self) -> bool {
-        self.state.lock().awaits_recall()
+    pub(crate) fn awaits_load(&self) -> bool {
+        self.state.lock().awaits_load()
     }
 
     /// Whether it does not, and is not waited for any more.
-    pub(crate) fn lacks_recall(&self) -> bool {
-        self.state.lock().lacks_recall()
+    pub(crate) fn lacks_loaded(&self) -> bool {
+        self.state.lock().lacks_loaded()
     }
 
     /// Whether it is starting up, so that some proxies have not sent it yet what they counted.
-    pub(super) fn gathers(&self) -> bool {
-        self.state.lock().gathers()
+    pub(super) fn is_collecting(&self) -> bool {
+        self.state.lock().is_collecting()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::StartupEvent::{Followed, Grown, Recalled};
+    use super::StartupEvent::{Followed, Grown, Loaded};
     use super::*;
 
     #[test]
     fn startup_waits_follow_from_events_in_any_order() {
         // Awaits and lacks the checkpoint, and what proxies report again.
         let new = (true, false, false);
-        let gathers = (true, false, true);
-        let gathers_recalled = (false, false, true);
+        let collecting = (true, false, true);
+        let collecting_loaded = (false, false, true);
         let lacks = (false, true, false);
         let whole = (false, false, false);
         for (events, expected) in [
             (&[][..], new),
-            (&[Followed], gathers),
-            (&[Recalled], whole),
+            (&[Followed], collecting),
+            (&[Loaded], whole),
             (&[Grown], lacks),
-            (&[Followed, Recalled], gathers_recalled),
-            (&[Recalled, Followed], gathers_recalled),
-            (&[Followed, Recalled, Recalled], gathers_recalled),
+            (&[Followed, Loaded], collecting_loaded),
+            (&[Loaded, Followed], collecting_loaded),
+            (&[Followed, Loaded, Loaded], collecting_loaded),
             (&[Followed, Grown], lacks),
             (&[Followed, Grown, Grown], lacks),
-            (&[Followed, Recalled, Grown], whole),
-            (&[Recalled, Followed, Grown], whole),
-            (&[Followed, Grown, Recalled], whole),
-            (&[Followed, Grown, Recalled, Grown, Recalled], whole),
+            (&[Followed, Loaded, Grown], whole),
+            (&[Loaded, Followed, Grown], whole),
+            (&[Followed, Grown, Loaded], whole),
+            (&[Followed, Grown, Loaded, Grown, Loaded], whole),
         ] {
             let all = events.iter().copied();
             let state = all.fold(Startup::of(true), Startup::after);
-            let (awaits, lacks) = (state.awaits_recall(), state.lacks_recall());
-            assert_eq!((awaits, lacks, state.gathers()), expected, "{events:?}");
-            assert_eq!(state.has_recalled(), !awaits && !lacks, "{events:?}");
+            let (awaits, lacks) = (state.awaits_load(), state.lacks_loaded());
+            assert_eq!(
+                (awaits, lacks, state.is_collecting()),
+                expected,
+                "{events:?}"
+            );
+            assert_eq!(state.has_loaded(), !awaits && !lacks, "{events:?}");
         }
         assert_eq!(Startup::of(false), Startup::Whole);
     }

@@ -18,7 +18,7 @@ use crate::graph::wall_clock::{ClockStep, WallClock};
 use crate::graph::window;
 use crate::graph::workloads::{CachedWorkloads, Workloads};
 use crate::inventory::Inventory;
-use crate::observe::reports::{SLOT, slot_of};
+use crate::observe::reports::{INTERVAL, interval_of};
 
 /// What is not persisted is kept in memory for this long.
 pub(super) const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
@@ -29,11 +29,11 @@ pub(super) struct GraphState {
     pub(super) history: History,
     pub(super) memory: Memory,
     pub(super) workloads: CachedWorkloads,
-    /// The slot before which the memory has what only called sides reported.
-    remembered_to: u64,
+    /// The interval before which the memory has what only called sides reported.
+    persisted_to: u64,
     /// Of the inventory: changes when other replicas report whose pods were.
     peer_revision: u64,
-    /// The slot in which the clock was set last.
+    /// The interval in which the clock was set last.
     clock_set_in: Option<u64>,
     /// As it was looked at last; `None` before it is followed.
     pub(super) clock: Option<WallClock>,
@@ -47,15 +47,15 @@ impl GraphState {
         if is_new {
             self.peer_revision = peer_revision;
             self.history.lack_unknown();
-            self.remembered_to = 0;
+            self.persisted_to = 0;
         }
         is_new
     }
 
-    /// Takes what was folded of a slot.
+    /// Takes what was folded of an interval.
     pub(super) fn take(
         &mut self,
-        slot: u64,
+        interval: u64,
         revision: u64,
         folded: Folded,
         inventory: &RwLock<Inventory>,
@@ -63,49 +63,49 @@ impl GraphState {
         // A pod without a known owner is no workload, and would be taken for one for weeks.
         let sure = window::sure(&folded).filter(|edge| !folded.unknown.contains(*edge));
         for edge in sure {
-            self.memory.see(edge, seen_in(slot));
+            self.memory.see(edge, seen_in(interval));
         }
-        if !folded.given_up.is_empty() {
+        if !folded.dropped_reports.is_empty() {
             // What stays of before must not stand beside the same by its owners.
             let inventory = inventory.read();
             let moved = |node: &NodeKey| {
                 node.kind == NodeKind::Pod
                     && NodeKey::of_workload(inventory.topmost(&node.object, "")) != *node
             };
-            self.history.let_go(slot, moved);
+            self.history.let_go(interval, moved);
         }
-        self.history.take(slot, revision, folded);
+        self.history.take(interval, revision, folded);
     }
 
-    /// Remembers what only called sides reported, of slots whose reports are complete: sooner, and
+    /// Remembers what only called sides reported, of intervals whose reports are complete: sooner, and
     /// it would be an edge of its own, by other names than its caller's proxy has.
-    pub(super) fn remember_served(&mut self, settled: u64) {
+    pub(super) fn persist_served(&mut self, settled: u64) {
         let oldest = settled.saturating_sub(history::FINE);
-        // What ends a call in the slot after it must be there too.
-        for slot in self.remembered_to.max(oldest)..settled.saturating_sub(1) {
-            for edge in self.history.only_served(slot) {
-                if self.history.is_known(slot, &edge) {
-                    self.memory.see(&edge, seen_in(slot));
+        // What ends a call in the interval after it must be there too.
+        for interval in self.persisted_to.max(oldest)..settled.saturating_sub(1) {
+            for edge in self.history.only_served(interval) {
+                if self.history.is_known(interval, &edge) {
+                    self.memory.see(&edge, seen_in(interval));
                 }
             }
-            self.remembered_to = slot + 1;
+            self.persisted_to = interval + 1;
         }
     }
 
-    /// Puts together what is due and drops what is old. `remember`: how long edges without calls
+    /// Puts together what is due and drops what is old. `retention`: how long edges without calls
     /// are remembered. Returns how many edges of the memory had no room.
-    pub(super) fn tidy(&mut self, now: SystemTime, remember: Duration) -> usize {
-        let mut remember = remember.max(SHORTEST_MEMORY);
-        let forgets_from = |slot: u64| slot + SHORTEST_MEMORY.as_secs() / SLOT;
+    pub(super) fn tidy(&mut self, now: SystemTime, retention: Duration) -> usize {
+        let mut retention = retention.max(SHORTEST_MEMORY);
+        let forgets_from = |interval: u64| interval + SHORTEST_MEMORY.as_secs() / INTERVAL;
         if self
             .clock_set_in
-            .is_some_and(|slot| slot_of(now) < forgets_from(slot))
+            .is_some_and(|interval| interval_of(now) < forgets_from(interval))
         {
             // A clock that is set wrong is mostly set right again, and what is forgotten is gone.
-            remember = Duration::MAX;
+            retention = Duration::MAX;
         }
-        let truncated = self.memory.tidy(seconds(now), remember);
-        self.history.tidy(slot_of(now));
+        let truncated = self.memory.tidy(seconds(now), retention);
+        self.history.tidy(interval_of(now));
         truncated
     }
 
@@ -118,23 +118,23 @@ impl GraphState {
         };
         let step = clock.look(now, at)?;
         // Before any query finds the clock looked at.
-        self.clock_set_in = Some(slot_of(now));
+        self.clock_set_in = Some(interval_of(now));
         Some(step)
     }
 
-    /// Whether the clock was set in this slot or after it, or since the last look.
+    /// Whether the clock was set in this interval or after it, or since the last look.
     pub(super) fn clock_is_set(&self, first: u64) -> bool {
         let clock = self.clock.as_ref();
         clock.is_some_and(|clock| clock.is_set(SystemTime::now(), Instant::now()))
-            || self.clock_set_in.is_some_and(|slot| first <= slot)
+            || self.clock_set_in.is_some_and(|interval| first <= interval)
     }
 
-    /// The clock was set, and its slot is this one. What stands in slots that come only now would
+    /// The clock was set, and its interval is this one. What stands in intervals that come only now would
     /// be taken for what is counted in them, or keep it out, until the clock is there again. So it
     /// goes; what is before them stays where it is.
     pub(super) fn clock_was_set(&mut self, current: u64) {
         self.history.forget_from(current);
-        self.remembered_to = self.remembered_to.min(current);
+        self.persisted_to = self.persisted_to.min(current);
         self.clock_set_in = Some(current);
     }
 
@@ -144,11 +144,11 @@ impl GraphState {
         now: SystemTime,
         chosen: impl Fn(&EdgeKey) -> bool,
     ) -> RecentCalls {
-        let current = slot_of(now);
-        let slots = (current.saturating_sub(history::LONGEST), current);
-        let window = self.history.window(slots, current, 0);
+        let current = interval_of(now);
+        let intervals = (current.saturating_sub(history::LONGEST), current);
+        let window = self.history.window(intervals, current, 0);
         let mut seen = RecentCalls {
-            window_seconds: history::LONGEST * SLOT,
+            window_seconds: history::LONGEST * INTERVAL,
             ..RecentCalls::default()
         };
         let mut last = 0;
@@ -171,8 +171,8 @@ impl GraphState {
         nodes: &BTreeSet<NodeKey>,
         workloads: &Workloads,
     ) -> (BTreeSet<ObjectKey>, usize) {
-        let remembered = self.memory.iter().map(|(edge, _)| edge);
-        let edges = remembered.chain(self.history.unknown());
+        let persisted = self.memory.iter().map(|(edge, _)| edge);
+        let edges = persisted.chain(self.history.unknown());
         let edges = edges.map(EdgeRef::key);
         let mut accounts = BTreeSet::new();
         let mut unknown = BTreeSet::new();
@@ -196,11 +196,11 @@ impl GraphState {
     }
 }
 
-/// When a slot's calls were.
-const fn seen_in(slot: u64) -> Seen {
+/// When an interval's calls were.
+const fn seen_in(interval: u64) -> Seen {
     Seen {
-        first: slot * SLOT,
-        last: (slot + 1) * SLOT,
+        first: interval * INTERVAL,
+        last: (interval + 1) * INTERVAL,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::testing::topology::{self, call, inventory, now, reports};
 mod hoarders;
 mod large;
 mod set_clock;
-mod young;
+mod starting_up;
 
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -33,7 +33,7 @@ fn graph(reports: &Reports) -> Graph {
 
 fn window_of(extent: Extent) -> GraphWindow {
     GraphWindow {
-        slots: 12,
+        intervals: 12,
         settled: false,
         end: None,
         extent,
@@ -56,7 +56,7 @@ async fn first_call_shows_at_next_look_without_duplicate() {
         let called = ("shop/web", vec![topology::seen_by_client("shop/api", 1, 0)]);
         let served = ("shop/api", vec![topology::seen_by_server("shop/web", 1, 0)]);
         for end in [called, served] {
-            topology::report_at(&reports, now(), (topology::SLOT_NOW, 0), end);
+            topology::report_at(&reports, now(), (topology::INTERVAL_NOW, 0), end);
         }
     };
     let once_more = || call(&reports, "shop/web", "shop/api", 1, 0);
@@ -98,7 +98,7 @@ async fn old_edge_is_quiet_and_shown_on_request() {
     let answer = graph.answer(&window_of(quiet.clone()), later);
     let edge = &answer.edges[0];
     assert!(edge.quiet && edge.requests == 0);
-    let seen = topology::SLOT_NOW * SLOT;
+    let seen = topology::INTERVAL_NOW * INTERVAL;
     assert_eq!(edge.first_seen, answer::timestamp(seen));
     // Its ends are gone, so it is shown only on request.
     graph.inner.inventory.write().keep_only(
@@ -126,10 +126,10 @@ async fn old_edge_is_quiet_and_shown_on_request() {
 async fn past_window_excludes_what_was_seen_after_it() {
     let reports = reports();
     let graph = graph(&reports);
-    let end = topology::SLOT_NOW + 1;
-    let call_in = |slot, caller| {
+    let end = topology::INTERVAL_NOW + 1;
+    let call_in = |at, caller| {
         let called = vec![topology::seen_by_client("shop/api", 1, 0)];
-        topology::report_in(&reports, slot, caller, called);
+        topology::report_in(&reports, at, caller, called);
     };
     call_in(end - 3, "shop/web");
     call_in(end, "shop/web");
@@ -141,7 +141,7 @@ async fn past_window_excludes_what_was_seen_after_it() {
         ..Extent::default()
     };
     let present = GraphWindow {
-        slots: 2,
+        intervals: 2,
         ..window_of(quiet)
     };
     let before = GraphWindow {
@@ -156,7 +156,7 @@ async fn past_window_excludes_what_was_seen_after_it() {
         seen.sort();
         seen
     };
-    let quiet_since = |from: &str, slot| (from.to_owned(), answer::timestamp(slot * SLOT), true);
+    let quiet_since = |from: &str, at| (from.to_owned(), answer::timestamp(at * INTERVAL), true);
     let web = "shop/Deployment/web";
     assert_eq!(seen(&before), [quiet_since(web, end)]);
     let all = [
@@ -166,7 +166,7 @@ async fn past_window_excludes_what_was_seen_after_it() {
     assert_eq!(seen(&present), all);
 }
 
-/// Reports come in any order, and one end may count a call in the slot after the other's.
+/// Reports come in any order, and one end may count a call in the interval after the other's.
 #[tokio::test]
 async fn call_reported_by_both_ends_keeps_callers_edge() {
     let reports = reports();
@@ -178,7 +178,7 @@ async fn call_reported_by_both_ends_keeps_callers_edge() {
     topology::report(&reports, "shop/api", served);
     graph.look(now(), false).await;
     let called = vec![topology::seen_by_client("shop/api", 1, 0)];
-    topology::report_in(&reports, topology::SLOT_NOW + 1, "shop/web", called);
+    topology::report_in(&reports, topology::INTERVAL_NOW + 1, "shop/web", called);
     let later = now() + Duration::from_secs(30);
     graph.look(later, true).await;
     let quiet = Extent {
@@ -186,7 +186,7 @@ async fn call_reported_by_both_ends_keeps_callers_edge() {
         ..Extent::default()
     };
     let window = GraphWindow {
-        slots: 2,
+        intervals: 2,
         ..window_of(quiet)
     };
     let answer = graph.answer(&window, later);
@@ -216,7 +216,7 @@ fn known_edges(graph: &Graph, at: SystemTime) -> Vec<(String, String, u64)> {
     known_edges
 }
 
-fn remembered(graph: &Graph) -> Vec<String> {
+fn persisted(graph: &Graph) -> Vec<String> {
     let from = |(edge, _): (&EdgeRef, crate::graph::memory::Seen)| edge.key().from.to_string();
     graph.with_memory(|memory, _| memory.iter().map(from).collect())
 }
@@ -261,7 +261,7 @@ async fn calls_of_pod_terminated_before_replica_start_reach_owner() {
                 exchange(&here, &there, true, false);
                 here.look(later, true).await;
                 assert_ne!(known_edges(&here, later), one(), "the control");
-                assert_eq!(remembered(&here), [""; 0], "no owner is known");
+                assert_eq!(persisted(&here), [""; 0], "no owner is known");
                 exchange(&here, &there, false, true);
             } else {
                 exchange(&here, &there, true, true);
@@ -270,7 +270,7 @@ async fn calls_of_pod_terminated_before_replica_start_reach_owner() {
             for (graph, back) in [(&there, true), (&here, !reports_first)] {
                 graph.look(later, back).await;
                 assert_eq!(known_edges(graph, later), one(), "{gone:?} {reports_first}");
-                assert_eq!(remembered(graph), [web]);
+                assert_eq!(persisted(graph), [web]);
             }
         }
     }
@@ -286,7 +286,7 @@ async fn evicted_intervals_stay_as_folded_in_graph() {
     for _ in 0..3 {
         call(&reports, "bank/web", "bank/web", 1, 0);
     }
-    assert!(reports.whole_from() > topology::SLOT_NOW);
+    assert!(reports.whole_from() > topology::INTERVAL_NOW);
     graph.look(now(), true).await;
     let answer = graph.answer(&window_of(Extent::default()), now());
     let web = answer
@@ -308,19 +308,19 @@ async fn graph_of_hoarding_pods_is_reported_incomplete() {
         pod: topology::key("bank", "web-1"),
         account: None,
     };
-    for slot in [topology::SLOT_NOW - 1, topology::SLOT_NOW] {
+    for at in [topology::INTERVAL_NOW - 1, topology::INTERVAL_NOW] {
         let edges =
             (0..HOARD).map(|number| topology::seen_by_client(&format!("bank/x{number}"), 1, 0));
         let report = wire::v1::Report {
             process: 1,
-            slot: slot * SLOT,
+            slot: at * INTERVAL,
             edges: edges.collect(),
             ..wire::v1::Report::default()
         };
         reports.take(&hoarder, report, true, now());
     }
     graph.look(now(), true).await;
-    let later = now() + SETTLED + Duration::from_secs(3 * SLOT);
+    let later = now() + SETTLED + Duration::from_secs(3 * INTERVAL);
     let of = |namespace: &str| {
         let extent = Extent {
             namespace: Some(namespace.into()),
@@ -347,9 +347,9 @@ async fn graph_response_is_shared_until_next_look_only() {
     assert_eq!(graph.inner.written.count(), 0, "no reader has it");
     assert!(!Arc::ptr_eq(&first, &read()), "of the look before");
     // Of more windows than are shared each is written, and held by its reader.
-    for slots in 1..=12 {
+    for intervals in 1..=12 {
         let window_of = GraphWindow {
-            slots,
+            intervals,
             ..window_of(Extent::default())
         };
         graph.written(&window_of, now());
@@ -409,14 +409,14 @@ async fn busy_graph_blocks_neither_runtime_nor_inventory() {
     busy.join().unwrap();
 }
 
-/// Slots, and edges in each, that one pod makes up.
+/// Intervals, and edges in each, that one pod makes up.
 const MADE_UP: (u64, u64) = (50, 1000);
 
 #[tokio::test]
 async fn pod_that_fabricates_edges_displaces_no_others() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 200_000);
     let graph = graph(&reports);
-    let store = |slot: u64, pod: &str, edges: Vec<wire::v1::Edge>| {
+    let store = |at: u64, pod: &str, edges: Vec<wire::v1::Edge>| {
         let (namespace, name) = pod.split_once('/').unwrap();
         let reporter = crate::observe::reports::Reporter {
             uid: format!("{namespace}-{name}").into(),
@@ -425,27 +425,27 @@ async fn pod_that_fabricates_edges_displaces_no_others() {
         };
         let report = wire::v1::Report {
             process: 1,
-            slot: slot * SLOT,
+            slot: at * INTERVAL,
             edges,
             ..wire::v1::Report::default()
         };
-        let at = UNIX_EPOCH + Duration::from_secs((slot + 1) * SLOT);
+        let at = UNIX_EPOCH + Duration::from_secs((at + 1) * INTERVAL);
         reports.take(&reporter, report, true, at);
         at
     };
-    let first = topology::SLOT_NOW;
+    let first = topology::INTERVAL_NOW;
     let at = store(
         first,
         "shop/web",
         vec![topology::seen_by_client("shop/api", 1, 0)],
     );
     graph.look(at, true).await;
-    for slot in first + 1..=first + MADE_UP.0 {
+    for at in first + 1..=first + MADE_UP.0 {
         let made_up = (0..MADE_UP.1).map(|number| {
-            let name = format!("shop/x{}", slot * MADE_UP.1 + number);
+            let name = format!("shop/x{}", at * MADE_UP.1 + number);
             topology::seen_by_client(&name, 1, 0)
         });
-        let at = store(slot, "bank/web", made_up.collect());
+        let at = store(at, "bank/web", made_up.collect());
         graph.look(at, false).await;
         graph.tidy(at);
     }

@@ -52,21 +52,21 @@ fn folded(edge: &EdgeRef, calls: u32, open: u32) -> Folded {
     }
 }
 
-/// One call in every slot up to but without `end`.
+/// One call in every interval up to but without `end`.
 fn steady(end: u64) -> (History, EdgeRef) {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
-    for slot in end - 800..end {
-        history.take(slot, 1, folded(&edge, 1, 0));
-        history.tidy(slot);
+    for interval in end - 800..end {
+        history.take(interval, 1, folded(&edge, 1, 0));
+        history.tidy(interval);
     }
     (history, edge)
 }
 
 const NOW: u64 = 12_000;
 
-fn calls(history: &History, slots: (u64, u64)) -> u64 {
-    let window = history.window(slots, NOW, 0);
+fn calls(history: &History, intervals: (u64, u64)) -> u64 {
+    let window = history.window(intervals, NOW, 0);
     window
         .edges
         .values()
@@ -78,15 +78,15 @@ fn calls(history: &History, slots: (u64, u64)) -> u64 {
 fn every_window_counts_each_call_once() {
     let (history, _) = steady(NOW);
     for length in [2, 5, FINE, FINE + 1, 36, LONGEST] {
-        let slots = bounds(length, NOW);
+        let intervals = bounds(length, NOW);
         assert_eq!(
-            calls(&history, slots),
-            slots.1 - slots.0,
-            "{length}: {slots:?}"
+            calls(&history, intervals),
+            intervals.1 - intervals.0,
+            "{length}: {intervals:?}"
         );
-        assert!(slots.1 - slots.0 >= length, "{length}");
+        assert!(intervals.1 - intervals.0 >= length, "{length}");
     }
-    // A long window ends with half a minute, whatever the slot.
+    // A long window ends with half a minute, whatever the interval.
     let (history, _) = steady(NOW + 4);
     assert_eq!(bounds(36, NOW + 4), (NOW - 36, NOW));
     assert_eq!(calls(&history, bounds(36, NOW + 4)), 36);
@@ -99,10 +99,10 @@ fn repeated_intervals_start_empty_and_earlier_ones_stay() {
     history.forget_from(NOW - 30);
     assert_eq!(calls(&history, (NOW - 60, NOW - 30)), 30);
     assert_eq!(calls(&history, (NOW - 30, NOW)), 0);
-    for slot in NOW - 30..NOW {
-        assert!(history.lacks(slot, 1), "{slot}");
-        history.take(slot, 1, folded(&edge, 1, 0));
-        history.tidy(slot);
+    for interval in NOW - 30..NOW {
+        assert!(history.lacks(interval, 1), "{interval}");
+        history.take(interval, 1, folded(&edge, 1, 0));
+        history.tidy(interval);
     }
     assert_eq!(calls(&history, (NOW - 60, NOW)), 60);
     assert_eq!(history.bytes, bytes);
@@ -124,7 +124,8 @@ fn interval_with_new_reports_is_refolded_and_replaced() {
 #[test]
 fn window_says_whether_more_may_come_or_something_went() {
     let (history, edge) = steady(NOW);
-    let incomplete = |slots, settled, whole| history.window(slots, settled, whole).incomplete;
+    let incomplete =
+        |intervals, settled, whole| history.window(intervals, settled, whole).incomplete;
     assert_eq!(incomplete((NOW - 12, NOW), NOW, 0), None);
     let open = incomplete((NOW - 12, NOW), NOW - 1, 0);
     assert_eq!(open, Some(Incomplete::Unsettled));
@@ -181,8 +182,8 @@ fn minute_separates_failed_from_cancelled_requests() {
     let mut counted = folded(&edge, 5, 0);
     (counted.rows[0].sums.failure, counted.rows[0].sums.cancelled) = (2, 4);
     history.take(minute * FINE, 1, counted);
-    for slot in minute * FINE..NOW {
-        history.tidy(slot);
+    for interval in minute * FINE..NOW {
+        history.tidy(interval);
     }
     let minutes = history.minutes(0, |_| true);
     let (_, row) = minutes[&edge][0];
@@ -199,8 +200,8 @@ fn minute_rounds_no_share_to_all_or_to_none() {
         let mut counted = folded(&edge, 1, 0);
         counted.rows[0].sums.secured = secured;
         history.take(minute * FINE, 1, counted);
-        for slot in minute * FINE..NOW {
-            history.tidy(slot);
+        for interval in minute * FINE..NOW {
+            history.tidy(interval);
         }
         history.minutes(0, |_| true)[&edge][0].1.mtls()
     };
@@ -219,8 +220,8 @@ fn minute_with_calls_in_first_half_is_kept() {
     let edge = edge(&mut history, 80);
     let minute = NOW / FINE - 10;
     history.take(minute * FINE, 1, folded(&edge, 3, 0));
-    for slot in minute * FINE..NOW {
-        history.tidy(slot);
+    for interval in minute * FINE..NOW {
+        history.tidy(interval);
     }
     let minutes = history.minutes(0, |_| true);
     let rows = minutes.get(&edge).map_or(&[][..], Vec::as_slice);
@@ -240,11 +241,11 @@ fn history_overflow_drops_and_counts_oldest_minutes_first() {
     let halves: usize = history.halves.values().map(|kept| kept.bytes).sum();
     history.bytes += MAX_BYTES - history.size() + all + halves - 1;
     history.tidy(NOW - 1);
-    assert!(!history.slots.is_empty() && history.halves.is_empty());
+    assert!(!history.intervals.is_empty() && history.halves.is_empty());
     assert_eq!(history.dropped, before as u64);
     let oldest = history.minutes.keys().next().copied();
     assert!(oldest.is_none_or(|minute| minute > NOW / FINE - MINUTES));
-    // Slots that stand alone stay, and a window that lost something reports it.
+    // Intervals that stand alone stay, and a window that lost something reports it.
     assert_eq!(calls(&history, (NOW - 12, NOW)), 12);
     assert!(
         history
@@ -264,10 +265,10 @@ fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
         .map(|at| edge_from(&mut history, &format!("web-{}", at % 10), at / 10))
         .collect();
     assert_eq!(history.edges.size().0, 20_000);
-    for slot in NOW - 180..NOW {
-        // A quarter has calls in each slot and all in each half; in the end all in each slot.
-        let (first, step) = match slot < BUSY {
-            true => (usize::try_from(slot % 4).unwrap(), 4),
+    for interval in NOW - 180..NOW {
+        // A quarter has calls in each interval and all in each half; in the end all in each interval.
+        let (first, step) = match interval < BUSY {
+            true => (usize::try_from(interval % 4).unwrap(), 4),
             false => (0, 1),
         };
         let called = edges.iter().skip(first).step_by(step);
@@ -276,16 +277,20 @@ fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
             rows: rows.collect(),
             ..Folded::default()
         };
-        history.take(slot, 1, all);
-        history.tidy(slot);
+        history.take(interval, 1, all);
+        history.tidy(interval);
         assert!(history.size() <= MAX_BYTES, "{}", history.size());
-        if slot < BUSY {
+        if interval < BUSY {
             assert_eq!(history.dropped, 0, "{}", history.size());
         }
     }
     assert!(history.dropped > 0, "the bound is what holds");
-    assert!(history.slots.contains_key(&(NOW - 1)));
-    let counted: usize = history.slots.values().map(|kept| kept.folded.size()).sum();
+    assert!(history.intervals.contains_key(&(NOW - 1)));
+    let counted: usize = history
+        .intervals
+        .values()
+        .map(|kept| kept.folded.size())
+        .sum();
     let halves: usize = history.halves.values().map(|kept| kept.folded.size()).sum();
     let minutes: usize = history
         .minutes
@@ -314,31 +319,34 @@ fn half_minutes_dropped_after_minutes_are_counted_too() {
     assert_eq!(history.dropped, minutes as u64 + 2);
 }
 
-/// Slots alone would be more than all of it may take.
+/// Intervals alone would be more than all of it may take.
 #[test]
 fn intervals_are_dropped_early_when_history_exceeds_limit() {
     let mut history = History::default();
     let edges: Vec<EdgeRef> = (0..2000).map(|port| edge(&mut history, port)).collect();
-    for slot in NOW - 25..NOW {
+    for interval in NOW - 25..NOW {
         let mut all = Folded::default();
         for edge in &edges {
             let mut one = folded(edge, 1, 1);
             one.rows[0].sums.latency = vec![1; 1_000].into();
             all.rows.append(&mut one.rows);
         }
-        history.take(slot, 1, all);
-        history.tidy(slot);
+        history.take(interval, 1, all);
+        history.tidy(interval);
         assert!(history.size() <= MAX_BYTES, "{}", history.size());
     }
     assert!(
-        history.slots.contains_key(&(NOW - 1)),
+        history.intervals.contains_key(&(NOW - 1)),
         "the newest is there"
     );
     assert!(history.dropped > 0 && history.whole_from > NOW - 25);
     // They do not come back to go again.
     let gone = NOW - 25..history.whole_from;
-    assert!(gone.clone().all(|slot| !history.slots.contains_key(&slot)));
-    assert!(gone.clone().count() > 0 && gone.clone().all(|slot| !history.lacks(slot, 1)));
+    assert!(
+        gone.clone()
+            .all(|interval| !history.intervals.contains_key(&interval))
+    );
+    assert!(gone.clone().count() > 0 && gone.clone().all(|interval| !history.lacks(interval, 1)));
     assert!(history.lacks(NOW, 1), "one that was not reported");
 }
 
@@ -403,30 +411,30 @@ fn silent_proxys_calls_at_another_port_stay_separate() {
     }
 }
 
-/// Half minutes and refolded slots report it as well, for as long as they are in a window.
+/// Half minutes and refolded intervals report it as well, for as long as they are in a window.
 #[test]
 fn window_says_whose_reports_went_before_they_were_folded() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     let lacking = |calls| {
         let mut counted = folded(&edge, calls, 0);
-        counted.given_up.note(&"shop".into());
+        counted.dropped_reports.note(&"shop".into());
         counted
     };
     history.take(NOW - 30, 1, folded(&edge, 5, 0));
     history.take(NOW - 30, 2, lacking(1));
     history.take(NOW - 30, 3, lacking(2));
     assert_eq!(calls(&history, (NOW - 30, NOW - 29)), 5, "the fuller sums");
-    assert_eq!(history.bytes, history.slots[&(NOW - 30)].folded.size());
+    assert_eq!(history.bytes, history.intervals[&(NOW - 30)].folded.size());
     history.take(NOW - 1, 1, folded(&edge, 1, 0));
     history.tidy(NOW);
     assert!(
-        !history.slots.contains_key(&(NOW - 30)),
+        !history.intervals.contains_key(&(NOW - 30)),
         "a half of a minute"
     );
-    let concerns = |slots, namespace: &str| {
-        let window = history.window(slots, NOW, 0);
-        window.given_up.concerns(|one| one == namespace)
+    let concerns = |intervals, namespace: &str| {
+        let window = history.window(intervals, NOW, 0);
+        window.dropped_reports.concerns(|one| one == namespace)
     };
     assert!(concerns(bounds(LONGEST, NOW), "shop"));
     assert!(!concerns(bounds(LONGEST, NOW), "bank"));

@@ -89,12 +89,12 @@ fn what_two_replicas_wrote_is_put_together() {
 #[test]
 fn longest_unseen_goes_when_there_are_too_many() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
-    for number in 0..MAX_REMEMBERED + 5 {
+    for number in 0..MAX_PERSISTED + 5 {
         let edge = edge(&mut edges, number);
         memory.see(&edge, at(100 * DAY + number as u64));
     }
     assert_eq!(memory.tidy(100 * DAY, MONTH), 5);
-    assert_eq!((memory.len(), memory.dropped), (MAX_REMEMBERED, 5));
+    assert_eq!((memory.len(), memory.dropped), (MAX_PERSISTED, 5));
     assert_eq!(memory.get(&edge(&mut edges, 4)), None);
     assert!(memory.get(&edge(&mut edges, 5)).is_some());
 }
@@ -125,9 +125,9 @@ fn edge_overflow_evicts_edges_of_largest_reporter() {
             memory.see(&edge, at(100 * DAY + port as u64));
         }
     }
-    let over = 50 + 6 * 3500 - MAX_REMEMBERED;
+    let over = 50 + 6 * 3500 - MAX_PERSISTED;
     assert_eq!(memory.tidy(100 * DAY, MONTH), over);
-    assert_eq!(memory.len(), MAX_REMEMBERED);
+    assert_eq!(memory.len(), MAX_PERSISTED);
     assert!(few.iter().all(|edge| memory.get(edge).is_some()));
     let kept = |many: usize| {
         let first = (0..3500).position(|port| {
@@ -187,7 +187,7 @@ fn persisted_edge_has_same_retention_as_seen_one() {
 #[test]
 fn twenty_thousand_long_edges_fit_api_server_limit() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
-    for number in 0..MAX_REMEMBERED {
+    for number in 0..MAX_PERSISTED {
         let node = |side: &str| NodeKey {
             kind: NodeKind::Deployment,
             object: key(
@@ -218,7 +218,7 @@ fn twenty_thousand_long_edges_fit_api_server_limit() {
     let read = shards
         .iter()
         .map(|shard| other.read(shard, &mut edges).unwrap());
-    assert_eq!(read.sum::<usize>(), MAX_REMEMBERED);
+    assert_eq!(read.sum::<usize>(), MAX_PERSISTED);
 }
 
 #[test]

@@ -6,14 +6,14 @@ use tokio::time::Instant;
 use super::*;
 use crate::observe::ended_pods;
 use crate::testing::topology::{
-    SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
+    INTERVAL_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
 };
 
 fn view<'a>(inventory: &'a Inventory, reports: &'a Reports) -> View<'a> {
     View {
         inventory,
         reports,
-        slots: (SLOT_NOW, SLOT_NOW + 1),
+        intervals: (INTERVAL_NOW, INTERVAL_NOW + 1),
     }
 }
 
@@ -219,9 +219,12 @@ fn split_has_only_its_own_calls_by_backend() {
 fn only_the_window_counts() {
     let (inventory, reports) = (inventory(), reports());
     call(&reports, "shop/web", "shop/api", 5, 0);
-    for slots in [(SLOT_NOW - 6, SLOT_NOW), (SLOT_NOW + 1, SLOT_NOW + 7)] {
+    for intervals in [
+        (INTERVAL_NOW - 6, INTERVAL_NOW),
+        (INTERVAL_NOW + 1, INTERVAL_NOW + 7),
+    ] {
         let view = View {
-            slots,
+            intervals,
             ..view(&inventory, &reports)
         };
         assert_eq!(

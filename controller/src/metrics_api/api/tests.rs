@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::aggregated::server::{Apis, serve};
-use crate::observe::reports::{Reports, SLOT, slot_of};
+use crate::observe::reports::{INTERVAL, Reports, interval_of};
 use crate::testing::front_proxy::Ca;
 use crate::testing::topology::{call, inventory, reports, seen_by_server};
 
@@ -186,10 +186,10 @@ impl Bench {
             pod: ObjectKey::new("shop", pod),
             account: None,
         };
-        let slot = slot_of(SystemTime::now()) - 2;
+        let interval = interval_of(SystemTime::now()) - 2;
         let report = wire::v1::Report {
             process: 1,
-            slot: slot * SLOT,
+            slot: interval * INTERVAL,
             edges: vec![edge],
             ..wire::v1::Report::default()
         };
@@ -198,7 +198,7 @@ impl Bench {
     }
 
     /// As the API server on behalf of `user`.
-    async fn ask(&self, user: &str, path: &str) -> (u16, Value) {
+    async fn fetch(&self, user: &str, path: &str) -> (u16, Value) {
         let headers = [
             ("x-remote-user", user),
             ("x-remote-group", "readers"),
@@ -248,7 +248,7 @@ async fn identity_headers_are_rejected_without_api_server_certificate() {
 async fn user_reads_what_review_allows_and_is_reviewed_once() {
     let bench = Bench::start().await;
     for _ in 0..3 {
-        let (status, body) = bench.ask("reader", DEPLOYMENTS).await;
+        let (status, body) = bench.fetch("reader", DEPLOYMENTS).await;
         assert_eq!(
             (status, body["items"].as_array().unwrap().len()),
             (200, 2),
@@ -256,7 +256,7 @@ async fn user_reads_what_review_allows_and_is_reviewed_once() {
         );
     }
     assert_eq!(bench.reviews.load(std::sync::atomic::Ordering::Relaxed), 1);
-    let (status, body) = bench.ask("stranger", DEPLOYMENTS).await;
+    let (status, body) = bench.fetch("stranger", DEPLOYMENTS).await;
     assert_eq!(
         (status, &body["reason"], &body["kind"]),
         (403, &json!("Forbidden"), &json!("Status"))
@@ -267,14 +267,14 @@ async fn user_reads_what_review_allows_and_is_reviewed_once() {
         "{message}"
     );
     let pods = DEPLOYMENTS.replace("deployments", "pods");
-    assert_eq!(bench.ask("reader", &pods).await.0, 403);
+    assert_eq!(bench.fetch("reader", &pods).await.0, 403);
 }
 
 #[tokio::test]
 async fn object_has_the_shape_that_clients_know() {
     let bench = Bench::start().await;
     bench.store_report("shop-api", "api-1", seen_by_server("bank/web", 8, 2));
-    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/api")).await;
+    let (status, body) = bench.fetch("reader", &format!("{DEPLOYMENTS}/api")).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(body["kind"], "TrafficMetrics");
     assert_eq!(body["apiVersion"], "metrics.smi-spec.io/v1alpha1");
@@ -321,21 +321,23 @@ async fn object_has_the_shape_that_clients_know() {
 #[tokio::test]
 async fn idle_object_reports_zeros_and_missing_one_404() {
     let bench = Bench::start().await;
-    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/web")).await;
+    let (status, body) = bench.fetch("reader", &format!("{DEPLOYMENTS}/web")).await;
     assert_eq!(status, 200);
     for metric in body["metrics"].as_array().unwrap() {
         assert_eq!(metric["value"], "0", "{metric}");
     }
     let (status, body) = bench
-        .ask("reader", &format!("{DEPLOYMENTS}/web/edges"))
+        .fetch("reader", &format!("{DEPLOYMENTS}/web/edges"))
         .await;
     assert_eq!((status, &body["items"]), (200, &json!([])));
-    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/absent")).await;
+    let (status, body) = bench
+        .fetch("reader", &format!("{DEPLOYMENTS}/absent"))
+        .await;
     assert_eq!((status, &body["reason"]), (404, &json!("NotFound")));
     assert_eq!(body["details"]["name"], "absent");
 }
 
-/// One edge in each of the last three slots that may be queried, in a store for `most`. The window
+/// One edge in each of the last three intervals that may be queried, in a store for `most`. The window
 /// of the answer, and the header that warns.
 async fn window_and_warning(most: usize) -> (String, Option<String>) {
     let followed = Followed::default();
@@ -349,7 +351,7 @@ async fn window_and_warning(most: usize) -> (String, Option<String>) {
     for ago in [4, 3, 2] {
         let report = wire::v1::Report {
             process: 1,
-            slot: (slot_of(SystemTime::now()) - ago) * SLOT,
+            slot: (interval_of(SystemTime::now()) - ago) * INTERVAL,
             edges: vec![seen_by_server("shop/web", 1, 0)],
             ..wire::v1::Report::default()
         };
@@ -390,7 +392,11 @@ async fn window_shortened_by_memory_limit_warns_with_actual_length() {
 #[tokio::test]
 async fn misspelt_parameter_suggests_nearest_and_client_parameters_are_accepted() {
     let bench = Bench::start().await;
-    let asked = async |query: &str| bench.ask("reader", &format!("{DEPLOYMENTS}{query}")).await;
+    let asked = async |query: &str| {
+        bench
+            .fetch("reader", &format!("{DEPLOYMENTS}{query}"))
+            .await
+    };
     let (status, body) = asked("?windw=5m").await;
     assert_eq!(status, 400, "{body}");
     let message = body["message"].as_str().unwrap();
@@ -412,7 +418,9 @@ async fn invalid_metrics_queries_get_matching_status_code() {
         ("?watch=true", 405),
         ("?labelSelector=a(", 400),
     ] {
-        let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}{query}")).await;
+        let (status, body) = bench
+            .fetch("reader", &format!("{DEPLOYMENTS}{query}"))
+            .await;
         assert_eq!(
             (status, &body["kind"], &body["code"]),
             (code, &json!("Status"), &json!(code)),
@@ -427,7 +435,7 @@ async fn invalid_metrics_queries_get_matching_status_code() {
     assert_eq!(answer.0, 405);
     assert_eq!(
         bench
-            .ask(
+            .fetch(
                 "reader",
                 "/apis/metrics.smi-spec.io/v1alpha1/namespaces/shop/secrets"
             )

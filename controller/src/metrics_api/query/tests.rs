@@ -88,9 +88,9 @@ fn metrics_window_is_interval_aligned_and_lags_five_seconds() {
         let parameters = parameters(query).unwrap();
         assert_eq!(parameters.window.as_secs(), window, "{query}");
         for (now, end) in [(1000, 995), (1004, 995), (1005, 1000)] {
-            let (first, last) = parameters.slots(at(now));
+            let (first, last) = parameters.intervals(at(now));
             assert_eq!(
-                (last * SLOT, (last - first) * SLOT),
+                (last * INTERVAL, (last - first) * INTERVAL),
                 (end, window),
                 "{query} at {now}"
             );
@@ -100,7 +100,7 @@ fn metrics_window_is_interval_aligned_and_lags_five_seconds() {
 
 #[test]
 fn page_token_continues_only_in_retained_window() {
-    let now = slot_of(SystemTime::now());
+    let now = interval_of(SystemTime::now());
     let read = |end: u64| parameters(&format!("continue={end}-7"));
     for end in [0, now - 100, now + 10, u64::MAX] {
         let Err(Mistake::Expired(name, why)) = read(end) else {

@@ -6,7 +6,7 @@ use policy::name::Kind;
 use serde_json::json;
 
 use super::*;
-use crate::observe::acknowledgements::MAX_REMEMBERED;
+use crate::observe::acknowledgements::MAX_RETAINED;
 use crate::testing::cluster;
 use crate::testing::cluster::Cluster;
 
@@ -188,14 +188,14 @@ fn chunked_full_state_has_only_first_message_full() {
 fn workload_destinations_are_kept_up_to_bound() {
     let observed = Observed::default();
     observed.note(1, state("a", 5, true));
-    assert_eq!(observed.remembered("shop", "client").len(), 1);
-    assert!(observed.remembered("shop", "other").is_empty());
+    assert_eq!(observed.retained("shop", "client").len(), 1);
+    assert!(observed.retained("shop", "other").is_empty());
     let mut many = state("a", 5, true);
-    many.destinations = (0..MAX_REMEMBERED + 50)
+    many.destinations = (0..MAX_RETAINED + 50)
         .map(|port| format!("destination/10.1.0.1:{port}"))
         .collect();
     observed.note(1, many);
-    assert_eq!(observed.remembered("shop", "client").len(), MAX_REMEMBERED);
+    assert_eq!(observed.retained("shop", "client").len(), MAX_RETAINED);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn named(kind: Kind, name: &str) -> ObjectRef {
 fn proxy_state(
     pod: &str,
     account: &str,
-    asks: &[&str],
+    destinations: &[&str],
     has: &[(&ObjectRef, i64)],
 ) -> v1::ProxyState {
     let state = |(object, generation): &(&ObjectRef, i64)| v1::ObjectState {
@@ -256,7 +256,7 @@ fn proxy_state(
         pod: pod.to_owned(),
         uid: format!("uid-{pod}"),
         service_account: account.to_owned(),
-        destinations: asks.iter().map(|name| (*name).to_owned()).collect(),
+        destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
         objects: has.iter().map(state).collect(),
         ..v1::ProxyState::default()
     }
@@ -405,7 +405,7 @@ fn stored_destination_cost_does_not_grow_with_count() {
             }];
             observed.note(1, state.clone());
         }
-        assert_eq!(observed.remembered("shop", "web").len(), MAX_REMEMBERED);
+        assert_eq!(observed.retained("shop", "web").len(), MAX_RETAINED);
         on_cpu() - started
     };
     // The fastest of some tries: what runs beside it takes caches, but none of this time.
@@ -425,7 +425,7 @@ fn total_destinations_are_bounded_by_evicting_least_recent() {
             .collect();
         observed.note(stream, state);
     }
-    let kept = |account| observed.remembered("shop", account).len();
+    let kept = |account| observed.retained("shop", account).len();
     assert_eq!((kept("one"), kept("two"), kept("three")), (0, 4, 4));
     assert_eq!(metrics.destinations_forgotten.get(), 4);
     assert_eq!(metrics.destinations.get(), 8);

@@ -25,7 +25,7 @@ fn pod(uid: &str) -> Reporter {
     }
 }
 
-fn report(process: u64, slots_ago: u64, edges: &[u64]) -> v1::Report {
+fn report(process: u64, intervals_ago: u64, edges: &[u64]) -> v1::Report {
     let edge = |(at, success): (usize, &u64)| v1::Edge {
         pod: format!("shop/p{at}"),
         success: *success,
@@ -33,7 +33,7 @@ fn report(process: u64, slots_ago: u64, edges: &[u64]) -> v1::Report {
     };
     v1::Report {
         process,
-        slot: NOW - slots_ago * SLOT,
+        slot: NOW - intervals_ago * INTERVAL,
         edges: edges.iter().enumerate().map(edge).collect(),
         ..v1::Report::default()
     }
@@ -73,9 +73,9 @@ fn repeated_interval_counts_once_and_fuller_report_wins() {
 #[test]
 fn untimely_reports_are_refused_and_expired_intervals_forgotten() {
     let reports = Reports::new(ReportMetrics::default());
-    reports.take(&pod("a"), report(1, SLOTS, &[1]), true, now());
+    reports.take(&pod("a"), report(1, INTERVALS, &[1]), true, now());
     let ahead = v1::Report {
-        slot: NOW + 3 * SLOT,
+        slot: NOW + 3 * INTERVAL,
         ..report(1, 0, &[1])
     };
     reports.take(&pod("a"), ahead, true, now());
@@ -87,9 +87,9 @@ fn untimely_reports_are_refused_and_expired_intervals_forgotten() {
     assert_eq!(outcomes(&reports, ReportOutcome::OutOfTime), 3);
     assert_eq!(calls(&reports), 0);
     reports.take(&pod("a"), report(1, 0, &[1]), true, now());
-    let later = now() + Duration::from_secs(SLOTS * SLOT);
+    let later = now() + Duration::from_secs(INTERVALS * INTERVAL);
     let fresh = v1::Report {
-        slot: NOW + SLOTS * SLOT,
+        slot: NOW + INTERVALS * INTERVAL,
         ..report(1, 0, &[10])
     };
     reports.take(&pod("a"), fresh, true, later);
@@ -121,11 +121,11 @@ fn edge_overflow_drops_and_counts_oldest_intervals() {
     let reports = Reports::new(ReportMetrics::default());
     let edges = [1; MAX_REPORT_EDGES];
     let pods = Caps::default().report_edges / MAX_REPORT_EDGES / 2 + 1;
-    for slots_ago in [3, 2, 1] {
+    for intervals_ago in [3, 2, 1] {
         for at in 0..pods {
             reports.take(
                 &pod(&format!("p{at}")),
-                report(1, slots_ago, &edges),
+                report(1, intervals_ago, &edges),
                 true,
                 now(),
             );
@@ -133,9 +133,9 @@ fn edge_overflow_drops_and_counts_oldest_intervals() {
     }
     let kept = reports.inner.state.lock().edges;
     assert!(kept <= Caps::default().report_edges, "{kept}");
-    assert!(reports.inner.metrics.slots_dropped.get() >= 1);
-    let oldest = reports.inner.state.lock().slots.keys().next().copied();
-    assert!(oldest > Some(NOW / SLOT - 3));
+    assert!(reports.inner.metrics.intervals_dropped.get() >= 1);
+    let oldest = reports.inner.state.lock().intervals.keys().next().copied();
+    assert!(oldest > Some(NOW / INTERVAL - 3));
 }
 
 #[test]
@@ -176,24 +176,24 @@ fn replicas_hold_same_calls_each_under_own_clock() {
     right.take(&pod("a"), report(1, 1, &[5]), true, now());
     // It has dated what a proxy with a right clock reported by its own.
     let dated = v1::Report {
-        slot: NOW + 60 - SLOT,
+        slot: NOW + 60 - INTERVAL,
         ..report(1, 0, &[7])
     };
     fast.take(&pod("b"), dated, true, now() + minute);
     let opened = Instant::now();
-    let mut clocks = [0, 0].map(|slots| ClockOffset::of_stream(slots, opened));
+    let mut clocks = [0, 0].map(|intervals| ClockOffset::of_stream(intervals, opened));
     let [of_fast, of_right] = &mut clocks;
     let news = fast.own_since(0, now() + minute).1.unwrap();
     right.receive(news, of_fast, now(), opened);
     let news = right.own_since(0, now()).1.unwrap();
     fast.receive(news, of_right, now() + minute, opened);
-    let calls_of = |reports: &Reports, slot: u64| {
+    let calls_of = |reports: &Reports, interval: u64| {
         let mut calls = 0;
-        reports.each(slot, slot + 1, |_, edge| calls += edge.success);
+        reports.each(interval, interval + 1, |_, edge| calls += edge.success);
         calls
     };
-    assert_eq!(calls_of(&right, NOW / SLOT - 1), 12);
-    assert_eq!(calls_of(&fast, (NOW + 60) / SLOT - 1), 12);
+    assert_eq!(calls_of(&right, NOW / INTERVAL - 1), 12);
+    assert_eq!(calls_of(&fast, (NOW + 60) / INTERVAL - 1), 12);
     // Sent again on the next stream, by a clock that nearly is an interval further by now.
     of_fast.reopen(opened);
     let later = now() + minute + Duration::from_millis(2_600);
@@ -230,19 +230,19 @@ fn long_edge(salt: usize) -> v1::Edge {
 }
 
 /// As much as one report may be, `salt` apart from any other.
-fn long_report(slots_ago: u64, process: u64, salt: usize) -> v1::Report {
+fn long_report(intervals_ago: u64, process: u64, salt: usize) -> v1::Report {
     v1::Report {
         process,
-        slot: NOW - slots_ago * SLOT,
+        slot: NOW - intervals_ago * INTERVAL,
         edges: (0..280).map(|at| long_edge(salt * 1000 + at)).collect(),
         ..v1::Report::default()
     }
 }
 
-/// A hundred pods, each with a hundred edges in the oldest slot.
+/// A hundred pods, each with a hundred edges in the oldest interval.
 fn honest_pods(reports: &Reports) {
     for at in 0..100 {
-        let honest = report(1, SLOTS - 2, &[1; 100]);
+        let honest = report(1, INTERVALS - 2, &[1; 100]);
         reports.take(&pod(&format!("honest{at}")), honest, true, now());
     }
 }
@@ -261,16 +261,16 @@ fn pods_reporting_maximum_edges_displace_no_other_pods() {
     let reports = Reports::new(ReportMetrics::default());
     honest_pods(&reports);
     let edges = [1; MAX_REPORT_EDGES];
-    for slots_ago in 0..SLOTS - 2 {
+    for intervals_ago in 0..INTERVALS - 2 {
         for process in 0..3 {
             for greedy in ["greedy1", "greedy2"] {
-                let all = report(process, slots_ago, &edges);
+                let all = report(process, intervals_ago, &edges);
                 reports.take(&pod(greedy), all, true, now());
             }
         }
     }
     assert_eq!(honest_edges(&reports), 100 * 100, "edges of honest pods");
-    assert!(reports.inner.metrics.slots_dropped.get() > 0);
+    assert!(reports.inner.metrics.intervals_dropped.get() > 0);
 }
 
 // Claims: B7
@@ -278,9 +278,9 @@ fn pods_reporting_maximum_edges_displace_no_other_pods() {
 fn pods_reporting_maximum_name_lengths_displace_no_others() {
     let reports = Reports::new(ReportMetrics::default());
     honest_pods(&reports);
-    for slots_ago in 0..40 {
+    for intervals_ago in 0..40 {
         for member in 0..8_usize {
-            let all = long_report(slots_ago, 1, member * 100 + slots_ago as usize);
+            let all = long_report(intervals_ago, 1, member * 100 + intervals_ago as usize);
             reports.take(&pod(&format!("greedy{member}")), all, true, now());
         }
     }
@@ -291,7 +291,7 @@ fn pods_reporting_maximum_name_lengths_displace_no_others() {
         assert!(share.bytes <= MAX_POD_BYTES, "{uid}: {}", share.bytes);
     }
     // What was dropped is gone entirely.
-    let kept = || state.slots.values().flat_map(HashMap::values);
+    let kept = || state.intervals.values().flat_map(HashMap::values);
     assert_eq!(kept().map(|kept| kept.bytes).sum::<usize>(), state.bytes);
     let edges = kept().flat_map(|kept| kept.edges.iter());
     let keys: HashSet<_> = edges.map(|edge| &edge.key).collect();

@@ -22,8 +22,8 @@ use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
 use crate::metrics::{GraphMetrics, ObserveMetrics};
 use crate::observe::acknowledged::Observed;
-use crate::observe::asks::Asks;
-use crate::observe::reports::{Reports, SLOT, slot_of};
+use crate::observe::live_queries::LiveQueries;
+use crate::observe::reports::{INTERVAL, Reports, interval_of};
 use crate::testing::cluster::{Cluster, group, shop, target};
 use crate::testing::topology::{inventory, reports, seen_by_client};
 
@@ -31,11 +31,11 @@ mod command_line;
 mod documents;
 mod dry_runs;
 mod explanations;
+mod live_dry_runs;
 mod proxies;
+mod starting_up;
 mod streams;
 mod taps;
-mod trials;
-mod young;
 
 /// An API server that grants users the `rights`: user, verb, resource, namespace.
 fn judge(
@@ -215,7 +215,7 @@ impl Bench {
             Duration::from_secs(3600),
             GraphMetrics::default(),
         );
-        graph.startup().recalled();
+        graph.startup().set_loaded();
         let reviewed = Arc::default();
         let recorded = Arc::default();
         let client = recorder(Arc::clone(&recorded));
@@ -226,10 +226,10 @@ impl Bench {
             latest,
             followed,
             observed: Observed::default(),
-            asks: Asks::default(),
+            live_queries: LiveQueries::default(),
             tap_headers: Arc::new(["user-agent".to_owned()].into()),
             leaf_ttl: Duration::from_secs(900),
-            cluster: crds::smi::judge::Cluster::default(),
+            cluster: crds::smi::validation::Cluster::default(),
             events,
             gate: Gate::new(judge(RIGHTS, Arc::clone(&reviewed))),
             answers: AnswerBudget::new(&Reached::default()),
@@ -244,19 +244,19 @@ impl Bench {
         }
     }
 
-    /// A workload of `shop` called `api` in the slot before this one.
+    /// A workload of `shop` called `api` in the interval before this one.
     async fn call(&self) {
         self.called_by(&["shop/web"]).await;
     }
 
     /// Each of these, `namespace/name` of a Deployment, did, and its proxy reported it.
     async fn called_by(&self, callers: &[&str]) {
-        self.called_in(slot_of(SystemTime::now()) - 1, callers)
+        self.called_in(interval_of(SystemTime::now()) - 1, callers)
             .await;
     }
 
-    /// The same in this slot.
-    async fn called_in(&self, slot: u64, callers: &[&str]) {
+    /// The same in this interval.
+    async fn called_in(&self, interval: u64, callers: &[&str]) {
         let now = SystemTime::now();
         for caller in callers {
             let (namespace, name) = caller.split_once('/').unwrap();
@@ -267,7 +267,7 @@ impl Bench {
             };
             let report = wire::v1::Report {
                 process: 1,
-                slot: slot * SLOT,
+                slot: interval * INTERVAL,
                 edges: vec![seen_by_client("shop/api", 3, 1)],
                 ..wire::v1::Report::default()
             };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::convert::convert;
 use crds::observe::DryRunSpec;
-use crds::smi::judge::{Cluster, Mistake, RuleKind, Severity};
+use crds::smi::validation::{Cluster, Mistake, RuleKind, Severity};
 use crds::smi::{STORAGE_VERSION, SmiKind};
 use crds::weft;
 use kube::core::DynamicObject;
@@ -92,14 +92,19 @@ impl TriedChange {
         let mut mistakes = crds::validate::as_written(object);
         let of_spec = crds::validate::object(group, spelled, stored.get("spec"), &at);
         mistakes.extend(of_spec.into_iter().flatten());
-        self.judged(field, &format!("{spelled} {namespace}/{name}"), &mistakes)?;
+        self.add_mistakes(field, &format!("{spelled} {namespace}/{name}"), &mistakes)?;
         let read: DynamicObject =
             serde_json::from_value(stored).map_err(|error| wrong(field, error))?;
         self.change.objects.push((kind, read));
         Ok(())
     }
 
-    fn judged(&mut self, field: &str, object: &str, mistakes: &[Mistake]) -> Result<(), Refusal> {
+    fn add_mistakes(
+        &mut self,
+        field: &str,
+        object: &str,
+        mistakes: &[Mistake],
+    ) -> Result<(), Refusal> {
         let words = |mistake: &Mistake| format!("{object}: {}: {}", mistake.field, mistake.text);
         let mut refused = mistakes
             .iter()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crds::observe::{DryRunSpec, Resource, Scope, Trial};
 use futures::stream;
 use model::PodId;
-use model::explain::candidates::{Candidates, MAX_PODS, MAX_SETS, TrialCandidate};
+use model::explain::candidates::{Candidates, DryRunCandidate, MAX_PODS, MAX_SETS};
 use model::world::ObjectKey;
 use parking_lot::RwLock;
 use policy::access::Access;
@@ -22,14 +22,14 @@ use tracing::info;
 use wire::v1::ask::What;
 
 use super::seen::{LiveTally, MAX_EXAMPLES, Rights, by_address, reads};
-use super::{QueryContext, TrialPermit};
+use super::{LiveDryRunPermit, QueryContext};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
 use crate::inventory::Inventory;
 use crate::inventory::kind::MetricsKind;
-use crate::observe::asks::{self, Answers};
+use crate::observe::live_queries::{self, Answers};
 use crate::observe_api::query::may;
 use crate::observe_api::stream::{LIFE, StreamPermits, line, line_stream};
 
@@ -75,12 +75,12 @@ pub(in crate::observe_api) async fn watch(
     let change = query.change(spec).await?;
     let (what, own) = (change.words(), change.namespaces());
     let scope = query.scope().await?;
-    let trial = query.working.trial(query.user)?;
+    let live_dry_run = query.working.live_dry_run(query.user)?;
     let turn = query.working.turn().await?;
     let readable = Arc::clone(&scope);
     let found = query.compare(turn, change.change, move |models, until| {
-        let may_ask = |namespace: &str| own.contains(namespace) || reads(&readable, namespace);
-        Candidates::of(models, may_ask, until)
+        let may_query = |namespace: &str| own.contains(namespace) || reads(&readable, namespace);
+        Candidates::of(models, may_query, until)
     });
     let found = found.await?;
     let mut tapped = tapped(query, &found.sets).await?;
@@ -123,7 +123,7 @@ pub(in crate::observe_api) async fn watch(
     }
     let now = Instant::now();
     let until = (now + long).min(started + LIFE);
-    let reader = TrialStream {
+    let reader = LiveDryRunStream {
         until: if queried.answers.is_empty() {
             now
         } else {
@@ -137,7 +137,7 @@ pub(in crate::observe_api) async fn watch(
         lines: interval(LINE_EVERY),
         ended: false,
         _permits: permits,
-        _trial: trial,
+        _live_dry_run: live_dry_run,
     };
     Ok(streamed(reader))
 }
@@ -158,7 +158,7 @@ fn rights(query: &QueryContext<'_>, scope: Arc<Scope>, tapped: BTreeSet<Arc<str>
 /// Of these namespaces, those whose requests the user may see one by one.
 async fn tapped(
     query: &QueryContext<'_>,
-    sets: &[TrialCandidate],
+    sets: &[DryRunCandidate],
 ) -> Result<BTreeSet<Arc<str>>, Refusal> {
     let mut tapped = BTreeSet::new();
     let namespaces: BTreeSet<&Arc<str>> = sets.iter().map(|set| &set.namespace).collect();
@@ -185,7 +185,7 @@ async fn may_tap(query: &QueryContext<'_>, namespace: &str) -> Result<bool, Refu
 /// Queries the proxies of these pods.
 fn query_proxies(
     query: &QueryContext<'_>,
-    sets: &[TrialCandidate],
+    sets: &[DryRunCandidate],
     tapped: &BTreeSet<Arc<str>>,
     lasts: Duration,
 ) -> Result<QueriedProxies, Refusal> {
@@ -198,7 +198,7 @@ fn query_proxies(
             continue;
         }
         let examples = if may_tap { MAX_EXAMPLES } else { 0 };
-        let rules = match wire::convert::trial_ask(&set.access, examples) {
+        let rules = match wire::convert::dry_run_query(&set.access, examples) {
             Ok(rules) if rules.encoded_len() <= MAX_QUERY_BYTES => rules,
             Ok(_) => {
                 let why = format!("their rules take more than {} KiB", MAX_QUERY_BYTES / 1024);
@@ -215,7 +215,7 @@ fn query_proxies(
         let uids: Vec<Arc<str>> = pods.iter().map(|(uid, _)| Arc::clone(uid)).collect();
         for together in uids.chunks(TOGETHER) {
             let question = What::Trial(rules.clone());
-            let answers = query.context.asks.ask(question, together, lasts);
+            let answers = query.context.live_queries.query(question, together, lasts);
             let answers = answers.map_err(|full| Refusal::held(full.to_string()))?;
             all.answers.push(answers);
         }
@@ -252,7 +252,7 @@ fn record_user(query: &QueryContext<'_>, tapped: &BTreeSet<Arc<str>>) {
 }
 
 /// What one reader receives, and until when.
-struct TrialStream {
+struct LiveDryRunStream {
     answers: Vec<Answers>,
     /// Whose result is looked for first.
     turn: usize,
@@ -264,10 +264,10 @@ struct TrialStream {
     until: Instant,
     ended: bool,
     _permits: StreamPermits,
-    _trial: TrialPermit,
+    _live_dry_run: LiveDryRunPermit,
 }
 
-impl TrialStream {
+impl LiveDryRunStream {
     /// The next line; `None` after the last. The first comes at once.
     async fn next(&mut self) -> Option<Trial> {
         if self.ended {
@@ -276,7 +276,7 @@ impl TrialStream {
         loop {
             tokio::select! {
                 _ = self.lines.tick() => {
-                    let now = self.seen.trial();
+                    let now = self.seen.live_dry_run();
                     if self.last_sent.as_ref() != Some(&now) {
                         self.last_sent = Some(now.clone());
                         return Some(now);
@@ -288,7 +288,7 @@ impl TrialStream {
                 }
                 () = sleep_until(self.until) => {
                     self.ended = true;
-                    return Some(Trial { last: true, ..self.seen.trial() });
+                    return Some(Trial { last: true, ..self.seen.live_dry_run() });
                 }
             }
         }
@@ -296,7 +296,7 @@ impl TrialStream {
 }
 
 /// The next result of any of these queries; never where none has more.
-async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
+async fn any(all: &mut [Answers], first: usize) -> live_queries::ProxyAnswer {
     poll_fn(|cx| {
         for turn in 0..all.len() {
             let at = first.wrapping_add(turn) % all.len();
@@ -309,7 +309,7 @@ async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
     .await
 }
 
-fn streamed(reader: TrialStream) -> ApiResponse {
+fn streamed(reader: LiveDryRunStream) -> ApiResponse {
     line_stream(stream::unfold(reader, |mut reader| async move {
         let message = reader.next().await?;
         Some((line(&message), reader))

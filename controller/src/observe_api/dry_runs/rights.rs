@@ -51,18 +51,18 @@ impl Author<'_> {
             self.must_put(*kind, &key, there).await?;
         }
         for (kind, key) in &change.delete {
-            let delete = self.ask(right("delete", *kind, key)).await?;
+            let delete = self.review(right("delete", *kind, key)).await?;
             if !delete.is_allowed() {
                 return Err(self.refused(&delete));
             }
         }
         for (namespace, _) in &change.access {
-            let update = self.ask(of_namespace("update", namespace)).await?;
+            let update = self.review(of_namespace("update", namespace)).await?;
             if update.is_allowed() {
                 continue;
             }
             // As `kubectl annotate` does.
-            let patch = self.ask(of_namespace("patch", namespace)).await?;
+            let patch = self.review(of_namespace("patch", namespace)).await?;
             if !patch.is_allowed() {
                 return Err(self.refused(&update));
             }
@@ -74,16 +74,16 @@ impl Author<'_> {
     /// nothing is there, and else one of `update` and `patch`.
     async fn must_put(self, kind: Kind, key: &ObjectKey, there: bool) -> Result<(), Refusal> {
         let (create, update) = future::try_join(
-            self.ask(right("create", kind, key)),
-            self.ask(right("update", kind, key)),
+            self.review(right("create", kind, key)),
+            self.review(right("update", kind, key)),
         )
         .await?;
         if create.is_allowed() && update.is_allowed() {
             return Ok(());
         }
         let (patch, get) = future::try_join(
-            self.ask(right("patch", kind, key)),
-            self.ask(right("get", kind, key)),
+            self.review(right("patch", kind, key)),
+            self.review(right("get", kind, key)),
         )
         .await?;
         let may_put = if there {
@@ -100,7 +100,7 @@ impl Author<'_> {
         Err(self.refused(&missing))
     }
 
-    async fn ask(self, right: Attributes) -> Result<Answer, Refusal> {
+    async fn review(self, right: Attributes) -> Result<Answer, Refusal> {
         let decision = self.gate.admits(self.user, &right).await;
         let decision = decision.map_err(Refusal::unavailable)?;
         Ok(Answer { right, decision })

@@ -23,7 +23,7 @@ use crate::graph::fold::OTHER;
 use crate::graph::key::{EdgeKey, NodeKey};
 use crate::graph::protocol;
 use crate::inventory::Inventory;
-use crate::observe::asks::ProxyAnswer;
+use crate::observe::live_queries::ProxyAnswer;
 
 /// Max rows of one proxy, which counts 128 apart and of others only what they speak.
 const MAX_ROWS: usize = 136;
@@ -276,7 +276,7 @@ impl LiveTally {
     }
 
     /// What there was so far.
-    pub(super) fn trial(&self) -> Trial {
+    pub(super) fn live_dry_run(&self) -> Trial {
         let taking_part = self.tallies.values().filter(|tally| tally.here).count();
         let skipped = self.tallies.values().map(|tally| tally.skipped);
         let mut edges: Vec<(&Edge, [u64; 3])> = self
@@ -392,12 +392,12 @@ mod tests {
             account: None,
         };
         // A Service's port may be the number of a pod's that it does not lead to.
-        let remembered = [
+        let persisted = [
             called(Some(ObjectKey::new("shop", "api")), 8081),
             called(None, 9090),
         ];
         let rights = Rights {
-            by_address: by_address(remembered.iter(), &scope),
+            by_address: by_address(persisted.iter(), &scope),
             scope: Arc::new(scope),
             tapped: BTreeSet::new(),
         };
@@ -418,7 +418,7 @@ mod tests {
             };
             tally.row(&Inventory::default(), (UID, &to), row);
         }
-        tally.trial().edges
+        tally.live_dry_run().edges
     }
 
     #[test]

@@ -139,7 +139,7 @@ async fn partial_scope_reviews_are_kept_after_timeout() {
     // It is kept from its end on, and then learned anew.
     scopes.of(&one, &gate, namespaces(2000)).await.unwrap();
     assert_eq!(review_log.reviews.load(Ordering::SeqCst), reviews);
-    tokio::time::advance(REMEMBERED).await;
+    tokio::time::advance(CACHED_FOR).await;
     let anew = scopes.of(&one, &gate, namespaces(2000)).await.unwrap();
     assert!(anew.incomplete, "{anew:?}");
 }

@@ -16,7 +16,7 @@ use wire::v1::answered::What;
 use crate::aggregated::server::ApiResponse;
 use crate::graph::protocol;
 use crate::inventory::Inventory;
-use crate::observe::asks::Answers;
+use crate::observe::live_queries::Answers;
 use crate::observe_api::stream::{LIFE, StreamPermits, line, line_stream};
 
 /// The time for proxies: they end by themselves should no message end them.

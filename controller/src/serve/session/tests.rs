@@ -318,8 +318,8 @@ fn later_subscription_displaces_merely_persisted_destinations() {
         destinations: subscribed(0, MAX_DESTINATIONS - 2).collect(),
         ..v1::Hello::default()
     };
-    let remembered = ["remembered-1", "remembered-2"].map(str::to_owned);
-    let (mut session, _) = Session::new(hello, remembered);
+    let retained = ["remembered-1", "remembered-2"].map(str::to_owned);
+    let (mut session, _) = Session::new(hello, retained);
     assert_eq!(session.destinations().len(), MAX_DESTINATIONS);
     let mut subscribe = |add: Vec<String>| {
         let remove = Vec::new();

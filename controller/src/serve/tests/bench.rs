@@ -29,11 +29,11 @@ pub(super) use crate::fleet::Fleet;
 pub(super) use crate::inventory::Inventory;
 pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::observe::acknowledged::{Observed, Tally};
-pub(super) use crate::observe::asks::Asks;
 pub(super) use crate::observe::exchange::Listener;
-pub(super) use crate::observe::reports::{Reports, slot_of};
+pub(super) use crate::observe::live_queries::LiveQueries;
+pub(super) use crate::observe::reports::{Reports, interval_of};
 use crate::serve::*;
-pub(super) use crate::shares::Board;
+pub(super) use crate::shares::ShareRegistry;
 pub(super) use crate::testing::cluster;
 pub(super) use crate::testing::cluster::Cluster;
 
@@ -50,9 +50,9 @@ pub(super) struct Bench {
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
-    pub(super) asks: Asks,
+    pub(super) live_queries: LiveQueries,
     pub(super) fleet: Fleet,
-    pub(super) board: Board,
+    pub(super) share_registry: ShareRegistry,
     pub(super) inventory: Arc<RwLock<Inventory>>,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
@@ -72,9 +72,9 @@ impl Bench {
         let observed = Observed::default();
         let metrics = Metrics::default();
         let reports = Reports::new(metrics.reports.clone());
-        let asks = Asks::new(metrics.asks.clone(), &metrics.limits);
+        let live_queries = LiveQueries::new(metrics.live_queries.clone(), &metrics.limits);
         let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
-        let board = Board::default();
+        let share_registry = ShareRegistry::default();
         let inventory = Arc::<RwLock<Inventory>>::default();
         let deciding = tokio::spawn(fleet.clone().run());
         let fake = Arc::new(FakeCluster::default());
@@ -89,9 +89,9 @@ impl Bench {
             ),
             streams: Streams {
                 reports: reports.clone(),
-                asks: asks.clone(),
+                live_queries: live_queries.clone(),
                 fleet: fleet.clone(),
-                board: board.clone(),
+                share_registry: share_registry.clone(),
                 latest,
                 observed: observed.clone(),
                 authority: authority.clone(),
@@ -104,9 +104,9 @@ impl Bench {
             },
             replica: exchange::Answerer {
                 reports: reports.clone(),
-                asks: asks.clone(),
+                live_queries: live_queries.clone(),
                 fleet: fleet.clone(),
-                board: board.clone(),
+                share_registry: share_registry.clone(),
                 inventory: Arc::clone(&inventory),
                 observed: observed.clone(),
                 identity: identity.clone(),
@@ -131,9 +131,9 @@ impl Bench {
             cluster: fake,
             observed,
             reports,
-            asks,
+            live_queries,
             fleet,
-            board,
+            share_registry,
             inventory,
             metrics,
             models,
@@ -327,7 +327,7 @@ pub(super) async fn channel_from(
         .await
 }
 
-pub(super) fn asks(destinations: &[&str]) -> v1::Hello {
+pub(super) fn hello_for(destinations: &[&str]) -> v1::Hello {
     v1::Hello {
         proxy_version: "test".to_owned(),
         held: HashMap::new(),

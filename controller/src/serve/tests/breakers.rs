@@ -1,4 +1,4 @@
-//! Pulses and states of breakers on streams, and between replicas.
+//! Breaker reports and states of breakers on streams, and between replicas.
 //!
 //! Claims: calls-68
 
@@ -20,11 +20,11 @@ fn with_breaker() -> Cluster {
 fn hello() -> v1::Hello {
     v1::Hello {
         capabilities: Capabilities::of_this_version(),
-        ..asks(&[API])
+        ..hello_for(&[API])
     }
 }
 
-fn pulse(sent: u32, failed: u32) -> Message {
+fn breaker_report(sent: u32, failed: u32) -> Message {
     let circuit = v1::Circuit {
         service: "shop/api".to_owned(),
         backend: "shop/api".to_owned(),
@@ -43,9 +43,9 @@ fn pulse(sent: u32, failed: u32) -> Message {
 async fn next_state(proxy: &mut Proxy) -> State {
     let message = timeout(PATIENCE, proxy.inbox.message()).await;
     match message.unwrap().unwrap().unwrap().message {
-        Some(v1::to_proxy::Message::Steer(steer)) => {
-            let [state] = &steer.states[..] else {
-                panic!("{steer:?}")
+        Some(v1::to_proxy::Message::Steer(fleet_state)) => {
+            let [state] = &fleet_state.states[..] else {
+                panic!("{fleet_state:?}")
             };
             let circuit = state.circuit.as_ref().unwrap();
             assert_eq!((&*circuit.backend, circuit.port), ("shop/api", 80));
@@ -75,11 +75,11 @@ async fn breaker_opening_reaches_callers_including_silent_ones() {
     let channel = bench
         .mesh_channel(&account("shop", "api"), Some("uid-api-2"))
         .await;
-    let mut older = Proxy::open(channel, asks(&[API])).await;
+    let mut older = Proxy::open(channel, hello_for(&[API])).await;
     let batch = older.batch().await;
     older.ack(&batch).await;
-    other.send_message(pulse(60, 60)).await;
-    caller.send_message(pulse(60, 60)).await;
+    other.send_message(breaker_report(60, 60)).await;
+    caller.send_message(breaker_report(60, 60)).await;
     assert_eq!(next_state(&mut caller).await, State::Open);
     assert_eq!(next_state(&mut silent).await, State::Open);
     // One that comes later gets it as soon as it has the policy.
@@ -93,8 +93,8 @@ async fn breaker_opening_reaches_callers_including_silent_ones() {
         while !closed {
             let message = timeout(PATIENCE, proxy.inbox.message()).await;
             match message.unwrap().unwrap().unwrap().message {
-                Some(v1::to_proxy::Message::Steer(steer)) => {
-                    closed = steer.states[0].state() == State::Closed;
+                Some(v1::to_proxy::Message::Steer(fleet_state)) => {
+                    closed = fleet_state.states[0].state() == State::Closed;
                 }
                 Some(v1::to_proxy::Message::Batch(batch)) => proxy.ack(&batch).await,
                 other => panic!("neither: {other:?}"),
@@ -112,11 +112,11 @@ async fn what_one_account_alone_says_holds_back_no_other() {
     let bench = Bench::start(&with_breaker()).await;
     let mut caller = ready(&bench, "web", "uid-client").await;
     let mut silent = ready(&bench, "api", "uid-api-1").await;
-    caller.send_message(pulse(60, 60)).await;
+    caller.send_message(breaker_report(60, 60)).await;
     assert_eq!(next_state(&mut caller).await, State::Open, "the control");
     assert!(silent.is_silent_for(Duration::from_secs(1)).await);
     // When it sees failures itself, the two get it.
-    silent.send_message(pulse(60, 60)).await;
+    silent.send_message(breaker_report(60, 60)).await;
     assert_eq!(next_state(&mut silent).await, State::Open);
 }
 
@@ -124,9 +124,9 @@ async fn what_one_account_alone_says_holds_back_no_other() {
 fn listen(bench: &Bench, other: &Fleet) -> tokio::task::JoinHandle<()> {
     let listener = Listener {
         reports: Reports::new(ReportMetrics::default()),
-        asks: Asks::default(),
+        live_queries: LiveQueries::default(),
         fleet: other.clone(),
-        board: Board::default(),
+        share_registry: ShareRegistry::default(),
         inventory: Arc::default(),
         client: crate::testing::api_server::FakeApi::default().client(),
         namespace: "weft-system".to_owned(),
@@ -155,7 +155,7 @@ async fn report_to_one_replica_opens_breaker_at_others() {
     let deadline = Instant::now() + PATIENCE;
     while other.announced().is_empty() {
         assert!(Instant::now() < deadline, "it was not heard");
-        caller.send_message(pulse(60, 60)).await;
+        caller.send_message(breaker_report(60, 60)).await;
         sleep(Duration::from_millis(500)).await;
     }
     listening.abort();
@@ -181,7 +181,7 @@ async fn a_replica_that_listens_anew_counts_nothing_twice() {
         let deadline = Instant::now() + PATIENCE;
         while counted(&other) <= before {
             assert!(Instant::now() < deadline, "it was not heard");
-            caller.send_message(pulse(sent, 0)).await;
+            caller.send_message(breaker_report(sent, 0)).await;
             sleep(Duration::from_millis(500)).await;
         }
         listening.abort();
@@ -204,16 +204,16 @@ async fn breaker_verdict_expired_before_resend_is_withdrawn() {
         account: "shop/web".into(),
         uid: "uid-client".into(),
     };
-    let Message::Pulse(reported) = pulse(60, 60) else {
+    let Message::Pulse(reported) = breaker_report(60, 60) else {
         panic!("no pulse");
     };
     fleet.take(&caller, reported.clone(), now);
     sleep(Duration::from_secs(1)).await;
     let (open, none) = (fleet.announced(), AnnouncedStates::default());
     let mut breakers = AnnouncedBreakers::new();
-    let mut news = |announced: &AnnouncedStates, has_pulse: bool| -> Vec<State> {
-        if has_pulse {
-            breakers.note_pulse(&reported);
+    let mut news = |announced: &AnnouncedStates, has_report: bool| -> Vec<State> {
+        if has_report {
+            breakers.note_breaker_report(&reported);
         }
         let news = breakers.news(announced, &session, &caller.account, now);
         news.iter().map(v1::CircuitState::state).collect()
@@ -231,7 +231,7 @@ async fn breaker_reports_of_one_proxy_are_rate_limited() {
     let bench = Bench::start(&with_breaker()).await;
     let caller = ready(&bench, "web", "uid-client").await;
     for _ in 0..40 {
-        caller.send_message(pulse(10, 0)).await;
+        caller.send_message(breaker_report(10, 0)).await;
     }
     let deadline = Instant::now() + PATIENCE;
     while bench.metrics.limits.count("breaker-pulses") < 30 {
@@ -247,14 +247,14 @@ async fn breaker_reports_of_one_proxy_are_rate_limited() {
 #[tokio::test]
 async fn breaker_report_limit_holds_across_repeated_streams() {
     let bench = Bench::start(&with_breaker()).await;
-    // Goes up with each pulse that is taken, as long as another replica listens.
+    // Goes up with each breaker report that is taken, as long as another replica listens.
     let _listens = bench.fleet.own_changes();
     let taken = || bench.fleet.revision();
     let began = Instant::now();
     for stream in 1..=6 {
         let caller = ready(&bench, "web", "uid-client").await;
         for _ in 0..5 {
-            caller.send_message(pulse(10, 0)).await;
+            caller.send_message(breaker_report(10, 0)).await;
         }
         let deadline = Instant::now() + PATIENCE;
         while taken() + bench.metrics.limits.count("breaker-pulses") < 5 * stream {

@@ -27,7 +27,7 @@ async fn unsupported_rule_is_withheld_and_reported_on_target() {
     let mut proxy = bench
         .client(v1::Hello {
             capabilities: vec!["something-else".to_owned()],
-            ..asks(&[API])
+            ..hello_for(&[API])
         })
         .await;
     let batch = proxy.batch().await;
@@ -43,7 +43,7 @@ async fn unsupported_rule_is_withheld_and_reported_on_target() {
     assert_eq!(bench.tally_now(&target()).acknowledged, 0);
 
     // The pod's proxy is renewed; one that says nothing has what the first ones had.
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     let batch = proxy.batch().await;
     assert!(names(&batch).contains(&"extended-rule/shop/limited"));
     proxy.ack(&batch).await;
@@ -64,7 +64,7 @@ async fn with_policy(spec: serde_json::Value) -> (Bench, ObjectRef) {
 fn of_this_version() -> v1::Hello {
     v1::Hello {
         capabilities: wire::capability::Capabilities::of_this_version(),
-        ..asks(&[API])
+        ..hello_for(&[API])
     }
 }
 
@@ -77,7 +77,7 @@ async fn policy_is_sent_only_to_proxies_supporting_it() {
     let mut proxy = bench
         .client(v1::Hello {
             capabilities: vec!["extended-rule".to_owned()],
-            ..asks(&[API])
+            ..hello_for(&[API])
         })
         .await;
     let batch = proxy.batch().await;

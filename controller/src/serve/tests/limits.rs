@@ -58,7 +58,7 @@ async fn must_be_served(bench: &Bench) {
         let channel = bench
             .mesh_channel_from(HONEST, &web, Some("uid-client"))
             .await;
-        let mut proxy = Proxy::open(channel, asks(&[])).await;
+        let mut proxy = Proxy::open(channel, hello_for(&[])).await;
         assert!(proxy.batch().await.full);
     };
     timeout(Duration::from_secs(1), all).await.unwrap();
@@ -88,7 +88,7 @@ async fn address_flood_closes_oldest_connections_and_no_proxy() {
     // Both ends of each connection are open here.
     runtime::files::raise();
     let bench = Bench::start(&with_split(1)).await;
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
     let mut flood = unauthenticated(&bench, UNPROVEN.total + MORE).await;
@@ -163,7 +163,7 @@ async fn older_streams_close_beyond_newest_two_of_pod() {
     let bench = Bench::start(&cluster::shop()).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
-        let mut proxy = bench.client(asks(&[])).await;
+        let mut proxy = bench.client(hello_for(&[])).await;
         assert!(proxy.batch().await.full);
         streams.push(proxy);
     }
@@ -186,7 +186,7 @@ async fn invalid_destination_name_is_neither_stored_nor_replicated() {
         "service/shop/api:80",
         "destination/nowhere:80",
     ];
-    let mut hello = asks(&bad);
+    let mut hello = hello_for(&bad);
     hello.destinations.push(API.to_owned());
     let mut proxy = bench.client(hello).await;
     let batch = proxy.batch().await;
@@ -208,7 +208,7 @@ async fn invalid_destination_name_is_neither_stored_nor_replicated() {
         .flat_map(|proxy| &proxy.destinations)
         .collect();
     assert_eq!(news, [API]);
-    assert_eq!(bench.observed.remembered("shop", "web"), [API]);
+    assert_eq!(bench.observed.retained("shop", "web"), [API]);
 }
 
 // Claims: attack-83
@@ -216,7 +216,7 @@ async fn invalid_destination_name_is_neither_stored_nor_replicated() {
 async fn repeated_invalid_subscriptions_are_logged_few_times() {
     let (warnings, _counting) = Warnings::counted();
     let bench = Bench::start(&cluster::shop()).await;
-    let mut proxy = bench.client(asks(&[])).await;
+    let mut proxy = bench.client(hello_for(&[])).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
     for number in 0..50 {
@@ -242,7 +242,7 @@ async fn destinations_above_proxy_limit_are_not_replicated() {
     let many: Vec<String> = (0..crate::serve::session::MAX_DESTINATIONS + 500)
         .map(|at| format!("destination/10.{}.{}.1:80", at / 250, at % 250))
         .collect();
-    let mut hello = asks(&[]);
+    let mut hello = hello_for(&[]);
     hello.destinations = many;
     let mut proxy = bench.client(hello).await;
     proxy.batch().await;
@@ -260,7 +260,7 @@ async fn destinations_above_proxy_limit_are_not_replicated() {
 #[tokio::test]
 async fn flooding_proxy_is_slowed_but_still_served() {
     let bench = Bench::start(&cluster::shop()).await;
-    let mut loud = bench.client(asks(&[])).await;
+    let mut loud = bench.client(hello_for(&[])).await;
     let batch = loud.batch().await;
     let outbox = loud.outbox.clone();
     let began = Instant::now();
@@ -326,7 +326,7 @@ async fn message_allowance_of_pod_spans_repeated_streams() {
     };
     let began = Instant::now();
     for _ in 0..5 {
-        let mut loud = bench.client(asks(&[])).await;
+        let mut loud = bench.client(hello_for(&[])).await;
         loud.batch().await;
         flood(&loud, 2_000).await;
     }
@@ -341,7 +341,7 @@ async fn message_allowance_of_pod_spans_repeated_streams() {
     let channel = bench
         .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
         .await;
-    let mut other = Proxy::open(channel, asks(&[])).await;
+    let mut other = Proxy::open(channel, hello_for(&[])).await;
     other.batch().await;
     let before = bench.metrics.stream.left_out.get();
     let add = vec!["no-destination".to_owned()];
@@ -365,7 +365,7 @@ async fn pod_opening_endless_streams_is_refused_with_retry_time() {
     let began = Instant::now();
     let mut opened = 0;
     let refused = loop {
-        match Proxy::try_open(channel.clone(), asks(&[])).await {
+        match Proxy::try_open(channel.clone(), hello_for(&[])).await {
             Ok(proxy) => drop(proxy),
             Err(refused) => break refused,
         }
@@ -381,14 +381,14 @@ async fn pod_opening_endless_streams_is_refused_with_retry_time() {
     // Another pod has its own.
     let api = account("shop", "api");
     let channel = bench.mesh_channel(&api, Some("uid-api-1")).await;
-    let mut other = Proxy::open(channel, asks(&[])).await;
+    let mut other = Proxy::open(channel, hello_for(&[])).await;
     assert!(other.batch().await.full);
 }
 
 /// A stream that says Hello, and then so many bytes of a message of 4 MiB and no more.
 async fn begin_message(channel: Channel, bytes: usize) -> (mpsc::Sender<Bytes>, Body) {
     let hello = v1::FromProxy {
-        message: Some(Message::Hello(asks(&[]))),
+        message: Some(Message::Hello(hello_for(&[]))),
     };
     let mut first = Vec::new();
     for (length, message) in [

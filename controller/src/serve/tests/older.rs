@@ -13,7 +13,7 @@ use wire::capability::Capabilities;
 
 use super::*;
 use crate::metrics::ReportOutcome;
-use crate::observe::reports::SLOT;
+use crate::observe::reports::INTERVAL;
 
 /// The messages of that version.
 #[path = "../../../../wire/tests/older/messages.rs"]
@@ -177,7 +177,7 @@ async fn current_proxy_receives_additional_resources_unknown_to_older() {
     let bench = Bench::start(&everything(10)).await;
     let hello = v1::Hello {
         capabilities: Capabilities::of_this_version(),
-        ..asks(&[API])
+        ..hello_for(&[API])
     };
     let channel = bench
         .mesh_channel(&account("shop", "api"), Some("uid-api-1"))
@@ -205,8 +205,8 @@ async fn older_proxys_calls_with_fast_clock_use_our_time() {
     let bench = Bench::start(&everything(10)).await;
     let mut proxy = open(&bench, hello(HashMap::new(), &[])).await;
     next(&mut proxy).await;
-    let now = slot_of(SystemTime::now());
-    let ahead = 3600 / SLOT;
+    let now = interval_of(SystemTime::now());
+    let ahead = 3600 / INTERVAL;
     let edge = before::Edge {
         success: 1,
         ..before::Edge::default()
@@ -214,7 +214,7 @@ async fn older_proxys_calls_with_fast_clock_use_our_time() {
     let report = before::Report {
         process: 1,
         // The last one that has ended there.
-        slot: (now + ahead - 1) * SLOT,
+        slot: (now + ahead - 1) * INTERVAL,
         edges: vec![edge],
         routes: Vec::new(),
     };

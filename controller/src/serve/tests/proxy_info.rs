@@ -5,14 +5,14 @@
 use model::PodId;
 
 use super::*;
-use crate::observe::reports::SLOT;
+use crate::observe::reports::INTERVAL;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn proxy_self_reported_status_accompanies_acknowledgements() {
     let bench = Bench::start(&cluster::shop()).await;
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
     let status = v1::ProxyStatus {
@@ -52,7 +52,7 @@ async fn proxy_self_reported_status_accompanies_acknowledgements() {
 #[tokio::test]
 async fn calls_from_wrong_clocks_keep_their_actual_time() {
     let bench = Bench::start(&cluster::shop()).await;
-    let mut proxy = bench.client(asks(&[])).await;
+    let mut proxy = bench.client(hello_for(&[])).await;
     proxy.batch().await;
     let now = SystemTime::now();
     let slots_ahead = || {
@@ -60,16 +60,16 @@ async fn calls_from_wrong_clocks_keep_their_actual_time() {
         proxies.map(|(_, state)| state.slots_ahead)
     };
     // An hour is more than is kept, and ahead of all that is.
-    for (process, slots) in [(1, 720), (2, -720), (3, 0)] {
-        let clock = |time: SystemTime| match slots {
+    for (process, intervals) in [(1, 720), (2, -720), (3, 0)] {
+        let clock = |time: SystemTime| match intervals {
             720 => time + HOUR,
             -720 => time - HOUR,
             _ => time,
         };
         let deadline = Instant::now() + PATIENCE;
         // One that looks late must do so for a while.
-        while slots_ahead() != Some(slots) {
-            assert!(Instant::now() < deadline, "{slots} slots");
+        while slots_ahead() != Some(intervals) {
+            assert!(Instant::now() < deadline, "{intervals} slots");
             let theirs = clock(SystemTime::now());
             let since = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap();
             let status = v1::ProxyStatus {
@@ -81,7 +81,7 @@ async fn calls_from_wrong_clocks_keep_their_actual_time() {
         }
         let report = v1::Report {
             process,
-            slot: slot_of(clock(now)) * SLOT,
+            slot: interval_of(clock(now)) * INTERVAL,
             edges: vec![v1::Edge {
                 success: 1,
                 ..v1::Edge::default()
@@ -91,7 +91,7 @@ async fn calls_from_wrong_clocks_keep_their_actual_time() {
         proxy.send_message(Message::Report(report)).await;
     }
     let calls = || {
-        let (mut calls, right) = (0, slot_of(now));
+        let (mut calls, right) = (0, interval_of(now));
         bench
             .reports
             .each(right, right + 1, |_, edge| calls += edge.success);

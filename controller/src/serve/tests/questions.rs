@@ -16,7 +16,7 @@ const UID: &str = "uid-client";
 fn hello(destinations: &[&str]) -> v1::Hello {
     v1::Hello {
         capabilities: Capabilities::of_this_version(),
-        ..asks(destinations)
+        ..hello_for(destinations)
     }
 }
 
@@ -58,7 +58,7 @@ async fn next_message(proxy: &mut Proxy) -> ToProxy {
     }
 }
 
-async fn next_ask(proxy: &mut Proxy) -> v1::Ask {
+async fn next_query(proxy: &mut Proxy) -> v1::Ask {
     match next_message(proxy).await {
         ToProxy::Ask(ask) => ask,
         other => panic!("{other:?}"),
@@ -74,8 +74,11 @@ async fn query_accepts_answer_only_from_its_proxy() {
     let mut beside = Proxy::open(other.clone(), hello(&[])).await;
     beside.batch().await;
 
-    let mut answers = bench.asks.ask(question(), &[UID.into()], PATIENCE).unwrap();
-    let ask = next_ask(&mut proxy).await;
+    let mut answers = bench
+        .live_queries
+        .query(question(), &[UID.into()], PATIENCE)
+        .unwrap();
+    let ask = next_query(&mut proxy).await;
     assert_eq!(
         (ask.lasts, ask.what),
         (PATIENCE.as_millis() as u64, Some(question()))
@@ -93,18 +96,23 @@ async fn query_accepts_answer_only_from_its_proxy() {
     assert_eq!(&*first.uid, UID);
     assert_eq!(first.what, Some(Answered::Refused("own".to_owned())));
 
-    assert_eq!(bench.metrics.asks.open.get(), 1);
+    assert_eq!(bench.metrics.live_queries.open.get(), 1);
     drop(answers);
     assert_eq!(next_message(&mut proxy).await, ToProxy::EndAsk(ask.id));
-    assert_eq!(bench.metrics.asks.open.get(), 0);
+    assert_eq!(bench.metrics.live_queries.open.get(), 0);
 }
 
 #[tokio::test]
 async fn disconnected_or_older_proxy_is_not_awaited_by_query() {
     let bench = Bench::start(&cluster::shop()).await;
-    let mut older = bench.client(asks(&[])).await;
+    let mut older = bench.client(hello_for(&[])).await;
     older.batch().await;
-    let ask = || bench.asks.ask(question(), &[UID.into()], PATIENCE).unwrap();
+    let ask = || {
+        bench
+            .live_queries
+            .query(question(), &[UID.into()], PATIENCE)
+            .unwrap()
+    };
     let none = timeout(Duration::from_secs(1), ask().next()).await.unwrap();
     assert!(none.is_none(), "{none:?}");
     assert!(older.is_silent_for(Duration::from_millis(100)).await);
@@ -112,7 +120,7 @@ async fn disconnected_or_older_proxy_is_not_awaited_by_query() {
 
     let (mut proxy, channel, _) = client(&bench, &[]).await;
     let mut answers = ask();
-    next_ask(&mut proxy).await;
+    next_query(&mut proxy).await;
     drop((proxy, channel));
     let last = timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
     assert_eq!(last.what, None, "its stream has ended");
@@ -123,7 +131,12 @@ async fn disconnected_or_older_proxy_is_not_awaited_by_query() {
 async fn proxy_that_cannot_try_rules_is_asked_all_else() {
     let bench = Bench::start(&cluster::shop()).await;
     let trial = || Question::Trial(v1::TrialAsk::default());
-    let ask = |what: Question| bench.asks.ask(what, &[UID.into()], PATIENCE).unwrap();
+    let ask = |what: Question| {
+        bench
+            .live_queries
+            .query(what, &[UID.into()], PATIENCE)
+            .unwrap()
+    };
     let channel = bench.mesh_channel(&account("shop", "web"), Some(UID)).await;
     let mut older = hello(&[]);
     older.capabilities.retain(|name| name != "trial");
@@ -132,13 +145,13 @@ async fn proxy_that_cannot_try_rules_is_asked_all_else() {
     let _tried = ask(trial());
     assert!(proxy.is_silent_for(Duration::from_millis(200)).await);
     let _answers = ask(question());
-    assert_eq!(next_ask(&mut proxy).await.what, Some(question()));
+    assert_eq!(next_query(&mut proxy).await.what, Some(question()));
     drop((proxy, channel));
 
     let (mut proxy, _channel, _) = client(&bench, &[]).await;
     let _tried = ask(trial());
     assert_eq!(
-        next_ask(&mut proxy).await.what,
+        next_query(&mut proxy).await.what,
         Some(trial()),
         "a newer one is"
     );
@@ -148,8 +161,11 @@ async fn proxy_that_cannot_try_rules_is_asked_all_else() {
 async fn answer_flood_is_dropped_and_counted_without_delaying_acknowledgements() {
     let bench = Bench::start(&with_split(10)).await;
     let (mut proxy, channel, batch) = client(&bench, &[API]).await;
-    let mut answers = bench.asks.ask(question(), &[UID.into()], PATIENCE).unwrap();
-    let id = next_ask(&mut proxy).await.id;
+    let mut answers = bench
+        .live_queries
+        .query(question(), &[UID.into()], PATIENCE)
+        .unwrap();
+    let id = next_query(&mut proxy).await.id;
     let endless = tokio_stream::iter(std::iter::repeat(answer_of(id, &"x".repeat(1_000))));
     let flooding =
         tokio::spawn(async move { ControlClient::new(channel).answer(endless).await.is_ok() });
@@ -162,7 +178,7 @@ async fn answer_flood_is_dropped_and_counted_without_delaying_acknowledgements()
     bench.tally(&canary(), 1).await;
     assert!(!flooding.is_finished());
     flooding.abort();
-    assert!(bench.metrics.asks.answers_dropped.get() > 1_000);
+    assert!(bench.metrics.live_queries.answers_dropped.get() > 1_000);
     for _ in 0..256 {
         assert!(answers.next().await.is_some());
     }
@@ -172,7 +188,7 @@ async fn answer_flood_is_dropped_and_counted_without_delaying_acknowledgements()
 async fn query_and_answer_pass_through_replica_connected_to_proxy() {
     let bench = Bench::start(&cluster::shop()).await;
     let (mut proxy, channel, _) = client(&bench, &[]).await;
-    let other = Asks::default();
+    let other = LiveQueries::default();
     let listener = Listener {
         client: crate::testing::api_server::FakeApi::default().client(),
         namespace: "weft-system".to_owned(),
@@ -180,9 +196,9 @@ async fn query_and_answer_pass_through_replica_connected_to_proxy() {
         own: "127.0.0.2".parse().unwrap(),
         observed: Observed::default(),
         reports: Reports::new(ReportMetrics::default()),
-        asks: other.clone(),
+        live_queries: other.clone(),
         fleet: bench.other_fleet(),
-        board: Board::default(),
+        share_registry: ShareRegistry::default(),
         inventory: Arc::default(),
         roots: bench.roots.clone(),
         certificate: bench.certificate.clone(),
@@ -197,8 +213,8 @@ async fn query_and_answer_pass_through_replica_connected_to_proxy() {
         sleep(Duration::from_millis(10)).await;
     }
     let uids: [Arc<str>; 2] = [UID.into(), "uid-of-no-pod".into()];
-    let mut answers = other.ask(question(), &uids, PATIENCE).unwrap();
-    let id = next_ask(&mut proxy).await.id;
+    let mut answers = other.query(question(), &uids, PATIENCE).unwrap();
+    let id = next_query(&mut proxy).await.id;
     answer(&channel, vec![answer_of(id, "here")]).await.unwrap();
     let first = timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
     assert_eq!(&*first.uid, UID);
@@ -206,8 +222,8 @@ async fn query_and_answer_pass_through_replica_connected_to_proxy() {
     drop(answers);
     assert_eq!(next_message(&mut proxy).await, ToProxy::EndAsk(id));
 
-    let mut answers = other.ask(question(), &uids, PATIENCE).unwrap();
-    next_ask(&mut proxy).await;
+    let mut answers = other.query(question(), &uids, PATIENCE).unwrap();
+    next_query(&mut proxy).await;
     drop((proxy, channel));
     let last = timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
     assert_eq!((&*last.uid, last.what), (UID, None), "its stream has ended");

@@ -17,9 +17,9 @@ fn listener(bench: &Bench, observed: Observed, reports: Reports) -> Listener {
         own: "127.0.0.2".parse().unwrap(),
         observed,
         reports,
-        asks: Asks::default(),
+        live_queries: LiveQueries::default(),
         fleet: bench.other_fleet(),
-        board: Board::default(),
+        share_registry: ShareRegistry::default(),
         inventory: Arc::default(),
         roots: bench.roots.clone(),
         certificate: bench.certificate.clone(),
@@ -31,7 +31,7 @@ fn listener(bench: &Bench, observed: Observed, reports: Reports) -> Listener {
 #[tokio::test]
 async fn replica_receives_observations_and_changes_of_another() {
     let bench = Bench::start(&with_split(10)).await;
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
     bench.tally(&canary(), 1).await;
@@ -49,7 +49,7 @@ async fn replica_receives_observations_and_changes_of_another() {
             .unwrap()
             .unwrap();
     }
-    assert_eq!(other.remembered("shop", "web"), [API]);
+    assert_eq!(other.retained("shop", "web"), [API]);
     drop(proxy);
     while other.counts() != (0, 0) {
         tokio::time::timeout_at(deadline, changes.changed())
@@ -86,9 +86,9 @@ async fn only_a_controller_may_ask_what_was_observed() {
 #[tokio::test]
 async fn report_counts_for_certificate_pod_and_reaches_replicas() {
     let bench = Bench::start(&with_split(10)).await;
-    let mut proxy = bench.client(asks(&[API])).await;
+    let mut proxy = bench.client(hello_for(&[API])).await;
     proxy.batch().await;
-    let slot = slot_of(SystemTime::now());
+    let interval = interval_of(SystemTime::now());
     let edge = v1::Edge {
         side: v1::Side::Server.into(),
         caller: "uid-of-another".to_owned(),
@@ -97,7 +97,7 @@ async fn report_counts_for_certificate_pod_and_reaches_replicas() {
     };
     let report = v1::Report {
         process: 1,
-        slot: slot * 5,
+        slot: interval * 5,
         edges: vec![edge],
         ..v1::Report::default()
     };
@@ -113,7 +113,7 @@ async fn report_counts_for_certificate_pod_and_reaches_replicas() {
     for reports in [&bench.reports, &other] {
         loop {
             let mut seen = Vec::new();
-            reports.each(slot, slot + 1, |reporter, edge| {
+            reports.each(interval, interval + 1, |reporter, edge| {
                 seen.push((
                     reporter.uid.to_string(),
                     reporter.pod.to_string(),
@@ -153,7 +153,7 @@ fn large_report(pod: usize, now: SystemTime) -> v1::Report {
     };
     v1::Report {
         process: 1,
-        slot: slot_of(now) * 5,
+        slot: interval_of(now) * 5,
         edges: (0..280).map(edge).collect(),
         ..v1::Report::default()
     }
@@ -225,7 +225,7 @@ async fn terminated_pods_reach_replicas_before_their_reports() {
         let now = SystemTime::now();
         let report = v1::Report {
             process: 1,
-            slot: slot_of(now) * 5,
+            slot: interval_of(now) * 5,
             edges: vec![edge],
             ..v1::Report::default()
         };

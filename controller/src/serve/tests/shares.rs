@@ -27,7 +27,7 @@ fn hello(services: &[&str]) -> v1::Hello {
         held: services
             .map(|name| ((*name).to_owned(), "1".to_owned()))
             .collect(),
-        ..asks(&[])
+        ..hello_for(&[])
     }
 }
 
@@ -65,7 +65,7 @@ fn gives(bench: &Bench, thousandths: u64, number: u64) {
         ..v1::Reports::default()
     };
     let leader = IpAddr::from([10, 0, 0, 9]);
-    bench.board.receive(leader, &news, Instant::now());
+    bench.share_registry.receive(leader, &news, Instant::now());
 }
 
 /// The next message, which has to be of shares: whether to forget, and the shares.
@@ -79,7 +79,7 @@ async fn shares(proxy: &mut Proxy) -> (bool, Vec<v1::Share>) {
 
 /// What the pod may be using of the limit, as other replicas receive it.
 fn demands(bench: &Bench) -> Vec<(u64, u64)> {
-    let (_, news) = bench.board.own_since(0);
+    let (_, news) = bench.share_registry.own_since(0);
     let demands = news.into_iter().flat_map(|news| news.held);
     let shares = demands
         .filter(|pod| pod.uid == SERVER)
@@ -148,8 +148,8 @@ async fn only_long_absent_pod_must_forget_once() {
     let then = Instant::now().checked_sub(Duration::from_secs(20)).unwrap();
     for uid in [SERVER, "uid-api-2"] {
         let uid = uid.into();
-        bench.board.connected(&uid, 9000, then);
-        bench.board.ended(&uid, 9000, then);
+        bench.share_registry.connected(&uid, 9000, then);
+        bench.share_registry.ended(&uid, 9000, then);
     }
     let mut back = open(&bench, SERVER, hello(&["workload"])).await;
     assert_eq!(shares(&mut back).await, (true, Vec::new()));
@@ -176,7 +176,7 @@ async fn offered_load_of_pod_reaches_replicas() {
         .send_message(Message::OfferedLoads(v1::OfferedLoads { loads }))
         .await;
     let reported = || {
-        let (_, news) = bench.board.own_since(0);
+        let (_, news) = bench.share_registry.own_since(0);
         let pods = news.into_iter().flat_map(|news| news.held);
         let own = pods.filter(|pod| pod.uid == SERVER);
         own.flat_map(|pod| pod.offered)

@@ -7,9 +7,9 @@ use prost::Message as _;
 use tokio::sync::watch;
 
 use super::*;
-use crate::shares::board::{KEPT, TOGETHER_BYTES};
 use crate::shares::divide::ShareMessage;
 use crate::shares::key::NamedLimit;
+use crate::shares::registry::{KEPT, TOGETHER_BYTES};
 
 fn share_of(limit: &str) -> ShareOf {
     ShareOf {
@@ -40,7 +40,7 @@ fn compiled(cluster: &Cluster) -> Arc<Compiled> {
 async fn leading() -> (Replica, watch::Sender<Option<Arc<Compiled>>>) {
     let (models, latest) = watch::channel(Some(compiled(&with_limit(100))));
     let mut one = Replica::new(1, &["uid-api-1", "uid-api-2"], Instant::now());
-    tokio::spawn(crate::shares::lead(one.board.clone(), latest));
+    tokio::spawn(crate::shares::lead(one.share_registry.clone(), latest));
     serve_for(&mut one, 5 * SECOND).await;
     assert!(one.use_of.values().all(|part| *part == 50_000));
     (one, models)
@@ -78,13 +78,13 @@ fn second(ready: bool, terminating: bool) -> serde_json::Value {
 /// The stream of the second pod ends.
 fn end(one: &mut Replica) {
     let gone: Arc<str> = "uid-api-2".into();
-    one.board.ended(&gone, 2, Instant::now());
+    one.share_registry.ended(&gone, 2, Instant::now());
     one.use_of.remove(&gone);
 }
 
 /// The pod is sent what it is given, and says so. Returns how many shares that were.
-fn serve(board: &Board, uid: &Arc<str>) -> usize {
-    let shares = board.send(uid);
+fn serve(share_registry: &ShareRegistry, uid: &Arc<str>) -> usize {
+    let shares = share_registry.send(uid);
     let sent = shares.len();
     let taken = shares.into_iter().map(|share| v1::ShareTaken {
         of: share.of,
@@ -92,7 +92,7 @@ fn serve(board: &Board, uid: &Arc<str>) -> usize {
         number: share.number,
     });
     let taken = taken.collect();
-    board.taken(uid, &v1::SharesTaken { taken });
+    share_registry.taken(uid, &v1::SharesTaken { taken });
     sent
 }
 
@@ -102,20 +102,31 @@ fn long_absent_pod_loses_and_forgets_its_share() {
     let away: Arc<str> = "uid-api-2".into();
     // It is back in time.
     let (_, two, _) = settled(now);
-    two.board.ended(&away, 1, now);
-    assert!(!two.board.connected(&away, 2, now + ABSENT_AFTER - SECOND));
-    assert_eq!(two.board.send(&away).len(), 1, "it keeps its part");
+    two.share_registry.ended(&away, 1, now);
+    assert!(
+        !two.share_registry
+            .connected(&away, 2, now + ABSENT_AFTER - SECOND)
+    );
+    assert_eq!(two.share_registry.send(&away).len(), 1, "it keeps its part");
     // It is not, and the replica that it comes back to does not divide.
     let (mut one, mut two, mut divider) = settled(now);
-    two.board.ended(&away, 1, now);
+    two.share_registry.ended(&away, 1, now);
     one.receive(&two, now);
     let later = now + ABSENT_AFTER + SECOND;
-    divide(&one.board, &mut divider, &demanded(&with_limit(100)), later);
+    divide(
+        &one.share_registry,
+        &mut divider,
+        &demanded(&with_limit(100)),
+        later,
+    );
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 100_000);
     two.receive(&one, later);
-    assert!(two.board.connected(&away, 2, later), "it has to forget");
-    assert_eq!(two.board.send(&away), []);
+    assert!(
+        two.share_registry.connected(&away, 2, later),
+        "it has to forget"
+    );
+    assert_eq!(two.share_registry.send(&away), []);
     *two.use_of.get_mut("uid-api-2").unwrap() = 0;
     let demand = demanded(&with_limit(100));
     go_on(&mut one, &mut two, &mut divider, &demand, later);
@@ -182,7 +193,8 @@ async fn parts_follow_what_pods_are_offered() {
             ..load.clone()
         };
         let loads = vec![load, other];
-        one.board.offered(&pod.into(), &v1::OfferedLoads { loads });
+        one.share_registry
+            .offered(&pod.into(), &v1::OfferedLoads { loads });
     };
     offer(&one, "uid-api-1", 80_000);
     serve_for(&mut one, 3 * SECOND).await;
@@ -194,7 +206,7 @@ async fn parts_follow_what_pods_are_offered() {
     serve_for(&mut one, 4 * SECOND).await;
     assert_eq!(one.use_of["uid-api-1"], 85_000);
     assert_eq!(one.use_of["uid-api-2"], 15_000);
-    let (_, news) = one.board.own_since(0);
+    let (_, news) = one.share_registry.own_since(0);
     let reported: Vec<usize> = news
         .unwrap()
         .held
@@ -203,7 +215,8 @@ async fn parts_follow_what_pods_are_offered() {
         .collect();
     assert_eq!(reported, [1, 1]);
     // A new stream has said nothing yet, as that of an older proxy.
-    one.board.connected(&"uid-api-2".into(), 3, Instant::now());
+    one.share_registry
+        .connected(&"uid-api-2".into(), 3, Instant::now());
     serve_for(&mut one, 4 * SECOND).await;
     assert!(one.use_of.values().all(|part| *part == 50_000));
 }
@@ -220,13 +233,14 @@ fn offered_loads_come_from_other_replicas() {
     };
     let uid: Arc<str> = "uid-api-2".into();
     let loads = vec![load];
-    two.board.offered(&uid, &v1::OfferedLoads { loads });
+    two.share_registry
+        .offered(&uid, &v1::OfferedLoads { loads });
     one.receive(&two, now);
     let key = (Arc::clone(&uid), share_of("all"));
-    assert_eq!(one.board.pods().offered[&key].thousandths, 7);
-    two.board.ended(&uid, 1, now);
+    assert_eq!(one.share_registry.pods().offered[&key].thousandths, 7);
+    two.share_registry.ended(&uid, 1, now);
     one.receive(&two, now);
-    assert!(one.board.pods().offered.is_empty());
+    assert!(one.share_registry.pods().offered.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,46 +260,46 @@ async fn deleted_pods_share_frees_after_stream_closes() {
 
 #[test]
 fn new_replica_makes_no_pod_forget_unknown_shares() {
-    let board = Board::default();
+    let share_registry = ShareRegistry::default();
     let now = Instant::now();
-    assert!(!board.connected(&"uid-1".into(), 1, now + SECOND));
+    assert!(!share_registry.connected(&"uid-1".into(), 1, now + SECOND));
     // After a while it would know.
-    assert!(board.connected(&"uid-2".into(), 2, now + KEPT + SECOND));
+    assert!(share_registry.connected(&"uid-2".into(), 2, now + KEPT + SECOND));
     // A pod that only changes its stream keeps what it has.
-    assert!(!board.connected(&"uid-2".into(), 3, now + KEPT + SECOND));
+    assert!(!share_registry.connected(&"uid-2".into(), 3, now + KEPT + SECOND));
 }
 
 #[test]
 fn pod_with_changed_limits_is_sent_shares_again() {
-    let (board, uid) = (Board::default(), Arc::from("uid-1"));
-    board.connected(&uid, 1, Instant::now());
-    board.give(TERM, vec![message_of(&uid, "all", 1)]);
-    assert_eq!(serve(&board, &uid), 1);
-    assert_eq!(serve(&board, &uid), 0);
-    board.resend(&uid);
-    assert_eq!(serve(&board, &uid), 1);
-    assert_eq!(board.taken_of(TERM), [(uid, share_of("all"), 1)]);
+    let (share_registry, uid) = (ShareRegistry::default(), Arc::from("uid-1"));
+    share_registry.connected(&uid, 1, Instant::now());
+    share_registry.give(TERM, vec![message_of(&uid, "all", 1)]);
+    assert_eq!(serve(&share_registry, &uid), 1);
+    assert_eq!(serve(&share_registry, &uid), 0);
+    share_registry.resend(&uid);
+    assert_eq!(serve(&share_registry, &uid), 1);
+    assert_eq!(share_registry.taken_of(TERM), [(uid, share_of("all"), 1)]);
 }
 
 #[test]
 fn new_replica_receives_all_shares_of_many_pods() {
-    let (board, now) = (Board::default(), Instant::now());
+    let (share_registry, now) = (ShareRegistry::default(), Instant::now());
     let pods: Vec<Arc<str>> = (0..1500).map(|at| format!("uid-{at}").into()).collect();
     for (at, uid) in pods.iter().enumerate() {
-        board.connected(uid, at as u64, now);
+        share_registry.connected(uid, at as u64, now);
     }
     let all = pods.iter().zip(1..);
-    board.give(
+    share_registry.give(
         TERM,
         all.map(|(uid, number)| message_of(uid, "all", number))
             .collect(),
     );
     for uid in &pods {
-        assert_eq!(serve(&board, uid), 1);
+        assert_eq!(serve(&share_registry, uid), 1);
     }
-    let (other, mut since) = (Board::default(), 0);
+    let (other, mut since) = (ShareRegistry::default(), 0);
     loop {
-        let (until, news) = board.own_since(since);
+        let (until, news) = share_registry.own_since(since);
         since = until;
         let Some(news) = news else { break };
         other.receive(IpAddr::from([10, 0, 0, 1]), &news, now);
@@ -299,20 +313,20 @@ fn new_replica_receives_all_shares_of_many_pods() {
 // Claims: attack-78
 #[test]
 fn share_updates_reach_replicas_in_one_mebibyte_messages() {
-    let (board, now) = (Board::default(), Instant::now());
+    let (share_registry, now) = (ShareRegistry::default(), Instant::now());
     let pods: Vec<Arc<str>> = (0..60)
         .map(|at| format!("{at}-{}", "u".repeat(32 * 1024)).into())
         .collect();
     for (at, uid) in pods.iter().enumerate() {
-        board.connected(uid, at as u64, now);
+        share_registry.connected(uid, at as u64, now);
     }
     let all = pods.iter().zip(1..);
     let all = all
         .map(|(uid, number)| message_of(uid, "all", number))
         .collect();
-    board.give(TERM, all);
+    share_registry.give(TERM, all);
     let (mut since, mut received, mut messages) = (0, BTreeSet::new(), 0);
-    while let (until, Some(news)) = board.own_since(since) {
+    while let (until, Some(news)) = share_registry.own_since(since) {
         let bytes = news.encoded_len();
         assert!(bytes <= TOGETHER_BYTES, "{bytes} in one message");
         received.extend(news.divided.into_iter().map(|pod| pod.uid));
@@ -325,15 +339,15 @@ fn share_updates_reach_replicas_in_one_mebibyte_messages() {
 
 #[tokio::test(start_paused = true)]
 async fn shares_of_limits_that_no_policy_says_are_forgotten() {
-    let (board, uid) = (Board::default(), Arc::from("uid-api-1"));
-    board.connected(&uid, 1, Instant::now());
+    let (share_registry, uid) = (ShareRegistry::default(), Arc::from("uid-api-1"));
+    share_registry.connected(&uid, 1, Instant::now());
     let both = vec![message_of(&uid, "all", 1), message_of(&uid, "gone", 2)];
-    board.give(TERM, both);
-    assert_eq!(serve(&board, &uid), 2);
+    share_registry.give(TERM, both);
+    assert_eq!(serve(&share_registry, &uid), 2);
     let (_models, latest) = watch::channel(Some(compiled(&with_limit(100))));
-    let keeping = tokio::spawn(board.clone().keep(latest));
+    let keeping = tokio::spawn(share_registry.clone().keep(latest));
     let known = || {
-        let (_, news) = board.own_since(0);
+        let (_, news) = share_registry.own_since(0);
         let news = news.unwrap();
         let all = news.divided.iter().chain(&news.held);
         all.map(|pod| pod.shares.len()).collect::<Vec<_>>()
@@ -344,8 +358,8 @@ async fn shares_of_limits_that_no_policy_says_are_forgotten() {
     tokio::time::sleep(KEPT / 2).await;
     assert_eq!(known(), [1, 1]);
     keeping.abort();
-    board.resend(&uid);
-    let [share] = &board.send(&uid)[..] else {
+    share_registry.resend(&uid);
+    let [share] = &share_registry.send(&uid)[..] else {
         panic!("not one")
     };
     let of = share.of.as_ref().and_then(ShareOf::read);

@@ -23,7 +23,7 @@ use crate::{chains::links::CALLS, url};
 
 /// What begins so long after the fall is good, and what waited is over.
 const NOTICED: Duration = Duration::from_secs(8);
-const GIVEN_UP: Duration = Duration::from_secs(13);
+const ABANDONED_WITHIN: Duration = Duration::from_secs(13);
 /// So long is looked. A call that finds out anew does so by then.
 const WATCHED: Duration = Duration::from_secs(20);
 /// In milliseconds: a call that was sent to the lost pod waited at least so long.
@@ -77,8 +77,8 @@ impl Seen {
             "control: no call waited for the lost pod: {self:?}"
         );
         ensure!(
-            self.over <= GIVEN_UP,
-            "what waited was not over after {GIVEN_UP:?}: {self:?}"
+            self.over <= ABANDONED_WITHIN,
+            "what waited was not over after {ABANDONED_WITHIN:?}: {self:?}"
         );
         ensure!(
             self.late.is_whole(),

@@ -96,7 +96,7 @@ async fn idle_connections_of_a_hoarder_make_room() {
 }
 
 #[tokio::test]
-async fn call_whose_body_never_ends_is_given_up() {
+async fn call_with_endless_body_is_abandoned() {
     let harness = Harness::start().await;
     let stream = TokioIo::new(harness.connect(b"http/1.1").await);
     let (mut sender, connection) = http1::handshake(stream).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::smi::judge::PortLimit;
+use crds::smi::validation::PortLimit;
 use policy::{access, protocol::Protocol};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crds::smi::judge::{Source, SourceKind};
+use crds::smi::validation::{Source, SourceKind};
 use policy::{
     access,
     name::{ObjectRef, SpiffeId},

@@ -17,7 +17,7 @@ use crate::model::published::EncodedResource;
 use crate::world::collect::Collector;
 
 mod readiness;
-mod served;
+mod serving_pods;
 mod shared;
 
 const SERVICES: usize = 5;

@@ -1,7 +1,7 @@
 //! TrafficTargets become rules of the pods that they protect.
 
 use policy::{
-    access::{Access, Caller, JudgedTraffic},
+    access::{Access, Caller, EvaluatedTraffic},
     http_match::RequestFacts,
     mode::Enforcement,
     name::SpiffeId,
@@ -49,7 +49,7 @@ fn http_at(cluster: &Cluster, caller: &str, port: u16, method: &str, path: &str)
         .decide(
             Caller::mesh(&id(caller)),
             port,
-            JudgedTraffic::Http(&request),
+            EvaluatedTraffic::Http(&request),
         )
         .is_allowed()
 }
@@ -57,14 +57,14 @@ fn http_at(cluster: &Cluster, caller: &str, port: u16, method: &str, path: &str)
 /// Whether `caller` may open a connection of opaque bytes to port 8080.
 fn admits(access: &Access, caller: Caller<'_>) -> bool {
     access
-        .decide(caller, 8080, JudgedTraffic::Opaque)
+        .decide(caller, 8080, EvaluatedTraffic::Opaque)
         .is_allowed()
 }
 
 /// Whether `caller` may open a TCP connection to a port of `api-1`.
 fn tcp(cluster: &Cluster, caller: &str, port: u16) -> bool {
     access(cluster, "api-1")
-        .decide(Caller::mesh(&id(caller)), port, JudgedTraffic::Opaque)
+        .decide(Caller::mesh(&id(caller)), port, EvaluatedTraffic::Opaque)
         .is_allowed()
 }
 

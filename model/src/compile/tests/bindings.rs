@@ -3,7 +3,7 @@
 //! Claims: attack-91
 
 use policy::{
-    access::{Access, Caller, JudgedTraffic},
+    access::{Access, Caller, EvaluatedTraffic},
     name::SpiffeId,
 };
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ fn admits(cluster: &Cluster, pod: &str, from: &Peer) -> bool {
         pod: from.uid,
     };
     access
-        .decide(caller, 8080, JudgedTraffic::Opaque)
+        .decide(caller, 8080, EvaluatedTraffic::Opaque)
         .is_allowed()
 }
 

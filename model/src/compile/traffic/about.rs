@@ -26,7 +26,7 @@ use crate::{compile::findings::Findings, problem::Reason};
 pub(super) const MOST_BYTES: usize = 512 * 1024;
 /// Max policies that are evaluated at one Service for those that decide something there. Each is
 /// compared with all that do, at every port. A policy that sets nothing there is not evaluated.
-const MOST_ASKED: usize = 4 * POLICIES_PER_SERVICE;
+const MAX_COMPARED: usize = 4 * POLICIES_PER_SERVICE;
 
 /// Candidates by what they are about, so that not every Service has to evaluate all.
 pub(super) struct ByTarget<'a> {
@@ -37,7 +37,7 @@ pub(super) struct ByTarget<'a> {
     namespaces: BTreeMap<&'a str, Vec<usize>>,
     mesh: Vec<usize>,
     /// How each fares, by place.
-    fates: Vec<Fate>,
+    coverages: Vec<Coverage>,
     /// The calls of each, by place; `None` as long as there was room for all.
     calls: Option<Vec<Calls>>,
 }
@@ -53,7 +53,7 @@ pub(super) struct Counting<'a> {
 
 /// Where a policy counts, and where it does not.
 #[derive(Clone, Debug, Default)]
-struct Fate {
+struct Coverage {
     counts: bool,
     /// The first place where it does not, as text.
     first: Option<String>,
@@ -66,7 +66,7 @@ impl<'a> ByTarget<'a> {
         let mut ordered: Vec<&PolicyCandidate> = candidates.iter().collect();
         ordered.sort_by(|one, other| order(&one.policy, &other.policy));
         let mut by_target = Self {
-            fates: vec![Fate::default(); ordered.len()],
+            coverages: vec![Coverage::default(); ordered.len()],
             candidates: ordered,
             services: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -105,11 +105,11 @@ impl<'a> ByTarget<'a> {
         for port in ports {
             let here: Vec<usize> = self.covering(&about, service, *port).collect();
             for place in &here {
-                let fate = &mut self.fates[*place];
+                let coverage = &mut self.coverages[*place];
                 // Evaluated only until it sets something somewhere: most do at the first port.
-                if !fate.counts {
+                if !coverage.counts {
                     let policy = &self.candidates[*place].policy;
-                    fate.counts = !says(policy, *port).is_empty();
+                    coverage.counts = !says(policy, *port).is_empty();
                 }
             }
             let candidates = here.into_iter().map(|place| self.candidates[place]);
@@ -166,7 +166,7 @@ impl<'a> ByTarget<'a> {
     ) -> Vec<Counting<'a>> {
         let Self {
             candidates,
-            fates,
+            coverages,
             calls,
             ..
         } = self;
@@ -178,7 +178,7 @@ impl<'a> ByTarget<'a> {
             .map(|port| AtPort::new(*port, candidates, calls))
             .collect();
         let mut left = POLICIES_PER_SERVICE;
-        let mut asked = 0;
+        let mut compared = 0;
         for index in about.iter().copied() {
             let policy = &candidates[index].policy;
             let said = ports.iter().map(|port| {
@@ -196,21 +196,21 @@ impl<'a> ByTarget<'a> {
             let before = if left == 0 {
                 POLICIES_PER_SERVICE
             } else {
-                MOST_ASKED
+                MAX_COMPARED
             };
-            if left == 0 || asked >= MOST_ASKED {
-                fates[index].left_out(|| {
+            if left == 0 || compared >= MAX_COMPARED {
+                coverages[index].left_out(|| {
                     format!("{before} TrafficPolicies come before this one at {service}")
                 });
                 continue;
             }
-            asked += 1;
+            compared += 1;
             let mut decides = false;
-            let asking = at_ports.iter_mut().zip(said);
-            for (at, said) in asking.filter(|(_, said)| !said.is_empty()) {
-                let Some(decides_here) = at.ask(index, said) else {
+            let setting = at_ports.iter_mut().zip(said);
+            for (at, said) in setting.filter(|(_, said)| !said.is_empty()) {
+                let Some(decides_here) = at.compare(index, said) else {
                     let port = at.port;
-                    fates[index].left_out(|| {
+                    coverages[index].left_out(|| {
                         format!(
                             "with those before it TrafficPolicies say more than {} KiB of \
                              {service}:{port}, each section and limit with its own routes and \
@@ -221,7 +221,7 @@ impl<'a> ByTarget<'a> {
                     continue;
                 };
                 decides |= decides_here;
-                fates[index].counts = true;
+                coverages[index].counts = true;
             }
             left -= usize::from(decides);
         }
@@ -231,12 +231,14 @@ impl<'a> ByTarget<'a> {
     /// Reports those that do not count somewhere. One that does elsewhere is accepted: the policy
     /// before it often has another author, who could switch off its condition at will.
     pub(super) fn report(self, findings: &mut Findings) {
-        for (candidate, fate) in self.candidates.iter().zip(self.fates) {
-            let Some(first) = fate.first else { continue };
-            let more = more(fate.occurrences);
+        for (candidate, coverage) in self.candidates.iter().zip(self.coverages) {
+            let Some(first) = coverage.first else {
+                continue;
+            };
+            let more = more(coverage.occurrences);
             let message = format!("{first}{more}, and more do not count; it has no effect there");
             let mut about = findings.about(&candidate.object, candidate.generation);
-            if fate.counts {
+            if coverage.counts {
                 about.warn(Reason::PartlyOverridden, "spec.targetRef", message);
             } else {
                 about.refuse(Reason::Invalid, "spec.targetRef", message);
@@ -272,26 +274,26 @@ impl<'b, 'a> AtPort<'b, 'a> {
 
     /// Whether a policy with these sections decides something; `None`: it would, and there is no
     /// room for it. Of one that decides nothing the winners are kept.
-    fn ask(&mut self, place: usize, says: Vec<Section>) -> Option<bool> {
+    fn compare(&mut self, place: usize, says: Vec<Section>) -> Option<bool> {
         let candidate = self.candidates[place];
-        let asked = self.decided.ask(says, place);
-        if asked.decides.is_empty() {
+        let outcome = self.decided.outcome_of(says, place);
+        if outcome.decides.is_empty() {
             let candidates = self.candidates;
             let to = |(section, winner): (Section, usize)| {
                 let winner = &candidates[winner].policy;
                 Lost::to(winner, &candidate.policy, section)
             };
-            self.counting.lost.extend(asked.lost.into_iter().map(to));
+            self.counting.lost.extend(outcome.lost.into_iter().map(to));
             return Some(false);
         }
         self.room = self.room.checked_sub(candidate.bytes)?;
-        self.decided.add(&asked.decides, place);
+        self.decided.add(&outcome.decides, place);
         self.counting.policies.push(candidate);
         Some(true)
     }
 }
 
-impl Fate {
+impl Coverage {
     fn left_out<T: Display>(&mut self, words: impl FnOnce() -> T) {
         self.occurrences += 1;
         self.first.get_or_insert_with(|| words().to_string());

@@ -10,7 +10,7 @@ use policy::{
     origin::Origin,
     traffic::{
         Section, Target,
-        precedence::{Precedence, Rivalry, Standings, Winner},
+        precedence::{Conflict, Precedence, PrecedenceResults, Winner},
     },
 };
 
@@ -44,24 +44,24 @@ pub(super) fn target(facts: &PolicyFacts) -> String {
 }
 
 /// Reports which policy decides instead of which.
-pub(super) fn rivals(
+pub(super) fn report_conflicts(
     candidates: &[PolicyCandidate],
-    standings: &Standings,
+    results: &PrecedenceResults,
     overridden: &BTreeMap<Origin, BTreeMap<Section, Overridden>>,
     findings: &mut Findings,
 ) {
     for candidate in candidates {
         let origin = &candidate.policy.origin;
-        let Some(standing) = standings.of(origin) else {
+        let Some(result) = results.of(origin) else {
             continue;
         };
         let mut about = findings.about(&candidate.object, candidate.generation);
-        match standing.rivalry() {
-            Rivalry::None => {}
-            Rivalry::Conflicted(lost) => {
+        match result.conflict() {
+            Conflict::None => {}
+            Conflict::Conflicted(lost) => {
                 about.refuse(Reason::Conflicted, "", conflict(&lost));
             }
-            Rivalry::PartlyOverridden(lost) => {
+            Conflict::PartlyOverridden(lost) => {
                 for (section, Winner { origin, by }) in lost {
                     let why = why(by);
                     let message = format!("{origin}, {why}, decides this, at some port at least");
@@ -72,7 +72,7 @@ pub(super) fn rivals(
         }
         for (section, one) in overridden.get(origin).into_iter().flatten() {
             // Such a section is reported above.
-            if standing.lost.contains_key(section) {
+            if result.lost.contains_key(section) {
                 continue;
             }
             let field = format!("spec.{section}");

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{
-    smi::judge::{Source, SourceKind},
-    weft::judge::Route,
+    smi::validation::{Source, SourceKind},
+    weft::validation::Route,
 };
 use policy::{
     access,

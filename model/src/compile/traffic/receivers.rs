@@ -75,7 +75,7 @@ mod tests {
     fn offers(number: usize) -> PolicyFacts {
         let mut facts = PolicyFacts::default();
         let to = |n| ServiceId::new("shop", format!("next-{n}"));
-        facts.spec.overrides = Some(vec![crds::weft::judge::Override {
+        facts.spec.overrides = Some(vec![crds::weft::validation::Override {
             to: (0..number).map(to).collect(),
             sources: Vec::new(),
             forwarders: Vec::new(),

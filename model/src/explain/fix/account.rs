@@ -163,7 +163,7 @@ pub(super) fn lets_in_elsewhere(
 ) -> Option<String> {
     let pods = pods_of(index, account).filter(|(_, facts)| !facts.ended);
     let mut others: BTreeSet<_> = pods.map(|(pod, _)| owner(pod)).collect();
-    let called = outcomes.iter().flat_map(|outcome| &outcome.judged);
+    let called = outcomes.iter().flat_map(|outcome| &outcome.evaluated);
     for pod in called.filter_map(|one| one.endpoint.pod.as_ref()) {
         others.remove(&owner(pod));
     }
@@ -272,7 +272,7 @@ fn is_open(index: &Index, pod: &PodId, facts: &PodFacts) -> bool {
     let targets: Vec<_> = index.targets.of(pod, facts).collect();
     facts.proxy.is_some()
         && !facts.ended
-        && modes::access(&index.defaults, namespace, &facts.appearance) == AccessMode::Auto
+        && modes::access(&index.defaults, namespace, &facts.annotations) == AccessMode::Auto
         && index.enforcement(pod, facts, &targets) == Enforcement::Open
 }
 

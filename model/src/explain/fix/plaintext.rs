@@ -40,10 +40,10 @@ pub(super) fn permit(
     let name = &pod.namespace;
     let namespace = index.world.namespace(name);
     let ports = refused_at(outcomes, name);
-    let of_namespace = namespace.and_then(|one| one.appearance.permissive_ports.as_deref());
+    let of_namespace = namespace.and_then(|one| one.annotations.permissive_ports.as_deref());
     let of_namespace = list(of_namespace, &ports);
-    let of_pod = list(facts.appearance.permissive_ports.as_deref(), &ports);
-    let also = match modes::exception(&index.defaults, namespace, &facts.appearance, port) {
+    let of_pod = list(facts.annotations.permissive_ports.as_deref(), &ports);
+    let also = match modes::exception(&index.defaults, namespace, &facts.annotations, port) {
         Exception::Namespace => {
             let at: Vec<String> = ports.iter().map(ToString::to_string).collect();
             return Advice {
@@ -71,8 +71,8 @@ pub(super) fn permit(
 
 /// Ports at which pods of a namespace refuse the plaintext of this call.
 fn refused_at(outcomes: &[BackendOutcome<'_>], namespace: &str) -> BTreeSet<u16> {
-    let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
-    let refused = judged.filter(|one| {
+    let evaluated = outcomes.iter().flat_map(|outcome| &outcome.evaluated);
+    let refused = evaluated.filter(|one| {
         let by = one.by.as_ref();
         one.strict && by.is_some_and(|(pod, _)| *pod.namespace == *namespace)
     });

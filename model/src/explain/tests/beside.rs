@@ -42,7 +42,7 @@ fn named_by_a_target() -> Cluster {
 /// What becomes of a call by the account that was seen to call open pods.
 fn seen(cluster: &Cluster, pod: &str, method: &str) -> ExplanationVerdict {
     let call = spec("ServiceAccount/seen", pod, method, "/any");
-    ask(cluster, &call).verdict
+    explain(cluster, &call).verdict
 }
 
 /// Verdicts on the call by the account that was seen, before a fix and after it.
@@ -78,7 +78,7 @@ fn fix_excludes_no_caller_when_labels_separate_refusing_pods() {
         ),
     ] {
         let query = spec("Pod/client", "Service/api", "GET", "/items");
-        let fix = ask(&cluster, &query).fix.unwrap();
+        let fix = explain(&cluster, &query).fix.unwrap();
         let bindings = fix.objects.iter();
         let mut bindings = bindings.filter(|object| object["kind"] == "IdentityBinding");
         let named = bindings.next().unwrap();
@@ -89,7 +89,7 @@ fn fix_excludes_no_caller_when_labels_separate_refusing_pods() {
         };
         assert!(words.contains("open now and would be closed"), "{words}");
         let after = applied(cluster.clone(), &fix.objects);
-        assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Allowed);
+        assert_eq!(explain(&after, &query).verdict, ExplanationVerdict::Allowed);
         for method in ["GET", "PUT"] {
             let becomes = |pod| becomes([&cluster, &after], pod, method);
             let refused = [ExplanationVerdict::Refused; 2];
@@ -107,7 +107,7 @@ fn fix_prefers_common_workload_labels_over_others() {
         let labels = |value: &str| json!({usual: value, "a-shade": value});
         let cluster = half_closed(&labels("closed"), &labels("open"));
         let query = spec("Pod/client", "Service/api", "GET", "/items");
-        let fix = ask(&cluster, &query).fix.unwrap();
+        let fix = explain(&cluster, &query).fix.unwrap();
         let mut objects = fix.objects.iter();
         let named = objects.find(|object| object["kind"] == "IdentityBinding");
         let selector = &named.unwrap()["spec"]["schemes"]["podLabelSelector"]["matchLabels"];
@@ -129,7 +129,7 @@ fn fix_keeps_closed_pods_closed_and_warns_of_exclusions() {
         telling_apart("batch.kubernetes.io/job-completion-index"),
     ] {
         let query = spec("Pod/client", "Service/api", "GET", "/items");
-        let status = ask(&cluster, &query);
+        let status = explain(&cluster, &query);
         assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
         let fix = status.fix.unwrap();
         let [closes, unknown] = &*fix.warnings else {
@@ -145,7 +145,7 @@ fn fix_keeps_closed_pods_closed_and_warns_of_exclusions() {
         let start = "2 more callers of 1 pod of account shop/api were seen";
         assert!(unknown.starts_with(start), "{unknown}");
         let after = applied(cluster.clone(), &fix.objects);
-        assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Allowed);
+        assert_eq!(explain(&after, &query).verdict, ExplanationVerdict::Allowed);
         for method in ["GET", "PUT"] {
             let becomes = |pod| becomes([&cluster, &after], pod, method);
             assert_eq!(
@@ -168,10 +168,10 @@ fn fix_excludes_no_caller_when_refusing_account_is_separate() {
     let guarded = annotate(pod("api-1", "10.0.0.11", "guarded"), ACCESS, "deny");
     let cluster = shop().with(guarded);
     let query = spec("Pod/client", "Service/api", "GET", "/items");
-    let fix = ask(&cluster, &query).fix.unwrap();
+    let fix = explain(&cluster, &query).fix.unwrap();
     assert!(fix.warnings.is_empty(), "{fix:?}");
     let after = applied(cluster, &fix.objects);
-    assert_eq!(ask(&after, &query).verdict, ExplanationVerdict::Allowed);
+    assert_eq!(explain(&after, &query).verdict, ExplanationVerdict::Allowed);
     assert_eq!(
         ["Pod/api-1", "Pod/api-2"].map(|pod| seen(&after, pod, "PUT")),
         [ExplanationVerdict::Refused, ExplanationVerdict::Allowed],
@@ -182,7 +182,7 @@ fn fix_excludes_no_caller_when_refusing_account_is_separate() {
 #[test]
 fn fix_warns_how_many_other_called_workloads_it_opens() {
     let call = |to: &str| spec("Pod/client", to, "DELETE", "/items/7");
-    let fix = |cluster: &Cluster| ask(cluster, &call("Service/api")).fix.unwrap();
+    let fix = |cluster: &Cluster| explain(cluster, &call("Service/api")).fix.unwrap();
     let ended = pod("nightly-1", "10.0.0.51", "api");
     let none = read_only()
         .with(set(ended, "/status/phase", json!("Succeeded")))
@@ -201,10 +201,10 @@ fn fix_warns_how_many_other_called_workloads_it_opens() {
         assert!(warnings[0].starts_with(&start), "{warnings:?}");
     }
     let worker = call("Pod/worker-1");
-    assert_eq!(ask(&one, &worker).verdict, ExplanationVerdict::Refused);
+    assert_eq!(explain(&one, &worker).verdict, ExplanationVerdict::Refused);
     let after = applied(one.clone(), &fix(&one).objects);
     assert_eq!(
-        ask(&after, &worker).verdict,
+        explain(&after, &worker).verdict,
         ExplanationVerdict::Allowed,
         "it is so"
     );
@@ -220,7 +220,8 @@ fn fix_warns_how_many_other_called_workloads_it_opens() {
 #[test]
 fn fix_names_other_caller_workloads_it_also_allows() {
     let call = |from: &str| spec(from, "Service/api", "DELETE", "/items/7");
-    let warnings = |cluster: &Cluster, from: &str| ask(cluster, &call(from)).fix.unwrap().warnings;
+    let warnings =
+        |cluster: &Cluster, from: &str| explain(cluster, &call(from)).fix.unwrap().warnings;
     let ended = pod("nightly-1", "10.0.0.51", "web");
     let alone = read_only()
         .with(set(ended, "/status/phase", json!("Succeeded")))
@@ -258,16 +259,16 @@ fn fix_names_other_caller_workloads_it_also_allows() {
         assert!(warnings(cluster, "Deployment/front").is_empty());
     }
     let batch = call("Pod/batch-1");
-    assert_eq!(ask(&one, &batch).verdict, ExplanationVerdict::Refused);
-    let fix = ask(&one, &call("Pod/client")).fix.unwrap();
+    assert_eq!(explain(&one, &batch).verdict, ExplanationVerdict::Refused);
+    let fix = explain(&one, &call("Pod/client")).fix.unwrap();
     let after = applied(one, &fix.objects);
     assert_eq!(
-        ask(&after, &batch).verdict,
+        explain(&after, &batch).verdict,
         ExplanationVerdict::Allowed,
         "it is so"
     );
     assert_eq!(
-        ask(&after, &call("Pod/front-1")).verdict,
+        explain(&after, &call("Pod/front-1")).verdict,
         ExplanationVerdict::Refused
     );
 }
@@ -286,6 +287,6 @@ fn account_only_view_hides_workloads_sharing_callers_account() {
     }
     // Control: a client that may know of the workload gets its name.
     let known = spec("Deployment/client", "Service/api", "DELETE", "/items/7");
-    let fix = ask(&cluster, &known).fix.unwrap();
+    let fix = explain(&cluster, &known).fix.unwrap();
     assert!(fix.warnings[0].contains("Deployment shop/batch"), "{fix:?}");
 }

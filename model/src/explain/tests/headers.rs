@@ -27,9 +27,9 @@ fn fix_of_call_with_headers_requires_those_headers() {
         ("cookie", "c=1"),
         ("cookie", "d=2"),
     ];
-    let fix = ask(&read_only(), &with(&query)).fix.unwrap();
+    let fix = explain(&read_only(), &with(&query)).fix.unwrap();
     let after = applied(read_only(), &fix.objects);
-    let verdict = |headers: &[(&str, &str)]| ask(&after, &with(headers)).verdict;
+    let verdict = |headers: &[(&str, &str)]| explain(&after, &with(headers)).verdict;
     assert_eq!(verdict(&query), ExplanationVerdict::Allowed, "{fix:?}");
     let mut more = query.to_vec();
     more.push(("x-other", "1"));
@@ -52,7 +52,7 @@ fn fix_of_call_with_headers_requires_those_headers() {
     }
     let many: Vec<String> = (0..33).map(|at| format!("x-{at}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
-    let fix = ask(&read_only(), &with(&many)).fix.unwrap();
+    let fix = explain(&read_only(), &with(&many)).fix.unwrap();
     assert!(
         fix.objects.is_empty() && fix.warnings[0].contains("at most 32 headers"),
         "{fix:?}"
@@ -79,29 +79,30 @@ fn host_dependent_verdict_is_unknown_until_host_is_given() {
         &["web"],
         rules.clone(),
     ));
-    let status = ask(&ruled, &with("Pod/client", None));
+    let status = explain(&ruled, &with("Pod/client", None));
     assert_eq!(status.verdict, ExplanationVerdict::Unknown, "{status:?}");
     assert!(status.reason.contains("-H 'host: "), "{status:?}");
     assert_eq!((status.http_status, &status.fix), (None, &None));
     assert_eq!(status.backends[0].verdict, ExplanationVerdict::Unknown);
-    let verdict = |cluster: &Cluster, host| ask(cluster, &with("Pod/client", Some(host))).verdict;
+    let verdict =
+        |cluster: &Cluster, host| explain(cluster, &with("Pod/client", Some(host))).verdict;
     assert_eq!(verdict(&ruled, "cart.shop"), ExplanationVerdict::Allowed);
     assert_eq!(verdict(&ruled, "other"), ExplanationVerdict::Refused);
     // A caller that no host would admit is refused at once.
-    let status = ask(&ruled, &with("ServiceAccount/other", None));
+    let status = explain(&ruled, &with("ServiceAccount/other", None));
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
     // So is a caller that is let in whatever the host is.
     let all = json!([{"kind": "HTTPRouteGroup", "name": "all"}]);
     let both = ruled
         .with(group("all", json!([{"name": "all"}])))
         .with(target("all", "api", &["web"], all));
-    let status = ask(&both, &with("Pod/client", None));
+    let status = explain(&both, &with("Pod/client", None));
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
 
     // A split of these hosts leads nowhere.
     let halved = set(split("s", "api", &[("api", 0)]), "/spec/matches", rules);
     let halved = shop().with(group("hosts", hosts)).with(halved);
-    let status = ask(&halved, &with("Pod/client", None));
+    let status = explain(&halved, &with("Pod/client", None));
     assert_eq!(
         (status.verdict, &status.fix),
         (ExplanationVerdict::Unknown, &None)

@@ -22,7 +22,7 @@ fn call() -> ExplanationSpec {
 
 #[test]
 fn fallback_of_service_without_endpoints_is_followed() {
-    let status = ask(&to_api(), &call());
+    let status = explain(&to_api(), &call());
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert_eq!((status.reason.as_str(), &status.fix), ("", &None));
     assert_eq!(
@@ -38,10 +38,13 @@ fn fallback_of_service_without_endpoints_is_followed() {
     assert_eq!(status.backends[0].ready, 0, "of what was called");
     // So is that of a split without a backend.
     let split = to_api().with(split("s", "empty", &[("api", 0)]));
-    assert_eq!(ask(&split, &call()).verdict, ExplanationVerdict::Allowed);
+    assert_eq!(
+        explain(&split, &call()).verdict,
+        ExplanationVerdict::Allowed
+    );
 
     let fallback = empty(json!({"fallback": {"response": {"status": 200, "body": "later"}}}));
-    let status = ask(&fallback, &call());
+    let status = explain(&fallback, &call());
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert!(texts(&status, "route")[0].contains("TrafficPolicy shop/spare answers 200"));
 }
@@ -49,7 +52,7 @@ fn fallback_of_service_without_endpoints_is_followed() {
 #[test]
 fn inapplicable_or_failing_fallback_leaves_result_unchanged() {
     let refused = |cluster: &Cluster, spec: &ExplanationSpec| {
-        let status = ask(cluster, spec);
+        let status = explain(cluster, spec);
         assert_eq!(
             (status.verdict, status.reason.as_str()),
             (ExplanationVerdict::Refused, "no-endpoint"),
@@ -89,7 +92,10 @@ fn inapplicable_or_failing_fallback_leaves_result_unchanged() {
     assert_eq!(status.http_status, Some(503));
     assert_eq!(status.refused_by, ["Pod shop/client"], "who answers it");
     let after = applied(closed, &status.fix.unwrap().objects);
-    assert_eq!(ask(&after, &call()).verdict, ExplanationVerdict::Allowed);
+    assert_eq!(
+        explain(&after, &call()).verdict,
+        ExplanationVerdict::Allowed
+    );
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn possible_request_override_is_mentioned_but_not_followed() {
     let cluster = shop()
         .with(service("next", "10.96.0.4", &[("http", 80)]))
         .with(traffic_policy("try", policy));
-    let status = ask(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
+    let status = explain(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert_eq!(
         texts(&status, "route")[1],
@@ -110,6 +116,6 @@ fn possible_request_override_is_mentioned_but_not_followed() {
          followed here"
     );
     // Without a proxy the header is not read.
-    let status = ask(&cluster, &outside("Service/api"));
+    let status = explain(&cluster, &outside("Service/api"));
     assert_eq!(texts(&status, "route").len(), 1, "{status:?}");
 }

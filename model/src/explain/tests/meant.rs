@@ -12,7 +12,7 @@ fn why(from: &str, to: &str) -> String {
             "bank",
         ))
         .with(in_namespace(pod("cart-1", "10.0.0.52", "cart"), "bank"));
-    let status = ask(&cluster, &spec(from, to, "GET", "/"));
+    let status = explain(&cluster, &spec(from, to, "GET", "/"));
     assert_eq!(status.verdict, ExplanationVerdict::Unknown, "{status:?}");
     status.reason
 }
@@ -54,7 +54,7 @@ fn every_workload_kind_of_graph_can_be_explained() {
     ] {
         for (from, to) in [(kind, "Pod"), ("Pod", kind)] {
             let spec = spec(&format!("{from}/x"), &format!("{to}/x"), "GET", "/");
-            let asked = try_ask(&shop(), &spec, &Defaults::default());
+            let asked = try_explain(&shop(), &spec, &Defaults::default());
             assert_eq!(asked.is_ok(), may_be, "{from} {to}: {asked:?}");
         }
     }

@@ -58,7 +58,7 @@ fn call_names_the_manuals_line_that_it_meets() {
         (shop(), bytes(to_service.clone()), "foreign-bytes"),
         (http_and_https(), to_https, "http-and-tls"),
     ] {
-        let status = ask(&cluster, &query);
+        let status = explain(&cluster, &query);
         assert_eq!(anchors(&status), expected, "{query:?}: {status:?}");
     }
 }

@@ -24,7 +24,7 @@ fn call(path: &str) -> ExplanationSpec {
 #[test]
 fn pods_with_different_verdicts_are_reported_separately() {
     let closed = annotate(pod("api-1", "10.0.0.11", "api"), ACCESS, "deny");
-    let status = ask(&shop().with(closed), &call("/"));
+    let status = explain(&shop().with(closed), &call("/"));
     assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
     assert_eq!(
         parts(&status),
@@ -45,7 +45,7 @@ fn pods_with_different_verdicts_are_reported_separately() {
     assert_eq!(wire.len(), 1, "{wire:?}");
     assert!(wire[0].starts_with("mutual TLS as "), "{wire:?}");
     // Control: pods that judge alike are one part.
-    let status = ask(&shop(), &call("/"));
+    let status = explain(&shop(), &call("/"));
     let whole = "shop/api 1 Allowed, 2: shop/api-1 shop/api-2";
     assert_eq!(parts(&status), [whole]);
     assert!(status.refused_by.is_empty(), "{status:?}");
@@ -54,7 +54,7 @@ fn pods_with_different_verdicts_are_reported_separately() {
 #[test]
 fn pods_refusing_for_different_reasons_stay_separate() {
     let other = annotate(pod("api-2", "10.0.0.12", "other"), ACCESS, "deny");
-    let status = ask(&read_only().with(other), &call("/a%2Fb"));
+    let status = explain(&read_only().with(other), &call("/a%2Fb"));
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
     assert_eq!(
         parts(&status),
@@ -76,7 +76,7 @@ fn lines_about_some_split_backends_name_them() {
         .with(service("v2", "10.96.0.2", &[("http", 80)]))
         .with(slice("v2-x", "v2", &[("http", 8080)], &endpoints))
         .with(split("s", "api", &[("api", 90), ("v2", 10)]));
-    let status = ask(&cluster, &call("/"));
+    let status = explain(&cluster, &call("/"));
     assert_eq!(
         parts(&status),
         [
@@ -115,7 +115,7 @@ fn callers_with_different_results_get_shares_by_count() {
         .with(on("front-3", "10.0.0.63", "node-b"))
         .with(local);
     let query = spec("Deployment/front", "Service/api", "GET", "/");
-    let status = ask(&cluster, &query);
+    let status = explain(&cluster, &query);
     let [pass, fail] = &*status.backends else {
         panic!("{status:?}");
     };
@@ -134,9 +134,9 @@ fn callers_with_different_results_get_shares_by_count() {
 #[test]
 fn unmeshed_caller_without_endpoint_is_refused_by_no_proxy() {
     let cluster = shop().with(service("empty", "10.96.0.3", &[("http", 80)]));
-    let meshed = ask(&cluster, &spec("Pod/client", "Service/empty", "GET", "/"));
+    let meshed = explain(&cluster, &spec("Pod/client", "Service/empty", "GET", "/"));
     assert_eq!(meshed.refused_by, ["Pod shop/client"]);
-    let status = ask(&cluster, &outside("Service/empty"));
+    let status = explain(&cluster, &outside("Service/empty"));
     assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
     assert!(status.refused_by.is_empty(), "{status:?}");
 }
@@ -150,7 +150,7 @@ fn first_refusing_pods_are_named_and_all_counted() {
         endpoints.push(endpoint(&name, &ip));
     }
     let cluster = cluster.with(slice("api-x", "api", &[("http", 8080)], &endpoints));
-    let status = ask(&cluster, &call("/"));
+    let status = explain(&cluster, &call("/"));
     let [one] = &*status.backends else {
         panic!("{status:?}");
     };
@@ -158,7 +158,7 @@ fn first_refusing_pods_are_named_and_all_counted() {
     assert_eq!(one.pods[0], "shop/api-10");
     // The line about all but one names some of them and says how many others there are.
     let cluster = cluster.with(pod("api-29", "10.0.1.29", "api"));
-    let access = texts(&ask(&cluster, &call("/")), "access");
+    let access = texts(&explain(&cluster, &call("/")), "access");
     assert_eq!(access[0], "shop/api-29: auto (the chart's), open");
     let first = "shop/api-10, shop/api-11, shop/api-12, shop/api-13 and 15 more: deny (";
     assert!(access[1].starts_with(first), "{access:?}");

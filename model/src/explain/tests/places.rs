@@ -20,7 +20,7 @@ fn capture_skipped_call_has_no_identity_or_split() {
         &["--skip-outbound-cidrs", "10.96.0.0/16,fd00::/8"][..],
     ] {
         let cluster = read_only().with(client(arguments));
-        let status = ask(&cluster, &query);
+        let status = explain(&cluster, &query);
         assert_eq!(
             (status.verdict, status.reason.as_str()),
             (ExplanationVerdict::Refused, "no-identity"),
@@ -30,7 +30,11 @@ fn capture_skipped_call_has_no_identity_or_split() {
         let fix = status.fix.clone().unwrap();
         assert!(fix.commands[0].contains("skip-outbound"), "{fix:?}");
         let split = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
-        assert_eq!(ask(&split, &query).reason, "no-identity", "{arguments:?}");
+        assert_eq!(
+            explain(&split, &query).reason,
+            "no-identity",
+            "{arguments:?}"
+        );
     }
     // What is captured is judged as ever.
     for arguments in [
@@ -38,7 +42,7 @@ fn capture_skipped_call_has_no_identity_or_split() {
         &["--skip-outbound-cidrs=10.97.0.0/16"][..],
         &["--skip-inbound-ports=80"][..],
     ] {
-        let status = ask(&read_only().with(client(arguments)), &query);
+        let status = explain(&read_only().with(client(arguments)), &query);
         assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{arguments:?}");
     }
     // By a pod's own address it is that address and port that count, and no split.
@@ -57,7 +61,7 @@ fn capture_skipped_call_has_no_identity_or_split() {
             ExplanationVerdict::Allowed,
         ),
     ] {
-        let status = ask(&read_only().with(client(arguments)), &own);
+        let status = explain(&read_only().with(client(arguments)), &own);
         assert_eq!(status.verdict, verdict, "{arguments:?}");
         let route = texts(&status, "route").join("; ");
         assert!(route.contains("past every TrafficSplit"), "{route}");
@@ -73,7 +77,7 @@ fn alias(to: &str) -> Value {
 #[test]
 fn external_name_of_service_is_evaluated_as_service() {
     let query = spec("Pod/client", "Service/alias", "DELETE", "/items");
-    let with = |name: &str| ask(&read_only().with(alias(name)), &query);
+    let with = |name: &str| explain(&read_only().with(alias(name)), &query);
     for name in [
         "api.shop.svc.cluster.local",
         "api.shop.svc.cluster.local.",
@@ -109,13 +113,16 @@ fn callers_are_evaluated_per_node_when_locality_matters() {
         "node-b",
     ));
     let query = spec("Deployment/front", "Service/api", "GET", "/");
-    assert_eq!(ask(&cluster, &query).verdict, ExplanationVerdict::Allowed);
+    assert_eq!(
+        explain(&cluster, &query).verdict,
+        ExplanationVerdict::Allowed
+    );
     let local = set(
         service("api", "10.96.0.1", &[("http", 80)]),
         "/spec/internalTrafficPolicy",
         json!("Local"),
     );
-    let status = ask(&cluster.clone().with(local.clone()), &query);
+    let status = explain(&cluster.clone().with(local.clone()), &query);
     assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
     // A split's backend may be the one.
     let root = service("root", "10.96.0.9", &[("http", 80)]);
@@ -124,7 +131,7 @@ fn callers_are_evaluated_per_node_when_locality_matters() {
         .with(root)
         .with(split("s", "root", &[("api", 1)]));
     let query = spec("Deployment/front", "Service/root", "GET", "/");
-    assert_eq!(ask(&cluster, &query).verdict, ExplanationVerdict::Mixed);
+    assert_eq!(explain(&cluster, &query).verdict, ExplanationVerdict::Mixed);
 }
 
 /// Service `api` with a port of this name, to this port of its pods.
@@ -186,7 +193,7 @@ fn the_wire_says_by_what_its_protocol_holds() {
     for (cluster, expected) in ours.iter().zip(expected) {
         let mut question = spec("Pod/client", "Service/api", "GET", "/");
         question.to.port = expected.contains("https").then_some(80);
-        let status = ask(cluster, &question);
+        let status = explain(cluster, &question);
         let mut steps = status.steps.iter().filter(|one| one.step == "wire");
         let wire = steps.next().unwrap();
         let secured = "mutual TLS as spiffe://cluster.local/ns/shop/sa/api; ";
@@ -214,7 +221,7 @@ fn port_of_a_headless_service_is_the_pods_own() {
     let at = |cluster: &Cluster, port: Option<u16>| {
         let mut query = spec("Pod/client", "Service/api", "GET", "/items/7");
         query.to.port = port;
-        let status = ask(cluster, &query);
+        let status = explain(cluster, &query);
         let [route, wire] = ["route", "wire"].map(|step| texts(&status, step).join("; "));
         (status.verdict, route, wire)
     };
@@ -261,7 +268,7 @@ fn bytes_to_a_headless_service_follow_no_split() {
         ..spec("Pod/client", "Service/db", "GET", "/")
     };
     let follows = |ip: &str| {
-        let status = ask(&databases(ip), &bytes);
+        let status = explain(&databases(ip), &bytes);
         let route = texts(&status, "route").join("; ");
         route.contains("TrafficSplit")
     };

@@ -7,7 +7,7 @@ const PORTS: &str = "weft.dev/permissive-ports";
 
 /// The fix of a call from outside to port 8080 of pod `api-1`.
 fn fix(cluster: &Cluster) -> crds::observe::Fix {
-    let status = ask(cluster, &to(8080));
+    let status = explain(cluster, &to(8080));
     assert_eq!(status.reason, "no-identity", "{status:?}");
     let fix = status.fix.unwrap();
     assert_eq!((fix.objects.len(), fix.commands.len()), (0, 1), "{fix:?}");
@@ -22,7 +22,7 @@ fn to(port: u16) -> ExplanationSpec {
 
 /// What becomes of calls from outside to these ports.
 fn passes(cluster: &Cluster, ports: [u16; 3]) -> [bool; 3] {
-    ports.map(|port| ask(cluster, &to(port)).verdict == ExplanationVerdict::Allowed)
+    ports.map(|port| explain(cluster, &to(port)).verdict == ExplanationVerdict::Allowed)
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn one_list_holds_ports_of_all_refusing_pods() {
         &[endpoint("api-1", "10.0.0.11")],
     );
     let cluster = shop().with(strict).with(first).with(other);
-    let fix = ask(&cluster, &outside("Service/api")).fix.unwrap();
+    let fix = explain(&cluster, &outside("Service/api")).fix.unwrap();
     assert_eq!(fix.commands.len(), 1, "{fix:?}");
     assert!(fix.commands[0].contains("=8080,8081 "), "{fix:?}");
 }

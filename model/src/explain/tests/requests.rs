@@ -40,24 +40,24 @@ fn invalid_host_is_refused_for_every_call() {
             &["exämple"],
             &["a", "a"],
         ] {
-            let status = ask(&shop(), &with_hosts(query.clone(), hosts));
+            let status = explain(&shop(), &with_hosts(query.clone(), hosts));
             assert_eq!(ending(&status), BAD, "{hosts:?}: {status:?}");
             let fix = status.fix.unwrap();
             assert!(fix.warnings[0].contains("no object helps"), "{fix:?}");
         }
         for hosts in [&["cart.shop:80"][..], &["[fd00::1]"], &[""], &[]] {
-            let status = ask(&shop(), &with_hosts(query.clone(), hosts));
+            let status = explain(&shop(), &with_hosts(query.clone(), hosts));
             assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{hosts:?}");
         }
     }
     // Which proxy refuses, and why.
-    let status = ask(&shop(), &with_hosts(inside(), &["a@b"]));
+    let status = explain(&shop(), &with_hosts(inside(), &["a@b"]));
     assert_eq!(status.refused_by, ["Pod shop/client"]);
     assert_eq!(
         texts(&status, "route"),
         ["shop/api: the caller's own proxy refuses the request; Host is no host"]
     );
-    let status = ask(&shop(), &with_hosts(outside("Service/api"), &["a", "b"]));
+    let status = explain(&shop(), &with_hosts(outside("Service/api"), &["a", "b"]));
     assert_eq!(status.refused_by, ["Deployment shop/api"]);
     let access = texts(&status, "access");
     let why = "8080: refused, bad-request (more than one Host header)";
@@ -76,7 +76,7 @@ fn connect_is_refused_wherever_requests_are_read() {
         call("External/api.example.com"),
         from_outside,
     ] {
-        let status = ask(&shop(), &query);
+        let status = explain(&shop(), &query);
         assert_eq!(ending(&status), BAD, "{status:?}");
         let mut texts = status.steps.iter().map(|step| &step.text);
         assert!(
@@ -89,7 +89,7 @@ fn connect_is_refused_wherever_requests_are_read() {
         "weft.dev/opaque-ports",
         "8080",
     );
-    let status = ask(&shop().with(bytes), &call("Pod/api-1"));
+    let status = explain(&shop().with(bytes), &call("Pod/api-1"));
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
 }
 
@@ -105,9 +105,9 @@ fn host_is_not_read_from_opaque_bytes() {
         outside("Pod/api-1"),
     ] {
         let query = with_hosts(query, &["a@b"]);
-        let status = ask(&shop().with(bytes.clone()), &query);
+        let status = explain(&shop().with(bytes.clone()), &query);
         assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
-        assert_eq!(ending(&ask(&shop(), &query)), BAD, "control");
+        assert_eq!(ending(&explain(&shop(), &query)), BAD, "control");
     }
 }
 
@@ -189,7 +189,7 @@ fn overlong_path_error_states_bound_and_response_status() {
     let long = |bytes: usize| {
         let path = format!("/{}", "y".repeat(bytes - 1));
         let query = spec("Pod/client", "Service/api", "GET", &path);
-        try_ask(&shop(), &query, &Defaults::default())
+        try_explain(&shop(), &query, &Defaults::default())
     };
     assert_eq!(
         long(MAX_TARGET + 1).unwrap_err().to_string(),
@@ -199,7 +199,7 @@ fn overlong_path_error_states_bound_and_response_status() {
     let longest = long(MAX_TARGET).unwrap();
     assert_eq!(longest.verdict, ExplanationVerdict::Allowed);
     let query = spec("Pod/client", "Service/api", "GET", "items");
-    let error = try_ask(&shop(), &query, &Defaults::default()).unwrap_err();
+    let error = try_explain(&shop(), &query, &Defaults::default()).unwrap_err();
     assert_eq!(error.to_string(), "spec.path: must begin with a slash");
 }
 
@@ -213,16 +213,16 @@ fn slashes_pass_by_that_callers_match_without_a_path() {
     };
     let call = |path: &str| spec("Pod/client", "Service/api", "GET", path);
     for path in ["/a%2Fb", "//private"] {
-        let status = ask(&open_to("web"), &call(path));
+        let status = explain(&open_to("web"), &call(path));
         assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
-        let status = ask(&open_to("other"), &call(path));
+        let status = explain(&open_to("other"), &call(path));
         assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
     }
-    assert_eq!(ending(&ask(&open_to("web"), &call("/a%5Cb"))), BAD);
+    assert_eq!(ending(&explain(&open_to("web"), &call("/a%5Cb"))), BAD);
     let by_host = json!([{"name": "any", "headers": [{"host": "api"}]}]);
     let cluster = open_to("web").with(group("any", by_host));
-    let status = ask(&cluster, &call("/a%2Fb"));
+    let status = explain(&cluster, &call("/a%2Fb"));
     assert_eq!(status.verdict, ExplanationVerdict::Unknown, "{status:?}");
-    let status = ask(&cluster, &with_hosts(call("/a%2Fb"), &["api"]));
+    let status = explain(&cluster, &with_hosts(call("/a%2Fb"), &["api"]));
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
 }

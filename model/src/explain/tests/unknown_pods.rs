@@ -36,7 +36,7 @@ fn as_asked(cluster: &Cluster) -> ExplanationStatus {
 fn pod_rule_verdict_is_unknown_without_pod_view() {
     let known = |client| {
         let query = spec("ServiceAccount/web", "Service/api", "GET", "/");
-        ask(&by_pod(client), &query).verdict
+        explain(&by_pod(client), &query).verdict
     };
     // Control: it makes a difference.
     assert_eq!(

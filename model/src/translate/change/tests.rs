@@ -75,7 +75,7 @@ fn mode_of_a_namespace_is_that_of_its_annotation() {
     let after = change.over(&before, &Cluster::default(), 0);
     let written = annotate(namespace("shop"), "weft.dev/access", "deny");
     let written = crate::translate::namespace(object(&written)).unwrap();
-    let appearance = |world: &World| world.namespace("shop").unwrap().appearance.clone();
-    assert_eq!(appearance(&after).access, written.appearance.access);
-    assert_ne!(appearance(&after), appearance(&before));
+    let annotations = |world: &World| world.namespace("shop").unwrap().annotations.clone();
+    assert_eq!(annotations(&after).access, written.annotations.access);
+    assert_ne!(annotations(&after), annotations(&before));
 }

@@ -102,7 +102,7 @@ fn decided(access: &Access, caller: Caller<'_>) -> Vec<bool> {
             headers: &headers,
         };
         access
-            .decide(caller, PORT, JudgedTraffic::Http(&request))
+            .decide(caller, PORT, EvaluatedTraffic::Http(&request))
             .is_allowed()
     });
     passes.collect()
@@ -123,8 +123,8 @@ fn passes_summary_agrees_with_decision_on_each_request() {
                 }
             }
             for (spoken, traffic) in [
-                (Spoken::Opaque, JudgedTraffic::Opaque),
-                (Spoken::Bytes, JudgedTraffic::Bytes),
+                (Spoken::Opaque, EvaluatedTraffic::Opaque),
+                (Spoken::Bytes, EvaluatedTraffic::Bytes),
             ] {
                 let all = access.passes(caller, PORT, spoken) == Passes::All;
                 let decided = access.decide(caller, PORT, traffic).is_allowed();

@@ -84,8 +84,8 @@ fn ask_with(access: &Access, method: &Method, path: &str, headers: &HeaderMap) -
     };
     match access.decide_request(Caller::mesh(&web), PORT, &request, &forms) {
         Err(error) => Ends::BadPath(error),
-        Ok(judged) if judged.verdict.is_allowed() => {
-            Ends::Arrives(judged.replaced.unwrap_or(path).to_owned())
+        Ok(evaluated) if evaluated.verdict.is_allowed() => {
+            Ends::Arrives(evaluated.replaced.unwrap_or(path).to_owned())
         }
         Ok(_) => Ends::Refused,
     }
@@ -221,8 +221,8 @@ fn nothing_is_replaced_where_nothing_is_enforced() {
         path: "//public",
         headers: &HeaderMap::new(),
     };
-    let judged = audit.decide_request(Caller::mesh(&web), PORT, &request, &forms);
-    assert!(matches!(judged.unwrap().verdict, Verdict::Allow { .. }));
+    let evaluated = audit.decide_request(Caller::mesh(&web), PORT, &request, &forms);
+    assert!(matches!(evaluated.unwrap().verdict, Verdict::Allow { .. }));
     let outside = audit.decide_request(Caller::Outside, PORT, &request, &forms);
     let reason = Reason::NoIdentity;
     assert_eq!(outside.unwrap().verdict, Verdict::Audit { reason });

@@ -177,8 +177,8 @@ fn decide<'a>(access: &'a Access, call: &PlainCall) -> Verdict<'a> {
             pod: pod.as_deref().filter(|_| call.names_pod),
         });
     match call.request {
-        None if call.opaque => access.decide(caller, call.port, JudgedTraffic::Opaque),
-        None => access.decide(caller, call.port, JudgedTraffic::Bytes),
+        None if call.opaque => access.decide(caller, call.port, EvaluatedTraffic::Opaque),
+        None => access.decide(caller, call.port, EvaluatedTraffic::Bytes),
         Some((letter, is_get)) => {
             let headers = HeaderMap::new();
             let path = format!("/{letter}");
@@ -188,7 +188,7 @@ fn decide<'a>(access: &'a Access, call: &PlainCall) -> Verdict<'a> {
                 path: &path,
                 headers: &headers,
             };
-            access.decide(caller, call.port, JudgedTraffic::Http(&request))
+            access.decide(caller, call.port, EvaluatedTraffic::Http(&request))
         }
     }
 }

@@ -81,8 +81,8 @@ fn started_response_clears_only_unreachable_ejection() {
             HealthChange::Nothing,
         ),
     ] {
-        let judged = health.judge(start, &others(3, 20, 0), settings, EVEN);
-        assert_eq!(judged, Some(cause));
+        let evaluated = health.evaluate(start, &others(3, 20, 0), settings, EVEN);
+        assert_eq!(evaluated, Some(cause));
         let due = start + ms(5000);
         let probe = health.begin_probe(due, true);
         assert!(probe.is_some());
@@ -104,7 +104,10 @@ fn started_response_clears_only_unreachable_ejection() {
     assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
     health.record(start, Unreachable, None, settings, 0);
     // No other endpoint to compare with: that takes a row of its own.
-    assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
+    assert_eq!(
+        health.evaluate(start, &others(2, 0, 0), settings, EVEN),
+        None
+    );
 }
 
 /// By its end alone a stream would show that its endpoint works when it is asked no more.
@@ -122,11 +125,11 @@ fn probe_response_lasting_one_second_returns_endpoint_once() {
     };
     let (mut health, probe) = streams();
     assert!(!health.settle(lasted - ms(1)));
-    assert!(health.is_ejected() && health.takes_slot(lasted));
+    assert!(health.is_ejected() && health.counts_as_ejected(lasted));
     let other = health.status(lasted - ms(1), true, ms(0));
     assert_eq!(other, Status::Ejected, "one probe at a time");
     assert!(health.settle(lasted) && !health.settle(lasted), "once");
-    assert!(!health.is_ejected() && !health.takes_slot(lasted));
+    assert!(!health.is_ejected() && !health.counts_as_ejected(lasted));
     assert_eq!(
         health.status(lasted, false, ms(10_000)),
         Status::Works(0.1),
@@ -205,6 +208,6 @@ fn calls_before_endpoint_return_do_not_count_afterwards() {
         ejected: 3,
         ..others(3, 20, 0)
     };
-    assert!(health.returns_for_lack_of_slot(&full, settings));
+    assert!(health.returns_at_ejection_limit(&full, settings));
     assert!(!health.is_ejected() && health.counts(hung, None));
 }

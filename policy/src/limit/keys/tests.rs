@@ -10,7 +10,7 @@ fn entry(caller: u64, value: u64) -> Entry {
     Entry { caller, value }
 }
 
-/// What both maps take by their capacity, a byte of each slot besides and an eighth left free,
+/// What both maps take by their capacity, a byte of each interval besides and an eighth left free,
 /// and the trees where each node is as empty as may be.
 fn bytes(keys: &Keys) -> usize {
     let map = |capacity: usize, entry: usize| capacity * 8 / 7 * (entry + 1);
@@ -52,7 +52,7 @@ fn key_entries_take_no_more_bytes_than_estimated() {
         keys.set_most(most / 4);
         let fewer = bytes(&keys);
         // Not `many`: a map that was much used reports less capacity than it takes, by as many
-        // slots as wait to be cleaned.
+        // intervals as wait to be cleaned.
         assert!(fewer <= most * BYTES_PER_ENTRY, "{most}: {fewer}");
     }
 }

@@ -1,4 +1,4 @@
-//! Ports with so few calls that most slots are empty.
+//! Ports with so few calls that most intervals are empty.
 //!
 //! Claims: calls-69
 

@@ -3,7 +3,7 @@
 //!
 //! Claims: calls-35
 
-mod decided;
+mod deciding_sections;
 mod why;
 
 use std::time::Duration;
@@ -171,16 +171,16 @@ fn losing_policy_names_winner_and_winless_one_conflicts() {
     half.sections.ejection = Some(Ejection::DEFAULT);
     let mut idle = retry("idle", 3);
     idle.created = 2;
-    let mut standings = Standings::default();
+    let mut results = PrecedenceResults::default();
     for port in [80, 81] {
-        standings.add(&resolve([&old, &half, &idle], &service(), port));
+        results.add(&resolve([&old, &half, &idle], &service(), port));
     }
-    let rivalry = |policy: &Policy| standings.of(&policy.origin).unwrap().rivalry();
-    assert_eq!(rivalry(&old), Rivalry::None);
+    let conflict = |policy: &Policy| results.of(&policy.origin).unwrap().conflict();
+    assert_eq!(conflict(&old), Conflict::None);
     let lost = vec![(Section::Retry, wins_by(&old, Precedence::Older))];
-    assert_eq!(rivalry(&half), Rivalry::PartlyOverridden(lost.clone()));
-    assert_eq!(rivalry(&idle), Rivalry::Conflicted(lost));
-    assert_eq!(standings.of(&Origin::new("TrafficPolicy", "x", "y")), None);
+    assert_eq!(conflict(&half), Conflict::PartlyOverridden(lost.clone()));
+    assert_eq!(conflict(&idle), Conflict::Conflicted(lost));
+    assert_eq!(results.of(&Origin::new("TrafficPolicy", "x", "y")), None);
 }
 
 #[test]
@@ -188,13 +188,13 @@ fn policy_winning_at_one_port_is_partly_overridden() {
     let wide = retry("wide", 1);
     let mut port = retry("port", 2);
     port.target = Target::Port(service(), 80);
-    let mut standings = Standings::default();
+    let mut results = PrecedenceResults::default();
     for number in [80, 81] {
-        standings.add(&resolve([&wide, &port], &service(), number));
+        results.add(&resolve([&wide, &port], &service(), number));
     }
-    let rivalry = standings.of(&wide.origin).unwrap().rivalry();
+    let conflict = results.of(&wide.origin).unwrap().conflict();
     let lost = vec![(Section::Retry, wins_by(&port, Precedence::Closer))];
-    assert_eq!(rivalry, Rivalry::PartlyOverridden(lost));
+    assert_eq!(conflict, Conflict::PartlyOverridden(lost));
 }
 
 #[test]
@@ -203,19 +203,19 @@ fn mesh_policy_status_counts_ports_decided_by_others() {
     mesh.target = Target::Mesh;
     let mut own = retry("own", 2);
     own.target = Target::Namespace("shop".into());
-    let mut standings = Standings::default();
+    let mut results = PrecedenceResults::default();
     for number in 0..300 {
-        standings.add(&resolve([&mesh, &own], &service(), number));
+        results.add(&resolve([&mesh, &own], &service(), number));
     }
     let elsewhere = ServiceId::new("other", "web");
-    standings.add(&resolve([&mesh, &own], &elsewhere, 80));
-    let standing = standings.of(&mesh.origin).unwrap();
-    assert_eq!(standing.lost_at, BTreeMap::from([(Section::Retry, 300)]));
-    assert!(matches!(standing.rivalry(), Rivalry::PartlyOverridden(lost) if lost.len() == 1));
-    let standing = standings.of(&own.origin).unwrap();
+    results.add(&resolve([&mesh, &own], &elsewhere, 80));
+    let result = results.of(&mesh.origin).unwrap();
+    assert_eq!(result.lost_at, BTreeMap::from([(Section::Retry, 300)]));
+    assert!(matches!(result.conflict(), Conflict::PartlyOverridden(lost) if lost.len() == 1));
+    let result = results.of(&own.origin).unwrap();
     assert_eq!(
-        (standing.lost_at.len(), standing.rivalry()),
-        (0, Rivalry::None)
+        (result.lost_at.len(), result.conflict()),
+        (0, Conflict::None)
     );
 }
 

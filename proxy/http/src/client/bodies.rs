@@ -75,7 +75,7 @@ impl HttpBody for Gated {
                 false
             }
             Poll::Pending => {
-                ready!(this.stuck.poll_given_up(cx));
+                ready!(this.stuck.poll_abandoned(cx));
                 tracing::debug!("nothing more came of a body behind its answer");
                 this.abort.discard();
                 return Poll::Ready(Some(Err(NO_MORE.into())));

@@ -58,7 +58,7 @@ pub struct Dedicated {
 /// One for each peer. What comes while it is in use goes by HTTP/2: two or four
 /// cost no less at 1000 requests/s, and each has to be opened and kept.
 #[derive(Default)]
-enum Slot {
+enum ConnectionState {
     #[default]
     Empty,
     Connecting,
@@ -68,7 +68,7 @@ enum Slot {
 
 #[derive(Default)]
 struct Usage {
-    slot: Slot,
+    held: ConnectionState,
     /// Of the dedicated connection, as long as there is one.
     signs: Option<Arc<Signs>>,
     wanted: u32,
@@ -85,14 +85,14 @@ impl std::fmt::Debug for Dedicated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.state.lock();
         f.debug_struct("Dedicated")
-            .field("exists", &state.slot.exists())
+            .field("exists", &state.held.exists())
             .field("beside", &state.beside)
             .field("taken", &state.taken)
             .finish_non_exhaustive()
     }
 }
 
-impl Slot {
+impl ConnectionState {
     const fn exists(&self) -> bool {
         !matches!(self, Self::Empty)
     }
@@ -120,14 +120,14 @@ impl Dedicated {
             }
             state.multiplexed_at = None;
         }
-        match std::mem::take(&mut state.slot) {
-            busy @ (Slot::Connecting | Slot::Used) => {
-                state.slot = busy;
+        match std::mem::take(&mut state.held) {
+            busy @ (ConnectionState::Connecting | ConnectionState::Used) => {
+                state.held = busy;
                 return Acquire::No;
             }
-            Slot::Free(mut dedicated) => {
+            ConnectionState::Free(mut dedicated) => {
                 if dedicated.is_free() {
-                    state.slot = Slot::Used;
+                    state.held = ConnectionState::Used;
                     state.taken += 1;
                     return Acquire::Leased(Lease {
                         dedicated: Some(dedicated),
@@ -135,14 +135,14 @@ impl Dedicated {
                     });
                 }
             }
-            Slot::Empty => {}
+            ConnectionState::Empty => {}
         }
         state.wanted = state.wanted.saturating_add(1);
         let now = Instant::now();
         if state.wanted < WORTH_OPENING || state.not_before.is_some_and(|then| now < then) {
             return Acquire::No;
         }
-        state.slot = Slot::Connecting;
+        state.held = ConnectionState::Connecting;
         state.not_before = Some(now + ATTEMPT_EVERY);
         Acquire::Open(Connecting {
             home: Arc::clone(self),
@@ -154,7 +154,7 @@ impl Dedicated {
     #[must_use]
     pub fn used(&self) -> (usize, u64) {
         let state = self.state.lock();
-        (usize::from(state.slot.exists()), state.taken)
+        (usize::from(state.held.exists()), state.taken)
     }
 
     /// Counts a request as waiting by HTTP/2 until the guard is dropped.
@@ -172,8 +172,8 @@ impl Dedicated {
     /// The dedicated connection, if it is in use and nothing came by it since the last call.
     pub fn silent(&self) -> Option<Silent> {
         let state = self.state.lock();
-        match (&state.slot, &state.signs) {
-            (Slot::Used, Some(signs)) => Silent::look(signs),
+        match (&state.held, &state.signs) {
+            (ConnectionState::Used, Some(signs)) => Silent::look(signs),
             _ => None,
         }
     }
@@ -181,16 +181,16 @@ impl Dedicated {
     /// Closes a dedicated connection that was idle for `limit`; true when none is left.
     pub fn sweep(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
-        if let Slot::Free(dedicated) = &mut state.slot {
+        if let ConnectionState::Free(dedicated) = &mut state.held {
             let (free, unused) = (dedicated.is_free(), dedicated.since.elapsed() >= limit);
             if (!free || unused)
-                && let Slot::Free(dedicated) = std::mem::take(&mut state.slot)
+                && let ConnectionState::Free(dedicated) = std::mem::take(&mut state.held)
                 && free
             {
                 dedicated.close();
             }
         }
-        !state.slot.exists()
+        !state.held.exists()
     }
 }
 
@@ -235,7 +235,7 @@ impl Connecting {
         if dedicated.is_free() {
             self.opened = true;
             let mut state = self.home.state.lock();
-            state.slot = Slot::Free(dedicated);
+            state.held = ConnectionState::Free(dedicated);
             state.signs = Some(signs);
         }
     }
@@ -249,7 +249,7 @@ impl Connecting {
 impl Drop for Connecting {
     fn drop(&mut self) {
         if !self.opened {
-            self.home.state.lock().slot = Slot::Empty;
+            self.home.state.lock().held = ConnectionState::Empty;
         }
     }
 }
@@ -342,7 +342,7 @@ impl Lease {
     fn put_back(mut self) {
         if let Some(mut dedicated) = self.dedicated.take() {
             dedicated.since = Instant::now();
-            self.home.state.lock().slot = Slot::Free(dedicated);
+            self.home.state.lock().held = ConnectionState::Free(dedicated);
         }
     }
 }
@@ -351,7 +351,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.dedicated.is_some() {
             let mut state = self.home.state.lock();
-            state.slot = Slot::Empty;
+            state.held = ConnectionState::Empty;
             state.signs = None;
         }
     }

@@ -14,8 +14,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use policy::reason::Reason;
+use weft_proxy_net::abandon_limiter::ConnectGuard;
 use weft_proxy_net::connect::ConnectTimeout;
-use weft_proxy_net::given_up::ConnectGuard;
 
 use crate::body::Body;
 use crate::client::bodies::{AnswerGuard, GuardedBody, gated};

@@ -168,7 +168,7 @@ impl Upstream {
         match written {
             Poll::Pending => {
                 self.abort.waits(cx);
-                ready!(self.stuck.poll_given_up(cx));
+                ready!(self.stuck.poll_abandoned(cx));
                 tracing::debug!("a server takes nothing of a body behind its answer");
                 self.abort.discard();
                 self.state.notes(true);
@@ -261,7 +261,7 @@ impl AsyncWrite for Upstream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.abort.take_ask() {
+        if this.abort.take_check() {
             connect::broken(&this.io)?;
         }
         Pin::new(&mut this.io).poll_flush(cx)

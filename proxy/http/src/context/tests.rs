@@ -249,8 +249,8 @@ async fn exhausted_retries_mark_request_by_name_or_trace() {
     assert!(!spent(&named, PARENT));
     let request = contexts.of_call(name, &HeaderMap::new()).request();
     let spend = |request, map: &HeaderMap| {
-        if let Some(asker) = Asker::of(request, map) {
-            contexts.spend(&asker);
+        if let Some(retry_parent) = RetryParent::of(request, map) {
+            contexts.spend(&retry_parent);
         }
     };
     spend(request.as_ref(), &traced(PARENT));

@@ -136,16 +136,16 @@ async fn late_empty_response_is_replaceable_without_length() {
 
 const MOMENT: Duration = Duration::from_millis(10);
 
-async fn is_given_up_within(rest: &mut Undelivered, left: usize, time: Duration) -> bool {
-    let given_up = poll_fn(|cx| rest.poll_given_up(left, cx));
-    timeout(time, given_up).await.is_ok()
+async fn is_abandoned_within(rest: &mut Undelivered, left: usize, time: Duration) -> bool {
+    let abandon_limiter = poll_fn(|cx| rest.poll_abandoned(left, cx));
+    timeout(time, abandon_limiter).await.is_ok()
 }
 
 #[tokio::test(start_paused = true)]
 async fn slowly_read_response_is_kept_but_stalled_one_abandoned() {
     let mut rest = Undelivered::default();
     for left in (0..20).rev() {
-        assert!(!is_given_up_within(&mut rest, left, TAKEN_WITHIN - MOMENT).await);
+        assert!(!is_abandoned_within(&mut rest, left, TAKEN_WITHIN - MOMENT).await);
     }
-    assert!(is_given_up_within(&mut rest, 0, MOMENT * 2).await);
+    assert!(is_abandoned_within(&mut rest, 0, MOMENT * 2).await);
 }

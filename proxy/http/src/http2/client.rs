@@ -27,7 +27,7 @@ use super::keepalive::{Keepalive, Peer, Suspected, Suspects, WatchedIo};
 use super::pipe::{Pipe, send_body};
 use super::recv::{RecvBody, UploadGuard};
 use super::send_window::{Credit, CreditSignal, SendWindow};
-use super::silence::{Asked, SilenceDetector};
+use super::silence::{AwaitedResponse, SilenceDetector};
 use super::until_end::UntilEnd;
 use super::{
     HandshakeError, RESET_FOR, RESETS, SMALL_FRAMES, SendError, Tuning, reset_errors,
@@ -290,9 +290,9 @@ impl RequestSender {
         }
         let whole = body.is_end_stream();
         let (response, stream) = self.begin(Request::from_parts(parts, ()), whole).await?;
-        let asked = Asked::on(self.shared.silence.as_ref());
+        let awaited = AwaitedResponse::on(self.shared.silence.as_ref());
         let upload = if whole {
-            asked.sent(true);
+            awaited.sent(true);
             None
         } else {
             let answered = Answered::default();
@@ -301,7 +301,7 @@ impl RequestSender {
             // Most bodies are there already, and need no task.
             match pipe.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(whole) => {
-                    asked.sent(whole);
+                    awaited.sent(whole);
                     None
                 }
                 #[expect(
@@ -311,7 +311,7 @@ impl RequestSender {
                 Poll::Pending => {
                     let sending = async move {
                         let _kept = kept;
-                        asked.sent(pipe.await);
+                        awaited.sent(pipe.await);
                     };
                     let task = tokio::spawn(sending);
                     Some(UploadGuard::new(task.abort_handle(), answered))

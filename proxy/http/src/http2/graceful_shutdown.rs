@@ -55,7 +55,7 @@ pub(super) struct ShutdownState(Arc<AtomicU8>);
 /// No shutdown.
 const STAYS: u8 = 0;
 /// The PING behind GOAWAY is sent.
-const ASKED: u8 = 1;
+const REQUESTED: u8 = 1;
 /// It has not answered for so long that it is taken to have.
 const UNHEARD: u8 = 2;
 /// `h2` has got its answer.
@@ -66,8 +66,8 @@ impl ShutdownState {
         self.0.load(Relaxed) == state
     }
 
-    fn ask(&self) {
-        self.0.store(ASKED, Relaxed);
+    fn request_ack(&self) {
+        self.0.store(REQUESTED, Relaxed);
     }
 
     /// `h2` is given an answer, which has no effect before its PING.
@@ -79,7 +79,7 @@ impl ShutdownState {
 
     /// The client's time has passed. Returns whether it had before and `h2` could not be answered.
     fn give_up(&self) -> bool {
-        if self.is(ASKED) {
+        if self.is(REQUESTED) {
             self.0.store(UNHEARD, Relaxed);
             return false;
         }
@@ -161,7 +161,7 @@ impl ShuttingDown {
         if self.since.is_none() && close.poll(cx).is_ready() {
             self.since = Some(Instant::now());
             self.look = Some(Box::pin(sleep(HEARD_WITHIN)));
-            self.shutdown_state.ask();
+            self.shutdown_state.request_ack();
             connection.graceful_shutdown();
         }
         if self.shutdown_state.is(HEARD) {

@@ -128,7 +128,7 @@ impl Pipe {
             if left == 0 || self.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(());
             }
-            undelivered.poll_given_up(left, cx)
+            undelivered.poll_abandoned(left, cx)
         })
         .await;
     }
@@ -183,7 +183,7 @@ impl Pipe {
             match self.stream.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stopped::Peer)),
-                Poll::Pending => return self.poll_given_up(cx),
+                Poll::Pending => return self.poll_abandoned(cx),
             }
         }
         self.moves();
@@ -207,16 +207,16 @@ impl Pipe {
             return Poll::Ready(());
         }
         let left = self.queue.as_ref().map_or(0, |queue| queue.left(cx));
-        ready!(self.undelivered.poll_given_up(left, cx));
+        ready!(self.undelivered.poll_abandoned(left, cx));
         // Nor is there a receiver for what was sent.
         self.queue = None;
         Poll::Ready(())
     }
 
     /// While nothing moves: whether that goes on for too long.
-    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
         match &mut self.stuck {
-            Some(stuck) => stuck.poll_given_up(cx).map(|()| Err(Stopped::Stuck)),
+            Some(stuck) => stuck.poll_abandoned(cx).map(|()| Err(Stopped::Stuck)),
             None => Poll::Pending,
         }
     }
@@ -241,7 +241,7 @@ impl Future for Pipe {
             }
             if this.buffered.is_empty() {
                 match std::mem::replace(&mut this.next, Next::Unknown) {
-                    Next::Unknown => return this.poll_given_up(cx),
+                    Next::Unknown => return this.poll_abandoned(cx),
                     Next::Data(data) => {
                         this.buffered = data;
                         this.moves();

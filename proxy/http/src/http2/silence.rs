@@ -64,9 +64,9 @@ impl SilenceDetector {
 
 /// A request whose head is sent, on a connection that tracks what its server owes.
 #[derive(Debug)]
-pub(super) struct Asked(Option<(Arc<SilenceDetector>, u64)>);
+pub(super) struct AwaitedResponse(Option<(Arc<SilenceDetector>, u64)>);
 
-impl Asked {
+impl AwaitedResponse {
     pub(super) fn on(connection: Option<&Arc<SilenceDetector>>) -> Self {
         Self(connection.map(|owed| (Arc::clone(owed), owed.received.load(Relaxed))))
     }
@@ -100,10 +100,10 @@ mod tests {
         let owed = Arc::<SilenceDetector>::default();
         advance(2 * SILENT_AFTER).await;
         assert!(!silent(&owed), "it was asked for nothing");
-        Asked::on(Some(&owed)).sent(true);
+        AwaitedResponse::on(Some(&owed)).sent(true);
         advance(SILENT_AFTER - MOMENT).await;
         // A later request does not put that off.
-        Asked::on(Some(&owed)).sent(true);
+        AwaitedResponse::on(Some(&owed)).sent(true);
         assert!(!silent(&owed));
         advance(MOMENT).await;
         assert!(silent(&owed));
@@ -120,13 +120,13 @@ mod tests {
     async fn complete_request_counts_only_without_data_after_head() {
         for (comes, is_whole) in [(false, true), (true, true), (false, false)] {
             let owed = Arc::<SilenceDetector>::default();
-            let asked = Asked::on(Some(&owed));
+            let awaited = AwaitedResponse::on(Some(&owed));
             advance(2 * SILENT_AFTER).await;
             assert!(!silent(&owed), "it waits for the rest of the request");
             if comes {
                 owed.came();
             }
-            asked.sent(is_whole);
+            awaited.sent(is_whole);
             advance(SILENT_AFTER).await;
             let case = format!("something came: {comes}, whole: {is_whole}");
             assert_eq!(silent(&owed), is_whole && !comes, "{case}");

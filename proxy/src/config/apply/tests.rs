@@ -170,7 +170,7 @@ fn refused_rule_equals_fresh_start_and_affects_no_other() {
     let web = SpiffeId::try_from(WEB).unwrap();
     let passes = |snapshot: &Snapshot, port| {
         let verdict =
-            (snapshot.access).decide(Caller::mesh(&web), port, access::JudgedTraffic::Bytes);
+            (snapshot.access).decide(Caller::mesh(&web), port, access::EvaluatedTraffic::Bytes);
         verdict.is_allowed()
     };
     assert!(passes(&before, 80) && passes(&before, 81));

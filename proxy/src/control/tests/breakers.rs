@@ -42,9 +42,9 @@ async fn proxy_reports_failures_and_obeys_fleet_state_until_expiry() {
     assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Pass);
     // Too few to decide alone.
     circuits.record(&by, &SETTINGS, now(), true);
-    let pulses = || bench.stand_in.pulses.lock().clone();
-    bench.until(|_| !pulses().is_empty()).await;
-    let first = pulses()[0].clone();
+    let breaker_reports = || bench.stand_in.breaker_reports.lock().clone();
+    bench.until(|_| !breaker_reports().is_empty()).await;
+    let first = breaker_reports()[0].clone();
     assert_eq!((first.sent, first.failed), (1, 1));
     let circuit = first.circuit.unwrap();
     assert_eq!(
@@ -54,7 +54,7 @@ async fn proxy_reports_failures_and_obeys_fleet_state_until_expiry() {
     let refuses = || circuits.admit(&by, &SETTINGS).0 == Admit::Refuse;
     bench.until(|_| refuses()).await;
     bench
-        .until(|_| pulses().iter().any(|one| one.refused > 0))
+        .until(|_| breaker_reports().iter().any(|one| one.refused > 0))
         .await;
     // The controllers that come afterwards know nothing of it.
     let streams = bench.streams();

@@ -84,7 +84,7 @@ async fn endpoint_with_abandoned_calls_is_not_cheapest_again() {
         if call.endpoint().addr == hung {
             let waited = Duration::from_secs(2);
             tokio::time::advance(waited).await;
-            call.endpoint().given_up(waited);
+            call.endpoint().attempt_abandoned(waited);
             there += 1;
         } else {
             call.learn(Latency::Head(Duration::from_millis(1)));

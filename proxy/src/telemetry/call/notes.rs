@@ -10,7 +10,7 @@ use policy::access_log::AccessLog;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::{self, cut};
 use crate::telemetry::histogram::Exemplar;
@@ -53,7 +53,7 @@ struct Logged {
 
 impl Logged {
     /// Of a request that belongs to a trace which changes its headers, or to none such.
-    fn of(asked: Asked<'_>, trace: Option<&Trace>, log: AccessLog) -> Self {
+    fn of(asked: ReportedHead<'_>, trace: Option<&Trace>, log: AccessLog) -> Self {
         // Else each message to the collector would be a line of the next one.
         let own = log.is_otlp() && asked.headers.is_some_and(trace::is_own);
         let log = if own { log.without_otlp() } else { log };
@@ -84,7 +84,12 @@ impl Notes {
         (from, started): (CameFrom, Instant),
     ) {
         let trace = begin_trace(telemetry, parts, from, started);
-        self.head(telemetry, parties, || Asked::of(parts), trace.as_deref());
+        self.head(
+            telemetry,
+            parties,
+            || ReportedHead::of(parts),
+            trace.as_deref(),
+        );
         self.trace = trace;
     }
 
@@ -93,7 +98,7 @@ impl Notes {
         &mut self,
         telemetry: &Telemetry,
         parties: &CallEnds,
-        asked: impl Fn() -> Asked<'a>,
+        asked: impl Fn() -> ReportedHead<'a>,
         trace: Option<&Trace>,
     ) {
         let log = telemetry.access_log();

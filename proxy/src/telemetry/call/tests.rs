@@ -37,7 +37,7 @@ fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
         },
     };
     let mut call = Call::begin(&telemetry, CallKind::Request, parties);
-    call.asks(&parts, CameFrom::Application);
+    call.note_request(&parts, CameFrom::Application);
     if direction == Direction::inbound {
         call.decided_by(Some(rule));
     }
@@ -93,23 +93,23 @@ fn access_log_names_route_without_counting_cell() {
 fn refused_head_is_logged_with_its_readable_parts() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let post = Method::from_bytes(&[b'P'; 300]).unwrap();
-    let whole = Asked {
+    let whole = ReportedHead {
         method: Some(&post),
         path: "/items",
-        ..Asked::default()
+        ..ReportedHead::default()
     };
     for (asked, method, path) in [
         (whole, &*"P".repeat(256), "/items"),
-        (Asked::default(), "", ""),
+        (ReportedHead::default(), "", ""),
     ] {
         let mut call = decided(Direction::inbound, AccessLog::JSON, &rule);
-        call.asks_in_vain(asked);
+        call.note_rejected(asked);
         let line = line_of(&call, 400, "bad-request").unwrap();
         assert_eq!((line.method, line.path, line.host), (method, path, ""));
         assert_eq!((line.direction, line.peer), ("inbound", "shop/web"));
         assert_eq!((line.trace, line.rule), (None, None));
         let mut silent = decided(Direction::inbound, AccessLog::OFF, &rule);
-        silent.asks_in_vain(asked);
+        silent.note_rejected(asked);
         assert!(line_of(&silent, 400, "bad-request").is_none());
     }
 }
@@ -123,7 +123,7 @@ fn the_access_log_follows_the_controller_and_goes_back() {
         let (parts, ()) = Request::new(()).into_parts();
         let parties = call.parties().clone();
         let mut call = Call::begin(&telemetry, CallKind::Request, parties);
-        call.asks(&parts, CameFrom::Application);
+        call.note_request(&parts, CameFrom::Application);
         call.notes.keep_line_of(failed);
         line_of(&call, 200, "").is_some()
     };
@@ -160,7 +160,7 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let called = CallEnds::to_service("shop/cart".into(), 80);
         let mut call = Call::begin(&telemetry, CallKind::Request, called);
-        call.asks(&parts, CameFrom::Application);
+        call.note_request(&parts, CameFrom::Application);
         let (answer, ()) = Response::new(()).into_parts();
         call.answered(&answer, None)
             .done(BodyEnd::Complete, 10, None);
@@ -192,7 +192,7 @@ fn request(
     let called = CallEnds::to_service(Arc::default(), 80);
     let mut call = Call::begin(telemetry, CallKind::Request, called);
     call.speaks(Version::HTTP_11, false);
-    call.asks(&parts, CameFrom::Application);
+    call.note_request(&parts, CameFrom::Application);
     call.between(there.parties.clone());
     let found = kept.find(|key| key == there);
     let cell = found.unwrap_or_else(|| {
@@ -341,7 +341,7 @@ fn waiting_counts_as_latency_but_rejection_does_not() {
         let _ = call.refuse(&failure, &Method::GET, false);
     });
     assert_eq!(refused, (1, 7));
-    let turned_away = counted(|call| call.turned_away(NotHandled::LATE, Asked::default()));
+    let turned_away = counted(|call| call.turned_away(NotHandled::LATE, ReportedHead::default()));
     assert_eq!(turned_away, (1, 0));
 }
 
@@ -350,7 +350,7 @@ fn caller_leaving_while_waiting_counts_cancelled_not_failed() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let call = decided(Direction::inbound, AccessLog::OFF, &rule);
     let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
-    call.turned_away(NotHandled::Left, Asked::default());
+    call.turned_away(NotHandled::Left, ReportedHead::default());
     let mut counted = (0, 0);
     cells.drain(|_, counts| counted = (counts.cancelled, counts.calls(|_| true)));
     assert_eq!(counted, (1, 0));
@@ -372,7 +372,7 @@ fn routed(
     };
     let mut call = Call::begin(telemetry, CallKind::Request, parties.clone());
     call.speaks(Version::HTTP_11, false);
-    call.asks(&parts, CameFrom::Application);
+    call.note_request(&parts, CameFrom::Application);
     let cell = kept.find(|_| true).unwrap_or_else(|| {
         let cell = telemetry.cell(parties, Protocol::Http1);
         kept.keep(&cell);

@@ -1,4 +1,4 @@
-//! Reports to the controller, slot by slot.
+//! Reports to the controller, interval by interval.
 //!
 //! Claims: observe-104, observe-139, observe-19
 
@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use wire::v1;
 
-use super::{EDGES, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT, slot_of};
+use super::{EDGES, INTERVAL, KEPT_EDGES, KEPT_INTERVALS, Reports, interval_of};
 use crate::telemetry::cell::{CallOutcome, CellKey};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
@@ -48,17 +48,17 @@ const BAD: CallOutcome = CallOutcome {
 };
 
 impl Reports {
-    /// This slot begins, by a clock that shows the time that passed.
-    fn close_at(&self, slot: u64) {
+    /// This interval begins, by a clock that shows the time that passed.
+    fn close_at(&self, interval: u64) {
         static BEGAN: OnceLock<Instant> = OnceLock::new();
-        let passed = Duration::from_secs(slot * SLOT);
+        let passed = Duration::from_secs(interval * INTERVAL);
         let began = *BEGAN.get_or_init(Instant::now);
         self.close(UNIX_EPOCH + passed, began + passed);
     }
 
-    /// A call of a millisecond ends in this slot.
-    fn count_at(&self, slot: u64, cell_key: CellKey, outcome: CallOutcome) {
-        self.close_at(slot);
+    /// A call of a millisecond ends in this interval.
+    fn count_at(&self, interval: u64, cell_key: CellKey, outcome: CallOutcome) {
+        self.close_at(interval);
         self.count(cell_key, outcome);
     }
 
@@ -85,20 +85,23 @@ fn limit(reports: &Reports, limit: &'static str) -> u64 {
 }
 
 #[test]
-fn calls_add_up_by_edge_and_slot() {
+fn calls_add_up_by_edge_and_interval() {
     let reports = reports();
-    for (slot, pod, outcome) in [
+    for (interval, pod, outcome) in [
         (7, "shop/a", GOOD),
         (7, "shop/a", BAD),
         (7, "shop/b", GOOD),
         (8, "shop/a", GOOD),
         (9, "shop/a", GOOD),
     ] {
-        reports.count_at(slot, to(pod), outcome);
+        reports.count_at(interval, to(pod), outcome);
     }
     let closed = closed(&reports);
     assert_eq!(closed.len(), 2, "the open slot is not sent yet");
-    assert_eq!((closed[0].slot, closed[1].slot), (7 * SLOT, 8 * SLOT));
+    assert_eq!(
+        (closed[0].slot, closed[1].slot),
+        (7 * INTERVAL, 8 * INTERVAL)
+    );
     let a = closed[0]
         .edges
         .iter()
@@ -148,24 +151,27 @@ fn call_without_endpoint_reports_no_security() {
 #[test]
 fn backward_clock_loses_no_call_nor_reopens_interval() {
     let reports = reports();
-    for slot in [9, 3, 10] {
-        reports.count_at(slot, to("shop/a"), GOOD);
+    for interval in [9, 3, 10] {
+        reports.count_at(interval, to("shop/a"), GOOD);
     }
     let closed = closed(&reports);
     assert_eq!(closed.len(), 1);
-    assert_eq!((closed[0].slot, closed[0].edges[0].success), (9 * SLOT, 2));
+    assert_eq!(
+        (closed[0].slot, closed[0].edges[0].success),
+        (9 * INTERVAL, 2)
+    );
 }
 
 #[test]
 fn clock_that_was_set_back_is_followed() {
     let reports = reports();
-    for slot in [1000, 900, 901, 902] {
-        reports.count_at(slot, to("shop/a"), GOOD);
+    for interval in [1000, 900, 901, 902] {
+        reports.count_at(interval, to("shop/a"), GOOD);
     }
     let closed = closed(&reports);
     let reported = closed
         .iter()
-        .map(|report| (report.slot / SLOT, report.edges[0].success));
+        .map(|report| (report.slot / INTERVAL, report.edges[0].success));
     let reported: Vec<(u64, u64)> = reported.collect();
     assert_eq!(reported, [(1000, 1), (900, 1), (901, 1)]);
     assert_eq!(reports.state.lock().before_set, 1);
@@ -189,16 +195,16 @@ fn full_report_table_keeps_counts_without_peer() {
 }
 
 #[test]
-fn kept_slots_are_bounded_by_number_and_by_edges() {
+fn kept_intervals_are_bounded_by_number_and_edges() {
     let reports = reports();
-    for slot in 0..KEPT_SLOTS as u64 + 5 {
-        reports.count_at(slot + 1, to("shop/a"), GOOD);
+    for interval in 0..KEPT_INTERVALS as u64 + 5 {
+        reports.count_at(interval + 1, to("shop/a"), GOOD);
     }
-    assert_eq!(closed(&reports).len(), KEPT_SLOTS);
+    assert_eq!(closed(&reports).len(), KEPT_INTERVALS);
     assert_eq!(limit(&reports, "report-slots"), 0, "old slots go in order");
-    for slot in 100..110 {
+    for interval in 100..110 {
         for at in 0..EDGES {
-            reports.count_at(slot, to(&format!("shop/p{at}")), GOOD);
+            reports.count_at(interval, to(&format!("shop/p{at}")), GOOD);
         }
     }
     let kept: usize = closed(&reports)
@@ -213,17 +219,17 @@ fn kept_slots_are_bounded_by_number_and_by_edges() {
 async fn new_stream_gets_earlier_reports_again() {
     let reports = Arc::new(reports());
     let (now, at) = (SystemTime::now(), Instant::now());
-    let ago = [3, 2, 1].map(|slots| Duration::from_secs(slots * SLOT));
+    let ago = [3, 2, 1].map(|intervals| Duration::from_secs(intervals * INTERVAL));
     for ago in ago {
         reports.close(now - ago, at - ago);
         reports.count(to("shop/a"), GOOD);
     }
     for _ in 0..2 {
         let mut received = stream(&reports);
-        // The task itself closes the slot that was open: that of today is later.
+        // The task itself closes the interval that was open: that of today is later.
         for ago in ago {
-            let slot = slot_of(now - ago) * SLOT;
-            assert_eq!(next(&mut received).await.slot, slot);
+            let interval = interval_of(now - ago) * INTERVAL;
+            assert_eq!(next(&mut received).await.slot, interval);
         }
     }
 }
@@ -246,24 +252,24 @@ async fn next(received: &mut mpsc::Receiver<v1::Report>) -> v1::Report {
 async fn new_report_stream_omits_intervals_before_clock_set() {
     let reports = Arc::new(reports());
     let (now, at) = (SystemTime::now(), Instant::now());
-    let ago = |slots: u64| Duration::from_secs(slots * SLOT);
+    let ago = |intervals: u64| Duration::from_secs(intervals * INTERVAL);
     let behind = Duration::from_secs(60);
-    for slots in (3..23).rev() {
-        reports.close(now - behind - ago(slots), at - ago(slots));
+    for intervals in (3..23).rev() {
+        reports.close(now - behind - ago(intervals), at - ago(intervals));
         reports.count(to("shop/a"), GOOD);
     }
     reports.close(now - ago(2), at - ago(2));
     reports.count(to("shop/b"), GOOD);
     for _ in 0..2 {
         let first = next(&mut stream(&reports)).await;
-        assert_eq!(first.slot, slot_of(now - ago(2)) * SLOT);
+        assert_eq!(first.slot, interval_of(now - ago(2)) * INTERVAL);
         assert_eq!(first.edges[0].pod, "shop/b");
     }
     assert_eq!(closed(&reports).len(), 21, "open streams have all");
 }
 
 #[tokio::test]
-async fn ending_pod_sends_its_open_slot_at_once() {
+async fn ending_pod_sends_its_open_interval_at_once() {
     let reports = Arc::new(reports());
     let (stream, mut received) = mpsc::channel(1);
     let feeding = Arc::clone(&reports);

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method};
 use policy::protocol::Protocol;
 use wire::v1;
 
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::ends;
 use crate::telemetry::tap::{Tap, Taps};
@@ -64,7 +64,7 @@ impl Tapped {
     pub(crate) fn note(
         taps: &Taps,
         parties: &CallEnds,
-        asked: Asked<'_>,
+        reported_head: ReportedHead<'_>,
         trace: Option<&Trace>,
     ) -> Option<Box<Self>> {
         let open = taps.open.load();
@@ -72,28 +72,31 @@ impl Tapped {
         let fits = |tap: &&Arc<Tap>| {
             // The caller is known from the begin on; the callee is not.
             let ends_are_known = matches!(parties, CallEnds::Inbound { .. });
-            tap.filter.wants_head(direction, asked)
+            tap.filter.wants_head(direction, reported_head)
                 && (!ends_are_known || tap.filter.wants_end(parties))
         };
         let taps: Vec<Arc<Tap>> = open.iter().filter(fits).cloned().collect();
-        (!taps.is_empty()).then(|| Box::new(Self::new(taps, asked, trace)))
+        (!taps.is_empty()).then(|| Box::new(Self::new(taps, reported_head, trace)))
     }
 
-    fn new(taps: Vec<Arc<Tap>>, asked: Asked<'_>, trace: Option<&Trace>) -> Self {
+    fn new(taps: Vec<Arc<Tap>>, reported_head: ReportedHead<'_>, trace: Option<&Trace>) -> Self {
         let headers = taps.iter();
         let headers = headers.map(|tap| {
-            let map = asked.headers;
+            let map = reported_head.headers;
             map.map_or_else(Vec::new, |map| selected(map, &tap.filter.headers))
         });
         let at = SystemTime::now().duration_since(UNIX_EPOCH);
         let head = Head {
             at: number(at.unwrap_or_default().as_millis()),
-            method: cut(asked.method.map_or("", Method::as_str), TEXT),
-            host: cut(asked.host, TEXT),
-            path: cut(asked.path, PATH),
+            method: cut(reported_head.method.map_or("", Method::as_str), TEXT),
+            host: cut(reported_head.host, TEXT),
+            path: cut(reported_head.path, PATH),
             trace: match trace {
                 Some(trace) => trace.id(),
-                None => asked.headers.and_then(trace::id).unwrap_or_default(),
+                None => reported_head
+                    .headers
+                    .and_then(trace::id)
+                    .unwrap_or_default(),
             },
         };
         Self {

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::mpsc::Receiver;
 use wire::v1;
 
-use crate::http::head::Asked;
+use crate::http::head::ReportedHead;
 use crate::http::header_names::{PROOF, TOKEN};
 use crate::http::refusal::NotHandled;
 use crate::http::watched::BodyEnd;
@@ -73,7 +73,7 @@ fn from(caller: &str, uid: &str) -> CallEnds {
 /// One request between these, answered like this.
 fn call(telemetry: &Arc<Telemetry>, parties: CallEnds, parts: &request::Parts, status: u16) {
     let mut call = Call::begin(telemetry, CallKind::Request, parties);
-    call.asks(parts, CameFrom::Application);
+    call.note_request(parts, CameFrom::Application);
     let (answer, ()) = Response::builder()
         .status(status)
         .body(())
@@ -303,7 +303,7 @@ fn requests_of_one_route_are_those_that_it_describes() {
         let parties = from("shop/web", "uid");
         let mut call = Call::begin(&telemetry, CallKind::Request, parties.clone());
         call.speaks(Version::HTTP_11, false);
-        call.asks(&head("GET", "/items", &[]), CameFrom::Application);
+        call.note_request(&head("GET", "/items", &[]), CameFrom::Application);
         call.on(telemetry.cell(parties, Protocol::Http1));
         call.takes_route(&route.into());
         let (answer, ()) = Response::new(()).into_parts();
@@ -367,10 +367,10 @@ fn refused_head_reaches_taps_with_matching_filter() {
     let mut reported = |method: Option<&Method>, path| {
         let call = Call::begin(&telemetry, CallKind::Request, from("shop/web", "uid"));
         let how = NotHandled::Answered(Reason::BadRequest, StatusCode::BAD_REQUEST);
-        let asked = Asked {
+        let asked = ReportedHead {
             method,
             path,
-            ..Asked::default()
+            ..ReportedHead::default()
         };
         call.turned_away(how, asked);
         taps.each_mut().map(|(_, records)| {
@@ -411,7 +411,8 @@ fn request_that_no_tap_wants_is_written_down_nowhere() {
     };
     let _taps = [posts, others].map(|ask| watch(&telemetry, ask));
     let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
-    let noted = move || Tapped::note(&telemetry.taps, &parties, Asked::of(&parts), None).is_some();
+    let noted =
+        move || Tapped::note(&telemetry.taps, &parties, ReportedHead::of(&parts), None).is_some();
     let looking = std::thread::spawn(move || {
         assert!(!noted());
         let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();

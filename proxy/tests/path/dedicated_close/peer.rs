@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::*;
 
 /// Ten seconds, and a moment for a test that shares its machine.
-const GIVEN_UP: Duration = Duration::from_millis(10_500);
+const ABANDONED_WITHIN: Duration = Duration::from_millis(10_500);
 
 /// What a dedicated connection that is not used for requests of its own does to calls.
 #[derive(Clone, Copy, Debug)]
@@ -181,7 +181,7 @@ async fn request_to_frozen_peer_ends_within_ten_seconds() {
         answer.starts_with("HTTP/1.1 502") && answer.contains("weft-reason: connection-lost"),
         "{answer}"
     );
-    assert!(took <= GIVEN_UP, "{took:?}");
+    assert!(took <= ABANDONED_WITHIN, "{took:?}");
     assert_eq!(seen.lock().len(), sent - 1, "nor is it sent again");
 }
 

@@ -37,7 +37,7 @@ async fn yielding_connection_closes_for_others_before_own_holder() {
     assert_eq!(gone(&hoard), 0);
     let _other = enter(&occupancy, 2);
     assert_eq!(gone(&hoard), 1);
-    sleep(YOUNG).await;
+    sleep(GRACE).await;
     let _own = occupancy.try_admit(&holder(1)).unwrap();
     assert_eq!(gone(&hoard), 2);
 }

@@ -98,13 +98,13 @@ pub(crate) fn bounds(all: &[control::Figures]) -> Vec<Must> {
             what: "the whole controller while every proxy reports each second how its calls went, of one core",
             unit: "%",
             most: 30.0,
-            found: figures.pulses.percent,
+            found: figures.breaker_reports.percent,
         },
         Must {
             what: "from a Service's first failure until its breaker is open at every caller",
             unit: "s",
             most: 7.0,
-            found: figures.pulses.open,
+            found: figures.breaker_reports.open,
         },
         Must {
             what: "requests that the API server turned away meanwhile",
@@ -189,19 +189,31 @@ fn breaker_rows(text: &mut String, all: &[control::Figures]) {
         text,
         all,
         "Services that proxies tell of each second, each once for every caller",
-        |f| f.pulses.calls.to_string(),
+        |f| f.breaker_reports.calls.to_string(),
     );
     line(
         text,
         all,
         "the controller without that, and with it, % of a core",
-        |f| format!("{}, {}", short(f.pulses.idle), short(f.pulses.percent)),
+        |f| {
+            format!(
+                "{}, {}",
+                short(f.breaker_reports.idle),
+                short(f.breaker_reports.percent)
+            )
+        },
     );
     line(
         text,
         all,
         "callers of the one that fails, and until all hold back, s",
-        |f| format!("{}, {}", f.pulses.callers, short(f.pulses.open)),
+        |f| {
+            format!(
+                "{}, {}",
+                f.breaker_reports.callers,
+                short(f.breaker_reports.open)
+            )
+        },
     );
 }
 

@@ -7,7 +7,7 @@ use crds::observe::Graph;
 use serde_json::{Value, json};
 
 use super::{edge, judged, ports, route, rules, suggested, suggested_of};
-use crate::commands::suggest::calls::Calls;
+use crate::commands::suggest::observed_calls::Calls;
 use crate::traffic::IndexedGraph;
 
 const SHARED: &str = "spiffe://cluster.local/ns/shop/sa/shared";

@@ -7,8 +7,8 @@ use super::*;
 #[test]
 fn oversized_graph_counts_skipped_parts_and_is_incomplete() {
     let town = Town::of(&busy());
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
-    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let intervals = (INTERVAL_NOW - 11, INTERVAL_NOW + 1);
+    let window = town.history.window(intervals, INTERVAL_NOW + 1, 0);
     let rendered = |most: usize| {
         let sources = town.sources(&window);
         let written = Written::within(most, |to| write(&sources, &Extent::default(), to));
@@ -52,14 +52,14 @@ fn history_is_dropped_before_edges_and_reported() {
         model: None,
     };
     let mut fold = Fold::default();
-    for slot in &reports.of_slot(SLOT_NOW) {
-        fold.add(owners, slot, &mut town.history.edges);
+    for interval in &reports.of_interval(INTERVAL_NOW) {
+        fold.add(owners, interval, &mut town.history.edges);
     }
     // The same calls ten minutes before.
-    town.history.take(SLOT_NOW - 120, 1, fold.done());
-    town.history.tidy(SLOT_NOW);
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
-    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    town.history.take(INTERVAL_NOW - 120, 1, fold.done());
+    town.history.tidy(INTERVAL_NOW);
+    let intervals = (INTERVAL_NOW - 11, INTERVAL_NOW + 1);
+    let window = town.history.window(intervals, INTERVAL_NOW + 1, 0);
     let extent = Extent {
         history: Some(0),
         ..Extent::default()
@@ -108,8 +108,8 @@ fn edge_larger_than_estimated_loses_its_routes() {
     };
     report(&reports, "shop/api", vec![served]);
     let town = Town::of(&reports);
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
-    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let intervals = (INTERVAL_NOW - 11, INTERVAL_NOW + 1);
+    let window = town.history.window(intervals, INTERVAL_NOW + 1, 0);
     let rendered = |most: usize| {
         let sources = town.sources(&window);
         read(&Written::within(most, |to| write(&sources, &of("shop"), to)).whole())
@@ -125,8 +125,8 @@ fn edge_larger_than_estimated_loses_its_routes() {
 #[test]
 fn edge_that_was_called_last_has_room_before_others() {
     let mut town = Town::of(&busy());
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
-    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let intervals = (INTERVAL_NOW - 11, INTERVAL_NOW + 1);
+    let window = town.history.window(intervals, INTERVAL_NOW + 1, 0);
     let whole = town.graph(&Extent::default());
     let longest = whole
         .edges

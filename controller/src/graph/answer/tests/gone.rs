@@ -24,8 +24,8 @@ fn gone_workloads_show_calls_but_quiet_edges_on_request() {
     }
 
     // The same edges while no caller calls.
-    let slots = (SLOT_NOW - 11, SLOT_NOW + 1);
-    let window = town.history.window(slots, SLOT_NOW + 1, 0);
+    let intervals = (INTERVAL_NOW - 11, INTERVAL_NOW + 1);
+    let window = town.history.window(intervals, INTERVAL_NOW + 1, 0);
     for edge in window.edges.keys() {
         town.memory.see(edge, Seen { first: 1, last: 2 });
     }

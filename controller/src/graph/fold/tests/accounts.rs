@@ -12,7 +12,7 @@ fn report_by(reports: &Reports, process: u64, account: &str, edges: Vec<v1::Edge
     };
     let report = v1::Report {
         process,
-        slot: SLOT_NOW * crate::observe::reports::SLOT,
+        slot: INTERVAL_NOW * crate::observe::reports::INTERVAL,
         edges,
         ..v1::Report::default()
     };

@@ -4,11 +4,11 @@ use super::*;
 use crate::inventory::InventoryObject;
 use crate::inventory::kind::MetricsKind;
 
-/// So many calls that one pod reports in a slot; twice as many are more than its share.
+/// So many calls that one pod reports in an interval; twice as many are more than its share.
 const HOARD: u64 = 90;
 
-/// One pod reports so many in this slot.
-fn hoard(reports: &Reports, slot: u64) {
+/// One pod reports so many in this interval.
+fn hoard(reports: &Reports, interval: u64) {
     let hoarder = crate::observe::reports::Reporter {
         uid: "bank-web".into(),
         pod: topology::key("bank", "web-1"),
@@ -17,7 +17,7 @@ fn hoard(reports: &Reports, slot: u64) {
     let edges = (0..HOARD).map(|at| topology::seen_by_client(&format!("bank/x{at}"), 1, 0));
     let report = wire::v1::Report {
         process: 1,
-        slot: slot * SLOT,
+        slot: interval * INTERVAL,
         edges: edges.collect(),
         ..wire::v1::Report::default()
     };
@@ -53,17 +53,17 @@ fn settled(graph: &Graph, extent: Extent) -> crds::observe::Graph {
     graph.answer(&settled, now() + SETTLED)
 }
 
-/// What a pod loses by its own excess was folded before, and others report of the same slot
+/// What a pod loses by its own excess was folded before, and others report of the same interval
 /// afterwards.
 #[tokio::test]
 async fn folded_calls_survive_dropped_reports_and_interval_refold() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
-    let before = topology::SLOT_NOW - 1;
+    let before = topology::INTERVAL_NOW - 1;
     hoard(&reports, before);
     graph.look(now(), true).await;
-    hoard(&reports, topology::SLOT_NOW);
-    assert!(!reports.given_up(before).is_empty());
+    hoard(&reports, topology::INTERVAL_NOW);
+    assert!(!reports.dropped_reports(before).is_empty());
     for late in 1..=2 {
         let called = vec![topology::seen_by_client("shop/api", 1, 0)];
         topology::report_in(&reports, before, "shop/web", called);
@@ -97,13 +97,13 @@ async fn folded_calls_survive_dropped_reports_and_interval_refold() {
 async fn folded_edge_is_unique_once_owner_is_known() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
-    let before = topology::SLOT_NOW - 1;
+    let before = topology::INTERVAL_NOW - 1;
     let called = vec![topology::seen_by_client("bank/api", 1, 0)];
     topology::report_in(&reports, before, "bank/other", called);
     hoard(&reports, before);
     graph.look(now(), true).await;
-    hoard(&reports, topology::SLOT_NOW);
-    assert!(!reports.given_up(before).is_empty());
+    hoard(&reports, topology::INTERVAL_NOW);
+    assert!(!reports.dropped_reports(before).is_empty());
     learn(&graph, "api");
     let late = vec![topology::seen_by_client("shop/api", 1, 0)];
     topology::report_in(&reports, before, "shop/web", late);
@@ -126,7 +126,7 @@ async fn folded_edge_is_unique_once_owner_is_known() {
 async fn account_edge_is_unique_once_pod_is_known() {
     let reports = Reports::with_capacity(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
-    let before = topology::SLOT_NOW - 1;
+    let before = topology::INTERVAL_NOW - 1;
     let served = vec![topology::seen_by_server("bank/late", 1, 0)];
     topology::report_in(&reports, before, "bank/other", served);
     hoard(&reports, before);
@@ -137,8 +137,8 @@ async fn account_edge_is_unique_once_pod_is_known() {
         graph_edges.map(|edge| (edge.from, edge.requests)).collect()
     };
     assert_eq!(callers(), [("bank/ServiceAccount/late".to_owned(), 1)]);
-    hoard(&reports, topology::SLOT_NOW);
-    assert!(!reports.given_up(before).is_empty());
+    hoard(&reports, topology::INTERVAL_NOW);
+    assert!(!reports.dropped_reports(before).is_empty());
     learn(&graph, "late");
     let more = vec![topology::seen_by_client("shop/api", 1, 0)];
     topology::report_in(&reports, before, "shop/web", more);

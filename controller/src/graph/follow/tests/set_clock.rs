@@ -1,4 +1,4 @@
-//! What the graph reports after the clock that numbers its slots was set.
+//! What the graph reports after the clock that numbers its intervals was set.
 //!
 //! Claims: observe-11
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::graph::follow::state::SHORTEST_MEMORY;
 use crate::graph::wall_clock::{ClockStep, WallClock};
 
-/// What a graph shows of five calls, and three in the same slot once more, which came again when
+/// What a graph shows of five calls, and three in the same interval once more, which came again when
 /// the clock was set back; or which came late, where it was not.
 async fn said(is_set: bool) -> (u64, crds::observe::GraphMetadata, Graph) {
     let by = Duration::from_secs(120);
@@ -16,7 +16,7 @@ async fn said(is_set: bool) -> (u64, crds::observe::GraphMetadata, Graph) {
     graph.look(now(), true).await;
     graph.tidy(now() + by);
     if is_set {
-        let again = UNIX_EPOCH + Duration::from_secs(topology::SLOT_NOW * SLOT);
+        let again = UNIX_EPOCH + Duration::from_secs(topology::INTERVAL_NOW * INTERVAL);
         graph.clock_was_set(ClockStep::Back(by), again);
     }
     call(&reports, "shop/web", "shop/api", 3, 0);
@@ -35,7 +35,7 @@ async fn clock_set_back_counts_immediately_and_marks_windows() {
     assert!(!metadata.complete && !metadata.unsettled);
     assert_eq!(graph.inner.metrics.clock_sets.get(), 1);
     // A window that began after that is as any other, unless it has minutes before.
-    let later = now() + Duration::from_secs(20 * SLOT);
+    let later = now() + Duration::from_secs(20 * INTERVAL);
     let mut window = window_of(Extent::default());
     assert!(graph.answer(&window, later).metadata.unsettled);
     window.extent.history = Some(0);
@@ -77,7 +77,7 @@ async fn window_keeps_counts_while_clock_is_not_set() {
 async fn clock_set_ahead_expires_known_edges_after_one_hour() {
     let by = 2 * MONTH;
     let later = now() + by;
-    for (is_set, remembered) in [(true, 1), (false, 0)] {
+    for (is_set, persisted) in [(true, 1), (false, 0)] {
         let reports = reports();
         let graph = graph(&reports);
         call(&reports, "shop/web", "shop/api", 1, 0);
@@ -89,10 +89,10 @@ async fn clock_set_ahead_expires_known_edges_after_one_hour() {
             graph.tidy(at);
             graph.with_memory(|memory, _| memory.len())
         };
-        assert_eq!(left(later), remembered, "set: {is_set}");
+        assert_eq!(left(later), persisted, "set: {is_set}");
         let metadata = graph.answer(&window_of(Extent::default()), later).metadata;
         assert_eq!(metadata.unsettled, !is_set, "{metadata:?}");
-        let an_hour = SHORTEST_MEMORY + Duration::from_secs(SLOT);
+        let an_hour = SHORTEST_MEMORY + Duration::from_secs(INTERVAL);
         assert_eq!(left(later + an_hour), 0);
     }
 }

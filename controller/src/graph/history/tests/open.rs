@@ -1,19 +1,19 @@
-//! What is open while the last slot is not settled: the last settled value holds, also at both ends
+//! What is open while the last interval is not settled: the last settled value holds, also at both ends
 //! of edges whose calls the called side cannot distinguish.
 //!
 //! Claims: observe-8
 
 use super::*;
 
-/// A connection that stays open without traffic, as that of a websocket; of the last slot the proxy
+/// A connection that stays open without traffic, as that of a websocket; of the last interval the proxy
 /// of another edge alone has reported.
 #[test]
-fn open_call_without_news_stays_until_its_slot_settles() {
+fn unchanged_open_call_stays_until_interval_settles() {
     for server in [false, true] {
         let mut history = History::default();
         let silent = edge(&mut history, 80);
         let other = edge(&mut history, 81);
-        let slot = |edges: &[&EdgeRef]| {
+        let interval = |edges: &[&EdgeRef]| {
             let rows = edges.iter().flat_map(|edge| folded(edge, 0, 1).rows);
             let mut all = Folded {
                 rows: rows.collect(),
@@ -24,8 +24,8 @@ fn open_call_without_news_stays_until_its_slot_settles() {
             }
             all
         };
-        history.take(NOW - 2, 1, slot(&[&silent, &other]));
-        history.take(NOW - 1, 1, slot(&[&other]));
+        history.take(NOW - 2, 1, interval(&[&silent, &other]));
+        history.take(NOW - 1, 1, interval(&[&other]));
         let open = |settled| {
             let window = history.window((NOW - 12, NOW), settled, 0);
             window.edges.get(&silent).map(|counted| counted.sums.open)
@@ -37,7 +37,7 @@ fn open_call_without_news_stays_until_its_slot_settles() {
 
 /// What began since was in no report before, so what is reported of it by now is shown.
 #[test]
-fn call_that_began_in_an_unsettled_slot_is_open() {
+fn call_started_in_unsettled_interval_is_open() {
     let mut history = History::default();
     let (old, new) = (edge(&mut history, 80), edge(&mut history, 81));
     history.take(NOW - 2, 1, folded(&old, 0, 3));
@@ -51,7 +51,7 @@ fn call_that_began_in_an_unsettled_slot_is_open() {
 
 /// The only proxy that reported anything is gone. A window of several minutes is made of halves.
 #[test]
-fn settled_slot_without_reports_leaves_nothing_open() {
+fn settled_interval_without_reports_leaves_nothing_open() {
     let mut history = History::default();
     let edge = edge(&mut history, 80);
     let first = NOW - 5 * HALF;
@@ -67,19 +67,19 @@ fn settled_slot_without_reports_leaves_nothing_open() {
         assert_eq!(window.edges[&edge].sums.open, 0, "{settled}");
     }
     assert_eq!(open(&history, NOW, NOW), Some(0));
-    // The same once the slot has become one of half a minute.
+    // The same once the interval has become one of half a minute.
     history.tidy(NOW);
-    assert!(history.slots.is_empty());
+    assert!(history.intervals.is_empty());
     assert_eq!(open(&history, NOW, NOW), Some(0));
 }
 
-/// The one of two that holds what the called side counted of both was quiet in the last slot.
+/// The one of two that holds what the called side counted of both was quiet in the last interval.
 #[test]
 fn shared_edges_take_open_connections_from_last_interval() {
     let mut history = History::default();
     let edges = [edge(&mut history, 80), edge(&mut history, 81)];
     let served = edge(&mut history, 8080);
-    let slot = |callers: &[&EdgeRef], open: u32| {
+    let interval = |callers: &[&EdgeRef], open: u32| {
         let mut all = Folded::default();
         for edge in callers {
             all.rows.extend(folded(edge, 1, 0).rows);
@@ -94,10 +94,10 @@ fn shared_edges_take_open_connections_from_last_interval() {
     };
     for quiet in 0..2 {
         let mut history = History::default();
-        history.take(NOW - 3, 1, slot(&[&edges[0], &edges[1]], 9));
-        history.take(NOW - 2, 1, slot(&[&edges[1 - quiet]], 5));
+        history.take(NOW - 3, 1, interval(&[&edges[0], &edges[1]], 9));
+        history.take(NOW - 2, 1, interval(&[&edges[1 - quiet]], 5));
         // Half of the proxies have reported.
-        history.take(NOW - 1, 1, slot(&[&edges[0], &edges[1]], 1));
+        history.take(NOW - 1, 1, interval(&[&edges[0], &edges[1]], 1));
         let window = history.window((NOW - 12, NOW), NOW - 1, 0);
         for edge in &edges {
             let counted = &window.edges[edge];

@@ -39,7 +39,7 @@ async fn unauthenticated_flood_closes_no_api_server_connection() {
         .await
         .unwrap();
     tokio::spawn(connection);
-    let ask = || {
+    let fetch = || {
         let mut sender = sender.clone();
         let request = Request::get(format!("https://{NAME}{DEPLOYMENTS}"))
             .header("x-remote-user", "reader")
@@ -54,11 +54,15 @@ async fn unauthenticated_flood_closes_no_api_server_connection() {
                 .map(|answer| answer.status())
         }
     };
-    assert_eq!(ask().await.unwrap(), StatusCode::OK);
+    assert_eq!(fetch().await.unwrap(), StatusCode::OK);
     for _ in 0..2 {
         let flood = silent(bench.addr, 140).await;
-        assert_eq!(ask().await.unwrap(), StatusCode::OK, "the open connection");
-        let fresh = timeout(Duration::from_secs(1), bench.ask("reader", DEPLOYMENTS));
+        assert_eq!(
+            fetch().await.unwrap(),
+            StatusCode::OK,
+            "the open connection"
+        );
+        let fresh = timeout(Duration::from_secs(1), bench.fetch("reader", DEPLOYMENTS));
         assert_eq!(fresh.await.unwrap().0, 200, "a new connection");
         drop(flood);
     }

@@ -19,7 +19,7 @@ fn hoarded() -> Reports {
     for process in [1, 2] {
         let report = wire::v1::Report {
             process,
-            slot: (slot_of(now) - 1) * SLOT,
+            slot: (interval_of(now) - 1) * INTERVAL,
             edges: vec![seen_by_server("shop/web", 1, 0); 600],
             ..wire::v1::Report::default()
         };

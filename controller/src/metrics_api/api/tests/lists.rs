@@ -12,23 +12,25 @@ async fn selector_chooses_items_and_pages_fit_together() {
             .collect()
     };
     let (_, body) = bench
-        .ask("reader", &format!("{DEPLOYMENTS}?labelSelector=app%3Dweb"))
+        .fetch("reader", &format!("{DEPLOYMENTS}?labelSelector=app%3Dweb"))
         .await;
     assert_eq!(names(&body), ["web"]);
     assert_eq!(body["selector"]["matchLabels"], json!({"app": "web"}));
-    let (_, first) = bench.ask("reader", &format!("{DEPLOYMENTS}?limit=1")).await;
+    let (_, first) = bench
+        .fetch("reader", &format!("{DEPLOYMENTS}?limit=1"))
+        .await;
     assert_eq!(
         (names(&first), &first["metadata"]["remainingItemCount"]),
         (vec!["api".to_owned()], &json!(1))
     );
     let next = first["metadata"]["continue"].as_str().unwrap();
     let (_, second) = bench
-        .ask("reader", &format!("{DEPLOYMENTS}?limit=1&continue={next}"))
+        .fetch("reader", &format!("{DEPLOYMENTS}?limit=1&continue={next}"))
         .await;
     assert_eq!(names(&second), ["web"]);
     assert_eq!(second["metadata"]["continue"], Value::Null);
     let (code, refusal) = bench
-        .ask("reader", &format!("{DEPLOYMENTS}?limit=1&continue=7-1"))
+        .fetch("reader", &format!("{DEPLOYMENTS}?limit=1&continue=7-1"))
         .await;
     assert_eq!((code, &refusal["reason"]), (410, &json!("Expired")));
     assert_eq!(
@@ -49,7 +51,7 @@ async fn discovery_needs_no_permission_but_api_server_certificate() {
         "/openapi/v3",
         "/openapi/v3/apis/metrics.smi-spec.io/v1alpha1",
     ] {
-        assert_eq!(bench.ask("anybody", path).await.0, 200, "{path}");
+        assert_eq!(bench.fetch("anybody", path).await.0, 200, "{path}");
         let answer = bench.try_ask(None, Method::GET, path, &[]).await.unwrap();
         assert_eq!(answer.0, 401, "{path}");
     }
@@ -93,15 +95,15 @@ async fn metrics_response_without_room_counts_once_as_429() {
     while let Ok(share) = bench.answers.reserve(64 * 1024) {
         held.push(share);
     }
-    let (code, refusal) = bench.ask("reader", DEPLOYMENTS).await;
+    let (code, refusal) = bench.fetch("reader", DEPLOYMENTS).await;
     assert_eq!(code, 429, "{refusal}");
     let answered = || [200, 429].map(|code| bench.metrics.times_answered(code));
     assert_eq!(answered(), [0, 1]);
     // So does a refusal that finds none.
-    assert_eq!(bench.ask("stranger", DEPLOYMENTS).await.0, 429);
+    assert_eq!(bench.fetch("stranger", DEPLOYMENTS).await.0, 429);
     assert_eq!(answered(), [0, 2]);
     assert_eq!(bench.metrics.times_answered(403), 0);
     drop(held);
-    assert_eq!(bench.ask("reader", DEPLOYMENTS).await.0, 200);
+    assert_eq!(bench.fetch("reader", DEPLOYMENTS).await.0, 200);
     assert_eq!(answered(), [1, 2]);
 }

@@ -89,7 +89,7 @@ async fn every_owner_kind_reports_traffic_of_its_pods() {
     }
     for (i, (_, kind, plural, name)) in owners.iter().enumerate().take(4) {
         let path = format!("/apis/metrics.smi-spec.io/v1alpha1/namespaces/shop/{plural}/{name}");
-        let (status, body) = bench.ask("reader", &path).await;
+        let (status, body) = bench.fetch("reader", &path).await;
         assert_eq!(
             (status, &body["resource"]["kind"]),
             (200, &json!(kind)),
@@ -97,7 +97,7 @@ async fn every_owner_kind_reports_traffic_of_its_pods() {
         );
         let success = json!({"name": "success_count", "value": (i + 1).to_string()});
         assert_eq!(body["metrics"][3], success, "{kind}");
-        let (status, edges) = bench.ask("reader", &format!("{path}/edges")).await;
+        let (status, edges) = bench.fetch("reader", &format!("{path}/edges")).await;
         assert_eq!(
             (status, edges["items"].as_array().unwrap().len()),
             (200, 1),
@@ -105,7 +105,7 @@ async fn every_owner_kind_reports_traffic_of_its_pods() {
         );
     }
     let clones = "/apis/metrics.smi-spec.io/v1alpha1/namespaces/shop/clones/db";
-    assert_eq!(bench.ask("reader", clones).await.0, 404);
+    assert_eq!(bench.fetch("reader", clones).await.0, 404);
 }
 
 /// What owns a Job or a ReplicaSet is not watched: their own metadata names it.
@@ -157,7 +157,9 @@ async fn selector_holds_on_every_page() {
     let (mut pages, mut next) = (Vec::new(), String::new());
     loop {
         let query = format!("?labelSelector=tier%3Dfront&limit=2&continue={next}");
-        let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}{query}")).await;
+        let (status, body) = bench
+            .fetch("reader", &format!("{DEPLOYMENTS}{query}"))
+            .await;
         assert_eq!(status, 200, "{body}");
         let items = body["items"].as_array().unwrap().iter();
         let names = items.map(|item| item["resource"]["name"].as_str().unwrap().to_owned());

@@ -4,7 +4,7 @@
 
 use super::*;
 
-/// Pods of one tenant, of which each fills the newest slots as far as it is let.
+/// Pods of one tenant, of which each fills the newest intervals as far as it is let.
 fn greedy_pods(reports: &Reports) {
     let edges = [1; MAX_REPORT_EDGES];
     for at in 0..50 {
@@ -17,9 +17,9 @@ fn greedy_pods(reports: &Reports) {
     }
 }
 
-fn report_ahead(process: u64, slots: u64, edges: &[u64]) -> v1::Report {
+fn report_ahead(process: u64, intervals: u64, edges: &[u64]) -> v1::Report {
     v1::Report {
-        slot: NOW + slots * SLOT,
+        slot: NOW + intervals * INTERVAL,
         ..report(process, 0, edges)
     }
 }
@@ -36,14 +36,17 @@ fn pods_filling_newest_intervals_shorten_only_their_window() {
     assert!(!hoarders.is_empty());
     for (reporter, whole_from) in &hoarders {
         assert!(reporter.uid.starts_with("greedy"), "{reporter:?}");
-        assert!(*whole_from > NOW / SLOT, "{whole_from}");
+        assert!(*whole_from > NOW / INTERVAL, "{whole_from}");
     }
-    assert!(reports.hoarders(NOW / SLOT + 2).is_empty(), "later ones");
-    let dropped = reports.inner.metrics.slots_dropped.get();
+    assert!(
+        reports.hoarders(NOW / INTERVAL + 2).is_empty(),
+        "later ones"
+    );
+    let dropped = reports.inner.metrics.intervals_dropped.get();
     assert!(dropped >= hoarders.len() as u64, "{dropped}");
-    // What they lost is forgotten with its slots.
-    let passed = SLOTS + 2;
-    let later = now() + Duration::from_secs(passed * SLOT);
+    // What they lost is forgotten with its intervals.
+    let passed = INTERVALS + 2;
+    let later = now() + Duration::from_secs(passed * INTERVAL);
     let fresh = report_ahead(1, passed, &[1]);
     reports.take(&pod("honest0"), fresh, true, later);
     assert!(reports.hoarders(0).is_empty());
@@ -52,10 +55,10 @@ fn pods_filling_newest_intervals_shorten_only_their_window() {
 #[test]
 fn pod_above_share_is_hoarder_despite_room() {
     let reports = Reports::new(ReportMetrics::default());
-    for slots_ago in 0..45 {
+    for intervals_ago in 0..45 {
         reports.take(
             &pod("greedy"),
-            report(1, slots_ago, &[1; MAX_REPORT_EDGES]),
+            report(1, intervals_ago, &[1; MAX_REPORT_EDGES]),
             true,
             now(),
         );
@@ -67,13 +70,13 @@ fn pod_above_share_is_hoarder_despite_room() {
 #[test]
 fn too_many_modest_pods_shorten_window_of_all() {
     let reports = Reports::with_capacity(ReportMetrics::default(), 300);
-    for slots_ago in [3, 2, 1] {
+    for intervals_ago in [3, 2, 1] {
         for at in 0..10 {
-            let modest = report(1, slots_ago, &[1; 12]);
+            let modest = report(1, intervals_ago, &[1; 12]);
             reports.take(&pod(&format!("p{at}")), modest, true, now());
         }
     }
-    assert_eq!(reports.whole_from(), NOW / SLOT - 2);
+    assert_eq!(reports.whole_from(), NOW / INTERVAL - 2);
     assert!(reports.hoarders(0).is_empty());
 }
 
@@ -90,7 +93,7 @@ fn scarce_edges_evict_edge_heavy_pod_not_long_names() {
         long += usize::from(&*reporter.uid == "long");
     });
     assert_eq!(long, 280);
-    assert!(reports.inner.metrics.slots_dropped.get() > 0);
+    assert!(reports.inner.metrics.intervals_dropped.get() > 0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Slots that come again, because the clock that numbers them was set back.
+//! Intervals that come again, because the clock that numbers them was set back.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn interval_repeated_after_clock_reset_takes_new_report() {
         reports.take(&pod("a"), report(1, 5, &[4]), true, now());
         reports.take(&pod("a"), report(1, 2, &[9]), true, now());
         if is_set {
-            reports.forget_from(NOW / SLOT - 2);
+            reports.forget_from(NOW / INTERVAL - 2);
         }
         reports.take(&pod("a"), report(1, 2, &[2]), true, now());
         assert_eq!(calls(&reports), expected, "set: {is_set}");

@@ -214,7 +214,7 @@ async fn calls(bench: &Bench) {
         };
         let report = v1::Report {
             process: 1,
-            slot: (slot_of(now) - 1) * SLOT,
+            slot: (interval_of(now) - 1) * INTERVAL,
             edges: vec![edge],
             ..v1::Report::default()
         };
@@ -404,7 +404,7 @@ async fn call_proven_by_mtls_within_hour_is_suggested() {
     let now = SystemTime::now();
     let then = now - Duration::from_secs(600);
     // The first half of a minute, with nothing in the second.
-    let slot = slot_of(then) / 12 * 12;
+    let interval = interval_of(then) / 12 * 12;
     let reporter = Reporter {
         uid: "uid-client".into(),
         pod: ObjectKey::new("shop", "client"),
@@ -418,7 +418,7 @@ async fn call_proven_by_mtls_within_hour_is_suggested() {
     };
     let report = v1::Report {
         process: 1,
-        slot: slot * SLOT,
+        slot: interval * INTERVAL,
         edges: vec![
             edge(v1::Security::Mtls, 80),
             edge(v1::Security::Plaintext, 81),
@@ -440,7 +440,7 @@ async fn call_proven_by_mtls_within_hour_is_suggested() {
     };
     let report = v1::Report {
         process: 1,
-        slot: slot * SLOT,
+        slot: interval * INTERVAL,
         edges: vec![served],
         ..v1::Report::default()
     };

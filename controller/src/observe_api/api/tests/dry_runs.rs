@@ -34,7 +34,7 @@ pub(super) async fn bench() -> Bench {
     };
     let report = v1::Report {
         process: 1,
-        slot: (slot_of(now) - 1) * SLOT,
+        slot: (interval_of(now) - 1) * INTERVAL,
         edges: vec![edge, lacked],
         ..v1::Report::default()
     };
@@ -269,7 +269,7 @@ async fn dry_run_is_unavailable_before_calls_are_loaded() {
     );
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     assert_eq!(status, 503, "{answer}");
-    bench.api.context.graph.startup().recalled();
+    bench.api.context.graph.startup().set_loaded();
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     assert_eq!(status, 201, "{answer}");
 }
@@ -285,14 +285,14 @@ async fn permanent_dry_run_obstacle_is_named() {
         .context
         .graph
         .startup()
-        .cannot_recall(why.to_owned());
+        .cannot_load(why.to_owned());
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     let message = answer["message"].as_str().unwrap_or_default();
     assert!(status == 503 && message.contains("try again"), "{answer}");
     bench.api.context.graph.startup().grow();
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     assert_eq!((status, &answer["message"]), (503, &json!(why)), "{answer}");
-    bench.api.context.graph.startup().recalled();
+    bench.api.context.graph.startup().set_loaded();
     let (status, answer) = tried(&bench, "editor", json!({"delete": deletion()})).await;
     assert_eq!(status, 201, "{answer}");
 }

@@ -12,7 +12,7 @@ use crate::testing::cluster::{
     target, tcp_route,
 };
 
-fn asks(from: &str, kind: &str, to: &str) -> Value {
+fn explanation_query(from: &str, kind: &str, to: &str) -> Value {
     json!({
         "from": {"kind": kind, "namespace": from, "name": if kind == "Pod" { "client" } else { "web" }},
         "to": {"kind": "Service", "namespace": to, "name": "api"},
@@ -28,7 +28,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
         .explain(
             "viewer",
             "namespaces/shop/explanations",
-            asks("shop", "Pod", "shop"),
+            explanation_query("shop", "Pod", "shop"),
         )
         .await;
     assert_eq!(status, 201, "{body}");
@@ -44,7 +44,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
     assert!(!explained["fix"]["objects"].as_array().unwrap().is_empty());
     assert_eq!(explained["programmed"], json!({"proxies": 0, "of": 2}));
     // Only the caller's: what calling would reveal.
-    let mut called = asks("bank", "ServiceAccount", "shop");
+    let mut called = explanation_query("bank", "ServiceAccount", "shop");
     called["to"]["port"] = json!(80);
     let (status, body) = bench
         .explain("neighbour", "namespaces/bank/explanations", called.clone())
@@ -69,7 +69,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
     // Only the called side's: nothing of the caller beyond the request's own text, whether it
     // exists.
     for name in ["client", "absent"] {
-        let mut query = asks("bank", "Pod", "shop");
+        let mut query = explanation_query("bank", "Pod", "shop");
         query["from"]["name"] = json!(name);
         let (_, body) = bench
             .explain("viewer", "namespaces/shop/explanations", query)
@@ -77,7 +77,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
         assert_eq!(body["status"]["verdict"], "Unknown");
         assert!(!body.to_string().contains("no pods"), "{body}");
     }
-    let by_account = asks("bank", "ServiceAccount", "shop");
+    let by_account = explanation_query("bank", "ServiceAccount", "shop");
     let (_, body) = bench
         .explain("viewer", "namespaces/shop/explanations", by_account)
         .await;
@@ -92,7 +92,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
         .explain(
             "viewer",
             "namespaces/shop/explanations",
-            asks("bank", "Pod", "bank"),
+            explanation_query("bank", "Pod", "bank"),
         )
         .await;
     assert_eq!(status, 400);
@@ -100,7 +100,7 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
         .explain(
             "stranger",
             "namespaces/shop/explanations",
-            asks("shop", "Pod", "shop"),
+            explanation_query("shop", "Pod", "shop"),
         )
         .await;
     assert_eq!(status, 403);
@@ -110,7 +110,8 @@ async fn explanation_is_limited_by_permissions_at_each_end() {
 async fn question_that_is_too_long_or_misspelt_is_refused() {
     let bench = Bench::new();
     let path = "namespaces/shop/explanations";
-    let question = json!({"kind": "Explanation", "spec": asks("shop", "Pod", "shop")}).to_string();
+    let question = json!({"kind": "Explanation", "spec": explanation_query("shop", "Pod", "shop")})
+        .to_string();
     // Spaces behind a request change nothing but its length.
     let padded = async |length: usize| {
         let body = format!("{question}{}", " ".repeat(length - question.len()));
@@ -125,7 +126,7 @@ async fn question_that_is_too_long_or_misspelt_is_refused() {
         body["message"].as_str().unwrap().starts_with(&bound),
         "{body}"
     );
-    let mut query = asks("shop", "Pod", "shop");
+    let mut query = explanation_query("shop", "Pod", "shop");
     query["methd"] = json!("GET");
     let (status, body) = bench.explain("viewer", path, query).await;
     assert_eq!(status, 400);
@@ -133,7 +134,7 @@ async fn question_that_is_too_long_or_misspelt_is_refused() {
         body["message"].as_str().unwrap().contains("methd"),
         "{body}"
     );
-    let mut query = asks("shop", "Pod", "shop");
+    let mut query = explanation_query("shop", "Pod", "shop");
     query["from"]["kind"] = json!("Widget");
     let (status, body) = bench.explain("viewer", path, query).await;
     assert_eq!(status, 400);
@@ -152,7 +153,7 @@ async fn callers_side_permission_reveals_nothing_about_called_objects() {
     let two = service("two", "10.96.0.2", &[("http", 80), ("admin", 9090)]);
     let bench = Bench::of(&shop().with(two));
     let ask = async |kind: &str, name: &str, port: Option<u16>| {
-        let mut query = asks("bank", "ServiceAccount", "shop");
+        let mut query = explanation_query("bank", "ServiceAccount", "shop");
         query["to"] = json!({"kind": kind, "namespace": "shop", "name": name});
         if let Some(port) = port {
             query["to"]["port"] = json!(port);
@@ -198,7 +199,7 @@ async fn service_into_other_namespace_reveals_only_what_callers_observe() {
         ));
     let bench = Bench::of(&cluster);
     let path = "namespaces/bank/explanations";
-    let query = asks("bank", "ServiceAccount", "bank");
+    let query = explanation_query("bank", "ServiceAccount", "bank");
     let (status, body) = bench.explain("both", path, query.clone()).await;
     assert_eq!(status, 201, "{body}");
     assert!(
@@ -211,9 +212,9 @@ async fn service_into_other_namespace_reveals_only_what_callers_observe() {
         json!({"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "bank"})
     );
     // What the other namespace admits is not revealed to a user without rights there.
-    let mut outside = asks("bank", "ServiceAccount", "bank");
+    let mut outside = explanation_query("bank", "ServiceAccount", "bank");
     outside["from"] = json!({"outside": true});
-    for foreign in [asks("shop", "ServiceAccount", "bank"), outside] {
+    for foreign in [explanation_query("shop", "ServiceAccount", "bank"), outside] {
         let (status, body) = bench.explain("neighbour", path, foreign).await;
         assert_eq!(status, 201, "{body}");
         assert_eq!(body["status"]["verdict"], "Unknown", "{body}");
@@ -232,10 +233,10 @@ async fn fix_is_unavailable_before_callers_are_loaded() {
     let mut bench = Bench::of(&cluster);
     bench.begin_anew();
     let path = "namespaces/shop/explanations";
-    let query = asks("shop", "ServiceAccount", "shop");
+    let query = explanation_query("shop", "ServiceAccount", "shop");
     let (status, body) = bench.explain("viewer", path, query.clone()).await;
     assert_eq!(status, 503, "{body}");
-    bench.api.context.graph.startup().recalled();
+    bench.api.context.graph.startup().set_loaded();
     let (status, body) = bench.explain("viewer", path, query).await;
     assert_eq!(status, 201, "{body}");
     let warnings = body["status"]["fix"]["warnings"].to_string();
@@ -249,7 +250,7 @@ async fn fix_warns_of_missing_callers_with_unreadable_history() {
     let mut bench = Bench::of(&cluster);
     bench.begin_anew();
     bench.api.context.graph.startup().grow();
-    let query = asks("shop", "ServiceAccount", "shop");
+    let query = explanation_query("shop", "ServiceAccount", "shop");
     let path = "namespaces/shop/explanations";
     let (status, body) = bench.explain("viewer", path, query).await;
     assert_eq!(status, 201, "{body}");
@@ -272,8 +273,8 @@ async fn fix_names_callers_only_with_permission_in_their_namespace() {
         "method": "DELETE", "path": "/items/7",
     });
     for query in [
-        asks("shop", "ServiceAccount", "shop"),
-        asks("bank", "ServiceAccount", "shop"),
+        explanation_query("shop", "ServiceAccount", "shop"),
+        explanation_query("bank", "ServiceAccount", "shop"),
         outside.clone(),
     ] {
         let (_, body) = bench.explain("viewer", path, query.clone()).await;
@@ -303,7 +304,7 @@ async fn fix_names_callers_only_with_permission_in_their_namespace() {
 async fn fix_warns_of_closing_pods_without_revealing_callers() {
     let bench = Bench::of(&half_closed("api-1", "10.0.0.11"));
     for from in ["bank", "shop"] {
-        let query = asks(from, "ServiceAccount", "shop");
+        let query = explanation_query(from, "ServiceAccount", "shop");
         let (_, body) = bench
             .explain("viewer", "namespaces/shop/explanations", query)
             .await;
@@ -323,7 +324,7 @@ async fn fix_counts_callers_it_cannot_name_when_closing_pods() {
         let cluster = half_closed("api-2", "10.0.0.12").with(pod("web-1", "10.0.0.71", "shopper"));
         let bench = Bench::of(&cluster);
         bench.called_by(callers).await;
-        let query = asks("shop", "ServiceAccount", "shop");
+        let query = explanation_query("shop", "ServiceAccount", "shop");
         let (_, body) = bench
             .explain("viewer", "namespaces/shop/explanations", query)
             .await;
@@ -346,7 +347,7 @@ async fn called_side_permission_reveals_nothing_about_callers_pods() {
     };
     let mut answers = Vec::new();
     for proxy in [false, true] {
-        let query = asks("bank", "ServiceAccount", "shop");
+        let query = explanation_query("bank", "ServiceAccount", "shop");
         let (status, body) = bench_with(proxy)
             .explain("viewer", "namespaces/shop/explanations", query)
             .await;
@@ -369,7 +370,7 @@ async fn callers_side_permission_reveals_that_host_decides() {
     let sources = json!([{"kind": "ServiceAccount", "name": "web", "namespace": "bank"}]);
     let named = set(target("hosts", "api", &[], rules), "/spec/sources", sources);
     let bench = Bench::of(&shop().with(group("hosts", hosts)).with(named));
-    let mut called = asks("bank", "ServiceAccount", "shop");
+    let mut called = explanation_query("bank", "ServiceAccount", "shop");
     called["to"]["port"] = json!(80);
     let path = "namespaces/bank/explanations";
     let (status, body) = bench.explain("neighbour", path, called.clone()).await;

@@ -155,9 +155,9 @@ fn holding(
     uid: &str,
     names: &'static [&'static str],
 ) -> tokio::sync::watch::Receiver<usize> {
-    let asks = bench.api.context.asks.clone();
+    let live_queries = bench.api.context.live_queries.clone();
     let uid: Arc<str> = uid.into();
-    let (here, mut orders) = asks.listens(Arc::clone(&uid));
+    let (here, mut orders) = live_queries.listens(Arc::clone(&uid));
     let (count, counted) = tokio::sync::watch::channel(0);
     tokio::spawn(async move {
         let _here = here;
@@ -177,7 +177,7 @@ fn holding(
                 ..v1::HeldConfig::default()
             };
             let what = Some(Answered::Config(config));
-            asks.answered(&uid, v1::Answered { id: ask.id, what });
+            live_queries.answered(&uid, v1::Answered { id: ask.id, what });
         }
     });
     counted
@@ -293,7 +293,7 @@ async fn proxy_details_of_other_namespaces_need_graph_permission() {
 #[tokio::test(start_paused = true)]
 async fn unresponsive_proxy_is_shown_without_its_config() {
     let bench = Bench::new();
-    let (_here, _orders) = bench.api.context.asks.listens("uid-client".into());
+    let (_here, _orders) = bench.api.context.live_queries.listens("uid-client".into());
     bench.api.context.observed.note(1, client(&[]));
     let start = tokio::time::Instant::now();
     let (status, body) = bench.get("viewer", "namespaces/shop/proxies/client").await;

@@ -8,7 +8,7 @@ use crate::testing::cluster::pod;
 impl Bench {
     /// A workload of `shop` called `api` by a hundred ports in this slot: a line of these edges is
     /// longer than one that needs no room.
-    async fn called_by_many_ports(&self, slot: u64) {
+    async fn called_by_many_ports(&self, interval: u64) {
         let now = SystemTime::now();
         let reporter = crate::observe::reports::Reporter {
             uid: "shop-web".into(),
@@ -21,7 +21,7 @@ impl Bench {
         });
         let report = wire::v1::Report {
             process: 1,
-            slot: slot * SLOT,
+            slot: interval * INTERVAL,
             edges: edges.collect(),
             ..wire::v1::Report::default()
         };
@@ -137,7 +137,7 @@ async fn graph_streams_have_user_and_total_limits_until_closed() {
 async fn stream_is_refused_with_retry_if_snapshot_lacks_room() {
     let bench = Bench::new();
     bench
-        .called_by_many_ports(slot_of(SystemTime::now()) - 1)
+        .called_by_many_ports(interval_of(SystemTime::now()) - 1)
         .await;
     let held = bench.all_room();
     let path = "graphs/live?watch=true";
@@ -186,9 +186,9 @@ async fn resumed_stream_with_few_changes_starts_without_full_room() {
     // One that is starting up does not know what was shown.
     tokio::time::sleep(Duration::from_secs(40)).await;
     let ended = SystemTime::now() - Duration::from_secs(15);
-    bench.called_by_many_ports(slot_of(ended) - 4).await;
+    bench.called_by_many_ports(interval_of(ended) - 4).await;
     let window = GraphWindow {
-        slots: 2,
+        intervals: 2,
         ..GraphWindow::default()
     };
     let shown = bench.api.context.graph.answer(&window, ended);
@@ -212,9 +212,9 @@ async fn resumed_stream_reports_removed_and_changed_edges() {
     // One that is starting up does not know what was shown.
     tokio::time::sleep(Duration::from_secs(40)).await;
     let ended = SystemTime::now() - Duration::from_secs(15);
-    bench.called_in(slot_of(ended) - 1, &["shop/web"]).await;
+    bench.called_in(interval_of(ended) - 1, &["shop/web"]).await;
     let window = GraphWindow {
-        slots: 2,
+        intervals: 2,
         ..GraphWindow::default()
     };
     let shown = bench.api.context.graph.answer(&window, ended);

@@ -10,33 +10,33 @@ use wire::v1::ask::What as Question;
 use wire::v1::to_proxy::Message as Order;
 
 use super::*;
-use crate::observe::asks::{Answers, AskRegistration, Orders};
+use crate::observe::live_queries::{Answers, LiveQueryRegistration, Orders};
 use crate::testing::cluster::{in_namespace, namespace, pod, service, slice};
 
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
 
 /// A proxy that can be queried.
 pub(super) struct Proxy {
-    asks: Asks,
+    live_queries: LiveQueries,
     uid: Arc<str>,
     pub(super) orders: Orders,
-    _here: AskRegistration,
+    _here: LiveQueryRegistration,
 }
 
 impl Proxy {
     pub(super) fn of(bench: &Bench, uid: &str) -> Self {
-        let asks = bench.api.context.asks.clone();
+        let live_queries = bench.api.context.live_queries.clone();
         let uid: Arc<str> = uid.into();
-        let (here, orders) = asks.listens(Arc::clone(&uid));
+        let (here, orders) = live_queries.listens(Arc::clone(&uid));
         Self {
-            asks,
+            live_queries,
             uid,
             orders,
             _here: here,
         }
     }
 
-    pub(super) async fn next_ask(&mut self) -> (u64, v1::TapAsk) {
+    pub(super) async fn next_query(&mut self) -> (u64, v1::TapAsk) {
         let order = timeout(Duration::from_secs(5), self.orders.recv()).await;
         match order.expect("not asked") {
             Some(Order::Ask(ask)) => match ask.what {
@@ -49,19 +49,20 @@ impl Proxy {
 
     pub(super) fn answer_with(&self, id: u64, what: Answered) {
         let what = Some(what);
-        self.asks.answered(&self.uid, v1::Answered { id, what });
+        self.live_queries
+            .answered(&self.uid, v1::Answered { id, what });
     }
 }
 
 /// As many queries to proxies as may be open at one time.
-pub(super) fn all_asked(bench: &Bench) -> Vec<(Proxy, Answers)> {
+pub(super) fn all_queried(bench: &Bench) -> Vec<(Proxy, Answers)> {
     // A proxy each, because one takes a few commands at a time alone.
     let more = |number: usize| {
         let uid: Arc<str> = format!("uid-{number}").into();
         let proxy = Proxy::of(bench, &uid);
         let question = Question::Tap(v1::TapAsk::default());
-        let asks = &bench.api.context.asks;
-        let answers = asks.ask(question, &[uid], Duration::from_secs(60));
+        let live_queries = &bench.api.context.live_queries;
+        let answers = live_queries.query(question, &[uid], Duration::from_secs(60));
         Some((proxy, answers.ok()?))
     };
     (0..1_000).map_while(more).collect()
@@ -122,7 +123,7 @@ async fn full_read_permission_does_not_allow_tap() {
         "{reviewed:?}"
     );
     assert_eq!(tap(&bench, "tapper", "of=Pod/client").await.status(), 200);
-    proxy.next_ask().await;
+    proxy.next_query().await;
     let all = bench
         .get("tapper", "taps/live?watch=true&of=Pod/client")
         .await;
@@ -135,7 +136,7 @@ async fn tap_streams_requests_and_closes_with_its_reader() {
     let mut proxy = Proxy::of(&bench, "uid-client");
     let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent";
     let mut answer = tap(&bench, "tapper", query).await;
-    let (id, ask) = proxy.next_ask().await;
+    let (id, ask) = proxy.next_query().await;
     assert_eq!(ask.to_services, ["shop/api"]);
     assert_eq!((ask.status_first, ask.status_last), (500, 599));
     assert_eq!(
@@ -181,7 +182,7 @@ async fn proxy_without_tap_capacity_is_reported_until_it_participates() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-client");
     let mut answer = tap(&bench, "tapper", "of=Pod/client").await;
-    let (id, _) = proxy.next_ask().await;
+    let (id, _) = proxy.next_query().await;
     let mut counted = async || {
         let metadata = line(&mut answer).await.unwrap()["metadata"].clone();
         (
@@ -209,7 +210,7 @@ async fn vanished_proxy_stops_participating_but_its_counts_stay() {
         0
     );
     for proxy in &mut proxies {
-        let (id, _) = proxy.next_ask().await;
+        let (id, _) = proxy.next_query().await;
         // Whatever a proxy reports is added up.
         let summary = v1::TapSummary {
             matched: u64::MAX,
@@ -258,7 +259,7 @@ async fn tap_of_namespace_never_reaches_pods_of_another() {
     assert!(vault.orders.try_recv().is_err(), "asked all the same");
     let mut own = Proxy::of(&bench, "uid-client");
     assert_eq!(tap(&bench, "tapper", "of=Pod/client").await.status(), 200);
-    own.next_ask().await;
+    own.next_query().await;
 }
 
 #[tokio::test]
@@ -270,7 +271,7 @@ async fn tap_filter_hides_contents_of_other_namespaces() {
         let query = format!("of=Pod/client&from=Pod/bank/{there}&to=Pod/bank/{there}");
         let answer = tap(&bench, "tapper", &query).await;
         assert_eq!(answer.status(), 200, "{there}");
-        let (_, ask) = proxy.next_ask().await;
+        let (_, ask) = proxy.next_query().await;
         assert_eq!(ask.from_pods, [uid]);
         let named = format!("bank/{there}");
         assert_eq!(ask.to_pods, [named], "no name at all would fit everything");
@@ -341,7 +342,7 @@ async fn impossible_tap_route_is_refused_with_nearest_one() {
     }
     let known = "of=Service/api&route=routes/read";
     assert_eq!(tap(&bench, "tapper", known).await.status(), 200);
-    assert_eq!(proxy.next_ask().await.1.route, "routes/read");
+    assert_eq!(proxy.next_query().await.1.route, "routes/read");
 }
 
 #[tokio::test]
@@ -425,7 +426,7 @@ async fn filter_with_too_many_pods_is_refused() {
     );
     let account = "of=Pod/client&from=ServiceAccount/web";
     assert_eq!(tap(&bench, "tapper", account).await.status(), 200);
-    let (_, ask) = proxy.next_ask().await;
+    let (_, ask) = proxy.next_query().await;
     assert_eq!(ask.from_accounts, ["shop/web"]);
 }
 
@@ -448,7 +449,7 @@ async fn tap_stream_closes_itself_before_api_server_timeout() {
 #[tokio::test]
 async fn excess_tap_has_no_retry_time_and_succeeds_later() {
     let bench = Bench::new();
-    let mut open = all_asked(&bench);
+    let mut open = all_queried(&bench);
     let full = tap(&bench, "tapper", "of=Pod/client").await;
     assert_eq!(full.status(), 429, "{} are open", open.len());
     // Each goes on for as long as its reader likes.

@@ -221,7 +221,7 @@ fn tls_never_satisfies_http_rules_beside_it() {
     assert!(!ports.lookup(8080).is_opaque());
     let id = id("web");
     let access = access(&cluster, "api-1");
-    let bytes = access.decide(Caller::mesh(&id), 8080, JudgedTraffic::Bytes);
+    let bytes = access.decide(Caller::mesh(&id), 8080, EvaluatedTraffic::Bytes);
     assert!(!bytes.is_allowed());
     assert!(http(&cluster, "web", "GET", "/api"));
     let (_, problems) = cluster.compile();

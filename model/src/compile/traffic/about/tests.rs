@@ -80,8 +80,8 @@ fn ineffective_policies_are_not_retained_but_losses_are() {
 
 #[test]
 fn policies_without_sections_take_no_evaluation_place() {
-    let mut all: Vec<PolicyCandidate> = (0..=MOST_ASKED).map(|n| candidate(n, 0)).collect();
-    all[MOST_ASKED].policy.sections = Sections {
+    let mut all: Vec<PolicyCandidate> = (0..=MAX_COMPARED).map(|n| candidate(n, 0)).collect();
+    all[MAX_COMPARED].policy.sections = Sections {
         timeouts: Some(Timeouts::DEFAULT),
         ..Sections::default()
     };
@@ -94,14 +94,14 @@ fn policies_without_sections_take_no_evaluation_place() {
     let mut by_target = ByTarget::new(&all);
     let counting = by_target.at(&service(), &[80], only_the_last);
     assert_eq!(counting[0].policies.len(), 1);
-    assert!(by_target.fates[MOST_ASKED].counts);
-    let mut fates = by_target.fates.iter();
-    assert!(fates.all(|fate| fate.first.is_none()));
+    assert!(by_target.coverages[MAX_COMPARED].counts);
+    let mut coverages = by_target.coverages.iter();
+    assert!(coverages.all(|coverage| coverage.first.is_none()));
     // Control: those that set something are evaluated, though they decide nothing.
     let mut by_target = ByTarget::new(&all);
     let counting = by_target.at(&service(), &[80], as_written);
     assert_eq!(counting[0].policies.len(), 1);
-    let last = &by_target.fates[MOST_ASKED];
+    let last = &by_target.coverages[MAX_COMPARED];
     assert!(!last.counts && last.first.is_some());
 }
 
@@ -118,7 +118,7 @@ fn policy_without_sections_at_port_does_not_count_there() {
         let mut by_target = ByTarget::new(&all);
         let counting = by_target.at(&service(), ports, at_81);
         assert_eq!(counting.len(), ports.len());
-        by_target.fates[0].counts
+        by_target.coverages[0].counts
     };
     assert!(!counts_at(&[80]));
     assert!(counts_at(&[80, 81]), "control");

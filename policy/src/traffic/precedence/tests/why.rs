@@ -14,7 +14,7 @@ fn lost_section_reports_why_other_policy_precedes() {
         change(&mut policy);
         policy
     };
-    for (rival, by) in [
+    for (contender, by) in [
         (
             changed("z", |one| {
                 (one.target, one.enforce) = (Target::Mesh, true);
@@ -32,13 +32,13 @@ fn lost_section_reports_why_other_policy_precedes() {
         narrow.routes = Match::AnyOf(vec![path('a')]);
         let beats_narrow = matches!(by, Precedence::Enforced | Precedence::Closer);
         for (loser, loses) in [(&loser, true), (&narrow, beats_narrow)] {
-            let lost = resolve([loser, &rival], &service(), 80).lost;
+            let lost = resolve([loser, &contender], &service(), 80).lost;
             let losses = lost.iter().map(|lost| (&lost.loser, &lost.winner, lost.by));
-            let expected = loses.then_some((&loser.origin, &rival.origin, by));
+            let expected = loses.then_some((&loser.origin, &contender.origin, by));
             assert!(losses.eq(expected), "{by:?}: {lost:?}");
             // Ranks alone, without the policies, give the same order.
-            let [one, other] = [loser, &rival].map(Rank::of);
-            assert_eq!(one.cmp(&other), order(loser, &rival), "{by:?}");
+            let [one, other] = [loser, &contender].map(Rank::of);
+            assert_eq!(one.cmp(&other), order(loser, &contender), "{by:?}");
             assert_eq!(loses, one > other, "{by:?}");
             if loses {
                 assert_eq!(other.over(&one), by);

@@ -74,7 +74,7 @@ impl DedicatedConnection {
             if self.signs.take_sent() {
                 stuck.moves();
             }
-            stuck.poll_given_up(cx).map(|()| {
+            stuck.poll_abandoned(cx).map(|()| {
                 tracing::debug!("nothing moves of a body behind its answer");
                 false
             })

@@ -289,7 +289,7 @@ impl ConnectionUse {
     /// Whether the caller of a request closed its direction so long ago that it is taken to have
     /// left. To be polled every now and then. Behind a body, or while memory is full, that is seen
     /// once all of what came before was read.
-    pub(super) fn has_given_up<I: AsyncRead + Unpin>(
+    pub(super) fn has_abandoned<I: AsyncRead + Unpin>(
         &self,
         io: &mut Prefixed<I>,
         cx: &mut Context<'_>,
@@ -298,7 +298,7 @@ impl ConnectionUse {
         if self.admission.from == PreviousHop::Peer {
             return false;
         }
-        self.unanswered.is_given_up(|| {
+        self.unanswered.is_abandoned(|| {
             if self.budget.is_full() {
                 return false;
             }

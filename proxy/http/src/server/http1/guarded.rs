@@ -70,7 +70,7 @@ impl Broken {
         used.answers.taken.register(cx.waker());
         let unwritten = used.answers.unwritten.load(Relaxed);
         if unwritten > 0 {
-            ready!(self.undelivered.poll_given_up(unwritten, cx));
+            ready!(self.undelivered.poll_abandoned(unwritten, cx));
         }
         let error = self.error.take();
         Poll::Ready(error.unwrap_or_else(|| BROKE_OFF.into()))

@@ -142,11 +142,11 @@ impl<I: AsyncRead + AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<
         if let Some(io) = &mut this.io {
             this.used.looks_whether_left(io, cx);
             let looks = this.used.looks.swap(false, Relaxed);
-            let left = looks && (io.was_reset(cx) || this.used.has_given_up(io, cx));
+            let left = looks && (io.was_reset(cx) || this.used.has_abandoned(io, cx));
             if left || this.used.has_left(io, cx) {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
-            if this.used.abort.take_ask() {
+            if this.used.abort.take_check() {
                 io.broken(cx)?;
             }
         }

@@ -427,7 +427,7 @@ fn sticky_caller_keeps_next_endpoint_when_its_own_fails() {
 
 /// Far ones are not drawn in calm times, so none is probed.
 #[tokio::test(start_paused = true)]
-async fn expired_unprobed_ejection_takes_no_ejection_slot() {
+async fn expired_unprobed_ejection_no_longer_counts() {
     let registry = Registry::default();
     let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     let unreachable = |at: usize| {

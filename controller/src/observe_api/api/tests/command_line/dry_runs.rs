@@ -2,7 +2,7 @@
 //!
 //! Claims: observe-109, observe-110, observe-117, observe-124
 
-use super::super::{dry_runs, taps, trials};
+use super::super::{dry_runs, live_dry_runs, taps};
 use super::*;
 
 #[tokio::test]
@@ -75,13 +75,13 @@ async fn watched_dry_run_fails_on_refused_live_call() {
     // The second one serves no call, and may not take part.
     let mut watched = async |line: &str, refused: u64, all: bool| {
         let telling = async {
-            let (id, trial) = trials::next_ask(&mut proxies[0]).await;
-            let rows = vec![trials::refused("api/read", refused)];
-            proxies[0].answer_with(id, trials::example());
-            proxies[0].answer_with(id, trials::counts(rows, 0));
+            let (id, trial) = live_dry_runs::next_query(&mut proxies[0]).await;
+            let rows = vec![live_dry_runs::refused("api/read", refused)];
+            proxies[0].answer_with(id, live_dry_runs::example());
+            proxies[0].answer_with(id, live_dry_runs::counts(rows, 0));
             if all {
-                let (id, _) = trials::next_ask(&mut proxies[1]).await;
-                proxies[1].answer_with(id, trials::counts(Vec::new(), 0));
+                let (id, _) = live_dry_runs::next_query(&mut proxies[1]).await;
+                proxies[1].answer_with(id, live_dry_runs::counts(Vec::new(), 0));
             }
             trial
         };

@@ -71,7 +71,7 @@ async fn cli_tap_survives_temporary_controller_outage() {
     let arguments = town.arguments("tapper", "tap pod/client -n shop");
     let watching = weft_cli::run(arguments, &mut console);
     let telling = async {
-        proxy.next_ask().await;
+        proxy.next_query().await;
         // Its stream ends, and the next finds a controller that is starting up.
         let models = &town.bench.models;
         let known = models.send_replace(None);
@@ -84,7 +84,7 @@ async fn cli_tap_survives_temporary_controller_outage() {
         }
         models.send_replace(known);
         let mut again = taps::Proxy::of(&town.bench, "uid-client");
-        again.next_ask().await;
+        again.next_query().await;
     };
     tokio::select! {
         ended = watching => panic!("{ended:?}: {}", words.text()),
@@ -107,7 +107,7 @@ async fn command_line_shows_requests_as_they_end() {
     let line = "tap pod/client --to svc/api -n shop";
     let watching = weft_cli::run(town.arguments("tapper", line), &mut console);
     let telling = async {
-        let (id, ask) = proxy.next_ask().await;
+        let (id, ask) = proxy.next_query().await;
         assert_eq!(&*ask.to_services[0], "shop/api");
         let record = v1::answered::What::Record(taps::record());
         proxy.answer_with(id, record);
@@ -144,7 +144,7 @@ async fn cli_sums_requests_by_method_path_and_route() {
     let town = Town::start().await;
     let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
     let telling = async {
-        let (id, ask) = proxy.next_ask().await;
+        let (id, ask) = proxy.next_query().await;
         assert_eq!(ask.max_per_second, 100);
         proxy.answer_with(id, v1::answered::What::Record(taps::record()));
         for latency in [1_000, 2_000, 3_000] {
@@ -165,8 +165,8 @@ async fn cli_sums_requests_by_method_path_and_route() {
         proxy.answer_with(id, v1::answered::What::Summary(summary));
     };
     let line = "top pod/client --paths -t 3s -o table -n shop";
-    let asking = timeout(PATIENCE, town.weft("tapper", line));
-    let (output, ()) = tokio::join!(asking, telling);
+    let querying = timeout(PATIENCE, town.weft("tapper", line));
+    let (output, ()) = tokio::join!(querying, telling);
     let (code, out, err) = output.expect("it goes on");
     assert_eq!(code, 0, "{err}");
     assert_eq!(
@@ -193,8 +193,8 @@ async fn cli_summary_counts_only_requests_passing_its_filters() {
     let mut proxy = taps::Proxy::of(&town.bench, "uid-api-1");
     let line = "top pod/api-1 --paths -t 1s --to svc/api --method GET --path /items --route \
                 routes/read --status 5xx --slower 200ms --max-rps 7 -o table -n shop";
-    let asking = timeout(PATIENCE, town.weft("tapper", line));
-    let (output, (_, ask)) = tokio::join!(asking, proxy.next_ask());
+    let querying = timeout(PATIENCE, town.weft("tapper", line));
+    let (output, (_, ask)) = tokio::join!(querying, proxy.next_query());
     let (code, _, err) = output.expect("it goes on");
     assert_eq!(code, 0, "{err}");
     assert_eq!(ask.to_services, ["shop/api"]);

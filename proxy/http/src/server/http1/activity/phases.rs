@@ -128,7 +128,7 @@ impl Unanswered {
 
     /// Whether its client has left, as far as that is assumed. `closes`: whether it has closed
     /// its direction by now.
-    pub(super) fn is_given_up(&self, closes: impl FnOnce() -> bool) -> bool {
+    pub(super) fn is_abandoned(&self, closes: impl FnOnce() -> bool) -> bool {
         let mut wait = self.0.lock();
         match *wait {
             Wait::None => false,

@@ -50,7 +50,7 @@ async fn half_closed_client_gets_response_started_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_closed_client_without_a_head_is_given_up() {
+async fn half_closed_client_without_head_is_abandoned() {
     for request in [GET, POST] {
         let served_by = Arc::new(());
         let held = Arc::clone(&served_by);
