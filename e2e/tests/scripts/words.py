@@ -61,6 +61,13 @@ def test_phrase_is_found_across_lines():
         assert words() == (1, [f"{place}: goes blue: write is ejected" for place in ("a.md:1", "a.md:1", "b.rs:1", "c.py:1")])
 
 
+def test_name_is_found_in_identifiers_alone():
+    names = "\n[names]\nblue_pod = \"ejected endpoint\"\n"
+    files = {"a.rs": "// A blue pod.\nlet last_blue_pod = BluePods;\nstruct NoBluePod;\nBLUE_POD\n", "blue_pod.py": ""}
+    with folder(files, names) as words:
+        assert words() == (1, [f"{place}: blue_pod: write ejected endpoint" for place in ("a.rs:2", "a.rs:3", "a.rs:4", "blue_pod.py:0")])
+
+
 def test_names_of_links_and_anchors_are_no_prose():
     text = "<a id=\"a-blip\"></a>see [here](b.md#of-a-blip)\n"
     with folder({"a.md": text}) as words:

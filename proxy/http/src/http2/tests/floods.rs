@@ -214,7 +214,7 @@ async fn request_reset_together_with_its_head_is_not_started() {
     }
 }
 
-/// The fate of a connection of an unauthenticated client.
+/// The end of a connection of an unauthenticated client.
 #[derive(Debug, PartialEq, Eq)]
 struct Fared {
     answered: bool,
