@@ -35,7 +35,7 @@ pub struct Cluster {
 
 macro_rules! steps {
     (@read $translate:ident $object:ident) => { translate::$translate($object).ok() };
-    (@judge $translate:ident $object:ident) => {
+    (@validate $translate:ident $object:ident) => {
         Some(translate::$translate(&$object, &Judged::default()))
     };
     ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,

@@ -272,7 +272,7 @@ fn touch(metrics: &Metrics) {
         certificate_expiry: _,
         certificate_failures: _,
         control_connected: _,
-        asks: _,
+        live_queries: _,
         batches: _,
         nacks: _,
         destinations: _,

@@ -337,7 +337,7 @@ impl ProxyStream<'_> {
                 return Err(Status::invalid_argument("a second Hello").into());
             }
             Some(Message::Report(report)) => self.take_report(report),
-            Some(Message::Pulse(breaker_report)) => self.take_pulse(breaker_report),
+            Some(Message::Pulse(breaker_report)) => self.take_breaker_report(breaker_report),
             Some(Message::SharesTaken(taken)) => share_registry.taken(uid, &taken),
             Some(Message::OfferedLoads(offered)) => share_registry.offered(uid, &offered),
             Some(Message::Status(status)) => {
@@ -383,9 +383,9 @@ impl ProxyStream<'_> {
     }
 
     /// Takes what the proxy reports of calls to Services with a breaker.
-    fn take_pulse(&mut self, breaker_report: v1::Pulse) {
+    fn take_breaker_report(&mut self, breaker_report: v1::Pulse) {
         let (caller, now) = (&self.owner.caller, Instant::now());
-        if self.shared.allowances.pulse(&caller.uid, now) {
+        if self.shared.allowances.admits_breaker_report(&caller.uid, now) {
             self.breakers.note_breaker_report(&breaker_report);
             self.shared.fleet.take(caller, breaker_report, now);
         } else {

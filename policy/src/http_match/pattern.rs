@@ -256,7 +256,7 @@ impl Budget {
 
     /// For all rules that are tried together.
     #[must_use]
-    pub const fn trial() -> Self {
+    pub const fn dry_run() -> Self {
         Self {
             whole: MAX_DRY_RUN_SIZE,
             left: MAX_DRY_RUN_SIZE,

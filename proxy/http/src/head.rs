@@ -53,7 +53,7 @@ pub fn number<N: FromStr>(value: &HeaderValue) -> Option<N> {
 /// request, as far as it could be read. What is not known is empty, which is also what
 /// [`Self::default`] is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked<'a> {
+pub struct ReportedHead<'a> {
     pub method: Option<&'a Method>,
     /// Without what would be a name and a password before it. Of several the first; empty
     /// also where it would be a path or a query as well.
@@ -64,7 +64,7 @@ pub struct Asked<'a> {
     pub headers: Option<&'a HeaderMap>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> ReportedHead<'a> {
     /// Of a head that was read, whether or not it may be sent on.
     #[must_use]
     pub fn of(parts: &'a Parts) -> Self {
@@ -90,7 +90,7 @@ impl<'a> Asked<'a> {
 mod tests {
     use http::{HeaderValue, Request};
 
-    use super::{Asked, number};
+    use super::{ReportedHead, number};
 
     #[test]
     fn a_number_is_digits_and_nothing_else() {
@@ -120,7 +120,7 @@ mod tests {
                 request = request.header("host", *host);
             }
             let (parts, ()) = request.body(()).unwrap().into_parts();
-            let asked = Asked::of(&parts);
+            let asked = ReportedHead::of(&parts);
             assert_eq!((asked.host, asked.path), (host, path), "{uri} {hosts:?}");
         }
     }

@@ -28,7 +28,7 @@ use crate::body::{self, Body};
 use crate::deadline::PreviousHop;
 use crate::grpc::is_grpc;
 use crate::head::{
-    Asked, BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
+    BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT, ReportedHead,
 };
 use crate::http2::{MESH, PLAIN, server};
 use crate::incoming::IncomingBody;
@@ -65,7 +65,7 @@ type AnswerFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 /// and in memory, once for each kind of handler.
 type RequestHandler = Arc<dyn Fn(Request<IncomingBody>) -> AnswerFuture + Send + Sync>;
 /// Called for requests that the handler does not get to see, with what could be read of them.
-type RefusedHook = Arc<dyn Fn(NotHandled, Asked<'_>) + Send + Sync>;
+type RefusedHook = Arc<dyn Fn(NotHandled, ReportedHead<'_>) + Send + Sync>;
 /// Asks for the end of a connection.
 type CloseSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -75,7 +75,7 @@ pub fn serve<I, H, F>(
     io: I,
     accepted: Accepted,
     close: impl Future<Output = ()> + Send + 'static,
-    refused: impl Fn(NotHandled, Asked<'_>) + Send + Sync + 'static,
+    refused: impl Fn(NotHandled, ReportedHead<'_>) + Send + Sync + 'static,
     handler: H,
 ) -> impl Future<Output = ()>
 where
@@ -150,7 +150,7 @@ async fn serve_connection<I>(
     } else {
         Lingering::to_client(io)
     };
-    let refused = move |how, asked: Asked<'_>| refused(how, asked);
+    let refused = move |how, asked: ReportedHead<'_>| refused(how, asked);
     let ended = http1::serve(io, limits, close.as_mut(), refused, handler).await;
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
@@ -229,7 +229,7 @@ where
         match unreadable_head(&request, most_fields, peer) {
             Some((response, how)) => {
                 let (parts, _body) = request.into_parts();
-                refused(how, Asked::of(&parts));
+                refused(how, ReportedHead::of(&parts));
                 Box::pin(std::future::ready(response))
             }
             None => Box::pin(handler(request)),

@@ -156,7 +156,7 @@ impl Call {
     }
 
     /// Counts and notes what was decided of a request.
-    pub(crate) fn evaluated(&mut self, verdict: &Verdict<'_>) {
+    pub(crate) fn note_verdict(&mut self, verdict: &Verdict<'_>) {
         if matches!(verdict, Verdict::Audit { .. }) {
             self.audited();
         }

@@ -95,13 +95,13 @@ fn lists_beyond_schema_bounds_make_object_unreadable() {
         let backends = json!([{"service": "a", "weight": 1}]);
         json!({"service": "web", "backends": backends, "matches": groups})
     };
-    assert_eq!(judged::<TrafficSplitSpec>(split(16)).1, []);
+    assert_eq!(validated::<TrafficSplitSpec>(split(16)).1, []);
     unreadable::<TrafficSplitSpec>(split(17), "spec.matches", "has 17 entries, but may have 16");
     let labels = |n| {
         let labels: serde_json::Map<_, _> = (0..n).map(|i| (format!("l{i}"), json!("a"))).collect();
         json!({"schemes": {"podLabelSelector": {"matchLabels": labels}}})
     };
-    assert_eq!(judged::<IdentityBindingSpec>(labels(32)).1, []);
+    assert_eq!(validated::<IdentityBindingSpec>(labels(32)).1, []);
     let field = "spec.schemes.podLabelSelector.matchLabels";
     let binding = unreadable::<IdentityBindingSpec>(labels(33), field, "may have 32");
     assert!(
@@ -125,7 +125,7 @@ fn null_is_empty_only_for_optional_fields() {
         json!({"matches": {"ports": null}}),
         json!({"matches": {"ports": []}}),
     ] {
-        assert_eq!(judged::<TcpRouteSpec>(every), (RoutePorts(None), vec![]));
+        assert_eq!(validated::<TcpRouteSpec>(every), (RoutePorts(None), vec![]));
     }
     let ports = unreadable::<TcpRouteSpec>(json!(null), "spec", "");
     assert_eq!(
@@ -137,7 +137,7 @@ fn null_is_empty_only_for_optional_fields() {
     // In these lists, absent and empty differ.
     let rule = |matches: Value| {
         let rule = json!({"kind": "HTTPRouteGroup", "name": "g", "matches": matches});
-        let (target, mistakes) = judged::<TrafficTargetSpec>(json!({
+        let (target, mistakes) = validated::<TrafficTargetSpec>(json!({
             "destination": {"kind": "ServiceAccount", "name": "api"},
             "sources": [{"kind": "ServiceAccount", "name": "web"}], "rules": [rule],
         }));
@@ -161,7 +161,7 @@ fn null_is_empty_only_for_optional_fields() {
 fn services_are_those_of_the_own_namespace_and_cluster() {
     let root = |written: &str| {
         let spec = json!({"service": written, "backends": [{"service": "a", "weight": 1}]});
-        let (split, mistakes) = judged::<TrafficSplitSpec>(spec);
+        let (split, mistakes) = validated::<TrafficSplitSpec>(spec);
         assert_eq!(
             split.root.id.is_none(),
             fields(&mistakes) == [("spec.service", Code::Invalid)]
@@ -209,7 +209,7 @@ fn out_of_range_weight_leaves_split_without_effect() {
         (2_147_483_648, false),
         (-1, false),
     ] {
-        let (split, mistakes) = judged::<TrafficSplitSpec>(json!({
+        let (split, mistakes) = validated::<TrafficSplitSpec>(json!({
             "service": "web", "backends": [{"service": "a", "weight": weight}],
         }));
         assert_eq!(
@@ -224,7 +224,7 @@ fn out_of_range_weight_leaves_split_without_effect() {
 
 #[test]
 fn invalid_target_entry_matches_nothing_and_others_stay() {
-    let (target, mistakes) = judged::<TrafficTargetSpec>(json!({
+    let (target, mistakes) = validated::<TrafficTargetSpec>(json!({
         "destination": {"kind": "Group", "name": "api", "port": 0},
         "sources": [
             {"kind": "ServiceAccount", "name": "web"},
@@ -266,7 +266,7 @@ fn invalid_target_entry_matches_nothing_and_others_stay() {
 fn unreadable_target_still_protects_destination_in_own_namespace() {
     let named = |destination: Value| {
         let written = json!({"destination": destination, "rules": "everything"});
-        judged::<TrafficTargetSpec>(written).0.destination
+        validated::<TrafficTargetSpec>(written).0.destination
     };
     let to = named(json!({"kind": "ServiceAccount", "name": "api", "port": 0})).unwrap();
     assert_eq!((&*to.name, to.limit), ("api", PortLimit::Any));
@@ -289,7 +289,7 @@ fn match_refused_before_compiling_uses_no_group_budget() {
         })
         .collect();
     let usable = |matches: &[Value]| {
-        let (group, _) = judged::<HttpRouteGroupSpec>(json!({"matches": matches}));
+        let (group, _) = validated::<HttpRouteGroupSpec>(json!({"matches": matches}));
         let usable = group.matches.iter().filter(|one| one.criteria.is_some());
         usable.count()
     };
@@ -307,7 +307,7 @@ fn match_refused_before_compiling_uses_no_group_budget() {
 #[test]
 fn texts_are_bounded_whatever_they_quote() {
     let long = "x".repeat(100_000);
-    let (_, mistakes) = judged::<TrafficTargetSpec>(json!({
+    let (_, mistakes) = validated::<TrafficTargetSpec>(json!({
         "destination": {"kind": long, "name": long},
         "sources": [{"kind": long, "name": long}], "rules": [{"kind": long, "name": long}],
     }));
@@ -317,7 +317,7 @@ fn texts_are_bounded_whatever_they_quote() {
     }
     let mut deep = json!({});
     deep[long.as_str()] = json!([[1]]);
-    let (_, mistakes) = judged::<TrafficTargetSpec>(deep);
+    let (_, mistakes) = validated::<TrafficTargetSpec>(deep);
     assert!(
         mistakes.iter().all(|mistake| mistake.field.len() < 500),
         "{}",
@@ -328,7 +328,7 @@ fn texts_are_bounded_whatever_they_quote() {
 // Claims: C8, attack-93
 #[test]
 fn an_unusual_method_is_taken_with_a_warning() {
-    let (group, mistakes) = judged::<HttpRouteGroupSpec>(
+    let (group, mistakes) = validated::<HttpRouteGroupSpec>(
         json!({"matches": [{"name": "a", "methods": ["get", "GET"]}]}),
     );
     assert!(group.matches[0].criteria.is_some());
@@ -346,7 +346,7 @@ fn path_without_leading_slash_is_taken_with_a_warning() {
         .iter()
         .map(|path| json!({"name": path, "pathRegex": path}))
         .collect();
-    let (group, mistakes) = judged::<HttpRouteGroupSpec>(json!({ "matches": matches }));
+    let (group, mistakes) = validated::<HttpRouteGroupSpec>(json!({ "matches": matches }));
     assert!(group.matches.iter().all(|one| one.criteria.is_some()));
     assert_eq!(
         fields(&mistakes),
@@ -363,7 +363,7 @@ fn many_validation_errors_are_bounded_in_time_and_count() {
     let fields: serde_json::Map<_, _> = (0..50_000).map(|n| (n.to_string(), json!([[]]))).collect();
     let mut spec = json!({ "rules": [{"kind": "TCPRoute", "name": "a"}], "unknown": lists });
     spec[long.as_str()] = Value::Object(fields);
-    let (target, mistakes) = judged::<TrafficTargetSpec>(spec);
+    let (target, mistakes) = validated::<TrafficTargetSpec>(spec);
     assert_eq!(mistakes.len(), 100);
     assert!(target.rules.is_empty(), "nothing of it is allowed");
     assert!(before.elapsed().as_secs() < 5, "{:?}", before.elapsed());

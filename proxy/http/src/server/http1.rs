@@ -35,7 +35,7 @@ use weft_proxy_net::ticket::NotAdmitted;
 
 use crate::body::Body;
 use crate::deadline::PreviousHop;
-use crate::head::Asked;
+use crate::head::ReportedHead;
 use crate::refusal::{NoAnswer, NotHandled, not_admitted};
 use crate::replay::KeptBody;
 use crate::server::http1::activity::{Busy, ConnectionUse};
@@ -86,7 +86,7 @@ pub fn serve<I, H, F>(
     io: I,
     limits: Limits,
     close: Pin<&mut impl Future<Output = ()>>,
-    refused: impl Fn(NotHandled, Asked<'_>) + Clone + Send + Sync + 'static,
+    refused: impl Fn(NotHandled, ReportedHead<'_>) + Clone + Send + Sync + 'static,
     handler: H,
 ) -> impl Future<Output = hyper::Result<()>>
 where
@@ -210,7 +210,7 @@ async fn begins<I>(
     io: &mut Prefixed<I>,
     used: &Arc<ConnectionUse>,
     peer: bool,
-    refused: &impl Fn(NotHandled, Asked<'_>),
+    refused: &impl Fn(NotHandled, ReportedHead<'_>),
 ) -> bool
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin,
@@ -243,7 +243,7 @@ fn report_unread<I: AsyncRead + Unpin>(
     io: &Prefixed<I>,
     used: &ConnectionUse,
     how: NotHandled,
-    refused: &impl Fn(NotHandled, Asked<'_>),
+    refused: &impl Fn(NotHandled, ReportedHead<'_>),
 ) {
     let head: &[u8] = if used.has_head_of(io) {
         &[]
@@ -251,10 +251,10 @@ fn report_unread<I: AsyncRead + Unpin>(
         io.read_ahead()
     };
     let (method, path) = refused_head::asked(head);
-    let asked = Asked {
+    let asked = ReportedHead {
         method: method.as_ref(),
         path,
-        ..Asked::default()
+        ..ReportedHead::default()
     };
     refused(how, asked);
 }
@@ -264,14 +264,14 @@ fn rejected(
     why: NotAdmitted,
     request: Request<Incoming>,
     peer: bool,
-    refused: &impl Fn(NotHandled, Asked<'_>),
+    refused: &impl Fn(NotHandled, ReportedHead<'_>),
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut answer = not_admitted(why, &parts.method, false, peer);
     if !body.is_end_stream() {
         ends_connection(&mut answer);
     }
-    refused(NotHandled::answered(why), Asked::of(&parts));
+    refused(NotHandled::answered(why), ReportedHead::of(&parts));
     answer
 }
 

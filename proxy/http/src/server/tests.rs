@@ -65,7 +65,7 @@ async fn saturated(
         }
         Response::new(body::text(format!("waited {waited}")))
     };
-    let refused = |how, _: Asked<'_>| REFUSED.with_borrow_mut(|all| all.push(how));
+    let refused = |how, _: ReportedHead<'_>| REFUSED.with_borrow_mut(|all| all.push(how));
     tokio::spawn(serve::<DuplexStream, _, _>(
         far,
         accepted,

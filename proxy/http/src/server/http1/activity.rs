@@ -81,7 +81,7 @@ impl Head {
 
     /// Bytes came. Returns whether they are the first ones of a head.
     pub(super) fn begins(&self) -> bool {
-        self.phase.advance(NextHead::Expected, NextHead::Begun)
+        self.phase.advance(NextHead::Expected, NextHead::Started)
     }
 }
 

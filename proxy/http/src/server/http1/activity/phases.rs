@@ -24,7 +24,7 @@ pub(super) enum NextHead {
     /// Whatever came before has been read to its end, and nothing of the head has come.
     Expected,
     /// Bytes of it have come.
-    Begun,
+    Started,
 }
 
 /// A protocol that takes the place of HTTP.
