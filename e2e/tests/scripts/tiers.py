@@ -51,6 +51,19 @@ def test_listed_test_that_does_not_exist_fails():
         assert "lists `a::was_renamed`, and e2e/mesh has no such test" in output, output
 
 
+def test_claim_without_a_test_that_ran_fails():
+    with checkout() as made:
+        made.run("git", "init", "-q")
+        made.write("proxy/tests/path/calls.rs", "// Claims: calls-1\nfn passes() {}\n// Claims: calls-2\nfn gone() {}\n")
+        # The tier mesh runs in part, and claims of its tests are passed over.
+        made.write("e2e/tests/mesh/calls.rs", "// Claims: calls-3\nfn elsewhere() {}\n")
+        made.run("git", "add", "proxy/tests", "e2e/tests")
+        status, output = made.run("make", "test")
+        assert status != 0 and last_line(output) == "9 passed, 1 failed", output
+        assert "calls-2: none of its tests ran: proxy/tests/path/calls.rs: gone" in output, output
+        assert "calls-1" not in output and "calls-3" not in output, output
+
+
 def test_ignored_test_fails():
     with checkout() as made:
         made.program("e2e", "prometheus", [("a::passes", 0, "ok"), ("b::left", 0, "ignored")])
