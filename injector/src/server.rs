@@ -274,7 +274,7 @@ impl Webhooks {
         let most = if conversion { MAX_CONVERSION } else { MAX_BODY };
         let body = Bytes::from(read(request.into_body(), most, reserved).await?);
         let source = reserved.caller.source;
-        let lane = self.lanes.of(path, &body);
+        let lane = self.lanes.of(&body);
         if conversion {
             return lane.run(source, move || converted(&body)).await?;
         }

@@ -1,35 +1,30 @@
 //! Work under way at one time, of which one source has its share at most.
 //!
 //! A caller waits behind others of its own source first, so one source whose work takes
-//! long does not make the others wait. Where a source may have one permit, the sources that
-//! wait take turns: each is delayed by one piece of work of every other one, however much
-//! that requests.
+//! long does not make the others wait.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-/// Which sources may work.
+/// Which sources may work. The map holds sources that work or wait, and no others.
 #[derive(Debug)]
 pub struct KeyedSemaphore<K> {
-    all: Arc<Semaphore>,
+    all: Semaphore,
     of_one: usize,
-    sources: Arc<Sources<K>>,
+    sources: Mutex<HashMap<K, Arc<Semaphore>>>,
 }
-
-/// Sources that work or wait, and no others.
-type Sources<K> = Mutex<HashMap<K, Arc<Semaphore>>>;
 
 /// The right to work, until it is dropped.
 #[derive(Debug)]
-pub struct KeyedPermit<K: Clone + Eq + Hash> {
-    sources: Arc<Sources<K>>,
+pub struct KeyedPermit<'a, K: Clone + Eq + Hash> {
+    semaphore: &'a KeyedSemaphore<K>,
     source: K,
     own: Option<OwnedSemaphorePermit>,
-    all: Option<OwnedSemaphorePermit>,
+    all: Option<SemaphorePermit<'a>>,
 }
 
 impl<K: Clone + Eq + Hash> KeyedSemaphore<K> {
@@ -37,14 +32,14 @@ impl<K: Clone + Eq + Hash> KeyedSemaphore<K> {
     #[must_use]
     pub fn new(all: usize, of_one: usize) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(all)),
+            all: Semaphore::new(all),
             of_one,
-            sources: Arc::new(Mutex::new(HashMap::new())),
+            sources: Mutex::new(HashMap::new()),
         }
     }
 
     /// Waits for a permit. May be dropped at any time.
-    pub async fn acquire(&self, source: K) -> KeyedPermit<K> {
+    pub async fn acquire(&self, source: K) -> KeyedPermit<'_, K> {
         let own = Arc::clone(
             self.sources
                 .lock()
@@ -53,25 +48,15 @@ impl<K: Clone + Eq + Hash> KeyedSemaphore<K> {
         );
         // Made before it waits, so that giving up tidies as well.
         let mut permit = KeyedPermit {
-            sources: Arc::clone(&self.sources),
+            semaphore: self,
             source,
             own: None,
             all: None,
         };
         // Neither is ever closed, so both are some.
         permit.own = own.acquire_owned().await.ok();
-        permit.all = Arc::clone(&self.all).acquire_owned().await.ok();
+        permit.all = self.all.acquire().await.ok();
         permit
-    }
-
-    /// Callers of one source that work or wait.
-    #[must_use]
-    pub fn callers_of(&self, source: &K) -> usize {
-        let sources = self.sources.lock();
-        // Each has a reference, and the map one more.
-        sources
-            .get(source)
-            .map_or(0, |own| Arc::strong_count(own) - 1)
     }
 
     /// Sources that work or wait.
@@ -81,11 +66,11 @@ impl<K: Clone + Eq + Hash> KeyedSemaphore<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for KeyedPermit<K> {
+impl<K: Clone + Eq + Hash> Drop for KeyedPermit<'_, K> {
     fn drop(&mut self) {
         self.all = None;
         self.own = None;
-        let mut sources = self.sources.lock();
+        let mut sources = self.semaphore.sources.lock();
         let unused = |own: &Arc<Semaphore>| Arc::strong_count(own) == 1;
         if sources.get(&self.source).is_some_and(unused) {
             sources.remove(&self.source);
@@ -97,7 +82,6 @@ impl<K: Clone + Eq + Hash> Drop for KeyedPermit<K> {
 mod tests {
     use std::time::Duration;
 
-    use futures::FutureExt as _;
     use tokio::time::timeout;
 
     use super::*;
@@ -118,30 +102,6 @@ mod tests {
         drop(first);
         let again = timeout(soon, semaphore.acquire("a")).await.unwrap();
         drop((second, other, third, again));
-        assert_eq!(semaphore.sources(), 0);
-    }
-
-    // Claims: attack-67
-    #[test]
-    fn endless_source_delays_another_by_only_one_item() {
-        let semaphore = KeyedSemaphore::new(1, 1);
-        let at_work = semaphore.acquire("flood").now_or_never().unwrap();
-        let mut flood: Vec<_> = (0..4)
-            .map(|_| Box::pin(semaphore.acquire("flood")))
-            .collect();
-        assert!(flood.iter_mut().all(|f| f.now_or_never().is_none()));
-        let mut honest = Box::pin(semaphore.acquire("honest"));
-        assert!((&mut honest).now_or_never().is_none(), "one at a time");
-        assert_eq!(semaphore.callers_of(&"flood"), 5);
-        assert_eq!(semaphore.callers_of(&"honest"), 1);
-        drop(at_work);
-        assert!(flood.iter_mut().all(|f| f.now_or_never().is_none()));
-        let permit = honest.now_or_never().expect("is next");
-        assert!(flood.iter_mut().all(|f| f.now_or_never().is_none()));
-        drop(permit);
-        assert!((&mut flood[0]).now_or_never().is_some());
-        drop(flood);
-        assert_eq!(semaphore.callers_of(&"flood"), 0);
         assert_eq!(semaphore.sources(), 0);
     }
 }

@@ -19,6 +19,7 @@ pub mod backoff;
 pub mod cgroup;
 pub mod clock;
 pub mod env;
+pub mod fair_queue;
 pub mod files;
 pub mod head_timer;
 pub mod https;

@@ -25,7 +25,7 @@ impl Default for Permits {
 
 impl Permits {
     /// Waits for a permit, which is given back when it is dropped.
-    pub(super) async fn acquire(&self, user: &User) -> KeyedPermit<[u8; 32]> {
+    pub(super) async fn acquire(&self, user: &User) -> KeyedPermit<'_, [u8; 32]> {
         self.0.acquire(user.digest()).await
     }
 }

@@ -406,9 +406,9 @@ async fn large_reviews_of_honest_authors_are_answered() {
     memory_is_given_back(&harness).await;
 }
 
-/// 33 expressions for each match. With 64 as many as may be compiled for one object.
-fn expressions(matches: usize) -> Bytes {
-    let matches: Vec<Value> = (0..matches)
+/// Thousands of expressions, and as many as may be compiled for one object.
+fn expressions() -> Bytes {
+    let matches: Vec<Value> = (0..64)
         .map(|i| {
             let headers: Vec<Value> = (0..32)
                 .map(|k| json!({format!("h{k}"): format!("\\w{{9}}{}", i * 40 + k)}))
@@ -428,7 +428,7 @@ fn expressions(matches: usize) -> Bytes {
 #[tokio::test]
 async fn address_with_dear_reviews_without_end_delays_no_others() {
     let harness = Harness::start().await;
-    let (body, began) = (expressions(64), Instant::now());
+    let (body, began) = (expressions(), Instant::now());
     let (status, _) = harness.call("/validate", body.clone()).await;
     assert_eq!(status, StatusCode::OK);
     println!("one takes {:?}", began.elapsed());
@@ -462,10 +462,6 @@ async fn address_with_dear_reviews_without_end_delays_no_others() {
         must_be_answered(&harness).await;
         slowest = slowest.max(began.elapsed());
         tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    for _ in 0..3 {
-        let (status, _) = harness.call("/validate", expressions(1)).await;
-        assert_eq!(status, StatusCode::OK, "an honest validation in between");
     }
     flood.shutdown().await;
     let statuses: Vec<StatusCode> = finished.collect().await;
