@@ -382,14 +382,11 @@ fn decoded(answer: UpstreamResponse, kind: RequestKind) -> Result<UpstreamRespon
             parts
         }
         PeerResponse::NotSent { reason, .. } => {
-            let detail = match reason {
-                Reason::BadRequest => {
-                    "a request of this form cannot be sent to the application: where this one came \
-                     over HTTP/2, it may speak HTTP/1.1 alone"
-                }
-                _ => "the peer proxy could not reach the application",
-            };
-            return Err(Failure::not_sent(reason, detail));
+            return Err(Failure::not_sent(
+                reason,
+                "the peer proxy could not reach the application, or the application does not speak \
+                 HTTP/2, where the request came in it",
+            ));
         }
     };
     Ok(UpstreamResponse {

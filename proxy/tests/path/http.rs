@@ -123,7 +123,7 @@ async fn http2_keeps_trailers_both_ways() {
 }
 
 #[tokio::test]
-async fn http2_for_an_http1_application_is_a_bad_request() {
+async fn response_names_application_that_does_not_speak_http2() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let listener = listening(&client, &server).await;
     tokio::spawn(async move {
@@ -149,11 +149,11 @@ async fn http2_for_an_http1_application_is_a_bad_request() {
         .body(Full::new(Bytes::new()))
         .unwrap();
     let answer = sender.send_request(request).await.unwrap();
-    assert_eq!(answer.status(), 400);
-    assert_eq!(answer.headers()["weft-reason"], "bad-request");
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["weft-reason"], "connect-failed");
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     let body = String::from_utf8_lossy(&body);
-    assert!(body.contains("HTTP/1.1 alone"), "{body}");
+    assert!(body.contains("does not speak HTTP/2"), "{body}");
 }
 
 #[tokio::test]

@@ -29,11 +29,11 @@ use weft_proxy_net::connect::ConnectTimeout;
 use crate::body::Body;
 use crate::client::multiplexed::attempt::{Attempts, Connect};
 use crate::failure::Failure;
+use crate::http2::Tuning;
 use crate::http2::client::{self, RequestSender};
 use crate::http2::flow::STREAMS;
 use crate::http2::send_window::Credit;
 use crate::http2::silence::SILENT_AFTER;
-use crate::http2::{HandshakeError, Tuning};
 
 /// Requests on one HTTP/2 connection before another is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
@@ -432,8 +432,7 @@ impl Multiplexed {
 /// Begins to speak HTTP/2 on a connection that stands.
 ///
 /// # Errors
-/// When it breaks before that, or the application speaks something else: then no connection failed,
-/// and its other callers are served.
+/// When it breaks before that, or the application speaks something else, which the error names.
 pub async fn handshake<I>(
     io: I,
     profile: Tuning,
@@ -445,13 +444,7 @@ where
 {
     client::handshake(io, profile, budget, flush_handle)
         .await
-        .map_err(|error| {
-            let reason = match error {
-                HandshakeError::Broken(_) => Reason::ConnectFailed,
-                HandshakeError::OtherProtocol => Reason::BadRequest,
-            };
-            Failure::not_sent(reason, error.to_string())
-        })
+        .map_err(|error| Failure::not_sent(Reason::ConnectFailed, error.to_string()))
 }
 
 #[cfg(test)]

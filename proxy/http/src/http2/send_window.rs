@@ -32,6 +32,8 @@ const LEAST: i64 = 16 * 1024;
 pub(crate) const STALLED_AFTER: Duration = Duration::from_millis(100);
 /// In place of a time: the window is not low.
 const NEVER: u64 = u64::MAX;
+/// The first byte of a TLS alert: what came is no text then.
+const TLS_ALERT: usize = 0x15;
 /// Bytes that are text, read as the length of a frame, are this or more: the first of them is a line
 /// feed or a later character. No frame that is taken is as long.
 const LENGTH_OF_TEXT: usize = 0x0a_00_00;
@@ -133,7 +135,7 @@ impl SendWindow {
 
     /// A frame of this length comes, by its head.
     pub(super) fn comes(&self, length: usize) {
-        if length >= LENGTH_OF_TEXT {
+        if length >= LENGTH_OF_TEXT && length >> 16 != TLS_ALERT {
             self.signal.is_text.store(true, Relaxed);
         }
     }

@@ -240,17 +240,18 @@ async fn call_reuses_connection_attempt_of_cancelled_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn text_in_place_of_http2_is_no_failed_connection() {
-    let cases: [(&[u8], Reason); 5] = [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Reason::BadRequest),
+async fn text_in_place_of_http2_is_named_in_the_failure() {
+    let cases: [(&[u8], bool); 6] = [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", true),
         // Some answer as before HTTP/1.0, without a head.
-        (b"<!DOCTYPE HTML>\n", Reason::BadRequest),
-        (b"", Reason::ConnectFailed),
-        // The end behind SETTINGS, and a frame of 64 KiB.
-        (&[0, 0, 0, 4, 0, 0, 0, 0, 0], Reason::ConnectFailed),
-        (&[1, 0, 0, 4, 0, 0, 0, 0, 0], Reason::ConnectFailed),
+        (b"<!DOCTYPE HTML>\n", true),
+        (b"", false),
+        // The end behind SETTINGS, a frame of 64 KiB, and an alert of TLS.
+        (&[0, 0, 0, 4, 0, 0, 0, 0, 0], false),
+        (&[1, 0, 0, 4, 0, 0, 0, 0, 0], false),
+        (&[0x15, 3, 1, 0, 2, 2, 70, 0, 0], false),
     ];
-    for (answer, reason) in cases {
+    for (answer, is_text) in cases {
         let (near, mut far) = duplex(64 * 1024);
         tokio::spawn(async move {
             let mut preface = [0; 24];
@@ -259,7 +260,13 @@ async fn text_in_place_of_http2_is_no_failed_connection() {
         });
         let opened = handshake(near, PLAIN, Budget::new(64 << 20), None).await;
         let failure = opened.unwrap_err();
-        assert_eq!(failure.reason(), reason, "{answer:?}: {failure}");
+        assert_eq!(
+            failure.reason(),
+            Reason::ConnectFailed,
+            "{answer:?}: {failure}"
+        );
         assert_eq!(failure.next(), Next::OtherEndpoint, "{answer:?}");
+        let named = failure.to_string().contains("does not speak HTTP/2");
+        assert_eq!(named, is_text, "{answer:?}: {failure}");
     }
 }
