@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 
 use crate::admission::{Admission, AdmissionClass, Generation, MIN_IN_FLIGHT};
 use crate::headroom::{Entry, Headroom, NoneLeft, least, reserved_permits};
-use crate::memory::Memory;
+use crate::memory::{Memory, Watermark};
 
 /// A chunk that is on its way. Smaller ones cost more in system calls than they save.
 const LEAST_CHUNK: usize = 4 * 1024;
@@ -138,16 +138,10 @@ impl Budget {
         self.memory.is_full()
     }
 
-    /// The same, in bytes.
+    /// How much is in use at this mark, in bytes.
     #[must_use]
-    pub const fn full_from(&self) -> usize {
-        self.memory.full_from()
-    }
-
-    /// As [`Self::is_tight`], in bytes.
-    #[must_use]
-    pub const fn tight_from(&self) -> usize {
-        self.memory.tight_from()
+    pub const fn at(&self, mark: Watermark) -> usize {
+        self.memory.at(mark)
     }
 
     /// Ready when bytes may be read from anywhere.

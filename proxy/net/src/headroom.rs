@@ -1,17 +1,18 @@
 //! Headroom: how much memory must be free for a request to begin.
 //!
-//! A holder of nothing may begin up to [`TOP`], and the more a holder holds, the earlier its next
-//! request waits. So there is always room for holders of less than those that fill the memory,
-//! however many they are, and among equals all get the same. What is in use counts with what is
-//! going to be, so all together stay below the part of the memory from which on nothing is read.
+//! A holder of nothing may begin up to [`Watermark::AllWait`], and the more a holder holds, the
+//! earlier its next request waits. So there is always room for holders of less than those that
+//! fill the memory, however many they are, and among equals all get the same. What is in use
+//! counts with what is going to be, so all together stay below the part of the memory from which
+//! on nothing is read.
 //!
 //! Beyond that each holder may have [`LEAST`] requests in flight, or its part of so many where
 //! there are more callers: one may have to end for others to end.
 //!
 //! A holder of more than those in flight of which none ends, as downloads without a reader, would
 //! wait for ever with the next. So a few requests of each holder begin by permits that are
-//! reserved for it, up to [`RESERVED`], and give them back when they end, or some seconds later:
-//! by then what they take is in use.
+//! reserved for it, up to [`Watermark::ReservedWait`], and give them back when they end, or some
+//! seconds later: by then what they take is in use.
 //!
 //! What stalls may stay above that and below where any holder loses anything. A holder that is
 //! known to hold an [`HEAVY`]th part of the memory goes on there as well, by half of its permits:
@@ -20,36 +21,10 @@
 use runtime::occupancy::Requests;
 
 use crate::admission::{Admission, AdmissionClass, MIN_IN_FLIGHT, REQUEST};
-use crate::memory::{HEAVY, Memory};
+use crate::memory::{BURST, HEAVY, Memory, QUARTER, UNMEASURED, Watermark};
 
-/// In percent: a holder of nothing finds room up to here. The rest up to where nothing is read is
-/// for responses that take more than was expected of them.
-const TOP: usize = 63;
-/// In percent: a holder of a [`MUCH`]th part of the memory finds room up to here. More than from
-/// where on chunks and windows are the smallest: three hundred streams that stall hold that much
-/// of 64 MiB now and then, and calls beside them go on, as many at once as fit. From here on they
-/// go on as well, but only as many at once as there are reserved permits.
-const CALLERS: usize = 58;
-/// The same for the own application.
-const OWN: usize = 60;
-const MUCH: usize = 4;
-/// In percent: requests begin by reserved permits up to here, whatever their holder holds. Less
-/// than [`TOP`], so that room is left for holders of next to nothing. All of one holder fit below
-/// where nothing is read even if each takes twice what is expected of it.
-const RESERVED: usize = 62;
-/// The reserved permits of a holder are for this part of the memory, 8 of 64 MiB.
-const RESERVE: usize = 128;
 /// Requests that callers may have in flight where there is no room for more.
 const LEAST: usize = 64;
-/// In percent: those begin up to here, where nothing is read any more.
-const LAST: usize = 65;
-/// This part of the memory is let in so until it was measured, which takes half a second.
-const SPARED: usize = 16;
-/// Whatever is in use: this part of the memory is let in so until it was answered or measured,
-/// from any holder. That is a rate. What bounds them over time, where none ends, is [`LEAST`]:
-/// callers that come one after the other have 64, 32, 21 and so on, and beyond the 64th one each.
-/// Where they fill the memory, it is they or the holder of most who lose something.
-const TRICKLE: usize = 128;
 
 /// How a request begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,38 +101,42 @@ impl<'a> Headroom<'a> {
 
     /// Whether no request waits, and there is room for the next request of any holder.
     pub(super) fn is_for_all(&self) -> bool {
-        self.taken <= self.memory.heap() / 100 * CALLERS && self.admission.is_empty()
+        self.taken <= self.memory.at(Watermark::LargeCallersWait) && self.admission.is_empty()
     }
 
     /// Whether there is room for the next request of this holder.
     pub(super) fn is_for(&self, requests: &Requests, class: AdmissionClass) -> bool {
         const STEPS: usize = 256;
-        let heap = self.memory.heap();
-        let (part, much) = (heap / 100, (heap / MUCH).max(1));
-        let least = match class {
-            AdmissionClass::Callers => CALLERS,
-            AdmissionClass::Own => OWN,
-        };
+        let much = (self.memory.heap() / QUARTER).max(1);
+        let of_much = self.memory.at(match class {
+            AdmissionClass::Callers => Watermark::LargeCallersWait,
+            AdmissionClass::Own => Watermark::LargeOwnWaits,
+        });
+        let of_none = self.memory.at(Watermark::AllWait);
         let counted = requests.in_flight().saturating_mul(MIN_IN_FLIGHT);
         let holds = counted.max(requests.weight()).min(much);
         let steps = holds.saturating_mul(STEPS) / much;
-        self.taken <= part * TOP - part * (TOP - least) / STEPS * steps
+        self.taken <= of_none - (of_none - of_much) / STEPS * steps
     }
 
-    /// Whether its next request may begin though there is none.
+    /// Whether its next request may begin though there is none: up to where nothing is read, and
+    /// whatever is in use at a rate, until it was answered or measured. What bounds those over
+    /// time, where none ends, is [`LEAST`]: callers that come one after the other have 64, 32, 21
+    /// and so on, and beyond the 64th one each. Where they fill the memory, it is they or the
+    /// holder of most who lose something.
     pub(super) fn spares(&self, requests: &Requests, class: AdmissionClass) -> bool {
         let (admission, heap) = (self.admission, self.memory.heap());
         if requests.in_flight() >= least(admission, requests, class) {
             return false;
         }
-        let below = self.memory.used() + REQUEST <= heap / 100 * LAST;
-        (below && admission.spared() + REQUEST <= heap / SPARED)
-            || admission.expected() + REQUEST <= heap / TRICKLE
+        let below = self.memory.used() + REQUEST <= self.memory.at(Watermark::Full);
+        (below && admission.spared() + REQUEST <= heap / UNMEASURED)
+            || admission.expected() + REQUEST <= heap / BURST
     }
 
     /// Whether what is in use bounds requests by reserved permits, and not their number alone.
     pub(super) fn is_below_reserved(&self) -> bool {
-        self.taken <= self.memory.heap() / 100 * RESERVED
+        self.taken <= self.memory.at(Watermark::ReservedWait)
     }
 
     /// Whether its next request may begin by a reserved permit.
@@ -191,8 +170,8 @@ pub(super) fn least(admission: &Admission, requests: &Requests, class: Admission
 
 /// Reserved permits of a holder where the process may use `heap` bytes, or its part of them where
 /// there are more holders. At least one, however many they are: what all of them take is bounded by
-/// [`RESERVED`].
+/// [`Watermark::ReservedWait`].
 pub(super) fn reserved_permits(heap: usize, requests: &Requests) -> usize {
-    let all = heap / RESERVE / REQUEST;
+    let all = heap / BURST / REQUEST;
     (all / requests.sharers().max(1)).max(1)
 }
