@@ -23,8 +23,10 @@ use parking_lot::Mutex;
 use runtime::occupancy::{Permit, Requests, ReservedPermit};
 use tokio::sync::Notify;
 
-use crate::admission::{Admission, AdmissionClass, Generation, MIN_IN_FLIGHT};
-use crate::headroom::{Entry, Headroom, NoneLeft, least, reserved_permits};
+use crate::admission::{
+    Admission, AdmissionClass, Entry, Generation, Headroom, MIN_IN_FLIGHT, NoneLeft, least,
+    reserved_permits,
+};
 use crate::memory::{Memory, Watermark};
 
 /// A chunk that is on its way. Smaller ones cost more in system calls than they save.
@@ -256,7 +258,7 @@ impl Budget {
     ) -> Result<Option<Arc<ReservedPermit>>, NoneLeft> {
         match entry {
             Entry::Headroom => {}
-            Entry::Spared => self.admission.spares(),
+            Entry::Spared => self.admission.note_spared(),
             Entry::Reserved => {
                 let permit = requests
                     .reserve_permit(reserved_permits(self.heap(), requests))
