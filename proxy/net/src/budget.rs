@@ -15,7 +15,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,9 +23,11 @@ use parking_lot::Mutex;
 use runtime::occupancy::{Permit, Requests, ReservedPermit};
 use tokio::sync::Notify;
 
-use crate::admission::{Admission, AdmissionClass, Generation, MIN_IN_FLIGHT};
-use crate::headroom::{Entry, Headroom, NoneLeft, least, reserved_permits};
-use crate::memory::Memory;
+use crate::admission::{
+    Admission, AdmissionClass, Entry, Generation, Headroom, MIN_IN_FLIGHT, NoneLeft, least,
+    reserved_permits,
+};
+use crate::memory::{Memory, Watermark};
 
 /// A chunk that is on its way. Smaller ones cost more in system calls than they save.
 const LEAST_CHUNK: usize = 4 * 1024;
@@ -40,6 +42,13 @@ const SMALL_HEAD: usize = 8 * 1024;
 /// Readers that wait at most; with more of them all look again.
 const WAITING: usize = 64 * 1024;
 
+/// Bytes are read until memory is full.
+const WITH_ROOM: u8 = 0;
+/// Nothing is read: a holder is to lose something.
+const STOPPED: u8 = 1;
+/// Bytes are read for a moment though what was taken from holders did not suffice.
+const THOUGH_FULL: u8 = 2;
+
 /// The bytes of one process.
 pub struct Budget {
     /// What is shared out among connections, in bytes.
@@ -48,10 +57,8 @@ pub struct Budget {
     holders: AtomicUsize,
     /// What windows have grown by, in bytes.
     grown: AtomicUsize,
-    /// Nothing may be read.
-    closed: AtomicBool,
-    /// Everybody may read, though it is full.
-    spared: AtomicBool,
+    /// [`WITH_ROOM`], [`STOPPED`] or [`THOUGH_FULL`].
+    reading: AtomicU8,
     /// Wakes what would read.
     waiting: Mutex<Vec<Waker>>,
     /// A holder must lose something.
@@ -86,8 +93,7 @@ impl Budget {
             memory: Memory::new(heap, used),
             holders: AtomicUsize::new(0),
             grown: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-            spared: AtomicBool::new(false),
+            reading: AtomicU8::new(WITH_ROOM),
             waiting: Mutex::default(),
             full: Notify::new(),
             admission: Admission::default(),
@@ -138,25 +144,20 @@ impl Budget {
         self.memory.is_full()
     }
 
-    /// The same, in bytes.
+    /// How much is in use at this mark, in bytes.
     #[must_use]
-    pub const fn full_from(&self) -> usize {
-        self.memory.full_from()
-    }
-
-    /// As [`Self::is_tight`], in bytes.
-    #[must_use]
-    pub const fn tight_from(&self) -> usize {
-        self.memory.tight_from()
+    pub const fn at(&self, mark: Watermark) -> usize {
+        self.memory.at(mark)
     }
 
     /// Ready when bytes may be read from anywhere.
     pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        if !self.closed.load(Relaxed) {
-            if !self.is_full() || self.spared.load(Relaxed) {
+        let reading = self.reading.load(Relaxed);
+        if reading != STOPPED {
+            if !self.is_full() || reading == THOUGH_FULL {
                 return Poll::Ready(());
             }
-            self.closed.store(true, Relaxed);
+            self.reading.store(STOPPED, Relaxed);
             self.full.notify_one();
         }
         let mut waiting = self.waiting.lock();
@@ -180,8 +181,8 @@ impl Budget {
     /// Lets everybody read again as long as there is room, or `though_full`, until this
     /// is called again.
     pub fn reopen(&self, though_full: bool) {
-        self.spared.store(though_full, Relaxed);
-        self.closed.store(false, Relaxed);
+        let reading = if though_full { THOUGH_FULL } else { WITH_ROOM };
+        self.reading.store(reading, Relaxed);
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.into_iter().for_each(Waker::wake);
     }
@@ -257,7 +258,7 @@ impl Budget {
     ) -> Result<Option<Arc<ReservedPermit>>, NoneLeft> {
         match entry {
             Entry::Headroom => {}
-            Entry::Spared => self.admission.spares(),
+            Entry::Spared => self.admission.note_spared(),
             Entry::Reserved => {
                 let permit = requests
                     .reserve_permit(reserved_permits(self.heap(), requests))

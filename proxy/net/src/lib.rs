@@ -19,7 +19,6 @@ pub mod chunk;
 pub mod coalesce;
 pub mod connect;
 pub mod forward;
-mod headroom;
 pub mod idle;
 pub mod linger;
 pub mod memory;

@@ -4,7 +4,7 @@
 //! last resort (`process::relief`). One that waits holds next to nothing: most
 //! of it is in the kernel still. So from a part of the memory on requests wait until it falls,
 //! each only behind others of its own holder. From which part on follows from what that one holds
-//! already, see [`crate::headroom`]: a holder of little finds room where others wait, and
+//! already, see [`crate::admission`]: a holder of little finds room where others wait, and
 //! requests in flight that never end do not hold up their holder.
 //!
 //! What fits is what counts, not whose it is: many holders of little wait as well where they fill

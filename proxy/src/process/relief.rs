@@ -19,7 +19,7 @@ use runtime::cgroup::{ROOT, socket_memory};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::net::budget::Budget;
-use crate::net::memory::{HEAVY, WORTH};
+use crate::net::memory::{HEAVY, QUARTER, SMALL, Watermark};
 use crate::process::heap;
 use crate::process::permits::Permits;
 use crate::process::relief::level::{Goal, HolderLoss, MemoryUse, losses};
@@ -37,17 +37,8 @@ const DRAINS_FOR: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(60);
 /// Where that did not suffice, everybody reads for so long before it is tried again.
 const SPARED: Duration = Duration::from_millis(5);
-/// Part of the memory that all must hold together for a holder of less than [`WORTH`] to lose
-/// anything: where configuration fills it, taking connections does not help.
-const WORTH_TOGETHER: usize = 4;
-/// In percent of the memory: beyond it a holder loses something however little is known of what
-/// it holds, since the alternative is that the process is killed with all.
-const LAST: usize = 85;
 /// A holder of less than this part of what the holder of most has does not wait for it.
 const LIGHT: usize = 4;
-/// This part of the memory at a time, and no more than the waiters are going to hold: what they
-/// take from others they have to fill themselves.
-const A_LITTLE: usize = 32;
 /// What began by a reserved permit is measured like all else after this, or after twice as
 /// long.
 const RESERVED_FOR: Duration = Duration::from_secs(5);
@@ -107,8 +98,8 @@ async fn make_room(budget: &Budget, permits: &[Permits]) {
         return;
     }
     let until = Until {
-        of_much: budget.tight_from(),
-        of_any: budget.full_from(),
+        of_much: budget.at(Watermark::Tight),
+        of_any: budget.at(Watermark::Full),
     };
     while shed(budget, permits, until) > 0 && began.elapsed() < LONGEST {
         until_closed(permits, began).await;
@@ -116,9 +107,10 @@ async fn make_room(budget: &Budget, permits: &[Permits]) {
     }
 }
 
-/// Takes a little from the holder of most, for those that it keeps waiting.
+/// Takes a little from the holder of most, for those that it keeps waiting: no more than they are
+/// going to hold, since what they take from others they have to fill themselves.
 async fn yield_some(budget: &Budget, permits: &[Permits], needed: usize) {
-    let little = needed.min(budget.heap() / A_LITTLE);
+    let little = needed.min(budget.heap() / SMALL);
     let until = Until {
         of_much: budget.used().saturating_sub(little),
         of_any: usize::MAX,
@@ -187,17 +179,17 @@ fn shed(budget: &Budget, permits: &[Permits], until: Until) -> usize {
     let holdings = holdings(permits);
     let most = holdings.iter().map(|one| one.weight).max();
     let together: usize = holdings.iter().map(|one| one.weight).sum();
-    let (used, part) = (budget.used(), budget.heap() / 100);
-    let worth = most.is_some_and(|most| most >= budget.heap() / WORTH)
-        || together >= budget.heap() / WORTH_TOGETHER;
-    if !worth && used <= part * LAST {
+    let (used, percent) = (budget.used(), budget.heap() / 100);
+    let worth = most.is_some_and(|most| most >= budget.heap() / SMALL)
+        || together >= budget.heap() / QUARTER;
+    if !worth && used <= budget.at(Watermark::LastResort) {
         return 0;
     }
     // What is known of a connection is less than what goes with it. So half of what there
     // is to be taken, and then it is looked at again.
     let half = |until: usize| {
         let excess = used.saturating_sub(until);
-        excess.min(part.max(excess / 2))
+        excess.min(percent.max(excess / 2))
     };
     let goal = Goal {
         much: budget.heap() / HEAVY,

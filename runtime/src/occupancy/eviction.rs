@@ -36,6 +36,11 @@ pub struct Weights {
     pub connections: Vec<usize>,
 }
 
+/// What the connections of one holder have the process hold, in bytes.
+fn weight_of(conns: &HashMap<u64, Arc<TrackedConnection>>) -> usize {
+    conns.values().map(|conn| conn.weight()).sum()
+}
+
 impl Occupancy {
     /// Where all permits are taken. A listener takes one connection after the other, so a newcomer
     /// that waits keeps all others waiting. A holder of many, whose connections that were asked
@@ -194,8 +199,8 @@ impl Occupancy {
         let heaviest = table
             .holders
             .iter()
-            .map(|(holder, conns)| (conns.values().map(|conn| conn.weight()).sum(), holder))
-            .max_by_key(|(weight, _): &(usize, _)| *weight)?;
+            .map(|(holder, conns)| (weight_of(conns), holder))
+            .max_by_key(|(weight, _)| *weight)?;
         Some((heaviest.0, heaviest.1.clone()))
     }
 
@@ -204,11 +209,7 @@ impl Occupancy {
     pub fn weigh(&self, bytes: usize) {
         let table = self.table.lock();
         for (holder, requests) in &table.requests {
-            let conns = table.holders.get(holder).into_iter();
-            let weight: usize = conns
-                .flat_map(HashMap::values)
-                .map(|conn| conn.weight())
-                .sum();
+            let weight = table.holders.get(holder).map_or(0, weight_of);
             requests.note_weight(weight, weight < bytes);
         }
     }
@@ -217,8 +218,7 @@ impl Occupancy {
     #[must_use]
     pub fn weight(&self) -> usize {
         let table = self.table.lock();
-        let conns = table.holders.values().flat_map(HashMap::values);
-        conns.map(|conn| conn.weight()).sum()
+        table.holders.values().map(weight_of).sum()
     }
 
     /// Connections that were cut off by [`Self::shed`] and are not gone.
