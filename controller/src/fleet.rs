@@ -1,4 +1,4 @@
-//! Breakers of the complete mesh: sums what proxies report of calls to Services with a `breaker`,
+//! Breakers of the whole mesh: sums what proxies report of calls to Services with a `breaker`,
 //! and lets `policy::breaker::fleet` decide what that means.
 //!
 //! Every replica receives the breaker reports of its own proxies, passes them on to the others, and comes to

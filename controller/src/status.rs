@@ -68,7 +68,7 @@ pub(crate) struct StatusWriter {
     pub latest: LatestModel,
     /// What proxies acknowledged.
     pub observed: Observed,
-    /// The breakers of the complete mesh.
+    /// The breakers of the whole mesh.
     pub fleet: Fleet,
     /// What became of UDPRoutes; `None` where enforcing them is switched off.
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,

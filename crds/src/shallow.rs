@@ -2,7 +2,7 @@
 //!
 //! Any author of an object decides how deep it is nested: its unknown fields, its
 //! `headers`, and even `metadata.managedFields`. A reader that refuses what is too deep
-//! refuses the complete list that it stands in, so one object of one tenant would hide all
+//! refuses the whole list that it stands in, so one object of one tenant would hide all
 //! the others; a reader that follows it needs a stack as deep. This one replaces what is
 //! too deep by a text. Nothing that the mesh understands lies there, and where an object
 //! is meant a text is a validation error, so it never allows anything.

@@ -2,7 +2,7 @@
 //!
 //! The parts of messages from proxies are counted first. Controllers are not hostile to each
 //! other nor to proxies, and their messages are decoded as they are, but for pods that have
-//! ended: of these a message may hold a complete cluster.
+//! ended: of these a message may hold a whole cluster.
 //!
 //! Claims: attack-84
 

@@ -77,7 +77,7 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
-/// The complete body of a response that has at most `most` bytes.
+/// The whole body of a response that has at most `most` bytes.
 pub(crate) async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
     let bytes = Limited::new(body, most).collect().await;
     // The error that ended the body is returned itself, not wrapped in another error.

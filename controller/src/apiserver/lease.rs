@@ -1,7 +1,7 @@
 //! One replica at a time writes: the holder of a Lease.
 //!
 //! The rules are client-go's. The replica that renewed last holds it; another one takes it when it
-//! has seen the record unchanged for the lease's complete duration by its own clock, so clocks of
+//! has seen the record unchanged for the lease's whole duration by its own clock, so clocks of
 //! two machines are never compared. A holder that could not renew for [`RENEW_DEADLINE`] stops
 //! writing before any other replica may start.
 //!

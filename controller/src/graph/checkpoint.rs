@@ -381,7 +381,7 @@ impl Checkpointer {
 }
 
 /// What is stored under this name, unless it is of the version that was read last. Most looks find
-/// that one, and the complete object may have 1 MiB.
+/// that one, and the whole object may have 1 MiB.
 async fn changed(
     api: &Api<ConfigMap>,
     name: &str,
@@ -397,7 +397,7 @@ async fn changed(
 }
 
 /// Why this shard cannot be read, for the reader of a response that needs it. The log has the API
-/// server's complete error.
+/// server's whole error.
 fn unread(shard: usize, namespace: &str, error: &kube::Error) -> String {
     let why = match error {
         kube::Error::Api(status) => format!("{} {}", status.code, status.reason),

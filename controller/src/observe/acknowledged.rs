@@ -1,7 +1,7 @@
 //! What the proxies have acknowledged, as this replica and the others saw it.
 //!
 //! Each replica knows the proxies that stream from it and gets the rest from its peers, so that
-//! each can answer for the complete mesh. The same facts show which destinations a workload uses,
+//! each can answer for the whole mesh. The same facts show which destinations a workload uses,
 //! so that its new pods get them before they ask.
 //!
 //! A pod that moves from one replica to another is known to both for a moment:

@@ -185,7 +185,7 @@ pub(super) fn statuses(context: &Context) {
     });
 }
 
-/// Breakers of the complete mesh.
+/// Breakers of the whole mesh.
 pub(super) fn breakers(context: &Context) {
     runtime::task::spawn("breakers", context.fleet.clone().run());
     let (fleet, latest) = (context.fleet.clone(), context.latest.clone());

@@ -1,4 +1,4 @@
-//! What was announced to one proxy of breakers of the complete mesh.
+//! What was announced to one proxy of breakers of the whole mesh.
 //!
 //! A state is no resource. It is not acknowledged, and a proxy forgets it soon after its
 //! controllers: what was counted for it is gone with them.

@@ -1,4 +1,4 @@
-//! What the newest Model says about the complete mesh, as gauges. Every replica sets them, so they
+//! What the newest Model says about the whole mesh, as gauges. Every replica sets them, so they
 //! are not to be added up over replicas.
 
 use std::collections::BTreeMap;

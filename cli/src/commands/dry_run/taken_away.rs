@@ -2,7 +2,7 @@
 //! applied before, and that its manifest has no more.
 //!
 //! A dry run lays modes over a Namespace and removes none, so without this check a manifest that
-//! has lost `weft.dev/access: deny` would show no changed call, and open the complete namespace.
+//! has lost `weft.dev/access: deny` would show no changed call, and open the whole namespace.
 
 use std::collections::BTreeSet;
 
