@@ -1,4 +1,4 @@
-//! UDP: what UDPRoutes allow, written as NetworkPolicies.
+//! Access control of UDP: what UDPRoutes allow, written as NetworkPolicies.
 //!
 //! A proxy without privileges cannot filter UDP, but the cluster's network plugin
 //! can. So for every service account whose pods refuse what no TrafficTarget allows,

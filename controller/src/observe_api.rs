@@ -1,5 +1,5 @@
-//! The aggregated API `observe.weft.dev`, which every replica serves: the service graph, the
-//! proxies, and why a call passes or not.
+//! The aggregated API `observe.weft.dev`: the service graph, the proxies, and explanations of
+//! calls. Every replica serves it.
 //!
 //! `query` reads a query, `parameters` lists which parts it may have, `api` checks rights and
 //! permits and responds, `stream` continues a response, `worker_pool` computes what takes long

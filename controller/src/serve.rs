@@ -1,4 +1,5 @@
-//! The gRPC port: certificates for new proxies, streams for certified ones.
+//! The controller's gRPC port: issues certificates to new proxies, serves control streams to
+//! certified ones.
 //!
 //! Connections are accepted here and not by tonic, so that their number, the
 //! time of a handshake and what a certificate proves are ours to decide. A

@@ -1,10 +1,10 @@
-//! Writes what an object's author should know into its status.
+//! Writes conditions into the status of policy objects.
 //!
-//! `Accepted` and `ResolvedRefs` come from compiling. `Programmed` counts the
-//! proxies that need the object and have acknowledged its generation; one that
-//! needs it and is not connected counts and is named. A changed status, reason or
-//! generation is written at once; counts that only tick are written at most every
-//! [`conditions::COUNT_EVERY`] per object, because each write wakes every watcher of the kind.
+//! `Accepted` and `ResolvedRefs` come from compiling. `Programmed` counts the proxies that need
+//! the object and have acknowledged its generation; one that needs it and is not connected counts
+//! and is named. A changed status, reason or generation is written at once; changed counts alone
+//! are written at most every [`conditions::COUNT_EVERY`] per object, because each write wakes
+//! every watcher of the kind.
 //!
 //! Streams end and begin anew all day, and pods start. So an object that was
 //! programmed does not cease to be for [`conditions::RECONNECT`], if all that it lacks is

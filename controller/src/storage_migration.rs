@@ -1,5 +1,5 @@
-//! Brings every stored SMI object into the storage version, so that it can be read
-//! without any conversion.
+//! Rewrites every stored SMI object in the storage version, so that it can be read without
+//! conversion.
 //!
 //! The API server converts an object when it is read and stores it anew only when it is written.
 //! After the definitions were taken over from another product, objects lie in the versions of that

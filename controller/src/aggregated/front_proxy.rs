@@ -1,4 +1,5 @@
-//! Verifies the caller: it must be the API server, which names the user on whose behalf it calls.
+//! Verifies that the caller is the API server, and reads from its headers the user for whom it
+//! calls.
 //!
 //! The API server shows a certificate of an authority that it publishes, together
 //! with the names that such a certificate may carry and the headers in which it

@@ -1,4 +1,4 @@
-//! One replica at a time writes: the holder of a Lease.
+//! Leader election by a Lease: only the replica that holds it writes to the API server.
 //!
 //! The rules are client-go's. The replica that renewed last holds it; another one takes it when it
 //! has seen the record unchanged for the lease's whole duration by its own clock, so clocks of

@@ -1,4 +1,4 @@
-//! Turns a service account's token into a certificate.
+//! Issues a pod's certificate for a service account's token.
 //!
 //! The identity of the client is decided by the API server's TokenReview alone; of the request only
 //! the public key is used. The certificate names the service account, by which policies speak, and

@@ -1,8 +1,8 @@
-//! The graph's checkpoint: persists which edges there ever were, and loads it again.
+//! The graph's checkpoint: persists the known edges in ConfigMaps and loads them again.
 //!
 //! The Lease holder writes when it takes the Lease, every hour and when it ends; every replica
-//! reads what is new, each minute. What is read is added to what is known, so no order of writes
-//! loses anything. All replicas killed at once lose the last hour.
+//! loads changes each minute. Loaded edges are merged with known ones, so no order of writes loses
+//! anything. When all replicas are killed at once, the last hour is lost.
 //!
 //! A holder whose container alone restarts has its Lease back at once, and writes what was reported
 //! to it of the last minutes; it lacks what was seen since the last write. So a replica that reads

@@ -1,4 +1,4 @@
-//! The edges of a window: whose numbers are shown, and what stands beside them.
+//! Merges both sides' counts of each edge in a time window, and decides which are shown.
 //!
 //! A call that both proxies counted is one call. The caller's proxy knows how it ended for the
 //! caller, so its numbers are shown where it reported; what the called side counted stands beside

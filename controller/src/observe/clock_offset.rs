@@ -1,5 +1,5 @@
-//! By how much another clock is ahead of ours, and what follows from it: where it is wrong,
-//! reports that are dated by it are dated by ours.
+//! The offset of a proxy's or replica's clock from ours. Where the clock is wrong, its reports are
+//! dated by ours.
 //!
 //! A shift is whole intervals and stays until the clock is more than an interval away from it, or
 //! right. If it followed every measurement, reports that are sent again on a new stream would lie

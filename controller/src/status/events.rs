@@ -1,4 +1,4 @@
-//! Turns what compiling found into Events. Only the Lease holder says them.
+//! Turns problems found by compiling into Events. Only the Lease holder records them.
 //!
 //! Problems with SMI objects stand in their conditions too; for Services, Pods and
 //! Namespaces the Event is all there is. Three facts are no problems of an object but
