@@ -1,4 +1,4 @@
-//! Whether what becomes of a call depends on the host that it names.
+//! Decides whether the result for a call depends on the host that the request names.
 //!
 //! Every request names one, and proxies put it where rules look for headers before they evaluate.
 //! So a query without a host is about no request that any client sends: where rules or splits look

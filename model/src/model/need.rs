@@ -1,4 +1,4 @@
-//! Which proxies have to have an object before it is in force everywhere.
+//! Decides which proxies need an object, for its condition `Programmed`.
 //!
 //! A policy is needed by the pods that it protects, whether or not their proxies are connected. A
 //! split is needed by the callers of its root; a Model does not know callers, but it knows the

@@ -1,4 +1,4 @@
-//! The table of kinds: what is read of the cluster, a row for each.
+//! The table of kinds that the controller reads from the cluster, one row for each.
 //!
 //! Whatever has to know every kind is made from these rows: the World, what collects it
 //! and when that is complete, the tasks that follow the API server, which changes concern
