@@ -1,8 +1,8 @@
-//! What is taken from a response of the API server: the cluster's time, a body up to a bound, and
-//! lines as they come.
+//! Reads responses of the API server: the time of the cluster, a body up to a bound, and streamed
+//! lines.
 //!
-//! A clock of the user's machine that is ten minutes ahead would make calls of the last minute
-//! long past, and certificates that last seem ended. An endless body would fill the memory.
+//! With a clock of the user's machine that is ten minutes ahead, calls of the last minute would
+//! look long past, and valid certificates expired. An endless body would fill the memory.
 
 use std::fmt;
 use std::sync::Arc;
