@@ -1,9 +1,8 @@
-//! Conversion between the served versions of the SMI kinds, without loss.
+//! Converts SMI objects between the served versions of their kinds, without loss.
 //!
-//! Everything is stored as v1alpha4, widened by what older versions can express and
-//! v1alpha4 cannot: `port` in the subjects of a TrafficTarget. So the controller
-//! reads every fact from the stored spec alone, whichever client wrote it in whichever
-//! version.
+//! Everything is stored as v1alpha4, extended by what older versions can express and v1alpha4
+//! cannot: `port` in the subjects of a TrafficTarget. So the controller reads every fact from the
+//! stored spec alone, whichever client wrote it in whichever version.
 //!
 //! A version that cannot show a part of the stored object shows the rest, and the
 //! part travels in the annotation `weft.dev/smi-lossless`; what an author wrote in

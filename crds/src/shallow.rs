@@ -1,4 +1,4 @@
-//! JSON of any depth, read down to a bounded one.
+//! Deserializes JSON of any nesting, truncated to a bounded depth.
 //!
 //! Any author of an object decides how deep it is nested: its unknown fields, its
 //! `headers`, and even `metadata.managedFields`. A reader that refuses what is too deep

@@ -1,4 +1,4 @@
-//! Parts of a stored object that an older version cannot show.
+//! The parts of a stored object that an older version cannot show, kept in an annotation.
 //!
 //! As long as the visible part is what was shown, they return to exactly where they
 //! were. After an edit through the old version they follow what they belong to, by

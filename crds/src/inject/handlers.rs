@@ -1,4 +1,5 @@
-//! Probes and lifecycle hooks, turned towards the proxy.
+//! Rewrites probes and lifecycle hooks so that the kubelet calls the proxy instead of the
+//! application.
 //!
 //! The kubelet is not in the mesh: in strict and deny modes its requests would be
 //! refused, and a TCP probe would always succeed because the proxy accepts for a

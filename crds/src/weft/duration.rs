@@ -1,4 +1,4 @@
-//! Durations as Gateway API writes them: `1h30m`, `250ms`.
+//! Parses durations as Gateway API writes them: `1h30m`, `250ms`.
 //!
 //! Up to four numbers of at most five digits, each with its unit. Narrower than what Go
 //! reads, so that one text means one thing to every client. The command line adds up the
