@@ -1,4 +1,4 @@
-//! Where reviews are read and judged, one at a time and beside the thread that holds the
+//! Parses and evaluates reviews on two threads, one at a time on each, beside the thread of the
 //! connections.
 //!
 //! Two lanes with a thread each, because a large review, or one of patterns that are compiled, may

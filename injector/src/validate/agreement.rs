@@ -1,4 +1,5 @@
-//! What the webhook refuses is what the controller does not accept, word for word.
+//! Tests that the webhook refuses exactly what the controller does not accept, with the same
+//! words.
 //!
 //! Objects go both real ways: the review of a write, and translation and compilation as the only
 //! object of a cluster, so that nothing can be wrong with it but itself. What the controller knows
