@@ -6,9 +6,8 @@
 //! are written at most every [`conditions::COUNT_EVERY`] per object, because each write wakes
 //! every watcher of the kind.
 //!
-//! Streams end and begin anew all day, and pods start. So an object that was
-//! programmed does not cease to be for [`conditions::RECONNECT`], if all that it lacks is
-//! proxies without a stream.
+//! Streams end and begin anew all day, and pods start. So an object that was programmed stays so
+//! for [`conditions::RECONNECT`] if it only lacks proxies without a stream.
 //!
 //! Only the Lease holder runs this.
 //!

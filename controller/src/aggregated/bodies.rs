@@ -6,8 +6,8 @@
 //! it cannot, no namespace of the cluster can be deleted. Of the rest one user has half at most,
 //! so that a slow client leaves room for others.
 //!
-//! Bodies are passed on by copies of small parts: what waits for the network would else keep the
-//! whole of it.
+//! Bodies are sent as copies of small parts: else a part that waits for the network would keep the
+//! whole body in memory.
 
 mod readers;
 

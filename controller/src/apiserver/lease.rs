@@ -5,9 +5,9 @@
 //! two machines are never compared. A holder that could not renew for [`RENEW_DEADLINE`] stops
 //! writing before any other replica may start.
 //!
-//! A holder that renews may still be of no use: the Lease's own calls are answered and those of the
-//! work that it is held for are not. A holder that notices this gives the Lease up and lets the
-//! others have it for [`STAND_BACK`].
+//! A holder that renews may still be useless: the Lease's own calls succeed and those of its work
+//! do not. A holder that notices this releases the Lease and lets the others take it for
+//! [`STAND_BACK`].
 //!
 //! `kubert`'s `LeaseManager` is not used: it takes a Lease once its own clock has passed
 //! the `renewTime` that the holder's wrote and the duration, so where the two differ by

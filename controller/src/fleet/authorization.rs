@@ -5,8 +5,8 @@
 //! any two accounts could open the breaker of a Service of others. So the called pods' rules are
 //! evaluated by the Model in force, and the result is cached for as long as that Model is.
 //!
-//! One pod that lets one call pass is enough, as is one that evaluates no rules: its mode is open
-//! or audit, or it has no proxy. Where no pod serves, no caller has called.
+//! One pod that admits one call is enough, as is one that evaluates no rules: its mode is open or
+//! audit, or it has no proxy. Where no pod serves, no caller's report counts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

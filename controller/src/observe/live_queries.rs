@@ -5,8 +5,8 @@
 //! and counted: neither a proxy nor a control stream ever waits for a client. When a client
 //! leaves, its proxies get a command to stop.
 //!
-//! An answer counts only for a pod that was queried, and the certificate of the connection names
-//! its pod.
+//! A response counts only for a pod that was queried; the certificate of the connection names the
+//! pod.
 
 pub(crate) mod config;
 mod queues;

@@ -6,8 +6,8 @@
 //! full, the largest holder loses its oldest call. Messages of a usual size are not counted: they
 //! are part of a stream's measured size.
 //!
-//! A message that stalls ends its call too. That is looked at only when there is nothing to read:
-//! what came while this process was busy makes no proxy slow.
+//! A message that stalls ends its call too. That is checked only when there is nothing to read: a
+//! delay of this process makes no proxy slow.
 //!
 //! The webhooks count bodies too (`injector/src/server/counted.rs`), and share no more than
 //! [`runtime::pool`] with this: there a call is one body, read whole, whose answer is counted
