@@ -3,8 +3,8 @@
 //! A split in force is kept by Service. Only this file derives its meaning for one port: for the
 //! resources of proxies, for explanations, and for dry runs, so that these do not differ.
 //!
-//! Not kept: a Model holds every Service of the cluster, and few of their ports are queried. What
-//! is sent is kept, encoded.
+//! The result is not kept: a Model holds every Service of the cluster, and few of their ports are
+//! queried. Only its encoded resource is kept.
 
 use policy::{
     name::ServiceId,

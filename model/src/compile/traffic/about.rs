@@ -5,8 +5,8 @@
 //! callers elsewhere hold them. So each port has bounds, and the excess is reported in one
 //! sentence of the policy, however many Services it is about.
 //!
-//! Policies that set nothing, or decide nothing because others come before them, are in no proxy.
-//! They take nothing of what there is room for, and are reported elsewhere.
+//! Policies that set nothing, or that others take precedence over, are sent to no proxy. They do
+//! not count towards the bounds, and are reported elsewhere.
 
 use std::{collections::BTreeMap, fmt::Display};
 
