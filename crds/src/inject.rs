@@ -4,9 +4,9 @@
 //! works on the JSON, not on a typed pod: fields that are newer than our types must stay
 //! unchanged.
 //!
-//! Idempotent: what it finds of an earlier run is laid under what it wants, so
-//! the defaults that the API server filled in, and what other webhooks added,
-//! stay, and a second run changes nothing.
+//! Injection is idempotent: values of an earlier injection are kept below the new ones, so the
+//! defaults that the API server filled in, and what other webhooks added, stay, and a second run
+//! changes nothing.
 
 mod checks;
 mod containers;

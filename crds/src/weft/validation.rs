@@ -5,7 +5,7 @@
 //! in what restricts a policy restricts it further: a route or a caller that cannot be parsed
 //! matches nothing, never all.
 //!
-//! Limits stand each for itself, as they add up: a mistake in one takes no other away.
+//! Each limit is validated by itself, as limits add up: an error in one removes no other.
 
 mod call;
 mod endpoints;
