@@ -1,7 +1,7 @@
 //! Finds annotations and labels of the mesh that applying the files would remove from a Namespace:
 //! applied before, and no longer in its manifest.
 //!
-//! A dry run lays modes over a Namespace and removes none, so without this check a manifest that
+//! A dry run applies modes to a Namespace and removes none, so without this check a manifest that
 //! has lost `weft.dev/access: deny` would show no changed call, and open the whole namespace.
 
 use std::collections::BTreeSet;
