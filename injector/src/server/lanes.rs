@@ -1,11 +1,11 @@
 //! Parses and evaluates reviews on two threads, one at a time on each, beside the thread of the
 //! connections.
 //!
-//! Two lanes with a thread each, because a large review, or one of patterns that are compiled, may
-//! take as long as hundreds of usual ones, and one that has started is not interrupted. In either
-//! lane addresses take turns: a review waits for one review of each other address at most, and for
-//! those of its own. What one review takes in memory is bounded, so the process holds two at most,
-//! however many a client sends.
+//! There are two lanes with a thread each, because a large review, or one of patterns that are
+//! compiled, may take as long as hundreds of usual ones, and one that has started is not
+//! interrupted. In either lane addresses take turns: a review waits for one review of each other
+//! address at most, and for those of its own. The memory of one review is bounded, so the process
+//! holds two at most, however many a client sends.
 //!
 //! Turns by number, not by time: reviews of the quick lane take some milliseconds at most, and in
 //! the other one none is urgent.
