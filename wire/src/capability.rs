@@ -4,12 +4,12 @@
 //! not use: else the proxy would read it without its unknown part, which might be the part that
 //! restricts it.
 //!
-//! A name that a controller does not know is of no use to it and ignored. A proxy that
-//! names none is older than the names, and has those of [`Capabilities::default`].
+//! A controller ignores names that it does not know. A proxy that names none is older than the
+//! names, and has those of [`Capabilities::default`].
 //!
-//! Of TrafficPolicies a proxy names every part that it carries out. With one of them it is sent
-//! what is made of policies, as it is: [`crate::convert`] ignores what it does not know, in the way
-//! that is never wider. The names of the parts serve the object's status.
+//! For TrafficPolicies a proxy names every part that it carries out. With one of them it is sent
+//! policies as they are: [`crate::convert`] ignores what it does not know, in the way that is
+//! never wider. The names of the parts serve the object's status.
 
 use std::collections::BTreeSet;
 
