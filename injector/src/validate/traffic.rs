@@ -1,4 +1,4 @@
-//! Tests of refused TrafficPolicies: the message names the field, the reason and the way out.
+//! Tests of refused TrafficPolicies: every message names the field, the reason and the way out.
 //!
 //! Claims: calls-27
 
