@@ -1,4 +1,4 @@
-//! The command line: which commands there are, and what each takes.
+//! The command line of `weft`, parsed by clap: commands, arguments and options.
 
 use clap::{CommandFactory, Parser, Subcommand};
 

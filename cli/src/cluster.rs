@@ -1,7 +1,7 @@
-//! The cluster, as the user's kubeconfig reaches it.
+//! The client of the API server that all commands use, configured by the user's kubeconfig.
 //!
-//! Every request has a timeout and every error names the request, because a command that waits for
-//! ever and one that prints "error" are of the same use.
+//! Every request has a timeout and every error names the request: a command that waits for ever is
+//! as useless as one that prints "error".
 
 pub(crate) mod existing;
 pub(crate) mod forward;

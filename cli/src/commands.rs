@@ -1,4 +1,4 @@
-//! One file per command: its arguments, its requests, its output.
+//! One file for each command: its arguments, its requests, its output.
 
 pub(crate) mod check;
 pub(crate) mod completion;

@@ -1,6 +1,5 @@
-//! The streams of a command: results go to the output, messages to the error stream, so that `weft
-//! ... | kubectl apply -f -` carries only the result. Manifests are read from files and from the
-//! standard input.
+//! Standard output, standard error and input of a command: results go to the output, messages to
+//! the error stream, so that `weft ... | kubectl apply -f -` carries only the result.
 //!
 //! Claims: observe-28
 

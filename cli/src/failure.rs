@@ -1,7 +1,7 @@
-//! How a command ends: with yes or no, or with the reason for neither.
+//! The exit status of a command, and its error.
 //!
-//! Scripts read the exit status, so there are four and no more: 0 yes or fine, 1 no (refused, a
-//! failed check, something would break), 2 bad usage or bad input, 3 it could not be found out.
+//! Scripts read the exit status, so there are only four: 0 yes or fine, 1 no (refused, a failed
+//! check, something would break), 2 bad usage or bad input, 3 it could not be found out.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Options that every command understands, as `kubectl` names them.
+//! Options that every command takes, as `kubectl` names them.
 //!
 //! They are in one place so that no command takes `-n` for something else.
 

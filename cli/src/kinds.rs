@@ -1,4 +1,4 @@
-//! The kinds of objects that users write for the mesh.
+//! The table of policy kinds that users write: SMI kinds and TrafficPolicy.
 
 use crds::convert::{SmiKind, SmiVersion};
 use crds::weft;

@@ -1,4 +1,4 @@
-//! A command line, read word by word as far as it is there: what clap would refuse, because
+//! Parses an incomplete command line word by word, for completion: what clap would refuse, because
 //! something is missing or wrong, may be right with the next word.
 
 use clap::{Arg, Command};

@@ -1,4 +1,4 @@
-//! `weft`, also as `kubectl-weft` a plugin of kubectl.
+//! The program `weft`, which is also the kubectl plugin `kubectl-weft`.
 
 #![cfg_attr(
     not(test),

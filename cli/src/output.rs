@@ -1,4 +1,4 @@
-//! How results are printed: tables for people, the API's own JSON or YAML for programs.
+//! Prints results: tables for people, the API's own JSON or YAML for programs.
 
 pub(crate) mod number;
 pub(crate) mod table;

@@ -1,4 +1,4 @@
-//! `docs/cli.md`, made from the commands themselves.
+//! Generates `docs/cli.md` from the commands' help.
 //!
 //! May import `args`.
 //!

@@ -1,4 +1,4 @@
-//! From arguments to an exit status.
+//! Runs the command that the arguments name, to its exit status.
 //!
 //! Claims: observe-41
 

@@ -1,4 +1,4 @@
-//! The graph of the read API, as commands use it: fetched, narrowed, summed.
+//! The service graph as `observe.weft.dev` serves it: fetched, filtered and summed for commands.
 //!
 //! Claims: observe-74
 

@@ -1,8 +1,8 @@
-//! YAML as its author wrote it: read with the place of everything, and changed in place.
+//! Edits YAML in place: parses it with the position of every node, and changes only the bytes that
+//! must change.
 //!
-//! Files are under version control and full of comments. So what a command changes is a
-//! few bytes of the text and not a new text: comments, order, quotes, line ends and the
-//! other documents stay as they are.
+//! Manifests are under version control and full of comments. So a change rewrites a few bytes and
+//! not the text: comments, order, quotes, line ends and the other documents stay as they are.
 
 pub(crate) mod change;
 pub(crate) mod differ;

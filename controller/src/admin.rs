@@ -1,4 +1,5 @@
-//! Pages of the admin port that show more than probes and metrics.
+//! Pages of the controller's admin port: which proxy acknowledged which version, beside probes and
+//! metrics.
 //!
 //! May import `observe`.
 

@@ -1,6 +1,5 @@
-//! What every aggregated API needs: proof that the API server calls and on whose behalf,
-//! whether that user may, a certificate that the API server trusts, and the port itself; and
-//! what clients write alike for all of them.
+//! What the controller's aggregated APIs share: the HTTPS port, its certificate, verification of
+//! the API server as caller, the check of the user's rights, and parsing of parameters.
 //!
 //! May import `authority`. It names no API: its caller passes the APIs that it serves.
 

@@ -1,5 +1,5 @@
-//! Ways to the API server that every other part uses: calls that end, the Lease of the
-//! replica that writes, Events.
+//! Access to the API server for all other parts: a client with time limits, the Lease of the
+//! replica that writes, and the event recorder.
 //!
 //! May import nothing else of this crate, because everything may import it.
 

@@ -1,10 +1,10 @@
-//! The mesh's certificate authority, as one replica sees it.
+//! The mesh's certificate authority on one replica: its root and issuer, and the signing of
+//! certificates.
 //!
-//! It lives in Secret `weft-ca`. The first controller makes it; those that lose
-//! the race read what the winner wrote. The Lease holder replaces the issuer at
-//! two thirds of its life, the others reload. Root and issuer that are loaded
-//! and work are never given up for ones that do not: a broken Secret stops
-//! signing only on a replica that has nothing better.
+//! The authority is stored in Secret `weft-ca`. The first controller makes it; those that lose the
+//! race load what it wrote. The Lease holder replaces the issuer at two thirds of its life, the
+//! others reload. A root and issuer that are loaded and work are never replaced by broken ones: a
+//! broken Secret stops signing only on a replica that has nothing better.
 //!
 //! An issuer that has ended while no controller ran (a cluster that was off for months), or whose
 //! life has not started (the clock was ahead and is put right), is not broken: with the root's key

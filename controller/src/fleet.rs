@@ -1,13 +1,13 @@
-//! Breakers of the complete mesh: sums what proxies report of calls to Services with a `breaker`,
-//! and lets `policy::breaker::fleet` decide what that means.
+//! Fleet breakers: sums what proxies report of calls to Services with a `breaker`, and applies the
+//! decision of `policy::breaker::fleet` for the whole mesh.
 //!
-//! Every replica receives the breaker reports of its own proxies, passes them on to the others, and comes to
-//! the same decision by itself; none queries another and none leads. What was counted is gone with
-//! the replica: another one has it within an interval, and proxies decide alone meanwhile.
+//! Every replica receives the breaker reports of its own proxies, passes them on to the others,
+//! and comes to the same decision by itself; there is no leader. Counts are lost with their
+//! replica: another one has new ones within an interval, and proxies decide alone meanwhile.
 //!
-//! A proxy reports only itself, and an account has one voice however many pods it has. A breaker report
-//! about a Service without a breaker, about a backend that nothing leads to, or by an account that
-//! may not call there, is not taken.
+//! A proxy reports only itself, and an account has one voice however many pods it has. A breaker
+//! report about a Service without a breaker, about a backend that nothing leads to, or by an
+//! account that may not call there, is not taken.
 //!
 //! May import `latest_model`.
 

@@ -1,10 +1,10 @@
 //! The service graph: what proxies reported, as a graph of workloads and their calls.
 //!
-//! `fold` turns the reports of one interval into sums by edge, purely; `history` keeps those of the
-//! last minutes and, by minute, of the last hour; `memory` keeps every edge that was ever seen.
-//! `answer` makes the read API's response of all that, `written` its text. `follow` is the task
-//! that folds each interval as its reports come; `wall_clock` reports when the clock that numbers the
-//! intervals was set. `exported` counts the graph as metrics for other tools, `push` sends those to a
+//! `fold` sums the reports of one interval by edge, purely; `history` keeps those of the last
+//! minutes and, by half minute, of the last hour; `memory` keeps every known edge. `answer` builds
+//! the read API's response from these, `written` its text. `follow` is the task that folds each
+//! interval as its reports come; `wall_clock` detects that the clock which numbers the intervals
+//! was set. `exported` counts the graph as metrics for other tools, `push` sends those to a
 //! collector.
 //!
 //! May import `apiserver`, `inventory`, `latest_model`, `metrics` and `observe`.

@@ -1,8 +1,7 @@
-//! Which objects exist, with which labels, and which pod belongs to which of them.
+//! The inventory of objects: their labels, and which owner each pod belongs to.
 //!
-//! An object that is gone is kept for a while: its traffic of the last minutes still belongs to its
-//! owners. It is no longer listed itself. Pods that ended before this replica began come from the
-//! others.
+//! A deleted object is kept for a while, though no longer listed: its traffic of the last minutes
+//! still belongs to its owners. Pods that ended before this replica began come from the others.
 //!
 //! May import `latest_model`.
 

@@ -1,5 +1,4 @@
-//! The newest compiled Model, for every task that needs it: one World after another is compiled for
-//! as long as they come.
+//! Compiles each new World to a Model, and publishes the newest Model to all tasks.
 //!
 //! May import nothing else of this crate.
 

@@ -1,9 +1,8 @@
 //! The control plane: reads the cluster, compiles it into what proxies need, and sends it to them.
 //!
-//! `watch` follows the API server and hands on one immutable World after another;
-//! `latest_model` has the crate `model` compile each, and `serve` sends what one proxy gets of
-//! that; `observe` collects what proxies acknowledge, and `status` writes back what became of
-//! it. `run` starts all of that.
+//! `watch` follows the API server and publishes one immutable World after another; `latest_model`
+//! compiles each with the crate `model`, and `serve` sends each proxy its part; `observe` collects
+//! what proxies acknowledge, and `status` writes it into objects. `run` starts all of that.
 //!
 //! What a folder may import stands at its head, and for all of them in
 //! docs/architecture.md.

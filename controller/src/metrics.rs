@@ -1,5 +1,5 @@
-//! What the controller counts. Labels are closed sets, or names of namespaces
-//! that lose their series when there is nothing to say about them.
+//! The controller's metrics. Labels are closed sets, or names of namespaces that lose their series
+//! when there is nothing to report about them.
 //!
 //! May import nothing else of this crate.
 

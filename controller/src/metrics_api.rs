@@ -1,11 +1,10 @@
-//! `metrics.smi-spec.io`: how much traffic the cluster's objects have, as an
-//! aggregated API that every replica serves.
+//! The aggregated API `metrics.smi-spec.io`: how much traffic the cluster's objects have. Every
+//! replica serves it.
 //!
-//! The API server calls with a certificate of its own and names the user on whose behalf
-//! (`aggregated::front_proxy`); what that user may read is queried there (`aggregated::access`).
-//! The answer is made of what proxies reported (`observe::reports`) and of which objects exist
-//! (`inventory`): `query` reads the request, `aggregate` adds up, `render` gives it the shape that
-//! clients know.
+//! The API server calls with its own certificate and names the user for whom it calls
+//! (`aggregated::front_proxy`); `aggregated::access` checks what that user may read. The response
+//! is made from the proxies' reports (`observe::reports`) and the existing objects (`inventory`):
+//! `query` parses the request, `aggregate` sums, `render` writes the form that clients know.
 //!
 //! May import `aggregated`, `inventory`, `latest_model`, `metrics` and `observe`.
 //!

@@ -1,18 +1,17 @@
-//! UDP: what UDPRoutes allow, written as NetworkPolicies.
+//! Access control of UDP: what UDPRoutes allow, written as NetworkPolicies.
 //!
-//! A proxy without privileges cannot filter UDP, but the cluster's network plugin
-//! can. So for every service account whose pods refuse what no TrafficTarget allows,
-//! one NetworkPolicy leaves TCP to the proxies and admits UDP only as UDPRoutes say.
-//! Pods are known by the label that the injector writes ([`crds::labels::ACCOUNT`]).
+//! A proxy without privileges cannot filter UDP, but the cluster's network plugin can. So for
+//! every service account whose pods refuse what no TrafficTarget allows, one NetworkPolicy leaves
+//! TCP to the proxies and admits only the UDP that UDPRoutes allow. The policy selects pods by the
+//! label that the injector writes ([`crds::labels::ACCOUNT`]).
 //!
-//! NetworkPolicies add up: whatever one of them allows is allowed. A policy that
-//! leaves TCP open would therefore undo one that a user wrote for the same pods, so
-//! an account with a pod that a foreign policy selects gets none, and the targets
-//! that need it say so. Between a foreign policy's creation and the withdrawal of
-//! ours lie the watch and one call, during which both hold.
+//! NetworkPolicies add up: whatever one of them allows is allowed. A policy that leaves TCP open
+//! would therefore undo one that a user wrote for the same pods, so an account with a pod that a
+//! foreign policy selects gets none, and the targets that need it report so. Between a foreign
+//! policy's creation and the withdrawal of ours lie the watch and one call, during which both
+//! hold.
 //!
-//! `plan` decides, purely, from a Model and the policies that stand; [`Reconciler`]
-//! carries it out.
+//! `plan` decides, purely, from a Model and the existing policies; [`Reconciler`] carries it out.
 //!
 //! Only where the chart value `access.udpNetworkPolicies` is set, because it needs the right to
 //! write NetworkPolicies everywhere.

@@ -1,4 +1,4 @@
-//! What the proxies have reported: which resources they have acknowledged and what they have
+//! The reports of proxies: which resources they have acknowledged and which calls they have
 //! counted, on this replica and, by exchange, on the others.
 //!
 //! May import `fleet`, `inventory`, `latest_model`, `metrics`, `settings` and `shares`. `serve`

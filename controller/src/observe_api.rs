@@ -1,10 +1,10 @@
-//! The aggregated API `observe.weft.dev`, which every replica serves: the service graph, the
-//! proxies, and why a call passes or not.
+//! The aggregated API `observe.weft.dev`: the service graph, the proxies, and explanations of
+//! calls. Every replica serves it.
 //!
-//! `query` reads a query, `parameters` lists which parts it may have, `api` checks rights and
-//! permits and responds, `stream` continues a response, `worker_pool` computes what takes long
-//! beside the thread of connections. The content is made elsewhere: by `graph`, and by `explain`.
-//! The types are `crds::observe`'s.
+//! `query` parses a request, `parameters` lists the allowed parameters, `api` checks rights and
+//! permits and responds, `stream` continues a response, `worker_pool` computes long responses
+//! beside the thread of connections. The content comes from `graph` and `explain`, the types from
+//! `crds::observe`.
 //!
 //! May import `aggregated`, `apiserver`, `graph`, `inventory`, `latest_model`, `metrics` and
 //! `observe`.

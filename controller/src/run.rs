@@ -1,4 +1,4 @@
-//! Puts the parts of one replica together: in which order they start and end.
+//! Starts and stops the parts of one replica in order.
 //!
 //! May import everything; nothing but `main` may import it.
 

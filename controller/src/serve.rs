@@ -1,14 +1,14 @@
-//! The gRPC port: certificates for new proxies, streams for certified ones.
+//! The controller's gRPC port: issues certificates to new proxies, serves control streams to
+//! certified ones.
 //!
-//! Connections are accepted here and not by tonic, so that their number, the
-//! time of a handshake and what a certificate proves are ours to decide. A
-//! client certificate is optional at TLS level, because a new proxy has none;
-//! each call says what it needs.
+//! Connections are accepted here and not by tonic, so that their number, the time of a handshake
+//! and the meaning of a certificate are decided here. A client certificate is optional at TLS
+//! level, because a new proxy has none; each method checks whether it needs one.
 //!
-//! A client without a certificate can be any pod of the cluster. Such connections have places of
-//! their own, in which the address that holds most is evicted, live for seconds, and may send what
-//! a request for a certificate needs and no more. What they do never costs a place of a client with
-//! a certificate.
+//! A client without a certificate can be any pod of the cluster. Such connections have permits of
+//! their own, whose largest holder by address is evicted; they live for seconds, and may send what
+//! a request for a certificate needs and no more. They never take a permit of a client with a
+//! certificate.
 //!
 //! May import `authority`, `fleet`, `latest_model`, `metrics`, `observe` and `shares`.
 

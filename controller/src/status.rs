@@ -1,14 +1,13 @@
-//! Writes what an object's author should know into its status.
+//! Writes conditions into the status of policy objects.
 //!
-//! `Accepted` and `ResolvedRefs` come from compiling. `Programmed` counts the
-//! proxies that need the object and have acknowledged its generation; one that
-//! needs it and is not connected counts and is named. A changed status, reason or
-//! generation is written at once; counts that only tick are written at most every
-//! [`conditions::COUNT_EVERY`] per object, because each write wakes every watcher of the kind.
+//! `Accepted` and `ResolvedRefs` come from compiling. `Programmed` counts the proxies that need
+//! the object and have acknowledged its generation; one that needs it and is not connected counts
+//! and is named. A changed status, reason or generation is written at once; changed counts alone
+//! are written at most every [`conditions::COUNT_EVERY`] per object, because each write wakes
+//! every watcher of the kind.
 //!
-//! Streams end and begin anew all day, and pods start. So an object that was
-//! programmed does not cease to be for [`conditions::RECONNECT`], if all that it lacks is
-//! proxies without a stream.
+//! Streams end and begin anew all day, and pods start. So an object that was programmed stays so
+//! for [`conditions::RECONNECT`] if it only lacks proxies without a stream.
 //!
 //! Only the Lease holder runs this.
 //!
@@ -68,7 +67,7 @@ pub(crate) struct StatusWriter {
     pub latest: LatestModel,
     /// What proxies acknowledged.
     pub observed: Observed,
-    /// The breakers of the complete mesh.
+    /// The breakers of the whole mesh.
     pub fleet: Fleet,
     /// What became of UDPRoutes; `None` where enforcing them is switched off.
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,

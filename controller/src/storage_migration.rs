@@ -1,12 +1,11 @@
-//! Brings every stored SMI object into the storage version, so that it can be read
-//! without any conversion.
+//! Rewrites every stored SMI object in the storage version, so that it can be read without
+//! conversion.
 //!
 //! The API server converts an object when it is read and stores it anew only when it is written.
-//! After the definitions were taken over from another product, objects lie in the versions of that
-//! product until a client writes them; what lies there is kept by the API server in
-//! `status.storedVersions` of the definition. As long as that names an older version, the Lease
-//! holder writes every object once, without a change, and then sets the list to the storage
-//! version.
+//! After the definitions were taken over from another product, objects are stored in that
+//! product's versions until a client writes them; `status.storedVersions` of the definition lists
+//! these. As long as that names an older version, the Lease holder writes every object once,
+//! without a change, and then sets the list to the storage version.
 //!
 //! Only definitions that call this mesh's injector for conversion are looked at: others belong to
 //! other owners.

@@ -5,9 +5,9 @@
 //! namespace's pods, or make them relay plaintext with the mark `leaving`, so what another client
 //! writes is undone and named in an Event.
 //!
-//! The writer of a copy is found by what this process wrote and saw before, not by anything that
-//! stands in the copy. Only for copies from before its time does it go by the field managers, which
-//! a careful forger can imitate: such an edit is undone, too, but without an Event.
+//! The writer of a copy is found by what this process wrote and saw before, not by anything in the
+//! copy. Only for copies from before its start does it use the field managers, which a careful
+//! forger can imitate: such an edit is undone, too, but without an Event.
 //!
 //! The mark `leaving` stays while this installation is being removed
 //! ([`Uninstallation`]) and at no other time. An earlier installation is known by the

@@ -1,7 +1,7 @@
-//! What `weft-controller leave` does before the chart is deleted, and what a controller reports of
-//! it that is there afterwards.
+//! `weft-controller leave`, which runs before the chart is deleted, and the report of an uninstall
+//! that did not finish.
 //!
-//! May import `apiserver`, and what it takes back: `aggregated`, `metrics_api`, `observe_api`,
+//! May import `apiserver`, and what it undoes: `aggregated`, `metrics_api`, `observe_api`,
 //! `storage_migration` and `trust_bundle`.
 
 mod api_services;

@@ -1,14 +1,12 @@
-//! Follows the cluster and publishes it as one World after another.
+//! Watches the cluster and publishes it as one World after another.
 //!
-//! One task per kind lists, watches and translates, so only trimmed facts are
-//! ever kept. One task collects them. The first World appears when every kind
-//! has been listed in full, never before: half a picture would look like
-//! permission.
+//! One task per kind lists, watches and translates, so only trimmed facts are ever kept. One task
+//! collects them. The first World appears when every kind has been listed completely, never
+//! before: an incomplete one would look like permission.
 //!
-//! A change goes out at once when nothing did for a while, else at most one
-//! World per `PAUSE`. What must not wait (an endpoint that left, a policy or a
-//! mode that changed) does not wait. Readers see the latest World only, so a slow
-//! reader skips and never queues.
+//! A change is published at once when there was none for a while, else at most one World per
+//! `PAUSE`. Urgent changes (an endpoint that left, a policy or a mode that changed) do not wait.
+//! Readers see the latest World only, so a slow reader skips and never queues.
 //!
 //! A kind whose CustomResourceDefinition is missing counts as empty until it
 //! appears.

@@ -1,7 +1,7 @@
-//! Lines of docs/applications.md that the controller and the commands name where they apply.
+//! The lines of docs/applications.md that messages of controller and commands link to.
 //!
-//! A line of a table has no anchor by itself, so that page has an explicit one for each line that
-//! is named, and for no other: a test of the walls compares the two.
+//! A line of a table has no anchor by itself, so that page has an explicit one for each linked
+//! line, and for no other: a test in e2e/tests/walls compares the two.
 
 /// A line of the page "What changes for applications".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

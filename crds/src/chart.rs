@@ -1,8 +1,8 @@
-//! The CustomResourceDefinitions as templates of the Helm chart.
+//! Writes the CustomResourceDefinitions as templates of the Helm chart.
 //!
-//! Templates rather than the chart's `crds` folder, because Helm never upgrades
-//! what lies there. They stay when the chart is removed: deleting a definition
-//! deletes every object of the kind.
+//! They are templates and not in the chart's `crds` folder, because Helm never upgrades that
+//! folder. They stay when the chart is removed: deleting a definition deletes every object of the
+//! kind.
 
 use std::{fs, io, path::Path};
 

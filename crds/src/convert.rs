@@ -1,16 +1,13 @@
-//! Conversion between the served versions of the SMI kinds, without loss.
+//! Converts SMI objects between the served versions of their kinds, without loss.
 //!
-//! Everything is stored as v1alpha4, widened by what older versions can express and
-//! v1alpha4 cannot: `port` in the subjects of a TrafficTarget. So the controller
-//! reads every fact from the stored spec alone, whichever client wrote it in whichever
-//! version.
+//! Everything is stored as v1alpha4, extended by what older versions can express and v1alpha4
+//! cannot: `port` in the subjects of a TrafficTarget. So the controller reads every fact from the
+//! stored spec alone, whichever client wrote it in whichever version.
 //!
-//! A version that cannot show a part of the stored object shows the rest, and the
-//! part travels in the annotation `weft.dev/smi-lossless`; what an author wrote in
-//! words that storage cannot hold (`500m`) is kept there too. The annotation is
-//! never believed: it counts only as far as the object that it comes with, converted
-//! anew, agrees. Parts that it hides can make a rule narrower and never wider than
-//! the visible text.
+//! A version that cannot show a part of the stored object shows the rest, and the annotation
+//! `weft.dev/smi-lossless` has the part; text that storage cannot hold (`500m`) is kept there too.
+//! The annotation is never trusted: it counts only as far as its object, converted anew, agrees
+//! with it. Parts that it hides can make a rule narrower and never wider than the visible text.
 //!
 //! Conversion is total over odd shapes, because one failing object fails the list
 //! of its kind for the whole cluster. Only what is refused at writing time anyway

@@ -1,12 +1,12 @@
-//! Gives a pod its proxy, and takes it out again.
+//! Injects the proxy into a pod, and removes it.
 //!
-//! A pure function from a pod to a changed pod, so that the webhook and a command
-//! line decide alike. It works on the JSON, not on a typed pod: fields that are
-//! younger than our types must come through untouched.
+//! A pure function from a pod to a changed pod, so that the webhook and a command decide alike. It
+//! works on the JSON, not on a typed pod: fields that are newer than our types must stay
+//! unchanged.
 //!
-//! Idempotent: what it finds of an earlier run is laid under what it wants, so
-//! the defaults that the API server filled in, and what other webhooks added,
-//! stay, and a second run changes nothing.
+//! Injection is idempotent: values of an earlier injection are kept below the new ones, so the
+//! defaults that the API server filled in, and what other webhooks added, stay, and a second run
+//! changes nothing.
 
 mod checks;
 mod containers;

@@ -1,7 +1,8 @@
-//! An object in a list or watch, whatever it looks like.
+//! A wrapper for objects in a list or watch that always deserializes, also where its object is
+//! invalid.
 //!
-//! A list is read as a whole, so one object that its type refuses would take all others
-//! with it. An [`Item`] always reads; inside is the object, or why it is none.
+//! A list is deserialized as a whole, so one object that its type refuses would make all others
+//! unreadable. An [`Item`] holds the object, or the error.
 //!
 //! Claims: smi-13
 

@@ -1,4 +1,5 @@
-//! What every kind of ours has around its spec, and how the API names it.
+//! The macro that declares our custom resource types: metadata, spec and status, and their names
+//! in the API.
 
 /// Declares one kind: the object around its spec and status, and how the API names it.
 ///

@@ -1,4 +1,4 @@
-//! What may stand where Kubernetes wants a DNS name (RFC 1123).
+//! Checks of DNS names as Kubernetes requires them (RFC 1123).
 
 /// Whether `text` is a DNS label, as names of Services and namespaces are.
 #[must_use]

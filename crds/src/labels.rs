@@ -1,4 +1,4 @@
-//! Every label and annotation that users and parts of Weft share.
+//! The labels and annotations that users and parts of Weft share, with their parsers.
 //!
 //! The names are a promise to users. The parsers are here so that injector,
 //! controller and command line accept exactly the same text.

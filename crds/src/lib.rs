@@ -1,5 +1,5 @@
-//! The Kubernetes vocabulary of Weft: the kinds, labels and annotations that
-//! users write, and the patch that gives a pod its proxy.
+//! The Kubernetes vocabulary of Weft: the kinds, labels and annotations that users write, and the
+//! patch that injects the proxy into a pod.
 //!
 //! Only these types touch the API server. Nothing here does I/O, so the webhook
 //! and a command line can share every decision.

@@ -1,8 +1,9 @@
-//! Every label and annotation under our prefix: who writes it, and on what it acts.
+//! The table of all labels and annotations of Weft: which author writes each, and on which objects
+//! it has an effect.
 //!
-//! Kubernetes takes any name on any object. One that is misspelt, or stands where it has no
+//! Kubernetes takes any name on any object. One that is misspelt, or on an object where it has no
 //! effect, does nothing, and a namespace that was meant to be closed stays as it was. So it is
-//! reported here, for files, for webhooks and for stored objects alike. It is never more than a
+//! reported, for files, for webhooks and for stored objects alike. It is never more than a
 //! warning: an object must not depend on which version knows which names.
 //!
 //! Messages name the first of many names, and count the others.

@@ -1,4 +1,4 @@
-//! Which known name was probably meant by a misspelt one.
+//! Suggests the known name that a misspelt one probably means.
 
 /// The first of the known names that is near to what was written.
 pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

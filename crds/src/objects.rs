@@ -1,6 +1,6 @@
-//! Fixed names of what Weft puts into pods, and of the objects that its parts share.
+//! Fixed names of what Weft adds to pods, and of the objects that its parts share.
 //!
-//! A promise as the labels are: pods and clusters that run hold them.
+//! They are a promise as the labels are: running pods and clusters have them.
 
 /// Init container that redirects the pod's traffic.
 pub const CAPTURE_CONTAINER: &str = "weft-capture";

@@ -1,8 +1,8 @@
-//! The messages of the read API `observe.weft.dev`: one vocabulary for the controller, which
-//! answers, and for every client.
+//! The types of the read API `observe.weft.dev`, shared by the controller, which serves it, and by
+//! every client.
 //!
-//! Answers are read leniently, so that a client understands a newer controller; questions
-//! strictly, because a misspelt field would be answered as if it had not been asked.
+//! Responses are deserialized leniently, so that a client understands a newer controller; requests
+//! strictly, because a misspelt field would be ignored.
 
 mod dry_run;
 mod explanation;

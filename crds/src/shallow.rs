@@ -1,11 +1,11 @@
-//! JSON of any depth, read down to a bounded one.
+//! Deserializes JSON of any nesting, truncated to a bounded depth.
 //!
-//! Any author of an object decides how deep it is nested: its unknown fields, its
-//! `headers`, and even `metadata.managedFields`. A reader that refuses what is too deep
-//! refuses the complete list that it stands in, so one object of one tenant would hide all
-//! the others; a reader that follows it needs a stack as deep. This one replaces what is
-//! too deep by a text. Nothing that the mesh understands lies there, and where an object
-//! is meant a text is a validation error, so it never allows anything.
+//! Any author of an object decides how deep it is nested: its unknown fields, its `headers`, and
+//! even `metadata.managedFields`. A parser that refuses deep nesting refuses the whole list that
+//! the object is in, so one object of one tenant would hide all the others; a recursive parser
+//! needs a stack as deep. This one replaces the parts that are too deep by a text. The mesh
+//! understands nothing at that depth, and a text in the place of an object is a validation error,
+//! so it never allows anything.
 //!
 //! Claims: smi-13
 

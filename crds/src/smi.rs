@@ -1,9 +1,8 @@
 //! The SMI kinds in their storage version.
 //!
-//! Every type reads leniently: a missing or empty field becomes empty, never a
-//! parse error, because one odd object that another mesh's schema once let in
-//! must not stop a whole reflector. What is wrong with an object is said by the
-//! validation webhook and by its status conditions.
+//! Every type deserializes leniently: a missing or empty field becomes empty, never an error,
+//! because one odd object that another mesh's schema once admitted must not stop a whole
+//! reflector. The validation webhook and the object's conditions report its errors.
 //!
 //! Claims: smi-11
 

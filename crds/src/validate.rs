@@ -1,4 +1,4 @@
-//! An object of any kind, as a webhook and a command line meet it.
+//! Validates an object of any kind, for the webhook and for `weft validate`.
 //!
 //! Claims: observe-116, observe-62
 

@@ -1,9 +1,8 @@
-//! The kinds that are Weft's own, in the group `weft.dev`, and what they refer to: targets,
-//! requests, callers.
+//! The kinds of group `weft.dev`, and the types to which they refer: targets, requests, callers.
 //!
-//! As with SMI, every type reads leniently: what is wrong with an object is reported by the
-//! judge, which both the webhook and the controller call. The schemas refuse the same
-//! where a schema can, because the webhook may be away.
+//! As with SMI, every type deserializes leniently: the validation, which both the webhook and the
+//! controller call, reports the errors. The schemas refuse the same where a schema can, because
+//! the webhook may be unreachable.
 
 mod definition;
 mod duration;

@@ -1,8 +1,8 @@
-//! YAML that every reader reads alike.
+//! Writes YAML that parsers of YAML 1.1 and of 1.2 read alike.
 //!
-//! Helm and kubectl read YAML 1.1, in which `on`, `off`, `yes`, `no`, `y` and `n` are
-//! booleans and `1:30` is a number; our own writer and reader follow YAML 1.2, in which
-//! they are words. What the two take for different things is quoted here.
+//! Helm and kubectl parse YAML 1.1, in which `on`, `off`, `yes`, `no`, `y` and `n` are booleans
+//! and `1:30` is a number; our own writer and parser follow YAML 1.2, in which they are strings.
+//! Scalars on which the two differ are quoted here.
 
 use std::io;
 

@@ -1,8 +1,8 @@
-//! The mesh's own authority: a root that lasts for years, an issuer below it
-//! that is replaced every few months, and leaves that last for hours.
+//! The mesh's certificate authority: a root that lasts for years, an issuer below it that is
+//! replaced every few months, and leaf certificates that last for hours.
 //!
-//! Time is an argument, and nothing is read from or written to anywhere: the
-//! controller keeps the PEM texts in its Secret.
+//! Time is an argument, and the code does no I/O: the controller keeps the PEM texts in its
+//! Secret.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,8 +1,8 @@
-//! The TLS of a server that the API server calls on behalf of users.
+//! The TLS configuration of a server that the API server calls on behalf of users.
 //!
-//! Such a caller proves itself with a certificate of an authority of the
-//! cluster's own, which has nothing to do with the mesh: it is checked by the
-//! usual rules of TLS, and the name in it is left for the server to judge.
+//! The API server proves itself with a certificate of the cluster's own authority, which has
+//! nothing to do with the mesh: it is checked by the usual rules of TLS, and the server evaluates
+//! the name in it.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Identity of pods and its proof: keys, signing requests, the mesh's own
-//! authority, verification by SPIFFE id, and TLS configurations made of these.
+//! Identities of pods and their proof: keys, signing requests, the mesh's certificate authority,
+//! verification by SPIFFE id, and TLS configurations made of these.
 //!
 //! Invariants
 //! - The names in a certificate come from the caller of [`authority::Issuer`],

@@ -1,12 +1,13 @@
-//! The private key of a workload, and certificate signing requests, as a carrier of its public key.
+//! A workload's private key, and certificate signing requests, of which only the public key is
+//! used.
 //!
-//! The key is made in memory, has no way to be written by this crate's users, and does not appear
-//! in debug output.
+//! The key is made in memory, no user of this crate can write it out, and it does not appear in
+//! debug output.
 //!
-//! A request may ask for anything: to be an authority, other names, other
-//! purposes. None of it is read. What is checked is that the sender holds the
-//! private key (the request's own signature) and that the key is P-256; the kind
-//! is checked first, so that no sender makes this process verify a huge RSA key.
+//! A request may contain anything: the claim to be an authority, other names, other purposes. None
+//! of it is read. What is checked is that the sender holds the private key (the request's own
+//! signature) and that the key is P-256; the kind is checked first, so that no sender makes this
+//! process verify a huge RSA key.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! When to ask for the next certificate. Pure: chance and time are arguments.
+//! Computes when a certificate is renewed. Pure: chance and time are arguments.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,10 +1,8 @@
-//! TLS configurations of the mesh, and the handle that a certificate is
-//! replaced behind.
+//! TLS configurations of the mesh, and the handle by which their certificate is replaced.
 //!
-//! A configuration is made once and lives as long as the process; certificate
-//! and roots are looked up at every handshake. Nothing is resumed, because a
-//! resumed session would skip the checks that the certificate or the roots of
-//! today deserve.
+//! A configuration is made once and lives as long as the process; certificate and roots are looked
+//! up at every handshake. No session is resumed, because that would skip the checks of the current
+//! certificate and roots.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};

@@ -1,10 +1,9 @@
 //! Verifies that a peer has the expected identity.
 //!
-//! The chain is built by webpki from a list of roots that can be replaced while
-//! connections run; several roots are trusted at once while one follows another.
-//! The leaf must carry exactly one SPIFFE id, of the trust domain that the roots are
-//! for. Host names are never looked at: addresses are reused by other pods, identities
-//! are not.
+//! webpki builds the chain from a list of roots that can be replaced while connections run;
+//! several roots are trusted at once while one replaces another. The leaf must carry exactly one
+//! SPIFFE id, of the trust domain that the roots are for. Host names are never checked: addresses
+//! are reused by other pods, identities are not.
 
 use std::fmt;
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! Refuses pods whose account label is not their service account's.
+//! Refuses pods whose account label is not that of their service account.
 //!
 //! NetworkPolicies admit UDP by this label ([`labels::ACCOUNT`]), so it must be as hard to forge as
 //! the account itself: only a user who may run a pod as an account may set its label. That holds in

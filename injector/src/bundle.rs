@@ -1,5 +1,5 @@
-//! Keeps `caBundle` equal to what is trusted, wherever the API server finds us: in the
-//! webhook configurations, and in the SMI definitions whose versions we convert.
+//! Keeps `caBundle` equal to the trusted authority certificates, in the webhook configurations and
+//! in the SMI definitions whose versions we convert.
 //!
 //! A helm upgrade may empty it, and without it the API server refuses to call us
 //! and, with failure policy Fail, to create meshed pods; and objects can be read and

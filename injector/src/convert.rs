@@ -1,8 +1,7 @@
-//! Answers the API server's conversion reviews.
+//! Handles the API server's conversion reviews.
 //!
-//! Whatever a review holds, it gets an answer, because one without fails the list of a whole kind
-//! and gives no reason. Only a body in which no review can be found is refused as such: there is no
-//! review to answer then.
+//! Every review gets a response, because a review without one fails the list of a whole kind and
+//! gives no reason. Only a body that holds no review is refused as such.
 
 use std::fmt;
 

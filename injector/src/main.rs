@@ -1,5 +1,5 @@
-//! The webhooks: gives pods their proxies, refuses SMI objects that could not mean
-//! anything, and converts SMI objects between their versions.
+//! The program `weft-injector`: webhooks that inject proxies into pods, refuse invalid SMI objects
+//! and TrafficPolicies, and convert SMI objects between their versions.
 
 #![cfg_attr(
     not(test),

@@ -1,4 +1,4 @@
-//! What the injector counts. Every label is from a closed list.
+//! The injector's metrics. Every label is from a closed list.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

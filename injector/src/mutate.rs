@@ -1,5 +1,5 @@
-//! Answers for pods, and for containers that are added to a running one: fetches the namespace, lets
-//! `crds::inject` decide, returns the patch to the API server.
+//! The webhook for pods, and for containers that are added to a running pod: reads the namespace,
+//! lets `crds::inject` decide, and returns the patch to the API server.
 
 use crds::inject::{self, HookToken, InjectionOutcome, PodDemand};
 use k8s_openapi::api::core::v1::Namespace;

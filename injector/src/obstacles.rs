@@ -1,8 +1,9 @@
-//! Reports namespaces that keep out pods because of their proxy.
+//! Records Events about namespaces that refuse pods because of their proxy.
 //!
-//! Kubernetes refuses such a pod after the webhook gave it its proxy, and reports that to what
-//! makes the pod. Here the Namespace gets an Event with the way out. A namespace is looked at when
-//! one of its pods gets a proxy, with the amounts of that pod, and no call waits for that.
+//! Kubernetes refuses such a pod after the webhook gave it its proxy, and reports that to the
+//! controller that creates the pod. Here the Namespace gets an Event with the way out. A namespace
+//! is checked when one of its pods gets a proxy, with the amounts of that pod, and no call waits
+//! for that.
 
 use std::collections::HashMap;
 use std::sync::Arc;

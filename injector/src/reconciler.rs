@@ -1,10 +1,9 @@
-//! Keeps this replica able to be called: authority, serving certificate,
+//! Reconciles what the API server needs to call this replica: authority, serving certificate,
 //! `caBundle`, in this order.
 //!
-//! One pass looks at everything and does what is missing; it may run twice or be
-//! cancelled between any two lines. It runs every half minute and whenever a
-//! webhook configuration changes. Wall-clock time, so a suspended machine is right
-//! again after one pass.
+//! One pass checks everything and repairs what is missing; it may run twice or be cancelled
+//! between any two lines. It runs every half minute and whenever a webhook configuration changes.
+//! It uses wall-clock time, so after a machine was suspended one pass repairs all.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,6 +1,6 @@
-//! What the API server sends and gets: AdmissionReview v1.
+//! Parses AdmissionReview v1 requests and writes their responses.
 //!
-//! The object stays JSON: nothing is lost that our types do not know.
+//! The object stays JSON: fields that our types do not know are not lost.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,17 +1,16 @@
 //! The HTTPS server that the API server calls.
 //!
-//! Every pod of the cluster can reach it, and the API server shows no certificate here. So only
+//! Every pod of the cluster can reach it, and the API server presents no certificate here. So only
 //! their address distinguishes callers, and everything is shared by address: connections, bytes,
-//! and what is read at one time. Where there is not enough, the address that holds most is evicted.
-//! The API server holds next to nothing, so a flood may delay it, and neither shuts it out nor
-//! exhausts this process. A flood from more addresses than there are places holds as little from
-//! each: then connections of an address whose calls were answered are spared.
+//! and concurrent reads. When a bound is reached, the largest holder by address is evicted. The
+//! API server holds little, so a flood may delay it, and neither shuts it out nor exhausts this
+//! process. A flood from more addresses than there are permits holds as little from each: then
+//! connections of an address whose calls were answered are spared.
 //!
-//! Bytes are counted from the first one of a body until the last one of the answer has
-//! been taken. What a body takes in memory once it is read can be a hundred times its
-//! length, and judging it can take as long as matching a thousand requests. So that is
-//! done beside this thread, one review at a time and by turns of the addresses; see
-//! [`lanes`].
+//! Bytes are counted from the first one of a body until the last one of the response is sent. A
+//! parsed body can take a hundred times its length in memory, and evaluating it can take as long
+//! as matching a thousand requests. So that is done beside this thread, one review at a time and
+//! by turns of the addresses; see [`lanes`].
 
 mod counted;
 mod lanes;

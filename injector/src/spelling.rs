@@ -1,8 +1,8 @@
-//! Warns of requests for injection, and of labels and annotations of ours, that have no effect.
+//! Warns of injection labels, and of other labels and annotations of Weft, that have no effect.
 //!
-//! A namespace with `weft.dev/inject: "true"` gets no proxies and no word about it: its
-//! pods are not even sent here. So what speaks of the mesh in another way is sent for
-//! this alone. The answer is always yes: the object means something to others.
+//! A namespace with `weft.dev/inject: "true"` gets no proxies and no message: its pods are not
+//! even sent here. So objects with names of the mesh in another form are sent here for this alone.
+//! They are always admitted: the object may have a meaning for other software.
 //!
 //! Claims: attack-114, attack-115
 

@@ -1,9 +1,9 @@
-//! Whether the mesh has the trust domain that this injector is configured with.
+//! Checks that the injector's configured trust domain is that of the mesh.
 //!
 //! The injector gives each new proxy its trust domain. A proxy with another one than the
-//! controllers have gets no certificate, so an injector that is configured with another one waits,
-//! unready, until they have it too: a rollout stops there, and the injectors before it go on. The
-//! Lease of the controllers names the one that they have.
+//! controllers' gets no certificate, so an injector that is configured with another one stays
+//! unready until they have it too: a rollout stops there, and the previous injectors go on. The
+//! Lease of the controllers names theirs.
 //!
 //! Claims: attack-101
 

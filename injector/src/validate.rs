@@ -1,9 +1,8 @@
-//! Refuses objects that could not mean anything, while their author looks on: those of SMI,
-//! and TrafficPolicies.
+//! The validation webhook: refuses SMI objects and TrafficPolicies that are invalid by themselves.
 //!
-//! What an object means is validated in `crds`, where the controller validates again: this webhook
-//! may be away, and objects may be older than it. What does not exist yet is no error here: objects
-//! may come in any order.
+//! `crds` validates, and the controller validates again: this webhook may be unreachable, and
+//! objects may be older than it. A reference to a missing object is no error here: objects may
+//! come in any order.
 
 use crds::names;
 use crds::smi::validation::{Cluster, Mistake, Severity, ValidationContext};

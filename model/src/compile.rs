@@ -1,10 +1,10 @@
-//! Compiles a World into a Model. Pure: no clock, no randomness, and no memory: where
-//! an earlier Model helps (`after`), it is an argument and changes nothing but the time.
+//! Compiles a World into a Model, and reports objects that do not fit together. Pure: no clock and
+//! no randomness; where an earlier Model helps (`after`), it is an argument and changes only the
+//! time that compiling takes.
 //!
-//! What an object means by itself was validated when it was read; here it meets the others, and
-//! what does not fit is reported of it. A validation error costs the object that holds it as little
-//! as is safe, and no other object anything. Where it is unclear what an access rule means, it
-//! allows less.
+//! Each object was validated by itself when it was read; here objects are resolved against each
+//! other. A validation error costs the object that holds it as little as is safe, and no other
+//! object anything. Where it is unclear what an access rule means, it allows less.
 //!
 //! May import `model`, `problem` and `world`.
 

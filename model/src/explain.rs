@@ -1,13 +1,13 @@
-//! Explains why a call passes or not: repeats what the proxies do, by the Model that is sent to
+//! Explains why a call passes or not: evaluates it as the proxies do, by the Model that is sent to
 //! them.
 //!
-//! `call` finds the caller and what is called, `service_names` what a name stands for that has no
-//! address of its own, `route` where that goes, `judge` what the called pods say, `host` whether
-//! that depends on the host, `backends` which share of the calls ends how and which proxies refuse,
-//! `words` all of it for people, `noticed` which lines of the manual the call meets, `fix` what
-//! would let it pass; `comparison` what a change would mean for calls that were seen, `candidates`
-//! what proxies can try of one. Nothing is decided here that `policy` does not decide: the words
-//! come from the same values that proxies act by.
+//! `call` finds the caller and what is called, `service_names` resolves names without an address,
+//! `route` finds the backends, `evaluate` applies the rules of the called pods, `host` detects
+//! results that depend on the host, `backends` sums results by backend, `steps` writes the text
+//! for users, `noticed` selects lines of the manual, `fix` suggests what would let the call pass;
+//! `comparison` evaluates a change for recorded calls, `candidates` selects the rules of a change
+//! that proxies can evaluate. Nothing is decided here that `policy` does not decide: the text
+//! comes from the same values that proxies act by.
 //!
 //! May import `model` and `world`: its caller passes the owners of pods and the callers seen.
 

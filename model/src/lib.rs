@@ -2,8 +2,8 @@
 //! Model gives each proxy its resources, each object its problems, and each call an explanation.
 //!
 //! `translate` makes facts of objects and `world` collects them; `compile` turns a World into a
-//! `model`; `resources` picks what one proxy gets of it, and `explain` says why a call passes or
-//! not. `problem` is what authors of objects read.
+//! `model`; `resources` selects the part for one proxy, and `explain` explains why a call passes
+//! or not. `problem` has what authors of objects read.
 //!
 //! Pure: no client of the API server, no runtime, no sockets, no environment. The controller does
 //! what needs those. What a folder may import stands at its head, and for all of them in

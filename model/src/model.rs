@@ -1,5 +1,4 @@
-//! What the cluster means for the proxies: every resource that any of them may request, and what
-//! each of them needs.
+//! The Model: every resource that any proxy may request, and what each proxy needs.
 //!
 //! A Model is made from a World in one go (`compile`) and never changes. Resources are encoded at
 //! the first request and then shared, so the cost of a Model grows with what proxies use and not

@@ -1,8 +1,8 @@
-//! What is wrong with objects, in the words that their authors will read.
+//! Problems of objects, with the messages that their authors read.
 //!
-//! Compiling never fails: it uses what it can, and says about the rest which
-//! field is wrong and why. From the same findings come the conditions `Accepted`
-//! and `ResolvedRefs` and the Events, so they cannot disagree.
+//! Compiling never fails: it uses what it can, and reports of the rest which field is wrong and
+//! why. The conditions `Accepted` and `ResolvedRefs` and the Events come from the same findings,
+//! so they cannot disagree.
 //!
 //! May import nothing else of this crate.
 

@@ -1,5 +1,5 @@
-//! From a Model to the resources that one proxy gets: its own policy, the destinations that it
-//! requested, and whatever those refer to.
+//! Selects and encodes the resources of one proxy from a Model: its own policy, the destinations
+//! that it requested, and whatever those refer to.
 //!
 //! May import `model` and `world`. Pure, and encodes nothing twice: what is encoded stays
 //! in the Model for the next proxy.

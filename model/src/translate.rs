@@ -1,7 +1,7 @@
-//! Turns Kubernetes objects into facts. Pure: one object in, one fact out.
+//! Translates Kubernetes objects into facts. Pure: one object in, one fact out.
 //!
-//! An object that cannot be read gives an error (or, for SMI kinds, a fact that
-//! says so) and never disturbs its neighbours.
+//! An object that cannot be read gives an error (or, for SMI kinds, a fact that holds the error)
+//! and never disturbs its neighbours.
 //!
 //! May import `world`.
 

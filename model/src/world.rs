@@ -1,4 +1,4 @@
-//! Everything the controller knows about the cluster, as one immutable value.
+//! The World: everything the controller knows about the cluster, as one immutable value.
 //!
 //! Each fact is a small struct of our own, trimmed to what compiling needs, so
 //! that ten thousand pods cost megabytes and not their full manifests, and so

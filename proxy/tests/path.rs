@@ -1,4 +1,4 @@
-//! The complete data path in process: two proxies with real certificates and real sockets, an
+//! The whole data path in process: two proxies with real certificates and real sockets, an
 //! application behind one of them, a client before the other. Pods are loopback addresses. Only
 //! the redirection is missing, so the test passes the original address to the proxy.
 

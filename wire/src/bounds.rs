@@ -1,8 +1,8 @@
-//! What each message may become when it is decoded.
+//! Bounds on the decoded size of each message.
 //!
-//! The parts of messages from proxies are counted first. Controllers are not hostile to each
-//! other nor to proxies, and their messages are decoded as they are, but for pods that have
-//! ended: of these a message may hold a complete cluster.
+//! The elements of messages from proxies are counted before decoding. Controllers are not hostile
+//! to each other nor to proxies, and their messages are decoded as they are, except those about
+//! pods that have ended: one of these may hold a whole cluster.
 //!
 //! Claims: attack-84
 

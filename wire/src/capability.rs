@@ -1,15 +1,15 @@
-//! What a proxy understands, by name.
+//! The capabilities that a proxy declares: which parts of the configuration it understands.
 //!
-//! A proxy names its capabilities in its Hello. The controller leaves out what a
-//! proxy could not use: whatever is sent nevertheless would be read without its unknown
-//! part, which might be the part that narrows it.
+//! A proxy lists its capabilities in its Hello message. The controller skips what a proxy could
+//! not use: else the proxy would read it without its unknown part, which might be the part that
+//! restricts it.
 //!
-//! A name that a controller does not know is of no use to it and ignored. A proxy that
-//! names none is older than the names, and has those of [`Capabilities::default`].
+//! A controller ignores names that it does not know. A proxy that names none is older than the
+//! names, and has those of [`Capabilities::default`].
 //!
-//! Of TrafficPolicies a proxy names every part that it carries out. With one of them it is sent
-//! what is made of policies, as it is: [`crate::convert`] ignores what it does not know, in the way
-//! that is never wider. The names of the parts serve the object's status.
+//! For TrafficPolicies a proxy names every part that it carries out. With one of them it is sent
+//! policies as they are: [`crate::convert`] ignores what it does not know, in the way that is
+//! never wider. The names of the parts serve the object's status.
 
 use std::collections::BTreeSet;
 

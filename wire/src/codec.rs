@@ -1,11 +1,11 @@
-//! Protobuf with a bound on what a message becomes.
+//! A protobuf codec with a bound on the decoded size of a message.
 //!
-//! An empty message takes two bytes as one of many, and some hundred as a value: 4 MiB that a
-//! proxy sends could be 800 MiB of edges before any check. So the decoded size of a message is
-//! computed before anything of it is decoded.
+//! An empty message takes two bytes as an element of a list, and some hundred as a value: 4 MiB
+//! that a proxy sends could be 800 MiB of edges before any check. So the decoded size of a message
+//! is computed before anything of it is decoded.
 //!
-//! Knows no message: the generated code names this codec, and what each message may become is
-//! said in `bounds`.
+//! The codec depends on no message: the generated code names it, and `bounds` has the size of each
+//! message.
 
 use std::marker::PhantomData;
 

@@ -1,8 +1,8 @@
-//! Messages into the types that decide, and back.
+//! Converts messages to and from the types of `policy`.
 //!
-//! A message from a newer controller, or a damaged one, is refused as a whole
-//! with the field that is wrong, and the proxy answers with a nack. Half a rule
-//! is never used: what is missing in it might have been what narrows it.
+//! A message from a newer controller, or a damaged one, is refused as a whole with the field that
+//! is wrong, and the proxy answers with a nack. A rule is never used without one of its parts: the
+//! missing one might have been what restricts it.
 //!
 //! Enumerations are read towards the safe side instead, as the protocol requires.
 

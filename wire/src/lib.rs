@@ -1,8 +1,7 @@
-//! What controller and proxy say to each other.
+//! The protocol between controller and proxy.
 //!
-//! `proto/weft.proto` is the protocol, [`v1`] the code generated from it. The
-//! rest turns messages into the types that decide, and back, at the edge:
-//! nothing behind it reads a raw message.
+//! `proto/weft.proto` defines it, [`v1`] is the code generated from it. The rest converts messages
+//! to the types of `policy` and back, at the edge.
 
 #![cfg_attr(
     not(test),

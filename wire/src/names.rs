@@ -1,4 +1,4 @@
-//! Names of resources, built and read in one place.
+//! Names of resources, formatted and parsed in one place.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

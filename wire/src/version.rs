@@ -1,6 +1,7 @@
-//! A resource's version is a hash of its content, so a controller that starts
-//! anew or another replica finds the same version for the same content, and a
-//! proxy that reconnects is sent only what differs.
+//! The version of a resource: a hash of its content.
+//!
+//! A controller that restarts or another replica computes the same version for the same content,
+//! so a proxy that reconnects is sent only what differs.
 
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
-//! Whether a named object exists, and which name was probably meant.
+//! Checks whether a named object exists, and suggests the name that was probably meant.
 //!
 //! Every command ends alike if there is none: it is bad input, and the message has the nearest
-//! existing name. This needs the API server's statement; a user without the right to see the object
+//! existing name. This needs the API server's response; a user without the right to see the object
 //! gets the command's own error.
 
 use crds::observe::{LIVE, Resource, Scope};

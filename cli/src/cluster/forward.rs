@@ -1,4 +1,4 @@
-//! A connection to a port of a pod, through the API server.
+//! Forwards a connection to a port of a pod, through the API server.
 
 use std::time::Duration;
 

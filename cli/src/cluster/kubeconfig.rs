@@ -1,7 +1,7 @@
-//! Which cluster is meant, and where in it the user is: by the files that kubectl reads, in a pod
-//! by its service account.
+//! Finds the cluster, the user and the namespace: from the kubeconfig files that kubectl reads, in
+//! a pod from its service account.
 //!
-//! What stands in such a file may be a secret, so no sentence quotes it.
+//! A kubeconfig may hold secrets, so no message quotes from it.
 //!
 //! Claims: observe-64
 

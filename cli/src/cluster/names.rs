@@ -1,4 +1,4 @@
-//! Names as people type them for kubectl: `deploy/web`, `svc/cart:8080`, `sa/web`.
+//! Parses object names as users type them for kubectl: `deploy/web`, `svc/cart:8080`, `sa/web`.
 //!
 //! Claims: observe-43
 

@@ -1,4 +1,4 @@
-//! The existing name nearest to one that was mistyped.
+//! Finds the existing name nearest to a mistyped one.
 //!
 //! Typing errors are counted, unlike in `crds::near`, which looks for a name that is distinct from
 //! a field's other names: names of a cluster are alike (`cart`, `cart-v1`), and of them only the

@@ -1,4 +1,4 @@
-//! Ports of a Service, and the message if it has none of that number or name.
+//! Finds the port of a Service by number or name, or the error message that there is none.
 //!
 //! Claims: observe-43
 

@@ -1,4 +1,4 @@
-//! Why a request has no result, in a message that leads to one.
+//! Turns a failed request to the API server into a message with the reason and the way out.
 
 use std::time::Duration;
 

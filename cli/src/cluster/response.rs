@@ -1,8 +1,8 @@
-//! What is taken from a response of the API server: the cluster's time, a body up to a bound, and
-//! lines as they come.
+//! Reads responses of the API server: the time of the cluster, a body up to a bound, and streamed
+//! lines.
 //!
-//! A clock of the user's machine that is ten minutes ahead would make calls of the last minute
-//! long past, and certificates that last seem ended. An endless body would fill the memory.
+//! With a clock of the user's machine that is ten minutes ahead, calls of the last minute would
+//! look long past, and valid certificates expired. An endless body would fill the memory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
-/// The complete body of a response that has at most `most` bytes.
+/// The whole body of a response that has at most `most` bytes.
 pub(crate) async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
     let bytes = Limited::new(body, most).collect().await;
     // The error that ended the body is returned itself, not wrapped in another error.

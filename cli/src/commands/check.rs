@@ -1,4 +1,5 @@
-//! `weft check`: whether the cluster can have a mesh, and whether the mesh is well.
+//! `weft check`: checks whether the mesh can be installed in the cluster, and whether an installed
+//! one works.
 
 mod applications;
 mod control;

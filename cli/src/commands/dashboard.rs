@@ -1,7 +1,7 @@
-//! `weft dashboard`: the page of the mesh, served to its user's own browser.
+//! `weft dashboard`: a local server of the mesh's page for the user's own browser.
 //!
-//! A local server and not a part of the cluster: it has its user's rights and no others, so
-//! there are no accounts, no login and no port to be opened to others.
+//! It is no part of the cluster: it has its user's rights and no others, so there are no accounts,
+//! no login and no port open to others.
 //!
 //! Claims: observe-43
 

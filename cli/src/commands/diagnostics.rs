@@ -1,4 +1,4 @@
-//! `weft diagnostics`: a bundle with which a fault is found from afar.
+//! `weft diagnostics`: collects a bundle of the mesh's state and logs for support.
 //!
 //! Claims: observe-64
 

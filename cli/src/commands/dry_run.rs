@@ -1,5 +1,5 @@
-//! `weft dry-run`: what a change would mean for the calls that there were, and for those that
-//! come while it watches.
+//! `weft dry-run`: shows what a change would mean for recorded calls and, with `--watch`, for live
+//! ones.
 
 mod absent;
 mod collected;

@@ -1,4 +1,4 @@
-//! `weft edges`: the edges of the graph, each a caller and what it calls.
+//! `weft edges`: lists the edges of the service graph, each a caller and what it calls.
 //!
 //! Claims: observe-145
 

@@ -1,4 +1,4 @@
-//! `weft explain`: what becomes of a call, and why.
+//! `weft explain`: explains whether a call passes, and why.
 
 mod bare;
 mod described;

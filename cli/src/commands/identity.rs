@@ -1,4 +1,4 @@
-//! `weft identity`: the identities of pods, as their proxies present them to others.
+//! `weft identity`: shows the identities of pods, as their proxies present them to others.
 
 mod certificate;
 mod pods;

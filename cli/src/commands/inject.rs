@@ -1,5 +1,5 @@
-//! `weft inject` and `weft uninject`: manifests in, manifests out, and of each no byte
-//! changes but those of the label, or of the sidecar.
+//! `weft inject` and `weft uninject`: add and remove the injection label, or the sidecar, in
+//! manifests. All other bytes of a manifest stay as they are.
 
 mod sidecar;
 pub(super) mod template;

@@ -1,8 +1,8 @@
-//! When certificates end: whether a proxy's has missed its renewal, and how long those of a PEM
-//! list last.
+//! Validity of certificates: whether a proxy missed the renewal of its own, and how long those of
+//! a PEM list last.
 //!
-//! PEM text of the cluster is read apart from the checks that need it: an invalid certificate is
-//! reported in a clause that fits into any of their lines.
+//! PEM text of the cluster is parsed apart from the checks that need it: an invalid certificate is
+//! reported in a clause that fits into the line of each check.
 //!
 //! Claims: observe-74
 

@@ -1,4 +1,4 @@
-//! `weft log-level`: what a live proxy logs.
+//! `weft log-level`: sets the log filter of a running proxy.
 
 use clap::Args;
 use crds::labels::{LOG_LEVEL, parse_log_level};

@@ -1,4 +1,4 @@
-//! `weft proxies`: which proxies there are and whether they have what they need.
+//! `weft proxies`: lists the proxies, and whether each has the configuration that it needs.
 
 use std::time::SystemTime;
 

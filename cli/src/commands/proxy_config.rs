@@ -1,4 +1,4 @@
-//! `weft proxy-config`: what a proxy holds, as the proxy itself reports it.
+//! `weft proxy-config`: shows the configuration that a proxy holds, as the proxy reports it.
 //!
 //! Claims: observe-106
 

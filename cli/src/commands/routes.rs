@@ -1,4 +1,4 @@
-//! `weft routes`: what each route of a workload or a Service served.
+//! `weft routes`: shows the traffic of each route of a workload or a Service.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

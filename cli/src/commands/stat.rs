@@ -1,4 +1,4 @@
-//! `weft stat`: what objects served, or what they called.
+//! `weft stat`: shows success rate, request rate and latency of objects, as called or as callers.
 
 mod groups;
 mod listed;

@@ -1,4 +1,4 @@
-//! `weft suggest`: TrafficTargets for the calls that there are.
+//! `weft suggest`: writes TrafficTargets that allow the calls of the last hour.
 
 mod called;
 mod gone;

@@ -1,4 +1,4 @@
-//! `weft tap`: requests as they end.
+//! `weft tap`: shows requests as they end.
 //!
 //! Claims: observe-136
 

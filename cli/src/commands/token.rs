@@ -1,4 +1,4 @@
-//! `weft token`: a secret by which requests may choose another Service.
+//! `weft token`: generates a secret by which requests may choose another Service.
 //!
 //! Claims: observe-65
 

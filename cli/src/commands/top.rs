@@ -1,4 +1,4 @@
-//! `weft top`: the busiest edges, or the most frequent requests, live.
+//! `weft top`: shows the busiest edges, or the most frequent requests, live.
 
 mod frame;
 mod paths;

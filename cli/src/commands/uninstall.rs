@@ -1,7 +1,8 @@
-//! `weft uninstall`: what of a mesh is in no namespace, as manifests for `kubectl delete -f -`.
+//! `weft uninstall`: prints the mesh's cluster-wide objects as manifests for `kubectl delete -f
+//! -`.
 //!
-//! All of it is known without a cluster: the command serves where the mesh's namespace went first,
-//! and what leads to it holds up pods and the deletion of namespaces.
+//! They are all known without a cluster: the command is for a mesh whose namespace was deleted
+//! first, where leftover webhooks and APIServices block pods and the deletion of namespaces.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `weft version`: of this command and of what runs in the cluster.
+//! `weft version`: shows the versions of this command and of the mesh in the cluster.
 
 use std::collections::BTreeMap;
 

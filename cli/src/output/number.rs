@@ -1,4 +1,4 @@
-//! Numbers for people: rates, shares, times.
+//! Formats numbers for people: rates, shares, durations.
 //!
 //! Claims: observe-43
 

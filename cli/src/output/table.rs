@@ -1,6 +1,5 @@
-//! Tables as kubectl prints them: columns as wide as their widest cell, three blanks
-//! between them, no lines. A cell that is very long is cut, so that one row does not make
-//! all others wide.
+//! Prints tables as kubectl does: columns as wide as their widest cell, three blanks between them,
+//! no lines. A cell that is very long is truncated, so that one row does not make all others wide.
 //!
 //! Claims: observe-44
 

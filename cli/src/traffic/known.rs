@@ -1,4 +1,4 @@
-//! Whether a named node exists, and which name was probably meant.
+//! Checks whether a named node of the graph exists, and suggests the name that was probably meant.
 //!
 //! The graph lists callers, called workloads, and every workload that has pods. What is not in it
 //! may exist all the same, such as a Deployment without pods, and has no calls. So the API server

@@ -1,4 +1,4 @@
-//! Which nodes and edges a name such as `deploy/web` selects.
+//! Selects the nodes and edges of the graph that a name such as `deploy/web` means.
 
 use crds::observe::{Edge, Node, NodeKind};
 

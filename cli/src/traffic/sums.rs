@@ -1,7 +1,7 @@
-//! Edges added up into the figures of one row.
+//! Sums edges into the figures of one row.
 //!
-//! A row stands for a named object, a Deployment or a namespace, and so for many edges. Counts are
-//! added; latencies are not numbers that add up, and are mixed instead.
+//! A row is for a named object, a Deployment or a namespace, and so for many edges. Counts are
+//! added; latencies cannot be added, and their distributions are merged instead.
 
 use crds::observe::{Edge, Latency, RouteSums};
 use policy::reason::Reason;

@@ -1,5 +1,5 @@
-//! A change to a document, proven: the new text, read anew, is the old value with exactly
-//! this change. Whatever the author did with anchors, tags or odd layouts, no other field
+//! Applies a change to a document and verifies it: the new text, parsed again, must be the old
+//! value with exactly this change. Whatever anchors, tags or odd layouts there are, no other field
 //! moves, or the change is refused and nothing is written.
 
 use json_patch::{Patch, PatchOperation};

@@ -1,7 +1,7 @@
-//! The smallest change from one value to another, for a text that a person wrote.
+//! Computes the smallest change from one value to another.
 //!
-//! Items of a list are known by their `name`, so that a container that comes first does
-//! not turn every other into its neighbour.
+//! Items of a list are matched by their `name`, so that a container inserted first does not change
+//! all others.
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};

@@ -1,5 +1,5 @@
-//! Ways of writing one change into a text, the most natural first. None is trusted:
-//! `change` reads each anew and takes the first that changes what it should and no more.
+//! Candidate edits of the text for one change, the most natural first. None is trusted: `change`
+//! parses the result of each and takes the first that changes what it should and no more.
 
 use granit_parser::ScalarStyle;
 use json_patch::PatchOperation;

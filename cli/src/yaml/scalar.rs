@@ -1,6 +1,6 @@
-//! The value of an unquoted word, as kubectl reads it: by the rules of YAML 1.1, in which `yes` and
-//! `on` are true and `010` is eight. A newer parser would validate another object than the one that
-//! the cluster gets.
+//! Parses an unquoted scalar as kubectl does: by the rules of YAML 1.1, in which `yes` and `on`
+//! are true and `010` is eight. A newer parser would validate another object than the one that the
+//! cluster gets.
 
 use serde_json::{Number, Value};
 

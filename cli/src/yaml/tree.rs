@@ -1,4 +1,4 @@
-//! A text as nodes that know where they stand in it.
+//! The parsed YAML text: a tree of nodes with their positions in it.
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 use serde_json::{Map, Value};

@@ -1,5 +1,5 @@
-//! Whether a user may read what the request names. The API server decides, as it does for its own
-//! objects; its answers are kept for a moment.
+//! Checks whether a user may read what a request names. The API server decides by a
+//! SubjectAccessReview, as for its own objects; its results are cached for a moment.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
-//! What the bodies of answers may take while they are on their way to their readers.
+//! Bounds the memory of response bodies that are being sent to their clients.
 //!
-//! A body is complete before its first byte is read, and its reader may be slow. So all bodies
-//! share a budget: when it is spent, the next body gets room only after another one has returned
-//! some. Small ones have a part of their own: the API server reads documents about each API, and
-//! while it cannot, no namespace of the cluster can be deleted. Of the others one user has half at
-//! most, so that a slow reader leaves room for all others.
+//! A body is complete before its first byte is sent, and its client may read slowly. So all bodies
+//! share a budget: when it is spent, the next body waits until another one has returned some.
+//! Small bodies have a part of their own: the API server reads documents about each API, and while
+//! it cannot, no namespace of the cluster can be deleted. Of the rest one user has half at most,
+//! so that a slow client leaves room for others.
 //!
-//! Bodies are passed on by copies of small parts: what waits for the network would else keep the
-//! whole of it.
+//! Bodies are sent as copies of small parts: else a part that waits for the network would keep the
+//! whole body in memory.
 
 mod readers;
 

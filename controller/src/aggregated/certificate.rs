@@ -1,9 +1,9 @@
-//! The certificate that the API server sees, and how it comes to trust it.
+//! The serving certificate of the aggregated APIs, and the CA bundle by which the API server
+//! trusts it.
 //!
-//! Each replica has one of its own from the mesh's authority. The roots go into
-//! the APIServices, which the chart makes without them; the Lease holder keeps
-//! them there. Such a certificate names no identity, so it is worth nothing
-//! inside the mesh.
+//! Each replica has a certificate of its own from the mesh's authority. The chart makes the
+//! APIServices without a CA bundle; the Lease holder writes it there and keeps it. Such a
+//! certificate names no identity, so it is worth nothing inside the mesh.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Durations as Go writes them: `30s`, `1m30s`, `1.5m`.
+//! Parses durations in Go's syntax: `30s`, `1m30s`, `1.5m`.
 //!
 //! Not jiff's parser, though jiff is linked: it also takes `5 m`, `1 hour, 2 mins`,
 //! `01:02:03`, `5s ago` and ISO 8601, and not Go's `0`. A query must not mean something

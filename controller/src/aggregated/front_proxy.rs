@@ -1,9 +1,9 @@
-//! Verifies the caller: it must be the API server, which names the user on whose behalf it calls.
+//! Verifies that the caller is the API server, and reads from its headers the user for whom it
+//! calls.
 //!
-//! The API server shows a certificate of an authority that it publishes, together
-//! with the names that such a certificate may carry and the headers in which it
-//! passes the user on. Without that certificate a header is worth nothing: every
-//! pod can send one.
+//! The API server presents a certificate of an authority that it publishes, together with the
+//! names that such a certificate may have and the headers that name the user. Without that
+//! certificate a header is worth nothing: every pod can send one.
 
 use std::collections::BTreeMap;
 use std::pin::pin;

@@ -1,9 +1,9 @@
-//! How long the reader of an answer may let it wait.
+//! Ends connections and streams whose client reads a response too slowly.
 //!
-//! A body without room on its way to the reader is not polled for its next part, so it cannot look
-//! at the clock itself. So each stream of HTTP/2, and each connection of HTTP/1, has a watcher
-//! beside it that does, and ends it: what it holds is given back, and its reader sees that the
-//! answer broke off.
+//! A body without room on its way to the client is not polled for its next part, so it cannot
+//! check the time itself. So a watcher beside each HTTP/2 stream, and each HTTP/1 connection,
+//! checks it and ends the stream: its memory is freed, and the client sees that the response broke
+//! off.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What holds for the parameters of every aggregated API.
+//! Checks of query parameters that all aggregated APIs share.
 //!
 //! Claims: observe-45
 

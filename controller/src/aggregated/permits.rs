@@ -1,5 +1,5 @@
-//! Permits for the calls of one API: so many at one time, and of one user a part of
-//! them. The others wait.
+//! Permits that limit concurrent calls of one API, in total and by user. Calls without a permit
+//! wait.
 //!
 //! Claims: observe-21
 

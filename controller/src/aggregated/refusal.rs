@@ -1,4 +1,4 @@
-//! A refusal, as Kubernetes clients read it.
+//! Error responses of the aggregated APIs, as the `Status` object that Kubernetes clients read.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! Label selectors as clients write them: `app=web,tier!=db,env in (a,b),!old`.
+//! Parses and evaluates label selectors: `app=web,tier!=db,env in (a,b),!old`.
 
 use std::collections::BTreeSet;
 

@@ -5,8 +5,8 @@
 //! permits of their own, so that no number of them costs the API server a connection: while it
 //! cannot reach an API, no namespace of the cluster can be deleted.
 //!
-//! Each API has permits of its own for its calls, so that none starves another. What answers
-//! take while they are read is bounded for all of them together, and in time.
+//! Each API has permits of its own for its calls, so that none starves another. The memory and the
+//! time of responses that are being sent are bounded for all of them together.
 
 use std::convert::Infallible;
 use std::fmt::Debug;

@@ -1,10 +1,9 @@
-//! Calls to the API server that end: with an answer, or after a time that is known.
+//! The client of the API server, in which every call has a time limit.
 //!
-//! A connection to an API server that has vanished stays open until the kernel gives up, a quarter
-//! of an hour later, and every call on it waits as long. So every call has a time limit, set in one
-//! place: the client that everything in the process uses. What only the Lease holder does has a
-//! client that also notices when answers stay away, so that the Lease can go to a replica that gets
-//! some.
+//! A connection to an API server that has vanished stays open until the kernel ends it, a quarter
+//! of an hour later, and every call on it waits as long. So the limit is set in one place: the
+//! client that everything in the process uses. Work of the Lease holder has a client that also
+//! notices when responses stay away, so that the Lease can go to a replica that gets some.
 //!
 //! Claims: attack-89
 

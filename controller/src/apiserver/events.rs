@@ -1,10 +1,10 @@
-//! Events: what a person sees under `kubectl describe`.
+//! The event recorder: writes Events about objects, as `kubectl describe` shows them.
 //!
-//! Sent once: the same Event about the same object is not repeated for [`REPEAT_AFTER`], a record
-//! of a user's action for [`RECORD_AGAIN_AFTER`]. The queue is bounded and never waits, because no
-//! part of the mesh may stall for an Event. What the API server cannot take now is tried again for
-//! [`TRIED_FOR`], behind what waits, and what waits when the replica ends is written within
-//! [`LAST_WITHIN`]. What does not fit, is refused or is not taken until then is counted.
+//! An Event is sent once: the same one about the same object is not repeated for [`REPEAT_AFTER`],
+//! a record of a user's action for [`RECORD_AGAIN_AFTER`]. The queue is bounded and never waits,
+//! because no part of the mesh may stall for an Event. What the API server does not take is
+//! retried for [`TRIED_FOR`], behind newer Events; what waits when the replica ends is written
+//! within [`LAST_WITHIN`]. What does not fit, is refused or is not written by then is counted.
 //!
 //! Any replica may write, with or without the Lease: what its holder saw stays true when it is
 //! lost, and the next holder did not see all of it.

@@ -1,13 +1,13 @@
-//! One replica at a time writes: the holder of a Lease.
+//! Leader election by a Lease: only the replica that holds it writes to the API server.
 //!
 //! The rules are client-go's. The replica that renewed last holds it; another one takes it when it
-//! has seen the record unchanged for the lease's complete duration by its own clock, so clocks of
+//! has seen the record unchanged for the lease's whole duration by its own clock, so clocks of
 //! two machines are never compared. A holder that could not renew for [`RENEW_DEADLINE`] stops
 //! writing before any other replica may start.
 //!
-//! A holder that renews may still be of no use: the Lease's own calls are answered and those of the
-//! work that it is held for are not. A holder that notices this gives the Lease up and lets the
-//! others have it for [`STAND_BACK`].
+//! A holder that renews may still be useless: the Lease's own calls succeed and those of its work
+//! do not. A holder that notices this releases the Lease and lets the others take it for
+//! [`STAND_BACK`].
 //!
 //! `kubert`'s `LeaseManager` is not used: it takes a Lease once its own clock has passed
 //! the `renewTime` that the holder's wrote and the duration, so where the two differ by

@@ -1,8 +1,8 @@
-//! Turns a service account's token into a certificate.
+//! Issues a pod's certificate for a service account's token.
 //!
-//! The identity of the client is decided by the API server's TokenReview alone; of the request only
-//! the public key is used. The certificate names the service account, by which policies speak, and
-//! the pod's uid, by which streams are served.
+//! The API server's TokenReview alone decides the client's identity; of the request only the
+//! public key is used. The certificate names the service account, which policies refer to, and the
+//! pod's uid, which control streams are served by.
 //!
 //! Every refusal has a reason from a closed list, which is counted, and a
 //! message that says what to do about it.

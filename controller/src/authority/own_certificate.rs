@@ -1,5 +1,5 @@
-//! The certificate that this replica serves with. Issued by the mesh's own
-//! authority, and kept in memory only.
+//! The controller's own serving certificate, issued by the mesh's authority and kept in memory
+//! only.
 
 use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,5 +1,5 @@
-//! Keeps the authority of this replica in step with the Secret: loads it, makes it where
-//! there is none, and on the replica that holds the Lease replaces the issuer in time.
+//! Reconciles this replica's authority with its Secret: loads it, creates it where there is none,
+//! and on the Lease holder replaces the issuer in time.
 
 use std::collections::BTreeMap;
 use std::pin::pin;

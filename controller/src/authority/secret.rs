@@ -1,5 +1,5 @@
-//! The Secret that the mesh's certificate authority lives in: its keys, how they are read,
-//! and what is wrong with one that cannot be used.
+//! The Secret with the keys of the mesh's authority: parses it, generates its content, and reports
+//! why one is unusable.
 //!
 //! May import nothing of this crate.
 

@@ -1,4 +1,5 @@
-//! One breaker of the mesh: which calls it is about, and what is announced to proxies about it.
+//! The key of a fleet breaker (policy, Service and port), and the state of it that is sent to
+//! proxies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,12 +1,12 @@
-//! Which callers have a voice about a breaker: those that may make the calls that it is about.
+//! Decides which callers' reports count for a fleet breaker: those that may make the calls it is
+//! about.
 //!
-//! An account that the called pods refuse has seen no answer of theirs. If it had a voice all the
-//! same, any two accounts could open the breaker of a Service of others. So the rules are evaluated
-//! that those pods hold, by the Model that is in force, and the result is kept for as long as it
-//! is.
+//! An account that the called pods refuse has seen no response of theirs. If its reports counted,
+//! any two accounts could open the breaker of a Service of others. So the called pods' rules are
+//! evaluated by the Model in force, and the result is cached for as long as that Model is.
 //!
-//! One pod that lets one call pass is enough, as is one that evaluates no rules: its mode is open
-//! or audit, or it has no proxy. Where no pod serves, no caller has called.
+//! One pod that admits one call is enough, as is one that evaluates no rules: its mode is open or
+//! audit, or it has no proxy. Where no pod serves, no caller's report counts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -1,4 +1,5 @@
-//! One breaker of the mesh: whose policy decides about which backend, and how it fares.
+//! One fleet breaker on this replica: the policy that configures it, the proxies that report, and
+//! its phase.
 
 use std::sync::Arc;
 use std::time::SystemTime;

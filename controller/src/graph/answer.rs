@@ -1,4 +1,4 @@
-//! The read API's response about the graph: which nodes and edges it holds, and what of each.
+//! Builds the read API's response about the service graph: nodes, edges and their numbers.
 
 mod fields;
 

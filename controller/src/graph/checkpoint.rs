@@ -1,8 +1,8 @@
-//! The graph's checkpoint: persists which edges there ever were, and loads it again.
+//! The graph's checkpoint: persists the known edges in ConfigMaps and loads them again.
 //!
 //! The Lease holder writes when it takes the Lease, every hour and when it ends; every replica
-//! reads what is new, each minute. What is read is added to what is known, so no order of writes
-//! loses anything. All replicas killed at once lose the last hour.
+//! loads changes each minute. Loaded edges are merged with known ones, so no order of writes loses
+//! anything. When all replicas are killed at once, the last hour is lost.
 //!
 //! A holder whose container alone restarts has its Lease back at once, and writes what was reported
 //! to it of the last minutes; it lacks what was seen since the last write. So a replica that reads
@@ -381,7 +381,7 @@ impl Checkpointer {
 }
 
 /// What is stored under this name, unless it is of the version that was read last. Most looks find
-/// that one, and the complete object may have 1 MiB.
+/// that one, and the whole object may have 1 MiB.
 async fn changed(
     api: &Api<ConfigMap>,
     name: &str,
@@ -397,7 +397,7 @@ async fn changed(
 }
 
 /// Why this shard cannot be read, for the reader of a response that needs it. The log has the API
-/// server's complete error.
+/// server's whole error.
 fn unread(shard: usize, namespace: &str, error: &kube::Error) -> String {
     let why = match error {
         kube::Error::Api(status) => format!("{} {}", status.code, status.reason),

@@ -1,8 +1,8 @@
-//! The known edges of the graph, each once, within their bounds.
+//! The set of known edges of the graph, each stored once, with bounds by node and namespace.
 //!
-//! Intervals, memory and history speak of the same edges by the thousand, so they share one key
-//! and compare where it lies. A proxy can make up edges, so no node and no namespace takes the
-//! places of all others.
+//! Intervals, memory and history refer to the same edges by the thousand, so they share one key
+//! and compare its address. A proxy can make up edges, so no node and no namespace takes the room
+//! of all others.
 //!
 //! Claims: observe-4
 

@@ -1,8 +1,8 @@
-//! The graph as metrics, for tools that draw one from Prometheus.
+//! The graph as Prometheus metrics, for tools that draw a service graph from them.
 //!
-//! Counters only grow, so an interval is counted once: when nothing more comes of it and of the
-//! one after it, in which the other end of a call may have counted. One replica shows them,
-//! the holder of the Lease, since each of them knows all.
+//! Counters only grow, so an interval is counted once: when no more reports for it or the next one
+//! are expected, in which the other end of a call may have counted. Only the Lease holder exports
+//! them, since every replica knows all.
 //!
 //! Claims: observe-87
 

@@ -1,7 +1,7 @@
-//! Turns the reports of one interval into sums by edge of the graph.
+//! Folds the reports of one interval into sums by edge of the graph.
 //!
-//! Pods become what owns them, and each side's numbers stay apart: `window` decides whose
-//! are shown. A function of its arguments; that an interval is folded again gives the same.
+//! Pods are replaced by their owners, and each side's numbers stay apart: `window` decides which
+//! are shown. It is a pure function: folding an interval again gives the same.
 //!
 //! Two thousand proxies with twenty edges each make 40 000 rows an interval, of which those of
 //! one workload are alike. So names are looked up once for a pod and once for an edge of a

@@ -1,9 +1,10 @@
-//! The task that keeps the graph current as proxies report.
+//! The task that folds new reports into the graph, and runs queries on it.
 //!
-//! Reports of an interval come within a second of its end, so every look folds what is new of the last
-//! intervals. That is 40 000 rows of 2 000 proxies, and the replica has one thread for all its
-//! connections: so looks run on a thread of their own, and so do queries. That one thread never
-//! waits for the state, and no waiter for the state holds the inventory, which is written there.
+//! Reports of an interval come within a second of its end, so every run folds what is new of the
+//! last intervals. That is 40 000 rows of 2 000 proxies, and the replica has one thread for all
+//! its connections: so folding runs on a thread of its own, and so do queries. That one thread
+//! never waits for the state, and no waiter for the state holds the inventory, which is written
+//! there.
 
 mod shown;
 mod startup;

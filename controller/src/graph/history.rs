@@ -1,11 +1,12 @@
-//! The graph's counts: of the last minutes and, by minute, of the last hour.
+//! The graph's counts of the last minutes, and by half minute of the last hour.
 //!
-//! Intervals of five seconds stand alone for a minute and then become rows of half a minute:
-//! 20 000 edges in every interval of five minutes would not fit. So a window of up to a minute
-//! ends with any interval, and a longer one with a multiple of 30 s.
+//! Intervals of five seconds are kept apart for a minute and then merged into rows of half a
+//! minute: 20 000 edges in every interval of five minutes would not fit. So a window of up to a
+//! minute ends with any interval, and a longer one with a multiple of 30 s.
 //!
-//! An interval is folded again as long as reports of it come. An interval whose reports were dropped early
-//! for want of room stays as it was folded, and so does the part of pods that reported too much.
+//! An interval is folded again as long as reports of it come. An interval whose reports were
+//! dropped early for want of room stays as it was folded, and so does the part of pods that
+//! reported too much.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

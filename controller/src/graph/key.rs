@@ -1,7 +1,7 @@
-//! The keys of nodes and edges of the graph, and the ids by which clients know them.
+//! The keys of the graph's nodes and edges, and the ids that clients see for them.
 //!
-//! Both are the same on every replica and in every response: a client that queries again, maybe
-//! another replica, finds what it found. `edges` holds those that are known.
+//! Both are the same on every replica and in every response: a client that repeats a query, maybe
+//! at another replica, finds the same ids. `edges` holds the known keys.
 
 use std::fmt;
 

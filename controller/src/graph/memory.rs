@@ -1,6 +1,7 @@
-//! The memory of the graph: which edges there ever were, and when they were first and last seen.
+//! The graph's memory: every edge seen in the last weeks, with the times of its first and last
+//! call.
 //!
-//! A policy's author forgets a call of once a day, so edges are remembered for weeks. Nothing is
+//! An operator forgets a call that happens once a day, so edges are kept for weeks. Nothing is
 //! counted here. What is persisted is merged with the writes of others: the earlier first, the
 //! later last, so that writing twice, late or by two replicas does no harm.
 

@@ -1,4 +1,4 @@
-//! The graph's metrics as an OpenTelemetry message.
+//! Encodes the graph's metrics as an OTLP message.
 //!
 //! Claims: observe-86
 

@@ -1,8 +1,8 @@
-//! Sends the graph's metrics by OTLP to the collector that spans go to, for tools that draw a
+//! Pushes the graph's metrics by OTLP to the collector of spans, for tools that draw a service
 //! graph and scrape no controller.
 //!
-//! Numbers add up since the holder of the Lease shows them, so a message that was not taken
-//! is made up for by the next one: nothing is kept, and nothing tried again.
+//! Counters are cumulative since the Lease holder started to export them, so the next message
+//! makes up for a lost one: nothing is queued or retried.
 
 use std::pin::pin;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! What was counted of one edge by one side in one stretch of time.
+//! Counts of one edge, as one side reported them for a range of time.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,5 +1,5 @@
-//! Detects that the clock that numbers the intervals was set: compares what it shows with the time that
-//! passed. A clock that is slewed, or a thread that waits, is no such step.
+//! Detects that the wall clock was set, by comparing it with the time that passed. The clock
+//! numbers the intervals. A clock that is slewed, or a thread that waits, is no such step.
 //!
 //! Claims: observe-11
 

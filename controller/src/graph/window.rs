@@ -1,14 +1,14 @@
-//! The edges of a window: whose numbers are shown, and what stands beside them.
+//! Merges both sides' counts of each edge in a time window, and decides which are shown.
 //!
-//! A call that both proxies counted is one call. The caller's proxy knows how it ended for the
-//! caller, so its numbers are shown where it reported; what the called side counted stands beside
-//! them and is never added. Where only the called side reported, its numbers are all there is: also
-//! where the caller reported calls to other ports of the same pods alone, since one of its proxies
+//! A call that both proxies counted is one call. The caller's proxy knows its result for the
+//! caller, so its counts are shown where it reported; the called side's counts are given beside
+//! them and never added. Where only the called side reported, its counts are shown alone: also
+//! where the caller reported calls to other ports of the same pods only, since one of its proxies
 //! may be silent.
 //!
 //! The called side does not know by which Service, Service port, split or address its caller came.
-//! What it counted of calls that may have come by several edges is shown for all of them together
-//! and as the own count of none.
+//! Its counts of calls that may belong to several edges are shown for all of them together, and
+//! not as those of any one.
 
 use std::collections::{BTreeMap, HashMap};
 

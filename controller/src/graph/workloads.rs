@@ -1,5 +1,5 @@
-//! What is there now of each node: its pods, accounts, modes and Services; and what reports lack
-//! about pods: their owners, their accounts, and the Services that lead to them.
+//! The current pods, accounts, modes and Services of each graph node, which complete what reports
+//! lack about pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

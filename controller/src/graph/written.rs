@@ -1,4 +1,4 @@
-//! A graph as text, and what a reader of a stream was shown of it.
+//! Writes a graph as JSON, and keeps what a streaming client was already sent of it.
 //!
 //! Claims: observe-2
 

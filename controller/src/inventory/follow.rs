@@ -1,4 +1,4 @@
-//! Keeps the inventory as the cluster is.
+//! Updates the inventory by watches of the API server.
 //!
 //! Of most kinds only metadata is watched, and of that only names, labels and
 //! owners are kept. Pods come from the World, which has them anyway.

@@ -1,4 +1,4 @@
-//! The kinds of objects that have traffic figures.
+//! The kinds of objects for which traffic metrics are served.
 
 use model::world::{self, Owner};
 

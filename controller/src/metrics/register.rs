@@ -1,4 +1,4 @@
-//! Under which name each metric is shown, and what is said about it.
+//! Registers each metric with its name and help text.
 
 use prometheus_client::registry::Registry;
 

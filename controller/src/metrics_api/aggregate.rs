@@ -1,4 +1,4 @@
-//! Adds up what proxies reported, for the objects of a query.
+//! Sums what proxies reported, for the objects of a query.
 //!
 //! The graph folds the same reports, and cannot serve here: it knows each pod by its topmost owner
 //! only, and its numbers are those of one side of each call. A query here is about pods, nodes or

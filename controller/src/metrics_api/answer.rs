@@ -1,4 +1,4 @@
-//! From a query to its result.
+//! Evaluates a query of the metrics API to its result.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! Answers the calls of the metrics API.
+//! The HTTP handler of the metrics API.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! What the API publishes about itself: groups, versions, resources.
+//! The discovery documents of the metrics API: groups, versions, resources.
 //!
 //! Every resource can be read and nothing more. What deletes namespaces looks for resources that
 //! can be listed and deleted, and must find none here.

@@ -1,5 +1,5 @@
-//! The OpenAPI documents, for `kubectl explain` and for clients that look
-//! before they read.
+//! The OpenAPI documents of the metrics API, for `kubectl explain` and clients that read the
+//! schema first.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What is queried: the path, and the parameters behind it.
+//! Parses a query of the metrics API: path and parameters.
 
 use std::time::{Duration, SystemTime};
 

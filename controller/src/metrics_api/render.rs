@@ -1,4 +1,5 @@
-//! Answers as Kubernetes clients read them: objects, lists, tables, refusals.
+//! Responses of the metrics API, as Kubernetes clients read them: objects, lists, tables,
+//! refusals.
 
 use http::StatusCode;
 use model::world::ObjectKey;

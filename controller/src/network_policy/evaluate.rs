@@ -1,8 +1,8 @@
-//! What a set of NetworkPolicies allows, by the book: an evaluator for tests.
+//! An evaluator of NetworkPolicies for tests: what a set of them allows by their specification.
 //!
-//! It reads the JSON that the API server would get and shares no code with what
-//! writes the policies. Where the book leaves something to the network plugin
-//! (ICMP, nodes, address translation) it says nothing.
+//! It reads the JSON that the API server would get and shares no code with what writes the
+//! policies. Where the specification leaves something to the network plugin (ICMP, nodes, address
+//! translation) it decides nothing.
 
 use std::collections::BTreeMap;
 

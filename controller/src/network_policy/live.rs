@@ -1,4 +1,4 @@
-//! NetworkPolicies as they stand in the API server.
+//! The NetworkPolicies that exist in the API server.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,7 +1,7 @@
-//! What one TrafficTarget says about UDP.
+//! The UDP that one TrafficTarget allows.
 //!
-//! Every doubt is settled towards allowing less, as for TCP: what leads nowhere stands for nothing,
-//! and a target that is wrong still closes the account that it names.
+//! Whatever is unclear allows less, as for TCP: a reference to nothing allows nothing, and a
+//! target that is wrong still closes the account that it names.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,8 +1,8 @@
-//! Decides which NetworkPolicies should stand, and what to tell about them.
+//! Plans which NetworkPolicies should exist, and which problems to report about them.
 //!
-//! The unit is the service account: its pods get policies together or not at all.
-//! They do not when some of them are in a mode that refuses nothing, because labels
-//! cannot tell them from the others, nor when a foreign policy selects one of them.
+//! The unit is the service account: its pods get policies together or not at all. They get none
+//! when some of them are in a mode that refuses nothing, because labels cannot distinguish them
+//! from the others, nor when a foreign policy selects one of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

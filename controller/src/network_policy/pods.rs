@@ -1,4 +1,4 @@
-//! Pods as NetworkPolicies see them: by namespace, account and account label.
+//! Pods as a NetworkPolicy selects them: by namespace, account and account label.
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Random clusters: what the policies allow is what a direct reading of the UDPRoutes
+//! A property test: on random clusters the policies allow what a direct reading of the UDPRoutes
 //! allows, and never more than foreign policies do.
 //!
 //! The direct reading goes packet by packet through targets, sources and routes as

@@ -1,9 +1,8 @@
-//! Makes what stands in the API server equal to the plan.
+//! Reconciles the NetworkPolicies in the API server with the plan.
 //!
-//! Each round looks at everything: the newest World, the policies that stand, and
-//! what the plan makes of both. What was edited is put back, what was deleted is made
-//! anew, what is not wanted any more goes first. Policies that are not ours are never
-//! touched.
+//! Each round reads the newest World, the existing policies, and the plan made of both. Edited
+//! policies are restored, deleted ones created again, unwanted ones deleted first. Policies that
+//! are not ours are never changed.
 //!
 //! Every policy of ours is owned by the ClusterRole that lets this reconciler write it. When the
 //! chart takes that role away, because the value was switched off or the mesh is removed,

@@ -1,4 +1,4 @@
-//! Which pods a label selector picks.
+//! Evaluates which pods a label selector selects.
 //!
 //! kube's `Selector` is not used: an operator that it does not know is an error there and
 //! has to pick here, and it asks labels in maps of `String`, a copy for each pod.

@@ -1,4 +1,4 @@
-//! NetworkPolicies in the words of Kubernetes.
+//! Builds the Kubernetes objects of NetworkPolicies.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,15 +1,14 @@
-//! What the proxies have acknowledged, as this replica and the others saw it.
+//! The acknowledgements of all proxies, those of this replica and those that the others send.
 //!
-//! Each replica knows the proxies that stream from it and gets the rest from its peers, so that
-//! each can answer for the complete mesh. The same facts show which destinations a workload uses,
-//! so that its new pods get them before they ask.
+//! Each replica has the proxies whose streams it serves and gets the rest from its peers, so that
+//! each can report for the whole mesh. The same facts show which destinations a workload uses, so
+//! that its new pods get them before they subscribe.
 //!
-//! A pod that moves from one replica to another is known to both for a moment:
-//! the replica that holds its stream is right, and among peers the one that
-//! spoke last.
+//! A pod that moves from one replica to another is known to both for a moment: the replica that
+//! holds its stream is right, and among peers the one that reported last.
 //!
-//! A proxy whose stream ended goes on with what it has. So what it had acknowledged
-//! still counts until its pod is gone, and what came after that it lacks.
+//! A proxy whose stream ended keeps its configuration. So what it had acknowledged still counts
+//! until its pod is gone, and it lacks later changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

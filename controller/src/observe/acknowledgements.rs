@@ -1,7 +1,8 @@
-//! Which proxy has which version of what, by object, by pod and by destination, and which
-//! destinations a workload uses.
+//! Indexes acknowledged versions by object, pod and destination, and the destinations that a
+//! workload uses.
 //!
-//! Memory without a lock and without a clock: `acknowledged` decides what to write into it.
+//! A data structure without a lock and without a clock: `acknowledged` decides what to write into
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -1,16 +1,16 @@
-//! By how much another clock is ahead of ours, and what follows from it: where it is wrong,
-//! reports that are dated by it are dated by ours.
+//! The offset of a proxy's or replica's clock from ours. Where the clock is wrong, its reports are
+//! dated by ours.
 //!
 //! A shift is whole intervals and stays until the clock is more than an interval away from it, or
-//! right. If it followed every measurement, reports that are sent again on a new stream would lie
-//! in other intervals than before and count beside themselves.
+//! right again. If it followed every measurement, reports that are sent again on a new stream
+//! would fall into other intervals than before and be counted twice.
 //!
-//! What says how late it is where it comes from may have waited on its way: for CPU that was
-//! withheld, or for a packet that was lost. That makes a clock look late and never early, so
-//! a clock is late only when it has looked so twice in a row.
+//! A message with a clock's time may have waited on its way: for CPU that was withheld, or for a
+//! packet that was lost. That makes a clock look late and never early, so a clock counts as late
+//! only when it has looked so twice in a row.
 //!
-//! Proxies from before they sent what their clock shows are known by the intervals of their reports
-//! alone. How old a repeated report is, is not known.
+//! Proxies of versions that do not send their clock's time are measured by the intervals of their
+//! reports alone. The age of a repeated report is not known.
 //!
 //! Claims: observe-104, observe-11
 

@@ -1,7 +1,8 @@
-//! Whose reports went because their pods report more than their share.
+//! Records for which namespaces reports were dropped, because their pods exceeded their share of
+//! memory.
 //!
-//! That a call of theirs is missing then does not mean that there was none, and a sum of reports
-//! has to say so.
+//! A call that is missing from the sums may then still have happened, and a response has to report
+//! that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! Pods that have ended, as replicas tell each other.
+//! The owners of pods that have ended, as replicas send them to each other.
 //!
-//! A replica that starts lists the pods that there are, and then receives what was counted in the
-//! last minutes: also of and by pods that it never saw. The other replicas know the owners of
-//! those, and send them before any report that may name them.
+//! A replica that starts lists the running pods, and then receives the counts of the last minutes:
+//! also of and by pods that it never saw. The other replicas know the owners of those, and send
+//! them before any report that may name them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Replicas tell each other what they have observed.
+//! The exchange of reports and acknowledgements between controller replicas.
 //!
 //! Each connects to all others and listens, so a replica sends when it is called and keeps no list
 //! of receivers. Only the controller's own identity may call.

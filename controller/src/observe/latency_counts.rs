@@ -1,4 +1,4 @@
-//! Calls by bucket of latency, as a report keeps them.
+//! Compressed counts of calls by latency bucket, as a report stores them.
 //!
 //! A controller holds a report of every edge for each interval of its window, most of them with
 //! calls in a few neighbouring buckets, so this is what most of its memory would go to. Only

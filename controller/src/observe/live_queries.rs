@@ -1,12 +1,12 @@
-//! Queries to live proxies, and their answers.
+//! Live queries: sends users' queries to proxies and collects their responses.
 //!
 //! A query goes to the proxies that stream from this replica, and through the other replicas to
-//! theirs. Their answers wait for their reader in a queue of its own, and what finds no place there
-//! is dropped and counted: neither a proxy nor a stream of configuration ever waits for a reader. A
-//! query ends with its reader, and its proxies get a command to stop.
+//! theirs. Responses wait for their client in a queue of its own, and what does not fit is dropped
+//! and counted: neither a proxy nor a control stream ever waits for a client. When a client
+//! leaves, its proxies get a command to stop.
 //!
-//! An answer counts only for a pod that was queried, and the certificate of the connection names
-//! its pod.
+//! A response counts only for a pod that was queried; the certificate of the connection names the
+//! pod.
 
 pub(crate) mod config;
 mod queues;

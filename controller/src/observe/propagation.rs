@@ -1,6 +1,6 @@
-//! The record of acknowledgements: when a generation of an object was first
-//! compiled, and when every proxy that needs it had it. `GET /acks` shows it;
-//! it is how propagation is timed. What was deleted leaves the record.
+//! Records how long configuration takes: when a generation of an object was first compiled, and
+//! when every proxy that needs it had acknowledged it. `GET /acks` shows it. Deleted objects leave
+//! the record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,12 +1,12 @@
-//! Reports by interval, pod and process, with what each pod takes of the room.
+//! Stores reports by interval, pod and process, and bounds the memory of each pod.
 //!
-//! Any pod of the mesh may report whatever it likes about itself. So a pod has a share in
-//! bytes, and when all together are too much, the pod with most loses its oldest intervals.
+//! Any pod of the mesh may report whatever it likes about itself. So a pod has a share in bytes,
+//! and when all together are too much, the pod with most loses its oldest intervals.
 //!
-//! The owner of a loss decides which windows it shortens. Where pods with little each are too many,
-//! all of them lose old intervals, and every window begins after them. A pod that hoards loses by its
-//! own doing: its own figures are incomplete and say so, and no other's are. Else some pods that
-//! fill the newest intervals would take every window from all others.
+//! The owner of a loss decides which windows it shortens. Where pods with little each are too
+//! many, all of them lose old intervals, and every window begins after them. Where one pod reports
+//! too much, only its own figures become incomplete, and responses report that. Else some pods
+//! that fill the newest intervals would take every window from all others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

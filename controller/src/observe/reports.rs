@@ -1,7 +1,7 @@
-//! What the proxies have counted in the last minutes.
+//! The calls that proxies have counted in the last minutes.
 //!
 //! Sums are kept by interval, pod and process as proxies report them, not added up: any window and
-//! any grouping can still be queried, and what is sent twice replaces itself. A replica sends the
+//! any grouping can still be queried, and a repeated report replaces itself. A replica sends the
 //! others what its own proxies report, so that each holds the same: under intervals of its own
 //! clock, whatever the reporter's clock shows.
 //!

@@ -1,5 +1,5 @@
-//! A report as it is stored: the pod that it is of, the edges that it counted, and the routes that
-//! the pod served.
+//! A report in its stored form: its pod, the edges that it counted, and the routes that the pod
+//! served.
 //!
 //! A report does not name its sender: what a pod may make others believe about calls is bounded by
 //! its identity, and replicas pass this on beside the report.

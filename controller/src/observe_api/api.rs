@@ -1,4 +1,4 @@
-//! Handles the requests of the read API: rights, permits, responses.
+//! The HTTP handler of the read API: checks rights and permits, and responds.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! The sources of the read API's responses, and the check of rights.
+//! What handlers of the read API use: the sources of responses, and the check of rights.
 //!
-//! Every replica serves the API, so nothing in here is the leader's alone.
+//! Every replica serves the API, so nothing in here depends on the Lease.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

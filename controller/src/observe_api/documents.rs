@@ -1,4 +1,4 @@
-//! The API's own documents: discovery and OpenAPI.
+//! The discovery and OpenAPI documents of the read API.
 
 use crds::observe::{API_VERSION, GROUP, Resource, VERSION, list_schema, schema};
 use serde_json::{Value, json};

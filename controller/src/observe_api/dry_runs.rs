@@ -1,9 +1,9 @@
 //! Dry runs: the effect of a change before it is made (`dryruns`).
 //!
-//! `change` reads it, `rights` checks that the user may make it, `edges` compares the remembered
-//! calls by the current Model and by the changed one, `live` lets the proxies of called pods
-//! evaluate live calls by both, as far as the user may see the headers that they look at, `seen`
-//! adds up their results. Nothing is stored, and nothing of a change is enforced.
+//! `change` reads the change, `rights` checks that the user may make it, `edges` evaluates
+//! recorded calls by the current Model and by the changed one, `live` lets the proxies of called
+//! pods evaluate live calls by both, as far as the user may see the headers that they look at,
+//! `seen` adds up their results. Nothing is stored, and nothing of a change is enforced.
 //!
 //! The user must be allowed to make the very change. Of edges between namespaces whose graphs the
 //! user may not read the response has the number, and nothing else.

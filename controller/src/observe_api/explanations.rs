@@ -1,4 +1,4 @@
-//! Explanations why a call passes or not, for users with the right to them.
+//! Handles requests for explanations why a call passes or not, within the rights of the user.
 //!
 //! A user who may create explanations in the called side's namespace is shown everything. One who
 //! may only in the caller's is shown what calling would reveal: the verdict, its reason, and whose

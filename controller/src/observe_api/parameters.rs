@@ -1,5 +1,5 @@
-//! The parameters of each resource. A misspelt one would be ignored, and its sender get the
-//! response to another query.
+//! The allowed parameters of each resource of the read API. A misspelt one is refused: if it were
+//! ignored, the response would be that of another query.
 //!
 //! Claims: observe-17, observe-45
 

@@ -1,4 +1,4 @@
-//! The proxies, as far as their controllers know them.
+//! The response about connected proxies.
 
 use std::sync::Arc;
 use std::time::Duration;

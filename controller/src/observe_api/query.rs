@@ -1,4 +1,4 @@
-//! The query of a request: its path, and the parameters behind it.
+//! Parses a request of the read API: path and parameters.
 //!
 //! Claims: observe-17
 

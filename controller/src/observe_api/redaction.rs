@@ -1,5 +1,5 @@
-//! Redacts what a single proxy shows of other namespaces: users who may read their graphs see what
-//! it is, and others how much of it there is.
+//! Redacts other namespaces in what a single proxy reports: users who may read their graphs see
+//! names, and others only counts.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,5 @@
-//! Where a user may read graphs: one query to the API server for each namespace, so its results are
-//! kept for a minute.
+//! Finds the namespaces whose graphs a user may read. It takes one query to the API server for
+//! each namespace, so results are cached for a minute.
 //!
 //! A call waits a few seconds for them and is served by what is known by then; what was learned
 //! stays, and the next call continues from there. Every user has a few queries under way, and all

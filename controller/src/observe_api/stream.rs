@@ -1,8 +1,8 @@
-//! Streamed responses: one JSON object on a line after the other; and the streamed graph, which has
-//! a line for each interval. Its reader resumes it with `since`.
+//! Streamed responses: JSON objects, one a line. The streamed graph has a line for each interval,
+//! and its client resumes it with `since`.
 //!
-//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by itself before
-//! that, and reports it; its reader requests it again and is authorized anew.
+//! The API server cuts what it takes for a plain call after 60 s. So a stream ends itself before
+//! that with a last line; its client requests it again and is authorized anew.
 //!
 //! Paths and headers in it come from any caller, and `kubectl get --raw` prints them as they are:
 //! what a terminal acts upon is escaped.

@@ -1,7 +1,7 @@
-//! Requests as they end: `taps/live`.
+//! Taps (`taps/live`): streams requests to a client as they end.
 //!
-//! `question` reads the query, `pods` finds whose proxies are queried and which pods the filters
-//! mean, `stream` sends their responses. The log and an Event at what is tapped name the user.
+//! `question` reads the query, `pods` finds which proxies are queried and which pods the filters
+//! mean, `stream` sends the responses. The log and an Event at the tapped object name the user.
 
 mod pods;
 mod question;

@@ -1,12 +1,12 @@
-//! Makes responses that take long, on threads of their own.
+//! A pool of threads for responses that take long to compute.
 //!
-//! A graph of 10 000 edges is 200 ms of work, and an explanation may look at every pod. On the
-//! one thread of the replica that would be time in which no proxy is sent its configuration.
-//! So such work is done beside it, a few responses at one time; others wait in the order in which
-//! they came. How many may wait is bounded by the permits of calls and of streams.
+//! A graph of 10 000 edges is 200 ms of work, and an explanation may look at every pod. On the one
+//! thread of the replica no proxy would be sent its configuration meanwhile. So a few responses
+//! are computed beside it at one time, and others wait in the order in which they came. Permits of
+//! calls and streams bound how many wait.
 //!
-//! Streams come with as many lines at once as there are readers, whenever an interval is over. So they
-//! take turns for one of the threads, and a call finds the other.
+//! Streams come with as many lines at once as there are readers, whenever an interval is over. So
+//! they take turns for one of the threads, and a call finds the other.
 
 use std::sync::Arc;
 

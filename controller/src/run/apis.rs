@@ -1,5 +1,4 @@
-//! How the aggregated APIs are started: their port, what the API server trusts, and the graph
-//! that the read API answers from.
+//! Starts the aggregated APIs: their port, their certificate, and the graph for the read API.
 //!
 //! Every replica serves both, and each can be switched off. The graph goes with the read API:
 //! nothing else reads it.

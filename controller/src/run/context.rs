@@ -1,4 +1,4 @@
-//! What the parts of one replica share.
+//! The clients, settings and state that the parts of one replica share.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! How each part of a replica is started, and what it is given.
+//! Starts each part of a replica with what it needs.
 //!
-//! A function for each, so that `run` reads as the order in which they start. What only the leader
-//! does is started anew with each Lease. The aggregated APIs are `apis`' matter.
+//! One function for each part, so that `run` reads as the order in which they start. What only the
+//! Lease holder does is started anew with each Lease. `apis` starts the aggregated APIs.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -185,7 +185,7 @@ pub(super) fn statuses(context: &Context) {
     });
 }
 
-/// Breakers of the complete mesh.
+/// Breakers of the whole mesh.
 pub(super) fn breakers(context: &Context) {
     runtime::task::spawn("breakers", context.fleet.clone().run());
     let (fleet, latest) = (context.fleet.clone(), context.latest.clone());

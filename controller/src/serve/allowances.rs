@@ -1,4 +1,5 @@
-//! How often a pod may open a stream, and how much it may say on all that it opens.
+//! Limits how often a pod may open control streams, and how many messages it may send on all of
+//! them.
 //!
 //! Counted by pod, not by stream: a client that closes a stream and opens another is the same
 //! proxy, and has used what it has used.

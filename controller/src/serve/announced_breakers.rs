@@ -1,7 +1,7 @@
-//! What was announced to one proxy of breakers of the complete mesh.
+//! Tracks which states of fleet breakers were sent to one proxy.
 //!
 //! A state is no resource. It is not acknowledged, and a proxy forgets it soon after its
-//! controllers: what was counted for it is gone with them.
+//! controllers: their counts are lost with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

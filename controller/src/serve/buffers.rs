@@ -1,13 +1,13 @@
-//! What the decoders of calls hold, by pod.
+//! Bounds the memory of gRPC messages that are not complete yet, by pod.
 //!
-//! tonic keeps what has come of a message until its last byte is there, however long that
-//! takes, and keeps the room of the largest one until the call ends. With two streams a pod
-//! could take 8 MiB for ever, and some sixty pods all that there is. So this room is a pool:
-//! when it is full, the pod that has most loses its oldest call. Messages of a usual size
-//! are not counted: they are in what a stream was measured to take.
+//! tonic keeps the received part of a message until its last byte arrives, however long that
+//! takes, and keeps the buffer of the largest one until the call ends. With two streams a pod
+//! could hold 8 MiB for ever, and some sixty pods all memory. So this memory is a pool: when it is
+//! full, the largest holder loses its oldest call. Messages of a usual size are not counted: they
+//! are part of a stream's measured size.
 //!
-//! A message that stalls ends its call too. That is looked at only when there is nothing to read:
-//! what came while this process was busy makes no proxy slow.
+//! A message that stalls ends its call too. That is checked only when there is nothing to read: a
+//! delay of this process makes no proxy slow.
 //!
 //! The webhooks count bodies too (`injector/src/server/counted.rs`), and share no more than
 //! [`runtime::pool`] with this: there a call is one body, read whole, whose answer is counted

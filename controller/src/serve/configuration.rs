@@ -1,7 +1,7 @@
-//! The configuration of one proxy: what it requested, what of the newest model it should hold, and
-//! what of that is not on its way yet.
+//! The configuration of one proxy: its subscriptions, the resources of the newest Model that it
+//! should hold, and those that were not sent yet.
 //!
-//! What a batch holds is decided in `session`. The trusted roots are a resource like any other.
+//! `session` decides what a batch holds. The trusted roots are a resource like any other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! The call of a proxy's stream, with an answer that holds nothing while nothing is said.
+//! The gRPC call of a control stream, written to hold no memory while it is idle.
 //!
-//! tonic keeps one buffer for all that a call sends, as large as the largest message, until
-//! the call ends: the first batch, which is the largest, would stay for as long as its proxy
-//! does. Here each message gets memory of its own size, which goes with its last byte.
+//! tonic keeps one buffer for all that a call sends, as large as the largest message, until the
+//! call ends: the first batch, which is the largest, would stay for as long as its proxy does.
+//! Here each message gets memory of its own size, which is freed with its last byte.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

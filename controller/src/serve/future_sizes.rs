@@ -1,9 +1,8 @@
-//! Bounds the memory of what the controller has one of for each proxy that is silent.
+//! Bounds the memory of each idle proxy's tasks on the controller, by tests of future sizes.
 //!
-//! A future is as large as the most that it holds across an `await`, and one variable that
-//! lives too long makes it larger without a word of the compiler's. Two thousand proxies pay
-//! for each of these bytes. A number that rises is a decision: say in the commit what is
-//! had for it.
+//! A future is as large as the most that it holds across an `await`, and one variable that lives
+//! too long makes it larger without a warning of the compiler. Two thousand proxies multiply each
+//! of these bytes. A size that rises is a decision: the commit names what it is for.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

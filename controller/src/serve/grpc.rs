@@ -1,4 +1,5 @@
-//! The calls of proxies and of other replicas, and the identity of their callers.
+//! The gRPC methods for proxies and for other replicas, which identify their callers by
+//! certificate.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

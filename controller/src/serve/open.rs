@@ -1,7 +1,7 @@
-//! Opens a proxy's stream: whose it is, and its Hello.
+//! Opens a proxy's control stream: finds its pod and reads its Hello message.
 //!
-//! Which pod a stream serves follows from the certificate alone: the pod whose uid is in
-//! it, if that pod runs as the service account in it.
+//! The certificate alone decides which pod a stream serves: the pod whose uid is in it, if that
+//! pod runs as the service account in it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

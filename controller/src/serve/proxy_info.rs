@@ -1,5 +1,5 @@
-//! What a proxy said of itself on its stream, cut to a size that can be kept and passed on,
-//! and what follows from it: when its clock is wrong, its reports are dated by ours.
+//! What a proxy reports of itself on its stream, such as version and clock, truncated to a bounded
+//! size. When its clock is wrong, its reports are dated by ours.
 //!
 //! Claims: observe-103
 

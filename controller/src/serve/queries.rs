@@ -1,7 +1,7 @@
-//! Users' queries, which go to a proxy on its stream, and its answers, which come beside it.
+//! Live queries on one control stream: sends them to the proxy and takes its responses.
 //!
 //! Configuration goes first: a query waits while there is no more room than batches may need, and
-//! is lost, counted, where too many wait.
+//! is dropped and counted where too many wait.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
-//! Quota shares on one proxy's stream: what its pod is to keep of limits that the pods of a Service
-//! share.
+//! Sends one proxy its quota shares of the rate limits that the pods of a Service share.
 
 use std::sync::Arc;
 

@@ -1,10 +1,9 @@
-//! Decides what one proxy is sent next.
+//! Decides which resources one proxy is sent next.
 //!
-//! A [`Session`] compares what the proxy should hold with what it was sent and
-//! makes one batch of the difference. There is no queue: while a batch waits
-//! for its answer nothing else is made, and what changed meanwhile is read from
-//! the newest model afterwards, so a slow proxy skips states instead of
-//! falling behind. The first batch answers what the proxy said it holds.
+//! A [`Session`] compares what the proxy should hold with what it was sent and makes one batch of
+//! the difference. There is no queue: while a batch is not acknowledged no other is made, and
+//! later changes are read from the newest Model afterwards, so a slow proxy skips states instead
+//! of falling behind. The first batch takes into account what the proxy reports to hold.
 //!
 //! A resource that the proxy could not use is not sent again until its content
 //! changes: the same bytes would fail the same way.

@@ -1,9 +1,8 @@
-//! One proxy's stream, from its Hello to its end.
+//! Runs one proxy's control stream, from its Hello message to its end.
 //!
-//! Which pod it serves follows from the certificate alone: the pod whose uid is in it, if that pod
-//! runs as the service account in it. `open` makes a stream. This file moves messages and waits;
-//! what is received and sent belongs to the type of its concern: the configuration with its
-//! acknowledgements, breakers, quota shares, queries, and what the proxy reports of itself.
+//! `open` makes a stream. This file moves messages and waits; each concern has a type that handles
+//! its messages: the configuration with its acknowledgements, breakers, quota shares, queries, and
+//! what the proxy reports of itself.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,9 +1,8 @@
-//! How much a replica takes in, from the memory that it may use and the files that it may
-//! have open.
+//! Bounds of a replica that depend on its memory limit and its limit of open files.
 //!
-//! A bound that fits the default limit is too high for a smaller one, and then the kernel
-//! ends the process instead of the bound turning one caller away. So the bounds that
-//! decide over memory are shares of the limit. Each counts when it is reached.
+//! A bound that fits the default limit is too high for a smaller one, and then the kernel ends the
+//! process instead of the bound rejecting one caller. So the bounds that decide over memory are
+//! shares of the limit. A counter shows when one is reached.
 //!
 //! Claims: attack-63
 

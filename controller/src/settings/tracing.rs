@@ -1,4 +1,4 @@
-//! The settings of traces, read from the environment.
+//! Settings of tracing, read from the environment.
 
 use policy::trace::{Collector, Format, MOST_PER_SECOND, Share, Tracing};
 use runtime::env::EnvReader;

@@ -1,4 +1,4 @@
-//! Which limits are to be divided, and among which pods.
+//! Finds the shared rate limits in the Model, and the pods among which each is divided.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

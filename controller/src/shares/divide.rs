@@ -1,8 +1,8 @@
-//! Divides limits among pods, one number at a time.
+//! Divides each shared rate limit among pods.
 //!
-//! A pod may keep a limit with those of several Services, where one policy says it of all of
+//! A pod may share a limit with those of several Services, where one policy applies to all of
 //! them. It has one bucket for it, so it is given the least of its parts: then the pods of each
-//! Service together let no more pass than the limit says.
+//! Service together let no more pass than the limit allows.
 //!
 //! Invariant: time is an argument, and nothing here waits.
 

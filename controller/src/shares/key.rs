@@ -1,5 +1,4 @@
-//! Which limit is divided, what a pod knows it by, and what it is given of it and offered, in the
-//! words of the wire.
+//! Keys of shared rate limits and of a pod's quota share, converted from and to wire messages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

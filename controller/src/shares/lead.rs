@@ -1,7 +1,7 @@
-//! Divides limits among the pods of a Service, on the one replica that holds the Lease.
+//! Divides shared rate limits into quota shares, on the replica with the Lease.
 //!
-//! Two that divide would give away more than there is. A new holder first listens to what the pods
-//! have, and gives under a later term, by which the others know which one to believe.
+//! Two replicas that did would exceed the limit, so a new Lease holder waits for the pods' reports
+//! and uses a higher term number, by which the others know the valid shares.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,5 @@
-//! What pods are given of limits, and what they may be using: the same on every replica.
+//! The registry of quota shares: what each pod was given, and what it may still be using. It is
+//! the same on every replica.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Events for a TrafficPolicy's author: when calls begin and cease to be held back.
+//! Events for a TrafficPolicy's author: when a breaker opens and closes.
 //!
 //! Claims: calls-68
 

@@ -1,4 +1,4 @@
-//! What a status says, and when a difference is worth a write.
+//! Computes the conditions of an object, and whether a difference is worth a write.
 //!
 //! Claims: calls-32
 

@@ -1,14 +1,13 @@
-//! Turns what compiling found into Events. Only the Lease holder says them.
+//! Turns problems found by compiling into Events. Only the Lease holder records them.
 //!
-//! Problems with SMI objects stand in their conditions too; for Services, Pods and
-//! Namespaces the Event is all there is. Three facts are no problems of an object but
-//! surprises for its owner: a pod on its node's network that the mesh had to leave
-//! alone, a workload that opened because its last TrafficTarget went, and a request
-//! for injection that is misspelled and so has no effect.
+//! Problems with SMI objects are in their conditions too; Services, Pods and Namespaces have only
+//! the Event. Three facts are no problems of an object but surprise its owner: a pod on its node's
+//! network that the mesh skips, a workload that became open because its last TrafficTarget was
+//! deleted, and a request for injection that is misspelled and so has no effect.
 //!
-//! A holder of the Lease reports all that is wrong when it begins to lead. That a workload opened
-//! can be seen only when it happens, so every replica looks for that, and the next leader reports
-//! what happened shortly before: the holder may have been killed before it could.
+//! A new Lease holder reports all problems when it begins to lead. That a workload became open can
+//! be seen only when it happens, so every replica looks for that, and the next leader reports
+//! recent cases: the former holder may have been killed before it could.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

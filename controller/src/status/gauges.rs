@@ -1,5 +1,5 @@
-//! What the newest Model says about the complete mesh, as gauges. Every replica sets them, so they
-//! are not to be added up over replicas.
+//! Gauges of the newest Model, about the whole mesh. Every replica sets them, so they are not to
+//! be added up over replicas.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a status says about UDP.
+//! The part of an object's status that concerns UDP.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

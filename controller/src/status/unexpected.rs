@@ -1,4 +1,4 @@
-//! Events for a Service's author: callers send to a port what it is not declared to carry.
+//! Events for a Service's author: callers send a protocol that the port does not declare.
 //!
 //! The caller's proxy resets what begins no request where HTTP is declared, and reports it as
 //! TLS or bytes that failed as a bad request. Reports of called pods are not looked at: their

@@ -1,9 +1,9 @@
-//! Objects that nothing carries out, because the pods that would have no proxy.
+//! Finds policy objects that are not enforced because the pods they apply to have no proxy.
 //!
-//! That no proxy needs an object may be well: it was applied before its pods, or there was no call
-//! yet. Where the pods run, and none has a proxy, it is as if the object were not there, as after a
-//! namespace has left the mesh; and its author must not read that it is in force. Where some of
-//! them have none, its author reads that.
+//! That no proxy needs an object may be right: it was applied before its pods, or there was no
+//! call yet. Where the pods run and none has a proxy, the object has no effect, as after a
+//! namespace has left the mesh; its status must not report that it is in force. Where only some of
+//! them have none, the status reports their number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One SMI definition, as far as storing its objects goes.
+//! Reads and updates one SMI definition: stored versions and conversion.
 
 use crds::convert::SmiKind;
 use crds::smi::{CONVERSION_SERVICE, STORAGE_VERSION};

@@ -1,5 +1,5 @@
-//! One copy of the trust bundle: how it stands, how it should be, and whether another client caused
-//! the difference.
+//! One copy of the trust bundle: its current and its wanted content, and whether another client
+//! caused the difference.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,4 +1,4 @@
-//! Whether this installation is being removed.
+//! Detects that this installation is being uninstalled.
 //!
 //! The sign is a pod of service account `weft-leave` in the controller's own namespace: Helm makes
 //! both when the chart is deleted, and only then. Marks elsewhere prove nothing, because every user

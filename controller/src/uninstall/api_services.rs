@@ -1,7 +1,7 @@
-//! Takes the API away before the mesh goes.
+//! Deletes the APIServices of the mesh before its replicas end.
 //!
-//! An APIService without a server holds up the deletion of every namespace: the API server cannot
-//! know what is in it. So it goes before the replicas do.
+//! An APIService without a server blocks the deletion of every namespace: the API server cannot
+//! know what is in it.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Before the chart goes: leaves definitions that need no conversion.
+//! Changes the SMI definitions so that they need no conversion, before the chart is deleted.
 //!
 //! The injector goes with the chart, and without it the API server could neither read nor write
 //! older versions; every list of them would fail, and with it every client that waits for all kinds

@@ -1,9 +1,8 @@
 //! `weft-controller leave`: runs before the chart is deleted.
 //!
-//! It leaves the SMI definitions in a state that needs no conversion, marks every
-//! trust bundle as leaving, so that proxies that start without a controller relay
-//! instead of waiting for one, and then names the pods that still carry a proxy with
-//! the commands that restart them.
+//! It changes the SMI definitions so that they need no conversion, marks every trust bundle as
+//! leaving, so that proxies that start without a controller relay instead of waiting for one, and
+//! then names the pods that still have a proxy with the commands that restart them.
 //!
 //! Only the first step can stop the uninstall: objects that no client could read any more would be
 //! lost. Nothing else may: it must not hang on a mesh that is already half gone.

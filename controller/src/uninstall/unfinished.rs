@@ -1,9 +1,9 @@
-//! Reports what an uninstall has taken away from a mesh that stayed.
+//! Reports what an uninstall removed from a mesh whose chart is still installed.
 //!
-//! The Job does its work before anything of the chart is deleted, and helm may have given
-//! up by then: it waits for so long and no longer. Marks of trust bundles are taken away
-//! by their reconciler. APIServices and versions of SMI kinds are the chart's, which only
-//! helm can put back, so the Lease holder names them and the command.
+//! The Job does its work before anything of the chart is deleted, and helm may have timed out by
+//! then. The reconciler of trust bundles removes their marks. APIServices and versions of SMI
+//! kinds are the chart's, which only helm can restore, so the Lease holder names them and the
+//! command.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! How long lists and watches of one kind have kept failing: for the log, a metric, and what
-//! `/ready` says beside its answer.
+//! Tracks how long lists and watches of one kind have been failing: for the log, a metric, and
+//! `/ready`.
 //!
 //! A watch that works sends nothing while nothing changes, and the watcher does not report that it
 //! has opened one. So an outage ends with a change that a watch sends, or when no error has come

@@ -1,5 +1,5 @@
-//! Writes the CustomResourceDefinitions into the chart, or with `--check` reports
-//! whether the chart still holds what the types define.
+//! Writes the CustomResourceDefinitions into the chart, or with `--check` reports whether the
+//! chart has those that the types define.
 
 use std::{
     fs,

@@ -1,7 +1,8 @@
-//! The annotation `weft.dev/smi-lossless`: what one form of an object cannot say.
+//! The annotation `weft.dev/smi-lossless`, which keeps the parts of an object that one version
+//! cannot express.
 //!
-//! Its text is canonical: anything that does not read back to the same text, or
-//! whose hashes do not fit, is not ours, is left alone and means nothing.
+//! Its text is canonical: a text that does not parse back to the same text, or whose hashes do not
+//! match, is not ours and is ignored.
 
 use std::collections::BTreeMap;
 

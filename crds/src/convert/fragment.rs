@@ -1,5 +1,5 @@
-//! What an author wrote in an object, and the fields of it that a version has no place for: cut
-//! out, and put back where a hash knows their place again.
+//! Cuts out the fields of an object that a version has no place for, and puts them back where a
+//! hash proves their place.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,10 +1,9 @@
-//! Parts of a stored object that an older version cannot show.
+//! The parts of a stored object that an older version cannot show, kept in an annotation.
 //!
-//! As long as the visible part is what was shown, they return to exactly where they
-//! were. After an edit through the old version they follow what they belong to, by
-//! name: dropping them would widen what the object allows. Either way the result is
-//! converted once more, and if it would not show what the author wrote, the hidden
-//! parts do not count.
+//! As long as the visible part is unchanged, they return to exactly their place. After an edit
+//! through the old version they follow the items that they belong to, by name: dropping them would
+//! widen what the object allows. Either way the result is converted once more, and if it would not
+//! show what the author wrote, the hidden parts are ignored.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! How each version writes a kind: the plain mapping, without any annotation.
+//! Maps a kind between versions field by field, without any annotation.
 //!
 //! From an older version into storage nothing is ever dropped. From storage into an
 //! older version, parts that it has no field for come back as fragments.

@@ -1,4 +1,4 @@
-//! Weights of v1alpha1 are Kubernetes quantities; later versions take integers.
+//! Converts weights: v1alpha1 has Kubernetes quantities, later versions integers.
 //!
 //! Whole numbers stay what they are, because Flagger and Argo Rollouts read them
 //! back. As soon as one weight is a fraction all are counted in thousandths (or

@@ -1,4 +1,4 @@
-//! What a pod must not have when it is to get a proxy.
+//! Refuses pods whose ids, ports, names or DNS settings conflict with the proxy.
 
 use policy::well_known::PROXY_UID;
 use serde_json::{Map, Value};

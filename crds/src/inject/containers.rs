@@ -1,4 +1,4 @@
-//! The two containers and two volumes that make a pod part of the mesh.
+//! Builds the two containers and two volumes that make a pod part of the mesh.
 
 use policy::well_known::{ADMIN_PORT, PROXY_UID, TOKEN_AUDIENCE};
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! Keeps an application serving for a moment after its pod is deleted.
+//! Adds a preStop hook that keeps an application serving for a moment after its pod is deleted.
 //!
 //! Endpoints vanish from other proxies a little later than the application gets
 //! its SIGTERM. An application without a preStop hook would close its listener

@@ -1,4 +1,5 @@
-//! What an earlier run left in the pod: it is laid under what this one wants.
+//! Finds what an earlier injection left in the pod, such as the original probes and hooks in the
+//! proxy's environment.
 
 use serde_json::{Map, Value};
 

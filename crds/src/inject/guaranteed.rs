@@ -1,9 +1,9 @@
-//! Whether a pod is Guaranteed, and how it stays so.
+//! Decides whether a pod has QoS class Guaranteed, and keeps it so by limits on the proxy.
 //!
-//! Kubernetes calls a pod Guaranteed where every container's requests of cpu and memory are
-//! its limits, and such a pod is the last to be killed when its node runs out of memory. One
-//! container without limits makes it Burstable. So the proxy has limits there, and only there:
-//! elsewhere an idle one requests little and may use what is free.
+//! Kubernetes calls a pod Guaranteed if every container's requests of cpu and memory are its
+//! limits, and such a pod is killed last when its node runs out of memory. One container without
+//! limits makes it Burstable. So the proxy has limits there, and only there: elsewhere an idle one
+//! requests little and may use what is free.
 
 use serde_json::{Map, Value};
 

@@ -1,9 +1,10 @@
-//! Probes and lifecycle hooks, turned towards the proxy.
+//! Rewrites probes and lifecycle hooks so that the kubelet calls the proxy instead of the
+//! application.
 //!
-//! The kubelet is not in the mesh: in strict and deny modes its requests would be
-//! refused, and a TCP probe would always succeed because the proxy accepts for a
-//! dead application too. So it calls the proxy's admin port, and the proxy carries
-//! out the original probe inside the pod, where it keeps its unmeshed meaning.
+//! The kubelet is not in the mesh: in strict and deny modes its requests would be refused, and a
+//! TCP probe would always succeed because the proxy accepts for a dead application too. So it
+//! calls the proxy's admin port, and the proxy makes the original probe inside the pod, where it
+//! has the same meaning as without a mesh.
 
 use policy::well_known::ADMIN_PORT;
 use serde_json::{Map, Value, json};

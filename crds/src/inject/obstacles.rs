@@ -1,9 +1,10 @@
-//! What of a namespace keeps out every pod that has a proxy: ResourceQuotas and LimitRanges that
+//! Finds what makes a namespace refuse every pod with a proxy: ResourceQuotas and LimitRanges that
 //! the resources of the proxy's containers do not fit, and a level of Pod Security at which
 //! nothing may redirect traffic.
 //!
-//! Kubernetes refuses such a pod after it was given its proxy, and reports that to whatever makes
-//! the pod. What helps is annotations of the Namespace, or its level, so these are named.
+//! Kubernetes refuses such a pod after it was given its proxy, and reports that to the controller
+//! that creates the pod. Annotations of the Namespace or its level are the way out, so these are
+//! named.
 //!
 //! Claims: observe-113
 

@@ -1,5 +1,5 @@
-//! What a pod is injected with: the installation's settings, its namespace, the token of its
-//! lifecycle hooks, and what the annotations of pod and namespace ask of the proxy.
+//! The settings with which a pod is injected: the installation's, its namespace's, those of
+//! annotations, and the token of its lifecycle hooks.
 
 use std::collections::BTreeMap;
 

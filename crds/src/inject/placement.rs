@@ -1,4 +1,4 @@
-//! Where a pod may run, as far as its spec limits that.
+//! Checks the node platforms that a pod's spec requires, such as Windows or another processor.
 
 use serde_json::{Map, Value};
 

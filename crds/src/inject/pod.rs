@@ -1,4 +1,4 @@
-//! Reading a pod's JSON, and whose a container or a port in it is.
+//! Reads a pod's JSON, and detects which of its containers and ports are the proxy's.
 
 use policy::well_known::PROXY_PORTS;
 use serde_json::{Map, Value};

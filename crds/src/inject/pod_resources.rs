@@ -1,9 +1,9 @@
-//! Requests and limits of the pod as a whole (`spec.resources`).
+//! Extends the requests and limits of the pod as a whole (`spec.resources`) by those of the proxy.
 //!
-//! The API server refuses a pod whose containers ask for more than the pod does. So the
-//! proxy's share comes on top of what is there, of limits too: else it would be taken from
-//! the application's. What was added stands in the proxy's environment, by which a second
-//! run and a removal know it.
+//! The API server refuses a pod whose containers request more than the pod does. So the proxy's
+//! share is added to requests and limits: else it would be taken from the application's. The
+//! proxy's environment records what was added, so that a second injection and a removal can
+//! subtract it.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! Why a pod that asked for a proxy cannot have one.
+//! The reasons why a pod that requests a proxy cannot have one.
 
 use policy::well_known::{ADMIN_PORT, INBOUND_PORT, MESH_PORT, OUTBOUND_PORT, PROXY_UID};
 

@@ -1,4 +1,4 @@
-//! Requests for injection that have no effect, because they are misspelled.
+//! Finds requests for injection that have no effect because they are misspelled.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Which workload a pod belongs to, as far as the pod itself proves it.
+//! Finds the workload that owns a pod, as far as the pod itself proves it.
 
 use serde_json::Value;
 

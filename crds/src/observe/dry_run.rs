@@ -1,4 +1,4 @@
-//! A change that is not made, and what it would mean for the calls that there were.
+//! The request and result of a dry run: a change, and what it would mean for recorded calls.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

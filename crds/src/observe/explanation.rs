@@ -1,5 +1,5 @@
-//! A question about one call, and its answer: whether it passes, what decided, and what
-//! would have to change.
+//! The request and result of an explanation: whether one call passes, what decided, and what would
+//! have to change.
 
 use std::collections::BTreeMap;
 

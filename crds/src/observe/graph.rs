@@ -1,7 +1,8 @@
-//! The service graph: which workloads called which in a window of time, how often, how well.
+//! The service graph: which workloads called which in a window of time, how often, and with which
+//! results.
 //!
-//! A request counts once, as its caller saw it. What the called side counted stands beside
-//! it as `server`, or as `serverShared` beside several edges, and is never added.
+//! A request counts once, as its caller saw it. The called side's counts are given beside it as
+//! `server`, or as `serverShared` for several edges together, and are never added.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The proxies of the mesh: what each is, and what it holds.
+//! The proxies of the mesh: version, state and configuration of each.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

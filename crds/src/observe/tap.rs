@@ -1,6 +1,6 @@
-//! Requests as they end, one by one.
+//! The lines of a tap: requests as they end, one by one.
 //!
-//! A stream of lines: each holds either a request, or how many there were so far.
+//! A stream of lines: each holds either a request, or the number of requests so far.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! TrafficTarget: who may call whom, and with what; and IdentityBinding: who a workload is, said in
-//! other ways than by its account.
+//! TrafficTarget, which callers may call which pods with which requests; and IdentityBinding,
+//! which identifies workloads otherwise than by their account.
 
 use std::collections::BTreeMap;
 

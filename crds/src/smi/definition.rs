@@ -1,4 +1,5 @@
-//! The CustomResourceDefinitions, made from the Rust types, with the columns of `kubectl get`.
+//! Builds the CustomResourceDefinitions of SMI from the Rust types, with the columns of `kubectl
+//! get`.
 
 use kube::Resource;
 use schemars::JsonSchema;

@@ -1,4 +1,4 @@
-//! Reads the `headers` of an HTTP match in either of its two shapes.
+//! Parses the `headers` of an HTTP match in either of its two forms.
 
 use serde_json::Value;
 

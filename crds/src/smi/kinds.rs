@@ -1,4 +1,4 @@
-//! Which kinds exist in which versions.
+//! The SMI kinds, and the versions in which each exists.
 
 use std::fmt;
 

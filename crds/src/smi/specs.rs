@@ -1,4 +1,4 @@
-//! HTTPRouteGroup and TCPRoute: names for kinds of traffic.
+//! HTTPRouteGroup, TCPRoute and UDPRoute: named matches of traffic, to which other objects refer.
 
 use schemars::{JsonSchema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! TrafficSplit: which share of a Service's traffic goes to which Service.
+//! TrafficSplit: the share of a Service's traffic that each backend Service gets.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What Weft writes back into every object that it reads.
+//! The status that Weft writes into every policy object.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, SchemaGenerator, json_schema};

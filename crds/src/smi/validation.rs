@@ -1,16 +1,15 @@
-//! What an SMI object means by itself, and what is wrong with it.
+//! Validates an SMI object by itself, and parses its meaning.
 //!
-//! The webhook validates here while the author looks on, and the controller validates here again
-//! what is stored, because the webhook may have been away and objects may be older
-//! than it. One judgement and not two, so that what is refused is what would not be
-//! accepted, in the same words.
+//! The webhook calls this while the author waits, and the controller calls it again for stored
+//! objects, because the webhook may have been unreachable and objects may be older than it. There
+//! is one validation and not two, so that both report the same errors in the same words.
 //!
-//! Judged is one object and nothing around it but its namespace and the cluster's domain:
-//! whether what it names exists, or whether another object stands against it, is said by
-//! the controller alone. Pure, so that both sides may ask as often as they like.
+//! It validates one object, its namespace and the cluster's domain: only the controller reports
+//! whether the objects that it names exist, or whether another object conflicts with it. It is
+//! pure, so that both sides may call it at any time.
 //!
-//! A mistake costs what holds it as little as is safe. What is meant by the rest is given
-//! back parsed; what is wrong stands for nothing there, never for everything.
+//! A validation error costs the part that holds it as little as is safe. The other parts are
+//! returned parsed; a wrong part matches nothing, never everything.
 
 mod http_route_group;
 mod identity_binding;

@@ -1,5 +1,5 @@
-//! Rules between fields, and keys of lists, that schemas have: what the API server refuses by
-//! one, the judgement of the object refuses too.
+//! The rules between fields, and list keys, that the schemas have: the validation refuses what the
+//! API server refuses by one.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! What the API server finds wrong in a value by a structural schema, before it calls any
-//! webhook: what is missing, of another type, out of its bounds, or no field of the version.
+//! Validates a value by a structural schema as the API server does before it calls any webhook:
+//! missing fields, other types, values out of bounds, fields that the version lacks.
 //!
 //! Fields that the schema does not name are passed over; they are reported with the names.
 

@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions of our own kinds, made from the Rust types.
+//! Builds the CustomResourceDefinitions of group `weft.dev` from the Rust types.
 
 use kube::Resource;
 use serde_json::{Value, json};

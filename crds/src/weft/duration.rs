@@ -1,8 +1,8 @@
-//! Durations as Gateway API writes them: `1h30m`, `250ms`.
+//! Parses durations as Gateway API writes them: `1h30m`, `250ms`.
 //!
-//! Up to four numbers of at most five digits, each with its unit. Narrower than what Go
-//! reads, so that one text means one thing to every client. The command line adds up the
-//! same way, but counts days and sets no bounds, because nothing but it reads what is typed.
+//! Up to four numbers of at most five digits, each with its unit. That is narrower than what Go
+//! parses, so that one text means the same to every client. The command line sums units alike, but
+//! allows days and sets no bounds, because only `weft` reads what is typed there.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! The sections of a TrafficPolicy.
+//! The sections of a TrafficPolicy, as users write them.
 //!
-//! A policy holds any of them, and one that it holds is taken as a whole: what is left out
-//! in it has the section's own default, never another policy's value.
+//! A policy has any of them, and each is taken as a whole: a field that is missing in it has the
+//! section's own default, never another policy's value.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

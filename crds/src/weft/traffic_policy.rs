@@ -1,4 +1,4 @@
-//! TrafficPolicy: how calls to a Service are made, so that they survive.
+//! TrafficPolicy: timeouts, retries, limits and other settings of calls to a Service.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;

@@ -1,11 +1,11 @@
-//! What a TrafficPolicy means by itself, section by section.
+//! Validates a TrafficPolicy by itself, section by section, and parses its meaning.
 //!
-//! A section with a validation error sets nothing at all, so that the next policy decides; half
-//! of it would be a section without an author. The other sections of the object stand. An
-//! error in what limits a policy makes it fit less: a route or a caller that cannot be
-//! read is none, never all.
+//! A section with a validation error has no effect, so that the next policy decides; half of it
+//! would be a section without an author. The other sections of the object stay in force. An error
+//! in what restricts a policy restricts it further: a route or a caller that cannot be parsed
+//! matches nothing, never all.
 //!
-//! Limits stand each for itself, as they add up: a mistake in one takes no other away.
+//! Each limit is validated by itself, as limits add up: an error in one removes no other.
 
 mod call;
 mod endpoints;

@@ -1,5 +1,5 @@
 //! Whether an object can be read at all (A22): a field that has a type other than
-//! its own makes the complete object unreadable. Unknown fields do not matter.
+//! its own makes the whole object unreadable. Unknown fields do not matter.
 
 use serde_json::Value;
 

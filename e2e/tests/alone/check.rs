@@ -1,4 +1,4 @@
-//! `weft check` looks at the complete cluster and names the first few faults of each kind, so
+//! `weft check` looks at the whole cluster and names the first few faults of each kind, so
 //! no other test may plant any meanwhile.
 //!
 //! Claims: observe-156

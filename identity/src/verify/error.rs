@@ -1,5 +1,5 @@
-//! What was wrong with a peer, by kinds that a log line and a metric name, and carried
-//! through rustls without loss.
+//! Errors of peer verification, with a kind for logs and metrics, passed through rustls without
+//! loss.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The roots that are trusted now, each for one trust domain.
+//! The trusted roots, each for one trust domain.
 //!
 //! A root itself names no trust domain. Two clusters whose authorities hang
 //! below one corporate root would otherwise have each other's identities.

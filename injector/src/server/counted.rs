@@ -1,5 +1,5 @@
-//! Bodies, counted from the first byte of a call until the last one of its answer has
-//! been taken.
+//! Request and response bodies, counted in the caller's share of memory from the first byte of a
+//! call until the response is sent.
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -1,10 +1,10 @@
-//! Where reviews are read and judged, one at a time and beside the thread that holds the
+//! Parses and evaluates reviews on two threads, one at a time on each, beside the thread of the
 //! connections.
 //!
-//! Two lanes with a thread each, because a large review may take as long as hundreds of usual ones,
-//! and one that has started is not interrupted. In either lane addresses take turns by the time
-//! that their reviews took. What one review takes in memory is bounded, so the process holds two at
-//! most, however many a client sends.
+//! There are two lanes with a thread each, because a large review may take as long as hundreds of
+//! usual ones, and one that has started is not interrupted. In either lane addresses take turns by
+//! the time that their reviews took. The memory of one review is bounded, so the process holds two
+//! at most, however many a client sends.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

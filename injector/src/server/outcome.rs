@@ -1,4 +1,4 @@
-//! How a call ended, and what is returned to the API server.
+//! The outcome of a call for the metrics, and the response to the API server.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};

@@ -1,9 +1,10 @@
-//! What the webhook refuses is what the controller does not accept, word for word.
+//! Tests that the webhook refuses exactly what the controller does not accept, with the same
+//! words.
 //!
-//! Objects go both real ways: the review of a write, and translation and compilation as the only
-//! object of a cluster, so that nothing can be wrong with it but itself. What the controller knows
-//! besides, the trust domain, is skipped: an IdentityBinding with an identity of another namespace
-//! is written and has no say (B2).
+//! Objects are tested on both real paths: the review of a write, and translation and compilation
+//! as the only object of a cluster, so that only the object itself can be wrong. The trust domain,
+//! which only the controller knows, is skipped: an IdentityBinding with an identity of another
+//! namespace is stored and has no effect (B2).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! What `weft validate` says of a file is what the webhook says of the object in it, word for word:
-//! refused or not, each validation error and each warning. Of fields that the API server takes away
-//! before it calls the webhook only the file has a warning.
+//! Tests that `weft validate` reports of a file what the webhook reports of its object, word for
+//! word: refused or not, each validation error and each warning. Of fields that the API server
+//! drops before it calls the webhook only the file has a warning.
 //!
 //! Claims: observe-61
 

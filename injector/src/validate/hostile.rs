@@ -1,5 +1,5 @@
-//! Whatever object comes, validation answers: it does not panic, it takes bounded time,
-//! and its answer is a message that a person can read.
+//! Tests of validation with hostile objects: it does not panic, takes bounded time, and returns a
+//! readable message.
 //!
 //! Claims: smi-7
 

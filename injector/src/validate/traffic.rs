@@ -1,4 +1,4 @@
-//! What is refused of a TrafficPolicy, with the field, the reason and the way out.
+//! Tests of refused TrafficPolicies: every message names the field, the reason and the way out.
 //!
 //! Claims: calls-27
 

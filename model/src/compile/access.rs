@@ -1,7 +1,7 @@
-//! TrafficTargets: what each of them allows, and which pods it protects.
+//! Compiles TrafficTargets: what each of them allows, and which pods it protects.
 //!
-//! Every doubt is settled towards allowing less: a reference that leads nowhere
-//! stands for nothing, never for everything.
+//! Whatever is unclear allows less: a reference to a missing object allows nothing, never
+//! everything.
 
 mod destination;
 mod port_mapping;

@@ -1,7 +1,7 @@
-//! Service accounts that objects name: whether they are there.
+//! Finds service accounts that objects name and that do not exist.
 //!
-//! A caller of no account never comes, and a destination of none protects no pod, so a name that
-//! is misspelt looks like one that is right until a call is refused or passes.
+//! No caller has a missing account and no pod runs as one, so a misspelt name looks like a right
+//! one until a call is refused or passes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! Which pod or Service has an address, where several claim it.
+//! Decides which pod or Service has an IP address, where several claim it.
 //!
 //! A cluster reports it in the wrong order often enough: an address passes to a new pod while the
-//! former one still has it in its status. A call that went to the wrong of the two would be
-//! evaluated by another's rules.
+//! former one still has it in its status. A call that went to the wrong one would be evaluated by
+//! another pod's rules.
 
 use std::{collections::HashMap, net::IpAddr};
 

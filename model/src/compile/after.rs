@@ -1,15 +1,15 @@
-//! Compiles a World with the help of what the World before it compiled to.
+//! Compiles a World incrementally, from the previous World and its compiled Model.
 //!
-//! Three ways lead there. If nothing but the state of endpoints changed, or whether and since when
-//! their pods are ready, by far the commonest change, only their Services are read again. If pods
-//! came, went or changed, or endpoints with them, those pods and the Services whose slices name
-//! them are. After anything else all is read again, and what came out the same is replaced by what
-//! was there, so that resources stay encoded and proxies can be left alone.
+//! There are three ways. If nothing but the state of endpoints changed, or whether and since when
+//! their pods are ready, by far the commonest change, only their Services are compiled again. If
+//! pods came, went or changed, or endpoints with them, those pods and the Services whose slices
+//! name them are. After any other change all is compiled again, and equal results are replaced by
+//! the previous ones, so that resources stay encoded and proxies that need no change are skipped.
 //!
-//! The second way is for pods without anything to report and about which every policy means what is
-//! written in it. Others change what a policy means: a pod whose labels a binding selects, one for
-//! which the port of a rule is a Service's, one with an annotation that cannot be read, the first
-//! or last one that certain Services share. They go the long way.
+//! The second way is for pods without problems, where every policy means what is written in it.
+//! Other pods change what a policy means: one whose labels a binding selects, one for which the
+//! port of a rule is a Service's, one with an annotation that cannot be read, the first or last
+//! one that certain Services share. These take the third way.
 //!
 //! Invariant: the outcome equals that of compiling from nothing.
 

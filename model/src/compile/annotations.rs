@@ -1,5 +1,5 @@
-//! Annotations that cannot be read: what is reported about them. `model::modes`, `model::protocols`
-//! and `model::telemetry` decide what they count as.
+//! Reports annotations that cannot be parsed. `model::modes`, `model::protocols` and
+//! `model::telemetry` decide what they count as.
 
 use std::str::FromStr;
 

@@ -1,8 +1,8 @@
-//! IdentityBindings: which workloads a name stands for.
+//! Compiles IdentityBindings: the workloads that each one selects.
 //!
 //! A binding covers workloads of its own namespace only, from wherever it is referenced. One that
-//! contradicts itself stands for no caller; as a destination it still protects every workload that
-//! it names, so that a validation error opens nothing.
+//! contradicts itself admits no caller; as a destination it still protects every workload that it
+//! names, so that a validation error opens nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

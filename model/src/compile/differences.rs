@@ -1,4 +1,4 @@
-//! What differs between two Worlds, and between what they compiled to.
+//! Finds the differences between two Worlds, and between the Models compiled from them.
 
 use std::{
     cmp::Ordering,

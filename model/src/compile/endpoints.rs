@@ -1,4 +1,4 @@
-//! Where each Service port is served, as the Model holds it.
+//! Compiles the endpoints of each Service port.
 
 use std::{
     collections::BTreeMap,

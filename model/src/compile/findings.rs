@@ -1,8 +1,8 @@
-//! Collects what compiling finds out about objects, and sums it up.
+//! Collects the problems that compiling finds in objects, and truncates them to a bound.
 //!
-//! One object may name thousands of things that are not there, and a namespace may hold a
-//! thousand such objects. So of each condition the worst problems are kept, as many as its
-//! message lists; of the others it is known how many there are.
+//! One object may name thousands of things that do not exist, and a namespace may hold a thousand
+//! such objects. So for each condition the worst problems are kept, as many as its message lists,
+//! and the number of the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},

@@ -1,8 +1,8 @@
-//! Pods that IdentityBindings mean by their labels.
+//! The pods that IdentityBindings select by labels.
 //!
-//! Computed while targets are read, and not kept: the source of a target names the workloads that
-//! it is about. A bit for each pod of the namespace, because as many bindings as a namespace can
-//! hold may each mean all of its pods.
+//! Computed while targets are compiled, and not kept: the source of a target names the workloads
+//! that it is about. A bit for each pod of the namespace, because as many bindings as a namespace
+//! can hold may each select all of its pods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

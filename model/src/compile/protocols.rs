@@ -1,4 +1,4 @@
-//! Which protocol a port speaks, as far as an annotation, a Service or a list declares it.
+//! Resolves the protocol of each port, from annotations, Services and the list of opaque ports.
 //!
 //! For a port of a pod: the pod's annotation, else what Services declare, else the list of opaque
 //! ports (the namespace's annotation and the default list). For a port of a Service: its pods'

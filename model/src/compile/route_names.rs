@@ -1,4 +1,4 @@
-//! Which HTTPRouteGroups Services name for their requests.
+//! Resolves the HTTPRouteGroups that Services name for the route labels of their metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! HTTPRouteGroups, TCPRoutes and UDPRoutes: what other objects refer to.
+//! Compiles HTTPRouteGroups, TCPRoutes and UDPRoutes, to which other objects refer.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Endpoints as their slices name them, with what is known about the pods behind.
+//! Joins the endpoints of EndpointSlices with the pods that serve them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

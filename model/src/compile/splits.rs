@@ -1,4 +1,4 @@
-//! TrafficSplits: which of them are in force on which Service.
+//! Compiles TrafficSplits, and decides which of them are in force on which Service.
 
 use std::collections::BTreeMap;
 

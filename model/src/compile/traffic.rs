@@ -1,9 +1,9 @@
-//! TrafficPolicies: which of them decide about which Service port, and what is reported of the
-//! others.
+//! Compiles TrafficPolicies: which of them apply at which Service port, and what is reported of
+//! the others.
 //!
-//! A policy is read by itself first, with what it names (`reading`). Then
+//! A policy is read alone first, with the objects that it names (`reading`). Then
 //! `policy::traffic::precedence` decides which wins at each port of each Service; the same result
-//! goes to the proxies and into the statuses, so that what an author reads is what happens.
+//! goes to the proxies and into the statuses, so that a status shows what is in force.
 
 mod about;
 mod candidate;

@@ -1,7 +1,6 @@
 //! Compiles a World from nothing, in the order in which its parts need each other.
 //!
-//! The way that all others are measured by: `after` may be quicker, and must come to the
-//! same.
+//! `after` is quicker, and must give the same result; tests compare the two.
 
 use std::{collections::BTreeMap, sync::Arc};
 

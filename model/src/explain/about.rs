@@ -1,4 +1,5 @@
-//! Lines about endpoints, each said once, and of which endpoints where it is not said of all.
+//! Merges equal explanation lines of endpoints, and names the endpoints where a line is not true
+//! of all.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! From a query to its result.
+//! Answers one query for an explanation, with the result and the facts that it was made from.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! How the calls to each backend end: which share of them, at which pods, and which proxies refuse
-//! them.
+//! Sums the explanation by backend: which share of its calls has which verdict, at which pods, and
+//! which proxies refuse.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! The caller, what is called, and with which request.
+//! Finds the call to explain: its caller, the called Service or pod, and the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

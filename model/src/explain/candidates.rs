@@ -1,5 +1,4 @@
-//! Rules that a change would give to proxies, which can try them on live calls before it is
-//! made.
+//! The rules that a change would give to proxies, for a live dry run of it.
 //!
 //! Claims: observe-122, observe-123
 

@@ -1,9 +1,8 @@
-//! What a change means for calls that were seen: the same calls, by the Model before and by
-//! the one after.
+//! Evaluates recorded calls by two Models, and reports those that a change would affect.
 //!
-//! Of a persisted call both ends are known, and neither method nor path. So where the result
-//! depends on these, that is the result. Of several callers and called pods the worst that happens
-//! to one of them counts.
+//! Of a recorded call both ends are known, but not its method and path. So where the result
+//! depends on these, the result is reported as dependent. Of several callers and called pods the
+//! worst result counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

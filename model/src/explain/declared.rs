@@ -1,4 +1,4 @@
-//! Which object declares the protocol of a pod's port, in words.
+//! Describes which object declares the protocol of a pod's port.
 
 use crds::labels::OPAQUE_PORTS;
 use crds::names::few;

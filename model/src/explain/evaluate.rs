@@ -1,4 +1,4 @@
-//! What the proxy of a called pod says to a call: the same checks in the same order.
+//! Evaluates a call at a called pod: the checks of its proxy, in the same order.
 
 use policy::access::{Access, Caller as Proven, EvaluatedTraffic, Source, Verdict};
 use policy::explain::Part;

@@ -1,4 +1,4 @@
-//! What would let a refused call pass, and nothing beside it.
+//! Suggests the smallest change that would let a refused call pass.
 //!
 //! Objects are added and none is changed: an HTTPRouteGroup with exactly this method and
 //! path, a TCPRoute with exactly this port, and a TrafficTarget from exactly this account

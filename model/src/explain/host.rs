@@ -1,8 +1,8 @@
-//! Whether what becomes of a call depends on the host that it names.
+//! Decides whether the result for a call depends on the host that the request names.
 //!
-//! Every request names one, and proxies put it where rules look for headers before they evaluate.
-//! So a query without a host is about no request that any client sends: where rules or splits look
-//! at it there is no result without it.
+//! Every request names a host, and proxies put it where rules look for headers before they
+//! evaluate. So a query without a host describes no request that any client sends: where rules or
+//! splits look at the host there is no result without it.
 
 use http::header::HOST;
 use policy::access::{Access, Caller, Rule};

@@ -1,7 +1,8 @@
-//! Which lines of the manual's page "What changes for applications" a call meets.
+//! Selects the lines of the manual's page "What changes for applications" that apply to an
+//! explained call.
 //!
-//! Each is said once, at the end of the steps, for the caller that finds a call to end otherwise
-//! than without a mesh. Nothing is looked up for it that the other steps did not look at.
+//! Each is reported once, at the end of the steps, for a caller whose call ends otherwise than
+//! without a mesh. It uses only what the other steps have looked up.
 
 use crds::applications::ChangeLine;
 use crds::observe::{RecentCalls, Step};

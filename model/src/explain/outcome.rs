@@ -1,4 +1,4 @@
-//! What becomes of one kind of caller's calls to one backend, and of several taken together.
+//! The result for one kind of caller's calls to one backend, and for several of them together.
 
 use crds::observe::{ExplanationSpec, ExplanationVerdict, Step};
 use policy::reason::Reason;

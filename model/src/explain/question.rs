@@ -1,4 +1,4 @@
-//! What a query needs to get a result, and why it may have no meaning.
+//! The input of a query for an explanation, and the errors of a query that has no meaning.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Where a call goes, as the caller's proxy decides it: splits, backends, endpoints, and the
-//! fallback where there are none.
+//! Explains the route of a call, as the caller's proxy decides it: splits, backends, endpoints,
+//! and the fallback where there are none.
 
 use http::Method;
 use policy::access::Caller as Proven;

@@ -1,4 +1,4 @@
-//! Names of Services that lead to no address of their own: to another name, or to pods.
+//! Resolves Service names without an address of their own: external names and headless Services.
 
 use std::collections::BTreeSet;
 

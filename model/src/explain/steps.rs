@@ -1,4 +1,4 @@
-//! The answer as a person reads it, step by step.
+//! Writes an explanation as text for users, step by step.
 
 use std::collections::BTreeSet;
 

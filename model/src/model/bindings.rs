@@ -1,5 +1,5 @@
-//! IdentityBindings: which pods each of them means, but for the pods that carry its labels: those
-//! are found while targets are compiled.
+//! The workloads that each IdentityBinding selects, except by labels: those are found while
+//! targets are compiled.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,7 @@
-//! What differs between two models, and which proxies that concerns.
+//! The differences between two Models, and which proxies they concern.
 //!
-//! Most changes concern few proxies. A proxy that remembers what its resources were
-//! made from need not look at a model whose changes touch none of it.
+//! Most changes concern few proxies. A control stream that knows what its proxy's resources were
+//! made from skips a Model whose changes touch none of it.
 //!
 //! Invariant: a change that is not reported is no change of any resource of the proxy. In doubt
 //! more is reported.

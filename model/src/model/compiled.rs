@@ -1,4 +1,4 @@
-//! A World, compiled: the Model, its problems, and what has changed in the last Models.
+//! A World with its compiled Model and problems, and the changes of the last Models.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! What holds where no namespace, pod or object says otherwise: values of the chart.
+//! Defaults of the chart, which apply where no namespace, pod or object sets a value.
 //!
-//! Apart from the settings, which read the environment: compiling is pure, and tests give
-//! it these.
+//! They are apart from the settings, which read the environment: compiling is pure, and tests pass
+//! these as an argument.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which pods and callers an object concerns, computed at the first query.
+//! The pods and callers that each object concerns, computed at the first query.
 
 use std::collections::{BTreeSet, HashMap};
 

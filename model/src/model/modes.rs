@@ -1,7 +1,7 @@
-//! Access and mTLS modes: chart, namespace, pod.
+//! Resolves access and mTLS modes from chart, namespace and pod.
 //!
-//! A value that cannot be read counts as the tightest. Its author wanted something, and if that was
-//! tightening, ignoring it would open what should be closed; the Event names it either way.
+//! A value that cannot be read counts as the tightest. If its author wanted to tighten, ignoring
+//! it would open what should be closed; the Event names it either way.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;

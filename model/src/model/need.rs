@@ -1,8 +1,8 @@
-//! Which proxies have to have an object before it is in force everywhere.
+//! Decides which proxies need an object, for its condition `Programmed`.
 //!
 //! A policy is needed by the pods that it protects, whether or not their proxies are connected. A
 //! split is needed by the callers of its root; a Model does not know callers, but it knows the
-//! destinations that lead there, and `observe` knows who uses those.
+//! destinations that lead there, and `observe` knows which proxies use those.
 //!
 //! Invariant: a pod of which this says that it needs an object has the object among the
 //! origins of its resources, so that it can acknowledge it.

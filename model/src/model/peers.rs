@@ -1,4 +1,4 @@
-//! The proxies of one workload: which of them each one is.
+//! The index of each proxy among those of its workload, and their number.
 //!
 //! Proxies that use a part of a large Service get the exact number. Others only share what their
 //! workload may do, such as its retries without savings: they get a power of two, so that a

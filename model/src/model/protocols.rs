@@ -1,5 +1,5 @@
-//! What is declared about the ports of a pod, in order of precedence: the pod's
-//! annotation, what Services declare, the lists of opaque ports.
+//! The declared protocols of a pod's ports, in order of precedence: the pod's annotation,
+//! declarations of Services, the lists of opaque ports.
 
 use std::{collections::BTreeMap, sync::Arc};
 

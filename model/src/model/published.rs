@@ -1,4 +1,4 @@
-//! A resource with what it was made from.
+//! An encoded resource, with its version and the objects that it was made from.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,7 +1,7 @@
-//! After which HTTPRouteGroups requests to pods are named.
+//! Chooses the HTTPRouteGroups whose match names label a pod's requests in metrics.
 //!
-//! What the Services of a pod say goes before what its TrafficTargets are made of: an
-//! author who names routes wants these numbers, and no others beside them.
+//! Groups that the pod's Services name take precedence over those of its TrafficTargets: an author
+//! who names routes wants these numbers, and no others beside them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,11 +1,10 @@
-//! How calls to a port of a Service are shared out, in types of `policy`.
+//! The traffic split of calls to each Service port, in types of `policy`.
 //!
-//! A split in force is kept by Service. What it means for one port is worked out here alone:
-//! for what proxies are sent, for what is explained of a call, and for what a change would
-//! mean, so that these do not differ.
+//! A split in force is kept by Service. Only this file derives its meaning for one port: for the
+//! resources of proxies, for explanations, and for dry runs, so that these do not differ.
 //!
-//! Not kept: a Model holds every Service of the cluster, and few of their ports are queried. What
-//! is sent is kept, encoded.
+//! The result is not kept: a Model holds every Service of the cluster, and few of their ports are
+//! queried. Only its encoded resource is kept.
 
 use policy::{
     name::ServiceId,

@@ -1,4 +1,4 @@
-//! What a pod serves, and which Services have a say in it.
+//! The Service ports that a pod serves, and whether each Service may configure it.
 
 use crate::world::ObjectKey;
 

@@ -1,4 +1,4 @@
-//! TrafficTargets, by the pods that they protect.
+//! Compiled TrafficTargets, indexed by the pods that they protect.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! What a proxy is to tell of itself: pod, else namespace, else the chart's.
+//! Resolves what a proxy logs and records, from pod, namespace and chart.
 //!
 //! A value that cannot be read counts as absent: what a proxy does not log or record harms no user,
 //! and the Event names the value.

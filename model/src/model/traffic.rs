@@ -1,7 +1,7 @@
-//! TrafficPolicies, by the Service ports that they are about.
+//! The TrafficPolicies in force, by Service port.
 //!
-//! What callers of a port get and what its pods get are made from the same winners, so the two
-//! cannot disagree.
+//! Callers and pods of a port get their sections from the same winners, so the two cannot
+//! disagree.
 
 mod merged;
 

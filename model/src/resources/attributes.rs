@@ -1,5 +1,5 @@
-//! What spans say of the pod that they come from, by the semantic conventions of
-//! OpenTelemetry for Kubernetes.
+//! The attributes of a pod that its spans carry, by the semantic conventions of OpenTelemetry for
+//! Kubernetes.
 //!
 //! Claims: observe-102, observe-142
 

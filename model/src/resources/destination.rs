@@ -1,4 +1,4 @@
-//! Says what stands at an address.
+//! Finds the Service or pod that an address and port belong to.
 
 use std::{collections::BTreeSet, net::IpAddr};
 

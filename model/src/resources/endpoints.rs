@@ -1,4 +1,4 @@
-//! The endpoints of a Service port, encoded once for each node that gets others.
+//! The endpoints of a Service port, encoded once for each group of nodes that gets the same list.
 
 use std::{collections::BTreeMap, sync::Arc};
 

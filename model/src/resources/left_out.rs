@@ -1,4 +1,4 @@
-//! What a proxy needs and is not sent.
+//! Objects that a proxy needs and is not sent completely, because its version could not use them.
 
 use policy::{name::ObjectRef, traffic::part::Parts};
 

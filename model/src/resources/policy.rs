@@ -1,4 +1,4 @@
-//! What TrafficPolicies say, encoded for callers and for each pod, and what of it their proxies do
+//! Encodes TrafficPolicies for callers and for each pod, and finds the parts that their proxies do
 //! not carry out.
 
 use std::sync::Arc;

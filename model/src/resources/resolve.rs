@@ -1,5 +1,5 @@
-//! Answers one proxy: its own policy, the destinations that it requested, and whatever those refer
-//! to.
+//! Resolves all resources of one proxy: its own policy, the destinations that it requested, and
+//! whatever those refer to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

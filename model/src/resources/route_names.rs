@@ -1,4 +1,4 @@
-//! How a pod's proxy is to name requests.
+//! Encodes the route names under which a pod's proxy counts requests.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A Service port with its splits, encoded once.
+//! Encodes a Service port with its splits, once for all callers.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Which changes of a resource must not wait for others.
+//! Decides which changes of a resource are sent at once, without waiting to be batched with
+//! others.
 
 use wire::v1::{self, resource::Content};
 

@@ -1,5 +1,5 @@
-//! A pod's own policy: its modes, the protocols of its ports, its rules; and what its
-//! proxy is to tell.
+//! Encodes a pod's own configuration: its modes, the protocols of its ports, its rules, and what
+//! its proxy logs and records.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Objects that are not applied yet, laid over a World: the cluster as it would be.
+//! Applies the objects of a dry run to a World, which gives the cluster as it would be.
 
 use std::sync::Arc;
 

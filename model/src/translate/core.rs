@@ -1,4 +1,4 @@
-//! Pods, Services, EndpointSlices, Namespaces, Nodes and ServiceAccounts.
+//! Translates Pods, Services, EndpointSlices, Namespaces, Nodes and ServiceAccounts.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What every object carries, and why one gives no fact.
+//! Reads the metadata that all objects have, and the reasons why an object gives no fact.
 
 use std::sync::Arc;
 

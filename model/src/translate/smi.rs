@@ -1,4 +1,4 @@
-//! SMI objects. Never fails: what is wrong with one becomes a fact that says so.
+//! Translates SMI objects. It never fails: an error in an object becomes a part of its fact.
 
 use crds::smi::{
     HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec, TrafficTargetSpec,

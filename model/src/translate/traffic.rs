@@ -1,4 +1,4 @@
-//! TrafficPolicies. Never fails: what is wrong with one becomes a fact that says so.
+//! Translates TrafficPolicies. It never fails: an error in a policy becomes a part of its fact.
 
 use crds::{smi::validation::Cluster, weft::TrafficPolicySpec};
 use kube::core::DynamicObject;

@@ -1,4 +1,4 @@
-//! Collects the steps that watchers send into Worlds, and finds what of them is a change.
+//! Collects the events of watches into Worlds, and detects which of them change something.
 
 use std::{collections::BTreeMap, sync::Arc};
 

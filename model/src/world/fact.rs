@@ -1,4 +1,4 @@
-//! What every kind of fact can do.
+//! The trait that facts of every kind implement.
 
 /// What is kept of one object.
 pub trait Fact: Clone + PartialEq + Send + Sync + 'static {

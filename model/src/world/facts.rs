@@ -1,4 +1,4 @@
-//! What is kept of the objects that Kubernetes itself defines.
+//! Facts of Kubernetes' own kinds, such as pods, Services and EndpointSlices.
 //!
 //! Claims: observe-44
 

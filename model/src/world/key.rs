@@ -1,6 +1,6 @@
-//! How objects are named: by namespace and name within a kind, and as text in decisions.
+//! Keys of objects: namespace and name within a kind, and their text in decisions.
 //!
-//! Names are shared and not copied: a World of ten thousand pods says each of them often.
+//! Names are shared and not copied: a World of ten thousand pods repeats each of them often.
 
 use std::{fmt, sync::Arc};
 

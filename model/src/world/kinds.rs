@@ -1,12 +1,11 @@
-//! The table of kinds: what is read of the cluster, a row for each.
+//! The table of kinds that the controller reads from the cluster, one row for each.
 //!
-//! Whatever has to know every kind is made from these rows: the World, what collects it
-//! and when that is complete, the tasks that follow the API server, which changes concern
-//! pods and endpoints alone, whose status is written, and how the API names each. A kind
-//! is added by a row, its facts and its translation.
+//! All code that handles every kind is generated from these rows: the World, its collector, the
+//! tasks that follow the API server, which changes concern pods and endpoints alone, whose status
+//! is written, and how the API names each. A kind is added by a row, its facts and its
+//! translation.
 //!
-//! A macro, because every row has types of its own; [`ROWS`] is what can be said of a kind
-//! without them.
+//! A macro, because every row has types of its own; [`ROWS`] has what is the same for all kinds.
 
 use kube::core::{ApiResource, Resource};
 use policy::name::Kind;

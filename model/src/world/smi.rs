@@ -1,7 +1,7 @@
-//! What is kept of SMI objects.
+//! Facts of SMI objects.
 //!
-//! Each is validated once, when it is read: what it means by itself, parsed, and every validation
-//! error with the field that it is about. What depends on other objects is `compile`'s.
+//! Each is validated once, when it is read: its parsed meaning, and every validation error with
+//! the field that it is about. `compile` handles what depends on other objects.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is kept of a TrafficPolicy.
+//! The fact of a TrafficPolicy.
 
 use crds::weft::validation::Policy;
 

@@ -85,7 +85,7 @@ async fn whole_address_arrives_as_it_was_written() {
             assert_eq!(got[0].line(), format!("GET {target} HTTP/1.1"), "{entry:?}");
             assert_eq!(got[0].values("host"), [host], "{target}, {entry:?}");
         }
-        // For the complete server, which servers answer as their first page.
+        // For the whole server, which servers answer as their first page.
         let options = "OPTIONS http://t HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
         let answer = pods.send(entry, options).await;
         assert_eq!(status(&answer), 200, "{entry:?}: {answer}");

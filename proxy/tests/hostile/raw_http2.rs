@@ -59,7 +59,7 @@ pub(crate) struct RawHttp2 {
     io: Box<dyn Io>,
     bytes: Vec<u8>,
     outcomes: HashMap<u32, Outcome>,
-    /// Of the complete connection.
+    /// Of the whole connection.
     pub(crate) over: Option<Outcome>,
 }
 

@@ -232,7 +232,7 @@ async fn fallback_has_only_remaining_time_of_call() {
     assert_eq!(status, 200, "{answer}");
     assert!(started.elapsed() >= Duration::from_millis(250));
     assert_eq!(shop.counted(Cause::Timeout, "success"), 1.0);
-    // The timeout of the complete call has passed.
+    // The timeout of the whole call has passed.
     shop.client
         .set(vec![policy_of(&times(Some(300), None, to_spare()))]);
     let (status, answer) = ask(&shop.client, "GET", "", "").await;

@@ -107,7 +107,7 @@ pub(crate) struct Pod {
     pub(crate) peers: Arc<OnceLock<Arc<Occupancy>>>,
 }
 
-/// Loopback addresses, one per pod of the complete test run.
+/// Loopback addresses, one per pod of the whole test run.
 fn next_ip() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(2);
     let at = NEXT.fetch_add(1, Relaxed);

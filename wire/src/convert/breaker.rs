@@ -1,4 +1,4 @@
-//! Breaker reports of proxies about calls to a Service, and the state that they get back.
+//! Converts breaker reports of proxies, and the state of fleet breakers that they get back.
 
 use std::time::Duration;
 

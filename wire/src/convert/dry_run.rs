@@ -1,4 +1,4 @@
-//! Rules that are only tried.
+//! Converts the rules of a live dry run, which proxies evaluate and do not enforce.
 //!
 //! Claims: observe-122
 

@@ -1,4 +1,4 @@
-//! Why a resource cannot be used, and where in it the mistake stands.
+//! The error of a resource that cannot be used, with the path of the wrong field.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The object that something is made from, or speaks about.
+//! Converts references to Kubernetes objects.
 
 use policy::name::ObjectRef;
 use policy::origin::Origin;

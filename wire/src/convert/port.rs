@@ -1,4 +1,4 @@
-//! Ports: numbers, sets of them, and what they are declared to carry.
+//! Converts ports: numbers, sets of them, and declared protocols.
 
 use policy::access::Ports;
 use policy::protocol::{PortProtocols, PortRange, Protocol};

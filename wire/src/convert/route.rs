@@ -1,6 +1,5 @@
-//! Matches of HTTP requests, of rules and of splits; splits, which share of a Service's traffic
-//! goes where; and the names by which a pod's requests are counted, from the routes that its
-//! Services name.
+//! Converts matches of HTTP requests, traffic splits, and the route names under which a pod's
+//! requests are counted.
 //!
 //! Names decide nothing, and are bounded nevertheless: a proxy matches every request with them.
 

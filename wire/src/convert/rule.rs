@@ -1,4 +1,4 @@
-//! Rules: which callers may call what.
+//! Converts access rules: which callers may call what.
 
 use policy::access::{Ports, Rule, Source};
 use policy::http_match::{Budget, HttpMatch};

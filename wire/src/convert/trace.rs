@@ -1,4 +1,4 @@
-//! Settings of tracing, to the wire and back.
+//! Converts the settings of tracing.
 
 use policy::trace::{Format, MOST_PER_SECOND, Share, Tracing};
 

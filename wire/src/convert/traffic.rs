@@ -1,9 +1,9 @@
-//! TrafficPolicies: rules with one section each, and the tables that are made of them; and what the
-//! proxy in front of a pod does with requests, by port of the container.
+//! Converts TrafficPolicies: rules with one section each and their tables for callers, and the
+//! sections of a pod by container port.
 //!
-//! A section that is not known is ignored, and so is a rule whose callers or requests are
-//! not understood: it could say something of more calls than were meant. What is known and
-//! wrong refuses the whole resource, so that the last good one stays.
+//! An unknown section is ignored, and so is a rule whose callers or requests are not understood:
+//! it could apply to more calls than were meant. An invalid value of a known field refuses the
+//! whole resource, so that the last good one stays.
 
 mod section;
 mod values;

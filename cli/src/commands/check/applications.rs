@@ -1,4 +1,4 @@
-//! Lines of the manual's page "What changes for applications" that pods meet.
+//! Checks of pods that meet a line of the manual's page "What changes for applications".
 //!
 //! None of them is a fault: the pods run as they should. The message names those that surprise
 //! users, with the line that says why it is so and what to do. Only pods, their namespaces and

@@ -1,4 +1,4 @@
-//! Controller, injector, and what the API server knows of them.
+//! Checks of controller and injector, and of what the API server stores of them.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! All checks, each with what it means and what to do. The page `docs/checks.md` is made
-//! from this table.
+//! The table of all checks, each with its meaning and what to do. The page `docs/checks.md` is
+//! made from it.
 
 use std::fmt::Write as _;
 

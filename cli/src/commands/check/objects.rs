@@ -1,4 +1,4 @@
-//! Checks of what users wrote: conditions of their objects, and labels and annotations.
+//! Checks of policy objects' conditions, and of labels and annotations of the mesh.
 //!
 //! Conditions come from the controller, which alone sees an object beside all others. A label or an
 //! annotation has no status, so it is validated here by the rules of the webhook.

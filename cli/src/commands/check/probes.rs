@@ -1,6 +1,6 @@
-//! Probes for what cannot be read: whether the API server's clock agrees with this machine's,
-//! whether the API server calls the webhooks, and what the user may do. Every object is created as
-//! a dry run.
+//! Probes by a request where nothing can be read: whether the clocks of the API server and this
+//! machine agree, whether the API server calls the webhooks, and what the user may do. Every
+//! object is created as a dry run.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

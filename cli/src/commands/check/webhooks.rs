@@ -1,5 +1,5 @@
-//! The injector as the API server finds it: the configurations, their CA bundles, and whether the
-//! webhooks are called.
+//! Checks of the injector's webhooks: the configurations, their CA bundles, and whether the API
+//! server calls them.
 
 use crds::objects::{INJECTOR_CA_SECRET, PROXY_CONTAINER};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Which names could stand at the end of a line that is being typed.
+//! Finds which kind of name is completed at the end of an unfinished command line.
 //!
 //! Claims: observe-42
 

@@ -1,4 +1,4 @@
-//! Scripts for shells: those of clap, and before them the query for names.
+//! Completion scripts for shells: those of clap, extended by the query for names.
 
 use std::fmt::Write as _;
 

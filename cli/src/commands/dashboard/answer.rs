@@ -1,5 +1,5 @@
-//! Responses of the dashboard's server: the files of the page, JSON, streamed lines, and the
-//! headers that keep a browser from taking any of them for anything else.
+//! Responses of the dashboard's server: the page's files, JSON and streamed lines, with the
+//! headers that keep a browser from interpreting one as another.
 
 use std::convert::Infallible;
 

@@ -1,9 +1,9 @@
-//! Admits only requests of the page that this very start has served.
+//! Admits only requests of the page that this run of `weft dashboard` has served.
 //!
 //! Any page of the web may send requests to a loopback port, and by a name that it lets resolve to
-//! 127.0.0.1 it may even read the responses. So the host must be ours by its letters, requests of a
-//! foreign origin are rejected, and data of the cluster needs a key that only the address printed
-//! in the terminal holds. Of that address the part with the key is never sent by a browser.
+//! 127.0.0.1 it may even read the responses. So the host must be ours by its letters, requests of
+//! a foreign origin are rejected, and data of the cluster needs a key that only the address
+//! printed in the terminal holds. A browser never sends the part of that address with the key.
 //!
 //! Claims: observe-81
 

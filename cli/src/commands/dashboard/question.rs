@@ -1,8 +1,8 @@
-//! The requests that the dashboard's server takes: files of the page, the read API, and two kinds
-//! of SMI objects.
+//! Parses requests to the dashboard's server: files of the page, the read API, and two kinds of
+//! SMI objects.
 //!
-//! A path of the cluster is read into its parts and written anew from them, never passed on
-//! as it came, so that nothing but what stands here can be reached with the user's rights.
+//! A path of the API server is parsed into its parts and written anew from them, never passed on
+//! as it came, so that only these resources can be reached with the user's rights.
 //!
 //! Claims: observe-81
 

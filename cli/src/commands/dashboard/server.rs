@@ -1,4 +1,5 @@
-//! The local server: connections of one browser; each request is guarded, read and handled.
+//! The dashboard's local HTTP server: accepts connections, and guards, parses and handles each
+//! request.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

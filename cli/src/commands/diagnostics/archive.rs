@@ -1,5 +1,5 @@
-//! A tar archive, compressed. The format is 512 bytes of head before each file, which
-//! needs no library.
+//! Writes a compressed tar archive. The format is 512 bytes of head before each file, which needs
+//! no library.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! Removes from a bundle what it must never hold: secrets, and fields without use.
+//! Removes secrets, and fields without use, from the objects of a bundle.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! A controller that is starting up, is away or does not exist, and the message of a bundle about
-//! it.
+//! Detects a controller that is starting up, unreachable or missing, and words the bundle's
+//! message about it.
 
 use std::convert::Infallible;
 use std::io::Read as _;

@@ -1,5 +1,4 @@
-//! Why a change cannot be tried that names what is not there. What its own files make is there
-//! when they are applied.
+//! Errors of a change that names missing objects. Objects of its own files count as existing.
 //!
 //! Claims: observe-43
 

@@ -1,4 +1,5 @@
-//! The change of a dry run, as it was typed: objects out of files, deletions, access modes.
+//! Collects the change of a dry run from the command line: objects in files, deletions, access
+//! modes.
 //!
 //! Other settings of the mesh in a file are named, because a dry run does not evaluate them.
 //!

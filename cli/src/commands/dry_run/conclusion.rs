@@ -1,4 +1,4 @@
-//! The exit status of a dry run: yes only for calls that were compared.
+//! Decides the exit status of a dry run: yes only if calls were compared.
 //!
 //! Claims: observe-109, observe-110, observe-124
 

@@ -1,8 +1,8 @@
-//! What applying the files removes from a Namespace: annotations and labels of the mesh that were
-//! applied before, and that its manifest has no more.
+//! Finds annotations and labels of the mesh that applying the files would remove from a Namespace:
+//! applied before, and no longer in its manifest.
 //!
-//! A dry run lays modes over a Namespace and removes none, so without this check a manifest that
-//! has lost `weft.dev/access: deny` would show no changed call, and open the complete namespace.
+//! A dry run applies modes to a Namespace and removes none, so without this check a manifest that
+//! has lost `weft.dev/access: deny` would show no changed call, and open the whole namespace.
 
 use std::collections::BTreeSet;
 

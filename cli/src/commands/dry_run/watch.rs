@@ -1,4 +1,4 @@
-//! `weft dry-run --watch`: evaluates live calls by the change as well.
+//! `weft dry-run --watch`: has proxies evaluate live calls by the change as well.
 //!
 //! A stream of the API lasts 50 s at most. So the next one is requested until the time is over, and
 //! the results are added up: each stream counts anew.

@@ -1,5 +1,5 @@
-//! The graph in the languages of Graphviz and Mermaid. Names come from the cluster, so
-//! they stand between quotes and ids are numbers of ours.
+//! Draws the service graph as Graphviz or Mermaid text. Names come from the cluster, so they are
+//! quoted, and the ids are generated numbers.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Names without a kind: whatever has the name is meant, if that is one thing.
+//! Finds the object that a name without a kind means, if only one has that name.
 //!
 //! Claims: observe-31
 

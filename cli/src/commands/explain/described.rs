@@ -1,4 +1,4 @@
-//! The result of `weft explain` in lines, the verdict first.
+//! Prints the result of `weft explain` in lines, the verdict first.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;

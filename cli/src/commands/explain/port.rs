@@ -1,4 +1,4 @@
-//! The port behind what is called: its number, or the name that a Service has for it.
+//! Resolves the called port, a number or a Service's name for it, to a number.
 //!
 //! Claims: observe-43
 

@@ -1,4 +1,4 @@
-//! What stands in a certificate.
+//! Parses a certificate: identity, serial number, issuer and validity.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,5 @@
-//! Which pods are meant, what the proxy of one presents, and the rows that are printed of it.
+//! Selects pods, reads the certificate that the proxy of each presents, and builds the rows of the
+//! output.
 
 use std::fmt;
 use std::time::SystemTime;

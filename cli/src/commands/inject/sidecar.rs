@@ -1,4 +1,4 @@
-//! `weft inject --manual`: the sidecar itself, by the code of the webhook, and its way out.
+//! `weft inject --manual` and its reverse: adds and removes the sidecar with the webhook's code.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Where pods are described in a manifest.
+//! Finds the pod template in a manifest.
 
 use serde_json::{Map, Value};
 

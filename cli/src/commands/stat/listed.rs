@@ -1,4 +1,4 @@
-//! Which pods exist, and which of them have a proxy: only the API server knows pods without calls.
+//! Lists the pods, and which of them have a proxy: only the API server knows pods without calls.
 
 use std::collections::BTreeMap;
 

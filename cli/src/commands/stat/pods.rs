@@ -1,5 +1,5 @@
-//! What each pod was sent. The graph counts pods under their workloads; the metrics API has each
-//! pod, so that the one that fails among many is found.
+//! Traffic of each single pod, from the metrics API. The graph counts pods under their workloads;
+//! this finds the one that fails among many.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

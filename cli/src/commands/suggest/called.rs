@@ -1,4 +1,4 @@
-//! What an edge calls: the pods, their own ports, and the names of both in messages.
+//! The called side of an edge: its pods, their ports, and the names of both in messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 

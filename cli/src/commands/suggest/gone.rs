@@ -1,4 +1,4 @@
-//! Accounts that do not exist any more. Calls are retained for longer than that, and a rule for
+//! Finds accounts that no longer exist. Calls are retained for longer than that, and a rule for
 //! such an account would admit the next account of its name.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,7 @@
-//! Which calls are facts: proven by mutual TLS and served, as the called side reports. Other calls
-//! are skipped, each with the reason, because a suggestion must not allow more than was seen. A
-//! refused call counts against every rule that would let it pass, whichever edge reports it.
+//! Selects the calls that a suggestion may rely on: proven by mutual TLS and served, as the called
+//! side reports. Other calls are skipped, each with the reason, because a suggestion must not
+//! allow more than was seen. A refused call counts against every rule that would let it pass,
+//! whichever edge reports it.
 //!
 //! Routes are used only if those of all these calls are known: a rule for some of them would refuse
 //! what was proven and served. Otherwise the port is the only limit of an edge, and the reason is

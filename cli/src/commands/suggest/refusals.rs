@@ -1,6 +1,6 @@
-//! What was refused, by what a rule would let pass. A rule is for an account and a port: it
-//! allows whatever calls of that account come there, by whichever workload, Service or protocol,
-//! so what was refused on one edge stands against rules that follow from another.
+//! Refused calls, by account and port. A rule allows whatever calls of that account come to that
+//! port, by whichever workload, Service or protocol, so a refusal on one edge counts against rules
+//! that follow from another.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What the called side reports of an edge. A caller can report calls that no pod served, so a
+//! The called side's report of an edge. A caller can report calls that no pod served, so a
 //! suggestion relies on the called side's report, as far as it goes. If one report covers several
 //! edges, these are evaluated as one.
 

@@ -1,5 +1,4 @@
-//! Which of the requests of some pods are meant, and how many of them: of `weft tap`, and of
-//! `weft top --paths`, which is one.
+//! The filters and limits of a tap, for `weft tap` and for `weft top --paths`.
 
 use clap::Args;
 use form_urlencoded::Serializer;

@@ -1,4 +1,4 @@
-//! A tap that goes on: one stream of the API after the other.
+//! Follows a tap over many streams of the API, one after the other.
 //!
 //! Each stream ends after a while, and the next is authorized anew, at once. It also ends at once
 //! if no proxy can be reached; a stream that broke was cut by a controller that may need a moment:

@@ -1,4 +1,4 @@
-//! One picture: the edges in their order, as many as fit.
+//! Draws one screen of `weft top`: the sorted edges, as many as fit.
 //!
 //! Claims: observe-130
 

@@ -1,4 +1,4 @@
-//! `weft top --paths`: the requests that pods get and send, out of a tap.
+//! `weft top --paths`: shows the most frequent requests of pods, from a tap.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;

@@ -1,5 +1,4 @@
-//! The terminal while something is drawn on it: keys come one by one and unseen, and
-//! whatever ends the drawing puts all back.
+//! Raw terminal mode while `weft top` draws, restored on every exit.
 
 use std::io::{IsTerminal as _, Write as _};
 

@@ -1,8 +1,7 @@
-//! The requests that a tap reported in the last seconds, by method, path and route. Time is an
-//! argument.
+//! Counts the tapped requests of the last seconds, by method, path and route. Time is an argument.
 //!
-//! A tap shows a sample. Its counts of all requests are kept for the same seconds, so that rates
-//! can be those of all.
+//! A tap shows a sample. Its counts of all requests are kept for the same seconds, and rates are
+//! computed from those.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

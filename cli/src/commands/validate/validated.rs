@@ -1,5 +1,5 @@
-//! The validation errors of the objects of a text. Nothing is decided here: conversion, validation
-//! and spelling are those of `crds`, which the webhooks use too.
+//! Collects the validation errors of all objects in a text. Nothing is decided here: conversion,
+//! validation and spelling are those of `crds`, which the webhooks use too.
 
 mod documents;
 mod identity;

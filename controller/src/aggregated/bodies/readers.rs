@@ -1,4 +1,5 @@
-//! What of the budget each reader holds, so that one of them leaves some to the others.
+//! Counts how much of the body budget each client holds, so that one client leaves some to the
+//! others.
 //!
 //! Claims: observe-13
 

@@ -1,5 +1,5 @@
-//! What was counted of an edge or a route, and what a response lacks, in the fields of the read
-//! API.
+//! Converts the counts of an edge or a route, and the reasons why a response is incomplete, into
+//! the fields of the read API.
 
 use std::collections::BTreeMap;
 

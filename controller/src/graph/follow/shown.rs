@@ -1,4 +1,4 @@
-//! The responses that readers share: several equal queries make one response for each look.
+//! A cache of responses about the graph: equal queries between two updates share one response.
 
 use std::sync::Arc;
 use std::time::SystemTime;

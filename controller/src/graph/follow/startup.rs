@@ -1,7 +1,7 @@
-//! The states of a graph that starts up, and what it still waits for in each.
+//! The startup states of the graph, and what each still waits for.
 //!
-//! Three things happen to it, in any order: it is followed, so that proxies report again what they
-//! counted; the checkpoint is loaded; and every proxy had time to report again.
+//! Three things happen in any order: a client follows the graph, so that proxies report again what
+//! they counted; the checkpoint is loaded; and every proxy had time to report again.
 
 use parking_lot::Mutex;
 

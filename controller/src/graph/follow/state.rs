@@ -1,4 +1,4 @@
-//! What the graph of a replica knows, which one lock guards.
+//! The state of the graph on one replica, behind one lock.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

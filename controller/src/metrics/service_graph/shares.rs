@@ -1,5 +1,6 @@
-//! The owners of the pairs that are shown, and which one loses a pair where all places are taken:
-//! names can be made up, so no namespace and no workload keeps those of all others.
+//! Decides which client and server pairs of the service graph get metrics, and which owner loses a
+//! pair when the bound is reached: names can be made up, so no namespace and no workload keeps the
+//! places of all others.
 //!
 //! Claims: observe-88
 

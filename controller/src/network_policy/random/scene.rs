@@ -1,4 +1,4 @@
-//! What a random cluster holds, and how it is drawn.
+//! Draws random clusters for the property test of NetworkPolicies.
 
 use crds::labels::account_hash;
 use proptest::{collection::vec, option, prelude::*, sample::select};

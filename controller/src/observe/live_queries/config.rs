@@ -1,4 +1,4 @@
-//! What a proxy holds, as the proxy itself reports it.
+//! A live query for the configuration that a proxy holds, as the proxy reports it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What waits in queues: commands for one proxy, and answers for the reader of a query.
+//! The bounded queues of live queries: commands for one proxy, and responses for one client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
-//! Queries that replicas pass on to each other.
+//! The exchange of live queries between controller replicas.
 //!
-//! One call from each replica to each other carries all of them. A replica that is queried by
-//! another queries its own proxies only, so that nothing goes round in circles.
+//! Each replica makes one call to each other, which carries all queries. A queried replica queries
+//! its own proxies only, so that no query circulates.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! The change of a dry run, validated as admission would.
+//! Parses and validates the change of a dry run, as the webhook would validate its objects.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Compares the remembered calls by the current Model and by the changed one.
+//! Evaluates the recorded calls by the current Model and by the changed one, and reports the
+//! differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

@@ -1,6 +1,5 @@
-//! Dry runs of live calls: the proxies of the called pods evaluate them by the current rules and by
-//! those of the change for as long as a client watches, which adds up the results of one stream
-//! after the other.
+//! Dry runs on live calls: the proxies of the called pods evaluate calls by the current rules and
+//! by those of the change, for as long as a client watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;

@@ -1,4 +1,4 @@
-//! The rights that a change takes, and the refusal without them.
+//! Checks the rights that the change of a dry run takes, and builds the refusal without them.
 //!
 //! Which right it takes to put an object depends on whether one of its name is there, and a user
 //! without rights there must not learn that. So the API server is queried the same in both cases,

@@ -1,9 +1,9 @@
 //! Adds up the results of live calls that proxies evaluated by a change, as edges of the graph.
 //!
-//! Each proxy reports what it counted since it began, row by row, and a row that it reports again
-//! takes the place of the former one: so a result that is lost makes nothing wrong for longer than
-//! a second. A proxy may report anything, and its pod may respond in its place; what is kept of
-//! each is bounded, and what none of that has room for is in the sums all the same.
+//! Each proxy reports its counts since the start, row by row, and a repeated row replaces the
+//! former one: so a lost result makes the sums wrong for at most a second. A proxy may report
+//! anything, and its pod may respond in its place; what is kept of each is bounded, and what does
+//! not fit is counted in the sums.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

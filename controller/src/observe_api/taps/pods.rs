@@ -1,4 +1,4 @@
-//! One end of requests, as a query names it, and the pods that it is.
+//! The pods of one end of the tapped requests, as a query names them.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The query of a tap.
+//! Parses the query of a tap.
 //!
 //! Claims: observe-126
 

@@ -1,4 +1,4 @@
-//! A tap that goes on: a line for each request.
+//! A following tap: streams one line for each request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! The proxy's request and limit of one resource, held against what a LimitRange or a
-//! ResourceQuota admits.
+//! The proxy's request and limit of one resource, compared with a LimitRange or a ResourceQuota.
 
 use serde_json::Value;
 

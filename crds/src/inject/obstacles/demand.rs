@@ -1,4 +1,4 @@
-//! What of a pod with its proxy decides whether its namespace admits it.
+//! The properties of a pod with its proxy by which its namespace admits or refuses it.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! HTTPRouteGroup: which requests its matches fit.
+//! Validates an HTTPRouteGroup, and parses its matches.
 
 use std::{collections::BTreeSet, sync::Arc};
 

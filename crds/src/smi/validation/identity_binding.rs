@@ -1,6 +1,5 @@
-//! IdentityBinding: which workloads of its namespace a name stands for. One that names
-//! no workload, or one that cannot exist, would quietly take a source out of every target
-//! that refers to it.
+//! Validates an IdentityBinding. One that selects no workload, or one that cannot exist, would
+//! silently remove a source from every target that refers to it.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! TCPRoute and UDPRoute: which ports they stand for. They differ in nothing else.
+//! Validates TCPRoutes and UDPRoutes, and parses their ports.
 
 use serde_json::Value;
 

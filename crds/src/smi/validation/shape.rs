@@ -1,9 +1,9 @@
-//! Reads a spec, or reports where it has another shape than its kind.
+//! Deserializes a spec, or reports where its structure is not that of its kind.
 //!
-//! Reading into types alone takes too much: a list in the place of an object would be
-//! read by position, in the order in which our types happen to declare their fields, and
-//! lists that refer to lists multiply. Where another product's schema was in force,
-//! objects with both may be stored.
+//! Deserializing into types alone accepts too much: a list in the place of an object would be read
+//! by position, in the order in which our types happen to declare their fields, and lists that
+//! refer to lists multiply. Where another product's schema was in force, objects with both may be
+//! stored.
 
 use serde_json::{Value, json};
 

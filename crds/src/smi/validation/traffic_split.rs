@@ -1,4 +1,4 @@
-//! TrafficSplit: of which Service, to which, in which shares, for which requests.
+//! Validates a TrafficSplit: its Service, its backends, their weights and its matches.
 
 use std::{collections::BTreeSet, sync::Arc};
 

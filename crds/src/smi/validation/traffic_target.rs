@@ -1,5 +1,5 @@
-//! TrafficTarget: which callers may call what, with what. Every doubt is settled towards allowing
-//! less: what is wrong matches no caller and no request, never all.
+//! Validates a TrafficTarget: callers, destination and rules. Whatever is unclear allows less: an
+//! invalid part matches no caller and no request, never all.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Fields that the kind does not have. The API server drops them silently unless its client
-//! wants warnings, so every check that still sees them reports which was meant.
+//! Reports fields that the kind does not have. The API server drops them silently unless its
+//! client wants warnings, so every check that still sees them reports which field was meant.
 
 use serde_json::Value;
 

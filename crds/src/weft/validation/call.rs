@@ -1,4 +1,4 @@
-//! Sections about calls: timeouts, retry, fallback, mirror, sticky.
+//! Validates the sections about calls: timeouts, retry, fallback, mirror, sticky.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

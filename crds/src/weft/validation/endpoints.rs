@@ -1,4 +1,4 @@
-//! Sections about endpoints: ejection, breaker, balance.
+//! Validates the sections about endpoints: ejection, breaker, balance.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

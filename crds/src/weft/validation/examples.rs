@@ -1,4 +1,4 @@
-//! The examples of the documentation, as an API server and the mesh would take them.
+//! Tests that an API server and the mesh accept the examples of the documentation.
 //!
 //! Claims: calls-73
 

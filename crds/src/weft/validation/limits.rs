@@ -1,4 +1,4 @@
-//! Sections about what pods serve: rateLimits, priority, overload.
+//! Validates the sections about what pods serve: rateLimits, priority, overload.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;

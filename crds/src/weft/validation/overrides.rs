@@ -1,4 +1,4 @@
-//! The section `overrides`: which callers may send requests to another Service.
+//! Validates the section `overrides`: which callers may send requests to another Service.
 
 use k8s_openapi::jiff::Timestamp;
 use policy::{

@@ -1,4 +1,4 @@
-//! Reads the fields of one section, and remembers whether all could be read.
+//! Reads the fields of one section, and records errors.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

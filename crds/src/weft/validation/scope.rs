@@ -1,4 +1,4 @@
-//! What is made of a TrafficPolicy, and what it is about: targets, requests, callers.
+//! Validates the scope of a TrafficPolicy: targets, requests, callers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ pub(super) fn two(claim: &str) -> anyhow::Result<(Namespace, Namespace)> {
 fn namespace_reader_sees_own_graph_and_foreign_names_only() -> Outcome {
     let (shop, bank) = two("eyes-rights")?;
     let user = reader(&shop)?;
-    // The complete list: `stat` omits calls to other namespaces.
+    // The whole list: `stat` omits calls to other namespaces.
     let own = ["edges", "--since", "24h", "-o", "json", "-n", &shop.name];
     let own = eventually(SHOWN, "the reader sees the call", || {
         let output = ask(&shop, &user, &own)?;

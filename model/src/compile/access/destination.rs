@@ -1,4 +1,4 @@
-//! What a TrafficTarget protects, once its destination was looked up.
+//! The destination of a TrafficTarget, resolved to the pods that it protects.
 //!
 //! A target protects what it names even where it can allow nothing: one that is wrong must not
 //! leave its pods open.

@@ -1,4 +1,5 @@
-//! What the written ports of a TrafficTarget mean on each pod, and what is reported about them.
+//! Maps the ports written in a TrafficTarget to container ports of each pod, and reports those
+//! that do not fit.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! The ports of a TrafficTarget: what their numbers mean on each pod.
+//! The ports of a TrafficTarget, resolved for each pod: a number is a container port or a
+//! Service's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

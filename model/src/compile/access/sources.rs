@@ -1,4 +1,4 @@
-//! The sources of a TrafficTarget, as the identities that a proxy compares.
+//! The sources of a TrafficTarget, compiled to the identities that proxies compare.
 
 use std::{collections::BTreeSet, sync::Arc};
 

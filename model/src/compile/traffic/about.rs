@@ -1,11 +1,12 @@
-//! Which policies count at a Service port, and what is reported of the others, once each.
+//! Selects the policies that count at each Service port, within bounds, and reports the others
+//! once each.
 //!
-//! The author of any policy in a namespace may write policies for its Services, and these lie in
-//! the proxies of callers elsewhere. So there are bounds for each port, and what goes beyond is
-//! reported in one sentence of the policy, however many Services it is about.
+//! The author of any policy in a namespace may write policies for its Services, and the proxies of
+//! callers elsewhere hold them. So each port has bounds, and the excess is reported in one
+//! sentence of the policy, however many Services it is about.
 //!
-//! Policies that set nothing, or decide nothing because others come before them, are in no proxy.
-//! They take nothing of what there is room for, and are reported elsewhere.
+//! Policies that set nothing, or that others take precedence over, are sent to no proxy. They do
+//! not count towards the bounds, and are reported elsewhere.
 
 use std::{collections::BTreeMap, fmt::Display};
 

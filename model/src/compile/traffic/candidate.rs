@@ -1,5 +1,5 @@
-//! A policy that may decide something, what it is looked up in, and what stands around
-//! the pods that it is about.
+//! A policy that may apply, with the lookup tables and the surroundings of its pods that
+//! evaluating it needs.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! The conditions of TrafficPolicies: what each is about, which other policy decides, and what no
-//! proxy enforces.
+//! Computes the conditions of TrafficPolicies: what each applies to, which other policy takes
+//! precedence, and which parts no proxy enforces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,8 +1,8 @@
-//! The name that may have been meant where a Service is not there.
+//! Suggests the Service name that may have been meant where a policy names a missing one.
 //!
 //! A policy that names thousands of missing Services would have each compared with all that exist.
-//! So names of a namespace are compared only so often while a World is compiled, and what is
-//! missing after that is reported without a hint.
+//! So the number of comparisons in a namespace is bounded while a World is compiled, and names
+//! beyond it are reported without a suggestion.
 
 use std::{collections::BTreeMap, sync::Arc};
 

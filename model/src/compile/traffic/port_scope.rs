@@ -1,4 +1,4 @@
-//! A policy as it holds at one Service port, and how much it makes the port's rules grow.
+//! Restricts a policy to one Service port, and measures how much it makes the port's rules grow.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! One TrafficPolicy, with what it names.
+//! Reads one TrafficPolicy and resolves the objects that it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! Which Services get calls that were made to others: by splits, fallbacks and overrides.
+//! Indexes which Services receive calls made to others: by splits, fallbacks and overrides.
 //!
 //! Each mirror with `ReadOnly` needs this, and a namespace may hold thousands of them beside
-//! hundreds of thousands of names. So all is indexed once, and a lookup costs the same however many
+//! hundreds of thousands of names. So there is one index, and a lookup costs the same however many
 //! policies there are.
 
 use std::collections::HashMap;

@@ -1,8 +1,9 @@
-//! Pods that several Services lead to, and whose sections are overridden there.
+//! Finds pods that several Services lead to, and reports the policy sections that another
+//! Service's policy overrides there.
 //!
-//! What is reported of these pods follows from what they serve alone. A Deployment has many that
-//! serve the same, so each such set of Service ports is evaluated once, however many pods have it:
-//! one pod more or less changes nothing of what authors read, unless it is the first or the last of
+//! What is reported follows from the Service ports that a pod serves. A Deployment has many pods
+//! that serve the same, so each such set of ports is evaluated once, however many pods have it:
+//! one pod more or less changes nothing of what is reported, unless it is the first or the last of
 //! its kind.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! What a TrafficTarget that names an account means for all of the account's pods, whichever
-//! of them refused, and what it may name instead.
+//! Decides whether a suggested TrafficTarget names the pods' account or their labels, and reports
+//! what that means for the account's other pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! What lets plaintext reach the rules of a strict workload: the port in a list, and no other.
+//! Suggests how plaintext reaches the rules of a strict workload: by a list of permissive ports
+//! with that port alone.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;

@@ -1,7 +1,7 @@
-//! What one container port gets, from all the Service ports that lead to it.
+//! Merges the policies of all Service ports that lead to one container port.
 //!
-//! A proxy does not know by which Service a call comes, so what several of them say becomes one. A
-//! policy that loses by that has won at the port of its own Service, where nothing would be
+//! A proxy does not know by which Service a call comes, so policies of several Services become
+//! one. A policy that loses by that has won at the port of its own Service, where nothing would be
 //! reported: so the same result that goes to the pod names the section that it skips.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Each section into its message, and back.
+//! Converts each section of a TrafficPolicy.
 
 mod call;
 mod endpoint;

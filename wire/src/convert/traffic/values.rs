@@ -1,4 +1,4 @@
-//! Numbers, times and names that many sections hold.
+//! Converts numbers, times and names that many sections have.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! The documents of a text, each by itself where one of them is no YAML, so that it does not
-//! hide the others.
+//! Splits a text into YAML documents, so that an invalid one does not hide the others.
 //!
 //! Claims: observe-63
 

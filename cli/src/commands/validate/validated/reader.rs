@@ -232,7 +232,7 @@ pub struct Finding {
     /// Kind, namespace and name; of a document that cannot be read its number.
     pub object: String,
     /// Path of the field: as it was written if only the API server reports it, else in the version
-    /// that is stored; empty for the complete object.
+    /// that is stored; empty for the whole object.
     pub field: String,
     /// What is wrong, and the way out.
     pub text: String,

@@ -1,7 +1,7 @@
-//! The sections by which a caller's proxy makes calls, from timeouts to overrides.
+//! Converts the sections by which a caller's proxy makes calls, from timeouts to overrides.
 //!
-//! Numbers are read within the bounds of `policy`, since a controller of another version may
-//! have others; what lies outside refuses the resource, and the last good one stays.
+//! Numbers are read within the bounds of `policy`, since a controller of another version may have
+//! others; a value out of bounds refuses the resource, and the last good one stays.
 
 use std::sync::Arc;
 use std::time::Duration;

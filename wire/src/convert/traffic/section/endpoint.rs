@@ -1,7 +1,7 @@
-//! The sections by which a caller's proxy chooses endpoints, from ejection to subsets.
+//! Converts the sections by which a caller's proxy chooses endpoints, from ejection to subsets.
 //!
-//! Numbers are read within bounds, as in `call`. A state of a breaker that is not known is
-//! that of a breaker which decides by itself: neither of the others is safe to guess.
+//! Numbers are read within bounds, as in `call`. An unknown state of a breaker counts as that of a
+//! breaker which decides by itself: neither of the others is safe to guess.
 
 use policy::traffic::{
     bounds,

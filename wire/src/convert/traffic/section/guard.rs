@@ -1,4 +1,4 @@
-//! Sections about what a pod serves.
+//! Converts the sections about what pods serve, such as rate limits and overload.
 
 use std::sync::Arc;
 
