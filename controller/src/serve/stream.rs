@@ -384,7 +384,11 @@ impl ProxyStream<'_> {
     /// Takes what the proxy reports of calls to Services with a breaker.
     fn take_breaker_report(&mut self, breaker_report: v1::Pulse) {
         let (caller, now) = (&self.owner.caller, Instant::now());
-        if self.shared.allowances.admits_breaker_report(&caller.uid, now) {
+        if self
+            .shared
+            .allowances
+            .admits_breaker_report(&caller.uid, now)
+        {
             self.breakers.note_breaker_report(&breaker_report);
             self.shared.fleet.take(caller, breaker_report, now);
         } else {
