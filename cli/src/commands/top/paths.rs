@@ -276,7 +276,7 @@ mod tests {
         let (conclusion, words) = ended(vec![TapEvent::Started, away()]).await;
         assert_eq!(conclusion, Conclusion::Unknown, "{words}");
         assert!(
-            words.contains("no controller reported what deploy/web"),
+            words.contains("no controller reported the requests to deploy/web"),
             "{words}"
         );
         // The tap resumed.
