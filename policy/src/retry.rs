@@ -69,7 +69,7 @@ pub struct Attempted<'a> {
     /// All of the body is at hand to be sent again.
     pub body_kept: bool,
     /// The response has `weft-spent`, or the request that this call is made for is a retry.
-    pub spent: bool,
+    pub retries_exhausted: bool,
     /// It was sent and ended by a deadline, while its caller still waits.
     pub late: bool,
     pub requested_wait: RequestedWait,
@@ -251,12 +251,15 @@ impl Attempted<'_> {
         more && self.ended.is_failure(retry) && self.may_repeat(retry)
     }
 
-    /// Whether the request that this call was made for is marked, now that this was the
-    /// last attempt: a retry of that one repeats this one with it.
+    /// Whether the parent request of this call is marked as not to be retried, now that this was
+    /// the last attempt: a retry of the parent would repeat this call with it.
     #[must_use]
-    pub fn marks_spent(&self, retry: &Retry) -> bool {
+    pub fn exhausts_parent_retries(&self, retry: &Retry) -> bool {
         let late = self.late && self.ended == Ended::Refused(Reason::Deadline);
-        self.spent || late || self.ended.is_failure(retry) || self.ended.found_no_endpoint()
+        self.retries_exhausted
+            || late
+            || self.ended.is_failure(retry)
+            || self.ended.found_no_endpoint()
     }
 }
 
@@ -274,7 +277,7 @@ pub fn may_retry(
     if !attempted.is_repeated(retry) {
         return Next::Pass;
     }
-    if attempted.spent {
+    if attempted.retries_exhausted {
         return Next::Denied(RetryOutcome::Spent);
     }
     if !attempted.body_kept {

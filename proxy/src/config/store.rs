@@ -198,9 +198,9 @@ impl Store {
         }
     }
 
-    /// How often the pod began to get nothing but copies. A caller that compares must read it
-    /// before the decision whether something may begin.
-    pub(crate) const fn times_read_only(&self) -> &Arc<AtomicU64> {
+    /// How often the pod has become read-only. Code that compares must read it before the decision
+    /// whether something may begin.
+    pub(crate) const fn read_only_epoch(&self) -> &Arc<AtomicU64> {
         &self.read_only_began
     }
 

@@ -78,7 +78,7 @@ fn is_called_by_address(connection: &Connection, parts: &Parts) -> bool {
     ip.is_some_and(|ip| connection.proxy.own.has(ip))
 }
 
-/// May a copy come in that is only for pods which can change nothing?
+/// Refuses a copy for read-only receivers where this pod is not one.
 pub(super) fn admit_copy(
     connection: &Connection,
     snapshot: &Snapshot,

@@ -236,8 +236,8 @@ pub(super) fn limited_for(headers: &HeaderMap, grpc: bool) -> Option<Duration> {
     pushback.or_else(|| retry::retry_after(headers.get(RETRY_AFTER)?.as_bytes()))
 }
 
-/// Whether a peer proxy reports that what its application needed was tried again in vain.
-pub(super) fn is_spent(headers: &HeaderMap) -> bool {
+/// Whether a peer proxy reports that retries below it are exhausted.
+pub(super) fn reports_retries_exhausted(headers: &HeaderMap) -> bool {
     headers.contains_key(SPENT)
 }
 

@@ -100,8 +100,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The same, where this address has been tried in vain.
-    pub(super) fn besides(mut self, tried: SocketAddr) -> Self {
+    /// The same, without this address, which has been tried in vain.
+    pub(super) fn excluding(mut self, tried: SocketAddr) -> Self {
         self.candidates.exclude(tried);
         self
     }
@@ -190,8 +190,8 @@ impl<'a> Attempts<'a> {
         // Another one would be a probe of its own, of which there are so many in a second.
         let probed = self.probes() && !renewed;
         // Only the endpoint that was sent a body that cannot be sent again is to blame.
-        let spent = self.replay.is_some_and(|replay| !replay.may_be_sent());
-        failure.next() == Next::Stop || forbidden || probed || spent
+        let body_used = self.replay.is_some_and(|replay| !replay.may_be_sent());
+        failure.next() == Next::Stop || forbidden || probed || body_used
     }
 
     /// What follows a call that failed. A retry is chosen and paid for with that, and counts once
@@ -228,7 +228,7 @@ impl<'a> Attempts<'a> {
         let Some(set) = self.route.choice.set() else {
             return retry::Next::Pass;
         };
-        if !self.retries.may_follow(failed) || self.probes() || failed.outgoing.is_left() {
+        if !self.retries.may_follow(failed) || self.probes() || failed.outgoing.caller_has_left() {
             return retry::Next::Pass;
         }
         // Before anything is paid for it: no other endpoint may be left.

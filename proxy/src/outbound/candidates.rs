@@ -171,7 +171,7 @@ impl<'a> Candidates<'a> {
         };
         let policy = route.policy.as_deref();
         let ejection = *call_policy::ejection_if(policy, route.choice.ejects());
-        let (telemetry, parties) = (Arc::clone(&proxy.telemetry), route.parties());
+        let (telemetry, call_ends) = (Arc::clone(&proxy.telemetry), route.call_ends());
         let peer = Arc::clone(peer);
         #[expect(
             clippy::disallowed_methods,
@@ -183,7 +183,7 @@ impl<'a> Candidates<'a> {
             };
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, false);
             if let Some(cause) = set.record(&mut checked, latency, signal, &ejection) {
-                telemetry.metrics.ejected(&parties, cause);
+                telemetry.metrics.ejected(&call_ends, cause);
             }
         });
     }

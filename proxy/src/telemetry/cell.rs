@@ -7,7 +7,7 @@
 //! the metrics page and the reports to the controller are made of that, so that neither can count
 //! what the other does not.
 //!
-//! Imports `parties` and the counters of a relay, and no holder of cells.
+//! Imports `call_ends` and the counters of a relay, and no holder of cells.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -23,8 +23,8 @@ use policy::reason::Reason;
 use policy::route::names::MAX_NAMES;
 
 use crate::net::relay::Flows;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::histogram::{Exemplar, Exemplars};
-use crate::telemetry::parties::CallEnds;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
 const OUTCOMES: usize = 4;
@@ -41,7 +41,7 @@ const KEPT_ROUTES: usize = MAX_NAMES + 1;
 /// What one cell is about. Ports that are not distinguished are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CellKey {
-    pub parties: CallEnds,
+    pub call_ends: CallEnds,
     /// `Detect` where a request was refused before that was known.
     pub protocol: Protocol,
     /// By which route of the own workload, empty where none describes the request; `None` where

@@ -130,9 +130,9 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::telemetry::call_ends::CallEnds;
     use crate::telemetry::cell::{CallCounters, CallOutcome, CellKey};
     use crate::telemetry::labels::Direction;
-    use crate::telemetry::parties::CallEnds;
 
     fn scraped(linkerd: bool, osm: bool) -> String {
         let mut registry = Registry::default();
@@ -145,7 +145,7 @@ mod tests {
         let series =
             Compatibility::register(&mut registry, &wanted, "shop", "web-1", &Shared::default());
         let cell = CallCounters::new(CellKey {
-            parties: CallEnds::Rest(Direction::inbound),
+            call_ends: CallEnds::Rest(Direction::inbound),
             protocol: Protocol::Http1,
             route: None,
         });

@@ -22,8 +22,8 @@ use tokio::sync::{Notify, mpsc};
 use wire::v1;
 
 use crate::http::head::ReportedHead;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::CallEnds;
 
 /// Records of one tap that wait to be sent.
 const QUEUE: usize = 256;
@@ -253,22 +253,22 @@ impl Filter {
     /// route of the own workload.
     fn wants(
         &self,
-        parties: &CallEnds,
+        call_ends: &CallEnds,
         (status, latency, route): (u16, Duration, Option<&str>),
     ) -> bool {
         self.status
             .is_none_or(|(first, last)| (first..=last).contains(&status))
             && latency >= self.slower
             && (self.route.is_empty() || route == Some(&*self.route))
-            && self.wants_end(parties)
+            && self.wants_end(call_ends)
     }
 
     /// Whether its ends are wanted.
-    fn wants_end(&self, parties: &CallEnds) -> bool {
+    fn wants_end(&self, call_ends: &CallEnds) -> bool {
         if self.is_for_ends() == (false, false) {
             return true;
         }
-        match parties {
+        match call_ends {
             CallEnds::Outbound {
                 service,
                 backend,
@@ -280,7 +280,7 @@ impl Filter {
                     || self.to_pods.contains(&**pod)
             }
             CallEnds::Inbound { caller, .. } => {
-                let uid = parties.caller();
+                let uid = call_ends.caller();
                 uid.is_some_and(|uid| self.from_pods.contains(&**uid))
                     || self.from_accounts.contains(&**caller)
             }

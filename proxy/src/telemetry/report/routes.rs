@@ -72,7 +72,7 @@ impl Routes {
         if requests == 0 {
             return;
         }
-        let row = self.rows.entry((reading.key.parties.port(), route));
+        let row = self.rows.entry((reading.key.call_ends.port(), route));
         row.or_default().add(reading.counts.clone());
     }
 
