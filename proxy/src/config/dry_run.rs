@@ -1,10 +1,10 @@
 //! Dry runs of rules: evaluates them for each call beside the rules that hold, while a client
 //! reads the result.
 //!
-//! Without a dry run a call looks at one flag and nothing else. With dry runs each of them
-//! evaluates it too, while their time lasts, and counts how that differs. The result of the call
-//! is decided before and does not change. What is counted is bounded; a call without a row of its
-//! own is counted all the same.
+//! Without a dry run a call reads one flag. With dry runs, each of them also evaluates the call
+//! until its time is over, and counts whether its result differs. The result of the call is decided
+//! before and does not change. The rows of counters are bounded; a call without a row of its own is
+//! counted all the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

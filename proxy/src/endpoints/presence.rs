@@ -1,4 +1,4 @@
-//! Whether the proxy of an endpoint is taken to be there.
+//! Presence checks: whether the proxy of an endpoint that does not respond is still there.
 //!
 //! An endpoint without a response may be slow, or gone with its node, and the next call there
 //! waits to learn which. So after one such call a check runs beside the calls, which go to others

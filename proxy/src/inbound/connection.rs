@@ -1,4 +1,4 @@
-//! The caller of a connection, and which port of the application it calls.
+//! One inbound connection: its caller, and the port of the application that it calls.
 //!
 //! Claims: calls-13
 

@@ -1,6 +1,5 @@
-//! What stands before the application besides access: how long a request may take, whether it is
-//! a copy, the rate limits of this pod, of what class it is, and whether the application has room
-//! for one more.
+//! The checks of a request besides access: its deadline, whether it is a copy, the rate limits of
+//! this pod, its class, and whether the application has room for one more.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Passes the application's response on for as long as that is allowed, and counts when its body
-//! has ended. Peers get the application's load with it.
+//! Passes the application's response to the caller for as long as that is allowed, and counts the
+//! call when the body has ended. Peer proxies get the application's load with it.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the end of an attempt shows: of its endpoint, and of whether the call is tried again.
+//! What the result of an attempt means for the health of its endpoint, and for a retry of the call.
 //!
 //! Claims: calls-25
 

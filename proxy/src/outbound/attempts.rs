@@ -1,14 +1,15 @@
-//! Which endpoint a call tries next.
+//! Chooses the endpoint of each attempt of a call.
 //!
-//! Two things move a call on. It was not sent: then any method goes to another endpoint,
-//! because it is proven that no application saw it. Or it failed in a way that its policy lists,
-//! and `policy::retry` allows another attempt: that costs, and never happens to a method that may
-//! not be sent twice. Between the two stands what the server's proxy kept from an application
-//! without room for it: it costs, and any method goes on.
+//! A call goes to another endpoint for one of three reasons. It was not sent: then any method does,
+//! because it is proven that no application saw it. It failed in a way that its policy lists, and
+//! `policy::retry` allows another attempt: that takes a token, and never happens to a method that
+//! may not be sent twice. Or the server's proxy refused it because its application has no room:
+//! that takes a token, and any method goes on.
 //!
-//! A call alternates between two steps. [`Attempts::next`] gives the endpoint of the next attempt;
-//! [`Attempts::failed`] and [`Attempts::retry`] take what the attempt came to and decide what
-//! follows it: [`Following`]. Requests take these steps in `exchange`, opaque bytes in `opaque`.
+//! A call alternates between two steps. [`Attempts::next`] returns the endpoint of the next
+//! attempt; [`Attempts::failed`] and [`Attempts::retry`] take the result of the attempt and decide
+//! what follows it: [`Following`]. Requests take these steps in `exchange`, opaque bytes in
+//! `opaque`.
 
 use std::mem;
 use std::net::SocketAddr;

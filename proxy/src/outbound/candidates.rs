@@ -1,9 +1,9 @@
 //! The endpoints that a call may still be sent to, and the presence checks of those that may be
 //! gone.
 //!
-//! No call waits to learn whether an endpoint is there. Where nothing arrived from its proxy when
-//! something was due, and where there is no connection to the one of an endpoint whose ejection
-//! is over, it is checked beside the calls, which go to others meanwhile.
+//! No call waits for the check of an endpoint. An endpoint is checked beside the calls, which go to
+//! others meanwhile, where something was due from its proxy and nothing arrived, and where it has
+//! no connection and its ejection is over.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! What a call of the application is made for, and what it takes over of that: its class, and its
-//! route override, by which it goes to another Service than the one it is made to, because its
-//! request names it and the called Service's policy grants it.
+//! The request that a call of the application is made for, and what the call inherits of it: its
+//! class and its route override. An override sends the call to another Service than the one called,
+//! where the parent request names it and the called Service's policy grants it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,9 +1,9 @@
 //! Sends a request to one endpoint after the other until one answers.
 //!
-//! Each attempt ends in one of two ways. It has the head of a response: that goes to the caller,
-//! or another attempt takes its place. Or it has failed or was abandoned: then the next endpoint
-//! is tried where one may be. [`Attempts`] decide where; what is decided here is what a response
-//! shows, and what of it reaches the caller.
+//! An attempt that gets the head of a response passes it to the caller, or another attempt takes
+//! its place. After an attempt that failed or was abandoned, the next endpoint is tried where one
+//! may be. [`Attempts`] decide where; this file decides what a response shows, and what of it
+//! reaches the caller.
 
 use std::net::SocketAddr;
 use std::pin::pin;

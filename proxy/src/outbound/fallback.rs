@@ -1,8 +1,7 @@
-//! Fallbacks: what answers a call of which every attempt has failed, another Service or a
-//! response that the policy holds.
+//! Fallbacks: the Service or fixed response that replaces a call whose attempts all failed.
 //!
-//! It is tried once, with the time that the call has left, and its response is final. Where it
-//! cannot answer either, the call ends as it would have without.
+//! A fallback runs once, with the time that the call has left, and its response is final. Where it
+//! fails too, the call ends as it would have without.
 
 use std::sync::Arc;
 

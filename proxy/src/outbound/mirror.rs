@@ -1,11 +1,11 @@
-//! Mirrored requests: copies for Services that are to see the requests of others, `mirror` of a
-//! TrafficPolicy.
+//! Mirrors requests: sends copies of them to the Services that `mirror` of a TrafficPolicy names.
 //!
-//! A copy is made when the response to the request begins, or the request was lost after it was
-//! sent: by then an application has it, and nothing had to be kept for the copy. No caller waits
-//! for it: it runs in a task of its own, is sent once, and its response is read and dropped. Its
-//! result shows in one counter and in nothing that is learned of endpoints. Where there is no
-//! room for it, memory is short, or the request may be made for a copy itself, it is not made.
+//! A copy is made when the response to the request begins, or when the request was lost after it
+//! was sent: by then an application has it, and nothing had to be kept for the copy. No caller
+//! waits for it: it runs in a task of its own, is sent once, and its response is read and dropped.
+//! Its result is counted in one metric and changes nothing that is measured of endpoints. No copy
+//! is made where there is no room for it, where memory is short, or where the request may itself be
+//! made for a copy.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,7 +1,7 @@
-//! Opaque bytes to an endpoint.
+//! Relays a connection of opaque bytes from the application to an endpoint.
 //!
-//! That a connection could be opened is all that is learned of an endpoint that carries bytes,
-//! and it means something only once it is known that bytes are what is spoken: [`ConnectSignal`].
+//! All that this shows of the endpoint is that a connection could be opened, and that counts only
+//! once the protocol is known to be opaque bytes: [`ConnectSignal`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

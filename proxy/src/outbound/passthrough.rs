@@ -1,4 +1,4 @@
-//! Addresses that the mesh does not serve: unknown ones, and those outside.
+//! Relays connections to addresses that the mesh does not serve: unknown ones, and those outside.
 
 use std::net::SocketAddr;
 use std::pin::pin;

@@ -1,5 +1,5 @@
-//! Hands the answer to the application, or the reason why there is none, and counts when its body
-//! has ended.
+//! Returns the response to the application, or the reason why there is none, and counts the call
+//! when the body has ended.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! How often a call may still be sent: as retries, which a policy allows and a budget pays, and
-//! as failovers, because it was not sent to one endpoint or ended with its connection.
+//! Bounds how often a call is sent: as retries, which a policy allows and a budget pays for, and as
+//! failovers, where an endpoint did not get it or its connection ended.
 //!
-//! One layer tries again: what failed here in its last attempt is not tried again by those
-//! above, nor what they try again already by those below.
+//! Only one proxy on a path retries: callers above do not retry what failed here in its last
+//! attempt, and this proxy does not retry what proxies below have retried.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,4 +1,4 @@
-//! Where one call goes: which backend, by which rule, and among which endpoints.
+//! The route of one call: its backend, the rule that chose it, and the endpoints that serve it.
 //!
 //! Decided once per call, from one snapshot, before anything is sent. What the call is counted by
 //! follows from the same value, so that a table of traffic cannot disagree with the traffic.

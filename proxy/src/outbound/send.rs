@@ -1,4 +1,4 @@
-//! A request on its way to an endpoint, and one attempt at one.
+//! A request on its way to an endpoint, and one attempt to send it.
 
 use std::net::SocketAddr;
 use std::pin::pin;

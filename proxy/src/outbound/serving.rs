@@ -1,4 +1,4 @@
-//! The endpoint that serves a call, until its answer has ended.
+//! The state of a call at the endpoint that serves it, until its response has ended.
 //!
 //! Claims: calls-2, calls-46
 

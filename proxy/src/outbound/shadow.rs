@@ -1,6 +1,6 @@
-//! What a workload may do that receives nothing but copies: read. Its own proxy refuses whatever
-//! could change something elsewhere, because the request that was copied has requested it
-//! already.
+//! Restricts what a workload may send that receives nothing but copies: it may only read. Its own
+//! proxy refuses whatever could change something elsewhere, because the request that was copied has
+//! changed it already.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

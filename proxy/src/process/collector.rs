@@ -1,4 +1,4 @@
-//! The way of spans to their collector: through the mesh, like any call of the pod's own
+//! Connects the sender of spans to their collector through the mesh, like any call of the pod's own
 //! application.
 //!
 //! The sender of spans lives on the control thread, and connections of the mesh on the data

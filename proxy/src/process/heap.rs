@@ -1,4 +1,4 @@
-//! How much memory the program holds, read before every read of a connection.
+//! How much memory the program has allocated, read before every read of a connection.
 //!
 //! The allocator counts what each thread allocates and frees, and returns that for the price of
 //! two loads. What it holds in whole pages, with what lies unused between small things, takes

@@ -1,8 +1,7 @@
-//! Counts how calls end. One `Call` per request or opaque connection, filled in while it is
-//! served, and consumed exactly once. A request that is dropped instead had a caller that left
-//! before there was a response: it counts as cancelled, so that successes, failures and cancelled
-//! ones are all requests there were. Opaque bytes that are dropped while they are relayed were
-//! cut off, and count as lost.
+//! `Call`: counts how one request or opaque connection ends. It is filled in while that is served,
+//! and consumed exactly once. A request that is dropped instead had a caller that left before there
+//! was a response: it counts as cancelled, so that successes, failures and cancelled ones add up to
+//! all requests. Opaque bytes that are dropped while they are relayed count as lost.
 //!
 //! `Counting` holds where it counts, `Notes` what the access log, traces and taps will report
 //! of it.

@@ -1,11 +1,9 @@
-//! Cells: the counters of one way that calls take, which is who calls whom, by which route,
-//! protected by what, in which protocol.
+//! Cells: the counters of all calls with the same caller, callee, route, security and protocol.
 //!
-//! A cell is the only place where a call is counted. Code that serves calls finds the cell of
-//! their way once ([`CellCache`]), and from then on a call costs a few additions: no lock, no
-//! map, nothing made. The control thread takes out what has come together (`telemetry::cells`);
-//! the metrics page and the reports to the controller are made of that, so that neither can count
-//! what the other does not.
+//! A cell is the only place where a call is counted. Code that serves calls finds their cell once
+//! ([`CellCache`]), and from then on a call costs a few additions: no lock, no map, no allocation.
+//! The control thread takes the counts out (`telemetry::cells`); the metrics page and the reports
+//! to the controller are made of them, so that the two cannot disagree.
 //!
 //! Imports `call_ends` and the counters of a relay, and no holder of cells.
 

@@ -1,9 +1,8 @@
-//! The cells of all ways, and what has been taken out of them.
+//! The map of all cells, and the counts that have been taken out of them.
 //!
-//! The map is read where a way is used for the first time, and by the control thread: code that
-//! serves calls keeps the cell that it found. A cell without a holder that counted nothing for
-//! ten minutes is forgotten, as a series is. No count gets lost by that: a cell with a holder
-//! stays.
+//! The map is read when a cell is used for the first time, and by the control thread: code that
+//! serves calls keeps the cell that it found. A cell without a holder that counted nothing for ten
+//! minutes is forgotten, as a series is. No count gets lost by that: a cell with a holder stays.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Series under the names that other meshes gave theirs, for tools whose queries
-//! cannot be changed: Flagger's providers `linkerd` and `osm`.
+//! Metrics under the names that other meshes gave theirs, for tools whose queries cannot be
+//! changed: Flagger's providers `linkerd` and `osm`.
 //!
 //! Off unless the chart's value `proxy.compatibilitySeries` names them, and then only what these
 //! tools query: requests that arrived at this workload. The name of the workload was stamped on

@@ -1,5 +1,5 @@
-//! The families of the metrics page that are made of cells: requests, attempts, opaque
-//! connections. Each scrape brings them up to date first.
+//! The metric families that are computed from cells: requests, attempts, opaque connections. Each
+//! scrape brings them up to date first.
 //!
 //! Claims: observe-139
 

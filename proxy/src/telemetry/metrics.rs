@@ -1,4 +1,4 @@
-//! Metrics: what the proxy counts.
+//! The metrics of the proxy, and their registration.
 //!
 //! Labels are closed sets or names of cluster objects; a path, header, address or error text
 //! never becomes one. A series that was idle for ten minutes is left out of the next scrape and

@@ -1,15 +1,15 @@
-//! Reports to the controller of the calls that this proxy saw: sums by edge and interval of five
+//! Reports to the controller about the calls that this proxy saw: sums by edge and interval of five
 //! seconds.
 //!
-//! A call costs nothing here: a task of the control thread closes an interval when it ends, with what
-//! has come together in the cells since the one before. What was sent is kept for some minutes
-//! and sent again on every new stream, because the controller that answers then may be another
-//! one, or may have started anew. It recognises repeated intervals, so that nothing counts twice.
-//! After the clock was set it could not: the controller dates intervals by how wrong the clock is
-//! now, so those from before would lie beside themselves, and are not sent again.
+//! A call costs nothing here: a task of the control thread closes an interval when it ends, with
+//! what has come together in the cells since the one before. What was sent is kept for some minutes
+//! and sent again on every new stream, because the controller that answers then may be another one,
+//! or may have restarted. It recognises repeated intervals, so that nothing counts twice. After the
+//! clock was set it could not: the controller dates intervals by how wrong the clock is now, so
+//! those from before would lie beside themselves, and are not sent again.
 //!
-//! Nothing here waits: where an interval has too many edges the rest of its calls lose their other end
-//! and stay counted, and what is kept drops its oldest intervals.
+//! Nothing here waits: where an interval has too many edges, the rest of its calls lose their other
+//! end and stay counted, and what is kept drops its oldest intervals.
 
 mod routes;
 

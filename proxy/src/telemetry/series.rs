@@ -1,4 +1,4 @@
-//! Families of series that are bounded, and forget idle series.
+//! Metric families that are bounded and forget idle series.
 //!
 //! A series that was idle for ten minutes is left out of the next scrape and forgotten, so that
 //! pods and Services which are gone do not stay for ever. A counter that comes back starts at

@@ -1,8 +1,8 @@
-//! Where a call counts, and what of it is counted.
+//! The cell (the set of counters) on which a call counts, and what of the call is counted.
 //!
 //! A call counts once, on the cell of its last attempt; each attempt counts on the cell of its own
-//! endpoint. Until it is known where a call goes it counts nowhere, and it may move from one cell
-//! to another before it ends: where it is under way is where it leaves.
+//! endpoint. Until the route of a call is known it counts nowhere, and it may move from one cell to
+//! another before it ends. Its end is counted on the cell where it is under way.
 
 use std::mem;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! What the access log, a trace and taps note of a call, beyond what is counted.
+//! The notes of one call for the access log, a trace and taps, beyond what is counted.
 //!
-//! Each note is on the heap and only made where it is wanted, because most calls have none.
+//! Each note is on the heap and only made where something reads it, because most calls have none.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

@@ -1,4 +1,4 @@
-//! What is reported of one request.
+//! The record of one request that taps receive.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

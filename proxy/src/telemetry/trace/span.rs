@@ -1,4 +1,4 @@
-//! One request as a span, by the semantic conventions of OpenTelemetry: a CLIENT's where
+//! Encodes one request as a span, by the semantic conventions of OpenTelemetry: a CLIENT's where
 //! the application calls, a SERVER's where it is called.
 
 use std::borrow::Cow;
