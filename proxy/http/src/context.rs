@@ -1,13 +1,12 @@
-//! The requests that calls of the local application are made for: which of them have an end or
-//! something else that such calls inherit, and when the client of one is gone.
+//! The requests that the application is serving, as parents of the calls that it makes: what a call
+//! inherits of its parent request, and when the client of that has left.
 //!
-//! `policy` keeps the table. Here a request is entered when it goes to the application and taken
-//! out when its answer has ended, however that comes; a call that is made for it waits on that
-//! entry.
+//! `policy` keeps the table. A request is entered here when it goes to the application and removed
+//! when its response has ended in any way; a call that is made for it waits on that entry.
 //!
-//! Invariant: as long as no request has an end, this costs each one a number that goes up and down
-//! again, and each call a look. Only then is it known which traces are in flight: until all have
-//! ended that came before, trace ids prove nothing.
+//! Invariant: as long as no request has a deadline, this costs each request a counter that goes up
+//! and down again, and each call one read. Only then is it known which traces are in flight: until
+//! all requests that came before have ended, trace ids prove nothing.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,16 +1,16 @@
-//! Which requests are made for copies of others, so that none of them is copied again: two Services
-//! whose requests are copied to each other would send copies without end, long after their callers
-//! have left.
+//! Tracks which requests are copies or made for copies, so that none of them is copied again. Two
+//! Services whose requests are copied to each other would send copies without end, long after their
+//! callers have left.
 //!
-//! An application shows what its own calls are made for by what it passes on, `weft-shadow` or the
-//! trace: for as long as copies come to it, its proxy writes into the trace of each request whether
-//! it is one. Where the application passes nothing on, this cannot be known, and so calls of a
-//! workload to which copies came are not copied for [`AFTER_A_COPY`]. A peer learns how much of
-//! that is left, and its own calls are held to the same.
+//! An application shows what its own calls are made for by the headers that it passes on,
+//! `weft-shadow` or the trace: while it receives copies, its proxy marks in the trace of each
+//! request whether it is one. Where the application passes nothing on, this cannot be known, so
+//! calls of a workload that received copies are not copied for [`AFTER_A_COPY`]. A peer receives
+//! how much of that time is left, and treats its own calls in the same way.
 //!
-//! And how much memory all copies of a workload's requests may use ([`Copies`]).
+//! [`Copies`] bounds the memory of all copies of a workload's requests.
 //!
-//! Invariant: where no copies come this costs a look at one number.
+//! Invariant: where no copies arrive this costs one read of a number.
 //!
 //! Claims: calls-53, calls-55
 

@@ -1,4 +1,4 @@
-//! When a request on a connection of HTTP/1.1 is let in: by the first bytes of its head, by all of
+//! Admits requests on an HTTP/1.1 connection to memory: by the first bytes of their head, by all of
 //! it before hyper reads it, or after hyper has read it.
 
 use std::future::poll_fn;
