@@ -1,5 +1,5 @@
-//! Holders whose requests wait for memory, and what those take that began a moment ago.
-//! [`crate::ticket`] decides which wait, and for what.
+//! Memory admission: the holders whose requests wait for memory, and the bytes that requests
+//! admitted a moment ago will take. [`crate::ticket`] decides which requests wait, and for what.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

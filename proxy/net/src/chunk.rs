@@ -1,4 +1,4 @@
-//! Byte streams as a relay wants them: chunks that change hands without a copy.
+//! Byte streams for a relay: chunks change owners without a copy.
 
 use std::cell::RefCell;
 use std::io;

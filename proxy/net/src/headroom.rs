@@ -1,21 +1,22 @@
-//! Headroom: how much memory must be free for a request to begin.
+//! Headroom: how much memory must be free for a request to start.
 //!
-//! A holder of nothing may begin up to [`TOP`], and the more a holder holds, the earlier its next
-//! request waits. So there is always room for holders of less than those that fill the memory,
-//! however many they are, and among equals all get the same. What is in use counts with what is
-//! going to be, so all together stay below the part of the memory from which on nothing is read.
+//! A holder that holds nothing may start a request up to [`TOP`], and the more a holder holds, the
+//! earlier its next request waits. So there is always room for holders of less than those that fill
+//! the memory, however many they are, and among equals all get the same. What is in use counts with
+//! what is going to be, so all together stay below the part of the memory from which on nothing is
+//! read.
 //!
 //! Beyond that each holder may have [`LEAST`] requests in flight, or its part of so many where
-//! there are more callers: one may have to end for others to end.
+//! there are more callers: one may have to end before others can.
 //!
-//! A holder of more than those in flight of which none ends, as downloads without a reader, would
-//! wait for ever with the next. So a few requests of each holder begin by permits that are
-//! reserved for it, up to [`RESERVED`], and give them back when they end, or some seconds later:
-//! by then what they take is in use.
+//! A holder with more in flight, of which none ends, as downloads without a reader, would wait for
+//! ever with the next. So a few requests of each holder start by permits that are reserved for it,
+//! up to [`RESERVED`], and give them back when they end, or some seconds later: by then what they
+//! take is in use.
 //!
-//! What stalls may stay above that and below where any holder loses anything. A holder that is
-//! known to hold an [`HEAVY`]th part of the memory goes on there as well, by half of its permits:
-//! where that fills the memory it is among those who make room.
+//! Where requests stall, memory may stay above that level and below the one at which holders lose
+//! connections. A holder that is known to hold an [`HEAVY`]th part of the memory goes on there as
+//! well, by half of its permits: where that fills the memory it is among those who make room.
 
 use runtime::occupancy::Requests;
 

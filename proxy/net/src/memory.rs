@@ -1,7 +1,7 @@
-//! The memory of the process: how much is in use, and from which part of it on it is tight or full.
+//! The memory of the process: how much is in use, and above which part it is tight or full.
 //!
-//! What the program holds is read each time. What no such reading shows is added: what the kernel
-//! holds for sockets, and what heads that have come will cost.
+//! What the program holds is read each time. Added is what no such reading shows: what the kernel
+//! holds for sockets, and what heads that were received will cost.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

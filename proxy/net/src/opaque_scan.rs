@@ -1,4 +1,4 @@
-//! Watches text that passes without being read as HTTP.
+//! Scans relayed opaque bytes for lines that a server would read as a header of the mesh.
 //!
 //! Servers take more for a request with headers than what ends in HTTP and a version.
 //! llhttp, which Node, uvicorn and aiohttp read with, knows `RTSP/` and `ICE/`. It, PHP's
