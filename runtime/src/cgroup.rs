@@ -1,4 +1,4 @@
-//! What the control group of this container allows.
+//! Reads what the control group of this container allows.
 //!
 //! Claims: attack-39
 

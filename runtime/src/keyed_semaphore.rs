@@ -1,9 +1,8 @@
-//! Work under way at one time, of which one source has its share at most.
+//! A semaphore with keys: bounds concurrent work, and the part of it that one source may have.
 //!
-//! A caller waits behind others of its own source first, so one source whose work takes
-//! long does not make the others wait. Where a source may have one permit, the sources that
-//! wait take turns: each is delayed by one piece of work of every other one, however much
-//! that requests.
+//! A caller waits behind others of its own source first, so one source whose work takes long does
+//! not delay the others. Where a source may have one permit, waiting sources take turns: each is
+//! delayed by one piece of work of every other one, however much those request.
 
 use std::collections::HashMap;
 use std::hash::Hash;
