@@ -1,16 +1,15 @@
-//! Whether a call that failed is tried again, when, and what pays for it.
+//! Decides whether and when a failed call is retried, and takes the token for it.
 //!
-//! Three things keep retries from becoming the outage. The *budget*: a first attempt that
-//! succeeds saves a part of a retry, so a dead backend earns none and gets hardly more
-//! than its load. *One layer*: when the last attempt of a call fails, the request that it
-//! was made for is marked, and callers above do not try again what was tried below
-//! ([`RetryExhaustedTraces`]). And *no application sees a call twice*: an unsafe call goes out
-//! once, unless its author lists the method.
+//! Three things keep retries from becoming the outage. The *budget*: a first attempt that succeeds
+//! saves a part of a retry, so a dead backend earns none and gets hardly more than its load. *One
+//! layer*: when the last attempt of a call fails, its parent request is marked, and callers above
+//! do not retry what was retried below ([`RetryExhaustedTraces`]). And *no application sees a call
+//! twice*: an unsafe call is sent once, unless its author lists the method.
 //!
-//! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an
-//! attempt ended, or has taken as long as one may, which ends it only where another one follows;
-//! [`RetryOutcome`] is the metric's label. What never reached an application is moved to another
-//! endpoint for nothing and is not asked about here.
+//! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an attempt
+//! ended, or has taken as long as one may, which ends it only where another one follows;
+//! [`RetryOutcome`] is the metric's label. A call that never reached an application goes to another
+//! endpoint without a token and without this file.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What retries to one backend may cost this proxy.
+//! The retry budget of one backend: what retries to it may cost this proxy.
 //!
 //! Savings and costs are kept in slots of half a second, of which those of the last
 //! `interval` count: what was saved before a calm time is not spent in the storm after it.
