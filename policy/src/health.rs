@@ -10,15 +10,15 @@
 //! one request probes the endpoint; a success brings it back over the warm-up, a failure doubles
 //! the ejection.
 //!
-//! In use: one [`Health`] per endpoint, beside its cost under the same lock. The end of an
-//! attempt goes to [`Health::record`]; where that returns [`HealthChange::RowIsFull`], which is
-//! rare, the proxy adds up [`Health::recent`] of the other endpoints and calls
-//! [`Health::evaluate`]. No other thread may judge the same set between the two, or two endpoints
-//! take the last place; the proxy has one thread for data and does not wait between them.
-//! [`Health::status`] is read when endpoints are drawn, and [`Health::begin_probe`] is called
-//! for the one that is sent a probe. [`Health::settle`] comes before each of these, at the same
-//! moment. Not recorded are responses of the mesh itself ([`HealthSignal::of_refusal`]) and
-//! attempts that started before the endpoint returned ([`Health::counts`]).
+//! In use: one [`Health`] per endpoint, beside its cost under the same lock. The end of an attempt
+//! goes to [`Health::record`]; where that returns [`HealthChange::RowIsFull`], which is rare, the
+//! proxy adds up [`Health::recent`] of the other endpoints and calls [`Health::evaluate`]. No other
+//! thread may evaluate the same set between the two, or more endpoints are ejected than may be; the
+//! proxy has one thread for data and does not wait between them. [`Health::status`] is read when
+//! endpoints are drawn, and [`Health::begin_probe`] is called for the one that is sent a probe.
+//! [`Health::settle`] comes before each of these, at the same moment. Not recorded are responses of
+//! the mesh itself ([`HealthSignal::of_refusal`]) and attempts that started before the endpoint
+//! returned ([`Health::counts`]).
 //!
 //! Invariant: time and chance are arguments.
 

@@ -1,5 +1,5 @@
-//! A table of the sizes of futures that the proxy has one of per connection or request, which
-//! bounds the memory of each.
+//! A table of maximum sizes for the futures of connections and requests, which bounds the memory of
+//! each.
 //!
 //! A future is as large as the most that it holds across an `await`, and one variable that lives
 //! too long makes it larger without a warning of the compiler. So each of these may be as large as

@@ -11,7 +11,7 @@
 //! bucket for each place they ever had at once.
 //!
 //! That is how the Space-Saving algorithm counts what is most frequent in a stream (Metwally,
-//! Agrawal, El Abbadi 2005): a newcomer inherits the count of the least frequent.
+//! Agrawal, El Abbadi 2005): a new key starts with the count of the least frequent.
 //!
 //! Invariant: no bucket of a caller is full before the caller's floor.
 

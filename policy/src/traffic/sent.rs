@@ -1,5 +1,5 @@
-//! What of the winning sections is sent to callers and what to pods, and the parts that a proxy
-//! must carry out for it.
+//! Which winning sections are sent to callers' proxies and which to the pods' own, and the parts
+//! that a proxy must carry out for them.
 //!
 //! A proxy is sent all of its side or, if it is older than policies, nothing. It ignores a part
 //! that it does not carry out, as `wire` skips unknown fields; the object's status names that part.

@@ -1,5 +1,5 @@
 //! The requests that the application is serving, as parents of the calls that it makes: what a call
-//! inherits of its parent request, and when the client of that has left.
+//! inherits of its parent request, and when the parent's client has left.
 //!
 //! `policy` keeps the table. A request is entered here when it goes to the application and removed
 //! when its response has ended in any way; a call that is made for it waits on that entry.

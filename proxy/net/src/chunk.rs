@@ -1,4 +1,4 @@
-//! Byte streams for a relay: chunks change owners without a copy.
+//! Byte streams that a relay reads and writes in chunks, which it passes on without a copy.
 
 use std::cell::RefCell;
 use std::io;

@@ -7,9 +7,9 @@
 //! pass. What no honest client of theirs sends is a line that begins with a header of the mesh: a
 //! connection with one ends before its value.
 //!
-//! The whole connection is watched, because a server that took its first line for a
-//! request takes others after it. One that cannot be a request by its first line is left
-//! alone, so that binary protocols carry whatever they like.
+//! The whole connection is scanned, because a server that took its first line for a request takes
+//! others after it. A connection that cannot be a request by its first line is not scanned, so that
+//! binary protocols carry whatever they like.
 //!
 //! Claims: attack-62, attack-64
 

@@ -1,5 +1,5 @@
-//! Dry runs of rules: evaluates them for each call beside the rules that hold, while a client
-//! reads the result.
+//! Dry runs of rules: evaluates them for each call beside the rules in force, while a client reads
+//! the result.
 //!
 //! Without a dry run a call reads one flag. With dry runs, each of them also evaluates the call
 //! until its time is over, and counts whether its result differs. The result of the call is decided

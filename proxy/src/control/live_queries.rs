@@ -1,4 +1,4 @@
-//! Live queries: answers what a controller queries while a user waits for the result.
+//! Live queries: responds to queries of a controller while a user waits for the result.
 //!
 //! Queries arrive on the control stream. Results are sent by another call on the same connection,
 //! so that a flood of them delays no acknowledgement. Each query is a task: it ends when the

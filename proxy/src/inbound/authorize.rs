@@ -2,7 +2,7 @@
 //! policy changes. Dry runs of rules are evaluated beside it.
 //!
 //! Invariant: one snapshot decides everything about one request, or about one connection at one
-//! moment. Two would let a change in between combine an old mode with a new rule.
+//! moment. With two, a change in between could combine an old mode with a new rule.
 
 use std::time::{Duration, Instant};
 

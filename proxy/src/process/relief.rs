@@ -1,4 +1,4 @@
-//! Memory relief: takes connections from the holder of most when memory runs out.
+//! Memory relief: closes connections of the largest holder when memory runs out.
 //!
 //! The last resort: a caller that is bounded elsewhere does not get here. While relief works
 //! nothing is read ([`Budget::poll_room`]), so nothing grows meanwhile. An identity, or an address

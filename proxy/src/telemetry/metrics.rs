@@ -1,9 +1,9 @@
 //! The metrics of the proxy, and their registration.
 //!
-//! Labels are closed sets or names of cluster objects; a path, header, address or error text
-//! never becomes one. A series that was idle for ten minutes is left out of the next scrape and
-//! forgotten, so that pods and Services which are gone do not stay for ever. A counter that comes
-//! back starts at zero, which every consumer of counters understands.
+//! Labels are closed sets or names of cluster objects; a path, header, address or error text never
+//! becomes one. A series that was idle for ten minutes is dropped from the next scrape and
+//! forgotten, so that pods and Services that no longer exist do not stay for ever. A counter that
+//! comes back starts at zero, which every consumer of counters understands.
 
 use std::fmt;
 use std::sync::Arc;

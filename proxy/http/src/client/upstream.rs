@@ -1,5 +1,5 @@
 //! `Upstream`: the socket of an HTTP/1.1 connection to an application, in the wrapper that hyper
-//! gets. Only so many of them at a time may have a large window.
+//! gets. The number of them with a large window is bounded.
 //!
 //! Claims: calls-11
 

@@ -1,4 +1,4 @@
-//! The routes of the own workload in a report.
+//! Adds the requests per route of the own workload to a report.
 //!
 //! Cells are distinguished by route and edges are not. So an edge here sums the cells of all its
 //! routes, with the number of requests by each, and what each route served is in a row of its own,
