@@ -1,8 +1,8 @@
 //! Access control: which callers may call a workload, and how.
 //!
-//! Rules only allow. Each rule is one TrafficTarget and is judged on its own:
-//! the sources of one never meet the ports or routes of another, which is what
-//! happens when ports are checked per connection and routes per request.
+//! Rules only allow. Each rule is one TrafficTarget and is evaluated by itself: the sources of one
+//! never combine with the ports or routes of another, which is what happens when ports are checked
+//! per connection and routes per request.
 //!
 //! Whatever is empty allows nothing, so a lost or half-written list refuses.
 

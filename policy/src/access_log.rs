@@ -1,4 +1,4 @@
-//! Which requests a proxy writes down, and where, as its users say it.
+//! Settings of the access log: which requests a proxy logs, and where.
 //!
 //! Claims: observe-97
 

@@ -1,15 +1,15 @@
-//! Which endpoint of a Service takes the next request.
+//! Load balancing by latency: the endpoint of a Service that takes the next request.
 //!
-//! Two endpoints are drawn at random and the one with the lower score takes the
-//! request. The score is an estimate of latency times the requests that would
-//! wait there. The estimate rises at once with a slow response and sinks slowly,
-//! so an endpoint that turned slow is left alone from its first slow response on.
+//! Two endpoints are drawn at random and the one with the lower score takes the request. The score
+//! is an estimate of latency times the requests that would wait there. The estimate rises at once
+//! with a slow response and sinks slowly, so an endpoint that turned slow is avoided from its first
+//! slow response on.
 //!
-//! How slowly it sinks goes by how long the endpoint has responded like that. One slow response
-//! is often the first of a new pod, or a moment in which its machine was busy: it is
-//! forgotten within seconds, or the endpoint would get nothing for most of a minute, since
-//! an endpoint without requests shows nothing new. Slow responses that repeat are believed
-//! longer each time.
+//! How slowly it sinks depends on how long the endpoint has responded like that. One slow response
+//! is often the first of a new pod, or a moment in which its machine was busy: it is forgotten
+//! within seconds, or the endpoint would get nothing for most of a minute, since an endpoint
+//! without requests shows nothing new. Repeated slow responses keep the estimate high for longer
+//! each time.
 //!
 //! An endpoint without a measurement counts as the cheapest, but only until its
 //! first request is on the way: a new endpoint that never answers would draw

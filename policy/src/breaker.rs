@@ -1,11 +1,11 @@
-//! The circuit breaker: when calls to a Service stop, and how that ends.
+//! The circuit breaker: when calls to a Service stop, and how they resume.
 //!
 //! Each proxy counts what it sent and what failed ([`own::Breaker`]) and reports it to the
-//! controller every second. The controller adds up and opens for the whole mesh when the
-//! *median calling account* sees the failures ([`fleet::Fleet`]): one account with a
-//! broken client, or a dishonest one, opens nothing for others. A proxy obeys when it sees
-//! the failures too, or has no numbers of its own; a proxy whose own numbers suffice does
-//! not wait for the controller.
+//! controller every second. The controller adds the reports up and opens the fleet's breaker when
+//! the *median calling account* sees the failures ([`fleet::Fleet`]): one account with a broken
+//! client, or a dishonest one, opens nothing for others. A proxy follows the fleet when it sees the
+//! failures too, or has no numbers of its own; a proxy whose own numbers suffice does not wait for
+//! the controller.
 //!
 //! Both go the same way: open, then some probes, then a ramp from 10 to 100 % in ten
 //! seconds, because a Service that has just come back has cold caches and few connections.

@@ -1,10 +1,10 @@
-//! What a call of an application is made for: requests that it has not answered yet, by the
-//! name that each was given, and by the trace that they belong to.
+//! The table of open requests of an application, by which the parent request of a call is found: by
+//! the id that each request was given, or by its trace.
 //!
-//! A name is unique, so a call that carries it is made for that request and no other. A trace
-//! id is not: several requests of one trace may be in flight, and only one of them may have
-//! an end. So of a trace the loosest holds, and while requests of unknown trace are in
-//! flight, trace ids decide nothing: a call is never ended while a caller waits for it.
+//! An id is unique, so a call that carries it is made for that request and no other. A trace id is
+//! not: several requests of one trace may be in flight, and only one of them may have a deadline.
+//! So of a trace the latest deadline counts, and while requests of unknown trace are in flight,
+//! trace ids decide nothing: a call is never ended while a caller waits for it.
 //!
 //! In use: [`Table::record`] when a request goes to the application; [`Table::forget`] or
 //! [`Table::end`] when its answer has ended; [`Table::find`] for each call of the

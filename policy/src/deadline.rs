@@ -1,13 +1,13 @@
-//! Deadlines: how long a call may still take, and what is done when the time is over.
+//! Deadlines: how much time a call has left, and what follows when it has passed.
 //!
-//! A call can have two ends. Its *own*: the least of `grpc-timeout`, `weft-timeout` and
-//! the policy's `timeouts.request`; the caller that set it wants an error then. And its
-//! *context's*: a share of what the request that it is made for has left; beyond that no
-//! caller waits for the response. They are kept apart because an unsafe call that an
-//! application has seen is not broken off only because its caller left.
+//! A call can have two ends. Its *own*: the least of `grpc-timeout`, `weft-timeout` and the
+//! policy's `timeouts.request`; the caller that set it waits for an error then. And its
+//! *context's*: a share of what its parent request has left; beyond that no caller waits for the
+//! response. They are separate because an unsafe call that an application has seen is not ended
+//! only because its caller left.
 //!
-//! Both travel as what is left and never as a time of day: clocks of two nodes differ.
-//! Printing rounds down, so that no hop makes time longer.
+//! Headers carry both as the time that is left and never as a time of day: clocks of two nodes
+//! differ. Printing rounds down, so that no hop makes the time longer.
 //!
 //! In use: [`Deadline::arrived`] where a proxy takes a request in, [`Deadline::outgoing`]
 //! for a call that an application makes, [`Deadline::attempt`] before each attempt,

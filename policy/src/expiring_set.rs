@@ -1,4 +1,4 @@
-//! A set of what was noted: so many things at most, for so long, then forgotten.
+//! A set with a maximum size whose members expire after a fixed time.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

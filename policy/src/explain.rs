@@ -1,9 +1,8 @@
 //! Explains for each rule why it does not allow a call: the first of its parts that fails.
 //!
-//! The verdict is [`Access`]'s own; here nothing is decided. Parts are checked in the order
-//! in which people narrow a rule down: source, limit, port, path, method, header. Of several
-//! matches the one that comes furthest is reported, because that is the one its author
-//! meant.
+//! The verdict is [`Access`]'s own; this file decides nothing. Parts are checked in the order in
+//! which people narrow a rule down: source, limit, port, path, method, header. Of several matches
+//! the one that fails latest is reported, because that is the one its author meant.
 
 use crate::access::{Access, Caller, EvaluatedTraffic, Rule, Verdict};
 use crate::http_match::{HttpMatch, MatchPart, RequestFacts};

@@ -1,9 +1,8 @@
-//! Whether something else answers a call whose last attempt has failed.
+//! Decides whether a fallback replaces the response of a call whose last attempt has failed.
 //!
-//! A fallback is asked once, after everything that retries and moves could do, and what it
-//! answers is final. Where an application may have seen the call, asking another one is a
-//! second call: only a method that may be sent twice gets it, and gRPC never does, because
-//! its methods are all POST.
+//! A fallback runs once, after all retries and failovers, and its response is final. Where an
+//! application may have seen the call, calling another one is a second call: only a method that may
+//! be sent twice gets it, and gRPC never does, because its methods are all POST.
 
 use http::{Method, StatusCode};
 

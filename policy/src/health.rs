@@ -1,24 +1,24 @@
 //! Outlier ejection: when an endpoint is ejected, and how it comes back.
 //!
-//! Failures in a row eject an endpoint, because a dead one must go after a handful of
-//! requests even when it served thousands well. A row alone would be unjust where all
-//! fail alike, so responses and losses are compared with the others: an endpoint goes only
-//! when it fails at least twice as often as they do together, and when chance alone would
-//! not bring its row at their rate. Failed connects need no comparison.
+//! Failures in a row eject an endpoint, because a dead one must go after a handful of requests even
+//! when it served thousands well. A row alone would be unjust where all fail alike, so responses
+//! and lost connections are compared with the other endpoints: an endpoint is ejected only when it
+//! fails at least twice as often as they do together, and when chance alone would not bring its row
+//! at their rate. Failed connects need no comparison.
 //!
-//! Few are ejected at a time, so that this can never take a Service away. After its ejection
-//! one request probes; its success brings the endpoint back over the warm-up, its failure
-//! doubles the ejection.
+//! Few are ejected at a time, so that ejection can never take a Service away. After its ejection
+//! one request probes the endpoint; a success brings it back over the warm-up, a failure doubles
+//! the ejection.
 //!
-//! In use: one [`Health`] per endpoint, beside its cost under the same lock. The end of an
-//! attempt goes to [`Health::record`]; where that returns [`HealthChange::RowIsFull`], which is
-//! rare, the proxy adds up [`Health::recent`] of the other endpoints and calls
-//! [`Health::evaluate`]. No other thread may judge the same set between the two, or two endpoints
-//! take the last place; the proxy has one thread for data and does not wait between them.
-//! [`Health::status`] is read when endpoints are drawn, and [`Health::begin_probe`] is called
-//! for the one that is sent a probe. [`Health::settle`] comes before each of these, at the same
-//! moment. Not recorded are responses of the mesh itself ([`HealthSignal::of_refusal`]) and
-//! attempts that started before the endpoint returned ([`Health::counts`]).
+//! In use: one [`Health`] per endpoint, beside its cost under the same lock. The end of an attempt
+//! goes to [`Health::record`]; where that returns [`HealthChange::RowIsFull`], which is rare, the
+//! proxy adds up [`Health::recent`] of the other endpoints and calls [`Health::evaluate`]. No other
+//! thread may evaluate the same set between the two, or more endpoints are ejected than may be; the
+//! proxy has one thread for data and does not wait between them. [`Health::status`] is read when
+//! endpoints are drawn, and [`Health::begin_probe`] is called for the one that is sent a probe.
+//! [`Health::settle`] comes before each of these, at the same moment. Not recorded are responses of
+//! the mesh itself ([`HealthSignal::of_refusal`]) and attempts that started before the endpoint
+//! returned ([`Health::counts`]).
 //!
 //! Invariant: time and chance are arguments.
 

@@ -1,5 +1,5 @@
-//! Which `Host` a request may have: one rule for proxies, which refuse others with 400, and for
-//! what predicts the outcome of a call.
+//! The valid values of a request's `Host`: one rule for proxies, which refuse others with 400, and
+//! for code that predicts the result of a call.
 //!
 //! Claims: observe-60
 

@@ -1,8 +1,8 @@
 //! Decides whether a request is one of those that an HTTPRouteGroup describes.
 //!
-//! A match allows, so every doubt is answered with no: an absent header, one
-//! value among several that does not fit, a value that is no UTF-8. Cookie
-//! crumbs of HTTP/2 are one header cut in pieces and are joined first.
+//! A match allows, so whatever is uncertain does not match: an absent header, one value among
+//! several that does not fit, a value that is no UTF-8. Cookie crumbs of HTTP/2 are one header sent
+//! in pieces and are joined first.
 //!
 //! A path is matched from its start with an open end, a header value in full.
 //! The engine is linear in the input whatever the pattern. Characters in classes

@@ -1,8 +1,8 @@
-//! How long calls took, in one layout of buckets that Prometheus, the proxies'
-//! reports and the SMI metrics API share.
+//! Latency histograms, in one layout of buckets that Prometheus, the proxies' reports and the SMI
+//! metrics API share.
 //!
-//! Buckets are added up over pods and slots before anything is read from them:
-//! percentiles of percentiles would mean nothing.
+//! Buckets are added up over pods and intervals before anything is read from them: percentiles of
+//! percentiles would mean nothing.
 
 /// Upper bounds in seconds: 24 buckets, each about 1.6 times the one before,
 /// from 0.5 ms to 30 s. What took longer has a bucket of its own.

@@ -1,5 +1,5 @@
-//! The decisions of the mesh, without input or output: which callers may call a workload, which
-//! way a request goes, and which endpoint serves it.
+//! The decisions of the mesh, without input or output: which callers may call a workload, where a
+//! request goes, and which endpoint serves it.
 //!
 //! Everything here is a function of its arguments. There is no socket, no
 //! cluster, no clock and no randomness: time and random numbers are handed in,

@@ -1,13 +1,13 @@
-//! Rate limits: which request gets a token, and how the pods of a Service share theirs.
+//! Rate limits: which request gets a token, and how the pods of a Service share a limit.
 //!
 //! Each bucket is one number, the time at which it was empty (GCRA, from the other end), so a
 //! limit is exact to the request and costs eight bytes per key. A request takes a token of
 //! every limit that applies to it, or none of any.
 //!
-//! That time is of a clock which runs as fast as the pod's share: with half of the limit half
-//! as fast, without any not at all. So another share changes the clock and no bucket, and what
-//! one pod gains another one has lost: however parts go from pod to pod, a key gets no more
-//! than the limit of all together, and no burst anew.
+//! That time is of a clock that runs as fast as the pod's share: with half of the limit half as
+//! fast, without a share not at all. So another share changes the clock and no bucket, and what one
+//! pod gains another one has lost: however shares move between pods, a key gets no more than the
+//! limit of all together, and no new burst.
 //!
 //! Callers choose the values of headers. So keys are hashes of a fixed size, and their number
 //! is bounded per limit and per pod; a caller may use as many as others leave free. `keys.rs`

@@ -1,7 +1,7 @@
-//! What a proxy logs, as its users write it: a level, and levels of single modules.
+//! The log filter of a proxy: a level, and levels of single modules.
 //!
-//! Less than the filters of the library that logs understand: no spans and no fields. A
-//! filter may come from any author of pod annotations, and every event is checked against it.
+//! It supports less than the filters of the library that logs: no spans and no fields. Any author
+//! of pod annotations may write one, and every event is checked against it.
 //!
 //! Claims: observe-90
 

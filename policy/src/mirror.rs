@@ -1,7 +1,7 @@
-//! Which requests are copied, and for which Services.
+//! Decides which requests are mirrored, and to which Services.
 //!
-//! Each entry of a policy draws for itself, so a Service that gets 10 % gets them of all
-//! requests, whatever the others get.
+//! Each entry of a policy draws by itself, so a Service that gets 10 % gets them of all requests,
+//! whatever the others get.
 
 use http::Method;
 

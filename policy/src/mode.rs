@@ -1,4 +1,4 @@
-//! How strictly a workload is guarded, and which objects may set it.
+//! The access and mTLS modes of a workload: how strict each is, and which objects may set it.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Names of things in the mesh, made once at the edge and compared as strings.
+//! The names of Services and identities, parsed once at the edge and compared as strings.
 //!
 //! A SPIFFE id decides which caller may call what, so it is parsed strictly and never
 //! normalised: two spellings of one identity cannot exist, because only one of

@@ -1,4 +1,4 @@
-//! The object behind a decision, as text.
+//! `Origin`: the object that made a decision, as text.
 //!
 //! A proxy reports which rule decided without having to know its kind: a controller that is
 //! newer may know more kinds, and what they decide is expressed in the terms of this crate.

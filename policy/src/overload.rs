@@ -1,4 +1,4 @@
-//! Overload protection: when an application gets fewer requests than arrive, and which.
+//! Overload protection: when an application gets fewer requests than arrive, and which ones.
 //!
 //! A server that gets three times what it can do answers no request in time: each
 //! request waits behind all others. So while calls wait clearly longer than in calm times
@@ -8,23 +8,23 @@
 //! recovers. Where calls take a second, completions fall behind each rise of arrivals for as
 //! long; so more must be in flight, too, than arrive in twice the calm time.
 //!
-//! Slower is not fuller. Where calls take longer at once, completions lag arrivals for a whole
-//! new latency, although all of them will come. So completions are counted from when calls
-//! began to wait, both conditions hold for most of the time that calls take now, and the first
-//! limit is an experiment: of an application that is full, calls that are let in under it take
-//! what it allows, and of one that is merely slower as long as before. Then what they take is
-//! the calm time, and all are let in again.
+//! Slower is not overloaded. Where calls suddenly take longer, completions lag arrivals for a whole
+//! new latency, although all of them will complete. So completions are counted from when calls
+//! began to wait, both conditions must hold for most of the time that calls take now, and the first
+//! limit is an experiment: calls that are admitted under it take what it allows where the
+//! application is full, and as long as before where it is merely slower. In that case their time
+//! becomes the calm time, and all are admitted again.
 //!
-//! What is measured under a limit is the limit itself, so two things look beyond it. Every
-//! five seconds half as much again is let in, and doubled while completions follow: a
-//! limit that is too low finds out. And once a minute a second of short queue measures the
-//! calm time anew.
+//! What is measured under a limit is the limit itself, so two things look beyond it. Every five
+//! seconds half as much again is admitted, and doubled while completions follow, so that a limit
+//! that is too low is raised. And once a minute a second of short queue measures the calm time
+//! anew.
 //!
 //! Where fewer than five calls a second complete, nothing is shed: so few do not show what
 //! the application can do. The calm time is learned there too, over as many calls, and with
 //! it the load that is reported to callers.
 //!
-//! Nothing runs while nothing comes: arrivals and ends drive it, 25 milliseconds at a time.
+//! No timer runs: arrivals and ends drive it, 25 milliseconds at a time.
 //!
 //! In use: one [`Limiter`] per container port with an `overload` section, under one lock.
 //! [`Limiter::arrive`] before a request goes to the application, and after its admission

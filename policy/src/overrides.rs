@@ -1,14 +1,14 @@
-//! Whether a request may choose another Service than the one it calls.
+//! Decides whether a request may choose another Service than the one it calls.
 //!
-//! `weft-route: catalog=catalog-staging` sends what would go to the left Service to the
-//! right one, hop after hop. That is a right: of the account whose application sent it
-//! first, or of any caller with a listed token; and every hop between must be trusted to
-//! pass it on. Without all of it the override is ignored, so the call goes where it
-//! would go anyway: production is never the answer to an override that was granted, and
-//! staging never the answer to one that was not.
+//! `weft-route: catalog=catalog-staging` sends what would go to the left Service to the right one,
+//! hop after hop. The right to that belongs to the account whose application sent it first, or to
+//! any caller with a listed token; and every hop between must be trusted to pass it on. Without all
+//! of it the override is ignored, so the call goes where it would go anyway: an override that was
+//! granted never gets a response of production, and one that was not never gets a response of
+//! staging.
 //!
-//! In use: [`parse`] where a request enters or an application sends one; [`RouteHeader::of`]
-//! per outgoing call; [`grant`] with the called Service's overrides. Proxies hand on
+//! In use: [`parse`] where a request enters or an application sends one; [`RouteHeader::of`] per
+//! outgoing call; [`grant`] with the called Service's overrides. Proxies pass on
 //! [`RouteHeader::write`], which names every namespace, and [`ProofHeader`].
 
 use std::fmt::Write;

@@ -1,9 +1,9 @@
-//! One spelling for every path, so that a rule judges what the application sees.
+//! Normalizes paths, so that a rule evaluates the path that the application sees.
 //!
-//! An application may decode, collapse and resolve a path in its own way. Where
-//! rules speak about paths, the proxy brings the path into the form below,
-//! judges that form and forwards that form. What different applications are
-//! known to read differently, and what has no harmless reading, is refused.
+//! An application may decode, collapse and resolve a path in its own way. Where rules look at
+//! paths, the proxy brings the path into the form below, evaluates that form and forwards that
+//! form. What applications are known to read differently, and what has no harmless reading, is
+//! refused.
 //!
 //! Done once, never twice: `%252e` is the text `%2e`, not a dot.
 //!

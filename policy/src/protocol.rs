@@ -1,8 +1,7 @@
-//! What flows over a port, as far as it is declared.
+//! The protocol of a port, as far as it is declared.
 //!
-//! A declaration beats looking at bytes: detection waits for a client that may
-//! be slow, and a server that speaks first never gets to. Only undeclared ports are
-//! detected.
+//! A declaration comes before looking at bytes: detection waits for a client that may be slow, and
+//! a server that speaks first never gets to. Only undeclared ports are detected.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! Why a proxy did not forward. Status, gRPC status, `weft-reason` header and
-//! metric label are all read from here, so they cannot disagree.
+//! The closed list of reasons why a proxy did not forward a request. Status, gRPC status,
+//! `weft-reason` header and metric label are all read from here, so they cannot disagree.
 
 use std::fmt;
 

@@ -1,16 +1,15 @@
-//! Whether a call that failed is tried again, when, and what pays for it.
+//! Decides whether and when a failed call is retried, and takes the token for it.
 //!
-//! Three things keep retries from becoming the outage. The *budget*: a first attempt that
-//! succeeds saves a part of a retry, so a dead backend earns none and gets hardly more
-//! than its load. *One layer*: when the last attempt of a call fails, the request that it
-//! was made for is marked, and callers above do not try again what was tried below
-//! ([`RetryExhaustedTraces`]). And *no application sees a call twice*: an unsafe call goes out
-//! once, unless its author lists the method.
+//! Three things keep retries from becoming the outage. The *budget*: a first attempt that succeeds
+//! saves a part of a retry, so a dead backend earns none and gets hardly more than its load. *One
+//! layer*: when the last attempt of a call fails, its parent request is marked, and callers above
+//! do not retry what was retried below ([`RetryExhaustedTraces`]). And *no application sees a call
+//! twice*: an unsafe call is sent once, unless its author lists the method.
 //!
-//! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an
-//! attempt ended, or has taken as long as one may, which ends it only where another one follows;
-//! [`RetryOutcome`] is the metric's label. What never reached an application is moved to another
-//! endpoint for nothing and is not asked about here.
+//! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an attempt
+//! ended, or has taken as long as one may, which ends it only where another one follows;
+//! [`RetryOutcome`] is the metric's label. A call that never reached an application goes to another
+//! endpoint without a token and without this file.
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +68,7 @@ pub struct Attempted<'a> {
     /// All of the body is at hand to be sent again.
     pub body_kept: bool,
     /// The response has `weft-spent`, or the request that this call is made for is a retry.
-    pub spent: bool,
+    pub retries_exhausted: bool,
     /// It was sent and ended by a deadline, while its caller still waits.
     pub late: bool,
     pub requested_wait: RequestedWait,
@@ -251,12 +250,15 @@ impl Attempted<'_> {
         more && self.ended.is_failure(retry) && self.may_repeat(retry)
     }
 
-    /// Whether the request that this call was made for is marked, now that this was the
-    /// last attempt: a retry of that one repeats this one with it.
+    /// Whether the parent request of this call is marked as not to be retried, now that this was
+    /// the last attempt: a retry of the parent would repeat this call with it.
     #[must_use]
-    pub fn marks_spent(&self, retry: &Retry) -> bool {
+    pub fn exhausts_parent_retries(&self, retry: &Retry) -> bool {
         let late = self.late && self.ended == Ended::Refused(Reason::Deadline);
-        self.spent || late || self.ended.is_failure(retry) || self.ended.found_no_endpoint()
+        self.retries_exhausted
+            || late
+            || self.ended.is_failure(retry)
+            || self.ended.found_no_endpoint()
     }
 }
 
@@ -274,7 +276,7 @@ pub fn may_retry(
     if !attempted.is_repeated(retry) {
         return Next::Pass;
     }
-    if attempted.spent {
+    if attempted.retries_exhausted {
         return Next::Denied(RetryOutcome::Spent);
     }
     if !attempted.body_kept {

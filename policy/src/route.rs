@@ -1,8 +1,8 @@
-//! Which rule decides about a call, and where a call goes.
+//! Route tables: which rule decides about a call, and which backend it goes to.
 //!
-//! One kind of list serves every use: the rules of a Service's routes, sections of
-//! policies, names of routes in metrics. The first rule that fits decides, and what no
-//! rule fits has an answer of its own.
+//! One kind of list serves every use: the rules of a Service's routes, sections of policies, names
+//! of routes in metrics. The first rule that matches decides, and a call that matches no rule has a
+//! result of its own.
 
 pub mod names;
 

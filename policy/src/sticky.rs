@@ -1,10 +1,10 @@
-//! Which backend and which endpoint a tenant keeps.
+//! Sticky routing: the backend and the endpoint that a tenant keeps.
 //!
-//! Both are chosen by the highest of hashes over the tenant's key and the candidate, the
-//! backend's weighed by its weight. So nothing has to be stored: proxies agree, a
-//! restart changes nothing, and when a weight grows, tenants move to that backend and none
-//! moves elsewhere or back. An endpoint that goes takes its own tenants along and no
-//! others; while it is ejected they use their next one, and return.
+//! Both are chosen by the highest of hashes over the tenant's key and the candidate, with backends
+//! by weight. So nothing has to be stored: proxies agree, a restart changes nothing, and when a
+//! weight grows, tenants move to that backend and none moves elsewhere or back. An endpoint that is
+//! removed moves its own tenants and no others; while it is ejected they use their next one, and
+//! return.
 //!
 //! A client with session affinity keeps its endpoint for as long as the next call comes within the
 //! Service's time. After that another session begins, and with it another *epoch*. The endpoint is
@@ -12,7 +12,8 @@
 //!
 //! The hash is one that every proxy of every version agrees on: which endpoint a tenant has, and
 //! where an endpoint lies on a ring, must not depend on a process, a release of the standard
-//! library or a machine. It protects from nothing: a caller that chooses its key may choose its endpoint.
+//! library or a machine. It protects from nothing: a caller that chooses its key may choose its
+//! endpoint.
 //!
 //! Invariant: time is an argument.
 //!

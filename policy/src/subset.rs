@@ -1,4 +1,4 @@
-//! Which part of a large Service one caller uses.
+//! Subsetting: the part of a large Service's endpoints that one caller uses.
 //!
 //! Without it, each of many callers keeps connections to each of many endpoints. Endpoints
 //! lie on a ring in an order that all proxies agree on; the callers of one workload begin
@@ -6,8 +6,8 @@
 //! distance, so every endpoint lies in the same number of arcs; where an arc begins or
 //! ends within an endpoint, that one takes only this part of its share.
 //!
-//! In use: [`members`] when endpoints, the caller's place or the number of the ejected
-//! change, never per request; the draw is among its result, with its share times the
+//! In use: [`members`] when endpoints, the caller's replica index or the number of ejected
+//! endpoints change, never per request; the draw is among its result, with its share times the
 //! warm-up's. Sticky tenants need all endpoints and are not limited to a part.
 
 use crate::traffic::endpoint::Subset;

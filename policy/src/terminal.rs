@@ -1,5 +1,6 @@
-//! Characters that a terminal acts upon. Names, paths and reasons come from any author of
-//! objects: one of these among them could move the cursor, turn a line around or hide part of it.
+//! Finds the characters that a terminal acts upon, and escapes them in JSON. Names, paths and
+//! reasons come from any author of objects: one of these among them could move the cursor, turn a
+//! line around or hide part of it.
 //!
 //! Claims: observe-16
 

@@ -1,5 +1,5 @@
-//! What a collector of traces gets of the requests of a mesh: which traces are
-//! recorded, where their spans go, and how a message carries its trace.
+//! Tracing decisions: which traces are recorded, which collector gets their spans, and how a
+//! message carries its trace.
 
 mod collector;
 pub mod context;

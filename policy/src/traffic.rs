@@ -1,8 +1,8 @@
 //! TrafficPolicy: what a policy sets for calls, section by section, and which policy decides.
 //!
-//! A section is a plain value whose `DEFAULT` is what a user gets who writes it empty, so
-//! webhook, controller, wire and proxy cannot differ in missing fields. What holds without any
-//! object is another thing, and stands in [`without_object`].
+//! A section is a plain value whose `DEFAULT` is what a user gets who writes it empty, so webhook,
+//! controller, wire and proxy cannot differ in missing fields. What holds without any object is
+//! different, and is in [`without_object`].
 //!
 //! From objects to a call, in five steps:
 //!

@@ -1,7 +1,7 @@
-//! Constants that both planes, the injector and the capture share: ports, the proxy's own
-//! user, service accounts, the audience of tokens.
+//! Constants that both planes, the injector and the capture share: ports, the proxy's own user,
+//! service accounts, the audience of tokens.
 //!
-//! Written into pods of running clusters: a change of one breaks pods that were injected
+//! They are written into pods of running clusters: a change of one breaks pods that were injected
 //! before.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! What the admin port answers beyond `/live`, `/ready` and `/metrics`.
+//! Serves the pages of the admin port beyond `/live`, `/ready` and `/metrics`.
 //!
-//! Probes and hooks are for the kubelet; what shows configuration or changes
-//! state is for the pod itself and answers loopback only.
+//! The kubelet may call probes and hooks. Pages that show configuration or change state are for the
+//! pod itself and answer only loopback.
 //!
 //! Imports `config`, `endpoints`, `probe`, `proxy` and `telemetry`.
 //!

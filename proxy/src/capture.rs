@@ -1,5 +1,5 @@
-//! Brings the pod's TCP traffic to the proxy: redirects it in the kernel and
-//! proves that it works before the application starts.
+//! Redirects the pod's TCP traffic to the proxy, in the kernel, and checks that this works before
+//! the application starts.
 //!
 //! Runs once, in the pod's network namespace, as the init container
 //! `weft-capture` with uid 0 and NET_ADMIN. The rules live in the kernel from

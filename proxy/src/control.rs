@@ -1,9 +1,9 @@
-//! The control stream of the proxy: get a certificate, keep it fresh, hold the stream, apply what
-//! comes.
+//! The control stream of the proxy: gets a certificate and renews it, connects to a controller, and
+//! applies the batches that it sends.
 //!
-//! Configuration never ages: while no controller answers, the last snapshot serves. A certificate
-//! does age, so it is renewed well before its end by the wall clock, and a failed renewal keeps
-//! the valid one.
+//! Configuration never expires: while no controller answers, the last snapshot serves. A
+//! certificate does expire, so it is renewed well before its end by the wall clock, and a failed
+//! renewal keeps the valid one.
 //!
 //! The controller sends the trusted roots. A proxy that missed their replacement cannot receive
 //! the new ones; then one connection, which requests a certificate, trusts the mounted bundle as

@@ -1,4 +1,4 @@
-//! The end of a proxy: draining, then stopping.
+//! Draining and stopping of a proxy.
 //!
 //! Draining begins when the pod is deleted (the `preStop` hook requests it): inbound connections
 //! are closed gracefully while everything is still served. Stopping begins with SIGTERM, which a

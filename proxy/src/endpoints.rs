@@ -1,4 +1,4 @@
-//! Where Services are served, with what this proxy has learned of each address.
+//! The endpoints of Services, with what this proxy has measured of each: latency, health and load.
 //!
 //! Imports `telemetry::cell`, for the cells of calls to an address.
 

@@ -1,8 +1,9 @@
-//! Bounds the memory of what the proxy has many of: connections and requests in flight.
+//! A table of maximum sizes for the futures of connections and requests, which bounds the memory of
+//! each.
 //!
-//! A future is as large as the most that it holds across an `await`, and one variable that
-//! lives too long makes it larger without a word of the compiler's. So each of these may
-//! be as large as it was when the table was last written, and a twentieth more.
+//! A future is as large as the most that it holds across an `await`, and one variable that lives
+//! too long makes it larger without a warning of the compiler. So each of these may be as large as
+//! it was when the table was last written, and a twentieth more.
 //!
 //! To change the table run `cargo test -p proxy --lib future_sizes -- --nocapture`, which prints
 //! it as it is now, and put it below. A number that rises is a decision: every connection or

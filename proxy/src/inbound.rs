@@ -1,6 +1,6 @@
-//! What happens to a connection from outside the pod: accept, tls (or plaintext
-//! where permitted), detect, then per request or connection authorize, forward
-//! to the application, and count how it ended.
+//! Handles connections from outside the pod: accept, TLS (or plaintext where permitted), detect,
+//! then per request or connection deadline, authorize, limit, overload, forward to the
+//! application, and count the result.
 //!
 //! Imports `config`, `failure`, `http`, `mesh`, `net`, `proxy` and `telemetry`;
 //! not `endpoints`, and never `outbound`.

@@ -1,6 +1,5 @@
-//! What happens to a connection that the application opens: accept, detect,
-//! then per request or connection route, choose, attempt, send and respond; and
-//! count how it ended.
+//! Handles connections that the application opens: accept, detect, then per request or connection
+//! route, breaker, choose, send, copy, fall back and respond; and count the result.
 //!
 //! Imports `config`, `endpoints`, `failure`, `http`, `mesh`, `net`, `proxy` and
 //! `telemetry`; never `inbound`.
@@ -59,7 +58,7 @@ use crate::outbound::opened_to::OpenedTo;
 use crate::outbound::passthrough::{external, turn_away, unknown, unserved};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
-use crate::telemetry::parties::CallEnds;
+use crate::telemetry::call_ends::CallEnds;
 
 /// Serves one redirected connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permit: Arc<Permit>) {

@@ -1,15 +1,15 @@
-//! What a process has, whatever it serves: two threads, the permits of all listeners, the
-//! bytes that their connections may hold, one end.
+//! One process: its two threads, the permits of all listeners, the memory budget of their
+//! connections, and its end.
 //!
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
 //!
-//! A process serves workloads, today the one that its environment describes. Each brings
-//! a [`Proxy`] with its own identity, configuration, connections, telemetry and end, and
-//! listeners of its own; it shares with the others what stands here, and the two streams
-//! that a process has: standard error, with the log at the level that any of them requests
-//! ([`runtime::log`]), and standard output, with the access log lines of each. [`run`] serves
-//! one: its pages are at a fixed port.
+//! A process serves workloads, today the one that its environment describes. Each brings a
+//! [`Proxy`] with its own identity, configuration, connections, telemetry and end, and listeners of
+//! its own. The workloads share what this file has, and the two streams of a process: standard
+//! error, with the log at the most verbose level that any of them requests ([`runtime::log`]), and
+//! standard output, with the access log lines of each. [`run`] serves one: its pages are at a fixed
+//! port.
 //!
 //! Imports `admin`, `control`, `drain`, `inbound`, `mesh`, `net`, `outbound`, `proxy`,
 //! `settings` and `telemetry`.

@@ -1,5 +1,5 @@
-//! What one workload has. What a process has, whatever it serves, stands in `process`;
-//! a workload knows of it only the budget, which its connections count in.
+//! `Proxy`: the state of one workload's proxy. What workloads of a process share is in `process`;
+//! of that a proxy knows only the memory budget, in which its connections count.
 //!
 //! Imports what it holds: `config`, `drain`, `http`, `mesh`, `net`, `settings` and
 //! `telemetry`.

@@ -1,7 +1,7 @@
-//! Settings of the proxy from its environment. Read once, nowhere else.
+//! Settings of the proxy, read from its environment once and nowhere else.
 //!
-//! What is of the process and what of the workload stand apart: a process may serve
-//! more than one workload, and nothing of the one is found through the other.
+//! Settings of the process and of the workload are apart: a process may serve more than one
+//! workload, and nothing of the one is found through the other.
 //!
 //! Modes and rules are not here: they come from the controller and change at
 //! run time.

@@ -5,6 +5,7 @@
 
 pub(crate) mod access_log;
 pub(crate) mod call;
+pub(crate) mod call_ends;
 pub(crate) mod cell;
 pub(crate) mod cells;
 pub(crate) mod compatibility;
@@ -13,7 +14,6 @@ pub(crate) mod histogram;
 pub(crate) mod label_limits;
 pub(crate) mod labels;
 pub(crate) mod metrics;
-pub(crate) mod parties;
 pub(crate) mod report;
 pub(crate) mod series;
 pub(crate) mod startup;
@@ -28,11 +28,11 @@ use arc_swap::ArcSwap;
 use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallCounters, CellKey};
 use crate::telemetry::label_limits::{LackedPorts, Remotes, ServedPorts};
 use crate::telemetry::labels::{Direction, Port};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::Reports;
 use crate::telemetry::tap::Taps;
 use crate::telemetry::trace::Tracer;
@@ -92,10 +92,10 @@ impl Telemetry {
         self.declared.store(ports);
     }
 
-    /// The cell of calls between these parties.
-    pub(crate) fn cell(&self, parties: CallEnds, protocol: Protocol) -> Arc<CallCounters> {
+    /// The cell of calls between these ends.
+    pub(crate) fn cell(&self, call_ends: CallEnds, protocol: Protocol) -> Arc<CallCounters> {
         self.cell_of(CellKey {
-            parties,
+            call_ends,
             protocol,
             route: None,
         })
@@ -104,18 +104,18 @@ impl Telemetry {
     /// The cell of a way to the port that was called.
     pub(crate) fn cell_of(&self, key: CellKey) -> Arc<CallCounters> {
         let CellKey {
-            parties,
+            call_ends,
             protocol,
             route,
         } = key;
         let port = self.port_label(
-            parties.direction(),
-            parties.service_name(),
-            parties.port(),
+            call_ends.direction(),
+            call_ends.service_name(),
+            call_ends.port(),
             false,
         );
         self.metrics.cell(CellKey {
-            parties: parties.at_port(port.number()),
+            call_ends: call_ends.at_port(port.number()),
             protocol,
             route,
         })

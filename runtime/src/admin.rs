@@ -1,13 +1,12 @@
-//! The admin port, which the cluster watches: `/live`, `/ready`, `/metrics`, and whatever
-//! the process adds.
+//! The admin port: serves `/live`, `/ready`, `/metrics`, and the pages that the process adds.
 //!
-//! Every client in the cluster can reach it and the kubelet's probes depend on it: a flood
-//! must not make a probe fail and the pod restart. So one address has few connections at a
-//! time. Where permits are scarce a newcomer takes one of the address with most, on which no
-//! request came, or a body is sent or a response taken slowly, and never one whose response is
-//! being made. A client that does not take a response is cut off. Few permits are for pages
-//! that may be large, and go from the address with most of them to one with fewer, so that
-//! scrapers get one and the others stay for the kubelet.
+//! Every client in the cluster can reach it and the kubelet's probes depend on it: a flood must not
+//! make a probe fail and the pod restart. So one address has few connections at a time. Where
+//! permits are scarce a new connection takes the permit of one of the address with most: of one
+//! without a request, or with a body or a response that moves slowly, and never of one whose
+//! response is being made. A client that does not take a response is disconnected. Few permits are
+//! for pages that may be large, and go from the address with most of them to one with fewer, so
+//! that scrapers get one and the others stay for the kubelet.
 //!
 
 mod exchange;

@@ -1,8 +1,7 @@
-//! How long to wait before the next try.
+//! Exponential backoff: how long to wait before the next try.
 //!
-//! Doubles from a first delay to a longest one. Each wait is spread over its
-//! upper half, so that a thousand proxies that lost the same controller do not
-//! come back in one instant.
+//! The wait doubles from a first delay to a maximum. Each wait is spread over its upper half, so
+//! that a thousand proxies that lost the same controller do not reconnect in one instant.
 
 use std::time::Duration;
 

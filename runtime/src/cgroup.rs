@@ -1,4 +1,4 @@
-//! What the control group of this container allows.
+//! Reads the memory limit of this container, and its socket memory, from its control group.
 //!
 //! Claims: attack-39
 

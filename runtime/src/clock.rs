@@ -1,4 +1,4 @@
-//! The wall clock, and waiting for a moment of it.
+//! Reads the wall clock, and waits until a given time of it.
 //!
 //! A timer counts the monotonic clock, which stalls while a machine is suspended and
 //! does not follow a clock that is set. Certificates end by the wall clock. So waiting for

@@ -1,5 +1,5 @@
-//! Reads the environment into typed settings and reports every error at once,
-//! because a person who fixes a manifest should not restart it once per typo.
+//! Reads the environment into typed settings and reports every error at once, so that fixing a
+//! manifest takes one restart and not one per typo.
 //!
 //! ```
 //! # use runtime::env::EnvReader;

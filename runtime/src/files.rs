@@ -1,4 +1,4 @@
-//! How many files this process may have open at one time; each connection is one.
+//! Raises the limit of files that this process may have open at one time; each connection is one.
 //!
 //! Container runtimes leave the soft limit at 1 024, for the sake of programs that call
 //! `select`, and a process that needs more raises it as far as the hard limit.

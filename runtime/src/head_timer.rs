@@ -1,10 +1,9 @@
-//! Learns from hyper when a connection waits for the next head.
+//! Finds out from hyper when a connection waits for the next head.
 //!
-//! hyper does not report when a request's body has been read to its end. But it
-//! starts the timer of the head exactly when it begins to wait for one, whatever
-//! is left of the exchange before has been read and written by then. The timer
-//! itself never ends here: it would count the idle time between two requests as part
-//! of the head.
+//! hyper does not report when a request's body has been read to its end. But it starts the timer of
+//! the head exactly when it begins to wait for one, and by then the remaining exchange before has
+//! been read and written. The timer itself never ends here: it would count the idle time between
+//! two requests as part of the head.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,9 +1,9 @@
-//! What the HTTPS servers of the control plane have in common: every client in the cluster
-//! can reach them, and what they hold for unauthenticated peers is bounded.
+//! What the HTTPS servers of the control plane share: admission of connections, and bounds on what
+//! unauthenticated peers make them hold. Every client in the cluster can reach these servers.
 //!
-//! An [`HttpsListener`] admits new connections, by rate; a [`Bounds`] sets what one connection
-//! may take, from its handshake to its last stream. Which ones are rejected when there are too
-//! many, and how, is the server's own matter.
+//! An [`HttpsListener`] admits new connections, by rate; a [`Bounds`] sets what one connection may
+//! take, from its handshake to its last stream. Each server decides itself which ones it rejects
+//! when there are too many, and how.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;

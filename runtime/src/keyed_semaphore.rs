@@ -1,7 +1,7 @@
-//! Work under way at one time, of which one source has its share at most.
+//! A semaphore with keys: bounds concurrent work, and the part of it that one source may have.
 //!
-//! A caller waits behind others of its own source first, so one source whose work takes
-//! long does not make the others wait.
+//! A caller waits behind others of its own source first, so one source whose work takes long does
+//! not delay the others.
 
 use std::collections::HashMap;
 use std::hash::Hash;

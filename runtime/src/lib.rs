@@ -1,9 +1,8 @@
-//! Process manners that every binary of the mesh shares: environment, logs,
-//! readiness, the admin port, permits of a listener, the limit of open files, named
-//! tasks, backoff, the wall clock and an orderly end.
+//! What every binary of the mesh shares as a process: environment, logs, readiness, the admin port,
+//! permits of a listener, the limit of open files, named tasks, backoff, the wall clock and a
+//! graceful stop.
 //!
-//! Nothing here knows what the process does; that is why it depends on nothing
-//! else of ours.
+//! Nothing here depends on what the process does, so this crate imports no other of the project.
 
 #![cfg_attr(
     not(test),

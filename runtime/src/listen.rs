@@ -1,5 +1,5 @@
-//! Listening sockets: which address a server opens that is to be reached from everywhere, and how
-//! connections are taken for as long as the process lives.
+//! Listening sockets: the address that a server binds to be reached from everywhere, and the accept
+//! loop, which lasts as long as the process.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

@@ -5,9 +5,9 @@
 //! No event waits for the reader of standard error ([`crate::log_writer`]), so a process
 //! calls [`flush`] before it ends.
 //!
-//! A process has one log, and an event does not tell which of the workloads it is about. So
-//! none of them sets the level for all: each has a [`LevelRequest`], and what is logged is
-//! what any of them requests. Otherwise the last one would silence the others.
+//! A process has one log, and an event does not show which of the workloads it is about. So none of
+//! them sets the level for all: each has a [`LevelRequest`], and the log has the most verbose level
+//! that any of them requests. Otherwise the last one would silence the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;

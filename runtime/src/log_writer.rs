@@ -1,4 +1,4 @@
-//! Lines for a pipe whose reader may be slow, written by a thread of their own.
+//! Writes lines to a pipe whose reader may be slow, by a thread of their own.
 //!
 //! A container's standard output and error are pipes to the runtime. When they are not
 //! read a write blocks, and with it everything on that thread: a node with a full disk

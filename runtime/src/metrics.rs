@@ -1,4 +1,4 @@
-//! What every binary counts about itself, under the same names, and the page of a scrape.
+//! The metrics that every binary has under the same names, and the page of a scrape.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};

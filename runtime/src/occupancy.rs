@@ -1,25 +1,24 @@
-//! Which peers hold the connections of a listener, and which peer loses one when there are
-//! too many.
+//! The permits of a listener: which peers hold its connections, and which peer loses one when there
+//! are too many.
 //!
-//! A listener that is open to all can be filled by any peer. So each has permits
-//! of its own, a head must be complete soon after its first byte, and once nine
-//! tenths of the permits are taken every newcomer costs the holder of most a
-//! connection that does nothing: one between two requests, the longest idle first,
-//! else one on which nothing was sent or whose head has not come. What is in
-//! use (a response, a stream, a tunnel, an upgrade) is never taken away, unless its server
-//! yields it ([`Permit::yields`]). Not in use is a tunnel that is served as HTTP and between
-//! two requests, or before the first: where nothing else is open on its connection, that is
-//! idle.
+//! Any peer can fill a listener that is open to all. So each listener has permits of its own, a
+//! head must be complete soon after its first byte, and once nine tenths of the permits are taken
+//! every new connection costs the largest holder a connection that does nothing: one between two
+//! requests, the longest idle first, else one on which nothing was sent or whose head is
+//! incomplete. What is in use (a response, a stream, a tunnel, an upgrade) is never taken away,
+//! unless its server yields it ([`Permit::yields`]). Not in use is a tunnel that is served as HTTP
+//! and between two requests, or before the first: where nothing else is open on its connection,
+//! that is idle.
 //!
-//! A holder is a proven identity where there is one, else an address. A peer that
-//! shares the listener with hoarders that only hold what is in use keeps the
-//! last tenth: further connections of the holder of most are rejected, and of any that
-//! holds more than half as many as permits are left. So each further hoarder
-//! gets a third of what those before it left, and a first connection gets in as
-//! long as there is a permit. Where there is none, a hoarder does not queue before others.
+//! A holder is a proven identity where there is one, else an address. The last tenth of the permits
+//! is kept for small holders, against large ones that hold only what is in use: further connections
+//! are rejected of the largest holder, and of any that holds more than half as many as permits are
+//! left. So each further large holder gets a third of what those before it left, and a first
+//! connection gets in as long as there is a permit. Where there is none, a large holder does not
+//! queue before others.
 //!
-//! Beside its permit a connection notes about how many bytes it has the process
-//! hold; what follows when memory runs out stands in `eviction`.
+//! Beside its permit a connection notes about how many bytes the process holds for it; `eviction`
+//! decides what follows when memory runs out.
 
 mod eviction;
 mod permit;

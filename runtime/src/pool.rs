@@ -1,13 +1,13 @@
-//! Shares of something scarce, such as connections or bytes, so that no holder can take
-//! it from the others.
+//! A pool of something scarce, such as connections or bytes, of which no holder can take the shares
+//! of the others.
 //!
-//! Unauthenticated holders can ask for everything, and refusing the last one would refuse
-//! the honest one. So none is refused because the pool is full: the holder that has most
-//! loses its oldest share instead. Only one that would have most itself is refused, and then
-//! only if none of its own shares is idle.
+//! Unauthenticated holders can request everything, and refusing the last one would refuse the
+//! honest one. So none is refused because the pool is full: the largest holder loses its oldest
+//! share instead. Only one that would be the largest itself is refused, and then only if none of
+//! its own shares is idle.
 //!
-//! A holder is a key: an address before anything is proven, a pod afterwards. Where nothing
-//! ever is, a pool may spare those whose work came to a good end; see `victim`.
+//! A holder is a key: an address before anything is proven, a pod afterwards. Where no holder ever
+//! proves anything, a pool may spare those whose work succeeded; see `victim`.
 
 mod victim;
 

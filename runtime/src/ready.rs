@@ -1,7 +1,7 @@
-//! Whether this process may take work, and if not, what it is waiting for.
+//! Readiness: whether this process may take work, and if not, what it waits for.
 //!
-//! Each part that must come first takes a [`Hold`]; the process is ready when none
-//! is left. Nothing can be forgotten, since a dropped hold is released.
+//! Each part that must be ready first takes a [`Hold`]; the process is ready when none is left.
+//! None can be forgotten, since a dropped hold is released.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The signal to end: of the kubelet or of a person at a terminal, and as every server receives it.
+//! The signal to stop, from the kubelet or a terminal, as every server receives it.
 
 use std::future::Future;
 use std::io;

@@ -1,9 +1,7 @@
-//! Background work with a name, that cannot die unseen.
+//! Background tasks with a name, whose panic is logged and ends the process.
 //!
-//! tokio swallows the panic of a task that is not joined, and the process would go on
-//! half alive: serving an old certificate, watching nothing. Here a panic is
-//! logged with the task's name and ends the process, so that the kubelet starts
-//! a new one.
+//! tokio swallows the panic of a task that is not joined, and the process would go on in part: with
+//! an old certificate, or without a watch. Here the kubelet starts a new one.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
-//! Rules that are only tried: what they would have said of a call that was judged by those
-//! that hold, and how much time may be given to asking them.
+//! Dry runs of access rules: what rules that are not in force would decide about a call that the
+//! rules in force have decided, and how much time their evaluation may take.
 //!
-//! Asking is beside the call, which waits meanwhile. So what one set of rules may have is
-//! bounded before it is compiled, and what all of them take is bounded while they are asked.
+//! The call waits while dry runs are evaluated. So the size of one set of rules is bounded before
+//! it is compiled, and the time of all of them while they are evaluated.
 //!
 //! Claims: observe-121, observe-122
 

@@ -1,8 +1,8 @@
-//! Which of a caller's calls pass when nothing but their two ends is known, and what a
-//! change of the rules means for those.
+//! Which of a caller's calls are allowed when only their two ends are known, and what a change of
+//! the rules means for them.
 //!
-//! Edges of a graph are kept without their requests. Where rules look at requests, whether
-//! one passes depends on the request, and that is reported rather than guessed.
+//! The service graph has edges without their requests. Where rules look at requests, whether one is
+//! allowed depends on the request, and that is reported rather than guessed.
 
 use super::{Access, Caller, EvaluatedTraffic, Rule};
 use crate::http_match::HttpMatch;

@@ -1,16 +1,16 @@
 //! The verdict on a request, and which form of its path is sent on.
 //!
-//! Applications read paths in different ways, so where rules decide by path, the form that they
-//! judged is the one that is forwarded ([`crate::path`]). A path of which nothing but the slashes
-//! can be read in several ways is forwarded with them as they were sent where that decides
-//! nothing: a rule allows every path for this caller, or rules allow each reading. Else it is
-//! judged as any other path.
+//! Applications read paths in different ways. So where rules decide by path, the form that they
+//! evaluate is the one that is forwarded ([`crate::path`]). A path in which only the slashes can be
+//! read in several ways is forwarded with them as they were sent where that decides nothing: a rule
+//! allows every path for this caller, or rules allow each reading. Else it is evaluated as any
+//! other path.
 //!
-//! What begins with two slashes can be read as another host than the request names, so that no
+//! A path that begins with two slashes can be read as another host than the request names, so no
 //! rule that looks at the host lets it be forwarded in this way.
 //!
-//! The proxy of the called pod, rules that are only tried, and explanations of calls all judge
-//! here, so that they cannot differ.
+//! The proxy of the called pod, dry runs of rules, and explanations of calls all use this
+//! evaluation, so that they cannot differ.
 
 use super::{Access, Caller, EvaluatedTraffic, Rule, Verdict};
 use crate::http_match::{HttpMatch, RequestFacts};

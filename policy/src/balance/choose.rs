@@ -1,17 +1,17 @@
-//! The choice among endpoints that are ejected, warm up, lie near or far.
+//! Chooses among endpoints of which some are ejected, warming up, or in other zones.
 //!
 //! Two are drawn at random, as by [`super::pick`], and drawn again where one is ejected or was
-//! tried. So a pick looks at a handful of endpoints whatever their number; only where most
-//! of them are ejected it goes on to walk along the list.
+//! tried. So a pick looks at a handful of endpoints whatever their number; only where most of them
+//! are ejected it walks along the list.
 //!
-//! One that warms up is passed over as often as its share requires, rather than made dear: a
-//! score would give it either nothing or everything. It counts as one of the two all the
+//! An endpoint that warms up is skipped as often as its share requires, rather than given a worse
+//! score: a score would give it either nothing or everything. It counts as one of the two all the
 //! same, or it would be drawn again until it is taken.
 //!
-//! Load is no part of a score for the same reason. Endpoints mostly answer equally fast, and
-//! then a load of 10 % would decide as surely as one of 90, until the endpoint that gets
-//! nothing has said something else. Where load alone would tip the balance, the busier one
-//! loses as large a part of its calls as its load makes it dearer.
+//! Load is no part of a score for the same reason. Endpoints mostly answer equally fast, and then a
+//! load of 10 % would decide as surely as one of 90, until the endpoint that gets nothing has
+//! reported another. Where load alone would decide, the busier one loses as large a part of its
+//! calls as its load makes its score worse.
 
 use super::{below, load};
 

@@ -1,7 +1,7 @@
-//! How busy an endpoint reported to be.
+//! The load that an endpoint reports, and for how long a report counts.
 //!
-//! A server sends its load with its responses, but only when that changes by a tenth, or
-//! after half the time in which callers forget it: a steady load would fade otherwise.
+//! A server sends its load with its responses, but only when that changes by a tenth, or after half
+//! the time after which callers forget it: a steady load would fade otherwise.
 //!
 //! An endpoint whose own limit is reached (429, gRPC 8) is fully busy for as long as it
 //! reports. Without a time that is a second, and twice as long each time that it still refuses

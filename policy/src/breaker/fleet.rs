@@ -1,12 +1,11 @@
-//! The breaker of a Service for the whole mesh, as the controller keeps it.
+//! The breaker of a Service for the whole fleet of proxies, which the controller computes.
 //!
-//! Every replica adds up the same breaker reports and comes to the same verdict. Accounts are
-//! compared, not pods: an account with a hundred pods has one voice, as it is one client
-//! with one bug.
+//! Every replica adds up the same breaker reports and gets the same result. Accounts are compared,
+//! not pods: an account with a hundred pods counts once, as it is one client with one bug.
 //!
-//! In use: [`Fleet::add_counts`] for each breaker report that arrives, of the pod whose stream it came
-//! by; [`Fleet::tick`] after breaker reports and every second, and then [`Fleet::fleet_state`] is sent where it
-//! changed.
+//! In use: [`Fleet::add_counts`] for each breaker report, with the pod of its stream;
+//! [`Fleet::tick`] after breaker reports and every second, and then [`Fleet::fleet_state`] is sent
+//! where it changed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

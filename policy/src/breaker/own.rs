@@ -1,10 +1,11 @@
-//! The breaker of one proxy for one backend: its own counts and the mesh's commands.
+//! The breaker of one proxy for one backend: its own counts, and the fleet state that the
+//! controller sends.
 //!
-//! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`]
-//! before the first attempt, [`Breaker::record`] or [`Breaker::record_probe`] with the end of
-//! each attempt, by the rules of ejection, or [`Breaker::begin_stream`] and
-//! [`Breaker::end_stream`] where its trailers decide; [`Breaker::set_fleet_state`] with each command of the
-//! controller, [`Breaker::controller_lost`] when its stream ends, [`Breaker::settle`] and
+//! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`] before the
+//! first attempt, [`Breaker::record`] or [`Breaker::record_probe`] with the end of each attempt, by
+//! the rules of ejection, or [`Breaker::begin_stream`] and [`Breaker::end_stream`] where its
+//! trailers decide; [`Breaker::set_fleet_state`] with each fleet state that the controller sends,
+//! [`Breaker::controller_lost`] when its stream ends, [`Breaker::settle`] and
 //! [`Breaker::take_counts`] every second.
 
 use std::time::{Duration, Instant};

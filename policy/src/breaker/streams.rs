@@ -1,10 +1,10 @@
-//! Responses whose head came and whose end decides how the call went. The end of a stream
-//! comes hours later, or never.
+//! Streams in the breaker: responses whose head was received and whose end decides how the call
+//! counts. The end of a stream comes hours later, or never.
 //!
-//! A response that has lasted for a second shows as much as one that has ended well: the
-//! call counts as good then, and its end counts no second time. By their ends alone streams
-//! would count where they fail and nowhere else, and a breaker would open when a server
-//! restarts and never see a probe succeed.
+//! A response that has lasted for a second shows as much as one that has ended well: the call
+//! counts as a success then, and its end does not count again. By their ends alone streams would
+//! count only where they fail, and a breaker would open when a server restarts and never see a
+//! probe succeed.
 //!
 //! Only numbers are kept, by when the responses started, so their number has no bound and
 //! none has to wait for another.

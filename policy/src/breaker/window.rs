@@ -1,4 +1,5 @@
-//! Attempts and failures of the last `interval`, in ten slots, and what the last probes came to.
+//! The window of a breaker: attempts and failures of the last `interval`, in ten parts, and the
+//! results of the last probes.
 
 use std::time::{Duration, Instant};
 

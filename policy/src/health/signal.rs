@@ -1,5 +1,5 @@
-//! What an attempt shows of its endpoint, by its answer or by how it was lost, and what an endpoint
-//! answered in the last ten seconds, in 40 bytes.
+//! The health signal of one attempt, by its response or by how it was lost, and the responses of an
+//! endpoint in the last ten seconds, in 40 bytes.
 
 use std::time::{Duration, Instant};
 

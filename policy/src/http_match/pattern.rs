@@ -1,5 +1,5 @@
-//! One regular expression, run as a plain comparison where it is one, and what the expressions of
-//! one object may take.
+//! One regular expression, run as a plain comparison where it is one, and the bound on what all
+//! expressions of one object may cost.
 //!
 //! Most patterns that people write are a literal or a literal with `.*` around
 //! it. Those cost nothing to compile and a comparison to run.

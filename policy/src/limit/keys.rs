@@ -1,17 +1,17 @@
-//! Which keys of a limit have a bucket, and which of them is forgotten when there is no room.
+//! Which keys of a limit have a bucket, and which bucket is dropped when there is no room.
 //!
-//! Callers choose the values of headers, so making up many must gain nothing and take
-//! nothing from others.
+//! Callers choose the values of headers, so a caller that makes up many keys must gain nothing and
+//! take nothing from others.
 //!
-//! A full bucket is forgotten first: a new one is the same. Then the caller that holds most
-//! keys loses one, and never for a caller that holds as many. It loses the key whose bucket
-//! will be full soonest, and what that bucket lacked becomes the caller's floor, at which its
-//! new keys begin. All that it still holds lack as much or more. So a key that comes back
-//! finds no more tokens than it left, whatever was forgotten in between, and all keys of a
-//! caller together get no more than a bucket for each place they ever had at once.
+//! A full bucket is dropped first: a new one is the same. Then the caller with the most keys loses
+//! one, and never for a caller with as many. It loses the key whose bucket will be full soonest,
+//! and what that bucket lacked becomes the caller's floor, at which its new keys start. All keys
+//! that it still has lack as much or more. So a key that comes back finds no more tokens than it
+//! left, whatever was dropped in between, and all keys of a caller together get no more than a
+//! bucket for each place they ever had at once.
 //!
 //! That is how the Space-Saving algorithm counts what is most frequent in a stream (Metwally,
-//! Agrawal, El Abbadi 2005): a newcomer inherits the count of the least frequent.
+//! Agrawal, El Abbadi 2005): a new key starts with the count of the least frequent.
 //!
 //! Invariant: no bucket of a caller is full before the caller's floor.
 

@@ -1,10 +1,9 @@
-//! How much is offered to one pod of a limit that all pods of a Service keep together.
+//! The offered load of a shared rate limit at one pod.
 //!
-//! What the pod needs is what its busiest key needs, since each key has a bucket as large as
-//! the pod's share. Keys are counted in cells, in two rows by different bits of their hash, so
-//! a count takes the same few bytes however many keys a caller makes up. Keys that fall
-//! together make it too large and never too small: at worst the pod seems to need more than it
-//! does, and lends nothing.
+//! A pod needs what its busiest key needs, since each key has a bucket as large as the pod's share.
+//! Keys are counted in cells, in two rows by different bits of their hash, so a count takes the
+//! same few bytes however many keys a caller makes up. Keys that share a cell make the count too
+//! large and never too small: at worst the pod seems to need more than it does, and lends nothing.
 //!
 //! Counted over five seconds, and of a slow limit for as long as it takes to let through
 //! [`TOKENS`]: five seconds without a request show nothing of a limit of one a minute.

@@ -1,4 +1,4 @@
-//! How fast the buckets of a limit fill at one pod, and how much they hold.
+//! The rate at which the buckets of a limit fill at one pod, and how much they hold.
 //!
 //! Invariant: a token is worth the same whatever the share, so that another share changes no
 //! bucket.

@@ -1,22 +1,23 @@
-//! How a limit of a whole Service is divided among its ready pods, while pods come and go.
+//! Divides the limit of a whole Service into the quota shares of its ready pods, while pods come
+//! and go.
 //!
-//! Every pod gets the same share while none refuses anything. A pod that does, and is offered
+//! Every pod gets the same share while none refuses anything. A pod that refuses, and is offered
 //! more than an even part, borrows from those that are offered less: each of them keeps what it
-//! needs, and none goes below the lesser of that and an even part, so a caller that floods one
-//! pod takes nothing from callers of another one. The pod gives back once it is offered no more
-//! than an even part. A pod whose offer is unknown, as of an older proxy, has an even part.
+//! needs, and none goes below the lesser of that and an even part, so a caller that floods one pod
+//! takes nothing from callers of another one. The pod gives back once it is offered no more than an
+//! even part. A pod whose offered load is unknown, as with an older proxy, has an even part.
 //!
-//! A pod that has a larger share uses it until it confirms the smaller one, so
-//! what it held counts until then; others grow only into what is proven to be free. At no time
-//! the shares of connected pods add up to more than the limit, whatever is lost or late.
+//! A pod with a larger share uses it until it confirms the smaller one, so the larger one counts
+//! until then; other shares grow only into what is proven to be free. At no time do the shares of
+//! connected pods add up to more than the limit, whatever message is lost or late.
 //!
 //! A new pod has nothing until the others have shrunk, which takes them one round trip;
 //! see [`super::Rate::unshared`]. One that is no longer ready has its part for some seconds
 //! yet, because callers receive that later than the controller.
 //!
-//! In use: the controller calls [`Shares::offer`] and [`Shares::set_pods`] when the ready pods
-//! change or what they are offered, [`Shares::acknowledged`] and [`Shares::remove`] as streams
-//! tell, [`Shares::tick`] every second, and sends what each of them returns.
+//! In use: the controller calls [`Shares::offer`] and [`Shares::set_pods`] when the ready pods or
+//! their offered load change, [`Shares::acknowledged`] and [`Shares::remove`] by the events of
+//! streams, [`Shares::tick`] every second, and sends what each of them returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

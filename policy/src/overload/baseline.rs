@@ -1,13 +1,13 @@
-//! How long calls take, now and in calm times.
+//! The baseline of overload protection: how long calls take, now and in calm times.
 //!
-//! Two measures, because two questions are asked. Whether calls *wait* is asked of the
-//! typical call, a median: a few long polls among them say nothing. How many are *in
-//! flight* is asked of the mean, where each long poll counts as long as it stays.
+//! It has two measures. Whether calls *wait* is read from the typical call, a median: a few long
+//! polls among them show nothing. How many are *in flight* is computed from the mean, where each
+//! long poll counts as long as it stays.
 //!
-//! The mean is kept as what it has beyond the typical call. Whatever waits makes both longer
-//! by as much, so that is learned under a limit too, and a typical call that is measured anew
-//! moves the mean by as much as itself. A mean that stands for long polls of an hour ago would
-//! let in a queue in the second that is to have none, and be multiplied by what that shows.
+//! The mean is stored as what it has beyond the typical call. A queue makes both longer by as much,
+//! so that is measured under a limit too, and a typical call that is measured anew moves the mean
+//! by as much as itself. A mean that still had long polls of an hour ago would admit a queue in the
+//! second that is to have none, and be multiplied by what that shows.
 
 use std::time::{Duration, Instant};
 

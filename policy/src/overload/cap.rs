@@ -1,9 +1,9 @@
-//! Which priority class may use how much of `maxConcurrency`.
+//! The part of `maxConcurrency` that each priority class may use.
 //!
-//! The cap is what an application bears, such as the connections of its pool, so no class goes
+//! The cap is what an application can take, such as the connections of its pool, so no class goes
 //! beyond it, not even Critical. Below it a class leaves room for those above it: what is not
-//! Critical a tenth of the cap, and what is Sheddable two fifths. Otherwise a full cap is full
-//! for every class, and a pool of reports would keep payments out.
+//! Critical a tenth of the cap, and what is Sheddable two fifths. Otherwise a full cap is full for
+//! every class, and a pool of reports would keep payments out.
 //!
 //! Room is left while requests of a higher class come, and for ten seconds after. An
 //! application with one class has all of its cap, which is what most have.

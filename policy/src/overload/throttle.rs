@@ -1,12 +1,11 @@
-//! A caller's proxy that holds requests back by itself.
+//! The throttle of a caller's proxy, which holds requests to an overloaded backend back.
 //!
-//! A refusal costs the server something as well. A caller with more than half of its requests
-//! refused sends fewer, and keeps sending a few, so that its proxy notices when the overload
-//! is over.
+//! A refusal costs the server something as well. A proxy of whose requests more than half are
+//! refused sends fewer, and keeps sending a few, so that it notices when the overload is over.
 //!
-//! Refusals come at once and answers take as long as calls do. So a call counts as accepted
-//! when it is sent, until it is refused: a server whose calls take two seconds would look for
-//! as long as if it accepted nothing.
+//! Refusals come at once and responses take as long as calls do. So a call counts as accepted when
+//! it is sent, until it is refused: otherwise a server whose calls take two seconds would seem to
+//! accept nothing for as long.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! By what right a request chooses another Service, and how proxies pass that on.
+//! The proof with a route override: the account or token that entitles the request to choose
+//! another Service, and how proxies pass that on.
 
 use std::fmt::Write;
 

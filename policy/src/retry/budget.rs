@@ -1,14 +1,14 @@
-//! What retries to one backend may cost this proxy.
+//! The retry budget of one backend: what retries to it may cost this proxy.
 //!
-//! Savings and costs are kept in slots of half a second, of which those of the last
-//! `interval` count: what was saved before a calm time is not spent in the storm after it.
-//! Slots are as long for every interval, because routes with intervals of their own share
-//! the budget of a backend. Within any interval, retries are at most the percentage of
-//! successes plus what `minPerSecond` gives.
+//! Savings and costs are counted in steps of half a second, of which those of the last `interval`
+//! count: what was saved before a calm time is not spent in the storm after it. Steps are as long
+//! for every `interval`, because routes with values of their own share the budget of a backend.
+//! Within any `interval`, retries are at most the percentage of successes plus what `minPerSecond`
+//! gives.
 //!
-//! No lock: requests of several threads save at once. A slot is one word, its number beside
-//! its balance; two threads that spend the same token see the sum afterwards, and the
-//! later one gives it back.
+//! No lock: requests of several threads save at once. A step is one word, its number beside its
+//! balance; two threads that spend the same token see the sum afterwards, and the later one gives
+//! it back.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};

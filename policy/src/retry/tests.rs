@@ -23,7 +23,7 @@ fn attempted(method: &Method, ended: Ended) -> Attempted<'_> {
         retries: 0,
         moved: false,
         body_kept: true,
-        spent: false,
+        retries_exhausted: false,
         late: false,
         requested_wait: RequestedWait::Nothing,
         deadline: Deadline::NONE,
@@ -79,7 +79,7 @@ fn attempt_continues_without_token_when_no_retry_would_follow() {
         Attempted { grpc: true, ..late },
     );
     let spent = Attempted {
-        spent: true,
+        retries_exhausted: true,
         ..late
     };
     let long = Attempted {
@@ -237,7 +237,7 @@ fn application_crash_behind_proxy_counts_as_connection_loss() {
 
 #[test]
 fn call_without_endpoint_marks_parent_request() {
-    let marks = |ended| attempted(&Method::POST, ended).marks_spent(&Retry::DEFAULT);
+    let marks = |ended| attempted(&Method::POST, ended).exhausts_parent_retries(&Retry::DEFAULT);
     for reason in Reason::ALL {
         let expected = matches!(
             reason,
@@ -249,11 +249,8 @@ fn call_without_endpoint_marks_parent_request() {
                 | Reason::Overload
         );
         assert_eq!(marks(Ended::Refused(reason)), expected, "{reason}");
-        assert_eq!(
-            marks(Ended::refused(reason, ms(5000))),
-            expected,
-            "{reason}"
-        );
+        let after = marks(Ended::refused(reason, ms(5000)));
+        assert_eq!(after, expected, "{reason}");
     }
 }
 
@@ -261,7 +258,10 @@ fn call_without_endpoint_marks_parent_request() {
 fn why_no_retry_was_made_is_said() {
     let retry = Retry::DEFAULT;
     let one = attempted(&Method::GET, status(503));
-    let spent = Attempted { spent: true, ..one };
+    let spent = Attempted {
+        retries_exhausted: true,
+        ..one
+    };
     assert_eq!(next(&retry, &spent), Next::Denied(RetryOutcome::Spent));
     let body = Attempted {
         body_kept: false,
@@ -430,23 +430,23 @@ fn concurrent_threads_never_spend_more_than_saved() {
 #[test]
 fn only_failed_last_attempt_marks_parent_request_spent() {
     let retry = Retry::DEFAULT;
-    let marks = |ended| attempted(&Method::POST, ended).marks_spent(&retry);
+    let marks = |ended| attempted(&Method::POST, ended).exhausts_parent_retries(&retry);
     assert!(marks(status(503)) && marks(Ended::TimedOut) && marks(Ended::Lost { after: ms(9000) }));
     assert!(!marks(status(200)) && !marks(status(404)));
     assert!(!marks(Ended::Refused(Reason::NotAllowed)));
     let below = Attempted {
-        spent: true,
+        retries_exhausted: true,
         ..attempted(&Method::GET, status(500))
     };
-    assert!(below.marks_spent(&retry), "the mark travels up");
+    assert!(below.exhausts_parent_retries(&retry), "the mark travels up");
     for reason in Reason::ALL {
         let refused = attempted(&Method::GET, Ended::Refused(reason));
         let late = Attempted {
             late: true,
             ..refused
         };
-        let marks = reason == Reason::Deadline || refused.marks_spent(&retry);
-        assert_eq!(late.marks_spent(&retry), marks, "{reason}");
+        let marks = reason == Reason::Deadline || refused.exhausts_parent_retries(&retry);
+        assert_eq!(late.exhausts_parent_retries(&retry), marks, "{reason}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! How the requests to a workload are named in metrics and reports.
+//! The route names of a workload's requests in metrics and reports.
 //!
 //! A name is only shown and decides nothing. It is that of the first match that describes the
 //! request, so that every request has one name and the numbers of all names add up.

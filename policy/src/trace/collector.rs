@@ -1,4 +1,4 @@
-//! The address of a collector of traces, as its users write it.
+//! The address of a trace collector, as users write it.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,9 +1,9 @@
-//! Which trace a message belongs to, by its headers: W3C trace context, and B3 in one
-//! header or in several.
+//! Trace headers: which trace a message belongs to, by W3C trace context, or by B3 in one header or
+//! in several.
 //!
-//! The first format that is valid decides, in this order. One that is not valid, because
-//! it is damaged or there twice, counts as absent and is passed on as it came: every other
-//! reader must find it damaged too.
+//! The first format that is valid decides, in this order. One that is not valid, because it is
+//! damaged or there twice, counts as absent and is passed on unchanged: every other reader must
+//! find it damaged too.
 //!
 //! `tracestate` and `baggage` are left alone here.
 

@@ -1,4 +1,4 @@
-//! How large each number of a TrafficPolicy may be, once for schema, webhook and proxies.
+//! The bounds of each number in a TrafficPolicy, once for schema, webhook and proxies.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

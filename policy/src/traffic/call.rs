@@ -1,5 +1,5 @@
-//! The sections that the Service a client calls decides: how long a call may take, what
-//! is tried again, what is answered instead, which Services get copies, and where it goes.
+//! The sections that belong to the Service that a client calls: time limits, retries, fallbacks,
+//! mirrors, and where a call goes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The sections about endpoints, which the Service that serves decides: which are ejected,
-//! when a breaker stops all calls, and how calls are shared out.
+//! The sections that belong to the Service that serves a call: which endpoints are ejected, when a
+//! breaker stops all calls, and how calls are balanced.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! The sections that the proxy in front of an application enforces: limits, priority and
-//! overload.
+//! The sections that the proxy of an application enforces: limits, priority and overload.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The parts of a TrafficPolicy that a proxy can carry out by themselves, and which of them
+//! The parts of a TrafficPolicy: the features that a proxy declares to carry out, and those that
 //! the proxies of this version do.
 //!
 //! A section comes into force part by part. A proxy names the parts that it carries out. One that

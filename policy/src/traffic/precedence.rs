@@ -1,12 +1,12 @@
 //! Which policy decides about calls to a Service port, section by section, and which ones lost.
 //!
-//! `enforce` comes first, then the closest target, the narrowest, the oldest, the name.
-//! A section is taken as a whole: two half sections of two authors would be a third without
-//! an author. Rate limits add up, because each protects from something else.
+//! `enforce` comes first, then the closest target, the narrowest, the oldest, the name. A section
+//! is taken as a whole: two half sections of two authors would be a third without an author. Rate
+//! limits add up, because each protects something else.
 //!
-//! A rule that an earlier one covers in full can never decide: it is skipped, and reported to
-//! its author. Only what is plainly covered counts: the same or all routes, the same
-//! or all sources. That two narrow rules cover a third together is not looked for.
+//! A rule that an earlier one covers completely can never decide: it is skipped, and reported to
+//! its author. Only plain coverage counts: the same or all routes, the same or all sources. That
+//! two narrow rules cover a third together is not detected.
 
 mod covered;
 mod deciding_sections;

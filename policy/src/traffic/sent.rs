@@ -1,8 +1,8 @@
-//! What of the winners is sent to callers and what to pods, and which parts carrying it out takes.
+//! Which winning sections are sent to callers' proxies and which to the pods' own, and the parts
+//! that a proxy must carry out for them.
 //!
-//! A proxy is sent all of its side or, if it is older than policies, nothing. A part that it does
-//! not carry out it ignores, as `wire` reads whatever it does not know; the object's status names
-//! that part.
+//! A proxy is sent all of its side or, if it is older than policies, nothing. It ignores a part
+//! that it does not carry out, as `wire` skips unknown fields; the object's status names that part.
 
 use std::sync::Arc;
 

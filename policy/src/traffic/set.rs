@@ -1,5 +1,5 @@
-//! Small sets that a request is compared with: percents, status codes, gRPC codes,
-//! methods. Asking one takes no loop over what a user wrote, but for methods.
+//! Small sets that a request is compared with: percents, status codes, gRPC codes, methods. A
+//! look-up needs no loop over what a user wrote, but for methods.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -62,7 +62,7 @@ impl Chain {
             retries: 0,
             moved: false,
             body_kept: true,
-            spent: false,
+            retries_exhausted: false,
             late: false,
             requested_wait: RequestedWait::Nothing,
             deadline: Deadline::NONE,
@@ -71,7 +71,7 @@ impl Chain {
         loop {
             let retried = self.context && (for_retry || attempted.retries > 0);
             let below = self.call(layer + 1, now, retried);
-            attempted.spent = below.spent || self.context && for_retry;
+            attempted.retries_exhausted = below.spent || self.context && for_retry;
             let budget = &self.budgets[layer];
             match may_retry(&retry, &attempted, budget, now, 1, self.dice.roll()) {
                 Next::Retry { wait } => {
@@ -80,7 +80,7 @@ impl Chain {
                 }
                 Next::Pass | Next::Denied(_) => {
                     return Failed {
-                        spent: self.context && attempted.marks_spent(&retry),
+                        spent: self.context && attempted.exhausts_parent_retries(&retry),
                     };
                 }
             }

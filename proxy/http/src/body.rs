@@ -1,4 +1,4 @@
-//! Bodies as the proxy passes them on: frames of bytes, one box per message.
+//! The body type of messages that the proxy passes on: frames of bytes, one box per message.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;

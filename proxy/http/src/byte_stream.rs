@@ -1,5 +1,5 @@
-//! A byte stream between two proxies: the two directions of one HTTP/2 stream. Bytes
-//! pass as they came off the wire, without another copy.
+//! A byte stream between two proxies: the two directions of one HTTP/2 stream. Bytes pass without
+//! another copy.
 
 use std::io;
 use std::pin::Pin;

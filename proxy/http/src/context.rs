@@ -1,13 +1,12 @@
-//! The requests that calls of the local application are made for: which of them have an end or
-//! something else that such calls inherit, and when the client of one is gone.
+//! The requests that the application is serving, as parents of the calls that it makes: what a call
+//! inherits of its parent request, and when the parent's client has left.
 //!
-//! `policy` keeps the table. Here a request is entered when it goes to the application and taken
-//! out when its answer has ended, however that comes; a call that is made for it waits on that
-//! entry.
+//! `policy` keeps the table. A request is entered here when it goes to the application and removed
+//! when its response has ended in any way; a call that is made for it waits on that entry.
 //!
-//! Invariant: as long as no request has an end, this costs each one a number that goes up and down
-//! again, and each call a look. Only then is it known which traces are in flight: until all have
-//! ended that came before, trace ids prove nothing.
+//! Invariant: as long as no request has a deadline, this costs each request a counter that goes up
+//! and down again, and each call one read. Only then is it known which traces are in flight: until
+//! all requests that came before have ended, trace ids prove nothing.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -60,8 +59,8 @@ pub struct ServedRequest {
     inherited: Inherited,
     /// Its connection carries another protocol, and its end holds no longer.
     switched: AtomicBool,
-    /// What it needed was tried again in vain.
-    spent: AtomicBool,
+    /// A call that is made for it failed in its last attempt: a retry of it would not help.
+    retries_exhausted: AtomicBool,
     left: AtomicBool,
     leaves: Notify,
 }
@@ -69,8 +68,8 @@ pub struct ServedRequest {
 /// What a call is made for.
 #[derive(Clone, Debug)]
 pub enum ParentRequest {
-    /// No query is needed: no request has anything that the call could inherit.
-    Unasked,
+    /// No open request has anything that the call could inherit; the table was not searched.
+    NothingInherited,
     /// Nothing that is known.
     Nothing,
     Request(Arc<ServedRequest>),
@@ -98,7 +97,7 @@ pub struct Contexts {
     table: Mutex<Table<Arc<ServedRequest>>>,
     /// A trace was marked.
     marks: AtomicBool,
-    spent: Mutex<RetryExhaustedTraces>,
+    exhausted_traces: Mutex<RetryExhaustedTraces>,
 }
 
 /// Holds a request in the table until its answer has ended. Dropped before that, its caller
@@ -143,7 +142,7 @@ impl Contexts {
             key,
             inherited: inherited.clone(),
             switched: AtomicBool::new(false),
-            spent: AtomicBool::new(false),
+            retries_exhausted: AtomicBool::new(false),
             left: AtomicBool::new(false),
             leaves: Notify::new(),
         });
@@ -177,7 +176,7 @@ impl Contexts {
     pub fn of_call(&self, named: Option<Id>, map: &HeaderMap) -> ParentRequest {
         let follows = self.follows.load(Relaxed);
         if named.is_none() && !follows {
-            return ParentRequest::Unasked;
+            return ParentRequest::NothingInherited;
         }
         let key = Key {
             id: named,
@@ -198,24 +197,25 @@ impl Contexts {
     }
 
     /// The last attempt of a call failed: its parent request is not to be retried for that.
-    pub fn spend(&self, retry_parent: &RetryParent) {
+    pub fn mark_retries_exhausted(&self, retry_parent: &RetryParent) {
         match retry_parent {
-            RetryParent::Request(served) => served.spent.store(true, Relaxed),
+            RetryParent::Request(served) => served.retries_exhausted.store(true, Relaxed),
             RetryParent::Trace(trace) => {
-                self.spent.lock().mark(*trace, now());
+                self.exhausted_traces.lock().mark(*trace, now());
                 self.marks.store(true, Relaxed);
             }
         }
     }
 
     /// Whether a call that a request with these headers needed failed in its last attempt.
-    pub fn is_spent(&self, kept: &OpenRequest, map: &HeaderMap) -> bool {
+    pub fn retries_exhausted(&self, kept: &OpenRequest, map: &HeaderMap) -> bool {
         let served = kept.served.as_ref();
-        if served.is_some_and(|served| served.spent.load(Relaxed)) {
+        if served.is_some_and(|served| served.retries_exhausted.load(Relaxed)) {
             return true;
         }
         self.marks.load(Relaxed)
-            && trace_of(map).is_some_and(|trace| self.spent.lock().is_marked(trace, now()))
+            && trace_of(map)
+                .is_some_and(|trace| self.exhausted_traces.lock().is_marked(trace, now()))
     }
 }
 
@@ -273,7 +273,7 @@ impl ParentRequest {
     /// When what the call is made for is over; `None`: it has no end.
     pub fn until(&self) -> Option<Instant> {
         match self {
-            Self::Unasked | Self::Nothing => None,
+            Self::NothingInherited | Self::Nothing => None,
             Self::Request(served) if served.has_left() => Some(now()),
             Self::Request(served) => served.until(),
             Self::Trace(until) => *until,
@@ -284,7 +284,7 @@ impl ParentRequest {
     /// Label `how` of `weft_context_total`.
     pub const fn how(&self) -> Option<&'static str> {
         match self {
-            Self::Unasked => None,
+            Self::NothingInherited => None,
             Self::Nothing => Some("none"),
             Self::Request(_) => Some("context"),
             Self::Trace(_) => Some("trace"),
@@ -296,7 +296,7 @@ impl ParentRequest {
     pub fn request(self) -> Option<Arc<ServedRequest>> {
         match self {
             Self::Request(served) => Some(served),
-            Self::Unasked | Self::Nothing | Self::Trace(_) | Self::Over => None,
+            Self::NothingInherited | Self::Nothing | Self::Trace(_) | Self::Over => None,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! How long a request may take, as it stands in its headers, and what ends when that is over.
+//! The deadline of a request, as its headers carry it, and what ends when it has passed.
 //!
-//! Between proxies, to applications and from them the same two headers are used: gRPC's own, and
-//! `weft-timeout` for everything. Both hold what is left and never a time of day.
+//! Between proxies and applications, both ways, the same two headers are used: gRPC's own, and
+//! `weft-timeout` for everything. Both hold the time that is left and never a time of day.
 
 use std::fmt;
 use std::future::poll_fn;

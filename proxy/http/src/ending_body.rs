@@ -1,5 +1,6 @@
-//! The body of an answer that ends with its request: by its time, in silence, or when its client is
-//! gone. And the bytes before a break, as long as the client has not taken them ([`Undelivered`]).
+//! The body of a response that ends with its request: at its deadline, after silence, or when its
+//! client has left. And the bytes before a break, until the client has taken them
+//! ([`Undelivered`]).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,10 +1,9 @@
-//! Why a request or connection could not be served, in one place: status, header, metric
-//! label and the right to try elsewhere are all read from here. `refusal` makes the
-//! answer.
+//! `Failure`: why a request or connection could not be served. Its status, header, metric label,
+//! and whether it may be tried elsewhere are all read from here. `refusal` makes the response.
 //!
-//! The six variants are how far the request got. What may follow is read from the variant alone,
-//! so no caller can claim both that a request may be sent again and that an application may have
-//! seen it.
+//! The six variants are how far the request got. The next step follows from the variant alone, so
+//! no code can claim both that a request may be sent again and that an application may have seen
+//! it.
 //!
 //! Imports nothing of this crate.
 

@@ -1,5 +1,5 @@
-//! The head of a message: how large it may be, which values in it are numbers, and what of it taps
-//! and logs report.
+//! The head of a message: its maximum size, its numeric values, and what taps and logs report of
+//! it.
 //!
 //! Claims: observe-98
 

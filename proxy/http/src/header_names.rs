@@ -1,8 +1,8 @@
-//! The names of all headers of ours, and which part sends them to which. Writers and readers take
-//! the names from here; what a header means stands where it is read.
+//! The names of the mesh's own headers, and which part sends them to which. Readers and writers
+//! take the names from here; the meaning of a header is documented where it is read.
 //!
-//! Beside the folders that use them, and below all: messages are cleaned of them by `http`, which
-//! knows no peers, and two peers exchange what `mesh::protocol` lays down.
+//! This file lies beside the folders that use it, and below all: `http` removes these headers from
+//! messages and knows no peers, and `mesh::protocol` defines what two peers exchange.
 
 use http::header::HeaderName;
 

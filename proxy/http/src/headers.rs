@@ -1,4 +1,4 @@
-//! Which headers pass through, which end here, and which are ours.
+//! Which headers the proxy passes on, which it removes, and which are the mesh's own.
 //!
 //! Claims: attack-16, attack-5, attack-82
 

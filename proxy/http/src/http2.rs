@@ -1,8 +1,8 @@
 //! HTTP/2 as a client and as a server, directly over the `h2` crate.
 //!
-//! hyper's own glue stands between a body and its stream in ways that a proxy cannot live with: it
-//! passes empty DATA frames on, takes a reset with CANCEL for a good end, does not look at a body
-//! while it waits for credit, and has one window size for every stream for ever. Here
+//! hyper's own layer between a body and its stream does not suit a proxy: it passes empty DATA
+//! frames on, takes a reset with CANCEL for a good end, does not look at a body while it waits for
+//! credit, and has one window size for every stream for ever. Here
 //!
 //! - END_STREAM goes with the last DATA frame wherever the end is known by then, and no empty DATA
 //!   frame is passed on ([`pipe`], [`frame_filter`]);

@@ -1,4 +1,4 @@
-//! The body of a message that came, by either version of HTTP.
+//! The body of a received message, by either version of HTTP.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,8 +1,8 @@
-//! HTTP as server and as client: messages, the connections that carry them, and what a proxy must
-//! do to them on the way.
+//! HTTP as server and as client: messages, their connections, and what a proxy must change in
+//! messages that it passes on.
 //!
-//! Stands on `weft_proxy_net`, and knows nothing of the mesh: the part that opens or accepts a
-//! connection says that a peer proxy is on its other end.
+//! Builds on `weft_proxy_net`, and knows nothing of the mesh: the part that opens or accepts a
+//! connection reports that a peer proxy is on its other end.
 
 #![cfg_attr(
     not(test),

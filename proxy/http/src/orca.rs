@@ -1,7 +1,7 @@
-//! How busy an application reports itself, in the format of ORCA (Open Request Cost Aggregation): a
-//! report in a header of its answers, or in a trailer over gRPC.
+//! Reads the load that an application reports, in the format of ORCA (Open Request Cost
+//! Aggregation): in a header of its responses, or in a trailer over gRPC.
 //!
-//! Of a report its utilisation counts: the application's own, or without one the CPU's.
+//! Only the utilisation in a report is used: the application's own, or without one the CPU's.
 //!
 //! Claims: calls-64
 

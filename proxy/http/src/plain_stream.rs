@@ -1,6 +1,6 @@
-//! A connection in plaintext as a server of HTTP gets it: a socket, or a tunnel of a peer
-//! proxy. One type for both, since what serves is compiled for each type, with all of hyper
-//! and `h2` that belongs to it.
+//! The plaintext connection that an HTTP server gets: a socket, or a tunnel of a peer proxy. It is
+//! one type for both, since the server is compiled for each type, with all of hyper and `h2` that
+//! belongs to it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

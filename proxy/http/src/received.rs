@@ -1,6 +1,7 @@
-//! A request that may be sent on: valid, cleaned of what ends here, with its host and the protocol
-//! that it asks to be upgraded to. Both sides receive requests by this one constructor, so neither
-//! can forget a step, and what can be read in two ways is refused from any sender.
+//! A received request that may be sent on: valid, cleaned of hop-by-hop headers, with its host and
+//! the protocol that it requests to be upgraded to. Both sides receive requests by this one
+//! constructor, so neither can forget a step, and what can be read in two ways is refused from any
+//! sender.
 
 use bytes::Bytes;
 use http::request::Parts;

@@ -1,4 +1,4 @@
-//! Answers that the proxy makes itself, instead of an application.
+//! The responses that the proxy makes itself, instead of an application.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as HttpBody;

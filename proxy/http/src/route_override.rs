@@ -1,9 +1,10 @@
-//! A request's override of the Service that it calls: `weft-route`, and by what right.
+//! The route override of a request: the Service that it chooses instead of the one it calls
+//! (`weft-route`), and what entitles it to that.
 //!
 //! It comes from the pod's own application with one call, from a caller outside the mesh with a
-//! token, or from a peer proxy with what that reports of the way. The policy of the Service that is
-//! called grants it, at each call. The token itself ends where it is read first, before any log or
-//! tap of requests sees it.
+//! token, or from a peer proxy, which reports where it came from. The policy of the Service that is
+//! called grants it, at each call. The first proxy that reads the token removes it, before any log
+//! or tap of requests sees it.
 //!
 //! Claims: calls-58
 

@@ -1,4 +1,4 @@
-//! HTTP as a server: one connection, both versions, with every bound named.
+//! Serves one connection as HTTP, in either version, with all bounds named.
 
 pub mod http1;
 mod refused_head;

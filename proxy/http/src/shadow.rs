@@ -1,16 +1,16 @@
-//! Which requests are made for copies of others, so that none of them is copied again: two Services
-//! whose requests are copied to each other would send copies without end, long after their callers
-//! have left.
+//! Tracks which requests are copies or made for copies, so that none of them is copied again. Two
+//! Services whose requests are copied to each other would send copies without end, long after their
+//! callers have left.
 //!
-//! An application shows what its own calls are made for by what it passes on, `weft-shadow` or the
-//! trace: for as long as copies come to it, its proxy writes into the trace of each request whether
-//! it is one. Where the application passes nothing on, this cannot be known, and so calls of a
-//! workload to which copies came are not copied for [`AFTER_A_COPY`]. A peer learns how much of
-//! that is left, and its own calls are held to the same.
+//! An application shows what its own calls are made for by the headers that it passes on,
+//! `weft-shadow` or the trace: while it receives copies, its proxy marks in the trace of each
+//! request whether it is one. Where the application passes nothing on, this cannot be known, so
+//! calls of a workload that received copies are not copied for [`AFTER_A_COPY`]. A peer receives
+//! how much of that time is left, and treats its own calls in the same way.
 //!
-//! And how much memory all copies of a workload's requests may use ([`Copies`]).
+//! [`Copies`] bounds the memory of all copies of a workload's requests.
 //!
-//! Invariant: where no copies come this costs a look at one number.
+//! Invariant: where no copies arrive this costs one read of a number.
 //!
 //! Claims: calls-53, calls-55
 
@@ -88,7 +88,7 @@ impl Default for ShadowTracker {
 impl ShadowTracker {
     /// A request goes to the application: notes what it is, and lets the application know and pass
     /// on. `shadow`: the value of a peer proxy.
-    pub fn arrives(&self, shadow: Option<Shadow>, map: &mut HeaderMap) {
+    pub fn request_arrives(&self, shadow: Option<Shadow>, map: &mut HeaderMap) {
         match shadow {
             Some(Shadow::Any | Shadow::ReadOnly) => {
                 self.note(AFTER_A_COPY);
@@ -106,7 +106,7 @@ impl ShadowTracker {
 
     /// The application makes a call: how that relates to copies. `claimed`: its value in a header
     /// of ours. What stands in the trace for this proxy is taken out.
-    pub fn leaves(&self, claimed: Option<Shadow>, map: &mut HeaderMap) -> Option<Shadow> {
+    pub fn call_begins(&self, claimed: Option<Shadow>, map: &mut HeaderMap) -> Option<Shadow> {
         let left = self.left()?;
         let marked = marked(map);
         if marked.is_some() {
@@ -247,7 +247,8 @@ mod tests {
     /// What a call has to do with copies that passes on these headers of a request.
     fn call_for(shadow_tracker: &ShadowTracker, mut headers: HeaderMap) -> Option<Shadow> {
         let claimed = headers.remove(SHADOW);
-        let shadow = shadow_tracker.leaves(claimed.as_ref().map(Shadow::of_peer), &mut headers);
+        let shadow =
+            shadow_tracker.call_begins(claimed.as_ref().map(Shadow::of_peer), &mut headers);
         assert!(!members(&headers).any(is_ours), "{headers:?}");
         shadow
     }
@@ -268,7 +269,7 @@ mod tests {
         let shadow_tracker = ShadowTracker::default();
         let mut before = map(&[PARENT, ("tracestate", "weft=call")]);
         assert_eq!(
-            shadow_tracker.leaves(Some(Shadow::Any), &mut before),
+            shadow_tracker.call_begins(Some(Shadow::Any), &mut before),
             None,
             "no copy came"
         );
@@ -277,15 +278,15 @@ mod tests {
             ("tracestate", "a=b, weft=call"),
             ("tracestate", "c=d"),
         ]);
-        shadow_tracker.arrives(Some(Shadow::ReadOnly), &mut copy);
+        shadow_tracker.request_arrives(Some(Shadow::ReadOnly), &mut copy);
         assert_eq!(copy["weft-shadow"], "true");
         assert_eq!(copy["tracestate"], "weft=copy,a=b,c=d");
         let mut original = map(&[PARENT, ("tracestate", "weft=copy")]);
-        shadow_tracker.arrives(None, &mut original);
+        shadow_tracker.request_arrives(None, &mut original);
         assert_eq!(original["tracestate"], "weft=call");
         assert!(!original.contains_key("weft-shadow"));
         let mut untraced = map(&[("x", "1")]);
-        shadow_tracker.arrives(None, &mut untraced);
+        shadow_tracker.request_arrives(None, &mut untraced);
         assert_eq!(untraced, map(&[("x", "1")]));
         assert_eq!(call_for(&shadow_tracker, original), None);
         assert_eq!(call_for(&shadow_tracker, copy.clone()), Some(Shadow::Any));
@@ -295,27 +296,31 @@ mod tests {
         assert_eq!(call_for(&shadow_tracker, shadow), Some(Shadow::Any));
         for nothing in [map(&[PARENT]), map(&[PARENT, ("tracestate", "weft=x")])] {
             let perhaps = Some(Shadow::Perhaps(600));
-            assert_eq!(shadow_tracker.leaves(None, &mut nothing.clone()), perhaps);
+            assert_eq!(
+                shadow_tracker.call_begins(None, &mut nothing.clone()),
+                perhaps
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn copy_suspicion_ends_ten_minutes_after_last_copy() {
         let (receiver, next) = (ShadowTracker::default(), ShadowTracker::default());
-        let call =
-            |shadow_tracker: &ShadowTracker| shadow_tracker.leaves(None, &mut HeaderMap::new());
+        let call = |shadow_tracker: &ShadowTracker| {
+            shadow_tracker.call_begins(None, &mut HeaderMap::new())
+        };
         assert_eq!(call(&receiver), None);
-        receiver.arrives(Some(Shadow::Any), &mut HeaderMap::new());
+        receiver.request_arrives(Some(Shadow::Any), &mut HeaderMap::new());
         tokio::time::advance(Duration::from_secs(200)).await;
         assert_eq!(call(&receiver), Some(Shadow::Perhaps(400)));
-        next.arrives(call(&receiver), &mut HeaderMap::new());
+        next.request_arrives(call(&receiver), &mut HeaderMap::new());
         tokio::time::advance(Duration::from_secs(399)).await;
         assert_eq!(call(&receiver), Some(Shadow::Perhaps(1)));
         assert_eq!(call(&next), Some(Shadow::Perhaps(1)), "it does not grow");
-        receiver.arrives(call(&next), &mut HeaderMap::new());
+        receiver.request_arrives(call(&next), &mut HeaderMap::new());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!((call(&receiver), call(&next)), (None, None));
-        next.arrives(Some(Shadow::Perhaps(u32::MAX)), &mut HeaderMap::new());
+        next.request_arrives(Some(Shadow::Perhaps(u32::MAX)), &mut HeaderMap::new());
         assert_eq!(call(&next), Some(Shadow::Perhaps(600)), "nor beyond that");
     }
 

@@ -1,9 +1,9 @@
-//! What is left of an upload when its answer has come complete, and nothing of it moves.
+//! Drops the rest of an upload when its response is complete and nothing of the upload moves.
 //!
-//! A server may answer before it has the body of a request, and read on or not. What comes of the
-//! rest and is read goes on. But a server that neither reads on nor closes would keep the sender
-//! for as long as it likes, and a silent sender the server, with permits and memory, for a call
-//! that is over for all others. So the rest is dropped then.
+//! A server may answer before it has the body of a request, and read on or not. A rest that is
+//! still read goes on. But a server that neither reads on nor closes would keep the sender for as
+//! long as it likes, and a silent sender the server, with permits and memory, for a call that is
+//! over for all others. So the rest is dropped then.
 //!
 //! Claims: calls-8
 

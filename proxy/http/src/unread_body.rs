@@ -1,10 +1,10 @@
-//! What is left of a request's body when its answer is there.
+//! Handles what is left of a request's body when its response is there.
 //!
-//! hyper ends a connection of HTTP/1.1 where the rest of a body is not read, and no answer says so:
-//! the next request on it would be lost. A server that answers before it has read everything, an
-//! application, a peer proxy or this one, may read no more of it. So such an answer waits a moment
-//! for the rest, which is read and dropped where it has no reader, and otherwise announces that the
-//! connection ends.
+//! hyper ends a connection of HTTP/1.1 where the rest of a body is not read, and no response
+//! announces that: the next request on it would be lost. A server that answers before it has read
+//! everything, an application, a peer proxy or this one, may read no more of it. So such a response
+//! waits a moment for the rest, which is read and dropped where it has no reader, and otherwise
+//! announces that the connection ends.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
-//! A connection of HTTP/1.1 that carries another protocol from now on.
+//! An HTTP/1.1 connection that was upgraded to another protocol.
 //!
-//! hyper keeps the socket to itself, also then. So that its close can be made a reset, the socket
-//! is wrapped before hyper gets it, and the relay holds the switch. By the same switch the relay
-//! checks whether the other end is still there, and ends one direction alone.
+//! hyper owns the socket, also then. So that its close can be made a reset, the socket is wrapped
+//! before hyper gets it, and the relay holds the handle that aborts it. By the same handle the
+//! relay checks whether the other end is still there, and ends one direction alone.
 
 use std::io;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! How the body of a request comes, and how much of it. One that its own sender breaks off, or that
-//! cannot be read, proves nothing of its receiver.
+//! `Upload`: the progress of a request's body from its sender. A body that its sender breaks off,
+//! or that cannot be read, proves nothing about its receiver.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A body that reports how it ended, exactly once, however it ends.
+//! A body that reports its end exactly once: complete, failed, late or dropped.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,19 +1,19 @@
-//! Limits connections to applications that callers abandon as soon as they are opened.
+//! Limits connections to applications that callers abandon as soon as they are open.
 //!
-//! Each lies in the queue of its application until that accepts it, and costs its caller a head
-//! and a reset: a few batches of them over HTTP/2 fill the queue, and all other callers wait. So
-//! a caller that has abandoned more than an allowance has further ones opened one after the
-//! other, at a pace that applications accept. Reused connections wait for no turn, and no caller
-//! waits for another holder's.
+//! Each lies in the queue of its application until that accepts it, and costs its caller a head and
+//! a reset: a few batches of them over HTTP/2 fill the queue, and all other callers wait. So a
+//! caller that has abandoned more than an allowance gets further ones opened one after the other,
+//! at a pace that applications accept. Reused connections are not limited, and no caller waits for
+//! another holder's.
 //!
 //! A connection by which the application has answered makes up for an abandoned one: a pod that
 //! calls for many clients, or gives its calls little time, waits only where most of what it opens
 //! comes to nothing. Nothing is saved for later.
 //!
-//! Only what its caller left counts, and only in the first moments: a call that ends for its time
-//! or for a change of policy shows nothing of its caller. A caller whose connection to this proxy
-//! ends has left its calls as well. Our own time-outs of connections are longer than what counts
-//! (docs/decisions/0041).
+//! Only a connection that its caller left counts, and only in the first moments: a call that ends
+//! at its deadline or by a change of policy shows nothing of its caller. A caller whose connection
+//! to this proxy ends has left its calls as well. The proxy's own time-outs of connections are
+//! longer than those moments (docs/decisions/0041).
 //!
 //! Claims: calls-13
 

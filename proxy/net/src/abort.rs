@@ -1,5 +1,5 @@
-//! Connections whose close can be made a reset, so that it looks like what it is: not
-//! the end of what was sent.
+//! Connections whose close can be made a reset, so that the peer does not take it for the end of
+//! what was sent.
 
 use std::io;
 use std::sync::Arc;

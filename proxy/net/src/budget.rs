@@ -1,17 +1,15 @@
-//! The memory budget: how many bytes connections may hold, all together.
+//! The memory budget: how many bytes all connections together may hold.
 //!
-//! A fast reader has to keep what a slow writer does not take. Everything
-//! that may hold bytes on their way, a stream of HTTP/2 or a connection of anything
-//! else, counts as a holder. What one of them may hold follows from how many there are,
-//! so a thousand slow readers cost as much memory as fifty, each of them is slowed as
-//! much as the others, and none has to end.
+//! A fast reader has to keep what a slow writer does not take. Everything that may hold bytes on
+//! their way, a stream of HTTP/2 or a connection of anything else, counts as a holder. What one of
+//! them may hold follows from how many there are, so a thousand slow readers cost as much memory as
+//! fifty, all are slowed alike, and none has to end.
 //!
-//! Not everything that may be held is counted here: heads, what `h2` keeps of a stream,
-//! tasks. So the memory that the program really holds is read as well, before every read, since
-//! nothing grows without one. From [`Budget::is_tight`] on chunks and windows are the
-//! smallest, soon after that holders with much in flight wait with more ([`crate::ticket`]);
-//! from [`Budget::is_full`] on nothing is read until the holder of most has lost connections
-//! (`process::relief`).
+//! Not all memory is counted here: heads, what `h2` keeps of a stream, tasks. So the memory that
+//! the program really holds is read as well, before every read, since nothing grows without one.
+//! From [`Budget::is_tight`] on chunks and windows are the smallest, and soon after that holders
+//! with much in flight wait with more ([`crate::ticket`]). From [`Budget::is_full`] on nothing is
+//! read until the largest holder has lost connections (`process::relief`).
 
 use std::fmt;
 use std::sync::Arc;

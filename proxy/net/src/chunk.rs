@@ -1,4 +1,4 @@
-//! Byte streams as a relay wants them: chunks that change hands without a copy.
+//! Byte streams that a relay reads and writes in chunks, which it passes on without a copy.
 
 use std::cell::RefCell;
 use std::io;

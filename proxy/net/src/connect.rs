@@ -1,4 +1,4 @@
-//! Connections that the proxy opens, and the socket options of all of them.
+//! Opens connections for the proxy, and sets the socket options of all its connections.
 //!
 //! Claims: calls-10
 

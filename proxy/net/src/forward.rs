@@ -1,8 +1,7 @@
-//! What a wrapper around a connection passes on to it as it is.
+//! Macros by which a wrapper around a connection forwards the methods that it does not change.
 //!
-//! A wrapper changes one half of a connection or only its end, and the methods that it
-//! does not change stand here once. Macros and no trait: the standard traits are foreign,
-//! so no implementation of them for all wrappers is allowed.
+//! A wrapper changes one half of a connection or only its end. Macros and no trait: the standard
+//! traits are foreign, so no implementation of them for all wrappers is allowed.
 
 /// Methods of `AsyncRead` of a wrapper whose reads are those of its field.
 #[macro_export]

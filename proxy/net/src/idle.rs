@@ -1,4 +1,4 @@
-//! Notices that nothing moves any more, and bounds waits for another process.
+//! Idle timers: detect that nothing moves any more, and bound waits for another process.
 //!
 //! Claims: attack-28, attack-29, calls-51
 

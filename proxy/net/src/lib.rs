@@ -1,6 +1,6 @@
-//! Sockets and bytes: what a connection is made of, whatever is spoken on it.
+//! Sockets and bytes: what a connection is made of, in whatever protocol.
 //!
-//! Imports nothing of the proxy, so that everything else of it may stand on this.
+//! Imports nothing of the proxy, so that all its other parts may use this.
 
 #![cfg_attr(
     not(test),

@@ -1,4 +1,4 @@
-//! The end of a connection, on the side that serves it: a lingering close.
+//! Lingering close: how the serving side ends a connection without losing what it sent.
 //!
 //! The kernel answers bytes to a socket without a reader with a reset, and a reset overtakes what
 //! was sent before. A client that uploads would not get to read why it was refused; a peer proxy

@@ -1,4 +1,4 @@
-//! Watches text that passes without being read as HTTP.
+//! Scans relayed opaque bytes for lines that a server would read as a header of the mesh.
 //!
 //! Servers take more for a request with headers than what ends in HTTP and a version.
 //! llhttp, which Node, uvicorn and aiohttp read with, knows `RTSP/` and `ICE/`. It, PHP's
@@ -7,9 +7,9 @@
 //! pass. What no honest client of theirs sends is a line that begins with a header of the mesh: a
 //! connection with one ends before its value.
 //!
-//! The whole connection is watched, because a server that took its first line for a
-//! request takes others after it. One that cannot be a request by its first line is left
-//! alone, so that binary protocols carry whatever they like.
+//! The whole connection is scanned, because a server that took its first line for a request takes
+//! others after it. A connection that cannot be a request by its first line is not scanned, so that
+//! binary protocols carry whatever they like.
 //!
 //! Claims: attack-62, attack-64
 

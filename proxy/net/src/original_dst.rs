@@ -1,4 +1,4 @@
-//! The original destination of a redirected connection, from the kernel.
+//! The original destination of a redirected connection, read from the kernel.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

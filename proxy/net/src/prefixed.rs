@@ -1,4 +1,4 @@
-//! A stream with bytes that were read ahead, to find out what is spoken.
+//! A stream with bytes that were read ahead to detect its protocol.
 
 use std::future::poll_fn;
 use std::io;

@@ -1,4 +1,4 @@
-//! Opaque bytes: copied both ways, with half-close, until both sides ended.
+//! Relays opaque bytes both ways, with half-close, until both sides have ended.
 //!
 //! Claims: attack-73, calls-60
 

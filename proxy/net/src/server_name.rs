@@ -1,7 +1,7 @@
-//! What the first bytes of a connection contain: whether they are TLS, and the host that they
-//! name, which is the server name of a TLS handshake, or the Host of an HTTP/1 request.
+//! Reads the host from the first bytes of a connection: the server name of a TLS handshake, or the
+//! Host of an HTTP/1 request; and whether the bytes are TLS.
 //!
-//! Looked at in the socket's own buffer, so a relay gets all of them.
+//! The bytes are looked at in the socket's own buffer, so a relay still gets all of them.
 //!
 //! Claims: observe-144, observe-145
 

@@ -1,4 +1,4 @@
-//! What a connection speaks, from its first bytes.
+//! Detects the protocol of a connection by its first bytes.
 //!
 //! On a port without a declared protocol, a client that sends nothing may be waiting for the
 //! server to send first, so silence is no reason to wait long: the caller meanwhile opens the way

@@ -1,31 +1,31 @@
-//! Tickets: requests that wait for memory before they begin.
+//! Tickets: requests that wait for memory before they start.
 //!
-//! A request in flight holds some 40 KiB until its response was taken, and to cut it off is the
-//! last resort (`process::relief`). One that waits holds next to nothing: most
-//! of it is in the kernel still. So from a part of the memory on requests wait until it falls,
-//! each only behind others of its own holder. From which part on follows from what that one holds
-//! already, see [`crate::admission`]: a holder of little finds room where others wait, and
-//! requests in flight that never end do not hold up their holder.
+//! A request in flight holds some 40 KiB until its response was taken, and to end it early is the
+//! last resort (`process::relief`). A request that waits holds next to nothing: most of it is in
+//! the kernel still. So above a part of the memory requests wait until use falls, each only behind
+//! others of its own holder. How high that part is follows from what the holder holds already, see
+//! [`crate::admission`]: a holder of little finds room where others wait, and requests in flight
+//! that never end do not hold up their holder.
 //!
-//! What fits is what counts, not whose it is: many holders of little wait as well where they fill
-//! the memory together. Some requests of every holder are let in beyond that, so that none waits
-//! for what can only end after it; fewer, the more callers there are. A holder of more than those
-//! in flight keeps a few permits that are reserved for its next requests, so that those in flight
-//! that never end do not hold up all others.
+//! Only the amount counts, and not the holder: many holders of little wait as well where they fill
+//! the memory together. Some requests of every holder are admitted beyond that, so that none waits
+//! for a request that can only end after it; fewer, the more callers there are. A holder of more
+//! than those in flight keeps a few permits that are reserved for its next requests, so that those
+//! in flight that never end do not hold up all others.
 //!
-//! Room goes to the holder of fewest in flight. A holder of much less than the largest one that
-//! gets nothing at all for five seconds takes from that one, little at a time: where memory
-//! changes hands by itself, no holder loses anything. Calls of the own application wait from a
-//! higher part on, because a request from outside may end only after them, and only beyond as
-//! many as there are such requests.
+//! Room goes to the holder with the fewest in flight. A holder of much less than the largest one
+//! that gets nothing at all for five seconds takes from that one, little at a time: where memory
+//! becomes free by itself, no holder loses anything. Calls of the own application wait at a higher
+//! part, because a request from outside may end only after them, and only beyond as many as there
+//! are such requests.
 //!
-//! A caller that calls itself through this pod, as in A to B to A to B, is the exception: B
-//! cannot see which requests of A are made for others of A that it serves already. Where those
-//! fill the memory at B, one of them ends by the time limit of the wait.
+//! A caller that calls itself through this pod, as in A to B to A to B, is the exception: B cannot
+//! see which requests of A are made for others of A that it serves already. Where those fill the
+//! memory at B, one of them ends by the time limit of the wait.
 //!
-//! What a request takes comes after it began, and a thousand of them may begin within a
-//! millisecond. So each counts in full from its beginning until it has ended, or until what it
-//! takes has been measured.
+//! A request takes its memory only after it started, and a thousand of them may start within a
+//! millisecond. So each counts in full from its start until it has ended, or until what it takes
+//! has been measured.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Page `/traffic`: what this proxy knows of each Service that its application calls.
+//! Page `/traffic`: the policy, breakers and endpoints of each Service that the application calls.
 //!
 //! Per Service port: the sections of its policy, each with the object that it came from, the
 //! retry budget, the breakers, and the endpoints with what was learned of them. The page shows

@@ -1,4 +1,4 @@
-//! Writes the rules into the kernel over netlink, as one transaction.
+//! Writes the redirection rules into the kernel over netlink, as one transaction.
 //!
 //! The whole table is replaced: made (so that the next step cannot fail),
 //! deleted, made anew with all chains and rules. The kernel applies all of it

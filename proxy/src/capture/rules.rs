@@ -1,5 +1,5 @@
-//! Which traffic is redirected, as plain data: two chains of rules that are
-//! read from top to bottom until one decides.
+//! The redirection rules as plain data: two chains of rules, which are read from top to bottom
+//! until one decides.
 //!
 //! The proxy's own connections are never redirected, neither out nor in. That
 //! settles self-calls as well: an application that calls its own Service leaves

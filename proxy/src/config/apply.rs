@@ -1,10 +1,9 @@
-//! A batch from the controller makes a new snapshot out of the old one.
+//! Applies a batch of the controller: makes a new snapshot out of the old one.
 //!
-//! A resource that cannot be used is refused with a reason: a bad change never takes
-//! down more than itself. Of where calls go, and of what is known of the own workload, the
-//! former version stays: without it nothing could be decided. Of the rules that allow
-//! calls nothing stays: whatever was refused may be what narrows it, and a proxy that
-//! started now would have nothing of it either.
+//! A resource that cannot be used is refused with a reason, and a bad change affects nothing else.
+//! Of routes, endpoints and the own workload the proxy keeps the previous version: without one it
+//! could decide nothing. Of rules that allow calls it keeps nothing: the refused part may be what
+//! narrows them, and a proxy that starts now would have none of it either.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;

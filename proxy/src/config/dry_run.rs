@@ -1,10 +1,10 @@
-//! Dry runs of rules: evaluates them for each call beside the rules that hold, while a client
-//! reads the result.
+//! Dry runs of rules: evaluates them for each call beside the rules in force, while a client reads
+//! the result.
 //!
-//! Without a dry run a call looks at one flag and nothing else. With dry runs each of them
-//! evaluates it too, while their time lasts, and counts how that differs. The result of the call
-//! is decided before and does not change. What is counted is bounded; a call without a row of its
-//! own is counted all the same.
+//! Without a dry run a call reads one flag. With dry runs, each of them also evaluates the call
+//! until its time is over, and counts whether its result differs. The result of the call is decided
+//! before and does not change. The rows of counters are bounded; a call without a row of its own is
+//! counted all the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use wire::v1;
 
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::CellKey;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::report::ends;
 
 /// Ways that one dry run distinguishes, about 1 KiB each with their names. Calls of others are
@@ -162,7 +162,7 @@ impl Counts {
         let mut key = key.clone();
         key.route = key.route.filter(|route| !route.is_empty());
         if self.rows.len() >= ROWS && !self.rows.contains_key(&key) {
-            key.parties = CallEnds::Rest(Direction::inbound);
+            key.call_ends = CallEnds::Rest(Direction::inbound);
             key.route = None;
         }
         self.rows.entry(key).or_default()
@@ -247,7 +247,7 @@ impl Drop for Running {
 
 fn message(key: &CellKey, row: Row) -> v1::TrialRow {
     v1::TrialRow {
-        edge: Some(ends(&key.parties, key.protocol)),
+        edge: Some(ends(&key.call_ends, key.protocol)),
         route: route(key),
         kept: row.kept,
         would_refuse: row.would_refuse,
@@ -259,7 +259,7 @@ fn example(key: &CellKey, request: &RequestFacts<'_>, tried: Tried) -> v1::Trial
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     v1::TrialExample {
         at: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
-        edge: Some(ends(&key.parties, key.protocol)),
+        edge: Some(ends(&key.call_ends, key.protocol)),
         route: route(key),
         method: cut(request.method.as_str(), METHOD),
         path: cut(request.path, PATH),

@@ -1,6 +1,6 @@
-//! The TrafficPolicies for requests to the own pod, and what was used up of their limits so far.
+//! The TrafficPolicies for requests to the own pod, and the state of their rate limits.
 //!
-//! A new configuration takes the buckets of the former one over, limit by limit: a change
+//! A new configuration keeps the buckets of the former one, limit by limit, so that a change
 //! elsewhere in a policy fills none of them.
 
 use std::collections::BTreeMap;

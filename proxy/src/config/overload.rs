@@ -1,7 +1,7 @@
-//! How many requests the own application is given at once, and which go first.
+//! Admits requests to one port of the own application: how many at once, and which class first.
 //!
-//! `policy` decides; here it is kept for one port, from one configuration to the next, so
-//! that a change of a policy forgets nothing of what the application can do.
+//! `policy` decides. This file keeps the state of one port across configurations, so that a change
+//! of a policy loses nothing that was measured of the application.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! The TrafficPolicies for the calls that the own application makes.
 //!
-//! Kept by Service port, as the own workload may see it, so that a call needs no look-up of its
-//! caller. Where no object configures anything, a call costs one look at an empty map.
+//! Indexed by Service port, with only what applies to the own workload, so that a call needs no
+//! look-up of its caller. Where no object configures anything, a call looks once at an empty map.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
-//! Quota shares of limits that all pods of a Service keep together, as the controller sent them.
+//! Quota shares: the part of each shared rate limit that this pod may use, as the controller sent
+//! it.
 //!
-//! They outlive the configuration: a policy that changes elsewhere changes no share, and
-//! while no controller answers they stay.
+//! Shares outlive the configuration: a change elsewhere in a policy changes no share, and they stay
+//! while no controller answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;

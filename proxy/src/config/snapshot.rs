@@ -1,4 +1,4 @@
-//! What the proxy knows, as one immutable value.
+//! `Snapshot`: the complete configuration of the proxy, as one immutable value.
 //!
 //! A batch from the controller makes a new snapshot out of the old one, in `apply`. A bad
 //! change never takes down more than itself, and never allows more than before.

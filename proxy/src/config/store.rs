@@ -1,9 +1,9 @@
-//! What stands at the address that the application called.
+//! The current snapshot, and the destinations that the application has called.
 //!
-//! Destinations come on demand: the first call to an address subscribes at the controller and
-//! waits a moment, later calls find the result. What was ever used stays, however long ago that
-//! was, because the controller may be disconnected at the next call. Only without room are
-//! addresses dropped, the longest unused first.
+//! The proxy subscribes to destinations on demand: the first call to an address waits a moment for
+//! the controller, and later calls find the result. A destination that was ever used stays, however
+//! long ago that was, because the controller may be disconnected at the next call. Only where there
+//! is no room are addresses dropped, the longest unused first.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -198,9 +198,9 @@ impl Store {
         }
     }
 
-    /// How often the pod began to get nothing but copies. A caller that compares must read it
-    /// before the decision whether something may begin.
-    pub(crate) const fn times_read_only(&self) -> &Arc<AtomicU64> {
+    /// How often the pod has become read-only. Code that compares must read it before the decision
+    /// whether something may begin.
+    pub(crate) const fn read_only_epoch(&self) -> &Arc<AtomicU64> {
         &self.read_only_began
     }
 

@@ -1,9 +1,8 @@
-//! Breaker reports: sends the controller the results of calls to Services with a breaker, takes
-//! the state of the fleet's breakers, and reports the load of limits that the pods of a Service
-//! keep together.
+//! Breaker reports: sends the controller the results of calls to Services with a breaker and the
+//! offered load of shared rate limits, and receives the state of the fleet's breakers.
 //!
-//! One report a second while there are such calls or limits. Without any, nothing wakes up for
-//! it.
+//! The proxy sends one report a second while there are such calls or limits. Without any, no timer
+//! runs.
 //!
 //! Claims: calls-68
 

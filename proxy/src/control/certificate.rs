@@ -1,5 +1,5 @@
-//! Gets a certificate, and renews it well before its end by the wall clock, and at once
-//! where that is set back before its begin. A failed renewal keeps the one that is held.
+//! Requests the proxy's certificate and renews it: well before its end by the wall clock, and at
+//! once where that clock is set back before its begin. A failed renewal keeps the current one.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -1,9 +1,9 @@
-//! Whether the mesh was uninstalled while this proxy runs.
+//! Detects that the mesh was uninstalled while this proxy runs.
 //!
-//! The uninstall marks every trust bundle, and every client that may edit ConfigMaps of a
-//! namespace can write the same mark. So the mark never takes anything away from a proxy that has
-//! a valid certificate and a configuration, with which it goes on, or a controller that answers.
-//! It only spares a proxy without either the wait for a controller that is not coming.
+//! The uninstall marks every trust bundle, and every client that may edit ConfigMaps of a namespace
+//! can write the same mark. So the mark takes nothing away from a proxy that has a valid
+//! certificate and a configuration, or that a controller answers. It only spares a proxy without
+//! either the wait for a controller that is not coming.
 //!
 //! Claims: attack-96
 

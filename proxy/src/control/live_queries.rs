@@ -1,9 +1,9 @@
-//! Live queries of a controller, on behalf of a client that watches.
+//! Live queries: responds to queries of a controller while a user waits for the result.
 //!
-//! They come on the configuration stream, and responses go by a call of their own on the same
-//! connection, so that no flood of them delays an acknowledgement. Each is a task: it ends when
-//! the controller ends it, when its time is over, and with the stream. The data path never waits
-//! for it, and the call is made with the first query.
+//! Queries arrive on the control stream. Results are sent by another call on the same connection,
+//! so that a flood of them delays no acknowledgement. Each query is a task: it ends when the
+//! controller ends it, when its time is over, and with the stream. The data path never waits for
+//! it, and the call for results is made with the first query.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! Status reports of the proxy to its controller: its certificate, memory, whether it drains, and
 //! its clock.
 //!
-//! First on every new stream, because the controller dates reports by the proxy's clock, and then
-//! on change. Memory and clock always differ a little: a difference too small to act upon is no
-//! change. A clock that was set is reported again at the next look: the controller believes one
-//! that looks late the second time, because a message may have waited on its way.
+//! A proxy sends one first on every new stream, because the controller dates reports by the proxy's
+//! clock, and then on change. Memory and clock always differ a little: a difference too small to
+//! act upon is no change. A clock that was set is reported twice: the controller believes one that
+//! looks late the second time, because a message may have waited on its way.
 //!
 //! Claims: observe-103, observe-104
 

@@ -1,6 +1,6 @@
-//! The configuration stream: sends Hello, takes batches, sends reports.
+//! The control stream: sends Hello, receives batches, sends reports.
 //!
-//! Configuration never ages: while no controller answers, the last snapshot serves.
+//! Configuration never expires: while no controller answers, the last snapshot serves.
 //!
 //! Claims: observe-104
 

@@ -1,9 +1,9 @@
 //! The breakers of this proxy, each of which can stop all calls to a Service port.
 //!
-//! `policy::breaker` decides; this module keeps its state, for the port that serves, from one
-//! configuration to the next. The section is that of the Service that serves, else of the one
-//! that was called, so several may decide about one port, each about its own calls. Each counts
-//! those and no others: two policies may disagree.
+//! `policy::breaker` decides. This file keeps its state across configurations, by the port that
+//! serves. The section is that of the Service that serves, else of the one that was called. So
+//! several sections may decide about one port, and each counts its own calls and no others: two
+//! policies may disagree.
 //!
 //! Claims: calls-67
 

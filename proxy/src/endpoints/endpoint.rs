@@ -1,4 +1,4 @@
-//! One address that serves, with what this proxy has learned of it.
+//! One endpoint: an address that serves a Service, with what this proxy has measured of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! What this proxy has learned of an endpoint from what it sent there: how long its responses
-//! take, which load it reports, and whether it may be sent anything at all.
+//! What this proxy has measured of an endpoint by sending to it: latency, reported load, and
+//! health, which decides whether it gets calls at all.
 //!
-//! All stand under one lock, which is taken when an endpoint is looked at and when an
-//! attempt ended.
+//! All of it is under one lock, which is taken when an endpoint is considered for a call and when
+//! an attempt has ended.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

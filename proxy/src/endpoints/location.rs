@@ -1,4 +1,4 @@
-//! Where an endpoint lies, and how near that is to the own pod.
+//! The zone and node of an endpoint, and how near it is to the own pod.
 //!
 //! Of zones and nodes only hashes are kept: the lists of large Services name each of them
 //! thousands of times. Two names with the same hash, one pair in four billion, make an

@@ -1,7 +1,7 @@
-//! The part of a large Service that this proxy uses, as `policy::subset` makes it.
+//! The subset of a large Service's endpoints that this proxy uses, as `policy::subset` computes it.
 //!
-//! A call makes it on demand, and again when more or fewer endpoints are ejected; a list that
-//! changes is another set with no part yet. So a call pays one lock, and nothing where all
+//! A call computes it on demand, and again when more or fewer endpoints are ejected. A list that
+//! changes is another set without a subset yet. So a call takes one lock, and none where all
 //! endpoints are used.
 
 use std::sync::Arc;

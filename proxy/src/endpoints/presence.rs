@@ -1,9 +1,9 @@
-//! Whether the proxy of an endpoint is taken to be there.
+//! Presence checks: whether the proxy of an endpoint that does not respond is still there.
 //!
-//! An endpoint without a response may be slow, or gone with its node, and the next call there
-//! waits to learn which. So after one such call a check runs beside the calls, which go to others
-//! meanwhile: [`super::endpoint::Endpoint::begin_presence_check`]. Whether the endpoint fails is
-//! another matter, which `policy::health` decides (docs/decisions/0033).
+//! An endpoint that does not respond may be slow, or may have disappeared with its node, and the
+//! next call there waits to find out which. So after one such call a check runs beside the calls,
+//! which go to others meanwhile: [`super::endpoint::Endpoint::begin_presence_check`]. Whether the
+//! endpoint fails is another matter, which `policy::health` decides (docs/decisions/0033).
 //!
 //! Claims: calls-62
 

@@ -1,9 +1,10 @@
-//! Where a Service port is served, with what this proxy has learned of it.
+//! The registry of endpoints and of the state per Service port, both of which survive a change of
+//! the configuration.
 //!
-//! Configuration changes replace lists of endpoints; what was learned (latency, health,
-//! requests in flight) belongs to the address and survives, and what retries may cost to
-//! the Service port. `Registry` keeps one `Endpoint` per address and identity for as long as it
-//! has a holder, and then remembers which addresses were meshed.
+//! The configuration replaces lists of endpoints. What was measured (latency, health, requests in
+//! flight) belongs to the address and stays, as the retry budget stays with the Service port.
+//! `Registry` keeps one `Endpoint` per address and identity for as long as it has a holder, and
+//! afterwards remembers which addresses were meshed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

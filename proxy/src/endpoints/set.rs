@@ -1,4 +1,4 @@
-//! The endpoints of one Service port, and the choice among them.
+//! The endpoints of one Service port, and the choice of one of them for a call.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

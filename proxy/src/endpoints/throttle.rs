@@ -1,7 +1,7 @@
-//! How this proxy holds back from a backend that sheds its requests.
+//! Throttles this proxy's calls to a backend that sheds its requests.
 //!
-//! Nothing is counted before the first refusal, and nothing once ten seconds have passed
-//! without one, so that calls to all other backends pay one look for it.
+//! Nothing is counted before the first refusal, nor once ten seconds have passed without one, so
+//! that calls to all other backends check this once and do no more.
 //!
 //! Claims: calls-69
 

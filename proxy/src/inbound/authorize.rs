@@ -1,8 +1,8 @@
-//! May this caller do that, as of now? Every decision is made here, and made
-//! again when the policy changes. Dry runs of rules are evaluated beside it.
+//! Authorizes calls from outside the pod. Every decision is made here, and made again when the
+//! policy changes. Dry runs of rules are evaluated beside it.
 //!
 //! Invariant: one snapshot decides everything about one request, or about one connection at one
-//! moment. Two would let a change in between combine an old mode with a new rule.
+//! moment. With two, a change in between could combine an old mode with a new rule.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The caller of a connection, and which port of the application it calls.
+//! One inbound connection: its caller, and the port of the application that it calls.
 //!
 //! Claims: calls-13
 
@@ -21,10 +21,10 @@ use crate::net::abandon_limiter::ConnectGuard;
 use crate::net::connect::ConnectTimeout;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
+use crate::telemetry::call_ends::{CallEnds, OUTSIDE};
 use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::label_limits::Remotes;
 use crate::telemetry::labels::{Direction, Security};
-use crate::telemetry::parties::{CallEnds, OUTSIDE};
 
 /// The caller, as all its calls are named and counted.
 #[derive(Clone)]
@@ -217,16 +217,16 @@ impl Connection {
 
     /// A call of this caller begins.
     pub(super) fn call(&self, kind: CallKind) -> Call {
-        Call::begin(&self.proxy.telemetry, kind, self.parties())
+        Call::begin(&self.proxy.telemetry, kind, self.call_ends())
     }
 
     /// Counts it where this caller's calls of its kind are counted, now that the kind is
     /// known.
     pub(super) fn count_on_cell(&self, call: &mut Call) {
         let (port, protocol) = (self.local.port(), call.protocol());
-        let of_kind = |key: &CellKey| key.parties.port() == port && key.protocol == protocol;
+        let of_kind = |key: &CellKey| key.call_ends.port() == port && key.protocol == protocol;
         let cell = self.shared.cells.find(of_kind).unwrap_or_else(|| {
-            let cell = self.proxy.telemetry.cell(self.parties(), protocol);
+            let cell = self.proxy.telemetry.cell(self.call_ends(), protocol);
             // Ports that are not distinguished have one cell together, and may be distinguished
             // by the next call.
             if of_kind(cell.key()) {
@@ -240,13 +240,13 @@ impl Connection {
     /// The way of its calls that one route of the pod describes.
     pub(super) fn cell_key(&self, protocol: Protocol, route: Option<&Arc<str>>) -> CellKey {
         CellKey {
-            parties: self.parties(),
+            call_ends: self.call_ends(),
             protocol,
             route: route.cloned(),
         }
     }
 
-    fn parties(&self) -> CallEnds {
+    fn call_ends(&self) -> CallEnds {
         CallEnds::Inbound {
             port: self.local.port(),
             caller: Arc::clone(&self.label),

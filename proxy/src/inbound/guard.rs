@@ -1,6 +1,5 @@
-//! What stands before the application besides access: how long a request may take, whether it is
-//! a copy, the rate limits of this pod, of what class it is, and whether the application has room
-//! for one more.
+//! The checks of a request besides access: its deadline, whether it is a copy, the rate limits of
+//! this pod, its class, and whether the application has room for one more.
 
 use std::sync::Arc;
 
@@ -78,7 +77,7 @@ fn is_called_by_address(connection: &Connection, parts: &Parts) -> bool {
     ip.is_some_and(|ip| connection.proxy.own.has(ip))
 }
 
-/// May a copy come in that is only for pods which can change nothing?
+/// Refuses a copy for read-only receivers where this pod is not one.
 pub(super) fn admit_copy(
     connection: &Connection,
     snapshot: &Snapshot,

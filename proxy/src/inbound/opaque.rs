@@ -1,4 +1,5 @@
-//! Opaque bytes from outside the pod, and the tunnels of peer proxies.
+//! Relays opaque bytes from outside the pod to the application, on connections and on tunnels of
+//! peer proxies.
 
 use std::io;
 use std::task::{Context, Poll, ready};

@@ -1,4 +1,4 @@
-//! The path of a request as rules see it: made once, for all that judge the request.
+//! The path of a request as rules see it, made once for all that evaluate the request.
 //!
 //! Claims: calls-50
 

@@ -1,4 +1,4 @@
-//! Requests and tunnels of peer proxies.
+//! Serves the requests and tunnels of a peer proxy on one connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

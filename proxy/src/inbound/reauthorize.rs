@@ -1,4 +1,4 @@
-//! Ends what is no longer allowed.
+//! Ends requests and connections that a change of the policy no longer allows.
 //!
 //! Claims: attack-29
 

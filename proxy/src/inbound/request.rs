@@ -1,4 +1,4 @@
-//! One HTTP request from outside the pod: receive, decide (deadline, access, rate limits,
+//! Handles one HTTP request from outside the pod: receive, decide (deadline, access, rate limits,
 //! overload), prepare, forward, respond.
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::inbound::forward::forward;
 use crate::inbound::guard;
 use crate::inbound::path::EvaluatedPath;
 use crate::inbound::reauthorize::Allowed;
-use crate::inbound::respond::{respond, write_spent};
+use crate::inbound::respond::{respond, write_retries_exhausted};
 use crate::mesh::protocol::{AppHttp, RequestKind, not_sent};
 use crate::net::ticket::Waited;
 use crate::telemetry::call::{Call, CallKind};
@@ -174,7 +174,9 @@ fn refuse(
     match refused {
         Refused::Denied(failure) => {
             let response = call.refuse(&failure, &parts.method, grpc);
-            proven(connection, &failure, response)
+            // Of these only a missing configuration is a proof; every `Failure::Refused` stops
+            // the caller's proxy.
+            with_not_sent_proof(connection, &failure, response)
         }
         Refused::Limited(exceeded) => guard::limit_response(&exceeded, call, parts, grpc),
         Refused::Shed(failure) => call.refuse(&failure, &parts.method, grpc),
@@ -198,7 +200,7 @@ fn prepare(
     let ends = deadline::ends(deadline, &received.parts.method);
     // Decided only where there is time to keep.
     let replaceable = ends.is_some() && guard::is_called_as_service(connection, &received);
-    let leaves = AbsoluteForm::is_of(&received.parts);
+    let absolute_form = AbsoluteForm::is_of(&received.parts);
     name_caller(connection, &mut received);
     let shadow = guard::shadow(connection, &received);
     guard::count_shadow(connection, shadow);
@@ -206,12 +208,12 @@ fn prepare(
         &connection.proxy.shadow_tracker,
         &mut received.parts.headers,
     );
-    if leaves {
+    if absolute_form {
         // The host of that address would get what is added to it.
-        tracker.arrives(shadow, &mut HeaderMap::new());
+        tracker.request_arrives(shadow, &mut HeaderMap::new());
     } else {
         call.pass_on_trace(map);
-        tracker.arrives(shadow, map);
+        tracker.request_arrives(shadow, map);
     }
     let open_request = register(connection, &mut received, deadline, class);
     let Received {
@@ -221,7 +223,7 @@ fn prepare(
         grpc,
         ..
     } = received;
-    if leaves {
+    if absolute_form {
         headers::strip_ours(&mut parts.headers);
     } else {
         deadline::write_headers(&mut parts, deadline, grpc, NextHop::Application);
@@ -319,14 +321,14 @@ fn fail(
 ) -> Response<Body> {
     let mut response = call.refuse(failure, &request_parts.method, grpc);
     let head = (response.status(), response.headers_mut());
-    write_spent(connection, &open_request, &request_parts.headers, head);
+    write_retries_exhausted(connection, &open_request, &request_parts.headers, head);
     open_request.refused(failure.reason());
-    proven(connection, failure, response)
+    with_not_sent_proof(connection, failure, response)
 }
 
 /// `response`, with proof that no application saw the request where that is so. Only
 /// a peer proxy knows what to do with it.
-fn proven(
+fn with_not_sent_proof(
     connection: &Connection,
     failure: &Failure,
     mut response: Response<Body>,

@@ -1,5 +1,5 @@
-//! Passes the application's response on for as long as that is allowed, and counts when its body
-//! has ended. Peers get the application's load with it.
+//! Passes the application's response to the caller for as long as that is allowed, and counts the
+//! call when the body has ended. Peer proxies get the application's load with it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ pub(super) async fn respond(
         write_load(&connection, &mut parts, took);
     }
     let head = (parts.status, &mut parts.headers);
-    write_spent(&connection, &open_request, &allowed.parts.headers, head);
+    write_retries_exhausted(&connection, &open_request, &allowed.parts.headers, head);
     let mut counted = call.answered(&parts, None);
     let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
     if let (true, Some(caller)) = (switches, caller_side) {
@@ -283,7 +283,7 @@ fn too_many(connection: &Connection, _: TooManyPorts) {
 
 /// Reports to a peer proxy a call that the application made for this request, with these
 /// headers, and that failed in its last attempt: a retry here would be a retry there.
-pub(super) fn write_spent(
+pub(super) fn write_retries_exhausted(
     connection: &Connection,
     open_request: &OpenRequest,
     request_headers: &HeaderMap,
@@ -294,7 +294,7 @@ pub(super) fn write_spent(
         && connection
             .proxy
             .contexts
-            .is_spent(open_request, request_headers)
+            .retries_exhausted(open_request, request_headers)
     {
         answer.insert(SPENT, HeaderValue::from_static("true"));
     }

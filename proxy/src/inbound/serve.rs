@@ -1,5 +1,5 @@
-//! Detects what a connection or tunnel speaks, as far as its caller may send anything, and serves
-//! that.
+//! Detects the protocol of an inbound connection or tunnel and serves it, if its caller may send
+//! anything at all.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,9 @@
-//! How busy the local application is, as this proxy reports it to its peers, and receives it of
-//! theirs.
+//! The load of the local application as this proxy reports it to its peers, and the load that peers
+//! report of theirs.
 //!
-//! Each port is measured by itself: how much longer than in calm times calls wait for their answer,
-//! or what the application reports. The load goes with an answer, to a peer that has not received
-//! it since it changed.
+//! Each port is measured by itself: how much longer calls wait for their response than in calm
+//! times, or what the application reports. The load goes with a response, to a peer that has not
+//! received it since it changed.
 //!
 //! Claims: calls-64
 

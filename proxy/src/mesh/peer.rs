@@ -1,4 +1,4 @@
-//! Peer proxies: sends to each, by whichever of its connections fits, and reports, when that fails,
+//! Peer proxies: sends requests to each by one of its connections and reports, when that fails,
 //! whether an application can have seen the request. `Peers` has all of them.
 
 use std::collections::HashMap;

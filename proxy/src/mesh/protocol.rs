@@ -1,20 +1,20 @@
 //! The messages between two proxies that carry a request: its destination, its protocol, and its
-//! outcome. Here alone the headers for that are written and read, but for `weft-unsent`, which is
-//! also sent where no head could be read. Other facts of a message, as its time or its class, stand
-//! among its own headers and pass here as they are. The names of all are in `http::header_names`,
-//! because `http` cleans messages of them and may not import this.
+//! outcome. Only this file writes and reads the headers for that, but for `weft-unsent`, which is
+//! also sent where no head could be read. Other facts of a message, as its time or its class, are
+//! in headers of their own and pass unchanged. The names of all are in `http::header_names`,
+//! because `http` removes them from messages and may not import this.
 //!
 //! A request of one application to another travels as itself, with what the receiving proxy must
-//! know beside it. An upgrade is a CONNECT stream, and so its answer hides the application's
-//! status: a 2xx would make a tunnel of it. Bytes are the two bodies of a POST. A field that is
-//! missing, sent twice or out of place is malformed and refused, so no decision depends on which of
-//! two values is read.
+//! know in further headers. An upgrade is a CONNECT stream, and so its response hides the
+//! application's status: a 2xx would make a tunnel of it. Bytes are the two bodies of a POST. A
+//! field that is missing, sent twice or out of place is malformed and refused, so no decision
+//! depends on which of two values is read.
 //!
 //! Invariant: what [`PeerRequest::encode`] and [`PeerResponse::encode`] write is what every earlier
-//! version reads, to the byte. Two are the exception, and must be. A proxy that knows nothing of
-//! copies would give one that is only for pods which can change nothing to its application as any
-//! request, and one that knows upgrades by GET alone would take the body of a POST for bytes of the
-//! other protocol. So they are written in a way that such a proxy refuses.
+//! version reads, to the byte. Two are the exception, and must be. A proxy that does not support
+//! copies would pass a copy for read-only pods to its application as any request, and one that
+//! supports upgrades by GET alone would take the body of a POST for bytes of the other protocol. So
+//! they are written in a way that such a proxy refuses.
 
 use std::borrow::Borrow;
 

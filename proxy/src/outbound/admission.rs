@@ -1,7 +1,7 @@
-//! What keeps this proxy from sending a call to a backend at all: the breaker of what serves it
-//! is open, or the backend sheds most of such calls.
+//! Decides before the first attempt of a call whether it may be sent: not where the breaker of its
+//! backend is open, or the backend sheds most of such calls.
 //!
-//! Evaluated once, before the first attempt. What the attempts then show is reported to both.
+//! Evaluated once. The results of the attempts are then reported to both.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! What the end of an attempt shows: of its endpoint, and of whether the call is tried again.
+//! What the result of an attempt means for the health of its endpoint, and for a retry of the call.
 //!
 //! Claims: calls-25
 
@@ -236,8 +236,8 @@ pub(super) fn limited_for(headers: &HeaderMap, grpc: bool) -> Option<Duration> {
     pushback.or_else(|| retry::retry_after(headers.get(RETRY_AFTER)?.as_bytes()))
 }
 
-/// Whether a peer proxy reports that what its application needed was tried again in vain.
-pub(super) fn is_spent(headers: &HeaderMap) -> bool {
+/// Whether a peer proxy reports that retries below it are exhausted.
+pub(super) fn reports_retries_exhausted(headers: &HeaderMap) -> bool {
     headers.contains_key(SPENT)
 }
 

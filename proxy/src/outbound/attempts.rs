@@ -1,14 +1,15 @@
-//! Which endpoint a call tries next.
+//! Chooses the endpoint of each attempt of a call.
 //!
-//! Two things move a call on. It was not sent: then any method goes to another endpoint,
-//! because it is proven that no application saw it. Or it failed in a way that its policy lists,
-//! and `policy::retry` allows another attempt: that costs, and never happens to a method that may
-//! not be sent twice. Between the two stands what the server's proxy kept from an application
-//! without room for it: it costs, and any method goes on.
+//! A call goes to another endpoint for one of three reasons. It was not sent: then any method does,
+//! because it is proven that no application saw it. It failed in a way that its policy lists, and
+//! `policy::retry` allows another attempt: that takes a token, and never happens to a method that
+//! may not be sent twice. Or the server's proxy refused it because its application has no room:
+//! that takes a token, and any method goes on.
 //!
-//! A call alternates between two steps. [`Attempts::next`] gives the endpoint of the next attempt;
-//! [`Attempts::failed`] and [`Attempts::retry`] take what the attempt came to and decide what
-//! follows it: [`Following`]. Requests take these steps in `exchange`, opaque bytes in `opaque`.
+//! A call alternates between two steps. [`Attempts::next`] returns the endpoint of the next
+//! attempt; [`Attempts::failed`] and [`Attempts::retry`] take the result of the attempt and decide
+//! what follows it: [`Following`]. Requests take these steps in `exchange`, opaque bytes in
+//! `opaque`.
 
 use std::mem;
 use std::net::SocketAddr;
@@ -100,8 +101,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The same, where this address has been tried in vain.
-    pub(super) fn besides(mut self, tried: SocketAddr) -> Self {
+    /// The same, without this address, which has been tried in vain.
+    pub(super) fn excluding(mut self, tried: SocketAddr) -> Self {
         self.candidates.exclude(tried);
         self
     }
@@ -190,8 +191,8 @@ impl<'a> Attempts<'a> {
         // Another one would be a probe of its own, of which there are so many in a second.
         let probed = self.probes() && !renewed;
         // Only the endpoint that was sent a body that cannot be sent again is to blame.
-        let spent = self.replay.is_some_and(|replay| !replay.may_be_sent());
-        failure.next() == Next::Stop || forbidden || probed || spent
+        let body_used = self.replay.is_some_and(|replay| !replay.may_be_sent());
+        failure.next() == Next::Stop || forbidden || probed || body_used
     }
 
     /// What follows a call that failed. A retry is chosen and paid for with that, and counts once
@@ -228,7 +229,7 @@ impl<'a> Attempts<'a> {
         let Some(set) = self.route.choice.set() else {
             return retry::Next::Pass;
         };
-        if !self.retries.may_follow(failed) || self.probes() || failed.outgoing.is_left() {
+        if !self.retries.may_follow(failed) || self.probes() || failed.outgoing.caller_has_left() {
             return retry::Next::Pass;
         }
         // Before anything is paid for it: no other endpoint may be left.

@@ -1,4 +1,4 @@
-//! The policies of one call, and the defaults without them.
+//! The policy sections of one call, with the defaults where no policy sets them.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! The endpoints that a call may still be sent to, and the presence checks of those that may be
 //! gone.
 //!
-//! No call waits to learn whether an endpoint is there. Where nothing arrived from its proxy when
-//! something was due, and where there is no connection to the one of an endpoint whose ejection
-//! is over, it is checked beside the calls, which go to others meanwhile.
+//! No call waits for the check of an endpoint. An endpoint is checked beside the calls, which go to
+//! others meanwhile, where something was due from its proxy and nothing arrived, and where it has
+//! no connection and its ejection is over.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -171,7 +171,7 @@ impl<'a> Candidates<'a> {
         };
         let policy = route.policy.as_deref();
         let ejection = *call_policy::ejection_if(policy, route.choice.ejects());
-        let (telemetry, parties) = (Arc::clone(&proxy.telemetry), route.parties());
+        let (telemetry, call_ends) = (Arc::clone(&proxy.telemetry), route.call_ends());
         let peer = Arc::clone(peer);
         #[expect(
             clippy::disallowed_methods,
@@ -183,7 +183,7 @@ impl<'a> Candidates<'a> {
             };
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, false);
             if let Some(cause) = set.record(&mut checked, latency, signal, &ejection) {
-                telemetry.metrics.ejected(&parties, cause);
+                telemetry.metrics.ejected(&call_ends, cause);
             }
         });
     }

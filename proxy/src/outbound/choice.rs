@@ -1,4 +1,4 @@
-//! The endpoints that a call has the choice among, and which of them it may try next.
+//! The endpoints that a call may choose from, and which of them its next attempt may use.
 //!
 //! Claims: calls-10
 

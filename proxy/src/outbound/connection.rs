@@ -20,8 +20,8 @@ use crate::net::prefixed::Prefixed;
 use crate::outbound::opened_to::{OpenedTo, until_gone};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
-use crate::telemetry::parties::CallEnds;
 
 /// One connection of the application.
 pub(crate) struct Connection {
@@ -96,7 +96,7 @@ impl Connection {
             let (telemetry, port) = (&self.proxy.telemetry, self.addr.port());
             let _ = telemetry.port_label(Direction::outbound, "", port, true);
             // By the pod the controller finds the Service that declares the port.
-            call.between(CallEnds::Outbound {
+            call.set_ends(CallEnds::Outbound {
                 service: Arc::default(),
                 port,
                 backend: Arc::default(),

@@ -1,6 +1,6 @@
-//! What a call of the application is made for, and what it takes over of that: its class, and its
-//! route override, by which it goes to another Service than the one it is made to, because its
-//! request names it and the called Service's policy grants it.
+//! The request that a call of the application is made for, and what the call inherits of it: its
+//! class and its route override. An override sends the call to another Service than the one called,
+//! where the parent request names it and the called Service's policy grants it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -111,12 +111,12 @@ fn count_override(proxy: &Proxy, outcome: &'static str) {
     metrics.overrides.at(&OverrideLabels { outcome }).inc();
 }
 
-/// A call without an end. Dropped before that is over, its caller has left: at the end of the
+/// Guards a call that has not completed. Dropped before, its caller has left: at the end of the
 /// call's own time that is the failure that this proxy would have reported a moment later.
 pub(super) struct CancelGuard<'a> {
     contexts: &'a Contexts,
     outgoing: &'a Outgoing,
-    over: bool,
+    completed: bool,
 }
 
 impl<'a> CancelGuard<'a> {
@@ -124,24 +124,25 @@ impl<'a> CancelGuard<'a> {
         Self {
             contexts,
             outgoing,
-            over: false,
+            completed: false,
         }
     }
 
-    /// The call has come to this.
-    pub(super) fn over<T>(mut self, sent: T) -> T {
-        self.over = true;
+    /// The call has completed with `sent`.
+    pub(super) fn completed<T>(mut self, sent: T) -> T {
+        self.completed = true;
         sent
     }
 }
 
 impl Drop for CancelGuard<'_> {
     fn drop(&mut self) {
-        if self.over || deadline::reached(self.outgoing.deadline) != Some(DeadlineSource::Own) {
+        if self.completed || deadline::reached(self.outgoing.deadline) != Some(DeadlineSource::Own)
+        {
             return;
         }
         if let Some(retry_parent) = self.outgoing.retry_parent() {
-            self.contexts.spend(&retry_parent);
+            self.contexts.mark_retries_exhausted(&retry_parent);
         }
     }
 }
@@ -185,14 +186,14 @@ mod tests {
             ..RequestedTimeout::default()
         };
         let call = outgoing(Deadline::arrived(deadline::now(), requested, None), &map);
-        let unsettled = CancelGuard::new(&contexts, &call);
+        let cancel_guard = CancelGuard::new(&contexts, &call);
         advance(Duration::from_millis(after)).await;
         if over {
-            unsettled.over(());
+            cancel_guard.completed(());
         } else {
-            drop(unsettled);
+            drop(cancel_guard);
         }
-        contexts.is_spent(&OpenRequest::default(), &map)
+        contexts.retries_exhausted(&OpenRequest::default(), &map)
     }
 
     // Claims: calls-46

@@ -1,4 +1,5 @@
-//! What the application speaks; a server that speaks first decides as well.
+//! Detects the protocol of an outbound connection, by the first bytes of the application or of a
+//! server that sends first.
 
 use std::io;
 use std::pin::pin;

@@ -1,9 +1,9 @@
 //! Sends a request to one endpoint after the other until one answers.
 //!
-//! Each attempt ends in one of two ways. It has the head of a response: that goes to the caller,
-//! or another attempt takes its place. Or it has failed or was abandoned: then the next endpoint
-//! is tried where one may be. [`Attempts`] decide where; what is decided here is what a response
-//! shows, and what of it reaches the caller.
+//! An attempt that gets the head of a response passes it to the caller, or another attempt takes
+//! its place. After an attempt that failed or was abandoned, the next endpoint is tried where one
+//! may be. [`Attempts`] decide where; this file decides what a response shows, and what of it
+//! reaches the caller.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -38,8 +38,8 @@ use crate::outbound::time_limits::{self, Unanswered, abandoned};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
-/// What the attempts of a request came to.
-pub(super) type Sent = Result<(UpstreamResponse, Serving), Failure>;
+/// The response to a request, or why none of its attempts has one.
+pub(super) type ExchangeResult = Result<(UpstreamResponse, Serving), Failure>;
 
 /// A request, and its attempts at the endpoints of a route.
 pub(super) struct Exchange<'a> {
@@ -82,8 +82,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Of a request that goes to other endpoints instead, once.
-    pub(super) fn instead(
+    /// Of a request that is sent once more, to the endpoints of another route.
+    pub(super) fn at_other_endpoints(
         proxy: &'a Proxy,
         route: &'a Route,
         outgoing: &'a Outgoing,
@@ -95,14 +95,14 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The same, where this address has been tried in vain.
-    pub(super) fn besides(mut self, tried: SocketAddr) -> Self {
-        self.attempts = self.attempts.besides(tried);
+    /// The same, without this address, which has been tried in vain.
+    pub(super) fn excluding(mut self, tried: SocketAddr) -> Self {
+        self.attempts = self.attempts.excluding(tried);
         self
     }
 
     /// Sends to one endpoint after the other until one answers.
-    pub(super) async fn send(&mut self, call: &mut Call) -> Sent {
+    pub(super) async fn send(&mut self, call: &mut Call) -> ExchangeResult {
         self.may_begin()?;
         while let Some(mut attempt) = self.next_in_time(call)? {
             let sent = Instant::now();
@@ -324,7 +324,8 @@ impl<'a> Exchange<'a> {
         };
         let failed = ended.filter(|_| listed || !success).map(|ended| Failed {
             requested_wait: attempt_outcome::requested_wait(head.headers(), grpc),
-            spent: call.is_mutual() && attempt_outcome::is_spent(head.headers()),
+            retries_exhausted: call.is_mutual()
+                && attempt_outcome::reports_retries_exhausted(head.headers()),
             ..Failed::new(self.outgoing, ended)
         });
         // Also where another one is to be tried: the caller may have left until then.
@@ -392,8 +393,9 @@ impl<'a> Exchange<'a> {
     }
 
     fn note(&self, failed: Option<&Failed<'_>>) {
-        let is_spent = failed.is_some_and(|failed| self.attempts.retries.marks_spent(failed));
-        self.outgoing.note_spent(is_spent);
+        let exhausted =
+            failed.is_some_and(|failed| self.attempts.retries.exhausts_parent_retries(failed));
+        self.outgoing.note_retries_exhausted(exhausted);
     }
 
     /// What is held of the call while its answer is passed on.

@@ -1,8 +1,7 @@
-//! Fallbacks: what answers a call of which every attempt has failed, another Service or a
-//! response that the policy holds.
+//! Fallbacks: the Service or fixed response that replaces a call whose attempts all failed.
 //!
-//! It is tried once, with the time that the call has left, and its response is final. Where it
-//! cannot answer either, the call ends as it would have without.
+//! A fallback runs once, with the time that the call has left, and its response is final. Where it
+//! fails too, the call ends as it would have without.
 
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ use crate::http::upload::Upload;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::CancelGuard;
-use crate::outbound::exchange::{Exchange, Sent};
+use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::respond::{failure_of, respond};
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
@@ -31,19 +30,19 @@ use crate::outbound::serving::ServingHeaders;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
-/// A request that was attempted.
+/// A call that was attempted.
 #[derive(Clone, Copy)]
-pub(super) struct Attempted<'a> {
+pub(super) struct AttemptedCall<'a> {
     pub(super) proxy: &'a Arc<Proxy>,
     pub(super) route: &'a Route,
     pub(super) outgoing: &'a Outgoing,
     pub(super) upload: &'a Upload,
 }
 
-/// Something else is to answer.
+/// A fallback that takes the place of a call's response.
 #[derive(Clone, Copy)]
-pub(super) struct Due<'a> {
-    attempted: Attempted<'a>,
+pub(super) struct DueFallback<'a> {
+    attempted: AttemptedCall<'a>,
     fallback: &'a Fallback,
     when: Cause,
     /// Of the Service that was called.
@@ -72,9 +71,13 @@ impl FallbackOutcome {
     }
 }
 
-/// Whether something else is to answer what came to this.
-pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Option<Due<'a>> {
-    let Attempted {
+/// The fallback of a call with this result, where one is due.
+pub(super) fn due<'a>(
+    attempted: AttemptedCall<'a>,
+    sent: &ExchangeResult,
+    call: &Call,
+) -> Option<DueFallback<'a>> {
+    let AttemptedCall {
         route, outgoing, ..
     } = attempted;
     // A call that requests another Service gets that one or none.
@@ -97,7 +100,7 @@ pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Opt
         outgoing.fallback_call(),
         ended,
     )?;
-    Some(Due {
+    Some(DueFallback {
         attempted,
         fallback,
         when,
@@ -105,15 +108,15 @@ pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Opt
     })
 }
 
-/// Lets something else answer, and hands on what that comes to.
-pub(super) async fn answer(
-    due: Due<'_>,
-    mut sent: Sent,
+/// Runs the fallback and responds with its result.
+pub(super) async fn run(
+    due: DueFallback<'_>,
+    mut sent: ExchangeResult,
     mut call: Call,
     on_upgrade: Option<Side>,
     connection: &Arc<Connection>,
 ) -> Response<Body> {
-    let Attempted {
+    let AttemptedCall {
         proxy,
         route,
         outgoing,
@@ -122,7 +125,7 @@ pub(super) async fn answer(
     if let Some(fixed) = due.run(&mut sent, &mut call).await {
         return fixed_response(fixed, call, &outgoing.parts.method);
     }
-    outgoing.settle(proxy);
+    outgoing.report_exhausted_retries(proxy);
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
@@ -135,7 +138,7 @@ pub(super) async fn answer(
     }
 }
 
-impl<'a> Due<'a> {
+impl<'a> DueFallback<'a> {
     /// The Service that is to answer.
     pub(super) fn service(self) -> Option<&'a ServiceId> {
         match &self.fallback.to {
@@ -145,11 +148,15 @@ impl<'a> Due<'a> {
     }
 
     /// Puts the response of another Service in place of what was sent; or returns what to answer.
-    async fn run(&self, sent: &mut Sent, call: &mut Call) -> Option<&'a FallbackResponse> {
+    async fn run(
+        &self,
+        sent: &mut ExchangeResult,
+        call: &mut Call,
+    ) -> Option<&'a FallbackResponse> {
         match &self.fallback.to {
             FallbackTo::Response(fixed) => {
                 call.fell_back(FIXED_RESPONSE, self.when, FallbackOutcome::Success.as_str());
-                call.falls_back(self.attempted.route.parties());
+                call.falls_back(self.attempted.route.call_ends());
                 Some(fixed)
             }
             FallbackTo::Service(service) => {
@@ -163,10 +170,10 @@ impl<'a> Due<'a> {
     async fn call_service(
         &self,
         service: &ServiceId,
-        sent: &mut Sent,
+        sent: &mut ExchangeResult,
         call: &mut Call,
     ) -> FallbackOutcome {
-        let Attempted {
+        let AttemptedCall {
             proxy,
             route,
             outgoing,
@@ -191,11 +198,11 @@ impl<'a> Due<'a> {
         };
         let to = (service, self.port);
         let instead = route.elsewhere(proxy, to, Some(&facts));
-        let before = call.falls_back(instead.parties());
-        let spent = outgoing.is_spent();
-        let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
-        let mut exchange = Exchange::instead(proxy, &instead, outgoing, upload);
-        let answered = unsettled.over(exchange.send(call).await);
+        let before = call.falls_back(instead.call_ends());
+        let exhausted = outgoing.retries_exhausted();
+        let cancel_guard = CancelGuard::new(&proxy.contexts, outgoing);
+        let mut exchange = Exchange::at_other_endpoints(proxy, &instead, outgoing, upload);
+        let answered = cancel_guard.completed(exchange.send(call).await);
         match answered {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
                 serving.marks = ServingHeaders::degraded(&instead.backend);
@@ -204,7 +211,7 @@ impl<'a> Due<'a> {
             }
             Ok(_) | Err(_) => {
                 call.returns(before);
-                outgoing.note_spent(spent);
+                outgoing.note_retries_exhausted(exhausted);
                 // An answer would be broken off by now.
                 if let Err(passed) = outgoing.check() {
                     *sent = Err(passed);

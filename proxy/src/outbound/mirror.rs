@@ -1,11 +1,11 @@
-//! Mirrored requests: copies for Services that are to see the requests of others, `mirror` of a
-//! TrafficPolicy.
+//! Mirrors requests: sends copies of them to the Services that `mirror` of a TrafficPolicy names.
 //!
-//! A copy is made when the response to the request begins, or the request was lost after it was
-//! sent: by then an application has it, and nothing had to be kept for the copy. No caller waits
-//! for it: it runs in a task of its own, is sent once, and its response is read and dropped. Its
-//! result shows in one counter and in nothing that is learned of endpoints. Where there is no
-//! room for it, memory is short, or the request may be made for a copy itself, it is not made.
+//! A copy is made when the response to the request begins, or when the request was lost after it
+//! was sent: by then an application has it, and nothing had to be kept for the copy. No caller
+//! waits for it: it runs in a task of its own, is sent once, and its response is read and dropped.
+//! Its result is counted in one metric and changes nothing that is measured of endpoints. No copy
+//! is made where there is no room for it, where memory is short, or where the request may itself be
+//! made for a copy.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,8 +32,8 @@ use crate::http::shadow::{CopyPermit, Shadow};
 use crate::net::connect::ConnectTimeout;
 use crate::outbound::admission::look_at_breaker;
 use crate::outbound::call_policy;
-use crate::outbound::exchange::Sent;
-use crate::outbound::fallback::Attempted;
+use crate::outbound::exchange::ExchangeResult;
+use crate::outbound::fallback::AttemptedCall;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
@@ -148,15 +148,15 @@ impl Drop for CountedCopy {
 /// Copies a request that was sent, where a policy mirrors it. `instead`: the Service that is to
 /// answer it in place of the one that was called.
 pub(super) fn copy(
-    attempted: Attempted<'_>,
-    sent: &Sent,
+    attempted: AttemptedCall<'_>,
+    sent: &ExchangeResult,
     call: &Call,
     instead: Option<&ServiceId>,
 ) {
     let Some((mirrors, port)) = call_policy::mirrors(attempted.route.policy.as_deref()) else {
         return;
     };
-    let Attempted {
+    let AttemptedCall {
         proxy,
         route,
         outgoing,
@@ -205,7 +205,7 @@ pub(super) fn copy(
 
 /// Whether an application may have seen it: what was never sent, or refused, is not copied to
 /// another one.
-fn was_seen(sent: &Sent, call: &Call, outgoing: &Outgoing) -> bool {
+fn was_seen(sent: &ExchangeResult, call: &Call, outgoing: &Outgoing) -> bool {
     match sent {
         // A peer counts the same time, and may be the first to report that it is over.
         Ok((answer, _)) => matches!(
@@ -230,7 +230,7 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
             Downstream::ReadOnly => Shadow::ReadOnly,
             Downstream::Any => Shadow::Any,
         }),
-        aside: true,
+        no_caller_waits: true,
         // A peer that is short of room sheds copies before anything else.
         priority: Some(Priority::Sheddable),
         ..Outgoing::by_itself(parts(request), Replay::new(content), request.called)

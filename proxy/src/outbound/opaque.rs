@@ -1,7 +1,7 @@
-//! Opaque bytes to an endpoint.
+//! Relays a connection of opaque bytes from the application to an endpoint.
 //!
-//! That a connection could be opened is all that is learned of an endpoint that carries bytes,
-//! and it means something only once it is known that bytes are what is spoken: [`ConnectSignal`].
+//! All that this shows of the endpoint is that a connection could be opened, and that counts only
+//! once the protocol is known to be opaque bytes: [`ConnectSignal`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -118,7 +118,7 @@ fn route_bytes(connection: &Connection, call: &mut Call) -> Result<RoutedBytes, 
     shadow::may_open(&snapshot, &connection.opened.destination)?;
     let route = route_call(connection, &snapshot, None, None)?;
     shadow::may_be_led_to(&snapshot, route.led_to().as_ref())?;
-    call.between(route.parties());
+    call.set_ends(route.call_ends());
     let fallback = fallback::service_of_bytes(&route).map(led_to);
     let may_fall_back = shadow::may_be_led_to(&snapshot, fallback.as_ref()).is_ok();
     Ok(RoutedBytes {
@@ -150,7 +150,7 @@ async fn open_or_fall_back(
         return Err(failure);
     };
     let instead = route.elsewhere(&connection.proxy, to, None);
-    let before = call.falls_back(instead.parties());
+    let before = call.falls_back(instead.call_ends());
     let opened = Box::pin(open_by(connection, &instead, idle, signal, call)).await;
     fallback::count_bytes(call, to.0, opened.is_ok());
     let mut tunnel = opened.map_err(|_| {

@@ -1,21 +1,23 @@
-//! What a connection of the application was opened to, and whether that is still there.
+//! Tracks the Service or pod that a connection of the application was opened to, and whether it
+//! still has the address.
 //!
 //! Applications keep connections for hours, and an address passes to another pod in
 //! seconds. Without a mesh such a connection breaks with the pod at its other end. Here it
 //! ends at the proxy, which must break it: a connection that was opened to a pod never
-//! carries a request to another one, and one whose target is gone is closed.
+//! carries a request to another one, but for the one case below, and one whose target is gone is
+//! closed.
 //!
 //! - Opened to a *Service*: a request goes where a new connection would go. When the Service
 //!   has left the address, the connection is closed behind the next answer.
 //! - Opened to a *pod*, which its uid names: a request goes to that pod or nowhere. When the
-//!   pod has left the address, by news or by the certificate of another one there, requests that
-//!   were not sent end with the connection. A pod that is there and cannot be connected to is
-//!   passed over once for a Service whose pods are alike, before the first answer: without a mesh
-//!   the client would have taken the next address.
+//!   pod has left the address, by a change notification or by the certificate of another one
+//!   there, requests that were not sent end with the connection. A pod that is there and cannot be
+//!   connected to is passed over once for a Service whose pods are alike, before the first
+//!   response: without a mesh the client would have taken the next address.
 //!
 //! A controller that has just started may know less than the one before it. So only a change
 //! within one control stream is proof; what a new stream does not know is doubted for
-//! [`CONFIRMED_WITHIN`] first. While it is doubted, a pod with a proxy is still called, as its certificate
+//! [`CONFIRMED_WITHIN`] first. Meanwhile a pod with a proxy is still called, as its certificate
 //! proves which one answers, and a pod without one is not.
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Addresses that the mesh does not serve: unknown ones, and those outside.
+//! Relays connections to addresses that the mesh does not serve: unknown ones, and those outside.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -29,8 +29,8 @@ use crate::net::{connect, relay};
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::trace::CameFrom;
 
 /// A connection on which both ends are silent is known by its address from then on.
@@ -236,7 +236,7 @@ pub(crate) async fn pass_through(
         let remotes = &proxy.telemetry.remotes;
         remotes.admit(Direction::outbound, &name)
     };
-    call.between(outside(remote));
+    call.set_ends(outside(remote));
     if is_tls {
         call.carries_tls();
     }

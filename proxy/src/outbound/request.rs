@@ -1,5 +1,5 @@
-//! One HTTP request of the application, from its head to the end of its answer: receive,
-//! route, prepare, attempt, fall back, respond.
+//! Handles one HTTP request of the application: receive, route, prepare, attempt, mirror, fall
+//! back, respond.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,17 +25,17 @@ use crate::net::ticket::Waited;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, CancelGuard};
-use crate::outbound::exchange::{Exchange, Sent};
-use crate::outbound::fallback::{self, Attempted, Due};
+use crate::outbound::exchange::{Exchange, ExchangeResult};
+use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
 use crate::outbound::mirror;
-use crate::outbound::respond::{failure_of, passes_on, refuse, respond};
+use crate::outbound::respond::{failure_of, pass_on_response, refuse, respond};
 use crate::outbound::route::{Route, route_call};
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::ServingHeaders;
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
-use crate::telemetry::parties::CallEnds;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::trace::CameFrom;
 
 /// What came before a call, and what that means for it.
@@ -45,8 +45,9 @@ struct Provenance {
     route_override: Option<Arc<RouteOverride>>,
     /// What it has to do with copies.
     shadow: Option<Shadow>,
-    /// How often its workload began to get nothing but copies, read before the decision.
-    times_read_only: u64,
+    /// How often this workload has become read-only, read before the decision. An upload ends
+    /// when this grows.
+    read_only_epoch: u64,
 }
 
 /// A request that is ready to be sent, and what is kept of it until its answer.
@@ -68,12 +69,12 @@ pub(super) async fn handle_request(
         Ok(received) => received,
         Err(rejected) => return call.reject(&rejected),
     };
-    let times_read_only = shadow::times_read_only(proxy);
+    let read_only_epoch = shadow::read_only_epoch(proxy);
     let snapshot = proxy.config.snapshot();
-    let came = Provenance::of(proxy, &snapshot, times_read_only, &mut received);
+    let came = Provenance::of(proxy, &snapshot, read_only_epoch, &mut received);
     let route = route_request(&connection, &snapshot, &received, &came);
-    call.between(match &route {
-        Ok(route) => route.parties(),
+    call.set_ends(match &route {
+        Ok(route) => route.call_ends(),
         Err(_) => connection.called(&snapshot),
     });
     drop(snapshot);
@@ -87,27 +88,27 @@ pub(super) async fn handle_request(
         caller_side,
     } = prepare(&connection, &route, received, came, &mut call);
     let (sent, is_moved) = attempt(&connection, &route, &outgoing, &upload, &mut call).await;
-    let attempted = Attempted {
+    let attempted = AttemptedCall {
         proxy,
         route: &route,
         outgoing: &outgoing,
         upload: &upload,
     };
     let due = fallback::due(attempted, &sent, &call);
-    mirror::copy(attempted, &sent, &call, due.and_then(Due::service));
+    mirror::copy(attempted, &sent, &call, due.and_then(DueFallback::service));
     if let Some(due) = due {
         connection.note_answer();
         // On the heap: most calls have no fallback.
-        return Box::pin(fallback::answer(due, sent, call, caller_side, &connection)).await;
+        return Box::pin(fallback::run(due, sent, call, caller_side, &connection)).await;
     }
-    outgoing.settle(proxy);
+    outgoing.report_exhausted_retries(proxy);
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
             let answer = respond(answer, call, served, caller_side, &connection).await;
-            passes_on(&connection, answer, is_moved)
+            pass_on_response(&connection, answer, is_moved)
         }
-        Err(failure) => refused(
+        Err(failure) => fail(
             &failure_of(&connection, &route, failure),
             call,
             &route,
@@ -124,15 +125,15 @@ async fn attempt(
     outgoing: &Outgoing,
     upload: &Upload,
     call: &mut Call,
-) -> (Sent, bool) {
+) -> (ExchangeResult, bool) {
     let proxy = &connection.proxy;
     let sent = {
-        // Gone before the answer.
-        let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
+        // Dropped here, before the response is passed on.
+        let cancel_guard = CancelGuard::new(&proxy.contexts, outgoing);
         let mut exchange = Exchange::new(proxy, route, outgoing, upload);
-        unsettled.over(exchange.send(call).await)
+        cancel_guard.completed(exchange.send(call).await)
     };
-    let Some(others) = others(connection, route, outgoing, &sent) else {
+    let Some(others) = route_to_alike_pods(connection, route, outgoing, &sent) else {
         return (sent, false);
     };
     // On the heap: hardly any call goes on to another pod.
@@ -147,10 +148,10 @@ async fn send_to(
     outgoing: &Outgoing,
     upload: &Upload,
     call: &mut Call,
-) -> Sent {
-    let unsettled = CancelGuard::new(&proxy.contexts, outgoing);
-    let exchange = Exchange::instead(proxy, &others, outgoing, upload);
-    unsettled.over(exchange.besides(chosen).send(call).await)
+) -> ExchangeResult {
+    let cancel_guard = CancelGuard::new(&proxy.contexts, outgoing);
+    let exchange = Exchange::at_other_endpoints(proxy, &others, outgoing, upload);
+    cancel_guard.completed(exchange.excluding(chosen).send(call).await)
 }
 
 /// The request, cleaned, and noted in the call. One that is rejected counts for what was
@@ -164,7 +165,7 @@ fn receive(
         Ok(received) => received,
         Err(rejected) => {
             let config = &connection.proxy.config;
-            call.between(config.inspect(|now| connection.called(now)));
+            call.set_ends(config.inspect(|now| connection.called(now)));
             return Err(rejected);
         }
     };
@@ -180,7 +181,7 @@ impl Provenance {
     fn of(
         proxy: &Proxy,
         snapshot: &Snapshot,
-        times_read_only: u64,
+        read_only_epoch: u64,
         received: &mut Received,
     ) -> Self {
         let made_for = context::of_call(proxy, received);
@@ -190,7 +191,7 @@ impl Provenance {
             made_for,
             route_override,
             shadow,
-            times_read_only,
+            read_only_epoch,
         }
     }
 }
@@ -217,8 +218,8 @@ fn prepare(
         ..
     } = received;
     // The host of the address in such a target would get what is added to it.
-    let stays = !AbsoluteForm::is_of(&parts);
-    let trace = stays.then(|| call.pass_on_trace_to_peers(&mut parts.headers));
+    let absolute_form = AbsoluteForm::is_of(&parts);
+    let trace = (!absolute_form).then(|| call.pass_on_trace_to_peers(&mut parts.headers));
     if route.leaves_policies_to_peer() {
         let pod = HeaderValue::from_static(DESTINATION_POD);
         parts.headers.insert(DESTINATION, pod);
@@ -229,7 +230,7 @@ fn prepare(
     let timeouts = call_policy::timeouts(route.policy.as_deref());
     let deadline = deadline::outgoing(&parts, timed, timeouts, came.made_for.until());
     let made_for = came.made_for.request();
-    let (body, upload) = shadow::watch(proxy, came.times_read_only, &parts.method, body);
+    let (body, upload) = shadow::watch(proxy, came.read_only_epoch, &parts.method, body);
     call.uploads(&upload);
     let replay = Replay::new(body).counted(&mut parts.extensions);
     let outgoing = Outgoing {
@@ -243,12 +244,12 @@ fn prepare(
         shadow: came.shadow,
         trace: trace.flatten(),
         made_for,
-        spent: AtomicBool::new(false),
+        retries_exhausted: AtomicBool::new(false),
         late: AtomicBool::new(false),
-        onward: came
+        forwarded_override: came
             .route_override
             .and_then(|route_override| route_override.onward(&proxy.own.identity)),
-        aside: false,
+        no_caller_waits: false,
     };
     Prepared {
         outgoing,
@@ -259,7 +260,7 @@ fn prepare(
 
 /// The response to a call that no endpoint answered. A caller that requested another Service
 /// learns there, too, that it was that one which did not.
-fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Response<Body> {
+fn fail(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Response<Body> {
     let mut response = call.refuse(failure, &outgoing.parts.method, outgoing.grpc);
     let routed_to = route.overridden.then_some(&*route.backend);
     if let Some(marks) = ServingHeaders::of(None, routed_to) {
@@ -268,13 +269,13 @@ fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) ->
     response
 }
 
-/// Where a call goes that could not be connected to the pod of its client's choice, while
-/// that pod is there and the client knows nothing of it.
-fn others(
+/// The route to the other pods, for a call that could not be connected to the pod of its
+/// client's choice: where that pod still exists and the client has seen no failure.
+fn route_to_alike_pods(
     connection: &Connection,
     route: &Route,
     outgoing: &Outgoing,
-    sent: &Sent,
+    sent: &ExchangeResult,
 ) -> Option<(SocketAddr, Route)> {
     let failure = sent.as_ref().err()?;
     let movable = failure.is_unconnected()

@@ -1,5 +1,5 @@
-//! Hands the answer to the application, or the reason why there is none, and counts when its body
-//! has ended.
+//! Returns the response to the application, or the reason why there is none, and counts the call
+//! when the body has ended.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -139,7 +139,7 @@ pub(super) fn failure_of(connection: &Connection, route: &Route, failure: Failur
 
 /// The answer that the client gets. Where the call was moved, the connection ends behind
 /// it, so that the next request is for the pod of the client's choice again.
-pub(super) fn passes_on(
+pub(super) fn pass_on_response(
     connection: &Connection,
     mut answer: Response<Body>,
     is_moved: bool,

@@ -1,8 +1,8 @@
-//! How often a call may still be sent: as retries, which a policy allows and a budget pays, and
-//! as failovers, because it was not sent to one endpoint or ended with its connection.
+//! Bounds how often a call is sent: as retries, which a policy allows and a budget pays for, and as
+//! failovers, where an endpoint did not get it or its connection ended.
 //!
-//! One layer tries again: what failed here in its last attempt is not tried again by those
-//! above, nor what they try again already by those below.
+//! Only one proxy on a path retries: callers above do not retry what failed here in its last
+//! attempt, and this proxy does not retry what proxies below have retried.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -30,8 +30,8 @@ pub(super) struct Failed<'a> {
     pub(super) outgoing: &'a Outgoing,
     pub(super) ended: retry::Ended,
     pub(super) requested_wait: RequestedWait,
-    /// Its response reports that what it needed was tried again in vain.
-    pub(super) spent: bool,
+    /// Its response reports that retries below it are exhausted: `weft-spent`.
+    pub(super) retries_exhausted: bool,
 }
 
 impl<'a> Failed<'a> {
@@ -41,7 +41,7 @@ impl<'a> Failed<'a> {
             outgoing,
             ended,
             requested_wait: RequestedWait::Nothing,
-            spent: false,
+            retries_exhausted: false,
         }
     }
 
@@ -104,10 +104,9 @@ impl<'a> Retries<'a> {
         next
     }
 
-    /// Whether such a failure of the last attempt is final for the request that the call is made
-    /// for, too.
-    pub(super) fn marks_spent(&self, failed: &Failed<'_>) -> bool {
-        self.attempted(failed).marks_spent(self.policy)
+    /// Whether such a failure of the last attempt is final for the call's parent request, too.
+    pub(super) fn exhausts_parent_retries(&self, failed: &Failed<'_>) -> bool {
+        self.attempted(failed).exhausts_parent_retries(self.policy)
     }
 
     /// A failed attempt, as far as it decides what follows.
@@ -120,7 +119,7 @@ impl<'a> Retries<'a> {
             retries: self.made,
             moved: self.failovers.found_overload(),
             body_kept: outgoing.replay.is_kept(),
-            spent: failed.spent || outgoing.is_for_retry(),
+            retries_exhausted: failed.retries_exhausted || outgoing.is_for_retry(),
             late: outgoing.late.load(Relaxed)
                 && deadline::reached(outgoing.deadline) != Some(DeadlineSource::Context),
             requested_wait: failed.requested_wait,

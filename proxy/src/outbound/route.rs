@@ -1,4 +1,4 @@
-//! Where one call goes: which backend, by which rule, and among which endpoints.
+//! The route of one call: its backend, the rule that chose it, and the endpoints that serve it.
 //!
 //! Decided once per call, from one snapshot, before anything is sent. What the call is counted by
 //! follows from the same value, so that a table of traffic cannot disagree with the traffic.
@@ -30,9 +30,9 @@ use crate::outbound::opened_to::{Standing, may_call};
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallCounters, CellKey};
 use crate::telemetry::labels::Security;
-use crate::telemetry::parties::CallEnds;
 
 /// Where one call goes.
 pub(super) struct Route {
@@ -52,7 +52,7 @@ pub(super) struct Route {
 
 impl Route {
     /// The callee, before it is known by which pod.
-    pub(super) fn parties(&self) -> CallEnds {
+    pub(super) fn call_ends(&self) -> CallEnds {
         CallEnds::Outbound {
             service: Arc::clone(&self.service),
             port: self.port,
@@ -104,12 +104,12 @@ impl Route {
         if let Some(cell) = endpoint.cells.find(|key| self.leads(key, protocol)) {
             return cell;
         }
-        let mut parties = self.parties();
-        if let CallEnds::Outbound { pod, security, .. } = &mut parties {
+        let mut call_ends = self.call_ends();
+        if let CallEnds::Outbound { pod, security, .. } = &mut call_ends {
             *pod = Arc::clone(&endpoint.pod);
             *security = Security::of(endpoint.meshed());
         }
-        let cell = telemetry.cell(parties, protocol);
+        let cell = telemetry.cell(call_ends, protocol);
         if self.leads(cell.key(), protocol) {
             endpoint.cells.keep(&cell);
         }
@@ -118,10 +118,7 @@ impl Route {
 
     /// Whether calls that go this way to an endpoint are those of `key`.
     fn leads(&self, key: &CellKey, spoken: Protocol) -> bool {
-        let CellKey {
-            parties, protocol, ..
-        } = key;
-        match parties {
+        match &key.call_ends {
             CallEnds::Outbound {
                 service,
                 port,
@@ -129,7 +126,7 @@ impl Route {
                 rule,
                 ..
             } => {
-                *protocol == spoken
+                key.protocol == spoken
                     && *port == self.port
                     && *service == self.service
                     && *backend == self.backend

@@ -1,4 +1,4 @@
-//! A request on its way to an endpoint, and one attempt at one.
+//! A request on its way to an endpoint, and one attempt to send it.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -52,14 +52,14 @@ pub(super) struct Outgoing {
     pub(super) trace: Option<Box<Trace>>,
     /// The request that it is made for, where its headers name it.
     pub(super) made_for: Option<Arc<ServedRequest>>,
-    /// As things stand, what it is made for is not to be tried again for it.
-    pub(super) spent: AtomicBool,
+    /// Its parent request must not be retried because of it.
+    pub(super) retries_exhausted: AtomicBool,
     /// Its time passed while an attempt was under way.
     pub(super) late: AtomicBool,
     /// Where calls that are made for it are to go, for peers.
-    pub(super) onward: Option<Box<ForwardedOverride>>,
+    pub(super) forwarded_override: Option<Box<ForwardedOverride>>,
     /// No caller waits for its response.
-    pub(super) aside: bool,
+    pub(super) no_caller_waits: bool,
 }
 
 impl Outgoing {
@@ -76,10 +76,10 @@ impl Outgoing {
             shadow: None,
             trace: None,
             made_for: None,
-            spent: AtomicBool::new(false),
+            retries_exhausted: AtomicBool::new(false),
             late: AtomicBool::new(false),
-            onward: None,
-            aside: false,
+            forwarded_override: None,
+            no_caller_waits: false,
         }
     }
 
@@ -87,14 +87,14 @@ impl Outgoing {
     /// When no time is left for it, or no caller waits any more for what it is made for.
     pub(super) fn check(&self) -> Result<(), Failure> {
         deadline::check(self.deadline)?;
-        if self.is_left() {
+        if self.caller_has_left() {
             return Err(deadline::left());
         }
         Ok(())
     }
 
-    /// Whether no caller waits any more for what it is made for.
-    pub(super) fn is_left(&self) -> bool {
+    /// Whether the caller of its parent request has left.
+    pub(super) fn caller_has_left(&self) -> bool {
         let request = self.made_for.as_ref();
         request.is_some_and(|request| request.has_left())
     }
@@ -122,22 +122,22 @@ impl Outgoing {
         request.is_some_and(|request| request.inherited().retry)
     }
 
-    /// Notes whether its last attempt until now is a failure of what it is made for.
-    pub(super) fn note_spent(&self, spent: bool) {
-        self.spent.store(spent, Relaxed);
+    /// Notes whether its last attempt until now exhausts the retries of its parent request.
+    pub(super) fn note_retries_exhausted(&self, exhausted: bool) {
+        self.retries_exhausted.store(exhausted, Relaxed);
     }
 
     /// What was noted last.
-    pub(super) fn is_spent(&self) -> bool {
-        self.spent.load(Relaxed)
+    pub(super) fn retries_exhausted(&self) -> bool {
+        self.retries_exhausted.load(Relaxed)
     }
 
-    /// The call has come to its end as it was noted.
-    pub(super) fn settle(&self, proxy: &Proxy) {
-        if self.is_spent()
+    /// Marks the parent request as not to be retried, where this call's last attempt failed.
+    pub(super) fn report_exhausted_retries(&self, proxy: &Proxy) {
+        if self.retries_exhausted()
             && let Some(retry_parent) = self.retry_parent()
         {
-            proxy.contexts.spend(&retry_parent);
+            proxy.contexts.mark_retries_exhausted(&retry_parent);
         }
     }
 
@@ -157,7 +157,7 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let outgoing_parts;
         let classless = retries == 0 && self.priority.is_none();
-        let silent = classless && self.shadow.is_none() && self.onward.is_none();
+        let silent = classless && self.shadow.is_none() && self.forwarded_override.is_none();
         let adds_nothing = if endpoint.meshed() {
             silent
         } else {
@@ -215,8 +215,8 @@ impl Outgoing {
             let class = HeaderValue::from_static(priority.as_str());
             parts.headers.insert(headers::PRIORITY, class);
         }
-        if let Some(onward) = &self.onward {
-            onward.write(&mut parts.headers);
+        if let Some(forwarded_override) = &self.forwarded_override {
+            forwarded_override.write(&mut parts.headers);
         }
         if retries > 0 {
             let attempt = HeaderValue::from(u16::from(retries) + 1);
@@ -276,7 +276,7 @@ impl Outgoing {
             );
         }
         let speak = AppHttp::of(parts.version);
-        if self.aside {
+        if self.no_caller_waits {
             let request = if self.shadow == Some(Shadow::ReadOnly) {
                 PeerRequest::ReadOnlyCopy { port, speak, parts }
             } else {

@@ -1,4 +1,4 @@
-//! The endpoint that serves a call, until its answer has ended.
+//! The state of a call at the endpoint that serves it, until its response has ended.
 //!
 //! Claims: calls-2, calls-46
 
@@ -183,7 +183,7 @@ impl TrailerListener {
             |code: u16| u8::try_from(code).is_ok_and(|code| retry.grpc_codes.contains(code));
         let fails = |code: u16| code != 0 && (self.any || listed(code));
         if code.is_some_and(fails) || self.is_late(end, final_status) {
-            self.contexts.spend(&self.retry_parent);
+            self.contexts.mark_retries_exhausted(&self.retry_parent);
         }
     }
 
@@ -300,8 +300,8 @@ mod tests {
     use crate::http::context::OpenRequest;
     use crate::telemetry::Telemetry;
     use crate::telemetry::call::CallKind;
+    use crate::telemetry::call_ends::CallEnds;
     use crate::telemetry::metrics::Metrics;
-    use crate::telemetry::parties::CallEnds;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -336,7 +336,7 @@ mod tests {
         };
         advance(Duration::from_millis(after)).await;
         listener.of_end(end, status, &Retry::DEFAULT);
-        contexts.is_spent(&OpenRequest::default(), &map)
+        contexts.retries_exhausted(&OpenRequest::default(), &map)
     }
 
     /// No status is listed.
@@ -381,8 +381,8 @@ mod tests {
     ) -> (u32, u32) {
         let metrics = Metrics::register(&mut Series::default());
         let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-        let parties = CallEnds::to_service(Arc::default(), 80);
-        let call = Call::begin(&telemetry, CallKind::Request, parties);
+        let call_ends = CallEnds::to_service(Arc::default(), 80);
+        let call = Call::begin(&telemetry, CallKind::Request, call_ends);
         let addr = ([10, 0, 0, 1], 80).into();
         let endpoint = Registry::default().at(addr, None, PodRef::default(), false);
         let set = EndpointSet::default().with(vec![Arc::clone(&endpoint)]);

@@ -1,6 +1,6 @@
-//! What a workload may do that receives nothing but copies: read. Its own proxy refuses whatever
-//! could change something elsewhere, because the request that was copied has requested it
-//! already.
+//! Restricts what a workload may send that receives nothing but copies: it may only read. Its own
+//! proxy refuses whatever could change something elsewhere, because the request that was copied has
+//! changed it already.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -28,24 +28,24 @@ pub(super) fn refusal() -> Failure {
     )
 }
 
-/// How often the workload began to get nothing but copies. To be read before the decision whether
-/// something may be sent.
-pub(super) fn times_read_only(proxy: &Proxy) -> u64 {
-    proxy.config.times_read_only().load(SeqCst)
+/// How often this workload has become read-only. To be read before the decision whether something
+/// may be sent.
+pub(super) fn read_only_epoch(proxy: &Proxy) -> u64 {
+    proxy.config.read_only_epoch().load(SeqCst)
 }
 
-/// The body of a request that may be sent, which ends where that begins once more than
-/// `times_read_only_before` times.
+/// The body of a request that may be sent, which ends when the workload becomes read-only after
+/// `epoch_before`.
 pub(super) fn watch(
     proxy: &Proxy,
-    times_read_only_before: u64,
+    epoch_before: u64,
     method: &Method,
     body: Body,
 ) -> (Body, Upload) {
     Upload::watch_while(body, || {
         changes(method).then(|| Unchanged {
-            then: times_read_only_before,
-            now: Arc::clone(proxy.config.times_read_only()),
+            then: epoch_before,
+            now: Arc::clone(proxy.config.read_only_epoch()),
         })
     })
 }
@@ -64,7 +64,7 @@ pub(super) fn of_call(
     made_for: &ParentRequest,
 ) -> Option<Shadow> {
     let (shadow_header, map) = (received.shadow, &mut received.parts.headers);
-    let shadow = proxy.shadow_tracker.leaves(shadow_header, map);
+    let shadow = proxy.shadow_tracker.call_begins(shadow_header, map);
     // Nothing else came, whatever the application passes on.
     if snapshot.read_only().is_some() {
         return Some(Shadow::Any);

@@ -1,5 +1,5 @@
-//! Which tenant a call is for, as `sticky` of a TrafficPolicy distinguishes them, and the cookie
-//! by which the next call is known as the same one's.
+//! Which tenant a call belongs to, as `sticky` of a TrafficPolicy distinguishes them, and the
+//! cookie by which the tenant's next call is recognized.
 //!
 //! Claims: calls-57
 

@@ -1,5 +1,5 @@
-//! How long an attempt of a request and its response may take, why an attempt was abandoned, and
-//! what that shows of its endpoint.
+//! The time limits of an attempt and of its response, why an attempt was abandoned, and what that
+//! shows of its endpoint.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A byte stream to an endpoint: an exchange of bodies over the mesh, or a plain connection to an
-//! endpoint that is not meshed.
+//! Opens a byte stream to an endpoint: a tunnel through its proxy, or a plain connection where the
+//! endpoint is not meshed.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! One connection, one request, one answer.
+//! Sends one request of a probe or hook, on a connection of its own, and reads the response.
 
 use std::error::Error as StdError;
 use std::future::{Future, pending};

@@ -1,4 +1,4 @@
-//! What probes and hooks may reach, as the injector wrote it down.
+//! The targets of probes and hooks, parsed from the JSON that the injector wrote.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! The way of spans to their collector: through the mesh, like any call of the pod's own
+//! Connects the sender of spans to their collector through the mesh, like any call of the pod's own
 //! application.
 //!
-//! The sender of spans lives on the control thread, and connections of the mesh on the data
-//! thread. Between them stands a pair of loopback sockets: one end is the sender's, the other is
+//! The sender of spans is on the control thread, and connections of the mesh are on the data
+//! thread. A pair of loopback sockets connects the two: one end is the sender's, the other is
 //! served as if the application had opened it to the collector's address. So it is balanced,
 //! encrypted, authorized and counted, and there is no second way out.
 

@@ -1,10 +1,9 @@
-//! How much memory the program holds, read before every read of a connection.
+//! How much memory the program has allocated, read before every read of a connection.
 //!
-//! The allocator counts what each thread allocates and frees, and returns that for the price of
-//! two loads. What it holds in whole pages, with what lies unused between small things, takes
-//! microseconds to read; so that is read when a mebibyte was added or freed, and every now and
-//! then. Between two readings the thread's own count is added, which is exact on the thread of
-//! the data path.
+//! The allocator counts what each thread allocates and frees, and returns that for the price of two
+//! loads. The memory of its pages, with unused parts between small allocations, takes microseconds
+//! to read; so it is read when a mebibyte was added or freed, and every now and then. Between two
+//! readings the thread's own count is added, which is exact on the thread of the data path.
 
 use std::cell::Cell;
 

@@ -1,5 +1,4 @@
-//! Binds the listeners, and accepts: which side a connection is of, and the address that
-//! it was for before it was redirected.
+//! Binds the listeners and accepts their connections, with the original destination of each.
 
 use std::future::poll_fn;
 use std::io;

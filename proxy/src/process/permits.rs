@@ -1,4 +1,4 @@
-//! How many connections each listener serves, and how one of them is served.
+//! The connection permits of each listener, and how one connection is served with a permit.
 //!
 //! The pod's own calls, calls in plaintext and calls of peers never wait for each other: a caller
 //! that fills one listener leaves the other two as they are.

@@ -1,11 +1,10 @@
-//! Memory relief: takes connections from the holder of most when memory runs out.
+//! Memory relief: closes connections of the largest holder when memory runs out.
 //!
-//! The last resort: a caller that is bounded elsewhere does not get here. While it is at work
-//! nothing is read ([`Budget::poll_room`]), so nothing grows meanwhile. An identity, or an
-//! address where none is proven, is one holder however many connections it has, so an honest
-//! caller beside a flood is not the heaviest. The heaviest holder loses something until another
-//! is the heaviest, so none pays for two, and a holder of less than others loses nothing before
-//! they hold as little.
+//! The last resort: a caller that is bounded elsewhere does not get here. While relief works
+//! nothing is read ([`Budget::poll_room`]), so nothing grows meanwhile. An identity, or an address
+//! where none is proven, is one holder however many connections it has, so an honest caller beside
+//! a flood is not the largest. The largest holder loses connections until another is the largest,
+//! so none pays for two, and a holder of less than others loses nothing before they hold as little.
 //!
 //! Claims: attack-39
 

@@ -1,5 +1,5 @@
-//! One workload as its environment describes it, before it is served: made from its settings,
-//! then certified, configured and answering the kubelet.
+//! One workload from its settings until it serves: its certificate, its configuration, and its
+//! responses to the kubelet.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

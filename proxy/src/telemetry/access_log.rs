@@ -5,8 +5,8 @@
 //! disk faster than it sends requests. No request waits for the reader of standard
 //! output: a line that finds the queue full is lost and counted.
 //!
-//! Whether and what a workload writes is its own; the queue is the process's, as standard
-//! output is.
+//! Each workload decides whether and what it logs; the queue is the process's, as standard output
+//! is.
 //!
 //! Claims: observe-101, observe-16
 

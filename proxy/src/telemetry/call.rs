@@ -1,8 +1,7 @@
-//! Counts how calls end. One `Call` per request or opaque connection, filled in while it is
-//! served, and consumed exactly once. A request that is dropped instead had a caller that left
-//! before there was a response: it counts as cancelled, so that successes, failures and cancelled
-//! ones are all requests there were. Opaque bytes that are dropped while they are relayed were
-//! cut off, and count as lost.
+//! `Call`: counts how one request or opaque connection ends. It is filled in while that is served,
+//! and consumed exactly once. A request that is dropped instead had a caller that left before there
+//! was a response: it counts as cancelled, so that successes, failures and cancelled ones add up to
+//! all requests. Opaque bytes that are dropped while they are relayed count as lost.
 //!
 //! `Counting` holds where it counts, `Notes` what the access log, traces and taps will report
 //! of it.
@@ -38,9 +37,9 @@ use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::net::relay::Flows;
 use crate::telemetry::Telemetry;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallCounters, CallOutcome};
 use crate::telemetry::labels::Security;
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::tap::record::TapEnding;
 use crate::telemetry::trace::{CameFrom, Trace, span};
 
@@ -77,11 +76,11 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Call {
     #[must_use]
-    pub(crate) fn begin(telemetry: &Arc<Telemetry>, kind: CallKind, parties: CallEnds) -> Self {
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, kind: CallKind, call_ends: CallEnds) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
             started: Instant::now(),
-            counting: Counting::new(kind, parties),
+            counting: Counting::new(kind, call_ends),
             notes: Notes::default(),
         }
     }
@@ -109,16 +108,16 @@ impl Call {
 
     /// Notes the request, as far as the access log, traces and taps will report it.
     pub(crate) fn note_request(&mut self, parts: &request::Parts, from: CameFrom) {
-        let (parties, came) = (self.counting.parties(), (from, self.started));
-        self.notes.request(&self.telemetry, parties, parts, came);
+        let (call_ends, came) = (self.counting.call_ends(), (from, self.started));
+        self.notes.request(&self.telemetry, call_ends, parts, came);
     }
 
     /// Notes the request of a head that will be refused, for the access log and taps. It begins
     /// no trace, since nothing of it is sent on.
     pub(crate) fn note_rejected(&mut self, reported_head: ReportedHead<'_>) {
-        let parties = self.counting.parties();
+        let call_ends = self.counting.call_ends();
         self.notes
-            .head(&self.telemetry, parties, || reported_head, None);
+            .head(&self.telemetry, call_ends, || reported_head, None);
     }
 
     /// Writes into the headers of a request that is sent on what its trace is from here on.
@@ -138,8 +137,8 @@ impl Call {
     }
 
     /// Notes its two ends.
-    pub(crate) fn between(&mut self, parties: CallEnds) {
-        self.counting.between(parties);
+    pub(crate) fn set_ends(&mut self, call_ends: CallEnds) {
+        self.counting.set_ends(call_ends);
     }
 
     /// Counts it on this cell from now on.
@@ -201,12 +200,12 @@ impl Call {
 
     /// It was tried again, or was not for this reason.
     pub(crate) fn retried(&self, outcome: RetryOutcome) {
-        self.telemetry.metrics.retried(self.parties(), outcome);
+        self.telemetry.metrics.retried(self.call_ends(), outcome);
     }
 
     /// The endpoint that it was sent to is ejected from now on.
     pub(crate) fn ejected(&self, cause: EjectedFor) {
-        self.telemetry.metrics.ejected(self.parties(), cause);
+        self.telemetry.metrics.ejected(self.call_ends(), cause);
     }
 
     /// The breaker of what serves is another now.
@@ -226,7 +225,7 @@ impl Call {
 
     /// Something else was to answer it.
     pub(crate) fn fell_back(&self, to: &str, when: Cause, outcome: &'static str) {
-        let service = self.parties().service();
+        let service = self.call_ends().service();
         self.telemetry.metrics.fell_back(service, to, when, outcome);
     }
 
@@ -234,11 +233,11 @@ impl Call {
     /// headers of the mesh in its answer mean anything.
     #[must_use]
     pub(crate) fn is_mutual(&self) -> bool {
-        self.parties().security() == Security::mtls
+        self.call_ends().security() == Security::mtls
     }
 
-    fn parties(&self) -> &CallEnds {
-        self.counting.parties()
+    fn call_ends(&self) -> &CallEnds {
+        self.counting.call_ends()
     }
 
     /// Why the peer proxy answered instead of the application. An application's
@@ -380,9 +379,9 @@ impl Call {
     }
 
     fn end_trace(&mut self, status: u16, grpc: Option<u16>, reason: Option<Reason>, left: bool) {
-        let (parties, started) = (self.counting.parties(), self.started);
+        let (call_ends, started) = (self.counting.call_ends(), self.started);
         self.notes.end_trace(&self.telemetry, || span::Ended {
-            parties,
+            call_ends,
             status,
             grpc,
             reason,
@@ -410,7 +409,7 @@ impl Call {
             latency,
             bytes,
         };
-        let call = (counting.parties(), counting.protocol());
+        let call = (counting.call_ends(), counting.protocol());
         self.notes.report(&self.telemetry, call, &ending);
     }
 }

@@ -1,13 +1,11 @@
-//! Cells: the counters of one way that calls take, which is who calls whom, by which route,
-//! protected by what, in which protocol.
+//! Cells: the counters of all calls with the same caller, callee, route, security and protocol.
 //!
-//! A cell is the only place where a call is counted. Code that serves calls finds the cell of
-//! their way once ([`CellCache`]), and from then on a call costs a few additions: no lock, no
-//! map, nothing made. The control thread takes out what has come together (`telemetry::cells`);
-//! the metrics page and the reports to the controller are made of that, so that neither can count
-//! what the other does not.
+//! A cell is the only place where a call is counted. Code that serves calls finds their cell once
+//! ([`CellCache`]), and from then on a call costs a few additions: no lock, no map, no allocation.
+//! The control thread takes the counts out (`telemetry::cells`); the metrics page and the reports
+//! to the controller are made of them, so that the two cannot disagree.
 //!
-//! Imports `parties` and the counters of a relay, and no holder of cells.
+//! Imports `call_ends` and the counters of a relay, and no holder of cells.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -23,8 +21,8 @@ use policy::reason::Reason;
 use policy::route::names::MAX_NAMES;
 
 use crate::net::relay::Flows;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::histogram::{Exemplar, Exemplars};
-use crate::telemetry::parties::CallEnds;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
 const OUTCOMES: usize = 4;
@@ -41,7 +39,7 @@ const KEPT_ROUTES: usize = MAX_NAMES + 1;
 /// What one cell is about. Ports that are not distinguished are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CellKey {
-    pub parties: CallEnds,
+    pub call_ends: CallEnds,
     /// `Detect` where a request was refused before that was known.
     pub protocol: Protocol,
     /// By which route of the own workload, empty where none describes the request; `None` where

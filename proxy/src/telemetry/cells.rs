@@ -1,9 +1,8 @@
-//! The cells of all ways, and what has been taken out of them.
+//! The map of all cells, and the counts that have been taken out of them.
 //!
-//! The map is read where a way is used for the first time, and by the control thread: code that
-//! serves calls keeps the cell that it found. A cell without a holder that counted nothing for
-//! ten minutes is forgotten, as a series is. No count gets lost by that: a cell with a holder
-//! stays.
+//! The map is read when a cell is used for the first time, and by the control thread: code that
+//! serves calls keeps the cell that it found. A cell without a holder that counted nothing for ten
+//! minutes is forgotten, as a series is. No count gets lost by that: a cell with a holder stays.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +11,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use policy::protocol::Protocol;
 
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallCounters, CellKey, Counts};
 use crate::telemetry::histogram::Exemplars;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::CallEnds;
 
 /// Ways that are distinguished, about 1 KiB each with their names.
 const CELLS: usize = 2048;
@@ -92,7 +91,7 @@ impl Default for Cells {
             (Direction::outbound, Protocol::Opaque),
         ]
         .map(|(direction, protocol)| CellKey {
-            parties: CallEnds::Rest(direction),
+            call_ends: CallEnds::Rest(direction),
             protocol,
             route: None,
         });
@@ -113,12 +112,12 @@ impl Cells {
         // A caller with many addresses takes no place of the mesh's own ways, and who calls whom
         // is worth more than by which route.
         if known.len() >= CELLS / 2 && !known.contains_key(&key) {
-            key.parties.forget_remote();
+            key.call_ends.forget_remote();
             key.route = None;
         }
         if known.len() >= CELLS && !known.contains_key(&key) {
             let rest = self.rest.iter().find(|rest| {
-                rest.parties.direction() == key.parties.direction()
+                rest.call_ends.direction() == key.call_ends.direction()
                     && rest.is_opaque() == key.is_opaque()
             });
             if let Some(entry) = rest.and_then(|rest| known.get(rest)) {

@@ -1,5 +1,5 @@
-//! Series under the names that other meshes gave theirs, for tools whose queries
-//! cannot be changed: Flagger's providers `linkerd` and `osm`.
+//! Metrics under the names that other meshes gave theirs, for tools whose queries cannot be
+//! changed: Flagger's providers `linkerd` and `osm`.
 //!
 //! Off unless the chart's value `proxy.compatibilitySeries` names them, and then only what these
 //! tools query: requests that arrived at this workload. The name of the workload was stamped on
@@ -130,9 +130,9 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::telemetry::call_ends::CallEnds;
     use crate::telemetry::cell::{CallCounters, CallOutcome, CellKey};
     use crate::telemetry::labels::Direction;
-    use crate::telemetry::parties::CallEnds;
 
     fn scraped(linkerd: bool, osm: bool) -> String {
         let mut registry = Registry::default();
@@ -145,7 +145,7 @@ mod tests {
         let series =
             Compatibility::register(&mut registry, &wanted, "shop", "web-1", &Shared::default());
         let cell = CallCounters::new(CellKey {
-            parties: CallEnds::Rest(Direction::inbound),
+            call_ends: CallEnds::Rest(Direction::inbound),
             protocol: Protocol::Http1,
             route: None,
         });

@@ -1,5 +1,5 @@
-//! The families of the metrics page that are made of cells: requests, attempts, opaque
-//! connections. Each scrape brings them up to date first.
+//! The metric families that are computed from cells: requests, attempts, opaque connections. Each
+//! scrape brings them up to date first.
 //!
 //! Claims: observe-139
 
@@ -13,6 +13,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Unit;
 
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallOutcome, CellKey, Counts};
 use crate::telemetry::cells::Cells;
 use crate::telemetry::compatibility::Compatibility;
@@ -21,7 +22,6 @@ use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, Direction, LatencyLabels, LimitLabels,
     RequestLabels, RouteLabel, TcpLabels,
 };
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::series::{Series, Shared, Typed};
 
 /// The histogram of requests as the page names it.
@@ -94,17 +94,17 @@ impl CallFamilies {
     }
 
     fn add(&self, key: &CellKey, counts: &Counts) {
-        let parties = &key.parties;
+        let call_ends = &key.call_ends;
         if key.is_opaque() {
-            self.add_connections(parties, counts);
+            self.add_connections(call_ends, counts);
         } else {
             self.add_requests(key, counts);
         }
         if counts.audit > 0 {
             let labels = AuditLabels {
-                direction: parties.direction(),
-                peer: parties.peer(),
-                port: parties.port_label(),
+                direction: call_ends.direction(),
+                peer: call_ends.peer(),
+                port: call_ends.port_label(),
             };
             self.audit.count(&labels, counts.audit);
         }
@@ -112,8 +112,8 @@ impl CallFamilies {
         for (success, attempts) in [(true, succeeded), (false, failed)] {
             if attempts > 0 {
                 let labels = AttemptLabels {
-                    service: parties.service(),
-                    backend: parties.backend(),
+                    service: call_ends.service(),
+                    backend: call_ends.backend(),
                     success,
                 };
                 self.attempts.count(&labels, attempts);
@@ -122,7 +122,7 @@ impl CallFamilies {
     }
 
     fn add_requests(&self, key: &CellKey, counts: &Counts) {
-        let parties = &key.parties;
+        let call_ends = &key.call_ends;
         let route = RouteLabel(key.route.clone().unwrap_or_default());
         for (outcome, calls) in &counts.outcomes {
             let CallOutcome {
@@ -131,12 +131,12 @@ impl CallFamilies {
                 reason,
             } = *outcome;
             let labels = self.by_route(&self.requests, &route, |route| RequestLabels {
-                direction: parties.direction(),
-                service: parties.service(),
-                port: parties.port_label(),
-                backend: parties.backend(),
-                peer: parties.peer(),
-                security: parties.security(),
+                direction: call_ends.direction(),
+                service: call_ends.service(),
+                port: call_ends.port_label(),
+                backend: call_ends.backend(),
+                peer: call_ends.peer(),
+                security: call_ends.security(),
                 status,
                 success,
                 reason: reason.map_or("", |reason| reason.as_str()),
@@ -146,10 +146,10 @@ impl CallFamilies {
         }
         if counts.latency.total() > 0 {
             let labels = self.by_route(&self.latency, &route, |route| LatencyLabels {
-                direction: parties.direction(),
-                service: parties.service(),
-                port: parties.port_label(),
-                backend: parties.backend(),
+                direction: call_ends.direction(),
+                service: call_ends.service(),
+                port: call_ends.port_label(),
+                backend: call_ends.backend(),
                 route,
             });
             let latency = self.latency.at(&labels);
@@ -158,17 +158,17 @@ impl CallFamilies {
         }
         if counts.cancelled > 0 {
             let labels = self.by_route(&self.cancelled, &route, |route| CancelledLabels {
-                direction: parties.direction(),
-                service: parties.service(),
-                port: parties.port_label(),
-                backend: parties.backend(),
-                peer: parties.peer(),
-                security: parties.security(),
+                direction: call_ends.direction(),
+                service: call_ends.service(),
+                port: call_ends.port_label(),
+                backend: call_ends.backend(),
+                peer: call_ends.peer(),
+                security: call_ends.security(),
                 route,
             });
             self.cancelled.count(&labels, counts.cancelled);
         }
-        if parties.direction() == Direction::inbound
+        if call_ends.direction() == Direction::inbound
             && let Some(compatibility) = self.compatibility.get()
         {
             compatibility.arrived(counts);
@@ -201,15 +201,15 @@ impl CallFamilies {
         self.limits.at(&LimitLabels { limit }).inc();
     }
 
-    fn add_connections(&self, parties: &CallEnds, counts: &Counts) {
+    fn add_connections(&self, call_ends: &CallEnds, counts: &Counts) {
         for (outcome, calls) in &counts.outcomes {
             let labels = TcpLabels {
-                direction: parties.direction(),
-                service: parties.service(),
-                port: parties.port_label(),
-                backend: parties.backend(),
-                peer: parties.peer(),
-                security: parties.security(),
+                direction: call_ends.direction(),
+                service: call_ends.service(),
+                port: call_ends.port_label(),
+                backend: call_ends.backend(),
+                peer: call_ends.peer(),
+                security: call_ends.security(),
                 reason: outcome.reason.map_or("", |reason| reason.as_str()),
             };
             self.tcp.count(&labels, *calls);
@@ -217,9 +217,9 @@ impl CallFamilies {
         for (flow, bytes) in [("sent", counts.sent), ("received", counts.received)] {
             if bytes > 0 {
                 let labels = ByteLabels {
-                    direction: parties.direction(),
+                    direction: call_ends.direction(),
                     flow,
-                    security: parties.security(),
+                    security: call_ends.security(),
                 };
                 self.bytes.count(&labels, bytes);
             }
@@ -260,7 +260,7 @@ mod tests {
 
     fn cell_key(port: u16, route: Option<&str>) -> CellKey {
         CellKey {
-            parties: CallEnds::Inbound {
+            call_ends: CallEnds::Inbound {
                 port,
                 caller: "shop/web".into(),
                 at: None,

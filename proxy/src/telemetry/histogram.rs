@@ -1,5 +1,5 @@
-//! How long calls took, as the metrics page shows it: in the buckets that
-//! `policy::latency` fixes, filled from what cells have counted.
+//! The latency histograms of the metrics page, in the buckets that `policy::latency` fixes, filled
+//! from the counts of cells.
 //!
 //! Of each bucket the last request that was recorded as a span is its exemplar: from a slow
 //! bucket to a trace that was slow. The library of metrics has no way to give it exemplars of a

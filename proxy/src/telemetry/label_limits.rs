@@ -1,10 +1,11 @@
-//! Which ports and which names outside the mesh are distinguished, in metrics and in reports.
+//! Bounds which ports and which names outside the mesh get a label of their own, in metrics and in
+//! reports.
 //!
-//! Every client that reaches a pod may call all of its 65 535 ports, and each would be a series
-//! in several families. So a port is a label of its own when it was declared or served; the rest
-//! share one. Reports are bounded alike where an application tries ports that a Service does not
-//! have. A caller from outside makes up as many addresses as it likes, and an application may
-//! crawl: what finds no place is reported together with the others.
+//! Every client that reaches a pod may call all of its 65 535 ports, and each would be a series in
+//! several families. So a port is a label of its own when it was declared or served; the rest share
+//! one. Reports are bounded alike where an application tries ports that a Service does not have. A
+//! caller from outside has as many addresses as it likes, and an application may crawl: names
+//! beyond the bound are reported together with the others.
 //!
 //! Claims: observe-144
 

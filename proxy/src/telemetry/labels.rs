@@ -1,4 +1,4 @@
-//! Labels of series.
+//! The labels of metric series.
 //!
 //! Labels are closed sets or names of cluster objects; a path, header, address or error
 //! text never becomes one.

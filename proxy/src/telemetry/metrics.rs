@@ -1,9 +1,9 @@
-//! Metrics: what the proxy counts.
+//! The metrics of the proxy, and their registration.
 //!
-//! Labels are closed sets or names of cluster objects; a path, header, address or error text
-//! never becomes one. A series that was idle for ten minutes is left out of the next scrape and
-//! forgotten, so that pods and Services which are gone do not stay for ever. A counter that comes
-//! back starts at zero, which every consumer of counters understands.
+//! Labels are closed sets or names of cluster objects; a path, header, address or error text never
+//! becomes one. A series that was idle for ten minutes is dropped from the next scrape and
+//! forgotten, so that pods and Services that no longer exist do not stay for ever. A counter that
+//! comes back starts at zero, which every consumer of counters understands.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::settings::{self, Own};
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallCounters, CellKey};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
@@ -29,7 +30,6 @@ use crate::telemetry::labels::{
     RetryLabels, ShadowLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, ThrottledLabels,
     TlsLabels,
 };
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::series::{Series, Shared};
 use crate::telemetry::startup::Startup;
 
@@ -293,20 +293,20 @@ impl Metrics {
     }
 
     /// Counts that a call between these was tried again, or was not for this reason.
-    pub(crate) fn retried(&self, parties: &CallEnds, outcome: RetryOutcome) {
+    pub(crate) fn retried(&self, call_ends: &CallEnds, outcome: RetryOutcome) {
         let labels = RetryLabels {
-            service: parties.service(),
-            backend: parties.backend(),
+            service: call_ends.service(),
+            backend: call_ends.backend(),
             outcome: outcome.as_str(),
         };
         self.retries.at(&labels).inc();
     }
 
     /// Counts that an endpoint of calls between these is ejected from now on.
-    pub(crate) fn ejected(&self, parties: &CallEnds, cause: EjectedFor) {
+    pub(crate) fn ejected(&self, call_ends: &CallEnds, cause: EjectedFor) {
         let labels = EjectionLabels {
-            service: parties.service(),
-            backend: parties.backend(),
+            service: call_ends.service(),
+            backend: call_ends.backend(),
             cause: cause.as_str(),
         };
         self.ejections.at(&labels).inc();

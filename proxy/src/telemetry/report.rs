@@ -1,15 +1,15 @@
-//! Reports to the controller of the calls that this proxy saw: sums by edge and interval of five
+//! Reports to the controller about the calls that this proxy saw: sums by edge and interval of five
 //! seconds.
 //!
-//! A call costs nothing here: a task of the control thread closes an interval when it ends, with what
-//! has come together in the cells since the one before. What was sent is kept for some minutes
-//! and sent again on every new stream, because the controller that answers then may be another
-//! one, or may have started anew. It recognises repeated intervals, so that nothing counts twice.
-//! After the clock was set it could not: the controller dates intervals by how wrong the clock is
-//! now, so those from before would lie beside themselves, and are not sent again.
+//! A call costs nothing here: a task of the control thread closes an interval when it ends, with
+//! what has come together in the cells since the one before. What was sent is kept for some minutes
+//! and sent again on every new stream, because the controller that answers then may be another one,
+//! or may have restarted. It recognises repeated intervals, so that nothing counts twice. After the
+//! clock was set it could not: the controller dates intervals by how wrong the clock is now, so
+//! those from before would lie beside themselves, and are not sent again.
 //!
-//! Nothing here waits: where an interval has too many edges the rest of its calls lose their other end
-//! and stay counted, and what is kept drops its oldest intervals.
+//! Nothing here waits: where an interval has too many edges, the rest of its calls lose their other
+//! end and stay counted, and what is kept drops its oldest intervals.
 
 mod routes;
 
@@ -22,11 +22,11 @@ use policy::reason::Reason;
 use tokio::sync::{mpsc, watch};
 use wire::v1;
 
+use crate::telemetry::call_ends::{CallEnds, OUTSIDE};
 use crate::telemetry::cell::{CellKey, Counts};
 use crate::telemetry::cells::CellReading;
 use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::{CallEnds, OUTSIDE};
 
 /// Length of an interval in seconds. Slots begin at multiples of it.
 pub(crate) const INTERVAL: u64 = 5;
@@ -167,10 +167,10 @@ impl Reports {
         readings.sort_by_key(|reading| std::cmp::Reverse(calls(reading)));
         for one in readings.split_off(EDGES) {
             self.metrics.limit("report-edges");
-            let parties = CallEnds::Rest(one.key.parties.direction());
+            let call_ends = CallEnds::Rest(one.key.call_ends.direction());
             let opaque = one.key.is_opaque();
             let rest = readings.iter_mut().find(|reading| {
-                reading.key.parties == parties && reading.key.is_opaque() == opaque
+                reading.key.call_ends == call_ends && reading.key.is_opaque() == opaque
             });
             if let Some(rest) = rest {
                 rest.counts.add(one.counts);
@@ -178,7 +178,7 @@ impl Reports {
             } else {
                 let protocol = one.key.protocol;
                 let key = CellKey {
-                    parties,
+                    call_ends,
                     protocol,
                     route: None,
                 };
@@ -262,35 +262,35 @@ fn weight(report: &v1::Report) -> usize {
 }
 
 /// The other end of calls, and the way there. Nothing is counted.
-pub(crate) fn ends(parties: &CallEnds, protocol: Protocol) -> v1::Edge {
-    let known = !matches!(parties.peer_name(), OUTSIDE | "external");
-    let peer = known.then(|| parties.peer_name().to_owned());
+pub(crate) fn ends(call_ends: &CallEnds, protocol: Protocol) -> v1::Edge {
+    let known = !matches!(call_ends.peer_name(), OUTSIDE | "external");
+    let peer = known.then(|| call_ends.peer_name().to_owned());
     let peer = peer.unwrap_or_default();
-    let (side, pod, identity) = match parties.direction() {
+    let (side, pod, identity) = match call_ends.direction() {
         Direction::outbound => (v1::Side::Client, peer, String::new()),
         Direction::inbound => (v1::Side::Server, String::new(), peer),
     };
-    let split = parties.rule().map(|split| split.label().to_string());
+    let split = call_ends.rule().map(|split| split.label().to_string());
     v1::Edge {
         side: side.into(),
         pod,
-        caller: parties
+        caller: call_ends
             .caller()
             .map(ToString::to_string)
             .unwrap_or_default(),
         identity,
-        service: parties.service_name().to_owned(),
-        port: u32::from(parties.port()),
-        backend: parties.backend_name().to_owned(),
+        service: call_ends.service_name().to_owned(),
+        port: u32::from(call_ends.port()),
+        backend: call_ends.backend_name().to_owned(),
         split: split.unwrap_or_default(),
-        security: match parties.security() {
+        security: match call_ends.security() {
             Security::mtls => v1::Security::Mtls,
             Security::plaintext => v1::Security::Plaintext,
             Security::none => v1::Security::NotTold,
         }
         .into(),
         protocol: v1::Protocol::from(protocol).into(),
-        remote: parties.remote().to_owned(),
+        remote: call_ends.remote().to_owned(),
         ..v1::Edge::default()
     }
 }
@@ -298,7 +298,7 @@ pub(crate) fn ends(parties: &CallEnds, protocol: Protocol) -> v1::Edge {
 /// One edge of a report.
 fn message(reading: &CellReading) -> v1::Edge {
     let CellReading { key, counts, open } = reading;
-    let parties = &key.parties;
+    let call_ends = &key.call_ends;
     v1::Edge {
         success: counts.calls(|outcome| outcome.success),
         failure: counts.calls(|outcome| !outcome.success),
@@ -310,7 +310,7 @@ fn message(reading: &CellReading) -> v1::Edge {
         cancelled: counts.cancelled,
         // Elsewhere nothing is chosen.
         attempts: matches!(
-            parties,
+            call_ends,
             CallEnds::Outbound { .. } | CallEnds::Unserved { .. }
         )
         .then_some(counts.attempts),
@@ -323,7 +323,7 @@ fn message(reading: &CellReading) -> v1::Edge {
             .iter()
             .map(|rule| rule.label().to_string())
             .collect(),
-        ..ends(parties, key.protocol)
+        ..ends(call_ends, key.protocol)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Families of series that are bounded, and forget idle series.
+//! Metric families that are bounded and forget idle series.
 //!
-//! A series that was idle for ten minutes is left out of the next scrape and forgotten, so that
-//! pods and Services which are gone do not stay for ever. A counter that comes back starts at
+//! A series that was idle for ten minutes is dropped from the next scrape and forgotten, so that
+//! pods and Services that no longer exist do not stay for ever. A counter that comes back starts at
 //! zero, which every consumer of counters understands.
 
 use std::collections::HashMap;

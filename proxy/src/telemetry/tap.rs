@@ -1,9 +1,9 @@
 //! Taps: requests that a client watches, reported one by one as they end.
 //!
-//! Without a tap a request looks at one flag and nothing else. With taps it is compared with what
-//! they want of its head when it comes, and only what fits is written down, to be compared with
-//! the rest when it has ended. A request never waits for a reader: what finds no room on its way
-//! is dropped and counted.
+//! Without a tap a request reads one flag and nothing else. With taps its head is compared with
+//! their filters when it arrives, and only what fits is recorded, to be compared with the remaining
+//! filters when it has ended. A request never waits for a reader: a record for which there is no
+//! room on its way is dropped and counted.
 //!
 //! No body and no query is ever reported, and of headers those that the tap names. The controller
 //! checks those; the ones that hold secrets are skipped here too, whatever a controller requests.
@@ -22,8 +22,8 @@ use tokio::sync::{Notify, mpsc};
 use wire::v1;
 
 use crate::http::head::ReportedHead;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::CallEnds;
 
 /// Records of one tap that wait to be sent.
 const QUEUE: usize = 256;
@@ -253,22 +253,22 @@ impl Filter {
     /// route of the own workload.
     fn wants(
         &self,
-        parties: &CallEnds,
+        call_ends: &CallEnds,
         (status, latency, route): (u16, Duration, Option<&str>),
     ) -> bool {
         self.status
             .is_none_or(|(first, last)| (first..=last).contains(&status))
             && latency >= self.slower
             && (self.route.is_empty() || route == Some(&*self.route))
-            && self.wants_end(parties)
+            && self.wants_end(call_ends)
     }
 
     /// Whether its ends are wanted.
-    fn wants_end(&self, parties: &CallEnds) -> bool {
+    fn wants_end(&self, call_ends: &CallEnds) -> bool {
         if self.is_for_ends() == (false, false) {
             return true;
         }
-        match parties {
+        match call_ends {
             CallEnds::Outbound {
                 service,
                 backend,
@@ -280,7 +280,7 @@ impl Filter {
                     || self.to_pods.contains(&**pod)
             }
             CallEnds::Inbound { caller, .. } => {
-                let uid = parties.caller();
+                let uid = call_ends.caller();
                 uid.is_some_and(|uid| self.from_pods.contains(&**uid))
                     || self.from_accounts.contains(&**caller)
             }

@@ -1,4 +1,5 @@
-//! Which requests are recorded as spans of a trace, and their trace headers from here on.
+//! Decides which requests are recorded as spans of a trace, and writes the trace headers that are
+//! passed on.
 //!
 //! The application or peer that began a trace has decided whether it is recorded, and that holds;
 //! of a trace that begins here this proxy decides it, once. Headers change only where there is
@@ -6,9 +7,9 @@
 //! decision of a trace that begins here. All others pass byte for byte: a parent that no
 //! collector ever receives would cut the application's trace in two.
 //!
-//! Of an unrecorded trace that begins here the next proxy learns by silence: a peer that sends no
-//! trace has decided. It draws the ids that its application gets, so that 55 digits need not be
-//! encoded and decoded again on the way.
+//! A proxy that begins a trace and does not record it sends its peer no trace headers, which means
+//! that it has decided so. The peer draws the ids that its application gets, so that 55 digits need
+//! not be encoded and decoded again on the way.
 //!
 //! Without a collector a request costs one branch.
 

@@ -1,4 +1,4 @@
-//! What one connection of the admin port is doing, and the place of its page.
+//! The state of one connection of the admin port, and its permit for a large page.
 
 use std::net::IpAddr;
 use std::sync::Arc;

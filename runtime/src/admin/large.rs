@@ -1,8 +1,9 @@
-//! Pages that may be large: how many are held for their readers, and which reader loses one.
+//! Bounds the pages that may be large: how many are held for their readers, and which reader loses
+//! one.
 //!
-//! They may be a megabyte each, and their readers slow, or ask again and again: from a few
-//! addresses they would have all places, and keep every scraper out. So where all are taken,
-//! a newcomer gets one of the address that has most, where that has more than the newcomer.
+//! They may be a megabyte each, and their readers slow, or request again and again: a few addresses
+//! would have all permits and keep every scraper out. So where all are taken, a new request takes
+//! the permit of the address that has most, where that has more than its own address.
 //!
 //! Claims: attack-71
 

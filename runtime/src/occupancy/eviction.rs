@@ -1,7 +1,7 @@
-//! Which connections end, and when: those that a newcomer needs the permit of where nearly all are
-//! taken; without a newcomer those whose heads take too long, that were idle too long, or that
-//! were asked to go and stay; and when memory runs out, and only then, those of the holder of most
-//! bytes, whatever they do, the largest first.
+//! Evicts connections: those whose permit a new one needs where nearly all are taken; without a new
+//! one those whose heads take too long, that were idle too long, or that were requested to close
+//! and stay; and when memory runs out, and only then, those of the holder of most bytes, whatever
+//! they do, the largest first.
 
 use std::collections::HashMap;
 use std::sync::Arc;

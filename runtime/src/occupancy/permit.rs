@@ -1,5 +1,6 @@
-//! What a server reports of a connection that has a permit, and for which connection it counts:
-//! its own, the one within which it lies, such as a tunnel, or the identity that its peer proved.
+//! The permit of a connection, by which its server reports what the connection does, and the
+//! connection for which it counts: its own, the one that carries it, such as that of a tunnel, or
+//! those of the identity that its peer proved.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,16 +1,16 @@
-//! Requests of one holder: how many are in flight, and which connections wait with the next
-//! one, in order.
+//! The requests of one holder: how many are in flight, and which of its connections wait with the
+//! next one, in order.
 //!
-//! Permits are reserved for the next requests of each holder: few, for when it has so much in
+//! A few permits are reserved for the next requests of each holder, for when it has so much in
 //! flight that another request waits for some of that to end.
 //!
 //! Requests that never end would otherwise hold up all others of their holder. Each
 //! holder has permits of its own, so one that takes all of them takes none from others.
 //!
-//! Once there is room for all again, a request with a permit would start without. So the
-//! permit is free for the next, or requests that never end would keep all of them for ever.
-//! And so it is after a while where there is no room: what such a request takes is in use by
-//! then, and is what the next one is measured by.
+//! Once there is room for all again, a request with such a permit would start without one. So the
+//! permit becomes free for the next, or requests that never end would keep all of them for ever. It
+//! also becomes free after a while where there is no room: what such a request takes is in use by
+//! then, and the next one is measured by that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

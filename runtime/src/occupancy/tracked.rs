@@ -1,4 +1,4 @@
-//! The state of one connection: what it is doing, and what would be lost with it.
+//! The state of one connection: what it is doing, and what its eviction would lose.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};

@@ -1,15 +1,15 @@
-//! Which holder loses a share when there is no room.
+//! Chooses the holder that loses a share when the pool is full.
 //!
-//! The holder of most, and among equals one that is idle. Where no holder proves an
-//! identity, many holders with a share each are a flood as well, and the honest one may
-//! have the oldest share or one more than they. It is known by its work: silent holders
-//! complete none. So a holder that completed work is spared, as long as it has little; its
-//! idle shares go when there are no others to take from, that of the longest idle time
-//! first, and those in use only while it keeps more than the newcomer. From a holder without
-//! work the newcomer takes what it lacks, though that has less.
+//! The largest holder does, and among equals one that is idle. Where no holder proves an identity,
+//! many holders with a share each are a flood as well, and an honest one may have the oldest share
+//! or one more than they. Its work distinguishes it: flooding holders complete none. So a holder
+//! that completed work is spared, as long as it has little. Its idle shares go when there are no
+//! others to take from, the longest idle first, and those in use only while it keeps more than the
+//! new holder. From a holder without completed work the new one takes what it lacks, though that
+//! has less.
 //!
-//! Work can be pretended. So the spared may have half of the pool at most: else
-//! they could shut out an honest one that comes for the first time.
+//! Work can be faked. So spared holders may have half of the pool at most: else they could shut out
+//! an honest one that comes for the first time.
 
 use std::hash::Hash;
 use std::iter::once;

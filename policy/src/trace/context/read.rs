@@ -1,4 +1,4 @@
-//! Reads the headers. Nothing is copied, and whatever a header holds is looked at once.
+//! Reads the trace headers, without a copy and in one pass.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

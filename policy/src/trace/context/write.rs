@@ -1,4 +1,4 @@
-//! Writes into the headers what they are to say from here on.
+//! Writes the trace headers that a message is passed on with.
 
 use http::{HeaderMap, HeaderValue};
 

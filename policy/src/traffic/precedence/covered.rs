@@ -1,7 +1,7 @@
-//! Which policy covers which: every call of the one is plainly a call of the other.
+//! Finds which policy covers which: every call of the one is plainly a call of the other.
 //!
-//! Found once for all sections of a port. Matches and callers get numbers first, so that
-//! each is read once, however many policies it is compared in: authors may write dozens of
+//! Coverage is computed once for all sections of a port. Matches and callers get numbers first, so
+//! that each is read once, however many policies it is compared in: authors may write dozens of
 //! policies with a thousand matches each.
 
 use std::collections::HashMap;

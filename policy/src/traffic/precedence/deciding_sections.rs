@@ -1,8 +1,8 @@
-//! Which policies decide something at a port, evaluated one after another in order of precedence.
+//! Which policies decide a section at a port, evaluated one after another in order of precedence.
 //!
-//! [`super::resolve`] decides it for all at once. A caller with room for some only has to know
-//! it of each before the next one: one that decides nothing takes no room, and one for which
-//! there is none decides nothing.
+//! [`super::resolve`] decides it for all at once. A caller with room for some policies only needs
+//! the result of each before the next one: a policy that decides nothing takes no room, and one for
+//! which there is no room decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! The bodies of one exchange on a connection of HTTP/1.1: that of the request on its way to the
-//! server, and that of the answer, which may come while the other is on its way still.
+//! The two bodies of one HTTP/1.1 exchange: that of the request to the server, and that of its
+//! response, which may arrive while the request is still sent.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

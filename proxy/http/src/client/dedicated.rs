@@ -2,15 +2,15 @@
 //!
 //! A peer has one beside its HTTP/2 connections. While nothing else waits for the peer, a request
 //! on it costs a sixth less, as only its own task touches the connection. The connection has no
-//! task; the request's sender polls it, until the answer has ended. Only what is left of a
-//! request's body by then has a task, and goes on as it would by HTTP/2.
+//! task; the request's sender polls it until the response has ended. Only what is left of a
+//! request's body by then has a task, and is sent as it would be by HTTP/2.
 //!
-//! No request waits for one. It is opened beside a request that goes by HTTP/2, and closed when it
-//! was idle for a while.
+//! No request waits for a dedicated connection. It is opened beside a request that goes by HTTP/2,
+//! and closed when it was idle for a while.
 //!
 //! No request is lost with it. A peer proxy that took a request answers it or breaks the TLS stream
 //! off; it ends TLS with `close_notify` only between two requests. So a clean end before the first
-//! byte of an answer proves that the request was not taken, whatever its method, and it goes by
+//! byte of a response proves that the request was not taken, whatever its method, and it goes by
 //! HTTP/2 instead.
 
 pub mod connection;

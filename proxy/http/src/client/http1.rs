@@ -1,4 +1,4 @@
-//! Connections of HTTP/1.1 to applications, pooled by address.
+//! The pool of HTTP/1.1 connections to one application.
 //!
 //! Claims: calls-11
 

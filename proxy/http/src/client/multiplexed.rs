@@ -1,16 +1,17 @@
-//! Connections of HTTP/2 to one peer or application, whose streams all callers share.
+//! HTTP/2 connections to one peer or application; all callers share their streams.
 //!
 //! One handshake at a time per peer: callers that come while it runs share its outcome, so a dead
 //! peer costs one attempt and not one per request.
 //!
-//! A body goes by no connection on which uploads stall that have used up what its server takes on
-//! it, but by another one: it would wait for as long as they do. What waits on such a connection
-//! already cannot leave it.
+//! Some servers stop reading uploads, which then use up the window of their connection. A new body
+//! goes by another connection: on that one it would wait for as long as they do. A body that waits
+//! there already cannot leave it.
 //!
 //! Servers do not know that callers share a connection, and clients without a mesh have one each.
-//! So an application that has fallen silent on its connections, or sends large answers by all of
-//! them, gets another one for the next request, up to a bound: it may have stopped to serve the
-//! one, and hold more of the others than it grants a single client. What is there goes on as it is.
+//! So an application that has fallen silent on its connections, or sends large responses by all of
+//! them, gets another connection for the next request, up to a bound: it may have stopped to serve
+//! the one, or may hold more of the others than it grants a single client. Requests under way stay
+//! where they are.
 
 mod attempt;
 

@@ -1,9 +1,9 @@
-//! Ends requests that wait on a dedicated connection whose peer has gone silent.
+//! Ends requests on a dedicated connection whose peer has gone silent.
 //!
-//! HTTP/1.1 has no ping, and the kernel of a stopped process goes on to answer TCP. So a watch
-//! checks every 2.5 seconds whether anything came by a connection in use since the last time. Where
-//! nothing did, the peer is pinged by HTTP/2, and only a peer that gives no sign of life there
-//! loses the connection: an answer may take its time. Requests pay no timer for that.
+//! HTTP/1.1 has no ping, and the kernel of a stopped process goes on to answer TCP. So every 2.5
+//! seconds a watch checks whether a connection in use has received anything since the last time.
+//! Where it has not, the peer is pinged by HTTP/2, and only a peer that does not answer there loses
+//! the connection: a response may take its time. Requests pay no timer for that.
 //!
 //! Claims: calls-21
 

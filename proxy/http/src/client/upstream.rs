@@ -1,4 +1,5 @@
-//! A connection to an application, as hyper gets it, and how many of them may have a large window.
+//! `Upstream`: the socket of an HTTP/1.1 connection to an application, in the wrapper that hyper
+//! gets. The number of them with a large window is bounded.
 //!
 //! Claims: calls-11
 

@@ -245,12 +245,12 @@ async fn exhausted_retries_mark_request_by_name_or_trace() {
     let contexts = Arc::<Contexts>::default();
     let (named, name) = arrives(&contexts, &within(500), traced(PARENT));
     let (other, _) = arrives(&contexts, &within(500), traced(PARENT));
-    let spent = |kept: &OpenRequest, parent| contexts.is_spent(kept, &traced(parent));
+    let spent = |kept: &OpenRequest, parent| contexts.retries_exhausted(kept, &traced(parent));
     assert!(!spent(&named, PARENT));
     let request = contexts.of_call(name, &HeaderMap::new()).request();
     let spend = |request, map: &HeaderMap| {
         if let Some(retry_parent) = RetryParent::of(request, map) {
-            contexts.spend(&retry_parent);
+            contexts.mark_retries_exhausted(&retry_parent);
         }
     };
     spend(request.as_ref(), &traced(PARENT));

@@ -1,4 +1,4 @@
-//! Headers of the mesh's own: which they are, and which of them a sender may set.
+//! The mesh's own headers, and which of them a sender may set.
 //!
 //! Claims: attack-62
 

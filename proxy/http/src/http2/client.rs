@@ -1,4 +1,4 @@
-//! One HTTP/2 connection as a client.
+//! The client side of one HTTP/2 connection.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};

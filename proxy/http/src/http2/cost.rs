@@ -1,5 +1,5 @@
-//! The memory that an open stream costs the process, the permit that it is charged to,
-//! and what of it waits in `h2`.
+//! The memory that an open stream costs the process, the permit that it is charged to, and which
+//! part of it waits in `h2`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};

@@ -1,7 +1,8 @@
-//! Finds connections that bring next to nothing but control frames.
+//! Ends connections whose peer sends almost nothing but control frames.
 //!
 //! A turn of a connection reads a few of them ([`super::inbox`]), so a flood does not block others.
-//! It would still cost its turns for as long as its peer likes, and the peer next to nothing.
+//! Without an end it would still cost turns for as long as its peer likes, and the peer next to
+//! nothing.
 //!
 //! Honest peers send many control frames in response: WINDOW_UPDATE of the stream and of the
 //! connection for each frame of DATA at most, and the PINGs by which gRPC measures how much is

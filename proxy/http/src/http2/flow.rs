@@ -1,7 +1,7 @@
-//! How much a peer may send ahead: the windows that this process advertises.
+//! Flow control: the windows that this process advertises to its peers.
 //!
 //! What a window allows may lie here until it is read, so windows are memory. Three rules keep it
-//! bounded and keep streams out of each other's way:
+//! bounded and keep streams from blocking each other:
 //!
 //! - The window of a connection is larger than the windows of all its streams together. A stream
 //!   that is not read fills its own window and nothing else.

@@ -1,9 +1,8 @@
-//! Filters frames before `h2` reads them: skips DATA frames that hold nothing and end nothing,
-//! counts small ones for [`super::inbox`], ends a client's connection for its trailers, and passes
-//! on later what a client answers to its server's GOAWAY ([`super::graceful_shutdown`]). Where a
-//! server is read it has the frames counted that change how much that one takes
-//! ([`super::send_window`]), and what a client does not take of its answers is bounded
-//! ([`client::Unflushed`]).
+//! Filters frames before `h2` reads them. It skips DATA frames that hold nothing and end nothing,
+//! counts small ones for [`super::inbox`], ends a client's connection for its trailers, and delays
+//! a client's answer to its server's GOAWAY ([`super::graceful_shutdown`]). Of a server's frames it
+//! counts those that change how much that server takes ([`super::send_window`]), and it bounds what
+//! a client does not take of its responses ([`client::Unflushed`]).
 //!
 //! Some clients and servers send an empty frame between two parts of a body, or before its end,
 //! without a meaning. `h2` takes a hundred of them for an attack, over the whole life of a
@@ -14,8 +13,8 @@
 //! ([`super::inbox`]), and the connection after very many unsolicited ones ([`super::flood`]).
 //!
 //! A client's trailers with more fields than a head may have end the connection here
-//! ([`super::field_count`]): a head is refused with a reason once `h2` has handed it over, but trailers it
-//! keeps.
+//! ([`super::field_count`]): a head is refused with a reason once `h2` has handed it over, but
+//! trailers it keeps.
 //!
 //! Claims: attack-18, calls-15
 

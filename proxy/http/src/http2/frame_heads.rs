@@ -1,4 +1,4 @@
-//! Finds the heads of frames in what is written, however it is cut.
+//! Finds the heads of frames in written bytes, in whatever pieces these are written.
 
 use std::io::IoSlice;
 

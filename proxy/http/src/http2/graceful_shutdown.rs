@@ -1,15 +1,16 @@
-//! When a server that shuts down takes no further request.
+//! Decides when a server that shuts down takes no further request.
 //!
 //! It sends its client GOAWAY, checks by a PING whether that has arrived, and drops what begins
 //! behind the answer. `h2` takes literally the one round trip that RFC 9113, 6.8 demands at least.
 //! But clients answer a PING before all else that they have to send (`h2` does, nghttp2 does):
 //! requests that they had started before GOAWAY arrived come behind the answer, and later where
 //! their socket takes no more. A dropped request goes elsewhere if its body can be sent again; a
-//! large one is lost. So the answer is passed on a while later.
+//! large one is lost. So this file delays the client's answer for a while.
 //!
 //! And `h2` waits for the answer without end, with the connection of a client that never gives it.
-//! So `h2` gets one in the client's name, and then ends as it does with others: it reports what it
-//! took, takes nothing more, and closes once all of that has been answered and has left.
+//! So `h2` gets one in the client's name, and then ends as it does with others: it reports which
+//! requests it took, takes nothing more, and closes once all of them have been answered and the
+//! responses have left.
 
 use std::future::Future;
 use std::pin::Pin;

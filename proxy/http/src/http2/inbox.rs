@@ -1,4 +1,4 @@
-//! Holds small frames that wait to be read.
+//! Queues small DATA frames of a stream until their reader takes them.
 //!
 //! `h2` keeps each DATA frame by itself, and ends a connection on which some ten thousands of small
 //! ones wait, with every stream on it. A reader that is slower than a server of small messages is

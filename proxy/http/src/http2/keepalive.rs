@@ -1,6 +1,6 @@
-//! Notices a peer that has gone silent.
+//! Detects a peer that has gone silent, by pings.
 //!
-//! A connection on which nothing came for a while is pinged. One that does not answer soon gets no
+//! A connection that received nothing for a while is pinged. One that does not answer soon gets no
 //! new requests. While it has streams it ends at the latest ten seconds after its last byte, and
 //! all its streams with it. One without streams is pinged later, because no request waits for it.
 //!

@@ -1,9 +1,9 @@
-//! Sends a body by HTTP/2.
+//! Sends a body by HTTP/2, from its source to the stream.
 //!
-//! One chunk of it is held at most, and beside it what comes next, so that the end of
-//! the stream goes with the last DATA frame whenever it is known by then. While the
-//! chunk waits for credit the body is still looked at: a request that breaks off resets the
-//! stream at once. An answer that does is sent as far as it came first.
+//! One chunk is held at most, and beside it what comes next, so that the end of the stream goes
+//! with the last DATA frame whenever it is known by then. While the chunk waits for credit the body
+//! is still polled: a request that breaks off resets the stream at once. A response that breaks off
+//! is sent as far as it came first.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

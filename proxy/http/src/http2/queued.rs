@@ -1,4 +1,5 @@
-//! Requests of one connection that wait until there is memory for them; see [`weft_proxy_net::ticket`].
+//! The queue of one connection's requests that wait until there is memory for them; see
+//! [`weft_proxy_net::ticket`].
 //!
 //! Their heads have been read, since a server that does not read an HTTP/2 connection receives no
 //! window updates for what it sends either. So each request holds its head and as much of its body

@@ -1,4 +1,4 @@
-//! A body that comes by HTTP/2.
+//! The body of a message that is received by HTTP/2.
 
 use std::pin::Pin;
 use std::sync::Arc;

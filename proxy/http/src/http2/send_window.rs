@@ -1,4 +1,4 @@
-//! How much a server still takes of all bodies on one connection together.
+//! Tracks how much a server still takes of all bodies on one connection together.
 //!
 //! Beside the windows of its streams a connection has one of its own (RFC 9113, 5.2.1), and common
 //! servers make it no larger than that of one stream. Uploads that are not read use it up, and then

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection as a server.
+//! The server side of one HTTP/2 connection.
 
 use std::error::Error;
 use std::future::{Future, poll_fn};

@@ -1,11 +1,11 @@
-//! Whether a server that gets no pings has fallen silent.
+//! Detects by its requests that a server, which gets no pings, has fallen silent.
 //!
 //! Some servers stop to answer on one connection and go on to serve others. TCP does not show that,
 //! and a ping would cost more than it shows: a server that computes answers none, and servers of
-//! gRPC end connections with frequent pings. So requests show it: one was sent, all of it, and
-//! nothing whatever came on the connection since.
+//! gRPC end connections with frequent pings. So requests show it: a request was sent completely,
+//! and nothing at all was received on the connection since.
 //!
-//! Anything received behind a request excuses it for good, also one that is not answered for hours:
+//! Anything received after a request excuses it for good, also one that is not answered for hours:
 //! its server reads and writes on this connection.
 //!
 //! Claims: attack-24

@@ -1,8 +1,9 @@
-//! A connection to a server, by which nothing more goes out once the server has ended its side.
+//! Wraps a connection to a server so that nothing more is written once the server has ended its
+//! side.
 //!
 //! `h2` reports the end to all calls of a connection, and then still writes what the socket had no
-//! room for before. A call of which nothing had gone out by then is sent again by another
-//! connection, so nothing of it may go out by this one.
+//! room for before. A call of which nothing had been written by then is sent again by another
+//! connection, so nothing of it may be written to this one.
 //!
 //! Claims: calls-14
 

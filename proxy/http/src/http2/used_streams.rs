@@ -1,10 +1,10 @@
-//! The streams of a connection that brought more than the least window, and which of them are
-//! large: their sender holds more of them than it may send ahead.
+//! Finds the streams of a connection whose reader is slow, so that their sender has most of a
+//! window waiting here.
 //!
-//! How much came of a stream in all shows little of that. What a watch of gRPC or server-sent
-//! events bring is more than any window in the end, and their server holds nothing of it. So a
-//! stream is large while it fills windows: one came quickly just now, or nearly nothing is left of
-//! the one that it has, since its reader is slow.
+//! The sum of what a stream received shows little of that. A watch of gRPC or server-sent events
+//! receive more than any window in the end, and their sender holds nothing of it. So a stream is
+//! large while it fills windows: one was received quickly just now, or nearly nothing is left of
+//! the current one, since its reader is slow.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

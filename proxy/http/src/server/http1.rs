@@ -1,7 +1,8 @@
-//! One HTTP/1.1 connection as a server, small while it is idle.
+//! Serves one HTTP/1.1 connection, with little memory while it is idle.
 //!
-//! hyper keeps two buffers of 8 KiB for each connection. One that was idle for a while gives them
-//! back: it is taken apart between two requests, and put together again when bytes come.
+//! hyper keeps two buffers of 8 KiB for each connection. A connection that was idle for a while
+//! gives them back: it is taken apart between two requests, and put together again when bytes
+//! arrive.
 
 mod activity;
 mod guarded;

@@ -1,4 +1,4 @@
-//! Heads of HTTP/1 that hyper does not read: repaired, or refused with the reason.
+//! HTTP/1 heads that hyper does not read: each is repaired, or refused with the reason.
 //!
 //! hyper answers them with a bare status, which names neither its sender nor the reason. Clients
 //! such as curl send some bytes in a target as they are that belong percent-encoded. Encoded they

@@ -1,8 +1,8 @@
-//! The sections of a policy as its author wrote them, each with the object that it came
-//! from.
+//! Renders the sections of a TrafficPolicy for page `/traffic`, as the author wrote them, each with
+//! the object that it came from.
 //!
-//! Skipped is what might be a secret, or is about third parties: a policy's own responses in
-//! place of a Service, whose overrides it grants, and the hashes of tokens.
+//! Skipped is what may be a secret or concerns third parties: a policy's fixed responses in place
+//! of a Service, the callers that it grants overrides, and the hashes of tokens.
 
 use std::time::Duration;
 

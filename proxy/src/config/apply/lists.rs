@@ -1,5 +1,5 @@
-//! Lists of endpoints: read, put in the order in which the own pod sees them, and cut to
-//! what may be called.
+//! Reads the lists of endpoints in a batch: their addresses, identities and topology hints, and how
+//! near each endpoint is to the own pod.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};

@@ -26,7 +26,7 @@ fn rules(enforcement: v1::Enforcement, examples: u32) -> v1::TrialAsk {
 
 fn key(caller: &str, route: Option<&str>) -> CellKey {
     CellKey {
-        parties: CallEnds::Inbound {
+        call_ends: CallEnds::Inbound {
             port: 8080,
             caller: caller.into(),
             at: Some("uid".into()),

@@ -17,9 +17,9 @@ use crate::control::tests::{Bench, Ca};
 use crate::http::watched::BodyEnd;
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::{Call, CallKind};
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::trace::CameFrom;
 
 /// Bytes of a message that the controller takes.
@@ -140,13 +140,13 @@ async fn dry_run_starts_immediately_and_stops_with_its_reader() {
 
 /// A request that a tap shows.
 fn request(telemetry: &Arc<Telemetry>) {
-    let parties = CallEnds::Inbound {
+    let call_ends = CallEnds::Inbound {
         port: 8080,
         caller: "shop/web".into(),
         at: None,
         security: Security::mtls,
     };
-    let mut call = Call::begin(telemetry, CallKind::Request, parties);
+    let mut call = Call::begin(telemetry, CallKind::Request, call_ends);
     call.note_request(
         &http::Request::new(()).into_parts().0,
         CameFrom::Application,

@@ -1,5 +1,5 @@
-//! How much is taken from which holder when memory runs out: each time the largest connection of
-//! the heaviest by then.
+//! Computes how much each holder loses when memory runs out: each time the largest connection of
+//! the largest holder by then.
 
 use std::collections::BinaryHeap;
 

@@ -1,8 +1,8 @@
-//! Where a call counts, and what of it is counted.
+//! The cell (the set of counters) on which a call counts, and what of the call is counted.
 //!
 //! A call counts once, on the cell of its last attempt; each attempt counts on the cell of its own
-//! endpoint. Until it is known where a call goes it counts nowhere, and it may move from one cell
-//! to another before it ends: where it is under way is where it leaves.
+//! endpoint. Until the route of a call is known it counts nowhere, and it may move from one cell to
+//! another before it ends. Its end is counted on the cell where it is under way.
 
 use std::mem;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use policy::reason::Reason;
 
 use crate::http::upload::Upload;
 use crate::telemetry::Telemetry;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallCounters, CallOutcome, CellKey};
 use crate::telemetry::histogram::Exemplar;
-use crate::telemetry::parties::CallEnds;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +63,11 @@ pub(super) struct Counting {
 }
 
 impl Counting {
-    pub(super) fn new(kind: CallKind, parties: CallEnds) -> Self {
+    pub(super) fn new(kind: CallKind, call_ends: CallEnds) -> Self {
         Self {
             kind,
-            port: parties.port(),
-            at: At::Nowhere(parties),
+            port: call_ends.port(),
+            at: At::Nowhere(call_ends),
             protocol: match kind {
                 CallKind::Request => Protocol::Detect,
                 CallKind::Bytes => Protocol::Opaque,
@@ -96,10 +96,10 @@ impl Counting {
         self.awaited
     }
 
-    pub(super) fn parties(&self) -> &CallEnds {
+    pub(super) fn call_ends(&self) -> &CallEnds {
         match &self.at {
-            At::Nowhere(parties) => parties,
-            At::Counters(cell) => &cell.key().parties,
+            At::Nowhere(call_ends) => call_ends,
+            At::Counters(cell) => &cell.key().call_ends,
         }
     }
 
@@ -133,15 +133,15 @@ impl Counting {
         self.protocol = Protocol::Tls;
         // The way of a connection that was opened ahead is one of whatever bytes.
         if let At::Counters(cell) = &self.at
-            && !matches!(cell.key().parties, CallEnds::Rest(_))
+            && !matches!(cell.key().call_ends, CallEnds::Rest(_))
         {
-            self.at = At::Nowhere(cell.key().parties.clone());
+            self.at = At::Nowhere(cell.key().call_ends.clone());
         }
     }
 
-    pub(super) fn between(&mut self, parties: CallEnds) {
-        self.port = parties.port();
-        self.at = At::Nowhere(parties);
+    pub(super) fn set_ends(&mut self, call_ends: CallEnds) {
+        self.port = call_ends.port();
+        self.at = At::Nowhere(call_ends);
     }
 
     /// Counts it on this cell from now on.
@@ -159,7 +159,7 @@ impl Counting {
         let At::Counters(cell) = &self.at else {
             return;
         };
-        if matches!(cell.key().parties, CallEnds::Rest(_)) {
+        if matches!(cell.key().call_ends, CallEnds::Rest(_)) {
             return;
         }
         let by_route = cell.of_route(route).unwrap_or_else(|| {
@@ -172,7 +172,7 @@ impl Counting {
                 telemetry.metrics.limit("routes");
             }
             // A cell of undistinguished ports is no way to one that is distinguished by now.
-            if by_route.key().parties.port() == cell.key().parties.port() {
+            if by_route.key().call_ends.port() == cell.key().call_ends.port() {
                 cell.keep_route(route, &by_route);
             }
             by_route
@@ -246,7 +246,7 @@ impl Counting {
         };
         cell.allowed_by(rule);
         // It is reported where the call counts in the end, too.
-        if cell.key().parties.port() == 0 {
+        if cell.key().call_ends.port() == 0 {
             self.allowed = Some(Box::new(rule.clone()));
         }
     }
@@ -308,7 +308,7 @@ impl Counting {
     pub(super) fn settle(&mut self, telemetry: &Telemetry, served: bool) -> Arc<CallCounters> {
         let cell = self.cell(telemetry, served);
         if let Some(rule) = self.allowed.take()
-            && cell.key().parties.port() != 0
+            && cell.key().call_ends.port() != 0
         {
             cell.allowed_by(&rule);
         }
@@ -319,13 +319,13 @@ impl Counting {
     /// The cell that counts it; `served` when the other end itself has answered, which makes the
     /// port a distinguished one.
     fn cell(&mut self, telemetry: &Telemetry, served: bool) -> Arc<CallCounters> {
-        let parties = self.parties();
-        let news = served && parties.port() == 0 && !matches!(parties, CallEnds::Rest(_));
+        let call_ends = self.call_ends();
+        let news = served && call_ends.port() == 0 && !matches!(call_ends, CallEnds::Rest(_));
         match &self.at {
             At::Counters(cell) if !news => Arc::clone(cell),
             _ => {
                 if served {
-                    let (direction, service) = (parties.direction(), parties.service_name());
+                    let (direction, service) = (call_ends.direction(), call_ends.service_name());
                     let _ = telemetry.port_label(direction, service, self.port, true);
                 }
                 let cell = telemetry.cell_of(self.cell_key());
@@ -347,12 +347,12 @@ impl Counting {
 
     /// The way that it goes, to the port that was called.
     fn cell_key(&self) -> CellKey {
-        let (parties, route) = match &self.at {
-            At::Nowhere(parties) => (parties, None),
-            At::Counters(cell) => (&cell.key().parties, cell.key().route.clone()),
+        let (call_ends, route) = match &self.at {
+            At::Nowhere(call_ends) => (call_ends, None),
+            At::Counters(cell) => (&cell.key().call_ends, cell.key().route.clone()),
         };
         CellKey {
-            parties: parties.clone().at_port(self.port),
+            call_ends: call_ends.clone().at_port(self.port),
             protocol: self.protocol,
             route,
         }

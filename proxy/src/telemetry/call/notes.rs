@@ -1,6 +1,6 @@
-//! What the access log, a trace and taps note of a call, beyond what is counted.
+//! The notes of one call for the access log, a trace and taps, beyond what is counted.
 //!
-//! Each note is on the heap and only made where it is wanted, because most calls have none.
+//! Each note is on the heap and only made where something reads it, because most calls have none.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,9 +13,9 @@ use policy::protocol::Protocol;
 use crate::http::head::ReportedHead;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::{self, cut};
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::histogram::Exemplar;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::tap::record::{TapEnding, Tapped};
 use crate::telemetry::trace::signal::log_record;
 use crate::telemetry::trace::span::{self, Span};
@@ -79,14 +79,14 @@ impl Notes {
     pub(super) fn request(
         &mut self,
         telemetry: &Telemetry,
-        parties: &CallEnds,
+        call_ends: &CallEnds,
         parts: &request::Parts,
         (from, started): (CameFrom, Instant),
     ) {
         let trace = begin_trace(telemetry, parts, from, started);
         self.head(
             telemetry,
-            parties,
+            call_ends,
             || ReportedHead::of(parts),
             trace.as_deref(),
         );
@@ -97,7 +97,7 @@ impl Notes {
     pub(super) fn head<'a>(
         &mut self,
         telemetry: &Telemetry,
-        parties: &CallEnds,
+        call_ends: &CallEnds,
         asked: impl Fn() -> ReportedHead<'a>,
         trace: Option<&Trace>,
     ) {
@@ -105,7 +105,7 @@ impl Notes {
         let logged = || Box::new(Logged::of(asked(), trace, log));
         self.logged = log.is_on().then(logged);
         if telemetry.taps.any() {
-            self.tapped = Tapped::note(&telemetry.taps, parties, asked(), trace);
+            self.tapped = Tapped::note(&telemetry.taps, call_ends, asked(), trace);
         }
     }
 
@@ -201,10 +201,10 @@ impl Notes {
     pub(super) fn report(
         &mut self,
         telemetry: &Telemetry,
-        (parties, protocol): (&CallEnds, Protocol),
+        (call_ends, protocol): (&CallEnds, Protocol),
         ending: &TapEnding<'_>,
     ) {
-        if let (Some(logged), Some(line)) = (&self.logged, self.line(parties, ending)) {
+        if let (Some(logged), Some(line)) = (&self.logged, self.line(call_ends, ending)) {
             if logged.log.is_json() {
                 access_log::write(&line);
             }
@@ -216,19 +216,19 @@ impl Notes {
             }
         }
         if let Some(tapped) = self.tapped.take() {
-            tapped.ended(parties, protocol, ending);
+            tapped.ended(call_ends, protocol, ending);
         }
     }
 
     /// Its line in the access log, where there is one.
     pub(super) fn line<'a>(
         &'a self,
-        parties: &'a CallEnds,
+        call_ends: &'a CallEnds,
         ending: &TapEnding<'_>,
     ) -> Option<access_log::Line<'a>> {
         let logged = self.logged.as_ref()?;
         Some(access_log::Line {
-            direction: match parties.direction() {
+            direction: match call_ends.direction() {
                 Direction::inbound => "inbound",
                 Direction::outbound => "outbound",
             },
@@ -237,10 +237,10 @@ impl Notes {
             path: &logged.path,
             status: ending.status,
             reason: ending.reason,
-            service: parties.service_name(),
-            backend: parties.backend_name(),
-            peer: parties.peer_name(),
-            rule: logged.rule.as_ref().or(parties.rule()),
+            service: call_ends.service_name(),
+            backend: call_ends.backend_name(),
+            peer: call_ends.peer_name(),
+            rule: logged.rule.as_ref().or(call_ends.rule()),
             route: logged.route.as_deref().unwrap_or_default(),
             trace: logged.trace.as_deref(),
             span: logged.span.as_deref(),

@@ -20,7 +20,7 @@ fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
     let telemetry = Arc::new(Telemetry::new(metrics, access_log));
     let (parts, ()) = Request::new(()).into_parts();
     let (security, port) = (Security::mtls, 80);
-    let parties = match direction {
+    let call_ends = match direction {
         Direction::outbound => CallEnds::Outbound {
             service: "shop/web".into(),
             port,
@@ -36,7 +36,7 @@ fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
             security,
         },
     };
-    let mut call = Call::begin(&telemetry, CallKind::Request, parties);
+    let mut call = Call::begin(&telemetry, CallKind::Request, call_ends);
     call.note_request(&parts, CameFrom::Application);
     if direction == Direction::inbound {
         call.decided_by(Some(rule));
@@ -55,7 +55,7 @@ fn line_of<'a>(call: &'a Call, status: u16, reason: &'static str) -> Option<Line
         latency: Duration::ZERO,
         bytes: 0,
     };
-    call.notes.line(call.parties(), &ending)
+    call.notes.line(call.call_ends(), &ending)
 }
 
 #[test]
@@ -121,8 +121,8 @@ fn the_access_log_follows_the_controller_and_goes_back() {
     let telemetry = Arc::clone(&call.telemetry);
     let logged = |failed| {
         let (parts, ()) = Request::new(()).into_parts();
-        let parties = call.parties().clone();
-        let mut call = Call::begin(&telemetry, CallKind::Request, parties);
+        let call_ends = call.call_ends().clone();
+        let mut call = Call::begin(&telemetry, CallKind::Request, call_ends);
         call.note_request(&parts, CameFrom::Application);
         call.notes.keep_line_of(failed);
         line_of(&call, 200, "").is_some()
@@ -193,10 +193,10 @@ fn request(
     let mut call = Call::begin(telemetry, CallKind::Request, called);
     call.speaks(Version::HTTP_11, false);
     call.note_request(&parts, CameFrom::Application);
-    call.between(there.parties.clone());
+    call.set_ends(there.call_ends.clone());
     let found = kept.find(|key| key == there);
     let cell = found.unwrap_or_else(|| {
-        let cell = telemetry.cell(there.parties.clone(), there.protocol);
+        let cell = telemetry.cell(there.call_ends.clone(), there.protocol);
         kept.keep(&cell);
         cell
     });
@@ -212,7 +212,7 @@ fn request_count_needs_no_allocation_or_map_lookup() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let there = CellKey {
-        parties: CallEnds::Outbound {
+        call_ends: CallEnds::Outbound {
             service: "shop/cart".into(),
             port: 80,
             backend: "shop/cart-v2".into(),
@@ -261,17 +261,17 @@ fn connection_counts_once_with_distinguished_or_other_port() {
         for port in 1..=if distinguished { 1 } else { 100 } {
             let _ = telemetry.port_label(Direction::inbound, "", port, true);
         }
-        let parties = CallEnds::Inbound {
+        let call_ends = CallEnds::Inbound {
             port: 9090,
             caller: "shop/web".into(),
             at: None,
             security: Security::mtls,
         };
-        let mut call = Call::begin(&telemetry, CallKind::Bytes, parties.clone());
-        call.on(telemetry.cell(parties, Protocol::Opaque));
+        let mut call = Call::begin(&telemetry, CallKind::Bytes, call_ends.clone());
+        call.on(telemetry.cell(call_ends, Protocol::Opaque));
         call.audited();
         let cell = call.open();
-        assert_eq!(cell.key().parties.port() == 9090, distinguished);
+        assert_eq!(cell.key().call_ends.port() == 9090, distinguished);
         call.bytes_ended(None);
         let (mut started, mut audited) = (0, 0);
         let cells = Arc::clone(&telemetry.metrics.calls.cells);
@@ -290,7 +290,7 @@ fn connection_counts_once_if_drained_before_port_is_known() {
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let cells = Arc::clone(&telemetry.metrics.calls.cells);
     let rule = Origin::new("TrafficTarget", "shop", "web");
-    let parties = CallEnds::Inbound {
+    let call_ends = CallEnds::Inbound {
         port: 9090,
         caller: "shop/web".into(),
         at: None,
@@ -301,15 +301,15 @@ fn connection_counts_once_if_drained_before_port_is_known() {
         cells.drain(|key, counts| {
             started += counts.started;
             let rules_here = counts.rules.iter().map(|rule| rule.label().to_string());
-            rules.extend(rules_here.map(|rule| (key.parties.port(), rule)));
+            rules.extend(rules_here.map(|rule| (key.call_ends.port(), rule)));
         });
     };
-    let mut call = Call::begin(&telemetry, CallKind::Bytes, parties.clone());
-    call.on(telemetry.cell(parties, Protocol::Opaque));
+    let mut call = Call::begin(&telemetry, CallKind::Bytes, call_ends.clone());
+    call.on(telemetry.cell(call_ends, Protocol::Opaque));
     call.allowed_by(Some(&rule));
     call.audited();
     take();
-    assert_eq!(call.open().key().parties.port(), 9090);
+    assert_eq!(call.open().key().call_ends.port(), 9090);
     take();
     call.bytes_ended(None);
     take();
@@ -364,17 +364,17 @@ fn routed(
     answer: &response::Parts,
 ) {
     let (parts, ()) = Request::new(()).into_parts();
-    let parties = CallEnds::Inbound {
+    let call_ends = CallEnds::Inbound {
         port: 80,
         caller: Arc::default(),
         at: None,
         security: Security::mtls,
     };
-    let mut call = Call::begin(telemetry, CallKind::Request, parties.clone());
+    let mut call = Call::begin(telemetry, CallKind::Request, call_ends.clone());
     call.speaks(Version::HTTP_11, false);
     call.note_request(&parts, CameFrom::Application);
     let cell = kept.find(|_| true).unwrap_or_else(|| {
-        let cell = telemetry.cell(parties, Protocol::Http1);
+        let cell = telemetry.cell(call_ends, Protocol::Http1);
         kept.keep(&cell);
         cell
     });
@@ -434,15 +434,15 @@ fn route_request_count_needs_no_allocation_or_lookup() {
 fn port_and_route_of_request_are_distinguished_together() {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-    let parties = CallEnds::Inbound {
+    let call_ends = CallEnds::Inbound {
         port: 9090,
         caller: "shop/web".into(),
         at: None,
         security: Security::mtls,
     };
-    let mut call = Call::begin(&telemetry, CallKind::Request, parties.clone());
+    let mut call = Call::begin(&telemetry, CallKind::Request, call_ends.clone());
     call.speaks(Version::HTTP_11, false);
-    call.on(telemetry.cell(parties, Protocol::Http1));
+    call.on(telemetry.cell(call_ends, Protocol::Http1));
     call.takes_route(&"cart/read".into());
     let (answer, ()) = Response::new(()).into_parts();
     call.answered(&answer, None)
@@ -450,7 +450,7 @@ fn port_and_route_of_request_are_distinguished_together() {
     let mut keys = Vec::new();
     telemetry.metrics.calls.cells.drain(|key, counts| {
         if counts.calls(|_| true) > 0 {
-            keys.push((key.parties.port(), key.route.clone()));
+            keys.push((key.call_ends.port(), key.route.clone()));
         }
     });
     assert_eq!(keys, [(9090, Some("cart/read".into()))]);

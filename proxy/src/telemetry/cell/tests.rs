@@ -9,11 +9,11 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use super::{CallCounters, CallOutcome, CellCache, CellKey, KEPT, MORE_OUTCOMES, RULES};
-use crate::telemetry::parties::CallEnds;
+use crate::telemetry::call_ends::CallEnds;
 
 fn cell_key(port: u16) -> CellKey {
     CellKey {
-        parties: CallEnds::External {
+        call_ends: CallEnds::External {
             port,
             remote: Arc::default(),
         },
@@ -119,7 +119,7 @@ fn concurrent_calls_add_up_while_cell_is_drained() {
 #[test]
 fn cached_cell_is_found_only_while_held() {
     let kept = CellCache::default();
-    let of = |port| move |cell_key: &CellKey| cell_key.parties.port() == port;
+    let of = |port| move |cell_key: &CellKey| cell_key.call_ends.port() == port;
     assert!(kept.find(of(1)).is_none());
     let cells: Vec<_> = (1..=20)
         .map(|port| Arc::new(CallCounters::new(cell_key(port))))

@@ -8,9 +8,9 @@ use std::time::Duration;
 use policy::protocol::Protocol;
 
 use super::{CELLS, Cells, IDLE, IDLE_NEAR_CAPACITY};
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallOutcome, CellCache, CellKey};
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::CallEnds;
 
 const GOOD: CallOutcome = CallOutcome {
     status: 200,
@@ -20,7 +20,7 @@ const GOOD: CallOutcome = CallOutcome {
 
 fn cell_key(port: u16) -> CellKey {
     CellKey {
-        parties: CallEnds::External {
+        call_ends: CallEnds::External {
             port,
             remote: Arc::default(),
         },
@@ -78,7 +78,7 @@ fn calls_over_cell_limit_lose_peer_not_protocol() {
     }
     let (rest, placed) = cells.find(cell_key(CELLS as u16 + 1));
     assert!(!placed);
-    assert_eq!(rest.key().parties, CallEnds::Rest(Direction::outbound));
+    assert_eq!(rest.key().call_ends, CallEnds::Rest(Direction::outbound));
     let opaque = CellKey {
         protocol: Protocol::Opaque,
         ..cell_key(CELLS as u16 + 1)
@@ -93,7 +93,7 @@ fn calls_over_cell_limit_lose_peer_not_protocol() {
 fn external_destinations_take_up_to_half_of_cells() {
     let cells = Cells::default();
     let outside = |number: usize| CellKey {
-        parties: CallEnds::External {
+        call_ends: CallEnds::External {
             port: 80,
             remote: number.to_string().into(),
         },
@@ -104,16 +104,16 @@ fn external_destinations_take_up_to_half_of_cells() {
         cells.call(outside(number));
     }
     assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
-    let found = |cell_key: CellKey| cells.find(cell_key).0.key().parties.clone();
+    let found = |cell_key: CellKey| cells.find(cell_key).0.key().call_ends.clone();
     assert_eq!(
         found(outside(CELLS)),
-        cell_key(80).parties,
+        cell_key(80).call_ends,
         "one for the others"
     );
-    assert_eq!(found(outside(3)), outside(3).parties, "a known one stays");
+    assert_eq!(found(outside(3)), outside(3).call_ends, "a known one stays");
     assert_eq!(
         found(cell_key(81)),
-        cell_key(81).parties,
+        cell_key(81).call_ends,
         "an honest one beside"
     );
     assert_eq!(cells.drained().0, CELLS as u64, "and none is lost");

@@ -1,8 +1,8 @@
-//! The routes of the own workload in a report.
+//! Adds the requests per route of the own workload to a report.
 //!
-//! Cells are distinguished by route and edges are not. So an edge is put together here of the
-//! cells of all its routes, with how many requests took which, and what each route served stands
-//! in a row of its own, for all callers.
+//! Cells are distinguished by route and edges are not. So an edge here sums the cells of all its
+//! routes, with the number of requests by each, and what each route served is in a row of its own,
+//! for all callers.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -72,7 +72,7 @@ impl Routes {
         if requests == 0 {
             return;
         }
-        let row = self.rows.entry((reading.key.parties.port(), route));
+        let row = self.rows.entry((reading.key.call_ends.port(), route));
         row.or_default().add(reading.counts.clone());
     }
 

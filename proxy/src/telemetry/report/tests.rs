@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use wire::v1;
 
 use super::{EDGES, INTERVAL, KEPT_EDGES, KEPT_INTERVALS, Reports, interval_of};
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallOutcome, CellKey};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::CallEnds;
 
 fn reports() -> Reports {
     Reports::new(Metrics::register(&mut Registry::default()))
@@ -23,7 +23,7 @@ fn reports() -> Reports {
 
 fn to(pod: &str) -> CellKey {
     CellKey {
-        parties: CallEnds::Outbound {
+        call_ends: CallEnds::Outbound {
             service: "shop/web".into(),
             port: 80,
             backend: "shop/web".into(),
@@ -117,8 +117,8 @@ fn calls_add_up_by_edge_and_interval() {
 #[test]
 fn call_without_endpoint_reports_no_security() {
     let reports = reports();
-    let of = |parties| CellKey {
-        parties,
+    let of = |call_ends| CellKey {
+        call_ends,
         protocol: Protocol::Http1,
         route: None,
     };
@@ -288,7 +288,7 @@ async fn ending_pod_sends_its_open_interval_at_once() {
 /// Requests of a caller that take a route; `None` where no metric names routes.
 fn by_route(caller: &str, route: Option<&str>) -> CellKey {
     CellKey {
-        parties: CallEnds::Inbound {
+        call_ends: CallEnds::Inbound {
             port: 80,
             caller: caller.into(),
             at: None,

@@ -1,4 +1,4 @@
-//! What is reported of one request.
+//! The record of one request that taps receive.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use policy::protocol::Protocol;
 use wire::v1;
 
 use crate::http::head::ReportedHead;
-use crate::telemetry::parties::CallEnds;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::report::ends;
 use crate::telemetry::tap::{Tap, Taps};
 use crate::telemetry::trace::{self, Trace};
@@ -63,17 +63,17 @@ impl Tapped {
     #[cold]
     pub(crate) fn note(
         taps: &Taps,
-        parties: &CallEnds,
+        call_ends: &CallEnds,
         reported_head: ReportedHead<'_>,
         trace: Option<&Trace>,
     ) -> Option<Box<Self>> {
         let open = taps.open.load();
-        let direction = parties.direction();
+        let direction = call_ends.direction();
         let fits = |tap: &&Arc<Tap>| {
             // The caller is known from the begin on; the callee is not.
-            let ends_are_known = matches!(parties, CallEnds::Inbound { .. });
+            let ends_are_known = matches!(call_ends, CallEnds::Inbound { .. });
             tap.filter.wants_head(direction, reported_head)
-                && (!ends_are_known || tap.filter.wants_end(parties))
+                && (!ends_are_known || tap.filter.wants_end(call_ends))
         };
         let taps: Vec<Arc<Tap>> = open.iter().filter(fits).cloned().collect();
         (!taps.is_empty()).then(|| Box::new(Self::new(taps, reported_head, trace)))
@@ -108,7 +108,7 @@ impl Tapped {
 
     /// Shows it to the taps that want how it ended. Most often there is one, so the last of
     /// them is given what was written down, and only others a copy.
-    pub(crate) fn ended(self, parties: &CallEnds, protocol: Protocol, ending: &TapEnding<'_>) {
+    pub(crate) fn ended(self, call_ends: &CallEnds, protocol: Protocol, ending: &TapEnding<'_>) {
         let how = (ending.status, ending.latency, ending.route);
         let Self {
             taps,
@@ -117,7 +117,7 @@ impl Tapped {
         } = self;
         let all = taps.into_iter().zip(headers);
         let mut wanting = all
-            .filter(|(tap, _)| tap.filter.wants(parties, how))
+            .filter(|(tap, _)| tap.filter.wants(call_ends, how))
             .peekable();
         while let Some((tap, headers)) = wanting.next() {
             let is_last = wanting.peek().is_none();
@@ -130,7 +130,7 @@ impl Tapped {
                 v1::TapRecord {
                     edge: Some(v1::Edge {
                         port: u32::from(ending.port),
-                        ..ends(parties, protocol)
+                        ..ends(call_ends, protocol)
                     }),
                     headers,
                     ..head.record(ending)

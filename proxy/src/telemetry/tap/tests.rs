@@ -19,9 +19,9 @@ use crate::http::refusal::NotHandled;
 use crate::http::watched::BodyEnd;
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::{Call, CallKind};
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::labels::Security;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::tap::Watch;
 use crate::telemetry::tap::record::Tapped;
 use crate::telemetry::trace::CameFrom;
@@ -71,8 +71,8 @@ fn from(caller: &str, uid: &str) -> CallEnds {
 }
 
 /// One request between these, answered like this.
-fn call(telemetry: &Arc<Telemetry>, parties: CallEnds, parts: &request::Parts, status: u16) {
-    let mut call = Call::begin(telemetry, CallKind::Request, parties);
+fn call(telemetry: &Arc<Telemetry>, call_ends: CallEnds, parts: &request::Parts, status: u16) {
+    let mut call = Call::begin(telemetry, CallKind::Request, call_ends);
     call.note_request(parts, CameFrom::Application);
     let (answer, ()) = Response::builder()
         .status(status)
@@ -83,8 +83,8 @@ fn call(telemetry: &Arc<Telemetry>, parties: CallEnds, parts: &request::Parts, s
         .done(BodyEnd::Complete, 7, None);
 }
 
-fn get(telemetry: &Arc<Telemetry>, parties: CallEnds) {
-    call(telemetry, parties, &head("GET", "/items", &[]), 200);
+fn get(telemetry: &Arc<Telemetry>, call_ends: CallEnds) {
+    call(telemetry, call_ends, &head("GET", "/items", &[]), 200);
 }
 
 #[test]
@@ -276,8 +276,8 @@ fn concurrent_taps_see_call_with_own_headers_each() {
     let (_watch, mut none) = watch(&telemetry, slow);
     let headers = [("x-tenant", "a"), ("user-agent", "curl")];
     let parts = head("GET", "http://cart:8080/items", &headers);
-    let parties = to("shop/cart", "shop/cart", "shop/cart-0");
-    call(&telemetry, parties, &parts, 200);
+    let call_ends = to("shop/cart", "shop/cart", "shop/cart-0");
+    call(&telemetry, call_ends, &parts, 200);
     let reported = taps.each_mut().map(|(_, records)| {
         let record = records.try_recv().unwrap();
         let names = record.headers.into_iter().map(|header| header.name);
@@ -300,11 +300,11 @@ fn requests_of_one_route_are_those_that_it_describes() {
     };
     let (watch, mut records) = watch(&telemetry, ask);
     for route in ["cart/read", "cart/write", ""] {
-        let parties = from("shop/web", "uid");
-        let mut call = Call::begin(&telemetry, CallKind::Request, parties.clone());
+        let call_ends = from("shop/web", "uid");
+        let mut call = Call::begin(&telemetry, CallKind::Request, call_ends.clone());
         call.speaks(Version::HTTP_11, false);
         call.note_request(&head("GET", "/items", &[]), CameFrom::Application);
-        call.on(telemetry.cell(parties, Protocol::Http1));
+        call.on(telemetry.cell(call_ends, Protocol::Http1));
         call.takes_route(&route.into());
         let (answer, ()) = Response::new(()).into_parts();
         call.answered(&answer, None)
@@ -410,9 +410,9 @@ fn request_that_no_tap_wants_is_written_down_nowhere() {
         ..all()
     };
     let _taps = [posts, others].map(|ask| watch(&telemetry, ask));
-    let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
+    let (call_ends, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
     let noted =
-        move || Tapped::note(&telemetry.taps, &parties, ReportedHead::of(&parts), None).is_some();
+        move || Tapped::note(&telemetry.taps, &call_ends, ReportedHead::of(&parts), None).is_some();
     let looking = std::thread::spawn(move || {
         assert!(!noted());
         let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();

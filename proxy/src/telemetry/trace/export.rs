@@ -1,7 +1,6 @@
-//! Sends spans, and lines of the access log, to the collector, on the control thread,
-//! through the mesh: the connection is one that the workload's own outbound side serves,
-//! so that a collector that is in the mesh gets mutual TLS, and one that may not be called
-//! is not.
+//! Exports spans, and lines of the access log, to the collector, on the control thread, through the
+//! mesh: the workload's own outbound side serves the connection, so that a collector in the mesh
+//! gets mutual TLS, and one that may not be called is not.
 //!
 //! No request waits for it. While the collector takes nothing, they wait in a bounded
 //! queue, and what finds no room is counted. A message that was not taken is lost: what

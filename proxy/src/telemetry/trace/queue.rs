@@ -1,5 +1,5 @@
-//! Spans, or lines of the access log, that wait for the collector: bounded in number and in
-//! bytes, so that a collector that takes nothing costs a proxy no more than that, and a
+//! The queue of spans, or lines of the access log, that wait for the collector: bounded in number
+//! and in bytes, so that a collector that takes nothing costs a proxy no more than that, and a
 //! request nothing at all.
 //!
 //! Claims: observe-94

@@ -1,4 +1,4 @@
-//! One message to the collector, over a connection of its own, and what it answers.
+//! Sends one message to the collector, over a connection of its own, and reads the response.
 //!
 //! gRPC and HTTP differ in what is around the message. Both are spoken by hyper, because
 //! a message needs neither streams nor a channel that reconnects.

@@ -1,4 +1,4 @@
-//! What goes to a collector: spans, and lines of the access log.
+//! The two signals that a collector gets: spans, and lines of the access log.
 //!
 //! Claims: observe-101, observe-95
 

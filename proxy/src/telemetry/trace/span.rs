@@ -1,4 +1,4 @@
-//! One request as a span, by the semantic conventions of OpenTelemetry: a CLIENT's where
+//! Encodes one request as a span, by the semantic conventions of OpenTelemetry: a CLIENT's where
 //! the application calls, a SERVER's where it is called.
 
 use std::borrow::Cow;
@@ -13,8 +13,8 @@ use prost::Message as _;
 
 use crate::http::grpc::is_grpc;
 use crate::telemetry::access_log::cut;
+use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::parties::CallEnds;
 use crate::telemetry::trace::otlp::{self, KeyValue};
 
 /// The version of the conventions that names and values follow.
@@ -66,7 +66,7 @@ pub(crate) struct Span {
 #[derive(Debug)]
 pub(crate) struct Ended<'a> {
     /// Its two ends.
-    pub parties: &'a CallEnds,
+    pub call_ends: &'a CallEnds,
     /// 0: there was no answer.
     pub status: u16,
     pub grpc: Option<u16>,
@@ -125,7 +125,7 @@ impl Span {
 
     /// The span as the collector gets it.
     pub(super) fn encode(self, onward: Onward, ended: &Ended<'_>) -> Vec<u8> {
-        let client = ended.parties.direction() == Direction::outbound;
+        let client = ended.call_ends.direction() == Direction::outbound;
         let error = error_type(client, ended);
         let mut attributes = self.request();
         self.answer(ended, error.as_deref(), &mut attributes);
@@ -219,7 +219,7 @@ impl Span {
 
     /// What the mesh made of it.
     fn of_the_mesh(&self, ended: &Ended<'_>, client: bool, attributes: &mut Vec<KeyValue>) {
-        let parties = ended.parties;
+        let call_ends = ended.call_ends;
         let reason = match ended.reason {
             Some(reason) => reason.as_str(),
             None if ended.cancelled => "cancelled",
@@ -227,14 +227,14 @@ impl Span {
         };
         let rule = |rule: Option<&Origin>| rule.map(Origin::to_string).unwrap_or_default();
         let (split, target) = if client {
-            (rule(parties.rule()), String::new())
+            (rule(call_ends.rule()), String::new())
         } else {
             (String::new(), rule(self.rule.as_ref()))
         };
         for (key, text) in [
-            ("weft.service", parties.service_name()),
-            ("weft.backend", parties.backend_name()),
-            ("weft.peer", parties.peer_name()),
+            ("weft.service", call_ends.service_name()),
+            ("weft.backend", call_ends.backend_name()),
+            ("weft.peer", call_ends.peer_name()),
             ("weft.split", &split),
             ("weft.target", &target),
             ("weft.reason", reason),

@@ -1,7 +1,7 @@
 //! One dedicated connection, which has no task of its own.
 //!
-//! The sender of a request polls it, so there are two kinds of polls: those that go on when
-//! something comes, and deaf ones, which only check how it stands now.
+//! The sender of a request polls it. There are two kinds of polls: those that register a waker, and
+//! those with a no-op waker (`deaf`), which only check the state of the connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,11 +1,12 @@
 //! An attempt to open a connection, which may outlive the call that started it.
 //!
-//! A caller over HTTP/2 can reset its requests again and again. Where each attempt ended with its
-//! call, each would leave a dead connection in the queue of the server. So an attempt that a call
-//! leaves in its first moments is kept, and the next call goes on with it: many short calls share
+//! A caller over HTTP/2 can reset its requests again and again. If each attempt ended with its
+//! call, each would leave a dead connection in the queue of the server. So an attempt is kept when
+//! its call is cancelled in its first moments, and the next call uses it: many short calls share
 //! one attempt, as long ones do.
 //!
-//! Not where a call has waited for longer: its server may hang, and gets a new attempt.
+//! An attempt is not kept when its call has waited for longer: its server may hang, and gets a new
+//! attempt.
 
 use std::time::Duration;
 

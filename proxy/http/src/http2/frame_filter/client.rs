@@ -1,5 +1,6 @@
-//! What is known of a client whose frames are read: how far a head or trailers have come, the
-//! answer to its server's GOAWAY that is passed on later, and what it has not taken of its answers.
+//! The state of a client whose frames are filtered: how much of a head or trailers has arrived, its
+//! answer to its server's GOAWAY that is passed on later, and what it has not taken of its
+//! responses.
 
 use std::io;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! The state of one HTTP/1.1 connection: whether a head is expected, what is in flight, and what
-//! the client has not taken. Each part that sees some of it reports here.
+//! the client has not taken. Each part that sees some of it updates it here.
 //!
-//! hyper does not read while it waits for an answer, so this proxy has to look whether the sender
-//! of the request has left. A reset is seen at once. A FIN shows only that the client sends no
-//! more: a client that has closed its socket and one that still reads look alike until something is
-//! sent to them. How long such a client is waited for stands in [`phases`].
+//! hyper does not read while it waits for a response, so this proxy has to check whether the client
+//! has left. A reset is seen at once. A FIN shows only that the client sends no more: a client that
+//! has closed its socket and one that still reads look alike until something is sent to them. How
+//! long the proxy waits for such a client is in [`phases`].
 
 mod admission;
 mod phases;

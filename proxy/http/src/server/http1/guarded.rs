@@ -1,4 +1,4 @@
-//! The body of an answer, handed to hyper no faster than the client takes it.
+//! The body of a response, passed to hyper no faster than the client takes it.
 //!
 //! hyper ends a connection as soon as it gets the error of a body, and drops what it has not
 //! written. So the error waits until all of that is written.

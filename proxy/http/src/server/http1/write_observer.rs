@@ -1,4 +1,4 @@
-//! Stands between hyper and the connection, and notes what passes.
+//! A wrapper between hyper and the socket that notes which bytes pass.
 
 use std::io;
 use std::pin::Pin;

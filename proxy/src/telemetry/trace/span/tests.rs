@@ -8,7 +8,7 @@ use super::*;
 use crate::telemetry::labels::Security;
 use crate::telemetry::trace::otlp::Value;
 
-fn parties(client: bool) -> CallEnds {
+fn call_ends(client: bool) -> CallEnds {
     if client {
         CallEnds::Outbound {
             service: "shop/cart".into(),
@@ -28,9 +28,9 @@ fn parties(client: bool) -> CallEnds {
     }
 }
 
-fn ended(parties: &CallEnds) -> Ended<'_> {
+fn ended(call_ends: &CallEnds) -> Ended<'_> {
     Ended {
-        parties,
+        call_ends,
         status: 200,
         grpc: None,
         reason: None,
@@ -73,7 +73,7 @@ fn value(span: &otlp::Span, key: &str) -> Option<String> {
 #[test]
 fn span_describes_request_response_and_mesh_handling() {
     let request = || Request::get("/items/7?token=secret").header("host", "cart.shop:8080");
-    let to_cart = parties(true);
+    let to_cart = call_ends(true);
     let mut span = started(request(), true).child_of(Some(0x99));
     span.attempt();
     span.attempt();
@@ -101,7 +101,7 @@ fn span_describes_request_response_and_mesh_handling() {
     let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(attributes(&client), expected);
 
-    let from_web = parties(false);
+    let from_web = call_ends(false);
     let mut span = started(request(), false);
     span.decided_by(Some(&Origin::new("TrafficTarget", "shop", "cart-read")));
     let server = encoded(span, &ended(&from_web));
@@ -114,7 +114,7 @@ fn span_describes_request_response_and_mesh_handling() {
 
 #[test]
 fn span_is_named_by_route_never_by_path() {
-    let from_web = parties(false);
+    let from_web = call_ends(false);
     let served = |request: http::request::Builder, route: &str| {
         let mut span = started(request, true);
         span.takes_route(&route.into());
@@ -165,12 +165,12 @@ fn who_is_to_blame_depends_on_the_side() {
             Some("not-allowed"),
         ),
     ] {
-        let parties = parties(client);
+        let call_ends = call_ends(client);
         let ended = Ended {
             status,
             grpc,
             reason,
-            ..ended(&parties)
+            ..ended(&call_ends)
         };
         let span = encoded(started(Request::get("/"), true), &ended);
         let case = format!("{client} {status} {grpc:?} {reason:?}");
@@ -185,11 +185,11 @@ fn who_is_to_blame_depends_on_the_side() {
 
 #[test]
 fn span_of_departed_caller_is_cancelled_not_error() {
-    let parties = parties(true);
+    let call_ends = call_ends(true);
     let left = Ended {
         status: 0,
         cancelled: true,
-        ..ended(&parties)
+        ..ended(&call_ends)
     };
     let span = encoded(started(Request::get("/"), true), &left);
     assert_eq!(value(&span, "weft.reason").as_deref(), Some("cancelled"));
@@ -199,13 +199,13 @@ fn span_of_departed_caller_is_cancelled_not_error() {
 
 #[test]
 fn grpc_span_is_named_by_method_without_path() {
-    let parties = parties(true);
+    let call_ends = call_ends(true);
     let request = Request::post("http://cart:50051/shop.Cart/Add")
         .version(Version::HTTP_2)
         .header("content-type", "application/grpc+proto");
     let ended = Ended {
         grpc: Some(7),
-        ..ended(&parties)
+        ..ended(&call_ends)
     };
     let span = encoded(started(request, false), &ended);
     assert_eq!(span.name, "shop.Cart/Add");
@@ -223,18 +223,18 @@ fn grpc_span_is_named_by_method_without_path() {
 /// What a caller chooses: it takes bounded room, and no name of a span.
 #[test]
 fn a_span_is_small_whatever_was_asked() {
-    let parties = parties(false);
+    let call_ends = call_ends(false);
     let long = "x".repeat(60_000);
     let request = Request::builder()
         .method(format!("M{long}").as_str())
         .uri(format!("/{long}"))
         .header("host", &long)
         .header("content-type", "application/grpc");
-    let span = started(request, true).encode(ONWARD, &ended(&parties));
+    let span = started(request, true).encode(ONWARD, &ended(&call_ends));
     assert!(span.len() < 2048, "{}", span.len());
     let span = encoded(
         started(Request::builder().method("BREW").uri("/"), true),
-        &ended(&parties),
+        &ended(&call_ends),
     );
     assert_eq!(span.name, "HTTP");
     assert_eq!(value(&span, "http.request.method").unwrap(), "_OTHER");
@@ -249,7 +249,7 @@ fn a_span_is_small_whatever_was_asked() {
         ("", None, None),
     ] {
         let request = Request::get("/").header("host", host);
-        let span = encoded(started(request, true), &ended(&parties));
+        let span = encoded(started(request, true), &ended(&call_ends));
         assert_eq!(value(&span, "server.address").as_deref(), address, "{host}");
         assert_eq!(value(&span, "server.port").as_deref(), port, "{host}");
     }

@@ -1,5 +1,5 @@
-//! When a request on a connection of HTTP/1.1 is let in: by the first bytes of its head, by all of
-//! it before hyper reads it, or after hyper has read it.
+//! Admits the requests of an HTTP/1.1 connection where there is memory for them: by the first bytes
+//! of their head, by all of it before hyper reads it, or after hyper has read it.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The phases of a connection of HTTP/1.1 that exclude each other, each as one value.
 //!
-//! The parts that see the connection share them, and each reads and moves a phase for itself.
+//! The parts that see the connection share them, and each reads and changes a phase by itself.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};

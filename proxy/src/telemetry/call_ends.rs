@@ -107,7 +107,7 @@ impl CallEnds {
         }
     }
 
-    /// The port as a label, of the parties of a cell.
+    /// The port as a label, of the ends of a cell.
     pub(crate) const fn port_label(&self) -> Port {
         match (self, self.port()) {
             // Neither declared nor served: a scan of all ports would make a series of each.
@@ -238,7 +238,7 @@ mod tests {
             port,
             remote: remote.into(),
         };
-        for (mut parties, left) in [
+        for (mut call_ends, left) in [
             (unserved("shop/cart", 81, ""), unserved("shop/cart", 0, "")),
             (unserved("", 81, "10.0.0.7"), unserved("", 0, "")),
             (
@@ -246,8 +246,8 @@ mod tests {
                 CallEnds::to_service("shop/cart".into(), 80),
             ),
         ] {
-            parties.forget_remote();
-            assert_eq!(parties, left);
+            call_ends.forget_remote();
+            assert_eq!(call_ends, left);
         }
     }
 }
