@@ -6,6 +6,10 @@
 //! and work are never given up for ones that do not: a broken Secret stops
 //! signing only on a replica that has nothing better.
 //!
+//! A replica that runs takes no content that lacks a root in use, as a restored backup does: proxies
+//! would drop the root of their certificates. The Lease holder writes its own content back. A replica
+//! that starts takes what is there.
+//!
 //! An issuer that has ended while no controller ran (a cluster that was off for months), or whose
 //! life has not started (the clock was ahead and is put right), is not broken: with the root's key
 //! the Lease holder makes a new one.
@@ -29,12 +33,12 @@ use identity::authority::{IssueError, Issued, LeafNames, Serving};
 use identity::{Issuer, Root, Roots};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use policy::name::SpiffeId;
 use tokio::sync::watch;
 
 use self::secret::{
-    CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, ROOT_CRT, recorded, root_with_key, text,
+    CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, recorded, root_with_key, text,
 };
 
 /// Why nothing was signed.
@@ -62,6 +66,8 @@ struct Inner {
     /// first load.
     roots: OnceLock<Roots>,
     loaded: RwLock<Option<Arc<Loaded>>>,
+    /// Resource version of the last content that lacked a root; each is reported once.
+    refused: Mutex<Option<String>>,
     /// PEM of the roots; empty until something is loaded.
     pem: watch::Sender<Arc<str>>,
 }
@@ -85,6 +91,7 @@ impl Authority {
                 own: own.clone(),
                 roots: OnceLock::new(),
                 loaded: RwLock::new(None),
+                refused: Mutex::new(None),
                 pem: watch::Sender::new(Arc::from("")),
             }),
         }
@@ -195,6 +202,41 @@ impl Authority {
             news
         });
         Ok(true)
+    }
+
+    /// How many roots in use the content of a Secret lacks. None where it cannot be read or is of
+    /// another trust domain: [`Self::load`] says so.
+    ///
+    /// The content of the Lease holder names the roots that it took out. A replica that started from
+    /// those drops them again, unless it is the holder itself.
+    fn missing_roots(&self, secret: &Secret, is_holder: bool, now: SystemTime) -> usize {
+        let nothing = BTreeMap::new();
+        let data = secret.data.as_ref().unwrap_or(&nothing);
+        if self.must_be_ours(data, "").is_err() {
+            return 0;
+        }
+        let read = |key: &'static str| {
+            let pem = text(data, key).ok()?;
+            Roots::from_pem(&self.inner.own, pem).ok()
+        };
+        let (Some(trusted), Some(found)) = (self.inner.roots.get(), read(ROOT_CRT)) else {
+            return 0;
+        };
+        let mut missing = trusted.missing_in(&found, now);
+        if let Some(reverted) = read(REVERTED).filter(|_| !is_holder) {
+            let reverted = reverted.certificates();
+            missing.retain(|root| !reverted.contains(root));
+        }
+        missing.len()
+    }
+
+    /// Whether this content was not refused before.
+    fn is_news(&self, refused: &Secret) -> bool {
+        let version = refused.metadata.resource_version.clone();
+        let mut last = self.inner.refused.lock();
+        let is_news = *last != version;
+        *last = version;
+        is_news
     }
 
     fn must_be_ours(

@@ -12,6 +12,7 @@ use identity::authority::{BadAuthority, ISSUER_LIFE, ROOT_LIFE};
 use identity::verify::BadRoots;
 use identity::{Issuer, Root};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use policy::name::SpiffeId;
 
@@ -20,6 +21,9 @@ pub(super) const ROOT_KEY: &str = "root.key";
 pub(super) const ISSUER_CRT: &str = "issuer.crt";
 pub(super) const ISSUER_KEY: &str = "issuer.key";
 pub(super) const TRUST_DOMAIN: &str = "trust-domain";
+/// The roots of a content that the Lease holder took out again. A replica that started from them goes
+/// back to those of the others.
+pub(super) const REVERTED: &str = "reverted.crt";
 
 /// Why no certificate can be issued, or the Secret not be used.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +142,14 @@ pub(super) fn root_with_key(
 pub(super) fn recorded(data: &BTreeMap<String, ByteString>) -> Option<String> {
     let bytes = data.get(TRUST_DOMAIN)?;
     Some(String::from_utf8_lossy(&bytes.0).trim().to_owned())
+}
+
+/// Which client wrote the Secret last, by what the API server recorded.
+pub(super) fn last_manager(secret: &Secret) -> &str {
+    let entries = secret.metadata.managed_fields.iter().flatten();
+    let last = entries.max_by_key(|entry| &entry.time);
+    let manager = last.and_then(|entry| entry.manager.as_deref());
+    manager.unwrap_or("unknown")
 }
 
 /// The signing root stands first in the list.

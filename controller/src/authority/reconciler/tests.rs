@@ -20,6 +20,8 @@ use crate::authority::own_certificate::keep_serving;
 use crate::authority::secret::ROOT_KEY;
 use crate::testing::api_server::FakeApi;
 
+mod reverted;
+
 const PATH: &str = "/api/v1/namespaces/mesh/secrets/weft-ca";
 
 fn reconciler(api: &FakeApi, leads: bool) -> Reconciler {
@@ -80,7 +82,8 @@ async fn loser_of_creation_race_reads_winners_authority() {
     let now = SystemTime::now();
     let (a, b) = (reconciler(&api, true), reconciler(&api, false));
     a.step(now).await.unwrap();
-    b.make(now).await.unwrap();
+    let read = b.make(now).await.unwrap();
+    b.take(read, now).await.unwrap();
     assert_eq!(a.authority.roots_der(), b.authority.roots_der());
 }
 
