@@ -1,6 +1,6 @@
 //! Keeps the authority of this replica in step with the Secret: loads it, makes it where
 //! there is none, and on the replica that holds the Lease replaces the issuer in time and puts back
-//! roots that another client took out.
+//! roots that another client took out. The root of the aggregated APIs is renewed alike.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -24,7 +24,7 @@ use super::{
     Authority, remaining, seconds,
     secret::{
         CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, SECRET, TRUST_DOMAIN,
-        date, fresh, last_manager, root_with_key, text,
+        date, fresh, fresh_api_root, last_manager, root_with_key, text,
     },
 };
 use crate::apiserver::client::WATCH_SECONDS;
@@ -154,7 +154,7 @@ impl Reconciler {
     }
 
     /// Takes the content of the Secret into use, unless it lacks a root that is in use.
-    async fn take(&self, secret: Secret, now: SystemTime) -> Result<(), CaError> {
+    async fn take(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
         let is_holder = self.leadership.is_held();
         let missing = self.authority.missing_roots(&secret, is_holder, now);
         if missing > 0 {
@@ -172,10 +172,12 @@ impl Reconciler {
             }
             Err(error) => return Err(error),
         }
-        if is_holder {
-            self.renew(secret, now).await?;
+        if !is_holder {
+            return Ok(());
         }
-        Ok(())
+        let renewed = self.renew(&mut secret, now).await;
+        self.renew_api_root(&mut secret, now).await?;
+        renewed
     }
 
     /// Creates the Secret: with what is loaded, when it was deleted under a running mesh, else with
@@ -226,7 +228,7 @@ impl Reconciler {
 
     /// Replaces the issuer when two thirds of its life are over or the clock is before it,
     /// and adds the trust domain to a Secret of a version that did not write it.
-    async fn renew(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
+    async fn renew(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
         let (Some(loaded), Some(roots)) =
             (self.authority.loaded(), self.authority.inner.roots.get())
         else {
@@ -239,7 +241,7 @@ impl Reconciler {
             if loaded.data.contains_key(TRUST_DOMAIN) {
                 return Ok(());
             }
-            self.write(&mut secret, now).await?;
+            self.write(secret, now).await?;
             info!("trust domain written into the authority's Secret");
             return Ok(());
         }
@@ -248,7 +250,27 @@ impl Reconciler {
             return Ok(());
         };
         let issuer = successor(root, roots, now)?;
-        self.replace(&mut secret, &issuer, outside, now).await
+        self.replace(secret, &issuer, outside, now).await
+    }
+
+    /// Makes the root of the aggregated APIs where there is none, and the next one when two thirds of
+    /// its life are over or the clock is before it.
+    async fn renew_api_root(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
+        let Some(loaded) = self.authority.loaded() else {
+            return Ok(());
+        };
+        let root = loaded.api.as_ref().map(|api| &api.root);
+        let alive = root.filter(|root| root.not_before() <= now && now < root.not_after());
+        if alive.is_some_and(|root| {
+            now < rotate::renew_issuer_at(root.not_before() + BACKDATE, root.not_after())
+        }) {
+            return Ok(());
+        }
+        let renewed = fresh_api_root(alive.map(Root::cert_pem), now)?;
+        secret.data.get_or_insert_default().extend(renewed);
+        self.write(secret, now).await?;
+        info!("root of the aggregated APIs written");
+        Ok(())
     }
 
     /// Replaces an issuer that cannot be loaded, since it is outside its life.
@@ -305,8 +327,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Writes the Secret and takes it into use. Fails on a conflict, because the
-    /// resource version that was read is in it.
+    /// Writes the Secret and takes it into use; `secret` is then as it was written. Fails on a
+    /// conflict, because the resource version that was read is in it.
     async fn write(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
         let trust_domain = self.authority.inner.own.trust_domain();
         let data = secret.data.get_or_insert_default();
@@ -317,6 +339,7 @@ impl Reconciler {
             .replace(SECRET, &PostParams::default(), secret)
             .await?;
         self.authority.load(&written, now)?;
+        *secret = written;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::authority::own_certificate::keep_serving;
 use crate::authority::secret::ROOT_KEY;
 use crate::testing::api_server::FakeApi;
 
+mod api_root;
 mod reverted;
 
 const PATH: &str = "/api/v1/namespaces/mesh/secrets/weft-ca";
@@ -246,8 +247,9 @@ fn holder_with_all(api: &FakeApi, clock: &Clock) -> (Authority, CertHandle, Serv
         clock.clone(),
     ));
     tokio::spawn(certificate::keep_serving(
-        vec![crate::metrics_api::SERVED.service],
+        vec![crate::metrics_api::SERVED],
         authority.clone(),
+        api.client(),
         "weft-system".to_owned(),
         front.clone(),
         clock.clone(),
