@@ -151,7 +151,7 @@ async fn run_command(cli: &Cli, console: &mut Console<'_>) -> Result<Conclusion,
         Command::Uninject(command) => command.run(global, console),
         Command::Validate(command) => command.run(global, console),
         Command::Token(command) => command.run(global, console),
-        Command::Uninstall(command) => command.run(global, console),
+        Command::Uninstall(command) => command.run(global, console).await,
         Command::Completion(command) => {
             global.without_output("a script")?;
             command.run(args::command(), console)

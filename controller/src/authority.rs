@@ -6,9 +6,15 @@
 //! others reload. A root and issuer that are loaded and work are never replaced by broken ones: a
 //! broken Secret stops signing only on a replica that has nothing better.
 //!
+//! A replica that runs takes no content that lacks a root in use, as a restored backup does: proxies
+//! would drop the root of their certificates. The Lease holder writes its own content back. A replica
+//! that starts takes what is there.
+//!
 //! An issuer that has ended while no controller ran (a cluster that was off for months), or whose
 //! life has not started (the clock was ahead and is put right), is not broken: with the root's key
 //! the Lease holder makes a new one.
+//!
+//! The aggregated APIs have a root of their own in the Secret, made and renewed by the Lease holder.
 //!
 //! The Secret also holds the mesh's trust domain, since its first start. All identities are of that
 //! one, so a controller that is configured with another refuses to start and leaves the mesh to
@@ -22,6 +28,7 @@ pub(crate) mod reconciler;
 pub(crate) mod secret;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -29,12 +36,14 @@ use identity::authority::{IssueError, Issued, LeafNames, Serving};
 use identity::{Issuer, Root, Roots};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use policy::name::SpiffeId;
 use tokio::sync::watch;
+use tracing::warn;
 
 use self::secret::{
-    CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, ROOT_CRT, recorded, root_with_key, text,
+    ApiRoot, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, recorded,
+    root_with_key, text,
 };
 
 /// Why nothing was signed.
@@ -62,8 +71,12 @@ struct Inner {
     /// first load.
     roots: OnceLock<Roots>,
     loaded: RwLock<Option<Arc<Loaded>>>,
+    /// Resource version of the last content that lacked a root; each is reported once.
+    refused: Mutex<Option<String>>,
     /// PEM of the roots; empty until something is loaded.
     pem: watch::Sender<Arc<str>>,
+    /// PEM of what the API server may see: the roots of the aggregated APIs, then the mesh's.
+    api_pem: watch::Sender<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -72,6 +85,7 @@ struct Loaded {
     /// Absent when the root was brought without its key.
     root: Option<Root>,
     issuer: Issuer,
+    api: Option<ApiRoot>,
     data: BTreeMap<String, ByteString>,
     roots_der: Vec<Vec<u8>>,
 }
@@ -85,7 +99,9 @@ impl Authority {
                 own: own.clone(),
                 roots: OnceLock::new(),
                 loaded: RwLock::new(None),
+                refused: Mutex::new(None),
                 pem: watch::Sender::new(Arc::from("")),
+                api_pem: watch::Sender::new(Arc::from("")),
             }),
         }
     }
@@ -106,6 +122,19 @@ impl Authority {
     /// The roots as PEM, for trust bundles; empty until they are loaded.
     pub(crate) fn roots_pem(&self) -> watch::Receiver<Arc<str>> {
         self.inner.pem.subscribe()
+    }
+
+    /// What the APIServices have to hold, as PEM; empty until it is loaded. The mesh's roots are in it
+    /// for replicas of versions that serve by the mesh's issuer.
+    pub(crate) fn api_bundle(&self) -> watch::Receiver<Arc<str>> {
+        self.inner.api_pem.subscribe()
+    }
+
+    /// The root that signs for the aggregated APIs, as PEM; none while no replica has made it.
+    pub(crate) fn api_root(&self) -> Option<String> {
+        let loaded = self.loaded()?;
+        let api = loaded.api.as_ref()?;
+        Some(api.root.cert_pem().to_owned())
     }
 
     /// The roots as DER, for proxies.
@@ -142,7 +171,32 @@ impl Authority {
             })
     }
 
-    /// Issues a serving certificate for the API server to call `dns_names`.
+    /// Issues a serving certificate for the API server to call `dns_names`, by the root of the
+    /// aggregated APIs.
+    ///
+    /// # Errors
+    /// When there is no such root or it cannot sign now.
+    pub(crate) fn api_serving(
+        &self,
+        dns_names: &[impl AsRef<str>],
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Serving, SigningError> {
+        let loaded = self.loaded();
+        let Some(api) = loaded.as_ref().and_then(|loaded| loaded.api.as_ref()) else {
+            return Err(unavailable(&"no root of the aggregated APIs is loaded"));
+        };
+        let certificate = api.root.certificate().clone();
+        let roots = Roots::new(&self.inner.own, vec![certificate]);
+        let roots = roots.map_err(|error| unavailable(&error))?;
+        let serving = api.root.serving(dns_names, now, life);
+        let serving = serving.map_err(|error| unavailable(&error))?;
+        let proven = serving.prove(&roots, dns_names, now);
+        proven.map_err(|error| unavailable(&error))?;
+        Ok(serving)
+    }
+
+    /// The same by the mesh's issuer, for a caller that does not know that root.
     ///
     /// # Errors
     /// When nothing can be signed now, or the API server would refuse it.
@@ -186,15 +240,48 @@ impl Authority {
                 let _ = self.inner.roots.set(roots);
             }
         }
-        let pem: Arc<str> = Arc::from(loaded.roots_pem.as_str());
+        let pem = loaded.roots_pem.as_str().into();
+        let api_pem = loaded.api_bundle().into();
         *self.inner.loaded.write() = Some(Arc::new(loaded));
         // Sent last: its waiters find everything in place.
-        self.inner.pem.send_if_modified(|current| {
-            let news = *current != pem;
-            *current = pem;
-            news
-        });
+        send_news(&self.inner.api_pem, api_pem);
+        send_news(&self.inner.pem, pem);
         Ok(true)
+    }
+
+    /// How many roots in use the content of a Secret lacks. None where it cannot be read or is of
+    /// another trust domain: [`Self::load`] says so.
+    ///
+    /// The content of the Lease holder names the roots that it took out. A replica that started from
+    /// those drops them again, unless it is the holder itself.
+    fn missing_roots(&self, secret: &Secret, is_holder: bool, now: SystemTime) -> usize {
+        let nothing = BTreeMap::new();
+        let data = secret.data.as_ref().unwrap_or(&nothing);
+        if self.must_be_ours(data, "").is_err() {
+            return 0;
+        }
+        let read = |key: &'static str| {
+            let pem = text(data, key).ok()?;
+            Roots::from_pem(&self.inner.own, pem).ok()
+        };
+        let (Some(trusted), Some(found)) = (self.inner.roots.get(), read(ROOT_CRT)) else {
+            return 0;
+        };
+        let mut missing = trusted.missing_in(&found, now);
+        if let Some(reverted) = read(REVERTED).filter(|_| !is_holder) {
+            let reverted = reverted.certificates();
+            missing.retain(|root| !reverted.contains(root));
+        }
+        missing.len()
+    }
+
+    /// Whether this content was not refused before.
+    fn is_news(&self, refused: &Secret) -> bool {
+        let version = refused.metadata.resource_version.clone();
+        let mut last = self.inner.refused.lock();
+        let is_news = *last != version;
+        *last = version;
+        is_news
     }
 
     fn must_be_ours(
@@ -248,6 +335,11 @@ impl Loaded {
         }
         issuer.prove(&roots, now)?;
         let root = root_with_key(&data, &roots_pem)?;
+        // Without it the mesh goes on, and the Lease holder makes another one.
+        let api = ApiRoot::from_data(&data, own).unwrap_or_else(|error| {
+            warn!(%error, "the root of the aggregated APIs is not usable");
+            None
+        });
         let roots_der = roots
             .certificates()
             .iter()
@@ -257,10 +349,30 @@ impl Loaded {
             roots_pem,
             root,
             issuer,
+            api,
             data,
             roots_der,
         })
     }
+
+    fn api_bundle(&self) -> String {
+        match &self.api {
+            Some(api) => format!("{}\n{}", api.pem.trim_end(), self.roots_pem),
+            None => self.roots_pem.clone(),
+        }
+    }
+}
+
+fn unavailable(error: &dyn Display) -> SigningError {
+    SigningError::Unavailable(error.to_string())
+}
+
+fn send_news(sender: &watch::Sender<Arc<str>>, pem: Arc<str>) {
+    sender.send_if_modified(|current| {
+        let is_news = *current != pem;
+        *current = pem;
+        is_news
+    });
 }
 
 pub(crate) fn remaining(end: SystemTime, now: SystemTime) -> i64 {

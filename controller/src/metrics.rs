@@ -282,7 +282,7 @@ impl Default for StreamMetrics {
     }
 }
 
-/// The authority's remaining life, seconds; negative once it has ended.
+/// The authority's remaining life, seconds, negative once it has ended; and what was put over it.
 #[derive(Clone, Debug, Default)]
 pub struct AuthorityMetrics {
     /// Of the root that ends first.
@@ -291,6 +291,8 @@ pub struct AuthorityMetrics {
     pub issuer_seconds: Gauge,
     /// Of this replica's own certificate.
     pub serving_seconds: Gauge,
+    /// Contents of the Secret that were refused because they lack a root in use.
+    pub reverts: Counter,
 }
 
 /// Connections to the gRPC port.

@@ -114,7 +114,24 @@ impl Root {
     /// When no key can be made or the end lies beyond what certificates can say.
     pub fn generate(now: SystemTime, life: Duration) -> Result<Self, BadAuthority> {
         // Room for exactly one authority below it.
-        let (params, key) = authority_params("weft root", 1, now, after(now, life)?)?;
+        Self::self_signed("weft root", 1, now, life)
+    }
+
+    /// A new root for serving certificates alone: no authority is valid below it.
+    ///
+    /// # Errors
+    /// As [`Root::generate`].
+    pub fn for_serving(now: SystemTime, life: Duration) -> Result<Self, BadAuthority> {
+        Self::self_signed("weft api root", 0, now, life)
+    }
+
+    fn self_signed(
+        name: &str,
+        authorities_below: u8,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Self, BadAuthority> {
+        let (params, key) = authority_params(name, authorities_below, now, after(now, life)?)?;
         let certificate = params.self_signed(&key).map_err(BadAuthority::Generate)?;
         Signer::new(certificate.pem(), key).map(Self)
     }
@@ -141,8 +158,8 @@ impl Root {
     }
 
     /// A serving certificate for `dns_names`, with a key of its own. For the
-    /// webhook, whose caller (the API server) checks names and not SPIFFE ids;
-    /// such a certificate has no identity in the mesh.
+    /// webhook and the controller's API, whose caller (the API server) checks names
+    /// and not SPIFFE ids; such a certificate has no identity in the mesh.
     ///
     /// # Errors
     /// When a name cannot stand in a certificate or this root is not valid now.

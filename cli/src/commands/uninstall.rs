@@ -2,10 +2,15 @@
 //! -`.
 //!
 //! They are all known without a cluster: the command is for a mesh whose namespace was deleted
-//! first, where leftover webhooks and APIServices block pods and the deletion of namespaces.
+//! first, where leftover webhooks and APIServices block pods and the deletion of namespaces. What
+//! else of the cluster still needs the mesh is read from it, and printed to the error stream with
+//! the commands that end it.
+
+mod remaining;
 
 use clap::Args;
 
+use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -66,10 +71,13 @@ const IN_OTHER_NAMESPACES: (&str, &str, &str) = ("RoleBinding", "weft-aggregated
     about = "Print what is left of a mesh outside its namespace, to be deleted",
     long_about = "Prints every object of the mesh that is in no namespace, webhooks and APIServices \
                   first, as manifests for kubectl delete: for a mesh whose namespace or release is \
-                  gone, or which helm did not install. No cluster is queried. Definitions of SMI \
-                  kinds and of TrafficPolicies are printed with --definitions only: all objects of \
-                  these kinds go with them. Pods keep their proxies until their workloads are \
-                  restarted.",
+                  gone, or which helm did not install. Definitions of SMI kinds and of \
+                  TrafficPolicies are printed with --definitions only: all objects of these kinds \
+                  go with them. On the error stream stand the commands for what the cluster still \
+                  has of the mesh: kubectl patch for definitions that its injector converts for, \
+                  kubectl rollout restart and kubectl delete for pods with a proxy. Exit status 1 \
+                  while there are such pods, 3 if the cluster does not answer; what is printed to be \
+                  deleted is the same.",
     after_help = "Example:\n  weft uninstall | kubectl delete --ignore-not-found -f -"
 )]
 pub(crate) struct Uninstall {
@@ -79,16 +87,24 @@ pub(crate) struct Uninstall {
 }
 
 impl Uninstall {
-    /// Prints the manifests.
+    /// Prints the manifests, and what of the cluster still needs the mesh.
     ///
     /// # Errors
     /// When a format is requested, or the output is closed.
-    pub(crate) fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         global.without_output("manifests")?;
+        self.manifests(console)?;
+        match Cluster::connect(global).await {
+            Ok(cluster) => remaining::report(&cluster, console).await,
+            Err(failure) => remaining::unknown("what still needs the mesh", &failure, console),
+        }
+    }
+
+    fn manifests(&self, console: &mut Console<'_>) -> Result<(), Failure> {
         for (api_version, kind, name) in OBJECTS {
             console.line(&manifest(api_version, kind, &format!("name: {name}")))?;
         }
@@ -109,11 +125,7 @@ impl Uninstall {
         console.word(
             "where another product serves metrics.smi-spec.io, take its two APIServices out",
         )?;
-        console.word(
-            "pods keep their proxies until their workloads are restarted: take label \
-             weft.dev/inject from the namespaces before that",
-        )?;
-        Ok(Conclusion::Yes)
+        Ok(())
     }
 }
 
@@ -141,7 +153,7 @@ mod tests {
             panic!("{line}");
         };
         let mut streams = Streams::default();
-        command.run(&cli.global, &mut streams.console()).unwrap();
+        command.manifests(&mut streams.console()).unwrap();
         let (out, _) = streams.texts();
         let documents = serde_yaml_ng::Deserializer::from_str(&out);
         documents

@@ -1,5 +1,6 @@
 //! Reconciles this replica's authority with its Secret: loads it, creates it where there is none,
-//! and on the Lease holder replaces the issuer in time.
+//! and on the Lease holder replaces the issuer in time and puts back roots that another client
+//! removed. The root of the aggregated APIs is renewed alike.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -22,8 +23,8 @@ use tracing::{error, info, warn};
 use super::{
     Authority, remaining, seconds,
     secret::{
-        CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, ROOT_CRT, SECRET, TRUST_DOMAIN, date, fresh,
-        root_with_key, text,
+        CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, SECRET, TRUST_DOMAIN,
+        date, fresh, fresh_api_root, last_manager, root_with_key, text,
     },
 };
 use crate::apiserver::client::WATCH_SECONDS;
@@ -145,26 +146,43 @@ impl Reconciler {
 
     /// One look at the Secret, with what follows from it.
     async fn step(&self, now: SystemTime) -> Result<(), CaError> {
-        let Some(secret) = self.api().get_opt(SECRET).await? else {
-            return self.make(now).await;
+        let secret = match self.api().get_opt(SECRET).await? {
+            Some(secret) => secret,
+            None => self.make(now).await?,
         };
+        self.take(secret, now).await
+    }
+
+    /// Takes the content of the Secret into use, unless it lacks a root that is in use.
+    async fn take(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
+        let is_holder = self.leadership.is_held();
+        let missing = self.authority.missing_roots(&secret, is_holder, now);
+        if missing > 0 {
+            self.report_reverted(&secret, missing);
+            if is_holder {
+                self.write_back(secret, now).await?;
+            }
+            return Ok(());
+        }
         match self.authority.load(&secret, now) {
             Ok(true) => info!("certificate authority loaded"),
             Ok(false) => {}
-            Err(CaError::OutsideLife(outside)) if self.leadership.is_held() => {
+            Err(CaError::OutsideLife(outside)) if is_holder => {
                 return self.revive(secret, outside, now).await;
             }
             Err(error) => return Err(error),
         }
-        if self.leadership.is_held() {
-            self.renew(secret, now).await?;
+        if !is_holder {
+            return Ok(());
         }
-        Ok(())
+        let renewed = self.renew(&mut secret, now).await;
+        self.renew_api_root(&mut secret, now).await?;
+        renewed
     }
 
     /// Creates the Secret: with what is loaded, when it was deleted under a running mesh, else with
     /// a new authority.
-    async fn make(&self, now: SystemTime) -> Result<(), CaError> {
+    async fn make(&self, now: SystemTime) -> Result<Secret, CaError> {
         let data = match self.authority.loaded() {
             Some(loaded) => loaded.data.clone(),
             None => fresh(&self.authority.inner.own, now)?,
@@ -181,24 +199,36 @@ impl Reconciler {
             data: Some(data),
             ..Secret::default()
         };
-        let secret = match self.api().create(&PostParams::default(), &secret).await {
+        match self.api().create(&PostParams::default(), &secret).await {
             Ok(secret) => {
                 info!("certificate authority written");
-                secret
+                Ok(secret)
             }
             // Another replica was quicker: its authority is the one.
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                self.api().get(SECRET).await?
+                Ok(self.api().get(SECRET).await?)
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes what is in use over a content that lacks one of its roots, and names that content's.
+    async fn write_back(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
+        let Some(loaded) = self.authority.loaded() else {
+            return Ok(());
         };
-        self.authority.load(&secret, now)?;
+        let reverted = secret.data.as_mut().and_then(|data| data.remove(ROOT_CRT));
+        let mut data = loaded.data.clone();
+        data.extend(reverted.map(|roots| (REVERTED.to_owned(), roots)));
+        secret.data = Some(data);
+        self.write(&mut secret, now).await?;
+        info!("certificate authority written back");
         Ok(())
     }
 
     /// Replaces the issuer when two thirds of its life are over or the clock is before it,
     /// and adds the trust domain to a Secret of a version that did not write it.
-    async fn renew(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
+    async fn renew(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
         let (Some(loaded), Some(roots)) =
             (self.authority.loaded(), self.authority.inner.roots.get())
         else {
@@ -211,7 +241,7 @@ impl Reconciler {
             if loaded.data.contains_key(TRUST_DOMAIN) {
                 return Ok(());
             }
-            self.write(&mut secret, now).await?;
+            self.write(secret, now).await?;
             info!("trust domain written into the authority's Secret");
             return Ok(());
         }
@@ -220,7 +250,27 @@ impl Reconciler {
             return Ok(());
         };
         let issuer = successor(root, roots, now)?;
-        self.replace(&mut secret, &issuer, outside, now).await
+        self.replace(secret, &issuer, outside, now).await
+    }
+
+    /// Makes the root of the aggregated APIs where there is none, and the next one when two thirds of
+    /// its life are over or the clock is before it.
+    async fn renew_api_root(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
+        let Some(loaded) = self.authority.loaded() else {
+            return Ok(());
+        };
+        let root = loaded.api.as_ref().map(|api| &api.root);
+        let alive = root.filter(|root| root.not_before() <= now && now < root.not_after());
+        if alive.is_some_and(|root| {
+            now < rotate::renew_issuer_at(root.not_before() + BACKDATE, root.not_after())
+        }) {
+            return Ok(());
+        }
+        let renewed = fresh_api_root(alive.map(Root::cert_pem), now)?;
+        secret.data.get_or_insert_default().extend(renewed);
+        self.write(secret, now).await?;
+        info!("root of the aggregated APIs written");
+        Ok(())
     }
 
     /// Replaces an issuer that cannot be loaded, since it is outside its life.
@@ -250,6 +300,8 @@ impl Reconciler {
         now: SystemTime,
     ) -> Result<(), CaError> {
         let data = secret.data.get_or_insert_default();
+        // Read by all replicas long ago.
+        data.remove(REVERTED);
         data.insert(
             ISSUER_CRT.to_owned(),
             ByteString(issuer.cert_pem().as_bytes().to_vec()),
@@ -275,8 +327,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Writes the Secret and takes it into use. Fails on a conflict, because the
-    /// resource version that was read is in it.
+    /// Writes the Secret and takes it into use; `secret` is then as it was written. Fails on a
+    /// conflict, because the resource version that was read is in it.
     async fn write(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
         let trust_domain = self.authority.inner.own.trust_domain();
         let data = secret.data.get_or_insert_default();
@@ -287,6 +339,7 @@ impl Reconciler {
             .replace(SECRET, &PostParams::default(), secret)
             .await?;
         self.authority.load(&written, now)?;
+        *secret = written;
         Ok(())
     }
 
@@ -319,6 +372,28 @@ impl Reconciler {
                 "the root of the mesh's certificates ends within 180 days",
             );
         }
+    }
+
+    /// Once for each content.
+    fn report_reverted(&self, secret: &Secret, missing: usize) {
+        if !self.authority.is_news(secret) {
+            return;
+        }
+        self.metrics.reverts.inc();
+        let manager = last_manager(secret);
+        error!(
+            missing,
+            manager, "the authority's Secret lacks roots that proxies trust; it is not taken"
+        );
+        self.warn(
+            "AuthorityReverted",
+            &format!(
+                "field manager {manager} wrote a content whose {ROOT_CRT} lacks {missing} of the roots that \
+                 proxies trust, so the controllers keep the one that they have. The holder of the Lease \
+                 writes it back. To take a root out on purpose, scale Deployment weft-controller to 0, \
+                 write the Secret, and scale it up again"
+            ),
+        );
     }
 
     fn warn(&self, reason: &'static str, text: &str) {

@@ -10,8 +10,9 @@ use std::time::SystemTime;
 pub(crate) use crds::objects::CA_SECRET as SECRET;
 use identity::authority::{BadAuthority, ISSUER_LIFE, ROOT_LIFE};
 use identity::verify::BadRoots;
-use identity::{Issuer, Root};
+use identity::{Issuer, Root, Roots};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use policy::name::SpiffeId;
 
@@ -20,6 +21,12 @@ pub(super) const ROOT_KEY: &str = "root.key";
 pub(super) const ISSUER_CRT: &str = "issuer.crt";
 pub(super) const ISSUER_KEY: &str = "issuer.key";
 pub(super) const TRUST_DOMAIN: &str = "trust-domain";
+/// The root of the aggregated APIs, then the one before it.
+pub(super) const API_CRT: &str = "api.crt";
+pub(super) const API_KEY: &str = "api.key";
+/// The roots of a content that the Lease holder took out again. A replica that started from them goes
+/// back to those of the others.
+pub(super) const REVERTED: &str = "reverted.crt";
 
 /// Why no certificate can be issued, or the Secret not be used.
 #[derive(Debug, thiserror::Error)]
@@ -133,11 +140,60 @@ pub(super) fn root_with_key(
     }
 }
 
+/// Signs the serving certificates of the aggregated APIs. The API server checks no identity of the
+/// mesh, so the name constraints of a mesh's issuer do not concern it.
+#[derive(Debug)]
+pub(super) struct ApiRoot {
+    pub(super) root: Root,
+    /// With the root before it.
+    pub(super) pem: String,
+}
+
+impl ApiRoot {
+    /// None where the Secret is of a version without one.
+    pub(super) fn from_data(
+        data: &BTreeMap<String, ByteString>,
+        own: &SpiffeId,
+    ) -> Result<Option<Self>, CaError> {
+        if !data.contains_key(API_CRT) {
+            return Ok(None);
+        }
+        let pem = text(data, API_CRT)?.to_owned();
+        let root = Root::from_pem(first_certificate(&pem), text(data, API_KEY)?)?;
+        // All of it goes to the API server.
+        Roots::from_pem(own, &pem)?;
+        Ok(Some(Self { root, pem }))
+    }
+}
+
+/// A new root of the aggregated APIs, and its key. `former` stays beside it while certificates below
+/// it are in use.
+pub(super) fn fresh_api_root(
+    former: Option<&str>,
+    now: SystemTime,
+) -> Result<[(String, ByteString); 2], BadAuthority> {
+    let root = Root::for_serving(now, ROOT_LIFE)?;
+    let mut pem = root.cert_pem().to_owned();
+    if let Some(former) = former {
+        pem = format!("{}\n{former}", pem.trim_end());
+    }
+    let pair = |key: &str, text: String| (key.to_owned(), ByteString(text.into_bytes()));
+    Ok([pair(API_CRT, pem), pair(API_KEY, root.key_pem())])
+}
+
 /// The trust domain that the Secret names. A value that is not text is some other
 /// trust domain than any.
 pub(super) fn recorded(data: &BTreeMap<String, ByteString>) -> Option<String> {
     let bytes = data.get(TRUST_DOMAIN)?;
     Some(String::from_utf8_lossy(&bytes.0).trim().to_owned())
+}
+
+/// Which client wrote the Secret last, by what the API server recorded.
+pub(super) fn last_manager(secret: &Secret) -> &str {
+    let entries = secret.metadata.managed_fields.iter().flatten();
+    let last = entries.max_by_key(|entry| &entry.time);
+    let manager = last.and_then(|entry| entry.manager.as_deref());
+    manager.unwrap_or("unknown")
 }
 
 /// The signing root stands first in the list.
@@ -146,7 +202,7 @@ pub(super) fn first_certificate(pem: &str) -> &str {
     pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
 }
 
-/// A new root and a new issuer.
+/// A new root and a new issuer, and the root of the aggregated APIs.
 pub(super) fn fresh(
     own: &SpiffeId,
     now: SystemTime,
@@ -154,13 +210,15 @@ pub(super) fn fresh(
     let root = Root::generate(now, ROOT_LIFE)?;
     let issuer = root.issuer(now, ISSUER_LIFE)?;
     let pair = |key: &str, text: String| (key.to_owned(), ByteString(text.into_bytes()));
-    Ok(BTreeMap::from([
+    let mut data = BTreeMap::from([
         pair(ROOT_CRT, root.cert_pem().to_owned()),
         pair(ROOT_KEY, root.key_pem()),
         pair(ISSUER_CRT, issuer.cert_pem().to_owned()),
         pair(ISSUER_KEY, issuer.key_pem()),
         pair(TRUST_DOMAIN, own.trust_domain().to_owned()),
-    ]))
+    ]);
+    data.extend(fresh_api_root(None, now)?);
+    Ok(data)
 }
 
 pub(super) fn date(at: SystemTime) -> String {

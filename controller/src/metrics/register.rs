@@ -120,6 +120,11 @@ fn authority(metrics: &AuthorityMetrics, registry: &mut Registry) {
         "Remaining life of this replica's own certificate",
         metrics.serving_seconds.clone(),
     );
+    registry.register(
+        "authority_reverts",
+        "Contents of Secret weft-ca that were refused because they lack a root in use",
+        metrics.reverts.clone(),
+    );
 }
 
 fn connections(metrics: &ConnectionMetrics, registry: &mut Registry) {

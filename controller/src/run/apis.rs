@@ -55,8 +55,9 @@ pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Vec<Joi
         .context("port of the aggregated APIs")?;
     let serving = ServingHandle::empty();
     let certificate = certificate::keep_serving(
-        served.iter().map(|api| api.service).collect(),
+        served,
         context.authority.clone(),
+        context.client.clone(),
         context.settings.namespace.clone(),
         serving.clone(),
         Clock::system(),

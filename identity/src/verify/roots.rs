@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use policy::name::SpiffeId;
 use rustls_pki_types::pem::PemObject;
@@ -94,6 +95,26 @@ impl Roots {
     #[must_use]
     pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
         self.current().certificates.clone()
+    }
+
+    /// Which of these certificates `others` lack. One that has ended by `now` is not counted: nothing
+    /// that it signed has to be trusted any more.
+    #[must_use]
+    pub fn missing_in(&self, others: &Self, now: SystemTime) -> Vec<CertificateDer<'static>> {
+        let now = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let lasts = |certificate: &CertificateDer<'_>| {
+            let parsed = x509_parser::parse_x509_certificate(certificate);
+            parsed.is_ok_and(|(_, root)| {
+                let end = u64::try_from(root.validity().not_after.timestamp());
+                end.is_ok_and(|end| now < end)
+            })
+        };
+        let others = others.current();
+        let mut missing = self.certificates();
+        missing.retain(|root| !others.certificates.contains(root) && lasts(root));
+        missing
     }
 
     pub(crate) fn current(&self) -> Arc<Trusted> {

@@ -20,6 +20,9 @@ use crate::authority::own_certificate::keep_serving;
 use crate::authority::secret::ROOT_KEY;
 use crate::testing::api_server::FakeApi;
 
+mod api_root;
+mod reverted;
+
 const PATH: &str = "/api/v1/namespaces/mesh/secrets/weft-ca";
 
 fn reconciler(api: &FakeApi, leads: bool) -> Reconciler {
@@ -80,7 +83,8 @@ async fn loser_of_creation_race_reads_winners_authority() {
     let now = SystemTime::now();
     let (a, b) = (reconciler(&api, true), reconciler(&api, false));
     a.step(now).await.unwrap();
-    b.make(now).await.unwrap();
+    let read = b.make(now).await.unwrap();
+    b.take(read, now).await.unwrap();
     assert_eq!(a.authority.roots_der(), b.authority.roots_der());
 }
 
@@ -243,8 +247,9 @@ fn holder_with_all(api: &FakeApi, clock: &Clock) -> (Authority, CertHandle, Serv
         clock.clone(),
     ));
     tokio::spawn(certificate::keep_serving(
-        vec![crate::metrics_api::SERVED.service],
+        vec![crate::metrics_api::SERVED],
         authority.clone(),
+        api.client(),
         "weft-system".to_owned(),
         front.clone(),
         clock.clone(),

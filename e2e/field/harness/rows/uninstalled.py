@@ -30,7 +30,8 @@ class NamespaceOfTheMesh:
         status, text = side.cluster.check(side.namespace)
         result["check"] = status == 1 and "weft uninstall" in text
         printed = side.cluster.run_weft("uninstall")
-        if printed.returncode != 0:
+        # 1: pods of this and of other rows still have a proxy.
+        if printed.returncode not in (0, 1):
             raise Failure(f"weft uninstall: {printed.stderr.strip()[-300:]}")
         side.cluster.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=printed.stdout, timeout=120)
         result["pod_after"] = cls.made(side)

@@ -1,0 +1,234 @@
+//! What of the cluster still needs the mesh: definitions that its injector converts for, and pods with
+//! its proxy, with the commands that end this.
+//!
+//! The commands are printed and not run, as the manifests are. A patch names the versions that it
+//! expects, so that the API server refuses it for a definition that has changed since.
+
+use std::collections::BTreeSet;
+
+use crds::objects::PROXY_CONTAINER;
+use crds::smi::CONVERSION_SERVICE;
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::console::Console;
+use crate::failure::{Conclusion, Failure};
+use crate::kinds;
+
+/// Pods per request, as kubectl does.
+const PAGE: &str = "500";
+
+/// Prints to the error stream what still needs the mesh. No: pods still have a proxy.
+///
+/// # Errors
+/// When the error stream cannot be written.
+pub(super) async fn report(
+    cluster: &Cluster,
+    console: &mut Console<'_>,
+) -> Result<Conclusion, Failure> {
+    let mut conclusion = Conclusion::Yes;
+    match conversions(cluster).await {
+        Ok(lines) => {
+            for line in lines {
+                console.word(&line)?;
+            }
+        }
+        Err(failure) => {
+            conclusion = unknown("which definitions the mesh converts for", &failure, console)?;
+        }
+    }
+    match Meshed::read(cluster).await {
+        Ok(meshed) if meshed.pods == 0 => console.word("no pod has a proxy")?,
+        Ok(meshed) => {
+            for line in meshed.lines() {
+                console.word(&line)?;
+            }
+            conclusion = Conclusion::No;
+        }
+        Err(failure) => conclusion = unknown("which pods have a proxy", &failure, console)?,
+    }
+    Ok(conclusion)
+}
+
+/// Prints that something was not found out. What the command has printed is the same without it.
+///
+/// # Errors
+/// As [`report`].
+pub(super) fn unknown(
+    what: &str,
+    failure: &Failure,
+    console: &mut Console<'_>,
+) -> Result<Conclusion, Failure> {
+    console.word(&format!("{what} is not known: {failure}"))?;
+    Ok(Conclusion::Unknown)
+}
+
+/// What is to be done with the definitions that the injector converts for.
+async fn conversions(cluster: &Cluster) -> Result<Vec<String>, Failure> {
+    let mut lines = Vec::new();
+    for kind in kinds::all() {
+        let name = kind.definition();
+        let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+        let what = format!("definition {name}");
+        match cluster.try_read::<Value>(&what, &path).await {
+            Ok(definition) => lines.extend(conversion(&name, &definition)),
+            Err(refusal) if refusal.is_missing() => {}
+            Err(refusal) => return Err(refusal.into_failure()),
+        }
+    }
+    Ok(lines)
+}
+
+/// The same of one definition.
+fn conversion(name: &str, definition: &Value) -> Vec<String> {
+    let spec = &definition["spec"];
+    if spec["conversion"]["webhook"]["clientConfig"]["service"]["name"] != CONVERSION_SERVICE {
+        return Vec::new();
+    }
+    let versions = || each(&spec["versions"]);
+    let storage = versions().find(|version| version["storage"] == true);
+    let storage = storage.map_or(&Value::Null, |version| &version["name"]);
+    let stored = each(&definition["status"]["storedVersions"]);
+    let older: Vec<&str> = stored
+        .filter(|version| *version != storage)
+        .filter_map(Value::as_str)
+        .collect();
+    let mut lines = Vec::new();
+    if !older.is_empty() {
+        let status = json!({"status": {"storedVersions": [storage]}});
+        lines.push(format!(
+            "objects of {name} may be stored in {}, which no client can read without the injector; \
+             while it runs, these write them anew:",
+            older.join(", ")
+        ));
+        lines.push(format!(
+            "  kubectl get {name} -A -o json | kubectl replace -f -"
+        ));
+        lines.push(format!(
+            "  kubectl patch crd {name} --subresource=status --type=merge -p '{status}'"
+        ));
+    }
+    let mut operations = Vec::new();
+    for (index, version) in versions().enumerate() {
+        if version["name"] != *storage && version["served"] == true {
+            let path = |field: &str| format!("/spec/versions/{index}/{field}");
+            let (name, served) = (path("name"), path("served"));
+            operations.push(json!({"op": "test", "path": name, "value": version["name"]}));
+            operations.push(json!({"op": "replace", "path": served, "value": false}));
+        }
+    }
+    let none = json!({"strategy": "None"});
+    operations.push(json!({"op": "replace", "path": "/spec/conversion", "value": none}));
+    lines.push(format!(
+        "objects of {name} are converted by the mesh, and lists of other versions fail without it; \
+         this serves {} alone:",
+        storage.as_str().unwrap_or_default()
+    ));
+    lines.push(format!(
+        "  kubectl patch crd {name} --type=json -p '{}'",
+        Value::Array(operations)
+    ));
+    lines
+}
+
+/// Pods that still have a proxy, and what takes it out of them.
+#[derive(Debug, Default)]
+struct Meshed {
+    pods: usize,
+    /// Namespace, and a workload as `kubectl rollout restart` has it.
+    workloads: BTreeSet<(String, String)>,
+    /// Namespace, and a pod of no such workload.
+    alone: BTreeSet<(String, String)>,
+}
+
+impl Meshed {
+    /// Of all namespaces.
+    async fn read(cluster: &Cluster) -> Result<Self, Failure> {
+        let mut meshed = Self::default();
+        let mut next = String::new();
+        loop {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.append_pair("limit", PAGE);
+            if !next.is_empty() {
+                query.append_pair("continue", &next);
+            }
+            let path = format!("/api/v1/pods?{}", query.finish());
+            let page: Value = cluster.read("pods", &path).await?;
+            for pod in each(&page["items"]) {
+                meshed.add(pod);
+            }
+            let token = page["metadata"]["continue"].as_str();
+            match token.filter(|token| !token.is_empty()) {
+                Some(token) => token.clone_into(&mut next),
+                None => return Ok(meshed),
+            }
+        }
+    }
+
+    fn add(&mut self, pod: &Value) {
+        let mut containers = each(&pod["spec"]["initContainers"]);
+        let has_proxy = containers.any(|container| container["name"] == PROXY_CONTAINER);
+        let phase = pod["status"]["phase"].as_str();
+        if !has_proxy || matches!(phase, Some("Succeeded" | "Failed")) {
+            return;
+        }
+        self.pods += 1;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let namespace = text(&pod["metadata"]["namespace"]);
+        match workload(pod) {
+            Some(workload) => self.workloads.insert((namespace, workload)),
+            None => {
+                let name = text(&pod["metadata"]["name"]);
+                self.alone.insert((namespace, name))
+            }
+        };
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let workloads = self.workloads.iter();
+        let alone = self.alone.iter();
+        let first = format!(
+            "{} pods have a proxy until they are made anew; once what is printed above is deleted and \
+             label weft.dev/inject is taken from their namespaces, these do it:",
+            self.pods
+        );
+        [first]
+            .into_iter()
+            .chain(workloads.map(|(namespace, workload)| {
+                format!("  kubectl -n {namespace} rollout restart {workload}")
+            }))
+            .chain(
+                alone.map(|(namespace, pod)| format!("  kubectl -n {namespace} delete pod {pod}")),
+            )
+            .collect()
+    }
+}
+
+/// What `kubectl rollout restart` calls the owner of a pod, if it can restart it.
+fn workload(pod: &Value) -> Option<String> {
+    let metadata = &pod["metadata"];
+    let owner = each(&metadata["ownerReferences"]).find(|owner| owner["controller"] == true)?;
+    if owner["apiVersion"] != "apps/v1" {
+        // A kind that others define may have such a name.
+        return None;
+    }
+    let name = owner["name"].as_str()?;
+    match owner["kind"].as_str()? {
+        "StatefulSet" => Some(format!("statefulset/{name}")),
+        "DaemonSet" => Some(format!("daemonset/{name}")),
+        "ReplicaSet" => {
+            // A Deployment names its ReplicaSets after itself and this hash.
+            let hash = metadata["labels"]["pod-template-hash"].as_str()?;
+            let deployment = name.strip_suffix(hash)?.strip_suffix('-')?;
+            Some(format!("deployment/{deployment}"))
+        }
+        _ => None,
+    }
+}
+
+fn each(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests;

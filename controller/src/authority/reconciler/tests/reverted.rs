@@ -1,0 +1,131 @@
+//! Contents that another client puts over the Secret: a restored backup, or one that adds a root.
+
+use super::*;
+
+/// Writes a content as the client with this field manager does.
+fn put_over(api: &FakeApi, mut secret: Value, manager: &str) {
+    let wrote = |manager: &str, time: &str| json!({"manager": manager, "operation": "Update", "time": time});
+    secret["metadata"]["managedFields"] = json!([
+        wrote(manager, "2026-11-02T00:00:00Z"),
+        wrote("unknown-controller", "2026-11-01T00:00:00Z"),
+    ]);
+    api.put(PATH, secret);
+}
+
+/// A content that works and has another root.
+async fn backup(now: SystemTime) -> Value {
+    let api = FakeApi::default();
+    reconciler(&api, true).step(now).await.unwrap();
+    api.read(PATH).unwrap()
+}
+
+/// The content with one more root.
+fn with_root(mut secret: Value, pem: &str) -> Value {
+    let roots: ByteString = serde_json::from_value(secret["data"][ROOT_CRT].clone()).unwrap();
+    let both = [roots.0.as_slice(), b"\n", pem.as_bytes()].concat();
+    secret["data"][ROOT_CRT] = json!(ByteString(both));
+    secret
+}
+
+#[tokio::test]
+async fn running_replicas_keep_roots_that_a_restored_secret_lacks() {
+    let (api, now) = (FakeApi::default(), SystemTime::now());
+    let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
+    let (mut holder, other) = (reconciler(&api, true), reconciler(&api, false));
+    holder.events = events;
+    holder.step(now).await.unwrap();
+    other.step(now).await.unwrap();
+    let (first, roots) = (key(&api, ROOT_CRT), holder.authority.roots_der());
+
+    put_over(&api, backup(now).await, "velero-server");
+    let writes = api.writes().len();
+    other.step(now).await.unwrap();
+    other.step(now).await.unwrap();
+    assert_eq!(api.writes().len(), writes, "not its task");
+    holder.step(now).await.unwrap();
+    assert_eq!(key(&api, ROOT_CRT), first, "written back");
+    let writes = api.writes().len();
+    holder.step(now).await.unwrap();
+    other.step(now).await.unwrap();
+    assert_eq!(api.writes().len(), writes, "once");
+    for replica in [&holder, &other] {
+        assert_eq!(replica.authority.roots_der(), roots);
+        assert!(can_sign(replica, now));
+        assert_eq!(replica.metrics.reverts.get(), 1);
+    }
+
+    drop(holder);
+    writer.run(std::future::pending()).await;
+    let events = api.below("/apis/events.k8s.io/v1/namespaces/mesh/events/");
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["reason"], "AuthorityReverted");
+    assert_eq!(events[0]["type"], "Warning");
+    let text = events[0]["note"].as_str().unwrap();
+    assert!(text.contains("velero-server"), "{text}");
+    assert!(text.contains(ROOT_CRT), "{text}");
+}
+
+#[tokio::test]
+async fn restored_issuer_that_ended_brings_no_foreign_root() {
+    let (api, start) = (FakeApi::default(), SystemTime::now());
+    let old = backup(start).await;
+    let later = start + ISSUER_LIFE + DAY;
+    let holder = reconciler(&api, true);
+    holder.step(later).await.unwrap();
+    let first = key(&api, ROOT_CRT);
+    put_over(&api, old, "etcd");
+    holder.step(later).await.unwrap();
+    assert_eq!(key(&api, ROOT_CRT), first);
+    assert!(can_sign(&holder, later));
+}
+
+#[tokio::test]
+async fn added_root_is_taken_and_stays() {
+    let (api, now) = (FakeApi::default(), SystemTime::now());
+    let replica = reconciler(&api, true);
+    replica.step(now).await.unwrap();
+    let first = api.read(PATH).unwrap();
+    let added = Root::generate(now, ROOT_LIFE).unwrap();
+    put_over(&api, with_root(first.clone(), added.cert_pem()), "kubectl");
+    replica.step(now).await.unwrap();
+    assert_eq!(replica.authority.roots_der().len(), 2);
+    assert_eq!(replica.metrics.reverts.get(), 0);
+
+    put_over(&api, first, "kubectl");
+    replica.step(now).await.unwrap();
+    assert_eq!(replica.authority.roots_der().len(), 2);
+    assert_eq!(replica.metrics.reverts.get(), 1);
+}
+
+#[tokio::test]
+async fn root_that_has_ended_may_be_taken_out() {
+    let (api, now) = (FakeApi::default(), SystemTime::now());
+    let replica = reconciler(&api, true);
+    replica.step(now).await.unwrap();
+    let first = api.read(PATH).unwrap();
+    let added = Root::generate(now, DAY).unwrap();
+    api.put(PATH, with_root(first.clone(), added.cert_pem()));
+    replica.step(now).await.unwrap();
+    assert_eq!(replica.authority.roots_der().len(), 2);
+
+    api.put(PATH, first);
+    replica.step(now + 2 * DAY).await.unwrap();
+    assert_eq!(replica.authority.roots_der().len(), 1);
+    assert_eq!(replica.metrics.reverts.get(), 0);
+}
+
+#[tokio::test]
+async fn replica_started_from_restored_secret_follows_lease_holder() {
+    let (api, now) = (FakeApi::default(), SystemTime::now());
+    let holder = reconciler(&api, true);
+    holder.step(now).await.unwrap();
+    put_over(&api, backup(now).await, "velero-server");
+    let late = reconciler(&api, false);
+    late.step(now).await.unwrap();
+    assert!(can_sign(&late, now), "it takes what is there");
+    assert_ne!(late.authority.roots_der(), holder.authority.roots_der());
+    holder.step(now).await.unwrap();
+    late.step(now).await.unwrap();
+    assert_eq!(late.authority.roots_der(), holder.authority.roots_der());
+    assert!(can_sign(&late, now));
+}
