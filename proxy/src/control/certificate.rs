@@ -3,8 +3,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use identity::LeafKey;
-use identity::tls::{self, H2_ALPN, Leaf};
+use identity::tls::{self, BadLeaf, H2_ALPN, Leaf};
+use identity::{IdentityError, LeafKey, Roots};
 use runtime::backoff::Backoff;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -107,14 +107,30 @@ impl Control {
                 format!("the controller refused a certificate: {}", status.message())
             })?
             .into_inner();
-        let chain = answer.chain.into_iter().map(CertificateDer::from).collect();
-        self.trust(answer.roots);
-        Ok(Leaf::verified(
-            chain,
-            &key,
-            &self.roots,
-            &self.identity,
-            self.clock.now(),
-        )?)
+        self.leaf(answer, &key)
+    }
+
+    /// The certificate of an answer. The roots in use judge it first: the stream brings their
+    /// changes, and the replica that answers may lag behind the one that streams. Its own roots are
+    /// taken only where its certificate needs them, and has no fault by them.
+    fn leaf(&self, answer: v1::CertifyResponse, key: &LeafKey) -> Result<Leaf, BoxError> {
+        let der = |all: Vec<Vec<u8>>| -> Vec<CertificateDer<'static>> {
+            all.into_iter().map(CertificateDer::from).collect()
+        };
+        let chain = der(answer.chain);
+        let by = |roots: &Roots| {
+            let now = self.clock.now();
+            Leaf::verified(chain.clone(), key, roots, &self.identity, now)
+        };
+        let refused = match by(&self.roots) {
+            Err(refused @ BadLeaf::Refused(IdentityError::UnknownAuthority)) => refused,
+            judged => return Ok(judged?),
+        };
+        let Ok(sent) = Roots::new(&self.identity, der(answer.roots)) else {
+            return Err(refused.into());
+        };
+        let leaf = by(&sent)?;
+        self.roots.replace(sent.certificates())?;
+        Ok(leaf)
     }
 }

@@ -3,6 +3,7 @@
 //! Claims: attack-87
 
 mod breakers;
+mod certificate;
 mod older;
 mod shares;
 mod startup;
