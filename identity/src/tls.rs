@@ -98,11 +98,7 @@ impl Leaf {
         expected: &SpiffeId,
         now: SystemTime,
     ) -> Result<Self, BadLeaf> {
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        for purpose in [Purpose::Server, Purpose::Client] {
-            let now = UnixTime::since_unix_epoch(since);
-            verify::verify_chain(roots, &chain, now, purpose).map_err(BadLeaf::Refused)?;
-        }
+        accepted(&chain, roots, now).map_err(BadLeaf::Refused)?;
         let leaf = Self::new(chain, key)?;
         if leaf.identity.spiffe == *expected {
             Ok(leaf)
@@ -129,6 +125,14 @@ impl Leaf {
             identity,
             stamp,
         })
+    }
+
+    /// Checks whether peers that trust `roots` accept it at `now`, on either side.
+    ///
+    /// # Errors
+    /// Why they would refuse it.
+    pub fn accepted_by(&self, roots: &Roots, now: SystemTime) -> Result<(), IdentityError> {
+        accepted(self.chain(), roots, now)
     }
 
     #[must_use]
@@ -389,6 +393,19 @@ fn finish_client(mut config: ClientConfig, alpn: &[&[u8]]) -> Arc<ClientConfig> 
 
 fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.to_vec()).collect()
+}
+
+fn accepted(
+    chain: &[CertificateDer<'_>],
+    roots: &Roots,
+    now: SystemTime,
+) -> Result<(), IdentityError> {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    for purpose in [Purpose::Server, Purpose::Client] {
+        let now = UnixTime::since_unix_epoch(since);
+        verify::verify_chain(roots, chain, now, purpose)?;
+    }
+    Ok(())
 }
 
 /// What a leaf holds beside its identity.

@@ -259,6 +259,7 @@ impl Bench {
                 )))),
                 certs: CertHandle::empty(),
                 roots: Roots::new(&id("shop", "web"), ca.roots()).unwrap(),
+                refused: Arc::default(),
                 clock,
                 draining: draining.subscribe(),
             },
