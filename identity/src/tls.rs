@@ -28,7 +28,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::authority::Serving;
 use crate::request::LeafKey;
 use crate::verify::{
-    self, ClientVerifier, IdentityError, PeerIdentity, Purpose, Roots, ServerVerifier,
+    self, AuthorityId, ClientVerifier, IdentityError, PeerIdentity, Purpose, Roots, ServerVerifier,
 };
 
 /// ALPN of the mesh port.
@@ -162,7 +162,13 @@ impl Leaf {
         &self.stamp.serial
     }
 
-    /// Name of the authority that signed it.
+    /// The authority that signed it.
+    #[must_use]
+    pub fn authority(&self) -> AuthorityId {
+        self.identity.certificate.authority
+    }
+
+    /// Name of that authority, which others may have too.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.stamp.issuer

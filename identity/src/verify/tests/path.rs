@@ -1,5 +1,7 @@
 //! What a peer presents is the path to a root, and shows what signed its leaf.
 
+use rustls_pki_types::pem::PemObject as _;
+
 use super::*;
 use crate::fixtures::names;
 use crate::request::LeafKey;
@@ -13,6 +15,18 @@ const ORDER: [u8; 32] = [
 const ECDSA_SHA256: [u8; 12] = [
     0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02,
 ];
+
+const ROOT: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBdjCCARugAwIBAgIUHKthaeFgtwcAwUj88iim/EI/whUwCgYIKoZIzj0EAwIw
+EDEOMAwGA1UEAwwFbXktY2EwHhcNMjYxMTMwMDEyMzA3WhcNMzYxMTI3MDEyMzA3
+WjAQMQ4wDAYDVQQDDAVteS1jYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABGEE
+j9UuPLJmXitDqBDcinLOSIX+FZ9Vdb5OE+3a7Ul+EbH1tKUYCK9cdSRHwbE3L+Ef
+WcWK4cSSZwgCnf93RTKjUzBRMB0GA1UdDgQWBBS8z/QJS00jx1qh8CaZZTyY9wY9
+AzAfBgNVHSMEGDAWgBS8z/QJS00jx1qh8CaZZTyY9wY9AzAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0kAMEYCIQCNDseyzcVBuEC02B1+fBQ/FYvAQXAhgDBv
+b6Y4cqdWwgIhAL5KY3c1kTyVvPpCEq676jYuFV82YHVjf0rtr7Rj7hY6
+-----END CERTIFICATE-----";
 
 fn both_sides(
     roots: &Roots,
@@ -178,4 +192,13 @@ fn authorities_of_one_name_differ_by_their_keys() {
     assert_ne!(id("other", &keys[0], HOUR), first);
     assert_eq!(id("my-ca", &keys[0], 2 * HOUR), first, "it was renewed");
     assert_eq!(first.to_string().len(), 32);
+}
+
+/// `weft identity` writes the same of it.
+#[test]
+fn authority_is_known_by_digits_that_last() {
+    let root = CertificateDer::from_pem_slice(ROOT.as_bytes()).unwrap();
+    let roots = trusting(&[&root]);
+    let ids: Vec<String> = roots.ids().iter().map(ToString::to_string).collect();
+    assert_eq!(ids, ["78c3b8c7c9a0b582d49c5f87098d668e"]);
 }
