@@ -26,7 +26,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::authority::Serving;
 use crate::request::LeafKey;
 use crate::verify::{
-    self, ClientVerifier, IdentityError, PeerIdentity, Purpose, Roots, ServerVerifier,
+    self, AuthorityId, ClientVerifier, IdentityError, PeerIdentity, Purpose, Roots, ServerVerifier,
 };
 
 /// ALPN of the mesh port.
@@ -96,11 +96,7 @@ impl Leaf {
         expected: &SpiffeId,
         now: SystemTime,
     ) -> Result<Self, BadLeaf> {
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        for purpose in [Purpose::Server, Purpose::Client] {
-            let now = UnixTime::since_unix_epoch(since);
-            verify::verify_chain(roots, &chain, now, purpose).map_err(BadLeaf::Refused)?;
-        }
+        accepted(&chain, roots, now).map_err(BadLeaf::Refused)?;
         let leaf = Self::new(chain, key)?;
         if leaf.identity.spiffe == *expected {
             Ok(leaf)
@@ -127,6 +123,14 @@ impl Leaf {
             identity,
             stamp,
         })
+    }
+
+    /// Checks whether peers that trust `roots` accept it at `now`, on either side.
+    ///
+    /// # Errors
+    /// Why they would refuse it.
+    pub fn accepted_by(&self, roots: &Roots, now: SystemTime) -> Result<(), IdentityError> {
+        accepted(self.chain(), roots, now)
     }
 
     #[must_use]
@@ -156,7 +160,13 @@ impl Leaf {
         &self.stamp.serial
     }
 
-    /// Name of the authority that signed it.
+    /// The authority that signed it.
+    #[must_use]
+    pub fn authority(&self) -> AuthorityId {
+        self.identity.certificate.authority
+    }
+
+    /// Name of that authority, which others may have too.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.stamp.issuer
@@ -387,6 +397,19 @@ fn finish_client(mut config: ClientConfig, alpn: &[&[u8]]) -> Arc<ClientConfig> 
 
 fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.to_vec()).collect()
+}
+
+fn accepted(
+    chain: &[CertificateDer<'_>],
+    roots: &Roots,
+    now: SystemTime,
+) -> Result<(), IdentityError> {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    for purpose in [Purpose::Server, Purpose::Client] {
+        let now = UnixTime::since_unix_epoch(since);
+        verify::verify_chain(roots, chain, now, purpose)?;
+    }
+    Ok(())
 }
 
 /// What a leaf holds beside its identity.

@@ -1,28 +1,33 @@
 //! Verifies that a peer has the expected identity.
 //!
 //! webpki builds the chain from a list of roots that can be replaced while connections run;
-//! several roots are trusted at once while one replaces another. The leaf must carry exactly one
-//! SPIFFE id, of the trust domain that the roots are for. Host names are never checked: addresses
-//! are reused by other pods, identities are not.
+//! several roots are trusted at once while one replaces another. What a peer presents must be that
+//! chain, in its order: so the second certificate is always the one that signed the first. The leaf
+//! must carry exactly one SPIFFE id, of the trust domain that the roots are for. Host names are
+//! never checked: addresses are reused by other pods, identities are not.
 
+use std::cell::Cell;
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use policy::name::SpiffeId;
+use policy::well_known::BACKDATE;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OidRegistry;
 
+mod authority_id;
 mod error;
 mod roots;
 
+pub use authority_id::AuthorityId;
 pub use error::IdentityError;
 #[cfg(test)]
 pub(crate) use roots::MAX_ROOTS;
@@ -45,7 +50,21 @@ static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
 pub struct PeerIdentity {
     pub spiffe: SpiffeId,
     /// `<pod-uid>.pod.weft`, when the certificate names its pod.
-    pub pod_dns: Option<String>,
+    pub pod_dns: Option<Box<str>>,
+    /// What it has proved this by.
+    pub certificate: Arc<PeerCertificate>,
+}
+
+/// The certificate by which a peer has proved its identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerCertificate {
+    /// What signed it.
+    pub authority: AuthorityId,
+    /// The bytes of the number.
+    pub serial: Box<[u8]>,
+    /// When it was issued, which is [`BACKDATE`] after it begins.
+    pub issued: SystemTime,
+    pub not_after: SystemTime,
 }
 
 impl PeerIdentity {
@@ -84,21 +103,22 @@ pub(crate) fn is_pod_dns(name: &str) -> bool {
 /// certificates of an open connection).
 ///
 /// # Errors
-/// When there is no certificate or it carries no usable identity.
+/// When there is no certificate, it carries no usable identity, or what signed it is missing.
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, IdentityError> {
-    peer_with_expiry(chain).map(|(peer, _)| peer)
-}
-
-/// The same, and when its certificate ends.
-///
-/// # Errors
-/// As [`peer_identity`].
-pub fn peer_with_expiry(
-    chain: &[CertificateDer<'_>],
-) -> Result<(PeerIdentity, SystemTime), IdentityError> {
     let leaf = parse(chain.first().ok_or(IdentityError::NoCertificate)?)?;
-    let (_, not_after) = validity(&leaf);
-    Ok((identity_of(&leaf)?, not_after))
+    let (spiffe, pod_dns) = names_of(&leaf)?;
+    let signer = parse(chain.get(1).ok_or(NOT_IN_ORDER)?)?;
+    let (not_before, not_after) = validity(&leaf);
+    Ok(PeerIdentity {
+        spiffe,
+        pod_dns,
+        certificate: Arc::new(PeerCertificate {
+            authority: AuthorityId::of(&signer),
+            serial: leaf.raw_serial().into(),
+            issued: not_before + BACKDATE,
+            not_after,
+        }),
+    })
 }
 
 /// Checks a chain, leaf first, at `now`: trust domain, authority, time, purpose,
@@ -113,7 +133,8 @@ pub fn verify_chain(
     purpose: Purpose,
 ) -> Result<PeerIdentity, IdentityError> {
     let (leaf, intermediates) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
-    verify(roots, leaf, intermediates, now, purpose)
+    verify(roots, leaf, intermediates, now, purpose)?;
+    peer_identity(chain)
 }
 
 /// Checks a serving certificate as a client does that does not know SPIFFE and
@@ -150,7 +171,7 @@ fn verify(
     intermediates: &[CertificateDer<'_>],
     now: UnixTime,
     purpose: Purpose,
-) -> Result<PeerIdentity, IdentityError> {
+) -> Result<SpiffeId, IdentityError> {
     if intermediates.len() > MAX_INTERMEDIATES {
         return Err(IdentityError::Malformed("more certificates than allowed"));
     }
@@ -159,17 +180,26 @@ fn verify(
         Purpose::Client => KeyUsage::client_auth(),
     };
     let parsed = parse(leaf)?;
-    let identity = identity_of(&parsed);
+    let names = names_of(&parsed);
     // Before the chain: no signature makes an identity of another trust domain ours.
-    if let Ok(peer) = &identity
-        && peer.spiffe.trust_domain() != roots.trust_domain()
+    if let Ok((spiffe, _)) = &names
+        && spiffe.trust_domain() != roots.trust_domain()
     {
         return Err(IdentityError::UnknownTrustDomain {
             trusted: roots.trust_domain().to_owned(),
-            presented: peer.spiffe.clone(),
+            presented: spiffe.clone(),
         });
     }
     let trusted = roots.current();
+    let out_of_order = Cell::new(false);
+    let in_order = |path: &VerifiedPath<'_>| match is_in_order(intermediates, path) {
+        true => Ok(()),
+        // There may be another path.
+        false => {
+            out_of_order.set(true);
+            Err(webpki::Error::UnknownIssuer)
+        }
+    };
     EndEntityCert::try_from(leaf)
         .map_err(IdentityError::from)?
         .verify_for_usage(
@@ -179,11 +209,38 @@ fn verify(
             now,
             usage,
             None,
-            None,
+            Some(&in_order),
         )
-        .map_err(IdentityError::from)?;
+        .map_err(|error| match out_of_order.get() {
+            true => NOT_IN_ORDER,
+            false => error.into(),
+        })?;
     names_a_purpose(&parsed)?;
-    identity
+    names.map(|(spiffe, _)| spiffe)
+}
+
+/// Why a chain is refused that holds a path to a root and is not one.
+const NOT_IN_ORDER: IdentityError =
+    IdentityError::Malformed("the chain is not the path to its root, in order");
+
+/// Whether what a peer presents behind its leaf is this path and nothing else. Its authority may
+/// be a root itself; so the root may end the chain, in any certificate of its name and key. What
+/// signed the leaf is never missing, since nothing else shows it later.
+fn is_in_order(presented: &[CertificateDer<'_>], path: &VerifiedPath<'_>) -> bool {
+    let mut rest = presented.iter();
+    let mut used = path.intermediate_certificates();
+    if !used.all(|used| rest.next().is_some_and(|next| **next == *used.der())) {
+        return false;
+    }
+    match rest.as_slice() {
+        [] => !presented.is_empty(),
+        [last] => webpki::anchor_from_trusted_cert(last).is_ok_and(|last| {
+            let root = path.anchor();
+            last.subject == root.subject
+                && last.subject_public_key_info == root.subject_public_key_info
+        }),
+        _ => false,
+    }
 }
 
 fn parse<'a>(leaf: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
@@ -227,7 +284,7 @@ fn proves_by_signing(leaf: &X509Certificate<'_>) -> Result<(), IdentityError> {
 
 /// Exactly one URI name, a SPIFFE id; at most one DNS name, a pod's; no name of
 /// any other kind; no authority.
-fn identity_of(leaf: &X509Certificate<'_>) -> Result<PeerIdentity, IdentityError> {
+fn names_of(leaf: &X509Certificate<'_>) -> Result<(SpiffeId, Option<Box<str>>), IdentityError> {
     if leaf.is_ca() {
         return Err(IdentityError::NoIdentity(
             "the certificate is an authority's",
@@ -251,13 +308,13 @@ fn identity_of(leaf: &X509Certificate<'_>) -> Result<PeerIdentity, IdentityError
                 return Err(IdentityError::NoIdentity("more than one URI name"));
             }
             GeneralName::DNSName(dns) if pod_dns.is_none() && is_pod_dns(dns) => {
-                pod_dns = Some((*dns).to_owned());
+                pod_dns = Some(Box::from(*dns));
             }
             _ => return Err(IdentityError::NoIdentity("a name that is not the mesh's")),
         }
     }
     let spiffe = spiffe.ok_or(IdentityError::NoIdentity("no URI name"))?;
-    Ok(PeerIdentity { spiffe, pod_dns })
+    Ok((spiffe, pod_dns))
 }
 
 /// The signer, as people write it: `CN=weft, O=Shop`. Attributes without one of the short
@@ -338,12 +395,12 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let presented = verify(&self.roots, end_entity, intermediates, now, Purpose::Server)?;
-        if presented.spiffe == self.expected {
+        if presented == self.expected {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(IdentityError::WrongIdentity {
                 expected: self.expected.clone(),
-                presented: presented.spiffe,
+                presented,
             }
             .into())
         }

@@ -15,12 +15,12 @@ pub(crate) mod breaker_reports;
 pub(crate) mod certificate;
 pub(crate) mod leaving;
 pub(crate) mod live_queries;
+mod refusal;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod trust_bundle;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -29,12 +29,13 @@ use identity::{IdentityError, Roots};
 use policy::name::SpiffeId;
 use runtime::clock::Clock;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::store::Store;
 use crate::control::leaving::{Contact, Leaving};
+use crate::control::refusal::{AlertWatch, Flag};
 use crate::settings::ControllerSettings;
 use crate::telemetry::startup::StartupStep;
 
@@ -53,35 +54,12 @@ pub(crate) struct Control {
     pub config: Arc<Store>,
     pub certs: CertHandle,
     pub roots: Roots,
+    /// That peers do not take the own certificate, before its time is over.
+    pub refused: Arc<Flag>,
     /// What certificates are renewed by.
     pub clock: Clock,
     /// Whether the pod is being deleted.
     pub draining: watch::Receiver<bool>,
-}
-
-/// Whether a controller was met whose authority is unknown.
-#[derive(Debug, Default)]
-pub(crate) struct UnknownAuthorityFlag {
-    raised: AtomicBool,
-    news: Notify,
-}
-
-impl UnknownAuthorityFlag {
-    pub(super) fn raise(&self) {
-        self.raised.store(true, Ordering::Relaxed);
-        self.news.notify_one();
-    }
-
-    /// For one connection.
-    pub(super) fn take(&self) -> bool {
-        self.raised.swap(false, Ordering::Relaxed)
-    }
-
-    pub(super) async fn raised(&self) {
-        while !self.raised.load(Ordering::Relaxed) {
-            self.news.notified().await;
-        }
-    }
 }
 
 /// What the rest of the process may wait for.
@@ -102,7 +80,8 @@ impl Control {
         let (leaving, leaving_seen) = watch::channel(Leaving::No);
         let contact = watch::Sender::new(Contact::default());
         let contact_seen = contact.subscribe();
-        let unknown_authority = Arc::new(UnknownAuthorityFlag::default());
+        // A controller was met whose authority is unknown.
+        let unknown_authority = Arc::new(Flag::default());
         let (control, unknown) = (self.clone(), Arc::clone(&unknown_authority));
         let made = contact.clone();
         runtime::task::spawn("certificate", async move {
@@ -134,12 +113,13 @@ impl Control {
     }
 
     /// One connection to whichever controller answers first. Reports one of unknown authority to
-    /// `unknown_authority`.
+    /// `unknown_authority`, and one that ends it by an alert to `alerted`.
     async fn channel(
         &self,
         config: Arc<rustls::ClientConfig>,
         contact: &watch::Sender<Contact>,
-        unknown_authority: Option<&UnknownAuthorityFlag>,
+        unknown_authority: Option<&Flag>,
+        alerted: Option<Arc<Flag>>,
     ) -> Result<Channel, BoxError> {
         let secured = timeout(CONNECT_WITHIN, self.connect(config, unknown_authority)).await;
         let unreachable = !matches!(secured, Ok(Ok(_)));
@@ -148,7 +128,8 @@ impl Control {
         });
         let secured = secured
             .map_err(|_| format!("{} did not answer in time", self.controller.address))??;
-        let io = parking_lot::Mutex::new(Some(TokioIo::new(secured)));
+        let watched = AlertWatch::new(secured, alerted);
+        let io = parking_lot::Mutex::new(Some(TokioIo::new(watched)));
         // One connection, made already: when it ends, so does the stream.
         let connector = tower::service_fn(move |_| {
             let io = io.lock().take();
@@ -165,7 +146,7 @@ impl Control {
     async fn connect(
         &self,
         config: Arc<rustls::ClientConfig>,
-        unknown_authority: Option<&UnknownAuthorityFlag>,
+        unknown_authority: Option<&Flag>,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
         let controller = &self.controller.address;
         let addresses = tokio::net::lookup_host(controller)

@@ -105,6 +105,10 @@ pub struct ProxyStatus {
     /// The proxy's clock when it sent this, in milliseconds since 1970.
     #[prost(uint64, tag = "4")]
     pub now: u64,
+    /// The roots in use, each as Certificate.authority. None: an older proxy, of which only the
+    /// acknowledgement of its bundle says that it has the roots.
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    pub trusts: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Certificate {
@@ -120,6 +124,11 @@ pub struct Certificate {
     /// When it starts to be valid, in the same unit; 0: an older proxy, which does not send it.
     #[prost(uint64, tag = "4")]
     pub not_before: u64,
+    /// What signed it: the first 16 bytes of the SHA-256 of the DER of its name (subject) and of its
+    /// key (subjectPublicKeyInfo). Authorities may share a name. Empty: an older proxy, which does
+    /// not send it.
+    #[prost(bytes = "vec", tag = "5")]
+    pub authority: ::prost::alloc::vec::Vec<u8>,
 }
 /// The breaker report: results of a proxy's calls, in the last second, to Services that have a
 /// breaker. Sent once a second at most, only by proxies that apply breakers, and only where

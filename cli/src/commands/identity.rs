@@ -288,7 +288,12 @@ async fn instead(cluster: &Cluster, why: &Failure) -> String {
     let listed = proxies::all(cluster).await.unwrap_or_default();
     let certificates = listed.items.into_iter();
     let certificates = certificates.filter_map(|proxy| proxy.status.certificate);
-    let names: BTreeSet<String> = certificates.map(|certificate| certificate.issuer).collect();
+    // Issuers may share a name.
+    let names = certificates.map(|certificate| match certificate.authority {
+        Some(authority) => format!("{} ({authority})", certificate.issuer),
+        None => certificate.issuer,
+    });
+    let names: BTreeSet<String> = names.collect();
     if names.is_empty() {
         return format!("the issuer is not shown: {why}");
     }

@@ -175,11 +175,17 @@ fn add_own_words(status: &mut ProxyStatus, state: &ProxyState, ttl: Duration) {
             issued,
             not_after: time(certificate.not_after)?.to_string(),
             issuer: certificate.issuer.clone(),
+            authority: Some(hex(&certificate.authority)).filter(|id| !id.is_empty()),
         })
     });
+    status.trusts = reported.trusts.iter().map(|root| hex(root)).collect();
     status.memory = (reported.memory > 0).then_some(reported.memory);
     status.draining = Some(reported.draining);
     status.clock_ahead_ms = Some(state.clock_ahead);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The same for people: what `kubectl get` prints.

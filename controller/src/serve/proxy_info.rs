@@ -17,13 +17,17 @@ const VERSION_LIMIT: usize = 64;
 const SERIAL_LIMIT: usize = 64;
 /// Characters of an authority's name.
 const ISSUER_LIMIT: usize = 256;
+/// Bytes by which authorities are distinguished, and roots of one proxy.
+const AUTHORITY: usize = 16;
+const ROOTS_LIMIT: usize = 16;
 
 /// See the module header.
 #[derive(Debug)]
 pub(super) struct ProxyInfo {
     version: String,
     lacks: Vec<String>,
-    status: Option<v1::ProxyStatus>,
+    /// Apart, since it is the most of what a silent proxy's stream holds.
+    status: Option<Box<v1::ProxyStatus>>,
     clock: ClockOffset,
 }
 
@@ -47,15 +51,22 @@ impl ProxyInfo {
     /// What it reports of itself, at this time of ours, which is this moment.
     pub(super) fn status(&mut self, status: v1::ProxyStatus, now: SystemTime, at: Instant) {
         self.clock.compare(status.now, now, at);
+        // What has another length counts as what an older proxy does not send.
+        let is_authority = |bytes: &Vec<u8>| bytes.len() == AUTHORITY;
         let certificate = status.certificate.map(|certificate| v1::Certificate {
             serial: cut(&certificate.serial, SERIAL_LIMIT),
             issuer: cut(&certificate.issuer, ISSUER_LIMIT),
+            authority: Some(certificate.authority)
+                .filter(is_authority)
+                .unwrap_or_default(),
             ..certificate
         });
-        self.status = Some(v1::ProxyStatus {
+        let trusts = status.trusts.into_iter().filter(is_authority);
+        self.status = Some(Box::new(v1::ProxyStatus {
             certificate,
+            trusts: trusts.take(ROOTS_LIMIT).collect(),
             ..status
-        });
+        }));
     }
 
     /// It reports of an interval that starts there, at this time of ours, which is this moment. True
@@ -79,7 +90,7 @@ impl ProxyInfo {
     pub(super) fn add_to(&self, state: &mut v1::ProxyState) {
         state.version.clone_from(&self.version);
         state.lacks.clone_from(&self.lacks);
-        state.status.clone_from(&self.status);
+        state.status = self.status.as_deref().cloned();
         state.clock_ahead = self.clock.ahead();
         state.slots_ahead = self.clock.intervals();
     }
@@ -117,9 +128,13 @@ mod tests {
             issuer: long,
             not_after: u64::MAX,
             not_before: u64::MAX,
+            authority: vec![7; 1 << 20],
         };
+        let mut trusts = vec![vec![7; AUTHORITY]; 1 << 10];
+        trusts.insert(1, vec![7; 1 << 20]);
         let message = v1::ProxyStatus {
             certificate: Some(certificate),
+            trusts,
             ..status(4_000)
         };
         let now = UNIX_EPOCH + Duration::from_millis(10_500);
@@ -129,7 +144,10 @@ mod tests {
         assert_eq!((state.clock_ahead, state.slots_ahead), (-6_500, -1));
         let lacks = |name: &str| state.lacks.iter().any(|one| one == name);
         assert!(lacks("extended-rule") && !lacks("telemetry"), "{state:?}");
-        assert!(prost::Message::encoded_len(&state) < 1024);
+        assert!(prost::Message::encoded_len(&state) < 2048);
+        let kept = state.status.clone().unwrap();
+        assert_eq!(kept.trusts, vec![vec![7; AUTHORITY]; ROOTS_LIMIT]);
+        assert!(kept.certificate.unwrap().authority.is_empty());
         proxy_info.status(status(u64::MAX), now, opened);
         proxy_info.add_to(&mut state);
         assert_eq!(state.clock_ahead, i64::MAX);

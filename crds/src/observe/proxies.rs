@@ -77,6 +77,10 @@ pub struct ProxyStatus {
     pub lacks: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// The roots in use, each as `certificate.authority`; absent where the proxy is older and does
+    /// not say it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trusts: Vec<String>,
     /// Bytes that it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
@@ -119,7 +123,12 @@ pub struct Certificate {
     pub ttl_seconds: Option<u64>,
     /// When it ends, RFC 3339.
     pub not_after: String,
+    /// Name of the authority that signed it, which others may have too.
     pub issuer: String,
+    /// What signed it, in 32 hex digits: the first half of the SHA-256 of that authority's name and
+    /// key. Absent where the proxy is older and does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
 }
 
 fn is_zero(count: &u32) -> bool {

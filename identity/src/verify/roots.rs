@@ -11,6 +11,8 @@ use policy::name::SpiffeId;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
+use super::authority_id::AuthorityId;
+
 /// Roots at one time. A rotation needs two; the rest is room for users that join
 /// several meshes. Each is tried for a chain, so the number is bounded.
 pub(crate) const MAX_ROOTS: usize = 16;
@@ -40,6 +42,7 @@ pub struct Roots {
 pub(crate) struct Trusted {
     certificates: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
+    ids: Vec<AuthorityId>,
 }
 
 impl Roots {
@@ -117,6 +120,12 @@ impl Roots {
         missing
     }
 
+    /// The same, each by its name and key.
+    #[must_use]
+    pub fn ids(&self) -> Vec<AuthorityId> {
+        self.current().ids.clone()
+    }
+
     pub(crate) fn current(&self) -> Arc<Trusted> {
         let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&shared)
@@ -141,6 +150,7 @@ impl Trusted {
             return Err(BadRoots::TooMany);
         }
         let mut anchors = Vec::with_capacity(certificates.len());
+        let mut ids = Vec::with_capacity(certificates.len());
         for (index, certificate) in certificates.iter().enumerate() {
             let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
                 .map_err(|_| BadRoots::Malformed)?;
@@ -150,10 +160,12 @@ impl Trusted {
             let anchor =
                 webpki::anchor_from_trusted_cert(certificate).map_err(|_| BadRoots::Malformed)?;
             anchors.push(anchor.to_owned());
+            ids.push(AuthorityId::of(&parsed));
         }
         Ok(Self {
             certificates,
             anchors,
+            ids,
         })
     }
 

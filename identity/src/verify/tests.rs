@@ -2,6 +2,8 @@
 //!
 //! Claims: attack-6
 
+mod path;
+
 use std::time::Duration;
 
 use rcgen::{

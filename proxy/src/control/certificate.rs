@@ -1,26 +1,29 @@
 //! Requests the proxy's certificate and renews it: well before its end by the wall clock, and at
-//! once where that clock is set back before its begin. A failed renewal keeps the current one.
+//! once where that clock is set back before its begin, where the roots in use do not vouch for it
+//! any more, and where a controller refuses it. A failed renewal keeps the current one.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use identity::LeafKey;
-use identity::tls::{self, H2_ALPN, Leaf};
+use identity::tls::{self, BadLeaf, H2_ALPN, Leaf};
+use identity::{IdentityError, LeafKey, Roots};
 use runtime::backoff::Backoff;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use wire::v1;
 use wire::v1::control_client::ControlClient;
 
 use crate::control::leaving::Contact;
-use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, UnknownAuthorityFlag};
+use crate::control::refusal::Flag;
+use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control};
 use crate::telemetry::startup::StartupStep;
 
 /// One request for a certificate.
 const CERTIFY_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a fresh certificate is not dropped for a controller of an unknown authority: of two
-/// that disagree each would send us to the other.
+/// that disagree each would send us to the other. One that is refused is replaced at once, and
+/// again not before this.
 pub(crate) const FRESH_FOR: Duration = Duration::from_secs(30);
 
 impl Control {
@@ -28,15 +31,19 @@ impl Control {
         &self,
         certified: watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
-        unknown_authority: &UnknownAuthorityFlag,
+        unknown_authority: &Flag,
     ) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+        let mut last_refused = None;
         loop {
             match self.certify(contact, unknown_authority).await {
                 Ok(leaf) => {
                     let issued = self.clock.now();
                     let (since, end) = (leaf.not_before(), leaf.not_after());
                     self.certs.store(leaf);
+                    // What was refused was the former one.
+                    self.refused.take();
+                    self.must_be_vouched_for();
                     self.reached(StartupStep::Certificate);
                     backoff.reset();
                     certified.send_replace(true);
@@ -62,6 +69,10 @@ impl Control {
                         // Peers that know the time refuse it until then.
                         () = self.clock.back_before(since) => {}
                         () = wait_for_unknown_authority => {}
+                        () = self.is_refused(last_refused) => {
+                            last_refused = Some(Instant::now());
+                            tracing::warn!("peers refuse the certificate, requesting another");
+                        }
                     }
                 }
                 Err(error) => {
@@ -73,10 +84,33 @@ impl Control {
         }
     }
 
+    /// Returns when the certificate in use is refused; not soon after `last`, when that happened
+    /// before.
+    async fn is_refused(&self, last: Option<Instant>) {
+        if let Some(last) = last {
+            sleep_until(last + FRESH_FOR).await;
+            // It may be about the certificate before this one. If not, it comes again.
+            self.refused.take();
+            self.must_be_vouched_for();
+        }
+        self.refused.raised().await;
+    }
+
+    /// Notes when peers with the same roots would refuse the certificate in use.
+    pub(super) fn must_be_vouched_for(&self) {
+        let Some(leaf) = self.certs.current() else {
+            return;
+        };
+        if let Err(error) = leaf.accepted_by(&self.roots, self.clock.now()) {
+            tracing::warn!(%error, "the roots in use do not vouch for the certificate");
+            self.refused.raise();
+        }
+    }
+
     pub(super) async fn certify(
         &self,
         contact: &watch::Sender<Contact>,
-        unknown_authority: &UnknownAuthorityFlag,
+        unknown_authority: &Flag,
     ) -> Result<Leaf, BoxError> {
         let token = tokio::fs::read_to_string(&self.controller.token_file)
             .await
@@ -94,7 +128,9 @@ impl Control {
         );
         // A mounted bundle that is wrong must not be what is tried next time.
         let unknown_authority = Some(unknown_authority).filter(|_| mounted.is_none());
-        let channel = self.channel(config, contact, unknown_authority).await?;
+        let channel = self
+            .channel(config, contact, unknown_authority, None)
+            .await?;
         self.reached(StartupStep::Connection);
         let request = v1::CertifyRequest {
             token: token.trim().to_owned(),
@@ -107,14 +143,30 @@ impl Control {
                 format!("the controller refused a certificate: {}", status.message())
             })?
             .into_inner();
-        let chain = answer.chain.into_iter().map(CertificateDer::from).collect();
-        self.trust(answer.roots);
-        Ok(Leaf::verified(
-            chain,
-            &key,
-            &self.roots,
-            &self.identity,
-            self.clock.now(),
-        )?)
+        self.leaf(answer, &key)
+    }
+
+    /// The certificate of an answer. The roots in use judge it first: the stream brings their
+    /// changes, and the replica that answers may lag behind the one that streams. Its own roots are
+    /// taken only where its certificate needs them, and has no fault by them.
+    fn leaf(&self, answer: v1::CertifyResponse, key: &LeafKey) -> Result<Leaf, BoxError> {
+        let der = |all: Vec<Vec<u8>>| -> Vec<CertificateDer<'static>> {
+            all.into_iter().map(CertificateDer::from).collect()
+        };
+        let chain = der(answer.chain);
+        let by = |roots: &Roots| {
+            let now = self.clock.now();
+            Leaf::verified(chain.clone(), key, roots, &self.identity, now)
+        };
+        let refused = match by(&self.roots) {
+            Err(refused @ BadLeaf::Refused(IdentityError::UnknownAuthority)) => refused,
+            judged => return Ok(judged?),
+        };
+        let Ok(sent) = Roots::new(&self.identity, der(answer.roots)) else {
+            return Err(refused.into());
+        };
+        let leaf = by(&sent)?;
+        self.roots.replace(sent.certificates())?;
+        Ok(leaf)
     }
 }

@@ -1,5 +1,5 @@
-//! Status reports of the proxy to its controller: its certificate, memory, whether it drains, and
-//! its clock.
+//! Status reports of the proxy to its controller: its certificate, the roots in use, memory,
+//! whether it drains, and its clock.
 //!
 //! A proxy sends one first on every new stream, because the controller dates reports by the proxy's
 //! clock, and then on change. Memory and clock always differ a little: a difference too small to
@@ -62,6 +62,7 @@ impl LastSent {
 fn is_news(last_sent: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration) -> bool {
     let memory = last_sent.memory.abs_diff(now.memory) > last_sent.memory / MEMORY_PART;
     last_sent.certificate != now.certificate
+        || last_sent.trusts != now.trusts
         || last_sent.draining != now.draining
         || (memory && passed >= MEMORY_EVERY)
 }
@@ -89,12 +90,15 @@ impl Control {
             issuer: leaf.issuer().to_owned(),
             not_after: since(leaf.not_after()).as_secs(),
             not_before: since(leaf.not_before()).as_secs(),
+            authority: leaf.authority().as_bytes().to_vec(),
         });
+        let trusts = self.roots.ids();
         v1::ProxyStatus {
             certificate,
             memory: resident().unwrap_or_default(),
             draining: *self.draining.borrow(),
             now: u64::try_from(since(self.clock.now()).as_millis()).unwrap_or(u64::MAX),
+            trusts: trusts.iter().map(|root| root.as_bytes().to_vec()).collect(),
         }
     }
 }
@@ -111,6 +115,7 @@ mod tests {
             memory,
             draining,
             now: seconds * 1000,
+            trusts: Vec::new(),
         };
         let after = |seconds: u64| start + Duration::from_secs(seconds);
         assert!(

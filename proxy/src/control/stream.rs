@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -23,8 +24,9 @@ use wire::v1::to_proxy::Message as ToProxy;
 use crate::control::breaker_reports::{self, BreakerReports};
 use crate::control::leaving::Contact;
 use crate::control::live_queries::OpenQuestions;
+use crate::control::refusal::Flag;
 use crate::control::status::{self, LastSent};
-use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, UnknownAuthorityFlag};
+use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control};
 use crate::telemetry::startup::StartupStep;
 
 /// Messages to the controller that wait to be sent; more than a handful means
@@ -69,7 +71,7 @@ impl Control {
         mut certified: watch::Receiver<bool>,
         configured: watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
-        unknown_authority: &UnknownAuthorityFlag,
+        unknown_authority: &Flag,
     ) {
         if certified.wait_for(|certified| *certified).await.is_err() {
             return;
@@ -96,7 +98,7 @@ impl Control {
         configured: &watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
         backoff: &mut Backoff,
-        unknown_authority: &UnknownAuthorityFlag,
+        unknown_authority: &Flag,
     ) -> Result<(), BoxError> {
         let config = tls::mesh_client_config(
             &self.roots,
@@ -104,8 +106,9 @@ impl Control {
             self.controller.identity.clone(),
             &[H2_ALPN],
         );
+        let alerted = Some(Arc::clone(&self.refused));
         let channel = self
-            .channel(config, contact, Some(unknown_authority))
+            .channel(config, contact, Some(unknown_authority), alerted)
             .await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);

@@ -3,6 +3,7 @@
 //! Claims: attack-87
 
 mod breakers;
+mod certificate;
 mod older;
 mod shares;
 mod startup;
@@ -258,6 +259,7 @@ impl Bench {
                 )))),
                 certs: CertHandle::empty(),
                 roots: Roots::new(&id("shop", "web"), ca.roots()).unwrap(),
+                refused: Arc::default(),
                 clock,
                 draining: draining.subscribe(),
             },

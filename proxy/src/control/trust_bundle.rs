@@ -53,6 +53,7 @@ impl Control {
         {
             tracing::warn!(%error, "the controller sent roots that cannot be used, keeping those before");
         }
+        self.must_be_vouched_for();
     }
 
     /// Until the first certificate the mounted file has the trusted roots; it also carries the

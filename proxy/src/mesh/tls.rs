@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use identity::Roots;
 use identity::tls::{self, CertHandle, ClientAuth, DEDICATED_ALPN, MESH_ALPN, peer_name};
-use identity::verify::{IdentityError, PeerIdentity, peer_identity, peer_with_expiry};
+use identity::verify::{IdentityError, PeerIdentity, peer_identity};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
@@ -212,8 +212,9 @@ fn must_be_pod(secured: &TlsStream<Coalescing>, expected: &str) -> Result<(), Id
 pub(crate) struct Secured {
     pub(crate) stream: server::TlsStream<Coalescing>,
     pub(crate) flush: FlushHandle,
+    /// With what signed its certificate, the serial and the time of issue.
     pub(crate) peer: PeerIdentity,
-    /// Of the certificate that it proved that by.
+    /// Of that certificate.
     pub(crate) certificate_end: CertificateEnd,
     pub(crate) transport: Transport,
 }
@@ -236,7 +237,7 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         })?;
     let session = stream.get_ref().1;
     let certs = session.peer_certificates().unwrap_or_default();
-    let (peer, not_after) = peer_with_expiry(certs).map_err(|error| {
+    let peer = peer_identity(certs).map_err(|error| {
         tracing::debug!(%error, "refused a caller on the mesh port");
         error.label()
     })?;
@@ -245,6 +246,7 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
     } else {
         Transport::Http2
     };
+    let not_after = peer.certificate.not_after;
     Ok(Secured {
         stream,
         flush,

@@ -63,6 +63,7 @@ impl Workload {
                 config: Arc::clone(&proxy.config),
                 certs,
                 roots,
+                refused: Arc::default(),
                 clock: Clock::system(),
                 draining: proxy.drain.watch(),
             },

@@ -6,6 +6,7 @@ use crds::observe::ProxyStatus;
 use k8s_openapi::jiff::Timestamp;
 use policy::well_known::BACKDATE;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -29,6 +30,13 @@ pub(super) struct Certificate {
     pub(super) not_after: u64,
     /// It signs others.
     pub(super) authority: bool,
+    /// What signed it, in 32 hex digits, since authorities may share a name; missing where that is
+    /// not shown, and in controllers' reports of an older proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) signer: Option<String>,
+    /// Of an authority: what it is in `signer` of others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) signs_as: Option<String>,
 }
 
 impl Certificate {
@@ -50,6 +58,8 @@ impl Certificate {
             not_before: Some(seconds(read.validity().not_before.timestamp())),
             not_after: seconds(read.validity().not_after.timestamp()),
             authority: read.is_ca(),
+            signer: None,
+            signs_as: read.is_ca().then(|| authority_id(&read)),
         })
     }
 
@@ -73,6 +83,8 @@ impl Certificate {
             not_before: issued.map(|issued| issued.saturating_sub(BACKDATE.as_secs())),
             not_after: seconds(&certificate.not_after)?,
             authority: false,
+            signer: certificate.authority.clone(),
+            signs_as: None,
         })
     }
 
@@ -86,6 +98,27 @@ impl Certificate {
         let at = issued.saturating_add(life.saturating_mul(RENEWED_AT) / 100);
         Some(SystemTime::UNIX_EPOCH + Duration::from_secs(at))
     }
+}
+
+/// The first half of the SHA-256 of an authority's name and key, as proxies report it.
+fn authority_id(read: &X509Certificate<'_>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(read.subject().as_raw());
+    hash.update(read.public_key().raw);
+    let hash = hash.finalize();
+    let half = hash[..16].iter();
+    half.map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The certificates of a proxy's chain, its own first: each is signed by the next one.
+pub(super) fn in_chain(pem: &[u8]) -> Result<Vec<Certificate>, String> {
+    let mut chain = in_pem(pem)?;
+    let behind = chain.iter().skip(1).map(|next| next.signs_as.clone());
+    let signers: Vec<Option<String>> = behind.collect();
+    for (one, signer) in chain.iter_mut().zip(signers) {
+        one.signer = signer;
+    }
+    Ok(chain)
 }
 
 /// All certificates of a PEM list.
@@ -102,6 +135,28 @@ pub(super) fn in_pem(pem: &[u8]) -> Result<Vec<Certificate>, String> {
 mod tests {
     use super::*;
 
+    const ROOT: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBdjCCARugAwIBAgIUHKthaeFgtwcAwUj88iim/EI/whUwCgYIKoZIzj0EAwIw
+EDEOMAwGA1UEAwwFbXktY2EwHhcNMjYxMTMwMDEyMzA3WhcNMzYxMTI3MDEyMzA3
+WjAQMQ4wDAYDVQQDDAVteS1jYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABGEE
+j9UuPLJmXitDqBDcinLOSIX+FZ9Vdb5OE+3a7Ul+EbH1tKUYCK9cdSRHwbE3L+Ef
+WcWK4cSSZwgCnf93RTKjUzBRMB0GA1UdDgQWBBS8z/QJS00jx1qh8CaZZTyY9wY9
+AzAfBgNVHSMEGDAWgBS8z/QJS00jx1qh8CaZZTyY9wY9AzAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0kAMEYCIQCNDseyzcVBuEC02B1+fBQ/FYvAQXAhgDBv
+b6Y4cqdWwgIhAL5KY3c1kTyVvPpCEq676jYuFV82YHVjf0rtr7Rj7hY6
+-----END CERTIFICATE-----";
+
+    /// Proxies report the same of it.
+    #[test]
+    fn authority_is_shown_as_proxies_report_it() {
+        let twice = format!("{ROOT}\n{ROOT}\n");
+        let chain = in_chain(twice.as_bytes()).unwrap();
+        let expected = Some("78c3b8c7c9a0b582d49c5f87098d668e".to_owned());
+        assert_eq!(chain[0].signs_as, expected);
+        assert_eq!((&chain[0].signer, &chain[1].signer), (&expected, &None));
+    }
+
     /// Issued at 1 000 000 000, for so many seconds, as it is presented.
     fn presented(life: u64) -> Certificate {
         let issued = 1_000_000_000;
@@ -112,6 +167,8 @@ mod tests {
             not_before: Some(issued - BACKDATE.as_secs()),
             not_after: issued + life,
             authority: false,
+            signer: None,
+            signs_as: None,
         }
     }
 

@@ -166,7 +166,7 @@ pub(super) async fn presented(
     let (namespace, name) = (&pod.namespace, &pod.name);
     let page = forward::page(cluster, namespace, name, ADMIN_PORT, "/certificate");
     let unreadable = |why: String| Failure::unknown(format!("the proxy of {pod}: {why}"));
-    let chain = certificate::in_pem(page.await?.as_bytes()).map_err(unreadable)?;
+    let chain = certificate::in_chain(page.await?.as_bytes()).map_err(unreadable)?;
     // Its own comes first.
     let mut chain = chain.into_iter();
     let own = chain.next();

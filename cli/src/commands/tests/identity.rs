@@ -129,6 +129,37 @@ async fn issuer_is_named_where_no_proxy_presents_it() {
     );
 }
 
+#[tokio::test]
+async fn issuers_that_share_a_name_are_distinguished() {
+    let api = town();
+    for (namespace, pod, authority) in [("shop", "web-1", "0a"), ("bank", "vault-1", "0b")] {
+        let path = format!("/apis/observe.weft.dev/v1alpha1/namespaces/{namespace}/proxies/{pod}");
+        let mut proxy = api.read(&path).unwrap();
+        proxy["status"]["certificate"]["authority"] = json!(authority.repeat(16));
+        api.put(&path, proxy);
+    }
+    let (code, out, err) = run(api.client(), "weft identity -A -o json").await;
+    assert_eq!(code, 0, "{err}");
+    let rows: Value = serde_json::from_str(&out).unwrap();
+    let signers: Vec<&Value> = (0..3)
+        .map(|at| &rows[at]["certificate"]["signer"])
+        .collect();
+    let older = Value::Null;
+    let (vault, web) = (json!("0b".repeat(16)), json!("0a".repeat(16)));
+    assert_eq!(signers, [&vault, &older, &web], "{out}");
+
+    let root = rcgen::KeyPair::generate().unwrap();
+    let root = rcgen::CertificateParams::default().self_signed(&root);
+    api.put(
+        "/api/v1/namespaces/shop/configmaps/weft-trust-bundle",
+        json!({"metadata": {"name": "weft-trust-bundle"}, "data": {"ca.crt": root.unwrap().pem()}}),
+    );
+    let (code, _, err) = run(api.client(), "weft identity --ca -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    let named = format!("CN=weft and CN=weft ({})", "0a".repeat(16));
+    assert!(err.contains(&named), "{err}");
+}
+
 // Claims: observe-52
 #[tokio::test(start_paused = true)]
 async fn silent_proxies_are_awaited_thirty_seconds_in_total() {

@@ -18,6 +18,9 @@ use crate::observe::reports::INTERVAL;
 /// The messages of that version.
 #[path = "../../../../wire/tests/older/messages.rs"]
 mod before;
+/// The status of a later one.
+#[path = "../../../../wire/tests/older/status.rs"]
+mod status_before;
 
 use before::from_proxy::Message as Older;
 
@@ -232,4 +235,24 @@ async fn older_proxys_calls_with_fast_clock_use_our_time() {
         assert!(Instant::now() < deadline, "{refused} refused");
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[test]
+fn older_proxy_names_its_issuer_and_no_authority() {
+    let certificate = status_before::Certificate {
+        serial: "0a:0b".to_owned(),
+        issuer: "CN=weft issuer".to_owned(),
+        not_after: 1_800_000_000,
+        not_before: 1_799_913_300,
+    };
+    let sent = status_before::ProxyStatus {
+        certificate: Some(certificate),
+        now: 7,
+        ..status_before::ProxyStatus::default()
+    };
+    let read = v1::ProxyStatus::decode(sent.encode_to_vec().as_slice()).unwrap();
+    assert!(read.trusts.is_empty(), "its acknowledgement says it");
+    let certificate = read.certificate.unwrap();
+    assert_eq!(certificate.issuer, "CN=weft issuer");
+    assert!(certificate.authority.is_empty());
 }

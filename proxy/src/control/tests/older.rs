@@ -13,6 +13,9 @@ use super::*;
 /// The messages of that version.
 #[path = "../../../../wire/tests/older/messages.rs"]
 mod before;
+/// The status of a later one.
+#[path = "../../../../wire/tests/older/status.rs"]
+mod status_before;
 
 use before::from_proxy::Message as Heard;
 use before::resource::Content;
@@ -253,4 +256,25 @@ fn an_older_controller_takes_offered_loads_for_nothing() {
     };
     let read = before::FromProxy::decode(said.encode_to_vec().as_slice()).unwrap();
     assert_eq!(read.message, None);
+}
+
+#[tokio::test]
+async fn older_controller_reads_status_without_authorities() {
+    let bench = Bench::start(&Ca::new()).await;
+    let sent = bench.control.status();
+    let certificate = sent.certificate.clone().unwrap();
+    assert_eq!((certificate.authority.len(), sent.trusts.len()), (16, 1));
+    let read = status_before::ProxyStatus::decode(sent.encode_to_vec().as_slice()).unwrap();
+    let expected = status_before::ProxyStatus {
+        certificate: Some(status_before::Certificate {
+            serial: certificate.serial,
+            issuer: certificate.issuer,
+            not_after: certificate.not_after,
+            not_before: certificate.not_before,
+        }),
+        memory: sent.memory,
+        draining: sent.draining,
+        now: sent.now,
+    };
+    assert_eq!(read, expected);
 }

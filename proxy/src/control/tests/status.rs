@@ -14,6 +14,10 @@ async fn proxy_status_contains_certificate_clock_and_draining() {
     let certificate = first.certificate.clone().unwrap();
     assert_eq!(certificate.serial, leaf.serial());
     assert!(certificate.issuer.contains("CN="), "{certificate:?}");
+    assert_eq!(certificate.authority, leaf.authority().as_bytes());
+    let trusts = bench.control.roots.ids();
+    let trusts = trusts.iter().map(|root| root.as_bytes().to_vec());
+    assert_eq!(first.trusts, trusts.collect::<Vec<_>>());
     let ends = leaf
         .not_after()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -50,4 +54,18 @@ async fn clock_change_is_reported_within_one_interval() {
                 .is_some_and(|last| last.now > before + 55_000)
         })
         .await;
+}
+
+#[tokio::test]
+async fn change_of_roots_is_reported_within_one_interval() {
+    let bench = Bench::start(&Ca::new()).await;
+    let trusts = || {
+        let statuses = bench.stand_in.statuses.lock();
+        statuses.last().map_or(0, |last| last.trusts.len())
+    };
+    bench.until(|_| trusts() == 1).await;
+    let both = [bench.control.roots.certificates(), Ca::new().roots()].concat();
+    bench.control.roots.replace(both).unwrap();
+    pass(Duration::from_secs(5)).await;
+    bench.until(|_| trusts() == 2).await;
 }

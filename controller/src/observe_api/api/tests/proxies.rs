@@ -27,10 +27,12 @@ async fn proxies_show_what_they_say_of_themselves() {
             issuer: "CN=weft".to_owned(),
             not_after: 1_800_000_000,
             not_before: 1_799_913_300,
+            authority: vec![0xab; 16],
         }),
         memory: 12 << 20,
         draining: true,
         now: 0,
+        trusts: vec![vec![0xcd; 16], vec![0x0e; 16]],
     };
     let state = wire::v1::ProxyState {
         namespace: "shop".to_owned(),
@@ -50,8 +52,10 @@ async fn proxies_show_what_they_say_of_themselves() {
         (
             "certificate",
             json!({"serial": "0a:0b", "issued": "2027-01-14T08:00:00Z",
-                "notAfter": "2027-01-15T08:00:00Z", "issuer": "CN=weft"}),
+                "notAfter": "2027-01-15T08:00:00Z", "issuer": "CN=weft",
+                "authority": "ab".repeat(16)}),
         ),
+        ("trusts", json!(["cd".repeat(16), "0e".repeat(16)])),
         ("memory", json!(12 << 20)),
         ("draining", json!(true)),
         ("clockAheadMs", json!(-7)),
@@ -70,7 +74,7 @@ async fn certificate_without_start_time_shows_configured_lifetime() {
             serial: "0a:0b".to_owned(),
             issuer: "CN=weft".to_owned(),
             not_after: 1_800_000_000,
-            not_before: 0,
+            ..v1::Certificate::default()
         }),
         ..v1::ProxyStatus::default()
     });
@@ -83,6 +87,7 @@ async fn certificate_without_start_time_shows_configured_lifetime() {
             "issuer": "CN=weft"}),
         "{body}"
     );
+    assert_eq!(body["status"].get("trusts"), None, "{body}");
 }
 
 #[tokio::test(start_paused = true)]
