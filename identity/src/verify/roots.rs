@@ -120,7 +120,7 @@ impl Roots {
         missing
     }
 
-    /// The same, each by its name and key.
+    /// What is trusted now, each root by its name and key.
     #[must_use]
     pub fn ids(&self) -> Vec<AuthorityId> {
         self.current().ids.clone()
