@@ -29,6 +29,10 @@ async fn main() -> ExitCode {
     let ended = match std::env::args().nth(1).as_deref() {
         None | Some("run") => run().await,
         Some("leave") => leave().await,
+        Some("--version") => {
+            println!("weft-controller {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
         Some(other) => Err(anyhow::anyhow!("{other:?} is neither run nor leave")),
     };
     runtime::log::flush();

@@ -66,6 +66,10 @@ const LINGER: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--version") {
+        println!("weft-injector {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     let settings = match Settings::read(EnvReader::from_env()) {
         Ok(settings) => settings,
         Err(error) => {

@@ -28,6 +28,10 @@ fn main() -> ExitCode {
         Some("run") | None => run(),
         Some("capture") => capture_command(arguments),
         Some("drain") => drain_command(),
+        Some("--version") => {
+            println!("weft-proxy {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
         Some(other) => {
             eprintln!("weft-proxy: {other:?} is no command; known are run, capture and drain");
             ExitCode::from(64)

@@ -9,6 +9,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::log_writer;
@@ -28,7 +29,25 @@ pub fn register(registry: &mut Registry) {
         "Connections to the admin port that were closed for the sake of others, or for being slow",
         ADMIN_CLOSED.clone(),
     );
+    registry.register_collector(Box::new(BuildInfo));
     registry.register_collector(Box::new(LostLines));
+}
+
+/// The version of this program: all crates of the workspace have the same.
+#[derive(Debug)]
+struct BuildInfo;
+
+impl Collector for BuildInfo {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut info = encoder.encode_descriptor(
+            "weft_build_info",
+            "Always 1; the label has the version of the program",
+            None,
+            MetricType::Gauge,
+        )?;
+        let labels = [("version", env!("CARGO_PKG_VERSION"))];
+        ConstGauge::new(1_i64).encode(info.encode_family(&labels)?)
+    }
 }
 
 #[derive(Debug)]
@@ -86,5 +105,24 @@ impl Scraped {
             Some(finish) => finish(page),
             None => page,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn build_info_has_the_programs_version() {
+        let mut registry = Registry::default();
+        register(&mut registry);
+        let page = Scraped::from(Arc::new(Mutex::new(registry)))
+            .page()
+            .unwrap();
+        let line = format!(
+            "weft_build_info{{version=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(page.lines().any(|shown| shown == line), "{page}");
     }
 }

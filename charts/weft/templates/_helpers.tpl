@@ -1,9 +1,17 @@
-{{/* REGISTRY/REPOSITORY/PART:TAG; called with (list $ "proxy"). */}}
+{{/* REGISTRY/REPOSITORY/PART@DIGEST, or PART:TAG without a digest; called with (list $ "proxy"). */}}
 {{- define "weft.image" -}}
 {{- $root := index . 0 -}}
+{{- $part := index . 1 -}}
 {{- $image := $root.Values.image -}}
 {{- with $image.registry }}{{ . }}/{{ end -}}
-{{ $image.repository }}/{{ index . 1 }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{ $image.repository }}/{{ $part }}
+{{- with get ($image.digests | default dict) $part }}@{{ . }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- end -}}
+
+{{/* The proxy's version. Its digest is of this chart's version, whatever the tag is. */}}
+{{- define "weft.proxyVersion" -}}
+{{- $image := .Values.image -}}
+{{- if get ($image.digests | default dict) "proxy" }}{{ .Chart.AppVersion }}{{ else }}{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end -}}
 
 {{/* Labels that never change in the life of a part, so selectors may use them. */}}
@@ -14,14 +22,31 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* All recommended labels; called with (list $ "controller"). */}}
+{{/* All recommended labels, and commonLabels; called with (list $ "controller"). */}}
 {{- define "weft.labels" -}}
+{{- include "weft.labelsWith" (append . dict) -}}
+{{- end -}}
+
+{{/*
+The same with further labels, which win over commonLabels: one map, since a name that stands
+twice is refused by the API server. Called with (list $ "controller" LABELS).
+*/}}
+{{- define "weft.labelsWith" -}}
 {{- $root := index . 0 -}}
 {{ include "weft.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: weft
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
+{{- with merge (dict) (index . 2 | default dict) ($root.Values.commonLabels | default dict) }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of a part's pods; called with (list $ "controller"). */}}
+{{- define "weft.podLabels" -}}
+{{- $part := index (index . 0).Values (index . 1) -}}
+{{- include "weft.labelsWith" (append . ($part.podLabels | default dict)) -}}
 {{- end -}}
 
 {{/* Annotations of a part's pods, its values before ours; called with (list $ "controller"). */}}
@@ -88,11 +113,22 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* Where the scheduler puts a part's replicas: apart, if it can. */}}
+{{/*
+Where the scheduler puts a part's replicas: apart, if it can. A constraint of the values
+without labelSelector counts the part's own pods.
+*/}}
 {{- define "weft.placement" -}}
 {{- $root := index . 0 -}}
 {{- $part := index $root.Values (index . 1) -}}
 topologySpreadConstraints:
+{{- range $part.topologySpreadConstraints }}
+  - {{- . | toYaml | nindent 4 }}
+  {{- if not (hasKey . "labelSelector") }}
+    labelSelector:
+      matchLabels:
+        {{- include "weft.selector" $ | nindent 8 }}
+  {{- end }}
+{{- else }}
 {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
   - topologyKey: {{ . }}
     maxSkew: 1
@@ -103,12 +139,27 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "weft.selector" $ | nindent 8 }}
 {{- end }}
+{{- end }}
 {{- with $root.Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
 {{ include "weft.nodes" . }}
 {{- with $part.affinity }}
 affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Volumes of a part's pods and where its container mounts them; called with (list $ "controller"). */}}
+{{- define "weft.volumes" -}}
+{{- with (index (index . 0).Values (index . 1)).extraVolumes }}
+volumes:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+{{- define "weft.volumeMounts" -}}
+{{- with (index (index . 0).Values (index . 1)).extraVolumeMounts }}
+volumeMounts:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}

@@ -6,6 +6,14 @@ COREDNS_IMAGE=weft.local/cluster/coredns:1.14.7
 HELLO_IMAGE=weft.local/cluster/hello:1
 IMAGES_SOURCE=$CLUSTER_SOURCE/../images
 
+# Weft's own, as "image program uid crate". The proxy's uid is part of the contract: capture
+# exempts it.
+WEFT_IMAGES="\
+proxy weft-proxy 15190 proxy
+controller weft-controller 65532 controller
+injector weft-injector 65532 injector
+echo weft-echo 65532 e2e"
+
 pack_cluster_images() {
   local program
   mkdir -p "$MACHINE_STATE/images"

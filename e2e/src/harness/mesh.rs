@@ -42,7 +42,8 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
             "image.registry={}",
             std::env::var("WEFT_IMAGE_REGISTRY").unwrap_or_else(|_| "weft.local".into())
         ),
-        "image.tag=0.1.0".into(),
+        // As e2e/images/build tags them.
+        concat!("image.tag=", env!("CARGO_PKG_VERSION")).into(),
     ];
     // Images keep their tag while their content changes, so the pods' template
     // must change with the content, or old programs would be tested.

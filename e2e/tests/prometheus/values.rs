@@ -2,8 +2,168 @@
 
 use anyhow::Context as _;
 use e2e::harness::{Outcome, mesh};
+use serde_json::{Value, json};
 
 use crate::programs::rendered;
+
+const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+
+/// The Deployment of this name, as these settings make it.
+fn deployment(name: &str, settings: &[&str]) -> anyhow::Result<Value> {
+    let objects = rendered(&mesh::chart(), settings, &[])?;
+    let mut named = objects
+        .into_iter()
+        .filter(|one| one["kind"] == "Deployment" && one["metadata"]["name"] == name);
+    named
+        .next()
+        .with_context(|| format!("no Deployment {name}"))
+}
+
+fn container(deployment: &Value) -> &Value {
+    &deployment["spec"]["template"]["spec"]["containers"][0]
+}
+
+/// The value of a variable of the injector.
+fn injector_env(name: &str, settings: &[&str]) -> anyhow::Result<Value> {
+    let injector = deployment("weft-injector", settings)?;
+    let env = container(&injector)["env"].as_array().cloned();
+    let mut env = env.unwrap_or_default().into_iter();
+    let one = env.find(|one| one["name"] == name);
+    Ok(one.with_context(|| format!("no {name}"))?["value"].clone())
+}
+
+#[test]
+fn image_digest_wins_over_tag() -> Outcome {
+    let proxy = format!("image.digests.proxy={DIGEST}");
+    let controller = format!("image.digests.controller={DIGEST}");
+    let settings = ["image.registry=r", "image.tag=mine", &proxy, &controller];
+    let image = |name: &str| -> anyhow::Result<Value> {
+        Ok(container(&deployment(name, &settings)?)["image"].clone())
+    };
+    assert_eq!(
+        image("weft-controller")?,
+        format!("r/weft/controller@{DIGEST}")
+    );
+    // The control: a part without a digest.
+    assert_eq!(image("weft-injector")?, "r/weft/injector:mine");
+    let image = injector_env("WEFT_PROXY_IMAGE", &settings)?;
+    assert_eq!(image, format!("r/weft/proxy@{DIGEST}"));
+    // The digest is of the chart's own version.
+    let version = injector_env("WEFT_VERSION", &settings)?;
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(injector_env("WEFT_VERSION", &["image.tag=mine"])?, "mine");
+    Ok(())
+}
+
+/// A name that stands twice in a map is refused by the API server, and by serde_yaml_ng.
+#[test]
+fn common_labels_reach_every_object_and_yield_to_others() -> Outcome {
+    let settings = [
+        "commonLabels.team=a",
+        "commonLabels.grafana_dashboard=x",
+        "controller.podLabels.team=b",
+        "monitoring.podMonitor=true",
+        "monitoring.grafanaDashboards=true",
+        "monitoring.labels.team=kps",
+        "networkPolicy.enabled=true",
+    ];
+    for object in rendered(&mesh::chart(), &settings, &[])? {
+        let metadata = &object["metadata"];
+        let labels = &metadata["labels"];
+        let name = metadata["name"].as_str().unwrap_or_default();
+        match object["kind"].as_str() {
+            Some("CustomResourceDefinition") => continue,
+            Some("PodMonitor") => assert_eq!(labels["team"], "kps", "{metadata}"),
+            _ => assert_eq!(labels["team"], "a", "{metadata}"),
+        }
+        if name.starts_with("weft-dashboard-") {
+            assert_eq!(labels["grafana_dashboard"], "1", "{metadata}");
+        }
+    }
+    let pods = &deployment("weft-controller", &settings)?["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(pods["team"], "b");
+    assert_eq!(pods["app.kubernetes.io/component"], "controller");
+    Ok(())
+}
+
+#[test]
+fn extra_volumes_are_mounted_in_their_part_alone() -> Outcome {
+    let settings = [
+        "controller.extraVolumes[0].name=issuer",
+        "controller.extraVolumes[0].secret.secretName=issuer",
+        "controller.extraVolumeMounts[0].name=issuer",
+        "controller.extraVolumeMounts[0].mountPath=/issuer",
+    ];
+    let controller = deployment("weft-controller", &settings)?;
+    let volumes = json!([{"name": "issuer", "secret": {"secretName": "issuer"}}]);
+    assert_eq!(controller["spec"]["template"]["spec"]["volumes"], volumes);
+    let mounts = json!([{"name": "issuer", "mountPath": "/issuer"}]);
+    assert_eq!(container(&controller)["volumeMounts"], mounts);
+    let injector = deployment("weft-injector", &settings)?;
+    assert_eq!(injector["spec"]["template"]["spec"]["volumes"], Value::Null);
+    assert_eq!(container(&injector)["volumeMounts"], Value::Null);
+    Ok(())
+}
+
+#[test]
+fn spread_constraints_replace_defaults_and_count_own_pods() -> Outcome {
+    let spread = |settings: &[&str]| -> anyhow::Result<Value> {
+        let injector = deployment("weft-injector", settings)?;
+        Ok(injector["spec"]["template"]["spec"]["topologySpreadConstraints"].clone())
+    };
+    let keys: Vec<Value> = spread(&[])?
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| one["topologyKey"].clone())
+        .collect();
+    assert_eq!(
+        keys,
+        ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    );
+    let one = "injector.topologySpreadConstraints[0]";
+    let settings = [
+        format!("{one}.topologyKey=rack"),
+        format!("{one}.maxSkew=2"),
+        format!("{one}.whenUnsatisfiable=DoNotSchedule"),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let own = json!({"matchLabels": {
+        "app.kubernetes.io/name": "weft",
+        "app.kubernetes.io/instance": "weft",
+        "app.kubernetes.io/component": "injector",
+    }});
+    let wanted = json!([{
+        "topologyKey": "rack", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": own,
+    }]);
+    assert_eq!(spread(&settings)?, wanted);
+    let selector = format!("{one}.labelSelector.matchLabels.a=b");
+    let given = spread(&[settings, vec![selector.as_str()]].concat())?;
+    assert_eq!(
+        given[0]["labelSelector"],
+        json!({"matchLabels": {"a": "b"}})
+    );
+    Ok(())
+}
+
+/// Two replicas on one node would want the same ports, also during a rollout.
+#[test]
+fn injector_on_host_network_makes_room_before_rollout() -> Outcome {
+    let injector = deployment("weft-injector", &["injector.hostNetwork=true"])?;
+    let spec = &injector["spec"];
+    assert_eq!(spec["template"]["spec"]["hostNetwork"], true);
+    assert_eq!(
+        spec["template"]["spec"]["dnsPolicy"],
+        "ClusterFirstWithHostNet"
+    );
+    let rollout = json!({"maxUnavailable": 1, "maxSurge": 0});
+    assert_eq!(spec["strategy"]["rollingUpdate"], rollout);
+    let spec = &deployment("weft-injector", &[])?["spec"];
+    assert_eq!(spec["template"]["spec"]["hostNetwork"], Value::Null);
+    let rollout = json!({"maxUnavailable": 0, "maxSurge": 1});
+    assert_eq!(spec["strategy"]["rollingUpdate"], rollout);
+    Ok(())
+}
 
 /// Each of these would give objects that the API server refuses, images that cannot be
 /// pulled, or a mesh that does not start.
@@ -32,6 +192,19 @@ fn unusable_values_are_refused_by_schema() -> Outcome {
         ("tracing.endpoint=http://x:99999", "endpoint"),
         ("tracing.endpoint=http://x:65536", "endpoint"),
         ("tracing.endpoint=http://x:0", "endpoint"),
+        ("image.digests.proxy=sha256:1", "digests"),
+        ("image.digests.prxoy=", "prxoy"),
+        ("commonLabels.helm\\.sh/chart=x", "commonLabels"),
+        (
+            "controller.podLabels.weft\\.dev/inject=enabled",
+            "weft.dev/inject",
+        ),
+        ("injector.extraVolumeMounts[0].name=a", "extraVolumeMounts"),
+        (
+            "controller.topologySpreadConstraints[0].maxSkew=1",
+            "topologySpreadConstraints",
+        ),
+        ("controller.hostNetwork=true", "controller"),
     ] {
         let refused = rendered(&mesh::chart(), &[setting], &[]).err();
         let error = refused

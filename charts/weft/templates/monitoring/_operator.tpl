@@ -13,8 +13,5 @@ for: aggregated APIs are among what every cluster offers, and not among what hel
 
 {{/* Labels of an object that Prometheus has to select. */}}
 {{- define "weft.monitoring.labels" -}}
-{{ include "weft.labels" (list . "monitoring") }}
-{{- with .Values.monitoring.labels }}
-{{ toYaml . }}
-{{- end }}
+{{ include "weft.labelsWith" (list . "monitoring" .Values.monitoring.labels) }}
 {{- end -}}

@@ -24,8 +24,8 @@ const MOST_AHEAD: i64 = 5_000;
 const PROPAGATION: u64 = 60;
 /// Seconds for which a pod that was made, or whose proxy was started, may be without a controller.
 const GRACE: u64 = 60;
-/// Minor versions by which a proxy may be older than the controller.
-const MOST_BEHIND: u32 = 1;
+/// Minor versions by which a proxy may be older than the controller, as docs/upgrade.md promises.
+const MOST_BEHIND: u32 = 2;
 
 fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> CheckResult {
     Ok(if found.is_empty() {

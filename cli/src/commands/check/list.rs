@@ -212,7 +212,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         DATA,
         "old-proxies",
         data::old,
-        "no proxy is two minor versions older than the controller",
+        "no proxy is three minor versions older than the controller",
         "restart their workloads: kubectl rollout restart",
     ),
     check(

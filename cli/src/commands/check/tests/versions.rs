@@ -10,7 +10,7 @@ async fn reported_proxy_version_takes_precedence_over_image_tag() {
     let planted = |noted: &str, reported: Value| {
         let api = healthy();
         let mut controller = controller(true, true);
-        controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.3.0");
+        controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.4.0");
         api.put(&format!("{WEFT}/weft-controller"), controller);
         let mut pod = pod();
         pod["metadata"]["annotations"]["weft.dev/proxy-version"] = json!(noted);

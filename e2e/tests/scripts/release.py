@@ -1,0 +1,299 @@
+"""What a release consists of: archives, lists of crates and sums, without compiling anything."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zlib
+
+from checkout import ROOT
+from tiers import checkout
+
+RELEASE = os.path.join(ROOT, "e2e/release")
+CHART = os.path.join(ROOT, "charts/weft")
+INDEX = "registry+https://git.example/public-index"
+DIGEST = "sha256:" + "1" * 64
+PARTS = {"proxy": "weft-proxy", "controller": "weft-controller", "injector": "weft-injector", "echo": "weft-echo"}
+CRATES = ("proxy", "controller", "injector", "e2e", "cli")
+
+
+def called(name, *arguments):
+    ended = subprocess.run([os.path.join(RELEASE, name), *arguments], capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+@contextlib.contextmanager
+def folder():
+    with tempfile.TemporaryDirectory(prefix="weft-release-") as made:
+        yield made
+
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def packed(chart, out):
+    os.makedirs(out, exist_ok=True)
+    digests = write(os.path.join(out, "digests"), f"proxy {DIGEST}\ncontroller {DIGEST}\n")
+    status, output = called("chart", "--chart", chart, "--digests", digests, "--epoch", "1700000000", "--out", out)
+    assert status == 0, output
+    return output.strip()
+
+
+def test_chart_is_the_same_bytes_from_two_folders():
+    with folder() as made:
+        first = packed(CHART, f"{made}/a")
+        copied = shutil.copytree(CHART, f"{made}/elsewhere/weft", copy_function=shutil.copyfile)
+        for top, _, names in os.walk(copied):
+            for name in names:
+                os.chmod(os.path.join(top, name), 0o600)
+        # What .helmignore names.
+        write(f"{copied}/.git/config", "")
+        write(f"{copied}/templates/old.tgz", "")
+        write(f"{copied}/values.yaml~", "")
+        second = packed(copied, f"{made}/b")
+        assert os.path.basename(first) == os.path.basename(second), (first, second)
+        assert read(first) == read(second) == read(packed(CHART, f"{made}/c"))
+        # The control: another content is another archive.
+        with open(f"{copied}/values.yaml", "a", encoding="utf-8") as file:
+            file.write("# more\n")
+        assert read(packed(copied, f"{made}/d")) != read(first)
+
+
+def test_chart_archive_has_the_charts_files_and_the_digests():
+    with folder() as made:
+        with tarfile.open(packed(CHART, made)) as archive:
+            members = {member.name: archive.extractfile(member).read() for member in archive.getmembers()}
+            owners = {(one.uid, one.gid, one.mode, one.mtime) for one in archive.getmembers()}
+        assert owners == {(0, 0, 0o644, 1700000000)}, owners
+        listed = subprocess.run(
+            ["find", ".", "-type", "f", "-printf", "weft/%P\n"], cwd=CHART, capture_output=True, text=True, check=True
+        )
+        assert sorted(members) == sorted(listed.stdout.split()), "files are missing or too many"
+        for name, content in members.items():
+            if name != "weft/values.yaml":
+                assert content == read(os.path.join(CHART, name.removeprefix("weft/"))), name
+        values = members["weft/values.yaml"].decode()
+        assert f"  digests:\n    controller: {DIGEST}\n    proxy: {DIGEST}\n" in values, values
+        assert "digests: {}" not in values, values
+
+
+def test_chart_without_place_for_digests_is_refused():
+    with folder() as made:
+        write(f"{made}/chart/Chart.yaml", "name: a\nversion: 1.0.0\n")
+        write(f"{made}/chart/values.yaml", "image: {}\n")
+        good = write(f"{made}/good", f"proxy {DIGEST}\n")
+        bad = write(f"{made}/bad", "proxy latest\n")
+        for digests, reason in ((good, "no line"), (bad, "is no digest")):
+            arguments = ("--chart", f"{made}/chart", "--digests", digests, "--epoch", "1", "--out", made)
+            status, output = called("chart", *arguments)
+            assert status != 0 and reason in output, output
+        assert not [name for name in os.listdir(made) if name.endswith(".tgz")], os.listdir(made)
+
+
+def test_sums_cover_every_file_once():
+    with folder() as made:
+        for name in ("b", "a", "with space", "deep/er/c", ".hidden"):
+            write(f"{made}/{name}", name)
+        for _ in range(2):
+            assert called("sums", made)[0] == 0
+        lines = read(f"{made}/SHA256SUMS").decode().splitlines()
+        assert [line[66:] for line in lines] == [".hidden", "a", "b", "deep/er/c", "with space"], lines
+        for line in lines:
+            assert line[:64] == hashlib.sha256(line[66:].encode()).hexdigest(), line
+        assert sorted(os.listdir(made)) == [".hidden", "SHA256SUMS", "a", "b", "deep", "with space"]
+
+
+def crate(name, *needs, local=False, license="MIT/Apache-2.0"):
+    """A package and its node; a need is a name, or a name and the kinds of the dependency."""
+    source = None if local else INDEX
+    package = {"id": f"{name} 1.0.0", "name": name, "version": "1.0.0", "source": source, "license": license}
+    needs = [need if isinstance(need, tuple) else (need, None) for need in needs]
+    deps = [
+        {"pkg": f"{need[0]} 1.0.0", "dep_kinds": [{"kind": kind, "target": None} for kind in need[1:]]} for need in needs
+    ]
+    return package, {"id": package["id"], "deps": deps}
+
+
+def metadata(*crates):
+    return {"packages": [package for package, _ in crates], "resolve": {"nodes": [node for _, node in crates]}}
+
+
+SOME = (
+    crate("proxy", "policy", "tokio", ("proptest", "dev"), ("cc", "build"), ("both", "dev", None), local=True),
+    crate("policy", "derive", local=True, license="Apache-2.0"),
+    crate("tokio", "bytes", "optional"),
+    crate("bytes"),
+    # A feature that another member of the workspace asks for.
+    crate("optional"),
+    crate("both"),
+    crate("proptest", "rand"),
+    crate("rand"),
+    crate("cc"),
+    # A macro: it runs in the compiler.
+    crate("derive", "syn"),
+    crate("syn"),
+    crate("unrelated"),
+)
+TREE = "proxy v1.0.0 (/x/proxy)\npolicy v1.0.0 (/x/policy)\ntokio v1.0.0\nbytes v1.0.0\nboth v1.0.0\n"
+IN_PROXY = ["both", "bytes", "policy", "proxy", "tokio"]
+
+
+def lock(crates):
+    names = [package["name"] for package, _ in crates if package["source"]]
+    entries = [f'[[package]]\nname = "{name}"\nversion = "1.0.0"\nchecksum = "{name:0<64}"\n' for name in names]
+    return "\n".join(entries)
+
+
+def listed(made, tree=TREE):
+    """Status and output of the program that lists the crates of `proxy`, in `made`."""
+    return called(
+        "sbom",
+        *("--metadata", write(f"{made}/metadata", json.dumps(metadata(*SOME)))),
+        *("--tree", write(f"{made}/tree", tree), "--lock", write(f"{made}/lock", lock(SOME))),
+        *("--package", "proxy", "--program", "weft-proxy", "--binary", write(f"{made}/weft-proxy", "program")),
+        *("--epoch", "1700000000", "--library", "glibc@2.36"),
+        *("--audit", f"{made}/audit", "--cyclonedx", f"{made}/bom"),
+    )
+
+
+def test_sbom_has_normal_dependencies_of_the_program_alone():
+    with folder() as made:
+        status, output = listed(made)
+        assert status == 0, output
+        bom = json.loads(read(f"{made}/bom"))
+        names = [one["name"] for one in bom["components"]]
+        assert sorted(names) == ["both", "bytes", "glibc", "policy", "tokio"], names
+        tokio = next(one for one in bom["components"] if one["name"] == "tokio")
+        assert tokio["purl"] == "pkg:cargo/tokio@1.0.0", tokio
+        assert tokio["licenses"] == [{"expression": "MIT OR Apache-2.0"}], tokio
+        assert tokio["hashes"][0]["content"] == f"{'tokio':0<64}", tokio
+        # A published crate may have the name of one of ours.
+        assert all("purl" not in one for one in bom["components"] if one["name"] == "policy"), bom
+        assert bom["metadata"]["component"]["hashes"][0]["content"] == hashlib.sha256(b"program").hexdigest()
+        assert bom["metadata"]["timestamp"] == "2023-11-14T22:13:20Z", bom["metadata"]
+        edges = {one["ref"]: one["dependsOn"] for one in bom["dependencies"]}
+        assert edges["pkg:cargo/tokio@1.0.0"] == ["pkg:cargo/bytes@1.0.0"], edges
+        known = set(edges)
+        assert all(need in known for needs in edges.values() for need in needs), edges
+        first = read(f"{made}/bom")
+        listed(made)
+        assert read(f"{made}/bom") == first
+
+
+def test_audit_section_has_the_same_crates_by_their_places():
+    with folder() as made:
+        assert listed(made)[0] == 0
+        packages = json.loads(zlib.decompress(read(f"{made}/audit")))["packages"]
+        assert [one["name"] for one in packages] == IN_PROXY, packages
+        proxy = packages[IN_PROXY.index("proxy")]
+        assert proxy["root"] and proxy["source"] == "local", proxy
+        assert [packages[place]["name"] for place in proxy["dependencies"]] == ["both", "policy", "tokio"], proxy
+        assert packages[0]["source"] == "public" and "root" not in packages[0], packages[0]
+
+
+def test_crate_that_no_normal_dependency_reaches_is_refused():
+    with folder() as made:
+        status, output = listed(made, TREE + "proptest v1.0.0\n")
+        assert status != 0 and "cargo tree has proptest 1.0.0 in proxy" in output, output
+        assert not os.path.exists(f"{made}/bom") and not os.path.exists(f"{made}/audit")
+
+
+@contextlib.contextmanager
+def releasing():
+    """A checkout that e2e/release/run can be run in; programs are texts, and tools copy them."""
+    with checkout() as made:
+        for name in ("e2e/release", "charts/weft"):
+            shutil.copytree(os.path.join(ROOT, name), made.path(name))
+        for name in ("e2e/images/pack", "e2e/images/command-fits"):
+            shutil.copy2(os.path.join(ROOT, name), made.path(name))
+        crates = [crate(name, "bytes", local=True) for name in CRATES] + [crate("bytes")]
+        made.write("Cargo.toml", '[workspace.package]\nversion = "0.1.0"\n')
+        made.write("Cargo.lock", lock(crates))
+        made.write("stubs/metadata", json.dumps(metadata(*crates)))
+        made.script(
+            "stubs/cargo",
+            f'#!/bin/bash\n[ "$1" != metadata ] || exec cat "{made.path("stubs/metadata")}"\n'
+            'while [ "$1" != -p ]; do shift; done\nprintf "%s v1.0.0 (/x)\\nbytes v1.0.0\\n" "$2"\n',
+        )
+        made.script("stubs/rustc", "#!/bin/sh\necho rustc 1\necho release: 1\n")
+        made.script("stubs/cc", "#!/bin/sh\necho cc 1\n")
+        made.script("stubs/getconf", "#!/bin/sh\necho glibc 2.36\n")
+        # strip --strip-all -o OUT IN
+        made.script("stubs/strip", '#!/bin/sh\ncp "$4" "$3"\n')
+        made.script(
+            "stubs/objcopy",
+            '#!/bin/bash\n[ "$1" != --version ] || { echo objcopy 1; exit; }\n'
+            'cat "$5" "${2#*=}" > "$6"\n',
+        )
+        made.script("e2e/release/in-place", '#!/bin/bash\nexec "$@"\n')
+        programs = " ".join(PARTS.values())
+        made.script(
+            "e2e/images/build",
+            '#!/bin/bash\nset -e\n[ "$PROFILE $CLUSTER" = "release external" ]\n[ -z "${RUSTFLAGS:-}" ]\n'
+            "mkdir -p target/images/release target/release-build/x86_64-unknown-linux-gnu/release\n"
+            f'for one in {programs}; do echo "$one" > "target/images/release/$one"; done\n'
+            "echo weft > target/release-build/x86_64-unknown-linux-gnu/release/weft\n"
+            "chmod -R +x target/images/release target/release-build\n",
+        )
+        made.run("git", "init", "-q")
+        made.run("git", "add", "-A")
+        status, output = made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qm", "a")
+        assert status == 0, output
+        yield made
+
+
+def test_release_has_every_part_and_is_the_same_again():
+    with releasing() as made:
+        status, output = made.run("make", "release", RUSTFLAGS="-C opt-level=0")
+        assert status == 0, output
+        out = "target/release-0.1.0"
+        found = sorted(os.listdir(made.path(out)))
+        boms = [f"{program}.cdx.json" for program in [*PARTS.values(), "weft"]]
+        images = [f"{part}-amd64.tar" for part in PARTS]
+        others = ["SHA256SUMS", "build-environment", "image-digests", "weft-0.1.0.tgz", "weft-linux-amd64"]
+        assert found == sorted(boms + images + others), found
+        sums = made.read(f"{out}/SHA256SUMS")
+        assert [line.split()[1] for line in sums.splitlines()] == [name for name in found if name != "SHA256SUMS"], sums
+        digests = dict(line.split() for line in made.read(f"{out}/image-digests").splitlines())
+        assert sorted(digests) == sorted(PARTS), digests
+        with tarfile.open(made.path(f"{out}/weft-0.1.0.tgz")) as archive:
+            values = archive.extractfile("weft/values.yaml").read().decode()
+        with tarfile.open(made.path(f"{out}/proxy-amd64.tar")) as archive:
+            index = json.loads(archive.extractfile("index.json").read())
+        assert f"    proxy: {digests['proxy']}\n" in values, values
+        assert index["manifests"][0]["digest"] == digests["proxy"], index
+        status, output = made.run("make", "release")
+        assert status == 0 and made.read(f"{out}/SHA256SUMS") == sums, output
+
+
+def test_release_publishes_the_profile_that_it_used():
+    with releasing() as made:
+        for name in ("weft-proxy.profdata", "weft-proxy.order"):
+            made.write(f"cache/of/{name}", name)
+        status, output = made.run("e2e/release/run", WEFT_PROXY_PROFILE="cache/of")
+        assert status == 0, output
+        assert made.read("target/release-0.1.0/weft-proxy.order") == "weft-proxy.order"
+        assert "weft-proxy.profdata" in made.read("target/release-0.1.0/SHA256SUMS")
+
+
+def test_release_of_changes_or_another_architecture_is_refused():
+    with releasing() as made:
+        status, output = made.run("make", "release", ARCH="arm64")
+        assert status != 0 and "amd64 alone" in output, output
+        made.write("new", "file")
+        status, output = made.run("make", "release")
+        assert status != 0 and "the checkout has changes (?? new)" in output, output
+        assert not os.path.exists(made.path("target/release-0.1.0")), output
