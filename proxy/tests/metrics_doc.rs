@@ -37,7 +37,7 @@ fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> documented_names::Words 
 #[test]
 fn fixed_label_values_match_their_documentation() {
     let page = documented_names::read("docs/metrics.md");
-    let code = documented_names::code("proxy/src");
+    let code = documented_names::code();
     let documented = |label: &str| documented_names::quoted(documented_names::cell(&page, label));
     // As the derive makes label values from the variants' names.
     let directions = [Direction::inbound, Direction::outbound].map(|one| match one {
@@ -91,7 +91,7 @@ fn fixed_label_values_match_their_documentation() {
 #[test]
 fn every_counted_limit_is_documented_and_no_other() {
     let page = documented_names::read("docs/metrics.md");
-    let code = documented_names::code("proxy/src");
+    let code = documented_names::code();
     for (at, call) in code.match_indices("metrics.limit(") {
         let argument = code[at + call.len()..].trim_start();
         let line = argument.lines().next().unwrap_or_default();
@@ -138,7 +138,7 @@ fn refusal_reasons_are_documented_and_reserved_ones_unused() {
         };
         to.extend(names);
     }
-    let code = documented_names::code("proxy/src");
+    let code = documented_names::code();
     let (used, unused): (Vec<Reason>, Vec<Reason>) = Reason::ALL
         .into_iter()
         .partition(|reason| code.contains(&format!("Reason::{reason:?}")));
@@ -166,7 +166,14 @@ fn pages_name_only_existing_metrics_and_label_values() {
     let known = documented_metrics(&documented_names::read("docs/metrics.md"));
     assert!(known.len() > 40, "{known:?}");
     // Targets of log filters, and the beginning of a pattern for grep.
-    let no_metrics = set(["weft_controller", "weft_proxy", "weft_injector", "weft_"]);
+    let no_metrics = set([
+        "weft_controller",
+        "weft_proxy",
+        "weft_proxy_http",
+        "weft_proxy_net",
+        "weft_injector",
+        "weft_",
+    ]);
     let exists = |name: &str| {
         let of_histogram = ["_bucket", "_sum", "_count"];
         let bare = of_histogram.iter().find_map(|end| name.strip_suffix(end));
@@ -177,7 +184,7 @@ fn pages_name_only_existing_metrics_and_label_values() {
     let mut reasons = documented_names::literals(&failures, "pub fn label(", "\n    }\n");
     reasons.extend(set(Reason::ALL.map(Reason::as_str)));
     reasons.extend(set(["", "handshake", "timeout"]));
-    let limits = documented_names::first_arguments(&documented_names::code("proxy/src"), ".limit(");
+    let limits = documented_names::first_arguments(&documented_names::code(), ".limit(");
     let values = [
         ("limit", limits),
         ("reason", reasons),

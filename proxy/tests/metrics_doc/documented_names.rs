@@ -36,10 +36,11 @@ pub(crate) fn below(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
     files
 }
 
-/// The source below a folder without its tests.
-pub(crate) fn code(folder: &str) -> String {
+/// The source of the proxy's crates without its tests.
+pub(crate) fn code() -> String {
     let mut all = String::new();
-    for path in below(folder, &[".rs"]) {
+    let crates = ["proxy/src", "proxy/http/src", "proxy/net/src"];
+    for path in crates.iter().flat_map(|folder| below(folder, &[".rs"])) {
         if path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs") {
             continue;
         }

@@ -172,5 +172,5 @@ async fn an_api_server_that_says_nothing_is_no_answer() {
     let gate = slow_gate(&review_log, Duration::from_secs(3600));
     let scopes = Scopes::default();
     let scope = scopes.of(&user("one", 0), &gate, namespaces(3)).await;
-    assert!(scope.unwrap_err().contains("ask again"));
+    assert!(scope.unwrap_err().contains("try again"));
 }
