@@ -43,7 +43,12 @@ pub(crate) fn rendered(
     args.extend(offered.iter().flat_map(|kind| ["--api-versions", kind]));
     let text = output("helm", &args)?;
     serde_yaml_ng::Deserializer::from_str(&text)
-        .map(|document| Value::deserialize(document).context("helm wrote no YAML"))
+        .map(|document| {
+            // A name that stands twice in a map is an error of YAML; JSON would take the last.
+            let object = serde_yaml_ng::Value::deserialize(document);
+            let object = object.context("helm wrote no YAML")?;
+            serde_json::to_value(object).context("helm wrote what is no JSON")
+        })
         .filter(|object| !matches!(object, Ok(Value::Null)))
         .collect()
 }

@@ -1,16 +1,22 @@
-//! Which values the chart's schema takes, beside those below `monitoring`.
+//! Which values the chart's schema takes, beside those below `monitoring`, and what its templates
+//! make of them.
+
+use std::fs;
 
 use anyhow::Context as _;
-use e2e::harness::{Outcome, mesh};
+use e2e::harness::{Outcome, cluster::root, mesh};
 use serde_json::{Value, json};
 
-use crate::programs::rendered;
+use crate::programs::{folder, output, rendered};
 
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
 /// The Deployment of this name, as these settings make it.
 fn deployment(name: &str, settings: &[&str]) -> anyhow::Result<Value> {
-    let objects = rendered(&mesh::chart(), settings, &[])?;
+    deployment_in(rendered(&mesh::chart(), settings, &[])?, name)
+}
+
+fn deployment_in(objects: Vec<Value>, name: &str) -> anyhow::Result<Value> {
     let mut named = objects
         .into_iter()
         .filter(|one| one["kind"] == "Deployment" && one["metadata"]["name"] == name);
@@ -55,7 +61,34 @@ fn image_digest_wins_over_tag() -> Outcome {
     Ok(())
 }
 
-/// A name that stands twice in a map is refused by the API server, and by serde_yaml_ng.
+/// The archive of a release, as its script packs it.
+#[test]
+fn packed_chart_renders_as_its_folder_with_digests() -> Outcome {
+    let folder = folder("packed")?;
+    let digests = folder.join("digests");
+    fs::write(&digests, format!("injector {DIGEST}\n"))?;
+    let (digests, out) = (digests.to_string_lossy(), folder.to_string_lossy());
+    let (script, chart) = (root().join("e2e/release/chart"), mesh::chart());
+    let args = [
+        "--chart",
+        &chart,
+        "--digests",
+        &digests,
+        "--epoch",
+        "1",
+        "--out",
+        &out,
+    ];
+    let archive = output(&script.to_string_lossy(), &args)?;
+    let packed = rendered(archive.trim(), &[], &[])?;
+    assert_eq!(packed.len(), rendered(&chart, &[], &[])?.len());
+    let injector = deployment_in(packed, "weft-injector")?;
+    let image = format!("weft/injector@{DIGEST}");
+    assert_eq!(container(&injector)["image"], image);
+    Ok(())
+}
+
+/// A name that stands twice in a map is refused by the API server, and by `rendered`.
 #[test]
 fn common_labels_reach_every_object_and_yield_to_others() -> Outcome {
     let settings = [

@@ -244,8 +244,9 @@ def releasing():
             "e2e/images/build",
             '#!/bin/bash\nset -e\n[ "$PROFILE $CLUSTER" = "release external" ]\n[ -z "${RUSTFLAGS:-}" ]\n'
             "mkdir -p target/images/release target/release-build/x86_64-unknown-linux-gnu/release\n"
-            f'for one in {programs}; do echo "$one" > "target/images/release/$one"; done\n'
-            "echo weft > target/release-build/x86_64-unknown-linux-gnu/release/weft\n"
+            f'for one in {programs}; do\n'
+            'printf "#!/bin/sh\\necho $one ${PRINTED:-0.1.0}\\nexit\\n" > "target/images/release/$one"\ndone\n'
+            "sed s/weft-proxy/weft/ target/images/release/weft-proxy > target/release-build/x86_64-unknown-linux-gnu/release/weft\n"
             "chmod -R +x target/images/release target/release-build\n",
         )
         made.run("git", "init", "-q")
@@ -287,6 +288,16 @@ def test_release_publishes_the_profile_that_it_used():
         assert status == 0, output
         assert made.read("target/release-0.1.0/weft-proxy.order") == "weft-proxy.order"
         assert "weft-proxy.profdata" in made.read("target/release-0.1.0/SHA256SUMS")
+
+
+def test_release_of_programs_with_another_version_is_refused():
+    with releasing() as made:
+        build = made.read("e2e/images/build").replace("set -e\n", "set -e\nPRINTED=0.0.9\n")
+        made.script("e2e/images/build", build)
+        made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qam", "b")
+        status, output = made.run("e2e/release/run")
+        assert status != 0 and "weft-proxy --version printed 'weft-proxy 0.0.9'" in output, output
+        assert not os.path.exists(made.path("target/release-0.1.0")), output
 
 
 def test_release_of_changes_or_another_architecture_is_refused():

@@ -23,10 +23,11 @@ async fn reported(api: &FakeApi) -> (u8, String) {
 
 fn definition(service: &str, stored: &[&str]) -> Value {
     let version = |name: &str| json!({"name": name, "served": true, "storage": name == "v1alpha4"});
+    let versions = ["v1alpha1", "v1alpha2", "v1alpha4"].map(version);
     json!({
         "metadata": {"name": DEFINITION},
         "spec": {
-            "versions": ["v1alpha1", "v1alpha2", "v1alpha4"].map(version),
+            "versions": versions,
             "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": {"service":
                 {"name": service, "namespace": "weft-system"}}}},
         },
