@@ -38,7 +38,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use parking_lot::{Mutex, RwLock};
 use policy::name::SpiffeId;
+use runtime::rate::{Allowance, Rate};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 
 use self::secret::{
@@ -57,6 +59,12 @@ pub(crate) enum SigningError {
     Unavailable(String),
 }
 
+/// Contents that are written back: a few at once, and then two a minute.
+const WRITE_BACKS: Allowance = Allowance {
+    burst: 3,
+    every: Duration::from_secs(30),
+};
+
 /// Signs with the newest usable issuer. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Authority {
@@ -71,8 +79,11 @@ struct Inner {
     /// first load.
     roots: OnceLock<Roots>,
     loaded: RwLock<Option<Arc<Loaded>>>,
-    /// Resource version of the last content that lacked a root; each is reported once.
-    refused: Mutex<Option<String>>,
+    /// Resource version of the last content that lacked a root, and since when; each is reported
+    /// once.
+    refused: Mutex<Option<(String, Instant)>>,
+    /// Paces what is written over such contents: a tool may put them there again at once.
+    write_backs: Mutex<Rate>,
     /// PEM of the roots; empty until something is loaded.
     pem: watch::Sender<Arc<str>>,
     /// PEM of what the API server may see: the roots of the aggregated APIs, then the mesh's.
@@ -100,6 +111,7 @@ impl Authority {
                 roots: OnceLock::new(),
                 loaded: RwLock::new(None),
                 refused: Mutex::new(None),
+                write_backs: Mutex::new(Rate::new(WRITE_BACKS)),
                 pem: watch::Sender::new(Arc::from("")),
                 api_pem: watch::Sender::new(Arc::from("")),
             }),
@@ -269,19 +281,29 @@ impl Authority {
         };
         let mut missing = trusted.missing_in(&found, now);
         if let Some(reverted) = read(REVERTED).filter(|_| !is_holder) {
-            let reverted = reverted.certificates();
-            missing.retain(|root| !reverted.contains(root));
+            missing.retain(|root| !reverted.vouch_as(root));
         }
         missing.len()
     }
 
-    /// Whether this content was not refused before.
-    fn is_news(&self, refused: &Secret) -> bool {
-        let version = refused.metadata.resource_version.clone();
+    /// For how long this content has been refused; nothing when it is refused for the first time.
+    fn refused_for(&self, refused: &Secret) -> Option<Duration> {
+        let version = refused.metadata.resource_version.as_deref();
+        let version = version.unwrap_or_default();
+        let now = Instant::now();
         let mut last = self.inner.refused.lock();
-        let is_news = *last != version;
-        *last = version;
-        is_news
+        match &*last {
+            Some((known, since)) if known == version => Some(now.duration_since(*since)),
+            _ => {
+                *last = Some((version.to_owned(), now));
+                None
+            }
+        }
+    }
+
+    /// Whether a content may be written back now.
+    fn may_write_back(&self) -> bool {
+        self.inner.write_backs.lock().take(Instant::now()).is_ok()
     }
 
     fn must_be_ours(

@@ -25,7 +25,7 @@ fn is_spelt_as_label(text: &str) -> bool {
 
 /// Whether `text` is a DNS subdomain, dot-separated labels, as names of most objects are.
 #[must_use]
-pub(crate) fn is_dns_subdomain(text: &str) -> bool {
+pub fn is_dns_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 

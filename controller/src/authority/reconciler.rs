@@ -32,6 +32,8 @@ use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;
 use crate::metrics::AuthorityMetrics;
 
+/// A content that is refused for so long is written back by any replica.
+const HOLDER_HAS: Duration = Duration::from_secs(15);
 /// Pause after a failed load or write.
 const RETRY: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -158,8 +160,14 @@ impl Reconciler {
         let is_holder = self.leadership.is_held();
         let missing = self.authority.missing_roots(&secret, is_holder, now);
         if missing > 0 {
-            self.report_reverted(&secret, missing);
-            if is_holder {
+            let refused = self.authority.refused_for(&secret);
+            if refused.is_none() {
+                self.report_reverted(&secret, missing);
+            }
+            // A holder that started from this content is content with it: by a write of another
+            // replica it learns of the difference, and decides.
+            let is_due = is_holder || refused.is_some_and(|since| since >= HOLDER_HAS);
+            if is_due && self.authority.may_write_back() {
                 self.write_back(secret, now).await?;
             }
             return Ok(());
@@ -374,11 +382,7 @@ impl Reconciler {
         }
     }
 
-    /// Once for each content.
     fn report_reverted(&self, secret: &Secret, missing: usize) {
-        if !self.authority.is_news(secret) {
-            return;
-        }
         self.metrics.reverts.inc();
         let manager = last_manager(secret);
         error!(

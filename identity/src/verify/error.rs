@@ -117,8 +117,11 @@ impl From<webpki::Error> for IdentityError {
     fn from(error: webpki::Error) -> Self {
         use webpki::Error;
         match error {
-            // A forged issuer shows as a bad signature below a known name.
-            Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => Self::UnknownAuthority,
+            // A forged issuer shows as a bad signature below a known name, and so does a new
+            // authority of the same name; or as an algorithm that the known key cannot have.
+            Error::UnknownIssuer
+            | Error::InvalidSignatureForPublicKey
+            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Self::UnknownAuthority,
             Error::CertExpired { time, not_after } => Self::Expired {
                 now: time,
                 not_after,
@@ -142,8 +145,7 @@ impl From<webpki::Error> for IdentityError {
                 Self::Malformed("a name that its authority may not give (name constraints)")
             }
             Error::UnsupportedCriticalExtension => Self::Malformed("unknown critical extension"),
-            Error::UnsupportedSignatureAlgorithmContext(_)
-            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            Error::UnsupportedSignatureAlgorithmContext(_) => {
                 Self::Malformed("signature algorithm")
             }
             _ => Self::Malformed("not a valid X.509 chain"),

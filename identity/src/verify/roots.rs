@@ -100,6 +100,15 @@ impl Roots {
         self.current().certificates.clone()
     }
 
+    /// Whether one of these vouches for what `root` does: one of its name, key and name constraints,
+    /// so also the same root renewed with its key.
+    #[must_use]
+    pub fn vouch_as(&self, root: &CertificateDer<'_>) -> bool {
+        let current = self.current();
+        webpki::anchor_from_trusted_cert(root)
+            .is_ok_and(|anchor| current.anchors.iter().any(|one| *one == anchor))
+    }
+
     /// Which of these certificates `others` lack. One that has ended by `now` is not counted: nothing
     /// that it signed has to be trusted any more.
     #[must_use]
@@ -114,9 +123,8 @@ impl Roots {
                 end.is_ok_and(|end| now < end)
             })
         };
-        let others = others.current();
         let mut missing = self.certificates();
-        missing.retain(|root| !others.certificates.contains(root) && lasts(root));
+        missing.retain(|root| !others.vouch_as(root) && lasts(root));
         missing
     }
 

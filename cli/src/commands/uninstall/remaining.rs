@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use crds::label_syntax::is_dns_subdomain;
 use crds::objects::PROXY_CONTAINER;
 use crds::smi::CONVERSION_SERVICE;
 use serde_json::{Value, json};
@@ -98,17 +99,20 @@ fn conversion(name: &str, definition: &Value) -> Vec<String> {
         let status = json!({"status": {"storedVersions": [storage]}});
         lines.push(format!(
             "objects of {name} may be stored in {}, which no client can read without the injector; \
-             while it runs, these write them anew:",
+             while it runs, this writes them anew, and only then notes it:",
             older.join(", ")
         ));
         lines.push(format!(
-            "  kubectl get {name} -A -o json | kubectl replace -f -"
-        ));
-        lines.push(format!(
-            "  kubectl patch crd {name} --subresource=status --type=merge -p '{status}'"
+            "  (test -z \"$(kubectl get {name} -A -o name)\" || kubectl get {name} -A -o json | \
+             kubectl replace -f -) && \
+             kubectl patch crd {name} --subresource=status --type=merge -p '{status}'"
         ));
     }
-    let mut operations = Vec::new();
+    // What was read still holds, and every object is stored in the version that stays.
+    let mut operations = vec![
+        json!({"op": "test", "path": "/metadata/generation", "value": definition["metadata"]["generation"]}),
+        json!({"op": "test", "path": "/status/storedVersions", "value": [storage]}),
+    ];
     for (index, version) in versions().enumerate() {
         if version["name"] != *storage && version["served"] == true {
             let path = |field: &str| format!("/spec/versions/{index}/{field}");
@@ -192,11 +196,15 @@ impl Meshed {
              label weft.dev/inject is taken from their namespaces, these do it:",
             self.pods
         );
+        let note = (!self.alone.is_empty()).then(|| {
+            "nothing may make these anew, and a pod of a Job counts as failed:".to_owned()
+        });
         [first]
             .into_iter()
             .chain(workloads.map(|(namespace, workload)| {
                 format!("  kubectl -n {namespace} rollout restart {workload}")
             }))
+            .chain(note)
             .chain(
                 alone.map(|(namespace, pod)| format!("  kubectl -n {namespace} delete pod {pod}")),
             )
@@ -212,7 +220,10 @@ fn workload(pod: &Value) -> Option<String> {
         // A kind that others define may have such a name.
         return None;
     }
-    let name = owner["name"].as_str()?;
+    // Whoever may create pods writes owners as they like, and an administrator pastes the command.
+    let name = owner["name"]
+        .as_str()
+        .filter(|name| is_dns_subdomain(name))?;
     match owner["kind"].as_str()? {
         "StatefulSet" => Some(format!("statefulset/{name}")),
         "DaemonSet" => Some(format!("daemonset/{name}")),
@@ -220,7 +231,7 @@ fn workload(pod: &Value) -> Option<String> {
             // A Deployment names its ReplicaSets after itself and this hash.
             let hash = metadata["labels"]["pod-template-hash"].as_str()?;
             let deployment = name.strip_suffix(hash)?.strip_suffix('-')?;
-            Some(format!("deployment/{deployment}"))
+            is_dns_subdomain(deployment).then(|| format!("deployment/{deployment}"))
         }
         _ => None,
     }

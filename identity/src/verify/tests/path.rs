@@ -202,3 +202,40 @@ fn authority_is_known_by_digits_that_last() {
     let ids: Vec<String> = roots.ids().iter().map(ToString::to_string).collect();
     assert_eq!(ids, ["78c3b8c7c9a0b582d49c5f87098d668e"]);
 }
+
+fn ca_of(key: &rcgen::KeyPair, life: Duration) -> (CertificateParams, CertificateDer<'static>) {
+    let mut made = CertificateParams::default();
+    made.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    made.not_after = (SystemTime::now() + life).into();
+    made.distinguished_name = rcgen::DistinguishedName::new();
+    made.distinguished_name
+        .push(rcgen::DnType::CommonName, "my-ca");
+    let certificate = made.self_signed(key).unwrap().der().clone();
+    (made, certificate)
+}
+
+#[test]
+fn root_renewed_with_its_key_vouches_as_before() {
+    let keys = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap());
+    let roots = trusting(&[&ca_of(&keys[0], HOUR).1]);
+    let renewed = trusting(&[&ca_of(&keys[0], 2 * HOUR).1]);
+    assert_eq!(roots.missing_in(&renewed, SystemTime::now()), []);
+    let other = trusting(&[&ca_of(&keys[1], HOUR).1]);
+    assert_eq!(
+        roots.missing_in(&other, SystemTime::now()),
+        roots.certificates()
+    );
+}
+
+#[test]
+fn authority_of_known_name_and_other_algorithm_is_unknown() {
+    let known = trusting(&[&ca_of(&rcgen::KeyPair::generate().unwrap(), HOUR).1]);
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let issuer = rcgen::Issuer::new(ca_of(&key, HOUR).0, key);
+    let mut leaf = CertificateParams::default();
+    leaf.subject_alt_names = vec![uri(account("web").as_str())];
+    let leaf_key = rcgen::KeyPair::generate().unwrap();
+    let chain = [leaf.signed_by(&leaf_key, &issuer).unwrap().der().clone()];
+    let refused = Err(IdentityError::UnknownAuthority);
+    assert_eq!(both_sides(&known, &chain), refused);
+}

@@ -25,7 +25,7 @@ fn definition(service: &str, stored: &[&str]) -> Value {
     let version = |name: &str| json!({"name": name, "served": true, "storage": name == "v1alpha4"});
     let versions = ["v1alpha1", "v1alpha2", "v1alpha4"].map(version);
     json!({
-        "metadata": {"name": DEFINITION},
+        "metadata": {"name": DEFINITION, "generation": 3},
         "spec": {
             "versions": versions,
             "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": {"service":
@@ -84,9 +84,16 @@ async fn definition_that_the_mesh_converts_gets_an_exact_patch() {
     assert_eq!(served.collect::<Vec<_>>(), [false, false, true]);
     assert!(!err.contains("replace -f -"), "{err}");
 
-    // A definition whose versions are others by now is not touched.
-    definition["spec"]["versions"][0]["name"] = json!("v1alpha0");
-    assert!(json_patch::patch(&mut definition, &operations).is_err());
+    // A definition that is another one by now is not touched.
+    for (at, value) in [
+        ("/spec/versions/0/name", json!("v1alpha0")),
+        ("/status/storedVersions", json!(["v1alpha1", "v1alpha4"])),
+        ("/metadata/generation", json!(4)),
+    ] {
+        let mut other = definition.clone();
+        *other.pointer_mut(at).unwrap() = value;
+        assert!(json_patch::patch(&mut other, &operations).is_err(), "{at}");
+    }
 }
 
 #[tokio::test]
@@ -94,17 +101,13 @@ async fn objects_in_older_versions_are_rewritten_before_the_patch() {
     let api = with_definition(definition(CONVERSION_SERVICE, &["v1alpha2", "v1alpha4"]));
     let (status, err) = reported(&api).await;
     assert_eq!(status, 0, "{err}");
-    let commands: Vec<&str> = err
-        .lines()
-        .filter_map(|line| line.strip_prefix("  kubectl "))
-        .collect();
-    let rewrite = format!("get {DEFINITION} -A -o json | kubectl replace -f -");
-    let stored = format!("patch crd {DEFINITION} --subresource=status --type=merge -p '");
-    assert_eq!(commands[0], rewrite);
-    assert!(commands[1].starts_with(&stored), "{err}");
+    let commands: Vec<&str> = err.lines().filter(|line| line.starts_with("  ")).collect();
+    let rewrite =
+        format!("kubectl get {DEFINITION} -A -o json | kubectl replace -f -) && kubectl patch crd");
+    assert!(commands[0].contains(&rewrite), "{err}");
     let wanted = json!({"status": {"storedVersions": ["v1alpha4"]}});
-    assert_eq!(patch(commands[1]), wanted);
-    assert!(commands[2].contains("--type=json"), "{err}");
+    assert_eq!(patch(commands[0]), wanted);
+    assert!(commands[1].contains("--type=json"), "{err}");
     assert!(err.contains("may be stored in v1alpha2,"), "{err}");
 }
 
@@ -128,14 +131,18 @@ async fn remaining_proxies_get_commands_and_status_one() {
         pod("log-x", Some(("DaemonSet", "log")), proxy),
         pod("set-x", Some(("ReplicaSet", "set")), proxy),
         pod("bare", None, proxy),
+        pod("forged", Some(("StatefulSet", "x;reboot;#")), proxy),
         pod("plain", None, "setup"),
         clone,
         ended,
     ]))
     .await;
     assert_eq!(status, 1, "{err}");
-    assert!(err.starts_with("7 pods have a proxy"), "{err}");
-    let commands: Vec<&str> = err.lines().skip(1).map(str::trim_start).collect();
+    assert!(err.starts_with("8 pods have a proxy"), "{err}");
+    let commands: Vec<&str> = err
+        .lines()
+        .filter_map(|line| line.strip_prefix("  "))
+        .collect();
     assert_eq!(
         commands,
         [
@@ -144,6 +151,7 @@ async fn remaining_proxies_get_commands_and_status_one() {
             "kubectl -n shop rollout restart statefulset/db",
             "kubectl -n shop delete pod bare",
             "kubectl -n shop delete pod clone-0",
+            "kubectl -n shop delete pod forged",
             "kubectl -n shop delete pod set-x",
         ]
     );

@@ -129,3 +129,37 @@ async fn replica_started_from_restored_secret_follows_lease_holder() {
     assert_eq!(late.authority.roots_der(), holder.authority.roots_der());
     assert!(can_sign(&late, now));
 }
+
+#[tokio::test(start_paused = true)]
+async fn follower_writes_back_where_holder_started_from_the_backup() {
+    let (api, now) = (FakeApi::default(), SystemTime::now());
+    let follower = reconciler(&api, false);
+    reconciler(&api, true).step(now).await.unwrap();
+    follower.step(now).await.unwrap();
+    put_over(&api, backup(now).await, "velero-server");
+    let holder = reconciler(&api, true);
+    holder.step(now).await.unwrap();
+    follower.step(now).await.unwrap();
+    assert_ne!(follower.authority.roots_der(), holder.authority.roots_der());
+
+    tokio::time::advance(HOLDER_HAS).await;
+    follower.step(now).await.unwrap();
+    holder.step(now).await.unwrap();
+    follower.step(now).await.unwrap();
+    assert_eq!(follower.authority.roots_der(), holder.authority.roots_der());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tool_that_repeats_its_backup_is_answered_slowly() {
+    let (api, now) = (FakeApi::default(), SystemTime::now());
+    let holder = reconciler(&api, true);
+    holder.step(now).await.unwrap();
+    let old = backup(now).await;
+    let writes = api.writes().len();
+    for _ in 0..20 {
+        put_over(&api, old.clone(), "external-secrets");
+        holder.step(now).await.unwrap();
+    }
+    assert_eq!(api.writes().len(), writes + 3);
+    assert!(can_sign(&holder, now));
+}
