@@ -220,7 +220,7 @@ fn workload(pod: &Value) -> Option<String> {
         // A kind that others define may have such a name.
         return None;
     }
-    // Whoever may create pods writes owners as they like, and an administrator pastes the command.
+    // A client that may create pods chooses the names of owners, and an administrator pastes this.
     let name = owner["name"]
         .as_str()
         .filter(|name| is_dns_subdomain(name))?;
