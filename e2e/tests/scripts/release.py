@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import zlib
 
-from checkout import ROOT
+from checkout import ROOT, TRIPLE
 from tiers import checkout
 
 RELEASE = os.path.join(ROOT, "e2e/release")
@@ -18,6 +18,8 @@ CHART = os.path.join(ROOT, "charts/weft")
 INDEX = "registry+https://git.example/public-index"
 DIGEST = "sha256:" + "1" * 64
 PARTS = {"proxy": "weft-proxy", "controller": "weft-controller", "injector": "weft-injector", "echo": "weft-echo"}
+# strip --strip-all -o OUT IN
+STRIP = '#!/bin/sh\ncp "$4" "$3"\n'
 CRATES = ("proxy", "controller", "injector", "e2e", "cli")
 
 
@@ -231,8 +233,7 @@ def releasing():
         made.script("stubs/rustc", "#!/bin/sh\necho rustc 1\necho release: 1\n")
         made.script("stubs/cc", "#!/bin/sh\necho cc 1\n")
         made.script("stubs/getconf", "#!/bin/sh\necho glibc 2.36\n")
-        # strip --strip-all -o OUT IN
-        made.script("stubs/strip", '#!/bin/sh\ncp "$4" "$3"\n')
+        made.script("stubs/strip", STRIP)
         made.script(
             "stubs/objcopy",
             '#!/bin/bash\n[ "$1" != --version ] || { echo objcopy 1; exit; }\n'
@@ -254,6 +255,42 @@ def releasing():
         status, output = made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qm", "a")
         assert status == 0, output
         yield made
+
+
+def path_without(made, *names):
+    """A folder for PATH with this machine's programs but these, and but what would install them."""
+    links = made.path("stubs/without")
+    os.makedirs(links)
+    for one in os.scandir("/usr/bin"):
+        if one.name not in (*names, "apt-get"):
+            os.symlink(one.path, os.path.join(links, one.name))
+    return f"{made.bin}:{links}"
+
+
+def test_images_for_another_cluster_need_no_containerd():
+    with checkout() as made:
+        # With the real list of packages.
+        for name in ("e2e/cluster/lib/load.sh", "e2e/images"):
+            shutil.rmtree(made.path(name), ignore_errors=True)
+            source = os.path.join(ROOT, name)
+            (shutil.copytree if os.path.isdir(source) else shutil.copy2)(source, made.path(name))
+        made.write("Cargo.toml", '[workspace.package]\nversion = "0.1.0"\n')
+        built = f"{TRIPLE}/release"
+        made.script(
+            "stubs/cargo",
+            f"#!/bin/bash\nmkdir -p target/{built} target/profiled/{built}\n"
+            f"for one in weft {' '.join(PARTS.values())}; do\n"
+            f'echo "$one" > target/{built}/$one; cp target/{built}/$one target/profiled/{built}/\ndone\n'
+            f"chmod -R +x target/{built} target/profiled/{built}\n",
+        )
+        made.script("stubs/strip", STRIP)
+        path = path_without(made, "containerd", "runc")
+        status, output = made.run("e2e/images/build", PROFILE="release", CLUSTER="external", PATH=path)
+        assert status == 0, output
+        assert os.path.exists(made.path("target/images/release/proxy.tar")), output
+        # The control: a cluster of this machine needs it.
+        status, output = made.run("e2e/images/build", PROFILE="release", PATH=path)
+        assert status != 0 and "please install:" in output and " containerd " in output, output
 
 
 def test_release_has_every_part_and_is_the_same_again():
