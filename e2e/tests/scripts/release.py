@@ -83,22 +83,22 @@ def test_chart_archive_has_the_charts_files_and_the_digests():
         listed = subprocess.run(
             ["find", ".", "-type", "f", "-printf", "weft/%P\n"], cwd=CHART, capture_output=True, text=True, check=True
         )
+        assert members.pop("weft/image-digests.yaml").decode() == f"controller: {DIGEST}\nproxy: {DIGEST}\n"
         assert sorted(members) == sorted(listed.stdout.split()), "files are missing or too many"
+        # The values above all: helm carries them to the next chart.
         for name, content in members.items():
-            if name != "weft/values.yaml":
-                assert content == read(os.path.join(CHART, name.removeprefix("weft/"))), name
-        values = members["weft/values.yaml"].decode()
-        assert f"  digests:\n    controller: {DIGEST}\n    proxy: {DIGEST}\n" in values, values
-        assert "digests: {}" not in values, values
+            assert content == read(os.path.join(CHART, name.removeprefix("weft/"))), name
 
 
-def test_chart_without_place_for_digests_is_refused():
+def test_chart_with_other_digests_is_refused():
     with folder() as made:
         write(f"{made}/chart/Chart.yaml", "name: a\nversion: 1.0.0\n")
         write(f"{made}/chart/values.yaml", "image: {}\n")
         good = write(f"{made}/good", f"proxy {DIGEST}\n")
         bad = write(f"{made}/bad", "proxy latest\n")
-        for digests, reason in ((good, "no line"), (bad, "is no digest")):
+        for digests, reason in ((bad, "is no digest"), (good, "has image-digests.yaml already")):
+            if digests == good:
+                write(f"{made}/chart/image-digests.yaml", "")
             arguments = ("--chart", f"{made}/chart", "--digests", digests, "--epoch", "1", "--out", made)
             status, output = called("chart", *arguments)
             assert status != 0 and reason in output, output
@@ -308,10 +308,10 @@ def test_release_has_every_part_and_is_the_same_again():
         digests = dict(line.split() for line in made.read(f"{out}/image-digests").splitlines())
         assert sorted(digests) == sorted(PARTS), digests
         with tarfile.open(made.path(f"{out}/weft-0.1.0.tgz")) as archive:
-            values = archive.extractfile("weft/values.yaml").read().decode()
+            packed_digests = archive.extractfile("weft/image-digests.yaml").read().decode()
         with tarfile.open(made.path(f"{out}/proxy-amd64.tar")) as archive:
             index = json.loads(archive.extractfile("index.json").read())
-        assert f"    proxy: {digests['proxy']}\n" in values, values
+        assert f"proxy: {digests['proxy']}\n" in packed_digests, packed_digests
         assert index["manifests"][0]["digest"] == digests["proxy"], index
         status, output = made.run("make", "release")
         assert status == 0 and made.read(f"{out}/SHA256SUMS") == sums, output
