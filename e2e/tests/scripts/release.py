@@ -243,7 +243,8 @@ def releasing():
         programs = " ".join(PARTS.values())
         made.script(
             "e2e/images/build",
-            '#!/bin/bash\nset -e\n[ "$PROFILE $CLUSTER" = "release external" ]\n[ -z "${RUSTFLAGS:-}" ]\n'
+            '#!/bin/bash\nset -e\n[ "$PROFILE $CLUSTER" = "release external" ]\n'
+            'env | cut -d= -f1 | sort > target/environment\nenv | grep ^JEMALLOC | sort > target/jemalloc\n'
             "mkdir -p target/images/release target/release-build/x86_64-unknown-linux-gnu/release\n"
             f'for one in {programs}; do\n'
             'printf "#!/bin/sh\\necho $one ${PRINTED:-0.1.0}\\nexit\\n" > "target/images/release/$one"\ndone\n'
@@ -295,7 +296,7 @@ def test_images_for_another_cluster_need_no_containerd():
 
 def test_release_has_every_part_and_is_the_same_again():
     with releasing() as made:
-        status, output = made.run("make", "release", RUSTFLAGS="-C opt-level=0")
+        status, output = made.run("make", "release")
         assert status == 0, output
         out = "target/release-0.1.0"
         found = sorted(os.listdir(made.path(out)))
@@ -315,6 +316,18 @@ def test_release_has_every_part_and_is_the_same_again():
         assert index["manifests"][0]["digest"] == digests["proxy"], index
         status, output = made.run("make", "release")
         assert status == 0 and made.read(f"{out}/SHA256SUMS") == sums, output
+
+
+def test_compilers_of_a_release_see_none_of_the_callers_settings():
+    with releasing() as made:
+        settings = {"RUSTFLAGS": "-C opt-level=0", "CFLAGS": "-O0", "JEMALLOC_SYS_WITH_LG_VADDR": "57"}
+        status, output = made.run("e2e/release/run", **settings)
+        assert status == 0, output
+        seen = made.read("target/environment").split()
+        assert not {"RUSTFLAGS", "CFLAGS"} & set(seen) and "PATH" in seen, seen
+        # What differs between machines: the processor's address bits, the size of huge pages.
+        fixed = ["JEMALLOC_SYS_WITH_LG_HUGEPAGE=21", "JEMALLOC_SYS_WITH_LG_VADDR=48"]
+        assert made.read("target/jemalloc").split() == fixed
 
 
 def test_release_publishes_the_profile_that_it_used():
