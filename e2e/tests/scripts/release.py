@@ -245,11 +245,14 @@ def releasing():
             "e2e/images/build",
             '#!/bin/bash\nset -e\n[ "$PROFILE $CLUSTER" = "release external" ]\n'
             'env | cut -d= -f1 | sort > target/environment\nenv | grep ^JEMALLOC | sort > target/jemalloc\n'
-            "mkdir -p target/images/release target/release-build/x86_64-unknown-linux-gnu/release\n"
-            f'for one in {programs}; do\n'
-            'printf "#!/bin/sh\\necho $one ${PRINTED:-0.1.0}\\nexit\\n" > "target/images/release/$one"\ndone\n'
-            "sed s/weft-proxy/weft/ target/images/release/weft-proxy > target/release-build/x86_64-unknown-linux-gnu/release/weft\n"
-            "chmod -R +x target/images/release target/release-build\n",
+            "[ ! -e target/release-build ]\n"
+            f"mkdir -p target/release-build/{TRIPLE}/release target/images/release\n"
+            f'for one in weft {programs}; do\n'
+            'printf "#!/bin/sh\\necho $one ${PRINTED:-0.1.0}\\nexit\\n" > '
+            f'"target/release-build/{TRIPLE}/release/$one"\n'
+            # Of another build, which may run at the same time.
+            'echo other > "target/images/release/$one"\ndone\n'
+            "chmod -R +x target/release-build target/images\n",
         )
         made.run("git", "init", "-q")
         made.run("git", "add", "-A")
