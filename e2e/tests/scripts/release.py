@@ -361,3 +361,39 @@ def test_release_of_changes_or_another_architecture_is_refused():
         status, output = made.run("make", "release")
         assert status != 0 and "the checkout has changes (?? new)" in output, output
         assert not os.path.exists(made.path("target/release-0.1.0")), output
+
+
+def test_release_with_files_that_settings_of_git_hide_is_refused():
+    with releasing() as made:
+        made.write("proxy/new.rs", "file")
+        made.run("git", "config", "status.showUntrackedFiles", "no")
+        status, output = made.run("e2e/release/run")
+        assert status != 0 and "the checkout has changes (?? proxy/new.rs)" in output, output
+        made.write(".git/info/exclude", "new.rs\n")
+        status, output = made.run("e2e/release/run")
+        assert status != 0 and "the checkout has changes (?? proxy/new.rs)" in output, output
+
+
+def test_release_whose_head_moves_meanwhile_is_refused():
+    commit = "git -c user.name=a -c user.email=a@a.example commit -q --allow-empty -m b"
+    # While it compiles, and while it packs.
+    for tool in ("cargo", "objcopy"):
+        with releasing() as made:
+            script = made.read(f"stubs/{tool}")
+            made.script(f"stubs/{tool}", script.replace("\n", f"\n{commit} >/dev/null\n", 1))
+            status, output = made.run("e2e/release/run")
+            assert status != 0 and "a release is of one commit" in output, output
+            assert not os.path.exists(made.path("target/release-0.1.0")), output
+
+
+def test_chart_of_a_release_has_the_files_of_the_commit_alone():
+    with releasing() as made:
+        made.write("charts/weft/target/templates/hidden.yaml", "kind: ConfigMap\n")
+        made.write(".gitignore", made.read(".gitignore").replace("/target", "target"))
+        made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qam", "b")
+        status, output = made.run("e2e/release/run")
+        assert status == 0, output
+        with tarfile.open(made.path("target/release-0.1.0/weft-0.1.0.tgz")) as archive:
+            names = archive.getnames()
+        assert "weft/Chart.yaml" in names and "weft/.helmignore" in names, names
+        assert not [name for name in names if "hidden" in name], names
