@@ -230,7 +230,7 @@ def releasing():
             f'#!/bin/bash\n[ "$1" != metadata ] || exec cat "{made.path("stubs/metadata")}"\n'
             'while [ "$1" != -p ]; do shift; done\nprintf "%s v1.0.0 (/x)\\nbytes v1.0.0\\n" "$2"\n',
         )
-        made.script("stubs/rustc", "#!/bin/sh\necho rustc 1\necho release: 1\n")
+        made.script("stubs/rustc", '#!/bin/sh\necho rustc ${RUSTUP_TOOLCHAIN:-1}\necho release: ${RUSTUP_TOOLCHAIN:-1}\n')
         made.script("stubs/cc", "#!/bin/sh\necho cc 1\n")
         made.script("stubs/getconf", "#!/bin/sh\necho glibc 2.36\n")
         made.script("stubs/strip", STRIP)
@@ -324,10 +324,15 @@ def test_release_has_every_part_and_is_the_same_again():
 def test_compilers_of_a_release_see_none_of_the_callers_settings():
     with releasing() as made:
         settings = {"RUSTFLAGS": "-C opt-level=0", "CFLAGS": "-O0", "JEMALLOC_SYS_WITH_LG_VADDR": "57"}
+        settings |= {"RUSTUP_TOOLCHAIN": "nightly", "RUSTC": "mine"}
         status, output = made.run("e2e/release/run", **settings)
         assert status == 0, output
         seen = made.read("target/environment").split()
-        assert not {"RUSTFLAGS", "CFLAGS"} & set(seen) and "PATH" in seen, seen
+        assert not set(settings) & set(seen) - {"JEMALLOC_SYS_WITH_LG_VADDR"} and "PATH" in seen, seen
+        # The same compiler is described as compiled.
+        out = "target/release-0.1.0"
+        assert "\nrustc 1\n" in made.read(f"{out}/build-environment"), made.read(f"{out}/build-environment")
+        assert "pkg:generic/rust-std@1\"" in made.read(f"{out}/weft-proxy.cdx.json")
         # What differs between machines: the processor's address bits, the size of huge pages.
         fixed = ["JEMALLOC_SYS_WITH_LG_HUGEPAGE=21", "JEMALLOC_SYS_WITH_LG_VADDR=48"]
         assert made.read("target/jemalloc").split() == fixed
