@@ -255,10 +255,14 @@ def releasing():
             "chmod -R +x target/release-build target/images\n",
         )
         made.run("git", "init", "-q")
-        made.run("git", "add", "-A")
-        status, output = made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qm", "a")
-        assert status == 0, output
+        committed(made)
         yield made
+
+
+def committed(made):
+    made.run("git", "add", "-A")
+    status, output = made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qm", "a")
+    assert status == 0, output
 
 
 def path_without(made, *names):
@@ -352,7 +356,7 @@ def test_release_of_programs_with_another_version_is_refused():
     with releasing() as made:
         build = made.read("e2e/images/build").replace("set -e\n", "set -e\nPRINTED=0.0.9\n")
         made.script("e2e/images/build", build)
-        made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qam", "b")
+        committed(made)
         status, output = made.run("e2e/release/run")
         assert status != 0 and "weft-proxy --version printed 'weft-proxy 0.0.9'" in output, output
         assert not os.path.exists(made.path("target/release-0.1.0")), output
@@ -366,6 +370,22 @@ def test_release_of_changes_or_another_architecture_is_refused():
         status, output = made.run("make", "release")
         assert status != 0 and "the checkout has changes (?? new)" in output, output
         assert not os.path.exists(made.path("target/release-0.1.0")), output
+
+
+def test_release_without_its_day_or_upgrade_is_refused():
+    with releasing() as made:
+        made.write("Cargo.toml", '[workspace.package]\nversion = "0.2.0"\n')
+        made.write("docs/upgrade.md", "")
+        for page, text, refusal in (
+            ("CHANGELOG.md", "## Unreleased\n", "CHANGELOG.md has no heading `## 0.2.0 (YEAR-MONTH-DAY)`"),
+            ("CHANGELOG.md", "## 0.2.0 (2026-01-31)\n", "docs/upgrade.md has no heading `### To 0.2.0`"),
+            # The control: it goes on to the programs, which are of 0.1.0.
+            ("docs/upgrade.md", "### To 0.2.0\n", "weft-proxy --version printed"),
+        ):
+            made.write(page, text)
+            committed(made)
+            status, output = made.run("e2e/release/run")
+            assert status != 0 and refusal in output, output
 
 
 def test_release_with_files_that_settings_of_git_hide_is_refused():
@@ -395,7 +415,7 @@ def test_chart_of_a_release_has_the_files_of_the_commit_alone():
     with releasing() as made:
         made.write("charts/weft/target/templates/hidden.yaml", "kind: ConfigMap\n")
         made.write(".gitignore", made.read(".gitignore").replace("/target", "target"))
-        made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qam", "b")
+        committed(made)
         status, output = made.run("e2e/release/run")
         assert status == 0, output
         with tarfile.open(made.path("target/release-0.1.0/weft-0.1.0.tgz")) as archive:
