@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zlib
@@ -18,6 +19,7 @@ CHART = os.path.join(ROOT, "charts/weft")
 INDEX = "registry+https://git.example/public-index"
 DIGEST = "sha256:" + "1" * 64
 PARTS = {"proxy": "weft-proxy", "controller": "weft-controller", "injector": "weft-injector", "echo": "weft-echo"}
+LINKED = ("libc.a", "libgcc.a", "libgcc_eh.a", "rcrt1.o")
 # strip --strip-all -o OUT IN
 STRIP = '#!/bin/sh\ncp "$4" "$3"\n'
 CRATES = ("proxy", "controller", "injector", "e2e", "cli")
@@ -231,7 +233,13 @@ def releasing():
             'while [ "$1" != -p ]; do shift; done\nprintf "%s v1.0.0 (/x)\\nbytes v1.0.0\\n" "$2"\n',
         )
         made.script("stubs/rustc", '#!/bin/sh\necho rustc ${RUSTUP_TOOLCHAIN:-1}\necho release: ${RUSTUP_TOOLCHAIN:-1}\n')
-        made.script("stubs/cc", "#!/bin/sh\necho cc 1\n")
+        made.script(
+            "stubs/cc",
+            f'#!/bin/sh\ncase $1 in\n-print-file-name=*) echo {made.path("stubs/lib")}/${{1#*=}} ;;\n'
+            "-dumpfullversion) echo 12.2.0 ;;\n*) echo cc 1 ;;\nesac\n",
+        )
+        for name in LINKED:
+            made.write(f"stubs/lib/{name}", name)
         made.script("stubs/getconf", "#!/bin/sh\necho glibc 2.36\n")
         made.script("stubs/strip", STRIP)
         made.script(
@@ -321,6 +329,15 @@ def test_release_has_every_part_and_is_the_same_again():
             index = json.loads(archive.extractfile("index.json").read())
         assert f"proxy: {digests['proxy']}\n" in packed_digests, packed_digests
         assert index["manifests"][0]["digest"] == digests["proxy"], index
+        described = made.read(f"{out}/build-environment").splitlines()
+        for name in LINKED:
+            assert f"{name} sha256:{hashlib.sha256(name.encode()).hexdigest()}" in described, described
+        libraries = [one["bom-ref"] for one in json.loads(made.read(f"{out}/weft-proxy.cdx.json"))["components"]]
+        assert [one for one in libraries if "generic" in one] == [
+            "pkg:generic/glibc@2.36",
+            "pkg:generic/libgcc@12.2.0",
+            "pkg:generic/rust-std@1",
+        ], libraries
         status, output = made.run("make", "release")
         assert status == 0 and made.read(f"{out}/SHA256SUMS") == sums, output
 
@@ -340,6 +357,23 @@ def test_compilers_of_a_release_see_none_of_the_callers_settings():
         # What differs between machines: the processor's address bits, the size of huge pages.
         fixed = ["JEMALLOC_SYS_WITH_LG_HUGEPAGE=21", "JEMALLOC_SYS_WITH_LG_VADDR=48"]
         assert made.read("target/jemalloc").split() == fixed
+
+
+def test_release_without_its_tools_is_refused_first():
+    python = f'exec {sys.executable} "$@"\n'
+    old = '[ "$2" != "import tomllib" ] || exit 1\n[ "$1" != --version ] || { echo Python 3.9; exit; }\n'
+    for name, script, refusal in (
+        ("python3", old + python, "python3 is Python 3.9"),
+        ("rustc", "exit 1\n", "rustc does not run"),
+        ("cc", 'echo "${1#*=}"\n', "cc finds no libc.a"),
+    ):
+        with releasing() as made:
+            # One of them is a link.
+            os.remove(made.path(f"stubs/{name}"))
+            made.script(f"stubs/{name}", f"#!/bin/sh\n{script}")
+            status, output = made.run("e2e/release/run")
+            assert status != 0 and refusal in output, output
+            assert "compiling" not in output and "no profile" not in output, output
 
 
 def test_release_publishes_the_profile_that_it_used():
