@@ -319,6 +319,7 @@ def test_release_has_every_part_and_is_the_same_again():
         images = [f"{part}-amd64.tar" for part in PARTS]
         others = ["SHA256SUMS", "build-environment", "image-digests", "weft-0.1.0.tgz", "weft-linux-amd64"]
         assert found == sorted(boms + images + others), found
+        assert not os.path.exists(made.path("target/release-work")), output
         sums = made.read(f"{out}/SHA256SUMS")
         assert [line.split()[1] for line in sums.splitlines()] == [name for name in found if name != "SHA256SUMS"], sums
         digests = dict(line.split() for line in made.read(f"{out}/image-digests").splitlines())
@@ -374,6 +375,20 @@ def test_release_without_its_tools_is_refused_first():
             status, output = made.run("e2e/release/run")
             assert status != 0 and refusal in output, output
             assert "compiling" not in output and "no profile" not in output, output
+
+
+def test_folders_that_the_mount_hides_are_refused():
+    in_place = os.path.join(RELEASE, "in-place")
+    for name in ("RUSTUP_HOME", "WEFT_PROXY_PROFILE"):
+        with checkout() as made:
+            made.script("stubs/unshare", "#!/bin/sh\necho shared\n")
+            made.script("e2e/release/in-place", read(in_place).decode().replace("/usr/local/src", made.path("place")))
+            os.makedirs(made.path("place"))
+            for path, hidden in (("place/of", True), ("place", True), ("elsewhere", False), ("places", False)):
+                status, output = made.run("e2e/release/in-place", "true", **{name: made.path(path)})
+                assert (status != 0) == hidden, (path, output)
+                assert (f"{name}: {made.path(path)} is below {made.path('place')}" in output) == hidden, output
+                assert ("shared" in output) != hidden, output
 
 
 def test_release_publishes_the_profile_that_it_used():
