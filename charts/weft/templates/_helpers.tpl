@@ -1,3 +1,19 @@
+{{/*
+The digest of a part's image, or nothing; called with (list $ "proxy"). A digest of the values
+wins, then a tag of the values, then the digests that a release packs as a file of its chart. They
+are no values: those of a former chart come back by --reuse-values or -f, with its digests.
+*/}}
+{{- define "weft.digest" -}}
+{{- $root := index . 0 -}}
+{{- $part := index . 1 -}}
+{{- $image := $root.Values.image -}}
+{{- with get ($image.digests | default dict) $part -}}
+{{ . }}
+{{- else -}}
+{{- if not $image.tag }}{{ get ($root.Files.Get "image-digests.yaml" | fromYaml) $part }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* REGISTRY/REPOSITORY/PART@DIGEST, or PART:TAG without a digest; called with (list $ "proxy"). */}}
 {{- define "weft.image" -}}
 {{- $root := index . 0 -}}
@@ -5,13 +21,13 @@
 {{- $image := $root.Values.image -}}
 {{- with $image.registry }}{{ . }}/{{ end -}}
 {{ $image.repository }}/{{ $part }}
-{{- with get ($image.digests | default dict) $part }}@{{ . }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- with include "weft.digest" . }}@{{ . }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end -}}
 
 {{/* The proxy's version. Its digest is of this chart's version, whatever the tag is. */}}
 {{- define "weft.proxyVersion" -}}
 {{- $image := .Values.image -}}
-{{- if get ($image.digests | default dict) "proxy" }}{{ .Chart.AppVersion }}{{ else }}{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- if include "weft.digest" (list . "proxy") }}{{ .Chart.AppVersion }}{{ else }}{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end -}}
 
 {{/* Labels that never change in the life of a part, so selectors may use them. */}}

@@ -61,12 +61,12 @@ fn image_digest_wins_over_tag() -> Outcome {
     Ok(())
 }
 
-/// The archive of a release, as its script packs it.
-#[test]
-fn packed_chart_renders_as_its_folder_with_digests() -> Outcome {
-    let folder = folder("packed")?;
+/// The archive of a release with this digest of the proxy's and the injector's image, as its
+/// script packs it.
+fn packed_chart(name: &str) -> anyhow::Result<String> {
+    let folder = folder(name)?;
     let digests = folder.join("digests");
-    fs::write(&digests, format!("injector {DIGEST}\n"))?;
+    fs::write(&digests, format!("injector {DIGEST}\nproxy {DIGEST}\n"))?;
     let (digests, out) = (digests.to_string_lossy(), folder.to_string_lossy());
     let (script, chart) = (root().join("e2e/release/chart"), mesh::chart());
     let args = [
@@ -80,11 +80,68 @@ fn packed_chart_renders_as_its_folder_with_digests() -> Outcome {
         &out,
     ];
     let archive = output(&script.to_string_lossy(), &args)?;
-    let packed = rendered(archive.trim(), &[], &[])?;
-    assert_eq!(packed.len(), rendered(&chart, &[], &[])?.len());
-    let injector = deployment_in(packed, "weft-injector")?;
-    let image = format!("weft/injector@{DIGEST}");
-    assert_eq!(container(&injector)["image"], image);
+    Ok(archive.trim().to_owned())
+}
+
+#[test]
+fn packed_chart_renders_as_its_folder_with_digests() -> Outcome {
+    let packed = rendered(&packed_chart("packed")?, &[], &[])?;
+    let digest = |part: &str| format!("image.digests.{part}={DIGEST}");
+    let settings = [digest("injector"), digest("proxy")];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    assert_eq!(packed, rendered(&mesh::chart(), &settings, &[])?);
+    // The control: digests of the archive are there, and its other image has the tag.
+    let image = |name: &str| -> anyhow::Result<Value> {
+        Ok(container(&deployment_in(packed.clone(), name)?)["image"].clone())
+    };
+    assert_eq!(image("weft-injector")?, format!("weft/injector@{DIGEST}"));
+    let tagged = concat!("weft/controller:", env!("CARGO_PKG_VERSION"));
+    assert_eq!(image("weft-controller")?, tagged);
+    Ok(())
+}
+
+/// Images of one's own need no more than their tag.
+#[test]
+fn packed_digests_yield_to_tag_and_digests_of_values() -> Outcome {
+    let chart = packed_chart("packed-and-set")?;
+    let other = DIGEST.replace('1', "2");
+    let digest = format!("image.digests.injector={other}");
+    let version = env!("CARGO_PKG_VERSION");
+    let tagged = format!("weft/proxy:{version}");
+    let tag = format!("image.tag={version}");
+    for (settings, injector, proxy) in [
+        (
+            vec!["image.tag=mine"],
+            "weft/injector:mine".to_owned(),
+            "weft/proxy:mine",
+        ),
+        // Also where it is the chart's own version.
+        (
+            vec![tag.as_str()],
+            format!("weft/injector:{version}"),
+            tagged.as_str(),
+        ),
+        (
+            vec!["image.tag=mine", digest.as_str()],
+            format!("weft/injector@{other}"),
+            "weft/proxy:mine",
+        ),
+    ] {
+        let made = deployment_in(rendered(&chart, &settings, &[])?, "weft-injector")?;
+        assert_eq!(container(&made)["image"], injector, "{settings:?}");
+        let env = container(&made)["env"].as_array();
+        let value = |name: &str| {
+            let mut found = env.into_iter().flatten().filter(|one| one["name"] == name);
+            found.next().map(|one| one["value"].clone())
+        };
+        assert_eq!(
+            value("WEFT_PROXY_IMAGE"),
+            Some(json!(proxy)),
+            "{settings:?}"
+        );
+        let tag = proxy.rsplit_once(':').map(|(_, tag)| json!(tag));
+        assert_eq!(value("WEFT_VERSION"), tag, "{settings:?}");
+    }
     Ok(())
 }
 

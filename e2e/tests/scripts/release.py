@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zlib
 
-from checkout import ROOT
+from checkout import ROOT, TRIPLE
 from tiers import checkout
 
 RELEASE = os.path.join(ROOT, "e2e/release")
@@ -18,6 +19,9 @@ CHART = os.path.join(ROOT, "charts/weft")
 INDEX = "registry+https://git.example/public-index"
 DIGEST = "sha256:" + "1" * 64
 PARTS = {"proxy": "weft-proxy", "controller": "weft-controller", "injector": "weft-injector", "echo": "weft-echo"}
+LINKED = ("libc.a", "libgcc.a", "libgcc_eh.a", "rcrt1.o")
+# strip --strip-all -o OUT IN
+STRIP = '#!/bin/sh\ncp "$4" "$3"\n'
 CRATES = ("proxy", "controller", "injector", "e2e", "cli")
 
 
@@ -81,22 +85,22 @@ def test_chart_archive_has_the_charts_files_and_the_digests():
         listed = subprocess.run(
             ["find", ".", "-type", "f", "-printf", "weft/%P\n"], cwd=CHART, capture_output=True, text=True, check=True
         )
+        assert members.pop("weft/image-digests.yaml").decode() == f"controller: {DIGEST}\nproxy: {DIGEST}\n"
         assert sorted(members) == sorted(listed.stdout.split()), "files are missing or too many"
+        # The values above all: helm carries them to the next chart.
         for name, content in members.items():
-            if name != "weft/values.yaml":
-                assert content == read(os.path.join(CHART, name.removeprefix("weft/"))), name
-        values = members["weft/values.yaml"].decode()
-        assert f"  digests:\n    controller: {DIGEST}\n    proxy: {DIGEST}\n" in values, values
-        assert "digests: {}" not in values, values
+            assert content == read(os.path.join(CHART, name.removeprefix("weft/"))), name
 
 
-def test_chart_without_place_for_digests_is_refused():
+def test_chart_with_other_digests_is_refused():
     with folder() as made:
         write(f"{made}/chart/Chart.yaml", "name: a\nversion: 1.0.0\n")
         write(f"{made}/chart/values.yaml", "image: {}\n")
         good = write(f"{made}/good", f"proxy {DIGEST}\n")
         bad = write(f"{made}/bad", "proxy latest\n")
-        for digests, reason in ((good, "no line"), (bad, "is no digest")):
+        for digests, reason in ((bad, "is no digest"), (good, "has image-digests.yaml already")):
+            if digests == good:
+                write(f"{made}/chart/image-digests.yaml", "")
             arguments = ("--chart", f"{made}/chart", "--digests", digests, "--epoch", "1", "--out", made)
             status, output = called("chart", *arguments)
             assert status != 0 and reason in output, output
@@ -228,11 +232,16 @@ def releasing():
             f'#!/bin/bash\n[ "$1" != metadata ] || exec cat "{made.path("stubs/metadata")}"\n'
             'while [ "$1" != -p ]; do shift; done\nprintf "%s v1.0.0 (/x)\\nbytes v1.0.0\\n" "$2"\n',
         )
-        made.script("stubs/rustc", "#!/bin/sh\necho rustc 1\necho release: 1\n")
-        made.script("stubs/cc", "#!/bin/sh\necho cc 1\n")
+        made.script("stubs/rustc", '#!/bin/sh\necho rustc ${RUSTUP_TOOLCHAIN:-1}\necho release: ${RUSTUP_TOOLCHAIN:-1}\n')
+        made.script(
+            "stubs/cc",
+            f'#!/bin/sh\ncase $1 in\n-print-file-name=*) echo {made.path("stubs/lib")}/${{1#*=}} ;;\n'
+            "-dumpfullversion) echo 12.2.0 ;;\n*) echo cc 1 ;;\nesac\n",
+        )
+        for name in LINKED:
+            made.write(f"stubs/lib/{name}", name)
         made.script("stubs/getconf", "#!/bin/sh\necho glibc 2.36\n")
-        # strip --strip-all -o OUT IN
-        made.script("stubs/strip", '#!/bin/sh\ncp "$4" "$3"\n')
+        made.script("stubs/strip", STRIP)
         made.script(
             "stubs/objcopy",
             '#!/bin/bash\n[ "$1" != --version ] || { echo objcopy 1; exit; }\n'
@@ -242,23 +251,67 @@ def releasing():
         programs = " ".join(PARTS.values())
         made.script(
             "e2e/images/build",
-            '#!/bin/bash\nset -e\n[ "$PROFILE $CLUSTER" = "release external" ]\n[ -z "${RUSTFLAGS:-}" ]\n'
-            "mkdir -p target/images/release target/release-build/x86_64-unknown-linux-gnu/release\n"
-            f'for one in {programs}; do\n'
-            'printf "#!/bin/sh\\necho $one ${PRINTED:-0.1.0}\\nexit\\n" > "target/images/release/$one"\ndone\n'
-            "sed s/weft-proxy/weft/ target/images/release/weft-proxy > target/release-build/x86_64-unknown-linux-gnu/release/weft\n"
-            "chmod -R +x target/images/release target/release-build\n",
+            '#!/bin/bash\nset -e\n[ "$PROFILE $CLUSTER" = "release external" ]\n'
+            'env | cut -d= -f1 | sort > target/environment\nenv | grep ^JEMALLOC | sort > target/jemalloc\n'
+            "[ ! -e target/release-build ]\n"
+            f"mkdir -p target/release-build/{TRIPLE}/release target/images/release\n"
+            f'for one in weft {programs}; do\n'
+            'printf "#!/bin/sh\\necho $one ${PRINTED:-0.1.0}\\nexit\\n" > '
+            f'"target/release-build/{TRIPLE}/release/$one"\n'
+            # Of another build, which may run at the same time.
+            'echo other > "target/images/release/$one"\ndone\n'
+            "chmod -R +x target/release-build target/images\n",
         )
         made.run("git", "init", "-q")
-        made.run("git", "add", "-A")
-        status, output = made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qm", "a")
-        assert status == 0, output
+        committed(made)
         yield made
+
+
+def committed(made):
+    made.run("git", "add", "-A")
+    status, output = made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qm", "a")
+    assert status == 0, output
+
+
+def path_without(made, *names):
+    """A folder for PATH with this machine's programs but these, and but what would install them."""
+    links = made.path("stubs/without")
+    os.makedirs(links)
+    for one in os.scandir("/usr/bin"):
+        if one.name not in (*names, "apt-get"):
+            os.symlink(one.path, os.path.join(links, one.name))
+    return f"{made.bin}:{links}"
+
+
+def test_images_for_another_cluster_need_no_containerd():
+    with checkout() as made:
+        # With the real list of packages.
+        for name in ("e2e/cluster/lib/load.sh", "e2e/images"):
+            shutil.rmtree(made.path(name), ignore_errors=True)
+            source = os.path.join(ROOT, name)
+            (shutil.copytree if os.path.isdir(source) else shutil.copy2)(source, made.path(name))
+        made.write("Cargo.toml", '[workspace.package]\nversion = "0.1.0"\n')
+        built = f"{TRIPLE}/release"
+        made.script(
+            "stubs/cargo",
+            f"#!/bin/bash\nmkdir -p target/{built} target/profiled/{built}\n"
+            f"for one in weft {' '.join(PARTS.values())}; do\n"
+            f'echo "$one" > target/{built}/$one; cp target/{built}/$one target/profiled/{built}/\ndone\n'
+            f"chmod -R +x target/{built} target/profiled/{built}\n",
+        )
+        made.script("stubs/strip", STRIP)
+        path = path_without(made, "containerd", "runc")
+        status, output = made.run("e2e/images/build", PROFILE="release", CLUSTER="external", PATH=path)
+        assert status == 0, output
+        assert os.path.exists(made.path("target/images/release/proxy.tar")), output
+        # The control: a cluster of this machine needs it.
+        status, output = made.run("e2e/images/build", PROFILE="release", PATH=path)
+        assert status != 0 and "please install:" in output and " containerd " in output, output
 
 
 def test_release_has_every_part_and_is_the_same_again():
     with releasing() as made:
-        status, output = made.run("make", "release", RUSTFLAGS="-C opt-level=0")
+        status, output = made.run("make", "release")
         assert status == 0, output
         out = "target/release-0.1.0"
         found = sorted(os.listdir(made.path(out)))
@@ -266,18 +319,76 @@ def test_release_has_every_part_and_is_the_same_again():
         images = [f"{part}-amd64.tar" for part in PARTS]
         others = ["SHA256SUMS", "build-environment", "image-digests", "weft-0.1.0.tgz", "weft-linux-amd64"]
         assert found == sorted(boms + images + others), found
+        assert not os.path.exists(made.path("target/release-work")), output
         sums = made.read(f"{out}/SHA256SUMS")
         assert [line.split()[1] for line in sums.splitlines()] == [name for name in found if name != "SHA256SUMS"], sums
         digests = dict(line.split() for line in made.read(f"{out}/image-digests").splitlines())
         assert sorted(digests) == sorted(PARTS), digests
         with tarfile.open(made.path(f"{out}/weft-0.1.0.tgz")) as archive:
-            values = archive.extractfile("weft/values.yaml").read().decode()
+            packed_digests = archive.extractfile("weft/image-digests.yaml").read().decode()
         with tarfile.open(made.path(f"{out}/proxy-amd64.tar")) as archive:
             index = json.loads(archive.extractfile("index.json").read())
-        assert f"    proxy: {digests['proxy']}\n" in values, values
+        assert f"proxy: {digests['proxy']}\n" in packed_digests, packed_digests
         assert index["manifests"][0]["digest"] == digests["proxy"], index
+        described = made.read(f"{out}/build-environment").splitlines()
+        for name in LINKED:
+            assert f"{name} sha256:{hashlib.sha256(name.encode()).hexdigest()}" in described, described
+        libraries = [one["bom-ref"] for one in json.loads(made.read(f"{out}/weft-proxy.cdx.json"))["components"]]
+        assert [one for one in libraries if "generic" in one] == [
+            "pkg:generic/glibc@2.36",
+            "pkg:generic/libgcc@12.2.0",
+            "pkg:generic/rust-std@1",
+        ], libraries
         status, output = made.run("make", "release")
         assert status == 0 and made.read(f"{out}/SHA256SUMS") == sums, output
+
+
+def test_compilers_of_a_release_see_none_of_the_callers_settings():
+    with releasing() as made:
+        settings = {"RUSTFLAGS": "-C opt-level=0", "CFLAGS": "-O0", "JEMALLOC_SYS_WITH_LG_VADDR": "57"}
+        settings |= {"RUSTUP_TOOLCHAIN": "nightly", "RUSTC": "mine"}
+        status, output = made.run("e2e/release/run", **settings)
+        assert status == 0, output
+        seen = made.read("target/environment").split()
+        assert not set(settings) & set(seen) - {"JEMALLOC_SYS_WITH_LG_VADDR"} and "PATH" in seen, seen
+        # The same compiler is described as compiled.
+        out = "target/release-0.1.0"
+        assert "\nrustc 1\n" in made.read(f"{out}/build-environment"), made.read(f"{out}/build-environment")
+        assert "pkg:generic/rust-std@1\"" in made.read(f"{out}/weft-proxy.cdx.json")
+        # What differs between machines: the processor's address bits, the size of huge pages.
+        fixed = ["JEMALLOC_SYS_WITH_LG_HUGEPAGE=21", "JEMALLOC_SYS_WITH_LG_VADDR=48"]
+        assert made.read("target/jemalloc").split() == fixed
+
+
+def test_release_without_its_tools_is_refused_first():
+    python = f'exec {sys.executable} "$@"\n'
+    old = '[ "$2" != "import tomllib" ] || exit 1\n[ "$1" != --version ] || { echo Python 3.9; exit; }\n'
+    for name, script, refusal in (
+        ("python3", old + python, "python3 is Python 3.9"),
+        ("rustc", "exit 1\n", "rustc does not run"),
+        ("cc", 'echo "${1#*=}"\n', "cc finds no libc.a"),
+    ):
+        with releasing() as made:
+            # One of them is a link.
+            os.remove(made.path(f"stubs/{name}"))
+            made.script(f"stubs/{name}", f"#!/bin/sh\n{script}")
+            status, output = made.run("e2e/release/run")
+            assert status != 0 and refusal in output, output
+            assert "compiling" not in output and "no profile" not in output, output
+
+
+def test_folders_that_the_mount_hides_are_refused():
+    in_place = os.path.join(RELEASE, "in-place")
+    for name in ("RUSTUP_HOME", "WEFT_PROXY_PROFILE"):
+        with checkout() as made:
+            made.script("stubs/unshare", "#!/bin/sh\necho shared\n")
+            made.script("e2e/release/in-place", read(in_place).decode().replace("/usr/local/src", made.path("place")))
+            os.makedirs(made.path("place"))
+            for path, hidden in (("place/of", True), ("place", True), ("elsewhere", False), ("places", False)):
+                status, output = made.run("e2e/release/in-place", "true", **{name: made.path(path)})
+                assert (status != 0) == hidden, (path, output)
+                assert (f"{name}: {made.path(path)} is below {made.path('place')}" in output) == hidden, output
+                assert ("shared" in output) != hidden, output
 
 
 def test_release_publishes_the_profile_that_it_used():
@@ -294,7 +405,7 @@ def test_release_of_programs_with_another_version_is_refused():
     with releasing() as made:
         build = made.read("e2e/images/build").replace("set -e\n", "set -e\nPRINTED=0.0.9\n")
         made.script("e2e/images/build", build)
-        made.run("git", "-c", "user.name=a", "-c", "user.email=a@a.example", "commit", "-qam", "b")
+        committed(made)
         status, output = made.run("e2e/release/run")
         assert status != 0 and "weft-proxy --version printed 'weft-proxy 0.0.9'" in output, output
         assert not os.path.exists(made.path("target/release-0.1.0")), output
@@ -308,3 +419,55 @@ def test_release_of_changes_or_another_architecture_is_refused():
         status, output = made.run("make", "release")
         assert status != 0 and "the checkout has changes (?? new)" in output, output
         assert not os.path.exists(made.path("target/release-0.1.0")), output
+
+
+def test_release_without_its_day_or_upgrade_is_refused():
+    with releasing() as made:
+        made.write("Cargo.toml", '[workspace.package]\nversion = "0.2.0"\n')
+        made.write("docs/upgrade.md", "")
+        for page, text, refusal in (
+            ("CHANGELOG.md", "## Unreleased\n", "CHANGELOG.md has no heading `## 0.2.0 (YEAR-MONTH-DAY)`"),
+            ("CHANGELOG.md", "## 0.2.0 (2026-01-31)\n", "docs/upgrade.md has no heading `### To 0.2.0`"),
+            # The control: it goes on to the programs, which are of 0.1.0.
+            ("docs/upgrade.md", "### To 0.2.0\n", "weft-proxy --version printed"),
+        ):
+            made.write(page, text)
+            committed(made)
+            status, output = made.run("e2e/release/run")
+            assert status != 0 and refusal in output, output
+
+
+def test_release_with_files_that_settings_of_git_hide_is_refused():
+    with releasing() as made:
+        made.write("proxy/new.rs", "file")
+        made.run("git", "config", "status.showUntrackedFiles", "no")
+        status, output = made.run("e2e/release/run")
+        assert status != 0 and "the checkout has changes (?? proxy/new.rs)" in output, output
+        made.write(".git/info/exclude", "new.rs\n")
+        status, output = made.run("e2e/release/run")
+        assert status != 0 and "the checkout has changes (?? proxy/new.rs)" in output, output
+
+
+def test_release_whose_head_moves_meanwhile_is_refused():
+    commit = "git -c user.name=a -c user.email=a@a.example commit -q --allow-empty -m b"
+    # While it compiles, and while it packs.
+    for tool in ("cargo", "objcopy"):
+        with releasing() as made:
+            script = made.read(f"stubs/{tool}")
+            made.script(f"stubs/{tool}", script.replace("\n", f"\n{commit} >/dev/null\n", 1))
+            status, output = made.run("e2e/release/run")
+            assert status != 0 and "a release is of one commit" in output, output
+            assert not os.path.exists(made.path("target/release-0.1.0")), output
+
+
+def test_chart_of_a_release_has_the_files_of_the_commit_alone():
+    with releasing() as made:
+        made.write("charts/weft/target/templates/hidden.yaml", "kind: ConfigMap\n")
+        made.write(".gitignore", made.read(".gitignore").replace("/target", "target"))
+        committed(made)
+        status, output = made.run("e2e/release/run")
+        assert status == 0, output
+        with tarfile.open(made.path("target/release-0.1.0/weft-0.1.0.tgz")) as archive:
+            names = archive.getnames()
+        assert "weft/Chart.yaml" in names and "weft/.helmignore" in names, names
+        assert not [name for name in names if "hidden" in name], names

@@ -15,6 +15,8 @@ NAMED = (
     rf"target/release-({NUMBER})",
     rf"\bweft-({NUMBER})\.tgz",
 )
+# The number until the first release.
+UNRELEASED = "0.1.0"
 HEADING = rf"^## (Unreleased|({NUMBER}) \([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}\))$"
 
 
@@ -61,18 +63,47 @@ def test_pages_name_the_version_of_this_checkout():
 
 
 def test_changelog_and_upgrades_go_down_from_this_version():
-    headings = re.findall(r"^## .*$", read("CHANGELOG.md"), re.MULTILINE)
+    assert not faults(read("CHANGELOG.md"), read("docs/upgrade.md"), version())
+
+
+def test_version_without_its_day_or_upgrade_is_found():
+    unreleased, of = "# Changelog\n\n## Unreleased\n", "## 0.2.0 (2026-01-31)\n"
+    to = "\n### To 0.2.0\n"
+    assert not faults(unreleased, "", UNRELEASED)
+    assert not faults(unreleased + of, to, "0.2.0")
+    for changelog, upgrade, number, fault in (
+        (unreleased, to, "0.2.0", "no heading `## 0.2.0 ("),
+        (unreleased + of, "", "0.2.0", "no heading `### To 0.2.0`"),
+        (unreleased + of, to, "0.2.1", "no heading `## 0.2.1 ("),
+        (unreleased + of, to, "0.1.0", "is newer than"),
+        (unreleased + "## 0.2.0\n", to, "0.2.0", "a heading is"),
+        (of, to, "0.2.0", "stands first"),
+        (unreleased + "## 0.1.9 (2026-01-01)\n" + of, to, "0.2.0", "newest first"),
+    ):
+        found = faults(changelog, upgrade, number)
+        assert any(fault in one for one in found), (fault, found)
+
+
+def faults(changelog, upgrade, current):
+    """What is wrong with the headings of the two pages, for a checkout of this version."""
+    headings = re.findall(r"^## .*$", changelog, re.MULTILINE)
     matches = [re.match(HEADING, heading) for heading in headings]
-    assert all(matches), f"a heading is `## Unreleased` or `## 1.2.3 (2026-01-31)`: {headings}"
-    numbers = [parts(match[2]) for match in matches if match[2]]
-    assert headings[0] == "## Unreleased" and headings.count("## Unreleased") == 1, headings
-    assert numbers == sorted(set(numbers), reverse=True), headings
-    assert all(number <= parts(version()) for number in numbers), headings
-    # Each version that went out says what to do when one comes from the one before.
-    upgrade = read("docs/upgrade.md")
-    for number in numbers:
-        named = ".".join(map(str, number))
-        assert f"\n### To {named}\n" in upgrade, f"docs/upgrade.md has no heading `### To {named}`"
+    if not all(matches):
+        return [f"a heading is `## Unreleased` or `## 1.2.3 (2026-01-31)`: {headings}"]
+    found = []
+    if headings[:1] != ["## Unreleased"] or headings.count("## Unreleased") != 1:
+        found.append(f"`## Unreleased` stands first, and once: {headings}")
+    numbers = [match[2] for match in matches if match[2]]
+    if sorted({parts(number) for number in numbers}, reverse=True) != [parts(number) for number in numbers]:
+        found.append(f"versions stand once each, newest first: {headings}")
+    found += [f"{number} is newer than {current}" for number in numbers if parts(number) > parts(current)]
+    if current != UNRELEASED and current not in numbers:
+        found.append(f"CHANGELOG.md has no heading `## {current} (YEAR-MONTH-DAY)`")
+    # Each version says what to do when one comes from the one before.
+    for number in sorted({*numbers, current} - {UNRELEASED}):
+        if f"\n### To {number}\n" not in upgrade:
+            found.append(f"docs/upgrade.md has no heading `### To {number}`")
+    return found
 
 
 def parts(number):
