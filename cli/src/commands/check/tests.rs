@@ -323,7 +323,7 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     }),
     ("old-proxies", &["versions"], |api, _| {
         let mut controller = deployment("weft-controller", 2);
-        controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.3.0");
+        controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.4.0");
         api.put(&format!("{WEFT}/weft-controller"), controller);
     }),
     ("connected", &[], |api, _| {
