@@ -105,8 +105,7 @@ impl Roots {
     #[must_use]
     pub fn vouch_as(&self, root: &CertificateDer<'_>) -> bool {
         let current = self.current();
-        webpki::anchor_from_trusted_cert(root)
-            .is_ok_and(|anchor| current.anchors.iter().any(|one| *one == anchor))
+        webpki::anchor_from_trusted_cert(root).is_ok_and(|anchor| current.anchors.contains(&anchor))
     }
 
     /// Which of these certificates `others` lack. One that has ended by `now` is not counted: nothing

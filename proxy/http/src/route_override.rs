@@ -52,6 +52,10 @@ pub enum OverrideAuthor<'a> {
     Caller(Caller<'a>),
 }
 
+/// There is an override, and it cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnreadableOverride;
+
 /// What the next proxy gets.
 #[derive(Clone, Debug)]
 pub struct ForwardedOverride {
@@ -79,20 +83,22 @@ impl OverrideHeaders {
         true
     }
 
-    /// The override of `sender`, which is in this namespace; a peer names all. `Err`: there is one,
-    /// and it cannot be read.
+    /// The override of `sender`, which is in this namespace; a peer names all.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
     pub fn read(
         &self,
         sender: OverrideAuthor<'_>,
         home: &str,
-    ) -> Result<Option<RouteOverride>, ()> {
+    ) -> Result<Option<RouteOverride>, UnreadableOverride> {
         let Some(route) = &self.route else {
             return Ok(None);
         };
         if self.twice {
-            return Err(());
+            return Err(UnreadableOverride);
         }
-        let header = parse(route.as_bytes(), home).map_err(drop)?;
+        let header = parse(route.as_bytes(), home).map_err(|_| UnreadableOverride)?;
         let token = self.token.clone();
         let came = match sender {
             OverrideAuthor::Own => Came::Here(token),
@@ -253,9 +259,9 @@ mod tests {
         let twice = [("weft-route", "a=b"), ("weft-route", "a=c")];
         assert_eq!(
             headers(&twice).unwrap().read(OverrideAuthor::Own, HOME),
-            Err(())
+            Err(UnreadableOverride)
         );
         let bad = headers(&[("weft-route", "a")]).unwrap();
-        assert_eq!(bad.read(OverrideAuthor::Own, HOME), Err(()));
+        assert_eq!(bad.read(OverrideAuthor::Own, HOME), Err(UnreadableOverride));
     }
 }

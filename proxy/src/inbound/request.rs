@@ -20,7 +20,7 @@ use crate::http::headers;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{AbsoluteForm, Received, Rejected, Upgrades};
 use crate::http::replay::Replay;
-use crate::http::route_override::{OverrideAuthor, RouteOverride};
+use crate::http::route_override::{OverrideAuthor, RouteOverride, UnreadableOverride};
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::inbound::authorize::authorize;
@@ -301,7 +301,7 @@ fn route_override(connection: &Connection, received: &Received) -> Option<Arc<Ro
         &connection.proxy.own.namespace,
     ) {
         Ok(route_override) => route_override.map(Arc::new),
-        Err(()) => {
+        Err(UnreadableOverride) => {
             let outcome = "unreadable";
             let metrics = &connection.proxy.telemetry.metrics;
             metrics.overrides.at(&OverrideLabels { outcome }).inc();

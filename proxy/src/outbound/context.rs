@@ -16,7 +16,7 @@ use crate::config::snapshot::{Service, Snapshot};
 use crate::http::context::{Contexts, ParentRequest, ServedRequest};
 use crate::http::deadline;
 use crate::http::received::Received;
-use crate::http::route_override::{OverrideAuthor, RouteOverride};
+use crate::http::route_override::{OverrideAuthor, RouteOverride, UnreadableOverride};
 use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::{ContextLabels, OverrideLabels};
@@ -59,7 +59,7 @@ pub(super) fn route_override(
     match headers.read(OverrideAuthor::Own, &proxy.own.namespace) {
         Ok(Some(route_override)) => Some(Arc::new(route_override)),
         Ok(None) => inherited.cloned(),
-        Err(()) => {
+        Err(UnreadableOverride) => {
             count_override(proxy, "unreadable");
             None
         }
