@@ -1,7 +1,7 @@
 //! The aggregated API `metrics.smi-spec.io`: how much traffic the cluster's objects have. Every
 //! replica serves it.
 //!
-//! The API server calls with its own certificate and names the user for whom it calls
+//! The API server calls with its own certificate and names the user of each request
 //! (`aggregated::front_proxy`); `aggregated::access` checks what that user may read. The response
 //! is made from the proxies' reports (`observe::reports`) and the existing objects (`inventory`):
 //! `query` parses the request, `aggregate` sums, `render` writes the form that clients know.

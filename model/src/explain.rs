@@ -28,8 +28,7 @@ mod route;
 mod service_names;
 mod steps;
 
-pub use self::answer::Explained;
-pub use self::answer::{CountedPort, UNKNOWN_HOST};
+pub use self::answer::{CountedPort, Explained, UNKNOWN_HOST};
 pub use self::comparison::{CallerSet, Calls, Meaning, ModelComparison, Share};
 pub use self::noticed::of_seen_calls;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};

@@ -9,14 +9,12 @@ pub mod change;
 mod core;
 mod metadata;
 mod smi;
-mod traffic;
 
 // Whole, so that nothing here names the kinds one by one.
 pub use self::{
     core::*,
     metadata::{Unusable, key},
     smi::*,
-    traffic::*,
 };
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ const EACH: Duration = Duration::from_secs(5);
 #[derive(Args, Debug)]
 #[command(
     about = "Show the busiest edges, live",
-    long_about = "Shows who calls whom, the busiest first, again every five seconds. With --paths \
+    long_about = "Shows the calls between workloads, the busiest first, again every five seconds. With --paths \
                   it shows the requests that pods of RES serve and send instead, by method, path and \
                   route, again every second. That is a tap: it needs ClusterRole weft-tap in the \
                   namespace, and the controller's log and an Event at RES name who watches. It \

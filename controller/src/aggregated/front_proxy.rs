@@ -1,5 +1,4 @@
-//! Verifies that the caller is the API server, and reads from its headers the user for whom it
-//! calls.
+//! Verifies that the caller is the API server, and reads the user of the request from its headers.
 //!
 //! The API server presents a certificate of an authority that it publishes, together with the
 //! names that such a certificate may have and the headers that name the user. Without that

@@ -8,8 +8,8 @@ use policy::mode::AccessMode;
 use policy::name::Kind;
 
 use super::metadata::key;
+use super::smi::traffic_policy;
 use super::smi::{binding, group, split, target, tcp_route, udp_route};
-use super::traffic::traffic_policy;
 use crate::world::{Meta, ObjectKey, World};
 
 /// What would be changed, all at once.

@@ -1,22 +1,21 @@
-//! Translates SMI objects. It never fails: an error in an object becomes a part of its fact.
+//! Translates SMI objects and TrafficPolicies. It never fails: an error in an object becomes a part of its fact.
 
 use crds::smi::{
     HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec, TrafficTargetSpec,
     UdpRouteSpec,
     validation::{self, Cluster, Validate},
 };
+use crds::weft::TrafficPolicySpec;
 use kube::core::DynamicObject;
 
 use super::metadata::{created, text};
 use crate::world::{
-    BindingFacts, GroupFacts, Meta, SplitFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
+    BindingFacts, GroupFacts, Meta, PolicyFacts, SplitFacts, TargetFacts, TcpRouteFacts,
+    UdpRouteFacts,
 };
 
-/// Judges the object. Its status is what Weft itself has written, and decides nothing.
-pub(super) fn validated<S: Validate>(
-    object: &DynamicObject,
-    cluster: &Cluster,
-) -> (Meta, S::Validated) {
+/// Validates the object. Its status is what Weft itself has written, and decides nothing.
+fn validated<S: Validate>(object: &DynamicObject, cluster: &Cluster) -> (Meta, S::Validated) {
     let metadata = &object.metadata;
     let at = cluster.around(metadata.namespace.as_deref().unwrap_or_default());
     let (spec, mistakes) = validation::spec::<S>(object.data.get("spec"), &at);
@@ -27,6 +26,12 @@ pub(super) fn validated<S: Validate>(
         mistakes,
     };
     (meta, spec)
+}
+
+/// A TrafficPolicy.
+pub fn traffic_policy(object: &DynamicObject, cluster: &Cluster) -> PolicyFacts {
+    let (meta, spec) = validated::<TrafficPolicySpec>(object, cluster);
+    PolicyFacts { meta, spec }
 }
 
 /// A TrafficTarget.

@@ -121,7 +121,7 @@ fn shorter_failure_run_ejects_if_configured_and_others_healthy() {
         assert!(evaluated(row, 20, 0), "{row} in a row");
         assert!(!evaluated(row, 19, 0), "{row} in a row");
     }
-    assert!(evaluated(3, 200, 1), "hardly anybody else fails");
+    assert!(evaluated(3, 200, 1), "hardly any other endpoint fails");
     assert!(!evaluated(3, 200, 20), "three in a row at 10 % are chance");
 }
 

@@ -39,7 +39,7 @@ impl Flag {
     }
 }
 
-/// A connection, and what is raised when an alert ends it.
+/// A connection, and what is raised when an alert about this proxy's certificate ends it.
 #[derive(Debug)]
 pub(super) struct AlertWatch<S> {
     stream: S,
@@ -52,11 +52,29 @@ impl<S> AlertWatch<S> {
     }
 }
 
-/// An end without a fault is none: it reads as the end of the stream.
-fn is_alert(error: &io::Error) -> bool {
+/// Whether the controller refused this proxy's certificate. Other alerts say nothing about it: an
+/// attacker on the way who garbles a record draws one.
+fn is_refusal(error: &io::Error) -> bool {
+    use rustls::AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown,
+        DecryptError, UnknownCA, UnsupportedCertificate,
+    };
     let inner = error.get_ref();
     let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+    let Some(rustls::Error::AlertReceived(alert)) = inner else {
+        return false;
+    };
+    matches!(
+        alert,
+        AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRevoked
+            | CertificateUnknown
+            | DecryptError
+            | UnknownCA
+            | UnsupportedCertificate
+    )
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for AlertWatch<S> {
@@ -67,7 +85,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for AlertWatch<S> {
     ) -> Poll<io::Result<()>> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         if let (Err(error), Some(alerted)) = (&read, &self.alerted)
-            && is_alert(error)
+            && is_refusal(error)
         {
             alerted.raise();
         }
@@ -102,5 +120,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AlertWatch<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::AlertDescription;
+
+    use super::*;
+
+    #[test]
+    fn alerts_about_the_certificate_alone_are_refusals() {
+        let is_refusal = |alert| is_refusal(&io::Error::other(rustls::Error::AlertReceived(alert)));
+        assert!(is_refusal(AlertDescription::UnknownCA));
+        assert!(is_refusal(AlertDescription::CertificateExpired));
+        assert!(!is_refusal(AlertDescription::BadRecordMac));
+        assert!(!is_refusal(AlertDescription::InternalError));
+        let ended = io::Error::from(io::ErrorKind::UnexpectedEof);
+        assert!(!super::is_refusal(&ended));
     }
 }

@@ -256,14 +256,14 @@ async fn user_reads_what_review_allows_and_is_reviewed_once() {
         );
     }
     assert_eq!(bench.reviews.load(std::sync::atomic::Ordering::Relaxed), 1);
-    let (status, body) = bench.fetch("stranger", DEPLOYMENTS).await;
+    let (status, body) = bench.fetch("outsider", DEPLOYMENTS).await;
     assert_eq!(
         (status, &body["reason"], &body["kind"]),
         (403, &json!("Forbidden"), &json!("Status"))
     );
     let message = body["message"].as_str().unwrap();
     assert!(
-        message.contains("user \"stranger\" cannot list resource \"deployments\""),
+        message.contains("user \"outsider\" cannot list resource \"deployments\""),
         "{message}"
     );
     let pods = DEPLOYMENTS.replace("deployments", "pods");

@@ -94,10 +94,10 @@ fn certificates_that_vouch_for_nothing_are_refused() {
     let leaf = real.leaf("web").chain()[0].clone();
     let other = real.leaf("other").chain()[0].clone();
     let (issuer, root) = (real.issuer.certificate(), real.root.certificate());
-    let stranger = foreign.issuer.certificate();
+    let unrelated = foreign.issuer.certificate();
     for (what, behind) in [
-        ("a stranger first", vec![stranger, issuer]),
-        ("a stranger last", vec![issuer, stranger]),
+        ("an unrelated one first", vec![unrelated, issuer]),
+        ("an unrelated one last", vec![issuer, unrelated]),
         (
             "a root that is not in use",
             vec![issuer, foreign.root.certificate()],
@@ -157,7 +157,7 @@ fn rewritten_signature_of_issuer_leaves_its_authority() {
 }
 
 #[test]
-fn peer_is_known_by_serial_and_issue_of_its_certificate() {
+fn peer_is_known_by_its_certificates_serial_and_issue() {
     let authority = Authority::new();
     let time = UNIX_EPOCH + Duration::from_secs(at(SystemTime::now()).as_secs());
     let csr = LeafKey::generate().unwrap().csr().unwrap();

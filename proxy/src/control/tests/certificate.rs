@@ -31,7 +31,7 @@ async fn answer_of_lagging_replica_leaves_roots_of_stream() {
 }
 
 #[tokio::test]
-async fn roots_that_do_not_vouch_for_their_answer_are_ignored() {
+async fn roots_that_cannot_verify_their_certificate_are_ignored() {
     let (old, new) = (Ca::new(), Ca::new());
     let bench = Bench::start(&old).await;
     let now = SystemTime::now();
@@ -71,9 +71,9 @@ async fn certificate_that_controllers_refuse_is_replaced_at_once() {
 
 #[tokio::test]
 async fn certificates_refused_again_and_again_are_requested_half_minutely() {
-    let (old, stranger) = (Ca::new(), Ca::new());
+    let (old, unrelated) = (Ca::new(), Ca::new());
     let bench = Bench::start(&old).await;
-    bench.roots.replace(stranger.roots()).unwrap();
+    bench.roots.replace(unrelated.roots()).unwrap();
     bench.connections.lock().abort_all();
     for certificates in [2, 3, 4] {
         bench.until(|bench| bench.issued() == certificates).await;
@@ -86,7 +86,7 @@ async fn certificates_refused_again_and_again_are_requested_half_minutely() {
 }
 
 #[tokio::test]
-async fn certificate_of_root_that_is_dropped_is_replaced_at_once() {
+async fn certificate_of_dropped_root_is_replaced_at_once() {
     let (old, new) = (Ca::new(), Ca::new());
     let bench = Bench::start(&old).await;
     // The stream stays: nothing but the roots says that its time is over.

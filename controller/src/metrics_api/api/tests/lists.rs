@@ -51,7 +51,7 @@ async fn discovery_needs_no_permission_but_api_server_certificate() {
         "/openapi/v3",
         "/openapi/v3/apis/metrics.smi-spec.io/v1alpha1",
     ] {
-        assert_eq!(bench.fetch("anybody", path).await.0, 200, "{path}");
+        assert_eq!(bench.fetch("outsider", path).await.0, 200, "{path}");
         let answer = bench.try_ask(None, Method::GET, path, &[]).await.unwrap();
         assert_eq!(answer.0, 401, "{path}");
     }
@@ -100,7 +100,7 @@ async fn metrics_response_without_room_counts_once_as_429() {
     let answered = || [200, 429].map(|code| bench.metrics.times_answered(code));
     assert_eq!(answered(), [0, 1]);
     // So does a refusal that finds none.
-    assert_eq!(bench.fetch("stranger", DEPLOYMENTS).await.0, 429);
+    assert_eq!(bench.fetch("outsider", DEPLOYMENTS).await.0, 429);
     assert_eq!(answered(), [0, 2]);
     assert_eq!(bench.metrics.times_answered(403), 0);
     drop(held);

@@ -240,7 +240,7 @@ async fn call_reuses_connection_attempt_of_cancelled_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn text_in_place_of_http2_is_named_in_the_failure() {
+async fn failure_names_text_in_place_of_http2() {
     let cases: [(&[u8], bool); 6] = [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", true),
         // Some answer as before HTTP/1.0, without a head.
