@@ -54,7 +54,7 @@ def write(results, rows, missing, proxy, seconds, more=()):
     for name, difference in NAMED.items():
         seen = sorted({f"{one.row.name}" for one in through if name in one.named})
         lines.append(f"| {name} | {difference.says} | {difference.reason} | {', '.join(seen) or 'no client in this run'} |")
-    lines += ["", "What is done without any policy ([resilience](resilience.md#without-any-policy)), and no transcript shows:", ""]
+    lines += ["", "What is done without any policy ([resilience](../docs/resilience.md#without-any-policy)), and no transcript shows:", ""]
     lines += ["| difference | why |", "|---|---|", *[f"| {one.says} | {one.reason} |" for one in BY_DEFAULT]]
     lines += ["", "## Programs", "", *programs(), "", "## Not tried", ""]
     lines += [f"- {one}" for one in [*missing, *NEVER_TRIED]]

@@ -91,7 +91,7 @@ pub fn page(rows: &[Judged], date: &str, commit: &str) -> String {
         one in `open`, fields stand in `spec` where these versions have them, and the harness reaches the application\n\
         on port 9092, which the pods name in `weft.dev/skip-inbound-ports` because the suite calls from outside the\n\
         mesh. `E` rows are cases that the suite leaves out. `FL` and `AR` are whole canaries driven by the real\n\
-        Flagger and Argo Rollouts ([canaries.md](canaries.md)).\n\n\
+        Flagger and Argo Rollouts ([canaries.md](../docs/canaries.md)).\n\n\
         Rings: `mesh` is the whole mesh in a cluster, `alone` the same with nothing beside it because it is timed,\n\
         `canary` the same with a progressive delivery controller and Prometheus, `in process` a test that needs no\n\
         cluster.\n\n\
