@@ -49,9 +49,11 @@ fn automation_switches_reach_parts_and_their_rights() -> Outcome {
             "{name}"
         );
     }
+    // Gates that are shut are opened, also where releases have been switched off.
+    for right in ["patch pods/status", "list replicasets", "get deployments"] {
+        assert!(rights(&off, "weft-controller").contains(right), "{right}");
+    }
     for (role, right) in [
-        ("weft-controller", "patch pods/status"),
-        ("weft-controller", "watch replicasets"),
         ("weft-injector", "list canaryreleases"),
         ("weft-fault-operator", "create faultexperiments"),
     ] {
