@@ -1,6 +1,12 @@
 //! Rights and switches of releases and experiments in the chart.
 
-use super::*;
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use e2e::harness::{Outcome, mesh};
+use serde_json::Value;
+
+use super::{of_kind, refused, rendered};
 
 /// Every right of a role, as `verb resource`.
 fn rights(objects: &[Value], role: &str) -> BTreeSet<String> {
