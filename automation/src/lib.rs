@@ -16,3 +16,6 @@
 
 pub mod judge;
 pub mod release;
+
+#[cfg(test)]
+mod testing;
