@@ -1,0 +1,21 @@
+//! What releases and experiments decide by themselves: whether a candidate is worse than the stable
+//! revision, and what a run does next.
+//!
+//! Everything here is a function of its arguments, as in `policy`: time, counts and what was seen
+//! of the cluster are handed in, so a test replays a day's release in a millisecond. The
+//! controller's `automation` reads, writes and counts.
+
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
+pub mod judge;
+pub mod release;
+
+#[cfg(test)]
+mod testing;
