@@ -13,20 +13,22 @@ use crds::weft::{ExperimentPhase, ReleasePhase};
 use super::{fact::Fact, smi::Meta};
 
 /// A CanaryRelease.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReleaseFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// What is configured.
-    pub spec: Release,
+    /// What is configured; `None` where a mistake costs it.
+    pub spec: Option<Release>,
     /// What its status orders.
     pub order: ReleaseOrder,
 }
 
 impl ReleaseFacts {
-    /// Whether it may have an effect, as far as it can be evaluated by itself.
-    pub fn is_valid(&self) -> bool {
-        is_valid(&self.meta)
+    /// What it says, where it may have an effect, as far as it can be evaluated by itself.
+    #[must_use]
+    pub fn effective(&self) -> Option<&Release> {
+        let spec = self.spec.as_ref();
+        spec.filter(|spec| !spec.suspend && is_valid(&self.meta))
     }
 }
 
@@ -88,20 +90,22 @@ impl ReleaseOrder {
 }
 
 /// A FaultExperiment.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExperimentFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// What is configured.
-    pub spec: Experiment,
+    /// What is configured; `None` where a mistake costs it.
+    pub spec: Option<Experiment>,
     /// What its status orders. It is no permission: compiling checks again who may.
     pub order: ExperimentOrder,
 }
 
 impl ExperimentFacts {
-    /// Whether it may have an effect, as far as it can be evaluated by itself.
-    pub fn is_valid(&self) -> bool {
-        is_valid(&self.meta)
+    /// What it says, where it may have an effect, as far as it can be evaluated by itself.
+    #[must_use]
+    pub fn effective(&self) -> Option<&Experiment> {
+        let spec = self.spec.as_ref();
+        spec.filter(|spec| !spec.suspend && is_valid(&self.meta))
     }
 }
 
