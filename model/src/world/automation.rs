@@ -58,10 +58,9 @@ pub struct ReleaseOrder {
     pub candidate: Option<Arc<str>>,
     /// The step in force, counted from 1 as users read it; 0 for none.
     pub step: u32,
-    /// What the candidate may get at most, in percent: the step's weight, 0 in a mirror step,
-    /// 100 while promoting. Compiling caps it by the pods that serve. In phase RolledBack it is
-    /// 0, or 100 where the rollback came while promoting: then old pods are missing, and
-    /// compiling leaves the candidate what these could not carry.
+    /// The step's weight in percent, 0 in a mirror step; read in phases Progressing and Paused
+    /// only. Compiling caps it by the pods that serve. In phase RolledBack it shows by the
+    /// candidate's pods whether a gate had been opened.
     pub weight: u8,
 }
 
