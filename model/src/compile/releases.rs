@@ -87,8 +87,7 @@ pub(super) fn claims<'a>(
 }
 
 fn summary(facts: &ReleaseFacts) -> String {
-    let spec = facts.spec.as_ref();
-    spec.map_or_else(String::new, |spec| spec.deployment.to_string())
+    facts.spec.deployment.to_string()
 }
 
 /// Whether calls to the Service can be led to its pods by their revisions.

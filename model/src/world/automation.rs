@@ -17,8 +17,8 @@ use super::{fact::Fact, smi::Meta};
 pub struct ReleaseFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// What is configured; `None` where a mistake costs it.
-    pub spec: Option<Release>,
+    /// What is configured; a mistake costs all of it.
+    pub spec: Release,
     /// What its status orders.
     pub order: ReleaseOrder,
 }
@@ -27,8 +27,7 @@ impl ReleaseFacts {
     /// What it says, where it may have an effect, as far as it can be evaluated by itself.
     #[must_use]
     pub fn effective(&self) -> Option<&Release> {
-        let spec = self.spec.as_ref();
-        spec.filter(|spec| !spec.suspend && is_valid(&self.meta))
+        (!self.spec.suspend && is_valid(&self.meta)).then_some(&self.spec)
     }
 }
 
@@ -93,8 +92,8 @@ impl ReleaseOrder {
 pub struct ExperimentFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// What is configured; `None` where a mistake costs it.
-    pub spec: Option<Experiment>,
+    /// What is configured; a mistake costs all of it.
+    pub spec: Experiment,
     /// What its status orders. It is no permission: compiling checks again who may.
     pub order: ExperimentOrder,
 }
@@ -103,8 +102,7 @@ impl ExperimentFacts {
     /// What it says, where it may have an effect, as far as it can be evaluated by itself.
     #[must_use]
     pub fn effective(&self) -> Option<&Experiment> {
-        let spec = self.spec.as_ref();
-        spec.filter(|spec| !spec.suspend && is_valid(&self.meta))
+        (!self.spec.suspend && is_valid(&self.meta)).then_some(&self.spec)
     }
 }
 
