@@ -144,8 +144,8 @@ fn candidate_weight_is_step_capped_by_serving_pods() {
     for (phase, stable, candidates, weight, expected) in table {
         let cluster = mesh(stable, candidates).with(api(order(phase, 2, weight)));
         let all = weights(&cluster);
-        let told = format!("{phase} {stable} {candidates:?} {weight}");
-        assert_eq!(all, [(false, [100 - expected, expected])], "{told}");
+        let case = format!("{phase} {stable} {candidates:?} {weight}");
+        assert_eq!(all, [(false, [100 - expected, expected])], "{case}");
     }
 }
 
