@@ -135,11 +135,11 @@ fn candidate_weight_is_step_capped_by_serving_pods() {
         ("Progressing", 3, &[lost], 50, 0),
         ("Progressing", 3, &[], 50, 0),
         ("Progressing", 0, &[gated], 5, 100),
-        ("Promoting", 1, &[open, gated], 5, 66),
+        ("Promoting", 1, &[open, gated], 100, 66),
         ("RolledBack", 3, &[gated], 0, 0),
         ("RolledBack", 0, &[gated], 0, 0),
-        ("RolledBack", 1, &[open, gated], 0, 34),
-        ("RolledBack", 0, &[open], 0, 100),
+        ("RolledBack", 1, &[open, gated], 50, 34),
+        ("RolledBack", 0, &[open], 50, 50),
     ];
     for (phase, stable, candidates, weight, expected) in table {
         let cluster = mesh(stable, candidates).with(api(order(phase, 2, weight)));
