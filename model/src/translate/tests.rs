@@ -39,7 +39,9 @@ fn gate_has_readiness_and_restarts_of_containers() {
     let plain = cluster::pod("p", "10.0.0.1", "x");
     assert_eq!(pod(dynamic(plain.clone())).unwrap().gate, None);
     let status = |restarts: i32| {
-        json!({"name": "app", "ready": true, "restartCount": restarts, "image": "", "imageID": ""})
+        json!({
+            "name": "app", "ready": true, "restartCount": restarts, "image": "", "imageID": "",
+        })
     };
     let gated = cluster::gated(plain, [true, false]);
     let gated = cluster::set(
