@@ -6,5 +6,7 @@
 
 mod api_services;
 mod definitions;
+mod gates;
 pub(crate) mod hook;
+mod pages;
 pub(crate) mod unfinished;

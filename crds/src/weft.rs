@@ -28,9 +28,9 @@ pub use definition::definitions;
 pub use duration::{BadDuration, add_up, parse_duration};
 pub use fault_experiment::{
     CheckedErrorRate, ExperimentCalls, ExperimentCheck, ExperimentCheckStatus, ExperimentHistory,
-    ExperimentPhase, ExperimentRun, ExperimentSchedule, ExperimentVerdict, FaultAbort,
-    FaultEffect, FaultEndpoints, FaultExperiment, FaultExperimentSpec, FaultExperimentStatus,
-    FaultTargetRef, NoSettings,
+    ExperimentPhase, ExperimentRun, ExperimentSchedule, ExperimentVerdict, FaultAbort, FaultEffect,
+    FaultEndpoints, FaultExperiment, FaultExperimentSpec, FaultExperimentStatus, FaultTargetRef,
+    NoSettings,
 };
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
@@ -42,6 +42,8 @@ pub use traffic_policy::{BreakerStatus, TrafficPolicy, TrafficPolicySpec, Traffi
 pub const GROUP: &str = "weft.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
+/// Its kinds, as objects write them.
+pub const KINDS: [&str; 3] = ["TrafficPolicy", "CanaryRelease", "FaultExperiment"];
 /// Name of TrafficPolicies in paths.
 pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
 /// Name of CanaryReleases in paths.
