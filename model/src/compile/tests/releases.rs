@@ -1,5 +1,6 @@
 //! CanaryReleases become two sets of endpoints, and rules that share calls out between them.
 
+use policy::name::{Kind, ObjectRef};
 use policy::traffic::call::{Downstream, Mirror};
 use policy::traffic::set::{Methods, Percent};
 use serde_json::{Value, json};
@@ -399,4 +400,16 @@ fn counts_in_a_status_change_no_fact() {
     status["phase"] = json!("RolledBack");
     status["run"]["weight"] = json!(0);
     assert_eq!(apply(&mut collector, &api(status)), News::Urgent);
+}
+
+#[test]
+fn release_is_needed_where_its_service_is_called() {
+    let object = ObjectRef::new(Kind::CanaryRelease, "shop", "rel");
+    let through = |phase| {
+        let cluster = mesh(3, &[[true, false]]).with(api(order(phase, 2, 20)));
+        cluster.compile().0.called_through(&object)
+    };
+    let service = "destination/10.96.0.1:80".to_owned();
+    assert_eq!(through("Progressing"), [service].into());
+    assert!(through("Idle").is_empty());
 }
