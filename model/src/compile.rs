@@ -19,6 +19,8 @@ mod endpoints;
 mod findings;
 mod members;
 mod protocols;
+mod release_findings;
+mod releases;
 mod route_names;
 mod routes;
 mod slices;

@@ -72,6 +72,7 @@ mod path {
     mod retries;
     mod retry_waits;
     mod routing;
+    mod sets;
     mod shown;
     mod spans;
     mod switching;

@@ -11,6 +11,7 @@ mod endpoints;
 mod modes;
 mod order;
 mod protocols;
+mod releases;
 mod route_names;
 mod splits;
 mod telemetry;
