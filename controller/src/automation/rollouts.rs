@@ -143,8 +143,14 @@ impl Rollouts {
         runs: bool,
     ) -> Result<Option<&Rollout>, CallFailed> {
         let now = Instant::now();
-        let every = if runs { READ_EVERY } else { READ_IDLE };
-        let is_new = |(of, at, _): &(ObjectKey, Instant, Option<Rollout>)| {
+        let is_new = |(of, at, read): &(ObjectKey, Instant, Option<Rollout>)| {
+            // Kubernetes makes the ReplicaSet at once, and says so a moment later.
+            let unmade = read.as_ref().is_some_and(|read| read.newest.is_none());
+            let every = if runs || unmade {
+                READ_EVERY
+            } else {
+                READ_IDLE
+            };
             of == deployment && now.duration_since(*at) < every
         };
         if !self.last.as_ref().is_some_and(is_new) || self.pods != pods {

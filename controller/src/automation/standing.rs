@@ -64,11 +64,13 @@ pub(super) fn known<'a>(
 }
 
 impl<'a> Known<'a> {
-    /// The release, where it may be carried out. What is wrong with its Deployment is not known
-    /// here.
-    pub(super) fn accepted(&self, enabled: bool) -> Option<&'a Release> {
-        let accepted = enabled && self.conditions.is_true(crds::smi::ACCEPTED);
-        accepted.then_some(&self.facts.spec)
+    /// The release, where it may be carried out: as written, and with a Service to lead the calls
+    /// of. What is wrong with its Deployment is not known here.
+    pub(super) fn accepted(&self, around: Around<'_>) -> Option<&'a Release> {
+        let spec = &self.facts.spec;
+        let accepted = around.parts.enabled && self.conditions.is_true(crds::smi::ACCEPTED);
+        let services = &around.compiled.world.services;
+        (accepted && services.contains_key(&ObjectKey::from(&spec.service))).then_some(spec)
     }
 }
 

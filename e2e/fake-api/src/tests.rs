@@ -4,6 +4,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 
+use super::patch::merge;
 use super::*;
 
 const SPLIT: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/s";
