@@ -34,7 +34,7 @@ pub(super) struct Conditions {
     all: Vec<(&'static str, Condition)>,
 }
 
-/// What the model says; `None`: it does not know this generation of the release yet.
+/// What the model has of it; `None`: it does not know this generation of the release yet.
 pub(super) fn known<'a>(
     around: Around<'a>,
     key: &ObjectKey,

@@ -2,16 +2,22 @@
 //! that others wrote.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use http::{Method, Request};
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::client::Body;
 use model::compiled::Compiled;
 use model::{Defaults, Model};
+use policy::name::{Kind, ObjectRef};
 use prometheus_client::metrics::counter::Counter;
 use runtime::clock::Clock;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tower::BoxError;
 use wire::v1;
 
 use super::context::Releases;
@@ -42,6 +48,8 @@ struct Bench {
     models: watch::Sender<Option<Arc<Compiled>>>,
     parts: Releases,
     driver: Driver,
+    /// Answers to patches are lost.
+    lost: Arc<AtomicBool>,
 }
 
 fn spec() -> Value {
@@ -94,10 +102,11 @@ impl Bench {
         let (models, latest) = watch::channel(None);
         let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
         tokio::spawn(writer.run(std::future::pending()));
+        let lost = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_000_000);
         let parts = Releases {
-            client: api.client(),
+            client: lossy(&api, &lost),
             enabled: true,
             fleet: Fleet::new(latest.clone(), Counter::default()),
             latest,
@@ -112,6 +121,7 @@ impl Bench {
             api,
             models,
             parts,
+            lost,
         };
         bench.look(2).await;
         assert_eq!(bench.phase(), "Idle", "{}", bench.status());
@@ -148,15 +158,7 @@ impl Bench {
             if !name.starts_with("web-b") {
                 endpoints.push(cluster::endpoint(&name, &ip));
             }
-            self.parts.observed.note(
-                1,
-                v1::ProxyState {
-                    namespace: "shop".to_owned(),
-                    uid: format!("uid-{name}"),
-                    pod: name,
-                    ..v1::ProxyState::default()
-                },
-            );
+            self.parts.observed.note(1, proxy(name));
             world = world.with(pod);
         }
         world = world.with(cluster::slice(
@@ -165,7 +167,7 @@ impl Bench {
             &[("http", 8080)],
             &endpoints,
         ));
-        for release in self.api.read(RELEASE) {
+        if let Some(release) = self.api.read(RELEASE) {
             world = world.with(release);
         }
         let world = Arc::new(world.world());
@@ -181,6 +183,10 @@ impl Bench {
             self.compile();
             self.driver.look().await;
         }
+    }
+
+    fn lose_answers(&self, lost: bool) {
+        self.lost.store(lost, Ordering::Relaxed);
     }
 
     /// Another replica gets the Lease.
@@ -256,6 +262,40 @@ impl Bench {
         let reasons = events.iter().map(|event| event["reason"].as_str().unwrap());
         reasons.map(str::to_owned).collect()
     }
+}
+
+/// A proxy that has all of the release, whichever generation.
+fn proxy(pod: String) -> v1::ProxyState {
+    let release = ObjectRef::new(Kind::CanaryRelease, "shop", "web");
+    v1::ProxyState {
+        namespace: "shop".to_owned(),
+        uid: format!("uid-{pod}"),
+        pod,
+        objects: vec![v1::ObjectState {
+            object: Some(v1::ObjectRef::from(&release)),
+            needed: 1000,
+            acknowledged: true,
+            ..v1::ObjectState::default()
+        }],
+        ..v1::ProxyState::default()
+    }
+}
+
+/// A client that gets no answers to its patches while `lost` is set, though they are carried out.
+fn lossy(api: &FakeApi, lost: &Arc<AtomicBool>) -> Client {
+    let (client, lost) = (api.client(), Arc::clone(lost));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, lost) = (client.clone(), Arc::clone(&lost));
+        async move {
+            let is_patch = request.method() == Method::PATCH;
+            let answer = client.send(request).await?;
+            if is_patch && lost.load(Ordering::Relaxed) {
+                return Err(BoxError::from("the answer is lost"));
+            }
+            Ok::<_, BoxError>(answer)
+        }
+    });
+    Client::new(service, "default")
 }
 
 fn u64_of(text: &str) -> u64 {

@@ -1,4 +1,4 @@
-//! Statuses of other holders of the Lease and of strangers, and writes that are lost.
+//! Statuses that another holder of the Lease or a forger wrote, and writes whose answer is lost.
 
 use super::*;
 
@@ -52,21 +52,31 @@ async fn status_that_is_no_status_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_write_decides_again_and_acts_once() {
+async fn decision_whose_answer_is_lost_is_acted_on_once() {
     let mut bench = Bench::new().await;
     bench.update();
-    let lists = bench.api.reads(RELEASE);
-    bench.api.vanish(true);
-    sleep(Duration::from_secs(1)).await;
-    bench.compile();
-    bench.driver.look().await;
-    assert_eq!(bench.phase(), "Idle", "{}", bench.status());
-    bench.api.vanish(false);
+    bench.lose_answers(true);
+    bench.look(1).await;
+    assert_eq!(bench.phase(), "Waiting", "it was carried out");
+    let events = bench.events().await;
+    assert!(events.is_empty(), "before it is known: {events:?}");
+    bench.lose_answers(false);
     bench.look(5).await;
     assert_eq!(bench.phase(), "Progressing", "{}", bench.status());
     assert_eq!(bench.status()["run"]["number"], 1);
     assert_eq!(bench.events().await, ["ReleaseStarted", "StepStarted"]);
-    assert_eq!(lists, bench.api.reads(RELEASE), "releases are listed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_write_changes_nothing_and_acts_on_nothing() {
+    let mut bench = Bench::new().await;
+    bench.update();
+    bench.api.refuse(RELEASE);
+    bench.look(20).await;
+    assert_eq!(bench.phase(), "Idle", "{}", bench.status());
+    assert!(!bench.is_open(NEW));
+    assert!(bench.events().await.is_empty());
+    assert!(bench.parts.metrics.failures.get() > 0);
 }
 
 #[tokio::test(start_paused = true)]
