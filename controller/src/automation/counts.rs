@@ -96,9 +96,9 @@ impl ReleaseCounts {
                 let sample = Sample {
                     latency: &sums.latency,
                     cancelled: sums.cancelled,
-                    open: sums.waiting.total(),
+                    waiting: &sums.waiting,
                 };
-                let counts = threshold.map(|threshold| slow.look(counting.now, sample, threshold));
+                let counts = threshold.map(|threshold| slow.look(sample, threshold));
                 counts.filter(|_| pod.is_warm).unwrap_or_default()
             };
             let Thresholds { tolerance, max } = counting.thresholds;
