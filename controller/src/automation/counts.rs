@@ -294,7 +294,7 @@ mod tests {
     async fn other_ports_and_copies_count_nothing() {
         let mut bench = Bench::new();
         let pods = [("old", false), ("new", true)];
-        let rows = |calls| {
+        let rows = |calls: u64| {
             [
                 (8080, Group::None, calls, 0),
                 (8080, Group::Copies, 10 * calls, 0),
