@@ -95,7 +95,11 @@ async fn application_begins_with_fault_of_its_settings() {
     assert_eq!(status(http, "/cart", None).await, 503);
     assert_eq!(status(http, "/", None).await, 200, "probes succeed");
     assert_eq!(status(http, PATH, Some(r#"{"percent": 0}"#)).await, 200);
-    assert_eq!(status(http, "/cart", None).await, 200, "an order replaces it");
+    assert_eq!(
+        status(http, "/cart", None).await,
+        200,
+        "an order replaces it"
+    );
     let error = begin(r#"{"precent": 50}"#).await.unwrap_err();
     assert!(format!("{error:#}").starts_with("FAULT: "), "{error:#}");
 }
