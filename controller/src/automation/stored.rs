@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     fn promoting() -> State {
-        let at = |seconds| Duration::from_secs(1_796_000_000 + seconds);
+        let at = |seconds: u64| Duration::from_secs(1_796_000_000 + seconds);
         State {
             phase: ReleasePhase::Promoting,
             stable: Some("a".to_owned()),

@@ -130,7 +130,8 @@ async fn strategic_patch_keeps_conditions_of_other_types() {
     let pods: Api<DynamicObject> = Api::namespaced_with(api.client(), "shop", &kind);
     let patch = json!({"status": {"conditions": [{"type": "ours", "status": "True"}]}});
     let params = PatchParams::default();
-    let patched = pods.patch_status("web-1", &params, &Patch::Strategic(patch));
+    let patch = Patch::Strategic(patch);
+    let patched = pods.patch_status("web-1", &params, &patch);
     patched.await.unwrap();
     let expected =
         json!([{"type": "Ready", "status": "False"}, {"type": "ours", "status": "True"}]);

@@ -25,7 +25,7 @@ use crate::{
         peers::owner_above,
     },
     problem::Reason,
-    world::{ObjectKey, PodFacts, ReleaseFacts, ServiceFacts, World, object, origin},
+    world::{ObjectKey, PodFacts, ReleaseFacts, ServiceFacts, World, object},
 };
 
 /// Label with the revision of a Deployment's pods.
