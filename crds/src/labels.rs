@@ -68,6 +68,21 @@ pub const DRAIN_DELAY: &str = "weft.dev/drain-delay";
 /// Annotation on a Service: HTTPRouteGroups of its namespace, after whose matches the
 /// requests to its pods are named.
 pub const ROUTES: &str = "weft.dev/routes";
+/// Annotation on a CanaryRelease or FaultExperiment: a command for its run, `VERB@TIME`. Weft
+/// removes it when it is done.
+pub const COMMAND: &str = "weft.dev/command";
+/// Annotation on a namespace: whether experiments may harm calls from it and to it, `allowed` or
+/// `share=5%`; on the mesh's own namespace, [`FAULTS_STOPPED`] ends every experiment.
+pub const FAULTS: &str = "weft.dev/faults";
+/// Value of [`FAULTS`]: experiments may harm calls.
+pub const FAULTS_ALLOWED: &str = "allowed";
+/// Value of [`FAULTS`] on the mesh's own namespace: no experiment harms any call.
+pub const FAULTS_STOPPED: &str = "stopped";
+/// Readiness gate of pods of a new revision, and the condition that opens it: the release lets
+/// the pod serve every caller.
+pub const RELEASED_CONDITION: &str = "weft.dev/released";
+/// Label of Kubernetes on pods of a Deployment: the revision of their template.
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// Annotation of the controllers' Lease: the trust domain that they have.
 pub const TRUST_DOMAIN: &str = "weft.dev/trust-domain";
 /// Annotation that the controller writes on copies of the trust bundle: uid of its service

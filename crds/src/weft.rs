@@ -8,7 +8,10 @@ mod definition;
 mod duration;
 pub mod validation;
 
+mod canary_release;
+mod fault_experiment;
 mod sections;
+mod share;
 mod traffic_policy;
 
 use schemars::JsonSchema;
@@ -16,8 +19,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::smi::without_defaults;
 
+pub use canary_release::{
+    CanaryChecks, CanaryErrorRate, CanaryLatency, CanaryRelease, CanaryReleaseSpec,
+    CanaryReleaseStatus, CanaryRestarts, CanaryStep, CheckCounts, ReleaseCheck, ReleaseHistory,
+    ReleasePhase, ReleaseResult, ReleaseRun, RevisionStatus,
+};
 pub use definition::definitions;
 pub use duration::{BadDuration, add_up, parse_duration};
+pub use fault_experiment::{
+    CheckedErrorRate, ExperimentCalls, ExperimentCheck, ExperimentCheckStatus, ExperimentHistory,
+    ExperimentPhase, ExperimentRun, ExperimentSchedule, ExperimentVerdict, FaultAbort,
+    FaultEffect, FaultEndpoints, FaultExperiment, FaultExperimentSpec, FaultExperimentStatus,
+    FaultTargetRef, NoSettings,
+};
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
     Overload, Override, OverrideToken, RateLimit, Retry, RetryBudget, Sticky, Timeouts,
@@ -30,6 +44,10 @@ pub const GROUP: &str = "weft.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Name of TrafficPolicies in paths.
 pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
+/// Name of CanaryReleases in paths.
+pub const CANARY_RELEASES: &str = "canaryreleases";
+/// Name of FaultExperiments in paths.
+pub const FAULT_EXPERIMENTS: &str = "faultexperiments";
 
 /// What a policy is about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

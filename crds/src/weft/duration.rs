@@ -19,6 +19,13 @@ const MOST_DIGITS: usize = 5;
 /// Milliseconds of every unit.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
+/// Milliseconds of an hour, the longest run of an experiment.
+pub(super) const HOUR: u64 = 3_600_000;
+/// Milliseconds of a day, the longest timeout and the longest step of a release.
+pub(super) const DAY: u64 = 24 * HOUR;
+/// Milliseconds of a week, the longest run of a release.
+pub(super) const WEEK: u64 = 7 * DAY;
+
 /// Why a text is no duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

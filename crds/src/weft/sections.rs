@@ -7,11 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SourceRef;
-use super::duration::between;
+use super::duration::{DAY, between};
 use crate::smi::without_defaults;
 
-/// Milliseconds of a day, the longest timeout.
-const DAY: u64 = 24 * 3_600_000;
 /// Milliseconds of a year, the longest life of a cookie.
 const YEAR: u64 = 365 * DAY;
 

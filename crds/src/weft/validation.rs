@@ -9,9 +9,11 @@
 
 mod call;
 mod endpoints;
+mod experiment;
 mod limits;
 mod overrides;
 mod reader;
+mod release;
 mod scope;
 
 use std::sync::LazyLock;
@@ -29,6 +31,10 @@ use crate::smi::validation::{
     Mistake, Mistakes, Validate, ValidationContext, check_object, unknown_fields,
 };
 
+pub use self::experiment::{
+    Experiment, ExperimentEndpoints, ExperimentFault, FaultEnding, Schedule, ServiceCheck,
+};
+pub use self::release::{LatencyCheck, RateCheck, Release, ReleaseChecks, ReleaseStep};
 pub use self::scope::{Override, Policy, Route};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<TrafficPolicySpec>);
