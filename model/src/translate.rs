@@ -5,15 +5,19 @@
 //!
 //! May import `world`.
 
+mod automation;
 pub mod change;
 mod core;
 mod metadata;
+mod pod;
 mod smi;
 
 // Whole, so that nothing here names the kinds one by one.
 pub use self::{
+    automation::*,
     core::*,
     metadata::{Unusable, key},
+    pod::*,
     smi::*,
 };
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //!
 //! May import nothing else of this crate.
 
+mod automation;
 pub mod collect;
 mod fact;
 mod facts;
@@ -19,6 +20,7 @@ mod traffic;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use automation::*;
 pub use fact::Fact;
 // Whole, so that nothing here names the kinds one by one.
 pub use facts::*;

@@ -175,6 +175,8 @@ pub enum Kind {
     TrafficSplit,
     IdentityBinding,
     TrafficPolicy,
+    CanaryRelease,
+    FaultExperiment,
     HttpRouteGroup,
     TcpRoute,
     UdpRoute,
@@ -190,11 +192,13 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::IdentityBinding,
         Self::TrafficPolicy,
+        Self::CanaryRelease,
+        Self::FaultExperiment,
         Self::HttpRouteGroup,
         Self::TcpRoute,
         Self::UdpRoute,
@@ -220,6 +224,8 @@ impl Kind {
             Self::TrafficSplit => "TrafficSplit",
             Self::IdentityBinding => "IdentityBinding",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::CanaryRelease => "CanaryRelease",
+            Self::FaultExperiment => "FaultExperiment",
             Self::HttpRouteGroup => "HTTPRouteGroup",
             Self::TcpRoute => "TCPRoute",
             Self::UdpRoute => "UDPRoute",

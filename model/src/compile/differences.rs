@@ -45,6 +45,7 @@ pub(super) fn only_readiness_differs(one: &World, other: &World, pod: &ObjectKey
     let as_other = PodFacts {
         ready_since: other.ready_since,
         unready: other.unready,
+        gate: other.gate,
         ..PodFacts::clone(one)
     };
     as_other == **other

@@ -77,7 +77,12 @@ pub fn exists(world: &World, kind: Kind, key: &ObjectKey) -> bool {
         Kind::UdpRoute => world.udp_routes.contains_key(key),
         Kind::IdentityBinding => world.bindings.contains_key(key),
         Kind::TrafficPolicy => world.policies.contains_key(key),
-        Kind::Service | Kind::Pod | Kind::Namespace => false,
+        // One that is made does nothing before its status orders it.
+        Kind::CanaryRelease
+        | Kind::FaultExperiment
+        | Kind::Service
+        | Kind::Pod
+        | Kind::Namespace => false,
     }
 }
 
@@ -121,7 +126,11 @@ fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
             key,
             object.map(|(o, c, now)| (traffic_policy(o, c), now))
         ),
-        Kind::Service | Kind::Pod | Kind::Namespace => {}
+        Kind::CanaryRelease
+        | Kind::FaultExperiment
+        | Kind::Service
+        | Kind::Pod
+        | Kind::Namespace => {}
     }
 }
 

@@ -1,28 +1,23 @@
-//! Translates Pods, Services, EndpointSlices, Namespaces, Nodes and ServiceAccounts.
+//! Translates Services, EndpointSlices, Namespaces, Nodes and ServiceAccounts.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crds::labels;
-use ipnet::IpNet;
 use k8s_openapi::{
     api::{
-        core::v1::{
-            Container, Namespace, Node, Pod, PodCondition, PodSpec, PodStatus, Service,
-            ServiceAccount, ServiceSpec,
-        },
+        core::v1::{Namespace, Node, Service, ServiceAccount, ServiceSpec},
         discovery::v1::{Endpoint, EndpointHints, EndpointSlice},
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::core::DynamicObject;
-use policy::protocol::PortRange;
 use policy::traffic::endpoint::Locality;
 use serde::de::DeserializeOwned;
 
 use super::metadata::{Unusable, annotation, created, text};
 use crate::world::{
-    Annotations, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
-    ServiceAccountFacts, ServiceFacts, ServicePort, SliceFacts, SlicePort, TopologyHints,
+    Annotations, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, ServiceAccountFacts,
+    ServiceFacts, ServicePort, SliceFacts, SlicePort, TopologyHints,
 };
 
 /// Label that ties a slice to its Service.
@@ -34,170 +29,14 @@ const KUBERNETES: &str = "endpointslice-controller.k8s.io";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// What Kubernetes assumes when ClientIP affinity names no time.
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
-/// Arguments of the capture container that list what it leaves alone.
-const SKIP_INBOUND_ARGUMENT: &str = "--skip-inbound-ports";
-const SKIP_OUTBOUND_PORTS_ARGUMENT: &str = "--skip-outbound-ports";
-const SKIP_OUTBOUND_NETS_ARGUMENT: &str = "--skip-outbound-cidrs";
 
-fn parse<K>(object: DynamicObject) -> Result<K, Unusable>
+pub(super) fn parse<K>(object: DynamicObject) -> Result<K, Unusable>
 where
     K: kube::Resource + DeserializeOwned,
 {
     object
         .try_parse()
         .map_err(|error| Unusable::Shape(error.to_string()))
-}
-
-/// A pod.
-pub fn pod(object: DynamicObject) -> Result<PodFacts, Unusable> {
-    let Pod {
-        metadata: meta,
-        spec,
-        status,
-    } = parse(object)?;
-    let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
-    let mut ips: Vec<IpAddr> = addresses(
-        status
-            .pod_ips
-            .iter()
-            .flatten()
-            .map(|ip| ip.ip.as_str())
-            .chain(status.pod_ip.as_deref()),
-    );
-    ips.sort_unstable();
-    ips.dedup();
-    let account = spec
-        .service_account_name
-        .as_deref()
-        .filter(|name| !name.is_empty());
-    Ok(PodFacts {
-        uid: text(meta.uid.as_deref()),
-        ips,
-        ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-        terminating: meta.deletion_timestamp.is_some(),
-        service_account: account.unwrap_or("default").into(),
-        node: text(spec.node_name.as_deref()),
-        host_network: spec.host_network.unwrap_or(false),
-        ready_since: ready_since(&status),
-        unready: readiness(&status).is_some_and(|one| one.status == "False"),
-        owner: owner(&meta),
-        labels: pairs(meta.labels.as_ref()),
-        ports: container_ports(&spec),
-        annotations: annotations(&meta),
-        proxy: proxy(&meta, &spec, &status),
-        created: created(&meta),
-    })
-}
-
-/// The owner that controls an object; there is at most one.
-pub fn owner(meta: &ObjectMeta) -> Option<Owner> {
-    let mut owners = meta.owner_references.iter().flatten();
-    let owner = owners.find(|owner| owner.controller == Some(true))?;
-    Some(Owner {
-        api_version: owner.api_version.as_str().into(),
-        kind: owner.kind.as_str().into(),
-        name: owner.name.as_str().into(),
-    })
-}
-
-fn ready_since(status: &PodStatus) -> u64 {
-    let since = readiness(status)
-        .filter(|one| one.status == "True")
-        .and_then(|one| one.last_transition_time.as_ref());
-    since.map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or(0))
-}
-
-fn readiness(status: &PodStatus) -> Option<&PodCondition> {
-    let mut conditions = status.conditions.iter().flatten();
-    conditions.find(|one| one.type_ == "Ready")
-}
-
-fn container_ports(spec: &PodSpec) -> BTreeMap<u16, Arc<str>> {
-    // Native sidecars may serve too, so init containers count.
-    let containers = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
-    containers
-        .flat_map(|container| container.ports.iter().flatten())
-        .filter(|port| is_tcp(port.protocol.as_deref()))
-        .filter_map(|port| {
-            Some((
-                port_number(port.container_port)?,
-                text(port.name.as_deref()),
-            ))
-        })
-        .collect()
-}
-
-fn proxy(meta: &ObjectMeta, spec: &PodSpec, status: &PodStatus) -> Option<Proxy> {
-    let version = annotation(meta, labels::PROXY_VERSION)?;
-    let init = spec.init_containers.as_deref().unwrap_or_default();
-    if spec.host_network == Some(true)
-        || !init
-            .iter()
-            .any(|c| c.name == crds::objects::PROXY_CONTAINER)
-    {
-        return None;
-    }
-    let running = status
-        .init_container_statuses
-        .iter()
-        .flatten()
-        .filter(|container| container.name == crds::objects::PROXY_CONTAINER)
-        .any(|container| {
-            container
-                .state
-                .as_ref()
-                .is_some_and(|state| state.running.is_some())
-        });
-    // The arguments and not the annotation: that one may have been edited since, and
-    // a port that is captured after all must never be called in plaintext.
-    let capture = init
-        .iter()
-        .find(|container| container.name == crds::objects::CAPTURE_CONTAINER);
-    let skipped = |argument| capture.and_then(|capture| argument_value(capture, argument));
-    let ports = |argument| {
-        let list = skipped(argument);
-        let list = list.and_then(|list| PortRange::parse_list(&list).ok());
-        list.unwrap_or_default()
-    };
-    let nets = skipped(SKIP_OUTBOUND_NETS_ARGUMENT).unwrap_or_default();
-    Some(Proxy {
-        version,
-        running,
-        skip_inbound_ports: ports(SKIP_INBOUND_ARGUMENT),
-        skip_outbound_ports: ports(SKIP_OUTBOUND_PORTS_ARGUMENT),
-        skip_outbound_nets: nets.split(',').filter_map(net).collect(),
-    })
-}
-
-/// A net, or an address as the net that holds nothing else.
-fn net(text: &str) -> Option<IpNet> {
-    let text = text.trim();
-    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse().ok().or_else(alone)
-}
-
-/// What the capture container was started with for this argument.
-fn argument_value(capture: &Container, argument: &str) -> Option<String> {
-    let mut words = capture
-        .command
-        .iter()
-        .flatten()
-        .chain(capture.args.iter().flatten());
-    while let Some(word) = words.next() {
-        if word == argument {
-            return words.next().cloned();
-        }
-        let joined = word
-            .strip_prefix(argument)
-            .and_then(|w| w.strip_prefix('='));
-        if let Some(list) = joined {
-            return Some(list.to_owned());
-        }
-    }
-    None
 }
 
 /// A Service.
@@ -412,7 +251,7 @@ pub fn node(object: DynamicObject) -> Result<NodeFacts, Unusable> {
     })
 }
 
-fn annotations(meta: &ObjectMeta) -> Annotations {
+pub(super) fn annotations(meta: &ObjectMeta) -> Annotations {
     Annotations {
         access: annotation(meta, labels::ACCESS),
         mtls: annotation(meta, labels::MTLS),
@@ -427,23 +266,23 @@ fn annotations(meta: &ObjectMeta) -> Annotations {
     }
 }
 
-fn pairs(map: Option<&BTreeMap<String, String>>) -> BTreeMap<Arc<str>, Arc<str>> {
+pub(super) fn pairs(map: Option<&BTreeMap<String, String>>) -> BTreeMap<Arc<str>, Arc<str>> {
     map.into_iter()
         .flatten()
         .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
         .collect()
 }
 
-fn addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
+pub(super) fn addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
     // "None" and the empty text are how Kubernetes writes that there is no address.
     texts.filter_map(|text| text.parse().ok()).collect()
 }
 
-fn is_tcp(protocol: Option<&str>) -> bool {
+pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
     protocol.unwrap_or("TCP") == "TCP"
 }
 
-fn port_number(number: i32) -> Option<u16> {
+pub(super) fn port_number(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|number| *number != 0)
 }
 

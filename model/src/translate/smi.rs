@@ -15,7 +15,10 @@ use crate::world::{
 };
 
 /// Validates the object. Its status is what Weft itself has written, and decides nothing.
-fn validated<S: Validate>(object: &DynamicObject, cluster: &Cluster) -> (Meta, S::Validated) {
+pub(super) fn validated<S: Validate>(
+    object: &DynamicObject,
+    cluster: &Cluster,
+) -> (Meta, S::Validated) {
     let metadata = &object.metadata;
     let at = cluster.around(metadata.namespace.as_deref().unwrap_or_default());
     let (spec, mistakes) = validation::spec::<S>(object.data.get("spec"), &at);

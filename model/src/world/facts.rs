@@ -102,6 +102,19 @@ impl Owner {
     }
 }
 
+/// The readiness gate `weft.dev/released` of a pod, and what it holds back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// All containers are ready, so nothing but gates keeps the pod from being ready.
+    pub containers_ready: bool,
+    /// Since when, in seconds since 1970 by the clock of its node; 0 where they are not.
+    pub ready_since: u64,
+    /// The condition of the gate is true.
+    pub released: bool,
+    /// Restarts of all its containers together.
+    pub restarts: u32,
+}
+
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFacts {
@@ -124,6 +137,8 @@ pub struct PodFacts {
     pub ready_since: u64,
     /// It says itself that it is not ready. One without any statement is not this.
     pub unready: bool,
+    /// Present where the pod has the readiness gate of releases.
+    pub gate: Option<Gate>,
     /// What made it, if anything.
     pub owner: Option<Owner>,
     /// Labels.
@@ -138,6 +153,13 @@ pub struct PodFacts {
     pub created: i64,
 }
 
+impl PodFacts {
+    /// Whether it has the gate of releases, and all its containers are ready.
+    pub fn serves_gated(&self) -> bool {
+        self.gate.is_some_and(|gate| gate.containers_ready)
+    }
+}
+
 impl Fact for PodFacts {
     fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
         let Some(old) = old else { return false };
@@ -147,6 +169,7 @@ impl Fact for PodFacts {
                 || new.labels != old.labels
                 // One that was never ready is in no list.
                 || (new.unready && old.ready_since > 0)
+                || (old.serves_gated() && !new.serves_gated())
                 || (new.terminating && !old.terminating)
                 || (new.ended && !old.ended)
         })

@@ -61,6 +61,12 @@ macro_rules! rows {
             /// TrafficPolicies.
             policies: PolicyFacts = crds::weft::TrafficPolicy,
                 validate traffic_policy, policy, Some(Kind::TrafficPolicy), true;
+            /// CanaryReleases. Their status is written by what drives them.
+            releases: ReleaseFacts = crds::weft::CanaryRelease,
+                validate canary_release, policy, Some(Kind::CanaryRelease), false;
+            /// FaultExperiments. Their status is written by what drives them.
+            experiments: ExperimentFacts = crds::weft::FaultExperiment,
+                validate fault_experiment, policy, Some(Kind::FaultExperiment), false;
             $($more)*
         }
     };
