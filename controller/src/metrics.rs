@@ -3,6 +3,7 @@
 //!
 //! May import nothing else of this crate.
 
+pub(crate) mod automation;
 mod register;
 pub(crate) mod service_graph;
 
@@ -18,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use runtime::limit::Reached;
 
+use self::automation::AutomationMetrics;
 use self::service_graph::ServiceGraphMetrics;
 
 /// Everything, handed to the parts that count.
@@ -61,6 +63,8 @@ pub struct Metrics {
     pub observe: ObserveMetrics,
     /// Queries to live proxies.
     pub live_queries: LiveQueryMetrics,
+    /// Releases.
+    pub automation: AutomationMetrics,
     /// Bounds that were reached.
     pub limits: Reached,
 }

@@ -75,6 +75,8 @@ pub struct Settings {
     pub tap_headers: Arc<BTreeSet<String>>,
     /// Whether the holder of the Lease shows the graph as metrics, for tools that draw one.
     pub service_graph: bool,
+    /// Whether CanaryReleases are carried out; else each counts as suspended.
+    pub releases: bool,
     /// Which traces proxies record, and where their spans go; none: they record none.
     pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
@@ -126,6 +128,7 @@ impl Settings {
         let retention = retention(&mut env);
         let tap_headers = tap_headers(&mut env);
         let service_graph = env.or("WEFT_SERVICE_GRAPH", false);
+        let releases = env.or("WEFT_RELEASES", true);
         let tracing = tracing::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
@@ -148,6 +151,7 @@ impl Settings {
                 retention,
                 tap_headers: Arc::new(tap_headers),
                 service_graph,
+                releases,
                 tracing: tracing.map(Arc::new),
                 log,
                 identity: identity?,

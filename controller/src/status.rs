@@ -9,10 +9,12 @@
 //! Streams end and begin anew all day, and pods start. So an object that was programmed stays so
 //! for [`conditions::RECONNECT`] if it only lacks proxies without a stream.
 //!
-//! Only the Lease holder runs this.
+//! Only the Lease holder runs this. Statuses of releases and experiments are not written here:
+//! `automation` writes them whole, with the conditions that [`apart`] computes.
 //!
 //! May import `apiserver`, `fleet`, `latest_model`, `metrics`, `network_policy` and `observe`.
 
+pub(crate) mod apart;
 pub(crate) mod breakers;
 mod conditions;
 pub(crate) mod events;
@@ -187,7 +189,7 @@ impl StatusWriter {
             .as_ref()
             .map(|current| current.borrow().clone());
         forget_gone(written, scope.as_ref(), reports);
-        let objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
+        let mut objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
             None => reports.iter().collect(),
             Some(scope) => {
                 let known = scope.iter();
@@ -195,6 +197,8 @@ impl StatusWriter {
                 known.collect()
             }
         };
+        // Those of releases and experiments are written with what drives them.
+        objects.retain(|(object, _)| resource(object.kind).is_some());
         let now = Instant::now();
         let mut later = BTreeMap::new();
         let mut due = Vec::new();

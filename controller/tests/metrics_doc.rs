@@ -25,6 +25,7 @@ fn the_page_names_every_metric_of_the_controller() {
     metrics.api.answered(200);
     metrics.graph.dropped("edge", 1);
     metrics.observe.answered("graphs", 200);
+    metrics.automation.ended("promoted");
     metrics.limits.counter("streams").inc();
     let skipped = BTreeMap::from([(Arc::from("shop"), 1)]);
     metrics.world.set_skipped_ports(&BTreeMap::new(), &skipped);

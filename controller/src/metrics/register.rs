@@ -14,6 +14,7 @@ impl Metrics {
         let metrics = Self::default();
         runtime::metrics::register(registry);
         registry.register_collector(Box::new(metrics.service_graph.clone()));
+        metrics.automation.register(registry);
         let registry = registry.sub_registry_with_prefix("weft_controller");
         certify(&metrics.certify, registry);
         stream(&metrics.stream, registry);
@@ -28,6 +29,7 @@ impl Metrics {
         graph(&metrics.graph, registry);
         observe(&metrics.observe, registry);
         live_queries(&metrics.live_queries, registry);
+        metrics.automation.register_failures(registry);
         metrics.limits.register(registry);
         metrics
     }

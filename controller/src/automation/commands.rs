@@ -1,0 +1,137 @@
+//! Commands of users: the annotation `weft.dev/command: VERB@TIME` on a release or an experiment.
+//!
+//! A command is carried out once. It holds for [`FRESH`] around its time and must be later than
+//! the last one in the status, so neither GitOps nor a restored backup repeats one. The status
+//! records it before the annotation is removed: a replica that stops in between removes it later
+//! and does nothing else.
+//!
+//! Who gave it is the field manager of the annotation; the API server's audit log names the user.
+
+use crds::item::Item;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+/// Annotation of a command.
+pub(crate) const COMMAND: &str = "weft.dev/command";
+/// A command is for now: clocks of workstations differ by less than this.
+const FRESH: SignedDuration = SignedDuration::from_mins(2);
+/// Characters of an annotation that a message repeats.
+const SHOWN: usize = 80;
+
+/// A command to carry out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Command {
+    /// One of the verbs that were offered.
+    pub verb: &'static str,
+    /// The annotation as written; becomes `lastCommand` of the status.
+    pub value: String,
+    /// The field manager that wrote it.
+    pub by: String,
+}
+
+/// What is to be done about an annotation. Each of them ends with its removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Carry it out, record it in the status, remove it.
+    Do(Command),
+    /// It was carried out before; only the removal is missing.
+    Done,
+    /// Record an Event `CommandIgnored` with this sentence, remove it.
+    Ignored(String),
+}
+
+/// Reads the annotation of an object. `last` is `lastCommand` of its status.
+pub(crate) fn read(
+    meta: &ObjectMeta,
+    last: Option<&str>,
+    verbs: &[&'static str],
+    now: Timestamp,
+) -> Option<Request> {
+    let value = meta.annotations.as_ref()?.get(COMMAND)?;
+    Some(judge(value, last, verbs, now).map_or_else(Request::Ignored, |verb| {
+        verb.map_or(Request::Done, |verb| {
+            Request::Do(Command {
+                verb,
+                value: value.clone(),
+                by: manager(meta),
+            })
+        })
+    }))
+}
+
+/// The verb; none if it was carried out before.
+fn judge(
+    value: &str,
+    last: Option<&str>,
+    verbs: &[&'static str],
+    now: Timestamp,
+) -> Result<Option<&'static str>, String> {
+    let shown: String = value.chars().take(SHOWN).collect();
+    let refuse = |why: &str| Err(format!("annotation {COMMAND} is {shown:?}, {why}"));
+    let Some((word, at)) = parse(value) else {
+        return refuse("but must be VERB@TIME such as resume@2026-11-29T14:00:00Z: use weft, or kubectl annotate with the current time");
+    };
+    let Some(verb) = verbs.iter().find(|verb| **verb == word) else {
+        return refuse(&format!("but the verbs are {}", verbs.join(" ")));
+    };
+    if at.duration_since(now).abs() > FRESH {
+        return refuse("and its time is more than 2 minutes from now: give the command anew");
+    }
+    match last {
+        Some(last) if last == value => Ok(None),
+        Some(last) if parse(last).is_some_and(|(_, last)| at <= last) => {
+            refuse(&format!("and not later than the last command, {last}: give it anew"))
+        }
+        _ => Ok(Some(verb)),
+    }
+}
+
+fn parse(value: &str) -> Option<(&str, Timestamp)> {
+    let (verb, at) = value.split_once('@')?;
+    Some((verb, at.parse().ok()?))
+}
+
+/// The field manager that wrote the annotation last.
+fn manager(meta: &ObjectMeta) -> String {
+    let entries = meta.managed_fields.iter().flatten();
+    let latest = entries
+        .filter(|entry| owns_command(entry))
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
+    let name = latest.and_then(|entry| entry.manager.clone());
+    name.unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn owns_command(entry: &ManagedFieldsEntry) -> bool {
+    let field = entry.fields_v1.as_ref().map(|fields| {
+        let annotations = &fields.0["f:metadata"]["f:annotations"];
+        &annotations[format!("f:{COMMAND}").as_str()]
+    });
+    field.is_some_and(|field| !matches!(field, Value::Null))
+}
+
+/// Removes the annotation, if the object is still this version of it.
+///
+/// # Errors
+/// When the API server refuses, also with a conflict: then the object is read anew.
+pub(crate) async fn remove(
+    client: &Client,
+    resource: &ApiResource,
+    meta: &ObjectMeta,
+) -> Result<(), kube::Error> {
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let api: Api<Item<PartialObjectMeta<DynamicObject>>> =
+        Api::namespaced_with(client.clone(), namespace, resource);
+    let patch = json!({"metadata": {
+        "uid": meta.uid,
+        "resourceVersion": meta.resource_version,
+        "annotations": {COMMAND: null},
+    }});
+    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    Ok(())
+}
