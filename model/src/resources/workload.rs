@@ -57,6 +57,8 @@ impl Index {
             .into_iter()
             .map(wire::convert::port_range)
             .collect(),
+            // No caller is harmed whose namespace does not allow it.
+            fault_limit: 0,
         };
         // Whether a target protects shows in the enforcement, so it is an origin.
         let origins = targets.iter().map(|target| target.origin.clone()).collect();
