@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     check, completion, dashboard, diagnostics, dry_run, edges, explain, identity, inject,
-    log_level, proxies, proxy_config, routes, stat, suggest, tap, token, top, uninstall, validate,
+    log_level, proxies, proxy_config, release, routes, stat, suggest, tap, token, top, uninstall, validate,
     version,
 };
 use crate::global::Global;
@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Explain(explain::Explain),
     Suggest(suggest::Suggest),
     DryRun(dry_run::DryRun),
+    Release(release::Release),
     Proxies(proxies::Proxies),
     ProxyConfig(proxy_config::ProxyConfig),
     LogLevel(log_level::LogLevel),

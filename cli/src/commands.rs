@@ -13,6 +13,7 @@ mod lifetime;
 pub(crate) mod log_level;
 pub(crate) mod proxies;
 pub(crate) mod proxy_config;
+pub(crate) mod release;
 pub(crate) mod routes;
 pub(crate) mod stat;
 pub(crate) mod suggest;

@@ -1,4 +1,4 @@
-//! The table of policy kinds that users write: SMI kinds and TrafficPolicy.
+//! The table of the kinds that users write: SMI kinds, and those of group `weft.dev`.
 
 use crds::convert::{SmiKind, SmiVersion};
 use crds::weft;
@@ -63,14 +63,19 @@ pub(crate) fn all() -> Vec<UserKind> {
             SmiKind::TrafficSplit => "ts",
         },
     });
-    let own = UserKind {
-        kind: Kind::TrafficPolicy.as_str(),
-        plural: weft::TRAFFIC_POLICIES,
+    let own = [
+        (Kind::TrafficPolicy.as_str(), weft::TRAFFIC_POLICIES, "tp"),
+        ("CanaryRelease", weft::CANARY_RELEASES, "crel"),
+        ("FaultExperiment", weft::FAULT_EXPERIMENTS, "fexp"),
+    ];
+    let own = own.map(|(kind, plural, short)| UserKind {
+        kind,
+        plural,
         group: weft::GROUP,
         version: weft::VERSION,
-        short: "tp",
-    };
-    smi.chain([own]).collect()
+        short,
+    });
+    smi.chain(own).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod breakage;
 pub mod call;
+pub mod canary;
 pub mod kept;
 pub mod ledger;
 pub mod link;

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crds::smi::{SPLIT_GROUP, STORAGE_VERSION};
+use crds::weft;
 
 use super::nearest::{hint, nearest};
 use crate::failure::Failure;
@@ -35,6 +36,8 @@ pub(crate) use counted_kinds;
 /// A kind that commands know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ResourceKind {
+    /// weft.dev
+    CanaryRelease,
     /// batch/v1
     CronJob,
     /// apps/v1
@@ -66,7 +69,12 @@ pub(crate) enum ResourceKind {
 }
 
 impl ResourceKind {
-    const ALL: [(Self, &'static str, &'static [&'static str]); 14] = [
+    const ALL: [(Self, &'static str, &'static [&'static str]); 15] = [
+        (
+            Self::CanaryRelease,
+            "CanaryRelease",
+            &["crel", "canaryrelease", "canaryreleases"],
+        ),
         (Self::CronJob, "CronJob", &["cj", "cronjob", "cronjobs"]),
         (
             Self::DaemonSet,
@@ -153,6 +161,7 @@ impl ResourceKind {
             | Self::Service
             | Self::ServiceAccount => "api/v1".to_owned(),
             Self::TrafficSplit => format!("apis/{SPLIT_GROUP}/{STORAGE_VERSION}"),
+            Self::CanaryRelease => format!("apis/{}/{}", weft::GROUP, weft::VERSION),
             Self::External => return None,
         };
         let scope = namespace

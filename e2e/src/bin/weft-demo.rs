@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use e2e::{
     demo::{
-        breakage,
+        breakage, canary,
+        kept::Promise,
         link::Link,
         names::NAMESPACE,
         progress::Progress,
@@ -60,6 +61,9 @@ fn demo() -> anyhow::Result<bool> {
         watch.await_load()?;
         anyhow::Ok(ends)
     })?;
+    let released = canary::run(&cluster, watch.link(), progress)?.promise();
+    // Calls that version 2 failed are no calls of the shop as it is from here on.
+    watch.begin_again()?;
     let left = ends.saturating_duration_since(Instant::now());
     let watch_for = watch_for.map_or(left, |asked| asked.min(left));
 
@@ -80,9 +84,14 @@ fn demo() -> anyhow::Result<bool> {
         print!("{}", table::render(&last));
         last
     };
+    // The view has drawn over what was shown of it.
+    let Promise { what, seen, kept } = &released;
+    let mark = if *kept { "kept" } else { "BROKEN" };
+    println!("{mark:<7} {what:<8} {seen}");
     let explained = ask(&cluster)?;
     println!("{}", farewell()?);
-    Ok(explained && view.promises().iter().all(|promise| promise.kept))
+    let mut promises = view.promises().into_iter().chain([released]);
+    Ok(explained && promises.all(|promise| promise.kept))
 }
 
 /// `None` is until Ctrl-C.
@@ -212,6 +221,10 @@ Look at it:
   kubectl -n shop port-forward deploy/payments 15190    # then: curl localhost:15190/metrics
 Move the traffic and watch the table follow:
   kubectl -n shop edit trafficsplit catalog
+Release a version of cart that fails half of its calls, as the demo did, and look what becomes of it:
+  kubectl -n shop set env deployment/cart -c app 'FAULT={{\"percent\":50,\"only\":\"/cart\"}}'
+  weft release status cart -n shop --watch
+  kubectl -n shop rollout undo deployment/cart
 Break one instance of catalog for a while, as the demo did:
   kubectl -n shop exec deploy/catalog-v1 -c app -- /weft-echo get http://127.0.0.1:8080/fault -X POST --body '{{\"only\": \"/products\", \"for\": \"20s\"}}'
 End it:

@@ -42,6 +42,14 @@ pub fn open(cluster: &Cluster, progress: Progress) -> anyhow::Result<()> {
     claim_namespace(cluster)?;
     let in_shop = |args: &[&str]| cluster.kubectl(&[&["-n", NAMESPACE], args].concat());
     apply(cluster, "shop.yaml")?;
+    // A release would gate the pods that begin the load anew: they differ from its stable ones.
+    let release = [
+        "delete",
+        "canaryreleases.weft.dev",
+        "cart",
+        "--ignore-not-found",
+    ];
+    in_shop(&release)?;
     // Counts begin anew with the load.
     progress.step("ending the load of an earlier demo", || {
         let wait = [
@@ -118,7 +126,8 @@ fn claim_namespace(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn apply(cluster: &Cluster, file: &str) -> anyhow::Result<()> {
+/// Applies a file of e2e/demo.
+pub fn apply(cluster: &Cluster, file: &str) -> anyhow::Result<()> {
     apply_text(cluster, file, &objects(file)?)
 }
 
@@ -232,6 +241,18 @@ impl Watch {
             table::render(&first)
         );
         // Else the rate would count requests from before the clock.
+        self.rebase();
+        Ok(())
+    }
+
+    /// The access to the API server, for others.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Counts from here, and nothing of what was before.
+    pub fn begin_again(&mut self) -> anyhow::Result<()> {
+        self.scrape()?;
         self.rebase();
         Ok(())
     }

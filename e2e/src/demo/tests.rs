@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{
     breakage::{Breakage, Rested, resting},
     call::{Call, protected, quantile},
+    canary::Released,
     kept::percent,
     ledger::{Ledger, Proxy},
     promise::View,
@@ -260,4 +261,40 @@ fn a_hundred_percent_means_all() {
     assert_eq!(percent(9999.0, 10000.0), "99.9 %");
     assert_eq!(percent(10000.0, 10000.0), "100 %");
     assert_eq!(percent(0.0, 0.0), "- %");
+}
+
+#[test]
+fn release_promise_requires_rollback_in_time_with_ready_stable() {
+    let seconds = std::time::Duration::from_secs_f64;
+    let good = Released {
+        calls: 27,
+        failed: 14,
+        after: seconds(5.14),
+        stable_ready: true,
+        shown: true,
+    };
+    let promise = good.promise();
+    assert!(promise.kept, "{promise:?}");
+    let text = "v2 failed 14 of 27 calls, rolled back after 5.1 s; v1 stayed ready";
+    assert_eq!(promise.seen, text);
+    for broken in [
+        Released {
+            failed: 0,
+            ..good.clone()
+        },
+        Released {
+            after: seconds(31.0),
+            ..good.clone()
+        },
+        Released {
+            stable_ready: false,
+            ..good.clone()
+        },
+        Released {
+            shown: false,
+            ..good
+        },
+    ] {
+        assert!(!broken.promise().kept, "{broken:?}");
+    }
 }

@@ -4,7 +4,8 @@
 //! All fields are optional: without any, every response is 503 for ten minutes. `only` is the
 //! prefix of the paths that fail, so that probes still succeed; `for` is how long it lasts, so
 //! that no second request has to end it, and `"percent": 0` ends it at once. Each fault
-//! replaces the one before. Unary calls of gRPC fail with status 14, whatever `status` is;
+//! replaces the one before. Variable `FAULT` has the one with which the application begins, so
+//! that a version of a Deployment's template is a bad one. Unary calls of gRPC fail with status 14, whatever `status` is;
 //! streams and websockets are unaffected.
 
 use std::{

@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU32},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -106,6 +106,12 @@ impl Bound {
         let witness = settings.witness.as_deref();
         let witness = witness.map(|url| Next::new(url, Propagate::Trace));
         let witness = witness.transpose().context("WITNESS")?;
+        let fault = Fault::default();
+        if let Some(order) = &settings.fault {
+            fault
+                .set(order.as_bytes(), Instant::now())
+                .context("FAULT")?;
+        }
         let mut listeners = Vec::with_capacity(ports.len());
         for (port, kind) in ports {
             listeners.push((listen(&settings, port).await?, kind));
@@ -116,7 +122,7 @@ impl Bound {
                 calls: Calls::default(),
                 posted: Posted::default(),
                 request_count: AtomicU32::new(0),
-                fault: Fault::default(),
+                fault,
                 requests: RequestLog::default(),
                 next,
                 witness,

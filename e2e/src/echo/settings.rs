@@ -47,6 +47,9 @@ pub struct Settings {
     /// port is reported, with its method, path and trace, as soon as its head is there; unset
     /// reports to none. It retains the requests of instances that are gone.
     pub witness: Option<String>,
+    /// `FAULT`, such as `{"percent": 50, "only": "/cart"}`: the failure with which the HTTP port
+    /// begins, as `POST /fault` takes it; unset begins without one.
+    pub fault: Option<String>,
 }
 
 impl Default for Settings {
@@ -68,6 +71,7 @@ impl Default for Settings {
             next: None,
             propagate: Propagate::Nothing,
             witness: None,
+            fault: None,
         }
     }
 }
@@ -149,6 +153,7 @@ impl Settings {
             next: text("NEXT"),
             propagate,
             witness: text("WITNESS"),
+            fault: text("FAULT"),
         })
     }
 }

@@ -40,6 +40,9 @@ pub(super) fn wanted(command: &str, argument: &str) -> Option<CompletionKind> {
         ("proxy-config" | "log-level", "pod") => {
             return Some(CompletionKind::Name(ResourceKind::Pod));
         }
+        ("release", "name") => {
+            return Some(CompletionKind::Name(ResourceKind::CanaryRelease));
+        }
         ("stat", "resource") => stat::KINDS,
         ("tap", "resource" | "to" | "from") => filters::ENDS,
         ("explain", "from") => explain::FROM,
@@ -116,6 +119,7 @@ mod tests {
     fn names_are_wanted_where_a_command_takes_them() {
         let pod = CompletionKind::Name(ResourceKind::Pod);
         let namespace = CompletionKind::Name(ResourceKind::Namespace);
+        let release = CompletionKind::Name(ResourceKind::CanaryRelease);
         for (line, wanted, prefix) in [
             ("stat dep", CompletionKind::Object(stat::KINDS), "dep"),
             (
@@ -156,6 +160,7 @@ mod tests {
             ),
             ("identity po", CompletionKind::Object(identity::KINDS), "po"),
             ("proxy-config we", pod, "we"),
+            ("release status we", release, "we"),
             ("-Ao json log-level we", pod, "we"),
             ("stat deploy -n sh", namespace, "sh"),
             ("-n sh", namespace, "sh"),

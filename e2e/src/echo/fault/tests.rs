@@ -80,3 +80,26 @@ async fn http_port_applies_fault_while_probes_succeed() {
     assert_eq!(status(http, PATH, Some("banana")).await, 400);
     assert_eq!(status(http, "/products", None).await, 503);
 }
+
+#[tokio::test]
+async fn application_begins_with_fault_of_its_settings() {
+    let begin = |fault: &str| {
+        Bound::bind(Settings {
+            fault: Some(fault.to_owned()),
+            ..Settings::on_free_ports()
+        })
+    };
+    let bound = begin(r#"{"only": "/cart"}"#).await.unwrap();
+    let http = bound.addresses().unwrap()[0];
+    tokio::spawn(bound.serve(std::future::pending()));
+    assert_eq!(status(http, "/cart", None).await, 503);
+    assert_eq!(status(http, "/", None).await, 200, "probes succeed");
+    assert_eq!(status(http, PATH, Some(r#"{"percent": 0}"#)).await, 200);
+    assert_eq!(
+        status(http, "/cart", None).await,
+        200,
+        "an order replaces it"
+    );
+    let error = begin(r#"{"precent": 50}"#).await.unwrap_err();
+    assert!(format!("{error:#}").starts_with("FAULT: "), "{error:#}");
+}

@@ -1,0 +1,447 @@
+//! `weft release`: shows what a CanaryRelease does, and gives it commands.
+//!
+//! All that is shown stands in the object, so the right to read it is enough and no controller
+//! has to answer. A command is an annotation with a time: the controller carries it out once and
+//! removes it, and a copy of the object repeats nothing.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, ValueEnum};
+use crds::labels::COMMAND;
+use crds::smi::{ACCEPTED, RESOLVED_REFS};
+use crds::weft::{
+    CanaryRelease, CanaryReleaseStatus, CheckCounts, ReleasePhase, ReleaseRun, parse_duration,
+};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::ClusterCommand;
+use crate::cluster::names::{Named, ResourceKind};
+use crate::cluster::{Cluster, existing};
+use crate::console::Console;
+use crate::failure::{Conclusion, Failure};
+use crate::global::Global;
+use crate::output::table::{Cell, Table, Tone};
+use crate::output::{self, Format, NARROW, number};
+
+/// Between two looks of a watch; the controller writes counts every five seconds, and decisions
+/// at once.
+const EACH: Duration = Duration::from_secs(2);
+/// The same after looks without a response.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The field manager of commands: who gave one, in the history of the release.
+const MANAGER: &str = "weft";
+/// Steps of a release that lists none, and the shortest time of a step that has none.
+const DEFAULT_STEPS: usize = 4;
+const DEFAULT_DURATION: Duration = Duration::from_secs(60);
+
+/// Arguments of `weft release`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Show a release, or pause, resume, promote, abort or retry it",
+    long_about = "Of status it shows the run of a CanaryRelease: the step, its share of the calls, how much \
+                  of that the pods allow (cap), how long the step still takes at least, and of each \
+                  check the bad calls of the stable revision and of the candidate, the evidence and \
+                  the verdict. Exit status 0 if the release is Idle, 1 if not. With --watch again \
+                  whenever something has changed, until there is no run left: 0 when the release is \
+                  Idle, 1 when it was rolled back. The other verbs are commands: they are written as \
+                  annotation weft.dev/command, by the user's own right to patch the object, and the \
+                  controller carries them out within seconds. pause holds a run where it is and \
+                  resume continues it, promote skips what is left of the steps, abort rolls back, \
+                  retry starts the refused revision again.",
+    after_help = "Example:\n  weft release status web --watch"
+)]
+pub(crate) struct Release {
+    /// status, or a command: pause, resume, promote, abort, retry
+    #[arg(value_name = "VERB", value_enum)]
+    verb: Verb,
+    /// The CanaryRelease
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Of status: again whenever something has changed, until there is no run
+    #[arg(short, long)]
+    watch: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Verb {
+    /// Shows the run.
+    Status,
+    /// Holds the run where it is.
+    Pause,
+    /// Continues a paused run.
+    Resume,
+    /// Skips what is left of the steps.
+    Promote,
+    /// Rolls back.
+    Abort,
+    /// Starts the refused revision again.
+    Retry,
+}
+
+impl Verb {
+    /// The word of a command; none of what is no command.
+    fn command(self) -> Option<&'static str> {
+        match self {
+            Self::Status => None,
+            Self::Pause => Some("pause"),
+            Self::Resume => Some("resume"),
+            Self::Promote => Some("promote"),
+            Self::Abort => Some("abort"),
+            Self::Retry => Some("retry"),
+        }
+    }
+}
+
+impl ClusterCommand for Release {
+    const FORMATS: &'static [Format] = NARROW;
+
+    fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
+        global.in_one_namespace("a release is in one namespace")?;
+        if self.verb.command().is_some() {
+            global.without_output("one line")?;
+            if self.watch {
+                let why = "--watch is for status, which shows what becomes of a command";
+                return Err(Failure::usage(why));
+            }
+        }
+        self.named().map(drop)
+    }
+
+    /// Prints the release of this cluster, or gives it the command.
+    async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        now: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        let name = self.named()?;
+        match self.verb.command() {
+            Some(verb) => command(cluster, &name, verb, now, console).await,
+            None if self.watch => watch(cluster, &name, format, console).await,
+            None => {
+                let look = Look::of(read(cluster, &name).await?, &name)?;
+                look.print(format, cluster.now(now), console)?;
+                Ok(look.conclusion())
+            }
+        }
+    }
+}
+
+impl Release {
+    /// `web`, `crel/web` or `canaryrelease/web`.
+    fn named(&self) -> Result<String, Failure> {
+        let typed = match self.name.contains('/') {
+            true => self.name.clone(),
+            false => format!("crel/{}", self.name),
+        };
+        let (named, name) = Named::read_one(&typed, &[ResourceKind::CanaryRelease])?;
+        named.without_port(&self.name, "a release is of all ports of its Service")?;
+        Ok(name)
+    }
+}
+
+/// # Errors
+/// When there is no such release, or the API server does not respond or refuses.
+async fn read(cluster: &Cluster, name: &str) -> Result<Value, Failure> {
+    let kind = ResourceKind::CanaryRelease;
+    match existing::read(cluster, kind, name).await? {
+        Some(object) => Ok(object),
+        None => Err(existing::absent(cluster, (kind, name), &[]).await),
+    }
+}
+
+/// Writes the annotation of a command.
+async fn command(
+    cluster: &Cluster,
+    name: &str,
+    verb: &str,
+    now: SystemTime,
+    console: &mut Console<'_>,
+) -> Result<Conclusion, Failure> {
+    let look = Look::of(read(cluster, name).await?, name)?;
+    let at = command_time(look.status(), cluster.now(now))
+        .ok_or_else(|| Failure::unknown("the cluster's clock has a time that cannot be written"))?;
+    let what = format!("CanaryRelease {}/{name}", cluster.namespace());
+    let patch = json!({"metadata": {"annotations": {COMMAND: format!("{verb}@{at}")}}});
+    let parameters = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let releases: Api<CanaryRelease> = Api::namespaced(cluster.client(), cluster.namespace());
+    let patch = Patch::Merge(&patch);
+    let patched = cluster.try_call(&what, releases.patch(name, &parameters, &patch));
+    if let Err(refusal) = patched.await {
+        return Err(
+            existing::or_absent(cluster, (ResourceKind::CanaryRelease, name), refusal).await,
+        );
+    }
+    console.word(&format!(
+        "{what} is {} and gets the command {verb}; weft release status {name} -n {} --watch shows \
+         what becomes of it",
+        look.phase(),
+        cluster.namespace()
+    ))?;
+    Ok(Conclusion::Yes)
+}
+
+/// The time of a command that is given now: later than the last one, which may be of the same
+/// second.
+fn command_time(status: Option<&CanaryReleaseStatus>, now: SystemTime) -> Option<Timestamp> {
+    let now = Timestamp::try_from(now).ok()?;
+    let last = status.and_then(|status| status.last_command.as_deref());
+    let last = last.and_then(|last| last.split_once('@')?.1.parse::<Timestamp>().ok());
+    let after = last.and_then(|last| last.checked_add(SignedDuration::from_millis(1)).ok());
+    Some(after.map_or(now, |after| now.max(after)))
+}
+
+/// One look after the other, each that differs from the one before, until there is no run.
+async fn watch(
+    cluster: &Cluster,
+    name: &str,
+    format: Format,
+    console: &mut Console<'_>,
+) -> Result<Conclusion, Failure> {
+    let mut look = Look::of(read(cluster, name).await?, name)?;
+    loop {
+        look.print(format, cluster.now(SystemTime::now()), console)?;
+        console.out.flush()?;
+        if look.has_ended() {
+            return Ok(look.conclusion());
+        }
+        look = changed(cluster, name, &look, console).await?;
+        if format == Format::Table {
+            console.line("")?;
+        }
+    }
+}
+
+/// The next look that differs from this one. Without a response the watch goes on with longer
+/// pauses: an API server may be replaced meanwhile.
+async fn changed(
+    cluster: &Cluster,
+    name: &str,
+    before: &Look,
+    console: &mut Console<'_>,
+) -> Result<Look, Failure> {
+    let mut pause = EACH;
+    loop {
+        tokio::time::sleep(pause).await;
+        match read(cluster, name).await {
+            Ok(object) => {
+                pause = EACH;
+                let look = Look::of(object, name)?;
+                if look.release.status != before.release.status {
+                    return Ok(look);
+                }
+            }
+            Err(failure @ Failure::Unknown(_)) => {
+                console.word(&failure.to_string())?;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(last) => return Err(last),
+        }
+    }
+}
+
+/// A release as it was read.
+#[derive(Debug)]
+struct Look {
+    object: Value,
+    release: CanaryRelease,
+}
+
+impl Look {
+    fn of(object: Value, name: &str) -> Result<Self, Failure> {
+        let release = serde_json::from_value(object.clone()).map_err(|error| {
+            Failure::unknown(format!("CanaryRelease {name} cannot be read: {error}"))
+        })?;
+        Ok(Self { object, release })
+    }
+
+    fn status(&self) -> Option<&CanaryReleaseStatus> {
+        self.release.status.as_ref()
+    }
+
+    /// As the status has it.
+    fn phase(&self) -> &str {
+        let phase = self.status().and_then(|status| status.phase.as_deref());
+        phase.unwrap_or("not seen by a controller yet")
+    }
+
+    fn is(&self, phase: ReleasePhase) -> bool {
+        self.phase() == phase.as_str()
+    }
+
+    fn conclusion(&self) -> Conclusion {
+        match self.is(ReleasePhase::Idle) {
+            true => Conclusion::Yes,
+            false => Conclusion::No,
+        }
+    }
+
+    /// Nothing more happens until a user does something.
+    fn has_ended(&self) -> bool {
+        self.is(ReleasePhase::Idle) || self.is(ReleasePhase::RolledBack)
+    }
+
+    fn print(
+        &self,
+        format: Format,
+        now: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<(), Failure> {
+        if output::data(console, format, &self.object)? {
+            return Ok(());
+        }
+        for line in self.lines(now) {
+            console.line(&crate::escape::plain(&line))?;
+        }
+        if let Some(status) = self.status().filter(|status| !status.checks.is_empty()) {
+            checks(status).write(console.out, console.color)?;
+        }
+        Ok(())
+    }
+
+    /// The first line, and those below it that say more than the first.
+    fn lines(&self, now: SystemTime) -> Vec<String> {
+        let mut lines = vec![self.head(now)];
+        let Some(status) = self.status() else {
+            return lines;
+        };
+        let summary = status.summary.as_deref().filter(|text| !text.is_empty());
+        // Of a step the first line and the table say the same.
+        let said = self.is(ReleasePhase::Progressing) && self.left(now).is_some();
+        lines.extend(summary.filter(|_| !said).map(str::to_owned));
+        let refused = status.conditions.iter().filter(|one| one.status == "False");
+        let refused = refused.filter(|one| [ACCEPTED, RESOLVED_REFS].contains(&one.type_.as_str()));
+        lines.extend(refused.map(|one| format!("{}: {}: {}", one.type_, one.reason, one.message)));
+        if self.has_ended()
+            && let Some(last) = status.history.first()
+        {
+            let mut line = format!(
+                "last run {}  {}  {}",
+                last.number, last.revision, last.result
+            );
+            if let Some(reason) = &last.reason {
+                let _ = write!(line, "  {reason}");
+            }
+            if let Some(by) = &last.by {
+                let _ = write!(line, "  by {by}");
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    /// `shop/web  run 7  75fd76f75b  Progressing  step 2/4  20 % (cap 25 %)  41 s left`
+    fn head(&self, now: SystemTime) -> String {
+        let metadata = &self.release.metadata;
+        let named = [&metadata.namespace, &metadata.name];
+        let named = named.map(|part| part.as_deref().unwrap_or_default());
+        let mut parts = vec![named.join("/")];
+        let status = self.status();
+        let run = status.and_then(|status| status.run.as_ref());
+        parts.extend(run.map(|run| format!("run {}", run.number)));
+        let candidate = status.and_then(|status| status.candidate.as_ref());
+        let revision = candidate.map(|one| one.revision.clone());
+        parts.extend(revision.filter(|revision| !revision.is_empty()));
+        parts.push(self.phase().to_owned());
+        if let Some(run) = run.filter(|_| self.is_under_way()) {
+            if run.step > 0 {
+                parts.push(format!("step {}/{}", run.step, self.steps()));
+            }
+            parts.push(self.weight(run));
+        }
+        parts.extend(
+            self.left(now)
+                .map(|left| format!("{} s left", left.as_secs())),
+        );
+        parts.join("  ")
+    }
+
+    fn is_under_way(&self) -> bool {
+        let phases = [
+            ReleasePhase::Progressing,
+            ReleasePhase::Paused,
+            ReleasePhase::Promoting,
+        ];
+        phases.into_iter().any(|phase| self.is(phase))
+    }
+
+    fn steps(&self) -> usize {
+        let steps = self.release.spec.steps.as_ref();
+        steps.map_or(DEFAULT_STEPS, Vec::len)
+    }
+
+    /// The share of the step, and the most that the pods allow: as many of a hundred calls as
+    /// the candidate has of the pods that serve.
+    fn weight(&self, run: &ReleaseRun) -> String {
+        let pods = |of: fn(&CanaryReleaseStatus) -> Option<i64>| self.status().and_then(of);
+        let candidate = pods(|status| Some(status.candidate.as_ref()?.pods));
+        let stable = pods(|status| Some(status.stable.as_ref()?.pods));
+        match (candidate, stable) {
+            (Some(candidate), Some(stable)) if candidate > 0 && stable >= 0 => {
+                let cap = candidate.saturating_mul(100) / candidate.saturating_add(stable);
+                format!("{} % (cap {} %)", run.weight, cap.max(1))
+            }
+            _ => format!("{} % (cap 0 %)", run.weight),
+        }
+    }
+
+    /// How long the step still takes at least; none of a step whose time is over.
+    fn left(&self, now: SystemTime) -> Option<Duration> {
+        let run = self.status()?.run.as_ref()?;
+        if !self.is(ReleasePhase::Progressing) {
+            return None;
+        }
+        let at = usize::try_from(run.step).ok()?.checked_sub(1)?;
+        let duration = match &self.release.spec.steps {
+            Some(steps) => steps.get(at)?.duration.as_deref(),
+            None => None,
+        };
+        let duration = match duration {
+            Some(text) => parse_duration(text).ok()?,
+            None => DEFAULT_DURATION,
+        };
+        let began: Timestamp = run.step_started_at.as_deref()?.parse().ok()?;
+        let ends = SystemTime::from(began).checked_add(duration)?;
+        ends.duration_since(now).ok()
+    }
+}
+
+fn checks(status: &CanaryReleaseStatus) -> Table {
+    let mut table = Table::new(&["CHECK", "STABLE", "CANDIDATE", "EVIDENCE", "VERDICT"]);
+    for check in &status.checks {
+        let verdict = check.verdict.clone().unwrap_or_default();
+        // The word of the judge for what it takes calls back for.
+        let tone = match verdict.eq_ignore_ascii_case("worse") {
+            true => Tone::Bad,
+            false => Tone::Plain,
+        };
+        table.row(vec![
+            check.name.clone().into(),
+            counts(check.stable).into(),
+            counts(check.candidate).into(),
+            check.evidence.clone().unwrap_or_default().into(),
+            Cell::toned(verdict, tone),
+        ]);
+    }
+    table
+}
+
+/// `11/9120 0.12%`
+fn counts(counts: Option<CheckCounts>) -> String {
+    match counts {
+        None => String::new(),
+        Some(CheckCounts { requests, bad }) if requests <= 0 => format!("{bad}/{requests}"),
+        Some(CheckCounts { requests, bad }) => {
+            let share = number::percent(bad as f64 / requests as f64);
+            format!("{bad}/{requests} {share}")
+        }
+    }
+}
