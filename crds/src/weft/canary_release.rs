@@ -22,7 +22,13 @@ kind! {
 /// What a CanaryRelease asks for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("required" = ["service", "deployment"]), transform = without_defaults)]
+#[schemars(
+    extend("required" = ["service", "deployment"]),
+    extend("x-kubernetes-validations" = [
+        { "rule": "!has(self.steps) || self.steps.filter(step, !has(step.matches) || step.matches.size() == 0).map(step, has(step.weight) ? step.weight : 0).isSorted()", "message": "weights of steps never fall, but by matches" },
+    ]),
+    transform = without_defaults
+)]
 pub struct CanaryReleaseSpec {
     /// The Service whose calls are shared out, in this namespace. It has a selector, is not
     /// headless and publishes no addresses that are not ready.
@@ -133,7 +139,7 @@ pub struct CanaryLatency {
     /// The percentile of the time to the end of an answer: 50, 90, 95 or 99; 0 is off. 99 when
     /// left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = [0, 50, 90, 95, 99]))]
+    #[schemars(range(min = 0, max = 99), extend("enum" = [0, 50, 90, 95, 99]))]
     pub percentile: Option<i64>,
     /// How far it may be above the stable revision's, of that one, from 1% to 900%. "20%" when
     /// left out and `max` is too; not compared when `max` is set.
@@ -191,7 +197,7 @@ pub struct CanaryReleaseStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub checks: Vec<ReleaseCheck>,
-    /// The last runs, the newest first, at most 10.
+    /// The last runs, the newest first, at most 10. Empty before the first has ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub history: Vec<ReleaseHistory>,
@@ -212,7 +218,7 @@ pub struct CanaryReleaseStatus {
 pub struct RevisionStatus {
     /// Its `pod-template-hash`. Empty when it is not known.
     pub revision: String,
-    /// Pods of it that serve.
+    /// Pods of it that serve. None when left out.
     #[schemars(range(min = 0))]
     pub pods: i64,
 }
@@ -222,13 +228,14 @@ pub struct RevisionStatus {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ReleaseRun {
-    /// Counts the runs of the release from 1.
+    /// Counts the runs of the release from 1. Not known when left out.
     #[schemars(range(min = 0))]
     pub number: i64,
-    /// The step, counted from 1; 0 before the first.
+    /// The step, counted from 1; 0 before the first and when left out.
     #[schemars(range(min = 0))]
     pub step: i64,
-    /// Percent of calls that the step gives to the candidate, before the cap by pods.
+    /// Percent of calls that the step gives to the candidate, before the cap by pods. 0 when left
+    /// out.
     #[schemars(range(min = 0, max = 100))]
     pub weight: i64,
     /// When the run began, RFC 3339. Left out when it is not known.
@@ -240,7 +247,7 @@ pub struct ReleaseRun {
     /// When the pause began, RFC 3339. Left out when the run is not paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_at: Option<String>,
-    /// Seconds of the pauses that have ended; the deadline does not count them.
+    /// Seconds of the pauses that have ended; the deadline does not count them. 0 when left out.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub paused_seconds: i64,
@@ -262,7 +269,7 @@ fn is_zero(number: &i64) -> bool {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ReleaseCheck {
-    /// `errorRate`, `latency` or `restarts`.
+    /// `errorRate`, `latency` or `restarts`. Never left out.
     pub name: String,
     /// What it says of the candidate, in one word. Left out until it says something.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -283,10 +290,10 @@ pub struct ReleaseCheck {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct CheckCounts {
-    /// Calls.
+    /// Calls. 0 when left out.
     #[schemars(range(min = 0))]
     pub requests: i64,
-    /// Those of them that are bad by the check.
+    /// Those of them that are bad by the check. 0 when left out.
     #[schemars(range(min = 0))]
     pub bad: i64,
 }
@@ -296,12 +303,12 @@ pub struct CheckCounts {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ReleaseHistory {
-    /// Number of the run.
+    /// Number of the run. Not known when left out.
     #[schemars(range(min = 0))]
     pub number: i64,
-    /// `pod-template-hash` of its candidate.
+    /// `pod-template-hash` of its candidate. Empty when it is not known.
     pub revision: String,
-    /// `Promoted`, `RolledBack`, `Aborted`, `Superseded` or `Bypassed`.
+    /// `Promoted`, `RolledBack`, `Aborted`, `Superseded` or `Bypassed`. Never left out.
     pub result: String,
     /// Why, in one sentence. Left out when the result says it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -315,10 +322,10 @@ pub struct ReleaseHistory {
     /// When it ended, RFC 3339. Left out when it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
-    /// Calls that the candidate got.
+    /// Calls that the candidate got. 0 when left out.
     #[schemars(range(min = 0))]
     pub requests: i64,
-    /// Those of them that failed.
+    /// Those of them that failed. 0 when left out.
     #[schemars(range(min = 0))]
     pub bad: i64,
 }

@@ -1,22 +1,62 @@
 //! Builds the CustomResourceDefinitions of group `weft.dev` from the Rust types.
 
 use kube::Resource;
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
-use super::{GROUP, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, VERSION};
+use super::{
+    CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus, FaultExperiment, FaultExperimentSpec,
+    FaultExperimentStatus, GROUP, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, VERSION,
+};
 use crate::smi::{FAILING_PATH, schema};
 
 /// Short name of TrafficPolicy.
-const SHORT_NAME: &str = "tp";
+const TRAFFIC_POLICY: &str = "tp";
+/// Short name of CanaryRelease.
+const CANARY_RELEASE: &str = "crel";
+/// Short name of FaultExperiment.
+const FAULT_EXPERIMENT: &str = "fexp";
 
 /// The CustomResourceDefinitions of all kinds of this group, each with its plural.
 pub fn definitions() -> Vec<(String, Value)> {
-    let plural = TrafficPolicy::plural(&()).into_owned();
-    let kind = TrafficPolicy::kind(&());
-    let mut spec = schema::<TrafficPolicySpec>();
-    spec["description"] =
-        "What is asked for. A section that is left out is another policy's.".into();
-    let mut status = schema::<TrafficPolicyStatus>();
+    vec![
+        definition::<TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus>(
+            TRAFFIC_POLICY,
+            "Says how calls to Services are made and served: timeouts, retries, limits and more.",
+            "What is asked for. A section that is left out is another policy's.",
+            &policy_columns(),
+        ),
+        definition::<CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus>(
+            CANARY_RELEASE,
+            "Gives a new revision of a Deployment its calls step by step, and takes them back.",
+            "Which Deployment is released, in which steps, by which checks.",
+            &release_columns(),
+        ),
+        definition::<FaultExperiment, FaultExperimentSpec, FaultExperimentStatus>(
+            FAULT_EXPERIMENT,
+            "Makes a share of the calls to a Service fail or wait for a time, and ends by itself.",
+            "Which calls meet which fault, for how long, and what must hold meanwhile.",
+            &experiment_columns(),
+        ),
+    ]
+}
+
+fn definition<K, Spec, Status>(
+    short_name: &str,
+    description: &str,
+    spec_description: &str,
+    columns: &Value,
+) -> (String, Value)
+where
+    K: Resource<DynamicType = ()>,
+    Spec: JsonSchema,
+    Status: JsonSchema,
+{
+    let plural = K::plural(&()).into_owned();
+    let kind = K::kind(&());
+    let mut spec = schema::<Spec>();
+    spec["description"] = spec_description.into();
+    let mut status = schema::<Status>();
     status["description"] =
         "What the mesh says about it; left out until then. Written by Weft only.".into();
     let definition = json!({
@@ -31,7 +71,7 @@ pub fn definitions() -> Vec<(String, Value)> {
                 "listKind": format!("{kind}List"),
                 "plural": plural,
                 "singular": kind.to_lowercase(),
-                "shortNames": [SHORT_NAME],
+                "shortNames": [short_name],
                 "categories": ["weft"],
             },
             "conversion": { "strategy": "None" },
@@ -39,11 +79,10 @@ pub fn definitions() -> Vec<(String, Value)> {
                 "name": VERSION,
                 "served": true,
                 "storage": true,
-                "additionalPrinterColumns": columns(),
+                "additionalPrinterColumns": columns,
                 "schema": { "openAPIV3Schema": {
                     "type": "object",
-                    "description": "Says how calls to Services are made and served: timeouts, \
-                                    retries, limits and more.",
+                    "description": description,
                     "required": ["spec"],
                     "properties": { "spec": spec, "status": status },
                 } },
@@ -51,42 +90,54 @@ pub fn definitions() -> Vec<(String, Value)> {
             }],
         },
     });
-    vec![(plural, definition)]
+    (plural, definition)
 }
 
-/// What `kubectl get` shows; what has a priority above 0, with `-o wide` only.
-fn columns() -> Value {
-    let column = |name: &str, kind: &str, path: &str, description: &str, priority: u8| {
-        json!({
-            "name": name,
-            "type": kind,
-            "jsonPath": path,
-            "description": description,
-            "priority": priority,
-        })
-    };
-    let condition = |name: &str, of: &str, field: &str, description: &str, priority: u8| {
-        let path = format!(r#".status.conditions[?(@.type=="{of}")].{field}"#);
-        column(name, "string", &path, description, priority)
-    };
-    let state =
-        |of: &str, description: &str, priority| condition(of, of, "status", description, priority);
+/// One column of `kubectl get`; what has a priority above 0 is shown with `-o wide` only.
+fn column(name: &str, kind: &str, path: &str, description: &str, priority: u8) -> Value {
+    json!({
+        "name": name,
+        "type": kind,
+        "jsonPath": path,
+        "description": description,
+        "priority": priority,
+    })
+}
+
+/// A field of a condition.
+fn condition(name: &str, of: &str, field: &str, description: &str, priority: u8) -> Value {
+    let path = format!(r#".status.conditions[?(@.type=="{of}")].{field}"#);
+    column(name, "string", &path, description, priority)
+}
+
+fn state(of: &str, description: &str, priority: u8) -> Value {
+    condition(of, of, "status", description, priority)
+}
+
+/// A column of text that is always shown.
+fn text(name: &str, path: &str, description: &str) -> Value {
+    column(name, "string", path, description, 0)
+}
+
+fn age() -> Value {
+    column(
+        "Age",
+        "date",
+        ".metadata.creationTimestamp",
+        "Time since it was made.",
+        0,
+    )
+}
+
+fn policy_columns() -> Value {
     json!([
-        column("Target", "string", ".status.target", "What it is about.", 0),
-        column(
+        text("Target", ".status.target", "What it is about."),
+        text(
             "Sections",
-            "string",
             ".status.summary",
-            "What it says something about.",
-            0
+            "What it says something about."
         ),
-        column(
-            "Breaker",
-            "string",
-            ".status.breaker.state",
-            "What its breaker does.",
-            0
-        ),
+        text("Breaker", ".status.breaker.state", "What its breaker does."),
         state(
             "Accepted",
             "Whether it can be understood, and wins something.",
@@ -116,13 +167,82 @@ fn columns() -> Value {
             "How many proxies serve it.",
             1
         ),
+        age(),
+    ])
+}
+
+fn release_columns() -> Value {
+    json!([
+        text("Service", ".spec.service", "Whose calls are shared out."),
+        text("Phase", ".status.phase", "What the release does."),
+        text(
+            "Step",
+            ".status.progress",
+            "The step, and how many there are."
+        ),
         column(
-            "Age",
-            "date",
-            ".metadata.creationTimestamp",
-            "Time since it was made.",
+            "Weight",
+            "integer",
+            ".status.run.weight",
+            "Percent of calls that the step gives to the candidate.",
             0
         ),
+        text(
+            "Candidate",
+            ".status.candidate.revision",
+            "The revision that is released."
+        ),
+        text(
+            "Message",
+            ".status.summary",
+            "What happens, and what comes next."
+        ),
+        state(
+            "Accepted",
+            "Whether it can be understood and has an effect.",
+            1
+        ),
+        state(
+            "ResolvedRefs",
+            "Whether everything that it names exists and fits.",
+            1
+        ),
+        state(
+            "Programmed",
+            "Whether the proxies that need it serve it.",
+            1
+        ),
+        age(),
+    ])
+}
+
+fn experiment_columns() -> Value {
+    json!([
+        text(
+            "Target",
+            ".spec.targetRef.name",
+            "Whose callers meet the fault."
+        ),
+        text("Share", ".spec.share", "Share of the calls that meet it."),
+        text("Phase", ".status.phase", "What the experiment does."),
+        text("Verdict", ".status.verdict", "How its last run ended."),
+        text(
+            "Message",
+            ".status.summary",
+            "What happens, and what comes next."
+        ),
+        state("Accepted", "Whether it can be understood and may run.", 1),
+        state(
+            "ResolvedRefs",
+            "Whether everything that it names exists and fits.",
+            1
+        ),
+        state(
+            "Programmed",
+            "Whether the proxies that need it serve it.",
+            1
+        ),
+        age(),
     ])
 }
 

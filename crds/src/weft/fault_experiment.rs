@@ -25,6 +25,9 @@ kind! {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(
     extend("required" = ["targetRef", "share", "fault", "duration", "checks"]),
+    extend("x-kubernetes-validations" = [
+        { "rule": "!self.checks.exists(check, has(check.errorRate.tolerance)) || double(self.share.replace('%', '')) <= 50.0", "message": "share must be at most 50% beside a check with a tolerance" },
+    ]),
     transform = without_defaults
 )]
 pub struct FaultExperimentSpec {
@@ -100,10 +103,7 @@ pub struct FaultTargetRef {
 pub struct FaultEndpoints {
     /// Labels that a pod must have, at most 8. Any when empty or left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        extend("maxProperties" = 8),
-        extend("additionalProperties" = { "type": "string", "maxLength": 63 })
-    )]
+    #[schemars(extend("maxProperties" = 8))]
     pub labels: Option<BTreeMap<String, String>>,
     /// Zone that a pod's node must be in. Any when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -236,7 +236,7 @@ pub struct FaultExperimentStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub checks: Vec<ExperimentCheckStatus>,
-    /// The last runs, the newest first, at most 10.
+    /// The last runs, the newest first, at most 10. Empty before the first has ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub history: Vec<ExperimentHistory>,
@@ -255,7 +255,7 @@ pub struct FaultExperimentStatus {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ExperimentRun {
-    /// Counts the runs of the experiment from 1.
+    /// Counts the runs of the experiment from 1. Not known when left out.
     #[schemars(range(min = 0))]
     pub number: i64,
     /// When the command or the schedule was honoured, RFC 3339. Left out when it is not known.
@@ -282,19 +282,20 @@ pub struct ExperimentRun {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ExperimentCalls {
-    /// Calls that the experiment is about.
+    /// Calls that the experiment is about. 0 when left out.
     #[schemars(range(min = 0))]
     pub total: i64,
-    /// Those of them that met the fault.
+    /// Those of them that met the fault. 0 when left out.
     #[schemars(range(min = 0))]
     pub harmed: i64,
-    /// Those that were spared because the caller's namespace does not allow faults.
+    /// Those that were spared because the caller's namespace does not allow faults. 0
+    /// when left out.
     #[schemars(range(min = 0))]
     pub excluded: i64,
-    /// Those that were spared because the caller's proxy held as many as it may.
+    /// Those that were spared because the caller's proxy held as many as it may. 0 when left out.
     #[schemars(range(min = 0))]
     pub beyond_limit: i64,
-    /// Those without a trace, which meet the fault by chance.
+    /// Those without a trace, which meet the fault by chance. 0 when left out.
     #[schemars(range(min = 0))]
     pub untraced: i64,
 }
@@ -304,7 +305,7 @@ pub struct ExperimentCalls {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ExperimentCheckStatus {
-    /// Service and check, such as `checkout errorRate`.
+    /// Service and check, such as `checkout errorRate`. Never left out.
     pub name: String,
     /// What it says, in one word. Left out until it says something.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,10 +326,10 @@ pub struct ExperimentCheckStatus {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ExperimentHistory {
-    /// Number of the run.
+    /// Number of the run. Not known when left out.
     #[schemars(range(min = 0))]
     pub number: i64,
-    /// `Tolerated`, `Harmful`, `Inconclusive`, `Stopped` or `NotStarted`.
+    /// `Tolerated`, `Harmful`, `Inconclusive`, `Stopped` or `NotStarted`. Never left out.
     pub verdict: String,
     /// Why, in one sentence. Left out when the verdict says it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -349,7 +350,7 @@ pub struct ExperimentHistory {
     /// What its calls were. Left out when the fault never began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls: Option<ExperimentCalls>,
-    /// What its checks found.
+    /// What its checks found. Empty when the fault never began.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub checks: Vec<ExperimentCheckStatus>,

@@ -8,6 +8,7 @@
 //! Each limit is validated by itself, as limits add up: an error in one removes no other.
 
 mod call;
+mod cron;
 mod endpoints;
 mod experiment;
 mod limits;
@@ -148,7 +149,7 @@ impl Validate for TrafficPolicySpec {
     }
 
     fn misshapen(written: &Value, mistakes: &mut Mistakes) {
-        objects("spec", written, mistakes);
+        objects("spec", written, &OBJECTS, mistakes);
     }
 
     fn besides(written: &Value, mistakes: &mut Mistakes) {
@@ -204,14 +205,24 @@ fn without_unlimited(policy: &mut Policy, mistakes: &mut Mistakes) {
 }
 
 /// Reports where a list stands in the place of an object, which would be read by position.
-fn objects(at: &str, value: &Value, mistakes: &mut Mistakes) {
-    for (name, value) in value.as_object().into_iter().flatten() {
-        if !OBJECTS.contains(&name.as_str()) {
-            continue;
+/// `known`: fields of the kind that hold objects wherever they stand.
+fn objects(at: &str, value: &Value, known: &[&str], mistakes: &mut Mistakes) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let at = format!("{at}.{}", reader::shown(name));
+                if known.contains(&name.as_str()) {
+                    check_object(&at, value, mistakes);
+                }
+                objects(&at, value, known, mistakes);
+            }
         }
-        let at = format!("{at}.{name}");
-        check_object(&at, value, mistakes);
-        objects(&at, value, mistakes);
+        Value::Array(entries) => {
+            for (i, entry) in entries.iter().enumerate() {
+                objects(&format!("{at}[{i}]"), entry, known, mistakes);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -16,7 +16,11 @@ use crate::{
     label_syntax::is_dns_label,
     near::hint,
     smi::validation::{Code, Mistakes, unusual_method},
-    weft::{duration::written, parse_duration},
+    weft::{
+        duration::written,
+        parse_duration,
+        share::{Hundredths, parse_percent},
+    },
 };
 
 /// What every mistake of a section ends with.
@@ -150,6 +154,29 @@ impl<'a> FieldReader<'a> {
             }
         }
         or
+    }
+
+    /// A share, as a part of 1; `None` where none is written, or where it cannot be read.
+    pub(super) fn fraction(
+        &mut self,
+        field: &str,
+        text: Option<&str>,
+        range: &RangeInclusive<Hundredths>,
+    ) -> Option<f64> {
+        let text = text?;
+        match parse_percent(text) {
+            Err(bad) => self.wrong(field, &format!("is {:?}, but {bad}", shown(text))),
+            Ok(read) if range.contains(&read) => return Some(read.fraction()),
+            Ok(_) => {
+                let (least, most) = (range.start(), range.end());
+                let text = shown(text);
+                self.wrong(
+                    field,
+                    &format!("is {text:?}, but must be from {least} to {most}"),
+                );
+            }
+        }
+        None
     }
 
     /// One of a closed list of names.
