@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    access, addresses, annotations, bindings, endpoints, findings, members::Members, protocols,
-    route_names, routes, slices, splits, traffic,
+    access, addresses, annotations, bindings, endpoints, faults, findings, members::Members,
+    protocols, route_names, routes, slices, splits, traffic,
 };
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
@@ -73,18 +73,17 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         })
         .collect();
 
-    let policies = traffic::policies(
-        &traffic::Named {
-            world,
-            defaults,
-            routes: &routes,
-            bindings: &bindings,
-            members: &members,
-            services: &services,
-            pods: &pods,
-        },
-        &mut findings,
-    );
+    let named = traffic::Named {
+        world,
+        defaults,
+        routes: &routes,
+        bindings: &bindings,
+        members: &members,
+        services: &services,
+        pods: &pods,
+    };
+    let mut policies = traffic::policies(&named, &mut findings);
+    faults::add(&named, &mut policies, &mut findings);
     let index = Index {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),

@@ -7,7 +7,7 @@ use policy::{access, mode::Enforcement};
 use wire::{names, v1};
 
 use crate::{
-    model::{Index, Target, modes, protocols, published::EncodedResource, telemetry},
+    model::{Index, Target, faults, modes, protocols, published::EncodedResource, telemetry},
     resources::attributes,
     world::{ObjectKey, PodFacts},
 };
@@ -57,8 +57,7 @@ impl Index {
             .into_iter()
             .map(wire::convert::port_range)
             .collect(),
-            // No caller is harmed whose namespace does not allow it.
-            fault_limit: 0,
+            fault_limit: faults::limit(namespace).millionths(),
         };
         // Whether a target protects shows in the enforcement, so it is an origin.
         let origins = targets.iter().map(|target| target.origin.clone()).collect();
