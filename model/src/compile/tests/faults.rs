@@ -47,9 +47,9 @@ fn harms(cluster: &Cluster) -> bool {
 fn run_harms_callers_and_counts_at_checked_pods() {
     let cluster = shop().with(allowing("allowed"));
     let cluster = cluster.with(experiment("slow", "Running"));
-    let fault = &caller(&cluster).policy(API).fault;
-    let rule = &fault.rules[0];
-    assert_eq!(rule.origin.label().as_ref(), "shop/slow");
+    let policy = caller(&cluster).policy(API);
+    let rule = &policy.fault.rules[0];
+    assert_eq!(&**rule.origin.label(), "shop/slow");
     let section = &rule.then.as_ref().unwrap().section;
     let selection: Selection = section.selection;
     assert_eq!(selection.seed, seed("uid-slow", 3));
