@@ -13,14 +13,15 @@
 
 use std::time::Duration;
 
-use crds::weft::validation::Experiment;
+use crds::weft::validation::{Experiment, ServiceCheck};
 use crds::weft::{ExperimentPhase, ExperimentVerdict};
 
-use crate::judge::{Counts, Judge, Margin};
+use crate::judge::{Allowed, Counts, Judge, Look, needed};
 use crate::schedule::{Due, LATE};
 
-#[cfg(test)]
-mod tests;
+mod saved;
+
+pub use self::saved::Saved;
 
 /// The longest wait for a release, or for weights that are being shifted.
 pub const WAIT: Duration = LATE;
@@ -112,7 +113,7 @@ pub struct Run {
     /// When calls are harmed, and until when at most.
     pub harms: Option<(Duration, Duration)>,
     pub calls: Calls,
-    /// Of the look before, and anew of the run.
+    /// Of the look before, and anew of the run. In the order of the spec.
     pub checks: Vec<Check>,
 }
 
@@ -120,10 +121,10 @@ pub struct Run {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Check {
     pub counts: GroupCounts,
-    /// Whether all calls fail more often than `max`.
-    pub max: Option<Judge>,
-    /// Whether harmed calls fail more often than others, by more than `tolerance`.
-    pub tolerance: Option<Judge>,
+    /// Whether all calls fail more often than `max`; not used without one.
+    pub max: Judge,
+    /// Whether harmed calls fail more often than others, by more than `tolerance`; the same.
+    pub tolerance: Judge,
 }
 
 /// What to do.
@@ -315,34 +316,12 @@ impl Next {
     fn count(&mut self, spec: &Experiment, seen: &Seen) -> Option<String> {
         let run = self.state.run.as_mut()?;
         run.calls.add(&seen.calls);
+        let needed = needed(judges(spec));
         let mut worse = None;
         let known = run.checks.iter_mut().zip(&spec.checks).zip(&seen.counts);
         for ((check, asked), new) in known {
-            check.counts.add(new);
-            let service = &asked.service;
-            if let Some(judge) = &mut check.max {
-                judge.look(Counts::default(), new.all);
-                if judge.is_worse() {
-                    let Counts { calls, bad } = check.counts.all;
-                    worse.get_or_insert_with(|| {
-                        format!("{service} errorRate: {bad} of {calls} calls failed")
-                    });
-                }
-            }
-            if let Some(judge) = &mut check.tolerance {
-                judge.look(new.control, new.harmed);
-                if judge.is_worse() {
-                    let GroupCounts {
-                        control, harmed, ..
-                    } = check.counts;
-                    worse.get_or_insert_with(|| {
-                        format!(
-                            "{service} errorRate: {} of {} harmed calls failed, control {} of {}",
-                            harmed.bad, harmed.calls, control.bad, control.calls
-                        )
-                    });
-                }
-            }
+            let found = check.look(asked, new, needed);
+            worse = worse.or(found);
         }
         worse
     }
@@ -354,75 +333,105 @@ impl Next {
     }
 }
 
+impl Check {
+    /// Adds the calls since the last look. Returns what is worse than it may be, as a sentence.
+    fn look(&mut self, asked: &ServiceCheck, new: &GroupCounts, needed: f64) -> Option<String> {
+        let service = &asked.service.name;
+        let which = |before: Counts| match before.calls {
+            0 => Look::FirstOf(1),
+            _ => Look::Later,
+        };
+        let (all, harmed) = (which(self.counts.all), which(self.counts.harmed));
+        self.counts.add(new);
+        let GroupCounts {
+            all: every,
+            control,
+            harmed: met,
+        } = self.counts;
+        let mut worse = None;
+        if let Some(most) = asked.error_rate.max {
+            let allowed = Allowed::Share(most);
+            self.max.look(allowed, Counts::default(), new.all, all);
+            if self.max.is_worse(needed) {
+                worse = Some(format!(
+                    "{service} errorRate: {} of {} calls failed",
+                    every.bad, every.calls
+                ));
+            }
+        }
+        if let Some(points) = asked.error_rate.tolerance {
+            let allowed = Allowed::Above(points);
+            self.tolerance
+                .look(allowed, new.control, new.harmed, harmed);
+            if self.tolerance.is_worse(needed) && worse.is_none() {
+                worse = Some(format!(
+                    "{service} errorRate: {} of {} harmed calls failed, {} of {} spared",
+                    met.bad, met.calls, control.bad, control.calls
+                ));
+            }
+        }
+        worse
+    }
+}
+
+/// How many judges may end a run.
+#[must_use]
+pub fn judges(spec: &Experiment) -> usize {
+    let of = |check: &ServiceCheck| {
+        let rate = &check.error_rate;
+        usize::from(rate.max.is_some()) + usize::from(rate.tolerance.is_some())
+    };
+    spec.checks.iter().map(of).sum()
+}
+
 /// What forbids a run, and ends one.
 fn against(spec: &Experiment, seen: &Seen) -> Option<String> {
-    if spec.suspend {
-        return Some("spec.suspend is true".to_owned());
-    }
-    seen.refused.clone().or_else(|| seen.taken.clone())
+    let refused = seen.refused.as_ref().or(seen.taken.as_ref());
+    let suspended = || spec.suspend.then(|| "spec.suspend is true".to_owned());
+    refused.cloned().or_else(suspended)
 }
 
 /// The checks without any count.
 fn fresh(spec: &Experiment) -> Vec<Check> {
-    let judged: usize = spec
-        .checks
-        .iter()
-        .map(|check| {
-            usize::from(check.error_rate.max.is_some())
-                + usize::from(check.error_rate.tolerance.is_some())
-        })
-        .sum();
-    let of = |check: &crds::weft::validation::CheckedService| Check {
-        counts: GroupCounts::default(),
-        max: check
-            .error_rate
-            .max
-            .map(|most| Judge::new(Margin::Absolute(most), judged, 1)),
-        tolerance: check
-            .error_rate
-            .tolerance
-            .map(|points| Judge::new(Margin::Points(points), judged, 1)),
-    };
-    spec.checks.iter().map(of).collect()
+    vec![Check::default(); spec.checks.len()]
 }
 
 /// What is missing for a verdict, as a sentence.
 fn lacks(spec: &Experiment, run: &Run) -> Option<String> {
-    if run.calls.harmed == 0 {
+    let met: u64 = run
+        .checks
+        .iter()
+        .map(|check| check.counts.harmed.calls)
+        .sum();
+    if run.calls.harmed == 0 && met == 0 {
         return Some("no call was harmed".to_owned());
     }
-    let asked = run.checks.iter().zip(&spec.checks);
-    let mut few = asked.filter_map(|(check, asked)| {
-        let service = &asked.service;
-        let lacks = |calls: u64, which: &str| {
-            (calls < spec.min_requests).then(|| {
-                let least = spec.min_requests;
-                format!("{service} got {calls} {which}, and spec.minRequests is {least}")
-            })
-        };
-        let compared = check.tolerance.as_ref();
-        compared
-            .and_then(|_| {
-                let GroupCounts {
-                    control, harmed, ..
-                } = check.counts;
-                lacks(harmed.calls, "harmed calls").or_else(|| lacks(control.calls, "spared calls"))
-            })
-            .or_else(|| lacks(check.counts.all.calls, "calls"))
-    });
-    few.next()
+    let least = spec.min_requests;
+    let few = |asked: &ServiceCheck, calls: u64, which: &str| {
+        let service = &asked.service.name;
+        (calls < least)
+            .then(|| format!("{service} got {calls} {which}, and spec.minRequests is {least}"))
+    };
+    let mut checks = run.checks.iter().zip(&spec.checks);
+    checks.find_map(|(check, asked)| {
+        let GroupCounts {
+            all,
+            control,
+            harmed,
+        } = check.counts;
+        let compared = asked.error_rate.tolerance.and_then(|_| {
+            few(asked, harmed.calls, "harmed calls")
+                .or_else(|| few(asked, control.calls, "spared calls"))
+        });
+        compared.or_else(|| few(asked, all.calls, "calls"))
+    })
 }
 
 impl GroupCounts {
     fn add(&mut self, more: &Self) {
-        for (sum, new) in [
-            (&mut self.all, more.all),
-            (&mut self.control, more.control),
-            (&mut self.harmed, more.harmed),
-        ] {
-            sum.calls = sum.calls.saturating_add(new.calls);
-            sum.bad = sum.bad.saturating_add(new.bad);
-        }
+        self.all.add(more.all);
+        self.control.add(more.control);
+        self.harmed.add(more.harmed);
     }
 }
 
@@ -439,3 +448,6 @@ impl Calls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

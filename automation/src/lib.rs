@@ -14,5 +14,7 @@
     )
 )]
 
+pub mod experiment;
 pub mod judge;
 pub mod release;
+pub mod schedule;
