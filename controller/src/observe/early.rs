@@ -273,8 +273,8 @@ impl EarlyState {
     }
 
     fn forget_old(&mut self, now: Instant) {
-        let is_due = |swept: Instant| now.saturating_duration_since(swept) >= SWEEP_EVERY;
-        if !self.swept.is_none_or(is_due) {
+        let is_recent = |swept: Instant| now.saturating_duration_since(swept) < SWEEP_EVERY;
+        if self.swept.is_some_and(is_recent) {
             return;
         }
         self.swept = Some(now);
@@ -347,3 +347,6 @@ fn bytes_of(uid: &str, report: &v1::EarlyReport) -> usize {
     let rows: usize = report.sums.iter().map(of_row).sum();
     size_of::<LastReport>() + 3 * size_of::<Arc<str>>() + uid.len() + rows
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,7 @@ use crate::fleet::{Caller, Fleet};
 use crate::latest_model::LatestModel;
 use crate::metrics::StreamMetrics;
 use crate::observe::acknowledged::{Observed, pod_key};
+use crate::observe::early::EarlyCounts;
 use crate::observe::live_queries::LiveQueries;
 use crate::observe::reports::{Reporter, Reports};
 use crate::shares::ShareRegistry;
@@ -71,6 +72,8 @@ pub(crate) struct Streams {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
+    /// Where early reports go.
+    pub early: EarlyCounts,
     /// Queries to proxies.
     pub live_queries: LiveQueries,
     /// Where breaker reports go, and states of breakers come from.
@@ -344,8 +347,11 @@ impl ProxyStream<'_> {
                     .status(status, SystemTime::now(), Instant::now());
                 self.note();
             }
-            // A newer proxy may say more than this controller knows.
-            None => {}
+            Some(Message::EarlyReport(report)) if self.configuration.wants_early_reports() => {
+                self.shared.early.take(uid, report, Instant::now());
+            }
+            // A newer proxy may say more than this controller knows, or wants by now.
+            Some(Message::EarlyReport(_)) | None => {}
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ pub(super) use crate::fleet::Fleet;
 pub(super) use crate::inventory::Inventory;
 pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::observe::acknowledged::{Observed, Tally};
+pub(super) use crate::observe::early::EarlyCounts;
 pub(super) use crate::observe::exchange::Listener;
 pub(super) use crate::observe::live_queries::LiveQueries;
 pub(super) use crate::observe::reports::{Reports, interval_of};
@@ -50,6 +51,7 @@ pub(super) struct Bench {
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
+    pub(super) early: EarlyCounts,
     pub(super) live_queries: LiveQueries,
     pub(super) fleet: Fleet,
     pub(super) share_registry: ShareRegistry,
@@ -72,6 +74,7 @@ impl Bench {
         let observed = Observed::default();
         let metrics = Metrics::default();
         let reports = Reports::new(metrics.reports.clone());
+        let early = EarlyCounts::new(metrics.limits.counter("early-reports"));
         let live_queries = LiveQueries::new(metrics.live_queries.clone(), &metrics.limits);
         let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
         let share_registry = ShareRegistry::default();
@@ -89,6 +92,7 @@ impl Bench {
             ),
             streams: Streams {
                 reports: reports.clone(),
+                early: early.clone(),
                 live_queries: live_queries.clone(),
                 fleet: fleet.clone(),
                 share_registry: share_registry.clone(),
@@ -104,6 +108,7 @@ impl Bench {
             },
             replica: exchange::Answerer {
                 reports: reports.clone(),
+                early: early.clone(),
                 live_queries: live_queries.clone(),
                 fleet: fleet.clone(),
                 share_registry: share_registry.clone(),
@@ -131,6 +136,7 @@ impl Bench {
             cluster: fake,
             observed,
             reports,
+            early,
             live_queries,
             fleet,
             share_registry,
