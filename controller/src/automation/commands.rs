@@ -8,6 +8,7 @@
 //! Who gave it is the field manager of the annotation; the API server's audit log names the user.
 
 use crds::item::Item;
+use crds::labels::COMMAND;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
@@ -15,8 +16,6 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-/// Annotation of a command.
-pub(crate) const COMMAND: &str = "weft.dev/command";
 /// A command is for now: clocks of workstations differ by less than this.
 const FRESH: SignedDuration = SignedDuration::from_mins(2);
 /// Characters of an annotation that a message repeats.
@@ -29,8 +28,8 @@ pub(crate) struct Command {
     pub verb: &'static str,
     /// The annotation as written; becomes `lastCommand` of the status.
     pub value: String,
-    /// The field manager that wrote it.
-    pub by: String,
+    /// The field manager that wrote it, where the API server keeps that.
+    pub by: Option<String>,
 }
 
 /// What is to be done about an annotation. Each of them ends with its removal.
@@ -52,15 +51,17 @@ pub(crate) fn read(
     now: Timestamp,
 ) -> Option<Request> {
     let value = meta.annotations.as_ref()?.get(COMMAND)?;
-    Some(judge(value, last, verbs, now).map_or_else(Request::Ignored, |verb| {
-        verb.map_or(Request::Done, |verb| {
-            Request::Do(Command {
-                verb,
-                value: value.clone(),
-                by: manager(meta),
+    Some(
+        judge(value, last, verbs, now).map_or_else(Request::Ignored, |verb| {
+            verb.map_or(Request::Done, |verb| {
+                Request::Do(Command {
+                    verb,
+                    value: value.clone(),
+                    by: manager(meta),
+                })
             })
-        })
-    }))
+        }),
+    )
 }
 
 /// The verb; none if it was carried out before.
@@ -73,7 +74,10 @@ fn judge(
     let shown: String = value.chars().take(SHOWN).collect();
     let refuse = |why: &str| Err(format!("annotation {COMMAND} is {shown:?}, {why}"));
     let Some((word, at)) = parse(value) else {
-        return refuse("but must be VERB@TIME such as resume@2026-11-29T14:00:00Z: use weft, or kubectl annotate with the current time");
+        return refuse(
+            "but must be VERB@TIME such as resume@2026-11-29T14:00:00Z: use weft, or kubectl \
+             annotate with the present time",
+        );
     };
     let Some(verb) = verbs.iter().find(|verb| **verb == word) else {
         return refuse(&format!("but the verbs are {}", verbs.join(" ")));
@@ -83,9 +87,9 @@ fn judge(
     }
     match last {
         Some(last) if last == value => Ok(None),
-        Some(last) if parse(last).is_some_and(|(_, last)| at <= last) => {
-            refuse(&format!("and not later than the last command, {last}: give it anew"))
-        }
+        Some(last) if parse(last).is_some_and(|(_, last)| at <= last) => refuse(&format!(
+            "and not later than the last command, {last}: give the command anew"
+        )),
         _ => Ok(Some(verb)),
     }
 }
@@ -96,13 +100,12 @@ fn parse(value: &str) -> Option<(&str, Timestamp)> {
 }
 
 /// The field manager that wrote the annotation last.
-fn manager(meta: &ObjectMeta) -> String {
+fn manager(meta: &ObjectMeta) -> Option<String> {
     let entries = meta.managed_fields.iter().flatten();
     let latest = entries
         .filter(|entry| owns_command(entry))
         .max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
-    let name = latest.and_then(|entry| entry.manager.clone());
-    name.unwrap_or_else(|| "unknown".to_owned())
+    latest.and_then(|entry| entry.manager.clone())
 }
 
 fn owns_command(entry: &ManagedFieldsEntry) -> bool {
@@ -134,4 +137,88 @@ pub(crate) async fn remove(
     api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERBS: [&str; 2] = ["pause", "resume"];
+    const NOW: &str = "2026-11-29T14:00:00Z";
+
+    fn annotated(value: &str) -> ObjectMeta {
+        let fields = json!({"f:metadata": {"f:annotations": {".": {}, "f:weft.dev/command": {}}}});
+        let meta = json!({
+            "name": "web", "namespace": "shop",
+            "annotations": {"weft.dev/command": value},
+            "managedFields": [
+                {"manager": "helm", "operation": "Update", "fieldsType": "FieldsV1",
+                    "time": "2026-11-29T13:59:00Z", "fieldsV1": {"f:spec": {}}},
+                {"manager": "weft-cli", "operation": "Update", "fieldsType": "FieldsV1",
+                    "time": "2026-11-29T13:58:00Z", "fieldsV1": fields},
+            ],
+        });
+        serde_json::from_value(meta).unwrap()
+    }
+
+    fn request(value: &str, last: Option<&str>) -> Option<Request> {
+        read(&annotated(value), last, &VERBS, NOW.parse().unwrap())
+    }
+
+    fn ignored(value: &str, last: Option<&str>) -> String {
+        match request(value, last) {
+            Some(Request::Ignored(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn command_names_its_verb_and_its_field_manager() {
+        let value = "resume@2026-11-29T13:59:30Z";
+        let command = Command {
+            verb: "resume",
+            value: value.to_owned(),
+            by: Some("weft-cli".to_owned()),
+        };
+        assert_eq!(request(value, None), Some(Request::Do(command.clone())));
+        let before = "pause@2026-11-29T13:59:29Z";
+        assert_eq!(request(value, Some(before)), Some(Request::Do(command)));
+        let nothing = ObjectMeta::default();
+        assert_eq!(read(&nothing, None, &VERBS, NOW.parse().unwrap()), None);
+    }
+
+    #[test]
+    fn command_is_carried_out_once() {
+        let value = "resume@2026-11-29T13:59:30Z";
+        assert_eq!(request(value, Some(value)), Some(Request::Done));
+        // Another one of the same or an earlier time is a replay.
+        for last in ["pause@2026-11-29T13:59:30Z", "pause@2026-11-29T14:00:10Z"] {
+            let why = ignored(value, Some(last));
+            assert!(why.contains("not later than the last command"), "{why}");
+        }
+    }
+
+    #[test]
+    fn command_far_from_now_is_ignored() {
+        for at in ["2026-11-29T13:57:59Z", "2026-11-29T14:02:01Z"] {
+            let why = ignored(&format!("resume@{at}"), None);
+            assert!(why.contains("more than 2 minutes from now"), "{why}");
+        }
+        // In another zone it is the same time.
+        let zoned = request("resume@2026-11-29T15:01:59+01:00", None);
+        assert!(matches!(zoned, Some(Request::Do(_))), "{zoned:?}");
+    }
+
+    #[test]
+    fn what_is_no_command_is_ignored_with_reason() {
+        for (value, part) in [
+            ("resume", "must be VERB@TIME"),
+            ("resume@soon", "must be VERB@TIME"),
+            ("", "must be VERB@TIME"),
+            ("explode@2026-11-29T14:00:00Z", "the verbs are pause resume"),
+        ] {
+            let why = ignored(value, None);
+            assert!(why.contains(part), "{value}: {why}");
+        }
+    }
 }
