@@ -99,6 +99,41 @@ export interface Split {
   spec: { service: string; backends?: { service: string; weight: number }[] };
 }
 
+/** Calls, and those of them that are bad by a check. */
+export interface Counts { requests: number; bad: number }
+export interface Condition { type: string; status: string; reason?: string; message?: string }
+
+/** A CanaryRelease. */
+export interface Release {
+  metadata: { namespace: string; name: string };
+  spec: { service?: string; deployment?: string; steps?: { weight?: number; mirror?: number; duration?: string; pause?: boolean; matches?: { kind: string; name: string }[] }[] };
+  status?: {
+    phase?: string;
+    summary?: string;
+    stable?: { revision: string; pods: number };
+    candidate?: { revision: string; pods: number };
+    run?: { number: number; step: number; weight: number; stepStartedAt?: string };
+    checks?: { name: string; verdict?: string; evidence?: string; stable?: Counts; candidate?: Counts }[];
+    /** The newest first. */
+    history?: { number: number; revision: string; result: string; reason?: string; by?: string; endedAt?: string; requests?: number; bad?: number }[];
+    conditions?: Condition[];
+  };
+}
+
+/** A FaultExperiment. */
+export interface Experiment {
+  metadata: { namespace: string; name: string };
+  spec: { targetRef?: { name: string; port?: number }; share?: string };
+  status?: {
+    phase?: string;
+    target?: string;
+    verdict?: string;
+    run?: { endsAt?: string };
+    calls?: { total?: number; harmed?: number };
+    checks?: { name: string; verdict?: string }[];
+  };
+}
+
 export interface Target {
   metadata: { namespace: string; name: string };
   spec: {
@@ -240,6 +275,8 @@ export class Mesh {
     (await this.ask<{ items: Split[] }>(`${within("/apis/split.smi-spec.io/v1alpha4", place)}/trafficsplits`)).items;
   targets = async (place: string): Promise<Target[]> =>
     (await this.ask<{ items: Target[] }>(`${within("/apis/access.smi-spec.io/v1alpha4", place)}/traffictargets`)).items;
+  releases = (place: string): Promise<Release[]> => this.automation(place, "canaryreleases");
+  experiments = (place: string): Promise<Experiment[]> => this.automation(place, "faultexperiments");
   explain = (question: Question): Promise<Explanation> =>
     this.ask(`/explanation?spec=${encodeURIComponent(JSON.stringify(question))}`);
 
@@ -253,6 +290,16 @@ export class Mesh {
     clearTimeout(timer);
     if (!answer.ok) await read(answer);
     for await (const line of lines(answer)) yield JSON.parse(line) as TapLine;
+  }
+
+  /** A mesh of before has no such kind, and so no object of it. */
+  private async automation<T>(place: string, plural: string): Promise<T[]> {
+    try {
+      return (await this.ask<{ items: T[] }>(`${within("/apis/weft.dev/v1alpha1", place)}/${plural}`)).items;
+    } catch (error) {
+      if (error instanceof Refusal && error.status === 404) return [];
+      throw error;
+    }
   }
 
   private async ask<T>(path: string): Promise<T> {

@@ -1,6 +1,6 @@
 // The data that a page gets with each change, and what it may request.
 
-import type { Cause, Edge, End, Mesh, MeshNode, Proxy, Split, Target } from "./api";
+import type { Cause, Edge, End, Experiment, Mesh, MeshNode, Proxy, Release, Split, Target } from "./api";
 import type { Model } from "./model";
 
 /** Where the person is; all of it stands in the address, so it can be kept and shared. */
@@ -27,6 +27,8 @@ export interface Extra {
   proxies?: Proxy[];
   splits?: Split[];
   targets?: Target[];
+  releases?: Release[];
+  experiments?: Experiment[];
   /** Why something of these is missing. */
   words: string[];
 }

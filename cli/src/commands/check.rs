@@ -9,6 +9,7 @@ mod list;
 mod objects;
 mod platform;
 pub(super) mod probes;
+mod releases;
 mod webhooks;
 
 use std::time::{Duration, SystemTime};

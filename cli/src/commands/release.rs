@@ -13,6 +13,7 @@ use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::weft::{
     CanaryRelease, CanaryReleaseStatus, CheckCounts, ReleasePhase, ReleaseRun, parse_duration,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -278,10 +279,20 @@ impl Look {
     }
 
     fn conclusion(&self) -> Conclusion {
-        match self.is(ReleasePhase::Idle) {
+        match self.is(ReleasePhase::Idle) && self.refused().next().is_none() {
             true => Conclusion::Yes,
             false => Conclusion::No,
         }
+    }
+
+    /// Conditions by which the release has no effect, or not the one that was asked for.
+    fn refused(&self) -> impl Iterator<Item = &Condition> {
+        let conditions = self
+            .status()
+            .into_iter()
+            .flat_map(|status| &status.conditions);
+        let refused = conditions.filter(|one| one.status == "False");
+        refused.filter(|one| [ACCEPTED, RESOLVED_REFS].contains(&one.type_.as_str()))
     }
 
     /// Nothing more happens until a user does something.
@@ -317,9 +328,10 @@ impl Look {
         // Of a step the first line and the table say the same.
         let said = self.is(ReleasePhase::Progressing) && self.left(now).is_some();
         lines.extend(summary.filter(|_| !said).map(str::to_owned));
-        let refused = status.conditions.iter().filter(|one| one.status == "False");
-        let refused = refused.filter(|one| [ACCEPTED, RESOLVED_REFS].contains(&one.type_.as_str()));
-        lines.extend(refused.map(|one| format!("{}: {}: {}", one.type_, one.reason, one.message)));
+        lines.extend(
+            self.refused()
+                .map(|one| format!("{}: {}: {}", one.type_, one.reason, one.message)),
+        );
         if self.has_ended()
             && let Some(last) = status.history.first()
         {

@@ -27,6 +27,7 @@ mod explain;
 mod identity;
 mod names;
 mod pods;
+mod release;
 mod startup;
 mod stat;
 mod suggest;
@@ -56,6 +57,7 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
         Command::Proxies(command) => ask(&command, to, &mut console).await,
         Command::Explain(command) => ask(&command, to, &mut console).await,
         Command::ProxyConfig(command) => ask(&command, to, &mut console).await,
+        Command::Release(command) => ask(&command, to, &mut console).await,
         Command::LogLevel(command) => command.write(&cluster, &mut console).await,
         other => panic!("{other:?}"),
     };

@@ -20,6 +20,7 @@ mod pages;
 mod pictures;
 mod places;
 mod reach;
+mod releases;
 mod safety;
 mod shares;
 mod shop;

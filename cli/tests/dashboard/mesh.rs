@@ -157,6 +157,14 @@ impl Mesh {
         );
     }
 
+    /// A CanaryRelease or a FaultExperiment, by the name of its kind in paths.
+    pub(super) fn automation(&self, plural: &str, name: &str, object: &Value) {
+        let mut object = object.clone();
+        object["metadata"] = json!({"name": name, "namespace": "shop"});
+        let path = format!("/apis/weft.dev/v1alpha1/namespaces/shop/{plural}/{name}");
+        self.api.put(&path, object);
+    }
+
     pub(super) fn target(&self, name: &str, spec: &Value) {
         let target = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
         self.api.put(

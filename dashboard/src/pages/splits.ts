@@ -1,4 +1,5 @@
-// The weights that splits set, beside the shares that are seen.
+// Who gets how much of the calls: releases, experiments, and the weights that splits set beside
+// the shares that are seen.
 
 import { compare } from "../model";
 import { h, order, write } from "../dom";
@@ -10,6 +11,7 @@ import { axisPercent, axisRate, axisTime, perSecond } from "../charts";
 import { Chart, upToAll } from "../chart";
 import { type Span, series, spanOf, type Values } from "../series";
 import type { Page, State, View } from "../view";
+import { Experiments, Releases } from "./releases";
 
 interface BackendCalls { attempts: number; requests: number; success: number; failure: number; p95: number | undefined }
 
@@ -55,7 +57,7 @@ function backendId(namespace: string, service: string): string {
 export class SplitsPage implements Page {
   readonly name = "splits";
   readonly title = "Splits";
-  readonly needs = ["splits" as const];
+  readonly needs = ["splits" as const, "releases" as const, "experiments" as const];
   readonly history = true;
   private readonly charts = new Map<string, SplitCharts>();
   private readonly drawn = h("div", { class: "drawn" });
@@ -66,10 +68,14 @@ export class SplitsPage implements Page {
     ["Split", "Service", "Backend", "Weight", "Wanted", "Seen", "Success", "Calls/s", "p95"],
     "There is no TrafficSplit here.",
   );
-  readonly element = h("section", {}, h("h1", {}, "Splits"), this.words, this.table.element, this.none, this.drawn);
+  private readonly releases = new Releases();
+  private readonly experiments = new Experiments();
+  readonly element = h("section", {}, h("h1", {}, "Splits"), this.words, this.releases.element, this.experiments.element, this.table.element, this.none, this.drawn);
 
-  update({ model, extra }: View): void {
+  update({ model, extra, at }: View): void {
     write(this.words, extra.words.join(" "));
+    this.releases.update(extra.releases ?? [], at);
+    this.experiments.update(extra.experiments ?? [], at);
     const seen = new Map<string, BackendCalls>();
     for (const edge of model.graph.edges) {
       if (!edge.split) continue;

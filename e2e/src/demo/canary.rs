@@ -61,18 +61,11 @@ impl Released {
         }
     }
 
-    /// Takes the counts of a release's status.
-    fn count(&mut self, release: &Value) {
-        let checks = release["status"]["checks"].as_array();
-        let candidate = checks
-            .into_iter()
-            .flatten()
-            .find(|check| check["name"] == "errorRate")
-            .map(|check| &check["candidate"]);
-        if let Some(candidate) = candidate {
-            self.calls = candidate["requests"].as_u64().unwrap_or_default();
-            self.failed = candidate["bad"].as_u64().unwrap_or_default();
-        }
+    /// Takes the counts of the last run in a release's status.
+    fn count(&mut self, status: &Value) {
+        let run = &status["history"][0];
+        self.calls = run["requests"].as_u64().unwrap_or_default();
+        self.failed = run["bad"].as_u64().unwrap_or_default();
     }
 }
 
@@ -124,7 +117,7 @@ fn until_rolled_back(cluster: &Cluster, link: &Link) -> anyhow::Result<Released>
         if status["phase"] == "RolledBack" {
             let called: Instant = called.context("version 2 was rolled back without a call")?;
             released.after = called.elapsed();
-            released.count(&release);
+            released.count(status);
             released.shown &= show_status(cluster, "RolledBack")?;
             return Ok(released);
         }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::facts::{CheckResult, Facts};
-use super::{applications, control, data, objects, platform, webhooks};
+use super::{applications, control, data, objects, platform, releases, webhooks};
 
 /// One check.
 pub(super) struct CheckDefinition {
@@ -249,6 +249,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         data::clocks,
         "proxies' clocks and the controller's differ by less than five seconds",
         "run a time service on the nodes",
+    ),
+    check(
+        DATA,
+        "release-gates",
+        releases::release_gates,
+        "every pod that waits for the gate of a CanaryRelease is held by one that has a run, and no release is rolled back",
+        "kubectl rollout restart of the Deployment makes pods without a gate, which an uninstall without its hook needs; of a refused revision revert the Deployment (kubectl rollout undo), or weft release retry",
     ),
     check(
         DATA,

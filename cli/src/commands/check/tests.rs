@@ -6,11 +6,13 @@
 mod apis;
 mod applications;
 mod ca_bundles;
+mod faults;
 mod kinds;
 mod lifetimes;
 mod names;
 mod namespaces;
 mod patience;
+mod releases;
 mod server;
 mod unreported;
 mod versions;
@@ -21,6 +23,7 @@ use clap::Parser as _;
 use fake_api::FakeApi;
 use serde_json::{Value, json};
 
+use self::faults::FAULTS;
 use self::server::{WELL, Webhooks, client};
 use super::*;
 use crate::args::{Cli, Command};
@@ -153,13 +156,15 @@ fn healthy() -> FakeApi {
         let (path, definition) = definition(kind, true);
         api.put(&path, definition);
     }
-    let name = "trafficpolicies.weft.dev";
-    let versions = json!([{"name": "v1alpha1", "served": true}]);
-    api.put(
-        &format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"),
-        json!({"metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "weft"}},
-            "spec": {"group": "weft.dev", "versions": versions}}),
-    );
+    for plural in ["trafficpolicies", "canaryreleases", "faultexperiments"] {
+        let name = format!("{plural}.weft.dev");
+        let versions = json!([{"name": "v1alpha1", "served": true}]);
+        api.put(
+            &format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"),
+            json!({"metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "weft"}},
+                "spec": {"group": "weft.dev", "versions": versions}}),
+        );
+    }
     api.put(
         "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
         json!({"metadata": {}, "data": {"requestheader-client-ca-file": pem}}),
@@ -232,137 +237,6 @@ async fn a_healthy_mesh_passes_every_check_and_skips_none() {
     assert_eq!(report["checks"].as_array().unwrap().len(), after);
     assert!(table.contains("control-plane\n  ok"), "{table}");
 }
-
-type Plant = fn(&FakeApi, &mut Webhooks);
-
-/// Faults, each with the check that finds it. Some are seen by a second one, too.
-const FAULTS: &[(&str, &[&str], Plant)] = &[
-    ("kubernetes-version", &[], |api, _| {
-        api.put(
-            "/version",
-            json!({"major": "1", "minor": "32+", "gitVersion": "v1.32.9"}),
-        )
-    }),
-    ("clocks", &[], |api, webhooks| {
-        // Ours is ahead, and what the cluster's clocks wrote is new all the same.
-        webhooks.clock = -600;
-        api.put(LEASE, lease(-600));
-    }),
-    ("controller", &[], |api, _| {
-        api.remove(&format!("{WEFT}/weft-controller"))
-    }),
-    ("injector", &[], |api, _| {
-        let mut injector = deployment("weft-injector", 2);
-        injector["status"]["readyReplicas"] = json!(0);
-        api.put(&format!("{WEFT}/weft-injector"), injector);
-    }),
-    ("single-replicas", &[], |api, _| {
-        api.put(
-            &format!("{WEFT}/weft-injector"),
-            deployment("weft-injector", 1),
-        )
-    }),
-    ("versions", &[], |api, _| {
-        let mut injector = deployment("weft-injector", 2);
-        injector["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.0.1");
-        api.put(&format!("{WEFT}/weft-injector"), injector);
-    }),
-    ("lease", &[], |api, _| {
-        api.put(
-            LEASE,
-            json!({"spec": {"holderIdentity": "one", "renewTime": "2026-01-01T00:00:00.000000Z"}}),
-        )
-    }),
-    ("certificate-authority", &[], |api, _| {
-        let pem = root(2020);
-        for namespace in ["shop", "a", "b"] {
-            let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": namespace}, "data": {"ca.crt": pem}});
-            api.put(&BUNDLE.replace("shop", namespace), map);
-        }
-    }),
-    ("issuer", &[], |api, _| {
-        api.put(SECRET, json!({"data": {"issuer.crt": secret(&root(2020))}}))
-    }),
-    ("trust-bundles", &[], |api, _| {
-        let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": "shop"}, "data": {"ca.crt": root(2999)}});
-        api.put(BUNDLE, map);
-    }),
-    ("definitions", &[], |api, _| {
-        let (path, definition) = definition(crds::smi::SmiKind::TcpRoute, false);
-        api.put(&path, definition);
-    }),
-    ("webhooks", &[], |api, _| api.remove(VALIDATING)),
-    ("ca-bundles", &[], |api, _| {
-        api.put(
-            MUTATING,
-            json!({"webhooks": [{"name": "a", "clientConfig": {}}]}),
-        )
-    }),
-    ("injection", &[], |_, webhooks| webhooks.injects = false),
-    ("validation", &[], |_, webhooks| webhooks.validates = false),
-    ("api-services", &[], |api, _| {
-        put_api_service(api, API_SERVICES[0], "False")
-    }),
-    ("left-over", &["controller", "injector"], |api, _| {
-        for name in ["weft-controller", "weft-injector"] {
-            api.remove(&format!("{WEFT}/{name}"));
-        }
-    }),
-    ("pods-without-proxy", &[], |api, _| {
-        let mut pod = pod();
-        pod["spec"] = json!({});
-        api.put(POD, pod);
-    }),
-    // Where no pod with a proxy runs.
-    ("admission", &["trust-bundles"], |api, _| {
-        let metadata = json!({"name": "bank", "labels": {"weft.dev/inject": "enabled"}});
-        api.put("/api/v1/namespaces/bank", json!({"metadata": metadata}));
-        let quota = json!({"metadata": {"name": "q", "namespace": "bank"},
-            "spec": {"hard": {"limits.cpu": "4"}}});
-        api.put("/api/v1/namespaces/bank/resourcequotas/q", quota);
-    }),
-    ("old-proxies", &["versions"], |api, _| {
-        let mut controller = deployment("weft-controller", 2);
-        controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.4.0");
-        api.put(&format!("{WEFT}/weft-controller"), controller);
-    }),
-    ("connected", &[], |api, _| {
-        plant_proxy(api, "connected", json!(false))
-    }),
-    ("acknowledged", &[], |api, _| {
-        plant_proxy(api, "acknowledged", json!(3))
-    }),
-    ("refusals", &[], |api, _| {
-        plant_proxy(api, "nacks", json!([{"object": "x", "reason": "y"}]))
-    }),
-    ("certificates", &[], |api, _| {
-        plant_proxy(
-            api,
-            "certificate",
-            json!({"notAfter": "2026-01-01T00:00:00Z"}),
-        )
-    }),
-    ("proxy-clocks", &[], |api, _| {
-        plant_proxy(api, "clockAheadMs", json!(-6_000))
-    }),
-    ("accepted", &[], |api, _| {
-        api.put(SPLIT, split("Accepted", "False"))
-    }),
-    ("resolved", &[], |api, _| {
-        api.put(SPLIT, split("ResolvedRefs", "False"))
-    }),
-    ("annotations", &[], |api, _| {
-        let mut pod = pod();
-        pod["metadata"]["annotations"]["weft.dev/access"] = json!("denied");
-        api.put(POD, pod);
-    }),
-    ("labels", &[], |api, _| {
-        api.put(
-            "/api/v1/namespaces/other",
-            json!({"metadata": {"name": "other", "labels": {"weft.dev/inject": "true"}}}),
-        )
-    }),
-];
 
 fn plant_proxy(api: &FakeApi, field: &str, value: Value) {
     let mut proxy = proxy();

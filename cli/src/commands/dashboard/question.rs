@@ -1,5 +1,5 @@
-//! Parses requests to the dashboard's server: files of the page, the read API, and two kinds of
-//! SMI objects.
+//! Parses requests to the dashboard's server: files of the page, the read API, two kinds of SMI
+//! objects, releases and experiments.
 //!
 //! A path of the API server is parsed into its parts and written anew from them, never passed on
 //! as it came, so that only these resources can be reached with the user's rights.
@@ -8,6 +8,7 @@
 
 use crds::observe::{ExplanationSpec, LIVE, Resource};
 use crds::smi::{ACCESS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
+use crds::weft::{self, CANARY_RELEASES, FAULT_EXPERIMENTS};
 
 /// Parameters of `graphs/live` that the page uses. No stream: the page polls.
 const OF_GRAPHS: [&str; 5] = ["window", "history", "routes", "quiet", "gone"];
@@ -125,8 +126,9 @@ fn of_cluster(path: &str, query: &str) -> Result<Question, Unknown> {
         }
         (api, ["proxies"]) if api == observe => Resource::Proxies.path(namespace, None),
         ((SPLIT_GROUP, STORAGE_VERSION), ["trafficsplits"])
-        | ((ACCESS_GROUP, STORAGE_VERSION), ["traffictargets"]) => {
-            listed(group, namespace, rest[0])
+        | ((ACCESS_GROUP, STORAGE_VERSION), ["traffictargets"])
+        | ((weft::GROUP, weft::VERSION), [CANARY_RELEASES | FAULT_EXPERIMENTS]) => {
+            listed((*group, *version), namespace, rest[0])
         }
         _ => return Err(Unknown::Path),
     };
@@ -137,9 +139,9 @@ fn of_cluster(path: &str, query: &str) -> Result<Question, Unknown> {
     Ok(Question::Read { what, path })
 }
 
-fn listed(group: &str, namespace: Option<&str>, plural: &str) -> String {
+fn listed((group, version): (&str, &str), namespace: Option<&str>, plural: &str) -> String {
     let place = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
-    format!("/apis/{group}/{STORAGE_VERSION}/{place}{plural}")
+    format!("/apis/{group}/{version}/{place}{plural}")
 }
 
 /// Those parameters that are known and whose values fit, written anew; with `?` where there
@@ -216,6 +218,10 @@ mod tests {
         assert_eq!(path(splits, None).as_deref(), Some(splits));
         let targets = "/apis/access.smi-spec.io/v1alpha4/traffictargets";
         assert_eq!(path(targets, None).as_deref(), Some(targets));
+        for plural in ["canaryreleases", "faultexperiments"] {
+            let asked = format!("/apis/weft.dev/v1alpha1/namespaces/shop/{plural}");
+            assert_eq!(path(&asked, None), Some(asked));
+        }
         let files = [
             ("/", File::Page),
             ("/dashboard.js", File::Script),
@@ -252,6 +258,8 @@ mod tests {
             format!("{OBSERVE}/graphs/live/"),
             "/apis/split.smi-spec.io/v1alpha1/trafficsplits".to_owned(),
             "/apis/access.smi-spec.io/v1alpha4/trafficsplits".to_owned(),
+            "/apis/weft.dev/v1alpha1/namespaces/shop/canaryreleases/web".to_owned(),
+            "/apis/weft.dev/v1alpha1/trafficpolicies".to_owned(),
         ] {
             assert_eq!(Question::read(&asked, None), Err(Unknown::Path), "{asked}");
         }

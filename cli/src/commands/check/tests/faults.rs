@@ -1,0 +1,137 @@
+//! Faults that are planted in a healthy mesh, a row for each check.
+
+use super::*;
+
+pub(super) type Plant = fn(&FakeApi, &mut Webhooks);
+
+/// Faults, each with the check that finds it. Some are seen by a second one, too.
+pub(super) const FAULTS: &[(&str, &[&str], Plant)] = &[
+    ("kubernetes-version", &[], |api, _| {
+        api.put(
+            "/version",
+            json!({"major": "1", "minor": "32+", "gitVersion": "v1.32.9"}),
+        )
+    }),
+    ("clocks", &[], |api, webhooks| {
+        // Ours is ahead, and what the cluster's clocks wrote is new all the same.
+        webhooks.clock = -600;
+        api.put(LEASE, lease(-600));
+    }),
+    ("controller", &[], |api, _| {
+        api.remove(&format!("{WEFT}/weft-controller"))
+    }),
+    ("injector", &[], |api, _| {
+        let mut injector = deployment("weft-injector", 2);
+        injector["status"]["readyReplicas"] = json!(0);
+        api.put(&format!("{WEFT}/weft-injector"), injector);
+    }),
+    ("single-replicas", &[], |api, _| {
+        api.put(
+            &format!("{WEFT}/weft-injector"),
+            deployment("weft-injector", 1),
+        )
+    }),
+    ("versions", &[], |api, _| {
+        let mut injector = deployment("weft-injector", 2);
+        injector["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.0.1");
+        api.put(&format!("{WEFT}/weft-injector"), injector);
+    }),
+    ("lease", &[], |api, _| {
+        api.put(
+            LEASE,
+            json!({"spec": {"holderIdentity": "one", "renewTime": "2026-01-01T00:00:00.000000Z"}}),
+        )
+    }),
+    ("certificate-authority", &[], |api, _| {
+        let pem = root(2020);
+        for namespace in ["shop", "a", "b"] {
+            let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": namespace}, "data": {"ca.crt": pem}});
+            api.put(&BUNDLE.replace("shop", namespace), map);
+        }
+    }),
+    ("issuer", &[], |api, _| {
+        api.put(SECRET, json!({"data": {"issuer.crt": secret(&root(2020))}}))
+    }),
+    ("trust-bundles", &[], |api, _| {
+        let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": "shop"}, "data": {"ca.crt": root(2999)}});
+        api.put(BUNDLE, map);
+    }),
+    ("definitions", &[], |api, _| {
+        let (path, definition) = definition(crds::smi::SmiKind::TcpRoute, false);
+        api.put(&path, definition);
+    }),
+    ("webhooks", &[], |api, _| api.remove(VALIDATING)),
+    ("ca-bundles", &[], |api, _| {
+        api.put(
+            MUTATING,
+            json!({"webhooks": [{"name": "a", "clientConfig": {}}]}),
+        )
+    }),
+    ("injection", &[], |_, webhooks| webhooks.injects = false),
+    ("validation", &[], |_, webhooks| webhooks.validates = false),
+    ("api-services", &[], |api, _| {
+        put_api_service(api, API_SERVICES[0], "False")
+    }),
+    ("left-over", &["controller", "injector"], |api, _| {
+        for name in ["weft-controller", "weft-injector"] {
+            api.remove(&format!("{WEFT}/{name}"));
+        }
+    }),
+    ("pods-without-proxy", &[], |api, _| {
+        let mut pod = pod();
+        pod["spec"] = json!({});
+        api.put(POD, pod);
+    }),
+    // Where no pod with a proxy runs.
+    ("admission", &["trust-bundles"], |api, _| {
+        let metadata = json!({"name": "bank", "labels": {"weft.dev/inject": "enabled"}});
+        api.put("/api/v1/namespaces/bank", json!({"metadata": metadata}));
+        let quota = json!({"metadata": {"name": "q", "namespace": "bank"},
+            "spec": {"hard": {"limits.cpu": "4"}}});
+        api.put("/api/v1/namespaces/bank/resourcequotas/q", quota);
+    }),
+    ("old-proxies", &["versions"], |api, _| {
+        let mut controller = deployment("weft-controller", 2);
+        controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.4.0");
+        api.put(&format!("{WEFT}/weft-controller"), controller);
+    }),
+    ("connected", &[], |api, _| {
+        plant_proxy(api, "connected", json!(false))
+    }),
+    ("acknowledged", &[], |api, _| {
+        plant_proxy(api, "acknowledged", json!(3))
+    }),
+    ("refusals", &[], |api, _| {
+        plant_proxy(api, "nacks", json!([{"object": "x", "reason": "y"}]))
+    }),
+    ("certificates", &[], |api, _| {
+        plant_proxy(
+            api,
+            "certificate",
+            json!({"notAfter": "2026-01-01T00:00:00Z"}),
+        )
+    }),
+    ("proxy-clocks", &[], |api, _| {
+        plant_proxy(api, "clockAheadMs", json!(-6_000))
+    }),
+    ("release-gates", &[], |api, _| {
+        api.put(POD, releases::gated_for_long())
+    }),
+    ("accepted", &[], |api, _| {
+        api.put(SPLIT, split("Accepted", "False"))
+    }),
+    ("resolved", &[], |api, _| {
+        api.put(SPLIT, split("ResolvedRefs", "False"))
+    }),
+    ("annotations", &[], |api, _| {
+        let mut pod = pod();
+        pod["metadata"]["annotations"]["weft.dev/access"] = json!("denied");
+        api.put(POD, pod);
+    }),
+    ("labels", &[], |api, _| {
+        api.put(
+            "/api/v1/namespaces/other",
+            json!({"metadata": {"name": "other", "labels": {"weft.dev/inject": "true"}}}),
+        )
+    }),
+];
