@@ -1,8 +1,8 @@
 //! Decides when an experiment with a schedule is due.
 //!
-//! A time that passed while no controller could start it is not made up for: whoever planned an
-//! experiment for ten in the morning does not expect it at noon. So it is due for [`LATE`], and
-//! afterwards reported as missed, once however many times were missed.
+//! A time that passed while no controller could start it is not made up for: an experiment that is
+//! planned for ten in the morning is a surprise at noon. So it is due for [`LATE`], and afterwards
+//! reported as missed, once however many times were missed.
 //!
 //! Invariant: time is an argument, and zones come from the program itself, not from its machine.
 

@@ -1,8 +1,7 @@
-//! Reads annotation `weft.dev/faults`: whether the people behind a namespace let experiments harm
-//! its calls.
+//! Reads annotation `weft.dev/faults`: whether experiments may harm the calls of a namespace.
 //!
-//! Nothing is allowed by default, and what cannot be read allows nothing: only who may write the
-//! Namespace can put its calls at risk.
+//! Nothing is allowed by default, and what cannot be read allows nothing: putting calls at risk
+//! takes the right to write the Namespace.
 
 use super::share::parse_percent;
 use crate::labels::{FAULTS_ALLOWED, FAULTS_STOPPED};

@@ -1,4 +1,4 @@
-//! Compiles FaultExperiments: who may harm what, and the rules of runs that are under way.
+//! Compiles FaultExperiments: what may be harmed, and the rules of runs that are under way.
 //!
 //! A status is no permission. Whatever phase it has, rules are made only of an experiment that can
 //! be read, in a namespace whose annotation `weft.dev/faults` allows its share; callers of other
@@ -129,8 +129,8 @@ impl<'s, 'a> Reading<'s, 'a> {
         }
         let message = if limit == FaultShare::NONE {
             format!(
-                "namespace {namespace} does not allow faults; who may write the Namespace can \
-                 allow them: weft fault allow -n {namespace}"
+                "namespace {namespace} does not allow faults; weft fault allow -n {namespace} \
+                 allows them, with the right to write the Namespace"
             )
         } else {
             format!(
