@@ -156,6 +156,10 @@ impl Control {
                             breaker_reports::apply_fleet_states(&self.config, &fleet_states);
                             continue;
                         }
+                        Some(ToProxy::Grants(grants)) => {
+                            self.config.grants.take(&grants);
+                            continue;
+                        }
                         Some(ToProxy::Shares(shares)) => {
                             let taken = self.config.share(shares);
                             let taken = v1::from_proxy::Message::SharesTaken(taken);
