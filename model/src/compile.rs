@@ -20,6 +20,8 @@ mod faults;
 mod findings;
 mod members;
 mod protocols;
+mod release_findings;
+mod releases;
 mod route_names;
 mod routes;
 mod slices;

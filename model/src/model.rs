@@ -19,6 +19,7 @@ mod need;
 pub(crate) mod peers;
 pub mod protocols;
 pub mod published;
+mod releases;
 pub(crate) mod route_names;
 mod routes;
 mod service_ports;
@@ -41,6 +42,8 @@ use policy::{
 
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
+pub use self::releases::Releases;
+pub(crate) use self::releases::{CandidateShare, ReleasedPods, Sets, ShareLimit};
 pub(crate) use self::service_ports::{Served, by_say, has_say, has_shared_port};
 pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
@@ -160,6 +163,7 @@ pub struct Index {
     pub bindings: Arc<Bindings>,
     pub policies: Arc<Policies>,
     pub names: Arc<RouteNames>,
+    pub releases: Arc<Releases>,
     /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
     /// Pods with a running proxy by account, computed at the first query.
@@ -177,6 +181,8 @@ pub struct ServiceEntry {
     pub ports: BTreeMap<u16, PortEntry>,
     /// In order of precedence.
     pub splits: Vec<Split>,
+    /// Where a release shares its calls out: see [`Index::backend`].
+    pub(crate) sets: Option<Box<Sets>>,
 }
 
 /// One port of a Service.
@@ -221,6 +227,9 @@ pub struct EndpointState {
     pub(crate) hints: Option<Arc<TopologyHints>>,
     /// It has a hostname of its own.
     pub named: bool,
+    /// Its pod has the gate of releases and would be ready without: since when, in seconds since
+    /// 1970, or 0.
+    pub(crate) gated: Option<u64>,
 }
 
 /// What is known about a pod beyond its facts.
@@ -243,7 +252,7 @@ pub struct PodEntry {
     pub(crate) routes: OnceLock<Option<Arc<EncodedResource>>>,
 }
 
-/// A TrafficSplit that is in force.
+/// A TrafficSplit or a rule of a CanaryRelease that is in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
     pub origin: ObjectRef,
@@ -251,8 +260,23 @@ pub struct Split {
     pub origins: Vec<(ObjectRef, i64)>,
     pub created: i64,
     pub(crate) when: Match,
-    /// Without repetition, in the order of the object.
+    /// Without repetition, in the order of the object. The weights of a release's sets follow
+    /// from the pods that serve, for each port.
     pub backends: Vec<(ObjectKey, u32)>,
+    /// Of a release.
+    pub(crate) release: Option<CandidateShare>,
+}
+
+impl PortEntry {
+    pub(crate) const fn new(protocol: Protocol, candidates: Vec<EndpointState>) -> Self {
+        Self {
+            protocol,
+            candidates,
+            service: OnceLock::new(),
+            endpoints: OnceLock::new(),
+            nothing: OnceLock::new(),
+        }
+    }
 }
 
 impl PodEntry {

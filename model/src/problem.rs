@@ -101,6 +101,10 @@ pub enum Reason {
     NoEndpoints,
     /// Another policy decides a part of it.
     PartlyOverridden,
+    /// The pods of a release serve other Services, too.
+    SharedPods,
+    /// A policy makes the calls that a release compares depend on each other.
+    DependentCalls,
     /// A field that has no meaning where it stands.
     FieldIgnored,
     /// A method that no client is likely to send.
@@ -135,6 +139,8 @@ impl Reason {
             Self::NotEnforced => "NotEnforced",
             Self::NoEndpoints => "NoEndpoints",
             Self::PartlyOverridden => "PartlyOverridden",
+            Self::SharedPods => "SharedPods",
+            Self::DependentCalls => "DependentCalls",
             Self::FieldIgnored => "FieldIgnored",
             Self::UnusualMethod => "UnusualMethod",
             Self::UnusualPath => "UnusualPath",

@@ -39,6 +39,7 @@ pub mod overrides;
 pub mod path;
 pub mod protocol;
 pub mod reason;
+pub mod release;
 pub mod retry;
 pub mod route;
 pub mod sticky;

@@ -26,7 +26,7 @@ use super::{
         changed_pods, only_readiness_differs, same_besides_pods_and_slices, same_ports,
         services_of_changed_slices, take_over,
     },
-    endpoints, protocols,
+    endpoints, protocols, release_findings, releases,
     slices::{self, ByPort},
     traffic,
 };
@@ -90,11 +90,8 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         if !slices::same_addresses(&was, &is) {
             return None;
         }
-        let new = ServiceEntry {
-            facts: entry.facts.clone(),
-            ports: endpoints::ports(world, key, &entry.facts, &is, &before.pods),
-            splits: entry.splits.clone(),
-        };
+        let ports = endpoints::ports(world, key, &entry.facts, &is, &before.pods);
+        let new = releases::service_entry(world, key, &entry.facts, ports, entry.splits.clone());
         if !same_ports(&new, entry) {
             services.insert(key.clone(), Arc::new(new));
             moved.insert(key.clone());
@@ -112,6 +109,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         bindings: before.bindings.clone(),
         policies: before.policies.clone(),
         names: before.names.clone(),
+        releases: before.releases.clone(),
         dependents: before.dependents.clone(),
         running: before.running.clone(),
         peers: before.peers.clone(),
@@ -175,12 +173,14 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         found.append(&mut slices::of_service(world, defaults, &pods_by_ip, key));
     }
     let (services, moved) = change.services(&reread, &found, &pods);
-    // Then the conditions of policies may change, too.
+    // Then the conditions of policies and releases may change, too.
     let watched = &before.policies.watched;
     let differs = |(key, was): (&ObjectKey, &ServicePodFacts)| {
         traffic::surroundings(key, &services, &pods) != *was
     };
-    if watched.iter().any(differs) {
+    if watched.iter().any(differs)
+        || release_findings::differ(&before.releases, world, &services, &pods)
+    {
         return None;
     }
     let meshed = |pod: &ObjectKey| {
@@ -203,6 +203,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         bindings: before.bindings.clone(),
         policies: before.policies.clone(),
         names: before.names.clone(),
+        releases: before.releases.clone(),
         // The pods of each Service decide which policies apply.
         dependents: if before.policies.is_empty() {
             before.dependents.clone()
@@ -310,7 +311,9 @@ impl Change<'_> {
             }) {
                 read.changed.insert(key.clone());
             }
-            read.replace(key, was, now, self.dirty.contains(key));
+            let same_reports =
+                was.is_none_or(|was| before.counts_early(was) == before.counts_early(&now));
+            read.replace(key, was, now, self.dirty.contains(key) || !same_reports);
         }
         shared.reports_alike(&around).then_some(read)
     }
@@ -344,11 +347,9 @@ impl Change<'_> {
             let Some(entry) = self.before.services.get(key) else {
                 continue;
             };
-            let new = ServiceEntry {
-                facts: entry.facts.clone(),
-                ports: endpoints::ports(self.world, key, &entry.facts, found, pods),
-                splits: entry.splits.clone(),
-            };
+            let ports = endpoints::ports(self.world, key, &entry.facts, found, pods);
+            let splits = entry.splits.clone();
+            let new = releases::service_entry(self.world, key, &entry.facts, ports, splits);
             if !same_ports(&new, entry) {
                 services.insert(key.clone(), Arc::new(new));
                 moved.insert(key.clone());

@@ -172,8 +172,19 @@ fn by_key<K: Copy + Eq + Hash>(new: &HashMap<K, ObjectKey>, old: &HashMap<K, Obj
     changed.map(|(key, _)| key).chain(gone).copied().collect()
 }
 
+/// Whether the ports have the same endpoints, those of the sets of a release, too.
 pub(super) fn same_ports(new: &ServiceEntry, old: &ServiceEntry) -> bool {
-    new.ports.len() == old.ports.len()
+    let same_sets = match (&new.sets, &old.sets) {
+        (None, None) => true,
+        (Some(new), Some(old)) => {
+            new.is_released == old.is_released
+                && same_ports(&new.stable, &old.stable)
+                && same_ports(&new.candidate, &old.candidate)
+        }
+        _ => false,
+    };
+    same_sets
+        && new.ports.len() == old.ports.len()
         && new
             .ports
             .iter()
@@ -187,7 +198,7 @@ fn same_service(index: &Index, before: &Index, new: &ServiceEntry, old: &Service
     // A backend has a share on the ports that it has.
     let same_backend = |backend: &ObjectKey| {
         let ports = |index: &Index| {
-            let entry = index.services.get(backend)?;
+            let entry = index.backend(backend)?;
             Some(entry.ports.keys().copied().collect::<Vec<u16>>())
         };
         ports(index) == ports(before)
@@ -213,6 +224,7 @@ fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
             && new.headless == old.headless
             && same_surroundings(index, before, key, &now)
             && same_guard(index, before, new, old)
+            && index.counts_early(new) == before.counts_early(old)
             && (same_groups && new.serves == old.serves
                 || same_names([index, before], key, &now, [new, old]))
             && (same_targets || rules_are_unused(old) || same_rules(index, before, key, &now))

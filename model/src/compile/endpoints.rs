@@ -1,9 +1,6 @@
 //! Compiles the endpoints of each Service port.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::protocols;
 use super::slices::{ByPort, SliceEndpoint, served_by_pod};
@@ -27,16 +24,13 @@ pub(super) fn ports(
         let at = (key.clone(), number);
         let found = found.get(&at).map_or(&[][..], Vec::as_slice);
         let protocols = protocols::Protocols { world, pods };
-        PortEntry {
-            protocol: protocols.of_service_port(key, facts, number, found),
-            candidates: found
+        PortEntry::new(
+            protocols.of_service_port(key, facts, number, found),
+            found
                 .iter()
                 .map(|found| candidate(found, &protocols))
                 .collect(),
-            service: OnceLock::new(),
-            endpoints: OnceLock::new(),
-            nothing: OnceLock::new(),
-        }
+        )
     };
     facts
         .ports
@@ -65,6 +59,7 @@ fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> End
         last_resort: found.serving && found.terminating,
         hints: found.hints.clone(),
         named: found.named,
+        gated: found.gated,
     }
 }
 

@@ -87,7 +87,7 @@ impl<'s, 'a> Reading<'s, 'a> {
     fn run(mut self, first: Option<&ObjectKey>) -> Option<Run<'s>> {
         let facts = self.facts;
         // One that cannot be read has no checks, and its mistakes say why.
-        let spec = facts.spec.as_ref().filter(|spec| !spec.checks.is_empty())?;
+        let spec = Some(&facts.spec).filter(|spec| !spec.checks.is_empty())?;
         let share = share(spec);
         let is_allowed = self.is_allowed(share);
         let is_first = self.is_first(first);

@@ -15,6 +15,10 @@ use crate::{
     world::{GroupFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World, object, origin},
 };
 
+/// Most bytes of HTTP matches that one split, or one step of a release, may add up to; it is
+/// repeated on every port of the root, and for every proxy that calls it.
+pub(super) const MOST_BYTES: usize = 512 * 1024;
+
 /// The usable part of every route object.
 #[derive(Debug)]
 pub(super) struct Routes {

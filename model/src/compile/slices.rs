@@ -34,6 +34,8 @@ pub(super) struct SliceEndpoint {
     pub(super) hints: Option<Arc<TopologyHints>>,
     /// It has a hostname of its own.
     pub(super) named: bool,
+    /// As `EndpointState` has it.
+    pub(super) gated: Option<u64>,
 }
 
 /// All endpoints by Service port, sorted by address.
@@ -123,6 +125,7 @@ fn read<'a>(
                             known.serving |= new.serving;
                             known.terminating &= new.terminating;
                             known.named |= new.named;
+                            known.gated = known.gated.or(new.gated);
                             if known.hints.is_none() {
                                 known.hints.clone_from(&new.hints);
                             }
@@ -210,6 +213,11 @@ fn look_up(
         terminating,
         hints: endpoint.hints.clone(),
         named: endpoint.named,
+        gated: pod
+            .filter(|_| endpoint.follows_pod && !terminating)
+            .and_then(|(_, facts)| facts.gate)
+            .filter(|gate| gate.containers_ready)
+            .map(|gate| gate.ready_since),
     })
 }
 

@@ -1,6 +1,7 @@
-//! Compiles TrafficSplits, and decides which of them are in force on which Service.
+//! Compiles TrafficSplits, and decides which of them, and of releases, are in force on which
+//! Service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::smi::validation::{Backend, ServiceRef};
 use policy::{
@@ -9,24 +10,21 @@ use policy::{
 };
 
 use super::findings::{About, Findings};
-use super::routes::Routes;
+use super::releases::{self, Claim};
+use super::routes::{MOST_BYTES, Routes};
 use crate::{
     model::Split,
     problem::{Reason, few},
     world::{ObjectKey, ServiceFacts, SplitFacts, World, object, origin},
 };
 
-/// Most bytes of HTTP matches that one split may add up to; it is repeated on every
-/// port of the root, and for every proxy that calls it.
-const MOST_BYTES: usize = 512 * 1024;
-
-/// The splits in force by root Service, in order of precedence: those with
-/// matches by age, then the oldest without.
-pub(super) fn by_root(
-    world: &World,
+/// The rules in force by root Service, in order of precedence: those with matches by age, then the
+/// oldest without. Also the releases that hold their Service.
+pub(super) fn by_root<'a>(
+    world: &'a World,
     routes: &Routes,
     findings: &mut Findings,
-) -> BTreeMap<ObjectKey, Vec<Split>> {
+) -> (BTreeMap<ObjectKey, Vec<Split>>, Vec<Claim<'a>>) {
     let mut roots: BTreeMap<ObjectKey, Vec<Split>> = BTreeMap::new();
     for (key, facts) in world.splits.iter() {
         let this = object(Kind::TrafficSplit, key);
@@ -44,39 +42,58 @@ pub(super) fn by_root(
             roots.entry(root).or_default().push(split);
         }
     }
-    for splits in roots.values_mut() {
-        splits.sort_by(|a, b| {
-            let rank = |s: &Split| (s.when == Match::Always, s.created);
-            rank(a)
-                .cmp(&rank(b))
-                .then_with(|| a.origin.name.cmp(&b.origin.name))
-        });
-        let unconditional = splits.iter().position(|split| split.when == Match::Always);
-        let beaten = unconditional.map_or(splits.len(), |first| first + 1);
-        let winner =
-            unconditional.map(|first| (splits[first].origin.name.clone(), splits[first].created));
-        for split in splits.drain(beaten.min(splits.len())..) {
-            let generation = split
-                .origins
-                .iter()
-                .find(|(object, _)| *object == split.origin);
-            let generation = generation.map_or(0, |(_, generation)| *generation);
-            let Some((winner, created)) = &winner else {
-                continue;
-            };
-            let why = if *created < split.created {
-                "is older"
-            } else {
-                "is as old and the first by name"
-            };
-            findings.about(&split.origin, generation).refuse(
-                Reason::Conflicted,
-                "spec.service",
-                format!("TrafficSplit {winner} splits this Service already, and {why}"),
-            );
-        }
+    let mut claims = releases::claims(world, routes, findings);
+    for claim in &claims {
+        let splits = roots.entry(claim.root.clone()).or_default();
+        splits.extend(claim.splits(routes));
     }
-    roots
+    let mut beaten = BTreeSet::new();
+    for splits in roots.values_mut() {
+        beaten.extend(settle(splits, findings));
+        // Of a release that is beaten, or without a run, nothing is left.
+        let is_release = |split: &Split| split.origin.kind == Kind::CanaryRelease;
+        splits.retain(|split| {
+            !is_release(split) || split.release.is_some() && !beaten.contains(&split.origin)
+        });
+    }
+    claims.retain(|claim| !beaten.contains(&claim.object));
+    (roots, claims)
+}
+
+/// Brings the rules of one Service in order, and takes those out that an older one without matches
+/// beats. Returns the objects of these.
+fn settle(splits: &mut Vec<Split>, findings: &mut Findings) -> Vec<ObjectRef> {
+    splits.sort_by(|a, b| {
+        let rank = |s: &Split| (s.when == Match::Always, s.created);
+        rank(a)
+            .cmp(&rank(b))
+            .then_with(|| a.origin.name.cmp(&b.origin.name))
+            .then_with(|| a.origin.cmp(&b.origin))
+    });
+    let first = splits.iter().position(|split| split.when == Match::Always);
+    let Some(first) = first else {
+        return Vec::new();
+    };
+    let (winner, created) = (splits[first].origin.clone(), splits[first].created);
+    let mut beaten = Vec::new();
+    for split in splits.drain(first + 1..) {
+        let generation = split
+            .origins
+            .iter()
+            .find(|(object, _)| *object == split.origin);
+        let generation = generation.map_or(0, |(_, generation)| *generation);
+        let why = if created < split.created {
+            "is older"
+        } else {
+            "is as old and the first by name"
+        };
+        let (kind, name) = (winner.kind, &winner.name);
+        let message = format!("{kind} {name} splits this Service already, and {why}");
+        let mut about = findings.about(&split.origin, generation);
+        about.refuse(Reason::Conflicted, "spec.service", message);
+        beaten.push(split.origin);
+    }
+    beaten
 }
 
 fn summary(facts: &SplitFacts) -> String {
@@ -110,6 +127,7 @@ impl Reading<'_> {
             created: self.facts.meta.created,
             when,
             backends,
+            release: None,
         };
         Some((root, split))
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     access, addresses, annotations, bindings, endpoints, faults, findings, members::Members,
-    protocols, route_names, routes, slices, splits, traffic,
+    protocols, release_findings, releases, route_names, routes, slices, splits, traffic,
 };
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let mut findings = findings::Findings::default();
     let routes = routes::Routes::new(world, defaults, &mut findings);
-    let mut splits = splits::by_root(world, &routes, &mut findings);
+    let (mut splits, claims) = splits::by_root(world, &routes, &mut findings);
     let pods_by_ip = addresses::pods_by_ip(world);
     let endpoints = slices::by_port(world, defaults, &pods_by_ip);
     let mut declared = protocols::declared_for_pods(world, &endpoints, &mut findings);
@@ -62,14 +62,8 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         .map(|(key, facts)| {
             let ports = endpoints::ports(world, key, facts, &endpoints, &pods);
             let splits = splits.remove(key).unwrap_or_default();
-            (
-                key.clone(),
-                Arc::new(ServiceEntry {
-                    facts: facts.clone(),
-                    ports,
-                    splits,
-                }),
-            )
+            let entry = releases::service_entry(world, key, facts, ports, splits);
+            (key.clone(), Arc::new(entry))
         })
         .collect();
 
@@ -84,6 +78,14 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     };
     let mut policies = traffic::policies(&named, &mut findings);
     faults::add(&named, &mut policies, &mut findings);
+    let releases = release_findings::releases(
+        world,
+        &services,
+        &pods,
+        &claims,
+        &mut policies,
+        &mut findings,
+    );
     let index = Index {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),
@@ -94,6 +96,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         bindings: Arc::new(bindings),
         policies: Arc::new(policies),
         names: Arc::new(names),
+        releases: Arc::new(releases),
         dependents: Arc::default(),
         running: Arc::default(),
         peers: Arc::default(),

@@ -8,6 +8,7 @@
 
 use policy::{
     name::ServiceId,
+    release::ReleaseSet,
     route::{Backend, Forward, Rule, Table},
 };
 
@@ -35,26 +36,36 @@ impl Index {
         entry.splits.iter().map(move |split| Rule {
             origin: world::named(&split.origin),
             when: split.when.clone(),
-            then: self.backends_at(split, port),
+            then: self.backends_at(entry, split, port),
         })
     }
 
     /// A backend without the port has no share of what is sent there.
-    fn backends_at(&self, split: &Split, port: u16) -> Vec<Backend> {
+    fn backends_at(&self, entry: &ServiceEntry, split: &Split, port: u16) -> Vec<Backend> {
         let has_port = |backend: &ObjectKey| {
-            self.services
-                .get(backend)
+            self.backend(backend)
                 .is_some_and(|entry| entry.ports.contains_key(&port))
         };
+        let release = split.release.as_ref().zip(entry.sets.as_ref());
+        let candidate = release.map(|(share, sets)| sets.weight(share.limit, port));
         let backends = split
             .backends
             .iter()
             .filter(|(backend, _)| has_port(backend));
         let backends = backends.map(|(backend, weight)| {
             let service = ServiceId::new(backend.namespace.clone(), backend.name.clone());
-            Backend::new(service, *weight, published::endpoints_name(backend, port))
+            let weight = candidate.map_or(*weight, |candidate| in_force(&backend.name, candidate));
+            Backend::new(service, weight, published::endpoints_name(backend, port))
         });
         backends.collect()
+    }
+}
+
+/// The weight of one set of a release, by the candidate's.
+fn in_force(set: &str, candidate: u8) -> u32 {
+    match ReleaseSet::parse(set) {
+        Some((_, ReleaseSet::Candidate)) => candidate.into(),
+        Some((_, ReleaseSet::Stable)) | None => u32::from(100 - candidate),
     }
 }
 

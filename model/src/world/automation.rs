@@ -17,8 +17,8 @@ use super::{fact::Fact, smi::Meta};
 pub struct ReleaseFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// What is configured; `None` where a mistake costs it.
-    pub spec: Option<Release>,
+    /// What is configured; a mistake costs all of it.
+    pub spec: Release,
     /// What its status orders.
     pub order: ReleaseOrder,
 }
@@ -27,8 +27,7 @@ impl ReleaseFacts {
     /// What it says, where it may have an effect, as far as it can be evaluated by itself.
     #[must_use]
     pub fn effective(&self) -> Option<&Release> {
-        let spec = self.spec.as_ref();
-        spec.filter(|spec| !spec.suspend && is_valid(&self.meta))
+        (!self.spec.suspend && is_valid(&self.meta)).then_some(&self.spec)
     }
 }
 
@@ -58,10 +57,9 @@ pub struct ReleaseOrder {
     pub candidate: Option<Arc<str>>,
     /// The step in force, counted from 1 as users read it; 0 for none.
     pub step: u32,
-    /// What the candidate may get at most, in percent: the step's weight, 0 in a mirror step,
-    /// 100 while promoting. Compiling caps it by the pods that serve. In phase RolledBack it is
-    /// 0, or 100 where the rollback came while promoting: then old pods are missing, and
-    /// compiling leaves the candidate what these could not carry.
+    /// The step's weight in percent, 0 in a mirror step; read in phases Progressing and Paused
+    /// only. Compiling caps it by the pods that serve. In phase RolledBack it shows by the
+    /// candidate's pods whether a gate had been opened.
     pub weight: u8,
 }
 
@@ -94,8 +92,8 @@ impl ReleaseOrder {
 pub struct ExperimentFacts {
     /// Metadata, and what is wrong.
     pub meta: Meta,
-    /// What is configured; `None` where a mistake costs it.
-    pub spec: Option<Experiment>,
+    /// What is configured; a mistake costs all of it.
+    pub spec: Experiment,
     /// What its status orders. It is no permission: compiling checks again who may.
     pub order: ExperimentOrder,
 }
@@ -104,8 +102,7 @@ impl ExperimentFacts {
     /// What it says, where it may have an effect, as far as it can be evaluated by itself.
     #[must_use]
     pub fn effective(&self) -> Option<&Experiment> {
-        let spec = self.spec.as_ref();
-        spec.filter(|spec| !spec.suspend && is_valid(&self.meta))
+        (!self.spec.suspend && is_valid(&self.meta)).then_some(&self.spec)
     }
 }
 

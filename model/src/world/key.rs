@@ -2,11 +2,12 @@
 //!
 //! Names are shared and not copied: a World of ten thousand pods repeats each of them often.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use policy::{
     name::{Kind, ObjectRef, ServiceId},
     origin::Origin,
+    release::service_of,
 };
 
 use super::smi::Meta;
@@ -26,6 +27,18 @@ impl ObjectKey {
         Self {
             namespace: namespace.into(),
             name: name.into(),
+        }
+    }
+
+    /// The Service that this means as a backend: itself, or the one that it is a set of.
+    #[must_use]
+    pub fn service(&self) -> Cow<'_, Self> {
+        match service_of(&self.name) {
+            name if name.len() == self.name.len() => Cow::Borrowed(self),
+            name => Cow::Owned(Self {
+                namespace: self.namespace.clone(),
+                name: name.into(),
+            }),
         }
     }
 }

@@ -1,0 +1,119 @@
+//! The sets of endpoints between which releases share the calls of a Service, and the Services
+//! whose pods report each second.
+//!
+//! A set is a backend with a name of its own (`web@candidate`) and the facts of its Service. It is
+//! part of that Service's entry, so a Service and its sets change together, and nothing that lists
+//! Services lists sets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use policy::release::{Limit, ReleaseSet, weight};
+
+use super::{Index, PodEntry, PortEntry, ServiceEntry};
+use crate::world::ObjectKey;
+
+/// What a release's route needs to know of pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CandidateShare {
+    /// Name of the Deployment.
+    pub(crate) deployment: Arc<str>,
+    /// Value of `pod-template-hash` of the candidate's pods.
+    pub(crate) revision: Arc<str>,
+    pub(crate) limit: ShareLimit,
+}
+
+/// How much the candidate may get by one rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShareLimit {
+    /// At most so many percent.
+    Percent(u8),
+    /// It was refused.
+    Refused,
+}
+
+/// The two sets of a Service.
+#[derive(Debug)]
+pub(crate) struct Sets {
+    pub(crate) stable: Arc<ServiceEntry>,
+    pub(crate) candidate: Arc<ServiceEntry>,
+    /// Some pod of the candidate is ready, so its gate was opened.
+    pub(crate) is_released: bool,
+}
+
+/// What releases and experiments decide beside routes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Releases {
+    /// Services whose pods' proxies report each second.
+    pub counted: BTreeSet<ObjectKey>,
+    /// By Service and Deployment what reports say of their pods.
+    pub(crate) watched: BTreeMap<(ObjectKey, Arc<str>), ReleasedPods>,
+}
+
+/// What is reported about the pods of a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReleasedPods {
+    /// Some pod of the Deployment serves the Service.
+    pub(crate) some: bool,
+    /// Some of them have no proxy.
+    pub(crate) plain: bool,
+    /// Other Services that they serve.
+    pub(crate) others: BTreeSet<ObjectKey>,
+}
+
+impl Sets {
+    pub(crate) const fn entry(&self, set: ReleaseSet) -> &Arc<ServiceEntry> {
+        match set {
+            ReleaseSet::Stable => &self.stable,
+            ReleaseSet::Candidate => &self.candidate,
+        }
+    }
+
+    /// The candidate's part of the calls to a port, in percent.
+    pub(super) fn weight(&self, limit: ShareLimit, port: u16) -> u8 {
+        let at = |set| self.entry(set).ports.get(&port);
+        let [candidate, stable] = [ReleaseSet::Candidate, ReleaseSet::Stable].map(at);
+        let count =
+            |counts: fn(&PortEntry) -> usize| [candidate, stable].map(|at| at.map_or(0, counts));
+        let [candidate, stable] = match count(PortEntry::ready) {
+            // As a Service without ready endpoints is served by those that end.
+            [0, 0] => count(PortEntry::last_resorts),
+            ready => ready,
+        };
+        let limit = match limit {
+            ShareLimit::Percent(most) => Limit::Step(most),
+            ShareLimit::Refused if self.is_released => Limit::RefusedWhilePromoted,
+            ShareLimit::Refused => Limit::Refused,
+        };
+        weight(limit, candidate, stable)
+    }
+}
+
+impl PortEntry {
+    fn ready(&self) -> usize {
+        self.candidates.iter().filter(|one| one.ready).count()
+    }
+
+    fn last_resorts(&self) -> usize {
+        let endpoints = self.candidates.iter();
+        endpoints.filter(|one| one.last_resort).count()
+    }
+}
+
+impl Index {
+    /// What stands behind the name of a backend: a Service, or one of the sets of one.
+    pub fn backend(&self, key: &ObjectKey) -> Option<&Arc<ServiceEntry>> {
+        let Some((_, set)) = ReleaseSet::parse(&key.name) else {
+            return self.services.get(key);
+        };
+        let sets = self.services.get(&*key.service())?.sets.as_ref()?;
+        Some(sets.entry(set))
+    }
+
+    /// Whether the proxy of a pod reports each second.
+    pub(crate) fn counts_early(&self, entry: &PodEntry) -> bool {
+        let counted = &self.releases.counted;
+        let mut serves = entry.serves.iter();
+        !counted.is_empty() && serves.any(|(service, ..)| counted.contains(service))
+    }
+}
