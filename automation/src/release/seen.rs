@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::judge::Counts;
 use policy::latency::Histogram;
 
 use super::state::{Ended, State};
+use crate::judge::Counts;
 
 /// What is so now. Counts are of the calls since the look before.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,25 @@ pub struct Seen {
     /// Latencies of the stable set in the last 60 s, by `judge::latency::Recent`; `None` while
     /// there are too few.
     pub recent: Option<Histogram>,
+}
+
+impl Seen {
+    /// The pods of this revision.
+    pub(super) fn of(&self, revision: &str) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(move |pod| pod.revision == revision)
+    }
+
+    /// The pods of all others.
+    pub(super) fn others(&self, revision: &str) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(move |pod| pod.revision != revision)
+    }
+
+    /// Pods of the candidate that serve, and pods of all others that are ready.
+    pub(super) fn serving(&self, candidate: &str) -> (usize, usize) {
+        let candidates = self.of(candidate).filter(|pod| pod.serves());
+        let others = self.others(candidate).filter(|pod| pod.ready);
+        (candidates.count(), others.count())
+    }
 }
 
 /// The revision of the Deployment's present template.
@@ -58,10 +77,11 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// It takes calls: it is ready, or only its gate keeps it from being so.
+    /// It takes calls of meshed callers: it is ready, or only its gate keeps it from being so. The
+    /// kubelet needs a moment to see that a gate is open.
     #[must_use]
     pub fn serves(&self) -> bool {
-        self.ready || (self.gate == Gate::Shut && self.containers_ready)
+        self.ready || (self.gate != Gate::Absent && self.containers_ready)
     }
 }
 
@@ -165,7 +185,6 @@ pub enum EventKind {
     StepStarted,
     NotEnoughRequests,
     Paused,
-    Promoting,
     Promoted,
     RolledBack,
     Aborted,
@@ -183,7 +202,6 @@ impl EventKind {
             Self::StepStarted => "StepStarted",
             Self::NotEnoughRequests => "NotEnoughRequests",
             Self::Paused => "Paused",
-            Self::Promoting => "Promoting",
             Self::Promoted => "Promoted",
             Self::RolledBack => "RolledBack",
             Self::Aborted => "Aborted",

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crds::weft::validation::{Release, ReleaseStep};
 use crds::weft::{ReleasePhase, ReleaseResult};
 
 use super::evidence::Evidence;
@@ -64,16 +65,43 @@ pub struct Ended {
     pub bad: u64,
 }
 
-/// Since when something has been so, by the clock of this controller alone.
+/// Since when something has been so, by this controller alone: a successor looks for itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Unsaved {
     pub(super) no_stable_since: Option<Duration>,
     pub(super) no_candidate_since: Option<Duration>,
     /// When the present step was entered.
     pub(super) entered: Option<Duration>,
-    /// Calls of both sets in a second, over the last half minute.
-    pub(super) rate: f64,
-    pub(super) looked: Option<Duration>,
-    /// The last Event about too few requests.
+    /// The last Event about too few requests in it.
     pub(super) warned: Option<Duration>,
+    pub(super) looked: Option<Duration>,
+    /// Calls of both sets and the seconds in which they came, the older the less.
+    pub(super) calls: f64,
+    pub(super) seconds: f64,
+}
+
+impl Unsaved {
+    /// Calls in a second, where any are known.
+    pub(super) fn rate(&self) -> Option<f64> {
+        (self.seconds > 0.0 && self.calls > 0.0).then(|| self.calls / self.seconds)
+    }
+}
+
+impl Run {
+    /// The step that it is in. `None` before the first, and where the release has fewer by now.
+    #[must_use]
+    pub fn present<'a>(&self, spec: &'a Release) -> Option<&'a ReleaseStep> {
+        spec.steps.get(self.step.checked_sub(1)?)
+    }
+
+    /// How long it has taken, without its pauses.
+    #[must_use]
+    pub fn active(&self, now: Duration) -> Duration {
+        let pause = self
+            .paused_at
+            .map_or(Duration::ZERO, |at| now.saturating_sub(at));
+        now.saturating_sub(self.started)
+            .saturating_sub(self.paused)
+            .saturating_sub(pause)
+    }
 }
