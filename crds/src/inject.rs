@@ -12,6 +12,7 @@ mod checks;
 mod containers;
 mod drain;
 mod earlier;
+mod gate;
 mod guaranteed;
 mod handlers;
 mod obstacles;
@@ -37,6 +38,7 @@ use overrides::Overrides;
 use pod::object;
 
 pub use checks::ephemeral;
+pub use gate::{Releases, StableRevision};
 pub use guaranteed::is_guaranteed;
 pub use obstacles::{PodDemand, obstacles, obstacles_of};
 pub use overrides::{DefaultLimits, HookToken, Namespace, Settings};
@@ -136,6 +138,9 @@ pub fn inject(
         .ok_or(Refusal::NotAPod)?;
     let handlers = handlers::rewrite(spec, &earlier, token)?;
     drain::add_delay(spec, overrides.drain_delay, &mut warnings);
+    if gate::is_due(pod, &namespace.releases) {
+        gate::add(spec);
+    }
     let share = pod_resources::add(spec, &overrides, &earlier.share);
     containers::add(spec, settings, &overrides, &handlers, &workload, &share);
 
@@ -354,6 +359,7 @@ pub fn remove(pod: &Value) -> Result<Option<Value>, Refusal> {
         handlers::restore(spec, &earlier)?;
         drain::take_delay(spec, delay);
         pod_resources::take(spec, &earlier.share);
+        gate::take(spec);
         take_items(spec, "initContainers", pod::is_ours);
         take_items(spec, "volumes", |volume| {
             VOLUMES.contains(&pod::name(volume))

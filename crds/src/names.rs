@@ -122,6 +122,8 @@ const ALL: &[OwnName] = &[
     asked(labels::ACCESS_LOG, PODS),
     asked(labels::TRACE_SAMPLING, PODS),
     asked(labels::DRAIN_DELAY, PODS),
+    asked(labels::COMMAND, &["CanaryRelease", "FaultExperiment"]),
+    asked(labels::FAULTS, &["Namespace"]),
     written(labels::ACCOUNT, Place::Labels),
     written(labels::PROXY_VERSION, Place::Annotations),
     written(labels::SMI_LOSSLESS, Place::Annotations),

@@ -8,7 +8,7 @@ mod structural;
 
 use std::sync::LazyLock;
 
-use policy::name::Kind;
+use kube::Resource;
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,7 +18,10 @@ use crate::{
         TrafficTargetSpec, UdpRouteSpec,
         validation::{Mistake, Mistakes, ValidationContext, spec, unknown_fields},
     },
-    weft::{self, TrafficPolicySpec},
+    weft::{
+        self, CanaryRelease, CanaryReleaseSpec, FaultExperiment, FaultExperimentSpec,
+        TrafficPolicy, TrafficPolicySpec,
+    },
 };
 
 /// Fields of objects of every kind, that the schema of none holds or that no author writes.
@@ -27,8 +30,8 @@ const EVERY_KIND: [&str; 3] = ["apiVersion", "kind", "status"];
 /// The schema of each kind in each version.
 static SERVED: LazyLock<Vec<Written>> = LazyLock::new(served);
 
-/// The same for names of fields: those in the spec of a TrafficPolicy are looked at where it
-/// is judged.
+/// The same for names of fields: those in the specs of our own kinds are looked at where they
+/// are judged.
 static NAMES: LazyLock<Vec<Written>> = LazyLock::new(names);
 
 /// What may stand in an object of one `apiVersion` and `kind`.
@@ -46,8 +49,8 @@ pub fn object(
     written: Option<&Value>,
     at: &ValidationContext<'_>,
 ) -> Option<Vec<Mistake>> {
-    if (group, kind) == (weft::GROUP, Kind::TrafficPolicy.as_str()) {
-        return Some(spec::<TrafficPolicySpec>(written, at).1);
+    if group == weft::GROUP {
+        return own(kind, written, at);
     }
     Some(match SmiKind::named(group, kind)? {
         SmiKind::TrafficSplit => spec::<TrafficSplitSpec>(written, at).1,
@@ -57,6 +60,19 @@ pub fn object(
         SmiKind::UdpRoute => spec::<UdpRouteSpec>(written, at).1,
         SmiKind::IdentityBinding => spec::<IdentityBindingSpec>(written, at).1,
     })
+}
+
+/// The same for a kind of our own group.
+fn own(kind: &str, written: Option<&Value>, at: &ValidationContext<'_>) -> Option<Vec<Mistake>> {
+    if kind == TrafficPolicy::kind(&()) {
+        Some(spec::<TrafficPolicySpec>(written, at).1)
+    } else if kind == CanaryRelease::kind(&()) {
+        Some(spec::<CanaryReleaseSpec>(written, at).1)
+    } else if kind == FaultExperiment::kind(&()) {
+        Some(spec::<FaultExperimentSpec>(written, at).1)
+    } else {
+        None
+    }
 }
 
 /// What is wrong with an object in the words and the version of its author, besides its spec:
@@ -142,7 +158,8 @@ fn served() -> Vec<Written> {
 fn names() -> Vec<Written> {
     let mut names = served();
     for one in &mut names {
-        if one.kind == Kind::TrafficPolicy.as_str() {
+        let group = one.api_version.split('/').next();
+        if group == Some(weft::GROUP) {
             one.schema["properties"]["spec"] = json!({});
         }
     }

@@ -1,5 +1,5 @@
-//! The program `weft-injector`: webhooks that inject proxies into pods, refuse invalid SMI objects
-//! and TrafficPolicies, and convert SMI objects between their versions.
+//! The program `weft-injector`: webhooks that inject proxies into pods, refuse invalid objects of
+//! SMI and of Weft, and convert SMI objects between their versions.
 
 #![cfg_attr(
     not(test),
@@ -18,6 +18,7 @@ mod metrics;
 mod mutate;
 mod obstacles;
 mod reconciler;
+mod releases;
 mod review;
 mod server;
 mod settings;
@@ -143,7 +144,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         "injector started"
     );
     let obstacles = Obstacles::new(client.clone(), settings.pod_name.clone());
-    let mutator = Mutator::new(client, settings.inject);
+    let mutator = Mutator::new(client, settings.inject).gating(settings.releases);
     let cluster = Cluster {
         domain: settings.cluster_domain.into(),
         mesh_namespace: settings.namespace.as_str().into(),

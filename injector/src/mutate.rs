@@ -8,13 +8,15 @@ use serde_json::Value;
 use tracing::info;
 
 use crate::review::{AdmissionResponse, Request};
-use crate::spelling;
+use crate::{releases, spelling};
 
 /// Gives pods their proxies.
 #[derive(Clone)]
 pub(crate) struct Mutator {
-    namespaces: Api<Namespace>,
+    client: Client,
     settings: inject::Settings,
+    /// Whether releases gate pods.
+    with_releases: bool,
 }
 
 /// A pod, the one with a proxy, and the patch; later the patch twice.
@@ -35,8 +37,17 @@ pub(crate) struct Mutation {
 impl Mutator {
     pub(crate) fn new(client: Client, settings: inject::Settings) -> Self {
         Self {
-            namespaces: Api::all(client),
+            client,
             settings,
+            with_releases: false,
+        }
+    }
+
+    /// The same, which gates pods where `on` and their namespace's releases require that.
+    pub(crate) fn gating(self, on: bool) -> Self {
+        Self {
+            with_releases: on,
+            ..self
         }
     }
 
@@ -47,12 +58,24 @@ impl Mutator {
     /// When it cannot be read. The call then has no answer, so that the webhook's failure
     /// policy decides, and not this code.
     pub(crate) async fn namespace(&self, name: &str) -> Result<inject::Namespace, kube::Error> {
-        let metadata = self.namespaces.get_metadata(name).await?.metadata;
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let read = namespaces.get_metadata(name);
+        let (metadata, releases) = tokio::join!(read, self.releases(name));
+        let metadata = metadata?.metadata;
         Ok(inject::Namespace {
             name: name.to_owned(),
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
+            releases,
         })
+    }
+
+    async fn releases(&self, namespace: &str) -> inject::Releases {
+        if self.with_releases {
+            releases::read(&self.client, namespace).await
+        } else {
+            inject::Releases::Ignored
+        }
     }
 
     /// The answer for a new pod. Takes up to [`COPIES`] times what the pod takes.

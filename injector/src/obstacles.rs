@@ -108,6 +108,7 @@ impl Obstacles {
             name: name.to_owned(),
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
+            ..inject::Namespace::default()
         };
         let (ranges, quotas) = (values(&ranges.items), values(&quotas.items));
         let found = inject::obstacles_of(demand, &namespace, &ranges, &quotas);

@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) cluster_domain: String,
     /// What is logged.
     pub(crate) log: String,
+    /// Whether CanaryReleases gate pods.
+    pub(crate) releases: bool,
     /// What goes into every proxy.
     pub(crate) inject: inject::Settings,
 }
@@ -52,6 +54,7 @@ impl Settings {
             cpu: limit(&mut env, "WEFT_PROXY_CPU_LIMIT"),
             memory: limit(&mut env, "WEFT_PROXY_MEMORY_LIMIT"),
         };
+        let releases = env.or("WEFT_RELEASES", true);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             let namespace = namespace?;
@@ -59,6 +62,7 @@ impl Settings {
                 pod_name: pod_name?,
                 cluster_domain,
                 log,
+                releases,
                 inject: inject::Settings {
                     proxy_image: proxy_image?,
                     proxy_pull_policy,

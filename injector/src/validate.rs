@@ -1,4 +1,4 @@
-//! The validation webhook: refuses SMI objects and TrafficPolicies that are invalid by themselves.
+//! The validation webhook: refuses objects of SMI and of Weft that are invalid by themselves.
 //!
 //! `crds` validates, and the controller validates again: this webhook may be unreachable, and
 //! objects may be older than it. A reference to a missing object is no error here: objects may

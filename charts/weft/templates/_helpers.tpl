@@ -105,6 +105,16 @@ capabilities: {drop: [ALL]}
   valueFrom: {fieldRef: {fieldPath: spec.serviceAccountName}}
 {{- end -}}
 
+{{/*
+Not empty where a part of the automation is switched on; called with (list $ "releases"). What
+values of a former chart do not have is on.
+*/}}
+{{- define "weft.automation" -}}
+{{- $parts := (index . 0).Values.automation | default dict -}}
+{{- $part := get $parts (index . 1) | default dict -}}
+{{- if ne (get $part "enabled" | toString) "false" }}true{{ end -}}
+{{- end -}}
+
 {{/* Namespaces without webhooks and trust bundle, as a JSON list: the release's own included. */}}
 {{- define "weft.excluded" -}}
 {{- append .Values.excludedNamespaces .Release.Namespace | uniq | toJson -}}

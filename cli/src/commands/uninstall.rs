@@ -25,7 +25,7 @@ const DEFINITION: &str = "CustomResourceDefinition";
 
 /// apiVersion, kind and name of what the chart makes in no namespace, in the order in which it
 /// goes: first what the API server calls, then bindings, then what they bind.
-const OBJECTS: [(&str, &str, &str); 27] = [
+const OBJECTS: [(&str, &str, &str); 30] = [
     (ADMISSION, "MutatingWebhookConfiguration", "weft-injector"),
     (
         ADMISSION,
@@ -40,7 +40,13 @@ const OBJECTS: [(&str, &str, &str); 27] = [
         "ValidatingAdmissionPolicyBinding",
         "weft-headers",
     ),
+    (
+        ADMISSION,
+        "ValidatingAdmissionPolicyBinding",
+        "weft-pod-status",
+    ),
     (ADMISSION, "ValidatingAdmissionPolicy", "weft-headers"),
+    (ADMISSION, "ValidatingAdmissionPolicy", "weft-pod-status"),
     (RBAC, "ClusterRoleBinding", "weft-aggregated"),
     (RBAC, "ClusterRoleBinding", "weft-controller"),
     (RBAC, "ClusterRoleBinding", "weft-injector"),
@@ -50,6 +56,7 @@ const OBJECTS: [(&str, &str, &str); 27] = [
     (RBAC, "ClusterRoleBinding", "weft-observe-scopes"),
     (RBAC, "ClusterRole", "weft-aggregated"),
     (RBAC, "ClusterRole", "weft-controller"),
+    (RBAC, "ClusterRole", "weft-fault-operator"),
     (RBAC, "ClusterRole", "weft-injector"),
     (RBAC, "ClusterRole", "weft-leave"),
     (RBAC, "ClusterRole", "weft-leave-aggregated"),
@@ -71,8 +78,8 @@ const IN_OTHER_NAMESPACES: (&str, &str, &str) = ("RoleBinding", "weft-aggregated
     about = "Print what is left of a mesh outside its namespace, to be deleted",
     long_about = "Prints every object of the mesh that is in no namespace, webhooks and APIServices \
                   first, as manifests for kubectl delete: for a mesh whose namespace or release is \
-                  gone, or which helm did not install. Definitions of SMI kinds and of \
-                  TrafficPolicies are printed with --definitions only: all objects of these kinds \
+                  gone, or which helm did not install. Definitions of SMI's and of \
+                  Weft's kinds are printed with --definitions only: all objects of these kinds \
                   go with them. On the error stream stand the commands for what the cluster still \
                   has of the mesh: kubectl patch for definitions that its injector converts for, \
                   kubectl rollout restart and kubectl delete for pods with a proxy. Exit status 1 \
@@ -81,7 +88,7 @@ const IN_OTHER_NAMESPACES: (&str, &str, &str) = ("RoleBinding", "weft-aggregated
     after_help = "Example:\n  weft uninstall | kubectl delete --ignore-not-found -f -"
 )]
 pub(crate) struct Uninstall {
-    /// Also the definitions of SMI kinds and TrafficPolicies, whose objects all go with them
+    /// Also the definitions of SMI's and Weft's kinds, whose objects all go with them
     #[arg(long)]
     definitions: bool,
 }
@@ -118,7 +125,7 @@ impl Uninstall {
             }
         } else {
             console.word(
-                "definitions of SMI kinds and TrafficPolicies stay, with all their objects; \
+                "definitions of SMI's and Weft's kinds stay, with all their objects; \
                  --definitions prints them too",
             )?;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Refusal, guaranteed};
+use super::{Refusal, Releases, guaranteed};
 use crate::labels::{self, BadValue, quantity_in_milli};
 
 /// Read once, checked, with defaults filled in.
@@ -226,6 +226,8 @@ pub struct Namespace {
     pub labels: BTreeMap<String, String>,
     /// Its annotations: defaults for the pod's.
     pub annotations: BTreeMap<String, String>,
+    /// The releases in it.
+    pub releases: Releases,
 }
 
 /// A secret part of the path under which a pod's lifecycle hooks are called, because

@@ -37,6 +37,7 @@ fn meshed() -> Namespace {
         name: "shop".into(),
         labels: [(labels::INJECT.to_owned(), labels::ENABLED.to_owned())].into(),
         annotations: BTreeMap::new(),
+        releases: Releases::Ignored,
     }
 }
 

@@ -95,6 +95,7 @@ pub(super) fn admission(facts: &Facts) -> CheckResult {
             name: name.to_owned(),
             labels: map("labels"),
             annotations: map("annotations"),
+            ..inject::Namespace::default()
         };
         let own = |objects: &[Value]| -> Vec<Value> {
             let own = objects

@@ -109,6 +109,8 @@ impl Sidecar {
             name: name.to_owned(),
             labels: BTreeMap::from([label]),
             annotations: annotations.cloned().unwrap_or_default(),
+            // A template is of every revision.
+            releases: inject::Releases::Ignored,
         };
         injected(template, &namespace, &self.settings, words)
     }
