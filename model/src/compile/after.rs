@@ -148,8 +148,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let mut affected = services_of_changed_slices(world, old);
     affected.extend(services_that_name(world, &dirty, &ips));
     // Then a run of an experiment may harm other pods.
-    let mut selective = before.policies.faults.selective.iter();
-    if selective.any(|target| affected.contains(target)) {
+    if before.policies.faults.are_selective(&affected) {
         return None;
     }
     let mut found = ByPort::new();

@@ -17,6 +17,14 @@ pub struct Faults {
     pub(crate) selective: BTreeSet<ObjectKey>,
 }
 
+impl Faults {
+    /// Whether a run harms some pods only of one of these Services.
+    pub(crate) fn are_selective(&self, services: &BTreeSet<ObjectKey>) -> bool {
+        let mut selective = self.selective.iter();
+        selective.any(|target| services.contains(target))
+    }
+}
+
 /// A run that has rules. It harms nothing without a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultRun {
