@@ -436,7 +436,8 @@ impl GroupCounts {
 }
 
 impl Calls {
-    fn add(&mut self, more: &Self) {
+    /// Adds others to these.
+    pub fn add(&mut self, more: &Self) {
         for (sum, new) in [
             (&mut self.total, more.total),
             (&mut self.harmed, more.harmed),

@@ -20,6 +20,10 @@ pub struct Saved {
     scheduled: Option<u64>,
     #[serde(rename = "g")]
     generation: i64,
+    /// When it was written, in milliseconds since 1970: so each write differs from the one before,
+    /// by which other replicas see that the run is driven.
+    #[serde(rename = "w")]
+    written: u64,
     /// Since when the checks are looked at, in milliseconds since 1970.
     #[serde(rename = "l", skip_serializing_if = "Option::is_none")]
     looking: Option<u64>,
@@ -31,7 +35,7 @@ pub struct Saved {
 impl Saved {
     /// Of a state with a run.
     #[must_use]
-    pub fn of(state: &State, run: &Run) -> Self {
+    pub fn of(state: &State, run: &Run, now: Duration) -> Self {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let checks = run.checks.iter();
         let checks = checks
@@ -40,6 +44,7 @@ impl Saved {
         Self {
             scheduled: state.scheduled.map(|time| time.as_secs()),
             generation: run.generation,
+            written: millis(now),
             looking: run.looking.map(millis),
             checks,
         }

@@ -270,7 +270,7 @@ fn saved_run_goes_on_with_its_evidence() {
     let mut played = Played::running(spec());
     played.see(&second(3));
     let run = played.state.run.clone().unwrap();
-    let text = Saved::of(&played.state, &run).to_text();
+    let text = Saved::of(&played.state, &run, at(played.second)).to_text();
     assert!(text.len() <= 1024, "{text}");
     let saved = Saved::of_text(&text);
     let groups = [(run.checks[0].counts.control, run.checks[0].counts.harmed)];
@@ -307,7 +307,7 @@ fn saved_run_of_four_double_checks_has_room() {
         checks: vec![check; 4],
     };
     state.scheduled = Some(at(0));
-    let text = Saved::of(&state, &run).to_text();
+    let text = Saved::of(&state, &run, at(2)).to_text();
     assert_eq!(
         Saved::of_text(&text).checks(&[Default::default(); 4]).len(),
         4
