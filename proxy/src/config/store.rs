@@ -309,6 +309,11 @@ impl Store {
         v1::SharesTaken { taken }
     }
 
+    /// Takes which runs of FaultExperiments may harm calls now, and no other ones.
+    pub fn grant(&self, message: &v1::Grants) {
+        self.grants.take(message);
+    }
+
     /// Whether the own pod keeps a limit together with others.
     pub(crate) fn has_shared_limits(&self) -> bool {
         let snapshot = self.snapshot.load();

@@ -157,7 +157,7 @@ impl Control {
                             continue;
                         }
                         Some(ToProxy::Grants(grants)) => {
-                            self.config.grants.take(&grants);
+                            self.config.grant(&grants);
                             continue;
                         }
                         Some(ToProxy::Shares(shares)) => {
