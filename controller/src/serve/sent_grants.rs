@@ -27,8 +27,8 @@ impl SentGrants {
         Self {
             understood: capabilities.has(Capability::Faults),
             due: true,
-            // By another replica, or by a stream before this one.
-            holds: true,
+            // What another stream granted lapses by itself.
+            holds: false,
         }
     }
 

@@ -11,7 +11,7 @@ use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Cause, Causes, Fallback, FallbackResponse, FallbackTo, Timeouts};
 use policy::traffic::endpoint::Breaker;
 use policy::traffic::set::Percent;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 use wire::v1::{self, Protocol};
 
@@ -109,7 +109,6 @@ async fn abort_answers_in_place_of_application() {
     assert!(answer.contains(MARK), "{answer}");
     assert_eq!(app.request_count(), 0);
     let labels = ["experiment=\"shop/calls\"", "effect=\"abort\""];
-    // HEAD was retried.
     assert!(sum(&client, FAULTS, &labels) >= 3.0, "{}", client.metrics());
     let failed = ["success=\"false\"", "reason=\"\""];
     assert!(sum(&client, "weft_requests_total", &failed) >= 2.0);
@@ -148,9 +147,9 @@ async fn delayed_call_reaches_application_later() {
     assert_eq!(sum(&client, FAULTS, &["effect=\"delay\""]), 1.0);
 }
 
-/// It takes longer than an attempt may.
+/// It takes longer than the call may.
 #[tokio::test]
-async fn delay_ends_by_time_limit_of_attempt() {
+async fn delay_ends_by_time_limit_of_call() {
     let traffic = EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_millis(200)),
@@ -349,12 +348,8 @@ async fn opaque_connections_are_delayed_or_reset_but_not_aborted() {
             let ended = ended.unwrap().unwrap_err();
             assert_eq!(ended.kind(), ErrorKind::ConnectionReset, "{fault:?}");
         } else {
-            tokio::io::AsyncWriteExt::write_all(&mut stream, b"\x00binary")
-                .await
-                .unwrap();
-            tokio::io::AsyncWriteExt::shutdown(&mut stream)
-                .await
-                .unwrap();
+            stream.write_all(b"\x00binary").await.unwrap();
+            stream.shutdown().await.unwrap();
             let echoed = raw(&mut stream, b"", Duration::from_secs(5)).await;
             assert_eq!(echoed, "\0binary", "{fault:?}");
             assert!(began.elapsed() >= fault.delay.unwrap_or_default());
