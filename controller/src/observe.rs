@@ -8,6 +8,7 @@ pub(crate) mod acknowledged;
 pub(crate) mod acknowledgements;
 pub(crate) mod clock_offset;
 pub(crate) mod dropped_reports;
+pub(crate) mod early;
 pub(crate) mod ended_pods;
 pub(crate) mod exchange;
 mod latency_counts;

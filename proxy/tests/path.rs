@@ -28,6 +28,7 @@ mod path {
     mod drain;
     mod dry_runs;
     mod early;
+    mod early_reports;
     mod ejected_uploads;
     mod ejection;
     mod end_of_stream;

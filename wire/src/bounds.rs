@@ -23,6 +23,10 @@ const PARTS_OF_ENDED: usize = 65_536;
 /// Numbers of the report in a message, and of the edges in a report.
 const REPORT: u64 = 4;
 const EDGES: u64 = 3;
+/// Number of an early report in a message, and its bytes: numbers take eight times as much in
+/// memory, and an early report with all of its 32 rows has less than half of this.
+const EARLY_REPORT: u64 = 53;
+const EARLY_BYTES: usize = 32 * 1024;
 /// Number of the pods that have ended, in what replicas tell each other.
 const ENDED: u64 = 53;
 
@@ -33,9 +37,15 @@ const MALFORMED: &str = "a message is no protobuf";
 impl Bounded for v1::FromProxy {
     fn check(encoded: &[u8]) -> Result<(), &'static str> {
         // Over all fields: a field that is repeated is merged into what it was before.
-        let (mut parts, mut parts_of_edges) = (0, 0);
+        let (mut parts, mut parts_of_edges, mut early_bytes) = (0, 0, 0);
         for field in Fields(encoded) {
             let (number, message) = field?;
+            if number == EARLY_REPORT {
+                early_bytes += message.len();
+                if early_bytes > EARLY_BYTES {
+                    return Err(TOO_MANY);
+                }
+            }
             for part in Fields(message) {
                 let (part, content) = part?;
                 parts += 1;
@@ -175,6 +185,23 @@ mod tests {
         }))
     }
 
+    fn early(rows: usize) -> Vec<u8> {
+        let row = v1::EarlySums {
+            port: u32::from(u16::MAX),
+            group: v1::early_sums::Group::Copies.into(),
+            calls: u64::MAX,
+            failed: u64::MAX,
+            cancelled: u64::MAX,
+            latency: vec![u64::MAX; policy::latency::BUCKETS],
+            waiting: vec![u32::MAX; policy::latency::BUCKETS],
+        };
+        encoded(Content::EarlyReport(v1::EarlyReport {
+            epoch: u64::MAX,
+            number: u64::MAX,
+            sums: vec![row; rows],
+        }))
+    }
+
     fn edge(reasons: usize) -> v1::Edge {
         let reason = v1::ReasonCalls {
             reason: "not-allowed".to_owned(),
@@ -213,6 +240,7 @@ mod tests {
                 nacks: nacks.collect(),
             })),
             report(vec![edge(32); 1_024]),
+            early(32),
             Vec::new(),
         ] {
             assert_eq!(v1::FromProxy::check(&honest), Ok(()));
@@ -234,6 +262,7 @@ mod tests {
             // The same field again is more of the same message.
             (report(vec![v1::Edge::default(); PARTS]).repeat(2), TOO_MANY),
             (ack(empty(PARTS)).repeat(63), TOO_MANY),
+            (early(32).repeat(3), TOO_MANY),
             (cut, MALFORMED),
             // A group, a length beyond the end, a number that goes on.
             (vec![0x0b, 0x0c], MALFORMED),

@@ -19,7 +19,7 @@ pub struct CertifyResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromProxy {
-    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8, 50, 51, 52")]
+    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8, 50, 51, 52, 53")]
     pub message: ::core::option::Option<from_proxy::Message>,
 }
 /// Nested message and enum types in `FromProxy`.
@@ -42,6 +42,8 @@ pub mod from_proxy {
         SharesTaken(super::SharesTaken),
         #[prost(message, tag = "52")]
         OfferedLoads(super::OfferedLoads),
+        #[prost(message, tag = "53")]
+        EarlyReport(super::EarlyReport),
     }
 }
 /// First message on a stream.
@@ -171,6 +173,97 @@ pub struct CircuitPulse {
     pub failed_probes: u32,
     #[prost(uint32, tag = "7")]
     pub begun: u32,
+}
+/// What the pod's own proxy counted of calls to the pod, in sums since an epoch. Sent while
+/// Workload.early_reports is set: once a second at most, when something has changed, and every ten
+/// seconds at least. A later one replaces it. The proxy's reports have the same calls.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EarlyReport {
+    /// Random. Another one: the proxy counts from 0 again, since it has started, or early reports
+    /// were off in between.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// Rises within an epoch.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// At most 32, each with another port or group.
+    #[prost(message, repeated, tag = "3")]
+    pub sums: ::prost::alloc::vec::Vec<EarlySums>,
+}
+/// Calls of one group to one container port.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EarlySums {
+    /// 0: ports that are not distinguished, since the pod neither declares them nor has served there.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(enumeration = "early_sums::Group", tag = "2")]
+    pub group: i32,
+    /// Requests and opaque connections that have ended, cancelled requests not among them.
+    #[prost(uint64, tag = "3")]
+    pub calls: u64,
+    /// Those of them that failed, but for reason `limit`.
+    #[prost(uint64, tag = "4")]
+    pub failed: u64,
+    /// Requests whose caller cancelled before the head of a response.
+    #[prost(uint64, tag = "5")]
+    pub cancelled: u64,
+    /// Requests that have ended by time to the head of the response, in the buckets that
+    /// policy::latency fixes; trailing zeros are not sent.
+    #[prost(uint64, repeated, tag = "6")]
+    pub latency: ::prost::alloc::vec::Vec<u64>,
+    /// Requests that wait for the head of the response now, by the time that each has waited at
+    /// least, in the same buckets.
+    #[prost(uint32, repeated, tag = "7")]
+    pub waiting: ::prost::alloc::vec::Vec<u32>,
+}
+/// Nested message and enum types in `EarlySums`.
+pub mod early_sums {
+    /// Sums of a group that is not known are skipped.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Group {
+        /// Of no other group.
+        None = 0,
+        /// Of an experiment: calls to compare with, and calls for requests that it harms.
+        Control = 1,
+        Harmed = 2,
+        /// Copies of requests, and what is called for them.
+        Copies = 3,
+    }
+    impl Group {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::None => "NONE",
+                Self::Control => "CONTROL",
+                Self::Harmed => "HARMED",
+                Self::Copies => "COPIES",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "NONE" => Some(Self::None),
+                "CONTROL" => Some(Self::Control),
+                "HARMED" => Some(Self::Harmed),
+                "COPIES" => Some(Self::Copies),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToProxy {
@@ -714,6 +807,9 @@ pub struct Workload {
     /// that does not know the field takes it nowhere.
     #[prost(message, repeated, tag = "10")]
     pub permissive_ports: ::prost::alloc::vec::Vec<PortRange>,
+    /// The proxy sends early reports. A proxy that does not know the field sends none.
+    #[prost(bool, tag = "11")]
+    pub early_reports: bool,
     /// The largest share of a FaultExperiment that may harm the pod's own calls, in millionths. 0:
     /// none may, as with a controller that does not know the field.
     #[prost(uint32, tag = "12")]
@@ -1804,6 +1900,9 @@ pub struct Reports {
     /// Pods that ended in the last minutes; sent before the first report that may name them.
     #[prost(message, repeated, tag = "53")]
     pub ended: ::prost::alloc::vec::Vec<EndedPod>,
+    /// The last early reports of pods that stream from the sending replica.
+    #[prost(message, repeated, tag = "54")]
+    pub early: ::prost::alloc::vec::Vec<PodEarlyReport>,
 }
 /// A pod that is gone. The counters of its calls, by both sides, belong to its owners.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1844,6 +1943,16 @@ pub struct PodShares {
     /// Of `held`: the offered loads that it sent last.
     #[prost(message, repeated, tag = "4")]
     pub offered: ::prost::alloc::vec::Vec<OfferedLoad>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PodEarlyReport {
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub report: ::core::option::Option<EarlyReport>,
+    /// Milliseconds since the sending replica received it, when this was sent.
+    #[prost(uint64, tag = "3")]
+    pub ago: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodPulse {

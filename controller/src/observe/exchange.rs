@@ -37,6 +37,7 @@ use wire::v1::replica_client::ReplicaClient;
 
 use super::acknowledged::Observed;
 use super::clock_offset::ClockOffset;
+use super::early::EarlyCounts;
 use super::ended_pods;
 use super::live_queries::LiveQueries;
 use super::live_queries::replicas::{self, Passed};
@@ -71,6 +72,8 @@ pub(crate) struct Answerer {
     pub observed: Observed,
     /// What proxies reported.
     pub reports: Reports,
+    /// What they send each second.
+    pub early: EarlyCounts,
     /// Whose the pods were that it names.
     pub inventory: Arc<RwLock<Inventory>>,
     /// What may be queried from proxies.
@@ -119,6 +122,9 @@ impl Answerer {
             }
         };
         self.answer("reports", changes, news, outbox.clone());
+        let (early, changes) = (self.early.clone(), self.early.own_changes());
+        let news = move |since| early.own_since(since, Instant::now());
+        self.answer("early reports", changes, news, outbox.clone());
         let (share_registry, changes) = (
             self.share_registry.clone(),
             self.share_registry.own_changes(),
@@ -224,6 +230,8 @@ pub(crate) struct Listener {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
+    /// Where early reports go.
+    pub early: EarlyCounts,
     /// Where it goes whose the pods were that they name.
     pub inventory: Arc<RwLock<Inventory>>,
     /// The queries to them, and where answers go.
@@ -397,6 +405,8 @@ impl Listener {
             ended_pods::receive(&self.inventory, ended, Instant::now());
             let breaker_reports = std::mem::take(&mut news.pulses);
             self.fleet.receive(breaker_reports, Instant::now());
+            let early = std::mem::take(&mut news.early);
+            self.early.receive(early, Instant::now());
             self.share_registry.receive(peer, &news, Instant::now());
             self.reports
                 .receive(news, clock, SystemTime::now(), Instant::now());

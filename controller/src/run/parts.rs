@@ -266,6 +266,7 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
         own: context.settings.pod_ip,
         observed: context.observed.clone(),
         reports: context.reports.clone(),
+        early: context.early.clone(),
         inventory: Arc::clone(&context.inventory),
         live_queries: context.live_queries.clone(),
         fleet: context.fleet.clone(),
@@ -297,6 +298,7 @@ pub(super) fn services(context: &Context) -> Services {
             latest: context.latest.clone(),
             observed: context.observed.clone(),
             reports: context.reports.clone(),
+            early: context.early.clone(),
             live_queries: context.live_queries.clone(),
             fleet: context.fleet.clone(),
             share_registry: context.share_registry.clone(),
@@ -312,6 +314,7 @@ pub(super) fn services(context: &Context) -> Services {
         replica: Answerer {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
+            early: context.early.clone(),
             inventory: Arc::clone(&context.inventory),
             live_queries: context.live_queries.clone(),
             fleet: context.fleet.clone(),

@@ -87,6 +87,13 @@ impl Configuration {
         &self.session
     }
 
+    /// Whether the proxy is to send early reports.
+    pub(super) fn wants_early_reports(&self) -> bool {
+        let workload = self.target.get(wire::names::WORKLOAD);
+        let content = workload.and_then(|workload| workload.resource.content.as_ref());
+        matches!(content, Some(v1::resource::Content::Workload(own)) if own.early_reports)
+    }
+
     /// Whether the newest model has to be read again because of what the proxy requested. Once
     /// after each change.
     pub(super) fn take_outdated(&mut self) -> bool {
@@ -285,6 +292,25 @@ fn bundle(authority: &Authority, shared: &SharedResources) -> Arc<EncodedResourc
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn early_reports_are_wanted_as_the_workload_says() {
+        let (mut configuration, _) =
+            Configuration::new(v1::Hello::default(), BTreeSet::new(), BTreeSet::new());
+        assert!(!configuration.wants_early_reports(), "nothing is known yet");
+        for early_reports in [true, false] {
+            let own = v1::Workload {
+                early_reports,
+                ..v1::Workload::default()
+            };
+            let content = v1::resource::Content::Workload(own);
+            let own = SharedResources::default().of(wire::names::WORKLOAD, content);
+            configuration
+                .target
+                .insert(wire::names::WORKLOAD.to_owned(), own);
+            assert_eq!(configuration.wants_early_reports(), early_reports);
+        }
+    }
 
     #[test]
     fn streams_share_one_bundle_until_roots_change() {

@@ -38,6 +38,7 @@ use crate::grants::Grants;
 use crate::latest_model::LatestModel;
 use crate::metrics::StreamMetrics;
 use crate::observe::acknowledged::Observed;
+use crate::observe::early::EarlyCounts;
 use crate::observe::live_queries::LiveQueries;
 use crate::observe::reports::Reports;
 use crate::shares::ShareRegistry;
@@ -74,6 +75,8 @@ pub(crate) struct Streams {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
+    /// Where early reports go.
+    pub early: EarlyCounts,
     /// Queries to proxies.
     pub live_queries: LiveQueries,
     /// Where breaker reports go, and states of breakers come from.
@@ -319,8 +322,11 @@ impl ProxyStream<'_> {
                     .status(status, SystemTime::now(), Instant::now());
                 self.note();
             }
-            // A newer proxy may say more than this controller knows.
-            None => {}
+            Some(Message::EarlyReport(report)) if self.configuration.wants_early_reports() => {
+                self.shared.early.take(uid, report, Instant::now());
+            }
+            // A newer proxy may say more than this controller knows, or wants by now.
+            Some(Message::EarlyReport(_)) | None => {}
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::path::EvaluatedPath;
 use crate::net::abandon_limiter::ConnectGuard;
 use crate::telemetry::call::Call;
+use crate::telemetry::cell::CallGroup;
 use crate::telemetry::labels::{OverloadLabels, Port, RateLimitedLabels, ShadowLabels, ShedLabels};
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -111,6 +112,17 @@ pub(super) fn count_shadow(connection: &Connection, shadow: Option<Shadow>) {
     let labels = ShadowLabels { peer, said };
     let metrics = &connection.proxy.telemetry.metrics;
     metrics.shadow_requests.at(&labels).inc();
+}
+
+/// The group in which early reports count a request, while they are wanted.
+pub(super) fn group(connection: &Connection, received: &Received) -> CallGroup {
+    if !connection.proxy.telemetry.early.is_wanted() {
+        return CallGroup::None;
+    }
+    match shadow(connection, received) {
+        Some(Shadow::Any | Shadow::ReadOnly) => CallGroup::Copies,
+        Some(Shadow::Perhaps(_)) | None => CallGroup::None,
+    }
 }
 
 /// The class that a request states, which counts only from peer proxies. A copy is Sheddable

@@ -131,7 +131,7 @@ fn receive(
     }
     call.note_request(&received.parts, from);
     call.speaks(speak.version(), received.grpc);
-    connection.count_on_cell(call);
+    connection.count_on_cell(call, guard::group(connection, &received));
     Ok(received)
 }
 

@@ -30,6 +30,7 @@ use crate::grants::Grants;
 pub(super) use crate::inventory::Inventory;
 pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::observe::acknowledged::{Observed, Tally};
+pub(super) use crate::observe::early::EarlyCounts;
 pub(super) use crate::observe::exchange::Listener;
 pub(super) use crate::observe::live_queries::LiveQueries;
 pub(super) use crate::observe::reports::{Reports, interval_of};
@@ -51,6 +52,7 @@ pub(super) struct Bench {
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
+    pub(super) early: EarlyCounts,
     pub(super) live_queries: LiveQueries,
     pub(super) fleet: Fleet,
     pub(super) share_registry: ShareRegistry,
@@ -74,6 +76,7 @@ impl Bench {
         let observed = Observed::default();
         let metrics = Metrics::default();
         let reports = Reports::new(metrics.reports.clone());
+        let early = EarlyCounts::new(metrics.limits.counter("early-reports"));
         let live_queries = LiveQueries::new(metrics.live_queries.clone(), &metrics.limits);
         let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
         let share_registry = ShareRegistry::default();
@@ -92,6 +95,7 @@ impl Bench {
             ),
             streams: Streams {
                 reports: reports.clone(),
+                early: early.clone(),
                 live_queries: live_queries.clone(),
                 fleet: fleet.clone(),
                 share_registry: share_registry.clone(),
@@ -108,6 +112,7 @@ impl Bench {
             },
             replica: exchange::Answerer {
                 reports: reports.clone(),
+                early: early.clone(),
                 live_queries: live_queries.clone(),
                 fleet: fleet.clone(),
                 share_registry: share_registry.clone(),
@@ -135,6 +140,7 @@ impl Bench {
             cluster: fake,
             observed,
             reports,
+            early,
             live_queries,
             fleet,
             share_registry,

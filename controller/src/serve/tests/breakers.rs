@@ -124,6 +124,7 @@ async fn what_one_account_alone_says_holds_back_no_other() {
 fn listen(bench: &Bench, other: &Fleet) -> tokio::task::JoinHandle<()> {
     let listener = Listener {
         reports: Reports::new(ReportMetrics::default()),
+        early: EarlyCounts::new(Counter::default()),
         live_queries: LiveQueries::default(),
         fleet: other.clone(),
         share_registry: ShareRegistry::default(),

@@ -256,3 +256,24 @@ fn older_proxy_names_its_issuer_and_no_authority() {
     assert_eq!(certificate.issuer, "CN=weft issuer");
     assert!(certificate.authority.is_empty());
 }
+
+#[test]
+fn older_replica_takes_no_notice_of_early_reports() {
+    let early = v1::PodEarlyReport {
+        uid: "uid-api-1".to_owned(),
+        report: Some(v1::EarlyReport::default()),
+        ago: 1,
+    };
+    let pod = |uid: &str| v1::PodReport {
+        uid: uid.to_owned(),
+        ..v1::PodReport::default()
+    };
+    let news = v1::Reports {
+        reports: vec![pod("uid-api-2")],
+        early: vec![early],
+        ..v1::Reports::default()
+    };
+    let read = before::Reports::decode(news.encode_to_vec().as_slice()).unwrap();
+    let uids = read.reports.iter().map(|one| &*one.uid);
+    assert_eq!(uids.collect::<Vec<_>>(), ["uid-api-2"]);
+}

@@ -196,6 +196,7 @@ async fn query_and_answer_pass_through_replica_connected_to_proxy() {
         own: "127.0.0.2".parse().unwrap(),
         observed: Observed::default(),
         reports: Reports::new(ReportMetrics::default()),
+        early: EarlyCounts::new(Counter::default()),
         live_queries: other.clone(),
         fleet: bench.other_fleet(),
         share_registry: ShareRegistry::default(),

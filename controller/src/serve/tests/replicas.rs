@@ -4,6 +4,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::inventory::kind;
+use crate::observe::early::Group;
 use crate::observe::exchange::MAX_RECEIVED as LARGEST_MESSAGE;
 use crate::observe::reports::Reporter;
 use crate::testing::topology;
@@ -17,6 +18,7 @@ fn listener(bench: &Bench, observed: Observed, reports: Reports) -> Listener {
         own: "127.0.0.2".parse().unwrap(),
         observed,
         reports,
+        early: EarlyCounts::new(Counter::default()),
         live_queries: LiveQueries::default(),
         fleet: bench.other_fleet(),
         share_registry: ShareRegistry::default(),
@@ -132,6 +134,73 @@ async fn report_counts_for_certificate_pod_and_reaches_replicas() {
         }
     }
     listening.abort();
+}
+
+fn early_report(number: u64, calls: u64) -> v1::EarlyReport {
+    let row = v1::EarlySums {
+        port: 8080,
+        calls,
+        ..v1::EarlySums::default()
+    };
+    v1::EarlyReport {
+        epoch: 1,
+        number,
+        sums: vec![row],
+    }
+}
+
+#[tokio::test]
+async fn early_reports_reach_replicas_without_own_streams() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let uid: Arc<str> = "uid-client".into();
+    bench.early.take(&uid, early_report(1, 7), Instant::now());
+    let other = EarlyCounts::new(Counter::default());
+    let listener = Listener {
+        early: other.clone(),
+        ..listener(
+            &bench,
+            Observed::default(),
+            Reports::new(ReportMetrics::default()),
+        )
+    };
+    let addr = bench.addr;
+    let listening = tokio::spawn(async move { listener.listen(addr).await });
+    let deadline = Instant::now() + PATIENCE;
+    let until = async |calls: u64| {
+        let seen = || {
+            let pod = other.get(&uid, Instant::now())?;
+            Some(pod.of(Group::None, |port| port == 8080).calls)
+        };
+        while seen() != Some(calls) {
+            assert!(Instant::now() < deadline, "{:?} arrived", seen());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until(7).await;
+    // A proxy sends the next one a second later.
+    let later = Instant::now() + Duration::from_secs(1);
+    bench.early.take(&uid, early_report(2, 9), later);
+    until(9).await;
+    listening.abort();
+}
+
+#[tokio::test]
+async fn early_report_of_unwatched_pod_is_not_received() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let mut proxy = bench.client(hello_for(&[])).await;
+    let batch = proxy.batch().await;
+    proxy
+        .send_message(Message::EarlyReport(early_report(1, 7)))
+        .await;
+    proxy.ack(&batch).await;
+    proxy
+        .send_message(Message::Subscribe(v1::Subscribe {
+            add: vec![API.to_owned()],
+            remove: Vec::new(),
+        }))
+        .await;
+    proxy.batch().await;
+    assert!(bench.early.get("uid-client", Instant::now()).is_none());
 }
 
 /// Nearly as much as one report may be, unlike that of any other `pod`.
