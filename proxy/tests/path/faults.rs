@@ -10,12 +10,14 @@ use policy::fault::{Abort, Draw, Fault, FaultShare, HarmedPods, InjectedFailure,
 use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Cause, Causes, Fallback, FallbackResponse, FallbackTo, Timeouts};
 use policy::traffic::endpoint::Breaker;
+use policy::traffic::pod::GuardPort;
 use policy::traffic::set::Percent;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, ask, limited, policy_of, retries, served_by, sum, whole};
+use super::limits::guarded;
 use super::tcp::echo;
 use crate::support::{Pod, endpoint, endpoints, id, pair, raw, resource, vip};
 
@@ -355,4 +357,36 @@ async fn opaque_connections_are_delayed_or_reset_but_not_aborted() {
             assert!(began.elapsed() >= fault.delay.unwrap_or_default());
         }
     }
+}
+
+/// So that calls which are made for it are of the same group.
+#[tokio::test]
+async fn untraced_request_to_checked_pod_gets_unsampled_trace() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let app = App::new(server.ip, OK).await;
+    served_by(&client, &server, &[&app]);
+    ask(&client, "GET", "", "").await;
+    let groups = Selection {
+        seed: SEED,
+        share: FaultShare::of_millionths(100_000).unwrap(),
+    };
+    let checked = GuardPort {
+        groups: whole(groups),
+        ..GuardPort::default()
+    };
+    server.set(vec![guarded(app.port, checked)]);
+    ask(&client, "GET", "", "").await;
+    let own = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    ask(&client, "GET", &format!("{own}\r\n"), "").await;
+    let heads = app.heads();
+    assert!(!heads[0].contains("traceparent"), "{}", heads[0]);
+    let given = heads[1]
+        .lines()
+        .find(|line| line.starts_with("traceparent: "));
+    assert!(
+        given.is_some_and(|line| line.ends_with("-00")),
+        "{}",
+        heads[1]
+    );
+    assert!(heads[2].contains(own), "{}", heads[2]);
 }
