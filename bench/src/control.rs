@@ -262,7 +262,8 @@ async fn talk(
                 | v1::from_proxy::Message::Status(_)
                 | v1::from_proxy::Message::Pulse(_)
                 | v1::from_proxy::Message::SharesTaken(_)
-                | v1::from_proxy::Message::OfferedLoads(_),
+                | v1::from_proxy::Message::OfferedLoads(_)
+                | v1::from_proxy::Message::EarlyReport(_),
             )
             | None => continue,
         };

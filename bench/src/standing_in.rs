@@ -292,7 +292,8 @@ async fn talk<C: ClusterView>(
                 | v1::from_proxy::Message::Status(_)
                 | v1::from_proxy::Message::Pulse(_)
                 | v1::from_proxy::Message::SharesTaken(_)
-                | v1::from_proxy::Message::OfferedLoads(_),
+                | v1::from_proxy::Message::OfferedLoads(_)
+                | v1::from_proxy::Message::EarlyReport(_),
             )
             | None => continue,
         };

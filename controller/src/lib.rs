@@ -24,6 +24,7 @@ mod admin;
 mod aggregated;
 mod authority;
 mod fleet;
+mod grants;
 mod graph;
 mod inventory;
 mod latest_model;

@@ -13,6 +13,7 @@
 
 pub(crate) mod breaker_reports;
 pub(crate) mod certificate;
+mod early_reports;
 pub(crate) mod leaving;
 pub(crate) mod live_queries;
 mod refusal;

@@ -9,6 +9,7 @@ pub(crate) mod call_ends;
 pub(crate) mod cell;
 pub(crate) mod cells;
 pub(crate) mod compatibility;
+pub(crate) mod early;
 pub(crate) mod families;
 pub(crate) mod fault_sums;
 pub(crate) mod histogram;
@@ -17,6 +18,7 @@ pub(crate) mod labels;
 pub(crate) mod metrics;
 pub(crate) mod report;
 pub(crate) mod series;
+pub(crate) mod served;
 pub(crate) mod startup;
 pub(crate) mod tap;
 pub(crate) mod trace;
@@ -30,7 +32,8 @@ use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 
 use crate::telemetry::call_ends::CallEnds;
-use crate::telemetry::cell::{CallCounters, CellKey};
+use crate::telemetry::cell::{CallCounters, CallGroup, CellKey};
+use crate::telemetry::early::EarlyReports;
 use crate::telemetry::label_limits::{LackedPorts, Remotes, ServedPorts};
 use crate::telemetry::labels::{Direction, Port};
 use crate::telemetry::metrics::Metrics;
@@ -43,6 +46,7 @@ use crate::telemetry::trace::Tracer;
 pub struct Telemetry {
     pub metrics: Metrics,
     pub reports: Reports,
+    pub early: EarlyReports,
     /// What the proxy was started with for its access log.
     started: AccessLog,
     /// What holds now: bits of an [`AccessLog`].
@@ -65,6 +69,7 @@ impl Telemetry {
     pub fn new(metrics: Metrics, access_log: AccessLog) -> Self {
         Self {
             reports: Reports::new(metrics.clone()),
+            early: EarlyReports::new(metrics.clone()),
             started: access_log,
             access_log: access_log.bits().into(),
             tracer: Tracer::default(),
@@ -99,6 +104,7 @@ impl Telemetry {
             call_ends,
             protocol,
             route: None,
+            group: CallGroup::None,
         })
     }
 
@@ -108,6 +114,7 @@ impl Telemetry {
             call_ends,
             protocol,
             route,
+            group,
         } = key;
         let port = self.port_label(
             call_ends.direction(),
@@ -119,6 +126,7 @@ impl Telemetry {
             call_ends: call_ends.at_port(port.number()),
             protocol,
             route,
+            group,
         })
     }
 

@@ -28,10 +28,12 @@ mod path {
     mod drain;
     mod dry_runs;
     mod early;
+    mod early_reports;
     mod ejected_uploads;
     mod ejection;
     mod end_of_stream;
     mod fallbacks;
+    mod faults;
     mod few_threads;
     mod forged_copies;
     mod full_queue;

@@ -302,6 +302,7 @@ pub(super) fn services(context: &Context) -> Services {
             live_queries: context.live_queries.clone(),
             fleet: context.fleet.clone(),
             share_registry: context.share_registry.clone(),
+            grants: context.grants.clone(),
             authority: context.authority.clone(),
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),

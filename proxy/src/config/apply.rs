@@ -331,6 +331,7 @@ impl Snapshot {
             }
             v1::resource::Content::Workload(workload) => {
                 self.workload = Some(Arc::new(workload_of(&workload)?));
+                self.early_reports = workload.early_reports;
             }
             v1::resource::Content::Rule(rule) | v1::resource::Content::ExtendedRule(rule) => {
                 let rule = access::Rule::try_from(&rule).map_err(|bad| bad.to_string())?;

@@ -123,6 +123,9 @@ pub struct Snapshot {
     pub(crate) guard: Option<Arc<Guard>>,
     /// What the own pod may let through of limits that others keep with it.
     pub(super) shares: Shares,
+    /// Whether the controller wants early reports. Apart from the workload, whose changes make open
+    /// connections look again.
+    pub(super) early_reports: bool,
     /// How requests to the own pod are named; `None` where no metric needs names.
     pub(crate) names: Option<Arc<Names>>,
     read_only_grace: Option<ReadOnlyGrace>,
@@ -165,6 +168,7 @@ impl Default for Snapshot {
             tracing: None,
             guard: None,
             shares: Shares::default(),
+            early_reports: false,
             names: None,
             read_only_grace: None,
             roots: Vec::new(),

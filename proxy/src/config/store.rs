@@ -224,12 +224,12 @@ impl Store {
         if before.tracing != next.tracing {
             self.telemetry.tracer.configure(next.tracing.clone());
         }
-        self.telemetry.metrics.batches.inc();
-        self.telemetry.metrics.nacks.inc_by(nacks.len() as u64);
-        self.telemetry
-            .metrics
-            .destinations
-            .set(i64::try_from(next.destinations.len()).unwrap_or(i64::MAX));
+        self.telemetry.early.want(next.early_reports);
+        let metrics = &self.telemetry.metrics;
+        metrics.batches.inc();
+        metrics.nacks.inc_by(nacks.len() as u64);
+        let destinations = i64::try_from(next.destinations.len());
+        metrics.destinations.set(destinations.unwrap_or(i64::MAX));
         let policy = next.policy_revision;
         let read_only_began = before.takes_copies().is_none() && next.takes_copies().is_some();
         self.telemetry.declare(Arc::clone(&next.declared));
@@ -307,6 +307,11 @@ impl Store {
             guard.share(&snapshot.shares, Instant::now().into_std());
         }
         v1::SharesTaken { taken }
+    }
+
+    /// Takes which runs of FaultExperiments may harm calls now, and no other ones.
+    pub fn grant(&self, message: &v1::Grants) {
+        self.grants.take(message);
     }
 
     /// Whether the own pod keeps a limit together with others.

@@ -22,6 +22,7 @@ use wire::v1::control_client::ControlClient;
 use wire::v1::to_proxy::Message as ToProxy;
 
 use crate::control::breaker_reports::{self, BreakerReports};
+use crate::control::early_reports;
 use crate::control::leaving::Contact;
 use crate::control::live_queries::OpenQuestions;
 use crate::control::refusal::Flag;
@@ -128,7 +129,7 @@ impl Control {
             .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
             .into_inner();
         self.reached(StartupStep::Stream);
-        let mut reports = std::pin::pin!(self.report(reports));
+        let mut reports = std::pin::pin!(self.report(reports, outbox.clone()));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let (mut looks, mut last_sent) = (
             tokio::time::interval(status::LOOK_EVERY),
@@ -157,7 +158,7 @@ impl Control {
                             continue;
                         }
                         Some(ToProxy::Grants(grants)) => {
-                            self.config.grants.take(&grants);
+                            self.config.grant(&grants);
                             continue;
                         }
                         Some(ToProxy::Shares(shares)) => {
@@ -197,8 +198,12 @@ impl Control {
 
     /// Sends what was counted, once the controller has answered: the first message of a stream is
     /// Hello.
-    pub(super) async fn report(&self, stream: mpsc::Sender<v1::Report>) {
-        self.config.telemetry.reports.feed(stream).await;
+    async fn report(&self, reports: mpsc::Sender<v1::Report>, outbox: mpsc::Sender<v1::FromProxy>) {
+        let telemetry = &self.config.telemetry;
+        tokio::select! {
+            () = telemetry.reports.feed(reports) => {}
+            () = early_reports::feed(telemetry, outbox) => {}
+        }
     }
 
     /// Sends the status of this proxy, where that changed.

@@ -4,6 +4,7 @@
 
 mod breakers;
 mod certificate;
+mod early_reports;
 mod older;
 mod shares;
 mod startup;

@@ -22,7 +22,7 @@ use crate::net::connect::ConnectTimeout;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::call_ends::{CallEnds, OUTSIDE};
-use crate::telemetry::cell::{CellCache, CellKey};
+use crate::telemetry::cell::{CallGroup, CellCache, CellKey};
 use crate::telemetry::label_limits::Remotes;
 use crate::telemetry::labels::{Direction, Security};
 
@@ -220,13 +220,18 @@ impl Connection {
         Call::begin(&self.proxy.telemetry, kind, self.call_ends())
     }
 
-    /// Counts it where this caller's calls of its kind are counted, now that the kind is
+    /// Counts it where this caller's calls of its kind and group are counted, now that these are
     /// known.
-    pub(super) fn count_on_cell(&self, call: &mut Call) {
+    pub(super) fn count_on_cell(&self, call: &mut Call, group: CallGroup) {
         let (port, protocol) = (self.local.port(), call.protocol());
-        let of_kind = |key: &CellKey| key.call_ends.port() == port && key.protocol == protocol;
+        let of_kind = |key: &CellKey| {
+            key.call_ends.port() == port && key.protocol == protocol && key.group == group
+        };
         let cell = self.shared.cells.find(of_kind).unwrap_or_else(|| {
-            let cell = self.proxy.telemetry.cell(self.call_ends(), protocol);
+            let cell = self.proxy.telemetry.cell_of(CellKey {
+                group,
+                ..self.cell_key(protocol, None)
+            });
             // Ports that are not distinguished have one cell together, and may be distinguished
             // by the next call.
             if of_kind(cell.key()) {
@@ -243,6 +248,7 @@ impl Connection {
             call_ends: self.call_ends(),
             protocol,
             route: route.cloned(),
+            group: CallGroup::None,
         }
     }
 

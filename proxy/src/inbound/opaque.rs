@@ -20,6 +20,7 @@ use crate::net::opaque_scan::{OpaqueScan, ScanFinding};
 use crate::net::prefixed::Prefixed;
 use crate::net::relay;
 use crate::telemetry::call::{Call, CallKind};
+use crate::telemetry::cell::CallGroup;
 use crate::telemetry::labels::Direction;
 
 /// Serves opaque bytes as it was decided, for as long as they are allowed. `beginning`: of
@@ -37,7 +38,7 @@ pub(super) async fn relay_bytes<S>(
     if stream.begins_as_tls() {
         call.carries_tls();
     }
-    connection.count_on_cell(&mut call);
+    connection.count_on_cell(&mut call, CallGroup::None);
     let admitted = match decided {
         Ok(admitted) => admitted,
         Err(failure) => {

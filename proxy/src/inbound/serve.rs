@@ -30,6 +30,7 @@ use crate::net::chunk::ChunkIo;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, FIRST_LINE_TIMEOUT, SILENCE, Sniffed, sniff_leniently};
 use crate::telemetry::call::CallKind;
+use crate::telemetry::cell::CallGroup;
 use crate::telemetry::labels::Direction;
 
 /// What had come before a time was over is known by so much later, however little time this
@@ -247,7 +248,7 @@ fn reset_no_request<S: ChunkIo>(connection: &Connection, mut stream: Prefixed<S>
     if stream.begins_as_tls() {
         call.carries_tls();
     }
-    connection.count_on_cell(&mut call);
+    connection.count_on_cell(&mut call, CallGroup::None);
     let failure = Failure::refused(Reason::BadRequest, NO_REQUEST);
     tracing::debug!(
         caller = %connection.label,

@@ -81,7 +81,7 @@ impl Call {
         Self {
             telemetry: Arc::clone(telemetry),
             started: Instant::now(),
-            counting: Counting::new(kind, call_ends),
+            counting: Counting::new(telemetry, kind, call_ends),
             notes: Notes::default(),
         }
     }
@@ -319,7 +319,8 @@ impl Call {
     /// The caller gets an answer with this head now. `reason` is there where a peer proxy
     /// gave it instead of the application.
     #[must_use]
-    pub(crate) fn answered(self, head: &response::Parts, reason: Option<Reason>) -> Counted {
+    pub(crate) fn answered(mut self, head: &response::Parts, reason: Option<Reason>) -> Counted {
+        self.counting.has_head();
         let head = Head {
             status: head.status,
             grpc: grpc_status(&head.headers),

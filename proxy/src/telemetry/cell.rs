@@ -7,6 +7,8 @@
 //!
 //! Imports `call_ends` and the counters of a relay, and no holder of cells.
 
+mod counts;
+
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -14,23 +16,24 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use policy::latency::{BUCKETS, Histogram, bucket};
+use policy::latency::{BUCKETS, bucket};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
-use policy::reason::Reason;
 use policy::route::names::MAX_NAMES;
 
+use self::counts::RULES;
 use crate::net::relay::Flows;
 use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::histogram::{Exemplar, Exemplars};
+
+pub(crate) use self::counts::{CallOutcome, Counts};
+pub(crate) use wire::v1::early_sums::Group as CallGroup;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
 const OUTCOMES: usize = 4;
 /// Outcomes beyond these, about 1 KiB. A server that has more statuses than that loses the
 /// others.
 const MORE_OUTCOMES: usize = 64;
-/// Rules that one cell counts, as many as an edge of a report has room for.
-const RULES: usize = 8;
 /// Ways of which one endpoint or connection retains the cells.
 const KEPT: usize = 8;
 /// Routes of which one way retains the cells: all names, and none.
@@ -45,47 +48,14 @@ pub(crate) struct CellKey {
     /// By which route of the own workload, empty where none describes the request; `None` where
     /// no metric names routes, and for what is not distinguished by them.
     pub route: Option<Arc<str>>,
+    /// `None` but while early reports count some calls apart; nothing else does.
+    pub group: CallGroup,
 }
 
 impl CellKey {
     /// Opaque connections, whose calls are no requests.
     pub(crate) const fn is_opaque(&self) -> bool {
         matches!(self.protocol, Protocol::Opaque | Protocol::Tls)
-    }
-}
-
-/// How a call ended, as far as series distinguish it. The status of an opaque connection is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct CallOutcome {
-    pub status: u16,
-    pub success: bool,
-    /// Why the mesh answered or ended it instead of the application.
-    pub reason: Option<Reason>,
-}
-
-impl CallOutcome {
-    /// The application found fault with the request.
-    pub(crate) fn is_client_error(&self) -> bool {
-        self.reason.is_none() && (400..500).contains(&self.status)
-    }
-
-    /// Never 0, which is the mark of an empty place.
-    fn packed(self) -> u32 {
-        let known = Reason::ALL.iter().position(|one| Some(*one) == self.reason);
-        let reason = known.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0);
-        u32::from(self.status) | u32::from(self.success) << 16 | u32::from(reason) << 17 | 1 << 31
-    }
-
-    fn unpacked(packed: u32) -> Self {
-        let reason = (packed >> 17 & 0xff) as usize;
-        Self {
-            status: (packed & 0xffff) as u16,
-            success: packed >> 16 & 1 == 1,
-            reason: reason
-                .checked_sub(1)
-                .and_then(|at| Reason::ALL.get(at))
-                .copied(),
-        }
     }
 }
 
@@ -110,6 +80,8 @@ pub(crate) struct CallCounters {
     attempts_left: AtomicU32,
     attempt_failures: AtomicU32,
     audit: AtomicU32,
+    /// Requests of now that wait for the head of a response, while early reports are wanted.
+    waiting: AtomicU32,
     outcomes: [OutcomeCounter; OUTCOMES],
     more: Mutex<Vec<(u32, u32)>>,
     latency: [AtomicU32; BUCKETS],
@@ -149,6 +121,7 @@ impl CallCounters {
             attempts_left: AtomicU32::default(),
             attempt_failures: AtomicU32::default(),
             audit: AtomicU32::default(),
+            waiting: AtomicU32::default(),
             outcomes: Default::default(),
             more: Mutex::default(),
             latency: Default::default(),
@@ -190,6 +163,21 @@ impl CallCounters {
     pub(crate) fn open(&self) -> u64 {
         let ended = self.ended.load(Acquire);
         self.started.load(Relaxed).saturating_sub(ended)
+    }
+
+    /// A request that has come this way waits for the head of its response, until
+    /// [`CallCounters::waited`].
+    pub(crate) fn waits(&self) {
+        self.waiting.fetch_add(1, Release);
+    }
+
+    pub(crate) fn waited(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
+    }
+
+    /// Requests that wait so. All of them count as started by now.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Acquire).into()
     }
 
     /// One try to send a call to the backend has ended.
@@ -376,71 +364,6 @@ fn few(counter: &AtomicU32) -> u64 {
         return 0;
     }
     counter.swap(0, Relaxed).into()
-}
-
-/// What came together in a cell.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counts {
-    pub outcomes: Vec<(CallOutcome, u64)>,
-    /// Requests by time to the head of the answer, and these times together.
-    pub latency: Histogram,
-    pub nanoseconds: u64,
-    pub started: u64,
-    pub cancelled: u64,
-    /// Tries that ended, those whose caller left included.
-    pub attempts: u64,
-    pub attempt_failures: u64,
-    pub attempts_left: u64,
-    pub audit: u64,
-    pub sent: u64,
-    pub received: u64,
-    /// What allowed calls.
-    pub rules: Vec<Origin>,
-    /// For the page; reports have no place for them.
-    pub exemplars: Exemplars,
-}
-
-impl Counts {
-    pub(crate) fn add(&mut self, other: Self) {
-        for (outcome, calls) in other.outcomes {
-            match self
-                .outcomes
-                .iter_mut()
-                .find(|(current, _)| *current == outcome)
-            {
-                Some((_, current)) => *current += calls,
-                None => self.outcomes.push((outcome, calls)),
-            }
-        }
-        self.latency.add(other.latency.counts().iter().copied());
-        self.nanoseconds += other.nanoseconds;
-        self.started += other.started;
-        self.cancelled += other.cancelled;
-        self.attempts += other.attempts;
-        self.attempt_failures += other.attempt_failures;
-        self.attempts_left += other.attempts_left;
-        self.audit += other.audit;
-        self.sent += other.sent;
-        self.received += other.received;
-        for rule in other.rules {
-            if self.rules.len() < RULES && !self.rules.contains(&rule) {
-                self.rules.push(rule);
-            }
-        }
-    }
-
-    /// Tries that succeeded and that failed. The result of those whose caller left is unknown.
-    pub(crate) fn attempts_by_success(&self) -> (u64, u64) {
-        let completed = self.attempts.saturating_sub(self.attempts_left);
-        let failed = self.attempt_failures;
-        (completed.saturating_sub(failed), failed)
-    }
-
-    /// Calls of all outcomes that fit.
-    pub(crate) fn calls(&self, fits: impl Fn(&CallOutcome) -> bool) -> u64 {
-        let fitting = self.outcomes.iter().filter(|(outcome, _)| fits(outcome));
-        fitting.map(|(_, calls)| calls).sum()
-    }
 }
 
 /// The cells that the calls of one endpoint or connection have used. Those of unused ways are

@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use policy::protocol::Protocol;
 
 use crate::telemetry::call_ends::CallEnds;
-use crate::telemetry::cell::{CallCounters, CellKey, Counts};
+use crate::telemetry::cell::{CallCounters, CallGroup, CellKey, Counts};
 use crate::telemetry::histogram::Exemplars;
 use crate::telemetry::labels::Direction;
+use crate::telemetry::served::{ServedBy, ServedSums};
 
 /// Ways that are distinguished, about 1 KiB each with their names.
 const CELLS: usize = 2048;
@@ -78,6 +79,8 @@ pub(crate) struct CellReading {
 #[derive(Debug)]
 pub struct Cells {
     known: Mutex<HashMap<CellKey, Entry>>,
+    /// Sums of calls to the pod, while early reports are wanted.
+    served: Mutex<Option<ServedSums>>,
     /// For ways that find no place: requests and opaque connections of each side.
     rest: [CellKey; 4],
 }
@@ -94,12 +97,14 @@ impl Default for Cells {
             call_ends: CallEnds::Rest(direction),
             protocol,
             route: None,
+            group: CallGroup::None,
         });
         let known = rest
             .iter()
             .map(|key| (key.clone(), Entry::new(key.clone())));
         Self {
             known: Mutex::new(known.collect()),
+            served: Mutex::default(),
             rest,
         }
     }
@@ -133,6 +138,13 @@ impl Cells {
     /// Takes out what cells have counted, and shows it.
     pub(super) fn drain(&self, mut show: impl FnMut(&CellKey, &Counts)) {
         let mut known = self.known.lock();
+        let mut served = self.served.lock();
+        let mut show = |key: &CellKey, counts: &Counts| {
+            if let Some(served) = &mut *served {
+                served.add(key, counts);
+            }
+            show(key, counts);
+        };
         for entry in known.values_mut() {
             entry.take(&mut show);
         }
@@ -157,6 +169,25 @@ impl Cells {
             .values()
             .filter_map(|entry| Some(entry.read(entry.unreported.clone()?)));
         readings.collect()
+    }
+
+    /// Adds up from 0 what is taken out from now on of calls to the pod, or does so no longer.
+    pub(super) fn sum_served(&self, wanted: bool) {
+        *self.served.lock() = wanted.then(ServedSums::default);
+    }
+
+    /// What was added up so far.
+    pub(super) fn served(&self) -> Option<ServedSums> {
+        self.served.lock().clone()
+    }
+
+    /// Requests that wait for the head of a response now, as far as that is counted.
+    pub(super) fn waiting(&self) -> Vec<(ServedBy, u64)> {
+        let known = self.known.lock();
+        let all = known.values().map(|entry| &entry.cell);
+        all.map(|cell| (ServedBy::of(cell.key()), cell.waiting()))
+            .filter(|(_, waiting)| *waiting > 0)
+            .collect()
     }
 
     fn forget_idle(

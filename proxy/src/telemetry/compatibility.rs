@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::call_ends::CallEnds;
-    use crate::telemetry::cell::{CallCounters, CallOutcome, CellKey};
+    use crate::telemetry::cell::{CallCounters, CallGroup, CallOutcome, CellKey};
     use crate::telemetry::labels::Direction;
 
     fn scraped(linkerd: bool, osm: bool) -> String {
@@ -148,6 +148,7 @@ mod tests {
             call_ends: CallEnds::Rest(Direction::inbound),
             protocol: Protocol::Http1,
             route: None,
+            group: CallGroup::None,
         });
         for (status, success, milliseconds) in [
             (200, true, 3),

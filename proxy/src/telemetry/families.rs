@@ -249,6 +249,7 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::telemetry::cell::CallGroup;
     use crate::telemetry::labels::Security;
     use crate::telemetry::metrics::Metrics;
 
@@ -268,6 +269,7 @@ mod tests {
             },
             protocol: Protocol::Http1,
             route: route.map(Into::into),
+            group: CallGroup::None,
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use wire::v1;
 
 use crate::telemetry::call_ends::{CallEnds, OUTSIDE};
-use crate::telemetry::cell::{CellKey, Counts};
+use crate::telemetry::cell::{CallGroup, CellKey, Counts};
 use crate::telemetry::cells::CellReading;
 use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::metrics::Metrics;
@@ -193,6 +193,7 @@ impl Reports {
                     call_ends,
                     protocol,
                     route: None,
+                    group: CallGroup::None,
                 };
                 readings.push(CellReading { key, ..one });
             }

@@ -13,6 +13,7 @@ use policy::origin::Origin;
 use policy::protocol::Protocol;
 
 use super::*;
+use crate::telemetry::cell::CallGroup;
 use crate::telemetry::labels::Security;
 
 /// Nothing passes, or, with that enforcement, everything.
@@ -34,6 +35,7 @@ fn key(caller: &str, route: Option<&str>) -> CellKey {
         },
         protocol: Protocol::Http1,
         route: route.map(Arc::from),
+        group: CallGroup::None,
     }
 }
 

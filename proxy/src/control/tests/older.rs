@@ -242,6 +242,34 @@ fn older_proxy_is_strict_at_permissive_ports() {
 }
 
 #[test]
+fn older_proxy_ignores_that_early_reports_are_wanted() {
+    let workload = v1::Workload {
+        identity: id("shop", "web").as_str().to_owned(),
+        early_reports: true,
+        ..v1::Workload::default()
+    };
+    let read = before::Workload::decode(workload.encode_to_vec().as_slice()).unwrap();
+    let known = before::Workload {
+        identity: workload.identity,
+        ..before::Workload::default()
+    };
+    assert_eq!(read, known);
+}
+
+#[test]
+fn older_controller_takes_early_reports_for_nothing() {
+    let said = v1::FromProxy {
+        message: Some(v1::from_proxy::Message::EarlyReport(v1::EarlyReport {
+            epoch: 1,
+            number: 1,
+            sums: vec![v1::EarlySums::default()],
+        })),
+    };
+    let read = before::FromProxy::decode(said.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(read.message, None);
+}
+
+#[test]
 fn an_older_controller_takes_offered_loads_for_nothing() {
     let load = v1::OfferedLoad {
         of: Some(v1::ShareOf::default()),

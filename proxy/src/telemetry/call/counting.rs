@@ -16,8 +16,9 @@ use policy::reason::Reason;
 use crate::http::upload::Upload;
 use crate::telemetry::Telemetry;
 use crate::telemetry::call_ends::CallEnds;
-use crate::telemetry::cell::{CallCounters, CallOutcome, CellKey};
+use crate::telemetry::cell::{CallCounters, CallGroup, CallOutcome, CellKey};
 use crate::telemetry::histogram::Exemplar;
+use crate::telemetry::labels::Direction;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,30 @@ pub(crate) struct Before {
     port: u16,
 }
 
+/// Whether early reports count a request among those that wait for the head of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// They do not: none are wanted, or it has the head.
+    Uncounted,
+    /// From when it is under way on a cell.
+    Begins,
+    /// On the cell where it is under way.
+    Counted,
+}
+
+impl Wait {
+    fn of(telemetry: &Telemetry, kind: CallKind, call_ends: &CallEnds) -> Self {
+        let is_counted = telemetry.early.is_wanted()
+            && kind == CallKind::Request
+            && call_ends.direction() == Direction::inbound;
+        if is_counted {
+            Self::Begins
+        } else {
+            Self::Uncounted
+        }
+    }
+}
+
 /// See the module header.
 #[derive(Debug)]
 pub(super) struct Counting {
@@ -54,6 +79,7 @@ pub(super) struct Counting {
     awaited: bool,
     /// The cell counts it as under way.
     arrived: bool,
+    wait: Wait,
     /// What allowed it, where it may go on to the cell of its port.
     allowed: Option<Box<Origin>>,
     /// An attempt is under way, or none was possible, and that is not counted yet.
@@ -63,8 +89,9 @@ pub(super) struct Counting {
 }
 
 impl Counting {
-    pub(super) fn new(kind: CallKind, call_ends: CallEnds) -> Self {
+    pub(super) fn new(telemetry: &Telemetry, kind: CallKind, call_ends: CallEnds) -> Self {
         Self {
+            wait: Wait::of(telemetry, kind, &call_ends),
             kind,
             port: call_ends.port(),
             at: At::Nowhere(call_ends),
@@ -177,13 +204,25 @@ impl Counting {
             }
             by_route
         });
-        // It counts once, and where it is now.
-        if mem::take(&mut self.arrived)
-            && let At::Counters(current) = &self.at
-        {
-            current.moves();
-        }
+        self.moves();
         self.on(by_route);
+    }
+
+    /// It counts in this group from now on, if its way has a cell of its own for that.
+    pub(super) fn in_group(&mut self, telemetry: &Telemetry, group: CallGroup) {
+        let At::Counters(cell) = &self.at else {
+            return;
+        };
+        let key = cell.key();
+        if matches!(key.call_ends, CallEnds::Rest(_)) || key.group != CallGroup::None {
+            return;
+        }
+        let of_group = telemetry.cell_of(CellKey {
+            group,
+            ..self.cell_key()
+        });
+        self.moves();
+        self.on(of_group);
     }
 
     /// It goes to the endpoint of this cell now: another one failed it before, or none did.
@@ -288,19 +327,49 @@ impl Counting {
         self.leave();
     }
 
+    /// Its caller has the head of the response now.
+    pub(super) fn has_head(&mut self) {
+        self.stops_waiting();
+        self.wait = Wait::Uncounted;
+    }
+
     fn arrive(&mut self) {
         if let At::Counters(cell) = &self.at
             && !mem::replace(&mut self.arrived, true)
         {
             cell.begin();
+            if self.wait == Wait::Begins {
+                cell.waits();
+                self.wait = Wait::Counted;
+            }
         }
     }
 
     pub(super) fn leave(&mut self) {
+        self.stops_waiting();
         if let At::Counters(cell) = &self.at
             && mem::take(&mut self.arrived)
         {
             cell.leave();
+        }
+    }
+
+    /// It counts once, and not where it was until now.
+    fn moves(&mut self) {
+        self.stops_waiting();
+        if let At::Counters(current) = &self.at
+            && mem::take(&mut self.arrived)
+        {
+            current.moves();
+        }
+    }
+
+    fn stops_waiting(&mut self) {
+        if self.wait == Wait::Counted
+            && let At::Counters(cell) = &self.at
+        {
+            cell.waited();
+            self.wait = Wait::Begins;
         }
     }
 
@@ -329,14 +398,10 @@ impl Counting {
                     let _ = telemetry.port_label(direction, service, self.port, true);
                 }
                 let cell = telemetry.cell_of(self.cell_key());
-                // It counts once, and where it is now.
                 let moved =
                     matches!(&self.at, At::Counters(current) if !Arc::ptr_eq(current, &cell));
-                if moved
-                    && mem::take(&mut self.arrived)
-                    && let At::Counters(current) = &self.at
-                {
-                    current.moves();
+                if moved {
+                    self.moves();
                 }
                 self.at = At::Counters(Arc::clone(&cell));
                 self.count_upload();
@@ -347,14 +412,18 @@ impl Counting {
 
     /// The way that it goes, to the port that was called.
     fn cell_key(&self) -> CellKey {
-        let (call_ends, route) = match &self.at {
-            At::Nowhere(call_ends) => (call_ends, None),
-            At::Counters(cell) => (&cell.key().call_ends, cell.key().route.clone()),
+        let (call_ends, route, group) = match &self.at {
+            At::Nowhere(call_ends) => (call_ends, None, CallGroup::None),
+            At::Counters(cell) => {
+                let key = cell.key();
+                (&key.call_ends, key.route.clone(), key.group)
+            }
         };
         CellKey {
             call_ends: call_ends.clone().at_port(self.port),
             protocol: self.protocol,
             route,
+            group,
         }
     }
 }

@@ -1,19 +1,32 @@
-//! Notes that a FaultExperiment harmed a call: for its line in the access log, its span, and the
-//! header of a response that is due to it.
+//! Notes that a FaultExperiment harmed a call, for its line in the access log, its span, and the
+//! header of a response that is due to it; and counts calls to the pod in their groups.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Response};
+use policy::fault::Group;
 
 use super::Call;
 use super::notes::{Harmed, Notes};
 use crate::http::body::Body;
 use crate::http::headers::FAULT;
+use crate::telemetry::cell::CallGroup;
 
 impl Call {
     /// This experiment harms the attempt that is under way.
     pub(crate) fn harmed(&mut self, experiment: &Arc<str>) {
         self.notes.harmed(experiment);
+    }
+
+    /// It is of this group of the experiment that checks the pod, and early reports count it so.
+    pub(crate) fn in_group(&mut self, group: Group) {
+        if self.telemetry.early.is_wanted() {
+            let group = match group {
+                Group::Control => CallGroup::Control,
+                Group::Harmed => CallGroup::Harmed,
+            };
+            self.counting.in_group(&self.telemetry, group);
+        }
     }
 
     /// Writes into the head of a response which experiment harmed the attempt that it ends.

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::telemetry::access_log::Line;
-use crate::telemetry::cell::{CellCache, CellKey};
+use crate::telemetry::cell::{CallGroup, CellCache, CellKey};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::TracingConfig;
@@ -222,6 +222,7 @@ fn request_count_needs_no_allocation_or_map_lookup() {
         },
         protocol: Protocol::Http1,
         route: None,
+        group: CallGroup::None,
     };
     let (answer, ()) = Response::new(()).into_parts();
     let (kept, cells) = (

@@ -8,7 +8,8 @@ use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::{CallCounters, CallOutcome, CellCache, CellKey, KEPT, MORE_OUTCOMES, RULES};
+use super::counts::RULES;
+use super::{CallCounters, CallGroup, CallOutcome, CellCache, CellKey, KEPT, MORE_OUTCOMES};
 use crate::telemetry::call_ends::CallEnds;
 
 fn cell_key(port: u16) -> CellKey {
@@ -19,6 +20,7 @@ fn cell_key(port: u16) -> CellKey {
         },
         protocol: Protocol::Http1,
         route: None,
+        group: CallGroup::None,
     }
 }
 

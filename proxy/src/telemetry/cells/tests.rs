@@ -9,7 +9,7 @@ use policy::protocol::Protocol;
 
 use super::{CELLS, Cells, IDLE, IDLE_NEAR_CAPACITY};
 use crate::telemetry::call_ends::CallEnds;
-use crate::telemetry::cell::{CallOutcome, CellCache, CellKey};
+use crate::telemetry::cell::{CallGroup, CallOutcome, CellCache, CellKey};
 use crate::telemetry::labels::Direction;
 
 const GOOD: CallOutcome = CallOutcome {
@@ -26,6 +26,7 @@ fn cell_key(port: u16) -> CellKey {
         },
         protocol: Protocol::Http1,
         route: None,
+        group: CallGroup::None,
     }
 }
 
@@ -99,6 +100,7 @@ fn external_destinations_take_up_to_half_of_cells() {
         },
         protocol: Protocol::Http1,
         route: None,
+        group: CallGroup::None,
     };
     for number in 0..CELLS {
         cells.call(outside(number));

@@ -1,8 +1,8 @@
 //! Adds the requests per route of the own workload to a report.
 //!
-//! Cells are distinguished by route and edges are not. So an edge here sums the cells of all its
-//! routes, with the number of requests by each, and what each route served is in a row of its own,
-//! for all callers.
+//! Cells are distinguished by route and group, and edges are not. So an edge here sums the cells of
+//! all its routes and groups, with the number of requests by each route, and what each route served
+//! is in a row of its own, for all callers.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use policy::latency::Histogram;
 use wire::v1;
 
-use crate::telemetry::cell::{CellKey, Counts};
+use crate::telemetry::cell::{CallGroup, CellKey, Counts};
 use crate::telemetry::cells::CellReading;
 
 /// Routes of one edge; a controller takes no report with more.
@@ -39,11 +39,13 @@ pub(super) struct Routes {
 /// Edges, and the routes that were taken out of them.
 pub(super) fn apart(readings: Vec<CellReading>) -> (Vec<CellReading>, Routes) {
     let mut routes = Routes::default();
-    if readings.iter().all(|one| one.key.route.is_none()) {
+    let is_edge = |key: &CellKey| key.route.is_none() && key.group == CallGroup::None;
+    if readings.iter().all(|one| is_edge(&one.key)) {
         return (readings, routes);
     }
     let mut edges: HashMap<CellKey, CellReading> = HashMap::new();
     for mut one in readings {
+        one.key.group = CallGroup::None;
         if let Some(route) = one.key.route.take() {
             routes.add(&one, route);
         }

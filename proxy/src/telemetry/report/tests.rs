@@ -7,13 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use wire::v1;
 
 use super::{EDGES, INTERVAL, KEPT_EDGES, KEPT_INTERVALS, Reports, interval_of};
 use crate::telemetry::call_ends::CallEnds;
-use crate::telemetry::cell::{CallOutcome, CellKey};
+use crate::telemetry::cell::{CallGroup, CallOutcome, CellKey};
+use crate::telemetry::early::EarlyReports;
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
 
@@ -33,6 +35,7 @@ fn to(pod: &str) -> CellKey {
         },
         protocol: Protocol::Http1,
         route: None,
+        group: CallGroup::None,
     }
 }
 
@@ -121,6 +124,7 @@ fn call_without_endpoint_reports_no_security() {
         call_ends,
         protocol: Protocol::Http1,
         route: None,
+        group: CallGroup::None,
     };
     let lacked = CallEnds::Unserved {
         service: "shop/web".into(),
@@ -296,6 +300,7 @@ fn by_route(caller: &str, route: Option<&str>) -> CellKey {
         },
         protocol: Protocol::Http1,
         route: route.map(Into::into),
+        group: CallGroup::None,
     }
 }
 
@@ -397,4 +402,66 @@ fn routes_beyond_report_limit_count_for_edge_only() {
     assert!(report.routes.iter().any(|row| row.route == "cart/002"));
     assert_eq!(limit(&reports, "report-routes"), 1);
     assert!(super::weight(report) > (256 + 16) / 4, "and they take room");
+}
+
+/// Both are made of what is taken out of the cells.
+#[test]
+fn early_sums_equal_the_report_of_the_interval() {
+    let reports = reports();
+    let early = EarlyReports::new(reports.metrics.clone());
+    reports.close_at(7);
+    reports.count(by_route("shop/web", None), BAD);
+    reports.close_at(8);
+    early.want(true);
+    let beyond = CallOutcome {
+        status: 429,
+        reason: Some(Reason::Limit),
+        ..BAD
+    };
+    let copy = CellKey {
+        group: CallGroup::Copies,
+        ..by_route("shop/web", Some("cart/read"))
+    };
+    for _ in 0..3 {
+        for (key, outcome) in [
+            (by_route("shop/web", None), GOOD),
+            (by_route("shop/web", Some("cart/read")), BAD),
+            (by_route("shop/api", Some("")), beyond),
+            (copy.clone(), GOOD),
+            (to("shop/a"), BAD),
+        ] {
+            reports.count(key, outcome);
+        }
+        // A look takes nothing away from the report.
+        early.look(tokio::time::Instant::now());
+    }
+    let sums = early.look(tokio::time::Instant::now()).unwrap().sums;
+    reports.close_at(9);
+    let edges = closed(&reports).pop().unwrap().edges;
+    let served = edges.iter().filter(|edge| edge.side() == v1::Side::Server);
+    let (mut calls, mut failed, mut latency) = (0, 0, Vec::new());
+    for edge in served {
+        let reason = |reason: &v1::ReasonCalls| (reason.reason == "limit").then_some(reason.calls);
+        let limited: u64 = edge.reasons.iter().filter_map(reason).sum();
+        calls += edge.success + edge.failure;
+        failed += edge.failure - limited;
+        latency.extend(edge.latency.iter().map(|count| u64::from(*count)));
+    }
+    let sum = |of: fn(&v1::EarlySums) -> u64| sums.iter().map(of).sum::<u64>();
+    assert_eq!((calls, failed), (12, 3));
+    assert_eq!(
+        (sum(|row| row.calls), sum(|row| row.failed)),
+        (calls, failed)
+    );
+    let timed = sum(|row| row.latency.iter().sum());
+    assert_eq!(timed, latency.iter().sum::<u64>());
+    let groups: Vec<_> = sums.iter().map(|row| (row.group(), row.calls)).collect();
+    assert_eq!(groups, [(CallGroup::None, 9), (CallGroup::Copies, 3)]);
+    assert_eq!(
+        edges
+            .iter()
+            .filter(|edge| edge.identity == "shop/web")
+            .count(),
+        1
+    );
 }
