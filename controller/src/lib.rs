@@ -23,6 +23,7 @@ mod apiserver;
 mod admin;
 mod aggregated;
 mod authority;
+mod automation;
 mod fleet;
 mod grants;
 mod graph;

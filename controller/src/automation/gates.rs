@@ -39,8 +39,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 pub(super) struct GatedPod {
     pub(super) key: ObjectKey,
     pub(super) uid: Arc<str>,
-    /// Its `pod-template-hash`.
-    pub(super) revision: Arc<str>,
     /// The Deployment that it belongs to, if it is one's.
     pub(super) deployment: Option<ObjectKey>,
 }
@@ -54,7 +52,6 @@ pub(super) fn shut(world: &World) -> impl Iterator<Item = GatedPod> {
     pods.map(|(key, facts)| GatedPod {
         key: key.clone(),
         uid: Arc::clone(&facts.uid),
-        revision: revision(facts),
         deployment: deployment(key, facts),
     })
 }

@@ -134,6 +134,13 @@ impl Observed {
         state.away.get(&key).map(|last| (false, last.clone()))
     }
 
+    /// Whether some replica serves a pod's proxy.
+    pub(crate) fn is_connected(&self, pod: &PodId) -> bool {
+        let state = self.inner.state.lock();
+        let known = state.of_pod.get(&pod.to_string());
+        known.is_some_and(|known| known.live)
+    }
+
     /// For how long a proxy that is served has lacked something that it needs.
     pub(crate) fn behind(&self, pod: &PodId) -> Option<Duration> {
         let key = pod.to_string();

@@ -32,6 +32,7 @@ use crate::{
         reconciler::Reconciler,
         secret::CaError,
     },
+    automation::{context::Releases, releases},
     latest_model, network_policy,
     observe::{
         exchange::{Answerer, Listener},
@@ -183,6 +184,22 @@ pub(super) fn statuses(context: &Context) {
     context.while_leading("protocol events", move || {
         unexpected::report(reports.clone(), latest.clone(), events.clone())
     });
+}
+
+/// Releases.
+pub(super) fn automation(context: &Context) {
+    let parts = Releases {
+        client: context.leading_client("releases"),
+        enabled: context.settings.releases,
+        latest: context.latest.clone(),
+        observed: context.observed.clone(),
+        early: context.early.clone(),
+        fleet: context.fleet.clone(),
+        events: context.events.clone(),
+        metrics: context.metrics.automation.clone(),
+        clock: Clock::system(),
+    };
+    context.while_leading("releases", move || releases::drive(parts.clone()));
 }
 
 /// Breakers of the whole mesh.

@@ -1,0 +1,350 @@
+//! One release from look to look.
+//!
+//! The state in memory is that of the status, and newer by the counts since the last write. A
+//! decision is written before it is acted on, against the version that it was made of. Where that
+//! version is not the newest, or no answer comes, the status is read anew at the next look: it
+//! either holds the decision, which is then acted on once, or the decision is made again.
+
+use std::time::Duration;
+
+use automation::release::{self, Command, Event, EventKind, Pod, Seen, State, Verb};
+use crds::item::Item;
+use crds::weft::CanaryReleaseStatus;
+use crds::weft::validation::Release;
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use model::world::ObjectKey;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::aside;
+use super::calls::{CallFailed, within};
+use super::commands::{self, Request};
+use super::context::{Around, resource};
+use super::counts::ReleaseCounts;
+use super::plan::{Plan, record};
+use super::rollouts::{Rollout, Rollouts};
+use super::seen::{self, Ordered};
+use super::standing;
+use super::stored::{self, Shown};
+use crate::apiserver::events::About;
+use crate::status::apart;
+
+/// Between two writes that change counts alone: each wakes all that watch releases.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
+/// A Deployment whose pods keep their gates, but for these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) deployment: ObjectKey,
+    /// Names of pods.
+    pub(super) opens: Vec<String>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Driven {
+    key: ObjectKey,
+    uid: String,
+    conditions: apart::Conditions,
+    rollouts: Rollouts,
+    counts: ReleaseCounts,
+    ordered: Ordered,
+    /// The state, and the status that it was last written as or read from.
+    known: Option<(State, CanaryReleaseStatus)>,
+    /// What was written, when no answer came.
+    unanswered: Option<Plan>,
+    written: Option<Instant>,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Persisted {
+    /// The status has what was decided; in this version, if it was written now.
+    Yes(Option<String>),
+    No,
+}
+
+impl Driven {
+    pub(super) fn new(key: &ObjectKey, uid: &str) -> Self {
+        Self {
+            key: key.clone(),
+            uid: uid.to_owned(),
+            conditions: apart::Conditions::default(),
+            rollouts: Rollouts::default(),
+            counts: ReleaseCounts::default(),
+            ordered: Ordered::default(),
+            known: None,
+            unanswered: None,
+            written: None,
+        }
+    }
+
+    pub(super) fn is_of(&self, uid: &str) -> bool {
+        self.uid == uid
+    }
+
+    /// Drives the release by what is seen now. `None`: it holds no gate.
+    pub(super) async fn look(
+        &mut self,
+        around: Around<'_>,
+        object: &DynamicObject,
+    ) -> Option<Held> {
+        let status = stored::status(object);
+        let state = self.take_up(around, &status);
+        let known = standing::known(around, &self.key, object, &mut self.conditions);
+        // The model follows; until then nothing changes.
+        let Some(known) = known else {
+            return self.as_it_is(object);
+        };
+        let mut conditions = known.conditions.clone();
+        let mut in_force = None;
+        if let Some(spec) = known.accepted(around.parts.enabled) {
+            let Some(rollout) = self.rollout(around, spec, &state).await else {
+                return self.as_it_is(object);
+            };
+            let fits = conditions.fits(spec, rollout.as_ref());
+            in_force = rollout.filter(|_| fits).map(|rollout| (spec, rollout));
+        }
+        let last = status.last_command.clone();
+        let verbs = Verb::ALL.map(Verb::as_str);
+        let request = commands::read(&object.metadata, last.as_deref(), &verbs, around.wall);
+        let mut plan = match &in_force {
+            Some((spec, rollout)) => {
+                let acknowledged = conditions.is_true(crds::smi::PROGRAMMED);
+                let order = &known.facts.order;
+                let programmed = self.ordered.is_programmed(order, &state, acknowledged);
+                let command = command(request.as_ref());
+                let calls = seen::calls(&mut self.counts, around, spec, &state);
+                let mut seen = seen::seen(around, spec, &state, rollout, calls);
+                (seen.programmed, seen.command) = (programmed, command);
+                follow(spec, &seen, &state, around.now)
+            }
+            None => aside::plan(&state, &status, &conditions, request.as_ref(), around.now),
+        };
+        note_command(&mut plan, request.as_ref(), last);
+        let is_driven = in_force.as_ref().is_some_and(|(spec, _)| !spec.suspend);
+        conditions.add_progress(&plan.state, is_driven);
+        plan.status = stored::written(&plan.state, &plan.shown);
+        plan.status.conditions = conditions.stored(&status.conditions, around.wall);
+        let deployment = in_force.map(|(spec, _)| seen::deployment(&self.key.namespace, spec));
+        let mut opens = std::mem::take(&mut plan.opens);
+        let persisted = self.persist(around, object, &status, plan).await;
+        if persisted == Persisted::No {
+            opens.clear();
+        }
+        self.finish_command(around, object, request, persisted)
+            .await;
+        deployment.map(|deployment| Held { deployment, opens })
+    }
+
+    /// The state to go on from: the one in memory while the status is what it was.
+    fn take_up(&mut self, around: Around<'_>, status: &CanaryReleaseStatus) -> State {
+        let answered = self.unanswered.take();
+        if let Some(plan) = answered.filter(|plan| plan.status == *status) {
+            record(around.parts, &self.about(), &plan);
+            self.known = Some((plan.state, status.clone()));
+        }
+        if let Some((state, known)) = &self.known
+            && known == status
+        {
+            return state.clone();
+        }
+        let state = stored::state(status, around.now);
+        self.known = Some((state.clone(), status.clone()));
+        state
+    }
+
+    /// Its pods keep their gates as they are.
+    fn as_it_is(&self, object: &DynamicObject) -> Option<Held> {
+        let name = object.data.pointer("/spec/deployment")?.as_str()?;
+        Some(Held {
+            deployment: ObjectKey::new(&self.key.namespace, name),
+            opens: Vec::new(),
+        })
+    }
+
+    /// The Deployment's rollout, if there is one; `None`: it could not be read.
+    async fn rollout(
+        &mut self,
+        around: Around<'_>,
+        spec: &Release,
+        state: &State,
+    ) -> Option<Option<Rollout>> {
+        let deployment = seen::deployment(&self.key.namespace, spec);
+        let pods = seen::pods(&around.compiled.world, &deployment);
+        let pods = pods.map(|(_, facts)| facts.uid.clone()).collect();
+        let runs = release::is_running(state.phase);
+        let client = &around.parts.client;
+        match self.rollouts.look(client, &deployment, pods, runs).await {
+            Ok(rollout) => Some(rollout.cloned()),
+            Err(error) => {
+                around.parts.metrics.failures.inc();
+                warn!(release = %self.key, %error, "Deployment not read");
+                None
+            }
+        }
+    }
+
+    /// Writes the plan's status where that is due, and then records its Events.
+    async fn persist(
+        &mut self,
+        around: Around<'_>,
+        object: &DynamicObject,
+        status: &CanaryReleaseStatus,
+        plan: Plan,
+    ) -> Persisted {
+        let now = Instant::now();
+        let is_urgent =
+            plan.decided || stored::without_counts(&plan.status) != stored::without_counts(status);
+        let is_recent = |at: Instant| now.duration_since(at) < COUNT_EVERY;
+        let waits = !is_urgent && self.written.is_some_and(is_recent);
+        if plan.status == *status || waits {
+            record(around.parts, &self.about(), &plan);
+            self.known = Some((plan.state, status.clone()));
+            return Persisted::Yes(None);
+        }
+        match self.write(around, object, &plan.status).await {
+            Ok(written) => {
+                record(around.parts, &self.about(), &plan);
+                self.written = Some(now);
+                self.known = Some((plan.state, stored::status(&written)));
+                Persisted::Yes(written.metadata.resource_version)
+            }
+            Err(error) => {
+                if !error.is_conflict() && !error.is_not_found() {
+                    around.parts.metrics.failures.inc();
+                    warn!(release = %self.key, %error, "status of a release not written");
+                }
+                if !error.is_refused() {
+                    self.unanswered = Some(plan);
+                } else if !plan.decided {
+                    self.known = Some((plan.state, status.clone()));
+                }
+                Persisted::No
+            }
+        }
+    }
+
+    /// Changes the status of exactly this version of the object.
+    async fn write(
+        &self,
+        around: Around<'_>,
+        object: &DynamicObject,
+        status: &CanaryReleaseStatus,
+    ) -> Result<DynamicObject, CallFailed> {
+        let after = serde_json::to_value(status).unwrap_or_default();
+        let before = object.data.get("status").unwrap_or(&Value::Null);
+        let patch = json!({
+            "metadata": {
+                "uid": object.metadata.uid,
+                "resourceVersion": object.metadata.resource_version,
+            },
+            "status": stored::merge_patch(before, &after).unwrap_or_else(|| json!({})),
+        });
+        let client = around.parts.client.clone();
+        let api: Api<Item<DynamicObject>> =
+            Api::namespaced_with(client, &self.key.namespace, &resource());
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let Item(written) = within(api.patch_status(&self.key.name, &params, &patch)).await?;
+        written.map_err(|_| CallFailed::NoAnswer)
+    }
+
+    /// Removes the annotation of a command that is done with.
+    async fn finish_command(
+        &self,
+        around: Around<'_>,
+        object: &DynamicObject,
+        request: Option<Request>,
+        persisted: Persisted,
+    ) {
+        let mut meta = object.metadata.clone();
+        match (request, persisted) {
+            (None, _) | (Some(Request::Do(_)), Persisted::No) => return,
+            (Some(_), Persisted::Yes(Some(version))) => meta.resource_version = Some(version),
+            (Some(_), Persisted::Yes(None) | Persisted::No) => {}
+        }
+        let kind = resource();
+        match within(commands::remove(&around.parts.client, &kind, &meta)).await {
+            Ok(()) => {}
+            // The next look reads it anew.
+            Err(error) if error.is_conflict() || error.is_not_found() => {}
+            Err(error) => {
+                around.parts.metrics.failures.inc();
+                warn!(release = %self.key, %error, "annotation of a command not removed");
+            }
+        }
+    }
+
+    /// The objects of its Events: the release, then the Deployment where it is known.
+    fn about(&self) -> Vec<About> {
+        let release = resource();
+        let mut about = vec![About {
+            api_version: release.api_version,
+            kind: release.kind,
+            namespace: self.key.namespace.to_string(),
+            name: self.key.name.to_string(),
+            uid: self.uid.clone(),
+        }];
+        about.extend(self.rollouts.deployment().map(|(key, rollout)| About {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            uid: rollout.uid.clone(),
+        }));
+        about
+    }
+}
+
+/// What the crate decides by what is seen.
+fn follow(spec: &Release, seen: &Seen, state: &State, now: Duration) -> Plan {
+    let next = release::next(spec, seen, state, now);
+    let candidate = next.state.candidate.as_deref();
+    let of = |pod: &&Pod| candidate == Some(pod.revision.as_str());
+    let candidates = seen.pods.iter().filter(of).filter(|pod| pod.serves());
+    let others = seen.pods.iter().filter(|pod| !of(pod) && pod.ready);
+    let pods = (others.count(), candidates.count());
+    Plan {
+        state: next.state,
+        shown: Shown {
+            summary: next.summary,
+            checks: next.checks,
+            steps: spec.steps.len(),
+            pods,
+            last_command: None,
+        },
+        decided: next.decided,
+        events: next.events,
+        ended: next.ended,
+        opens: next.gates,
+        status: CanaryReleaseStatus::default(),
+    }
+}
+
+fn command(request: Option<&Request>) -> Option<Command> {
+    let Some(Request::Do(command)) = request else {
+        return None;
+    };
+    Some(Command {
+        verb: Verb::named(command.verb)?,
+        by: command.by.clone(),
+    })
+}
+
+/// What the status and the Events say of a command.
+fn note_command(plan: &mut Plan, request: Option<&Request>, last: Option<String>) {
+    plan.shown.last_command = last;
+    match request {
+        Some(Request::Do(command)) => {
+            plan.decided = true;
+            plan.shown.last_command = Some(command.value.clone());
+        }
+        Some(Request::Ignored(why)) => plan.events.push(Event {
+            kind: EventKind::CommandIgnored,
+            message: why.clone(),
+        }),
+        Some(Request::Done) | None => {}
+    }
+}
