@@ -32,8 +32,8 @@ const FIRST_LOOKS: f64 = 0.5;
 const LATER_LOOKS: u32 = 7200;
 /// By chance 0.5 % of runs are worse, by all their checks together.
 const EVIDENCE_OF_ONE: f64 = 200.0;
-/// Each halves the interval, and a double has 52 places.
-const HALVINGS: usize = 50;
+/// Each halves the interval in which a share is looked for: to 1e-12.
+const HALVINGS: usize = 40;
 
 /// Calls, and those of them that are bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,3 +18,6 @@ pub mod experiment;
 pub mod judge;
 pub mod release;
 pub mod schedule;
+
+#[cfg(test)]
+mod testing;
