@@ -391,6 +391,40 @@ pub fn traffic_policy(name: &str, spec: Value) -> Value {
     smi("TrafficPolicy", "weft.dev/v1alpha1", name, spec)
 }
 
+/// A CanaryRelease of namespace `shop`, with what the status orders.
+pub fn release(name: &str, spec: Value, status: Value) -> Value {
+    let mut object = smi("CanaryRelease", "weft.dev/v1alpha1", name, spec);
+    object["status"] = status;
+    object
+}
+
+/// The pod as one of a revision of a Deployment.
+pub fn of_revision(pod: Value, deployment: &str, hash: &str) -> Value {
+    let owner = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{deployment}-{hash}"),
+        "uid": "r", "controller": true,
+    }]);
+    let pod = set(pod, "/metadata/ownerReferences", owner);
+    set(pod, "/metadata/labels/pod-template-hash", json!(hash))
+}
+
+/// The pod with the gate of releases, and what holds of it: all its containers are ready, and the
+/// gate is open.
+pub fn gated(pod: Value, [containers, open]: [bool; 2]) -> Value {
+    let condition = |kind: &str, holds: bool| {
+        json!({"type": kind, "status": if holds { "True" } else { "False" },
+            "lastTransitionTime": "2026-01-01T00:05:00Z"})
+    };
+    let conditions = json!([
+        condition("ContainersReady", containers),
+        condition("weft.dev/released", open),
+        condition("Ready", containers && open),
+    ]);
+    let gates = json!([{"conditionType": "weft.dev/released"}]);
+    let pod = set(pod, "/spec/readinessGates", gates);
+    set(pod, "/status/conditions", conditions)
+}
+
 /// A namespace without labels.
 pub fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})

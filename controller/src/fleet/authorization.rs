@@ -120,7 +120,7 @@ impl Rules<'_> {
     /// be.
     fn allow(&mut self, key: &Key, caller: Proven<'_>) -> Option<bool> {
         let index = self.index;
-        let service = index.services.get(&key.backend);
+        let service = index.backend(&key.backend);
         let port = service.and_then(|service| service.ports.get(&key.port));
         let endpoints = port.map_or(&[][..], |port| port.candidates.as_slice());
         let apart = endpoints.len().div_ceil(MAX_SAMPLED).max(1);

@@ -148,7 +148,8 @@ impl Owners<'_> {
     }
 
     /// The port of a pod that a Service's port leads to; 0 if that is not known.
-    pub(super) fn own_port(&self, pod: &ObjectKey, service: &ObjectKey, port: u16) -> u16 {
+    pub(super) fn own_port(&self, pod: &ObjectKey, backend: &ObjectKey, port: u16) -> u16 {
+        let service = &*backend.service();
         let led_to_by = self.entry(pod).into_iter().flat_map(PodEntry::led_to_by);
         let mut found = led_to_by.filter(|(at, there, _)| at == service && *there == port);
         found.next().map_or(0, |(_, _, own)| *own)

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use policy::fault::MOST_RUNS;
+use policy::release::service_of;
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -424,26 +425,25 @@ fn is_long_route(calls: &v1::RouteCalls) -> bool {
     calls.route.len() > MAX_NAME || calls.latency.len() > policy::latency::BUCKETS
 }
 
-/// Whether all names are empty or names of Kubernetes.
+/// Whether all names are empty or names of Kubernetes; a backend may be a set of a release.
 fn is_well_formed(edge: &v1::Edge) -> bool {
-    let objects = [
-        &edge.pod,
-        &edge.identity,
-        &edge.service,
-        &edge.backend,
-        &edge.split,
-    ];
+    let backend = service_of(&edge.backend);
+    let objects = [&edge.pod, &edge.identity, &edge.service, &edge.split];
     let part = |text: &str, most: usize| {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
         (1..=most).contains(&text.len()) && text.bytes().all(plain)
     };
-    let object = |text: &String| match text.split_once('/') {
+    let object = |text: &str| match text.split_once('/') {
         Some((namespace, name)) => part(namespace, MAX_NAMES.0) && part(name, MAX_NAMES.1),
         None => text.is_empty(),
     };
     let mut reasons = edge.reasons.iter().map(|one| &one.reason);
     (edge.caller.is_empty() || part(&edge.caller, MAX_NAMES.0))
-        && objects.into_iter().chain(&edge.rules).all(object)
+        && objects
+            .into_iter()
+            .chain(&edge.rules)
+            .all(|text| object(text))
+        && object(backend)
         && reasons.all(|reason| part(reason, MAX_TEXTS.0))
         && edge.remote.bytes().all(|b| b.is_ascii_graphic())
         && edge.routes.iter().all(|one| is_printable(&one.route))

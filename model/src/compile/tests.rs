@@ -12,6 +12,7 @@ mod faults;
 mod modes;
 mod order;
 mod protocols;
+mod releases;
 mod route_names;
 mod splits;
 mod telemetry;

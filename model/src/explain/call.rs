@@ -409,7 +409,7 @@ impl Called {
             return false;
         };
         let backends = entry.splits.iter().flat_map(|split| &split.backends);
-        let mut backends = backends.filter_map(|(backend, _)| index.services.get(backend));
+        let mut backends = backends.filter_map(|(backend, _)| index.backend(backend));
         entry.facts.internal_local || backends.any(|backend| backend.facts.internal_local)
     }
 

@@ -342,7 +342,7 @@ impl Calls {
 
 /// The pods behind a Service's port, each with its own port.
 fn endpoints(index: &Index, service: &ObjectKey, port: u16) -> BTreeMap<PodId, u16> {
-    let at = index.services.get(service);
+    let at = index.backend(service);
     let at = at.and_then(|entry| entry.ports.get(&port));
     let candidates = at.into_iter().flat_map(|at| &at.candidates);
     let pods = candidates.filter_map(|one| Some((one.endpoint.pod.clone()?, one.endpoint.port)));

@@ -261,6 +261,8 @@ fn account_of(index: &Index, one: &EvaluatedEndpoint) -> Option<ObjectKey> {
 
 fn look_at(outcome: &BackendOutcome<'_>, reason: Reason) -> Option<String> {
     let (namespace, name) = outcome.backend_route.label.split_once('/')?;
+    // The set of a release follows the name, and its endpoints are among the Service's.
+    let name = name.split_once(' ').map_or(name, |(service, _)| service);
     match (reason, &outcome.backend_route.split) {
         (Reason::NoBackend, Some(split)) => Some(format!(
             "kubectl -n {} edit trafficsplit {}",

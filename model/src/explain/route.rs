@@ -8,6 +8,7 @@ use policy::http_match::RequestFacts;
 use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::reason::Reason;
+use policy::release::ReleaseSet;
 use policy::route::{Forward, shares};
 use policy::traffic::call::{FallbackTo, Retry};
 use policy::traffic::first;
@@ -27,7 +28,7 @@ const BY_ADDRESS: &str = "called by the pods' own addresses, past every TrafficS
 /// One backend's part of a caller's calls.
 #[derive(Debug)]
 pub(super) struct BackendRoute {
-    /// `namespace/name` of the Service or of the workload.
+    /// `namespace/name` of the Service or of the workload, with the set of a release after it.
     pub(super) label: String,
     /// Of the caller's calls, 0 to 1.
     pub(super) share: f64,
@@ -207,7 +208,7 @@ impl BackendRoute {
         share: f64,
         split: Option<&Origin>,
     ) -> Self {
-        let entry = index.services.get(service);
+        let entry = index.backend(service);
         let local = entry.is_some_and(|entry| entry.facts.internal_local);
         let at = entry.and_then(|entry| entry.ports.get(&port));
         let all = at.map_or(0, |at| at.candidates.len());
@@ -226,7 +227,7 @@ impl BackendRoute {
             split: split.cloned(),
             refused: endpoints.is_empty().then_some(Reason::NoEndpoint),
             note,
-            ..Self::to(service.to_string(), endpoints, all)
+            ..Self::to(shown(service), endpoints, all)
         }
     }
 
@@ -306,6 +307,14 @@ impl Instead {
             None => AnsweredBy::Pods(backend_route.endpoints),
         };
         (text, by)
+    }
+}
+
+/// A backend as users read it: a set of a release is no object that they have.
+fn shown(backend: &ObjectKey) -> String {
+    match ReleaseSet::parse(&backend.name) {
+        Some((service, set)) => format!("{}/{service} {set}", backend.namespace),
+        None => backend.to_string(),
     }
 }
 

@@ -20,6 +20,7 @@ mod noticed;
 mod parts;
 mod places;
 mod plaintext;
+mod releases;
 mod requests;
 mod unknown_pods;
 

@@ -89,6 +89,20 @@ impl Sets {
     }
 }
 
+impl ServiceEntry {
+    /// The sets of this Service, if a release shares its calls out, each with its name.
+    pub(crate) fn sets<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+    ) -> impl Iterator<Item = (ObjectKey, &'a Arc<Self>)> {
+        let all = self.sets.iter().flat_map(|sets| {
+            let each = |set| (set, sets.entry(set));
+            ReleaseSet::ALL.map(each)
+        });
+        all.map(|(set, entry)| (ObjectKey::new(&key.namespace, &set.of(&key.name)), entry))
+    }
+}
+
 impl PortEntry {
     fn ready(&self) -> usize {
         self.candidates.iter().filter(|one| one.ready).count()

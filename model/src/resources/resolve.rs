@@ -116,6 +116,13 @@ impl Model {
                     endpoints(key, entry, *port, at, &facts.node)
                 });
             }
+            for (key, set) in entry.sets(key) {
+                for (port, at) in &set.ports {
+                    replace(names::endpoints(&key.namespace, &key.name, *port), &|| {
+                        endpoints(&key, set, *port, at, &facts.node)
+                    });
+                }
+            }
         }
         refreshed
     }
@@ -222,7 +229,7 @@ impl CollectedResources<'_> {
         self.endpoints(&key, entry, port, port_entry);
         self.policy(&key, port);
         for (backend, _) in entry.splits.iter().flat_map(|split| &split.backends) {
-            let Some(entry) = self.index.services.get(backend) else {
+            let Some(entry) = self.index.backend(backend) else {
                 continue;
             };
             if let Some(port_entry) = entry.ports.get(&port) {
@@ -241,7 +248,7 @@ impl CollectedResources<'_> {
         self.policy_alone(key, port);
         let goes_there = !self.capabilities.parts().is_empty();
         for other in &policies.leads_to {
-            let entry = index.services.get(other);
+            let entry = index.backend(other);
             let at = entry.and_then(|entry| Some((entry, entry.ports.get(&port)?)));
             let Some((entry, at)) = at else { continue };
             if goes_there {

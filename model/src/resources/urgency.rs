@@ -1,13 +1,15 @@
 //! Decides which changes of a resource are sent at once, without waiting to be batched with
 //! others.
 
+use policy::release::ReleaseSet;
 use wire::v1::{self, resource::Content};
 
 use crate::model::published::EncodedResource;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
 /// a rule that changed or went, a mode that became tighter, a pod that left its address, a right
-/// to harm calls. Such a change is sent at once; all others may wait for company.
+/// to harm calls, a part of the calls of a release's candidate. Such a change is sent at once; all
+/// others may wait for company.
 pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
     fn content(published: Option<&EncodedResource>) -> Option<&Content> {
         published?.resource.content.as_ref()
@@ -26,6 +28,10 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
         (Some(Content::Endpoints(_) | Content::Rule(_) | Content::ExtendedRule(_)), None) => true,
         (Some(Content::Rule(old)), Some(Content::Rule(new)))
         | (Some(Content::ExtendedRule(old)), Some(Content::ExtendedRule(new))) => old != new,
+        // A candidate that gets less may harm what it gets.
+        (Some(Content::Service(old)), Some(Content::Service(new))) => {
+            candidate_weight(new) < candidate_weight(old)
+        }
         (Some(Content::Workload(old)), Some(Content::Workload(new))) => {
             let closed = |range: &v1::PortRange| !new.permissive_ports.contains(range);
             // Lower numbers are tighter in both enums. A permissive pod names no ports.
@@ -42,6 +48,16 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
         }
         _ => false,
     }
+}
+
+/// What the candidate of a release gets, by all rules together.
+fn candidate_weight(of: &v1::Service) -> u32 {
+    let backends = of.splits.iter().flat_map(|split| &split.backends);
+    let candidate = backends.filter(|backend| {
+        let set = ReleaseSet::parse(&backend.service);
+        set.is_some_and(|(_, set)| set == ReleaseSet::Candidate)
+    });
+    candidate.map(|backend| backend.weight).sum()
 }
 
 /// Of the pod at a destination.

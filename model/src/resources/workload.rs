@@ -34,6 +34,7 @@ impl Index {
         let targets: Vec<&Target> = self.targets.of(key, facts).collect();
         let namespace = self.world.namespace(&key.namespace);
         let enforcement = self.enforcement(key, facts, &targets);
+        let entry = self.pods.get(key);
         let workload = v1::Workload {
             namespace: key.namespace.to_string(),
             pod: key.name.to_string(),
@@ -57,6 +58,7 @@ impl Index {
             .into_iter()
             .map(wire::convert::port_range)
             .collect(),
+            early_reports: entry.is_some_and(|entry| self.counts_early(entry)),
             fault_limit: faults::limit(namespace).millionths(),
         };
         // Whether a target protects shows in the enforcement, so it is an origin.

@@ -14,6 +14,7 @@ use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use policy::release::service_of;
 use policy::route::{Forward, choose};
 use policy::sticky;
 
@@ -64,9 +65,9 @@ impl Route {
     }
 
     /// The Service and port to which a split leads, if that is not the one that was called.
-    /// One without a backend leads nowhere.
+    /// One without a backend leads nowhere, and the sets of a release are parts of their Service.
     pub(super) fn led_to(&self) -> Option<(Arc<str>, u16)> {
-        let elsewhere = !self.backend.is_empty() && self.backend != self.service;
+        let elsewhere = !self.backend.is_empty() && service_of(&self.backend) != &*self.service;
         elsewhere.then(|| (Arc::clone(&self.backend), self.port))
     }
 
@@ -145,9 +146,12 @@ impl Route {
     ) -> Self {
         let snapshot = proxy.config.snapshot();
         let name: Arc<str> = wire::names::endpoints(&service.namespace, &service.name, port).into();
+        // A set of a release has the policies of its Service, and a breaker of its own.
+        let owner = service_of(&service.name);
+        let root = wire::names::endpoints(&service.namespace, owner, port);
         let names = Names {
-            root: &name,
-            serving: None,
+            root: &root,
+            serving: (root != *name).then_some(&*name),
         };
         Self {
             service: Arc::clone(&self.service),

@@ -196,6 +196,7 @@ impl Edges {
         if !may_read {
             return Vec::new();
         }
+        let service = &*service.service();
         let called = self.pods.get(&edge.to).into_iter().flatten();
         let entries = called.filter_map(|pod| model.index.pods.get(pod));
         let led_to_by = entries.flat_map(|entry| entry.led_to_by());

@@ -17,6 +17,7 @@ use crate::model::published::EncodedResource;
 use crate::world::collect::Collector;
 
 mod readiness;
+mod releases;
 mod serving_pods;
 mod shared;
 
