@@ -6,5 +6,6 @@
 
 mod api_services;
 mod definitions;
+mod gates;
 pub(crate) mod hook;
 pub(crate) mod unfinished;

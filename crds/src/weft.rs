@@ -44,6 +44,8 @@ pub use traffic_policy::{BreakerStatus, TrafficPolicy, TrafficPolicySpec, Traffi
 pub const GROUP: &str = "weft.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
+/// Its kinds, as objects write them.
+pub const KINDS: [&str; 3] = ["TrafficPolicy", "CanaryRelease", "FaultExperiment"];
 /// Name of TrafficPolicies in paths.
 pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
 /// Name of CanaryReleases in paths.

@@ -6,6 +6,9 @@
 
 use crds::names;
 use crds::smi::validation::{Cluster, Mistake, Severity, ValidationContext};
+use crds::weft::{self, ExperimentPhase, FaultExperiment};
+use kube::Resource as _;
+use serde_json::Value;
 
 use crate::review::{AdmissionResponse, Request};
 
@@ -26,6 +29,11 @@ pub(crate) fn validate(request: &Request, cluster: &Cluster) -> AdmissionRespons
             &format!("kind: {kind:?} is not a kind that Weft serves"),
         );
     };
+    if changes_running_experiment(request) {
+        let why = "spec: only suspend may change while the experiment runs; wait for its end, or \
+                   set suspend to true first, which ends it";
+        return refusal(request, why);
+    }
     let named = |severity: Severity| {
         let mistakes = mistakes.iter();
         let mistakes = mistakes.filter(move |mistake| mistake.severity == severity);
@@ -70,6 +78,23 @@ fn concerns_us(request: &Request) -> bool {
     applies && itself && spec_changed && !going
 }
 
+/// Whether another field than `suspend` changes while calls are harmed: the run would not be about
+/// what its report says. The controller ends such a run, should this webhook be away.
+fn changes_running_experiment(request: &Request) -> bool {
+    let kind = &request.kind;
+    let is_experiment = kind.group == weft::GROUP && kind.kind == FaultExperiment::kind(&());
+    let phase = request.old_object.pointer("/status/phase");
+    let is_running = phase.is_some_and(|phase| *phase == *ExperimentPhase::Running.as_str());
+    let spec = |object: &Value| {
+        let mut spec = object.get("spec").cloned().unwrap_or_default();
+        if let Some(fields) = spec.as_object_mut() {
+            fields.remove("suspend");
+        }
+        spec
+    };
+    is_experiment && is_running && spec(&request.object) != spec(&request.old_object)
+}
+
 /// What is wrong with the object; `None` if its kind is none of ours.
 fn validated(request: &Request, at: &ValidationContext<'_>) -> Option<Vec<Mistake>> {
     let kind = &request.kind;
@@ -78,6 +103,8 @@ fn validated(request: &Request, at: &ValidationContext<'_>) -> Option<Vec<Mistak
 
 #[cfg(test)]
 mod agreement;
+#[cfg(test)]
+mod automation;
 #[cfg(test)]
 mod files;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! `weft-controller leave`: runs before the chart is deleted.
 //!
 //! It changes the SMI definitions so that they need no conversion, marks every trust bundle as
-//! leaving, so that proxies that start without a controller relay instead of waiting for one, and
-//! then names the pods that still have a proxy with the commands that restart them.
+//! leaving, so that proxies that start without a controller relay instead of waiting for one, opens
+//! the gates of pods that wait for a release, and then names the pods that still have a proxy with
+//! the commands that restart them.
 //!
 //! Only the first step can stop the uninstall: objects that no client could read any more would be
 //! lost. Nothing else may: it must not hang on a mesh that is already half gone.
@@ -29,14 +30,14 @@ const APPS: &str = "apps/v1";
 const PROXY: &str = "weft-proxy";
 /// Objects read in one call. A page of pods in full is a few megabytes.
 const PAGE: u32 = 200;
-/// Bundles marked at one time: a few hundred a second, which an API server does not feel.
-const AT_ONCE: usize = 16;
+/// Bundles marked, or gates opened, at one time: a few hundred a second, which an API server does not feel.
+pub(super) const AT_ONCE: usize = 16;
 /// A call that takes longer has failed; the Job is tried again, and goes on where it was.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a list is started anew because the API server has forgotten where it was.
 const LISTS: usize = 5;
 /// Failures that the report names.
-const NAMED: usize = 20;
+pub(super) const NAMED: usize = 20;
 
 /// Prepares the mesh in `namespace` for its end and returns the message for the person who
 /// uninstalls.
@@ -70,6 +71,7 @@ pub async fn leave(client: Client, namespace: &str) -> Result<String, Refusal> {
             let _ = writeln!(report, "The trust bundles could not be listed: {error}");
         }
     }
+    super::gates::open_all(&client, &mut report).await;
     match carriers(&client).await {
         Ok(carriers) => carriers.describe(&mut report),
         Err(error) => {
@@ -138,7 +140,7 @@ async fn mark_one(client: Client, namespace: String) -> Result<bool, String> {
 
 /// Hands a list over page by page. When the API server forgets where the list was, it
 /// begins anew, so `take` may see an object twice.
-async fn each_page<K>(
+pub(super) async fn each_page<K>(
     api: &Api<Item<K>>,
     params: ListParams,
     mut take: impl AsyncFnMut(Vec<K>),

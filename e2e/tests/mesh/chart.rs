@@ -9,6 +9,7 @@ use e2e::harness::{Cluster, Outcome, mesh};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+mod automation;
 mod hooks;
 mod overridden;
 mod pod_security;

@@ -27,6 +27,7 @@ use super::*;
 
 mod floods;
 mod garbage;
+mod gates;
 
 const NAME: &str = "weft-injector.weft-system.svc";
 
@@ -67,7 +68,7 @@ impl Harness {
         };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let mutator = Mutator::new(api.client(), settings);
+        let mutator = Mutator::new(api.client(), settings).gating(true);
         let webhooks = Arc::new(Webhooks::new(mutator, Cluster::default(), metrics));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -29,8 +29,85 @@ fn verdict(spec: &Value) -> Vec<String> {
 #[test]
 fn schema_is_structural_described_and_without_defaults() {
     // A default would be stored with every object, and stay when ours changes.
-    assert_structural("tp", &schema());
-    assert_explained("tp", &schema());
+    for (plural, definition) in definitions() {
+        let version = &definition["spec"]["versions"][0];
+        let schema = &version["schema"]["openAPIV3Schema"];
+        assert_structural(&plural, schema);
+        assert_explained(&plural, schema);
+    }
+}
+
+/// Names of the columns that are shown without `-o wide`.
+fn shown(definition: &Value) -> Vec<&str> {
+    let columns = &definition["spec"]["versions"][0]["additionalPrinterColumns"];
+    let columns = columns.as_array().unwrap().iter();
+    let shown = columns.filter(|column| column["priority"] == 0);
+    shown.filter_map(|column| column["name"].as_str()).collect()
+}
+
+#[test]
+fn kubectl_shows_releases_and_experiments_with_their_message() {
+    for (plural, short, columns) in [
+        (
+            "canaryreleases",
+            "crel",
+            vec![
+                "Service",
+                "Phase",
+                "Step",
+                "Weight",
+                "Candidate",
+                "Message",
+                "Age",
+            ],
+        ),
+        (
+            "faultexperiments",
+            "fexp",
+            vec!["Target", "Share", "Phase", "Verdict", "Message", "Age"],
+        ),
+    ] {
+        let mut all = definitions().into_iter();
+        let (_, definition) = all.find(|(known, _)| known == plural).unwrap();
+        let names = &definition["spec"]["names"];
+        assert_eq!(names["shortNames"], json!([short]));
+        assert_eq!(names["categories"], json!(["weft"]));
+        assert_eq!(shown(&definition), columns);
+    }
+}
+
+/// Every field of a release and of an experiment stands in the texts that tests begin with, but
+/// what excludes another.
+#[test]
+fn complete_automation_is_accepted_without_losing_field() {
+    for (plural, text, excluded) in [
+        (
+            "canaryreleases",
+            include_str!("../release.yaml"),
+            &["/steps/0/mirror"][..],
+        ),
+        (
+            "faultexperiments",
+            include_str!("../experiment.yaml"),
+            &["/fault/refuse", "/fault/reset"][..],
+        ),
+    ] {
+        let spec: Value = serde_yaml_ng::from_str(text).unwrap();
+        let mut all = definitions().into_iter();
+        let (_, definition) = all.find(|(known, _)| known == plural).unwrap();
+        let version = &definition["spec"]["versions"][0];
+        let schema = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        assert_eq!(violations(schema, &spec), Vec::<String>::new(), "{plural}");
+        each_node(schema, "", &mut |_, at| {
+            let pointer = at.replace("[]", "/0").replace('.', "/");
+            // Names of labels are the user's.
+            let is_free = pointer == "/endpoints/labels/0";
+            assert!(
+                is_free || excluded.contains(&pointer.as_str()) || spec.pointer(&pointer).is_some(),
+                "{plural}{pointer} is not said"
+            );
+        });
+    }
 }
 
 #[test]
@@ -41,12 +118,8 @@ fn kubectl_knows_policy_short_name_and_relevant_columns() {
     let names = &definition["spec"]["names"];
     assert_eq!(names["shortNames"], json!(["tp"]));
     assert_eq!(names["categories"], json!(["weft"]));
-    let columns = version()["additionalPrinterColumns"].clone();
-    let columns = columns.as_array().unwrap().iter();
-    let shown = columns.filter(|column| column["priority"] == 0);
-    let shown: Vec<&str> = shown.filter_map(|column| column["name"].as_str()).collect();
     assert_eq!(
-        shown,
+        shown(&definition),
         ["Target", "Sections", "Breaker", "Programmed", "Age"]
     );
 }

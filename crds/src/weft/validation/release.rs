@@ -290,7 +290,7 @@ fn step(field: &str, written: &CanaryStep, reader: &mut FieldReader<'_>) -> Rele
     let mirror = percent("mirror", written.mirror);
     let weight = percent("weight", written.weight).unwrap_or(0);
     let groups = groups(field, written.matches.as_deref(), reader);
-    if written.mirror.is_some() && !groups.is_empty() {
+    if written.mirror.is_some() && written.weight.is_none() && !groups.is_empty() {
         let text = "limits weight only, and this step has mirror; leave it out";
         reader.wrong(&format!("{field}.matches"), text);
     }

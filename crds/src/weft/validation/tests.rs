@@ -2,6 +2,7 @@
 //!
 //! Claims: calls-27
 
+mod automation;
 mod bounds;
 mod documented;
 mod mistakes;

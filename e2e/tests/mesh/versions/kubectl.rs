@@ -16,7 +16,11 @@ const KINDS: [(&str, &str, usize); 6] = [
 ];
 
 /// Weft's own kinds, which have one version.
-const OURS: [(&str, &str); 1] = [("trafficpolicies.weft.dev", "tp")];
+const OURS: [(&str, &str); 3] = [
+    ("trafficpolicies.weft.dev", "tp"),
+    ("canaryreleases.weft.dev", "crel"),
+    ("faultexperiments.weft.dev", "fexp"),
+];
 
 #[test]
 fn kubectl_finds_every_kind_by_short_name_and_category() -> Outcome {
