@@ -82,8 +82,6 @@ pub(crate) struct PodSums {
     /// Sums of another epoch began at 0 again: the proxy has started, or was not watched in
     /// between.
     pub epoch: u64,
-    /// When they were received by the replica to which the pod streams.
-    pub at: Instant,
     /// Each of another port or group.
     pub ports: Vec<PortSums>,
 }
@@ -91,7 +89,8 @@ pub(crate) struct PodSums {
 /// Sums of the calls of one group to one container port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PortSums {
-    /// 0: ports that the pod neither declares nor has ever served.
+    /// 0: ports that the pod neither declares nor has ever served. Those of its containers and
+    /// Services are declared.
     pub port: u16,
     /// Copies are in none of the other groups.
     pub group: Group,
@@ -110,7 +109,8 @@ pub(crate) struct Sums {
     pub cancelled: u64,
     /// Requests that have ended, by time to the head of the response.
     pub latency: Histogram,
-    /// Requests that wait for the head of the response, by the time that each has waited at least.
+    /// Requests that wait for the head of the response, by the time that each has waited at least:
+    /// its proxy looks once in a second.
     pub waiting: Histogram,
 }
 
@@ -136,22 +136,6 @@ impl Sums {
         self.latency.add(more.latency.counts().iter().copied());
         self.waiting.add(more.waiting.counts().iter().copied());
     }
-
-    /// Requests that have ended and took longer than `policy::latency::BOUNDS[bound]`.
-    pub(crate) fn slower(&self, bound: usize) -> u64 {
-        beyond(&self.latency, bound)
-    }
-
-    /// Requests that have waited longer than that already. Of times below a second it is the
-    /// requests that have waited a second: a proxy looks once in a second.
-    pub(crate) fn overdue(&self, bound: usize) -> u64 {
-        beyond(&self.waiting, bound)
-    }
-}
-
-fn beyond(histogram: &Histogram, bound: usize) -> u64 {
-    let counts = histogram.counts().iter().skip(bound + 1);
-    counts.fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 impl EarlyCounts {
@@ -309,7 +293,6 @@ impl LastReport {
     fn read(&self) -> PodSums {
         PodSums {
             epoch: self.report.epoch,
-            at: self.at,
             ports: self.report.sums.iter().filter_map(read).collect(),
         }
     }

@@ -50,7 +50,7 @@ struct Epoch {
 struct Look {
     at: Instant,
     /// Requests that had come.
-    begun: BTreeMap<ServedBy, u64>,
+    started: BTreeMap<ServedBy, u64>,
 }
 
 impl EarlyReports {
@@ -107,14 +107,14 @@ impl EarlyReports {
         }
         let sums = served.rows().iter().map(|(by, calls)| {
             let waiting = waiting.get(by).copied().unwrap_or_default();
-            let waited = epoch.waited(*by, waiting, calls.begun, now);
+            let waited = epoch.waited(*by, waiting, calls.started, now);
             message(*by, calls, waited)
         });
         let sums = sums.collect();
         let rows = served.rows().iter();
         epoch.keep(Look {
             at: now,
-            begun: rows.map(|(by, calls)| (*by, calls.begun)).collect(),
+            started: rows.map(|(by, calls)| (*by, calls.started)).collect(),
         });
         epoch.number += 1;
         Some(v1::EarlyReport {
@@ -128,7 +128,7 @@ impl EarlyReports {
 impl Epoch {
     /// Of so many requests that wait, with so many that have come so far: how long each has waited
     /// at least, in buckets.
-    fn waited(&self, by: ServedBy, waiting: u64, begun: u64, now: Instant) -> Vec<u32> {
+    fn waited(&self, by: ServedBy, waiting: u64, started: u64, now: Instant) -> Vec<u32> {
         let mut buckets = [0_u32; BUCKETS];
         let mut add = |bucket: usize, requests: u64| {
             let requests = u32::try_from(requests).unwrap_or(u32::MAX);
@@ -136,8 +136,8 @@ impl Epoch {
         };
         let (mut older, mut waited) = (waiting, 0);
         for look in self.looks.iter().rev() {
-            let before = look.begun.get(&by).copied().unwrap_or_default();
-            let is_older = older.min(waiting.saturating_sub(begun.saturating_sub(before)));
+            let before = look.started.get(&by).copied().unwrap_or_default();
+            let is_older = older.min(waiting.saturating_sub(started.saturating_sub(before)));
             add(waited, older - is_older);
             older = is_older;
             waited = bucket(now.saturating_duration_since(look.at).as_secs_f64());

@@ -43,7 +43,7 @@ pub(super) struct ServedCalls {
     pub failed: u64,
     pub cancelled: u64,
     /// Requests that came.
-    pub begun: u64,
+    pub started: u64,
     /// Requests by time to the head of the response.
     pub latency: Histogram,
 }
@@ -72,7 +72,7 @@ impl ServedSums {
         row.cancelled += counts.cancelled;
         row.latency.add(counts.latency.counts().iter().copied());
         if !key.is_opaque() {
-            row.begun += counts.started;
+            row.started += counts.started;
         }
     }
 
