@@ -39,7 +39,6 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
                 || new.mtls < old.mtls
                 || new.fault_limit < old.fault_limit
                 || new.mtls == old.mtls && old.permissive_ports.iter().any(closed)
-                || new.fault_limit < old.fault_limit
         }
         // Connections to a pod that is gone end by this.
         (Some(Content::Destination(old)), Some(Content::Destination(new))) => {
