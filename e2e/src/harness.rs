@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod pod;
 pub mod prometheus;
+pub mod rollout;
 mod unready;
 pub mod weft;
 
@@ -30,4 +31,5 @@ pub use forward::Forward;
 pub use namespace::{Namespace, Outcome};
 pub use pod::{Load, Pod, UNTIL_ENDED};
 pub use prometheus::Prometheus;
+pub use rollout::Rollout;
 pub use weft::CommandOutput;

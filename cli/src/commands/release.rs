@@ -332,7 +332,8 @@ impl Look {
             self.refused()
                 .map(|one| format!("{}: {}: {}", one.type_, one.reason, one.message)),
         );
-        if self.has_ended()
+        // Of a rollback the summary has the reason.
+        if self.is(ReleasePhase::Idle)
             && let Some(last) = status.history.first()
         {
             let mut line = format!(
@@ -369,10 +370,10 @@ impl Look {
             }
             parts.push(self.weight(run));
         }
-        parts.extend(
-            self.left(now)
-                .map(|left| format!("{} s left", left.as_secs())),
-        );
+        parts.extend(self.left(now).map(|left| match left.as_secs() {
+            seconds @ 0..120 => format!("{seconds} s left"),
+            seconds => format!("{} min left", seconds / 60),
+        }));
         parts.join("  ")
     }
 

@@ -14,10 +14,11 @@ use crate::{WEFT, graph, run};
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 
 /// What the output of these commands has, because they query the mesh for it.
-const ASKING: [(&str, &str); 6] = [
+const ASKING: [(&str, &str); 7] = [
     ("explain", "ALLOWED"),
     ("tap", "/items/7"),
     ("dry-run", "no call that can be evaluated changes"),
+    ("release", "shop/web  Idle"),
     ("proxies", "web-5d8"),
     ("proxy-config", "shop/cart-read"),
     ("identity", "spiffe://cluster.local/ns/shop/sa/web"),
@@ -40,6 +41,11 @@ fn mesh(api: &FakeApi) {
     api.put(
         &format!("{shop}/proxies/web-5d8"),
         json!({"metadata": {"namespace": "shop", "name": "web-5d8"}, "status": proxy}),
+    );
+    let path = "/apis/weft.dev/v1alpha1/namespaces/shop/canaryreleases/web";
+    api.put(
+        path,
+        json!({"metadata": {"namespace": "shop", "name": "web"}, "status": {"phase": "Idle"}}),
     );
     let containers = json!({"containers": [{"name": "web"}],
         "initContainers": [{"name": "weft-proxy"}]});

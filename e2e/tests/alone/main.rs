@@ -20,6 +20,7 @@ mod lifecycle;
 mod modes;
 mod policy_change;
 mod propagation;
+mod releases;
 mod renewal;
 mod restart;
 mod revoked;

@@ -48,6 +48,7 @@ fn every_example_is_taken_and_understood() -> Outcome {
     }
     assert_eq!(judged, 1, "examples for the whole mesh");
     let all = [
+        "canaryrelease",
         "httproutegroup",
         "identitybinding",
         "tcproute",

@@ -23,6 +23,7 @@ mod observe;
 mod oracle;
 mod placement;
 mod protocols;
+mod releases;
 mod split;
 mod status;
 mod traffic;

@@ -23,7 +23,6 @@ use clap::Parser as _;
 use fake_api::FakeApi;
 use serde_json::{Value, json};
 
-use self::faults::FAULTS;
 use self::server::{WELL, Webhooks, client};
 use super::*;
 use crate::args::{Cli, Command};
@@ -242,29 +241,6 @@ fn plant_proxy(api: &FakeApi, field: &str, value: Value) {
     let mut proxy = proxy();
     proxy["status"][field] = value;
     api.put(PROXY, proxy);
-}
-
-// Claims: observability-7, observe-113
-#[tokio::test]
-async fn planted_fault_fails_only_its_own_check() {
-    for (id, also, plant) in FAULTS {
-        let (api, mut webhooks) = (healthy(), WELL);
-        plant(&api, &mut webhooks);
-        let (ended, report, table) = checked(&api, webhooks, &["--fail-on", "warning"]).await;
-        assert_eq!(ended.unwrap(), Conclusion::No, "{id}: {report:#}");
-        let mut found = with(&report, &["warning", "error"]);
-        found.retain(|one| !also.contains(&one.as_str()));
-        assert_eq!(found, [*id], "{report:#}");
-        assert!(table.contains(&format!("docs/checks.md#{id}")), "{table}");
-    }
-    let planted: Vec<&str> = FAULTS.iter().map(|(id, ..)| *id).collect();
-    let known: Vec<&str> = list::CHECKS
-        .iter()
-        // What pods meet of the manual's lines is no fault.
-        .filter(|check| !check.pre && check.id != "applications")
-        .map(|check| check.id)
-        .collect();
-    assert_eq!(planted, known, "a check without its fault");
 }
 
 #[tokio::test]

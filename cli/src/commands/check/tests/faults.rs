@@ -2,10 +2,10 @@
 
 use super::*;
 
-pub(super) type Plant = fn(&FakeApi, &mut Webhooks);
+type Plant = fn(&FakeApi, &mut Webhooks);
 
 /// Faults, each with the check that finds it. Some are seen by a second one, too.
-pub(super) const FAULTS: &[(&str, &[&str], Plant)] = &[
+const FAULTS: &[(&str, &[&str], Plant)] = &[
     ("kubernetes-version", &[], |api, _| {
         api.put(
             "/version",
@@ -135,3 +135,26 @@ pub(super) const FAULTS: &[(&str, &[&str], Plant)] = &[
         )
     }),
 ];
+
+// Claims: observability-7, observe-113
+#[tokio::test]
+async fn planted_fault_fails_only_its_own_check() {
+    for (id, also, plant) in FAULTS {
+        let (api, mut webhooks) = (healthy(), WELL);
+        plant(&api, &mut webhooks);
+        let (ended, report, table) = checked(&api, webhooks, &["--fail-on", "warning"]).await;
+        assert_eq!(ended.unwrap(), Conclusion::No, "{id}: {report:#}");
+        let mut found = with(&report, &["warning", "error"]);
+        found.retain(|one| !also.contains(&one.as_str()));
+        assert_eq!(found, [*id], "{report:#}");
+        assert!(table.contains(&format!("docs/checks.md#{id}")), "{table}");
+    }
+    let planted: Vec<&str> = FAULTS.iter().map(|(id, ..)| *id).collect();
+    let known: Vec<&str> = list::CHECKS
+        .iter()
+        // What pods meet of the manual's lines is no fault.
+        .filter(|check| !check.pre && check.id != "applications")
+        .map(|check| check.id)
+        .collect();
+    assert_eq!(planted, known, "a check without its fault");
+}

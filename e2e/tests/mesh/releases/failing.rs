@@ -1,0 +1,44 @@
+//! A version that fails half of its calls is rolled back, and no other part of the cluster is.
+
+use e2e::harness::{Outcome, Rollout, rollout::revision};
+
+use super::{RUN, harmed_little, steps};
+
+/// Half of the calls fail, and no probe.
+const HALF: &str = r#"{"percent": 50, "only": "/items"}"#;
+
+#[test]
+fn failing_version_is_rolled_back_while_stable_stays_ready() -> Outcome {
+    let rollout = Rollout::begin("release-fails", &steps())?;
+    let callers = rollout.load(&[])?;
+    rollout.deploy(&Rollout::app("v2").env("FAULT", HALF))?;
+    let status = rollout.until_rolled_back(RUN)?;
+    let candidate = revision(&status, "candidate")?;
+    let arrived = rollout.arrivals(&candidate)?;
+    let calls = callers.end()?;
+    harmed_little(&arrived, &calls, 10);
+    assert!(calls.failed > 0, "{calls:?}");
+    assert_eq!(calls.failed, arrived.failed, "only v2 failed: {calls:?}");
+
+    let last = &status["history"][0];
+    assert_eq!(last["result"], "RolledBack", "{status}");
+    let reason = last["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("errorRate"), "{status}");
+    // Its pods stay, behind their gate.
+    let pods = rollout.pods_of(&candidate)?;
+    assert!(!pods.is_empty() && pods.iter().all(|pod| !pod.is_ready()));
+    let weft = ["release", "status", "web", "-n", &rollout.ns.name];
+    let shown = rollout.ns.cluster.weft(&weft)?.with_status(1)?;
+    assert!(shown.out.contains("RolledBack"), "{shown:?}");
+    let events = rollout.ns.kubectl(&["get", "events"])?;
+    for object in ["canaryrelease/web", "deployment/web"] {
+        let mut events = events.lines();
+        let is_reported = events.any(|line| line.contains("RolledBack") && line.contains(object));
+        assert!(is_reported, "no Event at {object}");
+    }
+    rollout.nothing_of_others_is_ours()?;
+
+    rollout.ns.kubectl(&["rollout", "undo", "deployment/web"])?;
+    rollout.await_phase("Idle")?;
+    Ok(())
+}
