@@ -24,6 +24,7 @@ mod bare;
 mod clock;
 mod dry_run;
 mod explain;
+mod fault;
 mod identity;
 mod names;
 mod pods;
