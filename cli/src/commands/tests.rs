@@ -59,6 +59,7 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
         Command::Explain(command) => ask(&command, to, &mut console).await,
         Command::ProxyConfig(command) => ask(&command, to, &mut console).await,
         Command::Release(command) => ask(&command, to, &mut console).await,
+        Command::Fault(command) => ask(&command, to, &mut console).await,
         Command::LogLevel(command) => command.write(&cluster, &mut console).await,
         other => panic!("{other:?}"),
     };
