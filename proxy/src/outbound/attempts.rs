@@ -47,8 +47,8 @@ pub(super) struct Attempts<'a> {
     last: Option<Failure>,
     /// Reports to the breaker, where a policy has one.
     pub(super) recorder: Option<Arc<CircuitRecorder>>,
-    /// Those that were begun, each at an endpoint of its own.
-    begun: u32,
+    /// Those that were started, each at an endpoint of its own.
+    started: u32,
 }
 
 /// What follows the last attempt.
@@ -109,14 +109,14 @@ impl<'a> Attempts<'a> {
             replay,
             last: None,
             recorder: None,
-            begun: 0,
+            started: 0,
         }
     }
 
     /// The same, without this address, which has been tried in vain.
     pub(super) fn excluding(mut self, tried: SocketAddr) -> Self {
         self.candidates.exclude(tried);
-        self.begun = 1;
+        self.started = 1;
         self
     }
 
@@ -159,7 +159,7 @@ impl<'a> Attempts<'a> {
         self.candidates.count_nearness(proxy, to.endpoint());
         let protocol = call.protocol();
         call.attempt(self.route.cell(&proxy.telemetry, to.endpoint(), protocol));
-        self.begun += 1;
+        self.started += 1;
         Some(Attempt {
             in_flight: to,
             reported: false,
@@ -169,7 +169,7 @@ impl<'a> Attempts<'a> {
 
     /// Which one the last attempt is; the first is 1.
     pub(super) const fn number(&self) -> u32 {
-        self.begun
+        self.started
     }
 
     /// How long an application without a proxy may take to accept a connection.
