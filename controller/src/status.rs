@@ -45,7 +45,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use self::conditions::{
-    COUNT_EVERY, Status, When, Written, WrittenBreaker, kinds, read, resource, when, word,
+    COUNT_EVERY, Status, When, Written, WrittenBreaker, has_status, kinds, read, resource, when,
+    word,
 };
 use self::unmeshed::Unmeshed;
 use crate::fleet::Fleet;
@@ -197,8 +198,7 @@ impl StatusWriter {
                 known.collect()
             }
         };
-        // Those of releases and experiments are written with what drives them.
-        objects.retain(|(object, _)| resource(object.kind).is_some());
+        objects.retain(|(object, _)| has_status(object.kind));
         let now = Instant::now();
         let mut later = BTreeMap::new();
         let mut due = Vec::new();

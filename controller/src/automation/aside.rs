@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::standing::Conditions;
 use super::stored::Shown;
 
-/// Where no condition says why.
+/// Where no condition has the reason.
 const DISABLED: &str = "automation.releases.enabled of the chart is false";
 
 /// The plan of a release that has no effect.

@@ -5,7 +5,8 @@
 //! records it before the annotation is removed: a replica that stops in between removes it later
 //! and does nothing else.
 //!
-//! Who gave it is the field manager of the annotation; the API server's audit log names the user.
+//! Its author in the history is the field manager of the annotation; the API server's audit log
+//! names the user.
 
 use crds::item::Item;
 use crds::labels::COMMAND;
@@ -52,7 +53,7 @@ pub(crate) fn read(
 ) -> Option<Request> {
     let value = meta.annotations.as_ref()?.get(COMMAND)?;
     Some(
-        judge(value, last, verbs, now).map_or_else(Request::Ignored, |verb| {
+        evaluate(value, last, verbs, now).map_or_else(Request::Ignored, |verb| {
             verb.map_or(Request::Done, |verb| {
                 Request::Do(Command {
                     verb,
@@ -65,7 +66,7 @@ pub(crate) fn read(
 }
 
 /// The verb; none if it was carried out before.
-fn judge(
+fn evaluate(
     value: &str,
     last: Option<&str>,
     verbs: &[&'static str],

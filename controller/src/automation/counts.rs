@@ -96,9 +96,9 @@ impl ReleaseCounts {
                 let sample = Sample {
                     latency: &sums.latency,
                     cancelled: sums.cancelled,
-                    open: sums.waiting.total(),
+                    waiting: &sums.waiting,
                 };
-                let counts = threshold.map(|threshold| slow.look(counting.now, sample, threshold));
+                let counts = threshold.map(|threshold| slow.look(sample, threshold));
                 counts.filter(|_| pod.is_warm).unwrap_or_default()
             };
             let Thresholds { tolerance, max } = counting.thresholds;
@@ -294,7 +294,7 @@ mod tests {
     async fn other_ports_and_copies_count_nothing() {
         let mut bench = Bench::new();
         let pods = [("old", false), ("new", true)];
-        let rows = |calls| {
+        let rows = |calls: u64| {
             [
                 (8080, Group::None, calls, 0),
                 (8080, Group::Copies, 10 * calls, 0),

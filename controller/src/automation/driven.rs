@@ -100,7 +100,7 @@ impl Driven {
         };
         let mut conditions = known.conditions.clone();
         let mut in_force = None;
-        if let Some(spec) = known.accepted(around.parts.enabled) {
+        if let Some(spec) = known.accepted(around) {
             let Some(rollout) = self.rollout(around, spec, &state).await else {
                 return self.as_it_is(object);
             };

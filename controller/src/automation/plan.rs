@@ -44,7 +44,7 @@ pub(super) fn record(parts: &Releases, about: &[About], plan: &Plan) {
                 text: event.message.clone(),
             };
             if ignored {
-                // It is said again until the annotation is gone.
+                // It is recorded at each look until the annotation is gone.
                 parts.events.record(recorded);
             } else {
                 parts.events.record_deed(recorded);

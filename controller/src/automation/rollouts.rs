@@ -24,7 +24,7 @@ use super::calls::{CallFailed, within};
 const REVISION: &str = "deployment.kubernetes.io/revision";
 /// What `kubectl rollout restart` changes of a template.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
-/// What Kubernetes takes where a Deployment says none.
+/// What Kubernetes takes where a Deployment has none.
 const PROGRESS_DEADLINE: u64 = 600;
 /// Between two reads in a run: that a Deployment is paused or undone shows so late.
 const READ_EVERY: Duration = Duration::from_secs(2);
@@ -143,8 +143,14 @@ impl Rollouts {
         runs: bool,
     ) -> Result<Option<&Rollout>, CallFailed> {
         let now = Instant::now();
-        let every = if runs { READ_EVERY } else { READ_IDLE };
-        let is_new = |(of, at, _): &(ObjectKey, Instant, Option<Rollout>)| {
+        let is_new = |(of, at, read): &(ObjectKey, Instant, Option<Rollout>)| {
+            // Kubernetes makes the ReplicaSet first, and writes the Deployment's status a moment later.
+            let unmade = read.as_ref().is_some_and(|read| read.newest.is_none());
+            let every = if runs || unmade {
+                READ_EVERY
+            } else {
+                READ_IDLE
+            };
             of == deployment && now.duration_since(*at) < every
         };
         if !self.last.as_ref().is_some_and(is_new) || self.pods != pods {

@@ -8,6 +8,7 @@ use automation::release::{Gate, Newest, Pod, Seen, State, thresholds};
 use crds::weft::validation::Release;
 use model::compiled::Compiled;
 use model::world::{ObjectKey, PodFacts, ReleaseOrder, World};
+use policy::release::ReleaseSet;
 use policy::traffic::endpoint::Balance;
 use tokio::time::Instant;
 
@@ -149,12 +150,12 @@ pub(super) fn deployment(namespace: &str, spec: &Release) -> ObjectKey {
 /// The breaker of the whole mesh has opened at the candidate alone.
 fn is_open_at_candidate(around: Around<'_>, service: &ObjectKey) -> bool {
     let open = around.parts.fleet.open(Instant::now());
-    let is_open = |set: &str| {
-        let name = format!("{}@{set}", service.name);
+    let is_open = |set: ReleaseSet| {
+        let name = set.of(&service.name);
         let mut open = open.keys();
         open.any(|key| key.backend.namespace == service.namespace && *key.backend.name == *name)
     };
-    is_open("candidate") && !is_open("stable")
+    is_open(ReleaseSet::Candidate) && !is_open(ReleaseSet::Stable)
 }
 
 /// Container ports behind a Service.

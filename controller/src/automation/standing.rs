@@ -34,7 +34,7 @@ pub(super) struct Conditions {
     all: Vec<(&'static str, Condition)>,
 }
 
-/// What the model says; `None`: it does not know this generation of the release yet.
+/// What the model has of it; `None`: it does not know this generation of the release yet.
 pub(super) fn known<'a>(
     around: Around<'a>,
     key: &ObjectKey,
@@ -64,11 +64,13 @@ pub(super) fn known<'a>(
 }
 
 impl<'a> Known<'a> {
-    /// The release, where it may be carried out. What is wrong with its Deployment is not known
-    /// here.
-    pub(super) fn accepted(&self, enabled: bool) -> Option<&'a Release> {
-        let accepted = enabled && self.conditions.is_true(crds::smi::ACCEPTED);
-        accepted.then_some(&self.facts.spec)
+    /// The release, where it may be carried out: as written, and with a Service to lead the calls
+    /// of. What is wrong with its Deployment is not known here.
+    pub(super) fn accepted(&self, around: Around<'_>) -> Option<&'a Release> {
+        let spec = &self.facts.spec;
+        let accepted = around.parts.enabled && self.conditions.is_true(crds::smi::ACCEPTED);
+        let services = &around.compiled.world.services;
+        (accepted && services.contains_key(&ObjectKey::from(&spec.service))).then_some(spec)
     }
 }
 
@@ -119,15 +121,15 @@ impl Conditions {
         if steps > rollout.progress_deadline {
             warnings.push(format!(
                 "the steps take {} s and progressDeadlineSeconds of {name} is {}, so kubectl \
-                 rollout status gives up during the run: raise it",
+                 rollout status fails during the run: raise it",
                 steps.as_secs(),
                 rollout.progress_deadline.as_secs()
             ));
         }
         self.edit(crds::smi::ACCEPTED, |condition| {
-            let said = std::mem::take(&mut condition.message);
-            let all = Some(said).into_iter().filter(|said| !said.is_empty());
-            let all: Vec<String> = all.chain(warnings).collect();
+            let compiled = std::mem::take(&mut condition.message);
+            let compiled = Some(compiled).filter(|compiled| !compiled.is_empty());
+            let all: Vec<String> = compiled.into_iter().chain(warnings).collect();
             condition.message = all.join("; ");
         });
         true
@@ -146,12 +148,13 @@ impl Conditions {
         stored::conditions(&self.all, self.generation, before, now)
     }
 
-    /// Adds `Ready` and `Stalled`. `in_force`: it is carried out.
+    /// Adds `Ready` and `Stalled`. `in_force`: it is carried out; else it cannot be, or is
+    /// suspended.
     pub(super) fn add_progress(&mut self, state: &State, in_force: bool) {
-        let accepted = self.obstacle().is_none();
+        let is_refused = !in_force && self.obstacle().is_some();
         let ended = state.history.first().map(|ended| ended.reason.clone());
         let (ready, stalled, reason, message) = match state.phase {
-            _ if !accepted => (false, true, "NotAccepted", String::new()),
+            _ if is_refused => (false, true, "NotAccepted", String::new()),
             _ if !in_force => (true, false, "Suspended", String::new()),
             ReleasePhase::RolledBack => (false, true, "RolledBack", ended.unwrap_or_default()),
             ReleasePhase::Idle => (true, false, "Idle", String::new()),

@@ -351,6 +351,11 @@ pub(super) fn kinds() -> impl Iterator<Item = (Kind, ApiResource)> {
     rows.filter_map(|row| Some((row.object?, (row.resource)())))
 }
 
+/// Whether the statuses of a kind are written here. `automation` writes those of its own kinds.
+pub(super) fn has_status(kind: Kind) -> bool {
+    kinds::row(kind).is_some_and(|row| row.has_status)
+}
+
 /// How the API names a kind; none for kinds whose status is not ours.
 pub(super) fn resource(kind: Kind) -> Option<ApiResource> {
     let row = kinds::row(kind).filter(|row| row.has_status)?;

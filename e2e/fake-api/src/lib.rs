@@ -4,6 +4,8 @@
 //! It validates nothing but versions; what depends on validation is tested in a real
 //! cluster.
 
+mod patch;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+
+use self::patch::PatchKind;
 
 /// How long a watch lasts.
 const WATCH: Duration = Duration::from_millis(200);
@@ -229,8 +233,8 @@ impl FakeApi {
             Method::PUT => state.replace(&path, part, sent),
             Method::PATCH => {
                 let kind = parts.headers.get(header::CONTENT_TYPE);
-                let json = kind.is_some_and(|kind| kind == "application/json-patch+json");
-                state.patch(&path, part, &sent, json)
+                let kind = kind.and_then(|kind| kind.to_str().ok());
+                state.patch(&path, part, &sent, PatchKind::of(kind.unwrap_or_default()))
             }
             Method::DELETE => state.delete(&path),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
@@ -352,8 +356,7 @@ impl State {
         }
     }
 
-    /// `json`: operations by RFC 6902, else a merge patch.
-    fn patch(&mut self, path: &str, part: Part, patch: &Value, json: bool) -> Response<Body> {
+    fn patch(&mut self, path: &str, part: Part, patch: &Value, kind: PatchKind) -> Response<Body> {
         let Some(existing) = self.objects.get(path) else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
@@ -361,13 +364,8 @@ impl State {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
         let mut object = existing.clone();
-        if json {
-            let patch = serde_json::from_value::<json_patch::Patch>(patch.clone());
-            if !patch.is_ok_and(|patch| json_patch::patch(&mut object, &patch).is_ok()) {
-                return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
-            }
-        } else {
-            merge(&mut object, patch);
+        if !kind.apply(patch, &mut object) {
+            return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
         }
         let mut object = part.written(path, existing, object);
         self.version += 1;
@@ -436,26 +434,6 @@ fn takes_any_version(path: &str) -> bool {
 /// Whether a CustomResourceDefinition defines the kind.
 fn is_custom(path: &str) -> bool {
     path.starts_with("/apis/") && path.contains(".smi-spec.io/")
-}
-
-/// RFC 7386.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (key, value) in fields {
-        if value.is_null() {
-            if let Some(existing) = target.as_object_mut() {
-                existing.remove(key);
-            }
-        } else {
-            merge(&mut target[key], value);
-        }
-    }
 }
 
 fn ok(object: &Value) -> Response<Body> {

@@ -4,6 +4,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 
+use super::patch::merge;
 use super::*;
 
 const SPLIT: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/s";
@@ -113,4 +114,25 @@ async fn metadata_only_read_omits_rest_and_counts_separately() {
     assert_eq!(objects.get("s").await.unwrap().data["spec"]["a"], 1);
     assert_eq!((api.reads(SECRET), api.whole_reads(SECRET)), (2, 1));
     assert!(objects.get_metadata_opt("t").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn strategic_patch_keeps_conditions_of_other_types() {
+    let api = FakeApi::default();
+    let path = "/api/v1/namespaces/shop/pods/web-1";
+    let conditions = json!([{"type": "Ready", "status": "False"}, {"type": "ours"}]);
+    let meta = json!({"name": "web-1", "namespace": "shop"});
+    api.put(
+        path,
+        json!({"metadata": meta, "status": {"conditions": conditions}}),
+    );
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Pod"));
+    let pods: Api<DynamicObject> = Api::namespaced_with(api.client(), "shop", &kind);
+    let patch = json!({"status": {"conditions": [{"type": "ours", "status": "True"}]}});
+    let params = PatchParams::default();
+    let patched = pods.patch_status("web-1", &params, &Patch::Strategic(patch));
+    patched.await.unwrap();
+    let expected =
+        json!([{"type": "Ready", "status": "False"}, {"type": "ours", "status": "True"}]);
+    assert_eq!(api.read(path).unwrap()["status"]["conditions"], expected);
 }
