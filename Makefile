@@ -1,7 +1,7 @@
 # The commands people type. `make` alone prints them. A recipe that sets a variable says
 # `exec`, so that a signal to make reaches the program and no shell before it.
 .DEFAULT_GOAL := help
-.PHONY: shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto release bench bench-quick flame bench-control scale interop attack skew
+.PHONY: automation shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto release bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -61,6 +61,9 @@ skew: ## an older version and this one beside each other, by upgrade and rollbac
 
 fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
 	@e2e/fuzz $(or $(SECONDS),600)
+
+automation: ## 10 000 simulated releases of each kind: how many good ones are rolled back, and bad ones found, 10 min (RUNS=10000)
+	@WEFT_AUTOMATION_RUNS=$(or $(RUNS),10000) exec cargo test -p automation --lib -- --nocapture simulation
 
 breaks: ## whether tests notice 60 known breaks of the product, in a copy of it (MESH=1, ONLY="b07 b12", COMPARE=older result.tsv)
 	@MESH="$(MESH)" ONLY="$(ONLY)" COMPARE="$(COMPARE)" e2e/breaks/run

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use policy::latency::{BOUNDS, BUCKETS, Histogram};
+use policy::latency::{BOUNDS, Histogram};
 use serde::{Deserialize, Serialize};
 
 use super::Counts;
@@ -72,8 +72,6 @@ pub fn share(percentile: u8) -> f64 {
 /// Cumulative counts of one pod since its proxy began to report them early.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {
-    /// Another number: the proxy counts from 0 again.
-    pub epoch: u64,
     /// Calls by time to the head of the response.
     pub latency: &'a Histogram,
     /// Calls that their caller cancelled before that.
@@ -92,8 +90,8 @@ pub struct SlowCalls {
 /// missing for a moment where its response has started and not ended.
 #[derive(Clone, Copy, Debug)]
 struct Last {
-    epoch: u64,
     threshold: Threshold,
+    ended: u64,
     quick: u64,
     slow: u64,
 }
@@ -104,25 +102,21 @@ impl SlowCalls {
     pub fn look(&mut self, sample: Sample<'_>, threshold: Threshold) -> Counts {
         let (quick, ended_slow) = threshold.split(sample.latency);
         let (_, overdue) = threshold.split(sample.waiting);
-        let slow = ended_slow
-            .saturating_add(sample.cancelled)
-            .saturating_add(overdue);
+        let slow = ended_slow.saturating_add(sample.cancelled);
         let now = Last {
-            epoch: sample.epoch,
             threshold,
+            ended: quick.saturating_add(slow),
             quick,
-            slow,
+            slow: slow.saturating_add(overdue),
         };
-        let same = |last: &Last| last.epoch == now.epoch && last.threshold == threshold;
-        let Some(last) = self.last.filter(same) else {
+        // Fewer calls have ended than before: the proxy counts from 0 again.
+        let goes_on = |last: &Last| last.threshold == threshold && last.ended <= now.ended;
+        let Some(last) = self.last.filter(goes_on) else {
             self.last = Some(now);
             return Counts::default();
         };
-        self.last = Some(Last {
-            quick: quick.max(last.quick),
-            slow: slow.max(last.slow),
-            ..now
-        });
+        let slow = now.slow.max(last.slow);
+        self.last = Some(Last { slow, ..now });
         let bad = slow.saturating_sub(last.slow);
         Counts {
             calls: quick.saturating_sub(last.quick).saturating_add(bad),
@@ -159,8 +153,3 @@ impl Recent {
         (sum.total() >= ENOUGH_CALLS).then_some(sum)
     }
 }
-
-const _: () = assert!(
-    BOUNDS.len() + 1 == BUCKETS,
-    "only the last bucket has no bound"
-);

@@ -24,13 +24,22 @@ use rules::{Crate, Exempt, Rationed, Silent, Spelt};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("runtime", &[]),
+    ("automation", &["crds", "policy"]),
     ("crds", &["policy"]),
     ("wire", &["policy"]),
     ("identity", &["policy"]),
     ("model", &["crds", "policy", "wire"]),
     (
         "controller",
-        &["crds", "model", "policy", "wire", "identity", "runtime"],
+        &[
+            "automation",
+            "crds",
+            "model",
+            "policy",
+            "wire",
+            "identity",
+            "runtime",
+        ],
     ),
     ("proxy_net", &["policy", "runtime"]),
     ("proxy_http", &["policy", "runtime", "proxy_net"]),
@@ -78,23 +87,23 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("policy", &["tokio", "hyper", "kube", "k8s-openapi"]),
 ];
 
+/// What waits or sends.
+const INPUT_OUTPUT: &[&str] = &[
+    "tokio",
+    "tokio-stream",
+    "tokio-util",
+    "futures",
+    "hyper",
+    "hyper-util",
+    "tonic",
+    "tower",
+    "socket2",
+    "tracing",
+];
+
 /// Crates that must not be named in the manifest of another one, whatever is linked through
-/// third ones: `model` knows kube's types, and nothing of it waits or sends.
-const NOT_NAMED: &[(&str, &[&str])] = &[(
-    "model",
-    &[
-        "tokio",
-        "tokio-stream",
-        "tokio-util",
-        "futures",
-        "hyper",
-        "hyper-util",
-        "tonic",
-        "tower",
-        "socket2",
-        "tracing",
-    ],
-)];
+/// third ones: `model` and `automation` know kube's types, and nothing of them waits or sends.
+const NOT_NAMED: &[(&str, &[&str])] = &[("automation", INPUT_OUTPUT), ("model", INPUT_OUTPUT)];
 
 const EXEMPT: Exempt = Exempt {
     generated: &[
@@ -240,6 +249,7 @@ const EXEMPT: Exempt = Exempt {
 /// Crates whose programs run in a user's cluster.
 const SHIPPED: &[&str] = &[
     "policy",
+    "automation",
     "wire",
     "identity",
     "runtime",

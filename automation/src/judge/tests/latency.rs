@@ -18,14 +18,8 @@ fn histogram(times: &[(f64, u64)]) -> Histogram {
 }
 
 /// What a pod has counted since it started.
-fn look(
-    calls: &mut SlowCalls,
-    epoch: u64,
-    ended: &[(f64, u64)],
-    waiting: &[(f64, u64)],
-) -> (u64, u64) {
+fn look(calls: &mut SlowCalls, ended: &[(f64, u64)], waiting: &[(f64, u64)]) -> (u64, u64) {
     let sample = Sample {
-        epoch,
         latency: &histogram(ended),
         cancelled: 0,
         waiting: &histogram(waiting),
@@ -62,34 +56,26 @@ fn tolerance_is_half_of_what_the_percentile_leaves() {
 fn calls_are_counted_from_look_to_look() {
     let mut calls = SlowCalls::default();
     let first = [(0.01, 500), (0.2, 7)];
-    assert_eq!(look(&mut calls, 1, &first, &[]), (0, 0), "the first look");
+    assert_eq!(look(&mut calls, &first, &[]), (0, 0), "the first look");
     let second = [(0.01, 510), (0.2, 9)];
-    assert_eq!(look(&mut calls, 1, &second, &[]), (12, 2));
-    assert_eq!(look(&mut calls, 1, &second, &[]), (0, 0));
+    assert_eq!(look(&mut calls, &second, &[]), (12, 2));
+    assert_eq!(look(&mut calls, &second, &[]), (0, 0));
     let anew = [(0.01, 5), (0.2, 5)];
-    assert_eq!(
-        look(&mut calls, 2, &anew, &[]),
-        (0, 0),
-        "the proxy restarted"
-    );
+    assert_eq!(look(&mut calls, &anew, &[]), (0, 0), "the proxy restarted");
     let next = [(0.01, 6), (0.2, 5)];
-    assert_eq!(look(&mut calls, 2, &next, &[]), (1, 0));
+    assert_eq!(look(&mut calls, &next, &[]), (1, 0));
 }
 
 #[test]
 fn call_that_waits_too_long_is_slow_once() {
     let mut calls = SlowCalls::default();
-    look(&mut calls, 1, &[], &[]);
-    assert_eq!(look(&mut calls, 1, &[], &[(0.05, 3)]), (0, 0), "not yet");
-    assert_eq!(look(&mut calls, 1, &[], &[(0.5, 3)]), (3, 3), "overdue");
+    look(&mut calls, &[], &[]);
+    assert_eq!(look(&mut calls, &[], &[(0.05, 3)]), (0, 0), "not yet");
+    assert_eq!(look(&mut calls, &[], &[(0.5, 3)]), (3, 3), "overdue");
     // The head of its response is there, and its body is not.
-    assert_eq!(look(&mut calls, 1, &[], &[]), (0, 0));
-    assert_eq!(
-        look(&mut calls, 1, &[(1.5, 3)], &[]),
-        (0, 0),
-        "counted before"
-    );
-    assert_eq!(look(&mut calls, 1, &[(1.5, 4)], &[]), (1, 1));
+    assert_eq!(look(&mut calls, &[], &[]), (0, 0));
+    assert_eq!(look(&mut calls, &[(1.5, 3)], &[]), (0, 0), "counted before");
+    assert_eq!(look(&mut calls, &[(1.5, 4)], &[]), (1, 1));
 }
 
 #[test]
@@ -98,7 +84,6 @@ fn another_threshold_counts_nothing_twice() {
     let ended = histogram(&[(0.2, 50)]);
     let waiting = Histogram::default();
     let sample = Sample {
-        epoch: 1,
         latency: &ended,
         cancelled: 5,
         waiting: &waiting,

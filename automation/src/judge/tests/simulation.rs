@@ -35,7 +35,7 @@ fn found(weather: Weather, random: &mut Random) -> Option<usize> {
     let allowed = [Allowed::Above(0.01), Allowed::Above(0.005)];
     let mut looked = [false; 2];
     for look in 0..STEPS.len() * LOOKS_OF_A_STEP {
-        if look % LOOKS_OF_A_STEP == 0 {
+        if look.is_multiple_of(LOOKS_OF_A_STEP) {
             looked = [false; 2];
         }
         let part = STEPS[look / LOOKS_OF_A_STEP];

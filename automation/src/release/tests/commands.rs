@@ -14,7 +14,7 @@ fn progressing() -> World {
 
 #[test]
 fn command_that_does_not_fit_is_ignored() {
-    let fits = |phase, verb| match phase {
+    let fits = |phase: ReleasePhase, verb: Verb| match phase {
         ReleasePhase::Idle | ReleasePhase::Waiting => false,
         ReleasePhase::Progressing => !matches!(verb, Verb::Resume | Verb::Retry),
         ReleasePhase::Paused => !matches!(verb, Verb::Pause | Verb::Retry),

@@ -64,7 +64,7 @@ fn bad_candidate_gets_nothing_after_rollback_whichever_write_fails() {
 
 #[test]
 fn evidence_fits_and_stays_the_same_as_a_text() {
-    let mut world = updated(0.02);
+    let mut world = updated(0.005);
     world.until_step(2);
     let run = world.state.run.as_ref().expect("a run");
     let text = run.evidence.to_text();

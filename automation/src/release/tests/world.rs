@@ -304,7 +304,7 @@ impl World {
         });
         let before = self.state.clone();
         let next = next(&self.spec, &self.seen, &before, self.now());
-        let writes = next.decided || self.seconds % PERSIST_EVERY == 0;
+        let writes = next.decided || self.seconds.is_multiple_of(PERSIST_EVERY);
         if writes {
             self.writes += 1;
             if self.trouble == Trouble::Refused(self.writes) {

@@ -11,6 +11,7 @@ pub(crate) mod scale;
 /// What the figures depend on.
 const SOURCES: &[&str] = &[
     "controller",
+    "automation",
     "wire",
     "policy",
     "identity",
