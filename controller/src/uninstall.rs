@@ -8,4 +8,5 @@ mod api_services;
 mod definitions;
 mod gates;
 pub(crate) mod hook;
+mod pages;
 pub(crate) mod unfinished;

@@ -359,7 +359,7 @@ pub fn remove(pod: &Value) -> Result<Option<Value>, Refusal> {
         handlers::restore(spec, &earlier)?;
         drain::take_delay(spec, delay);
         pod_resources::take(spec, &earlier.share);
-        gate::take(spec);
+        take_items(spec, gate::GATES, gate::is_ours);
         take_items(spec, "initContainers", pod::is_ours);
         take_items(spec, "volumes", |volume| {
             VOLUMES.contains(&pod::name(volume))

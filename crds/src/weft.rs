@@ -29,9 +29,9 @@ pub use definition::definitions;
 pub use duration::{BadDuration, add_up, parse_duration};
 pub use fault_experiment::{
     CheckedErrorRate, ExperimentCalls, ExperimentCheck, ExperimentCheckStatus, ExperimentHistory,
-    ExperimentPhase, ExperimentRun, ExperimentSchedule, ExperimentVerdict, FaultAbort,
-    FaultEffect, FaultEndpoints, FaultExperiment, FaultExperimentSpec, FaultExperimentStatus,
-    FaultTargetRef, NoSettings,
+    ExperimentPhase, ExperimentRun, ExperimentSchedule, ExperimentVerdict, FaultAbort, FaultEffect,
+    FaultEndpoints, FaultExperiment, FaultExperimentSpec, FaultExperimentStatus, FaultTargetRef,
+    NoSettings,
 };
 pub use fault_limit::{BadFaultLimit, FaultLimit, parse_faults};
 pub use sections::{

@@ -43,7 +43,7 @@ use policy::{
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
 pub use self::releases::Releases;
-pub(crate) use self::releases::{CandidateShare, ReleasedPods, Sets, ShareLimit};
+pub(crate) use self::releases::{CandidateShare, ReleasedPods, Sets};
 pub(crate) use self::service_ports::{Served, by_say, has_say, has_shared_port};
 pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};

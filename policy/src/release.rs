@@ -65,10 +65,9 @@ pub fn service_of(backend: &str) -> &str {
 pub enum Limit {
     /// The step's weight, in percent.
     Step(u8),
-    /// It was refused before any gate was opened.
-    Refused,
-    /// It was refused while it was promoted, when pods of the other set had gone already.
-    RefusedWhilePromoted,
+    /// It was refused, and goes on to get so much at most: nothing, or a part where pods of the
+    /// other set had gone already.
+    Refused(u8),
 }
 
 /// The candidate's part of the calls in percent, where so many pods of each set serve.
@@ -84,8 +83,7 @@ pub fn weight(limit: Limit, candidate: usize, stable: usize) -> u8 {
     }
     let percent = |pods: usize| u8::try_from(pods.saturating_mul(100) / serving).unwrap_or(100);
     match limit {
-        Limit::Refused => 0,
-        Limit::RefusedWhilePromoted => 100 - percent(stable).saturating_mul(2).min(100),
+        Limit::Refused(most) => most.min(100 - percent(stable).saturating_mul(2).min(100)),
         Limit::Step(_) if stable == 0 => 100,
         Limit::Step(0) => 0,
         Limit::Step(most) => percent(candidate).max(1).min(most),
@@ -142,9 +140,10 @@ mod tests {
             (2, 0, 100),
             (0, 0, 0),
         ] {
-            let weight = weight(Limit::RefusedWhilePromoted, candidate, stable);
-            assert_eq!(weight, expected, "{candidate} {stable}");
+            let of = |most| weight(Limit::Refused(most), candidate, stable);
+            assert_eq!(of(100), expected, "{candidate} {stable}");
+            assert_eq!(of(20), expected.min(20), "{candidate} {stable}");
+            assert_eq!(of(0), 0, "{candidate} {stable}");
         }
-        assert_eq!(weight(Limit::Refused, 3, 0), 0, "also without stable pods");
     }
 }

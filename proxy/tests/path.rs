@@ -73,6 +73,7 @@ mod path {
     mod retries;
     mod retry_waits;
     mod routing;
+    mod sets;
     mod shown;
     mod spans;
     mod switching;

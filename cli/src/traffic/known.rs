@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crds::label_syntax::is_object_name;
 use crds::observe::NodeKind;
+use policy::release::service_of;
 use serde_json::Value;
 
 use super::select::{ENDS, Selected, account_of};
@@ -209,7 +210,7 @@ fn names(traffic: &IndexedGraph) -> Vec<Name<'_>> {
     }
     for edge in traffic.edges() {
         names.extend(object(ResourceKind::Service, &edge.service));
-        names.extend(object(ResourceKind::Service, &edge.backend));
+        names.extend(object(ResourceKind::Service, service_of(&edge.backend)));
         names.extend(object(ResourceKind::TrafficSplit, &edge.split));
         // Also of pods that do not run any more.
         for (namespace, name) in edge.identities.iter().filter_map(|id| account_of(id)) {

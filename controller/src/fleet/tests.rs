@@ -4,6 +4,7 @@
 
 mod authorization;
 mod called;
+mod sets;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::hook::{AT_ONCE, NAMED, PATIENCE, each_page};
+use super::pages::{AT_ONCE, NAMED, PATIENCE, each_page};
 
 /// Reason of the condition.
 const REASON: &str = "MeshUninstalled";

@@ -10,34 +10,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use crds::item::Item;
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::definitions::{Refusal, serve_storage_only};
+use super::pages::{AT_ONCE, NAMED, PATIENCE, each_page};
 use crate::trust_bundle::copy::{LEAVE_MANAGER, LEAVING_KEY, NAME};
 
 /// Group and version of what `kubectl rollout restart` restarts.
 const APPS: &str = "apps/v1";
 /// Name of the proxy's container.
 const PROXY: &str = "weft-proxy";
-/// Objects read in one call. A page of pods in full is a few megabytes.
-const PAGE: u32 = 200;
-/// Bundles marked, or gates opened, at one time: a few hundred a second, which an API server does not feel.
-pub(super) const AT_ONCE: usize = 16;
-/// A call that takes longer has failed; the Job is tried again, and goes on where it was.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a list is started anew because the API server has forgotten where it was.
-const LISTS: usize = 5;
-/// Failures that the report names.
-pub(super) const NAMED: usize = 20;
 
 /// Prepares the mesh in `namespace` for its end and returns the message for the person who
 /// uninstalls.
@@ -135,38 +124,6 @@ async fn mark_one(client: Client, namespace: String) -> Result<bool, String> {
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(false),
         Ok(Err(error)) => Err(format!("{namespace}: {error}")),
         Err(_) => Err(format!("{namespace}: no answer in time")),
-    }
-}
-
-/// Hands a list over page by page. When the API server forgets where the list was, it
-/// begins anew, so `take` may see an object twice.
-pub(super) async fn each_page<K>(
-    api: &Api<Item<K>>,
-    params: ListParams,
-    mut take: impl AsyncFnMut(Vec<K>),
-) -> Result<(), kube::Error>
-where
-    K: kube::Resource + Clone + std::fmt::Debug + DeserializeOwned + Default,
-{
-    let first = params.limit(PAGE);
-    let mut lists = 1;
-    let mut params = first.clone();
-    loop {
-        let page = match api.list(&params).await {
-            Ok(page) => page,
-            Err(kube::Error::Api(status)) if status.code == 410 && lists < LISTS => {
-                lists += 1;
-                params = first.clone();
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let next = page.metadata.continue_.filter(|token| !token.is_empty());
-        take(page.items.into_iter().map(Item::or_empty).collect()).await;
-        match next {
-            Some(token) => params = first.clone().continue_token(&token),
-            None => return Ok(()),
-        }
     }
 }
 
@@ -271,8 +228,11 @@ fn owner(pod: &Pod) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::testing::api_server::FakeApi;
+    use crate::uninstall::pages::PAGE;
     use serde_json::Value;
 
     const MESH: &str = "weft-system";

@@ -12,7 +12,8 @@ use super::pod;
 use super::workload::workload;
 use crate::labels::{POD_TEMPLATE_HASH, RELEASED_CONDITION};
 
-const GATES: &str = "readinessGates";
+/// Where the gates of a pod stand in its spec.
+pub(super) const GATES: &str = "readinessGates";
 const TYPE: &str = "conditionType";
 
 /// What is known of the releases of a namespace.
@@ -68,12 +69,8 @@ pub(super) fn add(spec: &mut Map<String, Value>) {
     }
 }
 
-/// Takes it away, with the list where it was alone.
-pub(super) fn take(spec: &mut Map<String, Value>) {
-    super::take_items(spec, GATES, is_ours);
-}
-
-fn is_ours(gate: &Value) -> bool {
+/// Whether it is the one that a release opens.
+pub(super) fn is_ours(gate: &Value) -> bool {
     gate[TYPE] == RELEASED_CONDITION
 }
 
@@ -119,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn gate_is_added_once_beside_others_and_taken() {
+    fn gate_is_added_once_beside_others() {
         let ours = json!({"conditionType": "weft.dev/released"});
         let other = json!({"conditionType": "example.com/balanced"});
         for (before, after) in [
@@ -132,11 +129,5 @@ mod tests {
             add(&mut spec);
             assert_eq!(spec["readinessGates"], after);
         }
-        let mut spec = json!({"readinessGates": [other, ours]});
-        take(spec.as_object_mut().unwrap());
-        assert_eq!(spec, json!({"readinessGates": [other]}));
-        let mut spec = json!({"readinessGates": [ours]});
-        take(spec.as_object_mut().unwrap());
-        assert_eq!(spec, json!({}));
     }
 }

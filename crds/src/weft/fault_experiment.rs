@@ -129,7 +129,7 @@ pub struct FaultEffect {
     /// The caller's proxy answers with an error. Not when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort: Option<FaultAbort>,
-    /// As if nobody listened at the address. Not when left out.
+    /// As if nothing listened at the address. Not when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refuse: Option<NoSettings>,
     /// As if the connection were lost before an answer. Not when left out.

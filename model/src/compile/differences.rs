@@ -177,9 +177,7 @@ pub(super) fn same_ports(new: &ServiceEntry, old: &ServiceEntry) -> bool {
     let same_sets = match (&new.sets, &old.sets) {
         (None, None) => true,
         (Some(new), Some(old)) => {
-            new.is_released == old.is_released
-                && same_ports(&new.stable, &old.stable)
-                && same_ports(&new.candidate, &old.candidate)
+            same_ports(&new.stable, &old.stable) && same_ports(&new.candidate, &old.candidate)
         }
         _ => false,
     };

@@ -13,7 +13,7 @@ use crds::weft::ReleasePhase;
 use crds::weft::validation::{Release, ReleaseStep};
 use policy::{
     name::{Kind, ObjectRef},
-    release::ReleaseSet,
+    release::{Limit, ReleaseSet},
     route::Match,
 };
 
@@ -21,7 +21,7 @@ use super::findings::{About, Findings};
 use super::routes::{Group, MOST_BYTES, Routes};
 use crate::{
     model::{
-        CandidateShare, Endpoint, EndpointState, PortEntry, ServiceEntry, Sets, ShareLimit, Split,
+        CandidateShare, Endpoint, EndpointState, PortEntry, ServiceEntry, Sets, Split,
         peers::owner_above,
     },
     problem::Reason,
@@ -176,16 +176,16 @@ impl Claim<'_> {
         };
         let always = |limit| self.rule(Match::Always, Vec::new(), Some(share(limit)));
         match order.phase {
-            ReleasePhase::RolledBack => vec![always(ShareLimit::Refused)],
-            ReleasePhase::Promoting => vec![always(ShareLimit::Percent(100))],
+            ReleasePhase::RolledBack => vec![always(Limit::Refused(order.weight))],
+            ReleasePhase::Promoting => vec![always(Limit::Step(100))],
             _ => match self.step() {
                 Some((step, before)) if !step.groups.is_empty() => {
                     let (when, groups) = self.matches(step, routes);
-                    let most = Some(share(ShareLimit::Percent(order.weight)));
+                    let most = Some(share(Limit::Step(order.weight)));
                     let fitting = self.rule(when, groups, most);
-                    vec![fitting, always(ShareLimit::Percent(before))]
+                    vec![fitting, always(Limit::Step(before))]
                 }
-                _ => vec![always(ShareLimit::Percent(order.weight))],
+                _ => vec![always(Limit::Step(order.weight))],
             },
         }
     }
@@ -291,7 +291,6 @@ fn sets(
             sets: None,
         })
     };
-    let mut endpoints = ports.values().flat_map(|at| &at.candidates);
     Sets {
         stable: entry(&|at| {
             let endpoints = at.candidates.iter();
@@ -304,7 +303,6 @@ fn sets(
             let endpoints = at.candidates.iter();
             endpoints.filter(is_candidate).map(without_gate).collect()
         }),
-        is_released: endpoints.any(|one| one.ready && is_candidate(&one)),
     }
 }
 

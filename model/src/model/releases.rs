@@ -20,16 +20,8 @@ pub(crate) struct CandidateShare {
     pub(crate) deployment: Arc<str>,
     /// Value of `pod-template-hash` of the candidate's pods.
     pub(crate) revision: Arc<str>,
-    pub(crate) limit: ShareLimit,
-}
-
-/// How much the candidate may get by one rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ShareLimit {
-    /// At most so many percent.
-    Percent(u8),
-    /// It was refused.
-    Refused,
+    /// How much the candidate may get by one rule.
+    pub(crate) limit: Limit,
 }
 
 /// The two sets of a Service.
@@ -37,8 +29,6 @@ pub(crate) enum ShareLimit {
 pub(crate) struct Sets {
     pub(crate) stable: Arc<ServiceEntry>,
     pub(crate) candidate: Arc<ServiceEntry>,
-    /// Some pod of the candidate is ready, so its gate was opened.
-    pub(crate) is_released: bool,
 }
 
 /// What releases and experiments decide beside routes.
@@ -70,7 +60,7 @@ impl Sets {
     }
 
     /// The candidate's part of the calls to a port, in percent.
-    pub(super) fn weight(&self, limit: ShareLimit, port: u16) -> u8 {
+    pub(super) fn weight(&self, limit: Limit, port: u16) -> u8 {
         let at = |set| self.entry(set).ports.get(&port);
         let [candidate, stable] = [ReleaseSet::Candidate, ReleaseSet::Stable].map(at);
         let count =
@@ -79,11 +69,6 @@ impl Sets {
             // As a Service without ready endpoints is served by those that end.
             [0, 0] => count(PortEntry::last_resorts),
             ready => ready,
-        };
-        let limit = match limit {
-            ShareLimit::Percent(most) => Limit::Step(most),
-            ShareLimit::Refused if self.is_released => Limit::RefusedWhilePromoted,
-            ShareLimit::Refused => Limit::Refused,
         };
         weight(limit, candidate, stable)
     }
@@ -95,11 +80,13 @@ impl ServiceEntry {
         &'a self,
         key: &'a ObjectKey,
     ) -> impl Iterator<Item = (ObjectKey, &'a Arc<Self>)> {
-        let all = self.sets.iter().flat_map(|sets| {
-            let each = |set| (set, sets.entry(set));
-            ReleaseSet::ALL.map(each)
-        });
-        all.map(|(set, entry)| (ObjectKey::new(&key.namespace, &set.of(&key.name)), entry))
+        let sets = self.sets.as_deref().into_iter();
+        sets.flat_map(move |sets| {
+            ReleaseSet::ALL.map(|set| {
+                let name = ObjectKey::new(&key.namespace, &set.of(&key.name));
+                (name, sets.entry(set))
+            })
+        })
     }
 }
 

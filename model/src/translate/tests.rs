@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fixtures as cluster;
+use crate::world::Gate;
 
 fn dynamic(object: Value) -> DynamicObject {
     serde_json::from_value(object).unwrap()
@@ -31,6 +32,35 @@ fn a_proxy_is_seen_with_whether_it_runs() {
     assert!(!pod(dynamic(waiting)).unwrap().proxy.unwrap().running);
     let plain = cluster::plain_pod("p", "10.0.0.1", "x");
     assert_eq!(pod(dynamic(plain)).unwrap().proxy, None);
+}
+
+#[test]
+fn gate_has_readiness_and_restarts_of_containers() {
+    let plain = cluster::pod("p", "10.0.0.1", "x");
+    assert_eq!(pod(dynamic(plain.clone())).unwrap().gate, None);
+    let status = |restarts: i32| {
+        json!({
+            "name": "app", "ready": true, "restartCount": restarts, "image": "", "imageID": "",
+        })
+    };
+    let gated = cluster::gated(plain, [true, false]);
+    let gated = cluster::set(
+        gated,
+        "/status/containerStatuses",
+        json!([status(2), status(1)]),
+    );
+    let facts = pod(dynamic(gated.clone())).unwrap();
+    let expected = Gate {
+        containers_ready: true,
+        ready_since: 1_767_225_900,
+        released: false,
+        restarts: 3,
+    };
+    assert_eq!(facts.gate, Some(expected));
+    assert!(facts.unready && facts.serves_gated());
+    // Before the kubelet writes any condition the gate is shut.
+    let new = cluster::set(gated, "/status", json!({}));
+    assert_eq!(pod(dynamic(new)).unwrap().gate, Some(Gate::default()));
 }
 
 #[test]

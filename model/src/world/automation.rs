@@ -57,9 +57,9 @@ pub struct ReleaseOrder {
     pub candidate: Option<Arc<str>>,
     /// The step in force, counted from 1 as users read it; 0 for none.
     pub step: u32,
-    /// The step's weight in percent, 0 in a mirror step; read in phases Progressing and Paused
-    /// only. Compiling caps it by the pods that serve. In phase RolledBack it shows by the
-    /// candidate's pods whether a gate had been opened.
+    /// What the candidate gets at most, in percent: the step's weight, 0 in a mirror step, 100
+    /// while promoting; after a rollback 0, or what stable pods that had gone already cannot
+    /// carry. Compiling caps it by the pods that serve.
     pub weight: u8,
 }
 

@@ -147,8 +147,7 @@ impl Route {
         let snapshot = proxy.config.snapshot();
         let name: Arc<str> = wire::names::endpoints(&service.namespace, &service.name, port).into();
         // A set of a release has the policies of its Service, and a breaker of its own.
-        let owner = service_of(&service.name);
-        let root = wire::names::endpoints(&service.namespace, owner, port);
+        let root = wire::names::endpoints(&service.namespace, service_of(&service.name), port);
         let names = Names {
             root: &root,
             serving: (root != *name).then_some(&*name),

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use policy::name::Kind;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::sync::{mpsc, watch};
@@ -283,7 +284,10 @@ pub(crate) fn ends(call_ends: &CallEnds, protocol: Protocol) -> v1::Edge {
         Direction::outbound => (v1::Side::Client, peer, String::new()),
         Direction::inbound => (v1::Side::Server, String::new(), peer),
     };
-    let split = call_ends.rule().map(|split| split.label().to_string());
+    // What a release chose shows in the backend; its name may be that of a split.
+    let split = call_ends.rule();
+    let split = split.filter(|rule| rule.kind() == Kind::TrafficSplit.as_str());
+    let split = split.map(|split| split.label().to_string());
     v1::Edge {
         side: side.into(),
         pod,

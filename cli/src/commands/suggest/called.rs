@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::observe::Edge;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use policy::release::service_of;
 
 use crate::traffic::IndexedGraph;
 use crate::traffic::select::{self, account_of};
@@ -31,7 +32,7 @@ pub(super) fn named(traffic: &IndexedGraph, edge: &Edge, here: Option<&str>) -> 
     if !edge.service.is_empty() {
         text.push_str(&format!(" of {}", shown_service(&edge.service, here)));
     }
-    if !edge.backend.is_empty() && edge.backend != edge.service {
+    if !edge.backend.is_empty() && service_of(&edge.backend) != edge.service {
         text.push_str(&format!(" by {}", shown_service(&edge.backend, here)));
     }
     text
@@ -86,9 +87,9 @@ pub(super) fn ports_at(
     ports: &Ports,
 ) -> Result<BTreeSet<u16>, String> {
     let service = if edge.backend.is_empty() {
-        &edge.service
+        &*edge.service
     } else {
-        &edge.backend
+        service_of(&edge.backend)
     };
     // An author of Services in another namespace could direct one to any port.
     let there = service.split_once('/').map(|(there, _)| there);

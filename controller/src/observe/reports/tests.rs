@@ -367,7 +367,7 @@ fn full_edge() -> v1::Edge {
         identity: "shop/web".to_owned(),
         service: "shop/api".to_owned(),
         port: 80,
-        backend: "shop/api-v2".to_owned(),
+        backend: "shop/api@candidate".to_owned(),
         split: "shop/api".to_owned(),
         success: 1,
         failure: 2,

@@ -12,10 +12,13 @@ use crate::{
         validation::{Cluster, spec},
         violations,
     },
-    weft::{TrafficPolicySpec, definitions},
+    weft::{CanaryReleaseSpec, FaultExperimentSpec, KINDS, TrafficPolicySpec, definitions},
 };
 
-/// Every TrafficPolicy in the folder of examples and in the page, with its place.
+/// Pages with examples.
+const PAGES: [&str; 3] = ["resilience.md", "releases.md", "faults.md"];
+
+/// Every object of our group in the folder of examples and in the pages, with its place.
 fn examples() -> Vec<(String, Value)> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let mut texts = Vec::new();
@@ -26,17 +29,20 @@ fn examples() -> Vec<(String, Value)> {
             fs::read_to_string(&path).unwrap(),
         ));
     }
-    let page = fs::read_to_string(docs.join("resilience.md")).unwrap();
-    let blocks = page.split("```yaml\n").skip(1);
-    for (n, block) in blocks.enumerate() {
-        let (text, _) = block.split_once("```").unwrap();
-        texts.push((format!("resilience.md, example {}", n + 1), text.to_owned()));
+    for name in PAGES {
+        let page = fs::read_to_string(docs.join(name)).unwrap_or_default();
+        let blocks = page.split("```yaml\n").skip(1);
+        for (n, block) in blocks.enumerate() {
+            let (text, _) = block.split_once("```").unwrap();
+            texts.push((format!("{name}, example {}", n + 1), text.to_owned()));
+        }
     }
     let mut examples = Vec::new();
     for (location, text) in texts {
         for document in serde_yaml_ng::Deserializer::from_str(&text) {
             let object = Value::deserialize(document).unwrap();
-            if object["kind"] == "TrafficPolicy" {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            if KINDS.contains(&kind) {
                 examples.push((location.clone(), object));
             }
         }
@@ -46,14 +52,17 @@ fn examples() -> Vec<(String, Value)> {
 
 #[test]
 fn every_documented_example_validates_without_warning() {
-    let (_, definition) = definitions().remove(0);
-    let version = &definition["spec"]["versions"][0];
-    let schema = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let definitions = definitions();
     let examples = examples();
     assert!(examples.len() >= 10, "{}", examples.len());
     let cluster = Cluster::default();
     for (location, object) in examples {
         assert_eq!(object["apiVersion"], "weft.dev/v1alpha1", "{location}");
+        let kind = object["kind"].as_str().unwrap();
+        let mut all = definitions.iter().map(|(_, definition)| definition);
+        let definition = all.find(|one| one["spec"]["names"]["kind"] == kind);
+        let version = &definition.unwrap()["spec"]["versions"][0];
+        let schema = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
         assert_eq!(
             violations(schema, &object["spec"]),
             Vec::<String>::new(),
@@ -61,7 +70,12 @@ fn every_documented_example_validates_without_warning() {
         );
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or("shop");
         let at = cluster.around(namespace);
-        let (_, mistakes) = spec::<TrafficPolicySpec>(Some(&object["spec"]), &at);
+        let written = object.get("spec");
+        let mistakes = match kind {
+            "CanaryRelease" => spec::<CanaryReleaseSpec>(written, &at).1,
+            "FaultExperiment" => spec::<FaultExperimentSpec>(written, &at).1,
+            _ => spec::<TrafficPolicySpec>(written, &at).1,
+        };
         assert_eq!(mistakes, [], "{location}");
     }
 }

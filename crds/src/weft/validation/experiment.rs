@@ -143,7 +143,7 @@ pub enum FaultEnding {
         /// Status of gRPC, 1 to 16; what gRPC reads from the status of HTTP when `None`.
         grpc_status: Option<u8>,
     },
-    /// As if nobody listened.
+    /// As if nothing listened.
     Refuse,
     /// As if the connection were lost before an answer.
     Reset,

@@ -1,6 +1,12 @@
 //! Rights and switches of releases and experiments in the chart.
 
-use super::*;
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use e2e::harness::{Outcome, mesh};
+use serde_json::Value;
+
+use super::{of_kind, refused, rendered};
 
 /// Every right of a role, as `verb resource`.
 fn rights(objects: &[Value], role: &str) -> BTreeSet<String> {
@@ -49,9 +55,11 @@ fn automation_switches_reach_parts_and_their_rights() -> Outcome {
             "{name}"
         );
     }
+    // Gates that are shut are opened, also where releases have been switched off.
+    for right in ["patch pods/status", "list replicasets", "get deployments"] {
+        assert!(rights(&off, "weft-controller").contains(right), "{right}");
+    }
     for (role, right) in [
-        ("weft-controller", "patch pods/status"),
-        ("weft-controller", "watch replicasets"),
         ("weft-injector", "list canaryreleases"),
         ("weft-fault-operator", "create faultexperiments"),
     ] {

@@ -1,5 +1,6 @@
 //! CanaryReleases become two sets of endpoints, and rules that share calls out between them.
 
+use policy::name::{Kind, ObjectRef};
 use policy::traffic::call::{Downstream, Mirror};
 use policy::traffic::set::{Methods, Percent};
 use serde_json::{Value, json};
@@ -135,17 +136,17 @@ fn candidate_weight_is_step_capped_by_serving_pods() {
         ("Progressing", 3, &[lost], 50, 0),
         ("Progressing", 3, &[], 50, 0),
         ("Progressing", 0, &[gated], 5, 100),
-        ("Promoting", 1, &[open, gated], 5, 66),
+        ("Promoting", 1, &[open, gated], 100, 66),
         ("RolledBack", 3, &[gated], 0, 0),
         ("RolledBack", 0, &[gated], 0, 0),
-        ("RolledBack", 1, &[open, gated], 0, 34),
-        ("RolledBack", 0, &[open], 0, 100),
+        ("RolledBack", 1, &[open, gated], 50, 34),
+        ("RolledBack", 0, &[open], 50, 50),
     ];
     for (phase, stable, candidates, weight, expected) in table {
         let cluster = mesh(stable, candidates).with(api(order(phase, 2, weight)));
         let all = weights(&cluster);
-        let told = format!("{phase} {stable} {candidates:?} {weight}");
-        assert_eq!(all, [(false, [100 - expected, expected])], "{told}");
+        let case = format!("{phase} {stable} {candidates:?} {weight}");
+        assert_eq!(all, [(false, [100 - expected, expected])], "{case}");
     }
 }
 
@@ -399,4 +400,16 @@ fn counts_in_a_status_change_no_fact() {
     status["phase"] = json!("RolledBack");
     status["run"]["weight"] = json!(0);
     assert_eq!(apply(&mut collector, &api(status)), News::Urgent);
+}
+
+#[test]
+fn release_is_needed_where_its_service_is_called() {
+    let object = ObjectRef::new(Kind::CanaryRelease, "shop", "rel");
+    let through = |phase| {
+        let cluster = mesh(3, &[[true, false]]).with(api(order(phase, 2, 20)));
+        cluster.compile().0.called_through(&object)
+    };
+    let service = "destination/10.96.0.1:80".to_owned();
+    assert_eq!(through("Progressing"), [service].into());
+    assert!(through("Idle").is_empty());
 }

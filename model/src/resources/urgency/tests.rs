@@ -116,3 +116,29 @@ fn pod_that_leaves_its_address_must_not_wait() {
     assert!(!must_not_wait(Some(&at("a")), Some(&at("a"))));
     assert!(!must_not_wait(Some(&external), Some(&at("a"))));
 }
+
+#[test]
+fn falling_weight_of_candidate_is_urgent() {
+    let at = |backend: &str, weight| {
+        let backends = vec![v1::Backend {
+            service: backend.to_owned(),
+            weight,
+            ..v1::Backend::default()
+        }];
+        let split = v1::Split {
+            backends,
+            ..v1::Split::default()
+        };
+        published(Content::Service(v1::Service {
+            splits: vec![split],
+            ..v1::Service::default()
+        }))
+    };
+    let candidate = |weight| at("web@candidate", weight);
+    assert!(must_not_wait(Some(&candidate(20)), Some(&candidate(0))));
+    let without = published(Content::Service(v1::Service::default()));
+    assert!(must_not_wait(Some(&candidate(20)), Some(&without)));
+    assert!(!must_not_wait(Some(&candidate(5)), Some(&candidate(20))));
+    let other = |weight| at("web-v2", weight);
+    assert!(!must_not_wait(Some(&other(20)), Some(&other(0))));
+}
