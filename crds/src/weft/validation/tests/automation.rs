@@ -177,7 +177,7 @@ fn mistake_in_experiment_costs_all_and_names_remedy() {
 }
 
 #[test]
-fn list_in_place_of_an_object_is_never_read_by_position() {
+fn list_for_an_object_is_never_read_by_position() {
     let rates = with(&read(EXPERIMENT), "/checks/0/errorRate", &json!(["90%"]));
     let (experiment, mistakes) = experiment(&rates);
     assert_eq!(refused(&mistakes), ["spec.checks[0].errorRate"]);
