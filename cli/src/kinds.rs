@@ -47,12 +47,6 @@ impl UserKind {
     }
 }
 
-/// Names of the kinds of Weft's own group, as objects write them.
-pub(crate) fn of_weft() -> Vec<&'static str> {
-    let own = all().into_iter().filter(|kind| kind.group == weft::GROUP);
-    own.map(|kind| kind.kind).collect()
-}
-
 /// All of them: SMI's and Weft's own.
 pub(crate) fn all() -> Vec<UserKind> {
     let smi = SmiKind::ALL.into_iter().map(|kind| UserKind {

@@ -11,7 +11,8 @@ use clap::{Args, ValueEnum};
 use crds::labels::COMMAND;
 use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::weft::{
-    CanaryRelease, CanaryReleaseStatus, CheckCounts, ReleasePhase, ReleaseRun, parse_duration,
+    CanaryRelease, CanaryReleaseStatus, CanaryStep, CheckCounts, ReleasePhase, ReleaseRun,
+    parse_duration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -391,9 +392,19 @@ impl Look {
         steps.map_or(DEFAULT_STEPS, Vec::len)
     }
 
+    /// The step of the run, if the spec lists it.
+    fn step(&self, run: &ReleaseRun) -> Option<&CanaryStep> {
+        let at = usize::try_from(run.step).ok()?.checked_sub(1)?;
+        self.release.spec.steps.as_ref()?.get(at)
+    }
+
     /// The share of the step, and the most that the pods allow: as many of a hundred calls as
     /// the candidate has of the pods that serve.
     fn weight(&self, run: &ReleaseRun) -> String {
+        let copies = self.step(run).and_then(|step| step.mirror);
+        if let Some(copies) = copies.filter(|_| run.weight == 0) {
+            return format!("copies of {copies} %");
+        }
         let pods = |of: fn(&CanaryReleaseStatus) -> Option<i64>| self.status().and_then(of);
         let candidate = pods(|status| Some(status.candidate.as_ref()?.pods));
         let stable = pods(|status| Some(status.stable.as_ref()?.pods));
@@ -412,11 +423,7 @@ impl Look {
         if !self.is(ReleasePhase::Progressing) {
             return None;
         }
-        let at = usize::try_from(run.step).ok()?.checked_sub(1)?;
-        let duration = match &self.release.spec.steps {
-            Some(steps) => steps.get(at)?.duration.as_deref(),
-            None => None,
-        };
+        let duration = self.step(run).and_then(|step| step.duration.as_deref());
         let duration = match duration {
             Some(text) => parse_duration(text).ok()?,
             None => DEFAULT_DURATION,

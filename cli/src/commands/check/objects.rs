@@ -40,7 +40,7 @@ fn with_condition(
     let mut all = 0;
     for kind in kinds::all() {
         let kind = kind.plural;
-        for object in facts.list(kind)? {
+        for object in facts.written(kind)? {
             all += 1;
             let conditions = object["status"]["conditions"].as_array();
             let mut conditions = conditions.into_iter().flatten();
@@ -128,7 +128,7 @@ fn unread(facts: &Facts, place: Place) -> Result<Vec<String>, String> {
     let written = written.map(|kind| (kind.group, kind.kind, kind.plural));
     let mut found = Vec::new();
     for (group, kind, list) in core.into_iter().chain(written) {
-        let objects = facts.list(list)?.iter();
+        let objects = facts.written(list)?.iter();
         // Policies of the whole mesh are in its own namespace.
         for object in objects.filter(|one| !group.is_empty() || is_in(&excluded, one)) {
             let unread = names::unread(group, kind, object);

@@ -80,6 +80,17 @@ async fn release_status_shows_step_cap_time_and_checks() {
 }
 
 #[tokio::test]
+async fn mirror_step_shows_copies_in_place_of_share() {
+    let api = api(|release| {
+        release["spec"]["steps"][1] = json!({"mirror": 10, "duration": "10m"});
+        release["status"]["run"]["weight"] = json!(0);
+    });
+    let (_, lines) = status(&api).await;
+    let end = "step 2/4  copies of 10 %  8 min left";
+    assert!(lines[0].ends_with(end), "{lines:?}");
+}
+
+#[tokio::test]
 async fn idle_release_ends_with_0_and_names_last_run() {
     let api = api(|release| {
         release["status"] = json!({"phase": "Idle", "summary": "no run",

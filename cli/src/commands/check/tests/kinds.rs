@@ -2,6 +2,12 @@
 //!
 //! Claims: observe-46
 
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+
 use super::*;
 
 const POLICY: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/trafficpolicies/cart";
@@ -79,4 +85,31 @@ async fn webhooks_are_not_probed_in_namespaces_they_skip() {
     // A webhook that should respond there and does not is found.
     let (_, report, _) = checked(&api, silent, &["-n", "shop"]).await;
     assert_eq!(with(&report, &["error"]), ["injection", "validation"]);
+}
+
+/// The right to experiments is in no role that a namespace's readers have.
+#[tokio::test]
+async fn experiments_out_of_sight_skip_no_check_of_objects() {
+    let well = client(&healthy(), WELL);
+    let hidden = Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let well = well.clone();
+            async move {
+                if !request.uri().path().ends_with("/faultexperiments") {
+                    return Ok::<_, Infallible>(well.send(request).await.unwrap());
+                }
+                let refused = json!({"kind": "Status", "status": "Failure", "code": 403,
+                    "message": "faultexperiments.weft.dev is forbidden"});
+                let body = Body::from(refused.to_string().into_bytes());
+                Ok(Response::builder().status(403).body(body).unwrap())
+            }
+        }),
+        "default",
+    );
+    let (ended, report, _) = checked_by(hidden, &["--fail-on", "warning"]).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    let skipped = with(&report, &["skipped"]);
+    for id in ["accepted", "resolved", "annotations", "labels"] {
+        assert!(!skipped.iter().any(|one| one == id), "{id}: {skipped:?}");
+    }
 }
