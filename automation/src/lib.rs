@@ -14,8 +14,10 @@
     )
 )]
 
+pub mod experiment;
 pub mod judge;
 pub mod release;
+pub mod schedule;
 
 #[cfg(test)]
 mod testing;

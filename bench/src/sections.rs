@@ -76,6 +76,7 @@ pub(crate) fn every() -> EffectivePolicy {
             ttl: None,
         }),
         overrides: whole(overrides),
+        ..EffectivePolicy::default()
     }
 }
 
@@ -127,7 +128,12 @@ mod tests {
         let needed = traffic.caller_needs().chain(traffic.pod_needs());
         let needed: Parts = needed.map(|(_, parts)| parts).collect();
         let left_out = Parts::ALL.without(needed);
-        let meant = Parts::of(&[Part::ServiceLimit, Part::ReadOnly]);
+        let meant = Parts::of(&[
+            Part::ServiceLimit,
+            Part::ReadOnly,
+            Part::Fault,
+            Part::Groups,
+        ]);
         assert_eq!(left_out.without(meant), Parts::NONE);
         let none = EffectivePolicy::default();
         assert!(

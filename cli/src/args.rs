@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, dashboard, diagnostics, dry_run, edges, explain, identity, inject,
+    check, completion, dashboard, diagnostics, dry_run, edges, explain, fault, identity, inject,
     log_level, proxies, proxy_config, release, routes, stat, suggest, tap, token, top, uninstall,
     validate, version,
 };
@@ -41,6 +41,7 @@ pub(crate) enum Command {
     Suggest(suggest::Suggest),
     DryRun(dry_run::DryRun),
     Release(release::Release),
+    Fault(fault::Fault),
     Proxies(proxies::Proxies),
     ProxyConfig(proxy_config::ProxyConfig),
     LogLevel(log_level::LogLevel),

@@ -7,6 +7,7 @@ pub(crate) mod diagnostics;
 pub(crate) mod dry_run;
 pub(crate) mod edges;
 pub(crate) mod explain;
+pub(crate) mod fault;
 pub(crate) mod identity;
 pub(crate) mod inject;
 mod lifetime;

@@ -25,6 +25,8 @@ pub(crate) enum Format {
     Dot,
     /// A graph for Mermaid, which Markdown shows.
     Mermaid,
+    /// Text for an issue or a page.
+    Markdown,
     /// Objects that would allow a call.
     Fix,
 }
@@ -36,13 +38,14 @@ pub(crate) const COMMON: &[Format] = &[Format::Table, Format::Wide, Format::Json
 pub(crate) const NARROW: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
 
 impl Format {
-    const ALL: [(&'static str, Self); 7] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("table", Self::Table),
         ("wide", Self::Wide),
         ("json", Self::Json),
         ("yaml", Self::Yaml),
         ("dot", Self::Dot),
         ("mermaid", Self::Mermaid),
+        ("markdown", Self::Markdown),
         ("fix", Self::Fix),
     ];
 

@@ -1,9 +1,10 @@
-//! Carries out releases while this replica holds the Lease.
+//! Carries out releases and experiments while this replica holds the Lease, and grants the runs of
+//! experiments on every replica.
 //!
 //! The crate `automation` decides. This folder reads what it decides by, writes the status first,
 //! and then opens gates and records Events. A new holder of the Lease goes on from the status.
 //!
-//! May import `apiserver`, `fleet`, `latest_model`, `metrics`, `observe` and `status`.
+//! May import `apiserver`, `fleet`, `grants`, `latest_model`, `metrics`, `observe` and `status`.
 
 mod aside;
 mod calls;
@@ -11,7 +12,10 @@ pub(crate) mod commands;
 pub(crate) mod context;
 mod counts;
 mod driven;
+pub(crate) mod experiments;
+pub(crate) mod followed;
 mod gates;
+pub(crate) mod granting;
 mod plan;
 pub(crate) mod releases;
 mod rollouts;

@@ -25,6 +25,7 @@ mod aggregated;
 mod authority;
 mod automation;
 mod fleet;
+mod grants;
 mod graph;
 mod inventory;
 mod latest_model;

@@ -10,7 +10,7 @@
 //! a request for a certificate needs and no more. They never take a permit of a client with a
 //! certificate.
 //!
-//! May import `authority`, `fleet`, `latest_model`, `metrics`, `observe` and `shares`.
+//! May import `authority`, `fleet`, `grants`, `latest_model`, `metrics`, `observe` and `shares`.
 
 pub(crate) mod allowances;
 mod announced_breakers;
@@ -22,8 +22,10 @@ mod open;
 mod proxy_info;
 mod queries;
 mod quota_shares;
+mod sent_grants;
 pub(crate) mod session;
 pub(crate) mod stream;
+mod stream_owner;
 
 use std::convert::Infallible;
 use std::io;

@@ -77,6 +77,8 @@ pub struct Settings {
     pub service_graph: bool,
     /// Whether CanaryReleases are carried out; else each counts as suspended.
     pub releases: bool,
+    /// Whether FaultExperiments may run; else none starts, and nothing is granted.
+    pub faults: bool,
     /// Which traces proxies record, and where their spans go; none: they record none.
     pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
@@ -129,6 +131,7 @@ impl Settings {
         let tap_headers = tap_headers(&mut env);
         let service_graph = env.or("WEFT_SERVICE_GRAPH", false);
         let releases = env.or("WEFT_RELEASES", true);
+        let faults = env.or("WEFT_FAULTS", true);
         let tracing = tracing::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
@@ -152,6 +155,7 @@ impl Settings {
                 tap_headers: Arc::new(tap_headers),
                 service_graph,
                 releases,
+                faults,
                 tracing: tracing.map(Arc::new),
                 log,
                 identity: identity?,

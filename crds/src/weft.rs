@@ -10,6 +10,7 @@ pub mod validation;
 
 mod canary_release;
 mod fault_experiment;
+mod fault_limit;
 mod sections;
 mod share;
 mod traffic_policy;
@@ -32,6 +33,7 @@ pub use fault_experiment::{
     FaultEndpoints, FaultExperiment, FaultExperimentSpec, FaultExperimentStatus, FaultTargetRef,
     NoSettings,
 };
+pub use fault_limit::{BadFaultLimit, FaultLimit, parse_faults};
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
     Overload, Override, OverrideToken, RateLimit, Retry, RetryBudget, Sticky, Timeouts,

@@ -31,6 +31,6 @@ pub mod fixtures;
 
 // As `model::Model` and not `model::model::Model`.
 pub use self::model::{
-    Defaults, Endpoint, Index, Model, PodEntry, PodId, Target, bindings, changes, compiled, modes,
-    protocols, published,
+    Defaults, Endpoint, Index, Model, PodEntry, PodId, Target, bindings, changes, compiled, faults,
+    modes, protocols, published,
 };

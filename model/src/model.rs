@@ -13,6 +13,7 @@ pub mod changes;
 pub mod compiled;
 mod defaults;
 mod dependents;
+pub mod faults;
 pub mod modes;
 mod need;
 pub(crate) mod peers;

@@ -77,6 +77,8 @@ pub enum Reason {
     Conflicted,
     /// A mirror whose pods could do more than read.
     NotGuarded,
+    /// An experiment whose namespace does not allow its share of faults.
+    NotAllowed,
     /// A split that sends traffic nowhere.
     NoUsableBackend,
     /// A named object or match does not exist.
@@ -125,6 +127,7 @@ impl Reason {
             Self::UnsupportedService => "UnsupportedService",
             Self::Conflicted => "Conflicted",
             Self::NotGuarded => "NotGuarded",
+            Self::NotAllowed => "NotAllowed",
             Self::NoUsableBackend => "NoUsableBackend",
             Self::RefNotFound => "RefNotFound",
             Self::NoSuchAccount => "NoSuchAccount",

@@ -23,6 +23,7 @@ pub mod deadline;
 pub(crate) mod expiring_set;
 pub mod explain;
 pub mod fallback;
+pub mod fault;
 pub mod health;
 pub mod host;
 pub mod http_match;

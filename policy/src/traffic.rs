@@ -29,6 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::access::{Caller, Source};
+use crate::fault::{Fault, Selection};
 use crate::http_match::RequestFacts;
 use crate::name::ServiceId;
 use crate::origin::Origin;
@@ -263,6 +264,11 @@ pub struct EffectivePolicy {
     pub overload: Whole<Overload>,
     pub sticky: Whole<Sticky>,
     pub overrides: Whole<Arc<[Override]>>,
+    /// Of FaultExperiments, which have the rules of a policy and none of its objects: no section
+    /// of a TrafficPolicy sets it.
+    pub fault: Limited<Arc<Fault>>,
+    /// The same: by which calls a pod counts them apart.
+    pub groups: Whole<Selection>,
 }
 
 impl Default for EffectivePolicy {
@@ -280,6 +286,8 @@ impl Default for EffectivePolicy {
             overload: Table::only(None),
             sticky: Table::only(None),
             overrides: Table::only(None),
+            fault: Table::only(None),
+            groups: Table::only(None),
         }
     }
 }
@@ -299,6 +307,7 @@ pub struct CallerPolicy {
     pub balance: Whole<Balance>,
     pub sticky: Whole<Sticky>,
     pub overrides: Whole<Arc<[Override]>>,
+    pub fault: Table<Option<Arc<Fault>>>,
 }
 
 impl Default for CallerPolicy {
@@ -314,6 +323,7 @@ impl Default for CallerPolicy {
             balance: Table::only(None),
             sticky: Table::only(None),
             overrides: Table::only(None),
+            fault: Table::only(None),
         }
     }
 }
@@ -333,6 +343,7 @@ impl EffectivePolicy {
             balance: self.balance.clone(),
             sticky: self.sticky.clone(),
             overrides: self.overrides.clone(),
+            fault: seen_by(&self.fault, caller),
         }
     }
 }
@@ -409,7 +420,7 @@ pub mod pod {
     }
 
     /// Of a [`EffectivePolicy`], what concerns the pod that serves: timeouts for callers outside the
-    /// mesh, limits, priority, overload.
+    /// mesh, limits, priority, overload, groups.
     pub type GuardPort = EffectivePolicy;
 }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod dry_run;
+pub(crate) mod grants;
 pub(crate) mod guard;
 pub(crate) mod overload;
 pub(crate) mod policies;

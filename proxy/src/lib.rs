@@ -70,10 +70,10 @@ pub use crate::telemetry::Telemetry;
 pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
-    ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels,
-    LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, Port, RateLimitedLabels,
-    RequestLabels, RetryLabels, RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels,
-    TcpLabels, TelemetryDroppedLabels, ThrottledLabels, TlsLabels,
+    ContextLabels, Direction, EjectionLabels, FallbackLabels, FaultLabels, LatencyLabels,
+    LimitLabels, LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, Port,
+    RateLimitedLabels, RequestLabels, RetryLabels, RouteLabel, Security, ShadowLabels, ShedLabels,
+    SpanLabels, TcpLabels, TelemetryDroppedLabels, ThrottledLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
 pub use crate::telemetry::startup::StartupStep;

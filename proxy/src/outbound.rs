@@ -26,6 +26,7 @@ mod context;
 mod detect;
 mod exchange;
 mod fallback;
+mod fault;
 mod mirror;
 mod opaque;
 mod opened_to;

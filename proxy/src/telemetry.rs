@@ -11,6 +11,7 @@ pub(crate) mod cells;
 pub(crate) mod compatibility;
 pub(crate) mod early;
 pub(crate) mod families;
+pub(crate) mod fault_sums;
 pub(crate) mod histogram;
 pub(crate) mod label_limits;
 pub(crate) mod labels;

@@ -16,10 +16,10 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
-    ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels,
-    MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RequestLabels, RetryLabels,
-    RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels, StartupStep, TcpLabels,
-    TelemetryDroppedLabels, ThrottledLabels, TlsLabels,
+    ContextLabels, Direction, EjectionLabels, FallbackLabels, FaultLabels, LatencyLabels,
+    LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RequestLabels,
+    RetryLabels, RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels, StartupStep,
+    TcpLabels, TelemetryDroppedLabels, ThrottledLabels, TlsLabels,
 };
 
 #[test]
@@ -262,6 +262,8 @@ fn touch(metrics: &Metrics) {
         fallbacks: _,
         locality: _,
         mirrored: _,
+        faults: _,
+        fault_sums: _,
         contexts,
         overrides,
         rate_limited: _,
@@ -331,6 +333,7 @@ fn touch_services(metrics: &Metrics) {
         fallbacks,
         locality,
         mirrored,
+        faults,
         rate_limited,
         shadow_requests,
         throttled,
@@ -372,6 +375,12 @@ fn touch_services(metrics: &Metrics) {
             service: "shop/web".into(),
             mirror: "shop/next".into(),
             outcome: "success",
+        })
+        .inc();
+    faults
+        .at(&FaultLabels {
+            experiment: "shop/slow".into(),
+            effect: "delay",
         })
         .inc();
     ejections

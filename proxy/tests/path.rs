@@ -33,6 +33,7 @@ mod path {
     mod ejection;
     mod end_of_stream;
     mod fallbacks;
+    mod faults;
     mod few_threads;
     mod forged_copies;
     mod full_queue;

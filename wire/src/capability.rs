@@ -57,6 +57,8 @@ capabilities! {
     Place = "place";
     /// Questions that give it rules to try on live calls.
     Trial = "trial";
+    /// Grants of FaultExperiments, without which its rules of them harm nothing.
+    Faults = "faults";
 }
 
 impl Capability {

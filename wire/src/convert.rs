@@ -9,6 +9,7 @@
 mod breaker;
 mod dry_run;
 mod error;
+mod grants;
 mod object;
 mod port;
 mod route;
@@ -25,6 +26,7 @@ use crate::v1;
 pub use breaker::{circuit_counts, circuit_state};
 pub use dry_run::{candidate, dry_run_query};
 pub use error::BadResource;
+pub use grants::{grants, grants_message};
 pub use port::{permissive_ports, port, port_protocol, port_protocols, port_range};
 pub use rule::{rule_in, rule_resource};
 pub use traffic::{policy_message, traffic};

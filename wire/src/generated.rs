@@ -267,7 +267,7 @@ pub mod early_sums {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToProxy {
-    #[prost(oneof = "to_proxy::Message", tags = "1, 2, 3, 50, 51")]
+    #[prost(oneof = "to_proxy::Message", tags = "1, 2, 3, 50, 51, 52")]
     pub message: ::core::option::Option<to_proxy::Message>,
 }
 /// Nested message and enum types in `ToProxy`.
@@ -286,7 +286,34 @@ pub mod to_proxy {
         Steer(super::Steer),
         #[prost(message, tag = "51")]
         Shares(super::Shares),
+        /// Only for a proxy with the capability `faults`.
+        #[prost(message, tag = "52")]
+        Grants(super::Grants),
     }
+}
+/// All runs of FaultExperiments that the proxy may harm calls for now; one that is not among them
+/// is withdrawn. Sent each second while there are any, and at once where one is withdrawn; never
+/// acknowledged. No rule harms without it, so nothing outlives the controllers by more than a grant.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Grants {
+    #[prost(message, repeated, tag = "1")]
+    pub grants: ::prost::alloc::vec::Vec<Grant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Grant {
+    /// The FaultExperiment, as namespace/name.
+    #[prost(string, tag = "1")]
+    pub experiment: ::prost::alloc::string::String,
+    /// Of the run, as in Fault.
+    #[prost(uint64, tag = "2")]
+    pub seed: u64,
+    /// Milliseconds that it holds from its arrival; a proxy lowers more than 3 000 to that.
+    #[prost(uint64, tag = "3")]
+    pub holds: u64,
+    /// Milliseconds until the run ends. A proxy counts from the first grant of a run on, by a clock
+    /// that is never set.
+    #[prost(uint64, tag = "4")]
+    pub left: u64,
 }
 /// The state of the fleet's breakers. Sent where it changed, never acknowledged, and apart
 /// from the resources: it ends with the controllers that send it.
@@ -783,6 +810,10 @@ pub struct Workload {
     /// The proxy sends early reports. A proxy that does not know the field sends none.
     #[prost(bool, tag = "11")]
     pub early_reports: bool,
+    /// The largest share of a FaultExperiment that may harm the pod's own calls, in millionths. 0:
+    /// none may, as with a controller that does not know the field.
+    #[prost(uint32, tag = "12")]
+    pub fault_limit: u32,
 }
 /// Ports from `first` to `last`, both included.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1149,7 +1180,7 @@ pub struct PolicyRule {
     pub sources: ::core::option::Option<Callers>,
     #[prost(
         oneof = "policy_rule::Section",
-        tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub section: ::core::option::Option<policy_rule::Section>,
 }
@@ -1181,7 +1212,61 @@ pub mod policy_rule {
         Sticky(super::Sticky),
         #[prost(message, tag = "15")]
         Overrides(super::Overrides),
+        /// Of FaultExperiments. A proxy that does not know them harms nothing.
+        #[prost(message, tag = "16")]
+        Fault(super::Fault),
+        #[prost(message, tag = "17")]
+        Groups(super::Groups),
     }
+}
+/// Harms attempts of calls, at their callers' proxies, while Grants names the run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fault {
+    /// Of the run.
+    #[prost(uint64, tag = "1")]
+    pub seed: u64,
+    /// Of all attempts, in millionths.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+    /// Milliseconds; 0: none.
+    #[prost(uint64, tag = "3")]
+    pub delay: u64,
+    /// Endpoints that are harmed, by the uids of their pods. Absent: every endpoint.
+    #[prost(message, optional, tag = "7")]
+    pub pods: ::core::option::Option<PodSet>,
+    /// Absent, as of a kind that is not known: the attempt is delayed, or not harmed.
+    #[prost(oneof = "fault::Failure", tags = "4, 5, 6")]
+    pub failure: ::core::option::Option<fault::Failure>,
+}
+/// Nested message and enum types in `Fault`.
+pub mod fault {
+    /// Absent, as of a kind that is not known: the attempt is delayed, or not harmed.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Failure {
+        #[prost(message, tag = "4")]
+        Abort(super::Abort),
+        /// Always true.
+        #[prost(bool, tag = "5")]
+        Refuse(bool),
+        #[prost(bool, tag = "6")]
+        Reset(bool),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Abort {
+    #[prost(uint32, tag = "1")]
+    pub http_status: u32,
+    /// 0: what gRPC makes of the HTTP status.
+    #[prost(uint32, tag = "2")]
+    pub grpc_status: u32,
+}
+/// By which the pod counts the calls of a FaultExperiment's groups apart: as in Fault.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Groups {
+    #[prost(uint64, tag = "1")]
+    pub seed: u64,
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Callers {
@@ -1641,6 +1726,32 @@ pub struct Report {
     /// Requests that this pod served, by route: empty until it receives its routes.
     #[prost(message, repeated, tag = "4")]
     pub routes: ::prost::alloc::vec::Vec<RouteCalls>,
+    /// Attempts of the pod's own calls that FaultExperiments were about, by run.
+    #[prost(message, repeated, tag = "6")]
+    pub faults: ::prost::alloc::vec::Vec<FaultCalls>,
+}
+/// Attempts that fit the rule of one run while it was granted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultCalls {
+    /// The FaultExperiment, as namespace/name.
+    #[prost(string, tag = "1")]
+    pub experiment: ::prost::alloc::string::String,
+    /// Of the run, as in Fault.
+    #[prost(uint64, tag = "2")]
+    pub seed: u64,
+    #[prost(uint64, tag = "3")]
+    pub attempts: u64,
+    #[prost(uint64, tag = "4")]
+    pub harmed: u64,
+    /// Not harmed: the pod's namespace does not allow a share as large as the run's.
+    #[prost(uint64, tag = "5")]
+    pub excluded: u64,
+    /// Not harmed: the proxy holds as many calls as it may.
+    #[prost(uint64, tag = "6")]
+    pub beyond_limit: u64,
+    /// Of calls that belong to no trace.
+    #[prost(uint64, tag = "7")]
+    pub untraced: u64,
 }
 /// Requests of one route, at the pod that serves them. Its name is empty for requests that
 /// match no route.

@@ -44,6 +44,8 @@ pub(crate) enum ResourceKind {
     DaemonSet,
     /// apps/v1
     Deployment,
+    /// weft.dev
+    FaultExperiment,
     /// batch/v1
     Job,
     /// v1
@@ -69,7 +71,7 @@ pub(crate) enum ResourceKind {
 }
 
 impl ResourceKind {
-    const ALL: [(Self, &'static str, &'static [&'static str]); 15] = [
+    const ALL: [(Self, &'static str, &'static [&'static str]); 16] = [
         (
             Self::CanaryRelease,
             "CanaryRelease",
@@ -85,6 +87,11 @@ impl ResourceKind {
             Self::Deployment,
             "Deployment",
             &["deploy", "deployment", "deployments"],
+        ),
+        (
+            Self::FaultExperiment,
+            "FaultExperiment",
+            &["fexp", "faultexperiment", "faultexperiments"],
         ),
         (Self::Job, "Job", &["job", "jobs"]),
         (
@@ -161,7 +168,9 @@ impl ResourceKind {
             | Self::Service
             | Self::ServiceAccount => "api/v1".to_owned(),
             Self::TrafficSplit => format!("apis/{SPLIT_GROUP}/{STORAGE_VERSION}"),
-            Self::CanaryRelease => format!("apis/{}/{}", weft::GROUP, weft::VERSION),
+            Self::CanaryRelease | Self::FaultExperiment => {
+                format!("apis/{}/{}", weft::GROUP, weft::VERSION)
+            }
             Self::External => return None,
         };
         let scope = namespace

@@ -24,6 +24,7 @@ mod bare;
 mod clock;
 mod dry_run;
 mod explain;
+mod fault;
 mod identity;
 mod names;
 mod pods;
@@ -58,6 +59,7 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
         Command::Explain(command) => ask(&command, to, &mut console).await,
         Command::ProxyConfig(command) => ask(&command, to, &mut console).await,
         Command::Release(command) => ask(&command, to, &mut console).await,
+        Command::Fault(command) => ask(&command, to, &mut console).await,
         Command::LogLevel(command) => command.write(&cluster, &mut console).await,
         other => panic!("{other:?}"),
     };

@@ -14,11 +14,12 @@ use crate::{WEFT, graph, run};
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 
 /// What the output of these commands has, because they query the mesh for it.
-const ASKING: [(&str, &str); 7] = [
+const ASKING: [(&str, &str); 8] = [
     ("explain", "ALLOWED"),
     ("tap", "/items/7"),
     ("dry-run", "no call that can be evaluated changes"),
     ("release", "shop/web  Idle"),
+    ("fault", "payments-slow run 1  Tolerated"),
     ("proxies", "web-5d8"),
     ("proxy-config", "shop/cart-read"),
     ("identity", "spiffe://cluster.local/ns/shop/sa/web"),
@@ -46,6 +47,12 @@ fn mesh(api: &FakeApi) {
     api.put(
         path,
         json!({"metadata": {"namespace": "shop", "name": "web"}, "status": {"phase": "Idle"}}),
+    );
+    let path = "/apis/weft.dev/v1alpha1/namespaces/shop/faultexperiments/payments-slow";
+    api.put(
+        path,
+        json!({"metadata": {"namespace": "shop", "name": "payments-slow"},
+            "status": {"history": [{"number": 1, "verdict": "Tolerated"}]}}),
     );
     let containers = json!({"containers": [{"name": "web"}],
         "initContainers": [{"name": "weft-proxy"}]});

@@ -93,6 +93,8 @@ pub(super) struct StoredReport {
     pub(super) edges: Arc<[Edge]>,
     /// What the pod served, by route.
     pub(super) routes: Arc<[RouteCalls]>,
+    /// What FaultExperiments did with its calls, by run.
+    pub(super) faults: Arc<[v1::FaultCalls]>,
 }
 
 impl ReportStore {

@@ -12,11 +12,12 @@
 //! and when all together are too much, the pod with most loses its oldest intervals: no pod can
 //! push out what others reported, nor shorten their windows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use policy::fault::MOST_RUNS;
 use policy::release::service_of;
 use prost::Message as _;
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ use wire::v1;
 use super::clock_offset::{ClockOffset, millis};
 use super::dropped_reports::DroppedReports;
 use super::report_store::{Author, ReportStore, StoredReport};
+use super::stored_report::message;
 
 use model::world::ObjectKey;
 
@@ -156,7 +158,9 @@ impl Reports {
             .map(|edge| state.edge(edge))
             .collect();
         let routes: Arc<[RouteCalls]> = report.routes.into_iter().map(RouteCalls::of).collect();
+        let faults: Arc<[v1::FaultCalls]> = report.faults.into();
         let of_routes: usize = routes.iter().map(RouteCalls::bytes).sum();
+        let of_faults: usize = faults.iter().map(fault_bytes).sum();
         let of_edges: usize = edges.iter().map(Edge::bytes_at_most).sum();
         let revision = own.then(|| {
             state.revision += 1;
@@ -168,9 +172,10 @@ impl Reports {
             reporter: Arc::new(reporter.clone()),
             revision,
             calls,
-            bytes: of_routes + of_edges + reporter.account_bytes(),
+            bytes: of_routes + of_edges + of_faults + reporter.account_bytes(),
             edges,
             routes,
+            faults,
         };
         state.drop_report(at, &author);
         state.keep(at, &author, stored);
@@ -223,6 +228,33 @@ impl Reports {
                 see(&stored.reporter, edge);
             }
         }
+    }
+
+    /// What the intervals from `first` on have of one run of a FaultExperiment, by interval.
+    pub(crate) fn fault_calls(
+        &self,
+        first: u64,
+        experiment: &str,
+        seed: u64,
+    ) -> BTreeMap<u64, v1::FaultCalls> {
+        let state = self.inner.state.lock();
+        let mut sums: BTreeMap<u64, v1::FaultCalls> = BTreeMap::new();
+        for (at, reports) in state.intervals.range(first..) {
+            let all = reports.values().flat_map(|stored| &*stored.faults);
+            for one in all.filter(|one| one.seed == seed && one.experiment == experiment) {
+                let sum = sums.entry(*at).or_default();
+                for (sum, more) in [
+                    (&mut sum.attempts, one.attempts),
+                    (&mut sum.harmed, one.harmed),
+                    (&mut sum.excluded, one.excluded),
+                    (&mut sum.beyond_limit, one.beyond_limit),
+                    (&mut sum.untraced, one.untraced),
+                ] {
+                    *sum = sum.saturating_add(more);
+                }
+            }
+        }
+        sums
     }
 
     /// What is held of one interval. The lock is held for a moment only.
@@ -278,6 +310,7 @@ impl Reports {
                     slot: at * INTERVAL,
                     edges: stored.edges.iter().map(message).collect(),
                     routes: stored.routes.iter().map(RouteCalls::message).collect(),
+                    faults: stored.faults.to_vec(),
                 }),
             };
             bytes += report.encoded_len();
@@ -346,6 +379,11 @@ fn refused(report: &v1::Report, current: u64, ahead: u64) -> Option<ReportOutcom
         || report.routes.len() > MAX_REPORT_ROUTES
         || report.edges.iter().any(too_long)
         || report.routes.iter().any(is_long_route)
+        || report.faults.len() > MOST_RUNS
+        || report
+            .faults
+            .iter()
+            .any(|one| one.experiment.len() > MAX_NAME)
         || report.encoded_len() > MAX_REPORT_BYTES
     {
         return Some(ReportOutcome::TooLarge);
@@ -354,6 +392,10 @@ fn refused(report: &v1::Report, current: u64, ahead: u64) -> Option<ReportOutcom
     let well_formed = report.edges.iter().all(is_well_formed);
     let readable = routes.all(|one| is_printable(&one.route));
     (!well_formed || !readable).then_some(ReportOutcome::Malformed)
+}
+
+fn fault_bytes(calls: &v1::FaultCalls) -> usize {
+    size_of::<v1::FaultCalls>() + calls.experiment.len()
 }
 
 fn too_long(edge: &v1::Edge) -> bool {
@@ -410,69 +452,6 @@ fn is_well_formed(edge: &v1::Edge) -> bool {
 /// What may become a name in an answer.
 fn is_printable(text: &str) -> bool {
     !text.chars().any(char::is_control)
-}
-
-fn text(key: Option<&ObjectKey>) -> String {
-    key.map_or_else(String::new, |key| format!("{}/{}", key.namespace, key.name))
-}
-
-fn message(edge: &Edge) -> v1::Edge {
-    let key = &edge.key;
-    let side = if key.client {
-        v1::Side::Client
-    } else {
-        v1::Side::Server
-    };
-    v1::Edge {
-        side: side.into(),
-        pod: text(key.pod.as_ref()),
-        caller: key.caller.to_string(),
-        identity: text(key.account.as_ref()),
-        service: text(key.service.as_ref()),
-        port: u32::from(key.port),
-        backend: text(key.backend.as_ref()),
-        split: text(key.split.as_ref()),
-        success: edge.success,
-        failure: edge.failure,
-        latency: edge.latency.iter().collect(),
-        sent: edge.bytes.0,
-        received: edge.bytes.1,
-        security: key.security.into(),
-        protocol: key.protocol.into(),
-        remote: key.remote.to_string(),
-        attempts: edge.attempts.map(u64::from),
-        ..detail(edge.detail.as_deref())
-    }
-}
-
-fn detail(detail: Option<&Detail>) -> v1::Edge {
-    let Some(detail) = detail else {
-        return v1::Edge::default();
-    };
-    let reason = |(reason, calls): &(Arc<str>, u64)| v1::ReasonCalls {
-        reason: reason.to_string(),
-        calls: *calls,
-    };
-    let route = |(route, requests): &(Arc<str>, u64)| v1::EdgeRoute {
-        route: route.to_string(),
-        requests: *requests,
-    };
-    let named = detail.named.iter();
-    let reasons = named.clone().flat_map(|named| &named.reasons);
-    let rules = named.clone().flat_map(|named| &named.rules);
-    let routes = named.flat_map(|named| &named.routes);
-    v1::Edge {
-        open: detail.open,
-        opened: detail.opened,
-        cancelled: detail.cancelled,
-        attempt_failures: detail.attempt_failures,
-        client_errors: detail.client_errors,
-        audit: detail.audit,
-        reasons: reasons.map(reason).collect(),
-        rules: rules.map(|rule| text(Some(rule))).collect(),
-        routes: routes.map(route).collect(),
-        ..v1::Edge::default()
-    }
 }
 
 #[cfg(test)]

@@ -242,3 +242,67 @@ pub(super) fn key(text: &str) -> Option<ObjectKey> {
     let (namespace, name) = text.split_once('/')?;
     Some(ObjectKey::new(namespace, name))
 }
+
+fn text(key: Option<&ObjectKey>) -> String {
+    key.map_or_else(String::new, |key| format!("{}/{}", key.namespace, key.name))
+}
+
+/// An edge as replicas send it to each other.
+pub(super) fn message(edge: &Edge) -> v1::Edge {
+    let key = &edge.key;
+    let side = if key.client {
+        v1::Side::Client
+    } else {
+        v1::Side::Server
+    };
+    v1::Edge {
+        side: side.into(),
+        pod: text(key.pod.as_ref()),
+        caller: key.caller.to_string(),
+        identity: text(key.account.as_ref()),
+        service: text(key.service.as_ref()),
+        port: u32::from(key.port),
+        backend: text(key.backend.as_ref()),
+        split: text(key.split.as_ref()),
+        success: edge.success,
+        failure: edge.failure,
+        latency: edge.latency.iter().collect(),
+        sent: edge.bytes.0,
+        received: edge.bytes.1,
+        security: key.security.into(),
+        protocol: key.protocol.into(),
+        remote: key.remote.to_string(),
+        attempts: edge.attempts.map(u64::from),
+        ..detail(edge.detail.as_deref())
+    }
+}
+
+fn detail(detail: Option<&Detail>) -> v1::Edge {
+    let Some(detail) = detail else {
+        return v1::Edge::default();
+    };
+    let reason = |(reason, calls): &(Arc<str>, u64)| v1::ReasonCalls {
+        reason: reason.to_string(),
+        calls: *calls,
+    };
+    let route = |(route, requests): &(Arc<str>, u64)| v1::EdgeRoute {
+        route: route.to_string(),
+        requests: *requests,
+    };
+    let named = detail.named.iter();
+    let reasons = named.clone().flat_map(|named| &named.reasons);
+    let rules = named.clone().flat_map(|named| &named.rules);
+    let routes = named.flat_map(|named| &named.routes);
+    v1::Edge {
+        open: detail.open,
+        opened: detail.opened,
+        cancelled: detail.cancelled,
+        attempt_failures: detail.attempt_failures,
+        client_errors: detail.client_errors,
+        audit: detail.audit,
+        reasons: reasons.map(reason).collect(),
+        rules: rules.map(|rule| text(Some(rule))).collect(),
+        routes: routes.map(route).collect(),
+        ..v1::Edge::default()
+    }
+}

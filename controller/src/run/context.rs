@@ -14,6 +14,7 @@ use crate::{
     },
     authority::Authority,
     fleet::Fleet,
+    grants::Grants,
     inventory::Inventory,
     latest_model::LatestModel,
     metrics::Metrics,
@@ -45,6 +46,8 @@ pub(super) struct Context {
     pub(super) live_queries: LiveQueries,
     pub(super) fleet: Fleet,
     pub(super) share_registry: ShareRegistry,
+    /// Runs of FaultExperiments that may harm calls.
+    pub(super) grants: Grants,
     pub(super) uninstallation: Uninstallation,
     /// Says true when the process ends.
     pub(super) stopping: watch::Receiver<bool>,
@@ -80,6 +83,7 @@ impl Context {
             inventory: Arc::default(),
             live_queries: LiveQueries::new(metrics.live_queries.clone(), &metrics.limits),
             share_registry: ShareRegistry::default(),
+            grants: Grants::default(),
             fleet: Fleet::new(latest.clone(), metrics.limits.counter("breakers")),
             settings,
             client,

@@ -32,7 +32,13 @@ use crate::{
         reconciler::Reconciler,
         secret::CaError,
     },
-    automation::{context::Releases, releases},
+    automation::{
+        context::Releases,
+        experiments::{self, Experiments},
+        followed::Followed,
+        granting::Granting,
+        releases,
+    },
     latest_model, network_policy,
     observe::{
         exchange::{Answerer, Listener},
@@ -186,8 +192,9 @@ pub(super) fn statuses(context: &Context) {
     });
 }
 
-/// Releases.
+/// Releases and experiments.
 pub(super) fn automation(context: &Context) {
+    experiments(context);
     let parts = Releases {
         client: context.leading_client("releases"),
         enabled: context.settings.releases,
@@ -200,6 +207,33 @@ pub(super) fn automation(context: &Context) {
         clock: Clock::system(),
     };
     context.while_leading("releases", move || releases::drive(parts.clone()));
+}
+
+/// Experiments: their driver, and on every replica what is granted.
+fn experiments(context: &Context) {
+    let settings = &context.settings;
+    let namespace: Arc<str> = settings.namespace.as_str().into();
+    if settings.faults {
+        let granting = Granting {
+            latest: context.latest.clone(),
+            followed: Followed::start(context.client.clone()),
+            grants: context.grants.clone(),
+            namespace: Arc::clone(&namespace),
+        };
+        runtime::task::spawn("grants", granting.run());
+    }
+    let parts = Experiments {
+        client: context.leading_client("experiments"),
+        enabled: settings.faults,
+        latest: context.latest.clone(),
+        observed: context.observed.clone(),
+        early: context.early.clone(),
+        reports: context.reports.clone(),
+        events: context.events.clone(),
+        namespace,
+        clock: Clock::system(),
+    };
+    context.while_leading("experiments", move || experiments::drive(parts.clone()));
 }
 
 /// Breakers of the whole mesh.
@@ -319,6 +353,7 @@ pub(super) fn services(context: &Context) -> Services {
             live_queries: context.live_queries.clone(),
             fleet: context.fleet.clone(),
             share_registry: context.share_registry.clone(),
+            grants: context.grants.clone(),
             authority: context.authority.clone(),
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),

@@ -25,7 +25,9 @@ use super::framed::{Outbox, ToProxies};
 use super::proxy_info::ProxyInfo;
 use super::queries::{self, ProxyQueries};
 use super::quota_shares::QuotaShares;
-use super::stream::{ProxyStream, StreamEnd, StreamOwner, Streams, taken_over};
+use super::sent_grants::SentGrants;
+use super::stream::{ProxyStream, StreamEnd, Streams, taken_over};
+use super::stream_owner::StreamOwner;
 use crate::fleet::Caller;
 use crate::observe::reports::Reporter;
 
@@ -167,6 +169,7 @@ fn begin<'a>(
         },
         breakers: AnnouncedBreakers::new(),
         shares: QuotaShares::new(capabilities, is_new),
+        grants: SentGrants::new(capabilities),
         queries: ProxyQueries::of(&streams.live_queries, identity.pod_uid(), capabilities),
         configuration,
         proxy_info,

@@ -29,15 +29,18 @@ use super::framed::Outbox;
 use super::proxy_info::ProxyInfo;
 use super::queries::{OUTBOX, ProxyQueries};
 use super::quota_shares::QuotaShares;
+use super::sent_grants::SentGrants;
 use super::session::ANSWER_TIMEOUT;
+use super::stream_owner::StreamOwner;
 use crate::authority::Authority;
-use crate::fleet::{Caller, Fleet};
+use crate::fleet::Fleet;
+use crate::grants::Grants;
 use crate::latest_model::LatestModel;
 use crate::metrics::StreamMetrics;
-use crate::observe::acknowledged::{Observed, pod_key};
+use crate::observe::acknowledged::Observed;
 use crate::observe::early::EarlyCounts;
 use crate::observe::live_queries::LiveQueries;
-use crate::observe::reports::{Reporter, Reports};
+use crate::observe::reports::Reports;
 use crate::shares::ShareRegistry;
 
 /// Life of a stream, so that proxies spread over replicas again.
@@ -80,6 +83,8 @@ pub(crate) struct Streams {
     pub fleet: Fleet,
     /// Shares of limits that the pods of a Service keep together.
     pub share_registry: ShareRegistry,
+    /// Runs of FaultExperiments that may harm calls.
+    pub grants: Grants,
     /// For the trust bundle.
     pub authority: Authority,
     /// Counters.
@@ -133,42 +138,6 @@ pub(super) fn taken_over() -> Status {
     Status::aborted("newer streams of this pod have taken over")
 }
 
-/// Whose stream it is.
-pub(super) struct StreamOwner {
-    /// Of the stream.
-    pub(super) number: u64,
-    /// The identity for reports.
-    pub(super) reporter: Reporter,
-    /// The identity for breakers.
-    pub(super) caller: Caller,
-}
-
-impl StreamOwner {
-    const fn pod(&self) -> &PodId {
-        &self.reporter.pod
-    }
-
-    pub(super) const fn uid(&self) -> &Arc<str> {
-        &self.reporter.uid
-    }
-
-    /// As far as it is reported to all replicas.
-    fn state(&self) -> v1::ProxyState {
-        v1::ProxyState {
-            namespace: self.pod().namespace.to_string(),
-            pod: self.pod().name.to_string(),
-            uid: self.uid().to_string(),
-            service_account: self.reporter.account_name(),
-            ..v1::ProxyState::default()
-        }
-    }
-
-    /// What of its state other replicas find it by.
-    pub(super) fn key(&self) -> String {
-        pod_key(&self.state())
-    }
-}
-
 /// A stream, a type for each concern.
 pub(super) struct ProxyStream<'a> {
     pub(super) shared: &'a Streams,
@@ -176,6 +145,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) configuration: Configuration,
     pub(super) breakers: AnnouncedBreakers,
     pub(super) shares: QuotaShares,
+    pub(super) grants: SentGrants,
     pub(super) queries: ProxyQueries,
     pub(super) proxy_info: ProxyInfo,
     pub(super) outbox: &'a Outbox,
@@ -197,6 +167,7 @@ impl ProxyStream<'_> {
         let mut stop = self.shared.stop.clone();
         let mut breakers = self.shared.fleet.changes();
         let mut given = self.shared.share_registry.given_changes();
+        let mut granted = self.shared.grants.changes();
         let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
         self.look(&mut latest)?;
         loop {
@@ -232,6 +203,10 @@ impl ProxyStream<'_> {
                 changed = given.changed() => {
                     changed?;
                     self.shares.note_change();
+                }
+                changed = granted.changed() => {
+                    changed?;
+                    self.grants.note_change();
                 }
                 _ = stop.wait_for(|stop| *stop) => return Err(StreamEnd::Over),
                 () = sleep_until(wake) => self.pass_time(Instant::now(), over)?,
@@ -405,7 +380,11 @@ impl ProxyStream<'_> {
     /// Sends all that is due. Returns when to look again at the latest.
     fn send_all(&mut self) -> Result<Instant, StreamEnd> {
         let wake = self.send_batch()?;
-        let later = self.send_breakers()?.into_iter().chain(self.send_shares()?);
+        // Before all that may be put off: a withdrawal must not wait.
+        let later = self.send_grants()?.into_iter();
+        let later = later
+            .chain(self.send_breakers()?)
+            .chain(self.send_shares()?);
         Ok(later.fold(wake, Instant::min))
     }
 
@@ -418,6 +397,7 @@ impl ProxyStream<'_> {
         };
         // What it is sent may have a breaker.
         self.breakers.due = true;
+        self.grants.note_change();
         self.shares
             .note_batch(&batch, &self.shared.share_registry, self.owner.uid());
         self.shared.metrics.batches.inc();
@@ -441,6 +421,23 @@ impl ProxyStream<'_> {
         let states = self.breakers.news(&all, session, account, now);
         if !states.is_empty() {
             self.send(to_proxy::Message::Steer(v1::Steer { states }))?;
+        }
+        Ok(None)
+    }
+
+    /// Sends the proxy which runs may harm its calls for now. Returns when to try again, if that
+    /// has to be.
+    fn send_grants(&mut self) -> Result<Option<Instant>, StreamEnd> {
+        if !self.grants.are_due() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        if self.is_busy() {
+            return Ok(Some(now + AGAIN));
+        }
+        let (runs, session) = (self.shared.grants.now(), self.configuration.session());
+        if let Some(grants) = self.grants.next(&runs, session, now) {
+            self.send(to_proxy::Message::Grants(grants))?;
         }
         Ok(None)
     }

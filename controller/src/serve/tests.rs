@@ -9,6 +9,7 @@ use super::*;
 mod bench;
 mod breakers;
 mod capabilities;
+mod grants;
 mod limits;
 mod older;
 mod proxy_info;

@@ -13,6 +13,7 @@ mod check;
 #[path = "../mesh/metrics_api/direct.rs"]
 #[expect(dead_code, reason = "no client is refused here")]
 mod direct;
+mod faults;
 mod grant;
 mod graph;
 mod latency;

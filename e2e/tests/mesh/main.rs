@@ -11,6 +11,7 @@ mod chains;
 mod chart;
 mod conformance;
 mod examples;
+mod faults;
 mod helm_test;
 mod identity;
 mod identity_binding;

@@ -147,6 +147,10 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let (pods_by_ip, addresses) = new_holders(world, before, &ips);
     let mut affected = services_of_changed_slices(world, old);
     affected.extend(services_that_name(world, &dirty, &ips));
+    // Then a run of an experiment may harm other pods.
+    if before.policies.faults.are_selective(&affected) {
+        return None;
+    }
     let mut found = ByPort::new();
     let known = |key: &&ObjectKey| before.services.contains_key(*key);
     for key in affected.iter().filter(known) {

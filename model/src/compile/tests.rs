@@ -8,6 +8,7 @@ mod balance;
 mod bindings;
 mod destinations;
 mod endpoints;
+mod faults;
 mod modes;
 mod order;
 mod protocols;

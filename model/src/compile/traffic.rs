@@ -12,6 +12,7 @@ mod hints;
 mod port_scope;
 mod reading;
 mod receivers;
+mod scope;
 mod shared_pods;
 
 use std::borrow::Cow;
@@ -29,6 +30,7 @@ use policy::{
 };
 
 pub(super) use self::candidate::{Named, surroundings};
+pub(super) use self::scope::Scope;
 pub(super) use self::shared_pods::SharedPods;
 
 use self::{about::ByTarget, candidate::PolicyCandidate, hints::Hints, receivers::Receivers};

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    access, addresses, annotations, bindings, endpoints, findings, members::Members, protocols,
-    release_findings, releases, route_names, routes, slices, splits, traffic,
+    access, addresses, annotations, bindings, endpoints, faults, findings, members::Members,
+    protocols, release_findings, releases, route_names, routes, slices, splits, traffic,
 };
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
@@ -67,18 +67,17 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         })
         .collect();
 
-    let mut policies = traffic::policies(
-        &traffic::Named {
-            world,
-            defaults,
-            routes: &routes,
-            bindings: &bindings,
-            members: &members,
-            services: &services,
-            pods: &pods,
-        },
-        &mut findings,
-    );
+    let named = traffic::Named {
+        world,
+        defaults,
+        routes: &routes,
+        bindings: &bindings,
+        members: &members,
+        services: &services,
+        pods: &pods,
+    };
+    let mut policies = traffic::policies(&named, &mut findings);
+    faults::add(&named, &mut policies, &mut findings);
     let releases = release_findings::releases(
         world,
         &services,

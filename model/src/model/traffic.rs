@@ -26,6 +26,7 @@ pub(crate) use self::merged::Overridden;
 
 use self::merged::{GuardBuilder, Ranks};
 use super::{
+    faults::Faults,
     published::EncodedResource,
     service_ports::{Served, has_shared_port},
 };
@@ -40,6 +41,8 @@ pub struct Policies {
     pub(crate) copies: BTreeMap<ObjectKey, Copies>,
     /// Services of whose pods more is known than where they are, and what that was.
     pub(crate) watched: BTreeMap<ObjectKey, ServicePodFacts>,
+    /// Runs of FaultExperiments, whose rules are in `ports`.
+    pub faults: Faults,
 }
 
 /// What is known about the pods of a Service.

@@ -7,8 +7,9 @@ use wire::v1::{self, resource::Content};
 use crate::model::published::EncodedResource;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
-/// a rule that changed or went, a mode that became tighter, a pod that left its address, a part of
-/// the calls of a release's candidate. Such a change is sent at once; all others may wait for company.
+/// a rule that changed or went, a mode that became tighter, a pod that left its address, a right
+/// to harm calls, a part of the calls of a release's candidate. Such a change is sent at once; all
+/// others may wait for company.
 pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
     fn content(published: Option<&EncodedResource>) -> Option<&Content> {
         published?.resource.content.as_ref()
@@ -36,6 +37,7 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
             // Lower numbers are tighter in both enums. A permissive pod names no ports.
             new.enforcement < old.enforcement
                 || new.mtls < old.mtls
+                || new.fault_limit < old.fault_limit
                 || new.mtls == old.mtls && old.permissive_ports.iter().any(closed)
         }
         // Connections to a pod that is gone end by this.

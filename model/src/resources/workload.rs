@@ -7,7 +7,7 @@ use policy::{access, mode::Enforcement};
 use wire::{names, v1};
 
 use crate::{
-    model::{Index, Target, modes, protocols, published::EncodedResource, telemetry},
+    model::{Index, Target, faults, modes, protocols, published::EncodedResource, telemetry},
     resources::attributes,
     world::{ObjectKey, PodFacts},
 };
@@ -59,6 +59,7 @@ impl Index {
             .map(wire::convert::port_range)
             .collect(),
             early_reports: entry.is_some_and(|entry| self.counts_early(entry)),
+            fault_limit: faults::limit(namespace).millionths(),
         };
         // Whether a target protects shows in the enforcement, so it is an origin.
         let origins = targets.iter().map(|target| target.origin.clone()).collect();

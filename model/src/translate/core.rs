@@ -262,6 +262,7 @@ pub(super) fn annotations(meta: &ObjectMeta) -> Annotations {
         trace_sampling: annotation(meta, labels::TRACE_SAMPLING),
         service_name: annotation(meta, labels::SERVICE_NAME),
         service_namespace: annotation(meta, labels::SERVICE_NAMESPACE),
+        faults: annotation(meta, labels::FAULTS),
         inject: annotation(meta, labels::INJECT),
     }
 }

@@ -54,6 +54,8 @@ pub struct Annotations {
     pub service_name: Option<Arc<str>>,
     /// `resource.opentelemetry.io/service.namespace`.
     pub service_namespace: Option<Arc<str>>,
+    /// `weft.dev/faults`, which means something on a namespace only.
+    pub faults: Option<Arc<str>>,
     /// `weft.dev/inject`, which means something as a label only.
     pub inject: Option<Arc<str>>,
 }

@@ -274,6 +274,14 @@ impl Breaker {
         self.count(now, 1, failed.into(), settings);
     }
 
+    /// The same of an attempt that a FaultExperiment harmed. The fleet's breaker does not learn
+    /// of it: other callers would lose a Service that works.
+    pub fn record_injected(&mut self, now: Instant, failed: bool, settings: &Settings) {
+        let reported = self.counts;
+        self.record(now, failed, settings);
+        self.counts = reported;
+    }
+
     fn count(&mut self, now: Instant, sent: u32, failed: u32, settings: &Settings) {
         self.counts.sent = self.counts.sent.saturating_add(sent);
         self.counts.failed = self.counts.failed.saturating_add(failed);

@@ -55,6 +55,14 @@ pub const WARMUP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_sec
 /// `balance.subset`; [`crate::traffic::endpoint::Subset`] defines what -1 and 0 mean.
 pub const SUBSET: RangeInclusive<i32> = -1..=10_000;
 
+/// A FaultExperiment's `share`, in millionths: 0.01 % to all.
+pub const FAULT_SHARE: RangeInclusive<u32> = 100..=1_000_000;
+pub const FAULT_DELAY: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(30);
+/// `fault.abort.httpStatus` and `grpcStatus`.
+pub const FAULT_HTTP_STATUS: RangeInclusive<u16> = 400..=599;
+pub const FAULT_GRPC_STATUS: RangeInclusive<u8> = 1..=16;
+
 pub const OVERRIDES: usize = 8;
 /// `to`, `forwarders` and `tokens` of one override; `sources` has [`SOURCES`].
 pub const OVERRIDE_LISTED: usize = 64;

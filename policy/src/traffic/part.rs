@@ -100,6 +100,10 @@ parts! {
     Sticky = "sticky", "sticky", Caller;
     /// `overrides`.
     Overrides = "overrides", "overrides", Caller;
+    /// Harming calls, by a grant.
+    Fault = "fault", "fault of a FaultExperiment", Caller;
+    /// Counting the calls of a FaultExperiment's groups apart.
+    Groups = "groups", "checks of a FaultExperiment", Server;
 }
 
 impl Part {

@@ -89,6 +89,8 @@ pub fn resolve<'a>(
         overrides: resolving.whole(Section::Overrides, |policy| {
             policy.sections.overrides.clone()
         }),
+        // No TrafficPolicy sets these.
+        ..EffectivePolicy::default()
     };
     Resolved {
         traffic,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::fault::{Fault, Selection};
 use crate::origin::Origin;
 use crate::route::Table;
 use crate::traffic::call::{Fallback, Mirror, Override, Retry, Sticky, Timeouts};
@@ -82,6 +83,8 @@ whole_parts! {
     Arc<[Override]> => Overrides,
     Priority => Priority,
     Overload => Overload,
+    Arc<Fault> => Fault,
+    Selection => Groups,
 }
 
 impl<T: Carried> Carried for Scoped<T> {
@@ -103,6 +106,7 @@ impl EffectivePolicy {
             .chain(needs(&self.balance))
             .chain(needs(&self.sticky))
             .chain(needs(&self.overrides))
+            .chain(needs(&self.fault))
     }
 
     /// What the rules for pods need of a pod's proxy, and whose they are.
@@ -112,6 +116,7 @@ impl EffectivePolicy {
             .chain(needs(&self.rate_limits))
             .chain(needs(&self.priority))
             .chain(needs(&self.overload))
+            .chain(needs(&self.groups))
     }
 
     /// What is sent to a caller's proxy.
@@ -128,6 +133,7 @@ impl EffectivePolicy {
             balance: stated(&self.balance),
             sticky: stated(&self.sticky),
             overrides: stated(&self.overrides),
+            fault: stated(&self.fault),
             ..Self::default()
         }
     }
@@ -153,6 +159,7 @@ impl EffectivePolicy {
             rate_limits: stated(&self.rate_limits),
             priority: stated(&self.priority),
             overload: stated(&self.overload),
+            groups: stated(&self.groups),
             ..Self::default()
         }
     }

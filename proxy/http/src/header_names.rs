@@ -46,6 +46,9 @@ pub const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
 /// A TrafficPolicy itself did.
 pub const FIXED_RESPONSE: &str = "response";
 
+/// In a response: the FaultExperiment that harmed the call, as `namespace/name`.
+pub const FAULT: HeaderName = HeaderName::from_static("weft-fault");
+
 // What carries a message between two proxies. None of these ever reaches an application.
 /// Container port that a request is for.
 pub const PORT: HeaderName = HeaderName::from_static("weft-port");

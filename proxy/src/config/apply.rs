@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use policy::access::{self, Access, Ports};
 use policy::access_log::{AccessLog, NotAnAccessLog};
+use policy::fault::FaultShare;
 use policy::log_filter::LogFilter;
 use policy::mode::Enforcement;
 use policy::name::{ServiceId, SpiffeId};
@@ -59,6 +60,8 @@ fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
             .map_err(|error| error.to_string())?,
         ports: convert::port_protocols(&workload.ports).map_err(|error| error.to_string())?,
         location: Location::new(&workload.zone, &workload.node),
+        // More than all is no limit that this version knows.
+        fault_limit: FaultShare::of_millionths(workload.fault_limit).unwrap_or_default(),
     })
 }
 
@@ -196,6 +199,8 @@ impl Snapshot {
         if before.0 != next.workload {
             let own = next.workload.as_ref().map(|own| &own.identity);
             next.policies.look_as(own);
+            let limit = next.workload.as_ref().map(|own| own.fault_limit);
+            next.policies.limit_faults(limit.unwrap_or_default());
         }
         next.look_from(self.local_info());
         if before != (next.workload.clone(), next.rules_fingerprint()) {

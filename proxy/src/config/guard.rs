@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use policy::access::Caller;
+use policy::fault::Selection;
 use policy::http_match::RequestFacts;
 use policy::limit::offered::Offered;
 use policy::limit::{Buckets, Key, Rate, Refused, keys_of_each, take_all};
@@ -21,7 +22,7 @@ use policy::route::{Match, Rule};
 use policy::traffic::call::{TcpTarget, Timeouts};
 use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, Priority, RateLimit};
 use policy::traffic::pod::{GuardPort, PodGuard};
-use policy::traffic::{Limited, Scoped, first};
+use policy::traffic::{Limited, Scoped, Whole, first};
 
 use crate::config::overload::PortOverload;
 use crate::config::shares::Shares;
@@ -47,6 +48,7 @@ pub(crate) struct PortGuard {
     buckets: Mutex<Vec<Buckets>>,
     priority: Limited<Priority>,
     overload: Option<PortOverload>,
+    groups: Whole<Selection>,
     seed: RandomState,
 }
 
@@ -126,6 +128,7 @@ impl Guard {
                     limits,
                     timeouts: configured.timeouts.clone(),
                     priority: configured.priority.clone(),
+                    groups: configured.groups.clone(),
                     seed: seed.clone(),
                 }),
             };
@@ -268,6 +271,7 @@ impl PortGuard {
         self.limits == *limits
             && self.timeouts == configured.timeouts
             && self.priority == configured.priority
+            && self.groups == configured.groups
     }
 
     /// The class of a request by the policies, whether or not this port is ever overloaded: calls
@@ -307,6 +311,12 @@ impl PortGuard {
     /// none.
     pub(crate) const fn overload(&self) -> Option<&PortOverload> {
         self.overload.as_ref()
+    }
+
+    /// By which requests count in the groups of a FaultExperiment; `None`: no experiment checks
+    /// this port.
+    pub(crate) fn groups(&self) -> Option<Selection> {
+        *self.groups.decide(None).0
     }
 
     /// Whether any request has a time here.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use policy::origin::Origin;
 use policy::traffic::guard::LimitScope;
 use policy::traffic::pod::PodGuard;
+use wire::v1;
 
 /// Shares of one pod: 16 limits of each of 64 policies, at one port.
 const MOST: usize = 1024;
@@ -64,4 +65,21 @@ impl Shares {
     pub(super) fn forget(&self) {
         self.0.lock().clear();
     }
+}
+
+/// As the controller names it.
+pub(super) fn share_of(port: u16, limit: &Origin) -> v1::ShareOf {
+    v1::ShareOf {
+        port: port.into(),
+        origin: Some(limit.into()),
+        limit: limit.rule_name().unwrap_or_default().to_owned(),
+    }
+}
+
+/// The port of the container, and the limit.
+pub(super) fn limit_of(of: &v1::ShareOf) -> Option<(u16, Origin)> {
+    let port = u16::try_from(of.port).ok()?;
+    let policy = of.origin.as_ref()?;
+    let (kind, namespace, name) = (&policy.kind, &*policy.namespace, &*policy.name);
+    Some((port, Origin::new(kind, namespace, name).rule(&of.limit)))
 }

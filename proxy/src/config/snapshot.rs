@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use policy::access::{Access, Rule};
 use policy::access_log::AccessLog;
+use policy::fault::FaultShare;
 use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
@@ -96,6 +97,8 @@ pub struct Workload {
     pub permissive_ports: Vec<PortRange>,
     pub ports: PortProtocols,
     pub location: Location,
+    /// The largest share of a FaultExperiment that may harm the own calls.
+    pub fault_limit: FaultShare,
 }
 
 /// Everything that a connection or request needs for its decisions.

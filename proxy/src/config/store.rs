@@ -19,7 +19,6 @@ use identity::tls::CertHandle;
 use parking_lot::Mutex;
 use policy::limit::offered::Offered;
 use policy::log_filter::LogFilter;
-use policy::origin::Origin;
 use policy::protocol::Protocol;
 use runtime::log::LevelRequest;
 use runtime::rate::{Allowance, Rate};
@@ -29,6 +28,8 @@ use tokio::time::{Instant, timeout};
 use wire::v1;
 
 use crate::config::dry_run::DryRuns;
+use crate::config::grants::Grants;
+use crate::config::shares::{limit_of, share_of};
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
@@ -93,6 +94,8 @@ pub struct Store {
     certs: CertHandle,
     /// How often the pod began to get nothing but copies.
     read_only_began: Arc<AtomicU64>,
+    /// The runs of FaultExperiments that may harm calls.
+    pub(crate) grants: Grants,
 }
 
 /// Keeps a destination subscribed while a connection uses it.
@@ -141,6 +144,7 @@ impl Store {
             dry_runs: Arc::default(),
             certs: CertHandle::empty(),
             read_only_began: Arc::default(),
+            grants: Grants::default(),
         }
     }
 
@@ -305,6 +309,11 @@ impl Store {
         v1::SharesTaken { taken }
     }
 
+    /// Takes which runs of FaultExperiments may harm calls now, and no other ones.
+    pub fn grant(&self, message: &v1::Grants) {
+        self.grants.take(message);
+    }
+
     /// Whether the own pod keeps a limit together with others.
     pub(crate) fn has_shared_limits(&self) -> bool {
         let snapshot = self.snapshot.load();
@@ -457,23 +466,6 @@ fn changes_destinations(batch: &v1::Batch) -> bool {
     let set = batch.set.iter().map(|resource| &resource.name);
     let mut named = set.chain(&batch.remove);
     batch.full || named.any(|name| name.starts_with(wire::names::DESTINATION))
-}
-
-/// As the controller names it.
-fn share_of(port: u16, limit: &Origin) -> v1::ShareOf {
-    v1::ShareOf {
-        port: port.into(),
-        origin: Some(limit.into()),
-        limit: limit.rule_name().unwrap_or_default().to_owned(),
-    }
-}
-
-/// The port of the container, and the limit.
-fn limit_of(of: &v1::ShareOf) -> Option<(u16, Origin)> {
-    let port = u16::try_from(of.port).ok()?;
-    let policy = of.origin.as_ref()?;
-    let (kind, namespace, name) = (&policy.kind, &*policy.namespace, &*policy.name);
-    Some((port, Origin::new(kind, namespace, name).rule(&of.limit)))
 }
 
 #[cfg(test)]

@@ -188,6 +188,23 @@ mod tests {
         );
     }
 
+    /// The own breaker acts on it as on any failure.
+    #[tokio::test(start_paused = true)]
+    async fn attempts_harmed_by_experiments_are_not_reported() {
+        let config = config();
+        let circuits = config.registry.circuits(NAME);
+        let settings = Breaker::DEFAULT;
+        for _ in 0..settings.min_requests {
+            circuits.record_injected(&by(), &settings, now(), true);
+        }
+        assert_eq!(take(&config), None);
+        let refused = circuits.admit(&by(), &settings).0;
+        assert_eq!(refused, Admit::Refuse);
+        circuits.record(&by(), &settings, now(), true);
+        let taken = take(&config).unwrap().circuits;
+        assert_eq!((taken[0].sent, taken[0].failed), (1, 1));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn fleet_state_applies_to_named_calls_and_skips_unknown() {
         let config = config();

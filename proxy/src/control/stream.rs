@@ -157,6 +157,10 @@ impl Control {
                             breaker_reports::apply_fleet_states(&self.config, &fleet_states);
                             continue;
                         }
+                        Some(ToProxy::Grants(grants)) => {
+                            self.config.grant(&grants);
+                            continue;
+                        }
                         Some(ToProxy::Shares(shares)) => {
                             let taken = self.config.share(shares);
                             let taken = v1::from_proxy::Message::SharesTaken(taken);

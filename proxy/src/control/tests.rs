@@ -5,6 +5,7 @@
 mod breakers;
 mod certificate;
 mod early_reports;
+mod grants;
 mod older;
 mod shares;
 mod startup;

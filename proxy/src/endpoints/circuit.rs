@@ -135,6 +135,23 @@ impl Circuits {
         })
     }
 
+    /// The same of an attempt that a FaultExperiment harmed, which is not reported.
+    pub(crate) fn record_injected(
+        &self,
+        by: &DecidedBy,
+        settings: &Settings,
+        let_in: Instant,
+        failed: bool,
+    ) -> Option<ShownState> {
+        let now = now();
+        self.with(by, |circuit| {
+            if circuit.breaker.counts(let_in) {
+                circuit.breaker.record_injected(now, failed, settings);
+            }
+            circuit.news()
+        })
+    }
+
     /// The same of a probe.
     pub(crate) fn record_probe(
         &self,

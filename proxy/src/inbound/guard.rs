@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use policy::deadline::Deadline;
+use policy::fault::Selection;
 use policy::limit::Emptied;
 use policy::overload::Admit;
 use policy::path::PathReadings;
 use policy::reason::Reason;
+use policy::trace::Format;
+use policy::trace::context::{self, Onward};
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::{Arrival, Exceeded, Noticed, PortGuard};
@@ -122,6 +125,40 @@ pub(super) fn group(connection: &Connection, received: &Received) -> CallGroup {
     match shadow(connection, received) {
         Some(Shadow::Any | Shadow::ReadOnly) => CallGroup::Copies,
         Some(Shadow::Perhaps(_)) | None => CallGroup::None,
+    }
+}
+
+/// By which requests to this port count in the groups of a FaultExperiment, if one checks it.
+pub(super) fn groups(connection: &Connection, snapshot: &Snapshot) -> Option<Selection> {
+    port_guard(connection, snapshot)?.groups()
+}
+
+/// Counts a request in its group of that experiment, as its headers go to the application. One
+/// without a trace gets one that is not sampled, so that calls which are made for it are of the
+/// same group. Copies are of none.
+pub(super) fn join_group(
+    groups: Selection,
+    shadow: Option<Shadow>,
+    map: &mut HeaderMap,
+    call: &mut Call,
+) {
+    if matches!(shadow, Some(Shadow::Any | Shadow::ReadOnly)) {
+        return;
+    }
+    let trace = match context::read(map) {
+        Some(came) => came.ids.map(|ids| ids.trace),
+        None => {
+            let onward = Onward {
+                trace: rand::random::<u128>().max(1),
+                span: rand::random::<u64>().max(1),
+                sampled: false,
+            };
+            context::begin(map, onward, &[Format::TraceContext]);
+            Some(onward.trace)
+        }
+    };
+    if let Some(group) = trace.and_then(|trace| groups.group(trace)) {
+        call.in_group(group);
     }
 }
 

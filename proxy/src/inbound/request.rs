@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use policy::access::Caller;
 use policy::deadline::Deadline;
+use policy::fault::Selection;
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::Exceeded;
@@ -42,6 +43,8 @@ struct AuthorizedRequest {
     /// Revision of the policy that allowed it.
     as_of: u64,
     class: Option<Priority>,
+    /// By which it counts in the groups of a FaultExperiment.
+    groups: Option<Selection>,
     admitted: Option<Box<AdmittedRequest>>,
 }
 
@@ -159,6 +162,7 @@ fn decide(
         deadline,
         as_of,
         class,
+        groups: guard::groups(connection, snapshot),
         admitted: admitted.map_err(Refused::Shed)?,
     })
 }
@@ -195,6 +199,7 @@ fn prepare(
         deadline,
         as_of,
         class,
+        groups,
         admitted,
     } = authorized;
     let ends = deadline::ends(deadline, &received.parts.method);
@@ -213,6 +218,9 @@ fn prepare(
         tracker.request_arrives(shadow, &mut HeaderMap::new());
     } else {
         call.pass_on_trace(map);
+        if let Some(groups) = groups {
+            guard::join_group(groups, shadow, map, call);
+        }
         tracker.request_arrives(shadow, map);
     }
     let open_request = register(connection, &mut received, deadline, class);

@@ -125,8 +125,9 @@ impl CircuitRecorder {
         self.probe
     }
 
-    /// An attempt, or the head of its answer, has shown this of its endpoint.
-    pub(super) fn record(&self, signal: Option<HealthSignal>, call: &Call) {
+    /// An attempt, or the head of its answer, has shown this of its endpoint; `harmed`: a
+    /// FaultExperiment had a part in it, which is no probe.
+    pub(super) fn record(&self, signal: Option<HealthSignal>, harmed: bool, call: &Call) {
         let (circuits, by, settings) = (&self.circuits, &self.by, &self.settings);
         let state = match (signal, failed(signal)) {
             // Its trailers decide, or that it lasts without them.
@@ -134,6 +135,9 @@ impl CircuitRecorder {
                 self.stream
                     .get_or_init(|| circuits.begin_stream(by, self.probe));
                 None
+            }
+            (_, Some(failed)) if harmed => {
+                circuits.record_injected(by, settings, self.let_in, failed)
             }
             (_, Some(failed)) if self.probe => circuits.record_probe(by, settings, failed),
             (_, Some(failed)) => circuits.record(by, settings, self.let_in, failed),

@@ -13,11 +13,14 @@ use policy::traffic::call::Retry;
 use policy::traffic::endpoint::Ejection;
 use policy::traffic::set::GrpcCode;
 
+use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::Latency;
 use crate::failure::Failure;
 use crate::http::grpc::{ends_in_trailers, grpc_status, is_grpc, is_success};
 use crate::http::headers::SPENT;
 use crate::http::watched::BodyEnd;
+use crate::mesh::load;
+use crate::proxy::Proxy;
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -234,6 +237,28 @@ pub(super) fn limited_for(headers: &HeaderMap, grpc: bool) -> Option<Duration> {
     let pushback = headers.get(PUSHBACK).filter(|_| grpc);
     let pushback = pushback.and_then(|value| retry::pushback(value.as_bytes()));
     pushback.or_else(|| retry::retry_after(headers.get(RETRY_AFTER)?.as_bytes()))
+}
+
+/// Whether an application refuses a call by a limit of its own, which makes it busy.
+pub(super) fn record_limit<B>(from: &Endpoint, head: &Response<B>, grpc: bool) -> bool {
+    let map = head.headers();
+    let limited = is_limited(head.status(), grpc_status(map));
+    if limited {
+        from.limited(limited_for(map, grpc));
+    }
+    limited
+}
+
+/// Of a proxy of the mesh it is believed how busy its application is.
+pub(super) fn record_load(proxy: &Proxy, from: &Endpoint, map: &HeaderMap) {
+    if !from.meshed() {
+        return;
+    }
+    match load::read(map) {
+        None => {}
+        Some(Ok(percent)) => from.record_load(percent),
+        Some(Err(load::Unreadable)) => proxy.telemetry.metrics.unreadable_load(),
+    }
 }
 
 /// Whether a peer proxy reports that retries below it are exhausted.

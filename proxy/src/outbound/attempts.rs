@@ -47,6 +47,8 @@ pub(super) struct Attempts<'a> {
     last: Option<Failure>,
     /// Reports to the breaker, where a policy has one.
     pub(super) recorder: Option<Arc<CircuitRecorder>>,
+    /// Those that were started, each at an endpoint of its own.
+    started: u32,
 }
 
 /// What follows the last attempt.
@@ -68,6 +70,15 @@ pub(super) struct Attempt {
     pub(super) in_flight: InFlight,
     /// It has taken so long that what it shows of its endpoint was reported.
     pub(super) reported: bool,
+    pub(super) fault: AttemptFault,
+}
+
+/// What a FaultExperiment does with an attempt, which is drawn once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AttemptFault {
+    Undrawn,
+    Spared,
+    Harmed,
 }
 
 impl Attempt {
@@ -98,12 +109,14 @@ impl<'a> Attempts<'a> {
             replay,
             last: None,
             recorder: None,
+            started: 0,
         }
     }
 
     /// The same, without this address, which has been tried in vain.
     pub(super) fn excluding(mut self, tried: SocketAddr) -> Self {
         self.candidates.exclude(tried);
+        self.started = 1;
         self
     }
 
@@ -146,10 +159,17 @@ impl<'a> Attempts<'a> {
         self.candidates.count_nearness(proxy, to.endpoint());
         let protocol = call.protocol();
         call.attempt(self.route.cell(&proxy.telemetry, to.endpoint(), protocol));
+        self.started += 1;
         Some(Attempt {
             in_flight: to,
             reported: false,
+            fault: AttemptFault::Undrawn,
         })
+    }
+
+    /// Which one the last attempt is; the first is 1.
+    pub(super) const fn number(&self) -> u32 {
+        self.started
     }
 
     /// How long an application without a proxy may take to accept a connection.
@@ -159,7 +179,7 @@ impl<'a> Attempts<'a> {
 
     /// The endpoint took the connection.
     pub(super) fn opened(&self, to: &mut InFlight, call: &Call) {
-        self.learn(to, Latency::Recorded, Some(HealthSignal::Good), call);
+        self.learn(to, Latency::Recorded, Some(HealthSignal::Good), false, call);
     }
 
     /// An attempt failed without an answer.
@@ -302,7 +322,7 @@ impl<'a> Attempts<'a> {
 
     /// Whether the call only finds out how the Service fares, which another attempt would
     /// load twice.
-    fn probes(&self) -> bool {
+    pub(super) fn probes(&self) -> bool {
         self.recorder.as_ref().is_some_and(|one| one.is_probe())
     }
 
@@ -326,7 +346,8 @@ impl<'a> Attempts<'a> {
             _ if attempt.reported => Latency::Recorded,
             latency => latency,
         };
-        self.learn(&mut attempt.in_flight, latency, signal, call);
+        let harmed = attempt.fault == AttemptFault::Harmed;
+        self.learn(&mut attempt.in_flight, latency, signal, harmed, call);
     }
 
     fn learn(
@@ -334,10 +355,11 @@ impl<'a> Attempts<'a> {
         to: &mut InFlight,
         latency: Latency,
         signal: Option<HealthSignal>,
+        harmed: bool,
         call: &Call,
     ) {
         if let Some(recorder) = &self.recorder {
-            recorder.record(signal, call);
+            recorder.record(signal, harmed, call);
         }
         let choice = &self.route.choice;
         let Some(set) = choice.set() else {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use policy::fallback::{Call as FallbackCall, Ended, due};
+use policy::fault::Fault;
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
 use policy::reason::Reason;
@@ -29,8 +30,19 @@ pub(super) struct CallPolicy {
     /// The same of what answers where nothing else does, and of copies.
     fallback: Option<usize>,
     mirror: Option<usize>,
+    fault: Option<FaultRule>,
     /// The port of the Service that is called, where one of these two leads to another.
     port: u16,
+}
+
+/// Which rule of a FaultExperiment a call fits.
+#[derive(Clone, Copy, Debug)]
+struct FaultRule {
+    /// It is of the Service that serves, not of the one that was called.
+    serving: bool,
+    rule: usize,
+    /// The own namespace does not allow it.
+    excluded: bool,
 }
 
 /// The names of two resources: of the Service that is called, and of the endpoints that
@@ -65,6 +77,7 @@ impl CallPolicy {
             .and_then(|root| root.fallback.position(request));
         let mirror = root.as_ref().and_then(|root| root.mirror.position(request));
         let port = fallback.or(mirror).and_then(|_| port_of(names.root));
+        let fault = fault_rule(policies, (serving.as_deref(), root.as_deref()), request);
         Some(Arc::new(Self {
             root,
             serving,
@@ -73,6 +86,7 @@ impl CallPolicy {
             timeouts,
             fallback: fallback.filter(|_| port.is_some()),
             mirror: mirror.filter(|_| port.is_some()),
+            fault,
             port: port.unwrap_or_default(),
         }))
     }
@@ -82,6 +96,26 @@ impl CallPolicy {
         let root = self.root.as_ref().unwrap_or(first);
         serving_or_root(of(first), of(root)).map(|(section, _)| section)
     }
+}
+
+/// The rule that harms a call: of the Service that serves it, else of the one that was called.
+fn fault_rule(
+    policies: &Policies,
+    (serving, root): (Option<&CallerPolicy>, Option<&CallerPolicy>),
+    request: Option<&RequestFacts<'_>>,
+) -> Option<FaultRule> {
+    let rule_of = |of: Option<&CallerPolicy>, serving| {
+        let table = &of?.fault;
+        let rule = table.position(request)?;
+        let fault = table.rules.get(rule)?.then.as_ref()?;
+        let excluded = !fault.is_within(policies.fault_limit());
+        Some(FaultRule {
+            serving,
+            rule,
+            excluded,
+        })
+    };
+    rule_of(serving, true).or_else(|| rule_of(root, false))
 }
 
 /// The port that a Service's resource is about.
@@ -201,6 +235,37 @@ pub(super) fn breaker(policy: Option<&CallPolicy>) -> Option<DecidesBreaker<'_>>
 
 fn section_of<T>(whole: &Whole<T>) -> Option<(&T, &Origin)> {
     serving_or_root(whole, whole)
+}
+
+/// What a FaultExperiment would do with a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FittingFault<'a> {
+    pub(super) fault: &'a Arc<Fault>,
+    /// The experiment.
+    pub(super) origin: &'a Origin,
+    /// The own namespace does not allow it.
+    pub(super) excluded: bool,
+}
+
+/// `None`: no experiment is about it.
+pub(super) fn fault(policy: Option<&CallPolicy>) -> Option<FittingFault<'_>> {
+    let policy = policy?;
+    let FaultRule {
+        serving,
+        rule,
+        excluded,
+    } = policy.fault?;
+    let of = if serving {
+        &policy.serving
+    } else {
+        &policy.root
+    };
+    let rule = of.as_ref()?.fault.rules.get(rule)?;
+    Some(FittingFault {
+        fault: rule.then.as_ref()?,
+        origin: &rule.origin,
+        excluded,
+    })
 }
 
 /// How calls are shared out among endpoints.

@@ -11,25 +11,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Response};
 use policy::deadline::Deadline;
 use policy::health::HealthSignal;
 use policy::reason::Reason;
 use policy::retry;
 use policy::traffic::call::{Retry, Timeouts};
 
-use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::{Fallback, Latency};
 use crate::failure::Failure;
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline::{self, Progress, WaitEnd};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::upload::Upload;
-use crate::mesh::load;
 use crate::outbound::admission;
-use crate::outbound::attempt_outcome::{self, AtEnd, AttemptOutcome, is_limited, limited_for};
+use crate::outbound::attempt_outcome::{self, AtEnd, AttemptOutcome, record_limit, record_load};
 use crate::outbound::attempts::{Attempt, Attempts};
 use crate::outbound::call_policy;
+use crate::outbound::fault;
 use crate::outbound::retries::Failed;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
@@ -165,6 +163,7 @@ impl<'a> Exchange<'a> {
     ) -> impl Future<Output = Result<UpstreamResponse, Failure>> {
         let endpoint = Arc::clone(attempt.endpoint());
         let (proxy, outgoing) = (self.proxy, self.outgoing);
+        let harm = fault::of_request(proxy, outgoing, &self.attempts, attempt, call);
         let mut ends = time_limits::of_attempt(self.attempts.route, outgoing, self.upload);
         // What an async function is given it holds a second time; a block holds it once.
         async move {
@@ -174,6 +173,7 @@ impl<'a> Exchange<'a> {
                 self.attempts.connect_timeout(),
             );
             let mut sending = pin!(outgoing.send(proxy, &endpoint, retries, limit));
+            let mut sending = pin!(fault::before(harm, sending.as_mut()));
             let ended = loop {
                 match deadline::progress(&mut ends, sending.as_mut()).await {
                     Progress::Ended(ended) => break ended,
@@ -454,27 +454,5 @@ impl<'a> Exchange<'a> {
 
     fn timeouts(&self) -> &'a Timeouts {
         call_policy::timeouts(self.attempts.route.policy.as_deref())
-    }
-}
-
-/// Whether an application refuses a call by a limit of its own, which makes it busy.
-fn record_limit<B>(from: &Endpoint, head: &Response<B>, grpc: bool) -> bool {
-    let map = head.headers();
-    let limited = is_limited(head.status(), grpc_status(map));
-    if limited {
-        from.limited(limited_for(map, grpc));
-    }
-    limited
-}
-
-/// Of a proxy of the mesh it is believed how busy its application is.
-fn record_load(proxy: &Proxy, from: &Endpoint, map: &HeaderMap) {
-    if !from.meshed() {
-        return;
-    }
-    match load::read(map) {
-        None => {}
-        Some(Ok(percent)) => from.record_load(percent),
-        Some(Err(load::Unreadable)) => proxy.telemetry.metrics.unreadable_load(),
     }
 }

@@ -21,6 +21,7 @@ use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
+use crate::outbound::fault;
 use crate::outbound::opened_to::until_pod_gone;
 use crate::outbound::route::{Route, route_call};
 use crate::outbound::shadow;
@@ -177,6 +178,14 @@ async fn open_by(
         ConnectSignal::IsNoSign => look_at_breaker(route)?,
     }
     while let Some(mut attempt) = attempts.next(&connection.proxy, call) {
+        // Before it is known what comes, requests may be, each of which is drawn by itself.
+        if signal == ConnectSignal::Serves
+            && let Some(harm) = fault::of_bytes(&connection.proxy, &attempts, &mut attempt, call)
+            && let Some(failure) = harm.await
+        {
+            attempts.failed(attempt, failure, call);
+            continue;
+        }
         let endpoint = attempt.endpoint();
         let opened = match &endpoint.identity {
             Some(identity) => tunnel::open(&connection.proxy, endpoint, identity).await,

@@ -161,6 +161,7 @@ fn clean_answer(parts: &mut Parts, call: Call) -> Counted {
         let reason = HeaderValue::from_static(reason.as_str());
         parts.headers.insert(headers::REASON, reason);
     }
+    call.mark_fault(&mut parts.headers);
     call.answered(parts, reason)
 }
 

@@ -41,6 +41,9 @@ pub(crate) struct Line<'a> {
     pub trace: Option<&'a str>,
     /// The proxy's own span of that trace, where it is recorded.
     pub span: Option<&'a str>,
+    /// The FaultExperiment that harmed the call, as `namespace/name`; left out where none did.
+    #[serde(rename = "weft.fault", skip_serializing_if = "Option::is_none")]
+    pub fault: Option<&'a str>,
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
     pub latency: Duration,
     pub bytes: u64,
@@ -118,6 +121,7 @@ mod tests {
             route: "",
             trace: None,
             span: None,
+            fault: None,
             latency: Duration::from_micros(1500),
             bytes: 3,
         };
@@ -132,13 +136,16 @@ mod tests {
         assert_eq!(read["path"], line.path, "it means something else");
         assert!(text.contains("\"latency_ms\":1.5"));
         assert!(text.contains("\"rule\":\"\",\"route\":\"\""), "{text}");
+        assert!(!text.contains("fault"), "{text}");
         let split = Origin::new("TrafficSplit", "shop", "web");
         let line = Line {
             rule: Some(&split),
             route: "cart/item",
+            fault: Some("shop/slow"),
             ..line
         };
         let text = serde_json::to_string(&line).unwrap();
+        assert!(text.contains("\"weft.fault\":\"shop/slow\""), "{text}");
         assert!(text.contains("\"route\":\"cart/item\""), "{text}");
         assert!(
             text.contains("\"rule\":\"TrafficSplit shop/web\""),

@@ -7,6 +7,7 @@
 //! of it.
 
 mod counting;
+mod fault;
 mod notes;
 
 use std::sync::Arc;
@@ -306,7 +307,7 @@ impl Call {
             }
             CallKind::Bytes => self.bytes_ended(Some(reason)),
         }
-        failure.response_to(method, grpc)
+        self.with_fault(failure.response_to(method, grpc))
     }
 
     /// Refuses it, or ends it, without an answer: `abort` is how.

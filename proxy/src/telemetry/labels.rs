@@ -183,6 +183,14 @@ pub struct FallbackLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FaultLabels {
+    /// `namespace/name` of the FaultExperiment.
+    pub experiment: Arc<str>,
+    /// `delay`, `abort`, `refuse` or `reset`.
+    pub effect: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct MirrorLabels {
     pub service: Arc<str>,
     /// `namespace/name` of the Service that the copy was for.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use policy::breaker::own::ShownState;
+use policy::fault::Effect;
 use policy::health::EjectedFor;
 use policy::retry::RetryOutcome;
 use policy::traffic::call::Cause;
@@ -24,11 +25,12 @@ use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallCounters, CellKey};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
+use crate::telemetry::fault_sums::FaultSums;
 use crate::telemetry::labels::{
     BreakerLabels, ConnectionLabels, ContextLabels, Direction, EjectionLabels, FallbackLabels,
-    LimitLabels, LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels,
-    RetryLabels, ShadowLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, ThrottledLabels,
-    TlsLabels,
+    FaultLabels, LimitLabels, LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels,
+    RateLimitedLabels, RetryLabels, ShadowLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels,
+    ThrottledLabels, TlsLabels,
 };
 use crate::telemetry::series::{Series, Shared};
 use crate::telemetry::startup::Startup;
@@ -48,6 +50,10 @@ pub struct Metrics {
     pub fallbacks: Series<FallbackLabels, Counter>,
     pub locality: Series<LocalityLabels, Counter>,
     pub mirrored: Series<MirrorLabels, Counter>,
+    /// What FaultExperiments did to attempts.
+    pub faults: Series<FaultLabels, Counter>,
+    /// The same by run, for reports.
+    pub fault_sums: FaultSums,
     pub contexts: Series<ContextLabels, Counter>,
     pub overrides: Series<OverrideLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
@@ -102,6 +108,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.fallbacks.clone()));
         registry.register_collector(Box::new(metrics.locality.clone()));
         registry.register_collector(Box::new(metrics.mirrored.clone()));
+        registry.register_collector(Box::new(metrics.faults.clone()));
         registry.register_collector(Box::new(metrics.contexts.clone()));
         registry.register_collector(Box::new(metrics.overrides.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
@@ -146,6 +153,11 @@ impl Metrics {
                 "weft_mirrored",
                 "Copies of requests that a TrafficPolicy asked for",
             ),
+            faults: shared.counters(
+                "weft_faults",
+                "Attempts of calls that a FaultExperiment harmed",
+            ),
+            fault_sums: FaultSums::default(),
             contexts: shared.counters(
                 "weft_context",
                 "Calls of the application, by how it is known what they are made for",
@@ -327,6 +339,15 @@ impl Metrics {
             outcome,
         };
         self.fallbacks.at(&labels).inc();
+    }
+
+    /// Counts what this experiment does to an attempt.
+    pub(crate) fn harmed(&self, experiment: &Arc<str>, effect: Effect) {
+        let labels = FaultLabels {
+            experiment: Arc::clone(experiment),
+            effect: effect.as_str(),
+        };
+        self.faults.at(&labels).inc();
     }
 
     /// Shows what the breaker is now by which the policy of `service` decides.

@@ -112,9 +112,10 @@ impl Reports {
             return;
         }
         self.metrics.calls.refresh();
-        let report = self.report(state.interval, self.metrics.calls.cells.read());
+        let faults = self.metrics.fault_sums.take();
+        let report = self.report(state.interval, self.metrics.calls.cells.read(), faults);
         state.interval = next;
-        if report.edges.is_empty() {
+        if report.edges.is_empty() && report.faults.is_empty() {
             return;
         }
         state.last += 1;
@@ -136,10 +137,20 @@ impl Reports {
     fn so_far(&self) -> v1::Report {
         let state = self.state.lock();
         self.metrics.calls.refresh();
-        self.report(state.interval, self.metrics.calls.cells.read_so_far())
+        let faults = self.metrics.fault_sums.so_far();
+        self.report(
+            state.interval,
+            self.metrics.calls.cells.read_so_far(),
+            faults,
+        )
     }
 
-    fn report(&self, interval: u64, readings: Vec<CellReading>) -> v1::Report {
+    fn report(
+        &self,
+        interval: u64,
+        readings: Vec<CellReading>,
+        faults: Vec<v1::FaultCalls>,
+    ) -> v1::Report {
         let (mut readings, mut routes) = routes::apart(readings);
         if readings.len() > EDGES {
             self.leave_ends_out(&mut readings);
@@ -153,6 +164,7 @@ impl Reports {
             slot: interval * INTERVAL,
             edges: readings.iter().map(edge).collect(),
             routes: routes.rows(),
+            faults,
         };
         if routes.is_cut() {
             self.metrics.limit("report-routes");

@@ -46,6 +46,7 @@ pub fn policy_message(traffic: &EffectivePolicy) -> v1::Policy {
     whole(&traffic.balance, &mut rules);
     whole(&traffic.sticky, &mut rules);
     whole(&traffic.overrides, &mut rules);
+    limited(&traffic.fault, &mut rules);
     v1::Policy { rules }
 }
 
@@ -124,6 +125,12 @@ fn read(message: &v1::PolicyRule, to: &mut EffectivePolicy) -> Result<(), BadRes
             let overrides = section::overrides(one, &namespace)?;
             head.whole(overrides, &mut to.overrides);
         }
+        Section::Fault(one) => {
+            if let Some(fault) = section::fault(one)? {
+                to.fault.rules.push(head.limited(fault));
+            }
+        }
+        Section::Groups(one) => head.whole(section::groups(one)?, &mut to.groups),
     }
     Ok(())
 }
@@ -222,6 +229,7 @@ impl From<&PodGuard> for v1::Guard {
             limited(&traffic.rate_limits, &mut rules);
             limited(&traffic.priority, &mut rules);
             whole(&traffic.overload, &mut rules);
+            whole(&traffic.groups, &mut rules);
             v1::GuardPort {
                 port: u32::from(*port),
                 rules,

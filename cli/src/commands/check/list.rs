@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::facts::{CheckResult, Facts};
-use super::{applications, control, data, objects, platform, releases, webhooks};
+use super::{applications, control, data, experiments, objects, platform, releases, webhooks};
 
 /// One check.
 pub(super) struct CheckDefinition {
@@ -256,6 +256,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         releases::release_gates,
         "every pod that waits for the gate of a CanaryRelease is held by one that has a run, and no release is rolled back",
         "kubectl rollout restart of the Deployment makes pods without a gate, which an uninstall without its hook needs; of a refused revision revert the Deployment (kubectl rollout undo), or weft release retry",
+    ),
+    check(
+        DATA,
+        "faults-running",
+        experiments::faults_running,
+        "no FaultExperiment harms calls at the moment",
+        "weft fault stop NAME ends a run, and weft fault stop --all every one in the mesh",
     ),
     check(
         DATA,

@@ -217,7 +217,7 @@ pub(super) fn labels(facts: &Facts) -> CheckResult {
 
 /// Reasons of `Accepted` and `ResolvedRefs` where they are False, as docs/smi.md and
 /// docs/trafficpolicy.md list them.
-const ADVICE: [(&str, &str); 14] = [
+const ADVICE: [(&str, &str); 15] = [
     (
         "Unreadable",
         "apply it anew in the form of its kind; weft validate -f says what cannot be read",
@@ -249,6 +249,10 @@ const ADVICE: [(&str, &str); 14] = [
     (
         "NotGuarded",
         "mirror to meshed pods of the same namespace that nothing else leads to",
+    ),
+    (
+        "NotAllowed",
+        "annotate the Namespace with weft.dev/faults, or lower the share: weft fault allow writes it",
     ),
     (
         "FieldIgnored",

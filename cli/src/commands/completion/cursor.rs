@@ -43,6 +43,9 @@ pub(super) fn wanted(command: &str, argument: &str) -> Option<CompletionKind> {
         ("release", "name") => {
             return Some(CompletionKind::Name(ResourceKind::CanaryRelease));
         }
+        ("fault", "name") => {
+            return Some(CompletionKind::Name(ResourceKind::FaultExperiment));
+        }
         ("stat", "resource") => stat::KINDS,
         ("tap", "resource" | "to" | "from") => filters::ENDS,
         ("explain", "from") => explain::FROM,

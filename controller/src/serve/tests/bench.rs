@@ -26,6 +26,7 @@ pub(super) use wire::v1::replica_client::ReplicaClient;
 pub(super) use crate::authority::Authority;
 pub(super) use crate::authority::certify::tests::FakeCluster;
 pub(super) use crate::fleet::Fleet;
+use crate::grants::Grants;
 pub(super) use crate::inventory::Inventory;
 pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::observe::acknowledged::{Observed, Tally};
@@ -55,6 +56,7 @@ pub(super) struct Bench {
     pub(super) live_queries: LiveQueries,
     pub(super) fleet: Fleet,
     pub(super) share_registry: ShareRegistry,
+    pub(super) grants: Grants,
     pub(super) inventory: Arc<RwLock<Inventory>>,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
@@ -78,6 +80,7 @@ impl Bench {
         let live_queries = LiveQueries::new(metrics.live_queries.clone(), &metrics.limits);
         let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
         let share_registry = ShareRegistry::default();
+        let grants = Grants::default();
         let inventory = Arc::<RwLock<Inventory>>::default();
         let deciding = tokio::spawn(fleet.clone().run());
         let fake = Arc::new(FakeCluster::default());
@@ -96,6 +99,7 @@ impl Bench {
                 live_queries: live_queries.clone(),
                 fleet: fleet.clone(),
                 share_registry: share_registry.clone(),
+                grants: grants.clone(),
                 latest,
                 observed: observed.clone(),
                 authority: authority.clone(),
@@ -140,6 +144,7 @@ impl Bench {
             live_queries,
             fleet,
             share_registry,
+            grants,
             inventory,
             metrics,
             models,

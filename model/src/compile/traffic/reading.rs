@@ -1,18 +1,12 @@
 //! Reads one TrafficPolicy and resolves the objects that it names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::{
-    smi::validation::{Source, SourceKind},
-    weft::validation::Route,
-};
 use policy::{
-    access,
-    name::{Kind, ObjectRef, ServiceId, SpiffeId},
-    route::Match,
+    name::{Kind, ObjectRef, ServiceId},
     traffic::{
-        Policy, Section, Sections, Sources, Target,
+        Policy, Section, Sections, Target,
         call::{Downstream, FallbackTo, Override},
     },
 };
@@ -22,19 +16,14 @@ use super::{
     hints::Hints,
     port_scope,
     receivers::Receivers,
+    scope::Scope,
 };
 use crate::{
-    compile::{accounts, findings::About},
+    compile::findings::About,
     model::traffic::ServicePodFacts,
     problem::{Reason, few},
     world::{self, ObjectKey, PolicyFacts, ServiceFacts, object, origin},
 };
-
-/// Most bytes of HTTP matches that one policy may add up to; they are repeated for every
-/// section and port.
-const MOST_BYTES: usize = 256 * 1024;
-/// Most pods that the callers of one policy may be, by their labels.
-const MOST_PODS: usize = 10_000;
 
 /// One policy being read.
 pub(super) struct Reading<'a> {
@@ -48,17 +37,15 @@ pub(super) struct Reading<'a> {
     pub(super) watched: &'a mut BTreeMap<ObjectKey, ServicePodFacts>,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
     /// The policy, unless it can have no effect.
     pub(super) fn candidate(mut self) -> Option<PolicyCandidate> {
         let made_from = origin(Kind::TrafficPolicy, self.key, &self.facts.meta);
         let generation = made_from.1;
         self.origins.push(made_from);
-        let (routes, routes_len) = self.routes();
-        let sources = match self.facts.spec.sources.as_slice() {
-            [] => Sources::Everyone,
-            sources => Sources::Only(self.callers("spec.sources", sources)),
-        };
+        let facts = self.facts;
+        let (routes, routes_len) = self.scope().routes(&facts.spec.routes);
+        let sources = self.scope().sources(&facts.spec.sources);
         let sections = self.sections();
         let target = self.target()?;
         let this = object(Kind::TrafficPolicy, self.key);
@@ -168,170 +155,13 @@ impl Reading<'_> {
         found
     }
 
-    /// The requests that are meant, and what they take in a rule; without any entry all,
-    /// and what is not there is none.
-    fn routes(&mut self) -> (Match, usize) {
-        let routes = &self.facts.spec.routes;
-        if routes.is_empty() {
-            return (Match::Always, 0);
+    fn scope(&mut self) -> Scope<'_, 'a> {
+        Scope {
+            named: self.named,
+            key: self.key,
+            about: &mut self.about,
+            origins: &mut self.origins,
         }
-        let mut matches = Vec::new();
-        let mut bytes = 0;
-        for (i, route) in routes.iter().enumerate() {
-            let Some(route) = route else { continue };
-            self.route(i, route, &mut matches, &mut bytes);
-        }
-        if bytes > MOST_BYTES {
-            let message = format!(
-                "name matches of more than {} KiB; the policy fits no request",
-                MOST_BYTES / 1024
-            );
-            self.about.refuse(Reason::Invalid, "spec.routes", message);
-            matches.clear();
-            bytes = 0;
-        }
-        (Match::AnyOf(matches), bytes)
-    }
-
-    fn route(
-        &mut self,
-        index: usize,
-        route: &Route,
-        matches: &mut Vec<policy::http_match::HttpMatch>,
-        bytes: &mut usize,
-    ) {
-        let field = format!("spec.routes[{index}]");
-        let Some(group) = self.named.routes.group(&self.key.namespace, &route.group) else {
-            let message = format!(
-                "there is no HTTPRouteGroup {}; it fits no request",
-                route.group
-            );
-            self.about
-                .unresolved(Reason::RefNotFound, &format!("{field}.name"), message);
-            return;
-        };
-        self.origins.push(group.origin.clone());
-        let wanted = route.matches.as_deref();
-        for (i, name) in wanted.into_iter().flatten().enumerate() {
-            let named = group.matches.iter();
-            let mut named = named.filter(|(known, _)| **known == **name).peekable();
-            let message = if named.peek().is_none() {
-                format!("{} has no match {name}", route.group)
-            } else if named.all(|(_, usable)| usable.is_none()) {
-                format!(
-                    "match {name} of {} cannot be used, as the status of that says; it fits no \
-                     request",
-                    route.group
-                )
-            } else {
-                continue;
-            };
-            let field = format!("{field}.matches[{i}]");
-            self.about.unresolved(Reason::RefNotFound, &field, message);
-        }
-        if wanted.is_none() && group.all().next().is_none() {
-            let message = format!(
-                "{} has no match that can be used; it fits no request",
-                route.group
-            );
-            self.about
-                .unresolved(Reason::RefNotFound, &format!("{field}.name"), message);
-        }
-        let chosen = |name: &str| wanted.is_none_or(|names| names.iter().any(|one| **one == *name));
-        for (name, usable) in &group.matches {
-            if let Some(usable) = usable
-                && chosen(name)
-            {
-                *bytes += usable.bytes;
-                matches.push(usable.one.clone());
-            }
-        }
-    }
-
-    /// The identities that a proxy compares; what is not there stands for no caller.
-    fn callers(&mut self, field: &str, sources: &[Source]) -> Vec<access::Source> {
-        let mut callers = BTreeSet::new();
-        let mut pods: BTreeSet<Arc<str>> = BTreeSet::new();
-        for (i, source) in sources.iter().enumerate() {
-            let field = format!("{field}[{i}].name");
-            let namespace = match &*source.namespace {
-                "" => &self.key.namespace,
-                _ => &source.namespace,
-            };
-            match source.kind {
-                None => {}
-                Some(SourceKind::Authenticated) => {
-                    callers.insert(access::Source::Authenticated);
-                }
-                Some(SourceKind::Unauthenticated) => {
-                    callers.insert(access::Source::Unauthenticated);
-                }
-                Some(SourceKind::ServiceAccount) => {
-                    let trust_domain = &self.named.defaults.trust_domain;
-                    match SpiffeId::of(trust_domain, namespace, &source.name) {
-                        Ok(id) => {
-                            callers.insert(access::Source::Identity(id));
-                            let account = ObjectKey {
-                                namespace: namespace.clone(),
-                                name: source.name.clone(),
-                            };
-                            let at = (&*field, &*self.key.namespace);
-                            let world = self.named.world;
-                            accounts::must_exist(world, &mut self.about, &account, at);
-                        }
-                        Err(error) => {
-                            let message = format!("is no identity: {error}; it is ignored");
-                            self.about.refuse(Reason::Invalid, &field, message);
-                        }
-                    }
-                }
-                Some(SourceKind::IdentityBinding) => {
-                    let key = ObjectKey {
-                        namespace: namespace.clone(),
-                        name: source.name.clone(),
-                    };
-                    self.bound(&field, &key, &mut callers, &mut pods);
-                }
-            }
-        }
-        if pods.len() > MOST_PODS {
-            let message = format!("name {} pods; only {MOST_PODS} are allowed", pods.len());
-            self.about.refuse(Reason::Invalid, field, message);
-            pods = pods.into_iter().take(MOST_PODS).collect();
-        }
-        if !pods.is_empty() {
-            callers.insert(access::Source::pods(pods));
-        }
-        callers.into_iter().collect()
-    }
-
-    /// Adds the callers of a binding, if any.
-    fn bound(
-        &mut self,
-        field: &str,
-        key: &ObjectKey,
-        callers: &mut BTreeSet<access::Source>,
-        pods: &mut BTreeSet<Arc<str>>,
-    ) {
-        let Some(binding) = self.named.bindings.get(key) else {
-            let words = || format!("there is no IdentityBinding {key}; it stands for no caller");
-            self.about
-                .unresolved_with(Reason::RefNotFound, field, words);
-            return;
-        };
-        self.origins.push(binding.origin.clone());
-        if !binding.usable {
-            let why = "cannot be used, as its status says; it stands for no caller";
-            let words = || format!("IdentityBinding {key} {why}");
-            self.about
-                .unresolved_with(Reason::RefNotFound, field, words);
-            return;
-        }
-        let ids = binding.ids.iter().cloned();
-        callers.extend(ids.map(access::Source::Identity));
-        let selected = self.named.members.of(key);
-        let known = selected.filter_map(|pod| self.named.world.pods.get(pod));
-        pods.extend(known.map(|facts| facts.uid.clone()));
     }
 
     /// The sections of which everything is there.
@@ -366,8 +196,12 @@ impl Reading<'_> {
                 }
                 Override {
                     to: one.to.clone(),
-                    sources: self.callers(&format!("{field}.sources"), &one.sources),
-                    forwarders: self.callers(&format!("{field}.forwarders"), &one.forwarders),
+                    sources: self
+                        .scope()
+                        .callers(&format!("{field}.sources"), &one.sources),
+                    forwarders: self
+                        .scope()
+                        .callers(&format!("{field}.forwarders"), &one.forwarders),
                     tokens: one.tokens.clone(),
                 }
             });

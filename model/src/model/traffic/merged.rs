@@ -101,6 +101,10 @@ impl<'a> GuardBuilder<'a> {
                 self.port.rate_limits.rules.push(rule.clone());
             }
         }
+        // A pod counts by the groups of one experiment: by those of the first Service that has any.
+        if self.port.groups.rules.is_empty() {
+            self.port.groups = configured.groups.clone();
+        }
         let overload = said(at, ranks, &configured.overload.rules);
         self.overload.extend(overload);
         for priority in said(at, ranks, &configured.priority.rules) {

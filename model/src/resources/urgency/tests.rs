@@ -82,6 +82,18 @@ fn port_closing_to_plaintext_is_urgent() {
 }
 
 #[test]
+fn withdrawn_right_to_harm_calls_is_urgent() {
+    let limited = |fault_limit: u32| {
+        published(Content::Workload(v1::Workload {
+            fault_limit,
+            ..v1::Workload::default()
+        }))
+    };
+    assert!(must_not_wait(Some(&limited(50_000)), Some(&limited(0))));
+    assert!(!must_not_wait(Some(&limited(0)), Some(&limited(50_000))));
+}
+
+#[test]
 fn pod_that_leaves_its_address_must_not_wait() {
     let at = |uid: &str| {
         let endpoint = v1::Endpoint {

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use policy::fault::{Fault, Selection};
 use policy::origin::Origin;
 use policy::route::{Match, Table};
 use policy::traffic::call::{
@@ -53,6 +54,11 @@ pub(super) fn of(
         all.iter().map(override_of).collect()
     });
     add(Section::Overrides, overrides);
+    // Of FaultExperiments, whether their runs are granted or not.
+    let faults = rules(&settings.fault, None, |one| fault(one));
+    if !faults.is_empty() {
+        all.insert("fault".to_owned(), faults.into());
+    }
     all
 }
 
@@ -160,6 +166,18 @@ fn mirror(settings: &Mirror) -> Value {
         "percent": settings.percent.get(),
         "methods": methods(&settings.methods),
         "downstream": format!("{:?}", settings.downstream),
+    })
+}
+
+fn fault(settings: &Fault) -> Value {
+    let Selection { seed, share } = settings.selection;
+    let failure = settings.failure.map(|failure| failure.effect().as_str());
+    json!({
+        "run": seed,
+        "sharePercent": f64::from(share.millionths()) / 10_000.0,
+        "delay": time_or_none(settings.delay),
+        "failure": failure,
+        "pods": settings.pods.as_ref().map(|pods| pods.iter().count()),
     })
 }
 

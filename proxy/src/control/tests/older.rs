@@ -257,6 +257,28 @@ fn older_proxy_ignores_that_early_reports_are_wanted() {
 }
 
 #[test]
+fn older_proxy_ignores_right_and_grant_to_harm_calls() {
+    let workload = v1::Workload {
+        identity: id("shop", "web").as_str().to_owned(),
+        fault_limit: 1_000_000,
+        ..v1::Workload::default()
+    };
+    let read = before::Workload::decode(workload.encode_to_vec().as_slice()).unwrap();
+    let known = before::Workload {
+        identity: workload.identity,
+        ..before::Workload::default()
+    };
+    assert_eq!(read, known);
+    let sent = v1::ToProxy {
+        message: Some(v1::to_proxy::Message::Grants(v1::Grants {
+            grants: vec![v1::Grant::default()],
+        })),
+    };
+    let read = before::ToProxy::decode(sent.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(read.message, None);
+}
+
+#[test]
 fn older_controller_takes_early_reports_for_nothing() {
     let said = v1::FromProxy {
         message: Some(v1::from_proxy::Message::EarlyReport(v1::EarlyReport {

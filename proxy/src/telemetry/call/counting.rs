@@ -208,6 +208,23 @@ impl Counting {
         self.on(by_route);
     }
 
+    /// It counts in this group from now on, if its way has a cell of its own for that.
+    pub(super) fn in_group(&mut self, telemetry: &Telemetry, group: CallGroup) {
+        let At::Counters(cell) = &self.at else {
+            return;
+        };
+        let key = cell.key();
+        if matches!(key.call_ends, CallEnds::Rest(_)) || key.group != CallGroup::None {
+            return;
+        }
+        let of_group = telemetry.cell_of(CellKey {
+            group,
+            ..self.cell_key()
+        });
+        self.moves();
+        self.on(of_group);
+    }
+
     /// It goes to the endpoint of this cell now: another one failed it before, or none did.
     pub(super) fn attempt(&mut self, cell: Arc<CallCounters>) {
         self.attempt_failed();

@@ -29,6 +29,17 @@ pub(super) struct Notes {
     trace: Option<Box<Trace>>,
     /// What taps see of it; only made where one may want it.
     tapped: Option<Box<Tapped>>,
+    /// That a FaultExperiment harmed it.
+    pub(super) harmed: Option<Box<Harmed>>,
+}
+
+/// What is kept of a FaultExperiment that harmed a call.
+#[derive(Debug)]
+pub(super) struct Harmed {
+    /// As `namespace/name`.
+    pub(super) experiment: Arc<str>,
+    /// The last attempt was harmed, and not only an earlier one.
+    pub(super) last: bool,
 }
 
 /// What the access log shows beyond the metrics. Only made when it is on.
@@ -134,6 +145,7 @@ impl Notes {
 
     /// It is sent to an endpoint.
     pub(super) fn attempt(&mut self) {
+        self.leaves_fault();
         if let Some(span) = self.span() {
             span.attempt();
         }
@@ -160,7 +172,7 @@ impl Notes {
     }
 
     /// The span, where it is recorded.
-    fn span(&mut self) -> Option<&mut Span> {
+    pub(super) fn span(&mut self) -> Option<&mut Span> {
         self.trace.as_mut()?.span_mut()
     }
 
@@ -244,6 +256,7 @@ impl Notes {
             route: logged.route.as_deref().unwrap_or_default(),
             trace: logged.trace.as_deref(),
             span: logged.span.as_deref(),
+            fault: self.fault(),
             latency: ending.latency,
             bytes: ending.bytes,
         })

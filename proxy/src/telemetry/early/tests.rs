@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use http::Response;
+use http::{Response, Version};
 use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use wire::v1::early_sums::Group;
 
 use super::*;
+use crate::http::watched::BodyEnd;
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::call_ends::CallEnds;
@@ -103,6 +104,34 @@ fn calls_are_summed_by_port_and_group() {
     let again = early.look(Instant::now()).unwrap();
     assert_eq!(again.sums[0].calls, 7, "they are sums");
     assert_eq!((again.epoch, again.number), (report.epoch, 2));
+}
+
+/// Of the groups of a FaultExperiment.
+#[test]
+fn request_counts_once_in_the_group_that_it_joins() {
+    use policy::fault::Group::{Control, Harmed};
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    telemetry.declare(Arc::new(BTreeSet::from([8080])));
+    telemetry.early.want(true);
+    for group in [None, Some(Control), Some(Harmed), Some(Harmed)] {
+        let call_ends = key(8080, Protocol::Http1, Group::None).call_ends;
+        let mut call = Call::begin(&telemetry, CallKind::Request, call_ends.clone());
+        call.speaks(Version::HTTP_11, false);
+        call.on(telemetry.cell(call_ends, Protocol::Http1));
+        if let Some(group) = group {
+            call.in_group(group);
+        }
+        let (answer, ()) = Response::new(()).into_parts();
+        call.answered(&answer, None)
+            .done(BodyEnd::Complete, 0, None);
+    }
+    let report = telemetry.early.look(Instant::now()).unwrap();
+    let rows = report.sums.iter().map(|row| (row.group(), row.calls));
+    assert_eq!(
+        rows.collect::<Vec<_>>(),
+        [(Group::None, 1), (Group::Control, 1), (Group::Harmed, 2)]
+    );
 }
 
 #[test]

@@ -120,6 +120,7 @@ fn attributes(line: &Line<'_>) -> Vec<KeyValue> {
         ("weft.backend", line.backend),
         ("weft.peer", line.peer),
         ("weft.rule", &rule),
+        ("weft.fault", line.fault.unwrap_or_default()),
     ];
     let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
     let texts = texts.map(|(key, text)| KeyValue::text(key, text));
@@ -181,6 +182,7 @@ mod tests {
             route: "cart/items",
             trace: Some("0af7651916cd43dd8448eb211c80319c"),
             span: Some("b7ad6b7169203331"),
+            fault: Some("shop/slow"),
             latency: Duration::from_micros(1500),
             bytes: 3,
         };
@@ -208,6 +210,7 @@ mod tests {
             ("weft.direction", "inbound"),
             ("weft.reason", "not-allowed"),
             ("weft.peer", "shop/web"),
+            ("weft.fault", "shop/slow"),
             ("http.response.status_code", "403"),
             ("http.response.body.size", "3"),
             ("weft.latency_us", "1500"),

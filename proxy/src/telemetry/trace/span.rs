@@ -60,6 +60,8 @@ pub(crate) struct Span {
     attempts: u32,
     /// What allowed or refused the call.
     rule: Option<Origin>,
+    /// The FaultExperiment that harmed it.
+    fault: Option<Arc<str>>,
 }
 
 /// How it ended.
@@ -101,6 +103,7 @@ impl Span {
             route: None,
             attempts: 0,
             rule: None,
+            fault: None,
         }
     }
 
@@ -121,6 +124,11 @@ impl Span {
     /// Notes what allowed or refused it.
     pub(crate) fn decided_by(&mut self, rule: Option<&Origin>) {
         self.rule = rule.cloned();
+    }
+
+    /// Notes which FaultExperiment harmed it.
+    pub(crate) fn harmed(&mut self, experiment: &Arc<str>) {
+        self.fault = Some(Arc::clone(experiment));
     }
 
     /// The span as the collector gets it.
@@ -238,6 +246,7 @@ impl Span {
             ("weft.split", &split),
             ("weft.target", &target),
             ("weft.reason", reason),
+            ("weft.fault", self.fault.as_deref().unwrap_or_default()),
         ] {
             if !text.is_empty() {
                 attributes.push(KeyValue::text(key, text));

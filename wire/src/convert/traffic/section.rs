@@ -2,6 +2,7 @@
 
 mod call;
 mod endpoint;
+mod fault;
 mod guard;
 
 use crate::convert::error::BadResource;
@@ -9,6 +10,7 @@ use crate::v1::policy_rule::Section;
 
 pub(super) use call::{fallback, mirrors, overrides, retry, sticky, timeouts};
 pub(super) use endpoint::{balance, breaker, ejection};
+pub(super) use fault::{fault, groups};
 pub(super) use guard::{overload, priority, rate_limit};
 
 type Read<T> = Result<T, BadResource>;

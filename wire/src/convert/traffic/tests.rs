@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use policy::access::Caller;
+use policy::fault::{Abort, Fault, FaultShare, HarmedPods, InjectedFailure, Selection};
 use policy::http_match::HttpMatch;
 use policy::name::{ServiceId, SpiffeId};
 use policy::traffic::call::{
@@ -243,28 +244,58 @@ fn whole<T: Clone + std::fmt::Debug>(
 }
 
 prop_compose! {
+    fn a_selection()(seed in any::<u64>(), share in 100u32..=1_000_000) -> Selection {
+        Selection { seed, share: FaultShare::of_millionths(share).unwrap() }
+    }
+}
+
+fn an_injected_failure() -> impl Strategy<Value = InjectedFailure> {
+    let abort = (400u16..600, option::of(1u8..=16)).prop_map(|(status, grpc_status)| Abort {
+        http_status: StatusCode::from_u16(status).unwrap(),
+        grpc_status,
+    });
+    prop_oneof![
+        abort.prop_map(InjectedFailure::Abort),
+        Just(InjectedFailure::Refuse),
+        Just(InjectedFailure::Reset),
+    ]
+}
+
+prop_compose! {
+    fn a_fault()(selection in a_selection(), wait in a_time(1, 30_000),
+        effects in (any::<bool>(), option::of(an_injected_failure())),
+        pods in option::of(vec(a_name(), 0..3))) -> Arc<Fault> {
+        let (delays, failure) = effects;
+        let delay = (delays || failure.is_none()).then_some(wait);
+        let pods = pods.map(|uids| HarmedPods::new(uids.into_iter().map(Arc::from)));
+        Arc::new(Fault { selection, delay, failure, pods })
+    }
+}
+
+prop_compose! {
     fn for_callers()(timeouts in limited(a_timeouts()), retry in limited(a_retry()),
         fallback in limited(a_fallback()),
         mirror in limited(vec(a_mirror(), 0..3).prop_map(Arc::from)),
         priority in limited(select(Priority::ALL.to_vec())),
         ejection in whole(an_ejection()), breaker in whole(a_breaker()),
         balance in whole(a_balance()), sticky in whole(a_sticky()),
-        overrides in whole(vec(an_override(), 0..3).prop_map(Arc::from))) -> EffectivePolicy {
+        overrides in whole(vec(an_override(), 0..3).prop_map(Arc::from)),
+        fault in limited(a_fault())) -> EffectivePolicy {
         EffectivePolicy { timeouts, retry, fallback, mirror, priority, ejection, breaker, balance,
-            sticky, overrides, ..EffectivePolicy::default() }
+            sticky, overrides, fault, ..EffectivePolicy::default() }
     }
 }
 
 prop_compose! {
     fn for_a_port()(timeouts in limited(a_timeouts()), limits in limited(a_limit()),
         priority in limited(select(Priority::ALL.to_vec())),
-        overload in whole(an_overload())) -> GuardPort {
+        overload in whole(an_overload()), groups in whole(a_selection())) -> GuardPort {
         let mut rate_limits = limits;
         for rule in &mut rate_limits.rules {
             let name = rule.then.as_ref().map(|scoped| scoped.section.name.clone());
             rule.origin = rule.origin.rule(&name.unwrap());
         }
-        EffectivePolicy { timeouts, rate_limits, priority, overload, ..EffectivePolicy::default() }
+        EffectivePolicy { timeouts, rate_limits, priority, overload, groups, ..EffectivePolicy::default() }
     }
 }
 
@@ -423,6 +454,12 @@ fn known_invalid_value_refuses_resource_and_names_field() {
         wrong(Section::Overrides(overrides)),
         "rules[1].overrides[0].tokens.sha256"
     );
+    let fault = v1::Fault {
+        share: 1_000_001,
+        delay: 1,
+        ..v1::Fault::default()
+    };
+    assert_eq!(wrong(Section::Fault(fault)), "rules[1].share");
     let mut without_origin = rule(Some(attempts(1)));
     without_origin.origin = None;
     assert_eq!(
@@ -451,6 +488,11 @@ fn unknown_section_values_fall_back_to_unset_behaviour() {
         rule(Some(Section::Priority(9))),
         rule(Some(Section::Sticky(v1::Sticky::default()))),
         rule(Some(Section::Fallback(v1::Fallback::default()))),
+        // Of an effect that is not known.
+        rule(Some(Section::Fault(v1::Fault {
+            share: 1_000_000,
+            ..v1::Fault::default()
+        }))),
     ])
     .unwrap();
     let breaker = stated.breaker.decide(None).0.unwrap();
@@ -460,4 +502,5 @@ fn unknown_section_values_fall_back_to_unset_behaviour() {
     let priority = stated.priority.rules[0].then.as_ref().unwrap();
     assert_eq!(priority.section, Priority::Normal);
     assert!(stated.sticky.rules.is_empty() && stated.fallback.rules.is_empty());
+    assert!(stated.fault.rules.is_empty());
 }

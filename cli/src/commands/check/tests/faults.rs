@@ -114,6 +114,15 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     ("proxy-clocks", &[], |api, _| {
         plant_proxy(api, "clockAheadMs", json!(-6_000))
     }),
+    ("faults-running", &[], |api, _| {
+        let path = "/apis/weft.dev/v1alpha1/namespaces/shop/faultexperiments/slow";
+        api.put(
+            path,
+            json!({"metadata": {"name": "slow", "namespace": "shop"},
+                "spec": {"targetRef": {"kind": "Service", "name": "payments"}, "share": "10%"},
+                "status": {"phase": "Running", "run": {"endsAt": "2099-01-01T00:00:00Z"}}}),
+        );
+    }),
     ("release-gates", &[], |api, _| {
         api.put(POD, releases::gated_for_long())
     }),

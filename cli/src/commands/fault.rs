@@ -1,0 +1,271 @@
+//! `weft fault`: shows what a FaultExperiment did, starts and ends its runs, and lets a namespace
+//! be harmed.
+//!
+//! All that is shown stands in the object. A command is an annotation with a time: the controller
+//! carries it out once and removes it, and a copy of the object repeats nothing.
+
+mod report;
+
+use std::time::SystemTime;
+
+use clap::{Args, ValueEnum};
+use crds::labels::{COMMAND, FAULTS, FAULTS_ALLOWED, FAULTS_STOPPED};
+use crds::weft::{FaultExperiment, FaultExperimentStatus, parse_faults};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use self::report::Look;
+use super::ClusterCommand;
+use crate::cluster::names::{Named, ResourceKind};
+use crate::cluster::{Cluster, existing};
+use crate::console::Console;
+use crate::failure::{Conclusion, Failure};
+use crate::global::Global;
+use crate::output::Format;
+
+/// The field manager of commands: who gave one, in the history of the experiment.
+const MANAGER: &str = "weft";
+
+/// Arguments of `weft fault`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Show what a fault experiment did, start or stop it, or allow faults",
+    long_about = "status shows a FaultExperiment and the run that is under way, report what a run found: \
+                  of each check the failed calls of requests that were spared and of those that met \
+                  the fault, and the evidence; exit status 0 if it was tolerated, 1 if not. run and \
+                  stop are commands: they are written as annotation weft.dev/command, by the user's \
+                  own right to patch the object (ClusterRole weft-fault-operator), and the controller \
+                  carries them out within seconds. stop --all stops every experiment of the mesh and \
+                  lets none start, by annotation weft.dev/faults of the mesh's namespace; allow --all \
+                  takes that away. allow lets experiments harm calls of the namespace, of all or with \
+                  --share of at most that share; --share 0% takes it away.",
+    after_help = "Example:\n  weft fault report payments-slow"
+)]
+pub(crate) struct Fault {
+    /// status, report, run, stop or allow
+    #[arg(value_name = "VERB", value_enum)]
+    verb: Verb,
+    /// The FaultExperiment
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Of report: the run with this number; the last one without it
+    #[arg(long, value_name = "NUMBER")]
+    run: Option<i64>,
+    /// Of stop and allow: the whole mesh
+    #[arg(long)]
+    all: bool,
+    /// Of allow: at most this share of the calls
+    #[arg(long, value_name = "PERCENT")]
+    share: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Verb {
+    /// Shows the experiment.
+    Status,
+    /// Shows what a run found.
+    Report,
+    /// Starts a run.
+    Run,
+    /// Ends the run.
+    Stop,
+    /// Lets experiments harm calls of the namespace.
+    Allow,
+}
+
+impl ClusterCommand for Fault {
+    const FORMATS: &'static [Format] =
+        &[Format::Table, Format::Json, Format::Yaml, Format::Markdown];
+
+    fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
+        if !self.all {
+            global.in_one_namespace("an experiment is in one namespace")?;
+        }
+        match self.verb {
+            Verb::Status | Verb::Report => {}
+            Verb::Run | Verb::Stop | Verb::Allow => global.without_output("one line")?,
+        }
+        if global.output.as_deref() == Some("markdown") && self.verb != Verb::Report {
+            let why = "-o markdown: only report prints that";
+            return Err(Failure::usage(why));
+        }
+        if self.all && !matches!(self.verb, Verb::Stop | Verb::Allow) {
+            let why = "--all is for stop and allow, of the whole mesh";
+            return Err(Failure::usage(why));
+        }
+        if self.run.is_some() && self.verb != Verb::Report {
+            let why = "--run is for report; a command is about the run that is under way";
+            return Err(Failure::usage(why));
+        }
+        if self.share.is_some() && (self.verb != Verb::Allow || self.all) {
+            let why = "--share is for allow, of one namespace";
+            return Err(Failure::usage(why));
+        }
+        self.annotation()?;
+        match (self.needs_name(), &self.name) {
+            (true, _) => self.named().map(drop),
+            (false, None) => Ok(()),
+            (false, Some(name)) => Err(Failure::usage(format!(
+                "{name}: this is about no single experiment; leave it out"
+            ))),
+        }
+    }
+
+    async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        now: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        match self.verb {
+            Verb::Stop if self.all => {
+                let value = Some(FAULTS_STOPPED.to_owned());
+                let mesh = cluster.weft_namespace();
+                annotate(cluster, mesh, value, console).await?;
+                console.word("every experiment of the mesh ends now, and none starts; weft fault allow --all takes that away")?;
+                Ok(Conclusion::Yes)
+            }
+            Verb::Allow if self.all => {
+                annotate(cluster, cluster.weft_namespace(), None, console).await?;
+                console.word("experiments may run again where namespaces allow them")?;
+                Ok(Conclusion::Yes)
+            }
+            Verb::Allow => {
+                let value = self.annotation()?;
+                annotate(cluster, cluster.namespace(), Some(value), console).await?;
+                Ok(Conclusion::Yes)
+            }
+            Verb::Run => command(cluster, &self.named()?, "run", now, console).await,
+            Verb::Stop => command(cluster, &self.named()?, "stop", now, console).await,
+            Verb::Status => {
+                let name = self.named()?;
+                let look = Look::of(read(cluster, &name).await?, &name)?;
+                look.print_status(format, cluster.now(now), console)
+            }
+            Verb::Report => {
+                let name = self.named()?;
+                let look = Look::of(read(cluster, &name).await?, &name)?;
+                look.print_report(self.run, format, console)
+            }
+        }
+    }
+}
+
+impl Fault {
+    fn needs_name(&self) -> bool {
+        self.verb != Verb::Allow && !self.all
+    }
+
+    /// `slow`, `fexp/slow` or `faultexperiment/slow`.
+    fn named(&self) -> Result<String, Failure> {
+        let Some(name) = &self.name else {
+            return Err(Failure::usage(
+                "name the FaultExperiment; kubectl get fexp lists them",
+            ));
+        };
+        let typed = match name.contains('/') {
+            true => name.clone(),
+            false => format!("fexp/{name}"),
+        };
+        let (named, own) = Named::read_one(&typed, &[ResourceKind::FaultExperiment])?;
+        named.without_port(name, "an experiment has its port in its spec")?;
+        Ok(own)
+    }
+
+    /// What `allow` writes.
+    fn annotation(&self) -> Result<String, Failure> {
+        let value = match &self.share {
+            None => FAULTS_ALLOWED.to_owned(),
+            Some(share) => format!("share={share}"),
+        };
+        match parse_faults(&value) {
+            Ok(_) => Ok(value),
+            Err(_) => Err(Failure::usage(
+                "--share: must be a share such as 5% or 0.25%, 100% at most",
+            )),
+        }
+    }
+}
+
+/// # Errors
+/// When there is no such experiment, or the API server does not respond or refuses.
+async fn read(cluster: &Cluster, name: &str) -> Result<Value, Failure> {
+    let kind = ResourceKind::FaultExperiment;
+    match existing::read(cluster, kind, name).await? {
+        Some(object) => Ok(object),
+        None => Err(existing::absent(cluster, (kind, name), &[]).await),
+    }
+}
+
+/// Writes the annotation of a command.
+async fn command(
+    cluster: &Cluster,
+    name: &str,
+    verb: &str,
+    now: SystemTime,
+    console: &mut Console<'_>,
+) -> Result<Conclusion, Failure> {
+    let look = Look::of(read(cluster, name).await?, name)?;
+    let at = command_time(look.status(), cluster.now(now))
+        .ok_or_else(|| Failure::unknown("the cluster's clock has a time that cannot be written"))?;
+    let what = format!("FaultExperiment {}/{name}", cluster.namespace());
+    let patch = json!({"metadata": {"annotations": {COMMAND: format!("{verb}@{at}")}}});
+    let experiments: Api<FaultExperiment> = Api::namespaced(cluster.client(), cluster.namespace());
+    let (parameters, patch) = (written_by_user(), Patch::Merge(&patch));
+    let patched = cluster.try_call(&what, experiments.patch(name, &parameters, &patch));
+    if let Err(refusal) = patched.await {
+        let named = (ResourceKind::FaultExperiment, name);
+        return Err(existing::or_absent(cluster, named, refusal).await);
+    }
+    console.word(&format!(
+        "{what} is {} and gets the command {verb}; weft fault status {name} -n {} shows what \
+         becomes of it",
+        look.phase(),
+        cluster.namespace()
+    ))?;
+    Ok(Conclusion::Yes)
+}
+
+/// Writes the annotation of a namespace by which faults are allowed or stopped.
+async fn annotate(
+    cluster: &Cluster,
+    namespace: &str,
+    value: Option<String>,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let what = format!("Namespace {namespace}");
+    let patch = json!({"metadata": {"annotations": {FAULTS: value}}});
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    let (parameters, patch) = (written_by_user(), Patch::Merge(&patch));
+    let patched = cluster.try_call(&what, namespaces.patch(namespace, &parameters, &patch));
+    if let Err(refusal) = patched.await {
+        let named = (ResourceKind::Namespace, namespace);
+        return Err(existing::or_absent(cluster, named, refusal).await);
+    }
+    console.word(&match value {
+        Some(value) => format!("{what}: {FAULTS} is {value}"),
+        None => format!("{what}: {FAULTS} is taken away"),
+    })?;
+    Ok(())
+}
+
+fn written_by_user() -> PatchParams {
+    PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// The time of a command that is given now: later than the last one, which may be of the same
+/// second.
+fn command_time(status: Option<&FaultExperimentStatus>, now: SystemTime) -> Option<Timestamp> {
+    let now = Timestamp::try_from(now).ok()?;
+    let last = status.and_then(|status| status.last_command.as_deref());
+    let last = last.and_then(|last| last.split_once('@')?.1.parse::<Timestamp>().ok());
+    let after = last.and_then(|last| last.checked_add(SignedDuration::from_millis(1)).ok());
+    Some(after.map_or(now, |after| now.max(after)))
+}

@@ -1,0 +1,198 @@
+//! Drives FaultExperiments while this replica holds the Lease: a look each second.
+//!
+//! A look lists the experiments and drives each: reads what it decides by, and persists what is
+//! decided. Nothing follows from a decision but its status: `granting` reads that on every replica
+//! and grants, or does not. The crate `automation` decides.
+//!
+//! One list a second, and no watch, as for releases: it is consistent, so that what a write has
+//! changed is seen, and it is made only while there are experiments.
+
+mod counted;
+mod driven;
+mod obstacles;
+mod stored;
+mod words;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crds::item::Item;
+use crds::weft::FaultExperiment;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::{Api, Client};
+use model::compiled::Compiled;
+use model::translate;
+use model::world::ObjectKey;
+use runtime::clock::Clock;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use self::driven::Driven;
+use super::calls::{CallFailed, within};
+use crate::apiserver::events::EventRecorder;
+use crate::latest_model::LatestModel;
+use crate::observe::acknowledged::Observed;
+use crate::observe::early::EarlyCounts;
+use crate::observe::reports::Reports;
+
+/// Between two looks: early reports come as often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Experiments in one page of a list.
+const PAGE: u32 = 500;
+
+/// What experiments are driven with.
+#[derive(Clone)]
+pub(crate) struct Experiments {
+    /// API server.
+    pub client: Client,
+    /// Whether any may run.
+    pub enabled: bool,
+    /// The newest model.
+    pub latest: LatestModel,
+    /// What proxies acknowledged.
+    pub observed: Observed,
+    /// What pods count.
+    pub early: EarlyCounts,
+    /// What callers' proxies did with calls.
+    pub reports: Reports,
+    /// Where Events go.
+    pub events: EventRecorder,
+    /// The mesh's own namespace, whose annotation stops all.
+    pub namespace: Arc<str>,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+opaque_debug!(Experiments);
+
+/// What a look sees.
+#[derive(Clone, Copy, Debug)]
+struct Around<'a> {
+    parts: &'a Experiments,
+    compiled: &'a Compiled,
+    /// Since 1970; never goes back while this replica leads.
+    now: Duration,
+    /// The wall clock, by which commands are given.
+    wall: Timestamp,
+    /// The experiment whose run is under way in the namespace.
+    taken: Option<&'a ObjectKey>,
+}
+
+/// Looks until dropped.
+pub(crate) async fn drive(parts: Experiments) {
+    let mut driver = Driver::new(parts);
+    loop {
+        sleep(LOOK_EVERY).await;
+        driver.look().await;
+    }
+}
+
+/// All experiments, while this replica leads.
+struct Driver {
+    parts: Experiments,
+    driven: BTreeMap<ObjectKey, Driven>,
+    /// The wall clock when this replica began to lead, and the monotonic one.
+    began: (Duration, Instant),
+}
+
+opaque_debug!(Driver);
+
+impl Driver {
+    fn new(parts: Experiments) -> Self {
+        let wall = parts.clock.now().duration_since(UNIX_EPOCH);
+        Self {
+            driven: BTreeMap::new(),
+            began: (wall.unwrap_or_default(), Instant::now()),
+            parts,
+        }
+    }
+
+    /// Drives every experiment once.
+    async fn look(&mut self) {
+        let compiled = self.parts.latest.borrow().clone();
+        let Some(compiled) = compiled else { return };
+        if compiled.world.experiments.is_empty() {
+            self.driven.clear();
+            return;
+        }
+        let objects = match list(&self.parts.client).await {
+            Ok(objects) => objects,
+            // Its grants end by themselves where nothing can be written for long.
+            Err(error) => return warn!(%error, "experiments not listed"),
+        };
+        let objects = objects.into_iter();
+        let objects: BTreeMap<ObjectKey, DynamicObject> = objects
+            .map(|object| (translate::key(&object.metadata), object))
+            .collect();
+        self.driven.retain(|key, driven| {
+            let uid = objects
+                .get(key)
+                .and_then(|object| object.metadata.uid.as_deref());
+            uid.is_some_and(|uid| driven.is_of(uid))
+        });
+        let mut under_way = under_way(&objects);
+        for (key, object) in &objects {
+            let uid = object.metadata.uid.as_deref().unwrap_or_default();
+            let driven = self.driven.entry(key.clone());
+            let driven = driven.or_insert_with(|| Driven::new(key, uid));
+            let around = Around {
+                parts: &self.parts,
+                compiled: &compiled,
+                now: self.began.0 + self.began.1.elapsed(),
+                wall: Timestamp::try_from(self.parts.clock.now()).unwrap_or_default(),
+                taken: under_way.get(&key.namespace).filter(|other| *other != key),
+            };
+            let is_under_way = driven.look(&around, object).await;
+            let known = under_way.get(&key.namespace);
+            if is_under_way && known.is_none() {
+                under_way.insert(key.namespace.clone(), key.clone());
+            } else if !is_under_way && known == Some(key) {
+                under_way.remove(&key.namespace);
+            }
+        }
+    }
+}
+
+/// By namespace, the first experiment whose status says that a run is under way.
+fn under_way(objects: &BTreeMap<ObjectKey, DynamicObject>) -> BTreeMap<Arc<str>, ObjectKey> {
+    let mut under_way = BTreeMap::new();
+    for (key, object) in objects {
+        if stored::is_under_way(object) {
+            under_way
+                .entry(key.namespace.clone())
+                .or_insert_with(|| key.clone());
+        }
+    }
+    under_way
+}
+
+/// All experiments that can be read; none where the kind is not installed.
+async fn list(client: &Client) -> Result<Vec<DynamicObject>, CallFailed> {
+    let api: Api<Item<DynamicObject>> = Api::all_with(client.clone(), &resource());
+    let mut params = ListParams::default().limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = match within(api.list(&params)).await {
+            Ok(page) => page,
+            Err(error) if error.is_not_found() => return Ok(all),
+            Err(error) => return Err(error),
+        };
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        let items = page.items.into_iter();
+        all.extend(items.filter_map(|Item(object)| object.ok()));
+        match next {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// How the API names experiments.
+fn resource() -> ApiResource {
+    ApiResource::erase::<FaultExperiment>(&())
+}
+
+#[cfg(test)]
+mod tests;

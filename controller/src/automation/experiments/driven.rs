@@ -1,0 +1,432 @@
+//! One experiment from look to look.
+//!
+//! The state in memory is that of the status, and newer by the counts since the last write. A
+//! decision is written against the version that it was made of. Where that version is not the
+//! newest, or no answer comes, the status is read anew at the next look: it either holds the
+//! decision, or the decision is made again.
+//!
+//! While a run is under way its status is written each [`MARK_EVERY`], whatever is new: by these
+//! writes every replica sees that it is driven.
+
+use std::time::{Duration, SystemTime};
+
+use automation::experiment::{self, Ended, Happened, Order, Seen, State};
+use automation::schedule::{Due, Schedule};
+use crds::item::Item;
+use crds::weft::validation::{Experiment, Schedule as Times};
+use crds::weft::{ExperimentHistory, ExperimentPhase, FaultExperimentStatus};
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::ObjectMeta;
+use model::faults;
+use model::problem::Condition;
+use model::world::{ExperimentFacts, ObjectKey};
+use policy::name::{Kind, ObjectRef};
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::counted::RunCounts;
+use super::obstacles::{self, Shifts};
+use super::{Around, resource, stored, words};
+use crate::automation::calls::within;
+use crate::automation::commands::{self, Command, Request};
+use crate::automation::stored::{conditions as dated, merge_patch};
+use crate::observe::reports::interval_of;
+use crate::status::apart;
+
+/// Between two writes of a run that is under way.
+const MARK_EVERY: Duration = Duration::from_secs(5);
+/// For so long after a run its callers' proxies still report what they did in it.
+const LATE_REPORTS: Duration = Duration::from_secs(15);
+const RUN: &str = "run";
+const STOP: &str = "stop";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Driven {
+    key: ObjectKey,
+    uid: String,
+    conditions: apart::Conditions,
+    schedule: Option<(Times, Result<Schedule, String>)>,
+    shifts: Shifts,
+    /// The run that is counted, and the first interval of its calls.
+    counts: Option<(i64, u64, RunCounts)>,
+    known: Option<Known>,
+    written: Option<Instant>,
+    /// When the last run ended, as far as this replica saw it.
+    ended: Option<Instant>,
+}
+
+/// The state and the history, and the status that they were last written as or read from.
+#[derive(Debug)]
+struct Known {
+    state: State,
+    history: Vec<ExperimentHistory>,
+    status: FaultExperimentStatus,
+}
+
+/// What a look decides.
+struct Plan {
+    state: State,
+    history: Vec<ExperimentHistory>,
+    happened: Vec<Happened>,
+    status: FaultExperimentStatus,
+}
+
+impl Driven {
+    pub(super) fn new(key: &ObjectKey, uid: &str) -> Self {
+        Self {
+            key: key.clone(),
+            uid: uid.to_owned(),
+            conditions: apart::Conditions::default(),
+            schedule: None,
+            shifts: Shifts::default(),
+            counts: None,
+            known: None,
+            written: None,
+            ended: None,
+        }
+    }
+
+    pub(super) fn is_of(&self, uid: &str) -> bool {
+        self.uid == uid
+    }
+
+    /// Drives the experiment by what is seen now. Returns whether a run is under way.
+    pub(super) async fn look(&mut self, around: &Around<'_>, object: &DynamicObject) -> bool {
+        let before = stored::is_under_way(object);
+        let Some(facts) = self.facts(around, object) else {
+            // The model follows; until then nothing changes.
+            return before;
+        };
+        let spec = &facts.spec;
+        let status = stored::status(object);
+        let known = self.take_up(&status, spec);
+        let Some(mut conditions) = self.conditions(around) else {
+            return before;
+        };
+        let schedule_fails = self.read_schedule(spec);
+        if let Some(why) = schedule_fails {
+            refuse(&mut conditions, &why);
+        }
+        let last = status.last_command.as_deref();
+        let request = commands::read(&object.metadata, last, &[RUN, STOP], around.wall);
+        let seen = self.see(
+            around,
+            facts,
+            &conditions,
+            &known.state,
+            (object, request.as_ref()),
+        );
+        let next_time = match seen.due {
+            Some(Due::At(time)) => time,
+            _ => None,
+        };
+        let waits = known.state.phase == ExperimentPhase::Waiting;
+        let busy = seen.busy.as_ref().filter(|_| waits);
+        let obstacle = seen.refused.as_ref().or(busy).cloned();
+        let next = experiment::next(spec, &seen, &known.state, around.now);
+        let mut plan = Plan {
+            status: FaultExperimentStatus::default(),
+            history: known.history,
+            happened: next.happened,
+            state: next.state,
+        };
+        self.conclude(&mut plan, facts, around);
+        words::add_progress(&mut conditions, &plan.state);
+        plan.status = stored::written(&plan.state, &plan.history, spec, around.now);
+        let last_run = plan.history.first();
+        let last_run = last_run.map(|last| (last.verdict.as_str(), last.reason.as_deref()));
+        plan.status.summary = Some(words::summary(
+            &plan.state,
+            last_run,
+            obstacle.as_deref(),
+            next_time,
+            around.now,
+        ));
+        plan.status.last_command = match &request {
+            Some(Request::Do(Command { value, .. })) => Some(value.clone()),
+            _ => status.last_command.clone(),
+        };
+        plan.status.conditions = dated(
+            &conditions,
+            facts.meta.generation,
+            &status.conditions,
+            around.wall,
+        );
+        self.persist(around, (object, spec), &status, (plan, request))
+            .await
+    }
+
+    /// What the model knows of this version of the object.
+    fn facts<'a>(
+        &self,
+        around: &Around<'a>,
+        object: &DynamicObject,
+    ) -> Option<&'a ExperimentFacts> {
+        let facts = around.compiled.world.experiments.get(&self.key)?;
+        let generation = object.metadata.generation.unwrap_or(0);
+        let is_same = facts.meta.generation == generation && *facts.meta.uid == *self.uid;
+        is_same.then_some(&**facts)
+    }
+
+    /// The state in memory where the status is what it was written as, else that of the status.
+    fn take_up(&mut self, status: &FaultExperimentStatus, spec: &Experiment) -> Known {
+        match self.known.take() {
+            Some(known) if known.status == *status => known,
+            _ => Known {
+                state: stored::state(status, spec),
+                history: status.history.clone(),
+                status: status.clone(),
+            },
+        }
+    }
+
+    fn conditions(&mut self, around: &Around<'_>) -> Option<Vec<(&'static str, Condition)>> {
+        let name = ObjectRef {
+            kind: Kind::FaultExperiment,
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+        };
+        let observed = &around.parts.observed;
+        let (_, three) = self.conditions.update(&name, around.compiled, observed)?;
+        Some(three.to_vec())
+    }
+
+    /// Why the schedule has no times, if so.
+    fn read_schedule(&mut self, spec: &Experiment) -> Option<String> {
+        let times = spec.schedule.as_ref();
+        if self.schedule.as_ref().map(|(times, _)| times) != times {
+            self.schedule = times.map(|times| {
+                let read = Schedule::read(&times.cron, Some(&times.time_zone));
+                (times.clone(), read.map_err(|error| error.to_string()))
+            });
+        }
+        let (_, read) = self.schedule.as_ref()?;
+        let why = read.as_ref().err()?;
+        Some(format!("spec.schedule: {why}; correct it"))
+    }
+
+    fn see(
+        &mut self,
+        around: &Around<'_>,
+        facts: &ExperimentFacts,
+        conditions: &[(&'static str, Condition)],
+        state: &State,
+        (object, request): (&DynamicObject, Option<&Request>),
+    ) -> Seen {
+        let spec = &facts.spec;
+        let since = state.scheduled.max(Some(spec_written(&object.metadata)));
+        let schedule = self.schedule.as_ref();
+        let schedule = schedule.and_then(|(_, read)| read.as_ref().ok());
+        let mut seen = Seen {
+            order: order(request),
+            due: schedule.map(|schedule| schedule.due(since.unwrap_or_default(), around.now)),
+            generation: facts.meta.generation,
+            refused: obstacles::refused(around, conditions),
+            busy: self.shifts.busy(around, spec),
+            taken: obstacles::taken(around),
+            ..Seen::default()
+        };
+        let Some(run) = &state.run else { return seen };
+        let is_under_way = matches!(
+            state.phase,
+            ExperimentPhase::Waiting | ExperimentPhase::Running
+        );
+        let is_late = self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS);
+        if !is_under_way && !is_late {
+            self.counts = None;
+            return seen;
+        }
+        if self
+            .counts
+            .as_ref()
+            .is_none_or(|(of, ..)| *of != run.number)
+        {
+            // A run that another holder counted before: what it counted is in the status.
+            let interval = interval_of(SystemTime::UNIX_EPOCH + around.now);
+            let first = interval + u64::from(run.harms.is_some());
+            self.counts = Some((run.number, first, RunCounts::default()));
+        }
+        if let Some((number, first, counts)) = &mut self.counts {
+            let seed = faults::seed(&self.uid, *number);
+            let label = self.key.to_string();
+            seen.calls = counts.calls(&around.parts.reports, *first, &label, seed);
+            if is_under_way {
+                let index = &around.compiled.model.index;
+                seen.counts = counts.look(spec, index, &around.parts.early);
+            }
+        }
+        seen
+    }
+
+    /// Adds a run that has ended to the history, and to the last one what came late.
+    fn conclude(&mut self, plan: &mut Plan, facts: &ExperimentFacts, around: &Around<'_>) {
+        let Some(run) = &plan.state.run else { return };
+        for happened in &plan.happened {
+            if let Happened::Ended(Ended { verdict, reason }) = happened {
+                let history = &mut plan.history;
+                let how = (*verdict, reason.as_str());
+                stored::remember(history, run, &facts.spec, how, around.now);
+                self.ended = Some(Instant::now());
+            }
+        }
+        stored::add_late_calls(&mut plan.history, run);
+    }
+
+    /// Writes what is due, and then records what happened. Returns whether a run is under way.
+    async fn persist(
+        &mut self,
+        around: &Around<'_>,
+        (object, spec): (&DynamicObject, &Experiment),
+        before: &FaultExperimentStatus,
+        (plan, request): (Plan, Option<Request>),
+    ) -> bool {
+        let is_under_way = matches!(
+            plan.state.phase,
+            ExperimentPhase::Waiting | ExperimentPhase::Running
+        );
+        let is_counted = is_under_way || self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS);
+        let is_ordered = matches!(request, Some(Request::Do(_)));
+        let decided = !plan.happened.is_empty() || is_ordered;
+        let changed = stored::without_counts(&plan.status) != stored::without_counts(before);
+        let is_old = self.written.is_none_or(|at| at.elapsed() >= MARK_EVERY);
+        // Summaries and messages of conditions differ without a run, too, and may wait as long.
+        let differs = is_counted || shown(&plan.status) != shown(before);
+        let mut meta = object.metadata.clone();
+        let mut status = before.clone();
+        if decided || changed || (is_old && differs) {
+            match self.write(around, object, &plan.status, before).await {
+                Some(version) => meta.resource_version = Some(version),
+                // It is read anew, and decided anew.
+                None => return stored::is_under_way(object),
+            }
+            self.written = Some(Instant::now());
+            status = plan.status;
+        }
+        let run = plan.state.run.clone();
+        self.known = Some(Known {
+            state: plan.state,
+            history: plan.history,
+            status,
+        });
+        for happened in &plan.happened {
+            self.record(around, object, spec, (happened, run.as_ref()));
+        }
+        if let Some(Request::Ignored(why)) = &request {
+            let event = words::event(object, &self.key, "CommandIgnored", true, why.clone());
+            around.parts.events.record(event);
+        }
+        if request.is_some() {
+            let resource = resource();
+            let removed = commands::remove(&around.parts.client, &resource, &meta);
+            if let Err(error) = within(removed).await {
+                warn!(experiment = %self.key, %error, "command not removed");
+            }
+        }
+        is_under_way
+    }
+
+    /// Writes the status. Returns the version that it has then; `None`: it was not written.
+    async fn write(
+        &self,
+        around: &Around<'_>,
+        object: &DynamicObject,
+        status: &FaultExperimentStatus,
+        before: &FaultExperimentStatus,
+    ) -> Option<String> {
+        let (Ok(was), Ok(is)) = (serde_json::to_value(before), serde_json::to_value(status)) else {
+            return None;
+        };
+        let version = object.metadata.resource_version.clone();
+        let Some(change) = merge_patch(&was, &is) else {
+            return version;
+        };
+        let patch = json!({
+            "metadata": {"uid": self.uid, "resourceVersion": version},
+            "status": change,
+        });
+        let client = around.parts.client.clone();
+        let namespace = &self.key.namespace;
+        let api: Api<Item<DynamicObject>> = Api::namespaced_with(client, namespace, &resource());
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        let written = within(api.patch_status(&self.key.name, &params, &patch)).await;
+        match written {
+            Ok(Item(Ok(object))) => object.metadata.resource_version,
+            Ok(Item(Err(unreadable))) => unreadable.metadata.resource_version,
+            Err(error) => {
+                warn!(experiment = %self.key, %error, "status not written");
+                None
+            }
+        }
+    }
+
+    fn record(
+        &self,
+        around: &Around<'_>,
+        object: &DynamicObject,
+        spec: &Experiment,
+        (happened, run): (&Happened, Option<&experiment::Run>),
+    ) {
+        let (reason, warning, text) = match (happened, run) {
+            (Happened::Began, Some(run)) => {
+                ("FaultStarted", false, words::began(&self.key, run, spec))
+            }
+            (Happened::Ended(ended), Some(run)) => {
+                let warning = words::is_warning(ended.verdict);
+                ("FaultEnded", warning, words::ended(run, ended))
+            }
+            (Happened::Ignored(why), _) => ("CommandIgnored", true, why.clone()),
+            _ => return,
+        };
+        let event = words::event(object, &self.key, reason, warning, text);
+        if !matches!(happened, Happened::Ignored(_))
+            && let Some(event) = words::on_target(&event, spec, around)
+        {
+            around.parts.events.record(event);
+        }
+        around.parts.events.record(event);
+    }
+}
+
+fn order(request: Option<&Request>) -> Option<Order> {
+    let Some(Request::Do(Command { verb, by, .. })) = request else {
+        return None;
+    };
+    let by = by.clone().unwrap_or_else(|| "unknown".to_owned());
+    Some(if *verb == STOP {
+        Order::Stop(by)
+    } else {
+        Order::Run(by)
+    })
+}
+
+/// Makes `Accepted` false, unless it is.
+fn refuse(conditions: &mut [(&'static str, Condition)], why: &str) {
+    let mut conditions = conditions.iter_mut();
+    let accepted = conditions.find(|(name, _)| *name == crds::smi::ACCEPTED);
+    if let Some((_, condition)) = accepted.filter(|(_, condition)| condition.status) {
+        condition.status = false;
+        condition.reason = "Invalid";
+        why.clone_into(&mut condition.message);
+    }
+}
+
+/// When the object was last written by anything but a status: its schedule is no older, and times
+/// before that are none of it.
+fn spec_written(meta: &ObjectMeta) -> Duration {
+    let entries = meta.managed_fields.iter().flatten();
+    let entries = entries.filter(|entry| entry.subresource.is_none());
+    let times = entries.filter_map(|entry| entry.time.as_ref());
+    let latest = times.chain(&meta.creation_timestamp).map(|time| time.0);
+    let seconds = latest.max().map_or(0, |time| time.as_second());
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// What a status shows without a run.
+fn shown(status: &FaultExperimentStatus) -> (Option<&str>, Vec<&str>) {
+    let conditions = status.conditions.iter();
+    let messages = conditions.map(|condition| condition.message.as_str());
+    (status.summary.as_deref(), messages.collect())
+}

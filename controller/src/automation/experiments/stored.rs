@@ -1,0 +1,274 @@
+//! An experiment's state as its status has it.
+//!
+//! The status is all that the next holder of the Lease goes on from. What cannot be read in it
+//! begins anew, and then no run is under way: so a status that was forged starts none.
+
+use std::time::Duration;
+
+use automation::experiment::{Calls, Check, Run, Saved, State, judges};
+use automation::judge::{Counts, needed};
+use crds::weft::validation::{Experiment, ServiceCheck};
+use crds::weft::{
+    CheckCounts, ExperimentCalls, ExperimentCheckStatus, ExperimentHistory, ExperimentPhase,
+    ExperimentRun, ExperimentVerdict, FaultExperimentStatus,
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde::Deserialize as _;
+
+/// Runs that a history keeps.
+const HISTORY: usize = 10;
+
+/// The status of an experiment as it stands; an empty one where it cannot be read.
+pub(super) fn status(object: &DynamicObject) -> FaultExperimentStatus {
+    let stored = object.data.get("status");
+    let read = stored.and_then(|stored| FaultExperimentStatus::deserialize(stored).ok());
+    read.unwrap_or_default()
+}
+
+/// Whether the status says that a run is under way.
+pub(super) fn is_under_way(object: &DynamicObject) -> bool {
+    let phase = object.data.pointer("/status/phase");
+    let phase = phase.and_then(|phase| ExperimentPhase::named(phase.as_str()?));
+    matches!(
+        phase,
+        Some(ExperimentPhase::Waiting | ExperimentPhase::Running)
+    )
+}
+
+/// The state that a status has.
+pub(super) fn state(status: &FaultExperimentStatus, spec: &Experiment) -> State {
+    let phase = status.phase.as_deref().and_then(ExperimentPhase::named);
+    let Some(stored) = &status.run else {
+        // No phase but the first has no run.
+        return State::default();
+    };
+    let saved = Saved::of_text(stored.state.as_deref().unwrap_or_default());
+    let groups: Vec<(Counts, Counts)> = spec
+        .checks
+        .iter()
+        .map(|check| {
+            let row = status.checks.iter().find(|row| row.name == title(check));
+            let of = |counts: Option<CheckCounts>| counts.map_or_else(Counts::default, read);
+            row.map_or_else(Default::default, |row| (of(row.control), of(row.harmed)))
+        })
+        .collect();
+    let began = time(stored.started_at.as_deref());
+    let ends = time(stored.ends_at.as_deref());
+    State {
+        phase: phase.unwrap_or_default(),
+        run: Some(Run {
+            number: stored.number,
+            by: stored.by.clone().unwrap_or_default(),
+            generation: saved.generation(),
+            requested: time(stored.requested_at.as_deref()).unwrap_or_default(),
+            looking: saved.looking(),
+            harms: began.zip(ends),
+            calls: status.calls.map_or_else(Calls::default, calls),
+            checks: saved.checks(&groups),
+        }),
+        scheduled: saved.scheduled(),
+    }
+}
+
+/// The status to write, but for its conditions, its summary and the last command.
+pub(super) fn written(
+    state: &State,
+    history: &[ExperimentHistory],
+    spec: &Experiment,
+    now: Duration,
+) -> FaultExperimentStatus {
+    let run = state.run.as_ref();
+    FaultExperimentStatus {
+        phase: Some(state.phase.as_str().to_owned()),
+        target: Some(target(spec)),
+        verdict: history.first().map(|last| last.verdict.clone()),
+        run: run.map(|run| ExperimentRun {
+            number: run.number,
+            requested_at: Some(rfc3339(run.requested)),
+            started_at: run.harms.map(|(began, _)| rfc3339(began)),
+            ends_at: run.harms.map(|(_, ends)| rfc3339(ends)),
+            by: text(&run.by),
+            state: Some(Saved::of(state, run, now).to_text()),
+        }),
+        calls: run.map(|run| written_calls(run.calls)),
+        checks: run.map_or_else(Vec::new, |run| checks(run, spec)),
+        history: history.to_vec(),
+        ..FaultExperimentStatus::default()
+    }
+}
+
+/// Puts a run that has ended at the head of the history.
+pub(super) fn remember(
+    history: &mut Vec<ExperimentHistory>,
+    run: &Run,
+    spec: &Experiment,
+    (verdict, reason): (ExperimentVerdict, &str),
+    now: Duration,
+) {
+    let began = run.harms.is_some();
+    let ended = ExperimentHistory {
+        number: run.number,
+        verdict: verdict.as_str().to_owned(),
+        reason: text(reason),
+        by: text(&run.by),
+        started_at: run.harms.map(|(began, _)| rfc3339(began)),
+        ended_at: Some(rfc3339(now)),
+        harmed: signed(run.calls.harmed),
+        hypothesis: text(&spec.hypothesis),
+        calls: began.then(|| written_calls(run.calls)),
+        checks: checks(run, spec),
+    };
+    history.insert(0, ended);
+    history.truncate(HISTORY);
+}
+
+/// Brings the last run of the history up to date: callers' proxies report late.
+pub(super) fn add_late_calls(history: &mut [ExperimentHistory], run: &Run) {
+    if let Some(last) = history.first_mut()
+        && last.number == run.number
+        && last.calls.is_some()
+    {
+        last.harmed = signed(run.calls.harmed);
+        last.calls = Some(written_calls(run.calls));
+    }
+}
+
+/// What of a status changes by itself: times left, counts and evidence.
+pub(super) fn without_counts(status: &FaultExperimentStatus) -> FaultExperimentStatus {
+    let mut rest = status.clone();
+    rest.summary = None;
+    rest.checks.clear();
+    rest.calls = None;
+    if let Some(run) = &mut rest.run {
+        run.state = None;
+    }
+    for ended in &mut rest.history {
+        ended.harmed = 0;
+        ended.calls = None;
+    }
+    for condition in &mut rest.conditions {
+        condition.message.clear();
+    }
+    rest
+}
+
+/// What the experiment is about, for `kubectl get`.
+fn target(spec: &Experiment) -> String {
+    let name = &spec.target.name;
+    spec.port
+        .map_or_else(|| name.to_string(), |port| format!("{name}:{port}"))
+}
+
+fn title(check: &ServiceCheck) -> String {
+    format!("{} errorRate", check.service.name)
+}
+
+/// A row for each judge.
+fn checks(run: &Run, spec: &Experiment) -> Vec<ExperimentCheckStatus> {
+    let needed = needed(judges(spec));
+    let mut rows = Vec::new();
+    for (check, asked) in run.checks.iter().zip(&spec.checks) {
+        let rate = &asked.error_rate;
+        let row = |name: String, evidence: f64, all: Option<Counts>| {
+            let all = all.map_or_else(String::new, |all| {
+                format!("{} of {} calls, ", all.bad, all.calls)
+            });
+            ExperimentCheckStatus {
+                name,
+                verdict: Some(verdict(check, evidence, needed).to_owned()),
+                evidence: Some(format!("{all}{} of {needed:.0}", number(evidence))),
+                control: Some(written_counts(check.counts.control)),
+                harmed: Some(written_counts(check.counts.harmed)),
+            }
+        };
+        if rate.tolerance.is_some() {
+            rows.push(row(title(asked), check.tolerance.evidence(), None));
+        }
+        if rate.max.is_some() {
+            let name = match rate.tolerance {
+                Some(_) => format!("{} max", title(asked)),
+                None => title(asked),
+            };
+            rows.push(row(name, check.max.evidence(), Some(check.counts.all)));
+        }
+    }
+    rows
+}
+
+fn verdict(check: &Check, evidence: f64, needed: f64) -> &'static str {
+    if evidence >= needed {
+        "worse"
+    } else if check.counts.all.calls == 0 {
+        "waiting"
+    } else {
+        "unsuspicious"
+    }
+}
+
+/// With two digits that say something: `0.4`, `12.0`, `2.1e4`.
+fn number(evidence: f64) -> String {
+    if evidence >= 10_000.0 {
+        format!("{evidence:.1e}")
+    } else {
+        format!("{evidence:.1}")
+    }
+}
+
+fn written_counts(counts: Counts) -> CheckCounts {
+    CheckCounts {
+        requests: signed(counts.calls),
+        bad: signed(counts.bad),
+    }
+}
+
+fn read(counts: CheckCounts) -> Counts {
+    Counts {
+        calls: unsigned(counts.requests),
+        bad: unsigned(counts.bad),
+    }
+}
+
+fn written_calls(calls: Calls) -> ExperimentCalls {
+    ExperimentCalls {
+        total: signed(calls.total),
+        harmed: signed(calls.harmed),
+        excluded: signed(calls.excluded),
+        beyond_limit: signed(calls.beyond_limit),
+        untraced: signed(calls.untraced),
+    }
+}
+
+fn calls(stored: ExperimentCalls) -> Calls {
+    Calls {
+        total: unsigned(stored.total),
+        harmed: unsigned(stored.harmed),
+        excluded: unsigned(stored.excluded),
+        beyond_limit: unsigned(stored.beyond_limit),
+        untraced: unsigned(stored.untraced),
+    }
+}
+
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn time(text: Option<&str>) -> Option<Duration> {
+    let time: Timestamp = text?.parse().ok()?;
+    let seconds = u64::try_from(time.as_second()).ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn rfc3339(since_1970: Duration) -> String {
+    let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
+    let time = Timestamp::from_second(seconds).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -1,0 +1,247 @@
+//! Experiments at an API server that holds nothing else.
+
+use std::time::SystemTime;
+
+use model::{Defaults, Model};
+use prometheus_client::metrics::counter::Counter;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::advance;
+use wire::v1;
+use wire::v1::early_sums::Group;
+
+use super::*;
+use crate::apiserver::events::Writer;
+use crate::metrics::ReportMetrics;
+use crate::testing::api_server::FakeApi;
+use crate::testing::cluster::{annotate, namespace, shop};
+
+const SLOW: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/faultexperiments/slow";
+const NOW: &str = "2026-11-29T10:00:00Z";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn experiment() -> Value {
+    json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "FaultExperiment",
+        "metadata": {
+            "name": "slow", "namespace": "shop", "uid": "u", "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "targetRef": {"kind": "Service", "name": "api"}, "share": "10%",
+            "fault": {"abort": {}}, "duration": "30s",
+            "checks": [{"service": "api", "errorRate": {"max": "2%", "tolerance": "1%"}}],
+        },
+    })
+}
+
+struct Bench {
+    api: FakeApi,
+    driver: Driver,
+    models: watch::Sender<Option<Arc<Compiled>>>,
+    namespace: Value,
+    /// Sums of the pods of `api` so far.
+    calls: [(Group, u64, u64); 3],
+    reported: u64,
+    _writer: Writer,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let api = FakeApi::default();
+        api.put(SLOW, experiment());
+        let (models, latest) = watch::channel(None);
+        let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
+        let now: Timestamp = NOW.parse().unwrap();
+        let parts = Experiments {
+            client: api.client(),
+            enabled: true,
+            latest,
+            observed: Observed::settled(),
+            early: EarlyCounts::new(Counter::default()),
+            reports: Reports::new(ReportMetrics::default()),
+            events,
+            namespace: "weft-system".into(),
+            clock: Clock::from_fn(move || SystemTime::from(now)),
+        };
+        Self {
+            api,
+            driver: Driver::new(parts),
+            models,
+            namespace: annotate(namespace("shop"), "weft.dev/faults", "allowed"),
+            calls: [
+                (Group::None, 0, 0),
+                (Group::Control, 0, 0),
+                (Group::Harmed, 0, 0),
+            ],
+            reported: 0,
+            _writer: writer,
+        }
+    }
+
+    /// A second later: each group has a hundred more calls, of harmed ones so many failed.
+    async fn second(&mut self, failed: u64) {
+        advance(SECOND).await;
+        self.reported += 1;
+        for (group, calls, bad) in &mut self.calls {
+            *calls += 100;
+            *bad += if *group == Group::Harmed { failed } else { 0 };
+        }
+        let sums = self.calls.iter().map(|(group, calls, bad)| v1::EarlySums {
+            port: 8080,
+            group: (*group).into(),
+            calls: *calls,
+            failed: *bad,
+            ..v1::EarlySums::default()
+        });
+        let report = v1::EarlyReport {
+            epoch: 1,
+            number: self.reported,
+            sums: sums.collect(),
+        };
+        let early = &self.driver.parts.early;
+        early.take(&"uid-api-1".into(), report, Instant::now());
+        self.look().await;
+    }
+
+    /// A look by the objects as they are.
+    async fn look(&mut self) {
+        let object = self.api.read(SLOW).unwrap();
+        let cluster = shop().with(self.namespace.clone()).with(object);
+        let world = Arc::new(cluster.world());
+        let (model, problems) = Model::compile(&world, &Defaults::default());
+        let compiled = Compiled::new(world, model, problems);
+        self.models.send_replace(Some(Arc::new(compiled)));
+        self.driver.look().await;
+    }
+
+    fn status(&self) -> Value {
+        self.api.read(SLOW).unwrap()["status"].clone()
+    }
+
+    fn command(&self, command: &str) {
+        let object = self.api.read(SLOW).unwrap();
+        self.api
+            .put(SLOW, annotate(object, "weft.dev/command", command));
+    }
+
+    /// Starts a run, and goes on until it harms.
+    async fn running() -> Self {
+        let mut bench = Self::new();
+        bench.command(&format!("run@{NOW}"));
+        for _ in 0..13 {
+            bench.second(0).await;
+        }
+        assert_eq!(bench.status()["phase"], "Running", "{}", bench.status());
+        bench
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_experiment_gets_a_status_and_no_run() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        bench.second(0).await;
+    }
+    let status = bench.status();
+    assert_eq!(status["phase"], "Pending");
+    assert_eq!(status["target"], "api");
+    assert_eq!(status["run"], Value::Null);
+    let conditions = status["conditions"].as_array().unwrap();
+    let accepted = conditions.iter().find(|one| one["type"] == "Accepted");
+    assert_eq!(accepted.unwrap()["status"], "True");
+}
+
+#[tokio::test(start_paused = true)]
+async fn command_starts_one_run_and_is_removed() {
+    let bench = Bench::running().await;
+    let object = bench.api.read(SLOW).unwrap();
+    let annotation = &object["metadata"]["annotations"]["weft.dev/command"];
+    assert_eq!(*annotation, Value::Null);
+    let status = &object["status"];
+    assert_eq!(status["lastCommand"], format!("run@{NOW}"));
+    assert_eq!(status["run"]["number"], 1);
+    assert!(status["run"]["endsAt"].is_string(), "{status}");
+    assert_eq!(status["run"]["by"], "unknown", "no managed fields here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn running_experiment_marks_its_status_each_few_seconds() {
+    let mut bench = Bench::running().await;
+    let mark = |bench: &Bench| bench.status()["run"]["state"].clone();
+    let before = mark(&bench);
+    for _ in 0..6 {
+        bench.second(0).await;
+    }
+    assert_ne!(mark(&bench), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn harmed_calls_that_fail_end_the_run_as_harmful() {
+    let mut bench = Bench::running().await;
+    for _ in 0..6 {
+        bench.second(30).await;
+    }
+    let status = bench.status();
+    assert_eq!(status["phase"], "Finished", "{status}");
+    let last = &status["history"][0];
+    assert_eq!(last["verdict"], "Harmful", "{last}");
+    assert_eq!(last["checks"][0]["name"], "api errorRate");
+    assert_eq!(status["verdict"], "Harmful");
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_without_failures_is_tolerated() {
+    let mut bench = Bench::running().await;
+    for _ in 0..31 {
+        bench.second(0).await;
+    }
+    let status = bench.status();
+    assert_eq!(status["history"][0]["verdict"], "Tolerated", "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_and_withdrawn_permission_end_the_run() {
+    let mut stopped = Bench::running().await;
+    let later: Timestamp = NOW.parse().unwrap();
+    let later = later + k8s_openapi::jiff::SignedDuration::from_secs(60);
+    stopped.command(&format!("stop@{later}"));
+    stopped.second(0).await;
+    let last = &stopped.status()["history"][0];
+    assert_eq!(last["verdict"], "Stopped", "{last}");
+
+    let mut withdrawn = Bench::running().await;
+    withdrawn.namespace = namespace("shop");
+    withdrawn.second(0).await;
+    let last = &withdrawn.status()["history"][0];
+    assert_eq!(last["verdict"], "Stopped", "{last}");
+    let reason = last["reason"].as_str().unwrap();
+    assert!(reason.starts_with("NotAllowed: "), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_holder_goes_on_with_the_run_of_the_status() {
+    let mut bench = Bench::running().await;
+    bench.second(1).await;
+    let before = bench.status();
+    let parts = bench.driver.parts.clone();
+    bench.driver = Driver::new(parts);
+    bench.second(0).await;
+    let after = bench.status();
+    assert_eq!(after["phase"], "Running");
+    assert_eq!(after["run"]["number"], 1);
+    assert_eq!(after["run"]["endsAt"], before["run"]["endsAt"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn forged_status_without_permission_starts_nothing() {
+    let mut bench = Bench::new();
+    bench.namespace = namespace("shop");
+    let mut object = experiment();
+    object["status"] = json!({"phase": "Running", "run": {"number": 1,
+        "startedAt": NOW, "endsAt": "2099-01-01T00:00:00Z"}});
+    bench.api.put(SLOW, object);
+    bench.second(0).await;
+    assert_eq!(bench.status()["phase"], "Finished");
+    assert_eq!(bench.status()["history"][0]["verdict"], "Stopped");
+}

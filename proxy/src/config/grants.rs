@@ -1,0 +1,151 @@
+//! The runs of FaultExperiments that the controller grants, and the calls that they hold.
+//!
+//! A rule harms only while its run is granted. `policy::fault` decides until when; this file keeps
+//! its state beside the configuration, wakes what is held when a grant ends, and bounds how many
+//! calls are held at once. Without any grant a call costs one load.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use policy::fault::GrantedRuns;
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+use wire::{convert, v1};
+
+use crate::endpoints::learned::now;
+
+/// Calls that are delayed at one time. Each holds its request, so a proxy beyond this harms none
+/// and counts them.
+const HELD_CALLS: usize = 256;
+
+/// See the module header.
+#[derive(Debug)]
+pub(crate) struct Grants {
+    runs: Mutex<GrantedRuns>,
+    /// Some run was granted last.
+    any: AtomicBool,
+    changed: watch::Sender<()>,
+    held: AtomicUsize,
+}
+
+/// A call that is held. Its place is free when this is dropped.
+#[derive(Debug)]
+pub(crate) struct HeldCall<'a>(&'a AtomicUsize);
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self {
+            runs: Mutex::default(),
+            any: AtomicBool::new(false),
+            changed: watch::Sender::new(()),
+            held: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Grants {
+    /// Takes what the controller grants now, and nothing else.
+    pub(crate) fn take(&self, message: &v1::Grants) {
+        let grants = convert::grants(message);
+        self.runs.lock().take(now(), &grants);
+        self.any.store(!grants.is_empty(), Relaxed);
+        self.changed.send_replace(());
+    }
+
+    /// Until when a run may harm calls, as far as it is granted now; `None`: it may not.
+    pub(crate) fn until(&self, experiment: &str, seed: u64) -> Option<Instant> {
+        if !self.any.load(Relaxed) {
+            return None;
+        }
+        self.runs.lock().until(experiment, seed, now())
+    }
+
+    /// Completes when the run may not harm any more.
+    pub(crate) async fn over(&self, experiment: &str, seed: u64) {
+        let mut changes = self.changed.subscribe();
+        while let Some(until) = self.until(experiment, seed) {
+            tokio::select! {
+                () = sleep_until(until.into()) => {}
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// A place for one more held call; `None`: there is none.
+    pub(crate) fn hold(&self) -> Option<HeldCall<'_>> {
+        let one_more = |held| (held < HELD_CALLS).then_some(held + 1);
+        let taken = self.held.fetch_update(Relaxed, Relaxed, one_more);
+        taken.ok().map(|_| HeldCall(&self.held))
+    }
+}
+
+impl Drop for HeldCall<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::time::{Instant, advance, timeout};
+
+    use super::*;
+
+    const RUN: &str = "shop/slow";
+
+    fn granted(left: u64) -> v1::Grants {
+        let grant = v1::Grant {
+            experiment: RUN.to_owned(),
+            seed: 1,
+            holds: 3000,
+            left,
+        };
+        v1::Grants {
+            grants: vec![grant],
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_call_wakes_when_grant_lapses() {
+        let grants = Grants::default();
+        assert_eq!(grants.until(RUN, 1), None);
+        grants.take(&granted(60_000));
+        let began = Instant::now();
+        grants.over(RUN, 1).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(3));
+        // One that is repeated lasts.
+        for _ in 0..5 {
+            grants.take(&granted(60_000));
+            let second = Duration::from_secs(1);
+            assert!(timeout(second, grants.over(RUN, 1)).await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_call_wakes_at_once_when_grant_is_withdrawn() {
+        let grants = Arc::new(Grants::default());
+        grants.take(&granted(60_000));
+        let held = Arc::clone(&grants);
+        let held = tokio::spawn(async move { held.over(RUN, 1).await });
+        advance(Duration::from_millis(100)).await;
+        assert!(!held.is_finished());
+        let began = Instant::now();
+        grants.take(&v1::Grants::default());
+        held.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(grants.until(RUN, 1), None);
+    }
+
+    #[test]
+    fn calls_beyond_bound_are_not_held() {
+        let grants = Grants::default();
+        let held: Vec<_> = (0..300).filter_map(|_| grants.hold()).collect();
+        assert_eq!(held.len(), HELD_CALLS);
+        drop(held);
+        assert!(grants.hold().is_some());
+    }
+}
