@@ -294,13 +294,22 @@ impl GrantedRuns {
         }
     }
 
-    /// Drops what ended so long ago that no controller grants it any more, and whether one more
-    /// run has room.
+    /// Whether one more run has room. Where it needs one, the run goes that ended or was withdrawn
+    /// first, or a pipeline with a run every minute would have none left after an hour.
     fn make_room(&mut self, now: Instant) -> bool {
-        if self.runs.len() >= MOST_RUNS {
-            self.runs.retain(|run| now < run.ends + LONGEST_RUN);
+        if self.runs.len() < MOST_RUNS {
+            return true;
         }
-        self.runs.len() < MOST_RUNS
+        let runs = self.runs.iter().enumerate();
+        let over = runs.filter(|(_, run)| run.until() <= now);
+        let first = over.min_by_key(|(_, run)| run.until());
+        match first.map(|(at, _)| at) {
+            Some(at) => {
+                self.runs.swap_remove(at);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Until when a run may harm, as far as it is granted now; `None`: it may not.
@@ -308,20 +317,25 @@ impl GrantedRuns {
     pub fn until(&self, experiment: &str, seed: u64, now: Instant) -> Option<Instant> {
         let mut runs = self.runs.iter();
         let run = runs.find(|run| run.seed == seed && *run.experiment == *experiment)?;
-        let until = run.until.min(run.ends);
+        let until = run.until();
         (now < until).then_some(until)
     }
 
     /// Whether any run may harm now.
     #[must_use]
     pub fn is_any(&self, now: Instant) -> bool {
-        self.runs.iter().any(|run| now < run.until.min(run.ends))
+        self.runs.iter().any(|run| now < run.until())
     }
 }
 
 impl Run {
     fn is_of(&self, grant: &Grant) -> bool {
         self.seed == grant.seed && self.experiment == grant.experiment
+    }
+
+    /// Until when it may harm.
+    fn until(&self) -> Instant {
+        self.until.min(self.ends)
     }
 }
 

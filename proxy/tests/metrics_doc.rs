@@ -314,11 +314,9 @@ fn touch(metrics: &Metrics) {
     contexts.at(&ContextLabels { how: "trace" }).inc();
     let outcome = "dropped";
     spans.at(&SpanLabels { outcome }).inc();
+    let (signal, reason) = ("spans", "queue");
     telemetry_dropped
-        .at(&TelemetryDroppedLabels {
-            signal: "spans",
-            reason: "queue",
-        })
+        .at(&TelemetryDroppedLabels { signal, reason })
         .inc();
     touch_calls(calls);
     touch_services(metrics);
@@ -377,12 +375,8 @@ fn touch_services(metrics: &Metrics) {
             outcome: "success",
         })
         .inc();
-    faults
-        .at(&FaultLabels {
-            experiment: "shop/slow".into(),
-            effect: "delay",
-        })
-        .inc();
+    let (experiment, effect) = ("shop/slow".into(), "delay");
+    faults.at(&FaultLabels { experiment, effect }).inc();
     ejections
         .at(&EjectionLabels {
             service: "shop/web".into(),

@@ -199,8 +199,6 @@ impl Snapshot {
         if before.0 != next.workload {
             let own = next.workload.as_ref().map(|own| &own.identity);
             next.policies.look_as(own);
-            let limit = next.workload.as_ref().map(|own| own.fault_limit);
-            next.policies.limit_faults(limit.unwrap_or_default());
         }
         next.look_from(self.local_info());
         if before != (next.workload.clone(), next.rules_fingerprint()) {

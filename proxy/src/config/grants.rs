@@ -1,14 +1,15 @@
 //! The runs of FaultExperiments that the controller grants, and the calls that they hold.
 //!
-//! A rule harms only while its run is granted. `policy::fault` decides until when; this file keeps
-//! its state beside the configuration, wakes what is held when a grant ends, and bounds how many
-//! calls are held at once. Without any grant a call costs one load.
+//! A rule harms only while its run is granted and the own namespace allows its share.
+//! `policy::fault` decides both; this file keeps their state beside the configuration, wakes what is
+//! held when either ends, and bounds how many calls are held at once. Without any grant a call costs
+//! one load.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use policy::fault::GrantedRuns;
+use policy::fault::{Fault, FaultShare, GrantedRuns};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use wire::{convert, v1};
@@ -25,6 +26,8 @@ pub(crate) struct Grants {
     runs: Mutex<GrantedRuns>,
     /// Some run was granted last.
     any: AtomicBool,
+    /// The largest share that may harm the own calls, in millionths.
+    limit: AtomicU32,
     changed: watch::Sender<()>,
     held: AtomicUsize,
 }
@@ -38,6 +41,7 @@ impl Default for Grants {
         Self {
             runs: Mutex::default(),
             any: AtomicBool::new(false),
+            limit: AtomicU32::new(FaultShare::NONE.millionths()),
             changed: watch::Sender::new(()),
             held: AtomicUsize::new(0),
         }
@@ -53,6 +57,20 @@ impl Grants {
         self.changed.send_replace(());
     }
 
+    /// Takes the largest share that the own namespace allows; `None`: not known, so nothing is.
+    pub(crate) fn limit(&self, limit: Option<FaultShare>) {
+        let limit = limit.unwrap_or(FaultShare::NONE).millionths();
+        if self.limit.swap(limit, Relaxed) != limit {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Whether the own namespace allows it.
+    pub(crate) fn allow(&self, fault: &Fault) -> bool {
+        let limit = FaultShare::of_millionths(self.limit.load(Relaxed));
+        limit.is_some_and(|limit| fault.is_within(limit))
+    }
+
     /// Until when a run may harm calls, as far as it is granted now; `None`: it may not.
     pub(crate) fn until(&self, experiment: &str, seed: u64) -> Option<Instant> {
         if !self.any.load(Relaxed) {
@@ -61,10 +79,16 @@ impl Grants {
         self.runs.lock().until(experiment, seed, now())
     }
 
-    /// Completes when the run may not harm any more.
-    pub(crate) async fn over(&self, experiment: &str, seed: u64) {
+    /// Until when this fault of a run may harm calls; `None`: it may not.
+    pub(crate) fn may_harm(&self, experiment: &str, fault: &Fault) -> Option<Instant> {
+        self.until(experiment, fault.selection.seed)
+            .filter(|_| self.allow(fault))
+    }
+
+    /// Completes when it may not any more.
+    pub(crate) async fn over(&self, experiment: &str, fault: &Fault) {
         let mut changes = self.changed.subscribe();
-        while let Some(until) = self.until(experiment, seed) {
+        while let Some(until) = self.may_harm(experiment, fault) {
             tokio::select! {
                 () = sleep_until(until.into()) => {}
                 changed = changes.changed() => if changed.is_err() { return },
@@ -91,11 +115,28 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use policy::fault::Selection;
     use tokio::time::{Instant, advance, timeout};
 
     use super::*;
 
     const RUN: &str = "shop/slow";
+
+    fn fault() -> Fault {
+        let share = FaultShare::ALL;
+        Fault {
+            selection: Selection { seed: 1, share },
+            delay: Some(Duration::from_secs(30)),
+            failure: None,
+            pods: None,
+        }
+    }
+
+    fn allowing() -> Grants {
+        let grants = Grants::default();
+        grants.limit(Some(FaultShare::ALL));
+        grants
+    }
 
     fn granted(left: u64) -> v1::Grants {
         let grant = v1::Grant {
@@ -111,33 +152,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn held_call_wakes_when_grant_lapses() {
-        let grants = Grants::default();
+        let grants = allowing();
         assert_eq!(grants.until(RUN, 1), None);
         grants.take(&granted(60_000));
         let began = Instant::now();
-        grants.over(RUN, 1).await;
+        grants.over(RUN, &fault()).await;
         assert_eq!(began.elapsed(), Duration::from_secs(3));
         // One that is repeated lasts.
         for _ in 0..5 {
             grants.take(&granted(60_000));
             let second = Duration::from_secs(1);
-            assert!(timeout(second, grants.over(RUN, 1)).await.is_err());
+            assert!(timeout(second, grants.over(RUN, &fault())).await.is_err());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn held_call_wakes_at_once_when_grant_is_withdrawn() {
-        let grants = Arc::new(Grants::default());
-        grants.take(&granted(60_000));
-        let held = Arc::clone(&grants);
-        let held = tokio::spawn(async move { held.over(RUN, 1).await });
-        advance(Duration::from_millis(100)).await;
-        assert!(!held.is_finished());
-        let began = Instant::now();
-        grants.take(&v1::Grants::default());
-        held.await.unwrap();
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        assert_eq!(grants.until(RUN, 1), None);
+    async fn held_call_wakes_at_once_when_grant_or_right_ends() {
+        let end: [fn(&Grants); 2] = [
+            |grants| grants.take(&v1::Grants::default()),
+            |grants| grants.limit(None),
+        ];
+        for end in end {
+            let grants = Arc::new(allowing());
+            grants.take(&granted(60_000));
+            let held = Arc::clone(&grants);
+            let held = tokio::spawn(async move { held.over(RUN, &fault()).await });
+            advance(Duration::from_millis(100)).await;
+            assert!(!held.is_finished());
+            let began = Instant::now();
+            end(&grants);
+            held.await.unwrap();
+            assert_eq!(began.elapsed(), Duration::ZERO);
+            assert_eq!(grants.may_harm(RUN, &fault()), None);
+        }
     }
 
     #[test]

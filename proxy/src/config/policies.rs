@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use policy::access::Caller;
-use policy::fault::FaultShare;
 use policy::name::{ServiceId, SpiffeId};
 use policy::traffic::call::FallbackTo;
 use policy::traffic::{CallerPolicy, EffectivePolicy};
@@ -26,8 +25,6 @@ pub struct Policies {
     policies: HashMap<Arc<str>, ServicePolicy>,
     /// Uid of the own pod, from its certificate.
     pod: Option<Arc<str>>,
-    /// The largest share of a FaultExperiment that may harm the own calls.
-    fault_limit: FaultShare,
 }
 
 impl Policies {
@@ -48,11 +45,6 @@ impl Policies {
     /// Uid of the own pod, from its certificate.
     pub(crate) fn pod(&self) -> Option<&str> {
         self.pod.as_deref()
-    }
-
-    /// The largest share of a FaultExperiment that may harm the own calls.
-    pub(crate) const fn fault_limit(&self) -> FaultShare {
-        self.fault_limit
     }
 
     /// Services that calls to it, or copies of them, may come to instead.
@@ -97,11 +89,6 @@ impl Policies {
 
     pub(super) fn remove(&mut self, name: &str) {
         self.policies.remove(subject(name));
-    }
-
-    /// The own namespace allows this much to FaultExperiments.
-    pub(super) const fn limit_faults(&mut self, limit: FaultShare) {
-        self.fault_limit = limit;
     }
 
     /// The own identity is known, or is another one.

@@ -225,6 +225,8 @@ impl Store {
             self.telemetry.tracer.configure(next.tracing.clone());
         }
         self.telemetry.early.want(next.early_reports);
+        let own = next.workload.as_ref();
+        self.grants.limit(own.map(|own| own.fault_limit));
         let metrics = &self.telemetry.metrics;
         metrics.batches.inc();
         metrics.nacks.inc_by(nacks.len() as u64);

@@ -47,7 +47,9 @@ pub(super) async fn feed(telemetry: &Telemetry, outbox: mpsc::Sender<v1::FromPro
         let Some(report) = telemetry.early.look(now) else {
             continue;
         };
-        if !last_sent.is_due(&report, now) {
+        // The last places are for messages without which a stream ends.
+        let is_crowded = outbox.capacity() <= outbox.max_capacity() / 2;
+        if is_crowded || !last_sent.is_due(&report, now) {
             continue;
         }
         let message = v1::FromProxy {

@@ -39,8 +39,9 @@ pub(super) struct CircuitRecorder {
     let_in: Instant,
     /// It shows whether the others may follow.
     probe: bool,
-    /// The response whose trailers show how the call went, once its head is there.
-    stream: OnceLock<Stream>,
+    /// The response whose trailers show how the call went, once its head is there; `None`: of a
+    /// harmed attempt, which is reported to nothing but the own breaker.
+    stream: OnceLock<Option<Stream>>,
 }
 
 /// Queries the breaker of what serves the call, where a policy has one, as of `started`: a
@@ -133,7 +134,7 @@ impl CircuitRecorder {
             // Its trailers decide, or that it lasts without them.
             (Some(HealthSignal::Reached), _) => {
                 self.stream
-                    .get_or_init(|| circuits.begin_stream(by, self.probe));
+                    .get_or_init(|| (!harmed).then(|| circuits.begin_stream(by, self.probe)));
                 None
             }
             (_, Some(failed)) if harmed => {
@@ -151,9 +152,14 @@ impl CircuitRecorder {
         let Some(stream) = self.stream.get() else {
             return;
         };
-        let (by, settings) = (&self.by, &self.settings);
-        let ended = (*stream, failed(signal));
-        let state = self.circuits.end_stream(by, settings, self.let_in, ended);
+        let (circuits, by, settings) = (&self.circuits, &self.by, &self.settings);
+        let state = match (*stream, failed(signal)) {
+            (Some(stream), failed) => {
+                circuits.end_stream(by, settings, self.let_in, (stream, failed))
+            }
+            (None, Some(failed)) => circuits.record_injected(by, settings, self.let_in, failed),
+            (None, None) => None,
+        };
         self.show(state, call);
     }
 

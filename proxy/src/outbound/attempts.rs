@@ -341,12 +341,14 @@ impl<'a> Attempts<'a> {
         call: &Call,
     ) {
         let signal = signal.filter(|_| !attempt.reported);
+        let harmed = attempt.fault == AttemptFault::Harmed;
         let latency = match latency {
+            // Of a response in its place, which took no time: an endpoint must not seem fast by it.
+            Latency::Head(took) if harmed && took.is_zero() => Latency::Recorded,
             Latency::Head(_) => latency,
             _ if attempt.reported => Latency::Recorded,
             latency => latency,
         };
-        let harmed = attempt.fault == AttemptFault::Harmed;
         self.learn(&mut attempt.in_flight, latency, signal, harmed, call);
     }
 

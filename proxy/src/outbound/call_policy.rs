@@ -41,8 +41,6 @@ struct FaultRule {
     /// It is of the Service that serves, not of the one that was called.
     serving: bool,
     rule: usize,
-    /// The own namespace does not allow it.
-    excluded: bool,
 }
 
 /// The names of two resources: of the Service that is called, and of the endpoints that
@@ -77,7 +75,7 @@ impl CallPolicy {
             .and_then(|root| root.fallback.position(request));
         let mirror = root.as_ref().and_then(|root| root.mirror.position(request));
         let port = fallback.or(mirror).and_then(|_| port_of(names.root));
-        let fault = fault_rule(policies, (serving.as_deref(), root.as_deref()), request);
+        let fault = fault_rule(serving.as_deref(), root.as_deref(), request);
         Some(Arc::new(Self {
             root,
             serving,
@@ -100,20 +98,13 @@ impl CallPolicy {
 
 /// The rule that harms a call: of the Service that serves it, else of the one that was called.
 fn fault_rule(
-    policies: &Policies,
-    (serving, root): (Option<&CallerPolicy>, Option<&CallerPolicy>),
+    serving: Option<&CallerPolicy>,
+    root: Option<&CallerPolicy>,
     request: Option<&RequestFacts<'_>>,
 ) -> Option<FaultRule> {
     let rule_of = |of: Option<&CallerPolicy>, serving| {
-        let table = &of?.fault;
-        let rule = table.position(request)?;
-        let fault = table.rules.get(rule)?.then.as_ref()?;
-        let excluded = !fault.is_within(policies.fault_limit());
-        Some(FaultRule {
-            serving,
-            rule,
-            excluded,
-        })
+        let rule = of?.fault.position(request)?;
+        Some(FaultRule { serving, rule })
     };
     rule_of(serving, true).or_else(|| rule_of(root, false))
 }
@@ -243,18 +234,12 @@ pub(super) struct FittingFault<'a> {
     pub(super) fault: &'a Arc<Fault>,
     /// The experiment.
     pub(super) origin: &'a Origin,
-    /// The own namespace does not allow it.
-    pub(super) excluded: bool,
 }
 
 /// `None`: no experiment is about it.
 pub(super) fn fault(policy: Option<&CallPolicy>) -> Option<FittingFault<'_>> {
     let policy = policy?;
-    let FaultRule {
-        serving,
-        rule,
-        excluded,
-    } = policy.fault?;
+    let FaultRule { serving, rule } = policy.fault?;
     let of = if serving {
         &policy.serving
     } else {
@@ -264,7 +249,6 @@ pub(super) fn fault(policy: Option<&CallPolicy>) -> Option<FittingFault<'_>> {
     Some(FittingFault {
         fault: rule.then.as_ref()?,
         origin: &rule.origin,
-        excluded,
     })
 }
 

@@ -4,7 +4,7 @@
 //! An attempt is drawn once, after the breaker and the choice of its endpoint, so that everything
 //! behind it acts as on a real failure: retries, ejection, deadlines, fallbacks. Copies, probes of
 //! a breaker and calls by a pod's own address are spared. What is held goes on to its endpoint as
-//! soon as the run is not granted any more.
+//! soon as the run is not granted any more, or the own namespace does not allow it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -149,10 +149,11 @@ impl<'a> FittingFault<'a> {
         }
         let draw = draw();
         let is_drawn = selection.harms(draw, attempts.number());
-        let held = (is_drawn && !self.excluded && fault.delay.is_some()).then(|| grants.hold());
+        let is_allowed = grants.allow(fault);
+        let held = (is_drawn && is_allowed && fault.delay.is_some()).then(|| grants.hold());
         let drawn = match held {
             _ if !is_drawn => AttemptDraw::Spared,
-            _ if self.excluded => AttemptDraw::Excluded,
+            _ if !is_allowed => AttemptDraw::Excluded,
             Some(None) => AttemptDraw::BeyondLimit,
             Some(Some(_)) | None => AttemptDraw::Harmed,
         };
@@ -185,16 +186,16 @@ impl<'a> FittingFault<'a> {
 impl HarmedAttempt<'_> {
     /// Waits for the delay. Then how the attempt fails; `None`: it goes on to its endpoint.
     async fn hold(&self) -> Option<InjectedFailure> {
-        let (experiment, seed) = (self.experiment, self.fault.selection.seed);
-        if let Some(delay) = self.fault.delay {
+        let (grants, fault) = (self.grants, self.fault);
+        if let Some(delay) = fault.delay {
             self.count(Effect::Delay);
             tokio::select! {
                 () = sleep(delay) => {}
-                () = self.grants.over(experiment, seed) => return None,
+                () = grants.over(self.experiment, fault) => return None,
             }
         }
-        self.grants.until(experiment, seed)?;
-        let failure = self.fault.failure?;
+        grants.may_harm(self.experiment, fault)?;
+        let failure = fault.failure?;
         self.count(failure.effect());
         Some(failure)
     }

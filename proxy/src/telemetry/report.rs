@@ -246,7 +246,8 @@ impl Reports {
             let going = *leaving.borrow();
             if going {
                 let open = self.so_far();
-                if !open.edges.is_empty() && stream.send(open).await.is_err() {
+                let is_empty = open.edges.is_empty() && open.faults.is_empty();
+                if !is_empty && stream.send(open).await.is_err() {
                     return;
                 }
             }

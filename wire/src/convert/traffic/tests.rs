@@ -1,11 +1,12 @@
 //! Policies survive the way there and back, and what is not understood allows no more.
 
+mod fault;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use policy::access::Caller;
-use policy::fault::{Abort, Fault, FaultShare, HarmedPods, InjectedFailure, Selection};
 use policy::http_match::HttpMatch;
 use policy::name::{ServiceId, SpiffeId};
 use policy::traffic::call::{
@@ -24,6 +25,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use prost::Message as _;
 
+use self::fault::{a_fault, a_selection};
 use super::*;
 
 fn a_time(least: u64, most: u64) -> impl Strategy<Value = Duration> {
@@ -244,35 +246,6 @@ fn whole<T: Clone + std::fmt::Debug>(
 }
 
 prop_compose! {
-    fn a_selection()(seed in any::<u64>(), share in 100u32..=1_000_000) -> Selection {
-        Selection { seed, share: FaultShare::of_millionths(share).unwrap() }
-    }
-}
-
-fn an_injected_failure() -> impl Strategy<Value = InjectedFailure> {
-    let abort = (400u16..600, option::of(1u8..=16)).prop_map(|(status, grpc_status)| Abort {
-        http_status: StatusCode::from_u16(status).unwrap(),
-        grpc_status,
-    });
-    prop_oneof![
-        abort.prop_map(InjectedFailure::Abort),
-        Just(InjectedFailure::Refuse),
-        Just(InjectedFailure::Reset),
-    ]
-}
-
-prop_compose! {
-    fn a_fault()(selection in a_selection(), wait in a_time(1, 30_000),
-        effects in (any::<bool>(), option::of(an_injected_failure())),
-        pods in option::of(vec(a_name(), 0..3))) -> Arc<Fault> {
-        let (delays, failure) = effects;
-        let delay = (delays || failure.is_none()).then_some(wait);
-        let pods = pods.map(|uids| HarmedPods::new(uids.into_iter().map(Arc::from)));
-        Arc::new(Fault { selection, delay, failure, pods })
-    }
-}
-
-prop_compose! {
     fn for_callers()(timeouts in limited(a_timeouts()), retry in limited(a_retry()),
         fallback in limited(a_fallback()),
         mirror in limited(vec(a_mirror(), 0..3).prop_map(Arc::from)),
@@ -456,7 +429,6 @@ fn known_invalid_value_refuses_resource_and_names_field() {
     );
     let fault = v1::Fault {
         share: 1_000_001,
-        delay: 1,
         ..v1::Fault::default()
     };
     assert_eq!(wrong(Section::Fault(fault)), "rules[1].share");
