@@ -220,7 +220,7 @@ async fn stop_and_withdrawn_permission_end_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_holder_goes_on_with_the_run_of_the_status() {
+async fn new_holder_goes_on_with_the_stored_run() {
     let mut bench = Bench::running().await;
     bench.second(1).await;
     let before = bench.status();
