@@ -56,8 +56,7 @@ impl Schedule {
             .year(Year::Disallowed)
             .build();
         let read = parser.parse(cron);
-        let cron =
-            read.map_err(|error| ScheduleError::Cron(cron.to_owned(), error.to_string()))?;
+        let cron = read.map_err(|error| ScheduleError::Cron(cron.to_owned(), error.to_string()))?;
         let zone = match zone {
             None | Some("") => TimeZone::UTC,
             Some(name) => TimeZoneDatabase::bundled()
@@ -125,10 +124,7 @@ mod tests {
         // The clocks of Berlin go back on 2026-10-25.
         let summer = tuesdays().after(time("2026-10-18T12:00:00Z")).unwrap();
         assert_eq!(summer, time("2026-10-20T08:00:00Z"));
-        assert_eq!(
-            tuesdays().after(summer),
-            Some(time("2026-10-27T09:00:00Z"))
-        );
+        assert_eq!(tuesdays().after(summer), Some(time("2026-10-27T09:00:00Z")));
     }
 
     #[test]
@@ -140,7 +136,10 @@ mod tests {
         assert_eq!(at(due), Due::Now(due));
         assert_eq!(at(due + LATE), Due::Now(due));
         assert_eq!(at(due + LATE + second), Due::Missed(due));
-        assert_eq!(tuesdays().due(due, due + second), Due::At(tuesdays().after(due)));
+        assert_eq!(
+            tuesdays().due(due, due + second),
+            Due::At(tuesdays().after(due))
+        );
     }
 
     #[test]
@@ -154,7 +153,10 @@ mod tests {
     fn unreadable_schedule_names_its_field() {
         let error = |cron, zone| Schedule::read(cron, zone).unwrap_err().to_string();
         assert!(error("0 10 * *", None).starts_with("cron \"0 10 * *\" is not minute"));
-        assert!(error("0 0 10 * * 2", None).starts_with("cron"), "no seconds");
+        assert!(
+            error("0 0 10 * * 2", None).starts_with("cron"),
+            "no seconds"
+        );
         let zone = error("0 10 * * 2", Some("Europe/Atlantis"));
         assert!(zone.starts_with("timeZone \"Europe/Atlantis\""), "{zone}");
     }

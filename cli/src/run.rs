@@ -116,8 +116,7 @@ impl Write for NotedOutput<'_> {
     }
 }
 
-/// Prints why there is no result in the form that the result would have had, if that is JSON or
-/// YAML: a program reads the output, and not the messages beside it.
+/// Prints a failure in the form of the result, JSON or YAML: programs read no error stream.
 fn print_as_data(failure: &Failure, global: &Global, console: &mut Console<'_>) {
     let format = global.format(&[Format::Json, Format::Yaml]);
     if let (Some(words), Ok(format)) = (failure.words(), format) {
@@ -357,15 +356,6 @@ mod tests {
             ("release pause web -o json", "leave -o out"),
             ("release abort web --watch", "--watch is for status"),
             ("release status crel/web:80", "leave the port out"),
-            ("fault status slow -A", "say -n NAME instead of -A"),
-            ("fault run slow -o json", "leave -o out"),
-            ("fault status slow -o markdown", "only report prints that"),
-            ("fault report", "name the FaultExperiment"),
-            ("fault run slow --all", "--all is for stop and allow"),
-            ("fault stop slow --run 3", "--run is for report"),
-            ("fault run slow --share 5%", "--share is for allow"),
-            ("fault allow slow", "leave it out"),
-            ("fault allow --share 5", "a share such as 5%"),
             ("explain web cart -A", "say -n NAME instead of -A"),
             ("tap deploy/web -A", "say -n NAME instead of -A"),
             ("dry-run --access deny -A", "say -n NAME instead of -A"),
@@ -428,7 +418,6 @@ mod tests {
             "proxy-config web-1",
             "identity deploy",
             "release status web",
-            "fault report slow",
             "tap deploy/web",
             // Before anything is queried.
             "proxy-config web-1 -A",

@@ -7,6 +7,7 @@
 //! One list a second, and no watch, as for releases: it is consistent, so that what a write has
 //! changed is seen, and it is made only while there are experiments.
 
+mod context;
 mod counted;
 mod driven;
 mod obstacles;
@@ -18,67 +19,24 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crds::item::Item;
-use crds::weft::FaultExperiment;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
-use model::compiled::Compiled;
 use model::translate;
 use model::world::ObjectKey;
-use runtime::clock::Clock;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+pub(crate) use self::context::Experiments;
+
+use self::context::{Around, resource};
 use self::driven::Driven;
 use super::calls::{CallFailed, within};
-use crate::apiserver::events::EventRecorder;
-use crate::latest_model::LatestModel;
-use crate::observe::acknowledged::Observed;
-use crate::observe::early::EarlyCounts;
-use crate::observe::reports::Reports;
 
 /// Between two looks: early reports come as often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Experiments in one page of a list.
 const PAGE: u32 = 500;
-
-/// What experiments are driven with.
-#[derive(Clone)]
-pub(crate) struct Experiments {
-    /// API server.
-    pub client: Client,
-    /// Whether any may run.
-    pub enabled: bool,
-    /// The newest model.
-    pub latest: LatestModel,
-    /// What proxies acknowledged.
-    pub observed: Observed,
-    /// What pods count.
-    pub early: EarlyCounts,
-    /// What callers' proxies did with calls.
-    pub reports: Reports,
-    /// Where Events go.
-    pub events: EventRecorder,
-    /// The mesh's own namespace, whose annotation stops all.
-    pub namespace: Arc<str>,
-    /// The wall clock.
-    pub clock: Clock,
-}
-
-opaque_debug!(Experiments);
-
-/// What a look sees.
-#[derive(Clone, Copy, Debug)]
-struct Around<'a> {
-    parts: &'a Experiments,
-    compiled: &'a Compiled,
-    /// Since 1970; never goes back while this replica leads.
-    now: Duration,
-    /// The wall clock, by which commands are given.
-    wall: Timestamp,
-    /// The experiment whose run is under way in the namespace.
-    taken: Option<&'a ObjectKey>,
-}
 
 /// Looks until dropped.
 pub(crate) async fn drive(parts: Experiments) {
@@ -187,11 +145,6 @@ async fn list(client: &Client) -> Result<Vec<DynamicObject>, CallFailed> {
             None => return Ok(all),
         }
     }
-}
-
-/// How the API names experiments.
-fn resource() -> ApiResource {
-    ApiResource::erase::<FaultExperiment>(&())
 }
 
 #[cfg(test)]

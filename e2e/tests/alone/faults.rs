@@ -100,7 +100,7 @@ impl Scene {
 }
 
 #[test]
-fn kill_switch_and_end_of_all_controllers_end_every_run() -> Outcome {
+fn kill_switch_and_lost_controllers_end_every_run() -> Outcome {
     let altered = Altered::begin()?;
     let scene = Scene::begin()?;
     let cluster = &scene.ns.cluster;

@@ -100,6 +100,9 @@ fn unusable_value(name: &str, value: &str) -> Option<String> {
         labels::ROUTES => bad(labels::parse_routes(value)
             .map(drop)
             .map_err(|error| error.to_string())),
+        labels::FAULTS => bad(crds::weft::parse_faults(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
         labels::DRAIN_DELAY => bad(labels::parse_drain_delay(value)
             .map(drop)
             .map_err(|error| error.to_string())),

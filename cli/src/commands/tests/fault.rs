@@ -1,9 +1,13 @@
 //! What `weft fault` shows of an object, and what it writes.
 
+use clap::Parser as _;
 use fake_api::FakeApi;
 use serde_json::{Value, json};
 
 use super::run;
+use crate::args::{Cli, Command};
+use crate::commands::ClusterCommand as _;
+use crate::failure::Failure;
 
 const SLOW: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/faultexperiments/payments-slow";
 const SHOP: &str = "/api/v1/namespaces/shop";
@@ -115,4 +119,28 @@ async fn faults_are_allowed_by_namespace_and_stopped_for_all() {
     assert_eq!(ran(&api, "allow --all").await.0, 0);
     assert_eq!(annotation(MESH), Value::Null);
     assert_eq!(annotation(SHOP), "share=5%");
+}
+
+#[test]
+fn contradictory_options_are_refused_before_any_query() {
+    for (line, word) in [
+        ("status slow -A", "say -n NAME instead of -A"),
+        ("run slow -o json", "leave -o out"),
+        ("status slow -o markdown", "only report prints that"),
+        ("report", "name the FaultExperiment"),
+        ("run slow --all", "--all is for stop and allow"),
+        ("stop slow --run 3", "--run is for report"),
+        ("run slow --share 5%", "--share is for allow"),
+        ("allow slow", "leave it out"),
+        ("allow --share 5", "a share such as 5%"),
+    ] {
+        let cli = Cli::try_parse_from(format!("weft fault {line}").split(' ')).unwrap();
+        let Command::Fault(fault) = cli.command else {
+            panic!("{line}");
+        };
+        match fault.must_be_readable(&cli.global) {
+            Err(Failure::Usage(why)) => assert!(why.contains(word), "{line}: {why}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
 }

@@ -26,9 +26,10 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::context::{Around, resource};
 use super::counted::RunCounts;
 use super::obstacles::{self, Shifts};
-use super::{Around, resource, stored, words};
+use super::{stored, words};
 use crate::automation::calls::within;
 use crate::automation::commands::{self, Command, Request};
 use crate::automation::stored::{conditions as dated, merge_patch};

@@ -8,7 +8,7 @@ use model::faults;
 use model::problem::Condition;
 use model::world::ObjectKey;
 
-use super::Around;
+use super::context::Around;
 
 /// For so long after its weights changed, a split counts as shifting: longer than the steps of
 /// what shifts weights, which take a minute.

@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use model::compiled::Compiled;
 use model::{Defaults, Model};
 use prometheus_client::metrics::counter::Counter;
+use runtime::clock::Clock;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::advance;
@@ -11,8 +13,11 @@ use wire::v1;
 use wire::v1::early_sums::Group;
 
 use super::*;
-use crate::apiserver::events::Writer;
+use crate::apiserver::events::{EventRecorder, Writer};
 use crate::metrics::ReportMetrics;
+use crate::observe::acknowledged::Observed;
+use crate::observe::early::EarlyCounts;
+use crate::observe::reports::Reports;
 use crate::testing::api_server::FakeApi;
 use crate::testing::cluster::{annotate, namespace, shop};
 
@@ -220,7 +225,7 @@ async fn stop_and_withdrawn_permission_end_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_holder_goes_on_with_the_run_of_the_status() {
+async fn new_holder_goes_on_with_the_stored_run() {
     let mut bench = Bench::running().await;
     bench.second(1).await;
     let before = bench.status();

@@ -10,7 +10,7 @@ use kube::core::DynamicObject;
 use model::problem::Condition;
 use model::world::ObjectKey;
 
-use super::Around;
+use super::context::Around;
 use crate::apiserver::events::{About, Event, EventType};
 
 /// For `status.summary`.

@@ -453,8 +453,8 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         let sample = match known {
             Capability::ExtendedRule => &rule,
             Capability::Telemetry => &telemetry,
-            // Queried on the stream, and no resource.
-            Capability::Asks | Capability::Trial => continue,
+            // On the stream, and no resource.
+            Capability::Asks | Capability::Trial | Capability::Faults => continue,
             Capability::Routes => &routes,
             Capability::Place => &position,
         };
