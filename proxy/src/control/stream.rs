@@ -131,10 +131,8 @@ impl Control {
         self.reached(StartupStep::Stream);
         let mut reports = std::pin::pin!(self.report(reports, outbox.clone()));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
-        let (mut looks, mut last_sent) = (
-            tokio::time::interval(status::LOOK_EVERY),
-            LastSent::default(),
-        );
+        let mut looks = tokio::time::interval(status::LOOK_EVERY);
+        let mut last_sent = LastSent::default();
         let mut draining = self.draining.clone();
         let mut breaker_reports = BreakerReports::begin(&self.config);
         // Before any report.

@@ -243,3 +243,49 @@ fn class(route: &Route, outgoing: &Outgoing) -> Priority {
     };
     Priority::of_call(outgoing.priority, priority)
 }
+
+#[cfg(test)]
+mod tests {
+    use policy::access_log::AccessLog;
+
+    use super::*;
+    use crate::endpoints::registry::Registry;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::call::CallKind;
+    use crate::telemetry::call_ends::CallEnds;
+    use crate::telemetry::metrics::Metrics;
+
+    /// What the fleet's breaker learns of a response whose trailers show that the call failed:
+    /// calls, and those that failed.
+    fn reported(harmed: bool) -> Option<(u32, u32)> {
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+        let call_ends = CallEnds::to_service("shop/api".into(), 80);
+        let call = Call::begin(&telemetry, CallKind::Request, call_ends);
+        let recorder = CircuitRecorder {
+            circuits: Registry::default().circuits("endpoints/shop/api:80"),
+            by: DecidedBy {
+                service: "shop/api".into(),
+                port: 80,
+            },
+            backend: "shop/api".into(),
+            settings: Breaker::DEFAULT,
+            let_in: now(),
+            probe: false,
+            stream: OnceLock::new(),
+        };
+        recorder.record(Some(HealthSignal::Reached), harmed, &call);
+        recorder.ended(Some(HealthSignal::Failed), &call);
+        let mut learned = None;
+        recorder.circuits.report(|reading| {
+            learned = reading.counts.map(|counts| (counts.sent, counts.failed));
+        });
+        learned
+    }
+
+    #[test]
+    fn trailers_of_harmed_call_are_not_reported() {
+        assert_eq!(reported(true), None);
+        assert_eq!(reported(false), Some((1, 1)));
+    }
+}
