@@ -32,7 +32,7 @@ use super::stored_report::message;
 use model::world::ObjectKey;
 
 pub(crate) use super::clock_offset::INTERVAL;
-pub(crate) use super::stored_report::{Detail, Edge, ReportedEdgeKey, Reporter, RouteCalls};
+pub(crate) use super::stored_report::{Edge, ReportedEdgeKey, Reporter, RouteCalls};
 use crate::metrics::{ReportMetrics, ReportOutcome};
 
 /// The longest window that can be queried.

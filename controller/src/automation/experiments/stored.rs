@@ -114,7 +114,6 @@ pub(super) fn remember(
         by: text(&run.by),
         started_at: run.harms.map(|(began, _)| rfc3339(began)),
         ended_at: Some(rfc3339(now)),
-        harmed: signed(run.calls.harmed),
         hypothesis: text(&spec.hypothesis),
         calls: began.then(|| written_calls(run.calls)),
         checks: checks(run, spec),
@@ -129,7 +128,6 @@ pub(super) fn add_late_calls(history: &mut [ExperimentHistory], run: &Run) {
         && last.number == run.number
         && last.calls.is_some()
     {
-        last.harmed = signed(run.calls.harmed);
         last.calls = Some(written_calls(run.calls));
     }
 }
@@ -144,7 +142,6 @@ pub(super) fn without_counts(status: &FaultExperimentStatus) -> FaultExperimentS
         run.state = None;
     }
     for ended in &mut rest.history {
-        ended.harmed = 0;
         ended.calls = None;
     }
     for condition in &mut rest.conditions {
