@@ -156,7 +156,7 @@ impl Rollouts {
     ) -> Result<Option<&Rollout>, CallFailed> {
         let now = Instant::now();
         let is_new = |(of, at, read): &(ObjectKey, Instant, Option<Rollout>)| {
-            // Kubernetes makes the ReplicaSet first, and writes the Deployment's status a moment later.
+            // Kubernetes makes the ReplicaSet first, and writes the Deployment's status later.
             let unmade = read.as_ref().is_some_and(|read| read.is_behind);
             let every = if runs || unmade {
                 READ_EVERY
