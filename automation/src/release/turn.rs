@@ -9,6 +9,9 @@ use crds::weft::{ReleasePhase, ReleaseResult};
 use super::seen::{Command, Event, EventKind, Seen, Verb};
 use super::state::{Ended, HISTORY, Run, State};
 
+/// A longer time without a look has shown nothing: no gate was opened in it, and what lasted before
+/// it may have ended.
+const UNSEEN: Duration = Duration::from_secs(10);
 /// What estimates of the rate of calls go by.
 const RATE_SECONDS: f64 = 30.0;
 
@@ -62,10 +65,16 @@ impl<'a> Turn<'a> {
         };
         let candidate = served(candidate);
         let unsaved = &mut self.state.unsaved;
+        let last = unsaved.looked.replace(now);
+        if last.is_none_or(|last| now >= last.saturating_add(UNSEEN)) {
+            (unsaved.no_stable_since, unsaved.no_candidate_since) = (None, None);
+            if let Some(run) = &mut self.state.run {
+                run.evidence.progressed = milliseconds(now);
+            }
+        }
         let since = |since: Option<Duration>, is: bool| (!is).then(|| since.unwrap_or(now));
         unsaved.no_stable_since = since(unsaved.no_stable_since, stable);
         unsaved.no_candidate_since = since(unsaved.no_candidate_since, candidate);
-        let last = unsaved.looked.replace(now);
         let seconds = last.map_or(0.0, |last| now.saturating_sub(last).as_secs_f64());
         if seconds > 0.0 {
             let (stable, candidate) = (seen.stable.errors, seen.candidate.errors);

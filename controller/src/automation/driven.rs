@@ -128,7 +128,9 @@ impl Driven {
         conditions.add_progress(&plan.state, is_driven);
         plan.status = stored::written(&plan.state, &plan.shown);
         plan.status.conditions = conditions.stored(&status.conditions, around.wall);
-        let deployment = in_force.map(|(spec, _)| seen::deployment(&self.key.namespace, spec));
+        // A suspended one holds no gate, and opens none that another release holds.
+        let holds = in_force.filter(|_| is_driven);
+        let deployment = holds.map(|(spec, _)| seen::deployment(&self.key.namespace, spec));
         let mut opens = std::mem::take(&mut plan.opens);
         let persisted = self.persist(around, object, &status, plan).await;
         if persisted == Persisted::No {

@@ -5,7 +5,7 @@
 //! conditions is merged by type, and the pod is named by its uid, so a pod that took the name
 //! meanwhile keeps its own. A patch whose answer was lost is written again and changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +73,19 @@ pub(super) fn deployment(pod: &ObjectKey, facts: &PodFacts) -> Option<ObjectKey>
     Some(ObjectKey::new(&pod.namespace, name))
 }
 
+/// Whether [`deployment`] is the one of this name, without a name made for each pod.
+pub(super) fn is_of(facts: &PodFacts, deployment: &str) -> bool {
+    let Some(owner) = &facts.owner else {
+        return false;
+    };
+    let rest = owner.name.strip_prefix(deployment);
+    let hash = rest.and_then(|rest| rest.strip_prefix('-'));
+    hash.is_some_and(|hash| {
+        let own = facts.labels.get(POD_TEMPLATE_HASH);
+        own.is_some_and(|own| **own == *hash) && owner.known_kind() == Some("ReplicaSet")
+    })
+}
+
 /// Opens gates, each until it is written.
 pub(super) struct Gates {
     client: Client,
@@ -135,10 +148,8 @@ impl Gates {
 
     /// Forgets pods whose gate is not shut any more.
     pub(super) fn retain(&mut self, shut: &[GatedPod]) {
-        if self.tried.len() > shut.len() {
-            self.tried
-                .retain(|uid, _| shut.iter().any(|pod| pod.uid == *uid));
-        }
+        let shut: HashSet<&str> = shut.iter().map(|pod| &*pod.uid).collect();
+        self.tried.retain(|uid, _| shut.contains(&**uid));
     }
 }
 

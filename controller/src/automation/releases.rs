@@ -142,8 +142,8 @@ fn due(
     due.collect()
 }
 
-/// All releases that can be read; none where the kind is not installed. It has the time of any call,
-/// so that a replica without answers notices and lets the Lease go.
+/// All releases that can be read; none where the kind is not installed. It has the time of any
+/// call, so that a replica without answers notices and lets the Lease go.
 async fn list(client: &Client) -> Result<Vec<DynamicObject>, kube::Error> {
     let api: Api<Item<DynamicObject>> = Api::all_with(client.clone(), &resource());
     let mut params = ListParams::default().limit(PAGE);

@@ -3,7 +3,7 @@
 //!
 //! Read, not watched: only Deployments of releases matter, and a watch of all ReplicaSets would
 //! hold every template of the cluster. A new pod, or one that goes, is a reason to read; else it is
-//! read at leisure. Two calls for one read, and of the templates only digests are kept.
+//! read at leisure. Two calls for one read, as a rule, and of the templates only digests are kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const PROGRESS_DEADLINE: u64 = 600;
 const READ_EVERY: Duration = Duration::from_secs(2);
 /// The same without one.
 const READ_IDLE: Duration = Duration::from_secs(30);
-/// ReplicaSets that are read: `revisionHistoryLimit` is 10 unless a user wants more.
+/// ReplicaSets of one page: `revisionHistoryLimit` is 10 unless a user wants more.
 const PAGE: u32 = 100;
 
 /// A Deployment and its revisions.
@@ -46,6 +46,8 @@ pub(super) struct Rollout {
     /// The `pod-template-hash` of its present template; `None` until Kubernetes has made the
     /// ReplicaSet.
     pub(super) newest: Option<String>,
+    /// Kubernetes has not made the ReplicaSet of the present template yet, or not written so.
+    is_behind: bool,
     /// Digests of the templates by `pod-template-hash`, without what a restart changes.
     templates: BTreeMap<String, String>,
 }
@@ -85,7 +87,17 @@ impl Rollout {
             let template = digest(&set.data["spec"]["template"]);
             rollout.templates.insert(revision.clone(), template);
         }
+        rollout.is_behind = rollout.newest.is_none();
         rollout
+    }
+
+    /// While Kubernetes is behind, its newest revision is the one that was read before: a run goes
+    /// on to be judged meanwhile.
+    fn after(mut self, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| self.is_behind && before.uid == self.uid);
+        let newest = before.and_then(|before| before.newest.clone());
+        self.newest = self.newest.or(newest);
+        self
     }
 }
 
@@ -144,8 +156,8 @@ impl Rollouts {
     ) -> Result<Option<&Rollout>, CallFailed> {
         let now = Instant::now();
         let is_new = |(of, at, read): &(ObjectKey, Instant, Option<Rollout>)| {
-            // Kubernetes makes the ReplicaSet first, and writes the Deployment's status a moment later.
-            let unmade = read.as_ref().is_some_and(|read| read.newest.is_none());
+            // Kubernetes makes the ReplicaSet first, and writes the Deployment's status later.
+            let unmade = read.as_ref().is_some_and(|read| read.is_behind);
             let every = if runs || unmade {
                 READ_EVERY
             } else {
@@ -155,6 +167,8 @@ impl Rollouts {
         };
         if !self.last.as_ref().is_some_and(is_new) || self.pods != pods {
             let read = read(client, deployment).await?;
+            let before = self.last.as_ref().and_then(|(_, _, read)| read.as_ref());
+            let read = read.map(|read| read.after(before));
             self.last = Some((deployment.clone(), now, read));
             self.pods = pods;
         }
@@ -177,14 +191,23 @@ async fn read(client: &Client, key: &ObjectKey) -> Result<Option<Rollout>, CallF
     let Some(Ok(deployment)) = found.map(|Item(object)| object) else {
         return Ok(None);
     };
-    let sets = objects(&ApiResource::erase::<ReplicaSet>(&()));
-    let params = ListParams::default()
+    let uid = deployment.metadata.uid.clone().unwrap_or_default();
+    let api = objects(&ApiResource::erase::<ReplicaSet>(&()));
+    let mut params = ListParams::default()
         .labels(&selector(&deployment.data["spec"]["selector"]))
         .limit(PAGE);
-    let list = within(sets.list(&params)).await?;
-    let readable = list.items.into_iter().filter_map(|Item(set)| set.ok());
-    let sets: Vec<DynamicObject> = readable.collect();
-    Ok(Some(Rollout::of(&deployment, &sets)))
+    let mut sets: Vec<DynamicObject> = Vec::new();
+    // All pages: the newest revision may be on any of them, and without it no gate opens.
+    loop {
+        let page = within(api.list(&params)).await?;
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        let readable = page.items.into_iter().filter_map(|Item(set)| set.ok());
+        sets.extend(readable.filter(|set| is_owned(set, &uid)));
+        match next {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(Some(Rollout::of(&deployment, &sets))),
+        }
+    }
 }
 
 /// The labels that a selector requires; its expressions are left out, since the owner decides.
@@ -243,6 +266,13 @@ mod tests {
         assert_eq!(behind.newest, None, "the template is newer than its number");
         let unmade = Rollout::of(&deployment("4", 7, Value::Null), &sets);
         assert_eq!(unmade.newest, None, "its ReplicaSet is not made yet");
+        let followed = behind.after(Some(&undone));
+        assert_eq!(followed.newest.as_deref(), Some("a"), "as read before");
+        let another = Rollout {
+            uid: "another".to_owned(),
+            ..undone
+        };
+        assert_eq!(unmade.after(Some(&another)).newest, None);
     }
 
     #[test]

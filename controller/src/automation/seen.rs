@@ -66,7 +66,7 @@ pub(super) fn pods<'a>(
     let all = world.pods.range(first..);
     let all = all.take_while(move |(key, _)| key.namespace == deployment.namespace);
     let all = all.filter(|(_, facts)| !facts.ended && !facts.terminating);
-    all.filter(move |(key, facts)| gates::deployment(key, facts).as_ref() == Some(deployment))
+    all.filter(move |(_, facts)| gates::is_of(facts, &deployment.name))
         .map(|(key, facts)| (key, &**facts))
 }
 

@@ -167,7 +167,7 @@ impl Bench {
             &[("http", 8080)],
             &endpoints,
         ));
-        if let Some(release) = self.api.read(RELEASE) {
+        for release in self.api.below(RELEASE) {
             world = world.with(release);
         }
         let world = Arc::new(world.world());

@@ -134,8 +134,12 @@ impl Observed {
         state.away.get(&key).map(|last| (false, last.clone()))
     }
 
-    /// Whether some replica serves a pod's proxy.
+    /// Whether some replica serves a pod's proxy. Until all proxies have come back to a replica that
+    /// has just started, none counts as lost.
     pub(crate) fn is_connected(&self, pod: &PodId) -> bool {
+        if Instant::now() < self.inner.returned {
+            return true;
+        }
         let state = self.inner.state.lock();
         let known = state.of_pod.get(&pod.to_string());
         known.is_some_and(|known| known.live)

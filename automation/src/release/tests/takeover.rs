@@ -1,5 +1,7 @@
 //! Tests of a controller that ends, or whose writes are refused, at any write of a run.
 
+use std::time::Duration;
+
 use crds::weft::{ReleasePhase, ReleaseResult};
 
 use super::world::{Trouble, World, release, step};
@@ -60,6 +62,19 @@ fn bad_candidate_gets_nothing_after_rollback_whichever_write_fails() {
         assert_eq!(world.ended.len(), 1, "{trouble:?}: {:?}", world.ended);
         assert_eq!((world.count("v1"), world.shut("v2")), (3, 1), "{trouble:?}");
     }
+}
+
+#[test]
+fn promoting_goes_on_after_a_time_without_controllers() {
+    let mut world = updated(0.001);
+    world.seen.progress_deadline = Duration::from_secs(60);
+    world.run(3);
+    world.until(ReleasePhase::Promoting, 300);
+    // No gate was opened meanwhile.
+    world.state = world.persisted.clone();
+    world.seconds += 600;
+    world.until(ReleasePhase::Idle, 100);
+    assert_eq!(world.state.history[0].result, ReleaseResult::Promoted);
 }
 
 #[test]

@@ -28,6 +28,20 @@ async fn suspended_release_opens_its_gates_and_is_idle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn suspended_release_opens_no_gate_of_another() {
+    let mut bench = Bench::releasing().await;
+    let mut other = spec();
+    other["suspend"] = json!(true);
+    let path = format!("{RELEASE}-other");
+    let other = cluster::release("web-other", other, json!({}));
+    bench.api.put(&path, other);
+    bench.look(5).await;
+    assert_eq!(bench.api.read(&path).unwrap()["status"]["phase"], "Idle");
+    assert_eq!(bench.phase(), "Progressing", "{}", bench.status());
+    assert!(!bench.is_open(NEW));
+}
+
+#[tokio::test(start_paused = true)]
 async fn invalid_release_opens_its_gates() {
     let mut bench = Bench::releasing().await;
     bench.edit("/spec/steps/0/weight", json!(4000));

@@ -430,3 +430,13 @@ fn total_destinations_are_bounded_by_evicting_least_recent() {
     assert_eq!(metrics.destinations_forgotten.get(), 4);
     assert_eq!(metrics.destinations.get(), 8);
 }
+
+#[test]
+fn proxy_counts_as_lost_once_all_had_time_to_return() {
+    let pod = PodId::new("shop", "web-1");
+    assert!(Observed::default().is_connected(&pod), "just started");
+    let settled = Observed::settled();
+    assert!(!settled.is_connected(&pod));
+    settled.note(1, state("web-1", 1, true));
+    assert!(settled.is_connected(&pod));
+}
