@@ -95,16 +95,26 @@ fn condition<'a>(status: &'a PodStatus, named: &str) -> Option<&'a PodCondition>
     conditions.find(|one| one.type_ == named)
 }
 
-/// The gate of releases; the pod's spec decides whether it has one.
+/// The gate of releases; the pod's spec decides whether it has one. A gate of users that is shut
+/// keeps the pod from its callers, with a release as without.
 fn gate(spec: &PodSpec, status: &PodStatus) -> Option<Gate> {
-    let mut gates = spec.readiness_gates.iter().flatten();
-    gates.find(|gate| gate.condition_type == labels::RELEASED_CONDITION)?;
-    let is_true = |named| condition(status, named).is_some_and(|one| one.status == "True");
+    let gates = spec.readiness_gates.iter().flatten();
+    let gates = gates.map(|gate| gate.condition_type.as_str());
+    let (ours, others): (Vec<&str>, Vec<&str>) =
+        gates.partition(|named| *named == labels::RELEASED_CONDITION);
+    ours.first()?;
+    let is_true = |named: &str| condition(status, named).is_some_and(|one| one.status == "True");
+    let mut needed = others;
+    needed.push("ContainersReady");
+    let ready = needed.iter().all(|named| is_true(named));
+    let since = needed
+        .iter()
+        .filter_map(|named| condition(status, named).map(true_since));
     let containers = status.container_statuses.iter().flatten();
     let restarts = containers.map(|one| u32::try_from(one.restart_count).unwrap_or(0));
     Some(Gate {
-        containers_ready: is_true("ContainersReady"),
-        ready_since: condition(status, "ContainersReady").map_or(0, true_since),
+        containers_ready: ready,
+        ready_since: since.max().filter(|_| ready).unwrap_or(0),
         released: is_true(labels::RELEASED_CONDITION),
         restarts: restarts.fold(0, u32::saturating_add),
     })

@@ -64,6 +64,27 @@ fn gate_has_readiness_and_restarts_of_containers() {
 }
 
 #[test]
+fn shut_gate_of_users_keeps_gated_pod_unready() {
+    let gated = cluster::gated(cluster::pod("p", "10.0.0.1", "x"), [true, false]);
+    let gates = json!([
+        {"conditionType": "example.com/balanced"},
+        {"conditionType": "weft.dev/released"},
+    ]);
+    let mut gated = cluster::set(gated, "/spec/readinessGates", gates);
+    let serves = |object: &serde_json::Value| pod(dynamic(object.clone())).unwrap().serves_gated();
+    assert!(!serves(&gated));
+    gated["status"]["conditions"][0]["type"] = json!("example.com/balanced");
+    assert!(!serves(&gated), "its containers are not ready");
+    let open = json!({"type": "ContainersReady", "status": "True",
+        "lastTransitionTime": "2026-01-01T00:04:00Z"});
+    gated["status"]["conditions"][1] = open;
+    assert!(serves(&gated));
+    // The later of both, by which it could serve.
+    let gate = pod(dynamic(gated)).unwrap().gate.unwrap();
+    assert_eq!(gate.ready_since, 1_767_225_900);
+}
+
+#[test]
 fn trace_service_names_come_from_separate_annotations() {
     let mut object = cluster::plain_pod("p", "10.0.0.1", "x");
     for (name, value) in [

@@ -107,7 +107,8 @@ impl Owner {
 /// The readiness gate `weft.dev/released` of a pod, and what it holds back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gate {
-    /// All containers are ready, so nothing but gates keeps the pod from being ready.
+    /// All containers are ready and the pod's other gates are open, so nothing but this one keeps
+    /// the pod from being ready.
     pub containers_ready: bool,
     /// Since when, in seconds since 1970 by the clock of its node; 0 where they are not.
     pub ready_since: u64,
