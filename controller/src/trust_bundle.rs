@@ -301,7 +301,7 @@ impl Bundle {
         };
         // A repeated edit is reported again; what stays as it is, is reported once.
         if repaired {
-            self.events.record_deed(event);
+            self.events.record_action(event);
         } else {
             self.events.record(event);
         }

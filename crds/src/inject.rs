@@ -37,7 +37,7 @@ use earlier::Earlier;
 use overrides::Overrides;
 use pod::object;
 
-pub use checks::ephemeral;
+pub use checks::check_ephemeral;
 pub use gate::{Releases, StableRevision};
 pub use guaranteed::is_guaranteed;
 pub use obstacles::{PodDemand, obstacles, obstacles_of};

@@ -3,8 +3,8 @@
 
 /// Declares one kind: the object around its spec and status, and how the API names it.
 ///
-/// kube's derive is not used because it makes `spec` a required field when reading: one
-/// odd object that another schema once let in must not stop a whole reflector.
+/// kube's derive is not used because it makes `spec` a required field when reading: an object that
+/// an older schema accepted must not stop a whole reflector.
 macro_rules! kind {
     (
         $(#[$doc:meta])*
@@ -20,10 +20,10 @@ macro_rules! kind {
             /// Name, namespace and the rest of the standard metadata.
             #[serde(default)]
             pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-            /// What the user asked for.
+            /// The desired state.
             #[serde(default)]
             pub spec: $spec,
-            /// What Weft says about it.
+            /// The status that Weft writes.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub status: Option<$status>,
         }

@@ -1,5 +1,5 @@
 //! Keeps `caBundle` equal to the trusted authority certificates, in the webhook configurations and
-//! in the SMI definitions whose versions we convert.
+//! in the SMI definitions whose versions the injector converts.
 //!
 //! A helm upgrade may empty it, and without it the API server refuses to call us
 //! and, with failure policy Fail, to create meshed pods; and objects can be read and

@@ -172,7 +172,7 @@ fn name_of(request: &Request) -> &str {
 /// The answer for one write of `pods/ephemeralcontainers`: containers that are added to a running
 /// pod for debugging come without injection, into the network that the proxy guards.
 pub(crate) fn ephemeral(request: &Request) -> AdmissionResponse {
-    match inject::ephemeral(&request.object, &request.old_object) {
+    match inject::check_ephemeral(&request.object, &request.old_object) {
         Ok(()) => AdmissionResponse::allow(),
         Err(refusal) => AdmissionResponse::refuse(format!(
             "weft refuses this container in pod {}/{}: {refusal}",

@@ -8,21 +8,21 @@ use std::time::Duration;
 /// Doublings after which the shift is pointless; keeps the arithmetic in range.
 const MOST_DOUBLINGS: u32 = 31;
 
-/// The waits of one thing that is tried again and again.
+/// The delays between attempts of one operation.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
-    longest: Duration,
+    maximum: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    /// Waits from `first` to `longest`.
+    /// Waits from `first` to `maximum`.
     #[must_use]
-    pub const fn new(first: Duration, longest: Duration) -> Self {
+    pub const fn new(first: Duration, maximum: Duration) -> Self {
         Self {
             first,
-            longest,
+            maximum,
             failures: 0,
         }
     }
@@ -51,10 +51,10 @@ impl Backoff {
         self.failures
     }
 
-    /// `spread` in 0..1 moves the wait from half of it to all of it.
+    /// `spread` in 0..1 places the delay between half of it and all of it.
     fn delay(&self, spread: f64) -> Duration {
         let factor = 1u32 << self.failures.min(MOST_DOUBLINGS);
-        let full = self.first.saturating_mul(factor).min(self.longest);
+        let full = self.first.saturating_mul(factor).min(self.maximum);
         full.mul_f64(0.5 + spread / 2.0)
     }
 }
@@ -64,11 +64,11 @@ mod tests {
     use super::*;
 
     const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(5);
+    const MAXIMUM: Duration = Duration::from_secs(5);
 
     #[test]
-    fn waits_double_up_to_the_longest_one() {
-        let mut backoff = Backoff::new(FIRST, LONGEST);
+    fn waits_double_up_to_the_maximum() {
+        let mut backoff = Backoff::new(FIRST, MAXIMUM);
         let mut full = Vec::new();
         for _ in 0..8 {
             full.push(backoff.delay(1.0).as_millis());
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn backoff_stays_in_upper_half_after_endless_failures() {
-        let mut backoff = Backoff::new(FIRST, LONGEST);
+        let mut backoff = Backoff::new(FIRST, MAXIMUM);
         for _ in 0..1_000 {
             let most = backoff.delay(1.0);
             let delay = backoff.next_delay();
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn success_starts_over() {
-        let mut backoff = Backoff::new(FIRST, LONGEST);
+        let mut backoff = Backoff::new(FIRST, MAXIMUM);
         backoff.next_delay();
         backoff.next_delay();
         backoff.reset();

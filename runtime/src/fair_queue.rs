@@ -1,4 +1,4 @@
-//! One piece of work at a time, of sources that each get as much time as the others.
+//! A fair queue: runs one piece of work at a time, and gives each source the same share of time.
 //!
 //! Start-time fair queueing: each source has a clock of its own, which its work moves on
 //! by the time that it took, and the waiting source whose clock is furthest behind is

@@ -1,4 +1,4 @@
-//! A rate limiter with keys: how often each of many callers may do something.
+//! A rate limiter by key: how often each of many callers may act.
 //!
 //! The generic cell rate algorithm: per key one moment, at which the key would be
 //! idle again. Nothing ticks in the background, and a key that has been idle for

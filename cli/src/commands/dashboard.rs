@@ -5,9 +5,9 @@
 //!
 //! Claims: observe-43
 
-mod answer;
 mod guard;
-mod question;
+mod request;
+mod response;
 mod server;
 
 use std::net::Ipv4Addr;

@@ -31,12 +31,12 @@ const SHORTEST: Duration = Duration::from_secs(1);
     after_help = "Example:\n  weft token --expires 30d"
 )]
 pub(crate) struct Token {
-    /// How long it counts
+    /// How long the token is valid
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = number::at_least(SHORTEST), allow_hyphen_values = true)]
     expires: Duration,
 }
 
-/// A token, and the value for a policy.
+/// A new token, and its entry for a TrafficPolicy.
 #[derive(Serialize)]
 struct Made {
     token: String,
@@ -47,7 +47,7 @@ impl Token {
     /// Prints a token.
     ///
     /// # Errors
-    /// When it would count for no time, or for longer than can be written.
+    /// When the lifetime is below a second, or ends later than a timestamp can hold.
     pub(crate) fn run(
         &self,
         global: &Global,

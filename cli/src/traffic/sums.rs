@@ -9,20 +9,20 @@ use policy::reason::Reason;
 use crate::output::number;
 use crate::output::table::{Cell, Tone};
 
-/// What was counted on some edges.
+/// Sums over several edges.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrafficTotals {
-    /// As their callers saw them.
+    /// Requests, as counted by their callers.
     pub(crate) requests: u64,
     /// Served.
     pub(crate) success: u64,
     /// Not served.
     pub(crate) failure: u64,
-    /// Of the failures those that the mesh refused by policy.
+    /// Those failures that the mesh refused by policy.
     pub(crate) refused: u64,
-    /// Open at the end.
+    /// Calls still open at the end of the window.
     pub(crate) open: u64,
-    /// What was sent, retries too.
+    /// Attempts, with retries.
     pub(crate) attempts: u64,
     latency: Mixture,
 }
@@ -83,7 +83,7 @@ impl TrafficTotals {
         }
     }
 
-    /// Latency of all of them.
+    /// Latency over all edges.
     #[must_use]
     pub(crate) fn latency(&self) -> Option<Latency> {
         self.latency.whole()
@@ -103,7 +103,7 @@ fn is_policy(reason: &str) -> bool {
     reasons.any(|one| one.as_str() == reason)
 }
 
-/// Halvings until a quantile is known to a thousandth.
+/// Bisection steps for a quantile.
 const STEPS: usize = 40;
 
 /// Latencies of several edges as one, with how many requests each stands for. Each edge reports
@@ -122,7 +122,7 @@ impl Mixture {
         }
     }
 
-    /// What all of them together have; exact where there is one.
+    /// Latency of all requests together; exact for one edge.
     #[must_use]
     pub(crate) fn whole(&self) -> Option<Latency> {
         match self.parts.as_slice() {
@@ -157,7 +157,8 @@ impl Mixture {
     }
 }
 
-/// The share of an edge's requests that took at most `ms`, by lines between what is known.
+/// The share of an edge's requests that took at most `ms`, interpolated linearly between the known
+/// quantiles.
 fn within(latency: &Latency, ms: f64) -> f64 {
     let known = [
         (0.0, 0.0),

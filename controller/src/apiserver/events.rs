@@ -136,7 +136,7 @@ impl EventRecorder {
 
     /// The same of what a user does: doing it again is an Event again. No client can know its name
     /// before and take it.
-    pub(crate) fn record_deed(&self, event: Event) {
+    pub(crate) fn record_action(&self, event: Event) {
         self.hand_in(event, RECORD_AGAIN_AFTER, Timestamp::now(), rand::random());
     }
 

@@ -47,7 +47,7 @@ pub(super) fn record(parts: &Releases, about: &[About], plan: &Plan) {
                 // It is recorded at each look until the annotation is gone.
                 parts.events.record(recorded);
             } else {
-                parts.events.record_deed(recorded);
+                parts.events.record_action(recorded);
             }
         }
     }

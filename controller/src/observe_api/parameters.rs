@@ -1,5 +1,5 @@
-//! The allowed parameters of each resource of the read API. A misspelt one is refused: if it were
-//! ignored, the response would be that of another query.
+//! Validates which parameters each resource of `observe.weft.dev` allows. A misspelt one is
+//! refused: if it were ignored, the response would be that of another query.
 //!
 //! Claims: observe-17, observe-45
 

@@ -1,10 +1,10 @@
 //! Taps (`taps/live`): streams requests to a client as they end.
 //!
-//! `question` reads the query, `pods` finds which proxies are queried and which pods the filters
+//! `query` parses the query, `pods` finds which proxies are queried and which pods the filters
 //! mean, `stream` sends the responses. The log and an Event at the tapped object name the user.
 
 mod pods;
-mod question;
+mod query;
 mod stream;
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tracing::info;
 use wire::v1::ask::What;
 
 use self::pods::{Pods, TapEnd};
-use self::question::Question;
+use self::query::TapQuery;
 use super::context::ObserveContext;
 use super::query::may;
 use super::stream::StreamPermits;
@@ -26,13 +26,13 @@ use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
 
-/// Proxies of one tap. Each shows at least one request in a second.
+/// Maximum of proxies in one tap; each may show at least one request a second.
 const MAX_PROXIES: usize = 512;
 
-/// Starts to stream the requested requests of a namespace.
+/// Starts a tap of requests of a namespace.
 ///
 /// # Errors
-/// When the query cannot be read, nothing fits it, or too much is watched already.
+/// When the query is invalid, no pod with a proxy matches, or too many taps are open.
 pub(super) async fn answer(
     context: &ObserveContext,
     user: &User,
@@ -40,12 +40,12 @@ pub(super) async fn answer(
     compiled: &Compiled,
     permits: StreamPermits,
 ) -> Result<ApiResponse, Refusal> {
-    let question = Question::parse(query, namespace, &context.tap_headers)?;
-    must_be_readable(context, user, &question).await?;
+    let tap_query = TapQuery::parse(query, namespace, &context.tap_headers)?;
+    must_be_readable(context, user, &tap_query).await?;
     let inventory = context.followed.inventory.read();
     let pods = Pods::new(&compiled.model, &inventory);
-    let of = question.of.to_string();
-    let mut watched = pods.of(&question.of);
+    let of = tap_query.of.to_string();
+    let mut watched = pods.of(&tap_query.of);
     // The right to tap is one of this namespace.
     watched.retain(|(_, pod)| *pod.namespace == *namespace);
     if watched.is_empty() {
@@ -60,8 +60,8 @@ pub(super) async fn answer(
     }
     let proxies = watched.len();
     watched.truncate(MAX_PROXIES);
-    let tap_request = question.tap_request(&pods, &watched)?;
-    let about = about(&question.of, namespace, &pods);
+    let tap_request = tap_query.tap_request(&pods, &watched)?;
+    let about = about(&tap_query.of, namespace, &pods);
     drop(inventory);
     let uids: Vec<Arc<str>> = watched.iter().map(|(uid, _)| Arc::clone(uid)).collect();
     let answers = context
@@ -69,7 +69,7 @@ pub(super) async fn answer(
         .query(What::Tap(tap_request), &uids, stream::LASTS);
     let answers = answers.map_err(|full| Refusal::held(full.to_string()))?;
     info!(user = ?user.name, of, ?query, proxies, "tap started");
-    context.events.record_deed(Event {
+    context.events.record_action(Event {
         about,
         event_type: EventType::Normal,
         reason: "TapStarted",
@@ -86,14 +86,14 @@ pub(super) async fn answer(
     ))
 }
 
-/// Of a workload elsewhere the filter is made of its pods. How many these are is shown to users who
-/// may read the graph there, and to no others, by whatever refusal.
+/// Refuses a filter by a workload of another namespace unless the user may read that namespace's
+/// graph: an error would show how many pods the workload has.
 async fn must_be_readable(
     context: &ObserveContext,
     user: &User,
-    question: &Question,
+    tap_query: &TapQuery,
 ) -> Result<(), Refusal> {
-    for (name, end) in question.workloads_elsewhere() {
+    for (name, end) in tap_query.workloads_elsewhere() {
         let namespace = end.namespace();
         let graph = Attributes {
             name: LIVE.to_owned(),

@@ -22,11 +22,11 @@ use crate::observe::live_queries::replicas::Passed;
 /// The peer at the other end of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// Its address, which proves nothing.
+    /// Its address, which is not authenticated.
     pub(super) addr: SocketAddr,
-    /// What its certificate proves, if it showed one.
+    /// The identity in its certificate, if it presented one.
     pub(super) identity: Option<PeerIdentity>,
-    /// Its place among the clients that have proven nothing.
+    /// Its permit, of those for unauthenticated peers.
     pub(super) permit: Option<Arc<Share<IpAddr>>>,
 }
 
@@ -37,7 +37,7 @@ fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
         .ok_or_else(|| Status::internal("the connection has no peer"))
 }
 
-/// Says that a connection's place is in use for as long as it lives.
+/// Marks the permit of a connection as in use until dropped.
 struct Busy<'a>(&'a Share<IpAddr>);
 
 impl<'a> Busy<'a> {
@@ -67,7 +67,7 @@ impl Control for ControlService {
     ) -> Result<Response<v1::CertifyResponse>, Status> {
         let peer = peer(&request)?;
         let source = peer.addr.ip().to_canonical();
-        // While it is answered, others of the same address that say nothing go first.
+        // While the request is served, idle connections of the same address are evicted first.
         let _busy = peer.permit.as_deref().map(Busy::new);
         let answer = self.certifier.certify(request.into_inner(), source).await?;
         Ok(Response::new(answer))
@@ -97,7 +97,9 @@ impl Control for ControlService {
         let identity = peer(&request)?.identity;
         let uid = identity.as_ref().and_then(PeerIdentity::pod_uid);
         let uid = uid.ok_or_else(|| {
-            Status::unauthenticated("answers need the client certificate of a pod")
+            Status::unauthenticated(
+                "responses to live queries need the client certificate of a pod",
+            )
         })?;
         let Streams {
             live_queries,

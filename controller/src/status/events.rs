@@ -51,7 +51,7 @@ pub(crate) async fn report(
         let leads = leadership.is_held();
         if leads && !led {
             for note in pending.take() {
-                events.record_deed(note);
+                events.record_action(note);
             }
             // The leader before may not have reported what is wrong.
             reported.begin_anew();
@@ -93,7 +93,7 @@ fn tell(events: &EventRecorder, notes: Vec<Event>) {
     for note in notes {
         if note.reason == OPENED {
             // It opened, was closed and opens again: each time counts.
-            events.record_deed(note);
+            events.record_action(note);
         } else {
             events.record(note);
         }

@@ -35,12 +35,12 @@ pub(super) fn check(spec: &Map<String, Value>, earlier: &Earlier) -> Result<(), 
     Ok(())
 }
 
-/// Refuses the containers that a change adds to a running pod with a proxy: they come
-/// without [`check`], and share everything that it protects.
+/// Refuses ephemeral containers that conflict with the proxy of a running pod: [`check`] does not
+/// see them.
 ///
 /// # Errors
 /// A [`Refusal`] that names the field.
-pub fn ephemeral(pod: &Value, before: &Value) -> Result<(), Refusal> {
+pub fn check_ephemeral(pod: &Value, before: &Value) -> Result<(), Refusal> {
     let Some(spec) = pod.get("spec").and_then(Value::as_object) else {
         return Err(Refusal::NotAPod);
     };
@@ -52,7 +52,7 @@ pub fn ephemeral(pod: &Value, before: &Value) -> Result<(), Refusal> {
         .and_then(Value::as_array)
         .map_or(&[][..], Vec::as_slice);
     for (index, container) in list(spec, "ephemeralContainers").enumerate() {
-        // A container that was there before the proxy knew of such containers stays.
+        // An existing ephemeral container cannot be removed, so it is not checked again.
         if !known.contains(container) {
             let field = format!("spec.ephemeralContainers[{index}]");
             names(&field, container)?;
@@ -96,7 +96,7 @@ fn ids(field: &str, container: &Value, spec: &Map<String, Value>) -> Result<(), 
     Ok(())
 }
 
-/// A member of the proxy's group can run a program that belongs to the group and sets it.
+/// A process in the proxy's group can run a setgid program of that group.
 fn groups(spec: &Map<String, Value>) -> Result<(), Refusal> {
     let context = |name: &str| spec.get("securityContext").and_then(|own| own.get(name));
     let is_proxys = |id: &Value| id.as_i64() == Some(i64::from(PROXY_UID));
@@ -127,12 +127,12 @@ fn ports(field: &str, container: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses a pod that queries the node's name servers, which do not know Services. The warning
-/// where the pod names servers of its own, which may know them.
+/// Refuses a pod that queries the node's name servers, which do not know Services. Returns a
+/// warning where the pod names servers of its own, which may know them.
 ///
-/// The proxy knows its controller by a name of the cluster. A proxy that cannot resolve that name
-/// waits for its certificate for ever, and the pod stays in `Init` without a word from Kubernetes
-/// about the reason.
+/// The proxy resolves its controller by a cluster DNS name. A proxy that cannot resolve that name
+/// waits for its certificate for ever, and the pod stays in `Init` and Kubernetes reports no
+/// reason.
 ///
 /// # Errors
 /// A [`Refusal`] that names the field.
@@ -180,18 +180,21 @@ mod tests {
             ),
             (json!({"name": "weft-proxy"}), "name \"weft-proxy\""),
         ] {
-            let refusal = ephemeral(&debugged(true, &debugger), &before).unwrap_err();
+            let refusal = check_ephemeral(&debugged(true, &debugger), &before).unwrap_err();
             let refusal = refusal.to_string();
             assert!(
                 refusal.starts_with("spec.ephemeralContainers[0].") && refusal.contains(field),
                 "{refusal}"
             );
-            assert_eq!(ephemeral(&debugged(false, &debugger), &before), Ok(()));
+            assert_eq!(
+                check_ephemeral(&debugged(false, &debugger), &before),
+                Ok(())
+            );
             // One that is there already cannot be taken away, and must not hold up others.
             let there = debugged(true, &debugger);
-            assert_eq!(ephemeral(&there, &there), Ok(()));
+            assert_eq!(check_ephemeral(&there, &there), Ok(()));
         }
         let honest = json!({"name": "d", "image": "shell", "securityContext": {"runAsUser": 0}});
-        assert_eq!(ephemeral(&debugged(true, &honest), &before), Ok(()));
+        assert_eq!(check_ephemeral(&debugged(true, &honest), &before), Ok(()));
     }
 }

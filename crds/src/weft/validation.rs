@@ -1,4 +1,4 @@
-//! Validates a TrafficPolicy by itself, section by section, and parses its meaning.
+//! Validates a TrafficPolicy by itself, section by section, and converts it to types of `policy`.
 //!
 //! A section with a validation error has no effect, so that the next policy decides; half of it
 //! would be a section without an author. The other sections of the object stay in force. An error

@@ -19,7 +19,7 @@ use super::{agreement, traffic, *};
 /// Objects of the hostile corpus, and policies that are altered in a few places.
 const OBJECTS: u64 = 600;
 
-/// What the webhook gets and says. The API server converts an object first, and refuses
+/// What the webhook returns for an object. The API server converts an object first, and refuses
 /// what cannot be converted with the conversion's words.
 fn reviewed(object: &Value) -> Result<(Option<String>, Vec<String>), String> {
     let api_version = object["apiVersion"].as_str().unwrap();
@@ -47,7 +47,7 @@ fn described(finding: &Finding) -> String {
     format!("{}: {text}", finding.field)
 }
 
-/// How many objects were refused, and how many were taken with a warning.
+/// How many objects were refused, and how many were accepted with a warning.
 #[derive(Debug, Default)]
 struct Compared {
     refused: usize,
@@ -55,7 +55,7 @@ struct Compared {
 }
 
 impl Compared {
-    /// Has both say what they say of an object.
+    /// Validates an object by both, and compares their messages.
     fn compare(&mut self, seed: u64, object: &Value) {
         // JSON is YAML. A text that the reader of files refuses never reaches a cluster.
         let Ok(validated) = validate_text(&object.to_string(), "shop", &Cluster::default()) else {

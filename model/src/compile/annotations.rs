@@ -1,5 +1,5 @@
 //! Reports annotations that cannot be parsed. `model::modes`, `model::protocols` and
-//! `model::telemetry` decide what they count as.
+//! `model::telemetry` decide which value holds instead.
 
 use std::str::FromStr;
 

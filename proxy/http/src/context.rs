@@ -110,9 +110,10 @@ pub struct OpenRequest {
 }
 
 impl Contexts {
-    /// A request with these headers goes to the application, with its name in a header where there
-    /// is something to inherit. False beside it: there was no room to keep it.
-    pub fn arrives(
+    /// Registers a request with these headers, which goes to the application, and writes its name
+    /// into a header where there is something to inherit. False beside it: there was no room to
+    /// keep it.
+    pub fn register(
         self: &Arc<Self>,
         inherited: &Inherited,
         map: &mut HeaderMap,

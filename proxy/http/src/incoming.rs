@@ -1,4 +1,4 @@
-//! The body of a received message, by either version of HTTP.
+//! The body of a received message, over HTTP/1.1 or HTTP/2.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

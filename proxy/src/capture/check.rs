@@ -15,11 +15,10 @@ use policy::well_known::OUTBOUND_PORT;
 use crate::capture::settings::{Settings, UID};
 use crate::net::original_dst::original_dst;
 
-/// A connection within one machine takes microseconds; the rest is for one that
-/// is starved of CPU.
+/// Time limit for a connection within the machine: it takes microseconds, more without free CPU.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// How often an arrival is looked for, once the connection stands.
+/// Interval of attempts to accept the redirected connection.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What was found, mostly for one address family.
@@ -27,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(crate) enum CheckOutcome {
     /// A connection to this address arrived at the proxy's port.
     Redirected(SocketAddr),
-    /// The namespace cannot reach anybody in this family.
+    /// The namespace has no route in this address family.
     NoRoute { family: &'static str },
     /// The skip lists leave nothing to redirect.
     Skipped { family: &'static str },
@@ -69,8 +68,8 @@ pub(crate) enum CheckError {
     #[error(
         "a connection to {service}, the address of a Service, left this pod's sockets as one to \
          {arrived}: something on the node (Cilium's or Calico's eBPF load balancing) chooses \
-         endpoints before the mesh can, so splits and balancing would be off without a word. Let \
-         it keep away from pods' sockets: Cilium socketLB.hostNamespaceOnly=true, Calico \
+         endpoints before the mesh can, so splits and balancing would have no effect. Disable its \
+         translation in pods' sockets: Cilium socketLB.hostNamespaceOnly=true, Calico \
          bpfConnectTimeLoadBalancing=Disabled"
     )]
     ServiceTranslated {
@@ -89,8 +88,8 @@ pub(crate) enum CheckError {
     NoRoute,
 }
 
-/// Checks every address family that the namespace can use, and that the address of
-/// `service` arrives as it was called.
+/// Checks every address family that the namespace can use, and that the address of `service` is not
+/// translated.
 ///
 /// # Errors
 /// When a family that has a route is not redirected, when none has a route, or when another
@@ -119,7 +118,7 @@ pub(crate) fn check(
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
         };
-        untranslated(service, arrives(service, listener)?)?;
+        must_not_be_translated(service, arrives(service, listener)?)?;
         outcomes.push(CheckOutcome::Redirected(service));
     }
     Ok(outcomes)
@@ -168,12 +167,12 @@ impl Family {
         if !has_route(target) {
             return Ok(CheckOutcome::NoRoute { family });
         }
-        documented(target, listener, arrives(target, listener)?)?;
+        must_arrive_unchanged(target, listener, arrives(target, listener)?)?;
         Ok(CheckOutcome::Redirected(target))
     }
 }
 
-fn documented(
+fn must_arrive_unchanged(
     target: SocketAddr,
     listener: SocketAddr,
     arrived: SocketAddr,
@@ -184,11 +183,11 @@ fn documented(
     Err(CheckError::NotRedirected {
         target,
         listener,
-        found: format!("the kernel calls it a connection to {arrived}"),
+        found: format!("its original destination is {arrived}"),
     })
 }
 
-fn untranslated(service: SocketAddr, arrived: SocketAddr) -> Result<(), CheckError> {
+fn must_not_be_translated(service: SocketAddr, arrived: SocketAddr) -> Result<(), CheckError> {
     if arrived == service {
         return Ok(());
     }
@@ -206,8 +205,8 @@ fn has_route(target: SocketAddr) -> bool {
         .is_ok()
 }
 
-/// Where a connection to `target`, which arrived `at` the proxy's port, was going by the kernel's
-/// record.
+/// Connects to `target`, accepts the connection at the proxy's port `at`, and returns its original
+/// destination.
 fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError> {
     let deadline = Instant::now() + WITHIN;
     let listener = TcpListener::bind(at)
@@ -222,7 +221,7 @@ fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError>
         found,
     };
 
-    // The kernel completes the handshake before anybody accepts.
+    // The kernel completes the handshake before `accept`.
     let client = TcpStream::connect_timeout(&target, WITHIN)
         .map_err(|error| not_redirected(error.to_string()))?;
     let from = client
@@ -258,8 +257,10 @@ mod tests {
     fn service_address_translated_before_redirection_is_reported_with_advice() {
         let service = SocketAddr::from(([10, 96, 0, 1], 443));
         let endpoint = SocketAddr::from(([192, 168, 7, 7], 6443));
-        assert!(untranslated(service, service).is_ok());
-        let message = untranslated(service, endpoint).unwrap_err().to_string();
+        assert!(must_not_be_translated(service, service).is_ok());
+        let message = must_not_be_translated(service, endpoint)
+            .unwrap_err()
+            .to_string();
         for word in [
             "10.96.0.1:443",
             "192.168.7.7:6443",

@@ -36,7 +36,7 @@ pub struct EndpointSet {
     /// Where callers without a policy for it prefer to go.
     locality: Locality,
     /// Of a headless Service: clients that name it mean any of them.
-    pub(crate) alike: bool,
+    pub(crate) interchangeable: bool,
     hints: Arc<TopologyHints>,
     /// What callers prefer by the hints, where they say anything for the own pod: they come before it, and
     /// decide which endpoints are near.
@@ -78,7 +78,7 @@ impl EndpointSet {
             own: LocalInfo::default(),
             parts: Parts::default(),
             locality: Locality::None,
-            alike: false,
+            interchangeable: false,
             hints: Arc::default(),
             hinted: None,
             budget,
@@ -121,8 +121,8 @@ impl EndpointSet {
 
     /// The same where clients that name the Service mean any of them.
     #[must_use]
-    pub(crate) const fn of_alike(mut self, alike: bool) -> Self {
-        self.alike = alike;
+    pub(crate) const fn of_interchangeable(mut self, interchangeable: bool) -> Self {
+        self.interchangeable = interchangeable;
         self
     }
 
@@ -133,7 +133,7 @@ impl EndpointSet {
         let set = Self::new(endpoints, budget, throttle, Arc::clone(&self.circuits));
         let set = Self {
             hints: Arc::clone(&self.hints),
-            alike: self.alike,
+            interchangeable: self.interchangeable,
             ..set
         };
         set.preferring(self.locality).seen_from(self.own)

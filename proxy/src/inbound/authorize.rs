@@ -45,9 +45,9 @@ pub(super) enum Expected {
     Either,
 }
 
-/// What was decided about a connection of opaque bytes.
+/// Opaque bytes that a caller may send on a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Admitted {
+pub(super) struct AllowedBytes {
     /// What allowed them, where it was a rule.
     pub(super) by: Option<Origin>,
     /// Deny would have refused them.
@@ -55,7 +55,7 @@ pub(super) struct Admitted {
     /// HTTP must not pass among them.
     pub(super) watched: bool,
     /// Revision of the policy that allowed them.
-    pub(super) as_of: u64,
+    pub(super) policy_revision: u64,
 }
 
 /// True when plaintext is refused altogether, whatever the rules.
@@ -121,16 +121,16 @@ pub(super) fn authorize_bytes(
     connection: &Connection,
     snapshot: &Snapshot,
     begins_as_tls: bool,
-) -> Result<Admitted, Failure> {
+) -> Result<AllowedBytes, Failure> {
     let verdict = evaluate_bytes(connection, snapshot);
     dry_run_bytes(connection, snapshot, verdict.is_allowed(), begins_as_tls);
     let audited = audit(connection, &verdict);
     enforce(connection, snapshot, &verdict)?;
-    Ok(Admitted {
+    Ok(AllowedBytes {
         by: verdict.by().cloned(),
         audited,
         watched: !declared(connection, snapshot).is_opaque(),
-        as_of: snapshot.policy_revision,
+        policy_revision: snapshot.policy_revision,
     })
 }
 

@@ -146,12 +146,8 @@ impl Connection {
         self
     }
 
-    /// A call begins that may open connections to the application.
-    pub(super) fn beginning(&self) -> ConnectGuard<'_> {
-        self.connect_guard(None)
-    }
-
-    /// The same of a call that opened one at this moment.
+    /// The guard of a call that may open connections to the application. `began`: when it has
+    /// opened one already.
     pub(super) fn connect_guard(&self, began: Option<Instant>) -> ConnectGuard<'_> {
         self.proxy
             .abandon_limiter
@@ -165,10 +161,10 @@ impl Connection {
 
     /// The same by the connection that was opened so. At once: what makes up for an abandoned one
     /// is not to be saved for when that is of use.
-    pub(super) fn note_answer_by(&self, beginning: Option<&ConnectGuard<'_>>) {
+    pub(super) fn note_answer_by(&self, connect_guard: Option<&ConnectGuard<'_>>) {
         self.note_answer();
-        if let Some(beginning) = beginning {
-            beginning.answered();
+        if let Some(connect_guard) = connect_guard {
+            connect_guard.answered();
         }
     }
 

@@ -17,42 +17,41 @@ use crate::inbound::reauthorize::{Allowed, no_longer_allowed, revoked_request, u
 use crate::mesh::protocol::AppHttp;
 use crate::net::connect::ConnectTimeout;
 
-/// How long the application may take to accept a connection for that. Time is only kept for
-/// another endpoint where the caller's proxy could try one; elsewhere that would end the call
-/// early for nothing.
+/// The connect timeout to the application. It leaves time for another endpoint only where the
+/// caller's proxy can try one.
 fn connect_timeout(allowed: &Allowed) -> ConnectTimeout {
     let left = |ends: Instant| ends.saturating_duration_since(deadline::now());
     let ends = allowed.ends.filter(|_| allowed.replaceable);
     ConnectTimeout::of_application(ends.map(left))
 }
 
-/// The head of the application's answer, if it comes before a change of policy has
-/// taken the right to it away. `admitted` is another one behind a wait for the call's turn.
+/// Returns the head of the application's response, unless a policy change revokes the request
+/// first. After a wait for a connection `admitted` is a new admission.
 pub(super) async fn forward(
     connection: &Connection,
     allowed: &Allowed,
     replay: &Replay,
-    speak: AppHttp,
+    app_http: AppHttp,
     admitted: &mut Option<Box<AdmittedRequest>>,
 ) -> Result<UpstreamResponse, Failure> {
     let parts = &allowed.parts;
-    // Outside of what ends by itself: dropped with this future, the caller has left.
-    let beginning = connection.beginning();
+    // Created outside of `sent`: if this future is dropped, the caller has left.
+    let connect_guard = connection.connect_guard(None);
     let sent = async {
-        if speak == AppHttp::Http2 {
+        if app_http == AppHttp::Http2 {
             return forward_http2(connection, allowed, replay).await;
         }
         let clients = &connection.proxy.clients;
         loop {
-            // Reckoned behind the turn, which takes of the same time.
+            // Computed after the wait, which uses the same time.
             let limit = connect_timeout(allowed);
-            let begins = Some(&beginning);
-            match exchange::http1(clients, connection.local, limit, parts, replay, begins).await {
-                Err(_) if beginning.has_to_wait() => {}
+            let guard = Some(&connect_guard);
+            match exchange::http1(clients, connection.local, limit, parts, replay, guard).await {
+                Err(_) if connect_guard.has_to_wait() => {}
                 sent => return sent,
             }
             // On the heap: hardly any call waits here.
-            Box::pin(wait_for_turn(connection, &beginning, admitted)).await?;
+            Box::pin(wait_for_turn(connection, &connect_guard, admitted)).await?;
         }
     };
     let sent = pin!(sent);
@@ -60,9 +59,9 @@ pub(super) async fn forward(
     let revoked = pin!(revoked_request(connection, allowed));
     let sent = unless_revoked(sent, revoked).await;
     if matches!(&sent, Some(Ok(Ok(_)))) {
-        beginning.answered();
+        connect_guard.answered();
     } else {
-        beginning.ended();
+        connect_guard.ended();
     }
     match sent {
         Some(sent) => sent.unwrap_or_else(|_| Err(deadline::passed())),

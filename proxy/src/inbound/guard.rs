@@ -23,7 +23,7 @@ use crate::http::body::Body;
 use crate::http::deadline::{self, Timed, now};
 use crate::http::received::{Received, authority_of};
 use crate::http::shadow::Shadow;
-use crate::inbound::authorize::{Admitted, authorize_bytes};
+use crate::inbound::authorize::{AllowedBytes, authorize_bytes};
 use crate::inbound::connection::Connection;
 use crate::inbound::path::EvaluatedPath;
 use crate::net::abandon_limiter::ConnectGuard;
@@ -33,10 +33,10 @@ use crate::telemetry::labels::{OverloadLabels, Port, RateLimitedLabels, ShadowLa
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// Until when a request has to be done: by its caller, and by policies where its caller's
-/// proxy did not apply them: it has none or carried bytes, or the pod was called by its own
-/// address. A peer proxy marks that, and one of an earlier version shows where the host is
-/// that address. Headers of ours count only from peer proxies.
+/// The deadline of a request: its caller's, and that of this pod's policies where no proxy of the
+/// caller applied them. That is so where the caller has no proxy, where its proxy relayed opaque
+/// bytes, and where the pod was called by its own address. A peer proxy marks the last case; by an
+/// older one it is seen from the host. Headers of ours count only from peer proxies.
 pub(super) fn deadline(
     connection: &Connection,
     snapshot: &Snapshot,
@@ -54,7 +54,7 @@ pub(super) fn deadline(
         .metrics
         .read_time(timed.unreadable);
     let guard = port_guard(connection, snapshot).filter(|guard| guard.has_times());
-    let guard = guard.filter(|_| !is_called_as_service(connection, received));
+    let guard = guard.filter(|_| !caller_proxy_applied_policies(connection, received));
     let request = guard.and_then(|guard| {
         guard.request_time(connection.caller(), &path.facts(parts), path.forms().ways())
     });
@@ -63,7 +63,7 @@ pub(super) fn deadline(
 
 /// Whether the proxy of its caller applied policies to a request, and may choose another
 /// endpoint for it: it read the request, which was not sent to this very pod.
-pub(super) fn is_called_as_service(connection: &Connection, received: &Received) -> bool {
+pub(super) fn caller_proxy_applied_policies(connection: &Connection, received: &Received) -> bool {
     let times = received.times.as_deref();
     let leaves_policies = times.is_some_and(|times| times.unlimited);
     connection.is_of_proxy()
@@ -104,7 +104,7 @@ pub(super) fn shadow(connection: &Connection, received: &Received) -> Option<Sha
     received.shadow.filter(|_| connection.is_of_proxy())
 }
 
-/// Counts by whose word calls of this pod are not copied for a while.
+/// Counts requests after which this pod's calls are not copied for a while, by peer.
 pub(super) fn count_shadow(connection: &Connection, shadow: Option<Shadow>) {
     let said = match shadow {
         None => return,
@@ -171,7 +171,8 @@ pub(super) fn requested_class(connection: &Connection, received: &Received) -> O
     }
 }
 
-/// The limit that refuses this request, after it was allowed: others use no tokens.
+/// The rate limit that refuses this request. Evaluated after access, so that refused requests take
+/// no tokens.
 pub(super) fn limited(
     connection: &Connection,
     snapshot: &Snapshot,
@@ -196,8 +197,8 @@ pub(super) fn admit_bytes(
     connection: &Connection,
     snapshot: &Snapshot,
     begins_as_tls: bool,
-) -> Result<Admitted, Failure> {
-    let admitted = authorize_bytes(connection, snapshot, begins_as_tls)?;
+) -> Result<AllowedBytes, Failure> {
+    let allowed = authorize_bytes(connection, snapshot, begins_as_tls)?;
     let arrival = Arrival {
         caller: connection.caller(),
         request: None,
@@ -206,7 +207,7 @@ pub(super) fn admit_bytes(
     let guard = port_guard(connection, snapshot);
     match guard.and_then(|guard| exceeds(connection, guard, &arrival)) {
         Some(exceeded) => Err(failure(&exceeded)),
-        None => Ok(admitted),
+        None => Ok(allowed),
     }
 }
 
@@ -262,7 +263,7 @@ fn failure(exceeded: &Exceeded) -> Failure {
     }
 }
 
-/// The answer to a request that exceeds a limit: with when to come again.
+/// The response to a request that exceeds a limit, with the time after which to retry.
 pub(super) fn limit_response(
     exceeded: &Exceeded,
     call: Call,
@@ -298,12 +299,12 @@ pub(super) fn admit_request(
     let Some(overload) = guard.and_then(PortGuard::overload) else {
         return Ok(None);
     };
-    let asks = PendingRequest {
+    let pending = PendingRequest {
         priority: class.unwrap_or_default(),
         retry: received.retry && connection.is_of_proxy(),
         audited: false,
     };
-    arrives(connection, overload, asks).map(Some)
+    admit_by_overload(connection, overload, pending).map(Some)
 }
 
 /// Waits until the call may open a connection. What waits here is not in flight, and needs
@@ -313,28 +314,28 @@ pub(super) fn admit_request(
 /// When too many wait, or the application has no room by then.
 pub(super) async fn wait_for_turn(
     connection: &Connection,
-    beginning: &ConnectGuard<'_>,
+    connect_guard: &ConnectGuard<'_>,
     admitted: &mut Option<Box<AdmittedRequest>>,
 ) -> Result<(), Failure> {
     let put_off = admitted.take().map(|admitted| admitted.put_off());
-    let turn = beginning.turn().await;
+    let turn = connect_guard.turn().await;
     turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
-    if let Some((overload, asks)) = put_off {
-        *admitted = Some(arrives(connection, &overload, asks)?);
+    if let Some((overload, pending)) = put_off {
+        *admitted = Some(admit_by_overload(connection, &overload, pending)?);
     }
     Ok(())
 }
 
-fn arrives(
+fn admit_by_overload(
     connection: &Connection,
     overload: &PortOverload,
-    asks: PendingRequest,
+    pending: PendingRequest,
 ) -> Result<Box<AdmittedRequest>, Failure> {
-    let decided = overload.arrive(now(), asks, |limit| show_limit(connection, limit));
-    if decided.admit != Admit::Pass && !asks.audited {
+    let decided = overload.arrive(now(), pending, |limit| show_limit(connection, limit));
+    if decided.admit != Admit::Pass && !pending.audited {
         let labels = ShedLabels {
             port: Port::Number(connection.local.port()),
-            priority: asks.class().as_str(),
+            priority: pending.class().as_str(),
         };
         connection.proxy.telemetry.metrics.shed.at(&labels).inc();
     }
@@ -345,7 +346,7 @@ fn arrives(
             "the application has more requests than it can answer in time, by {}; this one, \
              of class {}, was not sent to it",
             overload.origin(),
-            asks.class().as_str()
+            pending.class().as_str()
         )
         .into(),
     })

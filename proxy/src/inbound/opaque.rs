@@ -10,7 +10,7 @@ use policy::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::failure::Failure;
-use crate::inbound::authorize::{Admitted, declared_bytes};
+use crate::inbound::authorize::{AllowedBytes, declared_bytes};
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::revoked;
 use crate::net::abandon_limiter::ConnectGuard;
@@ -23,14 +23,14 @@ use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::CallGroup;
 use crate::telemetry::labels::Direction;
 
-/// Serves opaque bytes as it was decided, for as long as they are allowed. `beginning`: of
+/// Serves opaque bytes as it was decided, for as long as they are allowed. `connect_guard`: of
 /// the connection `server`, where that counts if its caller gives it up.
 pub(super) async fn relay_bytes<S>(
     connection: &Connection,
     mut stream: Prefixed<S>,
     mut server: Option<Prefixed<TcpStream>>,
-    decided: Result<Admitted, Failure>,
-    beginning: Option<&ConnectGuard<'_>>,
+    decided: Result<AllowedBytes, Failure>,
+    connect_guard: Option<&ConnectGuard<'_>>,
 ) where
     S: ChunkIo,
 {
@@ -39,8 +39,8 @@ pub(super) async fn relay_bytes<S>(
         call.carries_tls();
     }
     connection.count_on_cell(&mut call, CallGroup::None);
-    let admitted = match decided {
-        Ok(admitted) => admitted,
+    let allowed = match decided {
+        Ok(allowed) => allowed,
         Err(failure) => {
             return call.reset(&failure, || {
                 stream.abort();
@@ -50,8 +50,8 @@ pub(super) async fn relay_bytes<S>(
             });
         }
     };
-    call.allowed_by(admitted.by.as_ref());
-    if admitted.audited {
+    call.allowed_by(allowed.by.as_ref());
+    if allowed.audited {
         call.audited();
     }
     let server = match server {
@@ -68,15 +68,16 @@ pub(super) async fn relay_bytes<S>(
     connection
         .proxy
         .count_connection(Direction::inbound, "opaque", connection.security());
-    let (mut stream, mut server) = sides(connection, stream, server, admitted.watched, beginning);
+    let (mut stream, mut server) =
+        sides(connection, stream, server, allowed.watched, connect_guard);
     let cell = call.open();
     tokio::select! {
         // First this: nothing passes that a change forbids which came while the way was
         // opened.
         biased;
-        failure = revoked(connection, admitted.as_of) => {
-            if let Some(beginning) = beginning {
-                beginning.ended();
+        failure = revoked(connection, allowed.policy_revision) => {
+            if let Some(connect_guard) = connect_guard {
+                connect_guard.ended();
             }
             // A side that had not received its end was aborted with the relay.
             call.reset(&failure, || {});
@@ -109,11 +110,11 @@ fn sides<'a, S>(
     stream: Prefixed<S>,
     server: Prefixed<TcpStream>,
     watched: bool,
-    beginning: Option<&'a ConnectGuard<'a>>,
+    connect_guard: Option<&'a ConnectGuard<'a>>,
 ) -> (ScannedStream<'a, S>, AnsweringServer<'a>) {
     let spoke_first = server.has_bytes();
     if spoke_first {
-        connection.note_answer_by(beginning);
+        connection.note_answer_by(connect_guard);
     }
     let stream = ScannedStream {
         inner: stream,
@@ -124,7 +125,7 @@ fn sides<'a, S>(
     let server = AnsweringServer {
         inner: server,
         connection,
-        beginning,
+        connect_guard,
     };
     (stream, server)
 }
@@ -175,13 +176,13 @@ struct AnsweringServer<'a> {
     inner: Prefixed<TcpStream>,
     connection: &'a Connection,
     /// Taken by the first word.
-    beginning: Option<&'a ConnectGuard<'a>>,
+    connect_guard: Option<&'a ConnectGuard<'a>>,
 }
 
 impl ChunkIo for AnsweringServer<'_> {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let chunk = ready!(self.inner.poll_chunk(cx, room));
-        self.connection.note_answer_by(self.beginning.take());
+        self.connection.note_answer_by(self.connect_guard.take());
         Poll::Ready(chunk)
     }
 

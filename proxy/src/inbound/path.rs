@@ -1,4 +1,5 @@
-//! The path of a request as rules see it, made once for all that evaluate the request.
+//! The path of a request in the forms that rules, limits and route names evaluate, parsed once per
+//! request.
 //!
 //! Claims: calls-50
 

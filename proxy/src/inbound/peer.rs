@@ -21,7 +21,7 @@ use crate::http::http2::server::Accept;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{PeerUpgrade, Upgrades};
 use crate::http::replay::KeptBody;
-use crate::inbound::authorize::{Admitted, Expected, evaluates_requests, expected};
+use crate::inbound::authorize::{AllowedBytes, Expected, evaluates_requests, expected};
 use crate::inbound::connection::{CallerContext, Connection};
 use crate::inbound::guard::admit_bytes;
 use crate::inbound::opaque::{call_of_bytes, relay_bytes};
@@ -142,7 +142,7 @@ enum TunnelContent {
     /// It may carry either, and is evaluated when its protocol is known.
     Either,
     /// Bytes, and these may pass.
-    Bytes(Admitted),
+    Bytes(AllowedBytes),
 }
 
 /// Bytes that come as the body of a peer proxy's request, declared as opaque. Where they are
@@ -156,7 +156,7 @@ async fn tunnel(
     let mut response = Response::new(body::empty());
     response.extensions_mut().insert(accept);
     let content = tunnel_content(&connection, &connection.proxy.config.snapshot());
-    let admitted = match content {
+    let allowed = match content {
         Ok(TunnelContent::Requests) => {
             #[expect(clippy::disallowed_methods, reason = "one byte stream")]
             tokio::spawn(async move {
@@ -170,7 +170,7 @@ async fn tunnel(
             return response;
         }
         Ok(TunnelContent::Either) => None,
-        Ok(TunnelContent::Bytes(admitted)) => Some(admitted),
+        Ok(TunnelContent::Bytes(allowed)) => Some(allowed),
         // A caller without any access gets that before it sends anything.
         Err(failure) => return unopened(&connection, &failure),
     };
@@ -182,23 +182,23 @@ async fn tunnel(
     tokio::spawn(async move {
         // What the caller sends, or that it sends no more, makes nothing of the connection:
         // it may leave right behind that.
-        let beginning = connection.connect_guard(began);
+        let connect_guard = connection.connect_guard(began);
         let Ok(out) = out.await else { return };
         let mut stream = Prefixed::new(ByteStream::new(out, incoming));
-        if let Some(admitted) = admitted {
+        if let Some(allowed) = allowed {
             permit.busy();
-            let begins = Some(&beginning);
-            relay_bytes(&connection, stream, Some(server), Ok(admitted), begins).await;
+            let guard = Some(&connect_guard);
+            relay_bytes(&connection, stream, Some(server), Ok(allowed), guard).await;
         } else {
             // The peer's declaration as opaque does not count: unless the port is declared
             // so, HTTP in a tunnel is evaluated and cleaned as HTTP.
-            let begins = Some(&beginning);
-            let spoken = race(&connection, &mut stream, server, begins).await;
-            serve(Arc::clone(&connection), stream, spoken, &permit, begins).await;
+            let guard = Some(&connect_guard);
+            let spoken = race(&connection, &mut stream, server, guard).await;
+            serve(Arc::clone(&connection), stream, spoken, &permit, guard).await;
         }
         // Requests go by connections of their own, whose answers make up for nothing here.
         if connection.has_answered() {
-            beginning.ended();
+            connect_guard.ended();
         }
     });
     response
@@ -206,11 +206,11 @@ async fn tunnel(
 
 /// Opens a connection to the application when the caller may, and returns when that began.
 async fn connect_in_turn(connection: &Connection) -> Result<(TcpStream, Option<Instant>), Failure> {
-    let beginning = connection.beginning();
-    let turn = beginning.begins_in_turn().await;
+    let connect_guard = connection.connect_guard(None);
+    let turn = connect_guard.begins_in_turn().await;
     turn.map_err(|full| Failure::not_sent(Reason::Overload, full.to_string()))?;
     let connected = connection.connect().await;
-    let began = beginning.handed_on();
+    let began = connect_guard.handed_on();
     match connected {
         Ok(server) => Ok((server, began)),
         Err(error) => Err(Failure::not_sent(Reason::ConnectFailed, error.to_string())),
@@ -230,8 +230,8 @@ fn tunnel_content(connection: &Connection, snapshot: &Snapshot) -> Result<Tunnel
         Expected::Either => Ok(TunnelContent::Either),
         Expected::Bytes | Expected::Http { .. } => {
             // Nothing of them has come yet.
-            let admitted = admit_bytes(connection, snapshot, false);
-            admitted.map(TunnelContent::Bytes)
+            let allowed = admit_bytes(connection, snapshot, false);
+            allowed.map(TunnelContent::Bytes)
         }
     }
 }

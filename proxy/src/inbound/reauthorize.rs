@@ -42,7 +42,7 @@ pub(super) async fn unless_revoked<T>(
 pub(crate) struct Allowed {
     pub(super) parts: http::request::Parts,
     /// By the policy of this revision.
-    pub(super) as_of: u64,
+    pub(super) policy_revision: u64,
     /// When it is over.
     pub(super) ends: Option<Instant>,
     /// Its caller's proxy may send it to another endpoint instead.
@@ -64,11 +64,11 @@ pub(super) async fn plaintext_forbidden(connection: &Connection) {
     }
 }
 
-/// Returns when a change of the policy after the revision `as_of` takes away what
+/// Returns when a change of the policy after the revision `policy_revision` takes away what
 /// that allowed. It may have come while the way to the application was being opened.
-pub(super) async fn revoked(connection: &Connection, as_of: u64) -> Failure {
+pub(super) async fn revoked(connection: &Connection, policy_revision: u64) -> Failure {
     let config = &connection.proxy.config;
-    let mut changes = config.policy_changes_since(as_of);
+    let mut changes = config.policy_changes_since(policy_revision);
     loop {
         if changes.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -84,7 +84,7 @@ pub(super) async fn revoked(connection: &Connection, as_of: u64) -> Failure {
 /// be read in several ways they have to let it pass as it was sent on.
 pub(super) async fn revoked_request(connection: &Connection, allowed: &Allowed) {
     let (config, parts) = (&connection.proxy.config, &allowed.parts);
-    let mut changes = config.policy_changes_since(allowed.as_of);
+    let mut changes = config.policy_changes_since(allowed.policy_revision);
     loop {
         if changes.changed().await.is_err() {
             std::future::pending::<()>().await;

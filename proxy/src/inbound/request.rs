@@ -41,7 +41,7 @@ use crate::telemetry::trace::CameFrom;
 struct AuthorizedRequest {
     deadline: Deadline,
     /// Revision of the policy that allowed it.
-    as_of: u64,
+    policy_revision: u64,
     class: Option<Priority>,
     /// By which it counts in the groups of a FaultExperiment.
     groups: Option<Selection>,
@@ -56,7 +56,7 @@ enum Refused {
     Shed(Failure),
 }
 
-/// A request that is ready to be forwarded, and what is kept of it until its answer.
+/// A request that is ready to be forwarded, and what is kept of it until its response.
 struct Prepared {
     allowed: Allowed,
     replay: Replay,
@@ -71,11 +71,11 @@ struct Prepared {
 pub(super) async fn handle_request(
     connection: Arc<Connection>,
     request: Request<IncomingBody>,
-    speak: AppHttp,
+    app_http: AppHttp,
     upgrades: Upgrades,
 ) -> Response<Body> {
     let mut call = connection.call(CallKind::Request);
-    let mut received = match receive(&connection, request, speak, upgrades, &mut call) {
+    let mut received = match receive(&connection, request, app_http, upgrades, &mut call) {
         Ok(received) => received,
         Err(rejected) => return call.reject(&rejected),
     };
@@ -95,7 +95,7 @@ pub(super) async fn handle_request(
         caller_side,
         grpc,
     } = prepare(&connection, received, authorized, &mut call);
-    match forward(&connection, &allowed, &replay, speak, &mut admitted).await {
+    match forward(&connection, &allowed, &replay, app_http, &mut admitted).await {
         Ok(answer) => {
             connection.note_answer();
             guard::answered(&connection, admitted);
@@ -116,11 +116,11 @@ pub(super) async fn handle_request(
     }
 }
 
-/// The request, cleaned and noted in its call, which is counted from now on.
+/// Validates and cleans the request. From now on it is counted.
 fn receive(
     connection: &Connection,
     request: Request<IncomingBody>,
-    speak: AppHttp,
+    app_http: AppHttp,
     upgrades: Upgrades,
     call: &mut Call,
 ) -> Result<Received, Rejected> {
@@ -129,17 +129,16 @@ fn receive(
         Upgrades::Own => CameFrom::Application,
     };
     let received = Received::new(request, upgrades)?;
-    if let Some(Waited(long)) = received.parts.extensions.get() {
-        call.waited(*long);
+    if let Some(Waited(time)) = received.parts.extensions.get() {
+        call.waited(*time);
     }
     call.note_request(&received.parts, from);
-    call.speaks(speak.version(), received.grpc);
+    call.speaks(app_http.version(), received.grpc);
     connection.count_on_cell(call, guard::group(connection, &received));
     Ok(received)
 }
 
-/// Evaluates a request by everything that stands before the application, all of it by one
-/// snapshot.
+/// Evaluates deadline, access, copies, rate limits and overload for a request, all by one snapshot.
 fn decide(
     connection: &Connection,
     snapshot: &Snapshot,
@@ -148,10 +147,12 @@ fn decide(
 ) -> Result<AuthorizedRequest, Refused> {
     let path = EvaluatedPath::of(&received.parts);
     let deadline = guard::deadline(connection, snapshot, received, &path);
-    let as_of = deadline::check(deadline)
+    let policy_revision = deadline::check(deadline)
         .and_then(|()| authorize(connection, snapshot, &mut received.parts, &path, call))
         // A caller without access gets that reason, and learns nothing of this pod's limits.
-        .and_then(|as_of| guard::admit_copy(connection, snapshot, received).map(|()| as_of))
+        .and_then(|policy_revision| {
+            guard::admit_copy(connection, snapshot, received).map(|()| policy_revision)
+        })
         .map_err(Refused::Denied)?;
     if let Some(exceeded) = guard::limited(connection, snapshot, &received.parts, &path) {
         return Err(Refused::Limited(exceeded));
@@ -160,14 +161,14 @@ fn decide(
     let admitted = guard::admit_request(connection, snapshot, received, class);
     Ok(AuthorizedRequest {
         deadline,
-        as_of,
+        policy_revision,
         class,
         groups: guard::groups(connection, snapshot),
         admitted: admitted.map_err(Refused::Shed)?,
     })
 }
 
-/// The answer to a request that does not pass.
+/// The response to a request that does not pass.
 fn refuse(
     connection: &Connection,
     refused: Refused,
@@ -178,8 +179,8 @@ fn refuse(
     match refused {
         Refused::Denied(failure) => {
             let response = call.refuse(&failure, &parts.method, grpc);
-            // Of these only a missing configuration is a proof; every `Failure::Refused` stops
-            // the caller's proxy.
+            // Of these only a missing configuration lets the caller's proxy try another endpoint;
+            // `Failure::Refused` never does.
             with_not_sent_proof(connection, &failure, response)
         }
         Refused::Limited(exceeded) => guard::limit_response(&exceeded, call, parts, grpc),
@@ -197,16 +198,16 @@ fn prepare(
 ) -> Prepared {
     let AuthorizedRequest {
         deadline,
-        as_of,
+        policy_revision,
         class,
         groups,
         admitted,
     } = authorized;
     let ends = deadline::ends(deadline, &received.parts.method);
-    // Decided only where there is time to keep.
-    let replaceable = ends.is_some() && guard::is_called_as_service(connection, &received);
+    // Needed only where a deadline bounds the connect timeout.
+    let replaceable = ends.is_some() && guard::caller_proxy_applied_policies(connection, &received);
     let absolute_form = AbsoluteForm::is_of(&received.parts);
-    name_caller(connection, &mut received);
+    write_caller_and_upgrade(connection, &mut received);
     let shadow = guard::shadow(connection, &received);
     guard::count_shadow(connection, shadow);
     let (tracker, map) = (
@@ -214,7 +215,8 @@ fn prepare(
         &mut received.parts.headers,
     );
     if absolute_form {
-        // The host of that address would get what is added to it.
+        // The application is a forward proxy here and may send all headers to that host, so none is
+        // added.
         tracker.request_arrives(shadow, &mut HeaderMap::new());
     } else {
         call.pass_on_trace(map);
@@ -242,7 +244,7 @@ fn prepare(
     Prepared {
         allowed: Allowed {
             parts,
-            as_of,
+            policy_revision,
             ends,
             replaceable,
         },
@@ -255,9 +257,9 @@ fn prepare(
     }
 }
 
-/// Adds what the application gets to know: who calls, and which upgrade the caller requests,
-/// which is not evaluated.
-fn name_caller(connection: &Connection, received: &mut Received) {
+/// Writes what the application may know: the caller's identity, and the upgrade that the caller
+/// requests, which no rule evaluates.
+fn write_caller_and_upgrade(connection: &Connection, received: &mut Received) {
     let map = &mut received.parts.headers;
     if let Some(peer) = &connection.peer
         && let Ok(id) = HeaderValue::from_str(peer.spiffe.as_str())
@@ -288,15 +290,15 @@ fn register(
         route_override: route_override(connection, received),
     };
     let map = &mut received.parts.headers;
-    let (open_request, room) = connection.proxy.contexts.arrives(&inherited, map);
+    let (open_request, room) = connection.proxy.contexts.register(&inherited, map);
     if !room {
         connection.proxy.telemetry.metrics.limit("contexts");
     }
     open_request
 }
 
-/// Where the calls that are made for a request are to go. What no proxy wrote has the
-/// right of a token, as from outside the mesh, and no proof.
+/// The Service to which calls made for a request are to go. Where no peer proxy wrote the header,
+/// only its token counts, as from outside the mesh.
 fn route_override(connection: &Connection, received: &Received) -> Option<Arc<RouteOverride>> {
     let headers = received.route_override.as_ref()?;
     let caller = if connection.is_of_proxy() {
@@ -334,8 +336,8 @@ fn fail(
     with_not_sent_proof(connection, failure, response)
 }
 
-/// `response`, with proof that no application saw the request where that is so. Only
-/// a peer proxy knows what to do with it.
+/// `response`, with proof that no application saw the request where that is so. Only a peer proxy
+/// can read it.
 fn with_not_sent_proof(
     connection: &Connection,
     failure: &Failure,

@@ -63,7 +63,7 @@ pub(super) async fn race<S: AsyncRead + Unpin>(
     connection: &Connection,
     stream: &mut Prefixed<S>,
     mut server: Prefixed<TcpStream>,
-    beginning: Option<&ConnectGuard<'_>>,
+    connect_guard: Option<&ConnectGuard<'_>>,
 ) -> std::io::Result<Detected> {
     tokio::select! {
         _ = stream.first_bytes() => {}
@@ -71,7 +71,7 @@ pub(super) async fn race<S: AsyncRead + Unpin>(
             if !server.greets_in_http2().await {
                 return Ok(Detected::Opaque(Some(server)));
             }
-            connection.note_answer_by(beginning);
+            connection.note_answer_by(connect_guard);
             stream.first_bytes().await?;
         }
     }
@@ -212,14 +212,14 @@ async fn requests(
     serve_http(stream, accepted, close, refused, handler).await;
 }
 
-/// Serves a connection or tunnel once it is known what it speaks. `beginning`: of the
+/// Serves a connection or tunnel once it is known what it speaks. `connect_guard`: of the
 /// connection to the application that was opened for it, where that counts.
 pub(super) async fn serve<S>(
     connection: Arc<Connection>,
     stream: Prefixed<S>,
     spoken: std::io::Result<Detected>,
     permit: &Arc<Permit>,
-    beginning: Option<&ConnectGuard<'_>>,
+    connect_guard: Option<&ConnectGuard<'_>>,
 ) where
     S: ChunkIo + Into<PlainStream>,
 {
@@ -236,7 +236,7 @@ pub(super) async fn serve<S>(
                 &connection.proxy.config.snapshot(),
                 begins_as_tls,
             );
-            relay_bytes(&connection, stream, server, decided, beginning).await;
+            relay_bytes(&connection, stream, server, decided, connect_guard).await;
         }
         Err(error) => tracing::debug!(%error, "a caller left before it said anything"),
     }

@@ -19,9 +19,9 @@ use crate::proxy::Proxy;
 
 pub(super) enum Choice {
     One(Arc<Endpoint>),
-    /// The one that the client chose among those of a Service that it names. They are alike, so
-    /// that another one may take what that one cannot be connected for.
-    OneOfAlike {
+    /// The one that the client chose among those of a Service that it names. They are
+    /// interchangeable: another one may take a call that cannot be connected to that one.
+    OneOfInterchangeable {
         endpoint: Arc<Endpoint>,
         others: RoutedEndpoints,
     },
@@ -78,8 +78,8 @@ impl RoutedEndpoints {
     }
 
     /// Whether a client that names their Service means any of them, and there are several.
-    pub(super) fn are_alike(&self) -> bool {
-        self.set.alike && self.set.endpoints.len() > 1
+    pub(super) fn are_interchangeable(&self) -> bool {
+        self.set.interchangeable && self.set.endpoints.len() > 1
     }
 
     /// As they are now.
@@ -101,7 +101,9 @@ impl RoutedEndpoints {
 impl Choice {
     pub(super) fn pick(&self, proxy: &Proxy, draw: &Draw<'_>) -> Option<InFlight> {
         match self {
-            Self::One(endpoint) | Self::OneOfAlike { endpoint, .. } => one(endpoint, draw),
+            Self::One(endpoint) | Self::OneOfInterchangeable { endpoint, .. } => {
+                one(endpoint, draw)
+            }
             Self::Named {
                 endpoint,
                 among,
@@ -134,7 +136,7 @@ impl Choice {
         match self {
             Self::Any(among) => among.set.nearness(endpoint, balance),
             Self::One(_)
-            | Self::OneOfAlike { .. }
+            | Self::OneOfInterchangeable { .. }
             | Self::Named { .. }
             | Self::Session(..)
             | Self::Tenant(..)
@@ -155,7 +157,7 @@ impl Choice {
         draw: &Draw<'_>,
     ) -> bool {
         match self {
-            Self::One(_) | Self::OneOfAlike { .. } | Self::NoEndpoint(_) => true,
+            Self::One(_) | Self::OneOfInterchangeable { .. } | Self::NoEndpoint(_) => true,
             Self::Named { among, .. }
             | Self::Any(among)
             | Self::Session(among, _)
@@ -174,7 +176,7 @@ impl Choice {
     /// The same with the name under which they are listed.
     pub(super) const fn among(&self) -> Option<&RoutedEndpoints> {
         match self {
-            Self::One(_) | Self::OneOfAlike { .. } | Self::NoEndpoint(_) => None,
+            Self::One(_) | Self::OneOfInterchangeable { .. } | Self::NoEndpoint(_) => None,
             Self::Named { among, .. }
             | Self::Any(among)
             | Self::Session(among, _)
@@ -185,7 +187,7 @@ impl Choice {
     /// Those that may take a call which the one of the client's choice cannot be connected for.
     pub(super) fn others(&self) -> Option<(SocketAddr, &RoutedEndpoints)> {
         match self {
-            Self::OneOfAlike { endpoint, others } => Some((endpoint.addr, others)),
+            Self::OneOfInterchangeable { endpoint, others } => Some((endpoint.addr, others)),
             Self::One(_)
             | Self::Named { .. }
             | Self::Any(_)
@@ -197,7 +199,7 @@ impl Choice {
 
     /// Whether it is one endpoint of the client's choice, without any policy.
     pub(super) const fn is_one(&self) -> bool {
-        matches!(self, Self::One(_) | Self::OneOfAlike { .. })
+        matches!(self, Self::One(_) | Self::OneOfInterchangeable { .. })
     }
 
     /// How long an application without a proxy may take to accept a connection: it may have a
@@ -206,7 +208,7 @@ impl Choice {
         let several = |among: &RoutedEndpoints| among.set.endpoints.len() > 1;
         let others = match self {
             Self::One(_) | Self::NoEndpoint(_) => false,
-            Self::OneOfAlike { others, .. } => several(others),
+            Self::OneOfInterchangeable { others, .. } => several(others),
             Self::Named {
                 among, fails_over, ..
             } => *fails_over && several(among),
@@ -244,7 +246,7 @@ impl Choice {
         match self {
             Self::NoEndpoint(why) => Some(why),
             Self::One(_)
-            | Self::OneOfAlike { .. }
+            | Self::OneOfInterchangeable { .. }
             | Self::Named { .. }
             | Self::Any(_)
             | Self::Session(..)
@@ -318,8 +320,8 @@ mod tests {
             ),
             ("its first choice", named(true), ConnectTimeout::Replaceable),
             (
-                "one of those that are alike",
-                Choice::OneOfAlike {
+                "one of those that are interchangeable",
+                Choice::OneOfInterchangeable {
                     endpoint: endpoint(1),
                     others: among(2),
                 },

@@ -118,12 +118,12 @@ impl Connection {
 
     /// A call begins of which nothing else is known.
     pub(super) fn call(&self, kind: CallKind) -> Call {
-        let called = self.proxy.config.inspect(|now| self.called(now));
-        Call::begin(&self.proxy.telemetry, kind, called)
+        let call_ends = self.proxy.config.inspect(|now| self.call_ends(now));
+        Call::begin(&self.proxy.telemetry, kind, call_ends)
     }
 
     /// The Service port that was called, as far as it is known.
-    pub(super) fn called(&self, snapshot: &Snapshot) -> CallEnds {
+    pub(super) fn call_ends(&self, snapshot: &Snapshot) -> CallEnds {
         if let Destination::Service(name) = &*self.opened.destination
             && let Some(service) = snapshot.services.get(name)
         {

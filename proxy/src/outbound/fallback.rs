@@ -23,7 +23,7 @@ use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::CancelGuard;
 use crate::outbound::exchange::{Exchange, ExchangeResult};
-use crate::outbound::respond::{failure_of, respond};
+use crate::outbound::respond::{conclude_failure, respond};
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::ServingHeaders;
@@ -132,7 +132,7 @@ pub(super) async fn run(
             respond(answer, call, served, on_upgrade, connection).await
         }
         Err(failure) => {
-            let failure = failure_of(connection, route, failure);
+            let failure = conclude_failure(connection, route, failure);
             call.refuse(&failure, &outgoing.parts.method, outgoing.grpc)
         }
     }

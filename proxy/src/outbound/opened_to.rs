@@ -12,8 +12,8 @@
 //! - Opened to a *pod*, which its uid names: a request goes to that pod or nowhere. When the
 //!   pod has left the address, by a change notification or by the certificate of another one
 //!   there, requests that were not sent end with the connection. A pod that is there and cannot be
-//!   connected to is passed over once for a Service whose pods are alike, before the first
-//!   response: without a mesh the client would have taken the next address.
+//!   connected to is passed over once for a Service whose pods are interchangeable, before the
+//!   first response: without a mesh the client would have taken the next address.
 //!
 //! A controller that has just started may know less than the one before it. So only a change
 //! within one control stream is proof; what a new stream does not know is doubted for

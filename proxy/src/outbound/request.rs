@@ -28,7 +28,7 @@ use crate::outbound::context::{self, CancelGuard};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
 use crate::outbound::mirror;
-use crate::outbound::respond::{failure_of, pass_on_response, refuse, respond};
+use crate::outbound::respond::{conclude_failure, pass_on_response, refuse, respond};
 use crate::outbound::route::{Route, route_call};
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::ServingHeaders;
@@ -38,44 +38,44 @@ use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::trace::CameFrom;
 
-/// What came before a call, and what that means for it.
+/// The parent request of a call, and what the call takes from it.
 struct Provenance {
     made_for: ParentRequest,
     /// The route override of calls that are made for it.
     route_override: Option<Arc<RouteOverride>>,
-    /// What it has to do with copies.
+    /// Whether it is a copy, or made for one.
     shadow: Option<Shadow>,
     /// How often this workload has become read-only, read before the decision. An upload ends
     /// when this grows.
     read_only_epoch: u64,
 }
 
-/// A request that is ready to be sent, and what is kept of it until its answer.
+/// A request that is ready to be sent, and what is kept of it until its response.
 struct Prepared {
     outgoing: Outgoing,
     upload: Upload,
     caller_side: Option<Side>,
 }
 
-/// One request of the application, from its head to the end of its answer.
+/// One request of the application, from its head to the end of its response.
 pub(super) async fn handle_request(
     connection: Arc<Connection>,
     request: Request<IncomingBody>,
 ) -> Response<Body> {
     let proxy = &connection.proxy;
-    let called = CallEnds::to_service(Arc::default(), connection.addr.port());
-    let mut call = Call::begin(&proxy.telemetry, CallKind::Request, called);
+    let call_ends = CallEnds::to_service(Arc::default(), connection.addr.port());
+    let mut call = Call::begin(&proxy.telemetry, CallKind::Request, call_ends);
     let mut received = match receive(&connection, request, &mut call) {
         Ok(received) => received,
         Err(rejected) => return call.reject(&rejected),
     };
     let read_only_epoch = shadow::read_only_epoch(proxy);
     let snapshot = proxy.config.snapshot();
-    let came = Provenance::of(proxy, &snapshot, read_only_epoch, &mut received);
-    let route = route_request(&connection, &snapshot, &received, &came);
+    let provenance = Provenance::of(proxy, &snapshot, read_only_epoch, &mut received);
+    let route = route_request(&connection, &snapshot, &received, &provenance);
     call.set_ends(match &route {
         Ok(route) => route.call_ends(),
-        Err(_) => connection.called(&snapshot),
+        Err(_) => connection.call_ends(&snapshot),
     });
     drop(snapshot);
     let route = match route {
@@ -86,7 +86,7 @@ pub(super) async fn handle_request(
         outgoing,
         upload,
         caller_side,
-    } = prepare(&connection, &route, received, came, &mut call);
+    } = prepare(&connection, &route, received, provenance, &mut call);
     let (sent, is_moved) = attempt(&connection, &route, &outgoing, &upload, &mut call).await;
     let attempted = AttemptedCall {
         proxy,
@@ -109,7 +109,7 @@ pub(super) async fn handle_request(
             pass_on_response(&connection, answer, is_moved)
         }
         Err(failure) => fail(
-            &failure_of(&connection, &route, failure),
+            &conclude_failure(&connection, &route, failure),
             call,
             &route,
             &outgoing,
@@ -117,8 +117,8 @@ pub(super) async fn handle_request(
     }
 }
 
-/// Sends the call to the endpoints of its route. One that could not be connected to the pod of
-/// its client's choice may be moved to another pod; whether it was.
+/// Sends the call to the endpoints of its route. Where the client chose a pod and the proxy cannot
+/// connect to it, the call may move to another pod; true beside the result if it did.
 async fn attempt(
     connection: &Connection,
     route: &Route,
@@ -133,7 +133,7 @@ async fn attempt(
         let mut exchange = Exchange::new(proxy, route, outgoing, upload);
         cancel_guard.completed(exchange.send(call).await)
     };
-    let Some(others) = route_to_alike_pods(connection, route, outgoing, &sent) else {
+    let Some(others) = route_to_other_pods(connection, route, outgoing, &sent) else {
         return (sent, false);
     };
     // On the heap: hardly any call goes on to another pod.
@@ -154,7 +154,7 @@ async fn send_to(
     cancel_guard.completed(exchange.excluding(chosen).send(call).await)
 }
 
-/// The request, cleaned, and noted in the call. One that is rejected counts for what was
+/// Cleans the request and notes it in the call. A rejected request counts for the Service that was
 /// called.
 fn receive(
     connection: &Connection,
@@ -165,12 +165,12 @@ fn receive(
         Ok(received) => received,
         Err(rejected) => {
             let config = &connection.proxy.config;
-            call.set_ends(config.inspect(|now| connection.called(now)));
+            call.set_ends(config.inspect(|now| connection.call_ends(now)));
             return Err(rejected);
         }
     };
-    if let Some(Waited(long)) = received.parts.extensions.get() {
-        call.waited(*long);
+    if let Some(Waited(time)) = received.parts.extensions.get() {
+        call.waited(*time);
     }
     call.note_request(&received.parts, CameFrom::Application);
     call.speaks(received.parts.version, received.grpc);
@@ -196,14 +196,13 @@ impl Provenance {
     }
 }
 
-/// The request as it goes to whichever endpoint takes it: with its trace, its time, and a
-/// body that can be sent again. Of the one that was received nothing is kept beside that,
-/// while the answer is waited for.
+/// The request for any endpoint, with trace, deadline and a body that can be sent again. Nothing
+/// else of the received request stays in memory until the response.
 fn prepare(
     connection: &Connection,
     route: &Route,
     received: Received,
-    came: Provenance,
+    provenance: Provenance,
     call: &mut Call,
 ) -> Prepared {
     let proxy = &connection.proxy;
@@ -217,7 +216,8 @@ fn prepare(
         priority,
         ..
     } = received;
-    // The host of the address in such a target would get what is added to it.
+    // The endpoint is a forward proxy here and may send all headers to the host of the target, so
+    // no trace is added.
     let absolute_form = AbsoluteForm::is_of(&parts);
     let trace = (!absolute_form).then(|| call.pass_on_trace_to_peers(&mut parts.headers));
     if route.leaves_policies_to_peer() {
@@ -228,9 +228,9 @@ fn prepare(
     let timed = Timed::read(&parts.headers, grpc, timeout, None);
     proxy.telemetry.metrics.read_time(timed.unreadable);
     let timeouts = call_policy::timeouts(route.policy.as_deref());
-    let deadline = deadline::outgoing(&parts, timed, timeouts, came.made_for.until());
-    let made_for = came.made_for.request();
-    let (body, upload) = shadow::watch(proxy, came.read_only_epoch, &parts.method, body);
+    let deadline = deadline::outgoing(&parts, timed, timeouts, provenance.made_for.until());
+    let made_for = provenance.made_for.request();
+    let (body, upload) = shadow::watch(proxy, provenance.read_only_epoch, &parts.method, body);
     call.uploads(&upload);
     let replay = Replay::new(body).counted(&mut parts.extensions);
     let outgoing = Outgoing {
@@ -241,7 +241,7 @@ fn prepare(
         called: connection.addr,
         deadline,
         priority: context::priority(priority, made_for.as_deref()),
-        shadow: came.shadow,
+        shadow: provenance.shadow,
         trace: trace.flatten(),
         made_for,
         retries_exhausted: AtomicBool::new(false),
@@ -258,8 +258,8 @@ fn prepare(
     }
 }
 
-/// The response to a call that no endpoint answered. A caller that requested another Service
-/// learns there, too, that it was that one which did not.
+/// The response to a call that no endpoint answered. Where the request chose another Service,
+/// `weft-routed-to` names it here too.
 fn fail(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Response<Body> {
     let mut response = call.refuse(failure, &outgoing.parts.method, outgoing.grpc);
     let routed_to = route.overridden.then_some(&*route.backend);
@@ -271,7 +271,7 @@ fn fail(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Re
 
 /// The route to the other pods, for a call that could not be connected to the pod of its
 /// client's choice: where that pod still exists and the client has seen no failure.
-fn route_to_alike_pods(
+fn route_to_other_pods(
     connection: &Connection,
     route: &Route,
     outgoing: &Outgoing,
@@ -290,7 +290,7 @@ fn route_request(
     connection: &Connection,
     snapshot: &Snapshot,
     received: &Received,
-    came: &Provenance,
+    provenance: &Provenance,
 ) -> Result<Route, Failure> {
     shadow::may_send(snapshot, received)?;
     let parts = &received.parts;
@@ -304,6 +304,6 @@ fn route_request(
         connection,
         snapshot,
         request,
-        came.route_override.as_deref(),
+        provenance.route_override.as_deref(),
     )
 }

@@ -119,9 +119,13 @@ pub(super) fn refuse(
     call.refuse(failure, &received.parts.method, received.grpc)
 }
 
-/// Why a call has no answer. What names a headless Service and could not be connected to
-/// its pod breaks the connection, by which its client knows that it can try the next one.
-pub(super) fn failure_of(connection: &Connection, route: &Route, failure: Failure) -> Failure {
+/// Returns the failure for the client. Where the pod that the client chose is gone or cannot be
+/// connected to, its connection is closed too, so that the client tries the next address.
+pub(super) fn conclude_failure(
+    connection: &Connection,
+    route: &Route,
+    failure: Failure,
+) -> Failure {
     let failure = connection.opened.unsent(&connection.proxy.config, failure);
     let of_headless =
         connection.opened.is_pod() && route.choice.is_one() && !route.service.is_empty();

@@ -78,8 +78,8 @@ impl Route {
             && matches!(&self.choice, Choice::One(endpoint) if endpoint.meshed())
     }
 
-    /// To any endpoint of the Service, where the client has chosen one of those that are alike,
-    /// with the address of that one.
+    /// To any endpoint of the Service, where the client has chosen one of those that are
+    /// interchangeable, with the address of that one.
     pub(super) fn to_others(&self) -> Option<(SocketAddr, Self)> {
         let (chosen, others) = self.choice.others()?;
         let route = Self {
@@ -324,9 +324,10 @@ impl RouteQuery<'_> {
         })
     }
 
-    /// To that pod of it, which the client chose, and it alone knows why. So without a policy
-    /// what fails stays there, and what cannot be connected as well, unless the endpoints are
-    /// alike. `may_call`: whether that pod may be called. `may_move`: whether another one may be.
+    /// To that pod of it, which the client chose, and it alone knows why. So without a policy what
+    /// fails stays there, and what cannot be connected as well, unless the endpoints are
+    /// interchangeable. `may_call`: whether that pod may be called. `may_move`: whether another one
+    /// may be.
     fn pod(
         &self,
         pod: &PodTarget,
@@ -341,8 +342,8 @@ impl RouteQuery<'_> {
                 may_call?;
                 let others =
                     may_move.then(|| RoutedEndpoints::of(self.snapshot, &service.endpoints));
-                match others.filter(RoutedEndpoints::are_alike) {
-                    Some(others) => Choice::OneOfAlike { endpoint, others },
+                match others.filter(RoutedEndpoints::are_interchangeable) {
+                    Some(others) => Choice::OneOfInterchangeable { endpoint, others },
                     None => Choice::One(endpoint),
                 }
             }

@@ -117,7 +117,7 @@ async fn missing_pod_is_ejected_for_calls_by_service() {
 }
 
 /// The same where no pod has a hostname of its own.
-async fn alike_beside_one_that_is_gone() -> (Pod, Vec<App>, SocketAddr) {
+async fn interchangeable_beside_one_that_is_gone() -> (Pod, Vec<App>, SocketAddr) {
     let (client, server, apps, gone) = beside_one_that_is_gone().await;
     let there = |port| endpoint(server.ip, port, Some("api"));
     let list = v1::Endpoints {
@@ -133,8 +133,8 @@ async fn alike_beside_one_that_is_gone() -> (Pod, Vec<App>, SocketAddr) {
 }
 
 #[tokio::test]
-async fn dead_pod_of_alike_ones_is_passed_over_once() {
-    let (client, apps, gone) = alike_beside_one_that_is_gone().await;
+async fn dead_interchangeable_pod_is_passed_over_once() {
+    let (client, apps, gone) = interchangeable_beside_one_that_is_gone().await;
     for method in ["GET", "POST"] {
         let mut stream = client.call(gone).await;
         let request = format!("{method} / HTTP/1.1\r\nHost: {NAMED}\r\nContent-Length: 0\r\n\r\n");
@@ -161,7 +161,7 @@ async fn dead_pod_of_alike_ones_is_passed_over_once() {
 
 #[tokio::test]
 async fn pod_that_answered_before_is_never_passed_over() {
-    let (client, apps, gone) = alike_beside_one_that_is_gone().await;
+    let (client, apps, gone) = interchangeable_beside_one_that_is_gone().await;
     let listener = TcpListener::bind(gone).await.unwrap();
     let mut stream = client.call(gone).await;
     let request = format!("GET / HTTP/1.1\r\nHost: {NAMED}\r\n\r\n");
@@ -180,7 +180,7 @@ async fn pod_that_answered_before_is_never_passed_over() {
 }
 
 #[tokio::test]
-async fn failing_pod_of_alike_ones_keeps_its_calls() {
+async fn failing_interchangeable_pod_keeps_its_calls() {
     let (client, server, apps) = fleet([UNAVAILABLE, OK]).await;
     let there = |app: &App| endpoint(server.ip, app.port, Some("api"));
     let list = v1::Endpoints {

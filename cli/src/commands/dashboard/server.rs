@@ -18,9 +18,9 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::answer::{self, PageResponse};
 use super::guard::{Guard, Refused};
-use super::question::{Question, Unknown};
+use super::request::{PageRequest, Unknown};
+use super::response::{self, PageResponse};
 use crate::cluster::{Cluster, Refusal};
 use crate::commands::explain;
 
@@ -163,45 +163,45 @@ impl Site {
                 Refused::Method => StatusCode::METHOD_NOT_ALLOWED,
                 _ => StatusCode::FORBIDDEN,
             };
-            return answer::last(answer::failure(status, &refused.to_string()));
+            return response::last(response::failure(status, &refused.to_string()));
         }
         let uri = request.uri();
-        let question = match Question::read(uri.path(), uri.query()) {
-            Ok(question) => question,
+        let page_request = match PageRequest::read(uri.path(), uri.query()) {
+            Ok(page_request) => page_request,
             Err(unknown) => {
                 let status = match unknown {
                     Unknown::Path => StatusCode::NOT_FOUND,
                     Unknown::Parameter(_) => StatusCode::BAD_REQUEST,
                 };
-                return answer::failure(status, &unknown.to_string());
+                return response::failure(status, &unknown.to_string());
             }
         };
-        if question.needs_key() {
+        if page_request.needs_key() {
             if let Err(refused) = guard.admit_to_cluster(request) {
-                let failure = answer::failure(StatusCode::FORBIDDEN, &refused.to_string());
-                return answer::last(failure);
+                let failure = response::failure(StatusCode::FORBIDDEN, &refused.to_string());
+                return response::last(failure);
             }
             had_key.store(true, Ordering::Relaxed);
         }
-        let permit = match &question {
-            Question::Explain(_) => explanations.try_acquire().map(Some),
+        let permit = match &page_request {
+            PageRequest::Explain(_) => explanations.try_acquire().map(Some),
             _ => Ok(None),
         };
         let Ok(_permit) = permit else {
             let words = format!(
                 "{EXPLANATIONS} calls are being explained already; ask again when one is answered"
             );
-            return answer::failure(StatusCode::TOO_MANY_REQUESTS, &words);
+            return response::failure(StatusCode::TOO_MANY_REQUESTS, &words);
         };
         let Ok(_turn) = questions.acquire().await else {
-            return answer::failure(StatusCode::SERVICE_UNAVAILABLE, "weft dashboard ends");
+            return response::failure(StatusCode::SERVICE_UNAVAILABLE, "weft dashboard ends");
         };
-        match question {
-            Question::File(file) => answer::file(file),
-            Question::Start => answer::json(start(cluster)),
-            Question::Read { what, path } => read(cluster, &what, &path).await,
-            Question::Watch { what, path } => watched(cluster, taps, &what, &path).await,
-            Question::Explain(spec) => explained(cluster, *spec).await,
+        match page_request {
+            PageRequest::File(file) => response::file(file),
+            PageRequest::Start => response::json(start(cluster)),
+            PageRequest::Read { what, path } => read(cluster, &what, &path).await,
+            PageRequest::Watch { what, path } => watched(cluster, taps, &what, &path).await,
+            PageRequest::Explain(spec) => explained(cluster, *spec).await,
         }
     }
 }
@@ -221,7 +221,7 @@ fn start(cluster: &Cluster) -> Bytes {
 
 async fn read(cluster: &Cluster, what: &str, path: &str) -> PageResponse {
     match cluster.try_read_bytes(what, path, MAX_ANSWER).await {
-        Ok(bytes) => answer::json(bytes),
+        Ok(bytes) => response::json(bytes),
         Err(refusal) => refused(refusal),
     }
 }
@@ -230,10 +230,10 @@ async fn read(cluster: &Cluster, what: &str, path: &str) -> PageResponse {
 async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &str) -> PageResponse {
     let Ok(permit) = Arc::clone(taps).try_acquire_owned() else {
         let words = format!("{TAPS} taps go on already; start again when one was stopped");
-        return answer::failure(StatusCode::TOO_MANY_REQUESTS, &words);
+        return response::failure(StatusCode::TOO_MANY_REQUESTS, &words);
     };
     match cluster.stream(what, path).await {
-        Ok(body) => answer::lines(body, permit),
+        Ok(body) => response::lines(body, permit),
         Err(refusal) => refused(refusal),
     }
 }
@@ -249,7 +249,7 @@ fn refused(refusal: Refusal) -> PageResponse {
         .filter(|status| status.is_client_error() || status.is_server_error());
     let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
     let words = refusal.into_failure().to_string();
-    answer::refusal(status, &words, again_in, missing.as_deref())
+    response::refusal(status, &words, again_in, missing.as_deref())
 }
 
 /// Nothing is stored by this `create`: it is how the read API takes a query.
@@ -262,9 +262,9 @@ async fn explained(cluster: &Cluster, spec: crds::observe::ExplanationSpec) -> P
     match explain::yaml(&status.fix.unwrap_or_default()) {
         Ok(yaml) => {
             let answer = json!({"explanation": explanation, "yaml": yaml});
-            answer::json(answer.to_string().into())
+            response::json(answer.to_string().into())
         }
-        Err(failure) => answer::failure(StatusCode::BAD_GATEWAY, &failure.to_string()),
+        Err(failure) => response::failure(StatusCode::BAD_GATEWAY, &failure.to_string()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Groups edges into the rows of the table: workloads, Services, namespaces, or the backends of
-//! splits.
+//! Groups edges into the rows of the table of `weft stat`: workloads, Services, namespaces, or the
+//! backends of splits.
 //!
 //! Every existing object has a row, called or not: one that only calls, is idle or has no proxy
 //! must be seen beside the rest. With filters for the ends of calls the rows are of these calls

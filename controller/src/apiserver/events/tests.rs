@@ -44,7 +44,7 @@ async fn action_repeated_minutes_later_is_recorded_again() {
     tokio::spawn(writer.run(std::future::pending()));
     for (after, written) in [(0, 1), (1, 1), (300, 2), (600, 3)] {
         sleep(Duration::from_secs(after)).await;
-        events.record_deed(event("taps"));
+        events.record_action(event("taps"));
         events.record(event("is broken"));
         sleep(Duration::from_secs(1)).await;
         assert_eq!(
@@ -202,7 +202,7 @@ async fn equal_replica_events_merge_but_user_actions_do_not() {
         let dropped = Counter::default();
         let (events, writer) = EventRecorder::new(api.client(), replica, dropped.clone());
         events.record_at(event("is broken"), at);
-        events.record_deed(event("taps"));
+        events.record_action(event("taps"));
         drop(events);
         writer.run(std::future::pending()).await;
         assert_eq!(dropped.get(), 0, "{replica}");

@@ -236,7 +236,7 @@ fn record_user(query: &QueryContext<'_>, tapped: &BTreeSet<Arc<str>>) {
             name: namespace.to_string(),
             uid: thing.map(|thing| thing.uid.to_string()).unwrap_or_default(),
         };
-        query.context.events.record_deed(Event {
+        query.context.events.record_action(Event {
             about,
             event_type: EventType::Normal,
             reason: "TapStarted",

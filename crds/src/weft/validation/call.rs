@@ -22,13 +22,13 @@ use crate::{
     weft::{self, RetryBudget},
 };
 
-/// A day: what takes longer is no call.
+/// At most a day.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 /// A year.
 const COOKIE_LIFE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(365 * 24 * 3600);
-/// Headers of one response, and what may be listed of five kinds of failures.
+/// Maximum of headers in a fallback's response.
 const MOST_HEADERS: usize = 16;
-/// Headers that say how a message is sent, which the proxy itself decides.
+/// Headers about connection and framing, which the proxy writes.
 const FRAMING: [HeaderName; 6] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -37,7 +37,7 @@ const FRAMING: [HeaderName; 6] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
-/// Characters of a cookie's name.
+/// Maximum length of a cookie's name.
 const LONGEST_COOKIE: usize = 256;
 
 pub(super) fn timeouts(written: &weft::Timeouts, reader: &mut FieldReader<'_>) -> Option<Timeouts> {
@@ -161,7 +161,7 @@ fn causes(written: Option<&[String]>, reader: &mut FieldReader<'_>) -> Causes {
         return Causes::ALL;
     }
     if written.is_empty() {
-        let text = "is empty, so the fallback never answers; leave it out for all causes";
+        let text = "is empty, so the fallback is never used; leave it out for all causes";
         reader.caution(FIELD, Code::FieldIgnored, text);
     }
     let read = written.iter().enumerate();
@@ -208,7 +208,10 @@ fn response(
     }
     let status = StatusCode::from_u16(status?).ok()?;
     if !body.is_empty() && !may_have_body(status) {
-        let text = format!("stands beside status {}, which has none", status.as_u16());
+        let text = format!(
+            "is set, but a response with status {} has no body",
+            status.as_u16()
+        );
         reader.wrong(&format!("{FIELD}.body"), &text);
     }
     Some(FallbackResponse {
@@ -328,7 +331,7 @@ pub(super) fn sticky(written: &weft::Sticky, reader: &mut FieldReader<'_>) -> Op
             ("header", Some(name)) => StickyKey::Header(reader.callers_header(FIELD, name)?),
             (_, Some(name)) if is_cookie_name(name) => StickyKey::Cookie(name.into()),
             (_, Some(name)) => {
-                let text = format!("is {:?}, which is no name of a cookie", shown(name));
+                let text = format!("is {:?}, which is not a valid cookie name", shown(name));
                 reader.wrong(FIELD, &text);
                 return None;
             }

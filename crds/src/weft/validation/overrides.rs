@@ -1,4 +1,5 @@
-//! Validates the section `overrides`: which callers may send requests to another Service.
+//! Validates the section `overrides`: which requests may choose another Service than the one that
+//! they call.
 
 use k8s_openapi::jiff::Timestamp;
 use policy::{

@@ -38,13 +38,13 @@ fn within(left: u64) -> Inherited {
 }
 
 /// The request that goes to the application, and its name.
-fn arrives(
+fn register(
     contexts: &Arc<Contexts>,
     inherited: &Inherited,
     map: HeaderMap,
 ) -> (OpenRequest, Option<Id>) {
     let mut map = map;
-    let (kept, room) = contexts.arrives(inherited, &mut map);
+    let (kept, room) = contexts.register(inherited, &mut map);
     assert!(room);
     let name = map.get(CONTEXT);
     let name = name.map(|name| Id::parse(name.as_bytes()).unwrap());
@@ -65,14 +65,14 @@ async fn request_gets_context_id_only_where_calls_inherit() {
             priority,
             ..plain.clone()
         };
-        assert_eq!(arrives(&contexts, &inherited, traced(PARENT)).1, None);
+        assert_eq!(register(&contexts, &inherited, traced(PARENT)).1, None);
     }
     let perhaps = Some(Shadow::Perhaps(5));
     let perhaps = Inherited {
         shadow: perhaps,
         ..plain.clone()
     };
-    assert_eq!(arrives(&contexts, &perhaps, HeaderMap::new()).1, None);
+    assert_eq!(register(&contexts, &perhaps, HeaderMap::new()).1, None);
     assert_eq!(how(&contexts, None, &traced(PARENT)), None, "no query");
     for inherited in [
         Inherited {
@@ -89,7 +89,7 @@ async fn request_gets_context_id_only_where_calls_inherit() {
         },
         within(500),
     ] {
-        let (kept, name) = arrives(&contexts, &inherited, HeaderMap::new());
+        let (kept, name) = register(&contexts, &inherited, HeaderMap::new());
         assert!(name.is_some(), "{inherited:?}");
         let made_for = contexts.of_call(name, &HeaderMap::new());
         let request = made_for.clone().request().unwrap();
@@ -103,32 +103,32 @@ async fn request_gets_context_id_only_where_calls_inherit() {
 #[tokio::test(start_paused = true)]
 async fn trace_uses_loosest_deadline_and_none_counts_as_loosest() {
     let contexts = Arc::<Contexts>::default();
-    let (short, _) = arrives(&contexts, &within(500), traced(PARENT));
+    let (short, _) = register(&contexts, &within(500), traced(PARENT));
     let after = |left| Some(now() + Duration::from_millis(left));
     assert_eq!(contexts.of_call(None, &traced(PARENT)).until(), after(500));
     assert_eq!(how(&contexts, None, &traced(OTHER)), Some("none"));
     assert_eq!(how(&contexts, None, &HeaderMap::new()), Some("none"));
-    let (endless, name) = arrives(&contexts, &Inherited::default(), traced(PARENT));
+    let (endless, name) = register(&contexts, &Inherited::default(), traced(PARENT));
     assert_eq!(name, None);
     let made_for = contexts.of_call(None, &traced(PARENT));
     assert_eq!((made_for.how(), made_for.until()), (Some("trace"), None));
     drop((short, endless));
     assert_eq!(how(&contexts, None, &traced(PARENT)), Some("none"));
-    let _tighter = arrives(&contexts, &within(300), traced(PARENT));
+    let _tighter = register(&contexts, &within(300), traced(PARENT));
     assert_eq!(contexts.of_call(None, &traced(PARENT)).until(), after(300));
 }
 
 #[tokio::test(start_paused = true)]
 async fn trace_ids_are_ignored_until_earlier_requests_finish() {
     let contexts = Arc::<Contexts>::default();
-    let (before, _) = arrives(&contexts, &Inherited::default(), traced(PARENT));
-    let (_first, name) = arrives(&contexts, &within(500), traced(PARENT));
+    let (before, _) = register(&contexts, &Inherited::default(), traced(PARENT));
+    let (_first, name) = register(&contexts, &within(500), traced(PARENT));
     assert_eq!(how(&contexts, None, &traced(PARENT)), Some("none"));
     assert_eq!(how(&contexts, name, &traced(PARENT)), Some("context"));
     before.ended(BodyEnd::Complete);
     assert_eq!(how(&contexts, None, &traced(PARENT)), Some("trace"));
     // Of what comes later it is known.
-    let _later = arrives(&contexts, &Inherited::default(), HeaderMap::new());
+    let _later = register(&contexts, &Inherited::default(), HeaderMap::new());
     assert_eq!(how(&contexts, None, &traced(PARENT)), Some("trace"));
 }
 
@@ -137,10 +137,10 @@ async fn requests_beyond_context_bound_disable_trace_ids() {
     let contexts = Arc::<Contexts>::default();
     let mut all = Vec::new();
     for _ in 0..MOST {
-        all.push(arrives(&contexts, &within(500), traced(PARENT)));
+        all.push(register(&contexts, &within(500), traced(PARENT)));
     }
     let mut map = traced(OTHER);
-    let (beyond, room) = contexts.arrives(&within(500), &mut map);
+    let (beyond, room) = contexts.register(&within(500), &mut map);
     assert!(!room && !map.contains_key(CONTEXT));
     assert_eq!(how(&contexts, None, &traced(OTHER)), Some("none"));
     assert_eq!(how(&contexts, None, &traced(PARENT)), Some("none"));
@@ -148,7 +148,7 @@ async fn requests_beyond_context_bound_disable_trace_ids() {
     drop(beyond);
     assert_eq!(how(&contexts, None, &traced(PARENT)), Some("trace"));
     all.pop();
-    let (_kept, name) = arrives(&contexts, &within(500), traced(OTHER));
+    let (_kept, name) = register(&contexts, &within(500), traced(OTHER));
     assert!(name.is_some());
     assert!(
         size_of::<ServedRequest>() <= 176,
@@ -172,7 +172,7 @@ async fn no_call_starts_for_abandoned_or_expired_request() {
         (|kept| kept.ended(BodyEnd::Failed), "none"),
     ];
     for (end, found) in ends {
-        let (kept, name) = arrives(&contexts, &within(500), traced(PARENT));
+        let (kept, name) = register(&contexts, &within(500), traced(PARENT));
         end(kept);
         let made_for = contexts.of_call(name, &none);
         assert_eq!(made_for.how(), Some(found));
@@ -186,7 +186,7 @@ async fn no_call_starts_for_abandoned_or_expired_request() {
 async fn switched_protocol_has_no_deadline_until_connection_closes() {
     let contexts = Arc::<Contexts>::default();
     let none = HeaderMap::new();
-    let (kept, name) = arrives(&contexts, &within(500), traced(PARENT));
+    let (kept, name) = register(&contexts, &within(500), traced(PARENT));
     let started = contexts.of_call(name, &none);
     assert!(started.until().is_some());
     kept.switched();
@@ -201,10 +201,10 @@ async fn switched_protocol_has_no_deadline_until_connection_closes() {
     drop(kept);
     assert_eq!(how(&contexts, name, &none), Some("over"));
     // One that has none, and one that is only counted.
-    let (kept, _) = arrives(&contexts, &Inherited::default(), traced(OTHER));
+    let (kept, _) = register(&contexts, &Inherited::default(), traced(OTHER));
     kept.switched();
     let uncounted = Arc::<Contexts>::default();
-    let (kept, _) = arrives(&uncounted, &Inherited::default(), traced(OTHER));
+    let (kept, _) = register(&uncounted, &Inherited::default(), traced(OTHER));
     kept.switched();
     drop(kept);
     assert_eq!(uncounted.unknown.load(SeqCst), 0);
@@ -220,7 +220,7 @@ async fn wait_for(left: Left) -> Result<(), WaitEnd> {
 async fn waiter_is_notified_of_leaving_caller_not_of_response() {
     let contexts = Arc::<Contexts>::default();
     for leaves in [true, false] {
-        let (kept, name) = arrives(&contexts, &within(500), HeaderMap::new());
+        let (kept, name) = register(&contexts, &within(500), HeaderMap::new());
         let request = contexts.of_call(name, &HeaderMap::new()).request().unwrap();
         let waiting =
             [request.leaving(), request.leaving()].map(|left| tokio::spawn(wait_for(left)));
@@ -243,8 +243,8 @@ async fn waiter_is_notified_of_leaving_caller_not_of_response() {
 #[tokio::test(start_paused = true)]
 async fn exhausted_retries_mark_request_by_name_or_trace() {
     let contexts = Arc::<Contexts>::default();
-    let (named, name) = arrives(&contexts, &within(500), traced(PARENT));
-    let (other, _) = arrives(&contexts, &within(500), traced(PARENT));
+    let (named, name) = register(&contexts, &within(500), traced(PARENT));
+    let (other, _) = register(&contexts, &within(500), traced(PARENT));
     let spent = |kept: &OpenRequest, parent| contexts.retries_exhausted(kept, &traced(parent));
     assert!(!spent(&named, PARENT));
     let request = contexts.of_call(name, &HeaderMap::new()).request();

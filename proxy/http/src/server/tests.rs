@@ -59,7 +59,7 @@ async fn saturated(
     let (near, far) = duplex(1 << 20);
     let handler = |request: Request<IncomingBody>| async move {
         let waited = request.extensions().get::<Waited>();
-        let waited = waited.map_or(0, |Waited(long)| long.as_secs());
+        let waited = waited.map_or(0, |Waited(time)| time.as_secs());
         if !request.body().is_end_stream() {
             tokio::spawn(request.into_body().collect());
         }

@@ -143,7 +143,10 @@ impl Snapshot {
         let budget = registry.budget(&name);
         let set = EndpointSet::new(endpoints, budget, throttle, registry.circuits(&name));
         let locality = wire::convert::locality(sent.locality).unwrap_or_default();
-        let set = set.hinting(hints).preferring(locality).of_alike(sent.alike);
+        let set = set
+            .hinting(hints)
+            .preferring(locality)
+            .of_interchangeable(sent.alike);
         let set = set.seen_from(self.local_info());
         self.endpoints.insert(name.into(), Arc::new(set));
         Ok(())

@@ -188,12 +188,12 @@ fn deferred_request_frees_room_and_must_reacquire_it() {
     let put_off = port.arrive(now, high, drop).let_in.unwrap();
     // Control: it is in flight until then.
     assert!(port.arrive(now, high, drop).let_in.is_none());
-    let (again, asks) = put_off.put_off();
-    assert_eq!(asks.priority, Priority::Critical);
+    let (again, pending) = put_off.put_off();
+    assert_eq!(pending.priority, Priority::Critical);
     let other = port.arrive(now, high, drop).let_in.unwrap();
-    assert!(again.arrive(now, asks, drop).let_in.is_none());
+    assert!(again.arrive(now, pending, drop).let_in.is_none());
     drop(other);
-    assert!(again.arrive(now, asks, drop).let_in.is_some());
+    assert!(again.arrive(now, pending, drop).let_in.is_some());
 }
 
 #[test]
@@ -210,12 +210,12 @@ fn deferred_request_keeps_its_audit_result() {
         let high = of(Priority::Critical);
         let in_flight = port.arrive(now, high, drop).let_in.unwrap();
         let put_off = port.arrive(now, high, drop).let_in.unwrap();
-        let (again, asks) = put_off.put_off();
-        assert_eq!(asks.audited, is_audited);
+        let (again, pending) = put_off.put_off();
+        assert_eq!(pending.audited, is_audited);
         // However it passes then.
         drop(in_flight);
-        let (_, asks) = again.arrive(now, asks, drop).let_in.unwrap().put_off();
-        assert_eq!(asks.audited, is_audited);
+        let (_, pending) = again.arrive(now, pending, drop).let_in.unwrap().put_off();
+        assert_eq!(pending.audited, is_audited);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Encodes one request as a span, by the semantic conventions of OpenTelemetry: a CLIENT's where
-//! the application calls, a SERVER's where it is called.
+//! Encodes one request as a span by OpenTelemetry's semantic conventions, of kind CLIENT on the
+//! outbound side and SERVER on the inbound side.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -95,7 +95,7 @@ fn fallback_has_exactly_one_form_within_byte_limit() {
         (with_header(4092), "has 4097 bytes of headers and body"),
         (
             json!({"response": {"status": 204, "body": "x"}}),
-            "beside status 204, which has none",
+            "is set, but a response with status 204 has no body",
         ),
     ] {
         let (policy, mistakes) = validated(&about(json!({"fallback": fallback})));

@@ -178,11 +178,11 @@ impl ConnectionUse {
         drop(self.body.unfinished.lock().take());
         self.head.phase.set(NextHead::Expected);
         self.head.bytes.store(0, Relaxed);
-        self.rests();
+        self.becomes_idle_or_stuck();
     }
 
     /// An answer that is not taken in full is no rest between two requests.
-    pub(super) fn rests(&self) {
+    pub(super) fn becomes_idle_or_stuck(&self) {
         if self.answers.stuck.load(Relaxed) {
             self.permit.stuck();
         } else {

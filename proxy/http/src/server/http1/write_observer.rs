@@ -1,4 +1,5 @@
-//! A wrapper between hyper and the socket that notes which bytes pass.
+//! Wraps the socket of an HTTP/1.1 connection, and notes whether the client takes what is written
+//! and when a request's head begins.
 
 use std::io;
 use std::pin::Pin;
@@ -34,7 +35,7 @@ impl<I: MayAbort> WriteObserver<I> {
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         let stuck = written.is_pending();
         if self.used.answers.stuck.swap(stuck, Relaxed) != stuck && self.used.head.is_expected() {
-            self.used.rests();
+            self.used.becomes_idle_or_stuck();
         }
         written
     }

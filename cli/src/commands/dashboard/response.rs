@@ -16,7 +16,7 @@ use kube::client::Body;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::question::File;
+use super::request::File;
 
 /// Made from `dashboard/src` by `make dashboard`, and committed, so that this needs no
 /// other compiler.

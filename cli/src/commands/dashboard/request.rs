@@ -33,7 +33,7 @@ pub(super) enum File {
 
 /// A request of the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum PageRequest {
     File(File),
     /// Where the user is.
     Start,
@@ -59,7 +59,7 @@ pub(super) enum Unknown {
     Parameter(String),
 }
 
-impl Question {
+impl PageRequest {
     /// Reads path and query of a request.
     pub(super) fn read(path: &str, query: Option<&str>) -> Result<Self, Unknown> {
         let query = query.unwrap_or_default();
@@ -79,7 +79,7 @@ impl Question {
     }
 }
 
-fn explanation(query: &str) -> Result<Question, Unknown> {
+fn explanation(query: &str) -> Result<PageRequest, Unknown> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     let (Some((name, spec)), None) = (pairs.next(), pairs.next()) else {
         return Err(Unknown::Parameter("spec".to_owned()));
@@ -92,11 +92,11 @@ fn explanation(query: &str) -> Result<Question, Unknown> {
             .all(|place| place.is_empty() || is_name(place))
     };
     spec.filter(|spec| name == "spec" && named(spec))
-        .map(|spec| Question::Explain(Box::new(spec)))
+        .map(|spec| PageRequest::Explain(Box::new(spec)))
         .ok_or_else(|| Unknown::Parameter("spec".to_owned()))
 }
 
-fn of_cluster(path: &str, query: &str) -> Result<Question, Unknown> {
+fn of_cluster(path: &str, query: &str) -> Result<PageRequest, Unknown> {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let ["apis", group, version, rest @ ..] = &*parts else {
         return Err(Unknown::Path);
@@ -113,13 +113,13 @@ fn of_cluster(path: &str, query: &str) -> Result<Question, Unknown> {
             let path = Resource::Graphs.path(namespace, Some(LIVE));
             let path = format!("{path}{}", parameters(query, &OF_GRAPHS, is_short)?);
             let what = format!("graphs{place}");
-            return Ok(Question::Read { what, path });
+            return Ok(PageRequest::Read { what, path });
         }
         (api, ["taps", LIVE]) if api == observe && namespace.is_some() => {
             let path = Resource::Taps.path(namespace, Some(LIVE));
             let path = format!("{path}{}", parameters(query, &OF_TAPS, is_filter)?);
             let what = format!("taps{place}");
-            return Ok(Question::Watch { what, path });
+            return Ok(PageRequest::Watch { what, path });
         }
         (api, ["scopes", LIVE]) if api == observe && namespace.is_none() => {
             Resource::Scopes.path(None, Some(LIVE))
@@ -136,7 +136,7 @@ fn of_cluster(path: &str, query: &str) -> Result<Question, Unknown> {
         return Err(Unknown::Parameter(name.into_owned()));
     }
     let what = format!("{}{place}", rest[0]);
-    Ok(Question::Read { what, path })
+    Ok(PageRequest::Read { what, path })
 }
 
 fn listed((group, version): (&str, &str), namespace: Option<&str>, plural: &str) -> String {
@@ -189,8 +189,8 @@ mod tests {
     const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 
     fn path(path: &str, query: Option<&str>) -> Option<String> {
-        match Question::read(path, query) {
-            Ok(Question::Read { path, .. }) => Some(path),
+        match PageRequest::read(path, query) {
+            Ok(PageRequest::Read { path, .. }) => Some(path),
             _ => None,
         }
     }
@@ -228,11 +228,11 @@ mod tests {
             ("/dashboard.css", File::Style),
         ];
         for (path, file) in files {
-            let question = Question::read(path, None).unwrap();
-            assert!(!question.needs_key());
-            assert_eq!(question, Question::File(file));
+            let page_request = PageRequest::read(path, None).unwrap();
+            assert!(!page_request.needs_key());
+            assert_eq!(page_request, PageRequest::File(file));
         }
-        assert!(Question::read("/start", None).unwrap().needs_key());
+        assert!(PageRequest::read("/start", None).unwrap().needs_key());
     }
 
     #[test]
@@ -261,7 +261,11 @@ mod tests {
             "/apis/weft.dev/v1alpha1/namespaces/shop/canaryreleases/web".to_owned(),
             "/apis/weft.dev/v1alpha1/trafficpolicies".to_owned(),
         ] {
-            assert_eq!(Question::read(&asked, None), Err(Unknown::Path), "{asked}");
+            assert_eq!(
+                PageRequest::read(&asked, None),
+                Err(Unknown::Path),
+                "{asked}"
+            );
         }
     }
 
@@ -276,11 +280,15 @@ mod tests {
             ("window=999999999", "window"),
         ] {
             let unknown = Unknown::Parameter(named.to_owned());
-            assert_eq!(Question::read(&graph, Some(query)), Err(unknown), "{query}");
+            assert_eq!(
+                PageRequest::read(&graph, Some(query)),
+                Err(unknown),
+                "{query}"
+            );
         }
         let proxies = format!("{OBSERVE}/proxies");
         let unknown = Unknown::Parameter("watch".to_owned());
-        assert_eq!(Question::read(&proxies, Some("watch=1")), Err(unknown));
+        assert_eq!(PageRequest::read(&proxies, Some("watch=1")), Err(unknown));
     }
 
     #[test]
@@ -288,12 +296,12 @@ mod tests {
         let tap = format!("{OBSERVE}/namespaces/shop/taps/live");
         let query = "watch=true&of=Deployment%2Fweb&to=Service%2Fcart&from=Namespace%2Fbank\
                      &path=%2Fa+b%26x%3D1&route=cart%2Fread&status=5xx&maxRps=7";
-        let wanted = Question::Watch {
+        let wanted = PageRequest::Watch {
             what: "taps of shop".to_owned(),
             path: format!("{tap}?{query}"),
         };
         assert!(wanted.needs_key());
-        assert_eq!(Question::read(&tap, Some(query)), Ok(wanted));
+        assert_eq!(PageRequest::read(&tap, Some(query)), Ok(wanted));
         let long = format!("path=/{}", "a".repeat(MAX_FILTER));
         for (query, named) in [
             ("header=user-agent", "header"),
@@ -303,21 +311,25 @@ mod tests {
             (long.as_str(), "path"),
         ] {
             let unknown = Unknown::Parameter(named.to_owned());
-            assert_eq!(Question::read(&tap, Some(query)), Err(unknown), "{query}");
+            assert_eq!(
+                PageRequest::read(&tap, Some(query)),
+                Err(unknown),
+                "{query}"
+            );
         }
         let everywhere = format!("{OBSERVE}/taps/live");
         let query = Some("watch=true&of=Namespace/shop");
-        assert_eq!(Question::read(&everywhere, query), Err(Unknown::Path));
+        assert_eq!(PageRequest::read(&everywhere, query), Err(Unknown::Path));
     }
 
     #[test]
     fn explanation_query_is_parsed_as_strictly_as_api() {
         let asked = |spec: &str| {
             let spec: String = form_urlencoded::byte_serialize(spec.as_bytes()).collect();
-            Question::read("/explanation", Some(&format!("spec={spec}")))
+            PageRequest::read("/explanation", Some(&format!("spec={spec}")))
         };
         let good = r#"{"from":{"kind":"Deployment","namespace":"shop","name":"web"},"to":{"kind":"Service","namespace":"shop","name":"cart","port":80}}"#;
-        assert!(matches!(asked(good), Ok(Question::Explain(_))));
+        assert!(matches!(asked(good), Ok(PageRequest::Explain(_))));
         let unknown = Unknown::Parameter("spec".to_owned());
         for bad in [
             "",
@@ -327,6 +339,6 @@ mod tests {
         ] {
             assert_eq!(asked(bad), Err(unknown.clone()), "{bad}");
         }
-        assert_eq!(Question::read("/explanation", None), Err(unknown));
+        assert_eq!(PageRequest::read("/explanation", None), Err(unknown));
     }
 }

@@ -35,7 +35,7 @@ const MAX_PATH: usize = 1024;
 
 /// See the module header.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct TapQuery {
     pub(super) of: TapEnd,
     /// The namespace that is tapped.
     here: String,
@@ -54,7 +54,7 @@ fn wrong(name: &str, why: fmt::Arguments<'_>) -> Refusal {
     Refusal::bad(format!("parameter {name}: {why}"))
 }
 
-impl Question {
+impl TapQuery {
     /// Reads a query whose parameters are known by their names. A filter that cannot be read is
     /// refused.
     pub(super) fn parse(
@@ -334,9 +334,9 @@ fn header(text: &str, visible_headers: &BTreeSet<String>) -> Result<String, Refu
 mod tests {
     use super::*;
 
-    fn parse(query: &str) -> Result<Question, Refusal> {
+    fn parse(query: &str) -> Result<TapQuery, Refusal> {
         let readable = BTreeSet::from(["user-agent".to_owned()]);
-        Question::parse(query, "shop", &readable)
+        TapQuery::parse(query, "shop", &readable)
     }
 
     #[test]
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn question_is_read() {
+    fn query_is_read() {
         let query = "watch=true&of=Deployment/web&to=Service/bank/pay&from=ServiceAccount/web\
                      &status=5xx&slower=1.5s&maxRps=7&header=User-Agent&path=/items&method=GET&route=cart/read";
         let read = parse(query).unwrap();
