@@ -246,7 +246,7 @@ fn prepare(
         made_for,
         retries_exhausted: AtomicBool::new(false),
         late: AtomicBool::new(false),
-        forwarded_override: came
+        forwarded_override: provenance
             .route_override
             .and_then(|route_override| route_override.onward(&proxy.own.identity)),
         no_caller_waits: false,
