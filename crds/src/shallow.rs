@@ -35,8 +35,8 @@ impl<'de> Deserialize<'de> for DepthLimitedValue {
     }
 }
 
-/// The same of a Kubernetes object without `status` and `metadata.managedFields`, which
-/// are passed over: they may be the largest part of it, and no author wrote them.
+/// The same of a Kubernetes object without `metadata.managedFields`, and of `status` with `phase`
+/// alone: they may be the largest part of it, and no author wrote them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Authored(pub Value);
 
@@ -56,6 +56,7 @@ struct Level(usize, Position);
 enum Position {
     Object,
     Metadata,
+    Status,
     Anywhere,
 }
 
@@ -69,8 +70,10 @@ impl Position {
     /// What a field of it is; `None` if it is passed over.
     fn field(self, name: &str) -> Option<Self> {
         match (self, name) {
-            (Self::Object, "status") | (Self::Metadata, "managedFields") => None,
+            (Self::Metadata, "managedFields") => None,
             (Self::Object, "metadata") => Some(Self::Metadata),
+            (Self::Object, "status") => Some(Self::Status),
+            (Self::Status, name) if name != "phase" => None,
             _ => Some(Self::Anywhere),
         }
     }
@@ -179,15 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn authored_view_skips_only_status_and_managed_fields() {
+    fn authored_view_skips_managed_fields_and_status_but_phase() {
         let inner = json!({"status": 1, "managedFields": [2], "metadata": {"managedFields": 3}});
         let object = json!({
-            "status": {"phase": "Running"},
+            "status": {"phase": "Running", "conditions": [{"phase": 1}]},
             "metadata": {"managedFields": [{"f:a": {}}], "labels": {"a": "b"}, "status": 4},
             "spec": inner, "managedFields": 5,
         });
         let mut kept = object.clone();
-        kept.as_object_mut().unwrap().remove("status");
+        kept["status"].as_object_mut().unwrap().remove("conditions");
         kept["metadata"]
             .as_object_mut()
             .unwrap()
