@@ -19,6 +19,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::ClusterCommand;
 use crate::cluster::names::{Named, ResourceKind};
@@ -34,6 +35,8 @@ use crate::output::{self, Format, NARROW, number};
 const EACH: Duration = Duration::from_secs(2);
 /// The same after looks without a response.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// So soon after a new template its run begins: a watch that begins with it sees no run yet.
+const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 /// The field manager of commands: who gave one, in the history of the release.
 const MANAGER: &str = "weft";
 /// Steps of a release that lists none, and the shortest time of a step that has none.
@@ -208,14 +211,21 @@ async fn watch(
     format: Format,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
+    let until = Instant::now() + BEGINS_WITHIN;
     let mut look = Look::of(read(cluster, name).await?, name)?;
     loop {
         look.print(format, cluster.now(SystemTime::now()), console)?;
         console.out.flush()?;
-        if look.has_ended() {
-            return Ok(look.conclusion());
-        }
-        look = changed(cluster, name, &look, console).await?;
+        let next = changed(cluster, name, &look, console);
+        look = if look.has_ended() {
+            let left = until.saturating_duration_since(Instant::now());
+            match timeout(left, next).await {
+                Ok(next) => next?,
+                Err(_) => return Ok(look.conclusion()),
+            }
+        } else {
+            next.await?
+        };
         if format == Format::Table {
             console.line("")?;
         }
@@ -232,7 +242,7 @@ async fn changed(
 ) -> Result<Look, Failure> {
     let mut pause = EACH;
     loop {
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
         match read(cluster, name).await {
             Ok(object) => {
                 pause = EACH;

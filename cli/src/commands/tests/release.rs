@@ -202,3 +202,23 @@ async fn watch_of_release_ends_with_its_run() {
     assert!(heads[1].ends_with("RolledBack"), "{out}");
     end.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn watch_before_run_waits_until_it_begins_and_ends() {
+    let idle = |release: &mut Value| release["status"] = json!({"phase": "Idle"});
+    let api = api(idle);
+    let later = api.clone();
+    let run_of_20_seconds = tokio::spawn(async move {
+        sleep(Duration::from_secs(3)).await;
+        later.put(WEB, release());
+        sleep(Duration::from_secs(20)).await;
+        let mut ended = release();
+        idle(&mut ended);
+        later.put(WEB, ended);
+    });
+    let (code, out, err) = run(api.client(), "weft release status web -n shop --watch").await;
+    assert_eq!(code, 0, "{err}");
+    let heads = out.lines().filter(|line| line.starts_with("shop/web"));
+    assert_eq!(heads.count(), 3, "one for each state: {out}");
+    run_of_20_seconds.await.unwrap();
+}

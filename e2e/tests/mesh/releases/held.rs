@@ -2,7 +2,7 @@
 //! back, and no forged name or status moves it.
 
 use anyhow::ensure;
-use e2e::harness::{Outcome, Rollout, eventually, rollout::SETTLED};
+use e2e::harness::{Namespace, Outcome, Rollout, eventually, rollout::SETTLED};
 use serde_json::{Value, json};
 
 use super::RUN;
@@ -74,6 +74,25 @@ fn refusal(outcome: anyhow::Result<impl std::fmt::Debug>) -> anyhow::Result<Stri
     }
 }
 
+/// A user with ClusterRole `edit` may write releases, and no status of them or of pods.
+fn editor_may_write_no_status(ns: &Namespace) -> anyhow::Result<()> {
+    let editor = ["--clusterrole=edit", "--user=tenant"];
+    ns.kubectl(&[&["create", "rolebinding", "tenant"], &editor[..]].concat())?;
+    let may_patch = |resource: &str, subresource: &str| {
+        let words = ["--as=tenant", "auth", "can-i", "patch", resource];
+        let part = format!("--subresource={subresource}");
+        ns.kubectl(&[&words[..], &[part.as_str()]].concat())
+    };
+    let releases = "canaryreleases.weft.dev";
+    eventually(SETTLED, "the editor may write releases", || {
+        may_patch(releases, "")
+    })?;
+    for resource in [releases, "pods"] {
+        refusal(may_patch(resource, "status"))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn forged_backend_name_and_pod_status_are_refused() -> Outcome {
     let steps = json!({"steps": [{"weight": 20, "duration": "10m"}]});
@@ -111,9 +130,7 @@ fn forged_backend_name_and_pod_status_are_refused() -> Outcome {
     let words = ["patch", "pod", &pod.name, CONTROLLER, "-p", &image];
     let why = refusal(rollout.ns.kubectl(&words))?;
     assert!(why.contains("forbidden"), "{why}");
-    // Users get no right to it with the roles of the mesh.
-    let user = ["--as=tenant", "auth", "can-i", "patch", "pods/status"];
-    refusal(rollout.ns.kubectl(&user))?;
+    editor_may_write_no_status(&rollout.ns)?;
     assert_eq!(rollout.status()?["phase"], "Progressing");
     Ok(())
 }
