@@ -47,6 +47,12 @@ impl UserKind {
     }
 }
 
+/// The kinds of a group, as objects write them.
+pub(crate) fn of_group(group: &str) -> Vec<&'static str> {
+    let own = all().into_iter().filter(|one| one.group == group);
+    own.map(|one| one.kind).collect()
+}
+
 /// All of them: SMI's and Weft's own.
 pub(crate) fn all() -> Vec<UserKind> {
     let smi = SmiKind::ALL.into_iter().map(|kind| UserKind {

@@ -19,6 +19,7 @@ mod need;
 pub(crate) mod peers;
 pub mod protocols;
 pub mod published;
+mod release_sets;
 mod releases;
 pub(crate) mod route_names;
 mod routes;
@@ -42,7 +43,7 @@ use policy::{
 
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
-pub(crate) use self::releases::{CandidateShare, ReleasedPods, Releases, Sets};
+pub(crate) use self::releases::{CandidateShare, ReleasedPods, Releases};
 pub(crate) use self::service_ports::{Served, by_say, has_say, has_shared_port};
 pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
@@ -182,6 +183,13 @@ pub struct ServiceEntry {
     pub splits: Vec<Split>,
     /// Where a release shares its calls out: see [`Index::backend`].
     pub(crate) sets: Option<Box<Sets>>,
+}
+
+/// The two sets of a Service.
+#[derive(Debug)]
+pub(crate) struct Sets {
+    pub(crate) stable: Arc<ServiceEntry>,
+    pub(crate) candidate: Arc<ServiceEntry>,
 }
 
 /// One port of a Service.

@@ -1,3 +1,5 @@
+//! Tests of runs of an experiment: starts, looks, ends and verdicts.
+
 use crds::weft::validation::RateCheck;
 use policy::name::ServiceId;
 

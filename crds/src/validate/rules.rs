@@ -30,16 +30,39 @@ spec.targetRef: name and port are for a Service only | {"targetRef": {"kind": "N
 spec.timeouts: backendRequest must not be longer than request | {"timeouts": {"request": "1s", "backendRequest": "2s"}} | {"timeouts": {"request": "0s", "backendRequest": "2s"}}
 "#;
 
-/// A policy about `cart` that no check refuses, with these fields.
-fn policy(fields: &str) -> Value {
+/// The same of releases and experiments, whose other fields are those of the examples with every
+/// field.
+const AUTOMATION: &str = r#"
+CanaryRelease spec: weights of steps never fall, but by matches | {"steps": [{"weight": 20}, {"weight": 10}]} | {"steps": [{"weight": 10}, {"weight": 20}]}
+CanaryRelease spec.steps[]: must hold one of mirror and weight | {"steps": [{"duration": "1m"}]} | {"steps": [{"weight": 5, "duration": "1m"}]}
+CanaryRelease spec.steps[]: matches limits weight only, not mirror | {"steps": [{"mirror": 10, "matches": [{"kind": "HTTPRouteGroup", "name": "beta"}]}]} | {"steps": [{"weight": 10, "matches": [{"kind": "HTTPRouteGroup", "name": "beta"}]}]}
+CanaryRelease spec.checks.errorRate.max: must be from 0.01% to 90% | {"checks": {"errorRate": {"max": "95%"}}} | {"checks": {"errorRate": {"max": "90%"}}}
+CanaryRelease spec.checks.errorRate.tolerance: must be from 0.01% to 90% | {"checks": {"errorRate": {"tolerance": "95%"}}} | {"checks": {"errorRate": {"tolerance": "90%"}}}
+CanaryRelease spec.checks.latency.tolerance: must be from 1% to 900% | {"checks": {"latency": {"tolerance": "950%"}}} | {"checks": {"latency": {"tolerance": "900%"}}}
+FaultExperiment spec: share must be at most 50% beside a check with a tolerance | {"share": "60%"} | {"share": "60%", "checks": [{"service": "checkout", "errorRate": {"max": "2%"}}]}
+FaultExperiment spec.share: must be from 0.01% to 100% | {"share": "120%", "checks": [{"service": "checkout", "errorRate": {"max": "2%"}}]} | {"share": "50%"}
+FaultExperiment spec.fault: must hold at most one of abort, refuse and reset | {"fault": {"abort": {"httpStatus": 503}, "reset": {}}} | {"fault": {"reset": {}}}
+FaultExperiment spec.fault: must hold delay, abort, refuse or reset | {"fault": {}} | {"fault": {"delay": "300ms"}}
+FaultExperiment spec.checks: each service once | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}, {"service": "a", "errorRate": {"max": "3%"}}]} | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}, {"service": "b", "errorRate": {"max": "3%"}}]}
+FaultExperiment spec.checks[].errorRate: must hold max, tolerance or both | {"checks": [{"service": "a", "errorRate": {}}]} | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}]}
+FaultExperiment spec.checks[].errorRate.max: must be from 0.01% to 90% | {"checks": [{"service": "a", "errorRate": {"max": "95%"}}]} | {"checks": [{"service": "a", "errorRate": {"max": "90%"}}]}
+FaultExperiment spec.checks[].errorRate.tolerance: must be from 0.01% to 90% | {"checks": [{"service": "a", "errorRate": {"tolerance": "95%"}}]} | {"checks": [{"service": "a", "errorRate": {"tolerance": "90%"}}]}
+"#;
+
+/// An object that no check refuses, with these fields.
+fn own(kind: &str, fields: &str) -> Value {
     let fields: Value = serde_json::from_str(fields).unwrap();
-    let mut spec = json!({"targetRef": {"kind": "Service", "name": "cart"},
-        "timeouts": {"idle": "1m"}});
+    let yaml = |text: &str| -> Value { serde_yaml_ng::from_str(text).unwrap() };
+    let mut spec: Value = match kind {
+        "CanaryRelease" => yaml(include_str!("../weft/release.yaml")),
+        "FaultExperiment" => yaml(include_str!("../weft/experiment.yaml")),
+        _ => json!({"targetRef": {"kind": "Service", "name": "cart"}, "timeouts": {"idle": "1m"}}),
+    };
     for (name, value) in fields.as_object().unwrap() {
         spec[name] = value.clone();
     }
-    json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
-        "metadata": {"name": "cart"}, "spec": spec})
+    json!({"apiVersion": "weft.dev/v1alpha1", "kind": kind, "metadata": {"name": "cart"},
+        "spec": spec})
 }
 
 fn binding(schemes: &Value) -> Value {
@@ -47,16 +70,18 @@ fn binding(schemes: &Value) -> Value {
         "metadata": {"name": "web"}, "spec": {"schemes": schemes}})
 }
 
-/// Each rule of [`POLICIES`] and of the other kinds, an object that it refuses, and one that it
-/// takes.
+/// Each rule of [`POLICIES`], [`AUTOMATION`] and of the other kinds, an object that it refuses, and
+/// one that it takes.
 fn examples() -> Vec<(String, Value, Value)> {
     let mut examples = Vec::new();
-    for row in POLICIES.trim().lines() {
+    let policies = POLICIES.trim().lines();
+    let policies = policies.map(|row| format!("TrafficPolicy {row}"));
+    for row in policies.chain(AUTOMATION.trim().lines().map(str::to_owned)) {
         let [rule, refused, taken] = row.split(" | ").collect::<Vec<_>>()[..] else {
             panic!("{row}");
         };
-        let rule = format!("TrafficPolicy {rule}");
-        examples.push((rule, policy(refused), policy(taken)));
+        let (kind, _) = rule.split_once(' ').unwrap();
+        examples.push((rule.to_owned(), own(kind, refused), own(kind, taken)));
     }
     let rule = "IdentityBinding spec.schemes: podLabelSelector and serviceAccount exclude each \
                 other";
@@ -129,7 +154,10 @@ fn unsupported_time_format_is_refused_by_schema() {
     let of = |expires: &str| {
         let token = json!({"sha256": "0".repeat(64), "expires": expires});
         let overrides = json!([{"to": ["other"], "tokens": [token]}]);
-        let found = by_schema(&policy(&json!({"overrides": overrides}).to_string()));
+        let found = by_schema(&own(
+            "TrafficPolicy",
+            &json!({"overrides": overrides}).to_string(),
+        ));
         found.into_iter().map(|one| one.field).collect::<Vec<_>>()
     };
     for taken in [

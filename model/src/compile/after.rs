@@ -24,7 +24,7 @@ use super::{
     annotations, bindings,
     differences::{
         changed_pods, only_readiness_differs, same_besides_pods_and_slices, same_ports,
-        services_of_changed_slices, take_over,
+        services_of_changed_slices, take_over, with_places,
     },
     endpoints, protocols, release_findings, releases,
     slices::{self, ByPort},
@@ -190,37 +190,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
             .any(|facts| facts.proxy.is_some())
     };
     let same_proxies = !dirty.iter().any(meshed);
-    let index = Index {
-        world: world.clone(),
-        defaults: defaults.clone(),
-        pods_by_ip,
-        services_by_ip: before.services_by_ip.clone(),
-        services_by_outer: before.services_by_outer.clone(),
-        services,
-        pods,
-        targets: before.targets.clone(),
-        bindings: before.bindings.clone(),
-        policies: before.policies.clone(),
-        names: before.names.clone(),
-        releases: before.releases.clone(),
-        // The pods of each Service decide which policies apply.
-        dependents: if before.policies.is_empty() {
-            before.dependents.clone()
-        } else {
-            Arc::default()
-        },
-        running: if same_proxies {
-            before.running.clone()
-        } else {
-            Arc::default()
-        },
-        peers: if same_proxies {
-            before.peers.clone()
-        } else {
-            Arc::default()
-        },
-        shared: before.shared.clone(),
-    };
+    let index = with_places(before, world, (pods_by_ip, services, pods), same_proxies);
     let workloads = peers::changed([world, old], dirty.iter());
     let changes = Changes {
         states_only: false,

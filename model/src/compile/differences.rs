@@ -274,3 +274,51 @@ fn same_rules(index: &Index, before: &Index, key: &ObjectKey, facts: &PodFacts) 
         }
     }
 }
+
+/// Pods by address, Services and pods.
+type Places = (
+    Arc<HashMap<IpAddr, ObjectKey>>,
+    BTreeMap<ObjectKey, Arc<ServiceEntry>>,
+    Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
+);
+
+/// The Index after a change of pods and endpoints alone; everything else is the previous one's.
+/// `same_proxies`: no pod with a proxy changed.
+pub(super) fn with_places(
+    before: &Index,
+    world: &World,
+    (pods_by_ip, services, pods): Places,
+    same_proxies: bool,
+) -> Index {
+    Index {
+        world: world.clone(),
+        defaults: before.defaults.clone(),
+        pods_by_ip,
+        services_by_ip: before.services_by_ip.clone(),
+        services_by_outer: before.services_by_outer.clone(),
+        services,
+        pods,
+        targets: before.targets.clone(),
+        bindings: before.bindings.clone(),
+        policies: before.policies.clone(),
+        names: before.names.clone(),
+        releases: before.releases.clone(),
+        // The pods of each Service decide which policies apply.
+        dependents: if before.policies.is_empty() {
+            before.dependents.clone()
+        } else {
+            Arc::default()
+        },
+        running: if same_proxies {
+            before.running.clone()
+        } else {
+            Arc::default()
+        },
+        peers: if same_proxies {
+            before.peers.clone()
+        } else {
+            Arc::default()
+        },
+        shared: before.shared.clone(),
+    }
+}

@@ -325,9 +325,8 @@ impl RouteQuery<'_> {
     }
 
     /// To that pod of it, which the client chose, and it alone knows why. So without a policy what
-    /// fails stays there, and what cannot be connected as well, unless the endpoints are
-    /// interchangeable. `may_call`: whether that pod may be called. `may_move`: whether another one
-    /// may be.
+    /// fails stays there, and what cannot be connected as well, unless endpoints are interchangeable.
+    /// `may_call`: whether that pod may be called. `may_move`: whether another one may be.
     fn pod(
         &self,
         pod: &PodTarget,

@@ -1,3 +1,5 @@
+//! Tests of grants: which runs a replica grants, and when it stops.
+
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use model::world::ObjectKey;

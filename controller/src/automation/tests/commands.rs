@@ -1,4 +1,4 @@
-//! Commands by annotation.
+//! Tests of commands by annotation: done once, removed, and ignored when they come late.
 
 use super::*;
 

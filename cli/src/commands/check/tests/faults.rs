@@ -114,6 +114,9 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     ("proxy-clocks", &[], |api, _| {
         plant_proxy(api, "clockAheadMs", json!(-6_000))
     }),
+    ("release-gates", &[], |api, _| {
+        api.put(POD, releases::gated_for_long())
+    }),
     ("faults-running", &[], |api, _| {
         let path = "/apis/weft.dev/v1alpha1/namespaces/shop/faultexperiments/slow";
         api.put(
@@ -122,9 +125,6 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
                 "spec": {"targetRef": {"kind": "Service", "name": "payments"}, "share": "10%"},
                 "status": {"phase": "Running", "run": {"endsAt": "2099-01-01T00:00:00Z"}}}),
         );
-    }),
-    ("release-gates", &[], |api, _| {
-        api.put(POD, releases::gated_for_long())
     }),
     ("accepted", &[], |api, _| {
         api.put(SPLIT, split("Accepted", "False"))

@@ -7,8 +7,9 @@
 use crds::near::near;
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, SmiKind};
 use crds::weft;
-use policy::name::Kind;
 use serde_json::Value;
+
+use crate::kinds;
 
 /// Groups whose objects are validated.
 const GROUPS: [&str; 4] = [ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, weft::GROUP];
@@ -63,9 +64,9 @@ pub(super) fn missed(object: &Value) -> Vec<Missed> {
 fn misspelt(api_version: &str, kind: &str) -> Option<Missed> {
     let (group, version) = api_version.split_once('/').unwrap_or((api_version, ""));
     let of_smi = SmiKind::ALL.into_iter().find(|one| one.name() == kind);
-    let is_policy = kind == Kind::TrafficPolicy.as_str();
+    let is_own = kinds::of_group(weft::GROUP).contains(&kind);
     let of_smi = of_smi.map(SmiKind::group);
-    let own = of_smi.or(is_policy.then_some(weft::GROUP))?;
+    let own = of_smi.or(is_own.then_some(weft::GROUP))?;
     let is_meant = group.ends_with(SMI) || near(group, GROUPS).is_some();
     let is_ours = GROUPS.contains(&group) && !version.is_empty();
     if !is_meant || is_ours {

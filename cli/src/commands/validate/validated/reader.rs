@@ -6,15 +6,12 @@ use crds::shallow::Authored;
 use crds::smi::validation::{Cluster, Code, Mistake, Severity};
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
 use crds::{names, weft};
-use policy::name::Kind;
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::identity;
+use crate::kinds;
 use crate::yaml::tree::{Document, Step};
-
-/// The kind of Weft's own group.
-const TRAFFIC_POLICY: &str = Kind::TrafficPolicy.as_str();
 
 /// Validates the objects of one document.
 pub(super) struct ObjectReader<'a> {
@@ -108,10 +105,12 @@ impl ObjectReader<'_> {
 
     /// Weft's own kinds have one version.
     fn ours(&mut self, object: &Value, (group, version): (&str, &str), kind: &str, at: &[Step]) {
-        if kind != TRAFFIC_POLICY || version != weft::VERSION {
+        let own = kinds::of_group(weft::GROUP);
+        if !own.contains(&kind) || version != weft::VERSION {
             let text = format!(
-                "{group}/{version} has no kind {kind:?}; {group}/{} has {TRAFFIC_POLICY}",
-                weft::VERSION
+                "{group}/{version} has no kind {kind:?}; {group}/{} has {}",
+                weft::VERSION,
+                own.join(", ")
             );
             self.found(object, at, true, String::new(), text);
             return;

@@ -32,7 +32,7 @@ const MISTAKES: &str = r#"
 /mirror/0/service | "catalog.other" | mirror | name of a Service
 /mirror/0/allowTcp/0 | "db:0" | mirror | such as "catalog-db:5432"
 /balance/locality | "PreferSameZones" | balance | mean PreferSameZone
-/sticky/name | "a;b" | sticky | no name of a cookie
+/sticky/name | "a;b" | sticky | not a valid cookie name
 /overrides/0/to | [] | overrides | must name at least one Service
 /overrides/0/to/0 | "Catalog" | overrides | name of a Service
 /overrides/0/tokens/0/sha256 | "hunter2" | overrides | never the secret
