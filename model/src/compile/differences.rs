@@ -4,6 +4,7 @@ use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::Hash,
+    net::IpAddr,
     sync::{Arc, OnceLock},
 };
 
