@@ -227,7 +227,7 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn deployment(number: &str, observed: i64, strategy: Value) -> DynamicObject {
+    fn deployment(number: &str, observed: i64, strategy: &Value) -> DynamicObject {
         object(json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": "web", "namespace": "shop", "uid": "d", "generation": 7,
@@ -260,11 +260,11 @@ mod tests {
     fn newest_revision_is_that_of_present_template() {
         let sets = [set("a", "3", "v1", None), set("b", "2", "v2", None)];
         // After `rollout undo` the older ReplicaSet has the higher number.
-        let undone = Rollout::of(&deployment("3", 7, Value::Null), &sets);
+        let undone = Rollout::of(&deployment("3", 7, &Value::Null), &sets);
         assert_eq!(undone.newest.as_deref(), Some("a"));
-        let behind = Rollout::of(&deployment("3", 6, Value::Null), &sets);
+        let behind = Rollout::of(&deployment("3", 6, &Value::Null), &sets);
         assert_eq!(behind.newest, None, "the template is newer than its number");
-        let unmade = Rollout::of(&deployment("4", 7, Value::Null), &sets);
+        let unmade = Rollout::of(&deployment("4", 7, &Value::Null), &sets);
         assert_eq!(unmade.newest, None, "its ReplicaSet is not made yet");
         let followed = behind.after(Some(&undone));
         assert_eq!(followed.newest.as_deref(), Some("a"), "as read before");
@@ -279,7 +279,7 @@ mod tests {
     fn foreign_replica_set_is_no_revision() {
         let mut foreign = set("c", "3", "v3", None);
         foreign.metadata.owner_references = None;
-        let rollout = Rollout::of(&deployment("3", 7, Value::Null), &[foreign]);
+        let rollout = Rollout::of(&deployment("3", 7, &Value::Null), &[foreign]);
         assert_eq!(rollout.newest, None);
     }
 
@@ -290,7 +290,7 @@ mod tests {
             set("b", "2", "v1", Some("2026-11-29T14:00:00Z")),
             set("c", "3", "v2", Some("2026-11-29T14:00:00Z")),
         ];
-        let rollout = Rollout::of(&deployment("3", 7, Value::Null), &sets);
+        let rollout = Rollout::of(&deployment("3", 7, &Value::Null), &sets);
         assert!(rollout.equal("a", "b") && rollout.equal("a", "a"));
         assert!(!rollout.equal("b", "c"), "another image");
         assert!(!rollout.equal("a", "gone"), "an unknown one equals none");
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn strategy_is_read_with_kubernetes_defaults() {
-        let of = |strategy: Value| Rollout::of(&deployment("1", 7, strategy), &[]);
+        let of = |strategy: Value| Rollout::of(&deployment("1", 7, &strategy), &[]);
         let default = of(Value::Null);
         assert!(default.is_rolling && default.may_lack_pods);
         assert_eq!(default.progress_deadline, Duration::from_secs(600));

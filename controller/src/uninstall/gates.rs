@@ -154,7 +154,7 @@ mod tests {
         format!("/api/v1/namespaces/shop/pods/{name}")
     }
 
-    fn put(api: &FakeApi, name: &str, gate: &str, conditions: Value) {
+    fn put(api: &FakeApi, name: &str, gate: &str, conditions: &Value) {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "shop", "uid": name},
@@ -171,10 +171,10 @@ mod tests {
     #[tokio::test]
     async fn every_shut_gate_opens_and_nothing_else_changes() {
         let api = FakeApi::default();
-        put(&api, "new", RELEASED_CONDITION, json!([]));
-        put(&api, "shut", RELEASED_CONDITION, condition("False"));
-        put(&api, "open", RELEASED_CONDITION, condition("True"));
-        put(&api, "other", "example.com/balanced", json!([]));
+        put(&api, "new", RELEASED_CONDITION, &json!([]));
+        put(&api, "shut", RELEASED_CONDITION, &condition("False"));
+        put(&api, "open", RELEASED_CONDITION, &condition("True"));
+        put(&api, "other", "example.com/balanced", &json!([]));
         let mut report = String::new();
         open_all(&api.client(), &mut report).await;
         assert_eq!(report, "2 pods no longer wait for a release.\n");
@@ -195,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn pod_that_cannot_be_written_is_reported_with_command() {
         let api = FakeApi::default();
-        put(&api, "web", RELEASED_CONDITION, json!([]));
+        put(&api, "web", RELEASED_CONDITION, &json!([]));
         api.refuse(&path("web"));
         let mut report = String::new();
         open_all(&api.client(), &mut report).await;

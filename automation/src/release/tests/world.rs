@@ -261,7 +261,7 @@ impl World {
         let ready = self.seen.pods.iter().filter(|pod| pod.ready).count();
         let old = |pod: &Pod| pod.revision != newest;
         let unready = self.seen.pods.iter().position(|pod| old(pod) && !pod.ready);
-        let spare = self.seen.pods.iter().position(|pod| old(pod));
+        let spare = self.seen.pods.iter().position(old);
         match (unready, spare) {
             (Some(at), _) => drop(self.seen.pods.remove(at)),
             (None, Some(at)) if ready > self.replicas => drop(self.seen.pods.remove(at)),

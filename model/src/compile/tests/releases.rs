@@ -126,21 +126,22 @@ fn pods_of_other_deployments_are_stable() {
 
 #[test]
 fn candidate_weight_is_step_capped_by_serving_pods() {
-    let gated = [true, false];
-    let open = [true, true];
-    let lost = [false, false];
-    let table: [(&str, u8, &[[bool; 2]], u8, u32); 11] = [
-        ("Progressing", 3, &[gated], 20, 20),
-        ("Progressing", 3, &[gated], 50, 25),
-        ("Paused", 3, &[gated, lost], 50, 25),
-        ("Progressing", 3, &[lost], 50, 0),
+    type Case = (&'static str, u8, &'static [[bool; 2]], u8, u32);
+    const GATED: [bool; 2] = [true, false];
+    const OPEN: [bool; 2] = [true, true];
+    const LOST: [bool; 2] = [false, false];
+    let table: [Case; 11] = [
+        ("Progressing", 3, &[GATED], 20, 20),
+        ("Progressing", 3, &[GATED], 50, 25),
+        ("Paused", 3, &[GATED, LOST], 50, 25),
+        ("Progressing", 3, &[LOST], 50, 0),
         ("Progressing", 3, &[], 50, 0),
-        ("Progressing", 0, &[gated], 5, 100),
-        ("Promoting", 1, &[open, gated], 100, 66),
-        ("RolledBack", 3, &[gated], 0, 0),
-        ("RolledBack", 0, &[gated], 0, 0),
-        ("RolledBack", 1, &[open, gated], 50, 34),
-        ("RolledBack", 0, &[open], 50, 50),
+        ("Progressing", 0, &[GATED], 5, 100),
+        ("Promoting", 1, &[OPEN, GATED], 100, 66),
+        ("RolledBack", 3, &[GATED], 0, 0),
+        ("RolledBack", 0, &[GATED], 0, 0),
+        ("RolledBack", 1, &[OPEN, GATED], 50, 34),
+        ("RolledBack", 0, &[OPEN], 50, 50),
     ];
     for (phase, stable, candidates, weight, expected) in table {
         let cluster = mesh(stable, candidates).with(api(order(phase, 2, weight)));
