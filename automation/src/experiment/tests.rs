@@ -156,6 +156,21 @@ fn run_without_harm_is_tolerated_at_its_end() {
 }
 
 #[test]
+fn harm_that_is_reported_late_counts() {
+    let mut played = Played::running(spec());
+    let unreported = Seen {
+        calls: Calls::default(),
+        ..second(0)
+    };
+    for _ in 0..70 {
+        played.see(&unreported);
+    }
+    assert_eq!(played.verdict(), None, "the run is over, and not reported");
+    played.see(&second(0));
+    assert_eq!(played.verdict(), Some((ExperimentVerdict::Tolerated, "")));
+}
+
+#[test]
 fn run_with_too_few_requests_is_inconclusive() {
     let few = Seen {
         generation: 1,
@@ -163,10 +178,23 @@ fn run_with_too_few_requests_is_inconclusive() {
             harmed: Counts { calls: 1, bad: 0 },
             ..GroupCounts::default()
         }],
+        calls: Calls {
+            harmed: 1,
+            ..Calls::default()
+        },
         ..Seen::default()
+    };
+    let excluded = Seen {
+        calls: Calls {
+            total: 1000,
+            excluded: 100,
+            ..Calls::default()
+        },
+        ..second(0)
     };
     for (seen, why) in [
         (few, "checkout got 60 harmed calls"),
+        (excluded, "no call was harmed"),
         (
             Seen {
                 generation: 1,

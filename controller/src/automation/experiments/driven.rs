@@ -10,7 +10,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use automation::experiment::{self, Ended, Happened, Order, Seen, State};
+use automation::experiment::{self, Ended, Happened, LATE_REPORTS, Order, Seen, State};
 use automation::schedule::{Due, Schedule};
 use crds::item::Item;
 use crds::weft::validation::{Experiment, Schedule as Times};
@@ -38,8 +38,6 @@ use crate::status::apart;
 
 /// Between two writes of a run that is under way.
 const MARK_EVERY: Duration = Duration::from_secs(5);
-/// For so long after a run its callers' proxies still report what they did in it.
-const LATE_REPORTS: Duration = Duration::from_secs(15);
 const RUN: &str = "run";
 const STOP: &str = "stop";
 

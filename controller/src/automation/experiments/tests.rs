@@ -17,7 +17,7 @@ use crate::apiserver::events::{EventRecorder, Writer};
 use crate::metrics::ReportMetrics;
 use crate::observe::acknowledged::Observed;
 use crate::observe::early::EarlyCounts;
-use crate::observe::reports::Reports;
+use crate::observe::reports::{INTERVAL, Reporter, Reports, interval_of};
 use crate::testing::api_server::FakeApi;
 use crate::testing::cluster::{annotate, namespace, shop};
 
@@ -109,6 +109,28 @@ impl Bench {
         self.look().await;
     }
 
+    /// The proxy of a caller reports that the first run harmed calls.
+    fn report_harm(&self) {
+        let (wall, began) = self.driver.began;
+        let now = SystemTime::UNIX_EPOCH + wall + began.elapsed();
+        let pod = ObjectKey::new("shop", "web-1");
+        let reporter = Reporter::certified("uid-web-1".into(), &pod, "web");
+        let harmed = v1::FaultCalls {
+            experiment: "shop/slow".to_owned(),
+            seed: model::faults::seed("u", 1),
+            attempts: 400,
+            harmed: 40,
+            ..v1::FaultCalls::default()
+        };
+        let report = v1::Report {
+            process: 1,
+            slot: interval_of(now) * INTERVAL,
+            faults: vec![harmed],
+            ..v1::Report::default()
+        };
+        self.driver.parts.reports.take(&reporter, report, true, now);
+    }
+
     /// A look by the objects as they are.
     async fn look(&mut self) {
         let object = self.api.read(SLOW).unwrap();
@@ -198,11 +220,24 @@ async fn harmed_calls_that_fail_end_the_run_as_harmful() {
 #[tokio::test(start_paused = true)]
 async fn run_without_failures_is_tolerated() {
     let mut bench = Bench::running().await;
+    bench.report_harm();
     for _ in 0..31 {
         bench.second(0).await;
     }
     let status = bench.status();
     assert_eq!(status["history"][0]["verdict"], "Tolerated", "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_that_harmed_no_call_is_inconclusive() {
+    // Its checked pods count by trace, as if calls had been harmed.
+    let mut bench = Bench::running().await;
+    for _ in 0..46 {
+        bench.second(0).await;
+    }
+    let last = &bench.status()["history"][0];
+    assert_eq!(last["verdict"], "Inconclusive", "{last}");
+    assert_eq!(last["reason"], "no call was harmed");
 }
 
 #[tokio::test(start_paused = true)]
