@@ -1,7 +1,7 @@
 //! Decides what a FaultExperiment does next: whether a run starts, begins to harm, and ends.
 //!
 //! Creating an experiment starts nothing: a command or its schedule does. A run waits for a
-//! release of its Services, then looks for [`LOOK`] without harm: what is worse by itself already
+//! release of its target, then looks for [`LOOK`] without harm: what is worse by itself already
 //! would be blamed on the fault. Then calls are harmed until a check is worse, the time is over,
 //! or something ends the run.
 //!
@@ -27,6 +27,9 @@ pub use self::saved::Saved;
 pub const WAIT: Duration = LATE;
 /// How long the checks are looked at before anything is harmed.
 pub const LOOK: Duration = Duration::from_secs(10);
+/// A run that nothing drove for so long is over: another holder of the Lease drives it within
+/// 17 s, and one that a backup brings back must not go on.
+const UNDRIVEN: Duration = Duration::from_secs(60);
 /// For so long after a run its callers' proxies still report what they did in it.
 pub const LATE_REPORTS: Duration = Duration::from_secs(15);
 /// Name of the schedule as the one that started a run.
@@ -110,6 +113,8 @@ pub struct Run {
     /// The generation of the object that it is about.
     pub generation: i64,
     pub requested: Duration,
+    /// When it was last decided about.
+    pub driven: Duration,
     /// Since when the checks are looked at before it.
     pub looking: Option<Duration>,
     /// When calls are harmed, and until when at most.
@@ -210,6 +215,7 @@ impl Next {
             by,
             generation: seen.generation,
             requested: now,
+            driven: now,
             looking: None,
             harms: None,
             calls: Calls::default(),
@@ -237,17 +243,20 @@ impl Next {
         } else {
             ExperimentVerdict::NotStarted
         };
-        let changed = self
-            .state
-            .run
-            .as_ref()
-            .is_some_and(|run| run.generation != seen.generation);
+        let Some(run) = &mut self.state.run else {
+            return;
+        };
+        let changed = run.generation != seen.generation;
+        let away = now.saturating_sub(std::mem::replace(&mut run.driven, now));
         let mut why = match &seen.order {
             Some(Order::Stop(by)) => Some(format!("stopped by {by}")),
             _ => against(spec, seen),
         };
         if changed && why.is_none() {
             why = Some("spec was changed during the run".to_owned());
+        }
+        if away > UNDRIVEN && why.is_none() {
+            why = Some(format!("no controller drove it for {} s", away.as_secs()));
         }
         if is_running && why.is_none() {
             why.clone_from(&seen.busy);

@@ -82,6 +82,12 @@ impl Saved {
         self.generation
     }
 
+    /// When it was written.
+    #[must_use]
+    pub fn written(&self) -> Duration {
+        Duration::from_millis(self.written)
+    }
+
     /// Since when the checks are looked at.
     #[must_use]
     pub fn looking(&self) -> Option<Duration> {

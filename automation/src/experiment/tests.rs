@@ -241,6 +241,22 @@ fn anything_that_forbids_a_run_ends_it() {
 }
 
 #[test]
+fn run_that_nothing_drove_is_over() {
+    let takeover = 20;
+    for away in [takeover, UNDRIVEN.as_secs()] {
+        for (mut played, verdict) in [
+            (Played::started(spec()), ExperimentVerdict::NotStarted),
+            (Played::running(spec()), ExperimentVerdict::Stopped),
+        ] {
+            played.second += away;
+            played.see(&second(0));
+            let ended = played.verdict().map(|(verdict, _)| verdict);
+            assert_eq!(ended, (away > takeover).then_some(verdict), "{away} s");
+        }
+    }
+}
+
+#[test]
 fn run_waits_ten_minutes_for_release_and_no_longer() {
     let busy = Seen {
         busy: Some("CanaryRelease shop/web is in step 2".to_owned()),
@@ -310,6 +326,7 @@ fn saved_run_goes_on_with_its_evidence() {
     let (before, after) = (evidence(&run.checks[0]), evidence(&checks[0]));
     assert!((before - after).abs() <= before * 1e-5, "{before} {after}");
     assert_eq!(saved.generation(), 1);
+    assert_eq!(saved.written(), at(played.second));
     assert_eq!(Saved::of_text("{"), Saved::default());
 }
 
@@ -331,6 +348,7 @@ fn saved_run_of_four_double_checks_has_room() {
         by: String::new(),
         generation: 123,
         requested: at(0),
+        driven: at(2),
         looking: Some(at(1)),
         harms: None,
         calls: Calls::default(),

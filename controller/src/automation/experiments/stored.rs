@@ -62,6 +62,7 @@ pub(super) fn state(status: &FaultExperimentStatus, spec: &Experiment) -> State 
             by: stored.by.clone().unwrap_or_default(),
             generation: saved.generation(),
             requested: time(stored.requested_at.as_deref()).unwrap_or_default(),
+            driven: saved.written(),
             looking: saved.looking(),
             harms: began.zip(ends),
             calls: status.calls.map_or_else(Calls::default, calls),
