@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
+use automation::experiment::Saved;
 use crds::item::Item;
 use crds::weft::FaultExperiment;
 use futures::StreamExt as _;
@@ -20,6 +21,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource as _};
 use model::translate;
 use model::world::ObjectKey;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
@@ -35,6 +37,17 @@ pub(crate) struct FollowedExperiment {
     pub(crate) object: DynamicObject,
     /// When a write of its run was last seen.
     pub(crate) written: Option<Instant>,
+}
+
+impl FollowedExperiment {
+    /// Whether its run may harm by this generation of its spec: by the one that it was started
+    /// with, and until it is deleted, also where a finalizer keeps the object.
+    pub(crate) fn runs_by(&self, generation: i64) -> bool {
+        let state = self.object.data.pointer("/status/run/state");
+        let state = state.and_then(Value::as_str).unwrap_or_default();
+        let is_deleted = self.object.metadata.deletion_timestamp.is_some();
+        !is_deleted && Saved::of_text(state).generation() == generation
+    }
 }
 
 /// The newest of all. Clones are the same.

@@ -5,6 +5,7 @@
 //!   way (`model::faults`), and its phase is Running,
 //! - its end is ahead by this replica's clock,
 //! - a write of its status was seen within [`DRIVEN_WITHIN`],
+//! - its spec is what the run was started with, and it is not being deleted,
 //! - the mesh's namespace has no kill switch.
 //!
 //! No API call is needed to end a run, so a replica that is cut off ends it too. Every replica
@@ -92,11 +93,12 @@ fn granted(
     let granted = runs.filter_map(|(key, run)| {
         let facts = world.experiments.get(key)?;
         let order = &facts.order;
-        let is_driven = followed
-            .get(key)
-            .and_then(|one| one.written)
+        let one = followed.get(key)?;
+        let is_driven = one
+            .written
             .is_some_and(|written| now.saturating_duration_since(written) <= DRIVEN_WITHIN);
-        if order.phase != ExperimentPhase::Running || !is_driven {
+        let is_same = one.runs_by(facts.meta.generation);
+        if order.phase != ExperimentPhase::Running || !is_driven || !is_same {
             return None;
         }
         let ends = Duration::from_secs(u64::try_from(order.ends_at?).ok()?);

@@ -223,7 +223,7 @@ impl Driven {
             order: order(request),
             due: schedule.map(|schedule| schedule.due(since.unwrap_or_default(), around.now)),
             generation: facts.meta.generation,
-            refused: obstacles::refused(around, conditions),
+            refused: obstacles::refused(around, &object.metadata, conditions),
             busy: self.shifts.busy(around, spec),
             taken: obstacles::taken(around),
             ..Seen::default()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crds::weft::ReleasePhase;
 use crds::weft::validation::Experiment;
+use kube::core::ObjectMeta;
 use model::faults;
 use model::problem::Condition;
 use model::world::ObjectKey;
@@ -27,8 +28,13 @@ type Weights = Vec<Vec<(ObjectKey, u32)>>;
 /// Why nothing may be harmed, as a sentence.
 pub(super) fn refused(
     around: &Around<'_>,
+    meta: &ObjectMeta,
     conditions: &[(&'static str, Condition)],
 ) -> Option<String> {
+    // Where a finalizer keeps the object, it is still there.
+    if meta.deletion_timestamp.is_some() {
+        return Some("the experiment is being deleted".to_owned());
+    }
     let mesh = &around.parts.namespace;
     if !around.parts.enabled {
         return Some(

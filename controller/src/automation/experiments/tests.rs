@@ -260,6 +260,18 @@ async fn stop_and_withdrawn_permission_end_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn deletion_ends_the_run_of_an_object_that_stays() {
+    let mut bench = Bench::running().await;
+    let mut object = bench.api.read(SLOW).unwrap();
+    object["metadata"]["deletionTimestamp"] = json!(NOW);
+    bench.api.put(SLOW, object);
+    bench.second(0).await;
+    let last = &bench.status()["history"][0];
+    assert_eq!(last["verdict"], "Stopped", "{last}");
+    assert_eq!(last["reason"], "the experiment is being deleted");
+}
+
+#[tokio::test(start_paused = true)]
 async fn new_holder_goes_on_with_the_stored_run() {
     let mut bench = Bench::running().await;
     bench.second(1).await;

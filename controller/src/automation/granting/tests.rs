@@ -24,7 +24,8 @@ fn experiment(ends_at: &str) -> Value {
             "fault": {"abort": {}}, "duration": "5m",
             "checks": [{"service": "api", "errorRate": {"max": "2%"}}],
         },
-        "status": {"phase": "Running", "run": {"number": 1, "endsAt": ends_at, "state": "{}"}},
+        "status": {"phase": "Running", "run": {"number": 1, "endsAt": ends_at,
+            "state": "{\"g\":1}"}},
     })
 }
 
@@ -97,6 +98,16 @@ async fn any_condition_that_fails_withdraws_the_grant() {
     assert_eq!(of(silent), [], "no write");
     let dead = |scene: &mut Scene| scene.written = None;
     assert_eq!(of(dead), [], "never a write");
+    let changed = |scene: &mut Scene| {
+        scene.experiment = set(scene.experiment.clone(), "/metadata/generation", json!(2));
+    };
+    assert_eq!(of(changed), [], "spec");
+    let deleted = |scene: &mut Scene| {
+        let at = json!("2026-11-29T09:59:59Z");
+        let experiment = scene.experiment.clone();
+        scene.experiment = set(experiment, "/metadata/deletionTimestamp", at);
+    };
+    assert_eq!(of(deleted), [], "deletion");
     let withdrawn = |scene: &mut Scene| scene.namespace = namespace("shop");
     assert_eq!(of(withdrawn), [], "annotation");
     let stopped = |scene: &mut Scene| {
