@@ -199,14 +199,15 @@ impl Next {
         self.skip_scheduled(seen);
         let (by, late) = match (&seen.order, seen.due) {
             (Some(Order::Run(by)), _) => (by.clone(), false),
-            // Suspended, it neither starts nor misses anything.
-            (_, Some(Due::Now(_))) if !spec.suspend => (BY_SCHEDULE.to_owned(), false),
-            (_, Some(Due::Missed(_))) if !spec.suspend => (BY_SCHEDULE.to_owned(), true),
+            // Before the schedule: what is due just now shall not run either.
             (Some(Order::Stop(_)), _) => {
                 let words = "no run is under way".to_owned();
                 self.happened.push(Happened::Ignored(words));
                 return;
             }
+            // Suspended, it neither starts nor misses anything.
+            (_, Some(Due::Now(_))) if !spec.suspend => (BY_SCHEDULE.to_owned(), false),
+            (_, Some(Due::Missed(_))) if !spec.suspend => (BY_SCHEDULE.to_owned(), true),
             _ => return,
         };
         let last = self.state.run.as_ref().map_or(0, |run| run.number);

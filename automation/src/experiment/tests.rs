@@ -312,6 +312,17 @@ fn schedule_starts_one_run_and_reports_a_missed_one() {
 }
 
 #[test]
+fn stop_at_the_scheduled_time_starts_nothing() {
+    let mut played = Played::new(spec());
+    played.see(&Seen {
+        due: Some(Due::Now(at(0))),
+        ..ordered(Order::Stop("anna".to_owned()))
+    });
+    assert_eq!(played.state.run, None);
+    assert_eq!(played.state.scheduled, Some(at(0)), "nor a second later");
+}
+
+#[test]
 fn saved_run_goes_on_with_its_evidence() {
     let mut played = Played::running(spec());
     played.see(&second(3));
