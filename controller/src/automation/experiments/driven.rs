@@ -48,6 +48,9 @@ pub(super) struct Driven {
     uid: String,
     conditions: apart::Conditions,
     schedule: Option<(Times, Result<Schedule, String>)>,
+    /// Its next time after the first one here. A search may take milliseconds: one for 30
+    /// February goes through thousands of years.
+    next_time: Option<(Duration, Option<Duration>)>,
     shifts: Shifts,
     /// The run that is counted, and the first interval of its calls.
     counts: Option<(i64, u64, RunCounts)>,
@@ -80,6 +83,7 @@ impl Driven {
             uid: uid.to_owned(),
             conditions: apart::Conditions::default(),
             schedule: None,
+            next_time: None,
             shifts: Shifts::default(),
             counts: None,
             known: None,
@@ -197,6 +201,7 @@ impl Driven {
     fn read_schedule(&mut self, spec: &Experiment) -> Option<String> {
         let times = spec.schedule.as_ref();
         if self.schedule.as_ref().map(|(times, _)| times) != times {
+            self.next_time = None;
             self.schedule = times.map(|times| {
                 let read = Schedule::read(&times.cron, Some(&times.time_zone));
                 (times.clone(), read.map_err(|error| error.to_string()))
@@ -205,6 +210,21 @@ impl Driven {
         let (_, read) = self.schedule.as_ref()?;
         let why = read.as_ref().err()?;
         Some(format!("spec.schedule: {why}; correct it"))
+    }
+
+    /// What the schedule wants, when its times up to `since` are done with.
+    fn due(&mut self, since: Duration, now: Duration) -> Option<Due> {
+        let (_, read) = self.schedule.as_ref()?;
+        let schedule = read.as_ref().ok()?;
+        let due = match self.next_time {
+            Some((of, next)) if of == since && next.is_none_or(|next| now < next) => Due::At(next),
+            _ => schedule.due(since, now),
+        };
+        self.next_time = match due {
+            Due::At(next) => Some((since, next)),
+            Due::Now(_) | Due::Missed(_) => None,
+        };
+        Some(due)
     }
 
     fn see(
@@ -217,11 +237,9 @@ impl Driven {
     ) -> Seen {
         let spec = &facts.spec;
         let since = state.scheduled.max(Some(spec_written(&object.metadata)));
-        let schedule = self.schedule.as_ref();
-        let schedule = schedule.and_then(|(_, read)| read.as_ref().ok());
         let mut seen = Seen {
             order: order(request),
-            due: schedule.map(|schedule| schedule.due(since.unwrap_or_default(), around.now)),
+            due: self.due(since.unwrap_or_default(), around.now),
             generation: facts.meta.generation,
             refused: obstacles::refused(around, &object.metadata, conditions),
             busy: self.shifts.busy(around, spec),

@@ -193,6 +193,23 @@ async fn command_starts_one_run_and_is_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn schedule_starts_its_run_at_its_time() {
+    let mut bench = Bench::new();
+    let mut object = experiment();
+    object["metadata"]["creationTimestamp"] = json!(NOW);
+    object["spec"]["schedule"] = json!({"cron": "1 10 * * *"});
+    bench.api.put(SLOW, object);
+    for _ in 0..58 {
+        bench.second(0).await;
+    }
+    assert_eq!(bench.status()["run"], Value::Null);
+    for _ in 0..4 {
+        bench.second(0).await;
+    }
+    assert_eq!(bench.status()["run"]["by"], "schedule");
+}
+
+#[tokio::test(start_paused = true)]
 async fn running_experiment_marks_its_status_each_few_seconds() {
     let mut bench = Bench::running().await;
     let mark = |bench: &Bench| bench.status()["run"]["state"].clone();
