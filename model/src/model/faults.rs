@@ -48,11 +48,12 @@ pub fn limit(namespace: Option<&NamespaceFacts>) -> FaultShare {
     }
 }
 
-/// Whether a namespace has the kill switch, which counts on the mesh's own.
+/// Whether a namespace has the kill switch, which counts on the mesh's own. A value that cannot be
+/// read is one: `stop`, written in a hurry, must not leave calls harmed.
 #[must_use]
 pub fn is_stopped(namespace: Option<&NamespaceFacts>) -> bool {
     let annotation = namespace.and_then(|namespace| namespace.annotations.faults.as_deref());
-    annotation.map(parse_faults) == Some(Ok(FaultLimit::Stopped))
+    annotation.is_some_and(|text| !matches!(parse_faults(text), Ok(FaultLimit::UpTo(_))))
 }
 
 /// What names a run to proxies. The same on every replica; another run, or an object that was
@@ -77,6 +78,22 @@ mod tests {
         let seeds = [seed("a", 1), seed("a", 2), seed("b", 1)];
         assert_eq!(seeds.iter().collect::<BTreeSet<_>>().len(), 3);
         assert_eq!(seed("a", 1), seeds[0]);
+    }
+
+    #[test]
+    fn kill_switch_needs_no_correct_spelling() {
+        let of = |value: Option<&str>| {
+            let mut namespace = NamespaceFacts::default();
+            namespace.annotations.faults = value.map(Into::into);
+            is_stopped(Some(&namespace))
+        };
+        for on in ["stopped", "stop", "Stopped", ""] {
+            assert!(of(Some(on)), "{on:?}");
+        }
+        for off in [None, Some("allowed"), Some("share=5%")] {
+            assert!(!of(off), "{off:?}");
+        }
+        assert!(!is_stopped(None));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crds::labels::{FAULTS, FAULTS_STOPPED};
-use crds::weft::{ExperimentPhase, FAULT_EXPERIMENTS};
+use crds::labels::FAULTS;
+use crds::weft::{ExperimentPhase, FAULT_EXPERIMENTS, FaultLimit, parse_faults};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
@@ -38,14 +38,15 @@ fn is_running(experiment: &Value) -> bool {
 }
 
 /// Whether annotation `weft.dev/faults` of the mesh's namespace stops all, as far as it may be
-/// seen.
+/// seen. A value that cannot be read does, too.
 fn is_stopped(facts: &Facts) -> bool {
     let Ok(namespaces) = facts.list("namespaces") else {
         return false;
     };
     let mut namespaces = namespaces.iter();
     let mesh = namespaces.find(|one| one["metadata"]["name"] == *facts.weft);
-    mesh.is_some_and(|mesh| mesh["metadata"]["annotations"][FAULTS] == FAULTS_STOPPED)
+    let annotation = mesh.and_then(|mesh| mesh["metadata"]["annotations"][FAULTS].as_str());
+    annotation.is_some_and(|text| !matches!(parse_faults(text), Ok(FaultLimit::UpTo(_))))
 }
 
 fn shown(experiment: &Value, now: SystemTime) -> String {
