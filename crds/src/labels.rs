@@ -8,7 +8,7 @@ use std::{ops::RangeInclusive, str::FromStr};
 use ipnet::IpNet;
 use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
-use policy::trace::Share;
+use policy::share::Share;
 use sha2::{Digest, Sha256};
 
 /// What the names of our labels and annotations begin with. Each has its row in `names`.

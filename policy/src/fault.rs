@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use crate::share::Share;
 use crate::sticky::mix;
 
 /// How long one grant holds, at most.
@@ -23,38 +24,6 @@ pub const GRANT: Duration = Duration::from_secs(3);
 pub const LONGEST_RUN: Duration = Duration::from_secs(3600);
 /// Runs that a proxy holds the grants of. More are not granted, and harm nothing.
 pub const MOST_RUNS: usize = 64;
-
-/// All attempts, in millionths.
-const WHOLE: u32 = 1_000_000;
-/// The share up to which there is a control group.
-const HALF: u32 = WHOLE / 2;
-
-/// A share of attempts, in millionths. Holding one proves that it is at most all of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FaultShare(u32);
-
-impl FaultShare {
-    /// No attempt.
-    pub const NONE: Self = Self(0);
-    /// Every attempt.
-    pub const ALL: Self = Self(WHOLE);
-
-    /// `None` for more than all.
-    #[must_use]
-    pub const fn of_millionths(millionths: u32) -> Option<Self> {
-        if millionths <= WHOLE {
-            Some(Self(millionths))
-        } else {
-            None
-        }
-    }
-
-    /// In millionths.
-    #[must_use]
-    pub const fn millionths(self) -> u32 {
-        self.0
-    }
-}
 
 /// Which part of an experiment's calls a call belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,30 +49,30 @@ pub enum Draw {
 pub struct Selection {
     /// Of the run, which it also names: another run harms other calls.
     pub seed: u64,
-    pub share: FaultShare,
+    pub share: Share,
 }
 
 impl Selection {
     /// Whether this attempt is harmed; the first one is 1.
     #[must_use]
     pub const fn harms(self, draw: Draw, attempt: u32) -> bool {
-        let point = match draw {
+        self.share.takes(match draw {
             Draw::Trace(trace) => self.point(trace, attempt),
             Draw::Random(random) => random,
-        };
-        millionth(point) < self.share.0
+        })
     }
 
     /// The group of a call that belongs to this trace; `None`: neither.
     #[must_use]
     pub const fn group(self, trace: u128) -> Option<Group> {
-        let at = millionth(self.point(trace, 1));
-        if at < self.share.0 {
-            Some(Group::Harmed)
-        } else if self.share.0 <= HALF && at < 2 * self.share.0 {
-            Some(Group::Control)
-        } else {
-            None
+        let point = self.point(trace, 1);
+        if self.share.takes(point) {
+            return Some(Group::Harmed);
+        }
+        // Of more than half there is no part of the same size.
+        match Share::of_millionths(2 * self.share.millionths()) {
+            Some(both) if both.takes(point) => Some(Group::Control),
+            _ => None,
         }
     }
 
@@ -113,11 +82,6 @@ impl Selection {
         // The low half: the high one is zero where tracers know 64 bits only.
         mix(trace as u64 ^ self.seed.wrapping_add(attempt as u64))
     }
-}
-
-/// Scales a point to millionths without the bias of a remainder.
-const fn millionth(point: u64) -> u32 {
-    ((point as u128 * WHOLE as u128) >> 64) as u32
 }
 
 /// Section `fault`: what becomes of attempts that a run harms.
@@ -136,8 +100,8 @@ pub struct Fault {
 impl Fault {
     /// Whether the caller's namespace allows it at its own callers. Without a limit nothing is.
     #[must_use]
-    pub const fn is_within(&self, limit: FaultShare) -> bool {
-        self.selection.share.0 <= limit.0
+    pub const fn is_within(&self, limit: Share) -> bool {
+        self.selection.share.millionths() <= limit.millionths()
     }
 
     /// Whether the endpoint that is this pod is harmed; an empty uid is no pod.

@@ -42,6 +42,7 @@ pub mod reason;
 pub mod release;
 pub mod retry;
 pub mod route;
+pub mod share;
 pub mod sticky;
 pub mod subset;
 pub mod terminal;

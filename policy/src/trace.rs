@@ -3,11 +3,11 @@
 
 mod collector;
 pub mod context;
-mod share;
 
 pub use collector::{Collector, NotACollector, Otlp};
 pub use context::Format;
-pub use share::{NotAShare, Share};
+
+use crate::share::Share;
 
 /// Spans that one proxy may begin in a second, at most and at least.
 pub const MOST_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=10_000;

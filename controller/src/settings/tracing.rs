@@ -1,6 +1,7 @@
 //! Settings of tracing, read from the environment.
 
-use policy::trace::{Collector, Format, MOST_PER_SECOND, Share, Tracing};
+use policy::share::Share;
+use policy::trace::{Collector, Format, MOST_PER_SECOND, Tracing};
 use runtime::env::EnvReader;
 
 const RATE: &str = "WEFT_TRACING_MAX_SPANS_PER_SECOND";
@@ -8,7 +9,7 @@ const RATE: &str = "WEFT_TRACING_MAX_SPANS_PER_SECOND";
 /// `None` where there is no endpoint, or where something is wrong, which the reader notes.
 pub(super) fn read(env: &mut EnvReader) -> Option<Tracing> {
     let endpoint = env.or("WEFT_TRACING_ENDPOINT", String::new());
-    let share = env.or("WEFT_TRACING_SAMPLING", Share::DEFAULT);
+    let share = env.or("WEFT_TRACING_SAMPLING", Share::ONE_PERCENT);
     let mut inject: Vec<Format> = env.list("WEFT_TRACING_INJECT");
     let most_per_second = env.or(RATE, 100);
     let paths = env.or("WEFT_TRACING_PATHS", true);
@@ -52,7 +53,7 @@ mod tests {
         assert_eq!(of(&[("WEFT_TRACING_ENDPOINT", "")]).unwrap(), None);
         let tracing = of(&[("WEFT_TRACING_ENDPOINT", "http://collector:4317")]);
         let tracing = tracing.unwrap().unwrap();
-        assert_eq!(tracing.share, Share::DEFAULT);
+        assert_eq!(tracing.share, Share::ONE_PERCENT);
         assert_eq!(tracing.inject, [Format::TraceContext]);
         assert_eq!((tracing.most_per_second, tracing.paths), (100, true));
     }

@@ -9,7 +9,7 @@ use policy::{
     mode::{AccessMode, MtlsMode},
     name::Kind,
     protocol::PortRange,
-    trace::Share,
+    share::Share,
 };
 
 use super::findings::Findings;

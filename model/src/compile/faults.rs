@@ -13,10 +13,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use crds::weft::validation::{Experiment, FaultEnding};
 use http::StatusCode;
 use policy::{
-    fault::{Abort, Fault, FaultShare, HarmedPods, InjectedFailure, Selection},
+    fault::{Abort, Fault, HarmedPods, InjectedFailure, Selection},
     name::{Kind, ObjectRef, ServiceId},
     origin::Origin,
     route::{Match, Rule},
+    share::Share,
     traffic::{Scoped, Sources},
 };
 
@@ -121,23 +122,21 @@ impl<'s, 'a> Reading<'s, 'a> {
     }
 
     /// Whether the namespace lets this share of its calls be harmed.
-    fn is_allowed(&mut self, share: FaultShare) -> bool {
+    fn is_allowed(&mut self, share: Share) -> bool {
         let namespace = &self.key.namespace;
         let limit = limit(self.named.world.namespace(namespace));
         if share <= limit {
             return true;
         }
-        let message = if limit == FaultShare::NONE {
+        let message = if limit == Share::NONE {
             format!(
                 "namespace {namespace} does not allow faults; weft fault allow -n {namespace} \
                  allows them, with the right to write the Namespace"
             )
         } else {
             format!(
-                "is {}, and namespace {namespace} allows {}; lower it, or write annotation \
-                 weft.dev/faults of the Namespace",
-                percent(share),
-                percent(limit)
+                "is {share}%, and namespace {namespace} allows {limit}%; lower it, or write \
+                 annotation weft.dev/faults of the Namespace"
             )
         };
         self.about.refuse(Reason::NotAllowed, "spec.share", message);
@@ -291,18 +290,14 @@ impl Run<'_> {
 }
 
 /// The share of a valid experiment.
-fn share(spec: &Experiment) -> FaultShare {
+fn share(spec: &Experiment) -> Share {
     // It is rounded up: a share that is not quite allowed must not become one that is.
     let millionths = (spec.share * WHOLE - 1e-3).ceil();
     if (0.0..=WHOLE).contains(&millionths) {
-        FaultShare::of_millionths(millionths as u32).unwrap_or(FaultShare::NONE)
+        Share::of_millionths(millionths as u32).unwrap_or(Share::NONE)
     } else {
-        FaultShare::NONE
+        Share::NONE
     }
-}
-
-fn percent(share: FaultShare) -> String {
-    format!("{}%", f64::from(share.millionths()) / 10_000.0)
 }
 
 /// `None` for a status that HTTP has not, which validation refuses.

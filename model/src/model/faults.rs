@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::weft::{FaultLimit, parse_faults};
-use policy::{fault::FaultShare, sticky::mix};
+use policy::{share::Share, sticky::mix};
 
 use crate::world::{NamespaceFacts, ObjectKey};
 
@@ -38,13 +38,13 @@ pub struct FaultRun {
 /// The largest share of a namespace's calls that experiments may harm: none without a word of
 /// it.
 #[must_use]
-pub fn limit(namespace: Option<&NamespaceFacts>) -> FaultShare {
+pub fn limit(namespace: Option<&NamespaceFacts>) -> Share {
     let annotation = namespace.and_then(|namespace| namespace.annotations.faults.as_deref());
     match annotation.map(parse_faults) {
         Some(Ok(FaultLimit::UpTo(millionths))) => {
-            FaultShare::of_millionths(millionths).unwrap_or(FaultShare::NONE)
+            Share::of_millionths(millionths).unwrap_or(Share::NONE)
         }
-        _ => FaultShare::NONE,
+        _ => Share::NONE,
     }
 }
 
@@ -107,6 +107,6 @@ mod tests {
         for none in [None, Some(""), Some("share=5"), Some("stopped")] {
             assert_eq!(of(none), 0, "{none:?}");
         }
-        assert_eq!(limit(None), FaultShare::NONE);
+        assert_eq!(limit(None), Share::NONE);
     }
 }

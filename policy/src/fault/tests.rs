@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use super::*;
 
 const CALLS: u32 = 40_000;
+/// In millionths.
+const WHOLE: u32 = 1_000_000;
 
 fn selection(seed: u64, millionths: u32) -> Selection {
-    let share = FaultShare::of_millionths(millionths).unwrap();
+    let share = Share::of_millionths(millionths).unwrap();
     Selection { seed, share }
 }
 
@@ -49,7 +51,7 @@ fn whole_share_harms_every_attempt_and_none_none() {
     }
     assert!(selection(7, WHOLE).harms(Draw::Random(u64::MAX), 1));
     assert!(!selection(7, 0).harms(Draw::Random(0), 1));
-    assert_eq!(FaultShare::of_millionths(WHOLE + 1), None);
+    assert_eq!(Share::of_millionths(WHOLE + 1), None);
 }
 
 /// By the low half of the trace alone, which every tracer has.
@@ -140,10 +142,10 @@ fn share_above_callers_limit_is_excluded() {
         failure: None,
         pods: None,
     };
-    let limit = FaultShare::of_millionths(50_000).unwrap();
+    let limit = Share::of_millionths(50_000).unwrap();
     assert!(fault(50_000).is_within(limit) && !fault(50_001).is_within(limit));
-    assert!(!fault(100).is_within(FaultShare::NONE));
-    assert!(fault(WHOLE).is_within(FaultShare::ALL));
+    assert!(!fault(100).is_within(Share::NONE));
+    assert!(fault(WHOLE).is_within(Share::ALL));
 }
 
 const RUN: &str = "shop/slow";

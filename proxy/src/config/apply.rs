@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use policy::access::{self, Access, Ports};
 use policy::access_log::{AccessLog, NotAnAccessLog};
-use policy::fault::FaultShare;
 use policy::log_filter::LogFilter;
 use policy::mode::Enforcement;
 use policy::name::{ServiceId, SpiffeId};
 use policy::route::names::Names;
 use policy::route::{Forward, Rule, Table};
+use policy::share::Share;
 use policy::trace::Tracing;
 use policy::traffic::pod::PodGuard;
 use prost::Message as _;
@@ -61,7 +61,7 @@ fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
         ports: convert::port_protocols(&workload.ports).map_err(|error| error.to_string())?,
         location: Location::new(&workload.zone, &workload.node),
         // More than all is no limit that this version knows.
-        fault_limit: FaultShare::of_millionths(workload.fault_limit).unwrap_or_default(),
+        fault_limit: Share::of_millionths(workload.fault_limit).unwrap_or(Share::NONE),
     })
 }
 

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use policy::fault::{Fault, FaultShare, GrantedRuns};
+use policy::fault::{Fault, GrantedRuns};
+use policy::share::Share;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use wire::{convert, v1};
@@ -41,7 +42,7 @@ impl Default for Grants {
         Self {
             runs: Mutex::default(),
             any: AtomicBool::new(false),
-            limit: AtomicU32::new(FaultShare::NONE.millionths()),
+            limit: AtomicU32::new(Share::NONE.millionths()),
             changed: watch::Sender::new(()),
             held: AtomicUsize::new(0),
         }
@@ -58,8 +59,8 @@ impl Grants {
     }
 
     /// Takes the largest share that the own namespace allows; `None`: not known, so nothing is.
-    pub(crate) fn limit(&self, limit: Option<FaultShare>) {
-        let limit = limit.unwrap_or(FaultShare::NONE).millionths();
+    pub(crate) fn limit(&self, limit: Option<Share>) {
+        let limit = limit.unwrap_or(Share::NONE).millionths();
         if self.limit.swap(limit, Relaxed) != limit {
             self.changed.send_replace(());
         }
@@ -67,7 +68,7 @@ impl Grants {
 
     /// Whether the own namespace allows it.
     pub(crate) fn allow(&self, fault: &Fault) -> bool {
-        let limit = FaultShare::of_millionths(self.limit.load(Relaxed));
+        let limit = Share::of_millionths(self.limit.load(Relaxed));
         limit.is_some_and(|limit| fault.is_within(limit))
     }
 
@@ -123,7 +124,7 @@ mod tests {
     const RUN: &str = "shop/slow";
 
     fn fault() -> Fault {
-        let share = FaultShare::ALL;
+        let share = Share::ALL;
         Fault {
             selection: Selection { seed: 1, share },
             delay: Some(Duration::from_secs(30)),
@@ -134,7 +135,7 @@ mod tests {
 
     fn allowing() -> Grants {
         let grants = Grants::default();
-        grants.limit(Some(FaultShare::ALL));
+        grants.limit(Some(Share::ALL));
         grants
     }
 

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use policy::access::{Access, Rule};
 use policy::access_log::AccessLog;
-use policy::fault::FaultShare;
 use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
@@ -20,6 +19,7 @@ use policy::origin::Origin;
 use policy::protocol::{PortProtocols, PortRange, Protocol};
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
+use policy::share::Share;
 use policy::subset::PeerPositions;
 use policy::traffic::call::TcpTarget;
 use policy::traffic::pod::PodGuard;
@@ -98,7 +98,7 @@ pub struct Workload {
     pub ports: PortProtocols,
     pub location: Location,
     /// The largest share of a FaultExperiment that may harm the own calls.
-    pub fault_limit: FaultShare,
+    pub fault_limit: Share,
 }
 
 /// Everything that a connection or request needs for its decisions.

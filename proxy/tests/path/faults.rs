@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use policy::fault::{Abort, Draw, Fault, FaultShare, HarmedPods, InjectedFailure, Selection};
+use policy::fault::{Abort, Draw, Fault, HarmedPods, InjectedFailure, Selection};
+use policy::share::Share;
 use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Cause, Causes, Fallback, FallbackResponse, FallbackTo, Timeouts};
 use policy::traffic::endpoint::Breaker;
@@ -37,7 +38,7 @@ fn fault(delay: Option<Duration>, failure: Option<InjectedFailure>) -> Fault {
     Fault {
         selection: Selection {
             seed: SEED,
-            share: FaultShare::ALL,
+            share: Share::ALL,
         },
         delay,
         failure,
@@ -177,7 +178,7 @@ fn rescued(selection: Selection) -> u128 {
 #[tokio::test]
 async fn retry_rescues_call_whose_first_attempt_is_harmed() {
     let mut half = fault(None, Some(ABORT));
-    half.selection.share = FaultShare::of_millionths(500_000).unwrap();
+    half.selection.share = Share::of_millionths(500_000).unwrap();
     let trace = rescued(half.selection);
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let apps = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
@@ -368,7 +369,7 @@ async fn untraced_request_to_checked_pod_gets_unsampled_trace() {
     ask(&client, "GET", "", "").await;
     let groups = Selection {
         seed: SEED,
-        share: FaultShare::of_millionths(100_000).unwrap(),
+        share: Share::of_millionths(100_000).unwrap(),
     };
     let checked = GuardPort {
         groups: whole(groups),

@@ -1,6 +1,7 @@
 //! Converts the settings of tracing.
 
-use policy::trace::{Format, MOST_PER_SECOND, Share, Tracing};
+use policy::share::Share;
+use policy::trace::{Format, MOST_PER_SECOND, Tracing};
 
 use super::error::BadResource;
 use crate::v1;
@@ -56,7 +57,7 @@ mod tests {
     fn tracing() -> Tracing {
         Tracing {
             collector: "http://collector.observability:4317".parse().unwrap(),
-            share: Share::DEFAULT,
+            share: Share::ONE_PERCENT,
             inject: vec![Format::TraceContext, Format::B3Multi],
             most_per_second: 100,
             paths: true,

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use policy::trace::{Format, Share, Tracing};
+use policy::share::Share;
+use policy::trace::{Format, Tracing};
 
 use crate::{fixtures::*, model::Defaults, problem::Reason};
 
@@ -31,7 +32,7 @@ fn traced() -> Defaults {
     Defaults {
         tracing: Some(Arc::new(Tracing {
             collector: "http://collector.observability:4317".parse().unwrap(),
-            share: Share::DEFAULT,
+            share: Share::ONE_PERCENT,
             inject: vec![Format::B3],
             most_per_second: 7,
             paths: false,

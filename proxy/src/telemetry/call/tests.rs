@@ -4,7 +4,8 @@
 
 use http::Request;
 use policy::access_log::AccessLog;
-use policy::trace::{Format, Share, Tracing};
+use policy::share::Share;
+use policy::trace::{Format, Tracing};
 use prometheus_client::registry::Registry;
 
 use super::*;

@@ -3,7 +3,8 @@
 //! Claims: observe-92, observe-93, observe-94
 
 use http::{HeaderValue, Request};
-use policy::trace::{Format, Share};
+use policy::share::Share;
+use policy::trace::Format;
 
 use super::*;
 

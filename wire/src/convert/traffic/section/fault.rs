@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use policy::fault::{Abort, Fault, FaultShare, HarmedPods, InjectedFailure, Selection};
+use policy::fault::{Abort, Fault, HarmedPods, InjectedFailure, Selection};
+use policy::share::Share;
 use policy::traffic::bounds;
 
 use super::super::values::{milliseconds, number, time};
@@ -61,7 +62,7 @@ fn abort(message: &v1::Abort) -> Read<Abort> {
 fn selection(seed: u64, share: u32) -> Read<Selection> {
     let share = number("share", share, &bounds::FAULT_SHARE)?;
     // The bound is all of them.
-    let share = FaultShare::of_millionths(share).unwrap_or(FaultShare::ALL);
+    let share = Share::of_millionths(share).unwrap_or(Share::ALL);
     Ok(Selection { seed, share })
 }
 

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use policy::fault::{Abort, Fault, FaultShare, HarmedPods, InjectedFailure, Selection};
+use policy::fault::{Abort, Fault, HarmedPods, InjectedFailure, Selection};
+use policy::share::Share;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 prop_compose! {
     pub(super) fn a_selection()(seed in any::<u64>(), share in 100u32..=1_000_000) -> Selection {
-        Selection { seed, share: FaultShare::of_millionths(share).unwrap() }
+        Selection { seed, share: Share::of_millionths(share).unwrap() }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The share of new traces that are recorded.
+//! A share of all that pass, and whether one of them is taken: of new traces those that are recorded,
+//! of attempts those that a FaultExperiment harms.
 //!
 //! Claims: observe-93
 
@@ -12,8 +13,8 @@ const PERCENT: u32 = WHOLE / 100;
 /// Digits behind the point.
 const DIGITS: usize = 4;
 
-/// A share of new traces. Holding one proves that it is at most all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A share, in millionths. Holding one proves that it is at most the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Share(u32);
 
 /// Why a text is no [`Share`]; a clause that follows the name of its field.
@@ -25,12 +26,11 @@ impl Share {
     /// What may be written.
     pub const EXPECTED: &str =
         "a percentage from 0 to 100 with at most four digits behind the point, such as \"0.5\"";
-    /// No trace.
     pub const NONE: Self = Self(0);
-    /// The default.
-    pub const DEFAULT: Self = Self(PERCENT);
+    pub const ALL: Self = Self(WHOLE);
+    pub const ONE_PERCENT: Self = Self(PERCENT);
 
-    /// Of millionths; `None` for more than all.
+    /// `None` for more than all.
     #[must_use]
     pub const fn of_millionths(millionths: u32) -> Option<Self> {
         if millionths <= WHOLE {
@@ -46,10 +46,12 @@ impl Share {
         self.0
     }
 
-    /// Whether a trace is recorded, by a number that was drawn from all of `u32`.
+    /// Whether it takes this one, by a number that was drawn from all of `u64`. A larger share
+    /// takes all that a smaller one does.
     #[must_use]
-    pub const fn takes(self, drawn: u32) -> bool {
-        (drawn as u64 * WHOLE as u64) >> 32 < self.0 as u64
+    pub const fn takes(self, drawn: u64) -> bool {
+        // Scaled without the bias of a remainder.
+        (drawn as u128 * WHOLE as u128) >> 64 < self.0 as u128
     }
 }
 
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trace_percentage_parses_and_prints_exactly() {
+    fn percentage_parses_and_prints_exactly() {
         for (text, millionths) in [
             ("0", 0),
             ("0.0001", 1),
@@ -125,10 +127,10 @@ mod tests {
 
     #[test]
     fn share_selects_its_fraction_of_all_draws() {
-        const DRAWS: u32 = 1_000_000;
+        const DRAWS: u64 = 1_000_000;
         let taken = |text: &str| {
             let share: Share = text.parse().unwrap();
-            let step = u32::MAX / DRAWS;
+            let step = u64::MAX / DRAWS;
             (0..DRAWS).filter(|at| share.takes(at * step)).count()
         };
         assert_eq!(taken("0"), 0);
@@ -137,7 +139,8 @@ mod tests {
             assert!(off.abs() <= 300, "{text}: {off}");
         }
         let all: Share = "100".parse().unwrap();
-        assert!(all.takes(u32::MAX) && all.takes(0));
+        assert_eq!(all, Share::ALL);
+        assert!(all.takes(u64::MAX) && all.takes(0));
         assert!(!Share::NONE.takes(0));
     }
 }
