@@ -14,7 +14,7 @@ use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
-use policy::release::service_of;
+use policy::release::{ReleaseSet, service_of};
 use policy::route::{Forward, choose};
 use policy::sticky;
 
@@ -147,10 +147,11 @@ impl Route {
         let snapshot = proxy.config.snapshot();
         let name: Arc<str> = wire::names::endpoints(&service.namespace, &service.name, port).into();
         // A set of a release has the policies of its Service, and a breaker of its own.
-        let root = wire::names::endpoints(&service.namespace, service_of(&service.name), port);
+        let set = ReleaseSet::parse(&service.name);
+        let root = set.map(|(whole, _)| wire::names::endpoints(&service.namespace, whole, port));
         let names = Names {
-            root: &root,
-            serving: (root != *name).then_some(&*name),
+            root: root.as_deref().unwrap_or(&name),
+            serving: root.is_some().then_some(&*name),
         };
         Self {
             service: Arc::clone(&self.service),
@@ -433,13 +434,10 @@ pub(crate) fn known_service<'a>(
     snapshot: &'a Snapshot,
     name: &str,
 ) -> Result<&'a Service, Failure> {
-    snapshot
-        .services
-        .get(name)
-        .map(|service| &**service)
-        .ok_or_else(|| {
-            Failure::not_sent(Reason::UnknownDestination, format!("{name} is not known"))
-        })
+    let known = snapshot.services.get(name).map(|service| &**service);
+    known.ok_or_else(|| {
+        Failure::not_sent(Reason::UnknownDestination, format!("{name} is not known"))
+    })
 }
 
 /// The headless Service of a pod that a request to its address names.
