@@ -154,22 +154,6 @@ pub struct Abort {
     pub grpc_status: Option<u8>,
 }
 
-impl Abort {
-    /// The `grpc-status` of a gRPC call: by default that of gRPC's table of HTTP statuses.
-    #[must_use]
-    pub fn grpc_status(self) -> u8 {
-        self.grpc_status
-            .unwrap_or_else(|| match self.http_status.as_u16() {
-                400 => 13,
-                401 => 16,
-                403 => 7,
-                404 => 12,
-                429 | 502..=504 => 14,
-                _ => 2,
-            })
-    }
-}
-
 /// What was done to an attempt: the label of its metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
@@ -283,12 +267,6 @@ impl GrantedRuns {
         let run = runs.find(|run| run.seed == seed && *run.experiment == *experiment)?;
         let until = run.until();
         (now < until).then_some(until)
-    }
-
-    /// Whether any run may harm now.
-    #[must_use]
-    pub fn is_any(&self, now: Instant) -> bool {
-        self.runs.iter().any(|run| now < run.until())
     }
 }
 

@@ -35,6 +35,19 @@ pub fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
     number(map.get("grpc-status")?)
 }
 
+/// What a response that is no gRPC is in gRPC, by gRPC's own table.
+#[must_use]
+pub const fn status_of_http(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
 /// The end of a call whose answer has started: the status that the same reason has in an answer of
 /// its own. `detail` is printable ASCII without a percent sign, and may be empty.
 #[must_use]
@@ -47,4 +60,28 @@ pub fn ending(reason: Reason, detail: &str) -> HeaderMap {
         map.insert("grpc-message", message);
     }
     map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_status_has_the_grpc_status_of_its_table() {
+        for (http, grpc) in [
+            (400, 13),
+            (401, 16),
+            (403, 7),
+            (404, 12),
+            (429, 14),
+            (500, 2),
+            (502, 14),
+            (503, 14),
+            (504, 14),
+            (599, 2),
+        ] {
+            let status = StatusCode::from_u16(http).unwrap();
+            assert_eq!(status_of_http(status), grpc, "{http}");
+        }
+    }
 }

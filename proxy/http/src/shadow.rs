@@ -50,6 +50,12 @@ pub enum Shadow {
 }
 
 impl Shadow {
+    /// Whether it surely is one, or made for one.
+    #[must_use]
+    pub const fn is_copy(self) -> bool {
+        matches!(self, Self::Any | Self::ReadOnly)
+    }
+
     /// The value for a peer proxy.
     pub fn to_peer(self) -> HeaderValue {
         match self {

@@ -12,7 +12,7 @@ use policy::overload::Admit;
 use policy::path::PathReadings;
 use policy::reason::Reason;
 use policy::trace::Format;
-use policy::trace::context::{self, Onward};
+use policy::trace::context;
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::{Arrival, Exceeded, Noticed, PortGuard};
@@ -30,6 +30,7 @@ use crate::net::abandon_limiter::ConnectGuard;
 use crate::telemetry::call::Call;
 use crate::telemetry::cell::CallGroup;
 use crate::telemetry::labels::{OverloadLabels, Port, RateLimitedLabels, ShadowLabels, ShedLabels};
+use crate::telemetry::trace::unsampled;
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
@@ -122,9 +123,10 @@ pub(super) fn group(connection: &Connection, received: &Received) -> CallGroup {
     if !connection.proxy.telemetry.early.is_wanted() {
         return CallGroup::None;
     }
-    match shadow(connection, received) {
-        Some(Shadow::Any | Shadow::ReadOnly) => CallGroup::Copies,
-        Some(Shadow::Perhaps(_)) | None => CallGroup::None,
+    if shadow(connection, received).is_some_and(Shadow::is_copy) {
+        CallGroup::Copies
+    } else {
+        CallGroup::None
     }
 }
 
@@ -142,17 +144,13 @@ pub(super) fn join_group(
     map: &mut HeaderMap,
     call: &mut Call,
 ) {
-    if matches!(shadow, Some(Shadow::Any | Shadow::ReadOnly)) {
+    if shadow.is_some_and(Shadow::is_copy) {
         return;
     }
     let trace = match context::read(map) {
         Some(came) => came.ids.map(|ids| ids.trace),
         None => {
-            let onward = Onward {
-                trace: rand::random::<u128>().max(1),
-                span: rand::random::<u64>().max(1),
-                sampled: false,
-            };
+            let onward = unsampled(None);
             context::begin(map, onward, &[Format::TraceContext]);
             Some(onward.trace)
         }

@@ -16,7 +16,7 @@ use policy::traffic::set::GrpcCode;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::Latency;
 use crate::failure::Failure;
-use crate::http::grpc::{ends_in_trailers, grpc_status, is_grpc, is_success};
+use crate::http::grpc::{ends_in_trailers, grpc_status, is_grpc, is_success, status_of_http};
 use crate::http::headers::SPENT;
 use crate::http::watched::BodyEnd;
 use crate::mesh::load;
@@ -92,7 +92,7 @@ impl AttemptOutcome {
                     None if status == StatusCode::OK && is_grpc(response.headers()) => {
                         Self::Ended(Ended::Status(status))
                     }
-                    None => Self::grpc(code_of(status), true),
+                    None => Self::grpc(status_of_http(status), true),
                 }
             }
         }
@@ -264,18 +264,6 @@ pub(super) fn record_load(proxy: &Proxy, from: &Endpoint, map: &HeaderMap) {
 /// Whether a peer proxy reports that retries below it are exhausted.
 pub(super) fn reports_retries_exhausted(headers: &HeaderMap) -> bool {
     headers.contains_key(SPENT)
-}
-
-/// What an answer that is no gRPC is in gRPC, by gRPC's own table.
-const fn code_of(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    }
 }
 
 #[cfg(test)]

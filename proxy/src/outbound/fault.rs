@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::http::body;
 use crate::http::client::dedicated::ResponseBody;
 use crate::http::client::exchange::UpstreamResponse;
+use crate::http::grpc::status_of_http;
 use crate::http::incoming::IncomingBody;
 use crate::http::refusal::answer_to;
 use crate::http::shadow::Shadow;
@@ -61,7 +62,7 @@ pub(super) fn of_request<'a>(
     call: &mut Call,
 ) -> Option<Pending<'a, Sent>> {
     let fitting = call_policy::fault(attempts.route.policy.as_deref())?;
-    if matches!(outgoing.shadow, Some(Shadow::Any | Shadow::ReadOnly)) {
+    if outgoing.shadow.is_some_and(Shadow::is_copy) {
         return None;
     }
     let trace = || context::read(&outgoing.parts.headers).and_then(|came| came.ids);
@@ -221,7 +222,8 @@ fn abort_response(abort: Abort, experiment: &str, outgoing: &Outgoing) -> Upstre
     let text = format!("FaultExperiment {experiment}");
     let (mut response, kind) = if outgoing.grpc {
         let mut response = Response::new(body::empty());
-        let code = HeaderValue::from(u16::from(abort.grpc_status()));
+        let default = status_of_http(abort.http_status);
+        let code = HeaderValue::from(abort.grpc_status.map_or(default, u16::from));
         response.headers_mut().insert("grpc-status", code);
         if let Ok(message) = HeaderValue::from_str(&text) {
             response.headers_mut().insert("grpc-message", message);

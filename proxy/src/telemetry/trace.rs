@@ -193,7 +193,7 @@ impl Tracer {
 
 /// An unrecorded trace: one that begins, or one whose sampling was left to this proxy, which
 /// sends it on for the span that it came from.
-fn unsampled(ids: Option<Ids>) -> Onward {
+pub(crate) fn unsampled(ids: Option<Ids>) -> Onward {
     Onward {
         trace: ids.map_or_else(new_trace, |ids| ids.trace),
         span: ids.map_or_else(|| rand::random::<u64>().max(1), |ids| ids.parent),
