@@ -2,10 +2,9 @@
 //!
 //! Claims: attack-87
 
+mod automation;
 mod breakers;
 mod certificate;
-mod early_reports;
-mod grants;
 mod older;
 mod shares;
 mod startup;
