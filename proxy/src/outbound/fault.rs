@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Response, header};
 use policy::fault::{Abort, Draw, Effect, Fault, InjectedFailure};
@@ -19,6 +19,7 @@ use policy::trace::context;
 use tokio::time::sleep;
 
 use crate::config::grants::{Grants, HeldCall};
+use crate::endpoints::learned::now;
 use crate::failure::Failure;
 use crate::http::body;
 use crate::http::client::dedicated::ResponseBody;
@@ -110,20 +111,44 @@ pub(super) fn of_bytes<'a>(
     }))
 }
 
-/// The attempt behind what is done to it first.
+/// Whether an attempt is held.
+enum Hold<'a> {
+    Since(Instant, Pending<'a, Sent>),
+    /// For so long, until it went on.
+    Over(Duration),
+}
+
+/// The attempt behind what is done to it first. Balancing sees the delay as time that the endpoint
+/// took, as it would see a slow one.
 pub(super) fn before<'s>(
-    mut pending: Option<Pending<'s, Sent>>,
+    pending: Option<Pending<'s, Sent>>,
     mut sending: Pin<&'s mut impl Future<Output = Sent>>,
 ) -> impl Future<Output = Sent> {
+    let mut hold = pending.map_or(Hold::Over(Duration::ZERO), |pending| {
+        Hold::Since(now(), pending)
+    });
     poll_fn(move |cx| {
-        if let Some(held) = &mut pending {
-            let instead = ready!(held.as_mut().poll(cx));
-            pending = None;
-            if let Some(instead) = instead {
-                return Poll::Ready(instead);
+        let held = match &mut hold {
+            Hold::Over(held) => *held,
+            Hold::Since(since, pending) => {
+                let instead = ready!(pending.as_mut().poll(cx));
+                let held = now().saturating_duration_since(*since);
+                hold = Hold::Over(held);
+                if let Some(instead) = instead {
+                    let instead = instead.map(|answer| UpstreamResponse {
+                        took: held,
+                        ..answer
+                    });
+                    return Poll::Ready(instead);
+                }
+                held
             }
+        };
+        let mut ended = sending.as_mut().poll(cx);
+        if let Poll::Ready(Ok(answer)) = &mut ended {
+            answer.took += held;
         }
-        sending.as_mut().poll(cx)
+        ended
     })
 }
 
@@ -242,5 +267,52 @@ fn abort_response(abort: Abort, experiment: &str, outgoing: &Outgoing) -> Upstre
         out: None,
         permit: None,
         took: Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::pin::pin;
+
+    use http::{Request, StatusCode};
+
+    use super::*;
+    use crate::http::replay::Replay;
+
+    const DELAY: Duration = Duration::from_millis(300);
+    const OWN: Duration = Duration::from_millis(5);
+
+    fn response(took: Duration) -> UpstreamResponse {
+        let (parts, ()) = Request::new(()).into_parts();
+        let called = SocketAddr::from(([10, 0, 0, 1], 80));
+        let outgoing = Outgoing::by_itself(parts, Replay::new(body::empty()), called);
+        let abort = Abort {
+            http_status: StatusCode::SERVICE_UNAVAILABLE,
+            grpc_status: None,
+        };
+        let response = abort_response(abort, "shop/slow", &outgoing);
+        UpstreamResponse { took, ..response }
+    }
+
+    /// What balancing learns of an endpoint that answers after [`OWN`].
+    async fn took(pending: Option<Pending<'_, Sent>>) -> Duration {
+        let sending = pin!(async { Sent::Ok(response(OWN)) });
+        before(pending, sending).await.unwrap().took
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delay_counts_as_time_of_endpoint() {
+        assert_eq!(took(None).await, OWN);
+        let goes_on: Pending<'_, Sent> = Box::pin(async {
+            sleep(DELAY).await;
+            None
+        });
+        assert_eq!(took(Some(goes_on)).await, DELAY + OWN);
+        let fails: Pending<'_, Sent> = Box::pin(async {
+            sleep(DELAY).await;
+            Some(Ok(response(Duration::ZERO)))
+        });
+        assert_eq!(took(Some(fails)).await, DELAY);
     }
 }
