@@ -1,5 +1,5 @@
-//! A share of all that pass, and whether one of them is taken: of new traces those that are recorded,
-//! of attempts those that a FaultExperiment harms.
+//! A share, and which of many it takes: new traces that are recorded, attempts that a
+//! FaultExperiment harms.
 //!
 //! Claims: observe-93
 
