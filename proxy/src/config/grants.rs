@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn held_call_wakes_at_once_when_grant_or_right_ends() {
+    async fn withdrawn_grant_or_right_wakes_held_call_at_once() {
         let end: [fn(&Grants); 2] = [
             |grants| grants.take(&v1::Grants::default()),
             |grants| grants.limit(None),

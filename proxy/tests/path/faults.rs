@@ -313,7 +313,7 @@ async fn held_call_goes_on_when_grant_ends() {
 }
 
 #[tokio::test]
-async fn calls_of_namespaces_that_do_not_allow_it_are_spared() {
+async fn calls_of_namespaces_that_allow_none_are_spared() {
     let (client, _server, app) = harmed(&policy(fault(None, Some(ABORT)))).await;
     grant(&client);
     // None, and less than the experiment harms.

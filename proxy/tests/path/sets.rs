@@ -108,7 +108,7 @@ async fn copies_for_candidate_stop_at_its_breaker() {
 }
 
 #[tokio::test]
-async fn read_only_pods_bytes_go_to_sets_of_allowed_service() {
+async fn read_only_pods_bytes_go_to_allowed_services_sets() {
     let shop = Shop::new(OK).await;
     let pod = &shop.shadow;
     let echo = super::tcp::echo(&shop.server, "").await;
