@@ -1,5 +1,6 @@
 //! One file for each command: its arguments, its requests, its output.
 
+mod automation;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod dashboard;

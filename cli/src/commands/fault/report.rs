@@ -11,6 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
+use crate::cluster::Cluster;
+use crate::cluster::names::ResourceKind;
+use crate::commands::automation;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
@@ -25,7 +28,14 @@ pub(super) struct Look {
 }
 
 impl Look {
-    pub(super) fn of(object: Value, name: &str) -> Result<Self, Failure> {
+    /// # Errors
+    /// When there is no such experiment, or the API server does not respond or refuses.
+    pub(super) async fn read(cluster: &Cluster, name: &str) -> Result<Self, Failure> {
+        let object = automation::read(cluster, (ResourceKind::FaultExperiment, name)).await?;
+        Self::of(object, name)
+    }
+
+    fn of(object: Value, name: &str) -> Result<Self, Failure> {
         let experiment = serde_json::from_value(object.clone()).map_err(|error| {
             Failure::unknown(format!("FaultExperiment {name} cannot be read: {error}"))
         })?;
