@@ -131,8 +131,15 @@ impl ClusterCommand for Fault {
                 Ok(Conclusion::Yes)
             }
             Verb::Allow => {
-                let value = self.annotation()?;
-                annotate(cluster, cluster.namespace(), Some(value), console).await?;
+                let (value, namespace) = (self.annotation()?, cluster.namespace());
+                if namespace == cluster.weft_namespace() {
+                    return Err(Failure::usage(format!(
+                        "namespace {namespace} is the mesh's own, where {FAULTS} stops all \
+                         experiments; say -n of the namespace whose calls may be harmed, or take \
+                         a stop away with weft fault allow --all"
+                    )));
+                }
+                annotate(cluster, namespace, Some(value), console).await?;
                 Ok(Conclusion::Yes)
             }
             Verb::Run => command(cluster, &self.named()?, "run", now, console).await,
