@@ -29,7 +29,8 @@ use crate::output::Format;
 #[derive(Args, Debug)]
 #[command(
     about = "Show what a fault experiment did, start or stop it, or allow faults",
-    long_about = "status shows a FaultExperiment and the run that is under way, report what a run found: \
+    long_about = "status shows a FaultExperiment and the run that is under way; exit status 1 if Accepted or \
+                  ResolvedRefs is False, so that no run can start. report shows what a run found: \
                   of each check the failed calls of requests that were spared and of those that met \
                   the fault, and the evidence; exit status 0 if it was tolerated, 1 if not. run and \
                   stop are commands: they are written as annotation weft.dev/command, by the user's \

@@ -44,11 +44,11 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(60);
     long_about = "Of status it shows the run of a CanaryRelease: the step, its share of the calls, how much \
                   of that the pods allow (cap), how long the step still takes at least, and of each \
                   check the bad calls of the stable revision and of the candidate, the evidence and \
-                  the verdict. Exit status 0 if the release is Idle, 1 if not. With --watch again \
-                  whenever something has changed, until there is no run left: 0 when the release is \
-                  Idle, 1 when it was rolled back. The other verbs are commands: they are written as \
-                  annotation weft.dev/command, by the user's own right to patch the object, and the \
-                  controller carries them out within seconds. pause holds a run where it is and \
+                  the verdict. Exit status 0 if the release is Idle and neither Accepted nor \
+                  ResolvedRefs is False, 1 if not. With --watch again whenever something has changed, \
+                  until there is no run left, with the same exit status. The other verbs are commands: \
+                  they are written as annotation weft.dev/command, by the user's own right to patch \
+                  the object, and the controller carries them out within seconds. pause holds a run where it is and \
                   resume continues it, promote skips what is left of the steps, abort rolls back, \
                   retry starts the refused revision again.",
     after_help = "Example:\n  weft release status web --watch"

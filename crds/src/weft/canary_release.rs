@@ -269,7 +269,7 @@ fn is_zero(number: &i64) -> bool {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ReleaseCheck {
-    /// `errorRate`, `latency` or `restarts`. Never left out.
+    /// `errorRate`, `errorRate max`, `latency`, `latency max` or `restarts`. Never left out.
     pub name: String,
     /// What it says of the candidate, in one word. Left out until it says something.
     #[serde(skip_serializing_if = "Option::is_none")]
