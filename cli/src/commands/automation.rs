@@ -1,4 +1,5 @@
-//! Reads a CanaryRelease or a FaultExperiment, and gives it a command.
+//! What `weft release` and `weft fault` share: they read an object, give it a command, and show what
+//! its checks counted.
 //!
 //! A command is an annotation with a time: the controller carries it out once and removes it, and a
 //! copy of the object repeats nothing.
@@ -7,6 +8,9 @@ use std::fmt::Debug;
 use std::time::SystemTime;
 
 use crds::labels::COMMAND;
+use crds::smi::{ACCEPTED, RESOLVED_REFS};
+use crds::weft::CheckCounts;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
@@ -17,6 +21,7 @@ use serde_json::{Value, json};
 use crate::cluster::names::ResourceKind;
 use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
+use crate::output::number;
 
 /// The field manager of commands, which the history of the object names.
 const MANAGER: &str = "weft";
@@ -78,4 +83,22 @@ fn later_than(last: Option<&str>, now: SystemTime) -> Option<Timestamp> {
     let last = last.and_then(|last| last.split_once('@')?.1.parse::<Timestamp>().ok());
     let after = last.and_then(|last| last.checked_add(SignedDuration::from_millis(1)).ok());
     Some(after.map_or(now, |after| now.max(after)))
+}
+
+/// Conditions by which an object has no effect, or not the one that was asked for.
+pub(super) fn refused(conditions: &[Condition]) -> impl Iterator<Item = &Condition> {
+    let refused = conditions.iter().filter(|one| one.status == "False");
+    refused.filter(|one| [ACCEPTED, RESOLVED_REFS].contains(&one.type_.as_str()))
+}
+
+/// `11/9120 0.12%`
+pub(super) fn counts(counts: Option<CheckCounts>) -> String {
+    match counts {
+        None => String::new(),
+        Some(CheckCounts { requests, bad }) if requests <= 0 => format!("{bad}/{requests}"),
+        Some(CheckCounts { requests, bad }) => {
+            let share = number::percent(bad as f64 / requests as f64);
+            format!("{bad}/{requests} {share}")
+        }
+    }
 }

@@ -7,10 +7,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::weft::{
-    CanaryRelease, CanaryReleaseStatus, CanaryStep, CheckCounts, ReleasePhase, ReleaseRun,
-    parse_duration,
+    CanaryRelease, CanaryReleaseStatus, CanaryStep, ReleasePhase, ReleaseRun, parse_duration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -24,7 +22,7 @@ use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
-use crate::output::{self, Format, NARROW, number};
+use crate::output::{self, Format, NARROW};
 
 /// Between two looks of a watch; the controller writes counts every five seconds, and decisions
 /// at once.
@@ -262,12 +260,8 @@ impl Look {
 
     /// Conditions by which the release has no effect, or not the one that was asked for.
     fn refused(&self) -> impl Iterator<Item = &Condition> {
-        let conditions = self
-            .status()
-            .into_iter()
-            .flat_map(|status| &status.conditions);
-        let refused = conditions.filter(|one| one.status == "False");
-        refused.filter(|one| [ACCEPTED, RESOLVED_REFS].contains(&one.type_.as_str()))
+        let status = self.status().into_iter();
+        status.flat_map(|status| automation::refused(&status.conditions))
     }
 
     /// Nothing more happens until a user does something.
@@ -419,23 +413,11 @@ fn checks(status: &CanaryReleaseStatus) -> Table {
         };
         table.row(vec![
             check.name.clone().into(),
-            counts(check.stable).into(),
-            counts(check.candidate).into(),
+            automation::counts(check.stable).into(),
+            automation::counts(check.candidate).into(),
             check.evidence.clone().unwrap_or_default().into(),
             Cell::toned(verdict, tone),
         ]);
     }
     table
-}
-
-/// `11/9120 0.12%`
-fn counts(counts: Option<CheckCounts>) -> String {
-    match counts {
-        None => String::new(),
-        Some(CheckCounts { requests, bad }) if requests <= 0 => format!("{bad}/{requests}"),
-        Some(CheckCounts { requests, bad }) => {
-            let share = number::percent(bad as f64 / requests as f64);
-            format!("{bad}/{requests} {share}")
-        }
-    }
 }
