@@ -1,5 +1,6 @@
 //! One file for each command: its arguments, its requests, its output.
 
+mod automation;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod dashboard;
@@ -15,6 +16,7 @@ pub(crate) mod log_level;
 pub(crate) mod proxies;
 pub(crate) mod proxy_config;
 pub(crate) mod release;
+mod restart;
 pub(crate) mod routes;
 pub(crate) mod stat;
 pub(crate) mod suggest;

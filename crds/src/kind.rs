@@ -1,5 +1,5 @@
-//! The macro that declares our custom resource types: metadata, spec and status, and their names
-//! in the API.
+//! Macros that declare our custom resource types: metadata, spec and status, their names in the API,
+//! and the words of their statuses.
 
 /// Declares one kind: the object around its spec and status, and how the API names it.
 ///
@@ -71,3 +71,39 @@ macro_rules! kind {
     };
 }
 pub(crate) use kind;
+
+/// Declares the words of one field of a status, each written as its variant is named.
+macro_rules! status_words {
+    (
+        $(#[$doc:meta])*
+        $name:ident {
+            $($(#[$word_doc:meta])* $word:ident,)+
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$word_doc])* $word,)+
+        }
+
+        impl $name {
+            /// Every one of them.
+            pub const ALL: [Self; [$(stringify!($word)),+].len()] = [$(Self::$word),+];
+
+            /// As in a status.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$word => stringify!($word),)+
+                }
+            }
+
+            /// The one of this name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|word| word.as_str() == name)
+            }
+        }
+    };
+}
+pub(crate) use status_words;

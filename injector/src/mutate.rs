@@ -7,7 +7,7 @@ use kube::{Api, Client};
 use serde_json::Value;
 use tracing::info;
 
-use crate::review::{AdmissionResponse, Request};
+use crate::review::{About, AdmissionResponse, Request};
 use crate::{releases, spelling};
 
 /// Gives pods their proxies.
@@ -51,16 +51,17 @@ impl Mutator {
         }
     }
 
-    /// Read anew for every pod. A cache would be behind a namespace that was labelled a
+    /// The pod's namespace, read anew for every pod. A cache would be behind a namespace that was labelled a
     /// moment ago, and its first pods would come up without a proxy.
     ///
     /// # Errors
     /// When it cannot be read. The call then has no answer, so that the webhook's failure
     /// policy decides, and not this code.
-    pub(crate) async fn namespace(&self, name: &str) -> Result<inject::Namespace, kube::Error> {
+    pub(crate) async fn namespace(&self, about: &About) -> Result<inject::Namespace, kube::Error> {
+        let name = about.namespace.as_str();
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let read = namespaces.get_metadata(name);
-        let (metadata, releases) = tokio::join!(read, self.releases(name));
+        let (metadata, releases) = tokio::join!(read, self.releases(about));
         let metadata = metadata?.metadata;
         Ok(inject::Namespace {
             name: name.to_owned(),
@@ -70,9 +71,9 @@ impl Mutator {
         })
     }
 
-    async fn releases(&self, namespace: &str) -> inject::Releases {
-        if self.with_releases {
-            releases::read(&self.client, namespace).await
+    async fn releases(&self, about: &About) -> inject::Releases {
+        if self.with_releases && about.has_revision() {
+            releases::read(&self.client, &about.namespace).await
         } else {
             inject::Releases::Ignored
         }

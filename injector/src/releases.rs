@@ -1,8 +1,8 @@
 //! Reads which revisions are stable in a namespace, for the pods that are made in it.
 //!
-//! Anew for every pod, as its namespace is: the status changes while pods are made. A tenant may
-//! write releases of any number and size, so what is read has a bound in bytes, objects and time,
-//! and of each object only a few fields are kept. What is beyond them cannot be read.
+//! Anew for every pod of a Deployment, as its namespace is: the status changes while pods are made.
+//! A tenant may write releases of any number and size, so what is read has a bound in bytes, objects
+//! and time, and of each object only a few fields are kept. What is beyond them cannot be read.
 
 use std::time::Duration;
 

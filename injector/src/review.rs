@@ -6,7 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crds::label_syntax::is_dns_label;
 use crds::shallow::Authored;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 /// Longest warning, in characters; the API server cuts what is longer.
@@ -67,7 +68,7 @@ pub(crate) enum BadReview {
     Namespace,
 }
 
-/// What the API server requests, without the objects.
+/// What the API server requests, without the objects but for one label.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct About {
@@ -83,6 +84,26 @@ pub(crate) struct About {
     /// Nothing may come of it but the answer.
     #[serde(default)]
     pub(crate) dry_run: Option<bool>,
+    #[serde(default)]
+    object: Option<Labelled>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Labelled {
+    #[serde(default)]
+    metadata: Option<Metadata>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    labels: Option<Labels>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Labels {
+    #[serde(default, rename = "pod-template-hash")]
+    revision: Option<IgnoredAny>,
 }
 
 impl About {
@@ -92,6 +113,13 @@ impl About {
             && self.kind.group.is_empty()
             && self.operation == "CREATE"
             && self.sub_resource.as_deref().is_none_or(str::is_empty)
+    }
+
+    /// Whether the pod may be a Deployment's, whose pods all have this label.
+    pub(crate) fn has_revision(&self) -> bool {
+        let metadata = self.object.as_ref().and_then(|pod| pod.metadata.as_ref());
+        let labels = metadata.and_then(|metadata| metadata.labels.as_ref());
+        labels.is_some_and(|labels| labels.revision.is_some())
     }
 }
 
@@ -107,7 +135,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Request, BadReview> {
     read(body, |request: &Request| &request.namespace)
 }
 
-/// Passes over the objects, so that it takes next to nothing.
+/// Passes over the rest of the objects, so that it takes next to nothing.
 pub(crate) fn about(body: &[u8]) -> Result<About, BadReview> {
     read(body, |about: &About| &about.namespace)
 }

@@ -46,7 +46,7 @@ use outcome::{ReviewOutcome, answered, failure, json, refused, unanswered};
 use crate::metrics::Metrics;
 use crate::mutate::{self, Mutator};
 use crate::obstacles::Obstacles;
-use crate::review::AdmissionResponse;
+use crate::review::{About, AdmissionResponse};
 use crate::{account, convert, review, spelling, validate};
 
 /// Bytes of one call. The API server's own limit for a request is 3 MiB.
@@ -296,7 +296,7 @@ impl Webhooks {
                 ));
             }
             let _permit = self.lookups.acquire(source).await;
-            let namespace = self.namespace(&about.namespace).await?;
+            let namespace = self.namespace(&about).await?;
             (namespace, about.dry_run.unwrap_or_default())
         };
         let (mutator, name) = (self.mutator.clone(), namespace.name.clone());
@@ -310,9 +310,10 @@ impl Webhooks {
         Ok(outcome)
     }
 
-    async fn namespace(&self, name: &str) -> Result<inject::Namespace, Box<ReviewOutcome>> {
-        self.mutator.namespace(name).await.map_err(|error| {
-            warn!(%error, namespace = name, "namespace could not be read");
+    async fn namespace(&self, about: &About) -> Result<inject::Namespace, Box<ReviewOutcome>> {
+        self.mutator.namespace(about).await.map_err(|error| {
+            let namespace = about.namespace.as_str();
+            warn!(%error, namespace, "namespace could not be read");
             // Without the API server's message: the client may not read it itself.
             let message = "weft could not read the namespace; the injector's log says why";
             refused(StatusCode::SERVICE_UNAVAILABLE, "no-namespace", message)

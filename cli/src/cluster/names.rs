@@ -261,6 +261,21 @@ impl Named {
         }
     }
 
+    /// The name of one object of this kind, which is typed alone or as `KIND/NAME`, without a port,
+    /// for the reason `why`.
+    ///
+    /// # Errors
+    /// When it is of another kind, has no name, or has a port.
+    pub(crate) fn read_of(text: &str, kind: ResourceKind, why: &str) -> Result<String, Failure> {
+        let typed = match text.contains('/') {
+            true => text.to_owned(),
+            false => format!("{}/{text}", kind.as_str().to_ascii_lowercase()),
+        };
+        let (named, name) = Self::read_one(&typed, &[kind])?;
+        named.without_port(text, why)?;
+        Ok(name)
+    }
+
     /// The same without a port, which would be ignored for the reason `why`.
     ///
     /// # Errors

@@ -1,24 +1,23 @@
 //! `weft fault`: shows what a FaultExperiment did, starts and ends its runs, and lets a namespace
 //! be harmed.
 //!
-//! All that is shown stands in the object. A command is an annotation with a time: the controller
-//! carries it out once and removes it, and a copy of the object repeats nothing.
+//! All that is shown stands in the object.
 
 mod report;
 
 use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
-use crds::labels::{COMMAND, FAULTS, FAULTS_ALLOWED, FAULTS_STOPPED};
-use crds::weft::{FaultExperiment, FaultExperimentStatus, parse_faults};
+use crds::labels::{FAULTS, FAULTS_ALLOWED, FAULTS_STOPPED};
+use crds::weft::{FaultExperiment, parse_faults};
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use kube::api::Patch;
+use serde_json::json;
 
 use self::report::Look;
 use super::ClusterCommand;
+use super::automation::{self, written_by_user};
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, existing};
 use crate::console::Console;
@@ -26,14 +25,12 @@ use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
-/// The field manager of commands: who gave one, in the history of the experiment.
-const MANAGER: &str = "weft";
-
 /// Arguments of `weft fault`.
 #[derive(Args, Debug)]
 #[command(
     about = "Show what a fault experiment did, start or stop it, or allow faults",
-    long_about = "status shows a FaultExperiment and the run that is under way, report what a run found: \
+    long_about = "status shows a FaultExperiment and the run that is under way; exit status 1 if Accepted or \
+                  ResolvedRefs is False, so that no run can start. report shows what a run found: \
                   of each check the failed calls of requests that were spared and of those that met \
                   the fault, and the evidence; exit status 0 if it was tolerated, 1 if not. run and \
                   stop are commands: they are written as annotation weft.dev/command, by the user's \
@@ -135,20 +132,27 @@ impl ClusterCommand for Fault {
                 Ok(Conclusion::Yes)
             }
             Verb::Allow => {
-                let value = self.annotation()?;
-                annotate(cluster, cluster.namespace(), Some(value), console).await?;
+                let (value, namespace) = (self.annotation()?, cluster.namespace());
+                if namespace == cluster.weft_namespace() {
+                    return Err(Failure::usage(format!(
+                        "namespace {namespace} is the mesh's own, where {FAULTS} stops all \
+                         experiments; say -n of the namespace whose calls may be harmed, or take \
+                         a stop away with weft fault allow --all"
+                    )));
+                }
+                annotate(cluster, namespace, Some(value), console).await?;
                 Ok(Conclusion::Yes)
             }
             Verb::Run => command(cluster, &self.named()?, "run", now, console).await,
             Verb::Stop => command(cluster, &self.named()?, "stop", now, console).await,
             Verb::Status => {
                 let name = self.named()?;
-                let look = Look::of(read(cluster, &name).await?, &name)?;
+                let look = Look::read(cluster, &name).await?;
                 look.print_status(format, cluster.now(now), console)
             }
             Verb::Report => {
                 let name = self.named()?;
-                let look = Look::of(read(cluster, &name).await?, &name)?;
+                let look = Look::read(cluster, &name).await?;
                 look.print_report(self.run, format, console)
             }
         }
@@ -167,13 +171,8 @@ impl Fault {
                 "name the FaultExperiment; kubectl get fexp lists them",
             ));
         };
-        let typed = match name.contains('/') {
-            true => name.clone(),
-            false => format!("fexp/{name}"),
-        };
-        let (named, own) = Named::read_one(&typed, &[ResourceKind::FaultExperiment])?;
-        named.without_port(name, "an experiment has its port in its spec")?;
-        Ok(own)
+        let why = "an experiment has its port in its spec";
+        Named::read_of(name, ResourceKind::FaultExperiment, why)
     }
 
     /// What `allow` writes.
@@ -191,17 +190,7 @@ impl Fault {
     }
 }
 
-/// # Errors
-/// When there is no such experiment, or the API server does not respond or refuses.
-async fn read(cluster: &Cluster, name: &str) -> Result<Value, Failure> {
-    let kind = ResourceKind::FaultExperiment;
-    match existing::read(cluster, kind, name).await? {
-        Some(object) => Ok(object),
-        None => Err(existing::absent(cluster, (kind, name), &[]).await),
-    }
-}
-
-/// Writes the annotation of a command.
+/// Gives the experiment a command.
 async fn command(
     cluster: &Cluster,
     name: &str,
@@ -209,23 +198,16 @@ async fn command(
     now: SystemTime,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
-    let look = Look::of(read(cluster, name).await?, name)?;
-    let at = command_time(look.status(), cluster.now(now))
-        .ok_or_else(|| Failure::unknown("the cluster's clock has a time that cannot be written"))?;
-    let what = format!("FaultExperiment {}/{name}", cluster.namespace());
-    let patch = json!({"metadata": {"annotations": {COMMAND: format!("{verb}@{at}")}}});
-    let experiments: Api<FaultExperiment> = Api::namespaced(cluster.client(), cluster.namespace());
-    let (parameters, patch) = (written_by_user(), Patch::Merge(&patch));
-    let patched = cluster.try_call(&what, experiments.patch(name, &parameters, &patch));
-    if let Err(refusal) = patched.await {
-        let named = (ResourceKind::FaultExperiment, name);
-        return Err(existing::or_absent(cluster, named, refusal).await);
-    }
+    let look = Look::read(cluster, name).await?;
+    let status = look.status();
+    let last = status.and_then(|status| status.last_command.as_deref());
+    let named = (ResourceKind::FaultExperiment, name);
+    automation::command::<FaultExperiment>(cluster, named, verb, last, now).await?;
+    let namespace = cluster.namespace();
     console.word(&format!(
-        "{what} is {} and gets the command {verb}; weft fault status {name} -n {} shows what \
-         becomes of it",
-        look.phase(),
-        cluster.namespace()
+        "FaultExperiment {namespace}/{name} is {} and gets the command {verb}; weft fault status \
+         {name} -n {namespace} shows what becomes of it",
+        look.phase()
     ))?;
     Ok(Conclusion::Yes)
 }
@@ -251,21 +233,4 @@ async fn annotate(
         None => format!("{what}: {FAULTS} is taken away"),
     })?;
     Ok(())
-}
-
-fn written_by_user() -> PatchParams {
-    PatchParams {
-        field_manager: Some(MANAGER.to_owned()),
-        ..PatchParams::default()
-    }
-}
-
-/// The time of a command that is given now: later than the last one, which may be of the same
-/// second.
-fn command_time(status: Option<&FaultExperimentStatus>, now: SystemTime) -> Option<Timestamp> {
-    let now = Timestamp::try_from(now).ok()?;
-    let last = status.and_then(|status| status.last_command.as_deref());
-    let last = last.and_then(|last| last.split_once('@')?.1.parse::<Timestamp>().ok());
-    let after = last.and_then(|last| last.checked_add(SignedDuration::from_millis(1)).ok());
-    Some(after.map_or(now, |after| now.max(after)))
 }

@@ -46,13 +46,8 @@ pub(super) const IN_ONE: &str = "a pod is in one namespace";
 
 /// `web-1` or `pod/web-1`.
 pub(super) fn pod(text: &str) -> Result<String, Failure> {
-    let typed = match text.contains('/') {
-        true => text.to_owned(),
-        false => format!("pod/{text}"),
-    };
-    let (named, name) = Named::read_one(&typed, &[ResourceKind::Pod])?;
-    named.without_port(text, "a proxy is that of the whole pod")?;
-    Ok(name)
+    let why = "a proxy is that of the whole pod";
+    Named::read_of(text, ResourceKind::Pod, why)
 }
 
 impl ClusterCommand for ProxyConfig {

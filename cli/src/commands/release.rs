@@ -1,34 +1,28 @@
 //! `weft release`: shows what a CanaryRelease does, and gives it commands.
 //!
 //! All that is shown stands in the object, so the right to read it is enough and no controller
-//! has to answer. A command is an annotation with a time: the controller carries it out once and
-//! removes it, and a copy of the object repeats nothing.
+//! has to answer.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use crds::labels::COMMAND;
-use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::weft::{
-    CanaryRelease, CanaryReleaseStatus, CanaryStep, CheckCounts, ReleasePhase, ReleaseRun,
-    parse_duration,
+    CanaryRelease, CanaryReleaseStatus, CanaryStep, ReleasePhase, ReleaseRun, parse_duration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::ClusterCommand;
+use super::{ClusterCommand, automation};
+use crate::cluster::Cluster;
 use crate::cluster::names::{Named, ResourceKind};
-use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
-use crate::output::{self, Format, NARROW, number};
+use crate::output::{self, Format, NARROW};
 
 /// Between two looks of a watch; the controller writes counts every five seconds, and decisions
 /// at once.
@@ -37,8 +31,6 @@ const EACH: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// So soon after a new template its run begins: a watch that begins with it sees no run yet.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
-/// The field manager of commands: who gave one, in the history of the release.
-const MANAGER: &str = "weft";
 /// Steps of a release that lists none, and the shortest time of a step that has none.
 const DEFAULT_STEPS: usize = 4;
 const DEFAULT_DURATION: Duration = Duration::from_secs(60);
@@ -50,11 +42,11 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(60);
     long_about = "Of status it shows the run of a CanaryRelease: the step, its share of the calls, how much \
                   of that the pods allow (cap), how long the step still takes at least, and of each \
                   check the bad calls of the stable revision and of the candidate, the evidence and \
-                  the verdict. Exit status 0 if the release is Idle, 1 if not. With --watch again \
-                  whenever something has changed, until there is no run left: 0 when the release is \
-                  Idle, 1 when it was rolled back. The other verbs are commands: they are written as \
-                  annotation weft.dev/command, by the user's own right to patch the object, and the \
-                  controller carries them out within seconds. pause holds a run where it is and \
+                  the verdict. Exit status 0 if the release is Idle and neither Accepted nor \
+                  ResolvedRefs is False, 1 if not. With --watch again whenever something has changed, \
+                  until there is no run left, with the same exit status. The other verbs are commands: \
+                  they are written as annotation weft.dev/command, by the user's own right to patch \
+                  the object, and the controller carries them out within seconds. pause holds a run where it is and \
                   resume continues it, promote skips what is left of the steps, abort rolls back, \
                   retry starts the refused revision again.",
     after_help = "Example:\n  weft release status web --watch"
@@ -129,7 +121,7 @@ impl ClusterCommand for Release {
             Some(verb) => command(cluster, &name, verb, now, console).await,
             None if self.watch => watch(cluster, &name, format, console).await,
             None => {
-                let look = Look::of(read(cluster, &name).await?, &name)?;
+                let look = Look::read(cluster, &name).await?;
                 look.print(format, cluster.now(now), console)?;
                 Ok(look.conclusion())
             }
@@ -140,27 +132,12 @@ impl ClusterCommand for Release {
 impl Release {
     /// `web`, `crel/web` or `canaryrelease/web`.
     fn named(&self) -> Result<String, Failure> {
-        let typed = match self.name.contains('/') {
-            true => self.name.clone(),
-            false => format!("crel/{}", self.name),
-        };
-        let (named, name) = Named::read_one(&typed, &[ResourceKind::CanaryRelease])?;
-        named.without_port(&self.name, "a release is of all ports of its Service")?;
-        Ok(name)
+        let why = "a release is of all ports of its Service";
+        Named::read_of(&self.name, ResourceKind::CanaryRelease, why)
     }
 }
 
-/// # Errors
-/// When there is no such release, or the API server does not respond or refuses.
-async fn read(cluster: &Cluster, name: &str) -> Result<Value, Failure> {
-    let kind = ResourceKind::CanaryRelease;
-    match existing::read(cluster, kind, name).await? {
-        Some(object) => Ok(object),
-        None => Err(existing::absent(cluster, (kind, name), &[]).await),
-    }
-}
-
-/// Writes the annotation of a command.
+/// Gives the release a command.
 async fn command(
     cluster: &Cluster,
     name: &str,
@@ -168,40 +145,18 @@ async fn command(
     now: SystemTime,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
-    let look = Look::of(read(cluster, name).await?, name)?;
-    let at = command_time(look.status(), cluster.now(now))
-        .ok_or_else(|| Failure::unknown("the cluster's clock has a time that cannot be written"))?;
-    let what = format!("CanaryRelease {}/{name}", cluster.namespace());
-    let patch = json!({"metadata": {"annotations": {COMMAND: format!("{verb}@{at}")}}});
-    let parameters = PatchParams {
-        field_manager: Some(MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let releases: Api<CanaryRelease> = Api::namespaced(cluster.client(), cluster.namespace());
-    let patch = Patch::Merge(&patch);
-    let patched = cluster.try_call(&what, releases.patch(name, &parameters, &patch));
-    if let Err(refusal) = patched.await {
-        return Err(
-            existing::or_absent(cluster, (ResourceKind::CanaryRelease, name), refusal).await,
-        );
-    }
+    let look = Look::read(cluster, name).await?;
+    let status = look.status();
+    let last = status.and_then(|status| status.last_command.as_deref());
+    let named = (ResourceKind::CanaryRelease, name);
+    automation::command::<CanaryRelease>(cluster, named, verb, last, now).await?;
+    let namespace = cluster.namespace();
     console.word(&format!(
-        "{what} is {} and gets the command {verb}; weft release status {name} -n {} --watch shows \
-         what becomes of it",
-        look.phase(),
-        cluster.namespace()
+        "CanaryRelease {namespace}/{name} is {} and gets the command {verb}; weft release status \
+         {name} -n {namespace} --watch shows what becomes of it",
+        look.phase()
     ))?;
     Ok(Conclusion::Yes)
-}
-
-/// The time of a command that is given now: later than the last one, which may be of the same
-/// second.
-fn command_time(status: Option<&CanaryReleaseStatus>, now: SystemTime) -> Option<Timestamp> {
-    let now = Timestamp::try_from(now).ok()?;
-    let last = status.and_then(|status| status.last_command.as_deref());
-    let last = last.and_then(|last| last.split_once('@')?.1.parse::<Timestamp>().ok());
-    let after = last.and_then(|last| last.checked_add(SignedDuration::from_millis(1)).ok());
-    Some(after.map_or(now, |after| now.max(after)))
 }
 
 /// One look after the other, each that differs from the one before, until there is no run.
@@ -212,7 +167,7 @@ async fn watch(
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
     let until = Instant::now() + BEGINS_WITHIN;
-    let mut look = Look::of(read(cluster, name).await?, name)?;
+    let mut look = Look::read(cluster, name).await?;
     loop {
         look.print(format, cluster.now(SystemTime::now()), console)?;
         console.out.flush()?;
@@ -243,7 +198,7 @@ async fn changed(
     let mut pause = EACH;
     loop {
         sleep(pause).await;
-        match read(cluster, name).await {
+        match automation::read(cluster, (ResourceKind::CanaryRelease, name)).await {
             Ok(object) => {
                 pause = EACH;
                 let look = Look::of(object, name)?;
@@ -268,6 +223,13 @@ struct Look {
 }
 
 impl Look {
+    /// # Errors
+    /// When there is no such release, or the API server does not respond or refuses.
+    async fn read(cluster: &Cluster, name: &str) -> Result<Self, Failure> {
+        let object = automation::read(cluster, (ResourceKind::CanaryRelease, name)).await?;
+        Self::of(object, name)
+    }
+
     fn of(object: Value, name: &str) -> Result<Self, Failure> {
         let release = serde_json::from_value(object.clone()).map_err(|error| {
             Failure::unknown(format!("CanaryRelease {name} cannot be read: {error}"))
@@ -298,12 +260,8 @@ impl Look {
 
     /// Conditions by which the release has no effect, or not the one that was asked for.
     fn refused(&self) -> impl Iterator<Item = &Condition> {
-        let conditions = self
-            .status()
-            .into_iter()
-            .flat_map(|status| &status.conditions);
-        let refused = conditions.filter(|one| one.status == "False");
-        refused.filter(|one| [ACCEPTED, RESOLVED_REFS].contains(&one.type_.as_str()))
+        let status = self.status().into_iter();
+        status.flat_map(|status| automation::refused(&status.conditions))
     }
 
     /// Nothing more happens until a user does something.
@@ -455,23 +413,11 @@ fn checks(status: &CanaryReleaseStatus) -> Table {
         };
         table.row(vec![
             check.name.clone().into(),
-            counts(check.stable).into(),
-            counts(check.candidate).into(),
+            automation::counts(check.stable).into(),
+            automation::counts(check.candidate).into(),
             check.evidence.clone().unwrap_or_default().into(),
             Cell::toned(verdict, tone),
         ]);
     }
     table
-}
-
-/// `11/9120 0.12%`
-fn counts(counts: Option<CheckCounts>) -> String {
-    match counts {
-        None => String::new(),
-        Some(CheckCounts { requests, bad }) if requests <= 0 => format!("{bad}/{requests}"),
-        Some(CheckCounts { requests, bad }) => {
-            let share = number::percent(bad as f64 / requests as f64);
-            format!("{bad}/{requests} {share}")
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::label_syntax::{is_dns_label, is_object_name};
+use crate::labels::POD_TEMPLATE_HASH;
 
 /// Kind and name of the pod's workload: `Deployment` and `web`. A pod that nothing
 /// controls is its own, as is one whose owner has a name that no object can have: the API server
@@ -31,7 +32,7 @@ pub(super) fn workload(pod: &Value) -> (String, String) {
     let (kind, name) = (text(&controller["kind"]), text(&controller["name"]));
     let version = controller["apiVersion"].as_str();
     let of_apps = version.is_some_and(|version| version.starts_with("apps/"));
-    let hash = metadata["labels"]["pod-template-hash"].as_str();
+    let hash = metadata["labels"][POD_TEMPLATE_HASH].as_str();
     let deployment = hash
         .filter(|_| of_apps && kind == "ReplicaSet")
         .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));

@@ -9,7 +9,7 @@ use super::duration::{DAY, WEEK, between};
 use super::share::percent;
 use super::{CANARY_RELEASES, GROUP, VERSION};
 use crate::{
-    kind::kind,
+    kind::{kind, status_words},
     smi::{SplitMatch, conditions_schema, without_defaults},
 };
 
@@ -269,7 +269,7 @@ fn is_zero(number: &i64) -> bool {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct ReleaseCheck {
-    /// `errorRate`, `latency` or `restarts`. Never left out.
+    /// `errorRate`, `errorRate max`, `latency`, `latency max` or `restarts`. Never left out.
     pub name: String,
     /// What it says of the candidate, in one word. Left out until it says something.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -330,95 +330,38 @@ pub struct ReleaseHistory {
     pub bad: i64,
 }
 
-/// What a release does, as its status has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ReleasePhase {
-    /// No run: every pod is of the stable revision.
-    #[default]
-    Idle,
-    /// A new revision has no pod yet that serves, or several revisions are left from before.
-    Waiting,
-    /// A step runs.
-    Progressing,
-    /// A run waits for `resume`.
-    Paused,
-    /// Every step is done: the gates open.
-    Promoting,
-    /// The candidate gets no calls until revert, new template or `retry`.
-    RolledBack,
-}
-
-impl ReleasePhase {
-    /// Every phase.
-    pub const ALL: [Self; 6] = [
-        Self::Idle,
-        Self::Waiting,
-        Self::Progressing,
-        Self::Paused,
-        Self::Promoting,
-        Self::RolledBack,
-    ];
-
-    /// As in a status.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "Idle",
-            Self::Waiting => "Waiting",
-            Self::Progressing => "Progressing",
-            Self::Paused => "Paused",
-            Self::Promoting => "Promoting",
-            Self::RolledBack => "RolledBack",
-        }
-    }
-
-    /// The phase of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == name)
+status_words! {
+    /// What a release does, as its status has it.
+    #[derive(Default)]
+    ReleasePhase {
+        /// No run: every pod is of the stable revision.
+        #[default]
+        Idle,
+        /// A new revision has no pod yet that serves, or several revisions are left from before.
+        Waiting,
+        /// A step runs.
+        Progressing,
+        /// A run waits for `resume`.
+        Paused,
+        /// Every step is done: the gates open.
+        Promoting,
+        /// The candidate gets no calls until revert, new template or `retry`.
+        RolledBack,
     }
 }
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ReleaseResult {
-    /// The candidate is the stable revision.
-    Promoted,
-    /// A check, the deadline or a command took the calls back.
-    RolledBack,
-    /// The template went back to the stable revision's.
-    Aborted,
-    /// A newer revision took the candidate's place.
-    Superseded,
-    /// The candidate serves without having been judged to the end.
-    Bypassed,
-}
-
-impl ReleaseResult {
-    /// Every result.
-    pub const ALL: [Self; 5] = [
-        Self::Promoted,
-        Self::RolledBack,
-        Self::Aborted,
-        Self::Superseded,
-        Self::Bypassed,
-    ];
-
-    /// As in a status.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Promoted => "Promoted",
-            Self::RolledBack => "RolledBack",
-            Self::Aborted => "Aborted",
-            Self::Superseded => "Superseded",
-            Self::Bypassed => "Bypassed",
-        }
-    }
-
-    /// The result of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|result| result.as_str() == name)
+status_words! {
+    /// How a run ended.
+    ReleaseResult {
+        /// The candidate is the stable revision.
+        Promoted,
+        /// A check, the deadline or a command took the calls back.
+        RolledBack,
+        /// The template went back to the stable revision's.
+        Aborted,
+        /// A newer revision took the candidate's place.
+        Superseded,
+        /// The candidate serves without having been judged to the end.
+        Bypassed,
     }
 }

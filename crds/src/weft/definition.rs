@@ -119,6 +119,21 @@ fn text(name: &str, path: &str, description: &str) -> Value {
     column(name, "string", path, description, 0)
 }
 
+fn resolved_refs() -> Value {
+    let description = "Whether everything that it names exists and fits.";
+    state("ResolvedRefs", description, 1)
+}
+
+fn programmed(priority: u8) -> Value {
+    let description = "Whether the proxies that need it serve it.";
+    state("Programmed", description, priority)
+}
+
+fn summary() -> Value {
+    let description = "What happens, and what comes next.";
+    text("Message", ".status.summary", description)
+}
+
 fn age() -> Value {
     column(
         "Age",
@@ -143,16 +158,8 @@ fn policy_columns() -> Value {
             "Whether it can be understood, and wins something.",
             1
         ),
-        state(
-            "ResolvedRefs",
-            "Whether everything that it names exists and fits.",
-            1
-        ),
-        state(
-            "Programmed",
-            "Whether the proxies that need it serve it.",
-            0
-        ),
+        resolved_refs(),
+        programmed(0),
         column(
             "Message",
             "string",
@@ -192,26 +199,14 @@ fn release_columns() -> Value {
             ".status.candidate.revision",
             "The revision that is released."
         ),
-        text(
-            "Message",
-            ".status.summary",
-            "What happens, and what comes next."
-        ),
+        summary(),
         state(
             "Accepted",
             "Whether it can be understood and has an effect.",
             1
         ),
-        state(
-            "ResolvedRefs",
-            "Whether everything that it names exists and fits.",
-            1
-        ),
-        state(
-            "Programmed",
-            "Whether the proxies that need it serve it.",
-            1
-        ),
+        resolved_refs(),
+        programmed(1),
         age(),
     ])
 }
@@ -226,22 +221,10 @@ fn experiment_columns() -> Value {
         text("Share", ".spec.share", "Share of the calls that meet it."),
         text("Phase", ".status.phase", "What the experiment does."),
         text("Verdict", ".status.verdict", "How its last run ended."),
-        text(
-            "Message",
-            ".status.summary",
-            "What happens, and what comes next."
-        ),
+        summary(),
         state("Accepted", "Whether it can be understood and may run.", 1),
-        state(
-            "ResolvedRefs",
-            "Whether everything that it names exists and fits.",
-            1
-        ),
-        state(
-            "Programmed",
-            "Whether the proxies that need it serve it.",
-            1
-        ),
+        resolved_refs(),
+        programmed(1),
         age(),
     ])
 }

@@ -10,7 +10,7 @@ use super::duration::{HOUR, between};
 use super::share::percent;
 use super::{CheckCounts, FAULT_EXPERIMENTS, GROUP, RouteRef, SourceRef, VERSION};
 use crate::{
-    kind::kind,
+    kind::{kind, status_words},
     smi::{conditions_schema, without_defaults},
 };
 
@@ -356,84 +356,34 @@ pub struct ExperimentHistory {
     pub checks: Vec<ExperimentCheckStatus>,
 }
 
-/// What an experiment does, as its status has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ExperimentPhase {
-    /// It has not run yet.
-    #[default]
-    Pending,
-    /// A run was asked for, and something stands against its start.
-    Waiting,
-    /// Calls meet the fault.
-    Running,
-    /// The last run has ended.
-    Finished,
-}
-
-impl ExperimentPhase {
-    /// Every phase.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Waiting, Self::Running, Self::Finished];
-
-    /// As in a status.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Waiting => "Waiting",
-            Self::Running => "Running",
-            Self::Finished => "Finished",
-        }
-    }
-
-    /// The phase of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == name)
+status_words! {
+    /// What an experiment does, as its status has it.
+    #[derive(Default)]
+    ExperimentPhase {
+        /// It has not run yet.
+        #[default]
+        Pending,
+        /// A run was asked for, and something stands against its start.
+        Waiting,
+        /// Calls meet the fault.
+        Running,
+        /// The last run has ended.
+        Finished,
     }
 }
 
-/// How a run of an experiment ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ExperimentVerdict {
-    /// Every check held, with enough requests.
-    Tolerated,
-    /// A check failed.
-    Harmful,
-    /// There were not enough requests.
-    Inconclusive,
-    /// A user, an annotation or a release ended it before.
-    Stopped,
-    /// The fault never began.
-    NotStarted,
-}
-
-impl ExperimentVerdict {
-    /// Every verdict.
-    pub const ALL: [Self; 5] = [
-        Self::Tolerated,
-        Self::Harmful,
-        Self::Inconclusive,
-        Self::Stopped,
-        Self::NotStarted,
-    ];
-
-    /// As in a status.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tolerated => "Tolerated",
-            Self::Harmful => "Harmful",
-            Self::Inconclusive => "Inconclusive",
-            Self::Stopped => "Stopped",
-            Self::NotStarted => "NotStarted",
-        }
-    }
-
-    /// The verdict of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|verdict| verdict.as_str() == name)
+status_words! {
+    /// How a run of an experiment ended.
+    ExperimentVerdict {
+        /// Every check held, with enough requests.
+        Tolerated,
+        /// A check failed.
+        Harmful,
+        /// There were not enough requests.
+        Inconclusive,
+        /// A user, an annotation or a release ended it before.
+        Stopped,
+        /// The fault never began.
+        NotStarted,
     }
 }

@@ -8,7 +8,6 @@ mod failing;
 mod good;
 mod held;
 mod ordinary;
-mod slow;
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 const PASSES: [&str; 2] = [labels::SKIP_INBOUND_PORTS, labels::SKIP_OUTBOUND_CIDRS];
 /// Labels with the hash behind the name of what made a pod's ReplicaSet, and what that is.
 const HASHES: [(&str, &str); 2] = [
-    ("pod-template-hash", "Deployment"),
+    (labels::POD_TEMPLATE_HASH, "Deployment"),
     ("rollouts-pod-template-hash", "Rollout"),
 ];
 

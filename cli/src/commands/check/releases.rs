@@ -6,18 +6,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crds::labels::RELEASED_CONDITION;
+use crds::labels::{POD_TEMPLATE_HASH, RELEASED_CONDITION};
 use crds::smi::ACCEPTED;
 use crds::weft::{CANARY_RELEASES, ReleasePhase};
 use serde_json::Value;
 
 use super::data::{is_being_deleted, is_over};
 use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
+use crate::commands::restart::workload;
 
 /// The controller opens gates that no release holds within seconds.
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
-/// Label of a Deployment's pods: what its ReplicaSet's name ends with.
-const HASH: &str = "pod-template-hash";
 
 pub(super) fn release_gates(facts: &Facts) -> CheckResult {
     let releases = facts.list(CANARY_RELEASES)?;
@@ -93,20 +92,14 @@ fn stays_shut(facts: &Facts, pod: &Value) -> bool {
             .is_some_and(|ago| ago > OPENED_WITHIN)
 }
 
-/// Name of the Deployment of a pod.
-fn deployment(pod: &Value) -> Option<&str> {
-    let metadata = &pod["metadata"];
-    let hash = text(&metadata["labels"][HASH]);
-    let owners = metadata["ownerReferences"].as_array();
-    let mut owners = owners.into_iter().flatten();
-    let owner = owners.find(|owner| owner["kind"] == "ReplicaSet")?;
-    text(&owner["name"]).strip_suffix(hash)?.strip_suffix('-')
-}
-
 /// Whether a release is about the pods of this one's Deployment.
 fn is_about(release: &Value, pod: &Value) -> bool {
+    let workload = workload(pod);
+    let deployment = workload
+        .as_deref()
+        .and_then(|one| one.strip_prefix("deployment/"));
     release["metadata"]["namespace"] == pod["metadata"]["namespace"]
-        && deployment(pod).is_some_and(|name| release["spec"]["deployment"] == name)
+        && deployment.is_some_and(|name| release["spec"]["deployment"] == name)
 }
 
 /// Whether a release that is in force has a run, which holds this pod.
@@ -122,10 +115,8 @@ fn holds(release: &Value, pod: &Value) -> bool {
 /// The command that replaces a pod by one without a gate.
 fn restart(pod: &Value) -> Option<String> {
     let namespace = text(&pod["metadata"]["namespace"]);
-    let name = deployment(pod)?;
-    Some(format!(
-        "kubectl -n {namespace} rollout restart deployment/{name}"
-    ))
+    let workload = workload(pod)?;
+    Some(format!("kubectl -n {namespace} rollout restart {workload}"))
 }
 
 /// How many pods serve while a revision is refused: Kubernetes puts a part of the pods of a
@@ -139,7 +130,9 @@ fn rolled_back(release: &Value, pods: &[&Value]) -> Option<String> {
     let serving = own.clone().filter(|pod| is_true(pod, "Ready")).count();
     let refused = own
         .clone()
-        .filter(|pod| pod["metadata"]["labels"][HASH] == status["candidate"]["revision"])
+        .filter(|pod| {
+            pod["metadata"]["labels"][POD_TEMPLATE_HASH] == status["candidate"]["revision"]
+        })
         .count();
     Some(format!(
         "{}: {serving} of {} pods serve, {refused} are of the refused revision {}",

@@ -2,20 +2,22 @@
 
 use std::time::SystemTime;
 
-use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::weft::{
-    CheckCounts, ExperimentCalls, ExperimentCheckStatus, ExperimentHistory, ExperimentPhase,
-    ExperimentVerdict, FaultExperiment, FaultExperimentStatus,
+    ExperimentCalls, ExperimentCheckStatus, ExperimentHistory, ExperimentPhase, ExperimentVerdict,
+    FaultExperiment, FaultExperimentStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
+use crate::cluster::Cluster;
+use crate::cluster::names::ResourceKind;
+use crate::commands::automation;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
 use crate::output::table::Table;
-use crate::output::{self, Format, number};
+use crate::output::{self, Format};
 
 /// An experiment as it was read.
 #[derive(Debug)]
@@ -25,7 +27,14 @@ pub(super) struct Look {
 }
 
 impl Look {
-    pub(super) fn of(object: Value, name: &str) -> Result<Self, Failure> {
+    /// # Errors
+    /// When there is no such experiment, or the API server does not respond or refuses.
+    pub(super) async fn read(cluster: &Cluster, name: &str) -> Result<Self, Failure> {
+        let object = automation::read(cluster, (ResourceKind::FaultExperiment, name)).await?;
+        Self::of(object, name)
+    }
+
+    fn of(object: Value, name: &str) -> Result<Self, Failure> {
         let experiment = serde_json::from_value(object.clone()).map_err(|error| {
             Failure::unknown(format!("FaultExperiment {name} cannot be read: {error}"))
         })?;
@@ -140,9 +149,7 @@ impl Look {
     /// Conditions by which the experiment has no effect.
     fn refused(&self) -> impl Iterator<Item = &Condition> {
         let status = self.status().into_iter();
-        let conditions = status.flat_map(|status| &status.conditions);
-        let refused = conditions.filter(|one| one.status == "False");
-        refused.filter(|one| [ACCEPTED, RESOLVED_REFS].contains(&one.type_.as_str()))
+        status.flat_map(|status| automation::refused(&status.conditions))
     }
 
     /// `shop/payments-slow  run 3  Running  10%  41 s left`
@@ -196,22 +203,10 @@ fn checks(rows: &[ExperimentCheckStatus]) -> Table {
 fn cells(row: &ExperimentCheckStatus) -> [String; 4] {
     [
         row.name.clone(),
-        counts(row.control),
-        counts(row.harmed),
+        automation::counts(row.control),
+        automation::counts(row.harmed),
         row.evidence.clone().unwrap_or_default(),
     ]
-}
-
-/// `37/401 9.2%`
-fn counts(counts: Option<CheckCounts>) -> String {
-    match counts {
-        None => String::new(),
-        Some(CheckCounts { requests, bad }) if requests <= 0 => format!("{bad}/{requests}"),
-        Some(CheckCounts { requests, bad }) => {
-            let share = number::percent(bad as f64 / requests as f64);
-            format!("{bad}/{requests} {share}")
-        }
-    }
 }
 
 fn of_calls(calls: ExperimentCalls) -> String {

@@ -121,6 +121,20 @@ async fn faults_are_allowed_by_namespace_and_stopped_for_all() {
     assert_eq!(annotation(SHOP), "share=5%");
 }
 
+#[tokio::test]
+async fn allow_without_all_leaves_stop_of_mesh() {
+    let api = api();
+    assert_eq!(ran(&api, "stop --all").await.0, 0);
+    let stopped = api.read(MESH);
+    for share in ["", " --share 5%"] {
+        let line = format!("weft fault allow{share} -n weft-system");
+        let (code, out, err) = run(api.client(), &line).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains("weft fault allow --all"), "{err}");
+        assert_eq!(api.read(MESH), stopped);
+    }
+}
+
 #[test]
 fn contradictory_options_are_refused_before_any_query() {
     for (line, word) in [

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use crds::label_syntax::is_dns_subdomain;
 use crds::objects::PROXY_CONTAINER;
 use crds::smi::CONVERSION_SERVICE;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::commands::restart::workload;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::kinds;
@@ -209,31 +209,6 @@ impl Meshed {
                 alone.map(|(namespace, pod)| format!("  kubectl -n {namespace} delete pod {pod}")),
             )
             .collect()
-    }
-}
-
-/// What `kubectl rollout restart` calls the owner of a pod, if it can restart it.
-fn workload(pod: &Value) -> Option<String> {
-    let metadata = &pod["metadata"];
-    let owner = each(&metadata["ownerReferences"]).find(|owner| owner["controller"] == true)?;
-    if owner["apiVersion"] != "apps/v1" {
-        // A kind that others define may have such a name.
-        return None;
-    }
-    // A client that may create pods chooses the names of owners, and an administrator pastes this.
-    let name = owner["name"]
-        .as_str()
-        .filter(|name| is_dns_subdomain(name))?;
-    match owner["kind"].as_str()? {
-        "StatefulSet" => Some(format!("statefulset/{name}")),
-        "DaemonSet" => Some(format!("daemonset/{name}")),
-        "ReplicaSet" => {
-            // A Deployment names its ReplicaSets after itself and this hash.
-            let hash = metadata["labels"]["pod-template-hash"].as_str()?;
-            let deployment = name.strip_suffix(hash)?.strip_suffix('-')?;
-            is_dns_subdomain(deployment).then(|| format!("deployment/{deployment}"))
-        }
-        _ => None,
     }
 }
 

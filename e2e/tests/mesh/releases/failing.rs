@@ -1,11 +1,15 @@
-//! A version that fails half of its calls is rolled back, and no other part of the cluster is.
+//! Versions that fail, are slower than the stable one, or never answer are rolled back, and no other
+//! part of the cluster is.
 
 use e2e::harness::{Outcome, Rollout, rollout::revision};
+use serde_json::Value;
 
 use super::{RUN, harmed_little, steps};
 
 /// Half of the calls fail, and no probe.
 const HALF: &str = r#"{"percent": 50, "only": "/items"}"#;
+/// The promise about slow ones: seconds from the first call to the last.
+const SLOW_WITHIN: u64 = 15;
 
 #[test]
 fn failing_version_is_rolled_back_while_stable_stays_ready() -> Outcome {
@@ -40,5 +44,33 @@ fn failing_version_is_rolled_back_while_stable_stays_ready() -> Outcome {
 
     rollout.ns.kubectl(&["rollout", "undo", "deployment/web"])?;
     rollout.await_phase("Idle")?;
+    Ok(())
+}
+
+/// Releases a version with this fault, and returns the status with the rollback.
+fn rolled_back(claim: &str, fault: &str, args: &[&str]) -> anyhow::Result<Value> {
+    let rollout = Rollout::begin(claim, &steps())?;
+    let callers = rollout.load(args)?;
+    rollout.deploy(&Rollout::app("v2").env("FAULT", fault))?;
+    let status = rollout.until_rolled_back(RUN)?;
+    let arrived = rollout.arrivals(&revision(&status, "candidate")?)?;
+    harmed_little(&arrived, &callers.end()?, SLOW_WITHIN);
+    Ok(status)
+}
+
+#[test]
+fn version_slower_by_200_ms_is_rolled_back() -> Outcome {
+    let fault = r#"{"delay": "200ms", "only": "/items"}"#;
+    let status = rolled_back("release-slow", fault, &[])?;
+    let reason = status["history"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("latency"), "{status}");
+    Ok(())
+}
+
+/// Its calls end when their callers have waited long enough, so none of them counts as failed.
+#[test]
+fn version_that_never_answers_is_rolled_back() -> Outcome {
+    let fault = r#"{"delay": "10m", "only": "/items"}"#;
+    rolled_back("release-hangs", fault, &["--timeout", "2s", "-c", "20"])?;
     Ok(())
 }

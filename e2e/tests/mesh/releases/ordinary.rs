@@ -9,7 +9,7 @@ use serde_json::json;
 const LOOKED_AT: Duration = Duration::from_secs(5);
 
 #[test]
-fn restart_of_deployment_begins_no_run_and_shuts_no_gate() -> Outcome {
+fn restarted_deployment_begins_no_run_and_shuts_no_gate() -> Outcome {
     let rollout = Rollout::begin("release-restart", &json!({}))?;
     let callers = rollout.load(&[])?;
     rollout

@@ -22,6 +22,17 @@ async fn gates(harness: &Harness, revision: &str) -> Value {
 }
 
 #[tokio::test]
+async fn pod_of_no_deployment_reads_no_releases() {
+    let harness = Harness::start().await;
+    let path = "/apis/weft.dev/v1alpha1/namespaces/shop/canaryreleases";
+    let request = pod(json!({ "containers": [{ "name": "app" }] }));
+    harness.review("/mutate", request).await;
+    assert_eq!(harness.api.reads(path), 0);
+    gates(&harness, "bbb").await;
+    assert_eq!(harness.api.reads(path), 1, "control");
+}
+
+#[tokio::test]
 async fn new_revision_of_released_deployment_is_gated() {
     let harness = Harness::start().await;
     assert_eq!(gates(&harness, "bbb").await, Value::Null, "no release");

