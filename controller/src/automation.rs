@@ -13,6 +13,7 @@ pub(crate) mod context;
 mod counts;
 mod driven;
 pub(crate) mod experiments;
+mod fields;
 pub(crate) mod followed;
 mod gates;
 pub(crate) mod granting;

@@ -17,6 +17,8 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::calls::{CallFailed, within};
+
 /// A command is for now: clocks of workstations differ by less than this.
 const FRESH: SignedDuration = SignedDuration::from_mins(2);
 /// Characters of an annotation that a message repeats.
@@ -117,15 +119,16 @@ fn owns_command(entry: &ManagedFieldsEntry) -> bool {
     field.is_some_and(|field| !matches!(field, Value::Null))
 }
 
-/// Removes the annotation, if the object is still this version of it.
+/// Removes the annotation, if the object is still this version of it; else the next look reads it
+/// anew.
 ///
 /// # Errors
-/// When the API server refuses, also with a conflict: then the object is read anew.
-pub(crate) async fn remove(
+/// When the API server refuses, or sends no answer in time.
+pub(super) async fn remove(
     client: &Client,
     resource: &ApiResource,
     meta: &ObjectMeta,
-) -> Result<(), kube::Error> {
+) -> Result<(), CallFailed> {
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
     let api: Api<Item<PartialObjectMeta<DynamicObject>>> =
@@ -135,9 +138,11 @@ pub(crate) async fn remove(
         "resourceVersion": meta.resource_version,
         "annotations": {COMMAND: null},
     }});
-    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await?;
-    Ok(())
+    let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+    match within(api.patch(name, &params, &patch)).await {
+        Err(error) if !error.is_conflict() && !error.is_not_found() => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

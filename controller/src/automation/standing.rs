@@ -17,8 +17,8 @@ use model::world::{ObjectKey, ReleaseFacts};
 use policy::name::{Kind, ObjectRef};
 
 use super::context::Around;
+use super::fields;
 use super::rollouts::Rollout;
-use super::stored;
 use crate::status::apart;
 
 /// What is known of one release, but for its Deployment.
@@ -145,7 +145,7 @@ impl Conditions {
 
     /// As they are stored, with the times of those before.
     pub(super) fn stored(&self, before: &[v1::Condition], now: Timestamp) -> Vec<v1::Condition> {
-        stored::conditions(&self.all, self.generation, before, now)
+        fields::dated(&self.all, self.generation, before, now)
     }
 
     /// Adds `Ready` and `Stalled`. `in_force`: it is carried out; else it cannot be, or is

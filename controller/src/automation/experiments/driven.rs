@@ -12,17 +12,14 @@ use std::time::{Duration, SystemTime};
 
 use automation::experiment::{self, Ended, Happened, LATE_REPORTS, Order, Seen, State};
 use automation::schedule::{Due, Schedule};
-use crds::item::Item;
 use crds::weft::validation::{Experiment, Schedule as Times};
 use crds::weft::{ExperimentHistory, ExperimentPhase, FaultExperimentStatus};
-use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::DynamicObject;
 use kube::core::ObjectMeta;
 use model::faults;
 use model::problem::Condition;
 use model::world::{ExperimentFacts, ObjectKey};
 use policy::name::{Kind, ObjectRef};
-use serde_json::json;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -30,9 +27,8 @@ use super::context::{Around, resource};
 use super::counted::RunCounts;
 use super::obstacles::{self, Shifts};
 use super::{stored, words};
-use crate::automation::calls::within;
 use crate::automation::commands::{self, Command, Request};
-use crate::automation::stored::{conditions as dated, merge_patch};
+use crate::automation::fields::{self, dated};
 use crate::observe::reports::interval_of;
 use crate::status::apart;
 
@@ -104,7 +100,7 @@ impl Driven {
             return before;
         };
         let spec = &facts.spec;
-        let status = stored::status(object);
+        let status: FaultExperimentStatus = fields::status(object);
         let known = self.take_up(&status, spec);
         let Some(mut conditions) = self.conditions(around) else {
             return before;
@@ -314,10 +310,14 @@ impl Driven {
         let mut meta = object.metadata.clone();
         let mut status = before.clone();
         if decided || changed || (is_old && differs) {
-            match self.write(around, object, &plan.status, before).await {
-                Some(version) => meta.resource_version = Some(version),
-                // It is read anew, and decided anew.
-                None => return stored::is_under_way(object),
+            let client = &around.parts.client;
+            match fields::write_status(client, &resource(), object, &plan.status).await {
+                Ok(written) => meta.resource_version = written.metadata.resource_version,
+                Err(error) => {
+                    warn!(experiment = %self.key, %error, "status not written");
+                    // It is read anew, and decided anew.
+                    return stored::is_under_way(object);
+                }
             }
             self.written = Some(Instant::now());
             status = plan.status;
@@ -336,47 +336,12 @@ impl Driven {
             around.parts.events.record(event);
         }
         if request.is_some() {
-            let resource = resource();
-            let removed = commands::remove(&around.parts.client, &resource, &meta);
-            if let Err(error) = within(removed).await {
-                warn!(experiment = %self.key, %error, "command not removed");
+            let removed = commands::remove(&around.parts.client, &resource(), &meta).await;
+            if let Err(error) = removed {
+                warn!(experiment = %self.key, %error, "annotation of a command not removed");
             }
         }
         is_under_way
-    }
-
-    /// Writes the status. Returns the version that it has then; `None`: it was not written.
-    async fn write(
-        &self,
-        around: &Around<'_>,
-        object: &DynamicObject,
-        status: &FaultExperimentStatus,
-        before: &FaultExperimentStatus,
-    ) -> Option<String> {
-        let (Ok(was), Ok(is)) = (serde_json::to_value(before), serde_json::to_value(status)) else {
-            return None;
-        };
-        let version = object.metadata.resource_version.clone();
-        let Some(change) = merge_patch(&was, &is) else {
-            return version;
-        };
-        let patch = json!({
-            "metadata": {"uid": self.uid, "resourceVersion": version},
-            "status": change,
-        });
-        let client = around.parts.client.clone();
-        let namespace = &self.key.namespace;
-        let api: Api<Item<DynamicObject>> = Api::namespaced_with(client, namespace, &resource());
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let written = within(api.patch_status(&self.key.name, &params, &patch)).await;
-        match written {
-            Ok(Item(Ok(object))) => object.metadata.resource_version,
-            Ok(Item(Err(unreadable))) => unreadable.metadata.resource_version,
-            Err(error) => {
-                warn!(experiment = %self.key, %error, "status not written");
-                None
-            }
-        }
     }
 
     fn record(

@@ -12,19 +12,12 @@ use crds::weft::{
     CheckCounts, ExperimentCalls, ExperimentCheckStatus, ExperimentHistory, ExperimentPhase,
     ExperimentRun, ExperimentVerdict, FaultExperimentStatus,
 };
-use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
-use serde::Deserialize as _;
+
+use crate::automation::fields::{counts, read_counts, rfc3339, signed, text, time, unsigned};
 
 /// Runs that a history keeps.
 const HISTORY: usize = 10;
-
-/// The status of an experiment as it stands; an empty one where it cannot be read.
-pub(super) fn status(object: &DynamicObject) -> FaultExperimentStatus {
-    let stored = object.data.get("status");
-    let read = stored.and_then(|stored| FaultExperimentStatus::deserialize(stored).ok());
-    read.unwrap_or_default()
-}
 
 /// Whether the status says that a run is under way.
 pub(super) fn is_under_way(object: &DynamicObject) -> bool {
@@ -49,7 +42,7 @@ pub(super) fn state(status: &FaultExperimentStatus, spec: &Experiment) -> State 
         .iter()
         .map(|check| {
             let row = status.checks.iter().find(|row| row.name == title(check));
-            let of = |counts: Option<CheckCounts>| counts.map_or_else(Counts::default, read);
+            let of = |counts: Option<CheckCounts>| counts.map_or_else(Counts::default, read_counts);
             row.map_or_else(Default::default, |row| (of(row.control), of(row.harmed)))
         })
         .collect();
@@ -176,8 +169,8 @@ fn checks(run: &Run, spec: &Experiment) -> Vec<ExperimentCheckStatus> {
                 name,
                 verdict: Some(verdict(check, evidence, needed).to_owned()),
                 evidence: Some(format!("{all}{} of {needed:.0}", number(evidence))),
-                control: Some(written_counts(check.counts.control)),
-                harmed: Some(written_counts(check.counts.harmed)),
+                control: Some(counts(check.counts.control)),
+                harmed: Some(counts(check.counts.harmed)),
             }
         };
         if rate.tolerance.is_some() {
@@ -213,20 +206,6 @@ fn number(evidence: f64) -> String {
     }
 }
 
-fn written_counts(counts: Counts) -> CheckCounts {
-    CheckCounts {
-        requests: signed(counts.calls),
-        bad: signed(counts.bad),
-    }
-}
-
-fn read(counts: CheckCounts) -> Counts {
-    Counts {
-        calls: unsigned(counts.requests),
-        bad: unsigned(counts.bad),
-    }
-}
-
 fn written_calls(calls: Calls) -> ExperimentCalls {
     ExperimentCalls {
         total: signed(calls.total),
@@ -245,28 +224,4 @@ fn calls(stored: ExperimentCalls) -> Calls {
         beyond_limit: unsigned(stored.beyond_limit),
         untraced: unsigned(stored.untraced),
     }
-}
-
-fn text(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-fn time(text: Option<&str>) -> Option<Duration> {
-    let time: Timestamp = text?.parse().ok()?;
-    let seconds = u64::try_from(time.as_second()).ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-fn rfc3339(since_1970: Duration) -> String {
-    let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
-    let time = Timestamp::from_second(seconds).unwrap_or_default();
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
