@@ -390,6 +390,15 @@ impl ExperimentPhase {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|phase| phase.as_str() == name)
     }
+
+    /// Whether it has a run that has not ended.
+    #[must_use]
+    pub const fn is_under_way(self) -> bool {
+        match self {
+            Self::Waiting | Self::Running => true,
+            Self::Pending | Self::Finished => false,
+        }
+    }
 }
 
 /// How a run of an experiment ended.

@@ -50,9 +50,9 @@ impl RunCounts {
                 match before {
                     None => {}
                     Some((epoch, before)) if epoch == read.epoch => {
-                        add(&mut new, &difference(&before, &sums));
+                        new.add(&difference(&before, &sums));
                     }
-                    Some(_) => add(&mut new, &sums),
+                    Some(_) => new.add(&sums),
                 }
             }
             all.push(new);
@@ -149,10 +149,4 @@ fn difference(before: &GroupCounts, after: &GroupCounts) -> GroupCounts {
         control: less(before.control, after.control),
         harmed: less(before.harmed, after.harmed),
     }
-}
-
-fn add(sum: &mut GroupCounts, more: &GroupCounts) {
-    sum.all.add(more.all);
-    sum.control.add(more.control);
-    sum.harmed.add(more.harmed);
 }

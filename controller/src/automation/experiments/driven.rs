@@ -243,10 +243,7 @@ impl Driven {
             ..Seen::default()
         };
         let Some(run) = &state.run else { return seen };
-        let is_under_way = matches!(
-            state.phase,
-            ExperimentPhase::Waiting | ExperimentPhase::Running
-        );
+        let is_under_way = state.phase.is_under_way();
         let is_late = self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS);
         if !is_under_way && !is_late {
             self.counts = None;
@@ -296,10 +293,7 @@ impl Driven {
         before: &FaultExperimentStatus,
         (plan, request): (Plan, Option<Request>),
     ) -> bool {
-        let is_under_way = matches!(
-            plan.state.phase,
-            ExperimentPhase::Waiting | ExperimentPhase::Running
-        );
+        let is_under_way = plan.state.phase.is_under_way();
         let is_counted = is_under_way || self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS);
         let is_ordered = matches!(request, Some(Request::Do(_)));
         let decided = !plan.happened.is_empty() || is_ordered;

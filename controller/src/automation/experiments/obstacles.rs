@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crds::weft::ReleasePhase;
 use crds::weft::validation::Experiment;
 use kube::core::ObjectMeta;
 use model::faults;
@@ -82,15 +81,9 @@ impl Shifts {
             self.changed = Some(around.now);
         }
         self.weights = Some(weights);
-        let is_run = |phase: ReleasePhase| {
-            matches!(
-                phase,
-                ReleasePhase::Progressing | ReleasePhase::Paused | ReleasePhase::Promoting
-            )
-        };
         let mut releases = around.compiled.world.releases.iter();
         let release =
-            releases.find(|(_, facts)| facts.spec.service == *target && is_run(facts.order.phase));
+            releases.find(|(_, facts)| facts.spec.service == *target && facts.order.is_run());
         if let Some((release, _)) = release {
             return Some(format!(
                 "CanaryRelease {release} releases a new version of {}",

@@ -23,10 +23,7 @@ const HISTORY: usize = 10;
 pub(super) fn is_under_way(object: &DynamicObject) -> bool {
     let phase = object.data.pointer("/status/phase");
     let phase = phase.and_then(|phase| ExperimentPhase::named(phase.as_str()?));
-    matches!(
-        phase,
-        Some(ExperimentPhase::Waiting | ExperimentPhase::Running)
-    )
+    phase.is_some_and(ExperimentPhase::is_under_way)
 }
 
 /// The state that a status has.
