@@ -116,7 +116,7 @@ impl Driven {
                 (seen.programmed, seen.command) = (programmed, command);
                 follow(spec, &seen, &state, around.now)
             }
-            None => aside::plan(&state, &status, &conditions, request.as_ref(), around.now),
+            None => aside::plan(&state, &conditions, request.as_ref(), around.now),
         };
         note_command(&mut plan, request.as_ref(), last);
         let is_driven = in_force.as_ref().is_some_and(|(spec, _)| !spec.suspend);
