@@ -9,6 +9,7 @@
 mod aside;
 mod calls;
 pub(crate) mod commands;
+mod conditions;
 pub(crate) mod context;
 mod counts;
 mod driven;

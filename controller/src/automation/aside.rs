@@ -9,8 +9,8 @@ use automation::release::{Event, EventKind, State, is_running};
 use crds::weft::{ReleasePhase, ReleaseResult};
 
 use super::commands::Request;
+use super::conditions::Conditions;
 use super::plan::Plan;
-use super::standing::Conditions;
 use super::stored::Shown;
 
 /// Where no condition has the reason.
@@ -23,7 +23,8 @@ pub(super) fn plan(
     request: Option<&Request>,
     now: Duration,
 ) -> Plan {
-    let why = conditions.obstacle().unwrap_or(DISABLED);
+    let failed = conditions.failed();
+    let why = failed.map_or(DISABLED, |failed| failed.message.as_str());
     let mut ending = state.clone();
     let ended = is_running(state.phase)
         .then(|| ending.end(ReleaseResult::Bypassed, why.to_owned(), None, now))

@@ -99,7 +99,7 @@ impl Driven {
             let Some(rollout) = self.rollout(around, spec, &state).await else {
                 return self.as_it_is(object);
             };
-            let fits = conditions.fits(spec, rollout.as_ref());
+            let fits = standing::fits(&mut conditions, spec, rollout.as_ref());
             in_force = rollout.filter(|_| fits).map(|rollout| (spec, rollout));
         }
         let last = status.last_command.clone();
@@ -120,7 +120,7 @@ impl Driven {
         };
         note_command(&mut plan, request.as_ref(), last);
         let is_driven = in_force.as_ref().is_some_and(|(spec, _)| !spec.suspend);
-        conditions.add_progress(&plan.state, is_driven);
+        standing::add_progress(&mut conditions, &plan.state, is_driven);
         plan.status = stored::written(&plan.state, &plan.shown);
         plan.status.conditions = conditions.stored(&status.conditions, around.wall);
         // A suspended one holds no gate, and opens none that another release holds.

@@ -6,11 +6,9 @@ use std::time::{Duration, SystemTime};
 use automation::judge::Counts;
 use crds::item::Item;
 use crds::weft::CheckCounts;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
-use model::problem::Condition;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -70,34 +68,6 @@ fn merge_patch(before: &Value, after: &Value) -> Option<Value> {
     Some(Value::Object(patch))
 }
 
-/// Conditions with the times of their last changes, as far as `before` has them.
-pub(super) fn dated(
-    all: &[(&'static str, Condition)],
-    generation: i64,
-    before: &[v1::Condition],
-    now: Timestamp,
-) -> Vec<v1::Condition> {
-    // As it is stored: a time with parts of a second would differ from what is read back.
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let stored = |name: &str, condition: &Condition| v1::Condition {
-        type_: name.to_owned(),
-        status: conditions::word(condition).to_owned(),
-        reason: condition.reason.to_owned(),
-        message: condition.message.clone(),
-        observed_generation: Some(generation),
-        last_transition_time: Time(now),
-    };
-    let dated = all.iter().map(|(name, condition)| {
-        let mut new = stored(name, condition);
-        let same = |old: &&v1::Condition| old.type_ == new.type_ && old.status == new.status;
-        if let Some(old) = before.iter().find(same) {
-            new.last_transition_time = old.last_transition_time.clone();
-        }
-        new
-    });
-    dated.collect()
-}
-
 pub(super) fn counts(counts: Counts) -> CheckCounts {
     CheckCounts {
         requests: signed(counts.calls),
@@ -152,28 +122,5 @@ mod tests {
         assert_eq!(patch, expected);
         assert_eq!(merge_patch(&after, &after), None);
         assert_eq!(merge_patch(&Value::Null, &after), Some(after));
-    }
-
-    #[test]
-    fn condition_keeps_time_while_its_status_stays() {
-        let condition = |status| Condition {
-            status,
-            reason: "Idle",
-            message: String::new(),
-        };
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let first = dated(
-            &[("Ready", condition(true))],
-            1,
-            &[],
-            at("2026-11-29T14:00:00.5Z"),
-        );
-        let second = at("2026-11-29T14:00:00Z");
-        assert_eq!(first[0].last_transition_time, Time(second));
-        let later = at("2026-11-29T15:00:00Z");
-        let same = dated(&[("Ready", condition(true))], 2, &first, later);
-        assert_eq!(same[0].last_transition_time, Time(second));
-        let other = dated(&[("Ready", condition(false))], 2, &first, later);
-        assert_eq!(other[0].last_transition_time, Time(later));
     }
 }

@@ -17,9 +17,8 @@ use crds::weft::{ExperimentHistory, ExperimentPhase, FaultExperimentStatus};
 use kube::api::DynamicObject;
 use kube::core::ObjectMeta;
 use model::faults;
-use model::problem::Condition;
 use model::world::{ExperimentFacts, ObjectKey};
-use policy::name::{Kind, ObjectRef};
+use policy::name::Kind;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -28,7 +27,8 @@ use super::counted::RunCounts;
 use super::obstacles::{self, Shifts};
 use super::{stored, words};
 use crate::automation::commands::{self, Command, Request};
-use crate::automation::fields::{self, dated};
+use crate::automation::conditions::Conditions;
+use crate::automation::fields;
 use crate::observe::reports::interval_of;
 use crate::status::apart;
 
@@ -102,12 +102,18 @@ impl Driven {
         let spec = &facts.spec;
         let status: FaultExperimentStatus = fields::status(object);
         let known = self.take_up(&status, spec);
-        let Some(mut conditions) = self.conditions(around) else {
+        let conditions = Conditions::of(
+            &mut self.conditions,
+            Kind::FaultExperiment,
+            &self.key,
+            around.compiled,
+            &around.parts.observed,
+        );
+        let Some(mut conditions) = conditions else {
             return before;
         };
-        let schedule_fails = self.read_schedule(spec);
-        if let Some(why) = schedule_fails {
-            refuse(&mut conditions, &why);
+        if let Some(why) = self.read_schedule(spec) {
+            conditions.refuse("Invalid", why);
         }
         let last = status.last_command.as_deref();
         let request = commands::read(&object.metadata, last, &[RUN, STOP], around.wall);
@@ -135,11 +141,9 @@ impl Driven {
         self.conclude(&mut plan, facts, around);
         words::add_progress(&mut conditions, &plan.state);
         plan.status = stored::written(&plan.state, &plan.history, spec, around.now);
-        let last_run = plan.history.first();
-        let last_run = last_run.map(|last| (last.verdict.as_str(), last.reason.as_deref()));
         plan.status.summary = Some(words::summary(
             &plan.state,
-            last_run,
+            plan.history.first(),
             obstacle.as_deref(),
             next_time,
             around.now,
@@ -148,12 +152,7 @@ impl Driven {
             Some(Request::Do(Command { value, .. })) => Some(value.clone()),
             _ => status.last_command.clone(),
         };
-        plan.status.conditions = dated(
-            &conditions,
-            facts.meta.generation,
-            &status.conditions,
-            around.wall,
-        );
+        plan.status.conditions = conditions.stored(&status.conditions, around.wall);
         self.persist(around, (object, spec), &status, (plan, request))
             .await
     }
@@ -180,17 +179,6 @@ impl Driven {
                 status: status.clone(),
             },
         }
-    }
-
-    fn conditions(&mut self, around: &Around<'_>) -> Option<Vec<(&'static str, Condition)>> {
-        let name = ObjectRef {
-            kind: Kind::FaultExperiment,
-            namespace: self.key.namespace.clone(),
-            name: self.key.name.clone(),
-        };
-        let observed = &around.parts.observed;
-        let (_, three) = self.conditions.update(&name, around.compiled, observed)?;
-        Some(three.to_vec())
     }
 
     /// Why the schedule has no times, if so.
@@ -227,7 +215,7 @@ impl Driven {
         &mut self,
         around: &Around<'_>,
         facts: &ExperimentFacts,
-        conditions: &[(&'static str, Condition)],
+        conditions: &Conditions,
         state: &State,
         (object, request): (&DynamicObject, Option<&Request>),
     ) -> Seen {
@@ -376,17 +364,6 @@ fn order(request: Option<&Request>) -> Option<Order> {
     } else {
         Order::Run(by)
     })
-}
-
-/// Makes `Accepted` false, unless it is.
-fn refuse(conditions: &mut [(&'static str, Condition)], why: &str) {
-    let mut conditions = conditions.iter_mut();
-    let accepted = conditions.find(|(name, _)| *name == crds::smi::ACCEPTED);
-    if let Some((_, condition)) = accepted.filter(|(_, condition)| condition.status) {
-        condition.status = false;
-        condition.reason = "Invalid";
-        why.clone_into(&mut condition.message);
-    }
 }
 
 /// When the object was last written by anything but a status: its schedule is no older, and times

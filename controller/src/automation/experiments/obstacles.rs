@@ -5,10 +5,10 @@ use std::time::Duration;
 use crds::weft::validation::Experiment;
 use kube::core::ObjectMeta;
 use model::faults;
-use model::problem::Condition;
 use model::world::ObjectKey;
 
 use super::context::Around;
+use crate::automation::conditions::Conditions;
 
 /// For so long after its weights changed, a split counts as shifting: longer than the steps of
 /// what shifts weights, which take a minute.
@@ -28,7 +28,7 @@ type Weights = Vec<Vec<(ObjectKey, u32)>>;
 pub(super) fn refused(
     around: &Around<'_>,
     meta: &ObjectMeta,
-    conditions: &[(&'static str, Condition)],
+    conditions: &Conditions,
 ) -> Option<String> {
     // Where a finalizer keeps the object, it is still there.
     if meta.deletion_timestamp.is_some() {
@@ -45,11 +45,7 @@ pub(super) fn refused(
             "annotation weft.dev/faults of Namespace {mesh} stops all experiments"
         ));
     }
-    let decisive = [crds::smi::ACCEPTED, crds::smi::RESOLVED_REFS];
-    let mut decisive = conditions
-        .iter()
-        .filter(|(name, _)| decisive.contains(name));
-    let (_, failed) = decisive.find(|(_, condition)| !condition.status)?;
+    let failed = conditions.failed()?;
     Some(format!("{}: {}", failed.reason, failed.message))
 }
 
