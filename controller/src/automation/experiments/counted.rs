@@ -100,10 +100,7 @@ impl RunCounts {
 
 /// The pods behind a Service by uid, each with its container ports behind it.
 fn pods(index: &Index, service: &ServiceId) -> BTreeMap<Arc<str>, BTreeSet<u16>> {
-    let key = ObjectKey {
-        namespace: service.namespace.clone(),
-        name: service.name.clone(),
-    };
+    let key = ObjectKey::from(service);
     let mut pods: BTreeMap<Arc<str>, BTreeSet<u16>> = BTreeMap::new();
     let entry = index.services.get(&key).into_iter();
     let ports = entry.flat_map(|entry| entry.ports.values());

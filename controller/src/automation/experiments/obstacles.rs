@@ -62,10 +62,7 @@ impl Shifts {
     /// which would be blamed for the fault.
     pub(super) fn busy(&mut self, around: &Around<'_>, spec: &Experiment) -> Option<String> {
         let target = &spec.target;
-        let service = ObjectKey {
-            namespace: target.namespace.clone(),
-            name: target.name.clone(),
-        };
+        let service = ObjectKey::from(target);
         let index = &around.compiled.model.index;
         let splits = index.services.get(&service).map(|entry| &entry.splits);
         let weights: Weights = splits

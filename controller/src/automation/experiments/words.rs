@@ -113,10 +113,7 @@ pub(super) fn event(
 /// The same about its target; `None` if that is gone.
 pub(super) fn on_target(event: &Event, spec: &Experiment, around: &Around<'_>) -> Option<Event> {
     let target = &spec.target;
-    let key = ObjectKey {
-        namespace: target.namespace.clone(),
-        name: target.name.clone(),
-    };
+    let key = ObjectKey::from(target);
     let facts = around.compiled.world.services.get(&key)?;
     let text = format!("FaultExperiment {}, {}", event.about.name, event.text);
     Some(Event {
