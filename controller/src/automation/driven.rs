@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::aside;
-use super::commands::{self, Request};
+use super::commands::{self, Removals, Request};
 use super::context::{Around, resource};
 use super::counts::ReleaseCounts;
 use super::fields;
@@ -46,6 +46,7 @@ pub(super) struct Driven {
     rollouts: Rollouts,
     counts: ReleaseCounts,
     ordered: Ordered,
+    removals: Removals,
     /// The state, and the status that it was last written as or read from.
     known: Option<(State, CanaryReleaseStatus)>,
     /// What was written, when no answer came.
@@ -70,6 +71,7 @@ impl Driven {
             rollouts: Rollouts::default(),
             counts: ReleaseCounts::default(),
             ordered: Ordered::default(),
+            removals: Removals::default(),
             known: None,
             unanswered: None,
             written: None,
@@ -227,7 +229,7 @@ impl Driven {
 
     /// Removes the annotation of a command that is done with.
     async fn finish_command(
-        &self,
+        &mut self,
         around: Around<'_>,
         object: &DynamicObject,
         request: Option<Request>,
@@ -239,7 +241,8 @@ impl Driven {
             (Some(_), Persisted::Yes(Some(version))) => meta.resource_version = Some(version),
             (Some(_), Persisted::Yes(None) | Persisted::No) => {}
         }
-        if let Err(error) = commands::remove(&around.parts.client, &resource(), &meta).await {
+        let (client, kind) = (&around.parts.client, resource());
+        if let Err(error) = self.removals.remove(client, &kind, &meta).await {
             around.parts.metrics.failures.inc();
             warn!(release = %self.key, %error, "annotation of a command not removed");
         }

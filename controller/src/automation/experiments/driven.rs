@@ -26,7 +26,7 @@ use super::context::{Around, resource};
 use super::counted::RunCounts;
 use super::obstacles::{self, Shifts};
 use super::{stored, words};
-use crate::automation::commands::{self, Command, Request};
+use crate::automation::commands::{self, Command, Removals, Request};
 use crate::automation::conditions::Conditions;
 use crate::automation::fields;
 use crate::observe::reports::interval_of;
@@ -48,6 +48,7 @@ pub(super) struct Driven {
     /// February goes through thousands of years.
     next_time: Option<(Duration, Option<Duration>)>,
     shifts: Shifts,
+    removals: Removals,
     /// The run that is counted, and the first interval of its calls.
     counts: Option<(i64, u64, RunCounts)>,
     known: Option<Known>,
@@ -81,6 +82,7 @@ impl Driven {
             schedule: None,
             next_time: None,
             shifts: Shifts::default(),
+            removals: Removals::default(),
             counts: None,
             known: None,
             written: None,
@@ -318,8 +320,8 @@ impl Driven {
             around.parts.events.record(event);
         }
         if request.is_some() {
-            let removed = commands::remove(&around.parts.client, &resource(), &meta).await;
-            if let Err(error) = removed {
+            let (client, kind) = (&around.parts.client, resource());
+            if let Err(error) = self.removals.remove(client, &kind, &meta).await {
                 warn!(experiment = %self.key, %error, "annotation of a command not removed");
             }
         }
