@@ -6,8 +6,9 @@ use crds::weft::ReleasePhase;
 use crds::weft::validation::RateCheck;
 
 use super::{World, pod, release, step};
+use crate::judge::Verdict;
 use crate::judge::latency::Threshold;
-use crate::release::{EventKind, Gate, Seen, Verb, Verdict, steps::cap, thresholds};
+use crate::release::{EventKind, Gate, Seen, Verb, steps::cap, thresholds};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

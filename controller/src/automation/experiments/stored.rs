@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use automation::experiment::{Calls, Check, Run, Saved, State, judges};
-use automation::judge::{Counts, needed};
+use automation::experiment::{Calls, Run, Saved, State, judges};
+use automation::judge::{Counts, Judge, Verdict, needed};
 use crds::weft::validation::{Experiment, ServiceCheck};
 use crds::weft::{
     CheckCounts, ExperimentCalls, ExperimentCheckStatus, ExperimentHistory, ExperimentPhase,
@@ -158,40 +158,31 @@ fn checks(run: &Run, spec: &Experiment) -> Vec<ExperimentCheckStatus> {
     let mut rows = Vec::new();
     for (check, asked) in run.checks.iter().zip(&spec.checks) {
         let rate = &asked.error_rate;
-        let row = |name: String, evidence: f64, all: Option<Counts>| {
+        let row = |name: String, judge: &Judge, all: Option<Counts>| {
+            let verdict = Verdict::of(judge, needed, check.counts.all.calls);
             let all = all.map_or_else(String::new, |all| {
                 format!("{} of {} calls, ", all.bad, all.calls)
             });
             ExperimentCheckStatus {
                 name,
-                verdict: Some(verdict(check, evidence, needed).to_owned()),
-                evidence: Some(format!("{all}{} of {needed:.0}", number(evidence))),
+                verdict: Some(verdict.as_str().to_owned()),
+                evidence: Some(format!("{all}{} of {needed:.0}", number(judge.evidence()))),
                 control: Some(counts(check.counts.control)),
                 harmed: Some(counts(check.counts.harmed)),
             }
         };
         if rate.tolerance.is_some() {
-            rows.push(row(title(asked), check.tolerance.evidence(), None));
+            rows.push(row(title(asked), &check.tolerance, None));
         }
         if rate.max.is_some() {
             let name = match rate.tolerance {
                 Some(_) => format!("{} max", title(asked)),
                 None => title(asked),
             };
-            rows.push(row(name, check.max.evidence(), Some(check.counts.all)));
+            rows.push(row(name, &check.max, Some(check.counts.all)));
         }
     }
     rows
-}
-
-fn verdict(check: &Check, evidence: f64, needed: f64) -> &'static str {
-    if evidence >= needed {
-        "worse"
-    } else if check.counts.all.calls == 0 {
-        "waiting"
-    } else {
-        "unsuspicious"
-    }
 }
 
 /// With two digits that say something: `0.4`, `12.0`, `2.1e4`.
