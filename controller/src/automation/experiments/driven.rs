@@ -234,8 +234,7 @@ impl Driven {
         };
         let Some(run) = &state.run else { return seen };
         let is_under_way = state.phase.is_under_way();
-        let is_late = self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS);
-        if !is_under_way && !is_late {
+        if !is_under_way && !self.awaits_reports() {
             self.counts = None;
             return seen;
         }
@@ -261,6 +260,11 @@ impl Driven {
         seen
     }
 
+    /// Whether callers' proxies may still report calls of a run that has ended.
+    fn awaits_reports(&self) -> bool {
+        self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS)
+    }
+
     /// Adds a run that has ended to the history, and to the last one what came late.
     fn conclude(&mut self, plan: &mut Plan, facts: &ExperimentFacts, around: &Around<'_>) {
         let Some(run) = &plan.state.run else { return };
@@ -284,7 +288,7 @@ impl Driven {
         (plan, request): (Plan, Option<Request>),
     ) -> bool {
         let is_under_way = plan.state.phase.is_under_way();
-        let is_counted = is_under_way || self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS);
+        let is_counted = is_under_way || self.awaits_reports();
         let is_ordered = matches!(request, Some(Request::Do(_)));
         let decided = !plan.happened.is_empty() || is_ordered;
         let changed = stored::without_counts(&plan.status) != stored::without_counts(before);
