@@ -169,11 +169,7 @@ pub fn next(spec: &Experiment, seen: &Seen, state: &State, now: Duration) -> Nex
         state: state.clone(),
         happened: Vec::new(),
     };
-    let is_under_way = matches!(
-        state.phase,
-        ExperimentPhase::Waiting | ExperimentPhase::Running
-    );
-    if is_under_way && next.state.run.is_some() {
+    if state.phase.is_under_way() && next.state.run.is_some() {
         next.skip_scheduled(seen);
         if matches!(seen.order, Some(Order::Run(_))) {
             let words = "a run is under way; stop it first".to_owned();
@@ -438,7 +434,8 @@ fn lacks(spec: &Experiment, run: &Run) -> Option<String> {
 }
 
 impl GroupCounts {
-    fn add(&mut self, more: &Self) {
+    /// Adds others to these.
+    pub fn add(&mut self, more: &Self) {
         self.all.add(more.all);
         self.control.add(more.control);
         self.harmed.add(more.harmed);

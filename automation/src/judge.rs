@@ -186,6 +186,39 @@ impl Judge {
     }
 }
 
+/// What a check finds of the candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing yet to judge by, or nothing that may be compared.
+    Waiting,
+    Unsuspicious,
+    Worse,
+}
+
+impl Verdict {
+    /// What a judge finds of a candidate that got so many calls.
+    #[must_use]
+    pub fn of(judge: &Judge, needed: f64, calls: u64) -> Self {
+        if judge.is_worse(needed) {
+            Self::Worse
+        } else if calls == 0 {
+            Self::Waiting
+        } else {
+            Self::Unsuspicious
+        }
+    }
+
+    /// As in a status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Unsuspicious => "unsuspicious",
+            Self::Worse => "worse",
+        }
+    }
+}
+
 /// The evidence that decides, where a run has so many statistical checks: 200 for one, 400 for
 /// each of two.
 #[must_use]

@@ -26,7 +26,7 @@ mod words;
 
 pub use self::evidence::Evidence;
 pub use self::seen::{
-    CheckReport, Command, Event, EventKind, Gate, Newest, Next, Pod, Seen, SetCounts, Verb, Verdict,
+    CheckReport, Command, Event, EventKind, Gate, Newest, Next, Pod, Seen, SetCounts, Verb,
 };
 pub use self::state::{Ended, HISTORY, Run, State, Unsaved};
 

@@ -9,10 +9,12 @@
 mod aside;
 mod calls;
 pub(crate) mod commands;
+mod conditions;
 pub(crate) mod context;
 mod counts;
 mod driven;
 pub(crate) mod experiments;
+mod fields;
 pub(crate) mod followed;
 mod gates;
 pub(crate) mod granting;

@@ -16,7 +16,7 @@
 
 pub(crate) mod apart;
 pub(crate) mod breakers;
-mod conditions;
+pub(crate) mod conditions;
 pub(crate) mod events;
 pub(crate) mod gauges;
 mod udp;

@@ -4,10 +4,10 @@
 use crds::weft::validation::{LatencyCheck, Release, ReleaseChecks};
 
 use super::evidence::{Evidence, Test};
-use super::seen::{CheckReport, Seen, Verdict};
+use super::seen::{CheckReport, Seen};
 use super::state::Run;
 use crate::judge::latency::{self, Threshold};
-use crate::judge::{Allowed, Counts, Look, needed};
+use crate::judge::{Allowed, Counts, Look, Verdict, needed};
 
 /// The name of the one check that needs no statistics.
 const RESTARTS: &str = "restarts";
@@ -183,16 +183,9 @@ pub(super) fn reports(spec: &Release, seen: &Seen, candidate: &str, run: &Run) -
     let needed = needed(checks.len());
     let statistical = checks.into_iter().map(|(kind, allowed)| {
         let test = kind.test(&run.evidence);
-        let verdict = if test.judge.is_worse(needed) {
-            Verdict::Worse
-        } else if test.candidate.calls == 0 {
-            Verdict::Waiting
-        } else {
-            Verdict::Unsuspicious
-        };
         CheckReport {
             name: kind.name(),
-            verdict,
+            verdict: Verdict::of(&test.judge, needed, test.candidate.calls),
             evidence: format!("{} of {needed}", short(test.judge.evidence())),
             stable: matches!(allowed, Allowed::Above(_)).then_some(test.stable),
             candidate: Some(test.candidate),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use policy::latency::Histogram;
 
 use super::state::{Ended, State};
-use crate::judge::Counts;
+use crate::judge::{Counts, Verdict};
 
 /// What is so now. Counts are of the calls since the look before.
 #[derive(Clone, Debug, Default)]
@@ -232,25 +232,4 @@ pub struct CheckReport {
     /// `None`: the stable set is not compared.
     pub stable: Option<Counts>,
     pub candidate: Option<Counts>,
-}
-
-/// What a check finds of the candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing yet to judge by, or nothing that may be compared.
-    Waiting,
-    Unsuspicious,
-    Worse,
-}
-
-impl Verdict {
-    /// As in a status.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Unsuspicious => "unsuspicious",
-            Self::Worse => "worse",
-        }
-    }
 }

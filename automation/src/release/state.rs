@@ -27,6 +27,35 @@ pub struct State {
     pub unsaved: Unsaved,
 }
 
+impl State {
+    /// Puts the run at the head of the history, and returns what is written there; `None` without a
+    /// run. The phase follows from the caller.
+    pub fn end(
+        &mut self,
+        result: ReleaseResult,
+        reason: String,
+        by: Option<String>,
+        now: Duration,
+    ) -> Option<Ended> {
+        let (run, candidate) = (self.run.as_ref()?, self.candidate.as_ref()?);
+        let total = run.evidence.total;
+        let ended = Ended {
+            number: run.number,
+            revision: candidate.clone(),
+            result,
+            reason,
+            by,
+            started: run.started,
+            ended: now,
+            requests: total.calls,
+            bad: total.bad,
+        };
+        self.history.insert(0, ended.clone());
+        self.history.truncate(HISTORY);
+        Some(ended)
+    }
+}
+
 /// One candidate from its first pod to its end.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {

@@ -7,7 +7,7 @@ use crds::weft::validation::Release;
 use crds::weft::{ReleasePhase, ReleaseResult};
 
 use super::seen::{Command, Event, EventKind, Seen, Verb};
-use super::state::{Ended, HISTORY, Run, State};
+use super::state::{Ended, Run, State};
 
 /// A longer time without a look has shown nothing: no gate was opened in it, and what lasted before
 /// it may have ended.
@@ -126,24 +126,9 @@ impl<'a> Turn<'a> {
 
     /// Writes the run into the history. The phase follows from the caller.
     pub(super) fn end(&mut self, result: ReleaseResult, reason: String, by: Option<String>) {
-        let (Some(run), Some(candidate)) = (&self.state.run, &self.state.candidate) else {
-            return;
-        };
-        let total = run.evidence.total;
-        let ended = Ended {
-            number: run.number,
-            revision: candidate.clone(),
-            result,
-            reason,
-            by,
-            started: run.started,
-            ended: self.now,
-            requests: total.calls,
-            bad: total.bad,
-        };
-        self.state.history.insert(0, ended.clone());
-        self.state.history.truncate(HISTORY);
-        self.ended = Some(ended);
+        if let Some(ended) = self.state.end(result, reason, by, self.now) {
+            self.ended = Some(ended);
+        }
     }
 
     /// No run: this revision is the stable one.

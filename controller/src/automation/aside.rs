@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use automation::release::{Ended, Event, EventKind, HISTORY, State, is_running};
-use crds::weft::{CanaryReleaseStatus, ReleaseResult};
+use automation::release::{Event, EventKind, State, is_running};
+use crds::weft::{ReleasePhase, ReleaseResult};
 
 use super::commands::Request;
+use super::conditions::Conditions;
 use super::plan::Plan;
-use super::standing::Conditions;
 use super::stored::Shown;
 
 /// Where no condition has the reason.
@@ -19,15 +19,20 @@ const DISABLED: &str = "automation.releases.enabled of the chart is false";
 /// The plan of a release that has no effect.
 pub(super) fn plan(
     state: &State,
-    status: &CanaryReleaseStatus,
     conditions: &Conditions,
     request: Option<&Request>,
     now: Duration,
 ) -> Plan {
-    let why = conditions.obstacle().unwrap_or(DISABLED);
+    let failed = conditions.failed();
+    let why = failed.map_or(DISABLED, |failed| failed.message.as_str());
+    let mut ending = state.clone();
+    let ended = is_running(state.phase)
+        .then(|| ending.end(ReleaseResult::Bypassed, why.to_owned(), None, now))
+        .flatten();
     let mut plan = Plan {
+        decided: state.phase != ReleasePhase::default() || ended.is_some(),
         state: State {
-            history: state.history.clone(),
+            history: ending.history,
             ..State::default()
         },
         shown: Shown {
@@ -36,30 +41,12 @@ pub(super) fn plan(
         },
         ..Plan::default()
     };
-    let candidate = state.candidate.as_ref();
-    let run = state.run.as_ref().filter(|_| is_running(state.phase));
-    if let (Some(run), Some(candidate)) = (run, candidate) {
-        let checks = &status.checks;
-        let errors = checks.iter().find(|check| check.name == "errorRate");
-        let counts = errors.and_then(|check| check.candidate).unwrap_or_default();
-        let ended = Ended {
-            number: run.number,
-            revision: candidate.clone(),
-            result: ReleaseResult::Bypassed,
-            reason: why.to_owned(),
-            by: None,
-            started: run.started,
-            ended: now,
-            requests: u64::try_from(counts.requests).unwrap_or(0),
-            bad: u64::try_from(counts.bad).unwrap_or(0),
-        };
-        plan.state.history.insert(0, ended.clone());
-        plan.state.history.truncate(HISTORY);
-        plan.ended = Some(ended);
+    if let Some(ended) = ended {
         plan.events.push(Event {
             kind: EventKind::Bypassed,
-            message: format!("{why}; pods of {candidate} serve without checks"),
+            message: format!("{why}; pods of {} serve without checks", ended.revision),
         });
+        plan.ended = Some(ended);
     }
     if let Some(Request::Do(command)) = request {
         plan.events.push(Event {
@@ -67,6 +54,5 @@ pub(super) fn plan(
             message: format!("{} has no effect: {why}", command.verb),
         });
     }
-    plan.decided = plan.state.phase != state.phase || plan.ended.is_some();
     plan
 }

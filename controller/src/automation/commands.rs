@@ -8,6 +8,8 @@
 //! Its author in the history is the field manager of the annotation; the API server's audit log
 //! names the user.
 
+use std::time::Duration;
+
 use crds::item::Item;
 use crds::labels::COMMAND;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
@@ -15,10 +17,18 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
+use runtime::backoff::Backoff;
 use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::calls::{CallFailed, within};
 
 /// A command is for now: clocks of workstations differ by less than this.
 const FRESH: SignedDuration = SignedDuration::from_mins(2);
+/// Pause after a removal that failed, doubled up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_secs(1);
+/// What a refusing policy costs at most: a call in this time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 /// Characters of an annotation that a message repeats.
 const SHOWN: usize = 80;
 
@@ -117,15 +127,54 @@ fn owns_command(entry: &ManagedFieldsEntry) -> bool {
     field.is_some_and(|field| !matches!(field, Value::Null))
 }
 
-/// Removes the annotation, if the object is still this version of it.
-///
-/// # Errors
-/// When the API server refuses, also with a conflict: then the object is read anew.
-pub(crate) async fn remove(
+/// Removals of the annotation of one object. A removal that failed is tried again with pauses: an
+/// admission policy may refuse each of them.
+#[derive(Debug)]
+pub(super) struct Removals {
+    pauses: Backoff,
+    /// When the next try is due, after one that failed.
+    due: Option<Instant>,
+}
+
+impl Default for Removals {
+    fn default() -> Self {
+        Self {
+            pauses: Backoff::new(PAUSE, LONGEST_PAUSE),
+            due: None,
+        }
+    }
+}
+
+impl Removals {
+    /// Removes the annotation where that is due, if the object is still this version of it; else
+    /// the next look reads it anew.
+    ///
+    /// # Errors
+    /// When the API server refuses, or sends no answer in time.
+    pub(super) async fn remove(
+        &mut self,
+        client: &Client,
+        resource: &ApiResource,
+        meta: &ObjectMeta,
+    ) -> Result<(), CallFailed> {
+        if self.due.is_some_and(|due| Instant::now() < due) {
+            return Ok(());
+        }
+        let removed = remove(client, resource, meta).await;
+        if removed.is_ok() {
+            *self = Self::default();
+        } else {
+            self.due = Some(Instant::now() + self.pauses.next_delay());
+        }
+        removed
+    }
+}
+
+async fn remove(
     client: &Client,
     resource: &ApiResource,
     meta: &ObjectMeta,
-) -> Result<(), kube::Error> {
+) -> Result<(), CallFailed> {
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
     let api: Api<Item<PartialObjectMeta<DynamicObject>>> =
@@ -135,9 +184,11 @@ pub(crate) async fn remove(
         "resourceVersion": meta.resource_version,
         "annotations": {COMMAND: null},
     }});
-    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await?;
-    Ok(())
+    let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+    match within(api.patch(name, &params, &patch)).await {
+        Err(error) if !error.is_conflict() && !error.is_not_found() => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl ReleaseCounts {
                 self.recent.add(counting.now, &calls.latency);
                 &mut new.stable
             };
-            add(&mut set.errors, calls.counts);
+            set.errors.add(calls.counts);
             let slow = |slow: &mut SlowCalls, sums: &Sums, threshold: Option<Threshold>| {
                 let sample = Sample {
                     latency: &sums.latency,
@@ -103,8 +103,8 @@ impl ReleaseCounts {
             };
             let Thresholds { tolerance, max } = counting.thresholds;
             let (slow_calls, slow_max) = (&mut counted.slow, &mut counted.slow_max);
-            add(&mut set.latency, slow(slow_calls, &counted.sums, tolerance));
-            add(&mut set.latency_max, slow(slow_max, &counted.sums, max));
+            set.latency.add(slow(slow_calls, &counted.sums, tolerance));
+            set.latency_max.add(slow(slow_max, &counted.sums, max));
             self.pods.insert(Arc::clone(&pod.uid), counted);
         }
         new.recent = self.recent.histogram(counting.now);
@@ -167,11 +167,6 @@ fn sums(read: &PodSums, counting: &Counting<'_>, is_candidate: bool) -> Sums {
         all.add(&read.of(group, is_meant));
     }
     all
-}
-
-fn add(set: &mut Counts, more: Counts) {
-    set.calls = set.calls.saturating_add(more.calls);
-    set.bad = set.bad.saturating_add(more.bad);
 }
 
 #[cfg(test)]

@@ -8,21 +8,18 @@
 use std::time::Duration;
 
 use automation::release::{self, Command, Event, EventKind, Pod, Seen, State, Verb};
-use crds::item::Item;
 use crds::weft::CanaryReleaseStatus;
 use crds::weft::validation::Release;
-use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::DynamicObject;
 use model::world::ObjectKey;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::aside;
-use super::calls::{CallFailed, within};
-use super::commands::{self, Request};
+use super::commands::{self, Removals, Request};
 use super::context::{Around, resource};
 use super::counts::ReleaseCounts;
+use super::fields;
 use super::plan::{Plan, record};
 use super::rollouts::{Rollout, Rollouts};
 use super::seen::{self, Ordered};
@@ -30,9 +27,7 @@ use super::standing;
 use super::stored::{self, Shown};
 use crate::apiserver::events::About;
 use crate::status::apart;
-
-/// Between two writes that change counts alone: each wakes all that watch releases.
-const COUNT_EVERY: Duration = Duration::from_secs(5);
+use crate::status::conditions::COUNT_EVERY;
 
 /// A Deployment whose pods keep their gates, but for these.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +46,7 @@ pub(super) struct Driven {
     rollouts: Rollouts,
     counts: ReleaseCounts,
     ordered: Ordered,
+    removals: Removals,
     /// The state, and the status that it was last written as or read from.
     known: Option<(State, CanaryReleaseStatus)>,
     /// What was written, when no answer came.
@@ -75,6 +71,7 @@ impl Driven {
             rollouts: Rollouts::default(),
             counts: ReleaseCounts::default(),
             ordered: Ordered::default(),
+            removals: Removals::default(),
             known: None,
             unanswered: None,
             written: None,
@@ -91,7 +88,7 @@ impl Driven {
         around: Around<'_>,
         object: &DynamicObject,
     ) -> Option<Held> {
-        let status = stored::status(object);
+        let status: CanaryReleaseStatus = fields::status(object);
         let state = self.take_up(around, &status);
         let known = standing::known(around, &self.key, object, &mut self.conditions);
         // The model follows; until then nothing changes.
@@ -104,7 +101,7 @@ impl Driven {
             let Some(rollout) = self.rollout(around, spec, &state).await else {
                 return self.as_it_is(object);
             };
-            let fits = conditions.fits(spec, rollout.as_ref());
+            let fits = standing::fits(&mut conditions, spec, rollout.as_ref());
             in_force = rollout.filter(|_| fits).map(|rollout| (spec, rollout));
         }
         let last = status.last_command.clone();
@@ -121,11 +118,11 @@ impl Driven {
                 (seen.programmed, seen.command) = (programmed, command);
                 follow(spec, &seen, &state, around.now)
             }
-            None => aside::plan(&state, &status, &conditions, request.as_ref(), around.now),
+            None => aside::plan(&state, &conditions, request.as_ref(), around.now),
         };
         note_command(&mut plan, request.as_ref(), last);
         let is_driven = in_force.as_ref().is_some_and(|(spec, _)| !spec.suspend);
-        conditions.add_progress(&plan.state, is_driven);
+        standing::add_progress(&mut conditions, &plan.state, is_driven);
         plan.status = stored::written(&plan.state, &plan.shown);
         plan.status.conditions = conditions.stored(&status.conditions, around.wall);
         // A suspended one holds no gate, and opens none that another release holds.
@@ -207,11 +204,12 @@ impl Driven {
             self.known = Some((plan.state, status.clone()));
             return Persisted::Yes(None);
         }
-        match self.write(around, object, &plan.status).await {
+        let client = &around.parts.client;
+        match fields::write_status(client, &resource(), object, &plan.status).await {
             Ok(written) => {
                 record(around.parts, &self.about(), &plan);
                 self.written = Some(now);
-                self.known = Some((plan.state, stored::status(&written)));
+                self.known = Some((plan.state, fields::status(&written)));
                 Persisted::Yes(written.metadata.resource_version)
             }
             Err(error) => {
@@ -229,33 +227,9 @@ impl Driven {
         }
     }
 
-    /// Changes the status of exactly this version of the object.
-    async fn write(
-        &self,
-        around: Around<'_>,
-        object: &DynamicObject,
-        status: &CanaryReleaseStatus,
-    ) -> Result<DynamicObject, CallFailed> {
-        let after = serde_json::to_value(status).unwrap_or_default();
-        let before = object.data.get("status").unwrap_or(&Value::Null);
-        let patch = json!({
-            "metadata": {
-                "uid": object.metadata.uid,
-                "resourceVersion": object.metadata.resource_version,
-            },
-            "status": stored::merge_patch(before, &after).unwrap_or_else(|| json!({})),
-        });
-        let client = around.parts.client.clone();
-        let api: Api<Item<DynamicObject>> =
-            Api::namespaced_with(client, &self.key.namespace, &resource());
-        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let Item(written) = within(api.patch_status(&self.key.name, &params, &patch)).await?;
-        written.map_err(|_| CallFailed::NoAnswer)
-    }
-
     /// Removes the annotation of a command that is done with.
     async fn finish_command(
-        &self,
+        &mut self,
         around: Around<'_>,
         object: &DynamicObject,
         request: Option<Request>,
@@ -267,15 +241,10 @@ impl Driven {
             (Some(_), Persisted::Yes(Some(version))) => meta.resource_version = Some(version),
             (Some(_), Persisted::Yes(None) | Persisted::No) => {}
         }
-        let kind = resource();
-        match within(commands::remove(&around.parts.client, &kind, &meta)).await {
-            Ok(()) => {}
-            // The next look reads it anew.
-            Err(error) if error.is_conflict() || error.is_not_found() => {}
-            Err(error) => {
-                around.parts.metrics.failures.inc();
-                warn!(release = %self.key, %error, "annotation of a command not removed");
-            }
+        let (client, kind) = (&around.parts.client, resource());
+        if let Err(error) = self.removals.remove(client, &kind, &meta).await {
+            around.parts.metrics.failures.inc();
+            warn!(release = %self.key, %error, "annotation of a command not removed");
         }
     }
 

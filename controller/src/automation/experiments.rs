@@ -18,10 +18,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crds::item::Item;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DynamicObject, ListParams};
-use kube::{Api, Client};
+use kube::api::DynamicObject;
 use model::translate;
 use model::world::ObjectKey;
 use tokio::time::{Instant, sleep};
@@ -31,12 +29,10 @@ pub(crate) use self::context::Experiments;
 
 use self::context::{Around, resource};
 use self::driven::Driven;
-use super::calls::{CallFailed, within};
+use super::calls::{list, within};
 
 /// Between two looks: early reports come as often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Experiments in one page of a list.
-const PAGE: u32 = 500;
 
 /// Looks until dropped.
 pub(crate) async fn drive(parts: Experiments) {
@@ -75,7 +71,7 @@ impl Driver {
             self.driven.clear();
             return;
         }
-        let objects = match list(&self.parts.client).await {
+        let objects = match within(list(&self.parts.client, &resource())).await {
             Ok(objects) => objects,
             // Its grants end by themselves where nothing can be written for long.
             Err(error) => return warn!(%error, "experiments not listed"),
@@ -124,27 +120,6 @@ fn under_way(objects: &BTreeMap<ObjectKey, DynamicObject>) -> BTreeMap<Arc<str>,
         }
     }
     under_way
-}
-
-/// All experiments that can be read; none where the kind is not installed.
-async fn list(client: &Client) -> Result<Vec<DynamicObject>, CallFailed> {
-    let api: Api<Item<DynamicObject>> = Api::all_with(client.clone(), &resource());
-    let mut params = ListParams::default().limit(PAGE);
-    let mut all = Vec::new();
-    loop {
-        let page = match within(api.list(&params)).await {
-            Ok(page) => page,
-            Err(error) if error.is_not_found() => return Ok(all),
-            Err(error) => return Err(error),
-        };
-        let next = page.metadata.continue_.filter(|token| !token.is_empty());
-        let items = page.items.into_iter();
-        all.extend(items.filter_map(|Item(object)| object.ok()));
-        match next {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(all),
-        }
-    }
 }
 
 #[cfg(test)]

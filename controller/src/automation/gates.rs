@@ -52,7 +52,7 @@ pub(super) fn shut(world: &World) -> impl Iterator<Item = GatedPod> {
     pods.map(|(key, facts)| GatedPod {
         key: key.clone(),
         uid: Arc::clone(&facts.uid),
-        deployment: deployment(key, facts),
+        deployment: deployment(facts).map(|name| ObjectKey::new(&key.namespace, name)),
     })
 }
 
@@ -62,28 +62,12 @@ pub(super) fn revision(facts: &PodFacts) -> Arc<str> {
     hash.map_or_else(|| "".into(), Arc::clone)
 }
 
-/// The Deployment of a pod: Kubernetes names a ReplicaSet after it and the revision.
-pub(super) fn deployment(pod: &ObjectKey, facts: &PodFacts) -> Option<ObjectKey> {
-    let owner = facts.owner.as_ref()?;
-    if owner.known_kind() != Some("ReplicaSet") {
-        return None;
+/// The name of the Deployment that a pod is of.
+pub(super) fn deployment(facts: &PodFacts) -> Option<&str> {
+    match model::owner_above(facts)? {
+        ("Deployment", name) => Some(name),
+        _ => None,
     }
-    let hash = facts.labels.get(POD_TEMPLATE_HASH)?;
-    let name = owner.name.strip_suffix(&**hash)?.strip_suffix('-')?;
-    Some(ObjectKey::new(&pod.namespace, name))
-}
-
-/// Whether [`deployment`] is the one of this name, without a name made for each pod.
-pub(super) fn is_of(facts: &PodFacts, deployment: &str) -> bool {
-    let Some(owner) = &facts.owner else {
-        return false;
-    };
-    let rest = owner.name.strip_prefix(deployment);
-    let hash = rest.and_then(|rest| rest.strip_prefix('-'));
-    hash.is_some_and(|hash| {
-        let own = facts.labels.get(POD_TEMPLATE_HASH);
-        own.is_some_and(|own| **own == *hash) && owner.known_kind() == Some("ReplicaSet")
-    })
 }
 
 /// Opens gates, each until it is written.

@@ -12,24 +12,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crds::item::Item;
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DynamicObject, ListParams};
-use kube::{Api, Client};
+use kube::api::DynamicObject;
 use model::compiled::Compiled;
 use model::world::ObjectKey;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+use super::calls::list;
 use super::context::{Around, Releases, resource};
 use super::driven::{Driven, Held};
 use super::gates::{self, GatedPod, Gates};
 
 /// Between two looks: early reports come as often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Releases in one page of a list.
-const PAGE: u32 = 500;
 /// Releases that are driven at one time: each waits for calls of the API server.
 const AT_ONCE: usize = 8;
 
@@ -74,7 +71,9 @@ impl Driver {
             self.driven.clear();
             return;
         }
-        let objects = match list(&self.parts.client).await {
+        // It has the time of any call, so that a replica without answers notices and lets the
+        // Lease go.
+        let objects = match list(&self.parts.client, &resource()).await {
             Ok(objects) => objects,
             Err(error) => {
                 self.parts.metrics.failures.inc();
@@ -140,31 +139,6 @@ fn due(
         }
     });
     due.collect()
-}
-
-/// All releases that can be read; none where the kind is not installed. It has the time of any
-/// call, so that a replica without answers notices and lets the Lease go.
-async fn list(client: &Client) -> Result<Vec<DynamicObject>, kube::Error> {
-    let api: Api<Item<DynamicObject>> = Api::all_with(client.clone(), &resource());
-    let mut params = ListParams::default().limit(PAGE);
-    let mut all = Vec::new();
-    loop {
-        let page = match api.list(&params).await {
-            Ok(page) => page,
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(all),
-            Err(error) => return Err(error),
-        };
-        let next = page.metadata.continue_.filter(|token| !token.is_empty());
-        let readable = page
-            .items
-            .into_iter()
-            .filter_map(|Item(object)| object.ok());
-        all.extend(readable);
-        match next {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(all),
-        }
-    }
 }
 
 fn timestamp(time: SystemTime) -> Timestamp {

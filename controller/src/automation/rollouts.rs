@@ -18,7 +18,7 @@ use model::world::ObjectKey;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::calls::{CallFailed, within};
+use super::calls::{CallFailed, pages, within};
 
 /// The number that Kubernetes gives to a revision, on the Deployment and on its ReplicaSets.
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -191,23 +191,13 @@ async fn read(client: &Client, key: &ObjectKey) -> Result<Option<Rollout>, CallF
     let Some(Ok(deployment)) = found.map(|Item(object)| object) else {
         return Ok(None);
     };
-    let uid = deployment.metadata.uid.clone().unwrap_or_default();
-    let api = objects(&ApiResource::erase::<ReplicaSet>(&()));
-    let mut params = ListParams::default()
+    let sets = objects(&ApiResource::erase::<ReplicaSet>(&()));
+    let params = ListParams::default()
         .labels(&selector(&deployment.data["spec"]["selector"]))
         .limit(PAGE);
-    let mut sets: Vec<DynamicObject> = Vec::new();
     // All pages: the newest revision may be on any of them, and without it no gate opens.
-    loop {
-        let page = within(api.list(&params)).await?;
-        let next = page.metadata.continue_.filter(|token| !token.is_empty());
-        let readable = page.items.into_iter().filter_map(|Item(set)| set.ok());
-        sets.extend(readable.filter(|set| is_owned(set, &uid)));
-        match next {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(Some(Rollout::of(&deployment, &sets))),
-        }
-    }
+    let sets = within(pages(&sets, params)).await?;
+    Ok(Some(Rollout::of(&deployment, &sets)))
 }
 
 /// The labels that a selector requires; its expressions are left out, since the owner decides.

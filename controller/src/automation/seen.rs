@@ -66,7 +66,7 @@ pub(super) fn pods<'a>(
     let all = world.pods.range(first..);
     let all = all.take_while(move |(key, _)| key.namespace == deployment.namespace);
     let all = all.filter(|(_, facts)| !facts.ended && !facts.terminating);
-    all.filter(move |(_, facts)| gates::is_of(facts, &deployment.name))
+    all.filter(move |(_, facts)| gates::deployment(facts) == Some(&*deployment.name))
         .map(|(key, facts)| (key, &**facts))
 }
 

@@ -1,4 +1,4 @@
-//! A release's state as its status has it, and the difference that is written.
+//! A release's state as its status has it.
 //!
 //! The status is all that the next holder of the Lease goes on from. What cannot be read in it
 //! begins anew: only this controller may write it, so that is a status of a later version, or one
@@ -8,22 +8,11 @@ use std::time::Duration;
 
 use automation::release::{CheckReport, Ended, Evidence, HISTORY, Run, State};
 use crds::weft::{
-    CanaryReleaseStatus, CheckCounts, ReleaseCheck, ReleaseHistory, ReleasePhase, ReleaseResult,
-    ReleaseRun, RevisionStatus,
+    CanaryReleaseStatus, ReleaseCheck, ReleaseHistory, ReleasePhase, ReleaseResult, ReleaseRun,
+    RevisionStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
-use kube::core::DynamicObject;
-use model::problem;
-use serde::Deserialize as _;
-use serde_json::{Map, Value};
 
-/// The status of a release as it stands; an empty one where it cannot be read.
-pub(super) fn status(object: &DynamicObject) -> CanaryReleaseStatus {
-    let stored = object.data.get("status");
-    let read = stored.and_then(|stored| CanaryReleaseStatus::deserialize(stored).ok());
-    read.unwrap_or_default()
-}
+use super::fields::{counts, rfc3339, signed, text, time, unsigned};
 
 /// The state that a status has. A run without a time began `now`.
 pub(super) fn state(status: &CanaryReleaseStatus, now: Duration) -> State {
@@ -123,10 +112,6 @@ fn written_run(run: &Run) -> ReleaseRun {
 }
 
 fn written_check(check: &CheckReport) -> ReleaseCheck {
-    let counts = |counts: automation::judge::Counts| CheckCounts {
-        requests: signed(counts.calls),
-        bad: signed(counts.bad),
-    };
     ReleaseCheck {
         name: check.name.to_owned(),
         verdict: Some(check.verdict.as_str().to_owned()),
@@ -150,34 +135,6 @@ fn history(ended: &Ended) -> ReleaseHistory {
     }
 }
 
-/// Conditions with the times of their last changes, as far as `before` has them.
-pub(super) fn conditions(
-    all: &[(&'static str, problem::Condition)],
-    generation: i64,
-    before: &[Condition],
-    now: Timestamp,
-) -> Vec<Condition> {
-    // As it is stored: a time with parts of a second would differ from what is read back.
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let stored = |name: &str, condition: &problem::Condition| Condition {
-        type_: name.to_owned(),
-        status: if condition.status { "True" } else { "False" }.to_owned(),
-        reason: condition.reason.to_owned(),
-        message: condition.message.clone(),
-        observed_generation: Some(generation),
-        last_transition_time: Time(now),
-    };
-    let dated = all.iter().map(|(name, condition)| {
-        let mut new = stored(name, condition);
-        let same = |old: &&Condition| old.type_ == new.type_ && old.status == new.status;
-        if let Some(old) = before.iter().find(same) {
-            new.last_transition_time = old.last_transition_time.clone();
-        }
-        new
-    });
-    dated.collect()
-}
-
 /// What of a status changes by itself: times left, counts and evidence.
 pub(super) fn without_counts(status: &CanaryReleaseStatus) -> CanaryReleaseStatus {
     let mut rest = status.clone();
@@ -196,55 +153,13 @@ pub(super) fn without_counts(status: &CanaryReleaseStatus) -> CanaryReleaseStatu
     rest
 }
 
-/// The merge patch (RFC 7386) that makes `after` of `before`; `None`: they are equal.
-pub(super) fn merge_patch(before: &Value, after: &Value) -> Option<Value> {
-    if before == after {
-        return None;
-    }
-    let (Value::Object(before), Value::Object(after)) = (before, after) else {
-        return Some(after.clone());
-    };
-    let gone = before.keys().filter(|name| !after.contains_key(*name));
-    let mut patch: Map<String, Value> = gone.map(|name| (name.clone(), Value::Null)).collect();
-    for (name, value) in after {
-        let old = before.get(name).unwrap_or(&Value::Null);
-        if let Some(change) = merge_patch(old, value) {
-            patch.insert(name.clone(), change);
-        }
-    }
-    Some(Value::Object(patch))
-}
-
-fn text(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
-fn signed(number: impl TryInto<i64>) -> i64 {
-    number.try_into().unwrap_or(i64::MAX)
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-fn time(text: Option<&str>) -> Option<Duration> {
-    let time: Timestamp = text?.parse().ok()?;
-    u64::try_from(time.as_second())
-        .ok()
-        .map(Duration::from_secs)
-}
-
-fn rfc3339(since_1970: Duration) -> String {
-    let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
-    let time = Timestamp::from_second(seconds).unwrap_or_default();
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use kube::core::DynamicObject;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::automation::fields;
 
     fn promoting() -> State {
         let at = |seconds: u64| Duration::from_secs(1_796_000_000 + seconds);
@@ -285,7 +200,7 @@ mod tests {
             "metadata": {"name": "web"}, "status": status,
         });
         let object: DynamicObject = serde_json::from_value(object).unwrap();
-        super::state(&self::status(&object), Duration::ZERO)
+        super::state(&fields::status(&object), Duration::ZERO)
     }
 
     #[test]
@@ -304,7 +219,7 @@ mod tests {
             });
             serde_json::from_value(object).unwrap()
         };
-        let of = |status: Value| state(&self::status(&object(status)), Duration::ZERO);
+        let of = |status: Value| state(&fields::status(&object(status)), Duration::ZERO);
         for status in [
             json!("text"),
             json!({"phase": 5}),
@@ -315,41 +230,5 @@ mod tests {
         let odd = of(json!({"phase": "Progressing", "run": {"weight": 4000, "step": -1}}));
         let run = odd.run.unwrap();
         assert_eq!((run.weight, run.step), (100, 0));
-    }
-
-    #[test]
-    fn merge_patch_writes_changes_and_removes_what_is_gone() {
-        let before = json!({"a": 1, "run": {"step": 1, "pausedAt": "t"}, "list": [1], "b": {}});
-        let after = json!({"a": 1, "run": {"step": 2}, "list": [1, 2]});
-        let patch = merge_patch(&before, &after).unwrap();
-        let expected = json!({
-            "run": {"step": 2, "pausedAt": null}, "list": [1, 2], "b": null,
-        });
-        assert_eq!(patch, expected);
-        assert_eq!(merge_patch(&after, &after), None);
-        assert_eq!(merge_patch(&Value::Null, &after), Some(after));
-    }
-
-    #[test]
-    fn condition_keeps_time_while_its_status_stays() {
-        let condition = |status| problem::Condition {
-            status,
-            reason: "Idle",
-            message: String::new(),
-        };
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let first = conditions(
-            &[("Ready", condition(true))],
-            1,
-            &[],
-            at("2026-11-29T14:00:00.5Z"),
-        );
-        let second = at("2026-11-29T14:00:00Z");
-        assert_eq!(first[0].last_transition_time, Time(second));
-        let later = at("2026-11-29T15:00:00Z");
-        let same = conditions(&[("Ready", condition(true))], 2, &first, later);
-        assert_eq!(same[0].last_transition_time, Time(second));
-        let other = conditions(&[("Ready", condition(false))], 2, &first, later);
-        assert_eq!(other[0].last_transition_time, Time(later));
     }
 }

@@ -301,7 +301,7 @@ impl Written {
     }
 }
 
-pub(super) fn word(condition: &Condition) -> &'static str {
+pub(crate) fn word(condition: &Condition) -> &'static str {
     if condition.status { "True" } else { "False" }
 }
 
@@ -413,7 +413,7 @@ impl WrittenBreaker {
 }
 
 /// As Kubernetes writes times.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let time = Timestamp::try_from(time).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -370,6 +370,15 @@ status_words! {
         /// The last run has ended.
         Finished,
     }
+
+    /// Whether it has a run that has not ended.
+    #[must_use]
+    pub const fn is_under_way(self) -> bool {
+        match self {
+            Self::Waiting | Self::Running => true,
+            Self::Pending | Self::Finished => false,
+        }
+    }
 }
 
 status_words! {

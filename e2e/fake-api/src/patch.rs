@@ -1,6 +1,7 @@
 //! Applies patches to objects, of each kind that Kubernetes takes.
 
-use serde_json::{Value, json};
+use json_patch::merge;
+use serde_json::Value;
 
 /// How a patch is to be read.
 #[derive(Clone, Copy, Debug)]
@@ -39,26 +40,6 @@ impl PatchKind {
                 merge(object, &patch);
                 true
             }
-        }
-    }
-}
-
-/// RFC 7386.
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (key, value) in fields {
-        if value.is_null() {
-            if let Some(existing) = target.as_object_mut() {
-                existing.remove(key);
-            }
-        } else {
-            merge(&mut target[key], value);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! It answers writes as the real one does.
 
+use json_patch::merge;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 
-use super::patch::merge;
 use super::*;
 
 const SPLIT: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/s";

@@ -160,7 +160,7 @@ impl<'s, 'a> Reading<'s, 'a> {
 
     /// Whether a Service is there that callers reach by its own address, with that port.
     fn is_callable(&mut self, field: &str, service: &ServiceId, port: Option<u16>) -> bool {
-        let key = key(service);
+        let key = ObjectKey::from(service);
         let Some(facts) = self.named.world.services.get(&key) else {
             self.about.unresolved_with(Reason::RefNotFound, field, || {
                 format!("there is no Service {}; nothing is harmed", key.name)
@@ -206,7 +206,7 @@ impl Run<'_> {
     /// Adds its rules at the ports of the target and of the checked Services.
     fn add_to(self, policies: &mut Policies, named: &Named<'_>) {
         let this = world::named(&object(Kind::FaultExperiment, self.key));
-        let target = key(&self.spec.target);
+        let target = ObjectKey::from(&self.spec.target);
         let fault = Arc::new(Fault {
             selection: self.selection,
             delay: self.spec.fault.delay,
@@ -240,7 +240,7 @@ impl Run<'_> {
             });
         }
         for check in &self.spec.checks {
-            let service = key(&check.service);
+            let service = ObjectKey::from(&check.service);
             for port in ports(named, &service) {
                 self.at(policies, &this, (&service, port), |traffic| {
                     traffic.traffic.groups.rules.push(Rule {
@@ -320,11 +320,4 @@ fn ports(named: &Named<'_>, service: &ObjectKey) -> Vec<u16> {
     entry
         .flat_map(|entry| entry.ports.keys().copied())
         .collect()
-}
-
-fn key(service: &ServiceId) -> ObjectKey {
-    ObjectKey {
-        namespace: service.namespace.clone(),
-        name: service.name.clone(),
-    }
 }

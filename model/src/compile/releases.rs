@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crds::labels::POD_TEMPLATE_HASH;
 use crds::weft::ReleasePhase;
 use crds::weft::validation::{Release, ReleaseStep};
 use policy::{
@@ -27,9 +28,6 @@ use crate::{
     problem::Reason,
     world::{ObjectKey, PodFacts, ReleaseFacts, ServiceFacts, World, object},
 };
-
-/// Label with the revision of a Deployment's pods.
-const REVISION: &str = "pod-template-hash";
 
 /// A release that may lead the calls of a Service.
 pub(super) struct Claim<'a> {
@@ -278,7 +276,7 @@ fn sets(
         let pod = pod.and_then(|pod| Some((pod, &**world.pods.get(pod)?)));
         pod.is_some_and(|(pod, facts)| {
             is_of(key, &share.deployment, (pod, facts))
-                && facts.labels.get(REVISION) == Some(&share.revision)
+                && facts.labels.get(POD_TEMPLATE_HASH) == Some(&share.revision)
         })
     };
     let entry = |make: &dyn Fn(&PortEntry) -> Vec<EndpointState>| {

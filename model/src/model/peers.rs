@@ -42,7 +42,8 @@ pub(crate) type Peers = HashMap<Workload, BTreeMap<ObjectKey, String>>;
 
 /// Kind and name of what owns a pod's owner, as far as the pod shows it: a Job that was made by
 /// hand from a CronJob shows nothing, and a ReplicaSet shows nothing without its label.
-pub(crate) fn owner_above(facts: &PodFacts) -> Option<(&'static str, &str)> {
+#[must_use]
+pub fn owner_above(facts: &PodFacts) -> Option<(&'static str, &str)> {
     let owner = facts.owner.as_ref()?;
     let (kind, name) = match owner.known_kind()? {
         "ReplicaSet" => TEMPLATE_HASHES.iter().find_map(|(kind, label)| {

@@ -79,7 +79,9 @@ impl ReleaseOrder {
         counted && self.candidate.is_some()
     }
 
-    const fn is_run(&self) -> bool {
+    /// Whether calls are led to a new revision.
+    #[must_use]
+    pub const fn is_run(&self) -> bool {
         matches!(
             self.phase,
             ReleasePhase::Progressing | ReleasePhase::Paused | ReleasePhase::Promoting
@@ -133,10 +135,7 @@ impl ExperimentOrder {
     /// at them before it harms.
     #[must_use]
     pub const fn counts(&self) -> bool {
-        matches!(
-            self.phase,
-            ExperimentPhase::Waiting | ExperimentPhase::Running
-        )
+        self.phase.is_under_way()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crds::weft::{ReleasePhase, ReleaseResult};
 
-use super::world::{World, release, step};
+use super::{World, release, step};
 use crate::release::{EventKind, Verb};
 
 fn progressing() -> World {

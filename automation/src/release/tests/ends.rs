@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crds::weft::{ReleasePhase, ReleaseResult};
 
-use super::world::{World, pod, release, step};
+use super::{World, pod, release, step};
 use crate::release::{EventKind, Gate, HISTORY, SetCounts, State, Verb, next};
 
 fn world() -> World {

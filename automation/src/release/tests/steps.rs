@@ -5,9 +5,10 @@ use std::time::Duration;
 use crds::weft::ReleasePhase;
 use crds::weft::validation::RateCheck;
 
-use super::world::{World, release, step};
+use super::{World, pod, release, step};
+use crate::judge::Verdict;
 use crate::judge::latency::Threshold;
-use crate::release::{EventKind, Gate, Seen, Verb, Verdict, steps::cap, thresholds};
+use crate::release::{EventKind, Gate, Seen, Verb, steps::cap, thresholds};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -136,12 +137,12 @@ fn cap_is_the_share_of_serving_pods() {
     let world = World::new(release(vec![step(5, 10)]));
     assert_eq!(cap(&world.seen, "v2"), 0, "no pod");
     let mut seen: Seen = world.seen.clone();
-    seen.pods.push(super::world::pod("v2", 9));
+    seen.pods.push(pod("v2", 9));
     assert_eq!(cap(&seen, "v2"), 25);
     seen.pods.retain(|pod| pod.revision == "v2");
     assert_eq!(cap(&seen, "v2"), 100);
     for number in 0..300 {
-        seen.pods.push(super::world::pod("v1", number));
+        seen.pods.push(pod("v1", number));
     }
     assert_eq!(cap(&seen, "v2"), 1, "one of 301");
 }

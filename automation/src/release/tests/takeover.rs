@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crds::weft::{ReleasePhase, ReleaseResult};
 
-use super::world::{Trouble, World, release, step};
+use super::{Trouble, World, release, step};
 use crate::judge::{Allowed, Counts, Judge, Look};
 use crate::release::Evidence;
 

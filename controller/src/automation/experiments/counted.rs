@@ -50,9 +50,9 @@ impl RunCounts {
                 match before {
                     None => {}
                     Some((epoch, before)) if epoch == read.epoch => {
-                        add(&mut new, &difference(&before, &sums));
+                        new.add(&difference(&before, &sums));
                     }
-                    Some(_) => add(&mut new, &sums),
+                    Some(_) => new.add(&sums),
                 }
             }
             all.push(new);
@@ -100,10 +100,7 @@ impl RunCounts {
 
 /// The pods behind a Service by uid, each with its container ports behind it.
 fn pods(index: &Index, service: &ServiceId) -> BTreeMap<Arc<str>, BTreeSet<u16>> {
-    let key = ObjectKey {
-        namespace: service.namespace.clone(),
-        name: service.name.clone(),
-    };
+    let key = ObjectKey::from(service);
     let mut pods: BTreeMap<Arc<str>, BTreeSet<u16>> = BTreeMap::new();
     let entry = index.services.get(&key).into_iter();
     let ports = entry.flat_map(|entry| entry.ports.values());
@@ -149,10 +146,4 @@ fn difference(before: &GroupCounts, after: &GroupCounts) -> GroupCounts {
         control: less(before.control, after.control),
         harmed: less(before.harmed, after.harmed),
     }
-}
-
-fn add(sum: &mut GroupCounts, more: &GroupCounts) {
-    sum.all.add(more.all);
-    sum.control.add(more.control);
-    sum.harmed.add(more.harmed);
 }

@@ -12,17 +12,13 @@ use std::time::{Duration, SystemTime};
 
 use automation::experiment::{self, Ended, Happened, LATE_REPORTS, Order, Seen, State};
 use automation::schedule::{Due, Schedule};
-use crds::item::Item;
 use crds::weft::validation::{Experiment, Schedule as Times};
 use crds::weft::{ExperimentHistory, ExperimentPhase, FaultExperimentStatus};
-use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::DynamicObject;
 use kube::core::ObjectMeta;
 use model::faults;
-use model::problem::Condition;
 use model::world::{ExperimentFacts, ObjectKey};
-use policy::name::{Kind, ObjectRef};
-use serde_json::json;
+use policy::name::Kind;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -30,9 +26,9 @@ use super::context::{Around, resource};
 use super::counted::RunCounts;
 use super::obstacles::{self, Shifts};
 use super::{stored, words};
-use crate::automation::calls::within;
-use crate::automation::commands::{self, Command, Request};
-use crate::automation::stored::{conditions as dated, merge_patch};
+use crate::automation::commands::{self, Command, Removals, Request};
+use crate::automation::conditions::Conditions;
+use crate::automation::fields;
 use crate::observe::reports::interval_of;
 use crate::status::apart;
 
@@ -52,6 +48,7 @@ pub(super) struct Driven {
     /// February goes through thousands of years.
     next_time: Option<(Duration, Option<Duration>)>,
     shifts: Shifts,
+    removals: Removals,
     /// The run that is counted, and the first interval of its calls.
     counts: Option<(i64, u64, RunCounts)>,
     known: Option<Known>,
@@ -85,6 +82,7 @@ impl Driven {
             schedule: None,
             next_time: None,
             shifts: Shifts::default(),
+            removals: Removals::default(),
             counts: None,
             known: None,
             written: None,
@@ -104,14 +102,20 @@ impl Driven {
             return before;
         };
         let spec = &facts.spec;
-        let status = stored::status(object);
+        let status: FaultExperimentStatus = fields::status(object);
         let known = self.take_up(&status, spec);
-        let Some(mut conditions) = self.conditions(around) else {
+        let conditions = Conditions::of(
+            &mut self.conditions,
+            Kind::FaultExperiment,
+            &self.key,
+            around.compiled,
+            &around.parts.observed,
+        );
+        let Some(mut conditions) = conditions else {
             return before;
         };
-        let schedule_fails = self.read_schedule(spec);
-        if let Some(why) = schedule_fails {
-            refuse(&mut conditions, &why);
+        if let Some(why) = self.read_schedule(spec) {
+            conditions.refuse("Invalid", why);
         }
         let last = status.last_command.as_deref();
         let request = commands::read(&object.metadata, last, &[RUN, STOP], around.wall);
@@ -139,11 +143,9 @@ impl Driven {
         self.conclude(&mut plan, facts, around);
         words::add_progress(&mut conditions, &plan.state);
         plan.status = stored::written(&plan.state, &plan.history, spec, around.now);
-        let last_run = plan.history.first();
-        let last_run = last_run.map(|last| (last.verdict.as_str(), last.reason.as_deref()));
         plan.status.summary = Some(words::summary(
             &plan.state,
-            last_run,
+            plan.history.first(),
             obstacle.as_deref(),
             next_time,
             around.now,
@@ -152,12 +154,7 @@ impl Driven {
             Some(Request::Do(Command { value, .. })) => Some(value.clone()),
             _ => status.last_command.clone(),
         };
-        plan.status.conditions = dated(
-            &conditions,
-            facts.meta.generation,
-            &status.conditions,
-            around.wall,
-        );
+        plan.status.conditions = conditions.stored(&status.conditions, around.wall);
         self.persist(around, (object, spec), &status, (plan, request))
             .await
     }
@@ -184,17 +181,6 @@ impl Driven {
                 status: status.clone(),
             },
         }
-    }
-
-    fn conditions(&mut self, around: &Around<'_>) -> Option<Vec<(&'static str, Condition)>> {
-        let name = ObjectRef {
-            kind: Kind::FaultExperiment,
-            namespace: self.key.namespace.clone(),
-            name: self.key.name.clone(),
-        };
-        let observed = &around.parts.observed;
-        let (_, three) = self.conditions.update(&name, around.compiled, observed)?;
-        Some(three.to_vec())
     }
 
     /// Why the schedule has no times, if so.
@@ -231,7 +217,7 @@ impl Driven {
         &mut self,
         around: &Around<'_>,
         facts: &ExperimentFacts,
-        conditions: &[(&'static str, Condition)],
+        conditions: &Conditions,
         state: &State,
         (object, request): (&DynamicObject, Option<&Request>),
     ) -> Seen {
@@ -247,12 +233,8 @@ impl Driven {
             ..Seen::default()
         };
         let Some(run) = &state.run else { return seen };
-        let is_under_way = matches!(
-            state.phase,
-            ExperimentPhase::Waiting | ExperimentPhase::Running
-        );
-        let is_late = self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS);
-        if !is_under_way && !is_late {
+        let is_under_way = state.phase.is_under_way();
+        if !is_under_way && !self.awaits_reports() {
             self.counts = None;
             return seen;
         }
@@ -278,6 +260,11 @@ impl Driven {
         seen
     }
 
+    /// Whether callers' proxies may still report calls of a run that has ended.
+    fn awaits_reports(&self) -> bool {
+        self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS)
+    }
+
     /// Adds a run that has ended to the history, and to the last one what came late.
     fn conclude(&mut self, plan: &mut Plan, facts: &ExperimentFacts, around: &Around<'_>) {
         let Some(run) = &plan.state.run else { return };
@@ -300,11 +287,8 @@ impl Driven {
         before: &FaultExperimentStatus,
         (plan, request): (Plan, Option<Request>),
     ) -> bool {
-        let is_under_way = matches!(
-            plan.state.phase,
-            ExperimentPhase::Waiting | ExperimentPhase::Running
-        );
-        let is_counted = is_under_way || self.ended.is_some_and(|at| at.elapsed() < LATE_REPORTS);
+        let is_under_way = plan.state.phase.is_under_way();
+        let is_counted = is_under_way || self.awaits_reports();
         let is_ordered = matches!(request, Some(Request::Do(_)));
         let decided = !plan.happened.is_empty() || is_ordered;
         let changed = stored::without_counts(&plan.status) != stored::without_counts(before);
@@ -314,10 +298,14 @@ impl Driven {
         let mut meta = object.metadata.clone();
         let mut status = before.clone();
         if decided || changed || (is_old && differs) {
-            match self.write(around, object, &plan.status, before).await {
-                Some(version) => meta.resource_version = Some(version),
-                // It is read anew, and decided anew.
-                None => return stored::is_under_way(object),
+            let client = &around.parts.client;
+            match fields::write_status(client, &resource(), object, &plan.status).await {
+                Ok(written) => meta.resource_version = written.metadata.resource_version,
+                Err(error) => {
+                    warn!(experiment = %self.key, %error, "status not written");
+                    // It is read anew, and decided anew.
+                    return stored::is_under_way(object);
+                }
             }
             self.written = Some(Instant::now());
             status = plan.status;
@@ -336,47 +324,12 @@ impl Driven {
             around.parts.events.record(event);
         }
         if request.is_some() {
-            let resource = resource();
-            let removed = commands::remove(&around.parts.client, &resource, &meta);
-            if let Err(error) = within(removed).await {
-                warn!(experiment = %self.key, %error, "command not removed");
+            let (client, kind) = (&around.parts.client, resource());
+            if let Err(error) = self.removals.remove(client, &kind, &meta).await {
+                warn!(experiment = %self.key, %error, "annotation of a command not removed");
             }
         }
         is_under_way
-    }
-
-    /// Writes the status. Returns the version that it has then; `None`: it was not written.
-    async fn write(
-        &self,
-        around: &Around<'_>,
-        object: &DynamicObject,
-        status: &FaultExperimentStatus,
-        before: &FaultExperimentStatus,
-    ) -> Option<String> {
-        let (Ok(was), Ok(is)) = (serde_json::to_value(before), serde_json::to_value(status)) else {
-            return None;
-        };
-        let version = object.metadata.resource_version.clone();
-        let Some(change) = merge_patch(&was, &is) else {
-            return version;
-        };
-        let patch = json!({
-            "metadata": {"uid": self.uid, "resourceVersion": version},
-            "status": change,
-        });
-        let client = around.parts.client.clone();
-        let namespace = &self.key.namespace;
-        let api: Api<Item<DynamicObject>> = Api::namespaced_with(client, namespace, &resource());
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        let written = within(api.patch_status(&self.key.name, &params, &patch)).await;
-        match written {
-            Ok(Item(Ok(object))) => object.metadata.resource_version,
-            Ok(Item(Err(unreadable))) => unreadable.metadata.resource_version,
-            Err(error) => {
-                warn!(experiment = %self.key, %error, "status not written");
-                None
-            }
-        }
     }
 
     fn record(
@@ -417,17 +370,6 @@ fn order(request: Option<&Request>) -> Option<Order> {
     } else {
         Order::Run(by)
     })
-}
-
-/// Makes `Accepted` false, unless it is.
-fn refuse(conditions: &mut [(&'static str, Condition)], why: &str) {
-    let mut conditions = conditions.iter_mut();
-    let accepted = conditions.find(|(name, _)| *name == crds::smi::ACCEPTED);
-    if let Some((_, condition)) = accepted.filter(|(_, condition)| condition.status) {
-        condition.status = false;
-        condition.reason = "Invalid";
-        why.clone_into(&mut condition.message);
-    }
 }
 
 /// When the object was last written by anything but a status: its schedule is no older, and times

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use crds::weft::ReleasePhase;
 use crds::weft::validation::Experiment;
 use kube::core::ObjectMeta;
 use model::faults;
-use model::problem::Condition;
 use model::world::ObjectKey;
 
 use super::context::Around;
+use crate::automation::conditions::Conditions;
 
 /// For so long after its weights changed, a split counts as shifting: longer than the steps of
 /// what shifts weights, which take a minute.
@@ -29,7 +28,7 @@ type Weights = Vec<Vec<(ObjectKey, u32)>>;
 pub(super) fn refused(
     around: &Around<'_>,
     meta: &ObjectMeta,
-    conditions: &[(&'static str, Condition)],
+    conditions: &Conditions,
 ) -> Option<String> {
     // Where a finalizer keeps the object, it is still there.
     if meta.deletion_timestamp.is_some() {
@@ -46,11 +45,7 @@ pub(super) fn refused(
             "annotation weft.dev/faults of Namespace {mesh} stops all experiments"
         ));
     }
-    let decisive = [crds::smi::ACCEPTED, crds::smi::RESOLVED_REFS];
-    let mut decisive = conditions
-        .iter()
-        .filter(|(name, _)| decisive.contains(name));
-    let (_, failed) = decisive.find(|(_, condition)| !condition.status)?;
+    let failed = conditions.failed()?;
     Some(format!("{}: {}", failed.reason, failed.message))
 }
 
@@ -67,10 +62,7 @@ impl Shifts {
     /// which would be blamed for the fault.
     pub(super) fn busy(&mut self, around: &Around<'_>, spec: &Experiment) -> Option<String> {
         let target = &spec.target;
-        let service = ObjectKey {
-            namespace: target.namespace.clone(),
-            name: target.name.clone(),
-        };
+        let service = ObjectKey::from(target);
         let index = &around.compiled.model.index;
         let splits = index.services.get(&service).map(|entry| &entry.splits);
         let weights: Weights = splits
@@ -82,15 +74,9 @@ impl Shifts {
             self.changed = Some(around.now);
         }
         self.weights = Some(weights);
-        let is_run = |phase: ReleasePhase| {
-            matches!(
-                phase,
-                ReleasePhase::Progressing | ReleasePhase::Paused | ReleasePhase::Promoting
-            )
-        };
         let mut releases = around.compiled.world.releases.iter();
         let release =
-            releases.find(|(_, facts)| facts.spec.service == *target && is_run(facts.order.phase));
+            releases.find(|(_, facts)| facts.spec.service == *target && facts.order.is_run());
         if let Some((release, _)) = release {
             return Some(format!(
                 "CanaryRelease {release} releases a new version of {}",

@@ -5,35 +5,25 @@
 
 use std::time::Duration;
 
-use automation::experiment::{Calls, Check, Run, Saved, State, judges};
-use automation::judge::{Counts, needed};
+use automation::experiment::{Calls, Run, Saved, State, judges};
+use automation::judge::{Counts, Judge, Verdict, needed};
 use crds::weft::validation::{Experiment, ServiceCheck};
 use crds::weft::{
     CheckCounts, ExperimentCalls, ExperimentCheckStatus, ExperimentHistory, ExperimentPhase,
     ExperimentRun, ExperimentVerdict, FaultExperimentStatus,
 };
-use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
-use serde::Deserialize as _;
+
+use crate::automation::fields::{counts, read_counts, rfc3339, signed, text, time, unsigned};
 
 /// Runs that a history keeps.
 const HISTORY: usize = 10;
-
-/// The status of an experiment as it stands; an empty one where it cannot be read.
-pub(super) fn status(object: &DynamicObject) -> FaultExperimentStatus {
-    let stored = object.data.get("status");
-    let read = stored.and_then(|stored| FaultExperimentStatus::deserialize(stored).ok());
-    read.unwrap_or_default()
-}
 
 /// Whether the status says that a run is under way.
 pub(super) fn is_under_way(object: &DynamicObject) -> bool {
     let phase = object.data.pointer("/status/phase");
     let phase = phase.and_then(|phase| ExperimentPhase::named(phase.as_str()?));
-    matches!(
-        phase,
-        Some(ExperimentPhase::Waiting | ExperimentPhase::Running)
-    )
+    phase.is_some_and(ExperimentPhase::is_under_way)
 }
 
 /// The state that a status has.
@@ -49,7 +39,7 @@ pub(super) fn state(status: &FaultExperimentStatus, spec: &Experiment) -> State 
         .iter()
         .map(|check| {
             let row = status.checks.iter().find(|row| row.name == title(check));
-            let of = |counts: Option<CheckCounts>| counts.map_or_else(Counts::default, read);
+            let of = |counts: Option<CheckCounts>| counts.map_or_else(Counts::default, read_counts);
             row.map_or_else(Default::default, |row| (of(row.control), of(row.harmed)))
         })
         .collect();
@@ -168,40 +158,31 @@ fn checks(run: &Run, spec: &Experiment) -> Vec<ExperimentCheckStatus> {
     let mut rows = Vec::new();
     for (check, asked) in run.checks.iter().zip(&spec.checks) {
         let rate = &asked.error_rate;
-        let row = |name: String, evidence: f64, all: Option<Counts>| {
+        let row = |name: String, judge: &Judge, all: Option<Counts>| {
+            let verdict = Verdict::of(judge, needed, check.counts.all.calls);
             let all = all.map_or_else(String::new, |all| {
                 format!("{} of {} calls, ", all.bad, all.calls)
             });
             ExperimentCheckStatus {
                 name,
-                verdict: Some(verdict(check, evidence, needed).to_owned()),
-                evidence: Some(format!("{all}{} of {needed:.0}", number(evidence))),
-                control: Some(written_counts(check.counts.control)),
-                harmed: Some(written_counts(check.counts.harmed)),
+                verdict: Some(verdict.as_str().to_owned()),
+                evidence: Some(format!("{all}{} of {needed:.0}", number(judge.evidence()))),
+                control: Some(counts(check.counts.control)),
+                harmed: Some(counts(check.counts.harmed)),
             }
         };
         if rate.tolerance.is_some() {
-            rows.push(row(title(asked), check.tolerance.evidence(), None));
+            rows.push(row(title(asked), &check.tolerance, None));
         }
         if rate.max.is_some() {
             let name = match rate.tolerance {
                 Some(_) => format!("{} max", title(asked)),
                 None => title(asked),
             };
-            rows.push(row(name, check.max.evidence(), Some(check.counts.all)));
+            rows.push(row(name, &check.max, Some(check.counts.all)));
         }
     }
     rows
-}
-
-fn verdict(check: &Check, evidence: f64, needed: f64) -> &'static str {
-    if evidence >= needed {
-        "worse"
-    } else if check.counts.all.calls == 0 {
-        "waiting"
-    } else {
-        "unsuspicious"
-    }
 }
 
 /// With two digits that say something: `0.4`, `12.0`, `2.1e4`.
@@ -210,20 +191,6 @@ fn number(evidence: f64) -> String {
         format!("{evidence:.1e}")
     } else {
         format!("{evidence:.1}")
-    }
-}
-
-fn written_counts(counts: Counts) -> CheckCounts {
-    CheckCounts {
-        requests: signed(counts.calls),
-        bad: signed(counts.bad),
-    }
-}
-
-fn read(counts: CheckCounts) -> Counts {
-    Counts {
-        calls: unsigned(counts.requests),
-        bad: unsigned(counts.bad),
     }
 }
 
@@ -245,28 +212,4 @@ fn calls(stored: ExperimentCalls) -> Calls {
         beyond_limit: unsigned(stored.beyond_limit),
         untraced: unsigned(stored.untraced),
     }
-}
-
-fn text(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-fn time(text: Option<&str>) -> Option<Duration> {
-    let time: Timestamp = text?.parse().ok()?;
-    let seconds = u64::try_from(time.as_second()).ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-fn rfc3339(since_1970: Duration) -> String {
-    let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
-    let time = Timestamp::from_second(seconds).unwrap_or_default();
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use automation::experiment::{Ended, LOOK, Run, State};
 use crds::weft::validation::Experiment;
-use crds::weft::{ExperimentPhase, ExperimentVerdict};
+use crds::weft::{ExperimentHistory, ExperimentPhase, ExperimentVerdict};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
-use model::problem::Condition;
 use model::world::ObjectKey;
 
 use super::context::Around;
 use crate::apiserver::events::{About, Event, EventType};
+use crate::automation::conditions::Conditions;
 
 /// For `status.summary`.
 pub(super) fn summary(
     state: &State,
-    last: Option<(&str, Option<&str>)>,
+    last: Option<&ExperimentHistory>,
     obstacle: Option<&str>,
     due: Option<Duration>,
     now: Duration,
@@ -40,8 +40,10 @@ pub(super) fn summary(
         }
         _ => match (obstacle, last, due) {
             (Some(why), _, _) => why.to_owned(),
-            (None, Some((verdict, Some(reason))), _) => format!("{verdict}: {reason}"),
-            (None, Some((verdict, None)), _) => verdict.to_owned(),
+            (None, Some(last), _) => match &last.reason {
+                Some(reason) => format!("{}: {reason}", last.verdict),
+                None => last.verdict.clone(),
+            },
             (None, None, Some(due)) => format!("the next run starts at {}", clock(due)),
             (None, None, None) => "starts by weft fault run".to_owned(),
         },
@@ -111,10 +113,7 @@ pub(super) fn event(
 /// The same about its target; `None` if that is gone.
 pub(super) fn on_target(event: &Event, spec: &Experiment, around: &Around<'_>) -> Option<Event> {
     let target = &spec.target;
-    let key = ObjectKey {
-        namespace: target.namespace.clone(),
-        name: target.name.clone(),
-    };
+    let key = ObjectKey::from(target);
     let facts = around.compiled.world.services.get(&key)?;
     let text = format!("FaultExperiment {}, {}", event.about.name, event.text);
     Some(Event {
@@ -130,25 +129,15 @@ pub(super) fn on_target(event: &Event, spec: &Experiment, around: &Around<'_>) -
     })
 }
 
-/// Adds `Ready` and `Stalled`, by which `kubectl wait`, Flux and Argo CD read any object.
-pub(super) fn add_progress(conditions: &mut Vec<(&'static str, Condition)>, state: &State) {
-    let is_false = |name: &str| {
-        let mut named = conditions.iter().filter(|(of, _)| *of == name);
-        named.any(|(_, condition)| !condition.status)
-    };
-    let failed = is_false(crds::smi::ACCEPTED) || is_false(crds::smi::RESOLVED_REFS);
+/// Adds `Ready` and `Stalled`.
+pub(super) fn add_progress(conditions: &mut Conditions, state: &State) {
+    let failed = conditions.failed().is_some();
     let reason = if failed {
         "NotAccepted"
     } else {
         state.phase.as_str()
     };
-    let condition = |status| Condition {
-        status,
-        reason,
-        message: String::new(),
-    };
-    conditions.push(("Ready", condition(!failed)));
-    conditions.push(("Stalled", condition(failed)));
+    conditions.add_progress((!failed, failed), reason, "");
 }
 
 fn clock(since_1970: Duration) -> String {

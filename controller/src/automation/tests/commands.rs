@@ -69,3 +69,19 @@ async fn command_without_a_run_is_ignored() {
     assert_eq!(bench.annotation(), None);
     assert_eq!(bench.events().await, ["CommandIgnored"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn refused_removal_of_command_is_tried_with_pauses() {
+    let mut bench = Bench::new().await;
+    let removals = |bench: &Bench| {
+        let writes = bench.api.writes();
+        writes.iter().filter(|(_, at)| at == RELEASE).count()
+    };
+    bench.command("abort", 121);
+    bench.api.refuse(RELEASE);
+    let before = removals(&bench);
+    bench.look(60).await;
+    let tries = removals(&bench) - before;
+    assert!((4..=15).contains(&tries), "{tries}");
+    assert_eq!(bench.events().await, ["CommandIgnored"]);
+}

@@ -432,7 +432,7 @@ fn total_destinations_are_bounded_by_evicting_least_recent() {
 }
 
 #[test]
-fn proxy_is_lost_once_all_had_time_to_return() {
+fn proxy_is_lost_once_all_could_have_returned() {
     let pod = PodId::new("shop", "web-1");
     assert!(Observed::default().is_connected(&pod), "just started");
     let settled = Observed::settled();

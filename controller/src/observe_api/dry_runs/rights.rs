@@ -126,7 +126,14 @@ impl Author<'_> {
 fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
     let (group, version, resource) = match SmiKind::of(kind) {
         Some(smi) => (smi.group(), STORAGE_VERSION, smi.plural()),
-        None => (weft::GROUP, weft::VERSION, weft::TRAFFIC_POLICIES),
+        None => {
+            let plural = match kind {
+                Kind::CanaryRelease => weft::CANARY_RELEASES,
+                Kind::FaultExperiment => weft::FAULT_EXPERIMENTS,
+                _ => weft::TRAFFIC_POLICIES,
+            };
+            (weft::GROUP, weft::VERSION, plural)
+        }
     };
     Attributes {
         group,
