@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use crds::observe::{Edge, NodeKind};
 use k8s_openapi::jiff::Timestamp;
+use policy::release::ReleaseSet;
 
 use self::drawing::Secured;
 use super::ClusterCommand;
@@ -206,7 +207,7 @@ fn table(traffic: &IndexedGraph, here: Option<&str>, wide: bool, now: SystemTime
         let ago = since(&edge.last_seen, now).map(number::age);
         let mut row: Vec<Cell> = vec![
             select::shown(traffic, &edge.from, here).into(),
-            select::shown(traffic, &edge.to, here).into(),
+            called(traffic, edge, here).into(),
             port.into(),
             edge.protocol.as_str().into(),
             secured(edge),
@@ -234,6 +235,15 @@ fn table(traffic: &IndexedGraph, here: Option<&str>, wide: bool, now: SystemTime
         table.row(row);
     }
     table
+}
+
+/// The node that is called; during a release of it, which of its two sets of pods.
+fn called(traffic: &IndexedGraph, edge: &Edge, here: Option<&str>) -> String {
+    let node = select::shown(traffic, &edge.to, here);
+    match ReleaseSet::parse(&edge.backend) {
+        Some((_, set)) => format!("{node} ({set})"),
+        None => node,
+    }
 }
 
 /// What carried the calls.
@@ -314,6 +324,22 @@ mod tests {
         };
         let words: Vec<String> = printed.lines().skip(1).map(word).collect();
         assert_eq!(words, seen.map(|(_, _, word, _)| word), "{printed}");
+    }
+
+    #[test]
+    fn edges_distinguish_both_sets_of_a_release() {
+        let to = |backend: &str| {
+            json!({"from": "shop/Deployment/web", "to": "shop/Deployment/cart",
+                "backend": backend, "protocol": "http1", "requests": 1, "success": 1})
+        };
+        let calls = ["shop/cart", "shop/cart@stable", "shop/cart@candidate"].map(to);
+        let graph: Graph = serde_json::from_value(json!({"edges": calls})).unwrap();
+        let traffic = IndexedGraph::of(graph);
+        let edges = traffic.edges().iter();
+        let named: Vec<String> = edges.map(|edge| called(&traffic, edge, None)).collect();
+        assert!(!named[0].ends_with(')'), "{named:?}");
+        assert!(named[1].ends_with(" (stable)"), "{named:?}");
+        assert!(named[2].ends_with(" (candidate)"), "{named:?}");
     }
 
     #[test]
