@@ -370,7 +370,9 @@ status_words! {
         /// The last run has ended.
         Finished,
     }
+}
 
+impl ExperimentPhase {
     /// Whether it has a run that has not ended.
     #[must_use]
     pub const fn is_under_way(self) -> bool {
