@@ -63,7 +63,7 @@ fn harmed(api: &Api, pod: &Pod) -> anyhow::Result<f64> {
     Ok(api.proxy_metrics(pod)?.sum("weft_faults_total", &[]))
 }
 
-/// Waits until the proxy of this pod harms a call from now on: what ends then, had begun.
+/// Waits until the proxy of this pod harms a call from now on: what ends then, had started.
 fn harms(api: &Api, pod: &Pod) -> anyhow::Result<()> {
     let before = harmed(api, pod)?;
     eventually(RUN, "a call is harmed", || {
