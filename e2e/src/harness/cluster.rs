@@ -69,12 +69,19 @@ impl Cluster {
 
     /// `kubectl apply` of YAML or JSON in `namespace`.
     pub fn apply(&self, namespace: &str, objects: &str) -> anyhow::Result<String> {
-        self.run(
-            "kubectl",
-            &["apply", "-n", namespace, "-f", "-"],
-            Some(objects),
-        )
-        .with_context(|| format!("apply in {namespace}:\n{objects}"))
+        self.apply_with(namespace, &[], objects)
+    }
+
+    /// The same with more arguments of `kubectl apply`.
+    pub fn apply_with(
+        &self,
+        namespace: &str,
+        more: &[&str],
+        objects: &str,
+    ) -> anyhow::Result<String> {
+        let args = [&["apply", "-n", namespace, "-f", "-"], more].concat();
+        self.run("kubectl", &args, Some(objects))
+            .with_context(|| format!("apply in {namespace}:\n{objects}"))
     }
 
     /// One object or list as JSON.
