@@ -7,14 +7,16 @@
 use std::time::Duration;
 
 use crds::inject::{Releases, StableRevision};
+use crds::objects::{TRUST_BUNDLE, TRUST_BUNDLE_LEAVING};
 use crds::smi::ACCEPTED;
 use crds::weft::CanaryRelease;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
 use kube::client::Body;
 use kube::core::Request;
-use kube::{Client, Resource as _};
+use kube::{Api, Client, Resource as _};
 use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::warn;
@@ -51,13 +53,29 @@ enum Unread {
 /// Those of a namespace that are in force. Never fails: what cannot be read is a result, too.
 pub(crate) async fn read(client: &Client, namespace: &str) -> Releases {
     let read = timeout(PATIENCE, pages(client, namespace)).await;
-    match read.unwrap_or(Err(Unread::Timeout)) {
+    let releases = match read.unwrap_or(Err(Unread::Timeout)) {
         Ok(stable) => Releases::Known(stable),
         Err(error) => {
             warn!(%error, namespace, "releases could not be read; pods of Deployments are gated");
             Releases::Unreadable
         }
+    };
+    let gates_none = matches!(&releases, Releases::Known(stable) if stable.is_empty());
+    if !gates_none && is_leaving(client, namespace).await {
+        return Releases::Ignored;
     }
+    releases
+}
+
+/// Whether the mesh is being uninstalled: what opens gates goes with it, and the pods that follow
+/// when a gate opens are made while this webhook is still there.
+async fn is_leaving(client: &Client, namespace: &str) -> bool {
+    let bundles: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let Ok(Ok(bundle)) = timeout(PATIENCE, bundles.get_opt(TRUST_BUNDLE)).await else {
+        return false;
+    };
+    let mut data = bundle.and_then(|bundle| bundle.data).unwrap_or_default();
+    data.remove(TRUST_BUNDLE_LEAVING).as_deref() == Some("true")
 }
 
 async fn pages(client: &Client, namespace: &str) -> Result<Vec<StableRevision>, Unread> {
@@ -197,6 +215,25 @@ mod tests {
         assert_eq!(found, Releases::Known(vec![web]));
         let other = read(&api.client(), "other").await;
         assert_eq!(other, Releases::Known(vec![]));
+    }
+
+    #[tokio::test]
+    async fn leaving_mesh_holds_no_revision() {
+        let api = FakeApi::default();
+        put(&api, &release("web"));
+        let bundle = |mark: &str| {
+            let path = format!("/api/v1/namespaces/shop/configmaps/{TRUST_BUNDLE}");
+            let map = json!({"metadata": {"name": TRUST_BUNDLE, "namespace": "shop"},
+                "data": {TRUST_BUNDLE_LEAVING: mark}});
+            api.put(&path, map);
+        };
+        bundle("false");
+        assert!(matches!(
+            read(&api.client(), "shop").await,
+            Releases::Known(_)
+        ));
+        bundle("true");
+        assert_eq!(read(&api.client(), "shop").await, Releases::Ignored);
     }
 
     #[tokio::test]

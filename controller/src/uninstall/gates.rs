@@ -1,8 +1,8 @@
 //! Opens the gates of pods that wait for a release: with the chart goes what would open them.
 //!
 //! A pod whose gate cannot be opened serves no caller until it is made anew, which the report names
-//! with its command. Pods that are made after this and before the injector goes may be gated once
-//! more; the same command helps them.
+//! with its command. The injector gates no pod in a namespace whose trust bundle is marked as leaving,
+//! which comes first: a gate that opens lets a rollout make the next pods.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
