@@ -5,6 +5,7 @@
 //! request, and what fits with the best that fitted before it: nothing is sorted.
 
 mod set;
+mod splits;
 
 use std::cmp::Ordering;
 
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub use set::{query, request, routes};
+pub use splits::split_world;
 
 /// The rule that decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
