@@ -5,7 +5,6 @@
 //! request, and what fits with the best that fitted before it: nothing is sorted.
 
 mod set;
-mod splits;
 
 use std::cmp::Ordering;
 
@@ -18,7 +17,6 @@ use crate::{
 };
 
 pub use set::{query, request, routes};
-pub use splits::split_world;
 
 /// The rule that decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
