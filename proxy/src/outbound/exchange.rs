@@ -409,11 +409,7 @@ impl<'a> Exchange<'a> {
             open: at_end.and_then(|at_end| self.open(&attempt, at_end)),
             in_flight: attempt.in_flight,
             ends,
-            marks: ServingHeaders::of(
-                route.cookie.as_deref(),
-                routed_to,
-                ResponseEdits::of(route),
-            ),
+            marks: ServingHeaders::of(route.cookie.as_deref(), routed_to, ResponseEdits::of(route)),
         }
     }
 
