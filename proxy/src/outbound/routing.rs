@@ -246,7 +246,12 @@ impl RouteQuery<'_> {
     /// When the rule leads nowhere, or answers the request itself.
     fn by_rule(&self) -> Result<Option<Route>, Unsent> {
         let service = known_service(self.snapshot, self.name)?;
-        let (forward, origin) = service.routes.decide(self.facts);
+        let at = service.routes.position(self.facts);
+        let rule = at.and_then(|at| service.routes.rules.get(at));
+        let (forward, origin) = match rule {
+            Some(rule) => (&rule.then, Some(&rule.origin)),
+            None => (&service.routes.otherwise, None),
+        };
         let refusal = |reason| -> Result<Option<Route>, Unsent> {
             Ok(Some(self.refusal(service, reason, origin)?))
         };
@@ -278,7 +283,7 @@ impl RouteQuery<'_> {
             port: service.port,
             backend: Arc::clone(&backend.label),
             backend_port: backend.port,
-            rule: origin.cloned(),
+            rule: at.and_then(|at| service.objects.get(at)).cloned(),
             choice: match self.tenant {
                 Some(tenant) if tenant.endpoint => Choice::Tenant(among, tenant.key),
                 _ => Choice::Any(among),
@@ -336,8 +341,8 @@ fn refused(reason: Reason, origin: Option<&Origin>) -> Failure {
              condition ResolvedRefs of the route names the field"
         ),
         Reason::InvalidRoute => format!(
-            "the rule of {named} that matches the request cannot be carried out; the condition \
-             Accepted of the route names the field"
+            "{named} matches the request and cannot be carried out; the condition Accepted of the \
+             route names the field"
         ),
         _ => format!("{named} has no backend that may take traffic"),
     };
