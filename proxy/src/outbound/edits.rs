@@ -248,3 +248,66 @@ pub(super) fn preflight(headers: HeaderMap) -> Response<Body> {
     *response.headers_mut() = headers;
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Version};
+
+    use super::*;
+
+    fn parts(version: Version, target: &str) -> Parts {
+        let request = Request::builder().version(version).uri(target);
+        let request = request.header("host", "web.shop").body(()).unwrap();
+        request.into_parts().0
+    }
+
+    #[test]
+    fn rewrite_replaces_host_and_authority_where_each_stands() {
+        for (version, target, written) in [
+            (Version::HTTP_11, "/a?b", "/c?b"),
+            (
+                Version::HTTP_11,
+                "http://web.shop/a?b",
+                "http://in.shop/c?b",
+            ),
+            (Version::HTTP_2, "http://web.shop/a?b", "http://in.shop/c?b"),
+        ] {
+            let mut parts = parts(version, target);
+            let done = rewrite(&mut parts, Some("in.shop"), Some("/c?b".to_owned()));
+            assert_eq!(done, Some(()));
+            assert_eq!(parts.uri.to_string(), written);
+            assert_eq!(parts.headers["host"], "in.shop");
+        }
+    }
+
+    #[test]
+    fn rewrite_to_no_host_or_path_fails() {
+        for (host, path) in [
+            (Some("a@b"), None),
+            (Some("a b"), None),
+            (None, Some("/a b".to_owned())),
+        ] {
+            let mut parts = parts(Version::HTTP_11, "/a");
+            let case = format!("{host:?} {path:?}");
+            assert_eq!(rewrite(&mut parts, host, path), None, "{case}");
+        }
+    }
+
+    #[test]
+    fn redirect_of_request_without_host_names_called_address() {
+        let redirect = Redirect {
+            scheme: None,
+            host: None,
+            port: None,
+            path: None,
+            status: StatusCode::FOUND,
+            response: HeaderEdits::default(),
+            cors: None,
+        };
+        let mut parts = parts(Version::HTTP_10, "/a");
+        parts.headers.clear();
+        let called = SocketAddr::from(([10, 0, 0, 1], 8080));
+        let response = redirection(&redirect, called, &parts).unwrap();
+        assert_eq!(response.headers()[LOCATION], "http://10.0.0.1:8080/a");
+    }
+}

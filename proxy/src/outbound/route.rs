@@ -169,3 +169,41 @@ impl Route {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoints::set::EndpointSet;
+
+    fn route(backend: &str, backend_port: u16) -> Route {
+        Route {
+            service: "shop/api".into(),
+            port: 80,
+            backend: backend.into(),
+            backend_port,
+            rule: None,
+            choice: Choice::Any(RoutedEndpoints::of_set(EndpointSet::default())),
+            policy: None,
+            cookie: None,
+            overridden: false,
+            actions: None,
+            cors: None,
+        }
+    }
+
+    /// What a pod that may only read may open is decided by that.
+    #[test]
+    fn rule_leads_elsewhere_by_service_or_port() {
+        for (backend, port, led) in [
+            ("shop/api", 80, None),
+            ("shop/api@stable", 80, None),
+            ("shop/api", 81, Some("shop/api:81")),
+            ("shop/v2", 80, Some("shop/v2:80")),
+            ("", 80, None),
+        ] {
+            let found = route(backend, port).led_to();
+            let found = found.map(|(service, port)| format!("{service}:{port}"));
+            assert_eq!(found.as_deref(), led, "{backend}:{port}");
+        }
+    }
+}
