@@ -180,8 +180,8 @@ fn receivers<'a>(route: &'a Route, method: &'a Method) -> Vec<Receiver<'a>> {
     receivers
 }
 
-/// Copies a request that was sent, where a policy or its route mirrors it. `instead`: the Service that is to
-/// answer it in place of the one that was called.
+/// Copies a request that was sent, where a policy or its route mirrors it. `instead`: the Service
+/// that is to answer it in place of the one that was called.
 pub(super) fn copy(
     attempted: AttemptedCall<'_>,
     sent: &ExchangeResult,

@@ -1,8 +1,8 @@
 //! The route of one call: its backend, the rule that chose it, and the endpoints that serve it.
 //!
-//! Decided once per call, by `routing`, before anything is sent. What the call is counted by follows
-//! from the same value, so that a table of traffic cannot disagree with the traffic. Attempts choose
-//! among the endpoints that it names and never another backend.
+//! Decided once per call, by `routing`, before anything is sent. What the call is counted by
+//! follows from the same value, so that a table of traffic cannot disagree with the traffic.
+//! Attempts choose among the endpoints that it names and never another backend.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

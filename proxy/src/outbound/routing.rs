@@ -1,5 +1,6 @@
-//! Finds the route of a call, from one snapshot: by the override that its request names, by the rules
-//! of the Service that was called, else to that Service itself or to the pod of the client's choice.
+//! Finds the route of a call, from one snapshot: by the override that its request names, by the
+//! rules of the Service that was called, else to that Service itself or to the pod of the client's
+//! choice.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -337,8 +338,8 @@ fn refused(reason: Reason, origin: Option<&Origin>) -> Failure {
              `weft routes svc/SERVICE --rules` lists them"
         ),
         Reason::InvalidBackend => format!(
-            "{named} has no backend for this share of its requests that exists and may be used; the \
-             condition ResolvedRefs of the route names the field"
+            "{named} has no backend for this share of its requests that exists and may be used; \
+             the condition ResolvedRefs of the route names the field"
         ),
         Reason::InvalidRoute => format!(
             "{named} matches the request and cannot be carried out; the condition Accepted of the \
