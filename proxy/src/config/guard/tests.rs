@@ -48,11 +48,7 @@ fn pod_guard(limits: &[RateLimit]) -> PodGuard {
     }
 }
 
-const fn facts<'a>(
-    method: &'a Method,
-    path: &'a str,
-    headers: &'a HeaderMap,
-) -> RequestFacts<'a> {
+const fn facts<'a>(method: &'a Method, path: &'a str, headers: &'a HeaderMap) -> RequestFacts<'a> {
     RequestFacts {
         method,
         path,
