@@ -221,7 +221,7 @@ pub(super) fn redirection(
         host
     } else {
         unnamed = called.to_string();
-        &unnamed
+        &*unnamed
     };
     let sent = parts.uri.path_and_query();
     let sent = sent.map_or("/", PathAndQuery::as_str);
