@@ -1,6 +1,8 @@
 //! Which rule of many HTTPRoutes decides, and what a backend is sent, beside a second reader of the
 //! same objects that shares no code with this one.
 
+#![allow(clippy::unwrap_used)]
+
 use gateway_api::HTTPRoute;
 use gateway_api::order::{Key, sort};
 use gateway_api::route::Route;
