@@ -3,6 +3,12 @@
 //! It reads HTTPRoutes as JSON, finds every match that a request fits, and takes the best by the
 //! words of the API.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends with the first surprise"
+)]
+
 mod generate;
 mod second_reader;
 
