@@ -156,8 +156,8 @@ impl Unenforced<'_> {
         if !self.backends.is_empty() {
             let backends = few(self.backends.iter().map(|backend| &*backend.name));
             return format!(
-                "Service {service}{more} has no pods, and a TrafficSplit leads its calls to those \
-                 of {backends}, where no proxy enforces it; write a policy about those Services"
+                "Service {service}{more} has no pods, and a TrafficSplit or route leads its calls \
+                 to those of {backends}, where no proxy enforces it; write a policy about those Services"
             );
         }
         let pods = if plain {
@@ -247,10 +247,11 @@ fn carried_out_by_pods(
 
 fn has_splits(named: &Named<'_>, service: &ObjectKey) -> bool {
     let entry = named.services.get(service);
-    entry.is_some_and(|entry| !entry.splits.is_empty())
+    entry.is_some_and(|entry| !entry.splits.is_empty() || entry.routes.is_some())
 }
 
-/// Services that splits lead calls of a port to, and of which this policy does not speak.
+/// Services that splits and routes lead calls of a port to, and of which this policy does not
+/// speak.
 fn split_to<'a>(
     named: &Named<'a>,
     ports: &BTreeMap<(ObjectKey, u16), Arc<PortPolicies>>,
@@ -258,16 +259,21 @@ fn split_to<'a>(
     origin: &Origin,
 ) -> Vec<&'a ObjectKey> {
     let services = named.services;
-    let splits = services.get(root).into_iter();
-    let splits = splits.flat_map(|entry| &entry.splits);
-    let backends = splits.flat_map(|split| split.backends.iter().map(|(backend, _)| backend));
-    let elsewhere = backends.filter(|backend| {
+    let entry = services.get(root).into_iter();
+    let splits = entry.clone().flat_map(|entry| &entry.splits);
+    let split = splits.flat_map(|split| split.backends.iter().map(|(backend, _)| backend));
+    let split = split.map(|backend| (backend, number));
+    let routed = entry.flat_map(|entry| entry.all_routed());
+    let routed = routed.filter(|(port, _)| *port == number);
+    let routed = routed.flat_map(|(_, table)| &table.leads_to);
+    let routed = routed.map(|(backend, port)| (backend, *port));
+    let elsewhere = split.chain(routed).filter(|(backend, number)| {
         let serves = services.get(*backend);
-        let serves = serves.is_some_and(|entry| entry.ports.contains_key(&number));
-        let policies = ports.get(&((*backend).clone(), number));
+        let serves = serves.is_some_and(|entry| entry.ports.contains_key(number));
+        let policies = ports.get(&((*backend).clone(), *number));
         let spoken_of = policies.is_some_and(|port| port.origins.contains_key(origin));
         *backend != root && serves && !spoken_of
     });
-    let elsewhere: BTreeSet<&ObjectKey> = elsewhere.collect();
+    let elsewhere: BTreeSet<&ObjectKey> = elsewhere.map(|(backend, _)| backend).collect();
     elsewhere.into_iter().collect()
 }
