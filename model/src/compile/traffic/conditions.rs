@@ -147,6 +147,8 @@ struct Unenforced<'a> {
     services: usize,
     /// Of the first Service: the backends that serve in place of pods that it has not.
     backends: Vec<&'a ObjectKey>,
+    /// What leads calls to those.
+    leader: &'static str,
 }
 
 impl Unenforced<'_> {
@@ -155,9 +157,10 @@ impl Unenforced<'_> {
         let (service, more) = (self.first, more(self.services));
         if !self.backends.is_empty() {
             let backends = few(self.backends.iter().map(|backend| &*backend.name));
+            let leader = self.leader;
             return format!(
-                "Service {service}{more} has no pods, and a TrafficSplit or route leads its calls \
-                 to those of {backends}, where no proxy enforces it; write a policy about those Services"
+                "Service {service}{more} has no pods, and a {leader} leads its calls to those \
+                 of {backends}, where no proxy enforces it; write a policy about those Services"
             );
         }
         let pods = if plain {
@@ -213,6 +216,7 @@ pub(super) fn not_enforced(
                     last: key,
                     services: 1,
                     backends,
+                    leader: leader(named, key),
                 });
             if one.last != key {
                 one.last = key;
@@ -248,6 +252,14 @@ fn carried_out_by_pods(
 fn has_splits(named: &Named<'_>, service: &ObjectKey) -> bool {
     let entry = named.services.get(service);
     entry.is_some_and(|entry| !entry.splits.is_empty() || entry.routes.is_some())
+}
+
+fn leader(named: &Named<'_>, service: &ObjectKey) -> &'static str {
+    let entry = named.services.get(service);
+    match entry {
+        Some(entry) if entry.splits.is_empty() => "route",
+        _ => "TrafficSplit",
+    }
 }
 
 /// Services that splits and routes lead calls of a port to, and of which this policy does not
