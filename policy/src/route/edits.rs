@@ -287,3 +287,6 @@ impl Scheme {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
