@@ -16,6 +16,7 @@ use crate::model::compiled::Compiled;
 use crate::model::published::EncodedResource;
 use crate::world::collect::Collector;
 
+mod gateway;
 mod readiness;
 mod releases;
 mod serving_pods;
@@ -165,7 +166,9 @@ fn at_home(service: usize, object: Value) -> Value {
 fn policy(dice: &mut StdRng) -> Value {
     let n = dice.random_range(0..3);
     let generation = dice.random_range(1..4);
-    let mut object = match dice.random_range(0..5) {
+    let mut object = match dice.random_range(0..8) {
+        5 | 6 => gateway::route(dice),
+        7 => gateway::grant_or_enforced_policy(dice),
         4 => {
             let subset = dice.random_range(-1..1);
             let target = json!({"kind": "Service", "name": service_name(n)});
@@ -236,15 +239,19 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
 
 type SentResources = BTreeMap<String, EncodedResource>;
 
+/// Proxies of pods with even numbers carry out routes.
 fn sent_to(model: &Model, pod: &ObjectKey) -> Option<SentResources> {
-    let all = [
+    let mut all = vec![
         "extended-rule",
         "telemetry",
         "routes",
         "place",
         "traffic-policy/subset",
     ];
-    let all = all.map(str::to_owned);
+    if pod.name.ends_with(['0', '2', '4', '6']) {
+        all.push("service-routes");
+    }
+    let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
     let set = model.resolve(pod, &destinations(pod), &Capabilities::named(&all))?;
     Some(owned(set.resources))
 }
@@ -291,8 +298,16 @@ fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
             assert_eq!(*compiled.problems, problems, "seed {seed}");
             let kept = &compiled.model;
             for object in problems.reports.keys() {
-                let needs =
-                    |model: &Model| (model.protected_by(object), model.called_through(object));
+                let needs = |model: &Model| {
+                    let through = model.called_through(object);
+                    let reached = through.into_iter().map(|name| {
+                        let from = ["shop", "other"];
+                        let reached = from.map(|from| model.reaches(object, from, &name));
+                        (name, reached)
+                    });
+                    let reached: Vec<_> = reached.collect();
+                    (model.protected_by(object), reached)
+                };
                 assert_eq!(needs(kept), needs(&fresh), "{object}, seed {seed}");
             }
             let by_uid = Compiled::new(world.clone(), fresh.clone(), problems);
