@@ -74,8 +74,9 @@ pub(super) fn grant_or_enforced_policy(dice: &mut StdRng) -> Value {
         let from = pick(dice, &["shop", "elsewhere"]);
         return cluster::in_namespace(reference_grant("grant", from), "other");
     }
+    let enforce: bool = dice.random();
     let spec = json!({
-        "targetRef": {"kind": "Mesh"}, "enforce": dice.random::<bool>(), "retry": {"attempts": 0},
+        "targetRef": {"kind": "Mesh"}, "enforce": enforce, "retry": {"attempts": 0},
     });
     cluster::in_namespace(cluster::traffic_policy("mesh", spec), "weft-system")
 }
