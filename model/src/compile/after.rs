@@ -26,14 +26,14 @@ use super::{
         changed_pods, only_readiness_differs, same_besides_pods_and_slices, same_ports,
         services_of_changed_slices, take_over, with_places,
     },
-    endpoints, protocols, release_findings, releases,
+    endpoints, protocols, release_findings, releases, service_routes,
     slices::{self, ByPort},
     traffic,
 };
 use crate::{
     model::{
-        Defaults, Index, PodEntry, Served, ServiceEntry, by_say, changes::Changes, peers,
-        traffic::ServicePodFacts,
+        Defaults, Index, PodEntry, PortEntry, Served, ServiceEntry, by_say, changes::Changes,
+        peers, traffic::ServicePodFacts,
     },
     problem::Problems,
     world::{ObjectKey, PodFacts, World},
@@ -91,7 +91,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
             return None;
         }
         let ports = endpoints::ports(world, key, &entry.facts, &is, &before.pods);
-        let new = releases::service_entry(world, key, &entry.facts, ports, entry.splits.clone());
+        let new = with_ports(world, key, entry, ports);
         if !same_ports(&new, entry) {
             services.insert(key.clone(), Arc::new(new));
             moved.insert(key.clone());
@@ -179,6 +179,9 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     };
     if watched.iter().any(differs)
         || release_findings::differ(&before.releases, world, &services, &pods)
+        || moved
+            .iter()
+            .any(|key| service_routes::may_differ(world, key, [&before.services, &services]))
     {
         return None;
     }
@@ -317,14 +320,27 @@ impl Change<'_> {
                 continue;
             };
             let ports = endpoints::ports(self.world, key, &entry.facts, found, pods);
-            let splits = entry.splits.clone();
-            let new = releases::service_entry(self.world, key, &entry.facts, ports, splits);
+            let new = with_ports(self.world, key, entry, ports);
             if !same_ports(&new, entry) {
                 services.insert(key.clone(), Arc::new(new));
                 moved.insert(key.clone());
             }
         }
         (services, moved)
+    }
+}
+
+/// A Service with other ports. Its splits and routes depend on no endpoint.
+fn with_ports(
+    world: &World,
+    key: &ObjectKey,
+    entry: &ServiceEntry,
+    ports: BTreeMap<u16, PortEntry>,
+) -> ServiceEntry {
+    let splits = entry.splits.clone();
+    ServiceEntry {
+        routes: entry.routes.clone(),
+        ..releases::service_entry(world, key, &entry.facts, ports, splits)
     }
 }
 

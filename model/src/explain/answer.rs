@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crds::observe::{ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix};
+use crds::observe::{ExplainedRule, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix};
 use policy::name::ObjectRef;
 use policy::reason::Reason;
 
@@ -90,7 +90,9 @@ impl Model {
                 outcomes.push(self.follow(caller, &question.request, backend_route));
             }
         }
-        Ok(self.put_together(&question, &outcomes, owner, callers))
+        let mut explained = self.put_together(&question, &outcomes, owner, callers);
+        explained.status.rule = rule_of(&outcomes);
+        Ok(explained)
     }
 
     /// What becomes of a caller's calls that go one way.
@@ -100,10 +102,12 @@ impl Model {
         request: &Request,
         backend_route: BackendRoute,
     ) -> BackendOutcome<'a> {
+        // Access rules see what arrives.
+        let sent = backend_route.sent.as_ref().unwrap_or(request);
         let evaluated: Vec<EvaluatedEndpoint> = backend_route
             .called_endpoints()
             .iter()
-            .map(|endpoint| evaluate::endpoint(self, caller, endpoint, request))
+            .map(|endpoint| evaluate::endpoint(self, caller, endpoint, sent))
             .collect();
         BackendOutcome {
             caller,
@@ -172,6 +176,14 @@ impl Model {
         }
         explained
     }
+}
+
+/// The rule of a route that decides. All callers are of one namespace, so it is one.
+fn rule_of(outcomes: &[BackendOutcome<'_>]) -> Option<ExplainedRule> {
+    let mut rules = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.backend_route.rule.as_ref());
+    rules.next().cloned()
 }
 
 const fn counted_at(to: &Called) -> CountedPort {
