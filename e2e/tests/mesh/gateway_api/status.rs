@@ -45,7 +45,7 @@ fn foreign_parents_status_is_never_older_nor_moved() -> Outcome {
     await_condition(&ns, "httproutes", "ResolvedRefs", "True")?;
     in_force(&ns, |seen| of(seen, "canary") == seen.planned)?;
     let watch = Watch::start(&ns, "httproutes.v1.gateway.networking.k8s.io")?;
-    eventually(SOON, "the watch has begun", || {
+    eventually(SOON, "the watch has started", || {
         ensure!(!watch.states("shop").is_empty(), "nothing was seen");
         Ok(())
     })?;
