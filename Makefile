@@ -107,7 +107,7 @@ flame: ## where the proxies spend their time, drawn (MEASURES=cpu-h2,tcp8-cpu)
 bench-control: ## what the controller costs with 10 000 pods and 2 000 proxies, 15 min
 	@bench/control/run control
 
-scale: ## what 2 000 TrafficTargets cost, and how it grows, 15 min
+scale: ## what 2 000 TrafficTargets and 1 000 HTTPRoutes cost, and how it grows, 15 min
 	@bench/control/run scale
 
 shape: ## figures of the project: files, names of tests, words of the manual

@@ -47,11 +47,7 @@ fn every_example_is_taken_and_understood() -> Outcome {
             let (object, how) = line.split_once(' ').context("not said what became of it")?;
             assert!(how == "created", "two examples share {object}");
             let kind = object.split('.').next().unwrap_or_default().to_owned();
-            let accepted = if object.contains(OF_THE_GATEWAY_API) {
-                of_route(&ns, object)?
-            } else {
-                ns.await_condition(object, "Accepted", "True")?
-            };
+            let accepted = accepted(&ns, object)?;
             println!("{}: {object} {}", file.display(), accepted["reason"]);
             kinds.insert(kind);
         }
@@ -75,6 +71,14 @@ fn every_example_is_taken_and_understood() -> Outcome {
         "a kind without an example"
     );
     Ok(())
+}
+
+fn accepted(ns: &Namespace, object: &str) -> anyhow::Result<Value> {
+    if object.contains(OF_THE_GATEWAY_API) {
+        of_route(ns, object)
+    } else {
+        ns.await_condition(object, "Accepted", "True")
+    }
 }
 
 /// What the mesh says of a route. An example need not bring the Service that it is about.
