@@ -8,6 +8,7 @@ mod dry_run;
 mod explanation;
 mod graph;
 mod proxies;
+mod rules;
 mod tap;
 
 use schemars::generate::SchemaSettings;
@@ -20,8 +21,8 @@ pub use dry_run::{
     Trial, TriedEdge, TriedRequest,
 };
 pub use explanation::{
-    BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix, From,
-    Header, Programmed, RecentCalls, Step, To,
+    BackendVerdict, EarlierRule, ExplainedRule, Explanation, ExplanationSpec, ExplanationStatus,
+    ExplanationVerdict, Fix, From, Header, Programmed, RecentCalls, Step, To,
 };
 pub use graph::{
     Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Protocol, RouteSums, ServerSums,
@@ -30,6 +31,7 @@ pub use graph::{
 pub use proxies::{
     Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata, ProxyStatus,
 };
+pub use rules::{RouteRules, RuleBackend, TableRule};
 pub use tap::{Direction, TapLine, TapMetadata, TapRequest};
 
 /// Group of the API.

@@ -38,25 +38,28 @@ macro_rules! steps {
     (@validate $translate:ident $object:ident) => {
         Some(translate::$translate(&$object, &Judged::default()))
     };
+    (@serve $translate:ident $object:ident) => {
+        Some(translate::$translate(&$object, &Judged::default()))
+    };
     ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
         $change:ident, $object:expr, $status:expr;)+) => {
         /// The step that a watcher would take for an object.
         pub fn apply(collector: &mut Collector, object: &Value) -> News {
             let (kind, key, object) = sent(object);
-            $(if kind == <$kind as Resource>::kind(&()) {
+            $(if is::<$kind>(&kind) {
                 let fact = steps!(@$how $translate object);
                 return collector.$field.take(Step::Applied(key, fact));
             })+
-            panic!("no such kind: {kind}")
+            panic!("no such kind: {kind:?}")
         }
 
         /// The step that a watcher would take when an object goes.
         pub fn delete(collector: &mut Collector, object: &Value) -> News {
             let (kind, key, _) = sent(object);
-            $(if kind == <$kind as Resource>::kind(&()) {
+            $(if is::<$kind>(&kind) {
                 return collector.$field.take(Step::Deleted(key));
             })+
-            panic!("no such kind: {kind}")
+            panic!("no such kind: {kind:?}")
         }
 
         /// For each kind, the step of a watcher whose kind is not served.
@@ -67,10 +70,19 @@ macro_rules! steps {
 
 every_kind!(steps);
 
-fn sent(object: &Value) -> (String, ObjectKey, DynamicObject) {
-    let kind = object["kind"].as_str().unwrap().to_owned();
+/// Group and kind of the object, its key, and the object.
+fn sent(object: &Value) -> ((String, String), ObjectKey, DynamicObject) {
+    let text = |field: &str| object[field].as_str().unwrap().to_owned();
+    let api_version = text("apiVersion");
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let kind = (group.to_owned(), text("kind"));
     let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
     (kind, translate::key(&object.metadata), object)
+}
+
+/// Two kinds have one name.
+fn is<K: Resource<DynamicType = ()>>((group, kind): &(String, String)) -> bool {
+    *group == K::group(&()) && *kind == K::kind(&())
 }
 
 impl Cluster {

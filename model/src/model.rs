@@ -44,6 +44,7 @@ use policy::{
 pub use self::defaults::Defaults;
 pub use self::peers::owner_above;
 pub(crate) use self::published::EncodedResource;
+pub use self::routes::Audience;
 pub(crate) use self::releases::{CandidateShare, ReleasedPods, Releases};
 pub(crate) use self::service_ports::{Served, by_say, has_say, has_shared_port};
 pub use self::targets::Target;

@@ -9,6 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crds::smi::validation::Code;
+use gateway_api::route::ParentRef;
 use policy::name::ObjectRef;
 
 /// The condition that a problem belongs to.
@@ -71,10 +72,24 @@ pub enum Reason {
     ForeignIdentity,
     /// A kind that is not served.
     UnsupportedKind,
+    /// A route names a Service or port that is not there.
+    NoMatchingParent,
+    /// A route says what cannot be done.
+    UnsupportedValue,
+    /// A route names a port that does not carry what it is about.
+    UnsupportedProtocol,
+    /// A route names a backend of another kind than Service.
+    InvalidKind,
+    /// No ReferenceGrant permits a reference to another namespace.
+    RefNotPermitted,
+    /// A Service or port that a route names as backend is not there.
+    BackendNotFound,
     /// A Service of a type that cannot do this.
     UnsupportedService,
     /// Another, older object already decides.
     Conflicted,
+    /// A route of the Gateway API decides instead.
+    Overridden,
     /// A mirror whose pods could do more than read.
     NotGuarded,
     /// An experiment whose namespace does not allow its share of faults.
@@ -124,8 +139,15 @@ impl Reason {
             Self::ForeignDestination => "ForeignDestination",
             Self::ForeignIdentity => "ForeignIdentity",
             Self::UnsupportedKind => "UnsupportedKind",
+            Self::NoMatchingParent => "NoMatchingParent",
+            Self::UnsupportedValue => "UnsupportedValue",
+            Self::UnsupportedProtocol => "UnsupportedProtocol",
+            Self::InvalidKind => "InvalidKind",
+            Self::RefNotPermitted => "RefNotPermitted",
+            Self::BackendNotFound => "BackendNotFound",
             Self::UnsupportedService => "UnsupportedService",
             Self::Conflicted => "Conflicted",
+            Self::Overridden => "Overridden",
             Self::NotGuarded => "NotGuarded",
             Self::NotAllowed => "NotAllowed",
             Self::NoUsableBackend => "NoUsableBackend",
@@ -189,6 +211,25 @@ pub struct ObjectReport {
     pub summary: String,
     /// What it is about, of kinds that show that apart.
     pub target: Option<String>,
+    /// What is said of each `parentRef` of a route that is to a Service, in the order of the
+    /// object; empty for other kinds. The two conditions above then sum them up.
+    pub parents: Vec<ParentReport>,
+}
+
+/// What is said about a route as one of its parents sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentReport {
+    /// As it is written.
+    pub parent: ParentRef,
+    /// Whether the route holds for the parent.
+    pub accepted: Condition,
+    /// Whether every backend exists and may be named.
+    pub resolved_refs: Condition,
+    /// Some of its rules cannot be served, and others hold: the condition that reports it, which
+    /// is then true. `None` where all rules hold or none does.
+    pub partially_invalid: Option<Condition>,
+    /// Ports of the Service on which some of its rules are in force.
+    pub ports: Vec<u16>,
 }
 
 /// Everything that compiling found out about objects.

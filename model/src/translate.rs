@@ -8,6 +8,7 @@
 mod automation;
 pub mod change;
 mod core;
+mod gateway;
 mod metadata;
 mod pod;
 mod smi;
@@ -16,6 +17,7 @@ mod smi;
 pub use self::{
     automation::*,
     core::*,
+    gateway::*,
     metadata::{Unusable, key},
     pod::*,
     smi::*,

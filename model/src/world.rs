@@ -13,6 +13,7 @@ mod automation;
 pub mod collect;
 mod fact;
 mod facts;
+mod gateway;
 mod key;
 pub mod kinds;
 mod smi;
@@ -24,6 +25,7 @@ pub use automation::*;
 pub use fact::Fact;
 // Whole, so that nothing here names the kinds one by one.
 pub use facts::*;
+pub use gateway::*;
 pub use key::ObjectKey;
 pub use key::object;
 pub(crate) use key::{named, origin};

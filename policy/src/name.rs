@@ -178,8 +178,15 @@ pub enum Kind {
     CanaryRelease,
     FaultExperiment,
     HttpRouteGroup,
+    /// Of SMI.
     TcpRoute,
     UdpRoute,
+    /// Of the Gateway API, as the other routes below.
+    HttpRoute,
+    GrpcRoute,
+    /// SMI has a kind of the same name: see [`Kind::word`].
+    GatewayTcpRoute,
+    ReferenceGrant,
     Service,
     Pod,
     /// References to one have an empty namespace.
@@ -192,7 +199,7 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::IdentityBinding,
@@ -202,12 +209,16 @@ impl Kind {
         Self::HttpRouteGroup,
         Self::TcpRoute,
         Self::UdpRoute,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::GatewayTcpRoute,
+        Self::ReferenceGrant,
         Self::Service,
         Self::Pod,
         Self::Namespace,
     ];
     /// Those that users write for the mesh, as messages name them.
-    pub const WRITTEN: [Self; 7] = [
+    pub const WRITTEN: [Self; 11] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::HttpRouteGroup,
@@ -215,9 +226,17 @@ impl Kind {
         Self::UdpRoute,
         Self::IdentityBinding,
         Self::TrafficPolicy,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::GatewayTcpRoute,
+        Self::ReferenceGrant,
     ];
+    /// Routes of the Gateway API, in the order in which they decide about a port: the first kind
+    /// of which there is one does.
+    pub const GATEWAY_ROUTES: [Self; 3] = [Self::GrpcRoute, Self::HttpRoute, Self::GatewayTcpRoute];
 
-    /// The kind as Kubernetes spells it.
+    /// The kind as decisions and reports name it: as Kubernetes spells it, with the group where
+    /// two kinds have one name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TrafficTarget => "TrafficTarget",
@@ -229,10 +248,46 @@ impl Kind {
             Self::HttpRouteGroup => "HTTPRouteGroup",
             Self::TcpRoute => "TCPRoute",
             Self::UdpRoute => "UDPRoute",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::GatewayTcpRoute => "TCPRoute.gateway.networking.k8s.io",
+            Self::ReferenceGrant => "ReferenceGrant",
             Self::Service => "Service",
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
         }
+    }
+
+    /// The kind as Kubernetes spells it, for messages and objects. Two kinds are called TCPRoute.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::GatewayTcpRoute => "TCPRoute",
+            other => other.as_str(),
+        }
+    }
+
+    /// The group of its API; empty for Kubernetes' own.
+    #[must_use]
+    pub const fn group(self) -> &'static str {
+        match self {
+            Self::TrafficTarget | Self::IdentityBinding => "access.smi-spec.io",
+            Self::TrafficSplit => "split.smi-spec.io",
+            Self::HttpRouteGroup | Self::TcpRoute | Self::UdpRoute => "specs.smi-spec.io",
+            Self::TrafficPolicy | Self::CanaryRelease | Self::FaultExperiment => "weft.dev",
+            Self::HttpRoute | Self::GrpcRoute | Self::GatewayTcpRoute | Self::ReferenceGrant => {
+                "gateway.networking.k8s.io"
+            }
+            Self::Service | Self::Pod | Self::Namespace => "",
+        }
+    }
+
+    /// The kind that an object of this group and kind has.
+    #[must_use]
+    pub fn of(group: &str, word: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.word() == word && kind.group() == group)
     }
 }
 
@@ -362,6 +417,16 @@ mod tests {
             assert_eq!(kind.as_str().parse(), Ok(kind));
         }
         assert!("trafficTarget".parse::<Kind>().is_err());
+    }
+
+    #[test]
+    fn kinds_of_one_name_differ_by_their_group() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of(kind.group(), kind.word()), Some(kind));
+        }
+        assert_eq!(Kind::GatewayTcpRoute.word(), Kind::TcpRoute.word());
+        assert_eq!("TCPRoute".parse(), Ok(Kind::TcpRoute));
+        assert_eq!(Kind::of("specs.smi-spec.io", "HTTPRoute"), None);
     }
 
     #[test]

@@ -138,6 +138,9 @@ pub struct ExplanationStatus {
     pub steps: Vec<Step>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendVerdict>,
+    /// The rule of a route of the Gateway API that decides where the call goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<ExplainedRule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seen: Option<RecentCalls>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,6 +160,53 @@ pub struct Step {
     /// `Kind namespace/name` of what decided.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
+}
+
+/// A rule of a route that decides where a call goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExplainedRule {
+    /// `HTTPRoute namespace/name`.
+    pub object: String,
+    /// Which of the object's rules, from 0; absent where no rule of any route fits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u32>,
+    /// Its name, if it has one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The namespace whose callers it is for; empty for all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub audience: String,
+    /// What is changed of the call and its answer, a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<String>,
+    /// Rules that were tried before, 64 at most, and why the call does not fit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierRule>,
+    /// How many more were tried before.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_earlier: u32,
+}
+
+/// A rule that a call does not fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EarlierRule {
+    /// `HTTPRoute namespace/name`.
+    pub object: String,
+    /// Which of the object's rules, from 0.
+    pub rule: u32,
+    /// Its name, if it has one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// What the rule wants, such as `path below /api`.
+    pub wants: String,
+    /// What of that the call does not fit.
+    pub fails: String,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One Service that takes a share of the calls, or those of its pods that judge alike where

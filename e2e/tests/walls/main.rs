@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("crds", &["policy"]),
     ("wire", &["policy"]),
     ("identity", &["policy"]),
-    ("model", &["crds", "policy", "wire"]),
+    ("model", &["crds", "gateway_api", "policy", "wire"]),
     (
         "controller",
         &[

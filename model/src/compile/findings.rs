@@ -14,7 +14,9 @@ use crds::smi::validation::{self, Mistake};
 use policy::name::ObjectRef;
 
 use crate::{
-    problem::{Condition, ConditionType, ObjectReport, Problem, Problems, Reason, Severity},
+    problem::{
+        Condition, ConditionType, ObjectReport, ParentReport, Problem, Problems, Reason, Severity,
+    },
     world::Meta,
 };
 
@@ -60,6 +62,7 @@ struct FoundObject {
     uid: Arc<str>,
     summary: String,
     target: Option<String>,
+    parents: Vec<ParentReport>,
 }
 
 impl Findings {
@@ -70,6 +73,7 @@ impl Findings {
             uid: meta.uid.clone(),
             summary,
             target: None,
+            parents: Vec::new(),
         };
         self.objects.insert(object, seen);
     }
@@ -78,6 +82,13 @@ impl Findings {
     pub(crate) fn targeted(&mut self, object: &ObjectRef, target: String) {
         if let Some(seen) = self.objects.get_mut(object) {
             seen.target = Some(target);
+        }
+    }
+
+    /// Notes what is said about a route as each of its parents sees it.
+    pub(crate) fn of_parents(&mut self, object: &ObjectRef, parents: Vec<ParentReport>) {
+        if let Some(seen) = self.objects.get_mut(object) {
+            seen.parents = parents;
         }
     }
 
@@ -105,6 +116,7 @@ impl Findings {
                     .condition(ConditionType::ResolvedRefs),
                 summary: seen.summary,
                 target: seen.target,
+                parents: seen.parents,
             };
             (object, report)
         });

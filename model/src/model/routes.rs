@@ -15,6 +15,18 @@ use policy::{
 use super::{Index, ServiceEntry, Split, published};
 use crate::world::{self, ObjectKey};
 
+/// The callers that a table is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Audience<'a> {
+    /// Callers of every namespace without routes of its own.
+    Everyone,
+    /// Callers of one namespace: its own routes of another's Service replace those of the
+    /// Service's namespace.
+    Namespace(&'a str),
+    /// Proxies that cannot carry out routes, and Gateways: splits alone.
+    Direct,
+}
+
 impl Index {
     /// Where calls to a port of a Service go.
     pub(crate) fn routes_at(&self, entry: &ServiceEntry, port: u16) -> Table<Forward> {

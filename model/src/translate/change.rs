@@ -7,6 +7,7 @@ use kube::core::DynamicObject;
 use policy::mode::AccessMode;
 use policy::name::Kind;
 
+use super::gateway::{gateway_tcp_route, grpc_route, http_route, reference_grant};
 use super::metadata::key;
 use super::smi::traffic_policy;
 use super::smi::{binding, group, split, target, tcp_route, udp_route};
@@ -77,6 +78,10 @@ pub fn exists(world: &World, kind: Kind, key: &ObjectKey) -> bool {
         Kind::UdpRoute => world.udp_routes.contains_key(key),
         Kind::IdentityBinding => world.bindings.contains_key(key),
         Kind::TrafficPolicy => world.policies.contains_key(key),
+        Kind::HttpRoute => world.http_routes.contains_key(key),
+        Kind::GrpcRoute => world.grpc_routes.contains_key(key),
+        Kind::GatewayTcpRoute => world.gateway_tcp_routes.contains_key(key),
+        Kind::ReferenceGrant => world.grants.contains_key(key),
         // One that is made does nothing before its status orders it.
         Kind::CanaryRelease
         | Kind::FaultExperiment
@@ -125,6 +130,26 @@ fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
             &mut world.policies,
             key,
             object.map(|(o, c, now)| (traffic_policy(o, c), now))
+        ),
+        Kind::HttpRoute => lay!(
+            &mut world.http_routes,
+            key,
+            object.map(|(o, c, now)| (http_route(o, c), now))
+        ),
+        Kind::GrpcRoute => lay!(
+            &mut world.grpc_routes,
+            key,
+            object.map(|(o, c, now)| (grpc_route(o, c), now))
+        ),
+        Kind::GatewayTcpRoute => lay!(
+            &mut world.gateway_tcp_routes,
+            key,
+            object.map(|(o, c, now)| (gateway_tcp_route(o, c), now))
+        ),
+        Kind::ReferenceGrant => lay!(
+            &mut world.grants,
+            key,
+            object.map(|(o, c, now)| (reference_grant(o, c), now))
         ),
         Kind::CanaryRelease
         | Kind::FaultExperiment

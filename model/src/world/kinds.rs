@@ -13,7 +13,8 @@ use policy::name::Kind;
 /// Hands every row to the macro `$with`. A row says:
 /// - the field that holds its facts in a World, and of which type they are,
 /// - the type that says how the API names it, and how an object is read: `read` where that
-///   can fail, `validate` where what is wrong with it becomes part of the fact,
+///   can fail, `validate` where what is wrong with it becomes part of the fact, `serve` where
+///   the same holds and the API server may serve one of several versions (see [`Versioned`]),
 /// - `places` if it says where pods and endpoints are, whose changes are compiled in part,
 ///   `accounts` if only what objects of users name counts, and else `policy`,
 /// - what it is called as an object that something is said about, if it ever is,
@@ -67,6 +68,18 @@ macro_rules! rows {
             /// FaultExperiments. Their status is written by what drives them.
             experiments: ExperimentFacts = crds::weft::FaultExperiment,
                 validate fault_experiment, policy, Some(Kind::FaultExperiment), false;
+            /// HTTPRoutes. A part of their status is written, and not this way.
+            http_routes: GatewayRouteFacts = gateway_api::HTTPRoute,
+                serve http_route, policy, Some(Kind::HttpRoute), false;
+            /// GRPCRoutes; the same.
+            grpc_routes: GatewayRouteFacts = gateway_api::GRPCRoute,
+                serve grpc_route, policy, Some(Kind::GrpcRoute), false;
+            /// TCPRoutes of the Gateway API; the same.
+            gateway_tcp_routes: GatewayRouteFacts = gateway_api::TCPRoute,
+                serve gateway_tcp_route, policy, Some(Kind::GatewayTcpRoute), false;
+            /// ReferenceGrants.
+            grants: GrantFacts = gateway_api::ReferenceGrant,
+                serve reference_grant, policy, Some(Kind::ReferenceGrant), false;
             $($more)*
         }
     };
@@ -102,8 +115,40 @@ pub struct Row {
     pub object: Option<Kind>,
     /// Whether its status is written.
     pub has_status: bool,
-    /// How the API names it.
+    /// How the API names it, in its newest version where there are several.
     pub resource: fn() -> ApiResource,
+    /// The versions that are read, newest first; empty where only that of `resource` is.
+    pub versions: &'static [&'static str],
+}
+
+/// A kind that the API server may serve in one of several versions, or not at all.
+pub trait Versioned: Resource<DynamicType = ()> {
+    /// Newest first.
+    const VERSIONS: &'static [&'static str];
+}
+
+macro_rules! versioned {
+    ($($kind:ty),+) => {
+        $(impl Versioned for $kind {
+            const VERSIONS: &'static [&'static str] = <$kind>::VERSIONS;
+        })+
+    };
+}
+
+versioned!(
+    gateway_api::HTTPRoute,
+    gateway_api::GRPCRoute,
+    gateway_api::TCPRoute,
+    gateway_api::ReferenceGrant
+);
+
+macro_rules! versions {
+    (serve $kind:ty) => {
+        <$kind as Versioned>::VERSIONS
+    };
+    ($how:ident $kind:ty) => {
+        &[]
+    };
 }
 
 macro_rules! table {
@@ -114,6 +159,7 @@ macro_rules! table {
             object: $object,
             has_status: $status,
             resource: named::<$kind>,
+            versions: versions!($how $kind),
         }),+];
     };
 }
