@@ -114,6 +114,7 @@ pub(super) fn models(
     let worlds = crate::watch::start(
         context.client.clone(),
         Arc::new(context.cluster()),
+        context.settings.gateway_api,
         context.metrics.world.clone(),
         ready,
     );

@@ -34,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "automation",
             "crds",
+            "gateway_api",
             "model",
             "policy",
             "wire",
@@ -55,7 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("injector", &["crds", "policy", "identity", "runtime"]),
-    ("cli", &["crds", "policy"]),
+    ("cli", &["crds", "gateway_api", "policy"]),
     ("e2e", &["crds", "policy", "wire", "identity", "oracle"]),
     // What the mesh is compared with shares no code with it.
     ("oracle", &[]),
