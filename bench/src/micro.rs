@@ -49,6 +49,7 @@ fn deciding(what: String, rules: Vec<Rule>, caller: &SpiffeId) -> Timing {
     let facts = RequestFacts {
         method: &Method::GET,
         path: "/bench",
+        query: None,
         headers: &headers,
     };
     let access = Access {

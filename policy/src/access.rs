@@ -220,8 +220,8 @@ impl Access {
     #[must_use]
     pub fn header_names(&self) -> BTreeSet<String> {
         let matches = self.rules.iter().filter_map(|rule| rule.http.as_ref());
-        let headers = matches.flatten().flat_map(HttpMatch::headers);
-        headers.map(|(name, _)| name.to_ascii_lowercase()).collect()
+        let names = matches.flatten().flat_map(HttpMatch::header_names);
+        names.map(str::to_ascii_lowercase).collect()
     }
 
     /// Judges one call.

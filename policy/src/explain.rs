@@ -27,6 +27,8 @@ pub enum Part<'a> {
     Method(&'a HttpMatch),
     /// Path and method fit this match, the header of this name does not.
     Header(&'a HttpMatch, &'a str),
+    /// The rest fits this match, the parameter of this name in the query does not.
+    Query(&'a HttpMatch, &'a str),
     /// Its matches cannot be compiled.
     Unusable(&'a HttpMatch),
 }
@@ -43,6 +45,7 @@ impl Part<'_> {
             Self::Path(_) => 5,
             Self::Method(_) => 6,
             Self::Header(..) => 7,
+            Self::Query(..) => 8,
         }
     }
 }
@@ -100,6 +103,7 @@ impl Access {
         let facts = RequestFacts {
             method: request.method,
             path: path.normal(request.path).unwrap_or(sent),
+            query: request.query,
             headers: request.headers,
         };
         let reasons = self.explain(caller, port, EvaluatedTraffic::Http(&facts));
@@ -145,6 +149,7 @@ fn nearest<'a>(matches: &'a [HttpMatch], request: &RequestFacts<'_>) -> Option<P
             MatchPart::Path => Part::Path(one),
             MatchPart::Method => Part::Method(one),
             MatchPart::Header(name) => Part::Header(one, name),
+            MatchPart::Query(name) => Part::Query(one, name),
         };
         if part.rank() > nearest.rank() {
             nearest = part;

@@ -56,14 +56,18 @@ fn cause(ended: Ended) -> Option<Cause> {
             Reason::Deadline => Some(Cause::Timeout),
             // Without a fallback its caller would be answered 502.
             Reason::ConnectionLost => Some(Cause::ServerError),
-            // Another Service would say the same, or is none of the caller's business.
+            // Another Service would say the same, or is none of the caller's business. A route that
+            // is wrong is not hidden behind a fallback.
             Reason::NotAllowed
             | Reason::NoIdentity
             | Reason::UnknownDestination
             | Reason::NoConfiguration
             | Reason::BadRequest
             | Reason::Limit
-            | Reason::ShadowWrite => None,
+            | Reason::ShadowWrite
+            | Reason::NoRoute
+            | Reason::InvalidBackend
+            | Reason::InvalidRoute => None,
         },
     }
 }

@@ -37,6 +37,12 @@ pub enum Reason {
     CircuitOpen,
     /// A workload that receives copies tried to change something elsewhere.
     ShadowWrite,
+    /// Routes hold for the Service, and no rule of them describes the request.
+    NoRoute,
+    /// The chosen backend of a route does not exist, or the route may not refer to it.
+    InvalidBackend,
+    /// The rule of a route that describes the request has a part that cannot be carried out.
+    InvalidRoute,
 }
 
 /// Numbers of the gRPC status codes in use.
@@ -44,12 +50,13 @@ mod grpc {
     pub(super) const DEADLINE_EXCEEDED: u8 = 4;
     pub(super) const PERMISSION_DENIED: u8 = 7;
     pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+    pub(super) const UNIMPLEMENTED: u8 = 12;
     pub(super) const INTERNAL: u8 = 13;
     pub(super) const UNAVAILABLE: u8 = 14;
 }
 
 impl Reason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -65,6 +72,9 @@ impl Reason {
         Self::Overload,
         Self::CircuitOpen,
         Self::ShadowWrite,
+        Self::NoRoute,
+        Self::InvalidBackend,
+        Self::InvalidRoute,
     ];
 
     /// Of calls that no rule allows.
@@ -97,6 +107,9 @@ impl Reason {
             Self::Overload => "overload",
             Self::CircuitOpen => "circuit-open",
             Self::ShadowWrite => "shadow-write",
+            Self::NoRoute => "no-route",
+            Self::InvalidBackend => "invalid-backend",
+            Self::InvalidRoute => "invalid-route",
         }
     }
 
@@ -117,6 +130,8 @@ impl Reason {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
             Self::Limit => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::InvalidBackend | Self::InvalidRoute => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -132,7 +147,11 @@ impl Reason {
             | Self::UnknownDestination
             | Self::NoConfiguration
             | Self::Overload
-            | Self::CircuitOpen => grpc::UNAVAILABLE,
+            | Self::CircuitOpen
+            | Self::InvalidBackend
+            | Self::InvalidRoute => grpc::UNAVAILABLE,
+            // What gRPC's own table makes of an HTTP 404.
+            Self::NoRoute => grpc::UNIMPLEMENTED,
             // What gRPC's own table makes of an HTTP 400: the fault lies below
             // the method, so it is not INVALID_ARGUMENT.
             Self::BadRequest => grpc::INTERNAL,
@@ -170,6 +189,9 @@ mod tests {
             ("overload", 503, 14),
             ("circuit-open", 503, 14),
             ("shadow-write", 403, 7),
+            ("no-route", 404, 12),
+            ("invalid-backend", 500, 14),
+            ("invalid-route", 500, 14),
         ];
         let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
         assert_eq!(actual, promised);

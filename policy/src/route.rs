@@ -4,14 +4,17 @@
 //! of routes in metrics. The first rule that matches decides, and a call that matches no rule has a
 //! result of its own.
 
+pub mod cors;
+pub mod edits;
 pub mod names;
 
 use std::sync::Arc;
 
-use crate::http_match::{HttpMatch, RequestFacts};
+use crate::http_match::{Description, HttpMatch, RequestFacts};
 use crate::name::ServiceId;
 use crate::origin::Origin;
 use crate::reason::Reason;
+use crate::route::edits::{Actions, Redirect};
 
 /// Rules in order of precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,12 @@ pub enum Match {
 }
 
 impl Match {
+    /// Every request, and no opaque bytes.
+    #[must_use]
+    pub fn every_request() -> Self {
+        Self::AnyOf(vec![HttpMatch::as_described("", Description::default())])
+    }
+
     /// `None` stands for opaque bytes.
     #[must_use]
     pub fn fits(&self, request: Option<&RequestFacts<'_>>) -> bool {
@@ -103,7 +112,7 @@ impl<T> Table<T> {
 }
 
 /// Where a call to a port of a Service goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Forward {
     /// To the endpoints of the Service itself.
     Root,
@@ -111,29 +120,56 @@ pub enum Forward {
     Split(Vec<Backend>),
     /// Nowhere.
     Refuse(Reason),
+    /// Nowhere: the response names another place.
+    Redirect(Arc<Redirect>),
 }
 
 /// A Service that takes a share of the calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backend {
     pub service: ServiceId,
     /// `namespace/name`, made once for metrics.
     pub label: Arc<str>,
+    /// Of that Service. Backends of a TrafficSplit have the port that was called.
+    pub port: u16,
     /// Share relative to the other backends; 0 takes nothing.
     pub weight: u32,
     /// Name of the endpoints resource.
     pub endpoints: Arc<str>,
+    /// There is no such Service or port, or it may not be referred to. Its share of the calls is
+    /// refused with [`Reason::InvalidBackend`].
+    pub invalid: bool,
+    /// What is done with the calls that it takes. `None`: nothing.
+    pub actions: Option<Arc<Actions>>,
 }
 
 impl Backend {
     #[must_use]
-    pub fn new(service: ServiceId, weight: u32, endpoints: impl Into<Arc<str>>) -> Self {
+    pub fn new(service: ServiceId, port: u16, weight: u32, endpoints: impl Into<Arc<str>>) -> Self {
         Self {
             label: service.to_string().into(),
             service,
+            port,
             weight,
             endpoints: endpoints.into(),
+            invalid: false,
+            actions: None,
         }
+    }
+
+    /// A backend that keeps its share and serves nothing.
+    #[must_use]
+    pub fn invalid(service: ServiceId, port: u16, weight: u32) -> Self {
+        Self {
+            invalid: true,
+            ..Self::new(service, port, weight, "")
+        }
+    }
+
+    /// The same backend with something to do with its calls.
+    #[must_use]
+    pub fn with_actions(self, actions: Option<Arc<Actions>>) -> Self {
+        Self { actions, ..self }
     }
 }
 

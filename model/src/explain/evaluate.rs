@@ -219,6 +219,7 @@ impl PodAccess {
         let sent = RequestFacts {
             method: &request.method,
             path: &request.path,
+            query: None,
             headers: &request.headers,
         };
         let path = PathForms::of(&request.path);
@@ -279,6 +280,10 @@ fn words(part: Part<'_>, port: u16, request: &Request) -> String {
         ),
         Part::Header(one, name) => format!(
             "source, port, path and method fit; header {name} does not fit match {}",
+            one.name()
+        ),
+        Part::Query(one, name) => format!(
+            "source, port, path, method and headers fit; query parameter {name} does not fit match {}",
             one.name()
         ),
     }

@@ -62,17 +62,11 @@ fn names_host(request: &RequestFacts<'_>) -> bool {
 
 /// The match without its condition on the host.
 fn of_any_host(one: &HttpMatch) -> HttpMatch {
-    let headers: Vec<&(String, String)> = one
-        .headers()
-        .iter()
-        .filter(|(name, _)| !name.eq_ignore_ascii_case(HOST.as_str()))
-        .collect();
-    if headers.len() == one.headers().len() {
+    let is_host = |name: &str| name.eq_ignore_ascii_case(HOST.as_str());
+    if !one.header_names().any(is_host) {
         return one.clone();
     }
-    let headers: Vec<(&str, &str)> = headers
-        .into_iter()
-        .map(|(name, pattern)| (name.as_str(), pattern.as_str()))
-        .collect();
-    HttpMatch::as_written(one.name(), one.path_regex(), one.methods(), &headers)
+    let mut description = one.description().clone();
+    description.headers.retain(|(name, _)| !is_host(name));
+    HttpMatch::as_described(one.name(), description)
 }

@@ -146,6 +146,7 @@ impl BackendRoute {
         let facts = RequestFacts {
             method: &request.method,
             path: &request.path,
+            query: None,
             headers: &request.headers,
         };
         let seen = (!request.tcp && !at.protocol.is_opaque()).then_some(&facts);

@@ -67,7 +67,8 @@ impl Index {
         let backends = backends.map(|(backend, weight)| {
             let service = ServiceId::new(backend.namespace.clone(), backend.name.clone());
             let weight = candidate.map_or(*weight, |candidate| in_force(&backend.name, candidate));
-            Backend::new(service, weight, published::endpoints_name(backend, port))
+            let endpoints = published::endpoints_name(backend, port);
+            Backend::new(service, port, weight, endpoints)
         });
         backends.collect()
     }

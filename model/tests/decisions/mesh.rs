@@ -116,6 +116,7 @@ impl Mesh {
                 let facts = RequestFacts {
                     method: &method,
                     path: &request.path,
+                    query: None,
                     headers: &headers,
                 };
                 let path = PathForms::of(&request.path);
@@ -226,6 +227,7 @@ impl Mesh {
         let facts = parts.as_ref().map(|(method, headers, path)| RequestFacts {
             method,
             path,
+            query: None,
             headers,
         });
         let (Some(backends), _) = table.decide(facts.as_ref()) else {

@@ -91,6 +91,7 @@ impl Access {
         let facts = RequestFacts {
             method: request.method,
             path,
+            query: request.query,
             headers: request.headers,
         };
         self.decide(caller, port, EvaluatedTraffic::Http(&facts))

@@ -42,6 +42,7 @@ fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str
     let request = RequestFacts {
         method,
         path,
+        query: None,
         headers: &headers,
     };
     match who {

@@ -102,7 +102,7 @@ proptest! {
             headers.insert(HeaderName::from_static("tier"), HeaderValue::from_static(value));
         }
         let method = if get { Method::GET } else { Method::DELETE };
-        let request = RequestFacts { method: &method, path, headers: &headers };
+        let request = RequestFacts { method: &method, path, query: None, headers: &headers };
         let call = match kind {
             0 => EvaluatedTraffic::Opaque,
             1 => EvaluatedTraffic::Bytes,
@@ -137,6 +137,7 @@ fn part<'a>(
     let request = RequestFacts {
         method,
         path,
+        query: None,
         headers: &headers,
     };
     rule.fails(Caller::mesh(&id(0)), 80, EvaluatedTraffic::Http(&request))

@@ -53,7 +53,10 @@ impl HealthSignal {
             | Reason::Limit
             | Reason::Overload
             | Reason::CircuitOpen
-            | Reason::ShadowWrite => None,
+            | Reason::ShadowWrite
+            | Reason::NoRoute
+            | Reason::InvalidBackend
+            | Reason::InvalidRoute => None,
         }
     }
 }

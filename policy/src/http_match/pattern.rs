@@ -44,6 +44,8 @@ pub fn fits_no_path(regex: &str) -> bool {
 pub(super) enum Anchor {
     Start,
     Full,
+    /// Both, of a text that may hold line feeds, as decoded ones may.
+    FullOfAny,
 }
 
 /// Sizes that are tried for a compiled pattern, in bytes, and charged to its budget:
@@ -60,6 +62,8 @@ enum Plan {
     Any,
     Equal(String),
     Prefix(String),
+    /// These segments of a path, without a final slash, and whatever segments follow.
+    Segments(String),
     Contains(String),
     Run(Compiled),
 }
@@ -91,22 +95,48 @@ impl Pattern {
         Ok(Self { plan })
     }
 
+    /// The text itself.
+    pub(super) fn exact(text: &str) -> Result<Self, String> {
+        let plan = Plan::Equal(within_bounds(text)?.to_owned());
+        Ok(Self { plan })
+    }
+
+    /// Paths that begin with these segments.
+    pub(super) fn segments(text: &str) -> Result<Self, String> {
+        let text = within_bounds(text)?;
+        let plan = match text.strip_suffix('/').unwrap_or(text) {
+            "" => Plan::Any,
+            segments => Plan::Segments(segments.to_owned()),
+        };
+        Ok(Self { plan })
+    }
+
     pub(super) fn matches(&self, subject: &str) -> bool {
         match &self.plan {
             // What `.` does not match is a line feed.
             Plan::Any => true,
             Plan::Equal(whole) => subject == whole,
             Plan::Prefix(start) => subject.starts_with(start.as_str()),
+            Plan::Segments(start) => subject
+                .strip_prefix(start.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
             Plan::Contains(part) => subject.contains(part.as_str()),
             Plan::Run(regex) => regex.0.is_match(subject),
         }
     }
 }
 
+fn within_bounds(text: &str) -> Result<&str, String> {
+    if text.len() > MAX_EXACT_LEN {
+        return Err(format!("is longer than {MAX_EXACT_LEN} bytes"));
+    }
+    Ok(text)
+}
+
 fn compile(text: &str, anchor: Anchor, budget: &mut Budget) -> Result<Regex, String> {
     let anchored = match anchor {
         Anchor::Start => format!(r"\A(?:{text})"),
-        Anchor::Full => format!(r"\A(?:{text})\z"),
+        Anchor::Full | Anchor::FullOfAny => format!(r"\A(?:{text})\z"),
     };
     for size in SIZES {
         if size > budget.left {
@@ -176,7 +206,7 @@ fn shortcut(text: &str, anchor: Anchor) -> Option<Plan> {
         // An escaped dollar is left to the engine.
         Some(bare) if !bare.ends_with('\\') => (bare, true),
         Some(_) => return None,
-        None => (bare, anchor == Anchor::Full),
+        None => (bare, anchor != Anchor::Start),
     };
     let (bare, open_end) = match bare.strip_suffix(".*") {
         Some(bare) if !bare.ends_with('\\') => (bare, true),
@@ -188,6 +218,9 @@ fn shortcut(text: &str, anchor: Anchor) -> Option<Plan> {
         None => (bare, false),
     };
     let literal = literal(bare)?;
+    if anchor == Anchor::FullOfAny && (open_start || open_end) {
+        return None;
+    }
     match (open_start, open_end) {
         (_, true) if literal.is_empty() => Some(Plan::Any),
         (true, false) if literal.is_empty() => Some(Plan::Any),
@@ -222,6 +255,10 @@ fn literal(pattern: &str) -> Option<String> {
 /// Longest text of a pattern, in bytes. Hand-written patterns stay far below,
 /// and it bounds what compiling can cost.
 pub const MAX_REGEX_LEN: usize = 1024;
+
+/// Longest plain text that is compared with a path, a header or a parameter, in bytes: the longest
+/// value of a header match of the Gateway API.
+pub const MAX_EXACT_LEN: usize = 4096;
 
 /// Largest compiled pattern, in bytes: repetitions of repetitions grow without
 /// bound in a short text. Large enough for a Unicode class repeated a few times.

@@ -26,6 +26,7 @@ fn takes(one: &HttpMatch, method: &str, path: &str, headers: &[(&str, &[u8])]) -
     one.matches(&RequestFacts {
         method: &method,
         path,
+        query: None,
         headers: &map,
     })
 }
@@ -293,9 +294,12 @@ fn no_pattern_makes_matching_slow() {
 fn what_was_written_can_be_read_back() {
     let one = http(Some("/a"), &["GET", "*"], &[("X-Tier", "gold")]);
     assert_eq!(one.name(), "m");
-    assert_eq!(one.path_regex(), Some("/a"));
+    let path = Some(PathMatch::Open("/a".to_owned()));
+    assert_eq!(one.description().path, path);
     assert_eq!(one.methods(), ["GET", "*"]);
-    assert_eq!(one.headers(), [("X-Tier".to_owned(), "gold".to_owned())]);
+    let gold = ValueMatch::Each("gold".to_owned());
+    assert_eq!(one.description().headers, [("X-Tier".to_owned(), gold)]);
+    assert!(one.header_names().eq(["X-Tier"]));
     assert_eq!(one, one.clone());
     assert_ne!(one, http(Some("/a"), &["GET"], &[("X-Tier", "gold")]));
 }

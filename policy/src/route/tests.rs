@@ -12,7 +12,7 @@ fn backends(weights: &[u32]) -> Vec<Backend> {
         .enumerate()
         .map(|(index, weight)| {
             let service = ServiceId::new("shop", format!("v{index}"));
-            Backend::new(service, *weight, format!("endpoints/shop/v{index}:80"))
+            Backend::new(service, 80, *weight, format!("endpoints/shop/v{index}:80"))
         })
         .collect()
 }
@@ -146,6 +146,7 @@ fn the_first_split_that_applies_decides() {
     let at = |path| RequestFacts {
         method: &Method::GET,
         path,
+        query: None,
         headers: &headers,
     };
     assert_eq!(decides(&rules, Some(&at("/a"))).unwrap(), "a");
@@ -174,6 +175,7 @@ fn a_split_whose_matches_are_empty_applies_to_nothing() {
     let request = RequestFacts {
         method: &Method::GET,
         path: "/",
+        query: None,
         headers: &headers,
     };
     assert_eq!(decides(&rules, Some(&request)), None);

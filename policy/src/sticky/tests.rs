@@ -11,6 +11,7 @@ fn backends(weights: &[(&str, u32)]) -> Vec<Backend> {
     let make = |(name, weight): &(&str, u32)| {
         Backend::new(
             ServiceId::new("shop", *name),
+            80,
             *weight,
             format!("endpoints/shop/{name}:80"),
         )

@@ -9,6 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::access::Source;
 use crate::name::ServiceId;
+use crate::route::edits::RuleRetry;
 use crate::traffic::set::{GrpcCodes, Methods, Percent, Statuses};
 
 /// `timeouts`. `None`: no end of its own.
@@ -85,6 +86,22 @@ impl Retry {
         backoff: Duration::from_millis(25),
         budget: Budget::DEFAULT,
     };
+
+    /// What the rule of a route says of retries: only its statuses, and methods that may be sent
+    /// twice. A rule has no budget of its own, so it gets one that a quiet Service can use.
+    #[must_use]
+    pub fn of_rule(rule: &RuleRetry) -> Self {
+        Self {
+            attempts: rule.attempts,
+            codes: Statuses::of(&rule.codes),
+            backoff: rule.backoff.unwrap_or(Self::DEFAULT.backoff),
+            budget: Budget {
+                min_per_second: 10,
+                ..Budget::DEFAULT
+            },
+            ..Self::DEFAULT
+        }
+    }
 }
 
 impl Default for Retry {

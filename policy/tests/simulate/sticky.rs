@@ -9,7 +9,7 @@ use crate::engine::{Dice, with_every_seed};
 fn split(stable: u32, canary: u32) -> Vec<Backend> {
     let of = |name: &str, weight| {
         let endpoints = format!("endpoints/shop/{name}:80");
-        Backend::new(ServiceId::new("shop", name), weight, endpoints)
+        Backend::new(ServiceId::new("shop", name), 80, weight, endpoints)
     };
     vec![of("stable", stable), of("canary", canary)]
 }

@@ -424,6 +424,7 @@ const fn at<'a>(request: &RequestFacts<'a>, path: &'a str) -> RequestFacts<'a> {
     RequestFacts {
         method: request.method,
         path,
+        query: request.query,
         headers: request.headers,
     }
 }

@@ -52,6 +52,7 @@ fn at<'a>(parts: &'a Parts, path: &'a str) -> RequestFacts<'a> {
     RequestFacts {
         method: &parts.method,
         path,
+        query: parts.uri.query(),
         headers: &parts.headers,
     }
 }

@@ -231,6 +231,7 @@ fn class(route: &Route, outgoing: &Outgoing) -> Priority {
         let facts = RequestFacts {
             method: &parts.method,
             path,
+            query: parts.uri.query(),
             headers: &parts.headers,
         };
         call_policy::priority(route.policy.as_deref(), &facts)

@@ -194,6 +194,7 @@ impl<'a> DueFallback<'a> {
         let facts = RequestFacts {
             method: &outgoing.parts.method,
             path: outgoing.parts.uri.path(),
+            query: outgoing.parts.uri.query(),
             headers: &outgoing.parts.headers,
         };
         let to = (service, self.port);

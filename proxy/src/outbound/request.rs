@@ -297,6 +297,7 @@ fn route_request(
     let facts = RequestFacts {
         method: &parts.method,
         path: parts.uri.path(),
+        query: parts.uri.query(),
         headers: &parts.headers,
     };
     let request = Some((&facts, host_of(parts)));

@@ -129,6 +129,7 @@ mod tests {
         let request = RequestFacts {
             method: &Method::GET,
             path: "/",
+            query: None,
             headers: &headers,
         };
         let (key, cookie) = key(sticky, Some(&request), "web-1")?;

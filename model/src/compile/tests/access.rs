@@ -43,6 +43,7 @@ fn http_at(cluster: &Cluster, caller: &str, port: u16, method: &str, path: &str)
     let request = RequestFacts {
         method: &method,
         path,
+        query: None,
         headers: &headers,
     };
     access(cluster, "api-1")

@@ -99,6 +99,7 @@ fn decided(access: &Access, caller: Caller<'_>) -> Vec<bool> {
         let request = RequestFacts {
             method,
             path,
+            query: None,
             headers: &headers,
         };
         access

@@ -80,6 +80,7 @@ fn ask_with(access: &Access, method: &Method, path: &str, headers: &HeaderMap) -
     let request = RequestFacts {
         method,
         path,
+        query: None,
         headers,
     };
     match access.decide_request(Caller::mesh(&web), PORT, &request, &forms) {
@@ -219,6 +220,7 @@ fn nothing_is_replaced_where_nothing_is_enforced() {
     let request = RequestFacts {
         method: &Method::GET,
         path: "//public",
+        query: None,
         headers: &HeaderMap::new(),
     };
     let evaluated = audit.decide_request(Caller::mesh(&web), PORT, &request, &forms);

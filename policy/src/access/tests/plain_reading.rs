@@ -186,6 +186,7 @@ fn decide<'a>(access: &'a Access, call: &PlainCall) -> Verdict<'a> {
             let request = RequestFacts {
                 method: &method,
                 path: &path,
+                query: None,
                 headers: &headers,
             };
             access.decide(caller, call.port, EvaluatedTraffic::Http(&request))

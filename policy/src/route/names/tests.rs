@@ -16,6 +16,7 @@ fn named(names: &Names, path: &str) -> String {
     let request = RequestFacts {
         method: &Method::GET,
         path,
+        query: None,
         headers: &HeaderMap::new(),
     };
     names.name(&request).to_string()

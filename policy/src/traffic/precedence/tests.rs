@@ -60,6 +60,7 @@ fn attempts(resolved: &Resolved, caller: &str, path: &str) -> Option<u8> {
     let request = RequestFacts {
         method: &Method::GET,
         path,
+        query: None,
         headers: &headers,
     };
     let found = first(&resolved.traffic.retry, Caller::mesh(&id), Some(&request));
@@ -457,7 +458,7 @@ proptest! {
             let seen = resolved.traffic.seen_by(Caller::mesh(&id));
             let headers = HeaderMap::new();
             for letter in ["/a", "/b", "/c", "/d"] {
-                let request = RequestFacts { method: &Method::GET, path: letter, headers: &headers };
+                let request = RequestFacts { method: &Method::GET, path: letter, query: None, headers: &headers };
                 let kept = seen.retry.decide(Some(&request)).0.as_ref().map(|r| r.attempts);
                 prop_assert_eq!(kept, attempts(&resolved, caller, letter));
             }

@@ -58,6 +58,7 @@ fn call_with(
     let request = RequestFacts {
         method: &Method::GET,
         path,
+        query: None,
         headers,
     };
     let evaluated = EvaluatedCall {

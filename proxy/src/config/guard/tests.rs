@@ -139,6 +139,7 @@ fn outside_callers_get_timeout_of_first_matching_policy() {
         let facts = RequestFacts {
             method: &method,
             path: "/",
+            query: None,
             headers: &headers,
         };
         let port = guard.port(80).unwrap();
@@ -302,6 +303,7 @@ fn header_values_have_buckets_and_unreadable_path_matches_all() {
         let facts = RequestFacts {
             method: &http::Method::GET,
             path: "/",
+            query: None,
             headers: &headers,
         };
         let arrival = Arrival {
@@ -322,6 +324,7 @@ fn header_values_have_buckets_and_unreadable_path_matches_all() {
     let facts = RequestFacts {
         method: &http::Method::GET,
         path: "/a%2Fb",
+        query: None,
         headers: &headers,
     };
     let ask = |unreadable| {
@@ -402,6 +405,7 @@ fn request_takes_first_matching_class_or_lowest_if_unreadable() {
         let facts = RequestFacts {
             method: &method,
             path: "/",
+            query: None,
             headers: &headers,
         };
         let port = guard.port(80).unwrap();
@@ -461,6 +465,7 @@ fn path_of_several_readings_has_the_strictest_of_each() {
         let request = RequestFacts {
             method: &Method::GET,
             path: sent,
+            query: None,
             headers: &headers,
         };
         let arrival = Arrival {

@@ -141,6 +141,7 @@ fn proxy_policy_matches_naive_evaluation_of_objects() {
                 let facts = RequestFacts {
                     method: &method_name,
                     path: "/",
+                    query: None,
                     headers: &headers,
                 };
                 let done = seen.as_ref().and_then(|seen| {
