@@ -29,6 +29,7 @@ mod identity;
 mod names;
 mod pods;
 mod release;
+mod rules;
 mod startup;
 mod stat;
 mod suggest;
