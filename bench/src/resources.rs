@@ -293,7 +293,7 @@ fn routes() -> v1::Resource {
                 name: format!("route-{n}"),
                 path_regex: Some(path),
                 methods: vec!["GET".to_owned(), "POST".to_owned()],
-                headers: Vec::new(),
+                ..v1::HttpMatch::default()
             }
         })
         .collect();

@@ -9,6 +9,9 @@ pub const MESH_CONTROLLER: &str = "weft.dev/mesh";
 /// Who writes what Weft reports about routes with Gateways as parents.
 pub const GATEWAY_CONTROLLER: &str = "weft.dev/gateway";
 
+/// The controllers whose entries are ours.
+const OUR_CONTROLLERS: [&str; 2] = [MESH_CONTROLLER, GATEWAY_CONTROLLER];
+
 /// Declares words, each written as it is spelt here.
 macro_rules! words {
     (

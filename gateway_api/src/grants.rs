@@ -1,10 +1,15 @@
 //! Which references to another namespace its owners permit: ReferenceGrants.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use policy::name::ServiceId;
 
-use crate::{kinds::ReferenceGrant, route::RouteKind};
+use crate::{
+    kinds::{GROUP, ReferenceGrant},
+    reader::{Broken, Field, Object},
+    route::RouteKind,
+};
 
 /// What one ReferenceGrant permits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,36 +46,78 @@ pub struct GrantTo {
 
 /// All grants of a cluster.
 #[derive(Clone, Debug, Default)]
-pub struct Grants;
+pub struct Grants(BTreeMap<Arc<str>, Vec<Grant>>);
 
 impl Grants {
     /// The grants of these objects.
     pub fn new<'a>(grants: impl IntoIterator<Item = &'a Grant>) -> Self {
-        let _ = grants.into_iter();
-        Self
+        let mut all: BTreeMap<Arc<str>, Vec<Grant>> = BTreeMap::new();
+        for grant in grants {
+            let here = all.entry(grant.namespace.clone()).or_default();
+            here.push(grant.clone());
+        }
+        Self(all)
     }
 
     /// Whether a route of this kind and namespace may name the Service. Within one namespace no
     /// grant is needed.
     #[must_use]
     pub fn allows(&self, from: RouteKind, namespace: &str, to: &ServiceId) -> bool {
-        let _ = from;
-        namespace == &*to.namespace
+        let mut there = self.0.get(&to.namespace).into_iter().flatten();
+        namespace == &*to.namespace || there.any(|grant| grant.allows(from, namespace, &to.name))
     }
 }
 
 impl Grant {
-    /// Reads an object. What cannot be read of it permits nothing.
+    /// Reads an object. An entry that cannot be understood whole permits nothing.
     #[must_use]
     pub fn read(object: &ReferenceGrant) -> Self {
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        let spec = Field::new("spec", &object.spec).object().ok();
+        let entries = |list: &str| {
+            let list = spec.as_ref().map(|spec| spec.list(list));
+            let list = list.and_then(Result::ok).unwrap_or_default().into_iter();
+            list.filter_map(|entry| entry.object().ok())
+        };
         Self {
-            namespace: object
-                .metadata
-                .namespace
-                .as_deref()
-                .unwrap_or_default()
-                .into(),
-            ..Self::default()
+            namespace: namespace.into(),
+            from: entries("from").filter_map(|one| from(&one).ok()).collect(),
+            to: entries("to").filter_map(|one| to(&one).ok()).collect(),
         }
     }
+
+    fn allows(&self, kind: RouteKind, namespace: &str, service: &str) -> bool {
+        let from = |one: &GrantFrom| {
+            &*one.group == GROUP && &*one.kind == kind.word() && &*one.namespace == namespace
+        };
+        let to = |one: &GrantTo| {
+            let named = one.name.as_deref();
+            one.group.is_empty()
+                && &*one.kind == "Service"
+                && named.is_none_or(|named| named == service)
+        };
+        self.from.iter().any(from) && self.to.iter().any(to)
+    }
 }
+
+fn from(entry: &Object<'_>) -> Result<GrantFrom, Broken> {
+    entry.only(&["group", "kind", "namespace"])?;
+    Ok(GrantFrom {
+        group: entry.need("group")?.text()?.into(),
+        kind: entry.need("kind")?.word()?.into(),
+        namespace: entry.need("namespace")?.word()?.into(),
+    })
+}
+
+fn to(entry: &Object<'_>) -> Result<GrantTo, Broken> {
+    entry.only(&["group", "kind", "name"])?;
+    let name = entry.read("name", Field::word)?;
+    Ok(GrantTo {
+        group: entry.need("group")?.text()?.into(),
+        kind: entry.need("kind")?.word()?.into(),
+        name: name.map(Arc::from),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,13 +7,19 @@
 mod backend;
 mod filters;
 mod matches;
+mod path;
 mod rule;
 mod target;
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use policy::http_match::Budget;
+use serde_json::{Value, json};
+
 pub use backend::BackendRef;
 pub use filters::{MirrorRef, RuleFilters};
+pub(crate) use matches::METHODS;
 pub use matches::{RouteMatch, Specificity};
 pub use rule::RouteRule;
 pub use target::{BackendTarget, Unresolved};
@@ -21,6 +27,7 @@ pub use target::{BackendTarget, Unresolved};
 use crate::kinds::{GRPCRoute, HTTPRoute, TCPRoute};
 pub use crate::parents::ParentRef;
 pub use crate::reader::Broken;
+use crate::reader::Field;
 
 /// A kind of route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,18 +73,87 @@ impl Route {
     /// Reads an HTTPRoute.
     #[must_use]
     pub fn read_http(object: &HTTPRoute) -> Self {
-        todo!("{object:?}")
+        let mut route = Self::read(RouteKind::Http, &object.metadata, &object.spec);
+        let namespace = route.namespace.clone();
+        let mut budget = Budget::group();
+        route.rules = match rules(&object.spec) {
+            Ok(list) if list.is_empty() => {
+                // What the schema puts there.
+                let rule = json!({});
+                let rule = Field::new("spec.rules[0]", &rule);
+                vec![RouteRule::read_http(&rule, &namespace, &mut budget)]
+            }
+            Ok(list) => list
+                .iter()
+                .map(|rule| RouteRule::read_http(rule, &namespace, &mut budget))
+                .collect(),
+            Err(broken) => vec![RouteRule::broken(broken)],
+        };
+        route
     }
 
     /// Reads a GRPCRoute.
     #[must_use]
     pub fn read_grpc(object: &GRPCRoute) -> Self {
-        todo!("{object:?}")
+        let mut route = Self::read(RouteKind::Grpc, &object.metadata, &object.spec);
+        let namespace = route.namespace.clone();
+        let mut budget = Budget::group();
+        route.rules = match rules(&object.spec) {
+            Ok(list) => list
+                .iter()
+                .map(|rule| RouteRule::read_grpc(rule, &namespace, &mut budget))
+                .collect(),
+            Err(broken) => vec![RouteRule::broken(broken)],
+        };
+        route
     }
 
     /// Reads a TCPRoute.
     #[must_use]
     pub fn read_tcp(object: &TCPRoute) -> Self {
-        todo!("{object:?}")
+        let mut route = Self::read(RouteKind::Tcp, &object.metadata, &object.spec);
+        let namespace = route.namespace.clone();
+        route.rules = match rules(&object.spec) {
+            Ok(list) => list
+                .iter()
+                .map(|rule| RouteRule::read_tcp(rule, &namespace))
+                .collect(),
+            Err(broken) => vec![RouteRule {
+                broken: Some(broken),
+                ..RouteRule::default()
+            }],
+        };
+        route
+    }
+
+    /// All but the rules.
+    fn read(kind: RouteKind, metadata: &ObjectMeta, spec: &Value) -> Self {
+        let namespace: Arc<str> = metadata.namespace.as_deref().unwrap_or_default().into();
+        let list = |field: &str| {
+            spec.get(field)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
+        let parents = list("parentRefs").filter_map(|written| ParentRef::read(written, &namespace));
+        let hostnames = list("hostnames")
+            .filter_map(Value::as_str)
+            .map(str::to_owned);
+        Self {
+            kind,
+            parents: parents.collect(),
+            hostnames: hostnames.collect(),
+            rules: Vec::new(),
+            name: metadata.name.as_deref().unwrap_or_default().into(),
+            namespace,
+        }
+    }
+}
+
+/// The rules as they are written; none where they are left out.
+fn rules(spec: &Value) -> Result<Vec<Field<'_>>, Broken> {
+    match spec.get("rules").filter(|rules| !rules.is_null()) {
+        Some(rules) => Field::new("spec.rules", rules).list(),
+        None => Ok(Vec::new()),
     }
 }

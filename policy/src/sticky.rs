@@ -43,14 +43,22 @@ impl Key {
 /// The backend of a tenant; `None` when no backend has a weight.
 #[must_use]
 pub fn backend(backends: &[Backend], key: Key) -> Option<&Backend> {
-    let point = |backend: &Backend| {
-        let name =
-            mix(hash(backend.service.namespace.as_bytes())) ^ hash(backend.service.name.as_bytes());
+    let point = |at: usize, backend: &Backend| {
+        let service = &backend.service;
+        let name = mix(hash(service.namespace.as_bytes())) ^ hash(service.name.as_bytes());
+        // A route may name one Service several times, at several ports or with several edits.
+        let earlier = backends.iter().take(at);
+        let same = earlier.filter(|earlier| earlier.service == *service);
+        let name = name.wrapping_add(STEP.wrapping_mul(same.count() as u64));
         // The first of arrivals at rates that are the weights.
         -(1.0 - unit(mix(key.0 ^ name))).ln() / f64::from(backend.weight)
     };
-    let weighed = backends.iter().filter(|backend| backend.weight > 0);
-    weighed.min_by(|a, b| point(a).total_cmp(&point(b)))
+    let all = backends.iter().enumerate();
+    let weighed = all.filter(|(_, backend)| backend.weight > 0);
+    let points = weighed.map(|(at, backend)| (point(at, backend), backend));
+    points
+        .min_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, backend)| backend)
 }
 
 /// What an endpoint contributes to its tenants' hashes.

@@ -59,6 +59,8 @@ capabilities! {
     Trial = "trial";
     /// Grants of FaultExperiments, without which its rules of them harm nothing.
     Faults = "faults";
+    /// Routes of the Gateway API. A proxy without it is sent the Service with its splits.
+    ServiceRoutes = "service-routes";
 }
 
 impl Capability {
@@ -73,6 +75,7 @@ impl Capability {
             Content::Telemetry(_) => Some(Self::Telemetry),
             Content::Routes(_) => Some(Self::Routes),
             Content::Place(_) => Some(Self::Place),
+            Content::RoutedService(_) => Some(Self::ServiceRoutes),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)

@@ -13,6 +13,7 @@ mod grants;
 mod object;
 mod port;
 mod route;
+mod routed;
 mod rule;
 mod trace;
 mod traffic;
@@ -28,6 +29,8 @@ pub use dry_run::{candidate, dry_run_query};
 pub use error::BadResource;
 pub use grants::{grants, grants_message};
 pub use port::{permissive_ports, port, port_protocol, port_protocols, port_range};
+pub use route::split;
+pub use routed::{routed_service, routed_service_message};
 pub use rule::{rule_in, rule_resource};
 pub use traffic::{policy_message, traffic};
 

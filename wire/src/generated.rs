@@ -726,7 +726,7 @@ pub struct Resource {
     pub version: ::prost::alloc::string::String,
     #[prost(
         oneof = "resource::Content",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61"
     )]
     pub content: ::core::option::Option<resource::Content>,
 }
@@ -762,6 +762,8 @@ pub mod resource {
         Routes(super::Routes),
         #[prost(message, tag = "60")]
         Place(super::Place),
+        #[prost(message, tag = "61")]
+        RoutedService(super::RoutedService),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -893,11 +895,12 @@ pub struct HttpMatches {
     #[prost(message, repeated, tag = "1")]
     pub matches: ::prost::alloc::vec::Vec<HttpMatch>,
 }
+/// Only a RoutedService has kinds but the first, and parameters of the query.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpMatch {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Absent: any path. Anchored at the start only.
+    /// Absent: any path.
     #[prost(string, optional, tag = "2")]
     pub path_regex: ::core::option::Option<::prost::alloc::string::String>,
     /// Empty or holding "\*": any method.
@@ -905,14 +908,118 @@ pub struct HttpMatch {
     pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "4")]
     pub headers: ::prost::alloc::vec::Vec<HeaderMatch>,
+    /// Of path_regex.
+    #[prost(enumeration = "http_match::PathKind", tag = "5")]
+    pub path_kind: i32,
+    /// Parameters of the query.
+    #[prost(message, repeated, tag = "6")]
+    pub query: ::prost::alloc::vec::Vec<HeaderMatch>,
+}
+/// Nested message and enum types in `HttpMatch`.
+pub mod http_match {
+    /// An unknown value refuses the resource.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum PathKind {
+        /// An expression, anchored at the start only.
+        Open = 0,
+        /// This path.
+        Exact = 1,
+        /// Paths that begin with these segments.
+        Prefix = 2,
+        /// An expression, anchored at both ends.
+        Full = 3,
+    }
+    impl PathKind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Open => "OPEN",
+                Self::Exact => "EXACT",
+                Self::Prefix => "PREFIX",
+                Self::Full => "FULL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OPEN" => Some(Self::Open),
+                "EXACT" => Some(Self::Exact),
+                "PREFIX" => Some(Self::Prefix),
+                "FULL" => Some(Self::Full),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeaderMatch {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Must match every value of the header in full.
     #[prost(string, tag = "2")]
     pub regex: ::prost::alloc::string::String,
+    /// Of regex.
+    #[prost(enumeration = "header_match::Kind", tag = "3")]
+    pub kind: i32,
+}
+/// Nested message and enum types in `HeaderMatch`.
+pub mod header_match {
+    /// An unknown value refuses the resource.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        /// An expression that must match every value of the header in full.
+        Each = 0,
+        /// The value of the header.
+        Exact = 1,
+        /// An expression that must match the value of the header in full.
+        Regex = 2,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Each => "EACH",
+                Self::Exact => "EXACT",
+                Self::Regex => "REGEX",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "EACH" => Some(Self::Each),
+                "EXACT" => Some(Self::Exact),
+                "REGEX" => Some(Self::Regex),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Destination {
@@ -1006,6 +1113,232 @@ pub struct Backend {
     /// Name of an endpoints resource.
     #[prost(string, tag = "3")]
     pub endpoints: ::prost::alloc::string::String,
+}
+/// One Service port for which routes of the Gateway API hold. It has the name of a Service resource
+/// and is sent instead of it, only to a proxy with the capability `service-routes`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RoutedService {
+    /// Without splits.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<Service>,
+    /// What rules do: one action may serve many rules.
+    #[prost(message, repeated, tag = "2")]
+    pub actions: ::prost::alloc::vec::Vec<RouteAction>,
+    /// In order of precedence: the first that matches decides. A request or connection that fits
+    /// none goes to the Service itself.
+    #[prost(message, repeated, tag = "3")]
+    pub rules: ::prost::alloc::vec::Vec<RouteRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteRule {
+    /// The route, or the TrafficSplit.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    /// Of the route, by its name or its place. Empty: the object has but one.
+    #[prost(string, tag = "2")]
+    pub rule: ::prost::alloc::string::String,
+    /// Absent: every request and connection. Present and empty: nothing.
+    #[prost(message, optional, tag = "3")]
+    pub matches: ::core::option::Option<HttpMatches>,
+    /// Place in `actions`.
+    #[prost(uint32, tag = "4")]
+    pub action: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteAction {
+    /// Absent, as of a kind that is not known: the resource is refused.
+    #[prost(oneof = "route_action::What", tags = "1, 2, 3, 4")]
+    pub what: ::core::option::Option<route_action::What>,
+}
+/// Nested message and enum types in `RouteAction`.
+pub mod route_action {
+    /// Absent, as of a kind that is not known: the resource is refused.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum What {
+        /// To the endpoints of the Service itself. Always true.
+        #[prost(bool, tag = "1")]
+        Root(bool),
+        #[prost(message, tag = "2")]
+        Backends(super::RouteBackends),
+        /// Of policy::reason.
+        #[prost(string, tag = "3")]
+        Refuse(::prost::alloc::string::String),
+        #[prost(message, tag = "4")]
+        Redirect(super::RouteRedirect),
+    }
+}
+/// By weight. All weights 0 or none: no backend.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteBackends {
+    #[prost(message, repeated, tag = "1")]
+    pub backends: ::prost::alloc::vec::Vec<RouteBackend>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteBackend {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// Of that Service.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(uint32, tag = "4")]
+    pub weight: u32,
+    /// Name of an endpoints resource. Empty: the backend is invalid.
+    #[prost(string, tag = "5")]
+    pub endpoints: ::prost::alloc::string::String,
+    /// Its share of the calls is refused.
+    #[prost(bool, tag = "6")]
+    pub invalid: bool,
+    /// What is done with calls that it takes. Absent: nothing.
+    #[prost(message, optional, tag = "7")]
+    pub actions: ::core::option::Option<CallActions>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CallActions {
+    /// Of the rule, then of the backend.
+    #[prost(message, repeated, tag = "1")]
+    pub edits: ::prost::alloc::vec::Vec<Edits>,
+    #[prost(message, optional, tag = "2")]
+    pub cors: ::core::option::Option<Cors>,
+    #[prost(message, repeated, tag = "3")]
+    pub mirrors: ::prost::alloc::vec::Vec<RuleMirror>,
+    #[prost(message, optional, tag = "4")]
+    pub timeouts: ::core::option::Option<RuleTimeouts>,
+    #[prost(message, optional, tag = "5")]
+    pub retry: ::core::option::Option<RuleRetry>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Edits {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<HeaderEdits>,
+    #[prost(message, optional, tag = "2")]
+    pub response: ::core::option::Option<HeaderEdits>,
+    #[prost(message, optional, tag = "3")]
+    pub rewrite: ::core::option::Option<Rewrite>,
+}
+/// Removals come first, then `set`, then `add`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeaderEdits {
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<Header>,
+    #[prost(message, repeated, tag = "2")]
+    pub add: ::prost::alloc::vec::Vec<Header>,
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rewrite {
+    #[prost(string, optional, tag = "1")]
+    pub host: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathRewrite>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathRewrite {
+    /// Absent, as of a kind that is not known: the resource is refused.
+    #[prost(oneof = "path_rewrite::How", tags = "1, 2")]
+    pub how: ::core::option::Option<path_rewrite::How>,
+}
+/// Nested message and enum types in `PathRewrite`.
+pub mod path_rewrite {
+    /// Absent, as of a kind that is not known: the resource is refused.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum How {
+        /// The whole path.
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Prefix(super::PrefixRewrite),
+    }
+}
+/// The segments `matched` at the start of the path become `with`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrefixRewrite {
+    #[prost(string, tag = "1")]
+    pub matched: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub with: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteRedirect {
+    /// Of the response.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// http or https. Absent: as the request came; so with `host`.
+    #[prost(string, optional, tag = "2")]
+    pub scheme: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub host: ::core::option::Option<::prost::alloc::string::String>,
+    /// Absent: the port of `scheme`, else the port that was called.
+    #[prost(uint32, optional, tag = "4")]
+    pub port: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "5")]
+    pub path: ::core::option::Option<PathRewrite>,
+    #[prost(message, optional, tag = "6")]
+    pub response: ::core::option::Option<HeaderEdits>,
+    #[prost(message, optional, tag = "7")]
+    pub cors: ::core::option::Option<Cors>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    /// In the syntax of policy::route::cors.
+    #[prost(string, repeated, tag = "1")]
+    pub origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "2")]
+    pub credentials: bool,
+    #[prost(message, optional, tag = "3")]
+    pub methods: ::core::option::Option<Allowed>,
+    #[prost(message, optional, tag = "4")]
+    pub headers: ::core::option::Option<Allowed>,
+    #[prost(message, optional, tag = "5")]
+    pub expose: ::core::option::Option<Allowed>,
+    /// Seconds.
+    #[prost(uint32, tag = "6")]
+    pub max_age: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Allowed {
+    #[prost(bool, tag = "1")]
+    pub any: bool,
+    #[prost(string, repeated, tag = "2")]
+    pub only: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Copies of requests of any method. The pods that receive them may make any call.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RuleMirror {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// Of that Service.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// Name of an endpoints resource.
+    #[prost(string, tag = "4")]
+    pub endpoints: ::prost::alloc::string::String,
+    /// Of the requests, in millionths.
+    #[prost(uint32, tag = "5")]
+    pub share: u32,
+}
+/// Times are in milliseconds. Absent: as TrafficPolicies have it; 0: none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RuleTimeouts {
+    #[prost(uint64, optional, tag = "1")]
+    pub request: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    pub backend_request: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RuleRetry {
+    /// After the first.
+    #[prost(uint32, tag = "1")]
+    pub attempts: u32,
+    #[prost(uint32, repeated, tag = "2")]
+    pub codes: ::prost::alloc::vec::Vec<u32>,
+    /// Milliseconds. Absent: the default.
+    #[prost(uint64, optional, tag = "3")]
+    pub backoff: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoints {
@@ -1863,6 +2196,10 @@ pub struct Edge {
     /// was called.
     #[prost(string, tag = "26")]
     pub remote: ::prost::alloc::string::String,
+    /// Client side: kind and namespace/name of the route that chose the backend, such as
+    /// HTTPRoute shop/web. Empty for a TrafficSplit.
+    #[prost(string, tag = "27")]
+    pub rule: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReasonCalls {

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use policy::name::ServiceId;
 
-use crate::conditions::Reason;
+use crate::{
+    conditions::Reason,
+    reader::{Broken, Object},
+};
+
+/// The fields of a reference.
+pub(super) const FIELDS: [&str; 5] = ["group", "kind", "namespace", "name", "port"];
 
 /// What a backend, or a mirror, refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,24 +41,41 @@ pub struct Unresolved {
 }
 
 impl BackendTarget {
+    /// Reads the reference of a route in this namespace.
+    pub(super) fn read(written: &Object<'_>, namespace: &str) -> Result<Self, Broken> {
+        let group = written.filled("group")?.unwrap_or_default();
+        let kind = written.filled("kind")?.unwrap_or("Service");
+        let namespace = written.filled("namespace")?.unwrap_or(namespace);
+        let port = written.read("port", |port| port.number(&(1..=u16::MAX)))?;
+        Ok(Self {
+            path: written.path.clone(),
+            group: group.into(),
+            kind: kind.into(),
+            namespace: namespace.into(),
+            name: written.need("name")?.word()?.into(),
+            port,
+        })
+    }
+
     /// The Service and its port, which need not exist.
+    ///
+    /// # Errors
+    /// If it is no Service, or without a port.
     pub fn service(&self) -> Result<(ServiceId, u16), Unresolved> {
-        let unresolved = |reason, message: String| Unresolved {
+        let unresolved = |reason, message| Unresolved {
             reason,
             path: self.path.clone(),
             message,
         };
-        let Self {
-            group, kind, name, ..
-        } = self;
-        if !group.is_empty() || &**kind != "Service" {
-            let of = if group.is_empty() {
-                "the core group"
-            } else {
-                group
+        let Self { kind, name, .. } = self;
+        if !self.group.is_empty() || &**kind != "Service" {
+            let group = match &*self.group {
+                "" => "the core group",
+                group => group,
             };
             let message = format!(
-                "{name} is a {kind} of {of}, but only Services can be backends; name a Service"
+                "{name} is of kind {kind} in {group}, but only Services can receive requests; name \
+                 a Service"
             );
             return Err(unresolved(Reason::InvalidKind, message));
         }

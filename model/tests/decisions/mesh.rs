@@ -26,7 +26,7 @@ use policy::{
     name::SpiffeId,
     path::PathForms,
     protocol::{PortProtocols, Protocol},
-    route::{self, Backend, Table},
+    route::Table,
 };
 use prost::Message;
 use serde_json::{Value, json};
@@ -213,7 +213,7 @@ impl Mesh {
             _ => None,
         })?;
         let splits = service.splits.iter().map(|split| {
-            let rule = route::Rule::<Vec<Backend>>::try_from(split).unwrap();
+            let rule = wire::convert::split(split, port).unwrap();
             rule.map(Some)
         });
         let table = Table {
@@ -287,7 +287,7 @@ impl Mesh {
                 }
                 Content::Service(service) => {
                     for split in &service.splits {
-                        route::Rule::<Vec<Backend>>::try_from(split)
+                        wire::convert::split(split, 80)
                             .unwrap_or_else(|error| panic!("{name}: {error}"));
                         read += 1;
                     }

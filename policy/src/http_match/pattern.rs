@@ -347,13 +347,16 @@ mod tests {
             "/v1.0/x", "/a...", "/a.", "/a", "a$", "a", r"a\", ".", "..", "/äpi", "/a-b", "a b",
             "#", r"/x\", r"/x\y",
         ];
+        let decoded = ["\n", "/api\n", "api\napi", "\napi", "/api/\nx"];
         let mut short = 0;
         for pattern in patterns {
-            for anchor in [Anchor::Start, Anchor::Full] {
+            for anchor in [Anchor::Start, Anchor::Full, Anchor::FullOfAny] {
                 let engine = compile(pattern, anchor, &mut Budget::single()).unwrap();
                 let fast = Pattern::compile(pattern, anchor, &mut Budget::single()).unwrap();
                 short += usize::from(!matches!(fast.plan, Plan::Run(_)));
-                for subject in subjects {
+                let whole = anchor == Anchor::FullOfAny;
+                let more = decoded.iter().filter(|_| whole);
+                for subject in subjects.iter().chain(more) {
                     assert_eq!(
                         fast.matches(subject),
                         engine.is_match(subject),

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use http::Method;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
+
+mod described;
 
 fn http(path: Option<&str>, methods: &[&str], headers: &[(&str, &str)]) -> HttpMatch {
     HttpMatch::new("m", path, methods, headers).unwrap()

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::name::ServiceId;
+use crate::share::Share;
 use crate::sticky::{STEP, mix};
 use crate::traffic::call::Downstream;
 use crate::traffic::set::{Methods, Percent};
@@ -63,4 +64,34 @@ fn each_entry_gets_its_share_of_all_requests() {
     assert!((850..=1150).contains(&copies[0]), "{copies:?}");
     assert!((4750..=5250).contains(&copies[3]), "{copies:?}");
     assert_eq!((copies[1], copies[2]), (10_000, 0));
+}
+
+#[test]
+fn rule_mirrors_any_method_except_to_own_backend() {
+    let all = [
+        ("next", 80, 500_000),
+        ("next", 90, 1_000_000),
+        ("none", 80, 0),
+    ];
+    let all = all.map(|(name, port, millionths)| RuleMirror {
+        service: ServiceId::new("shop", name),
+        port,
+        endpoints: format!("endpoints/shop/{name}:{port}").into(),
+        share: Share::of_millionths(millionths).unwrap(),
+    });
+    let ports = |backend: &Backend, drawn: u64| -> Vec<u16> {
+        let due = due_by_rule(&all, backend, || drawn);
+        due.map(|mirror| mirror.port).collect()
+    };
+    let backend = |name: &str, port: u16| {
+        let service = ServiceId::new("shop", name);
+        Backend::new(service, port, 1, format!("endpoints/shop/{name}:{port}"))
+    };
+    let api = backend("api", 80);
+    assert_eq!(ports(&api, 0), [80, 90]);
+    assert_eq!(ports(&api, u64::MAX / 4), [80, 90]);
+    assert_eq!(ports(&api, u64::MAX / 4 * 3), [90]);
+    // No server gets a request twice.
+    assert_eq!(ports(&backend("next", 90), 0), [80]);
+    assert_eq!(ports(&backend("next", 80), 0), [90]);
 }

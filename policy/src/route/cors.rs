@@ -5,6 +5,7 @@
 //! origin gets none, and its browser withholds the response.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use http::Method;
@@ -194,7 +195,13 @@ impl<'a> Origin<'a> {
             Some((host, port)) if is_port(port) => (host, port.parse().ok().filter(|p| *p != 0)?),
             _ => (rest, if https { 443 } else { 80 }),
         };
-        let is_host = !host.is_empty() && !host.contains(['/', '?', '#', '@', ',', ' ']);
+        let name = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let is_host = match name {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && !host.contains(['/', '?', '#', '@', ',', ' ', ':']),
+        };
         is_host.then_some(Self { https, host, port })
     }
 }
@@ -251,7 +258,7 @@ impl FromStr for AllowedOrigin {
                 Some(end) if end.starts_with('.') && !end.contains('*') => {
                     Host::EndsWith(end.into())
                 }
-                None if !host.contains('*') => Host::Exact(host.into()),
+                None if !host.contains('*') => Host::Exact(host.as_str().into()),
                 Some(_) | None => return Err(bad()),
             };
             let Origin { https, port, .. } = origin;
@@ -269,3 +276,6 @@ impl fmt::Display for AllowedOrigin {
         f.write_str(&self.text)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,12 +114,14 @@ pub struct RuleRetry {
     pub attempts: u8,
     /// Error statuses that are tried again, from 400 to 599.
     pub codes: Vec<u16>,
-    /// The shortest wait before the first retry; `None`: the default.
+    /// The shortest wait before the first retry, at most [`MAX_BACKOFF`]; `None`: the default.
     pub backoff: Option<Duration>,
 }
 
 /// Of [`RuleRetry::attempts`]: twice what a TrafficPolicy may have.
 pub const MAX_ATTEMPTS: u8 = 10;
+/// Of [`RuleRetry::backoff`], as of a TrafficPolicy's.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 impl Actions {
     /// Edits the headers of a request.
@@ -285,3 +287,6 @@ impl Scheme {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

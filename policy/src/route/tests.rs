@@ -169,6 +169,42 @@ fn a_split_with_matches_never_takes_opaque_bytes() {
 }
 
 #[test]
+fn last_rule_of_routes_refuses_requests_not_bytes() {
+    let rules = [
+        with_path("a", "/a"),
+        Rule {
+            then: Forward::Refuse(Reason::NoRoute),
+            ..rule("last", Match::every_request())
+        },
+    ];
+    let headers = HeaderMap::new();
+    for (method, path) in [(Method::GET, "/b"), (Method::OPTIONS, "*")] {
+        let request = RequestFacts {
+            method: &method,
+            path,
+            query: None,
+            headers: &headers,
+        };
+        assert_eq!(decides(&rules, Some(&request)).unwrap(), "last");
+    }
+    assert_eq!(decides(&rules, None), None, "bytes go to the root");
+}
+
+#[test]
+fn invalid_backend_keeps_its_share_of_calls() {
+    let both = vec![
+        Backend::new(ServiceId::new("shop", "v1"), 80, 1, "endpoints/shop/v1:80"),
+        Backend::invalid(ServiceId::new("shop", "gone"), 0, 3),
+    ];
+    assert!(!choose(&both, 0).unwrap().invalid);
+    assert!(choose(&both, u64::MAX).unwrap().invalid);
+    let parts: Vec<f64> = super::shares(&both).map(|(_, share)| share).collect();
+    assert_eq!(parts, [0.25, 0.75]);
+    let alone = vec![Backend::invalid(ServiceId::new("shop", "gone"), 0, 1)];
+    assert!(matches!(Forward::split(alone), Forward::Split(_)));
+}
+
+#[test]
 fn a_split_whose_matches_are_empty_applies_to_nothing() {
     let rules = [rule("none", Match::AnyOf(vec![]))];
     let headers = HeaderMap::new();

@@ -192,3 +192,15 @@ fn what_two_versions_must_agree_on_does_not_change() {
     assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
     assert_eq!(mix(STEP), 0x6e78_9e6a_a1b9_65f4);
 }
+
+#[test]
+fn backend_named_twice_gets_tenants_by_both_weights() {
+    let service = ServiceId::new("shop", "v1");
+    let both = [(80, 50), (90, 50)].map(|(port, weight)| {
+        let endpoints = format!("endpoints/shop/v1:{port}");
+        Backend::new(service.clone(), port, weight, endpoints)
+    });
+    let at_first = |key| backend(&both, key).unwrap().port == 80;
+    let first = tenants().into_iter().filter(|key| at_first(*key)).count();
+    assert!((420..=580).contains(&first), "{first}");
+}

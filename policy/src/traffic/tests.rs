@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 
 use super::*;
 use crate::route::Rule;
+use crate::route::edits::RuleRetry;
 use crate::traffic::call::{Budget, Cause, Causes, Downstream, StickyScope};
 use crate::traffic::endpoint::{BreakerState, Locality, Subset};
 use crate::traffic::guard::{LimitKey, LimitMode, LimitScope, OverloadMode};
@@ -252,4 +253,23 @@ fn caller_may_lower_call_priority_but_not_raise() {
     }
     assert_eq!(Priority::parse(b"sheddable"), Some(Sheddable));
     assert_eq!(Priority::parse(b"High"), None);
+}
+
+#[test]
+fn retry_of_rule_has_own_statuses_and_budget() {
+    let rule = RuleRetry {
+        attempts: 3,
+        codes: vec![500, 503],
+        backoff: None,
+    };
+    let retry = Retry::of_rule(&rule);
+    assert_eq!((retry.attempts, retry.backoff), (3, ms(25)));
+    assert_eq!(retry.codes, Statuses::of(&[500, 503]));
+    assert_eq!(retry.methods, Methods::SAFE);
+    assert_eq!(retry.budget.min_per_second, 10);
+    let later = RuleRetry {
+        backoff: Some(ms(100)),
+        ..rule
+    };
+    assert_eq!(Retry::of_rule(&later).backoff, ms(100));
 }

@@ -15,7 +15,7 @@ use policy::log_filter::LogFilter;
 use policy::mode::Enforcement;
 use policy::name::{ServiceId, SpiffeId};
 use policy::route::names::Names;
-use policy::route::{Forward, Rule, Table};
+use policy::route::{Forward, Table};
 use policy::share::Share;
 use policy::trace::Tracing;
 use policy::traffic::pod::PodGuard;
@@ -94,10 +94,11 @@ fn destination_of(
 }
 
 fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<Service, String> {
+    let port = port_of("port", service.port)?;
     let rules = service
         .splits
         .iter()
-        .map(|split| Rule::try_from(split).map(|rule| rule.map(Forward::split)))
+        .map(|split| convert::split(split, port).map(|rule| rule.map(Forward::split)))
         .collect::<Result<_, _>>()
         .map_err(|error| error.to_string())?;
     let backends = service.splits.iter().flat_map(|split| &split.backends);
@@ -107,7 +108,7 @@ fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<
             name: service.name.as_str().into(),
         },
         label: format!("{}/{}", service.namespace, service.name).into(),
-        port: port_of("port", service.port)?,
+        port,
         protocol: convert::protocol(service.protocol),
         affinity: registry.affinity(name, service.affinity_seconds),
         routes: Table {

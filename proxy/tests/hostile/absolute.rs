@@ -207,6 +207,7 @@ async fn rule_about_the_host_judges_the_address() {
             one.headers.push(v1::HeaderMatch {
                 name: "host".into(),
                 regex: "good".into(),
+                ..v1::HeaderMatch::default()
             });
         }
     }

@@ -138,6 +138,7 @@ fn split_on_header(name: &str, value: &str) -> v1::Split {
     let header = v1::HeaderMatch {
         name: name.into(),
         regex: value.into(),
+        ..v1::HeaderMatch::default()
     };
     let one = v1::HttpMatch {
         name: "m".into(),
@@ -287,6 +288,7 @@ async fn a_split_may_match_the_host_over_http2_too() {
             headers: vec![v1::HeaderMatch {
                 name: "host".into(),
                 regex: "beta[.]shop".into(),
+                ..v1::HeaderMatch::default()
             }],
             ..v1::HttpMatch::default()
         }],

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use policy::http_match::{Budget, HttpMatch};
+use policy::http_match::{Budget, Description, HttpMatch, PathMatch, ValueMatch};
 use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::route::names::{MAX_NAMES, Names};
@@ -15,36 +15,30 @@ use super::error::{BadResource, each};
 use super::object::origin;
 use crate::v1;
 
-impl TryFrom<&v1::Split> for Rule<Vec<Backend>> {
-    type Error = BadResource;
-
-    fn try_from(message: &v1::Split) -> Result<Self, BadResource> {
-        let origin = origin(message.origin.as_ref())?;
-        let when = match matches(message.matches.as_ref(), "matches")? {
-            Some(matches) => Match::AnyOf(matches),
-            None => Match::Always,
-        };
-        let backends = message.backends.iter().map(|backend| {
-            // Backends stand in the split's own namespace, so only their names are sent.
-            let service = ServiceId::new(Arc::clone(origin.namespace()), backend.service.as_str());
-            Backend::new(service, backend.weight, backend.endpoints.as_str())
-        });
-        Ok(Self {
-            then: backends.collect(),
-            origin,
-            when,
-        })
-    }
+/// A split of the calls to `port`, which its backends have too.
+///
+/// # Errors
+/// With the field that is wrong.
+pub fn split(message: &v1::Split, port: u16) -> Result<Rule<Vec<Backend>>, BadResource> {
+    let origin = origin(message.origin.as_ref())?;
+    let when = when(message.matches.as_ref())?;
+    let backends = message.backends.iter().map(|backend| {
+        // Backends stand in the split's own namespace, so only their names are sent.
+        let service = ServiceId::new(Arc::clone(origin.namespace()), backend.service.as_str());
+        Backend::new(service, port, backend.weight, backend.endpoints.as_str())
+    });
+    Ok(Rule {
+        then: backends.collect(),
+        origin,
+        when,
+    })
 }
 
 impl From<&Rule<Vec<Backend>>> for v1::Split {
     fn from(split: &Rule<Vec<Backend>>) -> Self {
         Self {
             origin: Some((&split.origin).into()),
-            matches: match &split.when {
-                Match::Always => None,
-                Match::AnyOf(matches) => Some(v1::HttpMatches::from(&**matches)),
-            },
+            matches: when_message(&split.when),
             backends: split
                 .then
                 .iter()
@@ -93,6 +87,22 @@ impl From<&Names> for v1::Routes {
     }
 }
 
+/// Absent: every request and connection.
+pub(super) fn when(message: Option<&v1::HttpMatches>) -> Result<Match, BadResource> {
+    Ok(match matches(message, "matches")? {
+        Some(matches) => Match::AnyOf(matches),
+        None => Match::Always,
+    })
+}
+
+/// The inverse of [`when`].
+pub(super) fn when_message(when: &Match) -> Option<v1::HttpMatches> {
+    match when {
+        Match::Always => None,
+        Match::AnyOf(matches) => Some(v1::HttpMatches::from(&**matches)),
+    }
+}
+
 pub(super) fn matches(
     message: Option<&v1::HttpMatches>,
     field: &str,
@@ -115,36 +125,83 @@ pub(super) fn within(
     budget: &mut Budget,
     message: &v1::HttpMatch,
 ) -> Result<HttpMatch, BadResource> {
-    let headers: Vec<(&str, &str)> = message
-        .headers
-        .iter()
-        .map(|header| (header.name.as_str(), header.regex.as_str()))
-        .collect();
-    HttpMatch::within(
-        budget,
-        &message.name,
-        message.path_regex.as_deref(),
-        &message.methods,
-        &headers,
-    )
-    .map_err(|bad| BadResource::new(bad.field, bad.reason))
+    let description = Description {
+        path: path(message)?,
+        methods: message.methods.clone(),
+        headers: values("headers", &message.headers)?,
+        query: values("query", &message.query)?,
+    };
+    HttpMatch::described(budget, &message.name, description)
+        .map_err(|bad| BadResource::new(bad.field, bad.reason))
+}
+
+fn path(message: &v1::HttpMatch) -> Result<Option<PathMatch>, BadResource> {
+    use v1::http_match::PathKind;
+    let kind = PathKind::try_from(message.path_kind);
+    let make: fn(String) -> PathMatch = match kind.map_err(|_| BadResource::unknown("pathKind"))? {
+        PathKind::Open => PathMatch::Open,
+        PathKind::Exact => PathMatch::Exact,
+        PathKind::Prefix => PathMatch::Prefix,
+        PathKind::Full => PathMatch::Regex,
+    };
+    Ok(message.path_regex.clone().map(make))
+}
+
+fn values(
+    field: &str,
+    messages: &[v1::HeaderMatch],
+) -> Result<Vec<(String, ValueMatch)>, BadResource> {
+    use v1::header_match::Kind;
+    let read = messages.iter().enumerate().map(|(i, message)| {
+        let kind = Kind::try_from(message.kind);
+        let unknown = |_| BadResource::unknown(format!("{field}[{i}].kind"));
+        let make: fn(String) -> ValueMatch = match kind.map_err(unknown)? {
+            Kind::Each => ValueMatch::Each,
+            Kind::Exact => ValueMatch::Exact,
+            Kind::Regex => ValueMatch::Regex,
+        };
+        Ok((message.name.clone(), make(message.regex.clone())))
+    });
+    read.collect()
 }
 
 impl From<&HttpMatch> for v1::HttpMatch {
     fn from(one: &HttpMatch) -> Self {
+        use v1::http_match::PathKind;
+        let Description {
+            path,
+            methods,
+            headers,
+            query,
+        } = one.description();
+        let kind = match path {
+            None | Some(PathMatch::Open(_)) => PathKind::Open,
+            Some(PathMatch::Exact(_)) => PathKind::Exact,
+            Some(PathMatch::Prefix(_)) => PathKind::Prefix,
+            Some(PathMatch::Regex(_)) => PathKind::Full,
+        };
         Self {
             name: one.name().to_owned(),
-            path_regex: one.path_regex().map(str::to_owned),
-            methods: one.methods().to_vec(),
-            headers: one
-                .headers()
-                .iter()
-                .map(|(name, regex)| v1::HeaderMatch {
-                    name: name.clone(),
-                    regex: regex.clone(),
-                })
-                .collect(),
+            path_regex: path.as_ref().map(|path| path.text().to_owned()),
+            methods: methods.clone(),
+            headers: headers.iter().map(value_message).collect(),
+            path_kind: kind.into(),
+            query: query.iter().map(value_message).collect(),
         }
+    }
+}
+
+fn value_message((name, value): &(String, ValueMatch)) -> v1::HeaderMatch {
+    use v1::header_match::Kind;
+    let kind = match value {
+        ValueMatch::Each(_) => Kind::Each,
+        ValueMatch::Exact(_) => Kind::Exact,
+        ValueMatch::Regex(_) => Kind::Regex,
+    };
+    v1::HeaderMatch {
+        name: name.clone(),
+        regex: value.text().to_owned(),
+        kind: kind.into(),
     }
 }
 

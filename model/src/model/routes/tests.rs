@@ -76,7 +76,7 @@ fn controllers_route_table_equals_table_built_by_proxy() {
             assert_eq!(table.rules.len(), 2);
             let sent = sent.service(&format!("service/shop/api:{port}"));
             let read = sent.splits.iter().map(|split| {
-                let rule = Rule::<Vec<Backend>>::try_from(split).unwrap();
+                let rule = wire::convert::split(split, port).unwrap();
                 rule.map(Forward::split)
             });
             assert_eq!(table.rules, read.collect::<Vec<_>>(), "{weights:?} {port}");
