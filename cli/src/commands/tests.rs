@@ -22,6 +22,7 @@ use crate::global::Global;
 mod absent;
 mod bare;
 mod clock;
+mod convert;
 mod dry_run;
 mod explain;
 mod fault;
