@@ -103,7 +103,10 @@ async fn refusals_by_policy_alone_are_excused() {
             | Reason::BadRequest
             | Reason::Deadline
             | Reason::Overload
-            | Reason::CircuitOpen => "bad",
+            | Reason::CircuitOpen
+            | Reason::NoRoute
+            | Reason::InvalidBackend
+            | Reason::InvalidRoute => "bad",
         };
         shows_health(&mut shown, &format!("Service {}", reason.as_str()), health).await;
     }

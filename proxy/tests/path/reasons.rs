@@ -7,14 +7,19 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use policy::name::ServiceId;
+use policy::origin::Origin;
 use policy::reason::Reason;
+use policy::route::{Backend, Forward, Match, Rule, Table};
 use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::{Breaker, BreakerState};
 use policy::traffic::guard::Overload;
 use policy::traffic::pod::GuardPort;
 use tokio::net::TcpStream;
-use wire::v1::{Enforcement, MtlsMode, Protocol};
+use wire::convert::routed_service_message;
+use wire::v1::resource::Content;
+use wire::v1::{Enforcement, MtlsMode, Protocol, Resource};
 
 use super::answers::{App, NOTHING, OK, SILENCE, ask, limited, policy_of, served_by, whole};
 use super::limits::{guard, guarded, limit, rule as rule_of};
@@ -120,6 +125,13 @@ impl Scene {
                 ..EffectivePolicy::default()
             })]),
             Reason::ShadowWrite => restrict_to_read_only(&client, &[]),
+            Reason::NoRoute | Reason::InvalidRoute => {
+                client.set(routed(Forward::Refuse(reason)));
+            }
+            Reason::InvalidBackend => {
+                let gone = Backend::invalid(ServiceId::new("shop", "gone"), 80, 1);
+                client.set(routed(Forward::split(vec![gone])));
+            }
         }
         Self {
             client,
@@ -151,6 +163,26 @@ async fn served(client: &Pod, server: &Pod, answer: &'static str) -> App {
     let app = App::new(server.ip, answer).await;
     served_by(client, server, &[&app]);
     app
+}
+
+/// `api` with a rule of a route for every request.
+fn routed(then: Forward) -> Vec<Resource> {
+    let table = Table {
+        rules: vec![Rule {
+            origin: Origin::new("HTTPRoute", "shop", "web"),
+            when: Match::every_request(),
+            then,
+        }],
+        otherwise: Forward::Root,
+    };
+    let mut all = service("api", vip().ip(), Protocol::Http1, Vec::new());
+    for one in &mut all {
+        if let Some(Content::Service(service)) = &one.content {
+            let routed = routed_service_message(service.clone(), &table);
+            one.content = Some(Content::RoutedService(routed));
+        }
+    }
+    all
 }
 
 /// The status and the gRPC code of each reason, as the page has them.
