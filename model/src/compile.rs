@@ -24,6 +24,7 @@ mod release_findings;
 mod releases;
 mod route_names;
 mod routes;
+mod service_routes;
 mod slices;
 mod splits;
 mod traffic;

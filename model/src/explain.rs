@@ -2,7 +2,8 @@
 //! them.
 //!
 //! `call` finds the caller and what is called, `service_names` resolves names without an address,
-//! `route` finds the backends, `evaluate` applies the rules of the called pods, `host` detects
+//! `route` finds the backends, `rules`
+//! describes rules of routes, `evaluate` applies the rules of the called pods, `host` detects
 //! results that depend on the host, `backends` sums results by backend, `steps` writes the text
 //! for users, `noticed` selects lines of the manual, `fix` suggests what would let the call pass;
 //! `comparison` evaluates a change for recorded calls, `candidates` selects the rules of a change
@@ -25,6 +26,7 @@ mod noticed;
 mod outcome;
 mod question;
 mod route;
+mod rules;
 mod service_names;
 mod steps;
 

@@ -24,6 +24,7 @@ mod releases;
 pub(crate) mod route_names;
 mod routes;
 mod service_ports;
+pub(crate) mod service_routes;
 mod targets;
 pub(crate) mod telemetry;
 pub(crate) mod traffic;
@@ -44,15 +45,16 @@ use policy::{
 pub use self::defaults::Defaults;
 pub use self::peers::owner_above;
 pub(crate) use self::published::EncodedResource;
-pub use self::routes::Audience;
 pub(crate) use self::releases::{CandidateShare, ReleasedPods, Releases};
 pub(crate) use self::service_ports::{Served, by_say, has_say, has_shared_port};
+pub(crate) use self::routes::Audience;
 pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
     bindings::Bindings,
     published::SharedResources,
     route_names::RouteNames,
+    service_routes::ServiceRoutes,
     traffic::{Guard, Policies},
 };
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, TopologyHints, World};
@@ -183,6 +185,8 @@ pub struct ServiceEntry {
     pub ports: BTreeMap<u16, PortEntry>,
     /// In order of precedence.
     pub splits: Vec<Split>,
+    /// Routes of the Gateway API, which decide before splits.
+    pub(crate) routes: Option<Arc<ServiceRoutes>>,
     /// Where a release shares its calls out: see [`Index::backend`].
     pub(crate) sets: Option<Box<Sets>>,
 }
@@ -199,7 +203,10 @@ pub(crate) struct Sets {
 pub struct PortEntry {
     pub protocol: Protocol,
     pub candidates: Vec<EndpointState>,
+    /// With its splits.
     pub(crate) service: OnceLock<Arc<EncodedResource>>,
+    /// With its routes, by the namespace whose callers get it; empty for everyone.
+    pub(crate) routed: OnceLock<BTreeMap<Arc<str>, Arc<EncodedResource>>>,
     /// By node for a Service with local traffic policy; else only under "".
     pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<EncodedResource>>>,
     /// What a node without endpoints of a local Service gets.
@@ -282,6 +289,7 @@ impl PortEntry {
             protocol,
             candidates,
             service: OnceLock::new(),
+            routed: OnceLock::new(),
             endpoints: OnceLock::new(),
             nothing: OnceLock::new(),
         }

@@ -346,8 +346,12 @@ impl Observed {
         for name in &through {
             let callers = state.callers.get(name.as_str()).into_iter().flatten();
             let here = |pod: &str| live(pod) || runs(model, pod);
-            needed.extend(callers.filter(|pod| here(pod)).cloned());
-            for (namespace, account) in state.users.get(name.as_str()).into_iter().flatten() {
+            let gets = |namespace: &str| model.reaches(object, namespace, name);
+            let of_pod = |pod: &str| pod_id(pod).is_some_and(|pod| gets(&pod.namespace));
+            let callers = callers.filter(|pod| here(pod) && of_pod(pod));
+            needed.extend(callers.cloned());
+            let users = state.users.get(name.as_str()).into_iter().flatten();
+            for (namespace, account) in users.filter(|(namespace, _)| gets(namespace)) {
                 let pods = model.running_pods_of(namespace, account).iter();
                 needed.extend(
                     pods.filter(|pod| unheard(pod))

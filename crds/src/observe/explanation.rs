@@ -27,7 +27,7 @@ pub struct ExplanationSpec {
     /// GET without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// With or without a query, which decides nothing; `/` without it.
+    /// With or without a query, which decides in routes of the Gateway API alone; `/` without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -26,7 +26,7 @@ use super::{
         changed_pods, only_readiness_differs, same_besides_pods_and_slices, same_ports,
         services_of_changed_slices, take_over, with_places,
     },
-    endpoints, protocols, release_findings, releases,
+    endpoints, protocols, release_findings, releases, service_routes,
     slices::{self, ByPort},
     traffic,
 };
@@ -91,7 +91,12 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
             return None;
         }
         let ports = endpoints::ports(world, key, &entry.facts, &is, &before.pods);
-        let new = releases::service_entry(world, key, &entry.facts, ports, entry.splits.clone());
+        let splits = entry.splits.clone();
+        let new = ServiceEntry {
+            // They depend on no endpoint.
+            routes: entry.routes.clone(),
+            ..releases::service_entry(world, key, &entry.facts, ports, splits)
+        };
         if !same_ports(&new, entry) {
             services.insert(key.clone(), Arc::new(new));
             moved.insert(key.clone());
@@ -179,6 +184,9 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     };
     if watched.iter().any(differs)
         || release_findings::differ(&before.releases, world, &services, &pods)
+        || moved
+            .iter()
+            .any(|key| routes_may_differ(world, key, [&before.services, &services]))
     {
         return None;
     }
@@ -318,7 +326,10 @@ impl Change<'_> {
             };
             let ports = endpoints::ports(self.world, key, &entry.facts, found, pods);
             let splits = entry.splits.clone();
-            let new = releases::service_entry(self.world, key, &entry.facts, ports, splits);
+            let new = ServiceEntry {
+                routes: entry.routes.clone(),
+                ..releases::service_entry(self.world, key, &entry.facts, ports, splits)
+            };
             if !same_ports(&new, entry) {
                 services.insert(key.clone(), Arc::new(new));
                 moved.insert(key.clone());
@@ -326,6 +337,22 @@ impl Change<'_> {
         }
         (services, moved)
     }
+}
+
+/// Whether a Service that some route is for speaks something else at a port: then another kind of
+/// route may decide there, or none.
+fn routes_may_differ(
+    world: &World,
+    key: &ObjectKey,
+    services: [&BTreeMap<ObjectKey, Arc<ServiceEntry>>; 2],
+) -> bool {
+    let [was, is] = services.map(|services| {
+        let ports = services.get(key).into_iter().flat_map(|entry| &entry.ports);
+        ports
+            .map(|(port, at)| (*port, at.protocol))
+            .collect::<Vec<_>>()
+    });
+    was != is && service_routes::is_parent(world, key)
 }
 
 impl Pods {

@@ -206,6 +206,7 @@ fn same_service(index: &Index, before: &Index, new: &ServiceEntry, old: &Service
     same_ports(new, old)
         && new.facts == old.facts
         && new.splits == old.splits
+        && new.routes == old.routes
         && backends.all(|(backend, _)| same_backend(backend))
 }
 

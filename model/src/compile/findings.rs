@@ -31,6 +31,16 @@ const KEPT: usize = 32;
 /// Problems that are not kept and are counted once each, of each condition.
 const MAX_DISTINCT: usize = 1024;
 
+/// One thing that is wrong with an object, before it is known where it is reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) condition: ConditionType,
+    pub(crate) severity: Severity,
+    pub(crate) reason: Reason,
+    pub(crate) field: String,
+    pub(crate) message: String,
+}
+
 /// Collects problems while compiling.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
@@ -63,6 +73,35 @@ struct FoundObject {
     summary: String,
     target: Option<String>,
     parents: Vec<ParentReport>,
+}
+
+impl Finding {
+    /// `Accepted` is false.
+    pub(crate) fn refuse(reason: Reason, field: &str, message: String) -> Self {
+        Self {
+            condition: ConditionType::Accepted,
+            severity: Severity::Failure,
+            reason,
+            field: field.to_owned(),
+            message,
+        }
+    }
+
+    /// `Accepted` stays true, with a warning.
+    pub(crate) fn warn(reason: Reason, field: &str, message: String) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::refuse(reason, field, message)
+        }
+    }
+
+    /// `ResolvedRefs` is false.
+    pub(crate) fn unresolved(reason: Reason, field: &str, message: String) -> Self {
+        Self {
+            condition: ConditionType::ResolvedRefs,
+            ..Self::refuse(reason, field, message)
+        }
+    }
 }
 
 impl Findings {
@@ -99,6 +138,18 @@ impl Findings {
             object: object.clone(),
             generation,
         }
+    }
+
+    /// The conditions `Accepted` and `ResolvedRefs` of one object, by what was reported so far.
+    pub(crate) fn conditions(&self, object: &ObjectRef) -> [Condition; 2] {
+        let nothing = ObjectFindings::default();
+        let findings = self.findings.get(object).unwrap_or(&nothing);
+        [
+            findings.accepted.condition(ConditionType::Accepted),
+            findings
+                .resolved_refs
+                .condition(ConditionType::ResolvedRefs),
+        ]
     }
 
     /// Sums up.
@@ -265,6 +316,18 @@ impl About<'_> {
             field,
             || message,
         );
+    }
+
+    /// Reports what was found before.
+    pub(crate) fn found(&mut self, finding: &Finding) {
+        let Finding {
+            condition,
+            severity,
+            reason,
+            field,
+            message,
+        } = finding;
+        self.add(*condition, *severity, *reason, field, || message.clone());
     }
 
     fn add(

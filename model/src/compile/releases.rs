@@ -245,7 +245,7 @@ impl Claim<'_> {
     }
 }
 
-/// A Service with the sets that its rules share its calls out between.
+/// A Service with the sets that its rules share its calls out between, and without routes.
 pub(super) fn service_entry(
     world: &World,
     key: &ObjectKey,
@@ -261,6 +261,7 @@ pub(super) fn service_entry(
         facts: Arc::clone(facts),
         ports,
         splits,
+        routes: None,
         sets,
     }
 }
@@ -286,6 +287,7 @@ fn sets(
             facts: Arc::clone(facts),
             ports: ports.collect(),
             splits: Vec::new(),
+            routes: None,
             sets: None,
         })
     };

@@ -126,9 +126,11 @@ fn candidates(
         noted(key, facts, findings).refuse(Reason::Invalid, "", message);
     }
     let splits = named.services.values().flat_map(|entry| &entry.splits);
+    let routes = named.services.values();
+    let routes = routes.flat_map(|entry| entry.all_routed().map(|(_, table)| table));
     let by_name: BTreeMap<&ObjectKey, &Arc<PolicyFacts>> = counting.iter().copied().collect();
     let by_name = by_name.into_iter().map(|(key, facts)| (key, &**facts));
-    let receivers = Receivers::new(splits, by_name);
+    let receivers = Receivers::new(splits, routes, by_name);
     let mut hints = Hints::default();
     let mut candidates = Vec::new();
     for (key, facts) in counting {

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     access, addresses, annotations, bindings, endpoints, faults, findings, members::Members,
-    protocols, release_findings, releases, route_names, routes, slices, splits, traffic,
+    protocols, release_findings, releases, route_names, routes,
+    service_routes::ServiceRoutesCompiler, slices, splits, traffic,
 };
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
@@ -56,7 +57,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     annotations::check_proxies(world, &mut findings);
     let names = route_names::names(world, &routes, &mut findings);
 
-    let services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
+    let mut services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
         .services
         .iter()
         .map(|(key, facts)| {
@@ -67,6 +68,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         })
         .collect();
 
+    let mut routed = ServiceRoutesCompiler::new(world, &mut services);
     let named = traffic::Named {
         world,
         defaults,
@@ -86,6 +88,8 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         &mut policies,
         &mut findings,
     );
+    routed.settle(&mut services, &policies);
+    routed.report(&services, &claims, &mut findings);
     let index = Index {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),

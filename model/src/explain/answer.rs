@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crds::observe::{ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix};
+use crds::observe::{ExplainedRule, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix};
 use policy::name::ObjectRef;
 use policy::reason::Reason;
 
@@ -100,10 +100,12 @@ impl Model {
         request: &Request,
         backend_route: BackendRoute,
     ) -> BackendOutcome<'a> {
+        // Access rules see what arrives.
+        let sent = backend_route.sent.as_ref().unwrap_or(request);
         let evaluated: Vec<EvaluatedEndpoint> = backend_route
             .called_endpoints()
             .iter()
-            .map(|endpoint| evaluate::endpoint(self, caller, endpoint, request))
+            .map(|endpoint| evaluate::endpoint(self, caller, endpoint, sent))
             .collect();
         BackendOutcome {
             caller,
@@ -124,6 +126,7 @@ impl Model {
         let mut status = ExplanationStatus {
             owner: question.to.namespace().to_owned(),
             backends: backends::verdicts(outcomes),
+            rule: rule_of(outcomes),
             steps,
             ..ExplanationStatus::default()
         };
@@ -172,6 +175,14 @@ impl Model {
         }
         explained
     }
+}
+
+/// The rule of a route that decides. All callers are of one namespace, so it is one.
+fn rule_of(outcomes: &[BackendOutcome<'_>]) -> Option<ExplainedRule> {
+    let mut rules = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.backend_route.rule.as_ref());
+    rules.next().cloned()
 }
 
 const fn counted_at(to: &Called) -> CountedPort {

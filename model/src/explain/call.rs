@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::observe::{ExplanationSpec, From, To};
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use policy::access::Source;
 use policy::host::named_once;
 use policy::name::SpiffeId;
 use policy::path::MAX_TARGET;
 use policy::protocol::CONNECT_REFUSED;
+use policy::route::edits::Actions;
 use policy::well_known::PROXY_PORTS;
 
 use super::question::{BadQuestion, CallerView, Owner};
@@ -38,6 +40,8 @@ pub(super) struct Request {
     pub(super) method: Method,
     /// Without query string, as it was given.
     pub(super) path: String,
+    /// The query string, which decides in routes of the Gateway API alone.
+    pub(super) query: Option<String>,
     pub(super) headers: HeaderMap,
     /// Why a proxy that reads it as HTTP answers 400, regardless of the rules.
     pub(super) malformed: Option<&'static str>,
@@ -65,7 +69,11 @@ impl Request {
         if !path.starts_with(['/', '*']) {
             return Err(BadQuestion::new("path", "must begin with a slash"));
         }
-        let path = path.split(['?', '#']).next().unwrap_or("/").to_owned();
+        let target = path.split('#').next().unwrap_or("/");
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+            None => (target.to_owned(), None),
+        };
         if spec.headers.len() > MAX_HEADERS {
             let reason = format!("has more than {MAX_HEADERS} entries");
             return Err(BadQuestion::new("headers", reason));
@@ -88,10 +96,38 @@ impl Request {
         Ok(Self {
             tcp: spec.tcp,
             path,
+            query,
             malformed: malformed(&method, &headers),
             method,
             headers,
         })
+    }
+
+    /// The request as it is sent on by a rule that does this with it.
+    pub(super) fn edited(&self, actions: &Actions) -> Self {
+        let mut headers = self.headers.clone();
+        actions.edit_request(&mut headers);
+        let host = actions.host().map(|host| HeaderValue::from_str(host));
+        if let Some(Ok(host)) = host {
+            headers.insert(HOST, host);
+        }
+        let target = match &self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
+        };
+        let target = actions.path_and_query(&target);
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (&*target, None),
+        };
+        Self {
+            tcp: self.tcp,
+            method: self.method.clone(),
+            path: path.to_owned(),
+            query,
+            headers,
+            malformed: self.malformed,
+        }
     }
 }
 
@@ -408,8 +444,13 @@ impl Called {
         let Some(entry) = index.services.get(key) else {
             return false;
         };
-        let backends = entry.splits.iter().flat_map(|split| &split.backends);
-        let mut backends = backends.filter_map(|(backend, _)| index.backend(backend));
+        let split = entry.splits.iter().flat_map(|split| &split.backends);
+        let split = split.map(|(backend, _)| backend);
+        let routed = entry.all_routed().flat_map(|(_, table)| &table.leads_to);
+        let routed = routed.map(|(backend, _)| backend);
+        let mut backends = split
+            .chain(routed)
+            .filter_map(|backend| index.backend(backend));
         entry.facts.internal_local || backends.any(|backend| backend.facts.internal_local)
     }
 

@@ -4,6 +4,8 @@
 //! depends on these, the result is reported as dependent. Of several callers and called pods the
 //! worst result counts.
 
+mod routing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,9 +15,10 @@ use policy::access::{Caller as Proven, Source};
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::SpiffeId;
 use policy::reason::Reason;
-use policy::route::{Backend, Forward, Match, Rule, shares};
 use policy::well_known::PROXY_PORTS;
 
+pub use self::routing::Share;
+use self::routing::{Routing, endpoints};
 use super::evaluate::PodAccess;
 use crate::model::{Index, Model, PodId, Target, modes};
 use crate::world::{ObjectKey, Proxy};
@@ -31,6 +34,17 @@ pub enum CallerSet {
     Outside,
 }
 
+impl CallerSet {
+    /// The namespace of the callers, if they have one; pods are of one workload.
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pods(pods) => pods.first().map(|pod| &*pod.namespace),
+            Self::Account(account) => Some(&account.namespace),
+            Self::Outside => None,
+        }
+    }
+}
+
 /// Calls that were seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls {
@@ -43,13 +57,6 @@ pub struct Calls {
     pub to: Vec<PodId>,
     /// Requests; else bytes.
     pub http: bool,
-}
-
-/// Of all calls, how many go to a Service: 0 to 1.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Share {
-    pub service: ObjectKey,
-    pub share: f64,
 }
 
 /// What a change means for calls.
@@ -106,7 +113,11 @@ impl<'a> ModelComparison<'a> {
     /// is no time left.
     pub fn of(&mut self, calls: &Calls) -> Option<Meaning> {
         let callers = self.callers(&calls.from)?;
-        let routings = self.models.map(|model| Routing::of(&model.index, calls));
+        let from = calls.from.namespace();
+        let called = calls.service.as_ref();
+        let routings = self
+            .models
+            .map(|model| Routing::of(&model.index, (called, calls.port), calls.http, from));
         let [before, after] = &routings;
         let (before, after) = (before.as_ref()?, after.as_ref()?);
         let mut meaning = Meaning {
@@ -119,9 +130,11 @@ impl<'a> ModelComparison<'a> {
         let moves = meshed && !before.is_sent_as(after);
         if moves {
             meaning.rerouted = Some([before.shares(), after.shares()]);
-            if after.is_dead() && !before.is_dead() {
+            if let Some(reason) = after.dead()
+                && before.dead().is_none()
+            {
                 meaning.effect = Effect::Refused;
-                meaning.reason = Some(Reason::NoBackend);
+                meaning.reason = Some(reason);
                 return Some(meaning);
             }
             if before.is_conditional() || after.is_conditional() {
@@ -338,112 +351,6 @@ impl Calls {
         };
         endpoints(index, service, self.port)
     }
-}
-
-/// The pods behind a Service's port, each with its own port.
-fn endpoints(index: &Index, service: &ObjectKey, port: u16) -> BTreeMap<PodId, u16> {
-    let at = index.backend(service);
-    let at = at.and_then(|entry| entry.ports.get(&port));
-    let candidates = at.into_iter().flat_map(|at| &at.candidates);
-    let pods = candidates.filter_map(|one| Some((one.endpoint.pod.clone()?, one.endpoint.port)));
-    pods.collect()
-}
-
-/// Where calls of which no more is known than [`Calls`] says may go.
-struct Routing<'a> {
-    service: Option<&'a ObjectKey>,
-    port: u16,
-    /// What proxies are sent of it.
-    rules: Vec<Rule<Vec<Backend>>>,
-    /// Where calls go that no condition describes.
-    unconditional: Forward,
-}
-
-impl<'a> Routing<'a> {
-    /// `None`: there is no such Service, or no such port of it.
-    fn of(index: &Index, calls: &'a Calls) -> Option<Self> {
-        let port = calls.port;
-        let Some(service) = &calls.service else {
-            return Some(Self {
-                service: None,
-                port,
-                rules: Vec::new(),
-                unconditional: Forward::Root,
-            });
-        };
-        let entry = index.services.get(service)?;
-        let at = entry.ports.get(&port)?;
-        let is_request = calls.http && !at.protocol.is_opaque();
-        let rules = index.split_rules(entry, port);
-        let rules = rules.filter(|rule| rule.when.may_fit(is_request));
-        let rules: Vec<Rule<Vec<Backend>>> = rules.collect();
-        let first = rules.iter().find(|rule| rule.when.fits(None));
-        let unconditional = first.map_or(Forward::Root, |rule| Forward::split(rule.then.clone()));
-        Some(Self {
-            service: Some(service),
-            port,
-            rules,
-            unconditional,
-        })
-    }
-
-    /// Whether proxies are sent the same, whichever object it is from.
-    fn is_sent_as(&self, other: &Self) -> bool {
-        let [own, others] = [self, other].map(|one| one.rules.iter().map(sent));
-        own.eq(others)
-    }
-
-    /// Which requests go where depends on their content.
-    fn is_conditional(&self) -> bool {
-        let mut rules = self.rules.iter();
-        rules.any(|rule| rule.when != Match::Always)
-    }
-
-    /// Calls that no condition describes go nowhere.
-    fn is_dead(&self) -> bool {
-        matches!(self.unconditional, Forward::Refuse(_))
-    }
-
-    /// By Service where calls go that no condition describes; none where they go nowhere.
-    fn shares(&self) -> Vec<Share> {
-        match &self.unconditional {
-            Forward::Root => {
-                let whole = self.service.map(|service| Share {
-                    service: service.clone(),
-                    share: 1.0,
-                });
-                whole.into_iter().collect()
-            }
-            Forward::Split(backends) => {
-                let shares = shares(backends).map(|(backend, share)| Share {
-                    service: ObjectKey::from(&backend.service),
-                    share,
-                });
-                shares.collect()
-            }
-            Forward::Refuse(_) => Vec::new(),
-        }
-    }
-
-    /// The pods that calls may reach, each with its own port.
-    fn endpoints(&self, index: &Index) -> BTreeMap<PodId, u16> {
-        let mut services: BTreeSet<ObjectKey> = BTreeSet::new();
-        for rule in &self.rules {
-            let taking = shares(&rule.then).map(|(backend, _)| &backend.service);
-            services.extend(taking.map(ObjectKey::from));
-        }
-        if self.unconditional == Forward::Root {
-            services.extend(self.service.cloned());
-        }
-        let pods = services.iter();
-        pods.flat_map(|service| endpoints(index, service, self.port))
-            .collect()
-    }
-}
-
-/// What proxies are sent of a rule beside whose it is.
-fn sent(rule: &Rule<Vec<Backend>>) -> (&Match, &[Backend]) {
-    (&rule.when, &rule.then)
 }
 
 #[cfg(test)]

@@ -66,7 +66,8 @@ impl BackendOutcome<'_> {
         if self.backend_route.refused.is_some() && !self.backend_route.is_answered() {
             return ExplanationVerdict::Refused;
         }
-        if self.backend_route.outside || self.backend_route.is_held() {
+        let route = &self.backend_route;
+        if route.outside || route.is_held() || route.redirect.is_some() {
             return ExplanationVerdict::Allowed;
         }
         together(self.evaluated.iter().map(|one| self.at(one).0))

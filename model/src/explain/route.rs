@@ -1,21 +1,22 @@
 //! Explains the route of a call, as the caller's proxy decides it: splits, backends, endpoints,
 //! and the fallback where there are none.
 
+use crds::observe::ExplainedRule;
 use http::Method;
 use policy::access::Caller as Proven;
 use policy::fallback::{Call as FallbackCall, Ended, due};
 use policy::http_match::RequestFacts;
-use policy::name::ServiceId;
+use policy::name::{ServiceId, SpiffeId};
 use policy::origin::Origin;
 use policy::reason::Reason;
 use policy::release::ReleaseSet;
-use policy::route::{Forward, shares};
+use policy::route::{Backend, Forward, shares};
 use policy::traffic::call::{FallbackTo, Retry};
 use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
-use super::{host, service_names};
-use crate::model::{Endpoint, Index, Model, PortEntry, identity_at};
+use super::{host, rules, service_names};
+use crate::model::{Audience, Endpoint, Index, Model, PortEntry, identity_at};
 use crate::world::ObjectKey;
 
 /// Label of what is called outside the cluster.
@@ -32,8 +33,14 @@ pub(super) struct BackendRoute {
     pub(super) label: String,
     /// Of the caller's calls, 0 to 1.
     pub(super) share: f64,
-    /// The split that says so.
+    /// The split, or the route, that says so.
     pub(super) split: Option<Origin>,
+    /// Where it is a route: its rule.
+    pub(super) rule: Option<ExplainedRule>,
+    /// The request as pods get it, where the rule changes it.
+    pub(super) sent: Option<Request>,
+    /// Where the caller's proxy redirects the call to, as words.
+    pub(super) redirect: Option<String>,
     /// Those that may take calls.
     pub(super) endpoints: Vec<Endpoint>,
     /// All that there are.
@@ -130,7 +137,7 @@ impl BackendRoute {
             return Vec::new();
         };
         let root = || {
-            let over = Self::over(index, caller, key, port, 1.0, None);
+            let over = Self::over(index, caller, key, port, 1.0);
             let note = service_names::unmapped(index, key, port).or(over.note);
             vec![Self { note, ..over }]
         };
@@ -146,19 +153,21 @@ impl BackendRoute {
         let facts = RequestFacts {
             method: &request.method,
             path: &request.path,
-            query: None,
+            query: request.query.as_deref(),
             headers: &request.headers,
         };
         let seen = (!request.tcp && !at.protocol.is_opaque()).then_some(&facts);
-        let table = index.routes_at(entry, port);
+        let namespace = caller.identity.as_ref().and_then(SpiffeId::namespace);
+        let audience = namespace.map_or(Audience::Everyone, Audience::Namespace);
+        let table = index.routes_at(entry, port, audience);
         let by_host = host::may_decide_otherwise(&table, seen);
         let (forward, split) = table.decide(seen);
         let backend_routes = match forward {
             Forward::Root => root(),
             Forward::Split(backends) => shares(backends)
-                .map(|(backend, share)| {
-                    let service = ObjectKey::from(&backend.service);
-                    Self::over(index, caller, &service, port, share, split)
+                .map(|(backend, share)| Self {
+                    split: split.cloned(),
+                    ..Self::taken(index, caller, request, (backend, share))
                 })
                 .collect(),
             Forward::Refuse(reason) => vec![Self {
@@ -166,11 +175,19 @@ impl BackendRoute {
                 refused: Some(*reason),
                 ..Self::to(key.to_string(), Vec::new(), 0)
             }],
+            Forward::Redirect(redirect) => vec![Self {
+                split: split.cloned(),
+                redirect: Some(rules::redirect_words(redirect)),
+                ..Self::to(key.to_string(), Vec::new(), 0)
+            }],
         };
+        let routes = entry.routes.as_ref().and_then(|routes| routes.0.get(&port));
+        let rule = rules::explained(routes.and_then(|at| at.of(audience)), seen);
         let called = (key, port);
         let instead = |ended: Reason| Instead::of(index, caller, called, seen, ended);
         let backend_routes = backend_routes.into_iter().map(|backend_route| Self {
             instead: backend_route.refused.and_then(instead),
+            rule: rule.clone(),
             by_host,
             ..backend_route
         });
@@ -200,15 +217,30 @@ impl BackendRoute {
         instead.is_some_and(|instead| matches!(instead.by, AnsweredBy::Policy))
     }
 
-    /// To the endpoints of a Service's port.
-    fn over(
+    /// To a backend of a split or route.
+    fn taken(
         index: &Index,
         caller: &Caller,
-        service: &ObjectKey,
-        port: u16,
-        share: f64,
-        split: Option<&Origin>,
+        request: &Request,
+        (backend, share): (&Backend, f64),
     ) -> Self {
+        let service = ObjectKey::from(&backend.service);
+        if backend.invalid {
+            return Self {
+                share,
+                refused: Some(Reason::InvalidBackend),
+                ..Self::to(service.to_string(), Vec::new(), 0)
+            };
+        }
+        let actions = backend.actions.as_deref();
+        Self {
+            sent: actions.map(|actions| request.edited(actions)),
+            ..Self::over(index, caller, &service, backend.port, share)
+        }
+    }
+
+    /// To the endpoints of a Service's port.
+    fn over(index: &Index, caller: &Caller, service: &ObjectKey, port: u16, share: f64) -> Self {
         let entry = index.backend(service);
         let local = entry.is_some_and(|entry| entry.facts.internal_local);
         let at = entry.and_then(|entry| entry.ports.get(&port));
@@ -225,7 +257,6 @@ impl BackendRoute {
         };
         Self {
             share,
-            split: split.cloned(),
             refused: endpoints.is_empty().then_some(Reason::NoEndpoint),
             note,
             ..Self::to(shown(service), endpoints, all)
@@ -237,6 +268,9 @@ impl BackendRoute {
             label,
             share: 1.0,
             split: None,
+            rule: None,
+            sent: None,
+            redirect: None,
             endpoints,
             all,
             refused: None,
@@ -300,7 +334,7 @@ impl Instead {
             return (text.to_owned(), AnsweredBy::NoPods);
         }
         let key = ObjectKey::from(other);
-        let backend_route = BackendRoute::over(index, caller, &key, port, 1.0, None);
+        let backend_route = BackendRoute::over(index, caller, &key, port, 1.0);
         let (ready, all) = (backend_route.endpoints.len(), backend_route.all);
         let text = format!("of which {ready} of {all} endpoints may take calls");
         let by = match backend_route.refused {

@@ -91,9 +91,26 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
             Some(Reason::BadRequest) => {
                 format!("{share}: the caller's own proxy refuses the request")
             }
+            Some(Reason::NoRoute) => format!(
+                "{}: no rule of the routes for this port fits the request",
+                split.clone().unwrap_or_default()
+            ),
+            Some(Reason::InvalidRoute) => format!(
+                "{}: the rule that fits cannot be served, as the route's status says",
+                split.clone().unwrap_or_default()
+            ),
+            Some(Reason::InvalidBackend) => format!(
+                "{share}: there is no such backend, or it may not be named, as the route's status \
+                 says"
+            ),
             Some(Reason::NoBackend) => format!(
                 "{} leaves no backend that has this port and a weight",
                 split.clone().unwrap_or_default()
+            ),
+            _ if backend_route.redirect.is_some() => format!(
+                "{}: the caller's proxy answers with {}",
+                split.clone().unwrap_or_default(),
+                backend_route.redirect.clone().unwrap_or_default()
             ),
             _ if backend_route.outside => {
                 format!("{share}: relayed as it is, no proxy of the mesh evaluates rules for it")
@@ -106,6 +123,9 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
         };
         if let Some(note) = &backend_route.note {
             text = format!("{text}; {note}");
+        }
+        for edit in backend_route.rule.iter().flat_map(|rule| &rule.edits) {
+            text = format!("{text}; {edit}");
         }
         let mut objects: Vec<String> = split.into_iter().collect();
         if let (Some(ended), Some(instead)) = (backend_route.refused, &backend_route.instead) {

@@ -8,7 +8,7 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use super::{Index, PodId, peers::Workload};
+use super::{Index, PodId, peers::Workload, routes::Audience};
 use crate::world::ObjectKey;
 
 /// What of a model is not as it was in the one before.
@@ -17,7 +17,7 @@ pub struct Changes {
     /// Nothing but the state of endpoints: every proxy needs resources of the same names
     /// as before.
     pub(crate) states_only: bool,
-    /// Services with another port, endpoint, protocol or split, or none before or now.
+    /// Services with another port, endpoint, protocol, split or route, or none before or now.
     pub services: HashSet<ObjectKey>,
     /// Pods with another address, mode, protocol or rule, or none before or now.
     pub pods: HashSet<ObjectKey>,
@@ -90,7 +90,7 @@ impl Interest {
             ..Self::default()
         };
         for (ip, port) in addresses {
-            interest.add(index, ip, port);
+            interest.add(index, &pod.namespace, ip, port);
         }
         if !interest.services.is_empty() {
             let facts = index.world.pods.get(pod);
@@ -102,10 +102,11 @@ impl Interest {
         interest
     }
 
-    fn add(&mut self, index: &Index, ip: IpAddr, port: u16) {
+    /// `from` is the pod's namespace, which routes tell apart.
+    fn add(&mut self, index: &Index, from: &str, ip: IpAddr, port: u16) {
         self.addresses.insert(ip);
         if let Some(service) = index.services_by_ip.get(&ip) {
-            self.add_service(index, service);
+            self.add_service(index, from, service);
         } else if let Some(pod) = index.pods_by_ip.get(&ip) {
             self.pods.insert(pod.clone());
             let headless = index
@@ -114,22 +115,23 @@ impl Interest {
                 .into_iter()
                 .flat_map(|pod| &pod.headless);
             for (_, service, _) in headless {
-                self.add_service(index, service);
+                self.add_service(index, from, service);
             }
         } else if let Some(service) = index.services_by_outer.get(&(ip, port)) {
-            self.add_service(index, service);
+            self.add_service(index, from, service);
         }
     }
 
-    fn add_service(&mut self, index: &Index, service: &ObjectKey) {
+    /// With its splits also where routes decide: a proxy that cannot carry these out gets those.
+    fn add_service(&mut self, index: &Index, from: &str, service: &ObjectKey) {
         self.services.insert(service.clone());
-        let splits = index
-            .services
-            .get(service)
-            .into_iter()
-            .flat_map(|entry| &entry.splits);
-        for (backend, _) in splits.flat_map(|split| &split.backends) {
-            self.services.insert(backend.clone());
+        if let Some(entry) = index.services.get(service) {
+            let backends = entry.splits.iter().flat_map(|split| &split.backends);
+            self.services
+                .extend(backends.map(|(backend, _)| backend.clone()));
+            let routed = entry.routed_to(Audience::Namespace(from));
+            self.services
+                .extend(routed.map(|(backend, _)| backend.clone()));
         }
         let policies = index.policies.ports_of(service);
         let others = policies.flat_map(|port| &port.leads_to);

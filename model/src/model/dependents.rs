@@ -22,7 +22,7 @@ pub(super) struct Dependents {
     pub(super) pods: BTreeSet<ObjectKey>,
     /// Services that splits made from the object share out.
     pub(super) roots: BTreeSet<ObjectKey>,
-    /// Ports of Services that policies made from the object speak of to callers.
+    /// Ports of Services that routes, or policies made from the object, speak of to callers.
     pub(super) ports: BTreeSet<(ObjectKey, u16)>,
 }
 

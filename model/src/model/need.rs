@@ -25,6 +25,8 @@ use super::{
     dependents::{Dependents, DependentsByObject, Running, is_running},
     has_shared_port,
     peers::{self, Peers, Workload},
+    routes::Audience,
+    service_routes::PortRoutes,
     traffic::Guard,
 };
 use crate::world::{ObjectKey, PodFacts};
@@ -105,6 +107,12 @@ impl Index {
                     let this = dependents.entry(object.clone()).or_default();
                     this.roots.insert(root.clone());
                 }
+                for (port, table) in entry.all_routed() {
+                    for (object, _) in &table.origins {
+                        let this = dependents.entry(object.clone()).or_default();
+                        this.ports.insert((root.clone(), port));
+                    }
+                }
             }
             let mut callers: HashMap<&(ObjectKey, u16), BTreeSet<ObjectRef>> = HashMap::new();
             for at in self.ports_with_policies() {
@@ -144,25 +152,60 @@ impl Index {
                     .filter(|port| self.policies.of(backend, **port).is_some());
                 ports.extend(of_backend.map(|port| (root.clone(), *port)));
             }
+            for (port, table) in entry.all_routed() {
+                let mut to = table.leads_to.iter();
+                if to.any(|at| self.policies.ports.contains_key(at)) {
+                    ports.insert((root.clone(), port));
+                }
+            }
         }
         ports
     }
 
-    /// The ports whose policies callers of this one get, as `Resolving::service_named` adds them:
-    /// its own, those of the backends that it is split to, and those of wherever else its own lead.
+    /// The ports whose policies some callers of this one get.
     fn policies_at(&self, at: &(ObjectKey, u16)) -> BTreeSet<&(ObjectKey, u16)> {
         let (service, port) = at;
+        let mut found = self.policies_for_callers(at, Audience::Direct);
         let entry = self.services.get(service);
-        let splits = entry.into_iter().flat_map(|entry| &entry.splits);
-        let backends = splits.flat_map(|split| split.backends.iter().map(|(key, _)| key));
+        let tables = entry.and_then(|entry| entry.routes.as_ref()?.0.get(port));
+        let tables = tables.into_iter().flat_map(PortRoutes::tables);
+        let to = tables.flat_map(|(_, table)| &table.leads_to);
+        found.extend(to.filter_map(|at| self.at_with_policies(at)));
+        found
+    }
+
+    /// The ports whose policies callers of this one get, as `Resolving::service_named` adds them:
+    /// its own, those of the backends that it is routed or split to, and those of wherever else its
+    /// own lead.
+    pub(super) fn policies_for_callers(
+        &self,
+        (service, port): &(ObjectKey, u16),
+        audience: Audience<'_>,
+    ) -> BTreeSet<&(ObjectKey, u16)> {
+        let entry = self.services.get(service);
         let own = self.policies.of(service, *port).into_iter();
         let others = own.flat_map(|at_port| &at_port.leads_to);
-        let all = [service].into_iter().chain(backends).chain(others);
-        let found = all.filter_map(|key| {
-            let known = self.policies.ports.get_key_value(&(key.clone(), *port));
-            known.map(|(at, _)| at)
-        });
-        found.collect()
+        let all = [service].into_iter().chain(others);
+        let found = all.filter_map(|key| self.at_with_policies(&(key.clone(), *port)));
+        let mut found: BTreeSet<&(ObjectKey, u16)> = found.collect();
+        match entry.and_then(|entry| entry.routed(*port, audience)) {
+            Some(table) => {
+                let to = table.leads_to.iter();
+                found.extend(to.filter_map(|at| self.at_with_policies(at)));
+            }
+            None => {
+                let splits = entry.into_iter().flat_map(|entry| &entry.splits);
+                let backends = splits.flat_map(|split| &split.backends);
+                found.extend(
+                    backends.filter_map(|(key, _)| self.at_with_policies(&(key.clone(), *port))),
+                );
+            }
+        }
+        found
+    }
+
+    fn at_with_policies(&self, at: &(ObjectKey, u16)) -> Option<&(ObjectKey, u16)> {
+        self.policies.ports.get_key_value(at).map(|(at, _)| at)
     }
 
     fn running(&self) -> &Running {

@@ -1,10 +1,13 @@
-//! The traffic split of calls to each Service port, in types of `policy`.
+//! Where calls to each Service port go, in types of `policy`: by routes, or else by splits.
 //!
 //! A split in force is kept by Service. Only this file derives its meaning for one port: for the
-//! resources of proxies, for explanations, and for dry runs, so that these do not differ.
+//! resources of proxies, for explanations, and for dry runs, so that these do not differ. What
+//! routes say of a port is compiled as it is sent: see `service_routes`.
 //!
-//! The result is not kept: a Model holds every Service of the cluster, and few of their ports are
+//! The table of splits is not kept: a Model holds every Service of the cluster, and few of their ports are
 //! queried. Only its encoded resource is kept.
+
+use std::borrow::Cow;
 
 use policy::{
     name::ServiceId,
@@ -17,7 +20,7 @@ use crate::world::{self, ObjectKey};
 
 /// The callers that a table is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Audience<'a> {
+pub(crate) enum Audience<'a> {
     /// Callers of every namespace without routes of its own.
     Everyone,
     /// Callers of one namespace: its own routes of another's Service replace those of the
@@ -28,16 +31,24 @@ pub enum Audience<'a> {
 }
 
 impl Index {
-    /// Where calls to a port of a Service go.
-    pub(crate) fn routes_at(&self, entry: &ServiceEntry, port: u16) -> Table<Forward> {
+    /// Where calls of an audience to a port of a Service go.
+    pub(crate) fn routes_at<'a>(
+        &self,
+        entry: &'a ServiceEntry,
+        port: u16,
+        audience: Audience<'_>,
+    ) -> Cow<'a, Table<Forward>> {
+        if let Some(routed) = entry.routed(port, audience) {
+            return Cow::Borrowed(&routed.table);
+        }
         let rules = self.split_rules(entry, port);
-        Table {
+        Cow::Owned(Table {
             rules: rules.map(|rule| rule.map(Forward::split)).collect(),
             otherwise: Forward::Root,
-        }
+        })
     }
 
-    /// The rules of that table with all backends of the port, as proxies are sent them and
+    /// The splits of that table with all backends of the port, as proxies are sent them and
     /// make the same table of them. A backend of weight 0 is among them even where no other
     /// one has a weight: proxies hold its endpoints before it takes calls.
     pub(crate) fn split_rules(
@@ -67,8 +78,12 @@ impl Index {
         let backends = backends.map(|(backend, weight)| {
             let service = ServiceId::new(backend.namespace.clone(), backend.name.clone());
             let weight = candidate.map_or(*weight, |candidate| in_force(&backend.name, candidate));
-            let endpoints = published::endpoints_name(backend, port);
-            Backend::new(service, port, weight, endpoints)
+            Backend::new(
+                service,
+                port,
+                weight,
+                published::endpoints_name(backend, port),
+            )
         });
         backends.collect()
     }

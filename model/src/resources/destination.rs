@@ -17,6 +17,23 @@ impl Model {
             .map(|(ip, port)| names::destination(ip, port))
             .collect()
     }
+
+    /// Whether callers of a namespace get this object through a destination resource, of those
+    /// through which some callers do: routes are for some namespaces alone, and in their place
+    /// splits are for none. A proxy that cannot carry out routes gets the splits all the same.
+    pub fn reaches(&self, object: &ObjectRef, namespace: &str, destination: &str) -> bool {
+        let Some(names::Name::Destination { ip, port }) = names::parse(destination) else {
+            return true;
+        };
+        let index = &*self.index;
+        let Some(service) = index.service_at(ip, port) else {
+            return true;
+        };
+        let entry = index.services.get(service);
+        let routed = entry.and_then(|entry| entry.routes.as_ref()?.0.get(&port));
+        // Without routes all callers get the same.
+        routed.is_none() || index.is_sent_to_callers(object, (service, port), namespace)
+    }
 }
 
 impl Index {
@@ -50,6 +67,17 @@ impl Index {
         v1::Destination {
             target: Some(target),
         }
+    }
+
+    /// The Service whose address this is. None of those that pods stand for: a headless Service has
+    /// no routes.
+    fn service_at(&self, ip: IpAddr, port: u16) -> Option<&ObjectKey> {
+        let outer = || {
+            let is_pods = self.pods_by_ip.contains_key(&ip);
+            let outer = self.services_by_outer.get(&(ip, port));
+            outer.filter(|_| !is_pods)
+        };
+        self.services_by_ip.get(&ip).or_else(outer)
     }
 
     fn pod_at(&self, ip: IpAddr) -> Option<(&ObjectKey, &PodFacts)> {

@@ -10,11 +10,12 @@ use std::{
 use policy::{subset::PeerPosition, traffic::part::Parts};
 use wire::{capability::Capabilities, names, v1};
 
+use super::service::{RoutedResource, routed};
 use super::{endpoints::endpoints, left_out::LeftOut, policy::PolicyResource};
 use crate::model::changes::Interest;
 use crate::model::peers::{self, Workload};
 use crate::model::published::EncodedResource;
-use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
+use crate::model::{Audience, Index, Model, PodId, PortEntry, ServiceEntry};
 use crate::world::{ObjectKey, PodFacts};
 
 /// What one proxy needs.
@@ -40,6 +41,7 @@ impl Model {
         let facts = index.world.pods.get(pod)?;
         let mut set = CollectedResources {
             index,
+            pod,
             node: &facts.node,
             capabilities,
             set: ResourceSet::default(),
@@ -98,9 +100,10 @@ impl Model {
         let Some(facts) = index.world.pods.get(pod) else {
             return refreshed;
         };
-        let mut replace = |name: String, new: &dyn Fn() -> Arc<EncodedResource>| {
+        type New<'a> = &'a dyn Fn(&Arc<EncodedResource>) -> Arc<EncodedResource>;
+        let mut replace = |name: String, new: New<'_>| {
             if let Some(current) = resources.get_mut(&name) {
-                *current = new();
+                *current = new(current);
                 refreshed.push(name);
             }
         };
@@ -109,16 +112,21 @@ impl Model {
                 continue;
             };
             for (port, at) in &entry.ports {
-                replace(names::service(&key.namespace, &key.name, *port), &|| {
-                    index.service(key, entry, *port, at).clone()
-                });
-                replace(names::endpoints(&key.namespace, &key.name, *port), &|| {
+                replace(
+                    names::service(&key.namespace, &key.name, *port),
+                    &|current| match current.resource.content {
+                        // No route depends on endpoints.
+                        Some(v1::resource::Content::RoutedService(_)) => current.clone(),
+                        _ => index.service(key, entry, *port, at).clone(),
+                    },
+                );
+                replace(names::endpoints(&key.namespace, &key.name, *port), &|_| {
                     endpoints(key, entry, *port, at, &facts.node)
                 });
             }
             for (key, set) in entry.sets(key) {
                 for (port, at) in &set.ports {
-                    replace(names::endpoints(&key.namespace, &key.name, *port), &|| {
+                    replace(names::endpoints(&key.namespace, &key.name, *port), &|_| {
                         endpoints(&key, set, *port, at, &facts.node)
                     });
                 }
@@ -158,6 +166,8 @@ fn position([all, zone]: [PeerPosition; 2]) -> EncodedResource {
 
 struct CollectedResources<'a> {
     index: &'a Index,
+    /// Whose proxy it is. Routes tell its namespace from others.
+    pod: &'a PodId,
     node: &'a Arc<str>,
     capabilities: &'a Capabilities,
     set: ResourceSet,
@@ -173,14 +183,18 @@ impl CollectedResources<'_> {
         if self.capabilities.suffice_for(resource) {
             self.set.resources.insert(resource.name.clone(), published);
         } else {
-            let origins = published.origins.iter().cloned();
-            let left_out = origins.map(|(object, generation)| LeftOut {
-                object,
-                generation,
-                lacks: Parts::NONE,
-            });
-            self.set.left_out.extend(left_out);
+            self.leave_out(&published);
         }
+    }
+
+    fn leave_out(&mut self, published: &EncodedResource) {
+        let origins = published.origins.iter().cloned();
+        let left_out = origins.map(|(object, generation)| LeftOut {
+            object,
+            generation,
+            lacks: Parts::NONE,
+        });
+        self.set.left_out.extend(left_out);
     }
 
     /// Adds what policies say.
@@ -225,6 +239,16 @@ impl CollectedResources<'_> {
             return;
         }
         self.calls = true;
+        let audience = Audience::Namespace(&self.pod.namespace);
+        if let Some(routed) = routed(&key, entry, port, port_entry, audience) {
+            if self.capabilities.suffice_for(&routed.resource.resource) {
+                self.routed(&routed);
+                self.endpoints(&key, entry, port, port_entry);
+                self.policy(&key, port);
+                return;
+            }
+            self.leave_out(routed.resource);
+        }
         self.add(self.index.service(&key, entry, port, port_entry).clone());
         self.endpoints(&key, entry, port, port_entry);
         self.policy(&key, port);
@@ -235,6 +259,19 @@ impl CollectedResources<'_> {
             if let Some(port_entry) = entry.ports.get(&port) {
                 self.endpoints(backend, entry, port, port_entry);
                 self.policy_alone(backend, port);
+            }
+        }
+    }
+
+    /// A Service port with its routes, and where they lead.
+    fn routed(&mut self, routed: &RoutedResource<'_>) {
+        self.add(routed.resource.clone());
+        for (backend, port) in &routed.table.leads_to {
+            let entry = self.index.services.get(backend);
+            if let Some((entry, at)) = entry.and_then(|entry| Some((entry, entry.ports.get(port)?)))
+            {
+                self.endpoints(backend, entry, *port, at);
+                self.policy_alone(backend, *port);
             }
         }
     }

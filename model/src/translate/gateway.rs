@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
-use crds::smi::validation::{Cluster, Code, Mistake, Severity};
-use gateway_api::{grants::Grant, route::Route};
+use crds::smi::validation::Cluster;
+use gateway_api::{
+    GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute,
+    grants::Grant,
+    route::{ParentRef, Route},
+};
 use kube::core::DynamicObject;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::metadata::{created, text};
@@ -14,15 +17,78 @@ use crate::world::{GatewayRouteFacts, GrantFacts, Meta};
 
 /// An HTTPRoute.
 pub fn http_route(object: &DynamicObject, _: &Cluster) -> GatewayRouteFacts {
-    route(object, Route::read_http)
+    let route = HTTPRoute {
+        metadata: object.metadata.clone(),
+        spec: spec(object),
+        ..HTTPRoute::default()
+    };
+    facts(object, Route::read_http(&route))
 }
 
 /// A GRPCRoute.
 pub fn grpc_route(object: &DynamicObject, _: &Cluster) -> GatewayRouteFacts {
-    route(object, Route::read_grpc)
+    let route = GRPCRoute {
+        metadata: object.metadata.clone(),
+        spec: spec(object),
+        ..GRPCRoute::default()
+    };
+    facts(object, Route::read_grpc(&route))
 }
 
 /// A TCPRoute of the Gateway API.
 pub fn gateway_tcp_route(object: &DynamicObject, _: &Cluster) -> GatewayRouteFacts {
-    route(object, Route::read_tcp)
+    let route = TCPRoute {
+        metadata: object.metadata.clone(),
+        spec: spec(object),
+        ..TCPRoute::default()
+    };
+    facts(object, Route::read_tcp(&route))
+}
+
+/// A ReferenceGrant.
+pub fn reference_grant(object: &DynamicObject, _: &Cluster) -> GrantFacts {
+    let grant = ReferenceGrant {
+        metadata: object.metadata.clone(),
+        spec: spec(object),
+        ..ReferenceGrant::default()
+    };
+    GrantFacts {
+        meta: meta(object),
+        grant: Arc::new(Grant::read(&grant)),
+    }
+}
+
+/// Of a route with other parents alone, which other controllers look after, nothing is kept but
+/// that it is there.
+fn facts(object: &DynamicObject, route: Route) -> GatewayRouteFacts {
+    let is_ours = |parent: &ParentRef| parent.service().is_some();
+    let route = if route.parents.iter().any(is_ours) {
+        route
+    } else {
+        Route {
+            parents: Vec::new(),
+            hostnames: Vec::new(),
+            rules: Vec::new(),
+            ..route
+        }
+    };
+    GatewayRouteFacts {
+        meta: meta(object),
+        route: Arc::new(route),
+    }
+}
+
+fn spec(object: &DynamicObject) -> Value {
+    object.data.get("spec").cloned().unwrap_or_default()
+}
+
+/// What is wrong with a rule is part of the rule.
+fn meta(object: &DynamicObject) -> Meta {
+    let metadata = &object.metadata;
+    Meta {
+        generation: metadata.generation.unwrap_or(0),
+        created: created(metadata),
+        uid: text(metadata.uid.as_deref()),
+        mistakes: Vec::new(),
+    }
 }

@@ -153,6 +153,12 @@ impl Rank {
         }
     }
 
+    /// Whether it is of the mesh, with `enforce`.
+    #[must_use]
+    pub const fn is_enforced(&self) -> bool {
+        self.enforced.0
+    }
+
     /// Why it comes before `other`.
     #[must_use]
     pub fn over(&self, other: &Self) -> Precedence {

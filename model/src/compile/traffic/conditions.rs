@@ -147,6 +147,8 @@ struct Unenforced<'a> {
     services: usize,
     /// Of the first Service: the backends that serve in place of pods that it has not.
     backends: Vec<&'a ObjectKey>,
+    /// What leads calls to those.
+    leader: &'static str,
 }
 
 impl Unenforced<'_> {
@@ -155,8 +157,9 @@ impl Unenforced<'_> {
         let (service, more) = (self.first, more(self.services));
         if !self.backends.is_empty() {
             let backends = few(self.backends.iter().map(|backend| &*backend.name));
+            let leader = self.leader;
             return format!(
-                "Service {service}{more} has no pods, and a TrafficSplit leads its calls to those \
+                "Service {service}{more} has no pods, and a {leader} leads its calls to those \
                  of {backends}, where no proxy enforces it; write a policy about those Services"
             );
         }
@@ -213,6 +216,7 @@ pub(super) fn not_enforced(
                     last: key,
                     services: 1,
                     backends,
+                    leader: leader(named, key),
                 });
             if one.last != key {
                 one.last = key;
@@ -247,10 +251,19 @@ fn carried_out_by_pods(
 
 fn has_splits(named: &Named<'_>, service: &ObjectKey) -> bool {
     let entry = named.services.get(service);
-    entry.is_some_and(|entry| !entry.splits.is_empty())
+    entry.is_some_and(|entry| !entry.splits.is_empty() || entry.routes.is_some())
 }
 
-/// Services that splits lead calls of a port to, and of which this policy does not speak.
+fn leader(named: &Named<'_>, service: &ObjectKey) -> &'static str {
+    let entry = named.services.get(service);
+    match entry {
+        Some(entry) if entry.splits.is_empty() => "route",
+        _ => "TrafficSplit",
+    }
+}
+
+/// Services that splits and routes lead calls of a port to, and of which this policy does not
+/// speak.
 fn split_to<'a>(
     named: &Named<'a>,
     ports: &BTreeMap<(ObjectKey, u16), Arc<PortPolicies>>,
@@ -258,16 +271,21 @@ fn split_to<'a>(
     origin: &Origin,
 ) -> Vec<&'a ObjectKey> {
     let services = named.services;
-    let splits = services.get(root).into_iter();
-    let splits = splits.flat_map(|entry| &entry.splits);
-    let backends = splits.flat_map(|split| split.backends.iter().map(|(backend, _)| backend));
-    let elsewhere = backends.filter(|backend| {
+    let entry = services.get(root).into_iter();
+    let splits = entry.clone().flat_map(|entry| &entry.splits);
+    let split = splits.flat_map(|split| split.backends.iter().map(|(backend, _)| backend));
+    let split = split.map(|backend| (backend, number));
+    let routed = entry.flat_map(|entry| entry.all_routed());
+    let routed = routed.filter(|(port, _)| *port == number);
+    let routed = routed.flat_map(|(_, table)| &table.leads_to);
+    let routed = routed.map(|(backend, port)| (backend, *port));
+    let elsewhere = split.chain(routed).filter(|(backend, number)| {
         let serves = services.get(*backend);
-        let serves = serves.is_some_and(|entry| entry.ports.contains_key(&number));
-        let policies = ports.get(&((*backend).clone(), number));
+        let serves = serves.is_some_and(|entry| entry.ports.contains_key(number));
+        let policies = ports.get(&((*backend).clone(), *number));
         let spoken_of = policies.is_some_and(|port| port.origins.contains_key(origin));
         *backend != root && serves && !spoken_of
     });
-    let elsewhere: BTreeSet<&ObjectKey> = elsewhere.collect();
+    let elsewhere: BTreeSet<&ObjectKey> = elsewhere.map(|(backend, _)| backend).collect();
     elsewhere.into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! Indexes which Services receive calls made to others: by splits, fallbacks and overrides.
+//! Indexes which Services receive calls made to others: by splits, routes, fallbacks and overrides.
 //!
 //! Each mirror with `ReadOnly` needs this, and a namespace may hold thousands of them beside
 //! hundreds of thousands of names. So there is one index, and a lookup costs the same however many
@@ -12,14 +12,15 @@ use policy::{
 };
 
 use crate::{
-    model::Split,
+    model::{Split, service_routes::RoutedTable},
     world::{ObjectKey, PolicyFacts, object},
 };
 
 /// By Service what leads calls to it: of several objects the first.
 #[derive(Debug, Default)]
 pub(super) struct Receivers<'a> {
-    splits: HashMap<&'a ObjectKey, &'a ObjectRef>,
+    /// Of splits and of routes.
+    backends: HashMap<&'a ObjectKey, &'a ObjectRef>,
     fallbacks: HashMap<&'a ServiceId, &'a ObjectKey>,
     overrides: HashMap<&'a ServiceId, &'a ObjectKey>,
 }
@@ -27,12 +28,20 @@ pub(super) struct Receivers<'a> {
 impl<'a> Receivers<'a> {
     pub(super) fn new(
         splits: impl Iterator<Item = &'a Split>,
+        routes: impl Iterator<Item = &'a RoutedTable>,
         policies: impl Iterator<Item = (&'a ObjectKey, &'a PolicyFacts)>,
     ) -> Self {
         let mut receivers = Self::default();
         for split in splits {
             for (backend, _) in &split.backends {
-                receivers.splits.entry(backend).or_insert(&split.origin);
+                receivers.backends.entry(backend).or_insert(&split.origin);
+            }
+        }
+        for table in routes {
+            for (backend, _) in &table.leads_to {
+                if let Some((origin, _)) = table.origins.first() {
+                    receivers.backends.entry(backend).or_insert(origin);
+                }
             }
         }
         for (key, facts) in policies {
@@ -54,8 +63,8 @@ impl<'a> Receivers<'a> {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
         };
-        if let Some(split) = self.splits.get(&key) {
-            return Some(format!("is a backend of {split}"));
+        if let Some(object) = self.backends.get(&key) {
+            return Some(format!("is a backend of {object}"));
         }
         if let Some(key) = self.fallbacks.get(service) {
             let policy = object(Kind::TrafficPolicy, key);
@@ -95,7 +104,7 @@ mod tests {
             read.set(read.get() + 1);
             (key, &facts)
         });
-        let receivers = Receivers::new(std::iter::empty(), policies);
+        let receivers = Receivers::new(std::iter::empty(), std::iter::empty(), policies);
         for n in 0..4000 {
             let why = receivers.why(&ServiceId::new("shop", format!("next-{n}")));
             let first = "may be chosen by the overrides of TrafficPolicy shop/p0000";

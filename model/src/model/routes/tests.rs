@@ -29,10 +29,12 @@ fn api() -> ObjectKey {
 /// Where bytes to a port of `api` go, by the names and weights of backends.
 fn forward(cluster: &Cluster, port: u16) -> Result<Vec<(String, u32)>, Option<Reason>> {
     let (model, _) = cluster.compile();
-    let table = model.index.routes_at(&model.index.services[&api()], port);
+    let entry = &model.index.services[&api()];
+    let table = model.index.routes_at(entry, port, Audience::Everyone);
     match table.decide(None).0 {
         Forward::Root => Err(None),
         Forward::Refuse(reason) => Err(Some(*reason)),
+        Forward::Redirect(_) => panic!("no split redirects"),
         Forward::Split(backends) => {
             let backends = backends.iter();
             let named = backends.map(|one| (one.service.name.to_string(), one.weight));
@@ -72,7 +74,8 @@ fn controllers_route_table_equals_table_built_by_proxy() {
         let destinations = ["10.96.0.1:80", "10.96.0.1:90"];
         let sent = Resolved(resolve(&model, "client", &destinations));
         for port in [80, 90] {
-            let table = model.index.routes_at(&model.index.services[&api()], port);
+            let entry = &model.index.services[&api()];
+            let table = model.index.routes_at(entry, port, Audience::Everyone);
             assert_eq!(table.rules.len(), 2);
             let sent = sent.service(&format!("service/shop/api:{port}"));
             let read = sent.splits.iter().map(|split| {

@@ -1,0 +1,162 @@
+//! Reports on routes, for each of their parents.
+//!
+//! A rule that cannot be served is refused as a part of the object: it says where, also while other
+//! rules hold, and `PartiallyInvalid` says that they do.
+
+use policy::name::{Kind, ObjectRef};
+
+use super::{
+    parents::{Candidate, Parent},
+    rules::ResolvedByParent,
+    settled::Settled,
+};
+use crate::{
+    compile::findings::{Finding, Findings},
+    problem::{Condition, ConditionType, ParentReport, Reason, few},
+    world::named,
+};
+
+/// Reports on one route, the candidate of this place.
+pub(super) fn report(
+    (nth, candidate): (usize, &Candidate<'_>),
+    resolved: &ResolvedByParent,
+    settled: &[Settled],
+    findings: &mut Findings,
+) {
+    let this = candidate.object();
+    let parents = candidate.parents.iter();
+    let summary = few(parents.map(|parent| parent.service.to_string()));
+    findings.seen(this.clone(), candidate.meta, summary);
+    let of_all = of_every_parent(candidate);
+    let mut reports = Vec::new();
+    for parent in &candidate.parents {
+        let mut found = of_all.clone();
+        found.extend(of_parent(parent));
+        found.extend(beaten(candidate, parent, settled));
+        let at = (nth, parent.service.namespace.clone());
+        if let Some(resolved) = resolved.get(&at) {
+            found.extend(resolved.unresolved.iter().cloned());
+        }
+        let mut about = findings.about(&this, candidate.meta.generation);
+        for finding in &found {
+            about.found(finding);
+        }
+        reports.push(parent_report((&this, candidate), parent, &found));
+    }
+    findings.of_parents(&this, reports);
+}
+
+fn parent_report(
+    (this, candidate): (&ObjectRef, &Candidate<'_>),
+    parent: &Parent<'_>,
+    found: &[Finding],
+) -> ParentReport {
+    let mut own = Findings::default();
+    let mut about = own.about(this, candidate.meta.generation);
+    for finding in found {
+        about.found(finding);
+    }
+    let [accepted, resolved_refs] = own.conditions(this);
+    let ports: Vec<u16> = parent.in_force().collect();
+    ParentReport {
+        parent: parent.reference.clone(),
+        accepted: as_in_status(accepted, ConditionType::Accepted),
+        resolved_refs: as_in_status(resolved_refs, ConditionType::ResolvedRefs),
+        partially_invalid: partially_invalid(candidate).filter(|_| !ports.is_empty()),
+        ports,
+    }
+}
+
+/// A condition that holds has its own name as reason, whatever it warns of: other controllers and
+/// tools of the Gateway API expect that.
+fn as_in_status(condition: Condition, of: ConditionType) -> Condition {
+    if condition.status {
+        Condition {
+            reason: of.as_str(),
+            ..condition
+        }
+    } else {
+        condition
+    }
+}
+
+/// What holds of the route whichever parent is meant.
+fn of_every_parent(candidate: &Candidate<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if !candidate.route.hostnames.is_empty() {
+        let message = "has no meaning where the parent is a Service: all requests to it are \
+                       matched, whatever host they name; match the header host, or take it out";
+        let finding = Finding::warn(Reason::FieldIgnored, "spec.hostnames", message.to_owned());
+        found.push(finding);
+    }
+    if candidate.kind == Kind::GatewayTcpRoute && candidate.route.rules.len() > 1 {
+        let message = "connections have nothing to tell rules apart by, so only the first rule \
+                       counts; take the others out";
+        let finding = Finding::warn(Reason::FieldIgnored, "spec.rules[1]", message.to_owned());
+        found.push(finding);
+    }
+    let rules = candidate.route.rules.iter();
+    for broken in rules.filter_map(|rule| rule.broken.as_ref()) {
+        let message = format!("{}; requests that fit this rule get 500", broken.message);
+        let finding = Finding::refuse(Reason::UnsupportedValue, &broken.path, message);
+        found.push(finding);
+    }
+    found
+}
+
+/// What holds of it as one parent sees it.
+fn of_parent(parent: &Parent<'_>) -> Vec<Finding> {
+    if let Some(refused) = &parent.refused {
+        return vec![refused.clone()];
+    }
+    let nothing_left = parent.in_force().next().is_none();
+    let lost = parent.lost.values().map(|lost| {
+        let (field, message) = (&parent.field, lost.message.clone());
+        if nothing_left {
+            Finding::refuse(lost.reason, field, message)
+        } else {
+            Finding::warn(lost.reason, field, message)
+        }
+    });
+    lost.collect()
+}
+
+/// Parts of its rules that policies decide at a parent.
+fn beaten(candidate: &Candidate<'_>, parent: &Parent<'_>, settled: &[Settled]) -> Vec<Finding> {
+    if settled.is_empty() {
+        return Vec::new();
+    }
+    let route = named(&candidate.object());
+    let here = settled.iter();
+    let here = here.filter(|one| one.service == parent.service && one.route == route);
+    let found = here.map(|one| {
+        let message = format!(
+            "{}, which is enforced for the mesh, decides this at some port of Service {}",
+            one.by, one.service
+        );
+        let field = format!("spec.rules[{}].{}", one.rule, one.part);
+        Finding::warn(Reason::PartlyOverridden, &field, message)
+    });
+    found.collect()
+}
+
+/// The condition of a route some of whose rules cannot be served while others hold.
+fn partially_invalid(candidate: &Candidate<'_>) -> Option<Condition> {
+    let rules = candidate.route.rules.iter().enumerate();
+    let (broken, whole): (Vec<_>, Vec<_>) = rules.partition(|(_, rule)| rule.broken.is_some());
+    if broken.is_empty() || whole.is_empty() {
+        return None;
+    }
+    let places = broken.iter().map(|(nth, rule)| match &rule.name {
+        Some(name) => format!("spec.rules[{nth}] ({name})"),
+        None => format!("spec.rules[{nth}]"),
+    });
+    Some(Condition {
+        status: true,
+        reason: Reason::UnsupportedValue.as_str(),
+        message: format!(
+            "Dropped Rule {}: requests that fit it get 500, and the other rules hold",
+            few(places)
+        ),
+    })
+}

@@ -1,0 +1,274 @@
+//! Makes the tables: which kind of route decides at a port for an audience, and the order of all its
+//! matches.
+//!
+//! Matches of several routes are one list, the most specific first. A request that fits none is
+//! refused: it never goes to the Service itself, which some rule may keep it from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gateway_api::{
+    order::{self, Key},
+    route::RouteMatch,
+};
+use policy::{
+    name::{Kind, ObjectRef},
+    origin::Origin,
+    reason,
+    route::{Forward, Match, Rule, Table},
+};
+
+use super::{
+    parents::{Candidate, Lost, Place},
+    rules::{Resolved, ResolvedByParent},
+};
+use crate::{
+    compile::routes::MOST_BYTES,
+    model::{
+        published::match_len,
+        service_routes::{PortRoutes, RoutedTable, RulePlace, ServiceRoutes},
+    },
+    problem::Reason,
+    world::{ObjectKey, named},
+};
+
+/// The tables of all Services, with notes at the candidates where they do not decide.
+pub(super) fn tables(
+    candidates: &mut [Candidate<'_>],
+    resolved: &ResolvedByParent,
+) -> BTreeMap<ObjectKey, ServiceRoutes> {
+    // The routes of each place, the oldest first.
+    let mut places: BTreeMap<Place, BTreeSet<usize>> = BTreeMap::new();
+    for (nth, candidate) in candidates.iter().enumerate() {
+        for parent in &candidate.parents {
+            for port in &parent.ports {
+                let place = Place {
+                    service: parent.service.clone(),
+                    port: *port,
+                    audience: Arc::clone(&parent.audience),
+                };
+                places.entry(place).or_default().insert(nth);
+            }
+        }
+    }
+    let mut tables: BTreeMap<ObjectKey, ServiceRoutes> = BTreeMap::new();
+    for (place, all) in places {
+        let deciding = deciding(&place, &all, candidates);
+        let Some(table) = table(&place, &deciding, candidates, resolved) else {
+            continue;
+        };
+        let ServiceRoutes(ports) = tables.entry(place.service).or_default();
+        let at: &mut PortRoutes = ports.entry(place.port).or_default();
+        if place.audience.is_empty() {
+            at.everyone = Some(table);
+        } else {
+            at.consumers.insert(place.audience, table);
+        }
+    }
+    tables
+}
+
+/// The routes that decide at a place, among all that are for it. The others learn why they do not.
+fn deciding(place: &Place, all: &BTreeSet<usize>, candidates: &mut [Candidate<'_>]) -> Vec<usize> {
+    let is_there = |kind: &Kind| all.iter().any(|nth| candidates[*nth].kind == *kind);
+    let Some(kind) = Kind::GATEWAY_ROUTES.into_iter().find(is_there) else {
+        return Vec::new();
+    };
+    let (mut deciding, others): (Vec<usize>, Vec<usize>) =
+        all.iter().partition(|nth| candidates[**nth].kind == kind);
+    let Some(first) = deciding.first() else {
+        return Vec::new();
+    };
+    let Place { service, port, .. } = place;
+    let winner = candidates[*first].words();
+    for nth in others {
+        let message = format!(
+            "{winner} decides at port {port} of Service {service}: a {} comes before a {} there; \
+             delete one of them, or name another port",
+            kind.word(),
+            candidates[nth].kind.word(),
+        );
+        candidates[nth].lose(place, &conflicted(message));
+    }
+    if kind == Kind::GatewayTcpRoute {
+        for nth in deciding.drain(1..) {
+            let message = format!(
+                "{winner} decides at port {port} of Service {service}: it is older, or as old and \
+                 the first by name, and connections have nothing to tell routes apart by; delete \
+                 one of them"
+            );
+            candidates[nth].lose(place, &conflicted(message));
+        }
+    }
+    within_bounds(place, deciding, candidates)
+}
+
+const fn conflicted(message: String) -> Lost {
+    Lost {
+        reason: Reason::Conflicted,
+        message,
+    }
+}
+
+/// Leaves out the routes with whose matches a table would become too large, the youngest first.
+fn within_bounds(
+    place: &Place,
+    deciding: Vec<usize>,
+    candidates: &mut [Candidate<'_>],
+) -> Vec<usize> {
+    let mut bytes = 0;
+    let mut within = Vec::new();
+    for nth in deciding {
+        let matches = candidates[nth].route.rules.iter();
+        let matches = matches.flat_map(|rule| &rule.matches);
+        let own: usize = matches.map(|one| match_len(&one.http)).sum();
+        if bytes + own <= MOST_BYTES {
+            bytes += own;
+            within.push(nth);
+            continue;
+        }
+        let Place { service, port, .. } = place;
+        let message = format!(
+            "with its matches those at port {port} of Service {service} are more than {} KiB; it \
+             has no effect there",
+            MOST_BYTES / 1024
+        );
+        let reason = Reason::UnsupportedValue;
+        candidates[nth].lose(place, &Lost { reason, message });
+    }
+    within
+}
+
+/// One match, with what becomes of requests that fit it.
+struct Row<'a> {
+    key: Key,
+    one: &'a RouteMatch,
+    nth: usize,
+    rule: usize,
+}
+
+/// The table of a place; `None` where no route decides.
+fn table(
+    place: &Place,
+    deciding: &[usize],
+    candidates: &[Candidate<'_>],
+    resolved: &ResolvedByParent,
+) -> Option<RoutedTable> {
+    let first = &candidates[*deciding.first()?];
+    let namespace = &place.service.namespace;
+    let rules_of = |nth: usize| resolved.get(&(nth, Arc::clone(namespace)));
+    let origin = |candidate: &Candidate<'_>| (candidate.object(), candidate.meta.generation);
+    let mut origins: Vec<(ObjectRef, i64)> = deciding
+        .iter()
+        .map(|nth| origin(&candidates[*nth]))
+        .collect();
+    origins.sort();
+    let all: BTreeMap<usize, &Resolved> = deciding
+        .iter()
+        .filter_map(|nth| Some((*nth, rules_of(*nth)?)))
+        .collect();
+    let (rules, places) = if first.kind == Kind::GatewayTcpRoute {
+        connections(first, all.values().next().copied())
+    } else {
+        requests(first, &all, candidates)
+    };
+    let only_first = first.kind == Kind::GatewayTcpRoute;
+    let leads_to = all.values().flat_map(|resolved| {
+        let counting = if only_first { 1 } else { resolved.rules.len() };
+        resolved.rules.iter().take(counting)
+    });
+    let leads_to = leads_to.flat_map(|rule| rule.leads_to.iter().cloned());
+    Some(RoutedTable {
+        leads_to: leads_to.collect(),
+        table: Table {
+            rules,
+            otherwise: Forward::Root,
+        },
+        places,
+        origins,
+    })
+}
+
+type Rules = (Vec<Rule<Forward>>, Vec<Option<RulePlace>>);
+
+/// A TCPRoute's first rule, for all connections and requests.
+fn connections(candidate: &Candidate<'_>, resolved: Option<&Resolved>) -> Rules {
+    let first = resolved.and_then(|resolved| resolved.rules.first());
+    let nowhere = Forward::Refuse(reason::Reason::InvalidBackend);
+    let rule = Rule {
+        origin: named(&candidate.object()),
+        when: Match::Always,
+        then: first.map_or(nowhere, |rule| rule.then.clone()),
+    };
+    (vec![rule], vec![Some(place_of(candidate, 0))])
+}
+
+/// All matches in order, those of one rule that follow each other as one. What fits none is
+/// refused, in the name of the oldest route.
+fn requests(
+    oldest: &Candidate<'_>,
+    all: &BTreeMap<usize, &Resolved>,
+    candidates: &[Candidate<'_>],
+) -> Rules {
+    let mut rows = Vec::new();
+    for nth in all.keys() {
+        let candidate = &candidates[*nth];
+        for (rule, written) in candidate.route.rules.iter().enumerate() {
+            for (place, one) in written.matches.iter().enumerate() {
+                let key = Key::new(candidate.route, candidate.meta.created, rule, place, one);
+                rows.push(Row {
+                    key,
+                    one,
+                    nth: *nth,
+                    rule,
+                });
+            }
+        }
+    }
+    order::sort(&mut rows, |row| &row.key);
+    let origins: BTreeMap<usize, Origin> = all
+        .keys()
+        .map(|nth| (*nth, named(&candidates[*nth].object())))
+        .collect();
+    let (mut rules, mut places): Rules = (Vec::new(), Vec::new());
+    let mut last = None;
+    for row in rows {
+        let at = (row.nth, row.rule);
+        if last == Some(at)
+            && let Some(Rule {
+                when: Match::AnyOf(matches),
+                ..
+            }) = rules.last_mut()
+        {
+            matches.push(row.one.http.clone());
+            continue;
+        }
+        let resolved = all.get(&row.nth).and_then(|all| all.rules.get(row.rule));
+        let (Some(resolved), Some(origin)) = (resolved, origins.get(&row.nth)) else {
+            continue;
+        };
+        last = Some(at);
+        rules.push(Rule {
+            origin: origin.clone(),
+            when: Match::AnyOf(vec![row.one.http.clone()]),
+            then: resolved.then.clone(),
+        });
+        places.push(Some(place_of(&candidates[row.nth], row.rule)));
+    }
+    rules.push(Rule {
+        origin: named(&oldest.object()),
+        when: Match::every_request(),
+        then: Forward::Refuse(reason::Reason::NoRoute),
+    });
+    places.push(None);
+    (rules, places)
+}
+
+fn place_of(candidate: &Candidate<'_>, rule: usize) -> RulePlace {
+    let written = candidate.route.rules.get(rule);
+    let name = written.and_then(|rule| rule.name.as_deref());
+    RulePlace {
+        rule: u32::try_from(rule).unwrap_or(u32::MAX),
+        name: name.map(Arc::from),
+    }
+}
