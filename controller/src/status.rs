@@ -56,7 +56,7 @@ use self::unmeshed::Unmeshed;
 use crate::fleet::Fleet;
 use crate::latest_model::LatestModel;
 use crate::network_policy::Enforced;
-use crate::observe::acknowledged::{Consumer, Observed};
+use crate::observe::acknowledged::{Consumer, Observed, Tally};
 
 /// Changes that come within this time are written together; the streams take
 /// about as long to see a new model.
@@ -205,7 +205,11 @@ impl StatusWriter {
             .enforced
             .as_ref()
             .map(|current| current.borrow().clone());
-        forget_gone(written, scope.as_ref(), reports);
+        let now = Instant::now();
+        let mut later = self.leave(compiled, written, now).await;
+        forget_gone(written, scope.as_ref(), |object| {
+            reports.contains_key(object) || later.contains_key(object)
+        });
         let mut objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
             None => reports.iter().collect(),
             Some(scope) => {
@@ -214,13 +218,7 @@ impl StatusWriter {
                 known.collect()
             }
         };
-        objects.retain(|(object, report)| {
-            let is_route = parents::is_route(object.kind);
-            let is_of_others = parents::is_of_others(object, report, written.get(*object));
-            (is_route || has_status(object.kind)) && !is_of_others
-        });
-        let now = Instant::now();
-        let mut later = BTreeMap::new();
+        objects.retain(|(object, _)| has_status(object.kind) || parents::is_route(object.kind));
         let mut due = Vec::new();
         let mut unmeshed = Unmeshed::default();
         for (object, report) in objects {
@@ -271,6 +269,34 @@ impl StatusWriter {
                         warn!(%object, %error, "status not written");
                         later.insert((*object).clone(), now + RETRY);
                     }
+                }
+            }
+        }
+        later
+    }
+
+    /// Takes our entries out of routes that have no Service as parent any more. Returns those for
+    /// which that has to be tried again, and when.
+    async fn leave(
+        &self,
+        compiled: &Compiled,
+        written: &mut BTreeMap<ObjectRef, Written>,
+        now: Instant,
+    ) -> BTreeMap<ObjectRef, Instant> {
+        let mut later = BTreeMap::new();
+        for (object, report) in parents::left(compiled, written) {
+            let status = Status::of(&report, &Tally::default());
+            match parents::put(&self.client, &object, &status).await {
+                Ok(changed) => {
+                    self.written.inc_by(changed.into());
+                    written.remove(&object);
+                }
+                Err(kube::Error::Api(error)) if error.is_not_found() => {
+                    written.remove(&object);
+                }
+                Err(error) => {
+                    warn!(%object, %error, "status not written");
+                    later.insert(object, now + RETRY);
                 }
             }
         }
@@ -365,12 +391,12 @@ fn shared_limits(object: &ObjectRef, world: &World) -> Vec<Arc<str>> {
 fn forget_gone(
     written: &mut BTreeMap<ObjectRef, Written>,
     scope: Option<&BTreeSet<ObjectRef>>,
-    reports: &BTreeMap<ObjectRef, ObjectReport>,
+    is_there: impl Fn(&ObjectRef) -> bool,
 ) {
     match scope {
-        None => written.retain(|object, _| reports.contains_key(object)),
+        None => written.retain(|object, _| is_there(object)),
         Some(scope) => {
-            for gone in scope.iter().filter(|one| !reports.contains_key(*one)) {
+            for gone in scope.iter().filter(|one| !is_there(one)) {
                 written.remove(gone);
             }
         }

@@ -18,8 +18,9 @@ use gateway_api::conditions::{
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
+use model::compiled::Compiled;
 use model::problem::{Condition, ObjectReport, ParentReport};
-use model::world::kinds;
+use model::world::{ObjectKey, kinds};
 use policy::name::{Kind, ObjectRef};
 use serde_json::{Value, json};
 use tracing::warn;
@@ -37,18 +38,44 @@ pub(super) fn is_route(kind: Kind) -> bool {
     Kind::GATEWAY_ROUTES.contains(&kind)
 }
 
-/// Whether the object is a route without anything of ours, and had nothing before: its parents are
-/// no Services.
-pub(super) fn is_of_others(
-    object: &ObjectRef,
-    report: &ObjectReport,
-    written: Option<&Written>,
-) -> bool {
-    let has_none = |written: &Written| match &written.status {
-        Some(status) => status.parents.is_empty(),
-        None => false,
-    };
-    is_route(object.kind) && report.parents.is_empty() && written.is_none_or(has_none)
+/// Routes that have entries of ours and no Service as parent any more, each with what is reported
+/// of it: nothing.
+pub(super) fn left(
+    compiled: &Compiled,
+    written: &BTreeMap<ObjectRef, Written>,
+) -> Vec<(ObjectRef, ObjectReport)> {
+    let reports = &compiled.problems.reports;
+    let routes = written.keys().filter(|object| is_route(object.kind));
+    let gone = routes.filter(|object| !reports.contains_key(*object));
+    gone.filter_map(|object| {
+        let key = ObjectKey {
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+        };
+        let world = &compiled.world;
+        let routes = match object.kind {
+            Kind::GrpcRoute => &world.grpc_routes,
+            Kind::GatewayTcpRoute => &world.gateway_tcp_routes,
+            _ => &world.http_routes,
+        };
+        let meta = &routes.get(&key)?.meta;
+        let nothing = Condition {
+            status: false,
+            reason: "",
+            message: String::new(),
+        };
+        let report = ObjectReport {
+            generation: meta.generation,
+            uid: meta.uid.clone(),
+            accepted: nothing.clone(),
+            resolved_refs: nothing,
+            summary: String::new(),
+            target: None,
+            parents: Vec::new(),
+        };
+        Some((object.clone(), report))
+    })
+    .collect()
 }
 
 /// Writes our entries of a route; false if they stand there already, or the object is another one
