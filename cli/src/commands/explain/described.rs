@@ -111,7 +111,8 @@ fn steps(status: &ExplanationStatus) -> Vec<String> {
     lines
 }
 
-/// The rule of a route that decides where the call goes.
+/// The rule of a route that decides where the call goes. What it changes of the call stands in the
+/// steps.
 fn by_rule(rule: &ExplainedRule, wide: bool) -> Vec<String> {
     let mut first = match rule.rule {
         Some(number) => format!(" rule    {}", placed(&rule.object, number, &rule.name)),
@@ -127,7 +128,6 @@ fn by_rule(rule: &ExplainedRule, wide: bool) -> Vec<String> {
         first.push_str(&format!("; {tried} before it do not fit: -o wide says why"));
     }
     let mut lines = vec![first];
-    lines.extend(rule.edits.iter().map(|edit| format!("           {edit}")));
     if wide {
         lines.extend(rule.earlier.iter().map(earlier));
         if rule.more_earlier > 0 {
