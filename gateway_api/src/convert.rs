@@ -4,9 +4,10 @@
 //! A TrafficSplit may say what no route can. What is lost then is reported with its field, so that
 //! an author decides about it and not this program.
 //!
-//! Two things differ that no field shows. A header that a request has more than once is compared
-//! as one text, its values joined by commas, and not value by value. And a route names its backends
-//! for good, where a split passes over a Service until it is there.
+//! Two things differ that no field shows. A split compares each value of a header that a request has
+//! more than once, and a route compares them as one text; what is written for a route fits one
+//! value with commas as it fits several. And a route names its backends for good, where a split
+//! passes over a Service until it is there.
 
 mod backends;
 mod matches;

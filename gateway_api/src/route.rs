@@ -157,3 +157,6 @@ fn rules(spec: &Value) -> Result<Vec<Field<'_>>, Broken> {
         None => Ok(Vec::new()),
     }
 }
+
+#[cfg(test)]
+mod tests;

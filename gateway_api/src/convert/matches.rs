@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::smi::validation::{Criteria, Validate};
-use policy::http_match::{Budget, Description, HttpMatch, MAX_REGEX_LEN, PathMatch};
+use policy::http_match::{Budget, Description, HttpMatch, MAX_REGEX_LEN, PathMatch, ValueMatch};
 use serde_json::{Map, Value, json};
 
 use super::source::{Nothing, Source, context, is_named};
@@ -18,7 +18,9 @@ const MOST_HEADERS: usize = 16;
 /// Characters that the API lets the name of a header have.
 const LONGEST_HEADER: usize = 256;
 /// Characters that mean something else than themselves in an expression.
-const OPERATORS: &str = r"\.+*?()|[]{}^$";
+const OPERATORS: [char; 14] = [
+    '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
+];
 
 /// The matches of a split.
 pub(super) struct Matches {
@@ -182,17 +184,33 @@ fn headers(criteria: &Criteria, no: &mut impl FnMut(String)) -> Option<Vec<Value
         ));
         return None;
     }
-    let values = values.into_iter().map(|(name, regex)| value(&name, regex));
-    Some(values.collect())
+    let values = values.into_iter();
+    let values = values.map(|(name, regex)| value(&name, regex, no));
+    values.collect()
 }
 
-/// One header. Plain text is compared as such, which every implementation can.
-fn value(name: &str, regex: &str) -> Value {
-    if regex.is_empty() {
-        // The API allows no empty text.
-        return json!({"type": "RegularExpression", "name": name, "value": "(?:)"});
+/// One header. A split compares each value of it, and a route all of them as one text.
+fn value(name: &str, regex: &str, no: &mut impl FnMut(String)) -> Option<Value> {
+    let of = |kind: &str, value: &str| json!({"type": kind, "name": name, "value": value});
+    // Their values are one text for both.
+    let is_one = ["cookie", "host"].contains(&name);
+    if regex == ".*" || is_one && regex.contains(OPERATORS) {
+        return Some(of("RegularExpression", regex));
     }
-    let plain = !regex.contains(|letter: char| OPERATORS.contains(letter));
-    let kind = if plain { "Exact" } else { "RegularExpression" };
-    json!({"type": kind, "name": name, "value": regex})
+    if is_one && !regex.is_empty() {
+        return Some(of("Exact", regex));
+    }
+    let each = format!("(?:{regex})(?:,(?:{regex}))*");
+    let description = Description {
+        headers: vec![(name.to_owned(), ValueMatch::Regex(each.clone()))],
+        ..Description::default()
+    };
+    if let Err(bad) = HttpMatch::described(&mut Budget::group(), "", description) {
+        no(format!(
+            "has an expression for header {name} that cannot stand for several values: {}",
+            bad.reason
+        ));
+        return None;
+    }
+    Some(of("RegularExpression", &each))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crds::weft::parse_duration;
 use policy::{
     http_match::{Budget, PathMatch},
-    route::edits::{MAX_ATTEMPTS, RuleRetry, RuleTimeouts},
+    route::edits::{MAX_ATTEMPTS, MAX_BACKOFF, RuleRetry, RuleTimeouts},
     traffic::{bounds::RETRY_CODES, call::Retry},
 };
 
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::reader::{Broken, Field, Object};
 
-/// How often the API lets a request be sent again.
-const ATTEMPTS: RangeInclusive<u32> = 1..=i32::MAX.unsigned_abs();
+/// How often a request may be sent again.
+const ATTEMPTS: RangeInclusive<u8> = 1..=MAX_ATTEMPTS;
 
 /// One rule.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -189,14 +189,17 @@ fn retry(written: &Object<'_>) -> Result<RuleRetry, Broken> {
         }
     }
     let attempts = written.read("attempts", |field| field.number(&ATTEMPTS))?;
-    let attempts = attempts.map_or(Retry::DEFAULT.attempts, |attempts| {
-        // The field bounds what may be done.
-        u8::try_from(attempts).map_or(MAX_ATTEMPTS, |attempts| attempts.min(MAX_ATTEMPTS))
-    });
+    let backoff = written.read("backoff", |field| {
+        let backoff = duration(field)?;
+        let fits = backoff <= MAX_BACKOFF;
+        let most = MAX_BACKOFF.as_secs();
+        fits.then_some(backoff)
+            .ok_or_else(|| field.broken(format!("must be at most {most}s")))
+    })?;
     Ok(RuleRetry {
-        attempts,
+        attempts: attempts.unwrap_or(Retry::DEFAULT.attempts),
         codes,
-        backoff: written.read("backoff", duration)?,
+        backoff,
     })
 }
 
