@@ -29,8 +29,8 @@ pub fn due<'a>(
 /// The same of a route's rule, whatever the method is: `backend` serves the request itself.
 pub fn due_by_rule<'a>(
     mirrors: &'a [RuleMirror],
-    backend: &'a Backend,
-    mut random: impl FnMut() -> u64 + 'a,
+    backend: &Backend,
+    mut random: impl FnMut() -> u64,
 ) -> impl Iterator<Item = &'a RuleMirror> {
     mirrors.iter().filter(move |mirror| {
         (&mirror.service, mirror.port) != (&backend.service, backend.port)

@@ -126,7 +126,7 @@ thread_local! {
 }
 
 /// The pattern, tied to the start of the text and, with `end`, to its end.
-fn compiled(pattern: &str, end: &str) -> Option<Regex> {
+pub(crate) fn compiled(pattern: &str, end: &str) -> Option<Regex> {
     if pattern.len() > MOST_BYTES {
         return None;
     }

@@ -1,5 +1,5 @@
 //! The oracle: evaluates SMI objects straight from their text. May this call pass, and
-//! which share of it goes where?
+//! which share of it goes where? And of HTTPRoutes: which rule decides?
 //!
 //! The mesh is compared with it, so it is written to be read beside docs/smi.md and
 //! shares no code with the mesh: nothing is compiled, converted or cached. Every query
@@ -19,6 +19,7 @@ mod shape;
 mod split;
 mod world;
 
+pub mod gateway;
 pub mod generate;
 pub mod random;
 pub mod seeds;
