@@ -8,6 +8,8 @@
     reason = "a test ends with the first surprise"
 )]
 
+mod gateway;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use kube::core::{DynamicObject, Resource};
 use serde_json::{Value, json};
 use wire::capability::Capabilities;
 
+pub use self::gateway::*;
 use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
     problem::Problems,
@@ -35,10 +38,7 @@ pub struct Cluster {
 
 macro_rules! steps {
     (@read $translate:ident $object:ident) => { translate::$translate($object).ok() };
-    (@validate $translate:ident $object:ident) => {
-        Some(translate::$translate(&$object, &Judged::default()))
-    };
-    (@serve $translate:ident $object:ident) => {
+    (@$how:ident $translate:ident $object:ident) => {
         Some(translate::$translate(&$object, &Judged::default()))
     };
     ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
@@ -178,6 +178,7 @@ impl Resolved {
     reader!(rule, Rule);
     reader!(destination_named, Destination);
     reader!(service, Service);
+    reader!(routed_service, RoutedService);
     reader!(endpoints, Endpoints);
     reader!(policy_message, Policy);
     reader!(guard_named, Guard);

@@ -35,11 +35,10 @@ impl Decision {
         let (Some(settings), Some(origin)) = policies.traffic.breaker.decide(None) else {
             return None;
         };
-        // By a split, or where requests may choose it.
+        // By a split or a route, or where requests may choose it.
         if key.backend != key.service && !policies.leads_to.contains(&key.backend) {
             let service = index.services.get(&key.service)?;
-            let mut backends = service.splits.iter().flat_map(|split| &split.backends);
-            backends.find(|(backend, _)| *backend == key.backend)?;
+            service.leads_to(&key.backend).then_some(())?;
         }
         Some(Self {
             settings: *settings,

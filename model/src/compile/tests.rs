@@ -14,6 +14,7 @@ mod order;
 mod protocols;
 mod releases;
 mod route_names;
+mod service_routes;
 mod splits;
 mod telemetry;
 mod traffic;

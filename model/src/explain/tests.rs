@@ -22,6 +22,7 @@ mod places;
 mod plaintext;
 mod releases;
 mod requests;
+mod routes;
 mod unknown_pods;
 
 fn spec(from: &str, to: &str, method: &str, path: &str) -> ExplanationSpec {

@@ -101,6 +101,35 @@ impl ServiceEntry {
     }
 }
 
+impl ServiceEntry {
+    /// Whether splits or routes lead calls of the Service to another one.
+    #[must_use]
+    pub fn leads_to(&self, other: &ObjectKey) -> bool {
+        let mut split = self.splits.iter().flat_map(|split| &split.backends);
+        let mut routed = self.all_routed().flat_map(|(_, table)| &table.leads_to);
+        split.any(|(backend, _)| backend == other) || routed.any(|(backend, _)| backend == other)
+    }
+
+    /// The weights by which calls of the Service are shared out: of each split, then of each rule
+    /// of its routes.
+    #[must_use]
+    pub fn weights(&self) -> Vec<Vec<(ObjectKey, u32)>> {
+        let splits = self.splits.iter().map(|split| split.backends.clone());
+        let rules = self.all_routed().flat_map(|(_, table)| &table.table.rules);
+        let routed = rules.filter_map(|rule| match &rule.then {
+            Forward::Split(backends) => Some(backends),
+            Forward::Root | Forward::Refuse(_) | Forward::Redirect(_) => None,
+        });
+        let routed = routed.map(|backends| {
+            let weights = backends.iter();
+            weights
+                .map(|backend| (ObjectKey::from(&backend.service), backend.weight))
+                .collect()
+        });
+        splits.chain(routed).collect()
+    }
+}
+
 impl Index {
     /// The objects that callers of a namespace get from a Service port: its routes or else its
     /// splits, and the policies of where calls may go.

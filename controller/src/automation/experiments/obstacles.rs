@@ -64,12 +64,8 @@ impl Shifts {
         let target = &spec.target;
         let service = ObjectKey::from(target);
         let index = &around.compiled.model.index;
-        let splits = index.services.get(&service).map(|entry| &entry.splits);
-        let weights: Weights = splits
-            .into_iter()
-            .flatten()
-            .map(|one| one.backends.clone())
-            .collect();
+        let entry = index.services.get(&service);
+        let weights: Weights = entry.map(|entry| entry.weights()).unwrap_or_default();
         if self.weights.as_ref().is_some_and(|known| *known != weights) {
             self.changed = Some(around.now);
         }
@@ -86,7 +82,7 @@ impl Shifts {
         let ago = around.now.saturating_sub(self.changed?);
         (ago < SHIFTED_FOR).then(|| {
             format!(
-                "the weights of a TrafficSplit of {} changed {} s ago",
+                "the weights of a TrafficSplit or route of {} changed {} s ago",
                 target.name,
                 ago.as_secs()
             )

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fixtures::{
-    Cluster, annotate, binding, endpoint, group, namespace, pod, service, set, shop, slice, split,
-    target, tcp_route,
+    Cluster, annotate, binding, endpoint, group, http_route, namespace, pod, rule_below, rule_over,
+    service, set, shop, slice, split, target, tcp_route,
 };
 
 /// `client` of account `web` calls port 80 of Service `api`.
@@ -326,4 +326,38 @@ fn change_opens_what_it_leaves_without_protection() {
     }
     let protected = closed.clone().with(mode("deny"));
     assert!(!opens(&protected, &closed), "a target keeps it closed");
+}
+
+#[test]
+fn route_reroutes_calls_and_depends_on_requests_it_selects() {
+    let before = with_canary();
+    let routed = |rules: Value| with_canary().with(http_route("web", "api", rules));
+    let share = |name: &str, share: f64| Share {
+        service: ObjectKey::new("shop", name),
+        share,
+    };
+    let half = routed(json!([rule_over(&[("api", 1), ("canary", 1)])]));
+    let compared = meaning(&before, &half, &calls()).unwrap();
+    let shares = [
+        vec![share("api", 1.0)],
+        vec![share("api", 0.5), share("canary", 0.5)],
+    ];
+    assert_eq!(
+        (compared.effect, compared.rerouted),
+        (Effect::Kept, Some(shares))
+    );
+    let some = routed(json!([rule_below("/a", "canary"), rule_below("/", "api")]));
+    let compared = meaning(&before, &some, &calls()).unwrap();
+    assert_eq!(compared.effect, Effect::Depends);
+    let others_nowhere = routed(json!([rule_below("/a", "canary")]));
+    let compared = meaning(&before, &others_nowhere, &calls()).unwrap();
+    assert_eq!((compared.effect, compared.reason), (Effect::Depends, None));
+
+    // Of another namespace: none of this caller's.
+    let mut elsewhere = http_route("web", "api", json!([rule_over(&[("canary", 1)])]));
+    elsewhere["metadata"]["namespace"] = json!("other");
+    assert_eq!(
+        effect(&before, &with_canary().with(elsewhere)),
+        (Effect::Kept, None)
+    );
 }
