@@ -14,7 +14,7 @@ use model::world::ObjectKey;
 
 use super::context::ObserveContext;
 use super::query::{ObservePath, may};
-use crate::aggregated::access::AccessDecision;
+use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 
@@ -37,16 +37,12 @@ pub(super) async fn answer(
     let mut parameters = form_urlencoded::parse(query.as_bytes());
     let from = parameters.find(|(parameter, _)| parameter == "from");
     let from = from.map(|(_, from)| from).filter(|from| !from.is_empty());
-    if let Some(from) = &from
-        && **from != *namespace
-        && !allowed(context, user, from).await?
-    {
-        let message = format!(
-            "user {:?} cannot get routetables in namespace {from:?}, whose callers parameter from \
-             names; leave it out for the rules of everybody",
-            user.name
-        );
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden", message));
+    if let Some(from) = from.as_deref().filter(|from| *from != namespace) {
+        let requested = may("get", Resource::RouteTables, Some(from));
+        if let AccessDecision::Denied(reason) = decided(context, user, &requested).await? {
+            let message = refusal(user, &requested, &reason);
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden", message));
+        }
     }
     let service = ObjectKey::new(namespace, name);
     let Some(mut tables) = compiled.model.route_rules(&service, from.as_deref()) else {
@@ -56,8 +52,9 @@ pub(super) async fn answer(
     let mut known = BTreeMap::from([(String::new(), true), (namespace.to_owned(), true)]);
     for table in &tables {
         if known.len() < MAX_CHECKED && !known.contains_key(&table.audience) {
-            let shown = allowed(context, user, &table.audience).await?;
-            known.insert(table.audience.clone(), shown);
+            let requested = may("get", Resource::RouteTables, Some(&table.audience));
+            let decision = decided(context, user, &requested).await?;
+            known.insert(table.audience.clone(), decision == AccessDecision::Allowed);
         }
     }
     let all = tables.len();
@@ -74,8 +71,11 @@ pub(super) async fn answer(
     })
 }
 
-async fn allowed(context: &ObserveContext, user: &User, namespace: &str) -> Result<bool, Refusal> {
-    let requested = may("get", Resource::RouteTables, Some(namespace));
-    let decision = context.gate.admits(user, &requested).await;
-    Ok(decision.map_err(Refusal::unavailable)? == AccessDecision::Allowed)
+async fn decided(
+    context: &ObserveContext,
+    user: &User,
+    requested: &Attributes,
+) -> Result<AccessDecision, Refusal> {
+    let decision = context.gate.admits(user, requested).await;
+    decision.map_err(Refusal::unavailable)
 }
