@@ -143,7 +143,7 @@ impl Follower {
         let kind = Kind::of(&resource.group, &resource.kind);
         let reading = Reading {
             // Two kinds have one name, and metrics keep them apart.
-            kind: kind.map_or(&*resource.kind, Kind::as_str).to_owned(),
+            kind: kind.map_or_else(|| resource.kind.clone(), |kind| kind.to_string()),
             steps: self.steps.clone(),
             outages: self.outages.clone(),
             pick,
