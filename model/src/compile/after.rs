@@ -32,8 +32,8 @@ use super::{
 };
 use crate::{
     model::{
-        Defaults, Index, PodEntry, Served, ServiceEntry, by_say, changes::Changes, peers,
-        traffic::ServicePodFacts,
+        Defaults, Index, PodEntry, PortEntry, Served, ServiceEntry, by_say, changes::Changes,
+        peers, traffic::ServicePodFacts,
     },
     problem::Problems,
     world::{ObjectKey, PodFacts, World},
@@ -91,12 +91,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
             return None;
         }
         let ports = endpoints::ports(world, key, &entry.facts, &is, &before.pods);
-        let splits = entry.splits.clone();
-        let new = ServiceEntry {
-            // They depend on no endpoint.
-            routes: entry.routes.clone(),
-            ..releases::service_entry(world, key, &entry.facts, ports, splits)
-        };
+        let new = with_ports(world, key, entry, ports);
         if !same_ports(&new, entry) {
             services.insert(key.clone(), Arc::new(new));
             moved.insert(key.clone());
@@ -186,7 +181,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         || release_findings::differ(&before.releases, world, &services, &pods)
         || moved
             .iter()
-            .any(|key| routes_may_differ(world, key, [&before.services, &services]))
+            .any(|key| service_routes::may_differ(world, key, [&before.services, &services]))
     {
         return None;
     }
@@ -325,11 +320,7 @@ impl Change<'_> {
                 continue;
             };
             let ports = endpoints::ports(self.world, key, &entry.facts, found, pods);
-            let splits = entry.splits.clone();
-            let new = ServiceEntry {
-                routes: entry.routes.clone(),
-                ..releases::service_entry(self.world, key, &entry.facts, ports, splits)
-            };
+            let new = with_ports(self.world, key, entry, ports);
             if !same_ports(&new, entry) {
                 services.insert(key.clone(), Arc::new(new));
                 moved.insert(key.clone());
@@ -339,20 +330,18 @@ impl Change<'_> {
     }
 }
 
-/// Whether a Service that some route is for speaks something else at a port: then another kind of
-/// route may decide there, or none.
-fn routes_may_differ(
+/// A Service with other ports. Its splits and routes depend on no endpoint.
+fn with_ports(
     world: &World,
     key: &ObjectKey,
-    services: [&BTreeMap<ObjectKey, Arc<ServiceEntry>>; 2],
-) -> bool {
-    let [was, is] = services.map(|services| {
-        let ports = services.get(key).into_iter().flat_map(|entry| &entry.ports);
-        ports
-            .map(|(port, at)| (*port, at.protocol))
-            .collect::<Vec<_>>()
-    });
-    was != is && service_routes::is_parent(world, key)
+    entry: &ServiceEntry,
+    ports: BTreeMap<u16, PortEntry>,
+) -> ServiceEntry {
+    let splits = entry.splits.clone();
+    ServiceEntry {
+        routes: entry.routes.clone(),
+        ..releases::service_entry(world, key, &entry.facts, ports, splits)
+    }
 }
 
 impl Pods {

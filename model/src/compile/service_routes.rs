@@ -19,8 +19,6 @@ mod tables;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(super) use self::parents::is_parent;
-
 use self::{parents::Candidate, rules::ResolvedByParent, settled::Settled};
 use super::{findings::Findings, releases::Claim};
 use crate::{
@@ -83,4 +81,20 @@ impl<'a> ServiceRoutesCompiler<'a> {
             overridden::report(services, claims, findings);
         }
     }
+}
+
+/// Whether a Service that some route is for speaks something else at a port: then another kind of
+/// route may decide there, or none.
+pub(super) fn may_differ(
+    world: &World,
+    key: &ObjectKey,
+    services: [&BTreeMap<ObjectKey, Arc<ServiceEntry>>; 2],
+) -> bool {
+    let [was, is] = services.map(|services| {
+        let ports = services.get(key).into_iter().flat_map(|entry| &entry.ports);
+        ports
+            .map(|(port, at)| (*port, at.protocol))
+            .collect::<Vec<_>>()
+    });
+    was != is && parents::is_parent(world, key)
 }

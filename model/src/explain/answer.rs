@@ -90,7 +90,9 @@ impl Model {
                 outcomes.push(self.follow(caller, &question.request, backend_route));
             }
         }
-        Ok(self.put_together(&question, &outcomes, owner, callers))
+        let mut explained = self.put_together(&question, &outcomes, owner, callers);
+        explained.status.rule = rule_of(&outcomes);
+        Ok(explained)
     }
 
     /// What becomes of a caller's calls that go one way.
@@ -126,7 +128,6 @@ impl Model {
         let mut status = ExplanationStatus {
             owner: question.to.namespace().to_owned(),
             backends: backends::verdicts(outcomes),
-            rule: rule_of(outcomes),
             steps,
             ..ExplanationStatus::default()
         };

@@ -161,26 +161,9 @@ impl BackendRoute {
         let audience = namespace.map_or(Audience::Everyone, Audience::Namespace);
         let table = index.routes_at(entry, port, audience);
         let by_host = host::may_decide_otherwise(&table, seen);
-        let (forward, split) = table.decide(seen);
-        let backend_routes = match forward {
-            Forward::Root => root(),
-            Forward::Split(backends) => shares(backends)
-                .map(|(backend, share)| Self {
-                    split: split.cloned(),
-                    ..Self::taken(index, caller, request, (backend, share))
-                })
-                .collect(),
-            Forward::Refuse(reason) => vec![Self {
-                split: split.cloned(),
-                refused: Some(*reason),
-                ..Self::to(key.to_string(), Vec::new(), 0)
-            }],
-            Forward::Redirect(redirect) => vec![Self {
-                split: split.cloned(),
-                redirect: Some(rules::redirect_words(redirect)),
-                ..Self::to(key.to_string(), Vec::new(), 0)
-            }],
-        };
+        let decided = table.decide(seen);
+        let backend_routes = Self::forwarded(index, caller, key, request, decided);
+        let backend_routes = backend_routes.unwrap_or_else(root);
         let routes = entry.routes.as_ref().and_then(|routes| routes.0.get(&port));
         let rule = rules::explained(routes.and_then(|at| at.of(audience)), seen);
         let called = (key, port);
@@ -192,6 +175,37 @@ impl BackendRoute {
             ..backend_route
         });
         backend_routes.collect()
+    }
+
+    /// The ways by what a table decided; `None`: to the Service itself.
+    fn forwarded(
+        index: &Index,
+        caller: &Caller,
+        key: &ObjectKey,
+        request: &Request,
+        (forward, split): (&Forward, Option<&Origin>),
+    ) -> Option<Vec<Self>> {
+        let nowhere = || Self {
+            split: split.cloned(),
+            ..Self::to(key.to_string(), Vec::new(), 0)
+        };
+        Some(match forward {
+            Forward::Root => return None,
+            Forward::Split(backends) => shares(backends)
+                .map(|(backend, share)| Self {
+                    split: split.cloned(),
+                    ..Self::taken(index, caller, request, (backend, share))
+                })
+                .collect(),
+            Forward::Refuse(reason) => vec![Self {
+                refused: Some(*reason),
+                ..nowhere()
+            }],
+            Forward::Redirect(redirect) => vec![Self {
+                redirect: Some(rules::redirect_words(redirect)),
+                ..nowhere()
+            }],
+        })
     }
 
     /// The endpoints whose proxies evaluate: of what was called, or of the fallback.

@@ -14,6 +14,7 @@ use super::declared;
 use super::evaluate::{EvaluatedEndpoint, Ruling};
 use super::outcome::{BackendOutcome, Question, step};
 use super::question::CallerView;
+use super::route::BackendRoute;
 use crate::model::protocols::spoken;
 use crate::model::{Index, Model, modes};
 
@@ -87,40 +88,7 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
             ),
             None => backend_route.label.clone(),
         };
-        let mut text = match backend_route.refused {
-            Some(Reason::BadRequest) => {
-                format!("{share}: the caller's own proxy refuses the request")
-            }
-            Some(Reason::NoRoute) => format!(
-                "{}: no rule of the routes for this port fits the request",
-                split.clone().unwrap_or_default()
-            ),
-            Some(Reason::InvalidRoute) => format!(
-                "{}: the rule that fits cannot be served, as the route's status says",
-                split.clone().unwrap_or_default()
-            ),
-            Some(Reason::InvalidBackend) => format!(
-                "{share}: there is no such backend, or it may not be named, as the route's status \
-                 says"
-            ),
-            Some(Reason::NoBackend) => format!(
-                "{} leaves no backend that has this port and a weight",
-                split.clone().unwrap_or_default()
-            ),
-            _ if backend_route.redirect.is_some() => format!(
-                "{}: the caller's proxy answers with {}",
-                split.clone().unwrap_or_default(),
-                backend_route.redirect.clone().unwrap_or_default()
-            ),
-            _ if backend_route.outside => {
-                format!("{share}: relayed as it is, no proxy of the mesh evaluates rules for it")
-            }
-            _ => format!(
-                "{share}; {} of {} endpoints may take calls",
-                backend_route.endpoints.len(),
-                backend_route.all
-            ),
-        };
+        let mut text = way(backend_route, &share, split.as_deref().unwrap_or_default());
         if let Some(note) = &backend_route.note {
             text = format!("{text}; {note}");
         }
@@ -137,6 +105,38 @@ fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// Where calls go, or why they go nowhere. `share` names the backend, and what it gets by `split`.
+fn way(backend_route: &BackendRoute, share: &str, split: &str) -> String {
+    match backend_route.refused {
+        Some(Reason::BadRequest) => {
+            format!("{share}: the caller's own proxy refuses the request")
+        }
+        Some(Reason::NoRoute) => {
+            format!("{split}: no rule of the routes for this port fits the request")
+        }
+        Some(Reason::InvalidRoute) => {
+            format!("{split}: the rule that fits cannot be served, as the route's status says")
+        }
+        Some(Reason::InvalidBackend) => format!(
+            "{share}: there is no such backend, or it may not be named, as the route's status says"
+        ),
+        Some(Reason::NoBackend) => {
+            format!("{split} leaves no backend that has this port and a weight")
+        }
+        _ if backend_route.outside => {
+            format!("{share}: relayed as it is, no proxy of the mesh evaluates rules for it")
+        }
+        _ => match &backend_route.redirect {
+            Some(redirect) => format!("{split}: the caller's proxy answers with {redirect}"),
+            None => format!(
+                "{share}; {} of {} endpoints may take calls",
+                backend_route.endpoints.len(),
+                backend_route.all
+            ),
+        },
+    }
 }
 
 /// That a request may choose to go elsewhere. Whether it does is not looked at: its right may be a

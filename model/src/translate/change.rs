@@ -25,12 +25,12 @@ pub struct Change {
 
 /// Puts or takes an object of one store.
 macro_rules! lay {
-    ($store:expr, $key:expr, $put:expr) => {{
-        let store = Arc::make_mut($store);
-        match $put {
-            Some((facts, now)) => {
+    ($store:expr, $key:expr, $object:expr, $translate:ident) => {{
+        let store = Arc::make_mut(&mut $store);
+        match $object {
+            Some((object, cluster, now)) => {
                 let existing = store.get($key).map(|existing| existing.meta.clone());
-                let mut facts = facts;
+                let mut facts = $translate(object, cluster);
                 facts.meta = written(facts.meta, existing, now);
                 store.insert($key.clone(), Arc::new(facts));
             }
@@ -96,61 +96,17 @@ type Put<'a> = Option<(&'a DynamicObject, &'a Cluster, i64)>;
 /// Puts the object there, or takes the one that is there away.
 fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
     match kind {
-        Kind::TrafficTarget => lay!(
-            &mut world.targets,
-            key,
-            object.map(|(o, c, now)| (target(o, c), now))
-        ),
-        Kind::TrafficSplit => lay!(
-            &mut world.splits,
-            key,
-            object.map(|(o, c, now)| (split(o, c), now))
-        ),
-        Kind::HttpRouteGroup => lay!(
-            &mut world.groups,
-            key,
-            object.map(|(o, c, now)| (group(o, c), now))
-        ),
-        Kind::TcpRoute => lay!(
-            &mut world.tcp_routes,
-            key,
-            object.map(|(o, c, now)| (tcp_route(o, c), now))
-        ),
-        Kind::UdpRoute => lay!(
-            &mut world.udp_routes,
-            key,
-            object.map(|(o, c, now)| (udp_route(o, c), now))
-        ),
-        Kind::IdentityBinding => lay!(
-            &mut world.bindings,
-            key,
-            object.map(|(o, c, now)| (binding(o, c), now))
-        ),
-        Kind::TrafficPolicy => lay!(
-            &mut world.policies,
-            key,
-            object.map(|(o, c, now)| (traffic_policy(o, c), now))
-        ),
-        Kind::HttpRoute => lay!(
-            &mut world.http_routes,
-            key,
-            object.map(|(o, c, now)| (http_route(o, c), now))
-        ),
-        Kind::GrpcRoute => lay!(
-            &mut world.grpc_routes,
-            key,
-            object.map(|(o, c, now)| (grpc_route(o, c), now))
-        ),
-        Kind::GatewayTcpRoute => lay!(
-            &mut world.gateway_tcp_routes,
-            key,
-            object.map(|(o, c, now)| (gateway_tcp_route(o, c), now))
-        ),
-        Kind::ReferenceGrant => lay!(
-            &mut world.grants,
-            key,
-            object.map(|(o, c, now)| (reference_grant(o, c), now))
-        ),
+        Kind::TrafficTarget => lay!(world.targets, key, object, target),
+        Kind::TrafficSplit => lay!(world.splits, key, object, split),
+        Kind::HttpRouteGroup => lay!(world.groups, key, object, group),
+        Kind::TcpRoute => lay!(world.tcp_routes, key, object, tcp_route),
+        Kind::UdpRoute => lay!(world.udp_routes, key, object, udp_route),
+        Kind::IdentityBinding => lay!(world.bindings, key, object, binding),
+        Kind::TrafficPolicy => lay!(world.policies, key, object, traffic_policy),
+        Kind::HttpRoute => lay!(world.http_routes, key, object, http_route),
+        Kind::GrpcRoute => lay!(world.grpc_routes, key, object, grpc_route),
+        Kind::GatewayTcpRoute => lay!(world.gateway_tcp_routes, key, object, gateway_tcp_route),
+        Kind::ReferenceGrant => lay!(world.grants, key, object, reference_grant),
         Kind::CanaryRelease
         | Kind::FaultExperiment
         | Kind::Service

@@ -77,7 +77,7 @@ pub(super) fn candidates<'a>(
 }
 
 /// Whether some route has this Service as parent, whichever ports of it.
-pub(in crate::compile) fn is_parent(world: &World, service: &ObjectKey) -> bool {
+pub(super) fn is_parent(world: &World, service: &ObjectKey) -> bool {
     let mut routes = stores(world)
         .into_iter()
         .flat_map(|(_, store)| store.values());
