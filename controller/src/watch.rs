@@ -9,11 +9,13 @@
 //! Readers see the latest World only, so a slow reader skips and never queues.
 //!
 //! A kind whose CustomResourceDefinition is missing counts as empty until it
-//! appears.
+//! appears. Kinds of the Gateway API are another project's: of their versions the newest that is
+//! served is read, and in a cluster without them they are empty at once.
 //!
 //! May import `apiserver` and `metrics`.
 
 mod outage;
+mod versions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,9 +31,10 @@ use model::{
     world::{
         Fact, ObjectKey, World,
         collect::{Collector, KindFacts, News, Step},
-        kinds::every_kind,
+        kinds::{Versioned, every_kind, in_versions},
     },
 };
+use policy::name::Kind;
 use runtime::ready::Ready;
 use tokio::{
     sync::{mpsc, watch},
@@ -42,7 +45,10 @@ use tracing::{debug, info, warn};
 use crate::{
     apiserver::client::WATCH_SECONDS,
     metrics::WorldMetrics,
-    watch::outage::{Outage, Outages},
+    watch::{
+        outage::{Outage, Outages},
+        versions::follow_served,
+    },
 };
 
 /// At most one World in this time, except for what must not wait.
@@ -62,10 +68,12 @@ type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
 /// Starts watching. The receiver holds `None` until everything has been listed
 /// once. Watching ends when the receiver and all its clones are dropped. Objects
 /// that cannot be read are counted in `metrics`. Kinds whose lists or watches keep failing
-/// are measured there too, and noted beside `ready`, which stays as it is.
+/// are measured there too, and noted beside `ready`, which stays as it is. Without `gateway_api`
+/// kinds of the Gateway API are not read, and count as empty.
 pub(crate) fn start(
     client: Client,
     cluster: Arc<Cluster>,
+    gateway_api: bool,
     metrics: WorldMetrics,
     ready: Ready,
 ) -> watch::Receiver<Option<Arc<World>>> {
@@ -74,6 +82,7 @@ pub(crate) fn start(
     let follower = Follower {
         client,
         cluster,
+        gateway_api,
         steps,
         outages: Outages::new(metrics, ready),
     };
@@ -87,6 +96,8 @@ struct Follower {
     client: Client,
     /// What objects are judged by besides themselves.
     cluster: Arc<Cluster>,
+    /// Whether kinds of the Gateway API are read.
+    gateway_api: bool,
     steps: mpsc::Sender<AnyStep>,
     outages: Outages,
 }
@@ -118,6 +129,38 @@ impl Follower {
         self.read::<K, T>(pick, move |object| Ok(translate(&object, &cluster)));
     }
 
+    /// Follows a kind of which the API server may serve one of several versions, or none.
+    fn serve<K, T>(
+        &self,
+        pick: fn(&mut Collector) -> &mut KindFacts<T>,
+        translate: fn(&DynamicObject, &Cluster) -> T,
+    ) where
+        K: Versioned,
+        T: Fact,
+    {
+        let cluster = self.cluster.clone();
+        let resource = ApiResource::erase::<K>(&());
+        let kind = Kind::of(&resource.group, &resource.kind);
+        let reading = Reading {
+            // Two kinds have one name, and metrics keep them apart.
+            kind: kind.map_or_else(|| resource.kind.clone(), |kind| kind.to_string()),
+            steps: self.steps.clone(),
+            outages: self.outages.clone(),
+            pick,
+            translate: move |object: DynamicObject| Ok::<T, Unusable>(translate(&object, &cluster)),
+        };
+        let versions = in_versions(&resource, K::VERSIONS);
+        let (client, gateway_api) = (self.client.clone(), self.gateway_api);
+        runtime::task::spawn("watch", async move {
+            if gateway_api {
+                follow_served(client, &versions, &reading).await;
+            } else {
+                // There is no right to it.
+                reading.take(Step::Absent).await;
+            }
+        });
+    }
+
     fn read<K, T>(
         &self,
         pick: fn(&mut Collector) -> &mut KindFacts<T>,
@@ -128,69 +171,98 @@ impl Follower {
     {
         let resource = ApiResource::erase::<K>(&());
         let api = Api::all_with(self.client.clone(), &resource);
-        let (steps, outages) = (self.steps.clone(), self.outages.clone());
+        let reading = Reading {
+            kind: resource.kind,
+            steps: self.steps.clone(),
+            outages: self.outages.clone(),
+            pick,
+            translate,
+        };
         runtime::task::spawn("watch", async move {
-            follow_kind(api, &resource.kind, steps, outages, pick, translate).await;
+            let mut followed = Followed::new(&reading.kind, &reading.outages);
+            reading.follow(api, &mut followed).await;
         });
     }
 }
 
-async fn follow_kind<T: Fact>(
-    api: Api<Item<DynamicObject>>,
-    kind: &str,
+/// What is read of one kind, and where it goes.
+struct Reading<T, F> {
+    /// As logs and metrics name it.
+    kind: String,
     steps: mpsc::Sender<AnyStep>,
     outages: Outages,
     pick: fn(&mut Collector) -> &mut KindFacts<T>,
-    translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync,
-) {
-    let usable = |object| usable(object, kind, &outages.metrics, &translate);
-    let config = watcher::Config::default().timeout(WATCH_SECONDS);
-    let events = watcher(api, config).default_backoff();
-    pin_mut!(events);
-    let mut followed = Followed {
-        kind,
-        listed: false,
-        absent_since: None,
-        outage: outages.of(kind),
-    };
-    loop {
-        let event = tokio::select! {
-            event = events.try_next() => event,
-            () = followed.outage.end_when_quiet() => continue,
-        };
-        let step = match event {
-            Ok(Some(watcher::Event::Init)) => Step::Restart,
-            Ok(Some(event)) => {
-                followed.absent_since = None;
-                match event {
-                    watcher::Event::InitApply(object) => {
-                        let (key, fact) = usable(object);
-                        Step::Listed(key, fact)
-                    }
-                    watcher::Event::Apply(object) => {
-                        followed.outage.over();
-                        let (key, fact) = usable(object);
-                        Step::Applied(key, fact)
-                    }
-                    watcher::Event::Delete(object) => {
-                        followed.outage.over();
-                        Step::Deleted(translate::key(object.meta()))
-                    }
-                    watcher::Event::Init | watcher::Event::InitDone => {
-                        followed.complete();
-                        Step::Complete
+    translate: F,
+}
+
+/// Why following a kind has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Nothing collects any more.
+    Uncollected,
+    /// The API server does not serve it, and another version of it may be.
+    NotServed,
+}
+
+impl<T, F> Reading<T, F>
+where
+    T: Fact,
+    F: Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync,
+{
+    /// Hands a step to the collector; false if nothing collects any more.
+    async fn take(&self, step: Step<T>) -> bool {
+        let pick = self.pick;
+        let step: AnyStep = Box::new(move |collector| pick(collector).take(step));
+        self.steps.send(step).await.is_ok()
+    }
+
+    /// Follows the kind in one version.
+    async fn follow(&self, api: Api<Item<DynamicObject>>, followed: &mut Followed<'_>) -> Ended {
+        let usable = |object| usable(object, &self.kind, &self.outages.metrics, &self.translate);
+        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let events = watcher(api, config).default_backoff();
+        pin_mut!(events);
+        loop {
+            let event = tokio::select! {
+                event = events.try_next() => event,
+                () = followed.outage.end_when_quiet() => continue,
+            };
+            let step = match event {
+                Ok(Some(watcher::Event::Init)) => Step::Restart,
+                Ok(Some(event)) => {
+                    followed.absent_since = None;
+                    match event {
+                        watcher::Event::InitApply(object) => {
+                            let (key, fact) = usable(object);
+                            Step::Listed(key, fact)
+                        }
+                        watcher::Event::Apply(object) => {
+                            followed.outage.over();
+                            let (key, fact) = usable(object);
+                            Step::Applied(key, fact)
+                        }
+                        watcher::Event::Delete(object) => {
+                            followed.outage.over();
+                            Step::Deleted(translate::key(object.meta()))
+                        }
+                        watcher::Event::Init | watcher::Event::InitDone => {
+                            followed.complete();
+                            Step::Complete
+                        }
                     }
                 }
+                Ok(None) => return Ended::Uncollected,
+                Err(error) if followed.has_versions && is_absent(&error) => {
+                    return Ended::NotServed;
+                }
+                Err(error) => match followed.failed(&error) {
+                    Some(step) => step,
+                    None => continue,
+                },
+            };
+            if !self.take(step).await {
+                return Ended::Uncollected;
             }
-            Ok(None) => return,
-            Err(error) => match followed.failed(&error) {
-                Some(step) => step,
-                None => continue,
-            },
-        };
-        let step: AnyStep = Box::new(move |collector| pick(collector).take(step));
-        if steps.send(step).await.is_err() {
-            return;
         }
     }
 }
@@ -223,13 +295,25 @@ fn usable<T>(
 /// How far one kind has been followed.
 struct Followed<'a> {
     kind: &'a str,
+    /// Whether the API server may serve another version of it.
+    has_versions: bool,
     /// Its list has been whole once, or it has counted as empty.
     listed: bool,
     absent_since: Option<Instant>,
     outage: Outage<'a>,
 }
 
-impl Followed<'_> {
+impl<'a> Followed<'a> {
+    fn new(kind: &'a str, outages: &'a Outages) -> Self {
+        Self {
+            kind,
+            has_versions: false,
+            listed: false,
+            absent_since: None,
+            outage: outages.of(kind),
+        }
+    }
+
     /// A list is whole.
     fn complete(&mut self) {
         if !self.listed {
@@ -243,18 +327,20 @@ impl Followed<'_> {
     /// What follows from an error: mostly nothing, because the watcher tries again and what
     /// is known stays in force.
     fn failed<T>(&mut self, error: &watcher::Error) -> Option<Step<T>> {
-        if !is_absent(error) {
-            debug!(kind = self.kind, %error, "watch interrupted");
-            self.outage.failed(error, self.listed);
-            return None;
+        if is_absent(error) {
+            return self.absent(ABSENT_AT_START);
         }
+        debug!(kind = self.kind, %error, "watch interrupted");
+        self.outage.failed(error, self.listed);
+        None
+    }
+
+    /// What follows from the API server not knowing the kind: it is empty once that has been so
+    /// for a while, which at the start is `at_start`.
+    fn absent<T>(&mut self, at_start: Duration) -> Option<Step<T>> {
         self.outage.over();
         let since = *self.absent_since.get_or_insert_with(Instant::now);
-        let patience = if self.listed {
-            ABSENT_LATER
-        } else {
-            ABSENT_AT_START
-        };
+        let patience = if self.listed { ABSENT_LATER } else { at_start };
         if since.elapsed() < patience {
             return None;
         }
