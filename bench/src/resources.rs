@@ -355,7 +355,7 @@ mod tests {
                 _ => None,
             })
             .flat_map(|service| service.splits)
-            .map(|split| route::Rule::try_from(&split).unwrap())
+            .map(|split| wire::convert::split(&split, 80).unwrap())
             .collect();
         assert_eq!(splits.len(), 1);
         assert_eq!(splits[0].then.len(), 2);

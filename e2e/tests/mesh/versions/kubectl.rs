@@ -15,11 +15,11 @@ const KINDS: [(&str, &str, usize); 6] = [
     ("trafficsplits.split.smi-spec.io", "ts", 1),
 ];
 
-/// Weft's own kinds, which have one version.
-const OURS: [(&str, &str); 3] = [
-    ("trafficpolicies.weft.dev", "tp"),
-    ("canaryreleases.weft.dev", "crel"),
-    ("faultexperiments.weft.dev", "fexp"),
+/// Weft's own kinds, which have one version, each with an object deep in it.
+const OURS: [(&str, &str, &str); 3] = [
+    ("trafficpolicies.weft.dev", "tp", "spec.retry.budget"),
+    ("canaryreleases.weft.dev", "crel", "spec.steps"),
+    ("faultexperiments.weft.dev", "fexp", "spec.fault.abort"),
 ];
 
 #[test]
@@ -35,7 +35,8 @@ fn kubectl_finds_every_kind_by_short_name_and_category() -> Outcome {
     });
     let seen: BTreeMap<String, String> = rows.collect();
     let smi = KINDS.map(|(name, short, _)| (name, short));
-    let kinds = || smi.into_iter().chain(OURS);
+    let ours = OURS.map(|(name, short, _)| (name, short));
+    let kinds = || smi.into_iter().chain(ours);
     let wanted = kinds().map(|(name, short)| (name.to_owned(), short.to_owned()));
     assert_eq!(seen, wanted.collect());
     for (_, short) in kinds() {
@@ -138,12 +139,12 @@ fn objects(tree: &str) -> Vec<String> {
 #[test]
 fn kubectl_explains_every_field_of_our_own_kinds() -> Outcome {
     let ns = Namespace::meshed("explain-ours")?;
-    for (name, _) in OURS {
+    for (name, _, deep) in OURS {
         let (plural, group) = name.split_once('.').unwrap_or_default();
         let version = format!("--api-version={group}/v1alpha1");
         let tree = ns.kubectl(&["explain", plural, &version, "--recursive"])?;
         let objects = objects(&tree);
-        for part in ["spec", "spec.timeouts", "spec.retry.budget", "status"] {
+        for part in ["spec", deep, "status"] {
             assert!(
                 objects.iter().any(|object| object == part),
                 "{part}: {tree}"
