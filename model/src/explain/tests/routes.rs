@@ -93,9 +93,9 @@ fn access_rules_are_explained_for_what_arrives() {
     assert_eq!(get(&opened, "/a/x").verdict, ExplanationVerdict::Allowed);
 
     // What would let the call pass is written for what arrives, too.
-    let other = target("other", "api", &["other"], json!([]));
     let refused = cluster()
-        .with(other)
+        .with(group("routes", only_new))
+        .with(target("other", "api", &["other"], rules))
         .with(http_route("web", "api", rewritten));
     let status = get(&refused, "/a/x");
     assert_eq!(status.verdict, ExplanationVerdict::Refused);
