@@ -4,8 +4,8 @@
 //! resources of proxies, for explanations, and for dry runs, so that these do not differ. What
 //! routes say of a port is compiled as it is sent: see `service_routes`.
 //!
-//! The table of splits is not kept: a Model holds every Service of the cluster, and few of their ports are
-//! queried. Only its encoded resource is kept.
+//! The table of splits is not kept: a Model holds every Service of the cluster, and few of their
+//! ports are queried. Only its encoded resource is kept.
 
 use std::borrow::Cow;
 
