@@ -115,7 +115,7 @@ fn distinct(ours: &[ParentStatus]) -> Vec<&ParentStatus> {
 /// and all stay in their order.
 fn entry_of(one: &ParentStatus, entry: &Value, generation: i64, seen: i64, time: &str) -> Value {
     let now = entry.get("conditions").and_then(Value::as_array);
-    let now = now.map_or(&[][..], Vec::as_slice);
+    let now: &[Value] = now.map_or(&[], Vec::as_slice);
     let about = |condition: &Value| condition.get("observedGeneration").and_then(Value::as_i64);
     // Beyond the generation of the object itself nobody can have seen one.
     let is_newer = |condition: &Value| {
