@@ -89,8 +89,23 @@ fn access_rules_are_explained_for_what_arrives() {
             .with(target("new", "api", &["web"], rules));
     assert_eq!(get(&closed, "/a/x").verdict, ExplanationVerdict::Refused);
     let rewritten = json!([edited(rule_below("/a", "v2"))]);
-    let opened = closed.with(http_route("web", "api", rewritten));
+    let opened = closed.with(http_route("web", "api", rewritten.clone()));
     assert_eq!(get(&opened, "/a/x").verdict, ExplanationVerdict::Allowed);
+
+    // What would let the call pass is written for what arrives, too.
+    let other = target("other", "api", &["other"], json!([]));
+    let refused = cluster()
+        .with(other)
+        .with(http_route("web", "api", rewritten));
+    let status = get(&refused, "/a/x");
+    assert_eq!(status.verdict, ExplanationVerdict::Refused);
+    let fix = status.fix.unwrap();
+    let mut paths = fix.objects.iter().filter_map(|object| {
+        let path = object.pointer("/spec/matches/0/pathRegex")?;
+        path.as_str().map(str::to_owned)
+    });
+    let path = paths.next().unwrap();
+    assert!(path.contains("/new/x") && !path.contains("/a/"), "{path}");
 }
 
 #[test]
