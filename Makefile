@@ -1,7 +1,7 @@
 # The commands people type. `make` alone prints them. A recipe that sets a variable says
 # `exec`, so that a signal to make reaches the program and no shell before it.
 .DEFAULT_GOAL := help
-.PHONY: automation shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto release bench bench-quick flame bench-control scale interop attack skew
+.PHONY: automation gateway-conformance shape breaks mutants proxy profile field dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test test-all conformance demo cli fmt lint deny proto release bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -52,6 +52,9 @@ test-all: ## every test, in parts; goes on where it was ended (PARTS="mesh alone
 
 conformance: ## the table of SMI conformance, with real Flagger and Argo Rollouts
 	@e2e/conformance/run
+
+gateway-conformance: ## the Gateway API's own conformance suite, profiles MESH-HTTP and MESH-GRPC, 25 min (TEST=MeshHTTPRouteWeight)
+	@e2e/gateway_conformance/run $(TEST)
 
 eyes: ## what the mesh reports, compared with a load, a real collector, Prometheus and browser, 15 min
 	@e2e/eyes/run
@@ -104,14 +107,14 @@ flame: ## where the proxies spend their time, drawn (MEASURES=cpu-h2,tcp8-cpu)
 bench-control: ## what the controller costs with 10 000 pods and 2 000 proxies, 15 min
 	@bench/control/run control
 
-scale: ## what 2 000 TrafficTargets cost, and how it grows, 15 min
+scale: ## what 2 000 TrafficTargets and 1 000 HTTPRoutes cost, and how it grows, 15 min
 	@bench/control/run scale
 
 shape: ## figures of the project: files, names of tests, words of the manual
 	@e2e/shape
 
 fmt: ## format all code
-	@cargo fmt --all && gofmt -w e2e/cluster/tools
+	@cargo fmt --all && gofmt -w e2e/cluster/tools e2e/gateway_conformance
 
 lint: ## what a change must pass before it is read
 	@e2e/words && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings

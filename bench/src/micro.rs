@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use http::{HeaderMap, Method};
 use policy::access::{Access, Caller, EvaluatedTraffic, Rule, Source};
 use policy::balance::{Cost, pick};
-use policy::http_match::{HttpMatch, RequestFacts};
+use policy::http_match::{Description, HttpMatch, PathMatch, RequestFacts};
 use policy::mode::Enforcement;
 use policy::name::SpiffeId;
 use policy::origin::Origin;
+use policy::route;
 
 /// Each decision is repeated for this long; the least of five tries counts,
 /// because whatever disturbs only adds.
@@ -37,6 +38,9 @@ pub(crate) fn all() -> Result<Vec<Timing>> {
         let what = format!("{count} TrafficTargets, the last admits the caller");
         timings.push(deciding(what, rules, &caller));
     }
+    for count in [10, 1000] {
+        timings.push(routing(count));
+    }
     for count in [10_u64, 1000, 10_000] {
         timings.push(balancing(count)?);
     }
@@ -59,6 +63,37 @@ fn deciding(what: String, rules: Vec<Rule>, caller: &SpiffeId) -> Timing {
     timed(what, || {
         let verdict = access.decide(Caller::mesh(caller), 8080, EvaluatedTraffic::Http(&facts));
         black_box(verdict.is_allowed());
+    })
+}
+
+/// Which of the matches of a Service's routes decides about a request.
+fn routing(count: usize) -> Timing {
+    let path = |at: usize| format!("/shop/shelf-{at:04}");
+    let rule = |at: usize| {
+        let description = Description {
+            path: Some(PathMatch::Prefix(path(at))),
+            ..Description::default()
+        };
+        route::Rule {
+            origin: Origin::new("HTTPRoute", "bench", "web"),
+            when: route::Match::AnyOf(vec![HttpMatch::as_described("", description)]),
+            then: at,
+        }
+    };
+    let table = route::Table {
+        rules: (1..=count).map(rule).collect(),
+        otherwise: 0,
+    };
+    let (headers, path) = (HeaderMap::new(), path(count));
+    let facts = RequestFacts {
+        method: &Method::GET,
+        path: &path,
+        query: None,
+        headers: &headers,
+    };
+    let what = format!("{count} matches of HTTPRoutes, the last fits");
+    timed(what, || {
+        black_box(table.position(Some(&facts)));
     })
 }
 

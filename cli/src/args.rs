@@ -3,9 +3,9 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, dashboard, diagnostics, dry_run, edges, explain, fault, identity, inject,
-    log_level, proxies, proxy_config, release, routes, stat, suggest, tap, token, top, uninstall,
-    validate, version,
+    check, completion, convert, dashboard, diagnostics, dry_run, edges, explain, fault, identity,
+    inject, log_level, proxies, proxy_config, release, routes, stat, suggest, tap, token, top,
+    uninstall, validate, version,
 };
 use crate::global::Global;
 
@@ -49,6 +49,7 @@ pub(crate) enum Command {
     Inject(inject::Inject),
     Uninject(inject::Uninject),
     Validate(validate::Validate),
+    Convert(convert::Convert),
     Token(token::Token),
     Dashboard(dashboard::Dashboard),
     Diagnostics(diagnostics::Diagnostics),

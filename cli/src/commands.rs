@@ -3,6 +3,7 @@
 mod automation;
 pub(crate) mod check;
 pub(crate) mod completion;
+pub(crate) mod convert;
 pub(crate) mod dashboard;
 pub(crate) mod diagnostics;
 pub(crate) mod dry_run;

@@ -1,7 +1,9 @@
-//! The table of the kinds that users write: SMI kinds, and those of group `weft.dev`.
+//! The table of the kinds that users write: SMI kinds, those of group `weft.dev`, and those of the
+//! Gateway API that Weft reads and does not install.
 
 use crds::convert::{SmiKind, SmiVersion};
 use crds::weft;
+use gateway_api::findings;
 use policy::name::Kind;
 
 /// One kind, in the version in which it is stored.
@@ -9,6 +11,8 @@ use policy::name::Kind;
 pub(crate) struct UserKind {
     /// As objects write it.
     pub(crate) kind: &'static str,
+    /// As decisions know it.
+    pub(crate) known: Kind,
     pub(crate) plural: &'static str,
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
@@ -37,6 +41,7 @@ impl UserKind {
     pub(crate) fn versions(&self) -> Vec<&'static str> {
         match SmiKind::named(self.group, self.kind) {
             Some(kind) => kind.versions().iter().rev().map(|one| one.name()).collect(),
+            None if self.group == gateway_api::GROUP => findings::versions(self.known).to_vec(),
             None => vec![self.version],
         }
     }
@@ -53,10 +58,33 @@ pub(crate) fn of_group(group: &str) -> Vec<&'static str> {
     own.map(|one| one.kind).collect()
 }
 
-/// All of them: SMI's and Weft's own.
+/// Those of the Gateway API, in their newest version.
+pub(crate) fn of_gateway_api() -> Vec<UserKind> {
+    let kinds = [
+        (Kind::HttpRoute, "httproutes", "httproute"),
+        (Kind::GrpcRoute, "grpcroutes", "grpcroute"),
+        (
+            Kind::GatewayTcpRoute,
+            "tcproutes",
+            "tcproutes.gateway.networking.k8s.io",
+        ),
+        (Kind::ReferenceGrant, "referencegrants", "refgrant"),
+    ];
+    Vec::from(kinds.map(|(known, plural, short)| UserKind {
+        kind: known.word(),
+        known,
+        plural,
+        group: gateway_api::GROUP,
+        version: findings::versions(known)[0],
+        short,
+    }))
+}
+
+/// All that the mesh installs: SMI's and Weft's own.
 pub(crate) fn all() -> Vec<UserKind> {
     let smi = SmiKind::ALL.into_iter().map(|kind| UserKind {
         kind: kind.name(),
+        known: kind.kind(),
         plural: kind.plural(),
         group: kind.group(),
         version: SmiVersion::STORAGE.name(),
@@ -70,12 +98,13 @@ pub(crate) fn all() -> Vec<UserKind> {
         },
     });
     let own = [
-        (Kind::TrafficPolicy.as_str(), weft::TRAFFIC_POLICIES, "tp"),
-        ("CanaryRelease", weft::CANARY_RELEASES, "crel"),
-        ("FaultExperiment", weft::FAULT_EXPERIMENTS, "fexp"),
+        (Kind::TrafficPolicy, weft::TRAFFIC_POLICIES, "tp"),
+        (Kind::CanaryRelease, weft::CANARY_RELEASES, "crel"),
+        (Kind::FaultExperiment, weft::FAULT_EXPERIMENTS, "fexp"),
     ];
-    let own = own.map(|(kind, plural, short)| UserKind {
-        kind,
+    let own = own.map(|(known, plural, short)| UserKind {
+        kind: known.as_str(),
+        known,
         plural,
         group: weft::GROUP,
         version: weft::VERSION,

@@ -151,6 +151,7 @@ async fn run_command(cli: &Cli, console: &mut Console<'_>) -> Result<Conclusion,
         Command::Inject(command) => command.run(global, console).await,
         Command::Uninject(command) => command.run(global, console),
         Command::Validate(command) => command.run(global, console),
+        Command::Convert(command) => command.run(global, console).await,
         Command::Token(command) => command.run(global, console),
         Command::Uninstall(command) => command.run(global, console).await,
         Command::Completion(command) => {

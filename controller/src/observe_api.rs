@@ -18,6 +18,7 @@ mod parameters;
 mod proxies;
 mod query;
 mod redaction;
+mod route_tables;
 mod scopes;
 mod stream;
 mod taps;

@@ -79,6 +79,8 @@ pub struct Settings {
     pub releases: bool,
     /// Whether FaultExperiments may run; else none starts, and nothing is granted.
     pub faults: bool,
+    /// Whether routes of the Gateway API are read; else there are none.
+    pub gateway_api: bool,
     /// Which traces proxies record, and where their spans go; none: they record none.
     pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
@@ -132,6 +134,7 @@ impl Settings {
         let service_graph = env.or("WEFT_SERVICE_GRAPH", false);
         let releases = env.or("WEFT_RELEASES", true);
         let faults = env.or("WEFT_FAULTS", true);
+        let gateway_api = env.or("WEFT_GATEWAY_API", true);
         let tracing = tracing::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
@@ -156,6 +159,7 @@ impl Settings {
                 service_graph,
                 releases,
                 faults,
+                gateway_api,
                 tracing: tracing.map(Arc::new),
                 log,
                 identity: identity?,

@@ -9,6 +9,9 @@
 //! Streams end and begin anew all day, and pods start. So an object that was programmed stays so
 //! for [`conditions::RECONNECT`] if it only lacks proxies without a stream.
 //!
+//! Routes of the Gateway API have these conditions once for each parent, in a list that others
+//! write too: [`parents`].
+//!
 //! Only the Lease holder runs this. Statuses of releases and experiments are not written here:
 //! `automation` writes them whole, with the conditions that [`apart`] computes.
 //!
@@ -19,6 +22,7 @@ pub(crate) mod breakers;
 pub(crate) mod conditions;
 pub(crate) mod events;
 pub(crate) mod gauges;
+mod parents;
 mod udp;
 pub(crate) mod unexpected;
 mod unmeshed;
@@ -52,7 +56,7 @@ use self::unmeshed::Unmeshed;
 use crate::fleet::Fleet;
 use crate::latest_model::LatestModel;
 use crate::network_policy::Enforced;
-use crate::observe::acknowledged::{Consumer, Observed};
+use crate::observe::acknowledged::{Consumer, Observed, Tally};
 
 /// Changes that come within this time are written together; the streams take
 /// about as long to see a new model.
@@ -74,6 +78,8 @@ pub(crate) struct StatusWriter {
     pub fleet: Fleet,
     /// What became of UDPRoutes; `None` where enforcing them is switched off.
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,
+    /// Whether routes of the Gateway API are read.
+    pub gateway_api: bool,
     /// Statuses written.
     pub written: Counter,
 }
@@ -96,11 +102,17 @@ impl StatusWriter {
         // Pods that come and go change which proxies need an object, but never what it says.
         let mut pods: Store<PodFacts> = Store::default();
         let mut look_at_all: Option<Instant> = Some(self.observed.complete_at());
+        let mut recheck = Instant::now() + parents::RECHECK;
         loop {
             sleep(SETTLE).await;
             let now = Instant::now();
             if look_at_all.is_some_and(|at| at <= now) {
                 look_at_all = None;
+                all = true;
+            }
+            if recheck <= now {
+                recheck = now + parents::RECHECK;
+                parents::forget_dropped(&self.client, &mut written).await;
                 all = true;
             }
             let touched = self.observed.take_touched(Consumer::Status);
@@ -130,6 +142,7 @@ impl StatusWriter {
             drop(compiled);
             loop {
                 let next = later.values().copied().chain(look_at_all).min();
+                let next = next.map_or(recheck, |next| next.min(recheck));
                 tokio::select! {
                     changed = self.latest.changed() => {
                         if changed.is_err() {
@@ -151,7 +164,7 @@ impl StatusWriter {
                     changed = acks.changed() => if changed.is_err() { return },
                     changed = breakers.changed() => if changed.is_err() { return },
                     changed = called.changed() => if changed.is_err() { return },
-                    () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                    () = sleep_until(next) => {}
                 }
                 break;
             }
@@ -161,7 +174,10 @@ impl StatusWriter {
     /// What is stored already, so that times of change survive a new holder
     /// of the lease.
     async fn read_all(&self) -> BTreeMap<ObjectRef, Written> {
-        let mut written = BTreeMap::new();
+        let mut written = match self.gateway_api {
+            true => parents::read_all(&self.client).await,
+            false => BTreeMap::new(),
+        };
         for (kind, resource) in kinds() {
             let api: Api<Item<DynamicObject>> = Api::all_with(self.client.clone(), &resource);
             match api.list(&ListParams::default()).await {
@@ -189,7 +205,11 @@ impl StatusWriter {
             .enforced
             .as_ref()
             .map(|current| current.borrow().clone());
-        forget_gone(written, scope.as_ref(), reports);
+        let now = Instant::now();
+        let mut later = self.leave(compiled, written, now).await;
+        forget_gone(written, scope.as_ref(), |object| {
+            reports.contains_key(object) || later.contains_key(object)
+        });
         let mut objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
             None => reports.iter().collect(),
             Some(scope) => {
@@ -198,9 +218,7 @@ impl StatusWriter {
                 known.collect()
             }
         };
-        objects.retain(|(object, _)| has_status(object.kind));
-        let now = Instant::now();
-        let mut later = BTreeMap::new();
+        objects.retain(|(object, _)| has_status(object.kind) || parents::is_route(object.kind));
         let mut due = Vec::new();
         let mut unmeshed = Unmeshed::default();
         for (object, report) in objects {
@@ -239,7 +257,6 @@ impl StatusWriter {
             for ((object, status), outcome) in batch.iter().zip(outcomes) {
                 match outcome {
                     Ok(new) => {
-                        self.written.inc();
                         if status.breaker.is_some() {
                             later.insert((*object).clone(), now + COUNT_EVERY);
                         }
@@ -258,12 +275,46 @@ impl StatusWriter {
         later
     }
 
+    /// Takes our entries out of routes that have no Service as parent any more. Returns those for
+    /// which that has to be tried again, and when.
+    async fn leave(
+        &self,
+        compiled: &Compiled,
+        written: &mut BTreeMap<ObjectRef, Written>,
+        now: Instant,
+    ) -> BTreeMap<ObjectRef, Instant> {
+        let mut later = BTreeMap::new();
+        for (object, report) in parents::left(compiled, written) {
+            let status = Status::of(&report, &Tally::default());
+            match parents::put(&self.client, &object, &status).await {
+                Ok(changed) => {
+                    self.written.inc_by(changed.into());
+                    written.remove(&object);
+                }
+                Err(kube::Error::Api(error)) if error.is_not_found() => {
+                    written.remove(&object);
+                }
+                Err(error) => {
+                    warn!(%object, %error, "status not written");
+                    later.insert(object, now + RETRY);
+                }
+            }
+        }
+        later
+    }
+
     async fn put(
         &self,
         object: &ObjectRef,
         status: &Status,
         before: Option<&Written>,
     ) -> Result<Written, kube::Error> {
+        if parents::is_route(object.kind) {
+            if parents::put(&self.client, object, status).await? {
+                self.written.inc();
+            }
+            return Ok(Written::now(status.clone(), BTreeMap::new()));
+        }
         let before = before.filter(|before| before.uid == status.uid);
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let mut since = BTreeMap::new();
@@ -301,14 +352,23 @@ impl StatusWriter {
             api.patch_status(&object.name, &PatchParams::default(), &Patch::Merge(&patch))
                 .await?;
         }
-        Ok(Written {
-            status: Some(status.clone()),
+        self.written.inc();
+        Ok(Written::now(status.clone(), since))
+    }
+}
+
+impl Written {
+    /// A status that stands from now on.
+    fn now(status: Status, since: BTreeMap<String, (String, String)>) -> Self {
+        let [.., (_, programmed)] = &status.conditions;
+        Self {
             since,
             uid: status.uid.clone(),
             at: Instant::now(),
-            programmed: status.conditions[2].1.status.then_some(status.generation),
+            programmed: programmed.status.then_some(status.generation),
             lapsed: None,
-        })
+            status: Some(status),
+        }
     }
 }
 
@@ -331,12 +391,12 @@ fn shared_limits(object: &ObjectRef, world: &World) -> Vec<Arc<str>> {
 fn forget_gone(
     written: &mut BTreeMap<ObjectRef, Written>,
     scope: Option<&BTreeSet<ObjectRef>>,
-    reports: &BTreeMap<ObjectRef, ObjectReport>,
+    is_there: impl Fn(&ObjectRef) -> bool,
 ) {
     match scope {
-        None => written.retain(|object, _| reports.contains_key(object)),
+        None => written.retain(|object, _| is_there(object)),
         Some(scope) => {
-            for gone in scope.iter().filter(|one| !reports.contains_key(*one)) {
+            for gone in scope.iter().filter(|one| !is_there(one)) {
                 written.remove(gone);
             }
         }

@@ -9,40 +9,44 @@
 //! Readers see the latest World only, so a slow reader skips and never queues.
 //!
 //! A kind whose CustomResourceDefinition is missing counts as empty until it
-//! appears.
+//! appears. Kinds of the Gateway API are another project's: of their versions the newest that is
+//! served is read, and in a cluster without them they are empty at once.
 //!
 //! May import `apiserver` and `metrics`.
 
 mod outage;
+mod reading;
+mod versions;
 
 use std::{sync::Arc, time::Duration};
 
-use crds::{item::Item, smi::validation::Cluster};
-use futures::{TryStreamExt, pin_mut};
+use crds::smi::validation::Cluster;
 use kube::{
     Api, Client, Resource,
     core::{ApiResource, DynamicObject},
-    runtime::{WatchStreamExt, watcher},
 };
 use model::{
     translate::{self, Unusable},
     world::{
-        Fact, ObjectKey, World,
+        Fact, World,
         collect::{Collector, KindFacts, News, Step},
-        kinds::every_kind,
+        kinds::{Versioned, every_kind, in_versions},
     },
 };
+use policy::name::Kind;
 use runtime::ready::Ready;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info, warn};
 
 use crate::{
-    apiserver::client::WATCH_SECONDS,
     metrics::WorldMetrics,
-    watch::outage::{Outage, Outages},
+    watch::{
+        outage::Outages,
+        reading::{AnyStep, Followed, Reading},
+        versions::follow_served,
+    },
 };
 
 /// At most one World in this time, except for what must not wait.
@@ -50,22 +54,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Steps that may wait for the collector; a full queue slows the watchers down,
 /// which the API server bears.
 const STEPS: usize = 1024;
-/// How long a kind must be unknown to the API server before it counts as empty
-/// at the start: a server that is still loading its CRDs must not open the mesh.
-const ABSENT_AT_START: Duration = Duration::from_secs(2);
-/// The same for a kind that was served before: its objects are kept that long.
-const ABSENT_LATER: Duration = Duration::from_secs(60);
-
-/// Any one step of any one kind.
-type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
 
 /// Starts watching. The receiver holds `None` until everything has been listed
 /// once. Watching ends when the receiver and all its clones are dropped. Objects
 /// that cannot be read are counted in `metrics`. Kinds whose lists or watches keep failing
-/// are measured there too, and noted beside `ready`, which stays as it is.
+/// are measured there too, and noted beside `ready`, which stays as it is. Without `gateway_api`
+/// kinds of the Gateway API are not read, and count as empty.
 pub(crate) fn start(
     client: Client,
     cluster: Arc<Cluster>,
+    gateway_api: bool,
     metrics: WorldMetrics,
     ready: Ready,
 ) -> watch::Receiver<Option<Arc<World>>> {
@@ -74,6 +72,7 @@ pub(crate) fn start(
     let follower = Follower {
         client,
         cluster,
+        gateway_api,
         steps,
         outages: Outages::new(metrics, ready),
     };
@@ -87,6 +86,8 @@ struct Follower {
     client: Client,
     /// What objects are judged by besides themselves.
     cluster: Arc<Cluster>,
+    /// Whether kinds of the Gateway API are read.
+    gateway_api: bool,
     steps: mpsc::Sender<AnyStep>,
     outages: Outages,
 }
@@ -118,6 +119,38 @@ impl Follower {
         self.read::<K, T>(pick, move |object| Ok(translate(&object, &cluster)));
     }
 
+    /// Follows a kind of which the API server may serve one of several versions, or none.
+    fn serve<K, T>(
+        &self,
+        pick: fn(&mut Collector) -> &mut KindFacts<T>,
+        translate: fn(&DynamicObject, &Cluster) -> T,
+    ) where
+        K: Versioned,
+        T: Fact,
+    {
+        let cluster = self.cluster.clone();
+        let resource = ApiResource::erase::<K>(&());
+        let kind = Kind::of(&resource.group, &resource.kind);
+        let reading = Reading {
+            // Two kinds have one name, and metrics keep them apart.
+            kind: kind.map_or_else(|| resource.kind.clone(), |kind| kind.to_string()),
+            steps: self.steps.clone(),
+            outages: self.outages.clone(),
+            pick,
+            translate: move |object: DynamicObject| Ok::<T, Unusable>(translate(&object, &cluster)),
+        };
+        let versions = in_versions(&resource, K::VERSIONS);
+        let (client, gateway_api) = (self.client.clone(), self.gateway_api);
+        runtime::task::spawn("watch", async move {
+            if gateway_api {
+                follow_served(client, &versions, &reading).await;
+            } else {
+                // There is no right to it.
+                reading.take(Step::Absent).await;
+            }
+        });
+    }
+
     fn read<K, T>(
         &self,
         pick: fn(&mut Collector) -> &mut KindFacts<T>,
@@ -128,153 +161,17 @@ impl Follower {
     {
         let resource = ApiResource::erase::<K>(&());
         let api = Api::all_with(self.client.clone(), &resource);
-        let (steps, outages) = (self.steps.clone(), self.outages.clone());
+        let reading = Reading {
+            kind: resource.kind,
+            steps: self.steps.clone(),
+            outages: self.outages.clone(),
+            pick,
+            translate,
+        };
         runtime::task::spawn("watch", async move {
-            follow_kind(api, &resource.kind, steps, outages, pick, translate).await;
+            let mut followed = Followed::new(&reading.kind, &reading.outages);
+            reading.follow(api, &mut followed).await;
         });
-    }
-}
-
-async fn follow_kind<T: Fact>(
-    api: Api<Item<DynamicObject>>,
-    kind: &str,
-    steps: mpsc::Sender<AnyStep>,
-    outages: Outages,
-    pick: fn(&mut Collector) -> &mut KindFacts<T>,
-    translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync,
-) {
-    let usable = |object| usable(object, kind, &outages.metrics, &translate);
-    let config = watcher::Config::default().timeout(WATCH_SECONDS);
-    let events = watcher(api, config).default_backoff();
-    pin_mut!(events);
-    let mut followed = Followed {
-        kind,
-        listed: false,
-        absent_since: None,
-        outage: outages.of(kind),
-    };
-    loop {
-        let event = tokio::select! {
-            event = events.try_next() => event,
-            () = followed.outage.end_when_quiet() => continue,
-        };
-        let step = match event {
-            Ok(Some(watcher::Event::Init)) => Step::Restart,
-            Ok(Some(event)) => {
-                followed.absent_since = None;
-                match event {
-                    watcher::Event::InitApply(object) => {
-                        let (key, fact) = usable(object);
-                        Step::Listed(key, fact)
-                    }
-                    watcher::Event::Apply(object) => {
-                        followed.outage.over();
-                        let (key, fact) = usable(object);
-                        Step::Applied(key, fact)
-                    }
-                    watcher::Event::Delete(object) => {
-                        followed.outage.over();
-                        Step::Deleted(translate::key(object.meta()))
-                    }
-                    watcher::Event::Init | watcher::Event::InitDone => {
-                        followed.complete();
-                        Step::Complete
-                    }
-                }
-            }
-            Ok(None) => return,
-            Err(error) => match followed.failed(&error) {
-                Some(step) => step,
-                None => continue,
-            },
-        };
-        let step: AnyStep = Box::new(move |collector| pick(collector).take(step));
-        if steps.send(step).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// An object's key, and its fact unless it is of no use.
-fn usable<T>(
-    Item(object): Item<DynamicObject>,
-    kind: &str,
-    metrics: &WorldMetrics,
-    translate: impl Fn(DynamicObject) -> Result<T, Unusable>,
-) -> (ObjectKey, Option<T>) {
-    let (key, fact) = match object {
-        Ok(object) => (translate::key(&object.metadata), translate(object)),
-        Err(error) => {
-            let why = Unusable::Shape(error.reason);
-            (translate::key(&error.metadata), Err(why))
-        }
-    };
-    match fact {
-        Ok(fact) => (key, Some(fact)),
-        Err(Unusable::NotOurs) => (key, None),
-        Err(error) => {
-            metrics.left_out(kind);
-            warn!(kind, %key, %error, "object skipped");
-            (key, None)
-        }
-    }
-}
-
-/// How far one kind has been followed.
-struct Followed<'a> {
-    kind: &'a str,
-    /// Its list has been whole once, or it has counted as empty.
-    listed: bool,
-    absent_since: Option<Instant>,
-    outage: Outage<'a>,
-}
-
-impl Followed<'_> {
-    /// A list is whole.
-    fn complete(&mut self) {
-        if !self.listed {
-            info!(kind = self.kind, "listed");
-            // Only lists have failed so far.
-            self.outage.over();
-        }
-        self.listed = true;
-    }
-
-    /// What follows from an error: mostly nothing, because the watcher tries again and what
-    /// is known stays in force.
-    fn failed<T>(&mut self, error: &watcher::Error) -> Option<Step<T>> {
-        if !is_absent(error) {
-            debug!(kind = self.kind, %error, "watch interrupted");
-            self.outage.failed(error, self.listed);
-            return None;
-        }
-        self.outage.over();
-        let since = *self.absent_since.get_or_insert_with(Instant::now);
-        let patience = if self.listed {
-            ABSENT_LATER
-        } else {
-            ABSENT_AT_START
-        };
-        if since.elapsed() < patience {
-            return None;
-        }
-        if !self.listed {
-            warn!(
-                kind = self.kind,
-                "the API server does not know this kind; it counts as empty"
-            );
-        }
-        self.listed = true;
-        Some(Step::Absent)
-    }
-}
-
-/// Whether the API server says that it does not know the kind at all.
-fn is_absent(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        _ => false,
     }
 }
 

@@ -31,7 +31,7 @@ pub use graph::{
 pub use proxies::{
     Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata, ProxyStatus,
 };
-pub use rules::{RouteRules, RuleBackend, TableRule};
+pub use rules::{RouteRules, RouteTable, RouteTableMetadata, RuleBackend, TableRule};
 pub use tap::{Direction, TapLine, TapMetadata, TapRequest};
 
 /// Group of the API.
@@ -60,15 +60,18 @@ pub enum Resource {
     Taps,
     /// What a change would mean; created and answered at once, never stored.
     DryRuns,
+    /// The merged rules of the routes of one Service, in its namespace only.
+    RouteTables,
 }
 
 impl Resource {
     /// All of them, in the order of discovery.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::DryRuns,
         Self::Explanations,
         Self::Graphs,
         Self::Proxies,
+        Self::RouteTables,
         Self::Scopes,
         Self::Taps,
     ];
@@ -83,6 +86,7 @@ impl Resource {
             Self::Scopes => "scopes",
             Self::Taps => "taps",
             Self::DryRuns => "dryruns",
+            Self::RouteTables => "routetables",
         }
     }
 
@@ -96,6 +100,7 @@ impl Resource {
             Self::Scopes => "Scope",
             Self::Taps => "Tap",
             Self::DryRuns => "DryRun",
+            Self::RouteTables => "RouteTable",
         }
     }
 
@@ -103,7 +108,7 @@ impl Resource {
     #[must_use]
     pub const fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Graphs | Self::Scopes | Self::Taps => &["get"],
+            Self::Graphs | Self::RouteTables | Self::Scopes | Self::Taps => &["get"],
             Self::Proxies => &["get", "list"],
             Self::Explanations | Self::DryRuns => &["create"],
         }
@@ -132,6 +137,7 @@ pub fn list_schema(resource: Resource) -> Option<Value> {
         Resource::Explanations
         | Resource::Graphs
         | Resource::Scopes
+        | Resource::RouteTables
         | Resource::DryRuns
         | Resource::Taps => return None,
     };
@@ -156,6 +162,7 @@ pub fn schema(resource: Resource) -> Value {
         Resource::Proxies => generator.into_root_schema_for::<Proxy>(),
         Resource::Scopes => generator.into_root_schema_for::<Scope>(),
         Resource::DryRuns => generator.into_root_schema_for::<DryRun>(),
+        Resource::RouteTables => generator.into_root_schema_for::<RouteTable>(),
         Resource::Taps => generator.into_root_schema_for::<TapLine>(),
     };
     schema.to_value()

@@ -12,6 +12,8 @@ export interface Edge {
   port?: number;
   backend?: string;
   split?: string;
+  /** Route of the Gateway API that chose the backend, such as `HTTPRoute shop/web`. */
+  rule?: string;
   protocol: string;
   requests: number;
   success: number;
@@ -97,6 +99,16 @@ export interface Proxies {
 export interface Split {
   metadata: { namespace: string; name: string };
   spec: { service: string; backends?: { service: string; weight: number }[] };
+}
+
+/** A route of the Gateway API, as far as the page reads it; `kind` is of the list that it came in. */
+export interface GatewayRoute {
+  kind: string;
+  metadata: { namespace: string; name: string };
+  spec: {
+    parentRefs?: { group?: string; kind?: string; name: string }[];
+    rules?: { name?: string; backendRefs?: { name: string; namespace?: string; weight?: number }[] }[];
+  };
 }
 
 /** Calls, and those of them that are bad by a check. */
@@ -277,6 +289,20 @@ export class Mesh {
     (await this.ask<{ items: Target[] }>(`${within("/apis/access.smi-spec.io/v1alpha4", place)}/traffictargets`)).items;
   releases = (place: string): Promise<Release[]> => this.automation(place, "canaryreleases");
   experiments = (place: string): Promise<Experiment[]> => this.automation(place, "faultexperiments");
+  /** Those that are not served, or not for this reader to see, are left out: they are another project's kinds. */
+  routes = async (place: string): Promise<GatewayRoute[]> => {
+    const kinds = [["HTTPRoute", "httproutes"], ["GRPCRoute", "grpcroutes"]] as const;
+    const lists = kinds.map(async ([kind, plural]) => {
+      try {
+        const { items } = await this.ask<{ items: GatewayRoute[] }>(`${within("/apis/gateway.networking.k8s.io/v1", place)}/${plural}`);
+        return items.map((item) => ({ ...item, kind }));
+      } catch (error) {
+        if (error instanceof Refusal && [403, 404].includes(error.status)) return [];
+        throw error;
+      }
+    });
+    return (await Promise.all(lists)).flat();
+  };
   explain = (question: Question): Promise<Explanation> =>
     this.ask(`/explanation?spec=${encodeURIComponent(JSON.stringify(question))}`);
 

@@ -64,7 +64,7 @@ export function row(app: App, model: Model, edge: Edge, unfolded = { model, edge
     cells: [
       end(app, model, edge.from),
       end(app, model, edge.to),
-      { text: edge.service ? `${edge.service}:${edge.port ?? ""}` : String(edge.port ?? "") },
+      { text: `${edge.service ? `${edge.service}:` : ""}${edge.port ?? ""}${edge.rule ? ` by ${edge.rule}` : ""}` },
       { text: edge.protocol },
       secured(edge),
       success(edge),

@@ -208,6 +208,7 @@ class Dashboard implements App {
           const more = metadata?.remainingItemCount ?? 0;
           if (more > 0) extra.words.push(`${more} more proxies are not shown here and not judged; weft proxies lists all.`);
         } else if (need === "splits") extra.splits = await this.mesh.splits(state.place);
+        else if (need === "routes") extra.routes = await this.mesh.routes(state.place);
         else if (need === "releases") extra.releases = await this.mesh.releases(state.place);
         else if (need === "experiments") extra.experiments = await this.mesh.experiments(state.place);
         else extra.targets = await this.mesh.targets(state.place);

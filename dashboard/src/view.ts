@@ -1,6 +1,6 @@
 // The data that a page gets with each change, and what it may request.
 
-import type { Cause, Edge, End, Experiment, Mesh, MeshNode, Proxy, Release, Split, Target } from "./api";
+import type { Cause, Edge, End, Experiment, GatewayRoute, Mesh, MeshNode, Proxy, Release, Split, Target } from "./api";
 import type { Model } from "./model";
 
 /** Where the person is; all of it stands in the address, so it can be kept and shared. */
@@ -26,6 +26,8 @@ export interface State {
 export interface Extra {
   proxies?: Proxy[];
   splits?: Split[];
+  /** Routes of the Gateway API. */
+  routes?: GatewayRoute[];
   targets?: Target[];
   releases?: Release[];
   experiments?: Experiment[];

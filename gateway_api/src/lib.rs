@@ -16,6 +16,7 @@
 
 pub mod conditions;
 pub mod convert;
+pub mod findings;
 pub mod grants;
 mod kinds;
 pub mod order;

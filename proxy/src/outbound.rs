@@ -1,5 +1,5 @@
 //! Handles connections that the application opens: accept, detect, then per request or connection
-//! route, breaker, choose, send, copy, fall back and respond; and count the result.
+//! route, edit, breaker, choose, send, copy, fall back and respond; and count the result.
 //!
 //! Imports `config`, `endpoints`, `failure`, `http`, `mesh`, `net`, `proxy` and
 //! `telemetry`; never `inbound`.
@@ -24,6 +24,7 @@ mod choice;
 mod connection;
 mod context;
 mod detect;
+mod edits;
 mod exchange;
 mod fallback;
 mod fault;
@@ -35,8 +36,10 @@ mod request;
 mod respond;
 mod retries;
 mod route;
+mod routing;
 mod send;
 mod serving;
+mod serving_headers;
 mod shadow;
 mod tenant;
 mod time_limits;

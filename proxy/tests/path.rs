@@ -72,6 +72,8 @@ mod path {
     mod refused_lines;
     mod retries;
     mod retry_waits;
+    mod route_calls;
+    mod routes;
     mod routing;
     mod sets;
     mod shown;

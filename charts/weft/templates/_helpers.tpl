@@ -115,6 +115,13 @@ values of a former chart do not have is on.
 {{- if ne (get $part "enabled" | toString) "false" }}true{{ end -}}
 {{- end -}}
 
+{{/*
+Not empty where routes of the Gateway API are read. What values of a former chart do not have is on.
+*/}}
+{{- define "weft.gatewayApi" -}}
+{{- if ne (get (.Values.gatewayApi | default dict) "enabled" | toString) "false" }}true{{ end -}}
+{{- end -}}
+
 {{/* Namespaces without webhooks and trust bundle, as a JSON list: the release's own included. */}}
 {{- define "weft.excluded" -}}
 {{- append .Values.excludedNamespaces .Release.Namespace | uniq | toJson -}}

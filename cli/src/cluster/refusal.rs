@@ -213,6 +213,7 @@ fn of_ours(what: &str) -> bool {
         "scopes",
         "taps",
         "dryruns",
+        "routetables",
     ]
     .iter()
     .any(|resource| what.starts_with(resource))

@@ -11,6 +11,7 @@ mod objects;
 mod platform;
 pub(super) mod probes;
 mod releases;
+mod routes;
 mod webhooks;
 
 use std::time::{Duration, SystemTime};

@@ -225,7 +225,7 @@ fn table(traffic: &IndexedGraph, here: Option<&str>, wide: bool, now: SystemTime
             let texts = [
                 edge.service.clone(),
                 edge.backend.clone(),
-                edge.split.clone(),
+                by(edge),
                 refused.join(","),
                 edge.identities.join(","),
                 edge.allowed_by.join(","),
@@ -235,6 +235,14 @@ fn table(traffic: &IndexedGraph, here: Option<&str>, wide: bool, now: SystemTime
         table.row(row);
     }
     table
+}
+
+/// The split or the route that chose the backend.
+fn by(edge: &Edge) -> String {
+    match edge.split.is_empty() {
+        true => edge.rule.clone(),
+        false => edge.split.clone(),
+    }
 }
 
 /// The node that is called; during a release of it, which of its two sets of pods.

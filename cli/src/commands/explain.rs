@@ -60,10 +60,11 @@ pub(super) const TO: &[ResourceKind] = &[
                   where it is called for the Service, and what it was taken for is said. PORT is \
                   its number, or the name that a Service has for it; of a headless Service it is \
                   the pods' own, which its clients call. Where rules or splits look at the host, \
-                  say it with -H: every request has one. see names a line of docs/applications.md \
-                  that the call meets. -o fix prints objects that allow this call, and what passes \
-                  besides where that cannot be helped. Exit status 1 if it is refused, 3 if that \
-                  is not known.",
+                  say it with -H: every request has one. Where a route of the Gateway API decides, \
+                  its rule is named, and -o wide says why earlier rules do not fit. see names a \
+                  line of docs/applications.md that the call meets. -o fix prints objects that \
+                  allow this call, and what passes besides where that cannot be helped. Exit \
+                  status 1 if it is refused, 3 if that is not known.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:80 DELETE /items/7 -n shop"
 )]
 pub(crate) struct Explain {
@@ -94,7 +95,13 @@ pub(crate) struct Explain {
 }
 
 impl ClusterCommand for Explain {
-    const FORMATS: &'static [Format] = &[Format::Table, Format::Json, Format::Yaml, Format::Fix];
+    const FORMATS: &'static [Format] = &[
+        Format::Table,
+        Format::Wide,
+        Format::Json,
+        Format::Yaml,
+        Format::Fix,
+    ];
 
     fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
         global.in_one_namespace("each end of a call is in one namespace")?;
@@ -135,7 +142,7 @@ impl ClusterCommand for Explain {
             return print_fix(status, console);
         }
         if !output::data(console, format, &answer)? {
-            for line in described::lines(status, cluster.now(now)) {
+            for line in described::lines(status, format == Format::Wide, cluster.now(now)) {
                 console.line(&escape::plain(&line))?;
             }
         }

@@ -1,16 +1,18 @@
-//! `weft routes`: shows the traffic of each route of a workload or a Service.
+//! `weft routes`: shows the traffic of each route of a workload or a Service, or the rules by which
+//! calls to a Service are routed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use crds::observe::{Resource, RouteRules, RouteTable, RuleBackend, TableRule};
 
 use super::ClusterCommand;
-use crate::cluster::Cluster;
-use crate::cluster::names::Named;
+use crate::cluster::names::{Named, ResourceKind};
+use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
-use crate::global::Global;
+use crate::global::{Global, namespace};
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
 use crate::traffic::select::{ENDS, Selected};
@@ -23,7 +25,9 @@ use crate::traffic::{IndexedGraph, Question, WINDOWS, known};
     about = "Show success, rate and latency by route",
     long_about = "Shows what each route of a workload or a Service served. Routes are the matches \
                   of the HTTPRouteGroups that annotation weft.dev/routes of the Service names, or \
-                  of those that protect the workload. - is what no route describes.",
+                  of those that protect the workload. - is what no route describes. With --rules \
+                  instead the rules of a Service, of splits and of routes of the Gateway API, in \
+                  the order in which they are tried: where its calls go, from which namespaces.",
     after_help = "Example:\n  weft routes svc/cart"
 )]
 pub(crate) struct Routes {
@@ -33,13 +37,23 @@ pub(crate) struct Routes {
     /// Length of the window, 10s to 5m
     #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::between(WINDOWS), allow_hyphen_values = true)]
     window: Duration,
+    /// Show the rules by which calls to a Service are routed
+    #[arg(long, conflicts_with = "window")]
+    rules: bool,
+    /// With --rules: those for callers of this namespace
+    #[arg(long, value_name = "NAMESPACE", requires = "rules", value_parser = namespace)]
+    from: Option<String>,
 }
 
 impl ClusterCommand for Routes {
     const FORMATS: &'static [Format] = COMMON;
 
-    fn must_be_readable(&self, _: &Global) -> Result<(), Failure> {
+    fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
         self.named()?;
+        if self.rules {
+            global.in_one_namespace("rules are those of one Service")?;
+            self.service()?;
+        }
         Question::window(self.window).map(drop)
     }
 
@@ -51,6 +65,9 @@ impl ClusterCommand for Routes {
         _: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
+        if self.rules {
+            return self.print_rules(cluster, format, console).await;
+        }
         let named = self.named()?;
         let mut question = Question::window(self.window)?;
         question.routes = true;
@@ -98,5 +115,112 @@ impl Routes {
     fn named(&self) -> Result<Named, Failure> {
         let named = Named::read(&self.resource, ENDS)?;
         named.without_port(&self.resource, "routes are reported for all ports")
+    }
+
+    /// The name of the Service whose rules are shown.
+    fn service(&self) -> Result<String, Failure> {
+        Named::read_one(&self.resource, &[ResourceKind::Service]).map(|(_, name)| name)
+    }
+
+    /// Prints a row per rule, in the order in which they are tried.
+    async fn print_rules(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        let (service, namespace) = (self.service()?, cluster.namespace());
+        let from = self.from.iter().map(|from| format!("from={from}"));
+        let query: String = from.collect();
+        let (what, place) = (Resource::RouteTables, Some(namespace));
+        let answer = cluster.try_observe(what, place, Some(&service), &query);
+        let table: RouteTable = match answer.await {
+            Ok(table) => table,
+            Err(refusal) => {
+                let kind = ResourceKind::Service;
+                // A controller of an older version has no such resource either.
+                if refusal.is_missing()
+                    && let Ok(None) = existing::read(cluster, kind, &service).await
+                {
+                    return Err(existing::absent(cluster, (kind, &service), &[]).await);
+                }
+                return Err(refusal.into_failure());
+            }
+        };
+        if output::data(console, format, &table)? {
+            return Ok(Conclusion::Yes);
+        }
+        if table.hidden > 0 {
+            console.word(&format!(
+                "{} more tables are for callers of namespaces whose routetables you may not get",
+                table.hidden
+            ))?;
+        }
+        rules_of(&table, namespace, format == Format::Wide).write(console.out, console.color)?;
+        Ok(Conclusion::Yes)
+    }
+}
+
+/// A row per rule, and one for what no rule fits.
+fn rules_of(shown: &RouteTable, namespace: &str, wide: bool) -> Table {
+    let mut head = vec!["PORT", "CALLERS", "RULE", "MATCHES", "GOES TO"];
+    head.extend(wide.then_some("EDITS"));
+    let mut table = Table::new(&head);
+    for rules in &shown.tables {
+        for rule in &rules.rules {
+            let mut row = start(rules);
+            row.extend([place(rule).into(), rule.matches.as_str().into()]);
+            row.push(goes_to(rule, namespace).into());
+            row.extend(wide.then(|| Cell::from(rule.edits.join("; "))));
+            table.row(row);
+        }
+        let mut row = start(rules);
+        row.extend(["-".into(), "all else".into()]);
+        row.push(near(&rules.otherwise, namespace).into());
+        row.extend(wide.then(|| Cell::from("")));
+        table.row(row);
+    }
+    table
+}
+
+fn start(rules: &RouteRules) -> Vec<Cell> {
+    let callers = match rules.audience.as_str() {
+        "" => "all",
+        namespace => namespace,
+    };
+    vec![rules.port.to_string().into(), callers.into()]
+}
+
+/// The object, and which of its rules.
+fn place(rule: &TableRule) -> String {
+    let mut place = rule.object.clone();
+    if let Some(number) = rule.rule {
+        place.push_str(&format!(" rules[{number}]"));
+    }
+    if !rule.name.is_empty() {
+        place.push_str(&format!(" {}", rule.name));
+    }
+    place
+}
+
+fn goes_to(rule: &TableRule, namespace: &str) -> String {
+    let backend = |backend: &RuleBackend| {
+        let service = near(&backend.service, namespace);
+        let invalid = if backend.invalid { " (refused)" } else { "" };
+        let share = number::percent(backend.share);
+        format!("{service}:{} {share}{invalid}", backend.port)
+    };
+    let backends: Vec<String> = rule.backends.iter().map(backend).collect();
+    match backends.is_empty() {
+        true => rule.answer.clone(),
+        false => backends.join(", "),
+    }
+}
+
+/// `namespace/name`, without the namespace where it is this one.
+fn near<'n>(key: &'n str, namespace: &str) -> &'n str {
+    match key.split_once('/') {
+        Some((of, name)) if of == namespace => name,
+        _ => key,
     }
 }

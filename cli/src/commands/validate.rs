@@ -24,7 +24,9 @@ use crate::output::{self, NARROW};
     about = "Validate objects of SMI and of Weft in files as the cluster's webhook would, without a cluster",
     long_about = "Validates objects of SMI, in every version, and of Weft in files by the code of the \
                   webhook: each error with its line and field, and before that by the schema of \
-                  its kind and version as the API server does. Fields that a kind does not have in \
+                  its kind and version as the API server does. Of the Gateway API's HTTPRoute, \
+                  GRPCRoute and TCPRoute whose parents are Services, each rule that Weft could not \
+                  serve is an error. Fields that a kind does not have in \
                   its version, which the cluster passes over, are warned of, and so are labels and \
                   annotations of Weft that have no effect where they stand, on every kind: of one \
                   that several objects have, the first is printed and the others are counted, -o \

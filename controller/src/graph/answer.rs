@@ -364,6 +364,12 @@ impl Sources<'_> {
             port: key.port,
             backend: of_owner(&key.backend),
             split: of_owner(&key.split),
+            rule: key
+                .rule
+                .iter()
+                .filter(|_| owned)
+                .map(ToString::to_string)
+                .collect(),
             protocol: key.protocol,
             identities: self.identities(&key.from, key.account.as_ref()),
             first_seen: timestamp(seen.first),

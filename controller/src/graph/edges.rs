@@ -192,7 +192,8 @@ fn bytes_of(key: &EdgeKey) -> usize {
     let texts: usize = texts
         .map(|key| 32 + key.namespace.len() + key.name.len())
         .sum();
-    size_of::<KnownEdge>() + texts
+    let rule = key.rule.as_ref().map_or(0, |rule| 16 + rule.len());
+    size_of::<KnownEdge>() + texts + rule
 }
 
 #[cfg(test)]

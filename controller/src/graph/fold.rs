@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crds::observe::{NodeKind, Protocol};
+use crds::observe::NodeKind;
 use model::world::ObjectKey;
 
 use super::edges::{EdgeRef, Edges};
@@ -321,6 +321,7 @@ impl Fold {
             port: reported.port,
             backend: reported.backend.clone(),
             split: reported.split.clone(),
+            rule: reported.rule.clone(),
             protocol: protocol(reported.protocol),
             account: teller.account.cloned(),
         };
@@ -364,14 +365,12 @@ impl Fold {
         let port = service.as_ref().map_or(reported.port, |(_, port)| *port);
         let service = service.map(|(service, _)| service);
         let key = EdgeKey {
-            from,
-            to: self.nodes.all[teller.own].clone(),
             backend: service.clone(),
             service,
             port,
-            split: None,
             protocol: protocol(reported.protocol),
             account,
+            ..EdgeKey::between(from, self.nodes.all[teller.own].clone())
         };
         (key, reported.port)
     }
@@ -456,16 +455,7 @@ fn overflow_key(own: &NodeKey, client: bool) -> EdgeKey {
     } else {
         (NodeKey::elsewhere(NodeKind::Outside, OTHER), own.clone())
     };
-    EdgeKey {
-        from,
-        to,
-        service: None,
-        port: 0,
-        backend: None,
-        split: None,
-        protocol: Protocol::Unknown,
-        account: None,
-    }
+    EdgeKey::between(from, to)
 }
 
 fn remote(reported: &ReportedEdgeKey) -> &str {

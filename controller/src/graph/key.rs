@@ -4,6 +4,7 @@
 //! at another replica, finds the same ids. `edges` holds the known keys.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crds::label_syntax::is_object_name;
 use crds::observe::{NodeKind, Protocol};
@@ -142,6 +143,8 @@ pub(crate) struct EdgeKey {
     pub backend: Option<ObjectKey>,
     /// TrafficSplit that chose it.
     pub split: Option<ObjectKey>,
+    /// Route of the Gateway API that chose it, such as `HTTPRoute shop/web`.
+    pub rule: Option<Arc<str>>,
     /// What flows.
     pub protocol: Protocol,
     /// The caller's service account, by the certificate that a proxy saw. `None` where no proxy
@@ -150,8 +153,23 @@ pub(crate) struct EdgeKey {
 }
 
 impl EdgeKey {
-    /// The same for every replica. An account is part of it only where one is known, so that
-    /// other edges keep the ids that older versions gave them.
+    /// Calls of which no more is known.
+    pub(super) fn between(from: NodeKey, to: NodeKey) -> Self {
+        Self {
+            from,
+            to,
+            service: None,
+            port: 0,
+            backend: None,
+            split: None,
+            rule: None,
+            protocol: Protocol::Unknown,
+            account: None,
+        }
+    }
+
+    /// The same for every replica. An account or a route is part of it only where one is known, so
+    /// that other edges keep the ids that older versions gave them.
     pub(super) fn id(&self) -> String {
         let text = |key: &Option<ObjectKey>| key.as_ref().map(ToString::to_string);
         let mut hash = Sha256::new();
@@ -170,6 +188,10 @@ impl EdgeKey {
         }
         if let Some(account) = &self.account {
             hash.update(account.to_string().as_bytes());
+        }
+        if let Some(rule) = &self.rule {
+            hash.update([0]);
+            hash.update(rule.as_bytes());
         }
         let digest = hash.finalize();
         let bytes = digest.iter().take(8);
@@ -210,6 +232,7 @@ pub(super) mod tests {
             port,
             backend: None,
             split: None,
+            rule: None,
             protocol: Protocol::Http1,
             account: None,
         }
@@ -249,6 +272,9 @@ pub(super) mod tests {
             ..edge(80)
         };
         assert_ne!(proven.id(), edge(80).id());
+        let rule = Some("HTTPRoute shop/web".into());
+        let routed = EdgeKey { rule, ..edge(80) };
+        assert_ne!(routed.id(), edge(80).id());
         // Without a protocol or account from a proxy an id stays as it was.
         assert_eq!(edge(80).id(), "c188d901d5469306");
     }

@@ -76,7 +76,9 @@ struct Line {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     split: String,
     protocol: Protocol,
-    /// Versions that know of none leave it out, and read past it.
+    /// Versions that know of none leave it out, and read past it, as of an account.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    rule: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     account: String,
     first: u64,
@@ -308,6 +310,7 @@ impl PartialEq for AccountlessEdge<'_> {
             && one.port == other.port
             && one.backend == other.backend
             && one.split == other.split
+            && one.rule == other.rule
             && one.protocol == other.protocol
     }
 }
@@ -318,7 +321,7 @@ impl Hash for AccountlessEdge<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let key = self.0;
         (&key.from, &key.to, &key.service, key.port).hash(state);
-        (&key.backend, &key.split, key.protocol).hash(state);
+        (&key.backend, &key.split, &key.rule, key.protocol).hash(state);
     }
 }
 
@@ -381,6 +384,7 @@ impl Line {
             port: key.port,
             backend: text(&key.backend).unwrap_or_default(),
             split: text(&key.split).unwrap_or_default(),
+            rule: key.rule.as_deref().unwrap_or_default().to_owned(),
             protocol: key.protocol,
             account: text(&key.account).unwrap_or_default(),
             first: seen.first,
@@ -400,6 +404,7 @@ impl Line {
             port: self.port,
             backend: object(&self.backend),
             split: object(&self.split),
+            rule: (!self.rule.is_empty()).then(|| self.rule.as_str().into()),
             protocol: self.protocol,
             account: object(&self.account),
         })

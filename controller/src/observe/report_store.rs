@@ -121,6 +121,7 @@ impl ReportStore {
             port: u16::try_from(edge.port).unwrap_or(0),
             backend: key(&edge.backend),
             split: key(&edge.split),
+            rule: (!edge.rule.is_empty()).then(|| edge.rule.as_str().into()),
         };
         let shared = match self.keys.get(&fresh) {
             Some(stored) => Arc::clone(stored),

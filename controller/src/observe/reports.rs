@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use policy::fault::MOST_RUNS;
+use policy::name::Kind;
 use policy::release::service_of;
 use prost::Message as _;
 use tokio::sync::watch;
@@ -64,6 +65,8 @@ const MAX_PROCESSES: usize = 4;
 pub(super) const MAX_NAMES: (usize, usize) = (63, 253);
 /// Bytes of one name in a report: two names of Kubernetes and a slash.
 const MAX_NAME: usize = MAX_NAMES.0 + 1 + MAX_NAMES.1;
+/// Length of a kind, with its group where two have one name.
+const MAX_KIND: usize = 64;
 /// Encoded bytes of one message to another replica, unless a single report has more. The receiver
 /// takes 64 MiB.
 pub(super) const CHUNK: usize = 1024 * 1024;
@@ -418,6 +421,7 @@ fn too_long(edge: &v1::Edge) -> bool {
         || parts.1 > MAX_EDGE_PARTS.1
         || parts.2 > MAX_EDGE_PARTS.2
         || edge.remote.len() > MAX_TEXTS.1
+        || edge.rule.len() > MAX_KIND + MAX_NAME
         || edge.latency.len() > policy::latency::BUCKETS
 }
 
@@ -438,7 +442,11 @@ fn is_well_formed(edge: &v1::Edge) -> bool {
         None => text.is_empty(),
     };
     let mut reasons = edge.reasons.iter().map(|one| &one.reason);
-    (edge.caller.is_empty() || part(&edge.caller, MAX_NAMES.0))
+    let rule = match edge.rule.split_once(' ') {
+        Some((kind, name)) => kind.parse::<Kind>().is_ok() && name.contains('/') && object(name),
+        None => edge.rule.is_empty(),
+    };
+    rule && (edge.caller.is_empty() || part(&edge.caller, MAX_NAMES.0))
         && objects
             .into_iter()
             .chain(&edge.rules)

@@ -71,6 +71,8 @@ pub(crate) struct ReportedEdgeKey {
     pub backend: Option<ObjectKey>,
     /// The TrafficSplit that chose it.
     pub split: Option<ObjectKey>,
+    /// The route of the Gateway API that chose it, such as `HTTPRoute shop/web`.
+    pub rule: Option<Arc<str>>,
     /// What protects the connection between the two pods.
     pub security: v1::Security,
     /// What caller and callee speak.
@@ -189,7 +191,8 @@ impl Edge {
         let texts = objects.into_iter().flatten();
         let texts: usize = texts.map(|key| key.namespace.len() + key.name.len()).sum();
         let detail = self.detail.as_ref().map_or(0, |detail| detail.bytes());
-        let own = key.caller.len() + key.remote.len() + self.latency.bytes();
+        let rule = key.rule.as_deref().map_or(0, str::len);
+        let own = key.caller.len() + key.remote.len() + rule + self.latency.bytes();
         EDGE_BYTES + own + texts + detail
     }
 }
@@ -264,6 +267,7 @@ pub(super) fn message(edge: &Edge) -> v1::Edge {
         port: u32::from(key.port),
         backend: text(key.backend.as_ref()),
         split: text(key.split.as_ref()),
+        rule: key.rule.as_deref().unwrap_or_default().to_owned(),
         success: edge.success,
         failure: edge.failure,
         latency: edge.latency.iter().collect(),

@@ -21,7 +21,9 @@ use super::query::{GraphQuery, ListQuery, ObservePath, may};
 use super::scopes::Scopes;
 use super::stream::{self, StreamPermits};
 use super::worker_pool::WorkerPool;
-use super::{documents, dry_runs, explanations, parameters, proxies, redaction, taps};
+use super::{
+    documents, dry_runs, explanations, parameters, proxies, redaction, route_tables, taps,
+};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
@@ -122,6 +124,10 @@ impl ObserveApi {
                 let query = ListQuery::parse(query)?;
                 let table = is_table(&request);
                 self.proxies(user, (path, &query), compiled, table).await
+            }
+            Resource::RouteTables => {
+                let table = route_tables::answer(&self.context, user, (path, query), compiled);
+                json(StatusCode::OK, &table.await?)
             }
             Resource::Scopes => self.scope(user, compiled).await,
             Resource::Taps => {

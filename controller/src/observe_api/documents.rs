@@ -133,8 +133,9 @@ fn paths(schemas: &str, make: impl Fn(Value, Resource) -> Value) -> Value {
             .flat_map(|scope| resource.verbs().iter().map(move |verb| (*scope, *verb)))
         {
             let name = match (resource, verb) {
-                // A tap stands in a namespace only.
-                (Resource::Taps, _) if namespace.is_none() => continue,
+                // These stand in a namespace only.
+                (Resource::Taps | Resource::RouteTables, _) if namespace.is_none() => continue,
+                (Resource::RouteTables, _) => Some("{name}"),
                 (Resource::Graphs | Resource::Scopes | Resource::Taps, _) => {
                     Some(crds::observe::LIVE)
                 }
@@ -190,7 +191,7 @@ mod tests {
                     assert!(document.pointer(&format!("/{at}")).is_some(), "{at}");
                 }
             }
-            assert_eq!(ids.len(), 11, "{ids:?}");
+            assert_eq!(ids.len(), 12, "{ids:?}");
         }
     }
 

@@ -28,6 +28,7 @@ fn own(resource: Resource) -> &'static [&'static str] {
             "from", "header", "maxRps", "method", "of", "path", "route", "slower", "status", "to",
             "watch",
         ],
+        Resource::RouteTables => &["from"],
         Resource::Scopes | Resource::Explanations | Resource::DryRuns => &[],
     }
 }
@@ -38,6 +39,7 @@ fn lists(resource: Resource) -> &'static [&'static str] {
         Resource::Taps => &["from", "header", "to"],
         Resource::Graphs
         | Resource::Proxies
+        | Resource::RouteTables
         | Resource::Scopes
         | Resource::Explanations
         | Resource::DryRuns => &[],

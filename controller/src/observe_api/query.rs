@@ -130,6 +130,7 @@ impl ObservePath {
             Resource::Taps => live && namespace.is_some(),
             Resource::Scopes => live && namespace.is_none(),
             Resource::Proxies => name.is_none() || namespace.is_some(),
+            Resource::RouteTables => name.is_some() && namespace.is_some(),
             Resource::Explanations | Resource::DryRuns => name.is_none(),
         };
         if !known {

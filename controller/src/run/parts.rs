@@ -114,6 +114,7 @@ pub(super) fn models(
     let worlds = crate::watch::start(
         context.client.clone(),
         Arc::new(context.cluster()),
+        context.settings.gateway_api,
         context.metrics.world.clone(),
         ready,
     );
@@ -176,6 +177,7 @@ pub(super) fn statuses(context: &Context) {
         observed: context.observed.clone(),
         fleet: context.fleet.clone(),
         enforced: udp,
+        gateway_api: context.settings.gateway_api,
         written: context.metrics.statuses.clone(),
     };
     context.while_leading("status", move || status.clone().write());

@@ -34,15 +34,7 @@ impl Conditions {
         let status = Status::of(report, &tally);
         let now = Instant::now();
         if when(self.0.as_mut(), &status, absent, now) == When::Now {
-            let programmed = status.conditions[2].1.status;
-            self.0 = Some(Written {
-                uid: status.uid.clone(),
-                programmed: programmed.then_some(status.generation),
-                status: Some(status),
-                since: BTreeMap::new(),
-                at: now,
-                lapsed: None,
-            });
+            self.0 = Some(Written::now(status, BTreeMap::new()));
         }
         let status = self.0.as_ref()?.status.as_ref()?;
         Some((status.generation, &status.conditions))

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::core::{ApiResource, DynamicObject};
-use model::problem::{Condition, ObjectReport, few};
+use model::problem::{Condition, ObjectReport, ParentReport, few};
 use model::world::kinds;
 use policy::name::{Kind, ObjectRef};
 use policy::traffic::part::Part;
@@ -34,6 +34,8 @@ pub(super) struct Status {
     pub(super) conditions: [(&'static str, Condition); 3],
     /// Of a TrafficPolicy with a breaker that has callers.
     pub(super) breaker: Option<WrittenBreaker>,
+    /// Of a route of the Gateway API: what is reported of each of its parents.
+    pub(super) parents: Vec<ParentReport>,
 }
 
 /// A status as it is stored.
@@ -70,6 +72,10 @@ pub(super) enum When {
 
 impl Status {
     pub(super) fn of(report: &ObjectReport, tally: &Tally) -> Self {
+        // A route is in force for each parent for which it is accepted.
+        let parents = &report.parents;
+        let accepted = parents.iter().any(|parent| parent.accepted.status);
+        let accepted = accepted || (parents.is_empty() && report.accepted.status);
         Self {
             uid: report.uid.to_string(),
             generation: report.generation,
@@ -78,12 +84,10 @@ impl Status {
             conditions: [
                 (crds::smi::ACCEPTED, report.accepted.clone()),
                 (crds::smi::RESOLVED_REFS, report.resolved_refs.clone()),
-                (
-                    crds::smi::PROGRAMMED,
-                    programmed(report.accepted.status, tally),
-                ),
+                (crds::smi::PROGRAMMED, programmed(accepted, tally)),
             ],
             breaker: None,
+            parents: parents.clone(),
         }
     }
 
@@ -296,6 +300,7 @@ impl Written {
             let [new_accepted, new_resolved, _] = &status.conditions;
             (current.generation, &current.summary, &current.target)
                 == (status.generation, &status.summary, &status.target)
+                && current.parents == status.parents
                 && (accepted, resolved) == (new_accepted, new_resolved)
         })
     }

@@ -279,7 +279,7 @@ fn about_problem(compiled: &Compiled, problem: &Problem) -> Event {
 fn about(object: &ObjectRef, uid: Option<String>) -> About {
     About {
         api_version: api_version(object.kind),
-        kind: object.kind.as_str().to_owned(),
+        kind: object.kind.word().to_owned(),
         namespace: object.namespace.to_string(),
         name: object.name.to_string(),
         uid: uid.unwrap_or_default(),

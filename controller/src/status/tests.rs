@@ -21,6 +21,7 @@ const PATH: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficspli
 mod breaker;
 mod guarded;
 mod kinds;
+mod parents;
 mod too_old;
 mod unconverted;
 mod unmeshed;
@@ -56,6 +57,7 @@ impl Bench {
             latest,
             enforced: None,
             observed: Observed::settled(),
+            gateway_api: true,
             written: Counter::default(),
         };
         Self {

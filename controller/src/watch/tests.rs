@@ -15,6 +15,8 @@ use tokio::time::{Instant, advance, timeout};
 use super::*;
 use crate::testing::cluster;
 
+mod served;
+
 type Worlds = watch::Receiver<Option<Arc<World>>>;
 /// What is said in answer to one call.
 type Frames = BoxStream<'static, Result<Frame<Bytes>, std::io::Error>>;
@@ -58,6 +60,7 @@ fn start_on(client: Client) -> Worlds {
     start(
         client,
         Arc::default(),
+        true,
         WorldMetrics::default(),
         Ready::new(),
     )
@@ -203,7 +206,7 @@ async fn unknown_kind_and_unreadable_object_stop_nothing() {
         _ => Ok(Vec::new()),
     });
     let metrics = WorldMetrics::default();
-    let mut worlds = start(client, Arc::default(), metrics.clone(), Ready::new());
+    let mut worlds = start(client, Arc::default(), true, metrics.clone(), Ready::new());
     let world = first_world(&mut worlds).await;
     let names: Vec<&str> = world.pods.keys().map(|key| &*key.name).collect();
     assert_eq!(names, ["good"]);
@@ -295,7 +298,7 @@ async fn failing_watch_is_reported_while_readiness_stays() {
         let (answers, pods) = watch::channel(Some(answer));
         let (client, ready) = (server_that_fails(pods), Ready::new());
         let metrics = WorldMetrics::default();
-        let mut worlds = start(client, Arc::default(), metrics.clone(), ready.clone());
+        let mut worlds = start(client, Arc::default(), true, metrics.clone(), ready.clone());
         first_world(&mut worlds).await;
         assert_eq!(ready.noted(), None);
         tokio::time::sleep(Duration::from_secs(200)).await;

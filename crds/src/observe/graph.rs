@@ -232,6 +232,9 @@ pub struct Edge {
     /// TrafficSplit that chose it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub split: String,
+    /// Route of the Gateway API that chose it, such as `HTTPRoute shop/web`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub rule: String,
     pub protocol: Protocol,
     /// `success + failure + cancelled`.
     pub requests: u64,

@@ -3,6 +3,32 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The response to `routetables/SERVICE`: every table of one Service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteTable {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: RouteTableMetadata,
+    /// One for each port and audience, those for everybody first.
+    pub tables: Vec<RouteRules>,
+    /// Tables for callers of namespaces whose tables the reader may not get.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub hidden: u32,
+}
+
+/// Which Service it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RouteTableMetadata {
+    pub namespace: String,
+    pub name: String,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Rules in the order in which they are tried.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -1,12 +1,12 @@
-// Who gets how much of the calls: releases, experiments, and the weights that splits set beside
-// the shares that are seen.
+// Who gets how much of the calls: releases, experiments, and the weights that splits and rules of
+// routes set beside the shares that are seen.
 
 import { compare } from "../model";
 import { h, order, write } from "../dom";
 import { success } from "../calls";
 import { Table } from "../table";
 import { milliseconds, percent, quoted, rate } from "../text";
-import type { Edge, Graph, Split } from "../api";
+import type { Edge, GatewayRoute, Graph, Split } from "../api";
 import { axisPercent, axisRate, axisTime, perSecond } from "../charts";
 import { Chart, upToAll } from "../chart";
 import { type Span, series, spanOf, type Values } from "../series";
@@ -18,6 +18,51 @@ interface BackendCalls { attempts: number; requests: number; success: number; fa
 /** Splits whose charts are drawn; the table has all. */
 const MOST_CHARTED = 12;
 
+/** Weights of a split, or of one rule of a route. */
+interface Weighted {
+  name: string;
+  /** Whose calls are shared out. */
+  service: string;
+  /** `id`: how an edge names it. */
+  backends: { name: string; id: string; weight: number }[];
+  /** How an edge names what led it: the split, or the route and not which of its rules. */
+  by: string;
+}
+
+/** Edges by what led them. */
+function ledBy(graph: Graph): Map<string, Edge[]> {
+  const led = new Map<string, Edge[]>();
+  for (const edge of graph.edges) {
+    const by = edge.split || edge.rule;
+    if (!by) continue;
+    const there = led.get(by);
+    if (there) there.push(edge);
+    else led.set(by, [edge]);
+  }
+  return led;
+}
+
+function ofSplit({ metadata: { namespace, name }, spec }: Split): Weighted {
+  const full = `${namespace}/${name}`;
+  const backends = (spec.backends ?? []).map(({ service, weight }) => ({ name: service, id: backendId(namespace, service), weight }));
+  return { name: full, service: spec.service, backends, by: full };
+}
+
+/** The rules that share calls of a Service out among several. */
+function ofRoute({ kind, metadata: { namespace, name }, spec }: GatewayRoute): Weighted[] {
+  const parent = spec.parentRefs?.find((one) => one.group === "" && one.kind === "Service");
+  if (!parent) return [];
+  const full = `${kind} ${namespace}/${name}`;
+  return (spec.rules ?? []).flatMap(({ name: called, backendRefs = [] }, at) => {
+    if (backendRefs.length < 2) return [];
+    const backends = backendRefs.map((one) => {
+      const of = one.namespace ?? namespace;
+      return { name: of === namespace ? one.name : `${of}/${one.name}`, id: `${of}/${one.name}`, weight: one.weight ?? 1 };
+    });
+    return [{ name: `${full} rules[${at}]${called ? ` ${called}` : ""}`, service: parent.name, backends, by: full }];
+  });
+}
+
 /** The charts of one split, a line for each backend. */
 class SplitCharts {
   private readonly name = h("h2");
@@ -27,9 +72,9 @@ class SplitCharts {
   private readonly p95 = new Chart({ title: "p95 of the slowest caller", text: axisTime });
   readonly element = h("section", { class: "split" }, this.name, h("div", { class: "charts" }, ...[this.share, this.calls, this.success, this.p95].map(({ element }) => element)));
 
-  update({ metadata, spec }: Split, edges: Edge[], span: Span): void {
-    write(this.name, `${metadata.namespace}/${metadata.name}`);
-    const backends = (spec.backends ?? []).map(({ service }) => ({ name: service, ...series(edges.filter(({ backend }) => backend === backendId(metadata.namespace, service)), span) }));
+  update(weighted: Weighted, edges: Edge[], span: Span): void {
+    write(this.name, weighted.name);
+    const backends = weighted.backends.map(({ name, id }) => ({ name, ...series(edges.filter(({ backend }) => backend === id), span) }));
     const [first] = backends;
     if (!first) return;
     const all = first.requests.map((_, at) => backends.reduce((sum, { requests }) => sum + (requests[at] ?? 0), 0));
@@ -57,16 +102,16 @@ function backendId(namespace: string, service: string): string {
 export class SplitsPage implements Page {
   readonly name = "splits";
   readonly title = "Splits";
-  readonly needs = ["splits" as const, "releases" as const, "experiments" as const];
+  readonly needs = ["splits" as const, "routes" as const, "releases" as const, "experiments" as const];
   readonly history = true;
   private readonly charts = new Map<string, SplitCharts>();
   private readonly drawn = h("div", { class: "drawn" });
   private readonly none = h("p", { class: "empty" });
   private readonly words = h("p", { class: "words" });
   private readonly table = new Table(
-    "Backends of TrafficSplits, with what was sent to each in the last minute",
+    "Backends of TrafficSplits and routes, with what was sent to each in the last minute",
     ["Split", "Service", "Backend", "Weight", "Wanted", "Seen", "Success", "Calls/s", "p95"],
-    "There is no TrafficSplit here.",
+    "There is no TrafficSplit here, and no route with weights.",
   );
   private readonly releases = new Releases();
   private readonly experiments = new Experiments();
@@ -76,35 +121,33 @@ export class SplitsPage implements Page {
     write(this.words, extra.words.join(" "));
     this.releases.update(extra.releases ?? [], at);
     this.experiments.update(extra.experiments ?? [], at);
-    const seen = new Map<string, BackendCalls>();
-    for (const edge of model.graph.edges) {
-      if (!edge.split) continue;
-      const key = `${edge.split}\n${edge.backend ?? ""}`;
-      const sum = seen.get(key) ?? { attempts: 0, requests: 0, success: 0, failure: 0, p95: undefined };
-      sum.attempts += edge.attempts;
-      sum.requests += edge.requests;
-      sum.success += edge.success;
-      sum.failure += edge.failure;
-      if (edge.ms) sum.p95 = Math.max(sum.p95 ?? 0, edge.ms.p95);
-      seen.set(key, sum);
-    }
-    const rows = (extra.splits ?? []).flatMap((split) => {
-      const name = `${split.metadata.namespace}/${split.metadata.name}`;
-      const backends = split.spec.backends ?? [];
-      const of = (service: string): BackendCalls | undefined => seen.get(`${name}\n${backendId(split.metadata.namespace, service)}`);
+    const all = [...(extra.splits ?? []).map(ofSplit), ...(extra.routes ?? []).flatMap(ofRoute)];
+    const led = ledBy(model.graph);
+    const rows = all.flatMap(({ name, service, backends, by }) => {
+      const seen = new Map<string, BackendCalls>();
+      for (const edge of led.get(by) ?? []) {
+        const key = edge.backend ?? "";
+        const sum = seen.get(key) ?? { attempts: 0, requests: 0, success: 0, failure: 0, p95: undefined };
+        sum.attempts += edge.attempts;
+        sum.requests += edge.requests;
+        sum.success += edge.success;
+        sum.failure += edge.failure;
+        if (edge.ms) sum.p95 = Math.max(sum.p95 ?? 0, edge.ms.p95);
+        seen.set(key, sum);
+      }
       const weights = backends.reduce((sum, backend) => sum + backend.weight, 0);
-      const sent = backends.reduce((sum, backend) => sum + (of(backend.service)?.attempts ?? 0), 0);
-      return backends.map(({ service, weight }) => {
-        const own = of(service);
-        const wanted = weights > 0 ? weight / weights : 0;
+      const sent = backends.reduce((sum, { id }) => sum + (seen.get(id)?.attempts ?? 0), 0);
+      return backends.map((backend) => {
+        const own = seen.get(backend.id);
+        const wanted = weights > 0 ? backend.weight / weights : 0;
         const share = sent > 0 ? (own?.attempts ?? 0) / sent : 0;
         return {
-          key: `${name}\n${service}`,
+          key: `${name}\n${backend.name}`,
           cells: [
             { text: name },
-            { text: split.spec.service },
             { text: service },
-            { text: String(weight), by: weight },
+            { text: backend.name },
+            { text: String(backend.weight), by: backend.weight },
             { text: percent(wanted), by: wanted, bar: wanted },
             { text: sent > 0 ? percent(share) : "no calls", by: share, bar: share },
             success(own ?? { requests: 0, success: 0, failure: 0 }),
@@ -115,23 +158,21 @@ export class SplitsPage implements Page {
       });
     });
     this.table.update(rows.sort((one, other) => compare(one.key, other.key)));
-    this.draw(extra.splits ?? [], model.graph);
+    this.draw(all, led, spanOf(model.graph));
   }
 
-  private draw(splits: Split[], graph: Graph): void {
-    const span = spanOf(graph);
-    const named = splits.map((split) => ({ name: `${split.metadata.namespace}/${split.metadata.name}`, split })).sort((one, other) => compare(one.name, other.name));
-    const charted = named.slice(0, MOST_CHARTED);
+  private draw(all: Weighted[], led: Map<string, Edge[]>, span: Span): void {
+    const charted = [...all].sort((one, other) => compare(one.name, other.name)).slice(0, MOST_CHARTED);
     for (const key of this.charts.keys()) if (!charted.some(({ name }) => name === key)) this.charts.delete(key);
-    const elements = charted.map(({ name, split }) => {
-      const charts = this.charts.get(name) ?? new SplitCharts();
-      this.charts.set(name, charts);
-      charts.update(split, graph.edges.filter((edge) => edge.split === name), span);
+    const elements = charted.map((weighted) => {
+      const charts = this.charts.get(weighted.name) ?? new SplitCharts();
+      this.charts.set(weighted.name, charts);
+      charts.update(weighted, led.get(weighted.by) ?? [], span);
       return charts.element;
     });
     order(this.drawn, elements);
-    const more = named.length - charted.length;
-    write(this.none, splits.length === 0 ? "A TrafficSplit sends shares of the calls of one Service to others, as for a canary; once there is one, its weights, the shares that are seen, success and latency of each backend stand here." : more > 0 ? `Charts of ${more} more splits are not drawn; a workload's own are in the graph.` : "");
+    const more = all.length - charted.length;
+    write(this.none, all.length === 0 ? "A TrafficSplit, or a rule of a route, sends shares of the calls of one Service to others, as for a canary; once there is one, its weights, the shares that are seen, success and latency of each backend stand here." : more > 0 ? `Charts of ${more} more splits are not drawn; a workload's own are in the graph.` : "");
   }
 
   command(state: State): string {

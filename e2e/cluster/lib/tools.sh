@@ -15,6 +15,10 @@ GO_MINOR_AT_LEAST=25
 PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
 PROMETHEUS_OPERATOR_SUM=h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=
 
+# The definitions of the Gateway API, which the mesh reads and never installs.
+GATEWAY_API=sigs.k8s.io/gateway-api@v1.6.3
+GATEWAY_API_SUM=h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=
+
 KUBERNETES_VERSION=v1.34.4
 KUBERNETES_PARTS="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy"
 
@@ -44,6 +48,13 @@ build_helm() {
 build_canary_tools() {
   tool flagger github.com/fluxcd/flagger/cmd/flagger "" flagger
   tool argo-rollouts github.com/argoproj/argo-rollouts/cmd/rollouts-controller "" rollouts-controller
+}
+
+# What the pods of the Gateway API's conformance suite run, which `make gateway-conformance` alone
+# needs: Istio's test application, as server and as client.
+build_gateway_echo() {
+  tool gateway-echo istio.io/istio/pkg/test/echo/cmd/server "" gateway-echo-server
+  tool gateway-echo istio.io/istio/pkg/test/echo/cmd/client "" gateway-echo-client
 }
 
 # What `make eyes` looks at traces with.
@@ -118,9 +129,10 @@ tool_hash() {
   } | sha256sum | cut -c1-16
 }
 
+# require_go [MINOR]
 require_go() {
-  local minor
+  local minor least=${1:-$GO_MINOR_AT_LEAST}
   minor=$(go env GOVERSION 2>/dev/null | sed -nE 's/^go1\.([0-9]+).*/\1/p') || true
-  [ "${minor:-0}" -ge "$GO_MINOR_AT_LEAST" ] ||
-    fail "Go 1.$GO_MINOR_AT_LEAST or newer is needed to build the cluster's programs (https://go.dev/dl); found: $(go version 2>&1 | head -1)"
+  [ "${minor:-0}" -ge "$least" ] ||
+    fail "Go 1.$least or newer is needed to build the cluster's programs (https://go.dev/dl); found: $(go version 2>&1 | head -1)"
 }

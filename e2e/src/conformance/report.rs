@@ -83,7 +83,7 @@ pub fn page(rows: &[Judged], date: &str, commit: &str) -> String {
     let mut text = format!(
         "# Conformance\n\n\
         `make conformance` runs every row of this page against a real cluster and writes the page anew; it fails\n\
-        when a row fails or is not run. `make test-all` runs all of them but the last four.\n\n\
+        when a row fails or is not run. `make test-all` runs all of them but the last six.\n\n\
         Run of {date}, commit {commit}: {}.\n\n\
         Ids: `TA`, `SP` and `TS` are the steps of the Service Mesh Interface's own conformance suite for traffic\n\
         access, specs and splits, repaired where the suite cannot pass anywhere: definitions are read as\n\

@@ -122,6 +122,8 @@ pub const ROWS: &[Row] = &[
     Row { id: "E22", what: "peers of a headless StatefulSet by DNS name; an application that calls itself by pod address and by Service", ring: Ring::Mesh, parts: &["peers", "self"] },
     canary("FL-01", "Flagger promotes a good version through TrafficSplits"),
     canary("FL-02", "Flagger rolls a version back that fails half of its requests"),
+    canary("FL-03", "Flagger promotes a good version through an HTTPRoute whose parent is a Service"),
+    canary("FL-04", "Flagger rolls a version back that fails half of its requests, by the same"),
     canary("AR-01", "Argo Rollouts promotes a good version through TrafficSplits"),
     canary("AR-02", "Argo Rollouts aborts a version that fails half of its requests"),
 ];

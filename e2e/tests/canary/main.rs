@@ -1,5 +1,5 @@
-//! Real progressive delivery controllers run complete canaries through Weft's
-//! TrafficSplits, and evaluate them with a real Prometheus.
+//! Real progressive delivery controllers run complete canaries through TrafficSplits and through
+//! an HTTPRoute, and evaluate them with a real Prometheus.
 //!
 //! Not part of `make test`: Flagger and Argo Rollouts are built from source for it.
 //! `make conformance` makes what these tests need, names it in the environment and
@@ -8,6 +8,7 @@
 mod argo;
 mod client;
 mod flagger;
+mod gateway_api;
 mod splits;
 mod traffic;
 

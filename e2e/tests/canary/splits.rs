@@ -1,50 +1,23 @@
 //! Every state of a TrafficSplit while a canary runs, seen in the version in which
 //! its author writes it.
 
-use std::{
-    io::BufReader,
-    process::{Child, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-};
-
 use anyhow::{Context as _, ensure};
-use e2e::harness::Namespace;
+use e2e::harness::{Namespace, Watch};
 use serde_json::{Value, json};
 
-/// A running `kubectl get --watch`, which ends when this is dropped.
+/// A watch of splits in one version.
 #[derive(Debug)]
 pub(crate) struct Splits {
-    child: Child,
+    watch: Watch,
     version: String,
-    seen: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Splits {
     pub(crate) fn watch(ns: &Namespace, version: &str) -> anyhow::Result<Self> {
         let kind = format!("trafficsplits.{version}.split.smi-spec.io");
-        let words = ["-n", &ns.name, "get", &kind, "--watch", "-o", "json"];
-        let mut child = ns
-            .cluster
-            .command("kubectl", &words)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let stdout = BufReader::new(child.stdout.take().context("kubectl has an output")?);
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let noted = seen.clone();
-        // Ends with the child, whose output then ends.
-        thread::spawn(move || {
-            for object in serde_json::Deserializer::from_reader(stdout).into_iter::<Value>() {
-                let Ok(object) = object else { break };
-                let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                noted.push(object);
-            }
-        });
         Ok(Self {
-            child,
+            watch: Watch::start(ns, &kind)?,
             version: version.into(),
-            seen,
         })
     }
 
@@ -52,12 +25,8 @@ impl Splits {
     /// every state was, to the letter, what the author writes: two backends in its
     /// order, that add up to 100, and nothing else.
     pub(crate) fn weights(&self, name: &str, author: &Author) -> anyhow::Result<Vec<i64>> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut weights = Vec::new();
-        for object in seen
-            .iter()
-            .filter(|object| object["metadata"]["name"] == name)
-        {
+        for object in self.watch.states(name) {
             let raw = &object["spec"]["backends"][0]["weight"];
             let weight = match raw {
                 Value::String(text) => text.parse().ok(),
@@ -85,22 +54,14 @@ impl Splits {
 
     /// How often the mesh's controller wrote a status that this watch saw.
     pub(crate) fn statuses(&self, name: &str) -> usize {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.watch.states(name);
         let mut statuses: Vec<&Value> = seen
             .iter()
-            .filter(|object| object["metadata"]["name"] == name)
             .map(|object| &object["status"])
             .filter(|status| !status.is_null())
             .collect();
         statuses.dedup();
         statuses.len()
-    }
-}
-
-impl Drop for Splits {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

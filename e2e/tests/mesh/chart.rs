@@ -174,7 +174,7 @@ fn viewers_may_read_graphs_and_proxies_and_ask_why() -> Outcome {
     assert_eq!(
         listed,
         [
-            r#"["graphs"] ["get"]"#,
+            r#"["graphs","routetables"] ["get"]"#,
             r#"["proxies"] ["get","list"]"#,
             r#"["explanations"] ["create"]"#,
         ]

@@ -2,17 +2,21 @@
 //!
 //! Claims: calls-73, smi-12
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, time::Duration};
 
-use anyhow::Context as _;
-use e2e::harness::{Namespace, Outcome, cluster::root, mesh};
+use anyhow::{Context as _, ensure};
+use e2e::harness::{Namespace, Outcome, cluster::root, eventually, gateway_api, mesh};
+use serde_json::Value;
 
 /// What is about the whole mesh would hold in the tests beside this one: it is judged and not
 /// stored. `e2e/tests/alone/policy_change.rs` stores it.
 const OF_THE_MESH: &str = "targetRef: {kind: Mesh}";
+/// Behind the kind of a route of the Gateway API, which has its conditions elsewhere.
+const OF_THE_GATEWAY_API: &str = ".gateway.networking.k8s.io/";
 
 #[test]
 fn every_example_is_taken_and_understood() -> Outcome {
+    gateway_api::installed()?;
     let ns = Namespace::meshed("examples")?;
     // Else the experiment among them is not accepted. It runs by its schedule or by a command.
     ns.annotate("weft.dev/faults", Some("allowed"))?;
@@ -43,7 +47,7 @@ fn every_example_is_taken_and_understood() -> Outcome {
             let (object, how) = line.split_once(' ').context("not said what became of it")?;
             assert!(how == "created", "two examples share {object}");
             let kind = object.split('.').next().unwrap_or_default().to_owned();
-            let accepted = ns.await_condition(object, "Accepted", "True")?;
+            let accepted = accepted(&ns, object)?;
             println!("{}: {object} {}", file.display(), accepted["reason"]);
             kinds.insert(kind);
         }
@@ -52,6 +56,7 @@ fn every_example_is_taken_and_understood() -> Outcome {
     let all = [
         "canaryrelease",
         "faultexperiment",
+        "httproute",
         "httproutegroup",
         "identitybinding",
         "tcproute",
@@ -66,4 +71,35 @@ fn every_example_is_taken_and_understood() -> Outcome {
         "a kind without an example"
     );
     Ok(())
+}
+
+fn accepted(ns: &Namespace, object: &str) -> anyhow::Result<Value> {
+    if object.contains(OF_THE_GATEWAY_API) {
+        of_route(ns, object)
+    } else {
+        ns.await_condition(object, "Accepted", "True")
+    }
+}
+
+/// What the mesh says of a route. An example need not bring the Service that it is about.
+fn of_route(ns: &Namespace, object: &str) -> anyhow::Result<Value> {
+    let limit = Duration::from_secs(60);
+    eventually(limit, &format!("{object} is understood"), || {
+        let route = ns.json(&["get", object])?;
+        let parents = route["status"]["parents"].as_array();
+        let conditions = parents
+            .into_iter()
+            .flatten()
+            .filter(|parent| parent["controllerName"] == "weft.dev/mesh")
+            .filter_map(|parent| parent["conditions"].as_array());
+        let accepted = conditions
+            .flatten()
+            .find(|condition| condition["type"] == "Accepted")
+            .with_context(|| format!("nothing is said of it: {}", route["status"]))?;
+        ensure!(
+            accepted["status"] == "True" || accepted["reason"] == "NoMatchingParent",
+            "it is {accepted}"
+        );
+        Ok(accepted.clone())
+    })
 }

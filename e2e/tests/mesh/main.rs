@@ -12,6 +12,7 @@ mod chart;
 mod conformance;
 mod examples;
 mod faults;
+mod gateway_api;
 mod helm_test;
 mod identity;
 mod identity_binding;

@@ -44,6 +44,7 @@ require_disk() { :; }
 lack_of_disk() { return 1; }
 require_browser() { :; }
 build_helm() { :; }
+module_files() { echo /nowhere; }
 """
 
 

@@ -13,6 +13,7 @@ mod copies;
 mod previous;
 mod reported;
 mod rollback;
+mod routes;
 mod shop;
 mod upgrade;
 

@@ -16,10 +16,20 @@ pub(crate) struct Previous {
     pub(crate) number: String,
     /// Whether its proxies carry out TrafficPolicies.
     pub(crate) knows_policies: bool,
+    /// The same of routes of the Gateway API.
+    pub(crate) knows_routes: bool,
 }
 
 fn prepared(name: &str) -> anyhow::Result<String> {
     env::var(name).with_context(|| format!("{name} is not set: run `make skew`"))
+}
+
+fn is_known(name: &str) -> anyhow::Result<bool> {
+    match prepared(name)?.as_str() {
+        "known" => Ok(true),
+        "unknown" => Ok(false),
+        other => bail!("{name} is {other}: known or unknown"),
+    }
 }
 
 impl Previous {
@@ -29,15 +39,11 @@ impl Previous {
             mesh == "none",
             "MESH is {mesh}, not none: the harness would install this version first"
         );
-        let knows_policies = match prepared("PREVIOUS_POLICIES")?.as_str() {
-            "known" => true,
-            "unknown" => false,
-            other => bail!("PREVIOUS_POLICIES is {other}: known or unknown"),
-        };
         Ok(Self {
             chart: prepared("PREVIOUS_CHART")?,
             number: prepared("PREVIOUS_NUMBER")?,
-            knows_policies,
+            knows_policies: is_known("PREVIOUS_POLICIES")?,
+            knows_routes: is_known("PREVIOUS_ROUTES")?,
         })
     }
 

@@ -63,7 +63,7 @@ impl Shop {
         self.ns.apply_all(&targets)
     }
 
-    fn split(&self, [first, second]: [u32; 2]) -> anyhow::Result<()> {
+    pub(crate) fn split(&self, [first, second]: [u32; 2]) -> anyhow::Result<()> {
         self.ns.apply_all(&[
             json!({"apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
             "metadata": {"name": "shop"}, "spec": {"service": "shop", "backends": [

@@ -10,7 +10,7 @@ use super::{
     altered::Altered,
     copies,
     previous::Previous,
-    reported,
+    reported, routes,
     shop::{Shop, nothing_lost},
     url,
 };
@@ -22,8 +22,8 @@ fn upgrade_keeps_older_proxies_working_and_reports_unsupported_parts() -> Outcom
     let cluster = Cluster::connect()?;
     previous.install(&cluster)?;
     let shop = Shop::open("skew-upgrade")?;
-    shop.ns.run(&["next"])?;
-    let next = shop.ns.pod("next")?;
+    shop.ns.run(&["next", "keeper"])?;
+    let (next, keeper) = (shop.ns.pod("next")?, shop.ns.pod("keeper")?);
     let (client, stranger) = (shop.ns.pod("client")?, shop.ns.pod("stranger")?);
     shop.works(&client, &stranger)?;
     let load = shop.load(&client)?;
@@ -52,6 +52,9 @@ fn upgrade_keeps_older_proxies_working_and_reports_unsupported_parts() -> Outcom
     let too_old = previous.too_old(&callers);
     shop.programmed(previous.reason(), too_old, &[&newcomer])?;
     copies::are_no_requests(&shop, &previous, &newcomer, &next)?;
+    shop.admit(&["client", "newcomer", "keeper"])?;
+    routes::leave_older_callers_their_split(&shop, &previous, &keeper, &newcomer)?;
+    shop.ns.kubectl(&["delete", "deployment", "keeper"])?;
     nothing_lost(&load.end()?)?;
     untouched(&shop, callers)?;
 

@@ -170,6 +170,17 @@ fn named<K: Resource<DynamicType = ()>>() -> ApiResource {
     ApiResource::erase::<K>(&())
 }
 
+/// How the API names a resource in each of these versions.
+#[must_use]
+pub fn in_versions(resource: &ApiResource, versions: &[&str]) -> Vec<ApiResource> {
+    let in_version = |version: &&str| ApiResource {
+        version: (*version).to_owned(),
+        api_version: format!("{}/{version}", resource.group),
+        ..resource.clone()
+    };
+    versions.iter().map(in_version).collect()
+}
+
 /// The row of an object that something is said about.
 pub fn row(object: Kind) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.object == Some(object))

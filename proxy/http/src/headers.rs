@@ -19,6 +19,7 @@ pub use crate::header_names::{
     ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, DESTINATION, DESTINATION_POD, FAULT, FIXED_RESPONSE,
     PRIORITY, REASON, REST, ROUTED_TO, SPENT, TIMEOUT, UNSENT,
 };
+use ours::is_ours;
 pub use ours::{Ours, Times, strip_ours};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -64,6 +65,25 @@ pub fn strip_hop_by_hop(map: &mut HeaderMap) {
             map.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
+}
+
+/// Whether the rule of a route may edit this header: none that frames a message, names its host,
+/// belongs to one connection or is the mesh's own.
+#[must_use]
+pub fn may_be_edited(name: &HeaderName) -> bool {
+    let fixed = [
+        HOST,
+        CONNECTION,
+        CONTENT_LENGTH,
+        TRANSFER_ENCODING,
+        TE,
+        TRAILER,
+        UPGRADE,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+    ];
+    !fixed.contains(name) && !is_ours(name)
 }
 
 /// HTTP/2 may cut a cookie into crumbs; rules and applications want it whole. An empty crumb
@@ -209,11 +229,11 @@ pub(crate) fn name_authority(parts: &mut Parts) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Version};
+    use http::{HeaderMap, HeaderName, Version};
 
     use super::{
-        clean_trailers, join_cookies, may_switch, name_authority, strip_hop_by_hop, upgrade_of,
-        without_http,
+        clean_trailers, join_cookies, may_be_edited, may_switch, name_authority, strip_hop_by_hop,
+        upgrade_of, without_http,
     };
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -252,6 +272,28 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut headers);
         assert!(headers.is_empty(), "{headers:?}");
+    }
+
+    #[test]
+    fn framing_and_mesh_headers_may_not_be_edited() {
+        for name in [
+            "host",
+            "connection",
+            "content-length",
+            "transfer-encoding",
+            "te",
+            "upgrade",
+            "http2-settings",
+            "weft-client-id",
+            "weft.client.id",
+        ] {
+            let name = HeaderName::from_static(name);
+            assert!(!may_be_edited(&name), "{name}");
+        }
+        for name in ["x-one", "cookie", "wefts", "content-type"] {
+            let name = HeaderName::from_static(name);
+            assert!(may_be_edited(&name), "{name}");
+        }
     }
 
     #[test]

@@ -13,9 +13,8 @@ use policy::access::{self, Access, Ports};
 use policy::access_log::{AccessLog, NotAnAccessLog};
 use policy::log_filter::LogFilter;
 use policy::mode::Enforcement;
-use policy::name::{ServiceId, SpiffeId};
+use policy::name::SpiffeId;
 use policy::route::names::Names;
-use policy::route::{Forward, Table};
 use policy::share::Share;
 use policy::trace::Tracing;
 use policy::traffic::pod::PodGuard;
@@ -23,9 +22,11 @@ use prost::Message as _;
 use wire::{convert, v1};
 
 mod lists;
+mod services;
 
-use crate::config::apply::lists::{endpoint_of, meshed_address, port_of, positions_of};
-use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
+use crate::config::apply::lists::{endpoint_of, meshed_address, positions_of};
+use crate::config::apply::services::{routed_service_of, service_of};
+use crate::config::snapshot::{Destination, PodTarget, Snapshot, Version, Workload};
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
 use crate::telemetry::trace::TracingConfig;
@@ -91,35 +92,6 @@ fn destination_of(
             },
         },
     )
-}
-
-fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<Service, String> {
-    let port = port_of("port", service.port)?;
-    let rules = service
-        .splits
-        .iter()
-        .map(|split| convert::split(split, port).map(|rule| rule.map(Forward::split)))
-        .collect::<Result<_, _>>()
-        .map_err(|error| error.to_string())?;
-    let backends = service.splits.iter().flat_map(|split| &split.backends);
-    Ok(Service {
-        id: ServiceId {
-            namespace: service.namespace.as_str().into(),
-            name: service.name.as_str().into(),
-        },
-        label: format!("{}/{}", service.namespace, service.name).into(),
-        port,
-        protocol: convert::protocol(service.protocol),
-        affinity: registry.affinity(name, service.affinity_seconds),
-        routes: Table {
-            rules,
-            otherwise: Forward::Root,
-        },
-        endpoints: service.endpoints.as_str().into(),
-        backends: backends
-            .map(|backend| backend.endpoints.as_str().into())
-            .collect(),
-    })
 }
 
 fn log_filter_of(message: &v1::Telemetry) -> Result<LogFilter, String> {
@@ -341,6 +313,10 @@ impl Snapshot {
             }
             v1::resource::Content::Service(service) => {
                 let service = service_of(&name, &service, registry)?;
+                self.services.insert(name.into(), Arc::new(service));
+            }
+            v1::resource::Content::RoutedService(routed) => {
+                let service = routed_service_of(&name, &routed, registry)?;
                 self.services.insert(name.into(), Arc::new(service));
             }
             v1::resource::Content::Endpoints(endpoints) => {

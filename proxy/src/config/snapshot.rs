@@ -79,11 +79,14 @@ pub struct Service {
     pub protocol: Protocol,
     /// Session affinity, if the Service has it.
     pub affinity: Option<Arc<Affinity>>,
-    /// The splits that are in force, in order of precedence.
+    /// The rules of the splits and routes that are in force, in order of precedence.
     pub routes: Table<Forward>,
+    /// By the place of a rule: its object, by which calls are counted. A route may have so many
+    /// rules that they would be too many.
+    pub objects: Vec<Origin>,
     /// Name of the endpoints resource of the Service itself.
     pub endpoints: Arc<str>,
-    /// Those of all backends, also of such as take nothing now.
+    /// Those of all backends, also of such as take nothing now or only copies.
     pub backends: Vec<Arc<str>>,
 }
 

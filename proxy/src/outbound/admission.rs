@@ -114,7 +114,7 @@ fn breaker(route: &Route) -> Option<(&Arc<EndpointSet>, DecidedBy, DecidesBreake
     };
     let by = DecidedBy {
         service: Arc::clone(service),
-        port: route.port,
+        port: route.backend_port,
     };
     Some((set, by, decides))
 }

@@ -4,7 +4,8 @@
 //! because it is proven that no application saw it. It failed in a way that its policy lists, and
 //! `policy::retry` allows another attempt: that takes a token, and never happens to a method that
 //! may not be sent twice. Or the server's proxy refused it because its application has no room:
-//! that takes a token, and any method goes on.
+//! that takes a token, and any method goes on. Where there is no other endpoint, a retry that the
+//! rule of a route wants goes to the same one.
 //!
 //! A call alternates between two steps. [`Attempts::next`] returns the endpoint of the next
 //! attempt; [`Attempts::failed`] and [`Attempts::retry`] take the result of the attempt and decide
@@ -253,7 +254,12 @@ impl<'a> Attempts<'a> {
             return retry::Next::Pass;
         }
         // Before anything is paid for it: no other endpoint may be left.
-        let Some(to) = self.candidates.choose(proxy, Fallback::NoEndpoint, doubted) else {
+        let mut to = self.candidates.choose(proxy, Fallback::NoEndpoint, doubted);
+        // The one that had no room for it would not have any now.
+        if to.is_none() && !failed.was_refused() {
+            to = self.candidates.choose_again(proxy);
+        }
+        let Some(to) = to else {
             return retry::Next::Pass;
         };
         let next = self.retries.decide(set, failed);
@@ -285,6 +291,7 @@ impl<'a> Attempts<'a> {
         // Those that work come first: one whose ejection is over would be drawn before them.
         let choose = |fallback| self.candidates.choose(proxy, fallback, SuspectPeer::Called);
         let to = choose(Fallback::NoEndpoint).or_else(|| choose(fallback));
+        let to = to.or_else(|| self.candidates.choose_again(proxy));
         self.following = match to {
             Some(to) => Following::Retry { to, wait },
             None => Following::Choice,

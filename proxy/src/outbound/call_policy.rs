@@ -1,12 +1,14 @@
 //! The policy sections of one call, with the defaults where no policy sets them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy::fallback::{Call as FallbackCall, Ended, due};
 use policy::fault::Fault;
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
 use policy::reason::Reason;
+use policy::route::edits::{Actions, RuleTimeouts};
 use policy::traffic::call::{Fallback, FallbackTo, Mirror, Retry, Timeouts};
 use policy::traffic::endpoint::{Balance, Breaker, Ejection};
 use policy::traffic::guard::Priority;
@@ -33,6 +35,15 @@ pub(super) struct CallPolicy {
     fault: Option<FaultRule>,
     /// The port of the Service that is called, where one of these two leads to another.
     port: u16,
+    /// What the rule of a route sets instead.
+    by_route: Option<Box<RouteSections>>,
+}
+
+/// The sections of the rule that decides, which hold before those of the policies.
+#[derive(Debug)]
+struct RouteSections {
+    timeouts: Option<Timeouts>,
+    retry: Option<Retry>,
 }
 
 /// Which rule of a FaultExperiment a call fits.
@@ -52,18 +63,20 @@ pub(super) struct Names<'a> {
 }
 
 impl CallPolicy {
-    /// `None` where no policy speaks, which costs one look.
+    /// `None` where no policy speaks, nor the rule that has these actions, which costs one look.
     pub(super) fn of(
         policies: &Policies,
         names: Names<'_>,
         request: Option<&RequestFacts<'_>>,
+        actions: Option<&Actions>,
     ) -> Option<Arc<Self>> {
-        if policies.is_empty() {
+        let actions = actions.filter(|rule| rule.timeouts.is_some() || rule.retry.is_some());
+        if policies.is_empty() && actions.is_none() {
             return None;
         }
         let root = policies.of(names.root).cloned();
         let serving = names.serving.and_then(|name| policies.of(name)).cloned();
-        if root.is_none() && serving.is_none() {
+        if root.is_none() && serving.is_none() && actions.is_none() {
             return None;
         }
         let timeouts = root
@@ -76,7 +89,7 @@ impl CallPolicy {
         let mirror = root.as_ref().and_then(|root| root.mirror.position(request));
         let port = fallback.or(mirror).and_then(|_| port_of(names.root));
         let fault = fault_rule(serving.as_deref(), root.as_deref(), request);
-        Some(Arc::new(Self {
+        let mut policy = Self {
             root,
             serving,
             split: names.serving.is_some(),
@@ -86,13 +99,40 @@ impl CallPolicy {
             mirror: mirror.filter(|_| port.is_some()),
             fault,
             port: port.unwrap_or_default(),
-        }))
+            by_route: None,
+        };
+        policy.by_route = actions.map(|rule| Box::new(RouteSections::of(rule, &policy)));
+        Some(Arc::new(policy))
     }
 
     fn endpoints<'a, T>(&'a self, of: fn(&'a CallerPolicy) -> &'a Whole<T>) -> Option<&'a T> {
         let first = self.serving.as_ref().or(self.root.as_ref())?;
         let root = self.root.as_ref().unwrap_or(first);
         serving_or_root(of(first), of(root)).map(|(section, _)| section)
+    }
+}
+
+impl RouteSections {
+    /// Of a rule with these actions, where `policies` holds for the rest.
+    fn of(rule: &Actions, policies: &CallPolicy) -> Self {
+        let of_policies = timeouts(Some(policies));
+        Self {
+            timeouts: rule.timeouts.map(|rule| with_rule(of_policies, rule)),
+            retry: rule.retry.as_ref().map(Retry::of_rule),
+        }
+    }
+}
+
+fn with_rule(of_policies: &Timeouts, rule: RuleTimeouts) -> Timeouts {
+    // A rule writes 0 for no limit.
+    let limit = |rule: Option<Duration>, otherwise: Option<Duration>| match rule {
+        Some(limit) => (!limit.is_zero()).then_some(limit),
+        None => otherwise,
+    };
+    Timeouts {
+        request: limit(rule.request, of_policies.request),
+        backend_request: limit(rule.backend_request, of_policies.backend_request),
+        ..*of_policies
     }
 }
 
@@ -120,6 +160,10 @@ fn port_of(resource: &str) -> Option<u16> {
 /// How long a call and its attempts may take.
 pub(super) fn timeouts(policy: Option<&CallPolicy>) -> &Timeouts {
     let decided = policy.and_then(|policy| {
+        let by_route = policy.by_route.as_ref();
+        if let Some(timeouts) = by_route.and_then(|route| route.timeouts.as_ref()) {
+            return Some(timeouts);
+        }
         let rule = policy.root.as_ref()?.timeouts.rules.get(policy.timeouts?)?;
         rule.then.as_ref()
     });
@@ -132,10 +176,23 @@ pub(super) fn retry(policy: Option<&CallPolicy>) -> &Retry {
     decided.unwrap_or(&without_object::RETRY)
 }
 
-/// The same where a policy decides it.
+/// The same where a policy or the rule of a route decides it.
 fn decided_retry(policy: &CallPolicy) -> Option<&Retry> {
+    if let Some(retry) = retry_of_route(policy) {
+        return Some(retry);
+    }
     let rule = policy.root.as_ref()?.retry.rules.get(policy.retry?)?;
     rule.then.as_ref()
+}
+
+fn retry_of_route(policy: &CallPolicy) -> Option<&Retry> {
+    policy.by_route.as_ref()?.retry.as_ref()
+}
+
+/// Whether a call is tried again at an endpoint that failed it, where there is no other: the
+/// author of a route's rule counts attempts and no endpoints.
+pub(super) fn returns_to_endpoint(policy: Option<&CallPolicy>) -> bool {
+    policy.and_then(retry_of_route).is_some()
 }
 
 /// Whether a call goes to another endpoint than the one that its client chose, where that one

@@ -78,9 +78,19 @@ impl<'a> Candidates<'a> {
         other
     }
 
-    /// Whether an endpoint that was chosen a while ago still works, as what it was.
+    /// One that may have failed the call before, where its route returns to such.
+    pub(super) fn choose_again(&self, proxy: &Proxy) -> Option<InFlight> {
+        let returns = call_policy::returns_to_endpoint(self.route.policy.as_deref());
+        if !returns {
+            return None;
+        }
+        self.pick(proxy, Fallback::Ejected, &[])
+    }
+
+    /// Whether an endpoint that was chosen a while ago still works, as what it was. It may have
+    /// failed the call before.
     pub(super) fn still_works(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
-        let draw = self.draw(Fallback::NoEndpoint, &self.tried);
+        let draw = self.draw(Fallback::NoEndpoint, &[]);
         self.route.choice.still_works(proxy, endpoint, &draw)
     }
 

@@ -27,11 +27,13 @@ use crate::outbound::admission;
 use crate::outbound::attempt_outcome::{self, AtEnd, AttemptOutcome, record_limit, record_load};
 use crate::outbound::attempts::{Attempt, Attempts};
 use crate::outbound::call_policy;
+use crate::outbound::edits::ResponseEdits;
 use crate::outbound::fault;
 use crate::outbound::retries::Failed;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{self, EndReport, Open, Serving, ServingHeaders, TrailerListener};
+use crate::outbound::serving::{self, EndReport, Open, Serving, TrailerListener};
+use crate::outbound::serving_headers::ServingHeaders;
 use crate::outbound::time_limits::{self, Unanswered, abandoned};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
@@ -407,7 +409,7 @@ impl<'a> Exchange<'a> {
             open: at_end.and_then(|at_end| self.open(&attempt, at_end)),
             in_flight: attempt.in_flight,
             ends,
-            marks: ServingHeaders::of(route.cookie.as_deref(), routed_to),
+            marks: ServingHeaders::of(route.cookie.as_deref(), routed_to, ResponseEdits::of(route)),
         }
     }
 

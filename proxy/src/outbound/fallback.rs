@@ -22,11 +22,12 @@ use crate::http::upload::Upload;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::CancelGuard;
+use crate::outbound::edits::{ResponseEdits, allow_reading};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::respond::{conclude_failure, respond};
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::ServingHeaders;
+use crate::outbound::serving_headers::ServingHeaders;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
@@ -123,7 +124,7 @@ pub(super) async fn run(
         ..
     } = due.attempted;
     if let Some(fixed) = due.run(&mut sent, &mut call).await {
-        return fixed_response(fixed, call, &outgoing.parts.method);
+        return fixed_response(fixed, call, (route, &outgoing.parts.method));
     }
     outgoing.report_exhausted_retries(proxy);
     match sent {
@@ -133,7 +134,9 @@ pub(super) async fn run(
         }
         Err(failure) => {
             let failure = conclude_failure(connection, route, failure);
-            call.refuse(&failure, &outgoing.parts.method, outgoing.grpc)
+            let mut answer = call.refuse(&failure, &outgoing.parts.method, outgoing.grpc);
+            allow_reading(route, answer.headers_mut());
+            answer
         }
     }
 }
@@ -206,7 +209,8 @@ impl<'a> DueFallback<'a> {
         let answered = cancel_guard.completed(exchange.send(call).await);
         match answered {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
-                serving.marks = ServingHeaders::degraded(&instead.backend);
+                let edits = ResponseEdits::of_fallback(route);
+                serving.marks = ServingHeaders::degraded(&instead.backend, edits);
                 *sent = Ok((answer, serving));
                 FallbackOutcome::Success
             }
@@ -257,7 +261,11 @@ pub(super) fn count_bytes(call: &Call, service: &ServiceId, reached: bool) {
 }
 
 /// The answer that the policy holds, which counts as given.
-fn fixed_response(fixed: &FallbackResponse, call: Call, method: &Method) -> Response<Body> {
+fn fixed_response(
+    fixed: &FallbackResponse,
+    call: Call,
+    (route, method): (&Route, &Method),
+) -> Response<Body> {
     let body = if may_have_body(fixed.status) {
         fixed.body.to_vec()
     } else {
@@ -275,6 +283,7 @@ fn fixed_response(fixed: &FallbackResponse, call: Call, method: &Method) -> Resp
     for (name, value) in &fixed.headers {
         map.append(name, value.clone());
     }
+    allow_reading(route, map);
     map.insert(DEGRADED, HeaderValue::from_static(FIXED_RESPONSE));
     let (parts, body) = response.into_parts();
     call.answered(&parts, None).whole(length);

@@ -1,4 +1,5 @@
-//! Mirrors requests: sends copies of them to the Services that `mirror` of a TrafficPolicy names.
+//! Mirrors requests: sends copies of them to the Services that `mirror` of a TrafficPolicy names,
+//! and to those that the rule of a route does.
 //!
 //! A copy is made when the response to the request begins, or when the request was lost after it
 //! was sent: by then an application has it, and nothing had to be kept for the copy. No caller
@@ -13,13 +14,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
-use policy::mirror::due;
+use policy::mirror::{due, due_by_rule};
 use policy::name::ServiceId;
 use policy::reason::Reason;
-use policy::traffic::call::{Downstream, Mirror};
+use policy::route::Backend;
+use policy::traffic::call::Downstream;
 use policy::traffic::guard::Priority;
 use tokio::time::timeout;
 
@@ -123,12 +125,12 @@ struct CountedCopy {
 }
 
 impl CountedCopy {
-    fn new(telemetry: &Arc<Telemetry>, service: &Arc<str>, mirror: &Mirror) -> Self {
+    fn new(telemetry: &Arc<Telemetry>, service: &Arc<str>, receiver: &ServiceId) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
             labels: MirrorLabels {
                 service: Arc::clone(service),
-                mirror: mirror.service.to_string().into(),
+                mirror: receiver.to_string().into(),
                 outcome: MirrorOutcome::Body.as_str(),
             },
         }
@@ -145,17 +147,52 @@ impl Drop for CountedCopy {
     }
 }
 
-/// Copies a request that was sent, where a policy mirrors it. `instead`: the Service that is to
-/// answer it in place of the one that was called.
+/// Where one copy goes.
+struct Receiver<'a> {
+    service: &'a ServiceId,
+    port: u16,
+    downstream: Downstream,
+}
+
+/// The receivers that are due: of the policy, then of the route's rule.
+fn receivers<'a>(route: &'a Route, method: &'a Method) -> Vec<Receiver<'a>> {
+    let (mirrors, port) = call_policy::mirrors(route.policy.as_deref()).unwrap_or_default();
+    let by_policy = due(mirrors, method, &route.backend, rand::random);
+    let by_policy = by_policy.map(|mirror| Receiver {
+        service: &mirror.service,
+        port,
+        downstream: mirror.downstream,
+    });
+    let mut receivers: Vec<Receiver<'a>> = by_policy.collect();
+    let Some(actions) = &route.actions else {
+        return receivers;
+    };
+    if let Some((namespace, name)) = route.backend.split_once('/') {
+        let serving = ServiceId::new(namespace, name);
+        let serving = Backend::new(serving, route.backend_port, 0, "");
+        let by_rule = due_by_rule(&actions.mirrors, &serving, rand::random);
+        receivers.extend(by_rule.map(|mirror| Receiver {
+            service: &mirror.service,
+            port: mirror.port,
+            downstream: Downstream::Any,
+        }));
+    }
+    receivers
+}
+
+/// Copies a request that was sent, where a policy or its route mirrors it. `instead`: the Service
+/// that is to answer it in place of the one that was called.
 pub(super) fn copy(
     attempted: AttemptedCall<'_>,
     sent: &ExchangeResult,
     call: &Call,
     instead: Option<&ServiceId>,
 ) {
-    let Some((mirrors, port)) = call_policy::mirrors(attempted.route.policy.as_deref()) else {
+    let by_policy = call_policy::mirrors(attempted.route.policy.as_deref()).is_some();
+    let actions = attempted.route.actions.as_ref();
+    if !by_policy && actions.is_none_or(|actions| actions.mirrors.is_empty()) {
         return;
-    };
+    }
     let AttemptedCall {
         proxy,
         route,
@@ -169,15 +206,14 @@ pub(super) fn copy(
     {
         return;
     }
-    let method = &outgoing.parts.method;
-    let due = due(mirrors, method, &route.backend, rand::random);
-    for mirror in due.filter(|mirror| Some(&mirror.service) != instead) {
-        let mut counted = CountedCopy::new(&proxy.telemetry, &route.service, mirror);
+    let receivers = receivers(route, &outgoing.parts.method);
+    for receiver in receivers.iter().filter(|one| Some(one.service) != instead) {
+        let mut counted = CountedCopy::new(&proxy.telemetry, &route.service, receiver.service);
         if outgoing.shadow.is_some() {
             counted.came_to(MirrorOutcome::Shadow);
             continue;
         }
-        let to = route.elsewhere(proxy, (&mirror.service, port), None);
+        let to = route.elsewhere(proxy, (receiver.service, receiver.port), None);
         // Looked at only: the results of copies are not reported to its breaker.
         if look_at_breaker(&to).is_err() {
             counted.came_to(MirrorOutcome::CircuitOpen);
@@ -195,7 +231,7 @@ pub(super) fn copy(
             }
         };
         let copy = MirrorCopy {
-            outgoing: of(outgoing, body, mirror.downstream),
+            outgoing: of(outgoing, body, receiver.downstream),
             to,
             permit,
         };

@@ -25,13 +25,15 @@ use crate::net::ticket::Waited;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, CancelGuard};
+use crate::outbound::edits::{Unsent, allow_reading, edit_request};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
 use crate::outbound::mirror;
-use crate::outbound::respond::{conclude_failure, pass_on_response, refuse, respond};
-use crate::outbound::route::{Route, route_call};
+use crate::outbound::respond::{answer_unsent, conclude_failure, pass_on_response, respond};
+use crate::outbound::route::Route;
+use crate::outbound::routing::route_call;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::ServingHeaders;
+use crate::outbound::serving_headers::ServingHeaders;
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -72,7 +74,7 @@ pub(super) async fn handle_request(
     let read_only_epoch = shadow::read_only_epoch(proxy);
     let snapshot = proxy.config.snapshot();
     let provenance = Provenance::of(proxy, &snapshot, read_only_epoch, &mut received);
-    let route = route_request(&connection, &snapshot, &received, &provenance);
+    let route = route_request(&connection, &snapshot, &mut received, &provenance);
     call.set_ends(match &route {
         Ok(route) => route.call_ends(),
         Err(_) => connection.call_ends(&snapshot),
@@ -80,7 +82,7 @@ pub(super) async fn handle_request(
     drop(snapshot);
     let route = match route {
         Ok(route) => route,
-        Err(failure) => return refuse(&connection, call, &failure, &received),
+        Err(unsent) => return answer_unsent(&connection, call, unsent, &received),
     };
     let Prepared {
         outgoing,
@@ -263,9 +265,10 @@ fn prepare(
 fn fail(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Response<Body> {
     let mut response = call.refuse(failure, &outgoing.parts.method, outgoing.grpc);
     let routed_to = route.overridden.then_some(&*route.backend);
-    if let Some(marks) = ServingHeaders::of(None, routed_to) {
+    if let Some(marks) = ServingHeaders::of(None, routed_to, None) {
         marks.write(response.headers_mut());
     }
+    allow_reading(route, response.headers_mut());
     response
 }
 
@@ -285,13 +288,14 @@ fn route_to_other_pods(
     route.to_others().filter(|_| movable)
 }
 
-/// Where the request goes, where it may be sent at all.
+/// Where the request goes, where it may be sent at all; with the edits of the rule that sends it
+/// there.
 fn route_request(
     connection: &Connection,
     snapshot: &Snapshot,
-    received: &Received,
+    received: &mut Received,
     provenance: &Provenance,
-) -> Result<Route, Failure> {
+) -> Result<Route, Unsent> {
     shadow::may_send(snapshot, received)?;
     let parts = &received.parts;
     let facts = RequestFacts {
@@ -301,10 +305,8 @@ fn route_request(
         headers: &parts.headers,
     };
     let request = Some((&facts, host_of(parts)));
-    route_call(
-        connection,
-        snapshot,
-        request,
-        provenance.route_override.as_deref(),
-    )
+    let route_override = provenance.route_override.as_deref();
+    let route = route_call(connection, snapshot, request, route_override)?;
+    edit_request(&route, &mut received.parts)?;
+    Ok(route)
 }

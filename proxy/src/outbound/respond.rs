@@ -17,12 +17,14 @@ use crate::http::deadline::{self, StopConditions, WaitEnd};
 use crate::http::ending_body::EndingBody;
 use crate::http::headers;
 use crate::http::received::Received;
+use crate::http::refusal::answer_to;
 use crate::http::unread_body::ends_connection;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::net::idle::unless_still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::connection::Connection;
+use crate::outbound::edits::{Unsent, preflight, redirection};
 use crate::outbound::opened_to::until_pod_gone;
 use crate::outbound::route::Route;
 use crate::outbound::serving::Serving;
@@ -106,17 +108,35 @@ pub(crate) async fn respond(
     Response::from_parts(parts, watched.boxed_unsync())
 }
 
-/// The answer to a request that goes nowhere. One whose pod is gone ends the connection.
-pub(super) fn refuse(
+/// The answer to a request that goes to no endpoint. One whose pod is gone ends the connection.
+pub(super) fn answer_unsent(
     connection: &Connection,
-    call: Call,
-    failure: &Failure,
+    mut call: Call,
+    unsent: Unsent,
     received: &Received,
 ) -> Response<Body> {
-    if matches!(failure, Failure::TargetGone { .. }) {
-        connection.breaks();
-    }
-    call.refuse(failure, &received.parts.method, received.grpc)
+    let (answer, by) = match unsent {
+        Unsent::Failed(failure) => (Err(failure), None),
+        Unsent::Redirected { redirect, by } => {
+            let answer = redirection(&redirect, connection.addr, &received.parts);
+            (answer, by)
+        }
+        Unsent::Preflight { headers, by } => (Ok(preflight(*headers)), by),
+    };
+    call.decided_by(by.as_ref());
+    let method = &received.parts.method;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(failure) => {
+            if matches!(failure, Failure::TargetGone { .. }) {
+                connection.breaks();
+            }
+            return call.refuse(&failure, method, received.grpc);
+        }
+    };
+    let (parts, body) = answer.into_parts();
+    call.answered(&parts, None).whole(0);
+    answer_to(method, Response::from_parts(parts, body))
 }
 
 /// Returns the failure for the client. Where the pod that the client chose is gone or cannot be

@@ -45,7 +45,8 @@ impl<'a> Failed<'a> {
         }
     }
 
-    const fn was_refused(&self) -> bool {
+    /// A proxy refused it, so no application saw it.
+    pub(super) const fn was_refused(&self) -> bool {
         matches!(self.ended, retry::Ended::Refused(_))
     }
 }

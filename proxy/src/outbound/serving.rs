@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use policy::deadline::{Deadline, DeadlineSource};
 use policy::retry::RetryOutcome;
 use policy::traffic::call::Retry;
@@ -17,7 +16,6 @@ use crate::endpoints::set::EndpointSet;
 use crate::http::context::{Contexts, RetryParent};
 use crate::http::deadline::{self, StopConditions, WaitEnd};
 use crate::http::grpc::{grpc_status, is_success};
-use crate::http::headers;
 use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
 use crate::outbound::admission::CircuitRecorder;
@@ -26,6 +24,7 @@ use crate::outbound::attempt_outcome::{
 };
 use crate::outbound::call_policy::{self, CallPolicy};
 use crate::outbound::choice::RoutedEndpoints;
+use crate::outbound::serving_headers::ServingHeaders;
 use crate::telemetry::call::Call;
 
 /// The endpoint that serves a call.
@@ -38,85 +37,6 @@ pub(crate) struct Serving {
     pub(super) ends: Option<Box<StopConditions>>,
     /// Further headers of the response.
     pub(super) marks: Option<Box<ServingHeaders>>,
-}
-
-/// Headers of a response about the endpoint that serves the call.
-#[derive(Debug)]
-pub(super) struct ServingHeaders {
-    /// The Service that does in place of the one that was called.
-    degraded: Option<HeaderValue>,
-    /// The Service that its request named.
-    routed_to: Option<HeaderValue>,
-    /// By which the next call of its tenant goes the same way.
-    cookie: Option<HeaderValue>,
-}
-
-impl ServingHeaders {
-    /// `name`: of the Service that serves.
-    pub(super) fn degraded(name: &str) -> Option<Box<Self>> {
-        let degraded = HeaderValue::from_str(name).ok()?;
-        Some(Box::new(Self {
-            degraded: Some(degraded),
-            routed_to: None,
-            cookie: None,
-        }))
-    }
-
-    /// `name`: of the Service that serves, where the request named it.
-    pub(super) fn of(cookie: Option<&HeaderValue>, name: Option<&str>) -> Option<Box<Self>> {
-        let routed_to = name.and_then(|name| HeaderValue::from_str(name).ok());
-        if cookie.is_none() && routed_to.is_none() {
-            return None;
-        }
-        Some(Box::new(Self {
-            degraded: None,
-            routed_to,
-            cookie: cookie.cloned(),
-        }))
-    }
-
-    pub(super) fn write(self, map: &mut HeaderMap) {
-        if let Some(by) = self.degraded {
-            map.insert(headers::DEGRADED, by);
-        }
-        if let Some(to) = self.routed_to {
-            map.insert(headers::ROUTED_TO, to);
-        }
-        let Some(cookie) = self.cookie else { return };
-        // A client keeps the last one of a name, and the application's own has more: the next
-        // calls go by that.
-        let mut own = map.get_all(SET_COOKIE).iter();
-        if own.any(|one| name_of(one) == name_of(&cookie)) {
-            return;
-        }
-        map.append(SET_COOKIE, cookie);
-        // A cache that gave it to others would make them one tenant.
-        let directives = map.get_all(CACHE_CONTROL).iter();
-        let directives = directives.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        let directives: Vec<&[u8]> = directives.map(<[u8]>::trim_ascii).collect();
-        let has_directive =
-            |name: &[u8]| directives.iter().any(|one| one.eq_ignore_ascii_case(name));
-        if has_directive(b"private") || has_directive(b"no-store") {
-            return;
-        }
-        if !has_directive(b"public") {
-            map.append(CACHE_CONTROL, HeaderValue::from_static("private"));
-            return;
-        }
-        // Beside it some caches would believe the first of the two.
-        let other = |one: &&&[u8]| !one.eq_ignore_ascii_case(b"public");
-        let left = directives.iter().filter(other).copied();
-        let left: Vec<&[u8]> = [&b"private"[..]].into_iter().chain(left).collect();
-        if let Ok(left) = HeaderValue::from_bytes(&left.join(&b", "[..])) {
-            map.insert(CACHE_CONTROL, left);
-        }
-    }
-}
-
-/// Of the cookie that a `Set-Cookie` sets.
-fn name_of(set_cookie: &HeaderValue) -> &[u8] {
-    let mut parts = set_cookie.as_bytes().split(|byte| *byte == b'=');
-    parts.next().unwrap_or_default().trim_ascii()
 }
 
 /// A response without its end, which shows how its endpoint does.
@@ -285,7 +205,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use http::HeaderName;
+    use http::{HeaderName, HeaderValue};
     use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
     use policy::access_log::AccessLog;

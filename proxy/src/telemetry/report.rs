@@ -286,9 +286,14 @@ pub(crate) fn ends(call_ends: &CallEnds, protocol: Protocol) -> v1::Edge {
         Direction::inbound => (v1::Side::Server, String::new(), peer),
     };
     // What a release chose shows in the backend; its name may be that of a split.
-    let split = call_ends.rule();
-    let split = split.filter(|rule| rule.kind() == Kind::TrafficSplit.as_str());
+    let rule = call_ends.rule();
+    let split = rule.filter(|rule| rule.kind() == Kind::TrafficSplit.as_str());
     let split = split.map(|split| split.label().to_string());
+    let route = rule.and_then(|rule| {
+        let mut kinds = Kind::GATEWAY_ROUTES.into_iter();
+        let kind = kinds.find(|kind| rule.kind() == kind.as_str())?;
+        Some(format!("{} {}", kind.word(), rule.label()))
+    });
     v1::Edge {
         side: side.into(),
         pod,
@@ -301,6 +306,7 @@ pub(crate) fn ends(call_ends: &CallEnds, protocol: Protocol) -> v1::Edge {
         port: u32::from(call_ends.port()),
         backend: call_ends.backend_name().to_owned(),
         split: split.unwrap_or_default(),
+        rule: route.unwrap_or_default(),
         security: match call_ends.security() {
             Security::mtls => v1::Security::Mtls,
             Security::plaintext => v1::Security::Plaintext,

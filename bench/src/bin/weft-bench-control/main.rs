@@ -20,6 +20,7 @@ mod probe;
 mod process;
 #[path = "../../provenance.rs"]
 mod provenance;
+mod routes;
 mod scale;
 
 use std::path::{Path, PathBuf};
@@ -102,18 +103,28 @@ async fn run() -> Result<ExitCode> {
 
 impl Bench {
     async fn scale(&self, quick: bool, out: &Path) -> Result<Vec<Must>> {
-        let mut all = Vec::new();
+        let (mut all, mut routed) = (Vec::new(), None);
         let mut from = Size::default();
         let changes = if quick { CHANGES / 8 } else { CHANGES };
-        for (at, size) in scale::sizes(quick).into_iter().enumerate() {
+        let sizes = scale::sizes(quick);
+        let promised = sizes
+            .iter()
+            .rposition(|size| size.services <= scale::PROMISED);
+        for (at, size) in sizes.into_iter().enumerate() {
             let turns = at * changes..(at + 1) * changes;
             let figures = scale::measure(self, &from, &size, turns).await?;
             self.log_progress(&format!("{figures:.1?}"));
             all.push(figures);
+            if Some(at) == promised {
+                let figures = routes::measure(self, &size, 0..changes).await?;
+                self.log_progress(&format!("with routes: {figures:.1?}"));
+                routed = Some(figures);
+            }
             from = size;
-            page::scale::write(out, &all, self.started.elapsed().as_secs())?;
+            let took = self.started.elapsed().as_secs();
+            page::scale::write(out, &all, routed.as_ref(), took)?;
         }
-        Ok(page::scale::bounds(&all))
+        Ok(page::scale::bounds(&all, routed.as_ref()))
     }
 
     async fn control(&self, quick: bool, out: &Path) -> Result<Vec<Must>> {

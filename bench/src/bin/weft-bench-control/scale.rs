@@ -19,7 +19,7 @@ use crate::process::Memory;
 
 /// Proxies that stream, each of a pod whose Service has targets, groups and, every
 /// second one, a split.
-const PROXIES: usize = 20;
+pub(crate) const PROXIES: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the controller may take to write first statuses.
 const SETTLE: Duration = Duration::from_secs(180);
@@ -44,6 +44,9 @@ pub(crate) struct Figures {
     pub(crate) cpu_per_change: f64,
     pub(crate) load: f64,
 }
+
+/// The most Services for which the bounds hold.
+pub(crate) const PROMISED: usize = 1000;
 
 /// A quarter, half, all and double of what issue and page promise.
 pub(crate) fn sizes(quick: bool) -> Vec<Size> {
@@ -71,6 +74,16 @@ pub(crate) async fn measure(
     turns: Range<usize>,
 ) -> Result<Figures> {
     bench.grow(from, size).await?;
+    changed(bench, size, turns, planned).await
+}
+
+/// Measures single changes, one for each turn, in the cluster as it is now.
+pub(crate) async fn changed(
+    bench: &Bench,
+    size: &Size,
+    turns: Range<usize>,
+    plan: fn(usize) -> Planned,
+) -> Result<Figures> {
     let mut controller = bench.program.start()?;
     let ready = seconds(controller.ready().await?);
     let roles = (0..PROXIES).map(|service| Role {
@@ -87,7 +100,7 @@ pub(crate) async fn measure(
     let (cpu, logged) = (controller.cpu()?, bench.program.logged()?);
     let count = turns.len() as f64;
     for turn in turns {
-        change(bench, &fleet, turn).await?;
+        change(bench, &fleet, plan(turn)).await?;
         sleep(PAUSE).await;
     }
     let cpu_per_change = (controller.cpu()? - cpu) * 1000.0 / count;
@@ -108,13 +121,8 @@ pub(crate) async fn measure(
 }
 
 /// One change of one object, and the wait until its proxy has it.
-async fn change(bench: &Bench, fleet: &Fleet, turn: usize) -> Result<()> {
-    let proxy = turn / 3 % PROXIES;
-    let (path, patch, resource, proxies, shows) = match turn % 3 {
-        0 => regroup(proxy, turn),
-        1 => retarget(proxy, turn),
-        _ => resplit(proxy, turn),
-    };
+async fn change(bench: &Bench, fleet: &Fleet, planned: Planned) -> Result<()> {
+    let (path, patch, resource, proxies, shows) = planned;
     let change_tracker = fleet.change_tracker();
     change_tracker.expect(&resource, proxies, shows);
     bench.api.merge(&path, &patch).await?;
@@ -124,7 +132,18 @@ async fn change(bench: &Bench, fleet: &Fleet, turn: usize) -> Result<()> {
     Ok(())
 }
 
-type Planned = (String, Value, String, BTreeSet<usize>, Shows);
+/// Path of the object, its change, the resource that shows it, proxies that need it, and how to
+/// tell.
+pub(crate) type Planned = (String, Value, String, BTreeSet<usize>, Shows);
+
+fn planned(turn: usize) -> Planned {
+    let proxy = turn / 3 % PROXIES;
+    match turn % 3 {
+        0 => regroup(proxy, turn),
+        1 => retarget(proxy, turn),
+        _ => resplit(proxy, turn),
+    }
+}
 
 /// A new path in a group that protects the proxy's own pod.
 fn regroup(proxy: usize, turn: usize) -> Planned {

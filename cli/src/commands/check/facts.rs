@@ -86,7 +86,16 @@ const IN_NAMESPACES: &[(&str, &str, &str)] = &[
     ("quotas", "/api/v1", "resourcequotas"),
     ("services", "/api/v1", "services"),
     ("proxies", "/apis/observe.weft.dev/v1alpha1", "proxies"),
+    ("httproutes", GATEWAY_API, "httproutes"),
+    ("grpcroutes", GATEWAY_API, "grpcroutes"),
+    ("gateway-tcproutes", GATEWAY_API, "tcproutes"),
+    (
+        "gateway-tcproutes-v1alpha2",
+        "/apis/gateway.networking.k8s.io/v1alpha2",
+        "tcproutes",
+    ),
 ];
+const GATEWAY_API: &str = "/apis/gateway.networking.k8s.io/v1";
 /// The namespaces that are looked at.
 const NAMESPACES: (&str, &str) = ("namespaces", "/api/v1/namespaces");
 /// The label that every namespace has.

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 
 use super::facts::{CheckResult, Facts};
-use super::{applications, control, data, experiments, objects, platform, releases, webhooks};
+use super::{
+    applications, control, data, experiments, objects, platform, releases, routes, webhooks,
+};
 
 /// One check.
 pub(super) struct CheckDefinition {
@@ -284,6 +286,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         objects::resolved,
         "everything that SMI objects name exists and fits",
         "kubectl describe it; condition ResolvedRefs says which field it is about",
+    ),
+    check(
+        OBJECTS,
+        "gateway-routes",
+        routes::gateway_routes,
+        "every route of the Gateway API with a Service as parent is in force as it is written",
+        "kubectl describe it; the conditions of weft.dev/mesh say which field, and docs/gateway-api.md what each reason means",
     ),
     check(
         OBJECTS,

@@ -220,7 +220,7 @@ pub(super) fn labels(facts: &Facts) -> CheckResult {
 
 /// Reasons of `Accepted` and `ResolvedRefs` where they are False, as docs/smi.md and
 /// docs/trafficpolicy.md list them.
-const ADVICE: [(&str, &str); 15] = [
+const ADVICE: [(&str, &str); 16] = [
     (
         "Unreadable",
         "apply it anew in the form of its kind; weft validate -f says what cannot be read",
@@ -248,6 +248,10 @@ const ADVICE: [(&str, &str); 15] = [
     (
         "Conflicted",
         "another object decides; delete one of the two, or give them different Services or requests",
+    ),
+    (
+        "Overridden",
+        "a route of the Gateway API decides at every port; delete this, or the parent from the route that the condition names",
     ),
     (
         "NotGuarded",

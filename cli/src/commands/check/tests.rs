@@ -13,6 +13,7 @@ mod names;
 mod namespaces;
 mod patience;
 mod releases;
+mod routes;
 mod server;
 mod unreported;
 mod versions;

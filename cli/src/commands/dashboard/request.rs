@@ -127,6 +127,7 @@ fn of_cluster(path: &str, query: &str) -> Result<PageRequest, Unknown> {
         (api, ["proxies"]) if api == observe => Resource::Proxies.path(namespace, None),
         ((SPLIT_GROUP, STORAGE_VERSION), ["trafficsplits"])
         | ((ACCESS_GROUP, STORAGE_VERSION), ["traffictargets"])
+        | ((gateway_api::GROUP, "v1"), ["httproutes" | "grpcroutes"])
         | ((weft::GROUP, weft::VERSION), [CANARY_RELEASES | FAULT_EXPERIMENTS]) => {
             listed((*group, *version), namespace, rest[0])
         }
@@ -222,6 +223,8 @@ mod tests {
             let asked = format!("/apis/weft.dev/v1alpha1/namespaces/shop/{plural}");
             assert_eq!(path(&asked, None), Some(asked));
         }
+        let routes = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes";
+        assert_eq!(path(routes, None).as_deref(), Some(routes));
         let files = [
             ("/", File::Page),
             ("/dashboard.js", File::Script),
@@ -260,6 +263,7 @@ mod tests {
             "/apis/access.smi-spec.io/v1alpha4/trafficsplits".to_owned(),
             "/apis/weft.dev/v1alpha1/namespaces/shop/canaryreleases/web".to_owned(),
             "/apis/weft.dev/v1alpha1/trafficpolicies".to_owned(),
+            "/apis/gateway.networking.k8s.io/v1/gateways".to_owned(),
         ] {
             assert_eq!(
                 PageRequest::read(&asked, None),

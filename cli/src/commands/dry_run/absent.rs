@@ -104,8 +104,9 @@ async fn deleted(cluster: &Cluster, gone: &Deleted) -> Option<Failure> {
     if !name.bytes().all(letters) {
         return None;
     }
-    let mut all = kinds::all().into_iter();
-    let collection = all.find(|known| known.kind == kind)?.collection(namespace);
+    let mut all = kinds::all().into_iter().chain(kinds::of_gateway_api());
+    let known = all.find(|known| known.known.as_str() == kind)?;
+    let collection = known.collection(namespace);
     let what = format!("{kind} {namespace}/{name}");
     let path = format!("{collection}/{name}");
     let refusal = cluster.try_read::<Value>(&what, &path).await.err()?;

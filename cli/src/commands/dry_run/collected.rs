@@ -142,7 +142,7 @@ fn collect_objects(
     }
     let api_version = value["apiVersion"].as_str().unwrap_or_default();
     must_be_served(api_version, &kind, name)?;
-    if !Kind::WRITTEN.iter().any(|known| known.as_str() == kind) {
+    if !Kind::WRITTEN.iter().any(|known| known.word() == kind) || is_namesake(api_version, &kind) {
         console.word(&format!("{kind} {name} is not tried"))?;
         return Ok(());
     }
@@ -154,6 +154,13 @@ fn collect_objects(
     }
     spec.objects.push(value);
     Ok(())
+}
+
+/// Whether it is of another project: more than one has a kind called HTTPRoute or TCPRoute.
+fn is_namesake(api_version: &str, kind: &str) -> bool {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let mut routes = kinds::of_gateway_api().into_iter();
+    routes.any(|known| known.kind == kind) && Kind::of(group, kind).is_none()
 }
 
 /// Warns of the parts of a policy, put or deleted, that no dry run evaluates.
@@ -176,6 +183,9 @@ pub(super) fn caution(kind: &str, name: &str, console: &mut Console<'_>) -> Resu
 fn must_be_served(api_version: &str, kind: &str, name: &str) -> Result<(), Failure> {
     let (group, version) = api_version.split_once('/').unwrap_or((api_version, ""));
     let mut of_group = kinds::all();
+    // Others may have more kinds of the Gateway API than the mesh reads.
+    let read = kinds::of_gateway_api().into_iter();
+    of_group.extend(read.filter(|known| known.kind == kind));
     of_group.retain(|known| known.group == group);
     if of_group.is_empty() {
         return Ok(());
@@ -241,9 +251,11 @@ pub(super) fn decides(key: &str) -> bool {
 /// When it is none, of the kinds that there are.
 pub(super) fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
     let (kind, name) = text.split_once('/').unwrap_or((text, ""));
-    let written = kinds::all();
+    let mut written = kinds::all();
+    // Of two kinds with one name the shorter word means that of SMI.
+    written.extend(kinds::of_gateway_api());
     let is_typed = |known: &&UserKind| {
-        let names = [known.kind, known.plural, known.short];
+        let names = [known.kind, known.known.as_str(), known.plural, known.short];
         names.iter().any(|name| name.eq_ignore_ascii_case(kind))
     };
     let known = written.iter().find(is_typed);
@@ -254,11 +266,11 @@ pub(super) fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
         if let Some(meant) = meant {
             return Failure::usage(format!("{what}{}", hint(Some(format!("{meant}/{name}")))));
         }
-        let kinds: Vec<&str> = written.iter().map(|known| known.kind).collect();
+        let kinds: Vec<&str> = written.iter().map(|known| known.known.as_str()).collect();
         Failure::usage(format!("{what}, of {}", kinds.join(", ")))
     })?;
     Ok(Deleted {
-        kind: known.kind.to_owned(),
+        kind: known.known.as_str().to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     })
@@ -294,6 +306,12 @@ mod tests {
             ("tt/read", "TrafficTarget"),
             ("HTR/read", "HTTPRouteGroup"),
             ("tp/read", "TrafficPolicy"),
+            ("httproute/read", "HTTPRoute"),
+            ("tcproute/read", "TCPRoute"),
+            (
+                "tcproutes.gateway.networking.k8s.io/read",
+                "TCPRoute.gateway.networking.k8s.io",
+            ),
         ] {
             let gone = deleted(text, "shop").unwrap();
             assert_eq!((gone.kind.as_str(), gone.name.as_str()), (kind, "read"));
@@ -361,6 +379,11 @@ mod tests {
                 "TrafficPolicy",
                 "; you may mean weft.dev/v1alpha1",
             ),
+            (
+                "gateway.networking.k8s.io/v1beta9",
+                "ReferenceGrant",
+                "; you may mean gateway.networking.k8s.io/v1beta1",
+            ),
         ] {
             let (ended, _) = ended(api_version, kind);
             let Err(Failure::Usage(words)) = ended else {
@@ -372,6 +395,10 @@ mod tests {
         for (api_version, kind, tried) in [
             ("access.smi-spec.io/v1alpha1", "TrafficTarget", 1),
             ("weft.dev/v1alpha1", "TrafficPolicy", 1),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute", 1),
+            ("gateway.networking.k8s.io/v1alpha2", "TCPRoute", 1),
+            ("gateway.networking.k8s.io/v1", "GatewayClass", 0),
+            ("policy.linkerd.io/v1beta3", "HTTPRoute", 0),
             ("v1", "ConfigMap", 0),
             ("example.com/v1", "TrafficTarge", 0),
         ] {

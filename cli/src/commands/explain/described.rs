@@ -4,17 +4,22 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crds::names::few;
-use crds::observe::{BackendVerdict, ExplanationStatus, ExplanationVerdict, Programmed};
+use crds::observe::{
+    BackendVerdict, EarlierRule, ExplainedRule, ExplanationStatus, ExplanationVerdict, Programmed,
+};
 
 use crate::output::number;
 
 /// Refusals of proxies that are printed; those of one object are mostly alike.
 const NACKS: usize = 5;
 
-/// All lines.
-pub(super) fn lines(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
+/// All lines. `wide`: also why earlier rules of routes did not fit.
+pub(super) fn lines(status: &ExplanationStatus, wide: bool, now: SystemTime) -> Vec<String> {
     let mut lines = vec![first(status)];
     lines.extend(steps(status));
+    if let Some(rule) = &status.rule {
+        lines.extend(by_rule(rule, wide));
+    }
     if status.backends.len() > 1 || status.verdict == ExplanationVerdict::Mixed {
         lines.extend(status.backends.iter().map(|one| backend(status, one)));
     }
@@ -104,6 +109,52 @@ fn steps(status: &ExplanationStatus) -> Vec<String> {
         lines.push(format!(" access  {have}"));
     }
     lines
+}
+
+/// The rule of a route that decides where the call goes. What it changes of the call stands in the
+/// steps.
+fn by_rule(rule: &ExplainedRule, wide: bool) -> Vec<String> {
+    let mut first = match rule.rule {
+        Some(number) => format!(" rule    {}", placed(&rule.object, number, &rule.name)),
+        None => format!(" rule    no rule of {} fits", rule.object),
+    };
+    if !rule.audience.is_empty() {
+        let audience = &rule.audience;
+        first.push_str(&format!(", for callers of namespace {audience} alone"));
+    }
+    let more = usize::try_from(rule.more_earlier).unwrap_or(usize::MAX);
+    let tried = rule.earlier.len().saturating_add(more);
+    if tried > 0 && !wide {
+        first.push_str(&format!("; {tried} before it do not fit: -o wide says why"));
+    }
+    let mut lines = vec![first];
+    if wide {
+        lines.extend(rule.earlier.iter().map(earlier));
+        if rule.more_earlier > 0 {
+            lines.push(format!(" before  and {} more rules", rule.more_earlier));
+        }
+    }
+    lines
+}
+
+fn earlier(rule: &EarlierRule) -> String {
+    let EarlierRule {
+        object,
+        rule,
+        name,
+        wants,
+        fails,
+    } = rule;
+    let placed = placed(object, *rule, name);
+    format!(" before  {placed} wants {wants}: {fails} does not fit")
+}
+
+/// A rule by its place, and its name if it has one.
+fn placed(object: &str, number: u32, name: &str) -> String {
+    match name {
+        "" => format!("{object} rules[{number}]"),
+        name => format!("{object} rules[{number}] {name}"),
+    }
 }
 
 /// The result for a part of the calls, with its pods if other pods of the backend decide otherwise.

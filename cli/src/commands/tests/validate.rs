@@ -153,3 +153,30 @@ fn no_example_of_the_manual_is_refused() {
     }
     assert!(read > 15, "{read}");
 }
+
+#[test]
+fn route_that_cannot_be_served_is_an_error() {
+    let route = |version: &str, filters: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/{version}\n\
+             kind: HTTPRoute\n\
+             metadata: {{name: cart}}\n\
+             spec:\n  \
+               parentRefs: [{{group: \"\", kind: Service, name: cart}}]\n  \
+               rules:\n  \
+               - backendRefs: [{{name: cart, port: 80}}]\n    \
+                 filters: {filters}\n"
+        )
+    };
+    let (code, out, err) = validate(&route("v1", "[{type: Teleport}]"), "table");
+    assert_eq!(code, 1, "{out}{err}");
+    let line = "-:8: error: HTTPRoute shop/cart: spec.rules[0].filters[0]: ";
+    assert!(out.starts_with(line), "{out}");
+    assert_eq!(validate(&route("v1", "[]"), "table").0, 0);
+    let (code, out, _) = validate(&route("v1alpha1", "[]"), "table");
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.contains("apiVersion: is read in version v1, not in"),
+        "{out}"
+    );
+}

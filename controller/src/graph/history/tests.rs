@@ -28,6 +28,7 @@ fn edge_from(history: &mut History, from: &str, port: u16) -> EdgeRef {
         port,
         backend: None,
         split: None,
+        rule: None,
         protocol: Protocol::Http1,
         account: None,
     };

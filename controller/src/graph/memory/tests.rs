@@ -20,6 +20,7 @@ fn edge(edges: &mut Edges, number: usize) -> EdgeRef {
         port: 5432,
         backend: None,
         split: None,
+        rule: None,
         protocol: Protocol::Tcp,
         account: None,
     };
@@ -204,6 +205,7 @@ fn twenty_thousand_long_edges_fit_api_server_limit() {
             to: node("callee"),
             backend: service.clone(),
             split: service.clone(),
+            rule: None,
             service,
             port: 8080,
             protocol: Protocol::Http1,

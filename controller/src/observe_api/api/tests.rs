@@ -33,6 +33,7 @@ mod dry_runs;
 mod explanations;
 mod live_dry_runs;
 mod proxies;
+mod route_tables;
 mod starting_up;
 mod streams;
 mod taps;
@@ -68,20 +69,6 @@ fn judge(
             Ok::<_, Infallible>(Response::new(KubeBody::from(
                 review.to_string().into_bytes(),
             )))
-        }
-    });
-    kube::Client::new(service, "default")
-}
-
-/// An API server that takes whatever it is given.
-fn recorder(recorded: Arc<Mutex<Vec<String>>>) -> kube::Client {
-    let service = tower::service_fn(move |request: Request<KubeBody>| {
-        let recorded = Arc::clone(&recorded);
-        async move {
-            let body = request.into_body().collect_bytes().await.unwrap();
-            let text = String::from_utf8(body.to_vec()).unwrap();
-            recorded.lock().push(text);
-            Ok::<_, Infallible>(Response::new(KubeBody::from(body.to_vec())))
         }
     });
     kube::Client::new(service, "default")
@@ -173,6 +160,9 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("root", "create", "taps", "shop"),
     ("root", "create", "dryruns", ""),
     ("root", "create", "dryruns", "shop"),
+    ("root", "get", "routetables", "shop"),
+    ("root", "get", "routetables", "bank"),
+    ("viewer", "get", "routetables", "shop"),
     ("root", "delete", "traffictargets", "shop"),
 ];
 
@@ -218,7 +208,7 @@ impl Bench {
         graph.startup().set_loaded();
         let reviewed = Arc::default();
         let recorded = Arc::default();
-        let client = recorder(Arc::clone(&recorded));
+        let client = taps::recorder(Arc::clone(&recorded));
         let (events, writer) = EventRecorder::new(client, "me", Counter::default());
         tokio::spawn(writer.run(std::future::pending()));
         let context = ObserveContext {

@@ -75,24 +75,32 @@ impl TriedChange {
             return Err(wrong(field, "needs metadata.name and metadata.namespace"));
         }
         let (api_version, spelled) = (text("/apiVersion"), text("/kind"));
-        let kind = laid(spelled).ok_or_else(|| wrong(field, not_laid(spelled)))?;
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        // Two kinds have one name.
+        let kind = Kind::of(group, spelled).filter(|kind| Kind::WRITTEN.contains(kind));
+        let kind = kind.or_else(|| laid(spelled));
+        let kind = kind.ok_or_else(|| wrong(field, not_laid(spelled)))?;
         let stored = match SmiKind::read(api_version, spelled) {
             Some((smi, _)) => {
                 let stored = format!("{}/{STORAGE_VERSION}", smi.group());
                 convert(object, &stored).map_err(|error| wrong(field, error))?
             }
             None if api_version == format!("{}/{}", weft::GROUP, weft::VERSION) => object.clone(),
+            None if is_of_gateway_api(kind, api_version) => object.clone(),
             None => {
                 let why = format!("apiVersion {api_version:?} is not served for kind {spelled}");
                 return Err(wrong(field, why));
             }
         };
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
         let at = cluster.around(namespace);
         let mut mistakes = crds::validate::as_written(object);
         let of_spec = crds::validate::object(group, spelled, stored.get("spec"), &at);
         mistakes.extend(of_spec.into_iter().flatten());
-        self.add_mistakes(field, &format!("{spelled} {namespace}/{name}"), &mistakes)?;
+        let named = format!("{spelled} {namespace}/{name}");
+        self.add_mistakes(field, &named, &mistakes)?;
+        let found = gateway_api::findings::of(kind, object).into_iter();
+        let words = found.map(|one| format!("{named}: {}: {}", one.path, one.message));
+        self.warnings.extend(words);
         let read: DynamicObject =
             serde_json::from_value(stored).map_err(|error| wrong(field, error))?;
         self.change.objects.push((kind, read));
@@ -220,6 +228,13 @@ fn allows_udp(world: &World, target: &ObjectKey) -> bool {
     })
 }
 
+/// Whether objects of a kind of the Gateway API are read in this version.
+fn is_of_gateway_api(kind: Kind, api_version: &str) -> bool {
+    let version = api_version.strip_prefix(gateway_api::GROUP);
+    let version = version.and_then(|rest| rest.strip_prefix('/'));
+    version.is_some_and(|version| gateway_api::findings::versions(kind).contains(&version))
+}
+
 fn laid(spelled: &str) -> Option<Kind> {
     Kind::WRITTEN
         .into_iter()
@@ -261,6 +276,40 @@ mod tests {
         assert_eq!(
             change.warnings,
             ["there is no namespace shpo: what would be put there changes no call"]
+        );
+    }
+
+    #[test]
+    fn route_of_gateway_api_is_read_beside_its_namesake() {
+        let read = |api_version: &str| {
+            let spec = json!({
+                "parentRefs": [{"group": "", "kind": "Service", "name": "api"}],
+                "rules": [{"backendRefs": [{"kind": "Bucket", "name": "b"}]}],
+            });
+            let object = json!({"apiVersion": api_version, "kind": "TCPRoute",
+                "metadata": {"namespace": "shop", "name": "a"}, "spec": spec});
+            let spec = DryRunSpec {
+                objects: vec![object],
+                ..DryRunSpec::default()
+            };
+            TriedChange::read(&spec, &Cluster::default())
+        };
+        for version in ["v1", "v1alpha2"] {
+            let change = read(&format!("gateway.networking.k8s.io/{version}")).unwrap();
+            assert_eq!(change.change.objects[0].0, Kind::GatewayTcpRoute);
+            let [warning] = &*change.warnings else {
+                panic!("{:?}", change.warnings);
+            };
+            assert!(
+                warning.contains("spec.rules[0].backendRefs[0]"),
+                "{warning}"
+            );
+        }
+        let refusal = read("gateway.networking.k8s.io/v9").unwrap_err();
+        assert!(
+            refusal.message.contains("is not served"),
+            "{}",
+            refusal.message
         );
     }
 

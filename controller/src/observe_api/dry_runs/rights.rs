@@ -126,6 +126,15 @@ impl Author<'_> {
 fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
     let (group, version, resource) = match SmiKind::of(kind) {
         Some(smi) => (smi.group(), STORAGE_VERSION, smi.plural()),
+        None if kind.group() == gateway_api::GROUP => {
+            let plural = match kind {
+                Kind::GrpcRoute => "grpcroutes",
+                Kind::GatewayTcpRoute => "tcproutes",
+                Kind::ReferenceGrant => "referencegrants",
+                _ => "httproutes",
+            };
+            (gateway_api::GROUP, "v1", plural)
+        }
         None => {
             let plural = match kind {
                 Kind::CanaryRelease => weft::CANARY_RELEASES,

@@ -388,6 +388,7 @@ mod tests {
             service,
             port,
             split: None,
+            rule: None,
             protocol: Protocol::Http1,
             account: None,
         };

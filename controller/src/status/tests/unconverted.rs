@@ -47,6 +47,7 @@ async fn unconvertible_stored_weight_is_reported_without_stopping_others() {
     let worlds = crate::watch::start(
         client,
         Arc::default(),
+        true,
         WorldMetrics::default(),
         runtime::ready::Ready::new(),
     );

@@ -81,6 +81,41 @@ fn automation_switches_reach_parts_and_their_rights() -> Outcome {
 }
 
 #[test]
+fn disabled_gateway_api_leaves_no_right() -> Outcome {
+    let on = rendered(&[])?;
+    let off = rendered(&["gatewayApi.enabled=false"])?;
+    let of_routes = |objects: &[Value]| {
+        let roles = of_kind(objects, "ClusterRole").into_iter();
+        let names = roles.filter_map(|role| role["metadata"]["name"].as_str());
+        let rights = names.flat_map(|name| rights(objects, name));
+        let about = ["grpcroutes", "referencegrants", "httproutes"];
+        let found: BTreeSet<String> = rights
+            .filter(|right| about.iter().any(|kind| right.contains(kind)))
+            .collect();
+        found
+    };
+    let switch = |objects: &[Value]| variable(objects, "weft-controller", "WEFT_GATEWAY_API");
+    assert_eq!(switch(&on).as_deref(), Some("true"));
+    assert_eq!(switch(&off).as_deref(), Some("false"));
+    let rights = of_routes(&on);
+    for right in [
+        "watch grpcroutes",
+        "list referencegrants",
+        "patch httproutes/status",
+    ] {
+        assert!(rights.contains(right), "{right}: {rights:?}");
+    }
+    // Routes are read: of them the mesh writes statuses alone.
+    assert!(!rights.contains("patch httproutes"), "{rights:?}");
+    assert_eq!(of_routes(&off), BTreeSet::new());
+    let error = refused(&["gatewayApi.enable=false"])?;
+    assert!(error.contains("enable"), "{error}");
+    let old = rendered(&["gatewayApi=null"])?;
+    assert_eq!(switch(&old).as_deref(), Some("true"));
+    Ok(())
+}
+
+#[test]
 fn experiments_are_no_right_of_editors() -> Outcome {
     let objects = rendered(&[])?;
     let edit = rights(&objects, "weft-smi-edit");

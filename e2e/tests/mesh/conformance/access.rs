@@ -105,7 +105,7 @@ fn deleted(suite: &Suite) -> anyhow::Result<()> {
     let mut row = Record::begin("TA-06")?;
     let objects = [
         "traffictarget/service-targets",
-        "tcproute/service-tcp-route",
+        "tcproute.specs.smi-spec.io/service-tcp-route",
     ];
     for object in objects {
         suite.ns.kubectl(&["delete", object])?;

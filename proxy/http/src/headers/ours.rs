@@ -13,7 +13,7 @@ use crate::route_override::OverrideHeaders;
 use crate::shadow::Shadow;
 
 /// Many applications read whatever in a name is neither letter nor digit as `_`, as CGI did.
-fn is_ours(name: &HeaderName) -> bool {
+pub(super) fn is_ours(name: &HeaderName) -> bool {
     matches!(
         name.as_str().as_bytes(),
         [b'w', b'e', b'f', b't', mark, ..] if !mark.is_ascii_alphanumeric()

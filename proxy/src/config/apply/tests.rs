@@ -448,6 +448,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             zone_peers: 1,
         }),
     );
+    let routed = services::tests::sample();
     let mut samples = Vec::new();
     for known in Capability::OF_THIS_VERSION {
         let sample = match known {
@@ -457,6 +458,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             Capability::Asks | Capability::Trial | Capability::Faults => continue,
             Capability::Routes => &routes,
             Capability::Place => &position,
+            Capability::ServiceRoutes => &routed,
         };
         samples.push((known.as_str(), sample));
     }

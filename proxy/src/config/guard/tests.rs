@@ -48,6 +48,15 @@ fn pod_guard(limits: &[RateLimit]) -> PodGuard {
     }
 }
 
+const fn facts<'a>(method: &'a Method, path: &'a str, headers: &'a HeaderMap) -> RequestFacts<'a> {
+    RequestFacts {
+        method,
+        path,
+        query: None,
+        headers,
+    }
+}
+
 const OUTSIDE: Arrival<'static> = Arrival {
     caller: Caller::Outside,
     request: None,
@@ -136,12 +145,7 @@ fn outside_callers_get_timeout_of_first_matching_policy() {
     assert_eq!(passed(&guard, now, 2), 0, "the bucket stays");
     let headers = HeaderMap::new();
     let ask = |guard: &Guard, method, unreadable| {
-        let facts = RequestFacts {
-            method: &method,
-            path: "/",
-            query: None,
-            headers: &headers,
-        };
+        let facts = facts(&method, "/", &headers);
         let port = guard.port(80).unwrap();
         let time = port.request_time(Caller::Outside, &facts, ways(unreadable));
         time.map(|time| time.as_secs())
@@ -300,12 +304,7 @@ fn header_values_have_buckets_and_unreadable_path_matches_all() {
         if let Some(value) = value {
             headers.insert("x-tenant", http::HeaderValue::from_static(value));
         }
-        let facts = RequestFacts {
-            method: &http::Method::GET,
-            path: "/",
-            query: None,
-            headers: &headers,
-        };
+        let facts = facts(&http::Method::GET, "/", &headers);
         let arrival = Arrival {
             request: Some(&facts),
             ..OUTSIDE
@@ -321,12 +320,7 @@ fn header_values_have_buckets_and_unreadable_path_matches_all() {
     let guard = Guard::after(None, &routed, &Shares::default(), now);
     let port = guard.port(80).unwrap();
     let headers = HeaderMap::new();
-    let facts = RequestFacts {
-        method: &http::Method::GET,
-        path: "/a%2Fb",
-        query: None,
-        headers: &headers,
-    };
+    let facts = facts(&http::Method::GET, "/a%2Fb", &headers);
     let ask = |unreadable| {
         let arrival = Arrival {
             request: Some(&facts),
@@ -402,12 +396,7 @@ fn request_takes_first_matching_class_or_lowest_if_unreadable() {
     let now = Instant::now();
     let of = |guard: &Guard, caller, method: Method, unreadable| {
         let headers = HeaderMap::new();
-        let facts = RequestFacts {
-            method: &method,
-            path: "/",
-            query: None,
-            headers: &headers,
-        };
+        let facts = facts(&method, "/", &headers);
         let port = guard.port(80).unwrap();
         port.class(caller, &facts, ways(unreadable))
     };
@@ -462,12 +451,7 @@ fn path_of_several_readings_has_the_strictest_of_each() {
     let headers = HeaderMap::new();
     let ask = |sent: &str| {
         let forms = PathForms::of(sent);
-        let request = RequestFacts {
-            method: &Method::GET,
-            path: sent,
-            query: None,
-            headers: &headers,
-        };
+        let request = facts(&Method::GET, sent, &headers);
         let arrival = Arrival {
             request: Some(&request),
             path: forms.ways(),

@@ -12,6 +12,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use wire::v1;
 
+mod edges;
+
 use super::{EDGES, INTERVAL, KEPT_EDGES, KEPT_INTERVALS, Reports, interval_of};
 use crate::telemetry::call_ends::CallEnds;
 use crate::telemetry::cell::{CallGroup, CallOutcome, CellKey};

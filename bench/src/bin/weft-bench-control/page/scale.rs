@@ -9,13 +9,13 @@ use super::{Must, curve, head, line, musts, row};
 use crate::curves::{Panel, short, svg};
 use crate::scale;
 
-/// The bounds of `make scale`, at the size for which they hold.
-pub(crate) fn bounds(all: &[scale::Figures]) -> Vec<Must> {
-    let promised = all.iter().rfind(|figures| figures.size.services <= 1000);
-    let Some(figures) = promised else {
+/// The bounds of `make scale`, at the size for which they hold; those of routes where they were
+/// measured at it.
+pub(crate) fn bounds(all: &[scale::Figures], routed: Option<&scale::Figures>) -> Vec<Must> {
+    let Some(figures) = promised(all) else {
         return Vec::new();
     };
-    vec![
+    let mut musts = vec![
         Must {
             what: "controller memory, at its peak",
             unit: "MiB",
@@ -34,10 +34,50 @@ pub(crate) fn bounds(all: &[scale::Figures]) -> Vec<Must> {
             most: 0.0,
             found: figures.lost as f64,
         },
+    ];
+    musts.extend(
+        routed
+            .into_iter()
+            .flat_map(|routed| of_routes(figures, routed)),
+    );
+    musts
+}
+
+fn promised(all: &[scale::Figures]) -> Option<&scale::Figures> {
+    all.iter()
+        .rfind(|figures| figures.size.services <= scale::PROMISED)
+}
+
+/// With a route for each Service, beside the same without.
+fn of_routes(without: &scale::Figures, routed: &scale::Figures) -> [Must; 3] {
+    [
+        Must {
+            what: "controller memory that as many HTTPRoutes as Services take, at its peak",
+            unit: "MiB",
+            most: 40.0,
+            found: (routed.memory.peak - without.memory.peak).max(0.0),
+        },
+        Must {
+            what: "one change of an HTTPRoute, write to acknowledgement, p99",
+            unit: "ms",
+            most: 500.0,
+            found: routed.delays.p99(),
+        },
+        Must {
+            what: "changes of HTTPRoutes that did not arrive",
+            unit: "",
+            most: 0.0,
+            found: routed.lost as f64,
+        },
     ]
 }
 
-pub(crate) fn write(root: &Path, all: &[scale::Figures], took: u64) -> Result<()> {
+pub(crate) fn write(
+    root: &Path,
+    all: &[scale::Figures],
+    routed: Option<&scale::Figures>,
+    took: u64,
+) -> Result<()> {
     let mut text = head("Scale", "make scale", took);
     text.push_str(
         "A real etcd and a real API server hold Services, EndpointSlices, Nodes and Pods that no kubelet runs, and \
@@ -47,7 +87,7 @@ pub(crate) fn write(root: &Path, all: &[scale::Figures], took: u64) -> Result<()
          runs from the API server's answer to the write until the proxy that needs it has the change and \
          acknowledges it, so watch, compile, publish and transport are in it.\n\n",
     );
-    musts(&mut text, &bounds(all));
+    musts(&mut text, &bounds(all, routed));
     text.push_str("## How it grows\n\n![growth](scale.svg)\n\n");
     text.push_str("| | ");
     row(&mut text, all, |f| format!("{} Services", f.size.services));
@@ -57,9 +97,24 @@ pub(crate) fn write(root: &Path, all: &[scale::Figures], took: u64) -> Result<()
         "\nThe peak of memory belongs to the start: every object is listed and read once, and every status written. \
          CPU per change includes writing the changed object's status.\n",
     );
+    if let (Some(without), Some(routed)) = (promised(all), routed) {
+        text.push_str(&routes(without, routed));
+    }
     fs::write(root.join("evidence/scale.md"), text)?;
     fs::write(root.join("evidence/scale.svg"), picture(all))?;
     Ok(())
+}
+
+/// The same size without routes and with one for each Service.
+fn routes(without: &scale::Figures, routed: &scale::Figures) -> String {
+    let services = without.size.services;
+    let mut text = format!(
+        "\n## Routes of the Gateway API\n\nOne HTTPRoute for each of {services} Services, with four matches in \
+         three rules, beside all else; routes of Services with a TrafficSplit override it. One route is changed at \
+         a time.\n\n| | without | with {services} routes |\n|---|---|---|\n"
+    );
+    rows(&mut text, &[without.clone(), routed.clone()]);
+    text
 }
 
 fn rows(text: &mut String, all: &[scale::Figures]) {

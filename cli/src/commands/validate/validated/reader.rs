@@ -6,11 +6,12 @@ use crds::shallow::Authored;
 use crds::smi::validation::{Cluster, Code, Mistake, Severity};
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
 use crds::{names, weft};
+use gateway_api::findings;
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::identity;
-use crate::kinds;
+use crate::kinds::{self, UserKind};
 use crate::yaml::tree::{Document, Step};
 
 /// Validates the objects of one document.
@@ -54,6 +55,9 @@ impl ObjectReader<'_> {
         } else if group == weft::GROUP {
             self.validated.objects += 1;
             self.ours(object, (group, version), kind, at);
+        } else if let Some(read) = of_gateway_api(group, kind) {
+            self.validated.objects += 1;
+            self.route(object, version, &read, at);
         } else if SPELLED.contains(&kind)
             && let Some(text) = inject::unheard(kind, object)
         {
@@ -122,6 +126,26 @@ impl ObjectReader<'_> {
         each_once(&mut by_schema, &mut validated);
         self.all_found(object, at, by_schema);
         self.all_found(object, at, validated);
+    }
+
+    /// Kinds of the Gateway API have schemas of their own, of whatever release is installed. What
+    /// Weft cannot carry out of an object is no less an error.
+    fn route(&mut self, object: &Value, version: &str, read: &UserKind, at: &[Step]) {
+        if !read.versions().contains(&version) {
+            let versions = read.versions().join(", ");
+            let text = format!("is read in version {versions}, not in {version:?}");
+            self.found(object, at, true, "apiVersion".to_owned(), text);
+            return;
+        }
+        let mut object = object.clone();
+        if namespace(&object).is_none()
+            && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.insert("namespace".to_owned(), self.namespace.into());
+        }
+        for finding in findings::of(read.known, &object) {
+            self.found(&object, at, finding.refuses, finding.path, finding.message);
+        }
     }
 
     /// What conversion and the API server would pass over or take away.
@@ -213,6 +237,12 @@ impl ObjectReader<'_> {
             group: None,
         }
     }
+}
+
+/// The kind of the Gateway API that is read.
+fn of_gateway_api(group: &str, kind: &str) -> Option<UserKind> {
+    let mut all = kinds::of_gateway_api().into_iter();
+    all.find(|known| known.group == group && known.kind == kind)
 }
 
 fn namespace(object: &Value) -> Option<&str> {

@@ -38,6 +38,7 @@ fn fill(graph: &Graph, shard: usize, count: u64) {
                 port: 1,
                 backend: Some(long_name()),
                 split: Some(long_name()),
+                rule: None,
                 protocol: Protocol::Http1,
                 account: None,
             };

@@ -108,3 +108,25 @@ fn intervals_ahead_are_accepted_within_clock_tolerance() {
     // The clock of the replica that sends it may be ahead too.
     assert!(is_taken(2, false) && !is_taken(3, false));
 }
+
+#[test]
+fn only_names_of_objects_are_taken_as_rules() {
+    let reports = Reports::new(ReportMetrics::default());
+    for (number, (rule, taken)) in [
+        ("", 1),
+        ("HTTPRoute shop/web", 2),
+        ("TCPRoute.gateway.networking.k8s.io shop/web", 3),
+        ("Widget shop/web", 3),
+        ("HTTPRoute shop", 3),
+        ("HTTPRoute shop/web more", 3),
+        ("HTTPRoute ", 3),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut report = report(1, 3, &[1]);
+        report.edges[0].rule = rule.to_owned();
+        reports.take(&pod(&format!("p{number}")), report, true, now());
+        assert_eq!(calls(&reports), taken, "{rule:?}");
+    }
+}

@@ -15,6 +15,20 @@ use crate::testing::cluster::{in_namespace, namespace, pod, service, slice};
 
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
 
+/// An API server that takes whatever it is given.
+pub(super) fn recorder(recorded: Arc<Mutex<Vec<String>>>) -> kube::Client {
+    let service = tower::service_fn(move |request: Request<KubeBody>| {
+        let recorded = Arc::clone(&recorded);
+        async move {
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            recorded.lock().push(text);
+            Ok::<_, Infallible>(Response::new(KubeBody::from(body.to_vec())))
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
 /// A proxy that can be queried.
 pub(super) struct Proxy {
     live_queries: LiveQueries,

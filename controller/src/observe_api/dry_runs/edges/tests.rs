@@ -20,6 +20,7 @@ fn edge(to: &str, service: Option<ObjectKey>) -> (EdgeKey, u64) {
         port: 80,
         backend: None,
         split: None,
+        rule: None,
         protocol: Protocol::Http1,
         account: None,
     };

@@ -1,0 +1,178 @@
+//! What can be said of an object by itself, before it is applied: for files and dry runs.
+//!
+//! The API server takes what its own schema allows, and no webhook of Weft judges these kinds. So
+//! what is reported here is not refused there: a rule that cannot be served whole is answered
+//! with an error.
+
+use policy::name::Kind;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    kinds::{GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute},
+    route::{BackendTarget, Route, RouteKind},
+};
+
+/// One thing that an author should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Path of the field; empty for the whole object.
+    pub path: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+    /// Whether calls are refused by it; else it has no effect where it stands.
+    pub refuses: bool,
+}
+
+/// The versions in which objects of this kind may be written, newest first; none if it is no kind
+/// of the Gateway API that is read.
+#[must_use]
+pub fn versions(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::HttpRoute => HTTPRoute::VERSIONS,
+        Kind::GrpcRoute => GRPCRoute::VERSIONS,
+        Kind::GatewayTcpRoute => TCPRoute::VERSIONS,
+        Kind::ReferenceGrant => ReferenceGrant::VERSIONS,
+        _ => &[],
+    }
+}
+
+/// What is to be said of an object of this kind. Nothing of a route whose parents are no Services:
+/// others look after it.
+#[must_use]
+pub fn of(kind: Kind, object: &Value) -> Vec<Finding> {
+    let route = match kind {
+        Kind::HttpRoute => read::<HTTPRoute>(object).map(|read| Route::read_http(&read)),
+        Kind::GrpcRoute => read::<GRPCRoute>(object).map(|read| Route::read_grpc(&read)),
+        Kind::GatewayTcpRoute => read::<TCPRoute>(object).map(|read| Route::read_tcp(&read)),
+        _ => return Vec::new(),
+    };
+    match route {
+        Ok(route) => of_route(&route),
+        Err(message) => vec![Finding {
+            path: String::new(),
+            message,
+            refuses: true,
+        }],
+    }
+}
+
+fn read<K: DeserializeOwned>(object: &Value) -> Result<K, String> {
+    serde_json::from_value(object.clone()).map_err(|error| format!("cannot be read: {error}"))
+}
+
+fn of_route(route: &Route) -> Vec<Finding> {
+    if route
+        .parents
+        .iter()
+        .all(|parent| parent.service().is_none())
+    {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    if !route.hostnames.is_empty() {
+        found.push(Finding {
+            path: "spec.hostnames".to_owned(),
+            message: "has no effect where the parent is a Service; leave it out".to_owned(),
+            refuses: false,
+        });
+    }
+    for (number, rule) in route.rules.iter().enumerate() {
+        if number > 0 && route.kind == RouteKind::Tcp {
+            found.push(Finding {
+                path: format!("spec.rules[{number}]"),
+                message: "has no effect: of a TCPRoute the first rule holds; leave it out"
+                    .to_owned(),
+                refuses: false,
+            });
+            continue;
+        }
+        if let Some(broken) = &rule.broken {
+            found.push(Finding {
+                path: broken.path.clone(),
+                message: format!("{}; requests of this rule are answered 500", broken.message),
+                refuses: true,
+            });
+            continue;
+        }
+        let mirrors = rule.filters.mirrors.iter();
+        let backends = rule.backends.iter();
+        let targets = backends.map(|backend| &backend.target);
+        found.extend(
+            mirrors
+                .map(|mirror| &mirror.target)
+                .chain(targets)
+                .filter_map(unresolved),
+        );
+    }
+    found
+}
+
+fn unresolved(target: &BackendTarget) -> Option<Finding> {
+    let unresolved = target.service().err()?;
+    Some(Finding {
+        path: unresolved.path,
+        message: unresolved.message,
+        refuses: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn route(kind: &str, parent: &str, rules: Value) -> Value {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": kind,
+            "metadata": {"name": "r"},
+            "spec": {
+                "parentRefs": [{"group": "", "kind": parent, "name": "api"}],
+                "rules": rules,
+            },
+        })
+    }
+
+    /// Paths and whether calls are refused.
+    fn found(kind: Kind, object: &Value) -> Vec<(String, bool)> {
+        let found = of(kind, object).into_iter();
+        found.map(|one| (one.path, one.refuses)).collect()
+    }
+
+    #[test]
+    fn broken_rules_and_backends_are_named_by_path() {
+        let backends =
+            json!([{"name": "a", "port": 80}, {"kind": "Bucket", "name": "b", "port": 1}]);
+        let unknown = json!([{"type": "Teleport"}]);
+        let rules = json!([{"backendRefs": backends}, {"filters": unknown}]);
+        let object = route("HTTPRoute", "Service", rules.clone());
+        assert_eq!(
+            found(Kind::HttpRoute, &object),
+            [
+                ("spec.rules[0].backendRefs[1]".to_owned(), true),
+                ("spec.rules[1].filters[0]".to_owned(), true),
+            ]
+        );
+        // Routes of Gateways are others'.
+        let object = route("HTTPRoute", "Gateway", rules);
+        assert!(found(Kind::HttpRoute, &object).is_empty());
+    }
+
+    #[test]
+    fn parts_without_effect_are_warned_of() {
+        let one = json!({"backendRefs": [{"name": "a", "port": 80}]});
+        let object = route("TCPRoute", "Service", json!([one, one]));
+        assert_eq!(
+            found(Kind::GatewayTcpRoute, &object),
+            [("spec.rules[1]".to_owned(), false)]
+        );
+        let mut object = route("HTTPRoute", "Service", json!([one]));
+        object["spec"]["hostnames"] = json!(["a.example"]);
+        assert_eq!(
+            found(Kind::HttpRoute, &object),
+            [("spec.hostnames".to_owned(), false)]
+        );
+    }
+}
