@@ -46,8 +46,8 @@ pub use self::defaults::Defaults;
 pub use self::peers::owner_above;
 pub(crate) use self::published::EncodedResource;
 pub(crate) use self::releases::{CandidateShare, ReleasedPods, Releases};
-pub(crate) use self::routes::Audience;
 pub(crate) use self::service_ports::{Served, by_say, has_say, has_shared_port};
+pub(crate) use self::service_routes::Audience;
 pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{

@@ -17,7 +17,7 @@ use model::{translate::Unusable, world::Fact};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::{Ended, Followed, Reading};
+use super::reading::{Ended, Followed, Reading};
 
 /// Between two tries of a kind of which no version is served. A user who installs the definitions
 /// waits as long, and four kinds make about one call in two seconds.

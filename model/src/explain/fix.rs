@@ -52,7 +52,7 @@ pub(super) fn of(
     let index = &*model.index;
     let mut fix = Fix::default();
     let wanted = wanted(index, question, outcomes, &mut fix);
-    for (this, Refusing { ports, pods }) in wanted {
+    for (this, Refusing { ports, pods, sent }) in wanted {
         let named = account::stand_for_themselves(index, &this.account, &ports);
         if this.bytes && !named {
             fix.warnings.push(undeclared(&ports));
@@ -61,7 +61,8 @@ pub(super) fn of(
         let bytes_pass = !this.bytes && account::carries_bytes(index, &this.account, &ports);
         let narrow = named && !bytes_pass;
         let whom = account::protected(index, &this.account, &pods, owner);
-        match allow((index, question), &this, &ports, narrow, &whom) {
+        let request = sent.unwrap_or(&question.request);
+        match allow((index, request), &this, &ports, narrow, &whom) {
             Ok(objects) => {
                 fix.objects.extend(objects);
                 fix.warnings
@@ -93,13 +94,13 @@ pub(super) fn of(
 
 /// Which callers to let in to which pods, and on which ports. What no object repairs goes into the
 /// fix as words.
-fn wanted(
+fn wanted<'a>(
     index: &Index,
     question: &Question<'_>,
-    outcomes: &[BackendOutcome<'_>],
+    outcomes: &'a [BackendOutcome<'_>],
     fix: &mut Fix,
-) -> BTreeMap<MissingGrant, Refusing> {
-    let mut wanted: BTreeMap<MissingGrant, Refusing> = BTreeMap::new();
+) -> BTreeMap<MissingGrant, Refusing<'a>> {
+    let mut wanted: BTreeMap<MissingGrant, Refusing<'a>> = BTreeMap::new();
     for outcome in outcomes {
         if let Some(reason) = outcome.backend_route.refused
             && !outcome.backend_route.is_answered()
@@ -124,6 +125,8 @@ fn wanted(
                                 bytes,
                             };
                             let refusing = wanted.entry(this).or_default();
+                            let sent = outcome.backend_route.sent.as_ref();
+                            refusing.sent = refusing.sent.or(sent);
                             refusing.ports.insert(one.endpoint.port);
                             refusing
                                 .pods
@@ -144,9 +147,11 @@ fn wanted(
 
 /// Where a call is refused for want of the same grant.
 #[derive(Debug, Default)]
-struct Refusing {
+struct Refusing<'a> {
     ports: BTreeSet<u16>,
     pods: BTreeSet<PodId>,
+    /// The request as it arrives there, where a route changes it.
+    sent: Option<&'a Request>,
 }
 
 /// Which callers to let in to which pods, and as what.
@@ -264,9 +269,13 @@ fn look_at(outcome: &BackendOutcome<'_>, reason: Reason) -> Option<String> {
     // The set of a release follows the name, and its endpoints are among the Service's.
     let name = name.split_once(' ').map_or(name, |(service, _)| service);
     match (reason, &outcome.backend_route.split) {
-        (Reason::NoBackend, Some(split)) => Some(format!(
-            "kubectl -n {} edit trafficsplit {}",
+        (
+            Reason::NoBackend | Reason::NoRoute | Reason::InvalidRoute | Reason::InvalidBackend,
+            Some(split),
+        ) => Some(format!(
+            "kubectl -n {} edit {} {}",
             split.namespace(),
+            split.kind().to_lowercase(),
             split.name()
         )),
         (Reason::NoEndpoint, _) => Some(format!(
@@ -294,13 +303,12 @@ fn not_written(path: BadPath) -> String {
 
 /// A target that allows this call on these pods, with its routes; `narrow`: on these ports only.
 fn allow(
-    (index, question): (&Index, &Question<'_>),
+    (index, request): (&Index, &Request),
     this: &MissingGrant,
     ports: &BTreeSet<u16>,
     narrow: bool,
     whom: &Protected,
 ) -> Result<Vec<Value>, String> {
-    let request = &question.request;
     let path = policy::path::normalise(&request.path);
     let path = path.map_err(|error| {
         let exact = PathForms::of(&request.path).error();

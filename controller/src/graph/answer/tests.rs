@@ -453,3 +453,20 @@ fn shared_server_sums_are_marked_and_hidden_from_callers() {
     assert_eq!(edge.server.as_ref().map(|one| one.requests), Some(7));
     assert!(edge.server_shared.is_none());
 }
+
+#[test]
+fn route_of_calls_is_shown_to_the_called_side() {
+    let reports = reports();
+    let edge = wire::v1::Edge {
+        rule: "HTTPRoute shop/api".to_owned(),
+        ..seen_by_client("shop/api", 3, 0)
+    };
+    report(&reports, "bank/web", vec![edge]);
+    let town = Town::of(&reports);
+    let rules = |namespace: &str| -> Vec<String> {
+        let edges = town.graph(&of(namespace)).edges.into_iter();
+        edges.map(|edge| edge.rule).collect()
+    };
+    assert_eq!(rules("shop"), ["HTTPRoute shop/api"]);
+    assert_eq!(rules("bank"), [""]);
+}

@@ -74,7 +74,7 @@ fn condition(entry: &Value, name: &str) -> (String, String) {
     (text("status"), text("reason"))
 }
 
-fn is(found: (String, String), status: &str, reason: &str) {
+fn is(found: &(String, String), status: &str, reason: &str) {
     assert_eq!((&*found.0, &*found.1), (status, reason));
 }
 
@@ -90,25 +90,25 @@ async fn each_service_parent_has_an_entry_beside_others() {
         assert_eq!(entry["controllerName"], "weft.dev/mesh");
     }
     assert_eq!(entries[1]["parentRef"]["name"], "api");
-    is(condition(&entries[1], "Accepted"), "True", "Accepted");
+    is(&condition(&entries[1], "Accepted"), "True", "Accepted");
     is(
-        condition(&entries[1], "ResolvedRefs"),
+        &condition(&entries[1], "ResolvedRefs"),
         "True",
         "ResolvedRefs",
     );
     is(
-        condition(&entries[1], "weft.dev/Programmed"),
+        &condition(&entries[1], "weft.dev/Programmed"),
         "True",
         "NoProxies",
     );
     assert_eq!(entries[2]["parentRef"]["name"], "nothing");
     is(
-        condition(&entries[2], "Accepted"),
+        &condition(&entries[2], "Accepted"),
         "False",
         "NoMatchingParent",
     );
     is(
-        condition(&entries[2], "weft.dev/Programmed"),
+        &condition(&entries[2], "weft.dev/Programmed"),
         "False",
         "Pending",
     );
@@ -153,7 +153,7 @@ async fn write_of_another_controller_is_never_undone() {
     let entries = parents(&bench);
     assert_eq!(entries.len(), 2, "{entries:?}");
     assert_eq!(entries[0], foreign("write 1"), "the newest one");
-    is(condition(&entries[1], "Accepted"), "True", "Accepted");
+    is(&condition(&entries[1], "Accepted"), "True", "Accepted");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use http::Uri;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::watch::reading::{ABSENT_AT_START, ABSENT_LATER};
 
 const ROUTES: &str = "/tcproutes";
 

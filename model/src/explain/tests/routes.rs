@@ -83,14 +83,28 @@ fn explanation_of_call_fitting_no_rule_is_refusal() {
 fn access_rules_are_explained_for_what_arrives() {
     let only_new = json!([{"name": "new", "pathRegex": "/new"}]);
     let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
-    let closed =
-        cluster()
-            .with(group("routes", only_new))
-            .with(target("new", "api", &["web"], rules));
+    let closed = cluster()
+        .with(group("routes", only_new.clone()))
+        .with(target("new", "api", &["web"], rules.clone()));
     assert_eq!(get(&closed, "/a/x").verdict, ExplanationVerdict::Refused);
     let rewritten = json!([edited(rule_below("/a", "v2"))]);
-    let opened = closed.with(http_route("web", "api", rewritten));
+    let opened = closed.with(http_route("web", "api", rewritten.clone()));
     assert_eq!(get(&opened, "/a/x").verdict, ExplanationVerdict::Allowed);
+
+    // What would let the call pass is written for what arrives, too.
+    let refused = cluster()
+        .with(group("routes", only_new))
+        .with(target("other", "api", &["other"], rules))
+        .with(http_route("web", "api", rewritten));
+    let status = get(&refused, "/a/x");
+    assert_eq!(status.verdict, ExplanationVerdict::Refused);
+    let fix = status.fix.unwrap();
+    let mut paths = fix.objects.iter().filter_map(|object| {
+        let path = object.pointer("/spec/matches/0/pathRegex")?;
+        path.as_str().map(str::to_owned)
+    });
+    let path = paths.next().unwrap();
+    assert!(path.contains("/new/x") && !path.contains("/a/"), "{path}");
 }
 
 #[test]
