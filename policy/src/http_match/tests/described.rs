@@ -219,7 +219,7 @@ fn part_that_does_not_fit_is_named_in_order() {
 fn unusable_part_is_refused_naming_its_field() {
     let bad = |description: Description| {
         let read = HttpMatch::described(&mut Budget::group(), "m", description.clone());
-        // One that nobody compiled fits nothing.
+        // One that was not compiled before fits nothing.
         let unread = HttpMatch::as_described("m", description);
         assert_eq!(fails(&unread, &PLAIN).as_deref(), Some("Unusable"));
         read.unwrap_err().field
@@ -268,7 +268,7 @@ fn descriptions_of_other_kinds_are_other_matches() {
     }
 }
 
-/// One budget bounds one object; who puts the matches of many into one table adds these up.
+/// One budget bounds one object; a table of the matches of many is bounded by their sum.
 #[test]
 fn compiled_size_is_what_the_budget_was_charged() {
     let mut budget = Budget::group();
