@@ -219,7 +219,7 @@ fn part_that_does_not_fit_is_named_in_order() {
 fn unusable_part_is_refused_naming_its_field() {
     let bad = |description: Description| {
         let read = HttpMatch::described(&mut Budget::group(), "m", description.clone());
-        // One that nobody compiled fits nothing.
+        // One that was not compiled before fits nothing.
         let unread = HttpMatch::as_described("m", description);
         assert_eq!(fails(&unread, &PLAIN).as_deref(), Some("Unusable"));
         read.unwrap_err().field
@@ -266,4 +266,32 @@ fn descriptions_of_other_kinds_are_other_matches() {
         }
         assert!(!one.is_every_request());
     }
+}
+
+/// One budget bounds one object; a table of the matches of many is bounded by their sum.
+#[test]
+fn compiled_size_is_what_the_budget_was_charged() {
+    let mut budget = Budget::group();
+    let mut size = |path: PathMatch| {
+        let before = budget.left;
+        let description = Description {
+            path: Some(path),
+            ..Description::default()
+        };
+        let one = HttpMatch::described(&mut budget, "m", description).unwrap();
+        assert_eq!(one.compiled_size(), before - budget.left);
+        one.compiled_size()
+    };
+    let text = "/v[0-9]+".to_owned();
+    assert_eq!(size(PathMatch::Exact(text.clone())), 0);
+    assert_eq!(size(PathMatch::Prefix(text.clone())), 0);
+    assert_eq!(size(PathMatch::Regex("/v.*".to_owned())), 0);
+    assert!(size(PathMatch::Regex(text.clone())) > 0);
+    let unread = Description {
+        path: Some(PathMatch::Regex(text)),
+        ..Description::default()
+    };
+    let unread = HttpMatch::as_described("m", unread);
+    assert!(fits_path(&unread, "/v1"), "compiled by now");
+    assert_eq!(unread.compiled_size(), 0);
 }

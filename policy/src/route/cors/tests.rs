@@ -213,3 +213,31 @@ fn answer_replaces_permissions_of_application_and_adds_vary() {
         x-app: 1";
     assert_eq!(shown(&response), expected);
 }
+
+#[test]
+fn application_permits_nothing_beyond_the_route() {
+    let cors = cors(&["https://a"]);
+    for (origin, expected) in [
+        ("https://evil.org", "vary: origin\nx-app: 1"),
+        (
+            "https://a",
+            "access-control-allow-origin: https://a\nvary: origin\nx-app: 1",
+        ),
+    ] {
+        let CorsAnswer::Simple(answer) = cors.decide(&Method::GET, &request(&[("origin", origin)]))
+        else {
+            panic!("a request with an origin");
+        };
+        let mut response = request(&[
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-allow-methods", "DELETE"),
+            ("access-control-allow-headers", "x-b"),
+            ("access-control-expose-headers", "x-app"),
+            ("access-control-max-age", "86400"),
+            ("x-app", "1"),
+        ]);
+        apply(&answer, &mut response);
+        assert_eq!(shown(&response), expected, "{origin}");
+    }
+}
