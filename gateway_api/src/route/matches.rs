@@ -197,7 +197,7 @@ fn values(
 /// A match of a GRPCRoute.
 pub(super) fn grpc(one: &Object<'_>, budget: &mut Budget) -> Result<RouteMatch, Broken> {
     one.only(&["method", "headers"])?;
-    let method = one.read("method", |method| grpc_path(&method.object()?))?;
+    let method = one.read("method", |method| grpc_path(&method.object()?, budget))?;
     let (path, service, method) = method.unwrap_or((None, 0, 0));
     let description = Description {
         path,
@@ -211,14 +211,17 @@ pub(super) fn grpc(one: &Object<'_>, budget: &mut Budget) -> Result<RouteMatch, 
 
 /// The paths of a service and method of gRPC, and how long the two names are. Expressions have no
 /// length: what they fit is not known.
-fn grpc_path(method: &Object<'_>) -> Result<(Option<PathMatch>, usize, usize), Broken> {
+fn grpc_path(
+    method: &Object<'_>,
+    budget: &mut Budget,
+) -> Result<(Option<PathMatch>, usize, usize), Broken> {
     method.only(&["type", "service", "method"])?;
     let compare = method.read("type", |kind| kind.one_of(&COMPARE))?;
     let (service, name) = (method.filled("service")?, method.filled("method")?);
     if compare == Some(Compare::Expression) {
         for (field, text) in [("service", service), ("method", name)] {
             if let Some(text) = text {
-                alone(method, field, text)?;
+                alone(method, field, text, budget)?;
             }
         }
         let group =
@@ -245,13 +248,14 @@ fn grpc_path(method: &Object<'_>) -> Result<(Option<PathMatch>, usize, usize), B
     Ok((path, length(service), length(name)))
 }
 
-/// Checks an expression by itself: what is none must not become one by what stands around it.
-fn alone(method: &Object<'_>, field: &str, text: &str) -> Result<(), Broken> {
+/// Checks an expression by itself: what is none must not become one by what stands around it. It
+/// costs as much as any other, so it counts as one.
+fn alone(method: &Object<'_>, field: &str, text: &str, budget: &mut Budget) -> Result<(), Broken> {
     let description = Description {
         path: Some(PathMatch::Regex(text.to_owned())),
         ..Description::default()
     };
-    match HttpMatch::described(&mut Budget::group(), "", description) {
+    match HttpMatch::described(budget, "", description) {
         Ok(_) => Ok(()),
         Err(bad) => Err(method.need(field)?.broken(bad.reason)),
     }

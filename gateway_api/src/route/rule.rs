@@ -98,8 +98,11 @@ impl RouteRule {
     ) -> Self {
         let mut rule = Self::default();
         let filled = field.object().and_then(|written| {
-            rule.name = written.filled("name")?.map(str::to_owned);
-            fill(&mut rule, &written)
+            // Without a name it is for its requests nevertheless.
+            let name = written.filled("name");
+            let named = name.map(|name| rule.name = name.map(str::to_owned));
+            fill(&mut rule, &written)?;
+            named
         });
         rule.broken = filled.err();
         rule

@@ -212,6 +212,8 @@ fn rule_of_unknown_shape_is_broken_at_its_field() {
         let at = rule.broken.as_ref().map(|broken| broken.path.as_str());
         assert_eq!(at, Some(path), "{written}");
     }
+    let unnamed = rule(json!({"name": 3, "matches": [{"path": {"value": "/a"}}]}));
+    assert!(fits(&unnamed, &Method::GET, "/a") && unnamed.broken.is_some());
     let route = http(json!({"matches": []}));
     assert_eq!(route.rules[0].broken.as_ref().unwrap().path, "spec.rules");
     assert!(

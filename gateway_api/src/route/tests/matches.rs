@@ -203,3 +203,16 @@ fn grpc_names_that_are_none_break_their_rule() {
     }
     assert!(broken(&grpc_match(json!({"method": {"service": ".shop.Cart"}}))).is_empty());
 }
+
+#[test]
+fn grpc_names_share_the_budget_of_their_route() {
+    let name = "[a-c]+x";
+    let method = json!({"type": "RegularExpression", "service": name, "method": name});
+    let matches = vec![json!({"method": method}); 128];
+    let rule = grpc(json!([{"matches": matches}])).rules.remove(0);
+    // 4 MiB are 256 of the smallest expressions: two names and the path of both for each match.
+    assert_eq!(rule.matches.len(), 256 / 3);
+    let broken = broken(&rule);
+    assert!(broken.contains("matches[85].method.method: "), "{broken}");
+    assert!(broken.contains("more than 4096 KiB"), "{broken}");
+}
