@@ -163,8 +163,12 @@ fn listed<T: AsRef<str>>(
 }
 
 /// Puts the headers of an answer into the response of a backend. They stand instead of what
-/// the application wrote of the same name, but for `vary`, which is added to.
+/// the application wrote of the same name, but for `vary`, which is added to. Which origins may
+/// read it, and with which credentials, the application does not say: its permission beside this
+/// one would be wider than either.
 pub fn apply(answer: &HeaderMap, response: &mut HeaderMap) {
+    response.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+    response.remove(ACCESS_CONTROL_ALLOW_CREDENTIALS);
     for (name, value) in answer {
         if name == VARY {
             response.append(name, value.clone());

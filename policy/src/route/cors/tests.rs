@@ -213,3 +213,29 @@ fn answer_replaces_permissions_of_application_and_adds_vary() {
         x-app: 1";
     assert_eq!(shown(&response), expected);
 }
+
+#[test]
+fn permission_of_application_never_widens_that_of_rule() {
+    let cors = cors(&["https://*.bar.com"]);
+    for (origin, expected) in [
+        (
+            "https://a.bar.com",
+            "access-control-allow-origin: https://a.bar.com\n\
+             vary: origin",
+        ),
+        ("https://evil.org", "vary: origin"),
+    ] {
+        let asked = request(&[("origin", origin)]);
+        let CorsAnswer::Simple(answer) = cors.decide(&Method::GET, &asked) else {
+            panic!("a request with an origin");
+        };
+        for permitted in ["*", "https://evil.org"] {
+            let mut response = request(&[
+                ("access-control-allow-origin", permitted),
+                ("access-control-allow-credentials", "true"),
+            ]);
+            apply(&answer, &mut response);
+            assert_eq!(shown(&response), expected, "{origin} {permitted}");
+        }
+    }
+}
