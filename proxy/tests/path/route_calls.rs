@@ -122,7 +122,7 @@ async fn rule_retry_follows_an_attempt_that_took_too_long() {
 }
 
 #[tokio::test]
-async fn rule_copies_any_method_to_another_port() {
+async fn rule_copies_any_method_once_to_another_port() {
     let mirror = RuleMirror {
         service: ServiceId::new("shop", "copy"),
         port: 81,
@@ -136,7 +136,7 @@ async fn rule_copies_any_method_to_another_port() {
         share: Share::ALL,
     };
     let actions = Actions {
-        mirrors: vec![mirror, itself],
+        mirrors: vec![mirror.clone(), mirror, itself],
         ..Actions::default()
     };
     let (client, server, app) = v2(OK, actions).await;
