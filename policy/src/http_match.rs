@@ -44,6 +44,8 @@ struct Inner {
     /// Of what is written. Matches are looked up far more often than they are made, and each may
     /// be kilobytes long.
     hash: u64,
+    /// What compiling it was charged; 0 where nothing was.
+    charged: usize,
     /// `None` inside: cannot be compiled, and fits nothing.
     compiled: OnceLock<Option<Compiled>>,
 }
@@ -98,9 +100,11 @@ impl HttpMatch {
         name: &str,
         description: Description,
     ) -> Result<Self, BadMatch> {
+        let before = budget.left;
         let compiled = Compiled::new(&description, budget)?;
+        let charged = before.saturating_sub(budget.left);
         let written = Written::new(name, description);
-        let inner = Inner::new(written, OnceLock::from(Some(compiled)));
+        let inner = Inner::new(written, charged, OnceLock::from(Some(compiled)));
         Ok(Self(Arc::new(inner)))
     }
 
@@ -109,7 +113,7 @@ impl HttpMatch {
     #[must_use]
     pub fn as_described(name: &str, description: Description) -> Self {
         let written = Written::new(name, description);
-        Self(Arc::new(Inner::new(written, OnceLock::new())))
+        Self(Arc::new(Inner::new(written, 0, OnceLock::new())))
     }
 
     pub fn name(&self) -> &str {
@@ -120,6 +124,13 @@ impl HttpMatch {
     #[must_use]
     pub fn description(&self) -> &Description {
         &self.0.written.description
+    }
+
+    /// Most bytes that its expressions take where it is compiled, as its budget was charged; 0 of
+    /// one that was not compiled when it was made.
+    #[must_use]
+    pub fn compiled_size(&self) -> usize {
+        self.0.charged
     }
 
     pub fn methods(&self) -> &[String] {
@@ -233,13 +244,14 @@ impl Hash for HttpMatch {
 }
 
 impl Inner {
-    fn new(written: Written, compiled: OnceLock<Option<Compiled>>) -> Self {
+    fn new(written: Written, charged: usize, compiled: OnceLock<Option<Compiled>>) -> Self {
         // The same keys for all: equal values must hash alike, wherever they were made.
         let mut hasher = DefaultHasher::new();
         written.hash(&mut hasher);
         Self {
             written,
             hash: hasher.finish(),
+            charged,
             compiled,
         }
     }

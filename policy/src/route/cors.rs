@@ -162,13 +162,20 @@ fn listed<T: AsRef<str>>(
     }
 }
 
-/// Puts the headers of an answer into the response of a backend. They stand instead of what
-/// the application wrote of the same name, but for `vary`, which is added to. Which origins may
-/// read it, and with which credentials, the application does not say: its permission beside this
-/// one would be wider than either.
+/// Puts the headers of an answer into the response of a backend, instead of all permissions that
+/// the application wrote: what it permits beyond the route would hold otherwise, to another origin
+/// or with credentials. `vary` is added to.
 pub fn apply(answer: &HeaderMap, response: &mut HeaderMap) {
-    response.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
-    response.remove(ACCESS_CONTROL_ALLOW_CREDENTIALS);
+    for permission in [
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        ACCESS_CONTROL_MAX_AGE,
+    ] {
+        response.remove(permission);
+    }
     for (name, value) in answer {
         if name == VARY {
             response.append(name, value.clone());

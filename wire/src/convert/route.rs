@@ -144,7 +144,12 @@ fn path(message: &v1::HttpMatch) -> Result<Option<PathMatch>, BadResource> {
         PathKind::Prefix => PathMatch::Prefix,
         PathKind::Full => PathMatch::Regex,
     };
-    Ok(message.path_regex.clone().map(make))
+    let path = message.path_regex.clone().map(make);
+    if path.is_none() && kind != Ok(PathKind::Open) {
+        // Without its text it would be every path.
+        return Err(BadResource::new("pathRegex", "is missing"));
+    }
+    Ok(path)
 }
 
 fn values(

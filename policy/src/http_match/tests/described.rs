@@ -267,3 +267,31 @@ fn descriptions_of_other_kinds_are_other_matches() {
         assert!(!one.is_every_request());
     }
 }
+
+/// One budget bounds one object; who puts the matches of many into one table adds these up.
+#[test]
+fn compiled_size_is_what_the_budget_was_charged() {
+    let mut budget = Budget::group();
+    let mut size = |path: PathMatch| {
+        let before = budget.left;
+        let description = Description {
+            path: Some(path),
+            ..Description::default()
+        };
+        let one = HttpMatch::described(&mut budget, "m", description).unwrap();
+        assert_eq!(one.compiled_size(), before - budget.left);
+        one.compiled_size()
+    };
+    let text = "/v[0-9]+".to_owned();
+    assert_eq!(size(PathMatch::Exact(text.clone())), 0);
+    assert_eq!(size(PathMatch::Prefix(text.clone())), 0);
+    assert_eq!(size(PathMatch::Regex("/v.*".to_owned())), 0);
+    assert!(size(PathMatch::Regex(text.clone())) > 0);
+    let unread = Description {
+        path: Some(PathMatch::Regex(text)),
+        ..Description::default()
+    };
+    let unread = HttpMatch::as_described("m", unread);
+    assert!(fits_path(&unread, "/v1"), "compiled by now");
+    assert_eq!(unread.compiled_size(), 0);
+}

@@ -136,6 +136,11 @@ fn bad_rule_or_match_refuses_naming_its_field() {
         refused(|all| one(all).path_kind = 9),
         format!("{at}.pathKind")
     );
+    for kind in 1..=3 {
+        // A kind without its text is not every path.
+        let field = refused(|all| (one(all).path_kind, one(all).path_regex) = (kind, None));
+        assert_eq!(field, format!("{at}.pathRegex"));
+    }
     let field = refused(|all| one(all).headers[0].kind = 9);
     assert_eq!(field, format!("{at}.headers[0].kind"));
     let field = refused(|all| one(all).query[0].kind = 9);
