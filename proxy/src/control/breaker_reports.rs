@@ -116,6 +116,11 @@ pub(super) fn take(config: &Store) -> Option<v1::Pulse> {
             let metrics = &config.telemetry.metrics;
             metrics.circuit(&reading.by.service, &backend, reading.state);
             let Some(counts) = reading.counts else { return };
+            // A message names one port of both Services: with another one it would be about
+            // another policy. Such a breaker is this proxy's own.
+            if reading.by.port != port {
+                return;
+            }
             let circuit = v1::Circuit {
                 service: reading.by.service.to_string(),
                 backend: backend.to_string(),
@@ -186,6 +191,17 @@ mod tests {
             (&*circuit.service, &*circuit.backend),
             ("shop/root", "shop/api")
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn breaker_decided_by_another_port_is_not_shared() {
+        let config = config();
+        let circuits = config.registry.circuits(NAME);
+        let by = DecidedBy { port: 8080, ..by() };
+        circuits.record(&by, &Breaker::DEFAULT, now(), true);
+        let _breaker_reports = BreakerReports::begin(&config);
+        circuits.record(&by, &Breaker::DEFAULT, now(), true);
+        assert_eq!(take(&config), None);
     }
 
     /// The own breaker acts on it as on any failure.

@@ -107,14 +107,14 @@ fn is_open(route: &Route, origin: &Origin) -> Failure {
 fn breaker(route: &Route) -> Option<(&Arc<EndpointSet>, DecidedBy, DecidesBreaker<'_>)> {
     let decides = call_policy::breaker(route.policy.as_deref())?;
     let set = route.choice.set()?;
-    let service = if decides.called {
-        &route.service
+    let (service, port) = if decides.called {
+        (&route.service, route.port)
     } else {
-        &route.backend
+        (&route.backend, route.backend_port)
     };
     let by = DecidedBy {
         service: Arc::clone(service),
-        port: route.backend_port,
+        port,
     };
     Some((set, by, decides))
 }

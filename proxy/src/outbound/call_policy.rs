@@ -43,6 +43,8 @@ pub(super) struct CallPolicy {
 #[derive(Debug)]
 struct RouteSections {
     timeouts: Option<Timeouts>,
+    /// It limits attempts.
+    limits_attempts: bool,
     retry: Option<Retry>,
 }
 
@@ -116,8 +118,10 @@ impl RouteSections {
     /// Of a rule with these actions, where `policies` holds for the rest.
     fn of(rule: &Actions, policies: &CallPolicy) -> Self {
         let of_policies = timeouts(Some(policies));
+        let limit = rule.timeouts.and_then(|rule| rule.backend_request);
         Self {
             timeouts: rule.timeouts.map(|rule| with_rule(of_policies, rule)),
+            limits_attempts: limit.is_some_and(|limit| !limit.is_zero()),
             retry: rule.retry.as_ref().map(Retry::of_rule),
         }
     }
@@ -168,6 +172,13 @@ pub(super) fn timeouts(policy: Option<&CallPolicy>) -> &Timeouts {
         rule.then.as_ref()
     });
     decided.unwrap_or(&Timeouts::DEFAULT)
+}
+
+/// Whether an attempt ends when it has taken as long as one may, also where none follows: the rule
+/// of a route promises that to its author.
+pub(super) fn ends_attempts(policy: Option<&CallPolicy>) -> bool {
+    let by_route = policy.and_then(|policy| policy.by_route.as_ref());
+    by_route.is_some_and(|route| route.limits_attempts)
 }
 
 /// How a call is tried again.

@@ -170,12 +170,19 @@ fn receivers<'a>(route: &'a Route, method: &'a Method) -> Vec<Receiver<'a>> {
     if let Some((namespace, name)) = route.backend.split_once('/') {
         let serving = ServiceId::new(namespace, name);
         let serving = Backend::new(serving, route.backend_port, 0, "");
-        let by_rule = due_by_rule(&actions.mirrors, &serving, rand::random);
-        receivers.extend(by_rule.map(|mirror| Receiver {
-            service: &mirror.service,
-            port: mirror.port,
-            downstream: Downstream::Any,
-        }));
+        for mirror in due_by_rule(&actions.mirrors, &serving, rand::random) {
+            let (service, port) = (&mirror.service, mirror.port);
+            // One that the policy names too gets one copy, as the policy says.
+            let mut known = receivers.iter();
+            if known.any(|one| (one.service, one.port) == (service, port)) {
+                continue;
+            }
+            receivers.push(Receiver {
+                service,
+                port,
+                downstream: Downstream::Any,
+            });
+        }
     }
     receivers
 }

@@ -40,7 +40,7 @@ pub(super) fn of_attempt(
     // Another Service is to have what is left of the time, where one may answer.
     let saves = || !route.overridden && call_policy::saves_time(policy, outgoing.fallback_call());
     let outlasts = deadline.outlasts(method, now, limit);
-    let outlasts = outlasts.filter(|_| !saves());
+    let outlasts = outlasts.filter(|_| !saves() && !call_policy::ends_attempts(policy));
     let at = deadline.attempt(method, now, limit, outlasts.is_some());
     let ends = StopConditions::new(at, idle, upload, left);
     // A request for another protocol may have to wait for it.

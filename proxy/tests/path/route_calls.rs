@@ -1,6 +1,7 @@
 //! Calls by the rules of routes: their times, retries and copies, the policies of the backend's own
 //! port, and connections of bytes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,14 @@ use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::Breaker;
 use policy::traffic::set::Percent;
 use tokio::time::sleep;
-use wire::v1::Protocol;
 use wire::v1::resource::Content;
+use wire::v1::{self, Protocol};
 
 use super::answers::{App, LATE, OK, SILENCE, UNAVAILABLE, ask, limited, policy_of, sum, whole};
 use super::mirrors::{MIRRORED, echoed};
 use super::routes::{PORT, below, route, serves, to_v2};
 use super::tcp::echo;
-use crate::support::{Pod, get, pair, resource, vip};
+use crate::support::{Pod, get, pair, resource, split, vip};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -56,7 +57,12 @@ fn retry(attempts: u8) -> Option<RuleRetry> {
 
 #[tokio::test]
 async fn rule_timeout_ends_call_with_504() {
-    for actions in [times(Some(100), None), times(None, Some(100))] {
+    // One that limits attempts ends the last one too, and not only where no other end is near.
+    for actions in [
+        times(Some(100), None),
+        times(None, Some(100)),
+        times(Some(60_000), Some(100)),
+    ] {
         let (client, _server, app) = v2(SILENCE, actions).await;
         let (status, answer) = ask(&client, "POST", "", "{}").await;
         assert_eq!(status, 504, "{answer}");
@@ -111,17 +117,14 @@ async fn rule_retry_follows_an_attempt_that_took_too_long() {
             ..times(request, Some(100))
         };
         let (client, _server, app) = v2(SILENCE, actions).await;
-        let calls = ask(&client, "GET", "", "");
-        let ended = tokio::time::timeout(Duration::from_secs(1), calls).await;
-        if let Ok((status, answer)) = ended {
-            assert_eq!(status, 504, "{answer}");
-        }
+        let (status, answer) = ask(&client, "GET", "", "").await;
+        assert_eq!(status, 504, "{answer}");
         assert_eq!(app.request_count(), 2, "{request:?}");
     }
 }
 
 #[tokio::test]
-async fn rule_copies_any_method_to_another_port() {
+async fn rule_copies_any_method_once_to_another_port() {
     let mirror = RuleMirror {
         service: ServiceId::new("shop", "copy"),
         port: 81,
@@ -135,7 +138,7 @@ async fn rule_copies_any_method_to_another_port() {
         share: Share::ALL,
     };
     let actions = Actions {
-        mirrors: vec![mirror, itself],
+        mirrors: vec![mirror.clone(), mirror, itself],
         ..Actions::default()
     };
     let (client, server, app) = v2(OK, actions).await;
@@ -158,10 +161,9 @@ async fn rule_copies_any_method_to_another_port() {
     assert_eq!(sum(&client, MIRRORED, &[]), 1.0, "{}", client.metrics());
 }
 
-#[tokio::test]
-async fn backend_has_policy_and_breaker_of_its_own_port() {
-    let (client, _server, app) = v2(UNAVAILABLE, Actions::default()).await;
-    let breaker = EffectivePolicy {
+/// A breaker that opens when all of ten calls have failed.
+fn ten_failures() -> EffectivePolicy {
+    EffectivePolicy {
         breaker: whole(Breaker {
             failure_percent: Percent::at_most(100),
             min_requests: 10,
@@ -169,7 +171,13 @@ async fn backend_has_policy_and_breaker_of_its_own_port() {
             ..Breaker::DEFAULT
         }),
         ..EffectivePolicy::default()
-    };
+    }
+}
+
+#[tokio::test]
+async fn backend_has_policy_and_breaker_of_its_own_port() {
+    let (client, _server, app) = v2(UNAVAILABLE, Actions::default()).await;
+    let breaker = ten_failures();
     let set = |port| {
         let name = wire::names::policy("shop", "v2", port);
         let policy = wire::convert::policy_message(&breaker);
@@ -187,6 +195,48 @@ async fn backend_has_policy_and_breaker_of_its_own_port() {
         refused += usize::from(answer.contains("weft-reason: circuit-open"));
     }
     assert_eq!((refused, app.request_count()), (10, 30));
+}
+
+/// Another port of `api`, whose calls go to the same port of `v2`.
+fn beside(client: &Pod) -> SocketAddr {
+    let addr = SocketAddr::new(vip().ip(), PORT);
+    let mut to_v2 = split("s", &[("v2", 1)]);
+    to_v2.backends[0].endpoints = wire::names::endpoints("shop", "v2", PORT);
+    let key = wire::names::service("shop", "api", PORT);
+    let service = v1::Service {
+        namespace: "shop".into(),
+        name: "api".into(),
+        port: PORT.into(),
+        protocol: Protocol::Http1 as i32,
+        splits: vec![to_v2],
+        endpoints: wire::names::endpoints("shop", "api", PORT),
+        ..v1::Service::default()
+    };
+    let target = Some(v1::destination::Target::Service(key.clone()));
+    let there = wire::names::destination(addr.ip(), addr.port());
+    client.set(vec![
+        resource(&there, Content::Destination(v1::Destination { target })),
+        resource(&key, Content::Service(service)),
+    ]);
+    addr
+}
+
+#[tokio::test]
+async fn breaker_of_called_port_counts_no_calls_of_another() {
+    let (client, _server, app) = v2(UNAVAILABLE, Actions::default()).await;
+    let other = beside(&client);
+    for port in [80, PORT] {
+        let name = wire::names::policy("shop", "api", port);
+        let policy = wire::convert::policy_message(&ten_failures());
+        client.set(vec![resource(&name, Content::Policy(policy))]);
+    }
+    for _ in 0..20 {
+        ask(&client, "POST", "", "{}").await;
+    }
+    assert_eq!(app.request_count(), 10);
+    let (status, answer) = get(client.call(other).await, "/", "").await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(!answer.contains("weft-reason"), "{answer}");
 }
 
 /// Which of the two Services took a connection of bytes.
