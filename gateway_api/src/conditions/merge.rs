@@ -117,7 +117,7 @@ fn entry_of(one: &ParentStatus, entry: &Value, generation: i64, seen: i64, time:
     let now = entry.get("conditions").and_then(Value::as_array);
     let now: &[Value] = now.map_or(&[], Vec::as_slice);
     let about = |condition: &Value| condition.get("observedGeneration").and_then(Value::as_i64);
-    // Beyond the generation of the object itself nobody can have seen one.
+    // Beyond the generation of the object itself there is none that was seen.
     let is_newer = |condition: &Value| {
         let about = about(condition).filter(|_| is_ours(condition));
         about.is_some_and(|about| about > seen && about <= generation)

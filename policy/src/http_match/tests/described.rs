@@ -219,7 +219,7 @@ fn part_that_does_not_fit_is_named_in_order() {
 fn unusable_part_is_refused_naming_its_field() {
     let bad = |description: Description| {
         let read = HttpMatch::described(&mut Budget::group(), "m", description.clone());
-        // One that nobody compiled fits nothing.
+        // One that is not compiled fits nothing.
         let unread = HttpMatch::as_described("m", description);
         assert_eq!(fails(&unread, &PLAIN).as_deref(), Some("Unusable"));
         read.unwrap_err().field
