@@ -274,3 +274,21 @@ async fn disabled_gateway_api_lists_no_routes() {
         writing.abort();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn route_of_a_namespace_without_proxies_is_not_programmed() {
+    let route = route(&json!([service("api")]));
+    let mut bench = bench(&route, &[]);
+    let bare = [("client", "10.0.0.1", "web"), ("api-1", "10.0.0.11", "api")];
+    let mut shop = cluster::shop().with(cluster::plain_pod("api-2", "10.0.0.12", "api"));
+    for (name, ip, account) in bare {
+        shop = shop.with(cluster::plain_pod(name, ip, account));
+    }
+    let world = Arc::new(shop.with(route).world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    let compiled = Arc::new(Compiled::new(world, model, problems));
+    bench.models.send_replace(Some(compiled));
+    bench.round().await;
+    let programmed = condition(&parents(&bench)[0], "weft.dev/Programmed");
+    is(&programmed, "False", "NotMeshed");
+}
