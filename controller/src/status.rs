@@ -102,7 +102,7 @@ impl StatusWriter {
         // Pods that come and go change which proxies need an object, but never what it says.
         let mut pods: Store<PodFacts> = Store::default();
         let mut look_at_all: Option<Instant> = Some(self.observed.complete_at());
-        let mut recheck = Instant::now() + parents::RECHECK;
+        let mut recheck = self.gateway_api.then(|| Instant::now() + parents::RECHECK);
         loop {
             sleep(SETTLE).await;
             let now = Instant::now();
@@ -110,10 +110,9 @@ impl StatusWriter {
                 look_at_all = None;
                 all = true;
             }
-            if recheck <= now {
-                recheck = now + parents::RECHECK;
-                parents::forget_dropped(&self.client, &mut written).await;
-                all = true;
+            if recheck.is_some_and(|at| at <= now) {
+                recheck = Some(now + parents::RECHECK);
+                all |= parents::forget_dropped(&self.client, &mut written).await;
             }
             let touched = self.observed.take_touched(Consumer::Status);
             let Some(compiled) = self.latest.borrow_and_update().clone() else {
@@ -141,8 +140,8 @@ impl StatusWriter {
             let problems = last_problems.insert(compiled.problems.clone());
             drop(compiled);
             loop {
-                let next = later.values().copied().chain(look_at_all).min();
-                let next = next.map_or(recheck, |next| next.min(recheck));
+                let next = later.values().copied().chain(look_at_all);
+                let next = next.chain(recheck).min();
                 tokio::select! {
                     changed = self.latest.changed() => {
                         if changed.is_err() {
@@ -164,7 +163,7 @@ impl StatusWriter {
                     changed = acks.changed() => if changed.is_err() { return },
                     changed = breakers.changed() => if changed.is_err() { return },
                     changed = called.changed() => if changed.is_err() { return },
-                    () = sleep_until(next) => {}
+                    () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 }
                 break;
             }
@@ -264,6 +263,10 @@ impl StatusWriter {
                     }
                     Err(kube::Error::Api(status)) if status.is_not_found() => {
                         debug!(%object, "object is gone");
+                        // Of a route perhaps its definition alone, and for a moment.
+                        if parents::is_route(object.kind) {
+                            later.insert((*object).clone(), now + parents::RECHECK);
+                        }
                     }
                     Err(error) => {
                         warn!(%object, %error, "status not written");

@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    kinds::{GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute},
+    kinds::{GRPCRoute, HTTPRoute, TCPRoute},
+    parents::ParentRef,
     route::{BackendTarget, Route, RouteKind},
 };
 
@@ -25,16 +26,27 @@ pub struct Finding {
 }
 
 /// The versions in which objects of this kind may be written, newest first; none if it is no kind
-/// of the Gateway API that is read.
+/// of the Gateway API that is read. The API server serves an object in each version that its
+/// definition has, so these are more than those that are read.
 #[must_use]
 pub fn versions(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::HttpRoute => HTTPRoute::VERSIONS,
-        Kind::GrpcRoute => GRPCRoute::VERSIONS,
-        Kind::GatewayTcpRoute => TCPRoute::VERSIONS,
-        Kind::ReferenceGrant => ReferenceGrant::VERSIONS,
+        Kind::HttpRoute => &["v1", "v1beta1"],
+        Kind::GrpcRoute | Kind::GatewayTcpRoute => &["v1", "v1alpha2"],
+        Kind::ReferenceGrant => &["v1", "v1beta1", "v1alpha2"],
         _ => &[],
     }
+}
+
+/// Whether the mesh has anything to do with an object of these kinds: a route whose parents are no
+/// Services is others'.
+#[must_use]
+pub fn concerns(object: &Value) -> bool {
+    let Some(parents) = object.pointer("/spec/parentRefs").and_then(Value::as_array) else {
+        return true;
+    };
+    let mut parents = parents.iter().filter_map(|one| ParentRef::read(one, ""));
+    parents.any(|parent| parent.service().is_some())
 }
 
 /// What is to be said of an object of this kind. Nothing of a route whose parents are no Services:
@@ -122,6 +134,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kinds::ReferenceGrant;
 
     fn route(kind: &str, parent: &str, rules: Value) -> Value {
         json!({
@@ -133,6 +146,27 @@ mod tests {
                 "rules": rules,
             },
         })
+    }
+
+    #[test]
+    fn what_is_read_may_be_written_too() {
+        for (kind, read) in [
+            (Kind::HttpRoute, HTTPRoute::VERSIONS),
+            (Kind::GrpcRoute, GRPCRoute::VERSIONS),
+            (Kind::GatewayTcpRoute, TCPRoute::VERSIONS),
+            (Kind::ReferenceGrant, ReferenceGrant::VERSIONS),
+        ] {
+            assert!(versions(kind).starts_with(read), "{kind}");
+        }
+    }
+
+    #[test]
+    fn only_routes_of_services_concern_the_mesh() {
+        for (kind, concerned) in [("Service", true), ("Gateway", false)] {
+            let object = route("HTTPRoute", kind, json!([]));
+            assert_eq!(concerns(&object), concerned, "{kind}");
+        }
+        assert!(concerns(&json!({"kind": "ReferenceGrant", "spec": {}})));
     }
 
     /// Paths and whether calls are refused.

@@ -6,6 +6,7 @@ use clap::Args;
 use crds::convert::{SmiKind, convert};
 use crds::smi::STORAGE_VERSION;
 use gateway_api::convert::{Around, from_split};
+use gateway_api::{HTTPRoute, TCPRoute};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -24,9 +25,10 @@ use crate::yaml::tree;
                   for ports whose bytes are opaque a TCPRoute. The HTTPRouteGroups and Services \
                   that a split names must be among the files. What no route can say exactly goes \
                   to the error stream, as NAMESPACE/NAME: FIELD: why, and then the exit status is \
-                  1; look at each before you apply. TrafficTargets have no counterpart and stay. \
-                  While a route holds for a port, a split of it has no effect: apply the routes, \
-                  look at weft routes svc/NAME --rules, then delete the splits.",
+                  1; look at each before you apply. So does a route that would replace another one \
+                  of its name in the cluster: it is left out. TrafficTargets have no counterpart \
+                  and stay. While a route holds for a port, a split of it has no effect: apply the \
+                  routes, look at weft routes svc/NAME --rules, then delete the splits.",
     after_help = "Example:\n  weft convert --from-cluster -n shop > routes.yaml"
 )]
 pub(crate) struct Convert {
@@ -61,6 +63,11 @@ const READ: [(&str, &str, &str); 3] = [
         "httproutegroups",
     ),
     ("v1", "Service", "services"),
+];
+/// Kinds of the routes that are printed: how each is called, and the versions that the mesh reads.
+const WRITTEN: [(&str, &str, &[&str]); 2] = [
+    ("HTTPRoute", "httproutes", HTTPRoute::VERSIONS),
+    ("TCPRoute", "tcproutes", TCPRoute::VERSIONS),
 ];
 
 impl Convert {
@@ -117,6 +124,7 @@ impl Convert {
                 found.add(object, cluster.namespace());
             }
         }
+        found.routes.read(cluster, &place).await?;
         found.print(format, console)
     }
 
@@ -128,6 +136,7 @@ impl Convert {
         Found {
             around,
             unread: BTreeMap::new(),
+            routes: Routes::default(),
         }
     }
 }
@@ -137,6 +146,81 @@ struct Found {
     around: Around,
     /// What is wrong with objects that cannot be read, by their names.
     unread: BTreeMap<String, String>,
+    routes: Routes,
+}
+
+/// Routes that are in the cluster already, or are printed.
+#[derive(Default)]
+struct Routes {
+    /// The version in which the cluster serves each kind.
+    served: BTreeMap<&'static str, String>,
+    /// Their parents, by kind, namespace and name.
+    parents: BTreeMap<[String; 3], Value>,
+    /// Why those of the cluster are not known.
+    unseen: Option<String>,
+}
+
+impl Routes {
+    /// Reads those of a cluster, at this place of its paths.
+    ///
+    /// # Errors
+    /// When it does not respond. A user may have no right to them.
+    async fn read(&mut self, cluster: &Cluster, place: &str) -> Result<(), Failure> {
+        for (kind, plural, versions) in WRITTEN {
+            for version in versions {
+                let api_version = format!("{}/{version}", gateway_api::GROUP);
+                let path = format!("/apis/{api_version}{place}/{plural}");
+                let list: Value = match cluster.try_read(plural, &path).await {
+                    Ok(list) => list,
+                    Err(refusal) if refusal.is_missing() => continue,
+                    Err(refusal) if refusal.code() == Some(403) => {
+                        self.unseen = Some(refusal.into_failure().to_string());
+                        continue;
+                    }
+                    Err(refusal) => return Err(refusal.into_failure()),
+                };
+                for route in list["items"].as_array().into_iter().flatten() {
+                    let parents = route["spec"]["parentRefs"].clone();
+                    self.parents.insert(key(kind, route), parents);
+                }
+                self.served.insert(kind, api_version);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a route that is to be printed, in the version that the cluster serves.
+    ///
+    /// # Errors
+    /// When it would replace one that is for other parents.
+    fn add(&mut self, route: &mut Value) -> Result<(), String> {
+        let kind = route["kind"].as_str().unwrap_or_default().to_owned();
+        if let Some(api_version) = self.served.get(&*kind) {
+            route["apiVersion"] = api_version.as_str().into();
+        }
+        let (key, parents) = (key(&kind, route), &route["spec"]["parentRefs"]);
+        match self.parents.get(&key) {
+            Some(known) if known != parents => {
+                let [_, _, name] = key;
+                Err(format!(
+                    "metadata.name: there is a {kind} {name} for other parents, which this route \
+                     would replace, so it is left out; give the TrafficSplit another name first"
+                ))
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.parents.insert(key, parents.clone());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// By which a route is known.
+fn key(kind: &str, route: &Value) -> [String; 3] {
+    let text = |field: &str| route["metadata"][field].as_str().unwrap_or_default();
+    [kind, text("namespace"), text("name")].map(str::to_owned)
 }
 
 impl Found {
@@ -198,7 +282,17 @@ impl Found {
             let name = metadata.name.as_deref().unwrap_or_default();
             let lines = converted.unsaid.into_iter();
             unsaid.extend(lines.map(|line| format!("{namespace}/{name}: {line}")));
-            objects.extend(converted.objects);
+            for mut object in converted.objects {
+                match self.routes.add(&mut object) {
+                    Ok(()) => objects.push(object),
+                    Err(line) => unsaid.push(format!("{namespace}/{name}: {line}")),
+                }
+            }
+        }
+        if let Some(why) = self.routes.unseen.filter(|_| !objects.is_empty()) {
+            unsaid.push(format!(
+                "{why}; see that no route of another use has one of these names before you apply"
+            ));
         }
         for line in &unsaid {
             console.word(line)?;

@@ -33,7 +33,7 @@ fn evil_graph() -> Value {
         .extend([node, outside]);
     let edge = |from: &str, to: &str| {
         json!({"id": format!("{from}{to}"), "from": from, "to": to, "service": key, "port": 80,
-            "backend": key, "split": key, "protocol": EVIL, "requests": 9, "success": 6,
+            "backend": key, "split": key, "rule": EVIL, "protocol": EVIL, "requests": 9, "success": 6,
             "failure": 3, "refused": {EVIL: 3}, "mtls": 1.0, "identities": [account],
             "allowedBy": [EVIL], "firstSeen": EVIL, "lastSeen": EVIL})
     };
@@ -58,10 +58,20 @@ fn explanation() -> Value {
         "steps": [{"step": EVIL, "text": EVIL, "objects": [EVIL]}, {"step": "rule", "text": EVIL}],
         "backends": [{"service": EVIL, "share": 0.5, "verdict": "Refused", "reason": EVIL, "pods": [EVIL]},
             {"service": EVIL, "share": 0.5, "verdict": "Allowed"}],
+        "rule": {"object": EVIL, "rule": 1, "name": EVIL, "audience": EVIL, "earlier": [
+            {"object": EVIL, "rule": 0, "name": EVIL, "wants": EVIL, "fails": EVIL}]},
         "seen": {"windowSeconds": 300, "requests": 3, "refused": {EVIL: 3}, "last": EVIL},
         "programmed": {"proxies": 1, "of": 2, "nacks": [EVIL]},
         "fix": {"objects": [{"kind": EVIL, "metadata": {"name": EVIL}}], "commands": [EVIL],
             "warnings": [EVIL]}})
+}
+
+fn route_table() -> Value {
+    let rule = json!({"object": EVIL, "rule": 0, "name": EVIL, "matches": EVIL, "edits": [EVIL],
+        "backends": [{"service": EVIL, "port": 80, "share": 1.0}]});
+    let answer = json!({"object": EVIL, "matches": EVIL, "answer": EVIL});
+    json!({"metadata": {"namespace": "shop", "name": EVIL}, "tables": [{"service": EVIL, "port": 80,
+        "audience": EVIL, "rules": [rule, answer], "otherwise": EVIL}]})
 }
 
 fn dry_run() -> Value {
@@ -83,6 +93,7 @@ fn mesh(api: &FakeApi) {
     api.put(&format!("{OBSERVE}/proxies/web-5d8"), proxy());
     api.judge(&format!("{OBSERVE}/explanations"), explanation());
     api.judge(&format!("{OBSERVE}/dryruns"), dry_run());
+    api.put(&format!("{OBSERVE}/routetables/cart"), route_table());
     let request = json!({"request": {"time": EVIL, "direction": "outbound", "pod": EVIL,
         "peer": EVIL, "service": EVIL, "port": 80, "protocol": EVIL, "method": EVIL, "host": EVIL,
         "path": EVIL, "route": EVIL, "status": 503, "reason": EVIL, "identity": EVIL,
@@ -123,7 +134,7 @@ fn acts(letter: char) -> bool {
 
 /// Commands, each with its formats beside the first one, and whether its output shows the hostile
 /// text in the first one.
-const COMMANDS: [(&str, &[&str], bool); 21] = [
+const COMMANDS: [(&str, &[&str], bool); 23] = [
     ("stat deploy", &["wide", "json", "yaml"], true),
     ("stat svc", &["wide"], true),
     ("stat ts", &["wide"], true),
@@ -132,13 +143,15 @@ const COMMANDS: [(&str, &[&str], bool); 21] = [
     ("edges", &["wide", "json", "yaml", "dot", "mermaid"], true),
     ("edges --since 5m --refused", &["wide"], true),
     ("routes svc/cart", &["json", "yaml"], true),
+    ("routes svc/cart --rules", &["wide", "json", "yaml"], false),
+    ("convert --from-cluster", &["json", "yaml"], false),
     ("top", &[], true),
     ("top deploy/web --paths -t 1s", &[], true),
     ("tap deploy/web | head -1", &[], true),
     ("tap deploy/web -o json | head -1", &[], true),
     (
         "explain deploy/web svc/cart GET /",
-        &["json", "yaml", "fix"],
+        &["wide", "json", "yaml", "fix"],
         true,
     ),
     ("suggest", &["json", "yaml"], true),

@@ -42,6 +42,8 @@ pub(crate) struct ObserveContext {
     pub gate: Gate,
     /// By which objects are evaluated.
     pub cluster: Cluster,
+    /// Whether routes of the Gateway API are read.
+    pub gateway_api: bool,
     /// What bodies of responses may take.
     pub answers: AnswerBudget,
     /// Counters.

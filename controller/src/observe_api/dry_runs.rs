@@ -194,6 +194,9 @@ impl QueryContext<'_> {
             gate: &self.context.gate,
         };
         author.must_be_allowed(&change.change, world).await?;
+        if !self.context.gateway_api {
+            change.leave_out_gateway_api();
+        }
         change.must_be_there(world)?;
         change.warn_of_new_namespaces(world);
         if self.compiled.model.index.defaults.udp_network_policies {

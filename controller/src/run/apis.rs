@@ -126,6 +126,7 @@ fn handlers(
             tap_headers: Arc::clone(&context.settings.tap_headers),
             leaf_ttl: context.settings.leaf_ttl,
             cluster: context.cluster(),
+            gateway_api: context.settings.gateway_api,
             events,
             gate,
             answers: answers.clone(),

@@ -29,6 +29,8 @@ use super::conditions::{self, Status, Written, rfc3339, word};
 
 /// Between two looks at whether our entries are still there.
 pub(super) const RECHECK: Duration = Duration::from_secs(60);
+/// Routes in one page of a list: a few megabytes of JSON.
+const PAGE: u32 = 500;
 /// Writes of one list in a row that may meet another controller's. After that the pause of a
 /// failed write comes first.
 const ATTEMPTS: usize = 5;
@@ -179,8 +181,8 @@ fn entry(report: &ParentReport, status: &Status) -> ParentStatus {
 pub(super) async fn read_all(client: &Client) -> BTreeMap<ObjectRef, Written> {
     let mut written = BTreeMap::new();
     for kind in Kind::GATEWAY_ROUTES {
-        let all = list(client, kind).await;
-        written.extend(all.iter().filter_map(|object| read(kind, object)));
+        let take = |object: DynamicObject| written.extend(read(kind, &object));
+        each(client, kind, take).await;
     }
     written
 }
@@ -205,39 +207,54 @@ fn read(kind: Kind, object: &DynamicObject) -> Option<(ObjectRef, Written)> {
 }
 
 /// Forgets that entries were written where they are not there any more, so that they are written
-/// again.
-pub(super) async fn forget_dropped(client: &Client, written: &mut BTreeMap<ObjectRef, Written>) {
+/// again. Returns whether there are any.
+pub(super) async fn forget_dropped(
+    client: &Client,
+    written: &mut BTreeMap<ObjectRef, Written>,
+) -> bool {
+    let mut dropped = false;
     for kind in Kind::GATEWAY_ROUTES {
         if !written.keys().any(|object| object.kind == kind) {
             continue;
         }
-        for object in list(client, kind).await {
+        let take = |object: DynamicObject| {
             let (name, _) = conditions::read(kind, &object);
             if let Some(known) = written.get_mut(&name)
                 && let Some(status) = &known.status
                 && merged(&object, status).is_some()
             {
                 known.status = None;
+                dropped = true;
             }
-        }
+        };
+        each(client, kind, take).await;
     }
+    dropped
 }
 
-/// All routes of a kind, in the newest version that is served; none where they cannot be listed.
-async fn list(client: &Client, kind: Kind) -> Vec<DynamicObject> {
+/// Hands over all routes of a kind, page by page, in the newest version that is served. Where they
+/// cannot be listed, what is compiled is written all the same.
+async fn each(client: &Client, kind: Kind, mut take: impl FnMut(DynamicObject)) {
     for version in versions(kind) {
         let api: Api<Item<DynamicObject>> = Api::all_with(client.clone(), &version);
-        match api.list(&ListParams::default()).await {
-            Ok(list) => return list.into_iter().filter_map(|Item(one)| one.ok()).collect(),
-            Err(kube::Error::Api(error)) if error.is_not_found() => {}
-            // What is compiled is written all the same.
-            Err(error) => {
-                warn!(kind = kind.as_str(), %error, "statuses could not be read");
-                break;
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = match api.list(&params).await {
+                Ok(page) => page,
+                Err(kube::Error::Api(error)) if error.is_not_found() => break,
+                Err(error) => {
+                    warn!(kind = kind.as_str(), %error, "statuses could not be read");
+                    return;
+                }
+            };
+            let objects = page.items.into_iter().filter_map(|Item(one)| one.ok());
+            objects.for_each(&mut take);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return,
             }
         }
     }
-    Vec::new()
 }
 
 fn stored(object: &DynamicObject) -> &[Value] {

@@ -37,6 +37,19 @@ impl Pods {
         self.bare > 0 && self.meshed == 0
     }
 
+    /// What to say where no proxy has called what the pods of a namespace would call, and what
+    /// does not happen then.
+    fn uncalled(self, namespace: &str, (called, lost): (&str, &str)) -> Unneeded {
+        if self.all_are_bare() {
+            Unneeded::NotMeshed(format!(
+                "no pod of namespace {namespace} has a proxy, and none elsewhere has called \
+                 {called}, so {lost}: give its callers a proxy, or delete it"
+            ))
+        } else {
+            Unneeded::Uncalled(format!("no pod with a proxy has called {called}"))
+        }
+    }
+
     /// How many of those of `name` are bare.
     fn bare_of(self, name: &str) -> String {
         format!(
@@ -90,15 +103,12 @@ impl Unmeshed {
             }
             Kind::TrafficSplit => {
                 let root = &world.splits.get(&key)?.spec.root.written;
-                Some(if whole.all_are_bare() {
-                    Unneeded::NotMeshed(format!(
-                        "no pod of namespace {namespace} has a proxy, and none elsewhere has \
-                         called Service {root}, so its calls are not split: give its callers a \
-                         proxy, or delete it"
-                    ))
-                } else {
-                    Unneeded::Uncalled(format!("no pod with a proxy has called Service {root}"))
-                })
+                let called = format!("Service {root}");
+                Some(whole.uncalled(namespace, (&called, "its calls are not split")))
+            }
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::GatewayTcpRoute => {
+                let called = "the Services that it is for";
+                Some(whole.uncalled(namespace, (called, "no call is routed by it")))
             }
             Kind::TrafficPolicy => {
                 let target = world.policies.get(&key)?.spec.target.as_ref()?;

@@ -29,6 +29,9 @@ pub(super) const ABSENT_AT_START: Duration = Duration::from_secs(2);
 /// The same for a kind that was served before: its objects are kept that long.
 pub(super) const ABSENT_LATER: Duration = Duration::from_secs(60);
 
+/// The log line of such a kind.
+const UNKNOWN: &str = "the API server does not know this kind; it counts as empty";
+
 /// Any one step of any one kind.
 pub(super) type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
 
@@ -196,10 +199,12 @@ impl<'a> Followed<'a> {
             return None;
         }
         if !self.listed {
-            warn!(
-                kind = self.kind,
-                "the API server does not know this kind; it counts as empty"
-            );
+            let kind = self.kind;
+            match self.has_versions {
+                // It is another project's, and need not be there.
+                true => info!(kind, "{UNKNOWN}"),
+                false => warn!(kind, "{UNKNOWN}"),
+            }
         }
         self.listed = true;
         Some(Step::Absent)

@@ -156,7 +156,7 @@ fn name(place: Option<&RulePlace>) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// As users write it: without the group that tells two kinds of one name apart.
+/// As users write it: without the group by which two kinds of one name differ.
 fn object(origin: &Origin) -> String {
     let kind = match origin.kind().parse::<Kind>() {
         Ok(kind) => kind.word(),

@@ -56,6 +56,8 @@ const READS: &[(&str, &str)] = &[
         "aggregation",
         "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
     ),
+    // Whether there is such a group, which every user may see.
+    ("gateway-api", "/apis/gateway.networking.k8s.io"),
 ];
 /// Lists of what is in no namespace.
 const LISTS: &[(&str, &str)] = &[

@@ -328,7 +328,8 @@ had too much to answer (429), which `--wait` waits for too. Each answer is waite
 whatever `--request-timeout` says, and all of them for 30 s.
 
 With `-n` the pods, proxies and objects of that namespace alone are looked at, which takes no more
-than the right to view it. Namespaces in which nothing is injected (value excludedNamespaces) and the
+than the right to view it; where the Gateway API is installed its routes are skipped without the
+right to list them, which Kubernetes' role view does not have. Namespaces in which nothing is injected (value excludedNamespaces) and the
 mesh's own are left out. A proxy is no fault for being without a controller while its pod ends, or in
 the first minute of the pod or of the proxy. The table names in one line what the user may not see;
 `-o json` has each check with its reason, and `error` alone where the API server does not answer.

@@ -80,8 +80,8 @@ async fn what_no_route_can_say_is_named_with_its_split() {
     assert_eq!(code, 2, "{err}");
 }
 
-#[tokio::test]
-async fn splits_of_the_cluster_are_converted_with_their_services() {
+/// A cluster with the split and its Services, each with this port.
+fn cluster(port: &Value) -> FakeApi {
     let api = FakeApi::default();
     let at =
         |root: &str, plural: &str, name: &str| format!("/{root}/namespaces/shop/{plural}/{name}");
@@ -89,29 +89,93 @@ async fn splits_of_the_cluster_are_converted_with_their_services() {
     let path = at("apis/split.smi-spec.io/v1alpha4", "trafficsplits", "cart");
     api.put(&path, split);
     for name in ["cart", "cart-v1", "cart-v2"] {
-        let spec = json!({"ports": [{"name": "http", "port": 80}]});
         let metadata = json!({"name": name, "namespace": "shop"});
-        let service = json!({"metadata": metadata, "spec": spec});
+        let service = json!({"metadata": metadata, "spec": {"ports": [port]}});
         api.put(&at("api/v1", "services", name), service);
     }
+    api
+}
+
+/// The outcome, the routes and the messages.
+async fn of_cluster(client: Client, place: &str) -> (Conclusion, Vec<Value>, String) {
+    let cli = Cli::try_parse_from(["weft", "convert", "--from-cluster", place]).unwrap();
+    let Command::Convert(command) = cli.command else {
+        panic!("another command");
+    };
+    let cluster = Cluster::of(client, &cli.global);
+    let mut streams = Streams::default();
+    let mut console = streams.console();
+    let ended = command.of_cluster(&cluster, Format::Json, &mut console);
+    let ended = ended.await.unwrap();
+    let (out, err) = streams.texts();
+    let list: Value = serde_json::from_str(&out).unwrap();
+    (ended, list["items"].as_array().unwrap().clone(), err)
+}
+
+#[tokio::test]
+async fn splits_of_the_cluster_are_converted_with_their_services() {
+    let api = cluster(&json!({"name": "http", "port": 80}));
     for (place, items) in [("-A", 1), ("--namespace=bank", 0)] {
-        let cli = Cli::try_parse_from(["weft", "convert", "--from-cluster", place]).unwrap();
-        let Command::Convert(command) = cli.command else {
-            panic!("another command");
-        };
-        let cluster = Cluster::of(api.client(), &cli.global);
-        let mut streams = Streams::default();
-        let mut console = streams.console();
-        let ended = command
-            .of_cluster(&cluster, Format::Json, &mut console)
-            .await;
-        assert_eq!(ended.unwrap(), Conclusion::Yes);
-        let (out, _) = streams.texts();
-        let list: Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(
-            list["items"].as_array().unwrap().len(),
-            items,
-            "{place}: {out}"
-        );
+        let (ended, found, err) = of_cluster(api.client(), place).await;
+        assert_eq!(ended, Conclusion::Yes, "{err}");
+        assert_eq!(found.len(), items, "{place}: {found:?}");
     }
+}
+
+#[tokio::test]
+async fn route_of_the_same_name_is_never_replaced() {
+    let api = cluster(&json!({"name": "http", "port": 80}));
+    let (_, routes, _) = of_cluster(api.client(), "-A").await;
+    let path = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/cart";
+    let mut of_gateway = routes[0].clone();
+    of_gateway["spec"]["parentRefs"] = json!([{"name": "door"}]);
+    api.put(path, of_gateway);
+    let (ended, left, err) = of_cluster(api.client(), "-A").await;
+    assert_eq!((ended, left.len()), (Conclusion::No, 0), "{err}");
+    assert!(err.starts_with("shop/cart: metadata.name: "), "{err}");
+    // Control: what has been applied is written once more.
+    api.put(path, routes[0].clone());
+    let (ended, again, err) = of_cluster(api.client(), "-A").await;
+    assert_eq!((ended, again), (Conclusion::Yes, routes), "{err}");
+}
+
+/// The cluster, whose API server answers with this status where paths end so.
+fn answering(api: &FakeApi, status: StatusCode, end: &'static str) -> Client {
+    let well = api.client();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let well = well.clone();
+        async move {
+            if !request.uri().path().ends_with(end) {
+                return Ok::<_, Infallible>(well.send(request).await.unwrap());
+            }
+            let refused = json!({"kind": "Status", "status": "Failure",
+                "code": status.as_u16(), "message": "no"});
+            let mut response = Response::new(Body::from(refused.to_string().into_bytes()));
+            *response.status_mut() = status;
+            Ok(response)
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test]
+async fn route_has_the_version_that_the_cluster_serves() {
+    let api = cluster(&json!({"name": "sql", "port": 3306}));
+    let client = answering(&api, StatusCode::NOT_FOUND, "/v1/tcproutes");
+    let (ended, routes, err) = of_cluster(client, "-A").await;
+    assert_eq!(ended, Conclusion::Yes, "{err}");
+    assert_eq!(routes[0]["kind"], "TCPRoute");
+    assert_eq!(
+        routes[0]["apiVersion"],
+        "gateway.networking.k8s.io/v1alpha2"
+    );
+}
+
+#[tokio::test]
+async fn routes_out_of_sight_are_a_reason_to_look() {
+    let api = cluster(&json!({"name": "http", "port": 80}));
+    let client = answering(&api, StatusCode::FORBIDDEN, "/httproutes");
+    let (ended, routes, err) = of_cluster(client, "-A").await;
+    assert_eq!((ended, routes.len()), (Conclusion::No, 1), "{err}");
+    assert!(err.contains("before you apply"), "{err}");
 }

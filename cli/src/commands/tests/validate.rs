@@ -176,7 +176,17 @@ fn route_that_cannot_be_served_is_an_error() {
     let (code, out, _) = validate(&route("v1alpha1", "[]"), "table");
     assert_eq!(code, 1, "{out}");
     assert!(
-        out.contains("apiVersion: is read in version v1, not in"),
+        out.contains("apiVersion: is read in version v1, v1beta1, not in"),
         "{out}"
     );
+    // The API server serves it as v1 too.
+    assert_eq!(validate(&route("v1beta1", "[]"), "table").0, 0);
+    // A route of a Gateway is another controller's, whatever is wrong with it.
+    for version in ["v1", "v1alpha1"] {
+        let route = route(version, "[{type: Teleport}]");
+        let of_gateway = route.replace("group: \"\", kind: Service", "kind: Gateway");
+        assert_ne!(of_gateway, route);
+        let (code, out, _) = validate(&of_gateway, "table");
+        assert_eq!(code, 0, "{out}");
+    }
 }

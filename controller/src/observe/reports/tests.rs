@@ -393,6 +393,7 @@ fn full_edge() -> v1::Edge {
             requests: 14,
         }],
         remote: "[2001:db8::1]".to_owned(),
+        rule: "HTTPRoute shop/api".to_owned(),
     }
 }
 

@@ -220,6 +220,7 @@ impl Bench {
             tap_headers: Arc::new(["user-agent".to_owned()].into()),
             leaf_ttl: Duration::from_secs(900),
             cluster: crds::smi::validation::Cluster::default(),
+            gateway_api: true,
             events,
             gate: Gate::new(judge(RIGHTS, Arc::clone(&reviewed))),
             answers: AnswerBudget::new(&Reached::default()),

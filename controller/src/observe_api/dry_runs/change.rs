@@ -169,6 +169,22 @@ impl TriedChange {
         Ok(())
     }
 
+    /// Leaves out objects of the Gateway API, which are not read and have no effect.
+    pub(super) fn leave_out_gateway_api(&mut self) {
+        let is_read = |kind: Kind| kind.group() != gateway_api::GROUP;
+        let Change {
+            objects, delete, ..
+        } = &mut self.change;
+        let before = objects.len() + delete.len();
+        objects.retain(|(kind, _)| is_read(*kind));
+        delete.retain(|(kind, _)| is_read(*kind));
+        if objects.len() + delete.len() < before {
+            let warning = "objects of the Gateway API have no effect while value \
+                           gatewayApi.enabled is false";
+            self.warnings.push(warning.to_owned());
+        }
+    }
+
     /// Warns of rules about UDP where NetworkPolicies hold it: no call over it is remembered, so
     /// that one which is opened or refused changes no call.
     pub(super) fn warn_of_udp(&mut self, world: &World) {
@@ -311,6 +327,36 @@ mod tests {
             "{}",
             refusal.message
         );
+    }
+
+    #[test]
+    fn objects_that_are_not_read_are_left_out() {
+        let route = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"namespace": "shop", "name": "a"},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "api"}]},
+        });
+        let gone = |kind: &str| Deleted {
+            kind: kind.to_owned(),
+            namespace: "shop".to_owned(),
+            name: "a".to_owned(),
+        };
+        let spec = DryRunSpec {
+            objects: vec![route],
+            delete: vec![gone("ReferenceGrant"), gone("TCPRoute")],
+            ..DryRunSpec::default()
+        };
+        let mut change = TriedChange::read(&spec, &Cluster::default()).unwrap();
+        change.warnings.clear();
+        for _ in 0..2 {
+            change.leave_out_gateway_api();
+            assert!(change.change.objects.is_empty());
+            let [(left, _)] = &*change.change.delete else {
+                panic!("{:?}", change.change.delete);
+            };
+            assert_eq!(*left, Kind::TcpRoute);
+            assert_eq!(change.warnings.len(), 1, "{:?}", change.warnings);
+        }
     }
 
     #[test]

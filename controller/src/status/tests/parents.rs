@@ -225,3 +225,70 @@ async fn route_without_service_parents_is_never_written() {
     assert_eq!(bench.api.reads(ROUTE), 0);
     assert!(!bench.written.contains_key(&web()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn route_that_was_not_found_is_written_later() {
+    let route = route(&json!([service("api")]));
+    let mut bench = bench(&route, &[]);
+    // As while its definition is replaced.
+    bench.api.remove(ROUTE);
+    let again = bench.round().await.unwrap();
+    assert!(again > Instant::now());
+    put(&bench, &route, &[]);
+    bench.round().await;
+    assert_eq!(parents(&bench).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn written_routes_are_read_page_by_page() {
+    let route = route(&json!([service("api")]));
+    let mut bench = bench(&route, &[]);
+    bench.round().await;
+    let ours = parents(&bench);
+    for number in 0..600 {
+        let name = format!("web-{number}");
+        let mut other = cluster::set(route.clone(), "/metadata/name", json!(name));
+        other["status"] = json!({"parents": ours});
+        bench
+            .api
+            .put(&ROUTE.replace("/web", &format!("/{name}")), other);
+    }
+    let written = bench.writer.read_all().await;
+    let routes = written
+        .keys()
+        .filter(|object| object.kind == Kind::HttpRoute);
+    assert_eq!(routes.count(), 601);
+    assert!(bench.api.largest_list() <= 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_gateway_api_lists_no_routes() {
+    const LIST: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
+    for (enabled, lists) in [(false, 0), (true, 1)] {
+        let mut bench = Bench::new(&[("api", 1)]);
+        bench.writer.gateway_api = enabled;
+        let writing = tokio::spawn(bench.writer.clone().write());
+        // Where nothing is written, nothing is looked after.
+        sleep(5 * super::super::parents::RECHECK).await;
+        assert_eq!(bench.api.reads(LIST), lists, "{enabled}");
+        writing.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn route_of_a_namespace_without_proxies_is_not_programmed() {
+    let route = route(&json!([service("api")]));
+    let mut bench = bench(&route, &[]);
+    let bare = [("client", "10.0.0.1", "web"), ("api-1", "10.0.0.11", "api")];
+    let mut shop = cluster::shop().with(cluster::plain_pod("api-2", "10.0.0.12", "api"));
+    for (name, ip, account) in bare {
+        shop = shop.with(cluster::plain_pod(name, ip, account));
+    }
+    let world = Arc::new(shop.with(route).world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    let compiled = Arc::new(Compiled::new(world, model, problems));
+    bench.models.send_replace(Some(compiled));
+    bench.round().await;
+    let programmed = condition(&parents(&bench)[0], "weft.dev/Programmed");
+    is(&programmed, "False", "NotMeshed");
+}

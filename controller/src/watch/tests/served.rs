@@ -4,7 +4,10 @@ use http::Uri;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::watch::reading::{ABSENT_AT_START, ABSENT_LATER};
+use crate::{
+    testing::warnings::Warnings,
+    watch::reading::{ABSENT_AT_START, ABSENT_LATER},
+};
 
 const ROUTES: &str = "/tcproutes";
 
@@ -88,11 +91,13 @@ async fn routes_become(worlds: &mut Worlds, names: &[&str], within: Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn group_that_is_not_served_is_empty_immediately() {
+    let (warnings, _counting) = Warnings::counted();
     let begin = Instant::now();
     let mut worlds = Server::default().start(true);
     let world = first_world(&mut worlds).await;
     assert!(begin.elapsed() < ABSENT_AT_START, "{:?}", begin.elapsed());
     assert!(world.gateway_tcp_routes.is_empty() && world.http_routes.is_empty());
+    assert_eq!(warnings.count(), 0, "most clusters have no such kinds");
 }
 
 #[tokio::test(start_paused = true)]

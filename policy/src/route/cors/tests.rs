@@ -1,4 +1,4 @@
-//! Which origins may read what, and what their browsers are told.
+//! Which origins may read what, and what is sent to their browsers.
 
 use super::*;
 

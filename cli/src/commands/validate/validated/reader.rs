@@ -132,6 +132,9 @@ impl ObjectReader<'_> {
     /// Weft cannot carry out of an object is no less an error.
     fn route(&mut self, object: &Value, version: &str, read: &UserKind, at: &[Step]) {
         if !read.versions().contains(&version) {
+            if !findings::concerns(object) {
+                return;
+            }
             let versions = read.versions().join(", ");
             let text = format!("is read in version {versions}, not in {version:?}");
             self.found(object, at, true, "apiVersion".to_owned(), text);

@@ -384,3 +384,33 @@ async fn callers_side_permission_reveals_that_host_decides() {
     let (_, body) = bench.explain("neighbour", path, called).await;
     assert_eq!(body["status"]["verdict"], "Allowed", "{body}");
 }
+
+#[tokio::test]
+async fn called_side_permission_reveals_no_route_of_callers() {
+    let set = json!({"set": [{"name": "x-plan", "value": "acquire"}]});
+    let filter = json!({"type": "RequestHeaderModifier", "requestHeaderModifier": set});
+    let private = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "private", "namespace": "bank", "uid": "private", "generation": 1},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "namespace": "shop", "name": "api"}],
+            "rules": [{
+                "filters": [filter],
+                "backendRefs": [{"name": "api", "namespace": "shop", "port": 80}],
+            }],
+        },
+    });
+    let caller = in_namespace(pod("teller-7", "10.0.0.70", "web"), "bank");
+    let bench = Bench::of(&shop().with(namespace("bank")).with(caller).with(private));
+    for (user, sees) in [("viewer", false), ("both", true)] {
+        let query = explanation_query("bank", "ServiceAccount", "shop");
+        let path = "namespaces/shop/explanations";
+        let (status, body) = bench.explain(user, path, query).await;
+        assert_eq!(status, 201, "{body}");
+        for part in ["bank/private", "acquire"] {
+            let is_there = body.to_string().contains(part);
+            assert_eq!(is_there, sees, "{user}: {part}: {body}");
+        }
+    }
+}
