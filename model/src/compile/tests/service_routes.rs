@@ -19,6 +19,7 @@ use crate::world::ObjectKey;
 mod backends;
 mod parents;
 mod precedence;
+mod sizes;
 
 const API: &str = "10.96.0.1:80";
 const ROUTED: &str = "service/shop/api:80";
