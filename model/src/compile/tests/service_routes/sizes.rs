@@ -3,12 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::ServiceEntry;
 use crate::model::service_routes::RoutedTable;
-
-fn entry(model: &Model) -> &ServiceEntry {
-    &model.index.services[&ObjectKey::new("shop", "api")]
-}
 
 /// A rule's edits are sent with each of its backends.
 #[test]
