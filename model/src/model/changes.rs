@@ -8,7 +8,7 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use super::{Index, PodId, peers::Workload, routes::Audience};
+use super::{Index, PodId, peers::Workload, service_routes::Audience};
 use crate::world::ObjectKey;
 
 /// What of a model is not as it was in the one before.

@@ -25,8 +25,7 @@ use super::{
     dependents::{Dependents, DependentsByObject, Running, is_running},
     has_shared_port,
     peers::{self, Peers, Workload},
-    routes::Audience,
-    service_routes::PortRoutes,
+    service_routes::{Audience, PortRoutes},
     traffic::Guard,
 };
 use crate::world::{ObjectKey, PodFacts};

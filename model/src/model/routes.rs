@@ -10,25 +10,14 @@
 use std::borrow::Cow;
 
 use policy::{
-    name::ServiceId,
+    name::{ObjectRef, ServiceId},
     release::ReleaseSet,
     route::{Backend, Forward, Rule, Table},
 };
 
+use super::service_routes::{Audience, RoutedTable};
 use super::{Index, ServiceEntry, Split, published};
 use crate::world::{self, ObjectKey};
-
-/// The callers that a table is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Audience<'a> {
-    /// Callers of every namespace without routes of its own.
-    Everyone,
-    /// Callers of one namespace: its own routes of another's Service replace those of the
-    /// Service's namespace.
-    Namespace(&'a str),
-    /// Proxies that cannot carry out routes, and Gateways: splits alone.
-    Direct,
-}
 
 impl Index {
     /// Where calls of an audience to a port of a Service go.
@@ -86,6 +75,100 @@ impl Index {
             )
         });
         backends.collect()
+    }
+}
+
+impl ServiceEntry {
+    /// The table of routes that decides about calls of an audience to a port; `None` where none
+    /// does, and splits do.
+    pub(crate) fn routed(&self, port: u16, audience: Audience<'_>) -> Option<&RoutedTable> {
+        let at = self.routes.as_ref()?.0.get(&port)?;
+        at.of(audience).map(|(_, table)| table)
+    }
+
+    /// All tables of routes, with their ports.
+    pub(crate) fn all_routed(&self) -> impl Iterator<Item = (u16, &RoutedTable)> {
+        let ports = self.routes.iter().flat_map(|routes| &routes.0);
+        ports.flat_map(|(port, at)| at.tables().map(move |(_, table)| (*port, table)))
+    }
+
+    /// The tables for callers of every namespace, with their ports. What routes of another
+    /// namespace do with calls of that one is its own matter: it may call anything itself, so
+    /// nothing about the Service follows from it.
+    pub(crate) fn routed_for_everyone(&self) -> impl Iterator<Item = (u16, &RoutedTable)> {
+        let ports = self.routes.iter().flat_map(|routes| &routes.0);
+        ports.filter_map(|(port, at)| Some((*port, at.everyone.as_deref()?)))
+    }
+
+    /// Services and their ports that routes lead callers of an audience to, from any port.
+    pub(crate) fn routed_to(
+        &self,
+        audience: Audience<'_>,
+    ) -> impl Iterator<Item = &(ObjectKey, u16)> {
+        let ports = self.routes.iter().flat_map(|routes| routes.0.values());
+        let tables = ports.filter_map(move |at| at.of(audience));
+        tables.flat_map(|(_, table)| &table.leads_to)
+    }
+
+    /// Whether splits or routes lead calls of the Service to another one.
+    #[must_use]
+    pub fn leads_to(&self, other: &ObjectKey) -> bool {
+        let mut split = self.splits.iter().flat_map(|split| &split.backends);
+        let mut routed = self.all_routed().flat_map(|(_, table)| &table.leads_to);
+        split.any(|(backend, _)| backend == other) || routed.any(|(backend, _)| backend == other)
+    }
+
+    /// The weights by which calls of the Service are shared out: of each split, then of each rule
+    /// of its routes that are for everyone.
+    #[must_use]
+    pub fn weights(&self) -> Vec<Vec<(ObjectKey, u32)>> {
+        let splits = self.splits.iter().map(|split| split.backends.clone());
+        let tables = self.routed_for_everyone();
+        let rules = tables.flat_map(|(_, table)| &table.table.rules);
+        let routed = rules.filter_map(|rule| match &rule.then {
+            Forward::Split(backends) => Some(backends),
+            Forward::Root | Forward::Refuse(_) | Forward::Redirect(_) => None,
+        });
+        let routed = routed.map(|backends| {
+            let weights = backends.iter();
+            weights
+                .map(|backend| (ObjectKey::from(&backend.service), backend.weight))
+                .collect()
+        });
+        splits.chain(routed).collect()
+    }
+}
+
+impl Index {
+    /// The objects that callers of a namespace get from a Service port: its routes or else its
+    /// splits, and the policies of where calls may go.
+    pub(crate) fn is_sent_to_callers(
+        &self,
+        object: &ObjectRef,
+        (service, port): (&ObjectKey, u16),
+        namespace: &str,
+    ) -> bool {
+        let Some(entry) = self.services.get(service) else {
+            return false;
+        };
+        let routed = entry.routed(port, Audience::Namespace(namespace));
+        let is_origin = |origins: &[(ObjectRef, i64)]| {
+            let mut origins = origins.iter();
+            origins.any(|(origin, _)| origin == object)
+        };
+        let by_rules = match routed {
+            Some(table) => is_origin(&table.origins),
+            None => entry.splits.iter().any(|split| is_origin(&split.origins)),
+        };
+        by_rules
+            || self
+                .policies_for_callers(&(service.clone(), port), Audience::Namespace(namespace))
+                .into_iter()
+                .filter_map(|at| self.policies.ports.get(at))
+                .any(|port| {
+                    let mut needs = port.caller_needs().keys();
+                    needs.any(|(origin, _)| origin == object)
+                })
     }
 }
 
