@@ -37,6 +37,22 @@ impl UserKind {
         format!("/apis/{group}/{version}/namespaces/{namespace}/{plural}")
     }
 
+    /// The same of every version in which the cluster may serve the kind.
+    pub(crate) fn collections(&self, namespace: &str) -> Vec<String> {
+        let versions = match self.group == gateway_api::GROUP {
+            true => self.versions(),
+            false => vec![self.version],
+        };
+        let of = |version| {
+            let other = Self {
+                version,
+                ..self.clone()
+            };
+            other.collection(namespace)
+        };
+        versions.into_iter().map(of).collect()
+    }
+
     /// Versions in which objects may be written, the newest first.
     pub(crate) fn versions(&self) -> Vec<&'static str> {
         match SmiKind::named(self.group, self.kind) {

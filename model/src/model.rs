@@ -205,8 +205,9 @@ pub struct PortEntry {
     pub candidates: Vec<EndpointState>,
     /// With its splits.
     pub(crate) service: OnceLock<Arc<EncodedResource>>,
-    /// With its routes, by the namespace whose callers get it; empty for everyone.
-    pub(crate) routed: OnceLock<BTreeMap<Arc<str>, Arc<EncodedResource>>>,
+    /// With its routes, by the namespace whose callers get it; empty for everyone. Each is encoded
+    /// at its first query: many namespaces may have routes, and few of them call.
+    pub(crate) routed: OnceLock<BTreeMap<Arc<str>, OnceLock<Arc<EncodedResource>>>>,
     /// By node for a Service with local traffic policy; else only under "".
     pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<EncodedResource>>>,
     /// What a node without endpoints of a local Service gets.

@@ -10,7 +10,7 @@ use gateway_api::{HTTPRoute, TCPRoute};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, existing};
 use crate::console::{self, Console};
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -123,6 +123,9 @@ impl Convert {
                 object["kind"] = json!(kind);
                 found.add(object, cluster.namespace());
             }
+        }
+        if found.around.splits.is_empty() {
+            existing::must_be_in_a_namespace(cluster).await?;
         }
         found.routes.read(cluster, &place).await?;
         found.print(format, console)

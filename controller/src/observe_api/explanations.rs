@@ -307,9 +307,6 @@ fn explain(
             elsewhere: BTreeSet::new(),
         });
     }
-    if !rights.caller {
-        hide_consumer_route(&mut explained.status);
-    }
     loaded.into_inner()?;
     if lacks.get() {
         warn_of_unread(&mut explained.status);
@@ -331,15 +328,6 @@ fn explain(
         unnamed: unknown.into_inner(),
         elsewhere,
     })
-}
-
-/// Removes what a route of the callers' namespace makes of the call: the right to what is called
-/// is none to that.
-fn hide_consumer_route(status: &mut ExplanationStatus) {
-    let rule = status.rule.take_if(|rule| !rule.audience.is_empty());
-    if rule.is_some() {
-        status.steps.retain(|step| step.step != "route");
-    }
 }
 
 /// Reports that the fix may close out callers that it does not name.

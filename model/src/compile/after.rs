@@ -338,10 +338,18 @@ fn with_ports(
     ports: BTreeMap<u16, PortEntry>,
 ) -> ServiceEntry {
     let splits = entry.splits.clone();
-    ServiceEntry {
+    let mut new = ServiceEntry {
         routes: entry.routes.clone(),
         ..releases::service_entry(world, key, &entry.facts, ports, splits)
+    };
+    for (number, port) in &mut new.ports {
+        if let Some(was) = entry.ports.get(number)
+            && was.protocol == port.protocol
+        {
+            port.routed.clone_from(&was.routed);
+        }
     }
+    new
 }
 
 impl Pods {

@@ -127,7 +127,8 @@ fn candidates(
     }
     let splits = named.services.values().flat_map(|entry| &entry.splits);
     let routes = named.services.values();
-    let routes = routes.flat_map(|entry| entry.all_routed().map(|(_, table)| table));
+    let routes = routes.flat_map(|entry| entry.routed_for_everyone());
+    let routes = routes.map(|(_, table)| table);
     let by_name: BTreeMap<&ObjectKey, &Arc<PolicyFacts>> = counting.iter().copied().collect();
     let by_name = by_name.into_iter().map(|(key, facts)| (key, &**facts));
     let receivers = Receivers::new(splits, routes, by_name);

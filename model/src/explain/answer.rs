@@ -13,11 +13,16 @@ use super::outcome::{BackendOutcome, Question, together};
 use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::BackendRoute;
 use super::{backends, fix, noticed, steps};
-use crate::model::{Model, PodId};
+use crate::model::{Index, Model, PodId};
 
 const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
                            caller has is shown to users who may read them: ask with a right to get \
                            pods in the caller's namespace";
+
+/// Routes of the caller's namespace, with their edits, are for those who may read that namespace.
+const UNKNOWN_ROUTES: &str = "routes of the caller's namespace decide about this call, and they \
+                              are shown to users who may read it: ask with a right to get pods in \
+                              the caller's namespace";
 
 /// The result for a query that depends on the host, which it does not name. It names no object: a
 /// caller finds out as much by calling.
@@ -77,6 +82,10 @@ impl Model {
             Ok(to) => to,
             Err(why) => return Ok(unknown(why)),
         };
+        if view == CallerView::AccountOnly && is_routed_for(&self.index, &to, &spec.from.namespace)
+        {
+            return Ok(unknown(UNKNOWN_ROUTES.to_owned()));
+        }
         let question = Question {
             spec,
             request,
@@ -184,6 +193,16 @@ fn rule_of(outcomes: &[BackendOutcome<'_>]) -> Option<ExplainedRule> {
         .iter()
         .filter_map(|outcome| outcome.backend_route.rule.as_ref());
     rules.next().cloned()
+}
+
+/// Whether routes of a namespace decide about the calls of its own callers to a Service of another.
+fn is_routed_for(index: &Index, to: &Called, namespace: &str) -> bool {
+    let Called::Service(key, port) = to else {
+        return false;
+    };
+    let entry = index.services.get(key);
+    let routes = entry.and_then(|entry| entry.routes.as_ref()?.0.get(port));
+    routes.is_some_and(|routes| routes.consumers.contains_key(namespace))
 }
 
 const fn counted_at(to: &Called) -> CountedPort {

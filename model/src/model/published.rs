@@ -3,7 +3,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use policy::{access::Source, http_match::HttpMatch, name::ObjectRef, route::names::Names};
+use policy::{
+    access::Source,
+    http_match::HttpMatch,
+    name::ObjectRef,
+    route::{Forward, names::Names},
+};
 use prost::Message as _;
 use wire::v1;
 
@@ -15,6 +20,11 @@ const KEPT: usize = 1024;
 /// Bytes that a match takes in a resource.
 pub(crate) fn match_len(one: &HttpMatch) -> usize {
     v1::HttpMatch::from(one).encoded_len()
+}
+
+/// Bytes that what is done with calls takes in a resource.
+pub(crate) fn action_len(then: &Forward) -> usize {
+    v1::RouteAction::from(then).encoded_len()
 }
 
 /// What callers take in a resource.

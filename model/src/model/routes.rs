@@ -92,6 +92,14 @@ impl ServiceEntry {
         ports.flat_map(|(port, at)| at.tables().map(move |(_, table)| (*port, table)))
     }
 
+    /// The tables for callers of every namespace, with their ports. What routes of another
+    /// namespace do with calls of that one is its own matter: it may call anything itself, so
+    /// nothing about the Service follows from it.
+    pub(crate) fn routed_for_everyone(&self) -> impl Iterator<Item = (u16, &RoutedTable)> {
+        let ports = self.routes.iter().flat_map(|routes| &routes.0);
+        ports.filter_map(|(port, at)| Some((*port, at.everyone.as_deref()?)))
+    }
+
     /// Services and their ports that routes lead callers of an audience to, from any port.
     pub(crate) fn routed_to(
         &self,
@@ -111,11 +119,12 @@ impl ServiceEntry {
     }
 
     /// The weights by which calls of the Service are shared out: of each split, then of each rule
-    /// of its routes.
+    /// of its routes that are for everyone.
     #[must_use]
     pub fn weights(&self) -> Vec<Vec<(ObjectKey, u32)>> {
         let splits = self.splits.iter().map(|split| split.backends.clone());
-        let rules = self.all_routed().flat_map(|(_, table)| &table.table.rules);
+        let tables = self.routed_for_everyone();
+        let rules = tables.flat_map(|(_, table)| &table.table.rules);
         let routed = rules.filter_map(|rule| match &rule.then {
             Forward::Split(backends) => Some(backends),
             Forward::Root | Forward::Refuse(_) | Forward::Redirect(_) => None,

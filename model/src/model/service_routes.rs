@@ -34,13 +34,13 @@ pub(crate) struct ServiceRoutes(pub(crate) BTreeMap<u16, PortRoutes>);
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct PortRoutes {
     /// For callers of every namespace that has no table of its own.
-    pub(crate) everyone: Option<RoutedTable>,
+    pub(crate) everyone: Option<Arc<RoutedTable>>,
     /// By namespace.
-    pub(crate) consumers: BTreeMap<Arc<str>, RoutedTable>,
+    pub(crate) consumers: BTreeMap<Arc<str>, Arc<RoutedTable>>,
 }
 
-/// What routes say of one port to one audience.
-#[derive(Debug, PartialEq)]
+/// What routes say to one audience of one port, or of several.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RoutedTable {
     pub(crate) table: Table<Forward>,
     /// Of each rule of the table which rule of its object it is; `None` where it stands for calls
@@ -64,23 +64,23 @@ pub(crate) struct RulePlace {
 impl PortRoutes {
     /// All tables, each with the namespace that it is for; empty for everyone's.
     pub(crate) fn tables(&self) -> impl Iterator<Item = (&str, &RoutedTable)> {
-        let everyone = self.everyone.iter().map(|table| ("", table));
+        let everyone = self.everyone.iter().map(|table| ("", &**table));
         let consumers = self.consumers.iter();
-        everyone.chain(consumers.map(|(namespace, table)| (&**namespace, table)))
+        everyone.chain(consumers.map(|(namespace, table)| (&**namespace, &**table)))
     }
 
-    pub(crate) fn tables_mut(&mut self) -> impl Iterator<Item = &mut RoutedTable> {
+    pub(crate) fn tables_mut(&mut self) -> impl Iterator<Item = &mut Arc<RoutedTable>> {
         self.everyone.iter_mut().chain(self.consumers.values_mut())
     }
 
     /// The table for callers of a namespace, with the namespace that it is for.
     pub(crate) fn of(&self, audience: Audience<'_>) -> Option<(&str, &RoutedTable)> {
-        let everyone = || self.everyone.as_ref().map(|table| ("", table));
+        let everyone = || self.everyone.as_deref().map(|table| ("", table));
         match audience {
             Audience::Direct => None,
             Audience::Everyone => everyone(),
             Audience::Namespace(namespace) => match self.consumers.get_key_value(namespace) {
-                Some((namespace, table)) => Some((&**namespace, table)),
+                Some((namespace, table)) => Some((&**namespace, &**table)),
                 None => everyone(),
             },
         }

@@ -1,7 +1,7 @@
 //! Encodes a Service port, once for all callers that get the same: with its splits, and with its
 //! routes for each audience.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::{Arc, OnceLock};
 
 use wire::{convert, names, v1};
 
@@ -58,20 +58,20 @@ pub(super) fn routed<'a>(
     let routes = entry.routes.as_ref()?.0.get(&port)?;
     let (of, table) = routes.of(audience)?;
     let encoded = at.routed.get_or_init(|| {
-        let tables = routes.tables();
-        let tables = tables.map(|(of, table)| {
-            let service = service(key, entry, port, at);
-            let message = convert::routed_service_message(service, &table.table);
-            let resource = EncodedResource::new(
-                names::service(&key.namespace, &key.name, port),
-                v1::resource::Content::RoutedService(message),
-                table.origins.clone(),
-            );
-            (Arc::<str>::from(of), Arc::new(resource))
-        });
-        tables.collect::<BTreeMap<Arc<str>, Arc<EncodedResource>>>()
+        let audiences = routes.tables();
+        audiences
+            .map(|(of, _)| (Arc::<str>::from(of), OnceLock::new()))
+            .collect()
     });
-    let resource = encoded.get(of)?;
+    let resource = encoded.get(of)?.get_or_init(|| {
+        let service = service(key, entry, port, at);
+        let message = convert::routed_service_message(service, &table.table);
+        Arc::new(EncodedResource::new(
+            names::service(&key.namespace, &key.name, port),
+            v1::resource::Content::RoutedService(message),
+            table.origins.clone(),
+        ))
+    });
     Some(RoutedResource { resource, table })
 }
 

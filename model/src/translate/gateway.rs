@@ -59,21 +59,26 @@ pub fn reference_grant(object: &DynamicObject, _: &Cluster) -> GrantFacts {
 }
 
 /// Of a route with other parents alone, which other controllers look after, nothing is kept but
-/// that it is there.
+/// that it is there: whatever changes in it, nothing is compiled for it.
 fn facts(object: &DynamicObject, route: Route) -> GatewayRouteFacts {
     let is_ours = |parent: &ParentRef| parent.service().is_some();
-    let route = if route.parents.iter().any(is_ours) {
-        route
+    let (meta, route) = if route.parents.iter().any(is_ours) {
+        (meta(object), route)
     } else {
-        Route {
+        let meta = Meta {
+            generation: 0,
+            ..meta(object)
+        };
+        let route = Route {
             parents: Vec::new(),
             hostnames: Vec::new(),
             rules: Vec::new(),
             ..route
-        }
+        };
+        (meta, route)
     };
     GatewayRouteFacts {
-        meta: meta(object),
+        meta,
         route: Arc::new(route),
     }
 }

@@ -106,14 +106,16 @@ async fn deleted(cluster: &Cluster, gone: &Deleted) -> Option<Failure> {
     }
     let mut all = kinds::all().into_iter().chain(kinds::of_gateway_api());
     let known = all.find(|known| known.known.as_str() == kind)?;
-    let collection = known.collection(namespace);
     let what = format!("{kind} {namespace}/{name}");
-    let path = format!("{collection}/{name}");
-    let refusal = cluster.try_read::<Value>(&what, &path).await.err()?;
-    if !refusal.is_missing() {
-        return None;
+    let mut there = Vec::new();
+    for collection in known.collections(namespace) {
+        let path = format!("{collection}/{name}");
+        let refusal = cluster.try_read::<Value>(&what, &path).await.err()?;
+        if !refusal.is_missing() {
+            return None;
+        }
+        there.extend(existing::names_at(cluster, &collection).await);
     }
-    let there = existing::names_at(cluster, &collection).await;
     // What holds an object is there.
     if there.is_empty()
         && let Err(wrong @ Failure::Usage(_)) =
@@ -196,6 +198,27 @@ mod tests {
             let words = failure.to_string();
             assert!(words.contains(expected), "{words}");
             assert_eq!(matches!(failure, Failure::Usage(_)), code == 400, "{words}");
+        }
+    }
+
+    #[tokio::test]
+    async fn route_is_found_in_every_version_of_its_kind() {
+        let api = FakeApi::default();
+        let routes = "/apis/gateway.networking.k8s.io/v1alpha2/namespaces/shop/tcproutes";
+        api.put(
+            &format!("{routes}/sql"),
+            json!({"metadata": {"name": "sql"}}),
+        );
+        let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
+        let cluster = Cluster::of(api.client(), &global);
+        for (name, is_there) in [("sql", true), ("slq", false)] {
+            let gone = Deleted {
+                kind: "TCPRoute.gateway.networking.k8s.io".to_owned(),
+                namespace: "shop".to_owned(),
+                name: name.to_owned(),
+            };
+            let failure = deleted(&cluster, &gone).await;
+            assert_eq!(failure.is_none(), is_there, "{name}: {failure:?}");
         }
     }
 }

@@ -115,11 +115,37 @@ async fn of_cluster(client: Client, place: &str) -> (Conclusion, Vec<Value>, Str
 #[tokio::test]
 async fn splits_of_the_cluster_are_converted_with_their_services() {
     let api = cluster(&json!({"name": "http", "port": 80}));
+    api.put(
+        "/api/v1/namespaces/bank",
+        json!({"metadata": {"name": "bank"}}),
+    );
     for (place, items) in [("-A", 1), ("--namespace=bank", 0)] {
         let (ended, found, err) = of_cluster(api.client(), place).await;
         assert_eq!(ended, Conclusion::Yes, "{err}");
         assert_eq!(found.len(), items, "{place}: {found:?}");
     }
+}
+
+#[tokio::test]
+async fn namespace_that_is_not_there_is_bad_input() {
+    let place = ["weft", "convert", "--from-cluster", "--namespace=bnk"];
+    let cli = Cli::try_parse_from(place).unwrap();
+    let Command::Convert(command) = cli.command else {
+        panic!("another command");
+    };
+    let api = FakeApi::default();
+    api.put(
+        "/api/v1/namespaces/bank",
+        json!({"metadata": {"name": "bank"}}),
+    );
+    let cluster = Cluster::of(api.client(), &cli.global);
+    let mut streams = Streams::default();
+    let mut console = streams.console();
+    let ended = command.of_cluster(&cluster, Format::Json, &mut console);
+    let Err(Failure::Usage(words)) = ended.await else {
+        panic!("nothing was converted, and all is said to be well");
+    };
+    assert!(words.contains("there is no namespace bnk"), "{words}");
 }
 
 #[tokio::test]

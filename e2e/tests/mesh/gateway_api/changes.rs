@@ -94,8 +94,8 @@ fn broken_rules_answer_500_while_others_hold() -> Outcome {
     )])?;
     let partly = await_condition(&ns, "httproutes", "PartiallyInvalid", "True")?;
     says(&partly, "UnsupportedValue", "spec.rules[0]")?;
-    let refused = await_condition(&ns, "httproutes", "Accepted", "False")?;
-    says(&refused, "UnsupportedValue", "spec.rules[0].filters[0]")?;
+    let accepted = await_condition(&ns, "httproutes", "Accepted", "True")?;
+    says(&accepted, "Accepted", "spec.rules[0].filters[0]")?;
     let resolved = await_condition(&ns, "httproutes", "ResolvedRefs", "False")?;
     says(&resolved, "BackendNotFound", "unborn")?;
 

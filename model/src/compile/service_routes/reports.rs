@@ -1,8 +1,9 @@
 //! Reports on routes, for each of their parents.
 //!
-//! A rule that cannot be served is refused as a part of the object: it says where, also while other
-//! rules hold, and `PartiallyInvalid` says that they do.
+//! A route some of whose rules cannot be served is accepted, as the Gateway API has it: a warning
+//! names each field, and `PartiallyInvalid` the rules. Without any other rule it is refused.
 
+use gateway_api::route::RouteRule;
 use policy::name::{Kind, ObjectRef};
 
 use super::{
@@ -57,13 +58,12 @@ fn parent_report(
         about.found(finding);
     }
     let [accepted, resolved_refs] = own.conditions(this);
-    let ports: Vec<u16> = parent.in_force().collect();
     ParentReport {
         parent: parent.reference.clone(),
+        partially_invalid: partially_invalid(candidate).filter(|_| accepted.status),
         accepted: as_in_status(accepted, ConditionType::Accepted),
         resolved_refs: as_in_status(resolved_refs, ConditionType::ResolvedRefs),
-        partially_invalid: partially_invalid(candidate).filter(|_| !ports.is_empty()),
-        ports,
+        ports: parent.in_force().collect(),
     }
 }
 
@@ -95,13 +95,28 @@ fn of_every_parent(candidate: &Candidate<'_>) -> Vec<Finding> {
         let finding = Finding::warn(Reason::FieldIgnored, "spec.rules[1]", message.to_owned());
         found.push(finding);
     }
-    let rules = candidate.route.rules.iter();
-    for broken in rules.filter_map(|rule| rule.broken.as_ref()) {
+    let rules = counting(candidate);
+    let others_hold = rules.iter().any(|rule| rule.broken.is_none());
+    for broken in rules.iter().filter_map(|rule| rule.broken.as_ref()) {
+        let (reason, path) = (Reason::UnsupportedValue, &broken.path);
         let message = format!("{}; requests that fit this rule get 500", broken.message);
-        let finding = Finding::refuse(Reason::UnsupportedValue, &broken.path, message);
-        found.push(finding);
+        found.push(if others_hold {
+            Finding::warn(reason, path, message)
+        } else {
+            Finding::refuse(reason, path, message)
+        });
     }
     found
+}
+
+/// The rules that decide about calls.
+fn counting<'a>(candidate: &Candidate<'a>) -> &'a [RouteRule] {
+    let rules = &*candidate.route.rules;
+    if candidate.kind == Kind::GatewayTcpRoute {
+        rules.get(..1).unwrap_or_default()
+    } else {
+        rules
+    }
 }
 
 /// What holds of it as one parent sees it.
@@ -127,8 +142,11 @@ fn beaten(candidate: &Candidate<'_>, parent: &Parent<'_>, settled: &[Settled]) -
         return Vec::new();
     }
     let route = named(&candidate.object());
-    let here = settled.iter();
-    let here = here.filter(|one| one.service == parent.service && one.route == route);
+    let this = (&parent.service, &route);
+    // They are sorted, and may be many.
+    let first = settled.partition_point(|one| (&one.service, &one.route) < this);
+    let here = settled.iter().skip(first);
+    let here = here.take_while(|one| (&one.service, &one.route) == this);
     let found = here.map(|one| {
         let message = format!(
             "{}, which is enforced for the mesh, decides this at some port of Service {}",
@@ -142,7 +160,7 @@ fn beaten(candidate: &Candidate<'_>, parent: &Parent<'_>, settled: &[Settled]) -
 
 /// The condition of a route some of whose rules cannot be served while others hold.
 fn partially_invalid(candidate: &Candidate<'_>) -> Option<Condition> {
-    let rules = candidate.route.rules.iter().enumerate();
+    let rules = counting(candidate).iter().enumerate();
     let (broken, whole): (Vec<_>, Vec<_>) = rules.partition(|(_, rule)| rule.broken.is_some());
     if broken.is_empty() || whole.is_empty() {
         return None;

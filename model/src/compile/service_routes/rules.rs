@@ -11,7 +11,7 @@ use std::sync::Arc;
 use gateway_api::{
     conditions,
     grants::Grants,
-    route::{BackendRef, BackendTarget, MirrorRef, RouteRule, RuleFilters, Unresolved},
+    route::{BackendRef, BackendTarget, MirrorRef, Route, RouteRule, RuleFilters, Unresolved},
 };
 use policy::{
     name::ServiceId,
@@ -25,7 +25,7 @@ use policy::{
 use super::parents::Candidate;
 use crate::{
     compile::findings::Finding,
-    model::published::endpoints_name,
+    model::published::{action_len, endpoints_name, match_len},
     problem::Reason,
     world::{ObjectKey, World},
 };
@@ -40,6 +40,18 @@ pub(super) struct Resolved {
     pub(super) rules: Vec<ResolvedRule>,
     /// References that lead nowhere.
     pub(super) unresolved: Vec<Finding>,
+    /// What it takes in resources.
+    pub(super) size: RouteSize,
+}
+
+/// Bytes that a route takes in the resource of each port that it is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RouteSize {
+    /// Of matches, each with the route's name.
+    pub(super) matches: usize,
+    /// Of what the rules do. It may be far more than the object itself: each backend is sent with
+    /// the edits of its rule.
+    pub(super) actions: usize,
 }
 
 /// What becomes of calls that fit a rule.
@@ -70,8 +82,9 @@ pub(super) fn resolve(world: &World, candidates: &[Candidate<'_>]) -> ResolvedBy
                     unresolved: Vec::new(),
                 };
                 let rules = candidate.route.rules.iter();
-                let rules = rules.map(|rule| resolving.rule(rule)).collect();
+                let rules: Vec<_> = rules.map(|rule| resolving.rule(rule)).collect();
                 Resolved {
+                    size: RouteSize::of(candidate.route, &rules),
                     rules,
                     unresolved: resolving.unresolved,
                 }
@@ -79,6 +92,19 @@ pub(super) fn resolve(world: &World, candidates: &[Candidate<'_>]) -> ResolvedBy
         }
     }
     resolved
+}
+
+impl RouteSize {
+    fn of(route: &Route, resolved: &[ResolvedRule]) -> Self {
+        let name = route.namespace.len() + route.name.len();
+        let matches = route.rules.iter().flat_map(|rule| &rule.matches);
+        let matches = matches.map(|one| match_len(&one.http) + name);
+        let actions = resolved.iter().map(|rule| action_len(&rule.then));
+        Self {
+            matches: matches.sum(),
+            actions: actions.sum(),
+        }
+    }
 }
 
 struct Resolving<'a> {

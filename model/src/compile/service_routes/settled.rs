@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use policy::{
     origin::Origin,
-    route::{Forward, Rule, edits::Actions},
+    route::{Backend, Forward, Rule, edits::Actions},
 };
 
 use crate::{
@@ -64,7 +64,9 @@ pub(super) fn settle(
                 continue;
             }
             for table in at.tables_mut() {
-                enforced.settle(key, table, &mut settled);
+                if enforced.beats(table) {
+                    enforced.settle(key, Arc::make_mut(table), &mut settled);
+                }
             }
         }
     }
@@ -80,6 +82,16 @@ impl Enforced {
             timeouts: enforced(&traffic.timeouts.rules, port),
             retry: enforced(&traffic.retry.rules, port),
         }
+    }
+
+    /// Whether a part of some rule is decided instead. Most tables stay as other ports have them.
+    fn beats(&self, table: &RoutedTable) -> bool {
+        let rules = table.table.rules.iter();
+        let mut backends = rules.flat_map(|rule| backends(&rule.then));
+        backends.any(|backend| {
+            let actions = backend.actions.as_deref();
+            actions.is_some_and(|actions| self.beaten(actions).next().is_some())
+        })
     }
 
     fn settle(&self, service: &ObjectKey, table: &mut RoutedTable, settled: &mut Vec<Settled>) {
@@ -133,6 +145,13 @@ impl Enforced {
         left.timeouts = left.timeouts.filter(|_| self.timeouts.is_none());
         left.retry = left.retry.filter(|_| self.retry.is_none());
         (left != Actions::default()).then(|| Arc::new(left))
+    }
+}
+
+fn backends(then: &Forward) -> &[Backend] {
+    match then {
+        Forward::Split(backends) => backends,
+        Forward::Root | Forward::Refuse(_) | Forward::Redirect(_) => &[],
     }
 }
 

@@ -20,14 +20,11 @@ use policy::{
 
 use super::{
     parents::{Candidate, Lost, Place},
-    rules::{Resolved, ResolvedByParent},
+    rules::{Resolved, ResolvedByParent, RouteSize},
 };
 use crate::{
     compile::routes::MOST_BYTES,
-    model::{
-        published::match_len,
-        service_routes::{PortRoutes, RoutedTable, RulePlace, ServiceRoutes},
-    },
+    model::service_routes::{PortRoutes, RoutedTable, RulePlace, ServiceRoutes},
     problem::Reason,
     world::{ObjectKey, named},
 };
@@ -52,9 +49,16 @@ pub(super) fn tables(
         }
     }
     let mut tables: BTreeMap<ObjectKey, ServiceRoutes> = BTreeMap::new();
+    // A route may have many parents, and these many ports, which get the same.
+    let mut made: BTreeMap<(Arc<str>, Vec<usize>), Option<Arc<RoutedTable>>> = BTreeMap::new();
     for (place, all) in places {
-        let deciding = deciding(&place, &all, candidates);
-        let Some(table) = table(&place, &deciding, candidates, resolved) else {
+        let deciding = deciding(&place, &all, candidates, resolved);
+        let namespace = Arc::clone(&place.service.namespace);
+        let made = made.entry((namespace, deciding));
+        let made = made.or_insert_with_key(|(namespace, deciding)| {
+            table(namespace, deciding, candidates, resolved).map(Arc::new)
+        });
+        let Some(table) = made.clone() else {
             continue;
         };
         let ServiceRoutes(ports) = tables.entry(place.service).or_default();
@@ -69,7 +73,12 @@ pub(super) fn tables(
 }
 
 /// The routes that decide at a place, among all that are for it. The others learn why they do not.
-fn deciding(place: &Place, all: &BTreeSet<usize>, candidates: &mut [Candidate<'_>]) -> Vec<usize> {
+fn deciding(
+    place: &Place,
+    all: &BTreeSet<usize>,
+    candidates: &mut [Candidate<'_>],
+    resolved: &ResolvedByParent,
+) -> Vec<usize> {
     let is_there = |kind: &Kind| all.iter().any(|nth| candidates[*nth].kind == *kind);
     let Some(kind) = Kind::GATEWAY_ROUTES.into_iter().find(is_there) else {
         return Vec::new();
@@ -100,7 +109,7 @@ fn deciding(place: &Place, all: &BTreeSet<usize>, candidates: &mut [Candidate<'_
             candidates[nth].lose(place, &conflicted(message));
         }
     }
-    within_bounds(place, deciding, candidates)
+    within_bounds(place, deciding, candidates, resolved)
 }
 
 const fn conflicted(message: String) -> Lost {
@@ -110,27 +119,33 @@ const fn conflicted(message: String) -> Lost {
     }
 }
 
-/// Leaves out the routes with whose matches a table would become too large, the youngest first.
+/// Leaves out the routes with which a table would become too large, the youngest first: a resource
+/// that is larger than a message may be would cut every caller off from the controller.
 fn within_bounds(
     place: &Place,
     deciding: Vec<usize>,
     candidates: &mut [Candidate<'_>],
+    resolved: &ResolvedByParent,
 ) -> Vec<usize> {
-    let mut bytes = 0;
+    let Place { service, port, .. } = place;
+    let mut taken = RouteSize::default();
     let mut within = Vec::new();
     for nth in deciding {
-        let matches = candidates[nth].route.rules.iter();
-        let matches = matches.flat_map(|rule| &rule.matches);
-        let own: usize = matches.map(|one| match_len(&one.http)).sum();
-        if bytes + own <= MOST_BYTES {
-            bytes += own;
+        let own = resolved.get(&(nth, Arc::clone(&service.namespace)));
+        let own = own.map_or_else(RouteSize::default, |own| own.size);
+        let (matches, actions) = (taken.matches + own.matches, taken.actions + own.actions);
+        let too_many = if matches > MOST_BYTES {
+            "matches"
+        } else if actions > MOST_BYTES {
+            "filters and backends"
+        } else {
+            taken = RouteSize { matches, actions };
             within.push(nth);
             continue;
-        }
-        let Place { service, port, .. } = place;
+        };
         let message = format!(
-            "with its matches those at port {port} of Service {service} are more than {} KiB; it \
-             has no effect there",
+            "with its {too_many} those at port {port} of Service {service} are more than {} KiB; \
+             it has no effect there",
             MOST_BYTES / 1024
         );
         let reason = Reason::UnsupportedValue;
@@ -147,15 +162,14 @@ struct Row<'a> {
     rule: usize,
 }
 
-/// The table of a place; `None` where no route decides.
+/// The table of Services of a namespace at which these routes decide; `None` without any.
 fn table(
-    place: &Place,
+    namespace: &Arc<str>,
     deciding: &[usize],
     candidates: &[Candidate<'_>],
     resolved: &ResolvedByParent,
 ) -> Option<RoutedTable> {
     let first = &candidates[*deciding.first()?];
-    let namespace = &place.service.namespace;
     let rules_of = |nth: usize| resolved.get(&(nth, Arc::clone(namespace)));
     let origin = |candidate: &Candidate<'_>| (candidate.object(), candidate.meta.generation);
     let mut origins: Vec<(ObjectRef, i64)> = deciding

@@ -12,13 +12,15 @@ use wire::capability::Capabilities;
 
 use super::report;
 use crate::fixtures::*;
-use crate::model::{Model, PodId};
+use crate::model::{Model, PodId, ServiceEntry};
 use crate::problem::{ParentReport, Reason};
 use crate::world::ObjectKey;
 
 mod backends;
+mod foreign;
 mod parents;
 mod precedence;
+mod sizes;
 
 const API: &str = "10.96.0.1:80";
 const ROUTED: &str = "service/shop/api:80";
@@ -50,6 +52,10 @@ fn table_of(cluster: &Cluster, pod: (&str, &str)) -> Table<Forward> {
 
 fn table(cluster: &Cluster) -> Table<Forward> {
     table_of(cluster, ("shop", "client"))
+}
+
+fn entry(model: &Model) -> &ServiceEntry {
+    &model.index.services[&ObjectKey::new("shop", "api")]
 }
 
 /// Where a request goes.

@@ -251,7 +251,9 @@ fn carried_out_by_pods(
 
 fn has_splits(named: &Named<'_>, service: &ObjectKey) -> bool {
     let entry = named.services.get(service);
-    entry.is_some_and(|entry| !entry.splits.is_empty() || entry.routes.is_some())
+    entry.is_some_and(|entry| {
+        !entry.splits.is_empty() || entry.routed_for_everyone().next().is_some()
+    })
 }
 
 fn leader(named: &Named<'_>, service: &ObjectKey) -> &'static str {
@@ -275,7 +277,7 @@ fn split_to<'a>(
     let splits = entry.clone().flat_map(|entry| &entry.splits);
     let split = splits.flat_map(|split| split.backends.iter().map(|(backend, _)| backend));
     let split = split.map(|backend| (backend, number));
-    let routed = entry.flat_map(|entry| entry.all_routed());
+    let routed = entry.flat_map(|entry| entry.routed_for_everyone());
     let routed = routed.filter(|(port, _)| *port == number);
     let routed = routed.flat_map(|(_, table)| &table.leads_to);
     let routed = routed.map(|(backend, port)| (backend, *port));

@@ -107,6 +107,36 @@ fn access_rules_are_explained_for_what_arrives() {
     assert!(path.contains("/new/x") && !path.contains("/a/"), "{path}");
 }
 
+/// An owner of the called Service need not be able to read what its callers' namespaces have.
+#[test]
+fn routes_of_unreadable_namespace_are_not_explained() {
+    let own = in_namespace(
+        http_route("own", "api", json!([edited(rule_below("/", "api"))])),
+        "other",
+    );
+    let producers = http_route("web", "api", json!([rule_below("/", "v2")]));
+    let (model, _) = cluster().with(producers).with(own).compile();
+    let seen = |_: &BTreeSet<PodId>| SeenCallers::default();
+    let status = |namespace: &str, view: CallerView| {
+        let mut query = spec("ServiceAccount/web", "Service/api", "GET", "/");
+        query.from.namespace = namespace.to_owned();
+        let explained = model.explain(&query, view, &owner, &seen);
+        explained.unwrap().status
+    };
+    let hidden = status("other", CallerView::AccountOnly);
+    assert_eq!(hidden.verdict, ExplanationVerdict::Unknown, "{hidden:?}");
+    assert!(hidden.reason.contains("routes of the caller's namespace"));
+    assert!(
+        hidden.rule.is_none() && hidden.steps.is_empty(),
+        "{hidden:?}"
+    );
+    let object = |status: ExplanationStatus| status.rule.unwrap().object;
+    let shown = status("other", CallerView::Known);
+    assert_eq!(object(shown), "HTTPRoute other/own");
+    let everyones = status("third", CallerView::AccountOnly);
+    assert_eq!(object(everyones), "HTTPRoute shop/web");
+}
+
 #[test]
 fn redirected_call_is_allowed_and_reaches_no_pod() {
     let rule = json!({"filters": [{"type": "RequestRedirect", "requestRedirect": {

@@ -81,12 +81,46 @@ pub(super) fn grant_or_enforced_policy(dice: &mut StdRng) -> Value {
     cluster::in_namespace(cluster::traffic_policy("mesh", spec), "weft-system")
 }
 
+/// Service `api` with a route. Its Worlds share what does not change, so that not all is compiled.
+fn routed_shop() -> Collector {
+    let mut collector = Collector::default();
+    let shop = cluster::shop().with(http_route("web", "api", json!([{}])));
+    for object in shop.objects() {
+        cluster::apply(&mut collector, object);
+    }
+    collector
+}
+
+#[test]
+fn routed_resource_is_kept_while_endpoints_change() {
+    const ROUTED: &str = "service/shop/api:80";
+    let (mut collector, defaults) = (routed_shop(), Defaults::default());
+    let (model, problems) = Model::compile(&collector.world(), &defaults);
+    let sent = |model: &Model| cluster::resolve_newest(model, "client", &["10.96.0.1:80"]);
+    let before = sent(&model);
+    let unready = cluster::set(
+        cluster::endpoint("api-2", "10.0.0.12"),
+        "/conditions/ready",
+        json!(false),
+    );
+    let both = [cluster::endpoint("api-1", "10.0.0.11"), unready];
+    let slice = cluster::slice("api-x", "api", &[("http", 8080)], &both);
+    cluster::apply(&mut collector, &slice);
+    let next = collector.world();
+    let (model, ..) = Model::compile_after(&next, &defaults, &model, &Arc::new(problems));
+    let after = sent(&model);
+    let [was, is] = [&before, &after].map(|sent| sent.published("endpoints/shop/api:80"));
+    assert_ne!(was, is);
+    let [was, is] = [&before, &after].map(|sent| sent.published(ROUTED));
+    assert!(std::ptr::eq(was, is), "{was:?} {is:?}");
+    before.routed_service(ROUTED);
+}
+
 /// Where HTTP is read no longer, no HTTPRoute decides: a pod alone may say so.
 #[test]
 fn route_is_compiled_again_when_its_port_becomes_opaque() {
-    let cluster = cluster::shop().with(http_route("web", "api", json!([{}])));
-    let defaults = Defaults::default();
-    let (model, problems) = cluster.compile();
+    let (mut collector, defaults) = (routed_shop(), Defaults::default());
+    let (model, problems) = Model::compile(&collector.world(), &defaults);
     let is_routed = |model: &Model| {
         let entry = &model.index.services[&ObjectKey::new("shop", "api")];
         entry.all_routed().next().is_some()
@@ -94,14 +128,16 @@ fn route_is_compiled_again_when_its_port_becomes_opaque() {
     assert!(is_routed(&model));
     let pod = cluster::pod("api-1", "10.0.0.11", "api");
     let opaque = cluster::annotate(pod.clone(), "weft.dev/opaque-ports", "8080");
-    let next = cluster.clone().with(opaque).world();
+    cluster::apply(&mut collector, &opaque);
+    let next = collector.world();
     let problems = Arc::new(problems);
     let (after, said, changes) = Model::compile_after(&next, &defaults, &model, &problems);
     assert!(!is_routed(&after));
     assert!(changes.services.contains(&ObjectKey::new("shop", "api")));
     assert_eq!(*said, Model::compile(&next, &defaults).1);
 
-    let back = cluster.with(pod).world();
+    cluster::apply(&mut collector, &pod);
+    let back = collector.world();
     let (again, said, _) = Model::compile_after(&back, &defaults, &after, &said);
     assert!(is_routed(&again));
     assert_eq!(*said, *problems);

@@ -1,6 +1,7 @@
 //! Which Services and ports a route is for, and what is said where it is for none.
 
 use super::*;
+use crate::world::collect::{Collector, News};
 
 /// A route whose only parent is changed.
 fn of_parent(change: impl FnOnce(&mut Value)) -> Cluster {
@@ -114,15 +115,50 @@ fn rule_that_cannot_be_served_keeps_its_place() {
     assert_eq!(shares(&request(&table(&some), "/b")), [share("v2", 1)]);
 
     let report = parent(&some, "HTTPRoute web");
-    let accepted = (report.accepted.status, report.accepted.reason);
-    assert_eq!(accepted, (false, "UnsupportedValue"));
+    let said = (report.accepted.status, report.accepted.reason);
+    assert_eq!(said, ACCEPTED, "partly valid is accepted");
     let path = "spec.rules[0].filters[0]: ";
     assert!(report.accepted.message.starts_with(path), "{report:?}");
     let partly = report.partially_invalid.unwrap();
     assert_eq!((partly.status, partly.reason), (true, "UnsupportedValue"));
-    assert!(partly.message.contains("spec.rules[0]"), "{partly:?}");
+    let words = "Dropped Rule spec.rules[0]: ";
+    assert!(partly.message.starts_with(words), "{partly:?}");
 
     let none = of_rules(json!([broken]));
     assert_eq!(request(&table(&none), "/a"), invalid);
     assert_eq!(parent(&none, "HTTPRoute web").partially_invalid, None);
+    let refused = (false, "UnsupportedValue");
+    assert_eq!(accepted(&none, "HTTPRoute web"), refused);
+
+    let grpc = grpc_route("g", "api", json!([rule_over(&[("v2", 1)])]));
+    let lost = parent(&some.with(grpc), "HTTPRoute web");
+    assert_eq!(lost.accepted.reason, "Conflicted");
+    assert_eq!(lost.partially_invalid, None, "it is not accepted");
+}
+
+#[test]
+fn later_rule_of_tcp_route_does_not_refuse_it() {
+    let mut broken = rule_over(&[("v2", 1)]);
+    broken["filters"] = json!([]);
+    let of_rules = |rules: Value| cluster().with(gateway_tcp_route("t", "api", rules));
+    const TCP: &str = "TCPRoute.gateway.networking.k8s.io t";
+    let later = of_rules(json!([rule_over(&[("v1", 1)]), broken]));
+    assert_eq!(accepted(&later, TCP), ACCEPTED);
+    assert_eq!(parent(&later, TCP).partially_invalid, None);
+    let first = of_rules(json!([broken]));
+    assert_eq!(accepted(&first, TCP), (false, "UnsupportedValue"));
+}
+
+#[test]
+fn change_of_a_route_with_other_parents_is_none() {
+    let of_gateway = |rules: Value, generation: i64| {
+        let mut route = http_route("web", "api", rules);
+        route["spec"]["parentRefs"] = json!([{"name": "edge"}]);
+        set(route, "/metadata/generation", json!(generation))
+    };
+    let mut collector = Collector::default();
+    let first = of_gateway(json!([rule_below("/a", "v1")]), 1);
+    assert_eq!(apply(&mut collector, &first), News::Ordinary);
+    let second = of_gateway(json!([rule_below("/b", "v2")]), 2);
+    assert_eq!(apply(&mut collector, &second), News::None);
 }
