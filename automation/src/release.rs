@@ -17,6 +17,7 @@ use crate::judge::latency::Threshold;
 
 mod checks;
 mod evidence;
+mod grace;
 mod run;
 mod seen;
 mod state;
@@ -25,10 +26,12 @@ mod turn;
 mod words;
 
 pub use self::evidence::Evidence;
+pub use self::grace::GRACE;
 pub use self::seen::{
     CheckReport, Command, Event, EventKind, Gate, Newest, Next, Pod, Seen, SetCounts, Verb,
 };
 pub use self::state::{Ended, HISTORY, Run, State, Unsaved};
+pub use self::words::{refused_serves, span};
 
 /// The thresholds by which calls are slow; `None`: they are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,9 +110,10 @@ fn decide(turn: &mut Turn<'_>, newest: &Newest) {
     }
 }
 
-/// Ordinary rolling updates.
+/// Ordinary rolling updates. A refused revision serves by them, unless it was reverted before.
 fn suspended(turn: &mut Turn<'_>, newest: &Newest) {
-    if turn.state.run.is_some() && is_running(turn.state.phase) {
+    let serves = turn.state.candidate.as_deref() == Some(newest.revision.as_str());
+    if turn.state.run.is_some() && (serves || is_running(turn.state.phase)) {
         turn.bypass("spec.suspend is true", &newest.revision);
     }
     turn.idle(&newest.revision);
@@ -151,12 +155,15 @@ fn finish(mut turn: Turn<'_>, before: &State) -> Next {
         spec,
         seen,
         now,
-        state,
+        mut state,
         opens,
         events,
         ended,
         ..
     } = turn;
+    if let Some(run) = &mut state.run {
+        grace::note_present(run, &spec.deployment);
+    }
     let summary = words::summary(spec, seen, &state, now);
     let checks = match (&state.run, &state.candidate) {
         (Some(run), Some(candidate)) => checks::reports(spec, seen, candidate, run),

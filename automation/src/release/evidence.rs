@@ -33,6 +33,13 @@ pub struct Evidence {
     /// Restarts that an earlier run of the same candidate has been rolled back for.
     #[serde(rename = "b")]
     pub(super) restarts_before: u32,
+    /// Since when the Service or the Deployment has been missing, in seconds since 1970.
+    #[serde(rename = "a", skip_serializing_if = "Option::is_none")]
+    pub(super) absent: Option<u64>,
+    /// `short_hash` of the name of the Deployment that the run is of; empty in runs of older
+    /// versions.
+    #[serde(rename = "d", skip_serializing_if = "String::is_empty")]
+    pub(super) deployment: String,
 }
 
 /// One statistical check of a run.

@@ -54,6 +54,17 @@ impl State {
         self.history.truncate(HISTORY);
         Some(ended)
     }
+
+    /// The end of the last run, if that was rolled back first and its gates opened all the same.
+    #[must_use]
+    pub fn let_through(&self) -> Option<&Ended> {
+        let [last, before, ..] = self.history.as_slice() else {
+            return None;
+        };
+        let is_same = last.number == before.number && last.revision == before.revision;
+        let was_refused = is_same && before.result == ReleaseResult::RolledBack;
+        (was_refused && last.result == ReleaseResult::Bypassed).then_some(last)
+    }
 }
 
 /// One candidate from its first pod to its end.

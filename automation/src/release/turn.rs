@@ -8,6 +8,7 @@ use crds::weft::{ReleasePhase, ReleaseResult};
 
 use super::seen::{Command, Event, EventKind, Seen, Verb};
 use super::state::{Ended, Run, State};
+use super::words::refused_serves;
 
 /// A longer time without a look has shown nothing: no gate was opened in it, and what lasted before
 /// it may have ended.
@@ -142,10 +143,11 @@ impl<'a> Turn<'a> {
     /// All pods of the candidate serve as they are.
     pub(super) fn bypass(&mut self, reason: &str, stable: &str) {
         self.end(ReleaseResult::Bypassed, reason.to_owned(), None);
-        self.event(
-            EventKind::Bypassed,
-            format!("{reason}; all pods of {stable} serve without checks"),
+        let message = self.state.let_through().map_or_else(
+            || format!("{reason}; all pods of {stable} serve without checks"),
+            |ended| refused_serves(ended, &self.spec.deployment),
         );
+        self.event(EventKind::Bypassed, message);
         self.idle(stable);
         self.opens = Opens::All;
     }

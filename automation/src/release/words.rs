@@ -6,10 +6,11 @@ use crds::weft::ReleasePhase;
 use crds::weft::validation::{Release, ReleaseStep};
 
 use super::seen::Seen;
-use super::state::{Run, State};
+use super::state::{Ended, Run, State};
 
 /// A time in its largest unit that has two of them at least: `41 s`, `3 min`, `23 h`, `6 d`.
-pub(super) fn span(time: Duration) -> String {
+#[must_use]
+pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -32,10 +33,7 @@ pub(super) fn share(step: &ReleaseStep) -> String {
 pub(super) fn summary(spec: &Release, seen: &Seen, state: &State, now: Duration) -> String {
     let candidate = state.candidate.as_deref().unwrap_or_default();
     let Some(run) = &state.run else {
-        return match state.phase {
-            ReleasePhase::Waiting => "waits until one revision is left".to_owned(),
-            _ => String::new(),
-        };
+        return without_run(spec, seen, state);
     };
     match state.phase {
         ReleasePhase::Idle => String::new(),
@@ -65,6 +63,26 @@ pub(super) fn summary(spec: &Release, seen: &Seen, state: &State, now: Duration)
             )
         }
     }
+}
+
+fn without_run(spec: &Release, seen: &Seen, state: &State) -> String {
+    let refused = state.let_through();
+    let refused = refused.filter(|ended| seen.of(&ended.revision).next().is_some());
+    let refused = refused.map(|ended| refused_serves(ended, &spec.deployment));
+    let is_waiting = state.phase == ReleasePhase::Waiting;
+    let waits = is_waiting.then(|| "waits until one revision is left".to_owned());
+    let parts: Vec<String> = refused.into_iter().chain(waits).collect();
+    parts.join("; ")
+}
+
+/// What is said where the gates of a refused revision have opened. `ended`: by
+/// [`State::let_through`].
+#[must_use]
+pub fn refused_serves(ended: &Ended, deployment: &str) -> String {
+    format!(
+        "refused revision {} serves: {}; kubectl rollout undo deployment/{deployment}",
+        ended.revision, ended.reason
+    )
 }
 
 fn progressing(spec: &Release, run: &Run, now: Duration) -> String {

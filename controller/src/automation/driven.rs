@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use automation::release::{self, Command, Event, EventKind, Pod, Seen, State, Verb};
-use crds::weft::CanaryReleaseStatus;
+use automation::release::{self, Command, Ended, Event, EventKind, Pod, Seen, State, Verb};
 use crds::weft::validation::Release;
+use crds::weft::{CanaryReleaseStatus, ReleasePhase, ReleaseResult};
 use kube::api::DynamicObject;
 use model::world::ObjectKey;
 use tokio::time::Instant;
@@ -17,13 +17,14 @@ use tracing::warn;
 
 use super::aside;
 use super::commands::{self, Removals, Request};
+use super::conditions::Conditions;
 use super::context::{Around, resource};
 use super::counts::ReleaseCounts;
 use super::fields;
 use super::plan::{Plan, record};
 use super::rollouts::{Rollout, Rollouts};
 use super::seen::{self, Ordered};
-use super::standing;
+use super::standing::{self, Known};
 use super::stored::{self, Shown};
 use crate::apiserver::events::About;
 use crate::status::apart;
@@ -52,6 +53,16 @@ pub(super) struct Driven {
     /// What was written, when no answer came.
     unanswered: Option<Plan>,
     written: Option<Instant>,
+    /// What the release of this name before it leaves in the history.
+    inherited: Vec<Ended>,
+}
+
+/// Whether a release can be carried out.
+enum Standing {
+    InForce(Rollout),
+    /// But for its Service or its Deployment.
+    Missing,
+    Aside,
 }
 
 /// What became of a write.
@@ -75,6 +86,7 @@ impl Driven {
             known: None,
             unanswered: None,
             written: None,
+            inherited: Vec::new(),
         }
     }
 
@@ -82,60 +94,102 @@ impl Driven {
         self.uid == uid
     }
 
-    /// Drives the release by what is seen now. `None`: it holds no gate.
-    pub(super) async fn look(
-        &mut self,
-        around: Around<'_>,
-        object: &DynamicObject,
-    ) -> Option<Held> {
+    /// Drives the release by what is seen now. Returns what it holds.
+    pub(super) async fn look(&mut self, around: Around<'_>, object: &DynamicObject) -> Vec<Held> {
         let status: CanaryReleaseStatus = fields::status(object);
         let state = self.take_up(around, &status);
         let known = standing::known(around, &self.key, object, &mut self.conditions);
         // The model follows; until then nothing changes.
         let Some(known) = known else {
-            return self.as_it_is(object);
+            return self.as_it_is(around, object, &state);
         };
         let mut conditions = known.conditions.clone();
-        let mut in_force = None;
-        if let Some(spec) = known.accepted(around) {
-            let Some(rollout) = self.rollout(around, spec, &state).await else {
-                return self.as_it_is(object);
-            };
-            let fits = standing::fits(&mut conditions, spec, rollout.as_ref());
-            in_force = rollout.filter(|_| fits).map(|rollout| (spec, rollout));
-        }
+        let spec = &known.facts.spec;
+        let accepted = known.is_accepted(around);
+        let standing = self.standing(around, (spec, accepted), &state, &mut conditions);
+        let Some(standing) = standing.await else {
+            return self.as_it_is(around, object, &state);
+        };
         let last = status.last_command.clone();
         let verbs = Verb::ALL.map(Verb::as_str);
         let request = commands::read(&object.metadata, last.as_deref(), &verbs, around.wall);
-        let mut plan = match &in_force {
-            Some((spec, rollout)) => {
-                let acknowledged = conditions.is_true(crds::smi::PROGRAMMED);
-                let order = &known.facts.order;
-                let programmed = self.ordered.is_programmed(order, &state, acknowledged);
-                let command = command(request.as_ref());
-                let calls = seen::calls(&mut self.counts, around, spec, &state);
-                let mut seen = seen::seen(around, spec, &state, rollout, calls);
-                (seen.programmed, seen.command) = (programmed, command);
-                follow(spec, &seen, &state, around.now)
-            }
-            None => aside::plan(&state, &conditions, request.as_ref(), around.now),
-        };
+        let looked = (&state, &conditions, request.as_ref());
+        let mut plan = self.plan(around, &known, &standing, looked);
         note_command(&mut plan, request.as_ref(), last);
-        let is_driven = in_force.as_ref().is_some_and(|(spec, _)| !spec.suspend);
+        let is_driven = matches!(standing, Standing::InForce(_)) && !spec.suspend;
         standing::add_progress(&mut conditions, &plan.state, is_driven);
         plan.status = stored::written(&plan.state, &plan.shown);
         plan.status.conditions = conditions.stored(&status.conditions, around.wall);
         // A suspended one holds no gate, and opens none that another release holds.
-        let holds = in_force.filter(|_| is_driven);
-        let deployment = holds.map(|(spec, _)| seen::deployment(&self.key.namespace, spec));
-        let mut opens = std::mem::take(&mut plan.opens);
+        let holds = is_driven || plan.state.is_absent();
+        let mut held = if holds {
+            self.held(around, &state, &spec.deployment)
+        } else {
+            Vec::new()
+        };
+        let opens = std::mem::take(&mut plan.opens);
         let persisted = self.persist(around, object, &status, plan).await;
-        if persisted == Persisted::No {
-            opens.clear();
+        if persisted != Persisted::No
+            && let Some(held) = held.first_mut()
+        {
+            held.opens = opens;
         }
         self.finish_command(around, object, request, persisted)
             .await;
-        deployment.map(|deployment| Held { deployment, opens })
+        held
+    }
+
+    /// What follows from how the release stands.
+    fn plan(
+        &mut self,
+        around: Around<'_>,
+        known: &Known<'_>,
+        standing: &Standing,
+        (state, conditions, request): (&State, &Conditions, Option<&Request>),
+    ) -> Plan {
+        let spec = &known.facts.spec;
+        let kept = match standing {
+            Standing::InForce(rollout) => {
+                let acknowledged = conditions.is_true(crds::smi::PROGRAMMED);
+                let order = &known.facts.order;
+                let programmed = self.ordered.is_programmed(order, state, acknowledged);
+                let calls = seen::calls(&mut self.counts, around, spec, state);
+                let mut seen = seen::seen(around, spec, state, rollout, calls);
+                (seen.programmed, seen.command) = (programmed, command(request));
+                return follow(spec, &seen, state, around.now);
+            }
+            Standing::Missing => aside::kept(around, spec, state, conditions, request),
+            Standing::Aside => None,
+        };
+        kept.unwrap_or_else(|| aside::plan(around, &self.key, state, conditions, request))
+    }
+
+    /// Whether the release can be carried out; what is against it is added to the conditions.
+    /// `None`: the Deployment could not be read.
+    async fn standing(
+        &mut self,
+        around: Around<'_>,
+        (spec, accepted): (&Release, bool),
+        state: &State,
+        conditions: &mut Conditions,
+    ) -> Option<Standing> {
+        if !accepted {
+            return Some(Standing::Aside);
+        }
+        if !standing::has_service(around, spec) {
+            return Some(Standing::Missing);
+        }
+        if !state.is_of(&spec.deployment) {
+            standing::refuse_other(conditions, spec);
+            return Some(Standing::Missing);
+        }
+        let rollout = self.rollout(around, spec, state).await?;
+        let fits = standing::fits(conditions, spec, rollout.as_ref());
+        Some(match rollout {
+            Some(rollout) if fits => Standing::InForce(rollout),
+            Some(_) => Standing::Aside,
+            None => Standing::Missing,
+        })
     }
 
     /// The state to go on from: the one in memory while the status is what it was.
@@ -150,18 +204,70 @@ impl Driven {
         {
             return state.clone();
         }
-        let state = stored::state(status, around.now);
+        let mut state = stored::state(status, around.now);
+        if state.history.is_empty() {
+            state.history.clone_from(&self.inherited);
+        }
         self.known = Some((state.clone(), status.clone()));
         state
     }
 
-    /// Its pods keep their gates as they are.
-    fn as_it_is(&self, object: &DynamicObject) -> Option<Held> {
-        let name = object.data.pointer("/spec/deployment")?.as_str()?;
-        Some(Held {
-            deployment: ObjectKey::new(&self.key.namespace, name),
+    /// The release is gone: the gates of a revision that it refused open, which is said on the
+    /// Deployment, and by the release that has taken its place.
+    pub(super) fn gone(mut self, around: Around<'_>, successor: Option<&mut Self>) {
+        let Some((mut state, _)) = self.known.take() else {
+            return;
+        };
+        if state.phase != ReleasePhase::RolledBack {
+            return;
+        }
+        let how = if successor.is_some() {
+            "replaced"
+        } else {
+            "deleted"
+        };
+        let why = format!("CanaryRelease {} was {how}", self.key.name);
+        let ended = state.end(ReleaseResult::Bypassed, why, None, around.now);
+        let Some(message) = aside::refused(around, &self.key, ended.as_ref()) else {
+            return;
+        };
+        if let Some(successor) = successor {
+            self.uid.clone_from(&successor.uid);
+            successor.inherited = state.history;
+        }
+        let kind = EventKind::Bypassed;
+        let plan = Plan {
+            events: vec![Event { kind, message }],
+            ended,
+            ..Plan::default()
+        };
+        record(around.parts, &self.about(), &plan);
+    }
+
+    /// Its pods keep their gates as they are, also those of the run's Deployment where the spec
+    /// names another one by now.
+    fn as_it_is(&self, around: Around<'_>, object: &DynamicObject, state: &State) -> Vec<Held> {
+        let named = object.data.pointer("/spec/deployment");
+        let named = named.and_then(|name| name.as_str()).unwrap_or_default();
+        let mut held = self.held(around, state, named);
+        if !state.is_of(named) {
+            held.push(Held {
+                deployment: ObjectKey::new(&self.key.namespace, named),
+                opens: Vec::new(),
+            });
+        }
+        held
+    }
+
+    /// The Deployment of the run, as it is; of none without pods of it.
+    fn held(&self, around: Around<'_>, state: &State, named: &str) -> Vec<Held> {
+        let world = &around.compiled.world;
+        let deployment = seen::of_run(world, &self.key.namespace, state, named);
+        let held = deployment.map(|deployment| Held {
+            deployment,
             opens: Vec::new(),
-        })
+        });
+        held.into_iter().collect()
     }
 
     /// The Deployment's rollout, if there is one; `None`: it could not be read.
@@ -174,7 +280,7 @@ impl Driven {
         let deployment = seen::deployment(&self.key.namespace, spec);
         let pods = seen::pods(&around.compiled.world, &deployment);
         let pods = pods.map(|(_, facts)| facts.uid.clone()).collect();
-        let runs = release::is_running(state.phase);
+        let runs = release::is_running(state.phase) || state.is_absent();
         let client = &around.parts.client;
         match self.rollouts.look(client, &deployment, pods, runs).await {
             Ok(rollout) => Some(rollout.cloned()),

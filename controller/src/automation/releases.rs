@@ -104,9 +104,20 @@ impl Driver {
             let namespace = meta.namespace.as_deref().unwrap_or_default();
             let key = ObjectKey::new(namespace, meta.name.as_deref().unwrap_or_default());
             let uid = meta.uid.as_deref().unwrap_or_default();
-            let driven = before.remove(&key).filter(|driven| driven.is_of(uid));
-            let driven = driven.unwrap_or_else(|| Driven::new(&key, uid));
+            let driven = match before.remove(&key) {
+                Some(same) if same.is_of(uid) => same,
+                other => {
+                    let mut driven = Driven::new(&key, uid);
+                    if let Some(other) = other {
+                        other.gone(around, Some(&mut driven));
+                    }
+                    driven
+                }
+            };
             work.push((key, object, driven));
+        }
+        for gone in before.into_values() {
+            gone.gone(around, None);
         }
         let mut held: BTreeMap<ObjectKey, BTreeSet<String>> = BTreeMap::new();
         for batch in work.chunks_mut(AT_ONCE) {

@@ -70,6 +70,36 @@ pub(super) fn pods<'a>(
         .map(|(key, facts)| (key, &**facts))
 }
 
+/// The Deployment that has pods of this revision, of those in the namespace with such a name.
+pub(super) fn owner(
+    world: &World,
+    namespace: &str,
+    revision: &str,
+    is_meant: impl Fn(&str) -> bool,
+) -> Option<ObjectKey> {
+    let all = world.pods.range(ObjectKey::new(namespace, "")..);
+    let all = all.take_while(|(key, _)| *key.namespace == *namespace);
+    let there = all.filter(|(_, facts)| !facts.ended && !facts.terminating);
+    let of_it = there.filter(|(_, facts)| *gates::revision(facts) == *revision);
+    let mut owners = of_it.filter_map(|(_, facts)| gates::deployment(facts));
+    let name = owners.find(|name| is_meant(name))?;
+    Some(ObjectKey::new(namespace, name))
+}
+
+/// The Deployment of a release's run: the one that the spec names, unless that was changed since.
+pub(super) fn of_run(
+    world: &World,
+    namespace: &str,
+    state: &State,
+    named: &str,
+) -> Option<ObjectKey> {
+    if state.is_of(named) {
+        return Some(ObjectKey::new(namespace, named));
+    }
+    let candidate = state.candidate.as_deref()?;
+    owner(world, namespace, candidate, |name| state.is_of(name))
+}
+
 /// The new calls of a release.
 pub(super) fn calls(
     counts: &mut ReleaseCounts,

@@ -46,15 +46,30 @@ pub(super) fn known<'a>(
     Some(Known { facts, conditions })
 }
 
-impl<'a> Known<'a> {
-    /// The release, where it may be carried out: as written, and with a Service to lead the calls
-    /// of. What is wrong with its Deployment is not known here.
-    pub(super) fn accepted(&self, around: Around<'_>) -> Option<&'a Release> {
-        let spec = &self.facts.spec;
-        let accepted = around.parts.enabled && self.conditions.is_true(crds::smi::ACCEPTED);
-        let services = &around.compiled.world.services;
-        (accepted && services.contains_key(&ObjectKey::from(&spec.service))).then_some(spec)
+impl Known<'_> {
+    /// Whether the release may be carried out as it is written. Whether its Service and its
+    /// Deployment are there is another question.
+    pub(super) fn is_accepted(&self, around: Around<'_>) -> bool {
+        around.parts.enabled && self.conditions.is_true(crds::smi::ACCEPTED)
     }
+}
+
+/// Whether there is a Service to lead the calls of; compiling has said so in the conditions.
+pub(super) fn has_service(around: Around<'_>, spec: &Release) -> bool {
+    let services = &around.compiled.world.services;
+    services.contains_key(&ObjectKey::from(&spec.service))
+}
+
+/// Adds that the run is of another Deployment than the one that the spec names by now.
+pub(super) fn refuse_other(conditions: &mut Conditions, spec: &Release) {
+    conditions.edit(crds::smi::RESOLVED_REFS, |condition| {
+        condition.status = false;
+        condition.reason = "RefNotFound";
+        condition.message = format!(
+            "spec.deployment: the run is not of Deployment {}: name the one that it is of again",
+            spec.deployment
+        );
+    });
 }
 
 /// Adds what is wrong with the Deployment. False: the release cannot be carried out.

@@ -50,6 +50,7 @@ struct Bench {
     driver: Driver,
     /// Answers to patches are lost.
     lost: Arc<AtomicBool>,
+    has_service: bool,
 }
 
 fn spec() -> Value {
@@ -122,6 +123,7 @@ impl Bench {
             models,
             parts,
             lost,
+            has_service: true,
         };
         bench.look(2).await;
         assert_eq!(bench.phase(), "Idle", "{}", bench.status());
@@ -137,6 +139,16 @@ impl Bench {
         bench
     }
 
+    /// Revision `b` was rolled back, and its pod waits.
+    async fn refused() -> Self {
+        let mut bench = Self::releasing().await;
+        bench.command("abort", 0);
+        bench.look(2).await;
+        assert_eq!(bench.phase(), "RolledBack", "{}", bench.status());
+        assert!(!bench.is_open(NEW));
+        bench
+    }
+
     /// The Deployment gets template `b`.
     fn update(&self) {
         self.api.put(DEPLOYMENT, deployment(2, "RollingUpdate"));
@@ -149,8 +161,10 @@ impl Bench {
     fn compile(&self) {
         let mut world = cluster::Cluster::default()
             .with(cluster::namespace("shop"))
-            .with(cluster::node("node-a", "zone-a"))
-            .with(cluster::service("web", "10.96.0.9", &[("http", 80)]));
+            .with(cluster::node("node-a", "zone-a"));
+        if self.has_service {
+            world = world.with(cluster::service("web", "10.96.0.9", &[("http", 80)]));
+        }
         let mut endpoints = Vec::new();
         for pod in self.api.below(PODS) {
             let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
@@ -261,6 +275,18 @@ impl Bench {
         events.sort_by_key(|event| event["metadata"]["resourceVersion"].as_str().map(u64_of));
         let reasons = events.iter().map(|event| event["reason"].as_str().unwrap());
         reasons.map(str::to_owned).collect()
+    }
+}
+
+impl Bench {
+    /// What the last Event `Bypassed` about an object of this kind says.
+    async fn bypassed(&self, kind: &str) -> String {
+        sleep(Duration::from_secs(2)).await;
+        let mut events = self.api.below(EVENTS);
+        events.retain(|event| event["regarding"]["kind"] == kind && event["reason"] == "Bypassed");
+        let note = events.last().map(|event| event["note"].clone());
+        let note = note.unwrap_or_else(|| panic!("no Event on a {kind}"));
+        note.as_str().unwrap().to_owned()
     }
 }
 

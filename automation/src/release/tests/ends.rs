@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crds::weft::{ReleasePhase, ReleaseResult};
 
-use super::{World, pod, release, step};
-use crate::release::{EventKind, Gate, HISTORY, SetCounts, State, Verb, next};
+use super::{World, persisted, pod, release, step};
+use crate::release::{EventKind, GRACE, Gate, HISTORY, SetCounts, State, Verb, next};
 
 fn world() -> World {
     World::updated(release(vec![step(5, 20), step(20, 20), step(50, 20)]))
@@ -297,4 +297,43 @@ fn history_keeps_the_last_ten_runs() {
     let expected: Vec<u64> = (4..=13).rev().collect();
     assert_eq!(numbers, expected);
     assert_eq!(numbers.len(), HISTORY);
+}
+
+#[test]
+fn refused_revision_that_suspend_lets_through_is_reported() {
+    let mut world = world();
+    world.until_step(1);
+    world.command(Verb::Abort);
+    world.spec.suspend = true;
+    world.run(5);
+    let expected = [ReleaseResult::RolledBack, ReleaseResult::Bypassed];
+    assert_eq!(results(&world), expected);
+    let said = "refused revision v2 serves: spec.suspend is true; \
+                kubectl rollout undo deployment/web";
+    let last = world.events.last().expect("an Event");
+    assert_eq!(
+        (last.kind, last.message.as_str()),
+        (EventKind::Bypassed, said)
+    );
+    assert!(world.summary().starts_with(said), "{}", world.summary());
+    // Until it is reverted.
+    world.template = "v1".to_owned();
+    world.run(20);
+    assert!(!world.summary().contains("v2"), "{}", world.summary());
+}
+
+#[test]
+fn missing_service_has_one_grace_per_absence() {
+    let mut world = world();
+    world.until_step(1);
+    let (mut state, now) = (world.state.clone(), world.now());
+    assert_eq!(state.outlives(now), Some(GRACE));
+    let mut successor = persisted(&state);
+    assert_eq!(successor.outlives(now + GRACE), None);
+    assert!(state.is_of("web") && !state.is_of("webb"));
+    let back = next(&world.spec, &world.seen, &state, now + GRACE / 2);
+    assert!(!back.state.is_absent());
+    let mut again = back.state;
+    assert_eq!(again.outlives(now + GRACE), Some(GRACE));
+    assert_eq!(State::default().outlives(now), None, "no run");
 }
