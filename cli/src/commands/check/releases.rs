@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crds::labels::{POD_TEMPLATE_HASH, RELEASED_CONDITION};
 use crds::smi::ACCEPTED;
-use crds::weft::{CANARY_RELEASES, ReleasePhase};
+use crds::weft::{CANARY_RELEASES, ReleasePhase, ReleaseResult};
 use serde_json::Value;
 
 use super::data::{is_being_deleted, is_over};
@@ -35,27 +35,30 @@ pub(super) fn release_gates(facts: &Facts) -> CheckResult {
         .collect();
     if !shut.is_empty() {
         let names: Vec<String> = shut.iter().map(|pod| name_of(pod)).collect();
-        let restarts: BTreeSet<String> = shut.iter().filter_map(|pod| restart(pod)).collect();
-        let restarts: Vec<String> = restarts.into_iter().collect();
+        let ways_out = shut.iter().filter_map(|pod| way_out(releases, pod));
+        let ways_out: BTreeSet<String> = ways_out.collect();
+        let ways_out: Vec<String> = ways_out.into_iter().collect();
         return Ok((
             CheckStatus::Error,
             format!(
                 "{} pods wait for a gate that nothing opens: {}; {}",
                 names.len(),
                 few(&names),
-                few(&restarts)
+                few(&ways_out)
             ),
         ));
     }
-    let refused: Vec<String> = releases
-        .iter()
-        .filter_map(|release| rolled_back(release, &pods))
-        .collect();
+    let refused = releases.iter().filter_map(|release| {
+        rolled_back(release, &pods).or_else(|| Some((true, let_through(release, &pods)?)))
+    });
+    let (served, refused): (Vec<bool>, Vec<String>) = refused.unzip();
     Ok(if refused.is_empty() {
         (
             CheckStatus::Ok,
             format!("{} releases, {gated} gated pods", releases.len()),
         )
+    } else if served.contains(&false) {
+        (CheckStatus::Error, few(&refused))
     } else {
         (CheckStatus::Warning, few(&refused))
     })
@@ -112,32 +115,75 @@ fn holds(release: &Value, pod: &Value) -> bool {
         && phase.is_some_and(|phase| phase != ReleasePhase::Idle)
 }
 
-/// The command that replaces a pod by one without a gate.
-fn restart(pod: &Value) -> Option<String> {
-    let namespace = text(&pod["metadata"]["namespace"]);
-    let workload = workload(pod)?;
-    Some(format!("kubectl -n {namespace} rollout restart {workload}"))
+/// The command that ends the wait of a pod: it replaces one of a refused revision by one of the
+/// revision before, and any other by one without a gate.
+fn way_out(releases: &[Value], pod: &Value) -> Option<String> {
+    let mut releases = releases.iter();
+    let is_refused = releases.any(|release| {
+        let is_rolled_back = release["status"]["phase"] == ReleasePhase::RolledBack.as_str();
+        let refused = &release["status"]["candidate"]["revision"];
+        is_rolled_back && is_about(release, pod) && is_of(pod, refused)
+    });
+    rollout(if is_refused { "undo" } else { "restart" }, pod)
 }
 
-/// How many pods serve while a revision is refused: Kubernetes puts a part of the pods of a
-/// Deployment that is scaled up into it.
-fn rolled_back(release: &Value, pods: &[&Value]) -> Option<String> {
+fn rollout(verb: &str, pod: &Value) -> Option<String> {
+    let namespace = text(&pod["metadata"]["namespace"]);
+    let workload = workload(pod)?;
+    Some(format!("kubectl -n {namespace} rollout {verb} {workload}"))
+}
+
+fn is_of(pod: &Value, revision: &Value) -> bool {
+    revision.is_string() && pod["metadata"]["labels"][POD_TEMPLATE_HASH] == *revision
+}
+
+/// How many pods serve while a revision is refused, and whether any does: Kubernetes puts a part of
+/// the pods of a Deployment that is scaled up into it, and all of one that is scaled from 0.
+fn rolled_back(release: &Value, pods: &[&Value]) -> Option<(bool, String)> {
     let status = &release["status"];
     if status["phase"] != ReleasePhase::RolledBack.as_str() {
         return None;
     }
-    let own = pods.iter().filter(|pod| is_about(release, pod));
-    let serving = own.clone().filter(|pod| is_true(pod, "Ready")).count();
-    let refused = own
-        .clone()
-        .filter(|pod| {
-            pod["metadata"]["labels"][POD_TEMPLATE_HASH] == status["candidate"]["revision"]
-        })
-        .count();
+    let own = pods.iter().copied().filter(|pod| is_about(release, pod));
+    let own: Vec<&Value> = own.collect();
+    let serving = own.iter().filter(|pod| is_true(pod, "Ready")).count();
+    let revision = &status["candidate"]["revision"];
+    let refused = own.iter().filter(|pod| is_of(pod, revision)).count();
+    let undo = own.first().and_then(|pod| rollout("undo", pod));
+    let undo = undo.map(|undo| format!("; {undo}")).unwrap_or_default();
+    Some((
+        serving > 0 || own.is_empty(),
+        format!(
+            "{}: {serving} of {} pods serve, {refused} are of the refused revision {}{undo}",
+            name_of(release),
+            own.len(),
+            text(revision)
+        ),
+    ))
+}
+
+/// What is said of a revision that was refused and whose gates have opened all the same, while pods
+/// of it are there.
+fn let_through(release: &Value, pods: &[&Value]) -> Option<String> {
+    let history = &release["status"]["history"];
+    let (last, before) = (&history[0], &history[1]);
+    let was_refused = before["result"] == ReleaseResult::RolledBack.as_str()
+        && ["number", "revision"]
+            .iter()
+            .all(|field| before[field] == last[field]);
+    if !was_refused || last["result"] != ReleaseResult::Bypassed.as_str() {
+        return None;
+    }
+    let namespace = &release["metadata"]["namespace"];
+    let mut own = pods
+        .iter()
+        .filter(|pod| pod["metadata"]["namespace"] == *namespace);
+    let pod = own.find(|pod| is_of(pod, &last["revision"]))?;
     Some(format!(
-        "{}: {serving} of {} pods serve, {refused} are of the refused revision {}",
+        "{}: refused revision {} serves: {}; {}",
         name_of(release),
-        own.count(),
-        text(&status["candidate"]["revision"])
+        text(&last["revision"]),
+        text(&last["reason"]),
+        rollout("undo", pod)?
     ))
 }

@@ -108,6 +108,44 @@ async fn rolled_back_release_reports_how_many_pods_serve() {
     api.put(&PROXY.replace("web-1", "web-2"), proxy);
     let (result, message) = gates(&api).await;
     assert_eq!(result, "warning", "{message}");
-    let words = "shop/web: 1 of 2 pods serve, 1 are of the refused revision 75f";
+    let words = "shop/web: 1 of 2 pods serve, 1 are of the refused revision 75f; \
+                 kubectl -n shop rollout undo deployment/web";
     assert_eq!(message, words);
+}
+
+#[tokio::test]
+async fn refused_revision_alone_is_an_error_that_names_undo() {
+    let api = healthy();
+    api.put(POD, gated_for_long());
+    api.put(RELEASE, release("RolledBack"));
+    let undo = "kubectl -n shop rollout undo deployment/web";
+    let (result, message) = gates(&api).await;
+    assert_eq!(result, "error", "{message}");
+    assert!(message.ends_with(undo), "{message}");
+    // A restart would be a new run of it, also where nothing opens gates.
+    api.remove(&format!("{WEFT}/weft-controller"));
+    let (result, message) = gates(&api).await;
+    assert_eq!(result, "error", "{message}");
+    assert!(message.ends_with(undo), "{message}");
+}
+
+#[tokio::test]
+async fn refused_revision_that_serves_is_reported() {
+    let api = healthy();
+    let mut open = gated_for_long();
+    let condition = json!({"type": "weft.dev/released", "status": "True"});
+    let conditions = open["status"]["conditions"].as_array_mut().unwrap();
+    conditions.push(condition);
+    api.put(POD, open);
+    let mut bypassed = release("Idle");
+    let run = |result: &str| json!({"number": 3, "revision": "75f", "result": result, "reason": "spec.suspend is true"});
+    bypassed["status"]["history"] = json!([run("Bypassed"), run("RolledBack")]);
+    api.put(RELEASE, bypassed.clone());
+    let words = "shop/web: refused revision 75f serves: spec.suspend is true; \
+                 kubectl -n shop rollout undo deployment/web";
+    let expected = ("warning".to_owned(), words.to_owned());
+    assert_eq!(gates(&api).await, expected);
+    bypassed["status"]["history"][0]["revision"] = json!("8ac");
+    api.put(RELEASE, bypassed);
+    assert_eq!(gates(&api).await.0, "ok", "another revision");
 }
