@@ -6,7 +6,7 @@
 
 use crds::names;
 use crds::smi::validation::{Cluster, Mistake, Severity, ValidationContext};
-use crds::weft::{self, ExperimentPhase, FaultExperiment};
+use crds::weft::{self, CanaryRelease, ExperimentPhase, FaultExperiment, ReleasePhase};
 use kube::Resource as _;
 use serde_json::Value;
 
@@ -45,7 +45,10 @@ pub(crate) fn validate(request: &Request, cluster: &Cluster) -> AdmissionRespons
         let unread = names::warnings(&kind.group, &kind.kind, &request.object).into_iter();
         let unread = unread.map(|one| format!("{}: {}", one.field, one.text));
         return AdmissionResponse {
-            warnings: named(Severity::Warn).chain(unread).collect(),
+            warnings: named(Severity::Warn)
+                .chain(unread)
+                .chain(changes_releases_run(request))
+                .collect(),
             ..AdmissionResponse::allow()
         };
     }
@@ -93,6 +96,39 @@ fn changes_running_experiment(request: &Request) -> bool {
         spec
     };
     is_experiment && is_running && spec(&request.object) != spec(&request.old_object)
+}
+
+/// What it means that the release gets another Deployment or Service while it has a run, or a
+/// revision that it refused. It is no refusal: GitOps may take both away together.
+fn changes_releases_run(request: &Request) -> Vec<String> {
+    let kind = &request.kind;
+    let old = &request.old_object;
+    let phase = old.pointer("/status/phase").and_then(Value::as_str);
+    let is_idle = phase.is_none_or(|phase| phase == ReleasePhase::Idle.as_str());
+    if kind.group != weft::GROUP || kind.kind != CanaryRelease::kind(&()) || is_idle {
+        return Vec::new();
+    }
+    let text = |object: &Value, field: &str| {
+        let value = object.get("spec").and_then(|spec| spec.get(field));
+        let value = value.and_then(Value::as_str).unwrap_or_default();
+        value.chars().take(253).collect::<String>()
+    };
+    let changed = [
+        ("deployment", "if that is not the one of the run"),
+        ("service", "if there is no such Service"),
+    ];
+    let changed = changed.into_iter().filter_map(|(field, when)| {
+        let (was, is) = (text(old, field), text(&request.object, field));
+        (was != is).then(|| {
+            format!(
+                "spec.{field}: changes from {was} to {is} while the release is {}: {when}, the \
+                 run ends after 60 s and all pods of the new revision serve without checks; name \
+                 {was} again, or revert the Deployment first",
+                phase.unwrap_or_default()
+            )
+        })
+    });
+    changed.collect()
 }
 
 /// What is wrong with the object; `None` if its kind is none of ours.

@@ -79,3 +79,26 @@ fn running_experiment_takes_no_change_but_suspend() {
     );
     assert_eq!(finished, AdmissionResponse::allow());
 }
+
+#[test]
+fn release_with_a_run_warns_of_another_deployment_or_service() {
+    let kind = "CanaryRelease";
+    let object = |spec: &Value, phase: &str| json!({"metadata": {}, "spec": spec, "status": {"phase": phase}});
+    let before = read(RELEASE);
+    for field in ["deployment", "service"] {
+        let mut misspelt = before.clone();
+        misspelt[field] = json!("webb");
+        for phase in ["Progressing", "RolledBack"] {
+            let answer = answer(kind, &object(&misspelt, phase), &object(&before, phase));
+            assert_eq!(answer.refusal, None, "GitOps is not held up");
+            let [warning] = answer.warnings.as_slice() else {
+                panic!("{:?}", answer.warnings);
+            };
+            let start = format!("spec.{field}: changes from ");
+            assert!(warning.starts_with(&start), "{warning}");
+            assert!(warning.contains(&format!("to webb while the release is {phase}")));
+        }
+        let idle = answer(kind, &object(&misspelt, "Idle"), &object(&before, "Idle"));
+        assert_eq!(idle, AdmissionResponse::allow());
+    }
+}
