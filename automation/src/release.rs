@@ -144,11 +144,7 @@ fn settled(turn: &mut Turn<'_>, newest: &Newest) {
 
 fn finish(mut turn: Turn<'_>, before: &State) -> Next {
     if let Some(command) = turn.command.take() {
-        let message = format!(
-            "{} has no effect: the release is {}",
-            command.verb.as_str(),
-            turn.state.phase.as_str()
-        );
+        let message = words::ignored(command.verb, before);
         turn.event(EventKind::CommandIgnored, message);
     }
     let Turn {

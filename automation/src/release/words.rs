@@ -5,7 +5,7 @@ use std::time::Duration;
 use crds::weft::ReleasePhase;
 use crds::weft::validation::{Release, ReleaseStep};
 
-use super::seen::Seen;
+use super::seen::{Seen, Verb};
 use super::state::{Ended, Run, State};
 
 /// A time in its largest unit that has two of them at least: `41 s`, `3 min`, `23 h`, `6 d`.
@@ -107,6 +107,17 @@ fn step(spec: &Release, run: &Run) -> String {
         .present(spec)
         .map_or_else(|| format!("{} %", run.weight), share);
     format!("step {} of {}: {share}", run.step, spec.steps.len())
+}
+
+/// Of a command without effect. `met`: the state in which it was met.
+pub(super) fn ignored(verb: Verb, met: &State) -> String {
+    let phase = met.phase;
+    let takes = match phase.commands() {
+        commands if met.run.is_some() && !commands.is_empty() => commands.join(", "),
+        _ => "no command without a run".to_owned(),
+    };
+    let (verb, phase) = (verb.as_str(), phase.as_str());
+    format!("{verb} has no effect: the release was {phase}, which takes {takes}")
 }
 
 /// What ends a release that was rolled back.

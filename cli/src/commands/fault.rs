@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
 use crds::labels::{FAULTS, FAULTS_ALLOWED, FAULTS_STOPPED};
-use crds::weft::{FaultExperiment, parse_faults};
+use crds::weft::{ExperimentPhase, FaultExperiment, parse_faults};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::Patch;
@@ -35,7 +35,8 @@ use crate::output::Format;
                   the fault, and the evidence; exit status 0 if it was tolerated, 1 if not. run and \
                   stop are commands: they are written as annotation weft.dev/command, by the user's \
                   own right to patch the object (ClusterRole weft-fault-operator), and the controller \
-                  carries them out within seconds. stop --all stops every experiment of the mesh and \
+                  carries them out within seconds; one without effect in the phase that is read is not \
+                  written, with exit status 1. stop --all stops every experiment of the mesh and \
                   lets none start, by annotation weft.dev/faults of the mesh's namespace; allow --all \
                   takes that away. allow lets experiments harm calls of the namespace, of all or with \
                   --share of at most that share; --share 0% takes it away.",
@@ -199,6 +200,15 @@ async fn command(
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
     let look = Look::read(cluster, name).await?;
+    if let Some(why) = without_effect(&look, verb) {
+        let namespace = cluster.namespace();
+        let phase = look.phase();
+        let words = format!(
+            "FaultExperiment {namespace}/{name} is {phase}, where {verb} has no effect; {why}"
+        );
+        console.word(&words)?;
+        return Ok(Conclusion::No);
+    }
     let status = look.status();
     let last = status.and_then(|status| status.last_command.as_deref());
     let named = (ResourceKind::FaultExperiment, name);
@@ -210,6 +220,16 @@ async fn command(
         look.phase()
     ))?;
     Ok(Conclusion::Yes)
+}
+
+/// What to do in place of a command that has no effect in the phase that was read.
+fn without_effect(look: &Look, verb: &str) -> Option<&'static str> {
+    let phase = ExperimentPhase::named(look.phase())?;
+    match (phase.is_under_way(), verb) {
+        (false, "stop") => Some("no run is under way, weft fault run starts one"),
+        (true, "run") => Some("a run is under way, weft fault stop ends it"),
+        _ => None,
+    }
 }
 
 /// Writes the annotation of a namespace by which faults are allowed or stopped.

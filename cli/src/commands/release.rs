@@ -48,7 +48,8 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(60);
                   they are written as annotation weft.dev/command, by the user's own right to patch \
                   the object, and the controller carries them out within seconds. pause holds a run where it is and \
                   resume continues it, promote skips what is left of the steps, abort rolls back, \
-                  retry starts the refused revision again.",
+                  retry starts the refused revision again. A command without effect in the phase that is \
+                  read is not written, with exit status 1.",
     after_help = "Example:\n  weft release status web --watch"
 )]
 pub(crate) struct Release {
@@ -146,6 +147,11 @@ async fn command(
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
     let look = Look::read(cluster, name).await?;
+    if let Some(why) = look.refuses(verb) {
+        let namespace = cluster.namespace();
+        console.word(&format!("CanaryRelease {namespace}/{name} is {why}"))?;
+        return Ok(Conclusion::No);
+    }
     let status = look.status();
     let last = status.and_then(|status| status.last_command.as_deref());
     let named = (ResourceKind::CanaryRelease, name);
@@ -249,6 +255,23 @@ impl Look {
 
     fn is(&self, phase: ReleasePhase) -> bool {
         self.phase() == phase.as_str()
+    }
+
+    /// Why a command has no effect in the phase that was read, and what has. One that no controller
+    /// has written yet, or a later version, may take any.
+    fn refuses(&self, verb: &str) -> Option<String> {
+        let phase = ReleasePhase::named(self.phase())?;
+        let run = self.status().and_then(|status| status.run.as_ref());
+        let taken = run.map_or(&[][..], |_| phase.commands());
+        if taken.contains(&verb) {
+            return None;
+        }
+        let way_out = match taken {
+            [] => "a run starts when the template of its Deployment changes".to_owned(),
+            taken => format!("it takes {}", taken.join(", ")),
+        };
+        let phase = phase.as_str();
+        Some(format!("{phase}, where {verb} has no effect; {way_out}"))
     }
 
     fn conclusion(&self) -> Conclusion {

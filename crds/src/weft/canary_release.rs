@@ -350,6 +350,21 @@ status_words! {
     }
 }
 
+impl ReleasePhase {
+    /// The commands that have an effect on a run in this phase.
+    #[must_use]
+    pub const fn commands(self) -> &'static [&'static str] {
+        match self {
+            Self::Idle => &[],
+            Self::Waiting => &["abort"],
+            Self::Progressing => &["pause", "promote", "abort"],
+            Self::Paused => &["resume", "promote", "abort"],
+            Self::Promoting => &["pause", "resume", "abort"],
+            Self::RolledBack => &["retry"],
+        }
+    }
+}
+
 status_words! {
     /// How a run ended.
     ReleaseResult {

@@ -3,7 +3,7 @@
 use crds::weft::{ReleasePhase, ReleaseResult};
 
 use super::{World, release, step};
-use crate::release::{EventKind, Verb};
+use crate::release::{Command, EventKind, State, Verb, next};
 
 fn progressing() -> World {
     let steps = vec![step(5, 20), step(20, 20), step(50, 20)];
@@ -12,27 +12,51 @@ fn progressing() -> World {
     world
 }
 
+/// No pod of the candidate serves yet.
+fn waiting() -> World {
+    let mut world = World::updated(release(vec![step(5, 20), step(20, 20)]));
+    world.broken = Some("v2");
+    world.run(3);
+    world
+}
+
+#[test]
+fn ignored_command_names_phase_in_which_it_was_met() {
+    let mut world = waiting();
+    // In this look the run goes on to its first step.
+    world.broken = None;
+    world.run(1);
+    let mut at_the_end = world.seen.clone();
+    at_the_end.command = Some(Command {
+        verb: Verb::Promote,
+        by: None,
+    });
+    let looks = |state: &State| next(&world.spec, &at_the_end, state, world.now());
+    let mut before = world.state.clone();
+    before.phase = ReleasePhase::Waiting;
+    let look = looks(&before);
+    assert_eq!(look.state.phase, ReleasePhase::Progressing);
+    let said = "promote has no effect: the release was Waiting, which takes abort";
+    assert!(
+        look.events.iter().any(|event| event.message == said),
+        "{:?}",
+        look.events
+    );
+}
+
 #[test]
 fn command_that_does_not_fit_is_ignored() {
-    let fits = |phase: ReleasePhase, verb: Verb| match phase {
-        ReleasePhase::Idle | ReleasePhase::Waiting => false,
-        ReleasePhase::Progressing => !matches!(verb, Verb::Resume | Verb::Retry),
-        ReleasePhase::Paused => !matches!(verb, Verb::Pause | Verb::Retry),
-        ReleasePhase::Promoting => !matches!(verb, Verb::Promote | Verb::Retry),
-        ReleasePhase::RolledBack => verb == Verb::Retry,
-    };
+    let fits = |phase: ReleasePhase, verb: Verb| phase.commands().contains(&verb.as_str());
     for verb in Verb::ALL {
         for phase in ReleasePhase::ALL {
-            if phase == ReleasePhase::Waiting {
-                continue;
-            }
             let mut world = progressing();
             match phase {
                 ReleasePhase::Idle => world = World::new(world.spec),
+                ReleasePhase::Waiting => world = waiting(),
                 ReleasePhase::Paused => world.command(Verb::Pause),
                 ReleasePhase::Promoting => world.command(Verb::Promote),
                 ReleasePhase::RolledBack => world.command(Verb::Abort),
-                ReleasePhase::Progressing | ReleasePhase::Waiting => {}
+                ReleasePhase::Progressing => {}
             }
             assert_eq!(world.state.phase, phase);
             let before = world.state.clone();

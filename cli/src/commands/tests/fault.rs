@@ -106,6 +106,23 @@ async fn command_is_annotation_later_than_the_last() {
 }
 
 #[tokio::test]
+async fn fault_command_without_effect_is_refused() {
+    for (phase, verb) in [
+        ("Finished", "stop"),
+        ("Pending", "stop"),
+        ("Running", "run"),
+    ] {
+        let api = api();
+        let mut other = experiment();
+        other["status"]["phase"] = json!(phase);
+        api.put(SLOW, other);
+        let before = api.read(SLOW);
+        assert_eq!(ran(&api, &format!("{verb} payments-slow")).await.0, 1);
+        assert_eq!(api.read(SLOW), before, "{verb} in {phase}");
+    }
+}
+
+#[tokio::test]
 async fn faults_are_allowed_by_namespace_and_stopped_for_all() {
     let api = api();
     let annotation = |path: &str| {

@@ -171,6 +171,25 @@ async fn release_command_is_annotation_later_than_last_one() {
 }
 
 #[tokio::test]
+async fn command_without_effect_is_refused_with_those_that_have_one() {
+    for (phase, verb, takes) in [
+        ("Waiting", "promote", "it takes abort"),
+        ("Progressing", "retry", "it takes pause, promote, abort"),
+        ("RolledBack", "resume", "it takes retry"),
+        ("Idle", "pause", "a run starts when the template"),
+    ] {
+        let api = api(|release| release["status"]["phase"] = json!(phase));
+        let line = format!("weft release {verb} web -n shop");
+        let (code, out, err) = run(api.client(), &line).await;
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        let words =
+            format!("CanaryRelease shop/web is {phase}, where {verb} has no effect; {takes}");
+        assert!(err.starts_with(&words), "{err}");
+        assert!(api.writes().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn absent_release_is_bad_input_with_nearest_name() {
     for verb in ["status", "pause"] {
         let api = api(|_| ());
