@@ -69,9 +69,13 @@ fn without_run(spec: &Release, seen: &Seen, state: &State) -> String {
     let refused = state.let_through();
     let refused = refused.filter(|ended| seen.of(&ended.revision).next().is_some());
     let refused = refused.map(|ended| refused_serves(ended, &spec.deployment));
-    let is_waiting = state.phase == ReleasePhase::Waiting;
-    let waits = is_waiting.then(|| "waits until one revision is left".to_owned());
-    let parts: Vec<String> = refused.into_iter().chain(waits).collect();
+    let rest = match state.phase {
+        _ if spec.suspend => "spec.suspend is true, so nothing is checked",
+        ReleasePhase::Waiting => "waits until one revision is left",
+        _ => "",
+    };
+    let rest = Some(rest.to_owned()).filter(|rest| !rest.is_empty());
+    let parts: Vec<String> = refused.into_iter().chain(rest).collect();
     parts.join("; ")
 }
 

@@ -56,6 +56,15 @@ impl Conditions {
         Some(&failed.1)
     }
 
+    /// What is wrong, or a warning, in words.
+    pub(super) fn cautions(&self) -> String {
+        let spoken = [crds::smi::ACCEPTED, crds::smi::RESOLVED_REFS];
+        let all = self.all.iter();
+        let all = all.filter(|(name, one)| spoken.contains(name) && !one.message.is_empty());
+        let all: Vec<&str> = all.map(|(_, one)| one.message.as_str()).collect();
+        all.join("; ")
+    }
+
     pub(super) fn edit(&mut self, name: &str, edit: impl FnOnce(&mut Condition)) {
         if let Some((_, condition)) = self.all.iter_mut().find(|(of, _)| *of == name) {
             edit(condition);

@@ -116,6 +116,9 @@ impl Driven {
         let looked = (&state, &conditions, request.as_ref());
         let mut plan = self.plan(around, &known, &standing, looked);
         note_command(&mut plan, request.as_ref(), last);
+        if plan.shown.summary.is_empty() {
+            plan.shown.summary = conditions.cautions();
+        }
         let is_driven = matches!(standing, Standing::InForce(_)) && !spec.suspend;
         standing::add_progress(&mut conditions, &plan.state, is_driven);
         plan.status = stored::written(&plan.state, &plan.shown);

@@ -88,6 +88,15 @@ fn surroundings(
         let others = others.filter(|other| *other != service);
         found.others.extend(others.cloned());
     }
+    if !found.some {
+        let first = ObjectKey::new(&service.namespace, "");
+        let all = world.pods.range(first..);
+        let mut all = all.take_while(|(pod, _)| pod.namespace == service.namespace);
+        found.unselected = all.any(|(pod, facts)| {
+            let serves = !facts.ended && !facts.terminating && facts.ready_since > 0;
+            serves && is_of(service, deployment, (pod, &**facts))
+        });
+    }
     found
 }
 
@@ -107,7 +116,13 @@ pub(super) fn differ(
 fn report_pods(claim: &Claim<'_>, found: &ReleasedPods, about: &mut About<'_>) {
     const FIELD: &str = "spec.deployment";
     let (deployment, service) = (&claim.spec.deployment, &claim.root.name);
-    if !found.some {
+    if found.unselected {
+        let message = format!(
+            "Service {service} selects no pod of Deployment {deployment}, so a run has no calls \
+             and nothing is checked; correct the selector, or name the Service of these pods"
+        );
+        about.unresolved(Reason::RefNotFound, FIELD, message);
+    } else if !found.some {
         let message = format!(
             "no pod of Deployment {deployment} serves Service {service}; a run begins with the \
              first revision after one does"

@@ -33,6 +33,8 @@ pub struct Releases {
 pub(crate) struct ReleasedPods {
     /// Some pod of the Deployment serves the Service.
     pub(crate) some: bool,
+    /// None of them does, and some are ready.
+    pub(crate) unselected: bool,
     /// Some of them have no proxy.
     pub(crate) plain: bool,
     /// Other Services that they serve.

@@ -256,7 +256,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         DATA,
         "release-gates",
         releases::release_gates,
-        "every pod that waits for the gate of a CanaryRelease is held by one that has a run, and no release is rolled back or has let a refused revision through",
+        "every pod that waits for the gate of a CanaryRelease is held by one that has a run, and no release is rolled back, has let a refused revision through or has no calls to check",
         "of a refused revision revert the Deployment (kubectl rollout undo), or weft release retry; of any other pod kubectl rollout restart of the Deployment makes pods without a gate, which an uninstall without its hook needs",
     ),
     check(

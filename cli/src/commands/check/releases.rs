@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crds::labels::{POD_TEMPLATE_HASH, RELEASED_CONDITION};
-use crds::smi::ACCEPTED;
+use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::weft::{CANARY_RELEASES, ReleasePhase, ReleaseResult};
 use serde_json::Value;
 
@@ -17,6 +17,9 @@ use crate::commands::restart::workload;
 
 /// The controller opens gates that no release holds within seconds.
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The reason of condition Accepted where pods have no proxy.
+const NOT_ENFORCED: &str = "NotEnforced";
 
 pub(super) fn release_gates(facts: &Facts) -> CheckResult {
     let releases = facts.list(CANARY_RELEASES)?;
@@ -49,7 +52,10 @@ pub(super) fn release_gates(facts: &Facts) -> CheckResult {
         ));
     }
     let refused = releases.iter().filter_map(|release| {
-        rolled_back(release, &pods).or_else(|| Some((true, let_through(release, &pods)?)))
+        rolled_back(release, &pods).or_else(|| {
+            let warning = let_through(release, &pods).or_else(|| checks_nothing(release));
+            Some((true, warning?))
+        })
     });
     let (served, refused): (Vec<bool>, Vec<String>) = refused.unzip();
     Ok(if refused.is_empty() {
@@ -186,4 +192,16 @@ fn let_through(release: &Value, pods: &[&Value]) -> Option<String> {
         text(&last["reason"]),
         rollout("undo", pod)?
     ))
+}
+
+/// What is said of a release that looks healthy and has no calls to check: its Service or its
+/// Deployment is missing or does not fit, or pods are outside the mesh.
+fn checks_nothing(release: &Value) -> Option<String> {
+    if release["spec"]["suspend"] == true {
+        return None;
+    }
+    let unresolved = condition(release, RESOLVED_REFS).filter(|one| one["status"] == "False");
+    let outside = condition(release, ACCEPTED).filter(|one| one["reason"] == NOT_ENFORCED);
+    let message = text(&unresolved.or(outside)?["message"]);
+    Some(format!("{}: {message}", name_of(release)))
 }

@@ -311,6 +311,17 @@ fn pods_that_a_release_does_not_fit_are_reported() {
     assert_eq!(warnings(&shared), [(Reason::SharedPods, field())]);
 }
 
+#[test]
+fn service_that_selects_no_pod_of_deployment_is_no_reference() {
+    let spec = json!({"service": "lonely", "deployment": "api"});
+    let cluster = mesh(0, &[[true, true]])
+        .with(service("lonely", "10.96.0.2", &[("http", 80)]))
+        .with(release("rel", spec, Value::Null));
+    let (_, problems) = cluster.compile();
+    let expected = [(Reason::RefNotFound, "spec.deployment")];
+    assert_eq!(failures(&problems, ResolvedRefs), expected);
+}
+
 fn mirrors(cluster: &Cluster) -> Vec<Mirror> {
     let (model, _) = cluster.compile();
     let resolved = resolve_newest(&model, "client", &["10.96.0.1:80"]);

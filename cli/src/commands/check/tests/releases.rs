@@ -149,3 +149,25 @@ async fn refused_revision_that_serves_is_reported() {
     api.put(RELEASE, bypassed);
     assert_eq!(gates(&api).await.0, "ok", "another revision");
 }
+
+#[tokio::test]
+async fn release_that_checks_nothing_is_a_warning() {
+    for (kind, status, reason) in [
+        ("ResolvedRefs", "False", "RefNotFound"),
+        ("Accepted", "True", "NotEnforced"),
+    ] {
+        let api = healthy();
+        let mut idle = release("Idle");
+        idle["status"]["conditions"] = json!([{"type": kind, "status": status, "reason": reason,
+            "message": "it checks nothing"}]);
+        api.put(RELEASE, idle.clone());
+        let expected = (
+            "warning".to_owned(),
+            "shop/web: it checks nothing".to_owned(),
+        );
+        assert_eq!(gates(&api).await, expected);
+        idle["spec"]["suspend"] = json!(true);
+        api.put(RELEASE, idle);
+        assert_eq!(gates(&api).await.0, "ok", "that is meant");
+    }
+}
