@@ -177,6 +177,7 @@ pub fn next(spec: &Experiment, seen: &Seen, state: &State, now: Duration) -> Nex
         }
         next.go_on(spec, seen, now);
     } else {
+        next.add_late(seen);
         next.start(spec, seen, now);
     }
     next
@@ -187,6 +188,14 @@ impl Next {
     fn skip_scheduled(&mut self, seen: &Seen) {
         if let Some(Due::Now(time) | Due::Missed(time)) = seen.due {
             self.state.scheduled = Some(time);
+        }
+    }
+
+    /// Adds what the callers' proxies report of a run that has ended.
+    fn add_late(&mut self, seen: &Seen) {
+        let run = self.state.run.as_mut();
+        if let Some(run) = run.filter(|run| run.harms.is_some()) {
+            run.calls.add(&seen.calls);
         }
     }
 
@@ -429,7 +438,15 @@ fn lacks(spec: &Experiment, run: &Run) -> Option<String> {
             few(asked, harmed.calls, "harmed calls")
                 .or_else(|| few(asked, control.calls, "spared calls"))
         });
-        compared.or_else(|| few(asked, all.calls, "calls"))
+        let unmeasured = || {
+            let service = &asked.service.name;
+            (harmed.calls == 0).then(|| {
+                format!("no harmed call with a trace reached {service}, so nothing was measured")
+            })
+        };
+        compared
+            .or_else(|| few(asked, all.calls, "calls"))
+            .or_else(unmeasured)
     })
 }
 

@@ -171,6 +171,37 @@ fn harm_that_is_reported_late_counts() {
 }
 
 #[test]
+fn check_that_no_harmed_call_reached_is_inconclusive() {
+    let mut spec = spec();
+    spec.min_requests = 0;
+    spec.checks[0].error_rate.tolerance = None;
+    let mut played = Played::running(spec);
+    let mut unmeasured = second(0);
+    unmeasured.counts[0].harmed = Counts::default();
+    for _ in 0..61 {
+        played.see(&unmeasured);
+    }
+    let (verdict, reason) = played.verdict().unwrap();
+    assert_eq!(verdict, ExperimentVerdict::Inconclusive);
+    let start = "no harmed call with a trace reached checkout";
+    assert!(reason.starts_with(start), "{reason}");
+}
+
+#[test]
+fn calls_that_are_reported_after_the_end_count() {
+    let mut played = Played::running(spec());
+    while played.verdict().is_none() {
+        played.see(&Seen {
+            calls: Calls::default(),
+            ..second(100)
+        });
+    }
+    played.see(&second(0));
+    let run = played.state.run.unwrap();
+    assert_eq!((run.calls.harmed, run.calls.total), (100, 1000));
+}
+
+#[test]
 fn run_with_too_few_requests_is_inconclusive() {
     let few = Seen {
         generation: 1,

@@ -294,7 +294,8 @@ impl Driven {
         let changed = stored::without_counts(&plan.status) != stored::without_counts(before);
         let is_old = self.written.is_none_or(|at| at.elapsed() >= MARK_EVERY);
         // Summaries and messages of conditions differ without a run, too, and may wait as long.
-        let differs = is_counted || shown(&plan.status) != shown(before);
+        let calls = plan.status.calls != before.calls;
+        let differs = is_counted || calls || shown(&plan.status) != shown(before);
         let mut meta = object.metadata.clone();
         let mut status = before.clone();
         if decided || changed || (is_old && differs) {

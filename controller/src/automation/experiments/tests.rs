@@ -235,6 +235,21 @@ async fn harmed_calls_that_fail_end_the_run_as_harmful() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_reported_after_the_end_are_in_the_history() {
+    let mut bench = Bench::running().await;
+    while bench.status()["phase"] == "Running" {
+        bench.second(100).await;
+    }
+    bench.report_harm();
+    for _ in 0..25 {
+        bench.second(0).await;
+    }
+    let last = &bench.status()["history"][0];
+    assert_eq!(last["verdict"], "Harmful", "{last}");
+    assert_eq!(last["calls"]["harmed"], 40, "{last}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn run_without_failures_is_tolerated() {
     let mut bench = Bench::running().await;
     bench.report_harm();

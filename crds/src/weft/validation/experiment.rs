@@ -16,7 +16,8 @@ use crate::label_syntax::{is_label_key, is_label_value};
 use crate::near::hint;
 use crate::smi::schema;
 use crate::smi::validation::{
-    Mistake, Mistakes, Severity, Source, Validate, ValidationContext, unknown_fields, valid_port,
+    Code, Mistake, Mistakes, Severity, Source, Validate, ValidationContext, unknown_fields,
+    valid_port,
 };
 use crate::weft::duration::HOUR;
 use crate::weft::{
@@ -210,6 +211,7 @@ impl FaultExperimentSpec {
         let checks = checks(&self.checks, reader);
         let share = self.share(&checks, reader);
         let fault = fault(&self.fault, reader);
+        warn_of_target(&checks, target.as_ref(), &fault, reader);
         let field = "spec.minRequests";
         let min_requests = reader.number_or(field, self.min_requests, &REQUESTS, MIN_REQUESTS);
         let zero = Duration::ZERO;
@@ -356,6 +358,21 @@ fn fault(written: &FaultEffect, reader: &mut FieldReader<'_>) -> ExperimentFault
     ExperimentFault {
         delay,
         ending: endings.first().copied(),
+    }
+}
+
+/// Calls that the caller's proxy ends never reach the pods of the target, whose proxies count.
+fn warn_of_target(
+    checks: &[ServiceCheck],
+    target: Option<&ServiceId>,
+    fault: &ExperimentFault,
+    reader: &mut FieldReader<'_>,
+) {
+    let is_target = |check: &ServiceCheck| target == Some(&check.service);
+    if fault.ending.is_some() && checks.iter().any(is_target) {
+        let text = "names the target itself, which harmed calls do not reach, so nothing of them is \
+                    measured there; check a Service that calls it";
+        reader.caution("spec.checks", Code::FieldIgnored, text);
     }
 }
 

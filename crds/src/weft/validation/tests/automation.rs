@@ -215,6 +215,20 @@ fn experiment_that_says_everything_means_what_it_says() {
     assert!(!experiment.suspend);
 }
 
+#[test]
+fn check_of_aborted_target_is_warned_of() {
+    let target = json!("payments");
+    let (_, mistakes) = experiment(&with(&read(EXPERIMENT), "/checks/0/service", &target));
+    let [warning] = mistakes.as_slice() else {
+        panic!("{mistakes:?}");
+    };
+    let found = (warning.severity, warning.field.as_str());
+    assert_eq!(found, (Severity::Warn, "spec.checks"));
+    let mut delayed = with(&read(EXPERIMENT), "/checks/0/service", &target);
+    delayed["fault"] = json!({"delay": "300ms"});
+    assert_eq!(experiment(&delayed).1, [], "delayed calls reach it");
+}
+
 /// Schema and judge were written apart: whatever one refuses at its bounds, the other does too.
 fn agree<S: Validate + JsonSchema>(everything: &Value) -> usize {
     let schema = schema::<S>();
