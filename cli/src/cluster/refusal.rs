@@ -275,6 +275,8 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
         // Not bound to any subject by default.
         (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
+        // Who may harm calls is named apart from editors.
+        (crds::weft::GROUP, "faultexperiments") => "ClusterRole weft-fault-operator".to_owned(),
         // Read by name, and yet not for viewers; neither are leases.
         (_, "pods/portforward") | ("coordination.k8s.io", "leases") => {
             "ClusterRole edit".to_owned()
@@ -352,6 +354,10 @@ mod tests {
             (
                 "list resource \"events\" in API group \"events.k8s.io\" in the namespace \"weft-system\"",
                 "ClusterRole cluster-admin",
+            ),
+            (
+                "get resource \"faultexperiments\" in API group \"weft.dev\" in the namespace \"shop\"",
+                "ClusterRole weft-fault-operator",
             ),
             // Control: Kubernetes' own view has these.
             (
