@@ -82,7 +82,7 @@ impl Shifts {
         let ago = around.now.saturating_sub(self.changed?);
         (ago < SHIFTED_FOR).then(|| {
             format!(
-                "the weights of a TrafficSplit or route of {} changed {} s ago",
+                "the weights of a TrafficSplit, CanaryRelease or route of {} changed {} s ago",
                 target.name,
                 ago.as_secs()
             )
