@@ -20,6 +20,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
+use model::compiled::Compiled;
 use model::translate;
 use model::world::ObjectKey;
 use tokio::time::{Instant, sleep};
@@ -68,8 +69,7 @@ impl Driver {
         let compiled = self.parts.latest.borrow().clone();
         let Some(compiled) = compiled else { return };
         if compiled.world.experiments.is_empty() {
-            self.driven.clear();
-            return;
+            return self.drop_gone(&compiled, &BTreeMap::new());
         }
         let objects = match within(list(&self.parts.client, &resource())).await {
             Ok(objects) => objects,
@@ -80,24 +80,14 @@ impl Driver {
         let objects: BTreeMap<ObjectKey, DynamicObject> = objects
             .map(|object| (translate::key(&object.metadata), object))
             .collect();
-        self.driven.retain(|key, driven| {
-            let uid = objects
-                .get(key)
-                .and_then(|object| object.metadata.uid.as_deref());
-            uid.is_some_and(|uid| driven.is_of(uid))
-        });
+        self.drop_gone(&compiled, &objects);
         let mut under_way = under_way(&objects);
         for (key, object) in &objects {
             let uid = object.metadata.uid.as_deref().unwrap_or_default();
             let driven = self.driven.entry(key.clone());
             let driven = driven.or_insert_with(|| Driven::new(key, uid));
-            let around = Around {
-                parts: &self.parts,
-                compiled: &compiled,
-                now: self.began.0 + self.began.1.elapsed(),
-                wall: Timestamp::try_from(self.parts.clock.now()).unwrap_or_default(),
-                taken: under_way.get(&key.namespace).filter(|other| *other != key),
-            };
+            let taken = under_way.get(&key.namespace).filter(|other| *other != key);
+            let around = around(&self.parts, self.began, &compiled, taken);
             let is_under_way = driven.look(&around, object).await;
             let known = under_way.get(&key.namespace);
             if is_under_way && known.is_none() {
@@ -106,6 +96,36 @@ impl Driver {
                 under_way.remove(&key.namespace);
             }
         }
+    }
+
+    /// Forgets experiments that are not there any more; their runs have ended with them.
+    fn drop_gone(&mut self, compiled: &Compiled, objects: &BTreeMap<ObjectKey, DynamicObject>) {
+        let around = around(&self.parts, self.began, compiled, None);
+        self.driven.retain(|key, driven| {
+            let object = objects.get(key);
+            let uid = object.and_then(|object| object.metadata.uid.as_deref());
+            let is_there = uid.is_some_and(|uid| driven.is_of(uid));
+            if !is_there {
+                driven.gone(&around);
+            }
+            is_there
+        });
+    }
+}
+
+/// What a look sees.
+fn around<'a>(
+    parts: &'a Experiments,
+    began: (Duration, Instant),
+    compiled: &'a Compiled,
+    taken: Option<&'a ObjectKey>,
+) -> Around<'a> {
+    Around {
+        parts,
+        compiled,
+        now: began.0 + began.1.elapsed(),
+        wall: Timestamp::try_from(parts.clock.now()).unwrap_or_default(),
+        taken,
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use automation::experiment::{self, Ended, Happened, LATE_REPORTS, Order, Seen, State};
 use automation::schedule::{Due, Schedule};
 use crds::weft::validation::{Experiment, Schedule as Times};
-use crds::weft::{ExperimentHistory, ExperimentPhase, FaultExperimentStatus};
+use crds::weft::{ExperimentHistory, ExperimentPhase, ExperimentVerdict, FaultExperimentStatus};
 use kube::api::DynamicObject;
 use kube::core::ObjectMeta;
 use model::faults;
@@ -55,6 +55,8 @@ pub(super) struct Driven {
     written: Option<Instant>,
     /// When the last run ended, as far as this replica saw it.
     ended: Option<Instant>,
+    /// What it was at the last look.
+    spec: Option<Experiment>,
 }
 
 /// The state and the history, and the status that they were last written as or read from.
@@ -87,6 +89,7 @@ impl Driven {
             known: None,
             written: None,
             ended: None,
+            spec: None,
         }
     }
 
@@ -102,6 +105,9 @@ impl Driven {
             return before;
         };
         let spec = &facts.spec;
+        if self.spec.as_ref() != Some(spec) {
+            self.spec = Some(spec.clone());
+        }
         let status: FaultExperimentStatus = fields::status(object);
         let known = self.take_up(&status, spec);
         let conditions = Conditions::of(
@@ -157,6 +163,20 @@ impl Driven {
         plan.status.conditions = conditions.stored(&status.conditions, around.wall);
         self.persist(around, (object, spec), &status, (plan, request))
             .await
+    }
+
+    /// The object is gone, and with it a run that harmed calls, which is said on its target.
+    pub(super) fn gone(&self, around: &Around<'_>) {
+        let state = self.known.as_ref().map(|known| &known.state);
+        let running = state.filter(|state| state.phase == ExperimentPhase::Running);
+        let run = running.and_then(|state| state.run.as_ref());
+        if let (Some(run), Some(spec)) = (run, &self.spec) {
+            let ended = Happened::Ended(Ended {
+                verdict: ExperimentVerdict::Stopped,
+                reason: format!("FaultExperiment {} was deleted", self.key.name),
+            });
+            self.record(around, spec, (&ended, Some(run)));
+        }
     }
 
     /// What the model knows of this version of the object.
@@ -318,10 +338,10 @@ impl Driven {
             status,
         });
         for happened in &plan.happened {
-            self.record(around, object, spec, (happened, run.as_ref()));
+            self.record(around, spec, (happened, run.as_ref()));
         }
         if let Some(Request::Ignored(why)) = &request {
-            let event = words::event(object, &self.key, "CommandIgnored", true, why.clone());
+            let event = words::event(&self.uid, &self.key, "CommandIgnored", true, why.clone());
             around.parts.events.record(event);
         }
         if request.is_some() {
@@ -336,7 +356,6 @@ impl Driven {
     fn record(
         &self,
         around: &Around<'_>,
-        object: &DynamicObject,
         spec: &Experiment,
         (happened, run): (&Happened, Option<&experiment::Run>),
     ) {
@@ -351,7 +370,7 @@ impl Driven {
             (Happened::Ignored(why), _) => ("CommandIgnored", true, why.clone()),
             _ => return,
         };
-        let event = words::event(object, &self.key, reason, warning, text);
+        let event = words::event(&self.uid, &self.key, reason, warning, text);
         if !matches!(happened, Happened::Ignored(_))
             && let Some(event) = words::on_target(&event, spec, around)
         {

@@ -73,7 +73,11 @@ pub(super) fn written(
     FaultExperimentStatus {
         phase: Some(state.phase.as_str().to_owned()),
         target: Some(target(spec)),
-        verdict: history.first().map(|last| last.verdict.clone()),
+        // That of the run before is no word about the one that is under way.
+        verdict: history
+            .first()
+            .filter(|_| !state.phase.is_under_way())
+            .map(|last| last.verdict.clone()),
         run: run.map(|run| ExperimentRun {
             number: run.number,
             requested_at: Some(rfc3339(run.requested)),

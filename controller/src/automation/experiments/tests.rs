@@ -133,8 +133,10 @@ impl Bench {
 
     /// A look by the objects as they are.
     async fn look(&mut self) {
-        let object = self.api.read(SLOW).unwrap();
-        let cluster = shop().with(self.namespace.clone()).with(object);
+        let mut cluster = shop().with(self.namespace.clone());
+        for object in self.api.below(SLOW) {
+            cluster = cluster.with(object);
+        }
         let world = Arc::new(cluster.world());
         let (model, problems) = Model::compile(&world, &Defaults::default());
         let compiled = Compiled::new(world, model, problems);
@@ -162,6 +164,47 @@ impl Bench {
         assert_eq!(bench.status()["phase"], "Running", "{}", bench.status());
         bench
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_experiment_ends_its_run_on_the_target() {
+    let mut bench = Bench::running().await;
+    bench.api.remove(SLOW);
+    bench.second(0).await;
+    let Bench {
+        api,
+        _writer: writer,
+        ..
+    } = bench;
+    tokio::spawn(writer.run(std::future::pending()));
+    sleep(SECOND * 2).await;
+    let events = api.below("/apis/events.k8s.io/v1/namespaces/shop/events/");
+    let mut ends = events
+        .iter()
+        .filter(|event| event["reason"] == "FaultEnded" && event["regarding"]["kind"] == "Service");
+    let note = ends.next().expect("an Event on the Service")["note"].clone();
+    assert!(
+        note.as_str().unwrap().contains("slow was deleted"),
+        "{note}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn verdict_of_the_run_before_is_not_shown_while_one_runs() {
+    let mut bench = Bench::running().await;
+    while bench.status()["phase"] == "Running" {
+        bench.second(100).await;
+    }
+    assert_eq!(bench.status()["verdict"], "Harmful");
+    let later: Timestamp = NOW.parse().unwrap();
+    let later = later + k8s_openapi::jiff::SignedDuration::from_secs(60);
+    bench.command(&format!("run@{later}"));
+    bench.second(0).await;
+    let status = bench.status();
+    assert_eq!(
+        (&status["phase"], &status["verdict"]),
+        (&json!("Waiting"), &Value::Null)
+    );
 }
 
 #[tokio::test(start_paused = true)]

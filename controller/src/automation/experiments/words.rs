@@ -6,7 +6,6 @@ use automation::experiment::{Ended, LOOK, Run, State};
 use crds::weft::validation::Experiment;
 use crds::weft::{ExperimentHistory, ExperimentPhase, ExperimentVerdict};
 use k8s_openapi::jiff::Timestamp;
-use kube::core::DynamicObject;
 use model::world::ObjectKey;
 
 use super::context::Around;
@@ -85,7 +84,7 @@ pub(super) fn is_warning(verdict: ExperimentVerdict) -> bool {
 
 /// An Event about the experiment.
 pub(super) fn event(
-    object: &DynamicObject,
+    uid: &str,
     key: &ObjectKey,
     reason: &'static str,
     warning: bool,
@@ -97,7 +96,7 @@ pub(super) fn event(
             kind: "FaultExperiment".to_owned(),
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
-            uid: object.metadata.uid.clone().unwrap_or_default(),
+            uid: uid.to_owned(),
         },
         event_type: if warning {
             EventType::Warning
