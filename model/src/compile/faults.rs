@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crds::weft::parse_faults;
 use crds::weft::validation::{Experiment, FaultEnding};
 use http::StatusCode;
 use policy::{
@@ -124,11 +125,20 @@ impl<'s, 'a> Reading<'s, 'a> {
     /// Whether the namespace lets this share of its calls be harmed.
     fn is_allowed(&mut self, share: Share) -> bool {
         let namespace = &self.key.namespace;
-        let limit = limit(self.named.world.namespace(namespace));
+        let facts = self.named.world.namespace(namespace);
+        let limit = limit(facts);
         if share <= limit {
             return true;
         }
-        let message = if limit == Share::NONE {
+        let written = facts.and_then(|facts| facts.annotations.faults.as_deref());
+        let unreadable = written.and_then(|text| Some((text, parse_faults(text).err()?)));
+        let message = if let Some((text, bad)) = unreadable {
+            let text: String = text.chars().take(80).collect();
+            format!(
+                "annotation weft.dev/faults of namespace {namespace} is {text:?}, which cannot be \
+                 read and allows no faults; it {bad}"
+            )
+        } else if limit == Share::NONE {
             format!(
                 "namespace {namespace} does not allow faults; weft fault allow -n {namespace} \
                  allows them, with the right to write the Namespace"

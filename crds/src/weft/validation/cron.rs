@@ -31,11 +31,13 @@ pub(super) enum BadCron {
     Fields,
     #[error("may have {LONGEST} characters")]
     TooLong,
-    #[error("its {field} must be *, or numbers from {least} to {most} with , - and /")]
+    #[error("its {field} must be *, or numbers from {least} to {most}{names} with , - and /")]
     Field {
         field: &'static str,
         least: u8,
         most: u8,
+        /// Names of values, where it has any.
+        names: &'static str,
     },
 }
 
@@ -55,6 +57,11 @@ pub(super) fn check(text: &str) -> Result<(), BadCron> {
                 field,
                 least: *range.start(),
                 most: *range.end(),
+                names: match names {
+                    [] => "",
+                    ["JAN", ..] => " or JAN to DEC",
+                    _ => " or SUN to SAT",
+                },
             });
         }
     }
@@ -93,6 +100,30 @@ fn is_entry(entry: &str, range: &RangeInclusive<u8>, names: &[&str]) -> bool {
         None => step.is_none() && value(span).is_some(),
     };
     step_fits && span_fits
+}
+
+/// Whether a schedule has no day: a month that is named is too short for each day of the month.
+pub(super) fn is_never(text: &str) -> bool {
+    let written: Vec<&str> = text.split_whitespace().collect();
+    let [_, _, days, months, weekdays] = written[..] else {
+        return false;
+    };
+    // With both, either of them is enough.
+    if weekdays != "*" || days.contains('*') {
+        return false;
+    }
+    let first = |entry: &str| entry.split(['-', '/']).next()?.parse::<u8>().ok();
+    let Some(first_day) = days.split(',').filter_map(first).min() else {
+        return false;
+    };
+    let is_short = |month: &str| match month.to_ascii_uppercase().as_str() {
+        "2" | "02" | "FEB" => first_day > 29,
+        "4" | "04" | "APR" | "6" | "06" | "JUN" | "9" | "09" | "SEP" | "11" | "NOV" => {
+            first_day > 30
+        }
+        _ => false,
+    };
+    months.split(',').all(is_short)
 }
 
 /// Whether the text looks like a name of the IANA database; only what starts the runs knows which
@@ -144,6 +175,31 @@ mod tests {
             assert_eq!(check(bad), Err(BadCron::Fields), "{bad}");
         }
         assert_eq!(check(&"0,".repeat(100)), Err(BadCron::TooLong));
+    }
+
+    #[test]
+    fn day_that_no_month_has_is_never() {
+        for never in [
+            "0 0 30 2 *",
+            "0 0 30,31 FEB *",
+            "5 4 31 4,6,sep,11 *",
+            "0 0 30-31 02 *",
+        ] {
+            assert!(check(never).is_ok() && is_never(never), "{never}");
+        }
+        for sometime in [
+            "0 0 29 2 *",
+            "0 0 30 2 1",
+            "0 0 31 4,5 *",
+            "0 0 31 2-3 *",
+            "0 0 28-30 2 *",
+            "0 0 * 2 *",
+            "0 0 31 * *",
+        ] {
+            assert!(check(sometime).is_ok() && !is_never(sometime), "{sometime}");
+        }
+        let bad = check("0 0 * * 8").unwrap_err().to_string();
+        assert!(bad.contains("from 0 to 6 or SUN to SAT with"), "{bad}");
     }
 
     #[test]

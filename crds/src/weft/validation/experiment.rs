@@ -280,6 +280,13 @@ impl FaultExperimentSpec {
         if let Err(bad) = cron::check(&written.cron) {
             let text = format!("is {:?}, but {bad}", shown(&written.cron));
             reader.wrong("spec.schedule.cron", &text);
+        } else if cron::is_never(&written.cron) {
+            let text = format!(
+                "is {:?}, a day that no month has, so no run ever starts by it; correct the day or \
+                 the month",
+                shown(&written.cron)
+            );
+            reader.caution("spec.schedule.cron", Code::FieldIgnored, &text);
         }
         let time_zone = written.time_zone.as_deref().unwrap_or(UTC);
         if !cron::is_time_zone(time_zone) {

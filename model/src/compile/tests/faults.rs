@@ -71,7 +71,8 @@ fn run_harms_callers_and_counts_at_checked_pods() {
 fn status_without_permission_of_namespace_harms_nothing() {
     for (annotation, field) in [
         (None, "does not allow faults"),
-        (Some("yes"), "does not allow faults"),
+        (Some("yes"), "is \"yes\", which cannot be read"),
+        (Some("share=5"), "such as \"share=5%\""),
         (Some("stopped"), "does not allow faults"),
         (Some("share=5%"), "is 10%, and namespace shop allows 5%"),
     ] {
