@@ -15,6 +15,8 @@ pub struct Seen {
     pub newest: Option<Newest>,
     /// All pods of the Deployment that are not being deleted.
     pub pods: Vec<Pod>,
+    /// Ready pods of others that serve the Service, too: proxies share its calls out among them.
+    pub foreign: usize,
     /// `spec.paused` of the Deployment: Promoting waits.
     pub deployment_paused: bool,
     /// `spec.progressDeadlineSeconds` of the Deployment.

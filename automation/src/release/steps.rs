@@ -29,7 +29,8 @@ pub(super) fn cap(seen: &Seen, candidate: &str) -> u8 {
     if candidates == 0 {
         return 0;
     }
-    let percent = candidates.saturating_mul(100) / (candidates + others);
+    let all = candidates + others + seen.foreign;
+    let percent = candidates.saturating_mul(100) / all;
     u8::try_from(percent.max(1)).unwrap_or(100)
 }
 

@@ -385,7 +385,7 @@ fn follow(spec: &Release, seen: &Seen, state: &State, now: Duration) -> Plan {
     let of = |pod: &&Pod| candidate == Some(pod.revision.as_str());
     let candidates = seen.pods.iter().filter(of).filter(|pod| pod.serves());
     let others = seen.pods.iter().filter(|pod| !of(pod) && pod.ready);
-    let pods = (others.count(), candidates.count());
+    let pods = (others.count() + seen.foreign, candidates.count());
     Plan {
         state: next.state,
         shown: Shown {

@@ -161,6 +161,7 @@ pub(super) fn seen(
     Seen {
         newest,
         pods: pods.collect(),
+        foreign: foreign(around.compiled, &service, &deployment),
         deployment_paused: rollout.paused,
         progress_deadline: rollout.progress_deadline,
         programmed: false,
@@ -170,6 +171,21 @@ pub(super) fn seen(
         candidate: calls.candidate,
         recent: calls.recent,
     }
+}
+
+/// Ready pods behind the Service that are not of the Deployment.
+fn foreign(compiled: &Compiled, service: &ObjectKey, deployment: &ObjectKey) -> usize {
+    let entry = compiled.model.index.services.get(service);
+    let ports = entry.into_iter().flat_map(|entry| entry.ports.values());
+    let ready = ports
+        .flat_map(|port| &port.candidates)
+        .filter(|one| one.ready);
+    let pods: BTreeSet<&ObjectKey> = ready.filter_map(|one| one.endpoint.pod.as_ref()).collect();
+    let others = pods.into_iter().filter(|pod| {
+        let facts = compiled.world.pods.get(*pod);
+        facts.is_some_and(|facts| gates::deployment(facts) != Some(&*deployment.name))
+    });
+    others.count()
 }
 
 /// The Deployment of a release.

@@ -139,6 +139,9 @@ fn cap_is_the_share_of_serving_pods() {
     let mut seen: Seen = world.seen.clone();
     seen.pods.push(pod("v2", 9));
     assert_eq!(cap(&seen, "v2"), 25);
+    seen.foreign = 1;
+    assert_eq!(cap(&seen, "v2"), 20, "another Deployment serves, too");
+    seen.foreign = 0;
     seen.pods.retain(|pod| pod.revision == "v2");
     assert_eq!(cap(&seen, "v2"), 100);
     for number in 0..300 {
