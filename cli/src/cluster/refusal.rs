@@ -275,7 +275,7 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
         // Not bound to any subject by default.
         (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
-        // Who may harm calls is named apart from editors.
+        // The right to harm calls has a role of its own.
         (crds::weft::GROUP, "faultexperiments") => "ClusterRole weft-fault-operator".to_owned(),
         // Read by name, and yet not for viewers; neither are leases.
         (_, "pods/portforward") | ("coordination.k8s.io", "leases") => {

@@ -81,7 +81,7 @@ fn running_experiment_takes_no_change_but_suspend() {
 }
 
 #[test]
-fn release_with_a_run_warns_of_another_deployment_or_service() {
+fn update_during_release_run_warns_of_another_deployment() {
     let kind = "CanaryRelease";
     let object = |spec: &Value, phase: &str| json!({"metadata": {}, "spec": spec, "status": {"phase": phase}});
     let before = read(RELEASE);

@@ -171,7 +171,7 @@ async fn release_command_is_annotation_later_than_last_one() {
 }
 
 #[tokio::test]
-async fn command_without_effect_is_refused_with_those_that_have_one() {
+async fn command_without_effect_is_refused_with_others_named() {
     for (phase, verb, takes) in [
         ("Waiting", "promote", "it takes abort"),
         ("Progressing", "retry", "it takes pause, promote, abort"),

@@ -105,9 +105,6 @@ impl Driven {
             return before;
         };
         let spec = &facts.spec;
-        if self.spec.as_ref() != Some(spec) {
-            self.spec = Some(spec.clone());
-        }
         let status: FaultExperimentStatus = fields::status(object);
         let known = self.take_up(&status, spec);
         let conditions = Conditions::of(
@@ -287,6 +284,9 @@ impl Driven {
 
     /// Adds a run that has ended to the history, and to the last one what came late.
     fn conclude(&mut self, plan: &mut Plan, facts: &ExperimentFacts, around: &Around<'_>) {
+        if self.spec.as_ref() != Some(&facts.spec) {
+            self.spec = Some(facts.spec.clone());
+        }
         let Some(run) = &plan.state.run else { return };
         for happened in &plan.happened {
             if let Happened::Ended(Ended { verdict, reason }) = happened {

@@ -190,7 +190,7 @@ async fn deleted_experiment_ends_its_run_on_the_target() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn verdict_of_the_run_before_is_not_shown_while_one_runs() {
+async fn former_verdict_is_not_shown_during_a_run() {
     let mut bench = Bench::running().await;
     while bench.status()["phase"] == "Running" {
         bench.second(100).await;

@@ -312,7 +312,7 @@ fn pods_that_a_release_does_not_fit_are_reported() {
 }
 
 #[test]
-fn service_that_selects_no_pod_of_deployment_is_no_reference() {
+fn service_without_pod_of_deployment_is_no_reference() {
     let spec = json!({"service": "lonely", "deployment": "api"});
     let cluster = mesh(0, &[[true, true]])
         .with(service("lonely", "10.96.0.2", &[("http", 80)]))
