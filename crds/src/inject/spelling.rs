@@ -39,8 +39,9 @@ pub fn misspelled(label: Option<&str>, annotation: Option<&str>) -> Option<Strin
             let annotation = annotation?;
             Some(format!(
                 "annotation {INJECT} ({:?}) is not read: it must be a label; write \
-                 {INJECT}={ENABLED} under metadata.labels",
-                short(annotation)
+                 {INJECT}={} under metadata.labels",
+                short(annotation),
+                meant(Some(annotation))
             ))
         }
     }
@@ -66,10 +67,7 @@ pub fn unheard(kind: &str, object: &Value) -> Option<String> {
 fn elsewhere(kind: &str, metadata: &Value, template: &Value) -> Option<String> {
     let of = |metadata: &Value, map: &str| Some(metadata.get(map)?.get(INJECT)?.clone());
     let written = of(metadata, "labels").or_else(|| of(metadata, "annotations"))?;
-    let meant = match written.as_str() {
-        Some(DISABLED | "false") => DISABLED,
-        _ => ENABLED,
-    };
+    let meant = meant(written.as_str());
     let is_in_template = of(template, "labels").is_some();
     (!is_in_template).then(|| {
         format!(
@@ -77,6 +75,14 @@ fn elsewhere(kind: &str, metadata: &Value, template: &Value) -> Option<String> {
              spec.template.metadata.labels"
         )
     })
+}
+
+/// The value that a text in another place or spelling stands for.
+fn meant(text: Option<&str>) -> &'static str {
+    match text {
+        Some(DISABLED | "false") => DISABLED,
+        _ => ENABLED,
+    }
 }
 
 fn short(text: &str) -> String {
@@ -104,6 +110,12 @@ mod tests {
                 "{message}"
             );
         }
+        let unwanted = json!({"annotations": {"weft.dev/inject": "disabled"}});
+        let message = misspelled_in(&unwanted).unwrap();
+        assert!(
+            message.contains("write weft.dev/inject=disabled"),
+            "{message}"
+        );
         for right in [
             json!({}),
             json!(null),
