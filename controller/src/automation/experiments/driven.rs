@@ -55,8 +55,8 @@ pub(super) struct Driven {
     written: Option<Instant>,
     /// When the last run ended, as far as this replica saw it.
     ended: Option<Instant>,
-    /// What it was at the last look.
-    spec: Option<Experiment>,
+    /// What it was at the last look, and since which generation.
+    spec: Option<(i64, Experiment)>,
 }
 
 /// The state and the history, and the status that they were last written as or read from.
@@ -106,7 +106,7 @@ impl Driven {
         };
         let spec = &facts.spec;
         let status: FaultExperimentStatus = fields::status(object);
-        let known = self.take_up(&status, spec);
+        let known = self.take_up(&status, facts);
         let conditions = Conditions::of(
             &mut self.conditions,
             Kind::FaultExperiment,
@@ -167,7 +167,7 @@ impl Driven {
         let state = self.known.as_ref().map(|known| &known.state);
         let running = state.filter(|state| state.phase == ExperimentPhase::Running);
         let run = running.and_then(|state| state.run.as_ref());
-        if let (Some(run), Some(spec)) = (run, &self.spec) {
+        if let (Some(run), Some((_, spec))) = (run, &self.spec) {
             let ended = Happened::Ended(Ended {
                 verdict: ExperimentVerdict::Stopped,
                 reason: format!("FaultExperiment {} was deleted", self.key.name),
@@ -188,16 +188,25 @@ impl Driven {
         is_same.then_some(&**facts)
     }
 
-    /// The state in memory where the status is what it was written as, else that of the status.
-    fn take_up(&mut self, status: &FaultExperimentStatus, spec: &Experiment) -> Known {
-        match self.known.take() {
+    /// The state in memory where the status is what it was written as, else that of the status. A
+    /// write that changes no meaning, such as a default that is written out, ends no run: it goes on
+    /// by the generation of that write.
+    fn take_up(&mut self, status: &FaultExperimentStatus, facts: &ExperimentFacts) -> Known {
+        let mut known = match self.known.take() {
             Some(known) if known.status == *status => known,
             _ => Known {
-                state: stored::state(status, spec),
+                state: stored::state(status, &facts.spec),
                 history: status.history.clone(),
                 status: status.clone(),
             },
+        };
+        if let (Some(run), Some((generation, spec))) = (&mut known.state.run, &self.spec)
+            && *generation <= run.generation
+            && *spec == facts.spec
+        {
+            run.generation = facts.meta.generation;
         }
+        known
     }
 
     /// Why the schedule has no times, if so.
@@ -284,8 +293,10 @@ impl Driven {
 
     /// Adds a run that has ended to the history, and to the last one what came late.
     fn conclude(&mut self, plan: &mut Plan, facts: &ExperimentFacts, around: &Around<'_>) {
-        if self.spec.as_ref() != Some(&facts.spec) {
-            self.spec = Some(facts.spec.clone());
+        let generation = facts.meta.generation;
+        let known = self.spec.as_ref();
+        if known.is_none_or(|(_, spec)| *spec != facts.spec) {
+            self.spec = Some((generation, facts.spec.clone()));
         }
         let Some(run) = &plan.state.run else { return };
         for happened in &plan.happened {

@@ -190,6 +190,26 @@ async fn deleted_experiment_ends_its_run_on_the_target() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn default_that_is_written_out_ends_no_run() {
+    let mut bench = Bench::running().await;
+    let mut object = bench.api.read(SLOW).unwrap();
+    object["spec"]["suspend"] = json!(false);
+    object["metadata"]["generation"] = json!(2);
+    bench.api.put(SLOW, object.clone());
+    for _ in 0..3 {
+        bench.second(0).await;
+    }
+    assert_eq!(bench.status()["phase"], "Running", "{}", bench.status());
+    object = bench.api.read(SLOW).unwrap();
+    object["spec"]["share"] = json!("20%");
+    object["metadata"]["generation"] = json!(3);
+    bench.api.put(SLOW, object);
+    bench.second(0).await;
+    let last = &bench.status()["history"][0];
+    assert_eq!(last["reason"], "spec was changed during the run", "{last}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn former_verdict_is_not_shown_during_a_run() {
     let mut bench = Bench::running().await;
     while bench.status()["phase"] == "Running" {
