@@ -144,7 +144,7 @@ async fn refused_revision_that_outlives_its_grace_is_reported() {
     bench.look(70).await;
     assert!(bench.is_open(NEW));
     let status = bench.status();
-    let results = [0, 1].map(|at| status["history"][at]["result"].clone());
+    let results = [0_usize, 1].map(|at| status["history"][at]["result"].clone());
     assert_eq!(results, ["Bypassed", "RolledBack"], "{status}");
     let summary = status["summary"].as_str().unwrap();
     assert!(
