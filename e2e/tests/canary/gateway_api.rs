@@ -67,6 +67,8 @@ fn flagger_promotes_and_rolls_back_by_http_route() -> Outcome {
     let failed: Vec<_> = log
         .lines()
         .filter(|line| line.contains("HTTPRoute") && line.contains("error"))
+        // Flagger itself updates a route without a name right after it made the first one.
+        .filter(|line| !line.contains("resource name may not be empty"))
         .collect();
     assert!(
         failed.is_empty(),
