@@ -4,8 +4,10 @@
 use std::fs;
 
 use anyhow::Context as _;
-use e2e::harness::Namespace;
+use e2e::harness::{Namespace, Prometheus};
 use serde_json::{Value, json};
+
+use super::prepared;
 
 /// A controller in a namespace of its own, outside the mesh, with its cluster-wide
 /// objects removed when it goes. Definitions stay, as after any uninstall.
@@ -31,6 +33,34 @@ pub(crate) struct Parts<'a> {
 }
 
 impl Client {
+    /// Flagger that writes for this provider, with the metrics of a Prometheus, in one namespace.
+    pub(crate) fn flagger(
+        works_in: &Namespace,
+        provider: &str,
+        prometheus: &Prometheus,
+    ) -> anyhow::Result<Self> {
+        let source = prepared("FLAGGER_SOURCE")?;
+        let provider = format!("-mesh-provider={provider}");
+        let metrics_server = format!("-metrics-server={}", prometheus.url());
+        let only = format!("-namespace={}", works_in.name);
+        Self::install(&Parts {
+            name: "flagger",
+            definitions: vec![format!("{source}/artifacts/flagger/crd.yaml")],
+            role: format!("{source}/artifacts/flagger/account.yaml"),
+            image: prepared("FLAGGER_IMAGE")?,
+            args: vec![
+                "-log-level=debug",
+                &provider,
+                "-enable-config-tracking=false",
+                "-control-loop-interval=5s",
+                &metrics_server,
+                &only,
+            ],
+            ready: ("/healthz", 8080),
+            works_in: &works_in.name,
+        })
+    }
+
     pub(crate) fn install(parts: &Parts<'_>) -> anyhow::Result<Self> {
         let name = parts.name;
         let ns = Namespace::unmeshed(name)?;

@@ -17,8 +17,8 @@ use e2e::{
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, Parts},
-    documented, prepared,
+    client::Client,
+    documented,
     splits::{Author, Splits},
     traffic::{RATE, Traffic, TrafficResult},
 };
@@ -82,27 +82,7 @@ fn flagger_promotes_good_and_rolls_back_bad_version() -> Outcome {
     let promotion = Record::begin("FL-01")?;
     let ns = Namespace::meshed("flagger")?;
     let prometheus = Prometheus::watching(&ns)?;
-    let source = prepared("FLAGGER_SOURCE")?;
-    let (metrics_server, only) = (
-        format!("-metrics-server={}", prometheus.url()),
-        format!("-namespace={}", ns.name),
-    );
-    let flagger = Client::install(&Parts {
-        name: "flagger",
-        definitions: vec![format!("{source}/artifacts/flagger/crd.yaml")],
-        role: format!("{source}/artifacts/flagger/account.yaml"),
-        image: prepared("FLAGGER_IMAGE")?,
-        args: vec![
-            "-log-level=debug",
-            "-mesh-provider=smi:v1alpha3:weft",
-            "-enable-config-tracking=false",
-            "-control-loop-interval=5s",
-            &metrics_server,
-            &only,
-        ],
-        ready: ("/healthz", 8080),
-        works_in: &ns.name,
-    })?;
+    let flagger = Client::flagger(&ns, "smi:v1alpha3:weft", &prometheus)?;
 
     ns.apply_all(&App::new("client").objects())?;
     ns.apply(&documented("flagger-metric-templates.yaml", &prometheus)?)?;

@@ -12,8 +12,8 @@ use e2e::{
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, Parts},
-    documented, prepared,
+    client::Client,
+    documented,
     traffic::{RATE, Traffic, TrafficResult},
 };
 
@@ -31,27 +31,7 @@ fn flagger_promotes_and_rolls_back_by_http_route() -> Outcome {
     gateway_api::installed()?;
     let ns = Namespace::meshed("flagger-route")?;
     let prometheus = Prometheus::watching(&ns)?;
-    let source = prepared("FLAGGER_SOURCE")?;
-    let (metrics_server, only) = (
-        format!("-metrics-server={}", prometheus.url()),
-        format!("-namespace={}", ns.name),
-    );
-    let flagger = Client::install(&Parts {
-        name: "flagger",
-        definitions: vec![format!("{source}/artifacts/flagger/crd.yaml")],
-        role: format!("{source}/artifacts/flagger/account.yaml"),
-        image: prepared("FLAGGER_IMAGE")?,
-        args: vec![
-            "-log-level=debug",
-            "-mesh-provider=gatewayapi:v1",
-            "-enable-config-tracking=false",
-            "-control-loop-interval=5s",
-            &metrics_server,
-            &only,
-        ],
-        ready: ("/healthz", 8080),
-        works_in: &ns.name,
-    })?;
+    let flagger = Client::flagger(&ns, PROVIDER, &prometheus)?;
 
     ns.apply_all(&App::new("client").objects())?;
     ns.apply(&documented("flagger-metric-templates.yaml", &prometheus)?)?;
@@ -67,6 +47,8 @@ fn flagger_promotes_and_rolls_back_by_http_route() -> Outcome {
     let failed: Vec<_> = log
         .lines()
         .filter(|line| line.contains("HTTPRoute") && line.contains("error"))
+        // Flagger itself updates a route without a name right after it made the first one.
+        .filter(|line| !line.contains("resource name may not be empty"))
         .collect();
     assert!(
         failed.is_empty(),

@@ -80,7 +80,7 @@ fn split_without_matches_becomes_one_rule() {
 }
 
 #[test]
-fn split_with_matches_ends_with_a_rule_to_its_root() {
+fn split_with_matches_ends_with_rule_to_root() {
     let (split, around) = conditional();
     let converted = from_split(&split, &around);
     assert!(converted.unsaid.is_empty(), "{:?}", converted.unsaid);

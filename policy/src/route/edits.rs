@@ -131,13 +131,6 @@ impl Actions {
         }
     }
 
-    /// Edits the headers of a response: the backend's edits, then the rule's.
-    pub fn edit_response(&self, headers: &mut HeaderMap) {
-        for edits in self.edits.iter().rev() {
-            edits.response.apply(headers);
-        }
-    }
-
     /// The authority of the request that is sent; `None`: as it came.
     #[must_use]
     pub fn host(&self) -> Option<&Arc<str>> {

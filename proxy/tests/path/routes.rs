@@ -218,7 +218,7 @@ async fn http2_request_is_rewritten_with_its_authority() {
 }
 
 #[tokio::test]
-async fn grpc_call_is_routed_by_method_or_gets_code_12() {
+async fn grpc_call_goes_by_method_or_gets_12() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let (port, seen) = http_app(&server, "v2").await;
     serves(&client, &server, ("v2", PORT), port);

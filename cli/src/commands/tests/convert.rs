@@ -64,7 +64,7 @@ async fn split_of_any_version_becomes_a_route() {
 }
 
 #[tokio::test]
-async fn what_no_route_can_say_is_named_with_its_split() {
+async fn what_no_route_can_say_names_its_split() {
     let (code, _, err) = converted(SPLIT, "yaml").await;
     assert_eq!(code, 1, "{err}");
     assert!(err.starts_with("shop/cart: "), "{err}");

@@ -138,7 +138,7 @@ fn parents_that_differ_by_port_have_entries_each() {
 }
 
 #[test]
-fn condition_that_holds_no_longer_goes_and_foreign_types_stay() {
+fn outdated_condition_goes_and_foreign_types_stay() {
     let mut now = stored();
     let list = now[0]["conditions"].as_array_mut().unwrap();
     list.insert(0, json!({"type": "other.example/Seen", "status": "True"}));

@@ -83,7 +83,7 @@ fn methods_headers_and_parameters_all_have_to_fit() {
 }
 
 #[test]
-fn match_that_cannot_be_understood_fits_nothing_and_breaks_its_rule() {
+fn unreadable_match_fits_nothing_and_breaks_its_rule() {
     for (one, at) in [
         (
             json!({"path": {"type": "Glob", "value": "/*"}}),
