@@ -148,7 +148,6 @@ fn first_object_decides_between_equals() {
     );
 }
 
-/// A name says what the caller wants, so the call goes to the name and not where it was dialled.
 #[test]
 fn name_of_another_protocol_is_no_name() {
     let egress = denied(vec![
