@@ -354,7 +354,7 @@ impl MirrorCopy {
         }
         let sent = self
             .outgoing
-            .send(proxy, &endpoint, 0, ConnectTimeout::Replaceable);
+            .send(proxy, (&self.to, &*endpoint), 0, ConnectTimeout::Replaceable);
         let answer = sent.await?;
         if endpoint.meshed()
             && let Some(reason) = reason_in(answer.response.headers())

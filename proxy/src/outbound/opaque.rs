@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::Version;
 use policy::name::ServiceId;
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::config::snapshot::Snapshot;
@@ -173,6 +174,11 @@ async fn open_by(
     signal: ConnectSignal,
     call: &mut Call,
 ) -> Result<Tunnel, Failure> {
+    if route.leaving().is_some_and(|leaving| leaving.tls.is_some()) {
+        let detail = "this proxy begins TLS to the server for requests of HTTP, and these bytes are \
+                      none";
+        return Err(Failure::refused(Reason::BadRequest, detail));
+    }
     let mut attempts = Attempts::new(route);
     match signal {
         ConnectSignal::Serves => attempts.admit(&connection.proxy)?,
@@ -254,6 +260,7 @@ pub(super) async fn relay(
     let may_go_on = |now: &Snapshot| {
         shadow::may_open(now, &connection.opened.destination)
             .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
+            .and_then(|()| connection.may_go_on(now))
     };
     let config = &connection.proxy.config;
     let forbidden = async {

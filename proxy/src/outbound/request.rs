@@ -77,7 +77,7 @@ pub(super) async fn handle_request(
     let route = route_request(&connection, &snapshot, &mut received, &provenance);
     call.set_ends(match &route {
         Ok(route) => route.call_ends(),
-        Err(_) => connection.call_ends(&snapshot),
+        Err(_) => connection.unrouted(&snapshot, host_of(&received.parts)),
     });
     drop(snapshot);
     let route = match route {
