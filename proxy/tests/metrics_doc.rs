@@ -276,6 +276,7 @@ fn touch(metrics: &Metrics) {
         ejected: _,
         open_connections: _,
         unknown_destinations: _,
+        audit_egress: _,
         unreadable_times: _,
         unreadable_loads: _,
         certificate_expiry: _,

@@ -51,6 +51,26 @@ impl Connection {
         }
     }
 
+    /// A connection to what is outside the mesh.
+    pub(super) fn outside(
+        proxy: Arc<Proxy>,
+        addr: SocketAddr,
+        opened: OpenedTo,
+        outside: Outside,
+    ) -> Self {
+        Self {
+            outside: Some(Box::new(outside)),
+            ..Self::new(proxy, addr, opened)
+        }
+    }
+
+    /// The application begins TLS with this server.
+    pub(super) fn names_server(&mut self, name: &str) {
+        if let (Some(outside), Some(name)) = (&mut self.outside, host_name(name)) {
+            outside.server_name = Some(name.into());
+        }
+    }
+
     /// Whether what went out of the mesh on it may still go there.
     pub(super) fn may_go_on(&self, snapshot: &Snapshot) -> Result<(), Failure> {
         match &self.outside {

@@ -29,7 +29,7 @@ const MOST_NAMES: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Outside {
     /// No controller has explained the address.
-    pub(super) is_unknown: bool,
+    is_unknown: bool,
     /// Of the application's own TLS, as it is compared.
     pub(super) server_name: Option<Box<str>>,
     /// What calls on it were let through by.
@@ -154,6 +154,14 @@ fn call(addr: SocketAddr, name: Option<&str>, is_tls: bool) -> ExternalCall<'_> 
 }
 
 impl Outside {
+    /// To an address that no controller has explained.
+    pub(super) fn unknown() -> Self {
+        Self {
+            is_unknown: true,
+            ..Self::default()
+        }
+    }
+
     /// A call on it. `host`: of its request, as it is compared; `None` for bytes.
     pub(super) fn call<'a>(&'a self, addr: SocketAddr, host: Option<&'a str>) -> ExternalCall<'a> {
         match &self.server_name {
