@@ -67,7 +67,45 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use policy::access_log::AccessLog;
+    use prometheus_client::registry::Registry;
+    use wire::v1;
+
     use super::*;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::metrics::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn call_waits_a_second_for_addresses_of_its_host() {
+        let metrics = Metrics::register(&mut Registry::default());
+        let store = Store::new(Arc::new(Telemetry::new(metrics, AccessLog::OFF)));
+        let name = wire::names::external("a.pay.example", 443);
+        let began = Instant::now();
+        store.look_up(&name).await;
+        assert_eq!(began.elapsed(), LOOKUP_WAIT, "no controller sends them");
+        assert_eq!(store.names.all(), HashSet::from([Arc::from(&*name)]));
+        let answered = async {
+            tokio::time::sleep(LOOKUP_WAIT / 2).await;
+            let content = v1::resource::Content::Endpoints(v1::Endpoints::default());
+            store.apply(v1::Batch {
+                set: vec![wire::version::stamp(v1::Resource {
+                    name: name.clone(),
+                    version: String::new(),
+                    content: Some(content),
+                })],
+                ..v1::Batch::default()
+            })
+        };
+        let began = Instant::now();
+        let ((), nacks) = tokio::join!(store.look_up(&name), answered);
+        assert!(nacks.is_empty(), "{nacks:?}");
+        assert_eq!(began.elapsed(), LOOKUP_WAIT / 2);
+        let began = Instant::now();
+        store.look_up(&name).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn longest_unused_name_makes_room() {
@@ -75,7 +113,7 @@ mod tests {
         let name = |at: usize| format!("external/{at}.pay.example:443");
         for at in 0..MAX_NAMES {
             assert!(names.want(&name(at)));
-            tokio::time::advance(std::time::Duration::from_millis(1)).await;
+            tokio::time::advance(Duration::from_millis(1)).await;
         }
         names.uses(&name(0));
         assert!(!names.want(&name(1)));
