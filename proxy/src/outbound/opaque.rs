@@ -24,7 +24,7 @@ use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
 use crate::outbound::fault;
 use crate::outbound::opened_to::until_pod_gone;
-use crate::outbound::route::Route;
+use crate::outbound::route::{Route, may_leave};
 use crate::outbound::routing::route_call;
 use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
@@ -207,7 +207,9 @@ async fn open_by(
                 if signal == ConnectSignal::Serves {
                     attempts.opened(&mut attempt.in_flight, call);
                 }
-                return Ok(path.counted(attempt.in_flight, idle));
+                let mut tunnel = path.counted(attempt.in_flight, idle);
+                tunnel.standing = route.choice.standing().cloned();
+                return Ok(tunnel);
             }
             Err(failure) => attempts.failed(attempt, failure, call),
         }
@@ -256,11 +258,12 @@ pub(super) async fn relay(
         tunnel.in_flight.shows_nothing();
     }
     connection.count("opaque", "opaque", Version::HTTP_11);
-    let led_to = tunnel.led_to.clone();
+    let (led_to, standing) = (tunnel.led_to.clone(), tunnel.standing.clone());
     let may_go_on = |now: &Snapshot| {
         shadow::may_open(now, &connection.opened.destination)
             .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
             .and_then(|()| connection.may_go_on(now))
+            .and_then(|()| may_leave(now, standing.as_deref()))
     };
     let config = &connection.proxy.config;
     let forbidden = async {

@@ -13,10 +13,13 @@ use policy::http_match::RequestFacts;
 use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 use policy::release::{ReleaseSet, service_of};
 use policy::route::edits::Actions;
 
+use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
+use crate::failure::Failure;
 use crate::outbound::call_policy::{CallPolicy, Names};
 use crate::outbound::choice::{Choice, RoutedEndpoints};
 use crate::proxy::Proxy;
@@ -68,6 +71,25 @@ pub(super) struct Leaving<'a> {
     pub(super) tls: Option<(&'a OriginateTls, Option<&'a str>)>,
 }
 
+/// Whether calls to these endpoints may leave the mesh, where they are of a host outside it. `name`:
+/// of their resource.
+pub(super) fn may_leave(snapshot: &Snapshot, name: Option<&str>) -> Result<(), Failure> {
+    let set = name.and_then(|name| snapshot.endpoints_of(name));
+    let target = set.and_then(|set| set.external.as_ref());
+    let Some(target) = target.filter(|target| target.denied) else {
+        return Ok(());
+    };
+    Err(Failure::Refused {
+        reason: Reason::EgressDenied,
+        by: Some(target.object.clone()),
+        detail: format!(
+            "spec.sources of {} does not list the service account of this pod; list it there",
+            target.object
+        )
+        .into(),
+    })
+}
+
 impl Route {
     /// The callee, before it is known by which pod.
     pub(super) fn call_ends(&self) -> CallEnds {
@@ -97,7 +119,7 @@ impl Route {
     }
 
     /// The host outside the mesh that the endpoints are of, where its Service stands for one.
-    pub(super) fn stands_for(&self) -> Option<&Arc<ExternalTarget>> {
+    fn stands_for(&self) -> Option<&Arc<ExternalTarget>> {
         self.choice.set()?.external.as_ref()
     }
 

