@@ -219,7 +219,7 @@ impl Clients {
     /// When none can be made; the server has seen nothing.
     pub async fn connect(&self, addr: SocketAddr, limit: ConnectTimeout) -> Result<Http1, Failure> {
         Box::pin(http1_connection(
-            (&self.connector, self.tls.as_deref()),
+            (&*self.connector, self.tls.as_deref()),
             addr,
             limit,
             &self.budget,
@@ -243,7 +243,7 @@ impl Clients {
             Servers::Elsewhere => None,
         };
         Box::pin(http1_connection(
-            (&self.connector, self.tls.as_deref()),
+            (&*self.connector, self.tls.as_deref()),
             addr,
             limit,
             &self.budget,

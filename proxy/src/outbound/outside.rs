@@ -165,7 +165,7 @@ impl Outside {
     /// A call on it. `host`: of its request, as it is compared; `None` for bytes.
     pub(super) fn call<'a>(&'a self, addr: SocketAddr, host: Option<&'a str>) -> ExternalCall<'a> {
         match &self.server_name {
-            Some(name) => call(addr, Some(name), true),
+            Some(name) => call(addr, Some(&**name), true),
             None => call(addr, host, false),
         }
     }

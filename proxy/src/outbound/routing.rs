@@ -37,7 +37,7 @@ pub(super) fn route_call(
 ) -> Result<Route, Unsent> {
     let route = find_route(connection, snapshot, request, route_override)?;
     if let Some(name) = route.choice.standing() {
-        may_leave(snapshot, Some(name))?;
+        may_leave(snapshot, Some(&**name))?;
     }
     Ok(route)
 }
