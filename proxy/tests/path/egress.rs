@@ -137,7 +137,8 @@ fn request(host: &str, more: &str) -> String {
     format!("GET /a HTTP/1.1\r\nHost: {host}\r\n{more}\r\n")
 }
 
-// Host per request on kept connections.
+/// On a connection that is kept.
+// Claims: egress-1, egress-2
 #[tokio::test]
 async fn each_request_goes_by_its_own_host() {
     let (scene, seen) = Scene::of_http(Mode::Deny).await;
@@ -171,6 +172,7 @@ async fn each_request_goes_by_its_own_host() {
     }
 }
 
+// Claims: egress-1, egress-2
 #[tokio::test]
 async fn http2_requests_go_by_their_own_authority() {
     let (scene, seen) = Scene::of_http(Mode::Deny).await;
@@ -189,7 +191,8 @@ async fn http2_requests_go_by_their_own_authority() {
     scene.dialled.assert_untouched();
 }
 
-// SNI is what the caller says: it decides the address too.
+/// It is what the caller says, so it decides the address too.
+// Claims: egress-1, egress-2
 #[tokio::test]
 async fn tls_goes_to_address_of_its_server_name() {
     let scene = Scene::new().await;
@@ -207,6 +210,7 @@ async fn tls_goes_to_address_of_its_server_name() {
     scene.dialled.assert_untouched();
 }
 
+// Claims: egress-1
 #[tokio::test]
 async fn unnamed_bytes_are_reset_and_arrive_nowhere() {
     let scene = Scene::new().await;
@@ -253,6 +257,7 @@ async fn address_gives_whatever_is_sent_to_it() {
     scene.dialled.gets(BYTES).await;
 }
 
+// Claims: egress-4
 #[tokio::test]
 async fn host_with_no_address_outside_is_denied() {
     let scene = Scene::new().await;
@@ -271,6 +276,7 @@ async fn host_with_no_address_outside_is_denied() {
 }
 
 /// The wait for the controller is a second.
+// Claims: egress-1
 #[tokio::test]
 async fn unexplained_address_is_denied() {
     let scene = Scene::new().await;
@@ -281,6 +287,7 @@ async fn unexplained_address_is_denied() {
     other.assert_untouched();
 }
 
+// Claims: egress-3
 #[tokio::test]
 async fn open_connections_end_when_they_are_denied() {
     let scene = Scene::new().await;
@@ -307,6 +314,7 @@ async fn ends_with_error(stream: &mut TcpStream) {
     assert!(ended.expect("it is still open").is_err(), "{came:?}");
 }
 
+// Claims: egress-3
 #[tokio::test]
 async fn response_in_flight_ends_when_its_host_is_denied() {
     let scene = Scene::new().await;
@@ -334,6 +342,7 @@ async fn response_in_flight_ends_when_its_host_is_denied() {
     ends_with_error(&mut stream).await;
 }
 
+// Claims: egress-6
 #[tokio::test]
 async fn audit_counts_what_it_lets_through() {
     let scene = Scene::new().await;
@@ -356,6 +365,7 @@ async fn audit_counts_what_it_lets_through() {
 }
 
 /// A Service that stands for the host, as users write it.
+// Claims: egress-6
 #[tokio::test]
 async fn service_that_stands_for_host_sends_its_name() {
     let authority = Authority::new();

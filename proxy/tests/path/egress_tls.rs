@@ -102,6 +102,7 @@ async fn ask(stream: &mut TcpStream, host: &str) -> String {
     raw(stream, request.as_bytes(), PATIENCE).await
 }
 
+// Claims: egress-5
 #[tokio::test]
 async fn plaintext_leaves_in_tls_to_a_proven_name_only() {
     let authority = Authority::new();

@@ -56,14 +56,20 @@ impl Snapshot {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use policy::egress::{Decision, ExternalCall};
     use wire::v1::egress::Mode;
     use wire::v1::resource::Content;
 
     use super::*;
 
-    fn resource(mode: Mode, host: &str) -> v1::Resource {
+    /// What a controller may send.
+    pub(in crate::config::apply) fn sample() -> (String, Content) {
+        let sent = egress(Mode::Deny, "api.pay.example");
+        (wire::names::EGRESS.to_owned(), Content::Egress(sent))
+    }
+
+    fn egress(mode: Mode, host: &str) -> v1::Egress {
         let object = v1::ExternalObject {
             origin: Some(v1::ObjectRef {
                 kind: "ExternalService".to_owned(),
@@ -79,13 +85,17 @@ mod tests {
             }],
             ..v1::ExternalObject::default()
         };
+        v1::Egress {
+            mode: mode.into(),
+            objects: vec![object],
+        }
+    }
+
+    fn resource(mode: Mode, host: &str) -> v1::Resource {
         wire::version::stamp(v1::Resource {
             name: wire::names::EGRESS.to_owned(),
             version: String::new(),
-            content: Some(Content::Egress(v1::Egress {
-                mode: mode.into(),
-                objects: vec![object],
-            })),
+            content: Some(Content::Egress(egress(mode, host))),
         })
     }
 
@@ -134,6 +144,7 @@ mod tests {
     }
 
     /// A name may resolve to a pod, whose address plaintext must not go to.
+    // Claims: egress-4
     #[test]
     fn answers_inside_the_mesh_are_no_servers_outside() {
         let registry = Registry::default();
