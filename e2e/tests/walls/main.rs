@@ -208,6 +208,7 @@ const EXEMPT: Exempt = Exempt {
                 ("proxy/src/outbound/connection.rs", "call"),
                 // Which name has to be resolved before its call is decided.
                 ("proxy/src/outbound/egress.rs", "look_up"),
+                ("proxy/src/outbound/egress.rs", "is_resolved"),
                 ("proxy/src/outbound/request.rs", "receive"),
                 // An attempt after the first may be seconds later, and an address be known
                 // as meshed by then.

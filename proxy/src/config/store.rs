@@ -27,19 +27,15 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use wire::v1;
 
-mod names;
-
-use self::names::QueriedNames;
 use crate::config::dry_run::DryRuns;
 use crate::config::grants::Grants;
+use crate::config::names::{LOOKUP_WAIT, QueriedNames};
 use crate::config::shares::{limit_of, share_of};
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{OverloadLabels, Port};
 
-/// How long a call waits for the controller to send what an address is.
-const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 /// Destinations held at most; the controller enforces the same bound. A pod
 /// that calls more addresses than this is a crawler, and the least recently
 /// used one makes room.
@@ -176,6 +172,11 @@ impl Store {
     #[must_use]
     pub(crate) fn is_configured(&self) -> bool {
         self.snapshot.load().is_complete()
+    }
+
+    /// Notifies when anything changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// Notifies when the own policy changed.

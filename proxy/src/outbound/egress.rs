@@ -11,6 +11,7 @@ use policy::egress::{Admitted, By, Decision, Unnamed, host_name};
 use policy::reason::Reason;
 
 use crate::config::snapshot::Snapshot;
+use crate::config::store::Store;
 use crate::endpoints::registry::PodRef;
 use crate::failure::Failure;
 use crate::outbound::choice::{Choice, RoutedEndpoints};
@@ -32,8 +33,15 @@ pub(super) async fn look_up(connection: &Connection, host: Option<&str>) {
         Decision::NoObject(_) | Decision::Denied => None,
     });
     if let Some(name) = name {
-        config.look_up(&name).await;
+        let is_known = || is_resolved(config, &name);
+        let (changes, subscribe) = (config.changes(), &config.subscriptions_changed);
+        let names = &config.names;
+        names.look_up(&name, is_known, changes, subscribe).await;
     }
+}
+
+fn is_resolved(config: &Store, name: &str) -> bool {
+    config.inspect(|now| now.endpoints_of(name).is_some())
 }
 
 /// Where a call goes. `host`: of its request; `None` for bytes.

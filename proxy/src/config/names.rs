@@ -5,18 +5,43 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::egress::MAX_NAMES;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::config::store::{LOOKUP_WAIT, Store};
+/// How long a call waits for the controller to send what an address is, or a name.
+pub(super) const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 
 /// Names of endpoints resources, and when each was wanted last. The longest unused makes room.
 #[derive(Debug, Default)]
 pub(crate) struct QueriedNames(Mutex<HashMap<Arc<str>, Instant>>);
 
 impl QueriedNames {
+    /// Waits until the addresses of a host are known, no longer than for what stands at an address.
+    /// `name`: of its endpoints resource. `changes`: of the configuration, since before it was
+    /// asked whether `is_known`. `subscribe` is notified of a name that is new.
+    pub(crate) async fn look_up(
+        &self,
+        name: &str,
+        is_known: impl Fn() -> bool,
+        mut changes: watch::Receiver<u64>,
+        subscribe: &Notify,
+    ) {
+        if is_known() {
+            return self.uses(name);
+        }
+        if self.want(name) {
+            subscribe.notify_one();
+        }
+        let known = async {
+            while !is_known() && changes.changed().await.is_ok() {}
+        };
+        let _ = timeout(LOOKUP_WAIT, known).await;
+    }
+
     /// A call wants it. True where it is not queried yet.
     fn want(&self, name: &str) -> bool {
         let mut names = self.0.lock();
@@ -48,63 +73,37 @@ impl QueriedNames {
     }
 }
 
-impl Store {
-    /// Waits until the addresses of a host are known, no longer than for what stands at an address.
-    /// `name`: of its endpoints resource.
-    pub(crate) async fn look_up(&self, name: &str) {
-        let is_known = || self.snapshot.load().endpoints.contains_key(name);
-        if is_known() {
-            return self.names.uses(name);
-        }
-        if self.names.want(name) {
-            self.subscriptions_changed.notify_one();
-        }
-        let mut changed = self.changed.subscribe();
-        let known = async { while !is_known() && changed.changed().await.is_ok() {} };
-        let _ = timeout(LOOKUP_WAIT, known).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-    use policy::access_log::AccessLog;
-    use prometheus_client::registry::Registry;
-    use wire::v1;
+    use tokio::time::{advance, sleep};
 
     use super::*;
-    use crate::telemetry::Telemetry;
-    use crate::telemetry::metrics::Metrics;
 
     #[tokio::test(start_paused = true)]
     async fn call_waits_a_second_for_addresses_of_its_host() {
-        let metrics = Metrics::register(&mut Registry::default());
-        let store = Store::new(Arc::new(Telemetry::new(metrics, AccessLog::OFF)));
-        let name = wire::names::external("a.pay.example", 443);
+        const NAME: &str = "external/a.pay.example:443";
+        let (names, subscribe) = (QueriedNames::default(), Notify::new());
+        let changes = watch::Sender::new(0_u64);
         let began = Instant::now();
-        store.look_up(&name).await;
+        let looks_up = names.look_up(NAME, || false, changes.subscribe(), &subscribe);
+        looks_up.await;
         assert!(began.elapsed() >= LOOKUP_WAIT, "no controller sends them");
-        assert_eq!(store.names.all(), HashSet::from([Arc::from(&*name)]));
-        let answered = async {
-            tokio::time::sleep(LOOKUP_WAIT / 2).await;
-            let content = v1::resource::Content::Endpoints(v1::Endpoints::default());
-            store.apply(v1::Batch {
-                set: vec![wire::version::stamp(v1::Resource {
-                    name: name.clone(),
-                    version: String::new(),
-                    content: Some(content),
-                })],
-                ..v1::Batch::default()
-            })
+        assert_eq!(names.all(), HashSet::from([Arc::from(NAME)]));
+        let notified = timeout(LOOKUP_WAIT, subscribe.notified()).await;
+        assert!(notified.is_ok(), "it is subscribed to");
+        let known = AtomicBool::new(false);
+        let is_known = || known.load(Relaxed);
+        let sends = async {
+            sleep(LOOKUP_WAIT / 2).await;
+            known.store(true, Relaxed);
+            changes.send_modify(|revision| *revision += 1);
         };
         let began = Instant::now();
-        let ((), nacks) = tokio::join!(store.look_up(&name), answered);
-        assert!(nacks.is_empty(), "{nacks:?}");
+        let looks_up = names.look_up(NAME, is_known, changes.subscribe(), &subscribe);
+        tokio::join!(looks_up, sends);
         assert!(began.elapsed() < LOOKUP_WAIT);
-        let began = Instant::now();
-        store.look_up(&name).await;
-        assert!(began.elapsed() < LOOKUP_WAIT / 4);
     }
 
     #[tokio::test(start_paused = true)]
@@ -113,7 +112,7 @@ mod tests {
         let name = |at: usize| format!("external/{at}.pay.example:443");
         for at in 0..MAX_NAMES {
             assert!(names.want(&name(at)));
-            tokio::time::advance(Duration::from_millis(1)).await;
+            advance(Duration::from_millis(1)).await;
         }
         names.uses(&name(0));
         assert!(!names.want(&name(1)));
