@@ -36,9 +36,7 @@ impl QueriedNames {
         if self.want(name) {
             subscribe.notify_one();
         }
-        let known = async {
-            while !is_known() && changes.changed().await.is_ok() {}
-        };
+        let known = async { while !is_known() && changes.changed().await.is_ok() {} };
         let _ = timeout(LOOKUP_WAIT, known).await;
     }
 
