@@ -1,0 +1,100 @@
+//! Asks the cluster's DNS for the addresses of a host.
+//!
+//! Names are asked for as they are, without the search domains of the pod, and the answers are
+//! kept nowhere: `schedule` decides when to ask again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolveHosts;
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::rr::RecordType;
+use tracing::debug;
+
+use super::schedule::{Answer, SHORTEST};
+
+/// The families of addresses that pods have, and so can call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Families {
+    pub(super) v4: bool,
+    pub(super) v6: bool,
+}
+
+/// Looks hosts up.
+pub(super) trait LookUp {
+    /// The addresses of a host. Ends within a bounded time.
+    fn look_up(
+        &self,
+        host: Arc<str>,
+        families: Families,
+    ) -> impl Future<Output = (Arc<str>, Answer)> + Send;
+}
+
+/// The servers of `/etc/resolv.conf`.
+pub(crate) struct Dns(TokioResolver);
+
+opaque_debug!(Dns);
+
+impl Dns {
+    /// # Errors
+    /// When the file cannot be read, or names no server.
+    pub(crate) fn of_system() -> Result<Self, NetError> {
+        let mut builder = TokioResolver::builder_tokio()?;
+        let options = builder.options_mut();
+        options.cache_size = 0;
+        // The file of this pod says nothing of the world.
+        options.use_hosts_file = ResolveHosts::Never;
+        Ok(Self(builder.build()?))
+    }
+
+    async fn of_type(
+        &self,
+        wanted: bool,
+        host: &str,
+        record: RecordType,
+    ) -> Option<Result<Lookup, NetError>> {
+        match wanted {
+            true => Some(self.0.lookup(format!("{host}."), record).await),
+            false => None,
+        }
+    }
+}
+
+impl LookUp for Dns {
+    async fn look_up(&self, host: Arc<str>, families: Families) -> (Arc<str>, Answer) {
+        let (v4, v6) = futures::join!(
+            self.of_type(families.v4, &host, RecordType::A),
+            self.of_type(families.v6, &host, RecordType::AAAA)
+        );
+        let answer = merged(&host, v4.into_iter().chain(v6));
+        (host, answer)
+    }
+}
+
+/// One answer of those for the families. One that failed takes nothing from the other, since
+/// there are servers that answer for one family alone.
+fn merged(host: &str, lookups: impl Iterator<Item = Result<Lookup, NetError>>) -> Answer {
+    let (mut addresses, mut valid, mut answered) = (BTreeSet::new(), None::<Duration>, false);
+    for lookup in lookups {
+        match lookup {
+            Ok(lookup) => {
+                answered = true;
+                let left = lookup
+                    .valid_until()
+                    .saturating_duration_since(Instant::now());
+                valid = Some(valid.map_or(left, |valid| valid.min(left)));
+                let records = lookup.answers().iter();
+                addresses.extend(records.filter_map(|record| record.data.ip_addr()));
+            }
+            Err(error) if error.is_no_records_found() => answered = true,
+            Err(error) => debug!(host, %error, "lookup failed"),
+        }
+    }
+    match answered {
+        true => Answer::Addresses(addresses, valid.unwrap_or(SHORTEST)),
+        false => Answer::Failed,
+    }
+}
