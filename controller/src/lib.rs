@@ -31,6 +31,7 @@ mod inventory;
 mod latest_model;
 mod metrics;
 mod metrics_api;
+mod names;
 mod network_policy;
 mod observe;
 mod observe_api;
