@@ -24,6 +24,7 @@ mod admin;
 mod aggregated;
 mod authority;
 mod automation;
+mod ca_bundles;
 mod fleet;
 mod grants;
 mod graph;

@@ -9,18 +9,19 @@
 //! `schedule` decides when a host is looked up, `dns` asks. What an answer may not hold, such as
 //! an address of a pod, is left out when the World is compiled, which knows all of them.
 //!
-//! May import `latest_model` and `watch`.
+//! May import `latest_model`, `observe` and `watch`.
 
 mod dns;
 mod schedule;
 mod wanted;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use model::world::ResolvedName;
+use model::world::collect::Step;
 use runtime::ready::Hold;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -30,6 +31,7 @@ use self::dns::{Dns, LookUp};
 use self::schedule::{Change, Schedule};
 use self::wanted::Wants;
 use crate::latest_model::LatestModel;
+use crate::observe::acknowledged::ExternalNames;
 use crate::watch::Feed;
 
 /// Lookups at a time. The bound of the library for one server.
@@ -38,11 +40,13 @@ const AT_ONCE: usize = 32;
 /// would lose the addresses that another replica has given them.
 const FIRST_ANSWERS: Duration = Duration::from_secs(10);
 
-/// Names of endpoints resources that proxies have subscribed to, `external/HOST:PORT`.
-pub(crate) type Subscribed = watch::Receiver<Arc<BTreeSet<Arc<str>>>>;
-
 /// Resolves until the process ends. `hold` is released with the first answers.
-pub(crate) async fn resolve(latest: LatestModel, subscribed: Subscribed, feed: Feed, hold: Hold) {
+pub(crate) async fn resolve(
+    latest: LatestModel,
+    subscribed: watch::Receiver<Arc<ExternalNames>>,
+    feed: Feed,
+    hold: Hold,
+) {
     match Dns::of_system() {
         Ok(dns) => resolve_by(&dns, latest, subscribed, feed, hold).await,
         Err(error) => warn!(%error, "hosts of ExternalServices are not resolved"),
@@ -52,7 +56,7 @@ pub(crate) async fn resolve(latest: LatestModel, subscribed: Subscribed, feed: F
 async fn resolve_by(
     dns: &impl LookUp,
     mut latest: LatestModel,
-    mut subscribed: Subscribed,
+    mut subscribed: watch::Receiver<Arc<ExternalNames>>,
     feed: Feed,
     hold: Hold,
 ) {
@@ -66,7 +70,9 @@ async fn resolve_by(
         let wanted = compiled.and_then(|compiled| wants.changed(&compiled, &names));
         let now = Instant::now();
         if let Some(wanted) = wanted {
-            publish(&feed, schedule.want(wanted, now)).await;
+            for change in schedule.want(wanted, now) {
+                publish(&feed, change).await;
+            }
         }
         let room = AT_ONCE - lookups.len();
         for host in schedule.take_due(now, room) {
@@ -84,18 +90,22 @@ async fn resolve_by(
             changed = latest.changed() => if changed.is_err() { return },
             changed = subscribed.changed() => if changed.is_err() { return },
             Some((host, answer)) = lookups.next() => {
-                publish(&feed, schedule.answered(&host, answer, Instant::now())).await;
+                if let Some(change) = schedule.answered(&host, answer, Instant::now()) {
+                    publish(&feed, change).await;
+                }
             }
             () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
         }
     }
 }
 
-async fn publish(feed: &Feed, changes: Vec<Change>) {
-    for change in changes {
-        let Change { object, host, addresses } = change;
-        todo
-    }
+async fn publish(feed: &Feed, Change { host, addresses }: Change) {
+    let key = ResolvedName::key(&host);
+    let step = match addresses {
+        Some(addresses) => Step::Applied(key, Some(ResolvedName { addresses })),
+        None => Step::Deleted(key),
+    };
+    feed.take(move |collector| collector.names.take(step)).await;
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::world::ObjectKey;
 use tokio::time::Instant;
 
 /// No host is looked up more often, whatever its answer says.
@@ -20,9 +19,6 @@ pub(super) const SHORTEST: Duration = Duration::from_secs(5);
 pub(super) const LONGEST: Duration = Duration::from_secs(300);
 /// Addresses of one host. Large services answer with a dozen.
 const MAX_ADDRESSES: usize = 64;
-
-/// Hosts by name in small letters, each with the objects that name it.
-pub(super) type Wanted = BTreeMap<Arc<str>, BTreeSet<ObjectKey>>;
 
 /// What came of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +29,11 @@ pub(super) enum Answer {
     Failed,
 }
 
-/// What is known of a host to an object; none where it is of no interest any more.
+/// What is known of a host from now on; none where it is of no interest any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    pub(super) object: ObjectKey,
     pub(super) host: Arc<str>,
-    pub(super) addresses: Option<Vec<IpAddr>>,
+    pub(super) addresses: Option<Arc<[IpAddr]>>,
 }
 
 /// All hosts that are wanted.
@@ -49,9 +44,8 @@ pub(super) struct Schedule {
 
 #[derive(Debug)]
 struct Host {
-    objects: BTreeSet<ObjectKey>,
     /// Of the last answer.
-    addresses: Option<Vec<IpAddr>>,
+    addresses: Option<Arc<[IpAddr]>>,
     next: Next,
 }
 
@@ -64,27 +58,20 @@ enum Next {
 
 impl Schedule {
     /// Takes which hosts are wanted from now on.
-    pub(super) fn want(&mut self, mut wanted: Wanted, now: Instant) -> Vec<Change> {
+    pub(super) fn want(&mut self, mut wanted: BTreeSet<Arc<str>>, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         self.hosts.retain(|name, host| {
-            let objects = wanted.remove(name).unwrap_or_default();
-            let of = |object: &ObjectKey, addresses| Change {
-                object: object.clone(),
-                host: Arc::clone(name),
-                addresses,
-            };
-            if host.addresses.is_some() {
-                let gone = host.objects.difference(&objects);
-                changes.extend(gone.map(|object| of(object, None)));
-                let new = objects.difference(&host.objects);
-                changes.extend(new.map(|object| of(object, host.addresses.clone())));
+            let stays = wanted.remove(name);
+            if !stays && host.addresses.is_some() {
+                changes.push(Change {
+                    host: Arc::clone(name),
+                    addresses: None,
+                });
             }
-            host.objects = objects;
-            !host.objects.is_empty()
+            stays
         });
-        for (name, objects) in wanted {
+        for name in wanted {
             let host = Host {
-                objects,
                 addresses: None,
                 next: Next::At(now),
             };
@@ -124,31 +111,120 @@ impl Schedule {
     }
 
     /// Takes what came of a lookup.
-    pub(super) fn answered(&mut self, name: &str, answer: Answer, now: Instant) -> Vec<Change> {
+    pub(super) fn answered(
+        &mut self,
+        name: &Arc<str>,
+        answer: Answer,
+        now: Instant,
+    ) -> Option<Change> {
         // It may have become of no interest meanwhile.
-        let Some(host) = self.hosts.get_mut(name) else {
-            return Vec::new();
-        };
+        let host = self.hosts.get_mut(name)?;
         let Answer::Addresses(addresses, valid) = answer else {
             host.next = Next::At(now + SHORTEST);
-            return Vec::new();
+            return None;
         };
         host.next = Next::At(now + valid.clamp(SHORTEST, LONGEST));
-        let addresses: Vec<IpAddr> = addresses.into_iter().take(MAX_ADDRESSES).collect();
+        let addresses: Arc<[IpAddr]> = addresses.into_iter().take(MAX_ADDRESSES).collect();
         if host.addresses.as_ref() == Some(&addresses) {
-            return Vec::new();
+            return None;
         }
-        host.addresses = Some(addresses);
-        let of = |object: &ObjectKey| Change {
-            object: object.clone(),
-            host: name.into(),
-            addresses: host.addresses.clone(),
-        };
-        host.objects.iter().map(of).collect()
+        host.addresses = Some(Arc::clone(&addresses));
+        Some(Change {
+            host: Arc::clone(name),
+            addresses: Some(addresses),
+        })
     }
 
     /// Whether each of these has been answered.
     pub(super) fn knows_all(&self) -> bool {
         self.hosts.values().all(|host| host.addresses.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(host: &str) -> Arc<str> {
+        host.into()
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Of a host that is looked up at this moment.
+    fn scheduled(host: &str, now: Instant) -> Schedule {
+        let mut schedule = Schedule::default();
+        assert_eq!(schedule.want(BTreeSet::from([name(host)]), now), []);
+        assert_eq!(schedule.take_due(now, 1), [name(host)]);
+        schedule
+    }
+
+    fn answer(ip: [u8; 4], valid: u64) -> Answer {
+        Answer::Addresses(BTreeSet::from([IpAddr::from(ip)]), seconds(valid))
+    }
+
+    #[test]
+    fn host_is_looked_up_again_within_five_seconds_and_minutes() {
+        for (valid, after) in [(0, 5), (1, 5), (30, 30), (3600, 300)] {
+            let now = Instant::now();
+            let mut schedule = scheduled("a.example", now);
+            assert_eq!(schedule.next_due(), None, "one lookup at a time");
+            let answer = answer([203, 0, 113, 7], valid);
+            let change = schedule.answered(&name("a.example"), answer, now);
+            assert!(change.is_some_and(|change| change.addresses.is_some()));
+            let due = now + seconds(after);
+            assert_eq!(schedule.next_due(), Some(due), "valid for {valid} s");
+            assert_eq!(schedule.take_due(due - seconds(1), 9), [] as [Arc<str>; 0]);
+            assert_eq!(schedule.take_due(due, 9), [name("a.example")]);
+        }
+    }
+
+    #[test]
+    fn failed_lookup_keeps_addresses_but_empty_answer_does_not() {
+        let now = Instant::now();
+        let (host, mut schedule) = (name("a.example"), scheduled("a.example", now));
+        assert!(schedule.answered(&host, Answer::Failed, now).is_none());
+        assert!(!schedule.knows_all(), "nothing is known yet");
+        let first = schedule.answered(&host, answer([203, 0, 113, 7], 9), now);
+        assert!(first.is_some());
+        assert!(schedule.knows_all());
+        assert_eq!(schedule.answered(&host, Answer::Failed, now), None);
+        assert_eq!(schedule.next_due(), Some(now + SHORTEST));
+        let same = schedule.answered(&host, answer([203, 0, 113, 7], 9), now);
+        assert_eq!(same, None, "nothing is new");
+        let gone = schedule.answered(&host, Answer::Addresses(BTreeSet::new(), seconds(9)), now);
+        let addresses = gone.and_then(|change| change.addresses);
+        assert!(addresses.is_some_and(|addresses| addresses.is_empty()));
+    }
+
+    #[test]
+    fn unwanted_host_is_forgotten_with_its_late_answer() {
+        let now = Instant::now();
+        let mut schedule = scheduled("a.example", now);
+        let change = schedule.answered(&name("a.example"), answer([203, 0, 113, 7], 9), now);
+        assert!(change.is_some());
+        let changes = schedule.want(BTreeSet::from([name("b.example")]), now);
+        let gone = Change {
+            host: name("a.example"),
+            addresses: None,
+        };
+        assert_eq!(changes, [gone]);
+        let late = schedule.answered(&name("a.example"), answer([203, 0, 113, 8], 9), now);
+        assert_eq!(late, None);
+        assert_eq!(schedule.take_due(now, 9), [name("b.example")]);
+    }
+
+    #[test]
+    fn unknown_hosts_are_looked_up_before_known_ones() {
+        let now = Instant::now();
+        let mut schedule = scheduled("a.example", now);
+        schedule.answered(&name("a.example"), answer([203, 0, 113, 7], 5), now);
+        let both = BTreeSet::from([name("a.example"), name("b.example")]);
+        let later = now + seconds(5);
+        assert_eq!(schedule.want(both, later), []);
+        assert_eq!(schedule.take_due(later, 1), [name("b.example")]);
+        assert_eq!(schedule.take_due(later, 1), [name("a.example")]);
     }
 }

@@ -39,7 +39,7 @@ use crate::{
         granting::Granting,
         releases,
     },
-    latest_model, network_policy,
+    ca_bundles, latest_model, names, network_policy,
     observe::{
         exchange::{Answerer, Listener},
         propagation::Acks,
@@ -122,7 +122,9 @@ pub(super) fn models(
     runtime::task::spawn("compile", latest_model::run(worlds, publish, defaults));
     let gauges = gauges::follow(context.latest.clone(), context.metrics.world.clone());
     runtime::task::spawn("gauges", gauges);
-    let names = crate::names::resolve(
+    let bundles = ca_bundles::follow(context.client.clone(), context.latest.clone(), feed.clone());
+    runtime::task::spawn("authorities of ExternalServices", bundles);
+    let names = names::resolve(
         context.latest.clone(),
         context.observed.external_names(),
         feed,
