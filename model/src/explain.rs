@@ -20,6 +20,7 @@ pub mod candidates;
 pub mod comparison;
 mod declared;
 mod evaluate;
+mod external;
 mod fix;
 mod host;
 mod noticed;

@@ -9,6 +9,7 @@ use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
 use super::evaluate::{self, EvaluatedEndpoint};
+use super::external::Outside;
 use super::outcome::{BackendOutcome, Question, together};
 use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::BackendRoute;
@@ -72,7 +73,7 @@ impl Model {
         let request = Request::read(spec)?;
         let to = Called::find(self, &spec.to, owner)?;
         // Of a caller there is something to say even where nothing is called.
-        let nothing = Called::External;
+        let nothing = Called::External(Outside::default());
         let any = to.as_ref().unwrap_or(&nothing);
         let from = match Caller::find(self, (&spec.from, view), any, owner)? {
             Ok(from) => from,
@@ -209,7 +210,7 @@ const fn counted_at(to: &Called) -> CountedPort {
     match to {
         Called::Service(_, port) => CountedPort::Of(*port),
         Called::PastService(..) => CountedPort::Past,
-        Called::Pods(..) | Called::External => CountedPort::AsAsked,
+        Called::Pods(..) | Called::External(_) => CountedPort::AsAsked,
     }
 }
 
