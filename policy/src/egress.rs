@@ -295,7 +295,9 @@ impl ExternalObject {
         })
     }
 
-    fn names(&self, host: &str, target_port: u16) -> bool {
+    /// Whether it gives calls by this host to endpoints at this port.
+    #[must_use]
+    pub fn names(&self, host: &str, target_port: u16) -> bool {
         let mut ports = self.ports.iter();
         let mut hosts = self.hosts.iter();
         ports.any(|port| port.is_by_name() && port.target_port == target_port)

@@ -72,6 +72,18 @@ impl Fact for CaBundle {
 }
 
 impl World {
+    /// What a Service stands for: the object of its name, where the Service itself leads nowhere
+    /// and the object names a host to which calls can go.
+    #[must_use]
+    pub(crate) fn external_of(&self, service: &ObjectKey) -> Option<&External> {
+        let facts = self.services.get(service)?;
+        let leads_elsewhere = facts.has_selector || facts.headless || facts.external_name.is_some();
+        let external = self.external_services.get(service)?.effective()?;
+        let mut hosts = external.hosts.iter();
+        let has_host = hosts.any(|host| host.exact().is_some());
+        (has_host && !leads_elsewhere).then_some(external)
+    }
+
     /// The hosts that objects name as they stand, whose addresses proxies need without a query.
     #[must_use]
     pub fn external_hosts(&self) -> BTreeSet<Arc<str>> {
