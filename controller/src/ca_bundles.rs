@@ -18,7 +18,7 @@ use model::world::{CaBundle, ExternalFacts, ObjectKey, Store};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::latest_model::LatestModel;
 use crate::watch::Feed;
@@ -29,8 +29,6 @@ const EVERY: Duration = Duration::from_secs(10);
 const PACE: Duration = Duration::from_millis(50);
 /// The key of the certificates.
 const KEY: &str = "ca.crt";
-/// Bytes of PEM that are sent to proxies. All authorities of the public web have 220 KiB.
-const MOST_PEM: usize = 256 * 1024;
 
 /// Reads until the process ends.
 pub(crate) async fn follow(client: Client, mut latest: LatestModel, feed: Feed) {
@@ -80,7 +78,7 @@ async fn read(client: &Client, key: ObjectKey) -> Option<Step<CaBundle>> {
     match api.get_opt(&key.name).await {
         Ok(Some(found)) => {
             let pem = found.data.unwrap_or_default().remove(KEY);
-            let pem = pem.filter(|pem| is_usable(&key, pem)).map(Arc::from);
+            let pem = pem.filter(|pem| has_certificate(pem)).map(Arc::from);
             Some(Step::Applied(key, Some(CaBundle { pem })))
         }
         Ok(None) => Some(Step::Deleted(key)),
@@ -91,12 +89,9 @@ async fn read(client: &Client, key: ObjectKey) -> Option<Step<CaBundle>> {
     }
 }
 
-fn is_usable(key: &ObjectKey, pem: &str) -> bool {
-    if pem.len() > MOST_PEM {
-        warn!(%key, bytes = pem.len(), most = MOST_PEM, "authorities have too many bytes");
-        return false;
-    }
-    CertificateDer::pem_slice_iter(pem.as_bytes()).any(|one| one.is_ok())
+fn has_certificate(pem: &str) -> bool {
+    let mut certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    certificates.any(|one| one.is_ok())
 }
 
 /// When each ConfigMap is read next.

@@ -98,3 +98,62 @@ fn merged(host: &str, lookups: impl Iterator<Item = Result<Lookup, NetError>>) -
         false => Answer::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::net::{DnsError, NoRecords};
+    use hickory_resolver::proto::op::{Query, ResponseCode};
+    use hickory_resolver::proto::rr::{Name, RData, Record};
+
+    use super::*;
+
+    fn query(record: RecordType) -> Query {
+        Query::query(Name::from_ascii("api.pay.example.").unwrap(), record)
+    }
+
+    fn found(record: RecordType, ip: &str, valid: u64) -> Result<Lookup, NetError> {
+        let ip: std::net::IpAddr = ip.parse().unwrap();
+        let query = query(record);
+        let record = Record::from_rdata(query.name().clone(), 60, RData::from(ip));
+        let until = Instant::now() + Duration::from_secs(valid);
+        Ok(Lookup::new_with_deadline(query, [record], until))
+    }
+
+    fn nothing(record: RecordType) -> Result<Lookup, NetError> {
+        let none = NoRecords::new(query(record), ResponseCode::NoError);
+        Err(NetError::Dns(DnsError::NoRecordsFound(none)))
+    }
+
+    fn answer(lookups: impl IntoIterator<Item = Result<Lookup, NetError>>) -> Answer {
+        merged("api.pay.example", lookups.into_iter())
+    }
+
+    #[test]
+    fn families_make_one_answer_with_the_shorter_life() {
+        let both = [
+            found(RecordType::A, "203.0.113.7", 300),
+            found(RecordType::AAAA, "2001:db8::7", 60),
+        ];
+        let Answer::Addresses(addresses, valid) = answer(both) else {
+            panic!("both were found");
+        };
+        assert_eq!(addresses.len(), 2);
+        assert!(valid <= Duration::from_secs(60), "{valid:?}");
+    }
+
+    #[test]
+    fn failure_of_one_family_leaves_the_other() {
+        let one = [
+            found(RecordType::A, "203.0.113.7", 60),
+            Err(NetError::Timeout),
+        ];
+        assert!(matches!(answer(one), Answer::Addresses(found, _) if found.len() == 1));
+        assert_eq!(answer([Err(NetError::Timeout)]), Answer::Failed);
+    }
+
+    #[test]
+    fn name_without_records_is_answered_with_none() {
+        let none = answer([nothing(RecordType::A), nothing(RecordType::AAAA)]);
+        assert_eq!(none, Answer::Addresses(BTreeSet::new(), SHORTEST));
+    }
+}

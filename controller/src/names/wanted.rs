@@ -96,3 +96,68 @@ fn wanted(model: &Model, world: &World, subscribed: &ExternalNames) -> BTreeSet<
     }
     hosts
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::cluster;
+
+    /// The shop with an object for account `web`, which is that of pod `client`.
+    fn shop() -> cluster::Cluster {
+        let spec = json!({
+            "hosts": ["*.pay.example", "db.example"],
+            "ports": [{"port": 443, "protocol": "TLS"}],
+            "sources": [{"kind": "ServiceAccount", "name": "web"}],
+        });
+        cluster::shop().with(cluster::external_service("pay", spec))
+    }
+
+    fn subscribed<'a>(names: impl IntoIterator<Item = (&'a str, &'a str)>) -> ExternalNames {
+        let of = |(name, pod): (&str, &str)| (Arc::from(name), BTreeSet::from([Arc::from(pod)]));
+        names.into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn subscribed_hosts_are_wanted_for_admitted_pods_alone() {
+        let names = subscribed([
+            ("external/a.pay.example:443", "shop/client"),
+            ("external/b.pay.example:443", "shop/api-1"),
+            ("external/c.pay.example:80", "shop/client"),
+            ("external/d.example:443", "shop/client"),
+            ("external/e.pay.example:443", "shop/nobody"),
+        ]);
+        let (model, _) = shop().compile();
+        let wanted = wanted(&model, &shop().world(), &names);
+        let expected = ["a.pay.example", "db.example"].map(Arc::from);
+        assert_eq!(wanted, BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn hosts_of_one_object_are_bounded() {
+        let all = MAX_NAMES_OF_OBJECT + 3;
+        let names: Vec<String> = (0..all)
+            .map(|number| format!("external/h{number}.pay.example:443"))
+            .collect();
+        let names = subscribed(names.iter().map(|name| (name.as_str(), "shop/client")));
+        let (model, _) = shop().compile();
+        let wanted = wanted(&model, &shop().world(), &names);
+        assert_eq!(wanted.len(), MAX_NAMES_OF_OBJECT + 1, "and the exact one");
+    }
+
+    #[test]
+    fn families_are_those_that_pods_have() {
+        let of = |ips: &[&str]| {
+            let pods = ips.iter().enumerate();
+            let pods = pods.map(|(at, ip)| cluster::pod(&format!("p-{at}"), ip, "web"));
+            let empty = cluster::Cluster::default();
+            let Families { v4, v6 } = families(&pods.fold(empty, cluster::Cluster::with).world());
+            (v4, v6)
+        };
+        assert_eq!(of(&[]), (true, false));
+        assert_eq!(of(&["10.0.0.1"]), (true, false));
+        assert_eq!(of(&["fd00::1"]), (false, true));
+        assert_eq!(of(&["10.0.0.1", "fd00::1"]), (true, true));
+    }
+}

@@ -113,8 +113,8 @@ fn wanted<'a>(
             if reason == Reason::EgressDenied && outcome.backend_route.split.is_none() {
                 let (to, request) = (&question.to, &question.request);
                 let object = external::missing(to, outcome.caller, request);
-                fix.objects
-                    .extend(object.filter(|one| !fix.objects.contains(one)));
+                let new = object.filter(|one| !fix.objects.contains(one));
+                fix.objects.extend(new);
             }
         }
         for one in &outcome.evaluated {
