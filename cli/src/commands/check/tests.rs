@@ -6,6 +6,7 @@
 mod apis;
 mod applications;
 mod ca_bundles;
+mod egress;
 mod faults;
 mod kinds;
 mod lifetimes;
