@@ -72,7 +72,7 @@ pub(crate) async fn follow(client: Client, mut latest: LatestModel, feed: Feed) 
     }
 }
 
-/// What a ConfigMap says now; `None` if that is not known.
+/// What a ConfigMap has now; `None` if that is not known.
 async fn read(client: &Client, key: ObjectKey) -> Option<Step<CaBundle>> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &key.namespace);
     match api.get_opt(&key.name).await {

@@ -6,7 +6,7 @@
 //! objects name, and of wildcards those that proxies of any replica have subscribed to. The cache
 //! of the cluster's DNS gives them the same answers.
 //!
-//! `schedule` decides when a host is looked up, `dns` asks. What an answer may not hold, such as
+//! `schedule` decides when a host is looked up, `dns` queries. What an answer may not hold, such as
 //! an address of a pod, is left out when the World is compiled, which knows all of them.
 //!
 //! May import `latest_model`, `observe` and `watch`.

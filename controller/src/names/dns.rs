@@ -1,7 +1,7 @@
-//! Asks the cluster's DNS for the addresses of a host.
+//! Queries the cluster's DNS for the addresses of a host.
 //!
-//! Names are asked for as they are, without the search domains of the pod, and the answers are
-//! kept nowhere: `schedule` decides when to ask again.
+//! Names are queried as they are, without the search domains of the pod, and the answers are
+//! kept nowhere: `schedule` decides when to query again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Dns {
         let mut builder = TokioResolver::builder_tokio()?;
         let options = builder.options_mut();
         options.cache_size = 0;
-        // The file of this pod says nothing of the world.
+        // The file of this pod has nothing of the world.
         options.use_hosts_file = ResolveHosts::Never;
         Ok(Self(builder.build()?))
     }

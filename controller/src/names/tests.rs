@@ -1,4 +1,4 @@
-//! Hosts of ExternalServices get into the World, and stay as DNS says.
+//! Hosts of ExternalServices get into the World, and stay as DNS has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,12 +18,12 @@ use crate::metrics::WorldMetrics;
 const OBJECT: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/externalservices/pay";
 const HOST: &str = "api.pay.example";
 
-/// What DNS says of each host; nothing: it does not answer.
+/// The answer of DNS for each host; none: it does not answer.
 #[derive(Debug, Default)]
 struct FakeDns(Mutex<BTreeMap<String, Answer>>);
 
 impl FakeDns {
-    fn says(&self, host: &str, ips: &[&str]) {
+    fn answers(&self, host: &str, ips: &[&str]) {
         let ips: BTreeSet<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
         let answer = Answer::Addresses(ips, SHORTEST);
         self.0.lock().insert(host.to_owned(), answer);
@@ -99,17 +99,17 @@ impl Bench {
 #[tokio::test(start_paused = true)]
 async fn world_follows_dns_and_keeps_stale_answers() {
     let bench = Bench::start();
-    bench.dns.says(HOST, &["203.0.113.7", "203.0.113.8"]);
+    bench.dns.answers(HOST, &["203.0.113.7", "203.0.113.8"]);
     let both = json!(["203.0.113.7", "203.0.113.8"]);
     bench.becomes(Some(&both)).await;
-    bench.dns.says(HOST, &["203.0.113.9"]);
+    bench.dns.answers(HOST, &["203.0.113.9"]);
     let moved = json!(["203.0.113.9"]);
     bench.becomes(Some(&moved)).await;
 
     bench.dns.is_down();
     sleep(2 * LONGEST).await;
     assert_eq!(bench.addresses(), Some(moved), "stale answers stay");
-    bench.dns.says(HOST, &[]);
+    bench.dns.answers(HOST, &[]);
     bench.becomes(Some(&json!([]))).await;
 
     bench.api.remove(OBJECT);
@@ -121,7 +121,7 @@ async fn replica_becomes_ready_with_first_answers_or_without_dns() {
     for is_down in [false, true] {
         let bench = Bench::start();
         if !is_down {
-            bench.dns.says(HOST, &["203.0.113.7"]);
+            bench.dns.answers(HOST, &["203.0.113.7"]);
         }
         assert_eq!(bench.ready.waiting(), ["names"]);
         let start = Instant::now();

@@ -25,8 +25,8 @@ use crate::failure::{Conclusion, Failure};
 use crate::output::{self, Format};
 use crate::traffic::IndexedGraph;
 
-/// What proxies count under where there are too many names.
-const UNNAMED: &str = "";
+/// What is counted under where there are too many names.
+const OTHER: &str = "other";
 
 /// The way from a suggestion to a closed namespace.
 const NEXT_STEPS: &str = "before it closes anything: apply it, annotate the namespace with \
@@ -119,7 +119,7 @@ impl LeavingCalls {
         if !served(edge) {
             return Err("was not served".to_owned());
         }
-        if edge.port == 0 || name == UNNAMED {
+        if edge.port == 0 || name == OTHER {
             return Err("is counted together with others".to_owned());
         }
         if edge.identities.is_empty() {

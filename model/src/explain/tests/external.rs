@@ -85,7 +85,7 @@ fn call_of_account_that_is_not_admitted_is_refused() {
 }
 
 #[test]
-fn audited_call_passes_and_is_said_to_count() {
+fn audited_call_passes_and_names_the_count() {
     let audited = annotate(namespace("shop"), "weft.dev/egress", "audit");
     let status = explain(&shop().with(audited), &call(HOST, 443));
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
