@@ -94,7 +94,7 @@ impl Externals {
         account: &'a str,
     ) -> impl Iterator<Item = &'a ExternalEntry> {
         let places = self.by_namespace.get(namespace).into_iter().flatten();
-        let entries = places.filter_map(|at| self.entries.get(*at));
+        let entries = places.filter_map(move |at| self.entries.get(*at));
         entries.filter(move |entry| entry.callers.admit(namespace, account))
     }
 
