@@ -9,7 +9,7 @@
 //! `schedule` decides when a host is looked up, `dns` queries. What an answer may not hold, such as
 //! an address of a pod, is left out when the World is compiled, which knows all of them.
 //!
-//! May import `latest_model`, `observe` and `watch`.
+//! May import `latest_model`, `metrics`, `observe` and `watch`.
 
 mod dns;
 mod schedule;
@@ -28,9 +28,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use self::dns::{Dns, LookUp};
-use self::schedule::{Change, Schedule};
+use self::schedule::{Answer, Change, Schedule};
 use self::wanted::Wants;
 use crate::latest_model::LatestModel;
+use crate::metrics::NameMetrics;
 use crate::observe::acknowledged::ExternalNames;
 use crate::watch::Feed;
 
@@ -46,9 +47,10 @@ pub(crate) async fn resolve(
     subscribed: watch::Receiver<Arc<ExternalNames>>,
     feed: Feed,
     hold: Hold,
+    metrics: NameMetrics,
 ) {
     match Dns::of_system() {
-        Ok(dns) => resolve_by(&dns, latest, subscribed, feed, hold).await,
+        Ok(dns) => resolve_by(&dns, latest, subscribed, feed, hold, metrics).await,
         Err(error) => warn!(%error, "hosts of ExternalServices are not resolved"),
     }
 }
@@ -59,6 +61,7 @@ async fn resolve_by(
     mut subscribed: watch::Receiver<Arc<ExternalNames>>,
     feed: Feed,
     hold: Hold,
+    metrics: NameMetrics,
 ) {
     let (mut hold, started) = (Some(hold), Instant::now());
     let (mut schedule, mut wants) = (Schedule::default(), Wants::default());
@@ -73,9 +76,11 @@ async fn resolve_by(
             for change in schedule.want(wanted, now) {
                 publish(&feed, change).await;
             }
+            metrics.hosts.set(schedule.hosts());
         }
         let room = AT_ONCE - lookups.len();
         for host in schedule.take_due(now, room) {
+            metrics.lookups.inc();
             lookups.push(dns.look_up(host, wants.families()));
         }
         let is_known = is_compiled && schedule.knows_all();
@@ -90,6 +95,7 @@ async fn resolve_by(
             changed = latest.changed() => if changed.is_err() { return },
             changed = subscribed.changed() => if changed.is_err() { return },
             Some((host, answer)) = lookups.next() => {
+                metrics.failed.inc_by(u64::from(answer == Answer::Failed));
                 if let Some(change) = schedule.answered(&host, answer, Instant::now()) {
                     publish(&feed, change).await;
                 }

@@ -135,6 +135,11 @@ impl Schedule {
         })
     }
 
+    /// How many there are.
+    pub(super) fn hosts(&self) -> i64 {
+        i64::try_from(self.hosts.len()).unwrap_or(i64::MAX)
+    }
+
     /// Whether each of these has been answered.
     pub(super) fn knows_all(&self) -> bool {
         self.hosts.values().all(|host| host.addresses.is_some())

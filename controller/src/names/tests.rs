@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::dns::Families;
-use super::schedule::{Answer, LONGEST, SHORTEST};
+use super::schedule::{LONGEST, SHORTEST};
 use super::*;
 use crate::metrics::WorldMetrics;
 
@@ -46,6 +46,7 @@ struct Bench {
     api: FakeApi,
     dns: Arc<FakeDns>,
     ready: Ready,
+    metrics: NameMetrics,
     latest: LatestModel,
 }
 
@@ -66,15 +67,18 @@ impl Bench {
         let defaults = Defaults::default();
         tokio::spawn(crate::latest_model::run(worlds, publish, defaults));
         let (hold, own, models) = (ready.hold("names"), Arc::clone(&dns), latest.clone());
+        let metrics = NameMetrics::default();
+        let counted = metrics.clone();
         tokio::spawn(async move {
             let dns: &FakeDns = &own;
             let (_subscriber, subscribed) = watch::channel(Arc::default());
-            resolve_by(dns, models, subscribed, feed, hold).await;
+            resolve_by(dns, models, subscribed, feed, hold, counted).await;
         });
         Self {
             api,
             dns,
             ready,
+            metrics,
             latest,
         }
     }
@@ -109,6 +113,8 @@ async fn world_follows_dns_and_keeps_stale_answers() {
     bench.dns.is_down();
     sleep(2 * LONGEST).await;
     assert_eq!(bench.addresses(), Some(moved), "stale answers stay");
+    assert!(bench.metrics.failed.get() > 1, "they are tried again");
+    assert_eq!(bench.metrics.hosts.get(), 1);
     bench.dns.answers(HOST, &[]);
     bench.becomes(Some(&json!([]))).await;
 

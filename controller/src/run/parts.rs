@@ -129,6 +129,7 @@ pub(super) fn models(
         context.observed.external_names(),
         feed,
         resolved,
+        context.metrics.names.clone(),
     );
     runtime::task::spawn("names", names);
     let mut first = context.latest.clone();
