@@ -203,7 +203,7 @@ fn inner_answers_are_no_addresses_of_a_host() {
         "::ffff:203.0.113.1",
         "fe80::1",
     ];
-    let (model, _) = compiled(&[pay(), node], &[("pay.example", &inner)]);
+    let (model, _) = compiled(&[pay(), node], &[("pay.example", &inner[..])]);
     let host = "external/pay.example:443";
     let nothing = sent(&model, "client", &[]);
     assert_eq!(nothing.addresses(host), [""; 0], "resolved, and to none");
@@ -213,7 +213,10 @@ fn inner_answers_are_no_addresses_of_a_host() {
     let tcp = json!({"hosts": ["db.example"], "ports": [{"port": 5432, "protocol": "TCP"}]});
     let mut mixed = inner.to_vec();
     mixed.push("203.0.113.1");
-    let (model, _) = compiled(&[external_service("db", tcp)], &[("db.example", &mixed)]);
+    let (model, _) = compiled(
+        &[external_service("db", tcp)],
+        &[("db.example", &mixed[..])],
+    );
     let resolved = egress(&model, "client").objects.remove(0).resolved;
     // The address of a node that is not in this cluster.
     let outer: Vec<String> = resolved.iter().map(ToString::to_string).collect();
