@@ -9,7 +9,7 @@ use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
 use super::evaluate::{self, EvaluatedEndpoint};
-use super::external::Outside;
+use super::external::{self, Outside};
 use super::outcome::{BackendOutcome, Question, together};
 use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::BackendRoute;
@@ -24,6 +24,11 @@ const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and w
 const UNKNOWN_ROUTES: &str = "routes of the caller's namespace decide about this call, and they \
                               are shown to users who may read it: ask with a right to get pods in \
                               the caller's namespace";
+
+/// The same of what they may call outside.
+const UNKNOWN_EGRESS: &str = "ExternalServices or weft.dev/egress of the caller's namespace decide \
+                              about this call, and they are shown to users who may read it: ask \
+                              with a right to get pods in the caller's namespace";
 
 /// The result for a query that depends on the host, which it does not name. It names no object: a
 /// caller finds out as much by calling.
@@ -86,6 +91,9 @@ impl Model {
         if view == CallerView::AccountOnly && is_routed_for(&self.index, &to, &spec.from.namespace)
         {
             return Ok(unknown(UNKNOWN_ROUTES.to_owned()));
+        }
+        if view == CallerView::AccountOnly && external::decides(&self.index, &from, &to) {
+            return Ok(unknown(UNKNOWN_EGRESS.to_owned()));
         }
         let question = Question {
             spec,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::call::{Called, Caller, Request};
 use super::route::BackendRoute;
 use crate::model::{Index, PodId, modes};
-use crate::world::{ObjectKey, PodFacts, Proxy};
+use crate::world::{Annotations, ObjectKey, PodFacts, Proxy};
 
 /// Label of what is called outside the cluster.
 pub(super) const OUTSIDE: &str = "outside the cluster";
@@ -120,12 +120,31 @@ pub(super) fn route(
     }
 }
 
-/// What the pods of a caller may call; `None` where all of it passes, or is not known.
+/// Whether objects or a mode decide about the calls of these.
+pub(super) fn decides(index: &Index, callers: &[Caller], to: &Called) -> bool {
+    let mut callers = callers.iter();
+    matches!(to, Called::External(_)) && callers.any(|caller| egress(index, caller).is_some())
+}
+
+/// What the pods of a caller may call; `None` where all of it passes. Of an account without pods,
+/// what its first one may call that has no annotation of its own.
 fn egress(index: &Index, caller: &Caller) -> Option<Egress> {
-    caller.identity.as_ref()?;
-    let pod = caller.example.as_ref()?;
-    let facts = index.world.pods.get(pod)?;
-    index.egress(pod, facts).map(|(egress, _)| egress)
+    let identity = caller.identity.as_ref()?;
+    if let Some(pod) = &caller.example {
+        let facts = index.world.pods.get(pod)?;
+        return index.egress(pod, facts).map(|(egress, _)| egress);
+    }
+    let (namespace, account) = (identity.namespace()?, identity.service_account()?);
+    let entries = index.externals.of(namespace, account);
+    let egress = Egress {
+        mode: modes::egress(
+            &index.defaults,
+            index.world.namespace(namespace),
+            &Annotations::default(),
+        ),
+        objects: entries.map(|entry| entry.object.clone()).collect(),
+    };
+    (!egress.is_idle()).then_some(egress)
 }
 
 /// The way of a call that an object gives.

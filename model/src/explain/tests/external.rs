@@ -91,3 +91,29 @@ fn audited_call_passes_and_names_the_count() {
     assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert!(texts(&status, "route")[0].contains("weft.dev/egress=audit counts"));
 }
+
+#[test]
+fn account_without_pods_is_explained_by_its_namespace() {
+    let mut query = call(HOST, 443);
+    query.from.kind = "ServiceAccount".to_owned();
+    query.from.name = "newcomer".to_owned();
+    let status = explain(&denying(), &query);
+    assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
+    let status = explain(&with_pay(&json!([])), &query);
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
+}
+
+#[test]
+fn users_without_rights_at_caller_see_no_object() {
+    let mut query = call(HOST, 443);
+    query.from.kind = "ServiceAccount".to_owned();
+    query.from.name = "web".to_owned();
+    for cluster in [denying(), with_pay(&json!([]))] {
+        let (model, _) = cluster.compile();
+        let none = |_: &BTreeSet<PodId>| SeenCallers::default();
+        let explained = model.explain(&query, CallerView::AccountOnly, &owner, &none);
+        let status = explained.unwrap().status;
+        assert_eq!(status.verdict, ExplanationVerdict::Unknown, "{status:?}");
+        assert!(!format!("{status:?}").contains("shop/pay"), "{status:?}");
+    }
+}
