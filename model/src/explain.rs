@@ -25,6 +25,7 @@ mod fix;
 mod host;
 mod noticed;
 mod outcome;
+mod outside;
 mod question;
 mod route;
 mod rules;

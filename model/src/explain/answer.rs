@@ -9,8 +9,9 @@ use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
 use super::evaluate::{self, EvaluatedEndpoint};
-use super::external::{self, Outside};
+use super::external;
 use super::outcome::{BackendOutcome, Question, together};
+use super::outside::Outside;
 use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::BackendRoute;
 use super::{backends, fix, noticed, steps};

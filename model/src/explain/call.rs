@@ -14,7 +14,7 @@ use policy::protocol::CONNECT_REFUSED;
 use policy::route::edits::Actions;
 use policy::well_known::PROXY_PORTS;
 
-use super::external::{self, Outside};
+use super::outside::{self, Outside};
 use super::question::{BadQuestion, CallerView, Owner};
 use super::service_names::{HeadlessPort, headless_port, stands_for};
 use crate::model::{Index, Model, PodId};
@@ -259,7 +259,7 @@ fn alike<'a>(
             .as_deref()
             .and_then(|id| SpiffeId::try_from(id).ok());
         let node = by_node.then(|| facts.node.clone());
-        let mode = external::mode(index, to, pod, facts);
+        let mode = matches!(to, Called::External(_)).then(|| outside::mode(index, pod, facts));
         let caller = callers
             .entry((identity, named_by, past, node, mode))
             .or_insert_with(|| Caller {

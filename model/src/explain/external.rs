@@ -3,83 +3,41 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crds::observe::To;
 use crds::weft;
 use http::header::HOST;
 use policy::egress::{
-    Admitted, By, Decision, Egress, EgressMode, ExternalCall, ExternalProtocol, Unnamed, host_name,
+    Admitted, By, Decision, Egress, ExternalCall, ExternalProtocol, Unnamed, host_name,
 };
+use policy::origin::Origin;
 use policy::reason::Reason;
 use serde_json::{Value, json};
 
 use super::call::{Called, Caller, Request};
-use super::route::BackendRoute;
-use crate::model::{Index, PodId, modes};
-use crate::world::{Annotations, ObjectKey, PodFacts, Proxy};
+use super::outside::{Outside, PORT};
+use crate::model::{Index, modes};
+use crate::world::{Annotations, ObjectKey};
 
 /// Label of what is called outside the cluster.
 pub(super) const OUTSIDE: &str = "outside the cluster";
-/// The port that is meant where none is named: that of TLS.
-const PORT: u16 = 443;
 
-/// What is called outside the mesh.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Outside {
-    /// Name of the host, or its address.
-    name: String,
-    port: Option<u16>,
-}
-
-impl Outside {
-    pub(super) fn of(to: &To) -> Self {
-        Self::at(&to.name, to.port)
-    }
-
-    pub(super) fn at(name: &str, port: Option<u16>) -> Self {
-        Self {
-            name: name.trim_matches(['[', ']']).to_owned(),
-            port,
-        }
-    }
-
-    fn address(&self) -> Option<IpAddr> {
-        self.name.parse().ok()
-    }
-
-    fn port(&self) -> u16 {
-        self.port.unwrap_or(PORT)
-    }
-
-    /// Whether a pod's traffic capture leaves calls to it out.
-    pub(super) fn is_left_out(&self, proxy: &Proxy) -> bool {
-        let port = self.port.filter(|_| !self.name.is_empty());
-        port.is_some_and(|port| proxy.leaves_out(self.address().into_iter(), port))
-    }
-}
-
-/// What distinguishes pods of one account as callers of something outside.
-pub(super) fn mode(
-    index: &Index,
-    to: &Called,
-    pod: &PodId,
-    facts: &PodFacts,
-) -> Option<EgressMode> {
-    let namespace = index.world.namespace(&pod.namespace);
-    let mode = || modes::egress(&index.defaults, namespace, &facts.annotations);
-    matches!(to, Called::External(_)).then(mode)
+/// The way of calls that leave, or why they do not.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// What they go to, as users read it.
+    pub(super) label: String,
+    /// The object that gives them.
+    pub(super) object: Option<Origin>,
+    pub(super) refused: Option<Reason>,
+    pub(super) note: Option<String>,
 }
 
 /// The way of a caller's calls to something outside.
-pub(super) fn route(
-    index: &Index,
-    caller: &Caller,
-    to: &Outside,
-    request: &Request,
-) -> BackendRoute {
-    let relayed = |note: Option<String>| BackendRoute {
-        outside: true,
+pub(super) fn route(index: &Index, caller: &Caller, to: &Outside, request: &Request) -> Leaving {
+    let relayed = |note: Option<String>| Leaving {
+        label: OUTSIDE.to_owned(),
+        object: None,
+        refused: None,
         note,
-        ..BackendRoute::to(OUTSIDE.to_owned(), Vec::new(), 0)
     };
     let Some(egress) = egress(index, caller) else {
         return relayed(None);
@@ -110,8 +68,7 @@ pub(super) fn route(
         Decision::NoObject(Unnamed::Audit) => relayed(Some(format!(
             "no ExternalService gives it, which weft.dev/egress=audit counts{port}"
         ))),
-        Decision::Denied => BackendRoute {
-            outside: false,
+        Decision::Denied => Leaving {
             refused: Some(Reason::EgressDenied),
             ..relayed(Some(format!(
                 "no ExternalService gives it to this account, and weft.dev/egress is deny{port}"
@@ -148,7 +105,7 @@ fn egress(index: &Index, caller: &Caller) -> Option<Egress> {
 }
 
 /// The way of a call that an object gives.
-fn given(index: &Index, to: &Outside, admitted: &Admitted<'_>, port: &str) -> BackendRoute {
+fn given(index: &Index, to: &Outside, admitted: &Admitted<'_>, port: &str) -> Leaving {
     let (by, refused) = match admitted.by {
         By::Address => ("by its address".to_owned(), None),
         By::Host(host) => match index.outside(host, admitted.port.target_port) {
@@ -171,12 +128,11 @@ fn given(index: &Index, to: &Outside, admitted: &Admitted<'_>, port: &str) -> Ba
         Some(_) => "; the caller's proxy begins TLS",
         None => "",
     };
-    BackendRoute {
-        split: Some(admitted.object.origin.clone()),
-        outside: refused.is_none(),
+    Leaving {
+        label: to.name.clone(),
+        object: Some(admitted.object.origin.clone()),
         refused,
         note: Some(format!("{by}{tls}{port}")),
-        ..BackendRoute::to(to.name.clone(), Vec::new(), 0)
     }
 }
 
@@ -185,7 +141,7 @@ pub(super) fn of_service(
     index: &Index,
     caller: &Caller,
     (service, port): (&ObjectKey, u16),
-) -> Option<BackendRoute> {
+) -> Option<Leaving> {
     let identity = caller.identity.as_ref()?;
     let account = identity.service_account()?;
     // The namespace counts, and no pod is called so.
@@ -203,11 +159,11 @@ pub(super) fn of_service(
         let note = format!("{object} leads to host {host}, with {addresses} addresses");
         (None, note)
     };
-    Some(BackendRoute {
-        outside: refused.is_none(),
+    Some(Leaving {
+        label: service.to_string(),
+        object: None,
         refused,
         note: Some(note),
-        ..BackendRoute::to(service.to_string(), Vec::new(), 0)
     })
 }
 

@@ -15,7 +15,7 @@ use policy::traffic::call::{FallbackTo, Retry};
 use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
-use super::external::{self, OUTSIDE};
+use super::external::{self, Leaving, OUTSIDE};
 use super::{host, rules, service_names};
 use crate::model::{Audience, Endpoint, Index, Model, PortEntry, identity_at};
 use crate::world::ObjectKey;
@@ -98,7 +98,11 @@ impl BackendRoute {
             }];
         }
         match to {
-            Called::External(outside) => vec![external::route(index, caller, outside, request)],
+            Called::External(outside) => {
+                vec![Self::leaving(external::route(
+                    index, caller, outside, request,
+                ))]
+            }
             Called::Pods(key, pods, port) | Called::PastService(key, pods, port) => {
                 let endpoints: Vec<Endpoint> = pods
                     .iter()
@@ -251,7 +255,10 @@ impl BackendRoute {
     /// To the endpoints of a Service's port.
     fn over(index: &Index, caller: &Caller, service: &ObjectKey, port: u16, share: f64) -> Self {
         if let Some(outside) = external::of_service(index, caller, (service, port)) {
-            return Self { share, ..outside };
+            return Self {
+                share,
+                ..Self::leaving(outside)
+            };
         }
         let entry = index.backend(service);
         let local = entry.is_some_and(|entry| entry.facts.internal_local);
@@ -275,7 +282,17 @@ impl BackendRoute {
         }
     }
 
-    pub(super) fn to(label: String, endpoints: Vec<Endpoint>, all: usize) -> Self {
+    fn leaving(way: Leaving) -> Self {
+        Self {
+            split: way.object,
+            outside: way.refused.is_none(),
+            refused: way.refused,
+            note: way.note,
+            ..Self::to(way.label, Vec::new(), 0)
+        }
+    }
+
+    fn to(label: String, endpoints: Vec<Endpoint>, all: usize) -> Self {
         Self {
             label,
             share: 1.0,

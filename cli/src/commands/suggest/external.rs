@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 
 use super::called::{self, Account};
 use super::observed_calls::served;
-use super::shortened;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
@@ -27,6 +26,10 @@ use crate::traffic::IndexedGraph;
 
 /// What is counted under where there are too many names.
 const OTHER: &str = "other";
+
+/// Characters of a host that the name of an object keeps: with what stands around them it is one
+/// that a Service may have.
+const KEPT: usize = 48;
 
 /// The way from a suggestion to a closed namespace.
 const NEXT_STEPS: &str = "before it closes anything: apply it, annotate the namespace with \
@@ -213,9 +216,9 @@ impl Destination {
         let hash = short_hash(&json!([value, ports]).to_string());
         let name = value.split('/').next().unwrap_or_default();
         let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-        let name = name.trim_matches('-');
+        let name: String = name.trim_matches('-').chars().take(KEPT).collect();
         // Names of Services begin with a letter.
-        shortened(format!("to-{name}-{}", &hash[..8]))
+        format!("to-{name}-{}", &hash[..8])
     }
 }
 
