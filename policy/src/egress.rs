@@ -289,9 +289,9 @@ impl ExternalObject {
 
     fn exact_endpoints(&self) -> impl Iterator<Item = String> {
         let named = self.ports.iter().filter(|port| port.is_by_name());
-        named.flat_map(|port| {
+        named.flat_map(move |port| {
             let hosts = self.exact_hosts();
-            hosts.map(|host| endpoints_name(host, port.target_port))
+            hosts.map(move |host| endpoints_name(host, port.target_port))
         })
     }
 
