@@ -27,6 +27,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use wire::v1;
 
+mod names;
+
+use self::names::QueriedNames;
 use crate::config::dry_run::DryRuns;
 use crate::config::grants::Grants;
 use crate::config::shares::{limit_of, share_of};
@@ -82,6 +85,7 @@ pub struct Store {
     subscriptions: Mutex<HashMap<SocketAddr, Subscription>>,
     /// Numbers them.
     numbered: AtomicU64,
+    pub(crate) names: QueriedNames,
     log_rate: Mutex<Rate>,
     /// Notified when `subscriptions` changed.
     pub subscriptions_changed: Notify,
@@ -137,6 +141,7 @@ impl Store {
             registry: Registry::with_gauge(telemetry.metrics.ejected.clone()),
             subscriptions: Mutex::default(),
             numbered: AtomicU64::new(0),
+            names: QueriedNames::default(),
             log_rate: Mutex::new(Rate::new(LOG_RATE)),
             subscriptions_changed: Notify::new(),
             telemetry,

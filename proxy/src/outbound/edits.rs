@@ -122,6 +122,11 @@ pub(super) fn edit_request(route: &Route, parts: &mut Parts) -> Result<(), Failu
     })
 }
 
+/// Names another host in a request. `None`: it is none.
+pub(super) fn rename(parts: &mut Parts, host: &str) -> Option<()> {
+    rewrite(parts, Some(host), None)
+}
+
 /// `None`: one of the two is none.
 fn rewrite(parts: &mut Parts, host: Option<&str>, path: Option<String>) -> Option<()> {
     let mut uri = parts.uri.clone().into_parts();

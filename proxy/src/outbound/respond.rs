@@ -9,6 +9,7 @@ use http::response::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
@@ -217,6 +218,8 @@ fn switch(
         };
         let cut = client.cut();
         let config = &connection.proxy.config;
+        let may_go_on =
+            |now: &Snapshot| shadow::may_pass(now).and_then(|()| connection.may_go_on(now));
         let (flows, own) = (counted.flows(), Flows::default());
         let mut metered = client.metered(&own);
         let mut passed = 0;
@@ -238,7 +241,7 @@ fn switch(
                     None => BodyEnd::OutOfTime(WaitEnd::Still),
                 }),
                 () = cut => Ok(BodyEnd::Failed),
-                refused = config.until_refused(shadow::may_pass) => Err(refused),
+                refused = config.until_refused(may_go_on) => Err(refused),
                 gone = until_pod_gone(config, &connection.opened) => Err(gone),
             }
         };
