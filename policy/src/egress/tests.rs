@@ -183,6 +183,38 @@ fn tcp_is_recognised_by_resolved_addresses_alone() {
 }
 
 #[test]
+fn objects_add_up_and_none_takes_away() {
+    let mut db = object("db", &["db.example"], &[], tcp());
+    db.resolved = vec![CLOUD.parse().unwrap()];
+    let all = [
+        object("net", &[], &["203.0.113.0/24"], tls()),
+        object("pay", &["pay.example", "*.pay.example"], &[], tls()),
+        object("web", &["*.example"], &[], http()),
+        db,
+    ];
+    let (named, other) = (Some("a.pay.example"), Some("other.test"));
+    let calls = [
+        call(CLOUD, 443, None, None),
+        call("198.51.100.1", 443, None, named),
+        call("198.51.100.1", 443, None, other),
+        call("198.51.100.1", 80, named, None),
+        call("198.51.100.1", 80, other, None),
+        call(CLOUD, 5432, None, None),
+    ];
+    for chosen in 0..1_u32 << all.len() {
+        let is_chosen = |at: usize| (chosen >> at) & 1 == 1;
+        let some = all.iter().enumerate().filter(|(at, _)| is_chosen(*at));
+        let some: Vec<ExternalObject> = some.map(|(_, one)| one.clone()).collect();
+        for one_call in &calls {
+            let alone = |one: &ExternalObject| given(&denied(vec![one.clone()]), one_call);
+            let by_any = some.iter().any(|one| alone(one).is_some());
+            let together = given(&denied(some.clone()), one_call).is_some();
+            assert_eq!(together, by_any, "{chosen:b} {one_call:?}");
+        }
+    }
+}
+
+#[test]
 fn call_leaves_at_the_target_port_with_its_name_checked() {
     let begun = |server_name: Option<&str>| {
         Some(Arc::new(OriginateTls {

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use policy::egress::{
-    Egress, EgressMode, ExternalObject, ExternalPort, ExternalProtocol, ExternalTarget,
-    HostPattern, OriginateTls, Roots,
+    Egress, EgressMode, ExternalObject, ExternalPort, ExternalTarget, HostPattern, OriginateTls,
+    Roots,
 };
 
 use super::error::{BadResource, each};
@@ -178,6 +178,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use policy::egress::ExternalProtocol;
     use policy::origin::Origin;
 
     use super::*;
