@@ -180,7 +180,7 @@ async fn decide(mut connection: Connection, undecided: Undecided) {
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
             permit.busy();
             egress::look_up(&connection, None).await;
-            return relay(&connection, stream, None, protocol).await;
+            return Box::pin(relay(&connection, stream, None, protocol)).await;
         }
     };
     connection.count("http1", "http2", version);

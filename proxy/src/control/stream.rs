@@ -310,6 +310,20 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn queried_hosts_are_subscribed_beside_addresses() {
+        let subscribed = |addrs: &[SocketAddr], host: &str| Subscribed {
+            addrs: addrs.iter().copied().collect(),
+            hosts: HashSet::from([Arc::from(host)]),
+        };
+        let before = subscribed(&[], "external/a.pay.example:443");
+        let at = SocketAddr::from(([10, 0, 0, 1], 80));
+        let after = subscribed(&[at], "external/b.pay.example:443");
+        let added = ["destination/10.0.0.1:80", "external/b.pay.example:443"];
+        assert_eq!(after.beyond(&before), added);
+        assert_eq!(before.beyond(&after), ["external/a.pay.example:443"]);
+    }
+
     #[tokio::test]
     async fn proxy_status_is_sent_before_reports() {
         let (outbox, messages) = mpsc::channel(8);
