@@ -21,6 +21,25 @@ use super::{
 const ATTEMPTS: u32 = 10;
 /// Calls of which the shares are counted.
 const CALLS: &str = "2000";
+/// The routing of docs/examples/staging-and-production.yaml.
+const BY_ENVIRONMENT: &str = r#"
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: staging}
+spec:
+  matches:
+  - {name: staging, headers: {x-env: "staging"}}
+---
+apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: ledger-by-environment}
+spec:
+  service: ledger
+  matches:
+  - {apiGroup: specs.smi-spec.io, kind: HTTPRouteGroup, name: staging}
+  backends:
+  - {service: ledger-staging, weight: 100}
+"#;
 
 // Claims: egress-1, egress-2, egress-6
 #[test]
@@ -267,6 +286,44 @@ fn split_sends_its_share_outside_in_verified_tls() -> Outcome {
         Ok(())
     })?;
     within_5_sigma(&shared(CALLS)?, "cloud", 0.1)?;
+    Ok(())
+}
+
+// Claims: egress-6
+#[test]
+fn header_selects_between_two_hosts_outside() -> Outcome {
+    let ns = Namespace::meshed("egress-header")?;
+    ns.annotate("weft.dev/egress", Some("deny"))?;
+    ns.run(&["client"])?;
+    let client = ns.pod("client")?;
+    let certificate = Certificate::of(&["ledger.example"])?;
+    let production = Outside::start(ADDRESSES[0], 0, "production", &certificate)?;
+    let staging = Outside::start(ADDRESSES[1], 0, "staging", &certificate)?;
+    let object = |service: &str, host: &str, server: &Outside| {
+        let ports =
+            json!([{"port": 8080, "protocol": "HTTP", "targetPort": server.address.port()}]);
+        external(service, &json!({"hosts": [host], "ports": ports}))
+    };
+    let hosts = ADDRESSES.map(|ip| name("ledger", ip));
+    ns.apply_all(&[
+        object("ledger", &hosts[0], &production),
+        object("ledger-staging", &hosts[1], &staging),
+        standing_for("ledger"),
+        standing_for("ledger-staging"),
+    ])?;
+    let ledger = url("ledger", 8080, "/");
+    arrives(&client, &ledger, &[], "production")?;
+    ns.apply(BY_ENVIRONMENT)?;
+    arrives(&client, &ledger, &["-H", "x-env: staging"], "staging")?;
+    let other: [&[&str]; 2] = [&[], &["-H", "x-env: stage"]];
+    for args in other {
+        of_version(&client, &ledger, args, "production")?;
+    }
+    for (server, host) in [(&production, &hosts[0]), (&staging, &hosts[1])] {
+        let arrived = server.arrived();
+        let right = arrived.iter().all(|one| one.host.starts_with(host));
+        assert!(right && !arrived.is_empty(), "{host}: {arrived:?}");
+    }
     Ok(())
 }
 

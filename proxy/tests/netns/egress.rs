@@ -197,7 +197,7 @@ fn resources() -> Vec<v1::Resource> {
     all.extend([HTTP, TLS].map(|port| addresses("turned.example", port, &[])));
     let pay = v1::ExternalObject {
         hosts: ["pay.example", "turned.example", "*.api.example"]
-            .map(Into::into)
+            .map(String::from)
             .to_vec(),
         resolved: vec![PAY.to_string()],
         ..object("pay")
