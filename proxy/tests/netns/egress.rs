@@ -22,7 +22,7 @@ use super::fleet::Inside;
 use super::processes;
 use super::spoofs::{
     BEYOND, BYTES, Call, EVIL, EVIL6, Fate, HTTP, NEAR, NETWORK, OTHER, PAY, TLS, UNKNOWN, below,
-    named, spoofed_bytes, spoofed_requests,
+    foreign, foreign_calls, foreign_hellos, named, spoofed_bytes, spoofed_requests,
 };
 use super::testbed::{Testbed, Who};
 use super::world::{HEARD, Said, World, by_http2, say};
@@ -36,9 +36,13 @@ const ENDED_WITHIN: Duration = Duration::from_secs(10);
 #[test]
 fn spoofed_calls_reach_no_host_and_named_ones_do() {
     let place = Place::new("egress");
-    let spoofs = [spoofed_requests(), spoofed_bytes()];
-    let calls = [named()].into_iter().chain(spoofs).flatten();
-    for (call, said) in place.say(calls.collect()) {
+    let all = [
+        named(),
+        spoofed_requests(),
+        spoofed_bytes(),
+        foreign_calls(),
+    ];
+    for (call, said) in place.say(all.into_iter().flatten().collect()) {
         call.check(&said, &place.world);
     }
     for host in [EVIL, EVIL6, BEYOND, UNKNOWN] {
@@ -193,6 +197,9 @@ fn resources() -> Vec<v1::Resource> {
         "spoof-long",
     ] {
         all.extend(by_name(&below(name), &[TLS]));
+    }
+    for (client, _) in foreign_hellos() {
+        all.extend(by_name(&foreign(client), &[TLS]));
     }
     all.extend([HTTP, TLS].map(|port| addresses("turned.example", port, &[])));
     let pay = v1::ExternalObject {

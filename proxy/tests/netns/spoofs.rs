@@ -44,7 +44,7 @@ pub(crate) enum Fate {
 
 pub(crate) struct Call {
     /// Stands in what is sent, so that it can be found where it arrives.
-    mark: &'static str,
+    mark: String,
     pub(crate) to: SocketAddr,
     pub(crate) parts: Vec<Vec<u8>>,
     pub(crate) pause: Duration,
@@ -54,13 +54,13 @@ pub(crate) struct Call {
 impl Call {
     /// Sent at once.
     pub(crate) fn new(
-        mark: &'static str,
+        mark: &str,
         to: (IpAddr, u16),
         bytes: impl Into<Vec<u8>>,
         fate: Fate,
     ) -> Self {
         Self {
-            mark,
+            mark: mark.to_owned(),
             to: to.into(),
             parts: vec![bytes.into()],
             pause: Duration::ZERO,
@@ -69,7 +69,7 @@ impl Call {
     }
 
     /// A request for this host.
-    pub(crate) fn get(mark: &'static str, to: (IpAddr, u16), host: &str, fate: Fate) -> Self {
+    pub(crate) fn get(mark: &str, to: (IpAddr, u16), host: &str, fate: Fate) -> Self {
         Self::new(mark, to, get(mark, host), fate)
     }
 
@@ -86,7 +86,7 @@ impl Call {
 
     #[track_caller]
     pub(crate) fn check(&self, said: &Said, world: &World) {
-        let came = world.hosts_of(self.mark);
+        let came = world.hosts_of(&self.mark);
         let ok = said.answer.contains("HTTP/1.1 200") || said.answer.contains(HEARD);
         let refused = said.answer.contains("HTTP/1.1 403")
             && said.answer.contains("weft-reason: egress-denied\r\n");
@@ -97,7 +97,7 @@ impl Call {
             Fate::Unserved => !ok,
             Fate::Reset => said.ended && said.answer.is_empty(),
         };
-        let mark = self.mark;
+        let mark = &self.mark;
         assert!(
             fits,
             "{mark}: not {:?}: {said:?}, came to {came:?}",
@@ -158,9 +158,9 @@ pub(crate) fn named() -> Vec<Call> {
 
 /// Requests that name, or seem to name, a host that an object gives, and are for another one.
 pub(crate) fn spoofed_requests() -> Vec<Call> {
-    let refused = |mark, to, host| Call::get(mark, to, host, Fate::Refused);
-    let raw = |mark, bytes: String| Call::new(mark, (PAY, HTTP), bytes, Fate::Unserved);
-    let second = |mark| format!("{}{}", first(), get(mark, "evil.example"));
+    let refused = |mark: &str, to, host: &str| Call::get(mark, to, host, Fate::Refused);
+    let raw = |mark: &str, bytes: String| Call::new(mark, (PAY, HTTP), bytes, Fate::Unserved);
+    let second = |mark: &str| format!("{}{}", first(), get(mark, "evil.example"));
     let kept = [first(), get("spoof-kept", "evil.example")];
     vec![
         refused("spoof-address", (PAY, HTTP), "evil.example"),
@@ -229,7 +229,7 @@ pub(crate) fn spoofed_requests() -> Vec<Call> {
 /// The same of bytes. Their server name, where they have one, is the mark.
 pub(crate) fn spoofed_bytes() -> Vec<Call> {
     let sni = |mark: &str| hello(&format!("{mark}.example"), Vec::new());
-    let reset = |mark, to, bytes: Vec<u8>| Call::new(mark, to, bytes, Fate::Reset);
+    let reset = |mark: &str, to, bytes: Vec<u8>| Call::new(mark, to, bytes, Fate::Reset);
     let half = sni("spoof-half");
     // More than is waited for, though its name comes early.
     let long = hello(&below("spoof-long"), vec![vec![b'a'; 250]; 80]);
@@ -259,4 +259,43 @@ pub(crate) fn spoofed_bytes() -> Vec<Call> {
         // It waits for the other end, to which no connection is made.
         reset("spoof-silent", (EVIL, BYTES), Vec::new()),
     ]
+}
+
+/// First messages of TLS clients that are not ours, and how each client is called.
+pub(crate) fn foreign_hellos() -> Vec<(&'static str, Vec<u8>)> {
+    let lines = include_str!("hellos.txt").lines();
+    let hellos = lines.filter(|line| !line.starts_with('#'));
+    let read = hellos.map(|line| {
+        let (client, message) = line.split_once(' ').unwrap();
+        let bytes = message.as_bytes().chunks(2).map(|digits| {
+            let digits = std::str::from_utf8(digits).unwrap();
+            u8::from_str_radix(digits, 16).unwrap()
+        });
+        (client, bytes.collect())
+    });
+    read.collect()
+}
+
+/// The name that such a message asks for, below one that an object gives.
+pub(crate) fn foreign(client: &str) -> String {
+    below(&format!("foreign-{client}"))
+}
+
+/// What these clients say first: as it is, which an object gives, and with one letter changed.
+pub(crate) fn foreign_calls() -> Vec<Call> {
+    let calls = foreign_hellos().into_iter().flat_map(|(client, hello)| {
+        let name = foreign(client);
+        let other = name.replace("api.example", "apy.example");
+        let at = hello
+            .windows(name.len())
+            .position(|part| part == name.as_bytes());
+        let at = at.expect("it asks for this name");
+        let mut spoof = hello.clone();
+        spoof[at..at + name.len()].copy_from_slice(other.as_bytes());
+        [
+            Call::new(&name, (PAY, TLS), hello, Fate::Heard(PAY)),
+            Call::new(&other, (PAY, TLS), spoof, Fate::Reset),
+        ]
+    });
+    calls.collect()
 }
