@@ -45,7 +45,7 @@ pub struct Certificate {
 impl Certificate {
     /// For these names, made now.
     pub fn of(names: &[&str]) -> anyhow::Result<Self> {
-        let mut params = CertificateParams::default();
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let name = &mut params.distinguished_name;
         name.push(DnType::CommonName, "authority of a test");
