@@ -199,18 +199,17 @@ pub(crate) fn spoofed_requests() -> Vec<Call> {
             get("spoof-words", "pay.example evil.example"),
         ),
         raw("spoof-none", "GET /spoof-none HTTP/1.0\r\n\r\n".to_owned()),
-        raw(
-            "spoof-two",
-            "GET /spoof-two HTTP/1.1\r\nHost: pay.example\r\nHost: evil.example\r\n\r\n".to_owned(),
-        ),
+        raw("spoof-two", {
+            let hosts = "Host: pay.example\r\nHost: evil.example";
+            format!("GET /spoof-two HTTP/1.1\r\n{hosts}\r\nConnection: close\r\n\r\n")
+        }),
         raw(
             "spoof-absolute",
-            "GET http://evil.example/spoof-absolute HTTP/1.1\r\nHost: pay.example\r\n\r\n"
-                .to_owned(),
+            get("spoof-absolute", "pay.example").replace("GET ", "GET http://evil.example"),
         ),
         raw(
             "spoof-connect",
-            "CONNECT spoof-connect.example:443 HTTP/1.1\r\nHost: pay.example\r\n\r\n".to_owned(),
+            get("", "pay.example").replace("GET /", "CONNECT spoof-connect.example:443"),
         ),
         Call::new(
             "spoof-pipelined",
