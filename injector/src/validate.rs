@@ -106,6 +106,8 @@ mod agreement;
 #[cfg(test)]
 mod automation;
 #[cfg(test)]
+mod external;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod hostile;
