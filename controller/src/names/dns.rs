@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolveHosts;
 use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::NetError;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 use tracing::debug;
 
@@ -75,9 +76,11 @@ impl LookUp for Dns {
 }
 
 /// One answer of those for the families. One that failed takes nothing from the other, since
-/// there are servers that answer for one family alone.
+/// there are servers that answer for one family alone. But only a name that does not exist has no
+/// address in the family that failed.
 fn merged(host: &str, lookups: impl Iterator<Item = Result<Lookup, NetError>>) -> Answer {
     let (mut addresses, mut valid, mut answered) = (BTreeSet::new(), None::<Duration>, false);
+    let (mut failed, mut exists) = (false, true);
     for lookup in lookups {
         match lookup {
             Ok(lookup) => {
@@ -89,11 +92,18 @@ fn merged(host: &str, lookups: impl Iterator<Item = Result<Lookup, NetError>>) -
                 let records = lookup.answers().iter();
                 addresses.extend(records.filter_map(|record| record.data.ip_addr()));
             }
-            Err(error) if error.is_no_records_found() => answered = true,
-            Err(error) => debug!(host, %error, "lookup failed"),
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                answered = true;
+                exists &= none.response_code != ResponseCode::NXDomain;
+            }
+            Err(error) => {
+                failed = true;
+                debug!(host, %error, "lookup failed");
+            }
         }
     }
-    match answered {
+    let is_empty_for_sure = !failed || !exists;
+    match answered && (is_empty_for_sure || !addresses.is_empty()) {
         true => Answer::Addresses(addresses, valid.unwrap_or(SHORTEST)),
         false => Answer::Failed,
     }
@@ -101,8 +111,8 @@ fn merged(host: &str, lookups: impl Iterator<Item = Result<Lookup, NetError>>) -
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::net::{DnsError, NoRecords};
-    use hickory_resolver::proto::op::{Query, ResponseCode};
+    use hickory_resolver::net::NoRecords;
+    use hickory_resolver::proto::op::Query;
     use hickory_resolver::proto::rr::{Name, RData, Record};
 
     use super::*;
@@ -120,7 +130,11 @@ mod tests {
     }
 
     fn nothing(record: RecordType) -> Result<Lookup, NetError> {
-        let none = NoRecords::new(query(record), ResponseCode::NoError);
+        negative(record, ResponseCode::NoError)
+    }
+
+    fn negative(record: RecordType, code: ResponseCode) -> Result<Lookup, NetError> {
+        let none = NoRecords::new(query(record), code);
         Err(NetError::Dns(DnsError::NoRecordsFound(none)))
     }
 
@@ -149,6 +163,19 @@ mod tests {
         ];
         assert!(matches!(answer(one), Answer::Addresses(found, _) if found.len() == 1));
         assert_eq!(answer([Err(NetError::Timeout)]), Answer::Failed);
+    }
+
+    /// Else the addresses of the family that failed would be taken away.
+    #[test]
+    fn failure_beside_no_records_is_no_answer() {
+        let failed = || Err(NetError::Timeout);
+        assert_eq!(
+            answer([failed(), nothing(RecordType::AAAA)]),
+            Answer::Failed
+        );
+        let gone = negative(RecordType::AAAA, ResponseCode::NXDomain);
+        let none = Answer::Addresses(BTreeSet::new(), SHORTEST);
+        assert_eq!(answer([failed(), gone]), none, "the name does not exist");
     }
 
     #[test]

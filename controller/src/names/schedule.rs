@@ -4,6 +4,9 @@
 //! within 5 seconds and 5 minutes. An answer without an address is an answer: the host leads
 //! nowhere then. A lookup that failed is none, so what was known stays.
 //!
+//! Hosts of one namespace share a part of the lookups at a time, so names whose servers do not
+//! answer keep none of another namespace waiting.
+//!
 //! Invariant: time is an argument, and nothing here waits.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,12 @@ pub(super) const SHORTEST: Duration = Duration::from_secs(5);
 pub(super) const LONGEST: Duration = Duration::from_secs(300);
 /// Addresses of one host. Large services answer with a dozen.
 const MAX_ADDRESSES: usize = 64;
+
+/// Lookups at a time for objects of one namespace.
+const AT_ONCE_FOR_ONE: usize = 8;
+
+/// The hosts that are wanted, each with the namespaces of the objects that want it.
+pub(super) type Wanted = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 
 /// What came of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,40 +49,44 @@ pub(super) struct Change {
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     hosts: BTreeMap<Arc<str>, Host>,
+    /// Hosts that are looked up, of interest or not any more, each for one of its namespaces.
+    under_way: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 #[derive(Debug)]
 struct Host {
     /// Of the last answer.
     addresses: Option<Arc<[IpAddr]>>,
-    next: Next,
-}
-
-/// The next lookup of a host.
-#[derive(Clone, Copy, Debug)]
-enum Next {
-    At(Instant),
-    UnderWay,
+    namespaces: BTreeSet<Arc<str>>,
+    /// A lookup has ended.
+    is_tried: bool,
+    /// When it is to be looked up again.
+    next: Instant,
 }
 
 impl Schedule {
     /// Takes which hosts are wanted from now on.
-    pub(super) fn want(&mut self, mut wanted: BTreeSet<Arc<str>>, now: Instant) -> Vec<Change> {
+    pub(super) fn want(&mut self, mut wanted: Wanted, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         self.hosts.retain(|name, host| {
-            let stays = wanted.remove(name);
-            if !stays && host.addresses.is_some() {
-                changes.push(Change {
-                    host: Arc::clone(name),
-                    addresses: None,
-                });
-            }
-            stays
+            let Some(namespaces) = wanted.remove(name) else {
+                if host.addresses.is_some() {
+                    changes.push(Change {
+                        host: Arc::clone(name),
+                        addresses: None,
+                    });
+                }
+                return false;
+            };
+            host.namespaces = namespaces;
+            true
         });
-        for name in wanted {
+        for (name, namespaces) in wanted {
             let host = Host {
                 addresses: None,
-                next: Next::At(now),
+                namespaces,
+                is_tried: false,
+                next: now,
             };
             self.hosts.insert(name, host);
         }
@@ -82,32 +95,47 @@ impl Schedule {
 
     /// Hosts that are to be looked up now, at most so many. Their lookups count as under way.
     pub(super) fn take_due(&mut self, now: Instant, room: usize) -> Vec<Arc<str>> {
-        let due = |host: &Host| matches!(host.next, Next::At(at) if at <= now);
-        // A host of which nothing is known comes first: calls wait for it.
-        let (mut first, mut rest) = (Vec::new(), Vec::new());
-        for (name, host) in self.hosts.iter().filter(|(_, host)| due(host)) {
-            match host.addresses {
-                None => first.push(Arc::clone(name)),
-                Some(_) => rest.push(Arc::clone(name)),
+        // A host that is new comes first, since calls wait for it; then who has waited longest.
+        let due = self.waiting().filter(|(_, host)| host.next <= now);
+        let mut due: Vec<(bool, Instant, &Arc<str>)> = due
+            .map(|(name, host)| (host.is_tried, host.next, name))
+            .collect();
+        due.sort_unstable();
+        let due: Vec<Arc<str>> = due.into_iter().map(|(.., name)| Arc::clone(name)).collect();
+        let mut taken = Vec::new();
+        for name in due {
+            if taken.len() == room {
+                break;
+            }
+            let host = self.hosts.get(&name);
+            if let Some(namespace) = host.and_then(|host| self.with_room(host)).cloned() {
+                self.under_way.insert(Arc::clone(&name), namespace);
+                taken.push(name);
             }
         }
-        first.append(&mut rest);
-        first.truncate(room);
-        for name in &first {
-            if let Some(host) = self.hosts.get_mut(name) {
-                host.next = Next::UnderWay;
-            }
-        }
-        first
+        taken
+    }
+
+    /// Those that are not looked up.
+    fn waiting(&self) -> impl Iterator<Item = (&Arc<str>, &Host)> {
+        let hosts = self.hosts.iter();
+        hosts.filter(move |(name, _)| !self.under_way.contains_key(*name))
+    }
+
+    /// A namespace for which the host may be looked up beside those that are.
+    fn with_room<'a>(&self, host: &'a Host) -> Option<&'a Arc<str>> {
+        host.namespaces.iter().find(|namespace| {
+            let others = self.under_way.values();
+            others.filter(|other| other == namespace).count() < AT_ONCE_FOR_ONE
+        })
     }
 
     /// When the next lookup is due, if none has to end before.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let due = self.hosts.values().filter_map(|host| match host.next {
-            Next::At(at) => Some(at),
-            Next::UnderWay => None,
-        });
-        due.min()
+        let free = self
+            .waiting()
+            .filter(|(_, host)| self.with_room(host).is_some());
+        free.map(|(_, host)| host.next).min()
     }
 
     /// Takes what came of a lookup.
@@ -117,13 +145,15 @@ impl Schedule {
         answer: Answer,
         now: Instant,
     ) -> Option<Change> {
+        self.under_way.remove(name);
         // It may have become of no interest meanwhile.
         let host = self.hosts.get_mut(name)?;
+        host.is_tried = true;
         let Answer::Addresses(addresses, valid) = answer else {
-            host.next = Next::At(now + SHORTEST);
+            host.next = now + SHORTEST;
             return None;
         };
-        host.next = Next::At(now + valid.clamp(SHORTEST, LONGEST));
+        host.next = now + valid.clamp(SHORTEST, LONGEST);
         let addresses: Arc<[IpAddr]> = addresses.into_iter().take(MAX_ADDRESSES).collect();
         if host.addresses.as_ref() == Some(&addresses) {
             return None;
@@ -154,6 +184,13 @@ mod tests {
         host.into()
     }
 
+    /// Hosts of objects in one namespace.
+    fn shop(hosts: impl IntoIterator<Item = Arc<str>>) -> Wanted {
+        let namespaces = BTreeSet::from([Arc::from("shop")]);
+        let hosts = hosts.into_iter();
+        hosts.map(|host| (host, namespaces.clone())).collect()
+    }
+
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
@@ -161,7 +198,7 @@ mod tests {
     /// Of a host that is looked up at this moment.
     fn scheduled(host: &str, now: Instant) -> Schedule {
         let mut schedule = Schedule::default();
-        assert!(schedule.want(BTreeSet::from([name(host)]), now).is_empty());
+        assert!(schedule.want(shop([name(host)]), now).is_empty());
         assert_eq!(schedule.take_due(now, 1), [name(host)]);
         schedule
     }
@@ -210,7 +247,7 @@ mod tests {
         let mut schedule = scheduled("a.example", now);
         let change = schedule.answered(&name("a.example"), answer([203, 0, 113, 7], 9), now);
         assert!(change.is_some());
-        let changes = schedule.want(BTreeSet::from([name("b.example")]), now);
+        let changes = schedule.want(shop([name("b.example")]), now);
         let gone = Change {
             host: name("a.example"),
             addresses: None,
@@ -226,10 +263,41 @@ mod tests {
         let now = Instant::now();
         let mut schedule = scheduled("a.example", now);
         schedule.answered(&name("a.example"), answer([203, 0, 113, 7], 5), now);
-        let both = BTreeSet::from([name("a.example"), name("b.example")]);
+        let both = shop([name("a.example"), name("b.example")]);
         let later = now + seconds(5);
         assert!(schedule.want(both, later).is_empty());
         assert_eq!(schedule.take_due(later, 1), [name("b.example")]);
         assert_eq!(schedule.take_due(later, 1), [name("a.example")]);
+    }
+
+    /// Servers of names that anyone may own can stay silent.
+    #[test]
+    fn failing_hosts_keep_no_others_waiting() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        let slow = (0..100).map(|number| name(&format!("a{number}.slow.example")));
+        let mut wanted = shop(slow);
+        wanted.insert(name("z.example"), BTreeSet::from([Arc::from("bank")]));
+        assert!(schedule.want(wanted.clone(), now).is_empty());
+        let first = schedule.take_due(now, 32);
+        assert_eq!(
+            first.len(),
+            AT_ONCE_FOR_ONE + 1,
+            "no more for one namespace"
+        );
+        assert!(first.contains(&name("z.example")));
+        assert_eq!(schedule.next_due(), None, "another lookup has to end");
+        // Forgotten and wanted again, they are still under way.
+        schedule.want(Wanted::default(), now);
+        schedule.want(wanted, now);
+        assert!(schedule.take_due(now, 32).is_empty());
+        let later = now + seconds(10);
+        for host in &first {
+            schedule.answered(host, Answer::Failed, later);
+        }
+        let second = schedule.take_due(later + SHORTEST, 32);
+        assert_eq!(second.len(), AT_ONCE_FOR_ONE + 1);
+        let again = second.iter().filter(|host| first.contains(host));
+        assert_eq!(again.count(), 1, "others of their namespace come first");
     }
 }

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::compiled::Compiled;
-use model::world::{ExternalFacts, ObjectKey, PodFacts, Store, World};
+use model::world::{ExternalFacts, PodFacts, Store, World};
 use model::{Model, PodId};
+use policy::egress::HostPattern;
+use policy::name::ObjectRef;
 use wire::names::{Name, parse};
 
 use super::dns::Families;
+use super::schedule::Wanted;
 use crate::observe::acknowledged::ExternalNames;
 
 /// Hosts that one object's wildcards cover and that are resolved at a time.
@@ -20,6 +23,8 @@ const MAX_NAMES_OF_OBJECT: usize = 1024;
 pub(super) struct Wants {
     objects: Option<Store<ExternalFacts>>,
     subscribed: Arc<ExternalNames>,
+    /// Pods have subscribed that the World does not have yet.
+    has_strangers: bool,
     pods: Store<PodFacts>,
     families: Families,
 }
@@ -30,22 +35,26 @@ impl Wants {
         &mut self,
         compiled: &Compiled,
         subscribed: &Arc<ExternalNames>,
-    ) -> Option<BTreeSet<Arc<str>>> {
+    ) -> Option<Wanted> {
         let world = &compiled.world;
         let objects = &world.external_services;
-        if !objects.is_empty() && !Arc::ptr_eq(&self.pods, &world.pods) {
+        let other_pods = !objects.is_empty() && !Arc::ptr_eq(&self.pods, &world.pods);
+        if other_pods {
             self.pods = Arc::clone(&world.pods);
             self.families = families(world);
         }
         let known = self.objects.as_ref();
         if known.is_some_and(|known| Arc::ptr_eq(known, objects))
             && Arc::ptr_eq(&self.subscribed, subscribed)
+            && !(self.has_strangers && other_pods)
         {
             return None;
         }
         self.objects = Some(Arc::clone(objects));
         self.subscribed = Arc::clone(subscribed);
-        Some(wanted(&compiled.model, world, subscribed))
+        let (wanted, has_strangers) = wanted(&compiled.model, world, subscribed);
+        self.has_strangers = has_strangers;
+        Some(wanted)
     }
 
     /// Those of the pods.
@@ -64,37 +73,64 @@ fn families(world: &World) -> Families {
     }
 }
 
-fn wanted(model: &Model, world: &World, subscribed: &ExternalNames) -> BTreeSet<Arc<str>> {
-    let mut hosts = world.external_hosts();
-    let mut counts: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
+/// And whether pods have subscribed that the World does not have.
+fn wanted(model: &Model, world: &World, subscribed: &ExternalNames) -> (Wanted, bool) {
+    let mut wanted = exact(world);
+    let named: BTreeSet<Arc<str>> = wanted.keys().cloned().collect();
+    let mut counts: BTreeMap<&ObjectRef, BTreeSet<&str>> = BTreeMap::new();
+    let mut has_strangers = false;
     for (name, pods) in subscribed {
         let Some(Name::External { host, .. }) = parse(name) else {
             continue;
         };
-        let is_admitted = |pod: &Arc<str>| {
-            let pod = pod.split_once('/');
-            let pod = pod.map(|(namespace, name)| PodId::new(namespace, name));
-            pod.is_some_and(|pod| model.queried_host(&pod, name).is_some())
-        };
-        if hosts.contains(host) || !pods.iter().any(is_admitted) {
+        if named.contains(host) {
             continue;
         }
-        let covers = |facts: &ExternalFacts| {
-            let external = facts.effective();
-            let mut patterns = external.into_iter().flat_map(|external| &external.hosts);
-            patterns.any(|one| one.matches(host))
-        };
-        let mut objects = world.external_services.iter();
-        let free = objects.find(|(key, facts)| {
-            let count = counts.get(key).copied().unwrap_or_default();
-            count < MAX_NAMES_OF_OBJECT && covers(facts)
-        });
-        if let Some((key, _)) = free {
-            *counts.entry(key).or_default() += 1;
-            hosts.insert(host.into());
+        let (accounts, strangers) = accounts(world, pods);
+        has_strangers |= strangers;
+        for account in accounts {
+            for object in model.givers(account, name) {
+                let hosts = counts.entry(object).or_default();
+                if hosts.len() < MAX_NAMES_OF_OBJECT || hosts.contains(host) {
+                    hosts.insert(host);
+                    let namespaces = wanted.entry(host.into()).or_default();
+                    namespaces.insert(Arc::clone(&object.namespace));
+                }
+            }
         }
     }
-    hosts
+    (wanted, has_strangers)
+}
+
+/// The hosts that objects name.
+fn exact(world: &World) -> Wanted {
+    let mut wanted = Wanted::default();
+    for (key, facts) in world.external_services.iter() {
+        let external = facts.effective().into_iter();
+        let hosts = external.flat_map(|external| &external.hosts);
+        for host in hosts.filter_map(HostPattern::exact) {
+            let namespaces = wanted.entry(Arc::clone(host)).or_default();
+            namespaces.insert(Arc::clone(&key.namespace));
+        }
+    }
+    wanted
+}
+
+/// Namespaces and names of the accounts that these pods have, and whether one is not known.
+fn accounts<'a>(
+    world: &'a World,
+    pods: &'a BTreeSet<Arc<str>>,
+) -> (BTreeSet<(&'a str, &'a str)>, bool) {
+    let (mut accounts, mut has_strangers) = (BTreeSet::new(), false);
+    for (namespace, name) in pods.iter().filter_map(|pod| pod.split_once('/')) {
+        match world.pods.get(&PodId::new(namespace, name)) {
+            Some(facts) => {
+                accounts.insert((namespace, &*facts.service_account));
+            }
+            None => has_strangers = true,
+        }
+    }
+    (accounts, has_strangers)
 }
 
 #[cfg(test)]
@@ -129,9 +165,32 @@ mod tests {
             ("external/e.pay.example:443", "shop/nobody"),
         ]);
         let (model, _) = shop().compile();
-        let wanted = wanted(&model, &shop().world(), &names);
-        let expected = ["a.pay.example", "db.example"].map(Arc::from);
-        assert_eq!(wanted, BTreeSet::from(expected));
+        let (hosts, has_strangers) = wanted(&model, &shop().world(), &names);
+        let hosts: Vec<&str> = hosts.keys().map(|host| &**host).collect();
+        assert_eq!(hosts, ["a.pay.example", "db.example"]);
+        assert!(has_strangers, "shop/nobody may come yet");
+    }
+
+    /// Else a pod could use up the names of an object that does not admit it.
+    #[test]
+    fn names_count_for_objects_that_admit_their_pods() {
+        let spec = json!({
+            "hosts": ["*.pay.example"],
+            "ports": [{"port": 443, "protocol": "TLS"}],
+            "sources": [{"kind": "ServiceAccount", "name": "api"}],
+        });
+        let shop = shop().with(cluster::external_service("a", spec));
+        let all = 2 * MAX_NAMES_OF_OBJECT;
+        let names: Vec<String> = (0..all)
+            .map(|number| format!("external/h{number}.pay.example:443"))
+            .collect();
+        let others = names.iter().map(|name| (name.as_str(), "shop/api-1"));
+        let own = ("external/z.pay.example:443", "shop/client");
+        let names = subscribed(others.chain([own]));
+        let (model, _) = shop.compile();
+        let (hosts, _) = wanted(&model, &shop.world(), &names);
+        assert!(hosts.contains_key("z.pay.example"));
+        assert_eq!(hosts.len(), MAX_NAMES_OF_OBJECT + 2, "with the exact one");
     }
 
     #[test]
@@ -142,8 +201,8 @@ mod tests {
             .collect();
         let names = subscribed(names.iter().map(|name| (name.as_str(), "shop/client")));
         let (model, _) = shop().compile();
-        let wanted = wanted(&model, &shop().world(), &names);
-        assert_eq!(wanted.len(), MAX_NAMES_OF_OBJECT + 1, "and the exact one");
+        let (hosts, _) = wanted(&model, &shop().world(), &names);
+        assert_eq!(hosts.len(), MAX_NAMES_OF_OBJECT + 1, "and the exact one");
     }
 
     #[test]

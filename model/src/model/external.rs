@@ -135,6 +135,20 @@ impl Model {
             .any(|object| object.names(host, port))
             .then_some(host)
     }
+
+    /// The objects that give an account, by namespace and name, calls to the host behind a
+    /// subscription `external/<host>:<port>`; none where the name is no such subscription.
+    pub fn givers<'a>(
+        &'a self,
+        (namespace, account): (&'a str, &'a str),
+        name: &'a str,
+    ) -> impl Iterator<Item = &'a ObjectRef> {
+        let parts = super::published::external_host(name);
+        let admitted = self.index.externals.of(namespace, account);
+        let giving = admitted
+            .filter(move |entry| parts.is_some_and(|(host, port)| entry.object.names(host, port)));
+        giving.map(|entry| &entry.origin.0)
+    }
 }
 
 impl Index {

@@ -84,15 +84,6 @@ impl World {
         (has_host && !leads_elsewhere).then_some(external)
     }
 
-    /// The hosts that objects name as they stand, whose addresses proxies need without a query.
-    #[must_use]
-    pub fn external_hosts(&self) -> BTreeSet<Arc<str>> {
-        let named = self.external_services.values();
-        let named = named.filter_map(|facts| facts.effective());
-        let hosts = named.flat_map(|external| &external.hosts);
-        hosts.filter_map(|host| host.exact().cloned()).collect()
-    }
-
     /// The ConfigMaps that objects name for certificates of authorities.
     #[must_use]
     pub fn external_authorities(&self) -> BTreeSet<ObjectKey> {
