@@ -238,6 +238,29 @@ impl Egress {
             })
     }
 
+    /// Whether an object gives calls by this name to a port, whatever address they were made to.
+    #[must_use]
+    pub fn gives_name(&self, port: u16, protocol: ExternalProtocol, name: &str) -> bool {
+        let mut objects = self.objects.iter();
+        objects.any(|object| {
+            let mut hosts = object.hosts.iter();
+            object.has_port(port, protocol) && hosts.any(|pattern| pattern.matches(name))
+        })
+    }
+
+    /// Whether an object gives calls to the addresses of these hosts at a port, whichever these
+    /// are by now.
+    #[must_use]
+    pub fn gives_hosts(&self, port: u16, hosts: &[Arc<str>]) -> bool {
+        let mut objects = self.objects.iter();
+        objects.any(|object| {
+            let mut all = hosts.iter();
+            object.has_port(port, ExternalProtocol::Tcp)
+                && !hosts.is_empty()
+                && all.all(|host| object.exact_hosts().any(|own| own == host))
+        })
+    }
+
     /// The endpoints that calls by name may go to without a query, which are those of exact
     /// hosts: names of endpoints resources.
     pub fn exact_endpoints(&self) -> impl Iterator<Item = String> {
@@ -280,6 +303,18 @@ impl ExternalObject {
             })
         });
         ranks.max().map(|rank| (rank, By::Host(host)))
+    }
+
+    fn has_port(&self, number: u16, protocol: ExternalProtocol) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|port| port.port == number && port.protocol == protocol)
+    }
+
+    /// Whether it names an address itself, and not by what a host resolves to.
+    #[must_use]
+    pub fn lists(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        self.addresses.iter().any(|net| net.contains(&addr))
     }
 
     /// The hosts that are names as they stand.
@@ -350,7 +385,8 @@ pub fn endpoints_name(host: &str, target_port: u16) -> String {
 pub const ENDPOINTS: &str = "external/";
 
 /// Whether an answer of DNS may stand outside the mesh, whatever stands in it: no address of the
-/// own machine or link, of no machine or many, and none that hides an IPv4 address in IPv6.
+/// own machine or link, of no machine or many, and none that hides an IPv4 address in IPv6. What
+/// NAT64 translates (64:ff9b::/96) is as its IPv4 address, since clusters of IPv6 reach IPv4 by it.
 #[must_use]
 pub fn may_be_outside(ip: IpAddr) -> bool {
     match ip {
@@ -364,6 +400,10 @@ pub fn may_be_outside(ip: IpAddr) -> bool {
                 && !v4.is_multicast()
         }
         IpAddr::V6(v6) => {
+            if let [0x64, 0xff9b, 0, 0, 0, 0, ..] = v6.segments() {
+                let [.., a, b, c, d] = v6.octets();
+                return may_be_outside([a, b, c, d].into());
+            }
             let [first, ..] = v6.segments();
             // The first six segments of ::a.b.c.d and ::ffff:a.b.c.d, which hold :: and ::1 too.
             let hides_v4 = matches!(v6.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, _, _]);

@@ -309,6 +309,8 @@ fn inner_and_disguised_addresses_are_never_outside() {
         "fe80::1",
         "febf::1",
         "ff02::1",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b::127.0.0.1",
     ] {
         assert!(!may_be_outside(inner.parse().unwrap()), "{inner}");
     }
@@ -320,6 +322,7 @@ fn inner_and_disguised_addresses_are_never_outside() {
         "2001:db8::7",
         "fec0::1",
         "fd00::1",
+        "64:ff9b::203.0.113.7",
     ] {
         assert!(may_be_outside(outer.parse().unwrap()), "{outer}");
     }

@@ -101,7 +101,13 @@ fn given(
     let (choice, passed) = match admitted.by {
         By::Address => {
             let addr = SocketAddr::new(connection.addr.ip(), admitted.port.target_port);
-            (dialled(connection, addr)?, Passed::Address)
+            let object = admitted.object;
+            let passed = if object.lists(addr.ip()) {
+                Passed::Address
+            } else {
+                Passed::Resolved(object.exact_hosts().cloned().collect())
+            };
+            (dialled(connection, addr)?, passed)
         }
         By::Host(host) => {
             let name = wire::names::external(host, admitted.port.target_port);

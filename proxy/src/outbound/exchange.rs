@@ -411,6 +411,7 @@ impl<'a> Exchange<'a> {
             in_flight: attempt.in_flight,
             ends,
             marks: ServingHeaders::of(route.cookie.as_deref(), routed_to, ResponseEdits::of(route)),
+            standing: route.choice.standing().cloned(),
         }
     }
 

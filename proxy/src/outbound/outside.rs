@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use policy::egress::{Decision, ExternalCall, ExternalProtocol, Unnamed};
+use policy::egress::{Decision, EgressMode, ExternalCall, ExternalProtocol, Unnamed};
 use policy::mode::MtlsMode;
 use policy::reason::Reason;
 
@@ -41,6 +42,8 @@ pub(super) struct Outside {
 pub(super) enum Passed {
     /// To the address that was dialled.
     Address,
+    /// To that address, as one that these hosts had then. DNS may give it to none of them by now.
+    Resolved(Box<[Arc<str>]>),
     /// To an address of this host.
     Name(Box<str>),
 }
@@ -179,14 +182,25 @@ impl Outside {
 
     /// Whether all that went by it may still go.
     pub(super) fn may_go_on(&self, snapshot: &Snapshot, addr: SocketAddr) -> Result<(), Failure> {
+        let (egress, port) = (&snapshot.egress, addr.port());
+        let by_address = || egress.decide(&call(addr, None, false)) != Decision::Denied;
+        let spoken = match self.server_name {
+            Some(_) => ExternalProtocol::Tls,
+            None => ExternalProtocol::Http,
+        };
         for passed in &*self.passed.lock() {
-            let name = match passed {
-                Passed::Address => None,
-                Passed::Name(name) => Some(&**name),
+            let (name, is_given) = match passed {
+                Passed::Address => (None, by_address()),
+                Passed::Resolved(hosts) => (None, by_address() || egress.gives_hosts(port, hosts)),
+                // Whoever may dial the address may not call the host for that.
+                Passed::Name(name) => {
+                    let is_given =
+                        egress.mode != EgressMode::Deny || egress.gives_name(port, spoken, name);
+                    (Some(&**name), is_given)
+                }
             };
             self.may_dial(snapshot, addr, name.is_none())?;
-            let call = call(addr, name, self.server_name.is_some());
-            if snapshot.egress.decide(&call) == Decision::Denied {
+            if !is_given {
                 return Err(denied(addr, name));
             }
         }
@@ -209,9 +223,7 @@ impl Outside {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use policy::egress::{Egress, EgressMode, ExternalObject, ExternalPort, HostPattern};
+    use policy::egress::{Egress, ExternalObject, ExternalPort, HostPattern};
     use policy::origin::Origin;
 
     use super::*;
@@ -281,7 +293,7 @@ mod tests {
     fn name_does_not_keep_way_to_dialled_address() {
         let by_name = || vec![object(&[HOST], &[], ExternalProtocol::Tls)];
         let by_address = object(&[], &["203.0.113.0/24"], ExternalProtocol::Tls);
-        let both = vec![by_name().remove(0), by_address];
+        let both = vec![by_name().remove(0), by_address.clone()];
         let outside = |passed| {
             let outside = Outside {
                 server_name: Some(HOST.into()),
@@ -299,7 +311,33 @@ mod tests {
         assert!(!goes_on(address.clone(), EgressMode::Deny, by_name()));
         assert!(goes_on(address, EgressMode::Audit, by_name()));
         assert!(goes_on(name.clone(), EgressMode::Deny, by_name()));
-        assert!(!goes_on(name, EgressMode::Deny, Vec::new()));
+        assert!(!goes_on(name.clone(), EgressMode::Deny, Vec::new()));
+        // Nor the other way round.
+        assert!(!goes_on(name.clone(), EgressMode::Deny, vec![by_address]));
+        assert!(goes_on(name, EgressMode::Audit, Vec::new()));
+    }
+
+    /// Answers of DNS rotate, and no rule has changed by that.
+    #[test]
+    fn connection_outlives_address_of_its_hosts_and_no_host() {
+        let object = |hosts: &[&str], resolved: &[[u8; 4]]| ExternalObject {
+            resolved: resolved.iter().map(|ip| (*ip).into()).collect(),
+            ..object(hosts, &[], ExternalProtocol::Tcp)
+        };
+        let outside = Outside::default();
+        outside.passes(Passed::Resolved([HOST.into()].into()));
+        for (objects, stays) in [
+            (vec![object(&[HOST], &[[203, 0, 113, 7]])], true),
+            (vec![object(&[HOST], &[[203, 0, 113, 8]])], true),
+            (vec![object(&["b.pay.example", HOST], &[])], true),
+            (vec![object(&["b.pay.example"], &[])], false),
+            (vec![object(&["*.pay.example"], &[])], false),
+            (Vec::new(), false),
+        ] {
+            let snapshot = snapshot(EgressMode::Deny, objects);
+            let may_go_on = outside.may_go_on(&snapshot, dialled());
+            assert_eq!(may_go_on.is_ok(), stays, "{:?}", snapshot.egress);
+        }
     }
 
     #[test]

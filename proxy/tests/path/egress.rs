@@ -330,14 +330,7 @@ async fn response_in_flight_ends_when_its_host_is_denied() {
     let mut stream = scene.call().await;
     let sent = request(HOST, "Connection: close\r\n");
     stream.write_all(sent.as_bytes()).await.unwrap();
-    let mut came = [0; 4096];
-    let mut head = Vec::new();
-    while !head.windows(4).any(|part| part == b"part") {
-        let read = timeout(PATIENCE, stream.read(&mut came)).await.unwrap();
-        let read = read.unwrap();
-        assert!(read > 0, "it ended");
-        head.extend_from_slice(&came[..read]);
-    }
+    until_part(&mut stream).await;
     scene.client.set(vec![egress(Mode::Deny, Vec::new())]);
     ends_with_error(&mut stream).await;
 }
@@ -364,6 +357,32 @@ async fn audit_counts_what_it_lets_through() {
     );
 }
 
+/// Port 80 of Service `shop/api` stands for [`HOST`], which is served at this address.
+fn standing(at: SocketAddr, denied: bool) -> v1::Resource {
+    let endpoints = if denied {
+        Vec::new()
+    } else {
+        vec![endpoint(at.ip(), at.port(), None)]
+    };
+    let external = v1::ExternalTarget {
+        object: Some(v1::ObjectRef {
+            kind: "ExternalService".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "api".to_owned(),
+        }),
+        host: HOST.to_owned(),
+        tls: None,
+        denied,
+    };
+    let name = wire::names::endpoints("shop", "api", 80);
+    let content = v1::Endpoints {
+        endpoints,
+        external: Some(external),
+        ..v1::Endpoints::default()
+    };
+    resource(&name, v1::resource::Content::Endpoints(content))
+}
+
 /// A Service that stands for the host, as users write it.
 // Claims: egress-6
 #[tokio::test]
@@ -372,39 +391,54 @@ async fn service_that_stands_for_host_sends_its_name() {
     let client = Pod::new(&authority, "web").await;
     let host = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&host, "outside").await;
+    let at = SocketAddr::new(host.ip, port);
     client.set(service("api", vip().ip(), v1::Protocol::Http1, Vec::new()));
-    let standing = |denied: bool| {
-        let endpoints = if denied {
-            Vec::new()
-        } else {
-            vec![endpoint(host.ip, port, None)]
-        };
-        let external = v1::ExternalTarget {
-            object: Some(v1::ObjectRef {
-                kind: "ExternalService".to_owned(),
-                namespace: "shop".to_owned(),
-                name: "api".to_owned(),
-            }),
-            host: HOST.to_owned(),
-            tls: None,
-            denied,
-        };
-        let name = wire::names::endpoints("shop", "api", 80);
-        let content = v1::Endpoints {
-            endpoints,
-            external: Some(external),
-            ..v1::Endpoints::default()
-        };
-        resource(&name, v1::resource::Content::Endpoints(content))
-    };
-    client.set(vec![standing(false)]);
+    client.set(vec![standing(at, false)]);
     let (status, answer) = get(client.call(vip()).await, "/", "").await;
     assert_eq!(status, 200, "{answer}");
     let received = seen.lock().remove(0);
     assert!(received.contains(&format!("host={HOST} ")), "{received}");
-    client.set(vec![standing(true)]);
+    client.set(vec![standing(at, true)]);
     let (status, answer) = get(client.call(vip()).await, "/", "").await;
     assert_eq!(status, 403, "{answer}");
     assert!(answer.contains("ExternalService shop/api"), "{answer}");
     assert!(seen.lock().is_empty());
+}
+
+// Claims: egress-3
+#[tokio::test]
+async fn upgraded_connection_of_service_ends_when_denied() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let host = Pod::new(&authority, "api").await;
+    let listener = TcpListener::bind((host.ip, 0)).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+            upgrade: websocket\r\n\r\npart";
+        stream.write_all(head).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    client.set(service("api", vip().ip(), v1::Protocol::Http1, Vec::new()));
+    client.set(vec![standing(at, false)]);
+    let mut stream = client.call(vip()).await;
+    let sent = request("api.shop", "Connection: upgrade\r\nUpgrade: websocket\r\n");
+    stream.write_all(sent.as_bytes()).await.unwrap();
+    until_part(&mut stream).await;
+    client.set(vec![standing(at, true)]);
+    let ended = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok(), "it is still open");
+}
+
+/// Reads until the server has sent `part`.
+async fn until_part(stream: &mut TcpStream) {
+    let mut came = [0; 4096];
+    let mut all = Vec::new();
+    while !all.windows(4).any(|part| part == b"part") {
+        let read = timeout(PATIENCE, stream.read(&mut came)).await.unwrap();
+        let read = read.unwrap();
+        assert!(read > 0, "it ended");
+        all.extend_from_slice(&came[..read]);
+    }
 }
