@@ -81,6 +81,13 @@ pub(super) fn route(
     if outside.passes(passed) {
         connection.breaks();
     }
+    // What ends connections may have looked before this was noted.
+    let revision = snapshot.policy_revision;
+    let config = &connection.proxy.config;
+    config.inspect(|now| match now.policy_revision == revision {
+        true => Ok(()),
+        false => connection.may_go_on(now),
+    })?;
     Ok(route)
 }
 

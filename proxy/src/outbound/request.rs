@@ -25,7 +25,7 @@ use crate::net::ticket::Waited;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, CancelGuard};
-use crate::outbound::edits::{Unsent, allow_reading, edit_request};
+use crate::outbound::edits::{Unsent, allow_reading, edit_request, name_once};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
 use crate::outbound::mirror;
@@ -308,5 +308,8 @@ fn route_request(
     let route_override = provenance.route_override.as_deref();
     let route = route_call(connection, snapshot, request, route_override)?;
     edit_request(&route, &mut received.parts)?;
+    if route.external.is_some() {
+        name_once(&mut received.parts);
+    }
     Ok(route)
 }
