@@ -95,7 +95,7 @@ impl Schedule {
 
     /// Hosts that are to be looked up now, at most so many. Their lookups count as under way.
     pub(super) fn take_due(&mut self, now: Instant, room: usize) -> Vec<Arc<str>> {
-        // A host that is new comes first, since calls wait for it; then who has waited longest.
+        // A host that is new comes first, since calls wait for it; then the one that is due longest.
         let due = self.waiting().filter(|(_, host)| host.next <= now);
         let mut due: Vec<(bool, Instant, &Arc<str>)> = due
             .map(|(name, host)| (host.is_tried, host.next, name))
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(schedule.take_due(later, 1), [name("a.example")]);
     }
 
-    /// Servers of names that anyone may own can stay silent.
+    /// A wildcard may cover names whose servers never answer.
     #[test]
     fn failing_hosts_keep_no_others_waiting() {
         let now = Instant::now();

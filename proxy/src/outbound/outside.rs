@@ -192,7 +192,7 @@ impl Outside {
             let (name, is_given) = match passed {
                 Passed::Address => (None, by_address()),
                 Passed::Resolved(hosts) => (None, by_address() || egress.gives_hosts(port, hosts)),
-                // Whoever may dial the address may not call the host for that.
+                // An object for the dialled address gives no calls of the host.
                 Passed::Name(name) => {
                     let is_given =
                         egress.mode != EgressMode::Deny || egress.gives_name(port, spoken, name);
