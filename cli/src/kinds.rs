@@ -117,6 +117,7 @@ pub(crate) fn all() -> Vec<UserKind> {
         (Kind::TrafficPolicy, weft::TRAFFIC_POLICIES, "tp"),
         (Kind::CanaryRelease, weft::CANARY_RELEASES, "crel"),
         (Kind::FaultExperiment, weft::FAULT_EXPERIMENTS, "fexp"),
+        (Kind::ExternalService, weft::EXTERNAL_SERVICES, "xs"),
     ];
     let own = own.map(|(known, plural, short)| UserKind {
         kind: known.as_str(),

@@ -65,8 +65,21 @@ pub struct Metrics {
     pub live_queries: LiveQueryMetrics,
     /// Releases.
     pub automation: AutomationMetrics,
+    /// Hosts outside the mesh.
+    pub names: NameMetrics,
     /// Bounds that were reached.
     pub limits: Reached,
+}
+
+/// Hosts outside the mesh.
+#[derive(Clone, Debug, Default)]
+pub struct NameMetrics {
+    /// Hosts that are looked up.
+    pub hosts: Gauge,
+    /// Lookups.
+    pub lookups: Counter,
+    /// Those that failed.
+    pub failed: Counter,
 }
 
 /// The service graph.

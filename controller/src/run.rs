@@ -41,6 +41,7 @@ pub async fn run(
     let ready = Ready::new();
     let synced = ready.hold("stores");
     let certified = ready.hold("certificate authority");
+    let resolved = ready.hold("names of ExternalServices");
     let acks = Acks::default();
     parts::admin(&settings, ready.clone(), registry, &acks).await?;
     let listener = TcpListener::bind(settings.serve_addr())
@@ -61,7 +62,7 @@ pub async fn run(
         Context::new(settings, client, metrics, latest.clone(), stopping.clone());
     let lease = parts::lease(&context, elector);
     let events = parts::event_writer(&context, writer);
-    parts::models(&context, publish, synced, ready);
+    parts::models(&context, publish, (synced, resolved), ready);
     let mut reconciler = parts::authority(&context);
     runtime::task::spawn("acks", acks.follow(latest, context.observed.clone()));
     parts::breakers(&context);

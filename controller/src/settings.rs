@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::egress::EgressMode;
 use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
 use policy::trace::Tracing;
@@ -60,6 +61,10 @@ pub struct Settings {
     pub access_pods_may_loosen: bool,
     /// Whether a pod may loosen its namespace's mTLS mode.
     pub mtls_pods_may_loosen: bool,
+    /// Egress mode where neither namespace nor pod says one.
+    pub egress_default: EgressMode,
+    /// Whether a pod may loosen its namespace's egress mode.
+    pub egress_pods_may_loosen: bool,
     /// Whether UDPRoutes are written as NetworkPolicies.
     pub udp_network_policies: bool,
     /// Namespaces that the mesh leaves alone.
@@ -125,6 +130,8 @@ impl Settings {
         let mtls_default = env.or("WEFT_MTLS_DEFAULT", MtlsMode::Permissive);
         let access_pods_may_loosen = env.or("WEFT_ACCESS_PODS_MAY_LOOSEN", false);
         let mtls_pods_may_loosen = env.or("WEFT_MTLS_PODS_MAY_LOOSEN", false);
+        let egress_default = env.or("WEFT_EGRESS_DEFAULT", EgressMode::Allow);
+        let egress_pods_may_loosen = env.or("WEFT_EGRESS_PODS_MAY_LOOSEN", false);
         let udp_network_policies = env.or("WEFT_UDP_NETWORK_POLICIES", false);
         let excluded: Vec<String> = env.list("WEFT_EXCLUDED_NAMESPACES");
         let metrics_api = env.or("WEFT_METRICS_API", false);
@@ -150,6 +157,8 @@ impl Settings {
                 mtls_default,
                 access_pods_may_loosen,
                 mtls_pods_may_loosen,
+                egress_default,
+                egress_pods_may_loosen,
                 udp_network_policies,
                 excluded_namespaces: Arc::new(excluded.into_iter().collect()),
                 metrics_api,
@@ -237,6 +246,7 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.access_default, AccessMode::Auto);
         assert_eq!(settings.mtls_default, MtlsMode::Permissive);
+        assert_eq!(settings.egress_default, EgressMode::Allow);
         assert!(!settings.udp_network_policies);
         assert_eq!(settings.leaf_ttl, Duration::from_secs(86_400));
         assert_eq!(
@@ -251,6 +261,7 @@ mod tests {
         let error = read(&[
             ("WEFT_LEAF_TTL", "1s"),
             ("WEFT_ACCESS_DEFAULT", "maybe"),
+            ("WEFT_EGRESS_DEFAULT", "block"),
             ("WEFT_TRUST_DOMAIN", "not a domain"),
             ("WEFT_REMEMBER_FOR", "30m"),
             ("WEFT_TAP_HEADERS", "user-agent,Cookie"),
@@ -260,6 +271,7 @@ mod tests {
         for variable in [
             "WEFT_LEAF_TTL",
             "WEFT_ACCESS_DEFAULT",
+            "WEFT_EGRESS_DEFAULT",
             "WEFT_TRUST_DOMAIN",
             "WEFT_REMEMBER_FOR",
             "WEFT_TAP_HEADERS",

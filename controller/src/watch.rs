@@ -55,20 +55,36 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// which the API server bears.
 const STEPS: usize = 1024;
 
+/// Hands the collector facts that come from elsewhere than the API server.
+#[derive(Clone)]
+pub(crate) struct Feed(mpsc::Sender<AnyStep>);
+
+opaque_debug!(Feed);
+
+impl Feed {
+    /// The next World has what this step changes. Nothing happens once nothing is collected any
+    /// more.
+    pub(crate) async fn take(&self, step: impl FnOnce(&mut Collector) -> News + Send + 'static) {
+        let _ = self.0.send(Box::new(step)).await;
+    }
+}
+
 /// Starts watching. The receiver holds `None` until everything has been listed
 /// once. Watching ends when the receiver and all its clones are dropped. Objects
 /// that cannot be read are counted in `metrics`. Kinds whose lists or watches keep failing
 /// are measured there too, and noted beside `ready`, which stays as it is. Without `gateway_api`
-/// kinds of the Gateway API are not read, and count as empty.
+/// kinds of the Gateway API are not read, and count as empty. Also returns what takes facts from
+/// elsewhere.
 pub(crate) fn start(
     client: Client,
     cluster: Arc<Cluster>,
     gateway_api: bool,
     metrics: WorldMetrics,
     ready: Ready,
-) -> watch::Receiver<Option<Arc<World>>> {
+) -> (watch::Receiver<Option<Arc<World>>>, Feed) {
     let (steps, received) = mpsc::channel(STEPS);
     let (publish, worlds) = watch::channel(None);
+    let feed = Feed(steps.clone());
     let follower = Follower {
         client,
         cluster,
@@ -78,7 +94,7 @@ pub(crate) fn start(
     };
     follower.follow_all();
     runtime::task::spawn("collect", collect(received, publish));
-    worlds
+    (worlds, feed)
 }
 
 /// Starts tasks that follow one kind each.

@@ -27,6 +27,9 @@ pub const ACCOUNT: &str = "weft.dev/account";
 
 /// Annotation on a namespace or pod: deny, auto, open or audit.
 pub const ACCESS: &str = "weft.dev/access";
+/// Annotation on a namespace or pod: allow, audit or deny, of calls that leave the mesh and that
+/// no ExternalService gives.
+pub const EGRESS: &str = "weft.dev/egress";
 /// Annotation on a namespace or pod: permissive or strict.
 pub const MTLS: &str = "weft.dev/mtls";
 /// Annotation on a namespace or pod: container ports that take plaintext where [`MTLS`] is

@@ -106,6 +106,7 @@ const ALL: &[OwnName] = &[
         ..asked(labels::INJECT, PODS)
     },
     asked(labels::ACCESS, PODS),
+    asked(labels::EGRESS, PODS),
     asked(labels::MTLS, PODS),
     asked(labels::PERMISSIVE_PORTS, PODS),
     asked(labels::OPAQUE_PORTS, &["Namespace", "Pod", "Service"]),

@@ -19,8 +19,8 @@ use crate::{
         validation::{Mistake, Mistakes, ValidationContext, spec, unknown_fields},
     },
     weft::{
-        self, CanaryRelease, CanaryReleaseSpec, FaultExperiment, FaultExperimentSpec,
-        TrafficPolicy, TrafficPolicySpec,
+        self, CanaryRelease, CanaryReleaseSpec, ExternalService, ExternalServiceSpec,
+        FaultExperiment, FaultExperimentSpec, TrafficPolicy, TrafficPolicySpec,
     },
 };
 
@@ -70,6 +70,8 @@ fn own(kind: &str, written: Option<&Value>, at: &ValidationContext<'_>) -> Optio
         Some(spec::<CanaryReleaseSpec>(written, at).1)
     } else if kind == FaultExperiment::kind(&()) {
         Some(spec::<FaultExperimentSpec>(written, at).1)
+    } else if kind == ExternalService::kind(&()) {
+        Some(spec::<ExternalServiceSpec>(written, at).1)
     } else {
         None
     }

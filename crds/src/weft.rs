@@ -9,6 +9,7 @@ mod duration;
 pub mod validation;
 
 mod canary_release;
+mod external_service;
 mod fault_experiment;
 mod fault_limit;
 mod sections;
@@ -27,6 +28,10 @@ pub use canary_release::{
 };
 pub use definition::definitions;
 pub use duration::{BadDuration, add_up, parse_duration};
+pub use external_service::{
+    CaRef, ExternalService, ExternalServicePort, ExternalServiceSpec, ExternalServiceStatus,
+    ExternalSource, ExternalTls,
+};
 pub use fault_experiment::{
     CheckedErrorRate, ExperimentCalls, ExperimentCheck, ExperimentCheckStatus, ExperimentHistory,
     ExperimentPhase, ExperimentRun, ExperimentSchedule, ExperimentVerdict, FaultAbort, FaultEffect,
@@ -45,13 +50,20 @@ pub const GROUP: &str = "weft.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
 /// Its kinds, as objects write them.
-pub const KINDS: [&str; 3] = ["TrafficPolicy", "CanaryRelease", "FaultExperiment"];
+pub const KINDS: [&str; 4] = [
+    "TrafficPolicy",
+    "CanaryRelease",
+    "FaultExperiment",
+    "ExternalService",
+];
 /// Name of TrafficPolicies in paths.
 pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
 /// Name of CanaryReleases in paths.
 pub const CANARY_RELEASES: &str = "canaryreleases";
 /// Name of FaultExperiments in paths.
 pub const FAULT_EXPERIMENTS: &str = "faultexperiments";
+/// Name of ExternalServices in paths.
+pub const EXTERNAL_SERVICES: &str = "externalservices";
 
 /// What a policy is about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -142,6 +142,8 @@ mod agreement;
 #[cfg(test)]
 mod automation;
 #[cfg(test)]
+mod external;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod hostile;

@@ -16,6 +16,7 @@ mod annotations;
 mod bindings;
 mod differences;
 mod endpoints;
+mod external;
 mod faults;
 mod findings;
 mod members;

@@ -8,6 +8,7 @@
     reason = "a test ends with the first surprise"
 )]
 
+mod external;
 mod gateway;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use kube::core::{DynamicObject, Resource};
 use serde_json::{Value, json};
 use wire::capability::Capabilities;
 
+pub use self::external::*;
 pub use self::gateway::*;
 use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},

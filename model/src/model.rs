@@ -13,6 +13,7 @@ pub mod changes;
 pub mod compiled;
 mod defaults;
 mod dependents;
+pub(crate) mod external;
 pub mod faults;
 pub mod modes;
 mod need;
@@ -30,7 +31,7 @@ pub(crate) mod telemetry;
 pub(crate) mod traffic;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, OnceLock},
 };
@@ -52,6 +53,7 @@ pub use self::targets::Target;
 pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
     bindings::Bindings,
+    external::Externals,
     published::SharedResources,
     route_names::RouteNames,
     service_routes::ServiceRoutes,
@@ -161,6 +163,8 @@ pub struct Index {
     pub services_by_ip: Arc<HashMap<IpAddr, ObjectKey>>,
     /// Services by external or load balancer address and port.
     pub services_by_outer: Arc<HashMap<(IpAddr, u16), ObjectKey>>,
+    /// Addresses of nodes.
+    pub(crate) node_ips: Arc<HashSet<IpAddr>>,
     pub services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pub pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub targets: Arc<Targets>,
@@ -168,6 +172,7 @@ pub struct Index {
     pub policies: Arc<Policies>,
     pub names: Arc<RouteNames>,
     pub releases: Arc<Releases>,
+    pub(crate) externals: Arc<Externals>,
     /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
     /// Pods with a running proxy by account, computed at the first query.

@@ -7,6 +7,7 @@
 mod attributes;
 mod destination;
 mod endpoints;
+mod external;
 pub mod left_out;
 mod policy;
 mod resolve;

@@ -8,6 +8,7 @@
 mod automation;
 pub mod change;
 mod core;
+mod external;
 mod gateway;
 mod metadata;
 mod pod;
@@ -17,6 +18,7 @@ mod smi;
 pub use self::{
     automation::*,
     core::*,
+    external::*,
     gateway::*,
     metadata::{Unusable, key},
     pod::*,

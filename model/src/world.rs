@@ -11,6 +11,7 @@
 
 mod automation;
 pub mod collect;
+mod external;
 mod fact;
 mod facts;
 mod gateway;
@@ -22,6 +23,7 @@ mod traffic;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use automation::*;
+pub use external::*;
 pub use fact::Fact;
 // Whole, so that nothing here names the kinds one by one.
 pub use facts::*;
@@ -42,6 +44,10 @@ macro_rules! world {
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct World {
             $($(#[$doc])* pub $field: Store<$facts>,)+
+            /// Addresses of hosts outside the mesh, as far as they were resolved.
+            pub names: Store<ResolvedName>,
+            /// Certificates of authorities that ExternalServices name.
+            pub ca_bundles: Store<CaBundle>,
         }
     };
 }

@@ -20,6 +20,7 @@ pub mod balance;
 pub mod breaker;
 pub mod context;
 pub mod deadline;
+pub mod egress;
 pub(crate) mod expiring_set;
 pub mod explain;
 pub mod fallback;

@@ -177,6 +177,7 @@ pub enum Kind {
     TrafficPolicy,
     CanaryRelease,
     FaultExperiment,
+    ExternalService,
     HttpRouteGroup,
     /// Of SMI.
     TcpRoute,
@@ -199,13 +200,14 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::IdentityBinding,
         Self::TrafficPolicy,
         Self::CanaryRelease,
         Self::FaultExperiment,
+        Self::ExternalService,
         Self::HttpRouteGroup,
         Self::TcpRoute,
         Self::UdpRoute,
@@ -218,7 +220,7 @@ impl Kind {
         Self::Namespace,
     ];
     /// Those that users write for the mesh, as messages name them.
-    pub const WRITTEN: [Self; 11] = [
+    pub const WRITTEN: [Self; 12] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::HttpRouteGroup,
@@ -226,6 +228,7 @@ impl Kind {
         Self::UdpRoute,
         Self::IdentityBinding,
         Self::TrafficPolicy,
+        Self::ExternalService,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::GatewayTcpRoute,
@@ -245,6 +248,7 @@ impl Kind {
             Self::TrafficPolicy => "TrafficPolicy",
             Self::CanaryRelease => "CanaryRelease",
             Self::FaultExperiment => "FaultExperiment",
+            Self::ExternalService => "ExternalService",
             Self::HttpRouteGroup => "HTTPRouteGroup",
             Self::TcpRoute => "TCPRoute",
             Self::UdpRoute => "UDPRoute",
@@ -274,7 +278,10 @@ impl Kind {
             Self::TrafficTarget | Self::IdentityBinding => "access.smi-spec.io",
             Self::TrafficSplit => "split.smi-spec.io",
             Self::HttpRouteGroup | Self::TcpRoute | Self::UdpRoute => "specs.smi-spec.io",
-            Self::TrafficPolicy | Self::CanaryRelease | Self::FaultExperiment => "weft.dev",
+            Self::TrafficPolicy
+            | Self::CanaryRelease
+            | Self::FaultExperiment
+            | Self::ExternalService => "weft.dev",
             Self::HttpRoute | Self::GrpcRoute | Self::GatewayTcpRoute | Self::ReferenceGrant => {
                 "gateway.networking.k8s.io"
             }

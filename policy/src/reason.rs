@@ -43,6 +43,8 @@ pub enum Reason {
     InvalidBackend,
     /// The rule of a route that describes the request has a part that cannot be carried out.
     InvalidRoute,
+    /// No ExternalService gives the call to what is outside the mesh.
+    EgressDenied,
 }
 
 /// Numbers of the gRPC status codes in use.
@@ -56,7 +58,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -75,6 +77,7 @@ impl Reason {
         Self::NoRoute,
         Self::InvalidBackend,
         Self::InvalidRoute,
+        Self::EgressDenied,
     ];
 
     /// Of calls that no rule allows.
@@ -82,11 +85,12 @@ impl Reason {
 
     /// Of calls that are refused as rules, modes and limits have it. For every other reason a call
     /// fails.
-    pub const BY_POLICY: [Self; 4] = [
+    pub const BY_POLICY: [Self; 5] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::Limit,
         Self::ShadowWrite,
+        Self::EgressDenied,
     ];
 
     /// The value of header `weft-reason` and of the metric label.
@@ -110,6 +114,7 @@ impl Reason {
             Self::NoRoute => "no-route",
             Self::InvalidBackend => "invalid-backend",
             Self::InvalidRoute => "invalid-route",
+            Self::EgressDenied => "egress-denied",
         }
     }
 
@@ -117,7 +122,9 @@ impl Reason {
     /// but its sender answers with the more precise 414 or 431.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite => StatusCode::FORBIDDEN,
+            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite | Self::EgressDenied => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
@@ -138,7 +145,9 @@ impl Reason {
     /// The `grpc-status` of a refusal.
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite => grpc::PERMISSION_DENIED,
+            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite | Self::EgressDenied => {
+                grpc::PERMISSION_DENIED
+            }
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
@@ -192,6 +201,7 @@ mod tests {
             ("no-route", 404, 12),
             ("invalid-backend", 500, 14),
             ("invalid-route", 500, 14),
+            ("egress-denied", 403, 7),
         ];
         let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
         assert_eq!(actual, promised);

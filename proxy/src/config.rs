@@ -6,6 +6,7 @@ pub(crate) mod apply;
 pub(crate) mod dry_run;
 pub(crate) mod grants;
 pub(crate) mod guard;
+mod names;
 pub(crate) mod overload;
 pub(crate) mod policies;
 mod shares;

@@ -26,6 +26,7 @@ mod endpoints;
 mod future_sizes;
 mod inbound;
 mod mesh;
+mod originate;
 mod outbound;
 mod probe;
 mod process;

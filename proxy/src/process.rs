@@ -204,6 +204,7 @@ pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
             proxy.peers.sweep();
             proxy.clients.sweep();
             proxy.unmeshed.sweep();
+            proxy.originators.sweep();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `Proxy`: the state of one workload's proxy. What workloads of a process share is in `process`;
 //! of that a proxy knows only the memory budget, in which its connections count.
 //!
-//! Imports what it holds: `config`, `drain`, `http`, `mesh`, `net`, `settings` and
+//! Imports what it holds: `config`, `drain`, `http`, `mesh`, `net`, `originate`, `settings` and
 //! `telemetry`.
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::mesh::tls::MeshTls;
 use crate::net::abandon_limiter::AbandonLimiter;
 use crate::net::budget::Budget;
 use crate::net::connect::Connector;
+use crate::originate::Originators;
 use crate::settings::Own;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -36,6 +37,8 @@ pub struct Proxy {
     pub clients: Clients,
     /// To servers without a proxy.
     pub unmeshed: Clients,
+    /// To servers outside the mesh, in TLS of this proxy.
+    pub(crate) originators: Originators,
     pub(crate) copies: Copies,
     pub(crate) shadow_tracker: ShadowTracker,
     pub(crate) loads: Loads,
@@ -79,6 +82,7 @@ impl Proxy {
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: clients(Servers::OwnPod),
             unmeshed: clients(Servers::Elsewhere),
+            originators: Originators::new(Arc::clone(budget), Arc::clone(&connector)),
             copies: Copies::default(),
             shadow_tracker: ShadowTracker::default(),
             loads: Loads::default(),

@@ -11,15 +11,12 @@ mod table;
 
 use policy::reason::Reason;
 use prometheus_client::registry::Registry;
-use weft_proxy::CallFamilies;
-use weft_proxy::Metrics;
-use weft_proxy::Port;
 use weft_proxy::{
-    AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
-    ContextLabels, Direction, EjectionLabels, FallbackLabels, FaultLabels, LatencyLabels,
-    LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RequestLabels,
-    RetryLabels, RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels, StartupStep,
-    TcpLabels, TelemetryDroppedLabels, ThrottledLabels, TlsLabels,
+    AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CallFamilies, CancelledLabels,
+    ConnectionLabels, ContextLabels, Direction, EjectionLabels, FallbackLabels, FaultLabels,
+    LatencyLabels, LocalityLabels, Metrics, MirrorLabels, OverloadLabels, OverrideLabels, Port,
+    RateLimitedLabels, RequestLabels, RetryLabels, RouteLabel, Security, ShadowLabels, ShedLabels,
+    SpanLabels, StartupStep, TcpLabels, TelemetryDroppedLabels, ThrottledLabels, TlsLabels,
 };
 
 #[test]
@@ -276,6 +273,7 @@ fn touch(metrics: &Metrics) {
         ejected: _,
         open_connections: _,
         unknown_destinations: _,
+        audit_egress: _,
         unreadable_times: _,
         unreadable_loads: _,
         certificate_expiry: _,

@@ -12,6 +12,8 @@
 #[path = "path/answers.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod answers;
+#[path = "netns/egress.rs"]
+mod egress;
 #[path = "netns/fleet.rs"]
 mod fleet;
 #[path = "netns/floods.rs"]
@@ -30,6 +32,8 @@ mod processes;
 mod roles;
 #[path = "netns/sidecars.rs"]
 mod sidecars;
+#[path = "netns/spoofs.rs"]
+mod spoofs;
 #[path = "netns/stalls.rs"]
 mod stalls;
 #[path = "netns/standstill.rs"]
@@ -39,6 +43,8 @@ mod standstill;
 mod support;
 #[path = "netns/testbed.rs"]
 mod testbed;
+#[path = "netns/world.rs"]
+mod world;
 
 use testbed::{Testbed, Who};
 

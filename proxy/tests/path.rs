@@ -29,6 +29,8 @@ mod path {
     mod dry_runs;
     mod early;
     mod early_reports;
+    mod egress;
+    mod egress_tls;
     mod ejected_uploads;
     mod ejection;
     mod end_of_stream;

@@ -61,6 +61,8 @@ capabilities! {
     Faults = "faults";
     /// Routes of the Gateway API. A proxy without it is sent the Service with its splits.
     ServiceRoutes = "service-routes";
+    /// What it may call outside the mesh, and Services that stand for what is there.
+    Egress = "egress";
 }
 
 impl Capability {
@@ -76,6 +78,7 @@ impl Capability {
             Content::Routes(_) => Some(Self::Routes),
             Content::Place(_) => Some(Self::Place),
             Content::RoutedService(_) => Some(Self::ServiceRoutes),
+            Content::Egress(_) => Some(Self::Egress),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)

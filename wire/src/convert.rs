@@ -8,6 +8,7 @@
 
 mod breaker;
 mod dry_run;
+mod egress;
 mod error;
 mod grants;
 mod object;
@@ -18,6 +19,7 @@ mod rule;
 mod trace;
 mod traffic;
 
+use policy::egress::{EgressMode, ExternalProtocol};
 use policy::mode::{Enforcement, MtlsMode};
 use policy::protocol::Protocol;
 use policy::traffic::endpoint::Locality;
@@ -26,6 +28,7 @@ use crate::v1;
 
 pub use breaker::{circuit_counts, circuit_state};
 pub use dry_run::{candidate, dry_run_query};
+pub use egress::{egress, external_target};
 pub use error::BadResource;
 pub use grants::{grants, grants_message};
 pub use port::{permissive_ports, port, port_protocol, port_protocols, port_range};
@@ -109,6 +112,20 @@ same_variants!(
     Http2 = Http2,
     Grpc = Grpc,
     Opaque = Opaque,
+    Tls = Tls
+);
+same_variants!(
+    v1::egress::Mode,
+    EgressMode,
+    Deny = Deny,
+    Audit = Audit,
+    Allow = Allow
+);
+same_variants!(
+    v1::external_port::Protocol,
+    ExternalProtocol,
+    Tcp = Tcp,
+    Http = Http,
     Tls = Tls
 );
 

@@ -726,7 +726,7 @@ pub struct Resource {
     pub version: ::prost::alloc::string::String,
     #[prost(
         oneof = "resource::Content",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61, 62"
     )]
     pub content: ::core::option::Option<resource::Content>,
 }
@@ -764,6 +764,8 @@ pub mod resource {
         Place(super::Place),
         #[prost(message, tag = "61")]
         RoutedService(super::RoutedService),
+        #[prost(message, tag = "62")]
+        Egress(super::Egress),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1340,6 +1342,146 @@ pub struct RuleRetry {
     #[prost(uint64, optional, tag = "3")]
     pub backoff: ::core::option::Option<u64>,
 }
+/// What the receiving pod may call outside the mesh. Absent: anything, and no object admits it. Only
+/// for a proxy with the capability `egress`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Egress {
+    #[prost(enumeration = "egress::Mode", tag = "1")]
+    pub mode: i32,
+    /// Those that admit the pod, in order of precedence between equals.
+    #[prost(message, repeated, tag = "2")]
+    pub objects: ::prost::alloc::vec::Vec<ExternalObject>,
+}
+/// Nested message and enum types in `Egress`.
+pub mod egress {
+    /// Of calls that no object gives. An unknown value is read as DENY.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        Deny = 0,
+        /// They pass and are counted.
+        Audit = 1,
+        Allow = 2,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Deny => "DENY",
+                Self::Audit => "AUDIT",
+                Self::Allow => "ALLOW",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "DENY" => Some(Self::Deny),
+                "AUDIT" => Some(Self::Audit),
+                "ALLOW" => Some(Self::Allow),
+                _ => None,
+            }
+        }
+    }
+}
+/// An ExternalService.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExternalObject {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    /// Names in small letters, or *. and such a name.
+    #[prost(string, repeated, tag = "2")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Networks, such as 203.0.113.0/24.
+    #[prost(string, repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What its exact hosts resolve to, where one of its ports is for TCP.
+    #[prost(string, repeated, tag = "4")]
+    pub resolved: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<ExternalPort>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExternalPort {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(enumeration = "external_port::Protocol", tag = "2")]
+    pub protocol: i32,
+    /// That is dialled.
+    #[prost(uint32, tag = "3")]
+    pub target_port: u32,
+    /// Absent: bytes leave as they come.
+    #[prost(message, optional, tag = "4")]
+    pub tls: ::core::option::Option<OriginateTls>,
+}
+/// Nested message and enum types in `ExternalPort`.
+pub mod external_port {
+    /// By what calls are recognised. With an unknown value the resource is refused.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Protocol {
+        /// By address alone.
+        Tcp = 0,
+        /// By the host of each request.
+        Http = 1,
+        /// By the server name of the application's own TLS.
+        Tls = 2,
+    }
+    impl Protocol {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Tcp => "TCP",
+                Self::Http => "HTTP",
+                Self::Tls => "TLS",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "TCP" => Some(Self::Tcp),
+                "HTTP" => Some(Self::Http),
+                "TLS" => Some(Self::Tls),
+                _ => None,
+            }
+        }
+    }
+}
+/// TLS that the proxy begins.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OriginateTls {
+    /// That the certificate must have. Empty: the host by which the call was recognised.
+    #[prost(string, tag = "1")]
+    pub server_name: ::prost::alloc::string::String,
+    /// PEM. Absent: the roots of the public web.
+    #[prost(string, optional, tag = "2")]
+    pub roots: ::core::option::Option<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoints {
     #[prost(message, repeated, tag = "1")]
@@ -1351,6 +1493,25 @@ pub struct Endpoints {
     /// for any of them. A call that cannot be connected to one may go to another.
     #[prost(bool, tag = "2")]
     pub alike: bool,
+    /// Of a Service that stands for a host outside the mesh. A proxy without the capability `egress`
+    /// is sent no endpoint of such a Service.
+    #[prost(message, optional, tag = "61")]
+    pub external: ::core::option::Option<ExternalTarget>,
+}
+/// How calls of a Service leave the mesh that stands for an ExternalService of its name.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExternalTarget {
+    #[prost(message, optional, tag = "1")]
+    pub object: ::core::option::Option<ObjectRef>,
+    /// That requests name from here on, in place of what the caller wrote.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// Absent: bytes leave as they come.
+    #[prost(message, optional, tag = "3")]
+    pub tls: ::core::option::Option<OriginateTls>,
+    /// The object does not admit the receiving pod: calls are refused, and there is no endpoint.
+    #[prost(bool, tag = "4")]
+    pub denied: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {

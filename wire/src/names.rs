@@ -3,6 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+/// The addresses of a host outside the mesh, each at a port; and what such names begin with.
+pub use policy::egress::{ENDPOINTS as EXTERNAL, endpoints_name as external};
+
 /// Trusted roots.
 pub const BUNDLE: &str = "bundle";
 /// Modes and ports of the receiving pod.
@@ -15,6 +18,8 @@ pub const TELEMETRY: &str = "telemetry";
 pub const ROUTES: &str = "routes";
 /// Which of its workload's proxies the receiving pod's one is.
 pub const PLACE: &str = "place";
+/// What the receiving pod may call outside the mesh.
+pub const EGRESS: &str = "egress";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
@@ -64,6 +69,7 @@ pub enum Name<'a> {
     Telemetry,
     Routes,
     Place,
+    Egress,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -91,6 +97,11 @@ pub enum Name<'a> {
         name: &'a str,
         port: u16,
     },
+    /// In the spelling of [`policy::egress::host_name`].
+    External {
+        host: &'a str,
+        port: u16,
+    },
 }
 
 /// `None` for whatever the builders above do not write, so two names of one
@@ -103,6 +114,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
         TELEMETRY => Name::Telemetry,
         ROUTES => Name::Routes,
         PLACE => Name::Place,
+        EGRESS => Name::Egress,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -116,6 +128,11 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
                     ip: address.ip(),
                     port: address.port(),
                 }
+            } else if let Some(rest) = raw.strip_prefix(EXTERNAL) {
+                let (host, port) = rest.rsplit_once(':')?;
+                let spelt = policy::egress::host_name(host)?;
+                let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+                (spelt == host).then_some(Name::External { host, port })?
             } else if let Some(rest) = raw.strip_prefix(SERVICE) {
                 let (namespace, name, port) = object_port(rest)?;
                 Name::Service {
@@ -164,6 +181,7 @@ impl fmt::Display for Name<'_> {
             Self::Telemetry => TELEMETRY.to_owned(),
             Self::Routes => ROUTES.to_owned(),
             Self::Place => PLACE.to_owned(),
+            Self::Egress => EGRESS.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -182,6 +200,7 @@ impl fmt::Display for Name<'_> {
                 name,
                 port,
             } => policy(namespace, name, port),
+            Self::External { host, port } => external(host, port),
         })
     }
 }
@@ -219,6 +238,11 @@ mod tests {
             Name::Telemetry,
             Name::Routes,
             Name::Place,
+            Name::Egress,
+            Name::External {
+                host: "api.pay.example",
+                port: 443,
+            },
             Name::Rule {
                 namespace: "a",
                 name: "b.c",
@@ -277,6 +301,14 @@ mod tests {
             "policy/a/b",
             "guard/",
             "other/a/b",
+            "egress/",
+            "external/a.example",
+            "external/A.example:443",
+            "external/a.example.:443",
+            "external/a.example:0",
+            "external/a.example:0443",
+            "external/10.0.0.1:443",
+            "external/*.example:443",
         ];
         for raw in wrong {
             assert_eq!(parse(raw), None, "{raw:?}");

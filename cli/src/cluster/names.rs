@@ -235,7 +235,7 @@ impl Named {
             }
         };
         if let Some(name) = name
-            && !is_name(name)
+            && !is_name_of(*kind, name)
         {
             return Err(bad("this is no name of an object"));
         }
@@ -311,6 +311,16 @@ fn no_kind(text: &str, kind: &str, allowed: &[ResourceKind]) -> Failure {
     ))
 }
 
+/// Calls that an ExternalService gives are counted under its namespace and name.
+fn is_name_of(kind: ResourceKind, text: &str) -> bool {
+    match text.split_once('/') {
+        Some((namespace, name)) => {
+            kind == ResourceKind::External && is_name(namespace) && is_name(name)
+        }
+        None => is_name(text),
+    }
+}
+
 fn is_name(text: &str) -> bool {
     // With a dot first a part of a path would be another one.
     (1..=253).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(is_of_a_name)
@@ -367,6 +377,10 @@ mod tests {
             read("external/[fd00::1]:53"),
             (ResourceKind::External, name("[fd00::1]"), Some(53))
         );
+        assert_eq!(
+            read("external/shop/payments:443"),
+            (ResourceKind::External, name("shop/payments"), Some(443))
+        );
     }
 
     #[test]
@@ -383,6 +397,8 @@ mod tests {
             ("svc/.", "no name"),
             ("svc/..:80", "no name"),
             ("svc/a?watch=1", "no name"),
+            ("external/../a", "no name"),
+            ("external/a/b/c", "no name"),
         ] {
             let Err(Failure::Usage(words)) = Named::read(text, KINDS) else {
                 panic!("{text}");

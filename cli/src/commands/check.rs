@@ -4,6 +4,7 @@
 mod applications;
 mod control;
 mod data;
+mod egress;
 mod experiments;
 mod facts;
 mod list;

@@ -216,6 +216,13 @@ impl Explain {
             name,
             port: named.port,
         };
+        if named.kind == ResourceKind::External && to.name.contains('/') {
+            return Err(Failure::usage(format!(
+                "ExternalService {}: name one of its hosts or addresses, such as \
+                 external/api.example:443",
+                to.name
+            )));
+        }
         if from.outside && named.kind == ResourceKind::External {
             return Err(Failure::usage(
                 "a call from outside to outside passes no proxy: one end must be in the mesh",

@@ -1,6 +1,8 @@
-//! `weft suggest`: writes TrafficTargets that allow the calls of the last hour.
+//! `weft suggest`: writes TrafficTargets that allow the calls of the last hour, or
+//! ExternalServices for those that left the mesh.
 
 mod called;
+mod external;
 mod gone;
 mod observed_calls;
 mod refusals;
@@ -60,7 +62,10 @@ const ADVICE: Advice = Advice {
                   hour ago the error stream says of how many minutes it knows the calls. Up to 64 \
                   objects are then tried as `weft dry-run -f` does, and more are not; what it says \
                   goes to the error stream and changes no exit status, as do warnings of accounts \
-                  that many share: look for them before you apply it.",
+                  that many share: look for them before you apply it. With --egress it prints \
+                  ExternalServices for the hosts and addresses outside the mesh that were called \
+                  instead, by the names that callers sent, and nothing is tried: know each host \
+                  before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
 pub(crate) struct Suggest {
@@ -73,6 +78,9 @@ pub(crate) struct Suggest {
     /// By routes of HTTPRouteGroups where those of all calls are known, else by port
     #[arg(long)]
     routes: bool,
+    /// ExternalServices for calls that leave the mesh, and no TrafficTargets
+    #[arg(long, conflicts_with = "routes")]
+    egress: bool,
 }
 
 impl ClusterCommand for Suggest {
@@ -98,10 +106,13 @@ impl ClusterCommand for Suggest {
         let traffic = IndexedGraph::fetch(cluster, &question).await?;
         let to = self.to()?;
         known::check(cluster, &traffic, to.as_ref()).await?;
-        let ports = ports(cluster).await?;
         let to = to.map(|named| Selected::new(named, cluster.scope()));
         let edges = traffic.edges().iter();
         let edges = edges.filter(|edge| to.as_ref().is_none_or(|to| to.is_to(&traffic, edge)));
+        if self.egress {
+            return external::print(&traffic, edges, cluster.scope(), format, console);
+        }
+        let ports = ports(cluster).await?;
         let mut calls = Calls::of(&traffic, edges, &ports, cluster.scope(), self.routes);
         let existing = Existing::of(cluster, &calls).await;
         existing.leave_out_gone(&mut calls, &traffic, &ports);

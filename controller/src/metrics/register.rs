@@ -4,8 +4,8 @@ use prometheus_client::registry::Registry;
 
 use super::{
     ApiMetrics, AuthorityMetrics, CertifyMetrics, ConnectionMetrics, GraphMetrics,
-    LiveQueryMetrics, Metrics, ObserveMetrics, ObservedMetrics, ReportMetrics, StorageMetrics,
-    StreamMetrics, WorldMetrics,
+    LiveQueryMetrics, Metrics, NameMetrics, ObserveMetrics, ObservedMetrics, ReportMetrics,
+    StorageMetrics, StreamMetrics, WorldMetrics,
 };
 
 impl Metrics {
@@ -30,6 +30,7 @@ impl Metrics {
         observe(&metrics.observe, registry);
         live_queries(&metrics.live_queries, registry);
         metrics.automation.register_failures(registry);
+        names(&metrics.names, registry);
         metrics.limits.register(registry);
         metrics
     }
@@ -67,6 +68,24 @@ impl Metrics {
             self.peers.clone(),
         );
     }
+}
+
+fn names(metrics: &NameMetrics, registry: &mut Registry) {
+    registry.register(
+        "names",
+        "Hosts outside the mesh whose addresses are looked up",
+        metrics.hosts.clone(),
+    );
+    registry.register(
+        "name_lookups",
+        "Lookups of hosts outside the mesh",
+        metrics.lookups.clone(),
+    );
+    registry.register(
+        "name_lookups_failed",
+        "Lookups of hosts outside the mesh that failed; the addresses of the last answer stay",
+        metrics.failed.clone(),
+    );
 }
 
 fn certify(metrics: &CertifyMetrics, registry: &mut Registry) {

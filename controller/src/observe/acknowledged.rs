@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::v1;
 
-pub(crate) use super::acknowledgements::Consumer;
 use super::acknowledgements::{Acknowledgements, OwnStream};
+pub(crate) use super::acknowledgements::{Consumer, ExternalNames};
 use crate::metrics::ObservedMetrics;
 use crate::settings::caps::Caps;
 
@@ -52,6 +52,8 @@ struct Inner {
     own: watch::Sender<u64>,
     /// Counts all changes.
     all: watch::Sender<u64>,
+    /// Hosts outside the mesh that proxies have subscribed to.
+    external: watch::Sender<Arc<ExternalNames>>,
     /// When all proxies must have come back to this replica.
     returned: Instant,
     /// Pods whose proxies ran when it first looked: those that have to come back.
@@ -106,6 +108,7 @@ impl Observed {
                 state: Mutex::new(state),
                 own: watch::Sender::new(0),
                 all: watch::Sender::new(0),
+                external: watch::Sender::new(Arc::default()),
                 returned: Instant::now() + RETURN,
                 returning: OnceLock::new(),
                 metrics,
@@ -163,6 +166,11 @@ impl Observed {
     /// All changes; for status and `/acks`.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.inner.all.subscribe()
+    }
+
+    /// Hosts outside the mesh that proxies of all replicas have subscribed to.
+    pub(crate) fn external_names(&self) -> watch::Receiver<Arc<ExternalNames>> {
+        self.inner.external.subscribe()
     }
 
     /// Notes what a proxy on this replica has. `stream` grows with time.
@@ -436,7 +444,16 @@ impl Observed {
     }
 
     fn change(&self, own: bool, change: impl FnOnce(&mut Acknowledgements) -> bool) {
-        let changed = change(&mut self.inner.state.lock());
+        let changed = {
+            let mut state = self.inner.state.lock();
+            let changed = change(&mut state);
+            if std::mem::take(&mut state.external_changed) {
+                // Before the lock is given back, so that the newest comes last.
+                let names = Arc::new(state.external.clone());
+                self.inner.external.send_replace(names);
+            }
+            changed
+        };
         if changed {
             self.inner.all.send_modify(|count| *count += 1);
             if own {

@@ -66,6 +66,10 @@ pub(super) struct Acknowledgements {
     pub(super) of_pod: HashMap<String, Believed>,
     /// The pods that have a destination.
     pub(super) callers: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// The same of hosts outside the mesh alone, which have to be resolved.
+    pub(super) external: ExternalNames,
+    /// Whether that is not what it was when it was last taken.
+    pub(super) external_changed: bool,
     /// The workloads that remember a destination.
     pub(super) users: HashMap<Arc<str>, BTreeSet<Workload>>,
     /// Objects whose tally may have changed since they were last taken, by consumer; `None` once
@@ -98,6 +102,10 @@ pub(super) struct Believed {
 }
 
 pub(super) type Workload = (String, String);
+
+/// Names of endpoints resources of hosts outside the mesh, `external/HOST:PORT`, each with the pods
+/// whose proxies have subscribed to it.
+pub(crate) type ExternalNames = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 
 #[derive(Debug)]
 pub(super) struct OwnStream {
@@ -224,13 +232,27 @@ impl Acknowledgements {
                     self.callers.remove(name);
                 }
             }
+            self.index_external(name);
         }
         for name in now {
             if before.binary_search(name).is_err() {
                 let pods = self.callers.entry(Arc::clone(name)).or_default();
                 pods.insert(Arc::clone(pod));
+                self.index_external(name);
             }
         }
+    }
+
+    /// Takes over which pods have a destination, if that is a host outside the mesh.
+    fn index_external(&mut self, name: &Arc<str>) {
+        if !name.starts_with(wire::names::EXTERNAL) {
+            return;
+        }
+        match self.callers.get(name) {
+            Some(pods) => self.external.insert(Arc::clone(name), pods.clone()),
+            None => self.external.remove(name),
+        };
+        self.external_changed = true;
     }
 
     /// What is believed of the proxy of a pod, and not of another one that had its name.

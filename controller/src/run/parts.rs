@@ -39,7 +39,7 @@ use crate::{
         granting::Granting,
         releases,
     },
-    latest_model, network_policy,
+    ca_bundles, latest_model, names, network_policy,
     observe::{
         exchange::{Answerer, Listener},
         propagation::Acks,
@@ -102,16 +102,17 @@ async fn show(mut leadership: Leadership, gauge: Gauge) {
     }
 }
 
-/// From the API server to models. `synced` is released with the first of them; `ready` says
-/// beside its answer when they may be out of date.
+/// From the API server to models, and the names in them. `synced` is released with the first of
+/// them, `resolved` with the first answers of DNS; `ready` says beside its answer when they may be
+/// out of date.
 pub(super) fn models(
     context: &Context,
     publish: watch::Sender<Option<Arc<Compiled>>>,
-    synced: Hold,
+    (synced, resolved): (Hold, Hold),
     ready: Ready,
 ) {
     let defaults = defaults(&context.settings);
-    let worlds = crate::watch::start(
+    let (worlds, feed) = crate::watch::start(
         context.client.clone(),
         Arc::new(context.cluster()),
         context.settings.gateway_api,
@@ -121,6 +122,16 @@ pub(super) fn models(
     runtime::task::spawn("compile", latest_model::run(worlds, publish, defaults));
     let gauges = gauges::follow(context.latest.clone(), context.metrics.world.clone());
     runtime::task::spawn("gauges", gauges);
+    let bundles = ca_bundles::follow(context.client.clone(), context.latest.clone(), feed.clone());
+    runtime::task::spawn("authorities of ExternalServices", bundles);
+    let names = names::resolve(
+        context.latest.clone(),
+        context.observed.external_names(),
+        feed,
+        resolved,
+        context.metrics.names.clone(),
+    );
+    runtime::task::spawn("names", names);
     let mut first = context.latest.clone();
     runtime::task::spawn("first model", async move {
         if first.wait_for(Option::is_some).await.is_ok() {
@@ -137,6 +148,8 @@ fn defaults(settings: &Settings) -> Defaults {
         mtls: settings.mtls_default,
         access_pods_may_loosen: settings.access_pods_may_loosen,
         mtls_pods_may_loosen: settings.mtls_pods_may_loosen,
+        egress: settings.egress_default,
+        egress_pods_may_loosen: settings.egress_pods_may_loosen,
         udp_network_policies: settings.udp_network_policies,
         excluded_namespaces: Arc::clone(&settings.excluded_namespaces),
         tracing: settings.tracing.clone(),

@@ -271,13 +271,16 @@ impl Configuration {
     }
 }
 
-/// Keeps names of destinations and nothing else: what is kept is persisted and sent to all
-/// replicas. Returns how many it skipped.
+/// Keeps names of destinations and of hosts outside the mesh, and nothing else: what is kept is
+/// persisted and sent to all replicas. Returns how many it skipped.
 pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
     let before = names.len();
     names.retain(|name| {
         let name = wire::names::parse(name);
-        matches!(name, Some(wire::names::Name::Destination { .. }))
+        matches!(
+            name,
+            Some(wire::names::Name::Destination { .. } | wire::names::Name::External { .. })
+        )
     });
     before - names.len()
 }
@@ -291,6 +294,8 @@ fn bundle(authority: &Authority, shared: &SharedResources) -> Arc<EncodedResourc
 
 #[cfg(test)]
 mod tests {
+    use policy::egress::MAX_NAMES;
+
     use super::*;
 
     #[test]
@@ -310,6 +315,41 @@ mod tests {
                 .insert(wire::names::WORKLOAD.to_owned(), own);
             assert_eq!(configuration.wants_early_reports(), early_reports);
         }
+    }
+
+    #[test]
+    fn hosts_outside_mesh_are_bounded_for_each_pod() {
+        let (mut configuration, _) =
+            Configuration::new(v1::Hello::default(), BTreeSet::new(), BTreeSet::new());
+        let host = |number: usize| format!("external/h{number}.pay.example:443");
+        let change = v1::Subscribe {
+            add: (0..MAX_NAMES + 2).map(host).collect(),
+            ..v1::Subscribe::default()
+        };
+        assert_eq!(configuration.subscribe(change), 2);
+        assert_eq!(configuration.session().destinations().len(), MAX_NAMES);
+        let change = v1::Subscribe {
+            add: vec!["destination/10.0.0.1:80".to_owned()],
+            remove: vec![host(0)],
+        };
+        assert_eq!(configuration.subscribe(change), 0, "addresses have room");
+        assert_eq!(configuration.session().destinations().len(), MAX_NAMES);
+    }
+
+    #[test]
+    fn hosts_of_other_pods_make_room_for_own() {
+        let host = |name: &str| format!("external/{name}.pay.example:443");
+        let others: BTreeSet<String> = (0..MAX_NAMES).map(|n| host(&n.to_string())).collect();
+        let (mut configuration, _) =
+            Configuration::new(v1::Hello::default(), BTreeSet::new(), others);
+        let change = v1::Subscribe {
+            add: vec![host("own")],
+            ..v1::Subscribe::default()
+        };
+        assert_eq!(configuration.subscribe(change), 0);
+        let destinations = configuration.session().destinations();
+        assert!(destinations.contains(&host("own")));
+        assert_eq!(destinations.len(), MAX_NAMES);
     }
 
     #[test]

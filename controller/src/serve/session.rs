@@ -11,14 +11,17 @@
 //! Invariant: time is an argument, and nothing here waits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::published::EncodedResource;
 use model::resources::{left_out::LeftOut, urgency::must_not_wait};
+use policy::egress::MAX_NAMES;
 use policy::name::ObjectRef;
 use tokio::time::Instant;
 use wire::capability::Capabilities;
+use wire::names::EXTERNAL;
 use wire::v1;
 
 /// Destinations that one proxy may request. One per address and port that its pod ever calls; what
@@ -136,9 +139,7 @@ impl Session {
         let left_out = session.add(hello.destinations);
         // What does not fit of the persisted was not requested, so it is no loss.
         for name in retained {
-            if session.destinations.len() < MAX_DESTINATIONS
-                && session.destinations.insert(name.clone())
-            {
+            if session.has_room(&name) && session.destinations.insert(name.clone()) {
                 session.unasked.insert(name);
             }
         }
@@ -165,7 +166,7 @@ impl Session {
         &self.destinations
     }
 
-    /// Returns how many were skipped because of [`MAX_DESTINATIONS`].
+    /// Returns how many were skipped because of [`MAX_DESTINATIONS`] and [`MAX_NAMES`].
     pub(crate) fn subscribe(&mut self, change: v1::Subscribe) -> usize {
         self.forget(&change.remove);
         self.add(change.add)
@@ -186,19 +187,43 @@ impl Session {
             if self.destinations.contains(&name) {
                 continue;
             }
-            // What was not requested makes room.
-            if self.destinations.len() >= MAX_DESTINATIONS
-                && let Some(other) = self.unasked.pop_first()
-            {
-                self.destinations.remove(&other);
-            }
-            if self.destinations.len() < MAX_DESTINATIONS {
+            self.make_room(&name);
+            if self.has_room(&name) {
                 self.destinations.insert(name);
             } else {
                 left_out += 1;
             }
         }
         left_out
+    }
+
+    /// Takes out what was not requested, where this name has no room otherwise.
+    fn make_room(&mut self, name: &str) {
+        let other = if self.has_room(name) {
+            None
+        } else if self.destinations.len() >= MAX_DESTINATIONS {
+            self.unasked.first().cloned()
+        } else {
+            let mut unasked = self.unasked.iter();
+            unasked.find(|one| one.starts_with(EXTERNAL)).cloned()
+        };
+        if let Some(other) = other {
+            self.unasked.remove(&other);
+            self.destinations.remove(&other);
+        }
+    }
+
+    /// Whether one more name may be requested. Each host outside the mesh has to be resolved, so
+    /// there are fewer of them.
+    fn has_room(&self, name: &str) -> bool {
+        let hosts = || {
+            let all = self
+                .destinations
+                .range::<str, _>((Bound::Included(EXTERNAL), Bound::Unbounded));
+            all.take_while(|one| one.starts_with(EXTERNAL)).count()
+        };
+        self.destinations.len() < MAX_DESTINATIONS
+            && (!name.starts_with(EXTERNAL) || hosts() < MAX_NAMES)
     }
 
     /// When a batch may be sent. `urgent`: a subscription, or a change that

@@ -30,9 +30,8 @@ spec.targetRef: name and port are for a Service only | {"targetRef": {"kind": "N
 spec.timeouts: backendRequest must not be longer than request | {"timeouts": {"request": "1s", "backendRequest": "2s"}} | {"timeouts": {"request": "0s", "backendRequest": "2s"}}
 "#;
 
-/// The same of releases and experiments, whose other fields are those of the examples with every
-/// field.
-const AUTOMATION: &str = r#"
+/// The same of kinds whose other fields are those of the examples with every field.
+const OTHERS: &str = r#"
 CanaryRelease spec: weights of steps never fall, but by matches | {"steps": [{"weight": 20}, {"weight": 10}]} | {"steps": [{"weight": 10}, {"weight": 20}]}
 CanaryRelease spec.steps[]: must hold one of mirror and weight | {"steps": [{"duration": "1m"}]} | {"steps": [{"weight": 5, "duration": "1m"}]}
 CanaryRelease spec.steps[]: matches limits weight only, not mirror | {"steps": [{"mirror": 10, "matches": [{"kind": "HTTPRouteGroup", "name": "beta"}]}]} | {"steps": [{"weight": 10, "matches": [{"kind": "HTTPRouteGroup", "name": "beta"}]}]}
@@ -47,6 +46,10 @@ FaultExperiment spec.checks: each service once | {"checks": [{"service": "a", "e
 FaultExperiment spec.checks[].errorRate: must hold max, tolerance or both | {"checks": [{"service": "a", "errorRate": {}}]} | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}]}
 FaultExperiment spec.checks[].errorRate.max: must be from 0.01% to 90% | {"checks": [{"service": "a", "errorRate": {"max": "95%"}}]} | {"checks": [{"service": "a", "errorRate": {"max": "90%"}}]}
 FaultExperiment spec.checks[].errorRate.tolerance: must be from 0.01% to 90% | {"checks": [{"service": "a", "errorRate": {"tolerance": "95%"}}]} | {"checks": [{"service": "a", "errorRate": {"tolerance": "90%"}}]}
+ExternalService spec: must hold hosts, addresses or both | {"hosts": null, "addresses": []} | {"hosts": null}
+ExternalService spec: tls needs a serverName beside addresses | {"ports": [{"port": 80, "protocol": "HTTP", "tls": {}}]} | {"ports": [{"port": 80, "protocol": "HTTP", "tls": {}}], "addresses": []}
+ExternalService spec.ports: each port once | {"ports": [{"port": 80, "protocol": "HTTP"}, {"port": 80, "protocol": "TLS"}]} | {"ports": [{"port": 80, "protocol": "HTTP"}, {"port": 443, "protocol": "TLS"}]}
+ExternalService spec.ports[]: tls is for protocol HTTP only | {"ports": [{"port": 443, "protocol": "TLS", "tls": {"serverName": "a.example"}}]} | {"ports": [{"port": 443, "protocol": "TLS"}]}
 "#;
 
 /// An object that no check refuses, with these fields.
@@ -56,6 +59,7 @@ fn own(kind: &str, fields: &str) -> Value {
     let mut spec: Value = match kind {
         "CanaryRelease" => yaml(include_str!("../weft/release.yaml")),
         "FaultExperiment" => yaml(include_str!("../weft/experiment.yaml")),
+        "ExternalService" => yaml(include_str!("../weft/external.yaml")),
         _ => json!({"targetRef": {"kind": "Service", "name": "cart"}, "timeouts": {"idle": "1m"}}),
     };
     for (name, value) in fields.as_object().unwrap() {
@@ -70,13 +74,13 @@ fn binding(schemes: &Value) -> Value {
         "metadata": {"name": "web"}, "spec": {"schemes": schemes}})
 }
 
-/// Each rule of [`POLICIES`], [`AUTOMATION`] and of the other kinds, an object that it refuses, and
+/// Each rule of [`POLICIES`], [`OTHERS`] and of the other kinds, an object that it refuses, and
 /// one that it takes.
 fn examples() -> Vec<(String, Value, Value)> {
     let mut examples = Vec::new();
     let policies = POLICIES.trim().lines();
     let policies = policies.map(|row| format!("TrafficPolicy {row}"));
-    for row in policies.chain(AUTOMATION.trim().lines().map(str::to_owned)) {
+    for row in policies.chain(OTHERS.trim().lines().map(str::to_owned)) {
         let [rule, refused, taken] = row.split(" | ").collect::<Vec<_>>()[..] else {
             panic!("{row}");
         };

@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::{
-    CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus, FaultExperiment, FaultExperimentSpec,
-    FaultExperimentStatus, GROUP, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, VERSION,
+    CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus, ExternalService, ExternalServiceSpec,
+    ExternalServiceStatus, FaultExperiment, FaultExperimentSpec, FaultExperimentStatus, GROUP,
+    TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, VERSION,
 };
 use crate::smi::{FAILING_PATH, schema};
 
@@ -16,6 +17,8 @@ const TRAFFIC_POLICY: &str = "tp";
 const CANARY_RELEASE: &str = "crel";
 /// Short name of FaultExperiment.
 const FAULT_EXPERIMENT: &str = "fexp";
+/// Short name of ExternalService.
+const EXTERNAL_SERVICE: &str = "xs";
 
 /// The CustomResourceDefinitions of all kinds of this group, each with its plural.
 pub fn definitions() -> Vec<(String, Value)> {
@@ -37,6 +40,12 @@ pub fn definitions() -> Vec<(String, Value)> {
             "Makes a share of the calls to a Service fail or wait for a time, and ends by itself.",
             "Which calls meet which fault, for how long, and what must hold meanwhile.",
             &experiment_columns(),
+        ),
+        definition::<ExternalService, ExternalServiceSpec, ExternalServiceStatus>(
+            EXTERNAL_SERVICE,
+            "Names what pods may call outside the mesh, and how these calls leave.",
+            "Which hosts and addresses may be called, at which ports, by which callers.",
+            &external_columns(),
         ),
     ]
 }
@@ -225,6 +234,28 @@ fn experiment_columns() -> Value {
         state("Accepted", "Whether it can be understood and may run.", 1),
         resolved_refs(),
         programmed(1),
+        age(),
+    ])
+}
+
+fn external_columns() -> Value {
+    json!([
+        text("Hosts", ".status.summary", "The hosts and addresses."),
+        text("Ports", ".status.target", "The ports that callers use."),
+        state(
+            "Accepted",
+            "Whether it can be understood and has an effect.",
+            1
+        ),
+        resolved_refs(),
+        programmed(0),
+        column(
+            "Message",
+            "string",
+            FAILING_PATH,
+            "What is wrong, by the first condition that is False.",
+            1
+        ),
         age(),
     ])
 }

@@ -11,6 +11,7 @@ mod call;
 mod cron;
 mod endpoints;
 mod experiment;
+mod external;
 mod limits;
 mod overrides;
 mod reader;
@@ -35,6 +36,7 @@ use crate::smi::validation::{
 pub use self::experiment::{
     Experiment, ExperimentEndpoints, ExperimentFault, FaultEnding, Schedule, ServiceCheck,
 };
+pub use self::external::{External, ExternalPort, Tls};
 pub use self::release::{LatencyCheck, RateCheck, Release, ReleaseChecks, ReleaseStep};
 pub use self::scope::{Override, Policy, Route};
 

@@ -21,6 +21,8 @@ CGROUP=weft
 
 NODES="1 2 3"
 HOST_IP=10.199.0.1
+# The host again, as addresses of the world beyond the cluster (e2e/src/harness/outside.rs).
+OUTSIDE_IPS="203.0.113.1 203.0.113.2"
 NODE_NET_LENGTH=24
 POD_NET=10.244.0.0/16
 SERVICE_NET=10.96.0.0/16

@@ -6,8 +6,13 @@
 EVICTED_BELOW=1
 
 make_bridge() {
+  local outside
   ip link add "$BRIDGE" type bridge
   ip address add "$HOST_IP/$NODE_NET_LENGTH" dev "$BRIDGE"
+  # Nodes have no route to these but the one by way of the host.
+  for outside in $OUTSIDE_IPS; do
+    ip address add "$outside/32" dev "$BRIDGE"
+  done
   ip link set "$BRIDGE" up
   sysctl -n net.ipv4.ip_forward > "$MACHINE_RUN/ip-forward-before"
   sysctl -qw net.ipv4.ip_forward=1

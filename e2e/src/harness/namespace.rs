@@ -196,7 +196,7 @@ impl Namespace {
         for args in [
             &[
                 "get",
-                "pods,services,trafficsplits,traffictargets,httproutegroups,tcproutes.specs.smi-spec.io,trafficpolicies,canaryreleases,faultexperiments",
+                "pods,services,trafficsplits,traffictargets,httproutegroups,tcproutes.specs.smi-spec.io,trafficpolicies,canaryreleases,faultexperiments,externalservices",
                 "-o",
                 "wide",
             ][..],

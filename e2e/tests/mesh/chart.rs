@@ -10,6 +10,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 mod automation;
+mod egress;
 mod hooks;
 mod overridden;
 mod pod_security;

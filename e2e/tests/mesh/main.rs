@@ -10,6 +10,7 @@ mod balance;
 mod chains;
 mod chart;
 mod conformance;
+mod egress;
 mod examples;
 mod faults;
 mod gateway_api;

@@ -206,6 +206,9 @@ const EXEMPT: Exempt = Exempt {
             once_in: &[
                 ("proxy/src/outbound.rs", "serve"),
                 ("proxy/src/outbound/connection.rs", "call"),
+                // Which name has to be resolved before its call is decided.
+                ("proxy/src/outbound/egress.rs", "look_up"),
+                ("proxy/src/outbound/egress.rs", "is_resolved"),
                 ("proxy/src/outbound/request.rs", "receive"),
                 // An attempt after the first may be seconds later, and an address be known
                 // as meshed by then.
@@ -232,6 +235,8 @@ const EXEMPT: Exempt = Exempt {
                 ("proxy/src/outbound/opaque.rs", "relay"),
                 // Upgraded connections.
                 ("proxy/src/outbound/respond.rs", "switch"),
+                // Requests outside the mesh, which their egress may forbid meanwhile.
+                ("proxy/src/outbound.rs", "decide"),
                 // It goes in plaintext too, which a stricter mode forbids.
                 ("proxy/src/outbound/passthrough.rs", "unknown"),
                 ("proxy/src/outbound/passthrough.rs", "external"),

@@ -57,6 +57,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
         "UDPRoute" => put!(udp_routes, udp_route),
         "IdentityBinding" => put!(bindings, binding),
         "TrafficPolicy" => put!(policies, traffic_policy),
+        "ExternalService" => put!(external_services, external_service),
         other => panic!("no such kind: {other}"),
     }
     let defaults = Defaults {

@@ -1,7 +1,8 @@
 //! Compiles a World incrementally, from the previous World and its compiled Model.
 //!
 //! There are three ways. If nothing but the state of endpoints changed, or whether and since when
-//! their pods are ready, by far the commonest change, only their Services are compiled again. If
+//! their pods are ready, by far the commonest change, only their Services are compiled again; so
+//! where hosts outside the mesh have other addresses, which are read when proxies are served. If
 //! pods came, went or changed, or endpoints with them, those pods and the Services whose slices
 //! name them are. After any other change all is compiled again, and equal results are replaced by
 //! the previous ones, so that resources stay encoded and proxies that need no change are skipped.
@@ -23,8 +24,8 @@ use super::{
     access::ports::as_written,
     annotations, bindings,
     differences::{
-        changed_pods, only_readiness_differs, same_besides_pods_and_slices, same_ports,
-        services_of_changed_slices, take_over, with_places,
+        changed_hosts, changed_pods, only_readiness_differs, same_besides_pods_and_slices,
+        same_ports, services_of_changed_slices, take_over, with_places,
     },
     endpoints, protocols, release_findings, releases, service_routes,
     slices::{self, ByPort},
@@ -103,6 +104,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         pods_by_ip: before.pods_by_ip.clone(),
         services_by_ip: before.services_by_ip.clone(),
         services_by_outer: before.services_by_outer.clone(),
+        node_ips: before.node_ips.clone(),
         services,
         pods: before.pods.clone(),
         targets: before.targets.clone(),
@@ -110,14 +112,17 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         policies: before.policies.clone(),
         names: before.names.clone(),
         releases: before.releases.clone(),
+        externals: before.externals.clone(),
         dependents: before.dependents.clone(),
         running: before.running.clone(),
         peers: before.peers.clone(),
         shared: before.shared.clone(),
     };
+    let hosts = changed_hosts(world, old);
     let changes = Changes {
-        states_only: true,
+        states_only: hosts.is_empty(),
         services: moved,
+        hosts,
         ..Changes::default()
     };
     Some((index, changes))
@@ -200,6 +205,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         services: moved,
         pods: changed,
         addresses,
+        hosts: changed_hosts(world, old),
         resized: index.resized(&workloads, before),
         workloads,
     };

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use policy::{
     access_log::AccessLog,
+    egress::EgressMode,
     log_filter::LogFilter,
     mode::{AccessMode, MtlsMode},
     name::Kind,
@@ -31,7 +32,9 @@ pub(super) fn has_problem(facts: &PodFacts) -> bool {
 
 /// Whether a mode cannot be read.
 fn has_unreadable_mode(annotations: &Annotations) -> bool {
-    bad::<AccessMode>(&annotations.access).is_some() || bad::<MtlsMode>(&annotations.mtls).is_some()
+    bad::<AccessMode>(&annotations.access).is_some()
+        || bad::<MtlsMode>(&annotations.mtls).is_some()
+        || bad::<EgressMode>(&annotations.egress).is_some()
 }
 
 /// Whether a list of opaque ports cannot be read.
@@ -61,6 +64,11 @@ pub(super) fn check_proxies(world: &World, findings: &mut Findings) {
         check(
             "metadata.annotations[weft.dev/mtls]",
             bad::<MtlsMode>(&annotations.mtls),
+            "the tightest mode applies",
+        );
+        check(
+            "metadata.annotations[weft.dev/egress]",
+            bad::<EgressMode>(&annotations.egress),
             "the tightest mode applies",
         );
         check(

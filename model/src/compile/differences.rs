@@ -10,7 +10,7 @@ use std::{
 
 use super::accounts;
 use crate::{
-    model::{Index, PodEntry, ServiceEntry, changes::Changes, peers},
+    model::{Index, PodEntry, ServiceEntry, changes::Changes, external::moved_nodes, peers},
     world::{ObjectKey, PodFacts, World, kinds::every_kind},
 };
 
@@ -64,11 +64,21 @@ macro_rules! same_policy {
         pub(super) fn same_besides_pods_and_slices(one: &World, other: &World) -> bool {
             let same: &[fn(&World, &World) -> bool] = &[$(same_policy!(@$change $field)),+];
             same.iter().all(|same| same(one, other))
+                && Arc::ptr_eq(&one.ca_bundles, &other.ca_bundles)
         }
     };
 }
 
 every_kind!(same_policy);
+
+/// Hosts outside the mesh with other addresses.
+pub(super) fn changed_hosts(one: &World, other: &World) -> HashSet<Arc<str>> {
+    if Arc::ptr_eq(&one.names, &other.names) {
+        return HashSet::new();
+    }
+    let hosts = differing(&one.names, &other.names, |_, one, other| one == other);
+    hosts.into_iter().map(|key| key.name).collect()
+}
 
 pub(super) fn services_of_changed_slices(one: &World, other: &World) -> BTreeSet<ObjectKey> {
     let mut services = BTreeSet::new();
@@ -95,10 +105,11 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
     let policies = Arc::get_mut(&mut index.policies);
     let changed_by_policy = policies.map(|now| now.take_over(&before.policies));
     let mut changes = Changes {
-        services: differing(&index.services, &before.services, |_, new, old| {
-            same_service(index, before, new, old)
+        services: differing(&index.services, &before.services, |key, new, old| {
+            same_service(index, before, new, old) && same_outside(index, before, key)
         }),
         pods: pods_that_differ(index, before),
+        hosts: changed_hosts(&index.world, &before.world),
         ..Changes::default()
     };
     changes.workloads = peers::changed([&index.world, &before.world], changes.pods.iter());
@@ -113,6 +124,9 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
     changes
         .addresses
         .extend(outer.into_iter().map(|(ip, _)| ip));
+    changes
+        .addresses
+        .extend(moved_nodes(&index.node_ips, &before.node_ips));
 
     for (key, entry) in &mut index.services {
         if let Some(old) = before.services.get(key)
@@ -149,6 +163,9 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
     }
     if index.names.same(&before.names) {
         index.names = before.names.clone();
+    }
+    if index.externals == before.externals {
+        index.externals = before.externals.clone();
     }
     changes
 }
@@ -210,8 +227,15 @@ fn same_service(index: &Index, before: &Index, new: &ServiceEntry, old: &Service
         && backends.all(|(backend, _)| same_backend(backend))
 }
 
-/// Pods with other facts, protocols, surroundings or targets.
+/// Whether a Service stands for the same outside the mesh, if for anything.
+fn same_outside(index: &Index, before: &Index, key: &ObjectKey) -> bool {
+    index.externals.behind(key) == before.externals.behind(key)
+}
+
+/// Pods with other facts, protocols, surroundings or targets, or with other hosts outside.
 fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
+    let (outside, outside_before) = (&index.externals, &before.externals);
+    let same_outside = outside == outside_before;
     let same_targets = index.targets.same(&before.targets);
     let same_groups = same_targets && index.names.same(&before.names);
     differing(&index.pods, &before.pods, |key, new, old| {
@@ -224,6 +248,8 @@ fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
             && new.headless == old.headless
             && same_surroundings(index, before, key, &now)
             && same_guard(index, before, new, old)
+            && (same_outside
+                || outside.same_for(outside_before, &key.namespace, &now.service_account))
             && index.counts_early(new) == before.counts_early(old)
             && (same_groups && new.serves == old.serves
                 || same_names([index, before], key, &now, [new, old]))
@@ -298,6 +324,7 @@ pub(super) fn with_places(
         pods_by_ip,
         services_by_ip: before.services_by_ip.clone(),
         services_by_outer: before.services_by_outer.clone(),
+        node_ips: before.node_ips.clone(),
         services,
         pods,
         targets: before.targets.clone(),
@@ -305,6 +332,7 @@ pub(super) fn with_places(
         policies: before.policies.clone(),
         names: before.names.clone(),
         releases: before.releases.clone(),
+        externals: before.externals.clone(),
         // The pods of each Service decide which policies apply.
         dependents: if before.policies.is_empty() {
             before.dependents.clone()

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use policy::egress::ExternalProtocol;
+use policy::protocol::Protocol;
+
 use super::protocols;
 use super::slices::{ByPort, SliceEndpoint, served_by_pod};
 use crate::{
@@ -20,12 +23,18 @@ pub(super) fn ports(
     if facts.external_name.is_some() {
         return BTreeMap::new();
     }
+    let external = world.external_of(key);
     let port = |number: u16| {
         let at = (key.clone(), number);
         let found = found.get(&at).map_or(&[][..], Vec::as_slice);
         let protocols = protocols::Protocols { world, pods };
+        let declared = protocols.of_service_port(key, facts, number, found);
+        let outside = external.and_then(|external| {
+            let mut ports = external.ports.iter();
+            ports.find(|port| port.port == number)
+        });
         PortEntry::new(
-            protocols.of_service_port(key, facts, number, found),
+            outside.map_or(declared, |port| spoken_outside(declared, port.protocol)),
             found
                 .iter()
                 .map(|found| candidate(found, &protocols))
@@ -37,6 +46,16 @@ pub(super) fn ports(
         .iter()
         .map(|facts| (facts.number, port(facts.number)))
         .collect()
+}
+
+/// What is spoken at the port of a Service that stands for a host outside: what the Service
+/// declares, else what the object says.
+const fn spoken_outside(declared: Protocol, outside: ExternalProtocol) -> Protocol {
+    match (declared, outside) {
+        (Protocol::Detect, ExternalProtocol::Tls) => Protocol::Tls,
+        (Protocol::Detect, ExternalProtocol::Tcp) => Protocol::Opaque,
+        (declared, _) => declared,
+    }
 }
 
 fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> EndpointState {

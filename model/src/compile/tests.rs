@@ -8,6 +8,7 @@ mod balance;
 mod bindings;
 mod destinations;
 mod endpoints;
+mod external;
 mod faults;
 mod modes;
 mod order;

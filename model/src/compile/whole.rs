@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    access, addresses, annotations, bindings, endpoints, faults, findings, members::Members,
-    protocols, release_findings, releases, route_names, routes,
+    access, addresses, annotations, bindings, endpoints, external, faults, findings,
+    members::Members, protocols, release_findings, releases, route_names, routes,
     service_routes::ServiceRoutesCompiler, slices, splits, traffic,
 };
 use crate::{
@@ -55,6 +55,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let targets = access::targets(world, &named, &endpoints, &mut findings);
     annotations::check_opaque_ports(world, &mut findings);
     annotations::check_proxies(world, &mut findings);
+    let externals = external::externals(world, &mut findings);
     let names = route_names::names(world, &routes, &mut findings);
 
     let mut services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
@@ -94,6 +95,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),
         services_by_outer: Arc::new(addresses::services_by_outer(world)),
+        node_ips: Arc::new(external::node_ips(world)),
         services,
         pods: Arc::new(pods),
         targets: Arc::new(targets),
@@ -101,6 +103,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         policies: Arc::new(policies),
         names: Arc::new(names),
         releases: Arc::new(releases),
+        externals: Arc::new(externals),
         dependents: Arc::default(),
         running: Arc::default(),
         peers: Arc::default(),

@@ -9,7 +9,9 @@ use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
 use super::evaluate::{self, EvaluatedEndpoint};
+use super::external;
 use super::outcome::{BackendOutcome, Question, together};
+use super::outside::Outside;
 use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::BackendRoute;
 use super::{backends, fix, noticed, steps};
@@ -23,6 +25,11 @@ const UNKNOWN_PODS: &str = "a rule allows some pods of an IdentityBinding, and w
 const UNKNOWN_ROUTES: &str = "routes of the caller's namespace decide about this call, and they \
                               are shown to users who may read it: ask with a right to get pods in \
                               the caller's namespace";
+
+/// The same of what they may call outside.
+const UNKNOWN_EGRESS: &str = "ExternalServices or weft.dev/egress of the caller's namespace decide \
+                              about this call, and they are shown to users who may read it: ask \
+                              with a right to get pods in the caller's namespace";
 
 /// The result for a query that depends on the host, which it does not name. It names no object: a
 /// caller finds out as much by calling.
@@ -72,7 +79,7 @@ impl Model {
         let request = Request::read(spec)?;
         let to = Called::find(self, &spec.to, owner)?;
         // Of a caller there is something to say even where nothing is called.
-        let nothing = Called::External;
+        let nothing = Called::External(Outside::default());
         let any = to.as_ref().unwrap_or(&nothing);
         let from = match Caller::find(self, (&spec.from, view), any, owner)? {
             Ok(from) => from,
@@ -85,6 +92,9 @@ impl Model {
         if view == CallerView::AccountOnly && is_routed_for(&self.index, &to, &spec.from.namespace)
         {
             return Ok(unknown(UNKNOWN_ROUTES.to_owned()));
+        }
+        if view == CallerView::AccountOnly && external::decides(&self.index, &from, &to) {
+            return Ok(unknown(UNKNOWN_EGRESS.to_owned()));
         }
         let question = Question {
             spec,
@@ -209,7 +219,7 @@ const fn counted_at(to: &Called) -> CountedPort {
     match to {
         Called::Service(_, port) => CountedPort::Of(*port),
         Called::PastService(..) => CountedPort::Past,
-        Called::Pods(..) | Called::External => CountedPort::AsAsked,
+        Called::Pods(..) | Called::External(_) => CountedPort::AsAsked,
     }
 }
 

@@ -14,6 +14,7 @@ use policy::protocol::CONNECT_REFUSED;
 use policy::route::edits::Actions;
 use policy::well_known::PROXY_PORTS;
 
+use super::outside::{self, Outside};
 use super::question::{BadQuestion, CallerView, Owner};
 use super::service_names::{HeadlessPort, headless_port, stands_for};
 use crate::model::{Index, Model, PodId};
@@ -258,8 +259,9 @@ fn alike<'a>(
             .as_deref()
             .and_then(|id| SpiffeId::try_from(id).ok());
         let node = by_node.then(|| facts.node.clone());
+        let mode = matches!(to, Called::External(_)).then(|| outside::mode(index, pod, facts));
         let caller = callers
-            .entry((identity, named_by, past, node))
+            .entry((identity, named_by, past, node, mode))
             .or_insert_with(|| Caller {
                 identity: proven,
                 uid: meshed.then(|| facts.uid.clone()),
@@ -309,7 +311,7 @@ pub(super) enum Called {
     /// The same by the name of a headless Service that leads to another port of them.
     PastService(ObjectKey, BTreeSet<PodId>, u16),
     /// Outside the cluster.
-    External,
+    External(Outside),
 }
 
 impl Called {
@@ -320,7 +322,7 @@ impl Called {
         owner: Owner<'_>,
     ) -> Result<Result<Self, String>, BadQuestion> {
         if to.kind == "External" {
-            return Ok(Ok(Self::External));
+            return Ok(Ok(Self::External(Outside::of(to))));
         }
         let key = named("to.name", &to.namespace, &to.name)?;
         let index = &model.index;
@@ -381,7 +383,7 @@ impl Called {
         if let Some(name) = &entry.facts.external_name {
             return match stands_for(index, &key, name) {
                 Ok(Some(service)) => Self::service(index, service, requested.or(only)),
-                Ok(None) => Ok(Ok(Self::External)),
+                Ok(None) => Ok(Ok(Self::External(Outside::at(name, requested.or(only))))),
                 Err(why) => Ok(Err(format!("Service {key} stands for {name}, {why}"))),
             };
         }
@@ -432,7 +434,7 @@ impl Called {
             Self::Pods(_, pods, port) | Self::PastService(_, pods, port) => {
                 proxy.leaves_out(pods.iter().flat_map(of_pod), *port)
             }
-            Self::External => false,
+            Self::External(outside) => outside.is_left_out(proxy),
         }
     }
 
@@ -460,7 +462,7 @@ impl Called {
             Self::Service(key, _) | Self::Pods(key, ..) | Self::PastService(key, ..) => {
                 &key.namespace
             }
-            Self::External => "",
+            Self::External(_) => "",
         }
     }
 }

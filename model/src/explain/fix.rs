@@ -26,6 +26,7 @@ use self::account::Protected;
 use self::plaintext::Advice;
 use super::call::Request;
 use super::evaluate::{EvaluatedEndpoint, Ruling};
+use super::external;
 use super::outcome::{BackendOutcome, Question};
 use super::question::{Callers, Owner};
 use crate::model::{Index, Model, PodId};
@@ -108,6 +109,12 @@ fn wanted<'a>(
             fix.commands.extend(look_at(outcome, reason));
             if reason == Reason::BadRequest {
                 fix.warnings.push(nothing_helps(reason, &question.request));
+            }
+            if reason == Reason::EgressDenied && outcome.backend_route.split.is_none() {
+                let (to, request) = (&question.to, &question.request);
+                let object = external::missing(to, outcome.caller, request);
+                let new = object.filter(|one| !fix.objects.contains(one));
+                fix.objects.extend(new);
             }
         }
         for one in &outcome.evaluated {

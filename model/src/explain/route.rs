@@ -15,12 +15,10 @@ use policy::traffic::call::{FallbackTo, Retry};
 use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
+use super::external::{self, Leaving, OUTSIDE};
 use super::{host, rules, service_names};
 use crate::model::{Audience, Endpoint, Index, Model, PortEntry, identity_at};
 use crate::world::ObjectKey;
-
-/// Label of what is called outside the cluster.
-const OUTSIDE: &str = "outside the cluster";
 
 /// Beside calls of pods, as an ingress controller makes them: their caller chose the pod.
 const BY_ADDRESS: &str = "called by the pods' own addresses, past every TrafficSplit, retry and \
@@ -88,7 +86,7 @@ impl BackendRoute {
             && reads_requests(index, to)
         {
             let label = match to {
-                Called::External => OUTSIDE.to_owned(),
+                Called::External(_) => OUTSIDE.to_owned(),
                 Called::Service(key, _) | Called::Pods(key, ..) | Called::PastService(key, ..) => {
                     key.to_string()
                 }
@@ -100,10 +98,11 @@ impl BackendRoute {
             }];
         }
         match to {
-            Called::External => vec![Self {
-                outside: true,
-                ..Self::to(OUTSIDE.to_owned(), Vec::new(), 0)
-            }],
+            Called::External(outside) => {
+                vec![Self::leaving(external::route(
+                    index, caller, outside, request,
+                ))]
+            }
             Called::Pods(key, pods, port) | Called::PastService(key, pods, port) => {
                 let endpoints: Vec<Endpoint> = pods
                     .iter()
@@ -255,6 +254,12 @@ impl BackendRoute {
 
     /// To the endpoints of a Service's port.
     fn over(index: &Index, caller: &Caller, service: &ObjectKey, port: u16, share: f64) -> Self {
+        if let Some(outside) = external::of_service(index, caller, (service, port)) {
+            return Self {
+                share,
+                ..Self::leaving(outside)
+            };
+        }
         let entry = index.backend(service);
         let local = entry.is_some_and(|entry| entry.facts.internal_local);
         let at = entry.and_then(|entry| entry.ports.get(&port));
@@ -274,6 +279,16 @@ impl BackendRoute {
             refused: endpoints.is_empty().then_some(Reason::NoEndpoint),
             note,
             ..Self::to(shown(service), endpoints, all)
+        }
+    }
+
+    fn leaving(way: Leaving) -> Self {
+        Self {
+            split: way.object,
+            outside: way.refused.is_none(),
+            refused: way.refused,
+            note: way.note,
+            ..Self::to(way.label, Vec::new(), 0)
         }
     }
 
@@ -370,7 +385,7 @@ fn shown(backend: &ObjectKey) -> String {
 /// Whether a caller's proxy reads requests that go there, and does not relay them as bytes.
 fn reads_requests(index: &Index, to: &Called) -> bool {
     match to {
-        Called::External => true,
+        Called::External(_) => true,
         Called::Service(key, port) => {
             let entry = index.services.get(key);
             let at = entry.and_then(|entry| entry.ports.get(port));

@@ -113,6 +113,9 @@ fn way(backend_route: &BackendRoute, share: &str, split: &str) -> String {
         Some(Reason::BadRequest) => {
             format!("{share}: the caller's own proxy refuses the request")
         }
+        Some(Reason::EgressDenied) => {
+            format!("{share}: the caller's own proxy refuses the call")
+        }
         Some(Reason::NoRoute) => {
             format!("{split}: no rule of the routes for this port fits the request")
         }

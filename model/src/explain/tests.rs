@@ -13,6 +13,7 @@ use crate::model::{Defaults, PodId};
 use crate::world::ObjectKey;
 
 mod beside;
+mod external;
 mod headers;
 mod instead;
 mod meant;

@@ -6,7 +6,7 @@
 //! Invariant: a change that is not reported is no change of any resource of the proxy. In doubt
 //! more is reported.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{Index, PodId, peers::Workload, service_routes::Audience};
 use crate::world::ObjectKey;
@@ -23,6 +23,8 @@ pub struct Changes {
     pub pods: HashSet<ObjectKey>,
     /// Addresses that lead elsewhere.
     pub addresses: HashSet<IpAddr>,
+    /// Hosts outside the mesh with other addresses.
+    pub(crate) hosts: HashSet<Arc<str>>,
     /// Workloads with other proxies, or in other zones.
     pub workloads: HashSet<Workload>,
     /// Those among them that are larger or smaller by much.
@@ -35,6 +37,7 @@ pub struct Interest {
     services: HashSet<ObjectKey>,
     pods: HashSet<ObjectKey>,
     addresses: HashSet<IpAddr>,
+    hosts: HashSet<Arc<str>>,
     /// The pod's own.
     workload: Option<Workload>,
     /// Its proxy gets which of its workload's it is, not only how many there are.
@@ -51,7 +54,8 @@ impl Changes {
     pub(crate) fn concern(&self, interest: &Interest) -> bool {
         !(self.services.is_disjoint(&interest.services)
             && self.pods.is_disjoint(&interest.pods)
-            && self.addresses.is_disjoint(&interest.addresses))
+            && self.addresses.is_disjoint(&interest.addresses)
+            && self.hosts.is_disjoint(&interest.hosts))
             || interest
                 .workload
                 .as_ref()
@@ -79,11 +83,13 @@ impl Changes {
 }
 
 impl Interest {
-    /// What the resources of this pod about what stands at these addresses are made from.
-    pub fn of(
+    /// What the resources of this pod about what stands at these addresses, and about these hosts
+    /// outside the mesh, are made from.
+    pub fn of<'a>(
         index: &Index,
         pod: &PodId,
         addresses: impl IntoIterator<Item = (IpAddr, u16)>,
+        hosts: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let mut interest = Self {
             pods: HashSet::from([pod.clone()]),
@@ -91,6 +97,12 @@ impl Interest {
         };
         for (ip, port) in addresses {
             interest.add(index, &pod.namespace, ip, port);
+        }
+        for host in index.hosts_of(pod) {
+            interest.add_host(index, host.clone());
+        }
+        for host in hosts {
+            interest.add_host(index, host.into());
         }
         if !interest.services.is_empty() {
             let facts = index.world.pods.get(pod);
@@ -122,6 +134,13 @@ impl Interest {
         }
     }
 
+    /// With the addresses that may not be called, too: what stands there now may leave.
+    fn add_host(&mut self, index: &Index, host: Arc<str>) {
+        let addresses = index.addresses_of_host(&host).iter().copied();
+        self.addresses.extend(addresses);
+        self.hosts.insert(host);
+    }
+
     /// With its splits also where routes decide: a proxy that cannot carry these out gets those.
     fn add_service(&mut self, index: &Index, from: &str, service: &ObjectKey) {
         self.services.insert(service.clone());
@@ -136,5 +155,17 @@ impl Interest {
         let policies = index.policies.ports_of(service);
         let others = policies.flat_map(|port| &port.leads_to);
         self.services.extend(others.cloned());
+        if index.externals.services.is_empty() {
+            return;
+        }
+        let outside: Vec<Arc<str>> = self
+            .services
+            .iter()
+            .filter_map(|service| index.externals.behind(service))
+            .flat_map(|entry| entry.object.exact_hosts().take(1).cloned())
+            .collect();
+        for host in outside {
+            self.add_host(index, host);
+        }
     }
 }

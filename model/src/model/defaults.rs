@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use policy::egress::EgressMode;
 use policy::mode::{AccessMode, MtlsMode};
 use policy::trace::Tracing;
 
@@ -24,6 +25,10 @@ pub struct Defaults {
     pub access_pods_may_loosen: bool,
     /// `mtls.podsMayLoosen`.
     pub mtls_pods_may_loosen: bool,
+    /// `egress.default`.
+    pub egress: EgressMode,
+    /// `egress.podsMayLoosen`.
+    pub egress_pods_may_loosen: bool,
     /// `access.udpNetworkPolicies`.
     pub udp_network_policies: bool,
     /// `excludedNamespaces`, in which no pod is given a proxy, and the mesh's own.
@@ -42,6 +47,8 @@ impl Default for Defaults {
             mtls: MtlsMode::Permissive,
             access_pods_may_loosen: false,
             mtls_pods_may_loosen: false,
+            egress: EgressMode::Allow,
+            egress_pods_may_loosen: false,
             udp_network_policies: false,
             excluded_namespaces: Arc::default(),
             tracing: None,

@@ -1,6 +1,7 @@
 //! The pods and callers that each object concerns, computed at the first query.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use policy::name::ObjectRef;
 
@@ -18,6 +19,8 @@ pub(crate) struct DependentsByObject(pub(super) HashMap<ObjectRef, Dependents>);
 pub(super) struct Dependents {
     /// Accounts that targets made from the object are about.
     pub(super) accounts: BTreeSet<ObjectKey>,
+    /// Namespaces all of whose accounts it may be about.
+    pub(super) namespaces: BTreeSet<Arc<str>>,
     /// Pods that those targets name by label.
     pub(super) pods: BTreeSet<ObjectKey>,
     /// Services that splits made from the object share out.

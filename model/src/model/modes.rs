@@ -1,4 +1,4 @@
-//! Resolves access and mTLS modes from chart, namespace and pod.
+//! Resolves access, mTLS and egress modes from chart, namespace and pod.
 //!
 //! A value that cannot be read counts as the tightest. If its author wanted to tighten, ignoring
 //! it would open what should be closed; the Event names it either way.
@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use policy::egress::EgressMode;
 use policy::mode::{AccessMode, MtlsMode, resolve};
 use policy::protocol::PortRange;
 
@@ -26,6 +27,22 @@ pub fn access(
         namespace,
         pod,
         defaults.access_pods_may_loosen,
+    )
+}
+
+/// The egress mode of a pod.
+pub fn egress(
+    defaults: &Defaults,
+    namespace: Option<&NamespaceFacts>,
+    pod: &Annotations,
+) -> EgressMode {
+    let namespace = namespace.and_then(|n| read(n.annotations.egress.as_deref(), EgressMode::Deny));
+    let pod = read(pod.egress.as_deref(), EgressMode::Deny);
+    resolve(
+        defaults.egress,
+        namespace,
+        pod,
+        defaults.egress_pods_may_loosen,
     )
 }
 

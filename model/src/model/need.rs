@@ -39,7 +39,14 @@ impl Model {
         };
         let running = index.running();
         let of_accounts = dependents.accounts.iter().filter_map(|at| running.get(at));
-        let pods = of_accounts.flatten().chain(&dependents.pods);
+        let all = (!dependents.namespaces.is_empty()).then(|| running.iter());
+        let of_namespaces = all
+            .into_iter()
+            .flatten()
+            .filter(|(account, _)| dependents.namespaces.contains(&account.namespace));
+        let of_namespaces = of_namespaces.flat_map(|(_, pods)| pods);
+        let pods = of_accounts.flatten().chain(of_namespaces);
+        let pods = pods.chain(&dependents.pods);
         pods.filter(|pod| {
             let facts = self.running_pod(pod);
             facts.is_some_and(|facts| index.policy_is_made_from(object, pod, facts))
@@ -100,6 +107,11 @@ impl Index {
                         .extend(about.accounts.iter().copied().cloned());
                     this.pods.extend(about.pods.iter().copied().cloned());
                 }
+            }
+            for entry in &self.externals.entries {
+                let this = dependents.entry(entry.origin.0.clone()).or_default();
+                let namespaces = entry.callers.namespaces();
+                this.namespaces.extend(namespaces.into_iter().cloned());
             }
             for (root, entry) in &self.services {
                 for (object, _) in entry.splits.iter().flat_map(|split| &split.origins) {
@@ -251,6 +263,10 @@ impl Index {
         let mut entry = self.pods.get(pod).into_iter();
         if entry.any(|entry| self.guard_origins(entry).any(|origin| origin == object)) {
             return true;
+        }
+        if object.kind == Kind::ExternalService {
+            let mut given = self.externals.of(&pod.namespace, &facts.service_account);
+            return given.any(|entry| entry.origin.0 == *object);
         }
         let targets: Vec<&Target> = self.targets.of(pod, facts).collect();
         if object.kind == Kind::TrafficTarget {

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use policy::{
     access::Source,
+    egress::ExternalObject,
     http_match::HttpMatch,
     name::ObjectRef,
     route::{Forward, names::Names},
@@ -36,6 +37,20 @@ pub(crate) fn sources_len(sources: &[Source]) -> usize {
         }
     });
     each.sum()
+}
+
+/// Bytes that an ExternalService takes in a resource, before its hosts are resolved.
+pub(crate) fn external_len(object: &ExternalObject) -> usize {
+    v1::ExternalObject::from(object).encoded_len()
+}
+
+/// Host and port of the resource with the addresses of a host outside the mesh; `None` for another
+/// name.
+pub(crate) fn external_host(name: &str) -> Option<(&str, u16)> {
+    match wire::names::parse(name)? {
+        wire::names::Name::External { host, port } => Some((host, port)),
+        _ => None,
+    }
 }
 
 /// Name of the resource that says where a port of a Service is served.
@@ -100,6 +115,7 @@ pub struct SharedResources(Mutex<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Under their names, or other keys where several have one name.
     by_name: HashMap<String, Arc<EncodedResource>>,
     /// When there are so many, those that no proxy has go: at most twice as many are held as
     /// are in use, or [`KEPT`].
@@ -109,16 +125,31 @@ struct Shared {
 impl SharedResources {
     /// The resource of this name and content, made from no object.
     pub fn of(&self, name: &str, content: v1::resource::Content) -> Arc<EncodedResource> {
+        self.of_objects(name, name, content, Vec::new())
+    }
+
+    /// The resource of this name and content, made from these objects. `key` tells it from others
+    /// of its name, which other proxies get.
+    pub(crate) fn of_objects(
+        &self,
+        key: &str,
+        name: &str,
+        content: v1::resource::Content,
+        mut origins: Vec<(ObjectRef, i64)>,
+    ) -> Arc<EncodedResource> {
+        origins.sort();
+        origins.dedup();
         let mut shared = self.0.lock();
         let is_same = |shared_resource: &&Arc<EncodedResource>| {
             shared_resource.resource.content.as_ref() == Some(&content)
+                && shared_resource.origins == origins
         };
-        if let Some(shared_resource) = shared.by_name.get(name).filter(is_same) {
+        if let Some(shared_resource) = shared.by_name.get(key).filter(is_same) {
             return Arc::clone(shared_resource);
         }
-        let made = Arc::new(EncodedResource::new(name.to_owned(), content, Vec::new()));
+        let made = Arc::new(EncodedResource::new(name.to_owned(), content, origins));
         shared.make_room();
-        shared.by_name.insert(name.to_owned(), Arc::clone(&made));
+        shared.by_name.insert(key.to_owned(), Arc::clone(&made));
         made
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn endpoints(
             endpoints,
             locality,
             alike,
+            external: None,
         };
         Arc::new(EncodedResource::new(
             names::endpoints(&key.namespace, &key.name, port),

@@ -29,8 +29,8 @@ pub struct ResourceSet {
 
 impl Model {
     /// Every resource that the proxy of `pod` needs and can use. `destinations` are names of
-    /// destination resources; one that is no such name is skipped. `None` when there is no such
-    /// pod.
+    /// destination resources, and of hosts outside the mesh; one that is no such name is skipped.
+    /// `None` when there is no such pod.
     pub fn resolve(
         &self,
         pod: &PodId,
@@ -55,6 +55,7 @@ impl Model {
         if let Some(names) = index.routes(pod, facts) {
             set.add(names);
         }
+        set.egress(facts, destinations);
         for name in destinations {
             let Some((ip, port)) = address(name) else {
                 continue;
@@ -83,8 +84,12 @@ impl Model {
         pod: &PodId,
         destinations: impl IntoIterator<Item = &'a String>,
     ) -> Interest {
-        let addresses = destinations.into_iter().filter_map(|name| address(name));
-        Interest::of(&self.index, pod, addresses)
+        let (mut addresses, mut hosts) = (Vec::new(), Vec::new());
+        for name in destinations {
+            addresses.extend(address(name));
+            hosts.extend(self.queried_host(pod, name));
+        }
+        Interest::of(&self.index, pod, addresses, hosts)
     }
 
     /// Brings what a pod's proxy has of some Services up to date, when nothing but the
@@ -120,9 +125,18 @@ impl Model {
                         _ => index.service(key, entry, *port, at).clone(),
                     },
                 );
-                replace(names::endpoints(&key.namespace, &key.name, *port), &|_| {
-                    endpoints(key, entry, *port, at, &facts.node)
-                });
+                let is_external = index.externals.of_service(key, *port).is_some();
+                replace(
+                    names::endpoints(&key.namespace, &key.name, *port),
+                    // No address of a host depends on slices.
+                    &|current| {
+                        if is_external {
+                            current.clone()
+                        } else {
+                            endpoints(key, entry, *port, at, &facts.node)
+                        }
+                    },
+                );
             }
             for (key, set) in entry.sets(key) {
                 for (port, at) in &set.ports {
@@ -164,13 +178,13 @@ fn position([all, zone]: [PeerPosition; 2]) -> EncodedResource {
     EncodedResource::new(names::PLACE.to_owned(), content, Vec::new())
 }
 
-struct CollectedResources<'a> {
-    index: &'a Index,
+pub(super) struct CollectedResources<'a> {
+    pub(super) index: &'a Index,
     /// Whose proxy it is. Routes tell its namespace from others.
-    pod: &'a PodId,
+    pub(super) pod: &'a PodId,
     node: &'a Arc<str>,
-    capabilities: &'a Capabilities,
-    set: ResourceSet,
+    pub(super) capabilities: &'a Capabilities,
+    pub(super) set: ResourceSet,
     /// It calls some Service.
     calls: bool,
     /// It is configured to use a part of one.
@@ -178,7 +192,7 @@ struct CollectedResources<'a> {
 }
 
 impl CollectedResources<'_> {
-    fn add(&mut self, published: Arc<EncodedResource>) {
+    pub(super) fn add(&mut self, published: Arc<EncodedResource>) {
         let resource = &published.resource;
         if self.capabilities.suffice_for(resource) {
             self.set.resources.insert(resource.name.clone(), published);
@@ -308,7 +322,8 @@ impl CollectedResources<'_> {
     }
 
     fn endpoints(&mut self, key: &ObjectKey, entry: &ServiceEntry, port: u16, at: &PortEntry) {
-        self.add(endpoints(key, entry, port, at, self.node));
+        let outside = self.external_endpoints(key, port);
+        self.add(outside.unwrap_or_else(|| endpoints(key, entry, port, at, self.node)));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::model::published::EncodedResource;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
 /// a rule that changed or went, a mode that became tighter, a pod that left its address, a right
-/// to harm calls, a part of the calls of a release's candidate. Such a change is sent at once; all
+/// to harm calls, a part of the calls of a release's candidate, a way out of the mesh. Such a change is sent at once; all
 /// others may wait for company.
 pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
     fn content(published: Option<&EncodedResource>) -> Option<&Content> {
@@ -23,7 +23,9 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
                     now.ip == removed.ip && without_readiness(now) == without_readiness(removed)
                 })
             };
-            !old.endpoints.iter().all(kept)
+            // Calls that leave the mesh in another way than they should.
+            let leave_as_before = old.external.is_none() || old.external == new.external;
+            !leave_as_before || !old.endpoints.iter().all(kept)
         }
         (Some(Content::Endpoints(_) | Content::Rule(_) | Content::ExtendedRule(_)), None) => true,
         (Some(Content::Rule(old)), Some(Content::Rule(new)))
@@ -40,6 +42,12 @@ pub fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource
                 || new.fault_limit < old.fault_limit
                 || new.mtls == old.mtls && old.permissive_ports.iter().any(closed)
         }
+        (Some(Content::Egress(old)), Some(Content::Egress(new))) => {
+            let kept = |object: &v1::ExternalObject| new.objects.contains(object);
+            // Lower numbers are tighter.
+            new.mode < old.mode || !old.objects.iter().all(kept)
+        }
+        (None, Some(Content::Egress(new))) => new.mode() != v1::egress::Mode::Allow,
         // Connections to a pod that is gone end by this.
         (Some(Content::Destination(old)), Some(Content::Destination(new))) => {
             let pod = pod_uid(old);

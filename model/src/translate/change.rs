@@ -7,6 +7,7 @@ use kube::core::DynamicObject;
 use policy::mode::AccessMode;
 use policy::name::Kind;
 
+use super::external::external_service;
 use super::gateway::{gateway_tcp_route, grpc_route, http_route, reference_grant};
 use super::metadata::key;
 use super::smi::traffic_policy;
@@ -78,6 +79,7 @@ pub fn exists(world: &World, kind: Kind, key: &ObjectKey) -> bool {
         Kind::UdpRoute => world.udp_routes.contains_key(key),
         Kind::IdentityBinding => world.bindings.contains_key(key),
         Kind::TrafficPolicy => world.policies.contains_key(key),
+        Kind::ExternalService => world.external_services.contains_key(key),
         Kind::HttpRoute => world.http_routes.contains_key(key),
         Kind::GrpcRoute => world.grpc_routes.contains_key(key),
         Kind::GatewayTcpRoute => world.gateway_tcp_routes.contains_key(key),
@@ -103,6 +105,7 @@ fn put(world: &mut World, kind: Kind, key: &ObjectKey, object: Put<'_>) {
         Kind::UdpRoute => lay!(world.udp_routes, key, object, udp_route),
         Kind::IdentityBinding => lay!(world.bindings, key, object, binding),
         Kind::TrafficPolicy => lay!(world.policies, key, object, traffic_policy),
+        Kind::ExternalService => lay!(world.external_services, key, object, external_service),
         Kind::HttpRoute => lay!(world.http_routes, key, object, http_route),
         Kind::GrpcRoute => lay!(world.grpc_routes, key, object, grpc_route),
         Kind::GatewayTcpRoute => lay!(world.gateway_tcp_routes, key, object, gateway_tcp_route),

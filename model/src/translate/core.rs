@@ -241,13 +241,22 @@ pub fn namespace(object: DynamicObject) -> Result<NamespaceFacts, Unusable> {
 
 /// A Node.
 pub fn node(object: DynamicObject) -> Result<NodeFacts, Unusable> {
-    let Node { metadata: meta, .. } = parse(object)?;
+    let Node {
+        metadata: meta,
+        status,
+        ..
+    } = parse(object)?;
     let zone = meta
         .labels
         .as_ref()
         .and_then(|labels| labels.get(ZONE_LABEL));
+    let listed = status.and_then(|status| status.addresses);
+    let mut ips = addresses(listed.iter().flatten().map(|at| at.address.as_str()));
+    ips.sort_unstable();
+    ips.dedup();
     Ok(NodeFacts {
         zone: text(zone.map(String::as_str)),
+        ips,
     })
 }
 
@@ -255,6 +264,7 @@ pub(super) fn annotations(meta: &ObjectMeta) -> Annotations {
     Annotations {
         access: annotation(meta, labels::ACCESS),
         mtls: annotation(meta, labels::MTLS),
+        egress: annotation(meta, labels::EGRESS),
         permissive_ports: annotation(meta, labels::PERMISSIVE_PORTS),
         opaque_ports: annotation(meta, labels::OPAQUE_PORTS),
         log_level: annotation(meta, labels::LOG_LEVEL),

@@ -122,6 +122,11 @@ macro_rules! collector {
         #[derive(Debug, Default)]
         pub struct Collector {
             $($(#[$doc])* pub $field: KindFacts<crate::world::$facts>,)+
+            /// Found out by the controller itself, and never listed as a whole: a World is
+            /// complete without them.
+            pub names: KindFacts<crate::world::ResolvedName>,
+            /// The same.
+            pub ca_bundles: KindFacts<crate::world::CaBundle>,
         }
 
         impl Collector {
@@ -134,6 +139,8 @@ macro_rules! collector {
             pub fn world(&self) -> World {
                 World {
                     $($field: self.$field.store.clone(),)+
+                    names: self.names.store.clone(),
+                    ca_bundles: self.ca_bundles.store.clone(),
                 }
             }
         }

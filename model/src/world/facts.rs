@@ -40,6 +40,8 @@ pub struct Annotations {
     pub access: Option<Arc<str>>,
     /// `weft.dev/mtls`.
     pub mtls: Option<Arc<str>>,
+    /// `weft.dev/egress`.
+    pub egress: Option<Arc<str>>,
     /// `weft.dev/permissive-ports`.
     pub permissive_ports: Option<Arc<str>>,
     /// `weft.dev/opaque-ports`.
@@ -323,6 +325,8 @@ impl Fact for ServiceAccountFacts {}
 pub struct NodeFacts {
     /// `topology.kubernetes.io/zone`, may be empty.
     pub zone: Arc<str>,
+    /// Internal and external addresses.
+    pub ips: Vec<IpAddr>,
 }
 
 impl Fact for NodeFacts {}

@@ -68,6 +68,9 @@ macro_rules! rows {
             /// FaultExperiments. Their status is written by what drives them.
             experiments: ExperimentFacts = crds::weft::FaultExperiment,
                 validate fault_experiment, policy, Some(Kind::FaultExperiment), false;
+            /// ExternalServices.
+            external_services: ExternalFacts = crds::weft::ExternalService,
+                validate external_service, policy, Some(Kind::ExternalService), true;
             /// HTTPRoutes. A part of their status is written, and not this way.
             http_routes: GatewayRouteFacts = gateway_api::HTTPRoute,
                 serve http_route, policy, Some(Kind::HttpRoute), false;

@@ -7,6 +7,7 @@ pub mod dedicated;
 pub mod exchange;
 pub mod http1;
 pub mod multiplexed;
+pub mod server_stream;
 pub mod silence;
 pub mod upstream;
 
@@ -16,6 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
 use parking_lot::Mutex;
 use policy::reason::Reason;
 use tokio::time::{Instant, timeout};
@@ -24,6 +26,7 @@ use weft_proxy_net::connect::{ConnectTimeout, Connector};
 
 use crate::client::http1::{GracefulCloses, Http1, Pool, http1_connection};
 use crate::client::multiplexed::{Multiplexed, handshake};
+use crate::client::server_stream::{OriginTls, ServerStream};
 use crate::client::upstream::Windows;
 use crate::failure::Failure;
 use crate::http2::PLAIN;
@@ -89,12 +92,15 @@ struct Exclusive {
     _counted: Arc<()>,
 }
 
-/// Every connection that the proxy opens to servers of one kind for HTTP without TLS.
+/// Every connection that the proxy opens to servers of one kind for HTTP, without TLS but for what
+/// it begins itself.
 #[derive(Debug)]
 pub struct Clients {
     servers: Servers,
     budget: Arc<Budget>,
     connector: Arc<Connector>,
+    /// `None`: plaintext.
+    tls: Option<Arc<OriginTls>>,
     http2: Mutex<HashMap<AppKey, Arc<Multiplexed>>>,
     /// Held by every connection that is not shared.
     exclusive: Arc<()>,
@@ -114,6 +120,7 @@ impl Clients {
             servers,
             budget,
             connector,
+            tls: None,
             http2: Mutex::default(),
             exclusive: Arc::default(),
             http1: Mutex::default(),
@@ -122,6 +129,19 @@ impl Clients {
             pooled: GracefulCloses::default(),
             on_full: None,
         }
+    }
+
+    /// The same, by TLS that the proxy begins.
+    #[must_use]
+    pub fn over_tls(mut self, tls: OriginTls) -> Self {
+        self.tls = Some(Arc::new(tls));
+        self
+    }
+
+    /// Whether what it sends leaves encrypted.
+    #[must_use]
+    pub const fn begins_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Calls `counts` for each request that shares no connection because there are too many
@@ -172,9 +192,10 @@ impl Clients {
     fn connections(&self, addr: SocketAddr, guard: Option<Arc<Exclusive>>) -> Arc<Multiplexed> {
         let (connector, budget) = (Arc::clone(&self.connector), Arc::clone(&self.budget));
         let limit = self.servers.connect_timeout();
+        let tls = self.tls.clone();
         Arc::new(Multiplexed::new(move || {
-            let connector = Arc::clone(&connector);
-            connect_plain(connector, addr, limit, Arc::clone(&budget), guard.clone())
+            let connector = (Arc::clone(&connector), tls.clone());
+            connect_http2(connector, addr, limit, Arc::clone(&budget), guard.clone())
         }))
     }
 
@@ -198,7 +219,7 @@ impl Clients {
     /// When none can be made; the server has seen nothing.
     pub async fn connect(&self, addr: SocketAddr, limit: ConnectTimeout) -> Result<Http1, Failure> {
         Box::pin(http1_connection(
-            &self.connector,
+            (&*self.connector, self.tls.as_deref()),
             addr,
             limit,
             &self.budget,
@@ -222,7 +243,7 @@ impl Clients {
             Servers::Elsewhere => None,
         };
         Box::pin(http1_connection(
-            &self.connector,
+            (&*self.connector, self.tls.as_deref()),
             addr,
             limit,
             &self.budget,
@@ -260,6 +281,12 @@ impl Clients {
             pools.iter().for_each(|pool| pool.renew(Instant::now()));
         };
         patiently(answer, renew).await
+    }
+
+    /// Whether it has no connections that are shared.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.http2.lock().is_empty() && self.http1.lock().is_empty()
     }
 
     /// Closes what is idle. Called every few seconds.
@@ -302,9 +329,9 @@ pub(crate) fn give_back(pool: Arc<Pool>, mut connection: Http1) {
     });
 }
 
-/// HTTP/2 without TLS.
-async fn connect_plain(
-    connector: Arc<Connector>,
+/// HTTP/2, with TLS where there is such.
+async fn connect_http2(
+    (connector, tls): (Arc<Connector>, Option<Arc<OriginTls>>),
     addr: SocketAddr,
     limit: ConnectTimeout,
     budget: Arc<Budget>,
@@ -314,6 +341,7 @@ async fn connect_plain(
         .connect(addr, limit)
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    let stream = ServerStream::begin(stream, tls.as_deref(), Version::HTTP_2).await?;
     let sender = handshake(stream, PLAIN, budget, None).await?;
     if let Some(guard) = guard {
         sender.holds(guard);
@@ -322,137 +350,4 @@ async fn connect_plain(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tokio::time::sleep;
-
-    use super::*;
-    use crate::client::multiplexed::Sends;
-
-    async fn kept(servers: Servers) -> (Clients, Arc<Pool>, Http1, TcpListener) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let clients = Clients::new(servers, Budget::new(1 << 20), Arc::default());
-        let mut connection = clients
-            .connect(addr, ConnectTimeout::Replaceable)
-            .await
-            .unwrap();
-        connection.sender.ready().await.unwrap();
-        let pool = clients.pool(addr).unwrap();
-        (clients, pool, connection, listener)
-    }
-
-    #[tokio::test]
-    async fn pooled_connections_are_dropped_after_unanswered_probe() {
-        for (answers_after, gives_way) in [(SILENT / 20, false), (SILENT * 2, true)] {
-            let (clients, pool, connection, _listener) = kept(Servers::OwnPod).await;
-            pool.put(connection);
-            clients.beside(sleep(answers_after)).await;
-            assert_eq!(pool.is_empty(), gives_way);
-        }
-    }
-
-    /// A connection comes free long after a caller began to wait for its end.
-    #[tokio::test]
-    async fn used_connection_of_silent_server_is_dropped_once_free() {
-        for (servers, waits, gives_way) in [
-            (Servers::OwnPod, false, true),
-            // For a body that its own sender holds back no server can be blamed.
-            (Servers::OwnPod, true, false),
-            (Servers::Elsewhere, false, false),
-        ] {
-            let (clients, pool, connection, _listener) = kept(servers).await;
-            let opened = Instant::now();
-            let comes_free = async {
-                sleep(SILENT * 3 / 2).await;
-                pool.put(connection);
-            };
-            let answer = sleep(SILENT * 7 / 2);
-            let waiting = clients.first_answer(Some(&pool), opened, || waits, answer);
-            tokio::join!(waiting, comes_free);
-            assert_eq!(pool.is_empty(), gives_way, "{servers:?}, {waits}");
-        }
-    }
-
-    /// An answer may stream for hours, and does not hold the way to its server meanwhile.
-    #[tokio::test]
-    async fn exclusive_connection_counts_until_it_closes() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            let mut connection = h2::server::handshake(stream).await.unwrap();
-            while connection.accept().await.is_some() {}
-        });
-        let clients = Clients::new(Servers::OwnPod, Budget::new(1 << 20), Arc::default());
-        let counted = || Arc::strong_count(&clients.exclusive) - 1;
-        let only = clients.http2_exclusive(addr, &"shop/web".into());
-        let stream = only.stream(Sends::Nothing).await.unwrap();
-        drop(only);
-        assert_eq!(counted(), 1, "it is still in use");
-        drop(stream);
-        let ends = async {
-            while counted() > 0 {
-                sleep(SILENT / 20).await;
-            }
-        };
-        timeout(SILENT * 10, ends).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_is_slow_by_itself_is_kept() {
-        let (clients, pool, mut connection, _listener) = kept(Servers::OwnPod).await;
-        let opened = Instant::now();
-        let answer = sleep(SILENT * 2);
-        clients
-            .first_answer(Some(&pool), opened, || false, answer)
-            .await;
-        connection.answered_first(opened);
-        pool.put(connection);
-        assert!(!pool.is_empty());
-    }
-    // Claims: attack-15
-    #[tokio::test]
-    async fn unconnectable_addresses_stay_within_pool_limit() {
-        let counted = Arc::new(AtomicUsize::new(0));
-        let clients =
-            Clients::new(Servers::OwnPod, Budget::new(1 << 20), Arc::default()).counted({
-                let counted = Arc::clone(&counted);
-                move || {
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        // Of loopback, where nothing listens on port 1.
-        let address = |at: usize| {
-            let part = |number: usize| u8::try_from(number).unwrap();
-            SocketAddr::from(([127, 201, part(at / 250), part(at % 250 + 1)], 1))
-        };
-        let caller: Arc<str> = "shop/web".into();
-        let shares = |at: usize| {
-            let [one, other] = [0; 2].map(|_| clients.http2(address(at), &caller));
-            Arc::ptr_eq(&one, &other)
-        };
-        for at in 0..POOLS {
-            let shared = clients.http2(address(at), &caller);
-            assert!(
-                shared.stream(Sends::Nothing).await.is_err(),
-                "{} listens",
-                address(at)
-            );
-        }
-        assert_eq!(counted.load(Ordering::Relaxed), 0);
-        assert!(shares(0), "who is known keeps its place");
-        assert!(!shares(POOLS));
-        assert_eq!(clients.http2.lock().len(), POOLS);
-        assert_eq!(counted.load(Ordering::Relaxed), 2);
-        clients.sweep();
-        assert!(shares(POOLS), "there is room again");
-        for at in 0..POOLS {
-            assert!(clients.pool(address(at)).is_some());
-        }
-        assert!(clients.pool(address(POOLS)).is_none());
-        assert_eq!(counted.load(Ordering::Relaxed), 3);
-    }
-}
+mod tests;

@@ -105,6 +105,31 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
         }
     }
 
+    /// Reads until `read` makes something of the first bytes. `None`: it has not before the stream
+    /// ended, `until` passed or `most` bytes had come.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub async fn look_for<T>(
+        &mut self,
+        until: Instant,
+        most: usize,
+        read: fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        loop {
+            let found = read(&self.prefix);
+            if found.is_some() || self.prefix.len() >= most {
+                return Ok(found);
+            }
+            let Ok(came) = timeout_at(until, self.more()).await else {
+                return Ok(None);
+            };
+            if came? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
     /// The same where HTTP is declared: as long as `patience` for the first byte,
     /// and for the others as long as for any head.
     ///

@@ -1,7 +1,9 @@
 //! Reads the host from the first bytes of a connection: the server name of a TLS handshake, or the
 //! Host of an HTTP/1 request; and whether the bytes are TLS.
 //!
-//! The bytes are looked at in the socket's own buffer, so a relay still gets all of them.
+//! To name a connection the bytes are looked at in the socket's own buffer, as far as they have come,
+//! so a relay still gets all of them. Where the server name decides where a connection goes, all of
+//! the handshake's first message is read: [`hello`].
 //!
 //! Claims: observe-144, observe-145
 
@@ -13,6 +15,55 @@ use crate::sniff::begins_tls;
 
 /// Bytes that are looked at: a handshake with hybrid key shares has some 1 800.
 const LOOKED_AT: usize = 4096;
+/// Bytes before the content of a TLS record: its type, version and length.
+const RECORD_HEAD: usize = 5;
+
+/// Bytes of a handshake's first message at most, where it is waited for. The record of one has no
+/// more.
+pub const LONGEST_HELLO: usize = 16 * 1024;
+
+/// The first message of a TLS handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// It is for this server.
+    Named(String),
+    /// It names none, or is no such message.
+    Nameless,
+}
+
+/// Reads the first message of a TLS handshake. `None`: not all of it has come.
+#[must_use]
+pub fn hello(first: &[u8]) -> Option<Hello> {
+    let [0x16, rest @ ..] = first else {
+        return (!first.is_empty()).then_some(Hello::Nameless);
+    };
+    // Its record's version and length, and what the message is.
+    let [_, _, high, low, _, ..] = *rest else {
+        return None;
+    };
+    if !begins_tls(first) {
+        return Some(Hello::Nameless);
+    }
+    // So that a message in single bytes is read once, and not once for each byte.
+    if first.len() < RECORD_HEAD + usize::from(u16::from_be_bytes([high, low])) {
+        return None;
+    }
+    let mut acceptor = Acceptor::default();
+    let mut unread = first;
+    while !unread.is_empty() {
+        if !matches!(acceptor.read_tls(&mut unread), Ok(1..)) {
+            return Some(Hello::Nameless);
+        }
+    }
+    match acceptor.accept() {
+        Ok(None) => None,
+        Ok(Some(accepted)) => {
+            let name = accepted.client_hello().server_name().map(str::to_owned);
+            Some(name.map_or(Hello::Nameless, Hello::Named))
+        }
+        Err(_) => Some(Hello::Nameless),
+    }
+}
 
 /// What a client sends first.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -79,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    fn hello(name: &str) -> Vec<u8> {
+    fn hello_to(name: &str) -> Vec<u8> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -94,10 +145,10 @@ mod tests {
 
     #[test]
     fn server_name_comes_only_from_tls_or_http() {
-        let tls = hello("API.example.com");
+        let tls = hello_to("API.example.com");
         assert_eq!(of(&tls).as_deref(), Some("api.example.com"));
         assert_eq!(of(&tls[..40]), None, "half a handshake");
-        let nameless = hello("10.0.0.1");
+        let nameless = hello_to("10.0.0.1");
         assert_eq!(of(&nameless), None, "an address is sent under no name");
         // That it is TLS is known all the same, and of too few bytes it is not.
         assert!(begins_tls(&tls) && begins_tls(&tls[..40]) && begins_tls(&nameless));
@@ -129,11 +180,38 @@ mod tests {
             let noise: Vec<u8> = (0..200_u32)
                 .map(|at| (seed * 31 + at * seed) as u8)
                 .collect();
-            let _ = of(&noise);
-            let mut hello = tls.clone();
-            let at = seed as usize % hello.len();
-            hello[at] = hello[at].wrapping_add(seed as u8);
-            let _ = of(&hello);
+            let _ = (of(&noise), hello(&noise));
+            let mut changed = tls.clone();
+            let at = seed as usize % changed.len();
+            changed[at] = changed[at].wrapping_add(seed as u8);
+            let _ = (of(&changed), hello(&changed));
+        }
+    }
+
+    #[test]
+    fn hello_is_read_only_when_whole() {
+        let named = |name: &str| Some(Hello::Named(name.to_owned()));
+        let tls = hello_to("api.pay.example");
+        for cut in 0..tls.len() {
+            assert_eq!(hello(&tls[..cut]), None, "{cut}");
+        }
+        assert_eq!(hello(&tls), named("api.pay.example"));
+        // What a client sends behind it is none of it.
+        let more = [&tls[..], b"more"].concat();
+        assert_eq!(hello(&more), named("api.pay.example"));
+        // A message may lie in several records.
+        let (head, message) = tls.split_at(RECORD_HEAD);
+        let mut parts = Vec::new();
+        for part in message.chunks(100) {
+            let length = u16::try_from(part.len()).unwrap().to_be_bytes();
+            parts.extend([head[0], head[1], head[2], length[0], length[1]]);
+            parts.extend(part);
+        }
+        assert_eq!(hello(&parts[..parts.len() - 1]), None);
+        assert_eq!(hello(&parts), named("api.pay.example"));
+        assert_eq!(hello(&hello_to("10.0.0.1")), Some(Hello::Nameless));
+        for other in [&b"GET / HTTP/1.1"[..], &[0x16, 3, 3, 0, 1, 2], &[0x15]] {
+            assert_eq!(hello(other), Some(Hello::Nameless), "{other:?}");
         }
     }
 

@@ -21,6 +21,7 @@ use policy::traffic::pod::PodGuard;
 use prost::Message as _;
 use wire::{convert, v1};
 
+mod egress;
 mod lists;
 mod services;
 
@@ -186,7 +187,7 @@ impl Snapshot {
             next.declared = Arc::new(next.declared_ports());
         }
         next.extend_read_only(self);
-        if self.takes_copies() != next.takes_copies() {
+        if self.takes_copies() != next.takes_copies() || self.egress != next.egress {
             next.policy_revision += 1;
         }
         next.note_meshed_services(registry);
@@ -254,7 +255,7 @@ impl Snapshot {
             self.destinations.remove(&addr);
         } else if name.starts_with("service/") {
             self.services.remove(name);
-        } else if name.starts_with("endpoints/") {
+        } else if name.starts_with("endpoints/") || name.starts_with(wire::names::EXTERNAL) {
             self.endpoints.remove(name);
         } else if name.starts_with("policy/") {
             self.policies.remove(name);
@@ -268,6 +269,8 @@ impl Snapshot {
             self.names = None;
         } else if name == wire::names::PLACE {
             self.positions = None;
+        } else if name == wire::names::EGRESS {
+            self.egress = Arc::default();
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -339,6 +342,7 @@ impl Snapshot {
             v1::resource::Content::Place(message) => {
                 self.positions = Some(positions_of(message)?);
             }
+            v1::resource::Content::Egress(egress) => self.set_egress(&egress)?,
             v1::resource::Content::Guard(guard) => {
                 let guard = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
                 self.set_guard(&guard);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use policy::access::{Access, Rule};
 use policy::access_log::AccessLog;
+use policy::egress::Egress;
 use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
@@ -114,6 +115,8 @@ pub struct Snapshot {
     pub endpoints: HashMap<Arc<str>, Arc<EndpointSet>>,
     /// The TrafficPolicies for calls to the Services.
     pub policies: Policies,
+    /// What the own pod may call outside the mesh.
+    pub(crate) egress: Arc<Egress>,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
     /// Which of its workload's proxies it is; `None`: not known.
@@ -165,6 +168,9 @@ impl Default for Snapshot {
             services: HashMap::new(),
             endpoints: HashMap::new(),
             policies: Policies::default(),
+            // What an older controller means, which sends none. Until there is a workload nothing
+            // unknown may be called anyway.
+            egress: Arc::default(),
             log_filter: None,
             positions: None,
             access_log: None,

@@ -29,14 +29,13 @@ use wire::v1;
 
 use crate::config::dry_run::DryRuns;
 use crate::config::grants::Grants;
+use crate::config::names::{LOOKUP_WAIT, QueriedNames};
 use crate::config::shares::{limit_of, share_of};
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{OverloadLabels, Port};
 
-/// How long a call waits for the controller to send what an address is.
-const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 /// Destinations held at most; the controller enforces the same bound. A pod
 /// that calls more addresses than this is a crawler, and the least recently
 /// used one makes room.
@@ -82,6 +81,7 @@ pub struct Store {
     subscriptions: Mutex<HashMap<SocketAddr, Subscription>>,
     /// Numbers them.
     numbered: AtomicU64,
+    pub(crate) names: QueriedNames,
     log_rate: Mutex<Rate>,
     /// Notified when `subscriptions` changed.
     pub subscriptions_changed: Notify,
@@ -137,6 +137,7 @@ impl Store {
             registry: Registry::with_gauge(telemetry.metrics.ejected.clone()),
             subscriptions: Mutex::default(),
             numbered: AtomicU64::new(0),
+            names: QueriedNames::default(),
             log_rate: Mutex::new(Rate::new(LOG_RATE)),
             subscriptions_changed: Notify::new(),
             telemetry,
@@ -171,6 +172,11 @@ impl Store {
     #[must_use]
     pub(crate) fn is_configured(&self) -> bool {
         self.snapshot.load().is_complete()
+    }
+
+    /// Notifies when anything changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// Notifies when the own policy changed.

@@ -21,6 +21,7 @@ use wire::v1;
 use wire::v1::control_client::ControlClient;
 use wire::v1::to_proxy::Message as ToProxy;
 
+use crate::config::store::Store;
 use crate::control::breaker_reports::{self, BreakerReports};
 use crate::control::early_reports;
 use crate::control::leaving::Contact;
@@ -51,6 +52,37 @@ pub(crate) fn names(addrs: &HashSet<SocketAddr>) -> Vec<String> {
 const fn from_proxy(message: v1::from_proxy::Message) -> v1::FromProxy {
     v1::FromProxy {
         message: Some(message),
+    }
+}
+
+/// What the proxy subscribes to.
+struct Subscribed {
+    addrs: HashSet<SocketAddr>,
+    /// Of hosts outside the mesh: names of their endpoints resources.
+    hosts: HashSet<Arc<str>>,
+}
+
+impl Subscribed {
+    fn wanted(config: &Store) -> Self {
+        Self {
+            addrs: config.subscriptions(),
+            hosts: config.names.all(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names = names(&self.addrs);
+        names.extend(self.hosts.iter().map(ToString::to_string));
+        names
+    }
+
+    /// What it has beyond `other`.
+    fn beyond(&self, other: &Self) -> Vec<String> {
+        let beyond = Self {
+            addrs: self.addrs.difference(&other.addrs).copied().collect(),
+            hosts: self.hosts.difference(&other.hosts).cloned().collect(),
+        };
+        beyond.names()
     }
 }
 
@@ -113,11 +145,11 @@ impl Control {
             .await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
-        let mut subscribed = self.config.subscriptions();
+        let mut subscribed = Subscribed::wanted(&self.config);
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
             held: self.config.snapshot().resource_versions(),
-            destinations: names(&subscribed),
+            destinations: subscribed.names(),
             capabilities: Capabilities::of_this_version(),
         };
         outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
@@ -253,21 +285,19 @@ impl Control {
         from_proxy(v1::from_proxy::Message::Ack(v1::Ack { batch: id, nacks }))
     }
 
-    pub(super) fn subscribe(
+    fn subscribe(
         &self,
         outbox: &mpsc::Sender<v1::FromProxy>,
-        subscribed: &mut HashSet<SocketAddr>,
+        subscribed: &mut Subscribed,
     ) -> Result<(), BoxError> {
-        let wanted = self.config.subscriptions();
-        let add: HashSet<SocketAddr> = wanted.difference(subscribed).copied().collect();
-        let remove: HashSet<SocketAddr> = subscribed.difference(&wanted).copied().collect();
-        if add.is_empty() && remove.is_empty() {
+        let wanted = Subscribed::wanted(&self.config);
+        let change = v1::Subscribe {
+            add: wanted.beyond(subscribed),
+            remove: subscribed.beyond(&wanted),
+        };
+        if change.add.is_empty() && change.remove.is_empty() {
             return Ok(());
         }
-        let change = v1::Subscribe {
-            add: names(&add),
-            remove: names(&remove),
-        };
         outbox.try_send(from_proxy(v1::from_proxy::Message::Subscribe(change)))?;
         *subscribed = wanted;
         Ok(())
@@ -279,6 +309,20 @@ mod tests {
     use wire::v1::from_proxy::Message;
 
     use super::*;
+
+    #[test]
+    fn queried_hosts_are_subscribed_beside_addresses() {
+        let subscribed = |addrs: &[SocketAddr], host: &str| Subscribed {
+            addrs: addrs.iter().copied().collect(),
+            hosts: HashSet::from([Arc::from(host)]),
+        };
+        let before = subscribed(&[], "external/a.pay.example:443");
+        let at = SocketAddr::from(([10, 0, 0, 1], 80));
+        let after = subscribed(&[at], "external/b.pay.example:443");
+        let added = ["destination/10.0.0.1:80", "external/b.pay.example:443"];
+        assert_eq!(after.beyond(&before), added);
+        assert_eq!(before.beyond(&after), ["external/a.pay.example:443"]);
+    }
 
     #[tokio::test]
     async fn proxy_status_is_sent_before_reports() {

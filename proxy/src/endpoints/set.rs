@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Picked, choose};
+use policy::egress::ExternalTarget;
 use policy::health::{EjectedFor, HealthChange, HealthSignal, Others, max_ejected, share_after};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
@@ -37,6 +38,8 @@ pub struct EndpointSet {
     locality: Locality,
     /// Of a headless Service: clients that name it mean any of them.
     pub(crate) interchangeable: bool,
+    /// Of a Service that stands for a host outside the mesh: how calls leave.
+    pub(crate) external: Option<Arc<ExternalTarget>>,
     hints: Arc<TopologyHints>,
     /// What callers prefer by the hints, where they say anything for the own pod: they come before it, and
     /// decide which endpoints are near.
@@ -79,6 +82,7 @@ impl EndpointSet {
             parts: Parts::default(),
             locality: Locality::None,
             interchangeable: false,
+            external: None,
             hints: Arc::default(),
             hinted: None,
             budget,
@@ -126,6 +130,13 @@ impl EndpointSet {
         self
     }
 
+    /// The same where they are those of a host outside the mesh.
+    #[must_use]
+    pub(crate) fn standing_for(mut self, external: Option<Arc<ExternalTarget>>) -> Self {
+        self.external = external;
+        self
+    }
+
     /// These endpoints with all else that is known of the Service port.
     #[must_use]
     pub(crate) fn with(&self, endpoints: Vec<Arc<Endpoint>>) -> Self {
@@ -134,6 +145,7 @@ impl EndpointSet {
         let set = Self {
             hints: Arc::clone(&self.hints),
             interchangeable: self.interchangeable,
+            external: self.external.clone(),
             ..set
         };
         set.preferring(self.locality).seen_from(self.own)

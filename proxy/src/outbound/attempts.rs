@@ -175,7 +175,12 @@ impl<'a> Attempts<'a> {
 
     /// How long an application without a proxy may take to accept a connection.
     pub(super) fn connect_timeout(&self) -> ConnectTimeout {
-        self.route.choice.connect_timeout()
+        match self.route.choice.connect_timeout() {
+            ConnectTimeout::Application if self.route.external.is_some() => {
+                ConnectTimeout::External
+            }
+            limit => limit,
+        }
     }
 
     /// The endpoint took the connection.

@@ -66,6 +66,11 @@ impl RoutedEndpoints {
         }
     }
 
+    /// The name of the resource that lists them, where they are those of a host outside the mesh.
+    fn standing(&self) -> Option<&Arc<str>> {
+        self.set.external.as_ref().map(|_| &self.name)
+    }
+
     /// As they were when the call was routed.
     pub(super) const fn set(&self) -> &Arc<EndpointSet> {
         &self.set
@@ -182,6 +187,11 @@ impl Choice {
             | Self::Session(among, _)
             | Self::Tenant(among, _) => Some(among),
         }
+    }
+
+    /// The name of their resource, where they are those of a host outside the mesh.
+    pub(super) fn standing(&self) -> Option<&Arc<str>> {
+        self.among()?.standing()
     }
 
     /// Those that may take a call which the one of the client's choice cannot be connected for.

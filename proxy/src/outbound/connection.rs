@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use http::Version;
+use policy::egress::host_name;
 use policy::reason::Reason;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -18,6 +19,7 @@ use crate::http::refusal::{NO_REQUEST, NotHandled};
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::opened_to::{OpenedTo, until_gone};
+use crate::outbound::outside::Outside;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::call_ends::CallEnds;
@@ -29,6 +31,8 @@ pub(crate) struct Connection {
     /// The address that the application called.
     pub(super) addr: SocketAddr,
     pub(super) opened: OpenedTo,
+    /// Where it was opened to nothing of the mesh.
+    pub(super) outside: Option<Box<Outside>>,
     /// The application has had an answer on it.
     answered: AtomicBool,
     /// Another pod than the one that it was opened to answers, or none.
@@ -41,9 +45,47 @@ impl Connection {
             proxy,
             addr,
             opened,
+            outside: None,
             answered: AtomicBool::new(false),
             broken: Notify::new(),
         }
+    }
+
+    /// A connection to what is outside the mesh.
+    pub(super) fn outside(
+        proxy: Arc<Proxy>,
+        addr: SocketAddr,
+        opened: OpenedTo,
+        outside: Outside,
+    ) -> Self {
+        Self {
+            outside: Some(Box::new(outside)),
+            ..Self::new(proxy, addr, opened)
+        }
+    }
+
+    /// The application begins TLS with this server.
+    pub(super) fn names_server(&mut self, name: &str) {
+        if let (Some(outside), Some(name)) = (&mut self.outside, host_name(name)) {
+            outside.server_name = Some(name.into());
+        }
+    }
+
+    /// Whether what went out of the mesh on it may still go there.
+    pub(super) fn may_go_on(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        match &self.outside {
+            Some(outside) => outside.may_go_on(snapshot, self.addr),
+            None => Ok(()),
+        }
+    }
+
+    /// What a call out of the mesh is counted by that no object gives: the name that it has, else
+    /// its address.
+    pub(super) fn remote(&self, name: Option<&str>) -> Arc<str> {
+        let address = || self.addr.ip().to_canonical().to_string();
+        let remote = name.map_or_else(address, str::to_owned);
+        let remotes = &self.proxy.telemetry.remotes;
+        remotes.admit(Direction::outbound, &remote)
     }
 
     pub(super) fn note_answer(&self) {
@@ -122,8 +164,26 @@ impl Connection {
         Call::begin(&self.proxy.telemetry, kind, call_ends)
     }
 
-    /// The Service port that was called, as far as it is known.
+    /// The ends of a request that goes nowhere. `host`: as it names it.
+    pub(super) fn unrouted(&self, snapshot: &Snapshot, host: Option<&str>) -> CallEnds {
+        if self.outside.is_none() {
+            return self.call_ends(snapshot);
+        }
+        let name = host.and_then(host_name);
+        CallEnds::External {
+            port: self.addr.port(),
+            remote: self.remote(name.as_deref()),
+        }
+    }
+
+    /// The Service port that was called, or what is outside the mesh, as far as it is known.
     pub(super) fn call_ends(&self, snapshot: &Snapshot) -> CallEnds {
+        if let Some(outside) = &self.outside {
+            return CallEnds::External {
+                port: self.addr.port(),
+                remote: self.remote(outside.server_name.as_deref()),
+            };
+        }
         if let Destination::Service(name) = &*self.opened.destination
             && let Some(service) = snapshot.services.get(name)
         {

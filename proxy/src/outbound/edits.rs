@@ -122,6 +122,23 @@ pub(super) fn edit_request(route: &Route, parts: &mut Parts) -> Result<(), Failu
     })
 }
 
+/// Names another host in a request. `None`: it is none.
+pub(super) fn rename(parts: &mut Parts, host: &str) -> Option<()> {
+    rewrite(parts, Some(host), None)
+}
+
+/// Beside a target in absolute form `Host` counts for nothing, but not every server knows that. So
+/// what leaves the mesh names its host in one way: that by which it was let through.
+pub(super) fn name_once(parts: &mut Parts) {
+    let authority = parts.uri.authority();
+    let written = authority.and_then(|named| HeaderValue::from_str(named.as_str()).ok());
+    if let Some(written) = written
+        && parts.headers.contains_key(HOST)
+    {
+        parts.headers.insert(HOST, written);
+    }
+}
+
 /// `None`: one of the two is none.
 fn rewrite(parts: &mut Parts, host: Option<&str>, path: Option<String>) -> Option<()> {
     let mut uri = parts.uri.clone().into_parts();
@@ -277,6 +294,16 @@ mod tests {
             assert_eq!(done, Some(()));
             assert_eq!(parts.uri.to_string(), written);
             assert_eq!(parts.headers["host"], "in.shop");
+        }
+    }
+
+    #[test]
+    fn host_beside_absolute_form_is_that_of_target() {
+        for (target, named) in [("http://in.shop/a", "in.shop"), ("/a", "web.shop")] {
+            let mut parts = parts(Version::HTTP_11, target);
+            name_once(&mut parts);
+            assert_eq!(parts.headers[HOST], named);
+            assert_eq!(parts.uri.to_string(), target);
         }
     }
 

@@ -174,7 +174,8 @@ impl<'a> Exchange<'a> {
                 self.attempts.retries.made(),
                 self.attempts.connect_timeout(),
             );
-            let mut sending = pin!(outgoing.send(proxy, &endpoint, retries, limit));
+            let to = (self.attempts.route, &*endpoint);
+            let mut sending = pin!(outgoing.send(proxy, to, retries, limit));
             let mut sending = pin!(fault::before(harm, sending.as_mut()));
             let ended = loop {
                 match deadline::progress(&mut ends, sending.as_mut()).await {
@@ -410,6 +411,7 @@ impl<'a> Exchange<'a> {
             in_flight: attempt.in_flight,
             ends,
             marks: ServingHeaders::of(route.cookie.as_deref(), routed_to, ResponseEdits::of(route)),
+            standing: route.choice.standing().cloned(),
         }
     }
 

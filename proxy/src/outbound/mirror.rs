@@ -352,9 +352,12 @@ impl MirrorCopy {
             let unheld = "a pod without a proxy is not held to read only";
             return Err(Failure::not_sent(Reason::ShadowWrite, unheld));
         }
-        let sent = self
-            .outgoing
-            .send(proxy, &endpoint, 0, ConnectTimeout::Replaceable);
+        let sent = self.outgoing.send(
+            proxy,
+            (&self.to, &*endpoint),
+            0,
+            ConnectTimeout::Replaceable,
+        );
         let answer = sent.await?;
         if endpoint.meshed()
             && let Some(reason) = reason_in(answer.response.headers())

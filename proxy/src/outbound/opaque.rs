@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::Version;
 use policy::name::ServiceId;
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::config::snapshot::Snapshot;
@@ -23,7 +24,7 @@ use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
 use crate::outbound::fault;
 use crate::outbound::opened_to::until_pod_gone;
-use crate::outbound::route::Route;
+use crate::outbound::route::{Route, may_leave};
 use crate::outbound::routing::route_call;
 use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
@@ -173,6 +174,11 @@ async fn open_by(
     signal: ConnectSignal,
     call: &mut Call,
 ) -> Result<Tunnel, Failure> {
+    if route.leaving().is_some_and(|leaving| leaving.tls.is_some()) {
+        let detail = "this proxy begins TLS to the server for requests of HTTP, and these bytes are \
+                      none";
+        return Err(Failure::refused(Reason::BadRequest, detail));
+    }
     let mut attempts = Attempts::new(route);
     match signal {
         ConnectSignal::Serves => attempts.admit(&connection.proxy)?,
@@ -201,7 +207,9 @@ async fn open_by(
                 if signal == ConnectSignal::Serves {
                     attempts.opened(&mut attempt.in_flight, call);
                 }
-                return Ok(path.counted(attempt.in_flight, idle));
+                let mut tunnel = path.counted(attempt.in_flight, idle);
+                tunnel.standing = route.choice.standing().cloned();
+                return Ok(tunnel);
             }
             Err(failure) => attempts.failed(attempt, failure, call),
         }
@@ -250,10 +258,12 @@ pub(super) async fn relay(
         tunnel.in_flight.shows_nothing();
     }
     connection.count("opaque", "opaque", Version::HTTP_11);
-    let led_to = tunnel.led_to.clone();
+    let (led_to, standing) = (tunnel.led_to.clone(), tunnel.standing.clone());
     let may_go_on = |now: &Snapshot| {
         shadow::may_open(now, &connection.opened.destination)
             .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
+            .and_then(|()| connection.may_go_on(now))
+            .and_then(|()| may_leave(now, standing.as_deref()))
     };
     let config = &connection.proxy.config;
     let forbidden = async {

@@ -15,6 +15,9 @@
 //!   connected to is passed over once for a Service whose pods are interchangeable, before the
 //!   first response: without a mesh the client would have taken the next address.
 //!
+//! - Opened to what is *outside* the mesh: each call is decided by `egress`, until the address is one
+//!   of the mesh.
+//!
 //! A controller that has just started may know less than the one before it. So only a change
 //! within one control stream is proof; what a new stream does not know is doubted for
 //! [`CONFIRMED_WITHIN`] first. Meanwhile a pod with a proxy is still called, as its certificate
@@ -27,6 +30,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use policy::reason::Reason;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
@@ -160,9 +164,30 @@ pub(super) async fn until_gone(store: &Store, opened: &OpenedTo) {
     }
 }
 
+/// The failure of a plaintext connection whose address has come to be one of the mesh: what
+/// it was opened to is there no more, or was of the mesh before the controller knew that.
+pub(super) async fn until_meshed(
+    store: &Store,
+    addr: SocketAddr,
+    guard: &DestinationGuard,
+) -> Failure {
+    loop {
+        let mut changed = pin!(guard.changed());
+        changed.as_mut().enable();
+        if store.registry.was_meshed(addr) {
+            let detail = "the address is one of the mesh now, to which no plaintext is sent";
+            return Failure::refused(Reason::UnknownDestination, detail);
+        }
+        changed.await;
+    }
+}
+
 /// The same for a connection of bytes. One to a Service stays with the endpoint that it has,
 /// as it does without a mesh.
 pub(super) async fn until_pod_gone(store: &Store, opened: &OpenedTo) -> Failure {
+    if matches!(*opened.destination, Destination::External) {
+        return until_meshed(store, opened.addr, &opened.guard).await;
+    }
     if !opened.is_pod() {
         std::future::pending::<()>().await;
     }
@@ -178,6 +203,7 @@ fn gone() -> Failure {
 /// distinguished by their uid; an older controller sends none.
 fn is_same(opened: &Destination, current: &Destination) -> bool {
     match (opened, current) {
+        (Destination::External, Destination::External) => true,
         (Destination::Service(opened), Destination::Service(current)) => opened == current,
         (Destination::Pod(opened), Destination::Pod(current)) => {
             let (opened, current) = (&opened.endpoint.pod_uid, &current.endpoint.pod_uid);

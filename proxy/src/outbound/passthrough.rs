@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use http::{Request, Version};
-use policy::mode::MtlsMode;
 use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
@@ -26,6 +25,8 @@ use crate::net::prefixed::Prefixed;
 use crate::net::server_name::{FirstWords, first_words};
 use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff};
 use crate::net::{connect, relay};
+use crate::outbound::opened_to::until_meshed;
+use crate::outbound::outside::{FirstLook, Plan, first_look, may_pass_unknown, may_pass_unread};
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -39,29 +40,55 @@ const NAMED_WITHIN: Duration = Duration::from_secs(1);
 /// has mostly done so before any host is known not to answer, so this is for hosts that are near.
 const NAMED_IN_VAIN_WITHIN: Duration = Duration::from_millis(20);
 
+/// A connection that is not passed on as it comes: each of its calls is decided by what it is.
+pub(super) struct Undecided {
+    pub(super) stream: TcpStream,
+    pub(super) permit: Arc<Permit>,
+    pub(super) plan: Plan,
+}
+
 /// The controller did not send in time what the address is. In plaintext it is called only if it
 /// was never seen as meshed.
-pub(crate) async fn unknown(
+pub(super) async fn unknown(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
     addr: SocketAddr,
     guard: &DestinationGuard,
     permit: Arc<Permit>,
-) {
-    let may_pass = |now: &Snapshot| (shadow::may_pass(now).is_ok(), may_pass_unknown(now).is_ok());
-    let (any, unknown) = proxy.config.inspect(may_pass);
+) -> Option<Undecided> {
+    let look = |now: &Snapshot| {
+        let any = shadow::may_pass(now).is_ok();
+        let unknown = may_pass_unknown(now).is_ok();
+        (any, unknown, first_look(now, addr))
+    };
+    let (any, unknown, first_look) = proxy.config.inspect(look);
     if !any {
-        return turn_away(proxy, stream, addr, permit, shadow::refusal).await;
+        turn_away(proxy, stream, addr, permit, shadow::refusal).await;
+        return None;
     }
     let meshed = proxy.config.registry.was_meshed(addr);
     if !meshed && unknown {
-        let forbidden = async {
-            tokio::select! {
-                refused = proxy.config.until_refused(may_pass_unknown) => refused,
-                meshed = until_meshed(proxy, addr, guard) => meshed,
+        let audited = match first_look {
+            FirstLook::Passes { audited } => audited,
+            FirstLook::Read(plan) => {
+                return Some(Undecided {
+                    stream,
+                    permit,
+                    plan,
+                });
             }
         };
-        return pass_through(proxy, stream, addr, forbidden).await;
+        count_audited(proxy, audited);
+        let may_pass =
+            |now: &Snapshot| may_pass_unknown(now).and_then(|()| may_pass_unread(now, addr));
+        let forbidden = async {
+            tokio::select! {
+                refused = proxy.config.until_refused(may_pass) => refused,
+                meshed = until_meshed(&proxy.config, addr, guard) => meshed,
+            }
+        };
+        pass_through(proxy, stream, addr, forbidden).await;
+        return None;
     }
     let failure: fn() -> Failure = if proxy.config.is_configured() {
         || {
@@ -72,50 +99,48 @@ pub(crate) async fn unknown(
         Failure::no_configuration
     };
     turn_away(proxy, stream, addr, permit, failure).await;
+    None
 }
 
 /// What lies outside the mesh, by the controller.
-pub(crate) async fn external(
+pub(super) async fn external(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
     addr: SocketAddr,
     guard: &DestinationGuard,
     permit: Arc<Permit>,
-) {
-    if proxy.config.inspect(shadow::may_pass).is_err() {
-        return turn_away(proxy, stream, addr, permit, shadow::refusal).await;
-    }
+) -> Option<Undecided> {
+    let look = |now: &Snapshot| shadow::may_pass(now).map(|()| first_look(now, addr));
+    let audited = match proxy.config.inspect(look) {
+        Ok(FirstLook::Passes { audited }) => audited,
+        Ok(FirstLook::Read(plan)) => {
+            return Some(Undecided {
+                stream,
+                permit,
+                plan,
+            });
+        }
+        Err(_) => {
+            turn_away(proxy, stream, addr, permit, shadow::refusal).await;
+            return None;
+        }
+    };
+    count_audited(proxy, audited);
+    let may_pass = |now: &Snapshot| may_pass_unread(now, addr);
     let forbidden = async {
         tokio::select! {
-            refused = proxy.config.until_refused(shadow::may_pass) => refused,
-            meshed = until_meshed(proxy, addr, guard) => meshed,
+            refused = proxy.config.until_refused(may_pass) => refused,
+            meshed = until_meshed(&proxy.config, addr, guard) => meshed,
         }
     };
     pass_through(proxy, stream, addr, forbidden).await;
+    None
 }
 
-/// The failure of a plaintext connection whose address has come to be one of the mesh: what
-/// it was opened to is there no more, or was of the mesh before the controller knew that.
-async fn until_meshed(proxy: &Proxy, addr: SocketAddr, guard: &DestinationGuard) -> Failure {
-    loop {
-        let mut changed = pin!(guard.changed());
-        changed.as_mut().enable();
-        if proxy.config.registry.was_meshed(addr) {
-            let detail = "the address is one of the mesh now, to which no plaintext is sent";
-            return Failure::refused(Reason::UnknownDestination, detail);
-        }
-        changed.await;
+fn count_audited(proxy: &Proxy, audited: bool) {
+    if audited {
+        proxy.telemetry.metrics.audit_egress.inc();
     }
-}
-
-/// Whether plaintext may go to an unknown address.
-fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
-    shadow::may_pass(snapshot)?;
-    if snapshot.mtls() == MtlsMode::Permissive {
-        return Ok(());
-    }
-    let detail = "plaintext is not sent to unknown addresses any more";
-    Err(Failure::refused(Reason::UnknownDestination, detail))
 }
 
 /// How a call is counted to this address that no endpoint will serve: by the port of the Service
@@ -212,7 +237,7 @@ async fn caller_speaks(client: &TcpStream) {
 
 /// Relays to an address outside the mesh as if no proxy were there, until that is
 /// `forbidden`.
-pub(crate) async fn pass_through(
+async fn pass_through(
     proxy: &Arc<Proxy>,
     mut stream: TcpStream,
     addr: SocketAddr,

@@ -25,7 +25,7 @@ use crate::net::ticket::Waited;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context::{self, CancelGuard};
-use crate::outbound::edits::{Unsent, allow_reading, edit_request};
+use crate::outbound::edits::{Unsent, allow_reading, edit_request, name_once};
 use crate::outbound::exchange::{Exchange, ExchangeResult};
 use crate::outbound::fallback::{self, AttemptedCall, DueFallback};
 use crate::outbound::mirror;
@@ -77,7 +77,7 @@ pub(super) async fn handle_request(
     let route = route_request(&connection, &snapshot, &mut received, &provenance);
     call.set_ends(match &route {
         Ok(route) => route.call_ends(),
-        Err(_) => connection.call_ends(&snapshot),
+        Err(_) => connection.unrouted(&snapshot, host_of(&received.parts)),
     });
     drop(snapshot);
     let route = match route {
@@ -218,10 +218,10 @@ fn prepare(
         priority,
         ..
     } = received;
-    // The endpoint is a forward proxy here and may send all headers to the host of the target, so
-    // no trace is added.
-    let absolute_form = AbsoluteForm::is_of(&parts);
-    let trace = (!absolute_form).then(|| call.pass_on_trace_to_peers(&mut parts.headers));
+    // What lies outside the mesh gets the application's own headers. And in absolute form the
+    // endpoint is a forward proxy, which may send all headers on to the host of the target.
+    let is_alien = route.external.is_some() || AbsoluteForm::is_of(&parts);
+    let trace = (!is_alien).then(|| call.pass_on_trace_to_peers(&mut parts.headers));
     if route.leaves_policies_to_peer() {
         let pod = HeaderValue::from_static(DESTINATION_POD);
         parts.headers.insert(DESTINATION, pod);
@@ -308,5 +308,8 @@ fn route_request(
     let route_override = provenance.route_override.as_deref();
     let route = route_call(connection, snapshot, request, route_override)?;
     edit_request(&route, &mut received.parts)?;
+    if route.external.is_some() {
+        name_once(&mut received.parts);
+    }
     Ok(route)
 }

@@ -9,6 +9,7 @@ use http::response::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
@@ -26,7 +27,7 @@ use crate::net::relay::{Flows, relay};
 use crate::outbound::connection::Connection;
 use crate::outbound::edits::{Unsent, preflight, redirection};
 use crate::outbound::opened_to::until_pod_gone;
-use crate::outbound::route::Route;
+use crate::outbound::route::{Route, may_leave};
 use crate::outbound::serving::Serving;
 use crate::outbound::shadow;
 use crate::telemetry::call::{Call, Counted};
@@ -39,6 +40,8 @@ struct Upgraded {
     to: Option<HeaderValue>,
     /// How long nothing may move.
     idle: Option<Duration>,
+    /// The resource of its endpoint, where that is of a host outside the mesh.
+    standing: Option<Arc<str>>,
 }
 
 /// Hands the answer to the application and counts when its body has ended.
@@ -79,6 +82,7 @@ pub(crate) async fn respond(
             server,
             to,
             idle,
+            standing: served.standing.take(),
         };
         return switch(
             parts,
@@ -189,6 +193,18 @@ fn clean_answer(parts: &mut Parts, call: Call) -> Counted {
     call.answered(parts, reason)
 }
 
+/// Whether what carries another protocol may go on. `standing`: the resource of its endpoint, where
+/// that is of a host outside the mesh.
+fn may_go_on(
+    connection: &Connection,
+    standing: Option<&str>,
+    snapshot: &Snapshot,
+) -> Result<(), Failure> {
+    shadow::may_pass(snapshot)
+        .and_then(|()| connection.may_go_on(snapshot))
+        .and_then(|()| may_leave(snapshot, standing))
+}
+
 /// Answers that the connection carries another protocol from now on, and relays it.
 fn switch(
     mut parts: Parts,
@@ -202,6 +218,7 @@ fn switch(
         server,
         to,
         idle,
+        standing,
     } = upgraded;
     if let Some(protocol) = to {
         parts.headers.insert(header::UPGRADE, protocol);
@@ -217,6 +234,7 @@ fn switch(
         };
         let cut = client.cut();
         let config = &connection.proxy.config;
+        let may_go_on = |now: &Snapshot| may_go_on(&connection, standing.as_deref(), now);
         let (flows, own) = (counted.flows(), Flows::default());
         let mut metered = client.metered(&own);
         let mut passed = 0;
@@ -238,7 +256,7 @@ fn switch(
                     None => BodyEnd::OutOfTime(WaitEnd::Still),
                 }),
                 () = cut => Ok(BodyEnd::Failed),
-                refused = config.until_refused(shadow::may_pass) => Err(refused),
+                refused = config.until_refused(may_go_on) => Err(refused),
                 gone = until_pod_gone(config, &connection.opened) => Err(gone),
             }
         };

@@ -8,14 +8,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
+use policy::egress::{ExternalTarget, OriginateTls};
 use policy::http_match::RequestFacts;
 use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
+use policy::reason::Reason;
 use policy::release::{ReleaseSet, service_of};
 use policy::route::edits::Actions;
 
+use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
+use crate::failure::Failure;
 use crate::outbound::call_policy::{CallPolicy, Names};
 use crate::outbound::choice::{Choice, RoutedEndpoints};
 use crate::proxy::Proxy;
@@ -45,11 +49,56 @@ pub(super) struct Route {
     pub(super) actions: Option<Arc<Actions>>,
     /// Headers by which a page of another origin may read the response.
     pub(super) cors: Option<Box<HeaderMap>>,
+    /// Of a call to an address outside the mesh.
+    pub(super) external: Option<Box<External>>,
+}
+
+/// A call to an address outside the mesh.
+#[derive(Debug)]
+pub(super) struct External {
+    /// What it is counted by: the object that gives it, else its host or address.
+    pub(super) remote: Arc<str>,
+    /// TLS that this proxy begins, and the name that the server has to prove.
+    pub(super) tls: Option<(Arc<OriginateTls>, Option<Arc<str>>)>,
+}
+
+/// What a request needs where it leaves the mesh.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving<'a> {
+    /// The host that it names from here on.
+    pub(super) host: Option<&'a str>,
+    /// TLS that this proxy begins, and the name that the server has to prove.
+    pub(super) tls: Option<(&'a OriginateTls, Option<&'a str>)>,
+}
+
+/// Whether calls to these endpoints may leave the mesh, where they are of a host outside it. `name`:
+/// of their resource.
+pub(super) fn may_leave(snapshot: &Snapshot, name: Option<&str>) -> Result<(), Failure> {
+    let set = name.and_then(|name| snapshot.endpoints_of(name));
+    let target = set.and_then(|set| set.external.as_ref());
+    let Some(target) = target.filter(|target| target.denied) else {
+        return Ok(());
+    };
+    Err(Failure::Refused {
+        reason: Reason::EgressDenied,
+        by: Some(target.object.clone()),
+        detail: format!(
+            "spec.sources of {} does not list the service account of this pod; list it there",
+            target.object
+        )
+        .into(),
+    })
 }
 
 impl Route {
     /// The callee, before it is known by which pod.
     pub(super) fn call_ends(&self) -> CallEnds {
+        if let Some(external) = &self.external {
+            return CallEnds::External {
+                port: self.port,
+                remote: Arc::clone(&external.remote),
+            };
+        }
         CallEnds::Outbound {
             service: Arc::clone(&self.service),
             port: self.port,
@@ -67,6 +116,31 @@ impl Route {
             service_of(&self.backend) == &*self.service && self.backend_port == self.port;
         let elsewhere = !self.backend.is_empty() && !is_called;
         elsewhere.then(|| (Arc::clone(&self.backend), self.backend_port))
+    }
+
+    /// The host outside the mesh that the endpoints are of, where its Service stands for one.
+    fn stands_for(&self) -> Option<&Arc<ExternalTarget>> {
+        self.choice.set()?.external.as_ref()
+    }
+
+    /// What a request needs, sent to an endpoint without a proxy; `None`: nothing.
+    pub(super) fn leaving(&self) -> Option<Leaving<'_>> {
+        if let Some(external) = &self.external {
+            let (tls, name) = external.tls.as_ref()?;
+            return Some(Leaving {
+                host: None,
+                tls: Some((&**tls, name.as_deref())),
+            });
+        }
+        let target = self.stands_for()?;
+        let tls = target.tls.as_deref().map(|tls| {
+            let name = tls.server_name.as_deref().unwrap_or(&*target.host);
+            (tls, Some(name))
+        });
+        Some(Leaving {
+            host: Some(&*target.host),
+            tls,
+        })
     }
 
     /// Whether it goes to a proxy that alone knows which policies hold: its caller named no
@@ -92,6 +166,7 @@ impl Route {
             overridden: false,
             actions: None,
             cors: None,
+            external: None,
         };
         Some((chosen, route))
     }
@@ -133,6 +208,13 @@ impl Route {
                     && *service == self.service
                     && *backend == self.backend
                     && *rule == self.rule
+                    && self.external.is_none()
+            }
+            CallEnds::External { port, remote } => {
+                let external = self.external.as_ref();
+                key.protocol == spoken
+                    && *port == self.port
+                    && external.is_some_and(|external| external.remote == *remote)
             }
             _ => false,
         }
@@ -166,6 +248,7 @@ impl Route {
             overridden: false,
             actions: None,
             cors: None,
+            external: None,
         }
     }
 }
@@ -188,6 +271,7 @@ mod tests {
             overridden: false,
             actions: None,
             cors: None,
+            external: None,
         }
     }
 

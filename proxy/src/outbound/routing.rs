@@ -22,13 +22,27 @@ use crate::outbound::choice::{Choice, RoutedEndpoints};
 use crate::outbound::connection::Connection;
 use crate::outbound::context::override_target;
 use crate::outbound::edits::{Unsent, cross_origin};
+use crate::outbound::egress;
 use crate::outbound::opened_to::{Standing, may_call};
-use crate::outbound::route::Route;
+use crate::outbound::route::{Route, may_leave};
 use crate::outbound::tenant::{self, Tenant};
 
 /// Where a call on a connection goes: `request` is its head and the host that it names, and
 /// `None` of opaque bytes.
 pub(super) fn route_call(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    request: Option<(&RequestFacts<'_>, Option<&str>)>,
+    route_override: Option<&RouteOverride>,
+) -> Result<Route, Unsent> {
+    let route = find_route(connection, snapshot, request, route_override)?;
+    if let Some(name) = route.choice.standing() {
+        may_leave(snapshot, Some(&**name))?;
+    }
+    Ok(route)
+}
+
+fn find_route(
     connection: &Connection,
     snapshot: &Snapshot,
     request: Option<(&RequestFacts<'_>, Option<&str>)>,
@@ -61,7 +75,11 @@ pub(super) fn route_call(
                 }
             }
         }
-        Destination::External | Destination::Refused { .. } => {
+        Destination::External => {
+            let host = request.and_then(|(_, host)| host);
+            Ok(egress::route(connection, snapshot, host)?)
+        }
+        Destination::Refused { .. } => {
             let gone = "no Service or pod of the mesh has this address and port any more";
             Err(Failure::not_sent(Reason::UnknownDestination, gone).into())
         }
@@ -82,6 +100,7 @@ fn to_pod(connection: &Connection, pod: &PodTarget) -> Route {
         overridden: false,
         actions: None,
         cors: None,
+        external: None,
     }
 }
 
@@ -143,6 +162,7 @@ fn to_override(
         overridden: true,
         actions: None,
         cors: None,
+        external: None,
     }))
 }
 
@@ -192,6 +212,7 @@ impl RouteQuery<'_> {
             overridden: false,
             actions: None,
             cors: None,
+            external: None,
         })
     }
 
@@ -238,6 +259,7 @@ impl RouteQuery<'_> {
             overridden: false,
             actions: None,
             cors: None,
+            external: None,
         })
     }
 
@@ -294,6 +316,7 @@ impl RouteQuery<'_> {
             overridden: false,
             actions: backend.actions.clone(),
             cors,
+            external: None,
         }))
     }
 
@@ -325,6 +348,7 @@ impl RouteQuery<'_> {
             overridden: false,
             actions: None,
             cors: None,
+            external: None,
         })
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
+use crate::http::client::Clients;
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::context::{RetryParent, ServedRequest};
 use crate::http::deadline::{self, Left, NextHop, StopConditions};
@@ -30,6 +31,8 @@ use crate::http::upload::Upload;
 use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
 use crate::net::connect::ConnectTimeout;
+use crate::outbound::edits::rename;
+use crate::outbound::route::{Leaving, Route};
 use crate::proxy::Proxy;
 use crate::telemetry::trace::Trace;
 
@@ -151,7 +154,7 @@ impl Outgoing {
     pub(super) async fn send(
         &self,
         proxy: &Proxy,
-        endpoint: &Endpoint,
+        (route, endpoint): (&Route, &Endpoint),
         retries: u8,
         connect_timeout: ConnectTimeout,
     ) -> Result<UpstreamResponse, Failure> {
@@ -176,11 +179,50 @@ impl Outgoing {
                     .mesh(endpoint.addr.ip(), identity, &endpoint.pod_uid);
                 self.send_to_peer(&peer, endpoint.addr.port(), parts).await
             }
-            None => {
-                self.send_plain(proxy, endpoint.addr, parts, connect_timeout)
-                    .await
-            }
+            None => match route.leaving() {
+                None => {
+                    let clients = &proxy.unmeshed;
+                    self.send_plain(clients, endpoint.addr, parts, connect_timeout)
+                        .await
+                }
+                Some(leaving) => {
+                    let to = (leaving, endpoint.addr);
+                    // On the heap: most calls stay inside the mesh.
+                    Box::pin(self.send_out(proxy, to, parts, connect_timeout)).await
+                }
+            },
         }
+    }
+
+    /// Sends one attempt out of the mesh, as the server there needs it.
+    async fn send_out(
+        &self,
+        proxy: &Proxy,
+        (leaving, addr): (Leaving<'_>, SocketAddr),
+        parts: &Parts,
+        limit: ConnectTimeout,
+    ) -> Result<UpstreamResponse, Failure> {
+        let mut parts = parts.clone();
+        if let Some(host) = leaving.host {
+            rename(&mut parts, host).ok_or_else(|| {
+                Failure::refused(
+                    Reason::BadRequest,
+                    format!("{host} is no host of a request"),
+                )
+            })?;
+        }
+        let Some((tls, name)) = leaving.tls else {
+            let clients = &proxy.unmeshed;
+            return self.send_plain(clients, addr, &parts, limit).await;
+        };
+        let clients = proxy.originators.clients(tls, name)?;
+        if parts.version == Version::HTTP_2 {
+            let mut uri = parts.uri.into_parts();
+            uri.scheme = uri.scheme.map(|_| Scheme::HTTPS);
+            parts.uri = Uri::from_parts(uri)
+                .map_err(|error| Failure::not_sent(Reason::BadRequest, error.to_string()))?;
+        }
+        self.send_plain(&clients, addr, &parts, limit).await
     }
 
     /// The call as fallbacks see it.
@@ -225,14 +267,15 @@ impl Outgoing {
         parts
     }
 
+    /// By these connections, to which no proxy is on the other end.
     async fn send_plain(
         &self,
-        proxy: &Proxy,
+        clients: &Clients,
         addr: SocketAddr,
         parts: &Parts,
         limit: ConnectTimeout,
     ) -> Result<UpstreamResponse, Failure> {
-        let (clients, replay) = (&proxy.unmeshed, &self.replay);
+        let replay = &self.replay;
         if let Some(upgrade) = &self.upgrade {
             // On the heap: most requests are for no upgrade.
             let mut parts = Box::new(parts.clone());

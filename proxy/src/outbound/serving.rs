@@ -37,6 +37,8 @@ pub(crate) struct Serving {
     pub(super) ends: Option<Box<StopConditions>>,
     /// Further headers of the response.
     pub(super) marks: Option<Box<ServingHeaders>>,
+    /// The resource of its endpoint, where that is of a host outside the mesh.
+    pub(super) standing: Option<Arc<str>>,
 }
 
 /// A response without its end, which shows how its endpoint does.
@@ -320,6 +322,7 @@ mod tests {
             }),
             ends: None,
             marks: None,
+            standing: None,
         };
         serving.ended(end, trailers, &call, |_, _| listed);
         let recent = among.set().view(&endpoint, &Draw::DEFAULT).recent;

@@ -57,6 +57,8 @@ pub(super) struct Tunnel {
     idle: Option<Duration>,
     /// Service and port that serve it in place of those that were called.
     pub(super) led_to: Option<(Arc<str>, u16)>,
+    /// The resource of its endpoint, where that is of a host outside the mesh.
+    pub(super) standing: Option<Arc<str>>,
     /// What it counts as at its endpoint, while it is open.
     pub(super) in_flight: InFlight,
 }
@@ -69,6 +71,7 @@ impl TunnelPath {
             _permit: self.permit,
             idle,
             led_to: None,
+            standing: None,
             in_flight,
         }
     }

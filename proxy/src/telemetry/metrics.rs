@@ -70,6 +70,8 @@ pub struct Metrics {
     pub ejected: Gauge,
     pub open_connections: Gauge,
     pub unknown_destinations: Counter,
+    /// Calls outside the mesh that `weft.dev/egress: deny` would refuse.
+    pub audit_egress: Counter,
     /// Times in headers that were none.
     pub unreadable_times: Counter,
     /// Loads in headers that were none.
@@ -194,6 +196,7 @@ impl Metrics {
             ejected: Gauge::default(),
             open_connections: Gauge::default(),
             unknown_destinations: Counter::default(),
+            audit_egress: Counter::default(),
             unreadable_times: Counter::default(),
             unreadable_loads: Counter::default(),
             certificate_expiry: Gauge::default(),
@@ -208,7 +211,7 @@ impl Metrics {
         }
     }
 
-    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 7] {
+    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 8] {
         [
             (
                 "weft_series_refused",
@@ -219,6 +222,11 @@ impl Metrics {
                 "weft_unknown_destinations",
                 "Calls to an address that the controller had not sent in time",
                 &self.unknown_destinations,
+            ),
+            (
+                "weft_audit_egress",
+                "Calls outside the mesh that no ExternalService gives, let through by audit",
+                &self.audit_egress,
             ),
             (
                 "weft_unreadable_times",

@@ -201,6 +201,12 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Has it do what this line says, and waits until it has.
+    pub(super) fn order(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").unwrap();
+        assert_eq!(self.line(), "\"done\"");
+    }
+
     /// The next line that is JSON; the harness writes others.
     pub(super) fn line(&mut self) -> String {
         let json = |line: &String| line.starts_with(['{', '"']);

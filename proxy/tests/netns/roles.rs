@@ -38,6 +38,7 @@ pub(crate) fn play() {
         "page" => print(&crate::floods::page(&arguments)),
         "hoard" => crate::floods::hoard(&arguments, |line| print(&line)),
         "sidecar" => crate::sidecars::serve(&arguments, |line| print(&line)),
+        "egress" => crate::egress::serve(|line| print(&line)),
         "flood" => crate::floods::flood(&arguments, |line| print(&line)),
         other => panic!("no such role: {other}"),
     }

@@ -18,6 +18,7 @@ use policy::traffic::guard::Overload;
 use policy::traffic::pod::GuardPort;
 use tokio::net::TcpStream;
 use wire::convert::routed_service_message;
+use wire::v1::egress::Mode;
 use wire::v1::resource::Content;
 use wire::v1::{Enforcement, MtlsMode, Protocol, Resource};
 
@@ -26,7 +27,9 @@ use super::limits::{guard, guarded, limit, rule as rule_of};
 use super::mirrors::restrict_to_read_only;
 use super::overload::calls_in_flight;
 use super::unconfigured::unconfigured;
-use crate::support::{Authority, Pod, endpoint, endpoints, pair, raw, rule, service, split, vip};
+use crate::support::{
+    Authority, Pod, egress, endpoint, endpoints, external, pair, raw, rule, service, split, vip,
+};
 
 const GRPC: &str = "content-type: application/grpc\r\n";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -125,6 +128,11 @@ impl Scene {
                 ..EffectivePolicy::default()
             })]),
             Reason::ShadowWrite => restrict_to_read_only(&client, &[]),
+            Reason::EgressDenied => {
+                let outside = SocketAddr::from(([203, 0, 113, 7], 80));
+                client.set(vec![external(outside), egress(Mode::Deny, Vec::new())]);
+                asks = Asks::Client(outside);
+            }
             Reason::NoRoute | Reason::InvalidRoute => {
                 client.set(routed(Forward::Refuse(reason)));
             }

@@ -226,3 +226,50 @@ pub(crate) fn split(name: &str, backends: &[(&str, u32)]) -> v1::Split {
             .collect(),
     }
 }
+
+/// What the pod may call outside the mesh.
+pub(crate) fn egress(mode: v1::egress::Mode, objects: Vec<v1::ExternalObject>) -> v1::Resource {
+    let egress = v1::Egress {
+        mode: mode.into(),
+        objects,
+    };
+    let content = v1::resource::Content::Egress(egress);
+    resource(wire::names::EGRESS, content)
+}
+
+/// An ExternalService with one port.
+pub(crate) fn external_object(
+    hosts: &[&str],
+    addresses: &[&str],
+    port: v1::ExternalPort,
+) -> v1::ExternalObject {
+    let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
+    v1::ExternalObject {
+        origin: Some(v1::ObjectRef {
+            kind: "ExternalService".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "pay".to_owned(),
+        }),
+        hosts: owned(hosts),
+        addresses: owned(addresses),
+        resolved: Vec::new(),
+        ports: vec![port],
+    }
+}
+
+/// What a host outside the mesh resolves to, at this port.
+pub(crate) fn resolved(host: &str, port: u16, ips: &[IpAddr]) -> v1::Resource {
+    let list = ips.iter().map(|ip| v1::Endpoint {
+        ip: ip.to_string(),
+        port: port.into(),
+        ..v1::Endpoint::default()
+    });
+    let endpoints = v1::Endpoints {
+        endpoints: list.collect(),
+        ..v1::Endpoints::default()
+    };
+    resource(
+        &wire::names::external(host, port),
+        v1::resource::Content::Endpoints(endpoints),
+    )
+}

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::facts::{CheckResult, Facts};
 use super::{
-    applications, control, data, experiments, objects, platform, releases, routes, webhooks,
+    applications, control, data, egress, experiments, objects, platform, releases, routes, webhooks,
 };
 
 /// One check.
@@ -265,6 +265,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         experiments::faults_running,
         "no FaultExperiment harms calls at the moment",
         "weft fault stop NAME ends a run, and weft fault stop --all every one in the mesh",
+    ),
+    check(
+        DATA,
+        "egress-walls",
+        egress::egress_walls,
+        "every pod whose weft.dev/egress is deny has a proxy and skips no outgoing call",
+        "restart its workload for a proxy, and take the skipped ports and networks out of the annotations (docs/egress.md#what-a-wall-does-not-stop)",
     ),
     check(
         DATA,

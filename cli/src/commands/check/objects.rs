@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use crds::names::{self, Place};
 use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use crds::{inject, labels};
+use policy::egress::EgressMode;
 use policy::mode::{AccessMode, MtlsMode};
 use policy::protocol::PortRange;
 use serde_json::Value;
@@ -75,6 +76,10 @@ fn unusable_value(name: &str, value: &str) -> Option<String> {
             .map_err(|error| error.to_string())),
         labels::MTLS => bad(value
             .parse::<MtlsMode>()
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::EGRESS => bad(value
+            .parse::<EgressMode>()
             .map(drop)
             .map_err(|error| error.to_string())),
         labels::PERMISSIVE_PORTS => bad(PortRange::parse_list(value)

@@ -6,6 +6,7 @@
 mod apis;
 mod applications;
 mod ca_bundles;
+mod egress;
 mod faults;
 mod kinds;
 mod lifetimes;
@@ -156,7 +157,12 @@ fn healthy() -> FakeApi {
         let (path, definition) = definition(kind, true);
         api.put(&path, definition);
     }
-    for plural in ["trafficpolicies", "canaryreleases", "faultexperiments"] {
+    for plural in [
+        "trafficpolicies",
+        "canaryreleases",
+        "faultexperiments",
+        "externalservices",
+    ] {
         let name = format!("{plural}.weft.dev");
         let versions = json!([{"name": "v1alpha1", "served": true}]);
         api.put(

@@ -173,6 +173,12 @@ pub(super) fn caution(kind: &str, name: &str, console: &mut Console<'_>) -> Resu
             "{kind} {name}: its limits, retries and the like are not evaluated"
         ))?;
     }
+    if kind == Kind::ExternalService.as_str() {
+        console.word(&format!(
+            "{kind} {name}: calls that leave the mesh are not evaluated; annotation \
+             weft.dev/egress=audit counts those that nothing gives"
+        ))?;
+    }
     Ok(())
 }
 

@@ -220,7 +220,7 @@ impl Calls {
 }
 
 /// Now, or in one of the minutes that are known.
-fn served(edge: &Edge) -> bool {
+pub(super) fn served(edge: &Edge) -> bool {
     edge.success > 0 || edge.open > 0 || edge.history.iter().any(Minute::served)
 }
 

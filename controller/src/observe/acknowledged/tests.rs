@@ -440,3 +440,34 @@ fn proxy_is_lost_once_all_could_have_returned() {
     settled.note(1, state("web-1", 1, true));
     assert!(settled.is_connected(&pod));
 }
+
+#[test]
+fn subscribed_hosts_of_all_replicas_are_known_with_pods() {
+    const HOST: &str = "external/api.pay.example:443";
+    let observed = Observed::default();
+    let mut names = observed.external_names();
+    observed.note(1, state("a", 1, true));
+    assert!(!names.has_changed().unwrap(), "no host is outside");
+    let calling = |pod: &str| {
+        let mut state = state(pod, 1, true);
+        state.destinations.push(HOST.to_owned());
+        state
+    };
+    observed.note(1, calling("a"));
+    let news = v1::Observed {
+        full: true,
+        proxies: vec![calling("b")],
+        ..v1::Observed::default()
+    };
+    observed.receive(A, news);
+    let pods = |names: &ExternalNames| names.get(HOST).map(BTreeSet::len);
+    assert_eq!(pods(&names.borrow_and_update()), Some(2));
+    observed.note(1, state("a", 1, true));
+    assert_eq!(pods(&names.borrow_and_update()), Some(1));
+    observed.lost(A);
+    assert_eq!(
+        pods(&names.borrow_and_update()),
+        Some(1),
+        "the pod may be there"
+    );
+}

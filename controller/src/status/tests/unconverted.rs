@@ -44,7 +44,7 @@ async fn unconvertible_stored_weight_is_reported_without_stopping_others() {
     bench.api.put(ODD, odd());
 
     let client = bench.api.client();
-    let worlds = crate::watch::start(
+    let (worlds, _) = crate::watch::start(
         client,
         Arc::default(),
         true,

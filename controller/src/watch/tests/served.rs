@@ -33,7 +33,7 @@ impl Server {
         });
         let client = Client::new(service, "default");
         let (metrics, ready) = (WorldMetrics::default(), Ready::new());
-        start(client, Arc::default(), gateway_api, metrics, ready)
+        start(client, Arc::default(), gateway_api, metrics, ready).0
     }
 
     async fn answer(&self, uri: &Uri) -> Response<Body> {

@@ -46,7 +46,7 @@ fn shown(definition: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn kubectl_shows_releases_and_experiments_with_their_message() {
+fn kubectl_shows_short_names_and_columns_of_newer_kinds() {
     for (plural, short, columns) in [
         (
             "canaryreleases",
@@ -66,6 +66,11 @@ fn kubectl_shows_releases_and_experiments_with_their_message() {
             "fexp",
             vec!["Target", "Share", "Phase", "Verdict", "Message", "Age"],
         ),
+        (
+            "externalservices",
+            "xs",
+            vec!["Hosts", "Ports", "Programmed", "Age"],
+        ),
     ] {
         let mut all = definitions().into_iter();
         let (_, definition) = all.find(|(known, _)| known == plural).unwrap();
@@ -76,10 +81,10 @@ fn kubectl_shows_releases_and_experiments_with_their_message() {
     }
 }
 
-/// Every field of a release and of an experiment stands in the texts that tests begin with, but
-/// what excludes another.
+/// Every field of these kinds stands in the texts that tests begin with, but what excludes
+/// another.
 #[test]
-fn complete_automation_is_accepted_without_losing_field() {
+fn complete_specs_are_accepted_without_losing_field() {
     for (plural, text, excluded) in [
         (
             "canaryreleases",
@@ -90,6 +95,11 @@ fn complete_automation_is_accepted_without_losing_field() {
             "faultexperiments",
             include_str!("../experiment.yaml"),
             &["/fault/refuse", "/fault/reset"][..],
+        ),
+        (
+            "externalservices",
+            include_str!("../external.yaml"),
+            &[][..],
         ),
     ] {
         let spec: Value = serde_yaml_ng::from_str(text).unwrap();

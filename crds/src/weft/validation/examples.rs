@@ -12,11 +12,14 @@ use crate::{
         validation::{Cluster, spec},
         violations,
     },
-    weft::{CanaryReleaseSpec, FaultExperimentSpec, KINDS, TrafficPolicySpec, definitions},
+    weft::{
+        CanaryReleaseSpec, ExternalServiceSpec, FaultExperimentSpec, KINDS, TrafficPolicySpec,
+        definitions,
+    },
 };
 
 /// Pages with examples.
-const PAGES: [&str; 3] = ["resilience.md", "releases.md", "faults.md"];
+const PAGES: [&str; 4] = ["resilience.md", "releases.md", "faults.md", "egress.md"];
 
 /// Every object of our group in the folder of examples and in the pages, with its place.
 fn examples() -> Vec<(String, Value)> {
@@ -74,6 +77,7 @@ fn every_documented_example_validates_without_warning() {
         let mistakes = match kind {
             "CanaryRelease" => spec::<CanaryReleaseSpec>(written, &at).1,
             "FaultExperiment" => spec::<FaultExperimentSpec>(written, &at).1,
+            "ExternalService" => spec::<ExternalServiceSpec>(written, &at).1,
             _ => spec::<TrafficPolicySpec>(written, &at).1,
         };
         assert_eq!(mistakes, [], "{location}");

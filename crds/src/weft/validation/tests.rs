@@ -5,6 +5,7 @@
 mod automation;
 mod bounds;
 mod documented;
+mod external;
 mod mistakes;
 mod scope;
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{of_kind, refused, rendered};
 
 /// Every right of a role, as `verb resource`.
-fn rights(objects: &[Value], role: &str) -> BTreeSet<String> {
+pub(super) fn rights(objects: &[Value], role: &str) -> BTreeSet<String> {
     let roles = of_kind(objects, "ClusterRole").into_iter();
     let mut roles = roles.filter(|one| one["metadata"]["name"] == role);
     let rules = roles.next().map(|role| role["rules"].clone());
@@ -27,7 +27,7 @@ fn rights(objects: &[Value], role: &str) -> BTreeSet<String> {
 }
 
 /// The value of a variable of a part's container.
-fn variable(objects: &[Value], part: &str, name: &str) -> Option<String> {
+pub(super) fn variable(objects: &[Value], part: &str, name: &str) -> Option<String> {
     let deployments = of_kind(objects, "Deployment").into_iter();
     let mut deployments = deployments.filter(|one| one["metadata"]["name"] == part);
     let container = &deployments.next()?["spec"]["template"]["spec"]["containers"][0];

@@ -17,6 +17,7 @@ use crate::model::published::EncodedResource;
 use crate::world::collect::Collector;
 
 mod costs;
+mod external;
 mod gateway;
 mod readiness;
 mod releases;
@@ -27,8 +28,8 @@ const SERVICES: usize = 5;
 const PODS: usize = 8;
 /// The Service that is in another namespace than the pods that its slices name.
 const FOREIGN: usize = 4;
-/// The subscriptions of one pod's proxy: a Service, a pod, and now and then an outer address and an
-/// unknown one. Few, so that most changes do not touch them.
+/// The subscriptions of one pod's proxy: a Service, a pod, and now and then an outer address, an
+/// unknown one and a host outside. Few, so that most changes do not touch them.
 fn destinations(pod: &ObjectKey) -> BTreeSet<String> {
     let n: usize = pod.name.trim_start_matches("pod-").parse().unwrap();
     let mut names = BTreeSet::from([
@@ -38,6 +39,7 @@ fn destinations(pod: &ObjectKey) -> BTreeSet<String> {
     match n {
         0 => names.insert("destination/192.0.2.1:80".to_owned()),
         1 => names.insert("destination/192.0.2.9:80".to_owned()),
+        2 | 3 => names.insert("external/x.wild.example:443".to_owned()),
         _ => false,
     };
     names
@@ -93,6 +95,7 @@ fn pod(dice: &mut StdRng) -> Value {
         ),
         1 => cluster::annotate(pod, "weft.dev/access", pick(dice, &["deny", "open", "?"])),
         2 => cluster::set(pod, "/status/phase", json!("Succeeded")),
+        4 => cluster::annotate(pod, "weft.dev/egress", pick(dice, &["deny", "allow", "?"])),
         _ => pod,
     }
 }
@@ -123,6 +126,9 @@ fn service(dice: &mut StdRng) -> Value {
     if dice.random_ratio(1, 4) {
         let groups = pick(dice, &["group-0", "group-1,group-2", "gone", "", "?"]);
         service = cluster::annotate(service, "weft.dev/routes", groups);
+    }
+    if dice.random_ratio(1, 3) {
+        service["spec"].as_object_mut().unwrap().remove("selector");
     }
     let second = dice.random_range(0..3);
     at_home(n, cluster::created(service, second))
@@ -214,8 +220,9 @@ fn surroundings(dice: &mut StdRng) -> Value {
         );
     }
     let namespace = cluster::namespace("shop");
-    match dice.random_range(0..4) {
+    match dice.random_range(0..5) {
         0 => cluster::annotate(namespace, "weft.dev/access", "deny"),
+        3 => cluster::annotate(namespace, "weft.dev/egress", pick(dice, &["audit", "?"])),
         2 => cluster::annotate(namespace, "weft.dev/log-level", pick(dice, &["warn", "?"])),
         1 => cluster::annotate(namespace, "weft.dev/opaque-ports", "8080"),
         _ => namespace,
@@ -224,11 +231,15 @@ fn surroundings(dice: &mut StdRng) -> Value {
 
 /// One step of a history. Endpoints change most, as in real life.
 fn step(dice: &mut StdRng, collector: &mut Collector) {
-    let object = match dice.random_range(0..20) {
+    let object = match dice.random_range(0..23) {
         0..10 => slice(dice),
         10..14 => pod(dice),
         14..16 => service(dice),
         16..19 => policy(dice),
+        19..22 => match external::step(dice, collector) {
+            Some(object) => object,
+            None => return,
+        },
         _ => surroundings(dice),
     };
     if dice.random_ratio(1, 8) {
@@ -240,7 +251,7 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
 
 type SentResources = BTreeMap<String, EncodedResource>;
 
-/// Proxies of pods with even numbers carry out routes.
+/// Proxies of pods with even numbers carry out routes and egress.
 fn sent_to(model: &Model, pod: &ObjectKey) -> Option<SentResources> {
     let mut all = vec![
         "extended-rule",
@@ -250,7 +261,7 @@ fn sent_to(model: &Model, pod: &ObjectKey) -> Option<SentResources> {
         "traffic-policy/subset",
     ];
     if pod.name.ends_with(['0', '2', '4', '6']) {
-        all.push("service-routes");
+        all.extend(["service-routes", "egress"]);
     }
     let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
     let set = model.resolve(pod, &destinations(pod), &Capabilities::named(&all))?;

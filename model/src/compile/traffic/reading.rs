@@ -238,8 +238,10 @@ impl<'a> Reading<'a> {
     }
 
     /// Warns where no pod serves: pods may come any time, and what is sent there fails until then.
+    /// A Service that stands for a host outside needs none.
     fn is_served(&mut self, field: &str, service: &ServiceId) {
-        if self.around(service).empty {
+        let leads_outside = self.named.world.external_of(&key(service)).is_some();
+        if self.around(service).empty && !leads_outside {
             let message = format!(
                 "{} has no endpoints, and what is sent there fails until it has; look at its \
                  selector, and whether its pods run",

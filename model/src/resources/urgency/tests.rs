@@ -142,3 +142,37 @@ fn falling_weight_of_candidate_is_urgent() {
     let other = |weight| at("web-v2", weight);
     assert!(!must_not_wait(Some(&other(20)), Some(&other(0))));
 }
+
+#[test]
+fn way_out_of_the_mesh_that_ends_must_not_wait() {
+    use v1::egress::Mode::{Allow, Audit, Deny};
+    let object = |name: &str| v1::ExternalObject {
+        hosts: vec![name.to_owned()],
+        ..v1::ExternalObject::default()
+    };
+    let egress = |mode: v1::egress::Mode, objects: &[&str]| {
+        published(Content::Egress(v1::Egress {
+            mode: mode.into(),
+            objects: objects.iter().map(|name| object(name)).collect(),
+        }))
+    };
+    let urgent = |old: &EncodedResource, new: &EncodedResource| must_not_wait(Some(old), Some(new));
+    assert!(urgent(&egress(Allow, &[]), &egress(Deny, &[])));
+    assert!(urgent(&egress(Audit, &["a", "b"]), &egress(Audit, &["b"])));
+    assert!(!urgent(&egress(Deny, &["a"]), &egress(Allow, &["a"])));
+    assert!(!urgent(&egress(Deny, &["a"]), &egress(Deny, &["a", "b"])));
+    assert!(must_not_wait(None, Some(&egress(Deny, &["a"]))));
+    assert!(!must_not_wait(None, Some(&egress(Allow, &["a"]))));
+
+    let to = |host: &str| {
+        published(Content::Endpoints(v1::Endpoints {
+            external: Some(v1::ExternalTarget {
+                host: host.to_owned(),
+                ..v1::ExternalTarget::default()
+            }),
+            ..v1::Endpoints::default()
+        }))
+    };
+    assert!(urgent(&to("pay.example"), &to("api.example")));
+    assert!(!urgent(&to("pay.example"), &to("pay.example")));
+}

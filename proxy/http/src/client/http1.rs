@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use weft_proxy_net::budget::Budget;
 use weft_proxy_net::connect::{ConnectTimeout, Connector};
 
 use crate::body::Body;
+use crate::client::server_stream::{OriginTls, ServerStream};
 use crate::client::upstream::{Upstream, UpstreamWatch, WINDOW, Window};
 use crate::failure::Failure;
 use crate::head::{BUFFER, HEADER_COUNT};
@@ -167,12 +169,13 @@ impl Pool {
     }
 }
 
-/// Opens an HTTP/1.1 connection; `upgradable` ones can be turned into bytes.
+/// Opens an HTTP/1.1 connection, with TLS where there is `tls`; `upgradable` ones can be turned into
+/// bytes.
 ///
 /// # Errors
 /// When the connection cannot be made; the application has seen nothing.
 pub(crate) async fn http1_connection(
-    connector: &Connector,
+    (connector, tls): (&Connector, Option<&OriginTls>),
     addr: SocketAddr,
     limit: ConnectTimeout,
     budget: &Arc<Budget>,
@@ -185,6 +188,7 @@ pub(crate) async fn http1_connection(
     };
     let stream = stream
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    let stream = ServerStream::begin(stream, tls, Version::HTTP_11).await?;
     let abort = Abort::default();
     let stream = Upstream::new(stream, abort.clone(), budget.enter(), window);
     let watch = stream.watch();
@@ -259,7 +263,7 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let (connector, budget) = (Connector::default(), Budget::new(1 << 20));
         let limit = ConnectTimeout::Replaceable;
-        let connecting = http1_connection(&connector, addr, limit, &budget, None);
+        let connecting = http1_connection((&connector, None), addr, limit, &budget, None);
         let mut connection = connecting.await.unwrap();
         connection.sender.ready().await.unwrap();
         (connection, listener.accept().unwrap().0)

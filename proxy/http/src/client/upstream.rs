@@ -11,12 +11,12 @@ use std::task::{Context, Poll, ready};
 
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use weft_proxy_net::abort::Abort;
 use weft_proxy_net::budget::{Budget, Holder};
 use weft_proxy_net::chunk::read_at_most;
 use weft_proxy_net::connect;
 
+use crate::client::server_stream::ServerStream;
 use crate::stuck_upload::{Answered, StuckUpload};
 
 /// A connection to an application, as hyper gets it.
@@ -27,7 +27,7 @@ use crate::stuck_upload::{Answered, StuckUpload};
 /// closes is reset after a while.
 #[derive(Debug)]
 pub struct Upstream {
-    io: TcpStream,
+    io: ServerStream,
     state: Arc<ConnectionState>,
     abort: Abort,
     holder: Holder,
@@ -126,7 +126,7 @@ impl UpstreamWatch {
 
 impl Upstream {
     #[must_use]
-    pub fn new(io: TcpStream, abort: Abort, holder: Holder, window: Option<Window>) -> Self {
+    pub fn new(io: ServerStream, abort: Abort, holder: Holder, window: Option<Window>) -> Self {
         let state = Arc::<ConnectionState>::default();
         Self {
             io,
@@ -194,7 +194,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         if self.abort.is_set() {
-            connect::reset(&self.io);
+            connect::reset(self.io.socket());
         }
     }
 }
@@ -263,7 +263,7 @@ impl AsyncWrite for Upstream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.abort.take_check() {
-            connect::broken(&this.io)?;
+            connect::broken(this.io.socket())?;
         }
         Pin::new(&mut this.io).poll_flush(cx)
     }

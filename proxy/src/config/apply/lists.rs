@@ -11,6 +11,7 @@ use policy::name::SpiffeId;
 use policy::subset::{PeerPosition, PeerPositions};
 use wire::{convert, v1};
 
+use crate::config::apply::egress::{external_of, outside};
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::now;
@@ -116,7 +117,13 @@ impl Snapshot {
             }
             self.leave_out_plaintext(&name, &meshed);
         })?;
+        let external = external_of(sent)?;
+        let is_outside = external.is_some() || name.starts_with(wire::names::EXTERNAL);
         let former = self.endpoints.get(&*name);
+        if former.is_some_and(|former| former.external != external) {
+            // Open connections look again whether they may go on.
+            self.policy_revision += 1;
+        }
         let throttle = former.map_or_else(Arc::default, |former| Arc::clone(&former.throttle));
         let former: HashSet<SocketAddr> = former
             .iter()
@@ -124,7 +131,9 @@ impl Snapshot {
             .collect();
         let (now, unix) = (now(), unix());
         for (endpoint, message) in endpoints.iter().zip(list) {
-            registry.note_meshed(endpoint.addr, endpoint.meshed());
+            if !is_outside {
+                registry.note_meshed(endpoint.addr, endpoint.meshed());
+            }
             let since = if former.is_empty() {
                 ready_at(now, unix, message.ready_since)
             } else {
@@ -141,12 +150,18 @@ impl Snapshot {
         });
         let hints = Arc::new(TopologyHints::of(hinted));
         let budget = registry.budget(&name);
+        let endpoints = if is_outside {
+            outside(endpoints, registry)
+        } else {
+            endpoints
+        };
         let set = EndpointSet::new(endpoints, budget, throttle, registry.circuits(&name));
         let locality = wire::convert::locality(sent.locality).unwrap_or_default();
         let set = set
             .hinting(hints)
             .preferring(locality)
-            .of_interchangeable(sent.alike);
+            .of_interchangeable(sent.alike)
+            .standing_for(external);
         let set = set.seen_from(self.local_info());
         self.endpoints.insert(name.into(), Arc::new(set));
         Ok(())

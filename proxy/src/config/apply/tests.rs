@@ -449,6 +449,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         }),
     );
     let routed = services::tests::sample();
+    let egress = egress::tests::sample();
     let mut samples = Vec::new();
     for known in Capability::OF_THIS_VERSION {
         let sample = match known {
@@ -459,6 +460,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             Capability::Routes => &routes,
             Capability::Place => &position,
             Capability::ServiceRoutes => &routed,
+            Capability::Egress => &egress,
         };
         samples.push((known.as_str(), sample));
     }

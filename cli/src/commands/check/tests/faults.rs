@@ -126,6 +126,12 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
                 "status": {"phase": "Running", "run": {"endsAt": "2099-01-01T00:00:00Z"}}}),
         );
     }),
+    ("egress-walls", &[], |api, _| {
+        let mut pod = pod();
+        pod["metadata"]["annotations"]["weft.dev/egress"] = json!("deny");
+        pod["metadata"]["annotations"]["weft.dev/skip-outbound-ports"] = json!("5432");
+        api.put(POD, pod);
+    }),
     ("accepted", &[], |api, _| {
         api.put(SPLIT, split("Accepted", "False"))
     }),

@@ -11,7 +11,7 @@ use crate::weft::{CanaryReleaseSpec, FaultExperimentSpec};
 const RELEASE: &str = include_str!("../../release.yaml");
 const EXPERIMENT: &str = include_str!("../../experiment.yaml");
 
-fn read(text: &str) -> Value {
+pub(super) fn read(text: &str) -> Value {
     serde_yaml_ng::from_str(text).unwrap()
 }
 
@@ -24,7 +24,7 @@ fn experiment(written: &Value) -> (Experiment, Vec<Mistake>) {
 }
 
 /// The spec with one field put there, whatever was.
-fn with(spec: &Value, pointer: &str, value: &Value) -> Value {
+pub(super) fn with(spec: &Value, pointer: &str, value: &Value) -> Value {
     let mut spec = spec.clone();
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     match spec.pointer_mut(parent).unwrap() {
@@ -139,7 +139,7 @@ const EXPERIMENT_MISTAKES: &str = r#"
 "#;
 
 /// Each row: changed at the first, refused at the third, with this text.
-fn rows(table: &str) -> Vec<(String, Value, String, String)> {
+pub(super) fn rows(table: &str) -> Vec<(String, Value, String, String)> {
     let rows = table.trim().lines().map(|row| {
         let [pointer, value, field, text] = row.split(" | ").collect::<Vec<_>>()[..] else {
             panic!("{row}");
@@ -230,7 +230,7 @@ fn check_of_aborted_target_is_warned_of() {
 }
 
 /// Schema and judge were written apart: whatever one refuses at its bounds, the other does too.
-fn agree<S: Validate + JsonSchema>(everything: &Value) -> usize {
+pub(super) fn agree<S: Validate + JsonSchema>(everything: &Value) -> usize {
     let schema = schema::<S>();
     let mut probes: Vec<(String, Value)> = Vec::new();
     each_node(&schema, "", &mut |node, at| {
@@ -258,6 +258,9 @@ fn agree<S: Validate + JsonSchema>(everything: &Value) -> usize {
                         if one.get(key).is_some() {
                             one[key] = json!(format!("n{n}"));
                         }
+                    }
+                    if one.get("port").is_some() {
+                        one["port"] = json!(1000 + n);
                     }
                     one
                 };

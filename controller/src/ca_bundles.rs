@@ -1,0 +1,226 @@
+//! Reads the ConfigMaps in which ExternalServices name authorities, and puts what they hold into
+//! the World.
+//!
+//! Each is read by itself, at once and then every 10 seconds: a watch would need the right to list
+//! the ConfigMaps of all namespaces, and would read all of them. What cannot be read stays as it
+//! was.
+//!
+//! May import `latest_model` and `watch`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use model::world::collect::Step;
+use model::world::{CaBundle, ExternalFacts, ObjectKey, Store};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use crate::latest_model::LatestModel;
+use crate::watch::Feed;
+
+/// A changed ConfigMap is seen within this time.
+const EVERY: Duration = Duration::from_secs(10);
+/// Between two reads, so that many ConfigMaps cost the API server 20 reads a second.
+const PACE: Duration = Duration::from_millis(50);
+/// The key of the certificates.
+const KEY: &str = "ca.crt";
+
+/// Reads until the process ends.
+pub(crate) async fn follow(client: Client, mut latest: LatestModel, feed: Feed) {
+    let mut schedule = Schedule::default();
+    let mut paced = Instant::now();
+    loop {
+        let compiled = latest.borrow_and_update().clone();
+        let gone = compiled.map(|compiled| {
+            let world = &compiled.world;
+            let authorities = || world.external_authorities();
+            schedule.want(&world.external_services, authorities, Instant::now())
+        });
+        for key in gone.into_iter().flatten() {
+            let step = Step::Deleted(key);
+            feed.take(move |collector| collector.ca_bundles.take(step))
+                .await;
+        }
+        if let Some(due) = schedule.next_due() {
+            tokio::select! {
+                changed = latest.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                () = sleep_until(due.max(paced)) => {}
+            }
+        } else if latest.changed().await.is_err() {
+            return;
+        } else {
+            continue;
+        }
+        let Some(key) = schedule.take_due(Instant::now()) else {
+            continue;
+        };
+        paced = Instant::now() + PACE;
+        if let Some(step) = read(&client, key).await {
+            feed.take(move |collector| collector.ca_bundles.take(step))
+                .await;
+        }
+    }
+}
+
+/// What a ConfigMap has now; `None` if that is not known.
+async fn read(client: &Client, key: ObjectKey) -> Option<Step<CaBundle>> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &key.namespace);
+    match api.get_opt(&key.name).await {
+        Ok(Some(found)) => {
+            let pem = found.data.unwrap_or_default().remove(KEY);
+            let pem = pem.filter(|pem| has_certificate(pem)).map(Arc::from);
+            Some(Step::Applied(key, Some(CaBundle { pem })))
+        }
+        Ok(None) => Some(Step::Deleted(key)),
+        Err(error) => {
+            debug!(%key, %error, "authorities of an ExternalService were not read");
+            None
+        }
+    }
+}
+
+fn has_certificate(pem: &str) -> bool {
+    let mut certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    certificates.any(|one| one.is_ok())
+}
+
+/// When each ConfigMap is read next.
+#[derive(Debug, Default)]
+struct Schedule {
+    /// The objects of which the ConfigMaps were read last.
+    objects: Option<Store<ExternalFacts>>,
+    due: BTreeMap<ObjectKey, Instant>,
+}
+
+impl Schedule {
+    /// Takes which are wanted, and returns those that are not any more.
+    fn want(
+        &mut self,
+        objects: &Store<ExternalFacts>,
+        authorities: impl Fn() -> BTreeSet<ObjectKey>,
+        now: Instant,
+    ) -> Vec<ObjectKey> {
+        let known = self.objects.as_ref();
+        if known.is_some_and(|known| Arc::ptr_eq(known, objects)) {
+            return Vec::new();
+        }
+        self.objects = Some(Arc::clone(objects));
+        let wanted = authorities();
+        let known = self.due.keys();
+        let gone: Vec<ObjectKey> = known
+            .filter(|key| !wanted.contains(*key))
+            .cloned()
+            .collect();
+        for key in &gone {
+            self.due.remove(key);
+        }
+        for key in wanted {
+            self.due.entry(key).or_insert(now);
+        }
+        gone
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.due.values().min().copied()
+    }
+
+    /// The one that waits longest, which is due again after a while.
+    fn take_due(&mut self, now: Instant) -> Option<ObjectKey> {
+        let (key, due) = self.due.iter_mut().min_by_key(|(_, due)| **due)?;
+        if *due > now {
+            return None;
+        }
+        *due = now + EVERY;
+        Some(key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fake_api::FakeApi;
+    use model::Defaults;
+    use runtime::ready::Ready;
+    use serde_json::{Value, json};
+    use tokio::sync::watch;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::metrics::WorldMetrics;
+
+    const MAP: &str = "/api/v1/namespaces/shop/configmaps/pay-ca";
+    const OBJECT: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/externalservices/pay";
+
+    fn object() -> Value {
+        let tls = json!({"serverName": "api.pay.example", "caRef": {"name": "pay-ca"}});
+        json!({
+            "apiVersion": "weft.dev/v1alpha1", "kind": "ExternalService",
+            "metadata": {"name": "pay", "namespace": "shop"},
+            "spec": {"hosts": ["api.pay.example"],
+                "ports": [{"port": 80, "protocol": "HTTP", "targetPort": 443, "tls": tls}]},
+        })
+    }
+
+    fn with_certificate() -> Value {
+        let certified = rcgen::generate_simple_self_signed(["pay".to_owned()]).unwrap();
+        json!({"metadata": {}, "data": {KEY: certified.cert.pem()}})
+    }
+
+    /// Whether the World has it, and with certificates.
+    async fn becomes(latest: &mut LatestModel, expected: Option<bool>) {
+        let key = ObjectKey::new("shop", "pay-ca");
+        let found = latest.wait_for(|compiled| {
+            let compiled = compiled.as_ref();
+            compiled.is_some_and(|compiled| {
+                let bundle = compiled.world.ca_bundles.get(&key);
+                bundle.map(|bundle| bundle.pem.is_some()) == expected
+            })
+        });
+        assert!(
+            timeout(Duration::from_secs(60), found).await.is_ok(),
+            "{expected:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn named_authorities_follow_their_config_map_and_no_other() {
+        let api = FakeApi::default();
+        api.put(OBJECT, object());
+        api.put(MAP, with_certificate());
+        api.put(&MAP.replace("pay-ca", "other"), with_certificate());
+        let metrics = WorldMetrics::default();
+        let (worlds, feed) =
+            crate::watch::start(api.client(), Arc::default(), true, metrics, Ready::new());
+        let (publish, mut latest) = watch::channel(None);
+        let defaults = Defaults::default();
+        tokio::spawn(crate::latest_model::run(worlds, publish, defaults));
+        tokio::spawn(follow(api.client(), latest.clone(), feed));
+        becomes(&mut latest, Some(true)).await;
+
+        api.put(
+            MAP,
+            json!({"metadata": {}, "data": {KEY: "no certificate"}}),
+        );
+        becomes(&mut latest, Some(false)).await;
+        api.remove(OBJECT);
+        becomes(&mut latest, None).await;
+
+        api.put(MAP, with_certificate());
+        api.put(OBJECT, object());
+        becomes(&mut latest, Some(true)).await;
+        api.break_down();
+        sleep(3 * EVERY).await;
+        becomes(&mut latest, Some(true)).await;
+        let other = MAP.replace("pay-ca", "other");
+        assert_eq!(api.whole_reads(&other), 0);
+    }
+}

@@ -1,0 +1,266 @@
+//! ExternalServices in force: which pods each admits, which Services stand for one, and what of the
+//! resolved addresses stands outside the mesh.
+//!
+//! Compiled without addresses: those of hosts change by themselves, and pods, Services and nodes
+//! come and go at addresses. What is outside is read from the World when a proxy is served, so an
+//! address that a host had for long is taken away as soon as a pod has it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use policy::{
+    egress::{
+        Egress, ExternalObject, ExternalPort, ExternalProtocol, ExternalTarget, OriginateTls,
+        may_be_outside,
+    },
+    name::ObjectRef,
+};
+
+use super::{Index, Model, PodId, modes};
+use crate::world::{ObjectKey, PodFacts, ResolvedName};
+
+/// Addresses of one host that count. No answer of DNS that serves callers has as many, and each is
+/// an endpoint in every proxy that may call the host.
+const MOST_ADDRESSES: usize = 64;
+
+/// All that are in force.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Externals {
+    /// In order of precedence between equals.
+    pub(crate) entries: Vec<ExternalEntry>,
+    /// Places of those that admit accounts of a namespace, in that order and no more than a proxy
+    /// may hold.
+    pub(crate) by_namespace: BTreeMap<Arc<str>, Vec<usize>>,
+    /// Places by the Service that stands for it, which has its name.
+    pub(crate) services: BTreeMap<ObjectKey, usize>,
+}
+
+/// One that is in force.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ExternalEntry {
+    pub(crate) origin: (ObjectRef, i64),
+    /// Without resolved addresses.
+    pub(crate) object: ExternalObject,
+    pub(crate) callers: Callers,
+}
+
+/// The callers that an object admits.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Callers {
+    /// All of this namespace.
+    Namespace(Arc<str>),
+    /// Those of these accounts, by namespace and name.
+    Accounts(BTreeSet<ObjectKey>),
+}
+
+/// How calls of a Service go to a host outside.
+#[derive(Debug)]
+pub(crate) struct ExternalRoute<'a> {
+    pub(crate) target: ExternalTarget,
+    /// Of the object.
+    pub(crate) port: &'a ExternalPort,
+    /// Where they may go; empty where the object does not admit the caller.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Callers {
+    fn admit(&self, namespace: &str, account: &str) -> bool {
+        match self {
+            Self::Namespace(own) => **own == *namespace,
+            Self::Accounts(accounts) => {
+                let mut accounts = accounts.iter();
+                accounts.any(|one| *one.namespace == *namespace && *one.name == *account)
+            }
+        }
+    }
+
+    /// The namespaces of which it admits some.
+    pub(crate) fn namespaces(&self) -> BTreeSet<&Arc<str>> {
+        match self {
+            Self::Namespace(namespace) => BTreeSet::from([namespace]),
+            Self::Accounts(accounts) => accounts.iter().map(|one| &one.namespace).collect(),
+        }
+    }
+}
+
+impl Externals {
+    /// Those that admit an account, in order of precedence.
+    pub(crate) fn of<'a>(
+        &'a self,
+        namespace: &'a str,
+        account: &'a str,
+    ) -> impl Iterator<Item = &'a ExternalEntry> {
+        let places = self.by_namespace.get(namespace).into_iter().flatten();
+        let entries = places.filter_map(move |at| self.entries.get(*at));
+        entries.filter(move |entry| entry.callers.admit(namespace, account))
+    }
+
+    /// Whether the two give an account the same.
+    pub(crate) fn same_for(&self, other: &Self, namespace: &str, account: &str) -> bool {
+        self.of(namespace, account).eq(other.of(namespace, account))
+    }
+
+    /// The object that a port of a Service stands for.
+    pub(crate) fn of_service(
+        &self,
+        service: &ObjectKey,
+        port: u16,
+    ) -> Option<(&ExternalEntry, &ExternalPort)> {
+        let entry = self.entries.get(*self.services.get(service)?)?;
+        let mut ports = entry.object.ports.iter();
+        Some((entry, ports.find(|own| own.port == port)?))
+    }
+
+    /// The object that a Service stands for.
+    pub(crate) fn behind(&self, service: &ObjectKey) -> Option<&ExternalEntry> {
+        self.entries.get(*self.services.get(service)?)
+    }
+}
+
+impl Model {
+    /// The host behind a subscription `external/<host>:<port>` of a pod's proxy: `None` where the
+    /// name is no such subscription, or no object that admits the pod covers the host at that port.
+    pub fn queried_host<'a>(&self, pod: &PodId, name: &'a str) -> Option<&'a str> {
+        let (host, port) = super::published::external_host(name)?;
+        let facts = self.index.world.pods.get(pod)?;
+        let admitted = self
+            .index
+            .externals
+            .of(&pod.namespace, &facts.service_account);
+        let mut objects = admitted.map(|entry| &entry.object);
+        objects
+            .any(|object| object.names(host, port))
+            .then_some(host)
+    }
+
+    /// The objects that give an account, by namespace and name, calls to the host behind a
+    /// subscription `external/<host>:<port>`; none where the name is no such subscription.
+    pub fn givers<'a>(
+        &'a self,
+        (namespace, account): (&'a str, &'a str),
+        name: &'a str,
+    ) -> impl Iterator<Item = &'a ObjectRef> {
+        let parts = super::published::external_host(name);
+        let admitted = self.index.externals.of(namespace, account);
+        let giving = admitted
+            .filter(move |entry| parts.is_some_and(|(host, port)| entry.object.names(host, port)));
+        giving.map(|entry| &entry.origin.0)
+    }
+}
+
+impl Index {
+    /// What a pod may call outside the mesh, and the objects that say so; `None` where all calls
+    /// pass and no object admits it.
+    pub(crate) fn egress(
+        &self,
+        pod: &ObjectKey,
+        facts: &PodFacts,
+    ) -> Option<(Egress, Vec<(ObjectRef, i64)>)> {
+        let namespace = self.world.namespace(&pod.namespace);
+        let mode = modes::egress(&self.defaults, namespace, &facts.annotations);
+        let entries = self.externals.of(&pod.namespace, &facts.service_account);
+        let (objects, origins) = entries
+            .map(|entry| (self.with_resolved(&entry.object), entry.origin.clone()))
+            .unzip();
+        let egress = Egress { mode, objects };
+        (!egress.is_idle()).then_some((egress, origins))
+    }
+
+    /// The addresses of a host that may be called at a port; `None` while it is not resolved.
+    pub(crate) fn outside(&self, host: &str, port: u16) -> Option<Vec<IpAddr>> {
+        let name = self.world.names.get(&ResolvedName::key(host))?;
+        let outside = name.addresses.iter().copied();
+        let outside = outside.filter(|ip| self.is_outside(*ip, port));
+        Some(outside.take(MOST_ADDRESSES).collect())
+    }
+
+    /// How calls of an account to a port of a Service leave the mesh; `None` where the Service
+    /// stands for nothing outside.
+    pub(crate) fn external_route(
+        &self,
+        (service, port): (&ObjectKey, u16),
+        pod: &ObjectKey,
+        account: &str,
+    ) -> Option<ExternalRoute<'_>> {
+        let (entry, port) = self.externals.of_service(service, port)?;
+        let host = entry.object.exact_hosts().next()?;
+        let mut admitted = self.externals.of(&pod.namespace, account);
+        let denied = !admitted.any(|one| one.origin == entry.origin);
+        let named = |tls: &Arc<OriginateTls>| {
+            let server_name = tls.server_name.clone().unwrap_or_else(|| host.clone());
+            Arc::new(OriginateTls {
+                server_name: Some(server_name),
+                roots: tls.roots.clone(),
+            })
+        };
+        let addresses = if denied {
+            Vec::new()
+        } else {
+            self.outside(host, port.target_port).unwrap_or_default()
+        };
+        Some(ExternalRoute {
+            target: ExternalTarget {
+                object: entry.object.origin.clone(),
+                host: host.clone(),
+                // What the object says of authorities is none of the business of others.
+                tls: port.tls.as_ref().filter(|_| !denied).map(named),
+                denied,
+            },
+            port,
+            addresses,
+        })
+    }
+
+    /// The hosts whose addresses a pod's proxy is sent without a query.
+    pub(crate) fn hosts_of<'a>(&'a self, pod: &'a PodId) -> impl Iterator<Item = &'a Arc<str>> {
+        let facts = self.world.pods.get(pod).into_iter();
+        let entries =
+            facts.flat_map(move |facts| self.externals.of(&pod.namespace, &facts.service_account));
+        entries.flat_map(|entry| entry.object.exact_hosts())
+    }
+
+    /// The addresses that a host has, whether or not they may be called.
+    pub(crate) fn addresses_of_host(&self, host: &str) -> &[IpAddr] {
+        let name = self.world.names.get(&ResolvedName::key(host));
+        name.map_or(&[][..], |name| &name.addresses[..])
+    }
+
+    fn with_resolved(&self, object: &ExternalObject) -> ExternalObject {
+        let ports = object.ports.iter();
+        let tcp: Vec<&ExternalPort> = ports
+            .filter(|port| port.protocol == ExternalProtocol::Tcp)
+            .collect();
+        let mut resolved: Vec<IpAddr> = Vec::new();
+        for host in object.exact_hosts().filter(|_| !tcp.is_empty()) {
+            let addresses = self.addresses_of_host(host).iter().copied();
+            let outside = addresses.filter(|ip| {
+                let mut tcp = tcp.iter();
+                tcp.all(|port| self.is_outside(*ip, port.target_port))
+            });
+            resolved.extend(outside.take(MOST_ADDRESSES));
+        }
+        resolved.sort_unstable();
+        resolved.dedup();
+        ExternalObject {
+            resolved,
+            ..object.clone()
+        }
+    }
+
+    /// Whether nothing of the cluster stands at an answer of DNS.
+    fn is_outside(&self, ip: IpAddr, port: u16) -> bool {
+        may_be_outside(ip)
+            && !self.pods_by_ip.contains_key(&ip)
+            && !self.services_by_ip.contains_key(&ip)
+            && !self.services_by_outer.contains_key(&(ip, port))
+            && !self.node_ips.contains(&ip)
+    }
+}
+
+/// Addresses that only one of the two has.
+pub(crate) fn moved_nodes(now: &HashSet<IpAddr>, then: &HashSet<IpAddr>) -> Vec<IpAddr> {
+    now.symmetric_difference(then).copied().collect()
+}
