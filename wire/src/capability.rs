@@ -59,6 +59,9 @@ capabilities! {
     Trial = "trial";
     /// Grants of FaultExperiments, without which its rules of them harm nothing.
     Faults = "faults";
+    /// The fields of a bundle by which one root replaces another: it requests another certificate
+    /// before the end of its own, and ends connections of other authorities.
+    Rotation = "rotation";
 }
 
 impl Capability {

@@ -285,7 +285,10 @@ pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
 /// The trusted roots, one resource for all streams.
 fn bundle(authority: &Authority, shared: &SharedResources) -> Arc<EncodedResource> {
     let roots = authority.roots_der();
-    let content = v1::resource::Content::Bundle(v1::Bundle { roots });
+    let content = v1::resource::Content::Bundle(v1::Bundle {
+        roots,
+        ..v1::Bundle::default()
+    });
     shared.of(wire::names::BUNDLE, content)
 }
 

@@ -100,6 +100,7 @@ async fn certificate_of_dropped_root_is_replaced_at_once() {
         version: version.to_owned(),
         content: Some(v1::resource::Content::Bundle(v1::Bundle {
             roots: roots.iter().map(|root| root.to_vec()).collect(),
+            ..v1::Bundle::default()
         })),
     };
     let batch = |id, bundle| {
