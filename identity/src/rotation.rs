@@ -31,6 +31,8 @@ pub const GRACE: Duration = Duration::from_secs(5 * 60);
 const APART: Duration = Duration::from_secs(10 * 60);
 /// By how much the times of pods may differ from the controller's clock.
 const CLOCK_MARGIN: Duration = Duration::from_secs(60);
+/// Within this, proxies renew their certificates where there are few.
+const SPREAD: Duration = Duration::from_secs(10);
 /// The roots of a rotation that a Compromise has taken over.
 const MAX_ROOTS: usize = 3;
 /// A Compromise prepares for this long at most.
@@ -107,24 +109,37 @@ pub fn step(state: &State, seen: &Seen, now: SystemTime) -> Step {
     })
 }
 
-/// Within which time a proxy renews a leaf that is not below the first root, and whether connections
-/// by other issuers end: what the bundle says beside its roots.
+/// What the bundle says beside its roots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Within which time a proxy renews a leaf that is not below the first root. None: it does not.
+    pub renew_within: Option<Duration>,
+    /// Connections by other issuers than those of the state end.
+    pub end_others: bool,
+}
+
+/// The times are powers of two of a second: each change of them is sent to all proxies.
 #[must_use]
-pub fn announced(state: &State, seen: &Seen, now: SystemTime) -> (Option<Duration>, bool) {
+pub fn announced(state: &State, seen: &Seen, now: SystemTime) -> Announced {
     let Some(rotation) = &state.rotation else {
-        // A proxy that was away keeps what it had opened before, until the certificates end.
+        // A proxy that was away returns with what it had, and keeps what it had opened before.
         let last = state.retired.last();
-        return (None, last.is_some_and(|last| now < last.at + lives(seen)));
+        return Announced {
+            renew_within: Some(SPREAD),
+            end_others: last.is_some_and(|last| now < last.at + lives(seen)),
+        };
     };
-    match (rotation.phase, rotation.reason) {
-        (Phase::Preparing, _) => (None, false),
-        (Phase::Activating, Reason::Planned) => {
-            // Fifty a second, which one replica signs beside its other work.
-            let spread = Duration::from_millis(proxies(seen).saturating_mul(20));
-            (Some(spread.max(Duration::from_secs(10))), false)
-        }
-        (Phase::Activating, Reason::Compromise) => (Some(hasty_spread(seen)), false),
-        (Phase::Retiring, reason) => (Some(hasty_spread(seen)), reason == Reason::Compromise),
+    let is_planned = rotation.reason == Reason::Planned;
+    // Fifty a second, which a replica signs beside its other work; more where there is haste.
+    let planned = Duration::from_secs((proxies(seen) / 50).next_power_of_two()).max(SPREAD);
+    let renew_within = match rotation.phase {
+        Phase::Preparing => None,
+        Phase::Activating | Phase::Retiring if is_planned => Some(planned),
+        Phase::Activating | Phase::Retiring => Some(hasty_spread(seen)),
+    };
+    Announced {
+        renew_within,
+        end_others: rotation.phase == Phase::Retiring && !is_planned,
     }
 }
 
@@ -239,9 +254,14 @@ fn waits(state: &State, rotation: &Rotation, seen: &Seen, now: SystemTime) -> Ve
         true => unsafe_now(seen),
         false => Vec::new(),
     };
-    let lags = |replica: &&Replica| {
-        !matches!(replica.loaded, Loaded::Step(step, _) if step >= state.step)
-            && !(is_planned && replica.loaded == Loaded::Former)
+    let lags = |replica: &&Replica| match &replica.loaded {
+        // A later step than this one's says that this one is not the newest.
+        Loaded::Step { step, roots, .. } => {
+            *step != state.step || state.roots.iter().any(|root| !roots.contains(root))
+        }
+        // Named already.
+        Loaded::Former => !is_planned,
+        Loaded::Unheard => true,
     };
     let lagging = seen.replicas.iter().filter(lags);
     waits.extend(lagging.cloned().map(Waiting::Replica));
@@ -312,8 +332,8 @@ fn given_older_until(rotation: &Rotation, seen: &Seen, now: SystemTime) -> Syste
             Bundles::Behind(_) => now,
         };
     }
-    let loaded = seen.replicas.iter().map(|replica| match replica.loaded {
-        Loaded::Step(_, since) => since,
+    let loaded = seen.replicas.iter().map(|replica| match &replica.loaded {
+        Loaded::Step { since, .. } => *since,
         Loaded::Former | Loaded::Unheard => now,
     });
     loaded.fold(rotation.phase_since, SystemTime::max)
@@ -372,7 +392,7 @@ fn proxies(seen: &Seen) -> u64 {
 }
 
 fn hasty_spread(seen: &Seen) -> Duration {
-    Duration::from_secs((proxies(seen) / 100).clamp(1, 60))
+    Duration::from_secs((proxies(seen) / 100).next_power_of_two().clamp(1, 60))
 }
 
 fn left_until(at: SystemTime, now: SystemTime) -> Duration {

@@ -66,10 +66,15 @@ pub struct Replica {
 }
 
 /// What a replica serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
-    /// Content of this step, reported first at this moment.
-    Step(u64, SystemTime),
+    /// The content of a step, reported first at this moment. Two replicas that lead in turn may have
+    /// written the same step with other roots.
+    Step {
+        step: u64,
+        roots: Vec<AuthorityId>,
+        since: SystemTime,
+    },
     /// It does not report that: its version is a former one.
     Former,
     /// Nothing has been received from it.
@@ -150,8 +155,8 @@ impl fmt::Display for Waiting {
             Self::Pods => f.write_str("the controller has not read the pods yet"),
             Self::Replica(replica) => {
                 let name = &replica.name;
-                match replica.loaded {
-                    Loaded::Step(step, _) => write!(f, "controller {name}: serves step {step}"),
+                match &replica.loaded {
+                    Loaded::Step { step, .. } => write!(f, "controller {name}: serves step {step}"),
                     Loaded::Former => {
                         write!(
                             f,
