@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-const SCHEDULES: u64 = 2_000;
+mod leader;
+
 const TTL: Duration = HOUR;
 const SETTLE: Duration = Duration::from_secs(120);
 /// A kubelet shows a former bundle for at most this long.
@@ -13,7 +14,7 @@ const KUBELET: u64 = 90;
 const LOST: Duration = Duration::from_secs(10);
 
 /// Reproducible chance.
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -24,7 +25,7 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
@@ -51,14 +52,14 @@ struct Controller {
     refused: Option<(u64, SystemTime)>,
 }
 
-struct Workload {
+pub(super) struct Workload {
     created: SystemTime,
     runs: bool,
     is_frozen: bool,
     stream: Option<usize>,
     trusts: Vec<AuthorityId>,
     /// Root and issuer of its leaf, and the leaf's end.
-    leaf: Option<(AuthorityId, AuthorityId, SystemTime)>,
+    pub(super) leaf: Option<(AuthorityId, AuthorityId, SystemTime)>,
     has_reported: bool,
 }
 
@@ -72,12 +73,12 @@ struct View {
     lost: BTreeMap<usize, SystemTime>,
 }
 
-struct Mesh {
-    chance: Chance,
+pub(super) struct Mesh {
+    pub(super) chance: Chance,
     now: SystemTime,
     heals: bool,
-    compromises: bool,
-    stored: (u64, State),
+    pub(super) compromises: bool,
+    pub(super) stored: (u64, State),
     history: Vec<State>,
     controllers: Vec<Controller>,
     leader: usize,
@@ -88,11 +89,11 @@ struct Mesh {
     request: Option<Request>,
     /// Number of the last root and issuer.
     made: u64,
-    last: Option<Step>,
+    pub(super) last: Option<Step>,
 }
 
 impl Mesh {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let stored = State::of(Self::numbered(1), Self::numbered(2));
         let controllers = (0..3).map(|_| Controller {
             reaches_api: true,
@@ -156,7 +157,7 @@ impl Mesh {
         });
     }
 
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         let choices: &[u64] = if self.heals {
             &[5, 30, 60]
         } else {
@@ -396,13 +397,13 @@ impl Mesh {
         }
     }
 
-    fn connected(&self) -> impl Iterator<Item = &Workload> {
+    pub(super) fn connected(&self) -> impl Iterator<Item = &Workload> {
         let workloads = self.workloads.iter();
         workloads.filter(|workload| workload.runs && workload.stream.is_some())
     }
 
     /// Connected proxies accept each other.
-    fn must_hold(&self, seed: u64) {
+    pub(super) fn must_hold(&self, seed: u64) {
         for caller in self.connected() {
             let root = caller.leaf.map(|leaf| leaf.0);
             for called in self.connected() {
@@ -417,7 +418,7 @@ impl Mesh {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         let state = &self.stored.1;
         let ran = |request: &Request| state.ids.contains(&request.id);
         state.rotation.is_none()
@@ -425,7 +426,7 @@ impl Mesh {
             && self.controllers.iter().all(|one| one.loaded == *state)
     }
 
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.heals = true;
         for one in &mut self.controllers {
             (one.reaches_api, one.reaches_peers, one.is_former) = (true, true, false);

@@ -1,3 +1,12 @@
+//! Planned and hasty rotations among three replicas, whatever fails.
+//!
+//! While all rotations are planned, connected proxies accept each other at every moment. Once the
+//! failures end, every rotation ends too, with one root below which all leaves are.
+
+use super::mesh::{Mesh, Workload};
+
+const SCHEDULES: u64 = 2_000;
+
 #[test]
 fn planned_rotation_keeps_proxies_together_in_every_schedule() {
     for seed in 0..SCHEDULES {
