@@ -369,7 +369,6 @@ fn planned_rotations_wait_for_each_other() {
     let mut other = request(Reason::Planned);
     other.id = "next".to_owned();
     seen.request = Some(other);
-    seen.bundles = Bundles::Behind(Vec::new());
     assert_eq!(step(&state, &seen, late()), Step::Go(Move::Activate));
 
     let ended = activating(Reason::Planned)
