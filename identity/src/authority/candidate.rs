@@ -140,18 +140,8 @@ impl Candidate {
         // Roots may share a name, since an owner keeps that when the key is another one.
         let mut refused = BadCandidate::NoCertificate(ROOTS);
         for root in ends {
-            let is_issuer = chain.iter().any(|section| section.der == root.der);
-            let above = (!is_issuer).then_some(root);
-            // As many authorities are below each as stand before it.
-            for (below, section) in chain.iter().copied().chain(above).enumerate() {
-                let certificate = parsed(section, CERTIFICATE)?;
-                is_deep_enough(&certificate, below)?;
-                outlives(&certificate, now, signs_until)?;
-            }
-            let trusted = Roots::new(member, vec![root.der.clone()]);
-            let trusted = trusted.map_err(|_| BadCandidate::Malformed(ROOTS))?;
-            if let Err(error) = issuer.prove(&trusted, now) {
-                refused = not_proven(&error);
+            if let Err(error) = ends_at(&issuer, &chain, root, member, now, signs_until) {
+                refused = error;
                 continue;
             }
             let root_id = AuthorityId::of_der(&root.der);
@@ -165,6 +155,29 @@ impl Candidate {
         }
         Err(refused)
     }
+}
+
+/// Whether proxies would accept leaves of the issuer by this root.
+fn ends_at(
+    issuer: &Issuer,
+    chain: &[&Section],
+    root: &Section,
+    member: &SpiffeId,
+    now: SystemTime,
+    signs_until: Option<SystemTime>,
+) -> Result<(), BadCandidate> {
+    let is_issuer = chain.iter().any(|section| section.der == root.der);
+    let above = (!is_issuer).then_some(root);
+    // As many authorities are below each as stand before it.
+    for (below, section) in chain.iter().copied().chain(above).enumerate() {
+        let certificate = parsed(section, CERTIFICATE)?;
+        is_deep_enough(&certificate, below)?;
+        outlives(&certificate, now, signs_until)?;
+    }
+    let trusted = Roots::new(member, vec![root.der.clone()]);
+    let trusted = trusted.map_err(|_| BadCandidate::Malformed(ROOTS))?;
+    let proven = issuer.prove(&trusted, now);
+    proven.map_err(|error| not_proven(&error))
 }
 
 fn not_proven(error: &BadAuthority) -> BadCandidate {
