@@ -45,3 +45,33 @@ impl Vouched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(issuers: &[&[u8]]) -> v1::Bundle {
+        v1::Bundle {
+            end_others: true,
+            issuers: issuers.iter().map(|one| one.to_vec()).collect(),
+            ..v1::Bundle::default()
+        }
+    }
+
+    #[test]
+    fn bundle_without_issuers_ends_no_connection() {
+        assert_eq!(Vouched::read(&ending(&[])), Ok(Vouched::default()));
+        let kept = v1::Bundle {
+            end_others: false,
+            ..ending(&[&[1; 16]])
+        };
+        assert_eq!(Vouched::read(&kept), Ok(Vouched::default()));
+        assert_ne!(Vouched::read(&ending(&[&[1; 16]])), Ok(Vouched::default()));
+    }
+
+    #[test]
+    fn bundle_with_malformed_issuer_is_refused() {
+        let read = Vouched::read(&ending(&[&[1; 16], &[1; 15]]));
+        assert_eq!(read, Err("an issuer of 15 bytes, not 16".to_owned()));
+    }
+}
