@@ -775,12 +775,12 @@ pub struct Bundle {
     /// it does not.
     #[prost(uint64, tag = "2")]
     pub renew_within: u64,
-    /// Ends connections whose peer's leaf was signed neither by one of `issuers` nor by a root: HTTP
-    /// within 5 s, bytes at once. Without issuers it ends none.
+    /// Ends connections whose peer's leaf none of `issuers` has signed, within 5 s: no request begins
+    /// on them from now on, and bytes of callers end at once. Without issuers it ends none.
     #[prost(bool, tag = "3")]
     pub end_others: bool,
-    /// Every authority that signs leaves under these roots, or has signed one that is valid: as
-    /// Certificate.authority has it. Only with `end_others`.
+    /// Every authority that signs leaves under these roots, as Certificate.authority has it. Only with
+    /// `end_others`.
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub issuers: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
