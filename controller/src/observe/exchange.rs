@@ -297,6 +297,7 @@ impl Listener {
     }
 
     fn adjust(&self, wanted: &BTreeSet<IpAddr>, tasks: &mut BTreeMap<IpAddr, JoinHandle<()>>) {
+        self.observed.follow_replicas(wanted);
         tasks.retain(|peer, task| {
             let stays = wanted.contains(peer);
             if !stays {

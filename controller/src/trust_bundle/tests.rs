@@ -38,6 +38,7 @@ async fn vanished_api_server_delays_bundle_copies_by_one_timeout() {
         events,
         uninstallation: Uninstallation::new(client, "weft-system"),
         written: Counter::default(),
+        progress: watch::Sender::default(),
     };
     api.vanish(true);
     let kept = tokio::spawn(bundle.keep());
@@ -61,6 +62,7 @@ impl Bench {
             events,
             uninstallation: Uninstallation::new(api.client(), "weft-system"),
             written: Counter::default(),
+            progress: watch::Sender::default(),
         };
         let mut bench = Self {
             api,
