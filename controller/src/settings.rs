@@ -267,6 +267,9 @@ mod tests {
             "WEFT_ACCESS_DEFAULT",
             "WEFT_TRUST_DOMAIN",
             "WEFT_REMEMBER_FOR",
+            "WEFT_ROOT_LIFE",
+            "WEFT_ROTATION_SETTLE",
+            "WEFT_ISSUER_SECRET",
             "WEFT_TAP_HEADERS",
         ] {
             assert!(error.contains(variable), "{error}");

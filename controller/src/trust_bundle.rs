@@ -138,7 +138,7 @@ impl Bundle {
             let copy = seen.copies.get(namespace);
             self.excluded.contains(namespace) || copy.is_some_and(|copy| copy.roots == *roots)
         };
-        let behind = seen.namespaces.iter().filter(|one| !has_copy(one));
+        let behind = seen.namespaces.iter().filter(|one| !has_copy(one.as_str()));
         let behind: Vec<String> = behind.cloned().collect();
         self.progress
             .send_if_modified(|progress| progress.update(behind, &roots));

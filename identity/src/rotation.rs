@@ -110,7 +110,7 @@ pub fn step(state: &State, seen: &Seen, now: SystemTime) -> Step {
 }
 
 /// What the bundle says beside its roots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
     /// Within which time a proxy renews a leaf that is not below the first root. None: it does not.
     pub renew_within: Option<Duration>,
@@ -270,6 +270,7 @@ fn waits(state: &State, rotation: &Rotation, seen: &Seen, now: SystemTime) -> Ve
             Bundles::Behind(namespaces) => {
                 waits.extend(namespaces.iter().cloned().map(Waiting::Bundle));
             }
+            Bundles::Unknown => waits.push(Waiting::Bundles),
             Bundles::Complete(since) => {
                 let left = left_until(*since + seen.settle, now);
                 waits.extend((!left.is_zero()).then_some(Waiting::Settle(left)));
@@ -329,7 +330,7 @@ fn given_older_until(rotation: &Rotation, seen: &Seen, now: SystemTime) -> Syste
     if rotation.phase == Phase::Preparing {
         return match seen.bundles {
             Bundles::Complete(since) => since + seen.settle,
-            Bundles::Behind(_) => now,
+            Bundles::Behind(_) | Bundles::Unknown => now,
         };
     }
     let loaded = seen.replicas.iter().map(|replica| match &replica.loaded {

@@ -25,7 +25,7 @@ impl Progress {
     pub(super) fn update(&mut self, behind: Vec<String>, roots: &Arc<str>) -> bool {
         let now = match self {
             // A new namespace gets its copy at once, and no time begins anew.
-            Self::Complete { roots: known, .. } if behind.is_empty() && known == roots => {
+            Self::Complete { roots: known, .. } if behind.is_empty() && *known == *roots => {
                 return false;
             }
             _ if behind.is_empty() => Self::Complete {

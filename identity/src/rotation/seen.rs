@@ -88,6 +88,8 @@ pub enum Bundles {
     Complete(SystemTime),
     /// These namespaces lack it.
     Behind(Vec<String>),
+    /// They have not been looked at.
+    Unknown,
 }
 
 /// A pod's proxy.
@@ -121,6 +123,7 @@ pub enum Waiting {
     Pods,
     Replica(Replica),
     Bundle(String),
+    Bundles,
     /// What is left of it.
     Settle(Duration),
     NoStream {
@@ -169,6 +172,7 @@ impl fmt::Display for Waiting {
             Self::Bundle(namespace) => {
                 write!(f, "namespace {namespace}: its trust bundle lacks the root")
             }
+            Self::Bundles => f.write_str("the controller has not looked at the trust bundles yet"),
             Self::Settle(left) => {
                 write!(f, "kubelets show the trust bundles: {} left", Span(*left))
             }
