@@ -336,6 +336,12 @@ fn written(name: &X509Name<'_>) -> String {
     name.unwrap_or_else(|_| "a name that is not text".to_owned())
 }
 
+/// When a certificate ends; none where it cannot be read.
+#[must_use]
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    Some(validity(&parse(certificate).ok()?).1)
+}
+
 /// NotBefore and NotAfter.
 pub(crate) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let at = |seconds: i64| {

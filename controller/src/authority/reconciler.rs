@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
+use crds::weft::{AUTHORITY, CertificateAuthority};
 use futures::StreamExt as _;
-use identity::authority::{BACKDATE, ISSUER_LIFE};
+use identity::authority::{BACKDATE, BadAuthority, ISSUER_LIFE};
+use identity::rotation::State;
 use identity::{Issuer, Root, Roots, rotate};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -21,16 +23,21 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::{
-    Authority, remaining, seconds,
+    Authority, Loaded, remaining,
+    rotation::{Watched, put_issuer},
+    seconds,
     secret::{
-        CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, SECRET, TRUST_DOMAIN,
-        date, fresh, fresh_api_root, last_manager, root_with_key, text,
+        self, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, ROTATION, SECRET,
+        TRUST_DOMAIN, clock_difference, date, fresh, fresh_api_root, last_manager, root_with_key,
+        text,
     },
 };
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;
 use crate::metrics::AuthorityMetrics;
+
+mod rotating;
 
 /// A content that is refused for so long is written back by any replica.
 const HOLDER_HAS: Duration = Duration::from_secs(15);
@@ -94,6 +101,8 @@ pub(crate) struct Reconciler {
     pub events: EventRecorder,
     /// What lives are measured by.
     pub clock: Clock,
+    /// What rotations are decided by.
+    pub watched: Watched,
 }
 
 opaque_debug!(Reconciler);
@@ -108,6 +117,10 @@ impl Reconciler {
         let config = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
         let config = config.timeout(WATCH_SECONDS);
         let mut changes = pin!(watcher::watcher(api, config).default_backoff());
+        let objects: Api<CertificateAuthority> = Api::all(self.client.clone());
+        let config = watcher::Config::default().fields(&format!("metadata.name={AUTHORITY}"));
+        let config = config.timeout(WATCH_SECONDS);
+        let mut requests = pin!(watcher::watcher(objects, config).default_backoff());
         let mut due = Instant::now();
         loop {
             tokio::select! {
@@ -120,10 +133,22 @@ impl Reconciler {
                         continue;
                     }
                     None => return Ok(()),
+                },
+                request = requests.next() => match request {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        warn!(%error, "watching CertificateAuthority {AUTHORITY} failed");
+                        continue;
+                    }
+                    None => return Ok(()),
                 }
             }
-            let pause = match self.step(self.clock.now()).await {
-                Ok(()) => LOOK_EVERY,
+            let mut outcome = self.step(self.clock.now()).await;
+            if outcome.is_ok() {
+                outcome = self.rotate(self.clock.now()).await;
+            }
+            let pause = match outcome {
+                Ok(()) => self.pause(self.clock.now()),
                 Err(error @ CaError::TrustDomain { .. }) => {
                     // What is loaded stays in use: a user is changing it on purpose.
                     if self.authority.loaded().is_none() {
@@ -157,6 +182,9 @@ impl Reconciler {
 
     /// Takes the content of the Secret into use, unless it lacks a root that is in use.
     async fn take(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
+        if self.authority.loaded().is_none() && self.is_unknown(&secret).await {
+            return Err(CaError::Restored);
+        }
         let is_holder = self.leadership.is_held();
         let missing = self.authority.missing_roots(&secret, is_holder, now);
         if missing > 0 {
@@ -225,11 +253,20 @@ impl Reconciler {
         let Some(loaded) = self.authority.loaded() else {
             return Ok(());
         };
-        let reverted = secret.data.as_mut().and_then(|data| data.remove(ROOT_CRT));
+        let mut found = secret.data.take().unwrap_or_default();
+        let reverted = State {
+            step: secret::step(&found),
+            ..State::default()
+        };
         let mut data = loaded.data.clone();
-        data.extend(reverted.map(|roots| (REVERTED.to_owned(), roots)));
+        data.extend(
+            found
+                .remove(ROOT_CRT)
+                .map(|roots| (REVERTED.to_owned(), roots)),
+        );
         secret.data = Some(data);
-        self.write(&mut secret, now).await?;
+        let state = loaded.state.written_over(&reverted);
+        self.write(&mut secret, &state, now).await?;
         info!("certificate authority written back");
         Ok(())
     }
@@ -249,7 +286,7 @@ impl Reconciler {
             if loaded.data.contains_key(TRUST_DOMAIN) {
                 return Ok(());
             }
-            self.write(secret, now).await?;
+            self.write(secret, &loaded.state.stepped(), now).await?;
             info!("trust domain written into the authority's Secret");
             return Ok(());
         }
@@ -258,7 +295,8 @@ impl Reconciler {
             return Ok(());
         };
         let issuer = successor(root, roots, now)?;
-        self.replace(secret, &issuer, outside, now).await
+        self.replace(secret, &loaded.state, &issuer, outside, now)
+            .await
     }
 
     /// Makes the root of the aggregated APIs where there is none, and the next one when two thirds of
@@ -276,7 +314,7 @@ impl Reconciler {
         }
         let renewed = fresh_api_root(alive.map(Root::cert_pem), now)?;
         secret.data.get_or_insert_default().extend(renewed);
-        self.write(secret, now).await?;
+        self.write(secret, &loaded.state.stepped(), now).await?;
         info!("root of the aggregated APIs written");
         Ok(())
     }
@@ -294,8 +332,11 @@ impl Reconciler {
         let Some(root) = root_with_key(data, roots_pem)? else {
             return Err(CaError::NoRootKey(outside));
         };
+        let former = Issuer::from_pem(text(data, ISSUER_CRT)?, text(data, ISSUER_KEY)?)?;
+        let state = secret::state(data, &roots, &former).ok_or(BadAuthority::Certificate)?;
         let issuer = successor(&root, &roots, now)?;
-        self.replace(&mut secret, &issuer, Some(outside), now).await
+        self.replace(&mut secret, &state, &issuer, Some(outside), now)
+            .await
     }
 
     /// Writes `issuer` and takes it into use. `outside`: why the one before it signed
@@ -303,6 +344,7 @@ impl Reconciler {
     async fn replace(
         &self,
         secret: &mut Secret,
+        state: &State,
         issuer: &Issuer,
         outside: Option<OutsideLife>,
         now: SystemTime,
@@ -310,15 +352,10 @@ impl Reconciler {
         let data = secret.data.get_or_insert_default();
         // Read by all replicas long ago.
         data.remove(REVERTED);
-        data.insert(
-            ISSUER_CRT.to_owned(),
-            ByteString(issuer.cert_pem().as_bytes().to_vec()),
-        );
-        data.insert(
-            ISSUER_KEY.to_owned(),
-            ByteString(issuer.key_pem().into_bytes()),
-        );
-        self.write(secret, now).await?;
+        put_issuer(issuer, data);
+        let id = issuer.id().ok_or(BadAuthority::Certificate)?;
+        self.write(secret, &state.with_issuer(id, None), now)
+            .await?;
         let Some(outside) = outside else {
             info!("issuer replaced");
             return Ok(());
@@ -335,17 +372,28 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Writes the Secret and takes it into use; `secret` is then as it was written. Fails on a
-    /// conflict, because the resource version that was read is in it.
-    async fn write(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
-        let trust_domain = self.authority.inner.own.trust_domain();
+    /// Writes the Secret with this state and takes it into use; `secret` is then as it was written.
+    /// Fails on a conflict, because the resource version that was read is in it, and for a content
+    /// that no replica could load.
+    async fn write(
+        &self,
+        secret: &mut Secret,
+        state: &State,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
+        let own = &self.authority.inner.own;
+        let trust_domain = own.trust_domain();
         let data = secret.data.get_or_insert_default();
+        data.insert(ROTATION.to_owned(), ByteString(serde_json::to_vec(state)?));
         data.entry(TRUST_DOMAIN.to_owned())
             .or_insert_with(|| ByteString(trust_domain.as_bytes().to_vec()));
+        Loaded::from_data(data.clone(), own, now)?;
         let written = self
             .api()
             .replace(SECRET, &PostParams::default(), secret)
             .await?;
+        self.watched
+            .note_clock(clock_difference(&written.metadata, now));
         self.authority.load(&written, now)?;
         *secret = written;
         Ok(())

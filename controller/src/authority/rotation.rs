@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use identity::authority::candidate::Candidate;
@@ -35,30 +36,66 @@ use crate::trust_bundle::progress::Progress;
 const LATE: Duration = Duration::from_secs(10);
 /// Between two looks at the steps of others.
 const LOOK: Duration = Duration::from_secs(1);
+/// Seconds by which a clock may differ from the API server's while a planned step is made.
+const CLOCK_IS_OFF: u64 = 60;
 /// The other replicas, until it is known which there are.
 const OTHERS: &str = "(the others)";
 
 /// What rotations are decided by.
 pub(crate) struct Watched {
-    pub(crate) latest: LatestModel,
-    pub(crate) observed: Observed,
-    pub(crate) bundles: watch::Receiver<Progress>,
-    pub(crate) settings: AuthoritySettings,
-    pub(crate) leaf_ttl: Duration,
+    latest: LatestModel,
+    pub(super) observed: Observed,
+    bundles: watch::Receiver<Progress>,
+    pub(super) settings: AuthoritySettings,
+    leaf_ttl: Duration,
     /// This replica.
-    pub(crate) pod_name: String,
+    pod_name: String,
+    /// Since when this replica runs.
+    pub(super) started: Instant,
     /// Since when pods have had no stream, by uid.
-    pub(crate) lost: Mutex<HashMap<Arc<str>, SystemTime>>,
+    lost: Mutex<HashMap<Arc<str>, SystemTime>>,
+    /// Since when the key of the configured Secret has fitted no certificate.
+    pub(super) mismatched: Mutex<Option<Instant>>,
+    /// The clock is far from the API server's, by the last write.
+    clock_is_off: AtomicBool,
 }
 
 impl Watched {
+    pub(crate) fn new(
+        latest: LatestModel,
+        observed: Observed,
+        bundles: watch::Receiver<Progress>,
+        settings: AuthoritySettings,
+        leaf_ttl: Duration,
+        pod_name: &str,
+    ) -> Self {
+        Self {
+            latest,
+            observed,
+            bundles,
+            settings,
+            leaf_ttl,
+            pod_name: pod_name.to_owned(),
+            started: Instant::now(),
+            lost: Mutex::default(),
+            mismatched: Mutex::default(),
+            clock_is_off: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes by how many seconds the API server's clock differs, where a write shows that.
+    pub(super) fn note_clock(&self, difference: Option<u64>) {
+        if let Some(seconds) = difference {
+            self.clock_is_off.store(seconds >= CLOCK_IS_OFF, Relaxed);
+        }
+    }
+
     /// All of it. `offered`: what the configured Secret holds.
     pub(super) fn seen(
         &self,
         loaded: &Loaded,
         request: Option<Request>,
         offered: Option<Offered>,
-        clock_is_off: bool,
         now: SystemTime,
     ) -> Seen {
         let is_due = |root: &Root| {
@@ -78,7 +115,7 @@ impl Watched {
             replicas: self.replicas(loaded, now),
             bundles: self.bundles(loaded, now),
             proxies: self.proxies(now),
-            clock_is_off,
+            clock_is_off: self.clock_is_off.load(Relaxed),
         }
     }
 
@@ -290,24 +327,22 @@ impl Making<'_> {
         roots.retain(|(root, _)| *root != id);
         roots.insert(0, (id, pem));
         let newest = self.candidate.filter(|candidate| candidate.root_id == id);
-        let issuer = match (text(data, NEXT_ROOT_KEY), newest) {
+        let key = text(data, NEXT_ROOT_KEY).map(str::to_owned);
+        let issuer = match (key, newest) {
             (Ok(key), _) => {
-                let (root, key) = (Root::from_pem(&next, key)?, key.to_owned());
+                let root = Root::from_pem(&next, &key)?;
                 data.extend([field(ROOT_KEY, key)]);
                 root.issuer(self.now, ISSUER_LIFE)?
             }
             (Err(_), newest) => {
+                // Its owner keeps it.
                 data.remove(ROOT_KEY);
-                match newest {
-                    Some(candidate) => {
-                        let issuer = &candidate.issuer;
-                        Issuer::from_pem(issuer.cert_pem(), &issuer.key_pem())?
-                    }
-                    None => Issuer::from_pem(
-                        text(data, NEXT_ISSUER_CRT)?,
-                        text(data, NEXT_ISSUER_KEY)?,
-                    )?,
-                }
+                let brought = |key| text(data, key).map(str::to_owned);
+                let (certificate, key) = match newest.map(|candidate| &candidate.issuer) {
+                    Some(issuer) => (issuer.cert_pem().to_owned(), issuer.key_pem()),
+                    None => (brought(NEXT_ISSUER_CRT)?, brought(NEXT_ISSUER_KEY)?),
+                };
+                Issuer::from_pem(&certificate, &key)?
             }
         };
         put_roots(&roots, data);

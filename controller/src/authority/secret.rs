@@ -84,6 +84,14 @@ pub(crate) enum CaError {
         /// Where the Secret is.
         namespace: String,
     },
+    /// A replica that starts waits for those that run.
+    #[error(
+        "{SECRET}: its first root is not among those of CertificateAuthority weft, as after the restore          of a backup: it is taken a minute after the start unless a running controller writes its own back"
+    )]
+    Restored,
+    /// The state of a rotation cannot be written.
+    #[error("{SECRET}: {ROTATION} cannot be written: {0}")]
+    State(#[from] serde_json::Error),
     /// The API server refused.
     #[error(transparent)]
     Api(#[from] kube::Error),

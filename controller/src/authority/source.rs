@@ -41,16 +41,16 @@ impl Held {
 }
 
 /// Reads the source.
-pub(super) struct SourceReader {
-    pub(super) client: Client,
-    pub(super) namespace: String,
-    pub(super) source: IssuerSource,
-    pub(super) own: SpiffeId,
+pub(super) struct SourceReader<'a> {
+    pub(super) client: &'a Client,
+    pub(super) namespace: &'a str,
+    pub(super) source: &'a IssuerSource,
+    pub(super) own: &'a SpiffeId,
     /// Since when the key has fitted no certificate.
-    pub(super) mismatched: Mutex<Option<Instant>>,
+    pub(super) mismatched: &'a Mutex<Option<Instant>>,
 }
 
-impl SourceReader {
+impl SourceReader<'_> {
     /// What it holds now. `signs_until`: the end of the issuer in use.
     ///
     /// # Errors
@@ -60,10 +60,10 @@ impl SourceReader {
         now: SystemTime,
         signs_until: SystemTime,
     ) -> Result<Held, kube::Error> {
-        let IssuerSource::Secret { name, roots } = &self.source else {
+        let IssuerSource::Secret { name, roots } = self.source else {
             return Ok(Held::Nothing);
         };
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace);
         let Some(secret) = secrets.get_opt(name).await? else {
             return Ok(Held::Rejected(format!(
                 "Secret {name} does not exist: create it with tls.crt, tls.key and ca.crt, or correct \
@@ -79,7 +79,7 @@ impl SourceReader {
         let of_roots = match roots {
             None => held("ca.crt"),
             Some((name, key)) => {
-                let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+                let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
                 let map = maps.get_opt(name).await?.and_then(|map| map.data);
                 from_map = map.and_then(|mut map| map.remove(key)).unwrap_or_default();
                 from_map.as_bytes()
@@ -92,7 +92,7 @@ impl SourceReader {
         };
         Ok(self.judged(
             name,
-            Candidate::parse(&texts, &self.own, now, Some(signs_until)),
+            Candidate::parse(&texts, self.own, now, Some(signs_until)),
         ))
     }
 

@@ -204,7 +204,8 @@ struct Span(Duration);
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_secs() {
-            seconds @ 0..120 => write!(f, "{seconds}s"),
+            // Shown in a status, which is written whenever it changes.
+            seconds @ 0..120 => write!(f, "{}s", seconds.div_ceil(10) * 10),
             seconds @ 120..7_200 => write!(f, "{}m", seconds / 60),
             seconds => write!(f, "{}h", seconds / 3_600),
         }
