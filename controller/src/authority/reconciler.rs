@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use crds::weft::{AUTHORITY, CertificateAuthority};
-use futures::StreamExt as _;
+use futures::stream::select;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use identity::authority::{BACKDATE, BadAuthority, ISSUER_LIFE};
 use identity::rotation::State;
 use identity::{Issuer, Root, Roots, rotate};
@@ -113,14 +114,7 @@ impl Reconciler {
     /// # Errors
     /// When the mesh turns out to have another trust domain before anything was loaded.
     pub(crate) async fn run(self) -> Result<(), CaError> {
-        let api = self.api();
-        let config = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
-        let config = config.timeout(WATCH_SECONDS);
-        let mut changes = pin!(watcher::watcher(api, config).default_backoff());
-        let objects: Api<CertificateAuthority> = Api::all(self.client.clone());
-        let config = watcher::Config::default().fields(&format!("metadata.name={AUTHORITY}"));
-        let config = config.timeout(WATCH_SECONDS);
-        let mut requests = pin!(watcher::watcher(objects, config).default_backoff());
+        let mut changes = pin!(self.changes());
         let mut due = Instant::now();
         loop {
             tokio::select! {
@@ -129,15 +123,7 @@ impl Reconciler {
                     Some(Ok(_)) => {}
                     // What is due stays due, however often this happens.
                     Some(Err(error)) => {
-                        warn!(%error, "watching the authority's Secret failed");
-                        continue;
-                    }
-                    None => return Ok(()),
-                },
-                request = requests.next() => match request {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => {
-                        warn!(%error, "watching CertificateAuthority {AUTHORITY} failed");
+                        warn!(%error, "watching the authority's objects failed");
                         continue;
                     }
                     None => return Ok(()),
@@ -165,6 +151,19 @@ impl Reconciler {
             due = Instant::now() + pause;
             self.measure(self.clock.now());
         }
+    }
+
+    /// Changes of the Secret, and of the object that users request rotations by. What they are is
+    /// read anew.
+    fn changes(&self) -> impl Stream<Item = Result<(), watcher::Error>> + use<> {
+        let named = |name: &str| {
+            let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            config.timeout(WATCH_SECONDS)
+        };
+        let objects: Api<CertificateAuthority> = Api::all(self.client.clone());
+        let secrets = watcher::watcher(self.api(), named(SECRET)).default_backoff();
+        let objects = watcher::watcher(objects, named(AUTHORITY)).default_backoff();
+        select(secrets.map_ok(|_| ()), objects.map_ok(|_| ()))
     }
 
     fn api(&self) -> Api<Secret> {

@@ -279,7 +279,7 @@ impl Making<'_> {
                 let root = root.ok_or(CaError::Missing(ROOT_KEY))?;
                 let issuer = root.issuer(self.now, ISSUER_LIFE)?;
                 put_issuer(&issuer, data);
-                Ok(state.with_issuer(id_of(&issuer)?, Some(id)))
+                Ok(state.with_issuer(id_of(&issuer)?, Some(id.as_str())))
             }
         }
     }

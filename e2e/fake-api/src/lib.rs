@@ -47,6 +47,8 @@ struct State {
     vanished: bool,
     /// Every call fails.
     broken: bool,
+    /// Of so many writes one is carried out and not answered.
+    loses: Option<usize>,
     /// Reads of each object.
     reads: BTreeMap<String, usize>,
     /// Those that were not of its metadata alone.
@@ -130,6 +132,11 @@ impl FakeApi {
     /// While this is so, calls wait for ever, also those that were made meanwhile.
     pub fn vanish(&self, vanished: bool) {
         self.state.lock().vanished = vanished;
+    }
+
+    /// From now on each `every`th write is carried out, and answered with an error; none with 0.
+    pub fn lose_answers(&self, every: usize) {
+        self.state.lock().loses = Some(every).filter(|every| *every > 0);
     }
 
     /// From now on every call fails.
@@ -227,7 +234,9 @@ impl FakeApi {
                 return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
             }
         }
-        match parts.method {
+        let is_lost = |every: usize| state.writes.len() % every == 0;
+        let is_lost = parts.method != Method::GET && state.loses.is_some_and(is_lost);
+        let answer = match parts.method {
             Method::GET => state.get(&path, &query),
             Method::POST => state.create(&path, sent),
             Method::PUT => state.replace(&path, part, sent),
@@ -238,6 +247,10 @@ impl FakeApi {
             }
             Method::DELETE => state.delete(&path),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+        };
+        match is_lost {
+            true => failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+            false => answer,
         }
     }
 }
