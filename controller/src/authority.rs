@@ -360,7 +360,9 @@ impl Authority {
         let authority = Self::default();
         let now = SystemTime::now();
         let secret = Secret {
-            data: Some(secret::fresh(&authority.inner.own, now).unwrap()),
+            data: Some(
+                secret::fresh(&authority.inner.own, identity::authority::ROOT_LIFE, now).unwrap(),
+            ),
             ..Secret::default()
         };
         authority.load(&secret, now).unwrap();

@@ -220,7 +220,11 @@ impl Reconciler {
     async fn make(&self, now: SystemTime) -> Result<Secret, CaError> {
         let data = match self.authority.loaded() {
             Some(loaded) => loaded.data.clone(),
-            None => fresh(&self.authority.inner.own, now)?,
+            None => fresh(
+                &self.authority.inner.own,
+                self.watched.settings.root_life,
+                now,
+            )?,
         };
         let secret = Secret {
             metadata: ObjectMeta {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub(crate) use crds::objects::CA_SECRET as SECRET;
 use identity::authority::{BadAuthority, ISSUER_LIFE, ROOT_LIFE};
@@ -265,12 +265,13 @@ pub(super) fn first_certificate(pem: &str) -> &str {
     pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
 }
 
-/// A new root and a new issuer, and the root of the aggregated APIs.
+/// A new root of this life and a new issuer, and the root of the aggregated APIs.
 pub(super) fn fresh(
     own: &SpiffeId,
+    root_life: Duration,
     now: SystemTime,
 ) -> Result<BTreeMap<String, ByteString>, BadAuthority> {
-    let root = Root::generate(now, ROOT_LIFE)?;
+    let root = Root::generate(now, root_life)?;
     let issuer = root.issuer(now, ISSUER_LIFE)?;
     let pair = |key: &str, text: String| (key.to_owned(), ByteString(text.into_bytes()));
     let mut data = BTreeMap::from([
