@@ -7,7 +7,7 @@ use identity::tls::CertHandle;
 use identity::verify::AuthorityId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use wire::v1;
 use wire::v1::Protocol;
 
@@ -146,7 +146,13 @@ async fn dedicated_connection_of_other_authority_takes_no_request() {
 
     let peers = &client.proxy.peers;
     peers.end_unless(|authority| *authority != old);
-    assert_eq!(kept.used().0, 0, "it is closed");
+    // What the last request has left of it may be given back a moment later.
+    let closed = async {
+        while kept.used().0 > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, closed).await.unwrap();
     peers.end_unless(|authority| *authority != old);
     let (status, answer) = get(client.call(vip()).await, "/", "").await;
     assert_eq!(status, 200, "{answer}");
