@@ -134,10 +134,15 @@ fn install_rotatable(cluster: &Cluster, settings: &[&str]) -> Outcome {
         ensure!(left["items"] == json!([]), "{left:#}");
         Ok(())
     })?;
-    let secret = ["-n", mesh::NAMESPACE, "get", "secret", "weft-ca"];
-    if !cluster.json(&secret)?["data"]["rotation.json"].is_null() {
-        let patch = r#"[{"op": "remove", "path": "/data/rotation.json"}]"#;
-        let words = ["patch", "secret", "weft-ca", "--type=json", "-p", patch];
+    let template = r#"go-template={{with index .data "rotation.json"}}{{base64decode .}}{{end}}"#;
+    let words = ["get", "secret", "weft-ca", "-o", template];
+    let stored = cluster.kubectl(&[&["-n", mesh::NAMESPACE][..], &words].concat())?;
+    if !stored.trim().is_empty() {
+        // The rest stays, such as whose root it is.
+        let mut state: Value = serde_json::from_str(&stored).context("rotation.json")?;
+        state["began"] = Value::Null;
+        let patch = json!({"stringData": {"rotation.json": state.to_string()}}).to_string();
+        let words = ["patch", "secret", "weft-ca", "-p", &patch];
         cluster.kubectl(&[&["-n", mesh::NAMESPACE][..], &words].concat())?;
     }
     mesh::install(settings)?;
