@@ -39,6 +39,8 @@ pub(super) struct Report<'a> {
     pub(super) seen: &'a Seen,
     pub(super) step: &'a Step,
     pub(super) held: &'a Held,
+    /// Why the step could not be made.
+    pub(super) failed: Option<String>,
     pub(super) now: SystemTime,
 }
 
@@ -170,6 +172,9 @@ impl Report<'_> {
 
     fn summary(&self) -> Option<String> {
         if let Held::Rejected(why) = self.held {
+            return Some(why.clone());
+        }
+        if let Some(why) = &self.failed {
             return Some(why.clone());
         }
         match self.step {

@@ -106,6 +106,11 @@ impl Reconciler {
             seen: &seen,
             step: &step,
             held: &held,
+            // Calls that fail are made again.
+            failed: match &outcome {
+                Ok(()) | Err(CaError::Api(_)) => None,
+                Err(error) => Some(error.to_string()),
+            },
             now,
         };
         self.report(&report);
