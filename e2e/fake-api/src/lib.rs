@@ -234,8 +234,6 @@ impl FakeApi {
                 return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
             }
         }
-        let is_lost = |every: usize| state.writes.len() % every == 0;
-        let is_lost = parts.method != Method::GET && state.loses.is_some_and(is_lost);
         let answer = match parts.method {
             Method::GET => state.get(&path, &query),
             Method::POST => state.create(&path, sent),
@@ -248,14 +246,19 @@ impl FakeApi {
             Method::DELETE => state.delete(&path),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         };
-        match is_lost {
-            true => failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
-            false => answer,
-        }
+        state.unless_lost(&parts.method, answer)
     }
 }
 
 impl State {
+    fn unless_lost(&self, method: &Method, answer: Response<Body>) -> Response<Body> {
+        let is_lost = |every: usize| self.writes.len() % every == 0;
+        match method != Method::GET && self.loses.is_some_and(is_lost) {
+            true => failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+            false => answer,
+        }
+    }
+
     fn get(&mut self, path: &str, query: &str) -> Response<Body> {
         let text = self.texts.get(path);
         if let Some(lines) = text.filter(|_| query.contains("watch=true")) {

@@ -269,146 +269,140 @@ fn roots_of_one_name_are_told_apart_by_signature() {
 }
 
 /// What is refused, with a part of the reason.
-type Refused<'a> = (&'a str, String, String, String);
+type Refused = (&'static str, String, String, String);
+
+fn must_name_reasons(cases: Vec<Refused>) {
+    for (reason, certificate, key, roots) in cases {
+        let error = parse(&certificate, &key, &roots).unwrap_err().to_string();
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
+}
+
+/// A certificate with its key, below a root.
+fn of(reason: &'static str, made: &Made, root: &Made) -> Refused {
+    let key = made.key.serialize_pem();
+    (reason, made.pem.clone(), key, root.pem.clone())
+}
 
 #[test]
-fn unusable_texts_name_file_and_reason() {
+fn unusable_texts_name_their_file() {
     let root = Made::root();
     let issuer = root.below();
     let key = issuer.key.serialize_pem();
-    let of = |made: &Made| (made.pem.clone(), made.key.serialize_pem());
-    let refused = |reason: &'static str, made: &Made| {
-        let (certificate, key) = of(made);
-        (reason, certificate, key, root.pem.clone())
-    };
-    let leaf = root.below_with(&PKCS_ECDSA_P256_SHA256, |params| {
-        params.is_ca = IsCa::ExplicitNoCa
-    });
-    let no_usage = root.below_with(&PKCS_ECDSA_P256_SHA256, |params| {
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    });
-    let ed = root.below_with(&PKCS_ED25519, |_| {});
-    let p521 = root.below_with(&PKCS_ECDSA_P521_SHA512, |_| {});
-    let soon = |by: Duration| {
-        root.below_with(&PKCS_ECDSA_P256_SHA256, |params| {
-            params.not_after = (SystemTime::now() + by).into();
-        })
-    };
-    let later = root.below_with(&PKCS_ECDSA_P256_SHA256, |params| {
-        params.not_before = (SystemTime::now() + DAY).into();
-    });
-    let ended = root.below_with(&PKCS_ECDSA_P256_SHA256, |params| {
-        params.not_before = UNIX_EPOCH.into();
-        params.not_after = (SystemTime::now() - DAY).into();
-    });
-    let forbidding = root.below_with(&PKCS_ECDSA_P256_SHA256, |params| {
-        params.name_constraints = Some(rcgen::NameConstraints {
-            permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("example.com".to_owned())],
-            excluded_subtrees: Vec::new(),
-        });
-    });
-    let above = root.below();
-    let below = above.below();
-    let narrow = Made::root_with(&PKCS_ECDSA_P256_SHA256, |params| {
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    });
-    let too_deep = narrow.below();
-    let mut deep = vec![root.below()];
-    for _ in 0..4 {
-        deep.push(deep[deep.len() - 1].below());
-    }
-    let deepest = &deep[4];
-    let all: String = deep.iter().map(|made| made.pem.as_str()).collect();
-    let many: String = (0..5).map(|_| Made::root().pem).collect();
     let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
     let cut = issuer.pem.replace("-----END", "-----ENDE");
-    let ca = root.pem.clone();
-    let cases: Vec<Refused<'_>> = vec![
+    let many: String = (0..5).map(|_| Made::root().pem).collect();
+    let ca = || root.pem.clone();
+    let certificate = || issuer.pem.clone();
+    must_name_reasons(vec![
         (
             "tls.crt holds no PEM certificate",
             String::new(),
             key.clone(),
-            ca.clone(),
+            ca(),
         ),
         (
             "tls.crt holds a certificate that cannot be read",
             cut,
             key.clone(),
-            ca.clone(),
+            ca(),
         ),
         (
             "tls.key holds no PEM key",
-            issuer.pem.clone(),
+            certificate(),
             String::new(),
-            ca.clone(),
+            ca(),
         ),
         (
             "tls.key holds no PEM key without a password",
-            issuer.pem.clone(),
+            certificate(),
             encrypted,
-            ca.clone(),
+            ca(),
         ),
-        refused("the key in tls.key is of a kind", &ed),
-        refused("the key in tls.key is of a kind", &p521),
         (
             "the key in tls.key fits no certificate",
             root.below().pem,
             key.clone(),
-            ca.clone(),
+            ca(),
         ),
-        refused("request one with CA:TRUE", &leaf),
-        refused("request one with CA:TRUE and keyCertSign", &no_usage),
         (
             "ca.crt holds no PEM certificate",
-            issuer.pem.clone(),
+            certificate(),
             key.clone(),
             String::new(),
         ),
         (
             "ca.crt holds more than 4 roots",
-            issuer.pem.clone(),
+            certificate(),
             key.clone(),
             many,
         ),
-        (
-            "is no root: name the roots in identity.issuer.roots",
-            below.pem.clone(),
-            below.key.serialize_pem(),
-            above.pem.clone(),
-        ),
-        (
-            "ends at no root in ca.crt",
-            issuer.pem.clone(),
-            key.clone(),
-            Made::root().pem,
-        ),
-        (
-            "ends at no root in ca.crt",
-            below.pem.clone(),
-            below.key.serialize_pem(),
-            ca.clone(),
-        ),
-        (
-            "more than 3 certificates",
-            all,
-            deepest.key.serialize_pem(),
-            ca.clone(),
-        ),
-        (
-            "the path length of the certificate",
-            too_deep.pem.clone(),
-            too_deep.key.serialize_pem(),
-            narrow.pem.clone(),
-        ),
-        refused("names allow the mesh's certificates", &forbidding),
-        refused("is not valid yet", &later),
-        refused("has ended or ends within the hour", &ended),
-        refused("has ended or ends within the hour", &soon(DAY / 48)),
-    ];
-    for (reason, certificate, key, roots) in cases {
-        let error = parse(&certificate, &key, &roots).unwrap_err().to_string();
-        assert!(error.contains(reason), "{reason}: {error}");
+    ]);
+}
+
+#[test]
+fn chains_that_end_at_no_root_are_refused() {
+    let root = Made::root();
+    let (issuer, above) = (root.below(), root.below());
+    let below = above.below();
+    let narrow = Made::root_with(&PKCS_ECDSA_P256_SHA256, |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    });
+    let mut deep = vec![root.below()];
+    for _ in 0..4 {
+        let next = deep[deep.len() - 1].below();
+        deep.push(next);
     }
+    let mut deepest = of("more than 3 certificates", &deep[4], &root);
+    deepest.1 = deep.iter().map(|made| made.pem.as_str()).collect();
+    must_name_reasons(vec![
+        of(
+            "is no root: name the roots in identity.issuer.roots",
+            &below,
+            &above,
+        ),
+        of("ends at no root in ca.crt", &issuer, &Made::root()),
+        of("ends at no root in ca.crt", &below, &root),
+        deepest,
+        of(
+            "the path length of the certificate",
+            &narrow.below(),
+            &narrow,
+        ),
+    ]);
+}
+
+#[test]
+fn authorities_that_peers_would_refuse_name_the_reason() {
+    let root = Made::root();
+    let with =
+        |change: fn(&mut CertificateParams)| root.below_with(&PKCS_ECDSA_P256_SHA256, change);
+    let leaf = with(|params| params.is_ca = IsCa::ExplicitNoCa);
+    let no_usage = with(|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
+    let soon = with(|params| params.not_after = (SystemTime::now() + DAY / 48).into());
+    let later = with(|params| params.not_before = (SystemTime::now() + DAY).into());
+    let ended = with(|params| {
+        params.not_before = UNIX_EPOCH.into();
+        params.not_after = (SystemTime::now() - DAY).into();
+    });
+    let forbidding = with(|params| {
+        params.name_constraints = Some(rcgen::NameConstraints {
+            permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("example.com".to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+    });
+    let ed = root.below_with(&PKCS_ED25519, |_| {});
+    let p521 = root.below_with(&PKCS_ECDSA_P521_SHA512, |_| {});
+    must_name_reasons(vec![
+        of("the key in tls.key is of a kind", &ed, &root),
+        of("the key in tls.key is of a kind", &p521, &root),
+        of("request one with CA:TRUE", &leaf, &root),
+        of("request one with CA:TRUE and keyCertSign", &no_usage, &root),
+        of("names allow the mesh's certificates", &forbidding, &root),
+        of("is not valid yet", &later, &root),
+        of("has ended or ends within the hour", &ended, &root),
+        of("has ended or ends within the hour", &soon, &root),
+    ]);
 }
 
 #[test]
