@@ -24,9 +24,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::{
-    Authority, Loaded, remaining,
+    Authority, Loaded,
     rotation::{Watched, put_issuer},
-    seconds,
     secret::{
         self, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, ROTATION, SECRET,
         TRUST_DOMAIN, clock_difference, date, fresh, fresh_api_root, last_manager, root_with_key,
@@ -38,6 +37,7 @@ use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;
 use crate::metrics::AuthorityMetrics;
 
+mod lives;
 mod rotating;
 
 /// A content that is refused for so long is written back by any replica.
@@ -45,11 +45,6 @@ const HOLDER_HAS: Duration = Duration::from_secs(15);
 /// Pause after a failed load or write.
 const RETRY: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// An Event warns when a root has less than this.
-const ROOT_WARNING: Duration = DAY.saturating_mul(180);
-/// An Event warns when the issuer has less than this: ten days after it should
-/// have been replaced.
-const ISSUER_WARNING: Duration = DAY.saturating_mul(20);
 
 /// Waits until the API server has shown that the mesh, if there is one, has the trust domain of
 /// `own`. A controller that is configured with another must not take the Lease.
@@ -400,37 +395,6 @@ impl Reconciler {
         self.authority.load(&written, now)?;
         *secret = written;
         Ok(())
-    }
-
-    fn measure(&self, now: SystemTime) {
-        let Some(loaded) = self.authority.loaded() else {
-            self.metrics.issuer_seconds.set(0);
-            return;
-        };
-        let issuer = remaining(loaded.issuer.not_after(), now);
-        self.metrics.issuer_seconds.set(issuer);
-        let root = loaded
-            .root
-            .as_ref()
-            .map(|root| remaining(root.not_after(), now));
-        if let Some(root) = root {
-            self.metrics.root_seconds.set(root);
-        }
-        if !self.leadership.is_held() {
-            return;
-        }
-        if issuer < seconds(ISSUER_WARNING) {
-            self.warn(
-                "IssuerEnds",
-                "the issuer of the mesh's certificates ends soon and has not been replaced",
-            );
-        }
-        if root.is_some_and(|root| root < seconds(ROOT_WARNING)) {
-            self.warn(
-                "RootEnds",
-                "the root of the mesh's certificates ends within 180 days",
-            );
-        }
     }
 
     fn report_reverted(&self, secret: &Secret, missing: usize) {
