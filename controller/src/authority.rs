@@ -44,12 +44,14 @@ use std::time::{Duration, SystemTime};
 
 use identity::authority::{BadAuthority, IssueError, Issued, LeafNames, Serving};
 use identity::rotation::{Announced, State};
+use identity::verify::AuthorityId;
 use identity::{Issuer, Root, Roots};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use parking_lot::{Mutex, RwLock};
 use policy::name::SpiffeId;
 use runtime::rate::{Allowance, Rate};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
@@ -396,12 +398,10 @@ impl Loaded {
             warn!(%error, "the root of the aggregated APIs is not usable");
             None
         });
-        let state = secret::state(&data, &roots, &issuer).ok_or(BadAuthority::Certificate)?;
-        let roots_der = roots
-            .certificates()
-            .iter()
-            .map(|root| root.to_vec())
-            .collect();
+        let roots = signing_first(&roots, &issuer, own, now);
+        let ids: Vec<AuthorityId> = roots.iter().filter_map(AuthorityId::of_der).collect();
+        let state = secret::state(&data, &ids, &issuer).ok_or(BadAuthority::Certificate)?;
+        let roots_der = roots.iter().map(|root| root.to_vec()).collect();
         Ok(Self {
             roots_pem,
             root,
@@ -420,6 +420,25 @@ impl Loaded {
             None => self.roots_pem.clone(),
         }
     }
+}
+
+/// The roots, first the one that the issuer is below. A person may have written them in any order,
+/// and proxies renew what is not below the first one.
+fn signing_first(
+    roots: &Roots,
+    issuer: &Issuer,
+    own: &SpiffeId,
+    now: SystemTime,
+) -> Vec<CertificateDer<'static>> {
+    let mut roots = roots.certificates();
+    let signs = |root: &CertificateDer<'static>| {
+        let alone = Roots::new(own, vec![root.clone()]);
+        alone.is_ok_and(|alone| issuer.prove(&alone, now).is_ok())
+    };
+    if let Some(at) = roots.iter().position(signs) {
+        roots[..=at].rotate_right(1);
+    }
+    roots
 }
 
 fn unavailable(error: &dyn Display) -> SigningError {

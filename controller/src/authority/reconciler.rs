@@ -331,7 +331,7 @@ impl Reconciler {
             return Err(CaError::NoRootKey(outside));
         };
         let former = Issuer::from_pem(text(data, ISSUER_CRT)?, text(data, ISSUER_KEY)?)?;
-        let state = secret::state(data, &roots, &former).ok_or(BadAuthority::Certificate)?;
+        let state = secret::state(data, &roots.ids(), &former).ok_or(BadAuthority::Certificate)?;
         let issuer = successor(&root, &roots, now)?;
         self.replace(&mut secret, &state, &issuer, Some(outside), now)
             .await

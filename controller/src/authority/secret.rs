@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 pub(crate) use crds::objects::CA_SECRET as SECRET;
 use identity::authority::{BadAuthority, ISSUER_LIFE, ROOT_LIFE};
 use identity::rotation::State;
-use identity::verify::BadRoots;
+use identity::verify::{AuthorityId, BadRoots};
 use identity::{Issuer, Root, Roots};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -201,19 +201,20 @@ pub(super) fn fresh_api_root(
 
 /// What a content says of its step and rotation, or what follows from its certificates where that
 /// does not describe them: a person or a former version may have written one without the other.
+/// `ids`: of its roots, the one that signs first.
 pub(super) fn state(
     data: &BTreeMap<String, ByteString>,
-    roots: &Roots,
+    ids: &[AuthorityId],
     issuer: &Issuer,
 ) -> Option<State> {
-    let (ids, issuer) = (roots.ids(), issuer.id()?);
+    let issuer = issuer.id()?;
     let root = *ids.first()?;
     let stored = data.get(ROTATION);
     let stored = stored.and_then(|text| serde_json::from_slice::<State>(&text.0).ok());
     let Some(mut stored) = stored else {
         return Some(State::of(root, issuer));
     };
-    if !stored.describes(&ids) {
+    if !stored.describes(ids) {
         return Some(stored.corrected(root, issuer));
     }
     // A former version renews the issuer and knows nothing of this.
