@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::{
-    Authority, Loaded,
+    Authority,
     rotation::{Watched, put_issuer},
     secret::{
         self, CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, REVERTED, ROOT_CRT, ROTATION, SECRET,
@@ -168,7 +168,12 @@ impl Reconciler {
     /// One look at the Secret, with what follows from it.
     async fn step(&self, now: SystemTime) -> Result<(), CaError> {
         let secret = match self.api().get_opt(SECRET).await? {
-            Some(secret) => secret,
+            Some(secret) => {
+                if self.authority.loaded().is_none() && self.is_unknown(&secret).await {
+                    return Err(CaError::Restored);
+                }
+                secret
+            }
             None => self.make(now).await?,
         };
         self.take(secret, now).await
@@ -176,9 +181,6 @@ impl Reconciler {
 
     /// Takes the content of the Secret into use, unless it lacks a root that is in use.
     async fn take(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
-        if self.authority.loaded().is_none() && self.is_unknown(&secret).await {
-            return Err(CaError::Restored);
-        }
         let is_holder = self.leadership.is_held();
         let missing = self.authority.missing_roots(&secret, is_holder, now);
         if missing > 0 {
@@ -371,21 +373,18 @@ impl Reconciler {
     }
 
     /// Writes the Secret with this state and takes it into use; `secret` is then as it was written.
-    /// Fails on a conflict, because the resource version that was read is in it, and for a content
-    /// that no replica could load.
+    /// Fails on a conflict, because the resource version that was read is in it.
     async fn write(
         &self,
         secret: &mut Secret,
         state: &State,
         now: SystemTime,
     ) -> Result<(), CaError> {
-        let own = &self.authority.inner.own;
-        let trust_domain = own.trust_domain();
+        let trust_domain = self.authority.inner.own.trust_domain();
         let data = secret.data.get_or_insert_default();
         data.insert(ROTATION.to_owned(), ByteString(serde_json::to_vec(state)?));
         data.entry(TRUST_DOMAIN.to_owned())
             .or_insert_with(|| ByteString(trust_domain.as_bytes().to_vec()));
-        Loaded::from_data(data.clone(), own, now)?;
         let written = self
             .api()
             .replace(SECRET, &PostParams::default(), secret)

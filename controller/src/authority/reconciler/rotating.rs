@@ -183,6 +183,8 @@ impl Reconciler {
             now,
         };
         let state = making.carry_out(next, data)?;
+        // What no replica could load is not written.
+        Loaded::from_data(data.clone(), &self.authority.inner.own, now)?;
         self.write(&mut secret, &state, now).await?;
         self.report_move(next, &state);
         Ok(())
