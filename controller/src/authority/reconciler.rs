@@ -169,8 +169,10 @@ impl Reconciler {
     async fn step(&self, now: SystemTime) -> Result<(), CaError> {
         let secret = match self.api().get_opt(SECRET).await? {
             Some(secret) => {
-                if self.authority.loaded().is_none() && self.is_unknown(&secret).await {
-                    return Err(CaError::Restored);
+                if self.authority.loaded().is_none()
+                    && let Some(refused) = self.refused_at_start(&secret).await
+                {
+                    return Err(refused);
                 }
                 secret
             }

@@ -89,6 +89,12 @@ pub(crate) enum CaError {
         "{SECRET}: its first root is not among those of CertificateAuthority weft, as after the restore          of a backup: it is taken a minute after the start unless a running controller writes its own back"
     )]
     Restored,
+    /// A replica that starts takes no root whose key is known.
+    #[error(
+        "{SECRET}: its first root was taken out by a Compromise, since its key is known (RootRetired): \
+         restore a later content, or, to trust it again, delete CertificateAuthority weft"
+    )]
+    RootRetired,
     /// The state of a rotation cannot be written.
     #[error("{SECRET}: {ROTATION} cannot be written: {0}")]
     State(#[from] serde_json::Error),

@@ -126,9 +126,7 @@ impl Report<'_> {
             rotation: rotation(state).or(before.rotation.clone()),
             roots,
             issuers: vec![self.issuer()],
-            retired: ids
-                .map(|retired| format!("sha256:{}", retired.root))
-                .collect(),
+            retired: ids.map(|one| retired(one.root)).collect(),
             proxies: Some(AuthorityProxies {
                 total: count(progress.total),
                 trusting: count(progress.trusting),
@@ -355,6 +353,17 @@ fn fingerprint(der: &[u8]) -> String {
     let digest = Sha256::digest(der);
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
+}
+
+/// Whether the status says that this root was taken out by a Compromise.
+pub(super) fn has_retired(object: &CertificateAuthority, root: AuthorityId) -> bool {
+    let status = object.status.as_ref();
+    status.is_some_and(|status| status.retired.contains(&retired(root)))
+}
+
+/// The name of a root that is no longer there, by its name and key.
+fn retired(root: AuthorityId) -> String {
+    format!("sha256:{root}")
 }
 
 /// Whether the status of before knows the first root of a content that a replica starts with.

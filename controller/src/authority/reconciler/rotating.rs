@@ -53,23 +53,19 @@ impl Reconciler {
         }
     }
 
-    /// Whether a replica that starts must not take this content yet: its first root is none that the
-    /// status names, as after a restore, and a running replica may write its own back.
-    pub(super) async fn is_unknown(&self, secret: &Secret) -> bool {
-        if self.watched.started.elapsed() >= UNKNOWN {
-            return false;
-        }
+    /// Why a replica that starts does not take this content, or not yet: its first root is none that
+    /// the status names, as after a restore, and a running replica may write its own back.
+    pub(super) async fn refused_at_start(&self, secret: &Secret) -> Option<CaError> {
         let objects: Api<CertificateAuthority> = Api::all(self.client.clone());
-        let Ok(Some(object)) = objects.get_opt(AUTHORITY).await else {
-            return false;
-        };
-        let pem = secret
-            .data
-            .as_ref()
-            .and_then(|data| text(data, ROOT_CRT).ok());
-        let roots = pem.and_then(|pem| Roots::from_pem(&self.authority.inner.own, pem).ok());
-        let first = roots.and_then(|roots| roots.certificates().into_iter().next());
-        first.is_some_and(|first| !knows_root(&object, &first))
+        let object = objects.get_opt(AUTHORITY).await.ok().flatten()?;
+        let pem = text(secret.data.as_ref()?, ROOT_CRT).ok()?;
+        let roots = Roots::from_pem(&self.authority.inner.own, pem).ok()?;
+        let first = roots.certificates().into_iter().next()?;
+        if status::has_retired(&object, *roots.ids().first()?) {
+            return Some(CaError::RootRetired);
+        }
+        let may_wait = self.watched.started.elapsed() < UNKNOWN;
+        (may_wait && !knows_root(&object, &first)).then_some(CaError::Restored)
     }
 
     /// Makes the next step, if this replica is the holder, and says what proxies are sent.

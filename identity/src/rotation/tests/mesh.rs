@@ -63,12 +63,15 @@ pub(super) struct Workload {
     has_reported: bool,
 }
 
+/// Roots of a proxy and the issuer of its leaf.
+type Reported = (Vec<AuthorityId>, Option<AuthorityId>);
+
 /// What the leader has been sent.
 #[derive(Default)]
 struct View {
     since: Option<SystemTime>,
     /// By replica, then by pod: roots and issuer.
-    proxies: BTreeMap<usize, BTreeMap<usize, (Vec<AuthorityId>, Option<AuthorityId>)>>,
+    proxies: BTreeMap<usize, BTreeMap<usize, Reported>>,
     replicas: BTreeMap<usize, Loaded>,
     lost: BTreeMap<usize, SystemTime>,
 }

@@ -333,6 +333,22 @@ async fn replica_does_not_start_from_a_root_that_status_lacks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn retired_root_is_not_taken_out_of_a_backup() {
+    let bench = Bench::generated();
+    bench.ticks(2).await;
+    let backup = bench.api.read(PATH).unwrap();
+    bench.request(json!({"id": "leak", "reason": "Compromise"}));
+    bench.ticks(20).await;
+    bench.must_be_steady("compromise");
+    bench.api.put(PATH, backup);
+    let late = reconciler(&bench.api, false);
+    tokio::time::advance(120 * SECOND).await;
+    let refused = late.step(bench.now()).await.unwrap_err();
+    assert!(matches!(refused, CaError::RootRetired), "{refused}");
+    assert!(!can_sign(&late, bench.now()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn earlier_step_of_the_secret_is_not_taken() {
     let bench = Bench::generated();
     bench.ticks(2).await;
