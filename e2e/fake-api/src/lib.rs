@@ -252,7 +252,7 @@ impl FakeApi {
 
 impl State {
     fn unless_lost(&self, method: &Method, answer: Response<Body>) -> Response<Body> {
-        let is_lost = |every: usize| self.writes.len() % every == 0;
+        let is_lost = |every: usize| self.writes.len().is_multiple_of(every);
         match method != Method::GET && self.loses.is_some_and(is_lost) {
             true => failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
             false => answer,
