@@ -369,8 +369,6 @@ mod tests {
             ("stat svc --from deploy/web:80", "leave the port out"),
             ("routes svc/cart:80", "leave the port out"),
             ("identity pod/web-1:80", "leave the port out"),
-            ("identity rotate -n shop", "leave -n shop out"),
-            ("identity --ca --wait 1m", "weft identity rotate"),
             ("proxy-config web-1:80", "leave the port out"),
             ("explain deploy/web:80 svc/cart", "leave the port out"),
             (

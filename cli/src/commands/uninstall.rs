@@ -25,7 +25,7 @@ const DEFINITION: &str = "CustomResourceDefinition";
 
 /// apiVersion, kind and name of what the chart makes in no namespace, in the order in which it
 /// goes: first what the API server calls, then bindings, then what they bind.
-const OBJECTS: [(&str, &str, &str); 30] = [
+const OBJECTS: [(&str, &str, &str); 31] = [
     (ADMISSION, "MutatingWebhookConfiguration", "weft-injector"),
     (
         ADMISSION,

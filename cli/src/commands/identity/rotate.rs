@@ -92,24 +92,17 @@ async fn ended(
     wait: Duration,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
-    let until = Instant::now() + wait;
-    let mut last = String::new();
+    let began = Instant::now();
+    let (mut last, mut was_taken) = (String::new(), false);
     loop {
         match read(cluster).await {
             Ok(authority) => {
+                was_taken |= last_rotation(&authority) == Some(id);
                 let rotating = condition(&authority, ROTATING).filter(|rotating| {
                     rotating.observed_generation.unwrap_or_default() >= generation
                 });
                 match rotating.filter(|rotating| rotating.status == "False") {
-                    Some(over) if over.reason == RotatingReason::Done.as_str() => {
-                        console.word(&format!("rotation {id} has ended: {}", over.message))?;
-                        return Ok(Conclusion::Yes);
-                    }
-                    Some(over) => {
-                        let why = &over.message;
-                        console.word(&format!("rotation {id} does not run: {why}"))?;
-                        return Ok(Conclusion::No);
-                    }
+                    Some(over) => return concluded(&authority, over, (id, was_taken), console),
                     None => {}
                 }
                 let line = standing(&authority);
@@ -122,7 +115,7 @@ async fn ended(
             Err(refusal) if refusal.may_pass_again() => {}
             Err(refusal) => return Err(unserved(refusal)),
         }
-        if Instant::now() + EACH > until {
+        if began.elapsed().saturating_add(EACH) > wait {
             return Err(Failure::unknown(format!(
                 "rotation {id} has not ended within {}, and goes on by itself; weft identity --ca \
                  shows what it waits for",
@@ -131,6 +124,43 @@ async fn ended(
         }
         sleep(EACH).await;
     }
+}
+
+/// How a rotation came out that runs no more. `was_taken`: the controller has named it.
+fn concluded(
+    authority: &CertificateAuthority,
+    over: &Condition,
+    (id, was_taken): (&str, bool),
+    console: &mut Console<'_>,
+) -> Result<Conclusion, Failure> {
+    let is_done = over.reason == RotatingReason::Done.as_str();
+    if is_done && was_taken {
+        let message = with_reason(format!("rotation {id} has ended"), &over.message);
+        console.word(&message)?;
+        return Ok(Conclusion::Yes);
+    }
+    let why = match last_rotation(authority) {
+        Some(other) if is_done => format!(
+            "the last rotation is {other}; one had the id {id} before, or another request came \
+             after it"
+        ),
+        _ => over.message.clone(),
+    };
+    console.word(&with_reason(format!("rotation {id} does not run"), &why))?;
+    Ok(Conclusion::No)
+}
+
+fn with_reason(said: String, why: &str) -> String {
+    match why {
+        "" => said,
+        why => format!("{said}: {why}"),
+    }
+}
+
+/// Id of the rotation that runs, or ran last.
+fn last_rotation(authority: &CertificateAuthority) -> Option<&str> {
+    let status = authority.status.as_ref()?;
+    status.rotation.as_ref()?.id.as_deref()
 }
 
 /// What stands beside the certificates of the authority: its phase with what that waits for, and
@@ -166,10 +196,7 @@ fn standing(authority: &CertificateAuthority) -> String {
             ));
         }
     }
-    if let Some(summary) = status.summary.filter(|summary| !summary.is_empty()) {
-        line.push_str(&format!(": {summary}"));
-    }
-    line
+    with_reason(line, &status.summary.unwrap_or_default())
 }
 
 fn condition<'a>(authority: &'a CertificateAuthority, kind: &str) -> Option<&'a Condition> {

@@ -258,6 +258,25 @@ async fn rotation_request_is_written_once_for_its_id() {
     assert_eq!(written(&api), expected);
 }
 
+/// Before any request.
+#[test]
+fn options_that_do_not_fit_rotations_are_refused() {
+    for (line, words) in [
+        ("weft identity rotate -n shop", "leave -n shop out"),
+        ("weft identity rotate -o json", "leave -o out"),
+        ("weft identity --ca --wait 1m", "weft identity rotate"),
+    ] {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Identity(command) = cli.command else {
+            panic!("{line}");
+        };
+        match command.must_be_readable(&cli.global) {
+            Err(Failure::Usage(text)) => assert!(text.contains(words), "{line}: {text}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn rotation_without_its_kind_is_not_known() {
     let api = FakeApi::default();
@@ -268,18 +287,31 @@ async fn rotation_without_its_kind_is_not_known() {
 
 #[tokio::test]
 async fn wait_ends_as_the_rotation_does() {
-    for (status, reason, generation, code, words) in [
-        ("False", "Done", 9, 0, "has ended: all renewed"),
-        ("False", "RootIsExternal", 9, 1, "does not run: all renewed"),
-        ("True", "Activating", 9, 3, "has not ended within 0s"),
+    for (last, status, reason, generation, code, words) in [
+        ("a", "False", "Done", 9, 0, "has ended: all renewed"),
+        (
+            "b",
+            "False",
+            "RootIsExternal",
+            9,
+            1,
+            "does not run: all renewed",
+        ),
+        ("a", "True", "Activating", 9, 3, "has not ended within 0s"),
         // Of what was requested before.
-        ("False", "Done", 0, 3, "has not ended within 0s"),
+        ("b", "False", "Done", 0, 3, "has not ended within 0s"),
+        // It ran long ago, or another request took its place.
+        ("b", "False", "Done", 9, 1, "the last rotation is b"),
     ] {
         let api = FakeApi::default();
         let rotating = json!({"type": "Rotating", "status": status, "reason": reason,
             "observedGeneration": generation, "message": "all renewed",
             "lastTransitionTime": "2026-11-02T08:00:00Z"});
-        put_authority(&api, &json!({"conditions": [rotating]}));
+        let rotation = json!({"id": last, "trigger": "Request"});
+        put_authority(
+            &api,
+            &json!({"rotation": rotation, "conditions": [rotating]}),
+        );
         let line = "weft identity rotate --id a --wait 0s";
         let (found, _, err) = run(api.client(), line).await;
         assert_eq!(found, code, "{reason}: {err}");

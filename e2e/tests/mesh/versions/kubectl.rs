@@ -16,10 +16,11 @@ const KINDS: [(&str, &str, usize); 6] = [
 ];
 
 /// Weft's own kinds, which have one version.
-const OURS: [(&str, &str); 3] = [
+const OURS: [(&str, &str); 4] = [
     ("trafficpolicies.weft.dev", "tp"),
     ("canaryreleases.weft.dev", "crel"),
     ("faultexperiments.weft.dev", "fexp"),
+    ("certificateauthorities.weft.dev", "wca"),
 ];
 
 #[test]
@@ -143,7 +144,11 @@ fn kubectl_explains_every_field_of_our_own_kinds() -> Outcome {
         let version = format!("--api-version={group}/v1alpha1");
         let tree = ns.kubectl(&["explain", plural, &version, "--recursive"])?;
         let objects = objects(&tree);
-        for part in ["spec", "spec.timeouts", "spec.retry.budget", "status"] {
+        let nested: &[&str] = match plural {
+            "trafficpolicies" => &["spec.timeouts", "spec.retry.budget"],
+            _ => &[],
+        };
+        for part in ["spec", "status"].iter().chain(nested) {
             assert!(
                 objects.iter().any(|object| object == part),
                 "{part}: {tree}"
