@@ -12,7 +12,7 @@ use crds::weft::{
 };
 use identity::authority::BACKDATE;
 use identity::rotation::{
-    Phase, Progress, Reason, Request, Scope, Seen, State, Step, Waiting, progress,
+    Move, Phase, Progress, Reason, Request, Scope, Seen, State, Step, Trigger, Waiting, progress,
 };
 use identity::verify::AuthorityId;
 use identity::{rotate, verify};
@@ -123,7 +123,9 @@ impl Report<'_> {
             phase: Some(phase(state).to_owned()),
             source: Some(state.source.as_str().to_owned()),
             summary: self.summary(),
-            rotation: rotation(state).or(before.rotation.clone()),
+            rotation: rotation(state)
+                .or_else(|| self.replaced())
+                .or_else(|| before.rotation.clone()),
             roots,
             issuers: vec![self.issuer()],
             retired: ids.map(|one| retired(one.root)).collect(),
@@ -144,6 +146,21 @@ impl Report<'_> {
             renewed: of_total(progress.renewed),
             conditions: self.conditions(object, &before),
         }
+    }
+
+    /// An issuer that was replaced on request, which needs no phases.
+    fn replaced(&self) -> Option<RotationStatus> {
+        let Step::Go(Move::ReplaceIssuer(id)) = self.step else {
+            return None;
+        };
+        let is_done = self.loaded.state.ids.contains(id);
+        is_done.then(|| RotationStatus {
+            id: Some(id.clone()),
+            trigger: Trigger::Request.as_str().to_owned(),
+            reason: Some("Planned".to_owned()),
+            since: Some(date(self.now)),
+            phase_since: None,
+        })
     }
 
     /// What a phase waits for longer than it should: the first of them, by name alone, so that the

@@ -194,6 +194,7 @@ async fn issuer_is_replaced_below_the_same_root() {
     assert_eq!(key(&bench.api, ROOT_CRT), root);
     assert_ne!(key(&bench.api, ISSUER_CRT), issuer);
     bench.must_be_steady("issuer");
+    assert_eq!(bench.status()["rotation"]["id"], "issuer");
 }
 
 #[tokio::test(start_paused = true)]
