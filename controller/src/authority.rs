@@ -108,7 +108,6 @@ struct Inner {
     api_pem: watch::Sender<Arc<str>>,
 }
 
-#[derive(Debug)]
 struct Loaded {
     roots_pem: String,
     /// Absent when the root was brought without its key.
@@ -121,6 +120,9 @@ struct Loaded {
     /// When this step was loaded.
     since: Instant,
 }
+
+// Its content holds keys.
+opaque_debug!(Loaded);
 
 impl Authority {
     /// An authority that nothing is known of yet, of the trust domain of `own`.

@@ -131,12 +131,17 @@ impl Bundle {
         }
     }
 
-    /// What the watch has shown counts, and not what was written.
+    /// What the watch has shown counts, and not what was written. A namespace that never had a copy
+    /// has shown no pod former roots: one that is new, and one in which no copy may be made.
     fn show_progress(&self, seen: &WatchState) {
         let roots = self.roots.borrow().clone();
         let has_copy = |namespace: &str| {
-            let copy = seen.copies.get(namespace);
-            self.excluded.contains(namespace) || copy.is_some_and(|copy| copy.roots == *roots)
+            let has_newest = match (seen.copies.get(namespace), seen.last.get(namespace)) {
+                (Some(copy), _) => copy.roots == *roots,
+                (None, Some(last)) => last.roots == *roots,
+                (None, None) => true,
+            };
+            has_newest || self.excluded.contains(namespace)
         };
         let behind = seen.namespaces.iter().filter(|one| !has_copy(one.as_str()));
         let behind: Vec<String> = behind.cloned().collect();

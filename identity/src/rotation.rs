@@ -83,7 +83,7 @@ pub fn step(state: &State, seen: &Seen, now: SystemTime) -> Step {
     if let Some(offered) = &seen.offered
         && seen.source == Source::Secret
         && state.active() == Some(offered.root)
-        && state.issuers.last() != Some(&offered.issuer)
+        && !offered.signs
     {
         return Step::Go(Move::TakeIssuer);
     }
@@ -316,7 +316,7 @@ fn counted<'a>(
         .iter()
         .flatten()
         .filter(move |proxy| match proxy.stream {
-            ProxyStream::Open => true,
+            ProxyStream::Open | ProxyStream::Returning => true,
             ProxyStream::None(since) => {
                 let from = rotation.map_or(since, |rotation| since.max(rotation.phase_since));
                 patient && proxy.created <= older_than + CLOCK_MARGIN && now < from + lives(seen)
@@ -363,16 +363,26 @@ fn lacks(
     if done {
         return None;
     }
-    if let ProxyStream::None(since) = proxy.stream {
-        let lasts = now.duration_since(since).unwrap_or_default();
-        return Some(Waiting::NoStream { pod: pod(), lasts });
+    match proxy.stream {
+        ProxyStream::None(since) => {
+            let lasts = now.duration_since(since).unwrap_or_default();
+            return Some(Waiting::NoStream { pod: pod(), lasts });
+        }
+        // What it has is not known, however long the phase lasts.
+        ProxyStream::Returning => return Some(Waiting::Returning(pod())),
+        ProxyStream::Open => {}
     }
     let reports = match rotation.phase {
         Phase::Preparing | Phase::Retiring => !proxy.trusts.is_empty(),
         Phase::Activating => proxy.authority.is_some(),
     };
     if !reports {
-        let left = left_until(rotation.phase_since + lives(seen), now);
+        // A replica that loads the step late issues below the former root until then.
+        let since = match rotation.phase {
+            Phase::Preparing => rotation.phase_since,
+            Phase::Activating | Phase::Retiring => given_older_until(rotation, seen, now),
+        };
+        let left = left_until(since + lives(seen), now);
         return (!left.is_zero()).then(|| Waiting::Silent { pod: pod(), left });
     }
     Some(match rotation.phase {

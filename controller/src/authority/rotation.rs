@@ -192,7 +192,7 @@ impl Watched {
                     still_lost.insert(Arc::clone(&facts.uid), since);
                     match have_returned {
                         true => ProxyStream::None(since),
-                        false => ProxyStream::Open,
+                        false => ProxyStream::Returning,
                     }
                 }
             };
@@ -272,6 +272,11 @@ impl Making<'_> {
             Move::TakeIssuer => {
                 let candidate = self.candidate.ok_or(CaError::Missing("tls.crt"))?;
                 put_issuer(&candidate.issuer, data);
+                let mut roots = self.roots(text(data, ROOT_CRT)?)?;
+                // Its owner may have renewed the root too, with its key.
+                let renewed = roots.iter_mut().filter(|(id, _)| *id == candidate.root_id);
+                renewed.for_each(|(_, pem)| pem.clone_from(&candidate.root_pem));
+                put_roots(&roots, data);
                 Ok(state.with_issuer(candidate.issuer_id, None))
             }
             Move::ReplaceIssuer(id) => {

@@ -86,7 +86,7 @@ pub(crate) enum CaError {
     },
     /// A replica that starts waits for those that run.
     #[error(
-        "{SECRET}: its first root is not among those of CertificateAuthority weft, as after the restore          of a backup: it is taken a minute after the start unless a running controller writes its own back"
+        "{SECRET}: its first root is not among those of CertificateAuthority weft, as after the restore of a backup: it is taken a minute after the start unless a running controller writes its own back"
     )]
     Restored,
     /// A replica that starts takes no root whose key is known.

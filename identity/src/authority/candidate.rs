@@ -28,6 +28,8 @@ const MAX_ABOVE: usize = 3;
 const MAX_ROOTS: usize = 4;
 /// Certificates of one text, doubles among them.
 const MAX_CERTIFICATES: usize = 64;
+/// Characters of a certificate's name in a reason.
+const MAX_NAME: usize = 128;
 /// Bits of RSA keys that every verifier takes and that sign in milliseconds.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=4_096;
 /// What is taken shall be in use for so long, unless nothing that lasts longer is there.
@@ -355,8 +357,13 @@ fn parsed<'a>(
     }
 }
 
+/// It stands in Events and in a status, and its owner may have made it as long as a Secret.
 fn name(certificate: &X509Certificate<'_>) -> String {
-    format!("{:?}", verify::subject_name(certificate))
+    let name = verify::subject_name(certificate);
+    match name.char_indices().nth(MAX_NAME) {
+        Some((end, _)) => format!("{:?}...", &name[..end]),
+        None => format!("{name:?}"),
+    }
 }
 
 #[cfg(test)]

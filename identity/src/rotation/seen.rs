@@ -54,8 +54,9 @@ pub enum Scope {
 pub struct Offered {
     /// The root that it ends at.
     pub root: AuthorityId,
-    /// What signs leaves.
-    pub issuer: AuthorityId,
+    /// What signs now is this certificate, with what is above it. An issuer that its owner renewed with
+    /// its key is another one: the former ends.
+    pub signs: bool,
 }
 
 /// A controller.
@@ -110,6 +111,8 @@ pub struct Proxy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyStream {
     Open,
+    /// None yet, on a controller that has just started; what it has is not known.
+    Returning,
     /// None since then, or since before it was looked for.
     None(SystemTime),
 }
@@ -130,6 +133,7 @@ pub enum Waiting {
         pod: String,
         lasts: Duration,
     },
+    Returning(String),
     NotTrusting(String),
     NotRenewed(String),
     StillTrusting(String),
@@ -177,6 +181,9 @@ impl fmt::Display for Waiting {
                 write!(f, "kubelets show the trust bundles: {} left", Span(*left))
             }
             Self::NoStream { pod, lasts } => write!(f, "{pod}: no stream for {}", Span(*lasts)),
+            Self::Returning(pod) => {
+                write!(f, "{pod}: not back yet at the controller that has just started")
+            }
             Self::NotTrusting(pod) => write!(f, "{pod}: lacks the next root"),
             Self::NotRenewed(pod) => write!(f, "{pod}: has a certificate below the former root"),
             Self::StillTrusting(pod) => write!(f, "{pod}: still trusts the former root"),

@@ -285,6 +285,47 @@ fn old_proxy_that_reports_nothing_counts_for_a_life() {
 }
 
 #[test]
+fn old_proxy_of_a_late_replica_counts_from_its_load() {
+    let state = activating(Reason::Planned);
+    let mut seen = done(&state);
+    let silent = Proxy {
+        authority: None,
+        ..proxy(&state)
+    };
+    seen.proxies = Some(vec![silent]);
+    let loaded = start() + 30 * MINUTE;
+    seen.replicas[0].loaded = Loaded::Step {
+        step: state.step,
+        roots: state.roots.clone(),
+        since: loaded,
+    };
+    let early = start() + HOUR + GRACE;
+    assert!(matches!(step(&state, &seen, early), Step::Wait(_)));
+    let last = loaded + HOUR + GRACE;
+    assert_eq!(step(&state, &seen, last), Step::Go(Move::Retire));
+}
+
+#[test]
+fn proxy_not_back_yet_holds_up_a_long_phase() {
+    for state in [preparing(Reason::Planned), activating(Reason::Planned)] {
+        let mut seen = done(&state);
+        let returning = Proxy {
+            stream: ProxyStream::Returning,
+            trusts: Vec::new(),
+            authority: None,
+            ..proxy(&state)
+        };
+        seen.proxies = Some(vec![returning]);
+        let long_after = start() + 100 * HOUR;
+        let waits = waits_for(&state, &seen, long_after);
+        assert_eq!(
+            waits,
+            "shop/web-0: not back yet at the controller that has just started"
+        );
+    }
+}
+
+#[test]
 fn compromise_goes_on_at_once_or_after_seconds() {
     for (state, longest) in [
         (preparing(Reason::Compromise), 10),

@@ -84,7 +84,7 @@ impl Reconciler {
         let held = self.held(&loaded, now).await;
         let offered = held.candidate().map(|candidate| Offered {
             root: candidate.root_id,
-            issuer: candidate.issuer_id,
+            signs: candidate.issuer.cert_pem() == loaded.issuer.cert_pem(),
         });
         let request = object.as_ref().and_then(status::request);
         let seen = self.watched.seen(&loaded, request, offered, now);

@@ -24,17 +24,17 @@ fn life_begins_rotation_of_generated_roots_alone() {
 fn offered_issuer_is_taken_or_begins_rotation() {
     let mut seen = done(&old());
     seen.source = Source::Secret;
-    let offer = |root: u8, issuer: u8| {
+    let offer = |root: u8, signs: bool| {
         Some(Offered {
             root: id(root),
-            issuer: id(issuer),
+            signs,
         })
     };
-    seen.offered = offer(1, 101);
+    seen.offered = offer(1, true);
     assert_eq!(step(&old(), &seen, start()), Step::Rest, "the one in use");
-    seen.offered = offer(1, 111);
+    seen.offered = offer(1, false);
     assert_eq!(step(&old(), &seen, start()), Step::Go(Move::TakeIssuer));
-    seen.offered = offer(5, 105);
+    seen.offered = offer(5, false);
     let Step::Go(Move::Begin(begin)) = step(&old(), &seen, start()) else {
         panic!("no rotation");
     };

@@ -111,7 +111,7 @@ impl Mesh {
                 let lost = *self.view.lost.entry(pod).or_insert(self.now);
                 match returned {
                     true => ProxyStream::None(shifted(lost, ahead)),
-                    false => ProxyStream::Open,
+                    false => ProxyStream::Returning,
                 }
             };
             let (trusts, authority) = report.unwrap_or_default();
