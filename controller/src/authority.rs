@@ -198,6 +198,9 @@ impl Authority {
                 "no authority is loaded".to_owned(),
             ));
         };
+        if self.is_late() {
+            return Err(unavailable(&"this controller lags behind the others"));
+        }
         loaded
             .issuer
             .issue(csr, names, now, ttl)

@@ -10,7 +10,7 @@ use crds::weft::{AUTHORITY, CertificateAuthority};
 use futures::stream::select;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use identity::authority::{BACKDATE, BadAuthority, ISSUER_LIFE};
-use identity::rotation::State;
+use identity::rotation::{Source, State};
 use identity::{Issuer, Root, Roots, rotate};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -31,6 +31,7 @@ use super::{
         TRUST_DOMAIN, clock_difference, date, fresh, fresh_api_root, last_manager, root_with_key,
         text,
     },
+    source::Held,
 };
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
@@ -293,7 +294,10 @@ impl Reconciler {
             return Ok(());
         }
         let Some(root) = &loaded.root else {
-            warn!("the issuer should be replaced, and the root's key is not here to do it");
+            // The owner of a Secret renews it, which `Expiring` waits for.
+            if loaded.state.source == Source::Generated {
+                warn!("the issuer should be replaced, and the root's key is not here to do it");
+            }
             return Ok(());
         };
         let issuer = successor(root, roots, now)?;
@@ -331,12 +335,17 @@ impl Reconciler {
         let data = secret.data.get_or_insert_default();
         let roots_pem = text(data, ROOT_CRT)?;
         let roots = Roots::from_pem(&self.authority.inner.own, roots_pem)?;
-        let Some(root) = root_with_key(data, roots_pem)? else {
-            return Err(CaError::NoRootKey(outside));
-        };
+        let root = root_with_key(data, roots_pem)?;
         let former = Issuer::from_pem(text(data, ISSUER_CRT)?, text(data, ISSUER_KEY)?)?;
         let state = secret::state(data, &roots.ids(), &former).ok_or(BadAuthority::Certificate)?;
-        let issuer = successor(&root, &roots, now)?;
+        let issuer = match root {
+            Some(root) => successor(&root, &roots, now)?,
+            // Its owner may have renewed it meanwhile.
+            None => match self.held(&state, former.not_after(), now).await {
+                Held::Usable(found) if roots.ids().contains(&found.root_id) => found.issuer,
+                _ => return Err(CaError::NoRootKey(outside)),
+            },
+        };
         self.replace(&mut secret, &state, &issuer, Some(outside), now)
             .await
     }

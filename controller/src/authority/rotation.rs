@@ -19,6 +19,7 @@ use identity::{Issuer, Root, Roots, rotate};
 use k8s_openapi::ByteString;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
+use runtime::ready::{Hold, Ready};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -215,9 +216,11 @@ fn before(now: SystemTime, at: Instant) -> SystemTime {
     now.checked_sub(at.elapsed()).unwrap_or(now)
 }
 
-/// Makes this replica serve no proxies while another one has served a later step for [`LATE`].
-pub(crate) async fn follow_others(authority: Authority, observed: Observed) {
+/// Makes this replica serve no proxies, and unready, while another one has served a later step for
+/// [`LATE`].
+pub(crate) async fn follow_others(authority: Authority, observed: Observed, ready: Ready) {
     let mut since: Option<Instant> = None;
+    let mut unready: Option<Hold> = None;
     loop {
         sleep(LOOK).await;
         let ours = authority.loaded().map_or(0, |loaded| loaded.state.step);
@@ -227,7 +230,13 @@ pub(crate) async fn follow_others(authority: Authority, observed: Observed) {
             ReplicaStep::Unheard | ReplicaStep::Former => false,
         });
         since = is_later.then(|| since.unwrap_or_else(Instant::now));
-        authority.set_late(since.is_some_and(|since| since.elapsed() >= LATE));
+        let is_late = since.is_some_and(|since| since.elapsed() >= LATE);
+        authority.set_late(is_late);
+        if !is_late {
+            unready = None;
+        } else if unready.is_none() {
+            unready = Some(ready.hold("later step of the certificate authority"));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The Lease holder makes it, anew when it was deleted, and writes its status when that changes.
 //! Nothing is decided by a status: it can be edited or lost.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crds::weft::{
     AUTHORITY, AuthorityProxies, CertificateAuthority, CertificateAuthoritySpec,
@@ -31,7 +31,7 @@ use super::source::Held;
 /// Names of what is waited for in the status.
 const MAX_NAMED: usize = 8;
 /// A phase that waits for longer says so.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10 * 60);
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// What the status says, beside what was there before.
 pub(super) struct Report<'a> {
@@ -137,7 +137,7 @@ impl Report<'_> {
                     .waits()
                     .iter()
                     .take(MAX_NAMED)
-                    .map(ToString::to_string)
+                    .map(|waiting| self.named(waiting))
                     .collect(),
             }),
             root_ends: active.map(left),
@@ -176,6 +176,16 @@ impl Report<'_> {
         let name = first.split(": ").next().unwrap_or_default();
         let (id, phase) = (&rotation.id, rotation.phase.as_str());
         Some(format!("rotation {id} in phase {phase} waits for {name}"))
+    }
+
+    /// As the status has it. The clock is compared at a write, so the time in it makes one a minute.
+    fn named(&self, waiting: &Waiting) -> String {
+        if *waiting != Waiting::Clock {
+            return waiting.to_string();
+        }
+        let shown = self.now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let minute = Duration::from_secs(shown.as_secs() / 60 * 60);
+        format!("{waiting}: it shows {}", date(UNIX_EPOCH + minute))
     }
 
     fn waits(&self) -> &[Waiting] {

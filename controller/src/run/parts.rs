@@ -144,8 +144,8 @@ fn defaults(settings: &Settings) -> Defaults {
 }
 
 /// The certificate authority's Secret; ends with an error if it is another mesh's.
-pub(super) fn authority(context: &Context) -> JoinHandle<Result<(), CaError>> {
-    let followed = follow_others(context.authority.clone(), context.observed.clone());
+pub(super) fn authority(context: &Context, ready: Ready) -> JoinHandle<Result<(), CaError>> {
+    let followed = follow_others(context.authority.clone(), context.observed.clone(), ready);
     runtime::task::spawn("steps of others", followed);
     let reconciler = Reconciler {
         authority: context.authority.clone(),

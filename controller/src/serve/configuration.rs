@@ -197,7 +197,9 @@ impl Configuration {
         self.interest = compiled.model.interest(pod, destinations);
         self.seen = compiled.number();
         if authority.is_late() {
-            return Err(Status::unavailable("this controller lags behind the others"));
+            return Err(Status::unavailable(
+                "this controller lags behind the others",
+            ));
         }
         let bundle = bundle(authority, &compiled.model.index.shared);
         target.insert(bundle.resource.name.clone(), bundle);

@@ -182,7 +182,10 @@ impl fmt::Display for Waiting {
             }
             Self::NoStream { pod, lasts } => write!(f, "{pod}: no stream for {}", Span(*lasts)),
             Self::Returning(pod) => {
-                write!(f, "{pod}: not back yet at the controller that has just started")
+                write!(
+                    f,
+                    "{pod}: not back yet at the controller that has just started"
+                )
             }
             Self::NotTrusting(pod) => write!(f, "{pod}: lacks the next root"),
             Self::NotRenewed(pod) => write!(f, "{pod}: has a certificate below the former root"),

@@ -56,15 +56,20 @@ impl Reconciler {
     /// Why a replica that starts does not take this content, or not yet: its first root is none that
     /// the status names, as after a restore, and a running replica may write its own back.
     pub(super) async fn refused_at_start(&self, secret: &Secret) -> Option<CaError> {
+        let may_wait = self.watched.started.elapsed() < UNKNOWN;
         let objects: Api<CertificateAuthority> = Api::all(self.client.clone());
-        let object = objects.get_opt(AUTHORITY).await.ok().flatten()?;
+        let object = match objects.get_opt(AUTHORITY).await {
+            Ok(object) => object?,
+            // As while a chart is upgraded.
+            Err(kube::Error::Api(status)) if status.is_forbidden() => return None,
+            Err(error) => return may_wait.then(|| error.into()),
+        };
         let pem = text(secret.data.as_ref()?, ROOT_CRT).ok()?;
         let roots = Roots::from_pem(&self.authority.inner.own, pem).ok()?;
         let first = roots.certificates().into_iter().next()?;
         if status::has_retired(&object, *roots.ids().first()?) {
             return Some(CaError::RootRetired);
         }
-        let may_wait = self.watched.started.elapsed() < UNKNOWN;
         (may_wait && !knows_root(&object, &first)).then_some(CaError::Restored)
     }
 
@@ -81,7 +86,8 @@ impl Reconciler {
             return Ok(());
         }
         let object = status::object(&self.client).await;
-        let held = self.held(&loaded, now).await;
+        let signs_until = loaded.issuer.not_after();
+        let held = self.held(&loaded.state, signs_until, now).await;
         let offered = held.candidate().map(|candidate| Offered {
             root: candidate.root_id,
             signs: candidate.issuer.cert_pem() == loaded.issuer.cert_pem(),
@@ -129,8 +135,13 @@ impl Reconciler {
         });
     }
 
-    /// What the configured Secret holds.
-    async fn held(&self, loaded: &Loaded, now: SystemTime) -> Held {
+    /// What the configured Secret holds. `signs_until`: the end of the issuer in use.
+    pub(super) async fn held(
+        &self,
+        state: &State,
+        signs_until: SystemTime,
+        now: SystemTime,
+    ) -> Held {
         let reader = SourceReader {
             client: &self.client,
             namespace: &self.namespace,
@@ -138,7 +149,7 @@ impl Reconciler {
             own: &self.authority.inner.own,
             mismatched: &self.watched.mismatched,
         };
-        let held = match reader.read(now, loaded.issuer.not_after()).await {
+        let held = match reader.read(now, signs_until).await {
             Ok(held) => held,
             Err(error) => {
                 warn!(%error, "the Secret of the issuer cannot be read");
@@ -146,7 +157,7 @@ impl Reconciler {
             }
         };
         let root = held.candidate().map(|candidate| candidate.root_id);
-        match root.filter(|root| loaded.state.is_retired(*root)) {
+        match root.filter(|root| state.is_retired(*root)) {
             Some(root) => Held::Rejected(format!(
                 "RootRetired: root {root} was taken out by a Compromise, since its key is known: make a \
                  new root"

@@ -114,7 +114,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn step_of_a_replica_arrives_behind_its_proxies() {
         let (ours, theirs) = (Observed::default(), Observed::default());
-        assert_eq!(ours.replica_steps(), None, "it is not known which there are");
+        assert_eq!(
+            ours.replica_steps(),
+            None,
+            "it is not known which there are"
+        );
         ours.follow_replicas(&BTreeSet::from([PEER]));
         assert_eq!(heard(&ours), ReplicaStep::Unheard);
 
@@ -124,12 +128,20 @@ mod tests {
         theirs.serves(step(4));
         let (revision, messages) = theirs.own_since(0);
         assert!(messages.len() > 1);
-        let steps: Vec<u64> = messages.iter().flat_map(|one| &one.authority).map(|one| one.step).collect();
+        let steps: Vec<u64> = messages
+            .iter()
+            .flat_map(|one| &one.authority)
+            .map(|one| one.step)
+            .collect();
         assert_eq!(steps, [0, 4], "the first says that it reports any");
         for message in messages {
             ours.receive(PEER, message);
         }
-        let ReplicaStep::Serves { step: served, since } = heard(&ours) else {
+        let ReplicaStep::Serves {
+            step: served,
+            since,
+        } = heard(&ours)
+        else {
             panic!("not heard");
         };
         assert_eq!(served, step(4));
@@ -141,7 +153,11 @@ mod tests {
         for message in theirs.own_since(revision).1 {
             ours.receive(PEER, message);
         }
-        let ReplicaStep::Serves { step: served, since: later } = heard(&ours) else {
+        let ReplicaStep::Serves {
+            step: served,
+            since: later,
+        } = heard(&ours)
+        else {
             panic!("not heard");
         };
         assert!(served == step(5) && later > since);
@@ -164,7 +180,11 @@ mod tests {
         let observed = Observed::default();
         observed.note(1, proxy("web", vec![vec![7; 16], vec![1; 3]]));
         let trusts = &observed.trusts()["shop/web"].trusts;
-        assert_eq!(*trusts, [AuthorityId::from([7; 16])], "what has another length is none");
+        assert_eq!(
+            *trusts,
+            [AuthorityId::from([7; 16])],
+            "what has another length is none"
+        );
         observed.ended(1, "shop/web");
         assert!(observed.trusts().is_empty());
     }

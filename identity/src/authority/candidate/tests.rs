@@ -410,11 +410,18 @@ fn reason_holds_a_bounded_part_of_the_name() {
     let root = Made::root();
     let long = root.below_with(&PKCS_ECDSA_P256_SHA256, |params| {
         let name = "n".repeat(10_000);
-        params.distinguished_name.push(rcgen::DnType::OrganizationName, name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationName, name);
     });
     let key = long.key.serialize_pem();
-    let error = parse(&long.pem, &key, &Made::root().pem).unwrap_err().to_string();
-    assert!(error.contains("ends at no root") && error.len() < 500, "{error}");
+    let error = parse(&long.pem, &key, &Made::root().pem)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("ends at no root") && error.len() < 500,
+        "{error}"
+    );
 }
 
 #[test]

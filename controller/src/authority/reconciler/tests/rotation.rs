@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use identity::rotation::{Phase, State};
+use runtime::ready::Ready;
 
 use super::*;
+use crate::authority::rotation::follow_others;
 use crate::authority::secret::{NEXT_ROOT_CRT, NEXT_ROOT_KEY};
 use crate::settings::authority::IssuerSource;
 use crate::testing::cluster::Cluster;
@@ -316,6 +318,59 @@ async fn issuer_of_a_secret_takes_over_and_is_followed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ended_issuer_of_a_secret_is_replaced_at_start() {
+    let settings = AuthoritySettings {
+        settle: 10 * SECOND,
+        source: IssuerSource::Secret {
+            name: "corp-ca".to_owned(),
+            roots: None,
+        },
+        ..AuthoritySettings::default()
+    };
+    let bench = Bench::new(settings.clone());
+    let root = Root::generate(bench.now(), ROOT_LIFE).unwrap();
+    let issuer = root.issuer(bench.now(), 2 * DAY).unwrap();
+    bench.api.put(SOURCE, secret_of(&root, &issuer));
+    bench.ticks(45).await;
+    bench.must_be_steady("secret");
+
+    // All processes are new: the cluster was off, and its owner renews it.
+    let later = bench.now() + 100 * DAY;
+    let late = Reconciler {
+        watched: watched(settings).0,
+        ..reconciler(&bench.api, true)
+    };
+    let refused = late.step(later).await.unwrap_err();
+    assert!(matches!(refused, CaError::NoRootKey(_)), "{refused}");
+    let renewed = root.issuer(later, ISSUER_LIFE).unwrap();
+    bench.api.put(SOURCE, secret_of(&root, &renewed));
+    late.step(later).await.unwrap();
+    assert!(can_sign(&late, later));
+    assert_eq!(late.authority.roots_der(), [root.certificate().to_vec()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_that_is_off_is_compared_each_minute() {
+    let bench = Bench::generated();
+    bench.ticks(2).await;
+    let written_at = |at: String| {
+        let mut object = bench.api.read(OBJECT).unwrap();
+        object["metadata"]["managedFields"] = json!([{"manager": "weft", "time": at}]);
+        bench.api.put(OBJECT, object);
+    };
+    bench.request(json!({"id": "audit"}));
+    written_at("2020-01-01T00:00:00Z".to_owned());
+    bench.ticks(70).await;
+    assert_eq!(bench.state().phase(), Some(Phase::Preparing));
+    let named = bench.status()["proxies"]["waitingFor"][0].clone();
+    assert!(named.as_str().unwrap().contains(": it shows "), "{named}");
+
+    written_at(date(bench.now() + 30 * SECOND));
+    bench.ticks(130).await;
+    bench.must_be_steady("its clock is right");
+}
+
+#[tokio::test(start_paused = true)]
 async fn replica_does_not_start_from_a_root_that_status_lacks() {
     let bench = Bench::generated();
     bench.ticks(2).await;
@@ -371,8 +426,13 @@ async fn replica_that_lags_behind_serves_no_proxies() {
     let observed = Observed::default();
     let peer = "10.0.0.9".parse().unwrap();
     observed.follow_replicas(&BTreeSet::from([peer]));
-    let followed = crate::authority::rotation::follow_others(authority.clone(), observed.clone());
+    let ready = Ready::new();
+    let followed = follow_others(authority.clone(), observed.clone(), ready.clone());
     let followed = tokio::spawn(followed);
+    let replica = Reconciler {
+        authority: authority.clone(),
+        ..reconciler(&FakeApi::default(), false)
+    };
     observed.receive(
         peer,
         wire::v1::Observed {
@@ -386,10 +446,12 @@ async fn replica_that_lags_behind_serves_no_proxies() {
     );
     sleep(5 * SECOND).await;
     assert!(!authority.is_late(), "it may read it in a moment");
+    assert!(ready.is_ready() && can_sign(&replica, SystemTime::now()));
     sleep(10 * SECOND).await;
     assert!(authority.is_late());
+    assert!(!ready.is_ready() && !can_sign(&replica, SystemTime::now()));
     observed.follow_replicas(&BTreeSet::new());
     sleep(2 * SECOND).await;
-    assert!(!authority.is_late());
+    assert!(!authority.is_late() && ready.is_ready());
     followed.abort();
 }
