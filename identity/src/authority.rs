@@ -109,6 +109,13 @@ impl Root {
         Signer::from_pem(cert_pem, key_pem).map(Self)
     }
 
+    /// Whether [`Root::generate`] made it, by its name. One that was brought is its owner's to replace.
+    #[must_use]
+    pub fn is_generated(&self) -> bool {
+        let parsed = x509_parser::parse_x509_certificate(&self.0.certificate);
+        parsed.is_ok_and(|(_, root)| verify::subject_name(&root).starts_with("CN=weft root "))
+    }
+
     /// A new issuer below this root. It never outlives the root.
     ///
     /// # Errors

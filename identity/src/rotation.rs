@@ -121,17 +121,17 @@ pub struct Announced {
 /// The times are powers of two of a second: each change of them is sent to all proxies.
 #[must_use]
 pub fn announced(state: &State, seen: &Seen, now: SystemTime) -> Announced {
+    // Fifty a second, which a replica signs beside its other work; more where there is haste.
+    let planned = Duration::from_secs((proxies(seen) / 50).next_power_of_two()).max(SPREAD);
     let Some(rotation) = &state.rotation else {
         // A proxy that was away returns with what it had, and keeps what it had opened before.
         let last = state.retired.last();
         return Announced {
-            renew_within: Some(SPREAD),
+            renew_within: Some(planned),
             end_others: last.is_some_and(|last| now < last.at + lives(seen)),
         };
     };
     let is_planned = rotation.reason == Reason::Planned;
-    // Fifty a second, which a replica signs beside its other work; more where there is haste.
-    let planned = Duration::from_secs((proxies(seen) / 50).next_power_of_two()).max(SPREAD);
     let renew_within = match rotation.phase {
         Phase::Preparing => None,
         Phase::Activating | Phase::Retiring if is_planned => Some(planned),

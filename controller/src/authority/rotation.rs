@@ -99,8 +99,10 @@ impl Watched {
         offered: Option<Offered>,
         now: SystemTime,
     ) -> Seen {
+        // A root that was brought with its key is its owner's to replace.
         let is_due = |root: &Root| {
-            now >= rotate::renew_issuer_at(root.not_before() + BACKDATE, root.not_after())
+            root.is_generated()
+                && now >= rotate::renew_issuer_at(root.not_before() + BACKDATE, root.not_after())
         };
         Seen {
             settle: self.settings.settle,

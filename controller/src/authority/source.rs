@@ -81,7 +81,13 @@ impl SourceReader<'_> {
             Some((name, key)) => {
                 let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
                 let map = maps.get_opt(name).await?.and_then(|map| map.data);
-                from_map = map.and_then(|mut map| map.remove(key)).unwrap_or_default();
+                let Some(found) = map.and_then(|mut map| map.remove(key)) else {
+                    return Ok(Held::Rejected(format!(
+                        "ConfigMap {name} has no key {key}: write the roots there, or correct \
+                         identity.issuer.roots"
+                    )));
+                };
+                from_map = found;
                 from_map.as_bytes()
             }
         };

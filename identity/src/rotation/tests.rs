@@ -306,6 +306,23 @@ fn old_proxy_of_a_late_replica_counts_from_its_load() {
 }
 
 #[test]
+fn renewals_are_spread_by_count_in_every_planned_phase() {
+    let within = |state: &State, count: usize| {
+        let mut seen = done(state);
+        seen.proxies = Some(vec![proxy(state); count]);
+        announced(state, &seen, start()).renew_within
+    };
+    // Steady too: a person may have changed the order of roots.
+    for state in [old(), activating(Reason::Planned)] {
+        assert_eq!(within(&state, 3), Some(SPREAD));
+        assert_eq!(within(&state, 2_000), Some(Duration::from_secs(64)));
+    }
+    let hasty = activating(Reason::Compromise);
+    assert_eq!(within(&hasty, 2_000), Some(Duration::from_secs(32)));
+    assert_eq!(within(&preparing(Reason::Planned), 2_000), None);
+}
+
+#[test]
 fn proxy_not_back_yet_holds_up_a_long_phase() {
     for state in [preparing(Reason::Planned), activating(Reason::Planned)] {
         let mut seen = done(&state);

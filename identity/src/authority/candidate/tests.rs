@@ -7,7 +7,7 @@ use rcgen::{
     PKCS_ED25519, SignatureAlgorithm,
 };
 
-use super::super::{authority_params, unix};
+use super::super::{ROOT_LIFE, Root, authority_params, unix};
 use super::*;
 use crate::authority::LeafNames;
 use crate::request::LeafKey;
@@ -403,6 +403,15 @@ fn authorities_that_peers_would_refuse_name_the_reason() {
         of("has ended or ends within the hour", &ended, &root),
         of("has ended or ends within the hour", &soon, &root),
     ]);
+}
+
+#[test]
+fn generated_root_is_told_from_a_brought_one() {
+    let generated = Root::generate(SystemTime::now(), ROOT_LIFE).unwrap();
+    assert!(generated.is_generated());
+    let brought = Made::root();
+    let brought = Root::from_pem(&brought.pem, &brought.key.serialize_pem());
+    assert!(!brought.unwrap().is_generated());
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Bench {
         }
     }
 
-    fn request(&self, rotation: Value) {
+    fn request(&self, rotation: &Value) {
         let mut object = self.api.read(OBJECT).unwrap();
         object["spec"] = json!({"rotation": rotation});
         self.api.put(OBJECT, object);
@@ -120,7 +120,7 @@ async fn requested_rotation_ends_with_one_other_root() {
     let first = key(&bench.api, ROOT_CRT);
     assert_eq!(bench.status()["phase"], "Steady");
     assert_eq!(bench.condition("Rotating")["reason"], "NeverRotated");
-    bench.request(json!({"id": "audit-2026"}));
+    bench.request(&json!({"id": "audit-2026"}));
     bench.tick().await;
     assert_eq!(bench.state().phase(), Some(Phase::Preparing));
     assert_eq!(bench.status()["phase"], "Preparing");
@@ -150,7 +150,7 @@ async fn lost_answers_and_reverted_secrets_leave_one_root() {
         let bench = Bench::generated();
         bench.ticks(2).await;
         let before = bench.api.read(PATH).unwrap();
-        bench.request(json!({"id": "audit"}));
+        bench.request(&json!({"id": "audit"}));
         // One of one never answers: what was written counts.
         bench.api.lose_answers(every);
         bench.ticks(20).await;
@@ -176,7 +176,7 @@ async fn compromise_ends_within_seconds_and_refuses_the_root() {
     let bench = Bench::generated();
     bench.ticks(2).await;
     let retired = bench.state().active().unwrap();
-    bench.request(json!({"id": "leak", "scope": "Root", "reason": "Compromise"}));
+    bench.request(&json!({"id": "leak", "scope": "Root", "reason": "Compromise"}));
     bench.ticks(3).await;
     assert_eq!(bench.state().phase(), Some(Phase::Retiring));
     assert!(bench.state().is_retired(retired));
@@ -191,7 +191,7 @@ async fn issuer_is_replaced_below_the_same_root() {
     let bench = Bench::generated();
     bench.ticks(2).await;
     let (root, issuer) = (key(&bench.api, ROOT_CRT), key(&bench.api, ISSUER_CRT));
-    bench.request(json!({"id": "issuer", "scope": "Issuer"}));
+    bench.request(&json!({"id": "issuer", "scope": "Issuer"}));
     bench.ticks(2).await;
     assert_eq!(key(&bench.api, ROOT_CRT), root);
     assert_ne!(key(&bench.api, ISSUER_CRT), issuer);
@@ -205,7 +205,7 @@ async fn rotation_names_a_replica_that_is_not_reached() {
     bench.ticks(2).await;
     let peer = BTreeSet::from(["10.0.0.9".parse().unwrap()]);
     bench.inputs.observed.follow_replicas(&peer);
-    bench.request(json!({"id": "audit"}));
+    bench.request(&json!({"id": "audit"}));
     bench.ticks(700).await;
     assert_eq!(bench.state().phase(), Some(Phase::Preparing));
     let named = bench.status()["proxies"]["waitingFor"][0].clone();
@@ -224,7 +224,7 @@ async fn root_rotates_at_two_thirds_of_its_life() {
         ..AuthoritySettings::default()
     });
     bench.ticks(2).await;
-    bench.request(json!({"id": "short"}));
+    bench.request(&json!({"id": "short"}));
     bench.ticks(40).await;
     let first = key(&bench.api, ROOT_CRT);
     tokio::time::advance(19 * DAY).await;
@@ -305,7 +305,7 @@ async fn issuer_of_a_secret_takes_over_and_is_followed() {
     bench.must_be_steady("renewed");
 
     // A request cannot replace a root whose key is elsewhere.
-    bench.request(json!({"id": "audit"}));
+    bench.request(&json!({"id": "audit"}));
     bench.ticks(2).await;
     assert_eq!(bench.condition("Rotating")["reason"], "RootIsExternal");
 
@@ -350,6 +350,28 @@ async fn ended_issuer_of_a_secret_is_replaced_at_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn config_map_without_roots_is_named() {
+    let bench = Bench::new(AuthoritySettings {
+        source: IssuerSource::Secret {
+            name: "corp-ca".to_owned(),
+            roots: Some(("corp-roots".to_owned(), "ca.pem".to_owned())),
+        },
+        ..AuthoritySettings::default()
+    });
+    bench
+        .api
+        .put(SOURCE, json!({"metadata": {"name": "corp-ca"}}));
+    bench.ticks(2).await;
+    let why = bench.condition("Usable")["message"].clone();
+    assert!(
+        why.as_str()
+            .unwrap()
+            .contains("ConfigMap corp-roots has no key ca.pem"),
+        "{why}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn clock_that_is_off_is_compared_each_minute() {
     let bench = Bench::generated();
     bench.ticks(2).await;
@@ -358,7 +380,7 @@ async fn clock_that_is_off_is_compared_each_minute() {
         object["metadata"]["managedFields"] = json!([{"manager": "weft", "time": at}]);
         bench.api.put(OBJECT, object);
     };
-    bench.request(json!({"id": "audit"}));
+    bench.request(&json!({"id": "audit"}));
     written_at("2020-01-01T00:00:00Z".to_owned());
     bench.ticks(70).await;
     assert_eq!(bench.state().phase(), Some(Phase::Preparing));
@@ -393,7 +415,7 @@ async fn retired_root_is_not_taken_out_of_a_backup() {
     let bench = Bench::generated();
     bench.ticks(2).await;
     let backup = bench.api.read(PATH).unwrap();
-    bench.request(json!({"id": "leak", "reason": "Compromise"}));
+    bench.request(&json!({"id": "leak", "reason": "Compromise"}));
     bench.ticks(20).await;
     bench.must_be_steady("compromise");
     bench.api.put(PATH, backup);
@@ -408,7 +430,7 @@ async fn retired_root_is_not_taken_out_of_a_backup() {
 async fn earlier_step_of_the_secret_is_not_taken() {
     let bench = Bench::generated();
     bench.ticks(2).await;
-    bench.request(json!({"id": "audit"}));
+    bench.request(&json!({"id": "audit"}));
     bench.tick().await;
     let preparing = bench.api.read(PATH).unwrap();
     bench.ticks(40).await;
