@@ -99,7 +99,7 @@ pub fn step(state: &State, seen: &Seen, now: SystemTime) -> Step {
         return Step::Go(taken_over);
     }
     let waits = waits(state, rotation, seen, now);
-    if !waits.is_empty() && now < latest(rotation, seen) {
+    if !waits.is_empty() && !is_over(rotation, seen, now) {
         return Step::Wait(waits);
     }
     Step::Go(match rotation.phase {
@@ -172,7 +172,8 @@ fn steady(state: &State, seen: &Seen, request: Option<&Request>, now: SystemTime
         Some(begin) => {
             let mut waits = unsafe_now(seen);
             let left = state.began.map(|began| left_until(began + APART, now));
-            let left = left.filter(|left| !left.is_zero());
+            // More is left where the clock was ahead that it began by.
+            let left = left.filter(|left| !left.is_zero() && *left <= APART);
             waits.extend(left.map(Waiting::Recent));
             match waits.is_empty() {
                 true => Step::Go(Move::Begin(begin)),
@@ -233,16 +234,20 @@ fn take_over(state: &State, rotation: &Rotation, seen: &Seen, request: &Request)
     })
 }
 
-/// When the phase ends, whatever is waited for. A planned one that brings or uses a root has no such
-/// end.
-fn latest(rotation: &Rotation, seen: &Seen) -> SystemTime {
+/// Whether the phase ends, whatever is waited for. A planned one that brings or uses a root has no
+/// such end.
+fn is_over(rotation: &Rotation, seen: &Seen, now: SystemTime) -> bool {
     let longest = match (rotation.phase, rotation.reason) {
         (Phase::Retiring, _) => RETIRING,
         (Phase::Preparing, Reason::Compromise) => HASTE,
         (Phase::Activating, Reason::Compromise) => hasty_spread(seen) + HASTE,
         (Phase::Preparing | Phase::Activating, Reason::Planned) => NEVER,
     };
-    rotation.phase_since + longest
+    match now.duration_since(rotation.phase_since) {
+        Ok(lasts) => lasts >= longest,
+        // By a clock that was far ahead: a Compromise waits for no clock.
+        Err(ahead) => ahead.duration() > longest,
+    }
 }
 
 /// Longer than any cluster lives.

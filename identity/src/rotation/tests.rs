@@ -285,7 +285,7 @@ fn old_proxy_that_reports_nothing_counts_for_a_life() {
 }
 
 #[test]
-fn old_proxy_of_a_late_replica_counts_from_its_load() {
+fn old_proxy_of_late_replica_counts_from_its_load() {
     let state = activating(Reason::Planned);
     let mut seen = done(&state);
     let silent = Proxy {
@@ -388,6 +388,30 @@ fn compromise_goes_on_at_once_or_after_seconds() {
     let after = retired.finished();
     assert!(announced(&after, &seen, start() + HOUR).end_others);
     assert!(!announced(&after, &seen, start() + 2 * HOUR).end_others);
+}
+
+#[test]
+fn clock_that_was_ahead_holds_up_no_compromise() {
+    let began = start() + 25 * HOUR;
+    for (reason, goes_on) in [(Reason::Compromise, true), (Reason::Planned, false)] {
+        let state = old().begun(&begin(reason), id(2), began);
+        let mut seen = done(&state);
+        seen.proxies = Some(vec![proxy(&old())]);
+        let next = step(&state, &seen, start());
+        assert_eq!(
+            matches!(next, Step::Go(Move::Activate)),
+            goes_on,
+            "{next:?}"
+        );
+    }
+    let ended = State {
+        began: Some(began),
+        ..old()
+    };
+    let mut seen = done(&ended);
+    seen.request = Some(request(Reason::Planned));
+    let next = step(&ended, &seen, start());
+    assert!(matches!(next, Step::Go(Move::Begin(_))), "{next:?}");
 }
 
 #[test]
