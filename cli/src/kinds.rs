@@ -6,6 +6,14 @@ use crds::weft;
 use gateway_api::findings;
 use policy::name::Kind;
 
+/// The kind of group `weft.dev` whose only object the controller makes.
+pub(crate) const AUTHORITY: &str = "CertificateAuthority";
+
+/// Name of its CustomResourceDefinition.
+pub(crate) fn authority_definition() -> String {
+    format!("{}.{}", weft::CERTIFICATE_AUTHORITIES, weft::GROUP)
+}
+
 /// One kind, in the version in which it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UserKind {

@@ -297,6 +297,10 @@ pub struct AuthorityMetrics {
     pub serving_seconds: Gauge,
     /// Contents of the Secret that were refused because they lack a root in use.
     pub reverts: Counter,
+    /// Phase of the rotation, by the holder of the Lease: 0 none, then in their order.
+    pub rotation_phase: Gauge,
+    /// Proxies that trust the first root, by the holder of the Lease.
+    pub proxies_trust: Gauge,
 }
 
 /// Connections to the gRPC port.

@@ -25,7 +25,8 @@ pub fn templates() -> io::Result<Vec<(String, String)>> {
         templates.push((format!("{plural}.yaml"), template(&yaml, condition)));
     }
     // Only Weft has kinds of this group, so their owner is clear.
-    for (plural, definition) in weft::definitions() {
+    let own = weft::definitions().into_iter();
+    for (plural, definition) in own.chain([weft::authority_definition()]) {
         let yaml = yaml::to_string(&definition)?;
         templates.push((format!("{plural}.yaml"), template(&yaml, None)));
     }

@@ -8,6 +8,7 @@ mod definition;
 mod duration;
 pub mod validation;
 
+mod authority;
 mod canary_release;
 mod fault_experiment;
 mod fault_limit;
@@ -20,12 +21,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::smi::without_defaults;
 
+pub use authority::{
+    AuthorityPhase, AuthorityProxies, AuthoritySource, CertificateAuthority,
+    CertificateAuthoritySpec, CertificateAuthorityStatus, EXPIRING, IssuerStatus, ROTATING,
+    RootState, RootStatus, RotatingReason, RotationReason, RotationRequest, RotationScope,
+    RotationStatus, RotationTrigger, USABLE, time_left,
+};
 pub use canary_release::{
     CanaryChecks, CanaryErrorRate, CanaryLatency, CanaryRelease, CanaryReleaseSpec,
     CanaryReleaseStatus, CanaryRestarts, CanaryStep, CheckCounts, ReleaseCheck, ReleaseHistory,
     ReleasePhase, ReleaseResult, ReleaseRun, RevisionStatus,
 };
-pub use definition::definitions;
+pub use definition::{authority_definition, definitions};
 pub use duration::{BadDuration, add_up, parse_duration};
 pub use fault_experiment::{
     CheckedErrorRate, ExperimentCalls, ExperimentCheck, ExperimentCheckStatus, ExperimentHistory,
@@ -44,7 +51,7 @@ pub use traffic_policy::{BreakerStatus, TrafficPolicy, TrafficPolicySpec, Traffi
 pub const GROUP: &str = "weft.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
-/// Its kinds, as objects write them.
+/// Its kinds that users make, as objects write them.
 pub const KINDS: [&str; 3] = ["TrafficPolicy", "CanaryRelease", "FaultExperiment"];
 /// Name of TrafficPolicies in paths.
 pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
@@ -52,6 +59,10 @@ pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
 pub const CANARY_RELEASES: &str = "canaryreleases";
 /// Name of FaultExperiments in paths.
 pub const FAULT_EXPERIMENTS: &str = "faultexperiments";
+/// Name of CertificateAuthorities in paths.
+pub const CERTIFICATE_AUTHORITIES: &str = "certificateauthorities";
+/// Name of the only CertificateAuthority.
+pub const AUTHORITY: &str = "weft";
 
 /// What a policy is about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -22,6 +22,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OidRegistry;
+use x509_parser::x509::X509Name;
 
 mod authority_id;
 mod error;
@@ -321,9 +322,24 @@ fn names_of(leaf: &X509Certificate<'_>) -> Result<(SpiffeId, Option<Box<str>>), 
 /// well-known names are written by their number. The library's own registry has
 /// names for those, and for every algorithm, in tables that it would keep for good.
 pub(crate) fn issuer_name(certificate: &X509Certificate<'_>) -> String {
+    written(certificate.issuer())
+}
+
+/// The certificate's own name, alike.
+pub(crate) fn subject_name(certificate: &X509Certificate<'_>) -> String {
+    written(certificate.subject())
+}
+
+fn written(name: &X509Name<'_>) -> String {
     let nothing_more = OidRegistry::default();
-    let name = certificate.issuer().to_string_with_registry(&nothing_more);
+    let name = name.to_string_with_registry(&nothing_more);
     name.unwrap_or_else(|_| "a name that is not text".to_owned())
+}
+
+/// When a certificate ends; none where it cannot be read.
+#[must_use]
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    Some(validity(&parse(certificate).ok()?).1)
 }
 
 /// NotBefore and NotAfter.

@@ -11,3 +11,4 @@ pub(crate) mod policies;
 mod shares;
 pub(crate) mod snapshot;
 pub(crate) mod store;
+pub(crate) mod vouched;

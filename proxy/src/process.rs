@@ -198,6 +198,10 @@ pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
             sleep(WATCH_EVERY).await;
             for proxy in &proxies {
                 proxy.peers.watch_over();
+                proxy.peers.end_unless(|authority| {
+                    let vouched = proxy.config.inspect(|now| now.vouched.check(authority));
+                    vouched.is_ok()
+                });
             }
         }
         for proxy in &proxies {

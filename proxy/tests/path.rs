@@ -14,6 +14,7 @@ mod support;
 mod path {
     mod access;
     mod answers;
+    mod authorities;
     mod away;
     mod balance;
     mod breaker;

@@ -61,6 +61,9 @@ capabilities! {
     Faults = "faults";
     /// Routes of the Gateway API. A proxy without it is sent the Service with its splits.
     ServiceRoutes = "service-routes";
+    /// The fields of a bundle by which one root replaces another: it requests another certificate
+    /// before the end of its own, and ends connections of other authorities.
+    Rotation = "rotation";
 }
 
 impl Capability {

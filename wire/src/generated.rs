@@ -768,9 +768,23 @@ pub mod resource {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Bundle {
-    /// DER, newest first.
+    /// DER. All are trusted; while one root replaces another the first is the one that leaves are to
+    /// be under.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Milliseconds within which a proxy whose leaf is not under the first root requests another
+    /// one, at a time that it chooses by chance. 0, as of a controller that does not know the field:
+    /// it does not.
+    #[prost(uint64, tag = "2")]
+    pub renew_within: u64,
+    /// Ends connections whose peer's leaf none of `issuers` has signed, within 5 s: no request begins
+    /// on them from now on, and bytes of callers end at once. Without issuers it ends none.
+    #[prost(bool, tag = "3")]
+    pub end_others: bool,
+    /// Every authority that signs leaves under these roots, as Certificate.authority has it. Only with
+    /// `end_others`.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub issuers: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectRef {
@@ -1981,6 +1995,20 @@ pub struct Observed {
     /// Pods (namespace/name) whose stream ended.
     #[prost(string, repeated, tag = "3")]
     pub gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the replica has loaded of the certificate authority, in its first message and whenever
+    /// that changes. A replica that does not know the field sends none.
+    #[prost(message, optional, tag = "4")]
+    pub authority: ::core::option::Option<AuthorityStep>,
+}
+/// A step in the rotation of the certificate authority.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthorityStep {
+    /// Counts up by one with every change of what is stored.
+    #[prost(uint64, tag = "1")]
+    pub step: u64,
+    /// The roots in use, as ProxyStatus.trusts has them.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// What one proxy needs and what it has acknowledged.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -275,6 +275,9 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
         // Not bound to any subject by default.
         (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
+        (_, "certificateauthorities") if verb == "patch" => {
+            "ClusterRole weft-incident".to_owned()
+        }
         // Read by name, and yet not for viewers; neither are leases.
         (_, "pods/portforward") | ("coordination.k8s.io", "leases") => {
             "ClusterRole edit".to_owned()

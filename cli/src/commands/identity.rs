@@ -1,7 +1,9 @@
-//! `weft identity`: shows the identities of pods, as their proxies present them to others.
+//! `weft identity`: shows the identities of pods, as their proxies present them to others, and those
+//! of the authority that signs them, which it can have rotated.
 
 mod certificate;
 mod pods;
+mod rotate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -15,13 +17,14 @@ use tokio::time::timeout;
 
 use self::certificate::Certificate;
 use self::pods::{PodName, Row};
+use self::rotate::Rotate;
 use super::{ClusterCommand, proxies};
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
-use crate::output::{Format, NARROW};
+use crate::output::{Format, NARROW, number};
 
 /// What can be named: pods by themselves, by their account or by their workload.
 pub(super) const KINDS: &[ResourceKind] = &[
@@ -41,34 +44,59 @@ const MOST: usize = 20;
 const AT_ONCE: usize = 8;
 /// How long all of them together are waited for; each has the time of one request.
 const WITHIN: Duration = Duration::from_secs(30);
+/// What is typed in the place of a resource to have the authority rotated.
+const ROTATE: &str = "rotate";
 /// A pod whose proxy showed nothing, and why, unless it was not queried.
 type Silent = (PodName, Option<Failure>);
 
 /// Arguments of `weft identity`.
 #[derive(Args, Debug)]
 #[command(
-    about = "Show the certificates of pods, or of the mesh's authority",
+    about = "Show the certificates of pods, or of the mesh's authority, or rotate that",
     long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy \
                   reports it by port-forward: SPIFFE id, serial, issuer, end, and when it is \
                   renewed. Of a proxy that the user may not query, or that does not answer within \
                   half a minute, and of all beyond 20, what controllers know of it. With --ca the \
-                  roots that proxies trust, and the issuer that signs below them.",
+                  roots that proxies trust, the issuer that signs below them, and on the error \
+                  stream the phase of the authority and what it waits for. rotate asks for another \
+                  root, by the user's own right to patch CertificateAuthority weft (ClusterRole \
+                  weft-incident): a planned rotation waits for every proxy and loses nothing, one \
+                  with --compromise waits seconds and ends what was opened with certificates of \
+                  the old root. With --wait exit status 0 once the rotation has ended, 1 if it \
+                  does not run, 3 if it has not ended by then.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
 pub(crate) struct Identity {
     /// pod, sa, deploy, sts, ds, job, cj, ro, rs or rc, or one as KIND/NAME; all meshed pods
-    /// without it
+    /// without it; or rotate
     #[arg(value_name = "RES")]
     resource: Option<String>,
     /// The roots of the mesh, and the issuer
     #[arg(long, conflicts_with = "resource")]
     ca: bool,
+    /// Of rotate: a key was stolen, so seconds count
+    #[arg(long)]
+    compromise: bool,
+    /// Of rotate: its name, of which no other one runs; the time without it
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Of rotate: wait so long for its end
+    #[arg(long, value_name = "TIME", value_parser = number::at_least(Duration::ZERO), allow_hyphen_values = true)]
+    wait: Option<Duration>,
 }
 
 impl ClusterCommand for Identity {
     const FORMATS: &'static [Format] = NARROW;
 
-    fn must_be_readable(&self, _: &Global) -> Result<(), Failure> {
+    fn must_be_readable(&self, global: &Global) -> Result<(), Failure> {
+        if self.rotates() {
+            global.in_cluster("the authority is in no namespace")?;
+            return global.without_output("one line");
+        }
+        if self.compromise || self.id.is_some() || self.wait.is_some() {
+            let why = "--compromise, --id and --wait are for weft identity rotate";
+            return Err(Failure::usage(why));
+        }
         self.named().map(drop)
     }
 
@@ -82,6 +110,15 @@ impl ClusterCommand for Identity {
     ) -> Result<Conclusion, Failure> {
         if self.ca {
             return print_authority(cluster, format, now, console).await;
+        }
+        if self.rotates() {
+            let (compromise, id, wait) = (self.compromise, self.id.clone(), self.wait);
+            let rotate = Rotate {
+                compromise,
+                id,
+                wait,
+            };
+            return rotate.run(cluster, now, console).await;
         }
         let named = self.named()?;
         let of_pods = |named: &&Named| {
@@ -119,6 +156,10 @@ impl ClusterCommand for Identity {
 }
 
 impl Identity {
+    fn rotates(&self) -> bool {
+        self.resource.as_deref() == Some(ROTATE)
+    }
+
     fn named(&self) -> Result<Option<Named>, Failure> {
         let why = "a certificate is that of the whole pod";
         let read = |text: &str| Named::read(text, KINDS)?.without_port(text, why);
@@ -239,6 +280,9 @@ async fn print_authority(
         Err(error) => console.word(&instead(&here, &error).await)?,
     }
     pods::print_rows(&rows, "ROLE", false, here.now(now), format, console)?;
+    for note in rotate::notes(&here).await {
+        console.word(&note)?;
+    }
     Ok(Conclusion::Yes)
 }
 

@@ -30,6 +30,7 @@ use crate::{
         certify::{Certifier, KubeCluster},
         own_certificate,
         reconciler::Reconciler,
+        rotation::{Watched, follow_others},
         secret::CaError,
     },
     automation::{
@@ -144,7 +145,9 @@ fn defaults(settings: &Settings) -> Defaults {
 }
 
 /// The certificate authority's Secret; ends with an error if it is another mesh's.
-pub(super) fn authority(context: &Context) -> JoinHandle<Result<(), CaError>> {
+pub(super) fn authority(context: &Context, ready: Ready) -> JoinHandle<Result<(), CaError>> {
+    let followed = follow_others(context.authority.clone(), context.observed.clone(), ready);
+    runtime::task::spawn("steps of others", followed);
     let reconciler = Reconciler {
         authority: context.authority.clone(),
         client: context.leading_client("authority"),
@@ -153,6 +156,14 @@ pub(super) fn authority(context: &Context) -> JoinHandle<Result<(), CaError>> {
         metrics: context.metrics.authority.clone(),
         events: context.events.clone(),
         clock: Clock::system(),
+        watched: Watched::new(
+            context.latest.clone(),
+            context.observed.clone(),
+            context.bundle_progress.subscribe(),
+            context.settings.authority.clone(),
+            context.settings.leaf_ttl,
+            &context.settings.pod_name,
+        ),
     };
     runtime::task::spawn("authority", reconciler.run())
 }
@@ -274,6 +285,7 @@ pub(super) fn trust_bundles(context: &Context) {
         uninstallation: context.uninstallation.clone(),
         events: context.events.clone(),
         written: context.metrics.bundles.clone(),
+        progress: context.bundle_progress.clone(),
     };
     context.while_leading("bundle", move || bundle.clone().keep());
     let unfinished = Unfinished {

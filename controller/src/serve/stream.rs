@@ -163,7 +163,7 @@ impl ProxyStream<'_> {
         permit: &Share<Arc<str>>,
     ) -> Result<Infallible, StreamEnd> {
         let mut latest = self.shared.latest.clone();
-        let mut roots = self.shared.authority.roots_pem();
+        let mut bundle = self.shared.authority.bundle();
         let mut stop = self.shared.stop.clone();
         let mut breakers = self.shared.fleet.changes();
         let mut given = self.shared.share_registry.given_changes();
@@ -188,7 +188,7 @@ impl ProxyStream<'_> {
                     changed?;
                     self.keep_up(&mut latest)?;
                 }
-                changed = roots.changed() => {
+                changed = bundle.changed() => {
                     changed?;
                     self.look(&mut latest)?;
                 }

@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::{
-    CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus, FaultExperiment, FaultExperimentSpec,
+    AUTHORITY, CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus, CertificateAuthority,
+    CertificateAuthoritySpec, CertificateAuthorityStatus, FaultExperiment, FaultExperimentSpec,
     FaultExperimentStatus, GROUP, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, VERSION,
 };
 use crate::smi::{FAILING_PATH, schema};
@@ -16,8 +17,10 @@ const TRAFFIC_POLICY: &str = "tp";
 const CANARY_RELEASE: &str = "crel";
 /// Short name of FaultExperiment.
 const FAULT_EXPERIMENT: &str = "fexp";
+/// Short name of CertificateAuthority.
+const CERTIFICATE_AUTHORITY: &str = "wca";
 
-/// The CustomResourceDefinitions of all kinds of this group, each with its plural.
+/// The CustomResourceDefinitions of the kinds of this group that users make, each with its plural.
 pub fn definitions() -> Vec<(String, Value)> {
     vec![
         definition::<TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus>(
@@ -39,6 +42,25 @@ pub fn definitions() -> Vec<(String, Value)> {
             &experiment_columns(),
         ),
     ]
+}
+
+/// The CustomResourceDefinition of CertificateAuthority, with its plural. Its only object is made by
+/// the controller.
+pub fn authority_definition() -> (String, Value) {
+    let (plural, mut definition) =
+        definition::<CertificateAuthority, CertificateAuthoritySpec, CertificateAuthorityStatus>(
+            CERTIFICATE_AUTHORITY,
+            "The certificate authority of the mesh: its roots, its issuers, and their rotation.",
+            "What is asked of it. Empty when nothing is.",
+            &authority_columns(),
+        );
+    definition["spec"]["scope"] = "Cluster".into();
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["x-kubernetes-validations"] = json!([{
+        "rule": format!("self.metadata.name == '{AUTHORITY}'"),
+        "message": format!("must be named {AUTHORITY}: the mesh has one certificate authority"),
+    }]);
+    (plural, definition)
 }
 
 fn definition<K, Spec, Status>(
@@ -226,6 +248,45 @@ fn experiment_columns() -> Value {
         resolved_refs(),
         programmed(1),
         age(),
+    ])
+}
+
+fn authority_columns() -> Value {
+    json!([
+        text("Phase", ".status.phase", "What the authority does."),
+        text("Source", ".status.source", "Where its issuer comes from."),
+        text(
+            "Root-Ends",
+            ".status.rootEnds",
+            "How long its root is valid."
+        ),
+        text(
+            "Issuer-Ends",
+            ".status.issuerEnds",
+            "How long its issuer is valid."
+        ),
+        text(
+            "Trusting",
+            ".status.trusting",
+            "Proxies that trust its first root."
+        ),
+        text(
+            "Renewed",
+            ".status.renewed",
+            "Proxies whose certificate is under its first root."
+        ),
+        summary(),
+        state(
+            "Usable",
+            "Whether leaves can be issued, and nothing of its source is refused.",
+            1
+        ),
+        state(
+            "Rotating",
+            "Whether one root or issuer replaces another.",
+            1
+        ),
+        state("Expiring", "Whether something of it ends soon.", 1),
     ])
 }
 

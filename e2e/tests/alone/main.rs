@@ -25,6 +25,7 @@ mod releases;
 mod renewal;
 mod restart;
 mod revoked;
+mod rotation;
 mod sniffer;
 mod takeover;
 mod tokens;

@@ -218,6 +218,8 @@ const EXEMPT: Exempt = Exempt {
             // is no longer allowed to be there.
             again_in: &[
                 ("proxy/src/process/listener.rs", "accept"),
+                // Whether connections that stand are of a stolen root.
+                ("proxy/src/process.rs", "sweep"),
                 ("proxy/src/inbound/serve.rs", "detect"),
                 ("proxy/src/outbound/passthrough.rs", "unknown"),
             ],
@@ -235,6 +237,10 @@ const EXEMPT: Exempt = Exempt {
                 // It goes in plaintext too, which a stricter mode forbids.
                 ("proxy/src/outbound/passthrough.rs", "unknown"),
                 ("proxy/src/outbound/passthrough.rs", "external"),
+                // Connections of peers, and of the controller, whose root is stolen.
+                ("proxy/src/inbound.rs", "serve_mesh"),
+                ("proxy/src/inbound/connection.rs", "certificate_ended"),
+                ("proxy/src/control/stream.rs", "until_distrusted"),
             ],
             again_in: &[],
         },

@@ -140,7 +140,10 @@ mod tests {
 
     fn content(text: &str) -> v1::resource::Content {
         let roots = vec![text.as_bytes().to_vec()];
-        v1::resource::Content::Bundle(v1::Bundle { roots })
+        v1::resource::Content::Bundle(v1::Bundle {
+            roots,
+            ..v1::Bundle::default()
+        })
     }
 
     #[test]

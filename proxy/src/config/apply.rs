@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy::access::{self, Access, Ports};
 use policy::access_log::{AccessLog, NotAnAccessLog};
@@ -27,6 +28,7 @@ mod services;
 use crate::config::apply::lists::{endpoint_of, meshed_address, positions_of};
 use crate::config::apply::services::{routed_service_of, service_of};
 use crate::config::snapshot::{Destination, PodTarget, Snapshot, Version, Workload};
+use crate::config::vouched::Vouched;
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
 use crate::telemetry::trace::TracingConfig;
@@ -186,7 +188,7 @@ impl Snapshot {
             next.declared = Arc::new(next.declared_ports());
         }
         next.extend_read_only(self);
-        if self.takes_copies() != next.takes_copies() {
+        if self.takes_copies() != next.takes_copies() || self.vouched != next.vouched {
             next.policy_revision += 1;
         }
         next.note_meshed_services(registry);
@@ -298,6 +300,8 @@ impl Snapshot {
                 if bundle.roots.is_empty() {
                     return Err("a trust bundle without roots".to_owned());
                 }
+                self.vouched = Vouched::read(&bundle)?;
+                self.renew_within = Duration::from_millis(bundle.renew_within);
                 self.roots = bundle.roots;
             }
             v1::resource::Content::Workload(workload) => {

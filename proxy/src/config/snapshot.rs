@@ -27,6 +27,7 @@ use policy::traffic::pod::PodGuard;
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
 use crate::config::shares::Shares;
+use crate::config::vouched::Vouched;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::now;
 use crate::endpoints::location::Location;
@@ -134,6 +135,9 @@ pub struct Snapshot {
     read_only_grace: Option<ReadOnlyGrace>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
+    /// How soon the own certificate is to be under the first root. Zero: that does not matter.
+    pub(crate) renew_within: Duration,
+    pub(crate) vouched: Vouched,
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) versions: HashMap<String, Version>,
     /// Ports of the own pod that are declared.
@@ -175,6 +179,8 @@ impl Default for Snapshot {
             names: None,
             read_only_grace: None,
             roots: Vec::new(),
+            renew_within: Duration::ZERO,
+            vouched: Vouched::default(),
             rules: BTreeMap::new(),
             versions: HashMap::new(),
             declared: Arc::default(),

@@ -9,7 +9,7 @@ use identity::{IdentityError, LeafKey, Roots};
 use runtime::backoff::Backoff;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use wire::v1;
 use wire::v1::control_client::ControlClient;
 
@@ -26,6 +26,9 @@ const CERTIFY_WITHIN: Duration = Duration::from_secs(10);
 /// again not before this.
 pub(crate) const FRESH_FOR: Duration = Duration::from_secs(30);
 
+/// A replica may be this much later than another one to load what the authority has become.
+const REPLICA_LAG: Duration = Duration::from_secs(1);
+
 impl Control {
     pub(super) async fn keep_certified(
         &self,
@@ -34,7 +37,7 @@ impl Control {
         unknown_authority: &Flag,
     ) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
-        let mut last_refused = None;
+        let (mut last_refused, mut rotated) = (None, None);
         loop {
             match self.certify(contact, unknown_authority).await {
                 Ok(leaf) => {
@@ -73,6 +76,10 @@ impl Control {
                             last_refused = Some(Instant::now());
                             tracing::warn!("peers refuse the certificate, requesting another");
                         }
+                        () = self.must_be_under_first_root(rotated) => {
+                            rotated = Some(Instant::now());
+                            tracing::info!("the root is replaced, requesting another certificate");
+                        }
                     }
                 }
                 Err(error) => {
@@ -94,6 +101,46 @@ impl Control {
             self.must_be_vouched_for();
         }
         self.refused.raised().await;
+    }
+
+    /// Returns when the certificate in use is to be replaced because it is not under the first root,
+    /// at a time by chance within the one that the bundle has for this. `last`: when this happened
+    /// before. A replica that lags behind issues another one of the old root: the next request has
+    /// its own time, and a second at least.
+    async fn must_be_under_first_root(&self, last: Option<Instant>) {
+        let mut changes = self.renew_within.subscribe();
+        let soonest = last.map(|last| last + REPLICA_LAG);
+        loop {
+            let within = *changes.borrow_and_update();
+            let due = match within.is_zero() || self.is_under_first_root() {
+                true => None,
+                false => Some(Instant::now() + within.mul_f64(rand::random())),
+            };
+            let due = due.map(|due| soonest.map_or(due, |soonest| due.max(soonest)));
+            let changed = match due {
+                None => changes.changed().await,
+                Some(due) => match timeout_at(due, changes.changed()).await {
+                    Ok(changed) => changed,
+                    Err(_) => return,
+                },
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Whether the first root alone vouches for the certificate in use.
+    fn is_under_first_root(&self) -> bool {
+        let (Some(leaf), Some(first)) = (
+            self.certs.current(),
+            self.roots.certificates().into_iter().next(),
+        ) else {
+            return true;
+        };
+        let first = Roots::new(&self.identity, vec![first]);
+        let refused = first.map(|first| leaf.accepted_by(&first, self.clock.now()));
+        !matches!(refused, Ok(Err(IdentityError::UnknownAuthority)))
     }
 
     /// Notes when peers with the same roots would refuse the certificate in use.
@@ -128,7 +175,7 @@ impl Control {
         );
         // A mounted bundle that is wrong must not be what is tried next time.
         let unknown_authority = Some(unknown_authority).filter(|_| mounted.is_none());
-        let channel = self
+        let (channel, _) = self
             .channel(config, contact, unknown_authority, None)
             .await?;
         self.reached(StartupStep::Connection);

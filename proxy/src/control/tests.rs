@@ -261,6 +261,7 @@ impl Bench {
                 certs: CertHandle::empty(),
                 roots: Roots::new(&id("shop", "web"), ca.roots()).unwrap(),
                 refused: Arc::default(),
+                renew_within: watch::Sender::default(),
                 clock,
                 draining: draining.subscribe(),
             },

@@ -13,6 +13,8 @@ use policy::protocol::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::config::snapshot::Snapshot;
+use crate::config::vouched::Distrusted;
 use crate::http::head::ReportedHead;
 use crate::http::refusal::NotHandled;
 use crate::mesh::load::LastReportedLoad;
@@ -193,13 +195,31 @@ impl Connection {
             })
     }
 
-    /// Returns when the certificate of the caller has ended, if it has one.
+    /// Returns when the certificate of the caller has ended, or is of an authority that is no longer
+    /// trusted; never for a caller without one.
     pub(super) async fn certificate_ended(&self) {
-        match &self.certificate_end {
-            // On the heap: most connections end long before.
-            Some(end) => Box::pin(end.passed()).await,
-            None => std::future::pending().await,
-        }
+        let (Some(end), Some(peer)) = (&self.certificate_end, &self.peer) else {
+            return std::future::pending().await;
+        };
+        let config = &self.proxy.config;
+        let authority = &peer.certificate.authority;
+        let distrusted = config.until_refused(|now| now.vouched.check(authority));
+        // On the heap: most connections end long before.
+        Box::pin(async move {
+            tokio::select! {
+                () = end.passed() => {}
+                _ = distrusted => {}
+            }
+        })
+        .await;
+    }
+
+    /// Whether the caller's certificate, if it has one, is of an authority that is still trusted.
+    pub(super) fn vouched_for(&self, snapshot: &Snapshot) -> Result<(), Distrusted> {
+        let peer = self.peer.as_ref();
+        peer.map_or(Ok(()), |peer| {
+            snapshot.vouched.check(&peer.certificate.authority)
+        })
     }
 
     /// The last load of the application that it received.

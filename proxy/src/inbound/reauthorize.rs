@@ -73,7 +73,11 @@ pub(super) async fn revoked(connection: &Connection, policy_revision: u64) -> Fa
         if changes.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        if let Err(failure) = refuses_bytes(connection, &config.snapshot()) {
+        let snapshot = config.snapshot();
+        if let Err(distrusted) = connection.vouched_for(&snapshot) {
+            return Failure::refused(Reason::NotAllowed, distrusted.to_string());
+        }
+        if let Err(failure) = refuses_bytes(connection, &snapshot) {
             return failure;
         }
     }

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use identity::Roots;
 use identity::tls::{self, CertHandle, ClientAuth, DEDICATED_ALPN, MESH_ALPN, peer_name};
-use identity::verify::{IdentityError, PeerIdentity, peer_identity};
+use identity::verify::{AuthorityId, IdentityError, PeerIdentity, peer_identity};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
 use crate::failure::Failure;
+use crate::mesh::open::OpenConnections;
 use crate::mesh::protocol::Transport;
 use crate::net::chunk::TLS_BUFFER;
 use crate::net::coalesce::{Coalescing, FlushHandle};
@@ -45,6 +46,7 @@ pub struct MeshTls {
     roots: Roots,
     server: Arc<rustls::ServerConfig>,
     clients: Arc<Mutex<HashMap<SpiffeId, Arc<rustls::ClientConfig>>>>,
+    open: OpenConnections,
     on_failure: Option<OnFailure>,
 }
 
@@ -86,6 +88,7 @@ impl MeshTls {
             roots,
             server,
             clients: Arc::default(),
+            open: OpenConnections::default(),
             on_failure: None,
         }
     }
@@ -96,6 +99,12 @@ impl MeshTls {
     pub fn counted(mut self, counts: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(OnFailure(Arc::new(counts)));
         self
+    }
+
+    /// Looks for connections whose peer's certificate is of an authority that does not stay, and
+    /// breaks off those that the last look found; true when there are any.
+    pub(super) fn end_unless(&self, stays: impl Fn(&AuthorityId) -> bool) -> bool {
+        self.open.end_unless(stays)
     }
 
     /// A handshake that this proxy began has failed.
@@ -163,7 +172,7 @@ pub(crate) async fn secure(
     tls: &MeshTls,
     (config, pod_uid): (Arc<rustls::ClientConfig>, &str),
     tune: fn(&TcpStream),
-) -> Result<(TlsStream<Coalescing>, FlushHandle), Failure> {
+) -> Result<SecuredPeer, Failure> {
     let addr = SocketAddr::new(ip, MESH_PORT);
     let stream = connect_to_proxy(addr)
         .await
@@ -185,27 +194,39 @@ pub(crate) async fn secure(
         tls.failed(tls_failure(&error));
         Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
     })?;
-    must_be_pod(&secured, pod_uid).map_err(|error| {
+    let peer = pod_of(&secured, pod_uid).map_err(|error| {
         tls.failed(error.label());
         Failure::wrong_pod(format!("{addr}: {error}"))
     })?;
-    Ok((secured, flush_handle))
+    let authority = peer.certificate.authority;
+    tls.open.add(authority, flush_handle.break_off());
+    Ok(SecuredPeer {
+        stream: secured,
+        flush: flush_handle,
+        authority,
+    })
 }
 
-/// Addresses pass from pod to pod, also within one service account.
-fn must_be_pod(secured: &TlsStream<Coalescing>, expected: &str) -> Result<(), IdentityError> {
-    if expected.is_empty() {
-        return Ok(());
-    }
+/// A peer that was called and has proved its identity.
+pub(crate) struct SecuredPeer {
+    pub(crate) stream: TlsStream<Coalescing>,
+    pub(crate) flush: FlushHandle,
+    /// What signed its certificate.
+    pub(crate) authority: AuthorityId,
+}
+
+/// The peer, where it is the expected pod. Addresses pass from pod to pod, also within one service
+/// account.
+fn pod_of(secured: &TlsStream<Coalescing>, expected: &str) -> Result<PeerIdentity, IdentityError> {
     let chain = secured.get_ref().1.peer_certificates();
     let peer = peer_identity(chain.ok_or(IdentityError::NoCertificate)?)?;
-    match peer.pod_uid() {
-        Some(uid) if uid == expected => Ok(()),
-        presented => Err(IdentityError::WrongPod {
-            expected: expected.to_owned(),
-            presented: presented.unwrap_or_default().to_owned(),
-        }),
+    if expected.is_empty() || peer.pod_uid() == Some(expected) {
+        return Ok(peer);
     }
+    Err(IdentityError::WrongPod {
+        expected: expected.to_owned(),
+        presented: peer.pod_uid().unwrap_or_default().to_owned(),
+    })
 }
 
 /// A peer that has proved its identity.
@@ -247,6 +268,7 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         Transport::Http2
     };
     let not_after = peer.certificate.not_after;
+    tls.open.add(peer.certificate.authority, flush.break_off());
     Ok(Secured {
         stream,
         flush,

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use runtime::admin::{Admin, Scraped};
 use runtime::clock::Clock;
 use runtime::ready::Ready;
+use tokio::sync::watch;
 
 use crate::admin::Pages;
 use crate::control::leaving::follow_readiness;
@@ -64,6 +65,7 @@ impl Workload {
                 certs,
                 roots,
                 refused: Arc::default(),
+                renew_within: watch::Sender::default(),
                 clock: Clock::system(),
                 draining: proxy.drain.watch(),
             },

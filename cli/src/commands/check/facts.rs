@@ -41,6 +41,10 @@ const READS: &[(&str, &str)] = &[
     ),
     ("ca", "/api/v1/namespaces/{weft}/secrets/weft-ca"),
     (
+        "authority",
+        "/apis/weft.dev/v1alpha1/certificateauthorities/weft",
+    ),
+    (
         "injector-ca",
         "/api/v1/namespaces/{weft}/secrets/weft-injector-ca",
     ),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::facts::{CheckResult, Facts};
 use super::{
-    applications, control, data, experiments, objects, platform, releases, routes, webhooks,
+    applications, authority, control, data, experiments, objects, platform, releases, routes, webhooks,
 };
 
 /// One check.
@@ -131,7 +131,7 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         "certificate-authority",
         control::root,
         "the root that all proxies trust ends in sixty days at the earliest",
-        "replace the root before it ends (docs/mtls.md#certificates)",
+        "rotate it with weft identity rotate; a root that Weft makes is rotated by itself at two thirds of its life (docs/rotation.md)",
     ),
     check(
         CONTROL,
@@ -139,6 +139,20 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         control::issuer,
         "the issuer that signs proxies' certificates has a week left",
         "the Lease holder renews it; if the root's key is elsewhere, renew it there",
+    ),
+    check(
+        CONTROL,
+        "rotation",
+        authority::rotation,
+        "no rotation of the certificate authority waits for more than ten minutes in one phase",
+        "the message names what it waits for; a proxy without a stream counts until its certificate has ended (docs/rotation.md#what-a-rotation-waits-for)",
+    ),
+    check(
+        CONTROL,
+        "issuer-source",
+        authority::issuer_source,
+        "what the source of the issuer offers is in use",
+        "correct the field that the message names; the former issuer signs meanwhile (docs/rotation.md#your-own-issuer)",
     ),
     check(
         CONTROL,

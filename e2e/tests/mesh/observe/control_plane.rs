@@ -27,6 +27,7 @@ fn check_finds_the_control_plane_well() -> Outcome {
             "lease",
             "certificate-authority",
             "issuer",
+            "issuer-source",
             "definitions",
             "webhooks",
             "ca-bundles",

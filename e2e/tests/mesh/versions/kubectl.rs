@@ -16,10 +16,11 @@ const KINDS: [(&str, &str, usize); 6] = [
 ];
 
 /// Weft's own kinds, which have one version, each with an object deep in it.
-const OURS: [(&str, &str, &str); 3] = [
+const OURS: [(&str, &str, &str); 4] = [
     ("trafficpolicies.weft.dev", "tp", "spec.retry.budget"),
     ("canaryreleases.weft.dev", "crel", "spec.steps"),
     ("faultexperiments.weft.dev", "fexp", "spec.fault.abort"),
+    ("certificateauthorities.weft.dev", "wca", "spec.rotation"),
 ];
 
 #[test]

@@ -456,6 +456,8 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             Capability::Telemetry => &telemetry,
             // On the stream, and no resource.
             Capability::Asks | Capability::Trial | Capability::Faults => continue,
+            // Fields of a resource that every proxy takes.
+            Capability::Rotation => continue,
             Capability::Routes => &routes,
             Capability::Place => &position,
             Capability::ServiceRoutes => &routed,

@@ -1,0 +1,69 @@
+//! The open connections to peer proxies, in both directions, by the authority that signed the
+//! peer's certificate.
+//!
+//! A stolen root is replaced within seconds, and connections that were opened with it must end as
+//! soon. Their requests get the time between two looks to end: the first look marks a connection,
+//! the second one breaks it off. A connection that was being opened at the first look is marked at
+//! the second.
+
+use std::sync::Arc;
+
+use identity::verify::AuthorityId;
+use parking_lot::Mutex;
+
+use crate::net::coalesce::BreakOff;
+
+/// Room for connections at first.
+const ROOM: usize = 64;
+
+/// All of one workload. Clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenConnections(Arc<Mutex<Vec<Open>>>);
+
+#[derive(Debug)]
+struct Open {
+    /// What signed the certificate of the peer.
+    authority: AuthorityId,
+    break_off: BreakOff,
+    marked: bool,
+}
+
+impl OpenConnections {
+    /// A connection to a peer with a certificate of `authority`.
+    pub(super) fn add(&self, authority: AuthorityId, break_off: BreakOff) {
+        let mut open = self.0.lock();
+        if open.len() == open.capacity() {
+            // Those that have ended make room. Where few have, there is twice as much, so that few
+            // connections pay for this.
+            open.retain(|one| one.break_off.is_open());
+            let more = open.len().max(ROOM);
+            open.reserve_exact(more);
+        }
+        open.push(Open {
+            authority,
+            break_off,
+            marked: false,
+        });
+    }
+
+    /// Looks for connections that do not stay; true when there is one.
+    pub(super) fn end_unless(&self, stays: impl Fn(&AuthorityId) -> bool) -> bool {
+        let mut ending = false;
+        self.0.lock().retain_mut(|one| {
+            if !one.break_off.is_open() {
+                return false;
+            }
+            if stays(&one.authority) {
+                one.marked = false;
+                return true;
+            }
+            ending = true;
+            if one.marked {
+                one.break_off.now();
+            }
+            one.marked = true;
+            true
+        });
+        ending
+    }
+}
