@@ -101,9 +101,8 @@ async fn ended(
                 let rotating = condition(&authority, ROTATING).filter(|rotating| {
                     rotating.observed_generation.unwrap_or_default() >= generation
                 });
-                match rotating.filter(|rotating| rotating.status == "False") {
-                    Some(over) => return concluded(&authority, over, (id, was_taken), console),
-                    None => {}
+                if let Some(over) = rotating.filter(|rotating| rotating.status == "False") {
+                    return concluded(&authority, over, (id, was_taken), console);
                 }
                 let line = standing(&authority);
                 if lasting(&line) != last {
