@@ -58,7 +58,7 @@ type Silent = (PodName, Option<Failure>);
                   renewed. Of a proxy that the user may not query, or that does not answer within \
                   half a minute, and of all beyond 20, what controllers know of it. With --ca the \
                   roots that proxies trust, the issuer that signs below them, and on the error \
-                  stream the phase of the authority and what it waits for. rotate asks for another \
+                  stream the phase of the authority and what it waits for. rotate requests another \
                   root, by the user's own right to patch CertificateAuthority weft (ClusterRole \
                   weft-incident): a planned rotation waits for every proxy and loses nothing, one \
                   with --compromise waits seconds and ends what was opened with certificates of \

@@ -29,6 +29,42 @@ pub(crate) const FRESH_FOR: Duration = Duration::from_secs(30);
 /// A replica may be this much later than another one to load what the authority has become.
 const REPLICA_LAG: Duration = Duration::from_secs(1);
 
+/// How soon a certificate is replaced that is not under the first root.
+#[derive(Debug)]
+struct RotationPace {
+    /// After requests that brought another one of a former root, as of a replica that lags. Where
+    /// no replica has the first root's issuer, the mesh must not request certificates for ever.
+    lag: Backoff,
+    /// The end of the last such wait.
+    not_before: Option<Instant>,
+}
+
+impl RotationPace {
+    const fn new() -> Self {
+        Self {
+            lag: Backoff::new(REPLICA_LAG, FRESH_FOR),
+            not_before: None,
+        }
+    }
+
+    /// The certificate is under the first root.
+    fn reset(&mut self) {
+        self.lag.reset();
+        self.not_before = None;
+    }
+
+    /// A time by chance within this one.
+    fn due(&self, within: Duration) -> Instant {
+        let due = Instant::now() + within.mul_f64(rand::random());
+        self.not_before.map_or(due, |soonest| due.max(soonest))
+    }
+
+    /// Another one is requested now.
+    fn requested(&mut self) {
+        self.not_before = Some(Instant::now() + self.lag.next_delay());
+    }
+}
+
 impl Control {
     pub(super) async fn keep_certified(
         &self,
@@ -37,7 +73,7 @@ impl Control {
         unknown_authority: &Flag,
     ) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
-        let (mut last_refused, mut rotated) = (None, None);
+        let (mut last_refused, mut pace) = (None, RotationPace::new());
         loop {
             match self.certify(contact, unknown_authority).await {
                 Ok(leaf) => {
@@ -76,8 +112,8 @@ impl Control {
                             last_refused = Some(Instant::now());
                             tracing::warn!("peers refuse the certificate, requesting another");
                         }
-                        () = self.must_be_under_first_root(rotated) => {
-                            rotated = Some(Instant::now());
+                        () = self.must_be_under_first_root(&mut pace) => {
+                            pace.requested();
                             tracing::info!("the root is replaced, requesting another certificate");
                         }
                     }
@@ -104,19 +140,24 @@ impl Control {
     }
 
     /// Returns when the certificate in use is to be replaced because it is not under the first root,
-    /// at a time by chance within the one that the bundle has for this. `last`: when this happened
-    /// before. A replica that lags behind issues another one of the old root: the next request has
-    /// its own time, and a second at least.
-    async fn must_be_under_first_root(&self, last: Option<Instant>) {
+    /// at a time by chance within the one that the bundle has for this.
+    async fn must_be_under_first_root(&self, pace: &mut RotationPace) {
         let mut changes = self.renew_within.subscribe();
-        let soonest = last.map(|last| last + REPLICA_LAG);
+        let mut due: Option<Instant> = None;
         loop {
             let within = *changes.borrow_and_update();
-            let due = match within.is_zero() || self.is_under_first_root() {
+            let is_under = self.is_under_first_root();
+            if is_under {
+                pace.reset();
+            }
+            due = match is_under || within.is_zero() {
                 true => None,
-                false => Some(Instant::now() + within.mul_f64(rand::random())),
+                // Bundles that come one after the other put nothing off.
+                false => {
+                    let anew = pace.due(within);
+                    Some(due.map_or(anew, |due| due.min(anew)))
+                }
             };
-            let due = due.map(|due| soonest.map_or(due, |soonest| due.max(soonest)));
             let changed = match due {
                 None => changes.changed().await,
                 Some(due) => match timeout_at(due, changes.changed()).await {

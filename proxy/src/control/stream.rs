@@ -220,9 +220,23 @@ impl Control {
 
     /// The first message of a stream.
     fn hello(&self, subscribed: &HashSet<SocketAddr>) -> v1::Hello {
+        let snapshot = self.config.snapshot();
+        let mut held = snapshot.resource_versions();
+        let trusted = self.roots.certificates();
+        let sent = &snapshot.roots;
+        let is_same = trusted.len() == sent.len()
+            && trusted
+                .iter()
+                .zip(sent)
+                .all(|(used, sent)| **used == **sent);
+        // A certificate has brought other ones since, as of a replica that lagged. The controller
+        // sends its bundle again, so that they do not stay.
+        if !is_same {
+            held.remove(wire::names::BUNDLE);
+        }
         v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
-            held: self.config.snapshot().resource_versions(),
+            held,
             destinations: names(subscribed),
             capabilities: Capabilities::of_this_version(),
         }

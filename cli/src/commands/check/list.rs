@@ -130,14 +130,14 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
         CONTROL,
         "certificate-authority",
         control::root,
-        "the root that all proxies trust ends in sixty days at the earliest",
+        "the root that all proxies trust has sixty days left, or two ninths of a shorter life",
         "rotate it with weft identity rotate; a root that Weft makes is rotated by itself at two thirds of its life (docs/rotation.md)",
     ),
     check(
         CONTROL,
         "issuer",
         control::issuer,
-        "the issuer that signs proxies' certificates has a week left",
+        "the issuer that signs proxies' certificates has a week left, or two ninths of a shorter life",
         "the Lease holder renews it; if the root's key is elsewhere, renew it there",
     ),
     check(

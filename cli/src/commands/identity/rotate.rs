@@ -101,14 +101,13 @@ async fn ended(
                 let rotating = condition(&authority, ROTATING).filter(|rotating| {
                     rotating.observed_generation.unwrap_or_default() >= generation
                 });
-                match rotating.filter(|rotating| rotating.status == "False") {
-                    Some(over) => return concluded(&authority, over, (id, was_taken), console),
-                    None => {}
+                if let Some(over) = rotating.filter(|rotating| rotating.status == "False") {
+                    return concluded(&authority, over, (id, was_taken), console);
                 }
                 let line = standing(&authority);
-                if line != last {
+                if lasting(&line) != last {
                     console.word(&line)?;
-                    last = line;
+                    lasting(&line).clone_into(&mut last);
                 }
             }
             // An API server may be replaced meanwhile.
@@ -199,6 +198,12 @@ fn standing(authority: &CertificateAuthority) -> String {
     with_reason(line, &status.summary.unwrap_or_default())
 }
 
+/// The same up to the name of what is waited for: times that count down behind it are no news.
+fn lasting(line: &str) -> &str {
+    let ends = line.match_indices(": ").nth(1);
+    ends.map_or(line, |(at, _)| &line[..at])
+}
+
 fn condition<'a>(authority: &'a CertificateAuthority, kind: &str) -> Option<&'a Condition> {
     let mut all = authority.status.as_ref()?.conditions.iter();
     all.find(|one| one.type_ == kind)
@@ -231,4 +236,21 @@ fn id_of(now: SystemTime) -> Result<String, Failure> {
     let now = Timestamp::try_from(now)
         .map_err(|_| Failure::unknown("the cluster's clock has a time that cannot be written"))?;
     Ok(now.strftime("%Y-%m-%d-%H%M%S").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lasting;
+
+    #[test]
+    fn times_that_count_down_are_no_news() {
+        let line =
+            |left: &str| format!("phase Preparing of rotation a: waits for shop/web-0: {left}");
+        assert_eq!(lasting(&line("89s left")), lasting(&line("87s left")));
+        assert_ne!(
+            lasting("phase Steady: waits for a"),
+            lasting("phase Steady: waits for b")
+        );
+        assert_eq!(lasting("phase Steady"), "phase Steady");
+    }
 }

@@ -177,20 +177,63 @@ async fn certificate_of_former_root_is_renewed_where_asked() {
     assert_eq!((bench.issued(), bench.streams()), (2, 1));
 }
 
+/// As where no replica ever has the first root.
 #[tokio::test]
-async fn lagging_replica_gets_one_renewal_request_each_second() {
+async fn replicas_that_lag_get_requests_ever_more_seldom() {
     let (old, new) = (Ca::new(), Ca::new());
     let bench = Bench::start(&old).await;
+    let serial = || bench.control.certs.current().unwrap().serial().to_owned();
     let asking = v1::Bundle {
         renew_within: 1,
         ..bundle_of(&[new.roots(), old.roots()].concat())
     };
+    let mut last = serial();
     bench.send_message(bundle(1, asking)).await;
-    bench.until(|bench| bench.issued() == 2).await;
-    sleep(Duration::from_millis(100)).await;
-    assert_eq!(bench.issued(), 2);
+    for _ in 0..6 {
+        bench.until(|_| serial() != last).await;
+        last = serial();
+        sleep(Duration::from_millis(100)).await;
+        pass(FRESH_FOR).await;
+    }
+    bench.until(|_| serial() != last).await;
+    let issued = bench.issued();
+    pass(Duration::from_secs(10)).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(bench.issued(), issued, "the wait is half a minute by now");
     *bench.stand_in.ca.lock() = Arc::clone(&new);
+    pass(FRESH_FOR).await;
     bench.until(|bench| bench.holds_one_of(&new)).await;
+}
+
+/// A controller sends what a proxy does not hold.
+#[tokio::test]
+async fn bundle_is_not_held_where_other_roots_are_in_use() {
+    let (old, new) = (Ca::new(), Ca::new());
+    let bench = Bench::start(&old).await;
+    let of_old = bundle_of(&old.roots());
+    bench.send_message(bundle(1, of_old)).await;
+    let held = |bench: &Bench| -> Vec<bool> {
+        let messages = bench.stand_in.messages.lock();
+        let hellos = messages.iter().filter_map(|one| match &one.message {
+            Some(v1::from_proxy::Message::Hello(hello)) => Some(hello),
+            _ => None,
+        });
+        let held = hellos.map(|hello| hello.held.contains_key(wire::names::BUNDLE));
+        held.collect()
+    };
+    bench
+        .until(|bench| !bench.control.config.snapshot().roots.is_empty())
+        .await;
+    bench.connections.lock().abort_all();
+    bench.until(|bench| held(bench).len() >= 2).await;
+    assert_eq!(held(&bench)[..2], [false, true]);
+
+    // The answer that brings the certificate brings its root too.
+    bench.mount(&new);
+    bench.becomes(&new);
+    pass(FRESH_FOR).await;
+    bench.until(|bench| held(bench).len() >= 3).await;
+    assert_eq!(held(&bench)[..3], [false, true, false]);
 }
 
 #[tokio::test]
