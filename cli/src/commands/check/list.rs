@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use super::facts::{CheckResult, Facts};
 use super::{
-    applications, authority, control, data, experiments, objects, platform, releases, routes, webhooks,
+    applications, authority, control, data, experiments, objects, platform, releases, routes,
+    webhooks,
 };
 
 /// One check.
