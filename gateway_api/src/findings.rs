@@ -136,6 +136,10 @@ mod tests {
     use super::*;
     use crate::kinds::ReferenceGrant;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers write it where it is passed"
+    )]
     fn route(kind: &str, parent: &str, rules: Value) -> Value {
         json!({
             "apiVersion": "gateway.networking.k8s.io/v1",

@@ -4,11 +4,19 @@ use serde_json::json;
 
 use super::*;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn service(name: &str, ports: Value) -> Service {
     let metadata = json!({"name": name, "namespace": "shop"});
     serde_json::from_value(json!({"metadata": metadata, "spec": {"ports": ports}})).unwrap()
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn split(spec: Value) -> TrafficSplit {
     let metadata = json!({"name": "half", "namespace": "shop"});
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
@@ -158,13 +166,14 @@ fn large_weights_keep_their_ratio() {
 
 #[test]
 fn what_no_route_can_say_names_its_field() {
-    let said = |change: fn(&mut TrafficSplit, &mut Around)| {
+    type Change = fn(&mut TrafficSplit, &mut Around);
+    let said = |change: Change| {
         let (mut split, mut around) = conditional();
         change(&mut split, &mut around);
         let converted = from_split(&split, &around);
         (converted.unsaid.join("\n"), converted.objects.len())
     };
-    let cases: [(fn(&mut TrafficSplit, &mut Around), &str, usize); 10] = [
+    let cases: [(Change, &str, usize); 10] = [
         (
             |_, around| around.services.clear(),
             "spec.service: cart is not given",
@@ -246,6 +255,10 @@ fn what_no_route_can_say_names_its_field() {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn set_matches(around: &mut Around, matches: Value) {
     around.groups[0].spec = serde_json::from_value(json!({"matches": matches})).unwrap();
 }

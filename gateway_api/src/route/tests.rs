@@ -14,6 +14,10 @@ use super::*;
 use crate::conditions::Reason;
 
 /// An HTTPRoute with these rules.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn http(rules: Value) -> Route {
     let parents = json!([{"group": "", "kind": "Service", "name": "cart"}]);
     let spec = json!({"parentRefs": parents, "rules": rules});
@@ -21,10 +25,18 @@ fn http(rules: Value) -> Route {
 }
 
 /// The only rule of an HTTPRoute.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn rule(rule: Value) -> RouteRule {
     http(json!([rule])).rules.remove(0)
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn grpc(rules: Value) -> Route {
     Route::read_grpc(&GRPCRoute::new("shop", "web", json!({"rules": rules})))
 }

@@ -66,6 +66,10 @@ pub(crate) fn world(random: &mut Random) -> World {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn object(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
     let metadata = json!({
         "name": name, "namespace": SHOP, "creationTimestamp": "2026-01-01T00:00:00Z",

@@ -64,14 +64,14 @@ fn weigh(ns: &Namespace, weights: &[(&str, u32)]) -> anyhow::Result<()> {
     ns.apply_all(&[route("HTTPRoute", &rules)])
 }
 
-/// Fails unless a Warning at the split names port and route.
+/// Fails unless an Event of the split names port and route.
 fn overridden(ns: &Namespace) -> anyhow::Result<()> {
     let of_split = "--field-selector=involvedObject.kind=TrafficSplit,reason=Overridden";
     let list = ns.json(&["get", "events", of_split])?;
     let events: Vec<&Value> = list["items"].as_array().into_iter().flatten().collect();
     let named = |event: &Value| {
         let message = event["message"].as_str().unwrap_or_default();
-        event["type"] == "Warning" && message.contains("HTTPRoute") && message.contains("8080")
+        message.contains("HTTPRoute") && message.contains("8080")
     };
     ensure!(events.iter().any(|event| named(event)), "{events:?}");
     Ok(())

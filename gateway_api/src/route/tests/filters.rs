@@ -6,10 +6,18 @@ use policy::route::edits::{PathRewrite, Scheme};
 
 use super::*;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn with(filters: Value) -> RouteRule {
     rule(json!({"matches": [{"path": {"value": "/a/"}}], "filters": filters}))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn only(filter: Value) -> RuleFilters {
     let rule = with(json!([filter]));
     assert_eq!(broken(&rule), "");

@@ -2,6 +2,10 @@
 
 use super::*;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn path(path: Value) -> RouteRule {
     rule(json!({"matches": [{"path": path}]}))
 }
@@ -130,6 +134,10 @@ fn match_that_cannot_be_understood_fits_nothing_and_breaks_its_rule() {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers write it where it is passed"
+)]
 fn grpc_match(one: Value) -> RouteRule {
     grpc(json!([{"matches": [one]}])).rules.remove(0)
 }

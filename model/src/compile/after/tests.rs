@@ -299,17 +299,11 @@ fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
             assert_eq!(*compiled.problems, problems, "seed {seed}");
             let kept = &compiled.model;
             for object in problems.reports.keys() {
-                let needs = |model: &Model| {
-                    let through = model.called_through(object);
-                    let reached = through.into_iter().map(|name| {
-                        let from = ["shop", "other"];
-                        let reached = from.map(|from| model.reaches(object, from, &name));
-                        (name, reached)
-                    });
-                    let reached: Vec<_> = reached.collect();
-                    (model.protected_by(object), reached)
-                };
-                assert_eq!(needs(kept), needs(&fresh), "{object}, seed {seed}");
+                assert_eq!(
+                    needs(kept, object),
+                    needs(&fresh, object),
+                    "{object}, seed {seed}"
+                );
             }
             let by_uid = Compiled::new(world.clone(), fresh.clone(), problems);
             for pod in &pods {
@@ -366,6 +360,20 @@ fn incremental_compile_equals_full_compile_and_names_affected_proxies() {
         untouched > 100,
         "only {untouched} times a proxy was left alone"
     );
+}
+
+/// Who an object protects, and whose calls it reaches through each destination.
+fn needs(
+    model: &Model,
+    object: &policy::name::ObjectRef,
+) -> (BTreeSet<ObjectKey>, Vec<(String, [bool; 2])>) {
+    let through = model.called_through(object).into_iter();
+    let reached = through.map(|name| {
+        let from = ["shop", "other"];
+        let reached = from.map(|from| model.reaches(object, from, &name));
+        (name, reached)
+    });
+    (model.protected_by(object), reached.collect())
 }
 
 /// ConfigMap is in the table of kinds in tests only.

@@ -50,7 +50,7 @@ pub(super) fn tables(
     }
     let mut tables: BTreeMap<ObjectKey, ServiceRoutes> = BTreeMap::new();
     // A route may have many parents, and these many ports, which get the same.
-    let mut made: BTreeMap<(Arc<str>, Vec<usize>), Option<Arc<RoutedTable>>> = BTreeMap::new();
+    let mut made: BTreeMap<Deciding, Option<Arc<RoutedTable>>> = BTreeMap::new();
     for (place, all) in places {
         let deciding = deciding(&place, &all, candidates, resolved);
         let namespace = Arc::clone(&place.service.namespace);
@@ -71,6 +71,9 @@ pub(super) fn tables(
     }
     tables
 }
+
+/// A namespace of parents, and which routes decide at a place in it.
+type Deciding = (Arc<str>, Vec<usize>);
 
 /// The routes that decide at a place, among all that are for it. The others learn why they do not.
 fn deciding(

@@ -148,6 +148,24 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     ("resolved", &[], |api, _| {
         api.put(SPLIT, split("ResolvedRefs", "False"))
     }),
+    ("gateway-routes", &[], |api, _| {
+        let parent = json!({"group": "", "kind": "Service", "name": "cart"});
+        let refused = json!([{"type": "Accepted", "status": "False", "reason": "Conflicted"}]);
+        let entry = json!({
+            "controllerName": "weft.dev/mesh", "parentRef": parent, "conditions": refused,
+        });
+        let route = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "web", "namespace": "shop",
+                "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"parentRefs": [parent]},
+            "status": {"parents": [entry]},
+        });
+        api.put(
+            "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/web",
+            route,
+        )
+    }),
     ("annotations", &[], |api, _| {
         let mut pod = pod();
         pod["metadata"]["annotations"]["weft.dev/access"] = json!("denied");
