@@ -98,8 +98,8 @@ pub(super) async fn write(
     }
     object.status = Some(status);
     let api: Api<CertificateAuthority> = Api::all(client.clone());
-    let written = api.replace_status(AUTHORITY, &PostParams::default(), &object);
-    let written = written.await?;
+    let params = PostParams::default();
+    let written = api.replace_status(AUTHORITY, &params, &object).await?;
     Ok(clock_difference(&written.metadata, report.now))
 }
 
