@@ -30,6 +30,10 @@ const WITHOUT_IDENTITY: Verdict<'static> = Verdict::Refuse {
     by: None,
 };
 
+/// What a caller gets whose certificate is revoked.
+pub(super) const REVOKED: &str =
+    "the certificate of the caller is revoked: `kubectl get revocations` shows by what";
+
 /// The certificate of the caller is revoked, whatever the rules and modes.
 const fn revoked(by: &Revoked) -> Verdict<'_> {
     Verdict::Refuse {
@@ -198,7 +202,7 @@ fn enforce(
     }
     let detail = if reason == Reason::Revoked {
         connection.proxy.telemetry.metrics.revoked_refusals.inc();
-        "the certificate of the caller is revoked: `kubectl get revocations` shows by what"
+        REVOKED
     } else if needs_identity(connection, snapshot) {
         "plaintext is not accepted here"
     } else {

@@ -65,7 +65,7 @@ pub(super) async fn forward(
     }
     match sent {
         Some(sent) => sent.unwrap_or_else(|_| Err(deadline::passed())),
-        None => Err(no_longer_allowed()),
+        None => Err(no_longer_allowed(connection)),
     }
 }
 

@@ -9,7 +9,7 @@ use policy::reason::Reason;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
-use crate::inbound::authorize::{evaluate_request, needs_identity, refuses_bytes};
+use crate::inbound::authorize::{REVOKED, evaluate_request, needs_identity, refuses_bytes};
 use crate::inbound::connection::Connection;
 use crate::inbound::path::EvaluatedPath;
 
@@ -17,7 +17,13 @@ use crate::inbound::path::EvaluatedPath;
 const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
 
 /// A call that a change has taken the right to go on away from.
-pub(super) fn no_longer_allowed() -> Failure {
+pub(super) fn no_longer_allowed(connection: &Connection) -> Failure {
+    let proxy = &connection.proxy;
+    let peer = connection.peer.as_ref();
+    if peer.is_some_and(|peer| proxy.config.ends(peer)) {
+        proxy.telemetry.metrics.revoked_refusals.inc();
+        return Failure::refused(Reason::Revoked, REVOKED);
+    }
     Failure::refused(Reason::NotAllowed, "the call is no longer allowed")
 }
 

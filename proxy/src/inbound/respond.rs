@@ -218,7 +218,7 @@ where
             return polled;
         }
         this.over = None;
-        Poll::Ready(Some(Err(no_longer_allowed().into())))
+        Poll::Ready(Some(Err(no_longer_allowed(&this.connection).into())))
     }
 
     fn is_end_stream(&self) -> bool {

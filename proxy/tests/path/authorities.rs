@@ -72,7 +72,7 @@ fn bundle(roots: &Roots, issuers: &[AuthorityId]) -> v1::Resource {
 }
 
 /// Whether bytes still come back.
-async fn echoes(stream: &mut TcpStream) -> bool {
+pub(super) async fn echoes(stream: &mut TcpStream) -> bool {
     let mut back = [0; 4];
     let moved = async {
         stream.write_all(b"\x00abc").await?;
@@ -82,7 +82,7 @@ async fn echoes(stream: &mut TcpStream) -> bool {
 }
 
 /// The application's own end of its connection.
-async fn ends(stream: &mut TcpStream) -> bool {
+pub(super) async fn ends(stream: &mut TcpStream) -> bool {
     let read = timeout(PATIENCE, stream.read_u8()).await;
     read.is_ok_and(|read| read.is_err())
 }
