@@ -145,7 +145,7 @@ impl Control {
         let mut batches = client
             .stream(outgoing(messages, reported))
             .await
-            .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
+            .map_err(|status| self.refusal("refused a stream", &status))?
             .into_inner();
         self.reached(StartupStep::Stream);
         let mut reports = std::pin::pin!(self.report(reports, outbox.clone()));
@@ -161,7 +161,7 @@ impl Control {
         loop {
             tokio::select! {
                 message = batches.message() => {
-                    let Some(message) = message? else { return Ok(()) };
+                    let Some(message) = message.map_err(|status| self.refusal("ended the stream", &status))? else { return Ok(()) };
                     let batch = match message.message {
                         Some(ToProxy::Batch(batch)) => batch,
                         Some(ToProxy::Ask(ask)) => {
