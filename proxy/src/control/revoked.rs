@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use identity::tls::Leaf;
 use runtime::ready::Ready;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -26,11 +27,13 @@ const REVOKED: &str = "the certificate is revoked";
 
 impl Control {
     /// What the controller did, and why. Where that is a Revocation that did not reach this proxy,
-    /// since its stream was down, another certificate may do.
-    pub(super) fn refusal(&self, did: &str, status: &Status) -> String {
+    /// since its stream was down, another certificate may do than the one that was `shown`.
+    pub(super) fn refusal(&self, did: &str, status: &Status, shown: Option<&Leaf>) -> String {
         let message = status.message();
         let is_revoked = status.code() == Code::PermissionDenied && message.starts_with(REVOKED);
-        if is_revoked && self.config.own_revoked().is_none() {
+        let current = self.certs.current();
+        let is_in_use = current.as_deref().map(Leaf::serial) == shown.map(Leaf::serial);
+        if is_revoked && is_in_use && self.config.own_revoked().is_none() {
             self.refused.raise();
         }
         format!("the controller {did}: {message}")
