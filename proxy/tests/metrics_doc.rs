@@ -255,6 +255,7 @@ fn touch(metrics: &Metrics) {
         calls,
         connections,
         tls_failures,
+        revoked_refusals: _,
         limits: _,
         retries: _,
         ejections: _,
