@@ -94,8 +94,13 @@ impl SpiffeId {
         self.account().map(|(_, account)| account)
     }
 
+    /// What follows the trust domain and its slash.
+    pub(crate) fn path(&self) -> &str {
+        self.split().1
+    }
+
     fn account(&self) -> Option<(&str, &str)> {
-        let mut segments = self.split().1.split('/');
+        let mut segments = self.path().split('/');
         match (
             segments.next(),
             segments.next(),

@@ -43,6 +43,8 @@ pub enum Reason {
     InvalidBackend,
     /// The rule of a route that describes the request has a part that cannot be carried out.
     InvalidRoute,
+    /// The certificate of the caller, or of what it calls, is revoked.
+    Revoked,
 }
 
 /// Numbers of the gRPC status codes in use.
@@ -56,7 +58,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -75,18 +77,20 @@ impl Reason {
         Self::NoRoute,
         Self::InvalidBackend,
         Self::InvalidRoute,
+        Self::Revoked,
     ];
 
     /// Of calls that no rule allows.
     pub const UNALLOWED: [Self; 2] = [Self::NotAllowed, Self::NoIdentity];
 
-    /// Of calls that are refused as rules, modes and limits have it. For every other reason a call
-    /// fails.
-    pub const BY_POLICY: [Self; 4] = [
+    /// Of calls that are refused as rules, modes, limits and Revocations have it. For every other
+    /// reason a call fails.
+    pub const BY_POLICY: [Self; 5] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::Limit,
         Self::ShadowWrite,
+        Self::Revoked,
     ];
 
     /// The value of header `weft-reason` and of the metric label.
@@ -110,6 +114,7 @@ impl Reason {
             Self::NoRoute => "no-route",
             Self::InvalidBackend => "invalid-backend",
             Self::InvalidRoute => "invalid-route",
+            Self::Revoked => "revoked",
         }
     }
 
@@ -117,7 +122,9 @@ impl Reason {
     /// but its sender answers with the more precise 414 or 431.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite => StatusCode::FORBIDDEN,
+            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite | Self::Revoked => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
@@ -138,7 +145,9 @@ impl Reason {
     /// The `grpc-status` of a refusal.
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite => grpc::PERMISSION_DENIED,
+            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite | Self::Revoked => {
+                grpc::PERMISSION_DENIED
+            }
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
@@ -192,6 +201,7 @@ mod tests {
             ("no-route", 404, 12),
             ("invalid-backend", 500, 14),
             ("invalid-route", 500, 14),
+            ("revoked", 403, 7),
         ];
         let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
         assert_eq!(actual, promised);

@@ -64,6 +64,8 @@ capabilities! {
     /// The fields of a bundle by which one root replaces another: it requests another certificate
     /// before the end of its own, and ends connections of other authorities.
     Rotation = "rotation";
+    /// Whose certificates it is to refuse. A proxy without it refuses none.
+    Revocations = "revocations";
 }
 
 impl Capability {
@@ -79,6 +81,7 @@ impl Capability {
             Content::Routes(_) => Some(Self::Routes),
             Content::Place(_) => Some(Self::Place),
             Content::RoutedService(_) => Some(Self::ServiceRoutes),
+            Content::Revocations(_) => Some(Self::Revocations),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)

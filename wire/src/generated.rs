@@ -726,7 +726,7 @@ pub struct Resource {
     pub version: ::prost::alloc::string::String,
     #[prost(
         oneof = "resource::Content",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60, 61, 63"
     )]
     pub content: ::core::option::Option<resource::Content>,
 }
@@ -764,6 +764,8 @@ pub mod resource {
         Place(super::Place),
         #[prost(message, tag = "61")]
         RoutedService(super::RoutedService),
+        #[prost(message, tag = "63")]
+        Revocations(super::Revocations),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1419,6 +1421,62 @@ pub struct Place {
     pub zone_index: u32,
     #[prost(uint32, tag = "4")]
     pub zone_peers: u32,
+}
+/// Whose certificates are refused, by every proxy alike: in handshakes, for requests and bytes, and
+/// on open connections. Only for a proxy with the capability `revocations`, and never paced. What
+/// cannot be read refuses the resource, and the proxy keeps the last good one: a new kind of subject
+/// needs a capability of its own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Revocations {
+    #[prost(message, repeated, tag = "1")]
+    pub revocations: ::prost::alloc::vec::Vec<Revocation>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Revocation {
+    /// The Revocation.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    /// At most 4 096 in all.
+    #[prost(message, repeated, tag = "2")]
+    pub subjects: ::prost::alloc::vec::Vec<RevokedSubject>,
+    /// Milliseconds since 1970: only certificates that were issued before. 0: all of the subjects.
+    #[prost(uint64, tag = "3")]
+    pub issued_before: u64,
+    /// Nothing is refused yet. A proxy whose own certificate is about to be requests another one at
+    /// once. Without `issued_before` it has no meaning.
+    #[prost(bool, tag = "4")]
+    pub announced: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedSubject {
+    /// Absent: refuses the resource.
+    #[prost(oneof = "revoked_subject::Subject", tags = "1, 2, 3, 4")]
+    pub subject: ::core::option::Option<revoked_subject::Subject>,
+}
+/// Nested message and enum types in `RevokedSubject`.
+pub mod revoked_subject {
+    /// Absent: refuses the resource.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Subject {
+        #[prost(message, tag = "1")]
+        ServiceAccount(super::RevokedAccount),
+        /// Uid of the pod that certificates name.
+        #[prost(string, tag = "2")]
+        Pod(::prost::alloc::string::String),
+        /// Number of a certificate, whoever signed it: 1 to 20 bytes.
+        #[prost(bytes, tag = "3")]
+        Serial(::prost::alloc::vec::Vec<u8>),
+        /// What signed the certificates, as Certificate.authority.
+        #[prost(bytes, tag = "4")]
+        Issuer(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedAccount {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
 /// What the proxy of the receiving pod logs and traces. Apart from Workload, so that a
 /// refused part of it leaves the modes in force.

@@ -15,6 +15,8 @@ pub const TELEMETRY: &str = "telemetry";
 pub const ROUTES: &str = "routes";
 /// Which of its workload's proxies the receiving pod's one is.
 pub const PLACE: &str = "place";
+/// Whose certificates are refused.
+pub const REVOCATIONS: &str = "revocations";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
@@ -64,6 +66,7 @@ pub enum Name<'a> {
     Telemetry,
     Routes,
     Place,
+    Revocations,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -103,6 +106,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
         TELEMETRY => Name::Telemetry,
         ROUTES => Name::Routes,
         PLACE => Name::Place,
+        REVOCATIONS => Name::Revocations,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -164,6 +168,7 @@ impl fmt::Display for Name<'_> {
             Self::Telemetry => TELEMETRY.to_owned(),
             Self::Routes => ROUTES.to_owned(),
             Self::Place => PLACE.to_owned(),
+            Self::Revocations => REVOCATIONS.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -219,6 +224,7 @@ mod tests {
             Name::Telemetry,
             Name::Routes,
             Name::Place,
+            Name::Revocations,
             Name::Rule {
                 namespace: "a",
                 name: "b.c",

@@ -122,7 +122,8 @@ fn of_resource(index: &Index, name: &str) -> Option<String> {
             | Name::Guard
             | Name::Telemetry
             | Name::Routes
-            | Name::Place,
+            | Name::Place
+            | Name::Revocations,
         ) => None,
         // Of a controller that is newer than this one.
         None => Some(UNKNOWN.to_owned()),
