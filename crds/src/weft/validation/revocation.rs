@@ -273,16 +273,16 @@ fn serial(field: &str, written: &str, reader: &mut FieldReader<'_>) -> Option<Ar
         _ => format!("0{written}"),
     };
     let bytes = hex(&even).filter(|_| SERIAL_DIGITS.contains(&written.len()));
-    let Some(bytes) = bytes else {
+    let first = bytes.iter().flatten().position(|byte| *byte != 0);
+    let (Some(bytes), Some(first)) = (bytes, first) else {
         let text = format!(
-            "is {:?}, but must be a serial number of 2 to 40 hex digits without colons",
+            "is {:?}, but must be a serial number of 2 to 40 hex digits, not all 0, without colons",
             shown(written)
         );
         reader.wrong(field, &text);
         return None;
     };
-    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-    Some(Arc::from(&bytes[zeros..]))
+    Some(Arc::from(&bytes[first..]))
 }
 
 fn fingerprint(field: &str, written: &str, reader: &mut FieldReader<'_>) -> Option<[u8; 16]> {
