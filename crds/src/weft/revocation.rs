@@ -122,8 +122,8 @@ pub struct RevokedCertificate {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["fingerprint"]), transform = without_defaults)]
 pub struct RevokedIssuer {
-    /// `sha256:` and 32 hex digits, by its name and key, as `authority` of the CertificateAuthority
-    /// and `weft identity -o json` have it.
+    /// `sha256:` and 32 hex digits, by its name and key: `authority` of the issuers of the
+    /// CertificateAuthority, and `signer` of what `weft identity -o json` shows.
     #[schemars(regex(pattern = "^sha256:[0-9a-f]{32}$"))]
     pub fingerprint: String,
 }

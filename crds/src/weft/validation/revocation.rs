@@ -292,8 +292,8 @@ fn fingerprint(field: &str, written: &str, reader: &mut FieldReader<'_>) -> Opti
     let read = read.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
     if read.is_none() {
         let text = format!(
-            "is {:?}, but must be \"sha256:\" and 32 hex digits, as `authority` of \
-             CertificateAuthority weft and weft identity -o json have it",
+            "is {:?}, but must be \"sha256:\" and 32 hex digits: authority of the issuers of \
+             CertificateAuthority weft, or signer in weft identity -o json",
             shown(written)
         );
         reader.wrong(field, &text);
