@@ -198,6 +198,7 @@ pub(super) fn statuses(context: &Context) {
         fleet: context.fleet.clone(),
         enforced: udp,
         gateway_api: context.settings.gateway_api,
+        events: context.events.clone(),
         written: context.metrics.statuses.clone(),
     };
     context.while_leading("status", move || status.clone().write());
