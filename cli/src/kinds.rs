@@ -14,6 +14,11 @@ pub(crate) fn authority_definition() -> String {
     format!("{}.{}", weft::CERTIFICATE_AUTHORITIES, weft::GROUP)
 }
 
+/// Name of the CustomResourceDefinition of Revocations, which are in no namespace.
+pub(crate) fn revocation_definition() -> String {
+    format!("{}.{}", weft::REVOCATIONS, weft::GROUP)
+}
+
 /// One kind, in the version in which it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UserKind {
