@@ -187,6 +187,7 @@ impl Resolved {
     reader!(telemetry_named, Telemetry);
     reader!(routes_named, Routes);
     reader!(place, Place);
+    reader!(revocations, Revocations);
 
     /// What callers of a Service port get, as their proxies read it.
     pub fn policy(&self, service: &str) -> policy::traffic::EffectivePolicy {
