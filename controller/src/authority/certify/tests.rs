@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::testing::warnings::Warnings;
 
+mod revoked;
+
 const SOMEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
 
 /// A cluster that answers what the test says.
