@@ -67,7 +67,8 @@ fn cause(ended: Ended) -> Option<Cause> {
             | Reason::ShadowWrite
             | Reason::NoRoute
             | Reason::InvalidBackend
-            | Reason::InvalidRoute => None,
+            | Reason::InvalidRoute
+            | Reason::Revoked => None,
         },
     }
 }

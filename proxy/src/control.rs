@@ -17,6 +17,7 @@ mod early_reports;
 pub(crate) mod leaving;
 pub(crate) mod live_queries;
 mod refusal;
+pub(crate) mod revoked;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod trust_bundle;

@@ -55,7 +55,7 @@ impl Proxy {
         roots: Roots,
         budget: &Arc<Budget>,
     ) -> Self {
-        let tls = MeshTls::new(certs.clone(), roots).counted({
+        let tls = MeshTls::new(certs.clone(), roots.clone()).counted({
             let metrics = telemetry.metrics.clone();
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
@@ -75,7 +75,7 @@ impl Proxy {
         };
         Self {
             own,
-            config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs)),
+            config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs, roots)),
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: clients(Servers::OwnPod),
             unmeshed: clients(Servers::Elsewhere),
@@ -101,6 +101,17 @@ impl Proxy {
     pub fn leave(&self) {
         self.drain.begin();
         self.telemetry.reports.leave();
+    }
+
+    /// Ends at once what is open with peers whose certificate is revoked for good; everything, where
+    /// the own one is.
+    pub fn end_revoked(&self) {
+        let config = &self.config;
+        if config.own_ends() {
+            self.peers.break_off(|_| true);
+        } else {
+            self.peers.break_off(|peer| config.ends(peer));
+        }
     }
 
     pub(crate) fn count_connection(

@@ -73,6 +73,7 @@ mod path {
     mod refused_lines;
     mod retries;
     mod retry_waits;
+    mod revoked;
     mod route_calls;
     mod routes;
     mod routing;

@@ -91,7 +91,11 @@ async fn refusals_by_policy_alone_are_excused() {
     let mut shown = Shown::of(&graph).await;
     for reason in Reason::ALL {
         let health = match reason {
-            Reason::NotAllowed | Reason::NoIdentity | Reason::Limit | Reason::ShadowWrite => "ok",
+            Reason::NotAllowed
+            | Reason::NoIdentity
+            | Reason::Limit
+            | Reason::ShadowWrite
+            | Reason::Revoked => "ok",
             // If mutual TLS is strict and no controller responds: others may be called.
             Reason::UnknownDestination
             | Reason::NoBackend

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use policy::origin::Origin;
 use policy::revoked::Revocations;
 
 use super::error::IdentityError;
@@ -23,6 +24,11 @@ impl CurrentRevocations {
     fn current(&self) -> Option<Arc<Revocations>> {
         let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
         current.clone()
+    }
+
+    /// The object that revokes the certificate of a peer.
+    pub(super) fn find(&self, peer: &PeerIdentity) -> Option<Origin> {
+        self.current()?.revoked(&peer.facts()).cloned()
     }
 
     /// Refuses a peer whose certificate is revoked. It is read only where something is.

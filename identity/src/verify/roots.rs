@@ -8,11 +8,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use policy::name::SpiffeId;
+use policy::origin::Origin;
 use policy::revoked::Revocations;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use super::authority_id::AuthorityId;
+use super::peer::PeerIdentity;
 use super::revoked::CurrentRevocations;
 
 /// Roots at one time. A rotation needs two; the rest is room for users that join
@@ -96,6 +98,12 @@ impl Roots {
     /// Refuses what is revoked, instead of what was before. `None`: nothing.
     pub fn revoke(&self, revocations: Option<Arc<Revocations>>) {
         self.revoked.replace(revocations);
+    }
+
+    /// The object that revokes a certificate, if one does.
+    #[must_use]
+    pub fn revokes(&self, peer: &PeerIdentity) -> Option<Origin> {
+        self.revoked.find(peer)
     }
 
     /// The trust domain whose identities these roots vouch for.

@@ -56,7 +56,8 @@ impl HealthSignal {
             | Reason::ShadowWrite
             | Reason::NoRoute
             | Reason::InvalidBackend
-            | Reason::InvalidRoute => None,
+            | Reason::InvalidRoute
+            | Reason::Revoked => None,
         }
     }
 }

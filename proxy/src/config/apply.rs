@@ -188,7 +188,10 @@ impl Snapshot {
             next.declared = Arc::new(next.declared_ports());
         }
         next.extend_read_only(self);
-        if self.takes_copies() != next.takes_copies() || self.vouched != next.vouched {
+        if self.takes_copies() != next.takes_copies()
+            || self.vouched != next.vouched
+            || self.revocations != next.revocations
+        {
             next.policy_revision += 1;
         }
         next.note_meshed_services(registry);
@@ -270,6 +273,8 @@ impl Snapshot {
             self.names = None;
         } else if name == wire::names::PLACE {
             self.positions = None;
+        } else if name == wire::names::REVOCATIONS {
+            self.revocations = None;
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -342,6 +347,10 @@ impl Snapshot {
             }
             v1::resource::Content::Place(message) => {
                 self.positions = Some(positions_of(message)?);
+            }
+            v1::resource::Content::Revocations(message) => {
+                let revocations = convert::revocations(&message);
+                self.revoke(revocations.map_err(|bad| bad.to_string())?);
             }
             v1::resource::Content::Guard(guard) => {
                 let guard = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;

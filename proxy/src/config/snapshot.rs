@@ -17,6 +17,7 @@ use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::origin::Origin;
 use policy::protocol::{PortProtocols, PortRange, Protocol};
+use policy::revoked::Revocations;
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
 use policy::share::Share;
@@ -138,6 +139,8 @@ pub struct Snapshot {
     /// How soon the own certificate is to be under the first root. Zero: that does not matter.
     pub(crate) renew_within: Duration,
     pub(crate) vouched: Vouched,
+    /// Whose certificates are refused; `None`: none are.
+    pub(crate) revocations: Option<Arc<Revocations>>,
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) versions: HashMap<String, Version>,
     /// Ports of the own pod that are declared.
@@ -181,6 +184,7 @@ impl Default for Snapshot {
             roots: Vec::new(),
             renew_within: Duration::ZERO,
             vouched: Vouched::default(),
+            revocations: None,
             rules: BTreeMap::new(),
             versions: HashMap::new(),
             declared: Arc::default(),

@@ -1,6 +1,7 @@
 //! Requests the proxy's certificate and renews it: well before its end by the wall clock, and at
 //! once where that clock is set back before its begin, where the roots in use do not vouch for it
-//! any more, and where a controller refuses it. A failed renewal keeps the current one.
+//! any more, where it is revoked, and where a controller refuses it. A failed renewal keeps the
+//! current one.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -29,17 +30,17 @@ pub(crate) const FRESH_FOR: Duration = Duration::from_secs(30);
 /// A replica may be this much later than another one to load what the authority has become.
 const REPLICA_LAG: Duration = Duration::from_secs(1);
 
-/// How soon a certificate is replaced that is not under the first root.
+/// How soon a certificate is replaced that is not under the first root, or is revoked.
 #[derive(Debug)]
-struct RotationPace {
-    /// After requests that brought another one of a former root, as of a replica that lags. Where
-    /// no replica has the first root's issuer, the mesh must not request certificates for ever.
+pub(super) struct RenewalPace {
+    /// After requests that brought no better one, as of a replica that lags. Where no replica has
+    /// the first root's issuer, the mesh must not request certificates for ever.
     lag: Backoff,
     /// The end of the last such wait.
     not_before: Option<Instant>,
 }
 
-impl RotationPace {
+impl RenewalPace {
     const fn new() -> Self {
         Self {
             lag: Backoff::new(REPLICA_LAG, FRESH_FOR),
@@ -47,14 +48,14 @@ impl RotationPace {
         }
     }
 
-    /// The certificate is under the first root.
-    fn reset(&mut self) {
+    /// The certificate is as it is to be.
+    pub(super) fn reset(&mut self) {
         self.lag.reset();
         self.not_before = None;
     }
 
     /// A time by chance within this one.
-    fn due(&self, within: Duration) -> Instant {
+    pub(super) fn due(&self, within: Duration) -> Instant {
         let due = Instant::now() + within.mul_f64(rand::random());
         self.not_before.map_or(due, |soonest| due.max(soonest))
     }
@@ -73,7 +74,8 @@ impl Control {
         unknown_authority: &Flag,
     ) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
-        let (mut last_refused, mut pace) = (None, RotationPace::new());
+        let (mut last_refused, mut pace) = (None, RenewalPace::new());
+        let mut newer = RenewalPace::new();
         loop {
             match self.certify(contact, unknown_authority).await {
                 Ok(leaf) => {
@@ -116,6 +118,10 @@ impl Control {
                             pace.requested();
                             tracing::info!("the root is replaced, requesting another certificate");
                         }
+                        () = self.must_be_newer(&mut newer) => {
+                            newer.requested();
+                            tracing::info!("the certificate is revoked or will be, requesting another");
+                        }
                     }
                 }
                 Err(error) => {
@@ -141,7 +147,7 @@ impl Control {
 
     /// Returns when the certificate in use is to be replaced because it is not under the first root,
     /// at a time by chance within the one that the bundle has for this.
-    async fn must_be_under_first_root(&self, pace: &mut RotationPace) {
+    async fn must_be_under_first_root(&self, pace: &mut RenewalPace) {
         let mut changes = self.renew_within.subscribe();
         let mut due: Option<Instant> = None;
         loop {
@@ -184,12 +190,15 @@ impl Control {
         !matches!(refused, Ok(Err(IdentityError::UnknownAuthority)))
     }
 
-    /// Notes when peers with the same roots would refuse the certificate in use.
+    /// Notes when peers with the same roots would refuse the certificate in use. One that is revoked
+    /// is replaced where that helps.
     pub(super) fn must_be_vouched_for(&self) {
         let Some(leaf) = self.certs.current() else {
             return;
         };
-        if let Err(error) = leaf.accepted_by(&self.roots, self.clock.now()) {
+        if let Err(error) = leaf.accepted_by(&self.roots, self.clock.now())
+            && !matches!(error, IdentityError::Revoked { .. })
+        {
             tracing::warn!(%error, "the roots in use do not vouch for the certificate");
             self.refused.raise();
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
 use policy::protocol::Protocol;
+use policy::revoked::Revoked;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -50,7 +51,7 @@ struct OfCaller {
 
 impl CallerContext {
     /// A caller of the mesh, until its certificate ends.
-    pub(super) fn new(peer: PeerIdentity, certificate_end: CertificateEnd) -> Self {
+    pub(super) fn new(peer: Arc<PeerIdentity>, certificate_end: CertificateEnd) -> Self {
         let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
         let label = format!(
             "{}/{}",
@@ -65,7 +66,7 @@ impl CallerContext {
             label,
             at,
             certificate_end: Some(certificate_end),
-            peer: Some(Arc::new(peer)),
+            peer: Some(peer),
             shared: Arc::default(),
         }
     }
@@ -195,15 +196,14 @@ impl Connection {
             })
     }
 
-    /// Returns when the certificate of the caller has ended, or is of an authority that is no longer
-    /// trusted; never for a caller without one.
+    /// Returns when the certificate of the caller has ended, is of an authority that is no longer
+    /// trusted, or is revoked; never for a caller without one.
     pub(super) async fn certificate_ended(&self) {
         let (Some(end), Some(peer)) = (&self.certificate_end, &self.peer) else {
             return std::future::pending().await;
         };
         let config = &self.proxy.config;
-        let authority = &peer.certificate.authority;
-        let distrusted = config.until_refused(|now| now.vouched.check(authority));
+        let distrusted = config.until_refused(|now| now.keep(peer));
         // On the heap: most connections end long before.
         Box::pin(async move {
             tokio::select! {
@@ -220,6 +220,19 @@ impl Connection {
         peer.map_or(Ok(()), |peer| {
             snapshot.vouched.check(&peer.certificate.authority)
         })
+    }
+
+    /// What revokes the certificate of the caller, of whom bytes pass no longer.
+    pub(super) fn revoked<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Revoked> {
+        // One branch for each request while nothing is revoked.
+        let revocations = snapshot.revocations.as_ref()?;
+        revocations.find(&self.peer.as_ref()?.facts())
+    }
+
+    /// The same where requests do not pass either.
+    pub(super) fn revoked_for_good<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Revoked> {
+        let revoked = self.revoked(snapshot);
+        revoked.filter(|revoked| revoked.issued_before.is_none())
     }
 
     /// The last load of the application that it received.

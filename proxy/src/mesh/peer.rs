@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version, header};
 use hyper::client::conn::http1;
 use identity::tls::DEDICATED_ALPN;
-use identity::verify::AuthorityId;
+use identity::verify::PeerIdentity;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
@@ -100,14 +100,28 @@ impl Peers {
         self.mesh.lock().values().for_each(Peer::watch_over);
     }
 
-    /// Ends connections whose peer's certificate is of an authority that does not stay: requests
-    /// begin on none of them from now on, and the next call breaks off what is left. Called every
-    /// `WATCH_EVERY`.
-    pub fn end_unless(&self, stays: impl Fn(&AuthorityId) -> bool) {
+    /// Ends connections of peers that do not stay: requests begin on none of them from now on, and
+    /// the next call breaks off what is left. Called every `WATCH_EVERY`.
+    pub fn end_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) {
         if self.tls.end_unless(&stays) {
-            let mesh = self.mesh.lock();
-            mesh.values().for_each(|peer| peer.retire_unless(&stays));
+            self.retire_unless(stays);
         }
+    }
+
+    /// Ends at once the connections of peers that end, with all that is under way.
+    pub fn break_off(&self, ends: impl Fn(&PeerIdentity) -> bool) {
+        self.retire_unless(|peer| !ends(peer));
+        self.tls.break_off(ends);
+    }
+
+    /// Begins no request on the connections to peers that there are. What is under way goes on.
+    pub(crate) fn retire(&self) {
+        self.retire_unless(|_| false);
+    }
+
+    fn retire_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) {
+        let mesh = self.mesh.lock();
+        mesh.values().for_each(|peer| peer.retire_unless(&stays));
     }
 
     /// Closes what is idle. Called every few seconds.
@@ -128,8 +142,8 @@ pub struct Peer {
     shared: Multiplexed,
     /// For requests while nothing else waits for this peer.
     pub dedicated: Arc<Dedicated>,
-    /// What signed the certificate that the peer showed on the dedicated connection.
-    dedicated_by: Arc<Mutex<Option<AuthorityId>>>,
+    /// What the peer proved on the dedicated connection.
+    dedicated_by: Arc<Mutex<Option<Arc<PeerIdentity>>>>,
 }
 
 impl Peer {
@@ -170,12 +184,12 @@ impl Peer {
         tokio::spawn(async move {
             let pod_uid = &expected.pod_uid;
             match secure(ip, &tls, (config, pod_uid), connect::tune_closely).await {
-                Ok(SecuredPeer {
-                    stream, authority, ..
-                }) if stream.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) => {
+                Ok(SecuredPeer { stream, peer, .. })
+                    if stream.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) =>
+                {
                     let mut builder = http1::Builder::new();
                     builder.max_headers(MESH_HEADER_COUNT).max_buf_size(BUFFER);
-                    *by.lock() = Some(authority);
+                    *by.lock() = Some(peer);
                     opening.opened(stream, builder).await;
                 }
                 Ok(_) => opening.unknown(),
@@ -204,10 +218,9 @@ impl Peer {
         self.is_there().await.is_ok() || began.elapsed() < REFUSED_WITHIN
     }
 
-    /// Begins no request on connections where the peer's certificate is of an authority that does
-    /// not stay.
-    fn retire_unless(&self, stays: impl Fn(&AuthorityId) -> bool) {
-        let ends = |authority: Option<&AuthorityId>| authority.is_some_and(|one| !stays(one));
+    /// Begins no request on connections where the peer does not stay.
+    fn retire_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) {
+        let ends = |peer: Option<&Arc<PeerIdentity>>| peer.is_some_and(|one| !stays(one));
         self.shared.retire_if(|sender| ends(sender.held()));
         if ends(self.dedicated_by.lock().as_ref()) {
             self.dedicated.retire();
@@ -232,7 +245,7 @@ async fn connect_mesh(
     let config = tls.client(identity);
     let secured = secure(ip, &tls, (config, pod_uid), |_| {}).await?;
     let sender = handshake(secured.stream, MESH, budget, Some(secured.flush)).await?;
-    sender.holds(secured.authority);
+    sender.holds(secured.peer);
     Ok(sender)
 }
 

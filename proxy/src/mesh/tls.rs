@@ -13,9 +13,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use identity::Roots;
 use identity::tls::{self, CertHandle, ClientAuth, DEDICATED_ALPN, MESH_ALPN, peer_name};
-use identity::verify::{AuthorityId, IdentityError, PeerIdentity, peer_identity};
+use identity::verify::{IdentityError, PeerIdentity, peer_identity};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
+use policy::origin::Origin;
 use policy::reason::Reason;
 use policy::well_known::MESH_PORT;
 use runtime::clock::Clock;
@@ -101,10 +102,20 @@ impl MeshTls {
         self
     }
 
-    /// Looks for connections whose peer's certificate is of an authority that does not stay, and
-    /// breaks off those that the last look found; true when there are any.
-    pub(super) fn end_unless(&self, stays: impl Fn(&AuthorityId) -> bool) -> bool {
+    /// Looks for connections of peers that do not stay, and breaks off those that the last look
+    /// found; true when there are any.
+    pub(super) fn end_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) -> bool {
         self.open.end_unless(stays)
+    }
+
+    /// Breaks off at once the connections of peers that end.
+    pub(super) fn break_off(&self, ends: impl Fn(&PeerIdentity) -> bool) {
+        self.open.break_off(ends);
+    }
+
+    /// The object that revokes the own certificate, if one does.
+    fn own_revoked(&self) -> Option<Origin> {
+        self.roots.revokes(self.certs.current()?.identity())
     }
 
     /// A handshake that this proxy began has failed.
@@ -173,6 +184,12 @@ pub(crate) async fn secure(
     (config, pod_uid): (Arc<rustls::ClientConfig>, &str),
     tune: fn(&TcpStream),
 ) -> Result<SecuredPeer, Failure> {
+    // Every peer refuses it, and the application is to know why.
+    if let Some(by) = tls.own_revoked() {
+        let (kind, name) = (by.kind(), by.name());
+        let detail = format!("the certificate of this pod is revoked by {kind} {name}");
+        return Err(Failure::not_sent(Reason::Revoked, detail));
+    }
     let addr = SocketAddr::new(ip, MESH_PORT);
     let stream = connect_to_proxy(addr)
         .await
@@ -192,18 +209,22 @@ pub(crate) async fn secure(
     })?;
     let secured = secured.map_err(|error| {
         tls.failed(tls_failure(&error));
-        Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
+        let reason = match IdentityError::from_io(&error) {
+            Some(IdentityError::Revoked { .. }) => Reason::Revoked,
+            _ => Reason::TlsFailed,
+        };
+        Failure::not_sent(reason, format!("{addr}: {error}"))
     })?;
     let peer = pod_of(&secured, pod_uid).map_err(|error| {
         tls.failed(error.label());
         Failure::wrong_pod(format!("{addr}: {error}"))
     })?;
-    let authority = peer.certificate.authority;
-    tls.open.add(authority, flush_handle.break_off());
+    let peer = Arc::new(peer);
+    tls.open.add(Arc::clone(&peer), flush_handle.break_off());
     Ok(SecuredPeer {
         stream: secured,
         flush: flush_handle,
-        authority,
+        peer,
     })
 }
 
@@ -211,8 +232,7 @@ pub(crate) async fn secure(
 pub(crate) struct SecuredPeer {
     pub(crate) stream: TlsStream<Coalescing>,
     pub(crate) flush: FlushHandle,
-    /// What signed its certificate.
-    pub(crate) authority: AuthorityId,
+    pub(crate) peer: Arc<PeerIdentity>,
 }
 
 /// The peer, where it is the expected pod. Addresses pass from pod to pod, also within one service
@@ -234,7 +254,7 @@ pub(crate) struct Secured {
     pub(crate) stream: server::TlsStream<Coalescing>,
     pub(crate) flush: FlushHandle,
     /// With what signed its certificate, the serial and the time of issue.
-    pub(crate) peer: PeerIdentity,
+    pub(crate) peer: Arc<PeerIdentity>,
     /// Of that certificate.
     pub(crate) certificate_end: CertificateEnd,
     pub(crate) transport: Transport,
@@ -262,13 +282,14 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         tracing::debug!(%error, "refused a caller on the mesh port");
         error.label()
     })?;
+    let peer = Arc::new(peer);
     let transport = if session.alpn_protocol() == Some(DEDICATED_ALPN) {
         Transport::Http1
     } else {
         Transport::Http2
     };
     let not_after = peer.certificate.not_after;
-    tls.open.add(peer.certificate.authority, flush.break_off());
+    tls.open.add(Arc::clone(&peer), flush.break_off());
     Ok(Secured {
         stream,
         flush,

@@ -72,7 +72,7 @@ fn bundle(roots: &Roots, issuers: &[AuthorityId]) -> v1::Resource {
 }
 
 /// Whether bytes still come back.
-async fn echoes(stream: &mut TcpStream) -> bool {
+pub(super) async fn echoes(stream: &mut TcpStream) -> bool {
     let mut back = [0; 4];
     let moved = async {
         stream.write_all(b"\x00abc").await?;
@@ -82,7 +82,7 @@ async fn echoes(stream: &mut TcpStream) -> bool {
 }
 
 /// The application's own end of its connection.
-async fn ends(stream: &mut TcpStream) -> bool {
+pub(super) async fn ends(stream: &mut TcpStream) -> bool {
     let read = timeout(PATIENCE, stream.read_u8()).await;
     read.is_ok_and(|read| read.is_err())
 }
@@ -111,7 +111,7 @@ async fn connections_to_other_authorities_end_by_the_second_look() {
     let [client, server] = rotation.pods(&of_new, &certs, Protocol::Opaque).await;
     let look = || {
         let peers = &client.proxy.peers;
-        peers.end_unless(|authority| *authority != old);
+        peers.end_unless(|peer| peer.certificate.authority != old);
     };
     let connections = || {
         let parts = ["protocol=\"http2\"", "security=\"mtls\""];
@@ -145,7 +145,7 @@ async fn dedicated_connection_of_other_authority_takes_no_request() {
     certs.store((*leaf(&rotation.new, "api").current().unwrap()).clone());
 
     let peers = &client.proxy.peers;
-    peers.end_unless(|authority| *authority != old);
+    peers.end_unless(|peer| peer.certificate.authority != old);
     // What the last request has left of it may be given back a moment later.
     let closed = async {
         while kept.used().0 > 0 {
@@ -153,10 +153,10 @@ async fn dedicated_connection_of_other_authority_takes_no_request() {
         }
     };
     timeout(PATIENCE, closed).await.unwrap();
-    peers.end_unless(|authority| *authority != old);
+    peers.end_unless(|peer| peer.certificate.authority != old);
     let (status, answer) = get(client.call(vip()).await, "/", "").await;
     assert_eq!(status, 200, "{answer}");
     warm(&client, &kept).await;
-    peers.end_unless(|authority| *authority != old);
+    peers.end_unless(|peer| peer.certificate.authority != old);
     assert_eq!(kept.used().0, 1, "that of the new authority stays");
 }

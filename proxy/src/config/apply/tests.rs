@@ -448,6 +448,8 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             zone_peers: 1,
         }),
     );
+    let revocations = Content::Revocations(v1::Revocations::default());
+    let revocations = (wire::names::REVOCATIONS.to_owned(), revocations);
     let routed = services::tests::sample();
     let mut samples = Vec::new();
     for known in Capability::OF_THIS_VERSION {
@@ -461,6 +463,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             Capability::Routes => &routes,
             Capability::Place => &position,
             Capability::ServiceRoutes => &routed,
+            Capability::Revocations => &revocations,
         };
         samples.push((known.as_str(), sample));
     }
