@@ -304,7 +304,7 @@ impl<'s> Reading<'s> {
 
     fn refuse_control_plane(&mut self, field: &str, what: &str) {
         let message = format!(
-            "{what}: without controllers no proxy would hear of anything; move or replace them \
+            "{what}: without controllers no proxy would get anything new; move or replace them \
              first, this subject is not revoked"
         );
         self.about.refuse(Reason::ControlPlane, field, message);

@@ -42,8 +42,8 @@ pub(crate) struct RevokedContent {
     pub(crate) in_force: Vec<(ObjectRef, i64)>,
     /// Objects that are announced.
     pub(crate) announced: BTreeSet<ObjectRef>,
-    /// Uids of pods that are revoked for good: they serve nobody, and no proxy of theirs is waited
-    /// for.
+    /// Uids of pods that are revoked for good: they serve no calls, and no proxy of theirs is
+    /// waited for.
     pub(crate) ended: BTreeSet<Arc<str>>,
     /// The pods that subjects mean, by object.
     pub(crate) found: BTreeMap<ObjectKey, Vec<FoundPods>>,

@@ -52,7 +52,7 @@ fn id(account: &str) -> SpiffeId {
 }
 
 #[test]
-fn revoked_account_serves_nobody_and_gets_no_certificate() {
+fn revoked_account_serves_no_call_and_gets_no_certificate() {
     let cluster = shop();
     let (before, _) = cluster.compile();
     let got = resolve_newest(&before, "client", &["10.96.0.1:80"]);

@@ -47,7 +47,7 @@ async fn revoked_account_pod_or_node_gets_no_certificate() {
 }
 
 #[tokio::test]
-async fn revoked_serial_or_issuer_keeps_nobody_from_new_certificates() {
+async fn pod_of_revoked_serial_or_issuer_gets_new_certificate() {
     let issuer = format!("sha256:{}", "0".repeat(32));
     for subject in [
         json!({"certificate": {"serial": "5f3a90"}}),
