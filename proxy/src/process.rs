@@ -46,8 +46,12 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 /// The same for the program as a whole. All permits of the three listeners at rest take some 240
 /// MiB; below that no honest caller may lose a connection where nothing forces it.
 const HEAP: u64 = 512 * 1024 * 1024;
-/// How often a proxy looks for its new certificate while the one in use is outdated.
-const RENEWAL_LOOK: Duration = Duration::from_millis(100);
+/// Requests on a connection whose certificate is older than it may be have this long to end. With
+/// the three seconds for which a Revocation is announced, a stolen key is of use for five.
+const OUTDATED_GRACE: Duration = Duration::from_secs(2);
+/// How often a proxy looks whether that is over, and for its new certificate while the one in use
+/// is outdated.
+const REVOCATION_LOOK: Duration = Duration::from_millis(100);
 /// So many looks at what waits for peers, and what is idle is closed: every five seconds.
 const LOOKS: u32 = 2;
 
@@ -220,17 +224,23 @@ pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
 async fn follow_revocations(proxy: Arc<Proxy>) {
     let config = &proxy.config;
     let mut changes = config.policy_changes();
-    let (mut seen, mut outdated) = (None, false);
+    let (mut seen, mut outdated, mut grace_ends) = (None, false, None);
     loop {
         let current = config.revocations();
         if current != seen {
-            seen = current;
             proxy.end_revoked();
             outdated = config.own_was_outdated();
+            let ends = tokio::time::Instant::now() + OUTDATED_GRACE;
+            grace_ends = current.is_some().then_some(ends);
+            seen = current;
         }
         if outdated && !config.own_is_outdated() {
-            proxy.peers.retire();
+            proxy.peers.retire_unless(|_| false);
             outdated = false;
+        }
+        if grace_ends.is_some_and(|ends| ends <= tokio::time::Instant::now()) {
+            proxy.end_outdated();
+            grace_ends = None;
         }
         tokio::select! {
             changed = changes.changed() => {
@@ -238,7 +248,7 @@ async fn follow_revocations(proxy: Arc<Proxy>) {
                     std::future::pending::<()>().await;
                 }
             }
-            () = sleep(RENEWAL_LOOK), if outdated => {}
+            () = sleep(REVOCATION_LOOK), if outdated || grace_ends.is_some() => {}
         }
     }
 }

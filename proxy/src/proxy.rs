@@ -104,14 +104,20 @@ impl Proxy {
     }
 
     /// Ends at once what is open with peers whose certificate is revoked for good; everything, where
-    /// the own one is.
+    /// the own one is. Requests begin on no connection of the others whose certificate is revoked.
     pub fn end_revoked(&self) {
         let config = &self.config;
         if config.own_ends() {
             self.peers.break_off(|_| true);
         } else {
             self.peers.break_off(|peer| config.ends(peer));
+            self.peers.retire_unless(|peer| !config.refuses(peer));
         }
+    }
+
+    /// Ends what peers still have open whose certificate is only older than it may be.
+    pub(crate) fn end_outdated(&self) {
+        self.peers.break_off(|peer| self.config.refuses(peer));
     }
 
     pub(crate) fn count_connection(

@@ -58,6 +58,11 @@ impl Store {
         self.inspect(|now| now.keep(peer).is_ok())
     }
 
+    /// Whether the certificate of a peer is revoked.
+    pub(crate) fn refuses(&self, peer: &PeerIdentity) -> bool {
+        self.inspect(|now| now.revoked(peer).is_some())
+    }
+
     /// Whether what a peer has open ends at once.
     pub(crate) fn ends(&self, peer: &PeerIdentity) -> bool {
         self.inspect(|now| now.revoked_for_good(peer).is_some())

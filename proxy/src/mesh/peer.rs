@@ -114,12 +114,8 @@ impl Peers {
         self.tls.break_off(ends);
     }
 
-    /// Begins no request on the connections to peers that there are. What is under way goes on.
-    pub(crate) fn retire(&self) {
-        self.retire_unless(|_| false);
-    }
-
-    fn retire_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) {
+    /// Begins no request on the connections to peers that do not stay. What is under way goes on.
+    pub(crate) fn retire_unless(&self, stays: impl Fn(&PeerIdentity) -> bool) {
         let mesh = self.mesh.lock();
         mesh.values().for_each(|peer| peer.retire_unless(&stays));
     }

@@ -138,6 +138,23 @@ async fn request_in_flight_of_revoked_caller_is_refused() {
     assert!(answer.contains("weft-reason: revoked\r\n"), "{answer}");
 }
 
+/// Its caller may be the thief of a key, who waits for no end.
+#[tokio::test]
+async fn request_in_flight_of_outdated_caller_ends_in_seconds() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let _process = process_of(&server);
+    let app = App::new(server.ip, SILENCE).await;
+    served_by(&client, &server, &[&app]);
+    let stream = client.call(vip()).await;
+    let asking = tokio::spawn(async move { get_within(stream, "/", "", PATIENCE).await });
+    while app.request_count() == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    server.set(sent(&outdated("web", SystemTime::now() + LIFE)));
+    let (status, answer) = asking.await.unwrap();
+    assert!(status >= 500, "{answer}");
+}
+
 /// Where nothing is enforced.
 #[tokio::test]
 async fn bytes_of_revoked_and_outdated_callers_end() {
