@@ -273,6 +273,6 @@ mod tests {
         let first = kinds.iter().position(|kind| kind == "ClusterRole");
         assert!(last < first, "{kinds:?}");
         let all = printed("weft uninstall --definitions");
-        assert_eq!(all.len(), objects.len() + kinds::all().len() + 1);
+        assert_eq!(all.len(), objects.len() + kinds::all().len() + 2);
     }
 }

@@ -20,9 +20,10 @@ use crate::cluster::names::ResourceKind;
 use crate::commands::automation;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
+use crate::kinds;
 
 /// What is made, in messages and in the object.
-const KIND: &str = "Revocation";
+const KIND: &str = kinds::REVOCATION;
 /// What is typed for subjects that are no objects with pods.
 const NODES: [&str; 3] = ["no", "node", "nodes"];
 const CERTIFICATES: [&str; 2] = ["cert", "certificate"];

@@ -113,7 +113,8 @@ impl ObjectReader<'_> {
             // The API server alone refuses what is wrong with it, by its rules.
             return;
         }
-        let own = kinds::of_group(weft::GROUP);
+        let mut own = kinds::of_group(weft::GROUP);
+        own.push(kinds::REVOCATION);
         if !own.contains(&kind) || version != weft::VERSION {
             let text = format!(
                 "{group}/{version} has no kind {kind:?}; {group}/{} has {}",
