@@ -287,7 +287,7 @@ impl<'s> Reading<'s> {
         let kept = self.facts.kept.get(&subject).into_iter().flatten();
         let gone = kept.filter(|uid| !here.contains(uid)).cloned();
         let mut uids: Vec<Arc<str>> = gone.collect();
-        // Those that are gone for longest have the fewest days left.
+        // Certificates of those that went first end first.
         let over = (uids.len() + here.len()).saturating_sub(MAX_OF_NODE);
         uids.drain(..over.min(uids.len()));
         uids.extend(here);

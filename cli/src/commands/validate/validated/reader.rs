@@ -233,7 +233,7 @@ impl ObjectReader<'_> {
             .and_then(Value::as_str)
             .unwrap_or("(without a name)");
         let namespace = match kind {
-            "Namespace" => String::new(),
+            "Namespace" | kinds::REVOCATION => String::new(),
             _ => format!("{}/", namespace(object).unwrap_or(self.namespace)),
         };
         Finding {
