@@ -125,10 +125,9 @@ fn revocation_is_in_no_namespace_and_shows_subjects() {
     let complete: Value = serde_yaml_ng::from_str(include_str!("../revocation.yaml")).unwrap();
     assert_eq!(violations(schema, &complete), Vec::<String>::new());
     for (pointer, wrong) in [
-        ("/reason", json!("")),
-        ("/subjects", json!([])),
+        ("/reason", json!("x".repeat(257))),
         ("/subjects", json!(vec![json!({"node": {"name": "a"}}); 65])),
-        ("/subjects/0/serviceAccount/name", json!("")),
+        ("/subjects/0/serviceAccount/name", json!("x".repeat(254))),
         ("/subjects/3/certificate/serial", json!("0a:0b")),
         ("/subjects/4/issuer/fingerprint", json!("sha256:00")),
     ] {
