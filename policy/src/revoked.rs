@@ -190,7 +190,7 @@ impl Table {
         found
     }
 
-    /// What is about whoever bears a certificate, whichever it is.
+    /// What is about any certificate of this account and pod.
     fn bearer(&self, id: &SpiffeId, pod: Option<&str>) -> [Option<&Revoked>; 2] {
         let account = self.accounts.get(id.path());
         [account, pod.and_then(|uid| self.pods.get(uid))]

@@ -1463,7 +1463,7 @@ pub mod revoked_subject {
         /// Uid of the pod that certificates name.
         #[prost(string, tag = "2")]
         Pod(::prost::alloc::string::String),
-        /// Number of a certificate, whoever signed it: 1 to 20 bytes.
+        /// Number of a certificate of any issuer: 1 to 20 bytes.
         #[prost(bytes, tag = "3")]
         Serial(::prost::alloc::vec::Vec<u8>),
         /// What signed the certificates, as Certificate.authority.

@@ -1,3 +1,5 @@
+//! Which certificates each subject revokes, and which of several objects decides.
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;

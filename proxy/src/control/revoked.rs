@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use identity::tls::Leaf;
 use runtime::ready::Ready;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tonic::{Code, Status};
 
 use crate::config::store::Store;
 use crate::control::Control;
@@ -19,7 +21,24 @@ const RENEW_WITHIN: Duration = Duration::from_secs(1);
 /// What the pod waits for, as `/ready` shows it.
 const NOT_REVOKED: &str = "a certificate that is not revoked";
 
+/// What a controller's refusal of a stream begins with, whose proxy has a certificate that is
+/// revoked.
+const REVOKED: &str = "the certificate is revoked";
+
 impl Control {
+    /// What the controller did, and why. Where that is a Revocation that did not reach this proxy,
+    /// since its stream was down, another certificate may do than the one that was `shown`.
+    pub(super) fn refusal(&self, did: &str, status: &Status, shown: Option<&Leaf>) -> String {
+        let message = status.message();
+        let is_revoked = status.code() == Code::PermissionDenied && message.starts_with(REVOKED);
+        let current = self.certs.current();
+        let is_in_use = current.as_deref().map(Leaf::serial) == shown.map(Leaf::serial);
+        if is_revoked && is_in_use && self.config.own_revoked().is_none() {
+            self.refused.raise();
+        }
+        format!("the controller {did}: {message}")
+    }
+
     /// Returns when the certificate in use is to be replaced, as it is or will be revoked and one
     /// that is issued now is not.
     pub(super) async fn must_be_newer(&self, pace: &mut RenewalPace) {

@@ -131,7 +131,7 @@ impl Control {
             self.controller.identity.clone(),
             &[H2_ALPN],
         );
-        let alerted = Some(Arc::clone(&self.refused));
+        let (alerted, shown) = (Some(Arc::clone(&self.refused)), self.certs.current());
         let (channel, authority) = self
             .channel(config, contact, Some(unknown_authority), alerted)
             .await?;
@@ -145,7 +145,7 @@ impl Control {
         let mut batches = client
             .stream(outgoing(messages, reported))
             .await
-            .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
+            .map_err(|status| self.refusal("refused a stream", &status, shown.as_deref()))?
             .into_inner();
         self.reached(StartupStep::Stream);
         let mut reports = std::pin::pin!(self.report(reports, outbox.clone()));
@@ -161,7 +161,7 @@ impl Control {
         loop {
             tokio::select! {
                 message = batches.message() => {
-                    let Some(message) = message? else { return Ok(()) };
+                    let Some(message) = message.map_err(|status| self.refusal("ended the stream", &status, shown.as_deref()))? else { return Ok(()) };
                     let batch = match message.message {
                         Some(ToProxy::Batch(batch)) => batch,
                         Some(ToProxy::Ask(ask)) => {

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::Method;
 use identity::tls::CertHandle;
 use policy::origin::Origin;
 use policy::revoked::{Revocation, Subject};
@@ -16,6 +17,7 @@ use wire::v1::Protocol;
 
 use super::answers::{App, SILENCE, served_by, sum};
 use super::authorities::{echoes, ends};
+use super::mesh_port::{ask, peer};
 use super::tcp::echo;
 use crate::support::{Authority, Pod, get, get_within, http_app, pair, resource, service, vip};
 
@@ -119,6 +121,29 @@ async fn revoked_caller_gets_no_connection() {
     let parts = ["direction=\"inbound\"", "reason=\"revoked\""];
     assert!(sum(&server, "weft_tls_failures_total", &parts) >= 1.0);
     assert!(sum(&server, "weft_revoked_refusals_total", &[]) >= 1.0);
+}
+
+/// A peer of its own making, on the connection that it opened before.
+#[tokio::test]
+async fn open_connection_of_revoked_caller_brings_nothing_in() {
+    let authority = Authority::new();
+    let certs = authority.leaf("web", LIFE, SystemTime::now());
+    let server = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&server, "api").await;
+    let (uri, port) = (format!("http://{}:{port}/", server.ip), port.to_string());
+    let mut sender = peer(&authority, &certs, &server).await.unwrap();
+    let get = ask(&mut sender, Method::GET, "http1", &uri, &port).await;
+    assert_eq!(get.unwrap(), 200);
+    server.set(revoked("web"));
+    for (method, protocol) in [
+        (Method::GET, "http1"),
+        (Method::POST, "tcp"),
+        (Method::GET, "http1"),
+    ] {
+        let answer = ask(&mut sender, method, protocol, &uri, &port).await;
+        assert!(matches!(answer, Ok(403) | Err(_)), "{protocol}: {answer:?}");
+    }
+    assert_eq!(seen.lock().len(), 1);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Converts what is revoked.
 //!
 //! What cannot be read refuses the whole resource, and the proxy keeps the last good one: without
-//! one subject it would serve whom the others refuse, and the object's status would not say so.
+//! one subject it would serve callers that others refuse, and the object's status would hide that.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

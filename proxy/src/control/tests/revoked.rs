@@ -61,6 +61,23 @@ async fn certificate_revoked_by_serial_is_replaced_at_once() {
     assert_eq!((bench.issued(), bench.streams()), (2, 1));
 }
 
+/// It was down when the Revocation came.
+#[tokio::test]
+async fn stream_refused_as_revoked_brings_another_certificate() {
+    let bench = Bench::start(&Ca::new()).await;
+    let refuse = async |message: &str| {
+        let proxy = bench.stand_in.proxy.lock().clone().unwrap();
+        let refused = Status::permission_denied(message);
+        proxy.send(Err(refused)).await.unwrap();
+    };
+    refuse("the certificate names no pod").await;
+    bench.until(|bench| bench.streams() == 2).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(bench.issued(), 1, "another reason");
+    refuse("the certificate is revoked by Revocation incident-42").await;
+    bench.until(|bench| bench.issued() == 2).await;
+}
+
 #[tokio::test]
 async fn announced_revocation_renews_before_it_is_in_force() {
     let bench = Bench::start(&Ca::new()).await;
