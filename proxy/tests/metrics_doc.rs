@@ -255,6 +255,7 @@ fn touch(metrics: &Metrics) {
         calls,
         connections,
         tls_failures,
+        revoked_refusals: _,
         limits: _,
         retries: _,
         ejections: _,
@@ -289,8 +290,7 @@ fn touch(metrics: &Metrics) {
         shared: _,
     } = metrics;
     startup.reached(StartupStep::Settings);
-    let direction = Direction::outbound;
-    let security = Security::mtls;
+    let (direction, security) = (Direction::outbound, Security::mtls);
     tls_failures
         .at(&TlsLabels {
             direction,
