@@ -43,8 +43,8 @@ pub use fault_experiment::{
 };
 pub use fault_limit::{BadFaultLimit, FaultLimit, parse_faults};
 pub use revocation::{
-    Revocation, RevocationSpec, RevocationStatus, RevokedAccount, RevokedCertificate, RevokedIssuer,
-    RevokedNode, RevokedPod, RevokedSubject, RevokedSubjectStatus,
+    Revocation, RevocationSpec, RevocationStatus, RevokedAccount, RevokedCertificate,
+    RevokedIssuer, RevokedNode, RevokedPod, RevokedSubject, RevokedSubjectStatus,
 };
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
