@@ -9,9 +9,17 @@ use policy::name::Kind;
 /// The kind of group `weft.dev` whose only object the controller makes.
 pub(crate) const AUTHORITY: &str = "CertificateAuthority";
 
-/// Name of its CustomResourceDefinition.
+/// The kind of group `weft.dev` that users write, and that is in no namespace.
+pub(crate) const REVOCATION: &str = "Revocation";
+
+/// Name of the CustomResourceDefinition of [`AUTHORITY`].
 pub(crate) fn authority_definition() -> String {
     format!("{}.{}", weft::CERTIFICATE_AUTHORITIES, weft::GROUP)
+}
+
+/// Name of the CustomResourceDefinition of [`REVOCATION`].
+pub(crate) fn revocation_definition() -> String {
+    format!("{}.{}", weft::REVOCATIONS, weft::GROUP)
 }
 
 /// One kind, in the version in which it is stored.

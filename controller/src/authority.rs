@@ -36,7 +36,7 @@ mod source;
 mod status;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -102,6 +102,8 @@ struct Inner {
     bundle: watch::Sender<Arc<v1::Bundle>>,
     announced: Mutex<Announced>,
     is_late: AtomicBool,
+    /// What signs leaves: no Revocation may be about it.
+    signing: watch::Sender<BTreeSet<[u8; 16]>>,
     /// PEM of the roots; empty until something is loaded.
     pem: watch::Sender<Arc<str>>,
     /// PEM of what the API server may see: the roots of the aggregated APIs, then the mesh's.
@@ -138,6 +140,7 @@ impl Authority {
                 bundle: watch::Sender::default(),
                 announced: Mutex::default(),
                 is_late: AtomicBool::new(false),
+                signing: watch::Sender::default(),
                 pem: watch::Sender::new(Arc::from("")),
                 api_pem: watch::Sender::new(Arc::from("")),
             }),
@@ -173,6 +176,11 @@ impl Authority {
         let loaded = self.loaded()?;
         let api = loaded.api.as_ref()?;
         Some(api.root.cert_pem().to_owned())
+    }
+
+    /// What signs leaves now; empty until it is loaded.
+    pub(crate) fn signing(&self) -> watch::Receiver<BTreeSet<[u8; 16]>> {
+        self.inner.signing.subscribe()
     }
 
     /// The roots as DER, for proxies.
@@ -283,10 +291,12 @@ impl Authority {
         }
         let pem = loaded.roots_pem.as_str().into();
         let api_pem = loaded.api_bundle().into();
+        let signing = loaded.issuer.id().map(|id| *id.as_bytes());
         // Said anew of each step: the issuers of this one are others.
         self.inner.announced.lock().end_others = false;
         *self.inner.loaded.write() = Some(Arc::new(loaded));
         self.send_bundle();
+        send_news(&self.inner.signing, signing.into_iter().collect());
         // Sent last: its waiters find everything in place.
         send_news(&self.inner.api_pem, api_pem);
         send_news(&self.inner.pem, pem);
@@ -450,10 +460,10 @@ fn unavailable(error: &dyn Display) -> SigningError {
     SigningError::Unavailable(error.to_string())
 }
 
-fn send_news(sender: &watch::Sender<Arc<str>>, pem: Arc<str>) {
+fn send_news<T: PartialEq>(sender: &watch::Sender<T>, news: T) {
     sender.send_if_modified(|current| {
-        let is_news = *current != pem;
-        *current = pem;
+        let is_news = *current != news;
+        *current = news;
         is_news
     });
 }

@@ -416,6 +416,8 @@ pub enum CertifyResult {
     Throttled,
     /// The API server could not be queried.
     Unavailable,
+    /// A Revocation is about the bearer.
+    Revoked,
     /// There is no usable issuer.
     CannotSign,
 }
@@ -439,6 +441,7 @@ impl CertifyResult {
             Self::Overloaded => "overloaded",
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
+            Self::Revoked => "revoked",
             Self::CannotSign => "cannot-sign",
         }
     }

@@ -26,7 +26,8 @@ pub fn templates() -> io::Result<Vec<(String, String)>> {
     }
     // Only Weft has kinds of this group, so their owner is clear.
     let own = weft::definitions().into_iter();
-    for (plural, definition) in own.chain([weft::authority_definition()]) {
+    let cluster_wide = [weft::authority_definition(), weft::revocation_definition()];
+    for (plural, definition) in own.chain(cluster_wide) {
         let yaml = yaml::to_string(&definition)?;
         templates.push((format!("{plural}.yaml"), template(&yaml, None)));
     }

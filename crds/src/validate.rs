@@ -19,8 +19,8 @@ use crate::{
         validation::{Mistake, Mistakes, ValidationContext, spec, unknown_fields},
     },
     weft::{
-        self, CanaryRelease, CanaryReleaseSpec, FaultExperiment, FaultExperimentSpec,
-        TrafficPolicy, TrafficPolicySpec,
+        self, CanaryRelease, CanaryReleaseSpec, FaultExperiment, FaultExperimentSpec, Revocation,
+        RevocationSpec, TrafficPolicy, TrafficPolicySpec,
     },
 };
 
@@ -70,6 +70,8 @@ fn own(kind: &str, written: Option<&Value>, at: &ValidationContext<'_>) -> Optio
         Some(spec::<CanaryReleaseSpec>(written, at).1)
     } else if kind == FaultExperiment::kind(&()) {
         Some(spec::<FaultExperimentSpec>(written, at).1)
+    } else if kind == Revocation::kind(&()) {
+        Some(spec::<RevocationSpec>(written, at).1)
     } else {
         None
     }
@@ -140,7 +142,9 @@ fn name(metadata: &Value, mistakes: &mut Mistakes) {
 fn served() -> Vec<Written> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut served = Vec::new();
-    for (_, definition) in smi::definitions("").into_iter().chain(weft::definitions()) {
+    let own = weft::definitions().into_iter();
+    let own = own.chain([weft::revocation_definition()]);
+    for (_, definition) in smi::definitions("").into_iter().chain(own) {
         let definition = &definition["spec"];
         let group = text(&definition["group"]);
         let versions = definition["versions"].as_array();

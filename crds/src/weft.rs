@@ -12,6 +12,7 @@ mod authority;
 mod canary_release;
 mod fault_experiment;
 mod fault_limit;
+mod revocation;
 mod sections;
 mod share;
 mod traffic_policy;
@@ -32,7 +33,7 @@ pub use canary_release::{
     CanaryReleaseStatus, CanaryRestarts, CanaryStep, CheckCounts, ReleaseCheck, ReleaseHistory,
     ReleasePhase, ReleaseResult, ReleaseRun, RevisionStatus,
 };
-pub use definition::{authority_definition, definitions};
+pub use definition::{authority_definition, definitions, revocation_definition};
 pub use duration::{BadDuration, add_up, parse_duration};
 pub use fault_experiment::{
     CheckedErrorRate, ExperimentCalls, ExperimentCheck, ExperimentCheckStatus, ExperimentHistory,
@@ -41,6 +42,10 @@ pub use fault_experiment::{
     NoSettings,
 };
 pub use fault_limit::{BadFaultLimit, FaultLimit, parse_faults};
+pub use revocation::{
+    Revocation, RevocationSpec, RevocationStatus, RevokedAccount, RevokedCertificate,
+    RevokedIssuer, RevokedNode, RevokedPod, RevokedSubject, RevokedSubjectStatus,
+};
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
     Overload, Override, OverrideToken, RateLimit, Retry, RetryBudget, Sticky, Timeouts,
@@ -51,7 +56,7 @@ pub use traffic_policy::{BreakerStatus, TrafficPolicy, TrafficPolicySpec, Traffi
 pub const GROUP: &str = "weft.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
-/// Its kinds that users make, as objects write them.
+/// Its kinds that users make in namespaces, as objects write them.
 pub const KINDS: [&str; 3] = ["TrafficPolicy", "CanaryRelease", "FaultExperiment"];
 /// Name of TrafficPolicies in paths.
 pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
@@ -59,6 +64,8 @@ pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
 pub const CANARY_RELEASES: &str = "canaryreleases";
 /// Name of FaultExperiments in paths.
 pub const FAULT_EXPERIMENTS: &str = "faultexperiments";
+/// Name of Revocations in paths, which are in no namespace.
+pub const REVOCATIONS: &str = "revocations";
 /// Name of CertificateAuthorities in paths.
 pub const CERTIFICATE_AUTHORITIES: &str = "certificateauthorities";
 /// Name of the only CertificateAuthority.

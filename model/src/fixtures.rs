@@ -9,6 +9,7 @@
 )]
 
 mod gateway;
+mod revocations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use wire::capability::Capabilities;
 
 pub use self::gateway::*;
+pub use self::revocations::*;
 use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
     problem::Problems,
@@ -185,6 +187,7 @@ impl Resolved {
     reader!(telemetry_named, Telemetry);
     reader!(routes_named, Routes);
     reader!(place, Place);
+    reader!(revocations, Revocations);
 
     /// What callers of a Service port get, as their proxies read it.
     pub fn policy(&self, service: &str) -> policy::traffic::EffectivePolicy {

@@ -21,6 +21,7 @@ pub mod protocols;
 pub mod published;
 mod release_sets;
 mod releases;
+pub mod revoked;
 pub(crate) mod route_names;
 mod routes;
 mod service_ports;
@@ -53,6 +54,7 @@ pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
     bindings::Bindings,
     published::SharedResources,
+    revoked::RevocationSet,
     route_names::RouteNames,
     service_routes::ServiceRoutes,
     traffic::{Guard, Policies},
@@ -168,6 +170,8 @@ pub struct Index {
     pub policies: Arc<Policies>,
     pub names: Arc<RouteNames>,
     pub releases: Arc<Releases>,
+    /// Whose certificates are refused.
+    pub revocations: Arc<RevocationSet>,
     /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
     /// Pods with a running proxy by account, computed at the first query.

@@ -11,6 +11,7 @@ mod core;
 mod gateway;
 mod metadata;
 mod pod;
+mod revocations;
 mod smi;
 
 // Whole, so that nothing here names the kinds one by one.
@@ -20,6 +21,7 @@ pub use self::{
     gateway::*,
     metadata::{Unusable, key},
     pod::*,
+    revocations::*,
     smi::*,
 };
 #[cfg(test)]

@@ -182,6 +182,8 @@ pub enum Kind {
     TrafficPolicy,
     CanaryRelease,
     FaultExperiment,
+    /// References to one have an empty namespace.
+    Revocation,
     HttpRouteGroup,
     /// Of SMI.
     TcpRoute,
@@ -204,13 +206,14 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::IdentityBinding,
         Self::TrafficPolicy,
         Self::CanaryRelease,
         Self::FaultExperiment,
+        Self::Revocation,
         Self::HttpRouteGroup,
         Self::TcpRoute,
         Self::UdpRoute,
@@ -250,6 +253,7 @@ impl Kind {
             Self::TrafficPolicy => "TrafficPolicy",
             Self::CanaryRelease => "CanaryRelease",
             Self::FaultExperiment => "FaultExperiment",
+            Self::Revocation => "Revocation",
             Self::HttpRouteGroup => "HTTPRouteGroup",
             Self::TcpRoute => "TCPRoute",
             Self::UdpRoute => "UDPRoute",
@@ -279,7 +283,10 @@ impl Kind {
             Self::TrafficTarget | Self::IdentityBinding => "access.smi-spec.io",
             Self::TrafficSplit => "split.smi-spec.io",
             Self::HttpRouteGroup | Self::TcpRoute | Self::UdpRoute => "specs.smi-spec.io",
-            Self::TrafficPolicy | Self::CanaryRelease | Self::FaultExperiment => "weft.dev",
+            Self::TrafficPolicy
+            | Self::CanaryRelease
+            | Self::FaultExperiment
+            | Self::Revocation => "weft.dev",
             Self::HttpRoute | Self::GrpcRoute | Self::GatewayTcpRoute | Self::ReferenceGrant => {
                 "gateway.networking.k8s.io"
             }
@@ -331,9 +338,13 @@ impl ObjectRef {
     }
 }
 
+/// `TrafficTarget shop/web`, and `Revocation leak` of what is in no namespace.
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        match &*self.namespace {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
     }
 }
 

@@ -278,6 +278,9 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         (_, "certificateauthorities") if verb == "patch" => {
             "ClusterRole weft-incident".to_owned()
         }
+        (_, "revocations") if !["get", "list", "watch"].contains(&verb) => {
+            "ClusterRole weft-incident".to_owned()
+        }
         // Read by name, and yet not for viewers; neither are leases.
         (_, "pods/portforward") | ("coordination.k8s.io", "leases") => {
             "ClusterRole edit".to_owned()

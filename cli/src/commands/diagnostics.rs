@@ -43,6 +43,10 @@ const READ: &[(&str, &str)] = &[
         "/apis/weft.dev/v1alpha1/certificateauthorities",
     ),
     (
+        "weft/revocations.json",
+        "/apis/weft.dev/v1alpha1/revocations",
+    ),
+    (
         "webhooks/mutating.json",
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector",
     ),

@@ -121,7 +121,11 @@ impl Uninstall {
         console.line(&manifest(RBAC, kind, &metadata))?;
         if self.definitions {
             let all = kinds::all().into_iter().map(|kind| kind.definition());
-            for name in all.chain([kinds::authority_definition()]) {
+            let cluster_wide = [
+                kinds::authority_definition(),
+                kinds::revocation_definition(),
+            ];
+            for name in all.chain(cluster_wide) {
                 let metadata = format!("name: {name}");
                 console.line(&manifest(EXTENSIONS, DEFINITION, &metadata))?;
             }
@@ -269,6 +273,6 @@ mod tests {
         let first = kinds.iter().position(|kind| kind == "ClusterRole");
         assert!(last < first, "{kinds:?}");
         let all = printed("weft uninstall --definitions");
-        assert_eq!(all.len(), objects.len() + kinds::all().len() + 1);
+        assert_eq!(all.len(), objects.len() + kinds::all().len() + 2);
     }
 }

@@ -128,7 +128,7 @@ impl Report<'_> {
                 .or_else(|| before.rotation.clone()),
             roots,
             issuers: vec![self.issuer()],
-            retired: ids.map(|one| retired(one.root)).collect(),
+            retired: ids.map(|one| named(one.root)).collect(),
             proxies: Some(AuthorityProxies {
                 total: count(progress.total),
                 trusting: count(progress.trusting),
@@ -246,6 +246,7 @@ impl Report<'_> {
         let is_ours = self.loaded.root.is_some();
         IssuerStatus {
             fingerprint: fingerprint(issuer.certificate()),
+            authority: issuer.id().map(named),
             not_after: Some(date(ends)),
             renews_at: is_ours.then(|| date(rotate::renew_issuer_at(begins, ends))),
         }
@@ -385,11 +386,11 @@ fn fingerprint(der: &[u8]) -> String {
 /// Whether the status says that this root was taken out by a Compromise.
 pub(super) fn has_retired(object: &CertificateAuthority, root: AuthorityId) -> bool {
     let status = object.status.as_ref();
-    status.is_some_and(|status| status.retired.contains(&retired(root)))
+    status.is_some_and(|status| status.retired.contains(&named(root)))
 }
 
-/// The name of a root that is no longer there, by its name and key.
-fn retired(root: AuthorityId) -> String {
+/// How a Revocation, and the list of what is retired, name an authority: by its name and key.
+fn named(root: AuthorityId) -> String {
     format!("sha256:{root}")
 }
 

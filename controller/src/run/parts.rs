@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use anyhow::Context as _;
 use crds::labels;
 use identity::{CertHandle, Roots};
-use model::{Defaults, compiled::Compiled};
+use model::{Defaults, compiled::Compiled, revoked::RevocationContext, world::ObjectKey};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -119,7 +119,9 @@ pub(super) fn models(
         context.metrics.world.clone(),
         ready,
     );
-    runtime::task::spawn("compile", latest_model::run(worlds, publish, defaults));
+    let signing = context.authority.signing();
+    let compile = latest_model::run(worlds, publish, defaults, signing);
+    runtime::task::spawn("compile", compile);
     let gauges = gauges::follow(context.latest.clone(), context.metrics.world.clone());
     runtime::task::spawn("gauges", gauges);
     let mut first = context.latest.clone();
@@ -141,6 +143,13 @@ fn defaults(settings: &Settings) -> Defaults {
         udp_network_policies: settings.udp_network_policies,
         excluded_namespaces: Arc::clone(&settings.excluded_namespaces),
         tracing: settings.tracing.clone(),
+        revocation: Arc::new(RevocationContext {
+            controller: Some(ObjectKey::new(
+                &settings.namespace,
+                &settings.service_account,
+            )),
+            ..RevocationContext::default()
+        }),
     }
 }
 
@@ -189,6 +198,7 @@ pub(super) fn statuses(context: &Context) {
         fleet: context.fleet.clone(),
         enforced: udp,
         gateway_api: context.settings.gateway_api,
+        events: context.events.clone(),
         written: context.metrics.statuses.clone(),
     };
     context.while_leading("status", move || status.clone().write());

@@ -30,8 +30,8 @@ spec.targetRef: name and port are for a Service only | {"targetRef": {"kind": "N
 spec.timeouts: backendRequest must not be longer than request | {"timeouts": {"request": "1s", "backendRequest": "2s"}} | {"timeouts": {"request": "0s", "backendRequest": "2s"}}
 "#;
 
-/// The same of releases and experiments, whose other fields are those of the examples with every
-/// field.
+/// The same of releases, experiments and Revocations, whose other fields are those of the examples
+/// with every field.
 const AUTOMATION: &str = r#"
 CanaryRelease spec: weights of steps never fall, but by matches | {"steps": [{"weight": 20}, {"weight": 10}]} | {"steps": [{"weight": 10}, {"weight": 20}]}
 CanaryRelease spec.steps[]: must hold one of mirror and weight | {"steps": [{"duration": "1m"}]} | {"steps": [{"weight": 5, "duration": "1m"}]}
@@ -46,6 +46,7 @@ FaultExperiment spec.fault: must hold delay, abort, refuse or reset | {"fault": 
 FaultExperiment spec.checks: each service once | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}, {"service": "a", "errorRate": {"max": "3%"}}]} | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}, {"service": "b", "errorRate": {"max": "3%"}}]}
 FaultExperiment spec.checks[].errorRate: must hold max, tolerance or both | {"checks": [{"service": "a", "errorRate": {}}]} | {"checks": [{"service": "a", "errorRate": {"max": "2%"}}]}
 FaultExperiment spec.checks[].errorRate.max: must be from 0.01% to 90% | {"checks": [{"service": "a", "errorRate": {"max": "95%"}}]} | {"checks": [{"service": "a", "errorRate": {"max": "90%"}}]}
+Revocation spec.subjects[]: must hold one of serviceAccount, pod, node, certificate and issuer | {"subjects": [{"node": {"name": "a"}, "certificate": {"serial": "5f3a90"}}]} | {"subjects": [{"node": {"name": "a"}}, {"certificate": {"serial": "5f3a90"}}]}
 FaultExperiment spec.checks[].errorRate.tolerance: must be from 0.01% to 90% | {"checks": [{"service": "a", "errorRate": {"tolerance": "95%"}}]} | {"checks": [{"service": "a", "errorRate": {"tolerance": "90%"}}]}
 "#;
 
@@ -56,6 +57,7 @@ fn own(kind: &str, fields: &str) -> Value {
     let mut spec: Value = match kind {
         "CanaryRelease" => yaml(include_str!("../weft/release.yaml")),
         "FaultExperiment" => yaml(include_str!("../weft/experiment.yaml")),
+        "Revocation" => yaml(include_str!("../weft/revocation.yaml")),
         _ => json!({"targetRef": {"kind": "Service", "name": "cart"}, "timeouts": {"idle": "1m"}}),
     };
     for (name, value) in fields.as_object().unwrap() {

@@ -179,6 +179,10 @@ pub struct RootStatus {
 pub struct IssuerStatus {
     /// `sha256:` and the SHA-256 of its certificate in hex. Never left out.
     pub fingerprint: String,
+    /// `sha256:` and the first half of the SHA-256 of its name and key in hex, by which a Revocation
+    /// names it. Left out when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
     /// When it ends, RFC 3339. Left out when it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<String>,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::{
     AUTHORITY, CanaryRelease, CanaryReleaseSpec, CanaryReleaseStatus, CertificateAuthority,
     CertificateAuthoritySpec, CertificateAuthorityStatus, FaultExperiment, FaultExperimentSpec,
-    FaultExperimentStatus, GROUP, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, VERSION,
+    FaultExperimentStatus, GROUP, Revocation, RevocationSpec, RevocationStatus, TrafficPolicy,
+    TrafficPolicySpec, TrafficPolicyStatus, VERSION,
 };
 use crate::smi::{FAILING_PATH, schema};
 
@@ -19,8 +20,11 @@ const CANARY_RELEASE: &str = "crel";
 const FAULT_EXPERIMENT: &str = "fexp";
 /// Short name of CertificateAuthority.
 const CERTIFICATE_AUTHORITY: &str = "wca";
+/// Short name of Revocation.
+const REVOCATION: &str = "rev";
 
-/// The CustomResourceDefinitions of the kinds of this group that users make, each with its plural.
+/// The CustomResourceDefinitions of the kinds of this group that users make in namespaces, each with
+/// its plural.
 pub fn definitions() -> Vec<(String, Value)> {
     vec![
         definition::<TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus>(
@@ -60,6 +64,18 @@ pub fn authority_definition() -> (String, Value) {
         "rule": format!("self.metadata.name == '{AUTHORITY}'"),
         "message": format!("must be named {AUTHORITY}: the mesh has one certificate authority"),
     }]);
+    (plural, definition)
+}
+
+/// The CustomResourceDefinition of Revocation, with its plural. Its objects concern the whole mesh.
+pub fn revocation_definition() -> (String, Value) {
+    let (plural, mut definition) = definition::<Revocation, RevocationSpec, RevocationStatus>(
+        REVOCATION,
+        "Identities that every proxy and controller of the mesh refuses while the object is there.",
+        "What is revoked, and why.",
+        &revocation_columns(),
+    );
+    definition["spec"]["scope"] = "Cluster".into();
     (plural, definition)
 }
 
@@ -247,6 +263,39 @@ fn experiment_columns() -> Value {
         state("Accepted", "Whether it can be understood and may run.", 1),
         resolved_refs(),
         programmed(1),
+        age(),
+    ])
+}
+
+fn revocation_columns() -> Value {
+    json!([
+        text("Subjects", ".status.summary", "What is revoked."),
+        text(
+            "Issued-Before",
+            ".spec.issuedBefore",
+            "Only certificates that were issued before; all where it is empty."
+        ),
+        state(
+            "Accepted",
+            "Whether every subject can be understood and may be revoked.",
+            1
+        ),
+        resolved_refs(),
+        programmed(0),
+        condition(
+            "Message",
+            "Programmed",
+            "message",
+            "How many proxies refuse it.",
+            0
+        ),
+        column(
+            "Wrong",
+            "string",
+            FAILING_PATH,
+            "What is wrong, by the first condition that is False.",
+            1
+        ),
         age(),
     ])
 }

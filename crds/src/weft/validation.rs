@@ -15,6 +15,7 @@ mod limits;
 mod overrides;
 mod reader;
 mod release;
+mod revocation;
 mod scope;
 
 use std::sync::LazyLock;
@@ -36,6 +37,7 @@ pub use self::experiment::{
     Experiment, ExperimentEndpoints, ExperimentFault, FaultEnding, Schedule, ServiceCheck,
 };
 pub use self::release::{LatencyCheck, RateCheck, Release, ReleaseChecks, ReleaseStep};
+pub use self::revocation::{RevocationSubject, Revoked};
 pub use self::scope::{Override, Policy, Route};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<TrafficPolicySpec>);

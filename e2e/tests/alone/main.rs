@@ -24,6 +24,7 @@ mod propagation;
 mod releases;
 mod renewal;
 mod restart;
+mod revocation;
 mod revoked;
 mod rotation;
 mod sniffer;

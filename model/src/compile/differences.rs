@@ -101,6 +101,11 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
         pods: pods_that_differ(index, before),
         ..Changes::default()
     };
+    if index.revocations.content == before.revocations.content {
+        index.revocations = before.revocations.clone();
+    } else {
+        changes.revocations = true;
+    }
     changes.workloads = peers::changed([&index.world, &before.world], changes.pods.iter());
     changes.resized = index.resized(&changes.workloads, before);
     changes
@@ -305,6 +310,7 @@ pub(super) fn with_places(
         policies: before.policies.clone(),
         names: before.names.clone(),
         releases: before.releases.clone(),
+        revocations: before.revocations.clone(),
         // The pods of each Service decide which policies apply.
         dependents: if before.policies.is_empty() {
             before.dependents.clone()

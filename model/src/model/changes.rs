@@ -27,6 +27,8 @@ pub struct Changes {
     pub workloads: HashSet<Workload>,
     /// Those among them that are larger or smaller by much.
     pub(crate) resized: HashSet<Workload>,
+    /// Certificates are refused that were not, or no more: this concerns all proxies.
+    pub(crate) revocations: bool,
 }
 
 /// What the resources of one proxy were made from.
@@ -49,9 +51,10 @@ impl Changes {
 
     /// Whether a proxy with this interest may get something else now.
     pub(crate) fn concern(&self, interest: &Interest) -> bool {
-        !(self.services.is_disjoint(&interest.services)
-            && self.pods.is_disjoint(&interest.pods)
-            && self.addresses.is_disjoint(&interest.addresses))
+        self.revocations
+            || !(self.services.is_disjoint(&interest.services)
+                && self.pods.is_disjoint(&interest.pods)
+                && self.addresses.is_disjoint(&interest.addresses))
             || interest
                 .workload
                 .as_ref()

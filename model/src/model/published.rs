@@ -7,6 +7,7 @@ use policy::{
     access::Source,
     http_match::HttpMatch,
     name::ObjectRef,
+    revoked::Revocation,
     route::{Forward, names::Names},
 };
 use prost::Message as _;
@@ -72,6 +73,12 @@ impl EncodedResource {
     pub(crate) fn routes(names: &Names) -> Self {
         let content = v1::resource::Content::Routes(names.into());
         Self::new(wire::names::ROUTES.to_owned(), content, Vec::new())
+    }
+
+    /// What all proxies refuse.
+    pub(crate) fn revocations(all: &[Revocation], origins: Vec<(ObjectRef, i64)>) -> Self {
+        let content = v1::resource::Content::Revocations(wire::convert::revocations_message(all));
+        Self::new(wire::names::REVOCATIONS.to_owned(), content, origins)
     }
 
     /// Whether some object's state depends on which proxies have this.

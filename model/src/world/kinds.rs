@@ -68,6 +68,9 @@ macro_rules! rows {
             /// FaultExperiments. Their status is written by what drives them.
             experiments: ExperimentFacts = crds::weft::FaultExperiment,
                 validate fault_experiment, policy, Some(Kind::FaultExperiment), false;
+            /// Revocations; the key's namespace is empty.
+            revocations: RevocationFacts = crds::weft::Revocation,
+                validate revocation, policy, Some(Kind::Revocation), true;
             /// HTTPRoutes. A part of their status is written, and not this way.
             http_routes: GatewayRouteFacts = gateway_api::HTTPRoute,
                 serve http_route, policy, Some(Kind::HttpRoute), false;

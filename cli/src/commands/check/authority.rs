@@ -1,14 +1,17 @@
 //! Checks of the certificate authority's object: whether a rotation waits for long, and whether its
-//! source is in use.
+//! source is in use; and of Revocations.
 
 use std::time::Duration;
 
+use crds::smi::{ACCEPTED, PROGRAMMED, RESOLVED_REFS};
 use crds::weft::{AuthorityPhase, ROTATING, RotatingReason, USABLE};
 use serde_json::Value;
 
-use super::facts::{CheckResult, CheckStatus, Facts};
+use super::facts::{CheckResult, CheckStatus, Facts, few, name_of};
 use crate::output::number;
 
+/// A Revocation is in force within seconds, unless proxies lack it.
+const REVOKED_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time of one phase that is none to look after.
 const PHASE_WITHIN: Duration = Duration::from_secs(600);
 
@@ -62,6 +65,39 @@ pub(super) fn issuer_source(facts: &Facts) -> CheckResult {
         }
         None => (CheckStatus::Ok, source),
     })
+}
+
+/// A Revocation of which proxies or controllers leave something undone is worse than none: its
+/// author relies on it.
+pub(super) fn revocations(facts: &Facts) -> CheckResult {
+    let all = facts.list("revocations")?;
+    let wrong: Vec<String> = all.iter().filter_map(|one| lack(facts, one)).collect();
+    if wrong.is_empty() {
+        return Ok((CheckStatus::Ok, format!("{} in force", all.len())));
+    }
+    Ok((CheckStatus::Warning, few(&wrong)))
+}
+
+/// What one lacks, after the time that it may take.
+fn lack(facts: &Facts, revocation: &Value) -> Option<String> {
+    let made = revocation["metadata"]["creationTimestamp"].as_str();
+    let age = made.and_then(|made| facts.ago(made));
+    if age.is_some_and(|age| age < REVOKED_WITHIN) {
+        return None;
+    }
+    let name = name_of(revocation);
+    let of = |kind: &str| condition(revocation, kind);
+    let failed = [ACCEPTED, RESOLVED_REFS, PROGRAMMED]
+        .into_iter()
+        .find_map(|kind| of(kind).filter(|one| one["status"] != "True"));
+    match failed {
+        Some(failed) => {
+            let reason = format!("{name} {}", text(failed, "reason"));
+            Some(joined(reason, text(failed, "message")))
+        }
+        None if of(PROGRAMMED).is_none() => Some(format!("{name}: no controller has read it")),
+        None => None,
+    }
 }
 
 fn without_object() -> (CheckStatus, String) {

@@ -157,6 +157,13 @@ pub(super) const CHECKS: &[CheckDefinition] = &[
     ),
     check(
         CONTROL,
+        "revocations",
+        authority::revocations,
+        "every Revocation is accepted and refused by all proxies a minute after it was made",
+        "kubectl describe rev it; the message names the subject, or the proxies that lack it: restart those that are too old (docs/revocation.md)",
+    ),
+    check(
+        CONTROL,
         "trust-bundles",
         control::bundles,
         "every namespace has the same trust bundle",

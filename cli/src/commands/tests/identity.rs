@@ -345,3 +345,80 @@ async fn authority_is_shown_with_phase_and_faults() {
     assert!(err.contains("UsableReason: of a kind\n"), "{err}");
     assert!(!err.contains("ExpiringReason"), "{err}");
 }
+
+const REVOCATIONS: &str = "/apis/weft.dev/v1alpha1/revocations";
+
+#[tokio::test]
+async fn revocation_is_made_as_it_was_typed() {
+    for (line, name, subject, before) in [
+        (
+            "sa/web -n shop --id leak",
+            "leak",
+            json!({"serviceAccount": {"namespace": "shop", "name": "web"}}),
+            Value::Null,
+        ),
+        (
+            "pod/db-0 -n shop --keep-healthy",
+            "revoke-2026-11-02-090000",
+            json!({"pod": {"namespace": "shop", "name": "db-0"}}),
+            json!("2026-11-02T09:00:00Z"),
+        ),
+        (
+            "node/node-2 --id gone",
+            "gone",
+            json!({"node": {"name": "node-2"}}),
+            Value::Null,
+        ),
+        (
+            "certificate/5f:3a:90 --id one",
+            "one",
+            json!({"certificate": {"serial": "5f3a90"}}),
+            Value::Null,
+        ),
+    ] {
+        let api = FakeApi::default();
+        let line = format!("weft identity revoke {line} --reason test");
+        let (code, out, err) = run(api.client(), &line).await;
+        assert_eq!((code, out.as_str()), (0, ""), "{line}: {err}");
+        let made = api.read(&format!("{REVOCATIONS}/{name}"));
+        let spec = made.unwrap_or_else(|| panic!("{line}: {err}"))["spec"].clone();
+        assert_eq!(spec["reason"], "test");
+        assert_eq!(spec["subjects"], json!([subject]), "{line}");
+        assert_eq!(spec["issuedBefore"], before, "{line}");
+        assert!(err.contains(&format!("kubectl delete rev {name}")), "{err}");
+        let (code, _, err) = run(api.client(), &line).await;
+        assert_eq!(code, 2, "{line}: {err}");
+        assert!(err.contains("is there already"), "{line}: {err}");
+    }
+}
+
+/// Before any request.
+#[test]
+fn what_cannot_be_revoked_is_refused_with_its_form() {
+    for (line, words) in [
+        ("revoke --reason x", "name what to revoke"),
+        ("revoke sa/web", "name what to revoke"),
+        ("revoke web --reason x", "sa/NAME"),
+        ("revoke deploy/web --reason x", "sa/NAME"),
+        ("revoke cert/xyz --reason x", "hex digits"),
+        ("revoke issuer/12 --reason x", "32 hex digits"),
+        ("revoke sa/web --reason x --id A/B", "no name of an object"),
+        (
+            "revoke sa/web --reason x --compromise",
+            "weft identity rotate",
+        ),
+        ("revoke sa/web --reason x -A", "-n NAME"),
+        ("rotate --keep-healthy", "weft identity revoke"),
+        ("pod/web --reason x", "weft identity revoke"),
+    ] {
+        let line = format!("weft identity {line}");
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Identity(command) = cli.command else {
+            panic!("{line}");
+        };
+        match command.must_be_readable(&cli.global) {
+            Err(Failure::Usage(text)) => assert!(text.contains(words), "{line}: {text}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}

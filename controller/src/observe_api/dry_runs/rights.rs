@@ -139,6 +139,7 @@ fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
             let plural = match kind {
                 Kind::CanaryRelease => weft::CANARY_RELEASES,
                 Kind::FaultExperiment => weft::FAULT_EXPERIMENTS,
+                Kind::Revocation => weft::REVOCATIONS,
                 _ => weft::TRAFFIC_POLICIES,
             };
             (weft::GROUP, weft::VERSION, plural)

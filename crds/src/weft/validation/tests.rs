@@ -6,6 +6,7 @@ mod automation;
 mod bounds;
 mod documented;
 mod mistakes;
+mod revocation;
 mod scope;
 
 use policy::{

@@ -223,14 +223,18 @@ fn issuer_secret_is_named_to_controller_with_its_rights() -> Outcome {
     Ok(())
 }
 
-/// A rotation concerns the whole mesh: editors of namespaces only see it.
+/// A rotation or a Revocation concerns the whole mesh: editors of namespaces only see it.
 #[test]
-fn rotation_is_a_right_that_is_bound_nowhere() -> Outcome {
+fn rotation_and_revocation_are_rights_that_are_bound_nowhere() -> Outcome {
     let objects = rendered(&[])?;
     let patch = "patch certificateauthorities";
     assert!(rights(&objects, "weft-incident").contains(patch));
     assert!(!rights(&objects, "weft-smi-edit").contains(patch));
     assert!(rights(&objects, "weft-smi-view").contains("get certificateauthorities"));
+    let create = "create revocations";
+    assert!(rights(&objects, "weft-incident").contains(create));
+    assert!(!rights(&objects, "weft-smi-edit").contains(create));
+    assert!(rights(&objects, "weft-smi-view").contains("get revocations"));
     let bound = of_kind(&objects, "ClusterRoleBinding").into_iter();
     let mut bound = bound.chain(of_kind(&objects, "RoleBinding"));
     assert!(bound.all(|binding| binding["roleRef"]["name"] != "weft-incident"));

@@ -28,6 +28,7 @@ fn check_finds_the_control_plane_well() -> Outcome {
             "certificate-authority",
             "issuer",
             "issuer-source",
+            "revocations",
             "definitions",
             "webhooks",
             "ca-bundles",

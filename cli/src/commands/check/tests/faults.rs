@@ -68,6 +68,14 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
             json!({"metadata": {"name": "weft"}, "status": status}),
         );
     }),
+    ("revocations", &[], |api, _| {
+        let programmed = json!({"type": "Programmed", "status": "False", "reason": "ProxyTooOld"});
+        api.put(
+            "/apis/weft.dev/v1alpha1/revocations/leak",
+            json!({"metadata": {"name": "leak", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "status": {"conditions": [programmed]}}),
+        );
+    }),
     ("trust-bundles", &[], |api, _| {
         let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": "shop"}, "data": {"ca.crt": root(2999)}});
         api.put(BUNDLE, map);
