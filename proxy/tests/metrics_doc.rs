@@ -291,12 +291,8 @@ fn touch(metrics: &Metrics) {
     } = metrics;
     startup.reached(StartupStep::Settings);
     let (direction, security) = (Direction::outbound, Security::mtls);
-    tls_failures
-        .at(&TlsLabels {
-            direction,
-            reason: "handshake",
-        })
-        .inc();
+    let reason = "handshake";
+    tls_failures.at(&TlsLabels { direction, reason }).inc();
     connections
         .at(&ConnectionLabels {
             direction,
@@ -315,9 +311,8 @@ fn touch(metrics: &Metrics) {
     let outcome = "dropped";
     spans.at(&SpanLabels { outcome }).inc();
     let (signal, reason) = ("spans", "queue");
-    telemetry_dropped
-        .at(&TelemetryDroppedLabels { signal, reason })
-        .inc();
+    let dropped = TelemetryDroppedLabels { signal, reason };
+    telemetry_dropped.at(&dropped).inc();
     touch_calls(calls);
     touch_services(metrics);
 }

@@ -49,14 +49,37 @@ pub(super) fn compile(
     };
     let mut order: Vec<(&ObjectKey, &Arc<RevocationFacts>)> = world.revocations.iter().collect();
     order.sort_by_key(|(key, facts)| (facts.meta.created, *key));
-    for (key, facts) in order {
+    let mut of_nodes = Vec::new();
+    for &(key, facts) in &order {
         let this = object(Kind::Revocation, key);
         findings.seen(this.clone(), &facts.meta, summary(&facts.spec));
         let mut about = findings.about(&this, facts.meta.generation);
         about.add_mistakes(&facts.meta.mistakes);
         let mut reading = Reading::new(&around, facts, about);
         reading.read();
-        reading.add_to(&mut content, key);
+        reading.add_to(&mut content, &mut of_nodes, key);
+    }
+    // What is named keeps its place however many pods a node runs one after the other, and those
+    // that are there go before those that have gone.
+    of_nodes.sort_by_key(|of_node| of_node.is_gone);
+    let room = MAX_SUBJECTS.saturating_sub(content.all.len());
+    let beyond = of_nodes.split_off(room.min(of_nodes.len()));
+    content.all.extend(of_nodes.into_iter().map(|one| one.pod));
+    let beyond: BTreeSet<&str> = beyond.iter().map(|one| &**one.pod.by.name()).collect();
+    for (key, facts) in order {
+        if beyond.contains(&*key.name) {
+            let this = object(Kind::Revocation, key);
+            let message = format!(
+                "not all pods of its nodes are refused by others, as {MAX_SUBJECTS} accounts, pods, \
+                 certificates and issuers hold all places; delete Revocations whose certificates \
+                 have ended"
+            );
+            findings.about(&this, facts.meta.generation).warn(
+                Reason::TooMany,
+                "spec.subjects",
+                message,
+            );
+        }
     }
     RevocationSet::new(content)
 }
@@ -121,13 +144,22 @@ impl<'a> Surroundings<'a> {
     }
 }
 
+/// One pod of a node that is revoked.
+struct OfNode {
+    is_gone: bool,
+    pod: Revocation,
+}
+
 /// One object being read.
 struct Reading<'s> {
     around: &'s Surroundings<'s>,
     facts: &'s RevocationFacts,
     about: About<'s>,
+    /// Those that it names.
     subjects: Vec<Subject>,
     nodes: Vec<Arc<str>>,
+    /// Uids of the pods that run on these, and of those that have gone.
+    on_nodes: [Vec<Arc<str>>; 2],
     /// Uids of the pods that it is about, but for those of certificates and issuers.
     pods: BTreeSet<Arc<str>>,
     found: Vec<FoundPods>,
@@ -142,6 +174,7 @@ impl<'s> Reading<'s> {
             about,
             subjects: Vec::new(),
             nodes: Vec::new(),
+            on_nodes: [Vec::new(), Vec::new()],
             pods: BTreeSet::new(),
             found: Vec::new(),
             unresolved: Vec::new(),
@@ -195,7 +228,12 @@ impl<'s> Reading<'s> {
                 self.subjects.push(Subject::Serial((&**serial).into()));
             }
             RevocationSubject::Issuer { authority } => {
-                if self.around.context.signing.contains(authority) {
+                let signing = &self.around.context.signing;
+                if signing.is_empty() {
+                    // It may be the one in use, and nothing is served before that is known.
+                    return;
+                }
+                if signing.contains(authority) {
                     let message = "signs the mesh's certificates now, so all would be refused; \
                                    replace it first (weft identity rotate --compromise), this \
                                    subject is not revoked";
@@ -265,9 +303,17 @@ impl<'s> Reading<'s> {
 
     fn node(&mut self, field: &str, i: usize, subject: Arc<str>, name: &Arc<str>) {
         let around = self.around;
+        let in_force = self.facts.kept.contains_key(&subject);
         if around.their_nodes.contains(&**name) {
-            self.refuse_control_plane(field, "is a node of the controllers");
-            return;
+            if !in_force {
+                self.refuse_control_plane(field, "is a node of the controllers");
+                return;
+            }
+            // Where one is scheduled must not let in what was refused there.
+            let message = "is a node of the controllers by now: it stays revoked, but for them; \
+                           move them away (kubectl drain)";
+            self.about
+                .warn(Reason::ControlPlane, field, message.to_owned());
         }
         let nodes = &around.world.nodes;
         if !nodes.is_empty() && !nodes.contains_key(&ObjectKey::new("", name)) {
@@ -282,6 +328,7 @@ impl<'s> Reading<'s> {
             .into_iter()
             .flatten()
             .copied()
+            .filter(|uid| !around.controllers.contains(&***uid))
             .cloned()
             .collect();
         let kept = self.facts.kept.get(&subject).into_iter().flatten();
@@ -290,12 +337,12 @@ impl<'s> Reading<'s> {
         // Certificates of those that went first end first.
         let over = (uids.len() + here.len()).saturating_sub(MAX_OF_NODE);
         uids.drain(..over.min(uids.len()));
+        let [on_it, gone] = &mut self.on_nodes;
+        on_it.extend(here.iter().cloned());
+        // The certificates of the last ones end last.
+        gone.extend(uids.iter().rev().cloned());
         uids.extend(here);
         self.pods.extend(uids.iter().cloned());
-        let subjects = uids.iter().map(|uid| Subject::Pod {
-            uid: (&**uid).into(),
-        });
-        self.subjects.extend(subjects);
         self.nodes.push(name.clone());
         if !uids.is_empty() {
             self.found.push(FoundPods { subject, uids });
@@ -311,7 +358,7 @@ impl<'s> Reading<'s> {
     }
 
     /// Puts what it comes to beside that of older objects.
-    fn add_to(mut self, content: &mut RevokedContent, key: &ObjectKey) {
+    fn add_to(mut self, content: &mut RevokedContent, of_nodes: &mut Vec<OfNode>, key: &ObjectKey) {
         if !self.unresolved.is_empty() {
             content.unresolved.insert(key.clone(), self.unresolved);
         }
@@ -338,13 +385,23 @@ impl<'s> Reading<'s> {
         let issued_before = self.facts.spec.issued_before.map(at);
         let announced =
             issued_before.is_some() && self.around.context.announced.contains(&meta.uid);
-        let subjects = self.subjects.into_iter();
-        content.all.extend(subjects.map(|subject| Revocation {
+        let revocation = |subject| Revocation {
             subject,
             issued_before,
             announced,
             by: by.clone(),
-        }));
+        };
+        content
+            .all
+            .extend(self.subjects.into_iter().map(revocation));
+        for (uids, is_gone) in self.on_nodes.iter().zip([false, true]) {
+            of_nodes.extend(uids.iter().map(|uid| OfNode {
+                is_gone,
+                pod: revocation(Subject::Pod {
+                    uid: (&**uid).into(),
+                }),
+            }));
+        }
         for node in self.nodes {
             let revoked = Revoked {
                 by: by.clone(),

@@ -17,7 +17,8 @@ use crate::world::ObjectKey;
 pub struct RevocationContext {
     /// Service account of the controllers, which no Revocation may be about. `None`: not known.
     pub controller: Option<ObjectKey>,
-    /// What signs certificates now: no Revocation may be about it.
+    /// What signs certificates now: no Revocation may be about it. Empty: not known yet, and no
+    /// issuer is revoked before it is.
     pub signing: BTreeSet<[u8; ISSUER_LENGTH]>,
     /// Uids of the Revocations that are announced and not in force yet.
     pub announced: BTreeSet<Arc<str>>,

@@ -26,6 +26,7 @@ use crate::testing::api_server::FakeApi;
 use crate::trust_bundle::progress::Progress;
 
 mod api_root;
+mod own_certificate;
 mod reverted;
 mod rotation;
 

@@ -318,5 +318,6 @@ fn time(field: &str, written: &str, reader: &mut FieldReader<'_>) -> Option<i64>
         );
         reader.wrong(field, &text);
     }
-    time.map(Timestamp::as_second)
+    // Certificates have whole seconds: rounded down, one of the same second would not be older.
+    time.map(|time| time.as_second() + i64::from(time.subsec_nanosecond() > 0))
 }

@@ -103,7 +103,7 @@ fn node_means_its_pods_now_later_and_before() {
     let object = set(leak(subjects), "/status", kept);
     let cluster = shop().with(on_b("b-1", "10.0.0.21")).with(object);
     let (model, _) = cluster.compile();
-    assert_eq!(uids(&model), ["uid-gone", "uid-b-1"]);
+    assert_eq!(uids(&model), ["uid-b-1", "uid-gone"]);
     let found = model
         .index
         .revocations
@@ -179,6 +179,65 @@ fn what_the_mesh_lives_by_is_not_revoked() {
     );
     // The last one is in force all the same.
     assert_eq!(sent(&model), [Subject::Serial(vec![0x5f, 0x3a, 0x90])]);
+}
+
+/// Before the authority is loaded, any issuer may be the one in use.
+#[test]
+fn no_issuer_is_revoked_while_the_signing_one_is_unknown() {
+    let issuer = format!("sha256:{}", "08".repeat(16));
+    let cluster = shop().with(leak(json!([{"issuer": {"fingerprint": issuer}}])));
+    let (model, _) = cluster.compile();
+    let got = resolve_newest(&model, "client", &[]);
+    assert!(!got.names().contains(&"revocations"));
+    let (model, _) = cluster.compile_with(&defaults(&[]));
+    assert_eq!(sent(&model), [Subject::Issuer(vec![8; 16])]);
+}
+
+/// A controller that comes to a node lets in no pod that is refused there.
+#[test]
+fn revoked_node_stays_so_when_a_controller_comes() {
+    let kept = json!({"subjects": [{"subject": "node node-a", "podUids": ["uid-gone"]}]});
+    let object = set(leak(json!([{"node": {"name": "node-a"}}])), "/status", kept);
+    let cluster = shop()
+        .with(pod("controller-0", "10.0.0.40", "controller"))
+        .with(object);
+    let (model, problems) = cluster.compile_with(&defaults(&[]));
+    assert!(failures(&problems, ConditionType::Accepted).is_empty());
+    let revocations = &model.index.revocations;
+    assert!(revocations.has_ended("uid-gone") && revocations.has_ended("uid-client"));
+    assert!(!revocations.has_ended("uid-controller-0"));
+    let issued = revocations.issuance(&id("web"), Some("uid-new"), Some("node-a"));
+    assert!(issued.is_err());
+}
+
+/// Or the pods of a node, made one after the other, would lift what is in force.
+#[test]
+fn pods_of_nodes_displace_no_subject_that_is_named() {
+    let mut nodes: Vec<Value> = (0..9)
+        .map(|n| json!({"node": {"name": format!("node-{n}")}}))
+        .collect();
+    nodes.push(account("api"));
+    let kept: Vec<Value> = (0..9)
+        .map(|n| {
+            let uids: Vec<String> = (0..512).map(|i| format!("uid-{n}-{i}")).collect();
+            json!({"subject": format!("node node-{n}"), "podUids": uids})
+        })
+        .collect();
+    let old = set(leak(json!(nodes)), "/status", json!({"subjects": kept}));
+    let serial = json!({"reason": "test", "subjects": [{"certificate": {"serial": "5f3a90"}}]});
+    let newer = created(revocation("newer", serial), 9);
+    let (model, problems) = shop().with(old).with(newer).compile();
+    assert!(failures(&problems, ConditionType::Accepted).is_empty());
+    let sent = sent(&model);
+    assert_eq!(sent.len(), 4096);
+    assert!(sent.contains(&Subject::Serial(vec![0x5f, 0x3a, 0x90])));
+    let is_account = |one: &Subject| matches!(one, Subject::ServiceAccount(_));
+    assert!(sent.iter().any(is_account));
+    let said = &report(&problems, "Revocation leak").accepted;
+    assert!(said.message.contains("4096"), "{}", said.message);
+    let revocations = &model.index.revocations;
+    let issued = revocations.issuance(&id("web"), None, Some("node-8"));
+    assert!(issued.is_err());
 }
 
 #[test]

@@ -419,10 +419,8 @@ fn rule_is_keyed_by_name_whatever_form_or_content() {
 /// A controller sends a proxy whatever the proxy announces that it understands.
 #[test]
 fn whatever_this_version_says_that_it_understands_is_accepted() {
-    let rule = (
-        wire::names::rule("shop", "t"),
-        Content::ExtendedRule(rule("t")),
-    );
+    let extended = Content::ExtendedRule(rule("t"));
+    let rule = (wire::names::rule("shop", "t"), extended);
     let policy = (
         wire::names::policy("shop", "api", 80),
         Content::Policy(v1::Policy::default()),

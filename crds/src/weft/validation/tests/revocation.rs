@@ -114,3 +114,16 @@ fn serials_are_equal_whatever_zeros_lead_them() {
     assert_eq!(serial("5F3A90"), serial("005f3a90"));
     assert_eq!(serial("a90"), serial("0a90"));
 }
+
+/// A certificate has whole seconds, so one of that second was perhaps issued before.
+#[test]
+fn fraction_of_issue_time_counts_as_whole_second() {
+    let seconds = |text: &str| {
+        let (revoked, mistakes) = read(&with("/issuedBefore", json!(text)));
+        assert_eq!(mistakes, [], "{text}");
+        revoked.issued_before.unwrap()
+    };
+    let whole = seconds("2026-11-21T10:00:00Z");
+    assert_eq!(seconds("2026-11-21T10:00:00.001Z"), whole + 1);
+    assert_eq!(seconds("2026-11-21T11:00:00+01:00"), whole);
+}
