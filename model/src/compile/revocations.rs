@@ -292,9 +292,7 @@ impl<'s> Reading<'s> {
             return;
         }
         self.pods.insert(uid.clone());
-        self.subjects.push(Subject::Pod {
-            uid: (&**uid).into(),
-        });
+        self.subjects.push(of_pod(uid));
         self.found.push(FoundPods {
             subject,
             uids: vec![uid.clone()],
@@ -395,12 +393,8 @@ impl<'s> Reading<'s> {
             .all
             .extend(self.subjects.into_iter().map(revocation));
         for (uids, is_gone) in self.on_nodes.iter().zip([false, true]) {
-            of_nodes.extend(uids.iter().map(|uid| OfNode {
-                is_gone,
-                pod: revocation(Subject::Pod {
-                    uid: (&**uid).into(),
-                }),
-            }));
+            let pods = uids.iter().map(|uid| revocation(of_pod(uid)));
+            of_nodes.extend(pods.map(|pod| OfNode { is_gone, pod }));
         }
         for node in self.nodes {
             let revoked = Revoked {
@@ -420,6 +414,10 @@ impl<'s> Reading<'s> {
             false => content.in_force.push((this, meta.generation)),
         }
     }
+}
+
+fn of_pod(uid: &str) -> Subject {
+    Subject::Pod { uid: uid.into() }
 }
 
 fn at(seconds: i64) -> SystemTime {
