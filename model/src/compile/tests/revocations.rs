@@ -183,7 +183,7 @@ fn what_the_mesh_lives_by_is_not_revoked() {
 
 /// Before the authority is loaded, any issuer may be the one in use.
 #[test]
-fn no_issuer_is_revoked_while_the_signing_one_is_unknown() {
+fn no_issuer_is_revoked_while_signing_one_is_unknown() {
     let issuer = format!("sha256:{}", "08".repeat(16));
     let cluster = shop().with(leak(json!([{"issuer": {"fingerprint": issuer}}])));
     let (model, _) = cluster.compile();
