@@ -22,6 +22,7 @@ pub mod protocols;
 pub mod published;
 mod release_sets;
 mod releases;
+pub mod revoked;
 pub(crate) mod route_names;
 mod routes;
 mod service_ports;
@@ -55,6 +56,7 @@ use self::{
     bindings::Bindings,
     external::Externals,
     published::SharedResources,
+    revoked::RevocationSet,
     route_names::RouteNames,
     service_routes::ServiceRoutes,
     traffic::{Guard, Policies},
@@ -173,6 +175,8 @@ pub struct Index {
     pub names: Arc<RouteNames>,
     pub releases: Arc<Releases>,
     pub(crate) externals: Arc<Externals>,
+    /// Whose certificates are refused.
+    pub revocations: Arc<RevocationSet>,
     /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
     /// Pods with a running proxy by account, computed at the first query.

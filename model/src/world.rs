@@ -17,6 +17,7 @@ mod facts;
 mod gateway;
 mod key;
 pub mod kinds;
+mod revocations;
 mod smi;
 mod traffic;
 
@@ -31,6 +32,7 @@ pub use gateway::*;
 pub use key::ObjectKey;
 pub use key::object;
 pub(crate) use key::{named, origin};
+pub use revocations::*;
 pub use smi::*;
 pub use traffic::*;
 

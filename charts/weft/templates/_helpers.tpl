@@ -122,6 +122,18 @@ Not empty where routes of the Gateway API are read. What values of a former char
 {{- if ne (get (.Values.gatewayApi | default dict) "enabled" | toString) "false" }}true{{ end -}}
 {{- end -}}
 
+{{/* Where the issuer comes from, as a JSON object; values of a former chart do not have it. */}}
+{{- define "weft.issuer" -}}
+{{- $issuer := .Values.identity.issuer | default dict -}}
+{{- $roots := $issuer.roots | default dict -}}
+{{- dict
+  "source" ($issuer.source | default "generated")
+  "secretName" ($issuer.secretName | default "")
+  "configMap" ($roots.configMap | default "")
+  "key" ($roots.key | default "ca.crt")
+  | toJson -}}
+{{- end -}}
+
 {{/* Namespaces without webhooks and trust bundle, as a JSON list: the release's own included. */}}
 {{- define "weft.excluded" -}}
 {{- append .Values.excludedNamespaces .Release.Namespace | uniq | toJson -}}

@@ -24,9 +24,11 @@ use tokio::time::Instant;
 use wire::v1;
 
 use super::acknowledgements::{Acknowledgements, OwnStream};
-pub(crate) use super::acknowledgements::{Consumer, ExternalNames};
+pub(crate) use super::acknowledgements::{Consumer, ExternalNames, ReplicaStep};
 use crate::metrics::ObservedMetrics;
 use crate::settings::caps::Caps;
+
+mod authority;
 
 /// Ended streams that a peer may still have to receive; a peer that is further behind gets
 /// everything anew.
@@ -224,6 +226,7 @@ impl Observed {
     /// Takes in what a peer says.
     pub(crate) fn receive(&self, peer: IpAddr, news: v1::Observed) {
         self.change(false, |inner| {
+            let has_stepped = inner.note_step(peer, &news, Instant::now());
             // Each with its state so far, if that is not what the peer says now.
             let mut touched: BTreeMap<String, Option<v1::ProxyState>> = BTreeMap::new();
             let current = inner.peers.entry(peer).or_default();
@@ -250,7 +253,7 @@ impl Observed {
                     }
                 }
             }
-            let changed = !touched.is_empty();
+            let changed = !touched.is_empty() || has_stepped;
             for (key, last) in touched {
                 inner.merge(&key, last, Instant::now(), &self.inner.metrics);
             }
@@ -261,6 +264,9 @@ impl Observed {
     /// Forgets a peer that is gone.
     pub(crate) fn lost(&self, peer: IpAddr) {
         self.change(false, |inner| {
+            if let Some(step) = inner.replicas.as_mut().and_then(|all| all.get_mut(&peer)) {
+                *step = ReplicaStep::Unheard;
+            }
             let Some(current) = inner.peers.remove(&peer) else {
                 return false;
             };
@@ -326,12 +332,20 @@ impl Observed {
                 }
             }
         }
-        if messages.is_empty() && (full || !gone.is_empty()) {
+        let serves = state.serves.as_ref();
+        let serves = serves.filter(|(revision, _)| full || *revision > from);
+        if messages.is_empty() && (full || !gone.is_empty() || serves.is_some()) {
             messages.push(v1::Observed::default());
         }
         if let Some(first) = messages.first_mut() {
             first.full = full;
             first.gone = gone;
+            // That it reports steps at all.
+            first.authority = serves.map(|_| v1::AuthorityStep::default());
+        }
+        // The proxies that had connected before the step are received before it.
+        if let Some(last) = messages.last_mut() {
+            last.authority = serves.map(|(_, step)| step.clone());
         }
         (state.revision, messages)
     }

@@ -14,6 +14,7 @@ mod modes;
 mod order;
 mod protocols;
 mod releases;
+mod revocations;
 mod route_names;
 mod service_routes;
 mod splits;

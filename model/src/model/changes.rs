@@ -29,6 +29,8 @@ pub struct Changes {
     pub workloads: HashSet<Workload>,
     /// Those among them that are larger or smaller by much.
     pub(crate) resized: HashSet<Workload>,
+    /// Certificates are refused that were not, or no more: this concerns all proxies.
+    pub(crate) revocations: bool,
 }
 
 /// What the resources of one proxy were made from.
@@ -52,10 +54,11 @@ impl Changes {
 
     /// Whether a proxy with this interest may get something else now.
     pub(crate) fn concern(&self, interest: &Interest) -> bool {
-        !(self.services.is_disjoint(&interest.services)
-            && self.pods.is_disjoint(&interest.pods)
-            && self.addresses.is_disjoint(&interest.addresses)
-            && self.hosts.is_disjoint(&interest.hosts))
+        self.revocations
+            || !(self.services.is_disjoint(&interest.services)
+                && self.pods.is_disjoint(&interest.pods)
+                && self.addresses.is_disjoint(&interest.addresses)
+                && self.hosts.is_disjoint(&interest.hosts))
             || interest
                 .workload
                 .as_ref()

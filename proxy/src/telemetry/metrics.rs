@@ -11,6 +11,7 @@ use std::sync::Arc;
 use policy::breaker::own::ShownState;
 use policy::fault::Effect;
 use policy::health::EjectedFor;
+use policy::reason::Reason;
 use policy::retry::RetryOutcome;
 use policy::traffic::call::Cause;
 use prometheus_client::collector::Collector;
@@ -42,6 +43,7 @@ pub struct Metrics {
     pub calls: CallFamilies,
     pub connections: Series<ConnectionLabels, Counter>,
     pub tls_failures: Series<TlsLabels, Counter>,
+    pub revoked_refusals: Counter,
     pub limits: Series<LimitLabels, Counter>,
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
@@ -193,6 +195,7 @@ impl Metrics {
                 "weft_telemetry_dropped",
                 "What was to be sent to a collector and was not",
             ),
+            revoked_refusals: Counter::default(),
             ejected: Gauge::default(),
             open_connections: Gauge::default(),
             unknown_destinations: Counter::default(),
@@ -211,12 +214,17 @@ impl Metrics {
         }
     }
 
-    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 8] {
+    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 9] {
         [
             (
                 "weft_series_refused",
                 "Samples of series beyond the bound",
                 &self.shared.refused,
+            ),
+            (
+                "weft_revoked_refusals",
+                "Handshakes, requests and connections refused because a certificate is revoked",
+                &self.revoked_refusals,
             ),
             (
                 "weft_unknown_destinations",
@@ -375,6 +383,9 @@ impl Metrics {
     /// Counts a mesh connection that TLS refused.
     pub(crate) fn tls_failed(&self, direction: Direction, reason: &'static str) {
         self.tls_failures.at(&TlsLabels { direction, reason }).inc();
+        if reason == Reason::Revoked.as_str() {
+            self.revoked_refusals.inc();
+        }
     }
 
     /// Counts a request whose time could not be read.
