@@ -187,14 +187,12 @@ impl Observed {
             inner.revision += 1;
             inner.retain_used(&state, &self.inner.metrics);
             let revision = inner.revision;
-            inner.own.insert(
-                key.clone(),
-                OwnStream {
-                    revision,
-                    stream,
-                    state,
-                },
-            );
+            let own = OwnStream {
+                revision,
+                stream,
+                state,
+            };
+            inner.own.insert(key.clone(), own);
             inner.merge(&key, None, Instant::now(), &self.inner.metrics);
             true
         });
@@ -203,11 +201,8 @@ impl Observed {
     /// Notes that a stream ended. A newer stream of the same pod stays.
     pub(crate) fn ended(&self, stream: u64, key: &str) {
         self.change(true, |inner| {
-            if inner
-                .own
-                .get(key)
-                .is_none_or(|current| current.stream != stream)
-            {
+            let current = inner.own.get(key);
+            if current.is_none_or(|current| current.stream != stream) {
                 return false;
             }
             let last = inner.own.remove(key).map(|own| own.state);
@@ -440,10 +435,8 @@ impl Observed {
     pub(crate) fn retained(&self, namespace: &str, service_account: &str) -> Vec<String> {
         let workload = (namespace.to_owned(), service_account.to_owned());
         let state = self.inner.state.lock();
-        let workload = state.retained.get(&workload);
-        let names = workload
-            .into_iter()
-            .flat_map(|current| current.names.keys());
+        let workload = state.retained.get(&workload).into_iter();
+        let names = workload.flat_map(|current| current.names.keys());
         names.map(|name| name.to_string()).collect()
     }
 
@@ -451,23 +444,19 @@ impl Observed {
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.inner.state.lock();
-        (
-            state.own.len(),
-            state.peers.values().map(BTreeMap::len).sum(),
-        )
+        let of_peers = state.peers.values().map(BTreeMap::len).sum();
+        (state.own.len(), of_peers)
     }
 
     fn change(&self, own: bool, change: impl FnOnce(&mut Acknowledgements) -> bool) {
-        let changed = {
-            let mut state = self.inner.state.lock();
-            let changed = change(&mut state);
-            if std::mem::take(&mut state.external_changed) {
-                // Before the lock is given back, so that the newest comes last.
-                let names = Arc::new(state.external.clone());
-                self.inner.external.send_replace(names);
-            }
-            changed
-        };
+        let mut state = self.inner.state.lock();
+        let changed = change(&mut state);
+        if std::mem::take(&mut state.external_changed) {
+            // Before the lock is given back, so that the newest comes last.
+            let names = Arc::new(state.external.clone());
+            self.inner.external.send_replace(names);
+        }
+        drop(state);
         if changed {
             self.inner.all.send_modify(|count| *count += 1);
             if own {

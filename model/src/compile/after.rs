@@ -56,10 +56,9 @@ pub(crate) fn compile_after(
     }
     let (mut index, fresh) = super::whole::compile(world, defaults);
     let changes = take_over(&mut index, before);
-    let problems = if fresh == **problems {
-        problems.clone()
-    } else {
-        Arc::new(fresh)
+    let problems = match fresh == **problems {
+        true => problems.clone(),
+        false => Arc::new(fresh),
     };
     (index, problems, changes)
 }
@@ -142,10 +141,8 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let dirty = changed_pods(world, old);
     let means_more = |pod: &ObjectKey| {
         let facts = [world.pods.get(pod), old.pods.get(pod)];
-        facts
-            .into_iter()
-            .flatten()
-            .any(|facts| annotations::has_problem(facts))
+        let mut facts = facts.into_iter().flatten();
+        facts.any(|facts| annotations::has_problem(facts))
             || bindings::differ_about(world, old, pod)
     };
     if dirty.iter().any(means_more) || revocations::differ(world, defaults, &before.revocations) {
@@ -195,10 +192,8 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     }
     let meshed = |pod: &ObjectKey| {
         let facts = [world.pods.get(pod), old.pods.get(pod)];
-        facts
-            .into_iter()
-            .flatten()
-            .any(|facts| facts.proxy.is_some())
+        let mut facts = facts.into_iter().flatten();
+        facts.any(|facts| facts.proxy.is_some())
     };
     let same_proxies = !dirty.iter().any(meshed);
     let index = with_places(before, world, (pods_by_ip, services, pods), same_proxies);

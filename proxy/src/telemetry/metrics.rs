@@ -359,19 +359,14 @@ impl Metrics {
 
     /// Counts what this experiment does to an attempt.
     pub(crate) fn harmed(&self, experiment: &Arc<str>, effect: Effect) {
-        let labels = FaultLabels {
-            experiment: Arc::clone(experiment),
-            effect: effect.as_str(),
-        };
-        self.faults.at(&labels).inc();
+        let (experiment, effect) = (Arc::clone(experiment), effect.as_str());
+        self.faults.at(&FaultLabels { experiment, effect }).inc();
     }
 
     /// Shows what the breaker is now by which the policy of `service` decides.
     pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: ShownState) {
-        let labels = BreakerLabels {
-            service: Arc::clone(service),
-            backend: Arc::clone(backend),
-        };
+        let (service, backend) = (Arc::clone(service), Arc::clone(backend));
+        let labels = BreakerLabels { service, backend };
         let state = match state {
             ShownState::Closed => 0,
             ShownState::Closing => 1,
@@ -461,9 +456,8 @@ pub(crate) fn resident() -> Option<u64> {
 
 /// Linux writes `VmRSS:   12345 kB` and means KiB.
 fn of_status(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
