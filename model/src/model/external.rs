@@ -228,7 +228,8 @@ impl Index {
         name.map_or(&[][..], |name| &name.addresses[..])
     }
 
-    fn with_resolved(&self, object: &ExternalObject) -> ExternalObject {
+    /// The object with the addresses by which calls of its TCP ports are recognised.
+    pub(crate) fn with_resolved(&self, object: &ExternalObject) -> ExternalObject {
         let ports = object.ports.iter();
         let tcp: Vec<&ExternalPort> = ports
             .filter(|port| port.protocol == ExternalProtocol::Tcp)
