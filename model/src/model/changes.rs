@@ -8,6 +8,8 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
+use policy::egress::behind_nat64;
+
 use super::{Index, PodId, peers::Workload, service_routes::Audience};
 use crate::world::ObjectKey;
 
@@ -140,7 +142,8 @@ impl Interest {
     /// With the addresses that may not be called, too: what stands there now may leave.
     fn add_host(&mut self, index: &Index, host: Arc<str>) {
         let addresses = index.addresses_of_host(&host).iter().copied();
-        self.addresses.extend(addresses);
+        self.addresses.extend(addresses.clone());
+        self.addresses.extend(addresses.filter_map(behind_nat64));
         self.hosts.insert(host);
     }
 

@@ -14,7 +14,7 @@ use std::{
 use policy::{
     egress::{
         Egress, ExternalObject, ExternalPort, ExternalProtocol, ExternalTarget, OriginateTls,
-        may_be_outside,
+        behind_nat64, may_be_outside,
     },
     name::ObjectRef,
 };
@@ -228,7 +228,8 @@ impl Index {
         name.map_or(&[][..], |name| &name.addresses[..])
     }
 
-    fn with_resolved(&self, object: &ExternalObject) -> ExternalObject {
+    /// The object with the addresses by which calls of its TCP ports are recognised.
+    pub(crate) fn with_resolved(&self, object: &ExternalObject) -> ExternalObject {
         let ports = object.ports.iter();
         let tcp: Vec<&ExternalPort> = ports
             .filter(|port| port.protocol == ExternalProtocol::Tcp)
@@ -250,13 +251,16 @@ impl Index {
         }
     }
 
-    /// Whether nothing of the cluster stands at an answer of DNS.
+    /// Whether nothing of the cluster stands at an answer of DNS, nor at the address that NAT64
+    /// makes of it.
     fn is_outside(&self, ip: IpAddr, port: u16) -> bool {
-        may_be_outside(ip)
-            && !self.pods_by_ip.contains_key(&ip)
-            && !self.services_by_ip.contains_key(&ip)
-            && !self.services_by_outer.contains_key(&(ip, port))
-            && !self.node_ips.contains(&ip)
+        let inner = |ip: IpAddr| {
+            self.pods_by_ip.contains_key(&ip)
+                || self.services_by_ip.contains_key(&ip)
+                || self.services_by_outer.contains_key(&(ip, port))
+                || self.node_ips.contains(&ip)
+        };
+        may_be_outside(ip) && !inner(ip) && !behind_nat64(ip).is_some_and(inner)
     }
 }
 

@@ -328,6 +328,21 @@ fn inner_and_disguised_addresses_are_never_outside() {
     }
 }
 
+/// Else an answer could lead to a pod of IPv4 in a spelling that no pod has.
+#[test]
+fn address_of_nat64_is_that_of_ipv4() {
+    let behind = |raw: &str| behind_nat64(raw.parse().unwrap()).map(|ip| ip.to_string());
+    assert_eq!(behind("64:ff9b::10.0.0.11").as_deref(), Some("10.0.0.11"));
+    for other in [
+        "10.0.0.11",
+        "::ffff:10.0.0.11",
+        "64:ff9b:1::a00:b",
+        "2001:db8::7",
+    ] {
+        assert_eq!(behind(other), None, "{other}");
+    }
+}
+
 #[test]
 fn egress_modes_parse_exactly_and_tighten_in_order() {
     assert!(EgressMode::Allow < EgressMode::Audit && EgressMode::Audit < EgressMode::Deny);

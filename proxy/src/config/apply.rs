@@ -139,21 +139,7 @@ impl Snapshot {
         let before = (next.workload.clone(), next.rules_fingerprint());
         if batch.full {
             next.stream += 1;
-            let kept: HashSet<&str> = batch
-                .unchanged
-                .iter()
-                .map(String::as_str)
-                .chain(batch.set.iter().map(|resource| resource.name.as_str()))
-                .collect();
-            let gone: Vec<String> = next
-                .versions
-                .keys()
-                .filter(|name| !kept.contains(name.as_str()))
-                .cloned()
-                .collect();
-            for name in gone {
-                next.remove(&name);
-            }
+            next.keep_only(&batch);
         }
         for name in &batch.remove {
             next.remove(name);
@@ -198,6 +184,26 @@ impl Snapshot {
         }
         next.note_meshed_services(registry);
         (next, nacks)
+    }
+
+    /// Drops what a full batch does not name.
+    fn keep_only(&mut self, batch: &v1::Batch) {
+        let kept: HashSet<&str> = batch
+            .unchanged
+            .iter()
+            .map(String::as_str)
+            .chain(batch.set.iter().map(|resource| resource.name.as_str()))
+            .collect();
+        let held = self.versions.keys().map(String::as_str);
+        // It has no version while it is what an unreadable one made of it.
+        let held = held.chain([wire::names::EGRESS]);
+        let gone: Vec<String> = held
+            .filter(|name| !kept.contains(*name))
+            .map(str::to_owned)
+            .collect();
+        for name in gone {
+            self.remove(&name);
+        }
     }
 
     pub(super) fn declared_ports(&self) -> BTreeSet<u16> {
