@@ -34,7 +34,8 @@ async fn revoked_proxy_is_sent_why_before_its_stream_ends() {
     let why = "the certificate is revoked by Revocation leak";
     assert_eq!(status.message(), why);
 
-    let channel = bench.mesh_channel(&account("shop", "web"), Some("uid-client"));
+    let caller = account("shop", "web");
+    let channel = bench.mesh_channel(&caller, Some("uid-client"));
     let opened = Proxy::try_open(channel.await, hello()).await;
     let refused = opened.err().unwrap();
     assert_eq!(refused.message(), why);
