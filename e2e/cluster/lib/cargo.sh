@@ -25,6 +25,15 @@ for_architecture() {
   esac
 }
 
+# Rust's, for $TRIPLE: a toolchain comes with that of its own machine alone.
+require_standard_library() {
+  local folder
+  folder=$(rustc --print target-libdir --target "$TRIPLE")
+  [ -d "$folder" ] || rustup target add "$TRIPLE" >&2 || true
+  [ -d "$folder" ] ||
+    fail "rustc has no standard library for $ARCHITECTURE: run \`rustup target add $TRIPLE\` in $ROOT"
+}
+
 # The one version of programs, images, chart and pages.
 workspace_version() {
   sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml"
