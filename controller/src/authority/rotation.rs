@@ -265,7 +265,7 @@ impl Making<'_> {
         match next {
             Move::Begin(begin) => {
                 let root = self.bring(begin.source, data)?;
-                Ok(state.begun(begin, root, self.now))
+                Ok(state.started(begin, root, self.now))
             }
             Move::Hasten(id) => Ok(state.hastened(id)),
             Move::Activate => {

@@ -230,7 +230,7 @@ impl State {
 
     /// With the next root behind the others. It takes over from a rotation that runs.
     #[must_use]
-    pub fn begun(&self, begin: &Begin, root: AuthorityId, now: SystemTime) -> Self {
+    pub fn started(&self, begin: &Begin, root: AuthorityId, now: SystemTime) -> Self {
         let mut next = self.stepped();
         let now = seconds::whole(now);
         next.roots.push(root);

@@ -81,7 +81,7 @@ fn begin(reason: Reason) -> Begin {
 }
 
 fn preparing(reason: Reason) -> State {
-    old().begun(&begin(reason), id(2), start())
+    old().started(&begin(reason), id(2), start())
 }
 
 fn activating(reason: Reason) -> State {
@@ -394,7 +394,7 @@ fn compromise_goes_on_at_once_or_after_seconds() {
 fn clock_that_was_ahead_holds_up_no_compromise() {
     let began = start() + 25 * HOUR;
     for (reason, goes_on) in [(Reason::Compromise, true), (Reason::Planned, false)] {
-        let state = old().begun(&begin(reason), id(2), began);
+        let state = old().started(&begin(reason), id(2), began);
         let mut seen = done(&state);
         seen.proxies = Some(vec![proxy(&old())]);
         let next = step(&state, &seen, start());
@@ -425,7 +425,7 @@ fn compromise_takes_over_planned_rotation_with_another_root() {
             panic!("{state:?}");
         };
         assert_eq!(begin.reason, Reason::Compromise);
-        let taken = state.begun(&begin, id(3), start());
+        let taken = state.started(&begin, id(3), start());
         assert_eq!(
             (taken.active(), taken.next()),
             (state.active(), Some(id(3)))
@@ -435,7 +435,7 @@ fn compromise_takes_over_planned_rotation_with_another_root() {
         assert!(taken.is_retired(id(1)) && taken.is_retired(id(2)));
     }
     // A third root is the last.
-    let full = preparing(Reason::Planned).begun(&begin(Reason::Compromise), id(3), start());
+    let full = preparing(Reason::Planned).started(&begin(Reason::Compromise), id(3), start());
     let mut seen = done(&full);
     seen.request = Some(other);
     assert!(!matches!(

@@ -135,8 +135,8 @@ impl SharedResources {
         self.of_objects(name, name, content, Vec::new())
     }
 
-    /// The resource of this name and content, made from these objects. `key` tells it from others
-    /// of its name, which other proxies get.
+    /// The resource of this name and content, made from these objects. `key` distinguishes it from
+    /// others of its name, which other proxies get.
     pub(crate) fn of_objects(
         &self,
         key: &str,

@@ -216,7 +216,7 @@ fn objects_add_up_and_none_takes_away() {
 
 #[test]
 fn call_leaves_at_the_target_port_with_its_name_checked() {
-    let begun = |server_name: Option<&str>| {
+    let originated = |server_name: Option<&str>| {
         Some(Arc::new(OriginateTls {
             server_name: server_name.map(Arc::from),
             roots: Roots::Public,
@@ -230,12 +230,12 @@ fn call_leaves_at_the_target_port_with_its_name_checked() {
         }]
     };
     let egress = denied(vec![
-        object("own", &["*.pay.example"], &[], at(begun(None))),
+        object("own", &["*.pay.example"], &[], at(originated(None))),
         object(
             "set",
             &[],
             &["203.0.113.0/24"],
-            at(begun(Some("set.example"))),
+            at(originated(Some("set.example"))),
         ),
     ]);
     let named = call("198.51.100.1", 80, Some("a.pay.example"), None);

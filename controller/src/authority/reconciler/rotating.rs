@@ -204,7 +204,7 @@ impl Reconciler {
         let (reason, text) = match next {
             Move::Begin(_) => (
                 "RotationStarted",
-                format!("rotation {id} of the root has begun"),
+                format!("rotation {id} of the root started"),
             ),
             Move::Hasten(_) | Move::Activate | Move::Retire => (
                 "RotationPhase",

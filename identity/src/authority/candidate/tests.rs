@@ -253,7 +253,7 @@ fn keys_of_every_kind_and_form_are_taken() {
 }
 
 #[test]
-fn roots_of_one_name_are_told_apart_by_signature() {
+fn roots_of_one_name_differ_by_signature() {
     let former = Made::root();
     let name = former.params.distinguished_name.clone();
     let root = Made::root_with(&PKCS_ECDSA_P256_SHA256, |params| {
@@ -406,7 +406,7 @@ fn authorities_that_peers_would_refuse_name_the_reason() {
 }
 
 #[test]
-fn generated_root_is_told_from_a_brought_one() {
+fn generated_root_differs_from_a_brought_one() {
     let generated = Root::generate(SystemTime::now(), ROOT_LIFE).unwrap();
     assert!(generated.is_generated());
     let brought = Made::root();

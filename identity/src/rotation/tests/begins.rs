@@ -56,7 +56,7 @@ fn offered_issuer_is_taken_or_begins_rotation() {
     );
 
     // The owner swaps, and a request makes haste.
-    let state = old().begun(&begin, id(5), start());
+    let state = old().started(&begin, id(5), start());
     seen = Seen {
         source: Source::Secret,
         request: Some(request(Reason::Compromise)),
@@ -82,7 +82,7 @@ fn source_that_is_generated_again_replaces_the_secrets_root() {
         (begin.trigger, begin.source),
         (Trigger::Source, Source::Generated)
     );
-    let taken = state.begun(&begin, id(2), start());
+    let taken = state.started(&begin, id(2), start());
     assert_eq!(taken.source, Source::Secret, "until the next root signs");
     assert_eq!(taken.activated(id(102), start()).source, Source::Generated);
 }

@@ -294,7 +294,7 @@ impl Mesh {
         }
     }
 
-    /// A replica that hears of a later step and does not read it ends its streams.
+    /// A replica that is notified of a later step and does not read it ends its streams.
     fn close_late_ones(&mut self) {
         let heard = self
             .controllers

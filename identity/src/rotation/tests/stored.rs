@@ -1,10 +1,10 @@
 //! A state as it is stored: it is equal to itself when it was read again, and an earlier or edited
-//! content is told from a later one.
+//! content differs from a later one.
 
 use super::*;
 
 #[test]
-fn earlier_content_is_told_from_a_later_one() {
+fn earlier_content_differs_from_a_later_one() {
     let (before, now) = (preparing(Reason::Planned), activating(Reason::Planned));
     assert!(now.is_undone_by(&before) && !before.is_undone_by(&now));
     let retiring = now.without_former(start());

@@ -73,7 +73,7 @@ impl Mesh {
         let next = match next {
             Move::Begin(begin) => {
                 let root = self.make();
-                state.begun(&begin, root, now)
+                state.started(&begin, root, now)
             }
             Move::Activate => {
                 let issuer = self.make();
