@@ -284,7 +284,9 @@ fn route_to_other_pods(
     let movable = failure.is_unconnected()
         && outgoing.replay.may_be_sent()
         && !connection.has_answered()
-        && connection.opened.is_there(&connection.proxy.config);
+        && connection
+            .opened()
+            .is_some_and(|opened| opened.is_there(&connection.proxy.config));
     route.to_others().filter(|_| movable)
 }
 
