@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::Version;
 use policy::egress::host_name;
 use policy::reason::Reason;
+use policy::route::edits::Scheme;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -88,6 +89,11 @@ impl Connection {
             CameTo::Opened(_) => None,
             CameTo::Listener(edge) => Some(edge),
         }
+    }
+
+    /// Of the URLs by which its requests were sent.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.edge().map_or(Scheme::Http, Edge::scheme)
     }
 
     /// Whether it may carry opaque bytes.

@@ -122,7 +122,8 @@ pub(super) fn answer_unsent(
     let (answer, by) = match unsent {
         Unsent::Failed(failure) => (Err(failure), None),
         Unsent::Redirected { redirect, by } => {
-            let answer = redirection(&redirect, connection.addr, &received.parts);
+            let called = (connection.scheme(), connection.addr);
+            let answer = redirection(&redirect, called, &received.parts);
             (answer, by)
         }
         Unsent::Preflight { headers, by } => (Ok(preflight(*headers)), by),

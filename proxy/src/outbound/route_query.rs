@@ -58,18 +58,9 @@ impl RouteQuery<'_> {
             (_, None) => Choice::Any(among),
         };
         Ok(Route {
-            service: Arc::clone(&service.label),
-            port: service.port,
-            backend: Arc::clone(&service.label),
-            backend_port: service.port,
-            rule: None,
-            choice,
             policy: self.policy(None, None),
             cookie: self.cookie(),
-            overridden: false,
-            actions: None,
-            cors: None,
-            external: None,
+            ..Route::to(&service.label, service.port, choice)
         })
     }
 
@@ -105,18 +96,8 @@ impl RouteQuery<'_> {
             },
         };
         Ok(Route {
-            service: Arc::clone(&service.label),
-            port: service.port,
-            backend: Arc::clone(&service.label),
-            backend_port: service.port,
-            rule: None,
-            choice,
             policy,
-            cookie: None,
-            overridden: false,
-            actions: None,
-            cors: None,
-            external: None,
+            ..Route::to(&service.label, service.port, choice)
         })
     }
 
@@ -158,22 +139,19 @@ impl RouteQuery<'_> {
             return refusal(Reason::InvalidBackend);
         }
         let among = RoutedEndpoints::of(self.snapshot, &backend.endpoints);
+        let choice = match self.tenant {
+            Some(tenant) if tenant.endpoint => Choice::Tenant(among, tenant.key),
+            _ => Choice::Any(among),
+        };
         Ok(Some(Route {
-            service: Arc::clone(&service.label),
-            port: service.port,
             backend: Arc::clone(&backend.label),
             backend_port: backend.port,
             rule: at.and_then(|at| service.objects.get(at)).cloned(),
-            choice: match self.tenant {
-                Some(tenant) if tenant.endpoint => Choice::Tenant(among, tenant.key),
-                _ => Choice::Any(among),
-            },
             policy: self.policy(Some(&backend.endpoints), backend.actions.as_deref()),
             cookie: self.cookie(),
-            overridden: false,
             actions: backend.actions.clone(),
             cors,
-            external: None,
+            ..Route::to(&service.label, service.port, choice)
         }))
     }
 
@@ -193,25 +171,17 @@ impl RouteQuery<'_> {
         if call_policy::fallback(policy.as_deref()).is_none() {
             return Err(failure);
         }
+        let choice = Choice::NoEndpoint(Box::new(failure));
         Ok(Route {
-            service: Arc::clone(&service.label),
-            port: service.port,
             backend: Arc::default(),
-            backend_port: service.port,
-            rule: None,
-            choice: Choice::NoEndpoint(Box::new(failure)),
             policy,
-            cookie: None,
-            overridden: false,
-            actions: None,
-            cors: None,
-            external: None,
+            ..Route::to(&service.label, service.port, choice)
         })
     }
 }
 
 /// Why a rule sends a call nowhere. Its object's status has more.
-fn refused(reason: Reason, origin: Option<&Origin>) -> Failure {
+pub(super) fn refused(reason: Reason, origin: Option<&Origin>) -> Failure {
     let named = origin.map(ToString::to_string).unwrap_or_default();
     let detail = match reason {
         Reason::NoRoute => format!(

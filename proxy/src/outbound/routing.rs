@@ -90,20 +90,8 @@ fn find_route(
 
 /// To a pod by its own address, whichever Services it serves.
 fn to_pod(connection: &Connection, pod: &PodTarget) -> Route {
-    Route {
-        service: Arc::default(),
-        port: connection.addr.port(),
-        backend: Arc::default(),
-        backend_port: connection.addr.port(),
-        rule: None,
-        choice: Choice::One(Arc::clone(&pod.endpoint)),
-        policy: None,
-        cookie: None,
-        overridden: false,
-        actions: None,
-        cors: None,
-        external: None,
-    }
+    let choice = Choice::One(Arc::clone(&pod.endpoint));
+    Route::to(&Arc::default(), connection.addr.port(), choice)
 }
 
 /// To where an override or a rule sends a call of that Service, and else `otherwise`.
@@ -153,19 +141,12 @@ fn to_override(
         root: name,
         serving: Some(&endpoints),
     };
+    let choice = Choice::Any(RoutedEndpoints::of(snapshot, &endpoints));
     Ok(Some(Route {
-        service: Arc::clone(&service.label),
-        port: service.port,
         backend: target.to_string().into(),
-        backend_port: service.port,
-        rule: None,
-        choice: Choice::Any(RoutedEndpoints::of(snapshot, &endpoints)),
         policy: CallPolicy::of(&snapshot.policies, names, facts, None),
-        cookie: None,
         overridden: true,
-        actions: None,
-        cors: None,
-        external: None,
+        ..Route::to(&service.label, service.port, choice)
     }))
 }
 
