@@ -156,6 +156,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::WorldMetrics;
+    use crate::settings::gateways::GatewayApi;
 
     const MAP: &str = "/api/v1/namespaces/shop/configmaps/pay-ca";
     const OBJECT: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/externalservices/pay";
@@ -199,7 +200,7 @@ mod tests {
         api.put(&MAP.replace("pay-ca", "other"), with_certificate());
         let metrics = WorldMetrics::default();
         let (worlds, feed) =
-            crate::watch::start(api.client(), Arc::default(), true, metrics, Ready::new());
+            crate::watch::start(api.client(), Arc::default(), GatewayApi::Gateways, metrics, Ready::new());
         let (publish, mut latest) = watch::channel(None);
         let defaults = Defaults::default();
         tokio::spawn(crate::latest_model::run(worlds, publish, defaults));
