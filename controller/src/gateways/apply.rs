@@ -13,7 +13,8 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::MANAGER;
-use super::objects::{GatewaySettings, Part, Wanted, covers, is_owned, object};
+use super::objects::{Part, Wanted, covers, is_owned, object};
+use crate::settings::gateways::GatewaySettings;
 
 /// What was found, and done about it.
 #[derive(Debug)]

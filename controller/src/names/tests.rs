@@ -62,8 +62,13 @@ impl Bench {
         });
         api.put(OBJECT, object);
         let metrics = WorldMetrics::default();
-        let (worlds, feed) =
-            crate::watch::start(api.client(), Arc::default(), GatewayApi::Gateways, metrics, Ready::new());
+        let (worlds, feed) = crate::watch::start(
+            api.client(),
+            Arc::default(),
+            GatewayApi::Gateways,
+            metrics,
+            Ready::new(),
+        );
         let (publish, latest) = watch::channel(None);
         let defaults = Defaults::default();
         tokio::spawn(crate::latest_model::run(worlds, publish, defaults));
