@@ -110,7 +110,10 @@ fn gateway_rights_stand_in_named_namespaces_alone() -> Outcome {
         (&[ON, "gateway.namespaces={}"], "namespaces"),
         (&[ON, EDGE, "gateway.namespace=edge"], "namespace"),
         (&["gateway.enabled=maybe"], "enabled"),
-        (&[ON, EDGE, "gatewayApi.enabled=false"], "gatewayApi.enabled"),
+        (
+            &[ON, EDGE, "gatewayApi.enabled=false"],
+            "gatewayApi.enabled",
+        ),
     ];
     for (settings, field) in wrong {
         let error = refused(settings)?;
