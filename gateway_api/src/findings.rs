@@ -33,6 +33,8 @@ pub fn versions(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::HttpRoute => &["v1", "v1beta1"],
         Kind::GrpcRoute | Kind::GatewayTcpRoute => &["v1", "v1alpha2"],
+        Kind::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
+        Kind::Gateway | Kind::GatewayClass => &["v1", "v1beta1"],
         Kind::ReferenceGrant => &["v1", "v1beta1", "v1alpha2"],
         _ => &[],
     }

@@ -15,6 +15,7 @@ mod defaults;
 mod dependents;
 pub(crate) mod external;
 pub mod faults;
+pub(crate) mod gateways;
 pub mod modes;
 mod need;
 pub(crate) mod peers;
@@ -54,6 +55,7 @@ pub(crate) use self::targets::{Mapped, TargetRule, Targets};
 use self::{
     bindings::Bindings,
     external::Externals,
+    gateways::Gateways,
     published::SharedResources,
     route_names::RouteNames,
     service_routes::ServiceRoutes,
@@ -173,6 +175,7 @@ pub struct Index {
     pub names: Arc<RouteNames>,
     pub releases: Arc<Releases>,
     pub(crate) externals: Arc<Externals>,
+    pub(crate) gateways: Arc<Gateways>,
     /// Which pods and callers each object concerns, computed at the first query.
     pub(crate) dependents: Arc<OnceLock<dependents::DependentsByObject>>,
     /// Pods with a running proxy by account, computed at the first query.

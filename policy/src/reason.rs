@@ -45,6 +45,8 @@ pub enum Reason {
     InvalidRoute,
     /// No ExternalService gives the call to what is outside the mesh.
     EgressDenied,
+    /// A request came to a Gateway by the connection of another of its listeners.
+    Misdirected,
 }
 
 /// Numbers of the gRPC status codes in use.
@@ -58,7 +60,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -78,6 +80,7 @@ impl Reason {
         Self::InvalidBackend,
         Self::InvalidRoute,
         Self::EgressDenied,
+        Self::Misdirected,
     ];
 
     /// Of calls that no rule allows.
@@ -115,6 +118,7 @@ impl Reason {
             Self::InvalidBackend => "invalid-backend",
             Self::InvalidRoute => "invalid-route",
             Self::EgressDenied => "egress-denied",
+            Self::Misdirected => "misdirected",
         }
     }
 
@@ -139,6 +143,7 @@ impl Reason {
             Self::Limit => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::InvalidBackend | Self::InvalidRoute => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         }
     }
 
@@ -158,7 +163,8 @@ impl Reason {
             | Self::Overload
             | Self::CircuitOpen
             | Self::InvalidBackend
-            | Self::InvalidRoute => grpc::UNAVAILABLE,
+            | Self::InvalidRoute
+            | Self::Misdirected => grpc::UNAVAILABLE,
             // What gRPC's own table makes of an HTTP 404.
             Self::NoRoute => grpc::UNIMPLEMENTED,
             // What gRPC's own table makes of an HTTP 400: the fault lies below
@@ -202,6 +208,7 @@ mod tests {
             ("invalid-backend", 500, 14),
             ("invalid-route", 500, 14),
             ("egress-denied", 403, 7),
+            ("misdirected", 421, 14),
         ];
         let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
         assert_eq!(actual, promised);

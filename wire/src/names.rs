@@ -20,6 +20,8 @@ pub const ROUTES: &str = "routes";
 pub const PLACE: &str = "place";
 /// What the receiving pod may call outside the mesh.
 pub const EGRESS: &str = "egress";
+/// What the receiving pod of a Gateway serves.
+pub const GATEWAY: &str = "gateway";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
@@ -28,6 +30,8 @@ pub const DESTINATION: &str = "destination/";
 const SERVICE: &str = "service/";
 const ENDPOINTS: &str = "endpoints/";
 const POLICY: &str = "policy/";
+/// What names of certificates of listeners begin with.
+pub const CERTIFICATE: &str = "certificate/";
 
 /// One TrafficTarget that protects the receiving pod.
 pub fn rule(namespace: &str, name: &str) -> String {
@@ -60,6 +64,11 @@ pub fn policy(namespace: &str, name: &str, port: u16) -> String {
     format!("{POLICY}{namespace}/{name}:{port}")
 }
 
+/// A certificate of a Gateway's listeners, with its key.
+pub fn certificate(namespace: &str, name: &str) -> String {
+    format!("{CERTIFICATE}{namespace}/{name}")
+}
+
 /// A name taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name<'a> {
@@ -70,6 +79,7 @@ pub enum Name<'a> {
     Routes,
     Place,
     Egress,
+    Gateway,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -102,6 +112,10 @@ pub enum Name<'a> {
         host: &'a str,
         port: u16,
     },
+    Certificate {
+        namespace: &'a str,
+        name: &'a str,
+    },
 }
 
 /// `None` for whatever the builders above do not write, so two names of one
@@ -115,6 +129,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
         ROUTES => Name::Routes,
         PLACE => Name::Place,
         EGRESS => Name::Egress,
+        GATEWAY => Name::Gateway,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -122,6 +137,9 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
             } else if let Some(rest) = raw.strip_prefix(EXTENDED_RULE) {
                 let (namespace, name) = object(rest)?;
                 Name::ExtendedRule { namespace, name }
+            } else if let Some(rest) = raw.strip_prefix(CERTIFICATE) {
+                let (namespace, name) = object(rest)?;
+                Name::Certificate { namespace, name }
             } else if let Some(rest) = raw.strip_prefix(DESTINATION) {
                 let address: SocketAddr = rest.parse().ok()?;
                 Name::Destination {
@@ -182,6 +200,7 @@ impl fmt::Display for Name<'_> {
             Self::Routes => ROUTES.to_owned(),
             Self::Place => PLACE.to_owned(),
             Self::Egress => EGRESS.to_owned(),
+            Self::Gateway => GATEWAY.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -201,6 +220,7 @@ impl fmt::Display for Name<'_> {
                 port,
             } => policy(namespace, name, port),
             Self::External { host, port } => external(host, port),
+            Self::Certificate { namespace, name } => certificate(namespace, name),
         })
     }
 }
@@ -239,6 +259,11 @@ mod tests {
             Name::Routes,
             Name::Place,
             Name::Egress,
+            Name::Gateway,
+            Name::Certificate {
+                namespace: "a",
+                name: "b.c",
+            },
             Name::External {
                 host: "api.pay.example",
                 port: 443,
@@ -302,6 +327,10 @@ mod tests {
             "guard/",
             "other/a/b",
             "egress/",
+            "gateway/",
+            "certificate/a",
+            "certificate/a/",
+            "certificate/a/b/c",
             "external/a.example",
             "external/A.example:443",
             "external/a.example.:443",

@@ -113,7 +113,8 @@ fn of_resource(index: &Index, name: &str) -> Option<String> {
             | Name::ExtendedRule { namespace, .. }
             | Name::Service { namespace, .. }
             | Name::Endpoints { namespace, .. }
-            | Name::Policy { namespace, .. },
+            | Name::Policy { namespace, .. }
+            | Name::Certificate { namespace, .. },
         ) => Some(namespace.to_owned()),
         Some(Name::Destination { ip, port }) => of_address(index, ip, port),
         Some(
@@ -124,6 +125,7 @@ fn of_resource(index: &Index, name: &str) -> Option<String> {
             | Name::Routes
             | Name::Place
             | Name::Egress
+            | Name::Gateway
             | Name::External { .. },
         ) => None,
         // Of a controller that is newer than this one.

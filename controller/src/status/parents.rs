@@ -74,6 +74,7 @@ pub(super) fn left(
             summary: String::new(),
             target: None,
             parents: Vec::new(),
+            listeners: Vec::new(),
         };
         Some((object.clone(), report))
     })
@@ -170,7 +171,7 @@ fn entry(report: &ParentReport, status: &Status) -> ParentStatus {
     }
     all.push(programmed);
     ParentStatus {
-        controller: MESH_CONTROLLER,
+        controller: report.controller,
         parent: report.parent.clone(),
         conditions: all,
     }

@@ -113,6 +113,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         names: before.names.clone(),
         releases: before.releases.clone(),
         externals: before.externals.clone(),
+        gateways: before.gateways.clone(),
         dependents: before.dependents.clone(),
         running: before.running.clone(),
         peers: before.peers.clone(),

@@ -65,6 +65,7 @@ macro_rules! same_policy {
             let same: &[fn(&World, &World) -> bool] = &[$(same_policy!(@$change $field)),+];
             same.iter().all(|same| same(one, other))
                 && Arc::ptr_eq(&one.ca_bundles, &other.ca_bundles)
+                && Arc::ptr_eq(&one.listener_certificates, &other.listener_certificates)
         }
     };
 }
@@ -333,6 +334,7 @@ pub(super) fn with_places(
         names: before.names.clone(),
         releases: before.releases.clone(),
         externals: before.externals.clone(),
+        gateways: before.gateways.clone(),
         // The pods of each Service decide which policies apply.
         dependents: if before.policies.is_empty() {
             before.dependents.clone()

@@ -104,6 +104,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         names: Arc::new(names),
         releases: Arc::new(releases),
         externals: Arc::new(externals),
+        gateways: Arc::default(),
         dependents: Arc::default(),
         running: Arc::default(),
         peers: Arc::default(),

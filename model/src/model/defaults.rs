@@ -35,6 +35,9 @@ pub struct Defaults {
     pub excluded_namespaces: Arc<BTreeSet<String>>,
     /// `tracing`; none: it has no endpoint.
     pub tracing: Option<Arc<Tracing>>,
+    /// `gateway.namespaces`, in which Gateways are served; `None`: `gateway.enabled` is false, and
+    /// nothing is reported of any Gateway.
+    pub gateway_namespaces: Option<Arc<BTreeSet<String>>>,
 }
 
 impl Default for Defaults {
@@ -52,6 +55,7 @@ impl Default for Defaults {
             udp_network_policies: false,
             excluded_namespaces: Arc::default(),
             tracing: None,
+            gateway_namespaces: None,
         }
     }
 }

@@ -25,6 +25,9 @@ pub struct ResourceSet {
     pub resources: BTreeMap<String, Arc<EncodedResource>>,
     /// What is not among them because the proxy could not use it.
     pub left_out: Vec<LeftOut>,
+    /// Secrets whose certificates the pod serves, a Gateway's. They are no resources here: the
+    /// controller adds them as `certificate/<namespace>/<name>` when it sends these.
+    pub certificates: BTreeSet<ObjectKey>,
 }
 
 impl Model {

@@ -174,6 +174,7 @@ fn proxy(meta: &ObjectMeta, spec: &PodSpec, status: &PodStatus) -> Option<Proxy>
     Some(Proxy {
         version,
         running,
+        is_gateway: false,
         skip_inbound_ports: ports(SKIP_INBOUND_ARGUMENT),
         skip_outbound_ports: ports(SKIP_OUTBOUND_PORTS_ARGUMENT),
         skip_outbound_nets: nets.split(',').filter_map(net).collect(),

@@ -343,6 +343,9 @@ impl Snapshot {
                 self.positions = Some(positions_of(message)?);
             }
             v1::resource::Content::Egress(egress) => self.set_egress(&egress)?,
+            v1::resource::Content::Gateway(_) | v1::resource::Content::ListenerCertificate(_) => {
+                return Err("is for a Gateway, and this proxy serves an application".to_owned());
+            }
             v1::resource::Content::Guard(guard) => {
                 let guard = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
                 self.set_guard(&guard);

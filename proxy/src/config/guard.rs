@@ -402,7 +402,7 @@ impl PortGuard {
         };
         match key {
             LimitKey::None => Key::All,
-            LimitKey::Caller => Key::Caller(caller()),
+            LimitKey::Caller | LimitKey::ClientAddress => Key::Caller(caller()),
             LimitKey::Header(name) => Key::Header {
                 caller: caller(),
                 value: self.value(arrival.request.map(|request| request.headers), name),

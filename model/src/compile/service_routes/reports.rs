@@ -3,7 +3,7 @@
 //! A route some of whose rules cannot be served is accepted, as the Gateway API has it: a warning
 //! names each field, and `PartiallyInvalid` the rules. Without any other rule it is refused.
 
-use gateway_api::route::RouteRule;
+use gateway_api::{conditions::MESH_CONTROLLER, route::RouteRule};
 use policy::name::{Kind, ObjectRef};
 
 use super::{
@@ -59,11 +59,13 @@ fn parent_report(
     }
     let [accepted, resolved_refs] = own.conditions(this);
     ParentReport {
+        controller: MESH_CONTROLLER,
         parent: parent.reference.clone(),
         partially_invalid: partially_invalid(candidate).filter(|_| accepted.status),
         accepted: as_in_status(accepted, ConditionType::Accepted),
         resolved_refs: as_in_status(resolved_refs, ConditionType::ResolvedRefs),
         ports: parent.in_force().collect(),
+        listeners: Vec::new(),
     }
 }
 
