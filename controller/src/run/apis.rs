@@ -126,7 +126,7 @@ fn handlers(
             tap_headers: Arc::clone(&context.settings.tap_headers),
             leaf_ttl: context.settings.leaf_ttl,
             cluster: context.cluster(),
-            gateway_api: context.settings.gateway_api,
+            gateway_api: context.settings.gateway_api != GatewayApi::Off,
             events,
             gate,
             answers: answers.clone(),
