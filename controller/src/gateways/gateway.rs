@@ -22,7 +22,7 @@ use super::class::{current, is_about, put, resource};
 use super::ending;
 use super::objects::{self, Part, Wanted};
 use super::parameters::Parameters;
-use super::programmed::{Made, programmed};
+use super::programmed::{Made, programmed, taken};
 use super::status::{GatewayStatus, addresses, now, of_gateway};
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::observe::acknowledged::Observed;
@@ -92,12 +92,13 @@ impl Driven {
             _ => Made::Nothing,
         };
         let object = ObjectRef::new(Kind::Gateway, key.namespace.clone(), key.name.clone());
-        record(around, &object, &facts, &made);
+        let ending = ending::soon(&facts.spec, &around.compiled.world, Timestamp::now());
+        record(around, &object, &facts, (&made, &ending));
         let of_proxies = (self.conditions).update(&object, around.compiled, around.observed);
         let acknowledged = of_proxies.map(|(_, [.., (_, programmed)])| programmed);
-        let name = format!("{}/{}", key.namespace, objects::written_name(&key.name));
-        let programmed = programmed(&accepted, &made, &name, acknowledged);
-        write(around, key, report, (accepted, programmed, made)).await
+        let programmed = programmed(&accepted, &made, key, acknowledged);
+        let conditions = (accepted, programmed, ending);
+        write(around, key, report, conditions, made).await
     }
 
     /// The name and content of its objects.
@@ -237,18 +238,18 @@ fn ports(facts: &GatewayFacts, report: &ObjectReport) -> BTreeMap<u16, u16> {
 }
 
 /// Records what needs a person.
-fn record(around: &Around<'_>, object: &ObjectRef, facts: &GatewayFacts, made: &Made) {
-    let mut texts = ending::soon(&facts.spec, &around.compiled.world, Timestamp::now());
-    let mut reason = vec!["CertificateEnds"; texts.len()];
-    if let Made::Taken(part) = made {
-        let (kind, name) = (part.kind(), objects::written_name(&object.name));
-        texts.push(format!(
-            "{kind} {name} was not made for this Gateway and is left alone: delete it, or give the \
-             Gateway another name"
-        ));
-        reason.push("NameTaken");
-    }
-    for (text, reason) in texts.into_iter().zip(reason) {
+fn record(
+    around: &Around<'_>,
+    object: &ObjectRef,
+    facts: &GatewayFacts,
+    (made, ending): (&Made, &[String]),
+) {
+    let ends = ending.iter().map(|text| ("CertificateEnds", text.clone()));
+    let taken = match made {
+        Made::Taken(part) => Some(("NameTaken", taken(*part, &object.namespace, &object.name))),
+        _ => None,
+    };
+    for (reason, text) in ends.chain(taken) {
         around.events.record(Event {
             about: About {
                 api_version: api_version(Kind::Gateway),
@@ -271,7 +272,8 @@ async fn write(
     around: &Around<'_>,
     key: &ObjectKey,
     report: &ObjectReport,
-    (accepted, programmed, made): (Condition, Condition, Made),
+    (accepted, programmed, ending): (Condition, Condition, Vec<String>),
+    made: Made,
 ) -> Result<bool, kube::Error> {
     let Some(resource) = resource(Kind::Gateway) else {
         return Ok(true);
@@ -295,6 +297,7 @@ async fn write(
         accepted,
         programmed,
         listeners: &report.listeners,
+        ending: &ending,
         addresses: match made {
             Made::All { addresses, .. } => Some(addresses),
             _ => None,

@@ -2,9 +2,10 @@
 //! it has an address.
 
 use model::problem::Condition;
+use model::world::ObjectKey;
 use serde_json::Value;
 
-use super::objects::Part;
+use super::objects::{Part, written_name};
 use super::status::Address;
 
 /// What there is of a Gateway's objects.
@@ -23,14 +24,24 @@ pub(super) enum Made {
     },
 }
 
-/// The condition. `name`: namespace and name of the objects. `acknowledged`: what the proxies
-/// report of the Gateway; none: it is not known yet.
+/// That an object of a Gateway's name is another owner's, and the way out.
+pub(super) fn taken(part: Part, namespace: &str, gateway: &str) -> String {
+    let (kind, name) = (part.kind(), written_name(gateway));
+    format!(
+        "{kind} {namespace}/{name} was not made for this Gateway and is left alone: delete it, or \
+         give the Gateway another name"
+    )
+}
+
+/// The condition. `acknowledged`: what the proxies report of the Gateway; none: it is not known
+/// yet.
 pub(super) fn programmed(
     accepted: &Condition,
     made: &Made,
-    name: &str,
+    gateway: &ObjectKey,
     acknowledged: Option<&Condition>,
 ) -> Condition {
+    let name = &format!("{}/{}", gateway.namespace, written_name(&gateway.name));
     let not = |reason: &'static str, message: String| Condition {
         status: false,
         reason,
@@ -42,12 +53,7 @@ pub(super) fn programmed(
     let (deployment, addresses) = match made {
         Made::Nothing => return not("Pending", "nothing is made for it yet".to_owned()),
         Made::Taken(part) => {
-            let kind = part.kind();
-            let message = format!(
-                "{kind} {name} was not made for this Gateway and is left alone: delete it, or give \
-                 the Gateway another name"
-            );
-            return not("NameTaken", message);
+            return not("NameTaken", taken(*part, &gateway.namespace, &gateway.name));
         }
         Made::Failed(why) => return not("Pending", why.clone()),
         Made::All {
@@ -111,8 +117,6 @@ mod tests {
 
     use super::*;
 
-    const NAME: &str = "edge/web-weft";
-
     fn is(status: bool, reason: &'static str) -> Condition {
         Condition {
             status,
@@ -131,6 +135,7 @@ mod tests {
 
     #[test]
     fn gateway_is_programmed_with_pod_address_and_acknowledgement() {
+        let gateway = ObjectKey::new("edge", "web");
         let (yes, served) = (is(true, "Accepted"), is(true, "Programmed"));
         let failed = json!({"status": {"conditions": [
             {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"},
@@ -156,11 +161,11 @@ mod tests {
             (&yes, made(1, &["a"]), None, "Pending"),
             (&yes, made(1, &["a"]), Some(&is(false, "Nacked")), "Nacked"),
         ] {
-            let condition = programmed(accepted, &made, NAME, acknowledged);
+            let condition = programmed(accepted, &made, &gateway, acknowledged);
             assert_eq!(condition.reason, expected, "{made:?}");
             assert_eq!(condition.status, expected == "Programmed", "{made:?}");
         }
-        let taken = programmed(&yes, &Made::Taken(Part::Service), NAME, None);
+        let taken = programmed(&yes, &Made::Taken(Part::Service), &gateway, None);
         assert!(
             taken.message.contains("Service edge/web-weft"),
             "{}",

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use gateway_api::GROUP;
+use gateway_api::conditions::CERTIFICATE_ENDS;
 use gateway_api::route::RouteKind;
 use model::problem::{Condition, ListenerReport};
 use serde_json::{Map, Value, json};
@@ -75,6 +76,8 @@ pub(super) struct GatewayStatus<'a> {
     pub(super) accepted: Condition,
     pub(super) programmed: Condition,
     pub(super) listeners: &'a [ListenerReport],
+    /// What is to be said of certificates that end soon.
+    pub(super) ending: &'a [String],
     /// Where it can be reached; none: as it was, because it is not known.
     pub(super) addresses: Option<Vec<Address>>,
 }
@@ -114,10 +117,18 @@ pub(super) fn addresses(service: &Value) -> Vec<Address> {
 pub(super) fn of_gateway(live: &Value, status: &GatewayStatus<'_>, now: &str) -> Option<Value> {
     let before = &live["status"];
     let generation = status.generation;
-    let own = [
+    let ending = Condition {
+        status: true,
+        reason: "EndsSoon",
+        message: status.ending.join("; "),
+    };
+    let mut own = vec![
         (ACCEPTED, &status.accepted),
         (PROGRAMMED, &status.programmed),
     ];
+    if !status.ending.is_empty() {
+        own.push((CERTIFICATE_ENDS, &ending));
+    }
     let addresses: Value = match &status.addresses {
         Some(addresses) => addresses.iter().map(address).collect(),
         None => before["addresses"].clone(),
@@ -245,7 +256,10 @@ fn conditions(
     now: &str,
 ) -> Vec<Value> {
     let before = before.as_array().map_or(&[][..], Vec::as_slice);
-    let is_own = |one: &&Value| own.iter().any(|(kind, _)| one["type"] == *kind);
+    let is_own = |one: &&Value| {
+        let mut kinds = own.iter().map(|(kind, _)| *kind).chain([CERTIFICATE_ENDS]);
+        kinds.any(|kind| one["type"] == kind)
+    };
     let mut all: Vec<Value> = own
         .iter()
         .map(|(kind, condition)| {

@@ -34,6 +34,7 @@ fn status(listeners: &[ListenerReport], generation: i64, programmed: bool) -> Ga
             if programmed { "Programmed" } else { "Pending" },
         ),
         listeners,
+        ending: &[],
         addresses: Some(vec![Address::Ip("198.18.0.1".to_owned())]),
     }
 }
@@ -104,6 +105,21 @@ fn addresses_stay_while_they_are_not_known() {
     };
     let second = of_gateway(&live(first.clone()), &unknown, LATER).unwrap();
     assert_eq!(second["addresses"], first["addresses"]);
+}
+
+#[test]
+fn certificate_that_ends_is_a_condition_until_replaced() {
+    let text = ["the certificate in Secret edge/tls ends on 2027-01-14".to_owned()];
+    let ending = GatewayStatus {
+        ending: &text,
+        ..status(&[], 1, true)
+    };
+    let first = of_gateway(&live(json!({})), &ending, NOW).unwrap();
+    let condition = condition(&first, CERTIFICATE_ENDS);
+    assert_eq!(condition["status"], "True");
+    assert_eq!(condition["message"], text[0]);
+    let second = of_gateway(&live(first), &status(&[], 1, true), LATER).unwrap();
+    assert_eq!(second["conditions"].as_array().unwrap().len(), 2);
 }
 
 #[test]
