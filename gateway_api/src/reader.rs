@@ -119,6 +119,16 @@ impl<'a> Object<'a> {
         Some(Field::new(format!("{}.{name}", self.path), value))
     }
 
+    /// All fields that have a value.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> {
+        let path = self.path.clone();
+        let set = self.map.iter().filter(|(_, value)| !value.is_null());
+        set.map(move |(name, value)| {
+            let path = format!("{path}.{}", shown(name));
+            (name.as_str(), Field::new(path, value))
+        })
+    }
+
     /// A field that must be there.
     pub(crate) fn need(&self, name: &str) -> Result<Field<'a>, Broken> {
         let missing = || broken(&format!("{}.{name}", self.path), "is missing");

@@ -6,50 +6,32 @@
 //! over them: a Gateway must not be able to take another one's name, account or place in the mesh.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crds::labels::{self, quantity_in_milli};
-use crds::objects::{ARCHITECTURE, TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE, TRUST_BUNDLE_KEY};
+use crds::objects::{
+    ARCHITECTURE, GATEWAY_CONTAINER, TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE, TRUST_BUNDLE_KEY,
+};
+use gateway_api::gateway::{NAME_LABEL, resource_name};
 use model::world::ObjectKey;
 use policy::well_known::{ADMIN_PORT, TOKEN_AUDIENCE};
 use serde_json::{Map, Value, json};
 
 use super::parameters::{Parameters, Replicas, ServiceType};
+use crate::settings::gateways::GatewaySettings;
 
-/// What is behind the name of a Gateway in the names of its objects.
-const SUFFIX: &str = "-weft";
+/// As what the objects are written, and by what they say that they are managed.
+pub(super) const MANAGER: &str = "weft-controller-gateways";
 /// Of Services, and of the labels with a Gateway's name.
 const NAME_LIMIT: usize = 63;
-/// Label of the Gateway API: the Gateway that an object was made for.
-pub(super) const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
-/// The same for its class.
+/// Label of the Gateway API: the class of the Gateway that an object was made for.
 const CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
-const NAME_LABEL: &str = "app.kubernetes.io/name";
-/// Value of [`NAME_LABEL`].
-const PROGRAM: &str = "weft-gateway";
+const PROGRAM_LABEL: &str = "app.kubernetes.io/name";
+/// Of the pods' program, as the model reads it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TOKEN_FOLDER: &str = "/var/run/weft/token";
 const BUNDLE_FOLDER: &str = "/var/run/weft/bundle";
 /// The proxy lets calls end for 30 s, and closes what is left.
 const GRACE_SECONDS: u32 = 40;
-
-/// What holds for all Gateways of this controller.
-#[derive(Clone, Debug)]
-pub(crate) struct GatewaySettings {
-    /// Namespaces in which Gateways are run.
-    pub namespaces: Arc<[String]>,
-    /// Image of their pods.
-    pub image: String,
-    /// `Always`, `IfNotPresent` or `Never`.
-    pub pull_policy: String,
-    /// Secrets with which it is pulled.
-    pub pull_secrets: Vec<String>,
-    /// `host:port` of the controllers.
-    pub controller_address: String,
-    /// Namespace of the controllers.
-    pub controller_namespace: String,
-    /// Of all identities.
-    pub trust_domain: String,
-}
 
 /// What one Gateway is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,14 +84,25 @@ impl Part {
     }
 }
 
-/// The name of a Gateway's objects; none if that is too long for a Service.
-pub(super) fn name(gateway: &str) -> Option<String> {
-    let name = format!("{gateway}{SUFFIX}");
-    (name.len() <= NAME_LIMIT).then_some(name)
+/// The name of a Gateway's objects, however long it is.
+pub(super) fn written_name(gateway: &str) -> String {
+    resource_name(gateway)
 }
 
-/// Longest name of a Gateway that can be run.
-pub(super) const LONGEST: usize = NAME_LIMIT - SUFFIX.len();
+/// The name of a Gateway's objects.
+///
+/// # Errors
+/// When that is too long for a Service: why, and the way out.
+pub(super) fn name(gateway: &str) -> Result<String, String> {
+    let name = written_name(gateway);
+    if name.len() > NAME_LIMIT {
+        return Err(format!(
+            "its Service would be named {name}, which is longer than {NAME_LIMIT} characters: give \
+             the Gateway a shorter name"
+        ));
+    }
+    Ok(name)
+}
 
 /// One object as it should be. Where a Deployment's number of pods is left to others, that is
 /// `replicas`, as it was found.
@@ -172,7 +165,7 @@ pub(super) fn is_owned(object: &Value, uid: &str) -> bool {
 }
 
 fn selector(wanted: &Wanted) -> Value {
-    json!({GATEWAY_LABEL: &*wanted.gateway.name, NAME_LABEL: PROGRAM})
+    json!({NAME_LABEL: &*wanted.gateway.name, PROGRAM_LABEL: GATEWAY_CONTAINER})
 }
 
 fn labels(wanted: &Wanted) -> Map<String, Value> {
@@ -184,10 +177,9 @@ fn labels(wanted: &Wanted) -> Map<String, Value> {
         .map(|(name, value)| (name.clone(), json!(value)))
         .collect();
     let ours = [
-        (GATEWAY_LABEL, &*wanted.gateway.name),
-        (CLASS_LABEL, wanted.class.as_str()),
-        (NAME_LABEL, PROGRAM),
-        ("app.kubernetes.io/managed-by", super::MANAGER),
+        (NAME_LABEL, &*wanted.gateway.name),
+        (PROGRAM_LABEL, GATEWAY_CONTAINER),
+        ("app.kubernetes.io/managed-by", MANAGER),
         ("app.kubernetes.io/part-of", "weft"),
         // It is a proxy by itself.
         (labels::INJECT, labels::DISABLED),
@@ -195,17 +187,22 @@ fn labels(wanted: &Wanted) -> Map<String, Value> {
     for (name, value) in ours {
         all.insert(name.to_owned(), json!(value));
     }
+    // Names of classes may be longer than labels.
+    if wanted.class.len() <= NAME_LIMIT {
+        all.insert(CLASS_LABEL.to_owned(), json!(wanted.class));
+    }
     all
 }
 
 fn deployment(name: &str, wanted: &Wanted, settings: &GatewaySettings) -> Value {
     let mut annotations = wanted.annotations.clone();
+    annotations.insert(labels::PROXY_VERSION.to_owned(), VERSION.to_owned());
     for (name, value) in [
         ("prometheus.io/scrape", "true".to_owned()),
         ("prometheus.io/port", ADMIN_PORT.to_string()),
         (
             "kubectl.kubernetes.io/default-container",
-            PROGRAM.to_owned(),
+            GATEWAY_CONTAINER.to_owned(),
         ),
     ] {
         annotations.entry(name.to_owned()).or_insert(value);
@@ -267,11 +264,6 @@ fn pod(name: &str, wanted: &Wanted, settings: &GatewaySettings) -> Value {
 }
 
 fn container(wanted: &Wanted, settings: &GatewaySettings) -> Value {
-    let mut ports = vec![json!({"name": "weft-admin", "containerPort": ADMIN_PORT})];
-    let served = wanted.ports.iter();
-    ports.extend(
-        served.map(|(port, target)| json!({"name": port_name(*port), "containerPort": target})),
-    );
     let probe = |path: &str, period: u32, failures: u32| {
         json!({
             "httpGet": {"path": path, "port": ADMIN_PORT},
@@ -280,13 +272,15 @@ fn container(wanted: &Wanted, settings: &GatewaySettings) -> Value {
         })
     };
     json!({
-        "name": PROGRAM,
+        "name": GATEWAY_CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
-        "command": [format!("/{PROGRAM}")],
+        "command": [format!("/{GATEWAY_CONTAINER}")],
         "args": ["run"],
         "env": env(wanted, settings),
-        "ports": ports,
+        // Those of the listeners are left out: naming one does nothing, and each that comes or goes
+        // would make all pods anew.
+        "ports": [{"name": "weft-admin", "containerPort": ADMIN_PORT}],
         "resources": {"requests": {
             "cpu": wanted.parameters.cpu_request,
             "memory": wanted.parameters.memory_request,

@@ -264,13 +264,20 @@ async fn written_routes_are_read_page_by_page() {
 #[tokio::test(start_paused = true)]
 async fn disabled_gateway_api_lists_no_routes() {
     const LIST: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
-    for (enabled, lists) in [(false, 0), (true, 1)] {
+    const TLS_LIST: &str = "/apis/gateway.networking.k8s.io/v1/tlsroutes";
+    for (gateway_api, lists) in [
+        (GatewayApi::Off, 0),
+        (GatewayApi::Routes, 1),
+        (GatewayApi::Gateways, 1),
+    ] {
         let mut bench = Bench::new(&[("api", 1)]);
-        bench.writer.gateway_api = enabled;
+        bench.writer.gateway_api = gateway_api;
         let writing = tokio::spawn(bench.writer.clone().write());
         // Where nothing is written, nothing is looked after.
         sleep(5 * super::super::parents::RECHECK).await;
-        assert_eq!(bench.api.reads(LIST), lists, "{enabled}");
+        assert_eq!(bench.api.reads(LIST), lists, "{gateway_api:?}");
+        let of_gateways = usize::from(gateway_api == GatewayApi::Gateways);
+        assert_eq!(bench.api.reads(TLS_LIST), of_gateways, "{gateway_api:?}");
         writing.abort();
     }
 }
