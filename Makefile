@@ -86,7 +86,7 @@ attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60, or 1 f
 attack-control: ## the same against controller and injector, in the demo's cluster, 30 min
 	@e2e/interop/run control-plane --page $(CURDIR)/evidence/attacks-control-plane.md
 
-bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=older weft-proxy)
+bench: ## what the proxy costs beside Envoy, 31 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" exec bench/run full
 
 bench-quick: ## the same in 5 min, with fewer measures

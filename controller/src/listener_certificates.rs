@@ -58,7 +58,8 @@ impl ListenerCertificates {
         self.0.read().get(secret).cloned()
     }
 
-    fn insert(&self, secret: &ObjectKey, content: v1::ListenerCertificate) {
+    /// Keeps the certificate of this Secret.
+    pub(crate) fn insert(&self, secret: &ObjectKey, content: v1::ListenerCertificate) {
         let name = names::certificate(&secret.namespace, &secret.name);
         let content = v1::resource::Content::ListenerCertificate(content);
         // Shared among the streams of its Gateway, and held by nothing else.

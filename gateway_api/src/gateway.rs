@@ -4,16 +4,20 @@
 //! others hold. What would restrict a listener is never left out: options and client certificates
 //! that Weft does not carry out break the listeners that they are for.
 
+mod listener;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use policy::egress::HostPattern;
-use policy::gateway::ListenerProtocol;
+use policy::gateway::{ListenerProtocol, MAX_LISTENERS};
 use serde_json::Value;
 
-use crate::kinds::{GROUP, Gateway, GatewayClass};
+pub use self::listener::{
+    AllowedRoutes, CertificateRef, FromNamespaces, LabelSelector, Listener, Requirement,
+    RouteGroupKind, SelectorOperator,
+};
+use crate::kinds::{Gateway, GatewayClass};
 use crate::reader::{Broken, Field, Object};
-use crate::route::RouteKind;
 
 /// Label of everything that is made for a Gateway, with its name.
 pub const NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
@@ -74,101 +78,103 @@ pub struct ParametersRef {
     pub name: Arc<str>,
 }
 
-/// One listener, validated by itself.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Listener {
-    /// Unique in its Gateway.
-    pub name: Arc<str>,
-    /// That clients call; 0 for what is no port.
-    pub port: u16,
-    /// As it is written.
-    pub protocol: Arc<str>,
-    /// Which of the protocols that are served it is; `None`: another one.
-    pub served: Option<ListenerProtocol>,
-    /// The hosts that it is for; `None`: every host.
-    pub hostname: Option<HostPattern>,
-    /// Certificates, where TLS ends at it.
-    pub certificates: Vec<CertificateRef>,
-    /// Which routes may attach.
-    pub allowed: AllowedRoutes,
-    /// Why it cannot be served.
-    pub broken: Option<Broken>,
+impl GatewaySpec {
+    /// Reads an object.
+    #[must_use]
+    pub fn read(object: &Gateway) -> Self {
+        let mut gateway = Self {
+            namespace: object
+                .metadata
+                .namespace
+                .as_deref()
+                .unwrap_or_default()
+                .into(),
+            name: object.metadata.name.as_deref().unwrap_or_default().into(),
+            ..Self::default()
+        };
+        let spec = Field::new("spec", &object.spec);
+        let filled = spec.object().and_then(|spec| gateway.fill(&spec));
+        gateway.broken = filled.err();
+        gateway
+    }
+
+    fn fill(&mut self, spec: &Object<'_>) -> Result<(), Broken> {
+        self.class = spec.need("gatewayClassName")?.word()?.into();
+        let clients = spec.read("tls", Field::object)?;
+        let clients = clients.and_then(|tls| tls.field("frontend"));
+        let listeners = spec.list("listeners")?;
+        let count = listeners.len();
+        for field in listeners.iter().take(MAX_LISTENERS) {
+            let mut listener = Listener::read(field, &self.namespace);
+            if let Some(clients) = &clients
+                && listener.served == Some(ListenerProtocol::Https)
+            {
+                let text = "demands certificates of clients, which Weft does not carry out; leave \
+                            it out";
+                listener.broken = listener.broken.or_else(|| Some(clients.broken(text)));
+            }
+            self.listeners.push(listener);
+        }
+        let addresses = spec.list("addresses")?;
+        self.address = addresses.iter().find_map(wanted_address);
+        if let Some(written) = spec.read("infrastructure", Field::object)? {
+            self.infrastructure = Infrastructure::read(&written)?;
+        }
+        if count > MAX_LISTENERS {
+            let text = format!("has {count} entries, but at most {MAX_LISTENERS} are served");
+            return Err(spec.need("listeners")?.broken(text));
+        }
+        Ok(())
+    }
 }
 
-/// A reference to a certificate with its key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CertificateRef {
-    /// Where it is written, such as `spec.listeners[0].tls.certificateRefs[0]`.
-    pub path: String,
-    /// API group; empty for Kubernetes' own.
-    pub group: Arc<str>,
-    /// Kind.
-    pub kind: Arc<str>,
-    /// Namespace; the Gateway's own where none is written.
-    pub namespace: Arc<str>,
-    /// Name.
-    pub name: Arc<str>,
+/// What is wrong with an address that has a value: without one any address of the type is meant.
+fn wanted_address(field: &Field<'_>) -> Option<Broken> {
+    let text = "is chosen by the cluster's load balancer; leave the value out";
+    let written = match field.object() {
+        Ok(written) => written,
+        Err(broken) => return Some(broken),
+    };
+    let value = written.field("value");
+    let value = value.filter(|value| value.text() != Ok(""));
+    if let Some(value) = value {
+        return Some(value.broken(text));
+    }
+    let kind = written.field("type")?;
+    let is_known = matches!(kind.text(), Ok("IPAddress" | "Hostname"));
+    (!is_known).then(|| kind.broken("is no type of address that Weft knows; leave it out"))
 }
 
-/// Which routes may attach to a listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AllowedRoutes {
-    /// By their namespaces.
-    pub from: FromNamespaces,
-    /// By their kinds, as they are written; empty: all kinds that the protocol can have.
-    pub kinds: Vec<RouteGroupKind>,
+impl ClassSpec {
+    /// Reads an object.
+    #[must_use]
+    pub fn read(object: &GatewayClass) -> Self {
+        let text = object.spec.get("controllerName").and_then(Value::as_str);
+        let parameters = object.spec.get("parametersRef");
+        Self {
+            controller: text.unwrap_or_default().into(),
+            has_parameters: parameters.is_some_and(|written| !written.is_null()),
+        }
+    }
 }
 
-/// Namespaces whose routes may attach.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum FromNamespaces {
-    /// The Gateway's own.
-    #[default]
-    Same,
-    /// Every one.
-    All,
-    /// Those with these labels.
-    Selector(LabelSelector),
-    /// None.
-    None,
+impl Infrastructure {
+    fn read(written: &Object<'_>) -> Result<Self, Broken> {
+        let parameters = written.read("parametersRef", |field| {
+            let one = field.object()?;
+            Ok(ParametersRef {
+                group: one.need("group")?.text()?.into(),
+                kind: one.need("kind")?.word()?.into(),
+                name: one.need("name")?.word()?.into(),
+            })
+        })?;
+        Ok(Self {
+            labels: written.texts("labels")?,
+            annotations: written.texts("annotations")?,
+            parameters,
+        })
+    }
 }
 
-/// Labels that a namespace must have. One that cannot be understood selects nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LabelSelector {
-    /// All of these.
-    pub requirements: Vec<Requirement>,
-}
-
-/// One condition of a selector.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requirement {
-    /// Key of the label.
-    pub key: String,
-    /// What is compared.
-    pub operator: SelectorOperator,
-    /// With which values.
-    pub values: Vec<String>,
-}
-
-/// How a label is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SelectorOperator {
-    /// It has one of the values.
-    In,
-    /// It has none of the values, or is not there.
-    NotIn,
-    /// It is there.
-    Exists,
-    /// It is not there.
-    DoesNotExist,
-}
-
-/// A kind of route that a listener allows, as it is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteGroupKind {
-    /// API group.
-    pub group: Arc<str>,
-    /// Kind.
-    pub kind: Arc<str>,
-}
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,9 @@ pub struct Route {
 }
 
 impl RouteKind {
+    /// Every one of them.
+    pub const ALL: [Self; 4] = [Self::Http, Self::Grpc, Self::Tcp, Self::Tls];
+
     /// As Kubernetes spells it.
     #[must_use]
     pub const fn word(self) -> &'static str {

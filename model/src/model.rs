@@ -141,7 +141,9 @@ impl Model {
         let mut skipped: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         let pods = self.index.world.pods.iter();
         for (pod, facts) in pods.filter(|(_, facts)| !facts.ended) {
-            let ranges = facts.proxy.iter().flat_map(|p| &p.skip_inbound_ports);
+            // A Gateway has no application behind it.
+            let proxies = facts.proxy.iter().filter(|proxy| !proxy.is_gateway);
+            let ranges = proxies.flat_map(|proxy| &proxy.skip_inbound_ports);
             let ports: u64 = ranges
                 .map(|range| u64::from(range.last()) - u64::from(range.first()) + 1)
                 .sum();

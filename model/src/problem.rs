@@ -72,8 +72,16 @@ pub enum Reason {
     ForeignIdentity,
     /// A kind that is not served.
     UnsupportedKind,
-    /// A route names a Service or port that is not there.
+    /// A route names a Service, port or listener that is not there.
     NoMatchingParent,
+    /// No listener of a Gateway allows a route.
+    NotAllowedByListeners,
+    /// No listener of a Gateway is for a host of a route.
+    NoMatchingListenerHostname,
+    /// A Gateway wants an address that it cannot have.
+    UnsupportedAddress,
+    /// A class of Gateways has parameters.
+    InvalidParameters,
     /// A route says what cannot be done.
     UnsupportedValue,
     /// A route names a port that does not carry what it is about.
@@ -84,6 +92,12 @@ pub enum Reason {
     RefNotPermitted,
     /// A Service or port that a route names as backend is not there.
     BackendNotFound,
+    /// A certificate of a listener cannot be served.
+    InvalidCertificateRef,
+    /// A listener allows kinds of routes that it cannot have.
+    InvalidRouteKinds,
+    /// Some listeners of a Gateway cannot be served, or all of them.
+    ListenersNotValid,
     /// A Service of a type that cannot do this.
     UnsupportedService,
     /// Another, older object already decides.
@@ -140,11 +154,18 @@ impl Reason {
             Self::ForeignIdentity => "ForeignIdentity",
             Self::UnsupportedKind => "UnsupportedKind",
             Self::NoMatchingParent => "NoMatchingParent",
+            Self::NotAllowedByListeners => "NotAllowedByListeners",
+            Self::NoMatchingListenerHostname => "NoMatchingListenerHostname",
+            Self::UnsupportedAddress => "UnsupportedAddress",
+            Self::InvalidParameters => "InvalidParameters",
             Self::UnsupportedValue => "UnsupportedValue",
             Self::UnsupportedProtocol => "UnsupportedProtocol",
             Self::InvalidKind => "InvalidKind",
             Self::RefNotPermitted => "RefNotPermitted",
             Self::BackendNotFound => "BackendNotFound",
+            Self::InvalidCertificateRef => "InvalidCertificateRef",
+            Self::InvalidRouteKinds => "InvalidRouteKinds",
+            Self::ListenersNotValid => "ListenersNotValid",
             Self::UnsupportedService => "UnsupportedService",
             Self::Conflicted => "Conflicted",
             Self::Overridden => "Overridden",

@@ -7,13 +7,12 @@
 //! is written as one of an apply, as kubectl does when it moves to server-side apply.
 
 use crds::item::Item;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::MANAGER;
-use super::objects::{Part, Wanted, covers, is_owned, object};
+use super::objects::{MANAGER, Part, Wanted, covers, is_owned, object};
 use crate::settings::gateways::GatewaySettings;
 
 /// What was found, and done about it.
@@ -88,6 +87,33 @@ pub(super) async fn apply(
         live: value(written),
         as_wanted: Some(as_wanted),
     })
+}
+
+/// Takes an object away that was made for the Gateway of this uid.
+///
+/// # Errors
+/// When it cannot be read or deleted.
+pub(super) async fn remove(
+    client: &Client,
+    part: Part,
+    (namespace, name): (&str, &str),
+    gateway: &str,
+) -> Result<(), kube::Error> {
+    let api: Api<Item<DynamicObject>> =
+        Api::namespaced_with(client.clone(), namespace, &resource(part));
+    let live = api.get_opt(name).await?.map(value);
+    let Some(live) = live.filter(|live| is_owned(live, gateway)) else {
+        return Ok(());
+    };
+    // No other object of that name than the one that was judged.
+    let params = DeleteParams::background().preconditions(Preconditions {
+        uid: live["metadata"]["uid"].as_str().map(str::to_owned),
+        resource_version: None,
+    });
+    match api.delete(name, &params).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        outcome => outcome.map(|_| ()),
+    }
 }
 
 /// The notes of an object about who wrote which field, with ours as that of an apply; none where

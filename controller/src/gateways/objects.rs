@@ -19,6 +19,8 @@ use serde_json::{Map, Value, json};
 use super::parameters::{Parameters, Replicas, ServiceType};
 use crate::settings::gateways::GatewaySettings;
 
+/// As what the objects are written, and by what they say that they are managed.
+pub(super) const MANAGER: &str = "weft-controller-gateways";
 /// Of Services, and of the labels with a Gateway's name.
 const NAME_LIMIT: usize = 63;
 /// Label of the Gateway API: the class of the Gateway that an object was made for.
@@ -82,12 +84,17 @@ impl Part {
     }
 }
 
+/// The name of a Gateway's objects, however long it is.
+pub(super) fn written_name(gateway: &str) -> String {
+    resource_name(gateway)
+}
+
 /// The name of a Gateway's objects.
 ///
 /// # Errors
 /// When that is too long for a Service: why, and the way out.
 pub(super) fn name(gateway: &str) -> Result<String, String> {
-    let name = resource_name(gateway);
+    let name = written_name(gateway);
     if name.len() > NAME_LIMIT {
         return Err(format!(
             "its Service would be named {name}, which is longer than {NAME_LIMIT} characters: give \
@@ -171,15 +178,18 @@ fn labels(wanted: &Wanted) -> Map<String, Value> {
         .collect();
     let ours = [
         (NAME_LABEL, &*wanted.gateway.name),
-        (CLASS_LABEL, wanted.class.as_str()),
         (PROGRAM_LABEL, GATEWAY_CONTAINER),
-        ("app.kubernetes.io/managed-by", super::MANAGER),
+        ("app.kubernetes.io/managed-by", MANAGER),
         ("app.kubernetes.io/part-of", "weft"),
         // It is a proxy by itself.
         (labels::INJECT, labels::DISABLED),
     ];
     for (name, value) in ours {
         all.insert(name.to_owned(), json!(value));
+    }
+    // Names of classes may be longer than labels.
+    if wanted.class.len() <= NAME_LIMIT {
+        all.insert(CLASS_LABEL.to_owned(), json!(wanted.class));
     }
     all
 }

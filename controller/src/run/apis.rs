@@ -26,6 +26,7 @@ use crate::{
     inventory::follow::Followed,
     metrics_api::{self, answer::Sources, api::Api},
     observe_api::{self, api::ObserveApi, context::ObserveContext},
+    settings::gateways::GatewayApi,
 };
 
 /// The aggregated APIs on their own port: the metrics API, the read API, or both. Returns

@@ -51,9 +51,11 @@ pub(super) fn settings(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     if !has_gateways(cluster)? {
         return Ok(Vec::new());
     }
+    // Pods of Gateways keep to the strictest profile that Kubernetes has.
+    let labels = json!({"weft-e2e": "true", "pod-security.kubernetes.io/enforce": "restricted"});
     let namespace = |name: &str| {
         json!({"apiVersion": "v1", "kind": "Namespace",
-            "metadata": {"name": name, "labels": {"weft-e2e": "true"}}})
+            "metadata": {"name": name, "labels": labels}})
     };
     let items = [GATEWAYS, SECRETS].map(namespace);
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});

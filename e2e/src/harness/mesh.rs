@@ -54,6 +54,7 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
             content_of(part)
         ));
     }
+    let gateways = gateway_api::settings(&cluster)?;
     let chart = chart();
     let mut args = vec![
         "upgrade",
@@ -69,7 +70,6 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
     for set in &sets {
         args.extend(["--set-string", set.as_str()]);
     }
-    let gateways = gateway_api::settings(&cluster)?;
     for set in gateways
         .iter()
         .map(String::as_str)

@@ -110,6 +110,10 @@ fn target_admits_gateway_and_no_other_client() -> Outcome {
     )?;
     let id = report.client_id.unwrap_or_default();
     assert!(id.ends_with(&format!("/sa/{account}")), "{id}");
+    // Pods of the mesh call its listeners as pods outside do.
+    let report = client.report(&gateway.url("http", 80, "/"), &[])?;
+    let id = report.client_id.unwrap_or_default();
+    assert!(id.ends_with(&format!("/sa/{account}")), "{id}");
 
     // An account of that name in another namespace is another client.
     ns.apply_all(&[target(&ns, &account, &ns.name)])?;

@@ -15,7 +15,8 @@ use policy::name::ObjectRef;
 
 use crate::{
     problem::{
-        Condition, ConditionType, ObjectReport, ParentReport, Problem, Problems, Reason, Severity,
+        Condition, ConditionType, ListenerReport, ObjectReport, ParentReport, Problem, Problems,
+        Reason, Severity,
     },
     world::Meta,
 };

@@ -11,10 +11,10 @@
 
 mod overridden;
 mod parents;
-mod reports;
-mod rules;
+pub(super) mod reports;
+pub(super) mod rules;
 mod settled;
-mod tables;
+pub(super) mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    access, addresses, annotations, bindings, endpoints, external, faults, findings,
+    access, addresses, annotations, bindings, endpoints, external, faults, findings, gateways,
     members::Members, protocols, release_findings, releases, route_names, routes,
     service_routes::ServiceRoutesCompiler, slices, splits, traffic,
 };
@@ -91,6 +91,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     );
     routed.settle(&mut services, &policies);
     routed.report(&services, &claims, &mut findings);
+    let gateways = gateways::gateways(world, defaults, &mut findings);
     let index = Index {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),
@@ -104,7 +105,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         names: Arc::new(names),
         releases: Arc::new(releases),
         externals: Arc::new(externals),
-        gateways: Arc::default(),
+        gateways: Arc::new(gateways),
         dependents: Arc::default(),
         running: Arc::default(),
         peers: Arc::default(),

@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
 };
 
+use gateway_api::gateway::resource_name;
 use policy::{
     mode::Enforcement,
     name::{Kind, ObjectRef},
@@ -112,6 +113,18 @@ impl Index {
                 let this = dependents.entry(entry.origin.0.clone()).or_default();
                 let namespaces = entry.callers.namespaces();
                 this.namespaces.extend(namespaces.into_iter().cloned());
+            }
+            for (gateway, one) in &self.gateways.0 {
+                let account = ObjectKey {
+                    namespace: gateway.namespace.clone(),
+                    name: resource_name(&gateway.name).into(),
+                };
+                let own = one.origins.iter().map(|(object, _)| object);
+                let behind = one.leads_to.iter().flat_map(|at| self.backend_origins(at));
+                for object in own.chain(behind) {
+                    let this = dependents.entry(object.clone()).or_default();
+                    this.accounts.insert(account.clone());
+                }
             }
             for (root, entry) in &self.services {
                 for (object, _) in entry.splits.iter().flat_map(|split| &split.origins) {
@@ -262,6 +275,10 @@ impl Index {
     fn policy_is_made_from(&self, object: &ObjectRef, pod: &ObjectKey, facts: &PodFacts) -> bool {
         let mut entry = self.pods.get(pod).into_iter();
         if entry.any(|entry| self.guard_origins(entry).any(|origin| origin == object)) {
+            return true;
+        }
+        let gateway = self.gateway_of(pod, facts);
+        if gateway.is_some_and(|(_, gateway)| self.gateway_is_made_from(object, gateway)) {
             return true;
         }
         if object.kind == Kind::ExternalService {
