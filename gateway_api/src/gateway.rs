@@ -169,19 +169,11 @@ impl Infrastructure {
             })
         })?;
         Ok(Self {
-            labels: texts(written, "labels")?,
-            annotations: texts(written, "annotations")?,
+            labels: written.texts("labels")?,
+            annotations: written.texts("annotations")?,
             parameters,
         })
     }
-}
-
-fn texts(written: &Object<'_>, field: &str) -> Result<BTreeMap<String, String>, Broken> {
-    let map = written.read(field, Field::object)?;
-    let entries = map.iter().flat_map(Object::fields);
-    entries
-        .map(|(key, value)| Ok((key.to_owned(), value.text()?.to_owned())))
-        .collect()
 }
 
 #[cfg(test)]

@@ -142,14 +142,19 @@ fn kinds(listener: &Listener) -> (Vec<RouteKind>, Option<UnsupportedKinds>) {
             None => unsupported.push(Arc::clone(&one.kind)),
         }
     }
-    let unsupported =
-        (!unsupported.is_empty()).then_some(UnsupportedKinds { kinds: unsupported });
+    let unsupported = (!unsupported.is_empty()).then_some(UnsupportedKinds { kinds: unsupported });
     (supported, unsupported)
 }
 
 fn refused(nth: usize, listener: &Listener, all: &[Listener]) -> Option<Refusal> {
     let here = |field: &str| format!("spec.listeners[{nth}].{field}");
-    let refusal = |reason, path, message| Some(Refusal { reason, path, message });
+    let refusal = |reason, path, message| {
+        Some(Refusal {
+            reason,
+            path,
+            message,
+        })
+    };
     if let Some((reason, message)) = conflict(nth, listener, all) {
         let field = match reason {
             ListenerReason::HostnameConflict => "hostname",
@@ -166,7 +171,11 @@ fn refused(nth: usize, listener: &Listener, all: &[Listener]) -> Option<Refusal>
             "is {}, but Weft serves HTTP, HTTPS, TLS and TCP only",
             listener.protocol
         );
-        return refusal(ListenerReason::UnsupportedProtocol, here("protocol"), message);
+        return refusal(
+            ListenerReason::UnsupportedProtocol,
+            here("protocol"),
+            message,
+        );
     }
     let taken = unavailable(listener.port, all)?;
     refusal(ListenerReason::PortUnavailable, here("port"), taken)
@@ -174,11 +183,7 @@ fn refused(nth: usize, listener: &Listener, all: &[Listener]) -> Option<Refusal>
 
 /// Another listener that no connection could be told from this one by. Those whose protocol is not
 /// served open no port.
-fn conflict(
-    nth: usize,
-    listener: &Listener,
-    all: &[Listener],
-) -> Option<(ListenerReason, String)> {
+fn conflict(nth: usize, listener: &Listener, all: &[Listener]) -> Option<(ListenerReason, String)> {
     let own = listener.served?;
     let others = all.iter().enumerate().filter(|(place, other)| {
         *place != nth && other.port == listener.port && other.served.is_some()
@@ -215,7 +220,9 @@ fn unavailable(port: u16, all: &[Listener]) -> Option<String> {
         return Some("is no port; name one from 1 to 65535".to_owned());
     };
     if PROXY_PORTS.contains(&target) {
-        return Some(format!("is {port}, which pods of Weft use themselves; name another one"));
+        return Some(format!(
+            "is {port}, which pods of Weft use themselves; name another one"
+        ));
     }
     let is_same_target = |other: &&Listener| {
         other.served.is_some() && other.port < port && target_port(other.port) == Some(target)

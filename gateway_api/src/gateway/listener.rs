@@ -6,7 +6,6 @@ use std::sync::Arc;
 use policy::egress::HostPattern;
 use policy::gateway::ListenerProtocol;
 
-use super::texts;
 use crate::kinds::GROUP;
 use crate::reader::{Broken, Field, Object};
 use crate::route::RouteKind;
@@ -268,7 +267,7 @@ impl LabelSelector {
             ("DoesNotExist", SelectorOperator::DoesNotExist),
         ];
         written.only(&["matchLabels", "matchExpressions"])?;
-        let labels = texts(written, "matchLabels")?;
+        let labels = written.texts("matchLabels")?;
         let equal = labels.into_iter().map(|(key, value)| Requirement {
             key,
             operator: SelectorOperator::In,

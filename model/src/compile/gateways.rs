@@ -26,7 +26,11 @@ use super::{
     service_routes::rules::{self, Resolved},
 };
 use crate::{
-    model::{Defaults, gateways::CompiledGateway, gateways::Gateways},
+    model::{
+        Defaults,
+        gateways::{CompiledGateway, Gateways},
+        published::certificate_name,
+    },
     world::{World, named, object},
 };
 
@@ -85,8 +89,7 @@ fn compiled(
         };
         if own.states[place].refused.is_none() {
             for (secret, fingerprint) in &own.certificates[place].usable {
-                let name = wire::names::certificate(&secret.namespace, &secret.name);
-                listener.certificates.push(name.into());
+                listener.certificates.push(certificate_name(secret).into());
                 certificates.insert(secret.clone(), Arc::clone(fingerprint));
             }
             if let Some(made) = tables.get(&(nth, place)) {
