@@ -71,10 +71,4 @@ impl ListenerConnection {
     pub fn reset_no_request(&self, stream: &Prefixed<TcpStream>) {
         self.0.reset_no_request(stream);
     }
-
-    /// Counts a handshake that came to nothing: `handshake`, or `timeout`.
-    pub fn tls_failed(&self, reason: &'static str) {
-        let metrics = &self.0.proxy.telemetry.metrics;
-        metrics.tls_failed(Direction::inbound, reason);
-    }
 }
