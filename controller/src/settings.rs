@@ -3,6 +3,7 @@
 //! May import nothing else of this crate.
 
 pub(crate) mod caps;
+pub(crate) mod gateways;
 mod tracing;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use policy::trace::Tracing;
 use runtime::env::{BadEnv, EnvReader};
 
 use self::caps::Caps;
+use self::gateways::{GatewayApi, GatewaySettings};
 
 /// Port of the gRPC server.
 pub(crate) const SERVE_PORT: u16 = 8443;
@@ -84,8 +86,10 @@ pub struct Settings {
     pub releases: bool,
     /// Whether FaultExperiments may run; else none starts, and nothing is granted.
     pub faults: bool,
-    /// Whether routes of the Gateway API are read; else there are none.
-    pub gateway_api: bool,
+    /// Which kinds of the Gateway API are read; of the others there are none.
+    pub gateway_api: GatewayApi,
+    /// How Gateways are run; none: there are none.
+    pub gateways: Option<Arc<GatewaySettings>>,
     /// Which traces proxies record, and where their spans go; none: they record none.
     pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
@@ -125,7 +129,7 @@ impl Settings {
             Some(Ok(identity)) => Some(identity),
             None => None,
         };
-        let cluster_domain = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
+        let cluster_domain: String = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
         let access_default = env.or("WEFT_ACCESS_DEFAULT", AccessMode::Auto);
         let mtls_default = env.or("WEFT_MTLS_DEFAULT", MtlsMode::Permissive);
         let access_pods_may_loosen = env.or("WEFT_ACCESS_PODS_MAY_LOOSEN", false);
@@ -141,7 +145,9 @@ impl Settings {
         let service_graph = env.or("WEFT_SERVICE_GRAPH", false);
         let releases = env.or("WEFT_RELEASES", true);
         let faults = env.or("WEFT_FAULTS", true);
-        let gateway_api = env.or("WEFT_GATEWAY_API", true);
+        let reads_routes = env.or("WEFT_GATEWAY_API", true);
+        let (domain, dns) = (trust_domain.as_str(), cluster_domain.as_str());
+        let gateways = gateways::read(&mut env, namespace.as_deref(), domain, dns);
         let tracing = tracing::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
@@ -168,7 +174,8 @@ impl Settings {
                 service_graph,
                 releases,
                 faults,
-                gateway_api,
+                gateway_api: GatewayApi::of(reads_routes, gateways.as_ref()),
+                gateways: gateways.filter(|_| reads_routes).map(Arc::new),
                 tracing: tracing.map(Arc::new),
                 log,
                 identity: identity?,

@@ -9,7 +9,7 @@ pub const PROXY_CONTAINER: &str = "weft-proxy";
 /// Container of the pods of a Gateway.
 pub const GATEWAY_CONTAINER: &str = "weft-gateway";
 /// Volume with the proxy's service-account token.
-pub(crate) const TOKEN_VOLUME: &str = "weft-token";
+pub const TOKEN_VOLUME: &str = "weft-token";
 /// Volume with the roots that the proxy trusts, and the ConfigMap it shows.
 pub const TRUST_BUNDLE: &str = "weft-trust-bundle";
 /// Empty volume that stands where a container would find the token of the pod's own
@@ -20,7 +20,7 @@ pub(crate) const API_TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/servic
 /// The volumes that belong to the proxy.
 pub(crate) const VOLUMES: [&str; 3] = [TOKEN_VOLUME, TRUST_BUNDLE, NO_API_TOKEN_VOLUME];
 /// The processor that the proxy is built for, as Kubernetes labels nodes.
-pub(crate) const ARCHITECTURE: &str = "amd64";
+pub const ARCHITECTURE: &str = "amd64";
 /// Key of the PEM list in [`TRUST_BUNDLE`].
 pub const TRUST_BUNDLE_KEY: &str = "ca.crt";
 /// Key in [`TRUST_BUNDLE`] that is `true` while the mesh is being uninstalled.

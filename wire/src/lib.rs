@@ -21,6 +21,13 @@ pub mod version;
 
 pub use bounds::from_proxy;
 
+/// The key does not stay in memory that is given back, whatever held a copy of the message.
+impl Drop for v1::ListenerCertificate {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.key);
+    }
+}
+
 /// Without the certificate and its key.
 impl std::fmt::Debug for v1::ListenerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -39,7 +39,7 @@ use crate::{
         granting::Granting,
         releases,
     },
-    ca_bundles, latest_model, names, network_policy,
+    ca_bundles, gateways, latest_model, listener_certificates, names, network_policy,
     observe::{
         exchange::{Answerer, Listener},
         propagation::Acks,
@@ -47,7 +47,7 @@ use crate::{
     serve::{
         Services,
         allowances::Allowances,
-        stream::{self, Streams},
+        stream::{self, Sources, Streams},
     },
     settings::Settings,
     status::{StatusWriter, breakers, events, gauges, unexpected},
@@ -112,6 +112,7 @@ pub(super) fn models(
     ready: Ready,
 ) {
     let defaults = defaults(&context.settings);
+    let certified = ready.hold("certificates of Gateways");
     let (worlds, feed) = crate::watch::start(
         context.client.clone(),
         Arc::new(context.cluster()),
@@ -124,6 +125,19 @@ pub(super) fn models(
     runtime::task::spawn("gauges", gauges);
     let bundles = ca_bundles::follow(context.client.clone(), context.latest.clone(), feed.clone());
     runtime::task::spawn("authorities of ExternalServices", bundles);
+    if let Some(settings) = &context.settings.gateways {
+        let follower = listener_certificates::Follower {
+            client: context.client.clone(),
+            latest: context.latest.clone(),
+            feed: feed.clone(),
+            namespaces: Arc::clone(&settings.namespaces),
+            certificates: context.certificates.clone(),
+            metrics: context.metrics.certificates.clone(),
+        };
+        runtime::task::spawn("certificates of Gateways", follower.follow(certified));
+    } else {
+        certified.release();
+    }
     let names = names::resolve(
         context.latest.clone(),
         context.observed.external_names(),
@@ -153,6 +167,8 @@ fn defaults(settings: &Settings) -> Defaults {
         udp_network_policies: settings.udp_network_policies,
         excluded_namespaces: Arc::clone(&settings.excluded_namespaces),
         tracing: settings.tracing.clone(),
+        gateway_namespaces: (settings.gateways.as_ref())
+            .map(|gateways| Arc::clone(&gateways.namespaces)),
     }
 }
 
@@ -205,6 +221,22 @@ pub(super) fn statuses(context: &Context) {
     context.while_leading("protocol events", move || {
         unexpected::report(reports.clone(), latest.clone(), events.clone())
     });
+}
+
+/// Gateways, where they are run.
+pub(super) fn gateways(context: &Context) {
+    let Some(settings) = &context.settings.gateways else {
+        return;
+    };
+    let reconciler = gateways::Reconciler {
+        client: context.leading_client("gateways"),
+        latest: context.latest.clone(),
+        observed: context.observed.clone(),
+        events: context.events.clone(),
+        settings: Arc::clone(settings),
+        written: context.metrics.gateway_objects.clone(),
+    };
+    context.while_leading("gateways", move || reconciler.clone().keep());
 }
 
 /// Releases and experiments.
@@ -369,7 +401,10 @@ pub(super) fn services(context: &Context) -> Services {
             fleet: context.fleet.clone(),
             share_registry: context.share_registry.clone(),
             grants: context.grants.clone(),
-            authority: context.authority.clone(),
+            sources: Sources {
+                authority: context.authority.clone(),
+                certificates: context.certificates.clone(),
+            },
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),
             next: Arc::new(AtomicU64::new(1)),

@@ -57,7 +57,7 @@ impl Bench {
             latest,
             enforced: None,
             observed: Observed::settled(),
-            gateway_api: true,
+            gateway_api: GatewayApi::Gateways,
             written: Counter::default(),
         };
         Self {

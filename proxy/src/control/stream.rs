@@ -146,12 +146,20 @@ impl Control {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
         let mut subscribed = Subscribed::wanted(&self.config);
+        let held = self.config.snapshot();
+        // No other proxy is sent the keys of a Gateway's listeners.
+        let capabilities = if held.gateway.is_some() {
+            Capabilities::of_gateways()
+        } else {
+            Capabilities::of_this_version()
+        };
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
-            held: self.config.snapshot().resource_versions(),
+            held: held.resource_versions(),
             destinations: subscribed.names(),
-            capabilities: Capabilities::of_this_version(),
+            capabilities,
         };
+        drop(held);
         outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
         let mut client = ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
         let mut live_queries = OpenQuestions::new(self, client.clone());

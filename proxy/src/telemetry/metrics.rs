@@ -372,8 +372,8 @@ impl Metrics {
         self.breaker_state.at(&labels).set(state);
     }
 
-    /// Counts a mesh connection that TLS refused.
-    pub(crate) fn tls_failed(&self, direction: Direction, reason: &'static str) {
+    /// Counts a connection that TLS refused.
+    pub fn tls_failed(&self, direction: Direction, reason: &'static str) {
         self.tls_failures.at(&TlsLabels { direction, reason }).inc();
     }
 

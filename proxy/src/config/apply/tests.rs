@@ -442,10 +442,9 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
     let position = (
         wire::names::PLACE.to_owned(),
         Content::Place(v1::Place {
-            index: 3,
             peers: 4,
-            zone_index: 0,
             zone_peers: 1,
+            ..v1::Place::default()
         }),
     );
     let routed = services::tests::sample();
@@ -455,8 +454,9 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         let sample = match known {
             Capability::ExtendedRule => &rule,
             Capability::Telemetry => &telemetry,
-            // On the stream, and no resource.
-            Capability::Asks | Capability::Trial | Capability::Faults => continue,
+            Capability::Asks | Capability::Trial | Capability::Faults | Capability::Gateway => {
+                continue;
+            }
             Capability::Routes => &routes,
             Capability::Place => &position,
             Capability::ServiceRoutes => &routed,
