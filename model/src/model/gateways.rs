@@ -122,7 +122,10 @@ impl Index {
                 name: resource_name(&gateway.name).into(),
             };
             let own = one.origins.iter().map(|(object, _)| object);
-            let behind = one.leads_to.iter().flat_map(move |at| self.backend_origins(at));
+            let behind = one
+                .leads_to
+                .iter()
+                .flat_map(move |at| self.backend_origins(at));
             own.chain(behind)
                 .map(move |object| (account.clone(), object))
         })
