@@ -127,7 +127,11 @@ pub fn states(gateway: &GatewaySpec) -> Vec<ListenerState> {
     states.collect()
 }
 
+/// None attaches to a listener that says what Weft does not carry out.
 fn kinds(listener: &Listener) -> (Vec<RouteKind>, Option<UnsupportedKinds>) {
+    if listener.broken.is_some() {
+        return (Vec::new(), None);
+    }
     let can = listener.served.map_or(&[][..], kinds_of);
     let written = &listener.allowed.kinds;
     if written.is_empty() {

@@ -186,6 +186,7 @@ impl Resolved {
     reader!(guard_named, Guard);
     reader!(telemetry_named, Telemetry);
     reader!(routes_named, Routes);
+    reader!(gateway_named, Gateway);
     reader!(place, Place);
 
     /// What callers of a Service port get, as their proxies read it.

@@ -174,10 +174,19 @@ fn entry(report: &ParentReport, status: &Status) -> ParentStatus {
     all.extend(partly.map(|partly| written(ConditionType::PartiallyInvalid, partly)));
     let [.., (_, programmed)] = &status.conditions;
     let mut programmed = written(ConditionType::Programmed, programmed);
-    if !report.accepted.status {
+    let unserved = if !report.accepted.status {
+        Some("it is not accepted for this parent")
+    } else if report.controller == GATEWAY_CONTROLLER
+        && ["NoProxies", "NotMeshed"].contains(&programmed.reason.as_str())
+    {
+        Some("no pod of the Gateway has connected yet")
+    } else {
+        None
+    };
+    if let Some(why) = unserved {
         programmed.status = "False";
         programmed.reason = "Pending".to_owned();
-        programmed.message = "it is not accepted for this parent".to_owned();
+        programmed.message = why.to_owned();
     }
     all.push(programmed);
     ParentStatus {

@@ -92,7 +92,11 @@ fn listener_that_ends_tls_is_refused_beside_passthrough() {
     let mut ends = listener("ends", 8443, "TLS", "a.example.com");
     ends["tls"] = json!({"mode": "Terminate", "certificateRefs": [{"name": "c"}]});
     let passes = listener("passes", 8443, "TLS", "b.example.com");
-    assert_eq!(refused(json!([ends, passes])), ["UnsupportedValue", ""]);
+    let both = json!([ends, passes]);
+    assert_eq!(refused(both.clone()), ["UnsupportedValue", ""]);
+    let states = states(&gateway(both));
+    assert!(states[0].supported_kinds.is_empty());
+    assert_eq!(states[1].supported_kinds, [RouteKind::Tls]);
 }
 
 #[test]

@@ -114,8 +114,25 @@ impl Index {
                 .any(|at| self.backend_origins(at).contains(object))
     }
 
+    /// The accounts of Gateways, each with the objects that what their pods get is made from.
+    pub(super) fn gateway_origins(&self) -> impl Iterator<Item = (ObjectKey, &ObjectRef)> {
+        self.gateways.0.iter().flat_map(|(gateway, one)| {
+            let account = ObjectKey {
+                namespace: gateway.namespace.clone(),
+                name: resource_name(&gateway.name).into(),
+            };
+            let own = one.origins.iter().map(|(object, _)| object);
+            let behind = one
+                .leads_to
+                .iter()
+                .flat_map(move |at| self.backend_origins(at));
+            own.chain(behind)
+                .map(move |object| (account.clone(), object))
+        })
+    }
+
     /// The objects that clients of a Service port get without its routes.
-    pub(super) fn backend_origins(&self, at: &(ObjectKey, u16)) -> BTreeSet<&ObjectRef> {
+    fn backend_origins(&self, at: &(ObjectKey, u16)) -> BTreeSet<&ObjectRef> {
         let entry = self.services.get(&at.0).into_iter();
         let splits = entry.flat_map(|entry| &entry.splits);
         let origins = splits.flat_map(|split| &split.origins);

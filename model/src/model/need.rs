@@ -13,7 +13,6 @@ use std::{
     sync::Arc,
 };
 
-use gateway_api::gateway::resource_name;
 use policy::{
     mode::Enforcement,
     name::{Kind, ObjectRef},
@@ -114,17 +113,9 @@ impl Index {
                 let namespaces = entry.callers.namespaces();
                 this.namespaces.extend(namespaces.into_iter().cloned());
             }
-            for (gateway, one) in &self.gateways.0 {
-                let account = ObjectKey {
-                    namespace: gateway.namespace.clone(),
-                    name: resource_name(&gateway.name).into(),
-                };
-                let own = one.origins.iter().map(|(object, _)| object);
-                let behind = one.leads_to.iter().flat_map(|at| self.backend_origins(at));
-                for object in own.chain(behind) {
-                    let this = dependents.entry(object.clone()).or_default();
-                    this.accounts.insert(account.clone());
-                }
+            for (account, object) in self.gateway_origins() {
+                let this = dependents.entry(object.clone()).or_default();
+                this.accounts.insert(account);
             }
             for (root, entry) in &self.services {
                 for (object, _) in entry.splits.iter().flat_map(|split| &split.origins) {

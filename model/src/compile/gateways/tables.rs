@@ -184,7 +184,7 @@ fn cost_of(here: &[Placed], costs: &[Cost]) -> Cost {
 fn beyond_listener(here: &mut Vec<Placed>, costs: &[Cost]) -> Vec<usize> {
     let most = Cost {
         sent: MOST_BYTES,
-        compiled: MOST_COMPILED,
+        compiled: usize::MAX,
     };
     let is_alone_within = |one: &Placed| cost_of(std::slice::from_ref(one), costs).is_within(most);
     let mut beyond: Vec<usize> = Vec::new();
