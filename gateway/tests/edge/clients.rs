@@ -1,4 +1,4 @@
-//! What a Gateway believes about its clients, and what it tells applications and other proxies.
+//! What a Gateway believes about its clients, and what applications and other proxies learn of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
