@@ -12,7 +12,9 @@ use runtime::ready::{Hold, Ready};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use weft_proxy::{Metrics, Proxy, Running, StartupStep, of_listener, relieve, run_with, sweep};
+use weft_proxy::{
+    Metrics, Proxy, Running, StartupStep, of_listener, relieve, run_with, sweep, warn_of_few_files,
+};
 
 use crate::connection::Shared;
 use crate::ports::{Door, everywhere, follow};
@@ -127,6 +129,7 @@ async fn serve(running: Running, trusted_hops: u8, opening: Hold) -> anyhow::Res
     let stopped = runtime::stop::signal()?;
     let Running { proxy, ready, .. } = running;
     let startup = proxy.telemetry.metrics.startup.clone();
+    warn_of_few_files(1);
     let gateway = Gateway::start(proxy, everywhere(), trusted_hops);
     let opened = gateway.opened();
     runtime::task::spawn("opening", async move {

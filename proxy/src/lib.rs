@@ -45,7 +45,7 @@ pub use crate::drain::command::command as drain_command;
 pub use crate::process::collector::{Connector, Opened, connector, serve as serve_to_collector};
 pub use crate::process::heap::{count as heap_count, in_use as heap_in_use};
 pub use crate::process::listener::{Addresses, ServedWorkload, listen, no_ipv6};
-pub use crate::process::permits::{Permits, of_listener};
+pub use crate::process::permits::{Permits, of_listener, warn_of_few_files};
 pub use crate::process::relief::relieve;
 pub use crate::process::{Process, Running, run, run_with, sweep};
 pub use crate::settings::{Own, Settings};
