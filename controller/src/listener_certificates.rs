@@ -64,7 +64,12 @@ impl ListenerCertificates {
         let content = v1::resource::Content::ListenerCertificate(content);
         // Shared among the streams of its Gateway, and held by nothing else.
         let resource = SharedResources::default().of(&name, content);
-        self.0.write().insert(secret.clone(), resource);
+        let mut held = self.0.write();
+        let before = held.get(secret);
+        // Else there would be a copy of the key for each read.
+        if before.is_none_or(|before| before.resource.version != resource.resource.version) {
+            held.insert(secret.clone(), resource);
+        }
     }
 
     fn remove(&self, secret: &ObjectKey) {
@@ -146,9 +151,9 @@ impl Follower {
                 continue;
             };
             paced = Instant::now() + PACE;
-            let is_known = self.read(&key).await;
-            unread.remove(&key);
-            if !is_known {
+            if self.read(&key).await {
+                unread.remove(&key);
+            } else {
                 schedule.set_due(&key, Instant::now() + AGAIN);
             }
         }

@@ -146,8 +146,9 @@ impl Settings {
         let releases = env.or("WEFT_RELEASES", true);
         let faults = env.or("WEFT_FAULTS", true);
         let reads_routes = env.or("WEFT_GATEWAY_API", true);
-        let (domain, dns) = (trust_domain.as_str(), cluster_domain.as_str());
-        let gateways = gateways::read(&mut env, namespace.as_deref(), domain, dns);
+        let controllers = (namespace.as_deref(), SERVE_PORT);
+        let domains = (trust_domain.as_str(), cluster_domain.as_str());
+        let gateways = gateways::read(&mut env, controllers, domains);
         let tracing = tracing::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {

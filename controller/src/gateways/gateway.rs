@@ -93,7 +93,7 @@ impl Driven {
         };
         let object = ObjectRef::new(Kind::Gateway, key.namespace.clone(), key.name.clone());
         let ending = ending::soon(&facts.spec, &around.compiled.world, Timestamp::now());
-        record(around, &object, &facts, (&made, &ending));
+        record(around, &object, &facts, (&made, ending.as_slice()));
         let of_proxies = (self.conditions).update(&object, around.compiled, around.observed);
         let acknowledged = of_proxies.map(|(_, [.., (_, programmed)])| programmed);
         let programmed = programmed(&accepted, &made, key, acknowledged);

@@ -123,8 +123,13 @@ pub(super) fn object(
             "ownerReferences": [owner(wanted)],
         },
     });
-    if !wanted.annotations.is_empty() {
-        object["metadata"]["annotations"] = json!(wanted.annotations);
+    // The mesh's own are of pods, and have no meaning here.
+    let annotations = wanted.annotations.iter();
+    let annotations: BTreeMap<&String, &String> = annotations
+        .filter(|(name, _)| !name.starts_with(labels::PREFIX))
+        .collect();
+    if !annotations.is_empty() {
+        object["metadata"]["annotations"] = json!(annotations);
     }
     match part {
         // No container of the pod calls the API server.
@@ -181,8 +186,6 @@ fn labels(wanted: &Wanted) -> Map<String, Value> {
         (PROGRAM_LABEL, GATEWAY_CONTAINER),
         ("app.kubernetes.io/managed-by", MANAGER),
         ("app.kubernetes.io/part-of", "weft"),
-        // It is a proxy by itself.
-        (labels::INJECT, labels::DISABLED),
     ];
     for (name, value) in ours {
         all.insert(name.to_owned(), json!(value));
@@ -207,6 +210,9 @@ fn deployment(name: &str, wanted: &Wanted, settings: &GatewaySettings) -> Value 
     ] {
         annotations.entry(name.to_owned()).or_insert(value);
     }
+    let mut of_pods = labels(wanted);
+    // It is a proxy by itself.
+    of_pods.insert(labels::INJECT.to_owned(), json!(labels::DISABLED));
     json!({
         "selector": {"matchLabels": selector(wanted)},
         // A pod goes when its successor serves.
@@ -215,7 +221,7 @@ fn deployment(name: &str, wanted: &Wanted, settings: &GatewaySettings) -> Value 
             "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
         },
         "template": {
-            "metadata": {"labels": labels(wanted), "annotations": annotations},
+            "metadata": {"labels": of_pods, "annotations": annotations},
             "spec": pod(name, wanted, settings),
         },
     })

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use runtime::env::EnvReader;
 
-use super::SERVE_PORT;
-
 const NAMESPACES: &str = "WEFT_GATEWAY_NAMESPACES";
 const PULL_POLICY: &str = "WEFT_GATEWAY_PULL_POLICY";
 
@@ -51,11 +49,11 @@ impl GatewayApi {
 }
 
 /// `None` where no namespace is named, or where something is wrong, which the reader notes.
+/// The pairs are the controllers' namespace and port, and the domains of identities and of DNS.
 pub(super) fn read(
     env: &mut EnvReader,
-    namespace: Option<&str>,
-    trust_domain: &str,
-    cluster_domain: &str,
+    (namespace, port): (Option<&str>, u16),
+    (trust_domain, cluster_domain): (&str, &str),
 ) -> Option<GatewaySettings> {
     let namespaces: Vec<String> = env.list(NAMESPACES);
     let image: Option<String> = env.optional("WEFT_GATEWAY_IMAGE");
@@ -81,7 +79,7 @@ pub(super) fn read(
         pull_secrets,
         // With a dot at its end, so that no search list of the pod is tried.
         controller_address: format!(
-            "{}.{namespace}.svc.{cluster_domain}.:{SERVE_PORT}",
+            "{}.{namespace}.svc.{cluster_domain}.:{port}",
             policy::well_known::CONTROLLER
         ),
         controller_namespace: namespace.to_owned(),
@@ -97,7 +95,11 @@ mod tests {
 
     fn of(variables: &[(&str, &str)]) -> Result<Option<GatewaySettings>, BadEnv> {
         let mut env = EnvReader::from_map(variables.iter().copied());
-        let settings = read(&mut env, Some("weft-system"), "mesh.example", "c.local");
+        let settings = read(
+            &mut env,
+            (Some("weft-system"), 8443),
+            ("mesh.example", "c.local"),
+        );
         env.finish().map(|()| settings)
     }
 

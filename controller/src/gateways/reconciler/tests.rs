@@ -163,7 +163,7 @@ impl Bench {
 #[tokio::test(start_paused = true)]
 async fn gateway_gets_objects_of_its_own_and_address() {
     let more = json!({"infrastructure": {
-        "labels": {"team": "a", "weft.dev/account": "x"}, "annotations": {"note": "b"},
+        "labels": {"team": "a", "weft.dev/account": "x"}, "annotations": {"note": "b", "weft.dev/access-log": "errors"},
     }});
     let mut bench = Bench::start(&gateway(1, &more)).await;
     for path in [ACCOUNT, DEPLOYMENT, SERVICE] {
@@ -173,7 +173,8 @@ async fn gateway_gets_objects_of_its_own_and_address() {
         assert_eq!(labels["team"], "a", "{path}");
         assert_eq!(labels["gateway.networking.k8s.io/gateway-name"], "web");
         assert_eq!(labels["weft.dev/account"], Value::Null);
-        assert_eq!(labels["weft.dev/inject"], "disabled");
+        assert_eq!(labels["weft.dev/inject"], Value::Null);
+        assert_eq!(metadata["annotations"]["weft.dev/access-log"], Value::Null);
         assert_eq!(metadata["annotations"]["note"], "b", "{path}");
     }
     let ports = json!([
@@ -188,6 +189,11 @@ async fn gateway_gets_objects_of_its_own_and_address() {
         json!([{"name": "registry"}])
     );
     assert_eq!(pod["metadata"]["labels"]["team"], "a");
+    assert_eq!(pod["metadata"]["labels"]["weft.dev/inject"], "disabled");
+    assert_eq!(
+        pod["metadata"]["annotations"]["weft.dev/access-log"],
+        "errors"
+    );
     assert!(pod["metadata"]["annotations"]["weft.dev/proxy-version"].is_string());
     let container = &pod["spec"]["containers"][0];
     assert_eq!(container["name"], "weft-gateway");
