@@ -1,8 +1,8 @@
 //! What becomes of the head of each request that comes in.
 //!
-//! Its path has one reading from here on, which rules see and applications get: whoever sends
-//! another one on lets clients past the routes. And what its headers say of its client is what this
-//! Gateway believes: the proxies that its owner named, and nobody behind them.
+//! Its path has one reading from here on, which rules see and applications get: a proxy that sends
+//! another one on lets clients past its routes. And what its headers say of its client is what this
+//! Gateway believes: as many proxies before it as its owner named, and no client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -45,7 +45,7 @@ impl Entrance {
             Err(bad) => Some(Err(format!("the path {bad}; send it in another spelling"))),
         };
         if let Some(changed) = changed {
-            let refuse = |detail| Failure::refused(Reason::BadRequest, detail);
+            let refuse = |detail: String| Failure::refused(Reason::BadRequest, detail);
             parts.uri = changed.map_err(refuse)?;
         }
         Ok(self.name_client(&mut parts.headers))
@@ -212,7 +212,7 @@ mod tests {
         }
         let (believed, headers) = entered(2, &[("x-forwarded-for", "[2001:db8::1]")]);
         assert_eq!(believed.to_string(), "2001:db8::1");
-        assert_eq!(headers[&FORWARDED_PROTO], "https", "nobody said another");
+        assert_eq!(headers[&FORWARDED_PROTO], "https", "no proxy wrote another");
     }
 
     // Claims: gateways-3

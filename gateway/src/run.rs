@@ -1,7 +1,7 @@
 //! A Gateway from its start to its end: when it is ready, and how it goes.
 //!
 //! Load balancers learn of its end later than it does. So it goes on accepting for a while, and
-//! tells each client on its connection that this ends.
+//! announces to each client that its connection ends.
 
 use std::net::IpAddr;
 use std::sync::Arc;

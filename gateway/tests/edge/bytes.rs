@@ -159,5 +159,5 @@ async fn bytes_end_with_their_listener() {
     let ended = timeout(SOON, client.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "the connection stayed open");
     let ended = timeout(SOON, application.read_to_end(&mut rest)).await;
-    assert!(ended.is_ok(), "the application was not told");
+    assert!(ended.is_ok(), "the application noticed nothing");
 }

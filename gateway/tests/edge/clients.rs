@@ -1,4 +1,4 @@
-//! What a Gateway believes about its clients, and what it tells applications and other proxies.
+//! What a Gateway believes about its clients, and what applications and other proxies learn of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ async fn client_can_claim_nothing() {
 }
 
 #[tokio::test]
-async fn proxies_before_a_gateway_are_believed_as_far_as_their_number() {
+async fn as_many_proxies_are_believed_as_were_named() {
     let edge = Edge::believing(1).await;
     edge.listen(vec![http("http", None, vec![routes(None, all())])]);
     let app = App::new(edge.server.ip, OK).await;
