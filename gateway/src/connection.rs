@@ -1,5 +1,6 @@
 //! One connection of a client: which listener it belongs to, TLS, and what it carries.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,7 +180,7 @@ async fn tls(shared: &Shared, client: Client) {
     client.permit.head_begins();
     let until = Instant::now() + HEAD_WITHIN;
     let server_name = match stream.look_for(until, LONGEST_HELLO, hello).await {
-        Ok(Some(Hello::Named(name))) => host_name(&name),
+        Ok(Some(Hello::Named(name))) => host_name(&name).map(Cow::into_owned),
         Ok(Some(Hello::Nameless)) => None,
         Ok(None) if stream.has_bytes() => return shared.failed_handshake("timeout"),
         // One that only looks whether it can connect.

@@ -131,7 +131,7 @@ impl Metrics {
             connections: shared.counters("weft_connections", "Connections accepted"),
             tls_failures: shared.counters(
                 "weft_tls_failures",
-                "Mesh connections whose TLS handshake did not succeed",
+                "Connections whose TLS handshake did not succeed",
             ),
             limits,
             retries: shared.counters(
