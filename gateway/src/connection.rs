@@ -179,7 +179,8 @@ async fn tls(shared: &Shared, client: Client) {
     client.permit.silent();
     client.permit.head_begins();
     let until = Instant::now() + HEAD_WITHIN;
-    let server_name = match stream.look_for(until, LONGEST_HELLO, hello).await {
+    let read = stream.look_for(until, LONGEST_HELLO, hello).await;
+    let server_name = match read {
         Ok(Some(Hello::Named(name))) => host_name(&name).map(Cow::into_owned),
         Ok(Some(Hello::Nameless)) => None,
         Ok(None) if stream.has_bytes() => return shared.failed_handshake("timeout"),
@@ -263,6 +264,7 @@ impl Server<'_> {
             }
             None => return self.shared.failed_handshake("timeout"),
         };
+        self.permit.busy();
         let is_http2 = secured.get_ref().1.alpn_protocol() == Some(HTTP2);
         let version = if is_http2 {
             Version::HTTP_2

@@ -45,7 +45,7 @@ impl Entrance {
             Err(bad) => Some(Err(format!("the path {bad}; send it in another spelling"))),
         };
         if let Some(changed) = changed {
-            let refuse = |detail| Failure::refused(Reason::BadRequest, detail);
+            let refuse = |detail: String| Failure::refused(Reason::BadRequest, detail);
             parts.uri = changed.map_err(refuse)?;
         }
         Ok(self.name_client(&mut parts.headers))

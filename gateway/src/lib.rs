@@ -24,6 +24,5 @@ mod run;
 mod serving;
 mod settings;
 
-pub use crate::ports::everywhere;
 pub use crate::run::{Gateway, run};
 pub use crate::settings::GatewaySettings;

@@ -42,8 +42,7 @@ impl Drop for OpenPort {
 }
 
 /// All addresses of a pod.
-#[must_use]
-pub fn everywhere() -> Vec<IpAddr> {
+pub(crate) fn everywhere() -> Vec<IpAddr> {
     vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
 }
 

@@ -32,7 +32,7 @@ async fn secured() -> (Edge, Certificate) {
 }
 
 #[tokio::test]
-async fn clients_may_speak_tls_of_both_versions_and_peers_only_the_newer() {
+async fn clients_speak_both_versions_of_tls_and_peers_the_newer() {
     let (edge, certificate) = secured().await;
     for version in [&TLS12, &TLS13] {
         let config = certificate.client(&[version], &[]);
@@ -156,7 +156,7 @@ async fn handshake_without_a_listener_or_a_certificate_is_refused() {
 
 // Claims: gateways-3
 #[tokio::test]
-async fn keys_lie_only_in_pods_of_their_gateway_and_are_shown_nowhere() {
+async fn keys_lie_in_pods_of_their_gateway_alone() {
     let (edge, certificate) = secured().await;
     let sent = vec![certificate.resource("web"), served(Vec::new())];
     let refused = edge.server.try_set(sent);

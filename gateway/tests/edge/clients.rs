@@ -57,7 +57,7 @@ async fn client_can_claim_nothing() {
 }
 
 #[tokio::test]
-async fn proxies_before_a_gateway_are_believed_as_far_as_their_number() {
+async fn as_many_proxies_are_believed_as_were_named() {
     let edge = Edge::believing(1).await;
     edge.listen(vec![http("http", None, vec![routes(None, all())])]);
     let app = App::new(edge.server.ip, OK).await;

@@ -155,7 +155,7 @@ async fn preflight_is_answered_without_the_application() {
 }
 
 #[tokio::test]
-async fn split_of_the_backend_holds_behind_a_gateway_and_copies_are_made() {
+async fn backend_split_holds_behind_gateway_and_copies_are_made() {
     let copies = RuleMirror {
         service: ServiceId::new("shop", "copy"),
         port: 80,
