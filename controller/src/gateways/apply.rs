@@ -1,6 +1,6 @@
 //! Writes the objects of a Gateway by server-side apply, and never one that was not made for it.
 //!
-//! An object is read before each write. One without our owner reference is left alone, whoever
+//! An object is read before each write. One without our owner reference is left alone, whatever
 //! made it. One that is missing is *created*, because an apply would take over what another client
 //! makes in the same moment; one that is ours is applied for its uid. A create notes its fields as
 //! those of an update, which no later apply could take away, so before the first apply that note

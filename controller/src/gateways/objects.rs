@@ -378,3 +378,42 @@ fn is_same_amount(name: &str, live: &Value, wanted: &Value) -> bool {
     let amount = |value: &Value| value.as_str().and_then(quantity_in_milli);
     ["cpu", "memory"].contains(&name) && amount(live).is_some() && amount(live) == amount(wanted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_and_additions_of_others_are_no_difference() {
+        let wanted = json!({"spec": {
+            "ports": [{"name": "port-80", "port": 80}],
+            "resources": {"cpu": "0.5", "memory": "1Gi"},
+            "args": ["run"],
+        }});
+        let live = json!({"metadata": {"uid": "u"}, "spec": {
+            "type": "LoadBalancer",
+            "ports": [{"name": "theirs", "port": 1}, {"name": "port-80", "port": 80, "nodePort": 30080}],
+            "resources": {"cpu": "500m", "memory": "1024Mi"},
+            "args": ["run"],
+        }});
+        assert!(covers(&live, &wanted));
+        for (pointer, value) in [
+            ("/spec/ports/1/port", json!(81)),
+            ("/spec/ports", json!([])),
+            ("/spec/resources/cpu", json!("501m")),
+            ("/spec/args", json!(["run", "more"])),
+            ("/spec/args", Value::Null),
+        ] {
+            let mut other = live.clone();
+            *other.pointer_mut(pointer).unwrap() = value;
+            assert!(!covers(&other, &wanted), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn names_of_objects_fit_into_services() {
+        assert_eq!(name("shop").unwrap(), "shop-weft");
+        assert!(name(&"a".repeat(58)).is_ok());
+        assert!(name(&"a".repeat(59)).unwrap_err().contains("shorter name"));
+    }
+}

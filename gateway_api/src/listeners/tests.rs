@@ -176,7 +176,12 @@ fn attached(gateway: &GatewaySpec, route: &Route, reference: Value) -> Outcome {
 }
 
 fn hosts(all: &[(usize, &[&str])]) -> Outcome {
-    let owned = |hosts: &[&str]| hosts.iter().map(|host| (*host).to_owned()).collect();
+    let owned = |hosts: &[&str]| {
+        hosts
+            .iter()
+            .map(|host| (*host).to_owned())
+            .collect::<Vec<String>>()
+    };
     Ok(all
         .iter()
         .map(|(nth, hosts)| (*nth, owned(hosts)))

@@ -23,19 +23,28 @@ use policy::name::Kind;
 use self::{attached::Candidate, own::OwnGateway, tables::ListenerTables};
 use super::{
     findings::Findings,
-    service_routes::rules::{self, Resolved},
+    service_routes::{
+        rules::{self, Resolved},
+        settled::settle_route,
+    },
 };
 use crate::{
     model::{
         Defaults,
         gateways::{CompiledGateway, Gateways},
         published::certificate_name,
+        traffic::Policies,
     },
     world::{World, named, object},
 };
 
 /// All Gateways that are served. Also reports on them, on their classes, and on their routes.
-pub(super) fn gateways(world: &World, defaults: &Defaults, findings: &mut Findings) -> Gateways {
+pub(super) fn gateways(
+    world: &World,
+    defaults: &Defaults,
+    policies: &Policies,
+    findings: &mut Findings,
+) -> Gateways {
     let Some(namespaces) = &defaults.gateway_namespaces else {
         return Gateways::default();
     };
@@ -43,10 +52,12 @@ pub(super) fn gateways(world: &World, defaults: &Defaults, findings: &mut Findin
     let grants = Grants::new(world.grants.values().map(|facts| &*facts.grant));
     let own = own::gateways(world, &grants, namespaces);
     let mut candidates = attached::candidates(world, &own);
-    let resolved: Vec<Resolved> = candidates
-        .iter()
-        .map(|one| rules::of_route(world, &grants, one.route, &one.key.namespace))
-        .collect();
+    let resolved = candidates.iter_mut().map(|one| {
+        let mut resolved = rules::of_route(world, &grants, one.route, &one.key.namespace);
+        one.overridden = settle_route(&mut resolved, one.counting(), policies);
+        resolved
+    });
+    let resolved: Vec<Resolved> = resolved.collect();
     attached::settle_kinds(&own, &mut candidates);
     let tables = tables::tables(&own, &mut candidates, &resolved);
     let all = (candidates.as_slice(), resolved.as_slice());

@@ -13,7 +13,7 @@ mod overridden;
 mod parents;
 pub(super) mod reports;
 pub(super) mod rules;
-mod settled;
+pub(super) mod settled;
 pub(super) mod tables;
 
 use std::collections::BTreeMap;

@@ -91,7 +91,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     );
     routed.settle(&mut services, &policies);
     routed.report(&services, &claims, &mut findings);
-    let gateways = gateways::gateways(world, defaults, &mut findings);
+    let gateways = gateways::gateways(world, defaults, &policies, &mut findings);
     let index = Index {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),

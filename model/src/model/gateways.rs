@@ -116,7 +116,7 @@ impl Index {
 
     /// The accounts of Gateways, each with the objects that what their pods get is made from.
     pub(super) fn gateway_origins(&self) -> impl Iterator<Item = (ObjectKey, &ObjectRef)> {
-        self.gateways.0.iter().flat_map(|(gateway, one)| {
+        self.gateways.0.iter().flat_map(move |(gateway, one)| {
             let account = ObjectKey {
                 namespace: gateway.namespace.clone(),
                 name: resource_name(&gateway.name).into(),

@@ -49,7 +49,7 @@ impl TryFrom<&v1::GatewayListener> for Listener {
             let is_certificate = matches!(names::parse(name), Some(Name::Certificate { .. }));
             let wrong = || BadResource::new(format!("certificates[{i}]"), "is no certificate");
             is_certificate
-                .then(|| Arc::from(name.as_str()))
+                .then(|| Arc::<str>::from(name.as_str()))
                 .ok_or_else(wrong)
         });
         let mut routes = Vec::new();

@@ -24,6 +24,8 @@ pub(super) struct Candidate<'a> {
     pub(super) route: &'a Route,
     /// The Gateways of Weft among its parents, in the order of the object.
     pub(super) references: Vec<Reference<'a>>,
+    /// Parts of its rules that policies decide.
+    pub(super) overridden: Vec<Finding>,
 }
 
 /// One of a route's references, to a Gateway of Weft.
@@ -61,6 +63,7 @@ pub(super) fn candidates<'a>(world: &'a World, own: &[OwnGateway<'a>]) -> Vec<Ca
                     meta: &facts.meta,
                     route: &facts.route,
                     references,
+                    overridden: Vec::new(),
                 });
             }
         }

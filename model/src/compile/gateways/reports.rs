@@ -153,6 +153,7 @@ fn report_route(
         let mut found = of_all.clone();
         found.extend(of_attachment(reference, own));
         found.extend(resolved.unresolved.iter().cloned());
+        found.extend(candidate.overridden.iter().cloned());
         let mut about = findings.about(&this, candidate.meta.generation);
         for finding in &found {
             about.found(finding);

@@ -259,6 +259,32 @@ fn connections_go_by_server_name_or_to_the_oldest_route() {
     assert_eq!(said(&problems, "tls").attached_routes, 2);
 }
 
+#[test]
+fn policy_enforced_for_the_mesh_beats_rules_of_gateways() {
+    let mut rule = rule_over(&[("api", 1)]);
+    rule["timeouts"] = json!({"request": "2s"});
+    rule["retry"] = json!({"attempts": 2});
+    let spec = json!({"targetRef": {"kind": "Mesh"}, "enforce": true, "retry": {"attempts": 0}});
+    let mesh = in_namespace(traffic_policy("mesh", spec), "weft-system");
+    let (model, problems) = compile(&plain().with(routed("web", json!([rule]))).with(mesh));
+    let listener = served_listener(&model, "http");
+    let Forward::Split(backends) = &listener.routes[0].table.rules[0].then else {
+        panic!("{listener:?}");
+    };
+    for backend in backends {
+        let actions = backend.actions.as_deref().unwrap();
+        assert!(actions.timeouts.is_some() && actions.retry.is_none());
+    }
+    let said = parent(&problems, "HTTPRoute web").accepted;
+    assert_eq!((said.status, said.reason), ACCEPTED);
+    assert!(
+        said.message.contains("spec.rules[0].retry: "),
+        "{}",
+        said.message
+    );
+    assert!(!said.message.contains("timeouts"), "{}", said.message);
+}
+
 /// One object may be for Services and for Gateways.
 #[test]
 fn route_of_a_service_and_a_gateway_has_two_reports() {
