@@ -42,6 +42,7 @@ mod opened_to;
 mod outside;
 mod passthrough;
 mod request;
+mod reserved;
 mod respond;
 mod retries;
 mod route;

@@ -10,6 +10,7 @@ use policy::route::Forward;
 use policy::route::cors::{Allowed, Cors};
 use policy::route::edits::{Actions, HeaderEdits, Redirect, RuleMirror, Scheme};
 use policy::share::Share;
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 use wire::v1::Protocol;
 use wire::v1::resource::Content;
@@ -68,6 +69,20 @@ async fn request_has_the_identity_of_the_gateway() {
     let metrics = edge.pod.metrics();
     let counted = |line: &str| line.starts_with("weft_requests_total") && line.contains("shop/api");
     assert!(metrics.lines().any(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn refusal_names_nothing_of_the_mesh() {
+    let edge = Edge::ruled(all()).await;
+    let taken = TcpListener::bind((edge.server.ip, 0)).await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    drop(taken);
+    edge.backend("api", Protocol::Http1, port);
+    let (status, text) = edge.get("web.example", "/").await;
+    assert_eq!(status, 503, "{text}");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("weft-reason: connect-failed"), "{text}");
+    assert_eq!(body, "weft: connect-failed\n");
 }
 
 #[tokio::test]

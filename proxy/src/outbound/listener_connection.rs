@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use http::{Request, Response, Version};
 use policy::gateway::ListenerProtocol;
 use policy::protocol::Protocol;
@@ -17,6 +18,7 @@ use crate::outbound::connection::Connection;
 use crate::outbound::edge::Edge;
 use crate::outbound::opaque::relay;
 use crate::outbound::request::handle_request;
+use crate::outbound::reserved::without_detail;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::Direction;
 
@@ -47,7 +49,7 @@ impl ListenerConnection {
         &self,
         request: Request<IncomingBody>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
-        handle_request(Arc::clone(&self.0), request)
+        handle_request(Arc::clone(&self.0), request).map(without_detail)
     }
 
     /// Relays its bytes to where the routes of its listener lead.
