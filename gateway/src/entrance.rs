@@ -103,8 +103,13 @@ impl Entrance {
 
 /// Whether a header is one by which proxies say what they have seen. Some servers read `_` as `-`.
 fn is_of_proxy(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
-    name.starts_with(FORWARDED_PREFIX) || [FORWARDED, REAL_IP].contains(&&*name)
+    let name = name.as_str();
+    let begins_as = |known: &str| {
+        let reads_as = |(read, known): (u8, u8)| read == known || (read, known) == (b'_', b'-');
+        name.len() >= known.len() && name.bytes().zip(known.bytes()).all(reads_as)
+    };
+    let is = |known: &str| name.len() == known.len() && begins_as(known);
+    begins_as(FORWARDED_PREFIX) || is(FORWARDED) || is(REAL_IP)
 }
 
 /// An address as proxies write it, some with a port.
